@@ -1,0 +1,129 @@
+"""Five points to similarity transforms to 256×256 crops: the paper's geometry, resampled once.
+
+The released aligner puts the eyes at (140, 224) and (220, 224) and the mouth at (180, 300) of a 356×436 picture, cuts
+the 268×268 box at (44, 104), resizes it to 260 and takes 256 at offset 2. `TEMPLATE` is where that leaves the three.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from avprep.schema import CROP_SIZE
+
+BORDER = 127
+"""Grey level of a crop where the source picture has nothing."""
+
+_RELEASED = np.array([[140.0, 224.0], [220.0, 224.0], [180.0, 300.0]])
+_BOX, _BOX_SIDE, _RESIZED, _OFFSET = np.array([44.0, 104.0]), 268, 260, 2
+# Pixel centres lie at +0.5 of the grid that a resize scales.
+TEMPLATE: NDArray[np.float64] = (_RELEASED - _BOX + 0.5) * (_RESIZED / _BOX_SIDE) - 0.5 - _OFFSET
+"""Left eye, right eye and mouth centre in the crop, float64 (3, 2), x y in pixels: about (91.1, 114.4), (168.7, 114.4),
+(129.9, 188.1)."""
+
+_ANTI_ALIAS_BELOW = 0.75  # crop pixels per source pixel
+
+
+def three_points(points: ArrayLike) -> NDArray[np.float64]:
+    """Return left eye, right eye and mouth centre, float64 (…, 3, 2), of the five points (…, 5, 2)."""
+    five = np.asarray(points, np.float64)
+    mouth = (five[..., 3, :] + five[..., 4, :]) / 2
+    return np.asarray(np.stack([five[..., 0, :], five[..., 1, :], mouth], axis=-2), np.float64)
+
+
+def similarity(points: ArrayLike, target: ArrayLike = TEMPLATE) -> NDArray[np.float64]:
+    """Fit the similarity transforms that take points to the template, least squares, without reflection.
+
+    points: (…, 5, 2), x y in source pixels.
+    target: (3, 2), where the eyes and the mouth centre should come to lie.
+    Returns float64 (…, 2, 3), source → target pixels.
+
+    With points as complex numbers z and targets w, both less their means, the best w ≈ a·z has a = Σ z̄w / Σ |z|².
+    """
+    z, w = _complex(three_points(points)), _complex(np.asarray(target, np.float64))
+    z_mean, w_mean = z.mean(axis=-1, keepdims=True), w.mean()
+    z_centred = z - z_mean
+    a = (z_centred.conj() * (w - w_mean)).sum(axis=-1) / (np.abs(z_centred) ** 2).sum(axis=-1)
+    b = w_mean - a * z_mean[..., 0]
+    rows = [np.stack([a.real, -a.imag, b.real], axis=-1), np.stack([a.imag, a.real, b.imag], axis=-1)]
+    return np.asarray(np.stack(rows, axis=-2), np.float64)
+
+
+def apply(affine: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
+    """Map points (…, N, 2) by transforms (…, 2, 3)."""
+    moved = np.asarray(points, np.float64) @ np.swapaxes(affine[..., :2], -1, -2) + affine[..., None, :, 2]
+    return np.asarray(moved, np.float64)
+
+
+def scale(affine: NDArray[Any]) -> NDArray[np.float64]:
+    """Return how many crop pixels a source pixel becomes, (…), of similarity transforms (…, 2, 3)."""
+    return np.asarray(np.hypot(affine[..., 0, 0], affine[..., 1, 0]), np.float64)
+
+
+def blur_sigma(affine: NDArray[Any]) -> float:
+    """Return the low-pass that a clip needs before it is shrunk into crops, in source pixels; 0 where it needs none.
+
+    One value a clip, from its median scale, so that sharpness does not flicker.
+    """
+    s = float(np.median(scale(affine)))
+    return 0.5 * float(np.sqrt(1 / s**2 - 1)) if s < _ANTI_ALIAS_BELOW else 0.0
+
+
+def crop(image: NDArray[np.uint8], affine: NDArray[Any], *, sigma: float = 0.0) -> NDArray[np.uint8]:
+    """Warp a picture to its crop: one bilinear resampling, grey 127 outside the picture.
+
+    image: uint8 (H, W, 3), any colour order.
+    affine: (2, 3), source → crop pixels.
+    sigma: low-pass against aliasing, see `blur_sigma`.
+    Returns uint8 (256, 256, 3).
+    """
+    matrix = np.asarray(affine, np.float64)
+    if sigma:
+        image, matrix = _blurred_region(image, matrix, sigma)
+    return warp(image, matrix, CROP_SIZE)
+
+
+def warp(image: NDArray[np.uint8], affine: NDArray[Any], side: int) -> NDArray[np.uint8]:
+    """Warp a picture to a square of `side` pixels; bilinear, grey 127 outside the picture."""
+    warped = cv2.warpAffine(
+        image, affine, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(BORDER,) * 3
+    )
+    return np.asarray(warped, np.uint8)
+
+
+def jitter(affine: NDArray[Any], points: NDArray[Any]) -> float:
+    """Return how restlessly a rigid face sits in its crops: mean frame-to-frame movement in crop pixels.
+
+    affine: (T, 2, 3) transforms that the crops were made with.
+    points: (T, 5, 2) smoothed points, the best estimate of where eyes and nose really were; the mouth is left out.
+    0 for a single frame.
+    """
+    rigid = points[:, :3]
+    rigid = rigid[:, ~np.isnan(rigid).any(axis=(0, 2))]
+    placed = apply(affine, rigid)
+    steps = np.linalg.norm(np.diff(placed, axis=0), axis=-1)
+    return float(steps.mean()) if steps.size else 0.0
+
+
+def _complex(points: NDArray[np.float64]) -> NDArray[np.complex128]:
+    return np.asarray(points[..., 0] + 1j * points[..., 1])
+
+
+def _blurred_region(
+    image: NDArray[np.uint8], matrix: NDArray[np.float64], sigma: float
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Low-pass only the part of the picture that the crop shows."""
+    corners = np.array([[0.0, 0.0], [CROP_SIZE, 0.0], [0.0, CROP_SIZE], [CROP_SIZE, CROP_SIZE]])
+    seen = apply(cv2.invertAffineTransform(matrix), corners)
+    margin = int(np.ceil(4 * sigma)) + 2
+    x0, y0 = np.maximum(np.floor(seen.min(axis=0)).astype(int) - margin, 0)
+    x1, y1 = np.maximum(np.ceil(seen.max(axis=0)).astype(int) + margin, 0)
+    region = image[y0:y1, x0:x1]
+    if not region.size:
+        return image, matrix
+    moved = matrix.copy()
+    moved[:, 2] += matrix[:, :2] @ (x0, y0)
+    return np.asarray(cv2.GaussianBlur(region, (0, 0), sigma), np.uint8), moved

@@ -1,0 +1,53 @@
+"""The exception tree. Each message is one line that names the file or option and says what to do."""
+
+from __future__ import annotations
+
+REASONS: dict[str, str] = {
+    "missing": "the manifest names a file that is not there",
+    "unreadable": "the file is not a video or sound that can be decoded",
+    "no_video": "the file has no picture",
+    "no_audio": "the file has no sound in the clip's span",
+    "too_short": "fewer frames than one MFCC window spans",
+    "too_long": "longer than --max-seconds",
+    "no_face": "no face was found anywhere in the clip",
+    "face_lost": "the face is out of sight for longer than a gap may be",
+    "face_too_small": "the face is smaller than --min-face",
+    "timeout": "the clip took longer than --clip-timeout and was stopped",
+    "crashed": "the process that worked on the clip died",
+    "error": "an error in avprep itself: please report it",
+}
+"""Every reason code that a failed clip can carry, with its meaning."""
+
+
+class AvprepError(Exception):
+    """A problem that the user can solve; `str()` of it is one clear line."""
+
+
+class ManifestError(AvprepError):
+    """A manifest that cannot be read or must not be written."""
+
+
+class WeightsError(AvprepError):
+    """Detector weights that are missing or do not have the pinned digest."""
+
+
+class RunError(AvprepError):
+    """A run that must not start or cannot go on: another run's output folder, a full disk."""
+
+
+class ShardError(AvprepError):
+    """A shard that breaks the contract of `avprep.schema`."""
+
+
+class Reject(Exception):  # noqa: N818 - not an error: the honest end of one clip
+    """Ends one clip as `failed`; counted, never fatal for the run.
+
+    reason: a code from `REASONS`.
+    message: one line of explanation for the user.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        assert reason in REASONS, reason
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = " ".join(message.split())

@@ -1,0 +1,141 @@
+"""Any tree of talking-face videos. What the folders mean is told by a pattern.
+
+Source, terms: your own. Every file with the ending of a video is a clip, whole.
+Splits: `{split}` of the pattern, or else a hash of the path or of the speaker.
+
+A pattern is matched against a video's whole path below ROOT, without the ending of the file:
+
+    {split} {speaker} {word}    at least one character of one folder's or file's name, as few as fit; twice the same
+                                name means twice the same text
+    *                           any part of one folder's or file's name
+    **                          standing alone: any number of folders, or at the end everything below
+
+`{split}/{speaker}/{word}/*` fits `train/anna/hello/take 1.mp4`, and `**/{word}_*` fits `2024/may/hello_7.mov`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Literal
+
+from avprep.errors import ManifestError
+from avprep.layouts import Scan, is_video, stable_split, walk
+from avprep.manifest import Clip, make_key
+
+EXPECTS = "video files that fit --pattern"
+SOUND_SUFFIXES = (".wav", ".m4a", ".aac", ".flac", ".mp3")  # in order of preference
+
+_PLACEHOLDERS = ("split", "speaker", "word")
+_SPLITS = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
+
+
+def scan(
+    root: Path,
+    scan: Scan,
+    *,
+    pattern: str | None = None,
+    val_share: float = 0.1,
+    test_share: float = 0.1,
+    split_by: Literal["clip", "speaker"] = "clip",
+    audio_beside: bool = False,
+) -> None:
+    """Make a clip of every video.
+
+    pattern: gives the labels, see above; None takes every video, without labels.
+    val_share, test_share: shares of the clips that a hash puts there, where the pattern has no {split}.
+    split_by: what that hash is of, and so never lies in two splits.
+    audio_beside: the sound lies beside each video, in a file of the same stem (.wav, .m4a, .aac, .flac, .mp3).
+
+    Raises ManifestError for a malformed pattern and for options that contradict each other.
+    Problems: `no_match`, `unknown_split`, `missing_audio`.
+    """
+    if not (val_share >= 0 and test_share >= 0 and val_share + test_share <= 1):
+        raise ManifestError(
+            f"--val-share {val_share} and --test-share {test_share}: neither may be below 0, nor their sum above 1"
+        )
+    expression = compile_pattern("**" if pattern is None else pattern)
+    if split_by == "speaker" and "speaker" not in expression.groupindex:
+        raise ManifestError("--split-by speaker needs {speaker} in --pattern")
+
+    paths = list(walk(root, scan))
+    sounds = _sounds(paths) if audio_beside else {}
+    for path in filter(is_video, paths):
+        stem = posixpath.splitext(path)[0]
+        match = expression.fullmatch(stem)
+        if match is None:
+            scan.problem("no_match", path, f"does not fit --pattern {pattern}")
+            continue
+        labels = match.groupdict()
+        speaker = labels.get("speaker")
+        if "split" not in labels:
+            hashed = speaker if split_by == "speaker" and speaker is not None else stem
+            split = stable_split(hashed, val_share=val_share, test_share=test_share)
+        elif labels["split"].lower() in _SPLITS:
+            split = _SPLITS[labels["split"].lower()]
+        else:
+            scan.problem("unknown_split", path, f"{labels['split']!r} is none of {', '.join(_SPLITS)}")
+            continue
+        if audio_beside and stem not in sounds:
+            scan.problem("missing_audio", path, f"no {', '.join(SOUND_SUFFIXES)} of the same stem beside it")
+            continue
+        scan.clips.append(
+            Clip(make_key(stem), path, split, audio=sounds.get(stem), word=labels.get("word"), speaker=speaker)
+        )
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """Return the regular expression of a pattern, with a group for each placeholder.
+
+    Raises ManifestError for an unknown placeholder or a malformed pattern.
+    """
+    folders = pattern.split("/")
+    seen: set[str] = set()
+    expression = ""
+    for position, folder in enumerate(folders):
+        last = position == len(folders) - 1
+        if folder == "**":
+            expression += ".+" if last else "(?:[^/]+/)*"
+        else:
+            expression += _compile_name(pattern, folder, seen) + ("" if last else "/")
+    return re.compile(expression, re.DOTALL)
+
+
+def _compile_name(pattern: str, name: str, seen: set[str]) -> str:
+    """Return the expression of one component of a pattern; `seen` collects the placeholders so far."""
+    if name in ("", ".", "..") or "**" in name:
+        raise ManifestError(f"--pattern {pattern}: {name!r} cannot stand between slashes; try * or a name, or ** alone")
+    expression = ""
+    for piece in re.split(r"(\{[^{}]*\}|\*)", name):
+        if piece == "*":
+            expression += "[^/]*"
+        elif piece.startswith("{") and piece.endswith("}"):
+            placeholder = piece[1:-1]
+            if placeholder not in _PLACEHOLDERS:
+                raise ManifestError(f"--pattern {pattern}: {piece} is none of {{split}}, {{speaker}}, {{word}}")
+            expression += f"(?P={placeholder})" if placeholder in seen else f"(?P<{placeholder}>[^/]+?)"
+            seen.add(placeholder)
+        elif "{" in piece or "}" in piece:
+            raise ManifestError(f"--pattern {pattern}: a brace in {name!r} has no partner")
+        else:
+            expression += re.escape(piece)
+    return expression
+
+
+def _sounds(paths: list[str]) -> dict[str, str]:
+    """Return the preferred sound file of each stem."""
+    found: dict[str, str] = {}
+    for suffix in SOUND_SUFFIXES:
+        for path in paths:
+            stem, ending = posixpath.splitext(path)
+            if ending.lower() == suffix:
+                found.setdefault(stem, path)
+    return found

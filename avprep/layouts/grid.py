@@ -1,0 +1,138 @@
+"""GRID: 1,000 six-word sentences by each of 34 speakers, such as "bin blue at f two now", with word times.
+
+Source: M. Cooke, J. Barker, S. Cunningham and X. Shao, An audio-visual corpus for speech perception and automatic
+speech recognition, JASA 120 (2006), https://zenodo.org/records/3625687
+Terms: CC BY 4.0.
+Splits: none is official. By sentence (the default), a hash puts about 80, 10 and 10 % of the sentences into train, val
+and test. By speaker, s1, s2, s20 and s22 are the test speakers, as usual since LipNet (Assael et al., 2016), and a hash
+of the others picks val. (There is no video of s21.)
+
+    s1/bbaf2n.mpg               75 frames, 25 a second; or s1/video/…, and other kinds of video file
+    alignments/s1/bbaf2n.align  or align/s1/…, s1/align/…, or beside the video
+
+A line of an `.align` is `start end word` in units of 1/25,000 s, where `sil` and `sp` are silence. Each word becomes a
+clip as LRW has them: 29 frames, the word in the middle.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Literal
+
+from avprep.layouts import Scan, is_video, nearest, read_annotation, stable_split, walk
+from avprep.manifest import Clip, make_key
+
+EXPECTS = "sN/*.mpg and, unless --sentences, alignments/sN/*.align"
+CLIP_SECONDS = 29 / 25  # LRW's
+TIME_UNIT = 25_000  # of an .align, per second
+
+_SPEAKER = re.compile(r"s\d+")
+_SEGMENT = re.compile(r"\s*([0-9]{1,9})\s+([0-9]{1,9})\s+([^\s/]+)\s*")
+_SILENCE = ("sil", "sp")
+_UNSEEN_SPEAKERS = ("s1", "s2", "s20", "s22")
+
+Segment = tuple[int, int, str]
+
+
+def scan(
+    root: Path, scan: Scan, *, sentences: bool = False, split_by: Literal["sentence", "speaker"] = "sentence"
+) -> None:
+    """Make a clip of every word, or of every sentence.
+
+    sentences: whole files, without a word label; no .align is needed.
+    split_by: what never lies in two splits: a `sentence` of a speaker, or a `speaker`.
+
+    Problems: `unexpected_place`, `missing_align`, `bad_align`, `too_short`, `missing_video`.
+    """
+    videos: list[tuple[str, str, str]] = []  # path, speaker, sentence
+    aligns: dict[tuple[str, str], list[str]] = {}
+    for path in walk(root, scan):
+        is_align = path.endswith(".align")
+        if not is_align and not is_video(path):
+            continue
+        speaker = _speaker(path)
+        sentence = posixpath.splitext(posixpath.basename(path))[0]
+        if speaker is None:
+            scan.problem("unexpected_place", path, "no folder above is named after a speaker, such as s1")
+        elif is_align:
+            aligns.setdefault((speaker, sentence), []).append(path)
+        else:
+            videos.append((path, speaker, sentence))
+    for path, speaker, sentence in videos:
+        split = _split(speaker, sentence, split_by)
+        if sentences:
+            scan.clips.append(Clip(make_key(posixpath.splitext(path)[0]), path, split, speaker=speaker))
+            continue
+        align = nearest(path, aligns.get((speaker, sentence), []))
+        if align is None:
+            scan.problem("missing_align", path, f"no {sentence}.align of {speaker}; --sentences needs none")
+        else:
+            scan.clips += _word_clips(root, path, align, split, speaker, scan)
+    if not sentences:
+        known = {(speaker, sentence) for _, speaker, sentence in videos}
+        for speaker, sentence in sorted(aligns.keys() - known):
+            scan.problem("missing_video", aligns[speaker, sentence][0], f"no video {sentence} of {speaker}")
+
+
+def read_align(text: str) -> list[Segment]:
+    """Return the rows `(start, end, word)` of an .align, silence included, in units of 1/25,000 s.
+
+    Raises ValueError with one line where the text is damaged.
+    """
+    segments: list[Segment] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        row = _SEGMENT.fullmatch(line)
+        if row is None or int(row[1]) > int(row[2]):
+            raise ValueError(f"line {number}: expected 'start end word', with start not after end")
+        segments.append((int(row[1]), int(row[2]), row[3]))
+    if all(word in _SILENCE for _, _, word in segments):
+        raise ValueError("line 1: no word is listed")
+    return segments
+
+
+def _word_clips(root: Path, path: str, align: str, split: str, speaker: str, scan: Scan) -> list[Clip]:
+    try:
+        segments = read_align(read_annotation(root / align))
+    except ValueError as error:
+        scan.problem("bad_align", align, str(error))
+        return []
+    last = max(end for _, end, _ in segments) / TIME_UNIT
+    if last < CLIP_SECONDS:
+        scan.problem("too_short", path, f"the sentence lasts {last:.2f} s, a clip {CLIP_SECONDS:.2f} s")
+        return []
+    stem = posixpath.splitext(path)[0]
+    words = [segment for segment in segments if segment[2] not in _SILENCE]
+    return [
+        Clip(
+            key=make_key(f"{stem}/{position}-{word}"),
+            video=path,
+            split=split,
+            start=_clip_start((start + end) / 2 / TIME_UNIT, last),
+            duration=CLIP_SECONDS,
+            word=word,
+            speaker=speaker,
+        )
+        for position, (start, end, word) in enumerate(words)
+    ]
+
+
+def _clip_start(centre: float, last: float) -> float:
+    """Return where a clip begins whose middle is `centre`, moved to lie in 0 … `last`; all in seconds."""
+    return round(max(0.0, min(centre - CLIP_SECONDS / 2, last - CLIP_SECONDS)), 6)
+
+
+def _speaker(path: str) -> str | None:
+    """Return the lowest folder that is named like a speaker."""
+    return next((folder for folder in reversed(path.split("/")[:-1]) if _SPEAKER.fullmatch(folder)), None)
+
+
+def _split(speaker: str, sentence: str, split_by: str) -> str:
+    if split_by == "sentence":
+        return stable_split(f"{speaker}/{sentence}")
+    if speaker in _UNSEEN_SPEAKERS:
+        return "test"
+    return stable_split(speaker, test_share=0)

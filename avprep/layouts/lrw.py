@@ -1,0 +1,61 @@
+"""LRW, Lip Reading in the Wild: 500 English words from BBC television, each in up to 1,000 clips.
+
+Source: J. S. Chung and A. Zisserman, Lip Reading in the Wild, ACCV 2016,
+https://www.robots.ox.ac.uk/~vgg/data/lip_reading/lrw1.html
+Terms: non-commercial academic research, after an agreement with BBC Research & Development.
+Splits: official, 488,766 train, 25,000 val and 25,000 test clips.
+
+    lipread_mp4/ABOUT/train/ABOUT_00001.mp4     29 frames, the word in the middle
+    lipread_mp4/ABOUT/train/ABOUT_00001.txt     where it was broadcast, and "Duration: 0.45 seconds" of the word
+
+The label and the split come from the path, so a clip outlives its damaged `.txt`, which is counted all the same.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+
+from avprep.layouts import Scan, is_video, read_annotation, walk
+from avprep.manifest import Clip, make_key
+
+EXPECTS = "WORD/{train,val,test}/WORD_00001.mp4, or one folder that holds these"
+
+_PLACE = re.compile(r"(?:[^/]+/)?(?P<word>[^/]+)/(?P<split>train|val|test)/[^/]+")
+_DURATION = re.compile(r"^Duration:\s*\d*\.?\d+\s*seconds", re.MULTILINE)
+
+
+def scan(root: Path, scan: Scan) -> None:
+    """Make a clip of every video.
+
+    Problems: `unexpected_place`, `missing_video`; and, with the clip kept, `missing_annotation`, `bad_annotation`.
+    """
+    paths = list(walk(root, scan))
+    annotations = {path for path in paths if path.endswith(".txt") and _PLACE.fullmatch(path)}
+    described = set()
+    for path in filter(is_video, paths):
+        place = _PLACE.fullmatch(path)
+        if place is None:
+            scan.problem("unexpected_place", path, f"expected {EXPECTS}")
+            continue
+        stem = posixpath.splitext(path)[0]
+        scan.clips.append(Clip(make_key(stem), path, place["split"], word=place["word"]))
+        annotation = stem + ".txt"
+        described.add(annotation)
+        if annotation not in annotations:
+            scan.problem("missing_annotation", annotation, "no .txt beside the video; the clip is kept")
+        else:
+            _check_annotation(root, annotation, scan)
+    for annotation in sorted(annotations - described):
+        scan.problem("missing_video", annotation, "no video beside the .txt")
+
+
+def _check_annotation(root: Path, path: str, scan: Scan) -> None:
+    try:
+        text = read_annotation(root / path)
+    except ValueError as error:
+        scan.problem("bad_annotation", path, f"the .txt {error}; the clip is kept")
+        return
+    if not _DURATION.search(text):
+        scan.problem("bad_annotation", path, 'the .txt has no line "Duration: … seconds"; the clip is kept')

@@ -1,0 +1,198 @@
+"""The manifest: JSON Lines, a header and then one clip a line. It is the plan of every run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from avprep.errors import ManifestError
+
+VERSION = 1
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One clip of a data set.
+
+    key: unique over the data set, made from the full relative path; holds no dot.
+    video: path of the picture, relative to the manifest's root, with forward slashes.
+    split: `train`, `val` or `test`.
+    audio: path of the sound where it lies in another file.
+    start, duration: seconds into the video; None means the whole file.
+    word, speaker: labels, None where unknown.
+    track: path of a file with the data set's own face boxes.
+    """
+
+    key: str
+    video: str
+    split: str
+    audio: str | None = None
+    start: float | None = None
+    duration: float | None = None
+    word: str | None = None
+    speaker: str | None = None
+    track: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that are set, in declaration order."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set as a plan: row `n` of a split belongs to shard `n // shard_size`.
+
+    root: the folder that clip paths are relative to.
+    seed: the seed that shuffled the rows.
+    """
+
+    dataset: str
+    root: Path
+    clips: tuple[Clip, ...]
+    seed: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def split(self, name: str) -> tuple[Clip, ...]:
+        """Return the clips of one split, in plan order."""
+        return tuple(clip for clip in self.clips if clip.split == name)
+
+    def shards(self, shard_size: int) -> Iterator[tuple[str, tuple[Clip, ...]]]:
+        """Yield `(name, clips)` of every shard, e.g. `("train-000000", …)`, in plan order."""
+        for split in SPLITS:
+            rows = self.split(split)
+            for first in range(0, len(rows), shard_size):
+                yield f"{split}-{first // shard_size:06d}", rows[first : first + shard_size]
+
+    def limited(self, limit: int | None) -> Manifest:
+        """Return the plan cut to the first `limit` clips of each split."""
+        if limit is None:
+            return self
+        clips = tuple(clip for split in SPLITS for clip in self.split(split)[:limit])
+        return Manifest(self.dataset, self.root, clips, self.seed, self.extra)
+
+    def digest(self) -> str:
+        """Return the sha256 of the plan. The root is left out: moving a data set does not change its shards."""
+        rows = "\n".join(_dump(clip.to_json()) for clip in self.clips)
+        return hashlib.sha256(f"{VERSION}\n{self.dataset}\n{rows}".encode()).hexdigest()
+
+
+def make_key(relative: str) -> str:
+    """Return the clip key of a relative path without its extension.
+
+    WebDataset groups members by what precedes the first dot of the file name, so dots are written `%2E`; so are the
+    other characters that tar members, shells or JSON tools trip over. The map is one to one.
+    """
+    path = PurePosixPath(relative)
+    if path.is_absolute() or ".." in path.parts:
+        raise ManifestError(f"{relative}: a clip's path must lie below the data set's root")
+    return re.sub(r"[^\w/+=@,-]", lambda m: "".join(f"%{byte:02X}" for byte in m.group().encode()), str(path))
+
+
+def shuffled(clips: Iterable[Clip], seed: int) -> tuple[Clip, ...]:
+    """Return the clips grouped by split and shuffled within each, the same for every scan order."""
+    ordered = sorted(clips, key=lambda clip: clip.key)
+    result: list[Clip] = []
+    for split in SPLITS:
+        rows = [clip for clip in ordered if clip.split == split]
+        random.Random(f"{seed}/{split}").shuffle(rows)
+        result += rows
+    return tuple(result)
+
+
+def duplicate_keys(clips: Iterable[Clip]) -> dict[str, list[str]]:
+    """Return the keys that more than one clip has, each with the videos that share it."""
+    videos: dict[str, list[str]] = {}
+    for clip in clips:
+        videos.setdefault(clip.key, []).append(clip.video)
+    return {key: paths for key, paths in videos.items() if len(paths) > 1}
+
+
+def render(manifest: Manifest) -> str:
+    """Return the text of a manifest file."""
+    header = {
+        "avprep_manifest": VERSION,
+        "dataset": manifest.dataset,
+        "root": str(manifest.root),
+        "seed": manifest.seed,
+        **manifest.extra,
+    }
+    return "".join(_dump(row) + "\n" for row in (header, *(clip.to_json() for clip in manifest.clips)))
+
+
+def read(path: Path) -> Manifest:
+    """Read a manifest file.
+
+    Raises ManifestError with file and line for a missing file, another format, a newer version, an unknown or bad
+    field, or a duplicate key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot read the manifest ({error}); make one with `avprep index`") from error
+    lines = text.split("\n")  # not splitlines(): names may hold U+2028
+    header = _load(path, 1, lines[0] if lines else "")
+    version = header.get("avprep_manifest")
+    if version is None:
+        raise ManifestError(
+            f"{path}: not a manifest (its first line has no avprep_manifest); see `avprep index --help`"
+        )
+    if version != VERSION:
+        raise ManifestError(f"{path}: manifest version {version}, but this avprep reads version {VERSION}")
+    if not isinstance(header.get("root"), str) or not isinstance(header.get("dataset"), str):
+        raise ManifestError(f"{path}:1: the header needs the text fields dataset and root")
+    seed = header.get("seed", 0)
+    if not isinstance(seed, int):
+        raise ManifestError(f"{path}:1: seed must be a whole number, not {seed!r}")
+    clips = tuple(_clip(path, n, _load(path, n, line)) for n, line in enumerate(lines[1:], 2) if line.strip())
+    for key, videos in duplicate_keys(clips).items():
+        raise ManifestError(f"{path}: the key {key} is there {len(videos)} times ({', '.join(videos[:3])})")
+    known = {"avprep_manifest", "dataset", "root", "seed"}
+    extra = {name: value for name, value in header.items() if name not in known}
+    return Manifest(header["dataset"], Path(header["root"]), clips, seed, extra)
+
+
+def _dump(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, separators=(", ", ": "))
+
+
+def _load(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{path}:{number}: not JSON ({error.msg})") from error
+    if not isinstance(row, dict):
+        raise ManifestError(f"{path}:{number}: expected a JSON object")
+    return row
+
+
+def _clip(path: Path, number: int, row: dict[str, Any]) -> Clip:
+    where = f"{path}:{number}"
+    unknown = sorted(row.keys() - {f.name for f in fields(Clip)})
+    if unknown:
+        raise ManifestError(f"{where}: unknown field {unknown[0]!r}")
+    for name in ("key", "video", "split"):
+        if not row.get(name):
+            raise ManifestError(f"{where}: the field {name!r} is missing")
+    for name, value in row.items():
+        if name in ("start", "duration"):
+            least = 0 if name == "start" else 1e-9
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
+                raise ManifestError(f"{where}: {name} must be a number of seconds, not {value!r}")
+        elif not isinstance(value, str):
+            raise ManifestError(f"{where}: {name} must be text, not {value!r}")
+    if row["split"] not in SPLITS:
+        raise ManifestError(f"{where}: split must be one of {', '.join(SPLITS)}, not {row['split']!r}")
+    if "." in row["key"] or row["key"].startswith("/"):
+        raise ManifestError(f"{where}: a key holds no dot and does not start with a slash: {row['key']!r}")
+    for name in ("video", "audio", "track"):
+        if name in row and (PurePosixPath(row[name]).is_absolute() or ".." in PurePosixPath(row[name]).parts):
+            raise ManifestError(f"{where}: {name} must be a path below the root, not {row[name]!r}")
+    return Clip(**row)

@@ -1,0 +1,153 @@
+"""Mel-frequency cepstral coefficients at 100 Hz, and one 12×20 window of them for every video frame.
+
+Two presets that are not interchangeable: `davs` is the chain of the released MATLAB code (HTK style), `syncnet` that of
+python_speech_features. Both take frames of 400 samples every 160, at 16 kHz, in int16 scale.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from python_speech_features import base, sigproc
+
+from avprep.schema import COLUMNS_PER_FRAME, HOP, N_COEFFICIENTS, SAMPLE_RATE, WINDOW_COLUMNS, WINDOW_FRAMES
+
+PRESETS = ("davs", "syncnet")
+Preset = Literal["davs", "syncnet"]
+
+FRAME = 400
+"""Samples of one column's frame: 25 ms."""
+N_FFT = 512
+PRE_EMPHASIS = 0.97
+LIFTER = 22
+N_CEPSTRA = 13
+"""Coefficients of a column; the first (c0, or log energy) is left out of the windows."""
+DAVS_FILTERS = 13
+DAVS_LOW, DAVS_HIGH = 300.0, 3700.0
+"""Edges of the `davs` filter bank in Hz."""
+DAVS_FLOOR = 1.0
+"""Least filter output at int16 scale. The released code has no floor: digital silence gives it −Inf."""
+SILENCE_RMS = 32768 * 10 ** (-60 / 20)
+"""A column quieter than −60 dB of full scale counts as silent (int16 scale, root mean square)."""
+
+BEFORE = (WINDOW_FRAMES // 2) * COLUMNS_PER_FRAME
+"""Columns of the first frame's window that lie before the clip: 8, 80 ms."""
+SAMPLES_BEFORE = BEFORE * HOP + 1
+"""Sound before the clip that its windows can use; one more than the columns hold, for the pre-emphasis."""
+SAMPLES_AFTER = (WINDOW_COLUMNS - BEFORE - COLUMNS_PER_FRAME - 1) * HOP + FRAME
+"""Sound after the clip that its windows can use: 95 ms."""
+assert SAMPLES_AFTER == 0.095 * SAMPLE_RATE
+
+_BLOCK = 6000  # columns computed at a time: a minute, so that memory does not grow with the clip
+
+
+def n_columns(n_samples: int) -> int:
+    """Return how many whole frames fit into `n_samples`: 1 + ⌊(n − 400) / 160⌋, at least 0."""
+    return max(0, 1 + (n_samples - FRAME) // HOP)
+
+
+def columns(samples: ArrayLike, preset: Preset = "davs", *, previous: float | None = None) -> NDArray[np.float64]:
+    """Compute the cepstral columns of a signal.
+
+    samples: (N,), 16 kHz mono; int16, or floats in int16 scale, or floats of at most 1, which are scaled to it.
+    previous: the sample before the first, for the pre-emphasis; None at the start of a recording.
+    Returns float64 (C, 13), C = `n_columns(N)`: c0 … c12 for `davs`; log energy and c1 … c12 for `syncnet`, whose
+    padded last column is left out because it is made of zeros.
+    """
+    signal = np.asarray(samples, np.float64)
+    if signal.size and np.abs(signal).max() <= 1 and not np.issubdtype(np.asarray(samples).dtype, np.integer):
+        signal = signal * 32768.0
+        previous = None if previous is None else previous * 32768.0
+    count = n_columns(signal.size)
+    emphasised = sigproc.preemphasis(signal, PRE_EMPHASIS) if signal.size else signal
+    if previous is not None and signal.size:
+        emphasised[0] -= PRE_EMPHASIS * previous
+    compute = _davs if preset == "davs" else _syncnet
+    blocks = []
+    for first in range(0, count, _BLOCK):
+        n = min(_BLOCK, count - first)
+        blocks.append(compute(emphasised[first * HOP : (first + n - 1) * HOP + FRAME]))
+    return np.concatenate(blocks) if blocks else np.empty((0, N_CEPSTRA))
+
+
+def windows(cepstra: NDArray[np.float64], first: int, n_frames: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Cut the window of every video frame out of the columns.
+
+    cepstra: (C, 13), C ≥ 1, consecutive real columns.
+    first: the number of the first of them; column `c` starts at sample `160*c` of the clip.
+    Frame `i` gets columns `4*(i−2) … 4*(i−2)+19`, coefficients 1…12. Columns that the source does not have repeat the
+    nearest real one.
+    Returns windows float32 (n_frames, 12, 20), coefficient × time, and valid bool (n_frames,): made of real columns.
+    """
+    last = first + len(cepstra) - 1
+    wanted = COLUMNS_PER_FRAME * np.arange(n_frames)[:, None] - BEFORE + np.arange(WINDOW_COLUMNS)
+    valid = (wanted[:, 0] >= first) & (wanted[:, -1] <= last)
+    kept = cepstra[:, 1 : 1 + N_COEFFICIENTS].astype(np.float32)
+    cut = kept[np.clip(wanted, first, last) - first]
+    return np.ascontiguousarray(cut.transpose(0, 2, 1)), valid
+
+
+def clip_windows(
+    samples: NDArray[np.int16], first: int, n_frames: int, preset: Preset
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Compute the windows of a clip from the sound that was read for it.
+
+    samples: int16 (N,); first: position of `samples[0]` in samples after the clip's start (negative: before it).
+    Returns windows and valid as `windows` does, and silent bool (C,) for each real column; C = 0 where the sound is
+    too short for a single one.
+    """
+    column = math.ceil(first / HOP)
+    skip = column * HOP - first
+    previous = float(samples[skip - 1]) if 0 < skip <= samples.size else None
+    used = samples[skip:]
+    cepstra = columns(used, preset, previous=previous)
+    if not len(cepstra):
+        empty = np.zeros((n_frames, N_COEFFICIENTS, WINDOW_COLUMNS), np.float32)
+        return empty, np.zeros(n_frames, np.bool_), np.zeros(0, np.bool_)
+    cut, valid = windows(cepstra, column, n_frames)
+    return cut, valid, _silent(used, len(cepstra))
+
+
+def _silent(samples: NDArray[np.int16], count: int) -> NDArray[np.bool_]:
+    energy = np.concatenate(([0.0], np.cumsum(samples.astype(np.float64) ** 2)))
+    starts = np.arange(count) * HOP
+    return np.asarray(energy[starts + FRAME] - energy[starts] < FRAME * SILENCE_RMS**2)
+
+
+def _davs(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """HTK-style MFCC of a pre-emphasised signal: magnitude spectrum, 13 exact triangles, natural log, unscaled DCT."""
+    frames = np.lib.stride_tricks.sliding_window_view(signal, FRAME)[::HOP] * np.hamming(FRAME)
+    magnitude = np.abs(np.fft.rfft(frames, N_FFT))
+    energies = np.log(np.maximum(magnitude @ _davs_filters().T, DAVS_FLOOR))
+    return np.asarray(base.lifter(energies @ _davs_dct().T, LIFTER), np.float64)
+
+
+def _syncnet(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """python_speech_features' own MFCC of a signal that is pre-emphasised already."""
+    n = n_columns(signal.size)
+    cepstra = base.mfcc(signal, SAMPLE_RATE, nfft=N_FFT, numcep=N_CEPSTRA, preemph=0, ceplifter=LIFTER)
+    return np.asarray(cepstra[:n], np.float64)
+
+
+@cache
+def _davs_filters() -> NDArray[np.float64]:
+    """Triangles (13, 257) with unit peaks, evenly spaced on the mel scale 1127·ln(1 + f/700), edges not rounded."""
+
+    def mel(hertz: ArrayLike) -> NDArray[np.float64]:
+        return 1127 * np.log1p(np.asarray(hertz, np.float64) / 700)
+
+    edges = 700 * np.expm1(np.linspace(mel(DAVS_LOW), mel(DAVS_HIGH), DAVS_FILTERS + 2) / 1127)
+    bins = np.arange(N_FFT // 2 + 1) * (SAMPLE_RATE / N_FFT)
+    low, peak, high = (edges[i : i + DAVS_FILTERS, None] for i in range(3))
+    return np.asarray(np.maximum(0, np.minimum((bins - low) / (peak - low), (high - bins) / (high - peak))))
+
+
+@cache
+def _davs_dct() -> NDArray[np.float64]:
+    """The matrix (13, 13) of √(2/13)·cos(πn(m − ½)/13), n = 0…12, m = 1…13."""
+    n, m = np.arange(N_CEPSTRA)[:, None], np.arange(1, DAVS_FILTERS + 1)
+    return np.asarray(math.sqrt(2 / DAVS_FILTERS) * np.cos(np.pi * n * (m - 0.5) / DAVS_FILTERS))

@@ -1,0 +1,73 @@
+"""Progress of long work: a bar on a terminal, plain lines every 30 s otherwise. Both go to standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+LINE_EVERY = 30.0
+"""Seconds between plain lines."""
+
+
+class Progress:
+    """Counts clips and failures against a total; shows rate and time left.
+
+    Clips that were done before are taken off the total: rate and ETA speak of what this run does.
+    """
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title = title
+        self._left = total
+        self._done = 0
+        self._failed = 0
+        self._begin = self._told = time.monotonic()
+        self._bar = tqdm(total=total, desc=title, unit="clip", dynamic_ncols=True) if sys.stderr.isatty() else None
+
+    def clip(self, key: str, record: dict[str, Any]) -> None:
+        """Count a clip; say which one failed and why."""
+        self._done += 1
+        if record["state"] != "ok":
+            self._failed += 1
+            self._say(f"{key}: {record['reason']}: {record['message']}")
+        if self._bar is not None:
+            self._bar.set_postfix(failed=self._failed, refresh=False)
+            self._bar.update()
+
+    def skip(self, clips: int, failed: int) -> None:
+        """Take clips that were done before off the total; their failures still count."""
+        self._left -= clips
+        self._failed += failed
+        if self._bar is not None:
+            self._bar.total = self._left
+            self._bar.refresh()
+
+    def tick(self) -> None:
+        """Print a line if it is time for one."""
+        now = time.monotonic()
+        if self._bar is None and now - self._told >= LINE_EVERY:
+            self._told = now
+            self._line(now)
+
+    def close(self) -> None:
+        """End the bar, or print the last line."""
+        if self._bar is not None:
+            self._bar.close()
+        else:
+            self._line(time.monotonic())
+
+    def _line(self, now: float) -> None:
+        rate = self._done / max(now - self._begin, 1e-9)
+        eta = (self._left - self._done) / rate if rate else float("inf")
+        left = tqdm.format_interval(eta) if eta < 1e9 else "unknown"
+        self._say(
+            f"{self._title}: {self._done}/{self._left} clips, {rate:.1f} clips/s, {self._failed} failed, ETA {left}"
+        )
+
+    def _say(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)

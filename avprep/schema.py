@@ -1,0 +1,137 @@
+"""The contract between avprep and whoever reads its shards: members, dtypes, shapes, units.
+
+A sample is a set of tar members `<key>.<member>`. `crop` and `mfcc` are two columns of one table: the same keys and
+shard numbers, joined by key when read. Needs numpy and the standard library only.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.errors import ShardError
+
+FPS = 25
+"""Video frames a second: frame `i` shows the instant `start + i / FPS`."""
+SAMPLE_RATE = 16_000
+"""Audio samples a second, mono; frame `i` owns samples `640*i … 640*i + 639`."""
+HOP = 160
+"""Samples between MFCC columns: 100 columns a second, column `c` starting at sample `160*c`."""
+COLUMNS_PER_FRAME = SAMPLE_RATE // (FPS * HOP)
+assert COLUMNS_PER_FRAME * FPS * HOP == SAMPLE_RATE
+WINDOW_COLUMNS = 20
+"""MFCC columns of one window: 200 ms, the five video frames centred on its own."""
+WINDOW_FRAMES = WINDOW_COLUMNS // COLUMNS_PER_FRAME
+N_COEFFICIENTS = 12
+CROP_SIZE = 256
+"""Width and height of a crop in pixels."""
+N_POINTS = 5
+"""Left eye, right eye, nose, left mouth corner, right mouth corner; left is the image's left."""
+
+COLUMNS = ("crop", "mfcc")
+IMAGE_FORMATS = ("jpg", "png")
+ARRAYS: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
+    "crop": {
+        "points.npy": ("<f4", (N_POINTS, 2)),  # source pixels, x y, after smoothing; NaN: the detector has none
+        "affine.npy": ("<f4", (2, 3)),  # source pixel -> crop pixel
+    },
+    "mfcc": {
+        "mfcc.npy": ("<f4", (N_COEFFICIENTS, WINDOW_COLUMNS)),  # coefficient × time
+        "valid.npy": ("|b1", ()),  # the window is made only of real columns
+    },
+}
+"""Per column and array member: dtype and the shape of one frame; the array's first axis is the frame."""
+METADATA = {"crop": "clip.json", "mfcc": "audio.json"}
+"""The JSON member of each column; both hold `key` and `n_frames`."""
+
+_IMAGE_MAGIC = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
+_FRAME = re.compile(r"(\d{3,})\.(jpg|png)")
+
+
+def frame_member(index: int, image_format: str) -> str:
+    """Return the member name of frame `index`: `000.jpg`, …, `999.jpg`, `1000.jpg`."""
+    return f"{index:03d}.{image_format}"
+
+
+def encode_array(array: NDArray[Any]) -> bytes:
+    """Return the bytes of a `.npy` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def decode_array(data: bytes) -> NDArray[Any]:
+    """Read the bytes of a `.npy` file; ShardError for anything else, pickled objects above all."""
+    try:
+        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, TypeError, SyntaxError) as error:
+        raise ShardError(f"not a plain .npy array ({error})") from error
+
+
+def encode_json(value: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a JSON member: keys in the order given, UTF-8, no NaN."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def decode_json(data: bytes) -> dict[str, Any]:
+    """Read a JSON member; ShardError where it is no JSON object."""
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise ShardError(f"not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ShardError("not a JSON object")
+    return value
+
+
+def check_sample(column: str, key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
+    """Prove that the members of one sample keep the contract; return its metadata.
+
+    column: `crop` or `mfcc`.
+    members: member name (without the key) -> bytes.
+    Raises ShardError, one line, for anything missing, surplus or out of shape. Images are checked by their first
+    bytes only: decoding them needs an image library.
+    """
+    name = METADATA[column]
+    if name not in members:
+        raise ShardError(f"{key}: {name} is missing")
+    metadata = decode_json(members[name])
+    if metadata.get("key") != key:
+        raise ShardError(f"{key}: {name} says that its key is {metadata.get('key')!r}")
+    n_frames = metadata.get("n_frames")
+    if not isinstance(n_frames, int) or n_frames < 1:
+        raise ShardError(f"{key}: {name} holds no positive n_frames")
+    expected = {name, *ARRAYS[column]}
+    for member, (dtype, shape) in ARRAYS[column].items():
+        if member not in members:
+            raise ShardError(f"{key}: {member} is missing")
+        array = decode_array(members[member])
+        if array.dtype.str != dtype or array.shape != (n_frames, *shape):
+            raise ShardError(
+                f"{key}: {member} is {array.dtype.str} {array.shape}, expected {dtype} {(n_frames, *shape)}"
+            )
+    if column == "crop":
+        expected |= _check_images(key, members, n_frames)
+    if surplus := sorted(members.keys() - expected):
+        raise ShardError(f"{key}: {surplus[0]} does not belong to a {column} sample")
+    return metadata
+
+
+def _check_images(key: str, members: Mapping[str, bytes], n_frames: int) -> set[str]:
+    formats = {match[2] for member in members if (match := _FRAME.fullmatch(member))}
+    if len(formats) != 1:
+        raise ShardError(f"{key}: expected the frames in one of the formats {', '.join(IMAGE_FORMATS)}")
+    (image_format,) = formats
+    names = {frame_member(i, image_format) for i in range(n_frames)}
+    for member in sorted(names):
+        if member not in members:
+            raise ShardError(f"{key}: {member} is missing")
+        if not members[member].startswith(_IMAGE_MAGIC[image_format]):
+            raise ShardError(f"{key}: {member} is not a {image_format} image")
+    return names

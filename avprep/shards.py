@@ -1,0 +1,246 @@
+"""Shards on disk: reproducible tar files, their sidecars, and readers that join columns by key.
+
+A shard is there only whole: its tar is written aside, synced and renamed; its sidecar follows. Readers treat tars as
+hostile: nothing is extracted to a path, nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from avprep.errors import RunError, ShardError
+
+SIDECAR_VERSION = 1
+MAX_MEMBER = 256 << 20
+"""Largest member that is read from a shard (bytes)."""
+
+_BLOCK = tarfile.BLOCKSIZE
+_RECORD = tarfile.RECORDSIZE
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip's result in one column.
+
+    members: (member name, bytes) in the order they are stored; may be made while they are written.
+    n_frames: frames of the clip.
+    summary: small facts for the sidecar.
+    """
+
+    members: Iterable[tuple[str, bytes]]
+    n_frames: int
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+def write_members(path: Path, key: str, members: Iterable[tuple[str, bytes]]) -> None:
+    """Write a sample as a stretch of tar without its end mark, so that stretches can be strung together.
+
+    Raises RunError where the disk cannot take it; what the members' maker raises passes through.
+    """
+    iterator = iter(members)
+    try:
+        with path.open("wb") as file:
+            for name, data in iterator:
+                file.write(_header(f"{key}.{name}", len(data)))
+                file.write(data)
+                file.write(bytes(-len(data) % _BLOCK))
+    except OSError as error:
+        raise RunError(f"{path}: cannot write ({error.strerror})") from error
+
+
+class ShardWriter:
+    """Strings samples together into one tar and puts it in place whole.
+
+    path: where the finished tar appears; aside: the unfinished file, on the same file system.
+    """
+
+    def __init__(self, path: Path, aside: Path) -> None:
+        self.path = path
+        self._aside = aside
+        self._file = aside.open("wb")
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def append(self, stretch: Path) -> None:
+        """Append what `write_members` wrote, and remove it."""
+        with stretch.open("rb") as file:
+            while block := file.read(1 << 20):
+                self._write(block)
+        stretch.unlink()
+
+    def finish(self) -> tuple[str, int]:
+        """End the tar, sync it to disk and rename it into place; return its sha256 and size in bytes."""
+        self._write(bytes(2 * _BLOCK))
+        self._write(bytes(-self._size % _RECORD))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._aside.replace(self.path)
+        sync_folder(self.path.parent)
+        return self._digest.hexdigest(), self._size
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self._size += len(data)
+
+
+def write_atomically(path: Path, data: bytes, *, aside: Path) -> None:
+    """Write a small file so that it appears whole: aside, synced, renamed."""
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def tar_path(out: Path, column: str, shard: str) -> Path:
+    """Return where a shard's tar lies."""
+    return out / column / f"{shard}.tar"
+
+
+def sidecar_path(out: Path, column: str, shard: str) -> Path:
+    """Return where a shard's sidecar lies."""
+    return out / column / f"{shard}.json"
+
+
+def read_sidecar(out: Path, column: str, shard: str) -> dict[str, Any] | None:
+    """Read a shard's sidecar; None where there is none; ShardError where it is damaged."""
+    path = sidecar_path(out, column, shard)
+    try:
+        sidecar = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ShardError(f"{path}: cannot read the sidecar ({error})") from error
+    if not isinstance(sidecar, dict) or sidecar.get("avprep_sidecar") != SIDECAR_VERSION:
+        raise ShardError(f"{path}: not a sidecar that this avprep reads")
+    return sidecar
+
+
+def render_sidecar(head: dict[str, Any], clips: list[dict[str, Any]]) -> bytes:
+    """Return the bytes of a sidecar: valid JSON, its head on the first line and then one clip a line.
+
+    So a summary of ten thousand shards reads ten thousand first lines, and `grep` finds a clip.
+    """
+    first = json.dumps(head, ensure_ascii=False)[:-1]
+    lines = ",\n".join(json.dumps(clip, ensure_ascii=False) for clip in clips)
+    return f'{first},\n"clips": [\n{lines}\n]}}\n'.encode()
+
+
+def read_sidecar_head(out: Path, column: str, shard: str) -> dict[str, Any] | None:
+    """Read all of a sidecar but its clips; None where there is none; ShardError where it is damaged."""
+    path = sidecar_path(out, column, shard)
+    try:
+        with path.open("rb") as file:
+            head = json.loads(file.readline().rstrip(b",\r\n") + b"}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ShardError(f"{path}: cannot read the sidecar ({error})") from error
+    if not isinstance(head, dict) or head.get("avprep_sidecar") != SIDECAR_VERSION:
+        raise ShardError(f"{path}: not a sidecar that this avprep reads")
+    return head
+
+
+def is_done(out: Path, column: str, shard: str, keys: Iterable[str]) -> bool:
+    """Tell whether a shard is finished: tar and sidecar are there, the digest agrees, the keys are the plan's."""
+    try:
+        sidecar = read_sidecar(out, column, shard)
+        if sidecar is None or [clip["key"] for clip in sidecar["clips"]] != list(keys):
+            return False
+        return bool(sha256(tar_path(out, column, shard)) == sidecar["sha256"])
+    except (ShardError, OSError, KeyError, TypeError):
+        return False  # whatever is wrong with it, it is made anew
+
+
+def sha256(path: Path) -> str:
+    """Return the hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield (key, {member: bytes}) of each sample of a shard, one sample in memory at a time.
+
+    Raises ShardError, naming the file, for a damaged tar, anything but plain files, a name without key or member, a
+    member twice, or a sample whose members do not lie together.
+    """
+    seen: set[str] = set()
+    key, members = None, dict[str, bytes]()
+    try:
+        with path.open("rb") as file:
+            for name, data in _plain_files(path, file):
+                folder, _, base = name.rpartition("/")
+                stem, dot, member = base.partition(".")
+                if not stem or not dot:
+                    raise ShardError(f"{path}: {name!r} is not KEY.MEMBER")
+                owner = f"{folder}/{stem}" if folder else stem
+                if owner != key:
+                    if key is not None:
+                        yield key, members
+                    if owner in seen:
+                        raise ShardError(f"{path}: {owner} appears in two places")
+                    seen.add(owner)
+                    key, members = owner, {}
+                if member in members:
+                    raise ShardError(f"{path}: {name} is there twice")
+                members[member] = data
+    except (OSError, tarfile.TarError) as error:
+        raise ShardError(f"{path}: cannot be read ({error})") from error
+    if key is not None:
+        yield key, members
+
+
+def read_joined(out: Path, shard: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield the samples of a shard that both columns hold, members of both together, in plan order.
+
+    Both columns keep the plan's order, so one sample of each is in memory at a time.
+    """
+    right = read(tar_path(out, "mfcc", shard))
+    order = {clip["key"]: n for n, clip in enumerate((read_sidecar(out, "crop", shard) or {"clips": []})["clips"])}
+    waiting = next(right, None)
+    for key, members in read(tar_path(out, "crop", shard)):
+        while waiting is not None and order.get(waiting[0], -1) < order.get(key, -1):
+            waiting = next(right, None)
+        if waiting is not None and waiting[0] == key:
+            yield key, {**members, **waiting[1]}
+            waiting = next(right, None)
+
+
+def _header(name: str, size: int) -> bytes:
+    """Return the tar header of a plain file; owner, time and mode are fixed."""
+    info = tarfile.TarInfo(name)
+    info.size = size
+    info.mode = 0o644
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _plain_files(path: Path, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=file, mode="r|", bufsize=1 << 20) as tar:
+        for info in tar:
+            if not info.isreg():
+                raise ShardError(f"{path}: {info.name!r} is not a plain file")
+            if info.size > MAX_MEMBER:
+                raise ShardError(f"{path}: {info.name!r} is larger than {MAX_MEMBER >> 20} MiB")
+            data = tar.extractfile(info)
+            assert data is not None
+            yield info.name, data.read()
+            tar.members = []  # type: ignore[attr-defined] # tarfile keeps every header it has seen: a leak

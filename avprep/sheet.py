@@ -1,0 +1,63 @@
+"""A contact sheet: crops of a run as one picture, to look at before training on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep import schema, shards
+from avprep.errors import RunError
+from avprep.run import read_fingerprint, read_plan
+from avprep.stages import decode_image
+
+CELL = 128
+"""Side of a crop on the sheet, in pixels."""
+
+
+def contact_sheet(out: Path, *, rows: int = 6, columns: int = 8) -> NDArray[np.uint8]:
+    """Return one row per clip, its crops evenly spaced over time, clips evenly spaced over the finished shards.
+
+    Returns uint8 (H, W, 3), RGB. Raises RunError where `out` holds no finished crops.
+    """
+    run = read_fingerprint(out, "crop")
+    names = [] if run is None else [name for name, _ in read_plan(out).shards(run["shard_size"])]
+    paths = [path for name in names if (path := shards.tar_path(out, "crop", name)).is_file()]
+    strips: list[NDArray[np.uint8]] = []
+    for share, path in enumerate(paths):
+        wanted = rows * (share + 1) // len(paths) - rows * share // len(paths)
+        strips += _strips(path, wanted, columns)
+    if not strips:
+        raise RunError(f"{out}: holds no crops to show")
+    return np.concatenate(strips)
+
+
+def write(image: NDArray[np.uint8], path: Path) -> None:
+    """Write uint8 (H, W, 3) RGB as PNG; RunError where the disk cannot take it."""
+    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    assert done
+    try:
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise RunError(f"{path}: cannot write ({error.strerror})") from error
+
+
+def _strips(path: Path, wanted: int, columns: int) -> list[NDArray[np.uint8]]:
+    strips = []
+    for _, members in shards.read(path):
+        if len(strips) == wanted:
+            break
+        frames = sorted(
+            (name for name in members if name.endswith(schema.IMAGE_FORMATS)), key=lambda name: int(name.split(".")[0])
+        )
+        picked = [frames[n * (len(frames) - 1) // max(columns - 1, 1)] for n in range(columns)]
+        cells = []
+        for name in picked:
+            image = decode_image(members[name])
+            if image is not None:
+                cells.append(cv2.resize(image, (CELL, CELL), interpolation=cv2.INTER_AREA))
+        if len(cells) == columns:
+            strips.append(np.asarray(np.concatenate(cells, axis=1), np.uint8))
+    return strips

@@ -1,0 +1,318 @@
+"""What is done to one clip: `crop_clip` and `mfcc_clip`, pure functions from a Clip to a Sample or a Reject."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+import avprep
+from avprep import align, detectors, keyframes, mfcc, schema, track
+from avprep.detectors import Detector
+from avprep.errors import Reject
+from avprep.layouts.voxceleb1 import read_track
+from avprep.manifest import Clip
+from avprep.media import Frames, read_sound
+from avprep.shards import Sample
+
+Align = Literal["smooth", "per-frame", "per-clip"]
+ALIGN = ("smooth", "per-frame", "per-clip")
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """What decides the bytes of the crop column.
+
+    detector: `opencv`, `yunet` or `face-alignment` (resolved, never `auto`).
+    align: `smooth` points, the detector's own `per-frame`, or one transform `per-clip`.
+    every: frames from one keyframe to the next, 1 … 12.
+    min_face: least median face size in source pixels.
+    image_format: `jpg` (quality 95) or `png`.
+    subject: `largest` or `central`, see `avprep.track.choose`.
+    max_seconds: longest clip.
+    """
+
+    detector: str = "opencv"
+    align: Align = "smooth"
+    every: int = 5
+    min_face: float = 32.0
+    image_format: str = "jpg"
+    subject: track.Subject = "largest"
+    max_seconds: float = 1800.0
+
+
+@dataclass(frozen=True)
+class MfccSettings:
+    """What decides the bytes of the mfcc column.
+
+    preset: `davs` or `syncnet`.
+    audio_shift_ms: milliseconds by which the sound is moved later.
+    max_seconds: longest clip.
+    """
+
+    preset: mfcc.Preset = "davs"
+    audio_shift_ms: float = 0.0
+    max_seconds: float = 1800.0
+
+
+@dataclass(frozen=True)
+class CropStage:
+    """Builds the crop function of a worker: `CropStage(root, settings)()` is a function from Clip to Sample.
+
+    threads: decoder threads of each worker; keep_bytes: decoded pictures that a worker may hold on to. Neither changes
+    the result.
+    """
+
+    root: Path
+    settings: CropSettings
+    threads: int = 1
+    keep_bytes: int = 256 << 20
+
+    column = "crop"
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions and digests that decide the result besides the settings."""
+        return {**_versions(), "opencv": cv2.__version__, **detectors.identity(self.settings.detector)}
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the settings as JSON."""
+        return asdict(self.settings)
+
+    def __call__(self) -> _Crop:
+        """Build the detector and return the function."""
+        cv2.setNumThreads(self.threads)
+        return _Crop(self, detectors.build(self.settings.detector))
+
+
+@dataclass(frozen=True)
+class _Crop:
+    stage: CropStage
+    detector: Detector
+
+    def __call__(self, clip: Clip) -> Sample:
+        return crop_clip(
+            clip,
+            self.stage.root,
+            self.stage.settings,
+            self.detector,
+            threads=self.stage.threads,
+            keep_bytes=self.stage.keep_bytes,
+        )
+
+
+@dataclass(frozen=True)
+class MfccStage:
+    """Builds the MFCC function of a worker: `MfccStage(root, settings)()` is a function from Clip to Sample."""
+
+    root: Path
+    settings: MfccSettings
+
+    column = "mfcc"
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions that decide the result besides the settings."""
+        return {**_versions(), "python-speech-features": version("python-speech-features")}
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the settings as JSON."""
+        return asdict(self.settings)
+
+    def __call__(self) -> _Mfcc:
+        """Return the function."""
+        return _Mfcc(self)
+
+
+@dataclass(frozen=True)
+class _Mfcc:
+    stage: MfccStage
+
+    def __call__(self, clip: Clip) -> Sample:
+        return mfcc_clip(clip, self.stage.root, self.stage.settings)
+
+
+def crop_clip(
+    clip: Clip,
+    root: Path,
+    settings: CropSettings,
+    detector: Detector,
+    *,
+    threads: int = 1,
+    keep_bytes: int = 256 << 20,
+) -> Sample:
+    """Detect, track and align the face of one clip.
+
+    The sample's members (crops, points, transforms, facts) are made as they are read. Pictures are read twice: once to
+    find the face, once to cut it out; short clips are held in memory between.
+    Raises Reject; so may reading the members.
+    """
+    frames = Frames(
+        root / clip.video,
+        start=clip.start,
+        duration=clip.duration,
+        max_seconds=settings.max_seconds,
+        keep_bytes=keep_bytes,
+        threads=threads,
+    )
+    seen = keyframes.find_faces(frames, detector, settings.every)
+    if seen.n_frames < schema.WINDOW_FRAMES:
+        raise Reject(
+            "too_short", f"{clip.video}: {seen.n_frames} frames, fewer than the {schema.WINDOW_FRAMES} of a window"
+        )
+    subject = track.choose(track.link(seen), seen, settings.subject, _hints(clip, root, seen.size))
+    size = track.face_size(subject)
+    if size < settings.min_face:
+        raise Reject(
+            "face_too_small", f"{clip.video}: the face is {size:.0f} px wide, --min-face is {settings.min_face:g}"
+        )
+    raw = track.points_per_frame(subject, seen.n_frames)
+    steady = track.smooth(raw)
+    points = (raw if settings.align == "per-frame" else steady).astype(np.float32)
+    affine = align.similarity(points).astype(np.float32)
+    if settings.align == "per-clip":
+        affine[:] = align.similarity(np.median(points, axis=0))
+    if not np.isfinite(affine).all():
+        raise Reject("face_lost", f"{clip.video}: the face's points fall together")
+    scores = [sighting.face.score for sighting in subject.sightings.values()]
+    facts = {
+        **_labels(clip),
+        "n_frames": seen.n_frames,
+        "size": list(seen.size),
+        "source_frames": frames.source_frames,
+        "decode_errors": frames.decode_errors,
+        "interlaced": frames.interlaced,
+        "detector": settings.detector,
+        "align": settings.align,
+        "keyframes": len(seen.sightings),
+        "detections": len(scores),
+        "score": _rounded(np.mean(scores)),
+        "score_min": _rounded(np.min(scores)),
+        "face_size": _rounded(size),
+        "jitter": _rounded(align.jitter(affine, steady)),
+        "jitter_unsmoothed": _rounded(align.jitter(align.similarity(raw), steady)),
+        "cuts": len(seen.cuts),
+    }
+    summary = {name: facts[name] for name in ("face_size", "score", "jitter")}
+    return Sample(_crop_members(frames, points, affine, facts, settings.image_format), seen.n_frames, summary)
+
+
+def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
+    """Compute the MFCC windows of one clip; raises Reject."""
+    sound = read_sound(
+        root / clip.video,
+        None if clip.audio is None else root / clip.audio,
+        start=clip.start,
+        duration=clip.duration,
+        before=mfcc.SAMPLES_BEFORE,
+        after=mfcc.SAMPLES_AFTER,
+        shift=settings.audio_shift_ms / 1000,
+        max_seconds=settings.max_seconds,
+    )
+    if sound.n_frames < schema.WINDOW_FRAMES:
+        raise Reject(
+            "too_short", f"{clip.video}: {sound.n_frames} frames, fewer than the {schema.WINDOW_FRAMES} of a window"
+        )
+    windows, valid, silent = mfcc.clip_windows(sound.samples, sound.first, sound.n_frames, settings.preset)
+    if not silent.size:
+        raise Reject("no_audio", f"{clip.audio or clip.video}: the sound is shorter than one 25 ms column")
+    share = float(silent.mean())
+    facts = {
+        **_labels(clip),
+        "n_frames": sound.n_frames,
+        "preset": settings.preset,
+        "sample_rate": sound.rate,
+        "channels": sound.channels,
+        "decode_errors": sound.decode_errors,
+        "n_samples": int(sound.samples.size),
+        "first_sample": sound.first,
+        "seconds": _rounded(sound.samples.size / schema.SAMPLE_RATE),
+        "start_offset": _rounded(sound.first / schema.SAMPLE_RATE),
+        "peak": _rounded(float(np.abs(sound.samples.astype(np.int32)).max()) / 32768),
+        "silent_share": _rounded(share),
+        "silent": share == 1.0,
+        "n_valid": int(valid.sum()),
+    }
+    members = [
+        ("mfcc.npy", schema.encode_array(windows)),
+        ("valid.npy", schema.encode_array(valid)),
+        (schema.METADATA["mfcc"], schema.encode_json(facts)),
+    ]
+    return Sample(members, sound.n_frames, {name: facts[name] for name in ("n_valid", "silent_share")})
+
+
+def _crop_members(
+    frames: Frames,
+    points: NDArray[np.float32],
+    affine: NDArray[np.float32],
+    facts: dict[str, Any],
+    image_format: str,
+) -> Iterator[tuple[str, bytes]]:
+    sigma = align.blur_sigma(affine)
+    shown = image = None
+    for index, picture in enumerate(frames):
+        if picture is not shown:  # a source slower than 25 fps shows a picture more than once
+            shown, image = picture, picture.rgb()
+        assert image is not None
+        crop = align.crop(image, affine[index], sigma=sigma)
+        yield schema.frame_member(index, image_format), encode_image(crop, image_format)
+    yield "points.npy", schema.encode_array(points)
+    yield "affine.npy", schema.encode_array(affine)
+    yield schema.METADATA["crop"], schema.encode_json(facts)
+
+
+def encode_image(image: NDArray[np.uint8], image_format: str) -> bytes:
+    """Encode uint8 (H, W, 3) RGB as JPEG of quality 95 or PNG."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if image_format == "jpg" else []
+    done, data = cv2.imencode(f".{image_format}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    assert done
+    return data.tobytes()
+
+
+def decode_image(data: bytes) -> NDArray[np.uint8] | None:
+    """Decode a JPEG or PNG to uint8 (H, W, 3), RGB; None where it is damaged."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[np.float32]]:
+    """Read the data set's own face boxes: clip frame -> box in source pixels."""
+    if clip.track is None:
+        return {}
+    try:
+        rows = read_track((root / clip.track).read_text(encoding="utf-8", errors="replace"))
+    except FileNotFoundError as error:
+        raise Reject("missing", f"{root / clip.track}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise Reject("unreadable", f"{root / clip.track}: {error}") from error
+    first = rows[0][0]
+    boxes = np.array([[x, y, x + w, y + h] for _, x, y, w, h in rows], np.float32)
+    if boxes.max() <= 2:  # VoxCeleb2 writes shares of the picture
+        boxes *= np.tile(np.array(size, np.float32), 2)
+    return {frame - first: box for (frame, *_), box in zip(rows, boxes, strict=True)}
+
+
+def _labels(clip: Clip) -> dict[str, Any]:
+    return {
+        "key": clip.key,
+        "word": clip.word,
+        "speaker": clip.speaker,
+        "split": clip.split,
+        "source": clip.video,
+        "start": clip.start,
+        "duration": clip.duration,
+    }
+
+
+def _rounded(value: float | np.floating[Any]) -> float:
+    return round(float(value), 4)
+
+
+def _versions() -> dict[str, str]:
+    return {"avprep": avprep.__version__, "av": av.__version__, "numpy": np.__version__}

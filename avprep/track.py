@@ -1,0 +1,187 @@
+"""Faces of keyframes to one subject to five points per frame, smoothed. Pure arithmetic on boxes and points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.detectors import Face
+from avprep.errors import Reject
+
+MAX_GAP = 12
+"""Frames without the face that are interpolated; a longer gap fails the clip."""
+SMOOTHING = 3.0
+"""Standard deviation of the smoothing kernel in frames: 120 ms."""
+
+Subject = Literal["largest", "central"]
+SUBJECTS = ("largest", "central")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sighting:
+    """One face in one frame: where it is and what it looks like.
+
+    face: in source pixels.
+    look: float32 (N,), aligned grey patch of zero mean and unit length; two are compared by their product.
+    """
+
+    face: Face
+    look: NDArray[np.float32]
+
+
+@dataclass(eq=False)
+class Track:
+    """The same face over time: frame -> sighting, in order of frames."""
+
+    sightings: dict[int, Sighting] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        """The last frame it was seen in."""
+        return next(reversed(self.sightings))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a detector saw of a clip.
+
+    sightings: keyframe -> faces; a keyframe without faces has an empty list.
+    cuts: frames that begin a new shot.
+    size: width and height of the pictures in pixels.
+    """
+
+    n_frames: int
+    size: tuple[int, int]
+    sightings: dict[int, list[Sighting]]
+    cuts: frozenset[int]
+
+
+def link(seen: Seen) -> list[Track]:
+    """Join faces of successive keyframes into tracks: best overlap first; over a cut only where the look agrees too."""
+    tracks: list[Track] = []
+    for frame in sorted(seen.sightings):
+        open_tracks = [track for track in tracks if frame - track.last - 1 <= MAX_GAP]
+        faces = seen.sightings[frame]
+        pairs = sorted(
+            (
+                (overlap(track.sightings[track.last].face.box, sighting.face.box), -t, -s)
+                for t, track in enumerate(open_tracks)
+                for s, sighting in enumerate(faces)
+                if _same(track, sighting, frame, seen.cuts)
+            ),
+            reverse=True,
+        )
+        taken_tracks: set[int] = set()
+        taken_faces: set[int] = set()
+        for _, t, s in pairs:
+            if t not in taken_tracks and s not in taken_faces:
+                taken_tracks.add(t)
+                taken_faces.add(s)
+                open_tracks[-t].sightings[frame] = faces[-s]
+        tracks += [Track({frame: face}) for s, face in enumerate(faces) if -s not in taken_faces]
+    return tracks
+
+
+def choose(tracks: list[Track], seen: Seen, subject: Subject, hints: dict[int, NDArray[np.float32]]) -> Track:
+    """Choose the clip's subject.
+
+    `largest`: the largest total box area. `central`: the smallest mean distance to the picture's centre among the
+    tracks that are there for at least half as long as the longest. hints: frame -> the data set's own face box; where
+    there are any, the track that overlaps them most is the subject.
+    Raises Reject(`no_face`).
+    """
+    if not tracks:
+        raise Reject("no_face", "no face was found in any keyframe")
+
+    def area(track: Track) -> float:
+        return float(sum(np.prod(_extent(s.face.box)) for s in track.sightings.values()))
+
+    if hints:
+        agreed = [
+            sum(overlap(s.face.box, hints[frame]) for frame, s in track.sightings.items() if frame in hints)
+            for track in tracks
+        ]
+        if max(agreed) > 0:
+            return tracks[int(np.argmax(agreed))]
+    if subject == "largest":
+        return max(tracks, key=area)
+    longest = max(len(track.sightings) for track in tracks)
+    centre = np.asarray(seen.size) / 2
+
+    def distance(track: Track) -> float:
+        return float(np.mean([np.linalg.norm(_middle(s.face.box) - centre) for s in track.sightings.values()]))
+
+    return min((track for track in tracks if 2 * len(track.sightings) >= longest), key=distance)
+
+
+def points_per_frame(track: Track, n_frames: int) -> NDArray[np.float64]:
+    """Interpolate a track's points linearly to every frame, float64 (T, 5, 2); the ends are held.
+
+    Raises Reject(`face_lost`) where the face is out of sight for more than `MAX_GAP` frames.
+    """
+    frames = np.array(list(track.sightings))
+    edges = np.concatenate(([-1], frames, [n_frames]))
+    gaps = np.diff(edges) - 1
+    worst = int(np.argmax(gaps))
+    if gaps[worst] > MAX_GAP:
+        raise Reject(
+            "face_lost",
+            f"the face is out of sight for {gaps[worst]} frames from frame {edges[worst] + 1} (at most {MAX_GAP})",
+        )
+    found = np.stack([sighting.face.points for sighting in track.sightings.values()]).astype(np.float64)
+    flat = found.reshape(len(frames), -1)
+    every = np.arange(n_frames)
+    return np.stack([np.interp(every, frames, column) for column in flat.T], axis=1).reshape(n_frames, *found.shape[1:])
+
+
+def smooth(points: NDArray[np.float64], sigma: float = SMOOTHING) -> NDArray[np.float64]:
+    """Smooth points over time by local linear regression with a Gaussian kernel.
+
+    points: (T, 5, 2). Symmetric, so nothing lags; linear, so steady movement and the clip's ends are not bent.
+    """
+    n_frames = len(points)
+    reach = int(np.ceil(3 * sigma))
+    offsets = np.arange(-reach, reach + 1)
+    frames = np.arange(n_frames)[:, None] + offsets
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2) * ((frames >= 0) & (frames < n_frames))
+    s0 = weights.sum(axis=1)
+    s1 = (weights * offsets).sum(axis=1)
+    s2 = (weights * offsets**2).sum(axis=1)
+    spread = s0 * s2 - s1**2
+    line = (s2[:, None] - s1[:, None] * offsets) * weights
+    # A single frame has no slope: the regression is then the point itself.
+    kernel = np.where(spread[:, None] > 0, line / np.where(spread > 0, spread, 1)[:, None], weights / s0[:, None])
+    flat = points.reshape(n_frames, -1)
+    around = flat[np.clip(frames, 0, n_frames - 1)]
+    return np.asarray(np.einsum("tk,tkc->tc", kernel, around).reshape(points.shape), np.float64)
+
+
+def face_size(track: Track) -> float:
+    """Return the median face size of a track: the mean of box width and height, in source pixels."""
+    return float(np.median([_extent(s.face.box).mean() for s in track.sightings.values()]))
+
+
+def overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Return intersection over union of two boxes (4,), x0 y0 x1 y1."""
+    shared = np.prod(np.maximum(0.0, np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])))
+    union = np.prod(_extent(a)) + np.prod(_extent(b)) - shared
+    return float(shared / union) if union > 0 else 0.0
+
+
+def _same(track: Track, sighting: Sighting, frame: int, cuts: frozenset[int]) -> bool:
+    before = track.sightings[track.last]
+    shared = overlap(before.face.box, sighting.face.box)
+    if any(track.last < cut <= frame for cut in cuts):
+        return shared >= 0.5 and float(before.look @ sighting.look) >= 0.8
+    return shared >= 0.2
+
+
+def _extent(box: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.maximum(0.0, np.asarray(box[2:], np.float64) - box[:2])
+
+
+def _middle(box: NDArray[np.float32]) -> NDArray[np.float64]:
+    return (np.asarray(box[2:], np.float64) + box[:2]) / 2

@@ -1,0 +1,393 @@
+"""Commands that make and inspect shards. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from avprep import detectors, layouts, manifest, tasks
+from avprep.errors import RunError
+from avprep_cli import options
+
+if TYPE_CHECKING:
+    from avprep.run import Outcome, Stage
+    from avprep.status import ColumnStatus
+
+SHOWN_PROBLEMS = 20
+
+
+@click.command()
+@click.argument("layout", type=click.Choice(layouts.NAMES))
+@click.argument("root", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "output", type=options.FILE, required=True, help="The manifest to write.")
+@click.option("--seed", default=0, show_default=True, help="Shuffles the rows within each split.")
+@click.option("--limit", type=int, help="Only the first clips of each split, after shuffling.")
+@click.option("--problems", type=options.FILE, help="Write every problem to this file, one JSON object a line.")
+@click.option("--force", is_flag=True, help="Replace an existing manifest.")
+@click.option("--sentences", is_flag=True, default=None, help="grid: whole files instead of word segments.")
+@click.option("--split-by", help="grid: 'sentence' (default) or 'speaker'; folder: 'clip' (default) or 'speaker'.")
+@click.option("--identification", is_flag=True, default=None, help="voxceleb1: splits of ROOT/iden_split.txt.")
+@click.option("--pattern", help="folder: where labels stand in the path, e.g. '{split}/{speaker}/{word}/*'.")
+@click.option("--val-share", type=float, help="folder: share of the clips for validation.  [0.1]")
+@click.option("--test-share", type=float, help="folder: share of the clips for testing.  [0.1]")
+@click.option("--audio-beside", is_flag=True, default=None, help="folder: sound lies in a file beside each video.")
+def index(
+    layout: str,
+    root: Path,
+    output: Path,
+    seed: int,
+    limit: int | None,
+    problems: Path | None,
+    force: bool,
+    **layout_options: Any,
+) -> None:
+    """Scan a data set into a manifest: the plan of every run.
+
+    LAYOUT is the shape of the tree below ROOT. Nothing is decoded; what no clip can be made from is named and counted.
+
+    \b
+    avprep index lrw       /data/lipread_mp4 -o lrw.jsonl
+    avprep index voxceleb2 /data/voxceleb2   -o vox2.jsonl
+    avprep index grid      /data/grid        -o grid.jsonl
+    avprep index folder    /data/mine        -o mine.jsonl --pattern '{speaker}/{word}/*'
+    """
+    given = {name: value for name, value in layout_options.items() if value is not None}
+    known = inspect.signature(import_module(f"avprep.layouts.{layout}").scan).parameters
+    for name in given:
+        if name not in known:
+            raise click.UsageError(f"--{name.replace('_', '-')} is not an option of the layout {layout}")
+    if output.exists() and not force:
+        raise click.UsageError(f"{output} is there already: give another -o, or --force to replace it")
+    found, scan = layouts.index(layout, root, seed=seed, limit=limit, **given)
+    _write_text(output, manifest.render(found))
+    if problems is not None:
+        rows = ({"kind": p.kind, "path": p.path, "message": p.message} for p in scan.problems)
+        _write_text(problems, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    for problem in scan.problems[:SHOWN_PROBLEMS]:
+        click.echo(f"{problem.kind}: {problem.path}: {problem.message}", err=True)
+    if len(scan.problems) > SHOWN_PROBLEMS:
+        click.echo(f"… and {len(scan.problems) - SHOWN_PROBLEMS} more problems (--problems FILE lists them)", err=True)
+    counts = ", ".join(f"{split} {len(found.split(split))}" for split in manifest.SPLITS)
+    click.echo(f"{output}: {len(found.clips)} clips ({counts}), {_tally('problem', scan.counts())}")
+
+
+@click.command()
+@click.argument("manifest_path", metavar="MANIFEST", type=options.FILE)
+@click.argument("out", type=options.OUT)
+@click.option(
+    "--detector",
+    type=click.Choice(("auto", *detectors.NAMES)),
+    default="auto",
+    show_default=True,
+    help="auto: face-alignment with CUDA and weights, else yunet with weights, else opencv.",
+)
+@click.option(
+    "--align",
+    type=click.Choice(("smooth", "per-frame", "per-clip")),
+    default="smooth",
+    show_default=True,
+    help="One transform a frame from smoothed points, from raw points, or one a clip.",
+)
+@click.option("--every", type=click.IntRange(1, 12), default=5, show_default=True, help="Detect on every n-th frame.")
+@click.option("--min-face", type=float, default=32.0, show_default=True, help="Least face size in source pixels.")
+@click.option(
+    "--format",
+    "image_format",
+    type=click.Choice(("jpg", "png")),
+    default="jpg",
+    show_default=True,
+    help="Of the crops.",
+)
+@click.option(
+    "--subject",
+    type=click.Choice(("auto", "largest", "central")),
+    default="auto",
+    show_default=True,
+    help="Whose face where there are several; auto is central for lrw, else largest.",
+)
+@options.run_options
+def crop(
+    manifest_path: Path,
+    out: Path,
+    detector: str,
+    align: Any,
+    every: int,
+    min_face: float,
+    image_format: str,
+    subject: Any,
+    jobs: int,
+    max_seconds: float,
+    **run_options: Any,
+) -> None:
+    """Detect, track, align and crop faces to 256×256, into OUT/crop.
+
+    Run the same command again after any interruption: finished shards are kept, the rest is made.
+
+    \b
+    avprep crop lrw.jsonl OUT                         all cores of this machine
+    avprep crop lrw.jsonl OUT --detector yunet -j 8
+    avprep crop lrw.jsonl OUT --limit 20 --dry-run    what would be done
+    """
+    from avprep.run import read_fingerprint
+    from avprep.stages import CropSettings, CropStage
+
+    plan = _plan(manifest_path, run_options)
+    pinned = (read_fingerprint(out, "crop") or {}).get("settings", {})
+    if detector == "auto":
+        detector = pinned.get("detector") or detectors.resolve("auto")
+    if subject == "auto":
+        subject = pinned.get("subject") or ("central" if plan.dataset == "lrw" else "largest")
+    settings = CropSettings(detector, align, every, min_face, image_format, subject, max_seconds)
+    click.echo(f"crop: detector {detector}, align {align}, {jobs} workers", err=True)
+    _run(CropStage(plan.root, settings, max(1, options.cores() // jobs)), plan, out, jobs, run_options)
+
+
+@click.command()
+@click.argument("manifest_path", metavar="MANIFEST", type=options.FILE)
+@click.argument("out", type=options.OUT)
+@click.option(
+    "--preset",
+    type=click.Choice(("davs", "syncnet")),
+    default="davs",
+    show_default=True,
+    help="davs: the released MATLAB chain; syncnet: python_speech_features. Models do not mix them.",
+)
+@click.option("--audio-shift-ms", type=float, default=0.0, show_default=True, help="Move the sound later by this.")
+@options.run_options
+def mfcc(
+    manifest_path: Path,
+    out: Path,
+    preset: Any,
+    audio_shift_ms: float,
+    jobs: int,
+    max_seconds: float,
+    **run_options: Any,
+) -> None:
+    """Compute one 12×20 MFCC window per video frame, into OUT/mfcc.
+
+    \b
+    avprep mfcc lrw.jsonl OUT
+    avprep mfcc vox2.jsonl OUT --preset syncnet -j 8
+    """
+    from avprep.stages import MfccSettings, MfccStage
+
+    plan = _plan(manifest_path, run_options)
+    settings = MfccSettings(preset, audio_shift_ms, max_seconds)
+    click.echo(f"mfcc: preset {preset}, {jobs} workers", err=True)
+    _run(MfccStage(plan.root, settings), plan, out, jobs, run_options)
+
+
+@click.command()
+@click.argument("out", type=options.EXISTING_OUT)
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def status(out: Path, as_json: bool) -> None:
+    """Count what is done, failed and missing in OUT, with reasons and the time left."""
+    from avprep.status import status as read_status
+
+    columns = read_status(out)
+    if as_json:
+        click.echo(json.dumps({column.column: column.to_json() for column in columns}, indent=2))
+        return
+    for column in columns:
+        _show_status(column)
+
+
+@click.command()
+@click.argument("out", type=options.EXISTING_OUT)
+@options.jobs
+def verify(out: Path, jobs: int) -> None:
+    """Read every shard again and prove that each clip of the plan is accounted for.
+
+    Digests, keys and their order, dtypes, shapes, every image. Exit status 1 and one line a problem where it is not so.
+    """
+    from avprep.status import status as read_status
+    from avprep.status import verify as find_problems
+
+    problems = find_problems(out, jobs)
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems:
+        raise RunError(f"{out}: {len(problems)} problems")
+    for column in read_status(out):
+        ok = sum(split.ok for split in column.splits.values())
+        failed = sum(split.failed for split in column.splits.values())
+        click.echo(f"{column.column}: proven: {ok + failed} clips = {ok} ok + {failed} failed")
+
+
+@click.group()
+def weights() -> None:
+    """Detector weights, pinned by sha256. Nothing is ever downloaded by another command.
+
+    For nodes without a network: `avprep weights fetch --to DIR` on one that has it, then `export AVPREP_WEIGHTS=DIR`.
+    """
+
+
+@weights.command("list")
+def weights_list() -> None:
+    """List the weights: what needs them, licence, size, address, and where they are here."""
+    from avprep import weights as library
+
+    for line in library.table():
+        click.echo(line)
+
+
+@weights.command("fetch")
+@click.argument("names", nargs=-1)
+@click.option("--to", type=options.OUT, help="The folder to put them into.  [AVPREP_WEIGHTS or the user's cache]")
+def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
+    """Download weights and check their digests; all of them without NAMES."""
+    from avprep import weights as library
+
+    for path in library.fetch(names, to):
+        click.echo(path)
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=options.OUT)
+@click.option("--words", default=5, show_default=True, help="Words of the corpus.")
+@click.option("--speakers", default=6, show_default=True, help="Speakers of the corpus.")
+@click.option("--takes", default=2, show_default=True, help="Clips of each word by each speaker.")
+@click.option("--seed", default=0, show_default=True)
+@options.jobs
+def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs: int) -> None:
+    """Do everything once on a small synthetic corpus: no data, no network, about a minute.
+
+    DIR then holds the corpus, its manifest, the shards and a contact sheet to look at.
+    """
+    from avprep import sheet, synthetic
+    from avprep.run import run
+    from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
+    from avprep.status import verify as find_problems
+
+    corpus, out, picture = directory / "corpus", directory / "shards", directory / "contact-sheet.png"
+    click.echo(f"1/5 synthesise {words * speakers * takes} clips of talking faces: {corpus}")
+    synthetic.make_corpus(corpus, words=words, speakers=speakers, takes=takes, seed=seed, jobs=jobs)
+    click.echo(f"2/5 index: {directory / 'manifest.jsonl'}")
+    plan, scan = layouts.index("lrw", corpus, seed=seed)
+    _write_text(directory / "manifest.jsonl", manifest.render(plan))
+    if scan.problems:
+        raise RunError(f"{corpus}: {scan.problems[0].path}: {scan.problems[0].message}")
+    detector = detectors.resolve("auto")
+    click.echo(f"3/5 crop with {detector}: {out / 'crop'}")
+    settings = CropSettings(detector, subject="central")
+    _report(run(CropStage(plan.root, settings), plan, out, jobs=jobs), out, "crop")
+    click.echo(f"4/5 mfcc: {out / 'mfcc'}")
+    _report(run(MfccStage(plan.root, MfccSettings()), plan, out, jobs=jobs), out, "mfcc")
+    problems = find_problems(out, jobs)
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems:
+        raise RunError(f"{out}: {len(problems)} problems")
+    click.echo(f"5/5 verify: every one of {len(plan.clips)} clips is accounted for")
+    sheet.write(sheet.contact_sheet(out), picture)
+    click.echo(f"Look at {picture}; read the shards with webdataset from {out}")
+
+
+@click.command()
+@click.option("--clips", type=options.EXISTING_OUT, help="Videos to measure with, any tree.  [a synthetic corpus]")
+@click.option("--detector", type=click.Choice(("auto", *detectors.NAMES)), default="auto", show_default=True)
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Passes; the median counts.")
+@click.option("--limit", type=click.IntRange(min=1), default=24, show_default=True, help="Clips to measure with.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def bench(clips: Path | None, detector: str, repeat: int, limit: int, as_json: bool) -> None:
+    """Measure the speed of each step on this machine, as a ratio to its floor.
+
+    The floor of crop is decoding the same clips and encoding as many JPEGs; that of mfcc is decoding the sound to
+    16 kHz. One process, one thread; steps and floors take turns, so that a noisy machine slows both.
+    """
+    from avprep import bench as library
+
+    result = library.bench(clips, detectors.resolve(detector), repeat=repeat, limit=limit)
+    click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.table())
+
+
+COMMANDS: tuple[click.Command, ...] = (index, crop, mfcc, status, verify, weights, demo, bench)
+
+
+def _plan(path: Path, run_options: dict[str, Any]) -> manifest.Manifest:
+    """Read a manifest as this call is to see it."""
+    plan = manifest.read(path).limited(run_options.pop("limit"))
+    root = run_options.pop("root")
+    if root is not None:
+        plan = manifest.Manifest(plan.dataset, root.resolve(), plan.clips, plan.seed, plan.extra)
+    if not plan.root.is_dir():
+        raise RunError(f"{plan.root}: the data set is not there; give --root if it was moved")
+    return plan
+
+
+def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, run_options: dict[str, Any]) -> None:
+    """Run a stage over this task's shards and report."""
+    from avprep import run as runs
+
+    strict, dry_run = run_options.pop("strict"), run_options.pop("dry_run")
+    task_index, num_tasks = tasks.select(run_options.pop("task_index"), run_options.pop("num_tasks"))
+    if dry_run:
+        size = run_options["shard_size"] or 500
+        click.echo(json.dumps(runs.fingerprint(stage, plan, size), indent=2, ensure_ascii=False))
+        mine = list(plan.shards(size))[task_index::num_tasks]
+        done = sum(runs.shards.is_done(out, stage.column, name, [clip.key for clip in clips]) for name, clips in mine)
+        clips = sum(len(clips) for _, clips in mine)
+        click.echo(f"task {task_index} of {num_tasks}: {len(mine)} shards, {clips} clips; {done} shards are done")
+        return
+    outcome = runs.run(stage, plan, out, jobs=jobs, task_index=task_index, num_tasks=num_tasks, **run_options)
+    _report(outcome, out, stage.column)
+    if strict and outcome.failed:
+        sys.exit(3)
+
+
+def _report(outcome: Outcome, out: Path, column: str) -> None:
+    before = f" ({len(outcome.skipped)} done before)" if outcome.skipped else ""
+    click.echo(
+        f"{column}: {len(outcome.planned)} shards{before}, {outcome.ok} clips ok, "
+        f"{_tally('failed', outcome.failed)}, {outcome.frames} frames, {outcome.seconds:.1f} s"
+    )
+    for pattern in _brace_patterns(outcome.planned):
+        click.echo(f"  {out / column / pattern}.tar")
+
+
+def _brace_patterns(names: tuple[str, ...]) -> list[str]:
+    """Return shard names as brace patterns, `train-{000000..000123}`: what WebDataset takes."""
+    patterns = []
+    for split in manifest.SPLITS:
+        numbers = sorted(int(name.rpartition("-")[2]) for name in names if name.startswith(f"{split}-"))
+        while numbers:
+            run = 1
+            while run < len(numbers) and numbers[run] == numbers[0] + run:
+                run += 1
+            first, last = numbers[0], numbers[run - 1]
+            patterns.append(f"{split}-{{{first:06d}..{last:06d}}}" if run > 1 else f"{split}-{first:06d}")
+            numbers = numbers[run:]
+    return patterns
+
+
+def _show_status(column: ColumnStatus) -> None:
+    for name, split in column.splits.items():
+        click.echo(
+            f"{column.column} {name:5}  {split.shards_done}/{split.shards} shards  {split.ok} ok  "
+            f"{split.failed} failed  {split.missing} missing  {split.frames} frames"
+        )
+    for reason, count in column.reasons.items():
+        click.echo(f"{column.column} failed {reason}: {count}")
+    if column.unfinished and column.eta_seconds is not None:
+        click.echo(f"{column.column}: about {column.eta_seconds / 3600:.2f} core-hours are left")
+
+
+def _tally(noun: str, counts: dict[str, int]) -> str:
+    total = sum(counts.values())
+    detail = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    label = noun if noun == "failed" or total == 1 else f"{noun}s"
+    return f"{total} {label}" + (f" ({detail})" if detail else "")
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{path}: cannot write ({error.strerror})") from error

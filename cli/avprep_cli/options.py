@@ -1,0 +1,70 @@
+"""Options that several commands share, as decorators."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OUT = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+EXISTING_OUT = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+def cores() -> int:
+    """Return the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+jobs = click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=cores,
+    show_default="all cores",
+    help="Worker processes.",
+)
+
+
+def run_options(command: F) -> F:
+    """Options of the commands that fill shards."""
+    for option in reversed(
+        [
+            jobs,
+            click.option(
+                "--shard-size",
+                type=click.IntRange(min=1),
+                show_default="500, or what OUT has",
+                help="Clips a shard; both columns of an OUT need the same.",
+            ),
+            click.option(
+                "--clip-timeout",
+                type=click.FloatRange(min=0, min_open=True),
+                default=120.0,
+                show_default=True,
+                help="Seconds after which a clip is stopped and counted as failed.",
+            ),
+            click.option(
+                "--max-seconds",
+                type=click.FloatRange(min=0, min_open=True),
+                default=1800.0,
+                show_default=True,
+                help="Longest clip; it bounds a worker's memory.",
+            ),
+            click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of each split."),
+            click.option("--root", type=EXISTING_OUT, help="Where the data set lies now, if not where it was indexed."),
+            click.option("--task-index", type=click.IntRange(min=0), help="This task, from 0. [array job's own]"),
+            click.option(
+                "--num-tasks", type=click.IntRange(min=1), help="Tasks that share the work. [array job's own]"
+            ),
+            click.option("--dry-run", is_flag=True, help="Show the plan and stop."),
+            click.option("--strict", is_flag=True, help="Exit with status 3 if any clip failed."),
+        ]
+    ):
+        command = option(command)
+    return command
