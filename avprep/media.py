@@ -1,4 +1,4 @@
-"""Pictures at 25 fps and sound at 16 kHz, both by presentation time, decoded in process with PyAV.
+"""Opening media files, and pictures at 25 fps by presentation time, decoded in process with PyAV.
 
 Zero of a clip's clock is the file's first picture plus the clip's `start`. Files from strangers are hostile: decoders
 get no network, no playlists and no second file to open.
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.errors import Reject
-from avprep.schema import FPS, SAMPLE_RATE
+from avprep.schema import FPS
 
 FORMATS = (
     "aac,ac3,aiff,asf,avi,flac,flv,h264,hevc,ivf,m4v,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,mpegvideo,"
@@ -37,9 +37,6 @@ MAX_PIXELS = 8192 * 8192
 """Larger pictures are refused before memory is taken for them (pixels)."""
 SEEK_BEYOND = 20.0
 """Clips that start later than this into a file are reached by seeking (s)."""
-GAP = Fraction(5, 1000)
-"""Sound whose time stamp is off by more than this is moved there; less is the container's rounding (s)."""
-
 Seconds = Fraction
 Bytes = NDArray[np.uint8]
 
@@ -66,8 +63,8 @@ class Probe:
 
 def probe(path: Path) -> Probe:
     """Read a file's headers; Reject(`missing` or `unreadable`) where that fails."""
-    with _open(path) as container:
-        video, audio = _video_stream(container), _audio_stream(container)
+    with open_file(path) as container:
+        video, audio = video_stream(container), audio_stream(container)
         picture = None if video is None else video.codec_context
         sound = None if audio is None else audio.codec_context
         rate = None if video is None else video.average_rate
@@ -185,7 +182,7 @@ class Frames:
         threads: int = 1,
     ) -> None:
         self.path = path
-        self.start = _seconds(start)
+        self.start = seconds(start)
         self.duration = duration
         self.max_seconds = max_seconds
         self.keep_bytes = keep_bytes
@@ -229,7 +226,7 @@ class Frames:
                     emitted += 1
             shown = (time, picture)
             if emitted > self.max_seconds * FPS:
-                raise _too_long(self.path, self.max_seconds)
+                raise too_long(self.path, self.max_seconds)
             if emitted == count.wanted or count.past_the_end:
                 break
         if shown is None:
@@ -243,12 +240,12 @@ class Frames:
     def _pictures(self) -> Iterator[tuple[Seconds, Picture]]:
         """Yield (seconds after the file's first picture, picture) from before the clip's start on, in order."""
         self.decode_errors = 0
-        with _open(self.path) as container:
-            stream = _video_stream(container)
+        with open_file(self.path) as container:
+            stream = video_stream(container)
             if stream is None:
                 raise Reject("no_video", f"{self.path}: holds no picture")
             if self.duration is None and (container.duration or 0) / av.time_base > self.max_seconds + 1:
-                raise _too_long(self.path, self.max_seconds)
+                raise too_long(self.path, self.max_seconds)
             stream.codec_context.thread_count = self.threads
             frames = self._decoded(container, stream)
             if self.start > SEEK_BEYOND:
@@ -268,7 +265,7 @@ class Frames:
         step = 1 / Fraction(stream.average_rate) if stream.average_rate else Fraction(1, FPS)
         time = None
         deinterlacer = None
-        for packet in _packets(container, stream):
+        for packet in packets(container, stream):
             try:
                 frames: list[av.VideoFrame] = packet.decode()
             except av.error.FFmpegError:
@@ -312,229 +309,6 @@ class Frames:
         yield from self._decoded(container, stream)
 
 
-@dataclass(frozen=True, eq=False)
-class Sound:
-    """The sound of one clip.
-
-    samples: int16 (N,), mono, 16 kHz.
-    first: position of `samples[0]` in samples after the clip's first picture; negative where sound before it was read.
-    n_frames: number of 25-fps video frames of the clip.
-    rate, channels: what the source holds (Hz, count).
-    decode_errors: damaged packets that were passed over.
-    """
-
-    samples: NDArray[np.int16]
-    first: int
-    n_frames: int
-    rate: int
-    channels: int
-    decode_errors: int
-
-
-def read_sound(
-    video: Path,
-    audio: Path | None = None,
-    *,
-    start: float | None = None,
-    duration: float | None = None,
-    before: int = 0,
-    after: int = 0,
-    shift: float = 0.0,
-    max_seconds: float = math.inf,
-) -> Sound:
-    """Read the sound of a clip on the clock of its pictures.
-
-    video: the file whose first picture is zero; its pictures are counted by their time stamps, not decoded, unless
-        the file is damaged.
-    audio: the file that holds the sound, if another. As ffmpeg does, both files' clocks then start at their own start.
-    start, duration: the clip's span in seconds; None means the whole file.
-    before, after: samples wanted outside the clip's span, where the source has them.
-    shift: seconds by which the sound is moved later.
-    max_seconds: longest clip; it bounds the memory that the sound takes.
-    Raises Reject: `missing`, `unreadable`, `no_video`, `no_audio`, `too_short`, `too_long`.
-    """
-    begin = _seconds(start)
-    pictures, pieces = _PictureTimes(), _Pieces()
-    with _open(video) as container:
-        stream = _video_stream(container)
-        if stream is None:
-            raise Reject("no_video", f"{video}: holds no picture to count frames by")
-        if duration is None and (container.duration or 0) / av.time_base > max_seconds + 1:
-            raise _too_long(video, max_seconds)
-        sound = _audio_stream(container) if audio is None else None
-        if audio is None and sound is None:
-            raise Reject("no_audio", f"{video}: holds no sound")
-        _read(container, stream, sound, pictures, pieces, begin, duration)
-        own_start = _container_start(container)
-    zero, n_frames = pictures.clock(video, begin, duration, max_seconds)
-    if audio is not None:
-        zero -= own_start
-        with _open(audio) as container:
-            sound = _audio_stream(container)
-            if sound is None:
-                raise Reject("no_audio", f"{audio}: holds no sound")
-            _read(container, None, sound, pictures, pieces, begin, duration)
-            zero += _container_start(container)
-    last = n_frames * SAMPLE_RATE // FPS + after
-    samples, first = pieces.resampled(zero + begin - _seconds(shift), -before, last)
-    if not samples.size:
-        raise Reject("no_audio", f"{audio or video}: holds no sound in the clip's span")
-    return Sound(samples, first, n_frames, pieces.rate, pieces.channels, pieces.decode_errors)
-
-
-class _PictureTimes:
-    """Presentation times of pictures, read from packets without decoding them."""
-
-    def __init__(self) -> None:
-        self._first_key: Seconds | None = None
-        self._times: list[Seconds] = []
-        self._damaged = False
-
-    def add(self, packet: av.Packet[Any]) -> None:
-        if packet.pts is None or packet.time_base is None or packet.is_corrupt:
-            self._damaged = True
-            return
-        time = packet.pts * packet.time_base
-        if self._first_key is None:
-            if not packet.is_keyframe:
-                self._damaged = True
-                return
-            self._first_key = time
-        # Pictures that lead the first key frame cannot be decoded, those that an edit list hides are not shown.
-        if time >= self._first_key and not packet.is_discard:
-            self._times.append(time)
-
-    @property
-    def zero(self) -> Seconds | None:
-        """Time of the first picture so far."""
-        return min(self._times, default=None)
-
-    def clock(self, path: Path, start: Seconds, duration: float | None, max_seconds: float) -> tuple[Seconds, int]:
-        """Return the first picture's time and the clip's number of frames, decoding where packets do not tell."""
-        if self._damaged or not self._times:
-            frames = Frames(path, start=float(start), duration=duration, max_seconds=max_seconds, keep_bytes=0)
-            for _ in frames:
-                pass
-            return frames.zero, frames.n_frames
-        count = FrameCount(start, duration)
-        zero = min(self._times)
-        for time in self._times:
-            count.add(time - zero)
-        n_frames = count.total()
-        if n_frames < 1:
-            raise Reject("too_short", f"{path}: ends before the clip's start at {float(start):.2f} s")
-        if n_frames > max_seconds * FPS:
-            raise _too_long(path, max_seconds)
-        return zero, n_frames
-
-
-class _Pieces:
-    """Channel 0 as it is decoded: int16 pieces with their presentation times."""
-
-    def __init__(self) -> None:
-        self.rate = 0
-        self.channels = 0
-        self.decode_errors = 0
-        self._pieces: list[tuple[Seconds | None, NDArray[np.int16]]] = []
-
-    def add(self, packet: av.Packet[Any], low: Seconds, high: Seconds | float) -> None:
-        """Decode a packet; keep what lies between two times."""
-        try:
-            frames: list[Any] = packet.decode()
-        except av.error.FFmpegError:
-            self.decode_errors += 1
-            return
-        for frame in frames:
-            time = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
-            if time is not None and not low <= time <= high:
-                continue
-            if self.rate not in (0, frame.sample_rate):
-                raise Reject("unreadable", f"the sample rate changes midway from {self.rate} to {frame.sample_rate} Hz")
-            self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
-            self._pieces.append((time, _channel_0(frame)))
-
-    def resampled(self, zero: Seconds, low: int, high: int) -> tuple[NDArray[np.int16], int]:
-        """Lay the pieces out by time and bring them to 16 kHz.
-
-        zero: the time of sample 0.
-        low, high: wanted range in 16 kHz samples.
-        Returns the samples and the position of the first one.
-        """
-        if not self._pieces:
-            return np.empty(0, np.int16), 0
-        margin = self.rate // 100  # the resampler's filter reaches further than the cut
-        line, begin = self._laid_out(
-            zero, low * self.rate // SAMPLE_RATE - margin, high * self.rate // SAMPLE_RATE + margin
-        )
-        samples = _resample(line, self.rate)
-        first = round(Fraction(begin * SAMPLE_RATE, self.rate))
-        cut = max(0, low - first)
-        return samples[cut : max(cut, high - first)], first + cut
-
-    def _laid_out(self, zero: Seconds, low: int, high: int) -> tuple[NDArray[np.int16], int]:
-        """Return the samples between two positions at the source's rate, silence in gaps, and the first's position."""
-        parts: list[NDArray[np.int16]] = []
-        begin = end = None
-        for time, piece in self._pieces:
-            position = end if time is None else round((time - zero) * self.rate)
-            if position is None:
-                position = low  # no time stamp at all: the sound starts where the reading does
-            if end is not None and abs(position - end) <= GAP * self.rate:
-                position = end
-            if end is not None and position < end:
-                piece, position = piece[end - position :], end
-            piece = piece[max(0, low - position) : max(0, high - position)]
-            position = max(position, low)
-            if not piece.size:
-                continue
-            if begin is None:
-                begin = end = position
-            assert end is not None
-            if position > end:
-                parts.append(np.zeros(position - end, np.int16))
-            parts.append(piece)
-            end = position + piece.size
-        return (np.concatenate(parts), begin) if begin is not None else (np.empty(0, np.int16), 0)
-
-
-def _read(
-    container: av.container.InputContainer,
-    video: av.VideoStream | None,
-    audio: av.AudioStream | None,
-    pictures: _PictureTimes,
-    pieces: _Pieces,
-    start: Seconds,
-    duration: float | None,
-) -> None:
-    """Read the packets around a clip's span, pictures by their times only, sound decoded."""
-    streams = [stream for stream in (video, audio) if stream is not None]
-    base = _container_start(container)
-    if start > SEEK_BEYOND:
-        if video is not None:  # the clock's zero is the first picture of the file, not of the span
-            for n, packet in enumerate(_packets(container, video)):
-                pictures.add(packet)
-                if n == 32:
-                    break
-        base = pictures.zero if video is not None and pictures.zero is not None else base
-        lead = streams[0]
-        assert lead.time_base is not None
-        container.seek(int((base + start - 2) / lead.time_base), stream=lead, backward=True)
-    low = base + start - 1
-    high = math.inf if duration is None else base + start + _seconds(duration) + 2
-    unfinished = set(streams)
-    for packet in _packets(container, *streams):
-        stream = packet.stream
-        if packet.dts is not None and packet.time_base is not None and packet.dts * packet.time_base > high:
-            unfinished.discard(stream)
-            if not unfinished:
-                break
-        elif stream is video:
-            if packet.size:
-                pictures.add(packet)
-        else:
-            pieces.add(packet, low, high)
-
-
 class _Deinterlacer:
     """Turns interlaced pictures into whole ones, one for one, with libavfilter's bwdif."""
 
@@ -559,7 +333,7 @@ class _Deinterlacer:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[av.container.InputContainer]:
+def open_file(path: Path) -> Iterator[av.container.InputContainer]:
     """Open one local file for reading; Reject(`missing`, `unreadable`) in one line."""
     if not path.exists():
         raise Reject("missing", f"{path}: no such file")
@@ -577,7 +351,7 @@ def _open(path: Path) -> Iterator[av.container.InputContainer]:
         container.close()
 
 
-def _packets(container: av.container.InputContainer, *streams: Any) -> Iterator[av.Packet[Any]]:
+def packets(container: av.container.InputContainer, *streams: Any) -> Iterator[av.Packet[Any]]:
     """Yield packets to the end; a file that breaks off ends there, and what came before counts."""
     packets = container.demux(*streams)
     while True:
@@ -594,7 +368,7 @@ def _packets(container: av.container.InputContainer, *streams: Any) -> Iterator[
         yield flush
 
 
-def _video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
     """Return the first stream of moving pictures; cover art is none."""
     cover = av.stream.Disposition.attached_pic
     for stream in container.streams.video:
@@ -605,15 +379,12 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream | No
     return None
 
 
-def _audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
+def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
+    """Return the first stream of sound."""
     for stream in container.streams.audio:
         if stream.codec_context is not None:
             return stream
     return None
-
-
-def _container_start(container: av.container.InputContainer) -> Seconds:
-    return Fraction(container.start_time or 0, av.time_base)
 
 
 def _frame_time(frame: av.VideoFrame, *, default: Seconds) -> Seconds:
@@ -626,36 +397,11 @@ def _quarter_turns(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _channel_0(frame: av.AudioFrame) -> NDArray[np.int16]:
-    """Return the first channel as int16, scaled as ffmpeg scales."""
-    data: NDArray[Any] = frame.to_ndarray()
-    channel = data[0] if frame.format.is_planar else data[0, :: frame.layout.nb_channels]
-    if channel.dtype == np.int16:
-        return channel.copy()
-    if channel.dtype == np.uint8:
-        return np.asarray((channel.astype(np.int16) - 128) << 8, np.int16)
-    if np.issubdtype(channel.dtype, np.integer):
-        return np.asarray(channel >> (8 * channel.dtype.itemsize - 16), np.int16)
-    return np.clip(np.rint(channel * 32768.0), -32768, 32767).astype(np.int16)
-
-
-def _resample(samples: NDArray[np.int16], rate: int) -> NDArray[np.int16]:
-    """Bring int16 samples to 16 kHz with libswresample; sample 0 stays at sample 0 (its filter's delay is made up)."""
-    if rate == SAMPLE_RATE or not samples.size:
-        return samples
-    resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
-    parts: list[NDArray[Any]] = []
-    for first in range(0, samples.size, 1 << 16):
-        block = av.AudioFrame.from_ndarray(samples[None, first : first + (1 << 16)], format="s16p", layout="mono")
-        block.sample_rate = rate
-        parts += [part.to_ndarray()[0] for part in resampler.resample(block)]
-    parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
-    return np.concatenate(parts) if parts else np.empty(0, np.int16)
-
-
-def _seconds(value: float | None) -> Seconds:
+def seconds(value: float | None) -> Seconds:
+    """Return a number of seconds exactly, to the microsecond; None is 0."""
     return Fraction(value or 0).limit_denominator(10**6)
 
 
-def _too_long(path: Path, max_seconds: float) -> Reject:
+def too_long(path: Path, max_seconds: float) -> Reject:
+    """Return the Reject of a clip beyond the longest that is allowed."""
     return Reject("too_long", f"{path}: longer than {max_seconds:g} s; raise --max-seconds or cut it")

@@ -18,17 +18,21 @@ CELL = 128
 
 
 def contact_sheet(out: Path, *, rows: int = 6, columns: int = 8) -> NDArray[np.uint8]:
-    """Return one row per clip, its crops evenly spaced over time, clips evenly spaced over the finished shards.
+    """Return one row per clip, its crops evenly spaced over time, from every finished shard.
 
     Returns uint8 (H, W, 3), RGB. Raises RunError where `out` holds no finished crops.
     """
     run = read_fingerprint(out, "crop")
     names = [] if run is None else [name for name, _ in read_plan(out).shards(run["shard_size"])]
-    paths = [path for name in names if (path := shards.tar_path(out, "crop", name)).is_file()]
+    heads = {name: head for name in names if (head := shards.read_sidecar_head(out, "crop", name)) is not None}
+    total = sum(head["counts"]["ok"] for head in heads.values())
     strips: list[NDArray[np.uint8]] = []
-    for share, path in enumerate(paths):
-        wanted = rows * (share + 1) // len(paths) - rows * share // len(paths)
-        strips += _strips(path, wanted, columns)
+    before = 0
+    for name, head in heads.items():
+        after = before + head["counts"]["ok"]
+        wanted = rows * after // total - rows * before // total if total else 0
+        strips += _strips(shards.tar_path(out, "crop", name), wanted, columns)
+        before = after
     if not strips:
         raise RunError(f"{out}: holds no crops to show")
     return np.concatenate(strips)
@@ -45,10 +49,10 @@ def write(image: NDArray[np.uint8], path: Path) -> None:
 
 
 def _strips(path: Path, wanted: int, columns: int) -> list[NDArray[np.uint8]]:
-    strips = []
+    strips: list[NDArray[np.uint8]] = []
+    if not wanted:
+        return strips
     for _, members in shards.read(path):
-        if len(strips) == wanted:
-            break
         frames = sorted(
             (name for name in members if name.endswith(schema.IMAGE_FORMATS)), key=lambda name: int(name.split(".")[0])
         )
@@ -60,4 +64,6 @@ def _strips(path: Path, wanted: int, columns: int) -> list[NDArray[np.uint8]]:
                 cells.append(cv2.resize(image, (CELL, CELL), interpolation=cv2.INTER_AREA))
         if len(cells) == columns:
             strips.append(np.asarray(np.concatenate(cells, axis=1), np.uint8))
+        if len(strips) == wanted:
+            break
     return strips

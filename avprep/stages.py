@@ -19,8 +19,9 @@ from avprep.detectors import Detector
 from avprep.errors import Reject
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
-from avprep.media import Frames, read_sound
+from avprep.media import Frames
 from avprep.shards import Sample
+from avprep.sound import read_sound
 
 Align = Literal["smooth", "per-frame", "per-clip"]
 ALIGN = ("smooth", "per-frame", "per-clip")

@@ -324,6 +324,7 @@ def _plan(path: Path, run_options: dict[str, Any]) -> manifest.Manifest:
 def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, run_options: dict[str, Any]) -> None:
     """Run a stage over this task's shards and report."""
     from avprep import run as runs
+    from avprep.shards import is_done
 
     strict, dry_run = run_options.pop("strict"), run_options.pop("dry_run")
     task_index, num_tasks = tasks.select(run_options.pop("task_index"), run_options.pop("num_tasks"))
@@ -331,7 +332,7 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, run_option
         size = run_options["shard_size"] or 500
         click.echo(json.dumps(runs.fingerprint(stage, plan, size), indent=2, ensure_ascii=False))
         mine = list(plan.shards(size))[task_index::num_tasks]
-        done = sum(runs.shards.is_done(out, stage.column, name, [clip.key for clip in clips]) for name, clips in mine)
+        done = sum(is_done(out, stage.column, name, [clip.key for clip in clips]) for name, clips in mine)
         clips = sum(len(clips) for _, clips in mine)
         click.echo(f"task {task_index} of {num_tasks}: {len(mine)} shards, {clips} clips; {done} shards are done")
         return
