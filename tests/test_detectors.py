@@ -98,23 +98,59 @@ def test_yunet_takes_frames_of_any_size(yunet: Detector, astronaut: NDArray[np.u
         np.testing.assert_allclose(points[LEFT_EYE], ASTRONAUT[LEFT_EYE], atol=6)
 
 
-@pytest.mark.parametrize("name", ["opencv", "yunet"])
-def test_blank_frames_have_no_face(name: str, request: pytest.FixtureRequest) -> None:
+@pytest.fixture(params=["opencv", "yunet"])
+def detector(request: pytest.FixtureRequest) -> Detector:
+    """Return each of the detectors that need no CUDA."""
+    built: Detector = request.getfixturevalue("yunet") if request.param == "yunet" else detectors.build("opencv")
+    return built
+
+
+def test_two_faces_are_two(detector: Detector, astronaut: NDArray[np.uint8]) -> None:
+    """Two people in one frame are two faces, best score first, each with its own points."""
+    (faces,) = detector.detect(np.concatenate([astronaut, astronaut], axis=2))
+    assert len(faces) == 2
+    assert faces[0].score >= faces[1].score
+    left, right = sorted(faces, key=lambda face: face.box[0])
+    assert_astronaut(left, within=0.2)
+    np.testing.assert_allclose(right.points - left.points, np.tile((400, 0), (5, 1)) + 0 * left.points, atol=4)
+
+
+def test_blank_frames_have_no_face(detector: Detector) -> None:
     """Frames without anything in them give one empty list each."""
-    detector = request.getfixturevalue("yunet") if name == "yunet" else detectors.build("opencv")
     frames = np.stack([np.zeros((120, 160, 3), np.uint8), np.full((120, 160, 3), 127, np.uint8)])
     assert detector.detect(frames) == [[], []]
 
 
-def test_frames_are_independent(yunet: Detector, astronaut: NDArray[np.uint8]) -> None:
+def test_frames_are_independent(detector: Detector, astronaut: NDArray[np.uint8]) -> None:
     """A frame's faces do not depend on the frames beside it."""
     frames = np.concatenate([astronaut, np.zeros_like(astronaut), astronaut[:, :, ::-1]])
-    for detector in (yunet, detectors.build("opencv")):
-        together = detector.detect(frames)
-        assert [len(faces) for faces in together] == [1, 0, 1]
-        for frame, faces in zip(frames, together, strict=True):
-            for face, alone in zip(faces, detector.detect(frame[None])[0], strict=True):
-                np.testing.assert_array_equal(face.points, alone.points)
+    together = detector.detect(frames)
+    assert [len(faces) for faces in together] == [1, 0, 1]
+    for frame, faces in zip(frames, together, strict=True):
+        for face, alone in zip(faces, detector.detect(frame[None])[0], strict=True):
+            np.testing.assert_array_equal(face.points, alone.points)
+
+
+def test_yunet_sees_bgr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """YuNet gets its pixels in the order it was trained on, from frames that are RGB."""
+    seen = []
+
+    class Network:
+        """Stands for YuNet and finds nobody."""
+
+        def setInputSize(self, size: tuple[int, int]) -> None:  # noqa: N802 - cv2's name
+            seen.append(size)
+
+        def detect(self, picture: NDArray[np.uint8]) -> tuple[int, None]:
+            seen.append(picture[0, 0].tolist())
+            return 1, None
+
+    monkeypatch.setattr(cv2.FaceDetectorYN, "create", lambda *args: Network())
+    monkeypatch.setattr(weights, "find", lambda name: Path(name))
+    red = np.zeros((1, 30, 40, 3), np.uint8)
+    red[..., 0] = 200
+    assert detectors.build("yunet").detect(red) == [[]]
+    assert seen == [(40, 30), [0, 0, 200]]
 
 
 @pytest.mark.parametrize("clip", ["grid/s1/bbaf2n.mpg", "grid/s26/lwajza.mpg"])
@@ -276,6 +312,22 @@ def test_batches_change_nothing() -> None:
         np.testing.assert_allclose(one.box, other.box, atol=0.01)
         np.testing.assert_allclose(one.points, other.points, atol=0.05)
         assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
+def test_s3fd_sees_bgr_less_its_mean() -> None:
+    """S3FD gets its pixels as it was trained on them, from frames that are RGB."""
+    seen = []
+
+    class Recording(OneBox):
+        def forward(self, frames: torch.Tensor) -> list[torch.Tensor]:
+            seen.append(frames[0, :, 0, 0].tolist())
+            return super().forward(frames)
+
+    detector = FaceAlignmentDetector(device="cpu", face_network=Recording((10, 10, 50, 50)), landmark_network=RedDot())
+    red = np.zeros((1, 64, 64, 3), np.uint8)
+    red[..., 0] = 200
+    detector.detect(red)
+    assert seen == [[-104, -117, 200 - 123]]
 
 
 def test_frames_without_faces_need_no_landmarks() -> None:

@@ -1,0 +1,94 @@
+"""Face detectors: one module each, whose name (with - for _) is its name on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep import weights
+from avprep.errors import AvprepError
+
+NAMES = ("opencv", "yunet", "face-alignment")
+
+LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = range(5)
+"""Order of the five points; left is the image's left."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Face:
+    """One face in one frame.
+
+    box: float32 (4,), x0 y0 x1 y1 in pixels of the frame it was found in.
+    score: the detector's own confidence, comparable only within one detector.
+    points: float32 (5, 2), x y in the order above; NaN where the detector has none.
+    """
+
+    box: NDArray[np.float32]
+    score: float
+    points: NDArray[np.float32]
+
+
+class Detector(Protocol):
+    """Finds faces. Built once per worker; heavy imports happen when it is built.
+
+    picture_side: frames whose longer side exceeds it should be downscaled to it before detection (pixels).
+    """
+
+    picture_side: int
+
+    def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
+        """Find the faces of each frame.
+
+        frames: uint8 (T, H, W, 3), RGB.
+        Returns T lists, best score first, in pixels of these frames.
+        """
+        ...
+
+
+def build(name: str, **options: Any) -> Detector:
+    """Build a detector by its command line name; WeightsError where its weights are missing."""
+    if name == "opencv":
+        from avprep.detectors.opencv import OpenCVDetector
+
+        return OpenCVDetector(**options)
+    if name == "yunet":
+        from avprep.detectors.yunet import YuNetDetector
+
+        return YuNetDetector(**options)
+    if name == "face-alignment":
+        from avprep.detectors.face_alignment import FaceAlignmentDetector
+
+        return FaceAlignmentDetector(**options)
+    raise AvprepError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
+
+
+def identity(name: str) -> dict[str, str]:
+    """Return what decides a detector's output besides its settings: package versions and weight digests."""
+    if name not in NAMES:
+        raise AvprepError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
+    import cv2
+
+    versions = {"opencv": cv2.__version__}
+    if name == "face-alignment":
+        versions |= {package: metadata.version(package) for package in ("torch", "face-alignment")}
+    # A detector reads no file whose digest differs from the pinned one, so the pinned one says what it read.
+    return versions | {needed.name: needed.sha256 for needed in weights.needed(name)}
+
+
+def resolve(name: str) -> str:
+    """Return the detector that `auto` means on this machine; any other name is returned as it is."""
+    if name != "auto":
+        return name
+    if weights.available("face-alignment") and _has_cuda():
+        return "face-alignment"
+    return "yunet" if weights.available("yunet") else "opencv"
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

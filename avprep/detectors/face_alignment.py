@@ -1,0 +1,236 @@
+"""The networks of the face_alignment package, run in batches over frames: S3FD finds faces, FAN places 68 landmarks.
+
+S3FD: Zhang et al., "S³FD: Single Shot Scale-invariant Face Detector", 2017. FAN: Bulat and Tzimiropoulos, "How far are
+we from solving the 2D & 3D Face Alignment problem?", 2017. The package itself runs FAN frame by frame and decodes S3FD
+position by position; only its networks are used here.
+
+Coordinates: inside this module a pixel is a square, the first from 0 to 1. Points leave it with the centre of the first
+pixel at (0, 0), as cv2 counts.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from face_alignment.detection.sfd.net_s3fd import s3fd
+from face_alignment.models import FAN
+from face_alignment.utils import flip as mirror
+from numpy.typing import NDArray
+
+from avprep import weights
+from avprep.detectors import Face
+from avprep.errors import WeightsError
+
+MEAN_BGR = (104.0, 117.0, 123.0)
+"""What S3FD was trained to have subtracted, as its VGG-16 was."""
+
+OVERLAP = 0.3
+CROP_SIDE = 256
+CROP_RISE = 0.12
+"""The middle of FAN's crop lies this share of the box's height above the middle of the box."""
+
+CROP_SPAN = 200 / 195
+"""FAN's crop is this many times as wide as the box's width and height together."""
+
+FACES_PER_FRAME = 4
+"""FAN's batch is this many times the frames' batch: its pictures are that much smaller."""
+
+
+class FaceAlignmentDetector:
+    """Finds faces at any angle and 68 landmarks on each; needs the weights `s3fd` and `2dfan4`, wants CUDA.
+
+    picture_side: pixels; S3FD's smallest prior spans 16, and FAN looks at each face in 256×256.
+    device: a torch device; by default CUDA where there is one.
+    half: run in half precision; by default on CUDA only.
+    batch_size: frames that go through S3FD at once; at 480×360 each takes about 0.1 GB in float32.
+    min_score: faces that S3FD believes in less are left out.
+    flip: average FAN's heat maps with those of the mirrored face: twice the time, slightly steadier points.
+    face_network, landmark_network: networks of the shapes of S3FD and FAN; by default with the published weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        picture_side: int = 480,
+        device: str | None = None,
+        half: bool | None = None,
+        batch_size: int = 8,
+        min_score: float = 0.5,
+        flip: bool = False,
+        face_network: torch.nn.Module | None = None,
+        landmark_network: torch.nn.Module | None = None,
+    ) -> None:
+        self.picture_side = picture_side
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.half = self.device.type == "cuda" if half is None else half
+        self.batch_size = batch_size
+        self.min_score = min_score
+        self.flip = flip
+        self._s3fd = (face_network or load(s3fd(), weights.find("s3fd"))).to(self.device).eval()
+        self._fan = (landmark_network or load(FAN(4), weights.find("2dfan4"))).to(self.device).eval()
+
+    @torch.inference_mode()
+    def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
+        """Find the faces of each frame; see `avprep.detectors.Detector`."""
+        faces: list[list[Face]] = []
+        for start in range(0, len(frames), self.batch_size):
+            batch = frames[start : start + self.batch_size]
+            boxes = self._boxes(batch)
+            landmarks = self._landmarks(batch, boxes)
+            faces += [[_face(box, next(landmarks)) for box in found] for found in boxes]
+        return faces
+
+    def _boxes(self, frames: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Run S3FD: T frames -> T arrays (N, 5), x0 y0 x1 y1 score, best first."""
+        pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
+        bgr = pixels.permute(0, 3, 1, 2).flip(1).float() - torch.tensor(MEAN_BGR, device=self.device).view(1, 3, 1, 1)
+        with self._precision():
+            maps = self._s3fd(bgr)
+        if self.half and not torch.stack([level.isfinite().all() for level in maps]).all():
+            maps = self._s3fd(bgr)  # float16 ran over; nobody would be found, and nobody would know why
+        index, boxes = decode(maps, self.min_score)
+        return [suppress(boxes[index == frame]) for frame in range(len(frames))]
+
+    def _landmarks(self, frames: NDArray[np.uint8], boxes: list[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """Run FAN over the faces of all frames: (68, 2) a face, in their order, x y in pixels of its frame."""
+        owners = [frame for frame, found in zip(frames, boxes, strict=True) for _ in found]
+        flat = np.concatenate(boxes)
+        size = FACES_PER_FRAME * self.batch_size
+        for start in range(0, len(flat), size):
+            corners, sides = crop_squares(flat[start : start + size])
+            crops = np.stack([_crop(*face) for face in zip(owners[start : start + size], corners, sides, strict=True)])
+            peaks = heatmap_peaks(self._heatmaps(crops)).cpu().numpy()
+            yield from corners[:, None] + peaks * sides[:, None, None] - 0.5
+
+    def _heatmaps(self, crops: NDArray[np.uint8]) -> torch.Tensor:
+        """Crops (N, 256, 256, 3) -> float32 heat maps of FAN's last stage (N, 68, 64, 64)."""
+        pixels = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255
+        with self._precision():
+            heatmaps: torch.Tensor = self._fan(pixels)[-1].float()
+            if self.flip:
+                heatmaps = heatmaps + mirror(self._fan(mirror(pixels))[-1].float(), is_label=True)
+        return heatmaps
+
+    def _precision(self) -> torch.autocast:
+        # Autocast rather than .half(): S3FD sums squares of hundreds of channels, which float16 cannot hold.
+        return torch.autocast(self.device.type, dtype=torch.float16, enabled=self.half)
+
+
+def load(network: torch.nn.Module, path: Path) -> torch.nn.Module:
+    """Fill a network with a file's tensors; nothing in the file is executed. WeightsError where they do not fit."""
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, TypeError, KeyError, AttributeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WeightsError(f"{path} does not hold the weights of {type(network).__name__}: {reason}") from error
+    return network
+
+
+def decode(maps: list[torch.Tensor], min_score: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Turn S3FD's maps into boxes, all frames and positions at once.
+
+    maps: for each of six strides 4, 8 … 128, logits of background and face (T, 2, H, W), then offsets (T, 4, H, W).
+    Returns the frame of each box (N,) and the boxes (N, 5): x0 y0 x1 y1 in pixels, score above `min_score`.
+
+    A position's prior is a square of four strides around its middle; the offsets move the middle by tenths of the prior
+    and scale the sides by e to the fifths.
+    """
+    found = []
+    for level in range(len(maps) // 2):
+        stride = 2 ** (level + 2)
+        prior = 4 * stride
+        scores = maps[2 * level].float().softmax(dim=1)[:, 1]
+        frame, row, column = torch.nonzero(scores > min_score, as_tuple=True)
+        offsets = maps[2 * level + 1].float()[frame, :, row, column]
+        middle = (torch.stack([column, row], dim=1) + 0.5) * stride + offsets[:, :2] * 0.1 * prior
+        half = prior * torch.exp(offsets[:, 2:] * 0.2) / 2
+        score = scores[frame, row, column]
+        found.append(torch.cat([frame[:, None], middle - half, middle + half, score[:, None]], dim=1))
+    # One copy from the device; float32 counts frames exactly up to 16 million.
+    boxes = torch.cat(found).cpu().numpy()
+    return boxes[:, 0].astype(np.int64), boxes[:, 1:]
+
+
+def suppress(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Keep of overlapping boxes (N, 5) only the one with the best score; best first."""
+    boxes = boxes[np.argsort(-boxes[:, 4], kind="stable")]
+    kept = []
+    while len(boxes):
+        best, rest = boxes[0], boxes[1:]
+        kept.append(best)
+        shared = np.clip(np.minimum(best[2:4], rest[:, 2:4]) - np.maximum(best[:2], rest[:, :2]), 0, None).prod(axis=1)
+        union = (best[2:4] - best[:2]).prod() + (rest[:, 2:4] - rest[:, :2]).prod(axis=1) - shared
+        boxes = rest[shared <= OVERLAP * union]
+    return np.array(kept, np.float32).reshape(-1, 5)
+
+
+def crop_squares(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the square around each face that FAN was trained on.
+
+    boxes: (N, 5) -> upper left corners (N, 2) and sides (N,), in pixels of the frame.
+    """
+    size = boxes[:, 2:4] - boxes[:, :2]
+    middle = (boxes[:, :2] + boxes[:, 2:4]) / 2 - np.array([0, CROP_RISE], np.float32) * size
+    sides = (size.sum(axis=1) * np.float32(CROP_SPAN)).astype(np.float32)
+    return middle - sides[:, None] / 2, sides
+
+
+def heatmap_peaks(heatmaps: torch.Tensor) -> torch.Tensor:
+    """Find the peak of each heat map between its cells: (N, 68, H, W) -> (N, 68, 2), x y in shares of the map.
+
+    A parabola through the largest value and its two neighbours has its top up to half a cell beside it; a peak on the
+    border stays where it is.
+    """
+    height, width = heatmaps.shape[-2:]
+    cell = heatmaps.flatten(2).argmax(dim=2)
+    row, column = cell // width, cell % width
+    top = heatmaps.flatten(2).gather(2, cell[..., None])[..., 0]
+    across = _parabola_top(heatmaps, top, row, column, dim=3)
+    down = _parabola_top(heatmaps, top, row, column, dim=2)
+    return torch.stack([(column + 0.5 + across) / width, (row + 0.5 + down) / height], dim=-1)
+
+
+def _parabola_top(
+    heatmaps: torch.Tensor, top: torch.Tensor, row: torch.Tensor, column: torch.Tensor, dim: int
+) -> torch.Tensor:
+    """Return how far from its cell, -0.5 … 0.5, each map (N, 68, H, W) has its top along one dimension: (N, 68)."""
+    width = heatmaps.shape[3]
+    position = column if dim == 3 else row
+    stride = 1 if dim == 3 else width
+    inside = (position > 0) & (position < heatmaps.shape[dim] - 1)
+    cell = torch.where(inside, row * width + column, stride)
+    flat = heatmaps.flatten(2)
+    before = flat.gather(2, (cell - stride)[..., None])[..., 0]
+    after = flat.gather(2, (cell + stride)[..., None])[..., 0]
+    bend = 2 * top - before - after
+    offset = (after - before) / (2 * bend.clamp(min=1e-12))
+    return torch.where(inside & (bend > 0), offset.clamp(-0.5, 0.5), torch.zeros_like(offset))
+
+
+def five_points(landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Reduce the 68 landmarks of the 300-W mark-up (68, 2) to our five points (5, 2).
+
+    300-W counts 36–41 and 42–47 around the eyes, 30 on the tip of the nose, 48 and 54 in the corners of the mouth.
+    """
+    eyes = [landmarks[36:42].mean(axis=0), landmarks[42:48].mean(axis=0)]
+    return np.stack([*eyes, landmarks[30], landmarks[48], landmarks[54]]).astype(np.float32)
+
+
+def _crop(frame: NDArray[np.uint8], corner: NDArray[np.float32], side: np.float32) -> NDArray[np.uint8]:
+    """Warp one square of a frame to (256, 256, 3); black outside the frame."""
+    zoom = CROP_SIDE / float(side)
+    # Between squares (a pixel spans 0…1) and cv2's pixel centres lies half a pixel, at either scale.
+    shift = zoom * (0.5 - corner.astype(float)) - 0.5
+    affine = np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]])
+    crop: NDArray[Any] = cv2.warpAffine(frame, affine, (CROP_SIDE, CROP_SIDE), flags=cv2.INTER_LINEAR)
+    return crop.astype(np.uint8, copy=False)
+
+
+def _face(box: NDArray[np.float32], landmarks: NDArray[np.float32]) -> Face:
+    return Face(box=box[:4].copy(), score=float(box[4]), points=five_points(landmarks))

@@ -1,0 +1,278 @@
+"""Detector weights: where they come from, where they lie, and proof that they are the ones we mean.
+
+Only `fetch` ever uses the network. Everything else reads a folder: `$AVPREP_WEIGHTS` where it is set, else
+`$XDG_CACHE_HOME/avprep/weights` (`~/.cache/avprep/weights`). On a node without a network, fetch elsewhere with
+`avprep weights fetch NAME --to DIR` and set `AVPREP_WEIGHTS=DIR`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from avprep import __version__
+from avprep.errors import WeightsError
+
+BLOCK = 1 << 20  # bytes read at a time
+TIMEOUT = 30.0  # seconds without an answer before a download is given up
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """One file of weights.
+
+    sha256: lower-case hex digest of the whole file.
+    size: bytes; where the source states none, `None`, and only `limit` bounds the download.
+    torch_hub: whether torch hub keeps this very file in its `checkpoints` folder, so that a copy there will do.
+    """
+
+    name: str
+    detector: str
+    file: str
+    url: str
+    sha256: str
+    size: int | None
+    licence: str
+    source: str
+    torch_hub: bool = False
+    limit: int = 256 << 20
+
+    @property
+    def largest(self) -> int:
+        """Bytes beyond which a download cannot be this file."""
+        return self.limit if self.size is None else self.size
+
+
+_FAN = "https://www.adrianbulat.com/downloads/python-fan"
+
+TABLE = {
+    weights.name: weights
+    for weights in (
+        Weights(
+            name="yunet",
+            detector="yunet",
+            file="face_detection_yunet_2023mar.onnx",
+            # The zoo keeps it in Git LFS: a raw.githubusercontent.com address would give the 131-byte pointer.
+            url="https://media.githubusercontent.com/media/opencv/opencv_zoo/47534e27c9851bb1128ccc0102f1145e27f23f98"
+            "/models/face_detection_yunet/face_detection_yunet_2023mar.onnx",
+            sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+            size=232_589,
+            licence="MIT",
+            source="https://github.com/opencv/opencv_zoo",
+        ),
+        # The digests of these two begin with the digits in their file names, as torch hub names its files.
+        Weights(
+            name="s3fd",
+            detector="face-alignment",
+            file="s3fd-619a316812.pth",
+            url=f"{_FAN}/s3fd-619a316812.pth",
+            sha256="619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543",
+            size=89_843_225,
+            licence="none stated for the file; face-alignment is BSD-3-Clause",
+            source="https://github.com/1adrianb/face-alignment",
+            torch_hub=True,
+        ),
+        Weights(
+            name="2dfan4",
+            detector="face-alignment",
+            file="2DFAN4-11f355bf06.pth.tar",
+            url=f"{_FAN}/2DFAN4-11f355bf06.pth.tar",
+            sha256="11f355bf0693120222f5955ce3f9dc8fb5763ebb30a47d7906e509490d32e4aa",
+            size=None,
+            licence="BSD-3-Clause",
+            source="https://github.com/1adrianb/face-alignment",
+            torch_hub=True,
+        ),
+    )
+}
+"""Every file of weights by the name that `avprep weights fetch` takes."""
+
+
+def folder() -> Path:
+    """Return the folder that weights are read from, and fetched to unless another is named."""
+    chosen = os.environ.get("AVPREP_WEIGHTS")
+    if chosen:
+        return Path(chosen).expanduser()
+    return _cache() / "avprep" / "weights"
+
+
+def needed(detector: str) -> list[Weights]:
+    """Return the weights that a detector reads; none for `opencv`."""
+    return [weights for weights in TABLE.values() if weights.detector == detector]
+
+
+def available(detector: str) -> bool:
+    """Tell whether every file that the detector needs is there.
+
+    The digests are left to `find`: damaged weights must stop a run, not quietly choose another detector.
+    """
+    return all(_locate(weights) is not None for weights in needed(detector))
+
+
+def find(name: str) -> Path:
+    """Return the verified file of the weights `name`; WeightsError where it is missing or is another file."""
+    weights = _entry(name)
+    path = _locate(weights)
+    if path is None:
+        raise WeightsError(
+            f"{weights.file} is not in {folder()}: run `avprep weights fetch {name}`; for a machine without a network, "
+            f"run `avprep weights fetch {name} --to DIR` elsewhere and set AVPREP_WEIGHTS=DIR here"
+        )
+    problem = _problem(path, weights)
+    if problem:
+        raise WeightsError(f"{path} {problem}: move it away, then run `avprep weights fetch {name}`")
+    return path
+
+
+def fetch(
+    names: Iterable[str], to: Path | None = None, progress: Callable[[str, int], None] | None = None
+) -> Iterator[tuple[Weights, Path, bool]]:
+    """Download weights over https, verify them, and only then give them their names.
+
+    names: names of weights or of detectors (`face-alignment` means both of its files).
+    to: the folder to write; by default the one that `find` reads.
+    progress: called with the file's name and the bytes that have arrived since its last call.
+    Yields (weights, path, downloaded) as each file is ready; a good file that is already there is kept. It is a
+    generator: nothing happens until it is iterated. WeightsError where a download fails or another file has the name.
+    """
+    where = folder() if to is None else to
+    for weights in _entries(names):
+        path = where / weights.file
+        if path.exists():
+            problem = _problem(path, weights)
+            if problem:
+                raise WeightsError(f"{path} {problem}: move it away, then fetch again")
+            yield weights, path, False
+        else:
+            _download(weights, path, progress)
+            yield weights, path, True
+
+
+def table() -> list[dict[str, str]]:
+    """Return one row a file for `avprep weights list`: what it is, and whether a good copy is here."""
+    return [
+        {
+            "name": weights.name,
+            "detector": weights.detector,
+            "state": _state(weights),
+            "file": weights.file,
+            "bytes": "" if weights.size is None else str(weights.size),
+            "sha256": weights.sha256,
+            "licence": weights.licence,
+            "source": weights.source,
+            "url": weights.url,
+        }
+        for weights in TABLE.values()
+    ]
+
+
+class Response(Protocol):
+    """The part of an open download that is used here."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes, none at the end."""
+        ...
+
+
+def open_url(url: str) -> AbstractContextManager[Response]:
+    """Open an https address and refuse to be sent on to anything else; OSError where it cannot be reached."""
+    _require_https(url)
+    request = urllib.request.Request(url, headers={"User-Agent": f"avprep/{__version__}"})  # noqa: S310 - checked above
+    response: AbstractContextManager[Response] = urllib.request.build_opener(_HttpsOnly()).open(
+        request, timeout=TIMEOUT
+    )
+    return response
+
+
+class _HttpsOnly(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        _require_https(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _require_https(url: str) -> None:
+    if not url.startswith("https://"):
+        raise OSError(f"{url} is not an https address")
+
+
+def _download(weights: Weights, path: Path, progress: Callable[[str, int], None] | None) -> None:
+    """Write a verified file, whole or not at all; the process number keeps two fetches apart."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open_url(weights.url) as response, part.open("wb") as file:
+            _copy(response, file, weights, progress)
+            file.flush()
+            os.fsync(file.fileno())
+        problem = _problem(part, weights)
+        if problem:
+            raise WeightsError(f"what {weights.url} sent {problem}: it was thrown away; fetch again later")
+        part.replace(path)
+    except (OSError, http.client.HTTPException) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise WeightsError(
+            f"{weights.file} could not be fetched from {weights.url} to {path.parent}: {reason}; for a machine without "
+            f"a network, run `avprep weights fetch {weights.name} --to DIR` elsewhere and set AVPREP_WEIGHTS=DIR here"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _copy(response: Response, file: IO[bytes], weights: Weights, progress: Callable[[str, int], None] | None) -> None:
+    arrived = 0
+    while block := response.read(BLOCK):
+        arrived += len(block)
+        if arrived > weights.largest:
+            raise WeightsError(f"{weights.url} sends more than the {weights.largest:,} bytes of {weights.file}")
+        file.write(block)
+        if progress:
+            progress(weights.name, len(block))
+
+
+def _problem(path: Path, weights: Weights) -> str:
+    """Return what is wrong with a file, or nothing."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return "" if digest == weights.sha256 else f"has the sha256 {digest[:10]}…, not the pinned {weights.sha256[:10]}…"
+
+
+def _state(weights: Weights) -> str:
+    path = _locate(weights)
+    if path is None:
+        return "missing"
+    return _problem(path, weights) or f"ready: {path}"
+
+
+def _locate(weights: Weights) -> Path | None:
+    places = [folder()]
+    if weights.torch_hub:
+        hub = os.environ.get("TORCH_HOME") or _cache() / "torch"
+        places.append(Path(hub).expanduser() / "hub" / "checkpoints")
+    return next((place / weights.file for place in places if (place / weights.file).is_file()), None)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+
+
+def _entry(name: str) -> Weights:
+    if name not in TABLE:
+        raise WeightsError(f"no weights are called {name}: choose from {', '.join(TABLE)}")
+    return TABLE[name]
+
+
+def _entries(names: Iterable[str]) -> list[Weights]:
+    """Resolve names of weights and of detectors before anything is downloaded."""
+    return [weights for name in names for weights in needed(name) or [_entry(name)]]
