@@ -43,13 +43,19 @@ def similarity(points: ArrayLike, target: ArrayLike = TEMPLATE) -> NDArray[np.fl
 
     With points as complex numbers z and targets w, both less their means, the best w ≈ a·z has a = Σ z̄w / Σ |z|².
     """
-    z, w = _complex(three_points(points)), _complex(np.asarray(target, np.float64))
-    z_mean, w_mean = z.mean(axis=-1, keepdims=True), w.mean()
-    z_centred = z - z_mean
-    a = (z_centred.conj() * (w - w_mean)).sum(axis=-1) / (np.abs(z_centred) ** 2).sum(axis=-1)
-    b = w_mean - a * z_mean[..., 0]
-    rows = [np.stack([a.real, -a.imag, b.real], axis=-1), np.stack([a.imag, a.real, b.imag], axis=-1)]
-    return np.asarray(np.stack(rows, axis=-2), np.float64)
+    five, w = _complex(np.asarray(points, np.float64)), _complex(np.asarray(target, np.float64))
+    z = np.stack([five[..., 0], five[..., 1], (five[..., 3] + five[..., 4]) / 2], axis=-1)
+    z_mean, w_mean = z.sum(axis=-1) / 3, w.sum() / 3
+    z_centred = z - z_mean[..., None]
+    a = (z_centred.conj() @ (w - w_mean)) / (np.abs(z_centred) ** 2).sum(axis=-1)
+    b = w_mean - a * z_mean
+    affine = np.empty((*a.shape, 2, 3))
+    affine[..., 0, 0] = affine[..., 1, 1] = a.real
+    affine[..., 1, 0] = a.imag
+    affine[..., 0, 1] = -a.imag
+    affine[..., 0, 2] = b.real
+    affine[..., 1, 2] = b.imag
+    return affine
 
 
 def apply(affine: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
@@ -83,13 +89,13 @@ def crop(image: NDArray[np.uint8], affine: NDArray[Any], *, sigma: float = 0.0) 
     matrix = np.asarray(affine, np.float64)
     if sigma:
         image, matrix = _blurred_region(image, matrix, sigma)
-    return warp(image, matrix, CROP_SIZE)
+    return warp(image, matrix, (CROP_SIZE, CROP_SIZE))
 
 
-def warp(image: NDArray[np.uint8], affine: NDArray[Any], side: int) -> NDArray[np.uint8]:
-    """Warp a picture to a square of `side` pixels; bilinear, grey 127 outside the picture."""
+def warp(image: NDArray[np.uint8], affine: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Warp a picture to another of `size`, width and height in pixels; bilinear, grey 127 outside the picture."""
     warped = cv2.warpAffine(
-        image, affine, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(BORDER,) * 3
+        image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(BORDER,) * 3
     )
     return np.asarray(warped, np.uint8)
 

@@ -1,14 +1,17 @@
-"""Run a detector on the keyframes of a clip, following each face with close-ups.
+"""Run a detector on the keyframes of a clip.
 
-A detector's points depend on where its grid falls on the face and on how large the face is. So a face that was found in
-the whole picture is looked at again, upright and at one size; the next keyframe looks where the face just was. That is
-steadier than whole pictures, and faster. The whole picture is searched at the start of each shot, when a face is lost,
-and once a second.
+Either in whole pictures, many at once, or following each face with close-ups: a quick network's points depend on where
+its grid falls on the face and on how large the face is. So a face that was found in the whole picture is looked at
+again, upright and at one size, and the next keyframe looks where the face just was. That is steadier than whole
+pictures, and faster. The whole picture is searched at the start of each shot, when a face is lost, and every three
+seconds.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
+from itertools import groupby
 
 import cv2
 import numpy as np
@@ -22,12 +25,16 @@ from avprep.track import Seen, Sighting, overlap
 
 FOLLOWED = 3
 """Faces that are followed with close-ups: the largest ones."""
-CLOSE_UP, ZOOM = 160, 0.5
-"""Side of a close-up in pixels, and its pixels per crop pixel: 320 crop pixels wide, the face about 75 px."""
-SEARCH_EVERY = FPS
+CLOSE_UP = (96, 128)
+"""Width and height of a close-up in pixels. Measured: as accurate as larger ones."""
+ZOOM = 0.45
+"""Close-up pixels per crop pixel: the face is about 70 px wide."""
+RISE = 4
+"""Pixels by which the crop's middle lies above the close-up's: faces are taller above the eyes than below the mouth."""
+SEARCH_EVERY = 3 * FPS
 JUMP = 0.25
 """Movement between keyframes, in face sizes, beyond which the frames between are looked at too."""
-DRIFT = 6.0
+DRIFT = 12.0
 """A face that moved further than this in its close-up (crop pixels) is looked at again where it is now."""
 _LOOK = 24  # side of the patch that faces are compared by
 
@@ -35,18 +42,19 @@ _LOOK = 24  # side of the patch that faces are compared by
 def find_faces(pictures: Iterable[Picture], detector: Detector, every: int) -> Seen:
     """Find the faces of a clip's keyframes.
 
-    pictures: the clip at 25 fps; read once, at most `every` of them are held.
+    pictures: the clip at 25 fps, read once; `every` of them are held, times the detector's batch.
     every: frames from one keyframe to the next; the first frame of a shot and the last of the clip are keyframes too.
+    Where the largest face jumped, came or went between two keyframes, the frames between them are looked at as well.
     Raises what reading the pictures raises.
     """
-    watch = _Watch(detector)
+    cuts = _Cuts()
+    watch = _Following(detector, cuts) if detector.close_ups else _Batches(detector)
     between: list[tuple[int, Picture]] = []
     n_frames, size = 0, (0, 0)
     for n_frames, picture in enumerate(pictures, 1):
         frame = n_frames - 1
         size = picture.size
-        cut = watch.is_cut(frame, picture)
-        if frame % every == 0 or cut:
+        if cuts.begins(frame, picture) or frame % every == 0:
             watch.look(frame, picture, between)
             between = []
         else:
@@ -54,46 +62,100 @@ def find_faces(pictures: Iterable[Picture], detector: Detector, every: int) -> S
     if between:
         frame, picture = between.pop()
         watch.look(frame, picture, between)
-    return Seen(n_frames, size, watch.sightings, frozenset(watch.cuts))
+    return Seen(n_frames, size, watch.finish(), frozenset(cuts.frames))
 
 
-class _Watch:
-    """The state of following faces through one clip."""
+class _Cuts:
+    """Tells where a new shot begins: a picture that differs far more from the last than the ones before did."""
 
-    def __init__(self, detector: Detector) -> None:
-        self.sightings: dict[int, list[Sighting]] = {}
-        self.cuts: set[int] = set()
-        self._detector = detector
-        self._searched = -SEARCH_EVERY
-        self._last: list[Face] = []
-        self._thumbnail: NDArray[np.int16] | None = None
+    def __init__(self) -> None:
+        self.frames: set[int] = set()
+        self._last: NDArray[np.int16] | None = None
         self._changes: list[float] = []
 
-    def is_cut(self, frame: int, picture: Picture) -> bool:
-        """Tell whether this picture begins a new shot: it differs far more from the last than the ones before did."""
+    def begins(self, frame: int, picture: Picture) -> bool:
         thumbnail = picture.thumbnail()
-        before, self._thumbnail = self._thumbnail, thumbnail
+        before, self._last = self._last, thumbnail
         if before is None or before.shape != thumbnail.shape:
             return False
         change = float(np.abs(thumbnail - before).mean())
-        usual = float(np.median(self._changes[-8:])) if self._changes else 0.0
+        usual = statistics.median(self._changes) if self._changes else 0.0
         self._changes = [*self._changes[-8:], change]
-        cut = change > max(10.0, 5 * usual)
-        if cut:
-            self.cuts.add(frame)
-            self._last = []
-        return cut
+        if change <= max(10.0, 5 * usual):
+            return False
+        self.frames.add(frame)
+        return True
+
+
+class _Batches:
+    """Looks at whole pictures, as many at once as the detector likes."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._waiting: list[tuple[int, Picture, list[tuple[int, Picture]]]] = []
+        self._last: list[Face] = []
+        self._sightings: dict[int, list[Sighting]] = {}
 
     def look(self, frame: int, picture: Picture, between: list[tuple[int, Picture]]) -> None:
-        """Look at a keyframe, and at the frames since the last one where the largest face jumped, came or went."""
-        before = self._last
+        self._waiting.append((frame, picture, between))
+        if len(self._waiting) >= self._detector.batch_size:
+            self._detect_waiting()
+
+    def finish(self) -> dict[int, list[Sighting]]:
+        self._detect_waiting()
+        return self._sightings
+
+    def _detect_waiting(self) -> None:
+        skipped: list[tuple[int, Picture]] = []
+        waiting, self._waiting = self._waiting, []
+        for (frame, _, between), faces in zip(
+            waiting, self._detect([(frame, picture) for frame, picture, _ in waiting]), strict=True
+        ):
+            if frame and _jumped(self._last, faces):
+                skipped += between
+            self._last = faces
+        self._detect(skipped)
+
+    def _detect(self, pictures: list[tuple[int, Picture]]) -> list[list[Face]]:
+        """Detect in whole pictures and keep what is seen; pictures of one size go through together."""
+        result: list[list[Face]] = []
+        small = [picture.small(self._detector.picture_side) for _, picture in pictures]
+        for _, group in groupby(range(len(small)), key=lambda n: small[n].shape):
+            numbers = list(group)
+            for first in range(0, len(numbers), self._detector.batch_size):
+                part = numbers[first : first + self._detector.batch_size]
+                found = self._detector.detect(np.stack([small[n] for n in part]))
+                for n, faces in zip(part, found, strict=True):
+                    frame, picture = pictures[n]
+                    self._sightings[frame] = [
+                        Sighting(_scaled(face, _ratio(picture, small[n])), _look(small[n], face)) for face in faces
+                    ]
+                    result.append([sighting.face for sighting in self._sightings[frame]])
+        return result
+
+
+class _Following:
+    """Follows faces with close-ups from keyframe to keyframe."""
+
+    def __init__(self, detector: Detector, cuts: _Cuts) -> None:
+        self._detector = detector
+        self._cuts = cuts
+        self._sightings: dict[int, list[Sighting]] = {}
+        self._searched = -SEARCH_EVERY
+        self._last: list[Face] = []
+
+    def look(self, frame: int, picture: Picture, between: list[tuple[int, Picture]]) -> None:
+        before = [] if frame in self._cuts.frames else self._last
+        self._last = before
         faces = self._faces(frame, picture)
-        if frame and _jumped(before, faces):
+        if between and _jumped(before, faces):
             self._last = before
             for earlier, skipped in between:
-                self._keep(earlier, skipped, self._faces(earlier, skipped))
-            faces = self._faces(frame, picture) if between else faces
-        self._keep(frame, picture, faces)
+                self._faces(earlier, skipped)
+            self._faces(frame, picture)
+
+    def finish(self) -> dict[int, list[Sighting]]:
+        return self._sightings
 
     def _faces(self, frame: int, picture: Picture) -> list[Face]:
         """Follow the known faces; search the whole picture where that is due or one is lost."""
@@ -104,13 +166,17 @@ class _Watch:
             self._searched = frame
             found = self._search(picture, image, found)
         self._last = sorted(found, key=_area, reverse=True)[:FOLLOWED]
+        self._sightings[frame] = [Sighting(face, _look(image, face)) for face in found]
         return found
 
     def _search(self, picture: Picture, image: NDArray[np.uint8], known: list[Face]) -> list[Face]:
-        """Detect in the whole picture; look closely at the largest faces that are not known yet."""
-        small = picture.small(self._detector.picture_side)
-        ratio = np.array(picture.size) / (small.shape[1], small.shape[0])
-        found = [_scaled(face, ratio) for face in self._detector.detect(small[None])[0]]
+        """Detect in the whole picture, twice as finely if that shows nothing; look closely at the largest new faces."""
+        found = list[Face]()
+        for side in (self._detector.picture_side, 2 * self._detector.picture_side):
+            small = picture.small(side)
+            found = [_scaled(face, _ratio(picture, small)) for face in self._detector.detect(small[None])[0]]
+            if found or max(picture.size) <= side:
+                break
         new = [face for face in found if all(overlap(face.box, other.box) < 0.3 for other in known)]
         new.sort(key=_area, reverse=True)
         closer = [self._close_up(image, face) or face for face in new[:FOLLOWED]]
@@ -123,7 +189,7 @@ class _Watch:
             if not np.isfinite(matrix).all():
                 return None
             matrix *= ZOOM
-            matrix[:, 2] += CLOSE_UP / 2 - ZOOM * (CROP_SIZE - 1) / 2 - 0.5
+            matrix[:, 2] += _SHIFT
             seen = self._detector.detect(align.warp(image, matrix, CLOSE_UP)[None])[0]
             nearest = _nearest(seen)
             if nearest is None:
@@ -134,13 +200,9 @@ class _Watch:
                 break
         return face
 
-    def _keep(self, frame: int, picture: Picture, faces: list[Face]) -> None:
-        image = picture.small(self._detector.picture_side)
-        ratio = image.shape[1] / picture.size[0]
-        self.sightings[frame] = [Sighting(face, _look(image, face, ratio)) for face in faces]
 
-
-_EXPECTED = (align.TEMPLATE - (CROP_SIZE - 1) / 2) * ZOOM + CLOSE_UP / 2 - 0.5
+_SHIFT = (np.array(CLOSE_UP) - 1) / 2 - ZOOM * (CROP_SIZE - 1) / 2 - np.array([0, RISE])
+_EXPECTED = align.TEMPLATE * ZOOM + _SHIFT
 
 
 def _nearest(faces: list[Face]) -> Face | None:
@@ -171,12 +233,17 @@ def _scaled(face: Face, ratio: NDArray[np.float64]) -> Face:
     return Face((face.box * np.tile(ratio, 2)).astype(np.float32), face.score, points.astype(np.float32))
 
 
-def _look(image: NDArray[np.uint8], face: Face, ratio: float) -> NDArray[np.float32]:
+def _ratio(picture: Picture, small: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return picture pixels per pixel of its shrunk copy, x and y."""
+    return np.asarray(np.array(picture.size) / (small.shape[1], small.shape[0]), np.float64)
+
+
+def _look(image: NDArray[np.uint8], face: Face) -> NDArray[np.float32]:
     """Return the aligned grey patch of a face, float32 (576,), of zero mean and unit length."""
-    matrix = align.similarity(face.points * ratio) * (_LOOK / CROP_SIZE)
+    matrix = align.similarity(face.points) * (_LOOK / CROP_SIZE)
     if not np.isfinite(matrix).all():
         return np.zeros(_LOOK * _LOOK, np.float32)
-    patch = cv2.cvtColor(align.warp(image, matrix, _LOOK), cv2.COLOR_RGB2GRAY).astype(np.float32).ravel()
+    patch = cv2.cvtColor(align.warp(image, matrix, (_LOOK, _LOOK)), cv2.COLOR_RGB2GRAY).astype(np.float32).ravel()
     patch -= patch.mean()
     return np.asarray(patch / max(float(np.linalg.norm(patch)), 1e-6), np.float32)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import av.error
 import av.filter
 import av.stream
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from avprep.errors import Reject
@@ -35,6 +37,8 @@ FORMATS = (
 among them."""
 MAX_PIXELS = 8192 * 8192
 """Larger pictures are refused before memory is taken for them (pixels)."""
+GENERATE_PTS = 0x1
+"""AVFMT_FLAG_GENPTS, which PyAV sets on every file."""
 SEEK_BEYOND = 20.0
 """Clips that start later than this into a file are reached by seeking (s)."""
 Seconds = Fraction
@@ -81,6 +85,11 @@ def probe(path: Path) -> Probe:
         )
 
 
+# A frame's own converter is set up, threads and all, for that frame alone: ten times the cost of the conversion. These
+# keep their set-up from frame to frame, one for each use.
+_SCALER, _SHRINKER = VideoReformatter(), VideoReformatter()
+
+
 class Picture:
     """One decoded frame, converted only as far as it is asked for. Upright: the display matrix is applied."""
 
@@ -101,7 +110,7 @@ class Picture:
 
     def rgb(self) -> Bytes:
         """Return uint8 (H, W, 3), RGB."""
-        return self._upright(self._frame.to_ndarray(format="rgb24"))
+        return self._upright(_SCALER.reformat(self._frame, format="rgb24", threads=1))
 
     def small(self, side: int) -> Bytes:
         """Return uint8 (h, w, 3), RGB, downscaled so that the longer side is `side` at most."""
@@ -109,8 +118,9 @@ class Picture:
         if scale >= 1:
             return self.rgb()
         width, height = (max(1, round(length * scale)) for length in (self._frame.width, self._frame.height))
-        small = self._frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
-        return self._upright(small.to_ndarray())
+        return self._upright(
+            _SHRINKER.reformat(self._frame, width, height, format="rgb24", interpolation="AREA", threads=1)
+        )
 
     def thumbnail(self) -> NDArray[np.int16]:
         """Return about 24×32 luma samples of the picture as stored, int16, for telling a cut from a movement."""
@@ -119,11 +129,12 @@ class Picture:
             rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
             luma: NDArray[Any] = rows[:, : plane.width]
         else:
-            luma = self._frame.to_ndarray(format="gray")
+            luma = _SHRINKER.reformat(self._frame, format="gray", threads=1).to_ndarray()
         down, across = max(1, luma.shape[0] // 24), max(1, luma.shape[1] // 32)
         return luma[down // 2 :: down, across // 2 :: across].astype(np.int16)
 
-    def _upright(self, image: NDArray[Any]) -> Bytes:
+    def _upright(self, frame: av.VideoFrame) -> Bytes:
+        image: NDArray[Any] = frame.to_ndarray()
         return np.ascontiguousarray(np.rot90(image, self._turns), dtype=np.uint8)
 
 
@@ -150,11 +161,16 @@ class FrameCount:
 
     def total(self) -> int:
         """Return the number of frames between the clip's start and its end or the last picture's."""
-        times = sorted(self._times)
-        gaps = [after - before for before, after in itertools.pairwise(times)]
+        times = sorted(set(self._times))
+        if not times:
+            return 0
+        # Pictures before the clip do not count: how many of them are read depends on where seeking lands.
+        gaps = [after - before for before, after in itertools.pairwise(times) if after >= self.start]
         hold = statistics.median(gaps) if gaps else Fraction(1, FPS)
-        available = math.floor((times[-1] + hold - self.start) * FPS + Fraction(1, 2)) if times else 0
-        available = max(available, 1) if times and self.start <= times[-1] else max(available, 0)
+        available = math.floor((times[-1] + hold - self.start) * FPS + Fraction(1, 2))
+        if gaps:  # the picture before the last is shown until half way; above 75 fps that may be the later bound
+            available = max(available, math.floor(((times[-2] + times[-1]) / 2 - self.start) * FPS) + 1)
+        available = max(available, int(self.start <= times[-1]))
         return available if self.wanted is None else min(available, self.wanted)
 
 
@@ -193,6 +209,7 @@ class Frames:
         self.decode_errors = 0
         self.interlaced = False
         self._kept: list[Picture] | None = None
+        self._order = _Order()
 
     def __iter__(self) -> Iterator[Picture]:
         """Yield the picture of each frame."""
@@ -201,7 +218,12 @@ class Frames:
             return
         keep: list[Picture] | None = []
         room = self.keep_bytes
+        size = None
         for picture in self._nearest():
+            size = size or picture.size
+            if picture.size != size:
+                change = "from {}×{} to {}×{}".format(*size, *picture.size)
+                raise Reject("unreadable", f"{self.path}: the picture's size changes midway {change}")
             if keep is not None:
                 room -= 0 if keep and picture is keep[-1] else picture.nbytes
                 keep.append(picture)
@@ -218,6 +240,8 @@ class Frames:
         for time, picture in self._pictures():
             self.source_frames += 1
             count.add(time)
+            if count.wanted is None and time - self.start > self.max_seconds:
+                raise too_long(self.path, self.max_seconds)
             if shown is not None:
                 # Instants up to half way between two pictures belong to the earlier one.
                 half_way = (shown[0] + time) / 2
@@ -246,7 +270,7 @@ class Frames:
                 raise Reject("no_video", f"{self.path}: holds no picture")
             if self.duration is None and (container.duration or 0) / av.time_base > self.max_seconds + 1:
                 raise too_long(self.path, self.max_seconds)
-            stream.codec_context.thread_count = self.threads
+            self._ready(stream)
             frames = self._decoded(container, stream)
             if self.start > SEEK_BEYOND:
                 frames = self._sought(container, stream, frames)
@@ -258,28 +282,43 @@ class Frames:
                     yield time - zero, Picture(frame, _quarter_turns(frame))
                     last = time
 
+    def _ready(self, stream: av.VideoStream) -> None:
+        """Set a decoder up before its first packet."""
+        stream.codec_context.thread_count = self.threads
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        self._order = _Order()
+
     def _decoded(
         self, container: av.container.InputContainer, stream: av.VideoStream
     ) -> Iterator[tuple[Seconds, av.VideoFrame]]:
-        """Decode from where the container stands, passing over damaged packets."""
+        """Decode from where the container stands, passing over damaged packets; gives each frame a time stamp."""
         step = 1 / Fraction(stream.average_rate) if stream.average_rate else Fraction(1, FPS)
-        time = None
-        deinterlacer = None
+        time = deinterlacer = None
+        order = None if has_presentation_times(container) else self._order
         for packet in packets(container, stream):
+            if order is not None:
+                order.add(packet)
             try:
                 frames: list[av.VideoFrame] = packet.decode()
             except av.error.FFmpegError:
                 self.decode_errors += 1
                 continue
             for frame in frames:
+                stamp = frame.pts if frame.pts is not None else frame.dts
+                stamp = stamp if order is None else order.next()
+                if frame.time_base is None:
+                    frame.time_base = Fraction(1, av.time_base)
+                if stamp is None:
+                    stamp = 0 if time is None else round((time + step) / frame.time_base)
+                frame.pts = stamp
+                time = stamp * frame.time_base
                 if deinterlacer is None and frame.interlaced_frame:
                     self.interlaced = True
-                    deinterlacer = _Deinterlacer(stream)
+                    deinterlacer = _Deinterlacer()
                 for whole in (frame,) if deinterlacer is None else deinterlacer.push(frame):
-                    time = _frame_time(whole, default=Fraction(0) if time is None else time + step)
-                    yield time, whole
+                    yield _time(whole), whole
         for whole in deinterlacer.push(None) if deinterlacer else ():
-            yield _frame_time(whole, default=Fraction(0) if time is None else time + step), whole
+            yield _time(whole), whole
 
     def _sought(
         self,
@@ -289,39 +328,78 @@ class Frames:
     ) -> Iterator[tuple[Seconds, av.VideoFrame]]:
         """Yield the file's first picture, which sets the clock, and then those from before the clip's start on."""
         first = next(frames, None)
-        if first is None or stream.time_base is None:
+        if first is None:
             return
         yield first
+        if stream.time_base is None or stream.start_time is None:  # no time stamps: frames can only be counted
+            yield from frames
+            return
         target = first[0] + self.start
         for back in (2, 10, 60):  # a decoder needs a key frame before the start, however far back it lies
-            if back > self.start:
+            if back > self.start or not seek(container, stream, target - back):
                 break
-            container.seek(int((target - back) / stream.time_base), stream=stream, backward=True)
             stream.codec_context.flush_buffers()
+            self._order.clear()
             frames = self._decoded(container, stream)
             landed = next(frames, None)
             if landed is not None and landed[0] <= target:
                 yield landed
                 yield from frames
                 return
-        container.seek(0)
-        stream.codec_context.flush_buffers()
-        yield from self._decoded(container, stream)
+        with open_file(self.path) as again:
+            anew = video_stream(again)
+            assert anew is not None
+            self._ready(anew)
+            yield from self._decoded(again, anew)
+
+
+class _Order:
+    """Time stamps where packets say only when they are decoded: the n-th picture has the stamp of the n-th packet."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[int] = deque()
+        self._delay: int | None = None  # packets that the decoder holds back
+
+    def clear(self) -> None:
+        """Forget the packets on the way."""
+        self._waiting.clear()
+
+    def add(self, packet: av.Packet[Any]) -> None:
+        """Note a packet that goes into the decoder."""
+        if packet.is_keyframe and self._delay is None:
+            self.clear()  # what comes before the first key frame cannot be decoded
+        if packet.size and packet.dts is not None:
+            self._waiting.append(packet.dts)
+
+    def next(self) -> int | None:
+        """Return the stamp of the next picture."""
+        if self._delay is None:
+            self._delay = max(0, len(self._waiting) - 1)
+        while len(self._waiting) > self._delay + 1:  # packets that made no picture
+            self._waiting.popleft()
+        return self._waiting.popleft() if self._waiting else None
 
 
 class _Deinterlacer:
     """Turns interlaced pictures into whole ones, one for one, with libavfilter's bwdif."""
 
-    def __init__(self, stream: av.VideoStream) -> None:
-        self._graph = av.filter.Graph()
-        self._graph.link_nodes(
-            self._graph.add_buffer(template=stream),
-            self._graph.add("bwdif", "mode=send_frame:deint=interlaced"),
-            self._graph.add("buffersink"),
-        ).configure()
+    def __init__(self) -> None:
+        self._graph: av.filter.Graph | None = None
+        self._form: tuple[int, int, str, Fraction] | None = None
 
     def push(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
         """Yield the pictures that are ready; None flushes."""
+        if frame is not None:
+            assert frame.time_base is not None
+            form = (frame.width, frame.height, frame.format.name, frame.time_base)
+            if form != self._form:  # a filter is built for one size and format
+                yield from self._pushed(None)
+                self._graph, self._form = _bwdif(*form), form
+        yield from self._pushed(frame)
+
+    def _pushed(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+        if self._graph is None:
+            return
         self._graph.push(frame)
         while True:
             try:
@@ -332,19 +410,36 @@ class _Deinterlacer:
             yield ready
 
 
+def _bwdif(width: int, height: int, pixels: str, clock: Fraction) -> av.filter.Graph:
+    graph = av.filter.Graph()
+    graph.link_nodes(
+        graph.add_buffer(width=width, height=height, format=av.VideoFormat(pixels), time_base=clock),
+        graph.add("bwdif", "mode=send_frame:deint=interlaced"),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
+
+
 @contextmanager
 def open_file(path: Path) -> Iterator[av.container.InputContainer]:
     """Open one local file for reading; Reject(`missing`, `unreadable`) in one line."""
-    if not path.exists():
-        raise Reject("missing", f"{path}: no such file")
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise Reject("missing", f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise Reject("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
     try:
         container = av.open(
             f"file:{path}",
+            options={"max_pixels": str(MAX_PIXELS)},
             container_options={"protocol_whitelist": "file", "format_whitelist": FORMATS},
             metadata_errors="replace",
         )
     except (av.error.FFmpegError, UnicodeError, ValueError) as error:
         raise Reject("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if not has_presentation_times(container):  # those that libavformat makes up are wrong for H.264
+        container.flags &= ~GENERATE_PTS
     try:
         yield container
     finally:
@@ -387,9 +482,24 @@ def audio_stream(container: av.container.InputContainer) -> av.AudioStream | Non
     return None
 
 
-def _frame_time(frame: av.VideoFrame, *, default: Seconds) -> Seconds:
-    stamp = frame.pts if frame.pts is not None else frame.dts
-    return default if stamp is None or frame.time_base is None else stamp * frame.time_base
+def has_presentation_times(container: av.container.InputContainer) -> bool:
+    """Tell whether the packets say when they are shown; those of AVI lie in decoding order, one for each instant."""
+    return container.format.name != "avi"
+
+
+def seek(container: av.container.InputContainer, stream: Any, time: Seconds) -> bool:
+    """Go to the key frame before a time in seconds; False where the file cannot be sought in."""
+    try:
+        container.seek(math.floor(time / stream.time_base), stream=stream, backward=True)
+    except av.error.FFmpegError:
+        return False
+    return True
+
+
+def _time(frame: av.VideoFrame) -> Seconds:
+    assert frame.pts is not None
+    assert frame.time_base is not None
+    return frame.pts * frame.time_base
 
 
 def _quarter_turns(frame: av.VideoFrame) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -68,9 +69,19 @@ def encode_array(array: NDArray[Any]) -> bytes:
 
 def decode_array(data: bytes) -> NDArray[Any]:
     """Read the bytes of a `.npy` file; ShardError for anything else, pickled objects above all."""
+    file = io.BytesIO(data)
     try:
-        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, TypeError, SyntaxError) as error:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"version {version}")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.hasobject:
+            raise ValueError("Python objects")
+        if math.prod(shape) * dtype.itemsize != len(data) - file.tell():  # before memory is taken for it
+            raise ValueError(f"{len(data) - file.tell()} bytes for {dtype} {shape}")
+        file.seek(0)
+        return np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:  # the header is Python source: there is no end to what its parser raises
         raise ShardError(f"not a plain .npy array ({error})") from error
 
 
@@ -83,7 +94,7 @@ def decode_json(data: bytes) -> dict[str, Any]:
     """Read a JSON member; ShardError where it is no JSON object."""
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ShardError(f"not JSON ({error})") from error
     if not isinstance(value, dict):
         raise ShardError("not a JSON object")
@@ -101,21 +112,29 @@ def check_sample(column: str, key: str, members: Mapping[str, bytes]) -> dict[st
     name = METADATA[column]
     if name not in members:
         raise ShardError(f"{key}: {name} is missing")
-    metadata = decode_json(members[name])
+    try:
+        metadata = decode_json(members[name])
+    except ShardError as error:
+        raise ShardError(f"{key}: {name}: {error}") from error
     if metadata.get("key") != key:
         raise ShardError(f"{key}: {name} says that its key is {metadata.get('key')!r}")
     n_frames = metadata.get("n_frames")
-    if not isinstance(n_frames, int) or n_frames < 1:
+    if type(n_frames) is not int or n_frames < 1:  # a bool is an int
         raise ShardError(f"{key}: {name} holds no positive n_frames")
     expected = {name, *ARRAYS[column]}
     for member, (dtype, shape) in ARRAYS[column].items():
         if member not in members:
             raise ShardError(f"{key}: {member} is missing")
-        array = decode_array(members[member])
+        try:
+            array = decode_array(members[member])
+        except ShardError as error:
+            raise ShardError(f"{key}: {member}: {error}") from error
         if array.dtype.str != dtype or array.shape != (n_frames, *shape):
             raise ShardError(
                 f"{key}: {member} is {array.dtype.str} {array.shape}, expected {dtype} {(n_frames, *shape)}"
             )
+        if member != "points.npy" and not np.isfinite(array).all():
+            raise ShardError(f"{key}: {member} holds numbers that are not finite")
     if column == "crop":
         expected |= _check_images(key, members, n_frames)
     if surplus := sorted(members.keys() - expected):

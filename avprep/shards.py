@@ -6,10 +6,14 @@ hostile: nothing is extracted to a path, nothing is unpickled.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +27,7 @@ MAX_MEMBER = 256 << 20
 
 _BLOCK = tarfile.BLOCKSIZE
 _RECORD = tarfile.RECORDSIZE
+_NAME = re.compile(r"([^./](?:[^.]*[^./])?)\.([^/]+)")  # a key holds no dot; what follows its first one is the member
 
 
 @dataclass(frozen=True)
@@ -42,17 +47,27 @@ class Sample:
 def write_members(path: Path, key: str, members: Iterable[tuple[str, bytes]]) -> None:
     """Write a sample as a stretch of tar without its end mark, so that stretches can be strung together.
 
-    Raises RunError where the disk cannot take it; what the members' maker raises passes through.
+    Raises RunError where the disk cannot take it; what the members' maker raises passes through, OSError too.
     """
     iterator = iter(members)
+    maker_failed: OSError | None = None
     try:
         with path.open("wb") as file:
-            for name, data in iterator:
-                file.write(_header(f"{key}.{name}", len(data)))
-                file.write(data)
-                file.write(bytes(-len(data) % _BLOCK))
+            while maker_failed is None:
+                try:
+                    name, data = next(iterator)
+                except StopIteration:
+                    break
+                except OSError as error:
+                    maker_failed = error
+                else:
+                    file.write(_header(f"{key}.{name}", len(data)))
+                    file.write(data)
+                    file.write(bytes(-len(data) % _BLOCK))
     except OSError as error:
         raise RunError(f"{path}: cannot write ({error.strerror})") from error
+    if maker_failed is not None:
+        raise maker_failed
 
 
 class ShardWriter:
@@ -77,14 +92,19 @@ class ShardWriter:
 
     def finish(self) -> tuple[str, int]:
         """End the tar, sync it to disk and rename it into place; return its sha256 and size in bytes."""
-        self._write(bytes(2 * _BLOCK))
-        self._write(bytes(-self._size % _RECORD))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with contextlib.closing(self):
+            self._write(bytes(2 * _BLOCK))
+            self._write(bytes(-self._size % _RECORD))
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._aside.replace(self.path)
         sync_folder(self.path.parent)
         return self._digest.hexdigest(), self._size
+
+    def close(self) -> None:
+        """Give up: close the unfinished file and leave it to whoever clears its folder."""
+        with contextlib.suppress(OSError):  # a full disk says it again
+            self._file.close()
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)
@@ -94,19 +114,27 @@ class ShardWriter:
 
 def write_atomically(path: Path, data: bytes, *, aside: Path) -> None:
     """Write a small file so that it appears whole: aside, synced, renamed."""
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    write_aside(aside, data)
     aside.replace(path)
     sync_folder(path.parent)
 
 
+def write_aside(path: Path, data: bytes) -> None:
+    """Write a file and sync it to disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
+    """Make renames in a folder durable, where the file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # so do some network file systems say that they cannot
+            raise
     finally:
         os.close(descriptor)
 
@@ -124,15 +152,60 @@ def sidecar_path(out: Path, column: str, shard: str) -> Path:
 def read_sidecar(out: Path, column: str, shard: str) -> dict[str, Any] | None:
     """Read a shard's sidecar; None where there is none; ShardError where it is damaged."""
     path = sidecar_path(out, column, shard)
+    sidecar = _read_head(path, whole=True)
+    if sidecar is None:
+        return None
+    clips = sidecar.get("clips")
+    if not isinstance(clips, list):
+        raise ShardError(f"{path}: damaged, its clips are missing")
+    for n, clip in enumerate(clips):
+        match clip:
+            case {"key": str(), "state": "ok", "n_frames": int()}:
+                pass
+            case {"key": str(), "state": "failed", "reason": str(), "message": str()}:
+                pass
+            case _:
+                raise ShardError(f"{path}: damaged, clip {n} is neither ok nor failed")
+    return sidecar
+
+
+def read_sidecar_head(out: Path, column: str, shard: str) -> dict[str, Any] | None:
+    """Read all of a sidecar but its clips; None where there is none; ShardError where it is damaged."""
+    return _read_head(sidecar_path(out, column, shard), whole=False)
+
+
+def _read_head(path: Path, *, whole: bool) -> dict[str, Any] | None:
     try:
-        sidecar = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            head = json.loads(file.read() if whole else file.readline().rstrip(b",\r\n") + b"}")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ShardError(f"{path}: cannot read the sidecar ({error})") from error
-    if not isinstance(sidecar, dict) or sidecar.get("avprep_sidecar") != SIDECAR_VERSION:
-        raise ShardError(f"{path}: not a sidecar that this avprep reads")
-    return sidecar
+    match head:
+        case {
+            "avprep_sidecar": version,
+            "column": str(),
+            "shard": str(),
+            "sha256": str(),
+            "bytes": int(),
+            "counts": {"clips": int(), "ok": int(), "failed": int(), "frames": int(), "reasons": dict(reasons)},
+            "timings": {"clip_seconds": int() | float()},
+        } if version == SIDECAR_VERSION and all(isinstance(count, int) for count in reasons.values()):
+            return dict(head)
+    raise ShardError(f"{path}: not a sidecar that this avprep reads")
+
+
+def counts(clips: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sum up the clips of a sidecar."""
+    reasons = Counter(clip["reason"] for clip in clips if clip["state"] == "failed")
+    return {
+        "clips": len(clips),
+        "ok": len(clips) - reasons.total(),
+        "failed": reasons.total(),
+        "frames": sum(clip["n_frames"] for clip in clips if clip["state"] == "ok"),
+        "reasons": dict(sorted(reasons.items())),
+    }
 
 
 def render_sidecar(head: dict[str, Any], clips: list[dict[str, Any]]) -> bytes:
@@ -142,33 +215,21 @@ def render_sidecar(head: dict[str, Any], clips: list[dict[str, Any]]) -> bytes:
     """
     first = json.dumps(head, ensure_ascii=False)[:-1]
     lines = ",\n".join(json.dumps(clip, ensure_ascii=False) for clip in clips)
-    return f'{first},\n"clips": [\n{lines}\n]}}\n'.encode()
+    return f'{first},\n"clips": [\n{lines}\n]}}\n'.encode("utf-8", "backslashreplace")  # for names that are not UTF-8
 
 
-def read_sidecar_head(out: Path, column: str, shard: str) -> dict[str, Any] | None:
-    """Read all of a sidecar but its clips; None where there is none; ShardError where it is damaged."""
-    path = sidecar_path(out, column, shard)
-    try:
-        with path.open("rb") as file:
-            head = json.loads(file.readline().rstrip(b",\r\n") + b"}")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ShardError(f"{path}: cannot read the sidecar ({error})") from error
-    if not isinstance(head, dict) or head.get("avprep_sidecar") != SIDECAR_VERSION:
-        raise ShardError(f"{path}: not a sidecar that this avprep reads")
-    return head
+def finished(out: Path, column: str, shard: str, keys: Iterable[str]) -> dict[str, Any] | None:
+    """Return the sidecar of a finished shard: tar and sidecar are there, the digest agrees, the keys are the plan's.
 
-
-def is_done(out: Path, column: str, shard: str, keys: Iterable[str]) -> bool:
-    """Tell whether a shard is finished: tar and sidecar are there, the digest agrees, the keys are the plan's."""
+    None for any other: whatever is wrong with it, it is made anew.
+    """
     try:
         sidecar = read_sidecar(out, column, shard)
         if sidecar is None or [clip["key"] for clip in sidecar["clips"]] != list(keys):
-            return False
-        return bool(sha256(tar_path(out, column, shard)) == sidecar["sha256"])
-    except (ShardError, OSError, KeyError, TypeError):
-        return False  # whatever is wrong with it, it is made anew
+            return None
+        return sidecar if sha256(tar_path(out, column, shard)) == sidecar["sha256"] else None
+    except (ShardError, OSError):
+        return None
 
 
 def sha256(path: Path) -> str:
@@ -180,21 +241,21 @@ def sha256(path: Path) -> str:
 def read(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield (key, {member: bytes}) of each sample of a shard, one sample in memory at a time.
 
-    Raises ShardError, naming the file, for a damaged tar, anything but plain files, a name without key or member, a
-    member twice, or a sample whose members do not lie together.
+    Raises ShardError, naming the file, for a damaged or cut off tar, anything but plain files, a name that is not
+    KEY.MEMBER, a member twice, or a sample whose members do not lie together.
     """
     seen: set[str] = set()
-    key, members = None, dict[str, bytes]()
+    key, members = "", dict[str, bytes]()
     try:
         with path.open("rb") as file:
+            _check_end(path, file)
             for name, data in _plain_files(path, file):
-                folder, _, base = name.rpartition("/")
-                stem, dot, member = base.partition(".")
-                if not stem or not dot:
+                match = _NAME.fullmatch(name)
+                if match is None:
                     raise ShardError(f"{path}: {name!r} is not KEY.MEMBER")
-                owner = f"{folder}/{stem}" if folder else stem
+                owner, member = match.groups()
                 if owner != key:
-                    if key is not None:
+                    if key:
                         yield key, members
                     if owner in seen:
                         raise ShardError(f"{path}: {owner} appears in two places")
@@ -205,17 +266,21 @@ def read(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
                 members[member] = data
     except (OSError, tarfile.TarError) as error:
         raise ShardError(f"{path}: cannot be read ({error})") from error
-    if key is not None:
+    if key:
         yield key, members
 
 
 def read_joined(out: Path, shard: str) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield the samples of a shard that both columns hold, members of both together, in plan order.
 
-    Both columns keep the plan's order, so one sample of each is in memory at a time.
+    Both columns keep the plan's order, so one sample of each is in memory at a time. Raises ShardError where a column
+    has not finished the shard.
     """
+    sidecar = read_sidecar(out, "crop", shard)
+    if sidecar is None:
+        raise ShardError(f"{sidecar_path(out, 'crop', shard)}: is not there; run `avprep crop` again")
+    order = {clip["key"]: n for n, clip in enumerate(sidecar["clips"])}
     right = read(tar_path(out, "mfcc", shard))
-    order = {clip["key"]: n for n, clip in enumerate((read_sidecar(out, "crop", shard) or {"clips": []})["clips"])}
     waiting = next(right, None)
     for key, members in read(tar_path(out, "crop", shard)):
         while waiting is not None and order.get(waiting[0], -1) < order.get(key, -1):
@@ -223,6 +288,16 @@ def read_joined(out: Path, shard: str) -> Iterator[tuple[str, dict[str, bytes]]]
         if waiting is not None and waiting[0] == key:
             yield key, {**members, **waiting[1]}
             waiting = next(right, None)
+
+
+def _check_end(path: Path, file: IO[bytes]) -> None:
+    """Refuse a tar without its end mark: cut off between two members, it would read as a shorter one."""
+    if file.seek(0, os.SEEK_END) >= 2 * _BLOCK:
+        file.seek(-2 * _BLOCK, os.SEEK_END)
+        if not any(file.read()):
+            file.seek(0)
+            return
+    raise ShardError(f"{path}: is not a whole tar")
 
 
 def _header(name: str, size: int) -> bytes:
@@ -236,7 +311,7 @@ def _header(name: str, size: int) -> bytes:
 def _plain_files(path: Path, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(fileobj=file, mode="r|", bufsize=1 << 20) as tar:
         for info in tar:
-            if not info.isreg():
+            if not info.isreg() or info.issparse():
                 raise ShardError(f"{path}: {info.name!r} is not a plain file")
             if info.size > MAX_MEMBER:
                 raise ShardError(f"{path}: {info.name!r} is larger than {MAX_MEMBER >> 20} MiB")

@@ -52,7 +52,8 @@ def _strips(path: Path, wanted: int, columns: int) -> list[NDArray[np.uint8]]:
     strips: list[NDArray[np.uint8]] = []
     if not wanted:
         return strips
-    for _, members in shards.read(path):
+    for key, members in shards.read(path):
+        schema.check_sample("crop", key, members)
         frames = sorted(
             (name for name in members if name.endswith(schema.IMAGE_FORMATS)), key=lambda name: int(name.split(".")[0])
         )

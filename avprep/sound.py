@@ -21,14 +21,18 @@ from avprep.media import (
     Frames,
     Seconds,
     audio_stream,
+    has_presentation_times,
     open_file,
     packets,
     seconds,
+    seek,
     too_long,
     video_stream,
 )
 from avprep.schema import FPS, SAMPLE_RATE
 
+LEAD, TAIL = Fraction(1), Fraction(2)
+"""Sound that is decoded before and after what a clip needs: files do not interleave exactly (s)."""
 GAP = Fraction(5, 1000)
 """Sound whose time stamp is off by more than this is moved there; less is the container's rounding (s)."""
 
@@ -75,7 +79,8 @@ def read_sound(
     Raises Reject: `missing`, `unreadable`, `no_video`, `no_audio`, `too_short`, `too_long`.
     """
     begin = seconds(start)
-    pictures, pieces = _PictureTimes(), _Pieces()
+    pictures, pieces = _PictureTimes(), _Pieces(audio or video)
+    moved = seconds(shift)
     with open_file(video) as container:
         stream = video_stream(container)
         if stream is None:
@@ -85,7 +90,7 @@ def read_sound(
         sound = audio_stream(container) if audio is None else None
         if audio is None and sound is None:
             raise Reject("no_audio", f"{video}: holds no sound")
-        _read(container, stream, sound, pictures, pieces, begin, duration)
+        _read(container, stream, sound, pictures, pieces, begin, duration, moved)
         own_start = _container_start(container)
     zero, n_frames = pictures.clock(video, begin, duration, max_seconds)
     if audio is not None:
@@ -94,10 +99,10 @@ def read_sound(
             sound = audio_stream(container)
             if sound is None:
                 raise Reject("no_audio", f"{audio}: holds no sound")
-            _read(container, None, sound, pictures, pieces, begin, duration)
             zero += _container_start(container)
+            _read_sound(container, sound, pieces, zero + begin - moved, Fraction(n_frames, FPS))
     last = n_frames * SAMPLE_RATE // FPS + after
-    samples, first = pieces.resampled(zero + begin - seconds(shift), -before, last)
+    samples, first = pieces.resampled(zero + begin - moved, -before, last)
     if not samples.size:
         raise Reject("no_audio", f"{audio or video}: holds no sound in the clip's span")
     return Sound(samples, first, n_frames, pieces.rate, pieces.channels, pieces.decode_errors)
@@ -107,15 +112,18 @@ class _PictureTimes:
     """Presentation times of pictures, read from packets without decoding them."""
 
     def __init__(self) -> None:
+        self.zero: Seconds | None = None  # time of the first picture so far
         self._first_key: Seconds | None = None
         self._times: list[Seconds] = []
         self._damaged = False
 
-    def add(self, packet: av.Packet[Any]) -> None:
-        if packet.pts is None or packet.time_base is None or packet.is_corrupt:
+    def add(self, packet: av.Packet[Any], *, in_order: bool) -> None:
+        """Count a packet's picture; `in_order`: packets lie in decoding order and only their order tells the time."""
+        stamp = packet.dts if in_order else packet.pts
+        if stamp is None or packet.time_base is None or packet.is_corrupt:
             self._damaged = True
             return
-        time = packet.pts * packet.time_base
+        time = stamp * packet.time_base
         if self._first_key is None:
             if not packet.is_keyframe:
                 self._damaged = True
@@ -124,42 +132,38 @@ class _PictureTimes:
         # Pictures that lead the first key frame cannot be decoded, those that an edit list hides are not shown.
         if time >= self._first_key and not packet.is_discard:
             self._times.append(time)
-
-    @property
-    def zero(self) -> Seconds | None:
-        """Time of the first picture so far."""
-        return min(self._times, default=None)
+            self.zero = time if self.zero is None else min(self.zero, time)
 
     def clock(self, path: Path, start: Seconds, duration: float | None, max_seconds: float) -> tuple[Seconds, int]:
         """Return the first picture's time and the clip's number of frames, decoding where packets do not tell."""
-        if self._damaged or not self._times:
+        if self._damaged or self.zero is None:
             frames = Frames(path, start=float(start), duration=duration, max_seconds=max_seconds, keep_bytes=0)
             for _ in frames:
                 pass
             return frames.zero, frames.n_frames
         count = FrameCount(start, duration)
-        zero = min(self._times)
         for time in self._times:
-            count.add(time - zero)
+            count.add(time - self.zero)
         n_frames = count.total()
         if n_frames < 1:
             raise Reject("too_short", f"{path}: ends before the clip's start at {float(start):.2f} s")
         if n_frames > max_seconds * FPS:
             raise too_long(path, max_seconds)
-        return zero, n_frames
+        return self.zero, n_frames
 
 
 class _Pieces:
     """Channel 0 as it is decoded: int16 pieces with their presentation times."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.rate = 0
         self.channels = 0
         self.decode_errors = 0
         self._pieces: list[tuple[Seconds | None, NDArray[np.int16]]] = []
 
-    def add(self, packet: av.Packet[Any], low: Seconds, high: Seconds | float) -> None:
-        """Decode a packet; keep what lies between two times."""
+    def add(self, packet: av.Packet[Any], low: Seconds) -> None:
+        """Decode a packet; keep what begins after a time."""
         try:
             frames: list[Any] = packet.decode()
         except av.error.FFmpegError:
@@ -167,10 +171,11 @@ class _Pieces:
             return
         for frame in frames:
             time = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
-            if time is not None and not low <= time <= high:
+            if time is not None and time < low:
                 continue
             if self.rate not in (0, frame.sample_rate):
-                raise Reject("unreadable", f"the sample rate changes midway from {self.rate} to {frame.sample_rate} Hz")
+                change = f"from {self.rate} to {frame.sample_rate} Hz"
+                raise Reject("unreadable", f"{self.path}: the sample rate changes midway {change}")
             self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
             self._pieces.append((time, _channel_0(frame)))
 
@@ -187,9 +192,11 @@ class _Pieces:
         line, begin = self._laid_out(
             zero, low * self.rate // SAMPLE_RATE - margin, high * self.rate // SAMPLE_RATE + margin
         )
-        samples = _resample(line, self.rate)
-        first = round(Fraction(begin * SAMPLE_RATE, self.rate))
-        cut = max(0, low - first)
+        # Start where samples of both rates coincide, so that every part of a file gets the same samples.
+        lead = begin % (self.rate // math.gcd(self.rate, SAMPLE_RATE))
+        samples = _resample(np.pad(line, (lead, 0)), self.rate)
+        first = (begin - lead) * SAMPLE_RATE // self.rate
+        cut = max(low, math.ceil(Fraction(begin * SAMPLE_RATE, self.rate))) - first
         return samples[cut : max(cut, high - first)], first + cut
 
     def _laid_out(self, zero: Seconds, low: int, high: int) -> tuple[NDArray[np.int16], int]:
@@ -220,40 +227,60 @@ class _Pieces:
 
 def _read(
     container: av.container.InputContainer,
-    video: av.VideoStream | None,
+    video: av.VideoStream,
     audio: av.AudioStream | None,
     pictures: _PictureTimes,
     pieces: _Pieces,
     start: Seconds,
     duration: float | None,
+    shift: Seconds,
 ) -> None:
     """Read the packets around a clip's span, pictures by their times only, sound decoded."""
-    streams = [stream for stream in (video, audio) if stream is not None]
-    base = _container_start(container)
+    in_order = not has_presentation_times(container)
     if start > SEEK_BEYOND:
-        if video is not None:  # the clock's zero is the first picture of the file, not of the span
-            for n, packet in enumerate(packets(container, video)):
-                pictures.add(packet)
-                if n == 32:
-                    break
-        base = pictures.zero if video is not None and pictures.zero is not None else base
-        lead = streams[0]
-        assert lead.time_base is not None
-        container.seek(int((base + start - 2) / lead.time_base), stream=lead, backward=True)
-    low = base + start - 1
-    high = math.inf if duration is None else base + start + seconds(duration) + 2
+        for n, packet in enumerate(packets(container, video)):  # the file's first picture, not the span's, is zero
+            pictures.add(packet, in_order=in_order)
+            if n == 32:  # more than any codec holds back
+                break
+        if pictures.zero is not None:
+            seek(container, video, pictures.zero + start - max(shift, Fraction(0)) - LEAD - 1)
+    earliest = _container_start(container) if pictures.zero is None else pictures.zero
+    low = earliest + start - shift - LEAD
+    streams = [stream for stream in (video, audio) if stream is not None]
     unfinished = set(streams)
     for packet in packets(container, *streams):
         stream = packet.stream
-        if packet.dts is not None and packet.time_base is not None and packet.dts * packet.time_base > high:
+        high: Seconds | float = math.inf
+        if duration is not None and pictures.zero is not None:
+            high = pictures.zero + start + seconds(duration) - min(shift, Fraction(0)) + TAIL
+        if _beyond(packet, high):
             unfinished.discard(stream)
             if not unfinished:
                 break
-        elif stream is video:
-            if packet.size:
-                pictures.add(packet)
-        else:
-            pieces.add(packet, low, high)
+        elif stream is audio:
+            pieces.add(packet, low)
+        elif packet.size:
+            pictures.add(packet, in_order=in_order)
+
+
+def _read_sound(
+    container: av.container.InputContainer, audio: av.AudioStream, pieces: _Pieces, begin: Seconds, length: Seconds
+) -> None:
+    """Read the sound around a span of a file that holds nothing else of interest."""
+    if begin - _container_start(container) > SEEK_BEYOND:
+        seek(container, audio, begin - LEAD - 1)
+    for packet in packets(container, audio):
+        if (
+            packet.pts is not None
+            and packet.time_base is not None
+            and packet.pts * packet.time_base > begin + length + TAIL
+        ):
+            break
+        pieces.add(packet, begin - LEAD)
+
+
+def _beyond(packet: av.Packet[Any], time: Seconds | float) -> bool:
+    return packet.dts is not None and packet.time_base is not None and packet.dts * packet.time_base > time
 
 
 def _container_start(container: av.container.InputContainer) -> Seconds:
@@ -270,7 +297,8 @@ def _channel_0(frame: av.AudioFrame) -> NDArray[np.int16]:
         return np.asarray((channel.astype(np.int16) - 128) << 8, np.int16)
     if np.issubdtype(channel.dtype, np.integer):
         return np.asarray(channel >> (8 * channel.dtype.itemsize - 16), np.int16)
-    return np.clip(np.rint(channel * 32768.0), -32768, 32767).astype(np.int16)
+    scaled = np.rint(np.clip(np.nan_to_num(channel), -1, 1) * 32768.0)
+    return np.asarray(np.minimum(scaled, 32767), np.int16)
 
 
 def _resample(samples: NDArray[np.int16], rate: int) -> NDArray[np.int16]:

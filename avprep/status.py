@@ -10,7 +10,7 @@ from typing import Any
 import joblib
 
 from avprep import schema, shards
-from avprep.errors import ShardError
+from avprep.errors import REASONS, ShardError
 from avprep.manifest import SPLITS, Manifest
 from avprep.run import read_fingerprint, read_plan
 from avprep.stages import decode_image
@@ -84,8 +84,8 @@ def verify(out: Path, jobs: int = 1) -> list[str]:
         names = {name for name, _ in planned}
         problems += [
             f"{path}: not a shard of the plan"
-            for path in sorted((out / column).glob("*.tar"))
-            if path.stem not in names
+            for path in sorted((out / column).glob("*"))
+            if path.suffix in (".tar", ".json") and path.stem not in names and path.name != "run.json"
         ]
         results = joblib.Parallel(n_jobs=jobs)(
             joblib.delayed(_verify_shard)(out, column, name, keys) for name, keys in planned
@@ -145,17 +145,22 @@ def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> tuple[l
         return [str(error)], {}
     if sidecar is None:
         return [f"{path}: not finished, {len(keys)} clips are missing"], {}
+    where = shards.sidecar_path(out, column, name)
+    clips = sidecar["clips"]
+    expected = {clip["key"]: clip["n_frames"] for clip in clips if clip["state"] == "ok"}
     problems: list[str] = []
     frames: dict[str, int] = {}
+    if (sidecar["column"], sidecar["shard"]) != (column, name):
+        problems.append(f"{where}: is the sidecar of {sidecar['column']}/{sidecar['shard']}")
+    if [clip["key"] for clip in clips] != keys:
+        problems.append(f"{where}: its clips are not those of the plan")
+    if sidecar["counts"] != shards.counts(clips):
+        problems.append(f"{where}: its counts are not those of its clips")
+    if strange := [clip["reason"] for clip in clips if clip["state"] == "failed" and clip["reason"] not in REASONS]:
+        problems.append(f"{where}: unknown reason {strange[0]}")
     try:
-        clips = sidecar["clips"]
-        if [clip["key"] for clip in clips] != keys:
-            problems.append(f"{shards.sidecar_path(out, column, name)}: its clips are not those of the plan")
-        if wrong := [clip["key"] for clip in clips if clip["state"] not in ("ok", "failed")]:
-            problems.append(f"{wrong[0]}: neither ok nor failed")
         if shards.sha256(path) != sidecar["sha256"]:
             problems.append(f"{path}: the digest is not the sidecar's; delete both files and run again")
-        expected = {clip["key"]: clip["n_frames"] for clip in clips if clip["state"] == "ok"}
         for key, members in shards.read(path):
             metadata = schema.check_sample(column, key, members)
             frames[key] = metadata["n_frames"]
@@ -168,8 +173,6 @@ def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> tuple[l
         problems.append(str(error) if str(path) in str(error) else f"{path}: {error}")
     except OSError as error:
         problems.append(f"{path}: cannot be read ({error.strerror})")
-    except (KeyError, TypeError) as error:
-        problems.append(f"{shards.sidecar_path(out, column, name)}: damaged ({error!r})")
     return problems, frames
 
 

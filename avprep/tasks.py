@@ -37,9 +37,10 @@ def _from_scheduler(count: int | None, environ: Mapping[str, str]) -> tuple[int,
         value = environ.get(number, "")
         if not value.isdigit() or (scheduler == "LSF" and value == "0"):
             continue  # SGE says "undefined" and LSF 0 outside an array
+        base = 1 if scheduler in ("SGE", "LSF") else 0  # these refuse a task number 0
         if count is not None:
-            return int(value), count
-        low = int(environ.get(first) or (1 if scheduler == "LSF" else 0))
+            return int(value) - base, count
+        low = int(environ.get(first) or base)
         if last not in environ:
             raise RunError(f"{scheduler} does not tell how many tasks the array {number} has: give --num-tasks")
         stride = int(environ.get(step) or 1)

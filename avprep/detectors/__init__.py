@@ -36,9 +36,13 @@ class Detector(Protocol):
     """Finds faces. Built once per worker; heavy imports happen when it is built.
 
     picture_side: frames whose longer side exceeds it should be downscaled to it before detection (pixels).
+    batch_size: frames that are worth handing over at once.
+    close_ups: whether faces are better followed in close-ups than found in whole pictures every time.
     """
 
     picture_side: int
+    batch_size: int
+    close_ups: bool
 
     def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
         """Find the faces of each frame.

@@ -54,6 +54,8 @@ class FaceAlignmentDetector:
     face_network, landmark_network: networks of the shapes of S3FD and FAN; by default with the published weights.
     """
 
+    close_ups = False
+
     def __init__(
         self,
         *,

@@ -18,11 +18,14 @@ class YuNetDetector:
     """Finds frontal to half-profile faces; needs the weights `yunet`.
 
     Measured on talking faces: a face 20 pixels wide is always found, one of 16 in six frames of ten, one of 10 never.
-    picture_side: at 320, faces down to a sixteenth of the longer side; 256×320 takes about 5 ms on one core.
+    picture_side: at 256, faces down to a thirteenth of the longer side; 205×256 takes about 3 ms on one core.
     min_score: faces the network believes in less are left out; 0.6 keeps every face above and drops most false ones.
     """
 
-    def __init__(self, *, picture_side: int = 320, min_score: float = 0.6) -> None:
+    batch_size = 1
+    close_ups = True
+
+    def __init__(self, *, picture_side: int = 256, min_score: float = 0.6) -> None:
         self.picture_side = picture_side
         self.min_score = min_score
         self._size = (picture_side, picture_side)
@@ -56,7 +59,7 @@ def _merge(candidates: NDArray[np.float32], min_score: float) -> list[Face]:
     while len(candidates) and candidates[0, 14] >= min_score:
         overlap = _overlap(candidates[0], candidates)
         same = candidates[overlap >= SAME_FACE]
-        x, y, width, height, *points = np.average(same[:, :14], axis=0, weights=same[:, 14])
+        x, y, width, height, *points = same[:, 14] @ same[:, :14] / same[:, 14].sum()
         faces.append(
             Face(
                 box=np.array([x, y, x + width, y + height], np.float32),

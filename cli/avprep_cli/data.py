@@ -27,7 +27,7 @@ SHOWN_PROBLEMS = 20
 @click.argument("root", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "output", type=options.FILE, required=True, help="The manifest to write.")
 @click.option("--seed", default=0, show_default=True, help="Shuffles the rows within each split.")
-@click.option("--limit", type=int, help="Only the first clips of each split, after shuffling.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of each split, after shuffling.")
 @click.option("--problems", type=options.FILE, help="Write every problem to this file, one JSON object a line.")
 @click.option("--force", is_flag=True, help="Replace an existing manifest.")
 @click.option("--sentences", is_flag=True, default=None, help="grid: whole files instead of word segments.")
@@ -253,7 +253,7 @@ def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
 @click.option("--words", default=5, show_default=True, help="Words of the corpus.")
 @click.option("--speakers", default=6, show_default=True, help="Speakers of the corpus.")
 @click.option("--takes", default=2, show_default=True, help="Clips of each word by each speaker.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Another corpus for each number.")
 @options.jobs
 def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs: int) -> None:
     """Do everything once on a small synthetic corpus: no data, no network, about a minute.
@@ -291,7 +291,13 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs
 
 @click.command()
 @click.option("--clips", type=options.EXISTING_OUT, help="Videos to measure with, any tree.  [a synthetic corpus]")
-@click.option("--detector", type=click.Choice(("auto", *detectors.NAMES)), default="auto", show_default=True)
+@click.option(
+    "--detector",
+    type=click.Choice(("auto", *detectors.NAMES)),
+    default="auto",
+    show_default=True,
+    help="auto as in `avprep crop`.",
+)
 @click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Passes; the median counts.")
 @click.option("--limit", type=click.IntRange(min=1), default=24, show_default=True, help="Clips to measure with.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
@@ -324,15 +330,15 @@ def _plan(path: Path, run_options: dict[str, Any]) -> manifest.Manifest:
 def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, run_options: dict[str, Any]) -> None:
     """Run a stage over this task's shards and report."""
     from avprep import run as runs
-    from avprep.shards import is_done
+    from avprep.shards import finished
 
     strict, dry_run = run_options.pop("strict"), run_options.pop("dry_run")
     task_index, num_tasks = tasks.select(run_options.pop("task_index"), run_options.pop("num_tasks"))
     if dry_run:
-        size = run_options["shard_size"] or 500
+        size = runs.check(stage, plan, out, run_options["shard_size"])
         click.echo(json.dumps(runs.fingerprint(stage, plan, size), indent=2, ensure_ascii=False))
         mine = list(plan.shards(size))[task_index::num_tasks]
-        done = sum(is_done(out, stage.column, name, [clip.key for clip in clips]) for name, clips in mine)
+        done = sum(finished(out, stage.column, name, [clip.key for clip in clips]) is not None for name, clips in mine)
         clips = sum(len(clips) for _, clips in mine)
         click.echo(f"task {task_index} of {num_tasks}: {len(mine)} shards, {clips} clips; {done} shards are done")
         return

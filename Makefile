@@ -1,0 +1,33 @@
+# make demo: set up and do everything once on a synthetic corpus. make test: set up and run the tests.
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+INSTALL ?= -e .[dev]
+DEMO ?= demo
+PYTEST_FLAGS ?=
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(VENV)/bin/avprep demo $(DEMO)
+
+test: $(VENV)/installed
+	$(VENV)/bin/pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist
+
+# opencv-python needs libGL and glib; where they are missing, its headless twin of the same version takes its place.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("avprep needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --upgrade pip
+	$(VENV)/bin/pip install --quiet -c constraints.txt "$(INSTALL)"
+	$(VENV)/bin/python -c 'import cv2' 2>/dev/null || $(VENV)/bin/pip install --quiet --no-deps --force-reinstall \
+		"opencv-python-headless==$$($(VENV)/bin/pip list --format=freeze | sed -n 's/^opencv-python==//p')"
+	touch $@

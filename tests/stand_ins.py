@@ -1,0 +1,175 @@
+"""Stand-ins for the work on a clip, picklable for worker processes: each clip's `word` says what becomes of it.
+
+`python stand_ins.py MANIFEST OUT` is a run in a process of its own, to be killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avprep import manifest, schema
+from avprep.errors import AvprepError, Reject, WeightsError
+from avprep.manifest import Clip, Manifest
+from avprep.run import Outcome, run
+from avprep.shards import Sample
+
+MERCY = "STAND_INS_MERCY"
+"""Environment variable under which `hang` is `ok`: the same plan, on a better day."""
+
+
+def clips(words: Iterable[str], split: str = "train") -> list[Clip]:
+    """Return one clip per word."""
+    return [Clip(f"{split}/s{n % 7}/{word}_{n:04d}", f"{n}.mp4", split, word=word) for n, word in enumerate(words)]
+
+
+def plan(words: Iterable[str], root: str = "/nowhere", dataset: str = "stand-ins") -> Manifest:
+    """Return a plan with one clip per word, all in the train split."""
+    return Manifest(dataset, Path(root), tuple(clips(words)))
+
+
+def mfcc_members(key: str, n_frames: int, seed: int = 0) -> list[tuple[str, bytes]]:
+    """Return the members of a well-formed mfcc sample."""
+    windows = np.random.default_rng(seed).normal(size=(n_frames, 12, 20)).astype(np.float32)
+    return [
+        ("mfcc.npy", schema.encode_array(windows)),
+        ("valid.npy", schema.encode_array(np.ones(n_frames, bool))),
+        ("audio.json", schema.encode_json({"key": key, "n_frames": n_frames})),
+    ]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage whose clips do what their `word` says.
+
+    start: what happens when a worker starts; setting, version: stand for all that decides the bytes.
+    """
+
+    start: str = "ok"
+    setting: str = "a"
+    version: str = "1"
+
+    column = "mfcc"
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the settings."""
+        return {"setting": self.setting, "pair": (1, 2)}
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions."""
+        return {"stand-ins": self.version}
+
+    def __call__(self) -> Callable[[Clip], Sample]:
+        """Start, or not."""
+        match self.start:
+            case "ok":
+                return do
+            case "user-error":
+                raise WeightsError("stand-in.onnx: the weights are missing; fetch them")
+            case "exit":
+                sys.exit(4)
+            case "abort":
+                os.abort()
+        raise ValueError(f"a worker that\ncannot {self.start}")
+
+
+def do(clip: Clip) -> Sample:
+    """Do what the clip's word says; `ok` takes about a millisecond."""
+    n_frames = 3 + len(clip.key) % 3
+    word = "ok" if clip.word == "hang" and os.environ.get(MERCY) else clip.word
+    members: Iterable[tuple[str, bytes]] = mfcc_members(clip.key, n_frames, seed=int(clip.video.removesuffix(".mp4")))
+    summary: dict[str, Any] = {"n_valid": n_frames}
+    match word:
+        case "ok":
+            time.sleep(0.001)
+        case "slow":
+            time.sleep(0.1)
+        case "hang":
+            time.sleep(3600)
+        case "hang-in-c":
+            _ = 7 ** (10**9)  # one instruction of the interpreter: no other thread runs, no handler
+        case "segv":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "oom":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "term":
+            os.kill(os.getpid(), signal.SIGTERM)
+        case "realtime":
+            os.kill(os.getpid(), signal.SIGRTMIN + 3)
+        case "abort":
+            os.abort()
+        case "exit":
+            os._exit(3)
+        case "sys-exit":
+            sys.exit(5)
+        case "memory":
+            raise MemoryError("no room")
+        case "raise":
+            raise ValueError("a bad\nnumber")
+        case "reject":
+            raise Reject("no_face", f"{clip.video}: nobody\nis there")
+        case "fatal":
+            raise AvprepError("the GPU fell off the bus")
+        case "raise-in-members":
+            members = _then(members, ZeroDivisionError("half a sample"))
+        case "no-file-in-members":
+            members = _then(members, FileNotFoundError(2, "No such file or directory", clip.video))
+        case "reject-in-members":
+            members = _then(members, Reject("unreadable", "the second half is noise"))
+        case "not-json":
+            summary["score"] = float("nan")
+        case _:
+            raise AssertionError(word)
+    return Sample(members, n_frames, summary)
+
+
+def _then(members: Iterable[tuple[str, bytes]], error: Exception) -> Iterator[tuple[str, bytes]]:
+    yield next(iter(members))
+    raise error
+
+
+def start(
+    words: Iterable[str], out: Path, *, jobs: int = 2, shard_size: int = 5, clip_timeout: float = 30.0, **options: Any
+) -> Outcome:
+    """Run the stand-ins in this process."""
+    stage = Stage(**{name: options.pop(name) for name in ("start", "setting", "version") if name in options})
+    made = options.pop("plan", None) or plan(words)
+    return run(stage, made, out, jobs=jobs, shard_size=shard_size, clip_timeout=clip_timeout, **options)
+
+
+def main() -> int:
+    """Run the stand-ins over a manifest; as `avprep` does, a user error is one line and exit status 1."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--shard-size", type=int, default=5)
+    given = parser.parse_args()
+    try:
+        run(
+            Stage(),
+            manifest.read(given.manifest),
+            given.out,
+            jobs=given.jobs,
+            shard_size=given.shard_size,
+            clip_timeout=600,
+        )
+    except AvprepError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    import stand_ins  # by its own name, as the workers know it
+
+    sys.exit(stand_ins.main())

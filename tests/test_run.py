@@ -1,0 +1,645 @@
+"""Runs: the same bytes whatever happens, every clip accounted for, nothing left behind. Real processes, real kills."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stand_ins
+
+from avprep import manifest, run, shards, status, synthetic
+from avprep.errors import REASONS, AvprepError, RunError
+from avprep.layouts import index
+
+TESTS = Path(__file__).parent
+AVPREP = [str(Path(sys.executable).with_name("avprep"))]
+SESSION = 3  # field of /proc/PID/stat after the command's name
+
+
+def tars(out: Path) -> dict[str, bytes]:
+    """Return the bytes of every tar below a run's folder."""
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.rglob("*.tar"))}
+
+
+def rubbish(out: Path) -> list[str]:
+    """Return what a run's folder holds that does not belong there."""
+    allowed = ("manifest.jsonl", "crop", "mfcc")
+    inside = [path for path in out.rglob("*") if path.is_dir() or path.suffix not in (".tar", ".json")]
+    return [str(path) for path in inside if path.name not in allowed]
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    """Return the record of every clip of the mfcc column, in plan order."""
+    names = sorted(path.stem for path in (out / "mfcc").glob("*-*.json"))
+    sidecars = [shards.read_sidecar(out, "mfcc", name) for name in names]
+    return [clip for sidecar in sidecars if sidecar is not None for clip in sidecar["clips"]]
+
+
+def write_plan(path: Path, words: list[str]) -> Path:
+    """Write a plan of stand-ins."""
+    path.write_text(manifest.render(stand_ins.plan(words)), encoding="utf-8")
+    return path
+
+
+def launch(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """Start the stand-ins' run in a session of its own, as a shell or a scheduler would."""
+    command = [sys.executable, str(TESTS / "stand_ins.py"), *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, **options)
+
+
+def alive(session: int) -> list[int]:
+    """Return the processes of a session that still run."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, *fields = entry.read_text().rpartition(")")[2].split()
+            if int(fields[SESSION - 1]) == session and state not in "ZX":
+                found.append(int(entry.parent.name))
+    return found
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    """Wait for something that is bound to happen."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
+
+
+def no_orphans(session: int) -> None:
+    """Prove that a dead run's workers die too."""
+    wait_until(lambda: not alive(session), 10)
+
+
+def kill_ten_times(command: list[str], out: Path, column: str, length: float, seed: int) -> int:
+    """Start a run ten times and kill -9 it at random: after a while, or when some more files are there.
+
+    Returns how many of the ten were killed before they were through.
+    """
+    chance = random.Random(seed)
+    killed = 0
+    for _ in range(10):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        if chance.random() < 0.5:
+            delay = chance.uniform(0, length)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(delay)
+        else:
+            before, more = len(list(out.glob(f"{column}/*"))), chance.randint(0, 6)
+            wait_until(
+                lambda p=process, n=before + more: p.poll() is not None or len(list(out.glob(f"{column}/*"))) >= n, 60
+            )
+        killed += process.poll() is None
+        process.kill()
+        process.communicate()
+        no_orphans(process.pid)
+    return killed
+
+
+WORDS = ["ok", "ok", "reject", "ok", "raise", "ok", "ok"] * 12
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One uninterrupted run with one worker."""
+    out = tmp_path_factory.mktemp("once")
+    stand_ins.start(WORDS, out, jobs=1)
+    return out
+
+
+class TestSameBytes:
+    """Same plan, settings and versions give the same tars."""
+
+    def test_number_of_workers(self, once: Path, tmp_path: Path) -> None:
+        """One worker and three write the same tars."""
+        stand_ins.start(WORDS, tmp_path, jobs=3)
+        assert tars(tmp_path) == tars(once)
+        assert rubbish(tmp_path) == rubbish(once) == []
+
+    def test_number_of_tasks(self, once: Path, tmp_path: Path) -> None:
+        """Tasks that share the work write together what one task writes alone, also where some have nothing to do."""
+        for task in range(19):
+            outcome = stand_ins.start(WORDS, tmp_path, jobs=1, task_index=task, num_tasks=19)
+            assert len(outcome.planned) == (1 if task < 17 else 0)
+        assert tars(tmp_path) == tars(once)
+
+    def test_kill_9(self, once: Path, tmp_path: Path) -> None:
+        """A run that is killed ten times loses nothing, doubles nothing and leaves neither files nor processes."""
+        plan, out = write_plan(tmp_path / "plan.jsonl", WORDS), tmp_path / "out"
+        command = [sys.executable, str(TESTS / "stand_ins.py"), str(plan), str(out)]
+        begin = time.monotonic()
+        subprocess.run([*command[:3], str(tmp_path / "timed")], check=True, stderr=subprocess.DEVNULL)
+        killed = kill_ten_times(command, out, "mfcc", time.monotonic() - begin, seed=1)
+        assert killed
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        assert tars(out) == tars(once)
+        assert rubbish(out) == []
+        assert status.verify(out) == []
+        assert [record["key"] for record in records(out)] == [clip.key for clip in stand_ins.clips(WORDS)]
+
+    def test_two_runs_at_once(self, once: Path, tmp_path: Path) -> None:
+        """Two runs of the same command at the same time end well and with the same bytes."""
+        plan, out = write_plan(tmp_path / "plan.jsonl", WORDS), tmp_path / "out"
+        both = [launch(plan, out) for _ in range(2)]
+        errors = [process.communicate(timeout=60)[1] for process in both]
+        assert [process.returncode for process in both] == [0, 0], errors
+        assert tars(out) == tars(once)
+        assert rubbish(out) == []
+        assert status.verify(out) == []
+
+    def test_done_is_not_done_again(self, once: Path) -> None:
+        """A finished run that is started again touches nothing and counts everything."""
+        before = {path: path.stat().st_mtime_ns for path in once.rglob("*") if path.is_file()}
+        outcome = stand_ins.start(WORDS, once)
+        assert {path: path.stat().st_mtime_ns for path in once.rglob("*") if path.is_file()} == before
+        assert (outcome.clips, outcome.ok, outcome.failed) == (0, 60, {"error": 12, "no_face": 12})
+        assert len(outcome.skipped) == len(outcome.planned) == 17
+
+    @pytest.mark.parametrize("damage", ["tar", "cut", "no-tar", "no-sidecar", "sidecar", "state"])
+    def test_damage_is_made_good(self, once: Path, tmp_path: Path, damage: str) -> None:
+        """A shard whose tar or sidecar is damaged or gone is made again, and only that one."""
+        out = shutil.copytree(once, tmp_path / "out")
+        tar, sidecar = out / "mfcc/train-000003.tar", out / "mfcc/train-000003.json"
+        match damage:
+            case "tar":
+                tar.write_bytes(tar.read_bytes().replace(b"a", b"b", 1))
+            case "cut":
+                tar.write_bytes(tar.read_bytes()[:-512])
+            case "no-tar":
+                tar.unlink()
+            case "no-sidecar":
+                sidecar.unlink()
+            case "sidecar":
+                sidecar.write_bytes(sidecar.read_bytes()[:-9])
+            case "state":
+                sidecar.write_text(sidecar.read_text().replace('"state": "ok"', '"state": "well"', 1))
+        outcome = stand_ins.start(WORDS, out)
+        assert outcome.clips == 5
+        assert tars(out) == tars(once)
+        assert status.verify(out) == []
+
+
+@pytest.mark.slow
+def test_kill_9_of_the_real_command(tmp_path: Path) -> None:
+    """`avprep mfcc`, killed ten times on a real corpus, gives what one uninterrupted run gives."""
+    synthetic.make_corpus(tmp_path / "corpus", words=2, speakers=3, takes=2)
+    plan, _ = index("lrw", tmp_path / "corpus")
+    path = tmp_path / "plan.jsonl"
+    path.write_text(manifest.render(plan), encoding="utf-8")
+    options = ["-j", "2", "--shard-size", "1"]
+    begin = time.monotonic()
+    subprocess.run([*AVPREP, "mfcc", str(path), str(tmp_path / "once"), *options], check=True, capture_output=True)
+    length = time.monotonic() - begin
+    out = tmp_path / "out"
+    command = [*AVPREP, "mfcc", str(path), str(out), *options]
+    assert kill_ten_times(command, out, "mfcc", length, seed=2)
+    subprocess.run(command, check=True, capture_output=True)
+    assert tars(out) == tars(tmp_path / "once")
+    assert len(tars(out)) == len(plan.clips)
+    assert rubbish(out) == []
+    subprocess.run([*AVPREP, "verify", str(out)], check=True, capture_output=True)
+
+
+ENDS: dict[str, tuple[str, str]] = {
+    "hang": ("timeout", "stopped after --clip-timeout 2 s"),
+    "hang-in-c": ("timeout", "stopped after --clip-timeout 2 s"),
+    "segv": ("crashed", "the process died (SIGSEGV)"),
+    "oom": ("crashed", "the process died (SIGKILL)"),
+    "term": ("crashed", "the process died (SIGTERM)"),
+    "realtime": ("crashed", f"the process died (signal {signal.SIGRTMIN + 3})"),
+    "abort": ("crashed", "the process died (SIGABRT)"),
+    "exit": ("crashed", "the process died (exit status 3)"),
+    "sys-exit": ("error", "SystemExit: 5 (stand_ins.py:"),
+    "memory": ("error", "MemoryError: no room (stand_ins.py:"),
+    "raise": ("error", "ValueError: a bad number (stand_ins.py:"),
+    "reject": ("no_face", ".mp4: nobody is there"),
+    "raise-in-members": ("error", "ZeroDivisionError: half a sample (stand_ins.py:"),
+    "no-file-in-members": ("error", "FileNotFoundError: [Errno 2] No such file or directory"),
+    "reject-in-members": ("unreadable", "the second half is noise"),
+    "not-json": ("error", "ValueError: Out of range float values are not JSON compliant"),
+}
+
+
+@pytest.fixture(scope="module")
+def bad_day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, run.Outcome]:
+    """A run in which everything goes wrong that can: first one by one among good clips, then a shard of it alone."""
+    out = tmp_path_factory.mktemp("bad-day")
+    words = [word for end in ENDS for word in (end, "ok")]
+    words += ["ok"] * (-len(words) % 4) + ["reject", "abort", "raise", "reject"]
+    return out, stand_ins.start(words, out, shard_size=4, clip_timeout=2)
+
+
+class TestEveryClipHasOneEnd:
+    """What becomes of a clip is told, and costs no other clip."""
+
+    @pytest.mark.parametrize("word", ENDS)
+    def test_reason_and_message(self, bad_day: tuple[Path, run.Outcome], word: str) -> None:
+        """A clip that ends badly keeps its reason and one line that says what happened and where."""
+        found = [record for record in records(bad_day[0]) if f"/{word}_" in record["key"]]
+        reason, message = ENDS[word]
+        assert {(record["state"], record["reason"]) for record in found} == {("failed", reason)}
+        assert message in found[0]["message"]
+        assert "\n" not in found[0]["message"]
+
+    def test_nobody_else_suffers(self, bad_day: tuple[Path, run.Outcome]) -> None:
+        """Every good clip among bad ones is there, whole."""
+        assert {record["state"] for record in records(bad_day[0]) if "/ok_" in record["key"]} == {"ok"}
+
+    def test_the_sum_is_right(self, bad_day: tuple[Path, run.Outcome]) -> None:
+        """manifest = ok + failed; `verify` agrees; the outcome and `status` say the same."""
+        out, outcome = bad_day
+        plan = run.read_plan(out)
+        states = records(out)
+        assert [record["key"] for record in states] == [clip.key for clip in plan.clips]
+        assert outcome.ok + sum(outcome.failed.values()) == len(plan.clips)
+        assert set(outcome.failed) <= set(REASONS)
+        assert status.verify(out) == []
+        assert status.status(out)[0].reasons == outcome.failed
+        assert rubbish(out) == []
+
+    def test_a_shard_may_end_empty(self, bad_day: tuple[Path, run.Outcome]) -> None:
+        """A shard without a single good clip is an empty tar with a sidecar that explains each."""
+        out, outcome = bad_day
+        last = outcome.planned[-1]
+        assert list(shards.read(shards.tar_path(out, "mfcc", last))) == []
+        head = shards.read_sidecar_head(out, "mfcc", last)
+        assert head is not None
+        assert head["counts"] == {
+            "clips": 4,
+            "ok": 0,
+            "failed": 4,
+            "frames": 0,
+            "reasons": {"crashed": 1, "error": 1, "no_face": 2},
+        }
+
+    def test_sidecars_are_json_with_the_head_first(self, bad_day: tuple[Path, run.Outcome]) -> None:
+        """A sidecar is JSON as a whole; its first line holds all but the clips, which follow one a line."""
+        for path in (bad_day[0] / "mfcc").glob("train-*.json"):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            whole = json.loads("\n".join(lines), parse_constant=pytest.fail)
+            clips = whole.pop("clips")
+            assert json.loads(lines[0].rstrip(",") + "}") == whole
+            assert [json.loads(line.rstrip(",")) for line in lines[2:-1]] == clips
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("user-error", r"^stand-in\.onnx: the weights are missing; fetch them$"),
+        ("explode", r"^a worker could not start: ValueError: a worker that cannot explode \(stand_ins\.py:\d+\)$"),
+        ("exit", r"^a worker could not start: SystemExit: 4 "),
+        ("abort", r"^workers die before they do anything \(.*\); try a smaller -j$"),
+    ],
+)
+def test_a_worker_that_cannot_start_ends_the_run(tmp_path: Path, start: str, message: str) -> None:
+    """What fails when a worker starts ends the run with one line, and no clip is blamed."""
+    with pytest.raises(RunError, match=message):
+        stand_ins.start(["ok"] * 20, tmp_path, start=start)
+    assert records(tmp_path) == []
+    assert rubbish(tmp_path) == []
+
+
+def test_an_error_for_the_user_ends_the_run(tmp_path: Path) -> None:
+    """An AvprepError from a clip is no clip's fault: the run ends with it, and finished shards stay."""
+    with pytest.raises(RunError, match="the GPU fell off the bus"):
+        stand_ins.start(["ok"] * 5 + ["fatal"] + ["ok"] * 4, tmp_path, jobs=1)
+    assert len(records(tmp_path)) == 5
+    assert rubbish(tmp_path) == []
+
+
+def test_a_pool_that_breaks_down_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool that breaks down half-way is replaced by another; no clip is lost, doubled or blamed."""
+    collect, broken = run._Filler._collect, []
+
+    def break_down(self: Any, future: Any) -> None:
+        if self._clips in (3, 11) and self._clips not in broken:
+            broken.append(self._clips)
+            raise BrokenExecutor("stand-in")
+        collect(self, future)
+
+    monkeypatch.setattr(run._Filler, "_collect", break_down)
+    outcome = stand_ins.start(["ok"] * 20, tmp_path)
+    assert broken == [3, 11]
+    assert (outcome.clips, outcome.ok) == (20, 20)
+    assert status.verify(tmp_path) == []
+
+
+class TestSignals:
+    """SIGINT and SIGTERM: quick, one line, exit status 1, and the next run goes on."""
+
+    @pytest.mark.parametrize("whole_group", [True, False], ids=["group", "process"])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_amid_hanging_clips(self, tmp_path: Path, number: signal.Signals, whole_group: bool) -> None:
+        """Stopped while every worker hangs, a run ends within seconds; finished shards stay; the rest is made later."""
+        words = ["ok"] * 15 + ["hang", "ok", "hang", "ok", "ok"]
+        plan, out = write_plan(tmp_path / "plan.jsonl", words), tmp_path / "out"
+        process = launch(plan, out)
+        wait_until(lambda: len(list(out.glob("mfcc/train-*.json"))) == 3)
+        begin = time.monotonic()
+        (os.killpg if whole_group else os.kill)(process.pid, number)
+        _, errors = process.communicate(timeout=30)
+        assert time.monotonic() - begin < 8
+        assert process.returncode == 1
+        assert "Traceback" not in errors
+        assert "Error: stopped by a signal, 3 of 4 shards done; run it again to go on\n" in errors
+        assert sum("rror" in line for line in errors.splitlines()) == 1
+        assert "crashed" not in errors
+        no_orphans(process.pid)
+        assert rubbish(out) == []
+        assert len(tars(out)) == 3
+        subprocess.run(
+            [sys.executable, str(TESTS / "stand_ins.py"), str(plan), str(out)],
+            env=os.environ | {stand_ins.MERCY: "1"},
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
+        assert status.verify(out) == []
+        whole = tmp_path / "whole"
+        stand_ins.start([], whole, plan=renamed(stand_ins.plan(words)))
+        assert tars(out) == tars(whole)
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_while_workers_start(self, tmp_path: Path, number: signal.Signals) -> None:
+        """Ctrl-C, or its like, while workers are still starting is one line as well, not a traceback from each."""
+        plan, out = write_plan(tmp_path / "plan.jsonl", ["ok"] * 200), tmp_path / "out"
+        process = launch(plan, out, bufsize=0)
+        wait_until(lambda: len(alive(process.pid)) > 2)
+        os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 1, errors
+        assert "Traceback" not in errors
+        no_orphans(process.pid)
+        assert rubbish(out) == []
+
+    def test_while_skipping_what_is_done(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A run that only looks through finished shards is stopped between two of them."""
+        words = ["ok"] * 30
+        stand_ins.start(words, tmp_path)
+        finished, looked = shards.finished, []
+
+        def slow(*arguments: Any) -> Any:
+            looked.append(arguments)
+            if len(looked) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return finished(*arguments)
+
+        monkeypatch.setattr(shards, "finished", slow)
+        with pytest.raises(run.Stopped, match="2 of 6 shards done"):
+            stand_ins.start(words, tmp_path)
+        assert len(looked) == 2
+
+    def test_handlers_are_given_back(self, tmp_path: Path) -> None:
+        """After a run, signals do what they did before it."""
+        before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+        stand_ins.start(["ok"], tmp_path)
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+    def test_workers_that_hang_die_with_a_killed_run(self, tmp_path: Path) -> None:
+        """kill -9 leaves no worker behind, not even one that is deep in C code."""
+        plan, out = write_plan(tmp_path / "plan.jsonl", ["ok"] * 5 + ["hang-in-c", "hang"]), tmp_path / "out"
+        process = launch(plan, out)
+        wait_until(lambda: list(out.glob("mfcc/train-*.json")))
+        process.kill()
+        process.communicate()
+        no_orphans(process.pid)
+
+
+def renamed(plan: manifest.Manifest) -> manifest.Manifest:
+    """Return a plan whose `hang` clips are `ok`, under the same keys."""
+    clips = [manifest.Clip(c.key, c.video, c.split, word="ok" if c.word == "hang" else c.word) for c in plan.clips]
+    return manifest.Manifest(plan.dataset, plan.root, tuple(clips))
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    out = tmp_path_factory.mktemp("first")
+    stand_ins.start(["ok"] * 6, out)
+    return out
+
+
+class TestJoining:
+    """A run joins a folder only where it belongs."""
+
+    @pytest.mark.parametrize(
+        ("options", "difference"),
+        [
+            ({"setting": "b"}, r"run\.json: made with other settings \(settings\.setting: there a, here b\)"),
+            ({"version": "2"}, r"\(versions\.stand-ins: there 1, here 2\)"),
+            ({"shard_size": 4}, r"run\.json: made with --shard-size 5"),
+            (
+                {"plan": stand_ins.plan(["ok"] * 7)},
+                r"manifest\.jsonl: another plan \(stand-ins, 6 clips; this one: .* 7",
+            ),
+            ({"plan": stand_ins.plan(["ok"] * 6, dataset="other")}, r"this one: other, 6 clips"),
+        ],
+        ids=["settings", "versions", "shard-size", "plan", "data-set"],
+    )
+    def test_another_run_is_refused(self, first: Path, options: dict[str, Any], difference: str) -> None:
+        """Another plan, other settings or versions are refused with the difference in one line; nothing is touched."""
+        before = sorted(first.rglob("*"))
+        with pytest.raises(RunError, match=difference) as caught:
+            stand_ins.start(["ok"] * 6, first, **options)
+        assert "\n" not in str(caught.value)
+        assert sorted(first.rglob("*")) == before
+
+    def test_a_moved_data_set_is_the_same(self, first: Path) -> None:
+        """The same plan below another root joins."""
+        outcome = stand_ins.start([], first, plan=stand_ins.plan(["ok"] * 6, root="/elsewhere"))
+        assert outcome.ok == 6
+
+    def test_the_folder_knows_its_shard_size(self, first: Path) -> None:
+        """Without --shard-size a run takes what the folder has."""
+        assert stand_ins.start(["ok"] * 6, first, shard_size=None).planned == ("train-000000", "train-000001")
+
+    def test_the_shard_size_is_500_at_first(self, tmp_path: Path) -> None:
+        """Without --shard-size a new folder gets 500."""
+        stand_ins.start(["ok"], tmp_path, shard_size=None)
+        assert json.loads((tmp_path / "mfcc/run.json").read_text())["shard_size"] == 500
+
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"shard_size": 0}', '{"shard_size": "5"}'])
+    def test_a_damaged_fingerprint_is_named(self, first: Path, tmp_path: Path, text: str) -> None:
+        """A run.json that is damaged is named in one line."""
+        out = shutil.copytree(first, tmp_path / "out")
+        (out / "mfcc/run.json").write_text(text)
+        with pytest.raises(RunError, match=r"mfcc/run\.json: "):
+            stand_ins.start(["ok"] * 6, out)
+
+    def test_of_two_that_start_at_once_the_other_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A run that finds a free folder, but is not the first to claim it, is refused as if it came later."""
+        create = run._create
+
+        def late(path: Path, text: str, aside: Path) -> bool:
+            if path.name == "run.json" and not path.exists():
+                create(path, text.replace('"setting": "a"', '"setting": "b"'), aside.with_suffix(".other"))
+            return create(path, text, aside)
+
+        monkeypatch.setattr(run, "_create", late)
+        with pytest.raises(RunError, match=r"settings\.setting: there b, here a"):
+            stand_ins.start(["ok"], tmp_path)
+        assert rubbish(tmp_path) == []
+
+    def test_a_file_system_without_links(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A run starts on a file system that has no hard links, e.g. exFAT."""
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+        assert stand_ins.start(["ok"], tmp_path).ok == 1
+        assert rubbish(tmp_path) == []
+
+
+class TestDisks:
+    """What the disk refuses is one clear line, and no broken shard."""
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+        """An OUT that cannot be a folder is named."""
+        (tmp_path / "file").write_text("")
+        with pytest.raises(RunError, match=r"file/out.*: cannot write there \(Not a directory\)"):
+            stand_ins.start(["ok"], tmp_path / "file/out")
+
+    def test_a_read_only_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An OUT in which no file can be made is named."""
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(30, "Read-only file system")
+
+        monkeypatch.setattr(run.tempfile, "mkstemp", refuse)
+        with pytest.raises(RunError, match=r"mfcc: cannot write there \(Read-only file system\)"):
+            stand_ins.start(["ok"], tmp_path)
+
+    @pytest.mark.parametrize("limit", [4_000, 20_000], ids=["in-a-worker", "in-the-tar"])
+    def test_a_write_that_fails(self, tmp_path: Path, limit: int) -> None:
+        """A write that fails, in a worker or in the tar, ends the run with one line; the next run makes all shards."""
+        plan, out = write_plan(tmp_path / "plan.jsonl", ["ok"] * 20), tmp_path / "out"
+
+        def small_files() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        process = launch(plan, out, preexec_fn=small_files)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert "Traceback" not in errors
+        assert "cannot write (File too large)" in errors
+        assert tars(out) == {}
+        assert rubbish(out) == []
+        stand_ins.start(["ok"] * 20, out)
+        assert status.verify(out) == []
+
+    def test_a_full_disk(self, tmp_path: Path) -> None:
+        """A disk that fills up ends the run with one line; once there is room, the same command goes on."""
+        with tiny_disk(tmp_path / "disk", "300k") as disk:
+            plan, out = write_plan(tmp_path / "plan.jsonl", ["ok"] * 60), disk / "out"
+            process = launch(plan, out)
+            _, errors = process.communicate(timeout=30)
+            assert process.returncode == 1
+            assert "Traceback" not in errors
+            assert "(No space left on device)" in errors
+            assert rubbish(out) == []
+            assert 0 < len(tars(out)) < 12
+            subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+            stand_ins.start(["ok"] * 60, out)
+            assert status.verify(out) == []
+
+
+@contextlib.contextmanager
+def tiny_disk(folder: Path, size: str) -> Iterator[Path]:
+    """Mount a disk in memory; the test is skipped where that is not allowed."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a tiny disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+class TestSweeping:
+    """Unfinished files of runs that are no more are removed, those of others are not."""
+
+    @staticmethod
+    def leave(out: Path, host: str) -> tuple[Path, Path]:
+        """Leave what a run on a machine leaves that was killed."""
+        work = out / "mfcc" / f".work-{host}~abc"
+        work.mkdir(parents=True)
+        (work / "train-000000-1.part").write_text("half")
+        lock = work.with_name(f"{work.name}.lock")
+        lock.touch()
+        return work, lock
+
+    def test_a_dead_run_of_this_machine(self, tmp_path: Path) -> None:
+        """What a run on this machine left is swept up."""
+        self.leave(tmp_path, socket.gethostname())
+        stand_ins.start(["ok"], tmp_path)
+        assert rubbish(tmp_path) == []
+
+    def test_a_living_run(self, tmp_path: Path) -> None:
+        """What belongs to a run that lives is left alone."""
+        work, lock = self.leave(tmp_path, socket.gethostname())
+        with lock.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            stand_ins.start(["ok"], tmp_path)
+            assert work.is_dir()
+        stand_ins.start(["ok"], tmp_path)
+        assert rubbish(tmp_path) == []
+
+    def test_a_run_of_another_machine(self, tmp_path: Path) -> None:
+        """Another machine's files, whose lock may not be seen here, are swept up only when a day old."""
+        work, lock = self.leave(tmp_path, "another-node")
+        stand_ins.start(["ok"], tmp_path)
+        assert work.is_dir()
+        for path in (work, lock):
+            os.utime(path, (time.time() - 90_000,) * 2)
+        stand_ins.start(["ok"], tmp_path)
+        assert rubbish(tmp_path) == []
+
+    def test_a_file_system_without_locks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A run works where files cannot be locked, e.g. Lustre without flock; it sweeps up nobody else's files."""
+
+        def refuse(*_: object) -> None:
+            raise OSError(38, "Function not implemented")
+
+        monkeypatch.setattr(run.fcntl, "flock", refuse)
+        work, _ = self.leave(tmp_path, socket.gethostname())
+        assert stand_ins.start(["ok"], tmp_path).ok == 1
+        assert sorted(path.name for path in (tmp_path / "mfcc").glob(".work-*")) == [work.name, f"{work.name}.lock"]
+
+
+def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the plan, a run holds no more than a few clips a worker at once."""
+    most = 0
+    submit = run._Filler._submit
+
+    def count(self: Any, pool: Any, job: Any) -> None:
+        nonlocal most
+        submit(self, pool, job)
+        most = max(most, len(self._pending))
+
+    monkeypatch.setattr(run._Filler, "_submit", count)
+    stand_ins.start(["slow"] + ["ok"] * 150, tmp_path, jobs=2)
+    assert most == 8
+
+
+def test_no_run_to_read(tmp_path: Path) -> None:
+    """A folder that never saw a run says so."""
+    with pytest.raises(AvprepError, match="no run was ever started there"):
+        run.read_plan(tmp_path)

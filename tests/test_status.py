@@ -1,0 +1,270 @@
+"""`status` counts, `verify` proves: each kind of damage is found and named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import stand_ins
+
+from avprep import schema, shards, status
+from avprep.errors import RunError
+from avprep.manifest import Clip, Manifest, render
+
+KEYS = [f"s1/{name}" for name in "abcdef"]
+
+
+def jpeg(side: int = 256) -> bytes:
+    """Return a grey JPEG."""
+    return bytes(cv2.imencode(".jpg", np.full((side, side, 3), 127, np.uint8))[1])
+
+
+def crop_members(key: str, n_frames: int, **changes: bytes) -> dict[str, bytes]:
+    """Return a crop sample, some members changed."""
+    members = {schema.frame_member(n, "jpg"): jpeg() for n in range(n_frames)}
+    members["points.npy"] = schema.encode_array(np.zeros((n_frames, 5, 2), np.float32))
+    members["affine.npy"] = schema.encode_array(np.zeros((n_frames, 2, 3), np.float32))
+    members["clip.json"] = schema.encode_json({"key": key, "n_frames": n_frames})
+    return members | {name.replace("_", "."): data for name, data in changes.items()}
+
+
+def write_shard(out: Path, column: str, name: str, samples: dict[str, dict[str, bytes] | None], seconds: float) -> None:
+    """Write one finished shard: samples, and failed clips where there is None."""
+    work = out / "work"
+    work.mkdir(exist_ok=True)
+    writer = shards.ShardWriter(shards.tar_path(out, column, name), work / "tar")
+    clips: list[dict[str, Any]] = []
+    for key, members in samples.items():
+        if members is None:
+            clips.append({"key": key, "state": "failed", "reason": "no_face", "message": "none", "seconds": 1.0})
+            continue
+        shards.write_members(work / "stretch", key, members.items())
+        writer.append(work / "stretch")
+        facts = json.loads(members[schema.METADATA[column]])
+        clips.append({"key": key, "state": "ok", "n_frames": facts["n_frames"], "seconds": 1.0})
+    digest, size = writer.finish()
+    head = {
+        "avprep_sidecar": 1,
+        "column": column,
+        "shard": name,
+        "sha256": digest,
+        "bytes": size,
+        "counts": shards.counts(clips),
+        "timings": {"clip_seconds": seconds},
+    }
+    shards.sidecar_path(out, column, name).write_bytes(shards.render_sidecar(head, clips))
+    work.rmdir()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both columns of six clips in three shards; one clip failed in both."""
+    out = tmp_path_factory.mktemp("whole")
+    splits = ["train"] * 4 + ["test"] * 2
+    plan = Manifest("x", Path("/x"), tuple(Clip(k, f"{k}.mp4", s) for k, s in zip(KEYS, splits, strict=True)))
+    (out / "manifest.jsonl").write_text(render(plan))
+    for column in schema.COLUMNS:
+        (out / column).mkdir()
+        (out / column / "run.json").write_text(json.dumps({"manifest": plan.digest(), "shard_size": 2}))
+        for name, clips in plan.shards(2):
+            samples: dict[str, dict[str, bytes] | None] = {
+                clip.key: crop_members(clip.key, 3) if column == "crop" else dict(stand_ins.mfcc_members(clip.key, 3))
+                for clip in clips
+            }
+            if name == "train-000001":
+                samples["s1/d"] = None
+            write_shard(out, column, name, samples, seconds=4.0)
+    return out
+
+
+@pytest.fixture
+def out(whole: Path, tmp_path: Path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(whole, tmp_path / "out"))
+
+
+def test_a_whole_run_is_proven(whole: Path) -> None:
+    """Nothing is found where nothing is wrong, whatever the number of processes."""
+    assert status.verify(whole) == status.verify(whole, jobs=2) == []
+
+
+def edit(path: str, old: str, new: str) -> Callable[[Path], Any]:
+    """Return a function that edits a text file of a run once."""
+
+    def do(out: Path) -> None:
+        text = (out / path).read_text(encoding="utf-8")
+        assert old in text
+        (out / path).write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return do
+
+
+def flip(out: Path) -> None:
+    """Flip one bit of a tar."""
+    path = out / "crop/train-000001.tar"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(out: Path) -> None:
+    """Cut a tar in half."""
+    path = out / "crop/train-000001.tar"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def rewritten(samples: dict[str, dict[str, bytes] | None], column: str = "crop") -> Callable[[Path], Any]:
+    """Return a function that writes the first shard with other samples and a sidecar that agrees."""
+    return lambda out: write_shard(out, column, "train-000000", samples, 4.0)
+
+
+A, B = ({key: crop_members(key, 3)} for key in ("s1/a", "s1/b"))
+SIDECAR = "mfcc/train-000001.json"
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "flipped bit": (flip, "crop/train-000001.tar: the digest is not the sidecar's"),
+    "cut tar": (cut, "crop/train-000001.tar: is not a whole tar"),
+    "missing tar": (lambda out: (out / "mfcc/test-000000.tar").unlink(), "mfcc/test-000000.tar: cannot be read"),
+    "missing sidecar": (
+        lambda out: (out / "mfcc/test-000000.json").unlink(),
+        "mfcc/test-000000.tar: not finished, 2 clips are missing",
+    ),
+    "extra tar": (lambda out: (out / "mfcc/val-000000.tar").touch(), "mfcc/val-000000.tar: not a shard of the plan"),
+    "extra sidecar": (lambda out: (out / "mfcc/val-000000.json").touch(), "mfcc/val-000000.json: not a shard of the"),
+    "swapped sidecar": (
+        lambda out: shutil.copy(out / "mfcc/test-000000.json", out / "mfcc/train-000000.json"),
+        "mfcc/train-000000.json: its clips are not those of the plan",
+    ),
+    "sidecar of the other column": (
+        lambda out: shutil.copy(out / "crop/test-000000.json", out / "mfcc/test-000000.json"),
+        "mfcc/test-000000.json: is the sidecar of crop/test-000000",
+    ),
+    "half a sidecar": (edit(SIDECAR, "]\n}", ""), f"{SIDECAR}: cannot read the sidecar"),
+    "not a sidecar": (lambda out: (out / SIDECAR).write_text("[]"), f"{SIDECAR}: not a sidecar"),
+    "newer sidecar": (edit(SIDECAR, '"avprep_sidecar": 1', '"avprep_sidecar": 2'), f"{SIDECAR}: not a sidecar"),
+    "third state": (edit(SIDECAR, '"state": "ok"', '"state": "skipped"'), "clip 0 is neither ok nor failed"),
+    "no reason": (edit(SIDECAR, '"reason": "no_face", ', ""), "clip 1 is neither ok nor failed"),
+    "odd reason": (edit(SIDECAR, '"reason": "no_face"', '"reason": "mondays"'), f"{SIDECAR}: unknown reason mondays"),
+    "hidden failure": (
+        edit(SIDECAR, '"failed": 1', '"failed": 0'),
+        f"{SIDECAR}: its counts are not those of its clips",
+    ),
+    "other length": (edit(SIDECAR, '"n_frames": 3', '"n_frames": 4'), "has 3 frames, the sidecar says 4"),
+    "other key": (edit(SIDECAR, '"key": "s1/c"', '"key": "s1/x"'), f"{SIDECAR}: its clips are not those of the plan"),
+    "ok that failed": (
+        edit(SIDECAR, '"state": "failed"', '"n_frames": 3, "state": "ok"'),
+        "train-000001.tar: holds 1 samples, the sidecar has 2 ok clips",
+    ),
+    "sample too few": (
+        rewritten({**A, "s1/b": None}),
+        "",  # a failed clip is as good as any
+    ),
+    "small image": (
+        rewritten({**A, "s1/b": crop_members("s1/b", 3) | {"001.jpg": jpeg(255)}}),
+        "s1/b.001.jpg is not a 256×256 image",
+    ),
+    "half an image": (
+        rewritten({**A, "s1/b": crop_members("s1/b", 3) | {"002.jpg": jpeg()[:40]}}),
+        "s1/b.002.jpg is not a 256×256 image",
+    ),
+    "broken contract": (
+        rewritten({**A, "s1/b": crop_members("s1/b", 3, points_npy=b"")}),
+        "train-000000.tar: s1/b: points.npy: not a plain .npy array",
+    ),
+    "other order": (rewritten({**B, **A}), "crop/train-000000.json: its clips are not those of the plan"),
+    "columns that differ": (
+        rewritten({**A, "s1/b": crop_members("s1/b", 4)}),
+        "s1/b: crop has 4 frames, mfcc 3",
+    ),
+    "other plan": (edit("manifest.jsonl", "s1/f", "s1/g"), "run.json: made from another manifest"),
+}
+
+
+@pytest.mark.parametrize("damage", [name for name, (_, problem) in DAMAGE.items() if problem])
+def test_damage_is_found(out: Path, damage: str) -> None:
+    """Each kind of damage is a problem of its own, in one line that names the file or clip."""
+    breaks, problem = DAMAGE[damage]
+    breaks(out)
+    problems = status.verify(out)
+    assert any(problem in line for line in problems), problems
+    assert all("\n" not in line for line in problems)
+
+
+def test_a_failed_clip_is_no_problem(out: Path) -> None:
+    """A clip that failed in one column only is accounted for."""
+    DAMAGE["sample too few"][0](out)
+    assert status.verify(out) == []
+
+
+def test_nothing_started(out: Path) -> None:
+    """A folder without any column proves nothing."""
+    for column in schema.COLUMNS:
+        shutil.rmtree(out / column)
+    assert status.verify(out) == [f"{out}: no column was started"]
+    assert status.status(out) == []
+
+
+def test_no_run(tmp_path: Path) -> None:
+    """A folder that holds no run is refused."""
+    for look in (status.status, status.verify):
+        with pytest.raises(RunError, match="no run was ever started there"):
+            look(tmp_path)
+
+
+class TestCounts:
+    """What `status` says."""
+
+    def test_all_done(self, whole: Path) -> None:
+        """Done and failed clips, frames and shards are counted by split, failures by reason."""
+        crop, mfcc = status.status(whole)
+        assert (crop.column, mfcc.column) == ("crop", "mfcc")
+        assert crop.splits == {
+            "train": status.SplitStatus(ok=3, failed=1, missing=0, frames=9, shards=2, shards_done=2),
+            "test": status.SplitStatus(ok=2, failed=0, missing=0, frames=6, shards=1, shards_done=1),
+        }
+        assert crop.reasons == {"no_face": 1}
+        assert (crop.clip_seconds, crop.eta_seconds, crop.unfinished) == (12.0, 0.0, [])
+
+    @pytest.mark.parametrize(
+        "breaks",
+        [
+            lambda out: (out / "crop/train-000000.json").unlink(),
+            lambda out: (out / "crop/train-000000.tar").unlink(),
+            lambda out: (out / "crop/train-000000.tar").write_bytes(b"short"),
+            lambda out: (out / "crop/train-000000.json").write_text('{"avprep_sidecar": 1}'),
+            edit("crop/train-000000.json", '"failed": 0', '"failed": null'),
+            edit("crop/train-000000.json", '"clip_seconds": 4.0', '"clip_seconds": "4"'),
+        ],
+    )
+    def test_what_is_missing(self, out: Path, breaks: Callable[[Path], Any]) -> None:
+        """Clips of a shard whose tar or sidecar is gone or damaged are missing; the time left goes by the others."""
+        breaks(out)
+        crop, _ = status.status(out)
+        assert crop.splits["train"] == status.SplitStatus(ok=1, failed=1, missing=2, frames=3, shards=2, shards_done=1)
+        assert crop.unfinished == ["train-000000"]
+        assert crop.eta_seconds == pytest.approx(8 / 4 * 2)
+
+    def test_nothing_done_yet(self, out: Path) -> None:
+        """Before the first shard, no time left can be told."""
+        for path in (out / "mfcc").glob("*-*"):
+            path.unlink()
+        mfcc = status.status(out)[1]
+        assert mfcc.eta_seconds is None
+        assert sum(split.missing for split in mfcc.splits.values()) == 6
+
+    def test_only_first_lines_are_read(self, out: Path) -> None:
+        """Counting reads no further than a sidecar's first line: thousands of shards take no time."""
+        path = out / "crop/train-000000.json"
+        path.write_bytes(path.read_bytes().split(b"\n")[0] + b"\n\xff not read")
+        assert status.status(out)[0].unfinished == []
+
+    def test_json(self, whole: Path) -> None:
+        """The counts survive JSON."""
+        crop = status.status(whole)[0].to_json()
+        assert json.loads(json.dumps(crop)) == crop
+        assert crop["splits"]["train"]["failed"] == 1

@@ -1,0 +1,109 @@
+"""Array jobs: each scheduler's variables are understood, and tasks share the work without loss or repetition."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avprep import tasks
+from avprep.errors import RunError
+from avprep.manifest import SPLITS, Clip, Manifest
+
+
+def slurm(number: int, low: int, high: int, step: int = 1, count: int | None = None) -> dict[str, str]:
+    """Return what Slurm sets."""
+    total = len(range(low, high + 1, step)) if count is None else count
+    names = {"ID": number, "MIN": low, "MAX": high, "STEP": step, "COUNT": total}
+    return {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in names.items()}
+
+
+def sge(number: int | str, low: int | str, high: int | str, step: int | str = 1) -> dict[str, str]:
+    """Return what Grid Engine sets."""
+    names = {"SGE_TASK_ID": number, "SGE_TASK_FIRST": low, "SGE_TASK_LAST": high, "SGE_TASK_STEPSIZE": step}
+    return {name: str(value) for name, value in names.items()}
+
+
+def lsf(number: int, high: int, step: int = 1) -> dict[str, str]:
+    """Return what LSF sets."""
+    return {"LSB_JOBINDEX": str(number), "LSB_JOBINDEX_END": str(high), "LSB_JOBINDEX_STEP": str(step)}
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, (0, 1)),
+        (slurm(0, 0, 9), (0, 10)),
+        (slurm(10, 1, 10), (9, 10)),
+        (slurm(7, 5, 8), (2, 4)),
+        (slurm(9, 1, 11, step=4), (2, 3)),
+        (slurm(9, 1, 12, step=4), (2, 3)),
+        (sge(1, 1, 10), (0, 10)),
+        (sge(9, 3, 12, 3), (2, 4)),
+        (sge("undefined", "undefined", "undefined", "undefined"), (0, 1)),
+        (lsf(1, 10), (0, 10)),
+        (lsf(7, 10, step=3), (2, 4)),
+        (lsf(0, 0), (0, 1)),
+    ],
+)
+def test_an_array_job_knows_its_task(environ: dict[str, str], expected: tuple[int, int]) -> None:
+    """Offset and step of an array are taken off; outside an array one task does everything."""
+    assert tasks.select(None, None, environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        (slurm(7, 3, 7, count=2), (7, 10)),
+        ({"PBS_ARRAY_INDEX": "3"}, (3, 10)),
+        ({"PBS_ARRAYID": "3"}, (3, 10)),
+        (sge(10, 1, 10), (9, 10)),
+        (lsf(1, 10), (0, 10)),
+    ],
+)
+def test_num_tasks_makes_numbers_absolute(environ: dict[str, str], expected: tuple[int, int]) -> None:
+    """With --num-tasks the scheduler's number is the task itself; SGE and LSF, which know no 0, count from 1."""
+    assert tasks.select(None, 10, environ) == expected
+
+
+@pytest.mark.parametrize("environ", [{}, slurm(3, 0, 9), sge(3, 1, 9)])
+def test_the_command_line_comes_first(environ: dict[str, str]) -> None:
+    """--task-index and --num-tasks overrule the scheduler."""
+    assert tasks.select(2, 4, environ) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("index", "count", "environ", "message"),
+    [
+        (None, None, slurm(7, 3, 7, count=2), "does not count evenly.*--num-tasks"),
+        (None, None, {"PBS_ARRAY_INDEX": "3"}, "PBS does not tell how many tasks.*PBS_ARRAY_INDEX.*--num-tasks"),
+        (None, None, {"PBS_ARRAYID": "3"}, "Torque does not tell how many tasks"),
+        (None, None, {"SLURM_ARRAY_TASK_ID": "3"}, "Slurm does not tell how many tasks"),
+        (3, None, {}, "--task-index needs --num-tasks"),
+        (4, 4, {}, "--task-index 4 is not one of 4 tasks: they count from 0 to 3"),
+        (-1, 4, {}, "--task-index -1 is not one of 4 tasks"),
+        (None, 4, {}, "--num-tasks needs --task-index outside an array job"),
+        (None, 4, slurm(4, 1, 4), "--task-index 4 is not one of 4 tasks"),
+    ],
+)
+def test_what_cannot_be_told_is_refused(
+    index: int | None, count: int | None, environ: dict[str, str], message: str
+) -> None:
+    """Where a task's part cannot be told, nothing is guessed: one line names the option that helps."""
+    with pytest.raises(RunError, match=message) as caught:
+        tasks.select(index, count, environ)
+    assert re.search("\n", str(caught.value)) is None
+
+
+@given(st.lists(st.sampled_from(SPLITS), max_size=60), st.integers(1, 9), st.integers(1, 30))
+def test_every_shard_is_some_tasks(splits: list[str], shard_size: int, count: int) -> None:
+    """However many tasks there are, each shard is the work of exactly one, and no two differ by more than a shard."""
+    plan = Manifest("x", Path("/x"), tuple(Clip(str(n), f"{n}.mp4", split) for n, split in enumerate(splits)))
+    whole = list(plan.shards(shard_size))
+    parts = [whole[index::number] for index, number in (tasks.select(n, count, {}) for n in range(count))]
+    assert sorted(name for part in parts for name, _ in part) == sorted(name for name, _ in whole)
+    assert {clip.key for part in parts for _, clips in part for clip in clips} == {clip.key for clip in plan.clips}
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
