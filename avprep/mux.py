@@ -13,35 +13,52 @@ from avprep.errors import AvprepError
 
 
 def ffmpeg_binary() -> str:
-    """Return the system's ffmpeg, or else the one that imageio-ffmpeg ships."""
-    return shutil.which("ffmpeg") or str(imageio_ffmpeg.get_ffmpeg_exe())
+    """Return the system's ffmpeg, or else the one that imageio-ffmpeg ships; AvprepError where there is none."""
+    system = shutil.which("ffmpeg")
+    if system is not None:
+        return system
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise AvprepError("no ffmpeg was found: install ffmpeg, or set IMAGEIO_FFMPEG_EXE to one") from error
 
 
 def transcode(source: Path, output: Path, **options: Any) -> None:
     """Transcode one file; options are ffmpeg's output options, e.g. `vcodec="libx264", r=25`.
 
-    Raises AvprepError with ffmpeg's own last words.
+    The output appears whole or not at all. Raises AvprepError with ffmpeg's own last words.
     """
-    _run(ffmpeg.input(_local(source)).output(_local(output), **options), output)
+    _run([ffmpeg.input(_local(source))], [source], output, options)
 
 
 def mux(pictures: Path, sound: Path, output: Path, **options: Any) -> None:
     """Put the pictures of one file and the sound of another into a third, both from their own start.
 
-    The video stream is copied unless options say otherwise. Raises AvprepError with ffmpeg's own last words.
+    The video stream is copied unless options say otherwise. The output appears whole or not at all. Raises AvprepError
+    with ffmpeg's own last words.
     """
-    video, audio = ffmpeg.input(_local(pictures)).video, ffmpeg.input(_local(sound)).audio
-    _run(ffmpeg.output(video, audio, _local(output), **{"vcodec": "copy", **options}), output)
+    streams = [ffmpeg.input(_local(pictures))["v:0"], ffmpeg.input(_local(sound))["a:0"]]
+    _run(streams, [pictures, sound], output, {"vcodec": "copy", **options})
 
 
 def _local(path: Path) -> str:
     return f"file:{path}"  # so that no name is ever taken for a protocol
 
 
-def _run(stream: Any, output: Path) -> None:
-    arguments = stream.global_args("-hide_banner", "-loglevel", "error", "-nostdin")
+def _run(streams: list[Any], sources: list[Path], output: Path, options: dict[str, Any]) -> None:
+    names = " and ".join(map(str, sources))
+    if output.exists() and any(source.exists() and source.samefile(output) for source in sources):
+        raise AvprepError(f"{output}: is the input too; choose another name for the output")
+    part = output.with_name(f".{output.stem}.part{output.suffix}")  # ffmpeg takes the format from the suffix
+    command = ffmpeg.output(*streams, _local(part), **options).overwrite_output()
+    command = command.global_args("-hide_banner", "-loglevel", "error", "-nostdin")
     try:
-        arguments.overwrite_output().run(cmd=ffmpeg_binary(), capture_stderr=True)
+        command.run(cmd=ffmpeg_binary(), capture_stdout=True, capture_stderr=True)
+        part.replace(output)
     except ffmpeg.Error as error:
         words = error.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise AvprepError(f"{output}: ffmpeg failed: {words[-1]}") from error
+        raise AvprepError(f"{names} to {output}: ffmpeg failed: {words[-1]}") from error
+    except OSError as error:
+        raise AvprepError(f"{names} to {output}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)

@@ -165,9 +165,12 @@ def check(stage: Stage, plan: Manifest, out: Path, shard_size: int | None) -> in
 
     Raises RunError with the difference where `out` belongs to another plan or other settings.
     """
-    frozen_path = out / "manifest.jsonl"
     size = _shard_size(out, shard_size)
     ours = fingerprint(stage, plan, size)
+    theirs = read_fingerprint(out, stage.column)
+    if theirs == ours:  # so the frozen plan, seconds of reading for a large set, is this one too
+        return size
+    frozen_path = out / "manifest.jsonl"
     if frozen_path.exists():
         frozen = manifests.read(frozen_path)
         if frozen.digest() != ours["manifest"]:
@@ -175,9 +178,8 @@ def check(stage: Stage, plan: Manifest, out: Path, shard_size: int | None) -> in
                 f"{frozen_path}: another plan ({frozen.dataset}, {len(frozen.clips)} clips; this one: {plan.dataset}, "
                 f"{len(plan.clips)} clips); use another OUT or that manifest"
             )
-    theirs = read_fingerprint(out, stage.column)
-    if theirs not in (None, ours):
-        differences = "; ".join(_differences(theirs or {}, ours))
+    if theirs is not None:
+        differences = "; ".join(_differences(theirs, ours))
         path = out / stage.column / "run.json"
         raise RunError(f"{path}: made with other settings ({differences}); use another OUT or the same settings")
     return size

@@ -207,13 +207,8 @@ def verify(out: Path, jobs: int) -> None:
     Digests, keys and their order, dtypes, shapes, every image. Exit status 1 and one line a problem where it is not so.
     """
     from avprep.status import status as read_status
-    from avprep.status import verify as find_problems
 
-    problems = find_problems(out, jobs)
-    for problem in problems:
-        click.echo(problem, err=True)
-    if problems:
-        raise RunError(f"{out}: {len(problems)} problems")
+    _prove(out, jobs)
     for column in read_status(out):
         ok = sum(split.ok for split in column.splits.values())
         failed = sum(split.failed for split in column.splits.values())
@@ -233,8 +228,10 @@ def weights_list() -> None:
     """List the weights: what needs them, licence, size, address, and where they are here."""
     from avprep import weights as library
 
-    for line in library.table():
-        click.echo(line)
+    for row in library.table():
+        click.echo(f"{row['name']}: {row['state']}")
+        for name in ("detector", "file", "bytes", "sha256", "licence", "source", "url"):
+            click.echo(f"  {name:9} {row[name] or 'unknown'}")
 
 
 @weights.command("fetch")
@@ -244,8 +241,8 @@ def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
     """Download weights and check their digests; all of them without NAMES."""
     from avprep import weights as library
 
-    for path in library.fetch(names, to):
-        click.echo(path)
+    for weights_, path, downloaded in library.fetch(names or library.TABLE, to):
+        click.echo(f"{weights_.name}: {path}{'' if downloaded else ' (was there)'}")
 
 
 @click.command()
@@ -263,7 +260,6 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs
     from avprep import sheet, synthetic
     from avprep.run import run
     from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
-    from avprep.status import verify as find_problems
 
     corpus, out, picture = directory / "corpus", directory / "shards", directory / "contact-sheet.png"
     click.echo(f"1/5 synthesise {words * speakers * takes} clips of talking faces: {corpus}")
@@ -279,11 +275,7 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs
     _report(run(CropStage(plan.root, settings), plan, out, jobs=jobs), out, "crop")
     click.echo(f"4/5 mfcc: {out / 'mfcc'}")
     _report(run(MfccStage(plan.root, MfccSettings()), plan, out, jobs=jobs), out, "mfcc")
-    problems = find_problems(out, jobs)
-    for problem in problems:
-        click.echo(problem, err=True)
-    if problems:
-        raise RunError(f"{out}: {len(problems)} problems")
+    _prove(out, jobs)
     click.echo(f"5/5 verify: every one of {len(plan.clips)} clips is accounted for")
     sheet.write(sheet.contact_sheet(out), picture)
     click.echo(f"Look at {picture}; read the shards with webdataset from {out}")
@@ -346,6 +338,17 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, run_option
     _report(outcome, out, stage.column)
     if strict and outcome.failed:
         sys.exit(3)
+
+
+def _prove(out: Path, jobs: int) -> None:
+    """Verify a run's folder; a line per problem, and RunError if there is any."""
+    from avprep.status import verify as find_problems
+
+    problems = find_problems(out, jobs)
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems:
+        raise RunError(f"{out}: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
 
 
 def _report(outcome: Outcome, out: Path, column: str) -> None:

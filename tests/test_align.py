@@ -1,0 +1,148 @@
+"""Geometry: similarity transforms and crops, against recorded values and by properties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from avprep import align
+from avprep.media import Frames
+
+FACE = np.array([[129.0, 159.4], [180.8, 157.3], [158.4, 191.1], [133.7, 212.9], [180.4, 211.5]])
+
+
+def five_on_the_template() -> NDArray[np.float64]:
+    """Five points whose eyes and mouth centre lie exactly on the template."""
+    left, right, mouth = align.TEMPLATE
+    across = np.array([20, 0])
+    return np.stack([left, right, mouth - np.array([0, 30]), mouth - across, mouth + across])
+
+
+def test_template_is_the_contract() -> None:
+    """Eyes and mouth come to lie at (91.1, 114.4), (168.7, 114.4) and (129.9, 188.1)."""
+    np.testing.assert_allclose(align.TEMPLATE, [[91.1, 114.4], [168.7, 114.4], [129.9, 188.1]], atol=0.05)
+
+
+def test_crops_equal_the_released_aligner(shared: Path) -> None:
+    """From the same points the crops agree with the released aligner's to 35 dB and better."""
+    with np.load(shared / "reference" / "align" / "golden.npz") as golden:
+        pictures = list(Frames(shared / "clips" / "grid" / "s1" / "bbaf2n.mpg"))
+        for index, points, theirs in zip(
+            golden["frame_index"], golden["points5_xy"], golden["crop_256_bgr"], strict=True
+        ):
+            ours = align.crop(pictures[index].rgb(), align.similarity(points))[..., ::-1]
+            error = np.mean((ours.astype(float) - theirs.astype(float)) ** 2)
+            assert 10 * np.log10(255**2 / error) > 40
+
+
+@given(
+    st.floats(0.2, 5),
+    st.floats(-np.pi, np.pi),
+    st.floats(-500, 500),
+    st.floats(-500, 500),
+)
+def test_similarity_undoes_any_similarity(scale: float, angle: float, x: float, y: float) -> None:
+    """Points moved off the template by any turn, scale and shift are brought back onto it."""
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    moved = five_on_the_template() @ turn.T + [x, y]
+    affine = align.similarity(moved)
+    np.testing.assert_allclose(align.apply(affine, align.three_points(moved)), align.TEMPLATE, atol=1e-6)
+    np.testing.assert_allclose(align.scale(affine), 1 / scale)
+
+
+@given(st.lists(st.floats(-30, 30), min_size=10, max_size=10))
+@settings(max_examples=50)
+def test_similarity_is_the_least_squares_fit(noise: list[float]) -> None:
+    """No small change of the four parameters brings the three points closer to the template."""
+    points = FACE + np.reshape(noise, (5, 2))
+    affine = align.similarity(points)
+    three = align.three_points(points)
+
+    def error(a: float, b: float, x: float, y: float) -> float:
+        moved = three @ np.array([[a, b], [-b, a]]) + [x, y]
+        return float(np.sum((moved - align.TEMPLATE) ** 2))
+
+    best = (affine[0, 0], affine[1, 0], affine[0, 2], affine[1, 2])
+    least = error(*best)
+    for n in range(4):
+        for step in (-1e-3, 1e-3):
+            changed = list(best)
+            changed[n] += step
+            assert error(*changed) >= least - 1e-9
+
+
+def test_similarity_never_mirrors() -> None:
+    """A mirrored face is turned, not mirrored: the transform's determinant stays positive."""
+    mirrored = FACE * [-1, 1]
+    affine = align.similarity(mirrored)
+    assert np.linalg.det(affine[:, :2]) > 0
+
+
+def test_similarity_takes_many_frames_at_once() -> None:
+    """A stack of points gives the stack of transforms."""
+    points = np.stack([FACE, FACE * 2 + 7])
+    together = align.similarity(points)
+    for one, affine in zip(points, together, strict=True):
+        np.testing.assert_allclose(align.similarity(one), affine)
+
+
+def test_missing_nose_does_not_matter() -> None:
+    """A detector without a nose point aligns just the same."""
+    points = FACE.copy()
+    points[2] = np.nan
+    np.testing.assert_array_equal(align.similarity(points), align.similarity(FACE))
+
+
+def test_outside_of_the_picture_is_grey() -> None:
+    """What the source picture does not show is grey 127 in the crop."""
+    affine = np.array([[1.0, 0, 200], [0, 1, 0]])
+    crop = align.crop(np.full((256, 256, 3), 255, np.uint8), affine)
+    assert (crop[:, :199] == 127).all()
+    assert (crop[:, 202:] == 255).all()
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.8])
+def test_crop_puts_a_source_pixel_where_the_transform_says(sigma: float) -> None:
+    """A bright dot of the source lands at its transformed place, with and without the low-pass."""
+    image = np.zeros((400, 500, 3), np.uint8)
+    image[201:204, 302:305] = 255
+    affine = np.array([[0.6, -0.1, -40.0], [0.1, 0.6, 20.0]])
+    grey = align.crop(image, affine, sigma=sigma)[..., 0].astype(float)
+    expected = align.apply(affine, np.array([[303.0, 202.0]]))[0]
+    inside = np.zeros_like(grey)
+    x, y = np.round(expected).astype(int)
+    inside[y - 8 : y + 9, x - 8 : x + 9] = grey[y - 8 : y + 9, x - 8 : x + 9]
+    rows, columns = np.indices(grey.shape)
+    centre = [(columns * inside).sum() / inside.sum(), (rows * inside).sum() / inside.sum()]
+    np.testing.assert_allclose(centre, expected, atol=0.15)
+
+
+def test_strong_shrinking_does_not_alias() -> None:
+    """A fine checkerboard shrunk five times becomes even grey instead of moiré."""
+    board = (np.indices((1600, 1600)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    image = np.repeat(board[..., None], 3, axis=2)
+    affine = np.array([[[0.2, 0.0, 0.0], [0.0, 0.2, 0.0]]])
+    crop = align.crop(image, affine[0], sigma=align.blur_sigma(affine))
+    assert crop[20:-20, 20:-20].std() < 3
+
+
+def test_enlarging_is_not_blurred() -> None:
+    """Faces smaller than their crop need no low-pass."""
+    assert align.blur_sigma(np.array([[[1.5, 0, 0], [0, 1.5, 0]]])) == 0
+
+
+def test_jitter_measures_what_the_crop_shows() -> None:
+    """Transforms that follow a moving face have no jitter; noise on them is measured in crop pixels."""
+    rng = np.random.default_rng(0)
+    points = FACE + np.linspace(0, 40, 50)[:, None, None]
+    affine = align.similarity(points)
+    assert align.jitter(affine, points) < 1e-6
+    shaken = affine.copy()
+    shaken[:, :, 2] += rng.normal(0, 1, (50, 2))
+    assert 1.4 < align.jitter(shaken, points) < 2.2  # the mean step of white noise of 1 px is √π ≈ 1.8
+    assert align.jitter(affine[:1], points[:1]) == 0
