@@ -190,8 +190,8 @@ def _clip(path: Path, number: int, row: dict[str, Any]) -> Clip:
             raise ManifestError(f"{where}: {name} must be text, not {value!r}")
     if row["split"] not in SPLITS:
         raise ManifestError(f"{where}: split must be one of {', '.join(SPLITS)}, not {row['split']!r}")
-    if "." in row["key"] or row["key"].startswith("/"):
-        raise ManifestError(f"{where}: a key holds no dot and does not start with a slash: {row['key']!r}")
+    if "." in row["key"] or row["key"].startswith("/") or row["key"].endswith("/"):
+        raise ManifestError(f"{where}: a key holds no dot and no slash at either end: {row['key']!r}")
     for name in ("video", "audio", "track"):
         if name in row and (PurePosixPath(row[name]).is_absolute() or ".." in PurePosixPath(row[name]).parts):
             raise ManifestError(f"{where}: {name} must be a path below the root, not {row[name]!r}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -209,7 +208,7 @@ class Frames:
         self.decode_errors = 0
         self.interlaced = False
         self._kept: list[Picture] | None = None
-        self._order = _Order()
+        self._lag: int | None = None  # of a decoder's stamps, where packets have no presentation times
 
     def __iter__(self) -> Iterator[Picture]:
         """Yield the picture of each frame."""
@@ -286,7 +285,7 @@ class Frames:
         """Set a decoder up before its first packet."""
         stream.codec_context.thread_count = self.threads
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        self._order = _Order()
+        self._lag = None
 
     def _decoded(
         self, container: av.container.InputContainer, stream: av.VideoStream
@@ -294,10 +293,9 @@ class Frames:
         """Decode from where the container stands, passing over damaged packets; gives each frame a time stamp."""
         step = 1 / Fraction(stream.average_rate) if stream.average_rate else Fraction(1, FPS)
         time = deinterlacer = None
-        order = None if has_presentation_times(container) else self._order
+        first_packet = None
         for packet in packets(container, stream):
-            if order is not None:
-                order.add(packet)
+            first_packet = packet.dts if first_packet is None else first_packet
             try:
                 frames: list[av.VideoFrame] = packet.decode()
             except av.error.FFmpegError:
@@ -305,7 +303,12 @@ class Frames:
                 continue
             for frame in frames:
                 stamp = frame.pts if frame.pts is not None else frame.dts
-                stamp = stamp if order is None else order.next()
+                if not has_presentation_times(container):
+                    # Each picture has the stamp of the packet that set it free: late by the decoder's delay.
+                    stamp = frame.dts
+                    if self._lag is None and stamp is not None and first_packet is not None:
+                        self._lag = stamp - first_packet
+                    stamp = None if stamp is None else stamp - (self._lag or 0)
                 if frame.time_base is None:
                     frame.time_base = Fraction(1, av.time_base)
                 if stamp is None:
@@ -339,7 +342,6 @@ class Frames:
             if back > self.start or not seek(container, stream, target - back):
                 break
             stream.codec_context.flush_buffers()
-            self._order.clear()
             frames = self._decoded(container, stream)
             landed = next(frames, None)
             if landed is not None and landed[0] <= target:
@@ -351,33 +353,6 @@ class Frames:
             assert anew is not None
             self._ready(anew)
             yield from self._decoded(again, anew)
-
-
-class _Order:
-    """Time stamps where packets say only when they are decoded: the n-th picture has the stamp of the n-th packet."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[int] = deque()
-        self._delay: int | None = None  # packets that the decoder holds back
-
-    def clear(self) -> None:
-        """Forget the packets on the way."""
-        self._waiting.clear()
-
-    def add(self, packet: av.Packet[Any]) -> None:
-        """Note a packet that goes into the decoder."""
-        if packet.is_keyframe and self._delay is None:
-            self.clear()  # what comes before the first key frame cannot be decoded
-        if packet.size and packet.dts is not None:
-            self._waiting.append(packet.dts)
-
-    def next(self) -> int | None:
-        """Return the stamp of the next picture."""
-        if self._delay is None:
-            self._delay = max(0, len(self._waiting) - 1)
-        while len(self._waiting) > self._delay + 1:  # packets that made no picture
-            self._waiting.popleft()
-        return self._waiting.popleft() if self._waiting else None
 
 
 class _Deinterlacer:

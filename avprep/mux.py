@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,16 @@ def _run(streams: list[Any], sources: list[Path], output: Path, options: dict[st
         command.run(cmd=ffmpeg_binary(), capture_stdout=True, capture_stderr=True)
         part.replace(output)
     except ffmpeg.Error as error:
-        words = error.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise AvprepError(f"{names} to {output}: ffmpeg failed: {words[-1]}") from error
+        raise AvprepError(f"{names} to {output}: ffmpeg failed: {_words(error.stderr)}") from error
     except OSError as error:
         raise AvprepError(f"{names} to {output}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _words(stderr: bytes) -> str:
+    """Return the first and the last of ffmpeg's lines, without the addresses of its objects: the cause and the end."""
+    lines = [
+        re.sub(r"^(\[[^]]*\] )+", "", line) for line in stderr.decode(errors="replace").splitlines() if line.strip()
+    ]
+    return "; ".join(dict.fromkeys(line.strip() for line in (*lines[:1], *lines[-1:]))) or "no message"

@@ -33,6 +33,8 @@ from avprep.schema import FPS, SAMPLE_RATE
 
 LEAD, TAIL = Fraction(1), Fraction(2)
 """Sound that is decoded before and after what a clip needs: files do not interleave exactly (s)."""
+MOST_DELAY = 16
+"""Pictures that a decoder holds back at most."""
 GAP = Fraction(5, 1000)
 """Sound whose time stamp is off by more than this is moved there; less is the container's rounding (s)."""
 
@@ -129,6 +131,8 @@ class _PictureTimes:
                 self._damaged = True
                 return
             self._first_key = time
+        if in_order and 0 < len(self._times) <= MOST_DELAY and time != self._times[-1] + packet.time_base:
+            self._damaged = True  # a hole so early: the decoder's delay decides where the first picture lies
         # Pictures that lead the first key frame cannot be decoded, those that an edit list hides are not shown.
         if time >= self._first_key and not packet.is_discard:
             self._times.append(time)

@@ -82,6 +82,25 @@ class Stage:
         raise ValueError(f"a worker that\ncannot {self.start}")
 
 
+@dataclass(frozen=True)
+class LateStage(Stage):
+    """A stage of which the first worker is quick and every other takes a second to read it."""
+
+    marker: str = ""
+
+    def __reduce__(self) -> tuple[Callable[[str], Stage], tuple[str]]:
+        """Be read late."""
+        return _read_late, (self.marker,)
+
+
+def _read_late(marker: str) -> Stage:
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        time.sleep(1)
+    return Stage()
+
+
 def do(clip: Clip) -> Sample:
     """Do what the clip's word says; `ok` takes about a millisecond."""
     n_frames = 3 + len(clip.key) % 3

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import stand_ins
+from pebble.pool import process as pebble_process
 
 from avprep import manifest, run, shards, status, synthetic
 from avprep.errors import REASONS, AvprepError, RunError
@@ -83,7 +84,11 @@ def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
 
 def no_orphans(session: int) -> None:
     """Prove that a dead run's workers die too."""
-    wait_until(lambda: not alive(session), 10)
+    try:
+        wait_until(lambda: not alive(session), 10)
+    finally:
+        for number in alive(session):
+            os.kill(number, signal.SIGKILL)
 
 
 def kill_ten_times(command: list[str], out: Path, column: str, length: float, seed: int) -> int:
@@ -106,8 +111,9 @@ def kill_ten_times(command: list[str], out: Path, column: str, length: float, se
             )
         killed += process.poll() is None
         process.kill()
-        process.communicate()
+        process.wait()
         no_orphans(process.pid)
+        process.communicate()
     return killed
 
 
@@ -322,6 +328,22 @@ def test_an_error_for_the_user_ends_the_run(tmp_path: Path) -> None:
     assert rubbish(tmp_path) == []
 
 
+def test_a_worker_that_starts_while_the_run_ends_is_quiet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A worker that is late, and finds the run at its end, is no traceback on the user's screen."""
+    stop = pebble_process.stop_process
+
+    def slow(worker: Any) -> None:
+        time.sleep(1)
+        stop(worker)
+
+    monkeypatch.setattr(pebble_process, "stop_process", slow)
+    stage = stand_ins.LateStage(marker=str(tmp_path / "first"))
+    assert run.run(stage, stand_ins.plan(["ok"] * 2), tmp_path / "out", jobs=2).ok == 2
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_pool_that_breaks_down_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool that breaks down half-way is replaced by another; no clip is lost, doubled or blamed."""
     collect, broken = run._Filler._collect, []
@@ -415,8 +437,9 @@ class TestSignals:
         process = launch(plan, out)
         wait_until(lambda: list(out.glob("mfcc/train-*.json")))
         process.kill()
-        process.communicate()
+        process.wait()
         no_orphans(process.pid)
+        process.communicate()
 
 
 def renamed(plan: manifest.Manifest) -> manifest.Manifest:
