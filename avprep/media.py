@@ -293,7 +293,7 @@ class Frames:
         """Decode from where the container stands, passing over damaged packets; gives each frame a time stamp."""
         step = 1 / Fraction(stream.average_rate) if stream.average_rate else Fraction(1, FPS)
         time = deinterlacer = None
-        first_packet = None
+        first_packet = shortest = None
         for packet in packets(container, stream):
             first_packet = packet.dts if first_packet is None else first_packet
             try:
@@ -312,7 +312,10 @@ class Frames:
                 if frame.time_base is None:
                     frame.time_base = Fraction(1, av.time_base)
                 if stamp is None:
-                    stamp = 0 if time is None else round((time + step) / frame.time_base)
+                    stamp = 0 if time is None else round((time + (shortest or step)) / frame.time_base)
+                elif time is not None and stamp * frame.time_base > time:
+                    gap = stamp * frame.time_base - time
+                    shortest = gap if shortest is None else min(shortest, gap)
                 frame.pts = stamp
                 time = stamp * frame.time_base
                 if deinterlacer is None and frame.interlaced_frame:

@@ -131,8 +131,10 @@ class _PictureTimes:
                 self._damaged = True
                 return
             self._first_key = time
-        if in_order and 0 < len(self._times) <= MOST_DELAY and time != self._times[-1] + packet.time_base:
-            self._damaged = True  # a hole so early: the decoder's delay decides where the first picture lies
+        if in_order and 1 < len(self._times) <= MOST_DELAY:
+            first, second, *_ = self._times
+            if time - self._times[-1] != second - first:
+                self._damaged = True  # a hole so early: the decoder's delay decides where the first picture lies
         # Pictures that lead the first key frame cannot be decoded, those that an edit list hides are not shown.
         if time >= self._first_key and not packet.is_discard:
             self._times.append(time)

@@ -396,8 +396,10 @@ def _tally(noun: str, counts: dict[str, int]) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
+    from avprep.shards import write_atomically
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_atomically(path, text.encode(), aside=path.with_name(f".{path.name}.part"))
     except OSError as error:
         raise RunError(f"{path}: cannot write ({error.strerror})") from error
