@@ -1,7 +1,7 @@
 # make demo: set up and do everything once on a synthetic corpus. make test: set up and run the tests.
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-INSTALL ?= -e .[dev]
+INSTALL ?= -e '.[dev]'
 DEMO ?= demo
 PYTEST_FLAGS ?=
 
@@ -27,7 +27,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("avprep needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --upgrade pip
-	$(VENV)/bin/pip install --quiet -c constraints.txt "$(INSTALL)"
+	$(VENV)/bin/pip install --quiet -c constraints.txt $(INSTALL)
 	$(VENV)/bin/python -c 'import cv2' 2>/dev/null || $(VENV)/bin/pip install --quiet --no-deps --force-reinstall \
 		"opencv-python-headless==$$($(VENV)/bin/pip list --format=freeze | sed -n 's/^opencv-python==//p')"
 	touch $@

@@ -57,11 +57,11 @@ def steady(fps: Fraction | int, length: float, first: Fraction | float = 0) -> l
     return [Fraction(first) + n / Fraction(fps) for n in range(round(length * fps))]
 
 
-def uneven(length: float, seed: int = 1) -> list[Fraction]:
+def uneven(length: float, seed: int = 1, first: Fraction | float = 0) -> list[Fraction]:
     """Return the presentation times of a variable frame rate: 20 to 55 ms apart."""
     rng = np.random.default_rng(seed)
-    times = [Fraction(0)]
-    while times[-1] < length:
+    times = [Fraction(first)]
+    while times[-1] < first + length - 0.06:
         times.append(times[-1] + Fraction(int(rng.integers(20, 56)), 1000))
     return times
 
