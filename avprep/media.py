@@ -36,8 +36,6 @@ FORMATS = (
 among them."""
 MAX_PIXELS = 8192 * 8192
 """Larger pictures are refused before memory is taken for them (pixels)."""
-GENERATE_PTS = 0x1
-"""AVFMT_FLAG_GENPTS, which PyAV sets on every file."""
 SEEK_BEYOND = 20.0
 """Clips that start later than this into a file are reached by seeking (s)."""
 Seconds = Fraction
@@ -208,7 +206,6 @@ class Frames:
         self.decode_errors = 0
         self.interlaced = False
         self._kept: list[Picture] | None = None
-        self._lag: int | None = None  # of a decoder's stamps, where packets have no presentation times
 
     def __iter__(self) -> Iterator[Picture]:
         """Yield the picture of each frame."""
@@ -270,9 +267,10 @@ class Frames:
             if self.duration is None and (container.duration or 0) / av.time_base > self.max_seconds + 1:
                 raise too_long(self.path, self.max_seconds)
             self._ready(stream)
-            frames = self._decoded(container, stream)
+            stamps = _Stamps(container, stream)
+            frames = self._decoded(container, stream, stamps)
             if self.start > SEEK_BEYOND:
-                frames = self._sought(container, stream, frames)
+                frames = self._sought(container, stream, stamps, frames)
             zero = last = None
             for time, frame in frames:
                 if zero is None:
@@ -285,39 +283,21 @@ class Frames:
         """Set a decoder up before its first packet."""
         stream.codec_context.thread_count = self.threads
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        self._lag = None
 
     def _decoded(
-        self, container: av.container.InputContainer, stream: av.VideoStream
+        self, container: av.container.InputContainer, stream: av.VideoStream, stamps: _Stamps
     ) -> Iterator[tuple[Seconds, av.VideoFrame]]:
         """Decode from where the container stands, passing over damaged packets; gives each frame a time stamp."""
-        step = 1 / Fraction(stream.average_rate) if stream.average_rate else Fraction(1, FPS)
-        time = deinterlacer = None
-        first_packet = shortest = None
+        deinterlacer = None
         for packet in packets(container, stream):
-            first_packet = packet.dts if first_packet is None else first_packet
+            stamps.fed(packet)
             try:
                 frames: list[av.VideoFrame] = packet.decode()
             except av.error.FFmpegError:
                 self.decode_errors += 1
                 continue
             for frame in frames:
-                stamp = frame.pts if frame.pts is not None else frame.dts
-                if not has_presentation_times(container):
-                    # Each picture has the stamp of the packet that set it free: late by the decoder's delay.
-                    stamp = frame.dts
-                    if self._lag is None and stamp is not None and first_packet is not None:
-                        self._lag = stamp - first_packet
-                    stamp = None if stamp is None else stamp - (self._lag or 0)
-                if frame.time_base is None:
-                    frame.time_base = Fraction(1, av.time_base)
-                if stamp is None:
-                    stamp = 0 if time is None else round((time + (shortest or step)) / frame.time_base)
-                elif time is not None and stamp * frame.time_base > time:
-                    gap = stamp * frame.time_base - time
-                    shortest = gap if shortest is None else min(shortest, gap)
-                frame.pts = stamp
-                time = stamp * frame.time_base
+                stamps.stamp(frame)
                 if deinterlacer is None and frame.interlaced_frame:
                     self.interlaced = True
                     deinterlacer = _Deinterlacer()
@@ -330,6 +310,7 @@ class Frames:
         self,
         container: av.container.InputContainer,
         stream: av.VideoStream,
+        stamps: _Stamps,
         frames: Iterator[tuple[Seconds, av.VideoFrame]],
     ) -> Iterator[tuple[Seconds, av.VideoFrame]]:
         """Yield the file's first picture, which sets the clock, and then those from before the clip's start on."""
@@ -345,7 +326,8 @@ class Frames:
             if back > self.start or not seek(container, stream, target - back):
                 break
             stream.codec_context.flush_buffers()
-            frames = self._decoded(container, stream)
+            stamps.restart()
+            frames = self._decoded(container, stream, stamps)
             landed = next(frames, None)
             if landed is not None and landed[0] <= target:
                 yield landed
@@ -355,7 +337,45 @@ class Frames:
             anew = video_stream(again)
             assert anew is not None
             self._ready(anew)
-            yield from self._decoded(again, anew)
+            yield from self._decoded(again, anew, _Stamps(again, anew))
+
+
+class _Stamps:
+    """Gives decoded pictures of one stream their time stamps, also where the file has none for them."""
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        self._shown = has_presentation_times(container)
+        self._step = 1 / Fraction(stream.average_rate) if stream.average_rate else Fraction(1, FPS)
+        self._lag: int | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew after seeking; the decoder's delay stays what it was."""
+        self._first_packet: int | None = None
+        self._shortest: Seconds | None = None
+        self._last: Seconds | None = None
+
+    def fed(self, packet: av.Packet[Any]) -> None:
+        """Note a packet that goes into the decoder."""
+        if self._first_packet is None:
+            self._first_packet = packet.dts
+
+    def stamp(self, frame: av.VideoFrame) -> None:
+        """Set the picture's `pts` and `time_base`; one without a stamp follows the last by the shortest gap so far."""
+        stamp = frame.pts if frame.pts is not None and self._shown else frame.dts
+        if not self._shown and stamp is not None:
+            # The decoder stamps a picture with the packet that set it free: late by its delay.
+            if self._lag is None:
+                self._lag = stamp - (self._first_packet or 0)
+            stamp -= self._lag
+        clock = frame.time_base or Fraction(1, av.time_base)
+        if stamp is None:
+            stamp = 0 if self._last is None else round((self._last + (self._shortest or self._step)) / clock)
+        elif self._last is not None and stamp * clock > self._last:
+            gap = stamp * clock - self._last
+            self._shortest = gap if self._shortest is None else min(self._shortest, gap)
+        frame.pts, frame.time_base = stamp, clock
+        self._last = stamp * clock
 
 
 class _Deinterlacer:
@@ -416,8 +436,6 @@ def open_file(path: Path) -> Iterator[av.container.InputContainer]:
         )
     except (av.error.FFmpegError, UnicodeError, ValueError) as error:
         raise Reject("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    if not has_presentation_times(container):  # those that libavformat makes up are wrong for H.264
-        container.flags &= ~GENERATE_PTS
     try:
         yield container
     finally:
@@ -461,7 +479,11 @@ def audio_stream(container: av.container.InputContainer) -> av.AudioStream | Non
 
 
 def has_presentation_times(container: av.container.InputContainer) -> bool:
-    """Tell whether the packets say when they are shown; those of AVI lie in decoding order, one for each instant."""
+    """Tell whether the packets say when they are shown.
+
+    Those of AVI lie in decoding order, one for each instant; the times that libavformat makes up for them are wrong
+    for H.264.
+    """
     return container.format.name != "avi"
 
 

@@ -246,7 +246,7 @@ def _read(
     if start > SEEK_BEYOND:
         for n, packet in enumerate(packets(container, video)):  # the file's first picture, not the span's, is zero
             pictures.add(packet, in_order=in_order)
-            if n == 32:  # more than any codec holds back
+            if n > 2 * MOST_DELAY or (pictures.zero is not None and _beyond(packet, pictures.zero + 1)):
                 break
         if pictures.zero is not None:
             seek(container, video, pictures.zero + start - max(shift, Fraction(0)) - LEAD - 1)
@@ -276,11 +276,7 @@ def _read_sound(
     if begin - _container_start(container) > SEEK_BEYOND:
         seek(container, audio, begin - LEAD - 1)
     for packet in packets(container, audio):
-        if (
-            packet.pts is not None
-            and packet.time_base is not None
-            and packet.pts * packet.time_base > begin + length + TAIL
-        ):
+        if _beyond(packet, begin + length + TAIL):
             break
         pieces.add(packet, begin - LEAD)
 

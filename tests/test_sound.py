@@ -1,0 +1,168 @@
+"""Sound on the pictures' clock: where pieces of it lie, and what the reader says."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import made_media as made
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from avprep.errors import Reject
+from avprep.sound import GAP, _Pieces, read_sound
+
+TIMES = made.steady(25, 2)
+
+
+def pieces(rate: int, laid: list[tuple[Fraction | None, NDArray[np.int16]]]) -> _Pieces:
+    """Return decoded pieces as if they had been read."""
+    made_up = _Pieces(Path("a.wav"))
+    made_up.rate, made_up._pieces = rate, laid
+    return made_up
+
+
+def sample_by_sample(
+    laid: list[tuple[Fraction | None, NDArray[np.int16]]], rate: int, zero: Fraction, low: int, high: int
+) -> dict[int, int]:
+    """Lay the pieces out one sample at a time: position -> sample; what came first stays, between is silence."""
+    line: dict[int, int] = {}
+    end = None
+    for time, piece in laid:
+        position = end if time is None else round((time - zero) * rate)
+        if position is None:
+            position = low
+        if end is not None and abs(position - end) <= GAP * rate:
+            position = end
+        for n, sample in enumerate(piece.tolist(), position):
+            if low <= n < high and n not in line and (not line or n > max(line)):
+                line[n] = sample
+        if any(low <= n < high for n in range(position, position + len(piece))):
+            end = max(end, min(high, position + len(piece))) if end is not None else min(high, position + len(piece))
+    if not line:
+        return {}
+    return {n: line.get(n, 0) for n in range(min(line), max(line) + 1)}
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> tuple[list[tuple[Fraction | None, NDArray[np.int16]]], int, int]:
+    """Draw pieces at 1 kHz (so that 5 ms are 5 samples) with gaps, overlaps, jitter and missing stamps, and a range."""
+    laid: list[tuple[Fraction | None, NDArray[np.int16]]] = []
+    position = draw(st.integers(-40, 40))
+    for n in range(draw(st.integers(0, 6))):
+        size = draw(st.integers(1, 30))
+        jump = draw(st.sampled_from([0, 0, 0, 3, -3, 5, -5, 6, -6, 20, -20, -50]))
+        position += jump
+        stamp = None if draw(st.integers(0, 5)) == 0 else Fraction(position, 1000)
+        laid.append((stamp, np.arange(1, size + 1, dtype=np.int16) + 100 * (n + 1)))
+        position += size
+    low = draw(st.integers(-60, 40))
+    return laid, low, low + draw(st.integers(1, 150))
+
+
+@given(layouts())
+def test_pieces_are_laid_out_by_time(drawn: tuple[list[tuple[Fraction | None, NDArray[np.int16]]], int, int]) -> None:
+    """Gaps are filled with silence, of overlaps the first stays, rounding of time stamps does not matter."""
+    laid, low, high = drawn
+    samples, begin = pieces(1000, laid)._laid_out(Fraction(0), low, high)
+    expected = sample_by_sample(laid, 1000, Fraction(0), low, high)
+    assert samples.tolist() == list(expected.values())
+    if expected:
+        assert begin == min(expected)
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 32_000, 44_100, 48_000, 96_000])
+def test_resampling_does_not_move_sound(rate: int, tmp_path: Path) -> None:
+    """At every sample rate a click stays where it is, to the sample, and a tone keeps its level."""
+    time = np.arange(2 * rate) / rate
+    tone = made.clicks([0.5, 1.5], 2, rate) + (3000 * np.sin(2 * np.pi * 500 * time)).astype(np.int16)
+    clip = made.numbered(tmp_path / "clip.mkv", TIMES, tone, rate=rate, acodec="pcm_s16le")
+    sound = read_sound(clip)
+    assert (sound.first, sound.samples.size, sound.rate) == (0, 32_000, rate)
+    assert np.allclose(made.peaks(sound.samples, 0, 2), [0.5, 1.5], atol=1 / 16_000)
+    middle = sound.samples[12_000:20_000].astype(float)
+    assert np.abs(middle - 3000 * np.sin(2 * np.pi * 500 * np.arange(12_000, 20_000) / 16_000)).max() < 60
+
+
+def test_a_gap_in_the_sound_is_silent(tmp_path: Path) -> None:
+    """Where the file has no sound for a while, silence stands, and what follows keeps its time."""
+    sound = made.noise(2, 16_000)
+    clip = tmp_path / "clip.mkv"
+    made.numbered(clip, TIMES, sound, acodec="pcm_s16le")
+    made.ffmpeg("-i", clip, "-c", "copy", "-bsf:a", r"noise=drop=between(n\,8\,15)", tmp_path / "gap.mkv")
+    read = read_sound(tmp_path / "gap.mkv")
+    expected = sound.copy()
+    expected[8 * 1024 : 16 * 1024] = 0
+    assert np.array_equal(read.samples, expected)
+
+
+def test_sound_around_the_clip(tmp_path: Path) -> None:
+    """`before` and `after` add the source's sound outside the span, no more than asked for and than there is."""
+    sound = made.noise(2, 16_000)
+    clip = made.numbered(tmp_path / "clip.mkv", TIMES, sound, acodec="pcm_s16le")
+    for start, before, after in ((1.0, 0, 0), (0.4, 1281, 1520), (0.04, 1281, 0), (1.0, 5, 100_000)):
+        read = read_sound(clip, start=start, duration=0.4, before=before, after=after)
+        begin = max(0, round(start * 16_000) - before)
+        assert read.first == begin - round(start * 16_000)
+        assert np.array_equal(read.samples, sound[begin : round(start * 16_000) + 6400 + after])
+
+
+def test_no_sound_in_the_span(tmp_path: Path) -> None:
+    """A clip beyond the end of the sound is `no_audio`."""
+    clip = made.numbered(tmp_path / "clip.mkv", TIMES, made.noise(0.5, 16_000), acodec="pcm_s16le")
+    with pytest.raises(Reject) as reject:
+        read_sound(clip, start=1.0, duration=0.4)
+    assert reject.value.reason == "no_audio"
+    assert "clip.mkv" in reject.value.message
+
+
+def test_a_damaged_packet_costs_only_itself(tmp_path: Path) -> None:
+    """A packet that cannot be decoded is counted; the sound around it is read and keeps its time."""
+    clip = made.numbered(tmp_path / "clip.mp4", TIMES, made.clicks([0.5, 1.5], 2, 44_100), rate=44_100)
+    whole = read_sound(clip)
+    bad = tmp_path / "bad.mp4"
+    made.ffmpeg("-i", clip, "-c", "copy", "-bsf:a", r"noise=amount='if(between(n\,40\,43)\,1\,0)'", bad)
+    read = read_sound(bad)
+    assert read.n_frames == whole.n_frames == 50
+    assert np.allclose(made.peaks(read.samples[:14_000], read.first, 1), [0.5], atol=0.001)
+    assert np.allclose(made.peaks(read.samples[20_000:], 20_000, 1), [1.5], atol=0.001)
+
+
+@pytest.mark.parametrize("shown", [{"start": 25.0, "duration": 1.16}, {"duration": 1.16}, {}])
+def test_only_what_is_needed_is_decoded(
+    shown: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a clip out of a long file, some seconds of sound are decoded."""
+    clip = made.numbered(tmp_path / "clip.mp4", made.steady(25, 40), made.noise(40, 16_000))
+    kept: list[int] = []
+    original = _Pieces.resampled
+
+    def resampled(self: _Pieces, *arguments: Any) -> Any:
+        kept.append(sum(piece.size for _, piece in self._pieces))
+        return original(self, *arguments)
+
+    monkeypatch.setattr(_Pieces, "resampled", resampled)
+    read_sound(clip, **shown)
+    assert kept[0] <= 16_000 * ((shown["duration"] + 4) if shown else 41)
+
+
+def test_long_sound_beside_a_short_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sound file that is far longer than its picture is read as far as the picture goes."""
+    picture = made.numbered(tmp_path / "picture.mp4", TIMES)
+    wav = made.write_wav(tmp_path / "sound.wav", made.noise(60, 16_000), 16_000)
+    kept: list[int] = []
+    original = _Pieces._laid_out
+
+    def laid_out(self: _Pieces, *arguments: Any) -> Any:
+        kept.append(sum(piece.size for _, piece in self._pieces))
+        return original(self, *arguments)
+
+    monkeypatch.setattr(_Pieces, "_laid_out", laid_out)
+    assert read_sound(picture, wav, after=1520).samples.size == 32_000 + 1520
+    assert kept[0] < 6 * 16_000
+    assert math.isclose(read_sound(picture, wav, start=1.0).samples.size, 16_000)
