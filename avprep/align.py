@@ -30,8 +30,9 @@ _ANTI_ALIAS_BELOW = 0.75  # crop pixels per source pixel
 def three_points(points: ArrayLike) -> NDArray[np.float64]:
     """Return left eye, right eye and mouth centre, float64 (…, 3, 2), of the five points (…, 5, 2)."""
     five = np.asarray(points, np.float64)
-    mouth = (five[..., 3, :] + five[..., 4, :]) / 2
-    return np.asarray(np.stack([five[..., 0, :], five[..., 1, :], mouth], axis=-2), np.float64)
+    three = five[..., :3, :].copy()
+    three[..., 2, :] = (five[..., 3, :] + five[..., 4, :]) / 2
+    return three
 
 
 def similarity(points: ArrayLike, target: ArrayLike = TEMPLATE) -> NDArray[np.float64]:
@@ -81,10 +82,10 @@ def blur_sigma(affine: NDArray[Any]) -> float:
 def crop(image: NDArray[np.uint8], affine: NDArray[Any], *, sigma: float = 0.0) -> NDArray[np.uint8]:
     """Warp a picture to its crop: one bilinear resampling, grey 127 outside the picture.
 
-    image: uint8 (H, W, 3), any colour order.
+    image: uint8 (H, W, C), three or four channels in any order.
     affine: (2, 3), source → crop pixels.
     sigma: low-pass against aliasing, see `blur_sigma`.
-    Returns uint8 (256, 256, 3).
+    Returns uint8 (256, 256, C).
     """
     matrix = np.asarray(affine, np.float64)
     if sigma:
@@ -95,7 +96,7 @@ def crop(image: NDArray[np.uint8], affine: NDArray[Any], *, sigma: float = 0.0) 
 def warp(image: NDArray[np.uint8], affine: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Warp a picture to another of `size`, width and height in pixels; bilinear, grey 127 outside the picture."""
     warped = cv2.warpAffine(
-        image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(BORDER,) * 3
+        image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(BORDER,) * 4
     )
     return np.asarray(warped, np.uint8)
 

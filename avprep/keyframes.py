@@ -9,6 +9,7 @@ seconds.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable
 from itertools import groupby
@@ -32,6 +33,9 @@ ZOOM = 0.45
 RISE = 4
 """Pixels by which the crop's middle lies above the close-up's: faces are taller above the eyes than below the mouth."""
 SEARCH_EVERY = 3 * FPS
+"""Frames after which the whole picture is searched even though faces are being followed."""
+FINER = (1, 2, 4)
+"""Multiples of a detector's `picture_side` at which a picture is searched until it shows a face."""
 JUMP = 0.25
 """Movement between keyframes, in face sizes, beyond which the frames between are looked at too."""
 DRIFT = 12.0
@@ -78,7 +82,7 @@ class _Cuts:
         before, self._last = self._last, thumbnail
         if before is None or before.shape != thumbnail.shape:
             return False
-        change = float(np.abs(thumbnail - before).mean())
+        change = int(np.abs(thumbnail - before).sum()) / thumbnail.size
         usual = statistics.median(self._changes) if self._changes else 0.0
         self._changes = [*self._changes[-8:], change]
         if change <= max(10.0, 5 * usual):
@@ -141,7 +145,7 @@ class _Following:
         self._detector = detector
         self._cuts = cuts
         self._sightings: dict[int, list[Sighting]] = {}
-        self._searched = -SEARCH_EVERY
+        self._searched = self._fine = self._seen = -SEARCH_EVERY  # frames
         self._last: list[Face] = []
 
     def look(self, frame: int, picture: Picture, between: list[tuple[int, Picture]]) -> None:
@@ -164,19 +168,28 @@ class _Following:
         found = [face for face in followed if face is not None]
         if not found or len(found) < len(followed) or frame - self._searched >= SEARCH_EVERY:
             self._searched = frame
-            found = self._search(picture, image, found)
+            found = self._search(frame, picture, image, found)
+        if found:
+            self._seen = frame
         self._last = sorted(found, key=_area, reverse=True)[:FOLLOWED]
         self._sightings[frame] = [Sighting(face, _look(image, face)) for face in found]
         return found
 
-    def _search(self, picture: Picture, image: NDArray[np.uint8], known: list[Face]) -> list[Face]:
-        """Detect in the whole picture, twice as finely if that shows nothing; look closely at the largest new faces."""
+    def _search(self, frame: int, picture: Picture, image: NDArray[np.uint8], known: list[Face]) -> list[Face]:
+        """Detect in the whole picture, ever more finely until it shows a face; look closely at the largest new ones.
+
+        Finer looks cost more: a clip without a face gets them only as often as a clip with one is searched.
+        """
+        fine = not known and (frame - self._fine >= SEARCH_EVERY or frame - self._seen < SEARCH_EVERY)
         found = list[Face]()
-        for side in (self._detector.picture_side, 2 * self._detector.picture_side):
+        for finer in FINER if fine else FINER[:1]:
+            side = finer * self._detector.picture_side
             small = picture.small(side)
             found = [_scaled(face, _ratio(picture, small)) for face in self._detector.detect(small[None])[0]]
             if found or max(picture.size) <= side:
                 break
+        if fine:
+            self._fine = frame
         new = [face for face in found if all(overlap(face.box, other.box) < 0.3 for other in known)]
         new.sort(key=_area, reverse=True)
         closer = [self._close_up(image, face) or face for face in new[:FOLLOWED]]
@@ -203,16 +216,16 @@ class _Following:
 
 _SHIFT = (np.array(CLOSE_UP) - 1) / 2 - ZOOM * (CROP_SIZE - 1) / 2 - np.array([0, RISE])
 _EXPECTED = align.TEMPLATE * ZOOM + _SHIFT
+_EYES = math.dist(_EXPECTED[0], _EXPECTED[1])
 
 
 def _nearest(faces: list[Face]) -> Face | None:
     """Return the face that a close-up is of: the nearest to where it should be, if it has about the right size."""
-    eyes = float(np.linalg.norm(_EXPECTED[1] - _EXPECTED[0]))
-    best, least = None, 1.5 * eyes
+    best, least = None, 1.5 * _EYES
     for face in faces:
         three = align.three_points(face.points)
-        distance = float(np.linalg.norm(three.mean(axis=0) - _EXPECTED.mean(axis=0)))
-        if 0.5 < np.linalg.norm(three[1] - three[0]) / eyes < 2 and distance < least:
+        distance = math.dist(three.sum(axis=0) / 3, _EXPECTED.sum(axis=0) / 3)
+        if 0.5 < math.dist(three[0], three[1]) / _EYES < 2 and distance < least:
             best, least = face, distance
     return best
 
@@ -239,13 +252,13 @@ def _ratio(picture: Picture, small: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _look(image: NDArray[np.uint8], face: Face) -> NDArray[np.float32]:
-    """Return the aligned grey patch of a face, float32 (576,), of zero mean and unit length."""
+    """Return the aligned green patch of a face, float32 (576,), of zero mean and unit length."""
     matrix = align.similarity(face.points) * (_LOOK / CROP_SIZE)
     if not np.isfinite(matrix).all():
         return np.zeros(_LOOK * _LOOK, np.float32)
-    patch = cv2.cvtColor(align.warp(image, matrix, (_LOOK, _LOOK)), cv2.COLOR_RGB2GRAY).astype(np.float32).ravel()
-    patch -= patch.mean()
-    return np.asarray(patch / max(float(np.linalg.norm(patch)), 1e-6), np.float32)
+    patch = align.warp(image, matrix, (_LOOK, _LOOK))[..., 1].astype(np.float32).ravel()
+    patch -= patch.sum() / patch.size
+    return np.asarray(patch / max(np.sqrt(patch @ patch), 1e-6), np.float32)
 
 
 def _jumped(before: list[Face], after: list[Face]) -> bool:

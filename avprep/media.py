@@ -109,6 +109,10 @@ class Picture:
         """Return uint8 (H, W, 3), RGB."""
         return self._upright(_SCALER.reformat(self._frame, format="rgb24", threads=1))
 
+    def rgba(self) -> Bytes:
+        """Return uint8 (H, W, 4), RGBA: OpenCV warps four channels faster than three."""
+        return self._upright(_SCALER.reformat(self._frame, format="rgba", threads=1))
+
     def small(self, side: int) -> Bytes:
         """Return uint8 (h, w, 3), RGB, downscaled so that the longer side is `side` at most."""
         scale = side / max(self._frame.width, self._frame.height)
@@ -158,16 +162,20 @@ class FrameCount:
 
     def total(self) -> int:
         """Return the number of frames between the clip's start and its end or the last picture's."""
-        times = sorted(set(self._times))
-        if not times:
+        if not self._times:
             return 0
+        # Whole numbers of a common tick: exact, and far quicker to sort than fractions.
+        tick = math.lcm(2 * FPS, self.start.denominator, *{time.denominator for time in self._times})
+        start = self.start.numerator * tick // self.start.denominator
+        frame = tick // FPS
+        times = sorted({time.numerator * (tick // time.denominator) for time in self._times})
         # Pictures before the clip do not count: how many of them are read depends on where seeking lands.
-        gaps = [after - before for before, after in itertools.pairwise(times) if after >= self.start]
-        hold = statistics.median(gaps) if gaps else Fraction(1, FPS)
-        available = math.floor((times[-1] + hold - self.start) * FPS + Fraction(1, 2))
+        gaps = [after - before for before, after in itertools.pairwise(times) if after >= start]
+        hold = Fraction(statistics.median(gaps)) if gaps else Fraction(frame)
+        available = math.floor((times[-1] + hold - start) / frame + Fraction(1, 2))
         if gaps:  # the picture before the last is shown until half way; above 75 fps that may be the later bound
-            available = max(available, math.floor(((times[-2] + times[-1]) / 2 - self.start) * FPS) + 1)
-        available = max(available, int(self.start <= times[-1]))
+            available = max(available, (times[-2] + times[-1] - 2 * start) // (2 * frame) + 1)
+        available = max(available, int(start <= times[-1]))
         return available if self.wanted is None else min(available, self.wanted)
 
 
@@ -231,7 +239,7 @@ class Frames:
         """Choose the nearest picture of each instant, holding two at a time."""
         count = FrameCount(self.start, self.duration)
         shown: tuple[Seconds, Picture] | None = None
-        emitted = 0
+        emitted, instant = 0, self.start
         self.source_frames = 0
         for time, picture in self._pictures():
             self.source_frames += 1
@@ -241,9 +249,10 @@ class Frames:
             if shown is not None:
                 # Instants up to half way between two pictures belong to the earlier one.
                 half_way = (shown[0] + time) / 2
-                while emitted != count.wanted and self.start + Fraction(emitted, FPS) <= half_way:
+                while emitted != count.wanted and instant <= half_way:
                     yield shown[1]
                     emitted += 1
+                    instant += Fraction(1, FPS)
             shown = (time, picture)
             if emitted > self.max_seconds * FPS:
                 raise too_long(self.path, self.max_seconds)
@@ -352,8 +361,8 @@ class _Stamps:
     def restart(self) -> None:
         """Begin anew after seeking; the decoder's delay stays what it was."""
         self._first_packet: int | None = None
-        self._shortest: Seconds | None = None
-        self._last: Seconds | None = None
+        self._shortest: int | None = None
+        self._last: int | None = None
 
     def fed(self, packet: av.Packet[Any]) -> None:
         """Note a packet that goes into the decoder."""
@@ -370,12 +379,12 @@ class _Stamps:
             stamp -= self._lag
         clock = frame.time_base or Fraction(1, av.time_base)
         if stamp is None:
-            stamp = 0 if self._last is None else round((self._last + (self._shortest or self._step)) / clock)
-        elif self._last is not None and stamp * clock > self._last:
-            gap = stamp * clock - self._last
+            stamp = 0 if self._last is None else self._last + (self._shortest or round(self._step / clock))
+        elif self._last is not None and stamp > self._last:
+            gap = stamp - self._last
             self._shortest = gap if self._shortest is None else min(self._shortest, gap)
         frame.pts, frame.time_base = stamp, clock
-        self._last = stamp * clock
+        self._last = stamp
 
 
 class _Deinterlacer:

@@ -113,9 +113,11 @@ def clip_windows(
 
 
 def _silent(samples: NDArray[np.int16], count: int) -> NDArray[np.bool_]:
-    energy = np.concatenate(([0.0], np.cumsum(samples.astype(np.float64) ** 2)))
-    starts = np.arange(count) * HOP
-    return np.asarray(energy[starts + FRAME] - energy[starts] < FRAME * SILENCE_RMS**2)
+    step = math.gcd(FRAME, HOP)
+    pieces = samples[: ((count - 1) * HOP + FRAME)].astype(np.float32).reshape(-1, step)
+    energy = np.einsum("ns,ns->n", pieces, pieces, dtype=np.float64)
+    columns = np.lib.stride_tricks.sliding_window_view(energy, FRAME // step)[:: HOP // step]
+    return np.asarray(columns.sum(axis=1) < FRAME * SILENCE_RMS**2)
 
 
 def _davs(signal: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -38,6 +38,8 @@ MOST_DELAY = 16
 GAP = Fraction(5, 1000)
 """Sound whose time stamp is off by more than this is moved there; less is the container's rounding (s)."""
 
+_BLOCK = 8192  # samples handed to the resampler at once: small enough for the cache
+
 
 @dataclass(frozen=True, eq=False)
 class Sound:
@@ -114,10 +116,15 @@ class _PictureTimes:
     """Presentation times of pictures, read from packets without decoding them."""
 
     def __init__(self) -> None:
-        self.zero: Seconds | None = None  # time of the first picture so far
-        self._first_key: Seconds | None = None
-        self._times: list[Seconds] = []
+        self._tick = Fraction(1, FPS)  # s; all packets of a stream share it
+        self._first_key: int | None = None
+        self._ticks: list[int] = []
         self._damaged = False
+
+    @property
+    def zero(self) -> Seconds | None:
+        """Time of the first picture so far."""
+        return min(self._ticks) * self._tick if self._ticks else None
 
     def add(self, packet: av.Packet[Any], *, in_order: bool) -> None:
         """Count a packet's picture; `in_order`: packets lie in decoding order and only their order tells the time."""
@@ -125,37 +132,37 @@ class _PictureTimes:
         if stamp is None or packet.time_base is None or packet.is_corrupt:
             self._damaged = True
             return
-        time = stamp * packet.time_base
+        self._tick = packet.time_base
         if self._first_key is None:
             if not packet.is_keyframe:
                 self._damaged = True
                 return
-            self._first_key = time
-        if in_order and 1 < len(self._times) <= MOST_DELAY:
-            first, second, *_ = self._times
-            if time - self._times[-1] != second - first:
+            self._first_key = stamp
+        if in_order and 1 < len(self._ticks) <= MOST_DELAY:
+            first, second, *_ = self._ticks
+            if stamp - self._ticks[-1] != second - first:
                 self._damaged = True  # a hole so early: the decoder's delay decides where the first picture lies
         # Pictures that lead the first key frame cannot be decoded, those that an edit list hides are not shown.
-        if time >= self._first_key and not packet.is_discard:
-            self._times.append(time)
-            self.zero = time if self.zero is None else min(self.zero, time)
+        if stamp >= self._first_key and not packet.is_discard:
+            self._ticks.append(stamp)
 
     def clock(self, path: Path, start: Seconds, duration: float | None, max_seconds: float) -> tuple[Seconds, int]:
         """Return the first picture's time and the clip's number of frames, decoding where packets do not tell."""
-        if self._damaged or self.zero is None:
+        if self._damaged or not self._ticks:
             frames = Frames(path, start=float(start), duration=duration, max_seconds=max_seconds, keep_bytes=0)
             for _ in frames:
                 pass
             return frames.zero, frames.n_frames
+        zero = min(self._ticks)
         count = FrameCount(start, duration)
-        for time in self._times:
-            count.add(time - self.zero)
+        for stamp in self._ticks:
+            count.add((stamp - zero) * self._tick)
         n_frames = count.total()
         if n_frames < 1:
             raise Reject("too_short", f"{path}: ends before the clip's start at {float(start):.2f} s")
         if n_frames > max_seconds * FPS:
             raise too_long(path, max_seconds)
-        return self.zero, n_frames
+        return zero * self._tick, n_frames
 
 
 class _Pieces:
@@ -254,11 +261,11 @@ def _read(
     low = earliest + start - shift - LEAD
     streams = [stream for stream in (video, audio) if stream is not None]
     unfinished = set(streams)
+    high: Seconds | float = math.inf
     for packet in packets(container, *streams):
         stream = packet.stream
-        high: Seconds | float = math.inf
-        if duration is not None and pictures.zero is not None:
-            high = pictures.zero + start + seconds(duration) - min(shift, Fraction(0)) + TAIL
+        if duration is not None and high == math.inf and (zero := pictures.zero) is not None:
+            high = zero + start + seconds(duration) - min(shift, Fraction(0)) + TAIL
         if _beyond(packet, high):
             unfinished.discard(stream)
             if not unfinished:
@@ -282,25 +289,34 @@ def _read_sound(
 
 
 def _beyond(packet: av.Packet[Any], time: Seconds | float) -> bool:
-    return packet.dts is not None and packet.time_base is not None and packet.dts * packet.time_base > time
+    if time == math.inf or packet.dts is None or packet.time_base is None:
+        return False
+    return packet.dts * float(packet.time_base) > time
 
 
 def _container_start(container: av.container.InputContainer) -> Seconds:
     return Fraction(container.start_time or 0, av.time_base)
 
 
+_DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
+
+
 def _channel_0(frame: av.AudioFrame) -> NDArray[np.int16]:
     """Return the first channel as int16, scaled as ffmpeg scales."""
-    data: NDArray[Any] = frame.to_ndarray()
-    channel = data[0] if frame.format.is_planar else data[0, :: frame.layout.nb_channels]
+    planar = frame.format.is_planar
+    samples = np.frombuffer(memoryview(frame.planes[0]), _DTYPES[frame.format.name.removesuffix("p")])
+    channels = 1 if planar else frame.layout.nb_channels
+    channel: NDArray[Any] = samples[: frame.samples * channels : channels]
     if channel.dtype == np.int16:
         return channel.copy()
     if channel.dtype == np.uint8:
         return np.asarray((channel.astype(np.int16) - 128) << 8, np.int16)
     if np.issubdtype(channel.dtype, np.integer):
         return np.asarray(channel >> (8 * channel.dtype.itemsize - 16), np.int16)
-    scaled = np.rint(np.clip(np.nan_to_num(channel), -1, 1) * 32768.0)
-    return np.asarray(np.minimum(scaled, 32767), np.int16)
+    scaled = np.rint(channel * channel.dtype.type(32768))
+    if not np.isfinite(scaled).all():
+        scaled = np.nan_to_num(scaled)
+    return np.asarray(scaled.clip(-32768, 32767), np.int16)
 
 
 def _resample(samples: NDArray[np.int16], rate: int) -> NDArray[np.int16]:
@@ -309,8 +325,8 @@ def _resample(samples: NDArray[np.int16], rate: int) -> NDArray[np.int16]:
         return samples
     resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
     parts: list[NDArray[Any]] = []
-    for first in range(0, samples.size, 1 << 16):
-        block = av.AudioFrame.from_ndarray(samples[None, first : first + (1 << 16)], format="s16p", layout="mono")
+    for first in range(0, samples.size, _BLOCK):
+        block = av.AudioFrame.from_ndarray(samples[None, first : first + _BLOCK], format="s16p", layout="mono")
         block.sample_rate = rate
         parts += [part.to_ndarray()[0] for part in resampler.resample(block)]
     parts += [part.to_ndarray()[0] for part in resampler.resample(None)]

@@ -133,6 +133,7 @@ class MfccStage:
 
     def __call__(self) -> _Mfcc:
         """Return the function."""
+        keep_freed_memory()
         return _Mfcc(self)
 
 
@@ -267,7 +268,7 @@ def _crop_members(
     shown = image = None
     for index, picture in enumerate(frames):
         if picture is not shown:  # a source slower than 25 fps shows a picture more than once
-            shown, image = picture, picture.rgb()
+            shown, image = picture, picture.rgba()
         assert image is not None
         crop = align.crop(image, affine[index], sigma=sigma)
         yield schema.frame_member(index, image_format), encode_image(crop, image_format)
@@ -289,9 +290,10 @@ def keep_freed_memory() -> None:
 
 
 def encode_image(image: NDArray[np.uint8], image_format: str) -> bytes:
-    """Encode uint8 (H, W, 3) RGB as JPEG of quality 95 or PNG."""
+    """Encode uint8 (H, W, 3) RGB, or (H, W, 4) RGBA without its last channel, as JPEG of quality 95 or PNG."""
+    order = cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGR
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if image_format == "jpg" else []
-    done, data = cv2.imencode(f".{image_format}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    done, data = cv2.imencode(f".{image_format}", cv2.cvtColor(image, order), options)
     assert done
     return data.tobytes()
 

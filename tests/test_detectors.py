@@ -133,19 +133,20 @@ def test_frames_are_independent(detector: Detector, astronaut: NDArray[np.uint8]
 
 def test_yunet_sees_bgr(monkeypatch: pytest.MonkeyPatch) -> None:
     """YuNet gets its pixels in the order it was trained on, from frames that are RGB."""
-    seen = []
+    seen: list[object] = []
 
     class Network:
         """Stands for YuNet and finds nobody."""
-
-        def setInputSize(self, size: tuple[int, int]) -> None:  # noqa: N802 - cv2's name
-            seen.append(size)
 
         def detect(self, picture: NDArray[np.uint8]) -> tuple[int, None]:
             seen.append(picture[0, 0].tolist())
             return 1, None
 
-    monkeypatch.setattr(cv2.FaceDetectorYN, "create", lambda *args: Network())
+    def create(weights: str, config: str, size: tuple[int, int], *thresholds: float) -> Network:
+        seen.append(size)
+        return Network()
+
+    monkeypatch.setattr(cv2.FaceDetectorYN, "create", create)
     monkeypatch.setattr(weights, "find", lambda name: Path(name))
     red = np.zeros((1, 30, 40, 3), np.uint8)
     red[..., 0] = 200

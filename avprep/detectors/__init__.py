@@ -35,7 +35,8 @@ class Face:
 class Detector(Protocol):
     """Finds faces. Built once per worker; heavy imports happen when it is built.
 
-    picture_side: frames whose longer side exceeds it should be downscaled to it before detection (pixels).
+    picture_side: frames whose longer side exceeds it should be downscaled to it before detection (pixels); detectors
+        with close-ups are asked again at twice and four times that where it shows nothing.
     batch_size: frames that are worth handing over at once.
     close_ups: whether faces are better followed in close-ups than found in whole pictures every time.
     """
