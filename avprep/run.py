@@ -295,7 +295,7 @@ class _Filler:
                     except StopIteration:
                         more = False
                 finished, _ = wait(self._pending, timeout=0 if room else _TICK, return_when=FIRST_COMPLETED)
-                for future in finished:
+                for future in [future for future in self._pending if future in finished]:  # in the plan's order
                     self._collect(future)
                 self._progress.tick()
         finally:

@@ -30,9 +30,8 @@ def reference() -> str:
     """The reference page that the commands' own help makes."""
     parts = ["# Commands\n\nMade from each command's `--help`; to renew it run `python tests/test_docs.py`.\n"]
     for name, command in commands():
-        context = click.Context(command, info_name=f"avprep {name}", max_content_width=100, terminal_width=100)
-        with context:
-            text = command.get_help(context)
+        top = click.Context(main, info_name="avprep", terminal_width=100, **main.context_settings)
+        text = command.get_help(click.Context(command, info_name=name, parent=top))
         parts.append(f"## avprep {name}\n\n```\n{text}\n```\n")
     return "\n".join(parts)
 
