@@ -216,11 +216,12 @@ class _Pieces:
         """Return the samples between two positions at the source's rate, silence in gaps, and the first's position."""
         parts: list[NDArray[np.int16]] = []
         begin = end = None
+        tolerance = math.floor(GAP * self.rate)
         for time, piece in self._pieces:
-            position = end if time is None else round((time - zero) * self.rate)
+            position = end if time is None else _sample_at(time, zero, self.rate)
             if position is None:
                 position = low  # no time stamp at all: the sound starts where the reading does
-            if end is not None and abs(position - end) <= GAP * self.rate:
+            if end is not None and abs(position - end) <= tolerance:
                 position = end
             if end is not None and position < end:
                 piece, position = piece[end - position :], end
@@ -296,6 +297,14 @@ def _beyond(packet: av.Packet[Any], time: Seconds | float) -> bool:
 
 def _container_start(container: av.container.InputContainer) -> Seconds:
     return Fraction(container.start_time or 0, av.time_base)
+
+
+def _sample_at(time: Seconds, zero: Seconds, rate: int) -> int:
+    """Return `round((time - zero) * rate)`, in whole numbers throughout: it is asked for every packet."""
+    above = (time.numerator * zero.denominator - zero.numerator * time.denominator) * rate
+    below = time.denominator * zero.denominator
+    whole, rest = divmod(above, below)
+    return whole + (2 * rest > below or (2 * rest == below and whole % 2 == 1))
 
 
 _DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}

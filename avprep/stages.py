@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -95,7 +96,10 @@ class CropStage:
         """Build the detector and return the function."""
         cv2.setNumThreads(self.threads)
         keep_freed_memory()
-        return _Crop(self, detectors.build(self.settings.detector))
+        detector = detectors.build(self.settings.detector)
+        if "torch" in sys.modules:  # brought by the detector; by itself it takes every core
+            sys.modules["torch"].set_num_threads(self.threads)
+        return _Crop(self, detector)
 
 
 @dataclass(frozen=True)

@@ -450,5 +450,5 @@ def test_identity_names_versions_and_digests() -> None:
     assert detectors.identity("opencv") == {"opencv": cv2.__version__}
     assert detectors.identity("yunet")["yunet"] == weights.TABLE["yunet"].sha256
     identity = detectors.identity("face-alignment")
-    assert set(identity) == {"opencv", "torch", "face-alignment", "s3fd", "2dfan4"}
+    assert set(identity) == {"opencv", "torch", "face-alignment", "device", "s3fd", "2dfan4"}
     assert all(isinstance(value, str) for value in identity.values())

@@ -80,6 +80,7 @@ def identity(name: str) -> dict[str, str]:
     versions = {"opencv": cv2.__version__}
     if name == "face-alignment":
         versions |= {package: metadata.version(package) for package in ("torch", "face-alignment")}
+        versions["device"] = "cuda" if _has_cuda() else "cpu"  # half precision there, other rounding
     # A detector reads no file whose digest differs from the pinned one, so the pinned one says what it read.
     return versions | {needed.name: needed.sha256 for needed in weights.needed(name)}
 

@@ -70,6 +70,7 @@ class FaceAlignmentDetector:
     ) -> None:
         self.picture_side = picture_side
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.backends.cudnn.deterministic = True  # the same clip gives the same points
         self.half = self.device.type == "cuda" if half is None else half
         self.batch_size = batch_size
         self.min_score = min_score

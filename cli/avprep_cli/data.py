@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from avprep.status import ColumnStatus
 
 SHOWN_PROBLEMS = 20
+GPU_JOBS = 4
+"""Workers of `crop --detector face-alignment` unless -j says otherwise: each holds its networks on the GPU."""
 
 
 @click.command()
@@ -138,11 +140,14 @@ def crop(
     from avprep.stages import CropSettings, CropStage
 
     plan = _plan(manifest_path, run_options)
-    pinned = (read_fingerprint(out, "crop") or {}).get("settings", {})
+    before = read_fingerprint(out, "crop")
     if detector == "auto":
-        detector = pinned.get("detector") or detectors.resolve("auto")
+        detector = _pinned(before, "detector") or detectors.resolve("auto")
     if subject == "auto":
-        subject = pinned.get("subject") or ("central" if plan.dataset == "lrw" else "largest")
+        subject = _pinned(before, "subject") or ("central" if plan.dataset == "lrw" else "largest")
+    given = click.get_current_context().get_parameter_source("jobs")
+    if detector == "face-alignment" and given == click.core.ParameterSource.DEFAULT:
+        jobs = min(jobs, GPU_JOBS)
     settings = CropSettings(detector, align, every, min_face, image_format, subject, max_seconds)
     click.echo(f"crop: detector {detector}, align {align}, {jobs} workers", err=True)
     _run(CropStage(plan.root, settings, max(1, options.cores() // jobs)), plan, out, jobs, run_options)
@@ -258,7 +263,7 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs
     DIR then holds the corpus, its manifest, the shards and a contact sheet to look at.
     """
     from avprep import sheet, synthetic
-    from avprep.run import run
+    from avprep.run import read_fingerprint, run
     from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
     corpus, out, picture = directory / "corpus", directory / "shards", directory / "contact-sheet.png"
@@ -269,7 +274,7 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs
     _write_text(directory / "manifest.jsonl", manifest.render(plan))
     if scan.problems:
         raise RunError(f"{corpus}: {scan.problems[0].path}: {scan.problems[0].message}")
-    detector = detectors.resolve("auto")
+    detector = _pinned(read_fingerprint(out, "crop"), "detector") or detectors.resolve("auto")
     click.echo(f"3/5 crop with {detector}: {out / 'crop'}")
     settings = CropSettings(detector, subject="central")
     _report(run(CropStage(plan.root, settings), plan, out, jobs=jobs), out, "crop")
@@ -306,6 +311,11 @@ def bench(clips: Path | None, detector: str, repeat: int, limit: int, as_json: b
 
 
 COMMANDS: tuple[click.Command, ...] = (index, crop, mfcc, status, verify, weights, demo, bench)
+
+
+def _pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
+    """Return what an earlier run of the same OUT resolved a setting to; None where there was none."""
+    return None if fingerprint is None else fingerprint.get("settings", {}).get(setting)
 
 
 def _plan(path: Path, run_options: dict[str, Any]) -> manifest.Manifest:
