@@ -94,7 +94,7 @@ class CropStage:
 
     def __call__(self) -> _Crop:
         """Build the detector and return the function."""
-        cv2.setNumThreads(self.threads)
+        cv2.setNumThreads(1)  # cascades with more threads find their windows in no fixed order
         keep_freed_memory()
         detector = detectors.build(self.settings.detector)
         if "torch" in sys.modules:  # brought by the detector; by itself it takes every core
