@@ -97,8 +97,8 @@ class CropStage:
         cv2.setNumThreads(1)  # cascades with more threads find their windows in no fixed order
         keep_freed_memory()
         detector = detectors.build(self.settings.detector)
-        if "torch" in sys.modules:  # brought by the detector; by itself it takes every core
-            sys.modules["torch"].set_num_threads(self.threads)
+        if "torch" in sys.modules:  # brought by the detector; by itself it takes every core, and sums in another order
+            sys.modules["torch"].set_num_threads(1)
         return _Crop(self, detector)
 
 
