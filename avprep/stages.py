@@ -27,7 +27,6 @@ from avprep.shards import Sample
 from avprep.sound import read_sound
 
 Align = Literal["smooth", "per-frame", "per-clip"]
-ALIGN = ("smooth", "per-frame", "per-clip")
 JPEG_QUALITY = 95
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h

@@ -17,7 +17,6 @@ SMOOTHING = 3.0
 """Standard deviation of the smoothing kernel in frames: 120 ms."""
 
 Subject = Literal["largest", "central"]
-SUBJECTS = ("largest", "central")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
