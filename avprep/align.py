@@ -44,8 +44,7 @@ def similarity(points: ArrayLike, target: ArrayLike = TEMPLATE) -> NDArray[np.fl
 
     With points as complex numbers z and targets w, both less their means, the best w ≈ a·z has a = Σ z̄w / Σ |z|².
     """
-    five, w = _complex(np.asarray(points, np.float64)), _complex(np.asarray(target, np.float64))
-    z = np.stack([five[..., 0], five[..., 1], (five[..., 3] + five[..., 4]) / 2], axis=-1)
+    z, w = _complex(three_points(points)), _complex(np.asarray(target, np.float64))
     z_mean, w_mean = z.sum(axis=-1) / 3, w.sum() / 3
     z_centred = z - z_mean[..., None]
     a = (z_centred.conj() @ (w - w_mean)) / (np.abs(z_centred) ** 2).sum(axis=-1)

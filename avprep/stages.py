@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -91,29 +92,20 @@ class CropStage:
         """Return the settings as JSON."""
         return asdict(self.settings)
 
-    def __call__(self) -> _Crop:
+    def __call__(self) -> Callable[[Clip], Sample]:
         """Build the detector and return the function."""
         cv2.setNumThreads(1)  # cascades with more threads find their windows in no fixed order
         keep_freed_memory()
         detector = detectors.build(self.settings.detector)
         if "torch" in sys.modules:  # brought by the detector; by itself it takes every core, and sums in another order
             sys.modules["torch"].set_num_threads(1)
-        return _Crop(self, detector)
-
-
-@dataclass(frozen=True)
-class _Crop:
-    stage: CropStage
-    detector: Detector
-
-    def __call__(self, clip: Clip) -> Sample:
-        return crop_clip(
-            clip,
-            self.stage.root,
-            self.stage.settings,
-            self.detector,
-            threads=self.stage.threads,
-            keep_bytes=self.stage.keep_bytes,
+        return partial(
+            crop_clip,
+            root=self.root,
+            settings=self.settings,
+            detector=detector,
+            threads=self.threads,
+            keep_bytes=self.keep_bytes,
         )
 
 
@@ -134,18 +126,10 @@ class MfccStage:
         """Return the settings as JSON."""
         return asdict(self.settings)
 
-    def __call__(self) -> _Mfcc:
+    def __call__(self) -> Callable[[Clip], Sample]:
         """Return the function."""
         keep_freed_memory()
-        return _Mfcc(self)
-
-
-@dataclass(frozen=True)
-class _Mfcc:
-    stage: MfccStage
-
-    def __call__(self, clip: Clip) -> Sample:
-        return mfcc_clip(clip, self.stage.root, self.stage.settings)
+        return partial(mfcc_clip, root=self.root, settings=self.settings)
 
 
 def crop_clip(
@@ -172,19 +156,13 @@ def crop_clip(
         threads=threads,
     )
     seen = keyframes.find_faces(frames, detector, settings.every)
-    if seen.n_frames < schema.WINDOW_FRAMES:
-        raise Reject(
-            "too_short", f"{clip.video}: {seen.n_frames} frames, fewer than the {schema.WINDOW_FRAMES} of a window"
-        )
+    _check_length(clip, seen.n_frames)
     hints = _hints(clip, root, seen.size)
     with _named(clip):
         subject = track.choose(track.link(seen), seen, settings.subject, hints)
-    size = track.face_size(subject)
-    if size < settings.min_face:
-        raise Reject(
-            "face_too_small", f"{clip.video}: the face is {size:.0f} px wide, --min-face is {settings.min_face:g}"
-        )
-    with _named(clip):
+        size = track.face_size(subject)
+        if size < settings.min_face:
+            raise Reject("face_too_small", f"the face is {size:.0f} px wide, --min-face is {settings.min_face:g}")
         raw = track.points_per_frame(subject, seen.n_frames)
     steady = track.smooth(raw)
     points = (raw if settings.align == "per-frame" else steady).astype(np.float32)
@@ -228,10 +206,7 @@ def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
         shift=settings.audio_shift_ms / 1000,
         max_seconds=settings.max_seconds,
     )
-    if sound.n_frames < schema.WINDOW_FRAMES:
-        raise Reject(
-            "too_short", f"{clip.video}: {sound.n_frames} frames, fewer than the {schema.WINDOW_FRAMES} of a window"
-        )
+    _check_length(clip, sound.n_frames)
     windows, valid, silent = mfcc.clip_windows(sound.samples, sound.first, sound.n_frames, settings.preset)
     if not silent.size:
         raise Reject("no_audio", f"{clip.audio or clip.video}: the sound is shorter than one 25 ms column")
@@ -305,6 +280,11 @@ def decode_image(data: bytes) -> NDArray[np.uint8] | None:
     """Decode a JPEG or PNG to uint8 (H, W, 3), RGB; None where it is damaged."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _check_length(clip: Clip, n_frames: int) -> None:
+    if n_frames < schema.WINDOW_FRAMES:
+        raise Reject("too_short", f"{clip.video}: {n_frames} frames, fewer than the {schema.WINDOW_FRAMES} of a window")
 
 
 def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[np.float32]]:

@@ -82,13 +82,7 @@ def index(
 @click.command()
 @click.argument("manifest_path", metavar="MANIFEST", type=options.FILE)
 @click.argument("out", type=options.OUT)
-@click.option(
-    "--detector",
-    type=click.Choice(("auto", *detectors.NAMES)),
-    default="auto",
-    show_default=True,
-    help="auto: face-alignment with CUDA and weights, else yunet with weights, else opencv.",
-)
+@options.detector
 @click.option(
     "--align",
     type=click.Choice(("smooth", "per-frame", "per-clip")),
@@ -288,13 +282,7 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs
 
 @click.command()
 @click.option("--clips", type=options.EXISTING_OUT, help="Videos to measure with, any tree.  [a synthetic corpus]")
-@click.option(
-    "--detector",
-    type=click.Choice(("auto", *detectors.NAMES)),
-    default="auto",
-    show_default=True,
-    help="auto as in `avprep crop`.",
-)
+@options.detector
 @click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Passes; the median counts.")
 @click.option("--limit", type=click.IntRange(min=1), default=24, show_default=True, help="Clips to measure with.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from avprep import detectors
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 OUT = click.Path(file_okay=False, path_type=Path)
@@ -28,6 +30,15 @@ jobs = click.option(
     default=cores,
     show_default="all cores",
     help="Worker processes.",
+)
+
+
+detector = click.option(
+    "--detector",
+    type=click.Choice(("auto", *detectors.NAMES)),
+    default="auto",
+    show_default=True,
+    help="auto: face-alignment with CUDA and weights, else yunet with weights, else opencv.",
 )
 
 
