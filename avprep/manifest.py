@@ -71,6 +71,10 @@ class Manifest:
             for first in range(0, len(rows), shard_size):
                 yield f"{split}-{first // shard_size:06d}", rows[first : first + shard_size]
 
+    def counts(self) -> dict[str, int]:
+        """Return the number of clips of each split."""
+        return {split: len(self.split(split)) for split in SPLITS}
+
     def limited(self, limit: int | None) -> Manifest:
         """Return the plan cut to the first `limit` clips of each split."""
         if limit is None:

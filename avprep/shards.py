@@ -31,6 +31,14 @@ _NAME = re.compile(r"([^./](?:[^.]*[^./])?)\.([^/]+)")  # a key holds no dot; wh
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """Where a sample lies in a tar (bytes)."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
 class Sample:
     """One clip's result in one column.
 
@@ -90,16 +98,37 @@ class ShardWriter:
                 self._write(block)
         stretch.unlink()
 
+    def copy(self, source: IO[bytes], stretch: Stretch) -> None:
+        """Append a sample of another tar, byte for byte."""
+        source.seek(stretch.offset)
+        left = stretch.length
+        while left:
+            block = source.read(min(left, 1 << 20))
+            if not block:
+                raise ShardError(f"{self.path}: changed while it was read")
+            self._write(block)
+            left -= len(block)
+
     def finish(self) -> tuple[str, int]:
-        """End the tar, sync it to disk and rename it into place; return its sha256 and size in bytes."""
+        """End the tar and sync it to disk, still aside; return its sha256 and size in bytes."""
         with contextlib.closing(self):
             self._write(bytes(2 * _BLOCK))
             self._write(bytes(-self._size % _RECORD))
             self._file.flush()
             os.fsync(self._file.fileno())
-        self._aside.replace(self.path)
-        sync_folder(self.path.parent)
         return self._digest.hexdigest(), self._size
+
+    def publish(self, sidecar: bytes, aside: Path) -> None:
+        """Put the finished tar in place and then its sidecar, which is written `aside` before either appears."""
+        write_aside(aside, sidecar)
+        self._aside.replace(self.path)
+        aside.replace(self.path.with_suffix(".json"))
+        sync_folder(self.path.parent)
+
+    def discard(self) -> None:
+        """Remove the unfinished file."""
+        self.close()
+        self._aside.unlink()
 
     def close(self) -> None:
         """Give up: close the unfinished file and leave it to whoever clears its folder."""
@@ -223,13 +252,25 @@ def finished(out: Path, column: str, shard: str, keys: Iterable[str]) -> dict[st
 
     None for any other: whatever is wrong with it, it is made anew.
     """
-    try:
+    found = open_finished(out, column, shard, keys)
+    if found is None:
+        return None
+    sidecar, file = found
+    file.close()
+    return sidecar
+
+
+def open_finished(out: Path, column: str, shard: str, keys: Iterable[str]) -> tuple[dict[str, Any], IO[bytes]] | None:
+    """Return what `finished` does and the tar that it speaks of, open: another may take its place at any time."""
+    with contextlib.ExitStack() as on_return, contextlib.suppress(ShardError, OSError):
         sidecar = read_sidecar(out, column, shard)
         if sidecar is None or [clip["key"] for clip in sidecar["clips"]] != list(keys):
             return None
-        return sidecar if sha256(tar_path(out, column, shard)) == sidecar["sha256"] else None
-    except (ShardError, OSError):
-        return None
+        file = on_return.enter_context(tar_path(out, column, shard).open("rb"))
+        if hashlib.file_digest(file, "sha256").hexdigest() == sidecar["sha256"]:
+            on_return.pop_all()
+            return sidecar, file
+    return None
 
 
 def sha256(path: Path) -> str:
@@ -268,6 +309,22 @@ def read(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         raise ShardError(f"{path}: cannot be read ({error})") from error
     if key:
         yield key, members
+
+
+def stretches(file: IO[bytes]) -> dict[str, Stretch]:
+    """Return where each sample of an open shard lies; ShardError where it cannot be read."""
+    found: dict[str, Stretch] = {}
+    file.seek(0)
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for info in tar:
+                key = info.name.partition(".")[0]
+                first = found[key].offset if key in found else info.offset
+                found[key] = Stretch(first, tar.offset - first)  # tar.offset is where the next member begins
+                tar.members = []  # type: ignore[attr-defined] # tarfile keeps every header it has seen: a leak
+    except (OSError, tarfile.TarError) as error:
+        raise ShardError(f"{file.name}: cannot be read ({error})") from error
+    return found
 
 
 def read_joined(out: Path, shard: str) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from avprep import schema, shards
 from avprep.errors import RunError
-from avprep.run import read_fingerprint, read_plan
+from avprep.fingerprint import read_fingerprint, read_plan
 from avprep.stages import decode_image
 
 CELL = 128

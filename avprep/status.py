@@ -11,8 +11,8 @@ import joblib
 
 from avprep import schema, shards
 from avprep.errors import REASONS, ShardError
+from avprep.fingerprint import read_fingerprint, read_plan
 from avprep.manifest import SPLITS, Manifest
-from avprep.run import read_fingerprint, read_plan
 from avprep.stages import decode_image
 
 

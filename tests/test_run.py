@@ -23,7 +23,7 @@ import pytest
 import stand_ins
 from pebble.pool import process as pebble_process
 
-from avprep import manifest, run, shards, status, synthetic
+from avprep import fingerprint, manifest, run, shards, status, synthetic, workfolder
 from avprep.errors import REASONS, AvprepError, RunError
 from avprep.layouts import index
 
@@ -269,7 +269,7 @@ class TestEveryClipHasOneEnd:
     def test_the_sum_is_right(self, bad_day: tuple[Path, run.Outcome]) -> None:
         """manifest = ok + failed; `verify` agrees; the outcome and `status` say the same."""
         out, outcome = bad_day
-        plan = run.read_plan(out)
+        plan = fingerprint.read_plan(out)
         states = records(out)
         assert [record["key"] for record in states] == [clip.key for clip in plan.clips]
         assert outcome.ok + sum(outcome.failed.values()) == len(plan.clips)
@@ -365,7 +365,7 @@ class TestSignals:
     """SIGINT and SIGTERM: quick, one line, exit status 1, and the next run goes on."""
 
     @pytest.mark.parametrize("whole_group", [True, False], ids=["group", "process"])
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", run.STOP_SIGNALS)
     def test_amid_hanging_clips(self, tmp_path: Path, number: signal.Signals, whole_group: bool) -> None:
         """Stopped while every worker hangs, a run ends within seconds; finished shards stay; the rest is made later."""
         words = ["ok"] * 15 + ["hang", "ok", "hang", "ok", "ok"]
@@ -378,7 +378,7 @@ class TestSignals:
         assert time.monotonic() - begin < 8
         assert process.returncode == 1
         assert "Traceback" not in errors
-        assert "Error: stopped by a signal, 3 of 4 shards done; run it again to go on\n" in errors
+        assert f"Error: stopped by {number.name}, 3 of 4 shards done; run it again to go on\n" in errors
         assert sum("rror" in line for line in errors.splitlines()) == 1
         assert "crashed" not in errors
         no_orphans(process.pid)
@@ -395,7 +395,7 @@ class TestSignals:
         stand_ins.start([], whole, plan=renamed(stand_ins.plan(words)))
         assert tars(out) == tars(whole)
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", run.STOP_SIGNALS)
     def test_while_workers_start(self, tmp_path: Path, number: signal.Signals) -> None:
         """Ctrl-C, or its like, while workers are still starting is one line as well, not a traceback from each."""
         plan, out = write_plan(tmp_path / "plan.jsonl", ["ok"] * 200), tmp_path / "out"
@@ -412,7 +412,7 @@ class TestSignals:
         """A run that only looks through finished shards is stopped between two of them."""
         words = ["ok"] * 30
         stand_ins.start(words, tmp_path)
-        finished, looked = shards.finished, []
+        finished, looked = shards.open_finished, []
 
         def slow(*arguments: Any) -> Any:
             looked.append(arguments)
@@ -420,7 +420,7 @@ class TestSignals:
                 os.kill(os.getpid(), signal.SIGTERM)
             return finished(*arguments)
 
-        monkeypatch.setattr(shards, "finished", slow)
+        monkeypatch.setattr(shards, "open_finished", slow)
         with pytest.raises(run.Stopped, match="2 of 6 shards done"):
             stand_ins.start(words, tmp_path)
         assert len(looked) == 2
@@ -507,14 +507,14 @@ class TestJoining:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A run that finds a free folder, but is not the first to claim it, is refused as if it came later."""
-        create = run._create
+        create = fingerprint._create
 
         def late(path: Path, text: str, aside: Path) -> bool:
             if path.name == "run.json" and not path.exists():
                 create(path, text.replace('"setting": "a"', '"setting": "b"'), aside.with_suffix(".other"))
             return create(path, text, aside)
 
-        monkeypatch.setattr(run, "_create", late)
+        monkeypatch.setattr(fingerprint, "_create", late)
         with pytest.raises(RunError, match=r"settings\.setting: there b, here a"):
             stand_ins.start(["ok"], tmp_path)
         assert rubbish(tmp_path) == []
@@ -545,7 +545,7 @@ class TestDisks:
         def refuse(*_: object, **__: object) -> None:
             raise OSError(30, "Read-only file system")
 
-        monkeypatch.setattr(run.tempfile, "mkstemp", refuse)
+        monkeypatch.setattr(workfolder.tempfile, "mkstemp", refuse)
         with pytest.raises(RunError, match=r"mfcc: cannot write there \(Read-only file system\)"):
             stand_ins.start(["ok"], tmp_path)
 
@@ -641,7 +641,7 @@ class TestSweeping:
         def refuse(*_: object) -> None:
             raise OSError(38, "Function not implemented")
 
-        monkeypatch.setattr(run.fcntl, "flock", refuse)
+        monkeypatch.setattr(workfolder.fcntl, "flock", refuse)
         work, _ = self.leave(tmp_path, socket.gethostname())
         assert stand_ins.start(["ok"], tmp_path).ok == 1
         assert sorted(path.name for path in (tmp_path / "mfcc").glob(".work-*")) == [work.name, f"{work.name}.lock"]
@@ -665,4 +665,4 @@ def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_no_run_to_read(tmp_path: Path) -> None:
     """A folder that never saw a run says so."""
     with pytest.raises(AvprepError, match="no run was ever started there"):
-        run.read_plan(tmp_path)
+        fingerprint.read_plan(tmp_path)

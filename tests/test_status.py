@@ -58,7 +58,7 @@ def write_shard(out: Path, column: str, name: str, samples: dict[str, dict[str, 
         "counts": shards.counts(clips),
         "timings": {"clip_seconds": seconds},
     }
-    shards.sidecar_path(out, column, name).write_bytes(shards.render_sidecar(head, clips))
+    writer.publish(shards.render_sidecar(head, clips), work / "json")
     work.rmdir()
 
 

@@ -16,7 +16,8 @@ from avprep.errors import RunError
 from avprep_cli import options
 
 if TYPE_CHECKING:
-    from avprep.run import Outcome, Stage
+    from avprep.fingerprint import Stage
+    from avprep.run import Outcome
     from avprep.status import ColumnStatus
 
 SHOWN_PROBLEMS = 20
@@ -130,7 +131,7 @@ def crop(
     avprep crop lrw.jsonl OUT --detector yunet -j 8
     avprep crop lrw.jsonl OUT --limit 20 --dry-run    what would be done
     """
-    from avprep.run import read_fingerprint
+    from avprep.fingerprint import read_fingerprint
     from avprep.stages import CropSettings, CropStage
 
     plan = _plan(manifest_path, run_options)
@@ -257,7 +258,8 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs
     DIR then holds the corpus, its manifest, the shards and a contact sheet to look at.
     """
     from avprep import sheet, synthetic
-    from avprep.run import read_fingerprint, run
+    from avprep.fingerprint import read_fingerprint
+    from avprep.run import run
     from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
     corpus, out, picture = directory / "corpus", directory / "shards", directory / "contact-sheet.png"
@@ -319,20 +321,21 @@ def _plan(path: Path, run_options: dict[str, Any]) -> manifest.Manifest:
 
 def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, run_options: dict[str, Any]) -> None:
     """Run a stage over this task's shards and report."""
-    from avprep import run as runs
+    from avprep import fingerprint
+    from avprep.run import run
     from avprep.shards import finished
 
     strict, dry_run = run_options.pop("strict"), run_options.pop("dry_run")
     task_index, num_tasks = tasks.select(run_options.pop("task_index"), run_options.pop("num_tasks"))
     if dry_run:
-        size = runs.check(stage, plan, out, run_options["shard_size"])
-        click.echo(json.dumps(runs.fingerprint(stage, plan, size), indent=2, ensure_ascii=False))
+        size = fingerprint.check(stage, plan, out, run_options["shard_size"])
+        click.echo(json.dumps(fingerprint.fingerprint(stage, plan, size), indent=2, ensure_ascii=False))
         mine = list(plan.shards(size))[task_index::num_tasks]
         done = sum(finished(out, stage.column, name, [clip.key for clip in clips]) is not None for name, clips in mine)
         clips = sum(len(clips) for _, clips in mine)
         click.echo(f"task {task_index} of {num_tasks}: {len(mine)} shards, {clips} clips; {done} shards are done")
         return
-    outcome = runs.run(stage, plan, out, jobs=jobs, task_index=task_index, num_tasks=num_tasks, **run_options)
+    outcome = run(stage, plan, out, jobs=jobs, task_index=task_index, num_tasks=num_tasks, **run_options)
     _report(outcome, out, stage.column)
     if strict and outcome.failed:
         sys.exit(3)
