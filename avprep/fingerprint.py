@@ -53,14 +53,17 @@ def fingerprint(stage: Stage, plan: Manifest, shard_size: int) -> dict[str, Any]
     return dict(json.loads(json.dumps(ours)))
 
 
-def check(stage: Stage, plan: Manifest, out: Path, shard_size: int | None) -> int:
+def check(stage: Stage, plan: Manifest, out: Path, shard_size: int | None, ignore: tuple[str, ...] = ()) -> int:
     """Prove that `out` is free or holds this very run; return its shard size. Nothing is written.
 
+    ignore: parts of the fingerprint that may differ: `versions`, where another machine is to do the work.
     Raises RunError with the difference where `out` belongs to another plan or other settings.
     """
     size = _shard_size(out, shard_size)
     ours = fingerprint(stage, plan, size)
     theirs = read_fingerprint(out, stage.column)
+    if theirs is not None:
+        theirs |= {name: ours[name] for name in ignore}
     if theirs == ours:  # so the frozen plan, seconds of reading for a large set, is this one too
         return size
     frozen_path = out / "manifest.jsonl"
@@ -80,10 +83,23 @@ def check(stage: Stage, plan: Manifest, out: Path, shard_size: int | None) -> in
 
 def read_plan(out: Path) -> Manifest:
     """Read the frozen plan of a run's folder; RunError where there is none."""
+    return manifests.read(plan_path(out))
+
+
+def plan_path(out: Path) -> Path:
+    """Return where the frozen plan of a run's folder lies; RunError where there is none."""
     path = out / "manifest.jsonl"
     if not path.is_file():
         raise RunError(f"{out}: no run was ever started there (no manifest.jsonl)")
-    return manifests.read(path)
+    return path
+
+
+def clip_counts(out: Path, run: dict[str, Any]) -> dict[str, int]:
+    """Return the number of clips of each split: from a column's run.json, for reading a large plan takes seconds."""
+    match run.get("clips"):
+        case {"train": int(train), "val": int(val), "test": int(test)}:
+            return {"train": train, "val": val, "test": test}
+    return read_plan(out).counts()
 
 
 def read_fingerprint(out: Path, column: str) -> dict[str, Any] | None:

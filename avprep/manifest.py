@@ -68,8 +68,8 @@ class Manifest:
         """Yield `(name, clips)` of every shard, e.g. `("train-000000", …)`, in plan order."""
         for split in SPLITS:
             rows = self.split(split)
-            for first in range(0, len(rows), shard_size):
-                yield f"{split}-{first // shard_size:06d}", rows[first : first + shard_size]
+            for n, first in enumerate(range(0, len(rows), shard_size)):
+                yield shard_name(split, n), rows[first : first + shard_size]
 
     def counts(self) -> dict[str, int]:
         """Return the number of clips of each split."""
@@ -86,6 +86,11 @@ class Manifest:
         """Return the sha256 of the plan. The root is left out: moving a data set does not change its shards."""
         rows = "\n".join(_dump(clip.to_json()) for clip in self.clips)
         return hashlib.sha256(f"{VERSION}\n{self.dataset}\n{rows}".encode()).hexdigest()
+
+
+def shard_name(split: str, number: int) -> str:
+    """Return the name of a shard, without its column and extension."""
+    return f"{split}-{number:06d}"
 
 
 def make_key(relative: str) -> str:

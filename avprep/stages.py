@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import avprep
 from avprep import align, detectors, keyframes, mfcc, schema, track
 from avprep.detectors import Detector
-from avprep.errors import Reject
+from avprep.errors import Reject, RunError
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
 from avprep.media import Frames
@@ -130,6 +130,16 @@ class MfccStage:
         """Return the function."""
         keep_freed_memory()
         return partial(mfcc_clip, root=self.root, settings=self.settings)
+
+
+def rebuild(column: str, settings: dict[str, Any], root: Path, threads: int = 1) -> CropStage | MfccStage:
+    """Return the stage whose `resolved` settings these are; RunError where they are not this avprep's."""
+    try:
+        if column == "crop":
+            return CropStage(root, CropSettings(**settings), threads)
+        return MfccStage(root, MfccSettings(**settings))
+    except TypeError as error:
+        raise RunError(f"{column}: its settings are of another avprep ({error})") from error
 
 
 def crop_clip(

@@ -1,9 +1,9 @@
-"""Which part of the work an array job's task does, read from the scheduler's variables."""
+"""Array jobs: which part of the work a task does, read from the scheduler's variables; and arrays as text."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from avprep.errors import RunError
 
@@ -30,6 +30,17 @@ def select(index: int | None, count: int | None, environ: Mapping[str, str] = os
     if not 0 <= index < count:
         raise RunError(f"--task-index {index} is not one of {count} tasks: they count from 0 to {count - 1}")
     return index, count
+
+
+def expression(numbers: Iterable[int]) -> str:
+    """Return task numbers as schedulers write them: `0-2,7`."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def _from_scheduler(count: int | None, environ: Mapping[str, str]) -> tuple[int, int]:

@@ -108,6 +108,12 @@ def needed(detector: str) -> list[Weights]:
     return [weights for weights in TABLE.values() if weights.detector == detector]
 
 
+def require(detector: str) -> None:
+    """Raise WeightsError, which says how to get them, where a detector's weights are missing."""
+    for entry in needed(detector):
+        find(entry.name)
+
+
 def available(detector: str) -> bool:
     """Tell whether every file that the detector needs is there.
 

@@ -23,7 +23,7 @@ import pytest
 import stand_ins
 from pebble.pool import process as pebble_process
 
-from avprep import fingerprint, manifest, run, shards, status, synthetic, workfolder
+from avprep import fingerprint, manifest, run, shards, status, synthetic, verify, workfolder
 from avprep.errors import REASONS, AvprepError, RunError
 from avprep.layouts import index
 
@@ -155,7 +155,7 @@ class TestSameBytes:
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         assert tars(out) == tars(once)
         assert rubbish(out) == []
-        assert status.verify(out) == []
+        assert verify.verify(out) == []
         assert [record["key"] for record in records(out)] == [clip.key for clip in stand_ins.clips(WORDS)]
 
     def test_two_runs_at_once(self, once: Path, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ class TestSameBytes:
         assert [process.returncode for process in both] == [0, 0], errors
         assert tars(out) == tars(once)
         assert rubbish(out) == []
-        assert status.verify(out) == []
+        assert verify.verify(out) == []
 
     def test_done_is_not_done_again(self, once: Path) -> None:
         """A finished run that is started again touches nothing and counts everything."""
@@ -197,7 +197,7 @@ class TestSameBytes:
         outcome = stand_ins.start(WORDS, out)
         assert outcome.clips == 5
         assert tars(out) == tars(once)
-        assert status.verify(out) == []
+        assert verify.verify(out) == []
 
 
 @pytest.mark.slow
@@ -274,7 +274,7 @@ class TestEveryClipHasOneEnd:
         assert [record["key"] for record in states] == [clip.key for clip in plan.clips]
         assert outcome.ok + sum(outcome.failed.values()) == len(plan.clips)
         assert set(outcome.failed) <= set(REASONS)
-        assert status.verify(out) == []
+        assert verify.verify(out) == []
         assert status.status(out)[0].reasons == outcome.failed
         assert rubbish(out) == []
 
@@ -358,7 +358,7 @@ def test_a_pool_that_breaks_down_is_replaced(tmp_path: Path, monkeypatch: pytest
     outcome = stand_ins.start(["ok"] * 20, tmp_path)
     assert broken == [3, 11]
     assert (outcome.clips, outcome.ok) == (20, 20)
-    assert status.verify(tmp_path) == []
+    assert verify.verify(tmp_path) == []
 
 
 class TestSignals:
@@ -390,7 +390,7 @@ class TestSignals:
             check=True,
             stderr=subprocess.DEVNULL,
         )
-        assert status.verify(out) == []
+        assert verify.verify(out) == []
         whole = tmp_path / "whole"
         stand_ins.start([], whole, plan=renamed(stand_ins.plan(words)))
         assert tars(out) == tars(whole)
@@ -565,7 +565,7 @@ class TestDisks:
         assert tars(out) == {}
         assert rubbish(out) == []
         stand_ins.start(["ok"] * 20, out)
-        assert status.verify(out) == []
+        assert verify.verify(out) == []
 
     def test_a_full_disk(self, tmp_path: Path) -> None:
         """A disk that fills up ends the run with one line; once there is room, the same command goes on."""
@@ -580,7 +580,7 @@ class TestDisks:
             assert 0 < len(tars(out)) < 12
             subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
             stand_ins.start(["ok"] * 60, out)
-            assert status.verify(out) == []
+            assert verify.verify(out) == []
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import stand_ins
 
-from avprep import schema, shards, status
+from avprep import schema, shards, status, verify
 from avprep.errors import RunError
 from avprep.manifest import Clip, Manifest, render
 
@@ -91,7 +91,7 @@ def out(whole: Path, tmp_path: Path) -> Path:
 
 def test_a_whole_run_is_proven(whole: Path) -> None:
     """Nothing is found where nothing is wrong, whatever the number of processes."""
-    assert status.verify(whole) == status.verify(whole, jobs=2) == []
+    assert verify.verify(whole) == verify.verify(whole, jobs=2) == []
 
 
 def edit(path: str, old: str, new: str) -> Callable[[Path], Any]:
@@ -186,7 +186,7 @@ def test_damage_is_found(out: Path, damage: str) -> None:
     """Each kind of damage is a problem of its own, in one line that names the file or clip."""
     breaks, problem = DAMAGE[damage]
     breaks(out)
-    problems = status.verify(out)
+    problems = verify.verify(out)
     assert any(problem in line for line in problems), problems
     assert all("\n" not in line for line in problems)
 
@@ -194,20 +194,20 @@ def test_damage_is_found(out: Path, damage: str) -> None:
 def test_a_failed_clip_is_no_problem(out: Path) -> None:
     """A clip that failed in one column only is accounted for."""
     rewritten({**A, "s1/b": None})(out)
-    assert status.verify(out) == []
+    assert verify.verify(out) == []
 
 
 def test_nothing_started(out: Path) -> None:
     """A folder without any column proves nothing."""
     for column in schema.COLUMNS:
         shutil.rmtree(out / column)
-    assert status.verify(out) == [f"{out}: no column was started"]
+    assert verify.verify(out) == [f"{out}: no column was started"]
     assert status.status(out) == []
 
 
 def test_no_run(tmp_path: Path) -> None:
     """A folder that holds no run is refused."""
-    for look in (status.status, status.verify):
+    for look in (status.status, verify.verify):
         with pytest.raises(RunError, match="no run was ever started there"):
             look(tmp_path)
 
@@ -224,7 +224,7 @@ class TestCounts:
             "test": status.SplitStatus(ok=2, failed=0, missing=0, frames=6, shards=1, shards_done=1),
         }
         assert crop.reasons == {"no_face": 1}
-        assert (crop.clip_seconds, crop.eta_seconds, crop.unfinished) == (12.0, 0.0, [])
+        assert (crop.clip_seconds, crop.core_seconds_left, crop.unfinished) == (12.0, 0.0, [])
 
     @pytest.mark.parametrize(
         "breaks",
@@ -243,14 +243,14 @@ class TestCounts:
         crop, _ = status.status(out)
         assert crop.splits["train"] == status.SplitStatus(ok=1, failed=1, missing=2, frames=3, shards=2, shards_done=1)
         assert crop.unfinished == ["train-000000"]
-        assert crop.eta_seconds == pytest.approx(8 / 4 * 2)
+        assert crop.core_seconds_left == pytest.approx(8 / 4 * 2)
 
     def test_nothing_done_yet(self, out: Path) -> None:
         """Before the first shard, no time left can be told."""
         for path in (out / "mfcc").glob("*-*"):
             path.unlink()
         mfcc = status.status(out)[1]
-        assert mfcc.eta_seconds is None
+        assert (mfcc.core_seconds_left, mfcc.rate, mfcc.eta_seconds) == (None, None, None)
         assert sum(split.missing for split in mfcc.splits.values()) == 6
 
     def test_only_first_lines_are_read(self, out: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from avprep_cli import options
 if TYPE_CHECKING:
     from avprep.fingerprint import Stage
     from avprep.run import Outcome
-    from avprep.status import ColumnStatus
+    from avprep.stages import CropSettings, MfccSettings
 
 SHOWN_PROBLEMS = 20
 GPU_JOBS = 4
@@ -68,16 +69,16 @@ def index(
     if output.exists() and not force:
         raise click.UsageError(f"{output} is there already: give another -o, or --force to replace it")
     found, scan = layouts.index(layout, root, seed=seed, limit=limit, **given)
-    _write_text(output, manifest.render(found))
+    write_text(output, manifest.render(found))
     if problems is not None:
         rows = ({"kind": p.kind, "path": p.path, "message": p.message} for p in scan.problems)
-        _write_text(problems, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_text(problems, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     for problem in scan.problems[:SHOWN_PROBLEMS]:
         click.echo(f"{problem.kind}: {problem.path}: {problem.message}", err=True)
     if len(scan.problems) > SHOWN_PROBLEMS:
         click.echo(f"… and {len(scan.problems) - SHOWN_PROBLEMS} more problems (--problems FILE lists them)", err=True)
     counts = ", ".join(f"{split} {len(found.split(split))}" for split in manifest.SPLITS)
-    click.echo(f"{output}: {len(found.clips)} clips ({counts}), {_tally('problem', scan.counts())}")
+    click.echo(f"{output}: {len(found.clips)} clips ({counts}), {tally('problem', scan.counts())}")
 
 
 @click.command()
@@ -109,19 +110,7 @@ def index(
     help="Whose face where there are several; auto is central for lrw, else largest.",
 )
 @options.run_options
-def crop(
-    manifest_path: Path,
-    out: Path,
-    detector: str,
-    align: Any,
-    every: int,
-    min_face: float,
-    image_format: str,
-    subject: Any,
-    jobs: int,
-    max_seconds: float,
-    **run_options: Any,
-) -> None:
+def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     """Detect, track, align and crop faces to 256×256, into OUT/crop.
 
     Run the same command again after any interruption: finished shards are kept, the rest is made.
@@ -131,21 +120,14 @@ def crop(
     avprep crop lrw.jsonl OUT --detector yunet -j 8
     avprep crop lrw.jsonl OUT --limit 20 --dry-run    what would be done
     """
-    from avprep.fingerprint import read_fingerprint
-    from avprep.stages import CropSettings, CropStage
+    from avprep.stages import CropStage
 
-    plan = _plan(manifest_path, run_options)
-    before = read_fingerprint(out, "crop")
-    if detector == "auto":
-        detector = _pinned(before, "detector") or detectors.resolve("auto")
-    if subject == "auto":
-        subject = _pinned(before, "subject") or ("central" if plan.dataset == "lrw" else "largest")
-    given = click.get_current_context().get_parameter_source("jobs")
-    if detector == "face-alignment" and given == click.core.ParameterSource.DEFAULT:
+    plan = read_plan(manifest_path, given)
+    settings = crop_settings(plan, out, given)
+    if settings.detector == "face-alignment" and options.is_default("jobs"):
         jobs = min(jobs, GPU_JOBS)
-    settings = CropSettings(detector, align, every, min_face, image_format, subject, max_seconds)
-    click.echo(f"crop: detector {detector}, align {align}, {jobs} workers", err=True)
-    _run(CropStage(plan.root, settings, max(1, options.cores() // jobs)), plan, out, jobs, run_options)
+    click.echo(f"crop: detector {settings.detector}, align {settings.align}, {jobs} workers", err=True)
+    _run(CropStage(plan.root, settings, max(1, options.cores() // jobs)), plan, out, jobs, given)
 
 
 @click.command()
@@ -160,42 +142,19 @@ def crop(
 )
 @click.option("--audio-shift-ms", type=float, default=0.0, show_default=True, help="Move the sound later by this.")
 @options.run_options
-def mfcc(
-    manifest_path: Path,
-    out: Path,
-    preset: Any,
-    audio_shift_ms: float,
-    jobs: int,
-    max_seconds: float,
-    **run_options: Any,
-) -> None:
+def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     """Compute one 12×20 MFCC window per video frame, into OUT/mfcc.
 
     \b
     avprep mfcc lrw.jsonl OUT
     avprep mfcc vox2.jsonl OUT --preset syncnet -j 8
     """
-    from avprep.stages import MfccSettings, MfccStage
+    from avprep.stages import MfccStage
 
-    plan = _plan(manifest_path, run_options)
-    settings = MfccSettings(preset, audio_shift_ms, max_seconds)
-    click.echo(f"mfcc: preset {preset}, {jobs} workers", err=True)
-    _run(MfccStage(plan.root, settings), plan, out, jobs, run_options)
-
-
-@click.command()
-@click.argument("out", type=options.EXISTING_OUT)
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def status(out: Path, as_json: bool) -> None:
-    """Count what is done, failed and missing in OUT, with reasons and the time left."""
-    from avprep.status import status as read_status
-
-    columns = read_status(out)
-    if as_json:
-        click.echo(json.dumps({column.column: column.to_json() for column in columns}, indent=2))
-        return
-    for column in columns:
-        _show_status(column)
+    plan = read_plan(manifest_path, given)
+    settings = mfcc_settings(given)
+    click.echo(f"mfcc: preset {settings.preset}, {jobs} workers", err=True)
+    _run(MfccStage(plan.root, settings), plan, out, jobs, given)
 
 
 @click.command()
@@ -267,15 +226,15 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs
     synthetic.make_corpus(corpus, words=words, speakers=speakers, takes=takes, seed=seed, jobs=jobs)
     click.echo(f"2/5 index: {directory / 'manifest.jsonl'}")
     plan, scan = layouts.index("lrw", corpus, seed=seed)
-    _write_text(directory / "manifest.jsonl", manifest.render(plan))
+    write_text(directory / "manifest.jsonl", manifest.render(plan))
     if scan.problems:
         raise RunError(f"{corpus}: {scan.problems[0].path}: {scan.problems[0].message}")
     detector = _pinned(read_fingerprint(out, "crop"), "detector") or detectors.resolve("auto")
     click.echo(f"3/5 crop with {detector}: {out / 'crop'}")
     settings = CropSettings(detector, subject="central")
-    _report(run(CropStage(plan.root, settings), plan, out, jobs=jobs), out, "crop")
+    report(run(CropStage(plan.root, settings), plan, out, jobs=jobs), out, "crop")
     click.echo(f"4/5 mfcc: {out / 'mfcc'}")
-    _report(run(MfccStage(plan.root, MfccSettings()), plan, out, jobs=jobs), out, "mfcc")
+    report(run(MfccStage(plan.root, MfccSettings()), plan, out, jobs=jobs), out, "mfcc")
     _prove(out, jobs)
     click.echo(f"5/5 verify: every one of {len(plan.clips)} clips is accounted for")
     sheet.write(sheet.contact_sheet(out), picture)
@@ -300,7 +259,86 @@ def bench(clips: Path | None, detector: str, repeat: int, limit: int, as_json: b
     click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.table())
 
 
-COMMANDS: tuple[click.Command, ...] = (index, crop, mfcc, status, verify, weights, demo, bench)
+def crop_settings(plan: manifest.Manifest, out: Path, given: dict[str, Any], auto: str = "auto") -> CropSettings:
+    """Take the settings of `crop` out of what was given; what is `auto` is what OUT has, else what suits.
+
+    auto: the detector to take where neither the user nor OUT has chosen one.
+    """
+    from avprep.fingerprint import read_fingerprint
+    from avprep.stages import CropSettings
+
+    chosen = {field.name: given.pop(field.name) for field in fields(CropSettings)}
+    before = read_fingerprint(out, "crop")
+    if chosen["detector"] == "auto":
+        chosen["detector"] = _pinned(before, "detector") or detectors.resolve(auto)
+    if chosen["subject"] == "auto":
+        chosen["subject"] = _pinned(before, "subject") or ("central" if plan.dataset == "lrw" else "largest")
+    return CropSettings(**chosen)
+
+
+def mfcc_settings(given: dict[str, Any]) -> MfccSettings:
+    """Take the settings of `mfcc` out of what was given."""
+    from avprep.stages import MfccSettings
+
+    return MfccSettings(**{field.name: given.pop(field.name) for field in fields(MfccSettings)})
+
+
+def read_plan(path: Path, given: dict[str, Any]) -> manifest.Manifest:
+    """Read a manifest as this call is to see it: with the --limit and --root that were given."""
+    plan = rooted(manifest.read(path).limited(given.pop("limit")), given.pop("root"))
+    if not plan.root.is_dir():
+        raise RunError(f"{plan.root}: the data set is not there; give --root if it was moved")
+    return plan
+
+
+def rooted(plan: manifest.Manifest, root: Path | None) -> manifest.Manifest:
+    """Return a plan whose data set lies at `root`, if that is given."""
+    return plan if root is None else replace(plan, root=root.resolve())
+
+
+def report(outcome: Outcome, out: Path, column: str) -> None:
+    """Say how a run ended, and where the shards are, as brace patterns, or how many are missing."""
+    from avprep.status import status
+
+    before = f" ({len(outcome.skipped)} done before)" if outcome.skipped else ""
+    click.echo(
+        f"{column}: {len(outcome.planned)} shards{before}, {outcome.ok} clips ok, "
+        f"{tally('failed', outcome.failed)}, {outcome.frames} frames, {outcome.seconds:.1f} s"
+    )
+    found = next(found for found in status(out) if found.column == column)
+    if found.unfinished:
+        click.echo(f"  {len(found.unfinished)} of {found.shards} shards are missing: avprep status {out}")
+        return
+    for split, counts in found.splits.items():
+        click.echo(f"  {out / column / brace_pattern(split, counts.shards)}")
+
+
+def brace_pattern(split: str, shards: int) -> str:
+    """Return the shards of a split as WebDataset takes them: `train-{000000..000123}.tar`."""
+    first, last = (manifest.shard_name(split, n).rpartition("-")[2] for n in (0, shards - 1))
+    return f"{split}-{first if first == last else f'{{{first}..{last}}}'}.tar"
+
+
+def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dict[str, Any]) -> None:
+    """Run a stage over this task's shards and report."""
+    from avprep import fingerprint
+    from avprep.run import run
+    from avprep.shards import finished
+
+    strict, dry_run = given.pop("strict"), given.pop("dry_run")
+    task_index, num_tasks = tasks.select(given.pop("task_index"), given.pop("num_tasks"))
+    if dry_run:
+        size = fingerprint.check(stage, plan, out, given["shard_size"])
+        click.echo(json.dumps(fingerprint.fingerprint(stage, plan, size), indent=2, ensure_ascii=False))
+        mine = list(plan.shards(size))[task_index::num_tasks]
+        done = sum(finished(out, stage.column, name, [clip.key for clip in clips]) is not None for name, clips in mine)
+        clips = sum(len(clips) for _, clips in mine)
+        click.echo(f"task {task_index} of {num_tasks}: {len(mine)} shards, {clips} clips; {done} shards are done")
+        return
+    outcome = run(stage, plan, out, jobs=jobs, task_index=task_index, num_tasks=num_tasks, **given)
+    report(outcome, out, stage.column)
+    if strict and outcome.failed:
+        sys.exit(3)
 
 
 def _pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
@@ -308,42 +346,9 @@ def _pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
     return None if fingerprint is None else fingerprint.get("settings", {}).get(setting)
 
 
-def _plan(path: Path, run_options: dict[str, Any]) -> manifest.Manifest:
-    """Read a manifest as this call is to see it."""
-    plan = manifest.read(path).limited(run_options.pop("limit"))
-    root = run_options.pop("root")
-    if root is not None:
-        plan = manifest.Manifest(plan.dataset, root.resolve(), plan.clips, plan.seed, plan.extra)
-    if not plan.root.is_dir():
-        raise RunError(f"{plan.root}: the data set is not there; give --root if it was moved")
-    return plan
-
-
-def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, run_options: dict[str, Any]) -> None:
-    """Run a stage over this task's shards and report."""
-    from avprep import fingerprint
-    from avprep.run import run
-    from avprep.shards import finished
-
-    strict, dry_run = run_options.pop("strict"), run_options.pop("dry_run")
-    task_index, num_tasks = tasks.select(run_options.pop("task_index"), run_options.pop("num_tasks"))
-    if dry_run:
-        size = fingerprint.check(stage, plan, out, run_options["shard_size"])
-        click.echo(json.dumps(fingerprint.fingerprint(stage, plan, size), indent=2, ensure_ascii=False))
-        mine = list(plan.shards(size))[task_index::num_tasks]
-        done = sum(finished(out, stage.column, name, [clip.key for clip in clips]) is not None for name, clips in mine)
-        clips = sum(len(clips) for _, clips in mine)
-        click.echo(f"task {task_index} of {num_tasks}: {len(mine)} shards, {clips} clips; {done} shards are done")
-        return
-    outcome = run(stage, plan, out, jobs=jobs, task_index=task_index, num_tasks=num_tasks, **run_options)
-    _report(outcome, out, stage.column)
-    if strict and outcome.failed:
-        sys.exit(3)
-
-
 def _prove(out: Path, jobs: int) -> None:
     """Verify a run's folder; a line per problem, and RunError if there is any."""
-    from avprep.status import verify as find_problems
+    from avprep.verify import verify as find_problems
 
     problems = find_problems(out, jobs)
     for problem in problems:
@@ -352,51 +357,16 @@ def _prove(out: Path, jobs: int) -> None:
         raise RunError(f"{out}: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
 
 
-def _report(outcome: Outcome, out: Path, column: str) -> None:
-    before = f" ({len(outcome.skipped)} done before)" if outcome.skipped else ""
-    click.echo(
-        f"{column}: {len(outcome.planned)} shards{before}, {outcome.ok} clips ok, "
-        f"{_tally('failed', outcome.failed)}, {outcome.frames} frames, {outcome.seconds:.1f} s"
-    )
-    for pattern in _brace_patterns(outcome.planned):
-        click.echo(f"  {out / column / pattern}.tar")
-
-
-def _brace_patterns(names: tuple[str, ...]) -> list[str]:
-    """Return shard names as brace patterns, `train-{000000..000123}`: what WebDataset takes."""
-    patterns = []
-    for split in manifest.SPLITS:
-        numbers = sorted(int(name.rpartition("-")[2]) for name in names if name.startswith(f"{split}-"))
-        while numbers:
-            run = 1
-            while run < len(numbers) and numbers[run] == numbers[0] + run:
-                run += 1
-            first, last = numbers[0], numbers[run - 1]
-            patterns.append(f"{split}-{{{first:06d}..{last:06d}}}" if run > 1 else f"{split}-{first:06d}")
-            numbers = numbers[run:]
-    return patterns
-
-
-def _show_status(column: ColumnStatus) -> None:
-    for name, split in column.splits.items():
-        click.echo(
-            f"{column.column} {name:5}  {split.shards_done}/{split.shards} shards  {split.ok} ok  "
-            f"{split.failed} failed  {split.missing} missing  {split.frames} frames"
-        )
-    for reason, count in column.reasons.items():
-        click.echo(f"{column.column} failed {reason}: {count}")
-    if column.unfinished and column.eta_seconds is not None:
-        click.echo(f"{column.column}: about {column.eta_seconds / 3600:.2f} core-hours are left")
-
-
-def _tally(noun: str, counts: dict[str, int]) -> str:
+def tally(noun: str, counts: dict[str, int]) -> str:
+    """Return a number of things and what kinds of them: `3 failed (no_face 2, timeout 1)`."""
     total = sum(counts.values())
     detail = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     label = noun if noun == "failed" or total == 1 else f"{noun}s"
     return f"{total} {label}" + (f" ({detail})" if detail else "")
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it appears whole; RunError where it cannot be written."""
     from avprep.shards import write_atomically
 
     try:
@@ -404,3 +374,6 @@ def _write_text(path: Path, text: str) -> None:
         write_atomically(path, text.encode(), aside=path.with_name(f".{path.name}.part"))
     except OSError as error:
         raise RunError(f"{path}: cannot write ({error.strerror})") from error
+
+
+COMMANDS: tuple[click.Command, ...] = (index, crop, mfcc, verify, weights, demo, bench)

@@ -8,7 +8,7 @@ import click
 
 from avprep import __version__
 from avprep.errors import AvprepError
-from avprep_cli import data
+from avprep_cli import cluster, data
 
 
 class Commands(click.Group):
@@ -55,5 +55,6 @@ def main() -> None:
     """
 
 
-for command in data.COMMANDS:
-    main.add_command(command)
+_in_order = {command.name: command for command in (*data.COMMANDS, *cluster.COMMANDS)}
+for name in ("index", "crop", "mfcc", "status", "verify", "retry", "slurm", "weights", "demo", "bench"):
+    main.add_command(_in_order[name])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from avprep import detectors
 
@@ -21,6 +22,11 @@ EXISTING_OUT = click.Path(exists=True, file_okay=False, path_type=Path)
 def cores() -> int:
     """Return the processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_default(name: str) -> bool:
+    """Whether the running command was not given this parameter."""
+    return click.get_current_context().get_parameter_source(name) == ParameterSource.DEFAULT
 
 
 jobs = click.option(
@@ -42,40 +48,48 @@ detector = click.option(
 )
 
 
+root = click.option("--root", type=EXISTING_OUT, help="Where the data set lies now, if not where it was indexed.")
+clip_timeout = click.option(
+    "--clip-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds after which a clip is stopped and counted as failed.",
+)
+task_index = click.option("--task-index", type=click.IntRange(min=0), help="This task, from 0. [array job's own]")
+num_tasks = click.option("--num-tasks", type=click.IntRange(min=1), help="Tasks that share the work. [array job's own]")
+dry_run = click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+strict = click.option("--strict", is_flag=True, help="Exit with status 3 if any clip failed.")
+
+shard_size = click.option(
+    "--shard-size",
+    type=click.IntRange(min=1),
+    show_default="500, or what OUT has",
+    help="Clips a shard; both columns of an OUT need the same.",
+)
+max_seconds = click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1800.0,
+    show_default=True,
+    help="Longest clip; it bounds a worker's memory.",
+)
+limit = click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of each split.")
+
+
 def run_options(command: F) -> F:
     """Options of the commands that fill shards."""
-    for option in reversed(
-        [
-            jobs,
-            click.option(
-                "--shard-size",
-                type=click.IntRange(min=1),
-                show_default="500, or what OUT has",
-                help="Clips a shard; both columns of an OUT need the same.",
-            ),
-            click.option(
-                "--clip-timeout",
-                type=click.FloatRange(min=0, min_open=True),
-                default=120.0,
-                show_default=True,
-                help="Seconds after which a clip is stopped and counted as failed.",
-            ),
-            click.option(
-                "--max-seconds",
-                type=click.FloatRange(min=0, min_open=True),
-                default=1800.0,
-                show_default=True,
-                help="Longest clip; it bounds a worker's memory.",
-            ),
-            click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of each split."),
-            click.option("--root", type=EXISTING_OUT, help="Where the data set lies now, if not where it was indexed."),
-            click.option("--task-index", type=click.IntRange(min=0), help="This task, from 0. [array job's own]"),
-            click.option(
-                "--num-tasks", type=click.IntRange(min=1), help="Tasks that share the work. [array job's own]"
-            ),
-            click.option("--dry-run", is_flag=True, help="Show the plan and stop."),
-            click.option("--strict", is_flag=True, help="Exit with status 3 if any clip failed."),
-        ]
-    ):
+    return _all_of(
+        command, jobs, shard_size, clip_timeout, max_seconds, limit, root, task_index, num_tasks, dry_run, strict
+    )
+
+
+def retry_options(command: F) -> F:
+    """Options of the command that fills shards again."""
+    return _all_of(command, jobs, clip_timeout, root, task_index, num_tasks, dry_run, strict)
+
+
+def _all_of(command: F, *decorators: Callable[[F], F]) -> F:
+    for option in reversed(decorators):
         command = option(command)
     return command

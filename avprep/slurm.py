@@ -1,0 +1,145 @@
+"""Slurm array jobs: the script as text, the largest array that the cluster takes, and sending the script."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from avprep.errors import RunError
+
+DEFAULT_TASKS = 64
+DEFAULT_ARRAY_LIMIT = 1001
+"""Slurm's own MaxArraySize, where a cluster does not set another."""
+
+WARNING_SECONDS = 120
+"""How long before the time limit Slurm is asked to say so; it may be late by a minute."""
+
+_REQUEUE = f"""\
+# Slurm sends USR1 {WARNING_SECONDS} s before the time limit. avprep then drops the clips in hand, and this task goes
+# back into the queue. A task that is preempted or loses its node is put back by Slurm itself.
+requeue() {{
+    kill -USR1 "$avprep"
+    wait "$avprep" || scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
+}}
+trap requeue USR1"""
+
+
+@dataclass(frozen=True)
+class ArrayJob:
+    """What an array job is to do and what it asks for.
+
+    command: the command line of one task, without its share of the work and its workers.
+    array: the tasks that have something to do, `0-2,7`, of `num_tasks`; max_parallel: how many run at once.
+    work: one line on what there is to do.
+    logs: the folder of the logs, one file a task.
+    time, partition, mem, gpus, cpus: as sbatch takes them, for one task; sbatch: further options, `--account=lab`.
+    setup: shell lines that come before the command.
+    """
+
+    name: str
+    command: Sequence[str]
+    array: str
+    num_tasks: int
+    work: str
+    logs: Path
+    time: str = "04:00:00"
+    cpus: int = 4
+    mem: str = "8G"
+    partition: str | None = None
+    gpus: int | None = None
+    max_parallel: int | None = None
+    sbatch: Sequence[str] = ()
+    setup: Sequence[str] = ()
+
+
+def render(job: ArrayJob) -> str:
+    """Return the text of the script that `sbatch` takes.
+
+    Raises RunError for an option that would spill into the next line.
+    """
+    options: list[tuple[str, object]] = [
+        ("job-name", job.name),
+        ("array", job.array if job.max_parallel is None else f"{job.array}%{job.max_parallel}"),
+        ("time", job.time),
+        ("cpus-per-task", job.cpus),
+        ("mem", job.mem),
+        ("partition", job.partition),
+        ("gpus", job.gpus),
+        ("output", f"{_log_folder(job.logs)}/{job.name}-%A_%a.log"),
+        ("open-mode", "append"),
+        ("signal", f"B:USR1@{WARNING_SECONDS}"),
+    ]
+    directives = [f"--{name}={_quoted(str(value))}" for name, value in options if value is not None]
+    directives += ["--requeue", *job.sbatch]
+    if broken := [text for text in (*directives, *job.setup) if "\n" in text or "\r" in text]:
+        raise RunError(f"an option of a script must be one line: {broken[0]!r}")
+    n = job.num_tasks
+    parts = [
+        "#!/bin/bash\n" + "\n".join(f"#SBATCH {directive}" for directive in directives),
+        f"# {job.work}\n"
+        f"# Task I of {n} makes shards I, I + {n}, I + {2 * n}, … of the plan, but for those that are done: this\n"
+        "# script can be sent again at any time, and some of its tasks with `sbatch --array=3,7-9 SCRIPT`.",
+        "\n".join(job.setup),
+        _REQUEUE,
+        f'{shlex.join(job.command)} \\\n    --num-tasks {n} --jobs "$SLURM_CPUS_PER_TASK" &\navprep=$!\nwait "$avprep"',
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def array_limit() -> int:
+    """Ask Slurm how many tasks an array may have; its own default where there is no Slurm to ask.
+
+    Raises RunError where the cluster takes no arrays.
+    """
+    try:
+        answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        answer = ""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer, re.MULTILINE)
+    limit = int(found[1]) if found else DEFAULT_ARRAY_LIMIT
+    if limit < 1:
+        raise RunError("this cluster takes no array jobs (MaxArraySize is 0)")
+    return limit
+
+
+def script_path(out: Path, column: str) -> Path:
+    """Return where the script lies that was last sent for a column."""
+    return out / f"{column}.sbatch"
+
+
+def sent_tasks(script: Path) -> tuple[int, int | None] | None:
+    """Return the number of tasks of a script that was sent, and how many of them run at once; None without a script."""
+    try:
+        text = script.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{script}: cannot be read ({error})") from error
+    tasks = re.search(r"--num-tasks (\d+)", text)
+    parallel = re.search(r"^#SBATCH --array=\S+%(\d+)$", text, re.MULTILINE)
+    return None if tasks is None else (int(tasks[1]), int(parallel[1]) if parallel else None)
+
+
+def submit(script: Path) -> str:
+    """Send a script; return the number of the job. Raises RunError with what sbatch says."""
+    try:
+        done = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise RunError(f"there is no sbatch here; send {script} from a machine of the cluster") from error
+    if done.returncode:
+        raise RunError(f"{script}: sbatch refuses it: {' '.join(done.stderr.split())}")
+    return done.stdout.strip().partition(";")[0]
+
+
+def _log_folder(folder: Path) -> str:
+    """Return a folder as `--output` takes it, where % begins a pattern."""
+    return str(folder).replace("%", "%%")
+
+
+def _quoted(value: str) -> str:
+    """Quote what sbatch would split; it knows the shell's double quotes."""
+    return f'"{value}"' if re.search(r"\s", value) else value

@@ -1,0 +1,104 @@
+"""The proof that a run's folder holds what its plan asks for: everything is read again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import joblib
+
+from avprep import schema, shards
+from avprep.errors import REASONS, ShardError
+from avprep.fingerprint import read_fingerprint, read_plan
+from avprep.stages import decode_image
+
+
+def verify(out: Path, jobs: int = 1) -> list[str]:
+    """Read every shard again; prove that each clip of the plan has one state and each sample keeps the contract.
+
+    Returns the problems, one line each; none means proven: digests agree, keys and their order are the plan's, every
+    `ok` clip has one well-formed sample, every image decodes to 256×256, both columns agree on the number of frames.
+    """
+    plan = read_plan(out)
+    digest = plan.digest()
+    problems: list[str] = []
+    lengths: dict[str, dict[str, int]] = {}
+    for column in schema.COLUMNS:
+        run = read_fingerprint(out, column)
+        if run is None:
+            continue
+        if run.get("manifest") != digest:
+            problems.append(f"{out / column / 'run.json'}: made from another manifest")
+        if run.get("clips") not in (None, plan.counts()):
+            problems.append(f"{out / column / 'run.json'}: its numbers of clips are not the plan's")
+        planned = [(name, [clip.key for clip in clips]) for name, clips in plan.shards(run["shard_size"])]
+        names = {name for name, _ in planned}
+        problems += [
+            f"{path}: not a shard of the plan"
+            for path in sorted((out / column).glob("*"))
+            if path.suffix in (".tar", ".json") and path.stem not in names and path.name != "run.json"
+        ]
+        results = joblib.Parallel(n_jobs=jobs)(
+            joblib.delayed(_verify_shard)(out, column, name, keys) for name, keys in planned
+        )
+        lengths[column] = {}
+        for found, frames in results:
+            problems += found
+            lengths[column].update(frames)
+    if not lengths:
+        problems.append(f"{out}: no column was started")
+    for key in lengths.get("crop", {}).keys() & lengths.get("mfcc", {}).keys():
+        crop, mfcc = lengths["crop"][key], lengths["mfcc"][key]
+        if crop != mfcc:
+            problems.append(f"{key}: crop has {crop} frames, mfcc {mfcc}")
+    return problems
+
+
+def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> tuple[list[str], dict[str, int]]:
+    """Return the problems of one shard and the number of frames of its samples."""
+    path = shards.tar_path(out, column, name)
+    try:
+        sidecar = shards.read_sidecar(out, column, name)
+    except ShardError as error:
+        return [str(error)], {}
+    if sidecar is None:
+        return [f"{path}: not finished, {len(keys)} clips are missing"], {}
+    where = shards.sidecar_path(out, column, name)
+    clips = sidecar["clips"]
+    expected = {clip["key"]: clip["n_frames"] for clip in clips if clip["state"] == "ok"}
+    problems: list[str] = []
+    frames: dict[str, int] = {}
+    if (sidecar["column"], sidecar["shard"]) != (column, name):
+        problems.append(f"{where}: is the sidecar of {sidecar['column']}/{sidecar['shard']}")
+    if [clip["key"] for clip in clips] != keys:
+        problems.append(f"{where}: its clips are not those of the plan")
+    if sidecar["counts"] != shards.counts(clips):
+        problems.append(f"{where}: its counts are not those of its clips")
+    if strange := [clip["reason"] for clip in clips if clip["state"] == "failed" and clip["reason"] not in REASONS]:
+        problems.append(f"{where}: unknown reason {strange[0]}")
+    try:
+        if shards.sha256(path) != sidecar["sha256"]:
+            problems.append(f"{path}: the digest is not the sidecar's; delete both files and run again")
+        for key, members in shards.read(path):
+            metadata = schema.check_sample(column, key, members)
+            frames[key] = metadata["n_frames"]
+            if expected.get(key) != frames[key]:
+                problems.append(f"{path}: {key} has {frames[key]} frames, the sidecar says {expected.get(key)}")
+            problems += [f"{path}: {key}.{bad} is not a 256×256 image" for bad in _bad_images(members)]
+        if list(frames) != list(expected):
+            problems.append(f"{path}: holds {len(frames)} samples, the sidecar has {len(expected)} ok clips")
+    except ShardError as error:
+        problems.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+    except OSError as error:
+        problems.append(f"{path}: cannot be read ({error.strerror})")
+    return problems, frames
+
+
+def _bad_images(members: dict[str, bytes]) -> list[str]:
+    shape = (schema.CROP_SIZE, schema.CROP_SIZE, 3)
+    bad = []
+    for member, data in members.items():
+        if member.endswith(schema.IMAGE_FORMATS):
+            image = decode_image(data)
+            if image is None or image.shape != shape:
+                bad.append(member)
+    return bad

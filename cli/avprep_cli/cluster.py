@@ -1,0 +1,300 @@
+"""Commands for work that is spread over many tasks and days: what is left, what to run again, array jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from avprep import slurm, tasks
+from avprep.errors import REASONS, RunError
+from avprep_cli import data, options
+
+if TYPE_CHECKING:
+    from avprep.fingerprint import Stage
+    from avprep.manifest import Manifest
+    from avprep.status import ColumnStatus
+
+ACCIDENTS = ("crashed", "error", "missing", "timeout")
+"""Reasons that another try may mend; the others are the clip's own."""
+
+TASK_OPTIONS = ("jobs", "task_index", "num_tasks", "dry_run")
+"""Options of `crop` and `mfcc` that are a task's own, or of no use in a script."""
+
+
+@click.command()
+@click.argument("out", type=options.EXISTING_OUT)
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def status(out: Path, as_json: bool) -> None:
+    """Count what is done, failed and missing in OUT; say how fast it goes and how to finish it.
+
+    The rate is that of all tasks together over the last hour. Quick: it reads a line of each shard's sidecar and no
+    shard; `verify` proves.
+    """
+    from avprep.status import status as read_status
+
+    found = [(column, _finish(out, column)) for column in read_status(out)]
+    if as_json:
+        click.echo(json.dumps({column.column: column.to_json() | finish for column, finish in found}, indent=2))
+        return
+    for column, finish in found:
+        _show(out, column, finish)
+
+
+@click.command()
+@click.argument("out", type=options.EXISTING_OUT)
+@click.option("--reason", "reasons", required=True, help=f"Which: {', '.join(REASONS)}; several with commas.")
+@click.option("--column", type=click.Choice(("crop", "mfcc")), help="Only this one.  [both]")
+@options.retry_options
+def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
+    """Run failed clips again, with the settings of the first run, and put their shards in place anew.
+
+    Other clips of these shards are copied, not computed. A clip that fails again keeps its newer reason.
+
+    \b
+    avprep retry OUT --reason timeout,crashed --clip-timeout 600
+    avprep retry OUT --reason missing --dry-run
+    """
+    from avprep.fingerprint import read_fingerprint, read_plan
+    from avprep.status import status as read_status
+
+    wanted = frozenset(reason.strip() for reason in reasons.split(","))
+    if strange := sorted(wanted - REASONS.keys()):
+        raise click.UsageError(f"--reason {strange[0]!r} is none of {', '.join(REASONS)}")
+    columns = [found for found in read_status(out) if column in (None, found.column)]
+    if not columns:
+        raise RunError(f"{out}: no {column or 'column'} was ever started there")
+    dry_run, strict, root, jobs = (given.pop(name) for name in ("dry_run", "strict", "root", "jobs"))
+    failed = 0
+    for found in columns:
+        again = {reason: count for reason, count in found.reasons.items() if reason in wanted}
+        if not again or dry_run:
+            click.echo(f"{found.column}: {data.tally('clip', again)} to run again")
+            continue
+        run = read_fingerprint(out, found.column)
+        assert run is not None
+        plan = data.rooted(read_plan(out), root)
+        failed += _retry(_stage(found.column, run, plan, jobs), plan, out, wanted, jobs, given)
+    if strict and failed:
+        sys.exit(3)
+
+
+def _retry(stage: Stage, plan: Manifest, out: Path, reasons: frozenset[str], jobs: int, given: dict[str, Any]) -> int:
+    """Run a column's failed clips again; return how many clips have failed in the end."""
+    from avprep.run import run
+
+    task_index, num_tasks = tasks.select(given["task_index"], given["num_tasks"])
+    outcome = run(
+        stage,
+        plan,
+        out,
+        jobs=jobs,
+        clip_timeout=given["clip_timeout"],
+        task_index=task_index,
+        num_tasks=num_tasks,
+        retry=reasons,
+    )
+    data.report(outcome, out, stage.column)
+    return sum(outcome.failed.values())
+
+
+def _stage(column: str, run: dict[str, Any], plan: Manifest, jobs: int) -> Stage:
+    from avprep import stages
+
+    return stages.rebuild(column, run["settings"], plan.root, max(1, options.cores() // jobs))
+
+
+def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
+    """Return what would finish a column: `command` on one machine, `array` and `num_tasks`, `slurm` for the cluster.
+
+    All None where nothing is missing.
+    """
+    from avprep.fingerprint import read_fingerprint
+
+    if not column.unfinished:
+        return dict.fromkeys(("command", "array", "num_tasks", "slurm"))
+    run = read_fingerprint(out, column.column) or {}
+    command = {"crop": data.crop, "mfcc": data.mfcc}[column.column]
+    line = _command_line(command, out / "manifest.jsonl", out, run.get("settings", {}))
+    script = slurm.script_path(out, column.column)
+    sent = slurm.sent_tasks(script)
+    num_tasks, parallel = sent or (min(slurm.DEFAULT_TASKS, column.shards), None)
+    array = column.array(num_tasks)
+    if sent:
+        send = ["sbatch", f"--array={array}" + (f"%{parallel}" if parallel else ""), str(script)]
+    else:
+        send = ["avprep", "slurm", *line[1:], "--tasks", str(num_tasks), "--submit"]
+    return {"command": shlex.join(line), "array": array, "num_tasks": num_tasks, "slurm": shlex.join(send)}
+
+
+def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
+    name = column.column
+    for split, counts in column.splits.items():
+        click.echo(
+            f"{name} {split:5}  {counts.shards_done}/{counts.shards} shards  {counts.ok} ok  "
+            f"{counts.failed} failed  {counts.missing} missing  {counts.frames} frames"
+        )
+    for reason, count in column.reasons.items():
+        click.echo(f"{name} failed {reason}: {count}")
+    if again := {reason: count for reason, count in column.reasons.items() if reason in ACCIDENTS}:
+        click.echo(f"{name}: {data.tally('accident', again)}; run these clips again with")
+        click.echo(f"  avprep retry {shlex.quote(str(out))} --column {name} --reason {','.join(again)}")
+    if not column.unfinished:
+        return
+    pace = []
+    if column.rate is not None and column.eta_seconds is not None:
+        eta = timedelta(seconds=round(column.eta_seconds))
+        pace.append(f"{column.rate:.1f} clips/s in the last hour, ready in {eta} at that rate")
+    if column.core_seconds_left is not None:
+        pace.append(f"about {column.core_seconds_left / 3600:.2f} core-hours are left")
+    if pace:
+        click.echo(f"{name}: {'; '.join(pace)}")
+    click.echo(f"{name}: {len(column.unfinished)} of {column.shards} shards are missing; make them here with")
+    click.echo(f"  {finish['command']}")
+    click.echo(f"or on Slurm, --array={finish['array']} of {finish['num_tasks']} tasks, with")
+    click.echo(f"  {finish['slurm']}")
+
+
+def _command_line(command: click.Command, manifest_path: Path, out: Path, values: dict[str, Any]) -> list[str]:
+    """Return the command line that gives a command these values, but for those that it has by default."""
+    line = ["avprep", command.name or "", str(manifest_path), str(out)]
+    for param in command.params:
+        if isinstance(param, click.Option) and param.name in values and values[param.name] != param.default:
+            name = max(param.opts, key=len)
+            line += [name] if param.is_flag else [name, str(values[param.name])]
+    return line
+
+
+@click.group("slurm")
+def slurm_group() -> None:
+    """Print, or send, an array job for what is missing.
+
+    \b
+    avprep slurm crop lrw.jsonl OUT --cpus 8 --partition short > crop.sbatch
+    avprep slurm mfcc lrw.jsonl OUT --setup 'module load python/3.11' --submit
+    """
+
+
+def _array_command(command: click.Command) -> click.Command:
+    """Return the command that makes an array job of another command, with the options of both."""
+
+    def make(manifest_path: Path, out: Path, **given: Any) -> None:
+        asked = {option.name: given.pop(option.name) for option in SLURM_OPTIONS if option.name}
+        _make_script(command, manifest_path.absolute(), out.absolute(), given, asked)
+
+    own = [param for param in command.params if param.name not in TASK_OPTIONS]
+    arguments = [param for param in own if isinstance(param, click.Argument)]
+    rest = [param for param in own if not isinstance(param, click.Argument)]
+    name = command.name or ""
+    return click.Command(
+        name,
+        callback=make,
+        params=[*arguments, *SLURM_OPTIONS, *rest],
+        help=f"""An array job that runs `avprep {name}`; prints its script unless --submit is given.
+
+        Only tasks that have something left to do are in the array. A task that is preempted, or whose time is up, goes
+        back into the queue by itself. Logs go to OUT/logs, which is made, since Slurm does not make it.
+        """,
+    )
+
+
+SLURM_OPTIONS: tuple[click.Option, ...] = (
+    click.Option(
+        ["--tasks"],
+        type=click.IntRange(min=1),
+        show_default=f"{slurm.DEFAULT_TASKS}, or one a shard",
+        help="Tasks that share the shards; no more than the cluster allows.",
+    ),
+    click.Option(["--time"], default="04:00:00", show_default=True, help="Time limit of a task."),
+    click.Option(["--partition"], help="Partition.  [the cluster's default]"),
+    click.Option(["--cpus"], type=click.IntRange(min=1), default=4, show_default=True, help="Cores of a task."),
+    click.Option(["--mem"], show_default="2 GiB a core", help="Memory of a task, e.g. 16G."),
+    click.Option(["--gpus"], type=click.IntRange(min=1), help="GPUs of a task; auto then means face-alignment."),
+    click.Option(["--max-parallel"], type=click.IntRange(min=1), help="Tasks that run at once.  [all]"),
+    click.Option(["--setup"], multiple=True, help="A shell line before the command: 'module load …'. Repeatable."),
+    click.Option(["--sbatch", "extra"], multiple=True, help="Another option of sbatch: --account=lab. Repeatable."),
+    click.Option(["--submit"], is_flag=True, help="Send it; the script is kept in OUT."),
+)
+
+
+def _make_script(
+    command: click.Command, manifest_path: Path, out: Path, given: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    """Print or send the script of an array job."""
+    from avprep import fingerprint, stages, weights
+    from avprep.status import column_status
+
+    column = command.name or ""
+    typed = {name: value for name, value in given.items() if not options.is_default(name)}
+    if typed.get("root"):
+        typed["root"] = typed["root"].absolute()
+    plan = data.read_plan(manifest_path, given)
+    stage: Stage
+    if column == "crop":
+        settings = data.crop_settings(plan, out, given, "face-alignment" if asked["gpus"] else "auto")
+        stage = stages.CropStage(plan.root, settings)
+        typed["detector"] = settings.detector  # another machine might resolve auto in another way
+        weights.require(settings.detector)
+    else:
+        stage = stages.MfccStage(plan.root, data.mfcc_settings(given))
+    size = fingerprint.check(stage, plan, out, given["shard_size"], ignore=("versions",))
+    found = column_status(out, column, plan.counts(), size)
+    if not found.unfinished:
+        click.echo(f"{column}: nothing is missing, so there is nothing to send", err=True)
+        return
+    num_tasks = min(asked["tasks"] or slurm.DEFAULT_TASKS, found.shards)
+    if num_tasks > (limit := slurm.array_limit()):
+        click.echo(f"{num_tasks} tasks are more than an array may have here (MaxArraySize): {limit} instead", err=True)
+        num_tasks = limit
+    done = found.shards - len(found.unfinished)
+    text = slurm.render(
+        slurm.ArrayJob(
+            name=f"avprep-{column}",
+            command=_command_line(command, manifest_path, out, typed),
+            array=found.array(num_tasks),
+            num_tasks=num_tasks,
+            work=f"{column}: {len(plan.clips)} clips in {found.shards} shards, {done} of them done.",
+            logs=out / "logs",
+            time=asked["time"],
+            cpus=asked["cpus"],
+            mem=asked["mem"] or f"{2 * asked['cpus']}G",
+            partition=asked["partition"],
+            gpus=asked["gpus"],
+            max_parallel=asked["max_parallel"],
+            sbatch=asked["extra"],
+            setup=(*_environment(), *asked["setup"]),
+        )
+    )
+    try:
+        (out / "logs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{out / 'logs'}: cannot make the folder of the logs ({error.strerror})") from error
+    if not asked["submit"]:
+        click.echo(text, nl=False)
+        return
+    script = slurm.script_path(out, column)
+    data.write_text(script, text)
+    click.echo(f"job {slurm.submit(script)}: {script}, {len(found.unfinished)} shards, logs in {out / 'logs'}")
+
+
+def _environment() -> list[str]:
+    """Return the shell lines that give a task this command and its weights."""
+    beside = Path(sys.executable).with_name("avprep")
+    found = str(beside) if beside.exists() else shutil.which("avprep")
+    lines = [f"export PATH={shlex.quote(str(Path(found).parent))}:$PATH"] if found else []
+    if folder := os.environ.get("AVPREP_WEIGHTS"):
+        lines.append(f"export AVPREP_WEIGHTS={shlex.quote(str(Path(folder).absolute()))}")
+    return lines
+
+
+for filler in (data.crop, data.mfcc):
+    slurm_group.add_command(_array_command(filler))
+
+COMMANDS: tuple[click.Command, ...] = (status, retry, slurm_group)
