@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,7 +44,10 @@ class Clip:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that are set, in declaration order."""
-        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
+
+
+_FIELDS = tuple(f.name for f in fields(Clip))
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,10 @@ class Manifest:
 
     def digest(self) -> str:
         """Return the sha256 of the plan. The root is left out: moving a data set does not change its shards."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:  # seconds for half a million clips
         rows = "\n".join(_dump(clip.to_json()) for clip in self.clips)
         return hashlib.sha256(f"{VERSION}\n{self.dataset}\n{rows}".encode()).hexdigest()
 
@@ -184,8 +192,7 @@ def _load(path: Path, number: int, line: str) -> dict[str, Any]:
 
 def _clip(path: Path, number: int, row: dict[str, Any]) -> Clip:
     where = f"{path}:{number}"
-    unknown = sorted(row.keys() - {f.name for f in fields(Clip)})
-    if unknown:
+    if unknown := sorted(row.keys() - _FIELDS):
         raise ManifestError(f"{where}: unknown field {unknown[0]!r}")
     for name in ("key", "video", "split"):
         if not row.get(name):
@@ -202,6 +209,6 @@ def _clip(path: Path, number: int, row: dict[str, Any]) -> Clip:
     if "." in row["key"] or row["key"].startswith("/") or row["key"].endswith("/"):
         raise ManifestError(f"{where}: a key holds no dot and no slash at either end: {row['key']!r}")
     for name in ("video", "audio", "track"):
-        if name in row and (PurePosixPath(row[name]).is_absolute() or ".." in PurePosixPath(row[name]).parts):
+        if name in row and (row[name].startswith("/") or (".." in row[name] and ".." in row[name].split("/"))):
             raise ManifestError(f"{where}: {name} must be a path below the root, not {row[name]!r}")
     return Clip(**row)

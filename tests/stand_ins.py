@@ -172,6 +172,7 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--shard-size", type=int, default=5)
+    parser.add_argument("--retry", default="")
     given = parser.parse_args()
     try:
         run(
@@ -181,6 +182,7 @@ def main() -> int:
             jobs=given.jobs,
             shard_size=given.shard_size,
             clip_timeout=600,
+            retry=frozenset(filter(None, [given.retry])),
         )
     except AvprepError as error:
         print(f"Error: {error}", file=sys.stderr)

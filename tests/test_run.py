@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import random
@@ -91,30 +92,33 @@ def no_orphans(session: int) -> None:
             os.kill(number, signal.SIGKILL)
 
 
-def kill_ten_times(command: list[str], out: Path, column: str, length: float, seed: int) -> int:
-    """Start a run ten times and kill -9 it at random: after a while, or when some more files are there.
+def killed(command: list[str], out: Path, column: str, length: float, chance: random.Random) -> bool:
+    """Start a run and kill -9 it at random: after a while, or when some more files are there.
 
-    Returns how many of the ten were killed before they were through.
+    Only the run itself is killed, or its whole group at once, or its processes one by one, workers first, as some
+    schedulers do. Returns whether it was killed before it was through.
     """
-    chance = random.Random(seed)
-    killed = 0
-    for _ in range(10):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-        if chance.random() < 0.5:
-            delay = chance.uniform(0, length)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(delay)
-        else:
-            before, more = len(list(out.glob(f"{column}/*"))), chance.randint(0, 6)
-            wait_until(
-                lambda p=process, n=before + more: p.poll() is not None or len(list(out.glob(f"{column}/*"))) >= n, 60
-            )
-        killed += process.poll() is None
-        process.kill()
-        process.wait()
-        no_orphans(process.pid)
-        process.communicate()
-    return killed
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    if chance.random() < 0.5:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0, length))
+    else:
+        enough = len(list(out.glob(f"{column}/*"))) + chance.randint(0, 6)
+        wait_until(lambda: process.poll() is not None or len(list(out.glob(f"{column}/*"))) >= enough, 60)
+    alive_still = process.poll() is None
+    match chance.choice(["run", "group", "one by one"]) if alive_still else "":
+        case "run":
+            process.kill()
+        case "group":
+            os.killpg(process.pid, signal.SIGKILL)
+        case "one by one":
+            for number in sorted(alive(process.pid), reverse=True):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+    process.wait()
+    no_orphans(process.pid)
+    process.communicate()
+    return alive_still
 
 
 WORDS = ["ok", "ok", "reject", "ok", "raise", "ok", "ok"] * 12
@@ -126,6 +130,15 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("once")
     stand_ins.start(WORDS, out, jobs=1)
     return out
+
+
+def same_as(once: Path, out: Path) -> None:
+    """Prove that a run over WORDS ended as an uninterrupted one does, whatever befell it."""
+    assert tars(out) == tars(once)
+    assert rubbish(out) == []
+    assert verify.verify(out) == []
+    ends = [[(record["key"], record.get("reason")) for record in records(folder)] for folder in (once, out)]
+    assert ends[0] == ends[1]
 
 
 class TestSameBytes:
@@ -150,13 +163,31 @@ class TestSameBytes:
         command = [sys.executable, str(TESTS / "stand_ins.py"), str(plan), str(out)]
         begin = time.monotonic()
         subprocess.run([*command[:3], str(tmp_path / "timed")], check=True, stderr=subprocess.DEVNULL)
-        killed = kill_ten_times(command, out, "mfcc", time.monotonic() - begin, seed=1)
-        assert killed
+        length, chance = time.monotonic() - begin, random.Random(1)
+        assert sum(killed(command, out, "mfcc", length, chance) for _ in range(10)) > 0
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-        assert tars(out) == tars(once)
-        assert rubbish(out) == []
-        assert verify.verify(out) == []
-        assert [record["key"] for record in records(out)] == [clip.key for clip in stand_ins.clips(WORDS)]
+        same_as(once, out)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("seed", [11, 12])
+    def test_two_hundred_kills(self, once: Path, tmp_path: Path, seed: int) -> None:
+        """A hundred kills for each seed: what is done stays done, and the end is the same."""
+        plan, chance = write_plan(tmp_path / "plan.jsonl", WORDS), random.Random(seed)
+        command = [sys.executable, str(TESTS / "stand_ins.py"), str(plan)]
+        begin = time.monotonic()
+        subprocess.run([*command, str(tmp_path / "timed")], check=True, stderr=subprocess.DEVNULL)
+        length, kills = time.monotonic() - begin, 0
+        for n in itertools.count():  # another folder whenever a run gets through
+            out, done = tmp_path / f"out-{n}", dict[str, int]()
+            while killed([*command, str(out)], out, "mfcc", length, chance):
+                kills += 1
+                now = {path.name: path.stat().st_mtime_ns for path in out.glob("mfcc/train-*.json")}
+                assert done.items() <= now.items()
+                done = now
+            same_as(once, out)
+            shutil.rmtree(out)
+            if kills >= 100:
+                break
 
     def test_two_runs_at_once(self, once: Path, tmp_path: Path) -> None:
         """Two runs of the same command at the same time end well and with the same bytes."""
@@ -200,23 +231,187 @@ class TestSameBytes:
         assert verify.verify(out) == []
 
 
+class TestMeanwhile:
+    """What another run finished while this one worked on it is kept."""
+
+    def test_the_faster_one_wins(self, once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A shard that another run puts in place first stays as that one made it."""
+        finish = shards.ShardWriter.finish
+
+        def late(self: shards.ShardWriter) -> tuple[str, int]:
+            for path in (once / "mfcc").glob("train-000002.*"):
+                shutil.copy(path, tmp_path / "mfcc")
+            return finish(self)
+
+        monkeypatch.setattr(shards.ShardWriter, "finish", late)
+        outcome = stand_ins.start(WORDS, tmp_path)
+        theirs, ours = ((folder / "mfcc/train-000002.json").read_bytes() for folder in (once, tmp_path))
+        assert theirs == ours
+        assert (outcome.ok, outcome.failed) == (60, {"error": 12, "no_face": 12})
+        same_as(once, tmp_path)
+
+    def test_what_is_damaged_is_no_reason_to_give_way(self, once: Path, tmp_path: Path) -> None:
+        """A shard that was damaged all along is replaced, though a sidecar lies in its place."""
+        out = shutil.copytree(once, tmp_path / "out")
+        (out / "mfcc/train-000002.tar").write_bytes(b"")
+        assert stand_ins.start(WORDS, out).clips == 5
+        same_as(once, out)
+
+    def test_a_folder_of_another_user(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A run.json that may only be read does not keep a run from finishing shards."""
+        monkeypatch.setattr(workfolder.os, "access", lambda *_: False)
+        assert stand_ins.start(["ok"], tmp_path).ok == 1
+
+
+BETTER = ["ok", "hang", "reject", "ok", "ok"] * 2 + ["ok"] * 5 + ["hang", "segv", "ok", "ok", "ok"]
+
+
+@pytest.fixture(scope="module")
+def worse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in which three clips hung and one crashed."""
+    out = tmp_path_factory.mktemp("worse")
+    outcome = stand_ins.start(BETTER, out, clip_timeout=1)
+    assert outcome.failed == {"crashed": 1, "no_face": 2, "timeout": 3}
+    return out
+
+
+@pytest.fixture(scope="module")
+def better(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the run would have been if no clip had hung."""
+    out = tmp_path_factory.mktemp("better")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(stand_ins.MERCY, "1")
+        stand_ins.start(BETTER, out, jobs=1)
+    return out
+
+
+class TestRetry:
+    """Failed clips run again; nothing else does."""
+
+    @pytest.fixture
+    def out(self, worse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A copy to mend, on a day on which no clip hangs."""
+        monkeypatch.setenv(stand_ins.MERCY, "1")
+        return Path(shutil.copytree(worse, tmp_path / "out"))
+
+    def test_only_these_clips(self, out: Path, better: Path) -> None:
+        """Clips that failed for the reason run again; the others keep their record."""
+        before = records(out)
+        outcome = stand_ins.start(BETTER, out, retry=frozenset({"timeout"}))
+        assert (outcome.clips, outcome.ok, outcome.failed) == (3, 17, {"crashed": 1, "no_face": 2})
+        after = records(out)
+        for old, new in zip(before, after, strict=True):
+            assert (new["state"] == "ok") if old.get("reason") == "timeout" else (new == old)
+        assert tars(out) == tars(better)
+        assert rubbish(out) == []
+        assert verify.verify(out) == []
+
+    def test_other_shards_are_not_touched(self, out: Path) -> None:
+        """Shards without such a clip stay the files that they were."""
+        names = ["train-000002.tar", "train-000002.json", "train-000003.tar", "train-000003.json"]
+        before = [(out / "mfcc" / name).stat().st_ino for name in names]
+        outcome = stand_ins.start(BETTER, out, retry=frozenset({"timeout", "unreadable"}))
+        after = [(out / "mfcc" / name).stat().st_ino for name in names]
+        assert [old == new for old, new in zip(before, after, strict=True)] == [True, True, False, False]
+        assert outcome.skipped == ("train-000002",)
+
+    def test_when_the_work_was_done_is_kept(self, out: Path) -> None:
+        """A shard is as old as its first run, so that a retry is no part of the rate; the seconds are those of both."""
+        before, after = [], []
+        for found in (before, after):
+            head = shards.read_sidecar_head(out, "mfcc", "train-000000")
+            assert head is not None
+            found.append(head["timings"])
+            stand_ins.start(BETTER, out, retry=frozenset({"timeout"}))
+        assert before[0]["started"] == after[0]["started"]
+        assert before[0]["wall_seconds"] < after[0]["wall_seconds"]
+
+    def test_what_fails_again(self, out: Path) -> None:
+        """A clip that fails again is failed, and its shard is whole."""
+        outcome = stand_ins.start(BETTER, out, retry=frozenset({"crashed"}), clip_timeout=1)
+        assert (outcome.clips, outcome.failed) == (1, {"crashed": 1, "no_face": 2, "timeout": 3})
+        assert verify.verify(out) == []
+
+    def test_tasks_share_it(self, out: Path, better: Path) -> None:
+        """Tasks of an array run their shards' clips again, and no others."""
+        outcomes = [
+            stand_ins.start(BETTER, out, retry=frozenset({"timeout"}), task_index=n, num_tasks=3) for n in range(3)
+        ]
+        assert [outcome.clips for outcome in outcomes] == [2, 1, 0]
+        assert tars(out) == tars(better)
+
+    @pytest.mark.parametrize("damage", ["tar", "no-sidecar"])
+    def test_unfinished_shards_are_left_alone(self, out: Path, better: Path, damage: str) -> None:
+        """A shard that is missing or damaged is not copied from; it is told, and left to the run that makes it."""
+        tar, sidecar = out / "mfcc/train-000000.tar", out / "mfcc/train-000000.json"
+        if damage == "tar":
+            tar.write_bytes(tar.read_bytes().replace(b"a", b"b", 1))
+        else:
+            sidecar.unlink()
+        before = tar.read_bytes()
+        outcome = stand_ins.start(BETTER, out, retry=frozenset({"timeout"}))
+        assert (outcome.clips, outcome.unfinished) == (2, ("train-000000",))
+        assert tar.read_bytes() == before
+        stand_ins.start(BETTER, out)
+        assert tars(out) == tars(better)
+
+    def test_nothing_to_run_again(self, tmp_path: Path) -> None:
+        """A folder in which the column was never started is refused, and left as it was."""
+        with pytest.raises(RunError, match="no run of mfcc was ever started there"):
+            stand_ins.start(["ok"], tmp_path / "out", retry=frozenset({"timeout"}))
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.slow
+    def test_killed_amid_it(self, worse: Path, better: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A retry that is killed at any moment loses nothing; started again, it ends as if all had gone well."""
+        monkeypatch.setenv(stand_ins.MERCY, "1")
+        plan, chance, kills = write_plan(tmp_path / "plan.jsonl", BETTER), random.Random(3), 0
+        for n in itertools.count():
+            out = shutil.copytree(worse, tmp_path / f"out-{n}")
+            command = [sys.executable, str(TESTS / "stand_ins.py"), str(plan), str(out)]
+            while killed([*command, "--retry", "timeout"], out, "mfcc", 1.5, chance):
+                kills += 1
+            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)  # for one killed between its two renames
+            assert tars(out) == tars(better)
+            assert rubbish(out) == []
+            if kills >= 10:
+                break
+
+    def test_two_at_once(self, out: Path, better: Path, tmp_path: Path) -> None:
+        """Two retries at the same time end well, with every shard whole."""
+        plan = write_plan(tmp_path / "plan.jsonl", BETTER)
+        both = [launch(plan, out, "--retry", "timeout") for _ in range(2)]
+        errors = [process.communicate(timeout=60)[1] for process in both]
+        assert [process.returncode for process in both] == [0, 0], errors
+        assert tars(out) == tars(better)
+        assert verify.verify(out) == []
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus of twelve clips and its manifest, `plan.jsonl`."""
+    folder = tmp_path_factory.mktemp("corpus")
+    synthetic.make_corpus(folder / "corpus", words=2, speakers=3, takes=2)
+    plan, _ = index("lrw", folder / "corpus")
+    (folder / "plan.jsonl").write_text(manifest.render(plan), encoding="utf-8")
+    return folder
+
+
 @pytest.mark.slow
-def test_kill_9_of_the_real_command(tmp_path: Path) -> None:
+def test_kill_9_of_the_real_command(corpus: Path, tmp_path: Path) -> None:
     """`avprep mfcc`, killed ten times on a real corpus, gives what one uninterrupted run gives."""
-    synthetic.make_corpus(tmp_path / "corpus", words=2, speakers=3, takes=2)
-    plan, _ = index("lrw", tmp_path / "corpus")
-    path = tmp_path / "plan.jsonl"
-    path.write_text(manifest.render(plan), encoding="utf-8")
+    path = corpus / "plan.jsonl"
     options = ["-j", "2", "--shard-size", "1"]
     begin = time.monotonic()
     subprocess.run([*AVPREP, "mfcc", str(path), str(tmp_path / "once"), *options], check=True, capture_output=True)
     length = time.monotonic() - begin
     out = tmp_path / "out"
     command = [*AVPREP, "mfcc", str(path), str(out), *options]
-    assert kill_ten_times(command, out, "mfcc", length, seed=2)
+    chance = random.Random(2)
+    assert sum(killed(command, out, "mfcc", length, chance) for _ in range(10)) > 0
     subprocess.run(command, check=True, capture_output=True)
     assert tars(out) == tars(tmp_path / "once")
-    assert len(tars(out)) == len(plan.clips)
+    assert len(tars(out)) == 12
     assert rubbish(out) == []
     subprocess.run([*AVPREP, "verify", str(out)], check=True, capture_output=True)
 
@@ -578,9 +773,43 @@ class TestDisks:
             assert "(No space left on device)" in errors
             assert rubbish(out) == []
             assert 0 < len(tars(out)) < 12
-            subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+            remount(disk, "size=4m")
             stand_ins.start(["ok"] * 60, out)
             assert verify.verify(out) == []
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("column", "size", "more"), [("mfcc", "300k", "4m"), ("crop", "2m", "60m")])
+    def test_a_full_disk_under_the_real_command(
+        self, corpus: Path, tmp_path: Path, column: str, size: str, more: str
+    ) -> None:
+        """`avprep` on a disk that is full, then read-only, then large enough: one line each, exit 1, and it goes on."""
+        with tiny_disk(tmp_path / "disk", size) as disk:
+            out = disk / "out"
+            command = [*AVPREP, column, str(corpus / "plan.jsonl"), str(out), "-j", "2", "--shard-size", "1"]
+            seen: list[dict[str, bytes]] = []
+            for change, complaint in [("", "No space left on device"), ("ro", "Read-only file system")]:
+                if change:
+                    remount(disk, change)
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                assert done.returncode == 1
+                errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+                assert len(errors) == 1
+                assert complaint in errors[0]
+                assert str(out) in errors[0]
+                assert "Traceback" not in done.stderr
+                assert rubbish(out) == []
+                seen.append(tars(out))
+            assert 0 < len(seen[0]) < 12
+            assert seen[0] == seen[1]
+            remount(disk, f"rw,size={more}")
+            subprocess.run(command, check=True, capture_output=True)
+            assert seen[0].items() <= tars(out).items()
+            subprocess.run([*AVPREP, "verify", str(out)], check=True, capture_output=True)
+
+
+def remount(disk: Path, options: str) -> None:
+    """Change a disk in memory."""
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
 
 
 @contextlib.contextmanager
