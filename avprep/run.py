@@ -271,6 +271,11 @@ class _Filler:
     def _take(self, name: str, clips: tuple[Clip, ...]) -> _Shard | None:
         """Return a shard in which there is something to do; count any other."""
         shard = _Shard(name, clips, before=_stamp(shards.sidecar_path(self._out, self._stage.column, name)))
+        if self._retry:
+            head = shards.finished_head(self._out, self._stage.column, name)
+            if head is not None and not self._retry & head["counts"]["reasons"].keys():
+                self._skip(name, head["counts"])
+                return None
         found = shards.open_finished(self._out, self._stage.column, name, [clip.key for clip in clips])
         if found is None:
             if not self._retry:
@@ -280,13 +285,11 @@ class _Filler:
             return None
         sidecar, shard.source = found
         shard.records = {n: clip for n, clip in enumerate(sidecar["clips"]) if clip.get("reason") not in self._retry}
-        self._progress.skip(len(shard.records), sum(clip["state"] != "ok" for clip in shard.records.values()))
         if len(shard.records) == len(clips):
             shard.close()
-            self._skipped.append(name)
-            self._done += 1
-            self._count(sidecar["clips"])
+            self._skip(name, shards.counts(sidecar["clips"]))
             return None
+        self._progress.skip(len(shard.records), sum(clip["state"] != "ok" for clip in shard.records.values()))
         there = shards.stretches(shard.source)
         for row, record in shard.records.items():
             if record["state"] == "ok":
@@ -295,6 +298,12 @@ class _Filler:
                 shard.kept[row] = there[record["key"]]
         shard.started, shard.spent = sidecar["timings"].get("started"), sidecar["timings"].get("wall_seconds", 0.0)
         return shard
+
+    def _skip(self, name: str, counts: dict[str, Any]) -> None:
+        """Count a shard in which there is nothing to do."""
+        self._progress.skip(counts["clips"], counts["failed"])
+        self._skipped.append(name)
+        self._count(counts)
 
     def _submit(self, pool: ProcessPool, job: _Job | None) -> None:
         if job is None:
@@ -369,7 +378,7 @@ class _Filler:
             "timings": {
                 "started": round(shard.begun if shard.started is None else shard.started, 3),
                 "wall_seconds": round(shard.spent + time.time() - shard.begun, 3),
-                "clip_seconds": round(sum(record["seconds"] or 0 for record in records), 3),
+                "clip_seconds": round(sum(record.get("seconds") or 0 for record in records), 3),
             },
         }
         sidecar, aside = shards.render_sidecar(head, records), self._work / f"{shard.name}.json.part"
@@ -381,8 +390,7 @@ class _Filler:
                 writer.discard()
         self._open.remove(shard)
         shard.close()
-        self._count(records if theirs is None else theirs["clips"])
-        self._done += 1
+        self._count(shards.counts(records if theirs is None else theirs["clips"]))
 
     def _made_meanwhile(self, shard: _Shard) -> dict[str, Any] | None:
         """Return the sidecar of another run that was faster; None where there is none."""
@@ -391,10 +399,11 @@ class _Filler:
             return None
         return shards.finished(self._out, column, name, [clip.key for clip in shard.clips])
 
-    def _count(self, records: list[dict[str, Any]]) -> None:
-        for record in records:
-            self._totals["ok" if record["state"] == "ok" else record["reason"]] += 1
-            self._frames += record.get("n_frames", 0)
+    def _count(self, counts: dict[str, Any]) -> None:
+        """Count a shard that is done."""
+        self._done += 1
+        self._totals.update({"ok": counts["ok"], **counts["reasons"]})
+        self._frames += counts["frames"]
 
 
 def _how_it_died(exit_code: int) -> str:

@@ -219,8 +219,10 @@ def _read_head(path: Path, *, whole: bool) -> dict[str, Any] | None:
             "sha256": str(),
             "bytes": int(),
             "counts": {"clips": int(), "ok": int(), "failed": int(), "frames": int(), "reasons": dict(reasons)},
-            "timings": {"clip_seconds": int() | float()},
-        } if version == SIDECAR_VERSION and all(isinstance(count, int) for count in reasons.values()):
+            "timings": {"clip_seconds": int() | float(), **others},
+        } if version == SIDECAR_VERSION and all(
+            isinstance(count, int | float) for count in (*reasons.values(), *others.values())
+        ):
             return dict(head)
     raise ShardError(f"{path}: not a sidecar that this avprep reads")
 
@@ -258,6 +260,18 @@ def finished(out: Path, column: str, shard: str, keys: Iterable[str]) -> dict[st
     sidecar, file = found
     file.close()
     return sidecar
+
+
+def finished_head(out: Path, column: str, shard: str) -> dict[str, Any] | None:
+    """Return the first line of a shard's sidecar if its tar is there and has the size that it should; else None.
+
+    Quick, and no proof: a run looks at the digest, `verify` says what is wrong.
+    """
+    with contextlib.suppress(ShardError, OSError):
+        head = read_sidecar_head(out, column, shard)
+        if head is not None and tar_path(out, column, shard).stat().st_size == head["bytes"]:
+            return head
+    return None
 
 
 def open_finished(out: Path, column: str, shard: str, keys: Iterable[str]) -> tuple[dict[str, Any], IO[bytes]] | None:

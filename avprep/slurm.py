@@ -22,8 +22,11 @@ _REQUEUE = f"""\
 # Slurm sends USR1 {WARNING_SECONDS} s before the time limit. avprep then drops the clips in hand, and this task goes
 # back into the queue. A task that is preempted or loses its node is put back by Slurm itself.
 requeue() {{
-    kill -USR1 "$avprep"
-    wait "$avprep" || scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
+    kill -USR1 "$avprep" 2> /dev/null
+    wait "$avprep"
+    status=$?
+    [ "$status" -eq 0 ] || scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
+    exit "$status"
 }}
 trap requeue USR1"""
 
@@ -33,6 +36,7 @@ class ArrayJob:
     """What an array job is to do and what it asks for.
 
     command: the command line of one task, without its share of the work and its workers.
+    workers: worker processes of a task; None for one a core.
     array: the tasks that have something to do, `0-2,7`, of `num_tasks`; max_parallel: how many run at once.
     work: one line on what there is to do.
     logs: the folder of the logs, one file a task.
@@ -49,6 +53,7 @@ class ArrayJob:
     time: str = "04:00:00"
     cpus: int = 4
     mem: str = "8G"
+    workers: int | None = None
     partition: str | None = None
     gpus: int | None = None
     max_parallel: int | None = None
@@ -77,15 +82,15 @@ def render(job: ArrayJob) -> str:
     directives += ["--requeue", *job.sbatch]
     if broken := [text for text in (*directives, *job.setup) if "\n" in text or "\r" in text]:
         raise RunError(f"an option of a script must be one line: {broken[0]!r}")
-    n = job.num_tasks
+    n, workers = job.num_tasks, '"$SLURM_CPUS_PER_TASK"' if job.workers is None else job.workers
     parts = [
         "#!/bin/bash\n" + "\n".join(f"#SBATCH {directive}" for directive in directives),
         f"# {job.work}\n"
         f"# Task I of {n} makes shards I, I + {n}, I + {2 * n}, … of the plan, but for those that are done: this\n"
         "# script can be sent again at any time, and some of its tasks with `sbatch --array=3,7-9 SCRIPT`.",
-        "\n".join(job.setup),
         _REQUEUE,
-        f'{shlex.join(job.command)} \\\n    --num-tasks {n} --jobs "$SLURM_CPUS_PER_TASK" &\navprep=$!\nwait "$avprep"',
+        "\n".join(job.setup),
+        f'{shlex.join(job.command)} \\\n    --num-tasks {n} --jobs {workers} &\navprep=$!\nwait "$avprep"',
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -114,25 +119,27 @@ def script_path(out: Path, column: str) -> Path:
 def sent_tasks(script: Path) -> tuple[int, int | None] | None:
     """Return the number of tasks of a script that was sent, and how many of them run at once; None without a script."""
     try:
-        text = script.read_text(encoding="utf-8")
+        text = script.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise RunError(f"{script}: cannot be read ({error})") from error
-    tasks = re.search(r"--num-tasks (\d+)", text)
+    tasks = re.search(r"^    --num-tasks (\d+) --jobs ", text, re.MULTILINE)
     parallel = re.search(r"^#SBATCH --array=\S+%(\d+)$", text, re.MULTILINE)
     return None if tasks is None else (int(tasks[1]), int(parallel[1]) if parallel else None)
 
 
-def submit(script: Path) -> str:
-    """Send a script; return the number of the job. Raises RunError with what sbatch says."""
+def submit(script: str) -> str:
+    """Send the text of a script; return the number of the job. Raises RunError with what sbatch says."""
+    text = script.encode("utf-8", "surrogateescape")
     try:
-        done = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True, check=False)
+        done = subprocess.run(["sbatch", "--parsable"], input=text, capture_output=True, check=False)
     except FileNotFoundError as error:
-        raise RunError(f"there is no sbatch here; send {script} from a machine of the cluster") from error
+        raise RunError("there is no sbatch here: without --submit the script is printed") from error
     if done.returncode:
-        raise RunError(f"{script}: sbatch refuses it: {' '.join(done.stderr.split())}")
-    return done.stdout.strip().partition(";")[0]
+        said = " ".join(done.stderr.decode(errors="replace").replace("sbatch: error: ", "").split())
+        raise RunError(f"sbatch refuses the script: {said or f'exit status {done.returncode}'}")
+    return done.stdout.decode(errors="replace").strip().partition(";")[0]
 
 
 def _log_folder(folder: Path) -> str:
@@ -141,5 +148,5 @@ def _log_folder(folder: Path) -> str:
 
 
 def _quoted(value: str) -> str:
-    """Quote what sbatch would split; it knows the shell's double quotes."""
-    return f'"{value}"' if re.search(r"\s", value) else value
+    """Quote what sbatch would split, cut off or unquote: blanks, `#`, quotes and backslashes."""
+    return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"' if re.search(r"""[\s#"'\\]""", value) else value

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from avprep import schema, shards, tasks
-from avprep.errors import ShardError
 from avprep.fingerprint import clip_counts, plan_path, read_fingerprint
 from avprep.manifest import SPLITS, shard_name
 
@@ -93,7 +92,7 @@ def column_status(
     for name, n_clips in _planned(clips, shard_size):
         split = result.splits.setdefault(name.partition("-")[0], SplitStatus())
         split.shards += 1
-        head = _finished_head(out, column, name)
+        head = shards.finished_head(out, column, name)
         if head is None:
             split.missing += n_clips
             result.unfinished.append(name)
@@ -134,13 +133,3 @@ def _rate(heads: list[dict[str, Any]], now: float) -> float | None:
     begin = max(now - RECENT, min(started for started, _ in recent))
     clips = sum(int(clips) for _, clips in recent)
     return clips / max(now - begin, 1e-3)
-
-
-def _finished_head(out: Path, column: str, shard: str) -> dict[str, Any] | None:
-    try:
-        head = shards.read_sidecar_head(out, column, shard)
-        if head is None or shards.tar_path(out, column, shard).stat().st_size != head["bytes"]:
-            return None
-    except (ShardError, OSError):
-        return None  # counted as missing; the run makes it again, `verify` says what is wrong
-    return head

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from avprep import layouts, manifest, synthetic
 
 SHARED = Path(os.environ.get("AVPREP_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 """Real clips, reference values and weights; not part of the repository."""
@@ -33,3 +36,30 @@ def yunet(yunet_weights: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of the YuNet detector, its weights made available as a user would."""
     monkeypatch.setenv("AVPREP_WEIGHTS", str(yunet_weights))
     return "yunet"
+
+
+@pytest.fixture(scope="session")
+def lrw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus of six clips, one of them no video, and its manifest, `plan.jsonl`; not to be changed."""
+    folder = tmp_path_factory.mktemp("lrw")
+    clips = synthetic.make_corpus(folder / "corpus", words=2, speakers=3, takes=1)
+    clips[0].write_bytes(b"not a video")
+    plan, _ = layouts.index("lrw", folder / "corpus")
+    (folder / "plan.jsonl").write_text(manifest.render(plan), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """A function that puts a small program on PATH, where Slurm is not, whatever this machine has."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+
+    def write(name: str, text: str) -> Path:
+        path = folder / name
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    return write

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 
 import click
 import pytest
+import webdataset
 from avprep_cli import data
 from avprep_cli.main import main
 from click.testing import CliRunner, Result
 
-from avprep import manifest, synthetic
+from avprep import manifest, shards
 
 
 def commands(group: click.Group, *before: str) -> list[tuple[tuple[str, ...], click.Command]]:
@@ -51,17 +53,6 @@ def assert_one_line(result: Result, status: int, *parts: str) -> None:
     assert result.exception is None or isinstance(result.exception, SystemExit)
     for part in parts:
         assert part in lines[0]
-
-
-@pytest.fixture(scope="module")
-def lrw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a corpus of six clips and its manifest, `plan.jsonl`; one clip's file is no video."""
-    folder = tmp_path_factory.mktemp("lrw")
-    clips = synthetic.make_corpus(folder / "corpus", words=2, speakers=3, takes=1)
-    clips[0].write_bytes(b"not a video")
-    result = call("index", "lrw", folder / "corpus", "-o", folder / "plan.jsonl")
-    assert result.exit_code == 0, result.output
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +92,9 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}}))
 
     def test_commands_come_in_the_order_of_use(self) -> None:
         """The list of commands begins with what one does first."""
-        lines = call("--help").output.partition("Commands:\n")[2].splitlines()
-        assert [line.split()[0] for line in lines[:5]] == ["index", "crop", "mfcc", "status", "verify"]
+        listed = re.findall(r"^  (\w\S*)", call("--help").output.partition("Commands:\n")[2], re.MULTILINE)
+        assert listed[:8] == ["index", "crop", "mfcc", "status", "verify", "retry", "slurm", "weights"]
+        assert listed[8:] == ["demo", "bench"]
 
 
 class TestIndex:
@@ -276,20 +268,43 @@ class TestRun:
         assert_one_line(result, 1, "file/out", "cannot write there (Not a directory)")
 
     @pytest.mark.parametrize(
-        ("names", "patterns"),
+        ("split", "count", "pattern"),
         [
-            ((), []),
-            (("val-000003",), ["val-000003"]),
-            (
-                ("train-000000", "train-000001", "train-000002", "train-000004", "val-000000"),
-                ["train-{000000..000002}", "train-000004", "val-000000"],
-            ),
-            (("train-000001", "train-000003"), ["train-000001", "train-000003"]),
+            ("val", 1, "val-000000.tar"),
+            ("train", 2, "train-{000000..000001}.tar"),
+            ("test", 124, "test-{000000..000123}.tar"),
+            ("train", 1_000_000, "train-{000000..999999}.tar"),
         ],
     )
-    def test_brace_patterns(self, names: tuple[str, ...], patterns: list[str]) -> None:
-        """Shards are shown as brace patterns that name them and no others."""
-        assert data._brace_patterns(names) == patterns
+    def test_brace_patterns(self, split: str, count: int, pattern: str) -> None:
+        """The shards of a split are one brace pattern; a single shard is its own name."""
+        assert data.brace_pattern(split, count) == pattern
+
+    @pytest.mark.filterwarnings("ignore:unclosed file")  # webdataset leaves that to the garbage collector
+    def test_one_task_of_several(self, lrw: Path, tmp_path: Path) -> None:
+        """A task says how many shards are missing; the last one the patterns, by which webdataset reads every clip."""
+        out = tmp_path / "out"
+        options = ["--shard-size", 1, "--num-tasks", 2, "-j", 1]
+        first = call("mfcc", lrw / "plan.jsonl", out, *options, "--task-index", 1).stdout.splitlines()
+        assert first[1:] == [f"  3 of 6 shards are missing: avprep status {out}"]
+        last = call("mfcc", lrw / "plan.jsonl", out, *options, "--task-index", 0).stdout.splitlines()
+        assert last[1:] == [f"  {out}/mfcc/{split}-{{000000..000001}}.tar" for split in manifest.SPLITS]
+        read = [
+            sample["__key__"] for line in last[1:] for sample in webdataset.WebDataset(line.strip(), shardshuffle=False)
+        ]
+        plan = manifest.read(lrw / "plan.jsonl")
+        assert read == [clip.key for clip in plan.clips if (plan.root / clip.video).stat().st_size > 100]
+
+    def test_no_pattern_before_all_is_there(self, lrw: Path, shards_made: tuple[Path, Result]) -> None:
+        """A task that finds its own shards done prints no pattern while one of another task is missing."""
+        sidecar = shards.sidecar_path(shards_made[0], "mfcc", "test-000001")
+        content = sidecar.read_bytes()
+        try:
+            sidecar.unlink()
+            result = call("mfcc", lrw / "plan.jsonl", shards_made[0], "-j", 1, "--task-index", 0, "--num-tasks", 6)
+        finally:
+            sidecar.write_bytes(content)
+        assert result.stdout.splitlines()[1:] == [f"  1 of 6 shards is missing: avprep status {shards_made[0]}"]
 
     def test_a_library_that_the_system_lacks(self, lrw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where OpenCV cannot be loaded for want of libGL, the one line says what to install."""
@@ -327,7 +342,8 @@ class TestStatusAndVerify:
         result = call("status", shards_made[0])
         assert result.exit_code == 0
         lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
-        assert lines[1:] == [
+        assert lines[0].startswith("crop: not begun; avprep crop ")
+        assert lines[2:] == [
             "mfcc val 2/2 shards 2 ok 0 failed 0 missing 58 frames",
             "mfcc test 2/2 shards 2 ok 0 failed 0 missing 58 frames",
             "mfcc failed unreadable: 1",

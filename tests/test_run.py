@@ -590,6 +590,19 @@ class TestSignals:
         stand_ins.start([], whole, plan=renamed(stand_ins.plan(words)))
         assert tars(out) == tars(whole)
 
+    def test_workers_that_are_killed_first(self, tmp_path: Path) -> None:
+        """Where a scheduler kills the workers a moment before the run is told, no clip is blamed for it."""
+        plan, out = write_plan(tmp_path / "plan.jsonl", ["ok", "hang", "hang"]), tmp_path / "out"
+        process = launch(plan, out, "--shard-size", 1)
+        wait_until(lambda: len(list(out.glob("mfcc/.work-*~*/*-0.part")) + list(out.glob("mfcc/*.json"))) >= 2)
+        for number in set(alive(process.pid)) - {process.pid}:
+            os.kill(number, signal.SIGKILL)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+        assert "stopped by SIGTERM" in errors
+        assert "crashed" not in errors
+        assert [record["state"] for record in records(out)] == ["ok"]
+
     @pytest.mark.parametrize("number", run.STOP_SIGNALS)
     def test_while_workers_start(self, tmp_path: Path, number: signal.Signals) -> None:
         """Ctrl-C, or its like, while workers are still starting is one line as well, not a traceback from each."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import cv2
 import numpy as np
 import pytest
 import stand_ins
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from avprep import schema, shards, status, verify
 from avprep.errors import RunError
-from avprep.manifest import Clip, Manifest, render
+from avprep.manifest import SPLITS, Clip, Manifest, render
 
 KEYS = [f"s1/{name}" for name in "abcdef"]
 
@@ -177,6 +181,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         rewritten({**A, "s1/b": crop_members("s1/b", 4)}),
         "s1/b: crop has 4 frames, mfcc 3",
     ),
+    "other numbers": (
+        edit("crop/run.json", '"shard_size": 2', '"clips": {"train": 4, "val": 0, "test": 3}, "shard_size": 2'),
+        "crop/run.json: its numbers of clips are not the plan's",
+    ),
+    "no numbers": (
+        edit("mfcc/run.json", '"shard_size": 2', '"clips": {}, "shard_size": 2'),
+        "mfcc/run.json: its numbers of clips are not the plan's",
+    ),
     "other plan": (edit("manifest.jsonl", "s1/f", "s1/g"), "run.json: made from another manifest"),
 }
 
@@ -264,3 +276,193 @@ class TestCounts:
         crop = status.status(whole)[0].to_json()
         assert json.loads(json.dumps(crop)) == crop
         assert crop["splits"]["train"]["failed"] == 1
+
+
+NOW = 1_700_000_000.0
+HOUR = 3600.0
+
+
+def start_column(out: Path, clips: dict[str, int], shard_size: int) -> None:
+    """Write what a crop column begins with; its manifest is nothing that can be read."""
+    (out / "crop").mkdir(parents=True)
+    (out / "manifest.jsonl").write_bytes(b"\xff this is not read\n")
+    (out / "crop/run.json").write_text(json.dumps({"clips": clips, "shard_size": shard_size}))
+
+
+def finish_shard(
+    out: Path,
+    name: str,
+    ok: int = 1,
+    failed: dict[str, int] | None = None,
+    *,
+    started: float | None = None,
+    wall_seconds: float = 60.0,
+    size: int = 10_240,
+) -> None:
+    """Write a shard of the crop column that looks finished: a sidecar's head, and a tar that is one hole."""
+    reasons = failed or {}
+    clips = ok + sum(reasons.values())
+    timings = {"clip_seconds": 2.0 * clips}
+    if started is not None:
+        timings |= {"started": started, "wall_seconds": wall_seconds}
+    head = {
+        "avprep_sidecar": shards.SIDECAR_VERSION,
+        "column": "crop",
+        "shard": name,
+        "sha256": "0" * 64,
+        "bytes": size,
+        "counts": {"clips": clips, "ok": ok, "failed": clips - ok, "frames": 29 * ok, "reasons": reasons},
+        "timings": timings,
+    }
+    shards.sidecar_path(out, "crop", name).write_bytes(shards.render_sidecar(head, []))
+    with shards.tar_path(out, "crop", name).open("wb") as tar:
+        tar.truncate(size)
+
+
+class TestNumbersOfClips:
+    """Where `status` takes the numbers of clips from."""
+
+    def test_from_run_json(self, tmp_path: Path) -> None:
+        """They stand in run.json, so the manifest, seconds of reading for a large set, is not read."""
+        start_column(tmp_path, {"train": 5, "val": 0, "test": 1}, shard_size=2)
+        (crop,) = status.status(tmp_path)
+        assert {name: (split.missing, split.shards) for name, split in crop.splits.items()} == {
+            "train": (5, 3),
+            "test": (1, 1),
+        }
+        assert crop.unfinished == ["train-000000", "train-000001", "train-000002", "test-000000"]
+
+    @pytest.mark.parametrize("clips", [None, {}, {"train": "4"}, {"train": 4, "val": 0}, [4, 0, 2]])
+    def test_from_the_manifest(self, out: Path, clips: Any) -> None:
+        """Where run.json does not hold them, the manifest tells."""
+        path = out / "crop/run.json"
+        run = json.loads(path.read_text())
+        path.write_text(json.dumps(run | {"clips": clips}))
+        assert status.status(out)[0].splits == status.status(out)[1].splits
+        path.write_text(json.dumps(run))
+        assert status.status(out)[0].splits["train"].ok == 3
+
+    def test_the_plans_own_are_proven(self, out: Path) -> None:
+        """`verify` has nothing against the numbers that a run writes."""
+        edit("crop/run.json", '"shard_size": 2', '"clips": {"train": 4, "val": 0, "test": 2}, "shard_size": 2')(out)
+        assert verify.verify(out) == []
+
+
+class TestArray:
+    """Which tasks of an array have something left to do."""
+
+    @settings(deadline=None)
+    @given(
+        numbers=st.tuples(*[st.integers(0, 12)] * 3),
+        shard_size=st.integers(1, 5),
+        num_tasks=st.integers(1, 20),
+        done=st.sets(st.integers(0, 40)),
+    )
+    def test_exactly_those_with_an_unfinished_shard(
+        self, numbers: tuple[int, int, int], shard_size: int, num_tasks: int, done: set[int]
+    ) -> None:
+        """The array names each task that owns an unfinished shard, and no other, whatever is done already."""
+        split_of = [split for split, count in zip(SPLITS, numbers, strict=True) for _ in range(count)]
+        plan = Manifest("x", Path("/x"), tuple(Clip(str(n), f"{n}.mp4", split) for n, split in enumerate(split_of)))
+        names = [name for name, _ in plan.shards(shard_size)]
+        finished = {name for n, name in enumerate(names) if n in done}
+        with tempfile.TemporaryDirectory() as folder:
+            start_column(Path(folder), plan.counts(), shard_size)
+            for name in finished:
+                finish_shard(Path(folder), name)
+            (crop,) = status.status(Path(folder))
+        assert crop.unfinished == [name for name in names if name not in finished]
+        assert crop.shards == len(names)
+        owners = [task for task in range(num_tasks) if set(names[task::num_tasks]) - finished]
+        ends = [part.partition("-")[::2] for part in crop.array(num_tasks).split(",") if part]
+        assert [task for first, last in ends for task in range(int(first), int(last or first) + 1)] == owners
+
+
+class TestPace:
+    """How fast it goes and when it will be ready."""
+
+    def test_one_task(self, tmp_path: Path) -> None:
+        """The rate is that of the shards of the last hour, from the first one's beginning until now."""
+        start_column(tmp_path, {"train": 40, "val": 0, "test": 0}, shard_size=10)
+        finish_shard(tmp_path, "train-000000", ok=9, failed={"no_face": 1}, started=NOW - 100)
+        finish_shard(tmp_path, "train-000001", ok=10, started=NOW - 40, wall_seconds=40)
+        (crop,) = status.status(tmp_path, NOW)
+        assert crop.rate == pytest.approx(20 / 100)
+        assert crop.eta_seconds == pytest.approx(20 / (20 / 100))
+
+    def test_tasks_at_the_same_time(self, tmp_path: Path) -> None:
+        """The rate is that of all tasks together: two that work side by side count double."""
+        start_column(tmp_path, {"train": 40, "val": 0, "test": 0}, shard_size=10)
+        for name in ("train-000000", "train-000001"):
+            finish_shard(tmp_path, name, ok=10, started=NOW - 100, wall_seconds=100)
+        (crop,) = status.status(tmp_path, NOW)
+        assert (crop.rate, crop.eta_seconds) == (pytest.approx(20 / 100), pytest.approx(100))
+        assert crop.core_seconds_left == pytest.approx(2.0 * 20)
+
+    def test_only_the_last_hour_counts(self, tmp_path: Path) -> None:
+        """Shards that were ready before do not count; one that began before does, over the hour."""
+        start_column(tmp_path, {"train": 40, "val": 0, "test": 0}, shard_size=10)
+        finish_shard(tmp_path, "train-000000", ok=10, started=NOW - 3 * HOUR, wall_seconds=1.9 * HOUR)
+        finish_shard(tmp_path, "train-000001", ok=10, started=NOW - 2 * HOUR, wall_seconds=1.5 * HOUR)
+        (crop,) = status.status(tmp_path, NOW)
+        assert crop.rate == pytest.approx(10 / HOUR)
+        assert crop.eta_seconds == pytest.approx(2 * HOUR)
+
+    def test_nothing_in_the_last_hour(self, tmp_path: Path) -> None:
+        """Where no shard is known to be ready within the hour, neither rate nor time is told; the work left is."""
+        start_column(tmp_path, {"train": 40, "val": 0, "test": 0}, shard_size=10)
+        finish_shard(tmp_path, "train-000000", ok=10, started=NOW - 2 * HOUR, wall_seconds=HOUR)
+        finish_shard(tmp_path, "train-000001", ok=10)
+        (crop,) = status.status(tmp_path, NOW)
+        assert (crop.rate, crop.eta_seconds, crop.core_seconds_left) == (None, None, pytest.approx(40))
+
+    def test_nothing_is_missing(self, tmp_path: Path) -> None:
+        """When the last shard is there, no time is left."""
+        start_column(tmp_path, {"train": 10, "val": 0, "test": 0}, shard_size=10)
+        finish_shard(tmp_path, "train-000000", ok=10, started=NOW - 100)
+        (crop,) = status.status(tmp_path, NOW)
+        assert (crop.eta_seconds, crop.core_seconds_left, crop.array(4)) == (0, 0, "")
+
+    def test_no_time_at_all(self, tmp_path: Path) -> None:
+        """A shard that begins and ends this moment, or by a clock that is ahead, is no division by zero."""
+        start_column(tmp_path, {"train": 20, "val": 0, "test": 0}, shard_size=10)
+        finish_shard(tmp_path, "train-000000", ok=10, started=NOW + 5, wall_seconds=0)
+        (crop,) = status.status(tmp_path, NOW)
+        assert crop.rate is not None
+        assert crop.rate > 0
+
+    @pytest.mark.parametrize(("name", "value"), [("started", "soon"), ("wall_seconds", None)])
+    def test_damaged_timings(self, tmp_path: Path, name: str, value: Any) -> None:
+        """A sidecar whose times are no numbers is no traceback."""
+        start_column(tmp_path, {"train": 20, "val": 0, "test": 0}, shard_size=10)
+        finish_shard(tmp_path, "train-000000", ok=10, started=NOW - 10)
+        path = shards.sidecar_path(tmp_path, "crop", "train-000000")
+        sidecar = json.loads(path.read_text())
+        clips = sidecar.pop("clips")
+        sidecar["timings"][name] = value
+        path.write_bytes(shards.render_sidecar(sidecar, clips))
+        (crop,) = status.status(tmp_path, NOW)
+        assert crop.eta_seconds is None
+
+
+def test_ten_thousand_shards(tmp_path: Path) -> None:
+    """Five million clips are counted from the first lines of ten thousand sidecars; holes in the plan are named."""
+    start_column(tmp_path, {"train": 4_000_000, "val": 500_000, "test": 500_000}, shard_size=500)
+    missing = {("train", 17), ("train", 4096), ("val", 0), ("test", 999)}
+    for split, number in [*product(["train"], range(8000)), *product(["val", "test"], range(1000))]:
+        if (split, number) not in missing:
+            failed = {"no_face": 2, "timeout": 1} if number % 2 else {"no_face": 1}
+            ok = 500 - sum(failed.values())
+            finish_shard(tmp_path, f"{split}-{number:06d}", ok, failed, started=NOW - 4 * HOUR, size=0)
+    (crop,) = status.status(tmp_path, NOW)
+    assert {name: (split.shards_done, split.shards, split.missing) for name, split in crop.splits.items()} == {
+        "train": (7998, 8000, 1000),
+        "val": (999, 1000, 500),
+        "test": (999, 1000, 500),
+    }
+    # Odd shards, half of all but for 17 and 999, hold 3 failures; even ones, all but for 4096 and 0, hold 1.
+    assert crop.reasons == {"no_face": 2 * 4998 + 4998, "timeout": 4998}
+    assert sum(split.ok for split in crop.splits.values()) == 4998 * 497 + 4998 * 499
+    assert crop.unfinished == ["train-000017", "train-004096", "val-000000", "test-000999"]
+    assert crop.array(64) == "0,15,17"  # of 10,000 in a row: 17 → 17, 4096 → 0, 8000 → 0, 9999 → 15
+    assert crop.array(10_000) == "17,4096,8000,9999"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,30 @@ def test_every_shard_is_some_tasks(splits: list[str], shard_size: int, count: in
     assert sorted(name for part in parts for name, _ in part) == sorted(name for name, _ in whole)
     assert {clip.key for part in parts for _, clips in part for clip in clips} == {clip.key for clip in plan.clips}
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def expanded(text: str) -> list[int]:
+    """Return the numbers that a scheduler takes out of an array's expression, in its order."""
+    ends = [part.partition("-")[::2] for part in text.split(",") if part]
+    return [number for first, last in ends for number in range(int(first), int(last or first) + 1)]
+
+
+@given(st.lists(st.integers(0, 40) | st.integers(0, 10_000)))
+def test_an_expression_holds_its_numbers(numbers: list[int]) -> None:
+    """Expanding an expression gives the numbers back, each once and in order, however they came."""
+    assert expanded(tasks.expression(numbers)) == sorted(set(numbers))
+
+
+@given(st.lists(st.integers(0, 40)))
+def test_an_expression_is_short(numbers: list[int]) -> None:
+    """Numbers in a row are one range: two ranges never touch."""
+    ranges = [expanded(part) for part in tasks.expression(numbers).split(",") if part]
+    assert all(right[0] > left[-1] + 1 for left, right in pairwise(ranges))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"), [([], ""), ([7], "7"), ([2, 0, 1, 7, 2], "0-2,7"), (range(64), "0-63"), ([1, 2], "1-2")]
+)
+def test_expressions_as_schedulers_write_them(numbers: Iterable[int], text: str) -> None:
+    """A range is written with a dash, ranges are parted by commas, and nothing is nothing."""
+    assert tasks.expression(numbers) == text

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from avprep.manifest import Manifest
     from avprep.status import ColumnStatus
 
+FILLERS: dict[str, click.Command] = {"crop": data.crop, "mfcc": data.mfcc}
+"""The commands that fill a column."""
+
 ACCIDENTS = ("crashed", "error", "missing", "timeout")
 """Reasons that another try may mend; the others are the clip's own."""
 
@@ -40,12 +43,21 @@ def status(out: Path, as_json: bool) -> None:
     """
     from avprep.status import status as read_status
 
-    found = [(column, _finish(out, column)) for column in read_status(out)]
-    if as_json:
-        click.echo(json.dumps({column.column: column.to_json() | finish for column, finish in found}, indent=2))
+    waiting = {column: slurm.script_path(out, column) for column in FILLERS}
+    if not (out / "manifest.jsonl").exists() and not as_json and (sent := [s for s in waiting.values() if s.exists()]):
+        click.echo(f"{', '.join(map(str, sent))}: sent, and no task has begun yet")
         return
-    for column, finish in found:
-        _show(out, column, finish)
+    found = {column.column: (column, _finish(out, column)) for column in read_status(out)}
+    if as_json:
+        click.echo(json.dumps({name: column.to_json() | finish for name, (column, finish) in found.items()}, indent=2))
+        return
+    for name, script in waiting.items():
+        if name in found:
+            _show(out, *found[name])
+        elif script.exists():
+            click.echo(f"{name}: {script} was sent, and no task has begun yet")
+        else:
+            click.echo(f"{name}: not begun; avprep {name} {shlex.join([str(out / 'manifest.jsonl'), str(out)])}")
 
 
 @click.command()
@@ -77,12 +89,15 @@ def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
         again = {reason: count for reason, count in found.reasons.items() if reason in wanted}
         if not again or dry_run:
             click.echo(f"{found.column}: {data.tally('clip', again)} to run again")
+            failed += sum(found.reasons.values())
             continue
         run = read_fingerprint(out, found.column)
         assert run is not None
         plan = data.rooted(read_plan(out), root)
+        if options.is_default("jobs"):
+            jobs = data.workers(run["settings"].get("detector", ""), jobs)
         failed += _retry(_stage(found.column, run, plan, jobs), plan, out, wanted, jobs, given)
-    if strict and failed:
+    if strict and failed and not dry_run:
         sys.exit(3)
 
 
@@ -121,8 +136,7 @@ def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
     if not column.unfinished:
         return dict.fromkeys(("command", "array", "num_tasks", "slurm"))
     run = read_fingerprint(out, column.column) or {}
-    command = {"crop": data.crop, "mfcc": data.mfcc}[column.column]
-    line = _command_line(command, out / "manifest.jsonl", out, run.get("settings", {}))
+    line = _command_line(FILLERS[column.column], out / "manifest.jsonl", out, run.get("settings", {}))
     script = slurm.script_path(out, column.column)
     sent = slurm.sent_tasks(script)
     num_tasks, parallel = sent or (min(slurm.DEFAULT_TASKS, column.shards), None)
@@ -144,7 +158,7 @@ def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
     for reason, count in column.reasons.items():
         click.echo(f"{name} failed {reason}: {count}")
     if again := {reason: count for reason, count in column.reasons.items() if reason in ACCIDENTS}:
-        click.echo(f"{name}: {data.tally('accident', again)}; run these clips again with")
+        click.echo(f"{name}: {data.tally('accident', again)}; to run these clips again:")
         click.echo(f"  avprep retry {shlex.quote(str(out))} --column {name} --reason {','.join(again)}")
     if not column.unfinished:
         return
@@ -153,12 +167,14 @@ def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
         eta = timedelta(seconds=round(column.eta_seconds))
         pace.append(f"{column.rate:.1f} clips/s in the last hour, ready in {eta} at that rate")
     if column.core_seconds_left is not None:
-        pace.append(f"about {column.core_seconds_left / 3600:.2f} core-hours are left")
+        hours = column.core_seconds_left / 3600
+        amount = f"{hours:.1f} core-hours" if hours >= 1 else f"{60 * hours:.0f} core-minutes"
+        pace.append(f"about {amount} of work left")
     if pace:
         click.echo(f"{name}: {'; '.join(pace)}")
-    click.echo(f"{name}: {len(column.unfinished)} of {column.shards} shards are missing; make them here with")
+    click.echo(f"{name}: {data.missing_shards(column)}; to finish here:")
     click.echo(f"  {finish['command']}")
-    click.echo(f"or on Slurm, --array={finish['array']} of {finish['num_tasks']} tasks, with")
+    click.echo(f"or on Slurm, --array={finish['array']} of {finish['num_tasks']} tasks:")
     click.echo(f"  {finish['slurm']}")
 
 
@@ -197,6 +213,7 @@ def _array_command(command: click.Command) -> click.Command:
         name,
         callback=make,
         params=[*arguments, *SLURM_OPTIONS, *rest],
+        short_help=f"An array job that runs `avprep {name}`.",
         help=f"""An array job that runs `avprep {name}`; prints its script unless --submit is given.
 
         Only tasks that have something left to do are in the array. A task that is preempted, or whose time is up, goes
@@ -232,16 +249,21 @@ def _make_script(
     from avprep.status import column_status
 
     column = command.name or ""
+    if wrong := [option for option in asked["extra"] if not option.startswith("-")]:
+        raise click.UsageError(f"--sbatch {wrong[0]!r} is no option: write '--{wrong[0]}'")
     typed = {name: value for name, value in given.items() if not options.is_default(name)}
     if typed.get("root"):
         typed["root"] = typed["root"].absolute()
     plan = data.read_plan(manifest_path, given)
     stage: Stage
+    workers: int | None = None
     if column == "crop":
         settings = data.crop_settings(plan, out, given, "face-alignment" if asked["gpus"] else "auto")
         stage = stages.CropStage(plan.root, settings)
         typed["detector"] = settings.detector  # another machine might resolve auto in another way
         weights.require(settings.detector)
+        if data.workers(settings.detector, asked["cpus"]) != asked["cpus"]:
+            workers = data.workers(settings.detector, asked["cpus"])
     else:
         stage = stages.MfccStage(plan.root, data.mfcc_settings(given))
     size = fingerprint.check(stage, plan, out, given["shard_size"], ignore=("versions",))
@@ -251,7 +273,7 @@ def _make_script(
         return
     num_tasks = min(asked["tasks"] or slurm.DEFAULT_TASKS, found.shards)
     if num_tasks > (limit := slurm.array_limit()):
-        click.echo(f"{num_tasks} tasks are more than an array may have here (MaxArraySize): {limit} instead", err=True)
+        click.echo(f"{num_tasks} tasks are more than Slurm's MaxArraySize allows: {limit} instead", err=True)
         num_tasks = limit
     done = found.shards - len(found.unfinished)
     text = slurm.render(
@@ -264,6 +286,7 @@ def _make_script(
             logs=out / "logs",
             time=asked["time"],
             cpus=asked["cpus"],
+            workers=workers,
             mem=asked["mem"] or f"{2 * asked['cpus']}G",
             partition=asked["partition"],
             gpus=asked["gpus"],
@@ -279,9 +302,10 @@ def _make_script(
     if not asked["submit"]:
         click.echo(text, nl=False)
         return
-    script = slurm.script_path(out, column)
+    job = slurm.submit(text)
+    script = slurm.script_path(out, column)  # for `status`, and to send it again
     data.write_text(script, text)
-    click.echo(f"job {slurm.submit(script)}: {script}, {len(found.unfinished)} shards, logs in {out / 'logs'}")
+    click.echo(f"job {job}: {script}, {len(found.unfinished)} shards, logs in {out / 'logs'}")
 
 
 def _environment() -> list[str]:
@@ -294,7 +318,7 @@ def _environment() -> list[str]:
     return lines
 
 
-for filler in (data.crop, data.mfcc):
+for filler in FILLERS.values():
     slurm_group.add_command(_array_command(filler))
 
 COMMANDS: tuple[click.Command, ...] = (status, retry, slurm_group)

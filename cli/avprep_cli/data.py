@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 import sys
 from dataclasses import fields, replace
 from importlib import import_module
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from avprep.fingerprint import Stage
     from avprep.run import Outcome
     from avprep.stages import CropSettings, MfccSettings
+    from avprep.status import ColumnStatus
 
 SHOWN_PROBLEMS = 20
 GPU_JOBS = 4
@@ -124,8 +126,8 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
 
     plan = read_plan(manifest_path, given)
     settings = crop_settings(plan, out, given)
-    if settings.detector == "face-alignment" and options.is_default("jobs"):
-        jobs = min(jobs, GPU_JOBS)
+    if options.is_default("jobs"):
+        jobs = workers(settings.detector, jobs)
     click.echo(f"crop: detector {settings.detector}, align {settings.align}, {jobs} workers", err=True)
     _run(CropStage(plan.root, settings, max(1, options.cores() // jobs)), plan, out, jobs, given)
 
@@ -285,15 +287,15 @@ def mfcc_settings(given: dict[str, Any]) -> MfccSettings:
 
 def read_plan(path: Path, given: dict[str, Any]) -> manifest.Manifest:
     """Read a manifest as this call is to see it: with the --limit and --root that were given."""
-    plan = rooted(manifest.read(path).limited(given.pop("limit")), given.pop("root"))
-    if not plan.root.is_dir():
-        raise RunError(f"{plan.root}: the data set is not there; give --root if it was moved")
-    return plan
+    return rooted(manifest.read(path).limited(given.pop("limit")), given.pop("root"))
 
 
 def rooted(plan: manifest.Manifest, root: Path | None) -> manifest.Manifest:
     """Return a plan whose data set lies at `root`, if that is given."""
-    return plan if root is None else replace(plan, root=root.resolve())
+    plan = plan if root is None else replace(plan, root=root.resolve())
+    if not plan.root.is_dir():
+        raise RunError(f"{plan.root}: the data set is not there; give --root if it was moved")
+    return plan
 
 
 def report(outcome: Outcome, out: Path, column: str) -> None:
@@ -307,10 +309,22 @@ def report(outcome: Outcome, out: Path, column: str) -> None:
     )
     found = next(found for found in status(out) if found.column == column)
     if found.unfinished:
-        click.echo(f"  {len(found.unfinished)} of {found.shards} shards are missing: avprep status {out}")
+        click.echo(f"  {missing_shards(found)}: avprep status {shlex.quote(str(out))}")
         return
     for split, counts in found.splits.items():
         click.echo(f"  {out / column / brace_pattern(split, counts.shards)}")
+
+
+def missing_shards(column: ColumnStatus) -> str:
+    """Return how many shards of a column are missing, in words."""
+    return (
+        f"{len(column.unfinished)} of {column.shards} shards {'is' if len(column.unfinished) == 1 else 'are'} missing"
+    )
+
+
+def workers(detector: str, wanted: int) -> int:
+    """Return the workers of `crop` where -j was not given: each of face-alignment's takes its share of the GPU."""
+    return min(wanted, GPU_JOBS) if detector == "face-alignment" else wanted
 
 
 def brace_pattern(split: str, shards: int) -> str:
@@ -371,7 +385,7 @@ def write_text(path: Path, text: str) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode(), aside=path.with_name(f".{path.name}.part"))
+        write_atomically(path, text.encode("utf-8", "surrogateescape"), aside=path.with_name(f".{path.name}.part"))
     except OSError as error:
         raise RunError(f"{path}: cannot write ({error.strerror})") from error
 
