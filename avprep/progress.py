@@ -55,7 +55,7 @@ class Progress:
         """End the bar, or print the last line."""
         if self._bar is not None:
             self._bar.close()
-        else:
+        elif self._left:
             self._line(time.monotonic())
 
     def _line(self, now: float) -> None:

@@ -16,11 +16,12 @@ DEFAULT_ARRAY_LIMIT = 1001
 """Slurm's own MaxArraySize, where a cluster does not set another."""
 
 WARNING_SECONDS = 120
-"""How long before the time limit Slurm is asked to say so; it may be late by a minute."""
+"""How long before the time limit Slurm is asked to say so; it does so up to a minute earlier or later."""
 
 _REQUEUE = f"""\
 # Slurm sends USR1 {WARNING_SECONDS} s before the time limit. avprep then drops the clips in hand, and this task goes
-# back into the queue. A task that is preempted or loses its node is put back by Slurm itself.
+# back into the queue. A task that is preempted or loses its node is put back by Slurm itself; on TERM, which Slurm
+# sends to every process of the task, this shell only waits for avprep to tidy up.
 requeue() {{
     kill -USR1 "$avprep" 2> /dev/null
     wait "$avprep"
@@ -28,7 +29,8 @@ requeue() {{
     [ "$status" -eq 0 ] || scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
     exit "$status"
 }}
-trap requeue USR1"""
+trap requeue USR1
+trap 'wait "$avprep"; exit $?' TERM"""
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,6 @@ SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -197,7 +195,7 @@ class Cluster:
                 env=self.environment(),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
-                stdout=log if command[0] == "munged" else subprocess.DEVNULL,  # the others write their own
+                stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )

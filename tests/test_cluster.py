@@ -372,7 +372,7 @@ class TestSlurm:
         monkeypatch.chdir(tmp_path)
         plan = os.path.relpath(lrw / "plan.jsonl", tmp_path)
         result = call("slurm", "crop", plan, "the shards", *CROP, "--shard-size", 1, "--tasks", 4, "--max-parallel", 3)
-        assert (result.exit_code, result.stderr) == (0, "")
+        assert (result.exit_code, result.stderr) == (0, "crop: detector opencv, align per-clip\n")
         return result.stdout
 
     def test_its_command(self, script: str, lrw: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def slurm() -> Iterator[Cluster]:
     except slurm_cluster.CannotStartError as error:
         if os.environ.get("CI") == "true":
             raise
-        pytest.skip(str(error))
+        pytest.skip(str(error).splitlines()[0])
     yield cluster
     cluster.stop()
 

@@ -262,6 +262,7 @@ def _make_script(
         stage = stages.CropStage(plan.root, settings)
         typed["detector"] = settings.detector  # another machine might resolve auto in another way
         weights.require(settings.detector)
+        click.echo(f"crop: detector {settings.detector}, align {settings.align}", err=True)
         if data.workers(settings.detector, asked["cpus"]) != asked["cpus"]:
             workers = data.workers(settings.detector, asked["cpus"])
     else:
