@@ -113,6 +113,19 @@ def array_limit() -> int:
     return limit
 
 
+def seconds(limit: str) -> int | None:
+    """Return the seconds of a time limit as Slurm reads it: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S; None for any other."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit)
+    if found is None:
+        return None
+    days, *fields = (int(field) for field in found.groups(default="0"))
+    n_fields = sum(field is not None for field in found.groups()[1:])
+    if found[1] is None and n_fields < 3:  # without days and hours the first number is minutes
+        fields = [0, *fields[:2]]
+    hours, minutes, rest = fields
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
+
+
 def script_path(out: Path, column: str) -> Path:
     """Return where the script lies that was last sent for a column."""
     return out / f"{column}.sbatch"

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "squeue", "setpriv")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "squeue", "sinfo", "setpriv")
 SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"  # where daemons lie; not on every user's PATH
 
 # cred_expire: how long a task that was put back is held (s, 5 at least). sched_interval: the queue is looked at every
@@ -84,7 +84,7 @@ class Cluster:
     def stop(self) -> None:
         """End jobs and daemons, the hard way where they do not heed the soft one, and remove the folder."""
         if len(self._daemons) == 3:
-            with contextlib.suppress(AssertionError):
+            with contextlib.suppress(AssertionError, OSError):
                 self.clear()
         for daemon in reversed(self._daemons):
             daemon.terminate()
@@ -117,13 +117,13 @@ class Cluster:
         assert done.returncode == 0, f"{words}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def end(self, task: str, signal: str) -> None:
+    def end(self, task: str, by: str) -> None:
         """End a task by a signal to its script and to all that the script has started.
 
         Without --batch Slurm makes of KILL a TERM with a KILL to follow. Where a task ends at once, scancel waits for
         an answer for seconds.
         """
-        with self.launch("scancel", f"--signal={signal}", "--full", "--batch", task) as scancel:
+        with self.launch("scancel", f"--signal={by}", "--full", "--batch", task) as scancel:
             self.wait(lambda: task not in self.queue(), every=0.02)
             scancel.kill()
 

@@ -494,11 +494,18 @@ class TestSlurm:
         result = call("slurm", "mfcc", lrw / "plan.jsonl", tmp_path / "out", "--sbatch", "account=lab")
         assert_one_line(result, 2, "--sbatch 'account=lab' is no option: write '--account=lab'")
 
+    def test_a_short_time_limit(self, lrw: Path, tmp_path: Path) -> None:
+        """A time limit that leaves no time for a shard is remarked upon; the script is printed all the same."""
+        result = call("slurm", "mfcc", lrw / "plan.jsonl", tmp_path / "out", "--time", "00:03:00")
+        assert result.stderr.startswith("--time 00:03:00 is short: Slurm warns a task 120 s or more before the end")
+        assert "--time=00:03:00" in read_by_sbatch(result.stdout)
+
     def test_sent_and_not_begun(self, lrw: Path, tmp_path: Path, sent: Callable[[], list[str] | None]) -> None:
         """Between sending and the first task `status` says just that, also of one column while the other is begun."""
         out = tmp_path / "out"
         assert call("slurm", "mfcc", lrw / "plan.jsonl", out, *MFCC, "--submit").exit_code == 0
         assert call("status", out).stdout == f"{out}/mfcc.sbatch: sent, and no task has begun yet\n"
+        assert json.loads(call("status", out, "--json").stdout) == {}
         fill("crop", lrw, out, *CROP)
         assert f"mfcc: {out}/mfcc.sbatch was sent, and no task has begun yet\n" in call("status", out).stdout
 

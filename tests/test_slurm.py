@@ -264,6 +264,25 @@ class TestArrayLimit:
             slurm.array_limit()
 
 
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("2", 120),
+        ("90:30", 5430),
+        ("04:00:00", 14400),
+        ("1-2", 93600),
+        ("1-2:30", 95400),
+        ("1-02:30:15", 95415),
+        ("INFINITE", None),
+        ("", None),
+        ("1:2:3:4", None),
+    ],
+)
+def test_time_limits(limit: str, expected: int | None) -> None:
+    """A time limit is read as Slurm reads it; what is none is left to Slurm."""
+    assert slurm.seconds(limit) == expected
+
+
 class TestSubmit:
     """Sending a script."""
 

@@ -19,7 +19,6 @@ from avprep_cli import data, options
 
 if TYPE_CHECKING:
     from avprep.fingerprint import Stage
-    from avprep.manifest import Manifest
     from avprep.status import ColumnStatus
 
 FILLERS: dict[str, click.Command] = {"crop": data.crop, "mfcc": data.mfcc}
@@ -27,6 +26,9 @@ FILLERS: dict[str, click.Command] = {"crop": data.crop, "mfcc": data.mfcc}
 
 ACCIDENTS = ("crashed", "error", "missing", "timeout")
 """Reasons that another try may mend; the others are the clip's own."""
+
+LEAST_SECONDS = 600
+"""A shorter time limit is remarked upon: a task must start, read its plan and finish a shard before the warning."""
 
 TASK_OPTIONS = ("jobs", "task_index", "num_tasks", "dry_run")
 """Options of `crop` and `mfcc` that are a task's own, or of no use in a script."""
@@ -44,8 +46,8 @@ def status(out: Path, as_json: bool) -> None:
     from avprep.status import status as read_status
 
     waiting = {column: slurm.script_path(out, column) for column in FILLERS}
-    if not (out / "manifest.jsonl").exists() and not as_json and (sent := [s for s in waiting.values() if s.exists()]):
-        click.echo(f"{', '.join(map(str, sent))}: sent, and no task has begun yet")
+    if not (out / "manifest.jsonl").exists() and (sent := [str(path) for path in waiting.values() if path.exists()]):
+        click.echo("{}" if as_json else f"{', '.join(sent)}: sent, and no task has begun yet")
         return
     found = {column.column: (column, _finish(out, column)) for column in read_status(out)}
     if as_json:
@@ -74,6 +76,8 @@ def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
     avprep retry OUT --reason timeout,crashed --clip-timeout 600
     avprep retry OUT --reason missing --dry-run
     """
+    from avprep import run as runs
+    from avprep import stages
     from avprep.fingerprint import read_fingerprint, read_plan
     from avprep.status import status as read_status
 
@@ -84,6 +88,7 @@ def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
     if not columns:
         raise RunError(f"{out}: no {column or 'column'} was ever started there")
     dry_run, strict, root, jobs = (given.pop(name) for name in ("dry_run", "strict", "root", "jobs"))
+    task_index, num_tasks = tasks.select(given.pop("task_index"), given.pop("num_tasks"))
     failed = 0
     for found in columns:
         again = {reason: count for reason, count in found.reasons.items() if reason in wanted}
@@ -93,37 +98,17 @@ def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
             continue
         run = read_fingerprint(out, found.column)
         assert run is not None
+        settings = run.get("settings", {})
         plan = data.rooted(read_plan(out), root)
-        if options.is_default("jobs"):
-            jobs = data.workers(run["settings"].get("detector", ""), jobs)
-        failed += _retry(_stage(found.column, run, plan, jobs), plan, out, wanted, jobs, given)
+        workers = data.workers(settings.get("detector", ""), jobs) if options.is_default("jobs") else jobs
+        stage = stages.rebuild(found.column, settings, plan.root, max(1, options.cores() // workers))
+        outcome = runs.run(
+            stage, plan, out, jobs=workers, task_index=task_index, num_tasks=num_tasks, retry=wanted, **given
+        )
+        data.report(outcome, out, found.column)
+        failed += sum(outcome.failed.values())
     if strict and failed and not dry_run:
         sys.exit(3)
-
-
-def _retry(stage: Stage, plan: Manifest, out: Path, reasons: frozenset[str], jobs: int, given: dict[str, Any]) -> int:
-    """Run a column's failed clips again; return how many clips have failed in the end."""
-    from avprep.run import run
-
-    task_index, num_tasks = tasks.select(given["task_index"], given["num_tasks"])
-    outcome = run(
-        stage,
-        plan,
-        out,
-        jobs=jobs,
-        clip_timeout=given["clip_timeout"],
-        task_index=task_index,
-        num_tasks=num_tasks,
-        retry=reasons,
-    )
-    data.report(outcome, out, stage.column)
-    return sum(outcome.failed.values())
-
-
-def _stage(column: str, run: dict[str, Any], plan: Manifest, jobs: int) -> Stage:
-    from avprep import stages
-
-    return stages.rebuild(column, run["settings"], plan.root, max(1, options.cores() // jobs))
 
 
 def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
@@ -276,6 +261,12 @@ def _make_script(
     if num_tasks > (limit := slurm.array_limit()):
         click.echo(f"{num_tasks} tasks are more than Slurm's MaxArraySize allows: {limit} instead", err=True)
         num_tasks = limit
+    if (seconds := slurm.seconds(asked["time"])) is not None and seconds < LEAST_SECONDS:
+        click.echo(
+            f"--time {asked['time']} is short: Slurm warns a task {slurm.WARNING_SECONDS} s or more before the end, and one "
+            "that has not finished a shard by then begins again, for ever",
+            err=True,
+        )
     done = found.shards - len(found.unfinished)
     text = slurm.render(
         slurm.ArrayJob(
