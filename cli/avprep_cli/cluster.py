@@ -263,8 +263,8 @@ def _make_script(
         num_tasks = limit
     if (seconds := slurm.seconds(asked["time"])) is not None and seconds < LEAST_SECONDS:
         click.echo(
-            f"--time {asked['time']} is short: Slurm warns a task {slurm.WARNING_SECONDS} s or more before the end, and one "
-            "that has not finished a shard by then begins again, for ever",
+            f"--time {asked['time']} is short: Slurm warns a task {slurm.WARNING_SECONDS} s or more before the end, "
+            "and one that has not finished a shard by then begins again, for ever",
             err=True,
         )
     done = found.shards - len(found.unfinished)
