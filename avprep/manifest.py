@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -70,10 +71,9 @@ class Manifest:
 
     def shards(self, shard_size: int) -> Iterator[tuple[str, tuple[Clip, ...]]]:
         """Yield `(name, clips)` of every shard, e.g. `("train-000000", …)`, in plan order."""
-        for split in SPLITS:
-            rows = self.split(split)
-            for n, first in enumerate(range(0, len(rows), shard_size)):
-                yield shard_name(split, n), rows[first : first + shard_size]
+        rows = {split: iter(self.split(split)) for split in SPLITS}
+        for name, n_clips in shard_lengths(self.counts(), shard_size):
+            yield name, tuple(islice(rows[name.partition("-")[0]], n_clips))
 
     def counts(self) -> dict[str, int]:
         """Return the number of clips of each split."""
@@ -99,6 +99,13 @@ class Manifest:
 def shard_name(split: str, number: int) -> str:
     """Return the name of a shard, without its column and extension."""
     return f"{split}-{number:06d}"
+
+
+def shard_lengths(clips: dict[str, int], shard_size: int) -> Iterator[tuple[str, int]]:
+    """Yield the name of every shard and its number of clips, in plan order, for so many clips in each split."""
+    for split in SPLITS:
+        for n, first in enumerate(range(0, clips[split], shard_size)):
+            yield shard_name(split, n), min(shard_size, clips[split] - first)
 
 
 def make_key(relative: str) -> str:

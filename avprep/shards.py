@@ -91,15 +91,14 @@ class ShardWriter:
         self._digest = hashlib.sha256()
         self._size = 0
 
-    def append(self, stretch: Path) -> None:
+    def append(self, path: Path) -> None:
         """Append what `write_members` wrote, and remove it."""
-        with stretch.open("rb") as file:
-            while block := file.read(1 << 20):
-                self._write(block)
-        stretch.unlink()
+        with path.open("rb") as file:
+            self.copy(file, Stretch(0, path.stat().st_size))
+        path.unlink()
 
     def copy(self, source: IO[bytes], stretch: Stretch) -> None:
-        """Append a sample of another tar, byte for byte."""
+        """Append a stretch of another file, byte for byte."""
         source.seek(stretch.offset)
         left = stretch.length
         while left:
@@ -220,8 +219,10 @@ def _read_head(path: Path, *, whole: bool) -> dict[str, Any] | None:
             "bytes": int(),
             "counts": {"clips": int(), "ok": int(), "failed": int(), "frames": int(), "reasons": dict(reasons)},
             "timings": {"clip_seconds": int() | float(), **others},
-        } if version == SIDECAR_VERSION and all(
-            isinstance(count, int | float) for count in (*reasons.values(), *others.values())
+        } if (
+            version == SIDECAR_VERSION
+            and all(isinstance(count, int) for count in reasons.values())
+            and all(isinstance(seconds, int | float) for seconds in others.values())
         ):
             return dict(head)
     raise ShardError(f"{path}: not a sidecar that this avprep reads")

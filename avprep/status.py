@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from avprep import schema, shards, tasks
 from avprep.fingerprint import clip_counts, plan_path, read_fingerprint
-from avprep.manifest import SPLITS, shard_name
+from avprep.manifest import shard_lengths
 
 RECENT = 3600.0
 """Seconds over which the rate is measured."""
@@ -68,18 +68,19 @@ class ColumnStatus:
         return asdict(self)
 
 
-def status(out: Path, now: float | None = None) -> list[ColumnStatus]:
+def status(out: Path, now: float | None = None, columns: Iterable[str] = schema.COLUMNS) -> list[ColumnStatus]:
     """Count what is done, from the first line of every sidecar and the size of its tar; digests are left to `verify`.
 
-    now: seconds since 1970, for the rate. Raises RunError where `out` holds no run.
+    now: seconds since 1970, for the rate. columns: those to look at; one that was never started is left out.
+    Raises RunError where `out` holds no run.
     """
     plan_path(out)
-    columns = []
-    for column in schema.COLUMNS:
+    found = []
+    for column in columns:
         run = read_fingerprint(out, column)
         if run is not None:
-            columns.append(column_status(out, column, clip_counts(out, run), run["shard_size"], now))
-    return columns
+            found.append(column_status(out, column, clip_counts(out, run), run["shard_size"], now))
+    return found
 
 
 def column_status(
@@ -89,7 +90,7 @@ def column_status(
     result = ColumnStatus(column)
     reasons: Counter[str] = Counter()
     heads: list[dict[str, Any]] = []
-    for name, n_clips in _planned(clips, shard_size):
+    for name, n_clips in shard_lengths(clips, shard_size):
         split = result.splits.setdefault(name.partition("-")[0], SplitStatus())
         split.shards += 1
         head = shards.finished_head(out, column, name)
@@ -111,13 +112,6 @@ def column_status(
     result.rate = _rate(heads, time.time() if now is None else now)
     result.eta_seconds = missing / result.rate if result.rate else None
     return result
-
-
-def _planned(clips: dict[str, int], shard_size: int) -> Iterator[tuple[str, int]]:
-    """Yield the name of every shard and its number of clips, in plan order."""
-    for split in SPLITS:
-        for n, first in enumerate(range(0, clips[split], shard_size)):
-            yield shard_name(split, n), min(shard_size, clips[split] - first)
 
 
 def _rate(heads: list[dict[str, Any]], now: float) -> float | None:

@@ -84,7 +84,7 @@ def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
     wanted = frozenset(reason.strip() for reason in reasons.split(","))
     if strange := sorted(wanted - REASONS.keys()):
         raise click.UsageError(f"--reason {strange[0]!r} is none of {', '.join(REASONS)}")
-    columns = [found for found in read_status(out) if column in (None, found.column)]
+    columns = read_status(out, columns=FILLERS if column is None else (column,))
     if not columns:
         raise RunError(f"{out}: no {column or 'column'} was ever started there")
     dry_run, strict, root, jobs = (given.pop(name) for name in ("dry_run", "strict", "root", "jobs"))
@@ -214,9 +214,11 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
         show_default=f"{slurm.DEFAULT_TASKS}, or one a shard",
         help="Tasks that share the shards; no more than the cluster allows.",
     ),
-    click.Option(["--time"], default="04:00:00", show_default=True, help="Time limit of a task."),
+    click.Option(["--time"], default=slurm.ArrayJob.time, show_default=True, help="Time limit of a task."),
     click.Option(["--partition"], help="Partition.  [the cluster's default]"),
-    click.Option(["--cpus"], type=click.IntRange(min=1), default=4, show_default=True, help="Cores of a task."),
+    click.Option(
+        ["--cpus"], type=click.IntRange(min=1), default=slurm.ArrayJob.cpus, show_default=True, help="Cores of a task."
+    ),
     click.Option(["--mem"], show_default="2 GiB a core", help="Memory of a task, e.g. 16G."),
     click.Option(["--gpus"], type=click.IntRange(min=1), help="GPUs of a task; auto then means face-alignment."),
     click.Option(["--max-parallel"], type=click.IntRange(min=1), help="Tasks that run at once.  [all]"),
@@ -248,8 +250,8 @@ def _make_script(
         typed["detector"] = settings.detector  # another machine might resolve auto in another way
         weights.require(settings.detector)
         click.echo(f"crop: detector {settings.detector}, align {settings.align}", err=True)
-        if data.workers(settings.detector, asked["cpus"]) != asked["cpus"]:
-            workers = data.workers(settings.detector, asked["cpus"])
+        if (most := data.workers(settings.detector, asked["cpus"])) < asked["cpus"]:
+            workers = most
     else:
         stage = stages.MfccStage(plan.root, data.mfcc_settings(given))
     size = fingerprint.check(stage, plan, out, given["shard_size"], ignore=("versions",))

@@ -307,7 +307,7 @@ def report(outcome: Outcome, out: Path, column: str) -> None:
         f"{column}: {len(outcome.planned)} shards{before}, {outcome.ok} clips ok, "
         f"{tally('failed', outcome.failed)}, {outcome.frames} frames, {outcome.seconds:.1f} s"
     )
-    found = next(found for found in status(out) if found.column == column)
+    (found,) = status(out, columns=(column,))
     if found.unfinished:
         click.echo(f"  {missing_shards(found)}: avprep status {shlex.quote(str(out))}")
         return
