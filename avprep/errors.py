@@ -39,6 +39,10 @@ class ShardError(AvprepError):
     """A shard that breaks the contract of `avprep.schema`."""
 
 
+class CheckpointError(AvprepError):
+    """A model's checkpoint that cannot be read or written, or isn't one."""
+
+
 class Reject(Exception):  # noqa: N818 - not an error: the honest end of one clip
     """Ends one clip as `failed`; counted, never fatal for the run.
 

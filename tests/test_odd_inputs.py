@@ -425,6 +425,7 @@ def test_a_real_face(tmp_path: Path) -> None:
     assert ending(lambda: mfcc(blank), blank) == "ok"
 
 
+# Not ru_maxrss: a child of a large process starts with that one's peak.
 MEASURE = """
 import re, sys
 from pathlib import Path
@@ -433,7 +434,7 @@ import test_odd_inputs as odd
 odd.detectors.build = lambda name: odd.Anywhere()
 video = Path(sys.argv[1])
 sample = odd.stages.CropStage(video.parent, odd.stages.CropSettings())()(odd.clip_of(video))
-peak = re.search("VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())  # ru_maxrss counts the parent's memory in
+peak = re.search("VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
 print(sum(name.endswith(".jpg") for name, _ in sample.members), peak[1])
 """
 

@@ -8,7 +8,7 @@ import click
 
 from avprep import __version__
 from avprep.errors import AvprepError
-from avprep_cli import cluster, data
+from avprep_cli import cluster, data, model
 
 
 class Commands(click.Group):
@@ -50,11 +50,15 @@ def main() -> None:
     avprep crop grid.jsonl OUT                pictures: aligned 256×256 faces
     avprep mfcc grid.jsonl OUT                sound: a 12×20 window per frame
     avprep verify OUT                         proof that every clip is accounted for
+    avprep import-checkpoint FILE RUN         the released weights of DAVS, for davs_model
 
     `avprep demo DIR` does all of it on a small synthetic corpus.
     """
 
 
-_in_order = {command.name: command for command in (*data.COMMANDS, *cluster.COMMANDS)}
-for name in ("index", "crop", "mfcc", "status", "verify", "retry", "slurm", "weights", "demo", "bench"):
+_in_order = {command.name: command for command in (*data.COMMANDS, *cluster.COMMANDS, *model.COMMANDS)}
+for name in (
+    *("index", "crop", "mfcc", "status", "verify", "retry", "slurm", "weights"),
+    *("import-checkpoint", "demo", "bench"),
+):
     main.add_command(_in_order[name])

@@ -1,0 +1,269 @@
+"""The checkpoint of the released code, `101_DAVS_checkpoint.pth.tar`: where each of its tensors goes in our networks.
+
+The file is a torch file despite its name: a dictionary with one state dict a network, every name with the prefix of
+DataParallel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avprep.errors import CheckpointError
+from davs_model.checkpoint import Checkpoint, is_plain, read_torch_file
+from davs_model.networks import DAVS
+from davs_model.networks.decoder import BLOCKS
+from davs_model.networks.speech import DEPTH
+
+NETWORKS = {
+    "ID_encoder": "identity_encoder",
+    "lip_feature_encoder": "visual_speech_encoder",
+    "mfcc_encoder": "audio_speech_encoder",
+    "Decoder": "decoder",
+    "netD_mul": "sequence_discriminator",
+    "model_fusion": "word_classifier",
+    "discriminator_audio": "domain_discriminator",
+    "ID_lip_discriminator": "identity_word_classifier",
+}
+"""Key of the released checkpoint -> attribute of `DAVS`."""
+
+
+PREFIX = "module."
+"""What DataParallel puts in front of every name."""
+MFCC_PRESET = "davs"
+"""What the released weights were trained on."""
+N_WORDS = 500
+"""Words of LRW, where the file does not tell."""
+
+
+@dataclass
+class Findings:
+    """What a file in the released form holds, lacks and holds besides; tensors are named `network.name`, no prefix."""
+
+    loaded: dict[str, int] = field(default_factory=dict)
+    """Released network -> parameters taken from the file."""
+    missing: list[str] = field(default_factory=list)
+    """Networks and tensors that are not there."""
+    odd: list[str] = field(default_factory=list)
+    """Tensors that cannot be taken, each with what is wrong."""
+    aside: list[str] = field(default_factory=list)
+    """What no network has a place for, and is left in the file."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether every tensor was found and taken."""
+        return not self.missing and not self.odd
+
+
+def read(path: Path, *, seed: int = 0) -> tuple[Checkpoint, Findings]:
+    """Read a checkpoint of the released code, of any number of words.
+
+    What is missing or odd has the initial values of `seed`; whether that will do is for the caller to say.
+    CheckpointError, one line, where the file cannot be read or holds none of the networks.
+    """
+    content = read_torch_file(path)
+    if not isinstance(content, dict) or not any(isinstance(content.get(network), dict) for network in NETWORKS):
+        raise CheckpointError(f"{path}: not a DAVS checkpoint: it holds none of {', '.join(NETWORKS)}")
+    findings = Findings(aside=[str(name) for name in content if name not in NETWORKS])
+    networks = {network: _without_prefix(content.get(network)) for network in NETWORKS}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = DAVS(n_words=_n_words(networks))
+    weights = model.state_dict()
+    for network, tensors in networks.items():
+        if tensors:
+            _take(network, tensors, weights, findings)
+        else:
+            findings.missing.append(network)
+    with path.open("rb") as file:
+        source = {"form": "released", "file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    settings = {"source": source, "mfcc_preset": MFCC_PRESET, "not_imported": findings.missing + findings.odd}
+    return Checkpoint(model.dimensions, settings, weights), findings
+
+
+def _without_prefix(tensors: Any) -> dict[str, Any]:
+    if not isinstance(tensors, dict):
+        return {}
+    return {str(name).removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+
+
+def _n_words(networks: dict[str, dict[str, Any]]) -> int:
+    for network, name in (("model_fusion", "fc_2.weight"), ("ID_lip_discriminator", "fc_2.weight")):
+        tensor = networks[network].get(name)
+        if is_plain(tensor) and tensor.dim() == 2 and len(tensor):
+            return len(tensor)
+    return N_WORDS
+
+
+def _take(network: str, tensors: dict[str, Any], weights: dict[str, Tensor], findings: Findings) -> None:
+    """Move the tensors of one released network to where they belong in `weights`."""
+    taken = set()
+    loaded = 0
+    for ours, released in layers(network).items():
+        stem = f"{NETWORKS[network]}.{ours}."
+        for name in [name for name in weights if name.startswith(stem) and not name.endswith("num_batches_tracked")]:
+            sources = [f"{layer}.{name.removeprefix(stem)}" for layer in released]
+            shape = (len(weights[name]) // len(sources), *weights[name].shape[1:])
+            problems = {source: _problem(tensors, source, shape) for source in sources}
+            findings.missing += [f"{network}.{source}" for source in sources if problems[source] == "missing"]
+            findings.odd += [f"{network}.{s}: {p}" for s, p in problems.items() if p not in (None, "missing")]
+            taken |= set(sources)
+            if not any(problems.values()):
+                weights[name] = torch.cat([tensors[source].detach().float() for source in sources])
+                loaded += 0 if "running_" in name else weights[name].numel()
+    findings.loaded[network] = loaded
+    findings.aside += [
+        f"{network}.{name}" for name in tensors if name not in taken and not name.endswith("num_batches_tracked")
+    ]
+
+
+def _problem(tensors: dict[str, Any], name: str, shape: tuple[int, ...]) -> str | None:
+    """Return what keeps a tensor from being taken, `missing` where it is not there."""
+    if name not in tensors:
+        return "missing"
+    tensor = tensors[name]
+    if not is_plain(tensor):
+        return f"a {type(tensor).__name__} that is not a plain tensor"
+    if tuple(tensor.shape) != shape:
+        return f"shape {list(tensor.shape)}, expected {list(shape)}"
+    if not tensor.is_floating_point():
+        return f"dtype {tensor.dtype}, expected floating point"
+    if not tensor.isfinite().all():
+        return "holds NaN or infinity"
+    return None
+
+
+def layers(network: str) -> dict[str, tuple[str, ...]]:
+    """Return, for a released network, our layer -> the released layers that are stacked along axis 0 for it."""
+    return dict(_LAYERS[network]())
+
+
+def _identity() -> Iterator[tuple[str, tuple[str, ...]]]:
+    names = {"stem": "block1.conv01"}
+    for digit, (stage, count) in enumerate((("quarter", 4), ("eighth", 6), ("sixteenth", 4), ("thirty_second", 2)), 1):
+        names |= {f"{stage}.{i}": f"block{digit}{i + 1}.conv{digit}{i + 1}" for i in range(count)}
+    for ours, released in names.items():
+        yield f"{ours}.conv", (f"{released}_a", f"{released}_b")
+        yield f"{ours}.bn", (f"{released}_a_bn", f"{released}_b_bn")
+
+
+def _block(ours: str, released: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for number in (1, 2, 3):
+        yield f"{ours}.conv{number}.0", (f"{released}.bn{number}",)
+        yield f"{ours}.conv{number}.2", (f"{released}.conv{number}",)
+
+
+def _shortcut(ours: str, released: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield f"{ours}.shortcut.0", (f"{released}.downsample.0",)
+    yield f"{ours}.shortcut.2", (f"{released}.downsample.2",)
+
+
+def _visual_speech() -> Iterator[tuple[str, tuple[str, ...]]]:
+    for ours, released in {"0": "conv2", "2": "conv3", "3": "conv4"}.items():
+        yield from _block(f"blocks.{ours}", f"model.{released}")
+        if released != "conv3":
+            yield from _shortcut(f"blocks.{ours}", f"model.{released}")
+    path = "hourglass"
+    for level in range(DEPTH, 0, -1):
+        yield from _block(f"{path}.upper", f"model.m0.b1_{level}")
+        yield from _block(f"{path}.before", f"model.m0.b2_{level}")
+        yield from _block(f"{path}.after", f"model.m0.b3_{level}")
+        path += ".inner"
+    yield from _block(path, "model.m0.b2_plus_1")
+    yield from _block("landmarks.0", "model.top_m_0")
+    for ours, released in {
+        "stem.0": "model.conv1",
+        "stem.1": "model.bn1",
+        "landmarks.1": "model.conv_last0",
+        "landmarks.2": "model.bn_end0",
+        "landmarks.4": "model.l0",
+        "to_map.0": "bn1",
+        "to_map.2": "conv6",
+        "fc": "fc",
+        "unused.conv5": "model.conv5",
+        "unused.conv6": "model.conv6",
+        "unused.fc": "model.fc",
+    }.items():
+        yield ours, (released,)
+
+
+def _audio_speech() -> Iterator[tuple[str, tuple[str, ...]]]:
+    for number in range(3):
+        yield f"square.{number}.0", (f"model1.conv{number + 1}",)
+        yield f"square.{number}.1", (f"model1.bn{number + 1}",)
+    for number, ours in enumerate(("temporal.0", "temporal.2"), 1):
+        yield f"{ours}.0", (f"model2.conv{number}",)
+        yield f"{ours}.1", (f"model2.bn{number}",)
+    yield "square.3", ("model1.conv4",)
+    yield "temporal.4", ("model2.conv3",)
+    yield "unused.bn", ("model1.bn5",)
+    yield "fc", ("fc",)
+
+
+def _decoder() -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield "first.0", ("deconv1_1_new",)
+    yield "first.1", ("deconv1_1_bn",)
+    for number, (count, _) in enumerate(BLOCKS):
+        for i in range(count):
+            released = f"convblock{number + 1}.conv{number + 1}_{i}"
+            yield f"blocks.{number}.{i}.0", (released,)
+            yield f"blocks.{number}.{i}.1", (f"{released}_bn",)
+    yield "last.0", ("conv7_1",)
+    yield "last.1", ("conv7_1_bn",)
+    yield "last.3", ("conv7_2",)
+
+
+def _sequence() -> Iterator[tuple[str, tuple[str, ...]]]:
+    for number in range(4):
+        yield f"sound.{number}.0", (f"mfcc_conv{number + 1}",)
+        yield f"sound.{number}.1", (f"mfcc_bn{number + 1}",)
+    for ours, released in {
+        "trunk.0": "conv1",
+        "trunk.2.0": "conv2_1",
+        "trunk.2.1": "norm_1",
+        "trunk.3.0": "conv2_2",
+        "trunk.3.1": "norm_2",
+        "trunk.4.0": "conv3",
+        "trunk.4.1": "norm3",
+        "patch": "conv4",
+        "mouth.0.0": "conv6",
+        "mouth.0.1": "bn6",
+        "mouth.1": "conv9",
+        "in_step.0": "fc",
+        "in_step.1": "fc2",
+        "unused.bn7": "bn7",
+        "unused.conv8": "conv8",
+        "unused.bn8": "bn8",
+        "unused.bn9": "bn9",
+    }.items():
+        yield ours, (released,)
+
+
+def _words() -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield from {"fc1": ("fc_1",), "fc2": ("fc_2",), "unused.real": ("dis",)}.items()
+
+
+def _domain() -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield from {"layers.0": ("fc1",), "layers.2": ("fc2",)}.items()
+
+
+def _identity_words() -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield from {"frame.0": ("conv6",), "frame.3": ("fc",), "fc": ("fc_2",)}.items()
+
+
+_LAYERS = {
+    "ID_encoder": _identity,
+    "lip_feature_encoder": _visual_speech,
+    "mfcc_encoder": _audio_speech,
+    "Decoder": _decoder,
+    "netD_mul": _sequence,
+    "model_fusion": _words,
+    "discriminator_audio": _domain,
+    "ID_lip_discriminator": _identity_words,
+}
