@@ -180,9 +180,10 @@ def sequence_confusion(discriminator: nn.Module, generated: Tensor, windows: Ten
     """
     with frozen(discriminator):
         logits: SequenceLogits = discriminator(generated, windows)
+    heads = [head.float() for head in logits]
     if form == "released":
-        return sum((functional.softplus(-head.float()).mean() for head in logits), start=generated.new_zeros(()))
-    return -sum((functional.softplus(head.float()).mean() for head in logits), start=generated.new_zeros(()))
+        return -torch.stack([functional.logsigmoid(head).mean() for head in heads]).sum()
+    return torch.stack([functional.logsigmoid(-head).mean() for head in heads]).sum()
 
 
 def generation_loss(adversarial: Tensor, reconstruction: Tensor, *, alpha: float) -> Tensor:
@@ -192,7 +193,10 @@ def generation_loss(adversarial: Tensor, reconstruction: Tensor, *, alpha: float
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """What is computed inside passes gradients through a module and none to its parameters."""
+    """What is computed inside passes gradients through a module and none to its parameters.
+
+    BatchNorm in training mode goes on counting what it sees, as it does in the released code.
+    """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)

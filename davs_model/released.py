@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from avprep.errors import CheckpointError
-from davs_model.checkpoint import Checkpoint, is_plain, read_torch_file
+from davs_model.checkpoint import Checkpoint, is_ours, is_plain, one_line, read_torch_file, record, skeleton
 from davs_model.networks import DAVS
 from davs_model.networks.decoder import BLOCKS
 from davs_model.networks.speech import DEPTH
@@ -40,6 +40,8 @@ MFCC_PRESET = "davs"
 """What the released weights were trained on."""
 N_WORDS = 500
 """Words of LRW, where the file does not tell."""
+COUNTER = "num_batches_tracked"
+"""The part of BatchNorm that younger versions of PyTorch have."""
 
 
 @dataclass
@@ -61,42 +63,56 @@ class Findings:
         return not self.missing and not self.odd
 
 
-def read(path: Path, *, seed: int = 0) -> tuple[Checkpoint, Findings]:
+def read(path: Path, *, seed: int | None = None) -> tuple[Checkpoint, Findings]:
     """Read a checkpoint of the released code, of any number of words.
 
-    What is missing or odd has the initial values of `seed`; whether that will do is for the caller to say.
+    seed: of the initial values that stand for what is missing or odd. Without one the weights lack it, and `save`
+    refuses them unless the findings are whole.
     CheckpointError, one line, where the file cannot be read or holds none of the networks.
     """
-    content = read_torch_file(path)
-    if not isinstance(content, dict) or not any(isinstance(content.get(network), dict) for network in NETWORKS):
-        raise CheckpointError(f"{path}: not a DAVS checkpoint: it holds none of {', '.join(NETWORKS)}")
-    findings = Findings(aside=[str(name) for name in content if name not in NETWORKS])
+    content = record(read_torch_file(path)) or {}
+    if is_ours(content):
+        raise CheckpointError(f"{path}: a checkpoint of avprep already, not a released one: nothing to import")
     networks = {network: _without_prefix(content.get(network)) for network in NETWORKS}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = DAVS(n_words=_n_words(networks))
+    if not any(networks.values()):
+        raise CheckpointError(f"{path}: not a DAVS checkpoint: it holds none of {', '.join(NETWORKS)}")
+    findings = Findings(aside=[one_line(name) for name in content if name not in NETWORKS])
+    model = skeleton({"n_words": _n_words(networks)})
     weights = model.state_dict()
     for network, tensors in networks.items():
         if tensors:
             _take(network, tensors, weights, findings)
         else:
             findings.missing.append(network)
+    fresh = _initial(model.dimensions, seed) if seed is not None and not findings.whole else {}
+    for name in [name for name, tensor in weights.items() if tensor.is_meta]:
+        if name in fresh:
+            weights[name] = fresh[name]
+        elif name.endswith(COUNTER):
+            weights[name] = torch.tensor(0)  # PyTorch 0.2 did not count
+        else:
+            del weights[name]
     with path.open("rb") as file:
         source = {"form": "released", "file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     settings = {"source": source, "mfcc_preset": MFCC_PRESET, "not_imported": findings.missing + findings.odd}
     return Checkpoint(model.dimensions, settings, weights), findings
 
 
+def _initial(dimensions: dict[str, int | float], seed: int) -> dict[str, Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return DAVS(**dimensions).state_dict()  # type: ignore[arg-type]
+
+
 def _without_prefix(tensors: Any) -> dict[str, Any]:
-    if not isinstance(tensors, dict):
-        return {}
-    return {str(name).removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+    return {name.removeprefix(PREFIX): tensor for name, tensor in (record(tensors) or {}).items()}
 
 
 def _n_words(networks: dict[str, dict[str, Any]]) -> int:
-    for network, name in (("model_fusion", "fc_2.weight"), ("ID_lip_discriminator", "fc_2.weight")):
-        tensor = networks[network].get(name)
-        if is_plain(tensor) and tensor.dim() == 2 and len(tensor):
+    for network, features in (("model_fusion", 512), ("ID_lip_discriminator", 20 * 128)):
+        tensor = networks[network].get("fc_2.weight")
+        # All of its shape: a file that says 10¹² words and holds no numbers would get a model of that size.
+        if is_plain(tensor) and tensor.dim() == 2 and len(tensor) and tensor.shape[1] == features:
             return len(tensor)
     return N_WORDS
 
@@ -107,7 +123,7 @@ def _take(network: str, tensors: dict[str, Any], weights: dict[str, Tensor], fin
     loaded = 0
     for ours, released in layers(network).items():
         stem = f"{NETWORKS[network]}.{ours}."
-        for name in [name for name in weights if name.startswith(stem) and not name.endswith("num_batches_tracked")]:
+        for name in [name for name in weights if name.startswith(stem) and not name.endswith(COUNTER)]:
             sources = [f"{layer}.{name.removeprefix(stem)}" for layer in released]
             shape = (len(weights[name]) // len(sources), *weights[name].shape[1:])
             problems = {source: _problem(tensors, source, shape) for source in sources}
@@ -118,9 +134,8 @@ def _take(network: str, tensors: dict[str, Any], weights: dict[str, Tensor], fin
                 weights[name] = torch.cat([tensors[source].detach().float() for source in sources])
                 loaded += 0 if "running_" in name else weights[name].numel()
     findings.loaded[network] = loaded
-    findings.aside += [
-        f"{network}.{name}" for name in tensors if name not in taken and not name.endswith("num_batches_tracked")
-    ]
+    left = (name for name in tensors if name not in taken and not name.endswith(COUNTER))
+    findings.aside += [f"{network}.{one_line(name)}" for name in left]
 
 
 def _problem(tensors: dict[str, Any], name: str, shape: tuple[int, ...]) -> str | None:
@@ -129,14 +144,23 @@ def _problem(tensors: dict[str, Any], name: str, shape: tuple[int, ...]) -> str 
         return "missing"
     tensor = tensors[name]
     if not is_plain(tensor):
-        return f"a {type(tensor).__name__} that is not a plain tensor"
+        return f"not a dense tensor with all its numbers but {_kind(tensor)}"
     if tuple(tensor.shape) != shape:
         return f"shape {list(tensor.shape)}, expected {list(shape)}"
     if not tensor.is_floating_point():
         return f"dtype {tensor.dtype}, expected floating point"
-    if not tensor.isfinite().all():
+    if not all(end.isfinite() for end in tensor.float().aminmax()):  # NaN is both ends; faster than to ask each number
         return "holds NaN or infinity"
     return None
+
+
+def _kind(value: Any) -> str:
+    """Name what stands in a tensor's place."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    if value.is_quantized or value.layout != torch.strided or value.device.type != "cpu":
+        return f"{'quantized ' * value.is_quantized}{value.layout} on {value.device}"
+    return "the same ones repeated"
 
 
 def layers(network: str) -> dict[str, tuple[str, ...]]:
