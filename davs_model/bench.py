@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avprep.errors import RunError
 from davs_model import objective, speed
 from davs_model.networks import DAVS
 from davs_model.objective import Batch
@@ -42,8 +43,8 @@ class Row:
     """One form's speed in training mode, and its differences from the first form: Euclidean norms, relative.
 
     Differences are taken in eval mode. In training mode BatchNorm divides by the deviations of the batch, layer after
-    layer, and in a network that has learned nothing these multiply any rounding: gradients of float32 with another memory
-    layout differ by a tenth there.
+    layer, and in a network that has learned nothing that multiplies any rounding: gradients of float32 in another
+    memory layout differ by a tenth there.
     """
 
     form: str
@@ -55,7 +56,7 @@ class Row:
     features: float
     """Difference of f_p^v, F_w^v and F_w^a, the largest of the three."""
     frames: float
-    """Difference of the generated frames."""
+    """Difference of the generated frames, each less its mean grey."""
     losses: float
     """Difference of the losses, the largest."""
     gradients: float
@@ -105,35 +106,44 @@ def bench(
 ) -> Result:
     """Measure a fresh model of these dimensions; forms take turns, so that a noisy machine slows all.
 
+    RunError where a batch does not fit into the memory of the device.
+
     device: `cpu` or `cuda`. compiled: also by `torch.compile`, which takes minutes.
     The reference is float32 in earnest: TF32 is off for all forms.
     """
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     original = DAVS(**dimensions)
-    _draw(original)
+    draw(original)
     for module in original.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # drawn differently in each form
     samples = objective.random_batch(original, batch)
     on_device = Batch(*(x.to(device) if isinstance(x, Tensor) else x for x in samples))  # type: ignore[arg-type]
-    forms = FORMS + (COMPILED if compiled else ())
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    try:
+        rows = _measure(original, on_device, device, FORMS + (COMPILED if compiled else ()), repeat)
+    except torch.OutOfMemoryError as error:
+        raise RunError(f"{name}: a batch of {batch} does not fit into memory: give a smaller --batch") from error
+    return Result(name, original.dimensions, batch, rows)
+
+
+def _measure(original: DAVS, batch: Batch, device: str, forms: tuple[Form, ...], repeat: int) -> list[Row]:
     models = [
         speed.place(copy.deepcopy(original), device, channels_last=form.channels_last, compiled=form.compiled)
         for form in forms
     ]
     pairs = list(zip(models, forms, strict=True))
-    outcomes = [_outcome(model, on_device, form) for model, form in pairs]
-    first = [_step(model, on_device, form) for model, form in pairs]
+    outcomes = [_outcome(model, batch, form) for model, form in pairs]
+    first = [_step(model, batch, form) for model, form in pairs]
     best = list(first)
     for _ in range(repeat):
-        best = [min(b, _step(model, on_device, form)) for b, (model, form) in zip(best, pairs, strict=True)]
-    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    rows = [
-        Row(form.name, first[i], best[i], batch / best[i], *_differences(outcomes[i], outcomes[0]))
+        best = [min(b, _step(model, batch, form)) for b, (model, form) in zip(best, pairs, strict=True)]
+    clips = len(batch.words)
+    return [
+        Row(form.name, first[i], best[i], clips / best[i], *_differences(outcomes[i], outcomes[0]))
         for i, form in enumerate(forms)
     ]
-    return Result(name, original.dimensions, batch, rows)
 
 
 def _step(model: DAVS, batch: Batch, form: Form) -> float:
@@ -152,34 +162,38 @@ def _outcome(model: DAVS, batch: Batch, form: Form) -> _Outcome:
     """Return what a form computes in eval mode."""
     model.eval().zero_grad(set_to_none=True)
     with speed.autocast(batch.frames.device, bf16=form.bf16):
+        # Not under no_grad: a compiled network would be compiled once more for that.
+        identity = model.encode_identity(batch.identity_frame)
+        video = model.encode_speech_from_video(batch.frames)
+        audio = model.encode_speech_from_audio(batch.windows)
+        frames = model.decode(identity, audio).detach()
+        features = tuple(feature.detach().float().cpu() for feature in (identity.feature, video, audio))
+        del identity, video, audio
         losses = objective.terms(model, batch)
-        with torch.no_grad():
-            identity = model.encode_identity(batch.identity_frame)
-            video = model.encode_speech_from_video(batch.frames)
-            audio = model.encode_speech_from_audio(batch.windows)
-            frames = model.decode(identity, audio)
     torch.autograd.backward(list(losses.values()))
     return _Outcome(
-        features=tuple(feature.float().cpu() for feature in (identity.feature, video, audio)),
-        frames=frames.float().cpu(),
+        features=features,
+        frames=(frames - frames.mean((-2, -1), keepdim=True)).cpu(),
         losses={name: loss.detach().cpu() for name, loss in losses.items()},
         gradients=torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None]),
     )
 
 
-def _draw(model: DAVS) -> None:
-    """Give a model weights of the size that trained ones have: variance 1 / inputs, BatchNorm close to doing nothing.
+def draw(model: DAVS) -> None:
+    """Give a model random weights with which every input shows in every output, as in a trained one.
 
-    With the usual initial ones the signal dies out on the way, and what is compared is zeros.
+    Variance 1 / inputs, 2 / inputs in the decoder, whose ReLUs halve the signal twenty times; BatchNorm close to doing
+    nothing. With the usual initial weights the signal dies out on the way in eval mode, and zeros would be compared.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        for module in model.modules():
+        for name, module in model.named_modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.weight.normal_(1, 0.1)
                 module.bias.normal_(0, 0.1)
             elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-                module.weight.normal_(0, module.weight[0].numel() ** -0.5)
+                fan_in = module.weight.numel() / len(module.bias if module.bias is not None else module.weight)
+                module.weight.normal_(0, ((2 if name.startswith("decoder") else 1) / fan_in) ** 0.5)
 
 
 def _wait(batch: Batch) -> None:

@@ -118,8 +118,11 @@ def save(run: Path, checkpoint: Checkpoint) -> Path:
             os.fsync(file.fileno())
         part.replace(path)
         _sync_folder(run)
-    except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
-        raise CheckpointError(f"{path}: cannot be written: {_said(error)}") from error
+    except (OSError, RuntimeError) as error:
+        cause: BaseException = error
+        while cause.__context__ and not isinstance(cause, OSError):  # torch puts its own error on top of a full disk
+            cause = cause.__context__
+        raise CheckpointError(f"{path}: cannot be written: {_said(cause)}") from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
@@ -131,7 +134,7 @@ def load(path: Path) -> Checkpoint:
 
     CheckpointError, one line, for anything that isn't a whole checkpoint of a version that this program knows.
     """
-    path = path / NAME if path.is_dir() else path
+    path = path / NAME if os.path.isdir(path) else path  # False, not an error, where one may not look
     content = record(read_torch_file(path)) or {}
     if not is_ours(content):
         raise CheckpointError(f"{path}: not a checkpoint of avprep (import-checkpoint reads the released one)")
@@ -300,7 +303,7 @@ def _problem(checkpoint: Checkpoint) -> str | None:
     return None
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """Return what matters in the text of an error, in one line."""
     text = str(error)
     if found := re.search(r"(Unsupported|Trying to|Can only|Only persistent).*", text):  # torch wraps it in advice

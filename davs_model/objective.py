@@ -33,9 +33,10 @@ class Batch(NamedTuple):
 
 
 def terms(model: DAVS, batch: Batch, *, form: Form = "paper") -> dict[str, Tensor]:
-    """Compute every term of the paper; both sides of each adversarial pair, none moving what the other trains.
+    """Compute every term of the paper but the softmax over people, which learns from pictures of its own.
 
-    So the sum of all, each with its weight, has the gradients of all phases of a step at once.
+    Both sides of each adversarial pair, none moving what the other trains: the sum of all, each with its weight, has
+    the gradients of all phases of a step at once.
     """
     identity = model.encode_identity(batch.identity_frame)
     quarter = model.encode_identity(batch.consecutive).quarter
@@ -71,8 +72,7 @@ def terms(model: DAVS, batch: Batch, *, form: Form = "paper") -> dict[str, Tenso
 def random_batch(model: DAVS, size: int, *, seed: int = 0) -> Batch:
     """Make a batch of random soft pictures and windows of the right shapes, on the CPU, to measure with.
 
-    Not white noise: to the networks all of it looks alike, BatchNorm then divides by next to nothing, and what is
-    measured is rounding.
+    Not white noise, all of which looks alike to the networks.
     """
     generator = torch.Generator().manual_seed(seed)
     dimensions = model.dimensions

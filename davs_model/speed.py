@@ -12,26 +12,23 @@ import torch
 
 from davs_model.networks import DAVS
 
-TOLERANCES = {"channels_last": 1e-4, "compile": 1e-4, "bf16": 0.05}
-"""Most that features and generated frames may differ from eager float32 in eval mode, as Euclidean norms, relative.
+TOLERANCES = {"float32": 1e-3, "bf16": 0.1}
+"""Most that features, generated frames, losses and gradients may differ from plain float32, in eval mode.
 
-A float32 sum of thousands of products is good to 1e-5; bf16 keeps 8 bits, .4 % of each value.
+The Euclidean norm of the difference over that of the values. In float32, whatever the memory layout and compiled or
+not, sums of thousands of products are good to 1e-5, and through forty layers and back to 2e-4; bf16 keeps 8 bits, .4 %
+of each value.
 """
 
 
-def place(
-    model: DAVS, device: torch.device | str, *, channels_last: bool | None = None, compiled: bool = False
-) -> DAVS:
+def place(model: DAVS, device: torch.device | str, *, channels_last: bool = True, compiled: bool = False) -> DAVS:
     """Move a model to a device, in place, in the form that is fast there.
 
-    channels_last: by default on CUDA, whose tensor cores read it without a transposition.
-    compiled: each network by `torch.compile`, which needs Triton (CUDA) or a C++ compiler and minutes at the first step.
+    channels_last: the memory layout that tensor cores, and convolutions on the CPU, read without a transposition.
+    compiled: each network by `torch.compile`, which needs Triton (CUDA) or a C++ compiler, and time at the first step.
     """
-    on_cuda = torch.device(device).type == "cuda"
-    channels_last = on_cuda if channels_last is None else channels_last
-    layout = torch.channels_last if channels_last else torch.contiguous_format
     model.to(device=device)
-    model.to(memory_format=layout)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)  # type: ignore[call-overload]
     if compiled:
         for network in model.children():
             network.compile()

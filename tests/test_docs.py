@@ -54,7 +54,11 @@ def test_every_command_and_option_is_explained(name: str) -> None:
 def test_readme_and_docs_name_only_real_commands_and_options() -> None:
     """Every `avprep …` line in the documentation parses: the command and its options exist."""
     known = dict(commands())
-    for page in (ROOT / "README.md", ROOT / "docs" / "shards.md", ROOT / "manifests" / "README.md"):
+    for page in (
+        ROOT / "README.md",
+        *(ROOT / "docs" / f"{name}.md" for name in ("shards", "model")),
+        ROOT / "manifests" / "README.md",
+    ):
         for line in re.findall(r"^ +avprep (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
             words = line.split("#")[0].split()
             name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]

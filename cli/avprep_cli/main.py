@@ -59,6 +59,6 @@ def main() -> None:
 _in_order = {command.name: command for command in (*data.COMMANDS, *cluster.COMMANDS, *model.COMMANDS)}
 for name in (
     *("index", "crop", "mfcc", "status", "verify", "retry", "slurm", "weights"),
-    *("import-checkpoint", "demo", "bench"),
+    *("import-checkpoint", "demo", "bench", "bench-model"),
 ):
     main.add_command(_in_order[name])

@@ -13,7 +13,12 @@ IMAGE_SIZES = (64, 128, 256)
 
 
 def channels(count: int, width: float) -> int:
-    """Return `count` channels times the width, a multiple of 4, so that halves and quarters of a block exist."""
+    """Return `count` channels times the width, a multiple of 4, so that halves and quarters of a block exist.
+
+    ValueError for a width that is not above 0.
+    """
+    if not width > 0:
+        raise ValueError(f"width {width}: above 0, 1 being the released networks")
     return max(4, 4 * round(count * width / 4))
 
 
