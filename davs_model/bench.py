@@ -187,13 +187,13 @@ def draw(model: DAVS) -> None:
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        for name, module in model.named_modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.weight.normal_(1, 0.1)
-                module.bias.normal_(0, 0.1)
-            elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-                fan_in = module.weight.numel() / len(module.bias if module.bias is not None else module.weight)
-                module.weight.normal_(0, ((2 if name.startswith("decoder") else 1) / fan_in) ** 0.5)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()  # a shift could silence the one map at the end of the visual speech encoder
+            elif parameter.dim() == 1:  # of BatchNorm
+                parameter.normal_(1, 0.1)
+            else:
+                parameter.normal_(0, ((2 if name.startswith("decoder") else 1) / parameter[0].numel()) ** 0.5)
 
 
 def _wait(batch: Batch) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from davs_model.networks import DAVS
 
-TOLERANCES = {"float32": 1e-3, "bf16": 0.1}
+TOLERANCES = {"float32": 1e-3, "bf16": 0.2}
 """Most that features, generated frames, losses and gradients may differ from plain float32, in eval mode.
 
 The Euclidean norm of the difference over that of the values. In float32, whatever the memory layout and compiled or
