@@ -239,7 +239,12 @@ class TestImport:
                 "ID_encoder",
                 "block26.conv26_b_bn.running_var",
             ),
-            ("visual_speech_encoder.hourglass.upper.conv1.2.weight", slice(None), *_LIP, "model.m0.b1_4.conv1.weight"),
+            (
+                "visual_speech_encoder.hourglass.upper.conv1.2.weight",
+                slice(None),
+                "lip_feature_encoder",
+                "model.m0.b1_4.conv1.weight",
+            ),
             ("audio_speech_encoder.fc.weight", slice(None), "mfcc_encoder", "fc.weight"),
             ("decoder.last.3.bias", slice(None), "Decoder", "conv7_2.bias"),
             ("sequence_discriminator.patch.weight", slice(None), "netD_mul", "conv4.weight"),
@@ -274,9 +279,6 @@ class TestImport:
         assert call("import-checkpoint", file, run, "--force").exit_code == 0
         assert _sha256(target) == before[0]
         assert target.stat().st_ino != before[1]
-
-
-_LIP = ("lip_feature_encoder",)
 
 
 def _sha256(path: Path) -> str:
