@@ -17,7 +17,7 @@ from davs_model.objective import Batch
 
 
 @dataclass(frozen=True)
-class Form:
+class FastForm:
     """One way to compute the same thing."""
 
     name: str
@@ -27,14 +27,14 @@ class Form:
 
 
 FORMS = (
-    Form("float32"),
-    Form("float32, channels_last", channels_last=True),
-    Form("bf16", bf16=True),
-    Form("bf16, channels_last", bf16=True, channels_last=True),
+    FastForm("float32"),
+    FastForm("float32, channels_last", channels_last=True),
+    FastForm("bf16", bf16=True),
+    FastForm("bf16, channels_last", bf16=True, channels_last=True),
 )
 COMPILED = (
-    Form("float32, channels_last, compile", channels_last=True, compiled=True),
-    Form("bf16, channels_last, compile", bf16=True, channels_last=True, compiled=True),
+    FastForm("float32, channels_last, compile", channels_last=True, compiled=True),
+    FastForm("bf16, channels_last, compile", bf16=True, channels_last=True, compiled=True),
 )
 
 
@@ -128,7 +128,7 @@ def bench(
     return Result(name, original.dimensions, batch, rows)
 
 
-def _measure(original: DAVS, batch: Batch, device: str, forms: tuple[Form, ...], repeat: int) -> list[Row]:
+def _measure(original: DAVS, batch: Batch, device: str, forms: tuple[FastForm, ...], repeat: int) -> list[Row]:
     models = [
         speed.place(copy.deepcopy(original), device, channels_last=form.channels_last, compiled=form.compiled)
         for form in forms
@@ -146,7 +146,7 @@ def _measure(original: DAVS, batch: Batch, device: str, forms: tuple[Form, ...],
     ]
 
 
-def _step(model: DAVS, batch: Batch, form: Form) -> float:
+def _step(model: DAVS, batch: Batch, form: FastForm) -> float:
     """Return the seconds of one forward and backward pass in training mode."""
     model.train().zero_grad(set_to_none=True)
     _wait(batch)
@@ -158,7 +158,7 @@ def _step(model: DAVS, batch: Batch, form: Form) -> float:
     return time.perf_counter() - start
 
 
-def _outcome(model: DAVS, batch: Batch, form: Form) -> _Outcome:
+def _outcome(model: DAVS, batch: Batch, form: FastForm) -> _Outcome:
     """Return what a form computes in eval mode."""
     model.eval().zero_grad(set_to_none=True)
     with speed.autocast(batch.frames.device, bf16=form.bf16):
