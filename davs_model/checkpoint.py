@@ -175,6 +175,8 @@ def read_torch_file(path: Path) -> Any:
             return torch.load(path, map_location=_Budget(path.stat().st_size), weights_only=True)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: may not be read: change its permissions") from error
     except Exception as error:  # torch raises nearly anything on a damaged file
         raise CheckpointError(f"{path}: not a torch file of weights, or damaged ({_said(error)}): {AGAIN}") from error
 

@@ -26,7 +26,7 @@ import released_form
 import torch
 from avprep_cli.main import main
 from click.testing import CliRunner, Result
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from released_form import Era
 from torch import Tensor
@@ -1014,7 +1014,12 @@ for path in bad:
 class TestOurs:
     """Our checkpoint gives back the model bit by bit, describes itself and is written whole or not at all."""
 
-    @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(  # no shrinking: it would build models for minutes
+        max_examples=5,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
     @given(
         dimensions=st.fixed_dictionaries(
             {
@@ -1254,9 +1259,15 @@ checkpoint.save(run, checkpoint.Checkpoint(old.dimensions, {{"new": True}}, old.
         assert str(caught.value).startswith(f"{tmp_path}/file/run/checkpoint.pt: cannot be written: NotADirectoryError")
         assert str(caught.value).isprintable()
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-    def test_a_run_that_may_not_be_written_ends_in_one_line(self, tmp_path: Path, whole: Checkpoint) -> None:
-        """A RUN without write permission is refused with its path."""
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write and read anything")
+    def test_what_may_not_be_written_or_read_ends_in_one_line(
+        self, tmp_path: Path, ours: Path, whole: Checkpoint
+    ) -> None:
+        """A RUN without write permission, and a file without read permission, are refused as such."""
         (tmp_path / "run").mkdir(mode=0o555)
         with pytest.raises(CheckpointError, match=r"run/checkpoint\.pt: cannot be written: PermissionError"):
             checkpoint.save(tmp_path / "run", whole)
+        path = tmp_path / "file.tar"
+        path.write_bytes(ours.read_bytes())
+        path.chmod(0)
+        assert refusal(released.read, path).endswith("may not be read: change its permissions")
