@@ -21,16 +21,17 @@ WARNING_SECONDS = 120
 _REQUEUE = f"""\
 # Slurm sends USR1 {WARNING_SECONDS} s before the time limit. avprep then drops the clips in hand, and this task goes
 # back into the queue. A task that is preempted or loses its node is put back by Slurm itself; on TERM, which Slurm
-# sends to every process of the task, this shell only waits for avprep to tidy up.
+# sends to every process of the task, this shell only waits for avprep to tidy up. An avprep that is just being
+# started could miss a signal and stay behind; it has nothing to tidy up and is killed.
 requeue() {{
-    kill -USR1 "$avprep" 2> /dev/null
-    wait "$avprep"
+    kill -USR1 "$avprep" 2> /dev/null || kill -KILL "$!" 2> /dev/null
+    wait "$!"
     status=$?
     [ "$status" -eq 0 ] || scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
     exit "$status"
 }}
 trap requeue USR1
-trap 'wait "$avprep"; exit $?' TERM"""
+trap '[ "$avprep" ] || kill -KILL "$!"; wait "$!"; exit $?' TERM"""
 
 
 @dataclass(frozen=True)

@@ -424,6 +424,25 @@ class TestTask:
         task.bash.send_signal(signal.SIGUSR1)
         assert task.end()[0] == 0
 
+    @pytest.mark.parametrize("name", ["TERM", "USR1"])
+    def test_a_signal_at_the_moment_of_the_start(
+        self, tmp_path: Path, program: Callable[[str, str], Path], name: str
+    ) -> None:
+        """A command that has begun, but not early enough to get the signal that its shell got, is not left behind."""
+        program("avprep", "#!/bin/sh\nexec /bin/sleep 60\n")
+        program("scontrol", '#!/bin/sh\necho "scontrol $*"\n')
+        script = tmp_path / "mfcc.sbatch"
+        script.write_text(slurm.render(PLAIN).replace("avprep=$!", f"kill -{name} $$\navprep=$!"))
+        own = {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "3", "SLURM_CPUS_PER_TASK": "2"}
+        with subprocess.Popen(
+            [BASH, script], env=os.environ | own, stdout=subprocess.PIPE, text=True, start_new_session=True
+        ) as bash:
+            said, _ = bash.communicate(timeout=30)
+        assert bash.returncode not in (0, None)
+        assert said == ("scontrol requeue 77_3\n" if name == "USR1" else "")
+        with pytest.raises(ProcessLookupError):  # nobody is left in its process group
+            os.killpg(bash.pid, 0)
+
 
 if __name__ == "__main__":
     for name, job in JOBS.items():
