@@ -6,8 +6,6 @@ arithmetic is used and whether the graph is compiled.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 
 from davs_model.networks import DAVS
@@ -35,7 +33,6 @@ def place(model: DAVS, device: torch.device | str, *, channels_last: bool = True
     return model
 
 
-def autocast(device: torch.device | str, *, bf16: bool) -> AbstractContextManager[None]:
+def autocast(device: torch.device | str, *, bf16: bool) -> torch.autocast:
     """Return the context of a forward pass: bfloat16 where that is safe, else float32; losses are float32 always."""
-    kind = torch.device(device).type
-    return torch.autocast(kind, torch.bfloat16) if bf16 else nullcontext()
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from avprep.schema import N_COEFFICIENTS, WINDOW_COLUMNS
-from davs_model.networks.layers import LEAK, channels, check_image_size, conv_bn, conv_bn_leaky, expect, unused
+from davs_model.networks.layers import LEAK, channels, check_image_size, conv_bn, expect, unused
 
 
 class SequenceLogits(NamedTuple):
@@ -34,9 +34,9 @@ class SequenceDiscriminator(nn.Module):
         self.trunk = nn.Sequential(
             nn.Conv2d(3 * n_frames, c64, 4, 2, 1),
             nn.LeakyReLU(LEAK, inplace=True),
-            conv_bn_leaky(c64, c128, 4, 2, 1),
-            conv_bn_leaky(c128, c256, 4, 2, 1),
-            conv_bn_leaky(c256, c512, 4, 1, 1),
+            conv_bn(c64, c128, 4, 2, 1, leaky=True),
+            conv_bn(c128, c256, 4, 2, 1, leaky=True),
+            conv_bn(c256, c512, 4, 1, 1, leaky=True),
         )
         self.patch = nn.Conv2d(c512, 1, 4, 1, 1)
         # The mouth: rows 19:28 and columns 11:20 of the 31×31 maps at 256 pixels, else the same part of the picture.
@@ -44,7 +44,7 @@ class SequenceDiscriminator(nn.Module):
         top, left = (round(centre / 31 * cells - side / 2) for centre in (23.5, 15.5))
         self.rows, self.columns = slice(top, top + side), slice(left, left + side)
         self.mouth = nn.Sequential(
-            conv_bn_leaky(c512, c512, 3),
+            conv_bn(c512, c512, 3, leaky=True),
             nn.Conv2d(c512, c512, side - 2),
             nn.LeakyReLU(LEAK, inplace=True),
         )

@@ -69,22 +69,14 @@ def conv_bn(
     kernel: int | tuple[int, int],
     stride: int | tuple[int, int] = 1,
     padding: int | tuple[int, int] = 0,
+    *,
+    leaky: bool = False,
 ) -> nn.Sequential:
-    """Return a convolution without bias and BatchNorm."""
-    return nn.Sequential(
+    """Return a convolution without bias, BatchNorm and, if `leaky`, LeakyReLU."""
+    layers = nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False), nn.BatchNorm2d(out_channels)
     )
-
-
-def conv_bn_leaky(
-    in_channels: int,
-    out_channels: int,
-    kernel: int | tuple[int, int],
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-) -> nn.Sequential:
-    """Return a convolution without bias, BatchNorm and LeakyReLU."""
-    return conv_bn(in_channels, out_channels, kernel, stride, padding).append(nn.LeakyReLU(LEAK, inplace=True))
+    return layers.append(nn.LeakyReLU(LEAK, inplace=True)) if leaky else layers
 
 
 def unused(**layers: nn.Module) -> nn.ModuleDict:

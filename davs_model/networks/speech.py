@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avprep.schema import N_COEFFICIENTS, WINDOW_COLUMNS
-from davs_model.networks.layers import FEATURES, channels, check_image_size, conv_bn_leaky, double, fold, unfold, unused
+from davs_model.networks.layers import FEATURES, channels, check_image_size, conv_bn, double, fold, unfold, unused
 
 LANDMARK_MAPS = 68
 """Maps at the end of FAN: one a landmark of the face."""
@@ -113,15 +113,15 @@ class AudioSpeechEncoder(nn.Module):
         super().__init__()
         c64, c128, c256, c512 = (channels(count, width) for count in (64, 128, 256, 512))
         self.square = nn.Sequential(  # 20×12 → 7×7 → 4×4 → 2×2 → 1×1
-            conv_bn_leaky(1, c64, 3, (3, 2), (1, 2)),
-            conv_bn_leaky(c64, c128, 3, 2, 1),
-            conv_bn_leaky(c128, c256, 3),
+            conv_bn(1, c64, 3, (3, 2), (1, 2), leaky=True),
+            conv_bn(c64, c128, 3, 2, 1, leaky=True),
+            conv_bn(c128, c256, 3, leaky=True),
             nn.Conv2d(c256, c512, 2, bias=False),
         )
         self.temporal = nn.Sequential(  # 20×12 → 18×1 → 6×1 → 6×1 → 3×1 → 1×1
-            conv_bn_leaky(1, c64, (3, N_COEFFICIENTS)),
+            conv_bn(1, c64, (3, N_COEFFICIENTS), leaky=True),
             nn.MaxPool2d(1, (3, 1)),
-            conv_bn_leaky(c64, c256, (3, 1), padding=(1, 0)),
+            conv_bn(c64, c256, (3, 1), padding=(1, 0), leaky=True),
             nn.MaxPool2d(1, (2, 1)),
             nn.Conv2d(c256, c512, (3, 1), bias=False),
         )
