@@ -43,6 +43,10 @@ class CheckpointError(AvprepError):
     """A model's checkpoint that cannot be read or written, or isn't one."""
 
 
+class SettingsError(AvprepError):
+    """A setting that does not exist or cannot have the value that it was given."""
+
+
 class Reject(Exception):  # noqa: N818 - not an error: the honest end of one clip
     """Ends one clip as `failed`; counted, never fatal for the run.
 

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from avprep.errors import ManifestError
+from avprep.schema import MANIFEST_VERSION
 
-VERSION = 1
 SPLITS = ("train", "val", "test")
 
 
@@ -93,7 +93,7 @@ class Manifest:
     @cached_property
     def _digest(self) -> str:  # seconds for half a million clips
         rows = "\n".join(_dump(clip.to_json()) for clip in self.clips)
-        return hashlib.sha256(f"{VERSION}\n{self.dataset}\n{rows}".encode()).hexdigest()
+        return hashlib.sha256(f"{MANIFEST_VERSION}\n{self.dataset}\n{rows}".encode()).hexdigest()
 
 
 def shard_name(split: str, number: int) -> str:
@@ -142,7 +142,7 @@ def duplicate_keys(clips: Iterable[Clip]) -> dict[str, list[str]]:
 def render(manifest: Manifest) -> str:
     """Return the text of a manifest file."""
     header = {
-        "avprep_manifest": VERSION,
+        "avprep_manifest": MANIFEST_VERSION,
         "dataset": manifest.dataset,
         "root": str(manifest.root),
         "seed": manifest.seed,
@@ -168,8 +168,8 @@ def read(path: Path) -> Manifest:
         raise ManifestError(
             f"{path}: not a manifest (its first line has no avprep_manifest); see `avprep index --help`"
         )
-    if version != VERSION:
-        raise ManifestError(f"{path}: manifest version {version}, but this avprep reads version {VERSION}")
+    if version != MANIFEST_VERSION:
+        raise ManifestError(f"{path}: manifest version {version}, but this avprep reads version {MANIFEST_VERSION}")
     if not isinstance(header.get("root"), str) or not isinstance(header.get("dataset"), str):
         raise ManifestError(f"{path}:1: the header needs the text fields dataset and root")
     seed = header.get("seed", 0)

@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from avprep import shards, worker
+from avprep import schema, shards, worker
 from avprep.errors import AvprepError, RunError
 from avprep.fingerprint import Stage, check, join, read_fingerprint
 from avprep.manifest import Clip, Manifest
@@ -369,7 +369,7 @@ class _Filler:
         digest, size = writer.finish()
         records = [shard.records[row] for row in range(len(shard.clips))]
         head = {
-            "avprep_sidecar": shards.SIDECAR_VERSION,
+            "avprep_sidecar": schema.SIDECAR_VERSION,
             "column": self._stage.column,
             "shard": shard.name,
             "sha256": digest,

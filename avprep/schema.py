@@ -35,6 +35,9 @@ CROP_SIZE = 256
 N_POINTS = 5
 """Left eye, right eye, nose, left mouth corner, right mouth corner; left is the image's left."""
 
+MANIFEST_VERSION = 1
+SIDECAR_VERSION = 1
+"""Of `manifest.jsonl` and of the JSON beside each shard; readers refuse what they do not know."""
 COLUMNS = ("crop", "mfcc")
 IMAGE_FORMATS = ("jpg", "png")
 ARRAYS: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
@@ -82,7 +85,7 @@ def decode_array(data: bytes) -> NDArray[Any]:
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:  # the header is Python source: there is no end to what its parser raises
-        raise ShardError(f"not a plain .npy array ({error})") from error
+        raise ShardError(f"not a plain .npy array ({' '.join(str(error).split())})") from error
 
 
 def encode_json(value: Mapping[str, Any]) -> bytes:

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from avprep import schema
 from avprep.errors import RunError, ShardError
 
-SIDECAR_VERSION = 1
 MAX_MEMBER = 256 << 20
 """Largest member that is read from a shard (bytes)."""
 
@@ -220,7 +220,7 @@ def _read_head(path: Path, *, whole: bool) -> dict[str, Any] | None:
             "counts": {"clips": int(), "ok": int(), "failed": int(), "frames": int(), "reasons": dict(reasons)},
             "timings": {"clip_seconds": int() | float(), **others},
         } if (
-            version == SIDECAR_VERSION
+            version == schema.SIDECAR_VERSION
             and all(isinstance(count, int) for count in reasons.values())
             and all(isinstance(seconds, int | float) for seconds in others.values())
         ):

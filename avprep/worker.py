@@ -65,6 +65,7 @@ def do_clip(clip: Clip, stretch: Path) -> dict[str, Any]:
             "state": "ok",
             "n_frames": sample.n_frames,
             **sample.summary,
+            "bytes": stretch.stat().st_size,
             "seconds": round(time.monotonic() - begin, 3),
         }
         json.dumps(record, allow_nan=False)  # what a sidecar cannot hold is this clip's error, not the run's end

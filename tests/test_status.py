@@ -306,7 +306,7 @@ def finish_shard(
     if started is not None:
         timings |= {"started": started, "wall_seconds": wall_seconds}
     head = {
-        "avprep_sidecar": shards.SIDECAR_VERSION,
+        "avprep_sidecar": schema.SIDECAR_VERSION,
         "column": "crop",
         "shard": name,
         "sha256": "0" * 64,

@@ -8,7 +8,8 @@ Splits: official, 488,766 train, 25,000 val and 25,000 test clips.
     lipread_mp4/ABOUT/train/ABOUT_00001.mp4     29 frames, the word in the middle
     lipread_mp4/ABOUT/train/ABOUT_00001.txt     where it was broadcast, and "Duration: 0.45 seconds" of the word
 
-The label and the split come from the path, so a clip outlives its damaged `.txt`, which is counted all the same.
+The label and the split come from the path, so a clip outlives its damaged `.txt`, which is counted all the same. LRW
+does not say who speaks; a line "Speaker: NAME" of a `.txt`, which the synthetic corpus has, becomes the clip's speaker.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from avprep.manifest import Clip, make_key
 EXPECTS = "WORD/{train,val,test}/WORD_00001.mp4, or one folder that holds these"
 
 _PLACE = re.compile(r"(?:[^/]+/)?(?P<word>[^/]+)/(?P<split>train|val|test)/[^/]+")
+_SPEAKER = re.compile(r"^Speaker:[ \t]*(\S+)", re.MULTILINE)
 _DURATION = re.compile(r"^Duration:\s*\d*\.?\d+\s*seconds", re.MULTILINE)
 
 
@@ -40,22 +42,26 @@ def scan(root: Path, scan: Scan) -> None:
             scan.problem("unexpected_place", path, f"expected {EXPECTS}")
             continue
         stem = posixpath.splitext(path)[0]
-        scan.clips.append(Clip(make_key(stem), path, place["split"], word=place["word"]))
         annotation = stem + ".txt"
         described.add(annotation)
-        if annotation not in annotations:
-            scan.problem("missing_annotation", annotation, "no .txt beside the video; the clip is kept")
+        if annotation in annotations:
+            speaker = _read_speaker(root, annotation, scan)
         else:
-            _check_annotation(root, annotation, scan)
+            speaker = None
+            scan.problem("missing_annotation", annotation, "no .txt beside the video; the clip is kept")
+        scan.clips.append(Clip(make_key(stem), path, place["split"], word=place["word"], speaker=speaker))
     for annotation in sorted(annotations - described):
         scan.problem("missing_video", annotation, "no video beside the .txt")
 
 
-def _check_annotation(root: Path, path: str, scan: Scan) -> None:
+def _read_speaker(root: Path, path: str, scan: Scan) -> str | None:
+    """Return who speaks, if the annotation says so, and report an annotation that is damaged."""
     try:
         text = read_annotation(root / path)
     except ValueError as error:
         scan.problem("bad_annotation", path, f"the .txt {error}; the clip is kept")
-        return
+        return None
     if not _DURATION.search(text):
         scan.problem("bad_annotation", path, 'the .txt has no line "Duration: … seconds"; the clip is kept')
+    speaker = _SPEAKER.search(text)
+    return speaker[1] if speaker else None
