@@ -97,9 +97,8 @@ def save(run: Path, checkpoint: Checkpoint) -> Path:
     CheckpointError, one line, where it cannot be written or `load` would not give back the same; the old one stays.
     """
     path = run / NAME
-    part = path.with_name(f".{NAME}.{os.getpid()}.part")
-    if problem := _problem(checkpoint):
-        raise CheckpointError(f"{path}: not written: {problem}")
+    if wrong := problem(checkpoint):
+        raise CheckpointError(f"{path}: not written: {wrong}")
     content = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
@@ -108,16 +107,28 @@ def save(run: Path, checkpoint: Checkpoint) -> Path:
         "weights": checkpoint.weights,
         "digest": checkpoint.digest(),
     }
+    write_whole(path, content)
+    return path
+
+
+def write_whole(path: Path, content: dict[str, Any], *, keep: Path | None = None) -> None:
+    """Write a torch file in one step, its folder made if need be; CheckpointError, one line, where that fails.
+
+    keep: what was at `path` stays there under this name, so that one of the two is whole at any moment.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        for left in run.glob(f".{NAME}.*.part"):  # by a process that was killed: a run has one writer
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.*.part"):  # by a process that was killed: a run has one writer
             left.unlink(missing_ok=True)
         with part.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
         part.replace(path)
-        _sync_folder(run)
+        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         cause: BaseException = error
         while cause.__context__ and not isinstance(cause, OSError):  # torch puts its own error on top of a full disk
@@ -126,7 +137,6 @@ def save(run: Path, checkpoint: Checkpoint) -> Path:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-    return path
 
 
 def load(path: Path) -> Checkpoint:
@@ -143,21 +153,28 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: checkpoint schema {one_line(version)}, this program reads {SCHEMA_VERSION}: update avprep"
         )
-    dimensions, settings, weights = content.get("dimensions"), content.get("settings"), content.get("weights")
-    with contextlib.suppress(ValueError, RecursionError):
-        settings = json.loads(settings) if isinstance(settings, str) else None
-    dimensions, settings, weights = record(dimensions), record(settings), record(weights)
-    if type(version) is not int or dimensions is None or settings is None or weights is None:
+    checkpoint = parse(content)
+    if type(version) is not int or checkpoint is None:
         raise CheckpointError(f"{path}: damaged: version, dimensions, settings or weights are missing: {AGAIN}")
-    checkpoint = Checkpoint(
-        dimensions, settings, {name: value.detach() if is_plain(value) else value for name, value in weights.items()}
-    )
-    if problem := _problem(checkpoint):
-        raise CheckpointError(f"{path}: {problem}")
+    if wrong := problem(checkpoint):
+        raise CheckpointError(f"{path}: {wrong}")
     digest = content.get("digest")
     if not isinstance(digest, str) or digest != checkpoint.digest():
         raise CheckpointError(f"{path}: damaged: its contents do not have the digest that it gives: {AGAIN}")
     return checkpoint
+
+
+def parse(content: dict[str, Any]) -> Checkpoint | None:
+    """Return what a torch file says of a model, None where a part is missing; `problem` tells if it is a whole one."""
+    dimensions, settings, weights = content.get("dimensions"), content.get("settings"), content.get("weights")
+    with contextlib.suppress(ValueError, RecursionError):
+        settings = json.loads(settings) if isinstance(settings, str) else None
+    dimensions, settings, weights = record(dimensions), record(settings), record(weights)
+    if dimensions is None or settings is None or weights is None:
+        return None
+    return Checkpoint(
+        dimensions, settings, {name: value.detach() if is_plain(value) else value for name, value in weights.items()}
+    )
 
 
 def read_torch_file(path: Path) -> Any:
@@ -278,7 +295,7 @@ def _inspect_pickle(file: IO[bytes]) -> None:
             stack[start:] = [depth] * len(opcode.stack_after)
 
 
-def _problem(checkpoint: Checkpoint) -> str | None:
+def problem(checkpoint: Checkpoint) -> str | None:
     """Return, in one line, what keeps a checkpoint from being a whole model."""
     dimensions, weights = checkpoint.dimensions, checkpoint.weights
     if not all(type(size) in (int, float) and size >= 0 for size in dimensions.values()):

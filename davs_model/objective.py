@@ -1,7 +1,8 @@
-"""The whole objective in one pass: a batch through Figure 2 and Figure 3, every term by its name."""
+"""The objective in one pass: a batch through Figure 2 and Figure 3, every term by its name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional
 
 from davs_model import losses
 from davs_model.losses import Form
-from davs_model.networks import DAVS
+from davs_model.networks import DAVS, Identity
 
 
 class Batch(NamedTuple):
@@ -32,35 +33,84 @@ class Batch(NamedTuple):
     """The first of the 12 whose 6 are generated."""
 
 
-def terms(model: DAVS, batch: Batch, *, form: Form = "paper") -> dict[str, Tensor]:
-    """Compute every term of the paper but the softmax over people, which learns from pictures of its own.
+PERSON = ("person",)
+SPEECH = ("word", "contrastive", "domain", "domain_confusion")
+DISENTANGLING = ("identity_word", "identity_word_confusion", "speech_person", "speech_person_confusion")
+GENERATION = ("reconstruction", "sequence", "sequence_confusion", "stillness")
+"""Names of the terms; those of generation come once for sound and once for video."""
+SOURCES = ("audio", "video")
+
+
+def terms(
+    model: DAVS,
+    batch: Batch,
+    *,
+    form: Form = "paper",
+    wanted: Collection[str] = (*SPEECH, *DISENTANGLING, *GENERATION),
+    gather: Callable[[Tensor], Tensor] = lambda features: features,
+) -> dict[str, Tensor]:
+    """Compute the terms that are wanted, and what these need of Figure 2 and no more.
 
     Both sides of each adversarial pair, none moving what the other trains: the sum of all, each with its weight, has
-    the gradients of all phases of a step at once.
+    the gradients of all phases of a step at once. Left out though wanted are `speech_person` terms without a
+    `speech_person_classifier`, and `stillness` in the paper's form.
+
+    gather: puts the features `[B, …]` of all processes together, for L_C compares all clips of a batch.
     """
-    identity = model.encode_identity(batch.identity_frame)
-    quarter = model.encode_identity(batch.consecutive).quarter
-    video = model.encode_speech_from_video(batch.frames)
-    audio = model.encode_speech_from_audio(batch.windows)
+    found: dict[str, Tensor] = {}
+    generates = any(name in wanted for name in GENERATION)
+    identity = model.encode_identity(batch.identity_frame) if generates or "person" in wanted else None
+    if "person" in wanted and identity is not None and model.person_classifier is not None:
+        logits = model.person_classifier(identity.feature)
+        found["person"] = losses.person_loss(logits, batch.speakers)
+    if any(name in wanted for name in ("identity_word", "identity_word_confusion")):
+        quarter, reader = model.encode_identity(batch.consecutive).quarter, model.identity_word_classifier
+        found["identity_word"] = losses.identity_word_loss(reader, quarter, batch.words)
+        found["identity_word_confusion"] = losses.identity_word_confusion(reader, quarter, form=form)
+    if generates or any(name in wanted for name in (*SPEECH, "speech_person", "speech_person_confusion")):
+        video = model.encode_speech_from_video(batch.frames)
+        audio = model.encode_speech_from_audio(batch.windows)
+        found |= _speech_terms(model, batch, video, audio, form, wanted, gather)
+        if identity is not None and generates:
+            found |= _generation_terms(model, batch, identity, {"audio": audio, "video": video}, form)
+    return {name: loss for name, loss in found.items() if name.removesuffix("_audio").removesuffix("_video") in wanted}
 
-    domain, reader = model.domain_discriminator, model.identity_word_classifier
-    found = {
-        "word": losses.word_loss(model.word_classifier(video), model.word_classifier(audio), batch.words),
-        "contrastive": losses.contrastive_loss(video, audio, form=form),
-        "domain": losses.domain_loss(domain, video, audio),
-        "domain_confusion": losses.domain_confusion(domain, video, audio, form=form),
-        "identity_word": losses.identity_word_loss(reader, quarter, batch.words),
-        "identity_word_confusion": losses.identity_word_confusion(reader, quarter, form=form),
-    }
-    if (reader_of_people := model.speech_person_classifier) is not None:
-        found["speech_person"] = losses.speech_person_loss(reader_of_people, video, batch.speakers)
-        found["speech_person_confusion"] = losses.speech_person_confusion(reader_of_people, video, form=form)
 
+def _speech_terms(
+    model: DAVS,
+    batch: Batch,
+    video: Tensor,
+    audio: Tensor,
+    form: Form,
+    wanted: Collection[str],
+    gather: Callable[[Tensor], Tensor],
+) -> dict[str, Tensor]:
+    """Figure 3 (a), and the person taken out of visual speech."""
+    found: dict[str, Tensor] = {}
+    if "word" in wanted:
+        found["word"] = losses.word_loss(model.words_from_video(video), model.words_from_audio(audio), batch.words)
+    if "contrastive" in wanted:
+        found["contrastive"] = losses.contrastive_loss(gather(video), gather(audio), form=form)
+    if "domain" in wanted or "domain_confusion" in wanted:
+        found["domain"] = losses.domain_loss(model.domain_discriminator, video, audio)
+        found["domain_confusion"] = losses.domain_confusion(model.domain_discriminator, video, audio, form=form)
+    reader = model.speech_person_classifier
+    if reader is not None and ("speech_person" in wanted or "speech_person_confusion" in wanted):
+        found["speech_person"] = losses.speech_person_loss(reader, video, batch.speakers)
+        found["speech_person_confusion"] = losses.speech_person_confusion(reader, video, form=form)
+    return found
+
+
+def _generation_terms(
+    model: DAVS, batch: Batch, identity: Identity, speech: dict[str, Tensor], form: Form
+) -> dict[str, Tensor]:
+    """Figure 2: six of the frames from each kind of speech, and what D_seq says of them."""
+    found: dict[str, Tensor] = {}
     judge = model.sequence_discriminator
     sequence = slice(batch.start, batch.start + judge.n_frames)
     real, windows = batch.frames[:, sequence], batch.windows[:, sequence]
-    for source, speech in (("audio", audio), ("video", video)):
-        generated = model.decode(identity, speech[:, sequence])
+    for source in SOURCES:
+        generated = model.decode(identity, speech[source][:, sequence])
         found[f"reconstruction_{source}"] = losses.reconstruction_loss(real, generated, form=form)
         found[f"sequence_{source}"] = losses.sequence_loss(judge, real, generated, windows, form=form)
         found[f"sequence_confusion_{source}"] = losses.sequence_confusion(judge, generated, windows, form=form)

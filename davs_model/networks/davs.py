@@ -26,6 +26,7 @@ class DAVS(nn.Module):
     n_people: people of the labelled faces; 0: no `person_classifier`.
     n_speakers: people of the talking clips; 0: no `speech_person_classifier`.
     width, image_size: channel multiplier and S (64, 128 or 256). 1 and 256 are the released networks.
+    n_word_classifiers: 1: C_w, shared by both modalities; 2: one each, as in the rows of Table 3 without SC.
     speech_frames, identity_frames, sequence_frames: frames that C_w, C_p^w and D_seq read at once.
     """
 
@@ -40,6 +41,7 @@ class DAVS(nn.Module):
         speech_frames: int = 12,
         identity_frames: int = 20,
         sequence_frames: int = 6,
+        n_word_classifiers: int = 1,
     ) -> None:
         super().__init__()
         self.dimensions: dict[str, int | float] = {
@@ -51,6 +53,7 @@ class DAVS(nn.Module):
             "speech_frames": speech_frames,
             "identity_frames": identity_frames,
             "sequence_frames": sequence_frames,
+            "n_word_classifiers": n_word_classifiers,
         }
         """The arguments that make another one like this."""
         # Figure 2
@@ -63,6 +66,11 @@ class DAVS(nn.Module):
         )
         # Figure 3 (a)
         self.word_classifier = WordClassifier(n_words=n_words, n_frames=speech_frames)  # C_w
+        if n_word_classifiers not in (1, 2):
+            raise ValueError(f"n_word_classifiers {n_word_classifiers}: 1, shared, or 2")
+        self.audio_word_classifier = (
+            WordClassifier(n_words=n_words, n_frames=speech_frames) if n_word_classifiers == 2 else None
+        )
         self.domain_discriminator = DomainDiscriminator()  # D
         # Figure 3 (b)
         self.identity_word_classifier = IdentityWordClassifier(  # C_p^w
@@ -82,6 +90,14 @@ class DAVS(nn.Module):
     def encode_speech_from_audio(self, windows: Tensor) -> Tensor:
         """Encode what is said in MFCC windows `[B, T, 12, 20]`: F_w^a `[B, T, 256]`."""
         return self.audio_speech_encoder(windows)
+
+    def words_from_video(self, speech: Tensor) -> Tensor:
+        """Map F_w^v `[B, T, 256]` to logits of words `[B, N_w]`."""
+        return self.word_classifier(speech)
+
+    def words_from_audio(self, speech: Tensor) -> Tensor:
+        """Map F_w^a `[B, T, 256]` to logits of words `[B, N_w]`: by the same classifier, if it is shared."""
+        return (self.audio_word_classifier or self.word_classifier)(speech)
 
     def decode(self, identity: Identity, speech: Tensor) -> Tensor:
         """Draw frames `[B, T, 3, S, S]` of a person (of one frame or T) saying F_w^v or F_w^a `[B, T, 256]`."""
