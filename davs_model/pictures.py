@@ -1,0 +1,85 @@
+"""Pictures as they come out of shards or folders, and how they are moved."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.errors import ShardError
+from avprep.schema import CROP_SIZE
+
+Frames = NDArray[np.uint8]
+_MOST_PIXELS = 64_000_000
+
+
+class Move(NamedTuple):
+    """How all frames of a clip are moved: x, y in pixels of the 256×256 crop, then mirrored or not."""
+
+    x: int = 0
+    y: int = 0
+    mirror: bool = False
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator | None, *, shift: int, flip: bool) -> Move:
+        """Draw a move of at most `shift` pixels each way; none without random numbers."""
+        if rng is None:
+            return cls()
+        x, y = (int(value) for value in rng.integers(-shift, shift + 1, 2))
+        return cls(x, y, bool(rng.integers(2)) and flip)
+
+    def into(self, target: Frames, picture: Frames) -> None:
+        """Write a 256×256 RGB picture, moved and made smaller, into `[S, S, 3]`; the picture itself is used up."""
+        if self.mirror:
+            cv2.flip(picture, 1, dst=picture)
+        x, y = self.x, self.y
+        inner = picture[max(-y, 0) : CROP_SIZE - max(y, 0), max(-x, 0) : CROP_SIZE - max(x, 0)]
+        whole = target if len(target) == CROP_SIZE else np.empty_like(picture)
+        borders = max(y, 0), max(-y, 0), max(x, 0), max(-x, 0)
+        cv2.copyMakeBorder(inner, *borders, cv2.BORDER_REPLICATE, dst=whole)
+        if whole is not target:
+            cv2.resize(whole, target.shape[1::-1], dst=target, interpolation=cv2.INTER_AREA)
+
+
+def decode_picture(data: bytes, size: tuple[int, int] | None = None) -> Frames:
+    """Decode a JPEG or PNG as RGB uint8 (H, W, 3).
+
+    size: width and height that it must have. Its header is looked at before memory is taken. ShardError, one line.
+    """
+    found = picture_size(data)
+    if found is None:
+        raise ShardError("not a JPEG or PNG picture")
+    if size is not None and found != size:
+        raise ShardError(f"the picture is {found[0]}×{found[1]}, expected {size[0]}×{size[1]}")
+    if found[0] * found[1] > _MOST_PIXELS:
+        raise ShardError(f"the picture is {found[0]}×{found[1]}: too large")
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise ShardError(f"the picture cannot be decoded ({error.err})") from error
+    if picture is None or picture.shape[1::-1] != found:
+        raise ShardError("the picture cannot be decoded")
+    return picture.astype(np.uint8, copy=False)
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height as the header of a JPEG or PNG gives them, None where there is none."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and len(data) >= 24:
+        width, height = struct.unpack(">II", data[16:24])
+        return int(width), int(height)
+    place = 2
+    while data.startswith(b"\xff\xd8") and place + 9 <= len(data) and data[place] == 0xFF:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == 0xFF:  # a fill byte
+            place += 1
+            continue
+        if marker <= 0x01 or 0xD0 <= marker <= 0xD9:  # has no length: a decoder would go another way than this loop
+            return None
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the start of a frame
+            height, width = struct.unpack(">HH", data[place + 5 : place + 9])
+            return int(width), int(height)
+        place += 2 + length
+    return None
