@@ -56,7 +56,7 @@ def test_readme_and_docs_name_only_real_commands_and_options() -> None:
     known = dict(commands())
     for page in (
         ROOT / "README.md",
-        *(ROOT / "docs" / f"{name}.md" for name in ("shards", "model")),
+        *(ROOT / "docs" / f"{name}.md" for name in ("shards", "model", "training", "results")),
         ROOT / "manifests" / "README.md",
     ):
         for line in re.findall(r"^ +avprep (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE):

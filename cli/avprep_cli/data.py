@@ -206,17 +206,23 @@ def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
         click.echo(f"{weights_.name}: {path}{'' if downloaded else ' (was there)'}")
 
 
+DEMO_TRAINING = ("steps.identity=40", "steps.full=60", "loop.validate_every=1000", "loop.sample_every=30")
+"""Settings of the demo's model, over the preset `small`."""
+
+
 @click.command()
 @click.argument("directory", metavar="DIR", type=options.OUT)
 @click.option("--words", default=5, show_default=True, help="Words of the corpus.")
 @click.option("--speakers", default=6, show_default=True, help="Speakers of the corpus.")
 @click.option("--takes", default=2, show_default=True, help="Clips of each word by each speaker.")
 @click.option("--seed", default=0, show_default=True, help="Another corpus for each number.")
+@click.option("--train-steps", default=120, show_default=True, help="Of the speech stage; 0: make shards only.")
 @options.jobs
-def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs: int) -> None:
-    """Do everything once on a small synthetic corpus: no data, no network, about a minute.
+def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, train_steps: int, jobs: int) -> None:
+    """Do everything once on a small synthetic corpus: no data, no network, about five minutes on two cores.
 
-    DIR then holds the corpus, its manifest, the shards and a contact sheet to look at.
+    DIR then holds the corpus, its manifest, the shards, a contact sheet of the crops, and a model that has begun to
+    learn from them, with a sheet of the frames that it draws.
     """
     from avprep import sheet, synthetic
     from avprep.fingerprint import read_fingerprint
@@ -224,23 +230,34 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs
     from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
     corpus, out, picture = directory / "corpus", directory / "shards", directory / "contact-sheet.png"
-    click.echo(f"1/5 synthesise {words * speakers * takes} clips of talking faces: {corpus}")
+    click.echo(f"1/6 synthesise {words * speakers * takes} clips of talking faces: {corpus}")
     synthetic.make_corpus(corpus, words=words, speakers=speakers, takes=takes, seed=seed, jobs=jobs)
-    click.echo(f"2/5 index: {directory / 'manifest.jsonl'}")
+    click.echo(f"2/6 index: {directory / 'manifest.jsonl'}")
     plan, scan = layouts.index("lrw", corpus, seed=seed)
     write_text(directory / "manifest.jsonl", manifest.render(plan))
     if scan.problems:
         raise RunError(f"{corpus}: {scan.problems[0].path}: {scan.problems[0].message}")
     detector = _pinned(read_fingerprint(out, "crop"), "detector") or detectors.resolve("auto")
-    click.echo(f"3/5 crop with {detector}: {out / 'crop'}")
+    click.echo(f"3/6 crop with {detector}: {out / 'crop'}")
     settings = CropSettings(detector, subject="central")
     report(run(CropStage(plan.root, settings), plan, out, jobs=jobs), out, "crop")
-    click.echo(f"4/5 mfcc: {out / 'mfcc'}")
+    click.echo(f"4/6 mfcc: {out / 'mfcc'}")
     report(run(MfccStage(plan.root, MfccSettings()), plan, out, jobs=jobs), out, "mfcc")
     _prove(out, jobs)
-    click.echo(f"5/5 verify: every one of {len(plan.clips)} clips is accounted for")
+    click.echo(f"5/6 verify: every one of {len(plan.clips)} clips is accounted for")
     sheet.write(sheet.contact_sheet(out), picture)
-    click.echo(f"Look at {picture}; read the shards with webdataset from {out}")
+    if not train_steps:
+        click.echo(f"Look at {picture}; read the shards with webdataset from {out}")
+        return
+    from davs_model import config, training
+    from davs_model.stages import STAGES
+
+    model = directory / "model"
+    click.echo(f"6/6 train the small preset for a few minutes: {model}")
+    preset = config.resolve("small", None, [*DEMO_TRAINING, f"steps.speech={train_steps}"])
+    training.train(out, model, preset, stages=tuple(STAGES), say=click.echo)
+    drawn = sorted((model / "samples").glob("*.png"))[-1]
+    click.echo(f"Look at {picture} and {drawn}; read the shards with webdataset from {out}")
 
 
 @click.command()

@@ -50,6 +50,7 @@ def main() -> None:
     avprep crop grid.jsonl OUT                pictures: aligned 256×256 faces
     avprep mfcc grid.jsonl OUT                sound: a 12×20 window per frame
     avprep verify OUT                         proof that every clip is accounted for
+    avprep train OUT RUN                      a model that has learned from it
     avprep import-checkpoint FILE RUN         the released weights of DAVS, for davs_model
 
     `avprep demo DIR` does all of it on a small synthetic corpus.
@@ -59,6 +60,6 @@ def main() -> None:
 _in_order = {command.name: command for command in (*data.COMMANDS, *cluster.COMMANDS, *model.COMMANDS)}
 for name in (
     *("index", "crop", "mfcc", "status", "verify", "retry", "slurm", "weights"),
-    *("import-checkpoint", "demo", "bench", "bench-model"),
+    *("train", "import-checkpoint", "demo", "bench", "bench-model", "bench-loading", "bench-learning"),
 ):
     main.add_command(_in_order[name])

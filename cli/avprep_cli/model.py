@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -51,6 +52,58 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
     click.echo(f"{checkpoint.save(run, imported)}: {imported.dimensions['n_words']} words, 256×256, width 1")
 
 
+@click.command()
+@click.argument("out", type=options.EXISTING_OUT)
+@click.argument("run", type=options.OUT)
+@click.option(
+    "--stage",
+    type=click.Choice(("identity", "speech", "full", "all")),
+    default="all",
+    show_default=True,
+    help="What to train; all: one after the other.",
+)
+@click.option("--preset", type=click.Choice(("paper", "small")), help="Settings to begin with.  [paper]")
+@click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings, over those of the preset.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="One setting, over all others.")
+@click.option("--init-from", type=click.Path(exists=True, path_type=Path), help="A run or checkpoint to begin with.")
+@options.dry_run
+def train(
+    out: Path,
+    run: Path,
+    stage: str,
+    preset: str | None,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    init_from: Path | None,
+    dry_run: bool,
+) -> None:
+    """Train DAVS on the shards of OUT; everything that comes of it goes into RUN.
+
+    Three stages: identity (who is it, on labelled faces), speech (the shared space of sound and picture) and full
+    (generation, with the person and the words taken apart). Killed or stopped, the same command goes on where the last
+    state was saved. RUN/checkpoint.pt is the model, RUN/metrics.jsonl and RUN/tensorboard its history, RUN/samples what
+    it draws, RUN/settings.toml all settings.
+
+    \b
+    avprep train OUT RUN --dry-run                                        the settings, and what there is to learn from
+    avprep train OUT RUN --preset small                                   on a CPU
+    avprep train OUT RUN --stage speech --set weights.domain=0            without the domain GAN
+    avprep train OUT RUN --init-from OTHER_RUN                            other clips, the weights of another run
+    torchrun --nproc-per-node 8 --no-python avprep train OUT RUN          on eight GPUs
+    """
+    from davs_model import config
+
+    settings = config.resolve(preset, config_file, overrides)  # before the seconds that torch takes
+    from davs_model import corpus, runfolder, training
+    from davs_model.stages import STAGES
+
+    stages = [name for name in STAGES if stage in (name, "all")]
+    if dry_run:
+        runfolder.describe(run, settings, corpus.read_corpus(out, settings), click.echo)
+        return
+    training.train(out, run, settings, stages=stages, init_from=init_from, say=click.echo)
+
+
 @click.command("bench-model")
 @click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="Where.")
 @click.option("--width", type=click.FloatRange(0, 4, min_open=True), default=1.0, show_default=True, help="Channels.")
@@ -89,4 +142,92 @@ def bench_model(
     click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.table())
 
 
-COMMANDS = (import_checkpoint, bench_model)
+@click.command("bench-loading")
+@click.argument("out", type=options.EXISTING_OUT)
+@click.option(
+    "--stage",
+    type=click.Choice(("identity", "speech", "full")),
+    default="speech",
+    show_default=True,
+    help="Whose reading to measure.",
+)
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Loader processes.")
+@click.option("--batch", type=click.IntRange(min=2), default=16, show_default=True, help="Clips a step.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Passes; the median counts.")
+@click.option(
+    "--batches", type=click.IntRange(min=1), default=1000, show_default=True, help="Over how many to watch the memory."
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def bench_loading(out: Path, stage: str, workers: int, batch: int, repeat: int, batches: int, as_json: bool) -> None:
+    """Measure the loader of training on the shards of OUT against decoding the same pictures and nothing else.
+
+    \b
+    avprep bench-loading OUT
+    avprep bench-loading OUT --stage full --workers 8
+    """
+    from davs_model import bench_loading as library
+    from davs_model.stages import STAGES
+
+    name = next(name for name in STAGES if name == stage)
+    result = library.bench(out, stage=name, workers=workers, batch_size=batch, repeat=repeat, batches=batches)
+    click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.table())
+
+
+@click.command("bench-learning")
+@click.argument("out", type=options.EXISTING_OUT)
+@click.argument("work", type=options.OUT)
+@click.option(
+    "--table",
+    type=click.Choice(("supervision", "disentangling", "both")),
+    default="both",
+    show_default=True,
+    help="The rows of the paper's Table 3; words read from identity features with eq. 2 and 3 on and off.",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(("paper", "small")),
+    default="small",
+    show_default=True,
+    help="Settings to begin with.",
+)
+@click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="One setting, over all others.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def bench_learning(
+    out: Path,
+    work: Path,
+    table: str,
+    preset: str,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Measure what a model learns from the shards of OUT: train each row of a table in WORK, test on the test split.
+
+    Prints Markdown. A stopped benchmark goes on where it was by the same command.
+
+    \b
+    avprep bench-learning OUT WORK --table supervision
+    avprep bench-learning OUT WORK --set steps.speech=2500
+    """
+    from davs_model import config
+
+    settings = config.resolve(preset, config_file, overrides)  # before the seconds that torch takes
+    from davs_model import learning
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    tables = []
+    if table != "disentangling":
+        found["supervision"] = learning.supervisions(out, work, settings, say=say)
+        tables.append(learning.supervision_table(found["supervision"]))
+    if table != "supervision":
+        speech = learning.run_of(work, "L_C + SC + L_adv") if "supervision" in found else None
+        found["disentangling"] = learning.disentangling(out, work, settings, say=say, speech=speech)
+        tables.append(learning.disentangling_table(found["disentangling"]))
+    click.echo(json.dumps(found, indent=2) if as_json else "\n\n".join(tables))
+
+
+COMMANDS = (train, import_checkpoint, bench_model, bench_loading, bench_learning)

@@ -1,0 +1,136 @@
+"""What a run says while it goes: lines for people, metrics.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+METRICS = "metrics.jsonl"
+"""A JSON object a line: `stage`, `step` and what was measured there."""
+
+
+class Journal:
+    """Takes the records of a run; those of steps that are not done are dropped, for they will be made again.
+
+    done: steps of each stage that the run goes on from.
+    """
+
+    def __init__(self, run: Path, done: dict[str, int]) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # a second of imports
+
+        self._path = run / METRICS
+        self._forget(done)
+        self._board: SummaryWriter = SummaryWriter(str(run / "tensorboard"), purge_step=sum(done.values()))
+
+    def write(self, stage: str, step: int, *, overall: int, **values: Any) -> None:
+        """Record nested values at a step; overall: the step counted over all stages."""
+        line = json.dumps({"stage": stage, "step": step, **values}, allow_nan=False)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        for name, value in _scalars(values):
+            self._board.add_scalar(f"{stage}/{name}", value, overall)
+
+    def picture(self, stage: str, name: str, rgb: Any, *, overall: int) -> None:
+        """Show a picture, uint8 (H, W, 3), in TensorBoard."""
+        self._board.add_image(f"{stage}/{name}", rgb, overall, dataformats="HWC")
+
+    def flush(self) -> None:
+        """Bring everything to disk."""
+        self._board.flush()
+
+    def close(self) -> None:
+        """End."""
+        self._board.close()
+
+    def _forget(self, done: dict[str, int]) -> None:
+        """Drop the records of steps that are not done: they will be made again."""
+        if not self._path.exists():
+            return
+        kept = []
+        for line in self._path.read_text(encoding="utf-8").splitlines(keepends=True):
+            try:
+                match json.loads(line):
+                    case {"stage": str(stage), "step": int(step)} if line.endswith("\n") and step <= done.get(stage, 0):
+                        kept.append(line)
+            except ValueError:  # cut off by a kill
+                continue
+        part = self._path.with_name(f".{METRICS}.part")
+        part.write_text("".join(kept), encoding="utf-8")
+        os.replace(part, self._path)
+
+
+def _scalars(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    found: list[tuple[str, float]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found += _scalars(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            found.append((prefix + name, float(value)))
+    return found
+
+
+class Clock:
+    """Measures steps without what comes between them."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._waited = 0.0
+        self._steps = 0
+        self._begin = time.monotonic()
+
+    def step(self) -> None:
+        """Count a step."""
+        self._steps += 1
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count what happens meanwhile as waiting for data."""
+        begin = time.monotonic()
+        yield
+        self._waited += time.monotonic() - begin
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Leave out what happens meanwhile."""
+        begin = time.monotonic()
+        yield
+        self._begin += time.monotonic() - begin
+
+    def lap(self) -> tuple[float, float]:
+        """Return clips/s and the share of time spent waiting for data since the last lap."""
+        now = time.monotonic()
+        spent = max(now - self._begin, 1e-9)
+        result = self._steps * self._batch_size / spent, self._waited / spent
+        self._begin, self._waited, self._steps = now, 0.0, 0
+        return result
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as 1:02:03 or 02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """Return a validation in one line."""
+    parts = []
+    if words := found.get("words"):
+        parts.append(
+            "words {visual:.1%} visual, {audio:.1%} audio, {both:.1%} both (chance {chance:.1%})".format(**words)
+        )
+    parts += [
+        f"{name.replace('_', ' ')} R@1 {figures['r1']:.1%} (chance {figures['chance_r1']:.2%})"
+        for name in ("video_to_audio", "audio_to_video")
+        if (figures := found.get(name))
+    ]
+    if people := found.get("people"):
+        parts.append("nearest face of the same person {same_person:.1%} (chance {chance:.1%})".format(**people))
+    if l1 := found.get("l1"):
+        parts.append("L1 " + ", ".join(f"{value:.4f} from {name}" for name, value in l1.items()))
+    return "; ".join(parts)

@@ -1,0 +1,391 @@
+"""The settings of training: one source over the other, every value checked, every error one line that helps."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avprep.errors import SettingsError
+from davs_model import config
+from davs_model.config import PRESETS, Data, Loop, Machine, Model, Optimizer, Settings, Steps, Weights, resolve
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    """Make a settings file."""
+    file = folder / "train.toml"
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return file
+
+
+def refusal(*overrides: str, preset: str | None = None, file: Path | None = None) -> str:
+    """Return the error that resolving ends in: one line, whatever was given."""
+    with pytest.raises(SettingsError) as caught:
+        resolve(preset, file, overrides)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value).removeprefix(f"{file}")) < 250
+    return str(caught.value)
+
+
+def numbers(least: float, below: float | None = None) -> st.SearchStrategy[float]:
+    """Draw finite numbers."""
+    return st.floats(least, below, allow_nan=False, allow_infinity=False, exclude_max=below is not None)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> Model:
+    """Draw models whose sequence is within the speech."""
+    speech = draw(st.integers(1, 99))
+    return Model(
+        width=draw(numbers(1e-9)),
+        image_size=draw(st.sampled_from([64, 128, 256])),
+        speech_frames=speech,
+        identity_frames=draw(st.integers(1)),
+        sequence_frames=draw(st.integers(1, speech)),
+    )
+
+
+def wholes(kind: type[Any], least: int) -> st.SearchStrategy[Any]:
+    """Draw a section of whole numbers."""
+    return st.builds(kind, **dict.fromkeys(kind.__dataclass_fields__, st.integers(least)))
+
+
+def decays() -> st.SearchStrategy[float]:
+    """Draw betas of Adam."""
+    return numbers(0, 1)
+
+
+paths = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\u2028\u2029"))
+any_settings = st.builds(
+    Settings,
+    preset=st.sampled_from(list(PRESETS)),
+    seed=st.integers(0, 2**31 - 1),
+    form=st.sampled_from(["paper", "released"]),
+    model=models(),
+    data=st.builds(
+        Data,
+        batch_size=st.integers(2),
+        workers=st.integers(0),
+        window=st.integers(1),
+        flip=st.booleans(),
+        shift=st.integers(0, 32),
+        faces=paths,
+    ),
+    optimizer=st.builds(
+        Optimizer,
+        learning_rate=numbers(1e-300),
+        beta1=decays(),
+        beta2=decays(),
+        schedule=st.sampled_from(["constant", "cosine"]),
+        warmup=st.integers(0),
+    ),
+    steps=wholes(Steps, 0),
+    weights=st.builds(Weights, **dict.fromkeys(Weights.__dataclass_fields__, numbers(0))),
+    loop=wholes(Loop, 1),
+    machine=st.builds(
+        Machine,
+        device=st.sampled_from(["auto", "cpu", "cuda"]),
+        bf16=st.booleans(),
+        channels_last=st.booleans(),
+        compile=st.booleans(),
+        sync_batchnorm=st.booleans(),
+        threads=st.integers(0),
+    ),
+)
+
+
+# ---------------------------------------------------------------- where settings come from
+
+
+def test_without_anything_the_settings_are_the_papers() -> None:
+    """Nothing given is the paper's preset: 256 pixels, batches of 16, Adam at 2e-4 with β₁ .9."""
+    settings = resolve()
+    assert settings == Settings() == resolve("paper")
+    assert (settings.model.width, settings.model.image_size, settings.data.batch_size) == (1.0, 256, 16)
+    assert (settings.optimizer.learning_rate, settings.optimizer.beta1) == (2e-4, 0.9)
+
+
+def test_each_source_goes_over_the_one_before(tmp_path: Path) -> None:
+    """Defaults, preset, file, overrides: the later one wins, and what it does not name stays."""
+    file = write(tmp_path, "seed = 3\n[model]\nimage_size = 128\n[steps]\nfull = 7\n")
+    small = resolve("small")
+    expected = replace(
+        small,
+        seed=3,
+        model=replace(small.model, image_size=128),
+        steps=replace(small.steps, full=8),
+    )
+    assert small != Settings(preset="small")
+    assert resolve("small", file, ["steps.full=9", "steps.full=8"]) == expected
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_holds_allowed_values(preset: str) -> None:
+    """A preset resolves, carries its name, and passes the checks that a user's values pass."""
+    settings = resolve(preset)
+    assert settings.preset == preset
+    assert config.from_json(config.to_json(settings)) == settings
+
+
+def test_a_file_names_its_preset_and_the_argument_wins(tmp_path: Path) -> None:
+    """The preset at the top of a file counts unless another one is asked for."""
+    file = write(tmp_path, 'preset = "small"\n')
+    assert resolve(file=file) == resolve("small")
+    assert resolve("paper", file) == resolve("paper")
+
+
+def test_an_override_names_the_preset_with_all_that_it_holds(tmp_path: Path) -> None:
+    """`--set preset=small` is the small preset, not just its name, and goes over the file's."""
+    assert resolve(None, write(tmp_path, 'preset = "paper"\n'), ["preset=small"]) == resolve("small")
+
+
+def test_an_empty_section_changes_nothing(tmp_path: Path) -> None:
+    """A section of the file may be left empty, as may the file."""
+    assert resolve(file=write(tmp_path, "[model]\n")) == resolve(file=write(tmp_path, "")) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("model.width=0.5", 0.5),
+        ("model.width=.5", 0.5),
+        ("model.width = 2", 2.0),
+        ("optimizer.learning_rate=1e-3", 1e-3),
+        ("data.batch_size=1_000", 1000),
+        ("data.flip=false", False),
+        ("optimizer.schedule=cosine", "cosine"),
+        ('optimizer.schedule="cosine"', "cosine"),
+        ("data.faces=/faces/a=b #1", "/faces/a=b #1"),
+        (r"data.faces='C:\faces'", r"C:\faces"),
+        ("data.faces=2024", "2024"),
+        ("data.faces=true", "true"),
+        ("data.faces=", ""),
+        ("seed=5", 5),
+    ],
+)
+def test_overrides_are_toml_or_bare_text(override: str, value: object) -> None:
+    """A value is read as in TOML; text needs no quotes, whatever it looks like, and .5 is a number."""
+    found = attrgetter(override.partition("=")[0].strip())(resolve(overrides=[override]))
+    assert found == value
+    assert type(found) is type(value)
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_unknown_names_are_answered_with_the_nearest(tmp_path: Path) -> None:
+    """A typing error, a name without its section and one in the wrong section lead to the right name."""
+    file = write(tmp_path, "[model]\nwidht = 1\n")
+    assert refusal(file=file) == f"{file}: no setting model.widht; did you mean model.width?"
+    assert refusal("width=0.5") == "--set: no setting width; did you mean model.width?"
+    assert refusal("widht=0.5") == "--set: no setting widht; did you mean model.width?"
+    assert refusal("optimizer.batch_size=3") == "--set: no setting optimizer.batch_size; did you mean data.batch_size?"
+    assert refusal("sead=3") == "--set: no setting sead; did you mean seed?"
+    assert refusal("qqq=3") == "--set: no setting qqq (settings are listed by --dry-run)"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[modle]\nwidth = 1", "no setting modle.width; did you mean model.width?"),
+        ("[qqq]", "no setting qqq (settings are listed by --dry-run)"),
+        ("[model.width]\na = 1", "model.width = {'a': 1} must be a number above 0"),
+        ("[seed]", "seed = {} must be a whole number from 0 to 2147483647"),
+        ("model = 3", "model = 3 must be a section of settings"),
+        ("[[model]]\nwidth = 1", "model = [{'width': 1}] must be a section of settings"),
+        ('"a\\nb" = 1', "no setting a?b (settings are listed by --dry-run)"),
+    ],
+)
+def test_a_file_of_another_shape_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    """Sections that do not exist, even empty ones, settings in place of sections and sections in place of settings."""
+    file = write(tmp_path, text)
+    assert refusal(file=file) == f"{file}: {said}"
+
+
+@pytest.mark.parametrize(
+    ("override", "must_be"),
+    [
+        ("model.width=true", "a number above 0"),
+        ("model.width=wide", "a number above 0"),
+        ("model.width=0", "a number above 0"),
+        ("model.width=nan", "a number above 0"),
+        ("model.width=inf", "a number above 0"),
+        ("model.image_size=100", "one of 64, 128, 256"),
+        ("model.image_size=64.0", "one of 64, 128, 256"),
+        ("model.speech_frames=0", "a whole number of at least 1"),
+        ("model.identity_frames=0", "a whole number of at least 1"),
+        ("model.sequence_frames=0", "a whole number of at least 1"),
+        ("data.batch_size=1", "a whole number of at least 2"),
+        ("data.batch_size=16.0", "a whole number of at least 2"),
+        ("data.batch_size=true", "a whole number of at least 2"),
+        ("data.workers=-1", "a whole number of at least 0"),
+        ("data.window=0", "a whole number of at least 1"),
+        ("data.flip=1", "true or false"),
+        ("data.flip=True", "true or false"),
+        ("data.shift=33", "a whole number from 0 to 32"),
+        ("data.shift=-1", "a whole number from 0 to 32"),
+        ("optimizer.learning_rate=-1.0", "a number above 0"),
+        ("optimizer.beta1=1.0", "a number from 0 to below 1"),
+        ("optimizer.beta2=-0.1", "a number from 0 to below 1"),
+        ("optimizer.schedule=linear", "one of constant, cosine"),
+        ("optimizer.warmup=-1", "a whole number of at least 0"),
+        ("steps.full=-1", "a whole number of at least 0"),
+        ("weights.word=-0.5", "a number of at least 0"),
+        ("loop.save_every=0", "a whole number of at least 1"),
+        ("loop.validation_clips=0", "a whole number of at least 1"),
+        ("machine.device=tpu", "one of auto, cpu, cuda"),
+        ("machine.threads=-1", "a whole number of at least 0"),
+        ("form=mine", "one of paper, released"),
+        ("seed=-1", "a whole number from 0 to 2147483647"),
+        ("seed=2147483648", "a whole number from 0 to 2147483647"),
+    ],
+)
+def test_values_out_of_range_or_of_another_kind_are_refused(override: str, must_be: str) -> None:
+    """The error names the source, the setting, the value and what it must be; no kind passes for another."""
+    name = override.partition("=")[0]
+    said = refusal(override)
+    assert said.startswith(f"--set: {name} = ")
+    assert override.partition("=")[2] in said
+    assert said.endswith(f" must be {must_be}")
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    """A preset that does not exist is an error wherever it is named, even if another one would win."""
+    known = f"must be one of {', '.join(PRESETS)}"
+    file = write(tmp_path, 'preset = "smal"\n')
+    assert refusal(preset="smal") == f'--preset: preset = "smal" {known}'
+    assert refusal(file=file, preset="small") == f'{file}: preset = "smal" {known}'
+
+
+def test_a_sequence_longer_than_the_speech_is_refused(tmp_path: Path) -> None:
+    """Generated frames are among those of the speech; the error names every source that had a part in it."""
+    file = write(tmp_path, "[model]\nsequence_frames = 8\n")
+    assert resolve(file=file).model.sequence_frames == 8
+    rule = "must be at most model.speech_frames, which is"
+    assert refusal("model.sequence_frames=13") == f"--set: model.sequence_frames = 13 {rule} 12"
+    assert refusal("model.speech_frames=7", file=file) == f"--set and {file}: model.sequence_frames = 8 {rule} 7"
+    assert resolve(None, file, ["model.speech_frames=7", "model.sequence_frames=7"]).model.sequence_frames == 7
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    """No file, a folder, other bytes than UTF-8 and other text than TOML are told apart."""
+    missing = tmp_path / "none.toml"
+    assert refusal(file=missing) == f"{missing}: cannot be read: No such file or directory"
+    assert refusal(file=tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
+    file = write(tmp_path, b'form = "\xff"')
+    assert refusal(file=file) == f"{file}: not UTF-8 text (byte 8): save it as UTF-8"
+    for text in ("seed 3", "seed = 1\nseed = 2", "seed = " + "9" * 5000, "seed = " + "[" * 5000):
+        assert refusal(file=write(tmp_path, text)).startswith(f"{file}: not TOML: ")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.width",
+        "",
+        "=3",
+        "seed=1\nform=2",
+        "seed=" + "9" * 5000,
+        "seed=" + "[" * 5000,
+        "model.width=1" + "0" * 400,
+        "data.faces=a\x7fb",
+        "data.faces=/faces/\udcff",  # how Python reads a path that is not UTF-8
+        "x" * 10_000 + "=1",
+        "model=3",
+    ],
+)
+def test_odd_overrides_are_refused_in_one_short_line(override: str) -> None:
+    """Whatever stands behind --set, the answer is an error that a terminal can show."""
+    assert refusal(override).startswith("--set: ")
+
+
+# ---------------------------------------------------------------- written and read back
+
+
+@given(settings=any_settings)
+def test_toml_is_read_back_as_the_same(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> None:
+    """What `to_toml` writes resolves to equal settings, and is all of them."""
+    text = config.to_toml(settings)
+    assert tomllib.loads(text) == config.to_json(settings)
+    assert resolve(file=write(tmp_path_factory.getbasetemp(), text)) == settings
+
+
+@given(settings=any_settings)
+def test_json_is_read_back_as_the_same(settings: Settings) -> None:
+    """What `to_json` gives survives JSON text and comes back as equal settings."""
+    assert config.from_json(json.loads(json.dumps(config.to_json(settings), allow_nan=False))) == settings
+
+
+def test_whole_numbers_become_what_the_setting_is(tmp_path: Path) -> None:
+    """A width of 1 in a file or in JSON is 1.0, so that equal settings are written alike."""
+    value = config.to_json(Settings())
+    value["model"]["width"] = 1
+    assert config.to_toml(config.from_json(value)) == config.to_toml(Settings())
+    assert config.to_toml(resolve(file=write(tmp_path, "[model]\nwidth = 1\n"))) == config.to_toml(Settings())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"widht": 1.0}, "no setting model.widht; did you mean model.width?"),
+        ({"width": None}, "model.width = None must be a number above 0"),
+        ({"width": "1"}, 'model.width = "1" must be a number above 0'),
+        ({"sequence_frames": 13}, "model.sequence_frames = 13 must be at most model.speech_frames, which is 12"),
+    ],
+)
+def test_json_of_other_settings_is_refused(change: dict[str, object], said: str) -> None:
+    """JSON passes the same checks, and the error names where it came from."""
+    value = config.to_json(Settings())
+    value["model"] |= change
+    with pytest.raises(SettingsError) as caught:
+        config.from_json(value, source="run/state.pt")
+    assert str(caught.value) == f"run/state.pt: {said}"
+
+
+def test_json_without_a_setting_is_refused() -> None:
+    """A setting that is not there is no default: the run that is resumed may have had another."""
+    value = config.to_json(Settings())
+    del value["model"]["width"]
+    with pytest.raises(SettingsError, match=r"^settings: model\.width is missing$"):
+        config.from_json(value)
+    with pytest.raises(SettingsError, match=r"^settings: \[\] must be a table of settings$"):
+        config.from_json([])  # type: ignore[arg-type]
+
+
+def test_differences_are_told_setting_by_setting() -> None:
+    """Each setting that differs gives a line with both values; equal settings give none."""
+    there = resolve(overrides=["model.width=0.25", "data.faces=a", "machine.compile=true"])
+    here = resolve(overrides=["model.width=0.5"])
+    assert config.difference(there, here) == [
+        "model.width: 0.25 there, 0.5 here",
+        'data.faces: "a" there, "" here',
+        "machine.compile: true there, false here",
+    ]
+    assert config.difference(here, here) == []
+
+
+def test_what_may_change_in_a_resumed_run_does_not_shape_its_steps() -> None:
+    """Free are the loop, the length of the stages, the loaders and the name of the preset, and nothing else."""
+    sections = {"loop": Loop, "steps": Steps}
+    found = {f"{section}.{name}" for section, kind in sections.items() for name in kind.__dataclass_fields__}
+    assert found | {"data.workers", "preset"} == config.FREE
+
+
+def test_every_setting_that_is_no_boolean_has_a_check() -> None:
+    """A setting that is added without saying what it may be would take anything."""
+    assert {name for name, value in config.DEFAULTS.items() if not isinstance(value, bool)} == set(config.CHECKS)
+
+
+def test_settings_need_no_torch() -> None:
+    """The command line can show and check settings without waiting seconds for torch."""
+    program = "import sys, davs_model.config; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
