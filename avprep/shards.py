@@ -333,6 +333,8 @@ def stretches(file: IO[bytes]) -> dict[str, Stretch]:
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
+                if info.size < 0:  # tarfile would go back, and on for ever
+                    raise tarfile.ReadError("a member of negative size")
                 key = info.name.partition(".")[0]
                 first = found[key].offset if key in found else info.offset
                 found[key] = Stretch(first, tar.offset - first)  # tar.offset is where the next member begins
@@ -383,7 +385,7 @@ def _header(name: str, size: int) -> bytes:
 def _plain_files(path: Path, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(fileobj=file, mode="r|", bufsize=1 << 20) as tar:
         for info in tar:
-            if not info.isreg() or info.issparse():
+            if not info.isreg() or info.issparse() or info.size < 0:
                 raise ShardError(f"{path}: {info.name!r} is not a plain file")
             if info.size > MAX_MEMBER:
                 raise ShardError(f"{path}: {info.name!r} is larger than {MAX_MEMBER >> 20} MiB")

@@ -78,11 +78,16 @@ class Checkpoint:
     def digest(self) -> str:
         """Return the sha256 of everything that the checkpoint says."""
         head = {"schema_version": SCHEMA_VERSION, "dimensions": self.dimensions, "settings": self.settings}
-        digest = hashlib.sha256(json.dumps(head, sort_keys=True, allow_nan=False).encode())
-        for name, tensor in sorted(self.weights.items()):
-            digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return digest_of(head, self.weights)
+
+
+def digest_of(head: Any, tensors: dict[str, Tensor]) -> str:
+    """Return the sha256 of JSON values and named tensors, which are contiguous and on the CPU."""
+    digest = hashlib.sha256(json.dumps(head, sort_keys=True, allow_nan=False).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def skeleton(dimensions: dict[str, int | float]) -> DAVS:

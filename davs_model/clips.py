@@ -113,7 +113,7 @@ def read_clips(
     rows: list[tuple[bytes, int, int, int, int, int, int, int, int]] = []
     left = dict(labels)
     for number, name in enumerate(names):
-        crop, mfcc = (_read_column(out, column, name, left, skipped) for column in schema.COLUMNS)
+        crop, mfcc = (_read_column(out, column, name) for column in schema.COLUMNS)
         for key in list(dict.fromkeys((*crop, *mfcc))):
             if left.pop(key, None) is None:
                 skipped["not in the manifest"] += 1
@@ -157,9 +157,7 @@ _Record = tuple[int, int, int]
 """Frames, offset, length."""
 
 
-def _read_column(
-    out: Path, column: str, name: str, expected: Collection[str], skipped: Counter[str]
-) -> dict[str, _Record | str]:
+def _read_column(out: Path, column: str, name: str) -> dict[str, _Record | str]:
     """Return what a sidecar says of each clip: where it lies, or the reason of its failure."""
     path = out / column / f"{name}.json"
     tar = _tar(out, column, name)

@@ -73,7 +73,12 @@ def terms(
         found |= _speech_terms(model, batch, video, audio, form, wanted, gather)
         if identity is not None and generates:
             found |= _generation_terms(model, batch, identity, {"audio": audio, "video": video}, form)
-    return {name: loss for name, loss in found.items() if name.removesuffix("_audio").removesuffix("_video") in wanted}
+    return {name: loss for name, loss in found.items() if term_of(name) in wanted}
+
+
+def term_of(name: str) -> str:
+    """Return the term that a loss belongs to: `sequence` of `sequence_audio`."""
+    return name.removesuffix("_audio").removesuffix("_video")
 
 
 def _speech_terms(

@@ -268,7 +268,7 @@ class _Run:
         batch = raw.to(self.device)
         with speed.autocast(self.device, bf16=self.settings.machine.bf16):
             values = objective.terms(self.model, batch, form=self.settings.form, wanted=terms, gather=self.world.gather)
-        loss = sum(terms[_term(name)] * value for name, value in values.items())
+        loss = sum(terms[objective.term_of(name)] * value for name, value in values.items())
         assert isinstance(loss, Tensor)
         self.model.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -391,10 +391,6 @@ def _load_what_fits(model: DAVS, source: Checkpoint) -> list[str]:
     others = sorted({name.partition(".")[0] for name in own.keys() - fitting.keys()})
     lines = [f"begun with {len(fitting)} of {len(own)} tensors of that checkpoint"]
     return lines + [f"not in it, or of another shape, at least in part: {name}" for name in others]
-
-
-def _term(name: str) -> str:
-    return name.removesuffix("_audio").removesuffix("_video")
 
 
 def _seed(*parts: int) -> int:

@@ -7,12 +7,10 @@ stays beside it as training.previous.pt. Random numbers are no part of it: each 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from avprep.errors import CheckpointError
@@ -41,12 +39,7 @@ class TrainingState:
     moments: dict[str, Tensor]
 
     def _digest(self) -> str:
-        head = json.dumps([self.stage, self.step, self.done, self.checkpoint.digest()], sort_keys=True)
-        digest = hashlib.sha256(head.encode())
-        for name, tensor in sorted(self.moments.items()):
-            digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return checkpoint.digest_of([self.stage, self.step, self.done, self.checkpoint.digest()], self.moments)
 
 
 def save(run: Path, state: TrainingState) -> None:

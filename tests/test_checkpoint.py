@@ -47,6 +47,7 @@ SMALL: dict[str, int | float] = {
     "speech_frames": 1,
     "identity_frames": 1,
     "sequence_frames": 1,
+    "n_word_classifiers": 1,
 }
 DOMAIN = "discriminator_audio"
 """The smallest of the released networks: 66,049 numbers."""
@@ -1031,6 +1032,7 @@ class TestOurs:
                 "speech_frames": st.integers(1, 3),
                 "identity_frames": st.integers(1, 3),
                 "sequence_frames": st.integers(1, 3),
+                "n_word_classifiers": st.sampled_from([1, 2]),
             }
         ),
         seed=st.integers(0, 99),

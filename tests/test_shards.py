@@ -208,6 +208,19 @@ class TestHostile:
         with pytest.raises(ShardError, match=r"'a\.npy' is larger than 1 MiB"):
             list(shards.read(path))
 
+    @pytest.mark.parametrize("size", [-1, -512, -1024, -(1 << 40)])
+    def test_a_negative_size(self, tmp_path: Path, size: int) -> None:
+        """A member that would send the reader back, and round for ever, is refused."""
+        info = tarfile.TarInfo("b.json")
+        info.size = size
+        path = craft(tmp_path / "x.tar", self.good)
+        head = path.read_bytes()[:1024]
+        path.write_bytes(head + info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+        with pytest.raises(ShardError, match=r"x\.tar: "):
+            list(shards.read(path))
+        with path.open("rb") as file, pytest.raises(ShardError, match=r"x\.tar: cannot be read"):
+            shards.stretches(file)
+
     def test_every_cut_is_noticed(self, tmp_path: Path) -> None:
         """A tar that is cut off anywhere is refused, between two samples too."""
         whole = write(tmp_path, {key: {"a.npy": b"1" * 700} for key in "abc"}).read_bytes()
