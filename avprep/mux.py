@@ -1,16 +1,29 @@
-"""Whole files through ffmpeg: transcoding, and joining pictures with sound. Needs no ffmpeg on the system."""
+"""Whole files through ffmpeg: transcoding, joining pictures with sound, films. Needs no ffmpeg on the system."""
 
 from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ffmpeg
 import imageio_ffmpeg
+import numpy as np
+from numpy.typing import NDArray
 
 from avprep.errors import AvprepError
+from avprep.media import FORMATS, Seconds
+from avprep.pcm import GAP
+from avprep.schema import FPS
+
+QUALITY = 18
+"""x264's constant rate factor of films: smaller is better, 18 looks like the source."""
+THREADS = 4
+"""x264's, on any machine: its bytes depend on their number."""
 
 
 def ffmpeg_binary() -> str:
@@ -29,7 +42,7 @@ def transcode(source: Path, output: Path, **options: Any) -> None:
 
     The output appears whole or not at all. Raises AvprepError with ffmpeg's own last words.
     """
-    _run([ffmpeg.input(_local(source))], [source], output, options)
+    _run([_input(source)], [source], output, options)
 
 
 def mux(pictures: Path, sound: Path, output: Path, **options: Any) -> None:
@@ -38,30 +51,113 @@ def mux(pictures: Path, sound: Path, output: Path, **options: Any) -> None:
     The video stream is copied unless options say otherwise. The output appears whole or not at all. Raises AvprepError
     with ffmpeg's own last words.
     """
-    streams = [ffmpeg.input(_local(pictures))["v:0"], ffmpeg.input(_local(sound))["a:0"]]
+    streams = [_input(pictures)["v:0"], _input(sound)["a:0"]]
     _run(streams, [pictures, sound], output, {"vcodec": "copy", **options})
+
+
+def write_film(
+    output: Path,
+    frames: Iterable[NDArray[np.uint8]],
+    n_frames: int,
+    *,
+    sound: Path | None = None,
+    zero: Seconds | None = None,
+) -> None:
+    """Write frames as a film of 25 fps, H.264 in mp4, with the sound of a file.
+
+    frames: uint8 (H, W, 3), RGB, all of one even size; n_frames of them.
+    sound: a file that holds sound; what is heard at frame 0 has the time stamp `zero` (s) in it. Silence fills what it
+        lacks before, between and after; the film's sound is as long as its pictures, to the sample.
+    The output appears whole or not at all, also where reading the frames raises. Raises AvprepError with ffmpeg's own
+    last words.
+    """
+    shown = iter(frames)
+    first = next(shown)
+    height, width = first.shape[:2]
+    streams = [
+        ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", framerate=FPS).filter(
+            "scale", out_color_matrix="bt709", out_range="tv"
+        )
+    ]
+    if sound is not None:
+        start = float(zero or 0)
+        heard = _input(sound)["a:0"].filter("atrim", start=start).filter("asetpts", f"PTS-{start:.6f}/TB")
+        heard = heard.filter("aresample", **{"async": 1, "min_hard_comp": float(GAP), "first_pts": 0})
+        streams.append(heard.filter("apad").filter("atrim", end=n_frames / FPS))
+    options = {
+        "vcodec": "libx264",
+        "crf": QUALITY,
+        "pix_fmt": "yuv420p",
+        "threads": THREADS,
+        "movflags": "+faststart",
+        **dict.fromkeys(("color_primaries", "color_trc", "colorspace"), "bt709"),
+        "color_range": "tv",
+    }
+    with _output(output, [sound] if sound is not None else []) as part:
+        command = _command(streams, part, options).global_args("-copyts")  # so that `zero` is what the file says
+        process = command.run_async(cmd=ffmpeg_binary(), pipe_stdin=True, pipe_stderr=True)
+        try:
+            _feed(process, first, shown)
+            process.stdin.close()
+            words = process.stderr.read()
+            if process.wait():
+                raise AvprepError(f"{output}: ffmpeg failed: {_words(words)}")
+        finally:
+            process.kill()
+            process.wait()
+            process.stderr.close()
+
+
+def _feed(process: subprocess.Popen[bytes], first: NDArray[np.uint8], others: Iterator[NDArray[np.uint8]]) -> None:
+    """Hand frames over; where ffmpeg has ended early, its words and status tell why."""
+    assert process.stdin is not None
+    try:
+        process.stdin.write(first.tobytes())
+        for frame in others:
+            assert frame.shape == first.shape, (frame.shape, first.shape)
+            process.stdin.write(frame.tobytes())
+    except BrokenPipeError:
+        pass
+
+
+def _input(path: Path) -> Any:
+    """Return a file as an input of ffmpeg that is read as what our own decoders would take it for, and nothing else."""
+    return ffmpeg.input(_local(path), format_whitelist=FORMATS, protocol_whitelist="file")
 
 
 def _local(path: Path) -> str:
     return f"file:{path}"  # so that no name is ever taken for a protocol
 
 
-def _run(streams: list[Any], sources: list[Path], output: Path, options: dict[str, Any]) -> None:
-    names = " and ".join(map(str, sources))
+def _command(streams: list[Any], part: Path, options: dict[str, Any]) -> Any:
+    command = ffmpeg.output(*streams, _local(part), **options).overwrite_output()
+    return command.global_args("-hide_banner", "-loglevel", "error")
+
+
+@contextmanager
+def _output(output: Path, sources: list[Path]) -> Iterator[Path]:
+    """Give a name to write to; what is there in the end takes the output's own name."""
     if output.exists() and any(source.exists() and source.samefile(output) for source in sources):
         raise AvprepError(f"{output}: is the input too; choose another name for the output")
     part = output.with_name(f".{output.stem}.part{output.suffix}")  # ffmpeg takes the format from the suffix
-    command = ffmpeg.output(*streams, _local(part), **options).overwrite_output()
-    command = command.global_args("-hide_banner", "-loglevel", "error", "-nostdin")
+    names = " and ".join(map(str, sources))
     try:
-        command.run(cmd=ffmpeg_binary(), capture_stdout=True, capture_stderr=True)
+        yield part
         part.replace(output)
-    except ffmpeg.Error as error:
-        raise AvprepError(f"{names} to {output}: ffmpeg failed: {_words(error.stderr)}") from error
     except OSError as error:
-        raise AvprepError(f"{names} to {output}: {error}") from error
+        raise AvprepError(f"{names + ' to ' if names else ''}{output}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _run(streams: list[Any], sources: list[Path], output: Path, options: dict[str, Any]) -> None:
+    with _output(output, sources) as part:
+        command = _command(streams, part, options).global_args("-nostdin")
+        try:
+            command.run(cmd=ffmpeg_binary(), capture_stdout=True, capture_stderr=True)
+        except ffmpeg.Error as error:
+            names = " and ".join(map(str, sources))
+            raise AvprepError(f"{names} to {output}: ffmpeg failed: {_words(error.stderr)}") from error
 
 
 def _words(stderr: bytes) -> str:

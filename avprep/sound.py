@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +12,6 @@ from typing import Any
 
 import av
 import av.container
-import av.error
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,16 +30,15 @@ from avprep.media import (
     too_long,
     video_stream,
 )
+from avprep.pcm import Line, Pieces, sample_at, source_range
 from avprep.schema import FPS, SAMPLE_RATE
 
 LEAD, TAIL = Fraction(1), Fraction(2)
 """Sound that is decoded before and after what a clip needs: files do not interleave exactly (s)."""
 MOST_DELAY = 16
 """Pictures that a decoder holds back at most."""
-GAP = Fraction(5, 1000)
-"""Sound whose time stamp is off by more than this is moved there; less is the container's rounding (s)."""
-
-_BLOCK = 8192  # samples handed to the resampler at once: small enough for the cache
+MOST_SILENCE = 600
+"""Longest gap between two packets of a `SoundFile`, which has to be held as silence (s)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ def read_sound(
     Raises Reject: `missing`, `unreadable`, `no_video`, `no_audio`, `too_short`, `too_long`.
     """
     begin = seconds(start)
-    pictures, pieces = _PictureTimes(), _Pieces(audio or video)
+    pictures, pieces = _PictureTimes(), Pieces(audio or video)
     moved = seconds(shift)
     with open_file(video) as container:
         stream = video_stream(container)
@@ -110,6 +110,75 @@ def read_sound(
     if not samples.size:
         raise Reject("no_audio", f"{audio or video}: holds no sound in the clip's span")
     return Sound(samples, first, n_frames, pieces.rate, pieces.channels, pieces.decode_errors)
+
+
+class SoundFile:
+    """The sound of a file of any length on a clock of its own: frame 0 begins with its first sample.
+
+    `scan` decodes it once to learn `zero` (time stamp of the first sample), `n_frames` (25-fps frames that it lasts,
+    to the nearest, at least 1), `rate`, `channels` and `decode_errors`. Memory does not grow with the file's length.
+    Both ways of reading raise Reject: `missing`, `unreadable`, `no_audio`, `too_short`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.zero = Fraction(0)
+        self.n_frames = self.rate = self.channels = self.decode_errors = 0
+
+    def scan(self) -> None:
+        """Decode the whole file and let go of it."""
+        for line, pieces in self._lines():
+            line.forget(line.end)
+            self.rate, self.channels, self.decode_errors = pieces.rate, pieces.channels, pieces.decode_errors
+            self.n_frames = max(1, round(Fraction(line.end * FPS, pieces.rate)))
+        if not self.n_frames:
+            raise Reject("no_audio", f"{self.path}: holds no sound")
+
+    def stretches(self, n_frames: int, *, before: int = 0, after: int = 0) -> Iterator[Sound]:
+        """Yield the sound of so many frames after another, the last of them shorter; all have been scanned before.
+
+        before, after: samples wanted outside a stretch's span, where the file has them.
+        """
+        assert self.n_frames, "scan first"
+        first = 0
+        step = SAMPLE_RATE // FPS
+        lines = self._lines()
+        ended = False
+        while first < self.n_frames:
+            count = min(n_frames, self.n_frames - first)
+            low, high = first * step - before, (first + count) * step + after
+            while not ended:
+                line, pieces = next(lines, (None, None))
+                if line is None or pieces is None:
+                    ended = True
+                    break
+                held, counts = line, pieces
+                if line.end >= source_range(line.rate, low, high)[1]:
+                    break
+            samples, begin = held.resampled(low, high)
+            yield Sound(samples, begin - first * step, count, counts.rate, counts.channels, counts.decode_errors)
+            first += count
+            held.forget(source_range(held.rate, first * step - before, high)[0])
+
+    def _lines(self) -> Iterator[tuple[Line, Pieces]]:
+        """Yield the growing line of samples after each packet that adds to it."""
+        pieces, line = Pieces(self.path), None
+        with open_file(self.path) as container:
+            stream = audio_stream(container)
+            if stream is None:
+                raise Reject("no_audio", f"{self.path}: holds no sound")
+            for packet in packets(container, stream):
+                pieces.add(packet, -math.inf)
+                for time, piece in pieces.taken():
+                    if line is None:
+                        self.zero = time or Fraction(0)
+                        line = Line(pieces.rate, 0, sys.maxsize)
+                    position = None if time is None else sample_at(time, self.zero, pieces.rate)
+                    if position is not None and position - line.end > MOST_SILENCE * pieces.rate:
+                        gap = (position - line.end) / pieces.rate
+                        raise Reject("unreadable", f"{self.path}: {gap:.0f} s without sound in the middle: cut it")
+                    line.add(position, piece)
+                    yield line, pieces
 
 
 class _PictureTimes:
@@ -165,86 +234,12 @@ class _PictureTimes:
         return zero * self._tick, n_frames
 
 
-class _Pieces:
-    """Channel 0 as it is decoded: int16 pieces with their presentation times."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rate = 0
-        self.channels = 0
-        self.decode_errors = 0
-        self._pieces: list[tuple[Seconds | None, NDArray[np.int16]]] = []
-
-    def add(self, packet: av.Packet[Any], low: Seconds) -> None:
-        """Decode a packet; keep what begins after a time."""
-        try:
-            frames: list[Any] = packet.decode()
-        except av.error.FFmpegError:
-            self.decode_errors += 1
-            return
-        for frame in frames:
-            time = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
-            if time is not None and time < low:
-                continue
-            if self.rate not in (0, frame.sample_rate):
-                change = f"from {self.rate} to {frame.sample_rate} Hz"
-                raise Reject("unreadable", f"{self.path}: the sample rate changes midway {change}")
-            self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
-            self._pieces.append((time, _channel_0(frame)))
-
-    def resampled(self, zero: Seconds, low: int, high: int) -> tuple[NDArray[np.int16], int]:
-        """Lay the pieces out by time and bring them to 16 kHz.
-
-        zero: the time of sample 0.
-        low, high: wanted range in 16 kHz samples.
-        Returns the samples and the position of the first one.
-        """
-        if not self._pieces:
-            return np.empty(0, np.int16), 0
-        margin = self.rate // 100  # the resampler's filter reaches further than the cut
-        line, begin = self._laid_out(
-            zero, low * self.rate // SAMPLE_RATE - margin, high * self.rate // SAMPLE_RATE + margin
-        )
-        # Start where samples of both rates coincide, so that every part of a file gets the same samples.
-        lead = begin % (self.rate // math.gcd(self.rate, SAMPLE_RATE))
-        samples = _resample(np.pad(line, (lead, 0)), self.rate)
-        first = (begin - lead) * SAMPLE_RATE // self.rate
-        cut = max(low, math.ceil(Fraction(begin * SAMPLE_RATE, self.rate))) - first
-        return samples[cut : max(cut, high - first)], first + cut
-
-    def _laid_out(self, zero: Seconds, low: int, high: int) -> tuple[NDArray[np.int16], int]:
-        """Return the samples between two positions at the source's rate, silence in gaps, and the first's position."""
-        parts: list[NDArray[np.int16]] = []
-        begin = end = None
-        tolerance = math.floor(GAP * self.rate)
-        for time, piece in self._pieces:
-            position = end if time is None else _sample_at(time, zero, self.rate)
-            if position is None:
-                position = low  # no time stamp at all: the sound starts where the reading does
-            if end is not None and abs(position - end) <= tolerance:
-                position = end
-            if end is not None and position < end:
-                piece, position = piece[end - position :], end
-            piece = piece[max(0, low - position) : max(0, high - position)]
-            position = max(position, low)
-            if not piece.size:
-                continue
-            if begin is None:
-                begin = end = position
-            assert end is not None
-            if position > end:
-                parts.append(np.zeros(position - end, np.int16))
-            parts.append(piece)
-            end = position + piece.size
-        return (np.concatenate(parts), begin) if begin is not None else (np.empty(0, np.int16), 0)
-
-
 def _read(
     container: av.container.InputContainer,
     video: av.VideoStream,
     audio: av.AudioStream | None,
     pictures: _PictureTimes,
-    pieces: _Pieces,
+    pieces: Pieces,
     start: Seconds,
     duration: float | None,
     shift: Seconds,
@@ -278,7 +273,7 @@ def _read(
 
 
 def _read_sound(
-    container: av.container.InputContainer, audio: av.AudioStream, pieces: _Pieces, begin: Seconds, length: Seconds
+    container: av.container.InputContainer, audio: av.AudioStream, pieces: Pieces, begin: Seconds, length: Seconds
 ) -> None:
     """Read the sound around a span of a file that holds nothing else of interest."""
     if begin - _container_start(container) > SEEK_BEYOND:
@@ -297,46 +292,3 @@ def _beyond(packet: av.Packet[Any], time: Seconds | float) -> bool:
 
 def _container_start(container: av.container.InputContainer) -> Seconds:
     return Fraction(container.start_time or 0, av.time_base)
-
-
-def _sample_at(time: Seconds, zero: Seconds, rate: int) -> int:
-    """Return `round((time - zero) * rate)`, in whole numbers throughout: it is asked for every packet."""
-    above = (time.numerator * zero.denominator - zero.numerator * time.denominator) * rate
-    below = time.denominator * zero.denominator
-    whole, rest = divmod(above, below)
-    return whole + (2 * rest > below or (2 * rest == below and whole % 2 == 1))
-
-
-_DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
-
-
-def _channel_0(frame: av.AudioFrame) -> NDArray[np.int16]:
-    """Return the first channel as int16, scaled as ffmpeg scales."""
-    planar = frame.format.is_planar
-    samples = np.frombuffer(memoryview(frame.planes[0]), _DTYPES[frame.format.name.removesuffix("p")])
-    channels = 1 if planar else frame.layout.nb_channels
-    channel: NDArray[Any] = samples[: frame.samples * channels : channels]
-    if channel.dtype == np.int16:
-        return channel.copy()
-    if channel.dtype == np.uint8:
-        return np.asarray((channel.astype(np.int16) - 128) << 8, np.int16)
-    if np.issubdtype(channel.dtype, np.integer):
-        return np.asarray(channel >> (8 * channel.dtype.itemsize - 16), np.int16)
-    scaled = np.rint(channel * channel.dtype.type(32768))
-    if not np.isfinite(scaled).all():
-        scaled = np.nan_to_num(scaled)
-    return np.asarray(scaled.clip(-32768, 32767), np.int16)
-
-
-def _resample(samples: NDArray[np.int16], rate: int) -> NDArray[np.int16]:
-    """Bring int16 samples to 16 kHz with libswresample; sample 0 stays at sample 0 (its filter's delay is made up)."""
-    if rate == SAMPLE_RATE or not samples.size:
-        return samples
-    resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
-    parts: list[NDArray[Any]] = []
-    for first in range(0, samples.size, _BLOCK):
-        block = av.AudioFrame.from_ndarray(samples[None, first : first + _BLOCK], format="s16p", layout="mono")
-        block.sample_rate = rate
-        parts += [part.to_ndarray()[0] for part in resampler.resample(block)]
-    parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
-    return np.concatenate(parts) if parts else np.empty(0, np.int16)

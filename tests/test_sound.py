@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from avprep.errors import Reject
-from avprep.sound import GAP, _Pieces, read_sound
+from avprep.pcm import GAP, Line, Pieces, sample_at
+from avprep.sound import SoundFile, read_sound
 
 TIMES = made.steady(25, 2)
 
 
-def pieces(rate: int, laid: list[tuple[Fraction | None, NDArray[np.int16]]]) -> _Pieces:
+def pieces(rate: int, laid: list[tuple[Fraction | None, NDArray[np.int16]]]) -> Pieces:
     """Return decoded pieces as if they had been read."""
-    made_up = _Pieces(Path("a.wav"))
+    made_up = Pieces(Path("a.wav"))
     made_up.rate, made_up._pieces = rate, laid
     return made_up
 
@@ -69,11 +71,13 @@ def layouts(draw: st.DrawFn) -> tuple[list[tuple[Fraction | None, NDArray[np.int
 def test_pieces_are_laid_out_by_time(drawn: tuple[list[tuple[Fraction | None, NDArray[np.int16]]], int, int]) -> None:
     """Gaps are filled with silence, of overlaps the first stays, rounding of time stamps does not matter."""
     laid, low, high = drawn
-    samples, begin = pieces(1000, laid)._laid_out(Fraction(0), low, high)
+    line = Line(1000, low, high)
+    for time, piece in laid:
+        line.add(None if time is None else sample_at(time, Fraction(0), 1000), piece)
     expected = sample_by_sample(laid, 1000, Fraction(0), low, high)
-    assert samples.tolist() == list(expected.values())
+    assert line.samples().tolist() == list(expected.values())
     if expected:
-        assert begin == min(expected)
+        assert line.begin == min(expected)
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 32_000, 44_100, 48_000, 96_000])
@@ -140,13 +144,13 @@ def test_only_what_is_needed_is_decoded(
     """For a clip out of a long file, some seconds of sound are decoded."""
     clip = made.numbered(tmp_path / "clip.mp4", made.steady(25, 40), made.noise(40, 16_000))
     kept: list[int] = []
-    original = _Pieces.resampled
+    original = Pieces.resampled
 
-    def resampled(self: _Pieces, *arguments: Any) -> Any:
+    def resampled(self: Pieces, *arguments: Any) -> Any:
         kept.append(sum(piece.size for _, piece in self._pieces))
         return original(self, *arguments)
 
-    monkeypatch.setattr(_Pieces, "resampled", resampled)
+    monkeypatch.setattr(Pieces, "resampled", resampled)
     read_sound(clip, **shown)
     assert kept[0] <= 16_000 * ((shown["duration"] + 4) if shown else 41)
 
@@ -156,13 +160,99 @@ def test_long_sound_beside_a_short_picture(tmp_path: Path, monkeypatch: pytest.M
     picture = made.numbered(tmp_path / "picture.mp4", TIMES)
     wav = made.write_wav(tmp_path / "sound.wav", made.noise(60, 16_000), 16_000)
     kept: list[int] = []
-    original = _Pieces._laid_out
+    original = Pieces.resampled
 
-    def laid_out(self: _Pieces, *arguments: Any) -> Any:
+    def resampled(self: Pieces, *arguments: Any) -> Any:
         kept.append(sum(piece.size for _, piece in self._pieces))
         return original(self, *arguments)
 
-    monkeypatch.setattr(_Pieces, "_laid_out", laid_out)
+    monkeypatch.setattr(Pieces, "resampled", resampled)
     assert read_sound(picture, wav, after=1520).samples.size == 32_000 + 1520
     assert kept[0] < 6 * 16_000
     assert math.isclose(read_sound(picture, wav, start=1.0).samples.size, 16_000)
+
+
+def write_sound(path: Path, samples: NDArray[np.int16], rate: int, *options: str) -> Path:
+    """Write a sound file in the format of its suffix."""
+    wav = made.write_wav(path.with_name("made.wav"), samples, rate)
+    made.ffmpeg("-i", wav, *options, path)
+    return path
+
+
+def scanned(path: Path) -> SoundFile:
+    """Return a sound file that has been scanned."""
+    file = SoundFile(path)
+    file.scan()
+    return file
+
+
+class TestSoundFile:
+    """A sound file of any length is read in stretches, none of which shows where it was cut."""
+
+    @pytest.mark.parametrize(
+        ("name", "rate"), [("a.wav", 16_000), ("a.flac", 44_100), ("a.ogg", 48_000), ("a.m4a", 22_050)]
+    )
+    @pytest.mark.parametrize("frames", [3, 25, 1000])
+    def test_stretches_are_parts_of_the_whole(self, tmp_path: Path, name: str, rate: int, frames: int) -> None:
+        """Together they give the samples of the file at 16 kHz; before and after they overlap by what was asked for."""
+        path = write_sound(tmp_path / name, made.noise(2.5, rate), rate)
+        file = scanned(path)
+        whole = next(scanned(path).stretches(10_000, after=100_000)).samples
+        position = 0
+        for part in file.stretches(frames, before=1281, after=1520):
+            low, high = max(0, position * 640 - 1281), (position + part.n_frames) * 640 + 1520
+            assert part.first == low - position * 640
+            assert part.samples.tolist() == whole[low:high].tolist()
+            position += part.n_frames
+        assert position == file.n_frames
+
+    @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a", "a.ogg", "a.flac", "a.mka", "a.ts"])
+    def test_frames_are_counted_by_decoding(self, tmp_path: Path, name: str) -> None:
+        """2.5 s make 62 or 63 frames in any format, and a click is where it was on the file's own clock."""
+        path = write_sound(tmp_path / name, made.clicks([1.0, 2.0], 2.5, 44_100), 44_100)
+        file = scanned(path)
+        assert file.n_frames in (62, 63, 64)  # an encoder may fill up its last block
+        (part,) = file.stretches(1000)
+        lead = {"a.mp3": 0.03, "a.ts": 0.03, "a.ogg": 0.006}.get(name, 0.001)  # some keep their encoder's delay
+        assert np.allclose(made.peaks(part.samples, part.first, 2), [1.0, 2.0], atol=lead)
+
+    def test_surround_sound_speaks_from_the_centre(self, tmp_path: Path) -> None:
+        """Of six channels the front centre is read, of two the first."""
+        for layout, speech in (("5.1", 2), ("stereo", 0)):
+            channels = np.zeros((6 if layout == "5.1" else 2, 16_000), np.int16)
+            channels[speech] = made.noise(1, 16_000)
+            path = made.numbered(tmp_path / "a.mkv", TIMES[:25], channels, acodec="flac", layout=layout)
+            (part,) = scanned(path).stretches(100)
+            assert part.samples.tolist() == channels[speech].tolist()
+
+    def test_memory_is_that_of_a_stretch(self, tmp_path: Path) -> None:
+        """Ten minutes of sound take no more memory than a stretch of a second."""
+        path = made.write_wav(tmp_path / "a.wav", np.tile(made.noise(10, 16_000), 60), 16_000)
+        tracemalloc.start()
+        file = scanned(path)
+        assert sum(part.n_frames for part in file.stretches(25)) == file.n_frames == 15_000
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2_000_000
+
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [(b"", "unreadable"), (b"RIFF" + bytes(40), "unreadable"), (b"#EXTM3U\na.wav", "unreadable")],
+    )
+    def test_what_is_no_sound_is_refused(self, tmp_path: Path, data: bytes, reason: str) -> None:
+        """An empty file, a broken one and a playlist are refused in one line."""
+        path = tmp_path / "a.wav"
+        path.write_bytes(data)
+        with pytest.raises(Reject) as caught:
+            SoundFile(path).scan()
+        assert caught.value.reason == "unreadable"
+        assert str(path) in caught.value.message
+
+    def test_sound_without_a_sample_is_refused(self, tmp_path: Path) -> None:
+        """A file with a stream of sound and nothing in it holds no sound; so does a silent film."""
+        empty = made.write_wav(tmp_path / "a.wav", np.empty(0, np.int16), 16_000)
+        film = made.numbered(tmp_path / "a.mp4", TIMES)
+        for path in (empty, film):
+            with pytest.raises(Reject) as caught:
+                SoundFile(path).scan()
+            assert caught.value.reason == "no_audio"

@@ -1,0 +1,185 @@
+"""Decoded sound as samples: one channel of it, laid out by time, brought to 16 kHz."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.errors import Reject
+from avprep.media import Seconds
+from avprep.schema import SAMPLE_RATE
+
+GAP = Fraction(5, 1000)
+"""Sound whose time stamp is off by more than this is moved there; less is the container's rounding (s)."""
+
+CENTRE = "FC"
+"""Where films with more than two channels have their speech."""
+
+_BLOCK = 8192  # samples handed to the resampler at once: small enough for the cache
+
+
+class Pieces:
+    """One channel as it is decoded: int16 pieces with their presentation times."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rate = 0
+        self.channels = 0
+        self.decode_errors = 0
+        self._pieces: list[tuple[Seconds | None, NDArray[np.int16]]] = []
+
+    def add(self, packet: av.Packet[Any], low: Seconds | float) -> None:
+        """Decode a packet; keep what begins after a time."""
+        try:
+            frames: list[Any] = packet.decode()
+        except av.error.FFmpegError:
+            self.decode_errors += 1
+            return
+        for frame in frames:
+            time = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
+            if time is not None and time < low:
+                continue
+            if self.rate not in (0, frame.sample_rate):
+                change = f"from {self.rate} to {frame.sample_rate} Hz"
+                raise Reject("unreadable", f"{self.path}: the sample rate changes midway {change}")
+            self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
+            self._pieces.append((time, _speech(frame)))
+
+    def resampled(self, zero: Seconds, low: int, high: int) -> tuple[NDArray[np.int16], int]:
+        """Lay the pieces out by time and bring them to 16 kHz.
+
+        zero: the time of sample 0.
+        low, high: wanted range in 16 kHz samples.
+        Returns the samples and the position of the first one.
+        """
+        if not self._pieces:
+            return np.empty(0, np.int16), 0
+        line = Line(self.rate, *source_range(self.rate, low, high))
+        for time, piece in self._pieces:
+            line.add(None if time is None else sample_at(time, zero, self.rate), piece)
+        return line.resampled(low, high)
+
+    def taken(self) -> list[tuple[Seconds | None, NDArray[np.int16]]]:
+        """Hand over what was decoded since the last time."""
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+
+class Line:
+    """Samples of one source laid out by time at its own rate: silence in gaps, what overlaps cut off.
+
+    low, high: positions of the first sample that is kept and of the one after the last.
+    """
+
+    def __init__(self, rate: int, low: int, high: int) -> None:
+        self.rate, self.low, self.high = rate, low, high
+        self.begin = self.end = 0
+        self._parts: list[NDArray[np.int16]] = []
+        self._last: int | None = None  # where the last piece ended, kept or not
+
+    def add(self, position: int | None, piece: NDArray[np.int16]) -> None:
+        """Lay a piece at its position; None: behind the last one."""
+        if position is None:
+            position = self._last
+        if position is None:
+            position = self.low  # no time stamp at all: the sound starts where the reading does
+        end = self._last
+        if end is not None and abs(position - end) <= math.floor(GAP * self.rate):
+            position = end
+        if end is not None and position < end:
+            piece, position = piece[end - position :], end
+        piece = piece[max(0, self.low - position) : max(0, self.high - position)]
+        position = max(position, self.low)
+        if not piece.size:
+            return
+        if end is None:
+            self.begin = end = position
+        if position > end:
+            self._parts.append(np.zeros(position - end, np.int16))
+        self._parts.append(piece)
+        self.end = self._last = position + piece.size
+
+    def samples(self) -> NDArray[np.int16]:
+        """Return what is laid out, int16 (N,), the first sample of which is at `begin`."""
+        return np.concatenate([*self._parts, np.empty(0, np.int16)])
+
+    def forget(self, position: int) -> None:
+        """Let go of the samples before a position."""
+        if position > self.begin and self._parts:
+            kept = self.samples()[position - self.begin :]
+            self._parts, self.begin = [kept], min(position, self.end)
+
+    def resampled(self, low: int, high: int) -> tuple[NDArray[np.int16], int]:
+        """Bring what lies between two positions, in 16 kHz samples, to 16 kHz.
+
+        Returns the samples and the position of the first one.
+        """
+        from_, to = source_range(self.rate, low, high)
+        line = self.samples()[max(0, from_ - self.begin) : max(0, to - self.begin)]
+        begin = max(from_, self.begin)
+        # Start where samples of both rates coincide, so that every part of a file gets the same samples.
+        lead = begin % (self.rate // math.gcd(self.rate, SAMPLE_RATE))
+        samples = _resample(np.pad(line, (lead, 0)), self.rate)
+        first = (begin - lead) * SAMPLE_RATE // self.rate
+        cut = max(low, math.ceil(Fraction(begin * SAMPLE_RATE, self.rate))) - first
+        return samples[cut : max(cut, high - first)], first + cut
+
+
+def source_range(rate: int, low: int, high: int) -> tuple[int, int]:
+    """Return a range of 16 kHz samples as one of the source's, a little wider: the resampler's filter reaches out."""
+    margin = rate // 100
+    return low * rate // SAMPLE_RATE - margin, high * rate // SAMPLE_RATE + margin
+
+
+def sample_at(time: Seconds, zero: Seconds, rate: int) -> int:
+    """Return `round((time - zero) * rate)`, in whole numbers throughout: it is asked for every packet."""
+    above = (time.numerator * zero.denominator - zero.numerator * time.denominator) * rate
+    below = time.denominator * zero.denominator
+    whole, rest = divmod(above, below)
+    return whole + (2 * rest > below or (2 * rest == below and whole % 2 == 1))
+
+
+_DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
+
+
+def _speech(frame: av.AudioFrame) -> NDArray[np.int16]:
+    """Return the channel that has the speech, the first or of surround sound the centre, as int16; ffmpeg's scale."""
+    names = [channel.name for channel in frame.layout.channels] if frame.layout.nb_channels > 2 else []
+    number = names.index(CENTRE) if CENTRE in names else 0
+    planar = frame.format.is_planar
+    samples = np.frombuffer(
+        memoryview(frame.planes[number if planar else 0]), _DTYPES[frame.format.name.removesuffix("p")]
+    )
+    first, channels = (0, 1) if planar else (number, frame.layout.nb_channels)
+    channel: NDArray[Any] = samples[first : frame.samples * channels : channels]
+    if channel.dtype == np.int16:
+        return channel.copy()
+    if channel.dtype == np.uint8:
+        return np.asarray((channel.astype(np.int16) - 128) << 8, np.int16)
+    if np.issubdtype(channel.dtype, np.integer):
+        return np.asarray(channel >> (8 * channel.dtype.itemsize - 16), np.int16)
+    scaled = np.rint(channel * channel.dtype.type(32768))
+    if not np.isfinite(scaled).all():
+        scaled = np.nan_to_num(scaled)
+    return np.asarray(scaled.clip(-32768, 32767), np.int16)
+
+
+def _resample(samples: NDArray[np.int16], rate: int) -> NDArray[np.int16]:
+    """Bring int16 samples to 16 kHz with libswresample; sample 0 stays at sample 0 (its filter's delay is made up)."""
+    if rate == SAMPLE_RATE or not samples.size:
+        return samples
+    resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
+    parts: list[NDArray[Any]] = []
+    for first in range(0, samples.size, _BLOCK):
+        block = av.AudioFrame.from_ndarray(samples[None, first : first + _BLOCK], format="s16p", layout="mono")
+        block.sample_rate = rate
+        parts += [part.to_ndarray()[0] for part in resampler.resample(block)]
+    parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
+    return np.concatenate(parts) if parts else np.empty(0, np.int16)
