@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,17 +93,19 @@ def write_film(
         **dict.fromkeys(("color_primaries", "color_trc", "colorspace"), "bt709"),
         "color_range": "tv",
     }
-    with _output(output, [sound] if sound is not None else []) as part:
+    sources = [] if sound is None else [sound]
+    with _output(output, sources) as part:
         command = _command(streams, part, options).global_args("-copyts")  # so that `zero` is what the file says
         process = command.run_async(cmd=ffmpeg_binary(), pipe_stdin=True, pipe_stderr=True)
         try:
             _feed(process, first, shown)
-            process.stdin.close()
             words = process.stderr.read()
             if process.wait():
-                raise AvprepError(f"{output}: ffmpeg failed: {_words(words)}")
+                raise _failed(sources, output, words)
         finally:
             process.kill()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
             process.wait()
             process.stderr.close()
 
@@ -111,13 +113,12 @@ def write_film(
 def _feed(process: subprocess.Popen[bytes], first: NDArray[np.uint8], others: Iterator[NDArray[np.uint8]]) -> None:
     """Hand frames over; where ffmpeg has ended early, its words and status tell why."""
     assert process.stdin is not None
-    try:
+    with suppress(BrokenPipeError):
         process.stdin.write(first.tobytes())
         for frame in others:
             assert frame.shape == first.shape, (frame.shape, first.shape)
             process.stdin.write(frame.tobytes())
-    except BrokenPipeError:
-        pass
+        process.stdin.close()
 
 
 def _input(path: Path) -> Any:
@@ -140,12 +141,11 @@ def _output(output: Path, sources: list[Path]) -> Iterator[Path]:
     if output.exists() and any(source.exists() and source.samefile(output) for source in sources):
         raise AvprepError(f"{output}: is the input too; choose another name for the output")
     part = output.with_name(f".{output.stem}.part{output.suffix}")  # ffmpeg takes the format from the suffix
-    names = " and ".join(map(str, sources))
     try:
         yield part
         part.replace(output)
     except OSError as error:
-        raise AvprepError(f"{names + ' to ' if names else ''}{output}: {error}") from error
+        raise AvprepError(f"{_names(sources, output)}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -156,8 +156,15 @@ def _run(streams: list[Any], sources: list[Path], output: Path, options: dict[st
         try:
             command.run(cmd=ffmpeg_binary(), capture_stdout=True, capture_stderr=True)
         except ffmpeg.Error as error:
-            names = " and ".join(map(str, sources))
-            raise AvprepError(f"{names} to {output}: ffmpeg failed: {_words(error.stderr)}") from error
+            raise _failed(sources, output, error.stderr) from error
+
+
+def _failed(sources: list[Path], output: Path, stderr: bytes) -> AvprepError:
+    return AvprepError(f"{_names(sources, output)}: ffmpeg failed: {_words(stderr)}")
+
+
+def _names(sources: list[Path], output: Path) -> str:
+    return f"{' and '.join(map(str, sources))} to {output}" if sources else str(output)
 
 
 def _words(stderr: bytes) -> str:

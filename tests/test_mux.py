@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import imageio_ffmpeg
 import made_media as made
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from avprep import mux
-from avprep.errors import AvprepError
+from avprep.errors import AvprepError, ShardError
 from avprep.media import Frames, probe
-from avprep.sound import read_sound
+from avprep.sound import SoundFile, read_sound
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +132,136 @@ def test_a_folder_that_is_not_there(picture: Path, tmp_path: Path) -> None:
     with pytest.raises(AvprepError, match="No such file or directory") as error:
         mux.transcode(picture, tmp_path / "nowhere" / "out.mp4", vcodec="copy")
     assert "\n" not in str(error.value)
+
+
+class TestFilm:
+    """Frames become a film whose sound is in step and as long as the pictures."""
+
+    instants = (0.4, 1.2, 2.0)
+
+    def frames(self, count: int) -> list[NDArray[np.uint8]]:
+        """Make numbered frames that light up at the instants, RGB."""
+        lit = [any(instant <= n / 25 < instant + 0.16 for instant in self.instants) for n in range(count)]
+        return [np.repeat(made.picture(n, lit=on)[..., None], 3, axis=2) for n, on in enumerate(lit)]
+
+    def measure(self, film: Path, count: int) -> None:
+        """Check: flashes and clicks of a film coincide to 2 ms, both streams are as long as they should be."""
+        shown = [image.rgb() for image in Frames(film)]
+        assert [made.number_of(image) for image in shown] == list(range(count))
+        lit = [n for n, image in enumerate(shown) if made.is_lit(image)]
+        flashes = [n / 25 for n in lit if n - 1 not in lit]
+        heard = read_sound(film)
+        assert np.allclose(made.peaks(heard.samples, heard.first, 3), flashes, atol=0.002)
+        with av.open(str(film)) as container:
+            (video,), (audio,) = container.streams.video, container.streams.audio
+            assert video.codec_context.name == "h264"
+            assert video.average_rate == 25
+            for stream in (video, audio):
+                assert stream.duration is not None
+                assert stream.time_base is not None
+                assert abs(stream.duration * stream.time_base - Fraction(count, 25)) < Fraction(2, 1000)
+            assert container.start_time == 0
+
+    @pytest.mark.parametrize(
+        ("name", "rate", "options"),
+        [
+            ("a.wav", 8000, ()),
+            ("a.wav", 44_100, ()),
+            ("a.flac", 96_000, ()),
+            ("a.m4a", 16_000, ()),
+            ("a.mp3", 44_100, ()),
+            ("a.ogg", 48_000, ("-c:a", "libopus")),
+            ("a.mka", 48_000, ("-output_ts_offset", "5")),
+            ("a.ts", 48_000, ("-c:a", "aac")),
+            ("a.avi", 22_050, ("-c:a", "pcm_s16le")),
+        ],
+    )
+    def test_sound_of_its_own(self, tmp_path: Path, name: str, rate: int, options: tuple[str, ...]) -> None:
+        """Driven by a sound file, the film begins with its first sample, whatever time stamp that has."""
+        wav = made.write_wav(tmp_path / "made.wav", made.clicks(self.instants, 2.6, rate), rate)
+        made.ffmpeg("-i", wav, *options, tmp_path / name)
+        file = SoundFile(tmp_path / name)
+        file.scan()
+        (part,) = file.stretches(10_000)
+        lead = made.peaks(part.samples, part.first, 3)[0] - self.instants[0]  # what an encoder put in front
+        assert abs(lead) < 0.06
+        wanted = [instant + lead for instant in self.instants]
+        lit = [any(instant - 0.02 <= n / 25 < instant + 0.14 for instant in wanted) for n in range(file.n_frames)]
+        frames = (np.repeat(made.picture(n, lit=on)[..., None], 3, axis=2) for n, on in enumerate(lit))
+        film = tmp_path / "film.mp4"
+        mux.write_film(film, frames, file.n_frames, sound=file.path, zero=file.zero)
+        heard = read_sound(film)
+        assert np.allclose(made.peaks(heard.samples, heard.first, 3), wanted, atol=0.002)
+        shown = [made.is_lit(image.rgb()) for image in Frames(film)]
+        assert shown == lit
+        assert heard.n_frames == file.n_frames
+
+    @pytest.mark.parametrize("sound_at", [0.0, 0.2, -0.3], ids=["together", "late sound", "early sound"])
+    @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.mpg"])
+    def test_sound_of_a_video(self, tmp_path: Path, name: str, sound_at: float) -> None:
+        """Driven by a video, the film begins with its first picture, and the sound keeps its place beside it."""
+        first = max(0.0, -sound_at)
+        times = made.steady(25, 2.4, first=first)
+        sound = made.clicks([first + t for t in self.instants], 3.2, 48_000)
+        codecs: dict[str, Any] = {"vcodec": "mpeg1video", "acodec": "mp2", "fps": 25} if name == "a.mpg" else {}
+        if codecs and first:
+            pytest.skip("the clock of a constant rate begins at 0")
+        at = max(0.0, sound_at)
+        clip = made.numbered(tmp_path / name, times, sound[round(at * 48_000) :], rate=48_000, sound_at=at, **codecs)
+        pictures = Frames(clip)
+        count = len(list(pictures))
+        film = tmp_path / "film.mp4"
+        mux.write_film(film, self.frames(count), count, sound=clip, zero=pictures.zero)
+        self.measure(film, count)
+
+    def test_sound_that_is_too_short_or_too_long(self, tmp_path: Path, sound: Path) -> None:
+        """Silence fills what is missing; what is beyond the pictures is left out."""
+        for count in (10, 50, 200):
+            film = tmp_path / "film.mp4"
+            mux.write_film(film, self.frames(count), count, sound=sound)
+            with av.open(str(film)) as container:
+                audio = container.streams.audio[0]
+                assert audio.duration is not None
+                assert audio.time_base is not None
+                assert abs(audio.duration * audio.time_base - Fraction(count, 25)) < Fraction(2, 1000)
+
+    def test_without_sound(self, tmp_path: Path) -> None:
+        """A film without sound has none, and looks like its frames: colours within a few greys."""
+        colours = [np.full((64, 64, 3), colour, np.uint8) for colour in ((200, 40, 40), (30, 160, 90), (60, 60, 220))]
+        film = tmp_path / "film.mp4"
+        mux.write_film(film, [colour for colour in colours for _ in range(5)], 15)
+        assert probe(film).audio is None
+        shown = [image.rgb().astype(int) for image in Frames(film)]
+        assert all(np.abs(image - colours[n // 5]).max() <= 6 for n, image in enumerate(shown))
+
+    def test_the_same_frames_give_the_same_bytes(self, tmp_path: Path, sound: Path) -> None:
+        """Nothing of the moment or the place is in a film."""
+        for name in ("a.mp4", "b.mp4"):
+            mux.write_film(tmp_path / name, self.frames(40), 40, sound=sound)
+        assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+    def test_what_breaks_off_leaves_nothing(self, tmp_path: Path, sound: Path) -> None:
+        """Frames that cannot be made, sound that cannot be read, a folder that is not there: one error and no film."""
+
+        def broken() -> Iterator[NDArray[np.uint8]]:
+            yield from self.frames(3)
+            raise ShardError("no more frames")
+
+        film = tmp_path / "film.mp4"
+        with pytest.raises(ShardError, match="no more frames"):
+            mux.write_film(film, broken(), 40, sound=sound)
+        bad = tmp_path / "bad.wav"
+        bad.write_text("#EXTM3U\nsound.wav")
+        with pytest.raises(AvprepError, match=r"bad\.wav to .*film\.mp4: ffmpeg failed: .*"):
+            mux.write_film(film, self.frames(200), 200, sound=bad)
+        with pytest.raises(AvprepError, match="ffmpeg failed"):
+            mux.write_film(tmp_path / "none" / "film.mp4", self.frames(3), 3)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.wav"]
+
+    def test_its_sound_is_not_overwritten(self, tmp_path: Path, picture: Path) -> None:
+        """A film does not take the place of the video that drives it."""
+        clip = tmp_path / "clip.mp4"
+        clip.write_bytes(picture.read_bytes())
+        with pytest.raises(AvprepError, match="is the input too"):
+            mux.write_film(clip, self.frames(3), 3, sound=clip)
+        assert clip.read_bytes() == picture.read_bytes()
