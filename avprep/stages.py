@@ -165,23 +165,9 @@ def crop_clip(
         keep_bytes=keep_bytes,
         threads=threads,
     )
-    seen = keyframes.find_faces(frames, detector, settings.every)
-    _check_length(clip, seen.n_frames)
-    hints = _hints(clip, root, seen.size)
-    with _named(clip):
-        subject = track.choose(track.link(seen), seen, settings.subject, hints)
-        size = track.face_size(subject)
-        if size < settings.min_face:
-            raise Reject("face_too_small", f"the face is {size:.0f} px wide, --min-face is {settings.min_face:g}")
-        raw = track.points_per_frame(subject, seen.n_frames)
-    steady = track.smooth(raw)
-    points = (raw if settings.align == "per-frame" else steady).astype(np.float32)
-    affine = align.similarity(points).astype(np.float32)
-    if settings.align == "per-clip":
-        affine[:] = align.similarity(np.median(points, axis=0))
-    if not np.isfinite(affine).all():
-        raise Reject("face_lost", f"{clip.video}: the face's points fall together")
-    scores = [sighting.face.score for sighting in subject.sightings.values()]
+    found = align_clip(frames, detector, settings, name=clip.video, hints=lambda size: _hints(clip, root, size))
+    seen, affine = found.seen, found.affine
+    scores = [sighting.face.score for sighting in found.subject.sightings.values()]
     facts = {
         **_labels(clip),
         "n_frames": seen.n_frames,
@@ -195,13 +181,74 @@ def crop_clip(
         "detections": len(scores),
         "score": _rounded(np.mean(scores)),
         "score_min": _rounded(np.min(scores)),
-        "face_size": _rounded(size),
-        "jitter": _rounded(align.jitter(affine, steady)),
-        "jitter_unsmoothed": _rounded(align.jitter(align.similarity(raw), steady)),
+        "face_size": _rounded(found.face_size),
+        "jitter": _rounded(align.jitter(affine, found.smoothed)),
+        "jitter_unsmoothed": _rounded(align.jitter(align.similarity(found.raw), found.smoothed)),
         "cuts": len(seen.cuts),
     }
     summary = {name: facts[name] for name in ("face_size", "score", "jitter")}
-    return Sample(_crop_members(frames, points, affine, facts, settings.image_format), seen.n_frames, summary)
+    return Sample(_crop_members(found, facts, settings.image_format), seen.n_frames, summary)
+
+
+@dataclass(frozen=True, eq=False)
+class Aligned:
+    """The subject of a clip of T frames, found and aligned.
+
+    face_size: median, in source pixels.
+    raw, smoothed: float64 (T, 5, 2), its points in source pixels as they were detected, and steadied.
+    points: float32 (T, 5, 2), those of the two that were chosen; affine: float32 (T, 2, 3), source → crop pixels.
+    """
+
+    frames: Frames
+    seen: track.Seen
+    subject: track.Track
+    face_size: float
+    raw: NDArray[np.float64]
+    smoothed: NDArray[np.float64]
+    points: NDArray[np.float32]
+    affine: NDArray[np.float32]
+
+    def crops(self) -> Iterator[NDArray[np.uint8]]:
+        """Cut the face out of each frame, uint8 (256, 256, 4), RGBA; raises Reject as reading the pictures does."""
+        sigma = align.blur_sigma(self.affine)
+        shown = image = None
+        for index, picture in enumerate(self.frames):
+            if picture is not shown:  # a source slower than 25 fps shows a picture more than once
+                shown, image = picture, picture.rgba()
+            assert image is not None
+            yield align.crop(image, self.affine[index], sigma=sigma)
+
+
+def align_clip(
+    frames: Frames,
+    detector: Detector,
+    settings: CropSettings,
+    *,
+    name: str,
+    hints: Callable[[tuple[int, int]], dict[int, NDArray[np.float32]]] = lambda _: {},
+) -> Aligned:
+    """Detect, track and align the face of one clip; raises Reject.
+
+    name: of the clip in messages.
+    hints: maps the pictures' width and height to the data set's own face boxes: frame → box in source pixels.
+    """
+    seen = keyframes.find_faces(frames, detector, settings.every)
+    boxes = hints(seen.size)
+    with _named(name):
+        _check_length(seen.n_frames)
+        subject = track.choose(track.link(seen), seen, settings.subject, boxes)
+        size = track.face_size(subject)
+        if size < settings.min_face:
+            raise Reject("face_too_small", f"the face is {size:.0f} px wide, --min-face is {settings.min_face:g}")
+        raw = track.points_per_frame(subject, seen.n_frames)
+    steady = track.smooth(raw)
+    points = (raw if settings.align == "per-frame" else steady).astype(np.float32)
+    affine = align.similarity(points).astype(np.float32)
+    if settings.align == "per-clip":
+        affine[:] = align.similarity(np.median(points, axis=0))
+    if not np.isfinite(affine).all():
+        raise Reject("face_lost", f"{name}: the face's points fall together")
+    return Aligned(frames, seen, subject, size, raw, steady, points, affine)
 
 
 def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
@@ -216,7 +263,8 @@ def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
         shift=settings.audio_shift_ms / 1000,
         max_seconds=settings.max_seconds,
     )
-    _check_length(clip, sound.n_frames)
+    with _named(clip.video):
+        _check_length(sound.n_frames)
     windows, valid, silent = mfcc.clip_windows(sound.samples, sound.first, sound.n_frames, settings.preset)
     if not silent.size:
         raise Reject("no_audio", f"{clip.audio or clip.video}: the sound is shorter than one 25 ms column")
@@ -245,23 +293,11 @@ def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
     return Sample(members, sound.n_frames, {name: facts[name] for name in ("n_valid", "silent_share")})
 
 
-def _crop_members(
-    frames: Frames,
-    points: NDArray[np.float32],
-    affine: NDArray[np.float32],
-    facts: dict[str, Any],
-    image_format: str,
-) -> Iterator[tuple[str, bytes]]:
-    sigma = align.blur_sigma(affine)
-    shown = image = None
-    for index, picture in enumerate(frames):
-        if picture is not shown:  # a source slower than 25 fps shows a picture more than once
-            shown, image = picture, picture.rgba()
-        assert image is not None
-        crop = align.crop(image, affine[index], sigma=sigma)
+def _crop_members(found: Aligned, facts: dict[str, Any], image_format: str) -> Iterator[tuple[str, bytes]]:
+    for index, crop in enumerate(found.crops()):
         yield schema.frame_member(index, image_format), encode_image(crop, image_format)
-    yield "points.npy", schema.encode_array(points)
-    yield "affine.npy", schema.encode_array(affine)
+    yield "points.npy", schema.encode_array(found.points)
+    yield "affine.npy", schema.encode_array(found.affine)
     yield schema.METADATA["crop"], schema.encode_json(facts)
 
 
@@ -292,9 +328,9 @@ def decode_image(data: bytes) -> NDArray[np.uint8] | None:
     return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _check_length(clip: Clip, n_frames: int) -> None:
+def _check_length(n_frames: int) -> None:
     if n_frames < schema.WINDOW_FRAMES:
-        raise Reject("too_short", f"{clip.video}: {n_frames} frames, fewer than the {schema.WINDOW_FRAMES} of a window")
+        raise Reject("too_short", f"{n_frames} frames, fewer than the {schema.WINDOW_FRAMES} of a window")
 
 
 def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[np.float32]]:
@@ -315,12 +351,12 @@ def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[n
 
 
 @contextmanager
-def _named(clip: Clip) -> Iterator[None]:
+def _named(name: str) -> Iterator[None]:
     """Put the file's name before the message of a Reject from a part that knows nothing of files."""
     try:
         yield
     except Reject as reject:
-        raise Reject(reject.reason, f"{clip.video}: {reject.message}") from reject
+        raise Reject(reject.reason, f"{name}: {reject.message}") from reject
 
 
 def _labels(clip: Clip) -> dict[str, Any]:
