@@ -16,8 +16,8 @@ from python_speech_features import base, sigproc
 
 from avprep.schema import COLUMNS_PER_FRAME, HOP, N_COEFFICIENTS, SAMPLE_RATE, WINDOW_COLUMNS, WINDOW_FRAMES
 
-PRESETS = ("davs", "syncnet")
 Preset = Literal["davs", "syncnet"]
+PRESETS: tuple[Preset, ...] = ("davs", "syncnet")
 
 FRAME = 400
 """Samples of one column's frame: 25 ms."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+Item = TypeVar("Item")
 
 LINE_EVERY = 30.0
 """Seconds between plain lines."""
@@ -71,3 +74,22 @@ class Progress:
             self._bar.write(line, file=sys.stderr)
         else:
             print(line, file=sys.stderr, flush=True)
+
+
+def counted(items: Iterable[Item], title: str, total: int, unit: str) -> Iterator[Item]:
+    """Pass items on and show how many of the total there have been."""
+    begin = told = time.monotonic()
+    bar = tqdm(total=total, desc=title, unit=unit, dynamic_ncols=True) if sys.stderr.isatty() else None
+    try:
+        for done, item in enumerate(items, 1):
+            yield item
+            now = time.monotonic()
+            if bar is not None:
+                bar.update()
+            elif now - told >= LINE_EVERY:
+                told, rate = now, done / (now - begin)
+                line = f"{title}: {done}/{total} {unit}s, {rate:.1f} {unit}s/s, {(total - done) / rate:.0f} s left"
+                print(line, file=sys.stderr, flush=True)
+    finally:
+        if bar is not None:
+            bar.close()

@@ -140,11 +140,16 @@ def stillness_loss(identity_frame: Tensor, generated: Tensor) -> Tensor:
 
     identity_frame: `[B, 1, 3, S, S]`, the frame before the first. generated: consecutive frames `[B, T, 3, S, S]`.
     """
-    frames = torch.cat((identity_frame, generated), dim=1).float()
-    difference = (frames[:, 1:] - frames[:, :-1]).abs()
+    frames = torch.cat((identity_frame, generated), dim=1)
+    return 255 * outside_mouth_loss(frames[:, :-1], frames[:, 1:])
+
+
+def outside_mouth_loss(real: Tensor, generated: Tensor) -> Tensor:
+    """Mean absolute difference outside the mouth box of frames `[…, S, S]` in [0, 1]; shapes are broadcast."""
+    difference = (real.float() - generated.float()).abs()
     outside = torch.ones(difference.shape[-2:], dtype=torch.bool, device=difference.device)
     outside[mouth_box(difference.shape[-1])] = False
-    return 255 * (difference * outside).sum() / (difference[..., 0, 0].numel() * outside.sum())
+    return (difference * outside).sum() / (difference[..., 0, 0].numel() * outside.sum())
 
 
 def sequence_loss(

@@ -94,8 +94,8 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}}))
         """The list of commands begins with what one does first."""
         listed = re.findall(r"^  (\w\S*)", call("--help").output.partition("Commands:\n")[2], re.MULTILINE)
         assert listed[:8] == ["index", "crop", "mfcc", "status", "verify", "retry", "slurm", "weights"]
-        assert listed[8:11] == ["train", "import-checkpoint", "demo"]
-        assert listed[11:] == ["bench", "bench-model", "bench-loading", "bench-learning"]
+        assert listed[8:14] == ["train", "evaluate", "generate", "import-checkpoint", "study", "study-results"]
+        assert listed[14:] == ["demo", "bench", "bench-model", "bench-loading", "bench-learning"]
 
 
 class TestIndex:

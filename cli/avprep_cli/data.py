@@ -169,7 +169,7 @@ def verify(out: Path, jobs: int) -> None:
     """
     from avprep.status import status as read_status
 
-    _prove(out, jobs)
+    prove(out, jobs)
     for column in read_status(out):
         ok = sum(split.ok for split in column.splits.values())
         failed = sum(split.failed for split in column.splits.values())
@@ -206,60 +206,6 @@ def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
         click.echo(f"{weights_.name}: {path}{'' if downloaded else ' (was there)'}")
 
 
-DEMO_TRAINING = ("steps.identity=40", "steps.full=60", "loop.validate_every=1000", "loop.sample_every=30")
-"""Settings of the demo's model, over the preset `small`."""
-
-
-@click.command()
-@click.argument("directory", metavar="DIR", type=options.OUT)
-@click.option("--words", default=5, show_default=True, help="Words of the corpus.")
-@click.option("--speakers", default=6, show_default=True, help="Speakers of the corpus.")
-@click.option("--takes", default=2, show_default=True, help="Clips of each word by each speaker.")
-@click.option("--seed", default=0, show_default=True, help="Another corpus for each number.")
-@click.option("--train-steps", default=120, show_default=True, help="Of the speech stage; 0: make shards only.")
-@options.jobs
-def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, train_steps: int, jobs: int) -> None:
-    """Do everything once on a small synthetic corpus: no data, no network, about five minutes on two cores.
-
-    DIR then holds the corpus, its manifest, the shards, a contact sheet of the crops, and a model that has begun to
-    learn from them, with a sheet of the frames that it draws.
-    """
-    from avprep import sheet, synthetic
-    from avprep.fingerprint import read_fingerprint
-    from avprep.run import run
-    from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
-
-    corpus, out, picture = directory / "corpus", directory / "shards", directory / "contact-sheet.png"
-    click.echo(f"1/6 synthesise {words * speakers * takes} clips of talking faces: {corpus}")
-    synthetic.make_corpus(corpus, words=words, speakers=speakers, takes=takes, seed=seed, jobs=jobs)
-    click.echo(f"2/6 index: {directory / 'manifest.jsonl'}")
-    plan, scan = layouts.index("lrw", corpus, seed=seed)
-    write_text(directory / "manifest.jsonl", manifest.render(plan))
-    if scan.problems:
-        raise RunError(f"{corpus}: {scan.problems[0].path}: {scan.problems[0].message}")
-    detector = _pinned(read_fingerprint(out, "crop"), "detector") or detectors.resolve("auto")
-    click.echo(f"3/6 crop with {detector}: {out / 'crop'}")
-    settings = CropSettings(detector, subject="central")
-    report(run(CropStage(plan.root, settings), plan, out, jobs=jobs), out, "crop")
-    click.echo(f"4/6 mfcc: {out / 'mfcc'}")
-    report(run(MfccStage(plan.root, MfccSettings()), plan, out, jobs=jobs), out, "mfcc")
-    _prove(out, jobs)
-    click.echo(f"5/6 verify: every one of {len(plan.clips)} clips is accounted for")
-    sheet.write(sheet.contact_sheet(out), picture)
-    if not train_steps:
-        click.echo(f"Look at {picture}; read the shards with webdataset from {out}")
-        return
-    from davs_model import config, training
-    from davs_model.stages import STAGES
-
-    model = directory / "model"
-    click.echo(f"6/6 train the small preset for a few minutes: {model}")
-    preset = config.resolve("small", None, [*DEMO_TRAINING, f"steps.speech={train_steps}"])
-    training.train(out, model, preset, stages=tuple(STAGES), say=click.echo)
-    drawn = sorted((model / "samples").glob("*.png"))[-1]
-    click.echo(f"Look at {picture} and {drawn}; read the shards with webdataset from {out}")
-
-
 @click.command()
 @click.option("--clips", type=options.EXISTING_OUT, help="Videos to measure with, any tree.  [a synthetic corpus]")
 @options.detector
@@ -289,9 +235,9 @@ def crop_settings(plan: manifest.Manifest, out: Path, given: dict[str, Any], aut
     chosen = {field.name: given.pop(field.name) for field in fields(CropSettings)}
     before = read_fingerprint(out, "crop")
     if chosen["detector"] == "auto":
-        chosen["detector"] = _pinned(before, "detector") or detectors.resolve(auto)
+        chosen["detector"] = pinned(before, "detector") or detectors.resolve(auto)
     if chosen["subject"] == "auto":
-        chosen["subject"] = _pinned(before, "subject") or ("central" if plan.dataset == "lrw" else "largest")
+        chosen["subject"] = pinned(before, "subject") or ("central" if plan.dataset == "lrw" else "largest")
     return CropSettings(**chosen)
 
 
@@ -372,12 +318,12 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
         sys.exit(3)
 
 
-def _pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
+def pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
     """Return what an earlier run of the same OUT resolved a setting to; None where there was none."""
     return None if fingerprint is None else fingerprint.get("settings", {}).get(setting)
 
 
-def _prove(out: Path, jobs: int) -> None:
+def prove(out: Path, jobs: int) -> None:
     """Verify a run's folder; a line per problem, and RunError if there is any."""
     from avprep.verify import verify as find_problems
 
@@ -407,4 +353,4 @@ def write_text(path: Path, text: str) -> None:
         raise RunError(f"{path}: cannot write ({error.strerror})") from error
 
 
-COMMANDS: tuple[click.Command, ...] = (index, crop, mfcc, verify, weights, demo, bench)
+COMMANDS: tuple[click.Command, ...] = (index, crop, mfcc, verify, weights, bench)

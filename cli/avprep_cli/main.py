@@ -8,7 +8,7 @@ import click
 
 from avprep import __version__
 from avprep.errors import AvprepError
-from avprep_cli import cluster, data, model
+from avprep_cli import cluster, data, demo, model, results
 
 
 class Commands(click.Group):
@@ -51,15 +51,20 @@ def main() -> None:
     avprep mfcc grid.jsonl OUT                sound: a 12×20 window per frame
     avprep verify OUT                         proof that every clip is accounted for
     avprep train OUT RUN                      a model that has learned from it
-    avprep import-checkpoint FILE RUN         the released weights of DAVS, for davs_model
+    avprep evaluate RUN OUT -o RESULTS        the paper's tables for it
+    avprep generate RUN --face F --audio A -o out.mp4
+                                              a face photo that talks
+    avprep import-checkpoint FILE RUN         the released weights of DAVS
 
     `avprep demo DIR` does all of it on a small synthetic corpus.
     """
 
 
-_in_order = {command.name: command for command in (*data.COMMANDS, *cluster.COMMANDS, *model.COMMANDS)}
+_modules = (data, cluster, model, results, demo)
+_in_order = {command.name: command for module in _modules for command in module.COMMANDS}
 for name in (
     *("index", "crop", "mfcc", "status", "verify", "retry", "slurm", "weights"),
-    *("train", "import-checkpoint", "demo", "bench", "bench-model", "bench-loading", "bench-learning"),
+    *("train", "evaluate", "generate", "import-checkpoint", "study", "study-results"),
+    *("demo", "bench", "bench-model", "bench-loading", "bench-learning"),
 ):
     main.add_command(_in_order[name])

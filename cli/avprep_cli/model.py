@@ -105,7 +105,7 @@ def train(
 
 
 @click.command("bench-model")
-@click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="Where.")
+@options.device
 @click.option("--width", type=click.FloatRange(0, 4, min_open=True), default=1.0, show_default=True, help="Channels.")
 @click.option("--image-size", type=click.Choice((64, 128, 256)), default=256, show_default=True, help="Of the frames.")
 @click.option("--batch", type=click.IntRange(min=2), default=16, show_default=True, help="Clips a step.")
@@ -124,17 +124,11 @@ def bench_model(
     avprep bench-model                                        the released size, on CUDA if there is one
     avprep bench-model --width 0.25 --image-size 64 --batch 4
     """
-    import torch
-
     from davs_model import bench as library
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise click.UsageError("--device cuda: torch sees no CUDA device here")
     result = library.bench(
         {"n_speakers": 10, "width": width, "image_size": image_size},
-        device=device,
+        device=options.chosen_device(device),
         batch=batch,
         repeat=repeat,
         compiled=compiled,

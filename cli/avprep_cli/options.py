@@ -48,6 +48,22 @@ detector = click.option(
 )
 
 
+device = click.option(
+    "--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="Where to compute."
+)
+
+
+def chosen_device(name: str) -> str:
+    """Return the device that --device names; UsageError where it is not there."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise click.UsageError("--device cuda: torch sees no CUDA device here")
+    return name
+
+
 root = click.option("--root", type=EXISTING_OUT, help="Where the data set lies now, if not where it was indexed.")
 clip_timeout = click.option(
     "--clip-timeout",

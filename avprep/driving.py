@@ -1,0 +1,147 @@
+"""What drives a talking face: the windows of a sound, or the crops of a video, of any length, at 25 fps.
+
+Either from media, found and aligned by the very code of the shards, or from the prepared form of the released code: a
+folder of aligned frames, or of windows, one numbered file a frame.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep import mfcc, photo
+from avprep.detectors import Detector
+from avprep.errors import AvprepError, Reject
+from avprep.media import Frames, Seconds, probe
+from avprep.schema import FPS, N_COEFFICIENTS, WINDOW_COLUMNS
+from avprep.sound import SoundFile
+from avprep.stages import CropSettings, align_clip
+
+AT_ONCE = 16
+"""Frames that are handed over together."""
+_STRETCH = 60 * FPS  # frames whose sound is in memory at once
+_KEPT = 256 << 20  # bytes of decoded pictures that are kept rather than decoded again
+
+
+@dataclass(frozen=True, eq=False)
+class Driver:
+    """Speech, from sound or from pictures.
+
+    kind: what `read` yields, from the first frame on each time it is called, at most `AT_ONCE` frames at once:
+        `audio`: windows float32 (n, 12, 20), `video`: aligned faces uint8 (n, 256, 256, 3), RGB. Raises AvprepError.
+    n_frames: at 25 fps.
+    sound: the file with the sound that belongs to it, None where there is none; zero: time stamp of frame 0 in it (s).
+    """
+
+    kind: Literal["audio", "video"]
+    n_frames: int
+    read: Callable[[], Iterator[NDArray[Any]]]
+    sound: Path | None = None
+    zero: Seconds = Fraction(0)
+
+
+def from_sound(path: Path, preset: mfcc.Preset = "davs") -> Driver:
+    """Return the windows of a file that holds sound; it is decoded once to measure it. AvprepError, one line."""
+    file = SoundFile(path)
+    with _one_line():
+        file.scan()
+
+    def windows() -> Iterator[NDArray[np.float32]]:
+        with _one_line():
+            for part in file.stretches(_STRETCH, before=mfcc.SAMPLES_BEFORE, after=mfcc.SAMPLES_AFTER):
+                cut, _, silent = mfcc.clip_windows(part.samples, part.first, part.n_frames, preset)
+                if not silent.size:
+                    raise Reject("no_audio", f"{path}: the sound is shorter than one 25 ms column")
+                yield from np.split(cut, range(AT_ONCE, len(cut), AT_ONCE))
+
+    next(windows())  # a sound that is too short should be known before a model is loaded
+    return Driver("audio", file.n_frames, windows, path, file.zero)
+
+
+def from_video(path: Path, detector: Detector, settings: CropSettings) -> Driver:
+    """Return the aligned faces of a video's subject: found in one pass, cut out in another. AvprepError, one line."""
+    frames = Frames(path, max_seconds=settings.max_seconds, keep_bytes=_KEPT)
+    with _one_line():
+        found = align_clip(frames, detector, settings, name=str(path))
+        heard = probe(path).audio is not None
+
+    def crops() -> Iterator[NDArray[np.uint8]]:
+        with _one_line():
+            faces = found.crops()
+            while part := list(itertools.islice(faces, AT_ONCE)):
+                yield np.stack(part)[..., :3]
+
+    return Driver("video", found.seen.n_frames, crops, path if heard else None, frames.zero)
+
+
+def from_windows(folder: Path) -> Driver:
+    """Return prepared windows: N.bin, float64, 20×12 time-major, as the released code writes them."""
+    files = _numbered(folder, ("bin",))
+
+    def windows() -> Iterator[NDArray[np.float32]]:
+        for first in range(0, len(files), AT_ONCE):
+            yield np.stack([_window(path) for path in files[first : first + AT_ONCE]])
+
+    return Driver("audio", len(files), windows)
+
+
+def from_frames(folder: Path) -> Driver:
+    """Return prepared frames: N.jpg or N.png, aligned, 256×256 or the released code's 260×260."""
+    files = _numbered(folder, ("jpg", "jpeg", "png"))
+
+    def crops() -> Iterator[NDArray[np.uint8]]:
+        for first in range(0, len(files), AT_ONCE):
+            yield np.stack([photo.read_aligned(path).crop for path in files[first : first + AT_ONCE]])
+
+    return Driver("video", len(files), crops)
+
+
+def _numbered(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the numbered files of a folder in order; AvprepError where there is none, or one is missing."""
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        match = re.fullmatch(r"(\d{1,9})\.(\w+)", path.name, re.ASCII)
+        if match and match[2].lower() in suffixes:
+            number = int(match[1])
+            if number in found:
+                raise AvprepError(f"{path}: {found[number].name} has the same number: remove one of them")
+            found[number] = path
+    if not found:
+        raise AvprepError(f"{folder}: holds no prepared files, expected 0.{suffixes[0]}, 1.{suffixes[0]} and so on")
+    missing = next((n for n in range(min(found), max(found)) if n not in found), None)
+    if missing is not None:
+        raise AvprepError(f"{folder}: {missing}.{suffixes[0]} is missing between others")
+    return [found[number] for number in sorted(found)]
+
+
+def _window(path: Path) -> NDArray[np.float32]:
+    size = N_COEFFICIENTS * WINDOW_COLUMNS * 8
+    try:
+        with path.open("rb") as file:
+            data = file.read(size + 1)
+    except OSError as error:
+        raise AvprepError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(data) != size:
+        raise AvprepError(f"{path}: not a window of 20×12 float64, which has {size} bytes")
+    window = np.frombuffer(data, "<f8").reshape(WINDOW_COLUMNS, N_COEFFICIENTS).T.astype(np.float32)
+    if not np.isfinite(window).all():
+        raise AvprepError(f"{path}: holds numbers that are not finite")
+    return window
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turn the end of a clip into an error for the user."""
+    try:
+        yield
+    except Reject as reject:
+        raise AvprepError(reject.message) from reject

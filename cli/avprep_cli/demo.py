@@ -1,0 +1,117 @@
+"""`avprep demo`: the whole road once, on a corpus that it makes itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from avprep import detectors, layouts, manifest
+from avprep.errors import RunError
+from avprep_cli import data, options
+
+TRAINING = ("steps.identity=40", "steps.full=60", "loop.validate_every=1000", "loop.sample_every=30")
+"""Settings of the demo's model, over the preset `small`."""
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=options.OUT)
+@click.option("--words", default=5, show_default=True, help="Words of the corpus.")
+@click.option("--speakers", default=6, show_default=True, help="Speakers of the corpus.")
+@click.option("--takes", default=2, show_default=True, help="Clips of each word by each speaker.")
+@click.option("--seed", default=0, show_default=True, help="Another corpus for each number.")
+@click.option("--train-steps", default=120, show_default=True, help="Of the speech stage; 0: make shards only.")
+@options.jobs
+def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, train_steps: int, jobs: int) -> None:
+    """Do everything once on a small synthetic corpus: no data, no network, some minutes on two cores.
+
+    DIR then holds the corpus, its manifest, the shards, a contact sheet of the crops, a model that has begun to learn
+    from them, the page of its evaluation, and a film of a photo that it makes talk.
+    """
+    out, picture = directory / "shards", directory / "contact-sheet.png"
+    plan = _index(directory, words, speakers, takes, seed, jobs)
+    detector = _fill(plan, out, picture, jobs)
+    if not train_steps:
+        click.echo(f"Look at {picture}; read the shards with webdataset from {out}")
+        return
+    model = directory / "model"
+    _train(out, model, train_steps)
+    page = _evaluate(model, out, directory / "results", detector)
+    film = _generate(plan, model, directory, detector)
+    click.echo(f"Look at {picture}, {page} and {film}; read the shards with webdataset from {out}")
+
+
+def _index(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs: int) -> manifest.Manifest:
+    """Make the corpus and its plan."""
+    from avprep import synthetic
+
+    corpus, path = directory / "corpus", directory / "manifest.jsonl"
+    click.echo(f"1/8 synthesise {words * speakers * takes} clips of talking faces: {corpus}")
+    synthetic.make_corpus(corpus, words=words, speakers=speakers, takes=takes, seed=seed, jobs=jobs)
+    click.echo(f"2/8 index: {path}")
+    plan, scan = layouts.index("lrw", corpus, seed=seed)
+    data.write_text(path, manifest.render(plan))
+    if scan.problems:
+        raise RunError(f"{corpus}: {scan.problems[0].path}: {scan.problems[0].message}")
+    return plan
+
+
+def _fill(plan: manifest.Manifest, out: Path, picture: Path, jobs: int) -> str:
+    """Fill both columns, prove them and draw a contact sheet; return the detector that was used."""
+    from avprep import sheet
+    from avprep.fingerprint import read_fingerprint
+    from avprep.run import run
+    from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
+
+    detector: str = data.pinned(read_fingerprint(out, "crop"), "detector") or detectors.resolve("auto")
+    click.echo(f"3/8 crop with {detector}: {out / 'crop'}")
+    settings = CropSettings(detector, subject="central")
+    data.report(run(CropStage(plan.root, settings), plan, out, jobs=jobs), out, "crop")
+    click.echo(f"4/8 mfcc: {out / 'mfcc'}")
+    data.report(run(MfccStage(plan.root, MfccSettings()), plan, out, jobs=jobs), out, "mfcc")
+    data.prove(out, jobs)
+    click.echo(f"5/8 verify: every one of {len(plan.clips)} clips is accounted for")
+    sheet.write(sheet.contact_sheet(out), picture)
+    return detector
+
+
+def _train(out: Path, model: Path, steps: int) -> None:
+    from davs_model import config, training
+    from davs_model.stages import STAGES
+
+    click.echo(f"6/8 train the small preset for a few minutes: {model}")
+    preset = config.resolve("small", None, [*TRAINING, f"steps.speech={steps}"])
+    training.train(out, model, preset, stages=tuple(STAGES), say=click.echo)
+
+
+def _evaluate(model: Path, out: Path, results: Path, detector: str) -> Path:
+    """Measure the model on people that it has not seen; return the page."""
+    from avprep_cli.results import landmarks_of
+    from davs_model.evaluation import evaluate as library
+
+    click.echo(f"7/8 evaluate on the test split: {results}")
+    metrics = library.evaluate(
+        model, out, results, library.Settings(), landmarks=landmarks_of(detector), say=click.echo
+    )
+    click.echo(library.in_words(metrics))
+    return results / library.PAGE
+
+
+def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: str) -> Path:
+    """Make a still of one clip of the test split say what another one says; return the film."""
+    from avprep import driving, photo, sheet
+    from avprep.media import Frames
+    from avprep_cli import talking
+    from davs_model.generate import Talker
+
+    still, film = directory / "photo.png", directory / "talking.mp4"
+    test = plan.split("test")
+    click.echo(f"8/8 generate: {still} talks: {film}")
+    sheet.write(next(iter(Frames(plan.root / test[0].video))).rgb(), still)
+    face = photo.read_face(still, detectors.build(detector))
+    talker = Talker.load(model)
+    talking.write(film, talker, [face], driving.from_sound(plan.root / test[-1].video))
+    return film
+
+
+COMMANDS: tuple[click.Command, ...] = (demo,)

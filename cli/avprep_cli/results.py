@@ -1,0 +1,352 @@
+"""Commands of a trained model: talking faces, the paper's tables. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from avprep import detectors
+from avprep.errors import AvprepError, RunError
+from avprep_cli import options
+
+if TYPE_CHECKING:
+    from avprep.photo import Photo
+
+    from avprep.driving import Driver
+    from davs_model.evaluation.evaluate import Landmarks
+    from davs_model.evaluation.study import Film
+    from davs_model.generate import Talker
+
+RUN = click.Path(exists=True, path_type=Path)
+PATH = click.Path(exists=True, path_type=Path)
+
+
+class Box(click.ParamType[tuple[float, float, float, float]]):
+    """X0,Y0,X1,Y1 in pixels."""
+
+    name = "x0,y0,x1,y1"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float, float]:
+        """Return the four numbers."""
+        try:
+            x0, y0, x1, y1 = (float(number) for number in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not four numbers with commas between", param, ctx)
+        return x0, y0, x1, y1
+
+
+@click.command()
+@click.argument("run", type=RUN)
+@click.option("--face", "faces", type=PATH, multiple=True, required=True, help="A photo of who is to speak.")
+@click.option("--audio", type=PATH, help="Speech to drive the face with: any file with sound, or a folder of N.bin.")
+@click.option("--video", type=PATH, help="A talking face to drive it with: a video, or a folder of aligned N.jpg.")
+@click.option("-o", "--output", type=options.FILE, required=True, help="The film to write, .mp4.")
+@click.option("--face-box", type=Box(), help="Where the face is in the photo, in pixels.  [the largest]")
+@click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
+@click.option("--grid", is_flag=True, help="Several faces side by side, their photos above.")
+@click.option("--paste-back", is_flag=True, help="Put the talking face back into the photo.")
+@click.option(
+    "--speech-scale",
+    type=click.FloatRange(0, 10, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Factor of the features of sound; the released demo takes 1.5.",
+)
+@click.option(
+    "--adapt-steps",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Steps of tuning the model to the photo before, outside the mouth.",
+)
+@options.detector
+@options.device
+def generate(
+    run: Path,
+    faces: tuple[Path, ...],
+    audio: Path | None,
+    video: Path | None,
+    output: Path,
+    face_box: tuple[float, float, float, float] | None,
+    aligned: bool,
+    grid: bool,
+    paste_back: bool,
+    speech_scale: float,
+    adapt_steps: int,
+    detector: str,
+    device: str,
+) -> None:
+    """Make a face photo talk: a film of 25 fps with the sound that drives it.
+
+    RUN is what `avprep train` or `avprep import-checkpoint` wrote. The face is found and aligned as the crops were, the
+    largest one of a photo. Sound and video may be of any length.
+
+    \b
+    avprep generate RUN --face photo.jpg --audio speech.wav -o out.mp4
+    avprep generate RUN --face photo.jpg --video driver.mp4 --paste-back -o out.mp4
+    avprep generate RUN --face a.jpg --face b.jpg --audio speech.wav --grid -o grid.mp4
+    avprep generate RUN --face 0.jpg --aligned --audio windows/ -o out.mp4    prepared by the released code
+    """
+    if (audio is None) == (video is None):
+        raise click.UsageError("give either --audio or --video")
+    if output.suffix.lower() != ".mp4":
+        raise click.UsageError(f"--output {output}: films are .mp4")
+    if len(faces) > 1 and not grid:
+        raise click.UsageError("several --face need --grid")
+    if paste_back and (grid or aligned):
+        raise click.UsageError("--paste-back needs a single photo that is not aligned yet, and no --grid")
+    if face_box and (aligned or len(faces) > 1):
+        raise click.UsageError("--face-box is for a single photo that is not aligned yet")
+    if video is not None and speech_scale != 1:
+        raise click.UsageError("--speech-scale is a factor of the features of sound: it needs --audio")
+    from avprep_cli import talking
+
+    photos = _photos(faces, detector, face_box, aligned=aligned, paste=paste_back)
+    from davs_model.generate import Talker
+
+    talker = Talker.load(run, device=options.chosen_device(device))
+    driver = _driver(audio, video, detector, talker)
+    talking.write(
+        output,
+        talker,
+        photos,
+        driver,
+        grid=grid,
+        paste=paste_back,
+        speech_scale=speech_scale,
+        adapt_steps=adapt_steps,
+    )
+    heard = "" if driver.sound is not None else ", without sound: there is none to it"
+    click.echo(f"{output}: {driver.n_frames} frames, {driver.n_frames / 25:.2f} s{heard}")
+
+
+def _photos(
+    faces: tuple[Path, ...],
+    detector: str,
+    box: tuple[float, float, float, float] | None,
+    *,
+    aligned: bool,
+    paste: bool,
+) -> list[Photo]:
+    from avprep import photo
+
+    if aligned:
+        return [photo.read_aligned(path) for path in faces]
+    name = detectors.resolve(detector)
+    built = detectors.build(name)
+    found = [photo.read_face(path, built, box=box) for path in faces]
+    for path, one in zip(faces, found, strict=True):
+        if one.n_faces > 1 and box is None:
+            click.echo(f"{path}: {one.n_faces} faces, the largest one is taken (--face-box chooses)", err=True)
+    return [photo.fit_film(one) for one in found] if paste else found
+
+
+def _driver(audio: Path | None, video: Path | None, detector: str, talker: Talker) -> Driver:
+    from avprep import driving
+    from avprep.mfcc import PRESETS
+    from avprep.stages import CropSettings
+
+    if audio is not None:
+        if talker.mfcc_preset not in PRESETS:
+            raise RunError(f"the model's windows are of the preset {talker.mfcc_preset!r}, which nobody knows")
+        if audio.is_dir():
+            if talker.mfcc_preset != "davs":
+                raise RunError(f"{audio}: prepared windows are of the preset davs, the model's is {talker.mfcc_preset}")
+            return driving.from_windows(audio)
+        return driving.from_sound(audio, PRESETS[PRESETS.index(talker.mfcc_preset)])
+    assert video is not None
+    if video.is_dir():
+        return driving.from_frames(video)
+    name = detectors.resolve(detector)
+    return driving.from_video(video, detectors.build(name), CropSettings(name))
+
+
+@click.command()
+@click.argument("run", type=RUN)
+@click.argument("out", type=options.EXISTING_OUT)
+@click.option("-o", "--output", type=options.OUT, required=True, help="Folder for the page, figures and numbers.")
+@click.option(
+    "--split", type=click.Choice(("train", "val", "test")), default="test", show_default=True, help="Clips to judge by."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of the split.")
+@click.option("--baseline", "baselines", type=RUN, multiple=True, help="Another run, to stand beside in the tables.")
+@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Clips at once.")
+@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Loader processes.")
+@click.option(
+    "--svm-clips", type=click.IntRange(min=2), default=20_000, show_default=True, help="Most clips the SVM learns from."
+)
+@click.option(
+    "--mouth-clips", type=click.IntRange(min=0), default=1000, show_default=True, help="Most clips to find mouths in."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the identity frames.")
+@options.detector
+@options.device
+def evaluate(
+    run: Path,
+    out: Path,
+    output: Path,
+    detector: str,
+    device: str,
+    baselines: tuple[Path, ...],
+    batch: int,
+    **given: Any,
+) -> None:
+    """Measure the model of RUN on a split of OUT: the paper's Tables 1, 3 and 4, with its figures beside.
+
+    Writes evaluation.md with figures, metrics.json with every number and embeddings.h5 with what the model says of each
+    clip. Words and retrieval need no more than the speech stage, the rest also the full stage. Mouths are measured
+    where a detector that finds them has its weights.
+
+    \b
+    avprep evaluate RUN OUT -o results/
+    avprep evaluate RUN OUT -o results/ --baseline OTHER_RUN
+    """
+    from davs_model.evaluation import evaluate as library
+
+    settings = library.Settings(batch_size=batch, device=options.chosen_device(device), **given)
+    metrics = library.evaluate(
+        run, out, output, settings, baselines=baselines, landmarks=landmarks_of(detector), say=say_aside
+    )
+    for name, reason in metrics["missing"].items():
+        click.echo(f"not measured: {name}: {reason}", err=True)
+    click.echo(library.in_words(metrics))
+    click.echo(f"{output / library.PAGE}, {output / library.METRICS}, {output / library.EMBEDDINGS}")
+
+
+def say_aside(line: str) -> None:
+    """Say how work goes."""
+    click.echo(line, err=True)
+
+
+def landmarks_of(detector: str) -> tuple[Landmarks, str] | str:
+    """Return what finds mouths and its name, or why there is nothing."""
+    import numpy as np
+
+    from avprep import landmarks
+
+    name = detectors.resolve(detector)
+    try:
+        built = detectors.build(name)
+        _, called = landmarks.mouth_landmarks(np.zeros((1, 256, 256, 3), np.uint8), built, name)
+    except AvprepError as error:
+        return str(error)
+    return lambda frames: landmarks.mouth_landmarks(frames, built, name)[0], called
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", type=RUN, nargs=-1, required=True)
+@click.option("--face", "faces", type=PATH, multiple=True, required=True, help="A photo of who is to speak.")
+@click.option("--audio", "audios", type=PATH, multiple=True, help="Speech to drive every face with.")
+@click.option("--video", "videos", type=PATH, multiple=True, help="A talking face to drive every face with.")
+@click.option(
+    "--film",
+    "films",
+    type=(str, options.FILE, options.FILE),
+    multiple=True,
+    metavar="METHOD FILM PHOTO",
+    help="A film made by something else, or a real one, to be judged among the others.",
+)
+@click.option("-o", "--output", type=options.FILE, required=True, help="The page to write, .html.")
+@click.option("--title", default="Talking faces", show_default=True, help="What participants read above it.")
+@click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
+@click.option("--seed", default=0, show_default=True, help="Shuffles the films.")
+@options.detector
+@options.device
+def study(
+    runs: tuple[Path, ...],
+    faces: tuple[Path, ...],
+    audios: tuple[Path, ...],
+    videos: tuple[Path, ...],
+    films: tuple[tuple[str, Path, Path], ...],
+    output: Path,
+    title: str,
+    aligned: bool,
+    seed: int,
+    detector: str,
+    device: str,
+) -> None:
+    """Make the user study of the paper's Table 2: one page of films that people judge blind.
+
+    Every RUN makes every face say every --audio and --video. The page asks of each film whether it is realistic, how
+    much of the time mouth and sound are in step, and whether it is the same person as in the photo; it hides what made
+    the film, and saves the answers as CSV. It needs no network: send it to whom you like, and collect their CSVs.
+
+    \b
+    avprep study RUN OTHER_RUN --face a.jpg --face b.jpg --audio speech.wav --video driver.mp4 -o study.html
+    avprep study-results study-*.csv
+    """
+    if not (audios or videos):
+        raise click.UsageError("give an --audio or a --video to drive the faces with")
+    import tempfile
+
+    from avprep_cli.data import write_text
+    from davs_model.evaluation import study as library
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = _study_films(Path(folder), runs, faces, audios, videos, detector, device, aligned=aligned)
+        made += [library.Film(method, film, photo, label=photo.stem) for method, film, photo in films]
+        write_text(output, library.page(made, title=title, seed=seed))
+    methods = sorted({film.method for film in made})
+    click.echo(f"{output}: {len(made)} films by {len(methods)} methods: {'; '.join(methods)}")
+
+
+@click.command("study-results")
+@click.argument("answers", metavar="CSV...", type=options.FILE, nargs=-1, required=True)
+@click.option("-o", "--output", type=options.FILE, help="Write the table to a file too.")
+def study_results(answers: tuple[Path, ...], output: Path | None) -> None:
+    """Make the paper's Table 2 of what participants of a study saved.
+
+    \b
+    avprep study-results study-*.csv -o table-2.md
+    """
+    from avprep_cli.data import write_text
+    from davs_model.evaluation import study as library
+
+    table = library.table(library.read(answers))
+    if output is not None:
+        write_text(output, table)
+    click.echo(table, nl=not table.endswith("\n"))
+
+
+def _study_films(
+    folder: Path,
+    runs: tuple[Path, ...],
+    faces: tuple[Path, ...],
+    audios: tuple[Path, ...],
+    videos: tuple[Path, ...],
+    detector: str,
+    device: str,
+    *,
+    aligned: bool,
+) -> list[Film]:
+    """Make a film of every run, face and driver in a folder, and a picture of each face as it was aligned."""
+    from avprep import sheet
+    from avprep_cli import talking
+    from davs_model.evaluation.study import Film
+    from davs_model.generate import Talker
+
+    photos = _photos(faces, detector, None, aligned=aligned, paste=False)
+    shown = []
+    for n, one in enumerate(photos):
+        shown.append(folder / f"{n}.png")
+        sheet.write(one.crop, shown[-1])
+    made: list[Film] = []
+    for run in runs:
+        talker = Talker.load(run, device=options.chosen_device(device))
+        name = str(run) if len({other.name for other in runs}) < len(runs) else run.name
+        for audio, video in (*((path, None) for path in audios), *((None, path) for path in videos)):
+            driver = _driver(audio, video, detector, talker)
+            for face, one, picture in zip(faces, photos, shown, strict=True):
+                film = folder / f"{len(made)}-{face.stem}.mp4"
+                talking.write(film, talker, [one], driver)
+                source = "audio" if audio is not None else "video"
+                label = f"{face.stem}, {(audio or video or face).stem}"
+                made.append(Film(f"{name}, from {source}", film, picture, label))
+    return made
+
+
+COMMANDS = (generate, evaluate, study, study_results)
