@@ -42,7 +42,7 @@ class Clips:
     shard, n_frames, words, speakers: int64 (N,); a label is an index into `vocabulary` or `people`, −1 where unknown.
     places: int64 (N, 2, 2): offset and length in bytes in the tar of crop and of mfcc.
     skipped: why clips of the plan are not here, with their number.
-    mfcc_preset: `davs` or `syncnet`, "" where nothing says it.
+    mfcc_preset: `davs` or `syncnet`, "" where nothing says it. dataset: what the manifest calls it, "" likewise.
     """
 
     out: Path
@@ -57,6 +57,7 @@ class Clips:
     people: tuple[str, ...]
     skipped: Counter[str]
     mfcc_preset: str
+    dataset: str
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -99,7 +100,7 @@ def read_clips(
     a folder that holds no shards of ours or was written by another version.
     """
     _opened.cache_clear()  # tars may have been made anew since
-    labels = _read_labels(out / "manifest.jsonl", split)
+    dataset, labels = _read_labels(out / "manifest.jsonl", split)
     if not (out / "crop").is_dir() or not (out / "mfcc").is_dir():
         missing = "crop" if not (out / "crop").is_dir() else "mfcc"
         raise ShardError(f"{out}: there is no {missing} column: run `avprep {missing}` first")
@@ -150,6 +151,7 @@ def read_clips(
         people=people,
         skipped=skipped,
         mfcc_preset=_mfcc_preset(out),
+        dataset=dataset,
     )
 
 
@@ -290,8 +292,8 @@ def _files(data: bytes, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
     return ((name, content.get(name, b"")) for name in names)
 
 
-def _read_labels(path: Path, split: str) -> dict[str, tuple[str | None, str | None]]:
-    """Read key -> word, speaker of a split from the frozen plan."""
+def _read_labels(path: Path, split: str) -> tuple[str, dict[str, tuple[str | None, str | None]]]:
+    """Read the data set's name, and key -> word, speaker of a split, from the frozen plan."""
     labels: dict[str, tuple[str | None, str | None]] = {}
     try:
         with path.open(encoding="utf-8") as file:
@@ -314,7 +316,7 @@ def _read_labels(path: Path, split: str) -> dict[str, tuple[str | None, str | No
         raise ShardError(f"{path.parent}: no shards here (no manifest.jsonl): run `avprep crop` and `mfcc`") from error
     except (OSError, ValueError, RecursionError) as error:
         raise ShardError(f"{path}: cannot be read ({error})") from error
-    return labels
+    return _label(header.get("dataset")) or "", labels
 
 
 def _label(value: Any) -> str | None:

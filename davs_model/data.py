@@ -31,7 +31,7 @@ EVERY = 2
 """Words and sound are read from every second frame."""
 SUBSTITUTES = 20
 """Clips that are tried in the place of one that cannot be read."""
-_SHUFFLE, _DRAW, _SEQUENCE = range(3)
+_SHUFFLE, _DRAW, _SEQUENCE, _IDENTITY = range(4)
 """Streams of random numbers, so that no two draws share one."""
 
 
@@ -120,10 +120,11 @@ class ClipSource:
     """Clips of shards.
 
     clips: must not be shorter than `shape.shortest()`.
+    identity_seed: draws the identity frame even where nothing else is drawn; None: then it is the middle one.
     """
 
-    def __init__(self, clips: Clips, shape: Shape) -> None:
-        self.clips, self.shape = clips, shape
+    def __init__(self, clips: Clips, shape: Shape, *, identity_seed: int | None = None) -> None:
+        self.clips, self.shape, self.identity_seed = clips, shape, identity_seed
         order = np.argsort(clips.shard, kind="stable").astype(np.int64)
         self.groups: list[NDArray[np.int64]] = (
             np.split(order, np.flatnonzero(np.diff(clips.shard[order])) + 1) if len(clips) else []
@@ -151,7 +152,10 @@ class ClipSource:
         if "consecutive" in shape.needs:
             consecutive = stretch(n_frames, shape.identity_frames, 1, rng)
         if "identity" in shape.needs:
-            identity = [n_frames // 2 if rng is None else int(rng.integers(n_frames))]
+            drawn = rng
+            if rng is None and self.identity_seed is not None:
+                drawn = np.random.default_rng((_IDENTITY, self.identity_seed, row))
+            identity = [n_frames // 2 if drawn is None else int(drawn.integers(n_frames))]
         members = self.read(row, "crop", {*speech, *consecutive, *identity})
         move = Move.draw(rng, shift=shape.shift, flip=shape.flip)
         decoded: dict[int, Frames] = {}

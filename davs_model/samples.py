@@ -15,6 +15,8 @@ from davs_model import speed
 from davs_model.data import RawBatch
 from davs_model.networks import DAVS
 
+CLIPS = 4
+"""Clips of a sheet."""
 GAP = 4
 """White pixels around each picture."""
 

@@ -43,9 +43,6 @@ from davs_model.optimizers import Optimizers
 from davs_model.runfolder import Say, check_same, locked, stop_signals, write_facts
 from davs_model.stages import STAGES, Name, Stage, factors
 
-SAMPLED_CLIPS = 4
-"""Clips of a sheet of generated frames."""
-
 
 def device_of(settings: Settings) -> torch.device:
     """Return the device that the settings name; RunError where it is not there."""
@@ -344,7 +341,7 @@ class _Run:
             clips = usable(table, shape, words=False, speakers=False)
             if len(clips):
                 break
-        raw = EvaluationBatches(ClipSource(clips, shape), shape, batch_size=SAMPLED_CLIPS)[0]
+        raw = EvaluationBatches(ClipSource(clips, shape), shape, batch_size=samples.CLIPS)[0]
         picture = samples.sheet(self.model, raw, self.device, bf16=self.settings.machine.bf16)
         path = self.run / "samples" / f"{stage.name}-{step:06d}.png"
         samples.write_png(path, picture)

@@ -13,7 +13,8 @@ from davs_model import losses, speed
 from davs_model.data import RawBatch
 from davs_model.evaluation.recognition import recognise
 from davs_model.evaluation.retrieval import retrieve
-from davs_model.networks import DAVS
+from davs_model.networks import DAVS, Identity
+from davs_model.objective import Batch
 
 
 @dataclass(frozen=True)
@@ -54,24 +55,15 @@ def embed(
     for raw in batches:
         batch = raw.to(device)
         with speed.autocast(device, bf16=bf16):
-            if batch.identity_frame.shape[1]:
-                identity = model.encode_identity(batch.identity_frame)
-                add("identity", identity.feature[:, 0])
-            if batch.consecutive.shape[1]:
-                add("identity_sequence", model.encode_identity(batch.consecutive).feature)
-            if batch.frames.shape[1]:
-                video = model.encode_speech_from_video(batch.frames)
-                audio = model.encode_speech_from_audio(batch.windows)
-                for name, features in (("video", video), ("audio", audio)):
-                    add(name, features)
-                add("video_logits", model.words_from_video(video))
-                add("audio_logits", model.words_from_audio(audio))
-                if generate:
-                    sequence = slice(batch.start, batch.start + model.sequence_discriminator.n_frames)
-                    for name, features in (("audio", audio), ("video", video)):
-                        drawn = model.decode(identity, features[:, sequence])
-                        loss = losses.reconstruction_loss(batch.frames[:, sequence], drawn)
-                        errors.setdefault(name, []).append(float(loss))
+            identity, found = encode(model, batch)
+            for name, tensor in found.items():
+                add(name, tensor)
+            if generate and identity is not None:
+                sequence = slice(batch.start, batch.start + model.sequence_discriminator.n_frames)
+                for name in ("audio", "video"):
+                    drawn = model.decode(identity, found[name][:, sequence])
+                    loss = losses.reconstruction_loss(batch.frames[:, sequence], drawn)
+                    errors.setdefault(name, []).append(float(loss))
         add("words", batch.words)
         add("speakers", batch.speakers)
         weights.append(len(raw.keys))
@@ -96,6 +88,23 @@ def embed(
         l1=l1,
         skipped=tuple(skipped),
     )
+
+
+def encode(model: DAVS, batch: Batch) -> tuple[Identity | None, dict[str, Tensor]]:
+    """Return what the encoders and C_w say of a batch, by the names of `Embeddings`, and the identity of its face."""
+    found: dict[str, Tensor] = {}
+    identity = None
+    if batch.identity_frame.shape[1]:
+        identity = model.encode_identity(batch.identity_frame)
+        found["identity"] = identity.feature[:, 0]
+    if batch.consecutive.shape[1]:
+        found["identity_sequence"] = model.encode_identity(batch.consecutive).feature
+    if batch.frames.shape[1]:
+        found["video"] = model.encode_speech_from_video(batch.frames)
+        found["audio"] = model.encode_speech_from_audio(batch.windows)
+        found["video_logits"] = model.words_from_video(found["video"])
+        found["audio_logits"] = model.words_from_audio(found["audio"])
+    return identity, found
 
 
 def measure(found: Embeddings) -> dict[str, Any]:
