@@ -1,0 +1,190 @@
+"""Pictures of an evaluation, PNG: which words are taken for which, how far up the right clip stands, word by word.
+
+Drawn without pyplot and whatever the user's matplotlibrc says; the same input gives the same bytes. matplotlib takes a
+second to import and is, where something is drawn.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from davs_model.samples import write_png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 120
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Told apart by the colour-blind (Okabe and Ito 2008)."""
+STYLES = ("-", "--", ":")
+"""Of lines, from one round of colours to the next."""
+NAMED_WORDS = 60
+"""Words in a confusion matrix up to which each row has its name."""
+EXTREMES = 20
+"""Best words, and worst, in a picture of single words."""
+LONGEST = 18
+"""Letters of a word that are shown; LRW's longest has 14."""
+
+
+def confusion_matrix(logits: Tensor | NDArray[Any], labels: Tensor | ArrayLike, n: int) -> NDArray[np.int64]:
+    """Count the clips of each word (row) that were taken for each word (column), `[n, n]`.
+
+    logits: `[N, n]`, of which the largest (the first of equals) is what was said. labels: integers `[N]`; -1 (unknown)
+    is left out. Raises ValueError for shapes that do not fit and for labels from n on.
+    """
+    from sklearn.metrics import confusion_matrix as count
+
+    scores = logits.detach().cpu().float().numpy() if isinstance(logits, Tensor) else np.asarray(logits)
+    truth = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels, dtype=np.int64)
+    if scores.shape != (*truth.shape, n) or truth.ndim != 1:
+        raise ValueError(f"logits {list(scores.shape)} and labels {list(truth.shape)} should be [N, {n}] and [N]")
+    if (truth >= n).any():
+        raise ValueError(f"label {truth.max()} is not one of {n} words")
+    known = truth >= 0
+    if not known.any():  # which scikit-learn refuses
+        return np.zeros((n, n), dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A single label")  # of one word there is little to tell, but it is counted
+        return np.asarray(count(truth[known], scores[known].argmax(1), labels=range(n)), dtype=np.int64)
+
+
+def accuracy_by_word(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the share of each word's clips that were recognised, `[K]`, NaN of words without clips."""
+    return np.asarray(_shares(matrix).diagonal())
+
+
+def confusion(path: Path, matrix: NDArray[np.int64], words: Sequence[str], title: str) -> None:
+    """Draw a confusion matrix `[K, K]` (row: the word, column: what it was taken for) as shares of each row.
+
+    RunError where the file cannot be written, as of all pictures here.
+    """
+    n = len(words)
+    if matrix.shape != (n, n) or not n:
+        raise ValueError(f"a confusion matrix {list(matrix.shape)} of {n} words should be [{n}, {n}], of one at least")
+    named = n <= NAMED_WORDS
+    side = max(3.0, 0.17 * n) if named else 8.0  # inches
+    with _drawn(path, side + 3.0, side + 1.6) as figure:
+        from matplotlib.colors import PowerNorm
+
+        axes = figure.add_subplot()
+        axes.set_facecolor("0.85")  # where a row is NaN
+        # By the cube root, or errors among hundreds of words, each of them rare, would not show beside what is right.
+        image = axes.imshow(_shares(matrix), cmap="Blues", norm=PowerNorm(1 / 3, 0, 1), interpolation="nearest")
+        bar = figure.colorbar(image, ax=axes, shrink=0.7, label="clips of the word spoken, %")
+        percents = (0, 1, 5, 10, 25, 50, 100)
+        bar.set_ticks([percent / 100 for percent in percents], labels=[str(percent) for percent in percents])
+        axes.set_title(title)
+        number = "" if named else f" (its number, 0 to {n - 1:,})"
+        silent = "; grey: no clips" if (matrix.sum(1) == 0).any() else ""
+        axes.set_xlabel(f"word recognised{number}")
+        axes.set_ylabel(f"word spoken{number}{silent}")
+        if named:
+            names = [_short(word, LONGEST) for word in words]
+            axes.set_xticks(range(n), names, rotation=90, fontsize=8)
+            axes.set_yticks(range(n), names, fontsize=8)
+
+
+def ranks(path: Path, found: Mapping[str, NDArray[np.integer[Any]]], n: int) -> None:
+    """Draw the share of queries whose right clip is among the first k of n, for every k.
+
+    found: a name to the rank of the right clip of each query, from 0.
+    """
+    if n < 1:
+        raise ValueError(f"a gallery of {n} clips has no ranks")
+    k = np.arange(1, n + 2)  # a step past the end, where the last value ends
+    with _drawn(path, 7.0, 4.6 + 0.2 * len(found)) as figure:
+        axes = figure.add_subplot()
+        for number, (name, places) in enumerate(found.items()):
+            shares = np.bincount(places, minlength=n + 1)[: n + 1].cumsum() / max(len(places), 1)
+            colour, style = COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)]
+            axes.step(k, 100 * shares, color=colour, linestyle=style, where="post", label=_short(name, 70))
+        axes.step(k, np.minimum(100, 100 * k / n), "-.", color="0.4", linewidth=1, where="post", label="chance")
+        axes.set_xscale("log")
+        axes.set_xlim(1, n + 1)
+        axes.set_ylim(0, 101)
+        ticks = [tick for power in range(7) for tick in (10**power, 2 * 10**power, 5 * 10**power) if tick <= n]
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel(f"k, of {n:,} clip{'s' * (n > 1)}")
+        axes.set_ylabel("right clip among the first k, % of queries")
+        axes.grid(color="0.9")
+        figure.legend(loc="outside upper left", frameon=False)
+
+
+def by_word(
+    path: Path,
+    words: Sequence[str],
+    visual_accuracy: NDArray[np.floating[Any]],
+    audio_accuracy: NDArray[np.floating[Any]],
+) -> None:
+    """Draw how well single words are recognised, best lip-read first; of many, those at either end.
+
+    visual_accuracy, audio_accuracy: `[K]`, shares from 0 to 1, NaN of a word without clips, which is left out.
+    """
+    if not visual_accuracy.shape == audio_accuracy.shape == (len(words),):
+        shapes = f"{list(visual_accuracy.shape)} and {list(audio_accuracy.shape)}"
+        raise ValueError(f"accuracies {shapes} of {len(words)} words should be [{len(words)}] both")
+    scores = 100 * np.stack((visual_accuracy, audio_accuracy))
+    order = np.lexsort((-scores[1], -scores[0]))
+    order = order[np.isfinite(scores[:, order]).all(0)]
+    between = max(0, len(order) - 2 * EXTREMES)
+    if between:
+        order = np.concatenate((order[:EXTREMES], order[-EXTREMES:]))
+    rows = np.arange(len(order)) + 1.5 * (np.arange(len(order)) >= EXTREMES) * bool(between)
+    with _drawn(path, 6.0, 0.19 * max(len(order), 8) + 1.5) as figure:
+        axes = figure.add_subplot()
+        axes.hlines(rows, *scores[:, order], color="0.75", zorder=1)
+        for score, name, marker, size, colour in zip(scores, ("seen", "heard"), "os", (7, 4), COLOURS, strict=False):
+            axes.plot(score[order], rows, marker, color=colour, markersize=size, label=name, clip_on=False)
+        axes.set_yticks(rows, [_short(words[word], LONGEST) for word in order], fontsize=8)
+        if between:
+            axes.text(50, EXTREMES + 0.25, f"{between:,} words between", ha="center", va="center", color="0.4")
+        axes.set_xlim(0, 100)
+        axes.set_ylim(max(rows, default=0) + 1, -1)
+        axes.set_xlabel("clips of the word recognised, %")
+        axes.set_ylabel("word spoken")
+        axes.grid(axis="x", color="0.9")
+        figure.legend(loc="outside upper right", ncols=2, frameon=False)
+
+
+@contextmanager
+def _drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """Give a figure of a size in inches to draw on, then write it; matplotlib goes by its own defaults meanwhile."""
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns of building its font cache, and of a home that cannot be written
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        with matplotlib.rc_context(), warnings.catch_warnings():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams["text.parse_math"] = False  # a $ in a word is a $
+            warnings.filterwarnings("ignore", r"Glyph \d+")  # a sign that the font lacks is a box
+            canvas = FigureCanvasAgg(Figure((width, height), dpi=DPI, layout="constrained"))
+            yield canvas.figure
+            canvas.draw()  # type: ignore[no-untyped-call]
+            # The pixels alone, since matplotlib's own PNG names its version.
+            write_png(path, np.asarray(canvas.buffer_rgba())[..., :3])  # type: ignore[no-untyped-call]
+    finally:
+        logger.setLevel(level)
+
+
+def _shares(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return each row over its sum, NaN where that is 0."""
+    totals = matrix.sum(1, keepdims=True)
+    return np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
+
+
+def _short(name: str, longest: int) -> str:
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"

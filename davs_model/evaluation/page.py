@@ -1,0 +1,310 @@
+"""The page of an evaluation: Markdown in the layout of the paper's Tables 1, 3 and 4, its figures beside ours.
+
+What a model was not measured by is said with its reason, and levels of chance stand wherever there are any.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+Metrics = Mapping[str, Any]
+Columns = Mapping[str, Callable[[Any], str]]
+"""Keys of figures, and how each is written."""
+
+PAPER_WORDS, PAPER_CLIPS, PAPER_IMAGE_SIZE = 500, 25_000, 256
+"""LRW's vocabulary and test split, and the pixels of a frame's side."""
+PAPER_TABLE_1: Mapping[str, Metrics] = {
+    "audio, L_1": {"psnr": 25.4, "ssim": 0.859},
+    "video, L_1": {"psnr": 25.7, "ssim": 0.865},
+    "audio, L_Re": {"psnr": 26.7, "ssim": 0.883},
+    "video, L_Re": {"psnr": 26.8, "ssim": 0.884},
+}
+"""Columns of Table 1: without the GAN (L_1, eq. 6) and with it (L_Re, eq. 8)."""
+PAPER_TABLE_3: Mapping[str, Metrics] = {
+    supervision: {
+        "recognition": {"visual": visual, "audio": audio, "both": both},
+        "retrieval": {
+            "video_to_audio": {"r1": there[0], "r10": there[1], "median_rank": there[2]},
+            "audio_to_video": {"r1": back[0], "r10": back[1], "median_rank": back[2]},
+        },
+    }
+    for supervision, (visual, audio, both), there, back in (
+        ("L_C", (0.618, 0.817, 0.908), (0.293, 0.563, 6), (0.298, 0.563, 6)),
+        ("L_C + SC", (0.656, 0.916, 0.949), (0.388, 0.664, 3), (0.445, 0.709, 2)),
+        ("L_C + L_adv", (0.635, 0.881, 0.937), (0.393, 0.679, 3), (0.422, 0.692, 2)),
+        ("L_C + SC + L_adv", (0.675, 0.918, 0.952), (0.642, 0.847, 1), (0.677, 0.858, 1)),
+    )
+}
+"""Rows of Table 3: its supervisions, SC being the shared classifier. It has no R@5."""
+PAPER_LEAKAGE: Mapping[str, Metrics] = {
+    "before disentangling": {"accuracy": 0.278, "chance": 1 / PAPER_WORDS},
+    "after disentangling": {"accuracy": 0.097, "chance": 1 / PAPER_WORDS},
+}
+"""Section 4.2: words that an SVM reads from identity features. LRW has as many test clips of each word."""
+
+PAPER = f"paper, LRW, {PAPER_WORDS} words, {PAPER_CLIPS:,} clips"
+SOURCES = {"audio": "audio", "video": "video", "repeated": "identity frame repeated"}
+"""What frames are generated from; the last is no model's work."""
+SCORES = {
+    "PSNR, dB": ("psnr", ".1f"),
+    "SSIM": ("ssim", ".3f"),
+    "L1": ("l1", ".4f"),
+    "frames": ("n_frames", ",.0f"),
+    "of them equal to the real ones": ("identical", ",.0f"),
+}
+"""Rows of Table 1: the key of each, and the form of its numbers."""
+WAYS = {"video_to_audio": "video → audio", "audio_to_video": "audio → video"}
+READINGS = {"words_from_identity": "words from identity features", "people_from_speech": "people from speech features"}
+PARTS = {
+    "reconstruction": "generated frames",
+    "recognition": "words recognised",
+    "retrieval": "clips found by the other modality",
+    "generated_retrieval": "originals found by generated videos",
+    "leakage": "disentangling",
+    **READINGS,
+    "mouth": "mouth distance",
+}
+"""What may be missing, in words."""
+PICTURES = {
+    "confusion_visual": "Words spoken, and words read from lips",
+    "confusion_audio": "Words spoken, and words heard",
+    "by_word": "How well single words are recognised",
+    "ranks": "Share of queries whose right clip is among the first k",
+    "samples": "Three rows a clip after its identity frame: real frames, driven by audio, driven by video",
+}
+"""Figures that the page has words for; any other is called by its name."""
+DEFINITIONS = """\
+- PSNR: −10·log₁₀ of a frame's mean squared error, pixel values from 0 to 1; in dB, the mean of frames that differ.
+- SSIM: structural similarity of a generated frame and the real one (Wang et al. 2004), at most 1.
+- L1: mean absolute difference of pixel values from 0 to 1.
+- Identity frame repeated: every frame is taken to be the one that the face comes from, so that nothing moves.
+- Visual, audio, both: clips whose word C_w finds from F_w^v, from F_w^a, from both, their probabilities added.
+- Chance of words and of people: always saying what is most frequent among the clips judged.
+- R@k: queries whose right clip is among the k nearest, by Euclidean distance of features of unit length.
+- MedR: ⌊median rank⌋ + 1, ranks counted from 0: at best 1.
+- Chance of retrieval among n clips: R@k = k/n, MedR = ⌊n/2⌋ + 1.
+- Leakage: what a linear SVM trained on features of some clips reads from those of clips it has not seen.
+- Mouth distance: mean distance of a generated mouth's landmarks from the real one's, both centred, in pixels of 256."""
+
+
+def render(metrics: Metrics, figures: Mapping[str, str]) -> str:
+    """Return the page, Markdown.
+
+    metrics: what metrics.json holds; of parts that it lacks the page says why, by what `missing` has under their name.
+    figures: names (of `PICTURES`, or any) to files, relative to the page.
+    """
+    sections = [_evaluated, _generation, _recognition_and_retrieval, _generated_retrieval, _leakage, _mouth]
+    blocks = [block for section in sections for block in section(metrics)]
+    if figures:
+        blocks.append("## Figures")
+        blocks += [f"![{_text(PICTURES.get(name, name))}]({quote(file)})" for name, file in figures.items()]
+    blocks += ["## How each figure is defined", DEFINITIONS]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _evaluated(metrics: Metrics) -> list[str]:
+    data, size = _part(metrics, "data"), _part(metrics, "dimensions").get("image_size")
+    run = _text(metrics.get("run", "–"))
+    dataset, out, split = (_text(data.get(key, "–")) for key in ("dataset", "out", "split"))
+    skipped = [f"{_count(n)} × {_text(reason)}" for reason, n in _part(data, "skipped").items()]
+    clips = (f"{name} {_count(data.get(name))}" for name in ("clips", "words", "speakers"))
+    facts = {
+        "run": f"{run}, checkpoint {_text(str(metrics.get('checkpoint') or '–')[:12])}",
+        "trained steps": ", ".join(f"{_text(name)} {_count(n)}" for name, n in _part(metrics, "steps").items()),
+        "frames": "" if size is None else f"{_count(size)} pixels high and wide (the paper's: {PAPER_IMAGE_SIZE})",
+        "data": f"{dataset} ({out}), split {split}: {', '.join(clips)}",
+        "skipped": ", ".join(skipped) or ("none" if "skipped" in data else ""),
+        "versions": ", ".join(f"{_text(name)} {_text(one)}" for name, one in _part(metrics, "versions").items()),
+        "seconds": _number(metrics.get("seconds"), ",.1f"),
+    }
+    lines = [f"- {name}: {fact}" for name, fact in facts.items() if fact]
+    for name, reason in _part(metrics, "missing").items():
+        if name not in PARTS:  # which say so where they would stand
+            lines.append(f"- not measured: {_text(name)}: {_text(reason)}")
+    return [f"# Evaluation of {run}", "\n".join(lines), _comparison(data)]
+
+
+def _comparison(data: Metrics) -> str:
+    """Say whether the paper's figures and ours are of the same clips."""
+    words, clips = data.get("words"), data.get("clips")
+    # LRW's validation split has as many clips.
+    if (data.get("dataset"), data.get("split", "test"), words, clips) == ("lrw", "test", PAPER_WORDS, PAPER_CLIPS):
+        return "These are LRW's test clips, all of them, as in the paper: its figures and ours compare."
+    return (
+        f"The paper's figures are of LRW's test split, {PAPER_WORDS} words and {PAPER_CLIPS:,} clips; ours are of "
+        f"{_text(data.get('dataset', 'data without a name'))}, {_count(words)} words and {_count(clips)} clips. They "
+        "stand side by side and do not compare."
+    )
+
+
+def _generation(metrics: Metrics) -> list[str]:
+    rows = []
+    for name, model in _models(metrics, "reconstruction"):
+        columns = [*(_part(model, "reconstruction", source) for source in SOURCES), *PAPER_TABLE_1.values()]
+        for title, (key, form) in SCORES.items():
+            rows.append([_text(name), title, *(_number(column.get(key), form) for column in columns)])
+    return [
+        "## Table 1: generated frames",
+        "L_1 is the paper's model without the GAN, L_Re the one with it. The identity frame repeated is the floor: the "
+        "score of a face that does not move.",
+        *_reasons(metrics, "reconstruction"),
+        _table(["model", "score", *SOURCES.values(), *(f"paper: {name}" for name in PAPER_TABLE_1)], rows),
+    ]
+
+
+def _recognition_and_retrieval(metrics: Metrics) -> list[str]:
+    def row(name: str, model: Metrics) -> list[str]:
+        found = (_cells(_part(model, "retrieval", way), RANKED) for way in WAYS)
+        shares = {"visual": _percent, "audio": _percent, "both": _percent}
+        return [name, *_cells(_part(model, "recognition"), shares), *(cell for cells in found for cell in cells)]
+
+    models = _models(metrics, "recognition", "retrieval")
+    words = _chance(_first(_part(model, "recognition").get("chance") for _, model in models))
+    galleries = (_first(_part(model, "retrieval", way).get("n_clips") for _, model in models) for way in WAYS)
+    rows = [
+        *(row(_text(name), model) for name, model in models),
+        ["*chance*", *[words] * 3, *(cell for n in galleries for cell in _retrieval_chance(n))],
+        *(row(f"{PAPER}: {name}", model) for name, model in PAPER_TABLE_3.items()),
+        [f"{PAPER}: *chance*", *[_chance(1 / PAPER_WORDS)] * 3, *_retrieval_chance(PAPER_CLIPS) * 2],
+    ]
+    ways = [cell for way in WAYS.values() for cell in (f"{way} R@1", "R@5", "R@10", "MedR")]
+    return [
+        "## Table 3: words recognised, and clips found by the other modality",
+        "In %, but for MedR.",
+        *_reasons(metrics, "recognition", "retrieval"),
+        _table(["model", "visual", "audio", "both", *ways], rows if models else []),
+    ]
+
+
+def _generated_retrieval(metrics: Metrics) -> list[str]:
+    models = _models(metrics, "generated_retrieval")
+    rows = _rows(models, "generated_retrieval", SOURCES, {**RANKED, "n_clips": _count})
+    n = _first(_part(model, "generated_retrieval", way).get("n_clips") for _, model in models for way in SOURCES)
+    chance = ["*chance*", "–", *_retrieval_chance(n), _count(n)]
+    return [
+        "## Table 4: originals found by generated videos",
+        "The paper's protocol: from a random frame of each test clip generate it anew by its audio, G(f_p, F_w^a), and "
+        "by its video, G(f_p, F_w^v), embed what was generated and find the original by it; against a model without "
+        "disentangling, and against that frame repeated, to prove that looks alone do not find it. In %, but for MedR. "
+        "The paper's numbers are not given here: the text at hand lacks them.",
+        *_reasons(metrics, "generated_retrieval"),
+        _table(["model", "generated from", "R@1", "R@5", "R@10", "MedR", "clips"], [*rows, chance] if rows else []),
+    ]
+
+
+def _leakage(metrics: Metrics) -> list[str]:
+    columns = {"accuracy": _percent, "chance": _chance, "n_train": _count, "n_test": _count}
+    rows = _rows(_models(metrics, "leakage"), "leakage", READINGS, columns)
+    paper = (
+        [f"paper, LRW, {PAPER_WORDS} words, {when}", READINGS["words_from_identity"], *_cells(found, columns)]
+        for when, found in PAPER_LEAKAGE.items()
+    )
+    return [
+        "## Disentangling (section 4.2)",
+        "What a linear SVM reads from features that should not tell, in %: the nearer to chance, the better.",
+        *_reasons(metrics, "leakage", *(name for name in READINGS if name in _part(metrics, "missing"))),
+        _table(["model", "read", "right", "chance", "training clips", "test clips"], [*rows, *paper] if rows else []),
+    ]
+
+
+def _mouth(metrics: Metrics) -> list[str]:
+    columns = {"distance_px": _pixels, "n_frames": _count, "not_found_real": _count, "not_found_generated": _count}
+    landmarks = _part(metrics, "mouth").get("landmarks")
+    return [
+        "## Mouth",
+        f"Landmarks: {_text(landmarks)}. The paper has no such figure." if landmarks else "",
+        *_reasons(metrics, "mouth"),
+        _table(
+            ["model", "generated from", "distance, pixels", "frames", "not found: real", "not found: generated"],
+            _rows(_models(metrics, "mouth"), "mouth", SOURCES, columns),
+        ),
+    ]
+
+
+def _models(metrics: Metrics, *parts: str) -> list[tuple[str, Metrics]]:
+    """Return names and figures of the model evaluated and its baselines, of those that have one of the parts."""
+    baselines = _part(metrics, "baselines")
+    models = [(str(metrics.get("run", "–")), metrics), *((str(name), _part(baselines, name)) for name in baselines)]
+    return [(name, model) for name, model in models if any(_part(model, part) for part in parts)]
+
+
+def _rows(
+    models: Iterable[tuple[str, Metrics]], part: str, titles: Mapping[str, str], columns: Columns
+) -> list[list[str]]:
+    """Return a row for each of the titles' figures that a model has in a part."""
+    found = ((name, title, _part(model, part, key)) for name, model in models for key, title in titles.items())
+    return [[_text(name), title, *_cells(figures, columns)] for name, title, figures in found if figures]
+
+
+def _reasons(metrics: Metrics, *parts: str) -> list[str]:
+    """Return a line for each part that was not measured, with its reason."""
+    missing = _part(metrics, "missing")
+    return [
+        f"*Not measured*: {PARTS[part]}{': ' + _text(missing[part]) if part in missing else '.'}"
+        for part in parts
+        if part in missing or not _part(metrics, part)
+    ]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, nothing for no rows."""
+    lines = [header, ["---"] * len(header), *rows] if rows else []
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cells(found: Metrics, columns: Columns) -> list[str]:
+    return [form(found.get(key)) for key, form in columns.items()]
+
+
+def _retrieval_chance(n: Any) -> list[str]:
+    if not isinstance(n, int) or n < 1:
+        return ["–"] * 4
+    return [*(_chance(min(1.0, k / n)) for k in (1, 5, 10)), _count(n // 2 + 1)]
+
+
+def _part(of: Metrics, *names: str) -> Metrics:
+    """Return a part of a part, empty where there is none."""
+    for name in names:
+        found = of.get(name)
+        of = found if isinstance(found, Mapping) else {}
+    return of
+
+
+def _first(values: Iterable[Any]) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _percent(share: Any) -> str:
+    return _number(share, ".1f", scale=100)
+
+
+def _chance(share: Any) -> str:
+    """Return a level of chance in percent: one of 0.004 % is not to be shown as 0.0."""
+    return _number(share, ".2g" if isinstance(share, int | float) and 0 < share < 0.01 else ".1f", scale=100)
+
+
+def _count(value: Any) -> str:
+    return _number(value, ",.0f")
+
+
+def _pixels(value: Any) -> str:
+    return _number(value, ".2f")
+
+
+def _number(value: Any, form: str, *, scale: float = 1) -> str:
+    """Return a number in a form, – for what is none, ∞ for what has no end."""
+    if not isinstance(value, int | float) or math.isnan(number := scale * float(value)):
+        return "–"
+    return format(number, form) if math.isfinite(number) else "∞" if number > 0 else "−∞"
+
+
+def _text(value: object) -> str:
+    r"""Return a name on one line, with signs of Markdown's escaped; an underscore inside a word is none."""
+    return re.sub(r"[\\`*\[\]<>|#~&{}]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", " ".join(str(value).split()))
+
+
+RANKED: Columns = {"r1": _percent, "r5": _percent, "r10": _percent, "median_rank": _count}
