@@ -1,0 +1,320 @@
+"""The user study of Table 2: one page of films to judge, blind and shuffled, and the table of what was answered.
+
+A page is one HTML file that needs no network. Whoever opens it judges every film by the paper's three criteria and
+saves the answers as CSV. No name of a method or a file shows in it; those of methods lie base64-coded in its script.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import html
+import io
+import json
+import math
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from statistics import fmean, stdev
+
+from avprep.errors import RunError
+
+COLUMNS = (
+    "study", "participant", "order", "film", "method", "label", "realistic", "same_person", "in_sync", "seconds",
+)  # fmt: skip
+"""The columns of the CSV that a page saves: one row per film, in the order in which the participant saw them."""
+CRITERIA = {
+    "realistic": "Realistic rate",
+    "in_sync": "Lip-audio synchronising rate",
+    "same_person": "Identity preserving rate",
+}
+"""The field of an `Answer` that a column of Table 2 averages, and the column's heading."""
+PAPER = {
+    "generation from video (ours)": ("87.8", "88.4", "100"),
+    "generation from audio (ours)": ("51.5", "72.3", "100"),
+    "reproduced baseline": ("44.1", "58.0", "100"),
+}
+"""The rows of Table 2 in the paper, in %."""
+CONFIDENCE = 0.95
+"""Coverage of the intervals."""
+FILE_MB = 20
+"""Of one film or photo: base64 adds a third, and Firefox takes data URLs of up to 32 MB."""
+PAGE_MB = 200
+"""Of films and photos together: a string of JavaScript ends at about 500 MB."""
+ANSWERS_MB = 4
+"""Of one participant's CSV, whose rows have about 150 bytes."""
+NAME_LENGTH = 200
+"""Characters of a method's name, a label and a title."""
+IMAGES = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
+"""How photos begin that every browser shows."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """One film to judge: an mp4 of H.264 and AAC, which every browser plays."""
+
+    method: str
+    """What made it: the row of the table that its answers count for."""
+    film: Path
+    face: Path | None
+    """The photo of the person, JPEG or PNG; None: nobody is asked whether it is the same person."""
+    label: str = ""
+    """A name for the film in the CSV, such as the person's; participants do not see it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one participant said of one film; nothing (None) where their browser could not play it."""
+
+    study: str
+    participant: str
+    order: int
+    """The position in which they saw it, from 1."""
+    film: str
+    method: str
+    label: str
+    realistic: bool | None
+    same_person: bool | None
+    """None also where the film had no photo."""
+    in_sync: int | None
+    """The percent of the time in which mouth and sound are in step."""
+    seconds: float
+    """Time spent on the film."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share from 0 to 1, averaged over each participant's films and then over participants, and its interval."""
+
+    mean: float
+    interval: tuple[float, float] | None
+    """Where the mean over all possible participants lies, with a confidence of 95 %; None of one participant."""
+    n_participants: int
+    n_answers: int
+
+
+def page(films: Sequence[Film], *, title: str, seed: int = 0) -> str:
+    """Return the study as one HTML page; the same films (in any order), title and seed give the same text.
+
+    title: what participants read above it, so it should not name a method.
+    seed: shuffles the films within the page; each participant then sees them in an order of their own.
+
+    Raises RunError for no films, one film twice, names that are empty or do not print, files that cannot be read, that
+    are no mp4, JPEG or PNG, or that are too large.
+    """
+    if not films:
+        raise RunError("no films: a study needs at least one")
+    _named("the study's title", title)
+    listed: dict[str, dict[str, str]] = {}
+    photos: dict[str, str] = {}
+    size = 0
+    for film in films:
+        _named(f"{film.film}: its method", film.method)
+        _named(f"{film.film}: its label", film.label, least=0)
+        data = _read(film.film, FILE_MB)
+        if data[4:8] != b"ftyp":
+            raise RunError(f"{film.film}: not an mp4")
+        size += len(data)
+        entry = {"method": _base64(film.method.encode()), "label": _base64(film.label.encode()), "film": _base64(data)}
+        if film.face is not None:
+            photo = _read(film.face, FILE_MB)
+            kind = next((kind for kind, start in IMAGES.items() if photo.startswith(start)), None)
+            if kind is None:
+                raise RunError(f"{film.face}: neither JPEG nor PNG")
+            entry["face"] = _digest(photo)
+            size += 0 if entry["face"] in photos else len(photo)
+            photos[entry["face"]] = f"data:image/{kind};base64,{_base64(photo)}"
+        if size > PAGE_MB * 10**6:
+            raise RunError(f"{film.film}: with it, films and photos exceed {PAGE_MB} MB: take fewer or smaller ones")
+        parts = (entry["method"], entry["label"], entry["film"], entry.get("face", ""))
+        name = f"f{_digest(*(part.encode() for part in parts))}"
+        if name in listed:
+            raise RunError(f"{film.film}: is in the study twice as {film.method!r}")
+        listed[name] = entry
+    template = resources.files(__package__).joinpath("study.html").read_text(encoding="utf-8")
+    order = sorted(listed)
+    study = _digest(template.encode(), title.encode(), *(name.encode() for name in order))
+    random.Random(seed).shuffle(order)
+    content = {
+        "study": f"s{study}",
+        "columns": COLUMNS,
+        "films": [{"id": name, "face": None, **listed[name]} for name in order],
+        "faces": dict(sorted(photos.items())),
+    }
+    # All words in it are base64 or hexadecimal by now, so that no name can end the script that it lies in.
+    filling = {"TITLE": html.escape(title), "DATA": json.dumps(content, separators=(",", ":"))}
+    return re.sub("@(TITLE|DATA)@", lambda match: filling[match[1]], template)
+
+
+def read(paths: Sequence[Path]) -> list[Answer]:
+    """Return the answers of all participants of one study, from the files that they saved.
+
+    Raises RunError, naming file and line, for what no page of a study saves, for files of different studies, and for a
+    participant who judges a film twice.
+    """
+    if not paths:
+        raise RunError("no files of answers to read")
+    answers: dict[tuple[str, str], tuple[Answer, Path]] = {}
+    names: dict[str, tuple[str, str]] = {}
+    first: tuple[Answer, Path] | None = None
+    for path in paths:
+        before = len(answers)
+        for line, row in _rows(path):
+            here = f"{path}, line {line}"
+            answer = _answer(row, here)
+            first = first or (answer, path)
+            if answer.study != first[0].study:
+                raise RunError(f"{here}: is of study {answer.study}, but {first[1]} of {first[0].study}")
+            key = (answer.participant, answer.film)
+            if key in answers:
+                other = answers[key][1]
+                again = "twice" if other == path else f"in {other} too: keep the newer file"
+                raise RunError(f"{here}: participant {answer.participant} judges film {answer.film} {again}")
+            if names.setdefault(answer.film, (answer.method, answer.label)) != (answer.method, answer.label):
+                raise RunError(f"{here}: film {answer.film} has another method or label than in the lines before")
+            answers[key] = (answer, path)
+        if len(answers) == before:
+            raise RunError(f"{path}: holds no answers")
+    return [answer for answer, _ in answers.values()]
+
+
+def rate(answers: Sequence[Answer], criterion: str) -> Rate | None:
+    """Return the rate of one of `CRITERIA`, or None where nobody answered.
+
+    The interval takes participants as drawn at random, and the films as they are. For percentages it is Student's t of
+    the participants' means. For yes and no it is Wilson's, with t in place of z, of n* answers: as many independent
+    ones as have the variance of those means (the effective sample size of Korn and Graubard 1998), at most all answers.
+    So it has a width where everybody said yes.
+    Both are cut at 0 and 1.
+    """
+    said: dict[str, list[float]] = {}
+    for answer in answers:
+        value = getattr(answer, criterion)
+        if value is not None:
+            said.setdefault(answer.participant, []).append(value / 100 if criterion == "in_sync" else float(value))
+    if not said:
+        return None
+    means, n_answers = [fmean(values) for values in said.values()], sum(map(len, said.values()))
+    mean = fmean(means)
+    if len(means) == 1:
+        return Rate(mean, None, 1, n_answers)
+    from scipy.stats import t as student  # here, since it takes a second that making a page does not need
+
+    t = float(student.ppf((1 + CONFIDENCE) / 2, len(means) - 1))
+    variance = stdev(means) ** 2 / len(means)
+    if criterion == "in_sync":
+        centre, half = mean, t * math.sqrt(variance)
+    else:
+        spread = mean * (1 - mean)
+        n = min(n_answers, spread / variance) if variance > 0 else n_answers
+        centre = (mean + t**2 / (2 * n)) / (1 + t**2 / n)
+        half = t / (1 + t**2 / n) * math.sqrt(spread / n + (t / (2 * n)) ** 2)
+    return Rate(mean, (max(0.0, centre - half), min(1.0, centre + half)), len(means), n_answers)
+
+
+def table(answers: Sequence[Answer]) -> str:
+    """Return Table 2 as Markdown: a row per method, in %, with 95 % intervals (`rate`), then the paper's rows."""
+    rows = [["Method", *CRITERIA.values(), "Participants", "Answers"], ["---", *["---:"] * 5]]
+    for method in sorted({answer.method for answer in answers}):
+        judged = [answer for answer in answers if answer.method == method and answer.realistic is not None]
+        cells = [_cell(rate(judged, criterion)) for criterion in CRITERIA]
+        people = {answer.participant for answer in judged}
+        rows.append([re.sub(r"([\\`*_\[\]<>|&])", r"\\\1", method), *cells, str(len(people)), str(len(judged))])
+    rows += [[f"*paper: {method}*", *rates, "10", "–"] for method, rates in PAPER.items()]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    note = (
+        "Rates in %, averaged over films and participants, with 95 % intervals over participants. "
+        "The paper's rows are of models trained on LRW, judged by other people on other films."
+    )
+    return "\n".join([*lines, "", note, ""])
+
+
+def _cell(value: Rate | None) -> str:
+    if value is None:
+        return "–"
+    interval = "" if value.interval is None else " ({:.1f}–{:.1f})".format(*(100 * end for end in value.interval))
+    return f"{100 * value.mean:.1f}{interval}"
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield each row of a CSV file, by column, with its line; RunError for what isn't a study's."""
+    data = _read(path, ANSWERS_MB)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise RunError(f"{path}, line {line}: not UTF-8, as a page saves it") from None
+    table = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = next(table, [])
+        missing = [column for column in COLUMNS if header.count(column) != 1]
+        if missing:
+            raise RunError(f"{path}, line 1: not the answers of a study: no column, or two, of {', '.join(missing)}")
+        for row in table:
+            if len(row) not in (0, len(header)):
+                raise RunError(f"{path}, line {table.line_num}: has {len(row)} fields, the header {len(header)}")
+            if row:
+                yield table.line_num, dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise RunError(f"{path}, line {table.line_num}: not CSV ({error})") from None
+
+
+def _answer(row: Mapping[str, str], here: str) -> Answer:
+    """Return the answer that a row holds; RunError where a value cannot be."""
+
+    def value(column: str, pattern: str) -> str:
+        if not re.fullmatch(pattern, row[column]):
+            raise RunError(f"{here}: {column} cannot be {row[column][:40]!r}")
+        return row[column]
+
+    realistic, same = value("realistic", "[01]?"), value("same_person", "[01]?")
+    in_sync = value("in_sync", "([0-9]{1,2}|100)?")
+    if bool(realistic) != bool(in_sync) or (same and not realistic):
+        raise RunError(f"{here}: the questions are neither all answered nor all skipped")
+    return Answer(
+        study=value("study", "s[0-9a-f]{12}"),
+        participant=value("participant", "p[0-9a-f]{12}"),
+        order=int(value("order", "[1-9][0-9]{0,5}")),
+        film=value("film", "f[0-9a-f]{12}"),
+        # The page keeps spreadsheets from seeing a formula in a name by an apostrophe before it.
+        method=_named(f"{here}: method", row["method"].removeprefix("'")),
+        label=_named(f"{here}: label", row["label"].removeprefix("'"), least=0),
+        realistic=realistic == "1" if realistic else None,
+        same_person=same == "1" if same else None,
+        in_sync=int(in_sync) if in_sync else None,
+        seconds=float(value("seconds", r"[0-9]{1,9}(\.[0-9]{1,3})?")),
+    )
+
+
+def _read(path: Path, megabytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(megabytes * 10**6 + 1)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(data) > megabytes * 10**6:
+        raise RunError(f"{path}: larger than {megabytes} MB, the most that a study takes of one file")
+    return data
+
+
+def _named(what: str, name: str, least: int = 1) -> str:
+    """Return a name that fits on a line and hides nothing of itself; RunError for others."""
+    if len(name.strip()) < least or not name.isprintable() or len(name) > NAME_LENGTH:
+        raise RunError(f"{what} cannot be {name[:40]!r}: it takes {least} to {NAME_LENGTH} characters that print")
+    return name
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _digest(*parts: bytes) -> str:
+    """Return 12 hexadecimal digits that depend on every part and on where one ends."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(hashlib.sha256(part).digest())
+    return whole.hexdigest()[:12]
