@@ -6,21 +6,19 @@ the test split, all of it, which no run has seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from avprep.errors import RunError
-from davs_model import checkpoint, training, validation
-from davs_model.clips import Clips, read_clips
+from davs_model import checkpoint, speed, training, validation
 from davs_model.config import Settings
-from davs_model.data import ClipSource, EvaluationBatches, Need, Shape, usable
+from davs_model.data import ClipSource, EvaluationBatches, Need, usable
+from davs_model.evaluation.evaluate import clips_of
 from davs_model.evaluation.leakage import leakage
 from davs_model.loading import evaluation_batches
-from davs_model.networks import DAVS
+from davs_model.runfolder import Say
 
 SUPERVISIONS = {
     "L_C": (False, False),
@@ -32,8 +30,6 @@ SUPERVISIONS = {
 BASE = "identity-and-speech"
 SWITCHES = {"off": 0.0, "on": 1.0}
 """Factors of eq. 2 and 3, as multiples of their weight."""
-
-Say = Callable[[str], None]
 
 
 def supervisions(out: Path, work: Path, settings: Settings, *, say: Say) -> list[dict[str, Any]]:
@@ -96,19 +92,11 @@ def _embed(run: Path, out: Path, split: str, settings: Settings, needs: Sequence
     """Run a split through the model of a run."""
     saved = checkpoint.load(run)
     device = training.device_of(settings)
-    model: DAVS = saved.model().to(device)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    clips: Clips = read_clips(out, split, vocabulary=tuple(saved.settings["words"]))
-    shape = Shape(
-        frozenset(needs),
-        settings.model.image_size,
-        settings.model.speech_frames,
-        settings.model.identity_frames,
-        settings.model.sequence_frames,
-    )
+    model = speed.place(saved.model(), device)
+    clips, shape = clips_of(saved, out, split, needs)
     clips = usable(clips, shape, words=True, speakers=False)
     if not len(clips):
-        raise RunError(f"{out}: no clip of the {split} split can be used")
+        raise RunError(f"{out}: no clip of the {split} split has a word that was learned")
     batches = EvaluationBatches(ClipSource(clips, shape), shape, batch_size=settings.data.batch_size)
     read = evaluation_batches(batches, workers=settings.data.workers)
     return validation.embed(model, read, device, bf16=settings.machine.bf16)

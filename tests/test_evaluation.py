@@ -9,17 +9,20 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score
-from sklearn.model_selection import StratifiedKFold
+from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from davs_model.evaluation.leakage import FEW_CLIPS_PENALTY, PENALTIES, leakage
+from davs_model.evaluation.leakage import FEW_CLIPS_PENALTY, PENALTIES, cross_leakage, leakage
 from davs_model.evaluation.recognition import accuracy, recognise
-from davs_model.evaluation.retrieval import retrieve
+from davs_model.evaluation.retrieval import ranks, retrieve, summarise
 
 seeds = st.integers(0, 2**16)
 
@@ -37,6 +40,7 @@ def softmax(logits: list[float]) -> list[float]:
 # Recognition
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(1, 30), st.integers(1, 6))
 def test_accuracy_is_the_share_of_right_rows(seed: int, n_clips: int, n_words: int) -> None:
     """Accuracy is what scikit-learn makes of the words with the largest logits."""
@@ -81,6 +85,7 @@ def test_modalities_of_different_words_are_refused() -> None:
         recognise(torch.zeros(2, 3), torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64))
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(1, 20), st.integers(1, 5))
 def test_recognition_is_its_definition(seed: int, n_clips: int, n_words: int) -> None:
     """Visual and audio are accuracies, both adds the probabilities, chance is the most frequent known word."""
@@ -136,6 +141,7 @@ def slow_retrieval(queries: Tensor, gallery: Tensor) -> dict[str, float]:
     }
 
 
+@settings(deadline=None)
 @given(seeds, st.lists(st.integers(-1, 30), min_size=1, max_size=30), st.integers(1, 40), st.floats(0, 3))
 def test_retrieval_is_its_definition(seed: int, rows: list[int], chunk: int, noise: float) -> None:
     """Chunks of any size give what plain loops give, also where clips share their features or have none (-1)."""
@@ -143,6 +149,34 @@ def test_retrieval_is_its_definition(seed: int, rows: list[int], chunk: int, noi
     gallery = pool[rows]
     queries = gallery + noise * numbers(seed + 1, len(rows), 3, 4)
     assert asdict(retrieve(queries, gallery, chunk=chunk)) == pytest.approx(slow_retrieval(queries, gallery))
+
+
+@pytest.mark.parametrize(("n_clips", "noise"), [(1, 1.0), (2, 1.0), (400, 0.0), (400, 8.0), (400, 30.0)], ids=str)
+def test_ranks_are_those_of_scikit_learn(n_clips: int, noise: float) -> None:
+    """Whole galleries of the paper's features are ranked as by scikit-learn's distances in float64."""
+    gallery = numbers(0, n_clips, 12, 256)
+    queries = gallery + noise * numbers(1, n_clips, 12, 256)
+    asked, shelves = (normalize(side.flatten(1).double().numpy()) for side in (queries, gallery))
+    places = euclidean_distances(asked, shelves).argsort(axis=1)
+    expected = (places == np.arange(n_clips)[:, None]).argmax(axis=1)
+    np.testing.assert_array_equal(ranks(queries, gallery, chunk=64), expected)
+    found = retrieve(queries, gallery)
+    assert [found.r1, found.r5, found.r10] == pytest.approx([np.mean(expected < k) for k in (1, 5, 10)])
+    assert found.median_rank == np.floor(np.median(expected)) + 1
+    assert found == summarise(torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_galleries_of_few_voices_tie_within_each(chunk: int) -> None:
+    """Where many clips share each of a few features, a query that knows its own ties with all of them and no others."""
+    pool, rows = numbers(0, 5, 3072), torch.arange(203) % 5
+    assert ranks(pool[rows], pool[rows], chunk=chunk).tolist() == [(rows == row).sum() - 1 for row in rows]
+
+
+def test_a_gallery_may_be_its_own_queries() -> None:
+    """Distinct features find themselves, both ways alike."""
+    features = numbers(0, 64, 3, 4)
+    assert ranks(features, features).tolist() == [0] * 64
 
 
 def test_clips_that_are_found_at_once_are_all_found() -> None:
@@ -337,6 +371,95 @@ def test_one_test_clip_is_enough() -> None:
     train, labels = clusters(1, 30, n_labels=3, spread=0.05)
     found = leakage(train, labels, train[:1], labels[:1])
     assert (found.accuracy, found.chance, found.n_test) == (1, 1, 1)
+
+
+def test_training_on_fewer_clips_draws_them_by_seed() -> None:
+    """So many clips are drawn with their own labels, the same for the same seed; where there are no more, all are."""
+    train, labels = clusters(1, 600, n_labels=3, spread=1.0)
+    test, judged = clusters(2, 300, n_labels=3, spread=1.0)
+    found = leakage(train, labels, test, judged, most=30)
+    assert (found.n_train, found.n_test) == (30, 300)
+    assert found.accuracy > 0.6
+    assert found == leakage(train, labels, test, judged, most=30)
+    assert len({leakage(train, labels, test, judged, most=30, seed=seed).accuracy for seed in range(5)}) > 1
+    assert leakage(train, labels, test, judged, most=600) == leakage(train, labels, test, judged)
+
+
+def test_unknown_labels_are_not_drawn() -> None:
+    """Clips of label -1 take no place among the few that are trained on."""
+    train, labels = clusters(1, 60, n_labels=3, spread=0.05)
+    many = np.concatenate((np.full((2000, 8), np.nan), train)), np.concatenate((np.full(2000, -1), labels))
+    found = leakage(*many, train, labels, most=40)
+    assert (found.accuracy, found.n_train) == (1, 40)
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+def test_cross_leakage_is_the_mean_over_folds(folds: int) -> None:
+    """Each fold is read by the SVM of the others, whose C does best on three folds of them, as by scikit-learn."""
+    features, labels = clusters(1, 121, n_labels=4, spread=1.5)
+    dealt = StratifiedKFold(folds, shuffle=True, random_state=0)
+    svm = make_pipeline(StandardScaler(), LinearSVC(dual=True, max_iter=1000, random_state=0))
+    inner = StratifiedKFold(3, shuffle=True, random_state=0)
+    search = GridSearchCV(svm, {"linearsvc__C": [penalty / 8 for penalty in PENALTIES]}, cv=inner)
+    read = cross_val_predict(search, features, labels, cv=dealt)
+    by_hand = np.zeros(121, dtype=np.int64)
+    for rest, fold in dealt.split(features, labels):
+        best = best_penalty(features[rest], labels[rest])
+        by_hand[fold] = slow_leakage(features[rest], labels[rest], features[fold], penalty=best)
+    np.testing.assert_array_equal(read, by_hand)
+    found = cross_leakage(features, labels, folds=folds)
+    assert found.accuracy == pytest.approx(np.mean(read == labels))
+    assert 0.5 < found.accuracy < 1
+    assert (found.chance, found.n_test) == (31 / 121, 121)
+    assert found.n_train == min(len(rest) for rest, _ in dealt.split(features, labels))
+
+
+def test_cross_leakage_leaves_rare_and_unknown_labels_out() -> None:
+    """Clips whose label is unknown, or has fewer clips than there are folds, change nothing and are not counted."""
+    features, labels = clusters(1, 60, n_labels=3, spread=1.5)
+    more = np.concatenate((np.full((9, 8), np.nan), 5 + np.zeros((4, 8)), features))
+    named = np.concatenate((np.full(9, -1), np.full(4, 7), labels))
+    assert cross_leakage(more, named) == cross_leakage(features, labels)
+    assert cross_leakage(torch.from_numpy(more), torch.from_numpy(named), folds=4).n_test == 64
+
+
+def test_cross_leakage_of_what_is_apart_and_of_noise() -> None:
+    """Separate clusters are read without error, noise about as well as by chance, and one seed gives one answer."""
+    features, labels = clusters(1, 90, n_labels=3, spread=0.1)
+    assert cross_leakage(features, labels, seed=3).accuracy == 1
+    assert cross_leakage(features, labels, most=20).n_train == 20
+    noise = np.random.default_rng(3).normal(size=(300, 8)), np.arange(300) % 3
+    found = cross_leakage(*noise)
+    assert found.accuracy == pytest.approx(1 / 3, abs=0.1)
+    assert cross_leakage(*noise) == found
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "options", "complaint"),
+    [
+        (np.zeros((9, 2)), [0] * 5 + [1] * 4, {}, "two different labels with 5 clips"),
+        (np.zeros((9, 2)), [0] * 5 + [-1] * 4, {"folds": 2}, "two different labels with 2 clips"),
+        (np.zeros((0, 2)), [], {}, "two different labels"),
+        (np.zeros((2, 2)), [0, 1], {"folds": 1}, "folds is 1"),
+        (np.zeros((2, 2)), [0, 1, 1], {}, "should be"),
+        (np.full((10, 2), np.nan), [0] * 5 + [1] * 5, {}, "not finite"),
+        (np.zeros((10, 2)), [0] * 5 + [1] * 5, {"most": 0}, "most is 0"),
+        (np.zeros((10, 2)), [0] * 5 + [1] * 5, {"most": 1}, "two different labels"),
+    ],
+)
+def test_what_cannot_be_read_within_one_part_is_refused(
+    features: NDArray[np.float64], labels: list[int], options: dict[str, int], complaint: str
+) -> None:
+    """Too few labels or folds, shapes that do not fit and features that are not numbers raise ValueError."""
+    with pytest.raises(ValueError, match=complaint):
+        cross_leakage(features, labels, **options)
+
+
+@pytest.mark.parametrize(("most", "complaint"), [(0, "most is 0"), (1, "two different labels")])
+def test_too_few_clips_to_train_on_are_refused(most: int, complaint: str) -> None:
+    """No clips, or clips of one label, raise ValueError."""
+    with pytest.raises(ValueError, match=complaint):
+        leakage(np.zeros((9, 2)), np.arange(9) % 2, np.zeros((1, 2)), [0], most=most)
 
 
 @pytest.mark.parametrize(

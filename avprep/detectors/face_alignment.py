@@ -78,15 +78,26 @@ class FaceAlignmentDetector:
         self._s3fd = (face_network or load(s3fd(), weights.find("s3fd"))).to(self.device).eval()
         self._fan = (landmark_network or load(FAN(4), weights.find("2dfan4"))).to(self.device).eval()
 
-    @torch.inference_mode()
     def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
         """Find the faces of each frame; see `avprep.detectors.Detector`."""
-        faces: list[list[Face]] = []
+        return [[_face(box, landmarks) for box, landmarks in found] for found in self._look(frames)]
+
+    def landmarks(self, frames: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
+        """Find the 68 landmarks of 300-W of each face, float32 (68, 2), x y in pixels; faces in the order of `detect`.
+
+        frames: uint8 (T, H, W, 3), RGB.
+        """
+        return [[landmarks for _, landmarks in found] for found in self._look(frames)]
+
+    @torch.inference_mode()
+    def _look(self, frames: NDArray[np.uint8]) -> list[list[tuple[NDArray[np.float32], NDArray[np.float32]]]]:
+        """Find the box (5,) and landmarks (68, 2) of each face of each frame."""
+        faces: list[list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = []
         for start in range(0, len(frames), self.batch_size):
             batch = frames[start : start + self.batch_size]
             boxes = self._boxes(batch)
             landmarks = self._landmarks(batch, boxes)
-            faces += [[_face(box, next(landmarks)) for box in found] for found in boxes]
+            faces += [[(box, next(landmarks)) for box in found] for found in boxes]
         return faces
 
     def _boxes(self, frames: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

@@ -177,7 +177,7 @@ def _driver(audio: Path | None, video: Path | None, detector: str, talker: Talke
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Clips at once.")
 @click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Loader processes.")
 @click.option(
-    "--svm-clips", type=click.IntRange(min=2), default=20_000, show_default=True, help="Most clips the SVM learns from."
+    "--svm-clips", type=click.IntRange(min=2), default=5000, show_default=True, help="Most clips the SVM learns from."
 )
 @click.option(
     "--mouth-clips", type=click.IntRange(min=0), default=1000, show_default=True, help="Most clips to find mouths in."

@@ -12,8 +12,8 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from avprep.schema import CROP_SIZE
 from davs_model import checkpoint, journal, samples, speed, validation
 from davs_model.checkpoint import Checkpoint
 from davs_model.clips import Clips, read_clips
-from davs_model.data import ClipSource, EvaluationBatches, RawBatch, Shape, usable
+from davs_model.data import ClipSource, EvaluationBatches, Need, RawBatch, Shape, usable
 from davs_model.evaluation import embeddings, figures, page
 from davs_model.evaluation.embeddings import Embeddings
 from davs_model.evaluation.leakage import cross_leakage, leakage
@@ -40,6 +40,7 @@ from davs_model.evaluation.retrieval import ranks, summarise
 from davs_model.generate import draws
 from davs_model.loading import evaluation_batches
 from davs_model.networks import DAVS
+from davs_model.runfolder import Say
 
 METRICS, PAGE, EMBEDDINGS = "metrics.json", "evaluation.md", "embeddings.h5"
 SOURCES = ("audio", "video", "repeated")
@@ -57,7 +58,6 @@ EVERY = 4
 SAY_EVERY = 30.0
 """Seconds between lines of progress."""
 
-Say = Callable[[str], None]
 Landmarks = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Finds mouths in crops, uint8 (N, 256, 256, 3): landmarks float32 (N, L, 2) in pixels, NaN where there are none."""
 
@@ -76,7 +76,7 @@ class Settings:
     workers: int = 2
     device: str = "cpu"
     bf16: bool = False
-    svm_clips: int = 20_000
+    svm_clips: int = 5000
     mouth_clips: int = 1000
     seed: int = 0
 
@@ -123,7 +123,9 @@ def evaluate(
     saved = checkpoint.load(run)
     model = speed.place(saved.model(), settings.device).eval()
     missing: dict[str, str] = {}
-    clips, shape = _clips(saved, model, out, settings.split, missing)
+    clips, shape = clips_of(saved, out, settings.split)
+    if problem := _words_problem(saved, clips):
+        missing["recognition"] = problem
     finder = None if isinstance(landmarks, str) else landmarks[0]
     drawn = _Drawn(finder, settings.mouth_clips)
     path = results / EMBEDDINGS
@@ -180,26 +182,34 @@ def in_words(metrics: dict[str, Any]) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _clips(saved: Checkpoint, model: DAVS, out: Path, split: str, missing: dict[str, str]) -> tuple[Clips, Shape]:
-    """Return the clips of a split that the model can be measured on, labelled as it was trained, and what is read."""
+def clips_of(
+    saved: Checkpoint, out: Path, split: str, needs: Collection[Need] = ("identity", "speech", "consecutive")
+) -> tuple[Clips, Shape]:
+    """Return the clips of a split that a model can be measured on, labelled as it was trained, and what is read.
+
+    RunError where there is none, or their windows are of another preset than the model's.
+    """
     words = tuple(str(word) for word in saved.settings.get("words") or ())
     clips = read_clips(out, split, vocabulary=words or None)
-    if not words and len(clips.vocabulary) != model.dimensions["n_words"]:
-        missing["recognition"] = (
-            f"the model knows {model.dimensions['n_words']} words and not their names, these clips have "
-            f"{len(clips.vocabulary)}"
-        )
     preset = saved.settings.get("mfcc_preset")
     if preset and clips.mfcc_preset and preset != clips.mfcc_preset:
         raise RunError(f"{out}: its windows are of the preset {clips.mfcc_preset}, the model's are of {preset}")
     sizes = ("image_size", "speech_frames", "identity_frames", "sequence_frames")
-    side, speech, identity, sequence = (int(model.dimensions[name]) for name in sizes)
-    shape = Shape(frozenset(["identity", "speech", "consecutive"]), side, speech, identity, sequence)
+    side, speech, identity, sequence = (int(saved.dimensions[name]) for name in sizes)
+    shape = Shape(frozenset(needs), side, speech, identity, sequence)
     clips = usable(clips, shape, words=False, speakers=False)
     if not len(clips):
         reasons = ", ".join(f"{count} {reason}" for reason, count in clips.skipped.items())
         raise RunError(f"{out}: no clip of the {split} split can be used ({reasons or 'there is none'})")
     return clips, shape
+
+
+def _words_problem(saved: Checkpoint, clips: Clips) -> str | None:
+    """Return why the words of clips cannot be told to be those of a model; None where they can."""
+    known, n_words = saved.settings.get("words"), saved.dimensions["n_words"]
+    if known or len(clips.vocabulary) == n_words:
+        return None
+    return f"the model knows {n_words} words and not their names, these clips have {len(clips.vocabulary)}"
 
 
 def _source(clips: Clips, shape: Shape, settings: Settings) -> ClipSource:
@@ -326,8 +336,7 @@ def _identity_of_train(
     saved: Checkpoint, model: DAVS, out: Path, settings: Settings, say: Say
 ) -> tuple[Tensor, Tensor]:
     """Return identity features `[N, D]` and words `[N]` of clips of the train split, whose rows are shuffled."""
-    clips, shape = _clips(saved, model, out, "train", {})
-    shape = replace(shape, needs=frozenset(["consecutive"]))
+    clips, shape = clips_of(saved, out, "train", ["consecutive"])
     device = torch.device(settings.device)
     say(f"train: {min(len(clips), settings.svm_clips)} clips for the SVM")
     features, words = [], []
@@ -345,7 +354,9 @@ def _baseline(run: Path, out: Path, settings: Settings, path: Path, say: Say) ->
     saved = checkpoint.load(run)
     model = speed.place(saved.model(), settings.device).eval()
     missing: dict[str, str] = {}
-    clips, shape = _clips(saved, model, out, settings.split, missing)
+    clips, shape = clips_of(saved, out, settings.split)
+    if problem := _words_problem(saved, clips):
+        missing["recognition"] = problem
     drawn = _Drawn(None, 0)
     say(f"baseline {run}")
     _embed(saved, model, clips, shape, settings, path, drawn, missing, say)
