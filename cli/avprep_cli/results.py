@@ -12,9 +12,8 @@ from avprep.errors import AvprepError, RunError
 from avprep_cli import options
 
 if TYPE_CHECKING:
-    from avprep.photo import Photo
-
     from avprep.driving import Driver
+    from avprep.photo import Photo
     from davs_model.evaluation.evaluate import Landmarks
     from davs_model.evaluation.study import Film
     from davs_model.generate import Talker
