@@ -12,6 +12,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from avprep_cli.main import main
+from click.testing import CliRunner
 from numpy.typing import NDArray
 from test_training import SMALL
 from tiny_shards import make_shards
@@ -203,7 +205,29 @@ def test_what_cannot_be_evaluated(out: Path, run: Path, tmp_path: Path) -> None:
         evaluate(run, tmp_path, tmp_path / "r", SETTINGS, **quiet)  # type: ignore[arg-type]
     with pytest.raises(RunError, match="no clip of the dev split can be used"):
         evaluate(run, out, tmp_path / "r", replace(SETTINGS, split="dev"), **quiet)  # type: ignore[arg-type]
-    assert not (tmp_path / "r").exists()
+    saved = checkpoint.load(run)
+    model = saved.model()
+    with torch.no_grad():
+        model.audio_speech_encoder.fc.weight.fill_(3e38)
+    checkpoint.save(tmp_path / "wild", Checkpoint.of(model, saved.settings))
+    with pytest.raises(RunError, match=r"wild: cannot be measured: .* not finite"):
+        evaluate(tmp_path / "wild", out, tmp_path / "r", SETTINGS, **quiet)  # type: ignore[arg-type]
+    assert not list(tmp_path.glob("r/*.*"))
+
+
+def test_the_command(out: Path, run: Path, tmp_path: Path, results: Path) -> None:
+    """`avprep evaluate` says what it found and what it could not measure, and where everything is."""
+    arguments = ["evaluate", run, out, "-o", tmp_path / "r", "--batch", 3, "--workers", 0, "--detector", "opencv"]
+    done = CliRunner().invoke(main, [str(argument) for argument in (*arguments, "--baseline", run)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("words ")
+    assert "audio frames PSNR" in done.stdout
+    assert done.stdout.rstrip().endswith(str(tmp_path / "r" / "embeddings.h5"))
+    assert "not measured: mouth: the detector opencv does not see mouths" in done.stderr
+    assert read(tmp_path / "r")["recognition"] == read(results)["recognition"]
+    refused = CliRunner().invoke(main, ["evaluate", str(run), str(tmp_path), "-o", str(tmp_path / "s")])
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("Error: ")
 
 
 def test_limit(out: Path, run: Path, tmp_path: Path) -> None:

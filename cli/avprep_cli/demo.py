@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -50,6 +51,7 @@ def _index(directory: Path, words: int, speakers: int, takes: int, seed: int, jo
     synthetic.make_corpus(corpus, words=words, speakers=speakers, takes=takes, seed=seed, jobs=jobs)
     click.echo(f"2/8 index: {path}")
     plan, scan = layouts.index("lrw", corpus, seed=seed)
+    plan = replace(plan, dataset="synthetic")  # which only lies on disk as LRW does
     data.write_text(path, manifest.render(plan))
     if scan.problems:
         raise RunError(f"{corpus}: {scan.problems[0].path}: {scan.problems[0].message}")

@@ -7,6 +7,7 @@ the embeddings of the split, not with its frames.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -130,9 +131,10 @@ def evaluate(
     drawn = _Drawn(finder, settings.mouth_clips)
     path = results / EMBEDDINGS
     say(f"{settings.split}: {len(clips)} clips of {out}")
-    _embed(saved, model, clips, shape, settings, path, drawn, missing, say)
-    found = Embeddings(path)
-    places = _places(found)
+    with _sound(run):
+        _embed(saved, model, clips, shape, settings, path, drawn, missing, say)
+        found = Embeddings(path)
+        places = _places(found)
     metrics: dict[str, Any] = {
         "run": str(run),
         "checkpoint": saved.digest(),
@@ -170,6 +172,15 @@ def evaluate(
     _write(results / METRICS, json.dumps(_plain(metrics), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     _write(results / PAGE, page.render(metrics, shown))
     return metrics
+
+
+@contextlib.contextmanager
+def _sound(run: Path) -> Iterator[None]:
+    """Say of which run it is that what it gives cannot be measured: it is not finite, say."""
+    try:
+        yield
+    except ValueError as error:
+        raise RunError(f"{run}: cannot be measured: {error}") from error
 
 
 def in_words(metrics: dict[str, Any]) -> str:
@@ -256,7 +267,8 @@ def _embed(
                 drawn.add(batch.frames, frames)
             writer.add(raw.keys, {**found, "words": raw.words, "speakers": raw.speakers})
             for _, reason in raw.skipped:
-                clips.skipped[reason] += 1
+                clips.skipped["cannot be read"] += 1
+                say(f"skipped: {reason}")
             done += len(raw.keys)
             if time.monotonic() - told >= SAY_EVERY:
                 told = time.monotonic()
@@ -359,9 +371,11 @@ def _baseline(run: Path, out: Path, settings: Settings, path: Path, say: Say) ->
         missing["recognition"] = problem
     drawn = _Drawn(None, 0)
     say(f"baseline {run}")
-    _embed(saved, model, clips, shape, settings, path, drawn, missing, say)
-    found = Embeddings(path)
-    return {**_tables(found, _places(found), missing), **_drawn_tables(drawn, "", missing), "missing": missing}
+    with _sound(run):
+        _embed(saved, model, clips, shape, settings, path, drawn, missing, say)
+        found = Embeddings(path)
+        places = _places(found)
+    return {**_tables(found, places, missing), **_drawn_tables(drawn, "", missing), "missing": missing}
 
 
 def _figures(found: Embeddings, clips: Clips, places: dict[str, Tensor], results: Path) -> dict[str, str]:
