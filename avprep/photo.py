@@ -1,0 +1,279 @@
+"""Any photo of a face to the aligned crop that videos are cut into, and a talking face back into its photo."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+
+from avprep import align, keyframes
+from avprep.detectors import Detector, Face
+from avprep.errors import AvprepError
+from avprep.media import Picture
+from avprep.schema import CROP_SIZE
+from avprep.track import overlap
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+"""What is read, by Pillow's names. None of its readers for these runs another program."""
+MAX_PIXELS, MAX_SIDE = 100_000_000, 32_000
+"""Larger pictures are refused before memory is taken for them; OpenCV counts a side's pixels in 16 bits."""
+SIDE = 512
+"""Faces are looked for in copies whose longer side has this many pixels. Measured from 100×100 to 4000×3000: larger
+copies show no more faces, and a second look, at the face alone, halves the error of its points."""
+SAME = 0.3
+"""Boxes that overlap by more (intersection over union) are of one face."""
+FEATHER = 32
+"""Crop pixels over which a talking face fades into its photo at the crop's border."""
+EDGE = 8
+"""The same at the photo's own edge: the crop is grey beyond it, and a model smears that over a few pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo of a face and where the face is in it.
+
+    image: uint8 (H, W, 3), RGB, upright.
+    affine: float64 (2, 3), photo → crop pixels.
+    crop: uint8 (256, 256, 3), RGB, the aligned face.
+    n_faces: how many faces were found where one was looked for; 0 for a photo that came aligned.
+    """
+
+    image: NDArray[np.uint8]
+    affine: NDArray[np.float64]
+    crop: NDArray[np.uint8]
+    n_faces: int = 0
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read a picture file upright: uint8 (H, W, 3), RGB; of an animation the first picture.
+
+    What is transparent comes out over the grey that crops have outside their source.
+    AvprepError where the file is not there, is none of `FORMATS`, is too large or is damaged.
+    """
+    try:
+        if not path.is_file():
+            raise AvprepError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+        file = path.open("rb")
+    except (OSError, ValueError) as error:
+        raise AvprepError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    with file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Pillow finds odd about a file is no matter to its user
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                if image.width * image.height <= MAX_PIXELS and max(image.size) <= MAX_SIDE:
+                    return _rgb(image)
+        except UnidentifiedImageError as error:
+            raise AvprepError(f"{path}: not a picture that can be read: save it as a JPEG or PNG file") from error
+        except Image.DecompressionBombError:
+            pass
+        except Exception as error:  # damaged files make Pillow raise nearly everything there is
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise AvprepError(f"{path}: the picture is damaged ({reason}): fetch or save it anew") from error
+    limit = f"{MAX_PIXELS // 10**6} megapixels or {MAX_SIDE} pixels a side"
+    raise AvprepError(f"{path}: the picture is larger than {limit}: shrink it")
+
+
+def read_face(path: Path, detector: Detector, *, box: tuple[float, float, float, float] | None = None) -> Photo:
+    """Read a photo and align its largest face as the faces of videos are aligned.
+
+    box: x0, y0, x1, y1 in pixels of the upright photo: roughly the face that is meant, where there are several or it
+        isn't found in the whole photo.
+    AvprepError where the photo cannot be read, shows no face, or has none in the box.
+    """
+    image = read_image(path)
+    height, width = image.shape[:2]
+    whole = np.array([0, 0, width, height])
+    meant, parts, where = whole, [whole], ""
+    advice = (
+        "give a photo with an upright face seen from the front, say where it is with --face-box, add --aligned if this "
+        "is an aligned 256×256 crop already, or try another --detector"
+    )
+    if box is not None:
+        meant, where = np.clip(box, 0, np.tile(whole[2:], 2)), f" in the box {','.join(f'{side:g}' for side in box)}"
+        advice = f"give left, top, right and bottom of a face in the upright photo, which is {width}×{height} pixels"
+        if not (meant[:2] < meant[2:]).all():
+            raise AvprepError(f"{path}: there is nothing{where}: {advice}")
+        advice += ", or try another --detector"
+        parts = [_grown(meant), whole]
+    for part in parts:
+        found = [face for face in _find(image, part, detector) if _meet(face.box, meant)]
+        if found:
+            break
+    else:
+        raise AvprepError(f"{path}: no face was found{where}: {advice}")
+    face = max(found, key=lambda face: overlap(face.box, meant))  # with the whole photo that is the largest
+    affine = align.similarity((_closer(image, face, detector) or face).points)
+    crop = align.crop(image, affine, sigma=align.blur_sigma(affine[None]))
+    return Photo(image, affine, crop, len(found))
+
+
+def read_aligned(path: Path) -> Photo:
+    """Read a photo that is aligned already: 256×256, or 260×260 as in the released demo, whose middle is taken.
+
+    AvprepError where it cannot be read or has another size.
+    """
+    image = read_image(path)
+    height, width = image.shape[:2]
+    if height != width or width not in (CROP_SIZE, CROP_SIZE + 4):
+        raise AvprepError(
+            f"{path}: an aligned photo has 256×256 or 260×260 pixels, this one {width}×{height}: leave --aligned out, "
+            "and the face is found and aligned"
+        )
+    margin = (width - CROP_SIZE) // 2
+    middle = slice(margin, margin + CROP_SIZE)
+    return Photo(image, np.array([[1.0, 0.0, -margin], [0.0, 1.0, -margin]]), image[middle, middle].copy())
+
+
+def fit_film(photo: Photo, longest: int = 1920) -> Photo:
+    """Shrink a photo to the frame of a film: `longest` pixels at most, and even sides, as H.264 wants them.
+
+    An odd last row or column is cut off. The transform follows; the crop stays that of the large photo.
+    """
+    before = np.array(photo.image.shape[1::-1])
+    after = np.maximum(np.rint(before * min(1.0, longest / before.max())).astype(int), 2)
+    image = photo.image
+    if (after != before).any():
+        image = np.asarray(cv2.resize(image, after.tolist(), interpolation=cv2.INTER_AREA), np.uint8)
+    width, height = after // 2 * 2
+    ratio = before / after
+    affine = photo.affine * np.append(ratio, 1)
+    affine[:, 2] += photo.affine[:, :2] @ (0.5 * ratio - 0.5)  # pixel p shows (p + 0.5) · ratio - 0.5 of the photo
+    return dataclasses.replace(photo, image=np.ascontiguousarray(image[:height, :width]), affine=affine)
+
+
+class PasteBack:
+    """Puts talking faces into the photo that their crop came from; what all frames share is worked out once.
+
+    Inside the crop, `FEATHER` from its border, there is the face alone; outside the crop not a bit changes.
+    """
+
+    def __init__(self, photo: Photo) -> None:
+        self._image = photo.image
+        size = np.array(photo.image.shape[1::-1])
+        inverse = cv2.invertAffineTransform(photo.affine)
+        corners = align.apply(inverse, CROP_SIZE * np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) - 0.5)
+        low = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, size - 1)
+        high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, low + 1, size)
+        self._window = (slice(low[1], high[1]), slice(low[0], high[0]))
+        self._size = (high - low).tolist()
+        self._affine = photo.affine.copy()  # window → crop pixels
+        self._affine[:, 2] += photo.affine[:, :2] @ low
+        self._sigma = align.blur_sigma(inverse[None])
+        fade = _fade(np.arange(CROP_SIZE), CROP_SIZE, FEATHER)
+        edge = EDGE / float(align.scale(photo.affine))  # photo pixels
+        across, down = (_fade(np.arange(low[n], high[n]), int(size[n]), edge) for n in (0, 1))
+        mask = self._warped(np.outer(fade, fade), cv2.INTER_LINEAR) * np.outer(down, across)
+        self._mask = mask[..., None].astype(np.float32)
+        self._rest = photo.image[self._window] * (1 - self._mask)
+
+    def __call__(self, face: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the photo with a face, uint8 (256, 256, 3), RGB, in its place: a new array, uint8 (H, W, 3), RGB."""
+        if self._sigma:
+            face = np.asarray(cv2.GaussianBlur(face, (0, 0), self._sigma), np.uint8)
+        whole = self._image.copy()
+        whole[self._window] = np.rint(self._rest + self._mask * self._warped(face, cv2.INTER_CUBIC))
+        return whole
+
+    def _warped(self, image: NDArray[Any], interpolation: int) -> NDArray[Any]:
+        """Warp from the crop to the window; 0 beyond the crop."""
+        return cv2.warpAffine(image, self._affine, self._size, flags=interpolation | cv2.WARP_INVERSE_MAP)
+
+
+def _fade(places: NDArray[np.int64], length: int, over: float) -> NDArray[np.float64]:
+    """Rise smoothly from 0 to 1 over so many pixels from either end of a row of pixels."""
+    t = np.clip(np.minimum(places + 0.5, length - 0.5 - places) / over, 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), np.float64)
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Return a picture's pixels upright, whatever their form; ValueError where it isn't clear what they mean."""
+    upright = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("its pixels are fractions")
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
+        upright = Image.fromarray((np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        upright = ImageChops.invert(upright)  # Pillow takes every CMYK JPEG for one of Adobe's, which are inverted
+    if not upright.has_transparency_data:
+        return np.array(upright.convert("RGB"))
+    seen = upright.convert("RGBA")
+    ground = Image.new("RGB", seen.size, (align.BORDER,) * 3)
+    ground.paste(seen, mask=seen)
+    return np.array(ground)
+
+
+def _find(image: NDArray[np.uint8], part: NDArray[Any], detector: Detector) -> list[Face]:
+    """Find the faces in a part of a photo; where it shows none, in overlapping quarters of it.
+
+    Quarters bring out faces of half the size, of a whole person before the Haar cascades, say. They also bring out more
+    that is no face: what is found there counts only where a closer look sees it too.
+    """
+    found = _look(image, part, detector)
+    if found:
+        return found
+    step = (part[2:] - part[:2]) / 4
+    for place in itertools.product(range(3), repeat=2):
+        corner = part[:2] + place * step
+        for face in _look(image, np.append(corner, corner + 2 * step), detector):
+            closer = _closer(image, face, detector)
+            if closer and all(overlap(closer.box, other.box) <= SAME for other in found):
+                found.append(closer)
+    return found
+
+
+def _closer(image: NDArray[np.uint8], face: Face, detector: Detector) -> Face | None:
+    """Look at a face again, in the part of the photo around it; None where it is not seen there."""
+    seen = _look(image, _grown(face.box), detector)
+    best = max(seen, key=lambda other: overlap(other.box, face.box), default=None)
+    return best if best and overlap(best.box, face.box) > SAME else None
+
+
+def _look(image: NDArray[np.uint8], part: NDArray[Any], detector: Detector) -> list[Face]:
+    """Find the faces in a part of a photo, x0 y0 x1 y1, the way they are found in videos; in pixels of the photo."""
+    x0, y0, x1, y1 = np.maximum([*np.floor(part[:2]), *np.ceil(part[2:])], 0).astype(int)
+    cut = image[y0:y1, x0:x1]
+    if not cut.size:
+        return []
+    before = np.array(cut.shape[1::-1])
+    after = np.maximum(np.rint(before * (SIDE / before.max())).astype(int), 1)
+    way = cv2.INTER_AREA if before.max() > SIDE else cv2.INTER_CUBIC
+    # Strips are made wider: of a single row of YuNet's cells, OpenCV 4.14 makes what happened to be in memory.
+    right, below = np.maximum(SIDE // 2 - after, 0).tolist()
+    copy = cv2.copyMakeBorder(
+        cv2.resize(cut, after.tolist(), interpolation=way),
+        0,
+        below,
+        0,
+        right,
+        cv2.BORDER_CONSTANT,
+        value=[align.BORDER] * 3,
+    )
+    picture = Picture(av.VideoFrame.from_ndarray(np.asarray(copy, np.uint8), format="rgb24"), 0)
+    ratio, faces = before / after, []
+    for sighting in keyframes.find_faces([picture], detector, 1).sightings[0]:
+        face = sighting.face
+        points = (face.points + 0.5) * ratio - 0.5 + (x0, y0)  # pixel centres lie at +0.5
+        box = face.box * np.tile(ratio, 2) + (x0, y0, x0, y0)
+        faces.append(Face(box.astype(np.float32), face.score, points.astype(np.float32)))
+    return faces
+
+
+def _grown(box: NDArray[Any]) -> NDArray[Any]:
+    """Return a box, x0 y0 x1 y1, with half its size added on each side."""
+    half = (box[2:] - box[:2]) / 2
+    return np.append(box[:2] - half, box[2:] + half)
+
+
+def _meet(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Tell whether the middles of two boxes are no further apart than half the larger one."""
+    apart = np.abs(one[:2] + one[2:] - other[:2] - other[2:])
+    return bool((apart <= np.maximum(one[2:] - one[:2], other[2:] - other[:2])).all())
