@@ -95,7 +95,7 @@ def read_sound(
         if audio is None and sound is None:
             raise Reject("no_audio", f"{video}: holds no sound")
         _read(container, stream, sound, pictures, pieces, begin, duration, moved)
-        own_start = _container_start(container)
+        own_start = container_start(container)
     zero, n_frames = pictures.clock(video, begin, duration, max_seconds)
     if audio is not None:
         zero -= own_start
@@ -103,7 +103,7 @@ def read_sound(
             sound = audio_stream(container)
             if sound is None:
                 raise Reject("no_audio", f"{audio}: holds no sound")
-            zero += _container_start(container)
+            zero += container_start(container)
             _read_sound(container, sound, pieces, zero + begin - moved, Fraction(n_frames, FPS))
     last = n_frames * SAMPLE_RATE // FPS + after
     samples, first = pieces.resampled(zero + begin - moved, -before, last)
@@ -253,7 +253,7 @@ def _read(
                 break
         if pictures.zero is not None:
             seek(container, video, pictures.zero + start - max(shift, Fraction(0)) - LEAD - 1)
-    earliest = _container_start(container) if pictures.zero is None else pictures.zero
+    earliest = container_start(container) if pictures.zero is None else pictures.zero
     low = earliest + start - shift - LEAD
     streams = [stream for stream in (video, audio) if stream is not None]
     unfinished = set(streams)
@@ -276,7 +276,7 @@ def _read_sound(
     container: av.container.InputContainer, audio: av.AudioStream, pieces: Pieces, begin: Seconds, length: Seconds
 ) -> None:
     """Read the sound around a span of a file that holds nothing else of interest."""
-    if begin - _container_start(container) > SEEK_BEYOND:
+    if begin - container_start(container) > SEEK_BEYOND:
         seek(container, audio, begin - LEAD - 1)
     for packet in packets(container, audio):
         if _beyond(packet, begin + length + TAIL):
@@ -290,5 +290,6 @@ def _beyond(packet: av.Packet[Any], time: Seconds | float) -> bool:
     return packet.dts * float(packet.time_base) > time
 
 
-def _container_start(container: av.container.InputContainer) -> Seconds:
+def container_start(container: av.container.InputContainer) -> Seconds:
+    """Return where a file's own clock starts, in seconds."""
     return Fraction(container.start_time or 0, av.time_base)

@@ -1,0 +1,222 @@
+"""One clip of a run: what both columns hold of it, its sound, and its crops as a film.
+
+Reads the shard that the plan puts the clip into and no other.
+"""
+
+from __future__ import annotations
+
+import bisect
+import difflib
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep import mfcc, mux, schema, shards
+from avprep.errors import Reject, RunError, ShardError
+from avprep.fingerprint import read_fingerprint, read_plan
+from avprep.manifest import SPLITS, Clip, Manifest, shard_name
+from avprep.media import Frames, Seconds, open_file, seconds
+from avprep.schema import CROP_SIZE, FPS
+from avprep.sound import Sound, container_start, read_sound
+from avprep.stages import decode_image
+
+SIMILAR = 5
+"""Keys that are named where one is unknown."""
+NEAR = 1000
+"""Keys before and after an unknown one, in order of the alphabet, that its likes are looked for among."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one column holds of a clip.
+
+    state: `ok`, `failed`, or `missing` where its shard is not finished or the column was never begun.
+    reason, message: why it failed. members: of its sample, checked; facts: those of its JSON member.
+    """
+
+    state: str
+    reason: str = ""
+    message: str = ""
+    members: dict[str, bytes] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """The state in words, without the message."""
+        return f"{self.state} ({self.reason})" if self.reason else self.state
+
+    def array(self, member: str) -> NDArray[Any]:
+        """Return an array of the sample."""
+        return schema.decode_array(self.members[member])
+
+
+@dataclass(frozen=True)
+class ClipView:
+    """A clip and what both columns of a run hold of it.
+
+    shard: the name of the shard that the plan puts it into. root: where its data set lies.
+    shift: seconds by which the run moved the sound later.
+    """
+
+    clip: Clip
+    shard: str
+    root: Path
+    shift: float
+    crop: Part
+    mfcc: Part
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of the clip; 0 where no column knows."""
+        return int(self.crop.facts.get("n_frames") or self.mfcc.facts.get("n_frames") or 0)
+
+
+def read(out: Path, key: str, root: Path | None = None) -> ClipView:
+    """Read one clip of a run.
+
+    root: where the data set lies now, if not where the manifest has it.
+    Raises RunError where `out` holds no run and, naming the nearest keys, where the plan has no such key; ShardError
+    where its shard is damaged.
+    """
+    plan = read_plan(out)
+    runs = {column: read_fingerprint(out, column) for column in schema.COLUMNS}
+    size = next((int(run["shard_size"]) for run in runs.values() if run is not None), 500)
+    clip, shard = find(plan, key, size)
+    parts = {column: _part(out, column, shard, key) for column in schema.COLUMNS}
+    settings = (runs["mfcc"] or {}).get("settings") or {}
+    shift = float(settings.get("audio_shift_ms", 0.0)) / 1000
+    return ClipView(clip, shard, plan.root if root is None else root, shift, parts["crop"], parts["mfcc"])
+
+
+def find(plan: Manifest, key: str, shard_size: int) -> tuple[Clip, str]:
+    """Return a clip of a plan and the name of its shard; RunError, naming the nearest keys, where there is none."""
+    rows = dict.fromkeys(SPLITS, 0)
+    for clip in plan.clips:
+        if clip.key == key:
+            return clip, shard_name(clip.split, rows[clip.split] // shard_size)
+        rows[clip.split] += 1
+    near = similar(key, [clip.key for clip in plan.clips])
+    hint = f"; nearest: {', '.join(map(printable, near))}" if near else ""
+    raise RunError(f"{printable(key)!r}: no clip of this run has that key{hint}")
+
+
+def similar(key: str, keys: Iterable[str]) -> list[str]:
+    """Return up to five of the keys that are most like one, looked for among a bounded number of them.
+
+    First those that hold it; then those that resemble it, among its neighbours in the alphabet and the keys that end
+    as it does.
+    """
+    wanted = key[:200]
+    ordered = sorted(keys)
+    found = list(itertools.islice((one for one in ordered if wanted in one), SIMILAR)) if wanted else []
+    place = bisect.bisect_left(ordered, wanted)
+    near = ordered[max(0, place - NEAR) : place + NEAR]
+    last = wanted.rpartition("/")[2]
+    near += itertools.islice((one for one in ordered if last and one.endswith(last)), NEAR)
+    found += difflib.get_close_matches(wanted, [one[:200] for one in dict.fromkeys(near)], SIMILAR, 0.6)
+    known = set(ordered)  # a key that was cut is none
+    return [one for one in dict.fromkeys(found) if one in known][:SIMILAR]
+
+
+def file_name(key: str) -> str:
+    """Return the name, without its extension, of a file for a clip: its key with slashes and odd characters as `_`."""
+    plain = re.sub(r"[^\w+=@,%-]", "_", key)
+    return plain.encode("utf-8", "replace")[:200].decode("utf-8", "ignore") or "_"
+
+
+def printable(text: str, longest: int = 120) -> str:
+    """Return a text that fits on a line: what does not print is a dot, what is too long ends in an ellipsis."""
+    shown = "".join(letter if letter.isprintable() else "·" for letter in text[: longest + 1])
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
+def play(view: ClipView, output: Path) -> str:
+    """Write the crops of a clip as a film of 25 fps, its sound in step, as mp4.
+
+    Returns why the film is silent, in one line; nothing where it has its sound. Raises RunError where there are no
+    crops, AvprepError where the film cannot be written.
+    """
+    if view.crop.state != "ok":
+        raise RunError(f"{printable(view.clip.key)}: has no crops to play: crop is {view.crop.words}")
+    sound, zero, silent = None, None, ""
+    try:
+        sound, zero = _sound_at_start(view)
+    except Reject as reject:
+        silent = reject.message
+    mux.write_film(output, images(view), view.n_frames, sound=sound, zero=zero)
+    return silent
+
+
+def _part(out: Path, column: str, shard: str, key: str) -> Part:
+    """Return what a column holds of a clip; other samples of its shard are passed over."""
+    sidecar = shards.read_sidecar(out, column, shard)
+    record = next((one for one in (sidecar or {}).get("clips", ()) if one["key"] == key), None)
+    if record is None:
+        return Part("missing")
+    if record["state"] == "failed":
+        return Part("failed", record["reason"], " ".join(record["message"].split()))
+    path = shards.tar_path(out, column, shard)
+    for name, members in shards.read(path):
+        if name == key:
+            try:
+                return Part("ok", members=members, facts=schema.check_sample(column, key, members))
+            except ShardError as error:
+                raise ShardError(f"{path}: {printable(str(error), 300)}") from error
+    raise ShardError(f"{path}: lacks {printable(key)}, which its sidecar has as ok; `avprep verify` tells more")
+
+
+def sound_of(view: ClipView) -> Sound | str:
+    """Return the sound of a clip's source as its windows saw it; one line where it cannot be read."""
+    clip = view.clip
+    if not view.root.is_dir():
+        return f"the data set is not at {view.root}: give --root"
+    try:
+        return read_sound(
+            view.root / clip.video,
+            None if clip.audio is None else view.root / clip.audio,
+            start=clip.start,
+            duration=clip.duration,
+            before=mfcc.SAMPLES_BEFORE,
+            after=mfcc.SAMPLES_AFTER,
+            shift=view.shift,
+        )
+    except Reject as reject:
+        return f"{reject.reason}: {reject.message}"
+
+
+def _sound_at_start(view: ClipView) -> tuple[Path, Seconds]:
+    """Return the file that holds a clip's sound and the time stamp in it of the clip's start; Reject without sound.
+
+    The clock is that of `avprep.sound.read_sound`: the file's first picture is zero, and where the sound lies in
+    another file both files' clocks start at their own start.
+    """
+    clip = view.clip
+    video, sound = view.root / clip.video, view.root / (clip.audio or clip.video)
+    if isinstance(heard := sound_of(view), str):
+        raise Reject("no_audio", heard)
+    assert heard.samples.size
+    first = Frames(video, duration=1 / FPS, keep_bytes=0)
+    for _ in first:  # the first picture sets the clock
+        pass
+    zero = first.zero + seconds(clip.start) - seconds(view.shift)
+    if clip.audio is None:
+        return sound, zero
+    with open_file(video) as shown, open_file(sound) as other:
+        return sound, zero - container_start(shown) + container_start(other)
+
+
+def images(view: ClipView, indices: Iterable[int] | None = None) -> Iterator[NDArray[np.uint8]]:
+    """Yield crops, uint8 (256, 256, 3), RGB, all of them or some; ShardError for one that is damaged."""
+    members = view.crop.members
+    image_format = next(name for name in schema.IMAGE_FORMATS if schema.frame_member(0, name) in members)
+    for index in range(view.n_frames) if indices is None else indices:
+        image = decode_image(members[schema.frame_member(index, image_format)])
+        if image is None or image.shape != (CROP_SIZE, CROP_SIZE, 3):
+            raise ShardError(f"{printable(view.clip.key)}: crop {index} is no picture of {CROP_SIZE}×{CROP_SIZE}")
+        yield image
