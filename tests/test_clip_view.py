@@ -13,7 +13,7 @@ import made_media as made
 import made_shards
 import numpy as np
 import pytest
-from avprep_cli import look_clip
+from avprep_cli import look
 from avprep_cli.main import Commands
 from click.testing import CliRunner, Result
 from hypothesis import given
@@ -37,7 +37,7 @@ RED = (0xB3, 0x26, 0x1E)
 
 def call(*arguments: object) -> Result:
     """Run the command in this process."""
-    group = Commands("avprep", commands={command.name or "": command for command in look_clip.COMMANDS})
+    group = Commands("avprep", commands={command.name or "": command for command in look.COMMANDS})
     return CliRunner().invoke(group, [str(argument) for argument in arguments])
 
 
@@ -352,7 +352,7 @@ class TestCommand:
 
     def test_help(self) -> None:
         """The command and each of its options are explained."""
-        for command in look_clip.COMMANDS:
+        for command in look.COMMANDS:
             assert command.help
             assert all(param.help for param in command.params if isinstance(param, click.Option))
 

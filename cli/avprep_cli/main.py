@@ -8,7 +8,7 @@ import click
 
 from avprep import __version__
 from avprep.errors import AvprepError
-from avprep_cli import cluster, data, demo, model, results
+from avprep_cli import cluster, data, demo, look, model, results
 
 
 class Commands(click.Group):
@@ -50,6 +50,7 @@ def main() -> None:
     avprep crop grid.jsonl OUT                pictures: aligned 256×256 faces
     avprep mfcc grid.jsonl OUT                sound: a 12×20 window per frame
     avprep verify OUT                         proof that every clip is accounted for
+    avprep report OUT -o report.html          a page to look at before you train
     avprep train OUT RUN                      a model that has learned from it
     avprep evaluate RUN OUT -o RESULTS        the paper's tables for it
     avprep generate RUN --face F --audio A -o out.mp4
@@ -60,10 +61,10 @@ def main() -> None:
     """
 
 
-_modules = (data, cluster, model, results, demo)
+_modules = (data, cluster, look, model, results, demo)
 _in_order = {command.name: command for module in _modules for command in module.COMMANDS}
 for name in (
-    *("index", "crop", "mfcc", "status", "verify", "retry", "slurm", "weights"),
+    *("index", "crop", "mfcc", "status", "verify", "retry", "report", "inspect", "slurm", "weights"),
     *("train", "evaluate", "generate", "import-checkpoint", "study", "study-results"),
     *("demo", "bench", "bench-model", "bench-loading", "bench-learning"),
 ):

@@ -218,6 +218,8 @@ def clips_of(
 def _words_problem(saved: Checkpoint, clips: Clips) -> str | None:
     """Return why the words of clips cannot be told to be those of a model; None where they can."""
     known, n_words = saved.settings.get("words"), saved.dimensions["n_words"]
+    if known is not None and not known:
+        return "the model has learned no words"
     if known or len(clips.vocabulary) == n_words:
         return None
     return f"the model knows {n_words} words and not their names, these clips have {len(clips.vocabulary)}"

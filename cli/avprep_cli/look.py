@@ -1,4 +1,4 @@
-"""A command that shows one clip of a run. Heavy imports wait until it runs."""
+"""Commands that show what shards hold. Heavy imports wait until a command runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,44 @@ import click
 
 from avprep.errors import RunError
 from avprep_cli import options
+from avprep_cli.data import write_text
+
+
+@click.command()
+@click.argument("outs", metavar="OUT [OTHER_OUT]", nargs=-1, required=True, type=options.EXISTING_OUT)
+@click.option("-o", "--output", type=options.FILE, required=True, help="The page to write, .html.")
+@click.option("--compare", is_flag=True, help="Two runs of one manifest side by side: OUT and OTHER_OUT.")
+@options.root
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the clips to look at.")
+def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | None, seed: int) -> None:
+    """Make one page to look at: what is in OUT, what failed and why, what is odd.
+
+    Totals, a table of failures with pictures of their videos, histograms, contact sheets with the points that were
+    found, the worst clips by each figure, settings and digests. With --compare: which clips changed state between two
+    runs of the same manifest, by other detectors, say, and how far their points and crops are apart. Either page needs
+    no network. Of large sets it shows a sample, and says so.
+
+    \b
+    avprep report OUT -o report.html
+    avprep report OUT -o report.html --root /new/place/of/the/videos
+    avprep report --compare OUT OTHER_OUT -o compare.html
+    """
+    if len(outs) != 1 + compare:
+        raise click.UsageError("give two folders with --compare" if compare else "give one OUT, or two with --compare")
+    if compare:
+        from avprep import compare as comparison
+
+        write_text(output, comparison.page(*outs, seed=seed))
+        click.echo(f"{output}: {outs[0]} beside {outs[1]}, {output.stat().st_size / 1e6:.1f} MB")
+        return
+    from avprep import report as library
+
+    made = library.report(outs[0], root=root, seed=seed)
+    write_text(output, made.page)
+    click.echo(
+        f"{output}: {made.n_clips} clips, {made.n_failures} failures, {made.n_problems} problems, "
+        f"{output.stat().st_size / 1e6:.1f} MB"
+    )
 
 
 def _numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -64,4 +102,4 @@ def inspect(
         click.echo(f"{film}: {view.n_frames / 25:.2f} s" + (f", without sound: {silent}" if silent else ""))
 
 
-COMMANDS: tuple[click.Command, ...] = (inspect,)
+COMMANDS: tuple[click.Command, ...] = (report, inspect)

@@ -1,0 +1,594 @@
+"""What a report shows of a run's folder: all of its sidecars, read once, and a look into the shards at some clips.
+
+Half a million clips take seconds and a few hundred megabytes, since no more than one shard's sidecars are in memory
+at a time, and of the clips only their figures and the few that are shown. What is drawn, is drawn by a hash of the key:
+the same folder and seed give the same clips.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import heapq
+import io
+import itertools
+import json
+import multiprocessing
+import tarfile
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pebble import ProcessPool
+from PIL import Image
+
+from avprep import align, mfcc, schema, shards
+from avprep.errors import REASONS, ManifestError, Reject, ShardError
+from avprep.fingerprint import clip_counts, plan_path, read_fingerprint
+from avprep.manifest import SPLITS, shard_lengths
+from avprep.media import Frames
+from avprep.shards import Stretch
+from avprep.stages import decode_image
+from avprep.status import SplitStatus
+
+LOOKED_AT = 2000
+"""Clips whose own JSON is read in the shards, for figures that no sidecar holds."""
+LISTED = 2000
+"""Failures that are listed one by one; rare reasons whole, the others in equal numbers."""
+PROBLEMS = 50
+"""Problems that are listed one by one."""
+WORST = 20
+"""Clips shown for each figure."""
+MESSAGE = 400
+"""Characters kept of a failure's message."""
+UNKNOWN = "unknown"
+"""What stands for a reason that is none of `REASONS`."""
+STILL_SECONDS = 5.0
+"""Time to decode the first picture of one video."""
+MAX_FRAMES = 10**9
+"""More than a year: a sidecar that says so is damaged."""
+SLOW_STILLS = 8
+"""Videos that may take longer than that before the rest is left alone: a dead file system, say."""
+LEAD = mfcc.SAMPLES_BEFORE / schema.SAMPLE_RATE
+"""Seconds of sound before a clip that its first windows use where the source has it."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that every clip has, and which end of it is the bad one.
+
+    name: in the sidecar, or in the sample's JSON; column: whose.
+    scale, unit: from the number to what is shown; grain: the step in which it can vary, in `unit`.
+    worst: heading of the worst clips; badness: the larger, the worse; None: nothing wrong with it.
+    """
+
+    name: str
+    column: str
+    title: str
+    meaning: str
+    worst: str
+    badness: Callable[[float], float | None]
+    scale: float = 1.0
+    unit: str = ""
+    grain: float = 0.0
+
+
+def _late(seconds: float) -> float | None:
+    """Return how far the sound is from covering the windows' lead; sound from before the clip is as it should be."""
+    gap = max(seconds, -LEAD - 1 / schema.SAMPLE_RATE - seconds)
+    return gap if gap > 0 else None
+
+
+FIGURES = (
+    Figure(
+        "face_size", "crop", "Face size", "median width of the face, in pixels of the source",
+        "Smallest faces", lambda value: -value, unit="px",
+    ),
+    Figure(
+        "score", "crop", "Detector score", "mean over the keyframes; each detector has its own scale",
+        "Lowest scores", lambda value: -value,
+    ),
+    Figure(
+        "jitter", "crop", "Jitter", "how far eyes and nose move in the crop from frame to frame, in crop pixels",
+        "Highest jitter", lambda value: value or None, unit="px",
+    ),
+    Figure(
+        "start_offset", "mfcc", "Audio offset",
+        f"where the sound that is used begins, seen from the clip's start; down to −{1000 * LEAD:.0f} ms it is real "
+        "sound from before the clip, above 0 the sound begins late",
+        "Largest audio offsets", _late, scale=1000.0, unit="ms",
+    ),
+    Figure(
+        "silent_share", "mfcc", "Silence", "share of the sound that is quieter than −60 dB",
+        "Most silence", lambda value: value or None, scale=100.0, unit="%",
+    ),
+    Figure(
+        "seconds", "", "Clip length", f"frames at {schema.FPS} a second",
+        "Shortest clips", lambda value: -value, unit="s", grain=1 / schema.FPS,
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """A clip that is ok in a column or both.
+
+    where: its place in each column's tar; None where the sidecar doesn't tell.
+    """
+
+    key: str
+    split: str
+    shard: str
+    draw: float
+    n_frames: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+    where: dict[str, Stretch | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A clip that failed in a column, for one of `REASONS` or `UNKNOWN`."""
+
+    key: str
+    split: str
+    column: str
+    reason: str
+    message: str
+
+
+@dataclass
+class Column:
+    """One column; `run` is its run.json, None where it was never started.
+
+    reasons: split -> reason -> failed clips. unfinished: shards to be made yet.
+    """
+
+    name: str
+    run: dict[str, Any] | None
+    splits: dict[str, SplitStatus] = field(default_factory=dict)
+    reasons: dict[str, Counter[str]] = field(default_factory=dict)
+    unfinished: int = 0
+
+
+@dataclass
+class Findings:
+    """What there is to show.
+
+    values: figure -> that of every clip, or of those looked at. looked_at: clips that were, for the figures in `drawn`.
+    clips: split -> clips that are ok in a column or both. worst: figure -> clips, the worst first. sheets: split ->
+    clips drawn from it.
+    failures: those listed, of `n_failures`; problems: those listed, of `n_problems`.
+    """
+
+    columns: dict[str, Column]
+    values: dict[str, array[float]]
+    worst: dict[str, list[Row]] = field(default_factory=dict)
+    sheets: dict[str, list[Row]] = field(default_factory=dict)
+    drawn: set[str] = field(default_factory=set)
+    looked_at: int = 0
+    clips: Counter[str] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    n_failures: int = 0
+    problems: list[str] = field(default_factory=list)
+    n_problems: int = 0
+
+    @property
+    def n_clips(self) -> int:
+        """Clips that are ok in a column or both."""
+        return self.clips.total()
+
+    def problem(self, line: str) -> None:
+        """Add a problem; the first are listed, all counted."""
+        line = " ".join(line.split())[:MESSAGE]
+        if line in self.problems:  # a clip may be shown in two places
+            return
+        self.n_problems += 1
+        if len(self.problems) < PROBLEMS:
+            self.problems.append(line)
+
+
+class Least(Generic[T]):
+    """Keeps the items of least rank, of so many as come by."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._heap: list[tuple[float, float, int, T]] = []
+        self._counter = itertools.count()
+
+    def offer(self, rank: float, draw: float, item: T) -> None:
+        """Take an item if it is among the least; of equal ones the lower draw."""
+        entry = (-rank, -draw, next(self._counter), item)
+        if len(self._heap) < self.size:
+            heapq.heappush(self._heap, entry)
+        elif entry[:2] > self._heap[0][:2]:
+            heapq.heapreplace(self._heap, entry)
+
+    def items(self) -> list[T]:
+        """Return what was kept, the least first."""
+        return [item for _, _, _, item in sorted(self._heap, key=lambda entry: entry[:3], reverse=True)]
+
+
+def gather(out: Path, *, seed: int = 0, per_split: int = 12) -> Findings:
+    """Read every sidecar, and the JSON of some clips in the shards.
+
+    seed: draws the clips that are looked at; per_split: how many of each split are for its contact sheet.
+    Raises RunError where `out` holds no run or a run.json is damaged; whatever is wrong with a shard is a problem.
+    """
+    plan_path(out)
+    found = Findings(
+        {column: Column(column, read_fingerprint(out, column)) for column in schema.COLUMNS},
+        {figure.name: array("d") for figure in FIGURES},
+    )
+    lengths: dict[str, dict[str, int]] = {}
+    for column in found.columns.values():
+        if column.run is not None:
+            for name, n_clips in shard_lengths(clip_counts(out, column.run), column.run["shard_size"]):
+                lengths.setdefault(name, {})[column.name] = n_clips
+    worst = {figure.name: Least[Row](WORST) for figure in FIGURES}
+    sheets = {split: Least[Row](per_split) for split in SPLITS}
+    sample = Least[Row](LOOKED_AT)
+    failures: dict[tuple[str, str], Least[Failure]] = {}
+    for name, columns in sorted(lengths.items(), key=lambda item: (SPLITS.index(item[0].partition("-")[0]), item[0])):
+        rows: dict[str, Row] = {}
+        for column_name, n_clips in columns.items():
+            clips = _count(out, found, column_name, name, n_clips)
+            _join(rows, column_name, name, clips, seed)
+            for failure in _failed(column_name, name, clips):
+                group = failures.setdefault((column_name, failure.reason), Least(LISTED))
+                group.offer(0, draw(failure.key, seed), failure)
+                found.n_failures += 1
+        found.clips[name.partition("-")[0]] += len(rows)
+        for row in rows.values():
+            _offer(found, worst, row)
+            sheets[row.split].offer(row.draw + ("crop" not in row.where), row.draw, row)
+            sample.offer(row.draw, row.draw, row)
+    _look(out, found, worst, sample.items())
+    found.worst = {name: least.items() for name, least in worst.items()}
+    found.sheets = {split: kept for split, least in sheets.items() if (kept := least.items())}
+    groups = {group: least.items() for group, least in failures.items()}
+    shares = even_shares({group: len(items) for group, items in groups.items()}, LISTED)
+    listed = [failure for group, items in groups.items() for failure in items[: shares[group]]]
+    listed.sort(key=lambda one: (schema.COLUMNS.index(one.column), SPLITS.index(one.split), one.reason, one.key))
+    found.failures = listed
+    return found
+
+
+def draw(key: str, seed: int) -> float:
+    """Return a number in [0, 1) that looks random and is the same for the same key and seed."""
+    data = f"{seed}/{key}".encode("utf-8", "backslashreplace")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=6).digest()) / 2**48
+
+
+def even_shares(counts: Mapping[Any, int], total: int) -> dict[Any, int]:
+    """Return how much of each group to take so that all have the same, or everything where they are smaller."""
+    shares = {}
+    for n, (group, count) in enumerate(sorted(counts.items(), key=lambda item: (item[1], str(item[0])))):
+        shares[group] = min(count, total // (len(counts) - n))
+        total -= shares[group]
+    return shares
+
+
+def _count(out: Path, found: Findings, column: str, name: str, n_clips: int) -> list[dict[str, Any]]:
+    """Count a shard of a column; return its clips, none where it is not finished."""
+    counted = found.columns[column]
+    split = name.partition("-")[0]
+    status = counted.splits.setdefault(split, SplitStatus())
+    status.shards += 1
+    sidecar = _sidecar(out, found, column, name)
+    if sidecar is None:
+        status.missing += n_clips
+        counted.unfinished += 1
+        return []
+    clips: list[dict[str, Any]] = sidecar["clips"]
+    if len(clips) != n_clips:
+        where = shards.sidecar_path(out, column, name)
+        found.problem(f"{where}: {len(clips)} clips, the plan has {n_clips}: see `avprep verify`")
+    counts = shards.counts(clips)
+    status.shards_done += 1
+    status.ok += counts["ok"]
+    status.failed += counts["failed"]
+    status.frames += counts["frames"]
+    reasons = counted.reasons.setdefault(split, Counter())
+    for reason, count in counts["reasons"].items():
+        reasons[reason if reason in REASONS else UNKNOWN] += count
+    return clips
+
+
+def _sidecar(out: Path, found: Findings, column: str, name: str) -> dict[str, Any] | None:
+    """Return the sidecar of a shard whose tar is there and has its size; a problem where only one of them is well."""
+    path = shards.tar_path(out, column, name)
+    try:
+        sidecar = shards.read_sidecar(out, column, name)
+        if sidecar is None:
+            return None
+        size = path.stat().st_size
+    except ShardError as error:
+        found.problem(str(error))
+        return None
+    except OSError as error:
+        found.problem(f"{path}: cannot be read ({error.strerror}); run `avprep {column}` again")
+        return None
+    if size != sidecar["bytes"]:
+        found.problem(f"{path}: has {size} bytes, its sidecar says {sidecar['bytes']}; run `avprep {column}` again")
+        return None
+    odd = [clip for clip in sidecar["clips"] if clip["state"] == "ok" and not 0 < clip["n_frames"] < MAX_FRAMES]
+    if odd:
+        found.problem(f"{path.with_suffix('.json')}: damaged, {odd[0]['key']} has {odd[0]['n_frames']} frames")
+        return None
+    return sidecar
+
+
+def _join(rows: dict[str, Row], column: str, name: str, clips: Iterable[dict[str, Any]], seed: int) -> None:
+    """Add the ok clips of one column to the rows of a shard."""
+    offset: int | None = 0
+    for clip in clips:
+        if clip["state"] != "ok":
+            continue
+        key, length = clip["key"], clip.get("bytes")
+        row = rows.get(key)
+        if row is None:
+            n_frames = clip["n_frames"]
+            row = Row(key, name.partition("-")[0], name, draw(key, seed), n_frames, {"seconds": n_frames / schema.FPS})
+            rows[key] = row
+        for figure in FIGURES:
+            if figure.column == column and (value := number(clip.get(figure.name))) is not None:
+                row.figures[figure.name] = value
+        if offset is None or type(length) is not int or length <= 0:  # of an earlier version: it is looked up
+            row.where[column] = offset = None
+        else:
+            row.where[column] = Stretch(offset, length)
+            offset += length
+
+
+def _failed(column: str, name: str, clips: Iterable[dict[str, Any]]) -> Iterable[Failure]:
+    """Yield the failed clips of a shard."""
+    for clip in clips:
+        if clip["state"] == "failed":
+            reason, message = clip["reason"], clip["message"]
+            if reason not in REASONS:
+                reason, message = UNKNOWN, f"{reason}: {message}"
+            message = message if len(message) <= MESSAGE else f"{message[:MESSAGE]}…"
+            yield Failure(clip["key"], name.partition("-")[0], column, reason, message)
+
+
+def _offer(found: Findings, worst: dict[str, Least[Row]], row: Row, names: Iterable[str] | None = None) -> None:
+    """Count a clip's figures, all or those named, and keep it where it is among the worst."""
+    for figure in FIGURES:
+        value = row.figures.get(figure.name)
+        if value is not None and (names is None or figure.name in names):
+            found.values[figure.name].append(value)
+            badness = figure.badness(value)
+            if badness is not None:
+                worst[figure.name].offer(-badness, row.draw, row)
+
+
+def _look(out: Path, found: Findings, worst: dict[str, Least[Row]], rows: Sequence[Row]) -> None:
+    """Read the figures that no sidecar holds from the JSON of some clips."""
+    found.looked_at = len(rows)
+    for column in schema.COLUMNS:
+        names = {figure.name for figure in FIGURES if figure.column == column and not found.values[figure.name]}
+        if not names:
+            continue
+        found.drawn |= names
+        member = schema.METADATA[column]
+        for row in sorted(rows, key=lambda row: (row.split, row.shard, row.key)):
+            if column not in row.where:
+                continue
+            try:
+                facts = schema.decode_json(read_members(out, row, column, {member})[member])
+            except ShardError as error:
+                found.problem(str(error))
+                continue
+            row.figures.update({name: value for name in names if (value := number(facts.get(name))) is not None})
+            _offer(found, worst, row, names)
+
+
+def number(value: object) -> float | None:
+    """Return a number as a float; None for anything else, and for what is too large to be a figure of a clip."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        result = float(value)
+    except OverflowError:
+        return None
+    return result if abs(result) < 1e12 else None
+
+
+def read_members(out: Path, row: Row, column: str, wanted: set[str]) -> dict[str, bytes]:
+    """Return some members of a clip's sample; ShardError, naming the tar and the clip, where one cannot be read."""
+    path = shards.tar_path(out, column, row.shard)
+    found: dict[str, bytes] = {}
+    try:
+        with path.open("rb") as file:
+            stretch = row.where[column] or _stretches(path).get(row.key)
+            if stretch is None:
+                raise ShardError(f"{path}: {row.key} is not in it")
+            file.seek(stretch.offset)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for info in tar:
+                    key, _, member = info.name.partition(".")
+                    if key != row.key or not info.isreg() or info.issparse() or not 0 <= info.size <= shards.MAX_MEMBER:
+                        raise ShardError(f"{path}: {row.key} does not lie where its sidecar says")
+                    if member in wanted and (data := tar.extractfile(info)) is not None:
+                        found[member] = data.read()
+                    tar.members = []  # type: ignore[attr-defined] # tarfile keeps every header it has seen: a leak
+                    if found.keys() == wanted or tar.offset >= stretch.offset + stretch.length:
+                        break
+    except (OSError, ValueError, OverflowError, tarfile.TarError) as error:
+        raise ShardError(f"{path}: {row.key} cannot be read ({error})") from error
+    if missing := sorted(wanted - found.keys()):
+        raise ShardError(f"{path}: {row.key} has no {missing[0]}")
+    return found
+
+
+@functools.lru_cache(maxsize=2)
+def _stretches(path: Path) -> dict[str, Stretch]:
+    with path.open("rb") as file:
+        return shards.stretches(file)
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """One frame of a clip: uint8 (256, 256, 3), RGB; points: float64 (5, 2) in crop pixels, NaN where unknown."""
+
+    frame: int
+    image: NDArray[np.uint8]
+    points: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """MFCC columns of a clip of T frames, float32 (12, 4T), frame `i` owning 4i … 4i+3; valid: bool (T,)."""
+
+    columns: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+
+def read_shots(out: Path, row: Row, frames: Sequence[int], image_format: str) -> list[Shot]:
+    """Return frames of a clip and where eyes and mouth are in them; ShardError where the sample is damaged."""
+    names = [schema.frame_member(frame, image_format) for frame in frames]
+    members = read_members(out, row, "crop", {"points.npy", "affine.npy", *names})
+    points = _array(row, "crop", "points.npy", members)
+    affine = _array(row, "crop", "affine.npy", members)
+    shots = []
+    for frame, name in zip(frames, names, strict=True):
+        image = _crop(members[name])
+        if image is None:
+            raise ShardError(f"{shards.tar_path(out, 'crop', row.shard)}: {row.key}.{name} is not a 256×256 image")
+        with np.errstate(all="ignore"):  # whatever the arrays hold, what is not finite is not drawn
+            placed = align.apply(affine[frame : frame + 1], points[frame : frame + 1])[0]
+        shots.append(Shot(frame, image, placed))
+    return shots
+
+
+def read_sound(out: Path, row: Row) -> Sound:
+    """Return the MFCC columns of a clip; ShardError where the sample is damaged."""
+    members = read_members(out, row, "mfcc", {"mfcc.npy", "valid.npy"})
+    windows = _array(row, "mfcc", "mfcc.npy", members)
+    own = windows[:, :, mfcc.BEFORE : mfcc.BEFORE + schema.COLUMNS_PER_FRAME]
+    columns = own.transpose(1, 0, 2).reshape(schema.N_COEFFICIENTS, -1)
+    return Sound(columns.astype(np.float32), _array(row, "mfcc", "valid.npy", members))
+
+
+def _array(row: Row, column: str, member: str, members: Mapping[str, bytes]) -> NDArray[Any]:
+    dtype, shape = schema.ARRAYS[column][member]
+    try:
+        array = schema.decode_array(members[member])
+    except ShardError as error:
+        raise ShardError(f"{column}/{row.shard}: {row.key}.{member}: {error}") from error
+    if array.dtype.str != dtype or array.shape != (row.n_frames, *shape):
+        raise ShardError(f"{column}/{row.shard}: {row.key}.{member} is {array.dtype.str} {array.shape}")
+    return array
+
+
+def _crop(data: bytes) -> NDArray[np.uint8] | None:
+    """Decode a crop; None for what is none, and for a picture so large that decoding it is an attack."""
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            size = header.size
+    except Exception:  # there is no end to what a damaged picture raises
+        return None
+    return decode_image(data) if size == (schema.CROP_SIZE, schema.CROP_SIZE) else None
+
+
+@dataclass(frozen=True)
+class Label:
+    """What the plan says of a clip. video: below the root; empty where the plan names nothing that may be opened."""
+
+    video: str = ""
+    start: float | None = None
+    word: str = ""
+    speaker: str = ""
+
+
+def read_labels(out: Path, keys: set[str]) -> tuple[dict[str, Any], dict[str, Label]]:
+    """Return the plan's header and what it says of some clips, a line in memory at a time; ManifestError."""
+    labels: dict[str, Label] = {}
+    path = plan_path(out)
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            header = json.loads(file.readline())
+            if not isinstance(header, dict) or not isinstance(header.get("root"), str):
+                raise ManifestError(f"{path}: not a manifest, it has no header with a root")
+            for line in file:
+                clip = json.loads(line) if keys and line.strip() else None
+                if isinstance(clip, dict) and clip.get("key") in keys:
+                    labels[clip["key"]] = _label(clip)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ManifestError(f"{path}: cannot read the manifest ({error})") from error
+    return header, labels
+
+
+def _label(clip: dict[str, Any]) -> Label:
+    video, word, speaker = (value if isinstance(value := clip.get(name), str) else "" for name in _TEXTS)
+    inside = video and not video.startswith("/") and ".." not in video.split("/") and "\0" not in video
+    return Label(video if inside else "", number(clip.get("start")), word, speaker)
+
+
+_TEXTS = ("video", "word", "speaker")
+
+
+def stills(root: Path, labels: Mapping[str, Label], side: int, jobs: int = 2) -> dict[str, bytes | str]:
+    """Return the first picture of each clip's video that decodes, or why there is none, in processes of their own.
+
+    side: the longer side of the JPEG in pixels. A video that hangs or kills its decoder costs only its own picture.
+    """
+    if not labels:
+        return {}
+    found: dict[str, bytes | str] = {}
+    slow = 0
+    with ProcessPool(max_workers=jobs, context=multiprocessing.get_context("spawn")) as pool:
+        # A few at a time, so that those that are given up need not be waited for.
+        for keys in _batches(list(labels), 4 * jobs):
+            if slow > SLOW_STILLS:
+                found.update(dict.fromkeys(keys, "left alone, since decoding others took too long"))
+                continue
+            waiting: dict[str, Future[bytes | str]] = {
+                key: pool.schedule(
+                    still, args=(root / labels[key].video, labels[key].start, side), timeout=STILL_SECONDS
+                )
+                for key in keys
+                if labels[key].video
+            }
+            for key in keys:
+                found[key] = "the plan names no video below its root"
+            for key, future in waiting.items():
+                try:
+                    found[key] = future.result()
+                except TimeoutError:
+                    slow += 1
+                    found[key] = f"decoding took longer than {STILL_SECONDS:g} s"
+                except Exception as error:  # ProcessExpired, or whatever a decoder's binding raises
+                    found[key] = f"decoding failed ({type(error).__name__})"
+    return found
+
+
+def _batches(keys: list[str], size: int) -> Iterable[list[str]]:
+    return (keys[first : first + size] for first in range(0, len(keys), size))
+
+
+def still(video: Path, start: float | None, side: int) -> bytes | str:
+    """Return a JPEG of the picture at `start`, or else of the video's first one, or why there is none."""
+    for at in (start, None) if start else (None,):
+        try:
+            for picture in Frames(video, start=at, keep_bytes=0):
+                return encode(picture.small(side))
+        except Reject as reject:
+            why = reject.message.removeprefix(f"{video}: ")
+    return why
+
+
+def encode(image: NDArray[np.uint8], quality: int = 80) -> bytes:
+    """Return uint8 (H, W, 3), RGB, as JPEG."""
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done
+    return data.tobytes()
