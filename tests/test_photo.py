@@ -280,6 +280,18 @@ def test_orientation_does_not_change_the_crop(
     assert np.abs(turned.crop.astype(int) - upright.crop).mean() < 12
 
 
+@pytest.mark.parametrize("angle", [-25, -10, 12, 30])
+def test_tilted_faces_come_upright(angle: int, yunet: str, portrait: Pixels, tmp_path: Path) -> None:
+    """A tilted head is turned by all of its tilt, though one look of a detector tells only a part of it."""
+    turn = cv2.getRotationMatrix2D((225, 120), angle, 1)
+    tilted = cv2.warpAffine(portrait, turn, (512, 512), borderMode=cv2.BORDER_REFLECT)
+    upright = photo.read_face(saved(tmp_path / "a.png", portrait), detectors.build(yunet))
+    found = photo.read_face(saved(tmp_path / "b.png", np.asarray(tilted, np.uint8)), detectors.build(yunet))
+    rest = found.affine[:, :2] @ turn[:, :2] @ np.linalg.inv(upright.affine[:, :2])
+    assert abs(np.degrees(np.arctan2(rest[1, 0], rest[0, 0]))) < 2.5
+    assert np.linalg.norm(rest - np.eye(2)) < 0.1
+
+
 def test_faces_of_large_photos_are_found(detector: Detector, portrait: Pixels, tmp_path: Path) -> None:
     """In 12 megapixels a face of a sixth of the height is found, and placed as exactly as in a small photo."""
     large = np.full((3000, 4000, 3), 200, np.uint8)
