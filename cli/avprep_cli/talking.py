@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from avprep.photo import Photo
-
     from avprep.driving import Driver
+    from avprep.photo import Photo
     from davs_model.generate import Talker
 
 Pictures = NDArray[np.uint8]
