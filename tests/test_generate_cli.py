@@ -206,6 +206,19 @@ def test_wrong_usage(folder: Path, tmp_path: Path, arguments: tuple[str, ...], w
     assert not list(tmp_path.iterdir())
 
 
+def test_no_input_is_overwritten(folder: Path, tmp_path: Path) -> None:
+    """A film does not take the place of the video that drives it, which has no sound, nor of a photo."""
+    clip = made.numbered(tmp_path / "clip.mp4", made.steady(25, 1))
+    photo_too = tmp_path / "photo.mp4"
+    photo_too.write_bytes((folder / "photo.jpg").read_bytes())
+    for output, arguments in ((clip, ("--video", clip)), (photo_too, ("--video", clip, "--grid", "--face", photo_too))):
+        before = output.read_bytes()
+        result = generate(folder, output, *arguments)
+        assert result.exit_code == 2
+        assert "is the input too" in result.stderr
+        assert output.read_bytes() == before
+
+
 def test_what_cannot_be_done_is_one_line(folder: Path, tmp_path: Path) -> None:
     """No face, no sound, no talker in the video, no model, no folder to write to: one line each, and no film."""
     noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)

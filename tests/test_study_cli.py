@@ -112,6 +112,9 @@ def test_answers_become_the_table(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "ours, from audio" in result.stdout
     assert (tmp_path / "table.md").read_text(encoding="utf-8").strip() == result.stdout.strip()
+    before = (tmp_path / "0.csv").read_bytes()
+    assert call("study-results", tmp_path / "0.csv", "-o", tmp_path / "0.csv").exit_code == 2
+    assert (tmp_path / "0.csv").read_bytes() == before
     (tmp_path / "bad.csv").write_text(json.dumps({}))
     result = call("study-results", tmp_path / "bad.csv")
     assert result.exit_code == 1

@@ -90,6 +90,7 @@ def inspect(
     if film is not None and film.suffix.lower() != ".mp4":
         raise click.UsageError(f"--play {film}: the film is an mp4, so name it .mp4")
     view = clip_view.read(out, key, root)
+    options.spare(film, view.root / view.clip.video, *([view.root / view.clip.audio] if view.clip.audio else []))
     path = Path(f"{clip_view.file_name(key)}.png") if output is None else output
     picture = clip_picture.draw(view, frames)
     if not path.parent.is_dir():

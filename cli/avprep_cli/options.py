@@ -64,6 +64,13 @@ def chosen_device(name: str) -> str:
     return name
 
 
+def spare(output: Path | None, *inputs: Path | None) -> None:
+    """UsageError where an output would take the place of an input."""
+    for path in inputs:
+        if output is not None and path is not None and path.exists() and output.exists() and output.samefile(path):
+            raise click.UsageError(f"{output}: is the input too; choose another name for the output")
+
+
 root = click.option("--root", type=EXISTING_OUT, help="Where the data set lies now, if not where it was indexed.")
 clip_timeout = click.option(
     "--clip-timeout",

@@ -102,6 +102,7 @@ def generate(
         raise click.UsageError("--face-box is for a single photo that is not aligned yet")
     if video is not None and speech_scale != 1:
         raise click.UsageError("--speech-scale is a factor of the features of sound: it needs --audio")
+    options.spare(output, audio, video, *faces)
     from avprep_cli import talking
 
     photos = _photos(faces, detector, face_box, aligned=aligned, paste=paste_back)
@@ -280,6 +281,7 @@ def study(
     """
     if not (audios or videos):
         raise click.UsageError("give an --audio or a --video to drive the faces with")
+    options.spare(output, *faces, *audios, *videos, *(path for _, film, photo in films for path in (film, photo)))
     import tempfile
 
     from avprep_cli.data import write_text
@@ -302,6 +304,7 @@ def study_results(answers: tuple[Path, ...], output: Path | None) -> None:
     \b
     avprep study-results study-*.csv -o table-2.md
     """
+    options.spare(output, *answers)
     from avprep_cli.data import write_text
     from davs_model.evaluation import study as library
 
