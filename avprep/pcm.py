@@ -20,16 +20,20 @@ GAP = Fraction(5, 1000)
 """Sound whose time stamp is off by more than this is moved there; less is the container's rounding (s)."""
 
 CENTRE = "FC"
-"""Where films with more than two channels have their speech."""
+"""The front centre, by libavutil's name."""
 
 _BLOCK = 8192  # samples handed to the resampler at once: small enough for the cache
 
 
 class Pieces:
-    """One channel as it is decoded: int16 pieces with their presentation times."""
+    """One channel as it is decoded: int16 pieces with their presentation times.
 
-    def __init__(self, path: Path) -> None:
+    centre: of surround sound take the centre, where films have their speech, instead of the first channel.
+    """
+
+    def __init__(self, path: Path, *, centre: bool = False) -> None:
         self.path = path
+        self.centre = centre
         self.rate = 0
         self.channels = 0
         self.decode_errors = 0
@@ -50,7 +54,7 @@ class Pieces:
                 change = f"from {self.rate} to {frame.sample_rate} Hz"
                 raise Reject("unreadable", f"{self.path}: the sample rate changes midway {change}")
             self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
-            self._pieces.append((time, _speech(frame)))
+            self._pieces.append((time, _channel(frame, centre=self.centre)))
 
     def resampled(self, zero: Seconds, low: int, high: int) -> tuple[NDArray[np.int16], int]:
         """Lay the pieces out by time and bring them to 16 kHz.
@@ -149,9 +153,9 @@ def sample_at(time: Seconds, zero: Seconds, rate: int) -> int:
 _DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
 
 
-def _speech(frame: av.AudioFrame) -> NDArray[np.int16]:
-    """Return the channel that has the speech, the first or of surround sound the centre, as int16; ffmpeg's scale."""
-    names = [channel.name for channel in frame.layout.channels] if frame.layout.nb_channels > 2 else []
+def _channel(frame: av.AudioFrame, *, centre: bool) -> NDArray[np.int16]:
+    """Return the first channel, or the centre where it is wanted and there, as int16, scaled as ffmpeg scales."""
+    names = [channel.name for channel in frame.layout.channels] if centre else []
     number = names.index(CENTRE) if CENTRE in names else 0
     planar = frame.format.is_planar
     samples = np.frombuffer(

@@ -115,6 +115,8 @@ def read_sound(
 class SoundFile:
     """The sound of a file of any length on a clock of its own: frame 0 begins with its first sample.
 
+    Of surround sound the centre is read, where films have their speech, else the first channel.
+
     `scan` decodes it once to learn `zero` (time stamp of the first sample), `n_frames` (25-fps frames that it lasts,
     to the nearest, at least 1), `rate`, `channels` and `decode_errors`. Memory does not grow with the file's length.
     Both ways of reading raise Reject: `missing`, `unreadable`, `no_audio`, `too_short`.
@@ -162,7 +164,7 @@ class SoundFile:
 
     def _lines(self) -> Iterator[tuple[Line, Pieces]]:
         """Yield the growing line of samples after each packet that adds to it."""
-        pieces, line = Pieces(self.path), None
+        pieces, line = Pieces(self.path, centre=True), None
         with open_file(self.path) as container:
             stream = audio_stream(container)
             if stream is None:

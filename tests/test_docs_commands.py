@@ -190,6 +190,9 @@ class Workshop:
             "opencv" if before == "--detector" else word for before, word in zip(["", *words], words, strict=False)
         ]
         words = [word for word in words if word != "--submit"]
+        if name in ("report", "inspect"):
+            real = {"OUT": "shards/lrw", "OTHER_OUT": "shards/lrw", "KEY": "FAMILY/train/FAMILY_00001"}
+            words = [real.get(word, word) for word in words]
         if name in ("evaluate", "generate"):
             words[1], words[words.index("-o") + 1] = "RUN", {"evaluate": "results", "generate": "film.mp4"}[name]
         if name == "evaluate":
