@@ -119,7 +119,7 @@ class SoundFile:
 
     `scan` decodes it once to learn `zero` (time stamp of the first sample), `n_frames` (25-fps frames that it lasts,
     to the nearest, at least 1), `rate`, `channels` and `decode_errors`. Memory does not grow with the file's length.
-    Both ways of reading raise Reject: `missing`, `unreadable`, `no_audio`, `too_short`.
+    Both ways of reading raise Reject: `missing`, `unreadable`, `no_audio`.
     """
 
     def __init__(self, path: Path) -> None:
