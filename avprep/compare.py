@@ -28,6 +28,7 @@ from avprep.clip_view import printable
 from avprep.errors import RunError, ShardError
 from avprep.fingerprint import read_fingerprint, read_plan
 from avprep.manifest import Manifest
+from avprep.report_data import encode
 from avprep.schema import CROP_SIZE
 from avprep.stages import decode_image
 
@@ -513,8 +514,7 @@ def _crop(key: str, name: str, own: Face, other: Face, n: int) -> str:
     if image is None:
         raise ShardError(f"{printable(key)}: crop {index} is damaged")
     small = cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    assert done
+    data = encode(np.asarray(small, np.uint8), QUALITY)
     rest = next(one for one in NAMES if one != name)
     marks = "".join(
         f'<circle class="{kind}-{run}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"/>'
@@ -526,7 +526,7 @@ def _crop(key: str, name: str, own: Face, other: Face, n: int) -> str:
     return (
         f'<svg viewBox="-0.5 -0.5 {CROP_SIZE} {CROP_SIZE}" role="img" aria-label="{name}, frame {index}">'
         f'<image x="-0.5" y="-0.5" width="{CROP_SIZE}" height="{CROP_SIZE}" '
-        f'href="data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"/>{marks}'
+        f'href="data:image/jpeg;base64,{base64.b64encode(data).decode()}"/>{marks}'
         f'<text x="6" y="246">{index}</text></svg>'
     )
 

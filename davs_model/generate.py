@@ -18,6 +18,7 @@ from avprep.schema import CROP_SIZE, N_COEFFICIENTS, WINDOW_COLUMNS
 from davs_model import checkpoint, losses, speed
 from davs_model.checkpoint import Checkpoint
 from davs_model.networks import DAVS
+from davs_model.pictures import resized, to_crops
 
 ADAPTATION_RATE = 1e-4
 """Step size of Adam in `Talker.adapted`; the paper gives none."""
@@ -111,11 +112,7 @@ class Talker:
         people = len(identity.feature)
         with speed.autocast(self.device, bf16=self.bf16):
             drawn = self.model.decode(identity, features.expand(people, -1, -1))
-        frames = drawn.mul(255).round().byte().permute(1, 0, 3, 4, 2).cpu().numpy()
-        if self.side == CROP_SIZE:
-            return np.ascontiguousarray(frames)
-        large = _resized(frames.reshape(-1, *frames.shape[2:]), CROP_SIZE, cv2.INTER_CUBIC)
-        return large.reshape(*frames.shape[:2], *large.shape[1:])
+        return to_crops(drawn.transpose(0, 1))
 
     def _pictures(self, faces: Pictures) -> Tensor:
         """Return faces (…, 256, 256, 3) as float32 `[K, 1, 3, S, S]` in [0, 1], made smaller as in training."""
@@ -123,13 +120,9 @@ class Talker:
             raise ValueError(f"faces are uint8 (…, {CROP_SIZE}, {CROP_SIZE}, 3), these {faces.dtype} {faces.shape}")
         many = faces.reshape(-1, CROP_SIZE, CROP_SIZE, 3)
         if self.side != CROP_SIZE:
-            many = _resized(many, self.side, cv2.INTER_AREA)
+            many = resized(many, self.side, cv2.INTER_AREA)
         tensor = torch.from_numpy(np.ascontiguousarray(many)).to(self.device)
         return tensor.permute(0, 3, 1, 2)[:, None].float() / 255
-
-
-def _resized(frames: Pictures, side: int, interpolation: int) -> Pictures:
-    return np.stack([cv2.resize(frame, (side, side), interpolation=interpolation) for frame in frames]).astype(np.uint8)
 
 
 def draws(saved: Checkpoint) -> bool:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from avprep.errors import ShardError
 from avprep.schema import CROP_SIZE
@@ -63,6 +64,20 @@ def decode_picture(data: bytes, size: tuple[int, int] | None = None) -> Frames:
     if picture is None or picture.shape[1::-1] != found:
         raise ShardError("the picture cannot be decoded")
     return picture.astype(np.uint8, copy=False)
+
+
+def to_crops(frames: Tensor) -> Frames:
+    """Return frames float `[…, 3, S, S]` in [0, 1], as a decoder draws them, as crops uint8 (…, 256, 256, 3), RGB."""
+    pictures = frames.float().mul(255).round().byte().movedim(-3, -1).cpu().numpy()
+    if pictures.shape[-2] == CROP_SIZE:
+        return np.ascontiguousarray(pictures)
+    large = resized(pictures.reshape(-1, *pictures.shape[-3:]), CROP_SIZE, cv2.INTER_CUBIC)
+    return large.reshape(*pictures.shape[:-3], *large.shape[1:])
+
+
+def resized(pictures: Frames, side: int, interpolation: int) -> Frames:
+    """Return pictures (N, H, W, 3) as squares (N, side, side, 3)."""
+    return np.stack([cv2.resize(one, (side, side), interpolation=interpolation) for one in pictures]).astype(np.uint8)
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,7 +25,6 @@ from torch import Tensor
 
 from avprep import __version__
 from avprep.errors import RunError
-from avprep.schema import CROP_SIZE
 from davs_model import checkpoint, journal, samples, speed, validation
 from davs_model.checkpoint import Checkpoint
 from davs_model.clips import Clips, read_clips
@@ -41,6 +39,7 @@ from davs_model.evaluation.retrieval import ranks, summarise
 from davs_model.generate import draws
 from davs_model.loading import evaluation_batches
 from davs_model.networks import DAVS
+from davs_model.pictures import to_crops
 from davs_model.runfolder import Say
 
 METRICS, PAGE, EMBEDDINGS = "metrics.json", "evaluation.md", "embeddings.h5"
@@ -101,7 +100,7 @@ class _Drawn:
             return
         self._measured += clips
         for name, frames in {"real": real, **drawn}.items():
-            self.mouths.setdefault(name, []).append(self.landmarks(_crops(frames[:clips].flatten(0, 1))))
+            self.mouths.setdefault(name, []).append(self.landmarks(to_crops(frames[:clips].flatten(0, 1))))
 
 
 def evaluate(
@@ -399,15 +398,6 @@ def _figures(found: Embeddings, clips: Clips, places: dict[str, Tensor], results
     curves = {title: places[name].numpy() for name, title in RANKED.items() if name in places}
     figures.ranks(results / shown["ranks"], curves, len(words))
     return shown
-
-
-def _crops(frames: Tensor) -> NDArray[np.uint8]:
-    """Return frames `[N, 3, S, S]` in [0, 1] as uint8 (N, 256, 256, 3)."""
-    pictures = frames.float().mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    if pictures.shape[1] == CROP_SIZE:
-        return np.ascontiguousarray(pictures)
-    large = [cv2.resize(one, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_CUBIC) for one in pictures]
-    return np.stack(large).astype(np.uint8)
 
 
 def _plain(value: Any) -> Any:
