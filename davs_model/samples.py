@@ -50,10 +50,15 @@ def write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
     """Write a picture, RGB uint8 (H, W, 3), so that it appears whole; RunError where it cannot be written."""
     whole, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     assert whole
+    write(path, data.tobytes())
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file, its folder made if need be, so that it appears whole; RunError where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")
-        part.write_bytes(data.tobytes())
+        part.write_bytes(data)
         os.replace(part, path)
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror})") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,17 @@ def lrw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan, _ = layouts.index("lrw", folder / "corpus")
     (folder / "plan.jsonl").write_text(manifest.render(plan), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Let torch calculate in one thread: the models are small, and other tests want processors as well."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

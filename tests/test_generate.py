@@ -21,13 +21,7 @@ from davs_model.objective import random_batch
 SIZES = {"n_words": 3, "width": 0.05, "image_size": 64}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Let torch calculate in one thread: the models are small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def made_model(seed: int = 0, **sizes: float) -> DAVS:

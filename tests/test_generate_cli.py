@@ -13,7 +13,6 @@ import made_media as made
 import numpy as np
 import pytest
 import skimage.data
-import torch
 from avprep_cli import talking
 from avprep_cli.main import main
 from click.testing import CliRunner, Result
@@ -27,14 +26,7 @@ from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
 from davs_model.generate import Talker
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Let torch calculate in one thread: the models are small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

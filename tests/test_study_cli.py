@@ -6,14 +6,12 @@ import base64
 import csv
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import made_media as made
 import pytest
 import skimage.data
-import torch
 from avprep_cli.main import main
 from click.testing import CliRunner, Result
 from test_generate import made_model
@@ -23,14 +21,7 @@ from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
 from davs_model.evaluation.study import COLUMNS
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Let torch calculate in one thread: the models are small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

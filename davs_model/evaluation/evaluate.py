@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -168,8 +167,9 @@ def evaluate(
         raw = EvaluationBatches(_source(clips, shape, settings), shape, batch_size=samples.CLIPS)[0]
         samples.write_png(results / "samples.png", samples.sheet(model, raw, torch.device(settings.device)))
         shown["samples"] = "samples.png"
-    _write(results / METRICS, json.dumps(_plain(metrics), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    _write(results / PAGE, page.render(metrics, shown))
+    text = json.dumps(_plain(metrics), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    samples.write(results / METRICS, text.encode())
+    samples.write(results / PAGE, page.render(metrics, shown).encode())
     return metrics
 
 
@@ -405,12 +405,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror})") from error
