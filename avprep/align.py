@@ -40,14 +40,15 @@ def similarity(points: ArrayLike, target: ArrayLike = TEMPLATE) -> NDArray[np.fl
 
     points: (…, 5, 2), x y in source pixels.
     target: (3, 2), where the eyes and the mouth centre should come to lie.
-    Returns float64 (…, 2, 3), source → target pixels.
+    Returns float64 (…, 2, 3), source → target pixels; not finite where the points fall together.
 
     With points as complex numbers z and targets w, both less their means, the best w ≈ a·z has a = Σ z̄w / Σ |z|².
     """
     z, w = _complex(three_points(points)), _complex(np.asarray(target, np.float64))
     z_mean, w_mean = z.sum(axis=-1) / 3, w.sum() / 3
     z_centred = z - z_mean[..., None]
-    a = (z_centred.conj() @ (w - w_mean)) / (np.abs(z_centred) ** 2).sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a = (z_centred.conj() @ (w - w_mean)) / (np.abs(z_centred) ** 2).sum(axis=-1)
     b = w_mean - a * z_mean
     affine = np.empty((*a.shape, 2, 3))
     affine[..., 0, 0] = affine[..., 1, 1] = a.real

@@ -1,10 +1,11 @@
 """Run a detector on the keyframes of a clip.
 
-Either in whole pictures, many at once, or following each face with close-ups: a quick network's points depend on where
-its grid falls on the face and on how large the face is. So a face that was found in the whole picture is looked at
-again, upright and at one size, and the next keyframe looks where the face just was. That is steadier than whole
-pictures, and faster. The whole picture is searched at the start of each shot, when a face is lost, and every three
-seconds.
+Either in whole pictures, many at once, or following each face. A quick network's points depend on where its grid falls
+on the face and on how large the face is, so a face that was found in the whole picture is looked at again close up,
+upright and at one size. In the next keyframes it is found by registration, for as long as it looks the same, and
+detected again, close up, every `LOOK_EVERY` frames; what registration is off by then is shared out over the keyframes
+between. That is steadier than detecting every time, and faster. The whole picture is searched at the start of each
+shot, when a face is lost, and every three seconds.
 """
 
 from __future__ import annotations
@@ -12,35 +13,33 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import align
-from avprep.detectors import Detector, Face
+from avprep import align, registration
+from avprep.detectors import CloseUp, Detector, Face
 from avprep.media import Picture
+from avprep.registration import Anchor, Similarity
 from avprep.schema import CROP_SIZE, FPS
 from avprep.track import Seen, Sighting, overlap
 
 FOLLOWED = 3
-"""Faces that are followed with close-ups: the largest ones."""
-CLOSE_UP = (96, 128)
-"""Width and height of a close-up in pixels. Measured: as accurate as larger ones."""
-ZOOM = 0.45
-"""Close-up pixels per crop pixel: the face is about 70 px wide."""
-RISE = 4
-"""Pixels by which the crop's middle lies above the close-up's: faces are taller above the eyes than below the mouth."""
+"""Faces that are followed: the largest ones."""
+LOOK_EVERY = 10
+"""Frames after which a face is detected again even though registration still finds it."""
 SEARCH_EVERY = 3 * FPS
 """Frames after which the whole picture is searched even though faces are being followed."""
-FINER = (1, 2, 4)
-"""Multiples of a detector's `picture_side` at which a picture is searched until it shows a face."""
 JUMP = 0.25
 """Movement between keyframes, in face sizes, beyond which the frames between are looked at too."""
-DRIFT = 12.0
-"""A face that moved further than this in its close-up (crop pixels) is looked at again where it is now."""
-_LOOK = 24  # side of the patch that faces are compared by
+LOOKS = 5
+"""Most close-ups of one face in one frame."""
+DRIFT, TILT = 12.0, 4.0
+"""A face that is further than this from where its close-up expects it (crop pixels, degrees) is looked at again."""
+_LOOK = 24  # side of the patch that faces are compared by over cuts
 
 
 def find_faces(pictures: Iterable[Picture], detector: Detector, every: int) -> Seen:
@@ -52,7 +51,8 @@ def find_faces(pictures: Iterable[Picture], detector: Detector, every: int) -> S
     Raises what reading the pictures raises.
     """
     cuts = _Cuts()
-    watch = _Following(detector, cuts) if detector.close_ups else _Batches(detector)
+    close_up = detector.close_up
+    watch = _Batches(detector) if close_up is None else _Following(detector, close_up, cuts, every)
     between: list[tuple[int, Picture]] = []
     n_frames, size = 0, (0, 0)
     for n_frames, picture in enumerate(pictures, 1):
@@ -74,7 +74,7 @@ class _Cuts:
 
     def __init__(self) -> None:
         self.frames: set[int] = set()
-        self._last: NDArray[np.int16] | None = None
+        self._last: NDArray[np.uint8] | None = None
         self._changes: list[float] = []
 
     def begins(self, frame: int, picture: Picture) -> bool:
@@ -82,7 +82,7 @@ class _Cuts:
         before, self._last = self._last, thumbnail
         if before is None or before.shape != thumbnail.shape:
             return False
-        change = int(np.abs(thumbnail - before).sum()) / thumbnail.size
+        change = cv2.norm(thumbnail, before, cv2.NORM_L1) / thumbnail.size
         usual = statistics.median(self._changes) if self._changes else 0.0
         self._changes = [*self._changes[-8:], change]
         if change <= max(10.0, 5 * usual):
@@ -132,28 +132,52 @@ class _Batches:
                 for n, faces in zip(part, found, strict=True):
                     frame, picture = pictures[n]
                     self._sightings[frame] = [
-                        Sighting(_scaled(face, _ratio(picture, small[n])), _look(small[n], face)) for face in faces
+                        Sighting(_scaled(face, _ratio(picture, small[n])), _look(small[n][..., 1], face))
+                        for face in faces
                     ]
                     result.append([sighting.face for sighting in self._sightings[frame]])
         return result
 
 
-class _Following:
-    """Follows faces with close-ups from keyframe to keyframe."""
+@dataclass(frozen=True, eq=False)
+class _Followed:
+    """A face that is being followed.
 
-    def __init__(self, detector: Detector, cuts: _Cuts) -> None:
+    anchor: how it looked when it was last detected, in frame `frame`; None where that shows too little.
+    onto: the last keyframe → the anchor's patch.
+    since: keyframes that it was registered in since then, and as what.
+    """
+
+    sighting: Sighting
+    frame: int
+    anchor: Anchor | None
+    onto: Similarity | None = None
+    since: tuple[tuple[int, Sighting], ...] = ()
+
+    @property
+    def face(self) -> Face:
+        """Where it was in the last keyframe."""
+        return self.sighting.face
+
+
+class _Following:
+    """Follows faces from keyframe to keyframe: by registration while they look the same, else with close-ups."""
+
+    def __init__(self, detector: Detector, close_up: CloseUp, cuts: _Cuts, every: int) -> None:
         self._detector = detector
+        self._view = _View(close_up)
         self._cuts = cuts
+        self._look_every = LOOK_EVERY if every > 1 else 1
         self._sightings: dict[int, list[Sighting]] = {}
         self._searched = self._fine = self._seen = -SEARCH_EVERY  # frames
-        self._last: list[Face] = []
+        self._followed: list[_Followed] = []
 
     def look(self, frame: int, picture: Picture, between: list[tuple[int, Picture]]) -> None:
-        before = [] if frame in self._cuts.frames else self._last
-        self._last = before
+        before = [] if frame in self._cuts.frames else self._followed
+        self._followed = before
         faces = self._faces(frame, picture)
-        if between and _jumped(before, faces):
-            self._last = before
+        if between and _jumped([one.face for one in before], faces):
+            self._followed = before
             for earlier, skipped in between:
                 self._faces(earlier, skipped)
             self._faces(frame, picture)
@@ -163,71 +187,110 @@ class _Following:
 
     def _faces(self, frame: int, picture: Picture) -> list[Face]:
         """Follow the known faces; search the whole picture where that is due or one is lost."""
-        image = picture.rgb()
-        followed = [self._close_up(image, face) for face in self._last]
-        found = [face for face in followed if face is not None]
+        followed = [self._follow(one, frame, picture) for one in self._followed]
+        found = [one for one in followed if one is not None]
         if not found or len(found) < len(followed) or frame - self._searched >= SEARCH_EVERY:
             self._searched = frame
-            found = self._search(frame, picture, image, found)
+            found = self._search(frame, picture, found)
         if found:
             self._seen = frame
-        self._last = sorted(found, key=_area, reverse=True)[:FOLLOWED]
-        self._sightings[frame] = [Sighting(face, _look(image, face)) for face in found]
-        return found
+        self._followed = sorted(found, key=lambda one: _area(one.face), reverse=True)[:FOLLOWED]
+        self._sightings[frame] = [one.sighting for one in found]
+        return [one.face for one in found]
 
-    def _search(self, frame: int, picture: Picture, image: NDArray[np.uint8], known: list[Face]) -> list[Face]:
+    def _follow(self, one: _Followed, frame: int, picture: Picture) -> _Followed | None:
+        """Find a face where it was last seen; None where it is not there."""
+        registered = None
+        if one.anchor is not None and one.onto is not None:
+            onto = one.anchor.find(picture.luma(), one.onto)
+            if onto is not None:
+                registered = one.anchor.face_at(onto)
+                if frame - one.frame < self._look_every:
+                    sighting = Sighting(registered, one.sighting.look)
+                    return replace(one, sighting=sighting, onto=onto, since=(*one.since, (frame, sighting)))
+        face = self._close_up(picture, registered or one.face)
+        if face is None:
+            return None
+        if registered is not None:
+            self._correct(one, frame, face.points - registered.points)
+        return self._detected(face, frame, picture)
+
+    def _detected(self, face: Face, frame: int, picture: Picture) -> _Followed:
+        luma = picture.luma()
+        anchor = registration.anchor(face, luma) if self._look_every > 1 else None
+        return _Followed(Sighting(face, _look(luma, face)), frame, anchor, None if anchor is None else anchor.onto)
+
+    def _correct(self, one: _Followed, frame: int, error: NDArray[np.float32]) -> None:
+        """Share what registration is off by at the next look out over the keyframes since the last one."""
+        for number, sighting in one.since:
+            off = error * np.float32((number - one.frame) / (frame - one.frame))
+            box = sighting.face.box + np.tile(align.three_points(off).mean(axis=0), 2).astype(np.float32)
+            corrected = Face(box, sighting.face.score, sighting.face.points + off)
+            seen = self._sightings[number]
+            seen[:] = [Sighting(corrected, other.look) if other is sighting else other for other in seen]
+
+    def _search(self, frame: int, picture: Picture, known: list[_Followed]) -> list[_Followed]:
         """Detect in the whole picture, ever more finely until it shows a face; look closely at the largest new ones.
 
         Finer looks cost more: a clip without a face gets them only as often as a clip with one is searched.
         """
         fine = not known and (frame - self._fine >= SEARCH_EVERY or frame - self._seen < SEARCH_EVERY)
         found = list[Face]()
-        for finer in FINER if fine else FINER[:1]:
-            side = finer * self._detector.picture_side
+        for side in self._detector.search_sides if fine else self._detector.search_sides[:1]:
             small = picture.small(side)
             found = [_scaled(face, _ratio(picture, small)) for face in self._detector.detect(small[None])[0]]
             if found or max(picture.size) <= side:
                 break
         if fine:
             self._fine = frame
-        new = [face for face in found if all(overlap(face.box, other.box) < 0.3 for other in known)]
+        new = [face for face in found if all(overlap(face.box, one.face.box) < 0.3 for one in known)]
         new.sort(key=_area, reverse=True)
-        closer = [self._close_up(image, face) or face for face in new[:FOLLOWED]]
-        return [*known, *closer, *new[FOLLOWED:]]
+        closer = [self._close_up(picture, face) or face for face in new[:FOLLOWED]]
+        return [*known, *(self._detected(face, frame, picture) for face in [*closer, *new[FOLLOWED:]])]
 
-    def _close_up(self, image: NDArray[np.uint8], face: Face) -> Face | None:
-        """Look at a face upright and at one size; None where it is not there."""
-        for _ in range(2):
+    def _close_up(self, picture: Picture, face: Face) -> Face | None:
+        """Look at a face upright and at one size; None where it is not there.
+
+        One look tells about half of a head's tilt, so that a tilted head takes several.
+        """
+        for _ in range(LOOKS):
             matrix = align.similarity(face.points)
             if not np.isfinite(matrix).all():
                 return None
-            matrix *= ZOOM
-            matrix[:, 2] += _SHIFT
-            seen = self._detector.detect(align.warp(image, matrix, CLOSE_UP)[None])[0]
-            nearest = _nearest(seen)
+            matrix = self._view.zoom * matrix
+            matrix[:, 2] += self._view.shift
+            patch = cv2.cvtColor(align.warp(picture.rgba(), matrix, self._view.size), cv2.COLOR_RGBA2RGB)
+            nearest = self._view.nearest(self._detector.detect_close(np.asarray(patch, np.uint8)[None])[0])
             if nearest is None:
                 return None
-            moved = np.linalg.norm(align.three_points(nearest.points) - _EXPECTED, axis=1).mean() / ZOOM
+            three = align.three_points(nearest.points)
+            moved = np.linalg.norm(three - self._view.expected, axis=1).mean() / self._view.zoom
+            turned = math.degrees(math.atan2(three[1, 1] - three[0, 1], three[1, 0] - three[0, 0]))
             face = _back(nearest, matrix)
-            if moved <= DRIFT:
+            if moved <= DRIFT and abs(turned) <= TILT:
                 break
         return face
 
 
-_SHIFT = (np.array(CLOSE_UP) - 1) / 2 - ZOOM * (CROP_SIZE - 1) / 2 - np.array([0, RISE])
-_EXPECTED = align.TEMPLATE * ZOOM + _SHIFT
-_EYES = math.dist(_EXPECTED[0], _EXPECTED[1])
+class _View:
+    """A detector's close-up: what part of the crop it shows, and where eyes and mouth of a face lie in it."""
 
+    def __init__(self, close_up: CloseUp) -> None:
+        self.size, self.zoom = close_up.size, close_up.zoom
+        self.shift = (np.array(self.size) - 1) / 2 - self.zoom * (CROP_SIZE - 1) / 2 - np.array([0, close_up.rise])
+        self.expected = align.TEMPLATE * self.zoom + self.shift
+        self._middle = self.expected.mean(axis=0)
+        self._eyes = math.dist(self.expected[0], self.expected[1])
 
-def _nearest(faces: list[Face]) -> Face | None:
-    """Return the face that a close-up is of: the nearest to where it should be, if it has about the right size."""
-    best, least = None, 1.5 * _EYES
-    for face in faces:
-        three = align.three_points(face.points)
-        distance = math.dist(three.sum(axis=0) / 3, _EXPECTED.sum(axis=0) / 3)
-        if 0.5 < math.dist(three[0], three[1]) / _EYES < 2 and distance < least:
-            best, least = face, distance
-    return best
+    def nearest(self, faces: list[Face]) -> Face | None:
+        """Return the face that the close-up is of: the nearest to where it should be, of about the right size."""
+        best, least = None, 1.5 * self._eyes
+        for face in faces:
+            three = align.three_points(face.points)
+            distance = math.dist(three.sum(axis=0) / 3, self._middle)
+            if 0.5 < math.dist(three[0], three[1]) / self._eyes < 2 and distance < least:
+                best, least = face, distance
+        return best
 
 
 def _back(face: Face, matrix: NDArray[np.float64]) -> Face:
@@ -251,12 +314,12 @@ def _ratio(picture: Picture, small: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.asarray(np.array(picture.size) / (small.shape[1], small.shape[0]), np.float64)
 
 
-def _look(image: NDArray[np.uint8], face: Face) -> NDArray[np.float32]:
-    """Return the aligned green patch of a face, float32 (576,), of zero mean and unit length."""
+def _look(luma: NDArray[np.uint8], face: Face) -> NDArray[np.float32]:
+    """Return the aligned grey patch of a face, float32 (576,), of zero mean and unit length."""
     matrix = align.similarity(face.points) * (_LOOK / CROP_SIZE)
     if not np.isfinite(matrix).all():
         return np.zeros(_LOOK * _LOOK, np.float32)
-    patch = align.warp(image, matrix, (_LOOK, _LOOK))[..., 1].astype(np.float32).ravel()
+    patch = align.warp(luma, matrix, (_LOOK, _LOOK)).astype(np.float32).ravel()
     patch -= patch.sum() / patch.size
     return np.asarray(patch / max(np.sqrt(patch @ patch), 1e-6), np.float32)
 
@@ -267,13 +330,18 @@ def _jumped(before: list[Face], after: list[Face]) -> bool:
         return bool(before or after)
     for faces, others in ((before, after), (after, before)):
         face = max(faces, key=_area)
-        size = float(np.sqrt(_area(face)))
-        centre = (face.box[:2] + face.box[2:]) / 2
-        nearest = min(float(np.linalg.norm((other.box[:2] + other.box[2:]) / 2 - centre)) for other in others)
-        if nearest > JUMP * size:
+        middle = _middle(face)
+        nearest = min(math.dist(_middle(other), middle) for other in others)
+        if nearest > JUMP * math.sqrt(_area(face)):
             return True
     return False
 
 
+def _middle(face: Face) -> tuple[float, float]:
+    x0, y0, x1, y1 = face.box.tolist()
+    return (x0 + x1) / 2, (y0 + y1) / 2
+
+
 def _area(face: Face) -> float:
-    return float(np.prod(np.maximum(face.box[2:] - face.box[:2], 0)))
+    x0, y0, x1, y1 = face.box.tolist()
+    return float(max(x1 - x0, 0.0) * max(y1 - y0, 0.0))

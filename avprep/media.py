@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,6 +112,10 @@ class Picture:
         """Return uint8 (H, W, 4), RGBA: OpenCV warps four channels faster than three."""
         return self._upright(_SCALER.reformat(self._frame, format="rgba", threads=1))
 
+    def luma(self) -> Bytes:
+        """Return uint8 (H, W), the luma of the picture, as decoded where that is eight bits."""
+        return np.asarray(np.rot90(self._luma(), self._turns), np.uint8)
+
     def small(self, side: int) -> Bytes:
         """Return uint8 (h, w, 3), RGB, downscaled so that the longer side is `side` at most."""
         scale = side / max(self._frame.width, self._frame.height)
@@ -123,16 +126,18 @@ class Picture:
             _SHRINKER.reformat(self._frame, width, height, format="rgb24", interpolation="AREA", threads=1)
         )
 
-    def thumbnail(self) -> NDArray[np.int16]:
-        """Return about 24×32 luma samples of the picture as stored, int16, for telling a cut from a movement."""
+    def thumbnail(self) -> Bytes:
+        """Return about 24×32 luma samples of the picture as stored, uint8, for telling a cut from a movement."""
+        luma = self._luma()
+        down, across = max(1, luma.shape[0] // 24), max(1, luma.shape[1] // 32)
+        return np.ascontiguousarray(luma[down // 2 :: down, across // 2 :: across])
+
+    def _luma(self) -> Bytes:
         if self._frame.format.name in ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "nv12", "gray"):
             plane = self._frame.planes[0]
             rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-            luma: NDArray[Any] = rows[:, : plane.width]
-        else:
-            luma = _SHRINKER.reformat(self._frame, format="gray", threads=1).to_ndarray()
-        down, across = max(1, luma.shape[0] // 24), max(1, luma.shape[1] // 32)
-        return luma[down // 2 :: down, across // 2 :: across].astype(np.int16)
+            return rows[:, : plane.width]
+        return np.asarray(_SHRINKER.reformat(self._frame, format="gray", threads=1).to_ndarray(), np.uint8)
 
     def _upright(self, frame: av.VideoFrame) -> Bytes:
         image: NDArray[Any] = frame.to_ndarray()
@@ -144,35 +149,42 @@ class FrameCount:
 
     The last picture is held as long as the median picture, so 75 pictures at 25 fps make 75 frames, and 60 at
     29.97 fps (2.002 s) make 50.
+
+    tick: the unit of the times (s); they are whole numbers, for fractions would cost more than decoding.
     """
 
-    def __init__(self, start: Seconds, duration: float | None) -> None:
-        self.start = start
+    def __init__(self, start: Seconds, duration: float | None, tick: Seconds) -> None:
         self.wanted = None if duration is None else max(1, round(duration * FPS))
-        self._times: list[Seconds] = []
+        # Instants of frames as whole numbers of a finer unit.
+        fine = math.lcm(2 * FPS, start.denominator, tick.denominator)
+        self._start = start.numerator * (fine // start.denominator)
+        self._frame = fine // FPS
+        self._tick = tick.numerator * (fine // tick.denominator)
+        self._times: list[int] = []
 
-    def add(self, time: Seconds) -> None:
-        """Count a picture shown at `time`, in seconds after the file's first."""
-        self._times.append(time)
+    def add(self, ticks: int) -> None:
+        """Count a picture shown so many ticks after the file's first."""
+        self._times.append(ticks * self._tick)
+
+    def until(self, half_ticks: int) -> int:
+        """Return how many frames have their instants up to a time in half ticks after the file's first picture."""
+        return (half_ticks * self._tick - 2 * self._start) // (2 * self._frame) + 1
 
     @property
     def past_the_end(self) -> bool:
         """Whether the last picture counted is beyond what the clip wants."""
-        return self.wanted is not None and self._times[-1] >= self.start + Fraction(self.wanted + 1, FPS)
+        return self.wanted is not None and self._times[-1] >= self._start + (self.wanted + 1) * self._frame
 
     def total(self) -> int:
         """Return the number of frames between the clip's start and its end or the last picture's."""
         if not self._times:
             return 0
-        # Whole numbers of a common tick: exact, and far quicker to sort than fractions.
-        tick = math.lcm(2 * FPS, self.start.denominator, *{time.denominator for time in self._times})
-        start = self.start.numerator * tick // self.start.denominator
-        frame = tick // FPS
-        times = sorted({time.numerator * (tick // time.denominator) for time in self._times})
+        start, frame = self._start, self._frame
+        times = sorted(set(self._times))
         # Pictures before the clip do not count: how many of them are read depends on where seeking lands.
-        gaps = [after - before for before, after in itertools.pairwise(times) if after >= start]
-        hold = Fraction(statistics.median(gaps)) if gaps else Fraction(frame)
-        available = math.floor((times[-1] + hold - start) / frame + Fraction(1, 2))
+        gaps = sorted(after - before for before, after in itertools.pairwise(times) if after >= start)
+        twice_hold = gaps[(len(gaps) - 1) // 2] + gaps[len(gaps) // 2] if gaps else 2 * frame
+        available = (2 * (times[-1] - start) + twice_hold + frame) // (2 * frame)
         if gaps:  # the picture before the last is shown until half way; above 75 fps that may be the later bound
             available = max(available, (times[-2] + times[-1] - 2 * start) // (2 * frame) + 1)
         available = max(available, int(start <= times[-1]))
@@ -213,6 +225,7 @@ class Frames:
         self.source_frames = 0
         self.decode_errors = 0
         self.interlaced = False
+        self._tick = Fraction(1, 2 * FPS)
         self._kept: list[Picture] | None = None
 
     def __iter__(self) -> Iterator[Picture]:
@@ -222,14 +235,17 @@ class Frames:
             return
         keep: list[Picture] | None = []
         room = self.keep_bytes
-        size = None
+        last, size, nbytes = None, (0, 0), 0
         for picture in self._nearest():
-            size = size or picture.size
-            if picture.size != size:
-                change = "from {}×{} to {}×{}".format(*size, *picture.size)
-                raise Reject("unreadable", f"{self.path}: the picture's size changes midway {change}")
+            if picture is not last:
+                if last is None:
+                    size, nbytes = picture.size, picture.nbytes
+                elif picture.size != size:
+                    change = "from {}×{} to {}×{}".format(*size, *picture.size)
+                    raise Reject("unreadable", f"{self.path}: the picture's size changes midway {change}")
+                room -= nbytes
+                last = picture
             if keep is not None:
-                room -= 0 if keep and picture is keep[-1] else picture.nbytes
                 keep.append(picture)
                 keep = keep if room >= 0 else None
             yield picture
@@ -237,37 +253,41 @@ class Frames:
 
     def _nearest(self) -> Iterator[Picture]:
         """Choose the nearest picture of each instant, holding two at a time."""
-        count = FrameCount(self.start, self.duration)
-        shown: tuple[Seconds, Picture] | None = None
-        emitted, instant = 0, self.start
+        count: FrameCount | None = None
+        shown: Picture | None = None
+        before = emitted = 0
+        longest: Seconds | float = math.inf
         self.source_frames = 0
         for time, picture in self._pictures():
             self.source_frames += 1
+            if count is None:
+                count = FrameCount(self.start, self.duration, self._tick)
+                if self.max_seconds < math.inf and count.wanted is None:
+                    longest = (self.start + seconds(self.max_seconds)) / self._tick
             count.add(time)
-            if count.wanted is None and time - self.start > self.max_seconds:
+            if time > longest:
                 raise too_long(self.path, self.max_seconds)
             if shown is not None:
                 # Instants up to half way between two pictures belong to the earlier one.
-                half_way = (shown[0] + time) / 2
-                while emitted != count.wanted and instant <= half_way:
-                    yield shown[1]
+                until = count.until(before + time)
+                for _ in range(emitted, until if count.wanted is None else min(until, count.wanted)):
+                    yield shown
                     emitted += 1
-                    instant += Fraction(1, FPS)
-            shown = (time, picture)
+            before, shown = time, picture
             if emitted > self.max_seconds * FPS:
                 raise too_long(self.path, self.max_seconds)
             if emitted == count.wanted or count.past_the_end:
                 break
-        if shown is None:
+        if shown is None or count is None:
             raise Reject("unreadable", f"{self.path}: no picture could be decoded")
         self.n_frames = count.total()
         if self.n_frames < 1:
             raise Reject("too_short", f"{self.path}: ends before the clip's start at {float(self.start):.2f} s")
         for _ in range(emitted, self.n_frames):
-            yield shown[1]
+            yield shown
 
-    def _pictures(self) -> Iterator[tuple[Seconds, Picture]]:
-        """Yield (seconds after the file's first picture, picture) from before the clip's start on, in order."""
+    def _pictures(self) -> Iterator[tuple[int, Picture]]:
+        """Yield (ticks after the file's first picture, picture) from before the clip's start on, in order."""
         self.decode_errors = 0
         with open_file(self.path) as container:
             stream = video_stream(container)
@@ -276,6 +296,8 @@ class Frames:
             if self.duration is None and (container.duration or 0) / av.time_base > self.max_seconds + 1:
                 raise too_long(self.path, self.max_seconds)
             self._ready(stream)
+            # The deinterlacer's clock is twice as fine as the stream's.
+            self._tick = (stream.time_base or Fraction(1, av.time_base)) / 2
             stamps = _Stamps(container, stream)
             frames = self._decoded(container, stream, stamps)
             if self.start > SEEK_BEYOND:
@@ -283,7 +305,8 @@ class Frames:
             zero = last = None
             for time, frame in frames:
                 if zero is None:
-                    self.zero = zero = time
+                    zero = time
+                    self.zero = time * self._tick
                 if last is None or time > last:  # a broken file may run backwards
                     yield time - zero, Picture(frame, _quarter_turns(frame))
                     last = time
@@ -295,8 +318,8 @@ class Frames:
 
     def _decoded(
         self, container: av.container.InputContainer, stream: av.VideoStream, stamps: _Stamps
-    ) -> Iterator[tuple[Seconds, av.VideoFrame]]:
-        """Decode from where the container stands, passing over damaged packets; gives each frame a time stamp."""
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode from where the container stands, passing over damaged packets; gives each frame its time in ticks."""
         deinterlacer = None
         for packet in packets(container, stream):
             stamps.fed(packet)
@@ -311,17 +334,17 @@ class Frames:
                     self.interlaced = True
                     deinterlacer = _Deinterlacer()
                 for whole in (frame,) if deinterlacer is None else deinterlacer.push(frame):
-                    yield _time(whole), whole
+                    yield self._ticks(whole), whole
         for whole in deinterlacer.push(None) if deinterlacer else ():
-            yield _time(whole), whole
+            yield self._ticks(whole), whole
 
     def _sought(
         self,
         container: av.container.InputContainer,
         stream: av.VideoStream,
         stamps: _Stamps,
-        frames: Iterator[tuple[Seconds, av.VideoFrame]],
-    ) -> Iterator[tuple[Seconds, av.VideoFrame]]:
+        frames: Iterator[tuple[int, av.VideoFrame]],
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield the file's first picture, which sets the clock, and then those from before the clip's start on."""
         first = next(frames, None)
         if first is None:
@@ -330,7 +353,7 @@ class Frames:
         if stream.time_base is None or stream.start_time is None:  # no time stamps: frames can only be counted
             yield from frames
             return
-        target = first[0] + self.start
+        target = first[0] * self._tick + self.start
         for back in (2, 10, 60):  # a decoder needs a key frame before the start, however far back it lies
             if back > self.start or not seek(container, stream, target - back):
                 break
@@ -338,7 +361,7 @@ class Frames:
             stamps.restart()
             frames = self._decoded(container, stream, stamps)
             landed = next(frames, None)
-            if landed is not None and landed[0] <= target:
+            if landed is not None and landed[0] * self._tick <= target:
                 yield landed
                 yield from frames
                 return
@@ -347,6 +370,15 @@ class Frames:
             assert anew is not None
             self._ready(anew)
             yield from self._decoded(again, anew, _Stamps(again, anew))
+
+    def _ticks(self, frame: av.VideoFrame) -> int:
+        """Return a stamped picture's time in ticks, to the nearest."""
+        assert frame.pts is not None
+        clock, tick = frame.time_base, self._tick
+        assert clock is not None
+        one = clock.denominator * tick.numerator
+        whole, rest = divmod(frame.pts * clock.numerator * tick.denominator, one)
+        return whole + (2 * rest >= one)
 
 
 class _Stamps:
@@ -439,7 +471,8 @@ def open_file(path: Path) -> Iterator[av.container.InputContainer]:
     try:
         container = av.open(
             f"file:{path}",
-            options={"max_pixels": str(MAX_PIXELS)},
+            # The headers tell enough: without this each file's first picture is decoded twice.
+            options={"max_pixels": str(MAX_PIXELS), "skip_frame": "all"},
             container_options={"protocol_whitelist": "file", "format_whitelist": FORMATS},
             metadata_errors="replace",
         )
@@ -503,12 +536,6 @@ def seek(container: av.container.InputContainer, stream: Any, time: Seconds) -> 
     except av.error.FFmpegError:
         return False
     return True
-
-
-def _time(frame: av.VideoFrame) -> Seconds:
-    assert frame.pts is not None
-    assert frame.time_base is not None
-    return frame.pts * frame.time_base
 
 
 def _quarter_turns(frame: av.VideoFrame) -> int:

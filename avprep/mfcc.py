@@ -84,11 +84,12 @@ def windows(cepstra: NDArray[np.float64], first: int, n_frames: int) -> tuple[ND
     Returns windows float32 (n_frames, 12, 20), coefficient × time, and valid bool (n_frames,): made of real columns.
     """
     last = first + len(cepstra) - 1
-    wanted = COLUMNS_PER_FRAME * np.arange(n_frames)[:, None] - BEFORE + np.arange(WINDOW_COLUMNS)
-    valid = (wanted[:, 0] >= first) & (wanted[:, -1] <= last)
-    kept = cepstra[:, 1 : 1 + N_COEFFICIENTS].astype(np.float32)
-    cut = kept[np.clip(wanted, first, last) - first]
-    return np.ascontiguousarray(cut.transpose(0, 2, 1)), valid
+    begins = COLUMNS_PER_FRAME * np.arange(n_frames) - BEFORE
+    valid = (begins >= first) & (begins + WINDOW_COLUMNS - 1 <= last)
+    wanted = np.arange(-BEFORE, COLUMNS_PER_FRAME * (n_frames - 1) - BEFORE + WINDOW_COLUMNS)
+    kept = cepstra[:, 1 : 1 + N_COEFFICIENTS].astype(np.float32)[np.clip(wanted, first, last) - first]
+    cut = np.lib.stride_tricks.sliding_window_view(kept, WINDOW_COLUMNS, axis=0)[::COLUMNS_PER_FRAME]
+    return np.ascontiguousarray(cut), valid
 
 
 def clip_windows(
@@ -122,7 +123,7 @@ def _silent(samples: NDArray[np.int16], count: int) -> NDArray[np.bool_]:
 
 def _davs(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     """HTK-style MFCC of a pre-emphasised signal: magnitude spectrum, 13 exact triangles, natural log, unscaled DCT."""
-    frames = np.lib.stride_tricks.sliding_window_view(signal, FRAME)[::HOP] * np.hamming(FRAME)
+    frames = np.lib.stride_tricks.sliding_window_view(signal, FRAME)[::HOP] * _hamming()
     magnitude = np.abs(np.fft.rfft(frames, N_FFT))
     energies = np.log(np.maximum(magnitude @ _davs_filters().T, DAVS_FLOOR))
     return np.asarray(base.lifter(energies @ _davs_dct().T, LIFTER), np.float64)
@@ -133,6 +134,11 @@ def _syncnet(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     n = n_columns(signal.size)
     cepstra = base.mfcc(signal, SAMPLE_RATE, nfft=N_FFT, numcep=N_CEPSTRA, preemph=0, ceplifter=LIFTER)
     return np.asarray(cepstra[:n], np.float64)
+
+
+@cache
+def _hamming() -> NDArray[np.float64]:
+    return np.asarray(np.hamming(FRAME))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from fractions import Fraction
 from pathlib import Path
@@ -37,7 +38,9 @@ class Pieces:
         self.rate = 0
         self.channels = 0
         self.decode_errors = 0
-        self._pieces: list[tuple[Seconds | None, NDArray[np.int16]]] = []
+        self.clock = Fraction(1, SAMPLE_RATE)  # s, the unit of the pieces' times
+        self._low: tuple[Seconds | float, Seconds | float] = (-math.inf, -math.inf)  # in seconds, and in that unit
+        self._pieces: list[tuple[int | None, NDArray[Any]]] = []
 
     def add(self, packet: av.Packet[Any], low: Seconds | float) -> None:
         """Decode a packet; keep what begins after a time."""
@@ -47,14 +50,17 @@ class Pieces:
             self.decode_errors += 1
             return
         for frame in frames:
-            time = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
-            if time is not None and time < low:
+            if not self.rate:  # the first one: a decoder's clock stays the same
+                self.clock = frame.time_base or self.clock
+            if low != self._low[0]:
+                self._low = low, low / self.clock
+            if frame.pts is not None and frame.pts < self._low[1]:
                 continue
             if self.rate not in (0, frame.sample_rate):
                 change = f"from {self.rate} to {frame.sample_rate} Hz"
                 raise Reject("unreadable", f"{self.path}: the sample rate changes midway {change}")
             self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
-            self._pieces.append((time, _channel(frame, centre=self.centre)))
+            self._pieces.append((frame.pts, _channel(frame, centre=self.centre)))
 
     def resampled(self, zero: Seconds, low: int, high: int) -> tuple[NDArray[np.int16], int]:
         """Lay the pieces out by time and bring them to 16 kHz.
@@ -66,14 +72,19 @@ class Pieces:
         if not self._pieces:
             return np.empty(0, np.int16), 0
         line = Line(self.rate, *source_range(self.rate, low, high))
-        for time, piece in self._pieces:
-            line.add(None if time is None else sample_at(time, zero, self.rate), piece)
+        for time, piece in self.taken():
+            line.add(None if time is None else sample_at(time, self.clock, zero, self.rate), piece)
         return line.resampled(low, high)
 
-    def taken(self) -> list[tuple[Seconds | None, NDArray[np.int16]]]:
-        """Hand over what was decoded since the last time."""
+    def taken(self) -> list[tuple[int | None, NDArray[np.int16]]]:
+        """Hand over what was decoded since the last time, with its presentation time in `clock`s."""
         pieces, self._pieces = self._pieces, []
-        return pieces
+        if len({piece.dtype for _, piece in pieces}) > 1:
+            return [(time, _int16(piece)) for time, piece in pieces]
+        # All at once: a packet holds so little that numpy's calls would cost more than the decoding.
+        whole = _int16(np.concatenate([piece for _, piece in pieces])) if pieces else np.empty(0, np.int16)
+        ends = itertools.accumulate(piece.size for _, piece in pieces)
+        return [(time, whole[end - piece.size : end]) for (time, piece), end in zip(pieces, ends, strict=True)]
 
 
 class Line:
@@ -142,10 +153,10 @@ def source_range(rate: int, low: int, high: int) -> tuple[int, int]:
     return low * rate // SAMPLE_RATE - margin, high * rate // SAMPLE_RATE + margin
 
 
-def sample_at(time: Seconds, zero: Seconds, rate: int) -> int:
-    """Return `round((time - zero) * rate)`, in whole numbers throughout: it is asked for every packet."""
-    above = (time.numerator * zero.denominator - zero.numerator * time.denominator) * rate
-    below = time.denominator * zero.denominator
+def sample_at(time: int, clock: Seconds, zero: Seconds, rate: int) -> int:
+    """Return `round((time * clock - zero) * rate)`, in whole numbers throughout: it is asked for every packet."""
+    above = (time * clock.numerator * zero.denominator - zero.numerator * clock.denominator) * rate
+    below = clock.denominator * zero.denominator
     whole, rest = divmod(above, below)
     return whole + (2 * rest > below or (2 * rest == below and whole % 2 == 1))
 
@@ -153,8 +164,8 @@ def sample_at(time: Seconds, zero: Seconds, rate: int) -> int:
 _DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
 
 
-def _channel(frame: av.AudioFrame, *, centre: bool) -> NDArray[np.int16]:
-    """Return the first channel, or the centre where it is wanted and there, as int16, scaled as ffmpeg scales."""
+def _channel(frame: av.AudioFrame, *, centre: bool) -> NDArray[Any]:
+    """Return the first channel, or the centre where it is wanted and there, as it was decoded."""
     names = [channel.name for channel in frame.layout.channels] if centre else []
     number = names.index(CENTRE) if CENTRE in names else 0
     planar = frame.format.is_planar
@@ -162,9 +173,13 @@ def _channel(frame: av.AudioFrame, *, centre: bool) -> NDArray[np.int16]:
         memoryview(frame.planes[number if planar else 0]), _DTYPES[frame.format.name.removesuffix("p")]
     )
     first, channels = (0, 1) if planar else (number, frame.layout.nb_channels)
-    channel: NDArray[Any] = samples[first : frame.samples * channels : channels]
+    return samples[first : frame.samples * channels : channels].copy()
+
+
+def _int16(channel: NDArray[Any]) -> NDArray[np.int16]:
+    """Bring samples of any format to int16, scaled as ffmpeg scales."""
     if channel.dtype == np.int16:
-        return channel.copy()
+        return channel
     if channel.dtype == np.uint8:
         return np.asarray((channel.astype(np.int16) - 128) << 8, np.int16)
     if np.issubdtype(channel.dtype, np.integer):

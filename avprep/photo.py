@@ -263,9 +263,7 @@ def _copy(image: NDArray[np.uint8], part: NDArray[Any]) -> tuple[NDArray[np.uint
     high = np.clip(np.ceil(part[2:]), low + 1, size).astype(int)
     copy, to_photo = _resized(image[low[1] : high[1], low[0] : high[0]], (high - low) * (SIDE / (high - low).max()))
     to_photo[:, 2] += low
-    # Strips are made wider: of a single row of YuNet's cells, OpenCV 4.14 makes what happened to be in memory.
-    below, right = (max(SIDE // 2 - side, 0) for side in copy.shape[:2])
-    return np.pad(copy, ((0, below), (0, right), (0, 0)), constant_values=align.BORDER), to_photo
+    return copy, to_photo
 
 
 def _detect(copy: NDArray[np.uint8], to_photo: NDArray[np.float64], detector: Detector) -> list[Face]:

@@ -27,6 +27,7 @@ MAX_MEMBER = 256 << 20
 
 _BLOCK = tarfile.BLOCKSIZE
 _RECORD = tarfile.RECORDSIZE
+_BUFFER = 1 << 20  # bytes: a member is larger than Python's own buffer, and each would be written by itself
 _NAME = re.compile(r"([^./](?:[^.]*[^./])?)\.([^/]+)")  # a key holds no dot; what follows its first one is the member
 
 
@@ -60,7 +61,7 @@ def write_members(path: Path, key: str, members: Iterable[tuple[str, bytes]]) ->
     iterator = iter(members)
     maker_failed: OSError | None = None
     try:
-        with path.open("wb") as file:
+        with path.open("wb", buffering=_BUFFER) as file:
             while maker_failed is None:
                 try:
                     name, data = next(iterator)
@@ -376,10 +377,25 @@ def _check_end(path: Path, file: IO[bytes]) -> None:
 
 def _header(name: str, size: int) -> bytes:
     """Return the tar header of a plain file; owner, time and mode are fixed."""
+    if len(name) >= _SHORT or size >= _LARGE or not name.isascii():
+        return _tarfile_header(name, size)
+    # tarfile takes longer over a header than libjpeg over a tenth of the picture; this is what it writes for a short
+    # name, byte for byte: only name, size and the sum of all bytes, the checksum's own taken as spaces, differ.
+    told, length = name.encode(), b"%011o" % size
+    checksum = _BLANK_SUM + sum(told) + sum(length)
+    return b"".join((told, _BLANK[len(told) : 124], length, _BLANK[135:148], b"%06o\0 " % checksum, _BLANK[156:]))
+
+
+def _tarfile_header(name: str, size: int) -> bytes:
     info = tarfile.TarInfo(name)
     info.size = size
     info.mode = 0o644
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+_SHORT, _LARGE = 100, 8**11  # characters, and bytes, that tarfile writes in another way
+_BLANK = bytes(100) + _tarfile_header("", 0)[100:124] + bytes(11) + _tarfile_header("", 0)[135:]
+_BLANK_SUM = sum(_BLANK[:148]) + 8 * ord(" ") + sum(_BLANK[156:])
 
 
 def _plain_files(path: Path, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:

@@ -173,9 +173,9 @@ class SoundFile:
                 pieces.add(packet, -math.inf)
                 for time, piece in pieces.taken():
                     if line is None:
-                        self.zero = time or Fraction(0)
+                        self.zero = (time or 0) * pieces.clock
                         line = Line(pieces.rate, 0, sys.maxsize)
-                    position = None if time is None else sample_at(time, self.zero, pieces.rate)
+                    position = None if time is None else sample_at(time, pieces.clock, self.zero, pieces.rate)
                     if position is not None and position - line.end > MOST_SILENCE * pieces.rate:
                         gap = (position - line.end) / pieces.rate
                         raise Reject("unreadable", f"{self.path}: {gap:.0f} s without sound in the middle: cut it")
@@ -200,15 +200,14 @@ class _PictureTimes:
     def add(self, packet: av.Packet[Any], *, in_order: bool) -> None:
         """Count a packet's picture; `in_order`: packets lie in decoding order and only their order tells the time."""
         stamp = packet.dts if in_order else packet.pts
-        if stamp is None or packet.time_base is None or packet.is_corrupt:
+        if stamp is None or packet.is_corrupt:
             self._damaged = True
             return
-        self._tick = packet.time_base
         if self._first_key is None:
-            if not packet.is_keyframe:
+            if not packet.is_keyframe or packet.time_base is None:
                 self._damaged = True
                 return
-            self._first_key = stamp
+            self._first_key, self._tick = stamp, packet.time_base
         if in_order and 1 < len(self._ticks) <= MOST_DELAY:
             first, second, *_ = self._ticks
             if stamp - self._ticks[-1] != second - first:
@@ -225,9 +224,9 @@ class _PictureTimes:
                 pass
             return frames.zero, frames.n_frames
         zero = min(self._ticks)
-        count = FrameCount(start, duration)
+        count = FrameCount(start, duration, self._tick)
         for stamp in self._ticks:
-            count.add((stamp - zero) * self._tick)
+            count.add(stamp - zero)
         n_frames = count.total()
         if n_frames < 1:
             raise Reject("too_short", f"{path}: ends before the clip's start at {float(start):.2f} s")

@@ -165,8 +165,10 @@ def face_size(track: Track) -> float:
 
 def overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     """Return intersection over union of two boxes (4,), x0 y0 x1 y1."""
-    shared = np.prod(np.maximum(0.0, np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])))
-    union = np.prod(_extent(a)) + np.prod(_extent(b)) - shared
+    ax0, ay0, ax1, ay1 = a.tolist()
+    bx0, by0, bx1, by1 = b.tolist()
+    shared = max(0.0, min(ax1, bx1) - max(ax0, bx0)) * max(0.0, min(ay1, by1) - max(ay0, by0))
+    union = max(0.0, ax1 - ax0) * max(0.0, ay1 - ay0) + max(0.0, bx1 - bx0) * max(0.0, by1 - by0) - shared
     return float(shared / union) if union > 0 else 0.0
 
 

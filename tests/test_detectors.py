@@ -22,6 +22,7 @@ from avprep import detectors, weights
 from avprep.detectors import LEFT_EYE, LEFT_MOUTH, NOSE, RIGHT_EYE, RIGHT_MOUTH, Detector, Face
 from avprep.detectors import face_alignment as batched
 from avprep.detectors.face_alignment import FaceAlignmentDetector
+from avprep.detectors.yunet import CANDIDATE_SCORE, YuNetDetector
 from avprep.errors import AvprepError, WeightsError
 
 SHARED = Path(os.environ.get("AVPREP_SHARED") or Path(__file__).resolve().parents[2] / "shared")
@@ -131,27 +132,16 @@ def test_frames_are_independent(detector: Detector, astronaut: NDArray[np.uint8]
             np.testing.assert_array_equal(face.points, alone.points)
 
 
-def test_yunet_sees_bgr(monkeypatch: pytest.MonkeyPatch) -> None:
-    """YuNet gets its pixels in the order it was trained on, from frames that are RGB."""
-    seen: list[object] = []
-
-    class Network:
-        """Stands for YuNet and finds nobody."""
-
-        def detect(self, picture: NDArray[np.uint8]) -> tuple[int, None]:
-            seen.append(picture[0, 0].tolist())
-            return 1, None
-
-    def create(weights: str, config: str, size: tuple[int, int], *thresholds: float) -> Network:
-        seen.append(size)
-        return Network()
-
-    monkeypatch.setattr(cv2.FaceDetectorYN, "create", create)
-    monkeypatch.setattr(weights, "find", lambda name: Path(name))
-    red = np.zeros((1, 30, 40, 3), np.uint8)
-    red[..., 0] = 200
-    assert detectors.build("yunet").detect(red) == [[]]
-    assert seen == [(40, 30), [0, 0, 200]]
+@pytest.mark.parametrize("size", [(400, 480), (128, 96), (75, 101)])
+def test_yunet_answers_as_opencv_does(size: tuple[int, int], yunet: Detector, astronaut: NDArray[np.uint8]) -> None:
+    """What the network says of a picture, of whole cells or not, is what OpenCV's own YuNet says of it in BGR."""
+    assert isinstance(yunet, YuNetDetector)
+    frame = np.asarray(cv2.resize(astronaut[0], size, interpolation=cv2.INTER_AREA), np.uint8)
+    theirs = cv2.FaceDetectorYN.create(str(weights.find("yunet")), "", size, CANDIDATE_SCORE, 1.0)
+    _, expected = theirs.detect(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    found = yunet.candidates(frame)
+    assert len(found) > 3
+    np.testing.assert_allclose(found[np.argsort(-found[:, 14])], expected[np.argsort(-expected[:, 14])], atol=1e-3)
 
 
 @pytest.mark.parametrize("clip", ["grid/s1/bbaf2n.mpg", "grid/s26/lwajza.mpg"])

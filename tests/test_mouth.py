@@ -128,7 +128,7 @@ class StandIn:
     """A detector that sees the given faces, frame by frame, and remembers what it was shown."""
 
     batch_size = 1
-    close_ups = False
+    close_up = None
 
     def __init__(self, faces: Sequence[list[Face]], picture_side: int = 256) -> None:
         self.picture_side = picture_side

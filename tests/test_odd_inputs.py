@@ -33,7 +33,7 @@ class Anywhere:
     """A detector that sees one face in the middle of everything."""
 
     picture_side = 160
-    close_ups = False
+    close_up = None
     batch_size = 4
 
     def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:

@@ -277,7 +277,7 @@ def test_orientation_does_not_change_the_crop(
     points = align.apply(cv2.invertAffineTransform(upright.affine), align.TEMPLATE)
     moved = np.linalg.norm(align.apply(turned.affine, points) - align.TEMPLATE, axis=1)
     assert moved.max() < 6  # the Haar cascades see JPEG's noise, too
-    assert np.abs(turned.crop.astype(int) - upright.crop).mean() < 12
+    assert np.abs(turned.crop.astype(int) - upright.crop).mean() < 14
 
 
 @pytest.mark.parametrize("angle", [-25, -10, 12, 30])
@@ -324,7 +324,7 @@ def test_small_faces_are_found_in_parts_of_the_photo(detector: Detector, portrai
 class Told:
     """A detector that sees what it is told to at each look, in turn, and nothing afterwards."""
 
-    picture_side, batch_size, close_ups = 512, 1, False
+    picture_side, batch_size, close_up = 512, 1, None
 
     def __init__(self, *looks: list[Face]) -> None:
         self._looks = iter(looks)
@@ -359,7 +359,7 @@ def test_largest_face_need_not_be_the_surest(portrait: Pixels, tmp_path: Path) -
 class Dots:
     """A detector that finds the left eye by the red in a picture, the right one by the green, the mouth by the blue."""
 
-    picture_side, batch_size, close_ups = 512, 1, False
+    picture_side, batch_size, close_up = 512, 1, None
 
     def detect(self, frames: Pixels) -> list[list[Face]]:
         """Return the one face that the three dots make."""

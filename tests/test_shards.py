@@ -46,6 +46,17 @@ def write(folder: Path, samples: Samples, name: str = "train-000000") -> Path:
     return writer.path
 
 
+@given(
+    st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=120),
+    st.integers(0, 8**11 + 1) | st.sampled_from([0, 511, 8**11 - 1, 8**11]),
+)
+def test_headers_are_those_of_tarfile(name: str, size: int) -> None:
+    """Each member's header is what the standard library writes, byte for byte, whatever its name and size."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    assert shards._header(name, size) == info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
 def craft(path: Path, *members: tuple[str, bytes], change: Callable[[tarfile.TarInfo], None] | None = None) -> Path:
     """Write a tar with the standard library, its last member changed."""
     with tarfile.open(path, "w") as tar:

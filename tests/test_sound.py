@@ -73,7 +73,9 @@ def test_pieces_are_laid_out_by_time(drawn: tuple[list[tuple[Fraction | None, ND
     laid, low, high = drawn
     line = Line(1000, low, high)
     for time, piece in laid:
-        line.add(None if time is None else sample_at(time, Fraction(0), 1000), piece)
+        line.add(
+            None if time is None else sample_at(time.numerator, Fraction(1, time.denominator), Fraction(0), 1000), piece
+        )
     expected = sample_by_sample(laid, 1000, Fraction(0), low, high)
     assert line.samples().tolist() == list(expected.values())
     if expected:

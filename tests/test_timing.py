@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -410,9 +411,12 @@ class Clockwork(Frames):
     def __init__(self, times: list[Fraction], start: Fraction, duration: float | None, **limits: float) -> None:
         super().__init__(Path("clockwork"), duration=duration, keep_bytes=0, **limits)
         self.start, self.times = start, times
+        self._tick = Fraction(1, math.lcm(*(time.denominator for time in times)))
 
-    def _pictures(self) -> Iterator[tuple[Fraction, Any]]:
-        yield from zip(self.times, map(Number, range(len(self.times))), strict=True)
+    def _pictures(self) -> Iterator[tuple[int, Any]]:
+        yield from zip(
+            (int(time / self._tick) for time in self.times), map(Number, range(len(self.times))), strict=True
+        )
 
 
 class Number(NamedTuple):
@@ -429,11 +433,11 @@ def test_frames_show_the_nearest_picture(drawn: tuple[list[Fraction], Fraction, 
     times, start, duration = drawn
     wanted = None if duration is None else max(1, round(duration * FPS))
     expected = nearest_by_force(times, start, wanted)
-    count = FrameCount(start, duration)
-    for time in sorted(times, key=lambda time: (time % Fraction(7, 1000), time)):  # in any order
-        count.add(time)
-    assert count.total() == len(expected)
     frames = Clockwork(times, start, duration)
+    count = FrameCount(start, duration, frames._tick)
+    for time in sorted(times, key=lambda time: (time % Fraction(7, 1000), time)):  # in any order
+        count.add(int(time / frames._tick))
+    assert count.total() == len(expected)
     if not expected:
         with pytest.raises(Reject, match="ends before"):
             list(frames)

@@ -32,18 +32,32 @@ class Face:
     points: NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True)
+class CloseUp:
+    """How a detector looks at a face that it has found: upright, at one size.
+
+    size: width and height in pixels. zoom: pixels of the close-up per crop pixel.
+    rise: pixels by which the crop's middle lies above the close-up's.
+    """
+
+    size: tuple[int, int]
+    zoom: float
+    rise: float
+
+
 class Detector(Protocol):
     """Finds faces. Built once per worker; heavy imports happen when it is built.
 
-    picture_side: frames whose longer side exceeds it should be downscaled to it before detection (pixels); detectors
-        with close-ups are asked again at twice and four times that where it shows nothing.
+    picture_side: frames whose longer side exceeds it should be downscaled to it before detection (pixels).
+    search_sides: the same and larger ones, in which to search where that shows nothing.
     batch_size: frames that are worth handing over at once.
-    close_ups: whether faces are better followed in close-ups than found in whole pictures every time.
+    close_up: how faces are best looked at again; None: only in whole pictures.
     """
 
     picture_side: int
+    search_sides: tuple[int, ...]
     batch_size: int
-    close_ups: bool
+    close_up: CloseUp | None
 
     def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
         """Find the faces of each frame.
@@ -51,6 +65,10 @@ class Detector(Protocol):
         frames: uint8 (T, H, W, 3), RGB.
         Returns T lists, best score first, in pixels of these frames.
         """
+        ...
+
+    def detect_close(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
+        """Do the same in close-ups: the face is where they expect it, or about there."""
         ...
 
 
@@ -78,6 +96,8 @@ def identity(name: str) -> dict[str, str]:
     import cv2
 
     versions = {"opencv": cv2.__version__}
+    if name == "yunet":
+        versions["onnxruntime"] = metadata.version("onnxruntime")
     if name == "face-alignment":
         versions |= {package: metadata.version(package) for package in ("torch", "face-alignment")}
         versions["device"] = "cuda" if _has_cuda() else "cpu"  # half precision there, other rounding

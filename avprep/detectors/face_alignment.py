@@ -24,7 +24,7 @@ from face_alignment.utils import flip as mirror
 from numpy.typing import NDArray
 
 from avprep import weights
-from avprep.detectors import Face
+from avprep.detectors import CloseUp, Face
 from avprep.errors import WeightsError
 
 MEAN_BGR = (104.0, 117.0, 123.0)
@@ -54,7 +54,7 @@ class FaceAlignmentDetector:
     face_network, landmark_network: networks of the shapes of S3FD and FAN; by default with the published weights.
     """
 
-    close_ups = False
+    close_up: CloseUp | None = None
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class FaceAlignmentDetector:
         landmark_network: torch.nn.Module | None = None,
     ) -> None:
         self.picture_side = picture_side
+        self.search_sides: tuple[int, ...] = (picture_side,)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.backends.cudnn.deterministic = True  # the same clip gives the same points
         self.half = self.device.type == "cuda" if half is None else half
@@ -81,6 +82,8 @@ class FaceAlignmentDetector:
     def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
         """Find the faces of each frame; see `avprep.detectors.Detector`."""
         return [[_face(box, landmarks) for box, landmarks in found] for found in self._look(frames)]
+
+    detect_close = detect
 
     def landmarks(self, frames: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
         """Find the 68 landmarks of 300-W of each face, float32 (68, 2), x y in pixels; faces in the order of `detect`.

@@ -1,52 +1,93 @@
-"""YuNet through OpenCV: a box and five points in a few milliseconds on one core."""
+"""YuNet through ONNX Runtime: a box and five points in half a millisecond on one core."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from pathlib import Path
 
-import cv2
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from avprep import weights
-from avprep.detectors import Face
+from avprep.detectors import CloseUp, Face
+from avprep.errors import WeightsError
 
 CANDIDATE_SCORE = 0.3
 SAME_FACE = 0.5
 OVERLAP = 0.3
+STRIDES = (8, 16, 32)
+"""Pixels per cell of the network's three grids."""
+
+_FIXED = b"\n\x03\x08\x80\x05" * 2
+"""The network's input height and width in its file: 640, a number, in protobuf."""
+_FREE = b"\n\x03\x12\x01h\n\x03\x12\x01w"
+"""The same two dimensions as the names h and w: then it takes pictures of any size. The file itself is pinned by its
+digest, so that there is one place like this."""
 
 
 class YuNetDetector:
     """Finds frontal to half-profile faces; needs the weights `yunet`.
 
     Measured on talking faces: a face 20 pixels wide is always found, one of 16 in six frames of ten, one of 10 never.
-    picture_side: at 128, faces down to a sixth of the longer side in about 1 ms on one core; where that shows none the
-        caller looks again, more finely.
+    picture_side: at 128, faces down to a sixth of the longer side in about half a millisecond on one core; where that
+        shows none the caller looks again, more finely.
     min_score: faces the network believes in less are left out; 0.6 keeps every face above and drops most false ones.
     """
 
     batch_size = 1
-    close_ups = True
+    # Measured: as accurate as larger close-ups. The face is about 70 px wide, and taller above the eyes than below the
+    # mouth.
+    close_up: CloseUp | None = CloseUp((96, 128), zoom=0.45, rise=4)
 
     def __init__(self, *, picture_side: int = 128, min_score: float = 0.6) -> None:
         self.picture_side = picture_side
+        self.search_sides: tuple[int, ...] = (picture_side, 2 * picture_side, 4 * picture_side)
         self.min_score = min_score
-        self._weights = str(weights.find("yunet"))
-        self._network = lru_cache(maxsize=4)(self._build)
+        self._session = _session(weights.find("yunet"))
 
     def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
         """Find the faces of each frame; see `avprep.detectors.Detector`."""
-        return [self._detect_one(frame) for frame in frames]
+        return [_merge(self.candidates(frame), self.min_score) for frame in frames]
 
-    def _build(self, size: tuple[int, int]) -> cv2.FaceDetectorYN:
-        """Build the network for one picture size: changing a network's size costs as much as a detection."""
-        # An overlap of 1 suppresses nothing: `_merge` wants all candidates of a face.
-        return cv2.FaceDetectorYN.create(self._weights, "", size, CANDIDATE_SCORE, 1.0)
+    detect_close = detect
 
-    def _detect_one(self, frame: NDArray[np.uint8]) -> list[Face]:
-        network = self._network((frame.shape[1], frame.shape[0]))
-        _, candidates = network.detect(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        return [] if candidates is None else _merge(np.asarray(candidates, np.float32), self.min_score)
+    def candidates(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return what the network takes for faces in one frame: float32 (N, 15), see `_merge`.
+
+        The formulas are those of the code that the network was published with (libfacedetection, and OpenCV's
+        FaceDetectorYN, whose answers these equal): the input is BGR, padded with black to whole cells.
+        """
+        height, width = frame.shape[:2]
+        padded = np.zeros((1, 3, -(-height // 32) * 32, -(-width // 32) * 32), np.float32)
+        padded[0, :, :height, :width] = frame.transpose(2, 0, 1)[::-1]
+        answers = self._session.run(None, {"input": padded})
+        found = []
+        for n, stride in enumerate(STRIDES):
+            face, there, box, points = (answer[0] for answer in answers[n::3])
+            score = np.sqrt(np.clip(face[:, 0], 0, 1) * np.clip(there[:, 0], 0, 1))
+            cells = np.flatnonzero(score >= CANDIDATE_SCORE)
+            if cells.size:
+                down, across = np.divmod(cells, padded.shape[3] // stride)
+                cell = np.stack([across, down], axis=1).astype(np.float32)
+                size = np.exp(box[cells, 2:])
+                corner = cell + box[cells, :2] - size / 2
+                places = points[cells] + np.tile(cell, 5)
+                found.append(
+                    np.column_stack([corner * stride, size * stride, places * stride, score[cells]]).astype(np.float32)
+                )
+        return np.concatenate(found) if found else np.empty((0, 15), np.float32)
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    data = path.read_bytes()
+    assert data.count(_FIXED) == 1, f"{path}: its digest was right, its input is not"
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # workers share the cores among them
+    options.log_severity_level = 3  # the file states outputs for 640×640, so each run would be warned of
+    try:
+        return onnxruntime.InferenceSession(data.replace(_FIXED, _FREE), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise WeightsError(f"{path}: ONNX Runtime cannot load it ({error})") from error
 
 
 def _merge(candidates: NDArray[np.float32], min_score: float) -> list[Face]:
