@@ -27,6 +27,13 @@ SHARDS, MODEL = ("crop", "mfcc"), ("load", "train")
 @options.detector
 @click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Passes; the median counts.")
 @click.option("--limit", type=click.IntRange(min=1), default=24, show_default=True, help="Clips to measure with.")
+@click.option(
+    "--stage",
+    type=click.Choice(("identity", "speech", "full", "all")),
+    default="all",
+    show_default=True,
+    help="load, train: of training.",
+)
 @click.option("--steps", type=click.IntRange(min=1), default=3, show_default=True, help="train: steps of a pass.")
 @click.option(
     "--batches",
@@ -54,6 +61,7 @@ def bench(
     detector: str,
     repeat: int,
     limit: int,
+    stage: str,
     steps: int,
     batches: int,
     preset: str,
@@ -89,7 +97,7 @@ def bench(
     if set(wanted) & set(MODEL):
         with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
             out = shards or _made_shards(clips, detectors.resolve(detector), limit, Path(temporary))
-            _bench_model(wanted, out, settings, repeat, steps, batches, found, tables)
+            _bench_model(wanted, out, settings, stage, repeat, steps, batches, found, tables)
     click.echo(json.dumps(found, indent=2) if as_json else "\n\n".join(tables))
 
 
@@ -117,6 +125,7 @@ def _bench_model(
     wanted: tuple[str, ...],
     out: Path,
     settings: Settings,
+    stage: str,
     repeat: int,
     steps: int,
     batches: int,
@@ -127,12 +136,13 @@ def _bench_model(
     from davs_model import bench_loading, bench_training
     from davs_model.stages import STAGES
 
+    stages = [name for name in STAGES if stage in (name, "all")]
     if "load" in wanted:
-        loaded = [bench_loading.bench(out, settings, stage, repeat=repeat, batches=batches) for stage in STAGES]
+        loaded = [bench_loading.bench(out, settings, name, repeat=repeat, batches=batches) for name in stages]
         found["load"] = [result.to_json() for result in loaded]
         tables += [result.table() for result in loaded]
     if "train" in wanted:
-        trained = bench_training.bench(out, settings, steps=steps, repeat=repeat)
+        trained = bench_training.bench(out, settings, stages=stages, steps=steps, repeat=repeat)
         found["train"] = trained.to_json()
         tables.append(trained.table())
 
