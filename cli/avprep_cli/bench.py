@@ -6,7 +6,7 @@ import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -15,6 +15,19 @@ from avprep_cli import options
 
 if TYPE_CHECKING:
     from davs_model.config import Settings
+
+
+class Measured(Protocol):
+    """What a benchmark returns."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        ...
+
+    def table(self) -> str:
+        """Return it as text."""
+        ...
+
 
 SHARDS, MODEL = ("crop", "mfcc"), ("load", "train")
 """What makes shards, and what reads them."""
@@ -89,62 +102,49 @@ def bench(
     given = {"data.batch_size": batch, "data.workers": workers, "machine.device": None if device == "auto" else device}
     overrides += tuple(f"{name}={value}" for name, value in given.items() if value is not None)
     settings = config.resolve(preset, None, overrides)
-    wanted = (*SHARDS, *MODEL) if what == "all" else (what,)
-    found: dict[str, Any] = {}
-    tables: list[str] = []
-    if set(wanted) & set(SHARDS):
-        _bench_shards(wanted, clips, detectors.resolve(detector), repeat, limit, found, tables)
-    if set(wanted) & set(MODEL):
+    wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
+    found: dict[str, list[Measured]] = {}
+    if what in (*SHARDS, "all"):
+        found |= _measure_making(wanted, clips, detectors.resolve(detector), repeat, limit)
+    if what in (*MODEL, "all"):
         with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
             out = shards or _made_shards(clips, detectors.resolve(detector), limit, Path(temporary))
-            _bench_model(wanted, out, settings, stage, repeat, steps, batches, found, tables)
-    click.echo(json.dumps(found, indent=2) if as_json else "\n\n".join(tables))
+            found |= _measure_learning(wanted, out, settings, stage, repeat, steps, batches)
+    if as_json:
+        members = {name: [result.to_json() for result in results] for name, results in found.items()}
+        click.echo(json.dumps({name: rows if name == "load" else rows[0] for name, rows in members.items()}, indent=2))
+        return
+    click.echo("\n\n".join(result.table() for results in found.values() for result in results))
 
 
-def _bench_shards(
-    wanted: tuple[str, ...],
-    clips: Path | None,
-    detector: str,
-    repeat: int,
-    limit: int,
-    found: dict[str, Any],
-    tables: list[str],
-) -> None:
+def _measure_making(
+    wanted: list[str], clips: Path | None, detector: str, repeat: int, limit: int
+) -> dict[str, list[Measured]]:
     """Measure crop, mfcc or both."""
     from avprep import bench as library
 
     result = library.bench(clips, detector, repeat=repeat, limit=limit)
-    for name in wanted:
-        if name in SHARDS:
-            part = replace(result, steps=[step for step in result.steps if step.name == name])
-            found[name] = part.to_json()
-            tables.append(part.table())
+    return {
+        name: [replace(result, steps=[step for step in result.steps if step.name == name])]
+        for name in wanted
+        if name in SHARDS
+    }
 
 
-def _bench_model(
-    wanted: tuple[str, ...],
-    out: Path,
-    settings: Settings,
-    stage: str,
-    repeat: int,
-    steps: int,
-    batches: int,
-    found: dict[str, Any],
-    tables: list[str],
-) -> None:
-    """Measure the loader, training or both."""
+def _measure_learning(
+    wanted: list[str], out: Path, settings: Settings, stage: str, repeat: int, steps: int, batches: int
+) -> dict[str, list[Measured]]:
+    """Measure the loader, a result for each stage, training or both."""
     from davs_model import bench_loading, bench_training
     from davs_model.stages import STAGES
 
     stages = [name for name in STAGES if stage in (name, "all")]
+    found: dict[str, list[Measured]] = {}
     if "load" in wanted:
-        loaded = [bench_loading.bench(out, settings, name, repeat=repeat, batches=batches) for name in stages]
-        found["load"] = [result.to_json() for result in loaded]
-        tables += [result.table() for result in loaded]
+        found["load"] = [bench_loading.bench(out, settings, name, repeat=repeat, batches=batches) for name in stages]
     if "train" in wanted:
-        trained = bench_training.bench(out, settings, stages=stages, steps=steps, repeat=repeat)
-        found["train"] = trained.to_json()
-        tables.append(trained.table())
+        found["train"] = [bench_training.bench(out, settings, stages=stages, steps=steps, repeat=repeat)]
+    return found
 
 
 def _made_shards(clips: Path | None, detector: str, limit: int, temporary: Path) -> Path:
