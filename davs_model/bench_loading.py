@@ -25,10 +25,10 @@ from davs_model.stages import STAGES, Name
 
 LRW_CLIPS = 488_766
 """Clips of LRW's training split."""
-WARM_UP = 4
-"""Batches before the clock starts: processes that begin, files that come into memory."""
+WARM_UP = 2
+"""Batches of each process before the clock starts: it begins, files come into memory."""
 AT_LEAST, AT_MOST = 8, 32
-"""Batches of a pass: an epoch, but no fewer and no more."""
+"""Batches of a pass: about an epoch, within these bounds, as many for each process."""
 
 
 @dataclass
@@ -82,7 +82,7 @@ def bench(out: Path, settings: Settings, stage: Name, *, repeat: int = 5, batche
     made = Batches(ClipSource(clips, shape), shape, batch_size=batch_size, seed=0)
     if not len(made):
         raise RunError(f"{out}: {len(clips)} clips of the train split can be used, fewer than a batch of {batch_size}")
-    count = max(workers, AT_LEAST, min(len(made), AT_MOST))
+    count = -(-max(AT_LEAST, min(len(made), AT_MOST)) // workers) * workers
     n_clips = sum(len(watched[divmod(number, len(made))].keys) for number in range(count))
     pictures = source.pictures
     ratios, rates, floors = [], [], []
@@ -132,11 +132,11 @@ def _decode(pictures: list[bytes]) -> None:
 
 def _rate(batches: Batches, count: int, workers: int) -> float:
     """Return clips/s of the loader once it runs."""
-    clips, begin = 0, 0.0
-    for number, raw in enumerate(training_batches(batches, first=0, last=WARM_UP + count, workers=workers)):
-        if number == WARM_UP - 1:
+    clips, begin, first = 0, 0.0, WARM_UP * workers
+    for number, raw in enumerate(training_batches(batches, first=0, last=first + count, workers=workers)):
+        if number == first - 1:
             begin = time.perf_counter()
-        elif number >= WARM_UP:
+        elif number >= first:
             clips += len(raw.keys)
     return clips / (time.perf_counter() - begin)
 

@@ -23,7 +23,7 @@ from davs_model.networks import DAVS
 from davs_model.stages import STAGES, Name
 from davs_model.training import device_of
 
-FIRST_STEPS = 2
+FIRST_STEPS = 1
 """Slow ones, before the clock starts: memory is laid out, kernels are chosen or compiled."""
 PARTS = ("loader", "copy", "forward", "backward", "optimizer")
 """Waiting for the batch; bringing it to the device as numbers in [0, 1]; then as they are called."""
@@ -87,7 +87,7 @@ class Result:
 
 
 def bench(
-    out: Path, settings: Settings, *, stages: Sequence[Name] = tuple(STAGES), steps: int = 3, repeat: int = 3
+    out: Path, settings: Settings, *, stages: Sequence[Name] = tuple(STAGES), steps: int = 2, repeat: int = 3
 ) -> Result:
     """Train each stage for a while on the train split of OUT; nothing is written.
 

@@ -47,7 +47,7 @@ SHARDS, MODEL = ("crop", "mfcc"), ("load", "train")
     show_default=True,
     help="load, train: of training.",
 )
-@click.option("--steps", type=click.IntRange(min=1), default=3, show_default=True, help="train: steps of a pass.")
+@click.option("--steps", type=click.IntRange(min=1), default=2, show_default=True, help="train: steps of a pass.")
 @click.option(
     "--batches",
     type=click.IntRange(min=10),
@@ -92,7 +92,7 @@ def bench(
     both.
 
     \b
-    avprep bench                                                 everything, small, on a synthetic corpus: a minute
+    avprep bench                                                 everything, small, on a synthetic corpus
     avprep bench crop --clips /data/lrw/ABOUT/val --detector yunet
     avprep bench load --shards OUT --preset paper --workers 8
     avprep bench train --shards OUT --preset paper --batch 32 --set machine.compile=true
