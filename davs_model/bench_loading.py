@@ -17,12 +17,18 @@ import numpy as np
 
 from avprep.errors import RunError
 from davs_model.clips import Clips, read_clips
+from davs_model.config import Settings
+from davs_model.corpus import shape_of
 from davs_model.data import Batches, ClipSource, Shape, usable
-from davs_model.loading import begin_reading, one_thread, training_batches
+from davs_model.loading import begin_reading, one_thread, processes, training_batches
 from davs_model.stages import STAGES, Name
 
-WARM_UP = 4
-"""Batches before the clock starts: processes that begin, files that come into memory."""
+LRW_CLIPS = 488_766
+"""Clips of LRW's training split."""
+WARM_UP = 2
+"""Batches of each process before the clock starts: it begins, files come into memory."""
+AT_LEAST, AT_MOST = 8, 32
+"""Batches of a pass: about an epoch, within these bounds, as many for each process."""
 
 
 @dataclass
@@ -31,6 +37,7 @@ class Result:
 
     clips_per_s, decoded_per_s: of the loader, and of decoding the same frames alone; medians of the repeats.
     ratio: the median of decoding's rate over the loader's, repeat by repeat: 1 is a loader that costs nothing.
+    lrw_epoch_h: hours of reading an epoch of LRW at this speed.
     memory_mib: resident memory of all processes of the loader, each page once, after each tenth of the batches.
     """
 
@@ -41,6 +48,7 @@ class Result:
     clips_per_s: float
     decoded_per_s: float
     ratio: float
+    lrw_epoch_h: float
     memory_mib: list[float]
 
     def to_json(self) -> dict[str, Any]:
@@ -55,26 +63,26 @@ class Result:
             f"loader           {self.clips_per_s:8.1f} clips/s\n"
             f"decoding alone   {self.decoded_per_s:8.1f} clips/s\n"
             f"ratio            {self.ratio:8.2f}\n"
+            f"an epoch of LRW  {self.lrw_epoch_h:8.2f} h\n"
             f"memory (MiB) over {self.batches} batches: {memory}"
         )
 
 
-def bench(
-    out: Path, *, stage: Name = "speech", workers: int = 2, batch_size: int = 16, repeat: int = 5, batches: int = 1000
-) -> Result:
-    """Measure the loader of a stage on the train split of OUT at full size, with flips and shifts.
+def bench(out: Path, settings: Settings, stage: Name, *, repeat: int = 5, batches: int = 1000) -> Result:
+    """Measure the loader of a stage on the train split of OUT, in loader processes alone.
 
     batches: over how many the memory is watched. The two take turns, so that a noisy machine slows both. RunError where
     there are too few clips.
     """
-    shape = Shape(STAGES[stage].needs, flip=True, shift=2)
+    shape, batch_size = shape_of(STAGES[stage], settings), settings.data.batch_size
+    workers = max(1, processes(settings.data.workers))
     clips = usable(read_clips(out, "train"), shape, words=False, speakers=False)
     source = _Watched(clips, shape)
     watched = Batches(source, shape, batch_size=batch_size, seed=0)
     made = Batches(ClipSource(clips, shape), shape, batch_size=batch_size, seed=0)
     if not len(made):
         raise RunError(f"{out}: {len(clips)} clips of the train split can be used, fewer than a batch of {batch_size}")
-    count = max(workers, min(len(made), 32))
+    count = -(-max(AT_LEAST, min(len(made), AT_MOST)) // workers) * workers
     n_clips = sum(len(watched[divmod(number, len(made))].keys) for number in range(count))
     pictures = source.pictures
     ratios, rates, floors = [], [], []
@@ -88,14 +96,16 @@ def bench(
             floors.append(n_clips / (time.perf_counter() - begin))
         rates.append(_rate(made, count, workers))
         ratios.append(floors[-1] / rates[-1])
+    rate = statistics.median(rates)
     return Result(
         stage=stage,
         workers=workers,
         batches=batches,
         frames_per_clip=len(pictures) / n_clips,
-        clips_per_s=statistics.median(rates),
+        clips_per_s=rate,
         decoded_per_s=statistics.median(floors),
         ratio=statistics.median(ratios),
+        lrw_epoch_h=LRW_CLIPS / rate / 3600,
         memory_mib=_memory(made, batches, workers),
     )
 
@@ -122,11 +132,11 @@ def _decode(pictures: list[bytes]) -> None:
 
 def _rate(batches: Batches, count: int, workers: int) -> float:
     """Return clips/s of the loader once it runs."""
-    clips, begin = 0, 0.0
-    for number, raw in enumerate(training_batches(batches, first=0, last=WARM_UP + count, workers=workers)):
-        if number == WARM_UP - 1:
+    clips, begin, first = 0, 0.0, WARM_UP * workers
+    for number, raw in enumerate(training_batches(batches, first=0, last=first + count, workers=workers)):
+        if number == first - 1:
             begin = time.perf_counter()
-        elif number >= WARM_UP:
+        elif number >= first:
             clips += len(raw.keys)
     return clips / (time.perf_counter() - begin)
 

@@ -46,6 +46,11 @@ def evaluation_batches(batches: EvaluationBatches, *, workers: int, pin: bool = 
     return _read_ahead(batches, range(len(batches)), batches.batch_size, workers, pin)
 
 
+def processes(workers: int) -> int:
+    """Return how many processes read where so many are wanted: no more than there are cores."""
+    return min(workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers)
+
+
 def begin_reading(_: int = 0) -> None:
     """Begin a process that reads: deaf to STOP_SIGNALS.
 
@@ -124,7 +129,7 @@ def _read_ahead(
         for place in places:
             yield batches.read(place, empty_batch(batches.shape, size))  # type: ignore[arg-type]
         return
-    workers = min(workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers)
+    workers = processes(workers)
     memory = _SharedMemory(pin)
     slots = [[empty_batch(batches.shape, size, memory) for _ in range(SLOTS)] for _ in range(workers)]
     reader: DataLoader[_Read | str] = DataLoader(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import platform
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -88,7 +89,9 @@ def locked(run: Path) -> Iterator[None]:
         file = (run / ".lock").open("w")
     except OSError as error:
         raise RunError(f"{run}: cannot be written ({error.strerror})") from error
-    with file:
+    with file, contextlib.ExitStack() as at_end:
+        _locks.add(file)
+        at_end.callback(_locks.discard, file)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -96,6 +99,18 @@ def locked(run: Path) -> Iterator[None]:
         except OSError:  # some network file systems have no locks
             pass
         yield
+
+
+_locks: set[TextIO] = set()
+
+
+def _let_go() -> None:
+    """Close the locks in a forked process: a loader outlives a killed trainer by seconds, and would keep its run."""
+    for file in _locks:
+        file.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """The loop: build, and for each stage load, step, log, validate, draw, save; killed at any moment, it goes on.
 
-What is minimised stands in `stages`; here a stage is terms with factors and phases with optimizers. Each step draws its
-random numbers from the seed, the stage and its own number, and reads the batch of that number, so a run that goes on
-after a kill takes the steps that it would have taken.
+What is minimised stands in `stages`, what a step is in `course`. Each step draws its random numbers from the seed, the
+stage and its own number, and reads the batch of that number, so a run that goes on after a kill takes the steps that it
+would have taken.
 """
 
 from __future__ import annotations
@@ -14,34 +14,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from avprep.errors import CheckpointError, RunError
-from davs_model import (
-    checkpoint,
-    config,
-    distributed,
-    objective,
-    optimizers,
-    samples,
-    speed,
-    training_state,
-    validation,
-)
+from davs_model import checkpoint, config, distributed, optimizers, samples, speed, training_state, validation
 from davs_model.checkpoint import Checkpoint
 from davs_model.config import Settings
-from davs_model.corpus import Corpus, people_problem, read_corpus, shape_of, source_of
-from davs_model.data import Batches, ClipSource, EvaluationBatches, RawBatch, Shape, Source, usable
+from davs_model.corpus import Corpus, people_problem, read_corpus, shape_of
+from davs_model.course import Course
+from davs_model.data import ClipSource, EvaluationBatches, RawBatch, Shape, Source, usable
 from davs_model.distributed import World
-from davs_model.initialise import fit_speech_encoders
 from davs_model.journal import Clock, Journal, duration, in_words
-from davs_model.loading import evaluation_batches, training_batches
+from davs_model.loading import evaluation_batches
 from davs_model.networks import DAVS
 from davs_model.optimizers import Optimizers
 from davs_model.runfolder import Say, check_same, locked, stop_signals, write_facts
-from davs_model.stages import STAGES, Name, Stage, factors
+from davs_model.stages import STAGES, Name, Stage
 
 
 def device_of(settings: Settings) -> torch.device:
@@ -178,49 +167,28 @@ class _Run:
                 f"{self.run}: is at step {at.step} of its {at.stage} stage: finish that, or give another RUN and "
                 f"--init-from {self.run}"
             )
-        if stage.name == "identity" and (problem := people_problem(self.corpus)):
-            raise RunError(problem)
-        terms = factors(
-            stage,
-            self.model,
-            self.settings.weights,
-            self.settings.form,
-            people_are_speakers=not self.corpus.faces,
-        )
-        if not terms:
-            raise RunError(f"the {stage.name} stage has nothing to learn: every one of its weights is 0")
-        shape = shape_of(stage, self.settings)
-        source, left_out = source_of(stage, self.corpus, self.settings, terms)
-        if left_out:
+        course = Course.of(stage, self.model, self.corpus, self.settings, self.world, self.device)
+        if left_out := course.left_out:
             self.say(f"{stage.name}: left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
-        batch_size, workers = self.settings.data.batch_size, self.settings.data.workers
-        arguments = {"batch_size": batch_size, "seed": self.settings.seed, "window": self.settings.data.window}
-        batches = Batches(source, shape, rank=self.world.rank, world=self.world.size, **arguments)
-        if not len(batches):
-            raise RunError(
-                f"{self.corpus.train.out}: {len(source)} clips can be used in the {stage.name} stage, fewer than a "
-                f"batch of {batch_size}: give a smaller data.batch_size"
-            )
-        if "speech" in shape.needs and not self.fitted:
-            fit_speech_encoders(self.model, Batches(source, shape, **arguments)[0, 0].to(self.device))
+        if "speech" in course.shape.needs and not self.fitted:
+            course.fit_encoders()
             self.fitted = True
-        phases = optimizers.build(stage, self.model, self.settings)
+        phases, batch_size, per_epoch = course.phases, self.settings.data.batch_size, len(course.batches)
         if self.state is not None and (self.state.stage, self.state.step) == (stage.name, first):
             optimizers.restore(phases, self.model, self.state.moments)
         self.say(
-            f"{stage.name}: {len(source)} clips, {len(batches)} batches of {batch_size} an epoch, "
-            f"steps {first} to {total}; " + ", ".join(f"{name} × {factor:g}" for name, factor in terms.items())
+            f"{stage.name}: {len(course.source)} clips, {per_epoch} batches of {batch_size} an epoch, "
+            f"steps {first} to {total}; " + ", ".join(f"{name} × {factor:g}" for name, factor in course.terms.items())
         )
         clock = Clock(batch_size)
-        pin = self.device.type == "cuda"
         sums: Tensor | None = None
         count = 0
-        read = training_batches(batches, first=first, last=total, workers=workers, pin=pin)
+        read = course.read(first, total)
         for step in range(first + 1, total + 1):
             with clock.waiting():
                 raw = next(read)
             self._count_skipped(raw)
-            values = self._step(stage, step, total, raw, terms, phases)
+            values = course.step(step, total, raw)
             self._check()
             names, losses = list(values), torch.stack(list(values.values()))
             self._pending = (step, raw.keys, names, losses)
@@ -230,7 +198,7 @@ class _Run:
             self.done[stage.name] = step
             if last or step % loop.log_every == 0:
                 means = dict(zip(names, (self.world.mean(sums) / count).tolist(), strict=True))
-                self._log(stage, step, total, step // len(batches), means, clock)
+                self._log(stage, step, total, step // per_epoch, means, clock)
                 sums, count = None, 0
             due = {
                 self._validate: last or step % loop.validate_every == 0,
@@ -249,29 +217,6 @@ class _Run:
                 raise RunError(
                     f"{self.run}: stopped by {stop['by']} at step {step}; the same command goes on from there"
                 )
-
-    def _step(
-        self,
-        stage: Stage,
-        step: int,
-        total: int,
-        raw: RawBatch,
-        terms: dict[str, float],
-        phases: Optimizers,
-    ) -> dict[str, Tensor]:
-        """Take one step of every phase; return the terms, without their factors."""
-        self.model.train()
-        torch.manual_seed(_seed(self.settings.seed, list(STAGES).index(stage.name), step, self.world.rank))
-        batch = raw.to(self.device)
-        with speed.autocast(self.device, bf16=self.settings.machine.bf16):
-            values = objective.terms(self.model, batch, form=self.settings.form, wanted=terms, gather=self.world.gather)
-        loss = sum(terms[objective.term_of(name)] * value for name, value in values.items())
-        assert isinstance(loss, Tensor)
-        self.model.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        self.world.average_gradients(self.model.parameters())
-        optimizers.step(phases, optimizers.learning_rate(self.settings, step, total))
-        return {name: value.detach() for name, value in values.items()}
 
     def _save(self, stage: Stage, step: int, phases: Optimizers) -> None:
         """Write the model and the state of the run."""
@@ -388,10 +333,6 @@ def _load_what_fits(model: DAVS, source: Checkpoint) -> list[str]:
     others = sorted({name.partition(".")[0] for name in own.keys() - fitting.keys()})
     lines = [f"begun with {len(fitting)} of {len(own)} tensors of that checkpoint"]
     return lines + [f"not in it, or of another shape, at least in part: {name}" for name in others]
-
-
-def _seed(*parts: int) -> int:
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _finite(value: float) -> float | None:

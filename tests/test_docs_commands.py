@@ -41,9 +41,8 @@ PAGES_NOT_RUN = {
     "docs/results.md": "hours of benchmarks",
 }
 NOT_RUN = {
-    "bench": "measures for minutes; test_bench.py",
+    "bench": "measures for minutes; test_bench.py, test_bench_cli.py",
     "bench-learning": "trains for hours; test_training_cli.py",
-    "bench-loading": "measures for minutes; test_training_cli.py",
     "bench-model": "measures for minutes; test_networks.py",
     "demo": "takes minutes; test_cli.py",
     "import-checkpoint": "needs the 800 MB of the released weights; test_checkpoint.py",

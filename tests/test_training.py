@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +299,28 @@ class TestResuming:
 
         with locked(tmp_path / "run"), pytest.raises(RunError, match="another process trains in it"):
             run(out, tmp_path / "run")
+
+    def test_a_loader_that_lives_on_keeps_nobody_out(self, tmp_path: Path) -> None:
+        """A process forked by a trainer does not lock RUN: a loader outlives a trainer that was killed by seconds."""
+        from davs_model.runfolder import locked
+
+        context = multiprocessing.get_context("fork")
+        begun = context.Event()
+
+        def live() -> None:
+            begun.set()
+            time.sleep(60)
+
+        with locked(tmp_path / "run"):
+            loader = context.Process(target=live)
+            loader.start()
+            assert begun.wait(30)
+        try:
+            with locked(tmp_path / "run"):
+                assert loader.is_alive()
+        finally:
+            loader.kill()
+            loader.join()
 
     def test_a_stage_is_finished_before_the_next(self, out: Path, tmp_path: Path) -> None:
         """A run in the middle of a stage refuses to begin another."""

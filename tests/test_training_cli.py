@@ -1,8 +1,7 @@
-"""`avprep train`, `bench-loading` and `bench-learning`, and docs/training.md, which describes them."""
+"""`avprep train` and `bench-learning`, and docs/training.md, which describes them."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -85,17 +84,6 @@ def test_a_folder_without_shards(tmp_path: Path) -> None:
         1,
         f"Error: {tmp_path}: no shards here (no manifest.jsonl): run `avprep crop` and `mfcc`\n",
     )
-
-
-def test_bench_loading(out: Path) -> None:
-    """It gives the two rates, their ratio and ten readings of memory."""
-    result = call("bench-loading", out, "--workers", 1, "--batch", 4, "--repeat", 1, "--batches", 20, "--json")
-    assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)
-    assert found["ratio"] == pytest.approx(found["decoded_per_s"] / found["clips_per_s"])
-    assert found["frames_per_clip"] == 12
-    assert len(found["memory_mib"]) == 10
-    assert all(value > 0 for value in found["memory_mib"])
 
 
 @pytest.mark.slow

@@ -206,24 +206,6 @@ def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
         click.echo(f"{weights_.name}: {path}{'' if downloaded else ' (was there)'}")
 
 
-@click.command()
-@click.option("--clips", type=options.EXISTING_OUT, help="Videos to measure with, any tree.  [a synthetic corpus]")
-@options.detector
-@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Passes; the median counts.")
-@click.option("--limit", type=click.IntRange(min=1), default=24, show_default=True, help="Clips to measure with.")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def bench(clips: Path | None, detector: str, repeat: int, limit: int, as_json: bool) -> None:
-    """Measure the speed of each step on this machine, as a ratio to its floor.
-
-    The floor of crop is decoding the same clips and encoding as many JPEGs; that of mfcc is decoding the sound to
-    16 kHz. One process, one thread; steps and floors take turns, so that a noisy machine slows both.
-    """
-    from avprep import bench as library
-
-    result = library.bench(clips, detectors.resolve(detector), repeat=repeat, limit=limit)
-    click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.table())
-
-
 def crop_settings(plan: manifest.Manifest, out: Path, given: dict[str, Any], auto: str = "auto") -> CropSettings:
     """Take the settings of `crop` out of what was given; what is `auto` is what OUT has, else what suits.
 
@@ -353,4 +335,4 @@ def write_text(path: Path, text: str) -> None:
         raise RunError(f"{path}: cannot write ({error.strerror})") from error
 
 
-COMMANDS: tuple[click.Command, ...] = (index, crop, mfcc, verify, weights, bench)
+COMMANDS: tuple[click.Command, ...] = (index, crop, mfcc, verify, weights)

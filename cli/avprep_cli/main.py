@@ -8,7 +8,7 @@ import click
 
 from avprep import __version__
 from avprep.errors import AvprepError
-from avprep_cli import cluster, data, demo, look, model, results
+from avprep_cli import bench, cluster, data, demo, look, model, results
 
 
 class Commands(click.Group):
@@ -61,11 +61,11 @@ def main() -> None:
     """
 
 
-_modules = (data, cluster, look, model, results, demo)
+_modules = (data, cluster, look, model, results, demo, bench)
 _in_order = {command.name: command for module in _modules for command in module.COMMANDS}
 for name in (
     *("index", "crop", "mfcc", "status", "verify", "retry", "report", "inspect", "slurm", "weights"),
     *("train", "evaluate", "generate", "import-checkpoint", "study", "study-results"),
-    *("demo", "bench", "bench-model", "bench-loading", "bench-learning"),
+    *("demo", "bench", "bench-model", "bench-learning"),
 ):
     main.add_command(_in_order[name])

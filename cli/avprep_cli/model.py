@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -104,124 +102,4 @@ def train(
     training.train(out, run, settings, stages=stages, init_from=init_from, say=click.echo)
 
 
-@click.command("bench-model")
-@options.device
-@click.option("--width", type=click.FloatRange(0, 4, min_open=True), default=1.0, show_default=True, help="Channels.")
-@click.option("--image-size", type=click.Choice((64, 128, 256)), default=256, show_default=True, help="Of the frames.")
-@click.option("--batch", type=click.IntRange(min=2), default=16, show_default=True, help="Clips a step.")
-@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Steps of each form.")
-@click.option("--compile", "compiled", is_flag=True, help="Also by torch.compile; the first steps take minutes.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def bench_model(
-    device: str, width: float, image_size: int, batch: int, repeat: int, compiled: bool, as_json: bool
-) -> None:
-    """Measure the model's fast forms on this machine: clips a second, and how far each is from plain float32.
-
-    A step is forward and backward of the whole objective, on random pictures: the networks' share of training, without
-    reading shards and without the optimizer. Forms take turns.
-
-    \b
-    avprep bench-model                                        the released size, on CUDA if there is one
-    avprep bench-model --width 0.25 --image-size 64 --batch 4
-    """
-    from davs_model import bench as library
-
-    result = library.bench(
-        {"n_speakers": 10, "width": width, "image_size": image_size},
-        device=options.chosen_device(device),
-        batch=batch,
-        repeat=repeat,
-        compiled=compiled,
-    )
-    click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.table())
-
-
-@click.command("bench-loading")
-@click.argument("out", type=options.EXISTING_OUT)
-@click.option(
-    "--stage",
-    type=click.Choice(("identity", "speech", "full")),
-    default="speech",
-    show_default=True,
-    help="Whose reading to measure.",
-)
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Loader processes.")
-@click.option("--batch", type=click.IntRange(min=2), default=16, show_default=True, help="Clips a step.")
-@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Passes; the median counts.")
-@click.option(
-    "--batches", type=click.IntRange(min=1), default=1000, show_default=True, help="Over how many to watch the memory."
-)
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def bench_loading(out: Path, stage: str, workers: int, batch: int, repeat: int, batches: int, as_json: bool) -> None:
-    """Measure the loader of training on the shards of OUT against decoding the same pictures and nothing else.
-
-    \b
-    avprep bench-loading OUT
-    avprep bench-loading OUT --stage full --workers 8
-    """
-    from davs_model import bench_loading as library
-    from davs_model.stages import STAGES
-
-    name = next(name for name in STAGES if name == stage)
-    result = library.bench(out, stage=name, workers=workers, batch_size=batch, repeat=repeat, batches=batches)
-    click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.table())
-
-
-@click.command("bench-learning")
-@click.argument("out", type=options.EXISTING_OUT)
-@click.argument("work", type=options.OUT)
-@click.option(
-    "--table",
-    type=click.Choice(("supervision", "disentangling", "both")),
-    default="both",
-    show_default=True,
-    help="The rows of the paper's Table 3; words read from identity features with eq. 2 and 3 on and off.",
-)
-@click.option(
-    "--preset",
-    type=click.Choice(("paper", "small")),
-    default="small",
-    show_default=True,
-    help="Settings to begin with.",
-)
-@click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings.")
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="One setting, over all others.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def bench_learning(
-    out: Path,
-    work: Path,
-    table: str,
-    preset: str,
-    config_file: Path | None,
-    overrides: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    """Measure what a model learns from the shards of OUT: train each row of a table in WORK, test on the test split.
-
-    Prints Markdown. A stopped benchmark goes on where it was by the same command.
-
-    \b
-    avprep bench-learning OUT WORK --table supervision
-    avprep bench-learning OUT WORK --set steps.speech=2500
-    """
-    from davs_model import config
-
-    settings = config.resolve(preset, config_file, overrides)  # before the seconds that torch takes
-    from davs_model import learning
-
-    def say(line: str) -> None:
-        click.echo(line, err=True)
-
-    found: dict[str, list[dict[str, Any]]] = {}
-    tables = []
-    if table != "disentangling":
-        found["supervision"] = learning.supervisions(out, work, settings, say=say)
-        tables.append(learning.supervision_table(found["supervision"]))
-    if table != "supervision":
-        speech = learning.run_of(work, "L_C + SC + L_adv") if "supervision" in found else None
-        found["disentangling"] = learning.disentangling(out, work, settings, say=say, speech=speech)
-        tables.append(learning.disentangling_table(found["disentangling"]))
-    click.echo(json.dumps(found, indent=2) if as_json else "\n\n".join(tables))
-
-
-COMMANDS = (train, import_checkpoint, bench_model, bench_loading, bench_learning)
+COMMANDS = (train, import_checkpoint)

@@ -1,0 +1,252 @@
+"""`avprep bench` and its kin: how fast each step is on this machine. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from avprep import detectors
+from avprep_cli import options
+
+if TYPE_CHECKING:
+    from davs_model.config import Settings
+
+
+class Measured(Protocol):
+    """What a benchmark returns."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        ...
+
+    def table(self) -> str:
+        """Return it as text."""
+        ...
+
+
+SHARDS, MODEL = ("crop", "mfcc"), ("load", "train")
+"""What makes shards, and what reads them."""
+
+
+@click.command()
+@click.argument("what", type=click.Choice((*SHARDS, *MODEL, "all")), default="all")
+@click.option("--clips", type=options.EXISTING_OUT, help="Videos to measure with, any tree.  [a synthetic corpus]")
+@click.option("--shards", type=options.EXISTING_OUT, help="OUT for load and train to read.  [made from the clips]")
+@options.detector
+@click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Passes; the median counts.")
+@click.option("--limit", type=click.IntRange(min=1), default=24, show_default=True, help="Clips to measure with.")
+@click.option(
+    "--stage",
+    type=click.Choice(("identity", "speech", "full", "all")),
+    default="all",
+    show_default=True,
+    help="load, train: of training.",
+)
+@click.option("--steps", type=click.IntRange(min=1), default=2, show_default=True, help="train: steps of a pass.")
+@click.option(
+    "--batches",
+    type=click.IntRange(min=10),
+    default=20,
+    show_default=True,
+    help="load: over how many to watch the memory.",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(("paper", "small")),
+    default="small",
+    show_default=True,
+    help="load, train: settings to begin with.",
+)
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="load, train: one setting.")
+@click.option("--batch", type=click.IntRange(min=2), help="load, train: clips a step.  [the preset's]")
+@click.option("--workers", type=click.IntRange(min=0), help="load, train: loader processes.  [the preset's]")
+@options.device
+@click.option("--json", "as_json", is_flag=True, help="One object, a member for each thing measured.")
+def bench(
+    what: str,
+    clips: Path | None,
+    shards: Path | None,
+    detector: str,
+    repeat: int,
+    limit: int,
+    stage: str,
+    steps: int,
+    batches: int,
+    preset: str,
+    overrides: tuple[str, ...],
+    batch: int | None,
+    workers: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure the speed of each step on this machine, as a ratio to its floor: the least that any tool must do.
+
+    WHAT is crop, mfcc, load, train or all. crop: decoding the same clips and encoding as many JPEGs is its floor. mfcc:
+    decoding the sound to 16 kHz. load, the loader of training: decoding the same JPEGs in as many processes. train:
+    forward and backward of a batch that lies on the device. Steps and floors take turns, so that a noisy machine slows
+    both.
+
+    \b
+    avprep bench                                                 everything, small, on a synthetic corpus
+    avprep bench crop --clips /data/lrw/ABOUT/val --detector yunet
+    avprep bench load --shards OUT --preset paper --workers 8
+    avprep bench train --shards OUT --preset paper --batch 32 --set machine.compile=true
+    """
+    from davs_model import config
+
+    given = {"data.batch_size": batch, "data.workers": workers, "machine.device": None if device == "auto" else device}
+    overrides += tuple(f"{name}={value}" for name, value in given.items() if value is not None)
+    settings = config.resolve(preset, None, overrides)
+    wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
+    found: dict[str, list[Measured]] = {}
+    if what in (*SHARDS, "all"):
+        found |= _measure_making(wanted, clips, detectors.resolve(detector), repeat, limit)
+    if what in (*MODEL, "all"):
+        with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
+            out = shards or _made_shards(clips, detectors.resolve(detector), limit, Path(temporary))
+            found |= _measure_learning(wanted, out, settings, stage, repeat, steps, batches)
+    if as_json:
+        members = {name: [result.to_json() for result in results] for name, results in found.items()}
+        click.echo(json.dumps({name: rows if name == "load" else rows[0] for name, rows in members.items()}, indent=2))
+        return
+    click.echo("\n\n".join(result.table() for results in found.values() for result in results))
+
+
+def _measure_making(
+    wanted: list[str], clips: Path | None, detector: str, repeat: int, limit: int
+) -> dict[str, list[Measured]]:
+    """Measure crop, mfcc or both."""
+    from avprep import bench as library
+
+    result = library.bench(clips, detector, repeat=repeat, limit=limit)
+    return {
+        name: [replace(result, steps=[step for step in result.steps if step.name == name])]
+        for name in wanted
+        if name in SHARDS
+    }
+
+
+def _measure_learning(
+    wanted: list[str], out: Path, settings: Settings, stage: str, repeat: int, steps: int, batches: int
+) -> dict[str, list[Measured]]:
+    """Measure the loader, a result for each stage, training or both."""
+    from davs_model import bench_loading, bench_training
+    from davs_model.stages import STAGES
+
+    stages = [name for name in STAGES if stage in (name, "all")]
+    found: dict[str, list[Measured]] = {}
+    if "load" in wanted:
+        found["load"] = [bench_loading.bench(out, settings, name, repeat=repeat, batches=batches) for name in stages]
+    if "train" in wanted:
+        found["train"] = [bench_training.bench(out, settings, stages=stages, steps=steps, repeat=repeat)]
+    return found
+
+
+def _made_shards(clips: Path | None, detector: str, limit: int, temporary: Path) -> Path:
+    """Make shards of the clips by the real run, all in the train split; those without a word get one and the same."""
+    from avprep import bench as library
+    from avprep.run import run
+    from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
+
+    plan = library._plan(clips, temporary, limit)
+    plan = replace(plan, clips=tuple(replace(clip, split="train", word=clip.word or "any") for clip in plan.clips))
+    for stage in (CropStage(plan.root, CropSettings(detector)), MfccStage(plan.root, MfccSettings())):
+        run(stage, plan, temporary / "shards", jobs=options.cores())
+    return temporary / "shards"
+
+
+@click.command("bench-model")
+@options.device
+@click.option("--width", type=click.FloatRange(0, 4, min_open=True), default=1.0, show_default=True, help="Channels.")
+@click.option("--image-size", type=click.Choice((64, 128, 256)), default=256, show_default=True, help="Of the frames.")
+@click.option("--batch", type=click.IntRange(min=2), default=16, show_default=True, help="Clips a step.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Steps of each form.")
+@click.option("--compile", "compiled", is_flag=True, help="Also by torch.compile; the first steps take minutes.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def bench_model(
+    device: str, width: float, image_size: int, batch: int, repeat: int, compiled: bool, as_json: bool
+) -> None:
+    """Measure the model's fast forms on this machine: clips a second, and how far each is from plain float32.
+
+    A step is forward and backward of the whole objective, on random pictures: the networks' share of training, without
+    reading shards and without the optimizer. Forms take turns.
+
+    \b
+    avprep bench-model                                        the released size, on CUDA if there is one
+    avprep bench-model --width 0.25 --image-size 64 --batch 4
+    """
+    from davs_model import bench as library
+
+    result = library.bench(
+        {"n_speakers": 10, "width": width, "image_size": image_size},
+        device=options.chosen_device(device),
+        batch=batch,
+        repeat=repeat,
+        compiled=compiled,
+    )
+    click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.table())
+
+
+@click.command("bench-learning")
+@click.argument("out", type=options.EXISTING_OUT)
+@click.argument("work", type=options.OUT)
+@click.option(
+    "--table",
+    type=click.Choice(("supervision", "disentangling", "both")),
+    default="both",
+    show_default=True,
+    help="The rows of the paper's Table 3; words read from identity features with eq. 2 and 3 on and off.",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(("paper", "small")),
+    default="small",
+    show_default=True,
+    help="Settings to begin with.",
+)
+@click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="One setting, over all others.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def bench_learning(
+    out: Path,
+    work: Path,
+    table: str,
+    preset: str,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Measure what a model learns from the shards of OUT: train each row of a table in WORK, test on the test split.
+
+    Prints Markdown. A stopped benchmark goes on where it was by the same command.
+
+    \b
+    avprep bench-learning OUT WORK --table supervision
+    avprep bench-learning OUT WORK --set steps.speech=2500
+    """
+    from davs_model import config
+
+    settings = config.resolve(preset, config_file, overrides)  # before the seconds that torch takes
+    from davs_model import learning
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    tables = []
+    if table != "disentangling":
+        found["supervision"] = learning.supervisions(out, work, settings, say=say)
+        tables.append(learning.supervision_table(found["supervision"]))
+    if table != "supervision":
+        speech = learning.run_of(work, "L_C + SC + L_adv") if "supervision" in found else None
+        found["disentangling"] = learning.disentangling(out, work, settings, say=say, speech=speech)
+        tables.append(learning.disentangling_table(found["disentangling"]))
+    click.echo(json.dumps(found, indent=2) if as_json else "\n\n".join(tables))
+
+
+COMMANDS = (bench, bench_model, bench_learning)
