@@ -1,157 +1,355 @@
-"""Measured speed of each step on this machine, as a ratio to the least that any tool must do."""
+"""Measured speed of crop and mfcc on this machine, step by step, and as ratios to the least that any tool must do."""
 
 from __future__ import annotations
 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from avprep import detectors, layouts
+from avprep import detectors, keyframes, layouts, mfcc, run, shards, stages
 from avprep.errors import Reject, RunError
+from avprep.fingerprint import Stage
 from avprep.manifest import Clip, Manifest
-from avprep.media import Frames, open_file
+from avprep.media import Frames
 from avprep.schema import FPS, SAMPLE_RATE
-from avprep.stages import (
-    CropSettings,
-    MfccSettings,
-    crop_clip,
-    decode_image,
-    encode_image,
-    keep_freed_memory,
-    mfcc_clip,
-)
+from avprep.shards import Sample
+from avprep.sound import read_sound
+
+LRW_CLIPS, LRW_FRAMES = 538_766, 29
+"""Clips of LRW's three splits, and frames of each."""
+VOXCELEB2_HOURS = 2_300
+PACED = 200
+"""Clips of the runs that tell how fast processes are together, at least."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """One measured step: median seconds a pass over all clips, and their ratio pass by pass to the floor's."""
+class Floor:
+    """What any tool must do: median seconds of a pass over all clips; the median of our ratios to it, pass by pass."""
 
     name: str
-    floor: str
     seconds: float
-    floor_seconds: float
     ratio: float
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured: one process, one thread. frames are video frames at 25 fps."""
+    """What was measured: medians of passes over all clips.
 
+    seconds: of the whole in one process. steps: of each step by itself, in one process.
+    clips_per_s: of a run, by its number of processes; projected_h: hours for whole corpora with the most of them.
+    """
+
+    name: str
+    detector: str | None
     clips: int
     frames: int
-    detector: str
-    steps: list[Step]
+    seconds: float
+    steps: dict[str, float]
+    floors: list[Floor]
+    clips_per_s: dict[int, float]
+    projected_h: dict[str, float]
+
+    @property
+    def scaling(self) -> float:
+        """How many times as fast the most processes are as one."""
+        return self.clips_per_s[max(self.clips_per_s)] / self.clips_per_s[1]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
-        return asdict(self)
+        shares = {name: seconds / self.seconds for name, seconds in self.steps.items()}
+        return {**asdict(self), "shares": shares, "scaling": self.scaling}
 
     def table(self) -> str:
         """Return it as text."""
-        lines = [f"{self.clips} clips, {self.frames} frames ({self.frames / FPS:.0f} s), one process, one thread"]
-        for step in self.steps:
-            speed = f"{step.seconds * 1e3 / self.clips:8.1f} ms a clip {self.frames / step.seconds:9.0f} frames/s"
-            floor = f"{step.floor} ({step.floor_seconds * 1e3 / self.clips:.1f} ms)"
-            lines.append(f"{step.name:5}{speed}   {step.ratio:5.2f} × {floor}")
+        detector = f" with {self.detector}" if self.detector else ""
+        frames_per_s = self.frames / self.seconds
+        lines = [
+            f"{self.name}{detector}: {self.clips} clips, {self.frames} frames ({self.frames / FPS:.0f} s)",
+            f"  one process     {self._ms(self.seconds)} a clip {frames_per_s:8.0f} frames/s",
+        ]
+        lines += [
+            f"    {name:13} {self._ms(seconds)} {seconds / self.seconds:8.0%}" for name, seconds in self.steps.items()
+        ]
+        lines += [f"  {floor.ratio:5.2f} × {floor.name} ({self._ms(floor.seconds).strip()})" for floor in self.floors]
+        paces = ", ".join(f"-j {jobs} {pace:.1f} clips/s" for jobs, pace in self.clips_per_s.items())
+        lines.append(f"  runs: {paces} ({self.scaling:.2f} ×)")
+        lines.append("  " + ", ".join(f"{corpus}: {hours:.1f} h" for corpus, hours in self.projected_h.items()))
         return "\n".join(lines)
 
+    def _ms(self, seconds: float) -> str:
+        return f"{seconds * 1e3 / self.clips:7.2f} ms"
 
-def bench(folder: Path | None, detector: str, *, repeat: int = 5, limit: int = 24) -> Result:
-    """Measure crop and mfcc against their floors.
 
-    folder: a tree of videos, or a GRID or VoxCeleb2 tree; None makes a synthetic corpus.
-    detector: resolved name. repeat: passes over all clips, step and floor in turn; limit: clips.
-    Raises RunError where no clip of the folder can be used.
+def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Result:
+    """Measure `crop` on a plan's clips; RunError where none of them can be used.
+
+    detector: resolved name. repeat: passes over all clips, steps and floors in turn; jobs: processes of the last run.
     """
+    cv2.setNumThreads(1)
+    stages.keep_freed_memory()
+    settings, built = stages.CropSettings(detector), detectors.build(detector)
+    crops: dict[str, list[NDArray[np.uint8]]] = {}
+    found: dict[str, stages.Aligned] = {}
+
+    def do(clip: Clip) -> Sample:
+        return stages.crop_clip(clip, plan.root, settings, built)
+
+    def frames_of(clip: Clip) -> Frames:
+        return Frames(plan.root / clip.video, start=clip.start, duration=clip.duration, keep_bytes=64 << 20)
+
+    plan = _usable(plan, do)
+    for clip in plan.clips:
+        found[clip.key] = stages.align_clip(frames_of(clip), built, settings, name=clip.video)
+        crops[clip.key] = list(found[clip.key].crops())
+    n_frames = sum(map(len, crops.values()))
+
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
-        plan = _plan(folder, Path(temporary), limit)
-        return _measure(plan, detector, repeat)
+        writing = _Writing(Path(temporary), {clip.key: list(do(clip).members) for clip in plan.clips})
+        timed = _timed(
+            plan.clips,
+            {
+                "crop": lambda clip: writing.worker(clip.key, do(clip).members),
+                "decode": lambda clip: _exhaust(frames_of(clip)),
+                "detect": lambda clip: keyframes.find_faces(found[clip.key].frames, built, settings.every),
+                "track": lambda clip: _track(found[clip.key], settings, clip.video),
+                "warp": lambda clip: _exhaust(found[clip.key].crops()),
+                "encode": lambda clip: [stages.encode_image(crop, "jpg") for crop in crops[clip.key]],
+                "write": lambda clip: writing.both(clip.key),
+                "floor": lambda clip: _decode_and_encode(plan.root / clip.video, crops[clip.key]),
+                "script": lambda clip: _decode_and_encode_plainly(plan.root / clip.video, crops[clip.key]),
+            },
+            repeat,
+        )
+    stage = stages.CropStage(plan.root, settings)
+    return _result(
+        "crop",
+        detector,
+        plan,
+        n_frames,
+        timed,
+        {"floor": "decoding to RGB and encoding as many JPEGs", "script": "the same in a plain script"},
+        stage,
+        jobs,
+    )
 
 
-def _plan(folder: Path | None, temporary: Path, limit: int) -> Manifest:
+def bench_mfcc(plan: Manifest, *, repeat: int, jobs: int) -> Result:
+    """Measure `mfcc` on a plan's clips; RunError where none of them can be used. See `bench_crop`."""
+    stages.keep_freed_memory()
+    settings = stages.MfccSettings()
+
+    def do(clip: Clip) -> Sample:
+        return stages.mfcc_clip(clip, plan.root, settings)
+
+    plan = _usable(plan, do)
+    sounds = {clip.key: _sound(plan, clip) for clip in plan.clips}
+
+    def windows(clip: Clip) -> None:
+        sound = sounds[clip.key]
+        mfcc.clip_windows(sound.samples, sound.first, sound.n_frames, settings.preset)
+
+    with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
+        writing = _Writing(Path(temporary), {clip.key: list(do(clip).members) for clip in plan.clips})
+        timed = _timed(
+            plan.clips,
+            {
+                "mfcc": lambda clip: writing.worker(clip.key, do(clip).members),
+                "decode": lambda clip: _sound(plan, clip),
+                "windows": windows,
+                "write": lambda clip: writing.both(clip.key),
+                "stored": lambda clip: decode_sound(plan.root / (clip.audio or clip.video), resample=False),
+                "mono": lambda clip: decode_sound(plan.root / (clip.audio or clip.video)),
+            },
+            repeat,
+        )
+    floors = {"stored": "decoding the sound", "mono": "decoding it to 16 kHz mono"}
+    n_frames = sum(sound.n_frames for sound in sounds.values())
+    return _result("mfcc", None, plan, n_frames, timed, floors, stages.MfccStage(plan.root, settings), jobs)
+
+
+def plan_of(folder: Path | None, temporary: Path, limit: int, *, as_lrw: bool = False) -> Manifest:
+    """Return the clips to measure with.
+
+    folder: a tree of videos, or a GRID or VoxCeleb2 tree; None makes a synthetic corpus of LRW's shape.
+    temporary: a folder for what is made. limit: clips.
+    as_lrw: cut one clip of LRW's shape out of each video: 29 frames, 256×256, H.264 and AAC.
+    """
     if folder is None:
         from avprep import synthetic
 
         synthetic.make_corpus(temporary / "corpus", words=4, speakers=3, takes=-(-limit // 12))
         plan, _ = layouts.index("lrw", temporary / "corpus")
-    else:
-        voxceleb2 = any((folder / part).is_dir() for part in ("aac", "dev/aac", "test/aac"))
-        plan, _ = layouts.index("voxceleb2" if voxceleb2 else "folder", folder)
-    return Manifest(plan.dataset, plan.root, plan.clips[:limit], plan.seed)
+        return replace(plan, clips=plan.clips[:limit])
+    voxceleb2 = any((folder / part).is_dir() for part in ("aac", "dev/aac", "test/aac"))
+    plan, _ = layouts.index("voxceleb2" if voxceleb2 else "folder", folder)
+    plan = replace(plan, clips=plan.clips[:limit])
+    if not as_lrw:
+        return plan
+    for clip in plan.clips:
+        _cut_as_lrw(plan.root / clip.video, temporary / "lrw" / f"{clip.key}.mp4")
+    return replace(layouts.index("folder", temporary / "lrw")[0], dataset="lrw")
 
 
-def _measure(plan: Manifest, name: str, repeat: int) -> Result:
-    cv2.setNumThreads(1)
-    keep_freed_memory()
-    settings, sound_settings = CropSettings(name), MfccSettings()
-    detector = detectors.build(name)
-    crops: dict[str, list[NDArray[np.uint8]]] = {}
-    usable: list[Clip] = []
+def _cut_as_lrw(source: Path, output: Path) -> None:
+    from avprep import mux
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    square = r"crop=min(iw\,ih):min(iw\,ih),scale=256:256"
+    mux.transcode(
+        source, output, ss=0.6, t=1.16, vf=square, r=FPS, vcodec="libx264", pix_fmt="yuv420p", acodec="aac", ac=1
+    )
+
+
+def _usable(plan: Manifest, do: Callable[[Clip], Sample]) -> Manifest:
+    usable = []
     for clip in plan.clips:
         try:
-            members = dict(crop_clip(clip, plan.root, settings, detector).members)
-            mfcc_clip(clip, plan.root, sound_settings)
+            _exhaust(do(clip).members)
         except Reject:
             continue
-        images = [decode_image(data) for member, data in members.items() if member.endswith(".jpg")]
-        crops[clip.key] = [image for image in images if image is not None]
         usable.append(clip)
     if not usable:
         raise RunError(f"{plan.root}: none of {len(plan.clips)} clips can be used to measure with")
+    return replace(plan, clips=tuple(usable))
 
-    def crop() -> None:
-        for clip in usable:
-            for _ in crop_clip(clip, plan.root, settings, detector).members:
-                pass
 
-    def pictures_and_jpegs() -> None:
-        for clip in usable:
-            for picture in Frames(plan.root / clip.video, start=clip.start, duration=clip.duration, keep_bytes=0):
-                picture.rgb()
-            for image in crops[clip.key]:
-                encode_image(image, "jpg")
-
-    def mfcc() -> None:
-        for clip in usable:
-            for _ in mfcc_clip(clip, plan.root, sound_settings).members:
-                pass
-
-    def sound() -> None:
-        for clip in usable:
-            decode_sound(plan.root / (clip.audio or clip.video))
-
-    def sound_as_stored() -> None:
-        for clip in usable:
-            decode_sound(plan.root / (clip.audio or clip.video), resample=False)
-
-    steps = [
-        _compare("crop", crop, "decode + encode JPEG", pictures_and_jpegs, repeat),
-        _compare("mfcc", mfcc, "decode to 16 kHz mono", sound, repeat),
-        _compare("mfcc", mfcc, "decode only", sound_as_stored, repeat),
+def _result(
+    name: str,
+    detector: str | None,
+    plan: Manifest,
+    n_frames: int,
+    timed: dict[str, list[float]],
+    floors: dict[str, str],
+    stage: Stage,
+    jobs: int,
+) -> Result:
+    """Put together what was timed; add what processes cost and how fast they are together."""
+    whole = timed.pop(name)
+    shown = [
+        Floor(title, statistics.median(timed[key]), statistics.median(map(float.__truediv__, whole, timed[key])))
+        for key, title in floors.items()
     ]
-    return Result(len(usable), sum(map(len, crops.values())), name, steps)
+    steps = {step: statistics.median(seconds) for step, seconds in timed.items() if step not in floors}
+    steps["IPC"] = _seconds_a_clip(_Nothing(), plan, 1, 4 * PACED) * len(plan.clips)
+    paces = {count: 1 / _seconds_a_clip(stage, plan, count, PACED * count) for count in sorted({1, jobs})}
+    frames_per_s = paces[max(paces)] * n_frames / len(plan.clips)
+    projected = {
+        "LRW": LRW_CLIPS * LRW_FRAMES / frames_per_s / 3600,
+        "VoxCeleb2": VOXCELEB2_HOURS * FPS / frames_per_s,
+    }
+    seconds = statistics.median(whole)
+    return Result(name, detector, len(plan.clips), n_frames, seconds, steps, shown, paces, projected)
 
 
-def _compare(name: str, step: Callable[[], None], floor_name: str, floor: Callable[[], None], repeat: int) -> Step:
-    """Time a step and its floor in turn; the ratio is the median of the pairs', so that drift cancels."""
-    step()
-    floor()
-    pairs = [(_seconds(step), _seconds(floor)) for _ in range(repeat)]
-    return Step(
-        name,
-        floor_name,
-        statistics.median(pair[0] for pair in pairs),
-        statistics.median(pair[1] for pair in pairs),
-        round(statistics.median(pair[0] / pair[1] for pair in pairs), 3),
+def _timed(clips: Sequence[Clip], steps: dict[str, Callable[[Clip], object]], repeat: int) -> dict[str, list[float]]:
+    """Time passes over all clips, step after step, so that a machine that slows down slows all.
+
+    The first pass of each does not count.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(1 + repeat):
+        for name, step in steps.items():
+            begin = time.perf_counter()
+            for clip in clips:
+                step(clip)
+            seconds[name].append(time.perf_counter() - begin)
+    return {name: found[1:] for name, found in seconds.items()}
+
+
+def _seconds_a_clip(stage: Stage, plan: Manifest, jobs: int, count: int) -> float:
+    """Return how long a clip takes in a run of so many with `jobs` processes, without what starting takes."""
+    begin, rows = 4 * jobs, []
+    for number in range(begin + count):
+        clip = plan.clips[number % len(plan.clips)]
+        rows.append(replace(clip, key=f"{number}/{clip.key}", split="train"))
+    seconds = []
+    for part in (rows[:begin], rows):
+        with tempfile.TemporaryDirectory(prefix="avprep-bench-") as out:
+            outcome = run.run(stage, replace(plan, clips=tuple(part)), Path(out), jobs=jobs)
+            seconds.append(outcome.seconds)
+    return max(seconds[1] - seconds[0], 1e-9) / count
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """A stage that does nothing: what is left of a run is what processes and shards cost."""
+
+    column = "mfcc"
+
+    def resolved(self) -> dict[str, Any]:
+        return {}
+
+    def versions(self) -> dict[str, str]:
+        return {}
+
+    def __call__(self) -> Callable[[Clip], Sample]:
+        return _nothing
+
+
+def _nothing(clip: Clip) -> Sample:
+    return Sample([("valid.npy", clip.key.encode())], 1)
+
+
+class _Writing:
+    """What is written for each clip: by its worker, and into the shard."""
+
+    def __init__(self, folder: Path, members: dict[str, list[tuple[str, bytes]]]) -> None:
+        self._folder, self._members = folder, members
+        self._writer = shards.ShardWriter(folder / "shard.tar", folder / "shard.part")
+
+    def worker(self, key: str, members: Iterable[tuple[str, bytes]]) -> None:
+        """Write as a worker does."""
+        shards.write_members(self._folder / "stretch.part", key, members)
+
+    def both(self, key: str) -> None:
+        """Write as a worker does, and append it to a shard."""
+        self.worker(key, self._members[key])
+        self._writer.append(self._folder / "stretch.part")
+
+
+def _track(found: stages.Aligned, settings: stages.CropSettings, name: str) -> None:
+    stages.align_seen(found.frames, found.seen, settings, name=name)
+
+
+def _decode_and_encode(path: Path, crops: Sequence[NDArray[np.uint8]]) -> None:
+    """Decode a film to RGB, and encode crops, as quickly as PyAV and OpenCV do it."""
+    converter = VideoReformatter()
+    with av.open(str(path)) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        for frame in container.decode(video=0):
+            converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+    for crop in crops:
+        stages.encode_image(crop, "jpg")
+
+
+def _decode_and_encode_plainly(path: Path, crops: Sequence[NDArray[np.uint8]]) -> None:
+    """Do the same as PyAV's documentation does: each frame is given a converter of its own."""
+    with av.open(str(path)) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        for frame in container.decode(video=0):
+            frame.to_ndarray(format="rgb24")
+    for crop in crops:
+        stages.encode_image(crop, "jpg")
+
+
+def _sound(plan: Manifest, clip: Clip) -> Any:
+    return read_sound(
+        plan.root / clip.video,
+        None if clip.audio is None else plan.root / clip.audio,
+        start=clip.start,
+        duration=clip.duration,
+        before=mfcc.SAMPLES_BEFORE,
+        after=mfcc.SAMPLES_AFTER,
     )
 
 
@@ -159,7 +357,7 @@ def decode_sound(path: Path, *, resample: bool = True) -> int:
     """Decode a file's sound the plain way, with libav's own resampler; return the number of samples."""
     resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
     count = 0
-    with open_file(path) as container:
+    with av.open(str(path)) as container:
         for frame in container.decode(audio=0):
             for part in resampler.resample(frame) if resample else (frame,):
                 count += part.to_ndarray().size
@@ -168,7 +366,6 @@ def decode_sound(path: Path, *, resample: bool = True) -> int:
     return count
 
 
-def _seconds(function: Callable[[], None]) -> float:
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
+def _exhaust(items: Iterable[object]) -> None:
+    for _ in items:
+        pass

@@ -233,10 +233,21 @@ def align_clip(
     hints: maps the pictures' width and height to the data set's own face boxes: frame → box in source pixels.
     """
     seen = keyframes.find_faces(frames, detector, settings.every)
-    boxes = hints(seen.size)
+    return align_seen(frames, seen, settings, name=name, hints=hints(seen.size))
+
+
+def align_seen(
+    frames: Frames,
+    seen: track.Seen,
+    settings: CropSettings,
+    *,
+    name: str,
+    hints: dict[int, NDArray[np.float32]] | None = None,
+) -> Aligned:
+    """Track and align the face of one clip in which faces have been found; raises Reject. See `align_clip`."""
     with _named(name):
         _check_length(seen.n_frames)
-        subject = track.choose(track.link(seen), seen, settings.subject, boxes)
+        subject = track.choose(track.link(seen), seen, settings.subject, hints or {})
         size = track.face_size(subject)
         if size < settings.min_face:
             raise Reject("face_too_small", f"the face is {size:.0f} px wide, --min-face is {settings.min_face:g}")

@@ -14,6 +14,7 @@ from avprep import detectors
 from avprep_cli import options
 
 if TYPE_CHECKING:
+    from avprep.manifest import Manifest
     from davs_model.config import Settings
 
 
@@ -40,6 +41,8 @@ SHARDS, MODEL = ("crop", "mfcc"), ("load", "train")
 @options.detector
 @click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Passes; the median counts.")
 @click.option("--limit", type=click.IntRange(min=1), default=24, show_default=True, help="Clips to measure with.")
+@click.option("--as-lrw", is_flag=True, help="Cut a clip of LRW's shape out of each video: 29 frames, 256×256, H.264.")
+@options.jobs
 @click.option(
     "--stage",
     type=click.Choice(("identity", "speech", "full", "all")),
@@ -74,6 +77,8 @@ def bench(
     detector: str,
     repeat: int,
     limit: int,
+    as_lrw: bool,
+    jobs: int,
     stage: str,
     steps: int,
     batches: int,
@@ -87,16 +92,18 @@ def bench(
     """Measure the speed of each step on this machine, as a ratio to its floor: the least that any tool must do.
 
     WHAT is crop, mfcc, load, train or all. crop: decoding the same clips and encoding as many JPEGs is its floor. mfcc:
-    decoding the sound to 16 kHz. load, the loader of training: decoding the same JPEGs in as many processes. train:
-    forward and backward of a batch that lies on the device. Steps and floors take turns, so that a noisy machine slows
-    both.
+    decoding the sound. load, the loader of training: decoding the same JPEGs in as many processes. train: forward and
+    backward of a batch that lies on the device. Steps and floors take turns, so that a noisy machine slows both. crop
+    and mfcc also tell what -j processes are good for, and the hours that LRW and VoxCeleb2 would take.
 
     \b
     avprep bench                                                 everything, small, on a synthetic corpus
     avprep bench crop --clips /data/lrw/ABOUT/val --detector yunet
+    avprep bench crop --clips /data/grid/s1 --as-lrw
     avprep bench load --shards OUT --preset paper --workers 8
     avprep bench train --shards OUT --preset paper --batch 32 --set machine.compile=true
     """
+    from avprep import bench as library
     from davs_model import config
 
     given = {"data.batch_size": batch, "data.workers": workers, "machine.device": None if device == "auto" else device}
@@ -104,31 +111,22 @@ def bench(
     settings = config.resolve(preset, None, overrides)
     wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
     found: dict[str, list[Measured]] = {}
-    if what in (*SHARDS, "all"):
-        found |= _measure_making(wanted, clips, detectors.resolve(detector), repeat, limit)
-    if what in (*MODEL, "all"):
-        with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
-            out = shards or _made_shards(clips, detectors.resolve(detector), limit, Path(temporary))
+    with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
+        chosen = detectors.resolve(detector)
+        plan = None if what in MODEL and shards else library.plan_of(clips, Path(temporary), limit, as_lrw=as_lrw)
+        if plan is not None and "crop" in wanted:
+            found["crop"] = [library.bench_crop(plan, chosen, repeat=repeat, jobs=jobs)]
+        if plan is not None and "mfcc" in wanted:
+            found["mfcc"] = [library.bench_mfcc(plan, repeat=repeat, jobs=jobs)]
+        if what in (*MODEL, "all"):
+            out = shards if plan is None or shards else _made_shards(plan, chosen, jobs, Path(temporary))
+            assert out is not None
             found |= _measure_learning(wanted, out, settings, stage, repeat, steps, batches)
     if as_json:
         members = {name: [result.to_json() for result in results] for name, results in found.items()}
         click.echo(json.dumps({name: rows if name == "load" else rows[0] for name, rows in members.items()}, indent=2))
         return
     click.echo("\n\n".join(result.table() for results in found.values() for result in results))
-
-
-def _measure_making(
-    wanted: list[str], clips: Path | None, detector: str, repeat: int, limit: int
-) -> dict[str, list[Measured]]:
-    """Measure crop, mfcc or both."""
-    from avprep import bench as library
-
-    result = library.bench(clips, detector, repeat=repeat, limit=limit)
-    return {
-        name: [replace(result, steps=[step for step in result.steps if step.name == name])]
-        for name in wanted
-        if name in SHARDS
-    }
 
 
 def _measure_learning(
@@ -147,16 +145,14 @@ def _measure_learning(
     return found
 
 
-def _made_shards(clips: Path | None, detector: str, limit: int, temporary: Path) -> Path:
+def _made_shards(plan: Manifest, detector: str, jobs: int, temporary: Path) -> Path:
     """Make shards of the clips by the real run, all in the train split; those without a word get one and the same."""
-    from avprep import bench as library
     from avprep.run import run
     from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
-    plan = library._plan(clips, temporary, limit)
     plan = replace(plan, clips=tuple(replace(clip, split="train", word=clip.word or "any") for clip in plan.clips))
     for stage in (CropStage(plan.root, CropSettings(detector)), MfccStage(plan.root, MfccSettings())):
-        run(stage, plan, temporary / "shards", jobs=options.cores())
+        run(stage, plan, temporary / "shards", jobs=jobs)
     return temporary / "shards"
 
 
