@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from avprep.errors import ShardError
 
-if TYPE_CHECKING:  # at run time it is imported where arrays are: whoever asks for names and numbers need not wait for it
+if TYPE_CHECKING:  # at run time numpy is loaded where arrays are: names and numbers need not wait for it
     from numpy.typing import NDArray
 
 FPS = 25

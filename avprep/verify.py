@@ -9,7 +9,7 @@ import joblib
 from avprep import schema, shards
 from avprep.errors import REASONS, ShardError
 from avprep.fingerprint import read_fingerprint, read_plan
-from avprep.stages import decode_image
+from avprep.pictures import decode_image
 
 
 def verify(out: Path, jobs: int = 1) -> list[str]:
