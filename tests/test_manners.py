@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import io
 import json
 import os
 import pty
@@ -11,6 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from test_generate import made_model
 from test_training import SMALL
 from tiny_shards import make_shards
 
-from avprep import layouts, manifest, shards
+from avprep import layouts, manifest, shards, weights
 from avprep.progress import Progress, counted
 from avprep.status import status
 from davs_model import checkpoint
@@ -128,6 +131,19 @@ class TestSummary:
         task = ("--num-tasks", 2, "--task-index", 1)
         result = call("mfcc", corpus / "plan.jsonl", corpus / "out", "-j", 1, *task)
         assert next_of(result) == [f"avprep status {corpus / 'out'}"]
+
+    def test_weights_that_were_fetched(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Weights that were put into the usual place can be used; of another folder one must tell where it is."""
+        content = b"tensors"
+        tiny = replace(weights.TABLE["yunet"], sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+        monkeypatch.setitem(weights.TABLE, "yunet", tiny)
+        monkeypatch.setattr(weights, "open_url", lambda _: io.BytesIO(content))
+        monkeypatch.setenv("AVPREP_WEIGHTS", str(tmp_path / "here"))
+        result = call("weights", "fetch", "yunet")
+        assert result.stdout == f"yunet: {tmp_path}/here/{tiny.file}\n"
+        assert next_of(result) == ["avprep crop MANIFEST OUT"]
+        there = call("weights", "fetch", "yunet", "--to", tmp_path / "there")
+        assert next_of(there) == [f"export AVPREP_WEIGHTS={tmp_path}/there"]
 
     def test_problems_of_a_folder_are_no_summary(self, whole: Path, tmp_path: Path) -> None:
         """Where verify finds a problem, nothing comes next but the error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,7 +237,7 @@ def evaluate(
         library.in_words(metrics),
         where=where,
         then=[summary.line("generate", run, *summary.SOME_FILM)],
-        facts={"metrics": metrics, "where": [str(path) for path in where]},
+        facts={"metrics": json.loads(where[1].read_text(encoding="utf-8")), "where": [str(path) for path in where]},
     )
 
 
