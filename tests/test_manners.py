@@ -154,6 +154,15 @@ class TestSummary:
         assert (result.exit_code, result.stdout) == (1, "")
         assert "next: " not in result.stderr
 
+    def test_a_report_of_damage(self, whole: Path, tmp_path: Path) -> None:
+        """Where a report finds a shard's sidecar damaged, it is written, and `verify` comes next."""
+        out = tmp_path / "out"
+        shutil.copytree(whole, out)
+        (out / "mfcc/val-000000.json").write_text("{")
+        result = call("report", out, "-o", tmp_path / "page.html")
+        assert " 1 problems, " in result.stdout
+        assert next_of(result) == [f"avprep verify {out}"]
+
 
 class TestQuiet:
     """-q: what was done, and errors."""
