@@ -183,6 +183,7 @@ class TestQuiet:
         shown = on_terminal("mfcc", lrw / "plan.jsonl", tmp_path / "out", "-j", "1", "-q")
         assert len(shown.splitlines()) == 1
         assert "|" not in shown
+        assert "|" not in on_terminal("verify", tmp_path / "out", "-j", "1", "-q")
 
     def test_errors_are_said(self, whole: Path, tmp_path: Path) -> None:
         """-q hides no error, and none of the problems that verify finds."""
@@ -197,7 +198,7 @@ class TestQuiet:
     def test_bugs_are_not_hidden(self, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """An error of the program itself is raised as it is, -q or not."""
 
-        def fails(*_: object) -> None:
+        def fails(*_: object, **__: object) -> None:
             raise ZeroDivisionError("a flaw")
 
         monkeypatch.setattr("avprep.verify.verify", fails)
@@ -391,6 +392,7 @@ class TestColour:
         assert f"{ESCAPE}31m1 failed{ESCAPE}0m" in shown
         assert " 0 failed " in shown
         proven = on_terminal("verify", whole, "-j", "1")
+        assert "avprep verify mfcc: 100%" in proven
         assert f"next: {ESCAPE}1mavprep report {whole} -o report.html{ESCAPE}0m" in proven
 
     @pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])

@@ -187,7 +187,7 @@ def verify(out: Path, jobs: int) -> None:
     from avprep.verify import verify as find_problems
 
     columns: dict[str, dict[str, int]] = {}
-    problems = find_problems(out, jobs)
+    problems = find_problems(out, jobs, quiet=say.quiet())
     facts = {"columns": columns, "problems": problems, "where": [str(out)]}
     if problems:
         summary.close([], facts)
