@@ -22,9 +22,9 @@ from avprep.errors import Reject, RunError, ShardError
 from avprep.fingerprint import read_fingerprint, read_plan
 from avprep.manifest import SPLITS, Clip, Manifest, shard_name
 from avprep.media import Frames, Seconds, open_file, seconds
+from avprep.pictures import decode_image
 from avprep.schema import CROP_SIZE, FPS
 from avprep.sound import Sound, container_start, read_sound
-from avprep.stages import decode_image
 
 SIMILAR = 5
 """Keys that are named where one is unknown."""

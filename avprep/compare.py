@@ -28,9 +28,9 @@ from avprep.clip_view import printable
 from avprep.errors import RunError, ShardError
 from avprep.fingerprint import read_fingerprint, read_plan
 from avprep.manifest import Manifest
+from avprep.pictures import decode_image
 from avprep.report_data import encode
 from avprep.schema import CROP_SIZE
-from avprep.stages import decode_image
 
 CLIPS = 400
 """Clips whose points and crops are compared, at most."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -19,25 +21,35 @@ class Progress:
     """Counts clips and failures against a total; shows rate and time left.
 
     Clips that were done before are taken off the total: rate and ETA speak of what this run does.
+    verbosity: below 0 nothing is shown, above 0 also how every clip and shard ended.
     """
 
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(self, title: str, total: int, verbosity: int = 0) -> None:
         self._title = title
         self._left = total
+        self._verbosity = verbosity
         self._done = 0
         self._failed = 0
         self._begin = self._told = time.monotonic()
-        self._bar = tqdm(total=total, desc=title, unit="clip", dynamic_ncols=True) if sys.stderr.isatty() else None
+        self._bar = _bar(title, total, "clip") if verbosity >= 0 else None
 
     def clip(self, key: str, record: dict[str, Any]) -> None:
         """Count a clip; say which one failed and why."""
         self._done += 1
+        spent = f", {record['seconds']:.1f} s" if self._verbosity > 0 and record["seconds"] is not None else ""
         if record["state"] != "ok":
             self._failed += 1
-            self._say(f"{key}: {record['reason']}: {record['message']}")
+            self._say(f"{key}: {record['reason']}: {record['message']}{spent}")
+        elif self._verbosity > 0:
+            self._say(f"{key}: ok, {record['n_frames']} frames{spent}")
         if self._bar is not None:
             self._bar.set_postfix(failed=self._failed, refresh=False)
             self._bar.update()
+
+    def shard(self, name: str, counts: dict[str, Any], seconds: float) -> None:
+        """Say that a shard is finished, where that is wanted."""
+        if self._verbosity > 0:
+            self._say(f"{name}: finished, {counts['ok']} ok, {counts['failed']} failed, {seconds:.1f} s")
 
     def skip(self, clips: int, failed: int) -> None:
         """Take clips that were done before off the total; their failures still count."""
@@ -70,16 +82,21 @@ class Progress:
         )
 
     def _say(self, line: str) -> None:
+        if self._verbosity < 0:
+            return
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:
             print(line, file=sys.stderr, flush=True)
 
 
-def counted(items: Iterable[Item], title: str, total: int, unit: str) -> Iterator[Item]:
-    """Pass items on and show how many of the total there have been."""
+def counted(items: Iterable[Item], title: str, total: int, unit: str, *, quiet: bool = False) -> Iterator[Item]:
+    """Pass items on and show how many of the total there have been, unless that is to be quiet."""
+    if quiet:
+        yield from items
+        return
     begin = told = time.monotonic()
-    bar = tqdm(total=total, desc=title, unit=unit, dynamic_ncols=True) if sys.stderr.isatty() else None
+    bar = _bar(title, total, unit)
     try:
         for done, item in enumerate(items, 1):
             yield item
@@ -93,3 +110,27 @@ def counted(items: Iterable[Item], title: str, total: int, unit: str) -> Iterato
     finally:
         if bar is not None:
             bar.close()
+
+
+@contextlib.contextmanager
+def download(*, quiet: bool = False) -> Iterator[Callable[[str, int], None]]:
+    """Give a function that takes what has arrived, a name and a number of bytes, and shows it on a terminal."""
+    bar = None if quiet else _bar("download", None, "B")
+
+    def arrived(name: str, count: int) -> None:
+        if bar is not None:
+            bar.set_description(name, refresh=False)
+            bar.update(count)
+
+    try:
+        yield arrived
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _bar(title: str, total: int | None, unit: str) -> Any:
+    """Return a bar; None where standard error is no terminal, or one that cannot go back to the start of a line."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        return None
+    return tqdm(total=total, desc=title, unit=unit, unit_scale=unit == "B", dynamic_ncols=True)

@@ -34,8 +34,8 @@ from avprep.errors import REASONS, ManifestError, Reject, ShardError
 from avprep.fingerprint import clip_counts, plan_path, read_fingerprint
 from avprep.manifest import SPLITS, shard_lengths
 from avprep.media import Frames
+from avprep.pictures import decode_image
 from avprep.shards import Stretch
-from avprep.stages import decode_image
 from avprep.status import SplitStatus
 
 LOOKED_AT = 2000

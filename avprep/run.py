@@ -107,6 +107,7 @@ def run(
     task_index: int = 0,
     num_tasks: int = 1,
     retry: frozenset[str] = frozenset(),
+    verbosity: int = 0,
 ) -> Outcome:
     """Fill this task's shards of one column.
 
@@ -115,6 +116,7 @@ def run(
     task_index, num_tasks: this task takes every `num_tasks`-th shard from `task_index` on.
     retry: instead of that, run again the clips of finished shards that failed for one of these reasons; everything else
     in those shards is copied.
+    verbosity: see `Progress`.
     Raises RunError, one line: another plan or other settings in `out`, a disk that cannot be written; Stopped after one
     of STOP_SIGNALS. In each case finished shards stay and nothing unfinished is left behind.
     """
@@ -126,7 +128,7 @@ def run(
         with work_folder(out / stage.column) as work:
             join(stage, plan, out, size, missing, work)
             mine = list(plan.shards(size))[task_index::num_tasks]
-            progress = Progress(f"avprep {stage.column}", sum(len(clips) for _, clips in mine))
+            progress = Progress(f"avprep {stage.column}", sum(len(clips) for _, clips in mine), verbosity)
             filler = _Filler(stage, out, work, progress, jobs, clip_timeout, stop, retry)
             try:
                 return filler.fill(mine)
@@ -390,7 +392,9 @@ class _Filler:
                 writer.discard()
         self._open.remove(shard)
         shard.close()
-        self._count(shards.counts(records if theirs is None else theirs["clips"]))
+        counts = shards.counts(records if theirs is None else theirs["clips"])
+        self._count(counts)
+        self._progress.shard(shard.name, counts, time.time() - shard.begun)
 
     def _made_meanwhile(self, shard: _Shard) -> dict[str, Any] | None:
         """Return the sidecar of another run that was faster; None where there is none."""

@@ -11,12 +11,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from avprep.errors import ShardError
+
+if TYPE_CHECKING:  # at run time numpy is loaded where arrays are: names and numbers need not wait for it
+    from numpy.typing import NDArray
 
 FPS = 25
 """Video frames a second: frame `i` shows the instant `start + i / FPS`."""
@@ -65,6 +65,8 @@ def frame_member(index: int, image_format: str) -> str:
 
 def encode_array(array: NDArray[Any]) -> bytes:
     """Return the bytes of a `.npy` file."""
+    import numpy as np
+
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
@@ -72,6 +74,8 @@ def encode_array(array: NDArray[Any]) -> bytes:
 
 def decode_array(data: bytes) -> NDArray[Any]:
     """Read the bytes of a `.npy` file; ShardError for anything else, pickled objects above all."""
+    import numpy as np
+
     file = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
@@ -112,6 +116,8 @@ def check_sample(column: str, key: str, members: Mapping[str, bytes]) -> dict[st
     Raises ShardError, one line, for anything missing, surplus or out of shape. Images are checked by their first
     bytes only: decoding them needs an image library.
     """
+    import numpy as np
+
     name = METADATA[column]
     if name not in members:
         raise ShardError(f"{key}: {name} is missing")

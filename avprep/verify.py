@@ -9,14 +9,16 @@ import joblib
 from avprep import schema, shards
 from avprep.errors import REASONS, ShardError
 from avprep.fingerprint import read_fingerprint, read_plan
-from avprep.stages import decode_image
+from avprep.pictures import decode_image
+from avprep.progress import counted
 
 
-def verify(out: Path, jobs: int = 1) -> list[str]:
+def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
     """Read every shard again; prove that each clip of the plan has one state and each sample keeps the contract.
 
     Returns the problems, one line each; none means proven: digests agree, keys and their order are the plan's, every
     `ok` clip has one well-formed sample, every image decodes to 256×256, both columns agree on the number of frames.
+    quiet: without progress.
     """
     plan = read_plan(out)
     digest = plan.digest()
@@ -37,11 +39,11 @@ def verify(out: Path, jobs: int = 1) -> list[str]:
             for path in sorted((out / column).glob("*"))
             if path.suffix in (".tar", ".json") and path.stem not in names and path.name != "run.json"
         ]
-        results = joblib.Parallel(n_jobs=jobs)(
+        results = joblib.Parallel(n_jobs=jobs, return_as="generator")(
             joblib.delayed(_verify_shard)(out, column, name, keys) for name, keys in planned
         )
         lengths[column] = {}
-        for found, frames in results:
+        for found, frames in counted(results, f"avprep verify {column}", len(planned), "shard", quiet=quiet):
             problems += found
             lengths[column].update(frames)
     if not lengths:

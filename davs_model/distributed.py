@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -62,6 +63,8 @@ def join(device: str) -> World:
         if world.local >= torch.cuda.device_count():
             raise RunError(f"process {world.local} of this machine has no GPU of its own: start fewer")
         torch.cuda.set_device(world.local)
+    # Torch names functions of a private module instead, which the oldest torch that we take does not have.
+    warnings.filterwarnings("ignore", r"torch\.distributed\.nn\.functional\.\w+ is deprecated", FutureWarning)
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     return world

@@ -21,6 +21,8 @@ class Journal:
     """
 
     def __init__(self, run: Path, done: dict[str, int]) -> None:
+        # Where TensorFlow happens to be installed, TensorBoard loads it to write files, and it talks of the processor.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         from torch.utils.tensorboard import SummaryWriter  # a second of imports
 
         self._path = run / METRICS

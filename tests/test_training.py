@@ -442,7 +442,7 @@ class TestProcesses:
 
     @pytest.mark.slow
     def test_two_processes_with_half_the_batch_are_one_with_all(self, out: Path, tmp_path: Path) -> None:
-        """Two gloo processes have the losses of one with the whole batch, to 1e-5, and its gradients."""
+        """Two gloo processes have the losses of one with the whole batch, to 1e-5, its gradients, and no warnings."""
         for stage in ("speech", "full"):
             one = start(out, tmp_path / f"one-{stage}", f"steps.{stage}=1", "--stage", stage, script=ONE_STEP)
             two = start(
@@ -451,6 +451,7 @@ class TestProcesses:
             for process in (one, two):
                 output = process.communicate()[0]
                 assert process.returncode == 0, output
+                assert "Warning" not in output, output
             first, second = (records(tmp_path / f"{name}-{stage}")[0]["terms"] for name in ("one", "two"))
             assert second == pytest.approx(first, rel=1e-5, abs=1e-5)
             wanted, found = (torch.load(tmp_path / f"{name}-{stage}" / "gradient.pt") for name in ("one", "two"))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import metadata
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from avprep import weights
 from avprep.errors import AvprepError
+
+if TYPE_CHECKING:  # the command line takes the names from here, and its help should not wait for numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 NAMES = ("opencv", "yunet", "face-alignment")
 
@@ -93,7 +92,11 @@ def identity(name: str) -> dict[str, str]:
     """Return what decides a detector's output besides its settings: package versions and weight digests."""
     if name not in NAMES:
         raise AvprepError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
+    from importlib import metadata
+
     import cv2
+
+    from avprep import weights
 
     versions = {"opencv": cv2.__version__}
     if name == "yunet":
@@ -109,6 +112,8 @@ def resolve(name: str) -> str:
     """Return the detector that `auto` means on this machine; any other name is returned as it is."""
     if name != "auto":
         return name
+    from avprep import weights
+
     if weights.available("face-alignment") and _has_cuda():
         return "face-alignment"
     return "yunet" if weights.available("yunet") else "opencv"

@@ -15,7 +15,7 @@ import click
 
 from avprep import slurm, tasks
 from avprep.errors import REASONS, RunError
-from avprep_cli import data, options
+from avprep_cli import data, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.fingerprint import Stage
@@ -24,20 +24,17 @@ if TYPE_CHECKING:
 FILLERS: dict[str, click.Command] = {"crop": data.crop, "mfcc": data.mfcc}
 """The commands that fill a column."""
 
-ACCIDENTS = ("crashed", "error", "missing", "timeout")
-"""Reasons that another try may mend; the others are the clip's own."""
-
 LEAST_SECONDS = 600
 """A shorter time limit is remarked upon: a task must start, read its plan and finish a shard before the warning."""
 
-TASK_OPTIONS = ("jobs", "task_index", "num_tasks", "dry_run")
+TASK_OPTIONS = ("jobs", "task_index", "num_tasks", "dry_run", "as_json", "verbose", "quiet")
 """Options of `crop` and `mfcc` that are a task's own, or of no use in a script."""
 
 
 @click.command()
 @click.argument("out", type=options.EXISTING_OUT)
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def status(out: Path, as_json: bool) -> None:
+@options.as_json
+def status(out: Path) -> None:
     """Count what is done, failed and missing in OUT; say how fast it goes and how to finish it.
 
     The rate is that of all tasks together over the last hour. Quick: it reads a line of each shard's sidecar and no
@@ -47,10 +44,10 @@ def status(out: Path, as_json: bool) -> None:
 
     waiting = {column: slurm.script_path(out, column) for column in FILLERS}
     if not (out / "manifest.jsonl").exists() and (sent := [str(path) for path in waiting.values() if path.exists()]):
-        click.echo("{}" if as_json else f"{', '.join(sent)}: sent, and no task has begun yet")
+        click.echo("{}" if say.as_json() else f"{', '.join(sent)}: sent, and no task has begun yet")
         return
     found = {column.column: (column, _finish(out, column)) for column in read_status(out)}
-    if as_json:
+    if say.as_json():
         click.echo(json.dumps({name: column.to_json() | finish for name, (column, finish) in found.items()}, indent=2))
         return
     for name, script in waiting.items():
@@ -59,7 +56,7 @@ def status(out: Path, as_json: bool) -> None:
         elif script.exists():
             click.echo(f"{name}: {script} was sent, and no task has begun yet")
         else:
-            click.echo(f"{name}: not begun; avprep {name} {shlex.join([str(out / 'manifest.jsonl'), str(out)])}")
+            click.echo(f"{name}: not begun; {say.to_type(summary.line(name, out / 'manifest.jsonl', out))}")
 
 
 @click.command()
@@ -90,10 +87,12 @@ def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
     dry_run, strict, root, jobs = (given.pop(name) for name in ("dry_run", "strict", "root", "jobs"))
     task_index, num_tasks = tasks.select(given.pop("task_index"), given.pop("num_tasks"))
     failed = 0
+    ends: dict[str, dict[str, Any]] = {}
     for found in columns:
         again = {reason: count for reason, count in found.reasons.items() if reason in wanted}
+        ends[found.column] = {"again": again}
         if not again or dry_run:
-            click.echo(f"{found.column}: {data.tally('clip', again)} to run again")
+            summary.tell(f"{found.column}: {summary.tally('clip', again)} to run again")
             failed += sum(found.reasons.values())
             continue
         run = read_fingerprint(out, found.column)
@@ -102,11 +101,18 @@ def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
         plan = data.rooted(read_plan(out), root)
         workers = data.workers(settings.get("detector", ""), jobs) if options.is_default("jobs") else jobs
         stage = stages.rebuild(found.column, settings, plan.root, max(1, options.cores() // workers))
-        outcome = runs.run(
-            stage, plan, out, jobs=workers, task_index=task_index, num_tasks=num_tasks, retry=wanted, **given
-        )
-        data.report(outcome, out, found.column)
+        data.show_settings(stage)
+        task: dict[str, Any] = {"task_index": task_index, "num_tasks": num_tasks, "verbosity": say.verbosity()}
+        outcome = runs.run(stage, plan, out, jobs=workers, retry=wanted, **task, **given)
+        done, where, facts = summary.of_column(outcome, out, found.column)
+        summary.tell(done, where)
+        ends[found.column] |= facts
         failed += sum(outcome.failed.values())
+    if dry_run:
+        summary.close([], {"columns": ends})
+    else:
+        then = summary.next_steps(out, tried=wanted) or [summary.line("verify", out)]
+        summary.close(then, {"columns": ends})
     if strict and failed and not dry_run:
         sys.exit(3)
 
@@ -136,15 +142,16 @@ def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
 def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
     name = column.column
     for split, counts in column.splits.items():
+        failed = f"{counts.failed} failed"
         click.echo(
-            f"{name} {split:5}  {counts.shards_done}/{counts.shards} shards  {counts.ok} ok  "
-            f"{counts.failed} failed  {counts.missing} missing  {counts.frames} frames"
+            f"{name} {split:5}  {counts.shards_done}/{counts.shards} shards  {say.good(f'{counts.ok} ok')}  "
+            f"{say.bad(failed) if counts.failed else failed}  {counts.missing} missing  {counts.frames} frames"
         )
     for reason, count in column.reasons.items():
-        click.echo(f"{name} failed {reason}: {count}")
-    if again := {reason: count for reason, count in column.reasons.items() if reason in ACCIDENTS}:
-        click.echo(f"{name}: {data.tally('accident', again)}; to run these clips again:")
-        click.echo(f"  avprep retry {shlex.quote(str(out))} --column {name} --reason {','.join(again)}")
+        click.echo(f"{name} failed {reason}: {say.bad(str(count))}")
+    if again := summary.accidents(column):
+        click.echo(f"{name}: {summary.tally('accident', again)}; to run these clips again:")
+        click.echo(f"  {say.to_type(summary.retry_line(out, name, again))}")
     if not column.unfinished:
         return
     pace = []
@@ -157,10 +164,10 @@ def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
         pace.append(f"about {amount} of work left")
     if pace:
         click.echo(f"{name}: {'; '.join(pace)}")
-    click.echo(f"{name}: {data.missing_shards(column)}; to finish here:")
-    click.echo(f"  {finish['command']}")
+    click.echo(f"{name}: {summary.missing_shards(column)}; to finish here:")
+    click.echo(f"  {say.to_type(finish['command'])}")
     click.echo(f"or on Slurm, --array={finish['array']} of {finish['num_tasks']} tasks:")
-    click.echo(f"  {finish['slurm']}")
+    click.echo(f"  {say.to_type(finish['slurm'])}")
 
 
 def _command_line(command: click.Command, manifest_path: Path, out: Path, values: dict[str, Any]) -> list[str]:
@@ -249,7 +256,7 @@ def _make_script(
         stage = stages.CropStage(plan.root, settings)
         typed["detector"] = settings.detector  # another machine might resolve auto in another way
         weights.require(settings.detector)
-        click.echo(f"crop: detector {settings.detector}, align {settings.align}", err=True)
+        say.aside(f"crop: detector {settings.detector}, align {settings.align}")
         if (most := data.workers(settings.detector, asked["cpus"])) < asked["cpus"]:
             workers = most
     else:
@@ -257,17 +264,16 @@ def _make_script(
     size = fingerprint.check(stage, plan, out, given["shard_size"], ignore=("versions",))
     found = column_status(out, column, plan.counts(), size)
     if not found.unfinished:
-        click.echo(f"{column}: nothing is missing, so there is nothing to send", err=True)
+        say.aside(f"{column}: nothing is missing, so there is nothing to send")
         return
     num_tasks = min(asked["tasks"] or slurm.DEFAULT_TASKS, found.shards)
     if num_tasks > (limit := slurm.array_limit()):
-        click.echo(f"{num_tasks} tasks are more than Slurm's MaxArraySize allows: {limit} instead", err=True)
+        say.aside(f"{num_tasks} tasks are more than Slurm's MaxArraySize allows: {limit} instead")
         num_tasks = limit
     if (seconds := slurm.seconds(asked["time"])) is not None and seconds < LEAST_SECONDS:
-        click.echo(
+        say.aside(
             f"--time {asked['time']} is short: Slurm warns a task {slurm.WARNING_SECONDS} s or more before the end, "
-            "and one that has not finished a shard by then begins again, for ever",
-            err=True,
+            "and one that has not finished a shard by then begins again, for ever"
         )
     done = found.shards - len(found.unfinished)
     text = slurm.render(

@@ -15,13 +15,11 @@ import click
 
 from avprep import detectors, layouts, manifest, tasks
 from avprep.errors import RunError
-from avprep_cli import options
+from avprep_cli import options, say, summary
 
 if TYPE_CHECKING:
     from avprep.fingerprint import Stage
-    from avprep.run import Outcome
     from avprep.stages import CropSettings, MfccSettings
-    from avprep.status import ColumnStatus
 
 SHOWN_PROBLEMS = 20
 GPU_JOBS = 4
@@ -43,6 +41,8 @@ GPU_JOBS = 4
 @click.option("--val-share", type=float, help="folder: share of the clips for validation.  [0.1]")
 @click.option("--test-share", type=float, help="folder: share of the clips for testing.  [0.1]")
 @click.option("--audio-beside", is_flag=True, default=None, help="folder: sound lies in a file beside each video.")
+@options.as_json
+@options.verbosity
 def index(
     layout: str,
     root: Path,
@@ -75,12 +75,26 @@ def index(
     if problems is not None:
         rows = ({"kind": p.kind, "path": p.path, "message": p.message} for p in scan.problems)
         write_text(problems, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    for problem in scan.problems[:SHOWN_PROBLEMS]:
-        click.echo(f"{problem.kind}: {problem.path}: {problem.message}", err=True)
-    if len(scan.problems) > SHOWN_PROBLEMS:
-        click.echo(f"… and {len(scan.problems) - SHOWN_PROBLEMS} more problems (--problems FILE lists them)", err=True)
-    counts = ", ".join(f"{split} {len(found.split(split))}" for split in manifest.SPLITS)
-    click.echo(f"{output}: {len(found.clips)} clips ({counts}), {tally('problem', scan.counts())}")
+    shown = len(scan.problems) if say.verbosity() == say.VERBOSE else SHOWN_PROBLEMS
+    for problem in scan.problems[:shown]:
+        say.aside(f"{problem.kind}: {problem.path}: {problem.message}")
+    if len(scan.problems) > shown:
+        say.aside(f"… and {len(scan.problems) - shown} more problems (--problems FILE lists them)")
+    splits = {split: len(found.split(split)) for split in manifest.SPLITS}
+    counts = ", ".join(f"{split} {count}" for split, count in splits.items())
+    tally = summary.tally("problem", scan.counts())
+    clips = say.good(f"{len(found.clips)} clips")
+    summary.show(
+        f"{output}: {clips} ({counts}), {say.bad(tally) if scan.problems else tally}",
+        then=[summary.line("crop", output, "OUT")],
+        facts={
+            "dataset": found.dataset,
+            "clips": len(found.clips),
+            "splits": splits,
+            "problems": scan.counts(),
+            "where": [str(output)],
+        },
+    )
 
 
 @click.command()
@@ -128,7 +142,7 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     settings = crop_settings(plan, out, given)
     if options.is_default("jobs"):
         jobs = workers(settings.detector, jobs)
-    click.echo(f"crop: detector {settings.detector}, align {settings.align}, {jobs} workers", err=True)
+    say.aside(f"crop: detector {settings.detector}, align {settings.align}, {jobs} workers")
     _run(CropStage(plan.root, settings, max(1, options.cores() // jobs)), plan, out, jobs, given)
 
 
@@ -155,25 +169,38 @@ def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
 
     plan = read_plan(manifest_path, given)
     settings = mfcc_settings(given)
-    click.echo(f"mfcc: preset {settings.preset}, {jobs} workers", err=True)
+    say.aside(f"mfcc: preset {settings.preset}, {jobs} workers")
     _run(MfccStage(plan.root, settings), plan, out, jobs, given)
 
 
 @click.command()
 @click.argument("out", type=options.EXISTING_OUT)
 @options.jobs
+@options.as_json
+@options.verbosity
 def verify(out: Path, jobs: int) -> None:
     """Read every shard again and prove that each clip of the plan is accounted for.
 
     Digests, keys and their order, dtypes, shapes, every image. Exit status 1 and one line a problem where it is not so.
     """
     from avprep.status import status as read_status
+    from avprep.verify import verify as find_problems
 
-    prove(out, jobs)
+    columns: dict[str, dict[str, int]] = {}
+    problems = find_problems(out, jobs, quiet=say.quiet())
+    facts = {"columns": columns, "problems": problems, "where": [str(out)]}
+    if problems:
+        summary.close([], facts)
+        refuse(out, problems)
     for column in read_status(out):
-        ok = sum(split.ok for split in column.splits.values())
-        failed = sum(split.failed for split in column.splits.values())
-        click.echo(f"{column.column}: proven: {ok + failed} clips = {ok} ok + {failed} failed")
+        ok, failed = (sum(getattr(split, name) for split in column.splits.values()) for name in ("ok", "failed"))
+        columns[column.column] = {"clips": ok + failed, "ok": ok, "failed": failed}
+    proven = (
+        f"{name}: {say.good('proven')}: {found['clips']} clips = {found['ok']} ok + {found['failed']} failed"
+        for name, found in columns.items()
+    )
+    then = summary.next_steps(out) or [summary.line("report", out, "-o", "report.html")]
+    summary.show("\n".join(proven), then=then, facts=facts)
 
 
 @click.group()
@@ -185,11 +212,16 @@ def weights() -> None:
 
 
 @weights.command("list")
+@options.as_json
 def weights_list() -> None:
     """List the weights: what needs them, licence, size, address, and where they are here."""
     from avprep import weights as library
 
-    for row in library.table():
+    rows = library.table()
+    if say.as_json():
+        click.echo(json.dumps({row["name"]: row for row in rows}, indent=2))
+        return
+    for row in rows:
         click.echo(f"{row['name']}: {row['state']}")
         for name in ("detector", "file", "bytes", "sha256", "licence", "source", "url"):
             click.echo(f"  {name:9} {row[name] or 'unknown'}")
@@ -198,12 +230,20 @@ def weights_list() -> None:
 @weights.command("fetch")
 @click.argument("names", nargs=-1)
 @click.option("--to", type=options.OUT, help="The folder to put them into.  [AVPREP_WEIGHTS or the user's cache]")
+@options.verbosity
 def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
     """Download weights and check their digests; all of them without NAMES."""
     from avprep import weights as library
+    from avprep.progress import download
 
-    for weights_, path, downloaded in library.fetch(names or library.TABLE, to):
-        click.echo(f"{weights_.name}: {path}{'' if downloaded else ' (was there)'}")
+    with download(quiet=say.quiet()) as arrived:
+        lines = [
+            f"{one.name}: {path}{'' if new else ' (was there)'}"
+            for one, path, new in library.fetch(names or library.TABLE, to, arrived)
+        ]
+    there = f"export AVPREP_WEIGHTS={shlex.quote(str(to))}"  # of another folder nobody knows yet
+    then = [there] if to is not None else [summary.line("crop", "MANIFEST", "OUT")]
+    summary.show("\n".join(lines), then=then, facts={})
 
 
 def crop_settings(plan: manifest.Manifest, out: Path, given: dict[str, Any], auto: str = "auto") -> CropSettings:
@@ -243,39 +283,9 @@ def rooted(plan: manifest.Manifest, root: Path | None) -> manifest.Manifest:
     return plan
 
 
-def report(outcome: Outcome, out: Path, column: str) -> None:
-    """Say how a run ended, and where the shards are, as brace patterns, or how many are missing."""
-    from avprep.status import status
-
-    before = f" ({len(outcome.skipped)} done before)" if outcome.skipped else ""
-    click.echo(
-        f"{column}: {len(outcome.planned)} shards{before}, {outcome.ok} clips ok, "
-        f"{tally('failed', outcome.failed)}, {outcome.frames} frames, {outcome.seconds:.1f} s"
-    )
-    (found,) = status(out, columns=(column,))
-    if found.unfinished:
-        click.echo(f"  {missing_shards(found)}: avprep status {shlex.quote(str(out))}")
-        return
-    for split, counts in found.splits.items():
-        click.echo(f"  {out / column / brace_pattern(split, counts.shards)}")
-
-
-def missing_shards(column: ColumnStatus) -> str:
-    """Return how many shards of a column are missing, in words."""
-    return (
-        f"{len(column.unfinished)} of {column.shards} shards {'is' if len(column.unfinished) == 1 else 'are'} missing"
-    )
-
-
 def workers(detector: str, wanted: int) -> int:
     """Return the workers of `crop` where -j was not given: each of face-alignment's takes its share of the GPU."""
     return min(wanted, GPU_JOBS) if detector == "face-alignment" else wanted
-
-
-def brace_pattern(split: str, shards: int) -> str:
-    """Return the shards of a split as WebDataset takes them: `train-{000000..000123}.tar`."""
-    first, last = (manifest.shard_name(split, n).rpartition("-")[2] for n in (0, shards - 1))
-    return f"{split}-{first if first == last else f'{{{first}..{last}}}'}.tar"
 
 
 def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dict[str, Any]) -> None:
@@ -288,16 +298,33 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
     task_index, num_tasks = tasks.select(given.pop("task_index"), given.pop("num_tasks"))
     if dry_run:
         size = fingerprint.check(stage, plan, out, given["shard_size"])
-        click.echo(json.dumps(fingerprint.fingerprint(stage, plan, size), indent=2, ensure_ascii=False))
+        resolved = fingerprint.fingerprint(stage, plan, size)
         mine = list(plan.shards(size))[task_index::num_tasks]
-        done = sum(finished(out, stage.column, name, [clip.key for clip in clips]) is not None for name, clips in mine)
-        clips = sum(len(clips) for _, clips in mine)
-        click.echo(f"task {task_index} of {num_tasks}: {len(mine)} shards, {clips} clips; {done} shards are done")
+        keys = {name: [clip.key for clip in clips] for name, clips in mine}
+        done = [name for name in keys if finished(out, stage.column, name, keys[name]) is not None]
+        clips = sum(map(len, keys.values()))
+        if say.as_json():
+            task = {"task_index": task_index, "num_tasks": num_tasks, "planned": list(keys), "done": done}
+            click.echo(json.dumps({**resolved, **task, "planned_clips": clips}, indent=2))
+            return
+        click.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
+        click.echo(f"task {task_index} of {num_tasks}: {len(mine)} shards, {clips} clips; {len(done)} shards are done")
         return
-    outcome = run(stage, plan, out, jobs=jobs, task_index=task_index, num_tasks=num_tasks, **given)
-    report(outcome, out, stage.column)
+    show_settings(stage)
+    outcome = run(
+        stage, plan, out, jobs=jobs, task_index=task_index, num_tasks=num_tasks, verbosity=say.verbosity(), **given
+    )
+    then = summary.next_steps(out) or [summary.line("verify", out)]
+    done_, where, facts = summary.of_column(outcome, out, stage.column)
+    summary.show(done_, where=where, then=then, facts=facts)
     if strict and outcome.failed:
         sys.exit(3)
+
+
+def show_settings(stage: Stage) -> None:
+    """Say, where it is asked for, what decides the bytes of a column: its settings, and the versions of libraries."""
+    for name, values in (("settings", stage.resolved()), ("versions", stage.versions())):
+        say.detail(f"{stage.column}: {name}: " + ", ".join(f"{key} {value}" for key, value in values.items()))
 
 
 def pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
@@ -305,23 +332,12 @@ def pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
     return None if fingerprint is None else fingerprint.get("settings", {}).get(setting)
 
 
-def prove(out: Path, jobs: int) -> None:
-    """Verify a run's folder; a line per problem, and RunError if there is any."""
-    from avprep.verify import verify as find_problems
-
-    problems = find_problems(out, jobs)
+def refuse(out: Path, problems: list[str]) -> None:
+    """End a command with a line for each problem of a run's folder, if there is any."""
     for problem in problems:
         click.echo(problem, err=True)
     if problems:
         raise RunError(f"{out}: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
-
-
-def tally(noun: str, counts: dict[str, int]) -> str:
-    """Return a number of things and what kinds of them: `3 failed (no_face 2, timeout 1)`."""
-    total = sum(counts.values())
-    detail = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-    label = noun if noun == "failed" or total == 1 else f"{noun}s"
-    return f"{total} {label}" + (f" ({detail})" if detail else "")
 
 
 def write_text(path: Path, text: str) -> None:

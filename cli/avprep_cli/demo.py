@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from avprep import detectors, layouts, manifest
 from avprep.errors import RunError
-from avprep_cli import data, options
+from avprep_cli import data, options, say, summary
+
+if TYPE_CHECKING:
+    from avprep.fingerprint import Stage
 
 TRAINING = (
     "data.batch_size=6",
@@ -30,6 +34,7 @@ TRAINING = (
 @click.option("--seed", default=0, show_default=True, help="Another corpus for each number.")
 @click.option("--train-steps", default=250, show_default=True, help="Of the speech stage; 0: make shards only.")
 @options.jobs
+@options.verbosity
 def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, train_steps: int, jobs: int) -> None:
     """Do everything once on a small synthetic corpus: no data, no network, some minutes on two cores.
 
@@ -40,13 +45,13 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, trai
     plan = _index(directory, words, speakers, takes, seed, jobs)
     detector = _fill(plan, out, picture, jobs)
     if not train_steps:
-        click.echo(f"Look at {picture}; read the shards with webdataset from {out}")
+        summary.show(f"Look at {picture}; read the shards with webdataset from {out}")
         return
     model = directory / "model"
     _train(out, model, train_steps)
     page = _evaluate(model, out, directory / "results", detector)
     film = _generate(plan, model, directory, detector)
-    click.echo(f"Look at {picture}, {page} and {film}; read the shards with webdataset from {out}")
+    summary.show(f"Look at {picture}, {page} and {film}; read the shards with webdataset from {out}")
 
 
 def _index(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs: int) -> manifest.Manifest:
@@ -54,9 +59,9 @@ def _index(directory: Path, words: int, speakers: int, takes: int, seed: int, jo
     from avprep import synthetic
 
     corpus, path = directory / "corpus", directory / "manifest.jsonl"
-    click.echo(f"1/8 synthesise {words * speakers * takes} clips of talking faces: {corpus}")
+    say.story(f"1/8 synthesise {words * speakers * takes} clips of talking faces: {corpus}")
     synthetic.make_corpus(corpus, words=words, speakers=speakers, takes=takes, seed=seed, jobs=jobs)
-    click.echo(f"2/8 index: {path}")
+    say.story(f"2/8 index: {path}")
     plan, scan = layouts.index("lrw", corpus, seed=seed)
     plan = replace(plan, dataset="synthetic")  # which only lies on disk as LRW does
     data.write_text(path, manifest.render(plan))
@@ -69,28 +74,37 @@ def _fill(plan: manifest.Manifest, out: Path, picture: Path, jobs: int) -> str:
     """Fill both columns, prove them and draw a contact sheet; return the detector that was used."""
     from avprep import sheet
     from avprep.fingerprint import read_fingerprint
-    from avprep.run import run
     from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
+    from avprep.verify import verify
 
     detector: str = data.pinned(read_fingerprint(out, "crop"), "detector") or detectors.resolve("auto")
-    click.echo(f"3/8 crop with {detector}: {out / 'crop'}")
+    say.story(f"3/8 crop with {detector}: {out / 'crop'}")
     settings = CropSettings(detector, subject="central")
-    data.report(run(CropStage(plan.root, settings), plan, out, jobs=jobs), out, "crop")
-    click.echo(f"4/8 mfcc: {out / 'mfcc'}")
-    data.report(run(MfccStage(plan.root, MfccSettings()), plan, out, jobs=jobs), out, "mfcc")
-    data.prove(out, jobs)
-    click.echo(f"5/8 verify: every one of {len(plan.clips)} clips is accounted for")
+    _fill_column(CropStage(plan.root, settings), plan, out, jobs)
+    say.story(f"4/8 mfcc: {out / 'mfcc'}")
+    _fill_column(MfccStage(plan.root, MfccSettings()), plan, out, jobs)
+    data.refuse(out, verify(out, jobs))
+    say.story(f"5/8 verify: every one of {len(plan.clips)} clips is accounted for")
     sheet.write(sheet.contact_sheet(out), picture)
     return detector
+
+
+def _fill_column(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int) -> None:
+    from avprep.run import run
+
+    outcome = run(stage, plan, out, jobs=jobs, verbosity=say.verbosity())
+    done, where, _ = summary.of_column(outcome, out, stage.column)
+    for line in (done, *(f"  {path}" for path in where)):
+        say.story(line)
 
 
 def _train(out: Path, model: Path, steps: int) -> None:
     from davs_model import config, training
     from davs_model.stages import STAGES
 
-    click.echo(f"6/8 train the small preset for a few minutes: {model}")
+    say.story(f"6/8 train the small preset for a few minutes: {model}")
     preset = config.resolve("small", None, [*TRAINING, f"steps.speech={steps}"])
-    training.train(out, model, preset, stages=tuple(STAGES), say=click.echo)
+    training.train(out, model, preset, stages=tuple(STAGES), say=say.story)
 
 
 def _evaluate(model: Path, out: Path, results: Path, detector: str) -> Path:
@@ -98,11 +112,9 @@ def _evaluate(model: Path, out: Path, results: Path, detector: str) -> Path:
     from avprep_cli.results import landmarks_of
     from davs_model.evaluation import evaluate as library
 
-    click.echo(f"7/8 evaluate on the test split: {results}")
-    metrics = library.evaluate(
-        model, out, results, library.Settings(), landmarks=landmarks_of(detector), say=click.echo
-    )
-    click.echo(library.in_words(metrics))
+    say.story(f"7/8 evaluate on the test split: {results}")
+    metrics = library.evaluate(model, out, results, library.Settings(), landmarks=landmarks_of(detector), say=say.story)
+    say.story(library.in_words(metrics))
     return results / library.PAGE
 
 
@@ -115,11 +127,11 @@ def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: s
 
     still, film = directory / "photo.png", directory / "talking.mp4"
     test = plan.split("test")
-    click.echo(f"8/8 generate: {still} talks: {film}")
+    say.story(f"8/8 generate: {still} talks: {film}")
     sheet.write(next(iter(Frames(plan.root / test[0].video))).rgb(), still)
     face = photo.read_face(still, detectors.build(detector))
     talker = Talker.load(model)
-    talking.write(film, talker, [face], driving.from_sound(plan.root / test[-1].video))
+    talking.write(film, talker, [face], driving.from_sound(plan.root / test[-1].video), quiet=say.quiet())
     return film
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from avprep.errors import RunError
-from avprep_cli import options
+from avprep_cli import options, say, summary
 from avprep_cli.data import write_text
 
 
@@ -18,6 +18,7 @@ from avprep_cli.data import write_text
 @click.option("--compare", is_flag=True, help="Two runs of one manifest side by side: OUT and OTHER_OUT.")
 @options.root
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the clips to look at.")
+@options.verbosity
 def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | None, seed: int) -> None:
     """Make one page to look at: what is in OUT, what failed and why, what is odd.
 
@@ -37,15 +38,21 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
         from avprep import compare as comparison
 
         write_text(output, comparison.page(*outs, seed=seed))
-        click.echo(f"{output}: {outs[0]} beside {outs[1]}, {output.stat().st_size / 1e6:.1f} MB")
+        summary.show(f"{output}: {outs[0]} beside {outs[1]}, {output.stat().st_size / 1e6:.1f} MB")
         return
     from avprep import report as library
 
     made = library.report(outs[0], root=root, seed=seed)
     write_text(output, made.page)
-    click.echo(
-        f"{output}: {made.n_clips} clips, {made.n_failures} failures, {made.n_problems} problems, "
-        f"{output.stat().st_size / 1e6:.1f} MB"
+    failures = f"{made.n_failures} failures"
+    if made.n_problems:
+        then = [summary.line("verify", outs[0])]  # what is damaged may not tell what is missing
+    else:
+        then = summary.next_steps(outs[0]) or [summary.line("train", outs[0], "RUN")]
+    summary.show(
+        f"{output}: {made.n_clips} clips, {say.bad(failures) if made.n_failures else failures}, "
+        f"{made.n_problems} problems, {output.stat().st_size / 1e6:.1f} MB",
+        then=then,
     )
 
 
@@ -71,6 +78,7 @@ def _numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 )
 @click.option("--play", "film", type=options.FILE, help="Write the crops as a film too, with the sound in step, .mp4.")
 @options.root
+@options.verbosity
 def inspect(
     out: Path, key: str, output: Path | None, frames: tuple[int, ...] | None, film: Path | None, root: Path | None
 ) -> None:
@@ -97,10 +105,11 @@ def inspect(
         raise RunError(f"{path}: cannot write (its folder is not there)")
     sheet.write(picture, path)
     said = ", ".join(f"{name} {part.words}" for name, part in (("crop", view.crop), ("mfcc", view.mfcc)))
-    click.echo(f"{path}: {said}, {view.n_frames} frames")
+    done = f"{path}: {said}, {view.n_frames} frames"
     if film is not None:
         silent = clip_view.play(view, film)
-        click.echo(f"{film}: {view.n_frames / 25:.2f} s" + (f", without sound: {silent}" if silent else ""))
+        done += f"\n{film}: {view.n_frames / 25:.2f} s" + (f", without sound: {silent}" if silent else "")
+    summary.show(done)
 
 
 COMMANDS: tuple[click.Command, ...] = (report, inspect)

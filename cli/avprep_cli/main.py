@@ -8,7 +8,7 @@ import click
 
 from avprep import __version__
 from avprep.errors import AvprepError
-from avprep_cli import bench, cluster, data, demo, look, model, results
+from avprep_cli import bench, cluster, data, demo, look, model, options, results, say
 
 
 class Commands(click.Group):
@@ -42,7 +42,9 @@ def _missing_library(error: ImportError) -> str | None:
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="avprep")
-def main() -> None:
+@options.verbosity
+@click.pass_context
+def main(context: click.Context) -> None:
     """Turn videos of talking faces into aligned crops and MFCC windows, in shards that a GPU can eat.
 
     \b
@@ -59,6 +61,7 @@ def main() -> None:
 
     `avprep demo DIR` does all of it on a small synthetic corpus.
     """
+    say.choose_colour(context)
 
 
 _modules = (data, cluster, look, model, results, demo, bench)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 
 import click
 
 from avprep.errors import CheckpointError
-from avprep_cli import options
+from avprep_cli import options, say, summary
 
 SHOWN_ASIDE = 10
 
@@ -18,6 +19,7 @@ SHOWN_ASIDE = 10
 @click.argument("run", type=options.OUT)
 @click.option("--partial", is_flag=True, help="Import what fits; the rest keeps fresh initial values.")
 @click.option("--force", is_flag=True, help="Replace the checkpoint that RUN has.")
+@options.verbosity
 def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None:
     """Turn the released DAVS weights into a checkpoint of ours, RUN/checkpoint.pt.
 
@@ -35,11 +37,12 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
         raise click.UsageError(f"{target} is there already: give another RUN, or --force to replace it")
     imported, findings = released.read(file, seed=0 if partial else None)
     for network, count in findings.loaded.items():
-        click.echo(f"{network:20} {count / 1e6:6.2f} M parameters -> {released.NETWORKS[network]}")
-    for name in findings.aside[:SHOWN_ASIDE]:
-        click.echo(f"left aside: {name}", err=True)
-    if len(findings.aside) > SHOWN_ASIDE:
-        click.echo(f"left aside: {len(findings.aside) - SHOWN_ASIDE} more", err=True)
+        say.story(f"{network:20} {count / 1e6:6.2f} M parameters -> {released.NETWORKS[network]}")
+    shown = len(findings.aside) if say.verbosity() == say.VERBOSE else SHOWN_ASIDE
+    for name in findings.aside[:shown]:
+        say.aside(f"left aside: {name}")
+    if len(findings.aside) > shown:
+        say.aside(f"left aside: {len(findings.aside) - shown} more")
     for name in findings.missing:
         click.echo(f"missing: {name}", err=True)
     for line in findings.odd:
@@ -47,7 +50,10 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
     if not findings.whole and not partial:
         counts = f"{len(findings.missing)} missing, {len(findings.odd)} odd"
         raise CheckpointError(f"{file}: not imported: {counts} (named above); --partial imports the rest")
-    click.echo(f"{checkpoint.save(run, imported)}: {imported.dimensions['n_words']} words, 256×256, width 1")
+    summary.show(
+        f"{checkpoint.save(run, imported)}: {imported.dimensions['n_words']} words, 256×256, width 1",
+        then=[summary.line("generate", run, *summary.SOME_FILM)],
+    )
 
 
 @click.command()
@@ -65,6 +71,8 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="One setting, over all others.")
 @click.option("--init-from", type=click.Path(exists=True, path_type=Path), help="A run or checkpoint to begin with.")
 @options.dry_run
+@options.as_json
+@options.verbosity
 def train(
     out: Path,
     run: Path,
@@ -92,14 +100,25 @@ def train(
     from davs_model import config
 
     settings = config.resolve(preset, config_file, overrides)  # before the seconds that torch takes
-    from davs_model import corpus, runfolder, training
+    from davs_model import checkpoint, corpus, runfolder, training
+    from davs_model.journal import in_words
     from davs_model.stages import STAGES
 
     stages = [name for name in STAGES if stage in (name, "all")]
     if dry_run:
-        runfolder.describe(run, settings, corpus.read_corpus(out, settings), click.echo)
+        runfolder.describe(run, settings, corpus.read_corpus(out, settings), say.aside if say.as_json() else click.echo)
+        summary.close([], {"settings": tomllib.loads(config.to_toml(settings))})
         return
-    training.train(out, run, settings, stages=stages, init_from=init_from, say=click.echo)
+    found = training.train(out, run, settings, stages=stages, init_from=init_from, say=say.story)
+    if int(os.environ.get("RANK", "0")):  # torchrun's: one process speaks for all
+        return
+    path = run / checkpoint.NAME
+    measured = in_words(found)
+    summary.show(
+        f"{path}: {measured}" if measured else str(path),
+        then=[summary.line("evaluate", run, out, "-o", "RESULTS")],
+        facts={"validation": found, "where": [str(path)]},
+    )
 
 
 COMMANDS = (train, import_checkpoint)

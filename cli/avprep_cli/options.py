@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from avprep import detectors
+from avprep_cli import say
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,6 +28,39 @@ def cores() -> int:
 def is_default(name: str) -> bool:
     """Whether the running command was not given this parameter."""
     return click.get_current_context().get_parameter_source(name) == ParameterSource.DEFAULT
+
+
+def verbosity(command: F) -> F:
+    """Options of every command that does work, and of `avprep` itself, for all of them."""
+    return _all_of(
+        command,
+        click.option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            expose_value=False,
+            callback=say.set_verbosity,
+            help="Say more: versions, settings, how every clip and shard ended.",
+        ),
+        click.option(
+            "-q",
+            "--quiet",
+            is_flag=True,
+            expose_value=False,
+            callback=say.set_verbosity,
+            help="Say only what was done, and errors.",
+        ),
+    )
+
+
+as_json = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    expose_value=False,
+    callback=say.set_json,
+    help="For scripts: one JSON object on standard output, nothing else there.",
+)
 
 
 jobs = click.option(
@@ -103,13 +137,15 @@ limit = click.option("--limit", type=click.IntRange(min=1), help="Only the first
 def run_options(command: F) -> F:
     """Options of the commands that fill shards."""
     return _all_of(
-        command, jobs, shard_size, clip_timeout, max_seconds, limit, root, task_index, num_tasks, dry_run, strict
+        command,
+        *(jobs, shard_size, clip_timeout, max_seconds, limit, root, task_index, num_tasks, dry_run, strict),
+        *(as_json, verbosity),
     )
 
 
 def retry_options(command: F) -> F:
     """Options of the command that fills shards again."""
-    return _all_of(command, jobs, clip_timeout, root, task_index, num_tasks, dry_run, strict)
+    return _all_of(command, jobs, clip_timeout, root, task_index, num_tasks, dry_run, strict, as_json, verbosity)
 
 
 def _all_of(command: F, *decorators: Callable[[F], F]) -> F:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 
 from avprep import detectors
 from avprep.errors import AvprepError, RunError
-from avprep_cli import options
+from avprep_cli import options, say, summary
 
 if TYPE_CHECKING:
     from avprep.driving import Driver
@@ -64,6 +65,8 @@ class Box(click.ParamType[tuple[float, float, float, float]]):
 )
 @options.detector
 @options.device
+@options.as_json
+@options.verbosity
 def generate(
     run: Path,
     faces: tuple[Path, ...],
@@ -108,7 +111,9 @@ def generate(
     photos = _photos(faces, detector, face_box, aligned=aligned, paste=paste_back)
     from davs_model.generate import Talker
 
-    talker = Talker.load(run, device=options.chosen_device(device))
+    device = options.chosen_device(device)
+    say.detail(f"generate: on {device}")
+    talker = Talker.load(run, device=device)
     driver = _driver(audio, video, detector, talker)
     talking.write(
         output,
@@ -119,9 +124,19 @@ def generate(
         paste=paste_back,
         speech_scale=speech_scale,
         adapt_steps=adapt_steps,
+        quiet=say.quiet(),
     )
     heard = "" if driver.sound is not None else ", without sound: there is none to it"
-    click.echo(f"{output}: {driver.n_frames} frames, {driver.n_frames / 25:.2f} s{heard}")
+    seconds = driver.n_frames / 25
+    summary.show(
+        f"{output}: {driver.n_frames} frames, {seconds:.2f} s{heard}",
+        facts={
+            "frames": driver.n_frames,
+            "seconds": seconds,
+            "sound": driver.sound is not None,
+            "where": [str(output)],
+        },
+    )
 
 
 def _photos(
@@ -137,11 +152,12 @@ def _photos(
     if aligned:
         return [photo.read_aligned(path) for path in faces]
     name = detectors.resolve(detector)
+    say.detail(f"faces by {name}")
     built = detectors.build(name)
     found = [photo.read_face(path, built, box=box) for path in faces]
     for path, one in zip(faces, found, strict=True):
         if one.n_faces > 1 and box is None:
-            click.echo(f"{path}: {one.n_faces} faces, the largest one is taken (--face-box chooses)", err=True)
+            say.aside(f"{path}: {one.n_faces} faces, the largest one is taken (--face-box chooses)")
     return [photo.fit_film(one) for one in found] if paste else found
 
 
@@ -185,6 +201,8 @@ def _driver(audio: Path | None, video: Path | None, detector: str, talker: Talke
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the identity frames.")
 @options.detector
 @options.device
+@options.as_json
+@options.verbosity
 def evaluate(
     run: Path,
     out: Path,
@@ -208,18 +226,19 @@ def evaluate(
     from davs_model.evaluation import evaluate as library
 
     settings = library.Settings(batch_size=batch, device=options.chosen_device(device), **given)
+    say.detail(f"evaluate: {settings}")
     metrics = library.evaluate(
-        run, out, output, settings, baselines=baselines, landmarks=landmarks_of(detector), say=say_aside
+        run, out, output, settings, baselines=baselines, landmarks=landmarks_of(detector), say=say.aside
     )
     for name, reason in metrics["missing"].items():
-        click.echo(f"not measured: {name}: {reason}", err=True)
-    click.echo(library.in_words(metrics))
-    click.echo(f"{output / library.PAGE}, {output / library.METRICS}, {output / library.EMBEDDINGS}")
-
-
-def say_aside(line: str) -> None:
-    """Say how work goes."""
-    click.echo(line, err=True)
+        say.aside(f"not measured: {name}: {reason}")
+    where = [output / name for name in (library.PAGE, library.METRICS, library.EMBEDDINGS)]
+    summary.show(
+        library.in_words(metrics),
+        where=where,
+        then=[summary.line("generate", run, *summary.SOME_FILM)],
+        facts={"metrics": json.loads(where[1].read_text(encoding="utf-8")), "where": [str(path) for path in where]},
+    )
 
 
 def landmarks_of(detector: str) -> tuple[Landmarks, str] | str:
@@ -229,6 +248,7 @@ def landmarks_of(detector: str) -> tuple[Landmarks, str] | str:
     from avprep import landmarks
 
     name = detectors.resolve(detector)
+    say.detail(f"mouths by {name}")
     try:
         built = detectors.build(name)
         _, called = landmarks.mouth_landmarks(np.zeros((1, 256, 256, 3), np.uint8), built, name)
@@ -256,6 +276,7 @@ def landmarks_of(detector: str) -> tuple[Landmarks, str] | str:
 @click.option("--seed", default=0, show_default=True, help="Shuffles the films.")
 @options.detector
 @options.device
+@options.verbosity
 def study(
     runs: tuple[Path, ...],
     faces: tuple[Path, ...],
@@ -292,7 +313,10 @@ def study(
         made += [library.Film(method, film, photo, label=photo.stem) for method, film, photo in films]
         write_text(output, library.page(made, title=title, seed=seed))
     methods = sorted({film.method for film in made})
-    click.echo(f"{output}: {len(made)} films by {len(methods)} methods: {'; '.join(methods)}")
+    summary.show(
+        f"{output}: {len(made)} films by {len(methods)} methods: {'; '.join(methods)}",
+        then=["avprep study-results study-*.csv"],
+    )
 
 
 @click.command("study-results")
@@ -344,7 +368,7 @@ def _study_films(
             driver = _driver(audio, video, detector, talker)
             for face, one, picture in zip(faces, photos, shown, strict=True):
                 film = folder / f"{len(made)}-{face.stem}.mp4"
-                talking.write(film, talker, [one], driver)
+                talking.write(film, talker, [one], driver, quiet=say.quiet())
                 source = "audio" if audio is not None else "video"
                 label = f"{face.stem}, {(audio or video or face).stem}"
                 made.append(Film(f"{name}, from {source}", film, picture, label))

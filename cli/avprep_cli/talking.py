@@ -29,10 +29,12 @@ def write(
     paste: bool = False,
     speech_scale: float = 1.0,
     adapt_steps: int = 0,
+    quiet: bool = False,
 ) -> None:
     """Write a film of photos that speak; of a single one unless `grid`, which puts them side by side.
 
     paste: the talking face is put back into its photo. adapt_steps: see `Talker.adapted`.
+    quiet: without progress.
     """
     from avprep import mux, photo
     from avprep.progress import counted
@@ -49,7 +51,7 @@ def write(
         frames = map(photo.PasteBack(photos[0]), (drawn[0] for drawn in spoken))
     else:
         frames = (drawn[0] for drawn in spoken)
-    shown = counted(frames, f"generate {output.name}", driver.n_frames, "frame")
+    shown = counted(frames, f"generate {output.name}", driver.n_frames, "frame", quiet=quiet)
     mux.write_film(output, shown, driver.n_frames, sound=driver.sound, zero=driver.zero)
 
 

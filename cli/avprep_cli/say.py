@@ -1,0 +1,97 @@
+"""How commands speak: results on standard output, all else on standard error; how much, and where colour is."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from avprep import __version__
+
+QUIET, NORMAL, VERBOSE = -1, 0, 1
+_VERBOSITY, _JSON = f"{__name__}.verbosity", f"{__name__}.json"  # in Context.meta, which a group's commands share
+_LIBRARIES = ("click", "numpy", "av", "opencv-python", "opencv-python-headless", "torch")
+
+
+def verbosity() -> int:
+    """Return QUIET after -q, VERBOSE after -v, else NORMAL."""
+    context = click.get_current_context(silent=True)
+    return NORMAL if context is None else int(context.meta.get(_VERBOSITY, NORMAL))
+
+
+def quiet() -> bool:
+    """Whether -q was given."""
+    return verbosity() == QUIET
+
+
+def as_json() -> bool:
+    """Whether --json was given: then standard output holds one JSON object and nothing else."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(_JSON))
+
+
+def aside(line: str) -> None:
+    """Say what is good to know, but no result."""
+    if not quiet():
+        click.echo(line, err=True)
+
+
+def detail(line: str) -> None:
+    """Say what only -v wants to know."""
+    if verbosity() == VERBOSE:
+        click.echo(line, err=True)
+
+
+def story(line: str) -> None:
+    """Say a line of a long story that is a result itself: what a training run or the demo goes through."""
+    if not quiet():
+        click.echo(line, err=as_json())
+
+
+def good(text: str) -> str:
+    """Return what went well, in its colour."""
+    return click.style(text, fg="green")
+
+
+def bad(text: str) -> str:
+    """Return what failed, in its colour."""
+    return click.style(text, fg="red")
+
+
+def to_type(command: str) -> str:
+    """Return a command for the user to type, set off from its surroundings."""
+    return click.style(command, bold=True)
+
+
+def choose_colour(context: click.Context) -> None:
+    """Have no colour where the user wants none or the terminal knows none; click has none but on terminals."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":  # https://no-color.org: set, and not empty
+        context.color = False
+
+
+def set_verbosity(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    """Take -q or -v, before or after a command's name; the last one counts."""
+    if given and not context.resilient_parsing:
+        before, context.meta[_VERBOSITY] = verbosity(), QUIET if parameter.name == "quiet" else VERBOSE
+        if before != VERBOSE:
+            detail(versions())
+
+
+def set_json(context: click.Context, _: click.Parameter, given: bool) -> None:
+    """Take --json."""
+    if given:
+        context.meta[_JSON] = True
+
+
+def versions() -> str:
+    """Return the versions of avprep, Python and of the libraries that matter most, without loading them."""
+    import platform
+    from importlib import metadata
+
+    found = [f"avprep {__version__}", f"Python {platform.python_version()}"]
+    for name in _LIBRARIES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:  # of the two forms of OpenCV there is one
+            continue
+    return ", ".join(found)

@@ -1,0 +1,134 @@
+"""The end of a run: what was done, what failed and why, where it lies, and what a user would type next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from avprep import manifest
+from avprep_cli import say
+
+if TYPE_CHECKING:
+    from avprep.run import Outcome
+    from avprep.status import ColumnStatus
+
+ACCIDENTS = ("crashed", "error", "missing", "timeout")
+"""Reasons that another try may mend; the others are the clip's own."""
+
+SOME_FILM = ("--face", "photo.jpg", "--audio", "speech.wav", "-o", "talking.mp4")
+"""What `generate` needs besides a run, by way of example."""
+
+
+def show(
+    done: str, *, where: Sequence[Path | str] = (), then: Sequence[str] = (), facts: dict[str, Any] | None = None
+) -> None:
+    """End a run: what was done, lines of where it is, and the commands that come next.
+
+    facts: the same for scripts, which with --json is all that is printed.
+    """
+    tell(done, where)
+    close(then, facts or {})
+
+
+def tell(done: str, where: Sequence[Path | str] = ()) -> None:
+    """Print the part of a summary that is the result: after -q only what was done, after --json nothing."""
+    if say.as_json():
+        return
+    click.echo(done)
+    for path in () if say.quiet() else where:
+        click.echo(f"  {path}")
+
+
+def close(then: Sequence[str], facts: dict[str, Any]) -> None:
+    """Print the rest: the commands that come next; after --json the one object that holds everything."""
+    if say.as_json():
+        click.echo(json.dumps({**facts, "next": list(then)}, indent=2))
+        return
+    for command in then:
+        say.aside(f"next: {say.to_type(command)}")
+
+
+def of_column(outcome: Outcome, out: Path, column: str) -> tuple[str, list[str], dict[str, Any]]:
+    """Return how a run of a column ended: in a line; where its shards are or how many are missing; for scripts."""
+    from avprep.status import status
+
+    before = f" ({len(outcome.skipped)} done before)" if outcome.skipped else ""
+    failed = tally("failed", outcome.failed)
+    done = (
+        f"{column}: {len(outcome.planned)} shards{before}, {say.good(f'{outcome.ok} clips ok')}, "
+        f"{say.bad(failed) if outcome.failed else failed}, {outcome.frames} frames, {outcome.seconds:.1f} s"
+    )
+    (found,) = status(out, columns=(column,))
+    patterns = [str(out / column / brace_pattern(split, counts.shards)) for split, counts in found.splits.items()]
+    where = [missing_shards(found)] if found.unfinished else patterns
+    facts = {
+        "column": column,
+        "planned": outcome.planned,
+        "skipped": outcome.skipped,
+        "unfinished": outcome.unfinished,
+        "ok": outcome.ok,
+        "failed": outcome.failed,
+        "frames": outcome.frames,
+        "seconds": round(outcome.seconds, 3),
+        "missing_shards": len(found.unfinished),
+        "where": [] if found.unfinished else patterns,
+    }
+    return done, where, facts
+
+
+def next_steps(out: Path, tried: Collection[str] = ()) -> list[str]:
+    """Return what to type next for the shards of OUT: nothing where both columns are whole and no accident happened.
+
+    tried: reasons of accidents for which clips have just been run again, in vain where any is left.
+    """
+    from avprep.schema import COLUMNS
+    from avprep.status import status
+
+    found = {column.column: column for column in status(out)}
+    if any(column.unfinished for column in found.values()):
+        return [line("status", out)]
+    return [
+        *(retry_line(out, name, again) for name, column in found.items() if (again := accidents(column, tried))),
+        *(line(name, out / "manifest.jsonl", out) for name in COLUMNS if name not in found),
+    ]
+
+
+def line(command: str, *words: object) -> str:
+    """Return a command line that a shell reads as it is meant."""
+    return shlex.join(["avprep", command, *map(str, words)])
+
+
+def accidents(column: ColumnStatus, tried: Collection[str] = ()) -> dict[str, int]:
+    """Return the failed clips, by reason, that another try may mend; those that were tried are left out."""
+    return {reason: count for reason, count in column.reasons.items() if reason in ACCIDENTS and reason not in tried}
+
+
+def retry_line(out: Path, column: str, again: dict[str, int]) -> str:
+    """Return the command that runs clips again."""
+    return line("retry", out, "--column", column, "--reason", ",".join(again))
+
+
+def missing_shards(column: ColumnStatus) -> str:
+    """Return how many shards of a column are missing, in words."""
+    return (
+        f"{len(column.unfinished)} of {column.shards} shards {'is' if len(column.unfinished) == 1 else 'are'} missing"
+    )
+
+
+def brace_pattern(split: str, shards: int) -> str:
+    """Return the shards of a split as WebDataset takes them: `train-{000000..000123}.tar`."""
+    first, last = (manifest.shard_name(split, n).rpartition("-")[2] for n in (0, shards - 1))
+    return f"{split}-{first if first == last else f'{{{first}..{last}}}'}.tar"
+
+
+def tally(noun: str, counts: dict[str, int]) -> str:
+    """Return a number of things and what kinds of them: `3 failed (no_face 2, timeout 1)`."""
+    total = sum(counts.values())
+    detail = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    label = noun if noun == "failed" or total == 1 else f"{noun}s"
+    return f"{total} {label}" + (f" ({detail})" if detail else "")
