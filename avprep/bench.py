@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import av
-import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from avprep import detectors, keyframes, layouts, mfcc, run, shards, stages
 from avprep.errors import Reject, RunError
 from avprep.fingerprint import Stage
 from avprep.manifest import Clip, Manifest
-from avprep.media import Frames
+from avprep.media import Frames, probe
 from avprep.schema import FPS, SAMPLE_RATE
 from avprep.shards import Sample
 from avprep.sound import read_sound
@@ -95,8 +95,6 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
 
     detector: resolved name. repeat: passes over all clips, steps and floors in turn; jobs: processes of the last run.
     """
-    cv2.setNumThreads(1)
-    stages.keep_freed_memory()
     settings, built = stages.CropSettings(detector), detectors.build(detector)
     crops: dict[str, list[NDArray[np.uint8]]] = {}
     found: dict[str, stages.Aligned] = {}
@@ -113,18 +111,18 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
         crops[clip.key] = list(found[clip.key].crops())
     n_frames = sum(map(len, crops.values()))
 
-    with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
-        writing = _Writing(Path(temporary), {clip.key: list(do(clip).members) for clip in plan.clips})
+    with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary, _writing(Path(temporary)) as write:
+        members = {clip.key: list(do(clip).members) for clip in plan.clips}
         timed = _timed(
             plan.clips,
             {
-                "crop": lambda clip: writing.worker(clip.key, do(clip).members),
+                "crop": lambda clip: write(clip.key, do(clip).members, append=False),
                 "decode": lambda clip: _exhaust(frames_of(clip)),
                 "detect": lambda clip: keyframes.find_faces(found[clip.key].frames, built, settings.every),
                 "track": lambda clip: _track(found[clip.key], settings, clip.video),
                 "warp": lambda clip: _exhaust(found[clip.key].crops()),
                 "encode": lambda clip: [stages.encode_image(crop, "jpg") for crop in crops[clip.key]],
-                "write": lambda clip: writing.both(clip.key),
+                "write": lambda clip: write(clip.key, members[clip.key], append=True),
                 "floor": lambda clip: _decode_and_encode(plan.root / clip.video, crops[clip.key]),
                 "script": lambda clip: _decode_and_encode_plainly(plan.root / clip.video, crops[clip.key]),
             },
@@ -145,7 +143,6 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
 
 def bench_mfcc(plan: Manifest, *, repeat: int, jobs: int) -> Result:
     """Measure `mfcc` on a plan's clips; RunError where none of them can be used. See `bench_crop`."""
-    stages.keep_freed_memory()
     settings = stages.MfccSettings()
 
     def do(clip: Clip) -> Sample:
@@ -158,15 +155,15 @@ def bench_mfcc(plan: Manifest, *, repeat: int, jobs: int) -> Result:
         sound = sounds[clip.key]
         mfcc.clip_windows(sound.samples, sound.first, sound.n_frames, settings.preset)
 
-    with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
-        writing = _Writing(Path(temporary), {clip.key: list(do(clip).members) for clip in plan.clips})
+    with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary, _writing(Path(temporary)) as write:
+        members = {clip.key: list(do(clip).members) for clip in plan.clips}
         timed = _timed(
             plan.clips,
             {
-                "mfcc": lambda clip: writing.worker(clip.key, do(clip).members),
+                "mfcc": lambda clip: write(clip.key, do(clip).members, append=False),
                 "decode": lambda clip: _sound(plan, clip),
                 "windows": windows,
-                "write": lambda clip: writing.both(clip.key),
+                "write": lambda clip: write(clip.key, members[clip.key], append=True),
                 "stored": lambda clip: decode_sound(plan.root / (clip.audio or clip.video), resample=False),
                 "mono": lambda clip: decode_sound(plan.root / (clip.audio or clip.video)),
             },
@@ -201,12 +198,15 @@ def plan_of(folder: Path | None, temporary: Path, limit: int, *, as_lrw: bool = 
 
 
 def _cut_as_lrw(source: Path, output: Path) -> None:
+    """Cut the middle of a video, in time and in width, into a file of its own."""
     from avprep import mux
 
+    length = LRW_FRAMES / FPS
+    begin = max(0.0, ((probe(source).duration or 0) - length) / 2)
     output.parent.mkdir(parents=True, exist_ok=True)
     square = r"crop=min(iw\,ih):min(iw\,ih),scale=256:256"
     mux.transcode(
-        source, output, ss=0.6, t=1.16, vf=square, r=FPS, vcodec="libx264", pix_fmt="yuv420p", acodec="aac", ac=1
+        source, output, ss=begin, t=length, vf=square, r=FPS, vcodec="libx264", pix_fmt="yuv420p", acodec="aac", ac=1
     )
 
 
@@ -252,17 +252,19 @@ def _result(
 
 
 def _timed(clips: Sequence[Clip], steps: dict[str, Callable[[Clip], object]], repeat: int) -> dict[str, list[float]]:
-    """Time passes over all clips, step after step, so that a machine that slows down slows all.
+    """Time passes over all clips, step after step, so that a machine that slows down slows all; as in a worker.
 
     The first pass of each does not count.
     """
+    stages.keep_freed_memory()
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(1 + repeat):
-        for name, step in steps.items():
-            begin = time.perf_counter()
-            for clip in clips:
-                step(clip)
-            seconds[name].append(time.perf_counter() - begin)
+    with stages.one_thread():
+        for _ in range(1 + repeat):
+            for name, step in steps.items():
+                begin = time.perf_counter()
+                for clip in clips:
+                    step(clip)
+                seconds[name].append(time.perf_counter() - begin)
     return {name: found[1:] for name, found in seconds.items()}
 
 
@@ -275,7 +277,7 @@ def _seconds_a_clip(stage: Stage, plan: Manifest, jobs: int, count: int) -> floa
     seconds = []
     for part in (rows[:begin], rows):
         with tempfile.TemporaryDirectory(prefix="avprep-bench-") as out:
-            outcome = run.run(stage, replace(plan, clips=tuple(part)), Path(out), jobs=jobs)
+            outcome = run.run(stage, replace(plan, clips=tuple(part)), Path(out), jobs=jobs, verbosity=-1)
             seconds.append(outcome.seconds)
     return max(seconds[1] - seconds[0], 1e-9) / count
 
@@ -300,21 +302,22 @@ def _nothing(clip: Clip) -> Sample:
     return Sample([("valid.npy", clip.key.encode())], 1)
 
 
-class _Writing:
-    """What is written for each clip: by its worker, and into the shard."""
+class _Write(Protocol):
+    def __call__(self, key: str, members: Iterable[tuple[str, bytes]], *, append: bool) -> None: ...
 
-    def __init__(self, folder: Path, members: dict[str, list[tuple[str, bytes]]]) -> None:
-        self._folder, self._members = folder, members
-        self._writer = shards.ShardWriter(folder / "shard.tar", folder / "shard.part")
 
-    def worker(self, key: str, members: Iterable[tuple[str, bytes]]) -> None:
-        """Write as a worker does."""
-        shards.write_members(self._folder / "stretch.part", key, members)
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[_Write]:
+    """Give a function that writes a sample as a worker does, and appends it to a shard if it is told to."""
+    stretch = folder / "stretch.part"
+    with contextlib.closing(shards.ShardWriter(folder / "shard.tar", folder / "shard.part")) as writer:
 
-    def both(self, key: str) -> None:
-        """Write as a worker does, and append it to a shard."""
-        self.worker(key, self._members[key])
-        self._writer.append(self._folder / "stretch.part")
+        def write(key: str, members: Iterable[tuple[str, bytes]], *, append: bool) -> None:
+            shards.write_members(stretch, key, members)
+            if append:
+                writer.append(stretch)
+
+        yield write
 
 
 def _track(found: stages.Aligned, settings: stages.CropSettings, name: str) -> None:

@@ -451,6 +451,7 @@ class _Deinterlacer:
 
 def _bwdif(width: int, height: int, pixels: str, clock: Fraction) -> av.filter.Graph:
     graph = av.filter.Graph()
+    graph.threads = 1  # workers share the cores among them
     graph.link_nodes(
         graph.add_buffer(width=width, height=height, format=av.VideoFormat(pixels), time_base=clock),
         graph.add("bwdif", "mode=send_frame:deint=interlaced"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import av.error
+import av.filter
 import numpy as np
 from numpy.typing import NDArray
 
@@ -194,11 +196,31 @@ def _resample(samples: NDArray[np.int16], rate: int) -> NDArray[np.int16]:
     """Bring int16 samples to 16 kHz with libswresample; sample 0 stays at sample 0 (its filter's delay is made up)."""
     if rate == SAMPLE_RATE or not samples.size:
         return samples
-    resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
+    # Not av.AudioResampler: each starts a thread for every core, which workers then fight over.
+    graph = av.filter.Graph()
+    graph.threads = 1
+    graph.link_nodes(
+        graph.add_abuffer(sample_rate=rate, format="s16p", layout="mono", time_base=Fraction(1, rate)),
+        graph.add("aformat", f"sample_rates={SAMPLE_RATE}:sample_fmts=s16:channel_layouts=mono"),
+        graph.add("abuffersink"),
+    ).configure()
     parts: list[NDArray[Any]] = []
     for first in range(0, samples.size, _BLOCK):
         block = av.AudioFrame.from_ndarray(samples[None, first : first + _BLOCK], format="s16p", layout="mono")
-        block.sample_rate = rate
-        parts += [part.to_ndarray()[0] for part in resampler.resample(block)]
-    parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
+        block.sample_rate, block.pts, block.time_base = rate, first, Fraction(1, rate)
+        graph.push(block)
+        parts += _pulled(graph)
+    graph.push(None)
+    parts += _pulled(graph)
     return np.concatenate(parts) if parts else np.empty(0, np.int16)
+
+
+def _pulled(graph: av.filter.Graph) -> Iterator[NDArray[Any]]:
+    """Yield what a filter has ready, of a single channel."""
+    while True:
+        try:
+            ready = graph.pull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+        assert isinstance(ready, av.AudioFrame)
+        yield ready.to_ndarray()[0]

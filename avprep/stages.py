@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 import avprep
 from avprep import align, detectors, keyframes, mfcc, schema, track
@@ -94,11 +94,9 @@ class CropStage:
 
     def __call__(self) -> Callable[[Clip], Sample]:
         """Build the detector and return the function."""
-        cv2.setNumThreads(1)  # cascades with more threads find their windows in no fixed order
         keep_freed_memory()
         detector = detectors.build(self.settings.detector)
-        if "torch" in sys.modules:  # brought by the detector; by itself it takes every core, and sums in another order
-            sys.modules["torch"].set_num_threads(1)
+        one_thread()
         return partial(
             crop_clip,
             root=self.root,
@@ -129,6 +127,7 @@ class MfccStage:
     def __call__(self) -> Callable[[Clip], Sample]:
         """Return the function."""
         keep_freed_memory()
+        one_thread()
         return partial(mfcc_clip, root=self.root, settings=self.settings)
 
 
@@ -310,6 +309,16 @@ def _crop_members(found: Aligned, facts: dict[str, Any], image_format: str) -> I
     yield "points.npy", schema.encode_array(found.points)
     yield "affine.npy", schema.encode_array(found.affine)
     yield schema.METADATA["crop"], schema.encode_json(facts)
+
+
+def one_thread() -> threadpool_limits:
+    """Have OpenCV, the linear algebra below numpy, and torch where it is loaded, calculate in one thread each.
+
+    By themselves they take every core: workers then wait for each other's threads, sums come in another order, and
+    cascades find their windows in none. What is returned is a context, for who wants all but OpenCV's back.
+    """
+    cv2.setNumThreads(1)
+    return threadpool_limits(1)
 
 
 def keep_freed_memory() -> None:

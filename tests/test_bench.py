@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import pytest
 
 from avprep import bench, synthetic
 from avprep.errors import RunError
+from avprep.manifest import Manifest
 
 
 @pytest.fixture(scope="module")
@@ -20,16 +22,44 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_every_step_has_a_floor(clips: Path) -> None:
-    """Crop and mfcc are measured over the same clips as their floors, and shown with their ratio."""
-    result = bench.bench(clips, "opencv", repeat=1)
-    assert result.clips == 2
-    assert result.frames == 58
-    assert {step.name for step in result.steps} == {"crop", "mfcc"}
-    for step in result.steps:
-        assert step.seconds > 0
-        assert step.ratio == pytest.approx(step.seconds / step.floor_seconds, abs=1e-3)
-        assert step.floor in result.table()
+@pytest.fixture
+def plan(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    """The two clips to measure with; runs of a few of them."""
+    monkeypatch.setattr(bench, "PACED", 3)
+    return bench.plan_of(clips, tmp_path, 24)
+
+
+def assert_whole(result: bench.Result, floors: int) -> None:
+    """Every figure is there and they hang together."""
+    assert (result.clips, result.frames) == (2, 58)
+    assert len(result.floors) == floors
+    for floor in result.floors:
+        assert floor.ratio == pytest.approx(result.seconds / floor.seconds, rel=1e-6)  # of a single pass
+        assert f"{floor.ratio:.2f} × {floor.name}" in result.table()
+    assert all(seconds > 0 for seconds in result.steps.values())
+    assert list(result.clips_per_s) == [1, 2]
+    assert result.scaling == result.clips_per_s[2] / result.clips_per_s[1]
+    frames_per_s = result.clips_per_s[2] * 29
+    assert result.projected_h["LRW"] == pytest.approx(538_766 * 29 / frames_per_s / 3600)
+    assert result.projected_h["VoxCeleb2"] == pytest.approx(2_300 * 3600 * 25 / frames_per_s / 3600)
+    found = result.to_json()
+    assert found["shares"] == {name: seconds / result.seconds for name, seconds in result.steps.items()}
+
+
+@pytest.mark.slow
+def test_crop_is_measured_step_by_step(plan: Manifest) -> None:
+    """Crop has its steps, its two floors over the same clips, its processes and its projections."""
+    result = bench.bench_crop(plan, "opencv", repeat=1, jobs=2)
+    assert list(result.steps) == ["decode", "detect", "track", "warp", "encode", "write", "IPC"]
+    assert_whole(result, floors=2)
+    assert "crop with opencv: 2 clips, 58 frames (2 s)" in result.table()
+
+
+def test_mfcc_is_measured_step_by_step(plan: Manifest) -> None:
+    """So is mfcc."""
+    result = bench.bench_mfcc(plan, repeat=1, jobs=2)
+    assert list(result.steps) == ["decode", "windows", "write", "IPC"]
+    assert_whole(result, floors=2)
 
 
 def test_the_sound_floor_decodes_everything(clips: Path) -> None:
@@ -38,8 +68,28 @@ def test_the_sound_floor_decodes_everything(clips: Path) -> None:
     assert bench.decode_sound(clips / "0.mp4", resample=False) >= synthetic.SAMPLES
 
 
+def test_clips_are_cut_to_the_shape_of_lrw(clips: Path, tmp_path: Path) -> None:
+    """Of each video comes a clip of 29 frames, if it has as many, of 256×256 with sound; the videos stay as they are."""
+    before = {path: path.read_bytes() for path in clips.iterdir()}
+    plan = bench.plan_of(clips, tmp_path, 24, as_lrw=True)
+    assert len(plan.clips) == 2
+    for clip in plan.clips:
+        with av.open(str(plan.root / clip.video)) as container:
+            assert container.streams.audio
+            assert container.streams.video[0].codec_context.name == "h264"
+            frames = list(container.decode(video=0))
+        assert {(frame.width, frame.height) for frame in frames} == {(256, 256)}
+        assert len(frames) in (28, 29)  # the sound is longer than the picture, and its middle later
+    assert before == {path: path.read_bytes() for path in clips.iterdir()}
+
+
 def test_a_folder_without_usable_clips_is_refused(tmp_path: Path) -> None:
     """Videos that cannot be used to measure with end in one line."""
     (tmp_path / "a.mp4").write_bytes(b"no video")
-    with pytest.raises(RunError, match="none of 1 clips"):
-        bench.bench(tmp_path, "opencv", repeat=1)
+    plan = bench.plan_of(tmp_path, tmp_path, 24)
+    for measure in (
+        lambda: bench.bench_crop(plan, "opencv", repeat=1, jobs=1),
+        lambda: bench.bench_mfcc(plan, repeat=1, jobs=1),
+    ):
+        with pytest.raises(RunError, match="none of 1 clips"):
+            measure()
