@@ -69,7 +69,7 @@ def test_the_sound_floor_decodes_everything(clips: Path) -> None:
 
 
 def test_clips_are_cut_to_the_shape_of_lrw(clips: Path, tmp_path: Path) -> None:
-    """Of each video comes a clip of 29 frames, if it has as many, of 256×256 with sound; the videos stay as they are."""
+    """Of each video comes a clip of 29 frames of 256×256, if it has as many, with sound; the videos stay."""
     before = {path: path.read_bytes() for path in clips.iterdir()}
     plan = bench.plan_of(clips, tmp_path, 24, as_lrw=True)
     assert len(plan.clips) == 2
