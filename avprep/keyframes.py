@@ -35,10 +35,12 @@ SEARCH_EVERY = 3 * FPS
 """Frames after which the whole picture is searched even though faces are being followed."""
 JUMP = 0.25
 """Movement between keyframes, in face sizes, beyond which the frames between are looked at too."""
-LOOKS = 5
+LOOKS = 8
 """Most close-ups of one face in one frame."""
-DRIFT, TILT = 12.0, 4.0
+DRIFT, TILT = 12.0, 0.7
 """A face that is further than this from where its close-up expects it (crop pixels, degrees) is looked at again."""
+TURN = 2.5
+"""By how many times what a look tells of its tilt it is then turned."""
 _LOOK = 24  # side of the patch that faces are compared by over cuts
 
 
@@ -169,7 +171,7 @@ class _Following:
         self._cuts = cuts
         self._look_every = LOOK_EVERY if every > 1 else 1
         self._sightings: dict[int, list[Sighting]] = {}
-        self._searched = self._fine = self._seen = -SEARCH_EVERY  # frames
+        self._searched = -SEARCH_EVERY  # the frame
         self._followed: list[_Followed] = []
 
     def look(self, frame: int, picture: Picture, between: list[tuple[int, Picture]]) -> None:
@@ -192,8 +194,6 @@ class _Following:
         if not found or len(found) < len(followed) or frame - self._searched >= SEARCH_EVERY:
             self._searched = frame
             found = self._search(frame, picture, found)
-        if found:
-            self._seen = frame
         self._followed = sorted(found, key=lambda one: _area(one.face), reverse=True)[:FOLLOWED]
         self._sightings[frame] = [one.sighting for one in found]
         return [one.face for one in found]
@@ -230,19 +230,16 @@ class _Following:
             seen[:] = [Sighting(corrected, other.look) if other is sighting else other for other in seen]
 
     def _search(self, frame: int, picture: Picture, known: list[_Followed]) -> list[_Followed]:
-        """Detect in the whole picture, ever more finely until it shows a face; look closely at the largest new ones.
+        """Detect in the whole picture, where none is known ever more finely until it shows a face.
 
-        Finer looks cost more: a clip without a face gets them only as often as a clip with one is searched.
+        Look closely at the largest new ones.
         """
-        fine = not known and (frame - self._fine >= SEARCH_EVERY or frame - self._seen < SEARCH_EVERY)
         found = list[Face]()
-        for side in self._detector.search_sides if fine else self._detector.search_sides[:1]:
+        for side in self._detector.search_sides[: 1 if known else None]:
             small = picture.small(side)
             found = [_scaled(face, _ratio(picture, small)) for face in self._detector.detect(small[None])[0]]
             if found or max(picture.size) <= side:
                 break
-        if fine:
-            self._fine = frame
         new = [face for face in found if all(overlap(face.box, one.face.box) < 0.3 for one in known)]
         new.sort(key=_area, reverse=True)
         closer = [self._close_up(picture, face) or face for face in new[:FOLLOWED]]
@@ -251,25 +248,36 @@ class _Following:
     def _close_up(self, picture: Picture, face: Face) -> Face | None:
         """Look at a face upright and at one size; None where it is not there.
 
-        One look tells about half of a head's tilt, so that a tilted head takes several.
+        A look tells a fifth to a half of how far a head is still tilted, so it is turned by more before the next one.
         """
+        view = self._view
+        onto = align.similarity(face.points, view.expected)
         for _ in range(LOOKS):
-            matrix = align.similarity(face.points)
-            if not np.isfinite(matrix).all():
+            if not np.isfinite(onto).all():
                 return None
-            matrix = self._view.zoom * matrix
-            matrix[:, 2] += self._view.shift
-            patch = cv2.cvtColor(align.warp(picture.rgba(), matrix, self._view.size), cv2.COLOR_RGBA2RGB)
-            nearest = self._view.nearest(self._detector.detect_close(np.asarray(patch, np.uint8)[None])[0])
+            patch = cv2.cvtColor(align.warp(picture.rgba(), onto, view.size), cv2.COLOR_RGBA2RGB)
+            nearest = view.nearest(self._detector.detect_close(np.asarray(patch, np.uint8)[None])[0])
             if nearest is None:
                 return None
-            three = align.three_points(nearest.points)
-            moved = np.linalg.norm(three - self._view.expected, axis=1).mean() / self._view.zoom
-            turned = math.degrees(math.atan2(three[1, 1] - three[0, 1], three[1, 0] - three[0, 0]))
-            face = _back(nearest, matrix)
-            if moved <= DRIFT and abs(turned) <= TILT:
+            face = _back(nearest, onto)
+            moved = np.linalg.norm(align.three_points(nearest.points) - view.expected, axis=1).mean() / view.zoom
+            right = align.similarity(nearest.points, view.expected)
+            turned = math.atan2(right[1, 0], right[0, 0])
+            if moved <= DRIFT and abs(math.degrees(turned)) <= TILT:
                 break
+            onto = _then(_turn((TURN - 1) * turned, view.middle), _then(right, onto))
         return face
+
+
+def _turn(angle: float, about: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the turn by an angle (radians) about a point (2,), as a transform (2, 3)."""
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    return np.column_stack([turn, about - turn @ about])
+
+
+def _then(second: NDArray[np.float64], first: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the transform (2, 3) that does two, one after the other."""
+    return second[:, :2] @ first + second * [0, 0, 1]
 
 
 class _View:
@@ -277,9 +285,9 @@ class _View:
 
     def __init__(self, close_up: CloseUp) -> None:
         self.size, self.zoom = close_up.size, close_up.zoom
-        self.shift = (np.array(self.size) - 1) / 2 - self.zoom * (CROP_SIZE - 1) / 2 - np.array([0, close_up.rise])
-        self.expected = align.TEMPLATE * self.zoom + self.shift
-        self._middle = self.expected.mean(axis=0)
+        shift = (np.array(self.size) - 1) / 2 - self.zoom * (CROP_SIZE - 1) / 2 - np.array([0, close_up.rise])
+        self.expected = align.TEMPLATE * self.zoom + shift
+        self.middle = self.expected.mean(axis=0)
         self._eyes = math.dist(self.expected[0], self.expected[1])
 
     def nearest(self, faces: list[Face]) -> Face | None:
@@ -287,7 +295,7 @@ class _View:
         best, least = None, 1.5 * self._eyes
         for face in faces:
             three = align.three_points(face.points)
-            distance = math.dist(three.sum(axis=0) / 3, self._middle)
+            distance = math.dist(three.sum(axis=0) / 3, self.middle)
             if 0.5 < math.dist(three[0], three[1]) / self._eyes < 2 and distance < least:
                 best, least = face, distance
         return best

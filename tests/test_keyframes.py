@@ -15,6 +15,7 @@ from avprep.keyframes import find_faces
 from avprep.media import Picture
 
 GREEN = (0, 255, 0)
+RIGHT = np.array([4, 0], np.float32)
 SHAPE = np.array([[-20.0, -18], [20, -18], [0, 0], [-14, 20], [14, 20]])
 
 
@@ -118,6 +119,43 @@ def test_a_followed_face_is_looked_at_close_up() -> None:
     whole = [shape for shape in detector.shown if shape[2] > 128]
     assert len(whole) == 1
     assert len(detector.shown) >= 6
+
+
+def test_a_face_is_found_by_registration_between_looks() -> None:
+    """Keyframes between two looks follow the movement; a look every tenth frame is all that the detector has to do."""
+    detector = DotDetector(close_ups=True)
+    seen = find_faces((painted(140.0 + 1.5 * n, 110 + 0.5 * n) for n in range(31)), detector, 5)
+    assert list(seen.sightings) == [0, 5, 10, 15, 20, 25, 30]
+    assert len(detector.shown) <= 6  # the whole picture, once or twice close up, and at 10, 20 and 30
+    for frame, (sighting,) in seen.sightings.items():
+        expected = SHAPE + np.array([140 + 1.5 * frame, 110 + 0.5 * frame])
+        np.testing.assert_allclose(sighting.face.points, expected, atol=0.7)
+
+
+def test_every_frame_is_detected_where_that_is_asked_for() -> None:
+    """With a keyframe in each frame, each is detected."""
+    detector = DotDetector(close_ups=True)
+    find_faces((painted(150) for _ in range(10)), detector, 1)
+    assert len(detector.shown) >= 11
+
+
+def test_what_registration_is_off_by_is_shared_out() -> None:
+    """Where the next look disagrees with registration, keyframes since the last one are moved towards it by degrees."""
+
+    class Drifting(DotDetector):
+        """Sees every face a little more to the right from its third look on."""
+
+        def detect_close(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
+            """Find the dots, and move them."""
+            found = self.detect(frames)
+            if len(self.shown) < 3:  # the whole picture, and close up, of the first frame
+                return found
+            return [[Face(face.box, face.score, face.points + RIGHT) for face in faces] for faces in found]
+
+    seen = find_faces((painted(150) for _ in range(11)), Drifting(close_ups=True), 5)
+    nose = [faces[0].face.points[2, 0] for faces in seen.sightings.values()]
+    assert nose[2] - nose[0] > 2
+    assert nose[1] - nose[0] == pytest.approx((nose[2] - nose[0]) / 2, abs=0.1)
 
 
 def test_frames_around_a_jump_are_looked_at() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import cv2
+import made_media as made
 import numpy as np
 import pytest
+import skimage.data
 from numpy.typing import NDArray
 
 from avprep import align, detectors, layouts, schema, synthetic
@@ -236,6 +239,30 @@ def test_every_voxceleb2_clip_is_aligned(shared: Path, yunet_weights: Path, yune
     assert len(crops) == 6
     offset = offset_from_template([crop for each in crops.values() for crop in each], yunet_weights)
     assert np.linalg.norm(offset, axis=1).mean() < 3
+
+
+@pytest.mark.parametrize("name", ["yunet", "opencv"])
+@pytest.mark.parametrize("angle", [-12, 18])
+def test_tilted_heads_come_upright(angle: int, name: str, yunet: str, tmp_path: Path) -> None:
+    """A head that is tilted from the first frame on is turned by nearly all of its tilt, from the first frame on."""
+    portrait = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2GRAY)
+    detector, found = detectors.build(name), []
+    for degrees in (0, angle):
+        turn = cv2.getRotationMatrix2D((225, 120), degrees, 1)
+        picture = cv2.warpAffine(portrait, turn, (448, 448), borderMode=cv2.BORDER_REFLECT)
+        made.write(tmp_path / f"{degrees}.mp4", [Fraction(n, 25) for n in range(12)], [picture] * 12)
+        clip = Clip("tilted", f"{degrees}.mp4", "train")
+        members = members_of("crop", clip, crop_clip(clip, tmp_path, CropSettings(name), detector).members)
+        affine = schema.decode_array(members["affine.npy"])
+        found.append(np.degrees(np.arctan2(affine[:, 1, 0], affine[:, 0, 0])))
+    assert np.abs(found[1] - found[0] - angle).max() < 5
+
+
+def test_opencv_finds_the_faces_of_hard_clips(shared: Path) -> None:
+    """The embedded detector, too, keeps faces that a quick look at the whole picture misses."""
+    for name in ("variable_rate", "full_body", "fps_30"):
+        clip = Clip(name, f"{name}.mp4", "train")
+        crop_clip(clip, shared / "clips" / "hard", CropSettings("opencv"), detectors.build("opencv"))
 
 
 @pytest.mark.parametrize(

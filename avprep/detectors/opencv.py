@@ -26,8 +26,8 @@ EYE_CASCADES = ("haarcascade_righteye_2splits.xml", "haarcascade_lefteye_2splits
 MIN_FACE = 0.12
 """Share of the frame's shorter side below which no face is looked for: most of the time goes into the smallest."""
 
-SCALE_STEP, CLOSE_STEP = 1.25, 1.15
-"""From one size of face to the next, in whole pictures, where a close-up follows, and in close-ups."""
+QUICK_STEP, STEP = 1.25, 1.15
+"""From one size of face to the next, where whole pictures are searched for the first time, and elsewhere."""
 MIN_NEIGHBOURS = 4
 SMALLEST = 20
 """Side of the face cascade's own window (pixels)."""
@@ -92,8 +92,9 @@ class OpenCVDetector:
 
     def _detect_one(self, grey: NDArray[np.uint8]) -> list[Face]:
         least = max(round(MIN_FACE * min(grey.shape)), SMALLEST)
+        step = QUICK_STEP if max(grey.shape) <= self.picture_side else STEP
         windows, counts = self._face.detectMultiScale2(
-            grey, scaleFactor=SCALE_STEP, minNeighbors=MIN_NEIGHBOURS, minSize=(least, least)
+            grey, scaleFactor=step, minNeighbors=MIN_NEIGHBOURS, minSize=(least, least)
         )
         found = sorted(zip(counts, windows, strict=True), key=lambda face: -face[0])
         return [self._face_in(grey, np.asarray(window, float), float(count)) for count, window in found]
@@ -103,7 +104,7 @@ class OpenCVDetector:
         small = cv2.resize(grey, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         least, most = (round(CLOSE_FACE * share) for share in CLOSE_RANGE)
         windows, counts = self._face.detectMultiScale2(
-            small, scaleFactor=CLOSE_STEP, minNeighbors=MIN_NEIGHBOURS, minSize=(least, least), maxSize=(most, most)
+            small, scaleFactor=STEP, minNeighbors=MIN_NEIGHBOURS, minSize=(least, least), maxSize=(most, most)
         )
         found = sorted(zip(counts, windows, strict=True), key=lambda face: -face[0])
         return [
