@@ -65,6 +65,11 @@ def apply(affine: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(moved, np.float64)
 
 
+def chained(second: NDArray[Any], first: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the transform (2, 3) that does what two do one after the other."""
+    return np.asarray(second[:, :2] @ first + second * [0, 0, 1], np.float64)
+
+
 def scale(affine: NDArray[Any]) -> NDArray[np.float64]:
     """Return how many crop pixels a source pixel becomes, (…), of similarity transforms (…, 2, 3)."""
     return np.asarray(np.hypot(affine[..., 0, 0], affine[..., 1, 0]), np.float64)

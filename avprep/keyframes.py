@@ -39,8 +39,6 @@ LOOKS = 8
 """Most close-ups of one face in one frame."""
 DRIFT, TILT = 12.0, 0.7
 """A face that is further than this from where its close-up expects it (crop pixels, degrees) is looked at again."""
-TURN = 2.5
-"""By how many times what a look tells of its tilt it is then turned."""
 _LOOK = 24  # side of the patch that faces are compared by over cuts
 
 
@@ -248,24 +246,26 @@ class _Following:
     def _close_up(self, picture: Picture, face: Face) -> Face | None:
         """Look at a face upright and at one size; None where it is not there.
 
-        A look tells a fifth to a half of how far a head is still tilted, so it is turned by more before the next one.
+        A look tells only a part of how far a head is still tilted, so it is turned by more before the next one.
         """
-        view = self._view
-        onto = align.similarity(face.points, view.expected)
+        view, image = self._view, picture.rgba()
+        onto, settled = align.similarity(face.points, view.expected), None
         for _ in range(LOOKS):
             if not np.isfinite(onto).all():
                 return None
-            patch = cv2.cvtColor(align.warp(picture.rgba(), onto, view.size), cv2.COLOR_RGBA2RGB)
+            patch = cv2.cvtColor(align.warp(image, onto, view.size), cv2.COLOR_RGBA2RGB)
             nearest = view.nearest(self._detector.detect_close(np.asarray(patch, np.uint8)[None])[0])
             if nearest is None:
-                return None
+                return settled
             face = _back(nearest, onto)
             moved = np.linalg.norm(align.three_points(nearest.points) - view.expected, axis=1).mean() / view.zoom
             right = align.similarity(nearest.points, view.expected)
             turned = math.atan2(right[1, 0], right[0, 0])
-            if moved <= DRIFT and abs(math.degrees(turned)) <= TILT:
-                break
-            onto = _then(_turn((TURN - 1) * turned, view.middle), _then(right, onto))
+            if moved <= DRIFT:
+                settled = face
+                if abs(math.degrees(turned)) <= TILT:
+                    break
+            onto = align.chained(_turn((1 / view.tells - 1) * turned, view.middle), align.chained(right, onto))
         return face
 
 
@@ -275,16 +275,11 @@ def _turn(angle: float, about: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([turn, about - turn @ about])
 
 
-def _then(second: NDArray[np.float64], first: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the transform (2, 3) that does two, one after the other."""
-    return second[:, :2] @ first + second * [0, 0, 1]
-
-
 class _View:
     """A detector's close-up: what part of the crop it shows, and where eyes and mouth of a face lie in it."""
 
     def __init__(self, close_up: CloseUp) -> None:
-        self.size, self.zoom = close_up.size, close_up.zoom
+        self.size, self.zoom, self.tells = close_up.size, close_up.zoom, close_up.tells
         shift = (np.array(self.size) - 1) / 2 - self.zoom * (CROP_SIZE - 1) / 2 - np.array([0, close_up.rise])
         self.expected = align.TEMPLATE * self.zoom + shift
         self.middle = self.expected.mean(axis=0)

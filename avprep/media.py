@@ -114,7 +114,8 @@ class Picture:
 
     def luma(self) -> Bytes:
         """Return uint8 (H, W), the luma of the picture, as decoded where that is eight bits."""
-        return np.asarray(np.rot90(self._luma(), self._turns), np.uint8)
+        luma = self._luma()
+        return np.ascontiguousarray(np.rot90(luma, self._turns)) if self._turns else luma
 
     def small(self, side: int) -> Bytes:
         """Return uint8 (h, w, 3), RGB, downscaled so that the longer side is `side` at most."""

@@ -148,7 +148,7 @@ def fit_film(photo: Photo, longest: int = 1920) -> Photo:
     size = np.array(photo.image.shape[1::-1])
     image, to_photo = _resized(photo.image, size * min(1.0, longest / size.max()), least=2)
     height, width = (side // 2 * 2 for side in image.shape[:2])
-    affine = _chained(photo.affine, to_photo)
+    affine = align.chained(photo.affine, to_photo)
     return dataclasses.replace(photo, image=np.ascontiguousarray(image[:height, :width]), affine=affine)
 
 
@@ -242,8 +242,8 @@ def _closer(image: NDArray[np.uint8], face: Face, detector: Detector) -> Face | 
     closer = None
     for _ in range(LOOKS):
         affine = align.similarity(face.points)
-        look = _chained(_ZOOMED, affine)
-        view = _chained(look, to_photo)
+        look = align.chained(_ZOOMED, affine)
+        view = align.chained(look, to_photo)
         shown = align.crop(copy, view, sigma=align.blur_sigma(view[None]))
         seen = _detect(shown, np.asarray(cv2.invertAffineTransform(look), np.float64), detector)
         placed = [align.apply(affine, align.three_points(other.points)) for other in seen]
@@ -290,11 +290,6 @@ def _resized(
         image = np.asarray(cv2.resize(image, after.tolist(), interpolation=way), np.uint8)
     # Pixel centres lie at +0.5 of the grid that is scaled.
     return image, np.column_stack([np.diag(ratio), 0.5 * ratio - 0.5])
-
-
-def _chained(second: NDArray[np.float64], first: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the transform (2, 3) that does what two do one after the other."""
-    return second[:, :2] @ first + second * [0, 0, 1]
 
 
 def _grown(box: NDArray[Any], by: float) -> NDArray[Any]:

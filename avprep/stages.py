@@ -39,7 +39,7 @@ class CropSettings:
 
     detector: `opencv`, `yunet` or `face-alignment` (resolved, never `auto`).
     align: `smooth` points, the detector's own `per-frame`, or one transform `per-clip`.
-    every: frames from one keyframe to the next, 1 … 12.
+    every: frames from one keyframe to the next, 1 … 12; see `avprep.keyframes`.
     min_face: least median face size in source pixels.
     image_format: `jpg` (quality 95) or `png`.
     subject: `largest` or `central`, see `avprep.track.choose`.

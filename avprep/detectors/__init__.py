@@ -37,11 +37,13 @@ class CloseUp:
 
     size: width and height in pixels. zoom: pixels of the close-up per crop pixel.
     rise: pixels by which the crop's middle lies above the close-up's.
+    tells: share of a head's tilt that a look tells; the next one is turned by so much more.
     """
 
     size: tuple[int, int]
     zoom: float
     rise: float
+    tells: float = 1.0
 
 
 class Detector(Protocol):

@@ -32,7 +32,7 @@ MIN_NEIGHBOURS = 4
 SMALLEST = 20
 """Side of the face cascade's own window (pixels)."""
 
-CLOSE_UP = CloseUp((136, 136), zoom=0.464, rise=5)
+CLOSE_UP = CloseUp((136, 136), zoom=0.464, rise=5, tells=0.7)
 """The eyes are 36 px apart in it, so that the face window is 94 px wide."""
 CLOSE_FACE, CLOSE_RANGE = 64, (0.8, 1.25)
 """Side of the face window in a close-up that is shrunk to look for it (pixels), and how much smaller or larger it may
