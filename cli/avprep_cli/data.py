@@ -108,7 +108,9 @@ def index(
     show_default=True,
     help="One transform a frame from smoothed points, from raw points, or one a clip.",
 )
-@click.option("--every", type=click.IntRange(1, 12), default=5, show_default=True, help="Detect on every n-th frame.")
+@click.option(
+    "--every", type=click.IntRange(1, 12), default=5, show_default=True, help="Find the face on every n-th frame."
+)
 @click.option("--min-face", type=float, default=32.0, show_default=True, help="Least face size in source pixels.")
 @click.option(
     "--format",
