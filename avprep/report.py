@@ -183,7 +183,7 @@ def histogram(values: NDArray[np.float64], title: str, unit: str = "", grain: fl
         bars.insert(0, (under, f"below {_number(edges[0], unit)}", True))
     if over:
         bars.append((over, f"from {_number(edges[-1], unit)}", True))
-    tick = _round_step((edges[-1] - edges[0]) / 5)
+    tick = max(step, _round_step((edges[-1] - edges[0]) / 5))
     multiples = range(math.ceil(edges[0] / tick - 1e-9), math.floor(edges[-1] / tick + 1e-9) + 1)
     ticks = [((n * tick - edges[0]) / step + bool(under), _number(n * tick)) for n in multiples]
     words = (
@@ -483,6 +483,8 @@ def _figures(found: Findings) -> str:
         values = np.frombuffer(found.values[figure.name], np.float64) * figure.scale
         plot = histogram(values, figure.title, figure.unit, figure.grain) if len(values) else _note("no clip has it")
         plots.append(f'<figure><h3>{figure.title}</h3><p class="note">{figure.meaning}</p>{plot}</figure>')
+    if any('class="beyond"' in plot for plot in plots):
+        notes.append('<p class="note">A bar of another colour holds all that lies beyond its end.</p>')
     return f'{"".join(notes)}<div class="plots">{"".join(plots)}</div>'
 
 

@@ -98,6 +98,7 @@ class CropStage:
         detector = detectors.build(self.settings.detector)
         one_thread()
         return partial(
+            _by_name,
             crop_clip,
             root=self.root,
             settings=self.settings,
@@ -128,7 +129,7 @@ class MfccStage:
         """Return the function."""
         keep_freed_memory()
         one_thread()
-        return partial(mfcc_clip, root=self.root, settings=self.settings)
+        return partial(_by_name, mfcc_clip, root=self.root, settings=self.settings)
 
 
 def rebuild(column: str, settings: dict[str, Any], root: Path, threads: int = 1) -> CropStage | MfccStage:
@@ -368,6 +369,14 @@ def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[n
     if boxes.max() <= 2:  # VoxCeleb2 writes shares of the picture
         boxes *= np.tile(np.array(size, np.float32), 2)
     return {frame - first: box for (frame, *_), box in zip(rows, boxes, strict=True)}
+
+
+def _by_name(work: Callable[..., Sample], clip: Clip, root: Path, **given: Any) -> Sample:
+    """Do a clip; files are called in a Reject as in the plan, not by where the data set lies just now."""
+    try:
+        return work(clip, root=root, **given)
+    except Reject as reject:
+        raise Reject(reject.reason, reject.message.removeprefix(f"{root}/")) from reject
 
 
 @contextmanager

@@ -415,6 +415,12 @@ def test_odd_values_do_not_squeeze_a_histogram() -> None:
     assert len(re.findall("<rect", svg)) > 15
 
 
+def test_a_histogram_of_one_bar_has_no_more_ticks_than_ends() -> None:
+    """Nearly all alike and one far out: the axis is numbered at the ends of the bar that is left."""
+    svg = report.histogram(np.array([*[0.0] * 635, -80.1]), "Audio offset", "ms")
+    assert re.findall("<text[^>]*>([^<]*)</text>", svg) == ["0", "5", "635"]
+
+
 # Strangers' words
 
 

@@ -169,6 +169,15 @@ def test_stages_say_what_decides_their_bytes(corpus: Manifest) -> None:
     assert {"avprep", "av", "numpy", "opencv"} <= stage.versions().keys()
 
 
+def test_a_failure_calls_the_file_as_the_plan_does(tmp_path: Path) -> None:
+    """What a sidecar keeps does not tell where the data set lay."""
+    clip = Clip("a", "x/gone.mp4", "train")
+    for stage in (CropStage(tmp_path, CropSettings("opencv")), MfccStage(tmp_path, MfccSettings())):
+        with pytest.raises(Reject) as raised:
+            stage()(clip)
+        assert (raised.value.reason, raised.value.message) == ("missing", "x/gone.mp4: no such file")
+
+
 def test_images_survive_encoding() -> None:
     """RGB stays RGB through PNG and, nearly, through JPEG."""
     image = np.zeros((256, 256, 3), np.uint8)
