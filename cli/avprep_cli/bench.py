@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -110,39 +111,41 @@ def bench(
     overrides += tuple(f"{name}={value}" for name, value in given.items() if value is not None)
     settings = config.resolve(preset, None, overrides)
     wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
-    found: dict[str, list[Measured]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
         chosen = detectors.resolve(detector)
         plan = None if what in MODEL and shards else library.plan_of(clips, Path(temporary), limit, as_lrw=as_lrw)
-        if plan is not None and "crop" in wanted:
-            found["crop"] = [library.bench_crop(plan, chosen, repeat=repeat, jobs=jobs)]
-        if plan is not None and "mfcc" in wanted:
-            found["mfcc"] = [library.bench_mfcc(plan, repeat=repeat, jobs=jobs)]
-        if what in (*MODEL, "all"):
-            out = shards if plan is None or shards else _made_shards(plan, chosen, jobs, Path(temporary))
-            assert out is not None
-            found |= _measure_learning(wanted, out, settings, stage, repeat, steps, batches)
+
+        def measured() -> Iterator[tuple[str, Measured]]:
+            if plan is not None and "crop" in wanted:
+                yield "crop", library.bench_crop(plan, chosen, repeat=repeat, jobs=jobs)
+            if plan is not None and "mfcc" in wanted:
+                yield "mfcc", library.bench_mfcc(plan, repeat=repeat, jobs=jobs)
+            if what in (*MODEL, "all"):
+                out = shards if plan is None or shards else _made_shards(plan, chosen, jobs, Path(temporary))
+                assert out is not None
+                yield from _measured_learning(wanted, out, settings, stage, repeat, steps, batches)
+
+        for name, result in measured():
+            if not as_json:  # each as it comes: all of them take minutes
+                click.echo(("\n" if found else "") + result.table())
+            found.setdefault(name, []).append(result.to_json())
     if as_json:
-        members = {name: [result.to_json() for result in results] for name, results in found.items()}
-        click.echo(json.dumps({name: rows if name == "load" else rows[0] for name, rows in members.items()}, indent=2))
-        return
-    click.echo("\n\n".join(result.table() for results in found.values() for result in results))
+        click.echo(json.dumps({name: rows if name == "load" else rows[0] for name, rows in found.items()}, indent=2))
 
 
-def _measure_learning(
+def _measured_learning(
     wanted: list[str], out: Path, settings: Settings, stage: str, repeat: int, steps: int, batches: int
-) -> dict[str, list[Measured]]:
+) -> Iterator[tuple[str, Measured]]:
     """Measure the loader, a result for each stage, training or both."""
     from davs_model import bench_loading, bench_training
     from davs_model.stages import STAGES
 
     stages = [name for name in STAGES if stage in (name, "all")]
-    found: dict[str, list[Measured]] = {}
-    if "load" in wanted:
-        found["load"] = [bench_loading.bench(out, settings, name, repeat=repeat, batches=batches) for name in stages]
+    for name in stages if "load" in wanted else ():
+        yield "load", bench_loading.bench(out, settings, name, repeat=repeat, batches=batches)
     if "train" in wanted:
-        found["train"] = [bench_training.bench(out, settings, stages=stages, steps=steps, repeat=repeat)]
-    return found
+        yield "train", bench_training.bench(out, settings, stages=stages, steps=steps, repeat=repeat)
 
 
 def _made_shards(plan: Manifest, detector: str, jobs: int, temporary: Path) -> Path:
@@ -152,7 +155,7 @@ def _made_shards(plan: Manifest, detector: str, jobs: int, temporary: Path) -> P
 
     plan = replace(plan, clips=tuple(replace(clip, split="train", word=clip.word or "any") for clip in plan.clips))
     for stage in (CropStage(plan.root, CropSettings(detector)), MfccStage(plan.root, MfccSettings())):
-        run(stage, plan, temporary / "shards", jobs=jobs)
+        run(stage, plan, temporary / "shards", jobs=jobs, verbosity=-1)
     return temporary / "shards"
 
 
