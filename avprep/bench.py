@@ -23,7 +23,6 @@ from avprep.manifest import Clip, Manifest
 from avprep.media import Frames, probe
 from avprep.schema import FPS, SAMPLE_RATE
 from avprep.shards import Sample
-from avprep.sound import read_sound
 
 LRW_CLIPS, LRW_FRAMES = 538_766, 29
 """Clips of LRW's three splits, and frames of each."""
@@ -105,6 +104,18 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
     def frames_of(clip: Clip) -> Frames:
         return Frames(plan.root / clip.video, start=clip.start, duration=clip.duration, keep_bytes=64 << 20)
 
+    def track(clip: Clip) -> None:
+        one = found[clip.key]
+        stages.align_seen(one.frames, one.seen, settings, name=clip.video)
+
+    converter = VideoReformatter()
+
+    def quickly(frame: av.VideoFrame) -> None:
+        converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+
+    def plainly(frame: av.VideoFrame) -> None:  # as PyAV's documentation does: each frame has a converter of its own
+        frame.to_ndarray(format="rgb24")
+
     plan = _usable(plan, do)
     for clip in plan.clips:
         found[clip.key] = stages.align_clip(frames_of(clip), built, settings, name=clip.video)
@@ -119,12 +130,12 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
                 "crop": lambda clip: write(clip.key, do(clip).members, append=False),
                 "decode": lambda clip: _exhaust(frames_of(clip)),
                 "detect": lambda clip: keyframes.find_faces(found[clip.key].frames, built, settings.every),
-                "track": lambda clip: _track(found[clip.key], settings, clip.video),
+                "track": track,
                 "warp": lambda clip: _exhaust(found[clip.key].crops()),
                 "encode": lambda clip: [stages.encode_image(crop, "jpg") for crop in crops[clip.key]],
                 "write": lambda clip: write(clip.key, members[clip.key], append=True),
-                "floor": lambda clip: _decode_and_encode(plan.root / clip.video, crops[clip.key]),
-                "script": lambda clip: _decode_and_encode_plainly(plan.root / clip.video, crops[clip.key]),
+                "floor": lambda clip: _decode_and_encode(plan.root / clip.video, crops[clip.key], quickly),
+                "script": lambda clip: _decode_and_encode(plan.root / clip.video, crops[clip.key], plainly),
             },
             repeat,
         )
@@ -149,7 +160,7 @@ def bench_mfcc(plan: Manifest, *, repeat: int, jobs: int) -> Result:
         return stages.mfcc_clip(clip, plan.root, settings)
 
     plan = _usable(plan, do)
-    sounds = {clip.key: _sound(plan, clip) for clip in plan.clips}
+    sounds = {clip.key: stages.clip_sound(clip, plan.root) for clip in plan.clips}
 
     def windows(clip: Clip) -> None:
         sound = sounds[clip.key]
@@ -161,7 +172,7 @@ def bench_mfcc(plan: Manifest, *, repeat: int, jobs: int) -> Result:
             plan.clips,
             {
                 "mfcc": lambda clip: write(clip.key, do(clip).members, append=False),
-                "decode": lambda clip: _sound(plan, clip),
+                "decode": lambda clip: stages.clip_sound(clip, plan.root),
                 "windows": windows,
                 "write": lambda clip: write(clip.key, members[clip.key], append=True),
                 "stored": lambda clip: decode_sound(plan.root / (clip.audio or clip.video), resample=False),
@@ -320,40 +331,16 @@ def _writing(folder: Path) -> Iterator[_Write]:
         yield write
 
 
-def _track(found: stages.Aligned, settings: stages.CropSettings, name: str) -> None:
-    stages.align_seen(found.frames, found.seen, settings, name=name)
-
-
-def _decode_and_encode(path: Path, crops: Sequence[NDArray[np.uint8]]) -> None:
-    """Decode a film to RGB, and encode crops, as quickly as PyAV and OpenCV do it."""
-    converter = VideoReformatter()
+def _decode_and_encode(
+    path: Path, crops: Sequence[NDArray[np.uint8]], to_rgb: Callable[[av.VideoFrame], object]
+) -> None:
+    """Decode a film and bring it to RGB, and encode crops."""
     with av.open(str(path)) as container:
         container.streams.video[0].codec_context.thread_count = 1
         for frame in container.decode(video=0):
-            converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            to_rgb(frame)
     for crop in crops:
         stages.encode_image(crop, "jpg")
-
-
-def _decode_and_encode_plainly(path: Path, crops: Sequence[NDArray[np.uint8]]) -> None:
-    """Do the same as PyAV's documentation does: each frame is given a converter of its own."""
-    with av.open(str(path)) as container:
-        container.streams.video[0].codec_context.thread_count = 1
-        for frame in container.decode(video=0):
-            frame.to_ndarray(format="rgb24")
-    for crop in crops:
-        stages.encode_image(crop, "jpg")
-
-
-def _sound(plan: Manifest, clip: Clip) -> Any:
-    return read_sound(
-        plan.root / clip.video,
-        None if clip.audio is None else plan.root / clip.audio,
-        start=clip.start,
-        duration=clip.duration,
-        before=mfcc.SAMPLES_BEFORE,
-        after=mfcc.SAMPLES_AFTER,
-    )
 
 
 def decode_sound(path: Path, *, resample: bool = True) -> int:

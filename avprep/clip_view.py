@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import mfcc, mux, schema, shards
+from avprep import mux, schema, shards
 from avprep.errors import Reject, RunError, ShardError
 from avprep.fingerprint import read_fingerprint, read_plan
 from avprep.manifest import SPLITS, Clip, Manifest, shard_name
 from avprep.media import Frames, Seconds, open_file, seconds
 from avprep.pictures import decode_image
 from avprep.schema import CROP_SIZE, FPS
-from avprep.sound import Sound, container_start, read_sound
+from avprep.sound import Sound, container_start
+from avprep.stages import clip_sound
 
 SIMILAR = 5
 """Keys that are named where one is unknown."""
@@ -173,19 +174,10 @@ def _part(out: Path, column: str, shard: str, key: str) -> Part:
 
 def sound_of(view: ClipView) -> Sound | str:
     """Return the sound of a clip's source as its windows saw it; one line where it cannot be read."""
-    clip = view.clip
     if not view.root.is_dir():
         return f"the data set is not at {view.root}: give --root"
     try:
-        return read_sound(
-            view.root / clip.video,
-            None if clip.audio is None else view.root / clip.audio,
-            start=clip.start,
-            duration=clip.duration,
-            before=mfcc.SAMPLES_BEFORE,
-            after=mfcc.SAMPLES_AFTER,
-            shift=view.shift,
-        )
+        return clip_sound(view.clip, view.root, shift=view.shift)
     except Reject as reject:
         return f"{reject.reason}: {reject.message}"
 

@@ -14,6 +14,7 @@ import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 
 import cv2
@@ -139,12 +140,29 @@ class _Batches:
         return result
 
 
+class _Keyframe:
+    """A picture that is looked at, converted once however many faces there are."""
+
+    def __init__(self, frame: int, picture: Picture) -> None:
+        self.frame, self.picture = frame, picture
+
+    @cached_property
+    def rgba(self) -> NDArray[np.uint8]:
+        """See `Picture`."""
+        return self.picture.rgba()
+
+    @cached_property
+    def luma(self) -> NDArray[np.uint8]:
+        """See `Picture`."""
+        return self.picture.luma()
+
+
 @dataclass(frozen=True, eq=False)
 class _Followed:
     """A face that is being followed.
 
     anchor: how it looked when it was last detected, in frame `frame`; None where that shows too little.
-    onto: the last keyframe → the anchor's patch.
+    onto: the last keyframe → the anchor's patch; None where that is the anchor's own.
     since: keyframes that it was registered in since then, and as what.
     """
 
@@ -175,48 +193,49 @@ class _Following:
     def look(self, frame: int, picture: Picture, between: list[tuple[int, Picture]]) -> None:
         before = [] if frame in self._cuts.frames else self._followed
         self._followed = before
-        faces = self._faces(frame, picture)
+        keyframe = _Keyframe(frame, picture)
+        faces = self._faces(keyframe)
         if between and _jumped([one.face for one in before], faces):
             self._followed = before
             for earlier, skipped in between:
-                self._faces(earlier, skipped)
-            self._faces(frame, picture)
+                self._faces(_Keyframe(earlier, skipped))
+            self._faces(keyframe)
 
     def finish(self) -> dict[int, list[Sighting]]:
         return self._sightings
 
-    def _faces(self, frame: int, picture: Picture) -> list[Face]:
+    def _faces(self, keyframe: _Keyframe) -> list[Face]:
         """Follow the known faces; search the whole picture where that is due or one is lost."""
-        followed = [self._follow(one, frame, picture) for one in self._followed]
+        frame = keyframe.frame
+        followed = [self._follow(one, keyframe) for one in self._followed]
         found = [one for one in followed if one is not None]
         if not found or len(found) < len(followed) or frame - self._searched >= SEARCH_EVERY:
             self._searched = frame
-            found = self._search(frame, picture, found)
+            found = self._search(keyframe, found)
         self._followed = sorted(found, key=lambda one: _area(one.face), reverse=True)[:FOLLOWED]
         self._sightings[frame] = [one.sighting for one in found]
         return [one.face for one in found]
 
-    def _follow(self, one: _Followed, frame: int, picture: Picture) -> _Followed | None:
+    def _follow(self, one: _Followed, keyframe: _Keyframe) -> _Followed | None:
         """Find a face where it was last seen; None where it is not there."""
-        registered = None
-        if one.anchor is not None and one.onto is not None:
-            onto = one.anchor.find(picture.luma(), one.onto)
+        frame, registered = keyframe.frame, None
+        if one.anchor is not None:
+            onto = one.anchor.find(keyframe.luma, one.onto or one.anchor.onto)
             if onto is not None:
                 registered = one.anchor.face_at(onto)
                 if frame - one.frame < self._look_every:
                     sighting = Sighting(registered, one.sighting.look)
                     return replace(one, sighting=sighting, onto=onto, since=(*one.since, (frame, sighting)))
-        face = self._close_up(picture, registered or one.face)
+        face = self._close_up(keyframe, registered or one.face)
         if face is None:
             return None
         if registered is not None:
             self._correct(one, frame, face.points - registered.points)
-        return self._detected(face, frame, picture)
+        return self._detected(face, keyframe)
 
-    def _detected(self, face: Face, frame: int, picture: Picture) -> _Followed:
-        luma = picture.luma()
-        anchor = registration.anchor(face, luma) if self._look_every > 1 else None
-        return _Followed(Sighting(face, _look(luma, face)), frame, anchor, None if anchor is None else anchor.onto)
+    def _detected(self, face: Face, keyframe: _Keyframe) -> _Followed:
+        anchor = registration.anchor(face, keyframe.luma) if self._look_every > 1 else None
+        return _Followed(Sighting(face, _look(keyframe.luma, face)), keyframe.frame, anchor)
 
     def _correct(self, one: _Followed, frame: int, error: NDArray[np.float32]) -> None:
         """Share what registration is off by at the next look out over the keyframes since the last one."""
@@ -227,12 +246,12 @@ class _Following:
             seen = self._sightings[number]
             seen[:] = [Sighting(corrected, other.look) if other is sighting else other for other in seen]
 
-    def _search(self, frame: int, picture: Picture, known: list[_Followed]) -> list[_Followed]:
+    def _search(self, keyframe: _Keyframe, known: list[_Followed]) -> list[_Followed]:
         """Detect in the whole picture, where none is known ever more finely until it shows a face.
 
         Look closely at the largest new ones.
         """
-        found = list[Face]()
+        picture, found = keyframe.picture, list[Face]()
         for side in self._detector.search_sides[: 1 if known else None]:
             small = picture.small(side)
             found = [_scaled(face, _ratio(picture, small)) for face in self._detector.detect(small[None])[0]]
@@ -240,15 +259,15 @@ class _Following:
                 break
         new = [face for face in found if all(overlap(face.box, one.face.box) < 0.3 for one in known)]
         new.sort(key=_area, reverse=True)
-        closer = [self._close_up(picture, face) or face for face in new[:FOLLOWED]]
-        return [*known, *(self._detected(face, frame, picture) for face in [*closer, *new[FOLLOWED:]])]
+        closer = [self._close_up(keyframe, face) or face for face in new[:FOLLOWED]]
+        return [*known, *(self._detected(face, keyframe) for face in [*closer, *new[FOLLOWED:]])]
 
-    def _close_up(self, picture: Picture, face: Face) -> Face | None:
+    def _close_up(self, keyframe: _Keyframe, face: Face) -> Face | None:
         """Look at a face upright and at one size; None where it is not there.
 
         A look tells only a part of how far a head is still tilted, so it is turned by more before the next one.
         """
-        view, image = self._view, picture.rgba()
+        view, image = self._view, keyframe.rgba
         onto, settled = align.similarity(face.points, view.expected), None
         for _ in range(LOOKS):
             if not np.isfinite(onto).all():
@@ -322,9 +341,7 @@ def _look(luma: NDArray[np.uint8], face: Face) -> NDArray[np.float32]:
     matrix = align.similarity(face.points) * (_LOOK / CROP_SIZE)
     if not np.isfinite(matrix).all():
         return np.zeros(_LOOK * _LOOK, np.float32)
-    patch = align.warp(luma, matrix, (_LOOK, _LOOK)).astype(np.float32).ravel()
-    patch -= patch.sum() / patch.size
-    return np.asarray(patch / max(np.sqrt(patch @ patch), 1e-6), np.float32)
+    return registration.grey_patch(luma, matrix, (_LOOK, _LOOK))
 
 
 def _jumped(before: list[Face], after: list[Face]) -> bool:

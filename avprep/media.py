@@ -169,7 +169,10 @@ class FrameCount:
 
     def until(self, half_ticks: int) -> int:
         """Return how many frames have their instants up to a time in half ticks after the file's first picture."""
-        return (half_ticks * self._tick - 2 * self._start) // (2 * self._frame) + 1
+        return self._until(half_ticks * self._tick)
+
+    def _until(self, twice: int) -> int:
+        return (twice - 2 * self._start) // (2 * self._frame) + 1
 
     @property
     def past_the_end(self) -> bool:
@@ -187,7 +190,7 @@ class FrameCount:
         twice_hold = gaps[(len(gaps) - 1) // 2] + gaps[len(gaps) // 2] if gaps else 2 * frame
         available = (2 * (times[-1] - start) + twice_hold + frame) // (2 * frame)
         if gaps:  # the picture before the last is shown until half way; above 75 fps that may be the later bound
-            available = max(available, (times[-2] + times[-1] - 2 * start) // (2 * frame) + 1)
+            available = max(available, self._until(times[-2] + times[-1]))
         available = max(available, int(start <= times[-1]))
         return available if self.wanted is None else min(available, self.wanted)
 

@@ -117,7 +117,12 @@ def anchor(face: Face, luma: NDArray[np.uint8]) -> Anchor | None:
 
 def _patch(luma: NDArray[np.uint8], turn: complex, shift: complex) -> NDArray[np.float32]:
     matrix = np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
-    patch = align.warp(luma, matrix, _SIZE).astype(np.float32).ravel()
+    return grey_patch(luma, matrix, _SIZE)
+
+
+def grey_patch(luma: NDArray[np.uint8], affine: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Warp a grey picture to a patch of `size`, float32 (N,), of zero mean and unit length, whatever the light."""
+    patch = align.warp(luma, affine, size).astype(np.float32).ravel()
     patch -= patch.sum() / patch.size
     patch *= 1 / max(math.sqrt(patch @ patch), 1e-6)
     return patch

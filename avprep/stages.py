@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
 from avprep.media import Frames
 from avprep.shards import Sample
-from avprep.sound import read_sound
+from avprep.sound import Sound, read_sound
 
 Align = Literal["smooth", "per-frame", "per-clip"]
 JPEG_QUALITY = 95
@@ -264,16 +265,7 @@ def align_seen(
 
 def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
     """Compute the MFCC windows of one clip; raises Reject."""
-    sound = read_sound(
-        root / clip.video,
-        None if clip.audio is None else root / clip.audio,
-        start=clip.start,
-        duration=clip.duration,
-        before=mfcc.SAMPLES_BEFORE,
-        after=mfcc.SAMPLES_AFTER,
-        shift=settings.audio_shift_ms / 1000,
-        max_seconds=settings.max_seconds,
-    )
+    sound = clip_sound(clip, root, shift=settings.audio_shift_ms / 1000, max_seconds=settings.max_seconds)
     with _named(clip.video):
         _check_length(sound.n_frames)
     windows, valid, silent = mfcc.clip_windows(sound.samples, sound.first, sound.n_frames, settings.preset)
@@ -302,6 +294,20 @@ def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
         (schema.METADATA["mfcc"], schema.encode_json(facts)),
     ]
     return Sample(members, sound.n_frames, {name: facts[name] for name in ("n_valid", "silent_share")})
+
+
+def clip_sound(clip: Clip, root: Path, *, shift: float = 0.0, max_seconds: float = math.inf) -> Sound:
+    """Read the sound of a clip that its windows are made of; see `read_sound`, which raises Reject."""
+    return read_sound(
+        root / clip.video,
+        None if clip.audio is None else root / clip.audio,
+        start=clip.start,
+        duration=clip.duration,
+        before=mfcc.SAMPLES_BEFORE,
+        after=mfcc.SAMPLES_AFTER,
+        shift=shift,
+        max_seconds=max_seconds,
+    )
 
 
 def _crop_members(found: Aligned, facts: dict[str, Any], image_format: str) -> Iterator[tuple[str, bytes]]:

@@ -92,25 +92,24 @@ class OpenCVDetector:
 
     def _detect_one(self, grey: NDArray[np.uint8]) -> list[Face]:
         least = max(round(MIN_FACE * min(grey.shape)), SMALLEST)
-        step = QUICK_STEP if max(grey.shape) <= self.picture_side else STEP
-        windows, counts = self._face.detectMultiScale2(
-            grey, scaleFactor=step, minNeighbors=MIN_NEIGHBOURS, minSize=(least, least)
-        )
-        found = sorted(zip(counts, windows, strict=True), key=lambda face: -face[0])
-        return [self._face_in(grey, np.asarray(window, float), float(count)) for count, window in found]
+        return self._faces(grey, grey, QUICK_STEP if max(grey.shape) <= self.picture_side else STEP, least, 0)
 
     def _detect_one_close(self, grey: NDArray[np.uint8]) -> list[Face]:
         shrink = CLOSE_FACE / (WINDOW_SIDE * CLOSE_UP.zoom)
         small = cv2.resize(grey, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         least, most = (round(CLOSE_FACE * share) for share in CLOSE_RANGE)
+        return self._faces(grey, np.asarray(small, np.uint8), STEP, least, most)
+
+    def _faces(
+        self, grey: NDArray[np.uint8], searched: NDArray[np.uint8], step: float, least: int, most: int
+    ) -> list[Face]:
+        """Find faces of `least` to `most` pixels, 0 for any, in a picture or its shrunk copy; place their points."""
         windows, counts = self._face.detectMultiScale2(
-            small, scaleFactor=STEP, minNeighbors=MIN_NEIGHBOURS, minSize=(least, least), maxSize=(most, most)
+            searched, scaleFactor=step, minNeighbors=MIN_NEIGHBOURS, minSize=(least, least), maxSize=(most, most)
         )
+        scale = grey.shape[0] / searched.shape[0]
         found = sorted(zip(counts, windows, strict=True), key=lambda face: -face[0])
-        return [
-            self._face_in(grey, np.asarray(window, float) * (grey.shape[0] / small.shape[0]), float(count))
-            for count, window in found
-        ]
+        return [self._face_in(grey, np.asarray(window, float) * scale, float(count)) for count, window in found]
 
     def _face_in(self, grey: NDArray[np.uint8], window: NDArray[np.float64], score: float) -> Face:
         """Place the points in one face window: x y width height, pixels."""

@@ -6,13 +6,14 @@ import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from avprep import detectors
-from avprep_cli import options
+from avprep_cli import options, say
 
 if TYPE_CHECKING:
     from avprep.manifest import Manifest
@@ -114,16 +115,18 @@ def bench(
     found: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
         chosen = detectors.resolve(detector)
-        plan = None if what in MODEL and shards else library.plan_of(clips, Path(temporary), limit, as_lrw=as_lrw)
+
+        @cache
+        def plan() -> Manifest:  # shards that are there need none
+            return library.plan_of(clips, Path(temporary), limit, as_lrw=as_lrw)
 
         def measured() -> Iterator[tuple[str, Measured]]:
-            if plan is not None and "crop" in wanted:
-                yield "crop", library.bench_crop(plan, chosen, repeat=repeat, jobs=jobs)
-            if plan is not None and "mfcc" in wanted:
-                yield "mfcc", library.bench_mfcc(plan, repeat=repeat, jobs=jobs)
+            if "crop" in wanted:
+                yield "crop", library.bench_crop(plan(), chosen, repeat=repeat, jobs=jobs)
+            if "mfcc" in wanted:
+                yield "mfcc", library.bench_mfcc(plan(), repeat=repeat, jobs=jobs)
             if what in (*MODEL, "all"):
-                out = shards if plan is None or shards else _made_shards(plan, chosen, jobs, Path(temporary))
-                assert out is not None
+                out = shards or _made_shards(plan(), chosen, jobs, Path(temporary))
                 yield from _measured_learning(wanted, out, settings, stage, repeat, steps, batches)
 
         for name, result in measured():
@@ -233,17 +236,14 @@ def bench_learning(
     settings = config.resolve(preset, config_file, overrides)  # before the seconds that torch takes
     from davs_model import learning
 
-    def say(line: str) -> None:
-        click.echo(line, err=True)
-
     found: dict[str, list[dict[str, Any]]] = {}
     tables = []
     if table != "disentangling":
-        found["supervision"] = learning.supervisions(out, work, settings, say=say)
+        found["supervision"] = learning.supervisions(out, work, settings, say=say.aside)
         tables.append(learning.supervision_table(found["supervision"]))
     if table != "supervision":
         speech = learning.run_of(work, "L_C + SC + L_adv") if "supervision" in found else None
-        found["disentangling"] = learning.disentangling(out, work, settings, say=say, speech=speech)
+        found["disentangling"] = learning.disentangling(out, work, settings, say=say.aside, speech=speech)
         tables.append(learning.disentangling_table(found["disentangling"]))
     click.echo(json.dumps(found, indent=2) if as_json else "\n\n".join(tables))
 
