@@ -68,6 +68,10 @@ class Stage:
         """Return the versions."""
         return {"stand-ins": self.version}
 
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip says that it is."""
+        return clip.duration
+
     def __call__(self) -> Callable[[Clip], Sample]:
         """Start, or not."""
         match self.start:
