@@ -121,6 +121,8 @@ class Pool:
         self._queue: deque[_Job] = deque()
         self._workers: list[_Worker] = []
         self._abandoned: list[tuple[subprocess.Popen[bytes], Any]] = []
+        self._said, self._saying = os.pipe()
+        os.set_blocking(self._said, False)
         self._failed_starts = 0
         self._exit_code: int | None = None
 
@@ -146,8 +148,11 @@ class Pool:
             self._hand_out()
             due = min([until, *(worker.due() for worker in self._workers)])
             pipes = {worker.pipe: worker for worker in self._workers}
-            for pipe in connection.wait(pipes, max(0.0, due - time.monotonic())):
-                ended += self._read(pipes[pipe])  # type: ignore[index]
+            for pipe in connection.wait([self._said, *pipes], max(0.0, due - time.monotonic())):
+                if pipe == self._said:
+                    self._pass_on()
+                else:
+                    ended += self._read(pipes[pipe])  # type: ignore[index]
             if self._failed_starts >= _STARTS * self._size:
                 raise PoolError(f"workers die before they do anything (exit code {self._exit_code})")
             now = time.monotonic()
@@ -179,11 +184,21 @@ class Pool:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.process.wait(max(0.0, until - time.monotonic()))
             self._bury(worker, worker.process.poll())
+        self._pass_on()
+        os.close(self._said)
+        os.close(self._saying)
         left = self.stuck()
         for process, _ in self._abandoned:
             process.returncode = -signal.SIGKILL  # which it will have in the end
         self._abandoned.clear()
         return left
+
+    def _pass_on(self) -> None:
+        """Print what workers wrote. They do not write there themselves: a stuck one would keep a shell's pipe open."""
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(self._said, 1 << 20)
+            if sys.stderr is not None:
+                sys.stderr.write(data.decode(errors="replace"))
 
     def _start_workers(self) -> None:
         """Start as many as there is work for."""
@@ -208,6 +223,8 @@ class Pool:
             process = subprocess.Popen(
                 [sys.executable, *flags, "-P", "-c", _CODE, str(number), str(os.getpid()), *path],
                 stdin=subprocess.DEVNULL,
+                stdout=self._saying,
+                stderr=self._saying,
                 pass_fds=[number],
             )
         except OSError:

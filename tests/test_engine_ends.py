@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from multiprocessing import synchronize
 from pathlib import Path
 from typing import Any
 
 import pytest
 import stand_ins
-from test_run import launch, no_orphans, records, rubbish, tars, wait_until, write_plan
+from stuck_files import stuck_file
+from test_run import alive, launch, no_orphans, records, rubbish, tars, wait_until, write_plan
 
 from avprep import manifest, pool, run, shards, status, verify
 from avprep.errors import RunError
@@ -94,6 +97,55 @@ class TestStuck:
         finally:
             for worker in started:
                 os.kill(worker.process.pid, signal.SIGKILL)
+
+
+class TestUninterruptible:
+    """The same with the real thing: a file system that has taken a request and never answers."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+        """A file whose opening no signal ends."""
+        with stuck_file(tmp_path / "mount") as path:
+            monkeypatch.setenv(stand_ins.FILE, str(path))
+            yield path
+
+    @pytest.mark.usefixtures("file")
+    def test_the_run_goes_on_and_ends(self, tmp_path: Path) -> None:
+        """The clip is a timeout, the others are ok, the process is named, and the run's own process ends."""
+        plan, out = write_plan(tmp_path / "plan.jsonl", ["ok", "open", "ok", "ok", "open", "ok"]), tmp_path / "out"
+        process = launch(plan, out, "--clip-timeout", 2)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        assert [record.get("reason", "ok") for record in records(out)] == ["ok", "timeout", "ok", "ok", "timeout", "ok"]
+        assert len(alive(process.pid)) == 2
+        (line,) = [line for line in errors.splitlines() if "stuck in the kernel" in line]
+        named = re.findall(r"(\d+) \((\d\.mp4)\)", line)
+        assert {int(pid) for pid, _ in named} == set(alive(process.pid))
+        assert sorted(video for _, video in named) == ["1.mp4", "4.mp4"]
+        assert rubbish(out) == []
+        assert verify.verify(out) == []
+
+    @pytest.mark.usefixtures("file")
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_it_can_be_stopped(self, tmp_path: Path, number: signal.Signals) -> None:
+        """A signal ends the run within seconds though both workers are stuck."""
+        plan, out = write_plan(tmp_path / "plan.jsonl", ["ok"] * 5 + ["open"] * 5), tmp_path / "out"
+        process = launch(plan, out)
+        wait_until(lambda: sum(state(pid) == "D" for pid in alive(process.pid)) == 2)
+        begin = time.monotonic()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+        assert time.monotonic() - begin < 8
+        assert process.returncode == 1
+        assert f"stopped by {number.name}, 1 of 2 shards done" in errors
+        assert "stuck in the kernel" in errors
+        assert "Traceback" not in errors
+        assert rubbish(out) == []
+
+
+def state(pid: int) -> str:
+    """Return the letter that says what a process does; D is uninterruptible sleep."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 class TestTime:

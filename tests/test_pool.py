@@ -94,6 +94,12 @@ def prepare(value: str) -> None:
     os.environ["PREPARED"] = value
 
 
+def shout(text: str) -> None:
+    """Write to both outputs."""
+    print(text, file=sys.stderr)
+    print(text, flush=True)
+
+
 def dispositions() -> tuple[bool, list[int]]:
     """Return whether SIGINT is ignored, and what is blocked."""
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
@@ -169,6 +175,13 @@ class TestJobs:
         assert "pickle" in str(found["secret"].error)
         assert isinstance(found["exit"].error, SystemExit)
         assert (found["fine"].error, found["fine"].value) == (None, 2)
+
+    def test_what_workers_print(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """It comes out on the parent's standard error, and none of it on standard output."""
+        with Pool(1) as workers:
+            workers.submit("a", shout, "a warning")
+            ended(workers)
+        assert capfd.readouterr() == ("", "a warning\na warning\n")
 
     def test_nothing_to_do(self, two: Pool) -> None:
         """Without jobs there is nothing to wait for, and no process."""
