@@ -161,7 +161,7 @@ class Pool:
                     worker.late, worker.killed = worker.jobs[0], now
                     worker.process.kill()
                 else:
-                    ended += self._bury(worker, None)
+                    ended += self._bury(worker, worker.process.poll())
             if ended or now >= until:
                 return ended
 

@@ -21,6 +21,7 @@ from test_run import alive, launch, no_orphans, records, rubbish, tars, wait_unt
 from avprep import manifest, pool, run, shards, status, verify
 from avprep.errors import RunError
 from avprep.manifest import Clip
+from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
 
 class TestTheSameError:
@@ -164,6 +165,19 @@ class TestTime:
         assert (short["message"], short["seconds"]) == ("stopped after 1 s; try --clip-timeout 5", 1.0)
         assert (long["message"], long["seconds"]) == ("stopped after 3 s; try --clip-timeout 15", 3.0)
         assert status.status(tmp_path)[0].longest_timeout == 3.0
+
+    def test_how_long_a_clip_is(self, lrw: Path) -> None:
+        """Stages take a clip's length from the manifest, else from its file's header, and no longer than they take."""
+        clips = sorted((lrw / "corpus").rglob("*.mp4"))
+        (broken,) = [path.name for path in clips if path.read_bytes() == b"not a video"]
+        whole = Clip("a", clips[-1].name, "train")
+        for make, settings in ((CropStage, CropSettings(max_seconds=5)), (MfccStage, MfccSettings(max_seconds=5))):
+            stage: Any = make(clips[-1].parent, settings)  # type: ignore[operator]
+            assert 1.1 < stage.seconds(whole) < 1.5
+            assert stage.seconds(Clip("a", "none.mp4", "train", duration=2.5)) == 2.5
+            assert stage.seconds(Clip("a", "none.mp4", "train", duration=9.0)) == 5
+            assert stage.seconds(Clip("a", "none.mp4", "train")) is None
+            assert stage.seconds(Clip("a", broken, "train")) is None
 
     def test_what_is_given_is_exact(self, tmp_path: Path) -> None:
         """--clip-timeout is not stretched by a clip's length."""
