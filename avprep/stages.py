@@ -31,6 +31,7 @@ from avprep.sound import Sound, read_sound
 Align = Literal["smooth", "per-frame", "per-clip"]
 JPEG_QUALITY = 95
 
+_LARGE = 500_000  # bytes: a smaller file is read long before its time is up, and its header not worth a millisecond
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -386,11 +387,12 @@ def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[n
 
 
 def _seconds(clip: Clip, root: Path, most: float) -> float | None:
-    """Return the length of a clip; None where no header tells, a file's fault being left to who reads it."""
+    """Return the length of a clip; None for a small file, or where no header tells."""
     length = clip.duration
     if length is None:
-        with suppress(Reject):
-            length = probe(root / clip.video).duration
+        with suppress(Reject, OSError):
+            if (root / clip.video).stat().st_size >= _LARGE:
+                length = probe(root / clip.video).duration
     return None if length is None else min(length, most)
 
 

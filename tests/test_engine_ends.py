@@ -18,7 +18,7 @@ import stand_ins
 from stuck_files import stuck_file
 from test_run import alive, launch, no_orphans, records, rubbish, tars, wait_until, write_plan
 
-from avprep import manifest, pool, run, shards, status, verify
+from avprep import manifest, pool, run, shards, stages, status, verify
 from avprep.errors import RunError
 from avprep.manifest import Clip
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
@@ -166,14 +166,17 @@ class TestTime:
         assert (long["message"], long["seconds"]) == ("stopped after 3 s; try --clip-timeout 15", 3.0)
         assert status.status(tmp_path)[0].longest_timeout == 3.0
 
-    def test_how_long_a_clip_is(self, lrw: Path) -> None:
+    def test_how_long_a_clip_is(self, lrw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Stages take a clip's length from the manifest, else from its file's header, and no longer than they take."""
         clips = sorted((lrw / "corpus").rglob("*.mp4"))
         (broken,) = [path.name for path in clips if path.read_bytes() == b"not a video"]
         whole = Clip("a", clips[-1].name, "train")
         for make, settings in ((CropStage, CropSettings(max_seconds=5)), (MfccStage, MfccSettings(max_seconds=5))):
             stage: Any = make(clips[-1].parent, settings)  # type: ignore[operator]
-            assert 1.1 < stage.seconds(whole) < 1.5
+            assert stage.seconds(whole) is None  # a small file
+            with monkeypatch.context() as patch:
+                patch.setattr(stages, "_LARGE", 10_000)
+                assert 1.1 < stage.seconds(whole) < 1.5
             assert stage.seconds(Clip("a", "none.mp4", "train", duration=2.5)) == 2.5
             assert stage.seconds(Clip("a", "none.mp4", "train", duration=9.0)) == 5
             assert stage.seconds(Clip("a", "none.mp4", "train")) is None
