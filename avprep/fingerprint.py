@@ -34,6 +34,10 @@ class Stage(Protocol):
         """Return the versions that decide the bytes."""
         ...
 
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip is, which decides the time that it may take; None where that is unknown."""
+        ...
+
     def __call__(self) -> Callable[[Clip], shards.Sample]:
         """Build the function; it raises Reject to fail a clip."""
         ...

@@ -13,12 +13,10 @@ import heapq
 import io
 import itertools
 import json
-import multiprocessing
 import tarfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -26,7 +24,6 @@ from typing import Any, Generic, TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pebble import ProcessPool
 from PIL import Image
 
 from avprep import align, mfcc, schema, shards
@@ -35,6 +32,7 @@ from avprep.fingerprint import clip_counts, plan_path, read_fingerprint
 from avprep.manifest import SPLITS, shard_lengths
 from avprep.media import Frames
 from avprep.pictures import decode_image
+from avprep.pool import Pool
 from avprep.shards import Stretch
 from avprep.status import SplitStatus
 
@@ -547,29 +545,25 @@ def stills(root: Path, labels: Mapping[str, Label], side: int, jobs: int = 2) ->
         return {}
     found: dict[str, bytes | str] = {}
     slow = 0
-    with ProcessPool(max_workers=jobs, context=multiprocessing.get_context("spawn")) as pool:
+    with Pool(jobs) as pool:
         # A few at a time, so that those that are given up need not be waited for.
         for keys in _batches(list(labels), 4 * jobs):
             if slow > SLOW_STILLS:
                 found.update(dict.fromkeys(keys, "left alone, since decoding others took too long"))
                 continue
-            waiting: dict[str, Future[bytes | str]] = {
-                key: pool.schedule(
-                    still, args=(root / labels[key].video, labels[key].start, side), timeout=STILL_SECONDS
-                )
-                for key in keys
-                if labels[key].video
-            }
             for key in keys:
                 found[key] = "the plan names no video below its root"
-            for key, future in waiting.items():
-                try:
-                    found[key] = future.result()
-                except TimeoutError:
-                    slow += 1
-                    found[key] = f"decoding took longer than {STILL_SECONDS:g} s"
-                except Exception as error:  # ProcessExpired, or whatever a decoder's binding raises
-                    found[key] = f"decoding failed ({type(error).__name__})"
+                if labels[key].video:
+                    pool.submit(key, still, root / labels[key].video, labels[key].start, side, timeout=STILL_SECONDS)
+            for ended in pool.all():
+                match ended.error:
+                    case None:
+                        found[ended.tag] = ended.value
+                    case TimeoutError():
+                        slow += 1
+                        found[ended.tag] = f"decoding took longer than {STILL_SECONDS:g} s"
+                    case error:  # Died, or whatever a decoder's binding raises
+                        found[ended.tag] = f"decoding failed ({type(error).__name__})"
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -24,13 +24,14 @@ from avprep.detectors import Detector
 from avprep.errors import Reject, RunError
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
-from avprep.media import Frames
+from avprep.media import Frames, probe
 from avprep.shards import Sample
 from avprep.sound import Sound, read_sound
 
 Align = Literal["smooth", "per-frame", "per-clip"]
 JPEG_QUALITY = 95
 
+_LARGE = 500_000  # bytes: a smaller file is read long before its time is up, and its header not worth a millisecond
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -93,6 +94,10 @@ class CropStage:
         """Return the settings as JSON."""
         return asdict(self.settings)
 
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip is by the plan, or else by its video's header, `max_seconds` at most."""
+        return _seconds(clip, self.root, self.settings.max_seconds)
+
     def __call__(self) -> Callable[[Clip], Sample]:
         """Build the detector and return the function."""
         keep_freed_memory()
@@ -125,6 +130,10 @@ class MfccStage:
     def resolved(self) -> dict[str, Any]:
         """Return the settings as JSON."""
         return asdict(self.settings)
+
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip is by the plan, or else by its file's header, `max_seconds` at most."""
+        return _seconds(clip, self.root, self.settings.max_seconds)
 
     def __call__(self) -> Callable[[Clip], Sample]:
         """Return the function."""
@@ -375,6 +384,16 @@ def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[n
     if boxes.max() <= 2:  # VoxCeleb2 writes shares of the picture
         boxes *= np.tile(np.array(size, np.float32), 2)
     return {frame - first: box for (frame, *_), box in zip(rows, boxes, strict=True)}
+
+
+def _seconds(clip: Clip, root: Path, most: float) -> float | None:
+    """Return the length of a clip; None for a small file, or where no header tells."""
+    length = clip.duration
+    if length is None:
+        with suppress(Reject, OSError):
+            if (root / clip.video).stat().st_size >= _LARGE:
+                length = probe(root / clip.video).duration
+    return None if length is None else min(length, most)
 
 
 def _by_name(work: Callable[..., Sample], clip: Clip, root: Path, **given: Any) -> Sample:

@@ -86,7 +86,8 @@ def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
         raise RunError(f"{out}: no {column or 'column'} was ever started there")
     dry_run, strict, root, jobs = (given.pop(name) for name in ("dry_run", "strict", "root", "jobs"))
     task_index, num_tasks = tasks.select(given.pop("task_index"), given.pop("num_tasks"))
-    failed = 0
+    ok = failed = 0
+    bad: dict[str, dict[str, int]] = {}
     ends: dict[str, dict[str, Any]] = {}
     for found in columns:
         again = {reason: count for reason, count in found.reasons.items() if reason in wanted}
@@ -108,6 +109,8 @@ def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
         summary.tell(done, where)
         ends[found.column] |= facts
         failed += sum(outcome.failed.values())
+        ok += outcome.ok
+        bad |= {found.column: outcome.failed} if outcome.failed else {}
     if dry_run:
         summary.close([], {"columns": ends})
     else:
@@ -115,6 +118,8 @@ def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
         summary.close(then, {"columns": ends})
     if strict and failed and not dry_run:
         sys.exit(3)
+    if bad and not ok:
+        raise RunError("; ".join(summary.none_ok(name, counts) for name, counts in bad.items()))
 
 
 def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
@@ -151,7 +156,7 @@ def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
         click.echo(f"{name} failed {reason}: {say.bad(str(count))}")
     if again := summary.accidents(column):
         click.echo(f"{name}: {summary.tally('accident', again)}; to run these clips again:")
-        click.echo(f"  {say.to_type(summary.retry_line(out, name, again))}")
+        click.echo(f"  {say.to_type(summary.retry_line(out, column, again))}")
     if not column.unfinished:
         return
     pace = []

@@ -83,7 +83,7 @@ def index(
     splits = {split: len(found.split(split)) for split in manifest.SPLITS}
     counts = ", ".join(f"{split} {count}" for split, count in splits.items())
     tally = summary.tally("problem", scan.counts())
-    clips = say.good(f"{len(found.clips)} clips")
+    clips = say.good(say.number(len(found.clips), "clip"))
     summary.show(
         f"{output}: {clips} ({counts}), {say.bad(tally) if scan.problems else tally}",
         then=[summary.line("crop", output, "OUT")],
@@ -148,7 +148,7 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     settings = crop_settings(plan, out, given)
     if options.is_default("jobs"):
         jobs = workers(settings.detector, jobs)
-    say.aside(f"crop: detector {settings.detector}, align {settings.align}, {jobs} workers")
+    say.aside(f"crop: detector {settings.detector}, align {settings.align}, {say.number(jobs, 'worker')}")
     _run(CropStage(plan.root, settings, max(1, options.cores() // jobs)), plan, out, jobs, given)
 
 
@@ -175,7 +175,7 @@ def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
 
     plan = read_plan(manifest_path, given)
     settings = mfcc_settings(given)
-    say.aside(f"mfcc: preset {settings.preset}, {jobs} workers")
+    say.aside(f"mfcc: preset {settings.preset}, {say.number(jobs, 'worker')}")
     _run(MfccStage(plan.root, settings), plan, out, jobs, given)
 
 
@@ -193,6 +193,7 @@ def verify(out: Path, jobs: int) -> None:
     from avprep.verify import verify as find_problems
 
     columns: dict[str, dict[str, int]] = {}
+    lines: list[str] = []
     problems = find_problems(out, jobs, quiet=say.quiet())
     facts = {"columns": columns, "problems": problems, "where": [str(out)]}
     if problems:
@@ -201,12 +202,11 @@ def verify(out: Path, jobs: int) -> None:
     for column in read_status(out):
         ok, failed = (sum(getattr(split, name) for split in column.splits.values()) for name in ("ok", "failed"))
         columns[column.column] = {"clips": ok + failed, "ok": ok, "failed": failed}
-    proven = (
-        f"{name}: {say.good('proven')}: {found['clips']} clips = {found['ok']} ok + {found['failed']} failed"
-        for name, found in columns.items()
-    )
+        counts = f"{say.number(ok + failed, 'clip')} = {ok} ok + {summary.tally('failed', column.reasons)}"
+        verdict = say.good("verified") if ok or not failed else say.bad("verified, but no clip is ok")
+        lines.append(f"{column.column}: {verdict}: {counts}")
     then = summary.next_steps(out) or [summary.line("report", out, "-o", "report.html")]
-    summary.show("\n".join(proven), then=then, facts=facts)
+    summary.show("\n".join(lines), then=then, facts=facts)
 
 
 @click.group()
@@ -314,7 +314,8 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
             click.echo(json.dumps({**resolved, **task, "planned_clips": clips}, indent=2))
             return
         click.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
-        click.echo(f"task {task_index} of {num_tasks}: {len(mine)} shards, {clips} clips; {len(done)} shards are done")
+        work = f"{say.number(len(mine), 'shard')}, {say.number(clips, 'clip')}"
+        click.echo(f"task {task_index} of {num_tasks}: {work}; {say.number(len(done), 'shard')} done")
         return
     show_settings(stage)
     outcome = run(
@@ -325,6 +326,8 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
     summary.show(done_, where=where, then=then, facts=facts)
     if strict and outcome.failed:
         sys.exit(3)
+    if outcome.failed and not outcome.ok:
+        raise RunError(summary.none_ok(stage.column, outcome.failed))
 
 
 def show_settings(stage: Stage) -> None:

@@ -109,8 +109,7 @@ root = click.option("--root", type=EXISTING_OUT, help="Where the data set lies n
 clip_timeout = click.option(
     "--clip-timeout",
     type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
+    show_default="120, or 10 times the clip's length if that is more",
     help="Seconds after which a clip is stopped and counted as failed.",
 )
 task_index = click.option("--task-index", type=click.IntRange(min=0), help="This task, from 0. [array job's own]")

@@ -48,6 +48,11 @@ def story(line: str) -> None:
         click.echo(line, err=as_json())
 
 
+def number(count: int, noun: str) -> str:
+    """Return a number of things: `1 clip`, `2 clips`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def good(text: str) -> str:
     """Return what went well, in its colour."""
     return click.style(text, fg="green")
