@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from avprep.untrusted import shown
+
 Item = TypeVar("Item")
 
 LINE_EVERY = 30.0
@@ -84,6 +86,7 @@ class Progress:
     def _say(self, line: str) -> None:
         if self._verbosity < 0:
             return
+        line = shown(" ".join(line.splitlines()))
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:

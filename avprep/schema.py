@@ -10,9 +10,11 @@ import io
 import json
 import math
 import re
+import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from avprep import untrusted
 from avprep.errors import ShardError
 
 if TYPE_CHECKING:  # at run time numpy is loaded where arrays are: names and numbers need not wait for it
@@ -100,12 +102,29 @@ def encode_json(value: Mapping[str, Any]) -> bytes:
 def decode_json(data: bytes) -> dict[str, Any]:
     """Read a JSON member; ShardError where it is no JSON object."""
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        return untrusted.parse_json(data)
+    except ValueError as error:
         raise ShardError(f"not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ShardError("not a JSON object")
-    return value
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height as the header of a JPEG or PNG gives them, None where there is none."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and len(data) >= 24:
+        width, height = struct.unpack(">II", data[16:24])
+        return int(width), int(height)
+    place = 2
+    while data.startswith(b"\xff\xd8") and place + 9 <= len(data) and data[place] == 0xFF:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == 0xFF:  # a fill byte
+            place += 1
+            continue
+        if marker <= 0x01 or 0xD0 <= marker <= 0xD9:  # has no length: a decoder would go another way than this loop
+            return None
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the start of a frame
+            height, width = struct.unpack(">HH", data[place + 5 : place + 9])
+            return int(width), int(height)
+        place += 2 + length
+    return None
 
 
 def check_sample(column: str, key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
@@ -126,10 +145,12 @@ def check_sample(column: str, key: str, members: Mapping[str, bytes]) -> dict[st
     except ShardError as error:
         raise ShardError(f"{key}: {name}: {error}") from error
     if metadata.get("key") != key:
-        raise ShardError(f"{key}: {name} says that its key is {metadata.get('key')!r}")
+        raise ShardError(f"{key}: {name} says that its key is {str(metadata.get('key'))[:100]!r}")
     n_frames = metadata.get("n_frames")
     if type(n_frames) is not int or n_frames < 1:  # a bool is an int
         raise ShardError(f"{key}: {name} holds no positive n_frames")
+    if column == "crop" and n_frames > len(members):  # before memory is taken for their names
+        raise ShardError(f"{key}: {name} speaks of {n_frames} frames, more than there are")
     expected = {name, *ARRAYS[column]}
     for member, (dtype, shape) in ARRAYS[column].items():
         if member not in members:
