@@ -12,12 +12,6 @@ from numpy.typing import NDArray
 
 from avprep import schema, stages
 
-MAX_BYTES = 1 << 20
-"""Largest crop that is decoded, encoded (bytes): as raw pixels it has a fifth of that."""
-MAX_SCANS = 64
-"""Most scans of a progressive JPEG: each is a pass over the picture, and a file of 1 MB can ask for 50,000."""
-_SCAN = b"\xff\xda"
-
 _one_at_a_time = threading.Lock()
 
 
@@ -27,11 +21,7 @@ def decode_image(data: bytes) -> NDArray[np.uint8] | None:
     Its header is looked at before memory or time are spent. For pictures that may be damaged: libjpeg and OpenCV print
     a line for each, whoever asks says so itself.
     """
-    if (
-        schema.picture_size(data) != (schema.CROP_SIZE, schema.CROP_SIZE)
-        or len(data) > MAX_BYTES
-        or data.count(_SCAN) > MAX_SCANS
-    ):
+    if schema.picture_size(data) != (schema.CROP_SIZE, schema.CROP_SIZE) or schema.costly(data):
         return None
     with _muted():
         return stages.decode_image(data)

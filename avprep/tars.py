@@ -93,7 +93,8 @@ def _length(header: bytes) -> int:
     checksum, length = _NUMBER.fullmatch(header[148:156]), _NUMBER.fullmatch(header[124:136])
     if header[257:262] != b"ustar" or checksum is None or length is None:
         raise ShardError("not a tar header")
-    if int(checksum[1], 8) != sum(header) - sum(header[148:156]) + 8 * ord(" "):
+    total = sum(header.replace(b"\0", b""))  # a few dozen bytes of 512
+    if int(checksum[1], 8) != total - sum(header[148:156]) + 8 * ord(" "):
         raise ShardError("a tar header with a wrong checksum")
     return int(length[1], 8)
 

@@ -32,9 +32,10 @@ def open_file(path: Path, buffer: int = io.DEFAULT_BUFFER_SIZE) -> io.BufferedRe
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object; errors as of `open_file` and `parse_json`."""
     with open_file(path) as file:
-        if os.fstat(file.fileno()).st_size > MAX_JSON:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_JSON:
             raise ValueError(f"larger than {MAX_JSON >> 20} MiB")
-        return parse_json(file.read(MAX_JSON))
+        return parse_json(file.read(size))
 
 
 def json_lines(path: Path) -> Iterator[str]:

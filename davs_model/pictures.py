@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avprep.errors import ShardError
-from avprep.schema import CROP_SIZE, picture_size
+from avprep.schema import CROP_SIZE, costly, picture_size
 
 Frames = NDArray[np.uint8]
 _MOST_PIXELS = 64_000_000
@@ -54,6 +54,8 @@ def decode_picture(data: bytes, size: tuple[int, int] | None = None) -> Frames:
         raise ShardError("not a JPEG or PNG picture")
     if size is not None and found != size:
         raise ShardError(f"the picture is {found[0]}×{found[1]}, expected {size[0]}×{size[1]}")
+    if size is not None and costly(data):
+        raise ShardError("the picture asks for more than any crop: it is damaged or hostile")
     if found[0] * found[1] > _MOST_PIXELS:
         raise ShardError(f"the picture is {found[0]}×{found[1]}: too large")
     try:

@@ -341,7 +341,7 @@ def pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
 def refuse(out: Path, problems: list[str]) -> None:
     """End a command with a line for each problem of a run's folder, if there is any."""
     for problem in problems:
-        say.echo(problem, err=True)
+        say.echo(say.one_line(problem), err=True)
     if problems:
         raise RunError(f"{out}: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
 

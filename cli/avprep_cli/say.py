@@ -65,17 +65,17 @@ def story(line: str) -> None:
 
 def good(text: str) -> str:
     """Return what went well, in its colour."""
-    return click.style(text, fg="green")
+    return click.style(shown(text), fg="green")
 
 
 def bad(text: str) -> str:
     """Return what failed, in its colour."""
-    return click.style(text, fg="red")
+    return click.style(shown(text), fg="red")
 
 
 def to_type(command: str) -> str:
     """Return a command for the user to type, set off from its surroundings."""
-    return click.style(command, bold=True)
+    return click.style(shown(command), bold=True)
 
 
 def choose_colour(context: click.Context) -> None:
