@@ -10,16 +10,19 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import stages
+from avprep import schema, stages
 
 _one_at_a_time = threading.Lock()
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8] | None:
-    """Return the pixels of an encoded image, uint8 (H, W, 3), RGB; None where it is none.
+    """Return the pixels of an encoded crop, uint8 (256, 256, 3), RGB; None for what is none.
 
-    For pictures that may be damaged: libjpeg and OpenCV print a line for each, whoever asks says so itself.
+    Its header is looked at before memory or time are spent. For pictures that may be damaged: libjpeg and OpenCV print
+    a line for each, whoever asks says so itself.
     """
+    if schema.picture_size(data) != (schema.CROP_SIZE, schema.CROP_SIZE) or schema.costly(data):
+        return None
     with _muted():
         return stages.decode_image(data)
 

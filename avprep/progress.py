@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from avprep.untrusted import shown
+
 Item = TypeVar("Item")
 
 LINE_EVERY = 30.0
@@ -89,6 +91,7 @@ class Progress:
     def _say(self, line: str, *, always: bool = False) -> None:
         if self._verbosity < 0 and not always:
             return
+        line = shown(" ".join(line.splitlines()))
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:

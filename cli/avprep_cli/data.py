@@ -225,12 +225,12 @@ def weights_list() -> None:
 
     rows = library.table()
     if say.as_json():
-        click.echo(json.dumps({row["name"]: row for row in rows}, indent=2))
+        say.echo(json.dumps({row["name"]: row for row in rows}, indent=2))
         return
     for row in rows:
-        click.echo(f"{row['name']}: {row['state']}")
+        say.echo(f"{row['name']}: {row['state']}")
         for name in ("detector", "file", "bytes", "sha256", "licence", "source", "url"):
-            click.echo(f"  {name:9} {row[name] or 'unknown'}")
+            say.echo(f"  {name:9} {row[name] or 'unknown'}")
 
 
 @weights.command("fetch")
@@ -311,11 +311,11 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
         clips = sum(map(len, keys.values()))
         if say.as_json():
             task = {"task_index": task_index, "num_tasks": num_tasks, "planned": list(keys), "done": done}
-            click.echo(json.dumps({**resolved, **task, "planned_clips": clips}, indent=2))
+            say.echo(json.dumps({**resolved, **task, "planned_clips": clips}, indent=2))
             return
-        click.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
+        say.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
         work = f"{say.number(len(mine), 'shard')}, {say.number(clips, 'clip')}"
-        click.echo(f"task {task_index} of {num_tasks}: {work}; {say.number(len(done), 'shard')} done")
+        say.echo(f"task {task_index} of {num_tasks}: {work}; {say.number(len(done), 'shard')} done")
         return
     show_settings(stage)
     outcome = run(
@@ -344,7 +344,7 @@ def pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
 def refuse(out: Path, problems: list[str]) -> None:
     """End a command with a line for each problem of a run's folder, if there is any."""
     for problem in problems:
-        click.echo(problem, err=True)
+        say.echo(say.one_line(problem), err=True)
     if problems:
         raise RunError(f"{out}: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
 

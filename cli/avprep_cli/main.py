@@ -19,7 +19,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except AvprepError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(say.one_line(str(error))) from error
         except ImportError as error:
             if remedy := _missing_library(error):
                 raise click.ClickException(remedy) from error

@@ -8,8 +8,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from avprep import manifest
 from avprep_cli import say
 
@@ -45,15 +43,15 @@ def tell(done: str, where: Sequence[Path | str] = ()) -> None:
     """Print the part of a summary that is the result: after -q only what was done, after --json nothing."""
     if say.as_json():
         return
-    click.echo(done)
+    say.echo(done)
     for path in () if say.quiet() else where:
-        click.echo(f"  {path}")
+        say.echo(f"  {path}")
 
 
 def close(then: Sequence[str], facts: dict[str, Any]) -> None:
     """Print the rest: the commands that come next; after --json the one object that holds everything."""
     if say.as_json():
-        click.echo(json.dumps({**facts, "next": list(then)}, indent=2))
+        say.echo(json.dumps({**facts, "next": list(then)}, indent=2))
         return
     for command in then:
         say.aside(f"next: {say.to_type(command)}")
