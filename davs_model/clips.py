@@ -11,7 +11,7 @@ import functools
 import io
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,7 @@ def _read_column(out: Path, column: str, name: str) -> dict[str, _Record | str]:
         raise ShardError(f"{path}: cannot read the sidecar ({error}): run `avprep {column}` again") from error
     if (version := sidecar.get("avprep_sidecar")) != schema.SIDECAR_VERSION:
         raise ShardError(
-            f"{path}: sidecar version {str(version)[:40]!r}, this avprep reads {schema.SIDECAR_VERSION}: use the "
+            f"{path}: sidecar version {repr(version)[:40]}, this avprep reads {schema.SIDECAR_VERSION}: use the "
             "avprep that wrote it, or make the shards anew"
         )
     records: dict[str, _Record | str] = {}
@@ -241,11 +241,36 @@ def _members(data: bytes, column: str, key: str, n_frames: int, frames: Collecti
     return found
 
 
-def _files(data: bytes) -> Iterator[tuple[str, memoryview]]:
-    """Yield name and content of each file of a part of a tar."""
+def _files(data: bytes) -> Iterable[tuple[str, memoryview]]:
+    """Return name and content of each file of a part of a tar."""
     view = memoryview(data)
-    for entry in tars.members(io.BytesIO(data), 0, len(data)):
-        yield entry.name, view[entry.begin : entry.begin + entry.size]
+    return _plain_files(data) or (
+        (entry.name, view[entry.begin : entry.begin + entry.size])
+        for entry in tars.members(io.BytesIO(data), 0, len(data))
+    )
+
+
+def _plain_files(data: bytes) -> list[tuple[str, memoryview]] | None:
+    """Return name and content of each file of a tar whose headers are all of the plainest kind; None for any other.
+
+    That is what avprep writes where keys are short and ASCII. It takes a third of the time of looking at all of a
+    header, which for a clip of 29 frames is a twentieth of the time of decoding 12 of them.
+    """
+    view, place, found = memoryview(data), 0, []
+    while place < len(data):
+        header = data[place : place + tars.BLOCK]
+        name, _, rest = header[:100].partition(b"\0")
+        size = header[124:135]
+        if header[156:157] != b"0" or header[257:263] != b"ustar\0" or header[345:346] != b"\0" or rest.strip(b"\0"):
+            return None
+        if not name.isascii() or not size.isdigit() or size.strip(b"01234567"):
+            return None
+        begin, length = place + tars.BLOCK, int(size, 8)
+        if begin + length > len(data):
+            return None
+        found.append((name.decode("ascii"), view[begin : begin + length]))
+        place = begin + -(-length // tars.BLOCK) * tars.BLOCK
+    return found
 
 
 def _read_labels(path: Path, split: str) -> tuple[str, dict[str, tuple[str | None, str | None]]]:
@@ -258,7 +283,7 @@ def _read_labels(path: Path, split: str) -> tuple[str, dict[str, tuple[str | Non
             raise ShardError(f"{path}: not a manifest")
         if version != schema.MANIFEST_VERSION:
             raise ShardError(
-                f"{path}: manifest version {str(version)[:40]!r}, this avprep reads {schema.MANIFEST_VERSION}: use the "
+                f"{path}: manifest version {repr(version)[:40]}, this avprep reads {schema.MANIFEST_VERSION}: use the "
                 "one that wrote it"
             )
         for line in lines:
