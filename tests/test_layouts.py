@@ -32,6 +32,14 @@ TRACK = (
     "000190 \t149 \t68 \t171 \t171 \n000191 \t150 \t68 \t171 \t171 \n000192 \t151 \t68 \t171 \t171 \n"
 )
 
+CORPORA = {
+    "lrw": ("lipread/ABOUT/train/ABOUT_00001.mp4", "lipread/ABOUT/val/ABOUT_00001.mp4"),
+    "voxceleb1": ("id10270/5r0dWxy17C8/00001.mp4", "id10270/5r0dWxy17C8/00002.mp4"),
+    "voxceleb2": ("dev/mp4/id00012/21Uxsk56VDQ/00001.mp4", "dev/mp4/id00012/21Uxsk56VDQ/00002.mp4"),
+    "grid": ("s1/bbaf2n.mpg", "speaker2/video/swwp2s.mpg"),
+}
+"""Files by which a corpus is recognised."""
+
 
 @pytest.fixture(scope="module")
 def shared() -> Path:
@@ -74,20 +82,11 @@ class TestIndex:
             index("grid", tmp_path)
 
     @pytest.mark.parametrize(
-        ("corpus", "files"),
-        [
-            ("lrw", ["lipread/ABOUT/train/ABOUT_00001.mp4", "lipread/ABOUT/val/ABOUT_00001.mp4"]),
-            ("voxceleb1", ["id10270/5r0dWxy17C8/00001.mp4", "id10270/5r0dWxy17C8/00002.mp4"]),
-            ("voxceleb2", ["dev/mp4/id00012/21Uxsk56VDQ/00001.mp4", "dev/mp4/id00012/21Uxsk56VDQ/00002.mp4"]),
-            ("grid", ["s1/bbaf2n.mpg", "speaker2/video/swwp2s.mpg"]),
-        ],
+        ("layout", "corpus"), [(layout, corpus) for layout in CORPORA for corpus in CORPORA if layout != corpus]
     )
-    @pytest.mark.parametrize("layout", ["lrw", "voxceleb1", "voxceleb2", "grid"])
-    def test_another_corpus(self, layout: str, corpus: str, files: list[str], tmp_path: Path) -> None:
+    def test_another_corpus(self, layout: str, corpus: str, tmp_path: Path) -> None:
         """A layout that is pointed at another corpus is refused, and the message names the right one."""
-        if layout == corpus:
-            pytest.skip("the right layout")
-        plant(tmp_path, *files)
+        plant(tmp_path, *CORPORA[corpus])
         with pytest.raises(ManifestError, match=rf"; it looks like {corpus}: try `avprep index {corpus}`$"):
             index(layout, tmp_path)
 

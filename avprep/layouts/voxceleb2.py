@@ -57,8 +57,11 @@ def scan(root: Path, scan: Scan, *, audio_root: Path | None = None) -> None:
         above, utterance = place["above"], place["utterance"]
         sound = _choose(path, above, sounds.get(utterance, []))
         if sound is None:
-            where = f"below {audio_root}" if audio_root else "in the aac tree; --audio-root names another folder"
-            scan.problem("missing_audio", path, f"no {utterance}.m4a or .wav {where}")
+            if audio_root is None:
+                message = f"no {utterance}.m4a or .wav in the aac tree; --audio-root names another folder"
+            else:
+                message = f"no {utterance}.m4a or .wav below {audio_root}"
+            scan.problem("missing_audio", path, message)
             continue
         # Without the tree's name, video and audio of an utterance are called the same, and no two videos are.
         key = make_key(above + utterance)
