@@ -40,7 +40,12 @@ GPU_JOBS = 4
 @click.option("--pattern", help="folder: where labels stand in the path, e.g. '{split}/{speaker}/{word}/*'.")
 @click.option("--val-share", type=float, help="folder: share of the clips for validation.  [0.1]")
 @click.option("--test-share", type=float, help="folder: share of the clips for testing.  [0.1]")
-@click.option("--audio-beside", is_flag=True, default=None, help="folder: sound lies in a file beside each video.")
+@click.option("--audio-beside", is_flag=True, default=None, help="folder: audio lies in a file beside each video.")
+@click.option(
+    "--audio-root",
+    type=click.Path(path_type=Path),
+    help="folder, voxceleb2: the folder that holds the audio files, if not ROOT.",
+)
 @options.as_json
 @options.verbosity
 def index(
@@ -73,7 +78,7 @@ def index(
     found, scan = layouts.index(layout, root, seed=seed, limit=limit, **given)
     write_text(output, manifest.render(found))
     if problems is not None:
-        rows = ({"kind": p.kind, "path": p.path, "message": p.message} for p in scan.problems)
+        rows = ({"kind": p.kind, "path": p.path, "message": p.message, "count": p.count} for p in scan.problems)
         write_text(problems, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     shown = len(scan.problems) if say.verbosity() == say.VERBOSE else SHOWN_PROBLEMS
     for problem in scan.problems[:shown]:
