@@ -251,6 +251,12 @@ class Frames:
         self._tick = Fraction(1, 2 * FPS)
         self._kept: list[Picture] | None = None
 
+    @property
+    def damage(self) -> dict[str, Any]:
+        """What a record of the clip says of a damaged file as JSON; nothing for one that is whole."""
+        held = {"held_frames": self.held} if self.held else {}
+        return held if self.promised is None else {**held, "promised_seconds": round(float(self.promised), 4)}
+
     def __iter__(self) -> Iterator[Picture]:
         """Yield the picture of each frame."""
         if self._kept is not None:

@@ -48,6 +48,7 @@ class Sound:
     n_frames: number of 25-fps video frames of the clip.
     rate, channels: what the source holds (Hz, count).
     decode_errors: damaged packets that were passed over.
+    promised: seconds that the file's header promises in the clip's span, where the file ends before it, else None.
     """
 
     samples: NDArray[np.int16]
@@ -56,6 +57,7 @@ class Sound:
     rate: int
     channels: int
     decode_errors: int
+    promised: float | None = None
 
 
 def read_sound(
@@ -93,7 +95,7 @@ def read_sound(
         begins = None if sound is None else _begin(sound)
         own_start = container_start(container)
         timeline = pictures.timeline()
-    zero, n_frames = timeline.zero, timeline.n_frames
+    zero, n_frames, promised = timeline.zero, timeline.n_frames, timeline.promised
     if not timeline.told:
         frames = Frames(video, start=start, duration=duration, max_seconds=max_seconds, keep_bytes=0)
         for _ in frames:
@@ -108,13 +110,15 @@ def read_sound(
             if audio is not None:
                 starts += container_start(container) - own_start
             joined = audio is None and timeline.joined
-            _read_sound(container, sound, pieces, starts, Fraction(n_frames, FPS), joined=joined)
+            apart = _read_sound(container, sound, pieces, starts, Fraction(n_frames, FPS), joined=joined)
+            promised = apart or promised
             begins = _begin(sound)
     last = n_frames * SAMPLE_RATE // FPS + after
     samples, first = pieces.resampled(starts, -before, last)
     if not samples.size:
         raise Reject("no_audio", f"{audio or video}: holds no sound in the clip's span{_elsewhere(begins, starts)}")
-    return Sound(samples, first, n_frames, pieces.rate, pieces.channels, pieces.decode_errors)
+    until = None if promised is None else float(promised)
+    return Sound(samples, first, n_frames, pieces.rate, pieces.channels, pieces.decode_errors, until)
 
 
 class SoundFile:
@@ -213,8 +217,8 @@ def _read_sound(
     length: Seconds,
     *,
     joined: bool,
-) -> None:
-    """Read the sound around a span of a file that holds nothing else of interest.
+) -> Seconds | None:
+    """Read the sound around a span of a file that holds nothing else of interest; returns as `check_promise` does.
 
     joined: whether time stamps are known to jump, so that nothing can be sought by them.
     """
@@ -227,8 +231,7 @@ def _read_sound(
             if beyond(packet, begin + length + TAIL):
                 break
             pieces.add(packet, begin - LEAD)
-    if reading.ended:
-        check_promise(pieces.path, container, reading.last, begin, length)
+    return check_promise(pieces.path, container, reading.last, begin, length) if reading.ended else None
 
 
 def _begin(audio: av.AudioStream) -> Seconds | None:
