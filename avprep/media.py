@@ -489,6 +489,7 @@ class PictureTimes:
         self._blank: list[int] = []
         self._damaged = False
         self.high: Seconds | float = math.inf
+        self._limit = math.inf  # that in ticks
         self._beyond = 0
 
     @property
@@ -516,7 +517,7 @@ class PictureTimes:
         """Note a packet; those of other streams do not count."""
         if self.done or packet.stream.index != self.stream.index or not packet.size:
             return
-        if beyond(packet, self.high):
+        if beyond(packet, self._limit):
             self._beyond += 1  # a single one may have a damaged time stamp
             self.done = self._beyond > MOST_DELAY
             return
@@ -538,6 +539,7 @@ class PictureTimes:
             ahead = self._max_seconds if self._duration is None else self._duration
             if ahead < math.inf:
                 self.high = stamp * self._tick + self._start + seconds(ahead) + TAIL
+                self._limit = in_ticks(self.high, self.stream)
         if self._in_order and 1 < len(self._ticks) <= MOST_DELAY:
             first, second, *_ = self._ticks
             if stamp - self._ticks[-1] != second - first:
@@ -795,12 +797,13 @@ class Packets:
         self._container = container
         self._jumps = jumps and may_jump(container)
         self.ended = self.joined = False
-        self._ends: dict[int, tuple[int, Seconds]] = {}
+        self._ends: dict[int, int] = {}  # of each stream, in ticks
 
     @property
     def last(self) -> Seconds | None:
         """Where the last packet in time ends (s)."""
-        return max((ticks * clock for ticks, clock in self._ends.values()), default=None)
+        clocks = {stream.index: stream.time_base for stream in self._container.streams}
+        return max((end * clock for n, end in self._ends.items() if (clock := clocks[n])), default=None)
 
     def __iter__(self) -> Iterator[av.Packet[Any]]:
         """Yield every stream's packets; empty ones at the end flush the decoders."""
@@ -834,12 +837,12 @@ class Packets:
             yield flush
 
     def _note_end(self, packet: av.Packet[Any]) -> None:
-        stamp, clock = packet.dts if packet.pts is None else packet.pts, packet.time_base
-        if stamp is not None and clock is not None and packet.size:
+        stamp, stream = packet.dts if packet.pts is None else packet.pts, packet.stream.index
+        if stamp is not None and packet.size:
             end = stamp + (packet.duration or 0)
-            before = self._ends.get(packet.stream.index)
-            if before is None or end > before[0]:
-                self._ends[packet.stream.index] = end, clock
+            before = self._ends.get(stream)
+            if before is None or end > before:
+                self._ends[stream] = end
 
 
 class _Joints:
@@ -899,11 +902,15 @@ def packets(container: av.container.InputContainer, *streams: Any, jumps: bool =
             yield packet
 
 
-def beyond(packet: av.Packet[Any], time: Seconds | float) -> bool:
-    """Tell whether a packet is decoded after a time (s)."""
-    if time == math.inf or packet.dts is None or packet.time_base is None:
-        return False
-    return packet.dts * float(packet.time_base) > time
+def in_ticks(time: Seconds | float, stream: Any) -> float:
+    """Return a time (s) in the unit of a stream's time stamps, for comparing packets with: there are many of them."""
+    return math.inf if time == math.inf or not stream.time_base else float(time / stream.time_base)
+
+
+def beyond(packet: av.Packet[Any], ticks: float) -> bool:
+    """Tell whether a packet is decoded after a time, given in ticks of its stream."""
+    stamp = packet.dts
+    return stamp is not None and stamp > ticks
 
 
 def container_start(container: av.container.InputContainer) -> Seconds:

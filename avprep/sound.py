@@ -27,6 +27,7 @@ from avprep.media import (
     beyond,
     check_promise,
     container_start,
+    in_ticks,
     open_file,
     packets,
     seconds,
@@ -197,14 +198,17 @@ def _read(pictures: PictureTimes, audio: av.AudioStream | None, pieces: Pieces, 
 
     begin: the earliest time at which the clip can start (s), as far as the header tells.
     """
+    low, limit = begin - shift - LEAD, math.inf
     heard = audio is None
     for packet in pictures.span():
         pictures.add(packet)
         if audio is not None and packet.stream.index == audio.index:
-            if beyond(packet, pictures.high - min(shift, Fraction(0))):
+            if limit == math.inf and pictures.high != math.inf:
+                limit = in_ticks(pictures.high - min(shift, Fraction(0)), audio)
+            if beyond(packet, limit):
                 heard = True
             else:
-                pieces.add(packet, begin - shift - LEAD)
+                pieces.add(packet, low)
         if heard and pictures.done:
             break
 
@@ -225,12 +229,13 @@ def _read_sound(
     far = begin - container_start(container) > SEEK_BEYOND and not joined
     if far:
         seek(container, audio, begin - LEAD - 1)
+    low, limit = begin - LEAD, in_ticks(begin + length + TAIL, audio)
     reading = Packets(container, jumps=not far)
     for packet in reading:
         if packet.stream.index == audio.index:
-            if beyond(packet, begin + length + TAIL):
+            if beyond(packet, limit):
                 break
-            pieces.add(packet, begin - LEAD)
+            pieces.add(packet, low)
     return check_promise(pieces.path, container, reading.last, begin, length) if reading.ended else None
 
 
