@@ -37,6 +37,10 @@ MAX_PIXELS = 8192 * 8192
 """Larger pictures are refused before memory is taken for them (pixels)."""
 SEEK_BEYOND = 20.0
 """Clips that start later than this into a file are reached by seeking (s)."""
+_METADATA: dict[str, Any] = (
+    {"metadata_errors": "replace"} if hasattr(av.container.Container, "metadata_errors") else {}
+)
+"""What makes PyAV take tags that are not UTF-8: from 19 on it always does."""
 Seconds = Fraction
 Bytes = NDArray[np.uint8]
 
@@ -301,7 +305,7 @@ class Frames:
                 raise too_long(self.path, self.max_seconds)
             self._ready(stream)
             # The deinterlacer's clock is twice as fine as the stream's.
-            self._tick = (stream.time_base or Fraction(1, av.time_base)) / 2
+            self._tick = Fraction(stream.time_base or Fraction(1, av.time_base)) / 2
             stamps = _Stamps(container, stream)
             frames = self._decoded(container, stream, stamps)
             if self.start > SEEK_BEYOND:
@@ -354,7 +358,7 @@ class Frames:
         if first is None:
             return
         yield first
-        if stream.time_base is None or stream.start_time is None:  # no time stamps: frames can only be counted
+        if not stream.time_base or stream.start_time is None:  # no time stamps: frames can only be counted
             yield from frames
             return
         target = first[0] * self._tick + self.start
@@ -413,7 +417,7 @@ class _Stamps:
             if self._lag is None:
                 self._lag = stamp - (self._first_packet or 0)
             stamp -= self._lag
-        clock = frame.time_base or Fraction(1, av.time_base)
+        clock = Fraction(frame.time_base or Fraction(1, av.time_base))
         if stamp is None:
             stamp = 0 if self._last is None else self._last + (self._shortest or round(self._step / clock))
         elif self._last is not None and stamp > self._last:
@@ -479,7 +483,7 @@ def open_file(path: Path) -> Iterator[av.container.InputContainer]:
             # The headers tell enough: without this each file's first picture is decoded twice.
             options={"max_pixels": str(MAX_PIXELS), "skip_frame": "all"},
             container_options={"protocol_whitelist": "file", "format_whitelist": FORMATS},
-            metadata_errors="replace",
+            **_METADATA,
         )
     except (av.error.FFmpegError, UnicodeError, ValueError) as error:
         raise Reject("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error

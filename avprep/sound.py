@@ -204,10 +204,10 @@ class _PictureTimes:
             self._damaged = True
             return
         if self._first_key is None:
-            if not packet.is_keyframe or packet.time_base is None:
+            if not packet.is_keyframe or not packet.time_base:
                 self._damaged = True
                 return
-            self._first_key, self._tick = stamp, packet.time_base
+            self._first_key, self._tick = stamp, Fraction(packet.time_base)
         if in_order and 1 < len(self._ticks) <= MOST_DELAY:
             first, second, *_ = self._ticks
             if stamp - self._ticks[-1] != second - first:
@@ -286,7 +286,7 @@ def _read_sound(
 
 
 def _beyond(packet: av.Packet[Any], time: Seconds | float) -> bool:
-    if time == math.inf or packet.dts is None or packet.time_base is None:
+    if time == math.inf or packet.dts is None or not packet.time_base:
         return False
     return packet.dts * float(packet.time_base) > time
 
