@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from avprep import hdr
+from avprep.display import AS_STORED, Display, display, rotation_matrix
 from avprep.errors import Reject
 from avprep.schema import FPS
 
@@ -37,9 +41,7 @@ MAX_PIXELS = 8192 * 8192
 """Larger pictures are refused before memory is taken for them (pixels)."""
 SEEK_BEYOND = 20.0
 """Clips that start later than this into a file are reached by seeking (s)."""
-_METADATA: dict[str, Any] = (
-    {"metadata_errors": "replace"} if hasattr(av.container.Container, "metadata_errors") else {}
-)
+_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(av.container.Container, "metadata_errors") else {}
 """What makes PyAV take tags that are not UTF-8: from 19 on it always does."""
 Seconds = Fraction
 Bytes = NDArray[np.uint8]
@@ -85,17 +87,29 @@ def probe(path: Path) -> Probe:
         )
 
 
-# A frame's own converter is set up, threads and all, for that frame alone: ten times the cost of the conversion. These
-# keep their set-up from frame to frame, one for each use.
-_SCALER, _SHRINKER = VideoReformatter(), VideoReformatter()
+class _Converters(threading.local):
+    """Each thread's own colour converters, one for each use; they are not safe in two threads at once.
+
+    A frame's own converter is set up, threads and all, for that frame alone: ten times the cost of the conversion.
+    These keep their set-up from frame to frame.
+    """
+
+    def __init__(self) -> None:
+        self.whole, self.shrunk = VideoReformatter(), VideoReformatter()
+
+
+_CONVERTERS = _Converters()
 
 
 class Picture:
-    """One decoded frame, converted only as far as it is asked for. Upright: the display matrix is applied."""
+    """One decoded frame as a player shows it, converted only as far as it is asked for.
 
-    def __init__(self, frame: av.VideoFrame, turns: int) -> None:
+    The display matrix is applied, pixels are square, and HDR is brought to BT.709 where colours are asked for.
+    """
+
+    def __init__(self, frame: av.VideoFrame, display: Display = AS_STORED) -> None:
         self._frame = frame
-        self._turns = turns
+        self._display = display
 
     @property
     def nbytes(self) -> int:
@@ -104,32 +118,55 @@ class Picture:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, upright."""
-        width, height = self._frame.width, self._frame.height
-        return (height, width) if self._turns % 2 else (width, height)
+        """Width and height in pixels, as shown."""
+        return self._display.size(*self._stored)
+
+    @property
+    def hdr(self) -> str | None:
+        """`pq` or `hlg` where the picture is HDR."""
+        return hdr.transfer(self._frame)
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a stored pixel over its height; 1 where that is square."""
+        return self._display.aspect
 
     def rgb(self) -> Bytes:
         """Return uint8 (H, W, 3), RGB."""
-        return self._upright(_SCALER.reformat(self._frame, format="rgb24", threads=1))
+        return self._shown(self._colours(_CONVERTERS.whole, "rgb24", self._squared))
 
     def rgba(self) -> Bytes:
         """Return uint8 (H, W, 4), RGBA: OpenCV warps four channels faster than three."""
-        return self._upright(_SCALER.reformat(self._frame, format="rgba", threads=1))
+        return self._shown(self._colours(_CONVERTERS.whole, "rgba", self._squared))
+
+    def source(self) -> tuple[Bytes, NDArray[np.float64] | None]:
+        """Return the stored pixels, for who resamples them anyway.
+
+        Returns uint8 (H, W, 4), RGBA, and the transform (2, 3) from pixels as shown to these; None where both are the
+        same.
+        """
+        upright = np.ascontiguousarray(self._display.upright(self._colours(_CONVERTERS.whole, "rgba", self._stored)))
+        return upright, self._display.to_source(*self._stored)
 
     def luma(self) -> Bytes:
         """Return uint8 (H, W), the luma of the picture, as decoded where that is eight bits."""
-        luma = self._luma()
-        return np.ascontiguousarray(np.rot90(luma, self._turns)) if self._turns else luma
+        if self._display is AS_STORED:
+            return self._luma()
+        if self._squared == self._stored:
+            return self._shown(self._luma())
+        converted = _CONVERTERS.shrunk.reformat(
+            self._frame, *self._squared, format="gray", interpolation="BICUBIC", threads=1
+        )
+        return self._shown(np.asarray(converted.to_ndarray(), np.uint8))
 
     def small(self, side: int) -> Bytes:
         """Return uint8 (h, w, 3), RGB, downscaled so that the longer side is `side` at most."""
-        scale = side / max(self._frame.width, self._frame.height)
+        squared = self._squared
+        scale = side / max(squared)
         if scale >= 1:
             return self.rgb()
-        width, height = (max(1, round(length * scale)) for length in (self._frame.width, self._frame.height))
-        return self._upright(
-            _SHRINKER.reformat(self._frame, width, height, format="rgb24", interpolation="AREA", threads=1)
-        )
+        size = tuple(max(1, round(length * scale)) for length in squared)
+        return self._shown(self._colours(_CONVERTERS.shrunk, "rgb24", size, "AREA"))
 
     def thumbnail(self) -> Bytes:
         """Return about 24×32 luma samples of the picture as stored, uint8, for telling a cut from a movement."""
@@ -137,16 +174,36 @@ class Picture:
         down, across = max(1, luma.shape[0] // 24), max(1, luma.shape[1] // 32)
         return np.ascontiguousarray(luma[down // 2 :: down, across // 2 :: across])
 
+    @property
+    def _stored(self) -> tuple[int, int]:
+        return self._frame.width, self._frame.height
+
+    @property
+    def _squared(self) -> tuple[int, int]:
+        """Width and height with square pixels, before the picture is turned."""
+        return self._display.squared(*self._stored)
+
+    def _colours(
+        self, converter: VideoReformatter, form: str, size: tuple[int, ...], interpolation: str | None = None
+    ) -> Bytes:
+        """Return the picture in RGB or RGBA of eight bits at a width and height, before it is turned."""
+        width, height = size
+        if interpolation is None and size != self._stored:
+            interpolation = "BICUBIC"
+        convert = partial(converter.reformat, width=width, height=height, interpolation=interpolation, threads=1)
+        if hdr.needed(self._frame):
+            return hdr.to_bt709(self._frame, convert, form)
+        return np.asarray(convert(self._frame, format=form).to_ndarray(), np.uint8)
+
     def _luma(self) -> Bytes:
         if self._frame.format.name in ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "nv12", "gray"):
             plane = self._frame.planes[0]
             rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
             return rows[:, : plane.width]
-        return np.asarray(_SHRINKER.reformat(self._frame, format="gray", threads=1).to_ndarray(), np.uint8)
+        return np.asarray(_CONVERTERS.shrunk.reformat(self._frame, format="gray", threads=1).to_ndarray(), np.uint8)
 
-    def _upright(self, frame: av.VideoFrame) -> Bytes:
-        image: NDArray[Any] = frame.to_ndarray()
-        return np.ascontiguousarray(np.rot90(image, self._turns), dtype=np.uint8)
+    def _shown(self, image: Bytes) -> Bytes:
+        return self._display.turned(image)
 
 
 class FrameCount:
@@ -206,7 +263,8 @@ class Frames:
     is slower). The pictures are kept for the next iteration while they fit into `keep_bytes`, otherwise decoded anew.
 
     After a full iteration `zero` (time stamp of the file's first picture), `n_frames`, `source_frames` (pictures
-    seen), `decode_errors` (damaged packets that were passed over, as ffmpeg does) and `interlaced` are set.
+    seen), `decode_errors` (damaged packets that were passed over, as ffmpeg does), `interlaced`, and of the first picture
+    `hdr` and `pixel_aspect` are set.
 
     Iterating raises Reject: `missing`, `unreadable`,
     `no_video`, `too_short` (nothing to show in the clip's span), `too_long`.
@@ -233,6 +291,8 @@ class Frames:
         self.source_frames = 0
         self.decode_errors = 0
         self.interlaced = False
+        self.hdr: str | None = None
+        self.pixel_aspect = Fraction(1)
         self._tick = Fraction(1, 2 * FPS)
         self._kept: list[Picture] | None = None
 
@@ -248,6 +308,7 @@ class Frames:
             if picture is not last:
                 if last is None:
                     size, nbytes = picture.size, picture.nbytes
+                    self.hdr, self.pixel_aspect = picture.hdr, picture.pixel_aspect
                 elif picture.size != size:
                     change = "from {}×{} to {}×{}".format(*size, *picture.size)
                     raise Reject("unreadable", f"{self.path}: the picture's size changes midway {change}")
@@ -310,13 +371,17 @@ class Frames:
             frames = self._decoded(container, stream, stamps)
             if self.start > SEEK_BEYOND:
                 frames = self._sought(container, stream, stamps, frames)
+            displays = _Displays(stream)
             zero = last = None
             for time, frame in frames:
                 if zero is None:
                     zero = time
                     self.zero = time * self._tick
                 if last is None or time > last:  # a broken file may run backwards
-                    yield time - zero, Picture(frame, _quarter_turns(frame))
+                    shown = displays.of(frame)
+                    if math.prod(shown.size(frame.width, frame.height)) > MAX_PIXELS:
+                        raise Reject("unreadable", f"{self.path}: the picture is shown larger than {MAX_PIXELS} pixels")
+                    yield time - zero, Picture(frame, shown)
                     last = time
 
     def _ready(self, stream: av.VideoStream) -> None:
@@ -547,9 +612,30 @@ def seek(container: av.container.InputContainer, stream: Any, time: Seconds) -> 
     return True
 
 
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    """Return the counter-clockwise quarter turns that make a picture upright."""
-    return round(frame.rotation / 90) % 4
+class _Displays:
+    """Tells how a player shows the pictures of a stream."""
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        self._stream = stream
+        self._rotation: int | None = None
+        self._matrix: bytes | None = None
+
+    def of(self, frame: av.VideoFrame) -> Display:
+        """Return how a picture is shown; a file's own pixel aspect comes before its stream's, as in FFmpeg."""
+        if frame.rotation != self._rotation:
+            # Side data and its frame hold on to each other: to ask each frame would pile pictures up in memory.
+            self._rotation, self._matrix = frame.rotation, _display_matrix(frame)
+        aspect = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
+        return display(self._matrix, Fraction(aspect) if aspect else None)
+
+
+def _display_matrix(frame: av.VideoFrame) -> bytes | None:
+    """Return a frame's display matrix as FFmpeg holds it, None where it has none."""
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV before 19 gives up where one kind of side data is newer than itself
+        return rotation_matrix(-frame.rotation)
+    return None if matrix is None else bytes(matrix)
 
 
 def seconds(value: float | None) -> Seconds:
