@@ -14,8 +14,8 @@ from avprep import detectors, driving, layouts, mfcc
 from avprep.driving import Driver
 from avprep.errors import AvprepError
 from avprep.manifest import Manifest
-from avprep.sound import SoundFile, read_sound
 from avprep.pictures import decode_image
+from avprep.sound import SoundFile, read_sound
 from avprep.stages import CropSettings, crop_clip
 
 
