@@ -53,7 +53,7 @@ class Pieces:
             return
         for frame in frames:
             if not self.rate:  # the first one: a decoder's clock stays the same
-                self.clock = frame.time_base or self.clock
+                self.clock = Fraction(frame.time_base or self.clock)
             if low != self._low[0]:
                 self._low = low, low / self.clock
             if frame.pts is not None and frame.pts < self._low[1]:

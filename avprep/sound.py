@@ -241,7 +241,8 @@ def _read_sound(
 
 def _begin(audio: av.AudioStream) -> Seconds | None:
     """Return the time stamp at which a stream begins (s), as far as the header tells."""
-    return None if audio.start_time is None or audio.time_base is None else audio.start_time * audio.time_base
+    clock = audio.time_base
+    return None if audio.start_time is None or not clock else audio.start_time * Fraction(clock)
 
 
 def _elsewhere(begins: Seconds | None, clip: Seconds) -> str:

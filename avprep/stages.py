@@ -186,6 +186,12 @@ def crop_clip(
         "decode_errors": frames.decode_errors,
         **frames.damage,
         "interlaced": frames.interlaced,
+        **({"hdr": frames.hdr} if frames.hdr else {}),
+        **(
+            {"pixel_aspect": "{}:{}".format(*frames.pixel_aspect.as_integer_ratio())}
+            if frames.pixel_aspect != 1
+            else {}
+        ),
         "detector": settings.detector,
         "align": settings.align,
         "keyframes": len(seen.sightings),
@@ -222,12 +228,12 @@ class Aligned:
     def crops(self) -> Iterator[NDArray[np.uint8]]:
         """Cut the face out of each frame, uint8 (256, 256, 4), RGBA; raises Reject as reading the pictures does."""
         sigma = align.blur_sigma(self.affine)
-        shown = image = None
+        shown = image = to_image = None
         for index, picture in enumerate(self.frames):
             if picture is not shown:  # a source slower than 25 fps shows a picture more than once
-                shown, image = picture, picture.rgba()
+                shown, (image, to_image) = picture, picture.source()
             assert image is not None
-            yield align.crop(image, self.affine[index], sigma=sigma)
+            yield align.crop(image, self.affine[index], sigma=sigma, to_image=to_image)
 
 
 def align_clip(
@@ -358,12 +364,6 @@ def encode_image(image: NDArray[np.uint8], image_format: str) -> bytes:
     done, data = cv2.imencode(f".{image_format}", cv2.cvtColor(image, order), options)
     assert done
     return data.tobytes()
-
-
-def decode_image(data: bytes) -> NDArray[np.uint8] | None:
-    """Decode a JPEG or PNG to uint8 (H, W, 3), RGB; None where it is damaged."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _check_length(n_frames: int) -> None:
