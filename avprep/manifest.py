@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from avprep.errors import ManifestError
+from avprep.files import check_regular
 from avprep.schema import MANIFEST_VERSION
 
 SPLITS = ("train", "val", "test")
@@ -158,6 +159,7 @@ def read(path: Path) -> Manifest:
     field, or a duplicate key.
     """
     try:
+        check_regular(path)
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: cannot read the manifest ({error}); make one with `avprep index`") from error

@@ -31,6 +31,7 @@ from PIL import Image
 
 from avprep import align, mfcc, schema, shards
 from avprep.errors import REASONS, ManifestError, Reject, ShardError
+from avprep.files import check_regular
 from avprep.fingerprint import clip_counts, plan_path, read_fingerprint
 from avprep.manifest import SPLITS, shard_lengths
 from avprep.media import Frames
@@ -298,6 +299,7 @@ def _count(out: Path, found: Findings, column: str, name: str, n_clips: int) -> 
     status.ok += counts["ok"]
     status.failed += counts["failed"]
     status.frames += counts["frames"]
+    status.silent += counts.get("silent", 0)
     reasons = counted.reasons.setdefault(split, Counter())
     for reason, count in counts["reasons"].items():
         reasons[reason if reason in REASONS else UNKNOWN] += count
@@ -409,6 +411,7 @@ def read_members(out: Path, row: Row, column: str, wanted: set[str]) -> dict[str
     path = shards.tar_path(out, column, row.shard)
     found: dict[str, bytes] = {}
     try:
+        check_regular(path)
         with path.open("rb") as file:
             stretch = row.where[column] or _stretches(path).get(row.key)
             if stretch is None:

@@ -48,7 +48,7 @@ class Outcome:
     planned: this task's shards; skipped: those that were done before, in a retry those without a clip to run again;
     unfinished: those that a retry left alone, because the run that makes them has not finished them.
     clips: what this run did, in `seconds`.
-    ok, failed (reason -> clips), frames: of all the task's shards, whoever did them.
+    ok, failed (reason -> clips), frames, silent (of those that are ok): of all the task's shards, whoever did them.
     """
 
     planned: tuple[str, ...]
@@ -59,6 +59,7 @@ class Outcome:
     ok: int
     failed: dict[str, int]
     unfinished: tuple[str, ...] = ()
+    silent: int = 0
 
 
 @dataclass(eq=False)
@@ -183,7 +184,7 @@ class _Filler:
         self._pending: dict[Future[dict[str, Any]], _Job] = {}
         self._open: set[_Shard] = set()
         self._totals: Counter[str] = Counter()
-        self._frames = 0
+        self._frames = self._silent = 0
         self._clips = 0
         self._planned = 0
         self._done = 0
@@ -209,6 +210,7 @@ class _Filler:
             ok=self._totals.pop("ok", 0),
             failed=dict(sorted(self._totals.items())),
             unfinished=tuple(self._unfinished),
+            silent=self._silent,
         )
 
     def _outlive_pools(self, queue: Iterator[_Job | None], jobs: int) -> None:
@@ -408,6 +410,7 @@ class _Filler:
         self._done += 1
         self._totals.update({"ok": counts["ok"], **counts["reasons"]})
         self._frames += counts["frames"]
+        self._silent += counts.get("silent", 0)
 
 
 def _how_it_died(exit_code: int) -> str:

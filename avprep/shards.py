@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from avprep import schema
 from avprep.errors import RunError, ShardError
+from avprep.files import check_regular
 
 MAX_MEMBER = 256 << 20
 """Largest member that is read from a shard (bytes)."""
@@ -205,6 +206,7 @@ def read_sidecar_head(out: Path, column: str, shard: str) -> dict[str, Any] | No
 
 def _read_head(path: Path, *, whole: bool) -> dict[str, Any] | None:
     try:
+        check_regular(path)
         with path.open("rb") as file:
             head = json.loads(file.read() if whole else file.readline().rstrip(b",\r\n") + b"}")
     except FileNotFoundError:
@@ -222,7 +224,7 @@ def _read_head(path: Path, *, whole: bool) -> dict[str, Any] | None:
             "timings": {"clip_seconds": int() | float(), **others},
         } if (
             version == schema.SIDECAR_VERSION
-            and all(isinstance(count, int) for count in reasons.values())
+            and all(isinstance(count, int) for count in (*reasons.values(), head["counts"].get("silent", 0)))
             and all(isinstance(seconds, int | float) for seconds in others.values())
         ):
             return dict(head)
@@ -230,14 +232,16 @@ def _read_head(path: Path, *, whole: bool) -> dict[str, Any] | None:
 
 
 def counts(clips: list[dict[str, Any]]) -> dict[str, Any]:
-    """Sum up the clips of a sidecar."""
+    """Sum up the clips of a sidecar; `silent`, those that are ok and hold silence alone, is there if any is."""
     reasons = Counter(clip["reason"] for clip in clips if clip["state"] == "failed")
+    silent = sum(clip["state"] == "ok" and clip.get("silent") is True for clip in clips)
     return {
         "clips": len(clips),
         "ok": len(clips) - reasons.total(),
         "failed": reasons.total(),
         "frames": sum(clip["n_frames"] for clip in clips if clip["state"] == "ok"),
         "reasons": dict(sorted(reasons.items())),
+        **({"silent": silent} if silent else {}),
     }
 
 
@@ -282,6 +286,7 @@ def open_finished(out: Path, column: str, shard: str, keys: Iterable[str]) -> tu
         sidecar = read_sidecar(out, column, shard)
         if sidecar is None or [clip["key"] for clip in sidecar["clips"]] != list(keys):
             return None
+        check_regular(tar_path(out, column, shard))
         file = on_return.enter_context(tar_path(out, column, shard).open("rb"))
         if hashlib.file_digest(file, "sha256").hexdigest() == sidecar["sha256"]:
             on_return.pop_all()
@@ -291,6 +296,7 @@ def open_finished(out: Path, column: str, shard: str, keys: Iterable[str]) -> tu
 
 def sha256(path: Path) -> str:
     """Return the hex sha256 of a file."""
+    check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -304,6 +310,7 @@ def read(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     seen: set[str] = set()
     key, members = "", dict[str, bytes]()
     try:
+        check_regular(path)
         with path.open("rb") as file:
             _check_end(path, file)
             for name, data in _plain_files(path, file):

@@ -28,8 +28,10 @@ from avprep.media import (
     seconds,
     seek,
     too_long,
+    track_number,
     video_stream,
 )
+from avprep.mfcc import silent_columns
 from avprep.pcm import Line, Pieces, sample_at, source_range
 from avprep.schema import FPS, SAMPLE_RATE
 
@@ -37,6 +39,8 @@ LEAD, TAIL = Fraction(1), Fraction(2)
 """Sound that is decoded before and after what a clip needs: files do not interleave exactly (s)."""
 MOST_DELAY = 16
 """Pictures that a decoder holds back at most."""
+LOOK = 10 * FPS
+"""Frames of a `SoundFile` whose audio is in memory at once while it is told whether a channel is silent."""
 MOST_SILENCE = 600
 """Longest gap between two packets of a `SoundFile`, which has to be held as silence (s)."""
 
@@ -50,6 +54,8 @@ class Sound:
     n_frames: number of 25-fps video frames of the clip.
     rate, channels: what the source holds (Hz, count).
     decode_errors: damaged packets that were passed over.
+    track, channel: the audio track and the channel of it that were read, from 0; others: channels of the track that may
+        carry speech besides.
     """
 
     samples: NDArray[np.int16]
@@ -58,6 +64,27 @@ class Sound:
     rate: int
     channels: int
     decode_errors: int
+    track: int = 0
+    channel: int = 0
+    others: tuple[int, ...] = ()
+
+    @property
+    def silent(self) -> bool:
+        """Whether no 25 ms of it are as loud as −60 dB of full scale."""
+        return bool(silent_columns(self.samples, self.first).all())
+
+
+def read_heard(path: Path, audio: Path | None = None, *, channel: int | None = None, **given: Any) -> Sound:
+    """Read the sound of a clip as `read_sound` does, of the channel that carries it.
+
+    channel: None: the usual channel, unless it is silent throughout the clip and another one is not: then the first
+        that is not, a surround subwoofer left aside.
+    """
+    usual = read_sound(path, audio, channel=channel, **given)
+    if channel is None and usual.others and usual.silent:
+        read = (read_sound(path, audio, channel=other, **given) for other in usual.others)
+        return next((heard for heard in read if not heard.silent), usual)
+    return usual
 
 
 def read_sound(
@@ -70,6 +97,8 @@ def read_sound(
     after: int = 0,
     shift: float = 0.0,
     max_seconds: float = math.inf,
+    track: int | None = None,
+    channel: int | None = None,
 ) -> Sound:
     """Read the sound of a clip on the clock of its pictures.
 
@@ -80,10 +109,11 @@ def read_sound(
     before, after: samples wanted outside the clip's span, where the source has them.
     shift: seconds by which the sound is moved later.
     max_seconds: longest clip; it bounds the memory that the sound takes.
+    track, channel: those to read, from 0; see `avprep.media.audio_stream` and `avprep.pcm.Pieces` for which None is.
     Raises Reject: `missing`, `unreadable`, `no_video`, `no_audio`, `too_short`, `too_long`.
     """
     begin = seconds(start)
-    pictures, pieces = _PictureTimes(), Pieces(audio or video)
+    pictures, pieces = _PictureTimes(), Pieces(audio or video, channel)
     moved = seconds(shift)
     with open_file(video) as container:
         stream = video_stream(container)
@@ -91,50 +121,74 @@ def read_sound(
             raise Reject("no_video", f"{video}: holds no picture to count frames by")
         if duration is None and (container.duration or 0) / av.time_base > max_seconds + 1:
             raise too_long(video, max_seconds)
-        sound = audio_stream(container) if audio is None else None
+        sound = audio_stream(container, track) if audio is None else None
         if audio is None and sound is None:
             raise Reject("no_audio", f"{video}: holds no sound")
+        number = track_number(container, sound) if sound else 0
         _read(container, stream, sound, pictures, pieces, begin, duration, moved)
         own_start = container_start(container)
     zero, n_frames = pictures.clock(video, begin, duration, max_seconds)
     if audio is not None:
         zero -= own_start
         with open_file(audio) as container:
-            sound = audio_stream(container)
+            sound = audio_stream(container, track)
             if sound is None:
                 raise Reject("no_audio", f"{audio}: holds no sound")
+            number = track_number(container, sound)
             zero += container_start(container)
             _read_sound(container, sound, pieces, zero + begin - moved, Fraction(n_frames, FPS))
     last = n_frames * SAMPLE_RATE // FPS + after
     samples, first = pieces.resampled(zero + begin - moved, -before, last)
     if not samples.size:
         raise Reject("no_audio", f"{audio or video}: holds no sound in the clip's span")
-    return Sound(samples, first, n_frames, pieces.rate, pieces.channels, pieces.decode_errors)
+    return _sound(pieces, samples, first, n_frames, number)
 
 
 class SoundFile:
     """The sound of a file of any length on a clock of its own: frame 0 begins with its first sample.
 
-    Of surround sound the centre is read, where films have their speech, else the first channel.
+    track, channel: those to read, from 0. None: the default track; the usual channel, unless it is silent from end to
+        end and another one is not, as `read_heard` has it.
+    max_seconds: longest file that is taken.
 
     `scan` decodes it once to learn `zero` (time stamp of the first sample), `n_frames` (25-fps frames that it lasts,
-    to the nearest, at least 1), `rate`, `channels` and `decode_errors`. Memory does not grow with the file's length.
-    Both ways of reading raise Reject: `missing`, `unreadable`, `no_audio`.
+    to the nearest, at least 1), `rate`, `channels`, `decode_errors`, and the `track` and `channel` that are read.
+    Memory does not grow with the file's length. Both ways of reading raise Reject: `missing`, `unreadable`,
+    `no_audio`, `too_long`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, track: int | None = None, channel: int | None = None, max_seconds: float = math.inf
+    ) -> None:
         self.path = path
+        self.track, self.channel = track, channel
+        self.max_seconds = max_seconds
         self.zero = Fraction(0)
         self.n_frames = self.rate = self.channels = self.decode_errors = 0
+        self._wanted = channel
 
     def scan(self) -> None:
-        """Decode the whole file and let go of it."""
-        for line, pieces in self._lines():
+        """Decode the whole file and let go of it; settle which channel is read, for all of it."""
+        found: Pieces | None = None
+        for line, found in self._lines():
             line.forget(line.end)
-            self.rate, self.channels, self.decode_errors = pieces.rate, pieces.channels, pieces.decode_errors
-            self.n_frames = max(1, round(Fraction(line.end * FPS, pieces.rate)))
-        if not self.n_frames:
+            if line.end > self.max_seconds * found.rate:
+                raise too_long(self.path, self.max_seconds)
+            self.n_frames = max(1, round(Fraction(line.end * FPS, found.rate)))
+        if found is None:
             raise Reject("no_audio", f"{self.path}: holds no sound")
+        self.rate, self.channels, self.decode_errors = found.rate, found.channels, found.decode_errors
+        self.channel = found.channel
+        if self._wanted is None and found.others and self._silent():
+            for self._wanted in found.others:
+                if not self._silent():
+                    self.channel = self._wanted
+                    return
+            self._wanted = None
+
+    def _silent(self) -> bool:
+        """Whether the channel that is read is silent from end to end; of most files a first look tells."""
+        return all(part.silent for part in self.stretches(LOOK))
 
     def stretches(self, n_frames: int, *, before: int = 0, after: int = 0) -> Iterator[Sound]:
         """Yield the sound of so many frames after another, the last of them shorter; all have been scanned before.
@@ -158,17 +212,18 @@ class SoundFile:
                 if line.end >= source_range(line.rate, low, high)[1]:
                     break
             samples, begin = held.resampled(low, high)
-            yield Sound(samples, begin - first * step, count, counts.rate, counts.channels, counts.decode_errors)
+            yield _sound(counts, samples, begin - first * step, count, self.track or 0)
             first += count
             held.forget(source_range(held.rate, first * step - before, high)[0])
 
     def _lines(self) -> Iterator[tuple[Line, Pieces]]:
         """Yield the growing line of samples after each packet that adds to it."""
-        pieces, line = Pieces(self.path, centre=True), None
+        pieces, line = Pieces(self.path, self._wanted), None
         with open_file(self.path) as container:
-            stream = audio_stream(container)
+            stream = audio_stream(container, self.track)
             if stream is None:
                 raise Reject("no_audio", f"{self.path}: holds no sound")
+            self.track = track_number(container, stream)
             for packet in packets(container, stream):
                 pieces.add(packet, -math.inf)
                 for time, piece in pieces.taken():
@@ -181,6 +236,11 @@ class SoundFile:
                         raise Reject("unreadable", f"{self.path}: {gap:.0f} s without sound in the middle: cut it")
                     line.add(position, piece)
                     yield line, pieces
+
+
+def _sound(pieces: Pieces, samples: NDArray[np.int16], first: int, n_frames: int, track: int) -> Sound:
+    source = (pieces.rate, pieces.channels, pieces.decode_errors)
+    return Sound(samples, first, n_frames, *source, track, pieces.channel, pieces.others)
 
 
 class _PictureTimes:

@@ -24,10 +24,13 @@ from webdataset.tariterators import tar_file_iterator
 
 from avprep import schema
 from avprep.errors import ShardError
+from avprep.files import check_regular
 
 OPEN_TARS = 64
 """Tars that a process keeps open."""
 _BLOCK = tarfile.BLOCKSIZE
+SILENT = "silent"
+"""Why clips are left out that hold silence alone."""
 _UNREADABLE = "not a whole sample of a tar"
 _ANOTHER_TAR = "the tar is not the one that its sidecar describes"
 
@@ -91,13 +94,19 @@ class Clips:
 
 
 def read_clips(
-    out: Path, split: str, *, vocabulary: tuple[str, ...] | None = None, people: tuple[str, ...] | None = None
+    out: Path,
+    split: str,
+    *,
+    vocabulary: tuple[str, ...] | None = None,
+    people: tuple[str, ...] | None = None,
+    keep_silent: bool = False,
 ) -> Clips:
     """Read the table of a split: the clips that are finished and `ok` in both columns.
 
     vocabulary, people: those of another split, whose numbers the labels are to have; None: this split's own, sorted.
-    Shards that are not finished or cut off, and clips that failed in a column, are left out and counted. ShardError for
-    a folder that holds no shards of ours or was written by another version.
+    keep_silent: take clips that hold silence alone.
+    Shards that are not finished or cut off, clips that failed in a column, and silent ones are left out and counted.
+    ShardError for a folder that holds no shards of ours or was written by another version.
     """
     _opened.cache_clear()  # tars may have been made anew since
     dataset, labels = _read_labels(out / "manifest.jsonl", split)
@@ -114,7 +123,8 @@ def read_clips(
     rows: list[tuple[bytes, int, int, int, int, int, int, int, int]] = []
     left = dict(labels)
     for number, name in enumerate(names):
-        crop, mfcc = (_read_column(out, column, name) for column in schema.COLUMNS)
+        silent: set[str] = set()
+        crop, mfcc = (_read_column(out, column, name, silent) for column in schema.COLUMNS)
         for key in list(dict.fromkeys((*crop, *mfcc))):
             if left.pop(key, None) is None:
                 skipped["not in the manifest"] += 1
@@ -130,6 +140,9 @@ def read_clips(
             assert isinstance(heard, tuple)
             if seen[0] != heard[0]:
                 skipped["crop and mfcc differ in length"] += 1
+                continue
+            if key in silent and not keep_silent:
+                skipped[SILENT] += 1
                 continue
             word, speaker = labels[key]
             word_number, speaker_number = word_numbers.get(word or "", -1), speaker_numbers.get(speaker or "", -1)
@@ -159,11 +172,15 @@ _Record = tuple[int, int, int]
 """Frames, offset, length."""
 
 
-def _read_column(out: Path, column: str, name: str) -> dict[str, _Record | str]:
-    """Return what a sidecar says of each clip: where it lies, or the reason of its failure."""
+def _read_column(out: Path, column: str, name: str, silent: set[str]) -> dict[str, _Record | str]:
+    """Return what a sidecar says of each clip: where it lies, or the reason of its failure.
+
+    silent: takes the keys of those that hold silence alone.
+    """
     path = out / column / f"{name}.json"
     tar = _tar(out, column, name)
     try:
+        check_regular(path)
         sidecar = schema.decode_json(path.read_bytes())
         size = tar.stat().st_size
     except FileNotFoundError:
@@ -186,6 +203,8 @@ def _read_column(out: Path, column: str, name: str) -> dict[str, _Record | str]:
                 records[key] = reason
             case {"key": str(key), "state": "ok", "n_frames": int(n_frames)} if n_frames > 0:
                 length = clip.get("bytes")
+                if clip.get("silent", clip.get("silent_share") == 1) is True:  # earlier avpreps told the share alone
+                    silent.add(key)
                 if cut_off:
                     records[key] = _ANOTHER_TAR
                 elif type(length) is int and length > 0 and places is None:
@@ -208,6 +227,7 @@ def _scan(path: Path) -> dict[str, tuple[int, int]]:
     """Return offset and length of each sample of a tar."""
     places: dict[str, tuple[int, int]] = {}
     try:
+        check_regular(path)
         with tarfile.open(path, "r:") as tar:
             for info in tar:
                 if info.size < 0:  # tarfile would go back, and on for ever
@@ -296,6 +316,7 @@ def _read_labels(path: Path, split: str) -> tuple[str, dict[str, tuple[str | Non
     """Read the data set's name, and key -> word, speaker of a split, from the frozen plan."""
     labels: dict[str, tuple[str | None, str | None]] = {}
     try:
+        check_regular(path)
         with path.open(encoding="utf-8") as file:
             header = json.loads(next(file, ""))
             if not isinstance(header, dict) or (version := header.get("avprep_manifest")) is None:
@@ -329,6 +350,7 @@ def _names(given: tuple[str, ...] | None, found: Iterator[str | None]) -> tuple[
 
 def _mfcc_preset(out: Path) -> str:
     try:
+        check_regular(out / "mfcc" / "run.json")
         settings = schema.decode_json((out / "mfcc" / "run.json").read_bytes()).get("settings")
     except (OSError, ShardError):  # shards without it are shards all the same
         return ""
@@ -348,6 +370,7 @@ class _Opened(io.FileIO):
 
 @functools.lru_cache(OPEN_TARS)
 def _opened(path: Path, process: int) -> io.FileIO:
+    check_regular(path)
     return _Opened(path)
 
 

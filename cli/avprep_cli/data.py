@@ -163,6 +163,8 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     help="davs: the released MATLAB chain; syncnet: python_speech_features. Models do not mix them.",
 )
 @click.option("--audio-shift-ms", type=float, default=0.0, show_default=True, help="Move the sound later by this.")
+@options.audio_track
+@options.audio_channel
 @options.run_options
 def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     """Compute one 12×20 MFCC window per video frame, into OUT/mfcc.
@@ -199,10 +201,12 @@ def verify(out: Path, jobs: int) -> None:
         summary.close([], facts)
         refuse(out, problems)
     for column in read_status(out):
-        ok, failed = (sum(getattr(split, name) for split in column.splits.values()) for name in ("ok", "failed"))
-        columns[column.column] = {"clips": ok + failed, "ok": ok, "failed": failed}
+        names = ("ok", "failed", "silent")
+        ok, failed, silent = (sum(getattr(split, name) for split in column.splits.values()) for name in names)
+        columns[column.column] = {"clips": ok + failed, "ok": ok, "failed": failed, "silent": silent}
     proven = (
         f"{name}: {say.good('proven')}: {found['clips']} clips = {found['ok']} ok + {found['failed']} failed"
+        f"{summary.silent(found['silent'])}"
         for name, found in columns.items()
     )
     then = summary.next_steps(out) or [summary.line("report", out, "-o", "report.html")]

@@ -59,8 +59,9 @@ def of_column(outcome: Outcome, out: Path, column: str) -> tuple[str, list[str],
 
     before = f" ({len(outcome.skipped)} done before)" if outcome.skipped else ""
     failed = tally("failed", outcome.failed)
+    ok = say.good(f"{outcome.ok} clips ok") + silent(outcome.silent)
     done = (
-        f"{column}: {len(outcome.planned)} shards{before}, {say.good(f'{outcome.ok} clips ok')}, "
+        f"{column}: {len(outcome.planned)} shards{before}, {ok}, "
         f"{say.bad(failed) if outcome.failed else failed}, {outcome.frames} frames, {outcome.seconds:.1f} s"
     )
     (found,) = status(out, columns=(column,))
@@ -73,6 +74,7 @@ def of_column(outcome: Outcome, out: Path, column: str) -> tuple[str, list[str],
         "unfinished": outcome.unfinished,
         "ok": outcome.ok,
         "failed": outcome.failed,
+        "silent": outcome.silent,
         "frames": outcome.frames,
         "seconds": round(outcome.seconds, 3),
         "missing_shards": len(found.unfinished),
@@ -124,6 +126,11 @@ def brace_pattern(split: str, shards: int) -> str:
     """Return the shards of a split as WebDataset takes them: `train-{000000..000123}.tar`."""
     first, last = (manifest.shard_name(split, n).rpartition("-")[2] for n in (0, shards - 1))
     return f"{split}-{first if first == last else f'{{{first}..{last}}}'}.tar"
+
+
+def silent(count: int) -> str:
+    """Return how many of the clips that are ok hold silence alone, to stand behind their number; "" for none."""
+    return f", {say.bad(f'{count} of them silent')}" if count else ""
 
 
 def tally(noun: str, counts: dict[str, int]) -> str:
