@@ -483,7 +483,10 @@ def open_file(path: Path) -> Iterator[av.container.InputContainer]:
             metadata_errors="replace",
         )
     except (av.error.FFmpegError, UnicodeError, ValueError) as error:
-        raise Reject("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):  # the latter: none of FORMATS
+            reason = "no audio or video can be read from it (Invalid data found when processing input)"
+        raise Reject("unreadable", f"{path}: {reason}") from error
     try:
         yield container
     finally:
