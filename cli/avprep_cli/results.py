@@ -131,8 +131,8 @@ def generate(
     say.detail(f"generate: on {device}")
     talker = Talker.load(run, device=device)
     driver = _driver(audio, video, detector, talker, max_seconds, audio_track, audio_channel)
-    source = f", audio channel {driver.channel} of track {driver.track}" if driver.channel or driver.track else ""
-    say.aside(f"generate: {driver.n_frames} frames, {driver.n_frames / 25:.2f} s{source}")
+    if audio is not None and (driver.track or driver.channel):
+        say.aside(f"{audio}: audio track {driver.track}, channel {driver.channel}")
     talking.write(
         output,
         talker,
