@@ -162,7 +162,8 @@ audio_track = click.option(
 audio_channel = click.option(
     "--audio-channel",
     type=click.IntRange(0, 511),
-    help="Channel of it, from 0.  [front centre of surround, else 0; another if that is silent]",
+    show_default="front centre of surround, else 0; another if that is silent",
+    help="Audio channel to read, from 0.",
 )
 
 
