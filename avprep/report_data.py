@@ -292,6 +292,7 @@ def _count(out: Path, found: Findings, column: str, name: str, n_clips: int) -> 
     status.ok += counts["ok"]
     status.failed += counts["failed"]
     status.frames += counts["frames"]
+    status.silent += counts.get("silent", 0)
     reasons = counted.reasons.setdefault(split, Counter())
     for reason, count in counts["reasons"].items():
         reasons[reason if reason in REASONS else UNKNOWN] += count

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -22,11 +21,12 @@ import avprep
 from avprep import align, detectors, keyframes, mfcc, schema, track
 from avprep.detectors import Detector
 from avprep.errors import Reject, RunError
+from avprep.files import check_regular
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
 from avprep.media import Frames, probe
 from avprep.shards import Sample
-from avprep.sound import Sound, read_sound
+from avprep.sound import Sound, read_heard
 
 Align = Literal["smooth", "per-frame", "per-clip"]
 JPEG_QUALITY = 95
@@ -64,11 +64,15 @@ class MfccSettings:
     preset: `davs` or `syncnet`.
     audio_shift_ms: milliseconds by which the sound is moved later.
     max_seconds: longest clip.
+    audio_track, audio_channel: those to read, from 0; None: the default track, the channel that carries sound; see
+        `avprep.sound.read_heard`.
     """
 
     preset: mfcc.Preset = "davs"
     audio_shift_ms: float = 0.0
     max_seconds: float = 1800.0
+    audio_track: int | None = None
+    audio_channel: int | None = None
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,8 @@ class MfccStage:
         return {**_versions(), "python-speech-features": version("python-speech-features")}
 
     def resolved(self) -> dict[str, Any]:
-        """Return the settings as JSON."""
-        return asdict(self.settings)
+        """Return the settings as JSON; a choice that is left to the file is none."""
+        return {name: value for name, value in asdict(self.settings).items() if value is not None}
 
     def seconds(self, clip: Clip) -> float | None:
         """Return how long a clip is by the plan, or else by its file's header, `max_seconds` at most."""
@@ -281,19 +285,21 @@ def align_seen(
 
 def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
     """Compute the MFCC windows of one clip; raises Reject."""
-    sound = clip_sound(clip, root, shift=settings.audio_shift_ms / 1000, max_seconds=settings.max_seconds)
+    sound = clip_sound(clip, root, settings)
     with _named(clip.video):
         _check_length(sound.n_frames)
     windows, valid, silent = mfcc.clip_windows(sound.samples, sound.first, sound.n_frames, settings.preset)
     if not silent.size:
         raise Reject("no_audio", f"{clip.audio or clip.video}: the sound is shorter than one 25 ms column")
     share = float(silent.mean())
+    source = {"audio_track": sound.track, "audio_channel": sound.channel}
     facts = {
         **_labels(clip),
         "n_frames": sound.n_frames,
         "preset": settings.preset,
         "sample_rate": sound.rate,
         "channels": sound.channels,
+        **(source if any(source.values()) else {}),
         "decode_errors": sound.decode_errors,
         **({} if sound.promised is None else {"promised_seconds": _rounded(sound.promised)}),
         "n_samples": int(sound.samples.size),
@@ -310,20 +316,22 @@ def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
         ("valid.npy", schema.encode_array(valid)),
         (schema.METADATA["mfcc"], schema.encode_json(facts)),
     ]
-    return Sample(members, sound.n_frames, {name: facts[name] for name in ("n_valid", "silent_share")})
+    return Sample(members, sound.n_frames, {name: facts[name] for name in ("n_valid", "silent_share", "silent")})
 
 
-def clip_sound(clip: Clip, root: Path, *, shift: float = 0.0, max_seconds: float = math.inf) -> Sound:
-    """Read the sound of a clip that its windows are made of; see `read_sound`, which raises Reject."""
-    return read_sound(
+def clip_sound(clip: Clip, root: Path, settings: MfccSettings) -> Sound:
+    """Read the sound of a clip that its windows are made of; see `read_heard`, which raises Reject."""
+    return read_heard(
         root / clip.video,
         None if clip.audio is None else root / clip.audio,
         start=clip.start,
         duration=clip.duration,
         before=mfcc.SAMPLES_BEFORE,
         after=mfcc.SAMPLES_AFTER,
-        shift=shift,
-        max_seconds=max_seconds,
+        shift=settings.audio_shift_ms / 1000,
+        max_seconds=settings.max_seconds,
+        track=settings.audio_track,
+        channel=settings.audio_channel,
     )
 
 
@@ -376,6 +384,7 @@ def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[n
     if clip.track is None:
         return {}
     try:
+        check_regular(root / clip.track)
         rows = read_track((root / clip.track).read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError as error:
         raise Reject("missing", f"{root / clip.track}: no such file") from error
