@@ -1066,7 +1066,7 @@ class _Displays:
 def _display_matrix(frame: av.VideoFrame) -> bytes | None:
     """Return a frame's display matrix as FFmpeg holds it, None where it has none."""
     try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV before 19 gives up where one kind of side data is newer than itself
         return rotation_matrix(-frame.rotation)
     return None if matrix is None else bytes(matrix)
