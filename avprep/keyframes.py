@@ -7,9 +7,9 @@ detected again, close up, every `LOOK_EVERY` frames; what registration is off by
 between. That is steadier than detecting every time, and faster. The whole picture is searched at the start of each
 shot, when a face is lost, and every three seconds.
 
-A face may be upside down or on its side. Where the search starts afresh, each face that it finds is looked at four
-ways up, as detectors also find faces that are upside down, with points in the wrong places. Where it finds none before
-a shot has shown any, the picture itself is searched the other ways up. Points are always in source pixels.
+A face may be upside down or on its side. Detectors find such faces too, at poorer scores and with points in the wrong
+places. So where the search starts afresh, a face whose score is not beyond doubt is looked at four ways up; and before a
+shot has shown one that is, the picture itself is searched the other ways up. Points are always in source pixels.
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ JUMP = 0.25
 """Movement between keyframes, in face sizes, beyond which the frames between are looked at too."""
 LOOKS = 8
 """Most close-ups of one face in one frame."""
+STILL = 0.3
+"""A face is settled where the next look at it moves eyes and mouth by less (crop pixels, on average)."""
 DRIFT, TILT = 12.0, 0.7
 """A face that is further than this from where its close-up expects it (crop pixels, degrees) is looked at again."""
-BETTER = 1.01
-"""A face is taken to be turned where its score is so many times that of the face as the picture shows it. Measured on
-real faces: the right way up scores at least 1.02 times as much as any other."""
-_TURNS = (1, 1j, -1, -1j)  # what takes a point by 0 … 3 quarter turns, clockwise as y points down
+TURNS = (2, 1, 3)
+"""Quarter turns of a picture that is not upright, half a turn first: so detectors still see a face, at wrong points."""
+_TURNED = (1, 1j, -1, -1j)  # what takes a point by 0 … 3 quarter turns, clockwise as y points down
 _LOOK = 24  # side of the patch that faces are compared by over cuts
 
 
@@ -82,6 +83,27 @@ def find_faces(pictures: Iterable[Picture], detector: Detector, every: int) -> S
         frame, picture = between.pop()
         watch.look(frame, picture, between)
     return Seen(n_frames, size, watch.finish(), frozenset(cuts.frames))
+
+
+def settle(picture: Picture, face: Face, detector: Detector) -> Face | None:
+    """Look at a face close up until it stays where it is, as a clip that shows one picture for long does.
+
+    face: where it was found, in pixels of the picture; so is what is returned, None where no close-up shows it.
+    """
+    assert detector.close_up is not None
+    following, keyframe, settled = _Following(detector, detector.close_up, _Cuts(), 1), _Keyframe(0, picture), None
+    for _ in range(LOOKS):
+        seen = following.close_up(keyframe, face)
+        if seen is None:
+            break
+        affine = align.similarity(face.points)
+        moved = align.apply(affine, align.three_points(seen.points)) - align.apply(
+            affine, align.three_points(face.points)
+        )
+        face = settled = seen
+        if np.linalg.norm(moved, axis=1).mean() < STILL:
+            break
+    return settled
 
 
 class _Cuts:
@@ -244,7 +266,7 @@ class _Following:
                     return replace(one, sighting=sighting, onto=onto, since=(*one.since, (frame, sighting)))
         if registered is None and frame in self._cuts.frames:
             return None
-        face = self._close_up(keyframe, registered or one.face)
+        face = self.close_up(keyframe, registered or one.face)
         if face is None:
             return None
         if registered is not None:
@@ -267,19 +289,18 @@ class _Following:
     def _search(self, keyframe: _Keyframe, known: list[_Followed]) -> list[_Followed]:
         """Detect in the whole picture, where none is known ever more finely until it shows a face.
 
-        Look closely at the largest new ones; before the shot has shown a face, search the picture all ways up.
+        Look closely at the largest new ones; where a shot begins without a sure one, search the picture all ways up.
         """
         new = self._new_faces(keyframe, known, self._turns or 0)
         if not known:
-            ways = (2, 1, 3) if self._turns is None and not any(sure for _, sure in new) else ()
-            for turns in ways:
-                turned = self._new_faces(keyframe, known, turns)
-                if any(sure for _, sure in turned):
-                    new = [(face, sure) for face, sure in turned if sure]  # detectors see much that is no face
-                    break
-            found = [face for face, sure in new if sure]
-            if found:
-                self._turns = _turns(max(found, key=_area))
+            if self._turns is None and _best(new) < self._view.sure:
+                for turns in TURNS:
+                    turned = self._new_faces(keyframe, known, turns)
+                    if _best(turned) > self._view.better * _best(new):
+                        new = [(face, close) for face, close in turned if close]  # detectors see much that is no face
+            close = [face for face, close in new if close]
+            if close:
+                self._turns = _turns(max(close, key=_area))
         return [*known, *(self._detected(face, keyframe) for face, _ in new)]
 
     def _new_faces(self, keyframe: _Keyframe, known: list[_Followed], turns: int) -> list[tuple[Face, bool]]:
@@ -296,7 +317,7 @@ class _Following:
                 break
         new = [face for face in found if all(overlap(face.box, one.face.box) < 0.3 for one in known)]
         new.sort(key=_area, reverse=True)
-        closer = [self._upright(keyframe, face, () if known else (2, 1, 3)) for face in new[:FOLLOWED]]
+        closer = [(self.close_up if known else self._upright)(keyframe, face) for face in new[:FOLLOWED]]
         looked = [(face, False) if close is None else (close, True) for face, close in zip(new, closer, strict=False)]
         return [*looked, *((face, False) for face in new[FOLLOWED:])]
 
@@ -309,18 +330,18 @@ class _Following:
         middle, middle_shown = (np.array([image.shape[1] - 1, image.shape[0] - 1]) / 2 for image in (small, shown))
         return [_turned_face(face, turns, middle_shown, middle) for face in faces]
 
-    def _upright(self, keyframe: _Keyframe, face: Face, ways: tuple[int, ...]) -> Face | None:
-        """Look closely at a face as it was found and by more quarter turns; return the best by its score."""
-        best = self._close_up(keyframe, face)
+    def _upright(self, keyframe: _Keyframe, face: Face) -> Face | None:
+        """Look closely at a face as it was found, and where that is not sure, the other ways up; return the best."""
+        best = self.close_up(keyframe, face)
         score = face.score if best is None else best.score
         middle = (face.box[:2] + face.box[2:]) / 2
-        for turns in ways:
-            turned = self._close_up(keyframe, _turned_face(face, turns, middle, middle))
-            if turned is not None and turned.score > BETTER * score:
+        for turns in TURNS if best is None or score < self._view.sure else ():
+            turned = self.close_up(keyframe, _turned_face(face, turns, middle, middle))
+            if turned is not None and turned.score > self._view.better * score:
                 best, score = turned, turned.score
         return best
 
-    def _close_up(self, keyframe: _Keyframe, face: Face) -> Face | None:
+    def close_up(self, keyframe: _Keyframe, face: Face) -> Face | None:
         """Look at a face upright and at one size; None where it is not there.
 
         A look tells only a part of how far a head is still tilted, so it is turned by more before the next one.
@@ -357,6 +378,7 @@ class _View:
 
     def __init__(self, close_up: CloseUp) -> None:
         self.size, self.zoom, self.tells = close_up.size, close_up.zoom, close_up.tells
+        self.sure, self.better = close_up.sure, close_up.better
         shift = (np.array(self.size) - 1) / 2 - self.zoom * (CROP_SIZE - 1) / 2 - np.array([0, close_up.rise])
         self.expected = align.TEMPLATE * self.zoom + shift
         self.middle = self.expected.mean(axis=0)
@@ -394,10 +416,15 @@ def _scaled(face: Face, ratio: NDArray[np.float64]) -> Face:
 def _turned_face(face: Face, turns: int, middle: NDArray[Any], to: NDArray[Any]) -> Face:
     """Turn a face clockwise by quarter turns about a point (2,), and move that point to another."""
     points = np.concatenate([face.points, face.box.reshape(2, 2)]) - middle
-    turned = np.ascontiguousarray(points, np.float64).view(np.complex128) * _TURNS[turns % 4]
+    turned = np.ascontiguousarray(points, np.float64).view(np.complex128) * _TURNED[turns]
     placed = (turned.view(np.float64) + to).astype(np.float32)
     box = np.concatenate([placed[5:].min(axis=0), placed[5:].max(axis=0)])
     return Face(box, face.score, placed[:5])
+
+
+def _best(faces: list[tuple[Face, bool]]) -> float:
+    """Return the best score of faces that a closer look saw too, 0 where there is none."""
+    return max((face.score for face, close in faces if close), default=0.0)
 
 
 def _turns(face: Face) -> int:

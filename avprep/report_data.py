@@ -99,8 +99,8 @@ FIGURES = (
     ),
     Figure(
         "jitter", "crop", "Jitter",
-        "how far eyes and nose move in the crop from frame to frame, in crop pixels; n/a for opencv with smoothed points, "
-        "which sees the eyes alone, so that its crops hold them still by construction",
+        "how far eyes and nose move in the crop from frame to frame, in crop pixels; n/a for opencv with smoothed "
+        "points, which sees the eyes alone, so that its crops hold them still by construction",
         "Highest jitter", lambda value: value or None, unit="px",
     ),
     Figure(

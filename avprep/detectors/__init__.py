@@ -40,12 +40,16 @@ class CloseUp:
     size: width and height in pixels. zoom: pixels of the close-up per crop pixel.
     rise: pixels by which the crop's middle lies above the close-up's.
     tells: share of a head's tilt that a look tells; the next one is turned by so much more.
+    sure: least score of a face that is surely upright; others are looked at the other ways up too.
+    better: a face is taken to be turned if its score is more than so many times that of the upright one.
     """
 
     size: tuple[int, int]
     zoom: float
     rise: float
     tells: float = 1.0
+    sure: float = 0.0
+    better: float = 1.0
 
 
 class Detector(Protocol):
