@@ -8,8 +8,8 @@ between. That is steadier than detecting every time, and faster. The whole pictu
 shot, when a face is lost, and every three seconds.
 
 A face may be upside down or on its side. Detectors find such faces too, at poorer scores and with points in the wrong
-places. So where the search starts afresh, a face whose score is not beyond doubt is looked at four ways up; and before a
-shot has shown one that is, the picture itself is searched the other ways up. Points are always in source pixels.
+places. So where the search starts afresh, a face whose score leaves doubt is looked at four ways up; and before a shot
+has shown one that leaves none, the picture itself is searched the other ways up. Points are always in source pixels.
 """
 
 from __future__ import annotations
@@ -43,8 +43,6 @@ JUMP = 0.25
 """Movement between keyframes, in face sizes, beyond which the frames between are looked at too."""
 LOOKS = 8
 """Most close-ups of one face in one frame."""
-STILL = 0.3
-"""A face is settled where the next look at it moves eyes and mouth by less (crop pixels, on average)."""
 DRIFT, TILT = 12.0, 0.7
 """A face that is further than this from where its close-up expects it (crop pixels, degrees) is looked at again."""
 TURNS = (2, 1, 3)
@@ -86,24 +84,23 @@ def find_faces(pictures: Iterable[Picture], detector: Detector, every: int) -> S
 
 
 def settle(picture: Picture, face: Face, detector: Detector) -> Face | None:
-    """Look at a face close up until it stays where it is, as a clip that shows one picture for long does.
+    """Look at a face close up again and again, as a clip that shows one picture for long does, and take the mean.
 
     face: where it was found, in pixels of the picture; so is what is returned, None where no close-up shows it.
     """
     assert detector.close_up is not None
-    following, keyframe, settled = _Following(detector, detector.close_up, _Cuts(), 1), _Keyframe(0, picture), None
+    following, keyframe = _Following(detector, detector.close_up, _Cuts(), 1), _Keyframe(0, picture)
+    seen: list[Face] = []
     for _ in range(LOOKS):
-        seen = following.close_up(keyframe, face)
-        if seen is None:
+        close = following.close_up(keyframe, seen[-1] if seen else face)
+        if close is None:
             break
-        affine = align.similarity(face.points)
-        moved = align.apply(affine, align.three_points(seen.points)) - align.apply(
-            affine, align.three_points(face.points)
-        )
-        face = settled = seen
-        if np.linalg.norm(moved, axis=1).mean() < STILL:
-            break
-    return settled
+        seen.append(close)
+    if not seen:
+        return None
+    settled = seen[1:] or seen  # the first is still drawn to where the face was found
+    box, points = (np.mean([getattr(one, name) for one in settled], axis=0) for name in ("box", "points"))
+    return Face(box.astype(np.float32), seen[-1].score, points.astype(np.float32))
 
 
 class _Cuts:
