@@ -98,7 +98,7 @@ def settle(picture: Picture, face: Face, detector: Detector) -> Face | None:
         seen.append(close)
     if not seen:
         return None
-    settled = seen[1:] or seen  # the first is still drawn to where the face was found
+    settled = seen[2:] or seen[-1:]  # the first looks are still drawn to where the face was found
     box, points = (np.mean([getattr(one, name) for one in settled], axis=0) for name in ("box", "points"))
     return Face(box.astype(np.float32), seen[-1].score, points.astype(np.float32))
 
