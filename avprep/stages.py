@@ -181,6 +181,8 @@ def crop_clip(
     )
     found = align_clip(frames, detector, settings, name=clip.video, hints=lambda size: _hints(clip, root, size))
     seen, affine = found.seen, found.affine
+    # A detector that sees no more than the eyes: transforms fitted to its points hold the eyes still, whatever they do.
+    fitted = settings.align == "smooth" and bool(np.isnan(found.points[:, detectors.NOSE]).all())
     scores = [sighting.face.score for sighting in found.subject.sightings.values()]
     facts = {
         **_labels(clip),
@@ -203,9 +205,10 @@ def crop_clip(
         "score": _rounded(np.mean(scores)),
         "score_min": _rounded(np.min(scores)),
         "face_size": _rounded(found.face_size),
-        "jitter": _rounded(align.jitter(affine, found.smoothed)),
+        "jitter": None if fitted else _rounded(align.jitter(affine, found.smoothed)),
         "jitter_unsmoothed": _rounded(align.jitter(align.similarity(found.raw), found.smoothed)),
         "cuts": len(seen.cuts),
+        **({"turned": found.turned} if found.turned else {}),
     }
     summary = {name: facts[name] for name in ("face_size", "score", "jitter")}
     return Sample(_crop_members(found, facts, settings.image_format), seen.n_frames, summary)
@@ -228,6 +231,12 @@ class Aligned:
     smoothed: NDArray[np.float64]
     points: NDArray[np.float32]
     affine: NDArray[np.float32]
+
+    @property
+    def turned(self) -> int:
+        """Degrees by which the picture is turned clockwise for the face to be upright, to the nearest quarter turn."""
+        across, down = self.affine[:, :, 0].mean(axis=0)
+        return round(math.degrees(math.atan2(down, across)) / 90) % 4 * 90
 
     def crops(self) -> Iterator[NDArray[np.uint8]]:
         """Cut the face out of each frame, uint8 (256, 256, 4), RGBA; raises Reject as reading the pictures does."""
@@ -268,10 +277,12 @@ def align_seen(
     """Track and align the face of one clip in which faces have been found; raises Reject. See `align_clip`."""
     with _named(name):
         _check_length(seen.n_frames)
-        subject = track.choose(track.link(seen), seen, settings.subject, hints or {})
+        tracks = track.link(seen)
+        subject = track.choose(tracks, seen, settings.subject, hints or {})
         size = track.face_size(subject)
         if size < settings.min_face:
             raise Reject("face_too_small", f"the face is {size:.0f} px wide, --min-face is {settings.min_face:g}")
+        track.check_gaps(subject, tracks, seen)
         raw = track.points_per_frame(subject, seen.n_frames)
     steady = track.smooth(raw)
     points = (raw if settings.align == "per-frame" else steady).astype(np.float32)
