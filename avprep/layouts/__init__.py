@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from avprep.errors import ManifestError
 from avprep.manifest import Clip, Manifest, duplicate_keys, shuffled
@@ -120,6 +120,15 @@ def walk(root: Path, scan: Scan) -> Iterator[str]:
             else:
                 scan.problem("not_a_file", path, "neither a file nor a folder; a broken link?")
         pending += reversed(subfolders)
+
+
+def check_split_by(value: str, allowed: Any) -> None:
+    """Refuse a `split_by` that is none of a layout's own: a typo would put one person into several splits.
+
+    allowed: the Literal of the layout. Raises ManifestError.
+    """
+    if value not in get_args(allowed):
+        raise ManifestError(f"--split-by {value!r} is none of this layout's: {', '.join(get_args(allowed))}")
 
 
 def is_video(path: str) -> bool:

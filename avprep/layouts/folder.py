@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import Literal
 
 from avprep.errors import ManifestError
-from avprep.layouts import Scan, is_video, stable_split, walk
+from avprep.layouts import Scan, check_split_by, is_video, stable_split, walk
 from avprep.manifest import Clip, make_key
 
 EXPECTS = "video files that fit --pattern"
 SOUND_SUFFIXES = (".wav", ".m4a", ".aac", ".flac", ".mp3")  # in order of preference
+
+SplitBy = Literal["clip", "speaker"]
+"""What never lies in two splits."""
 
 _PLACEHOLDERS = ("split", "speaker", "word")
 _SPLITS = {
@@ -45,7 +48,7 @@ def scan(
     pattern: str | None = None,
     val_share: float = 0.1,
     test_share: float = 0.1,
-    split_by: Literal["clip", "speaker"] = "clip",
+    split_by: SplitBy = "clip",
     audio_beside: bool = False,
 ) -> None:
     """Make a clip of every video.
@@ -58,9 +61,11 @@ def scan(
     Raises ManifestError for a malformed pattern and for options that contradict each other.
     Problems: `no_match`, `unknown_split`, `missing_audio`.
     """
-    if not (val_share >= 0 and test_share >= 0 and val_share + test_share <= 1):
+    check_split_by(split_by, SplitBy)
+    if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):  # nor NaN
         raise ManifestError(
-            f"--val-share {val_share} and --test-share {test_share}: neither may be below 0, nor their sum above 1"
+            f"--val-share {val_share} and --test-share {test_share}: neither may be below 0, and their sum must be "
+            "below 1, or nothing is left to train on"
         )
     expression = compile_pattern("**" if pattern is None else pattern)
     if split_by == "speaker" and "speaker" not in expression.groupindex:

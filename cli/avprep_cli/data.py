@@ -15,31 +15,44 @@ import click
 
 from avprep import detectors, layouts, manifest, tasks
 from avprep.errors import RunError
-from avprep_cli import options, say, summary
+from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.fingerprint import Stage
     from avprep.stages import CropSettings, MfccSettings
 
 SHOWN_PROBLEMS = 20
+SHARE = kinds.Number(0, 1, max_open=True)
 GPU_JOBS = 4
 """Workers of `crop --detector face-alignment` unless -j says otherwise: each holds its networks on the GPU."""
 
 
 @click.command()
 @click.argument("layout", type=click.Choice(layouts.NAMES))
-@click.argument("root", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "output", type=options.FILE, required=True, help="The manifest to write.")
-@click.option("--seed", default=0, show_default=True, help="Shuffles the rows within each split.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of each split, after shuffling.")
-@click.option("--problems", type=options.FILE, help="Write every problem to this file, one JSON object a line.")
+@click.argument("root", type=click.Path(file_okay=False, path_type=Path))
+@click.option("-o", "--output", type=kinds.Output(".jsonl"), required=True, help="The manifest to write, .jsonl.")
+@options.seed("Shuffles the rows within each split.")
+@click.option(
+    "--limit", type=click.IntRange(1, kinds.MOST), help="Only the first clips of each split, after shuffling."
+)
+@click.option(
+    "--problems", type=kinds.Output(".jsonl"), help="Write every problem to this file, .jsonl: a JSON object a line."
+)
 @click.option("--force", is_flag=True, help="Replace an existing manifest.")
 @click.option("--sentences", is_flag=True, default=None, help="grid: whole files instead of word segments.")
-@click.option("--split-by", help="grid: 'sentence' (default) or 'speaker'; folder: 'clip' (default) or 'speaker'.")
+@click.option(
+    "--split-by",
+    type=click.Choice(("sentence", "speaker", "clip")),
+    help="What never lies in two splits. grid: sentence (default) or speaker; folder: clip (default) or speaker.",
+)
 @click.option("--identification", is_flag=True, default=None, help="voxceleb1: splits of ROOT/iden_split.txt.")
-@click.option("--pattern", help="folder: where labels stand in the path, e.g. '{split}/{speaker}/{word}/*'.")
-@click.option("--val-share", type=float, help="folder: share of the clips for validation.  [0.1]")
-@click.option("--test-share", type=float, help="folder: share of the clips for testing.  [0.1]")
+@click.option(
+    "--pattern",
+    type=kinds.Line(),
+    help="folder: where labels stand in the path, e.g. '{split}/{speaker}/{word}/*'.",
+)
+@click.option("--val-share", type=SHARE, help="folder: fraction of the clips for validation.  [0.1]")
+@click.option("--test-share", type=SHARE, help="folder: fraction of the clips for testing.  [0.1]")
 @click.option("--audio-beside", is_flag=True, default=None, help="folder: sound lies in a file beside each video.")
 @options.as_json
 @options.verbosity
@@ -98,7 +111,7 @@ def index(
 
 
 @click.command()
-@click.argument("manifest_path", metavar="MANIFEST", type=options.FILE)
+@click.argument("manifest_path", metavar="MANIFEST", type=options.MANIFEST)
 @click.argument("out", type=options.OUT)
 @options.detector
 @click.option(
@@ -115,7 +128,13 @@ def index(
     show_default=True,
     help="Find faces in every n-th frame; 1: by detection each time.",
 )
-@click.option("--min-face", type=float, default=32.0, show_default=True, help="Least face size in source pixels.")
+@click.option(
+    "--min-face",
+    type=kinds.Number(0, 10_000),
+    default=32.0,
+    show_default=True,
+    help="Minimum face size in source pixels.",
+)
 @click.option(
     "--format",
     "image_format",
@@ -153,7 +172,7 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
 
 
 @click.command()
-@click.argument("manifest_path", metavar="MANIFEST", type=options.FILE)
+@click.argument("manifest_path", metavar="MANIFEST", type=options.MANIFEST)
 @click.argument("out", type=options.OUT)
 @click.option(
     "--preset",
@@ -162,7 +181,13 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     show_default=True,
     help="davs: the released MATLAB chain; syncnet: python_speech_features. Models do not mix them.",
 )
-@click.option("--audio-shift-ms", type=float, default=0.0, show_default=True, help="Move the sound later by this.")
+@click.option(
+    "--audio-shift-ms",
+    type=kinds.Number(-60_000, 60_000),
+    default=0.0,
+    show_default=True,
+    help="Delay the audio by this many milliseconds.",
+)
 @options.run_options
 def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     """Compute one 12×20 MFCC window per video frame, into OUT/mfcc.
@@ -234,7 +259,7 @@ def weights_list() -> None:
 
 
 @weights.command("fetch")
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, type=kinds.Line(100))
 @click.option("--to", type=options.OUT, help="The folder to put them into.  [AVPREP_WEIGHTS or the user's cache]")
 @options.verbosity
 def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:

@@ -12,12 +12,14 @@ from click.core import ParameterSource
 
 from avprep import detectors
 from avprep_cli import say
+from avprep_cli.kinds import MOST, MOST_PROCESSES, MOST_SEED, MOST_TASKS, Line, ManifestFile, Number
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 OUT = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING_OUT = click.Path(exists=True, file_okay=False, path_type=Path)
+MANIFEST = ManifestFile()
 
 
 def cores() -> int:
@@ -66,7 +68,7 @@ as_json = click.option(
 jobs = click.option(
     "-j",
     "--jobs",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_PROCESSES),
     default=cores,
     show_default="all cores",
     help="Worker processes.",
@@ -108,30 +110,44 @@ def spare(output: Path | None, *inputs: Path | None) -> None:
 root = click.option("--root", type=EXISTING_OUT, help="Where the data set lies now, if not where it was indexed.")
 clip_timeout = click.option(
     "--clip-timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(0, 7 * 86_400, min_open=True),
     default=120.0,
     show_default=True,
     help="Seconds after which a clip is stopped and counted as failed.",
 )
-task_index = click.option("--task-index", type=click.IntRange(min=0), help="This task, from 0. [array job's own]")
-num_tasks = click.option("--num-tasks", type=click.IntRange(min=1), help="Tasks that share the work. [array job's own]")
+task_index = click.option(
+    "--task-index", type=click.IntRange(0, MOST_TASKS - 1), help="This task, from 0. [array job's own]"
+)
+num_tasks = click.option(
+    "--num-tasks", type=click.IntRange(1, MOST_TASKS), help="Tasks that share the work. [array job's own]"
+)
 dry_run = click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 strict = click.option("--strict", is_flag=True, help="Exit with status 3 if any clip failed.")
 
 shard_size = click.option(
     "--shard-size",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1_000_000),
     show_default="500, or what OUT has",
     help="Clips a shard; both columns of an OUT need the same.",
 )
 max_seconds = click.option(
     "--max-seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(0, 86_400, min_open=True),
     default=1800.0,
     show_default=True,
     help="Longest clip; it bounds a worker's memory.",
 )
-limit = click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of each split.")
+limit = click.option("--limit", type=click.IntRange(1, MOST), help="Only the first clips of each split.")
+
+
+def setting(text: str) -> Callable[[F], F]:
+    """--set, a setting of the model: `davs_model.config` knows what each may be."""
+    return click.option("--set", "overrides", type=Line(), multiple=True, metavar="SECTION.NAME=VALUE", help=text)
+
+
+def seed(text: str) -> Callable[[F], F]:
+    """--seed, with what it draws or shuffles."""
+    return click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True, help=text)
 
 
 def run_options(command: F) -> F:
