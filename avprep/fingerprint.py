@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from avprep import manifest as manifests
 from avprep import shards
@@ -39,6 +39,15 @@ class Stage(Protocol):
         ...
 
 
+@runtime_checkable
+class Demanding(Protocol):
+    """A stage that needs something on the machine besides the clips: weights, say."""
+
+    def require(self) -> None:
+        """Raise AvprepError, one line, where it is not there."""
+        ...
+
+
 def fingerprint(stage: Stage, plan: Manifest, shard_size: int) -> dict[str, Any]:
     """Return what decides a column's bytes, as JSON gives it back."""
     ours = {
@@ -54,11 +63,14 @@ def fingerprint(stage: Stage, plan: Manifest, shard_size: int) -> dict[str, Any]
 
 
 def check(stage: Stage, plan: Manifest, out: Path, shard_size: int | None, ignore: tuple[str, ...] = ()) -> int:
-    """Prove that `out` is free or holds this very run; return its shard size. Nothing is written.
+    """Prove that `out` is free or holds this very run, and that the stage has what it needs; return its shard size.
 
+    Nothing is written, so a first try that fails here leaves `out` as it was.
     ignore: parts of the fingerprint that may differ: `versions`, where another machine is to do the work.
     Raises RunError with the difference where `out` belongs to another plan or other settings.
     """
+    if isinstance(stage, Demanding):
+        stage.require()
     size = _shard_size(out, shard_size)
     ours = fingerprint(stage, plan, size)
     theirs = read_fingerprint(out, stage.column)

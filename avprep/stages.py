@@ -85,6 +85,10 @@ class CropStage:
 
     column = "crop"
 
+    def require(self) -> None:
+        """Prove that the detector can be built here; AvprepError, one line, where it cannot."""
+        detectors.require(self.settings.detector)
+
     def versions(self) -> dict[str, str]:
         """Return the versions and digests that decide the result besides the settings."""
         return {**_versions(), "opencv": cv2.__version__, **detectors.identity(self.settings.detector)}

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from avprep import detectors
 from avprep_cli import kinds, options, say
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def bench(
     wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
     found: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
-        chosen = detectors.resolve(detector)
+        chosen = options.chosen_detector(detector)
 
         @cache
         def plan() -> Manifest:  # shards that are there need none

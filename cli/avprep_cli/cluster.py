@@ -262,7 +262,7 @@ def _make_script(
     command: click.Command, manifest_path: Path, out: Path, given: dict[str, Any], asked: dict[str, Any]
 ) -> None:
     """Print or send the script of an array job."""
-    from avprep import fingerprint, stages, weights
+    from avprep import fingerprint, stages
     from avprep.status import column_status
 
     column = command.name or ""
@@ -278,7 +278,6 @@ def _make_script(
         settings = data.crop_settings(plan, out, given, "face-alignment" if asked["gpus"] else "auto")
         stage = stages.CropStage(plan.root, settings)
         typed["detector"] = settings.detector  # another machine might resolve auto in another way
-        weights.require(settings.detector)
         say.aside(f"crop: detector {settings.detector}, align {settings.align}")
         if (most := data.workers(settings.detector, asked["cpus"])) < asked["cpus"]:
             workers = most

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep import detectors, layouts, manifest, tasks
+from avprep import layouts, manifest, tasks
 from avprep.errors import RunError
 from avprep_cli import kinds, options, say, summary
 
@@ -288,7 +288,7 @@ def crop_settings(plan: manifest.Manifest, out: Path, given: dict[str, Any], aut
     chosen = {field.name: given.pop(field.name) for field in fields(CropSettings)}
     before = read_fingerprint(out, "crop")
     if chosen["detector"] == "auto":
-        chosen["detector"] = pinned(before, "detector") or detectors.resolve(auto)
+        chosen["detector"] = pinned(before, "detector") or options.chosen_detector(auto)
     if chosen["subject"] == "auto":
         chosen["subject"] = pinned(before, "subject") or ("central" if plan.dataset == "lrw" else "largest")
     return CropSettings(**chosen)

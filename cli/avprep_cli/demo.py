@@ -91,7 +91,7 @@ def _fill(plan: manifest.Manifest, out: Path, picture: Path, jobs: int) -> str:
     from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
     from avprep.verify import verify
 
-    detector: str = data.pinned(read_fingerprint(out, "crop"), "detector") or detectors.resolve("auto")
+    detector: str = data.pinned(read_fingerprint(out, "crop"), "detector") or options.chosen_detector("auto")
     say.story(f"3/8 crop with {detector}: {out / 'crop'}")
     settings = CropSettings(detector, subject="central")
     _fill_column(CropStage(plan.root, settings), plan, out, jobs)

@@ -84,6 +84,17 @@ detector = click.option(
 )
 
 
+def chosen_detector(name: str) -> str:
+    """Return the detector that --detector names; where auto is but opencv, say what is lost and how to get it."""
+    found = detectors.resolve(name)
+    if name == "auto" and found == "opencv":
+        say.once(
+            "auto is opencv here, for there are no weights of yunet: it finds only frontal faces and no mouth points; "
+            "`avprep weights fetch yunet` (0.2 MB) gets the better one"
+        )
+    return found
+
+
 device = click.option(
     "--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="Where to compute."
 )

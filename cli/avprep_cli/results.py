@@ -133,7 +133,7 @@ def _photos(
 
     if aligned:
         return [photo.read_aligned(path) for path in faces]
-    name = detectors.resolve(detector)
+    name = options.chosen_detector(detector)
     say.detail(f"faces by {name}")
     built = detectors.build(name)
     found = [photo.read_face(path, built, box=box) for path in faces]
@@ -159,7 +159,7 @@ def _driver(audio: Path | None, video: Path | None, detector: str, talker: Talke
     assert video is not None
     if video.is_dir():
         return driving.from_frames(video)
-    name = detectors.resolve(detector)
+    name = options.chosen_detector(detector)
     return driving.from_video(video, detectors.build(name), CropSettings(name))
 
 
@@ -239,7 +239,7 @@ def landmarks_of(detector: str) -> tuple[Landmarks, str] | str:
 
     from avprep import landmarks
 
-    name = detectors.resolve(detector)
+    name = options.chosen_detector(detector)
     say.detail(f"mouths by {name}")
     try:
         built = detectors.build(name)
