@@ -149,15 +149,7 @@ def _shard_size(out: Path, wanted: int | None) -> int:
 
 
 def _create(path: Path, text: str, aside: Path) -> bool:
-    """Create a file whole; of several processes that try, one wins. Return whether this one did."""
-    shards.write_aside(aside, text.encode())
-    try:
-        path.hardlink_to(aside)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without links, exFAT say: the last one wins, and reads what it wrote
-        aside.replace(path)
-    return True
+    return shards.create(path, text.encode(), aside=aside)
 
 
 def _read_run(path: Path) -> dict[str, Any]:

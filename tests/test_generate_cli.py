@@ -186,7 +186,7 @@ def test_frames_are_in_step_with_the_sound(folder: Path, tmp_path: Path, name: s
         (("--audio", "speech.wav", "--face-box", "1,2,3"), "is not four numbers"),
         (("--audio", "speech.wav", "--aligned", "--face-box", "1,2,3,4"), "--face-box is for a single photo"),
         (("--video", "speech.wav", "--speech-scale", "2"), "it needs --audio"),
-        (("--audio", "speech.wav", "-o", "out.avi"), "films are .mp4"),
+        (("--audio", "speech.wav", "-o", "out.avi"), "name it .mp4"),
     ],
 )
 def test_wrong_usage(folder: Path, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:

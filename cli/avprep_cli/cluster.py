@@ -324,9 +324,8 @@ def _make_script(
     if not asked["submit"]:
         click.echo(text, nl=False)
         return
-    job = slurm.submit(text)
     script = slurm.script_path(out, column)  # for `status`, and to send it again
-    data.write_text(script, text)
+    job = slurm.keep_and_submit(text, script)
     click.echo(f"job {job}: {script}, {len(found.unfinished)} shards, logs in {out / 'logs'}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import shlex
@@ -48,7 +49,7 @@ GPU_JOBS = 4
 @click.option("--identification", is_flag=True, default=None, help="voxceleb1: splits of ROOT/iden_split.txt.")
 @click.option(
     "--pattern",
-    type=kinds.Line(),
+    type=kinds.Text(),
     help="folder: where labels stand in the path, e.g. '{split}/{speaker}/{word}/*'.",
 )
 @click.option("--val-share", type=SHARE, help="folder: fraction of the clips for validation.  [0.1]")
@@ -84,7 +85,7 @@ def index(
     if output.exists() and not force:
         raise click.UsageError(f"{output} is there already: give another -o, or --force to replace it")
     found, scan = layouts.index(layout, root, seed=seed, limit=limit, **given)
-    write_text(output, manifest.render(found))
+    write_text(output, manifest.render(found), replace=force)
     if problems is not None:
         rows = ({"kind": p.kind, "path": p.path, "message": p.message} for p in scan.problems)
         write_text(problems, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -323,7 +324,7 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
     """Run a stage over this task's shards and report."""
     from avprep import fingerprint
     from avprep.run import run
-    from avprep.shards import finished
+    from avprep.shards import finished_head
 
     strict, dry_run = given.pop("strict"), given.pop("dry_run")
     task_index, num_tasks = tasks.select(given.pop("task_index"), given.pop("num_tasks"))
@@ -331,11 +332,11 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
         size = fingerprint.check(stage, plan, out, given["shard_size"])
         resolved = fingerprint.fingerprint(stage, plan, size)
         mine = list(plan.shards(size))[task_index::num_tasks]
-        keys = {name: [clip.key for clip in clips] for name, clips in mine}
-        done = [name for name in keys if finished(out, stage.column, name, keys[name]) is not None]
-        clips = sum(map(len, keys.values()))
+        names = [name for name, _ in mine]
+        done = [name for name in names if finished_head(out, stage.column, name) is not None]  # digests take hours
+        clips = sum(len(clips) for _, clips in mine)
         if say.as_json():
-            task = {"task_index": task_index, "num_tasks": num_tasks, "planned": list(keys), "done": done}
+            task = {"task_index": task_index, "num_tasks": num_tasks, "planned": names, "done": done}
             click.echo(json.dumps({**resolved, **task, "planned_clips": clips}, indent=2))
             return
         click.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
@@ -371,15 +372,27 @@ def refuse(out: Path, problems: list[str]) -> None:
         raise RunError(f"{out}: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it appears whole; RunError where it cannot be written."""
-    from avprep.shards import write_atomically
+def write_text(path: Path, text: str, *, replace: bool = True) -> None:
+    """Write a file so that it appears whole, whoever else writes it; RunError where it cannot be written.
 
+    replace: whether it may take the place of a file that is there.
+    """
+    from avprep import shards
+
+    data, aside = text.encode("utf-8", "surrogateescape"), shards.own_aside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode("utf-8", "surrogateescape"), aside=path.with_name(f".{path.name}.part"))
+        if path.exists() and not path.is_file():
+            raise RunError(f"{path}: not a plain file, so nothing can be put in its place; give another name")
+        if replace:
+            shards.write_atomically(path, data, aside=aside)
+        elif not shards.create(path, data, aside=aside):
+            raise RunError(f"{path}: another process has just written it; it was left as it is")
     except OSError as error:
         raise RunError(f"{path}: cannot write ({error.strerror})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 COMMANDS: tuple[click.Command, ...] = (index, crop, mfcc, verify, weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,9 +53,9 @@ class Output(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
-        path = Path(super().convert(value, param, ctx))
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if path.suffix.lower() != self.suffix:
-            self.fail(f"'{path}' must end in {self.suffix}: that is the format of the file", param, ctx)
+            self.fail(f"'{path}' has another ending than what is written into it: name it {self.suffix}", param, ctx)
         return path
 
 
@@ -77,8 +78,8 @@ class ManifestFile(click.Path):
         return super().convert(value, param, ctx)
 
 
-class Line(click.ParamType[str]):
-    """Free text in one line: not empty, bounded, without control characters, which a script or terminal would obey."""
+class Text(click.ParamType[str]):
+    """Free text, as a file's name can be: not empty, of a bounded length."""
 
     name = "text"
 
@@ -92,6 +93,15 @@ class Line(click.ParamType[str]):
             self.fail("is empty", param, ctx)
         if len(text) > self.longest:
             self.fail(f"has {len(text)} characters; at most {self.longest} are taken", param, ctx)
+        return text
+
+
+class Line(Text):
+    """Free text in one line, without control characters, which a script or a terminal would obey."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text."""
+        text = super().convert(value, param, ctx)
         if re.search(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]", text):
             self.fail(f"{text[:60]!r} must be one line without control characters", param, ctx)
         return text

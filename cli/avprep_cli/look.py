@@ -57,7 +57,7 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
 
 @click.command()
 @click.argument("out", type=options.EXISTING_OUT)
-@click.argument("key", type=kinds.Line())
+@click.argument("key", type=kinds.Text())
 @click.option("-o", "--output", type=kinds.Output(".png"), help="The picture to write.  [KEY, / as _, and .png]")
 @click.option(
     "--frames",
