@@ -329,7 +329,7 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
     strict, dry_run = given.pop("strict"), given.pop("dry_run")
     task_index, num_tasks = tasks.select(given.pop("task_index"), given.pop("num_tasks"))
     if dry_run:
-        size = fingerprint.check(stage, plan, out, given["shard_size"])
+        size = fingerprint.check(stage, plan, out, given["shard_size"], accept_versions=given["accept_versions"])
         resolved = fingerprint.fingerprint(stage, plan, size)
         mine = list(plan.shards(size))[task_index::num_tasks]
         names = [name for name, _ in mine]

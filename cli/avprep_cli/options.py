@@ -135,6 +135,12 @@ num_tasks = click.option(
 dry_run = click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 strict = click.option("--strict", is_flag=True, help="Exit with status 3 if any clip failed.")
 
+accept_versions = click.option(
+    "--accept-versions",
+    is_flag=True,
+    help="Go on in an OUT that was begun with other versions of libraries, and record them.",
+)
+
 shard_size = click.option(
     "--shard-size",
     type=click.IntRange(1, 1_000_000),
@@ -165,14 +171,28 @@ def run_options(command: F) -> F:
     """Options of the commands that fill shards."""
     return _all_of(
         command,
-        *(jobs, shard_size, clip_timeout, max_seconds, limit, root, task_index, num_tasks, dry_run, strict),
+        *(
+            jobs,
+            shard_size,
+            clip_timeout,
+            max_seconds,
+            limit,
+            root,
+            task_index,
+            num_tasks,
+            accept_versions,
+            dry_run,
+            strict,
+        ),
         *(as_json, verbosity),
     )
 
 
 def retry_options(command: F) -> F:
     """Options of the command that fills shards again."""
-    return _all_of(command, jobs, clip_timeout, root, task_index, num_tasks, dry_run, strict, as_json, verbosity)
+    return _all_of(
+        command, jobs, clip_timeout, root, task_index, num_tasks, accept_versions, dry_run, strict, as_json, verbosity
+    )
 
 
 def _all_of(command: F, *decorators: Callable[[F], F]) -> F:
