@@ -343,6 +343,8 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
         click.echo(f"task {task_index} of {num_tasks}: {len(mine)} shards, {clips} clips; {len(done)} shards are done")
         return
     show_settings(stage)
+    if given["accept_versions"]:
+        tell_versions(stage, out)
     outcome = run(
         stage, plan, out, jobs=jobs, task_index=task_index, num_tasks=num_tasks, verbosity=say.verbosity(), **given
     )
@@ -357,6 +359,16 @@ def show_settings(stage: Stage) -> None:
     """Say, where it is asked for, what decides the bytes of a column: its settings, and the versions of libraries."""
     for name, values in (("settings", stage.resolved()), ("versions", stage.versions())):
         say.detail(f"{stage.column}: {name}: " + ", ".join(f"{key} {value}" for key, value in values.items()))
+
+
+def tell_versions(stage: Stage, out: Path) -> None:
+    """Say where a run goes on in a folder that was begun with other versions."""
+    from avprep.fingerprint import other_versions
+
+    if other_versions(stage, out):
+        say.aside(
+            f"{stage.column}: {out} was begun with other versions of libraries; the sidecars of new shards say so"
+        )
 
 
 def pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
