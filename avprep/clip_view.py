@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import difflib
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,10 +22,10 @@ from avprep import mux, schema, shards
 from avprep.errors import Reject, RunError, ShardError
 from avprep.fingerprint import read_fingerprint, read_plan
 from avprep.manifest import SPLITS, Clip, Manifest, shard_name
-from avprep.media import Frames, Seconds, open_file, seconds
+from avprep.media import Frames, Seconds, container_start, open_file, seconds
 from avprep.pictures import decode_image
 from avprep.schema import CROP_SIZE, FPS
-from avprep.sound import Sound, container_start
+from avprep.sound import Sound
 from avprep.stages import clip_sound
 
 SIMILAR = 5
@@ -90,9 +91,10 @@ def read(out: Path, key: str, root: Path | None = None) -> ClipView:
     size = next((int(run["shard_size"]) for run in runs.values() if run is not None), 500)
     clip, shard = find(plan, key, size)
     parts = {column: _part(out, column, shard, key) for column in schema.COLUMNS}
-    settings = (runs["mfcc"] or {}).get("settings") or {}
-    shift = float(settings.get("audio_shift_ms", 0.0)) / 1000
-    return ClipView(clip, shard, plan.root if root is None else root, shift, parts["crop"], parts["mfcc"])
+    shift = (runs["mfcc"] or {}).get("settings", {}).get("audio_shift_ms", 0.0)
+    if not isinstance(shift, int | float) or not math.isfinite(shift):
+        raise RunError(f"{out / 'mfcc' / 'run.json'}: damaged, audio_shift_ms is no number of milliseconds")
+    return ClipView(clip, shard, plan.root if root is None else root, shift / 1000, parts["crop"], parts["mfcc"])
 
 
 def find(plan: Manifest, key: str, shard_size: int) -> tuple[Clip, str]:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from avprep import manifest as manifests
-from avprep import shards
+from avprep import shards, untrusted
 from avprep.errors import RunError
 from avprep.manifest import Clip, Manifest
 
 FINGERPRINT_VERSION = 1
+LEAST_CLIP = len('{"key":"k","video":"v","split":"val"}')
+"""Bytes that a clip takes in a manifest at least."""
 
 
 class Stage(Protocol):
@@ -33,6 +35,10 @@ class Stage(Protocol):
 
     def versions(self) -> dict[str, str]:
         """Return the versions that decide the bytes."""
+        ...
+
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip is, which decides the time that it may take; None where that is unknown."""
         ...
 
     def __call__(self) -> Callable[[Clip], shards.Sample]:
@@ -138,6 +144,11 @@ def clip_counts(out: Path, run: dict[str, Any]) -> dict[str, int]:
     """Return the number of clips of each split: from a column's run.json, for reading a large plan takes seconds."""
     match run.get("clips"):
         case {"train": int(train), "val": int(val), "test": int(test)}:
+            total = train + val + test
+            if min(train, val, test) < 0 or total * LEAST_CLIP > plan_path(out).stat().st_size:
+                raise RunError(
+                    f"{out}: its run.json is damaged: it speaks of {total} clips, more than its manifest has"
+                )
             return {"train": train, "val": val, "test": test}
     return read_plan(out).counts()
 
@@ -190,11 +201,18 @@ def _create(path: Path, text: str, aside: Path) -> bool:
 
 
 def _read_run(path: Path) -> dict[str, Any]:
+    """Read a run.json; RunError where it is damaged: what it holds has the kinds that `fingerprint` gives it."""
     try:
-        run = json.loads(path.read_bytes())
+        run = untrusted.read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(run, dict) or not isinstance(size := run.get("shard_size"), int) or size < 1:
+    size = run.get("shard_size")
+    kinds = {"column": str, "manifest": str, "clips": dict, "settings": dict, "versions": dict}
+    if (
+        type(size) is not int
+        or size < 1
+        or not all(isinstance(run.get(name, kind()), kind) for name, kind in kinds.items())
+    ):
         raise RunError(f"{path}: damaged; delete it and give the first run's options again")
     return run
 
@@ -222,4 +240,4 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "")
         if isinstance(there, dict) and isinstance(here, dict):
             yield from _differences(there, here, f"{prefix}{name}.")
         elif there != here:
-            yield f"{prefix}{name}: there {there}, here {here}"
+            yield f"{prefix}{name[:60]}: there {str(there)[:60]}, here {str(here)[:60]}"

@@ -268,7 +268,7 @@ def _copy(image: NDArray[np.uint8], part: NDArray[Any]) -> tuple[NDArray[np.uint
 
 def _detect(copy: NDArray[np.uint8], to_photo: NDArray[np.float64], detector: Detector) -> list[Face]:
     """Find the faces of a copy the way they are found in videos, and return them in pixels of the photo."""
-    picture = Picture(av.VideoFrame.from_ndarray(np.ascontiguousarray(copy), format="rgb24"), 0)
+    picture = Picture(av.VideoFrame.from_ndarray(np.ascontiguousarray(copy), format="rgb24"))
     faces = []
     for face in (sighting.face for sighting in keyframes.find_faces([picture], detector, 1).sightings[0]):
         middle = align.apply(to_photo, face.box.reshape(2, 2)).mean(axis=0)

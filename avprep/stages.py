@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -24,13 +24,14 @@ from avprep.detectors import Detector
 from avprep.errors import Reject, RunError
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
-from avprep.media import Frames
+from avprep.media import Frames, probe
 from avprep.shards import Sample
 from avprep.sound import Sound, read_sound
 
 Align = Literal["smooth", "per-frame", "per-clip"]
 JPEG_QUALITY = 95
 
+_LARGE = 500_000  # bytes: a smaller file is read long before its time is up, and its header not worth a millisecond
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -97,6 +98,10 @@ class CropStage:
         """Return the settings as JSON."""
         return asdict(self.settings)
 
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip is by the plan, or else by its video's header, `max_seconds` at most."""
+        return _seconds(clip, self.root, self.settings.max_seconds)
+
     def __call__(self) -> Callable[[Clip], Sample]:
         """Build the detector and return the function."""
         keep_freed_memory()
@@ -129,6 +134,10 @@ class MfccStage:
     def resolved(self) -> dict[str, Any]:
         """Return the settings as JSON."""
         return asdict(self.settings)
+
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip is by the plan, or else by its file's header, `max_seconds` at most."""
+        return _seconds(clip, self.root, self.settings.max_seconds)
 
     def __call__(self) -> Callable[[Clip], Sample]:
         """Return the function."""
@@ -179,7 +188,14 @@ def crop_clip(
         "size": list(seen.size),
         "source_frames": frames.source_frames,
         "decode_errors": frames.decode_errors,
+        **frames.damage,
         "interlaced": frames.interlaced,
+        **({"hdr": frames.hdr} if frames.hdr else {}),
+        **(
+            {"pixel_aspect": "{}:{}".format(*frames.pixel_aspect.as_integer_ratio())}
+            if frames.pixel_aspect != 1
+            else {}
+        ),
         "detector": settings.detector,
         "align": settings.align,
         "keyframes": len(seen.sightings),
@@ -216,12 +232,12 @@ class Aligned:
     def crops(self) -> Iterator[NDArray[np.uint8]]:
         """Cut the face out of each frame, uint8 (256, 256, 4), RGBA; raises Reject as reading the pictures does."""
         sigma = align.blur_sigma(self.affine)
-        shown = image = None
+        shown = image = to_image = None
         for index, picture in enumerate(self.frames):
             if picture is not shown:  # a source slower than 25 fps shows a picture more than once
-                shown, image = picture, picture.rgba()
+                shown, (image, to_image) = picture, picture.source()
             assert image is not None
-            yield align.crop(image, self.affine[index], sigma=sigma)
+            yield align.crop(image, self.affine[index], sigma=sigma, to_image=to_image)
 
 
 def align_clip(
@@ -283,6 +299,7 @@ def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
         "sample_rate": sound.rate,
         "channels": sound.channels,
         "decode_errors": sound.decode_errors,
+        **({} if sound.promised is None else {"promised_seconds": _rounded(sound.promised)}),
         "n_samples": int(sound.samples.size),
         "first_sample": sound.first,
         "seconds": _rounded(sound.samples.size / schema.SAMPLE_RATE),
@@ -353,12 +370,6 @@ def encode_image(image: NDArray[np.uint8], image_format: str) -> bytes:
     return data.tobytes()
 
 
-def decode_image(data: bytes) -> NDArray[np.uint8] | None:
-    """Decode a JPEG or PNG to uint8 (H, W, 3), RGB; None where it is damaged."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-
-
 def _check_length(n_frames: int) -> None:
     if n_frames < schema.WINDOW_FRAMES:
         raise Reject("too_short", f"{n_frames} frames, fewer than the {schema.WINDOW_FRAMES} of a window")
@@ -379,6 +390,16 @@ def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[n
     if boxes.max() <= 2:  # VoxCeleb2 writes shares of the picture
         boxes *= np.tile(np.array(size, np.float32), 2)
     return {frame - first: box for (frame, *_), box in zip(rows, boxes, strict=True)}
+
+
+def _seconds(clip: Clip, root: Path, most: float) -> float | None:
+    """Return the length of a clip; None for a small file, or where no header tells."""
+    length = clip.duration
+    if length is None:
+        with suppress(Reject, OSError):
+            if (root / clip.video).stat().st_size >= _LARGE:
+                length = probe(root / clip.video).duration
+    return None if length is None else min(length, most)
 
 
 def _by_name(work: Callable[..., Sample], clip: Clip, root: Path, **given: Any) -> Sample:

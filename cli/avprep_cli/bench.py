@@ -134,10 +134,10 @@ def bench(
 
         for name, result in measured():
             if not as_json:  # each as it comes: all of them take minutes
-                click.echo(("\n" if found else "") + result.table())
+                say.echo(("\n" if found else "") + result.table())
             found.setdefault(name, []).append(result.to_json())
     if as_json:
-        click.echo(json.dumps({name: rows if name == "load" else rows[0] for name, rows in found.items()}, indent=2))
+        say.echo(json.dumps({name: rows if name == "load" else rows[0] for name, rows in found.items()}, indent=2))
 
 
 def _measured_learning(
@@ -194,7 +194,7 @@ def bench_model(
         repeat=repeat,
         compiled=compiled,
     )
-    click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.table())
+    say.echo(json.dumps(result.to_json(), indent=2) if as_json else result.table())
 
 
 @click.command("bench-learning")
@@ -248,7 +248,7 @@ def bench_learning(
         speech = learning.run_of(work, "L_C + SC + L_adv") if "supervision" in found else None
         found["disentangling"] = learning.disentangling(out, work, settings, say=say.aside, speech=speech)
         tables.append(learning.disentangling_table(found["disentangling"]))
-    click.echo(json.dumps(found, indent=2) if as_json else "\n\n".join(tables))
+    say.echo(json.dumps(found, indent=2) if as_json else "\n\n".join(tables))
 
 
 COMMANDS = (bench, bench_model, bench_learning)

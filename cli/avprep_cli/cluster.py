@@ -44,19 +44,19 @@ def status(out: Path) -> None:
 
     waiting = {column: slurm.script_path(out, column) for column in FILLERS}
     if not (out / "manifest.jsonl").exists() and (sent := [str(path) for path in waiting.values() if path.exists()]):
-        click.echo("{}" if say.as_json() else f"{', '.join(sent)}: sent, and no task has begun yet")
+        say.echo("{}" if say.as_json() else f"{', '.join(sent)}: sent, and no task has begun yet")
         return
     found = {column.column: (column, _finish(out, column)) for column in read_status(out)}
     if say.as_json():
-        click.echo(json.dumps({name: column.to_json() | finish for name, (column, finish) in found.items()}, indent=2))
+        say.echo(json.dumps({name: column.to_json() | finish for name, (column, finish) in found.items()}, indent=2))
         return
     for name, script in waiting.items():
         if name in found:
             _show(out, *found[name])
         elif script.exists():
-            click.echo(f"{name}: {script} was sent, and no task has begun yet")
+            say.echo(f"{name}: {script} was sent, and no task has begun yet")
         else:
-            click.echo(f"{name}: not begun; {say.to_type(summary.line(name, out / 'manifest.jsonl', out))}")
+            say.echo(f"{name}: not begun; {say.to_type(summary.line(name, out / 'manifest.jsonl', out))}")
 
 
 @click.command()
@@ -89,7 +89,8 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -
         raise RunError(f"{out}: no {column or 'column'} was ever started there")
     dry_run, strict, root, jobs = (given.pop(name) for name in ("dry_run", "strict", "root", "jobs"))
     task_index, num_tasks = tasks.select(given.pop("task_index"), given.pop("num_tasks"))
-    failed = 0
+    ok = failed = 0
+    bad: dict[str, dict[str, int]] = {}
     ends: dict[str, dict[str, Any]] = {}
     for found in columns:
         again = {reason: count for reason, count in found.reasons.items() if reason in wanted}
@@ -111,6 +112,8 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -
         summary.tell(done, where)
         ends[found.column] |= facts
         failed += sum(outcome.failed.values())
+        ok += outcome.ok
+        bad |= {found.column: outcome.failed} if outcome.failed else {}
     if dry_run:
         summary.close([], {"columns": ends})
     else:
@@ -118,6 +121,8 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -
         summary.close(then, {"columns": ends})
     if strict and failed and not dry_run:
         sys.exit(3)
+    if bad and not ok:
+        raise RunError("; ".join(summary.none_ok(name, counts) for name, counts in bad.items()))
 
 
 def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
@@ -146,15 +151,15 @@ def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
     name = column.column
     for split, counts in column.splits.items():
         failed = f"{counts.failed} failed"
-        click.echo(
+        say.echo(
             f"{name} {split:5}  {counts.shards_done}/{counts.shards} shards  {say.good(f'{counts.ok} ok')}  "
             f"{say.bad(failed) if counts.failed else failed}  {counts.missing} missing  {counts.frames} frames"
         )
     for reason, count in column.reasons.items():
-        click.echo(f"{name} failed {reason}: {say.bad(str(count))}")
+        say.echo(f"{name} failed {reason}: {say.bad(str(count))}")
     if again := summary.accidents(column):
-        click.echo(f"{name}: {summary.tally('accident', again)}; to run these clips again:")
-        click.echo(f"  {say.to_type(summary.retry_line(out, name, again))}")
+        say.echo(f"{name}: {summary.tally('accident', again)}; to run these clips again:")
+        say.echo(f"  {say.to_type(summary.retry_line(out, column, again))}")
     if not column.unfinished:
         return
     pace = []
@@ -166,11 +171,11 @@ def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
         amount = f"{hours:.1f} core-hours" if hours >= 1 else f"{60 * hours:.0f} core-minutes"
         pace.append(f"about {amount} of work left")
     if pace:
-        click.echo(f"{name}: {'; '.join(pace)}")
-    click.echo(f"{name}: {summary.missing_shards(column)}; to finish here:")
-    click.echo(f"  {say.to_type(finish['command'])}")
-    click.echo(f"or on Slurm, --array={finish['array']} of {finish['num_tasks']} tasks:")
-    click.echo(f"  {say.to_type(finish['slurm'])}")
+        say.echo(f"{name}: {'; '.join(pace)}")
+    say.echo(f"{name}: {summary.missing_shards(column)}; to finish here:")
+    say.echo(f"  {say.to_type(finish['command'])}")
+    say.echo(f"or on Slurm, --array={finish['array']} of {finish['num_tasks']} tasks:")
+    say.echo(f"  {say.to_type(finish['slurm'])}")
 
 
 def _command_line(command: click.Command, manifest_path: Path, out: Path, values: dict[str, Any]) -> list[str]:
@@ -322,11 +327,11 @@ def _make_script(
     except OSError as error:
         raise RunError(f"{out / 'logs'}: cannot make the folder of the logs ({error.strerror})") from error
     if not asked["submit"]:
-        click.echo(text, nl=False)
+        click.echo(text, nl=False)  # noqa: TID251 - a script, with the user's own paths as they are
         return
     script = slurm.script_path(out, column)  # for `status`, and to send it again
     job = slurm.keep_and_submit(text, script)
-    click.echo(f"job {job}: {script}, {len(found.unfinished)} shards, logs in {out / 'logs'}")
+    say.echo(f"job {job}: {script}, {len(found.unfinished)} shards, logs in {out / 'logs'}")
 
 
 def _environment() -> list[str]:

@@ -54,7 +54,12 @@ GPU_JOBS = 4
 )
 @click.option("--val-share", type=SHARE, help="folder: fraction of the clips for validation.  [0.1]")
 @click.option("--test-share", type=SHARE, help="folder: fraction of the clips for testing.  [0.1]")
-@click.option("--audio-beside", is_flag=True, default=None, help="folder: sound lies in a file beside each video.")
+@click.option("--audio-beside", is_flag=True, default=None, help="folder: audio lies in a file beside each video.")
+@click.option(
+    "--audio-root",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="folder, voxceleb2: the folder that holds the audio files, if not ROOT.",
+)
 @options.as_json
 @options.verbosity
 def index(
@@ -87,7 +92,7 @@ def index(
     found, scan = layouts.index(layout, root, seed=seed, limit=limit, **given)
     write_text(output, manifest.render(found), replace=force)
     if problems is not None:
-        rows = ({"kind": p.kind, "path": p.path, "message": p.message} for p in scan.problems)
+        rows = ({"kind": p.kind, "path": p.path, "message": p.message, "count": p.count} for p in scan.problems)
         write_text(problems, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     shown = len(scan.problems) if say.verbosity() == say.VERBOSE else SHOWN_PROBLEMS
     for problem in scan.problems[:shown]:
@@ -97,7 +102,7 @@ def index(
     splits = {split: len(found.split(split)) for split in manifest.SPLITS}
     counts = ", ".join(f"{split} {count}" for split, count in splits.items())
     tally = summary.tally("problem", scan.counts())
-    clips = say.good(f"{len(found.clips)} clips")
+    clips = say.good(say.number(len(found.clips), "clip"))
     summary.show(
         f"{output}: {clips} ({counts}), {say.bad(tally) if scan.problems else tally}",
         then=[summary.line("crop", output, "OUT")],
@@ -168,7 +173,7 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     settings = crop_settings(plan, out, given)
     if options.is_default("jobs"):
         jobs = workers(settings.detector, jobs)
-    say.aside(f"crop: detector {settings.detector}, align {settings.align}, {jobs} workers")
+    say.aside(f"crop: detector {settings.detector}, align {settings.align}, {say.number(jobs, 'worker')}")
     _run(CropStage(plan.root, settings, max(1, options.cores() // jobs)), plan, out, jobs, given)
 
 
@@ -201,7 +206,7 @@ def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
 
     plan = read_plan(manifest_path, given)
     settings = mfcc_settings(given)
-    say.aside(f"mfcc: preset {settings.preset}, {jobs} workers")
+    say.aside(f"mfcc: preset {settings.preset}, {say.number(jobs, 'worker')}")
     _run(MfccStage(plan.root, settings), plan, out, jobs, given)
 
 
@@ -219,6 +224,7 @@ def verify(out: Path, jobs: int) -> None:
     from avprep.verify import verify as find_problems
 
     columns: dict[str, dict[str, int]] = {}
+    lines: list[str] = []
     problems = find_problems(out, jobs, quiet=say.quiet())
     facts = {"columns": columns, "problems": problems, "where": [str(out)]}
     if problems:
@@ -227,12 +233,11 @@ def verify(out: Path, jobs: int) -> None:
     for column in read_status(out):
         ok, failed = (sum(getattr(split, name) for split in column.splits.values()) for name in ("ok", "failed"))
         columns[column.column] = {"clips": ok + failed, "ok": ok, "failed": failed}
-    proven = (
-        f"{name}: {say.good('proven')}: {found['clips']} clips = {found['ok']} ok + {found['failed']} failed"
-        for name, found in columns.items()
-    )
+        counts = f"{say.number(ok + failed, 'clip')} = {ok} ok + {summary.tally('failed', column.reasons)}"
+        verdict = say.good("verified") if ok or not failed else say.bad("verified, but no clip is ok")
+        lines.append(f"{column.column}: {verdict}: {counts}")
     then = summary.next_steps(out) or [summary.line("report", out, "-o", "report.html")]
-    summary.show("\n".join(proven), then=then, facts=facts)
+    summary.show("\n".join(lines), then=then, facts=facts)
 
 
 @click.group()
@@ -251,12 +256,12 @@ def weights_list() -> None:
 
     rows = library.table()
     if say.as_json():
-        click.echo(json.dumps({row["name"]: row for row in rows}, indent=2))
+        say.echo(json.dumps({row["name"]: row for row in rows}, indent=2))
         return
     for row in rows:
-        click.echo(f"{row['name']}: {row['state']}")
+        say.echo(f"{row['name']}: {row['state']}")
         for name in ("detector", "file", "bytes", "sha256", "licence", "source", "url"):
-            click.echo(f"  {name:9} {row[name] or 'unknown'}")
+            say.echo(f"  {name:9} {row[name] or 'unknown'}")
 
 
 @weights.command("fetch")
@@ -337,10 +342,11 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
         clips = sum(len(clips) for _, clips in mine)
         if say.as_json():
             task = {"task_index": task_index, "num_tasks": num_tasks, "planned": names, "done": done}
-            click.echo(json.dumps({**resolved, **task, "planned_clips": clips}, indent=2))
+            say.echo(json.dumps({**resolved, **task, "planned_clips": clips}, indent=2))
             return
-        click.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
-        click.echo(f"task {task_index} of {num_tasks}: {len(mine)} shards, {clips} clips; {len(done)} shards are done")
+        say.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
+        work = f"{say.number(len(mine), 'shard')}, {say.number(clips, 'clip')}"
+        say.echo(f"task {task_index} of {num_tasks}: {work}; {say.number(len(done), 'shard')} done")
         return
     show_settings(stage)
     if given["accept_versions"]:
@@ -353,6 +359,8 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
     summary.show(done_, where=where, then=then, facts=facts)
     if strict and outcome.failed:
         sys.exit(3)
+    if outcome.failed and not outcome.ok:
+        raise RunError(summary.none_ok(stage.column, outcome.failed))
 
 
 def show_settings(stage: Stage) -> None:
@@ -379,7 +387,7 @@ def pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
 def refuse(out: Path, problems: list[str]) -> None:
     """End a command with a line for each problem of a run's folder, if there is any."""
     for problem in problems:
-        click.echo(problem, err=True)
+        say.echo(say.one_line(problem), err=True)
     if problems:
         raise RunError(f"{out}: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
 

@@ -22,7 +22,7 @@ class Commands(click.Group):
             return super().main(*args, **extra)
         except streams.OutputError as error:
             streams.give_up_output()
-            click.echo(f"Error: standard output cannot be written ({error.strerror})", err=True)
+            say.echo(f"Error: standard output cannot be written ({error.strerror})", err=True)
             sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -30,7 +30,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except AvprepError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(say.one_line(str(error))) from error
         except ImportError as error:
             if remedy := _missing_library(error):
                 raise click.ClickException(remedy) from error

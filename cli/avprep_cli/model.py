@@ -44,9 +44,9 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
     if len(findings.aside) > shown:
         say.aside(f"left aside: {len(findings.aside) - shown} more")
     for name in findings.missing:
-        click.echo(f"missing: {name}", err=True)
+        say.echo(f"missing: {name}", err=True)
     for line in findings.odd:
-        click.echo(f"odd: {line}", err=True)
+        say.echo(f"odd: {line}", err=True)
     if not findings.whole and not partial:
         counts = f"{len(findings.missing)} missing, {len(findings.odd)} odd"
         raise CheckpointError(f"{file}: not imported: {counts} (named above); --partial imports the rest")
@@ -106,7 +106,7 @@ def train(
 
     stages = [name for name in STAGES if stage in (name, "all")]
     if dry_run:
-        runfolder.describe(run, settings, corpus.read_corpus(out, settings), say.aside if say.as_json() else click.echo)
+        runfolder.describe(run, settings, corpus.read_corpus(out, settings), say.aside if say.as_json() else say.echo)
         summary.close([], {"settings": tomllib.loads(config.to_toml(settings))})
         return
     found = training.train(out, run, settings, stages=stages, init_from=init_from, say=say.story)

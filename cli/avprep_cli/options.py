@@ -122,8 +122,7 @@ root = click.option("--root", type=EXISTING_OUT, help="Where the data set lies n
 clip_timeout = click.option(
     "--clip-timeout",
     type=Number(0, 7 * 86_400, min_open=True),
-    default=120.0,
-    show_default=True,
+    show_default="120, or 10 times the clip's length if that is more",
     help="Seconds after which a clip is stopped and counted as failed.",
 )
 task_index = click.option(

@@ -333,7 +333,7 @@ def study_results(answers: tuple[Path, ...], output: Path | None) -> None:
     table = library.table(library.read(answers))
     if output is not None:
         write_text(output, table)
-    click.echo(table, nl=not table.endswith("\n"))
+    say.echo(table, nl=not table.endswith("\n"))
 
 
 def _study_films(
