@@ -102,7 +102,7 @@ class TestRun:
         """A run.json whose versions are anything else is refused, not a crash."""
         path = begun / "mfcc/run.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": strange}))
-        with pytest.raises(RunError, match="versions"):
+        with pytest.raises(RunError, match=r"run\.json: "):
             stand_ins.start(WORDS, begun, shard_size=2, accept_versions=True)
 
 
