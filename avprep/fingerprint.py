@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from avprep import manifest as manifests
 from avprep import shards, untrusted
@@ -45,6 +46,15 @@ class Stage(Protocol):
         ...
 
 
+@runtime_checkable
+class Demanding(Protocol):
+    """A stage that needs something on the machine besides the clips: weights, say."""
+
+    def require(self) -> None:
+        """Raise AvprepError, one line, where it is not there."""
+        ...
+
+
 def fingerprint(stage: Stage, plan: Manifest, shard_size: int) -> dict[str, Any]:
     """Return what decides a column's bytes, as JSON gives it back."""
     ours = {
@@ -59,17 +69,31 @@ def fingerprint(stage: Stage, plan: Manifest, shard_size: int) -> dict[str, Any]
     return dict(json.loads(json.dumps(ours)))
 
 
-def check(stage: Stage, plan: Manifest, out: Path, shard_size: int | None, ignore: tuple[str, ...] = ()) -> int:
-    """Prove that `out` is free or holds this very run; return its shard size. Nothing is written.
+def check(
+    stage: Stage,
+    plan: Manifest,
+    out: Path,
+    shard_size: int | None,
+    ignore: tuple[str, ...] = (),
+    *,
+    accept_versions: bool = False,
+) -> int:
+    """Prove that `out` is free or holds this very run, and that the stage has what it needs; return its shard size.
 
+    Nothing is written, so a first try that fails here leaves `out` as it was.
     ignore: parts of the fingerprint that may differ: `versions`, where another machine is to do the work.
+    accept_versions: whether versions of libraries may differ; weights and all else must be the same.
     Raises RunError with the difference where `out` belongs to another plan or other settings.
     """
+    if isinstance(stage, Demanding):
+        stage.require()
     size = _shard_size(out, shard_size)
     ours = fingerprint(stage, plan, size)
     theirs = read_fingerprint(out, stage.column)
     if theirs is not None:
         theirs |= {name: ours[name] for name in ignore}
+        if accept_versions:
+            theirs = _with_our_libraries(theirs, ours)
     if theirs == ours:  # so the frozen plan, seconds of reading for a large set, is this one too
         return size
     frozen_path = out / "manifest.jsonl"
@@ -83,8 +107,24 @@ def check(stage: Stage, plan: Manifest, out: Path, shard_size: int | None, ignor
     if theirs is not None:
         differences = "; ".join(_differences(theirs, ours))
         path = out / stage.column / "run.json"
+        if _with_our_libraries(theirs, ours) == ours:
+            raise RunError(
+                f"{path}: made with other versions ({differences}); go on with those, or with --accept-versions, which "
+                "records the others"
+            )
         raise RunError(f"{path}: made with other settings ({differences}); use another OUT or the same settings")
     return size
+
+
+def other_versions(stage: Stage, out: Path, before: object = None) -> list[dict[str, str]]:
+    """Return what a shard that is made now says of versions: sets other than run.json's that took part, oldest first.
+
+    before: what it said of itself until now. Empty where everything was made with the versions of run.json.
+    """
+    others = [one for one in before if isinstance(one, dict)] if isinstance(before, list) else []
+    run = read_fingerprint(out, stage.column)
+    ours = stage.versions()
+    return others if run is None or run.get("versions") == ours or ours in others else [*others, ours]
 
 
 def read_plan(out: Path) -> Manifest:
@@ -119,7 +159,16 @@ def read_fingerprint(out: Path, column: str) -> dict[str, Any] | None:
     return _read_run(path) if path.is_file() else None
 
 
-def join(stage: Stage, plan: Manifest, out: Path, shard_size: int, missing: list[Path], work: Path) -> None:
+def join(
+    stage: Stage,
+    plan: Manifest,
+    out: Path,
+    shard_size: int,
+    missing: list[Path],
+    work: Path,
+    *,
+    accept_versions: bool = False,
+) -> None:
     """Enter `out`: write what is `missing` of the frozen plan and the fingerprint, by way of the folder `work`.
 
     Raises RunError with the difference where another run was a moment faster and differs.
@@ -131,7 +180,7 @@ def join(stage: Stage, plan: Manifest, out: Path, shard_size: int, missing: list
             else:
                 text = manifests.render(plan)
             if not _create(path, text, work / path.name):
-                check(stage, plan, out, shard_size)
+                check(stage, plan, out, shard_size, accept_versions=accept_versions)
     except OSError as error:
         raise RunError(f"{out}: cannot write there ({error.strerror})") from error
     _shard_size(out, shard_size)  # the other column may have started this moment
@@ -148,15 +197,7 @@ def _shard_size(out: Path, wanted: int | None) -> int:
 
 
 def _create(path: Path, text: str, aside: Path) -> bool:
-    """Create a file whole; of several processes that try, one wins. Return whether this one did."""
-    shards.write_aside(aside, text.encode())
-    try:
-        path.hardlink_to(aside)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without links, exFAT say: the last one wins, and reads what it wrote
-        aside.replace(path)
-    return True
+    return shards.create(path, text.encode(), aside=aside)
 
 
 def _read_run(path: Path) -> dict[str, Any]:
@@ -174,6 +215,23 @@ def _read_run(path: Path) -> dict[str, Any]:
     ):
         raise RunError(f"{path}: damaged; delete it and give the first run's options again")
     return run
+
+
+def _with_our_libraries(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Return their fingerprint as if it had been made with our versions of libraries.
+
+    Digests of weights stand among the versions, and the device: these are no versions, and stay.
+    """
+    there, here = theirs.get("versions"), ours["versions"]
+    if not isinstance(there, dict):
+        return theirs
+    others = {name: version for name, version in there.items() if not _is_version(version)}
+    return theirs | {"versions": others | {name: version for name, version in here.items() if _is_version(version)}}
+
+
+def _is_version(text: object) -> bool:
+    """Tell a version, `2.1.0+cpu`, from a digest or a word."""
+    return isinstance(text, str) and re.match(r"\d+(\.|$)", text) is not None
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> Iterator[str]:

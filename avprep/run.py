@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from avprep import schema, shards, worker
 from avprep.errors import AvprepError, RunError
-from avprep.fingerprint import Stage, check, join, read_fingerprint
+from avprep.fingerprint import Stage, check, join, other_versions, read_fingerprint
 from avprep.manifest import Clip, Manifest
 from avprep.pool import Died, Ended, Pool, PoolError
 from avprep.progress import Progress
@@ -70,6 +70,7 @@ class _Shard:
     before: what marks the sidecar that lay in its place.
     records: how each row ended; failed: the reason of each that is run again.
     kept: the rows whose samples are copied from `source`, the tar that is replaced.
+    versions: what the sidecar said of other versions.
     started, spent: when the run that is retried began with it, and the seconds it took; else this run's start, and 0.
     begun: this run's start in monotonic seconds.
     """
@@ -83,6 +84,7 @@ class _Shard:
     source: IO[bytes] | None = None
     writer: shards.ShardWriter | None = None
     written: int = 0
+    versions: object = None
     begun: float = field(default_factory=time.monotonic)
     started: float = field(default_factory=time.time)
     spent: float = 0.0
@@ -115,6 +117,7 @@ def run(
     task_index: int = 0,
     num_tasks: int = 1,
     retry: frozenset[str] = frozenset(),
+    accept_versions: bool = False,
     verbosity: int = 0,
 ) -> Outcome:
     """Fill this task's shards of one column.
@@ -125,6 +128,8 @@ def run(
     task_index, num_tasks: this task takes every `num_tasks`-th shard from `task_index` on.
     retry: instead of that, run again the clips of finished shards that failed for one of these reasons; everything else
     in those shards is copied.
+    accept_versions: go on in a folder that was begun with other versions of libraries; the sidecars of the shards that
+    are made then tell them.
     verbosity: see `Progress`.
     Raises RunError, one line: another plan or other settings in `out`, a disk that cannot be written, SAME_ERRORS clips
     in a row with the same internal error; Stopped after one of STOP_SIGNALS. In each case finished shards stay and
@@ -134,9 +139,9 @@ def run(
         if retry and read_fingerprint(out, stage.column) is None:
             raise RunError(f"{out}: no run of {stage.column} was ever started there, so there is nothing to run again")
         missing = [path for path in (out / "manifest.jsonl", out / stage.column / "run.json") if not path.exists()]
-        size = check(stage, plan, out, shard_size)
+        size = check(stage, plan, out, shard_size, accept_versions=accept_versions)
         with work_folder(out / stage.column) as work:
-            join(stage, plan, out, size, missing, work)
+            join(stage, plan, out, size, missing, work, accept_versions=accept_versions)
             mine = list(plan.shards(size))[task_index::num_tasks]
             progress = Progress(f"avprep {stage.column}", sum(len(clips) for _, clips in mine), verbosity)
             filler = _Filler(stage, out, work, progress, jobs, clip_timeout, stop, retry)
@@ -300,6 +305,7 @@ class _Filler:
             self._progress.skip(len(clips), 0)
             return None
         sidecar, shard.source = found
+        shard.versions = sidecar.get("other_versions")
         shard.records = {n: clip for n, clip in enumerate(sidecar["clips"]) if clip.get("reason") not in self._retry}
         if len(shard.records) == len(clips):
             shard.close()
@@ -412,6 +418,8 @@ class _Filler:
             head["timings"]["longest_timeout"] = max(slowest)
         if again := Counter(record["reason"] for record in records if record.get("again")):
             head["again"] = dict(sorted(again.items()))
+        if others := other_versions(self._stage, self._out, shard.versions):
+            head["other_versions"] = others
         sidecar, aside = shards.render_sidecar(head, records), self._work / f"{shard.name}.json.part"
         with one_at_a_time(self._out / self._stage.column / "run.json"):
             theirs = self._made_meanwhile(shard)

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import secrets
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -147,6 +148,23 @@ def write_atomically(path: Path, data: bytes, *, aside: Path) -> None:
     write_aside(aside, data)
     aside.replace(path)
     sync_folder(path.parent)
+
+
+def create(path: Path, data: bytes, *, aside: Path) -> bool:
+    """Create a small file whole; of several processes that try, one wins. Return whether this one did."""
+    write_aside(aside, data)
+    try:
+        path.hardlink_to(aside)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links, exFAT say: the last one wins, and reads what it wrote
+        aside.replace(path)
+    return True
+
+
+def own_aside(path: Path) -> Path:
+    """Return a name beside a file for what is not finished, which no other process on any machine takes."""
+    return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
 def write_aside(path: Path, data: bytes) -> None:

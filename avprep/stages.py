@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -89,6 +90,10 @@ class CropStage:
     keep_bytes: int = 256 << 20
 
     column = "crop"
+
+    def require(self) -> None:
+        """Prove that the detector can be built here; AvprepError, one line, where it cannot."""
+        detectors.require(self.settings.detector)
 
     def versions(self) -> dict[str, str]:
         """Return the versions and digests that decide the result besides the settings."""
@@ -236,7 +241,7 @@ class Aligned:
     def turned(self) -> int:
         """Degrees by which the picture is turned clockwise for the face to be upright, to the nearest quarter turn."""
         across, down = self.affine[:, :, 0].mean(axis=0)
-        return round(math.degrees(math.atan2(down, across)) / 90) % 4 * 90
+        return int(round(math.degrees(math.atan2(float(down), float(across))) / 90) % 4 * 90)
 
     def crops(self) -> Iterator[NDArray[np.uint8]]:
         """Cut the face out of each frame, uint8 (256, 256, 4), RGBA; raises Reject as reading the pictures does."""

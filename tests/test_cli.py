@@ -161,7 +161,7 @@ class TestIndex:
         result = call("index", "lrw", root, "-o", tmp_path / "x.jsonl", "--problems", tmp_path / "problems.jsonl")
         assert result.exit_code == 0, result.output
         rows = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
-        assert all(row.keys() == {"kind", "path", "message"} for row in rows)
+        assert all(row.keys() == {"kind", "path", "message", "count"} for row in rows)
         assert f"{len(rows)} problem" in result.stdout
 
 

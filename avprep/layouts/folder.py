@@ -26,10 +26,23 @@ from pathlib import Path
 from typing import Literal
 
 from avprep.errors import ManifestError
-from avprep.layouts import AUDIO_SUFFIXES, Scan, is_video, preferred, stable_split, suffix_of, walk, walk_audio
+from avprep.layouts import (
+    AUDIO_SUFFIXES,
+    Scan,
+    check_split_by,
+    is_video,
+    preferred,
+    stable_split,
+    suffix_of,
+    walk,
+    walk_audio,
+)
 from avprep.manifest import Clip, make_key
 
 EXPECTS = "video files that fit --pattern"
+
+SplitBy = Literal["clip", "speaker"]
+"""What never lies in two splits."""
 
 _KIND = r"(?:videos?|audios?|sounds?)?[ _-]?(?:mp4|mpe?g|avi|mov|mkv|flv|flash|wav|aac|m4a|mp3|flac)?"
 _VIEW = r"front|down|top|(?:left|right)_\d+"
@@ -54,7 +67,7 @@ def scan(
     pattern: str | None = None,
     val_share: float = 0.1,
     test_share: float = 0.1,
-    split_by: Literal["clip", "speaker"] = "clip",
+    split_by: SplitBy = "clip",
     audio_beside: bool = False,
     audio_root: Path | None = None,
 ) -> None:
@@ -69,11 +82,13 @@ def scan(
     Raises ManifestError for a malformed pattern and for options that contradict each other.
     Problems: `no_match`, `unknown_split`, `missing_audio`, `ambiguous_audio`.
     """
+    check_split_by(split_by, SplitBy)
     if audio_beside and audio_root is not None:
         raise ManifestError("--audio-beside and --audio-root: give one of the two")
-    if not (val_share >= 0 and test_share >= 0 and val_share + test_share <= 1):
+    if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):  # nor NaN
         raise ManifestError(
-            f"--val-share {val_share} and --test-share {test_share}: neither may be below 0, nor their sum above 1"
+            f"--val-share {val_share} and --test-share {test_share}: neither may be below 0, and their sum must be "
+            "below 1, or nothing is left to train on"
         )
     expression = compile_pattern("**" if pattern is None else pattern)
     if split_by == "speaker" and "speaker" not in expression.groupindex:

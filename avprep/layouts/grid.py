@@ -23,7 +23,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from avprep.layouts import Scan, is_video, nearest, read_annotation, stable_split, suffix_of, walk
+from avprep.layouts import Scan, check_split_by, is_video, nearest, read_annotation, stable_split, suffix_of, walk
 from avprep.manifest import Clip, make_key
 
 EXPECTS = "sN/*.mpg and, unless --sentences, alignments/sN/*.align"
@@ -38,18 +38,19 @@ _SILENCE = ("sil", "sp")
 _UNSEEN_SPEAKERS = ("s1", "s2", "s20", "s22")
 
 Segment = tuple[int, int, str]
+SplitBy = Literal["sentence", "speaker"]
+"""What never lies in two splits."""
 
 
-def scan(
-    root: Path, scan: Scan, *, sentences: bool = False, split_by: Literal["sentence", "speaker"] = "sentence"
-) -> None:
+def scan(root: Path, scan: Scan, *, sentences: bool = False, split_by: SplitBy = "sentence") -> None:
     """Make a clip of every word, or of every sentence.
 
     sentences: whole files, without a word label; no .align is needed.
-    split_by: what never lies in two splits: a `sentence` of a speaker, or a `speaker`.
+    split_by: what never lies in two splits: a `sentence` of a speaker, or a `speaker`; ManifestError for any other.
 
     Problems: `unexpected_place`, `missing_align`, `bad_align`, `too_short`, `missing_video`.
     """
+    check_split_by(split_by, SplitBy)
     videos: list[tuple[str, str, str]] = []  # path, speaker, sentence
     aligns: dict[tuple[str, str], list[str]] = {}
     for path in walk(root, scan):

@@ -15,7 +15,7 @@ import click
 
 from avprep import slurm, tasks
 from avprep.errors import REASONS, RunError
-from avprep_cli import data, options, say, summary
+from avprep_cli import data, kinds, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.fingerprint import Stage
@@ -61,10 +61,16 @@ def status(out: Path) -> None:
 
 @click.command()
 @click.argument("out", type=options.EXISTING_OUT)
-@click.option("--reason", "reasons", required=True, help=f"Which: {', '.join(REASONS)}; several with commas.")
+@click.option(
+    "--reason",
+    "wanted",
+    type=kinds.Words(tuple(REASONS)),
+    required=True,
+    help=f"Which: {', '.join(REASONS)}; several with commas.",
+)
 @click.option("--column", type=click.Choice(("crop", "mfcc")), help="Only this one.  [both]")
 @options.retry_options
-def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
+def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -> None:
     """Run failed clips again, with the settings of the first run, and put their shards in place anew.
 
     Other clips of these shards are copied, not computed. A clip that fails again keeps its newer reason.
@@ -78,9 +84,6 @@ def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
     from avprep.fingerprint import read_fingerprint, read_plan
     from avprep.status import status as read_status
 
-    wanted = frozenset(reason.strip() for reason in reasons.split(","))
-    if strange := sorted(wanted - REASONS.keys()):
-        raise click.UsageError(f"--reason {strange[0]!r} is none of {', '.join(REASONS)}")
     columns = read_status(out, columns=FILLERS if column is None else (column,))
     if not columns:
         raise RunError(f"{out}: no {column or 'column'} was ever started there")
@@ -223,20 +226,40 @@ def _array_command(command: click.Command) -> click.Command:
 SLURM_OPTIONS: tuple[click.Option, ...] = (
     click.Option(
         ["--tasks"],
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, kinds.MOST_TASKS),
         show_default=f"{slurm.DEFAULT_TASKS}, or one a shard",
         help="Tasks that share the shards; no more than the cluster allows.",
     ),
-    click.Option(["--time"], default=slurm.ArrayJob.time, show_default=True, help="Time limit of a task."),
-    click.Option(["--partition"], help="Partition.  [the cluster's default]"),
     click.Option(
-        ["--cpus"], type=click.IntRange(min=1), default=slurm.ArrayJob.cpus, show_default=True, help="Cores of a task."
+        ["--time"],
+        type=kinds.TimeLimit(),
+        default=slurm.ArrayJob.time,
+        show_default=True,
+        help="Time limit of a task.",
     ),
-    click.Option(["--mem"], show_default="2 GiB a core", help="Memory of a task, e.g. 16G."),
-    click.Option(["--gpus"], type=click.IntRange(min=1), help="GPUs of a task; auto then means face-alignment."),
-    click.Option(["--max-parallel"], type=click.IntRange(min=1), help="Tasks that run at once.  [all]"),
-    click.Option(["--setup"], multiple=True, help="A shell line before the command: 'module load …'. Repeatable."),
-    click.Option(["--sbatch", "extra"], multiple=True, help="Another option of sbatch: --account=lab. Repeatable."),
+    click.Option(["--partition"], type=kinds.Line(200), help="Partition.  [the cluster's default]"),
+    click.Option(
+        ["--cpus"],
+        type=click.IntRange(1, kinds.MOST_PROCESSES),
+        default=slurm.ArrayJob.cpus,
+        show_default=True,
+        help="Cores of a task.",
+    ),
+    click.Option(["--mem"], type=kinds.Memory(), show_default="2 GiB a core", help="Memory of a task, e.g. 16G."),
+    click.Option(["--gpus"], type=click.IntRange(1, 1024), help="GPUs of a task; auto then means face-alignment."),
+    click.Option(["--max-parallel"], type=click.IntRange(1, kinds.MOST_TASKS), help="Tasks that run at once.  [all]"),
+    click.Option(
+        ["--setup"],
+        type=kinds.Line(),
+        multiple=True,
+        help="A shell line before the command: 'module load …'. Repeatable.",
+    ),
+    click.Option(
+        ["--sbatch", "extra"],
+        type=kinds.Line(),
+        multiple=True,
+        help="Another option of sbatch: --account=lab. Repeatable.",
+    ),
     click.Option(["--submit"], is_flag=True, help="Send it; the script is kept in OUT."),
 )
 
@@ -245,7 +268,7 @@ def _make_script(
     command: click.Command, manifest_path: Path, out: Path, given: dict[str, Any], asked: dict[str, Any]
 ) -> None:
     """Print or send the script of an array job."""
-    from avprep import fingerprint, stages, weights
+    from avprep import fingerprint, stages
     from avprep.status import column_status
 
     column = command.name or ""
@@ -261,7 +284,6 @@ def _make_script(
         settings = data.crop_settings(plan, out, given, "face-alignment" if asked["gpus"] else "auto")
         stage = stages.CropStage(plan.root, settings)
         typed["detector"] = settings.detector  # another machine might resolve auto in another way
-        weights.require(settings.detector)
         say.aside(f"crop: detector {settings.detector}, align {settings.align}")
         if (most := data.workers(settings.detector, asked["cpus"])) < asked["cpus"]:
             workers = most
@@ -308,9 +330,8 @@ def _make_script(
     if not asked["submit"]:
         click.echo(text, nl=False)  # noqa: TID251 - a script, with the user's own paths as they are
         return
-    job = slurm.submit(text)
     script = slurm.script_path(out, column)  # for `status`, and to send it again
-    data.write_text(script, text)
+    job = slurm.keep_and_submit(text, script)
     say.echo(f"job {job}: {script}, {len(found.unfinished)} shards, logs in {out / 'logs'}")
 
 

@@ -68,7 +68,7 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
 )
 @click.option("--preset", type=click.Choice(("paper", "small")), help="Settings to begin with.  [paper]")
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings, over those of the preset.")
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="One setting, over all others.")
+@options.setting("One setting, over all others.")
 @click.option("--init-from", type=options.EXISTING, help="A run or checkpoint to begin with.")
 @options.dry_run
 @options.as_json

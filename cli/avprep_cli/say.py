@@ -11,7 +11,8 @@ from avprep import __version__
 from avprep.untrusted import shown
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
-_VERBOSITY, _JSON = f"{__name__}.verbosity", f"{__name__}.json"  # in Context.meta, which a group's commands share
+_VERBOSITY, _JSON, _SAID = (f"{__name__}.{name}" for name in ("verbosity", "json", "said"))
+"""Names in Context.meta, which a group's commands share."""
 _STYLED = re.compile(r"(\x1b\[(?:1|31|32)m)([^\x1b]*)(\x1b\[0m)")  # what good, bad and to_type make
 _LIBRARIES = ("click", "numpy", "av", "opencv-python", "opencv-python-headless", "torch")
 
@@ -49,6 +50,15 @@ def aside(line: str) -> None:
     """Say what is good to know, but no result."""
     if not quiet():
         echo(line, err=True)
+
+
+def once(line: str) -> None:
+    """Say what is good to know, but only the first time in a command."""
+    context = click.get_current_context(silent=True)
+    said: set[str] = set() if context is None else context.meta.setdefault(_SAID, set())
+    if line not in said:
+        said.add(line)
+        aside(line)
 
 
 def detail(line: str) -> None:
