@@ -263,8 +263,8 @@ class Frames:
     is slower). The pictures are kept for the next iteration while they fit into `keep_bytes`, otherwise decoded anew.
 
     After a full iteration `zero` (time stamp of the file's first picture), `n_frames`, `source_frames` (pictures
-    seen), `decode_errors` (damaged packets that were passed over, as ffmpeg does), `interlaced`, and of the first picture
-    `hdr` and `pixel_aspect` are set.
+    seen), `decode_errors` (damaged packets that were passed over, as ffmpeg does), `interlaced`, and of the first
+    picture `hdr` and `pixel_aspect` are set.
 
     Iterating raises Reject: `missing`, `unreadable`,
     `no_video`, `too_short` (nothing to show in the clip's span), `too_long`.
@@ -632,7 +632,7 @@ class _Displays:
 def _display_matrix(frame: av.VideoFrame) -> bytes | None:
     """Return a frame's display matrix as FFmpeg holds it, None where it has none."""
     try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV before 19 gives up where one kind of side data is newer than itself
         return rotation_matrix(-frame.rotation)
     return None if matrix is None else bytes(matrix)
