@@ -12,10 +12,12 @@ import io
 import itertools
 import math
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,10 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from avprep import hdr
+from avprep.display import AS_STORED, Display, display, rotation_matrix
 from avprep.errors import Reject
+from avprep.files import check_regular
 from avprep.schema import FPS
 
 FORMATS = (
@@ -52,6 +57,8 @@ LEAST_FOUND = Fraction(1, 3)
 """A file that ends before this fraction of what its header promises in the clip's span is refused; see `Promise`."""
 JUMP_BACK, JUMP_AHEAD = Fraction(1, 10), Fraction(10)
 """Time stamps of a broadcast that step back or ahead by more than this begin another part, as in ffmpeg (s)."""
+_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(av.container.Container, "metadata_errors") else {}
+"""What makes PyAV take tags that are not UTF-8: from 19 on it always does."""
 Seconds = Fraction
 Bytes = NDArray[np.uint8]
 
@@ -96,17 +103,29 @@ def probe(path: Path) -> Probe:
         )
 
 
-# A frame's own converter is set up, threads and all, for that frame alone: ten times the cost of the conversion. These
-# keep their set-up from frame to frame, one for each use.
-_SCALER, _SHRINKER = VideoReformatter(), VideoReformatter()
+class _Converters(threading.local):
+    """Each thread's own colour converters, one for each use; they are not safe in two threads at once.
+
+    A frame's own converter is set up, threads and all, for that frame alone: ten times the cost of the conversion.
+    These keep their set-up from frame to frame.
+    """
+
+    def __init__(self) -> None:
+        self.whole, self.shrunk = VideoReformatter(), VideoReformatter()
+
+
+_CONVERTERS = _Converters()
 
 
 class Picture:
-    """One decoded frame, converted only as far as it is asked for. Upright: the display matrix is applied."""
+    """One decoded frame as a player shows it, converted only as far as it is asked for.
 
-    def __init__(self, frame: av.VideoFrame, turns: int) -> None:
+    The display matrix is applied, pixels are square, and HDR is brought to BT.709 where colours are asked for.
+    """
+
+    def __init__(self, frame: av.VideoFrame, display: Display = AS_STORED) -> None:
         self._frame = frame
-        self._turns = turns
+        self._display = display
 
     @property
     def nbytes(self) -> int:
@@ -115,32 +134,55 @@ class Picture:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, upright."""
-        width, height = self._frame.width, self._frame.height
-        return (height, width) if self._turns % 2 else (width, height)
+        """Width and height in pixels, as shown."""
+        return self._display.size(*self._stored)
+
+    @property
+    def hdr(self) -> str | None:
+        """`pq` or `hlg` where the picture is HDR."""
+        return hdr.transfer(self._frame)
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a stored pixel over its height; 1 where that is square."""
+        return self._display.aspect
 
     def rgb(self) -> Bytes:
         """Return uint8 (H, W, 3), RGB."""
-        return self._upright(_SCALER.reformat(self._frame, format="rgb24", threads=1))
+        return self._shown(self._colours(_CONVERTERS.whole, "rgb24", self._squared))
 
     def rgba(self) -> Bytes:
         """Return uint8 (H, W, 4), RGBA: OpenCV warps four channels faster than three."""
-        return self._upright(_SCALER.reformat(self._frame, format="rgba", threads=1))
+        return self._shown(self._colours(_CONVERTERS.whole, "rgba", self._squared))
+
+    def source(self) -> tuple[Bytes, NDArray[np.float64] | None]:
+        """Return the stored pixels, for who resamples them anyway.
+
+        Returns uint8 (H, W, 4), RGBA, and the transform (2, 3) from pixels as shown to these; None where both are the
+        same.
+        """
+        upright = np.ascontiguousarray(self._display.upright(self._colours(_CONVERTERS.whole, "rgba", self._stored)))
+        return upright, self._display.to_source(*self._stored)
 
     def luma(self) -> Bytes:
         """Return uint8 (H, W), the luma of the picture, as decoded where that is eight bits."""
-        luma = self._luma()
-        return np.ascontiguousarray(np.rot90(luma, self._turns)) if self._turns else luma
+        if self._display is AS_STORED:
+            return self._luma()
+        if self._squared == self._stored:
+            return self._shown(self._luma())
+        converted = _CONVERTERS.shrunk.reformat(
+            self._frame, *self._squared, format="gray", interpolation="BICUBIC", threads=1
+        )
+        return self._shown(np.asarray(converted.to_ndarray(), np.uint8))
 
     def small(self, side: int) -> Bytes:
         """Return uint8 (h, w, 3), RGB, downscaled so that the longer side is `side` at most."""
-        scale = side / max(self._frame.width, self._frame.height)
+        squared = self._squared
+        scale = side / max(squared)
         if scale >= 1:
             return self.rgb()
-        width, height = (max(1, round(length * scale)) for length in (self._frame.width, self._frame.height))
-        return self._upright(
-            _SHRINKER.reformat(self._frame, width, height, format="rgb24", interpolation="AREA", threads=1)
-        )
+        size = tuple(max(1, round(length * scale)) for length in squared)
+        return self._shown(self._colours(_CONVERTERS.shrunk, "rgb24", size, "AREA"))
 
     def thumbnail(self) -> Bytes:
         """Return about 24×32 luma samples of the picture as stored, uint8, for telling a cut from a movement."""
@@ -148,16 +190,36 @@ class Picture:
         down, across = max(1, luma.shape[0] // 24), max(1, luma.shape[1] // 32)
         return np.ascontiguousarray(luma[down // 2 :: down, across // 2 :: across])
 
+    @property
+    def _stored(self) -> tuple[int, int]:
+        return self._frame.width, self._frame.height
+
+    @property
+    def _squared(self) -> tuple[int, int]:
+        """Width and height with square pixels, before the picture is turned."""
+        return self._display.squared(*self._stored)
+
+    def _colours(
+        self, converter: VideoReformatter, form: str, size: tuple[int, ...], interpolation: str | None = None
+    ) -> Bytes:
+        """Return the picture in RGB or RGBA of eight bits at a width and height, before it is turned."""
+        width, height = size
+        if interpolation is None and size != self._stored:
+            interpolation = "BICUBIC"
+        convert = partial(converter.reformat, width=width, height=height, interpolation=interpolation, threads=1)
+        if hdr.needed(self._frame):
+            return hdr.to_bt709(self._frame, convert, form)
+        return np.asarray(convert(self._frame, format=form).to_ndarray(), np.uint8)
+
     def _luma(self) -> Bytes:
         if self._frame.format.name in ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "nv12", "gray"):
             plane = self._frame.planes[0]
             rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
             return rows[:, : plane.width]
-        return np.asarray(_SHRINKER.reformat(self._frame, format="gray", threads=1).to_ndarray(), np.uint8)
+        return np.asarray(_CONVERTERS.shrunk.reformat(self._frame, format="gray", threads=1).to_ndarray(), np.uint8)
 
-    def _upright(self, frame: av.VideoFrame) -> Bytes:
-        image: NDArray[Any] = frame.to_ndarray()
-        return np.ascontiguousarray(np.rot90(image, self._turns), dtype=np.uint8)
+    def _shown(self, image: Bytes) -> Bytes:
+        return self._display.turned(image)
 
 
 class FrameCount:
@@ -219,7 +281,8 @@ class Frames:
     After a full iteration `zero` (time stamp of the file's first picture), `n_frames`, `source_frames` (pictures
     seen), `decode_errors` (damaged packets that were passed over, as ffmpeg does), `held` (frames that show a
     neighbour's picture because their own is damaged), `promised` (s, what the file's header promises in the clip's
-    span, where the file ends before it, else None) and `interlaced` are set.
+    span, where the file ends before it, else None), `interlaced`, and of the first picture `hdr` and `pixel_aspect` are
+    set.
 
     Iterating raises Reject: `missing`, `unreadable` (also: more than `MOST_HELD` damaged pictures in a row),
     `no_video`, `too_short` (nothing to show in the clip's span), `too_long`.
@@ -248,6 +311,8 @@ class Frames:
         self.promised: Seconds | None = None
         self.interlaced = False
         self._timeline: Timeline | None = None  # where the packets tell it
+        self.hdr: str | None = None
+        self.pixel_aspect = Fraction(1)
         self._tick = Fraction(1, 2 * FPS)
         self._kept: list[Picture] | None = None
 
@@ -269,6 +334,7 @@ class Frames:
             if picture is not last:
                 if last is None:
                     size, nbytes = picture.size, picture.nbytes
+                    self.hdr, self.pixel_aspect = picture.hdr, picture.pixel_aspect
                 elif picture.size != size:
                     change = "from {}×{} to {}×{}".format(*size, *picture.size)
                     raise Reject("unreadable", f"{self.path}: the picture's size changes midway {change}")
@@ -333,13 +399,14 @@ class Frames:
             assert stream is not None  # for it has a timeline
             self._ready(stream)
             # The deinterlacer's clock is twice as fine as the stream's.
-            self._tick = (stream.time_base or Fraction(1, av.time_base)) / 2
+            self._tick = Fraction(stream.time_base or Fraction(1, av.time_base)) / 2
             stamps = _Stamps(container, stream, timeline)
             frames = self._decoded(container, stream, stamps)
             if self.start > SEEK_BEYOND and not timeline.joined:
                 frames = self._sought(container, stream, stamps, frames)
             zero = int(timeline.zero / self._tick) if timeline.told else None
             furthest = (timeline.times[-1] * timeline.tick + TAIL) / self._tick if timeline.told else math.inf
+            displays = _Displays(stream)
             last = None
             for time, frame in frames:
                 if zero is None:
@@ -348,7 +415,10 @@ class Frames:
                     continue
                 if last is None or time > last:  # a broken file may run backwards
                     self.zero = zero * self._tick
-                    yield time - zero, Picture(frame, _quarter_turns(frame))
+                    shown = displays.of(frame)
+                    if math.prod(shown.size(frame.width, frame.height)) > MAX_PIXELS:
+                        raise Reject("unreadable", f"{self.path}: the picture is shown larger than {MAX_PIXELS} pixels")
+                    yield time - zero, Picture(frame, shown)
                     last = time
 
     def _ready(self, stream: av.VideoStream) -> None:
@@ -390,7 +460,7 @@ class Frames:
         if first is None:
             return
         yield first
-        if stream.time_base is None or stream.start_time is None:  # no time stamps: frames can only be counted
+        if not stream.time_base or stream.start_time is None:  # no time stamps: frames can only be counted
             yield from frames
             return
         target = first[0] * self._tick + self.start
@@ -483,7 +553,7 @@ class PictureTimes:
         self._start, self._duration, self._max_seconds = start, duration, max_seconds
         self._in_order = not has_presentation_times(container)
         self._blank_before_zero = container.format.name.startswith("matroska")
-        self._tick = stream.time_base or Fraction(1, av.time_base)
+        self._tick = Fraction(stream.time_base or Fraction(1, av.time_base))
         self._first_key: int | None = None
         self._ticks: list[int] = []
         self._blank: list[int] = []
@@ -672,7 +742,7 @@ class _Stamps:
             if self._lag is None:
                 self._lag = stamp - (self._first_packet or 0)
             stamp -= self._lag
-        clock = frame.time_base or Fraction(1, av.time_base)
+        clock = Fraction(frame.time_base or Fraction(1, av.time_base))
         if stamp is None:
             first = round(self.timeline.zero / clock)
             stamp = first if self._last is None else self._last + (self._shortest or round(self._step / clock))
@@ -757,6 +827,7 @@ def _broken_storage(path: object, failure: OSError) -> Reject:
 def open_file(path: Path) -> Iterator[av.container.InputContainer]:
     """Open one local file for reading; Reject(`missing`, `unreadable`) in one line."""
     try:
+        check_regular(path)
         file = _File(path)
     except FileNotFoundError as error:
         raise Reject("missing", f"{path}: no such file") from error
@@ -770,12 +841,15 @@ def open_file(path: Path) -> Iterator[av.container.InputContainer]:
                 # The headers tell enough: without this each file's first picture is decoded twice.
                 options={"max_pixels": str(MAX_PIXELS), "skip_frame": "all"},
                 container_options={"protocol_whitelist": "file", "format_whitelist": FORMATS},
-                metadata_errors="replace",
+                **_METADATA,
             )
         except (av.error.FFmpegError, UnicodeError, ValueError) as error:
             if file.failure is not None:
                 raise _broken_storage(path, file.failure) from error
-            raise Reject("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
+            reason = getattr(error, "strerror", None) or error
+            if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):  # the latter: none of FORMATS
+                reason = "no audio or video can be read from it (Invalid data found when processing input)"
+            raise Reject("unreadable", f"{path}: {reason}") from error
         try:
             yield container
         finally:
@@ -802,7 +876,7 @@ class Packets:
     @property
     def last(self) -> Seconds | None:
         """Where the last packet in time ends (s)."""
-        clocks = {stream.index: stream.time_base for stream in self._container.streams}
+        clocks = {stream.index: Fraction(stream.time_base or 0) for stream in self._container.streams}
         return max((end * clock for n, end in self._ends.items() if (clock := clocks[n])), default=None)
 
     def __iter__(self) -> Iterator[av.Packet[Any]]:
@@ -868,8 +942,9 @@ class _Joints:
         stamp, stream = packet.dts, packet.stream.index
         if stamp is None:
             return
-        if self._latest is None and packet.time_base is not None:
-            self._back, self._ahead = (math.floor(jump / packet.time_base) for jump in (JUMP_BACK, JUMP_AHEAD))
+        if self._latest is None and packet.time_base:
+            second = 1 / Fraction(packet.time_base)
+            self._back, self._ahead = math.floor(JUMP_BACK * second), math.floor(JUMP_AHEAD * second)
         offset = self._offset(stamp, self._due.get(stream))
         if offset:
             if packet.pts is not None:
@@ -908,7 +983,7 @@ def packets(container: av.container.InputContainer, *streams: Any, jumps: bool =
 
 def in_ticks(time: Seconds | float, stream: Any) -> float:
     """Return a time (s) in the unit of a stream's time stamps, for comparing packets with: there are many of them."""
-    return math.inf if time == math.inf or not stream.time_base else float(time / stream.time_base)
+    return math.inf if time == math.inf or not stream.time_base else float(time / Fraction(stream.time_base))
 
 
 def beyond(packet: av.Packet[Any], ticks: float) -> bool:
@@ -936,12 +1011,26 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream | Non
     return stream
 
 
-def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    """Return the first stream of sound."""
-    for stream in container.streams.audio:
-        if stream.codec_context is not None:
-            return stream
-    return None
+def audio_stream(container: av.container.InputContainer, track: int | None = None) -> av.AudioStream | None:
+    """Return an audio track: the default one, the first of several, or the first where none is; None without audio.
+
+    track: the number of another, from 0. Reject(`no_audio`) where the file has no such track, or it cannot be decoded.
+    """
+    every = container.streams.audio
+    if track is not None:
+        if track < len(every) and every[track].codec_context is not None:
+            return every[track]
+        there = "1 audio track" if len(every) == 1 else f"{len(every)} audio tracks"
+        which = "cannot be decoded" if track < len(every) else f"does not exist: the file has {there}, from 0"
+        raise Reject("no_audio", f"{container.name.removeprefix('file:')}: --audio-track {track} {which}")
+    usable = [stream for stream in every if stream.codec_context is not None]
+    preferred = [stream for stream in usable if stream.disposition & av.stream.Disposition.default]
+    return next(iter(preferred or usable), None)
+
+
+def track_number(container: av.container.InputContainer, stream: av.AudioStream) -> int:
+    """Return which of a file's audio tracks a stream is, from 0."""
+    return [other.index for other in container.streams.audio].index(stream.index)
 
 
 def has_presentation_times(container: av.container.InputContainer) -> bool:
@@ -956,15 +1045,36 @@ def has_presentation_times(container: av.container.InputContainer) -> bool:
 def seek(container: av.container.InputContainer, stream: Any, time: Seconds) -> bool:
     """Go to the key frame before a time in seconds; False where the file cannot be sought in."""
     try:
-        container.seek(math.floor(time / stream.time_base), stream=stream, backward=True)
+        container.seek(math.floor(time / Fraction(stream.time_base)), stream=stream, backward=True)
     except av.error.FFmpegError:
         return False
     return True
 
 
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    """Return the counter-clockwise quarter turns that make a picture upright."""
-    return round(frame.rotation / 90) % 4
+class _Displays:
+    """Tells how a player shows the pictures of a stream."""
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        self._stream = stream
+        self._rotation: int | None = None
+        self._matrix: bytes | None = None
+
+    def of(self, frame: av.VideoFrame) -> Display:
+        """Return how a picture is shown; a file's own pixel aspect comes before its stream's, as in FFmpeg."""
+        if frame.rotation != self._rotation:
+            # Side data and its frame hold on to each other: to ask each frame would pile pictures up in memory.
+            self._rotation, self._matrix = frame.rotation, _display_matrix(frame)
+        aspect = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
+        return display(self._matrix, Fraction(aspect) if aspect else None)
+
+
+def _display_matrix(frame: av.VideoFrame) -> bytes | None:
+    """Return a frame's display matrix as FFmpeg holds it, None where it has none."""
+    try:
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV before 19 gives up where one kind of side data is newer than itself
+        return rotation_matrix(-frame.rotation)
+    return None if matrix is None else bytes(matrix)
 
 
 def seconds(value: float | None) -> Seconds:
