@@ -927,6 +927,7 @@ class _Joints:
     """
 
     def __init__(self) -> None:
+        self._back = self._ahead = 0  # JUMP_BACK and JUMP_AHEAD in ticks
         self._offsets = [0]  # of each part, in ticks
         self._due: dict[int, int] = {}  # when each stream goes on, shifted
         self._latest: int | None = None
@@ -938,25 +939,29 @@ class _Joints:
 
     def place(self, packet: av.Packet[Any]) -> None:
         """Shift a packet of video or audio; all streams of such containers share one clock."""
-        stamp, clock = packet.dts, packet.time_base
-        if stamp is None or not clock:
+        stamp, stream = packet.dts, packet.stream.index
+        if stamp is None:
             return
-        offset = self._offset(stamp, self._due.get(packet.stream.index), 1 / Fraction(clock))
-        if packet.pts is not None:
-            packet.pts += offset
-        packet.dts = shifted = stamp + offset
-        self._due[packet.stream.index] = shifted + (packet.duration or 0)
-        self._latest = shifted if self._latest is None else max(self._latest, shifted)
+        if self._latest is None and packet.time_base:
+            second = 1 / Fraction(packet.time_base)
+            self._back, self._ahead = math.floor(JUMP_BACK * second), math.floor(JUMP_AHEAD * second)
+        offset = self._offset(stamp, self._due.get(stream))
+        if offset:
+            if packet.pts is not None:
+                packet.pts += offset
+            packet.dts = stamp + offset
+        self._due[stream] = stamp + offset + (packet.duration or 0)
+        self._latest = stamp + offset if self._latest is None else max(self._latest, stamp + offset)
 
-    def _offset(self, stamp: int, due: int | None, second: Seconds) -> int:
+    def _offset(self, stamp: int, due: int | None) -> int:
         """Return the shift of the part that a time stamp belongs to, which may be a new one."""
         latest = self._latest
         if latest is None:
             return 0
-        lowest = latest - JUMP_AHEAD * second if due is None else due - JUMP_BACK * second
-        fitting = [offset for offset in self._offsets if lowest <= stamp + offset <= latest + JUMP_AHEAD * second]
-        if due is not None:
-            fitting = [o for o in fitting if abs(stamp + o - due) <= 2 * JUMP_BACK * second][-1:] or fitting
+        lowest = latest - self._ahead if due is None else due - self._back
+        fitting = [offset for offset in self._offsets if lowest <= stamp + offset <= latest + self._ahead]
+        if len(fitting) > 1 and due is not None:
+            fitting = [o for o in fitting if abs(stamp + o - due) <= 2 * self._back][-1:] or fitting
         if fitting:
             return min(fitting, key=lambda offset: abs(stamp + offset - latest))
         self._offsets.append((latest if due is None else due) - stamp)

@@ -24,6 +24,7 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
     digest = plan.digest()
     problems: list[str] = []
     lengths: dict[str, dict[str, int]] = {}
+    lies_in: dict[str, dict[str, str]] = {}  # column -> key -> shard
     for column in schema.COLUMNS:
         run = read_fingerprint(out, column)
         if run is None:
@@ -34,6 +35,7 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
             problems.append(f"{out / column / 'run.json'}: its numbers of clips are not the plan's")
         planned = [(name, [clip.key for clip in clips]) for name, clips in plan.shards(run["shard_size"])]
         names = {name for name, _ in planned}
+        lies_in[column] = {key: name for name, keys in planned for key in keys}
         problems += [
             f"{path}: not a shard of the plan"
             for path in sorted((out / column).glob("*"))
@@ -48,10 +50,13 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
             lengths[column].update(frames)
     if not lengths:
         problems.append(f"{out}: no column was started")
-    for key in lengths.get("crop", {}).keys() & lengths.get("mfcc", {}).keys():
+    for key in sorted(lengths.get("crop", {}).keys() & lengths.get("mfcc", {}).keys()):
         crop, mfcc = lengths["crop"][key], lengths["mfcc"][key]
         if crop != mfcc:
-            problems.append(f"{key}: crop has {crop} frames, mfcc {mfcc}")
+            tars = (shards.tar_path(out, column, lies_in[column][key]) for column in schema.COLUMNS)
+            files = " and ".join(f"{tar.with_suffix('')}.{{tar,json}}" for tar in tars)
+            remedy = f"delete {files}, and make them anew by the commands that `avprep status {out}` then prints"
+            problems.append(f"{key}: crop has {crop} frames, mfcc {mfcc} (an avprep of before counted them): {remedy}")
     return problems
 
 
