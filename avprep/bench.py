@@ -305,6 +305,9 @@ class _Nothing:
     def versions(self) -> dict[str, str]:
         return {}
 
+    def seconds(self, _: Clip) -> float | None:
+        return None
+
     def __call__(self) -> Callable[[Clip], Sample]:
         return _nothing
 

@@ -66,7 +66,7 @@ class Pieces:
             return
         for frame in frames:
             if not self.rate:  # the first one: a decoder's clock stays the same
-                self.clock = frame.time_base or self.clock
+                self.clock = Fraction(frame.time_base or self.clock)
                 self._begin(frame)
             if low != self._low[0]:
                 self._low = low, low / self.clock
@@ -101,8 +101,13 @@ class Pieces:
         if not self._pieces:
             return np.empty(0, np.int16), 0
         line = Line(self.rate, *source_range(self.rate, low, high))
-        for time, piece in self.taken():
-            line.add(None if time is None else sample_at(time, self.clock, zero, self.rate), piece)
+        pieces = self.taken()
+        positions = [None if time is None else sample_at(time, self.clock, zero, self.rate) for time, _ in pieces]
+        stamped = next((n for n, position in enumerate(positions) if position is not None), 0)
+        if stamped:  # what Matroska plays before zero has no time stamp: it ends where the first one begins
+            positions[0] = (positions[stamped] or 0) - sum(piece.size for _, piece in pieces[:stamped])
+        for position, (_, piece) in zip(positions, pieces, strict=True):
+            line.add(position, piece)
         return line.resampled(low, high)
 
     def taken(self) -> list[tuple[int | None, NDArray[np.int16]]]:

@@ -487,7 +487,9 @@ def _figures(found: Findings) -> str:
     plots = []
     for figure in FIGURES:
         values = np.frombuffer(found.values[figure.name], np.float64) * figure.scale
-        plot = histogram(values, figure.title, figure.unit, figure.grain) if len(values) else _note("no clip has it")
+        plot = (
+            histogram(values, figure.title, figure.unit, figure.grain) if len(values) else _note("n/a: no clip has it")
+        )
         plots.append(f'<figure><h3>{figure.title}</h3><p class="note">{figure.meaning}</p>{plot}</figure>')
     if any('class="beyond"' in plot for plot in plots):
         notes.append('<p class="note">A bar of another colour holds all that lies beyond its end.</p>')
@@ -587,9 +589,9 @@ def _sound(out: Path, found: Findings, row: Row) -> Sound | None:
 def _facts(row: Row) -> str:
     """Return a clip's figures, and the columns that it is not in, in a line."""
     facts = [
-        f"{figure.title.lower()} {_number(row.figures[figure.name] * figure.scale, figure.unit)}"
+        f"{figure.title.lower()} {_number(value * figure.scale, figure.unit) if value is not None else 'n/a'}"
         for figure in FIGURES
-        if figure.name in row.figures and figure.name != "seconds"
+        if figure.name != "seconds" and ((value := row.figures.get(figure.name)) is not None or figure.name in row.told)
     ]
     return ", ".join([*facts, *(f"no {column}" for column in schema.COLUMNS if column not in row.where)])
 

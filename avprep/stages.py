@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -24,13 +25,14 @@ from avprep.errors import Reject, RunError
 from avprep.files import check_regular
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
-from avprep.media import Frames
+from avprep.media import Frames, probe
 from avprep.shards import Sample
 from avprep.sound import Sound, read_heard
 
 Align = Literal["smooth", "per-frame", "per-clip"]
 JPEG_QUALITY = 95
 
+_LARGE = 500_000  # bytes: a smaller file is read long before its time is up, and its header not worth a millisecond
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -89,6 +91,10 @@ class CropStage:
 
     column = "crop"
 
+    def require(self) -> None:
+        """Prove that the detector can be built here; AvprepError, one line, where it cannot."""
+        detectors.require(self.settings.detector)
+
     def versions(self) -> dict[str, str]:
         """Return the versions and digests that decide the result besides the settings."""
         return {**_versions(), "opencv": cv2.__version__, **detectors.identity(self.settings.detector)}
@@ -96,6 +102,10 @@ class CropStage:
     def resolved(self) -> dict[str, Any]:
         """Return the settings as JSON."""
         return asdict(self.settings)
+
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip is by the plan, or else by its video's header, `max_seconds` at most."""
+        return _seconds(clip, self.root, self.settings.max_seconds)
 
     def __call__(self) -> Callable[[Clip], Sample]:
         """Build the detector and return the function."""
@@ -129,6 +139,10 @@ class MfccStage:
     def resolved(self) -> dict[str, Any]:
         """Return the settings as JSON; a choice that is left to the file is none."""
         return {name: value for name, value in asdict(self.settings).items() if value is not None}
+
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip is by the plan, or else by its file's header, `max_seconds` at most."""
+        return _seconds(clip, self.root, self.settings.max_seconds)
 
     def __call__(self) -> Callable[[Clip], Sample]:
         """Return the function."""
@@ -172,6 +186,8 @@ def crop_clip(
     )
     found = align_clip(frames, detector, settings, name=clip.video, hints=lambda size: _hints(clip, root, size))
     seen, affine = found.seen, found.affine
+    # A detector that sees no more than the eyes: transforms fitted to its points hold the eyes still, whatever they do.
+    fitted = settings.align == "smooth" and bool(np.isnan(found.points[:, detectors.NOSE]).all())
     scores = [sighting.face.score for sighting in found.subject.sightings.values()]
     facts = {
         **_labels(clip),
@@ -179,7 +195,14 @@ def crop_clip(
         "size": list(seen.size),
         "source_frames": frames.source_frames,
         "decode_errors": frames.decode_errors,
+        **frames.damage,
         "interlaced": frames.interlaced,
+        **({"hdr": frames.hdr} if frames.hdr else {}),
+        **(
+            {"pixel_aspect": "{}:{}".format(*frames.pixel_aspect.as_integer_ratio())}
+            if frames.pixel_aspect != 1
+            else {}
+        ),
         "detector": settings.detector,
         "align": settings.align,
         "keyframes": len(seen.sightings),
@@ -187,9 +210,10 @@ def crop_clip(
         "score": _rounded(np.mean(scores)),
         "score_min": _rounded(np.min(scores)),
         "face_size": _rounded(found.face_size),
-        "jitter": _rounded(align.jitter(affine, found.smoothed)),
+        "jitter": None if fitted else _rounded(align.jitter(affine, found.smoothed)),
         "jitter_unsmoothed": _rounded(align.jitter(align.similarity(found.raw), found.smoothed)),
         "cuts": len(seen.cuts),
+        **({"turned": found.turned} if found.turned else {}),
     }
     summary = {name: facts[name] for name in ("face_size", "score", "jitter")}
     return Sample(_crop_members(found, facts, settings.image_format), seen.n_frames, summary)
@@ -213,15 +237,21 @@ class Aligned:
     points: NDArray[np.float32]
     affine: NDArray[np.float32]
 
+    @property
+    def turned(self) -> int:
+        """Degrees by which the picture is turned clockwise for the face to be upright, to the nearest quarter turn."""
+        across, down = self.affine[:, :, 0].mean(axis=0)
+        return int(round(math.degrees(math.atan2(float(down), float(across))) / 90) % 4 * 90)
+
     def crops(self) -> Iterator[NDArray[np.uint8]]:
         """Cut the face out of each frame, uint8 (256, 256, 4), RGBA; raises Reject as reading the pictures does."""
         sigma = align.blur_sigma(self.affine)
-        shown = image = None
+        shown = image = to_image = None
         for index, picture in enumerate(self.frames):
             if picture is not shown:  # a source slower than 25 fps shows a picture more than once
-                shown, image = picture, picture.rgba()
+                shown, (image, to_image) = picture, picture.source()
             assert image is not None
-            yield align.crop(image, self.affine[index], sigma=sigma)
+            yield align.crop(image, self.affine[index], sigma=sigma, to_image=to_image)
 
 
 def align_clip(
@@ -252,10 +282,12 @@ def align_seen(
     """Track and align the face of one clip in which faces have been found; raises Reject. See `align_clip`."""
     with _named(name):
         _check_length(seen.n_frames)
-        subject = track.choose(track.link(seen), seen, settings.subject, hints or {})
+        tracks = track.link(seen)
+        subject = track.choose(tracks, seen, settings.subject, hints or {})
         size = track.face_size(subject)
         if size < settings.min_face:
             raise Reject("face_too_small", f"the face is {size:.0f} px wide, --min-face is {settings.min_face:g}")
+        track.check_gaps(subject, tracks, seen)
         raw = track.points_per_frame(subject, seen.n_frames)
     steady = track.smooth(raw)
     points = (raw if settings.align == "per-frame" else steady).astype(np.float32)
@@ -285,6 +317,7 @@ def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
         "channels": sound.channels,
         **(source if any(source.values()) else {}),
         "decode_errors": sound.decode_errors,
+        **({} if sound.promised is None else {"promised_seconds": _rounded(sound.promised)}),
         "n_samples": int(sound.samples.size),
         "first_sample": sound.first,
         "seconds": _rounded(sound.samples.size / schema.SAMPLE_RATE),
@@ -357,12 +390,6 @@ def encode_image(image: NDArray[np.uint8], image_format: str) -> bytes:
     return data.tobytes()
 
 
-def decode_image(data: bytes) -> NDArray[np.uint8] | None:
-    """Decode a JPEG or PNG to uint8 (H, W, 3), RGB; None where it is damaged."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-
-
 def _check_length(n_frames: int) -> None:
     if n_frames < schema.WINDOW_FRAMES:
         raise Reject("too_short", f"{n_frames} frames, fewer than the {schema.WINDOW_FRAMES} of a window")
@@ -384,6 +411,16 @@ def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[n
     if boxes.max() <= 2:  # VoxCeleb2 writes shares of the picture
         boxes *= np.tile(np.array(size, np.float32), 2)
     return {frame - first: box for (frame, *_), box in zip(rows, boxes, strict=True)}
+
+
+def _seconds(clip: Clip, root: Path, most: float) -> float | None:
+    """Return the length of a clip; None for a small file, or where no header tells."""
+    length = clip.duration
+    if length is None:
+        with suppress(Reject, OSError):
+            if (root / clip.video).stat().st_size >= _LARGE:
+                length = probe(root / clip.video).duration
+    return None if length is None else min(length, most)
 
 
 def _by_name(work: Callable[..., Sample], clip: Clip, root: Path, **given: Any) -> Sample:

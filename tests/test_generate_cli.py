@@ -199,7 +199,7 @@ def test_frames_are_in_step_with_the_sound(folder: Path, tmp_path: Path, name: s
         (("--audio", "speech.wav", "--face-box", "1,2,3"), "is not four numbers"),
         (("--audio", "speech.wav", "--aligned", "--face-box", "1,2,3,4"), "--face-box is for a single photo"),
         (("--video", "speech.wav", "--speech-scale", "2"), "it needs --audio"),
-        (("--audio", "speech.wav", "-o", "out.avi"), "films are .mp4"),
+        (("--audio", "speech.wav", "-o", "out.avi"), "name it .mp4"),
         (("--video", "speech.wav", "--audio-channel", "1"), "it needs --audio"),
         (("--audio", "speech.wav", "--audio-track", "-1"), "is not in the range"),
         (("--audio", "speech.wav", "--max-seconds", "0"), "is not in the range"),

@@ -280,6 +280,7 @@ class TestJson:
             "silent": 0,
             "frames": 145,
             "missing_shards": 0,
+            "stuck": [],
             "where": [f"{whole}/{column}/{name}.tar" for name in names],
             "next": [f"avprep verify {whole}"],
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,8 +15,16 @@ if TYPE_CHECKING:  # the command line takes the names from here, and its help sh
 
 NAMES = ("opencv", "yunet", "face-alignment")
 
+_PACKAGES: dict[str, dict[str, str]] = {
+    "opencv": {},
+    "yunet": {"onnxruntime": "onnxruntime"},
+    "face-alignment": {"torch": "torch", "face_alignment": "face-alignment"},
+}
+"""What each detector imports when it is built, and what pip calls it."""
+
 LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = range(5)
 """Order of the five points; left is the image's left."""
+_SEEN = [LEFT_EYE, RIGHT_EYE, LEFT_MOUTH, RIGHT_MOUTH]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,12 +48,16 @@ class CloseUp:
     size: width and height in pixels. zoom: pixels of the close-up per crop pixel.
     rise: pixels by which the crop's middle lies above the close-up's.
     tells: share of a head's tilt that a look tells; the next one is turned by so much more.
+    sure: least score of a face that is surely upright; others are looked at the other ways up too.
+    better: a face is taken to be turned if its score is more than so many times that of the upright one.
     """
 
     size: tuple[int, int]
     zoom: float
     rise: float
     tells: float = 1.0
+    sure: float = 0.0
+    better: float = 1.0
 
 
 class Detector(Protocol):
@@ -73,6 +87,19 @@ class Detector(Protocol):
         ...
 
 
+def finite(faces: list[Face]) -> list[Face]:
+    """Return the faces whose box, score and points are numbers; whatever detects, nothing else may pass.
+
+    A nose that the detector has not is NaN.
+    """
+    return [
+        face
+        for face in faces
+        if all(map(math.isfinite, [*face.box.tolist(), face.score, *face.points[_SEEN].ravel().tolist()]))
+        and not any(map(math.isinf, face.points[NOSE].tolist()))
+    ]
+
+
 def build(name: str, **options: Any) -> Detector:
     """Build a detector by its command line name; WeightsError where its weights are missing."""
     if name == "opencv":
@@ -88,6 +115,21 @@ def build(name: str, **options: Any) -> Detector:
 
         return FaceAlignmentDetector(**options)
     raise AvprepError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
+
+
+def require(name: str) -> None:
+    """Prove, without building it, that a detector can be built here: its packages are installed, its weights verified.
+
+    AvprepError, one line that says what to do, where it cannot.
+    """
+    if name not in NAMES:
+        raise AvprepError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
+    from avprep import weights
+
+    for module, package in _PACKAGES[name].items():
+        if importlib.util.find_spec(module) is None:
+            raise AvprepError(f"the detector {name} needs {package}, which is not installed: pip install {package}")
+    weights.require(name)
 
 
 def identity(name: str) -> dict[str, str]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from avprep import weights
 from avprep.detectors import CloseUp, Face
 from avprep.errors import WeightsError
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 CANDIDATE_SCORE = 0.3
 SAME_FACE = 0.5
@@ -36,8 +40,8 @@ class YuNetDetector:
 
     batch_size = 1
     # Measured: as accurate as larger close-ups. The face is about 70 px wide, and taller above the eyes than below the
-    # mouth.
-    close_up: CloseUp | None = CloseUp((96, 128), zoom=0.45, rise=4, tells=0.4)
+    # mouth. Seen the right way up, faces scored 0.897 to 0.95 and at least 1.02 times as much as any other way up.
+    close_up: CloseUp | None = CloseUp((96, 128), zoom=0.45, rise=4, tells=0.4, sure=0.915, better=1.01)
 
     def __init__(self, *, picture_side: int = 128, min_score: float = 0.6) -> None:
         self.picture_side = picture_side
@@ -79,6 +83,11 @@ class YuNetDetector:
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
+    # From 1.29 on, ONNX Runtime's Linux wheels report to their maker and keep an identifier in the user's cache. Only
+    # this variable, set before the library is loaded, stops all of it; the library's own switch comes too late.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
     data = path.read_bytes()
     assert data.count(_FIXED) == 1, f"{path}: its digest was right, its input is not"
     options = onnxruntime.SessionOptions()

@@ -10,7 +10,7 @@ import click
 
 from avprep import detectors
 from avprep.errors import AvprepError, RunError
-from avprep_cli import options, say, summary
+from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.driving import Driver
@@ -22,25 +22,9 @@ if TYPE_CHECKING:
 RUN = PATH = options.EXISTING
 
 
-class Box(click.ParamType[tuple[float, float, float, float]]):
-    """X0,Y0,X1,Y1 in pixels."""
-
-    name = "x0,y0,x1,y1"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, float, float, float]:
-        """Return the four numbers."""
-        try:
-            x0, y0, x1, y1 = (float(number) for number in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not four numbers with commas between", param, ctx)
-        return x0, y0, x1, y1
-
-
 max_length = click.option(
     "--max-seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=kinds.Number(0, 86_400, min_open=True),
     default=1800.0,
     show_default=True,
     help="Longest audio or video to take.",
@@ -52,21 +36,21 @@ max_length = click.option(
 @click.option("--face", "faces", type=PATH, multiple=True, required=True, help="A photo of who is to speak.")
 @click.option("--audio", type=PATH, help="Speech to drive the face with: any file with sound, or a folder of N.bin.")
 @click.option("--video", type=PATH, help="A talking face to drive it with: a video, or a folder of aligned N.jpg.")
-@click.option("-o", "--output", type=options.FILE, required=True, help="The film to write, .mp4.")
-@click.option("--face-box", type=Box(), help="Where the face is in the photo, in pixels.  [the largest]")
+@click.option("-o", "--output", type=kinds.Output(".mp4"), required=True, help="The video to write, .mp4.")
+@click.option("--face-box", type=kinds.Box(), help="Where the face is in the photo, in pixels.  [the largest]")
 @click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
 @click.option("--grid", is_flag=True, help="Several faces side by side, their photos above.")
 @click.option("--paste-back", is_flag=True, help="Put the talking face back into the photo.")
 @click.option(
     "--speech-scale",
-    type=click.FloatRange(0, 10, min_open=True),
+    type=kinds.Number(0, 10, min_open=True),
     default=1.0,
     show_default=True,
     help="Factor of the features of sound; the released demo takes 1.5.",
 )
 @click.option(
     "--adapt-steps",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 100_000),
     default=0,
     show_default=True,
     help="Steps of tuning the model to the photo before, outside the mouth.",
@@ -109,8 +93,6 @@ def generate(
     """
     if (audio is None) == (video is None):
         raise click.UsageError("give either --audio or --video")
-    if output.suffix.lower() != ".mp4":
-        raise click.UsageError(f"--output {output}: films are .mp4")
     if len(faces) > 1 and not grid:
         raise click.UsageError("several --face need --grid")
     if paste_back and (grid or aligned):
@@ -169,7 +151,7 @@ def _photos(
 
     if aligned:
         return [photo.read_aligned(path) for path in faces]
-    name = detectors.resolve(detector)
+    name = options.chosen_detector(detector)
     say.detail(f"faces by {name}")
     built = detectors.build(name)
     found = [photo.read_face(path, built, box=box) for path in faces]
@@ -223,7 +205,7 @@ def _any_driver(
     assert video is not None
     if video.is_dir():
         return driving.from_frames(video)
-    name = detectors.resolve(detector)
+    name = options.chosen_detector(detector)
     return driving.from_video(video, detectors.build(name), CropSettings(name, max_seconds=max_seconds), track=track)
 
 
@@ -234,17 +216,27 @@ def _any_driver(
 @click.option(
     "--split", type=click.Choice(("train", "val", "test")), default="test", show_default=True, help="Clips to judge by."
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of the split.")
+@click.option("--limit", type=click.IntRange(1, kinds.MOST), help="Only the first clips of the split.")
 @click.option("--baseline", "baselines", type=RUN, multiple=True, help="Another run, to stand beside in the tables.")
-@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Clips at once.")
-@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Loader processes.")
+@click.option("--batch", type=click.IntRange(1, kinds.MOST_BATCH), default=16, show_default=True, help="Clips at once.")
 @click.option(
-    "--svm-clips", type=click.IntRange(min=2), default=5000, show_default=True, help="Most clips the SVM learns from."
+    "--workers", type=click.IntRange(0, kinds.MOST_PROCESSES), default=2, show_default=True, help="Loader processes."
 )
 @click.option(
-    "--mouth-clips", type=click.IntRange(min=0), default=1000, show_default=True, help="Most clips to find mouths in."
+    "--svm-clips",
+    type=click.IntRange(2, kinds.MOST),
+    default=5000,
+    show_default=True,
+    help="Maximum SVM training clips.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the identity frames.")
+@click.option(
+    "--mouth-clips",
+    type=click.IntRange(0, kinds.MOST),
+    default=1000,
+    show_default=True,
+    help="Maximum clips to find mouths in.",
+)
+@options.seed("Draws the identity frames.")
 @options.detector
 @options.device
 @options.as_json
@@ -293,7 +285,7 @@ def landmarks_of(detector: str) -> tuple[Landmarks, str] | str:
 
     from avprep import landmarks
 
-    name = detectors.resolve(detector)
+    name = options.chosen_detector(detector)
     say.detail(f"mouths by {name}")
     try:
         built = detectors.build(name)
@@ -311,15 +303,21 @@ def landmarks_of(detector: str) -> tuple[Landmarks, str] | str:
 @click.option(
     "--film",
     "films",
-    type=(str, options.FILE, options.FILE),
+    type=(kinds.Line(200), options.FILE, options.FILE),
     multiple=True,
     metavar="METHOD FILM PHOTO",
     help="A film made by something else, or a real one, to be judged among the others.",
 )
-@click.option("-o", "--output", type=options.FILE, required=True, help="The page to write, .html.")
-@click.option("--title", default="Talking faces", show_default=True, help="What participants read above it.")
+@click.option("-o", "--output", type=kinds.Output(".html"), required=True, help="The page to write, .html.")
+@click.option(
+    "--title",
+    type=kinds.Line(500),
+    default="Talking faces",
+    show_default=True,
+    help="What participants read above it.",
+)
 @click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
-@click.option("--seed", default=0, show_default=True, help="Shuffles the films.")
+@options.seed("Shuffles the films.")
 @max_length
 @options.detector
 @options.device
@@ -369,7 +367,7 @@ def study(
 
 @click.command("study-results")
 @click.argument("answers", metavar="CSV...", type=options.FILE, nargs=-1, required=True)
-@click.option("-o", "--output", type=options.FILE, help="Write the table to a file too.")
+@click.option("-o", "--output", type=kinds.Output(".md"), help="Write the table to a file too, .md.")
 def study_results(answers: tuple[Path, ...], output: Path | None) -> None:
     """Make the paper's Table 2 of what participants of a study saved.
 
@@ -383,7 +381,7 @@ def study_results(answers: tuple[Path, ...], output: Path | None) -> None:
     table = library.table(library.read(answers))
     if output is not None:
         write_text(output, table)
-    click.echo(table, nl=not table.endswith("\n"))
+    say.echo(table, nl=not table.endswith("\n"))
 
 
 def _study_films(
