@@ -174,6 +174,15 @@ def start(
     return run(stage, made, out, jobs=jobs, shard_size=shard_size, clip_timeout=clip_timeout, **options)
 
 
+def still_or_hang(video: Path, start: float | None, side: int) -> bytes | str:
+    """Do as `report_data.still` does, but never end with a video named `hangs.mp4`."""
+    from avprep import report_data  # which other workers need not load
+
+    if video.name == "hangs.mp4":
+        time.sleep(3600)
+    return report_data.still(video, start, side)
+
+
 def main() -> int:
     """Run the stand-ins over a manifest; as `avprep` does, a user error is one line and exit status 1."""
     parser = argparse.ArgumentParser()

@@ -277,6 +277,7 @@ class TestJson:
             "unfinished": [],
             "ok": 5,
             "failed": {"unreadable": 1},
+            "silent": 0,
             "frames": 145,
             "missing_shards": 0,
             "stuck": [],
@@ -311,7 +312,7 @@ class TestJson:
     def test_verify(self, whole: Path, tmp_path: Path) -> None:
         """`verify` tells the sums that are proven; or the problems, with exit status 1."""
         proven = json.loads(call("verify", whole, "-j", 1, "--json").stdout)
-        assert proven["columns"] == {name: {"clips": 6, "ok": 5, "failed": 1} for name in ("crop", "mfcc")}
+        assert proven["columns"] == {name: {"clips": 6, "ok": 5, "failed": 1, "silent": 0} for name in ("crop", "mfcc")}
         assert proven["problems"] == []
         out = tmp_path / "out"
         shutil.copytree(whole, out)
