@@ -84,17 +84,30 @@ def blur_sigma(affine: NDArray[Any]) -> float:
     return 0.5 * float(np.sqrt(1 / s**2 - 1)) if s < _ANTI_ALIAS_BELOW else 0.0
 
 
-def crop(image: NDArray[np.uint8], affine: NDArray[Any], *, sigma: float = 0.0) -> NDArray[np.uint8]:
+def crop(
+    image: NDArray[np.uint8],
+    affine: NDArray[Any],
+    *,
+    sigma: float = 0.0,
+    to_image: NDArray[np.float64] | None = None,
+) -> NDArray[np.uint8]:
     """Warp a picture to its crop: one bilinear resampling, grey 127 outside the picture.
 
     image: uint8 (H, W, C), three or four channels in any order.
     affine: (2, 3), source → crop pixels.
     sigma: low-pass against aliasing, see `blur_sigma`.
+    to_image: (2, 3), source → image pixels, where the image is not the source picture as it is shown.
     Returns uint8 (256, 256, C).
     """
     matrix = np.asarray(affine, np.float64)
-    if sigma:
-        image, matrix = _blurred_region(image, matrix, sigma)
+    sigmas = np.array([sigma, sigma])
+    if to_image is not None:
+        matrix = chained(matrix, cv2.invertAffineTransform(to_image))
+        # As `blur_sigma` along each axis of the image.
+        larger = np.hypot(to_image[:, 0], to_image[:, 1])
+        sigmas = 0.5 * np.sqrt(np.maximum((4 * sigma**2 + 1) * larger**2 - 1, 0))
+    if sigmas.any():
+        image, matrix = _blurred_region(image, matrix, sigmas)
     return warp(image, matrix, (CROP_SIZE, CROP_SIZE))
 
 
@@ -125,12 +138,12 @@ def _complex(points: NDArray[np.float64]) -> NDArray[np.complex128]:
 
 
 def _blurred_region(
-    image: NDArray[np.uint8], matrix: NDArray[np.float64], sigma: float
+    image: NDArray[np.uint8], matrix: NDArray[np.float64], sigmas: NDArray[np.float64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Low-pass only the part of the picture that the crop shows."""
+    """Low-pass only the part of the picture that the crop shows; sigmas along its x and y axes."""
     corners = np.array([[0.0, 0.0], [CROP_SIZE, 0.0], [0.0, CROP_SIZE], [CROP_SIZE, CROP_SIZE]])
     seen = apply(cv2.invertAffineTransform(matrix), corners)
-    margin = int(np.ceil(4 * sigma)) + 2
+    margin = np.ceil(4 * sigmas).astype(int) + 2
     x0, y0 = np.maximum(np.floor(seen.min(axis=0)).astype(int) - margin, 0)
     x1, y1 = np.maximum(np.ceil(seen.max(axis=0)).astype(int) + margin, 0)
     region = image[y0:y1, x0:x1]
@@ -138,4 +151,5 @@ def _blurred_region(
         return image, matrix
     moved = matrix.copy()
     moved[:, 2] += matrix[:, :2] @ (x0, y0)
-    return np.asarray(cv2.GaussianBlur(region, (0, 0), sigma), np.uint8), moved
+    x, y = np.maximum(sigmas, 0.01).tolist()  # OpenCV takes 0 for one that it should choose
+    return np.asarray(cv2.GaussianBlur(region, (0, 0), x, sigmaY=y), np.uint8), moved

@@ -160,7 +160,7 @@ def bench_mfcc(plan: Manifest, *, repeat: int, jobs: int) -> Result:
         return stages.mfcc_clip(clip, plan.root, settings)
 
     plan = _usable(plan, do)
-    sounds = {clip.key: stages.clip_sound(clip, plan.root) for clip in plan.clips}
+    sounds = {clip.key: stages.clip_sound(clip, plan.root, settings) for clip in plan.clips}
 
     def windows(clip: Clip) -> None:
         sound = sounds[clip.key]
@@ -172,7 +172,7 @@ def bench_mfcc(plan: Manifest, *, repeat: int, jobs: int) -> Result:
             plan.clips,
             {
                 "mfcc": lambda clip: write(clip.key, do(clip).members, append=False),
-                "decode": lambda clip: stages.clip_sound(clip, plan.root),
+                "decode": lambda clip: stages.clip_sound(clip, plan.root, settings),
                 "windows": windows,
                 "write": lambda clip: write(clip.key, members[clip.key], append=True),
                 "stored": lambda clip: decode_sound(plan.root / (clip.audio or clip.video), resample=False),
@@ -304,6 +304,9 @@ class _Nothing:
 
     def versions(self) -> dict[str, str]:
         return {}
+
+    def seconds(self, _: Clip) -> float | None:
+        return None
 
     def __call__(self) -> Callable[[Clip], Sample]:
         return _nothing

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from avprep import manifest as manifests
-from avprep import shards
+from avprep import shards, untrusted
 from avprep.errors import RunError
 from avprep.manifest import Clip, Manifest
 
 FINGERPRINT_VERSION = 1
+LEAST_CLIP = len('{"key":"k","video":"v","split":"val"}')
+"""Bytes that a clip takes in a manifest at least."""
 
 
 class Stage(Protocol):
@@ -34,8 +37,21 @@ class Stage(Protocol):
         """Return the versions that decide the bytes."""
         ...
 
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip is, which decides the time that it may take; None where that is unknown."""
+        ...
+
     def __call__(self) -> Callable[[Clip], shards.Sample]:
         """Build the function; it raises Reject to fail a clip."""
+        ...
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """A stage that needs something on the machine besides the clips: weights, say."""
+
+    def require(self) -> None:
+        """Raise AvprepError, one line, where it is not there."""
         ...
 
 
@@ -53,17 +69,31 @@ def fingerprint(stage: Stage, plan: Manifest, shard_size: int) -> dict[str, Any]
     return dict(json.loads(json.dumps(ours)))
 
 
-def check(stage: Stage, plan: Manifest, out: Path, shard_size: int | None, ignore: tuple[str, ...] = ()) -> int:
-    """Prove that `out` is free or holds this very run; return its shard size. Nothing is written.
+def check(
+    stage: Stage,
+    plan: Manifest,
+    out: Path,
+    shard_size: int | None,
+    ignore: tuple[str, ...] = (),
+    *,
+    accept_versions: bool = False,
+) -> int:
+    """Prove that `out` is free or holds this very run, and that the stage has what it needs; return its shard size.
 
+    Nothing is written, so a first try that fails here leaves `out` as it was.
     ignore: parts of the fingerprint that may differ: `versions`, where another machine is to do the work.
+    accept_versions: whether versions of libraries may differ; weights and all else must be the same.
     Raises RunError with the difference where `out` belongs to another plan or other settings.
     """
+    if isinstance(stage, Demanding):
+        stage.require()
     size = _shard_size(out, shard_size)
     ours = fingerprint(stage, plan, size)
     theirs = read_fingerprint(out, stage.column)
     if theirs is not None:
         theirs |= {name: ours[name] for name in ignore}
+        if accept_versions:
+            theirs = _with_our_libraries(theirs, ours)
     if theirs == ours:  # so the frozen plan, seconds of reading for a large set, is this one too
         return size
     frozen_path = out / "manifest.jsonl"
@@ -77,8 +107,24 @@ def check(stage: Stage, plan: Manifest, out: Path, shard_size: int | None, ignor
     if theirs is not None:
         differences = "; ".join(_differences(theirs, ours))
         path = out / stage.column / "run.json"
+        if _with_our_libraries(theirs, ours) == ours:
+            raise RunError(
+                f"{path}: made with other versions ({differences}); go on with those, or with --accept-versions, which "
+                "records the others"
+            )
         raise RunError(f"{path}: made with other settings ({differences}); use another OUT or the same settings")
     return size
+
+
+def other_versions(stage: Stage, out: Path, before: object = None) -> list[dict[str, str]]:
+    """Return what a shard that is made now says of versions: sets other than run.json's that took part, oldest first.
+
+    before: what it said of itself until now. Empty where everything was made with the versions of run.json.
+    """
+    others = [one for one in before if isinstance(one, dict)] if isinstance(before, list) else []
+    run = read_fingerprint(out, stage.column)
+    ours = stage.versions()
+    return others if run is None or run.get("versions") == ours or ours in others else [*others, ours]
 
 
 def read_plan(out: Path) -> Manifest:
@@ -98,6 +144,11 @@ def clip_counts(out: Path, run: dict[str, Any]) -> dict[str, int]:
     """Return the number of clips of each split: from a column's run.json, for reading a large plan takes seconds."""
     match run.get("clips"):
         case {"train": int(train), "val": int(val), "test": int(test)}:
+            total = train + val + test
+            if min(train, val, test) < 0 or total * LEAST_CLIP > plan_path(out).stat().st_size:
+                raise RunError(
+                    f"{out}: its run.json is damaged: it speaks of {total} clips, more than its manifest has"
+                )
             return {"train": train, "val": val, "test": test}
     return read_plan(out).counts()
 
@@ -108,7 +159,16 @@ def read_fingerprint(out: Path, column: str) -> dict[str, Any] | None:
     return _read_run(path) if path.is_file() else None
 
 
-def join(stage: Stage, plan: Manifest, out: Path, shard_size: int, missing: list[Path], work: Path) -> None:
+def join(
+    stage: Stage,
+    plan: Manifest,
+    out: Path,
+    shard_size: int,
+    missing: list[Path],
+    work: Path,
+    *,
+    accept_versions: bool = False,
+) -> None:
     """Enter `out`: write what is `missing` of the frozen plan and the fingerprint, by way of the folder `work`.
 
     Raises RunError with the difference where another run was a moment faster and differs.
@@ -120,7 +180,7 @@ def join(stage: Stage, plan: Manifest, out: Path, shard_size: int, missing: list
             else:
                 text = manifests.render(plan)
             if not _create(path, text, work / path.name):
-                check(stage, plan, out, shard_size)
+                check(stage, plan, out, shard_size, accept_versions=accept_versions)
     except OSError as error:
         raise RunError(f"{out}: cannot write there ({error.strerror})") from error
     _shard_size(out, shard_size)  # the other column may have started this moment
@@ -137,25 +197,41 @@ def _shard_size(out: Path, wanted: int | None) -> int:
 
 
 def _create(path: Path, text: str, aside: Path) -> bool:
-    """Create a file whole; of several processes that try, one wins. Return whether this one did."""
-    shards.write_aside(aside, text.encode())
-    try:
-        path.hardlink_to(aside)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without links, exFAT say: the last one wins, and reads what it wrote
-        aside.replace(path)
-    return True
+    return shards.create(path, text.encode(), aside=aside)
 
 
 def _read_run(path: Path) -> dict[str, Any]:
+    """Read a run.json; RunError where it is damaged: what it holds has the kinds that `fingerprint` gives it."""
     try:
-        run = json.loads(path.read_bytes())
+        run = untrusted.read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(run, dict) or not isinstance(size := run.get("shard_size"), int) or size < 1:
+    size = run.get("shard_size")
+    kinds = {"column": str, "manifest": str, "clips": dict, "settings": dict, "versions": dict}
+    if (
+        type(size) is not int
+        or size < 1
+        or not all(isinstance(run.get(name, kind()), kind) for name, kind in kinds.items())
+    ):
         raise RunError(f"{path}: damaged; delete it and give the first run's options again")
     return run
+
+
+def _with_our_libraries(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Return their fingerprint as if it had been made with our versions of libraries.
+
+    Digests of weights stand among the versions, and the device: these are no versions, and stay.
+    """
+    there, here = theirs.get("versions"), ours["versions"]
+    if not isinstance(there, dict):
+        return theirs
+    others = {name: version for name, version in there.items() if not _is_version(version)}
+    return theirs | {"versions": others | {name: version for name, version in here.items() if _is_version(version)}}
+
+
+def _is_version(text: object) -> bool:
+    """Tell a version, `2.1.0+cpu`, from a digest or a word."""
+    return isinstance(text, str) and re.match(r"\d+(\.|$)", text) is not None
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -164,4 +240,4 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "")
         if isinstance(there, dict) and isinstance(here, dict):
             yield from _differences(there, here, f"{prefix}{name}.")
         elif there != here:
-            yield f"{prefix}{name}: there {there}, here {here}"
+            yield f"{prefix}{name[:60]}: there {str(there)[:60]}, here {str(here)[:60]}"

@@ -14,10 +14,13 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from avprep import untrusted
 from avprep.errors import ManifestError
 from avprep.schema import MANIFEST_VERSION
 
 SPLITS = ("train", "val", "test")
+MAX_KEY = 12_288
+"""Longest key (characters): that of the longest path, 4096 bytes, each of them escaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,27 +160,26 @@ def read(path: Path) -> Manifest:
     Raises ManifestError with file and line for a missing file, another format, a newer version, an unknown or bad
     field, or a duplicate key.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot read the manifest ({error}); make one with `avprep index`") from error
-    lines = text.split("\n")  # not splitlines(): names may hold U+2028
-    header = _load(path, 1, lines[0] if lines else "")
+    rows = _rows(path)
+    _, header = next(rows, (1, {}))
     version = header.get("avprep_manifest")
     if version is None:
         raise ManifestError(
             f"{path}: not a manifest (its first line has no avprep_manifest); see `avprep index --help`"
         )
     if version != MANIFEST_VERSION:
-        raise ManifestError(f"{path}: manifest version {version}, but this avprep reads version {MANIFEST_VERSION}")
+        raise ManifestError(
+            f"{path}: manifest version {_short(version)}, but this avprep reads version {MANIFEST_VERSION}"
+        )
     if not isinstance(header.get("root"), str) or not isinstance(header.get("dataset"), str):
         raise ManifestError(f"{path}:1: the header needs the text fields dataset and root")
     seed = header.get("seed", 0)
     if not isinstance(seed, int):
-        raise ManifestError(f"{path}:1: seed must be a whole number, not {seed!r}")
-    clips = tuple(_clip(path, n, _load(path, n, line)) for n, line in enumerate(lines[1:], 2) if line.strip())
+        raise ManifestError(f"{path}:1: seed must be a whole number, not {_short(seed)}")
+    clips = tuple(_clip(path, number, row) for number, row in rows)
     for key, videos in duplicate_keys(clips).items():
-        raise ManifestError(f"{path}: the key {key} is there {len(videos)} times ({', '.join(videos[:3])})")
+        shown = ", ".join(video[:100] for video in videos[:3])
+        raise ManifestError(f"{path}: the key {key[:100]} is there {len(videos)} times ({shown})")
     known = {"avprep_manifest", "dataset", "root", "seed"}
     extra = {name: value for name, value in header.items() if name not in known}
     return Manifest(header["dataset"], Path(header["root"]), clips, seed, extra)
@@ -187,20 +189,35 @@ def _dump(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False, separators=(", ", ": "))
 
 
-def _load(path: Path, number: int, line: str) -> dict[str, Any]:
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and content of each line that is not empty; of the first one in any case."""
+    number = 0
     try:
-        row = json.loads(line)
+        for number, line in enumerate(untrusted.json_lines(path), 1):
+            if number == 1 or line.strip():
+                row = untrusted.parse_json(line)
+                if "\\" in line:
+                    _dump(row).encode()  # an escape may stand for half a letter, which is no text
+                yield number, row
+    except OSError as error:
+        why = error.strerror or error
+        raise ManifestError(f"{path}: cannot read the manifest ({why}); make one with `avprep index`") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}:{number + 1}: not UTF-8 text ({error.reason})") from error
+    except UnicodeEncodeError as error:
+        raise ManifestError(
+            f"{path}:{number}: holds half a letter (\\u{ord(error.object[error.start]):04x})"
+        ) from error
     except json.JSONDecodeError as error:
         raise ManifestError(f"{path}:{number}: not JSON ({error.msg})") from error
-    if not isinstance(row, dict):
-        raise ManifestError(f"{path}:{number}: expected a JSON object")
-    return row
+    except ValueError as error:
+        raise ManifestError(f"{path}:{number}: not JSON ({error})") from error
 
 
 def _clip(path: Path, number: int, row: dict[str, Any]) -> Clip:
     where = f"{path}:{number}"
     if unknown := sorted(row.keys() - _FIELDS):
-        raise ManifestError(f"{where}: unknown field {unknown[0]!r}")
+        raise ManifestError(f"{where}: unknown field {_short(unknown[0])}")
     for name in ("key", "video", "split"):
         if not row.get(name):
             raise ManifestError(f"{where}: the field {name!r} is missing")
@@ -208,14 +225,22 @@ def _clip(path: Path, number: int, row: dict[str, Any]) -> Clip:
         if name in ("start", "duration"):
             least = 0 if name == "start" else 1e-9
             if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
-                raise ManifestError(f"{where}: {name} must be a number of seconds, not {value!r}")
+                raise ManifestError(f"{where}: {name} must be a number of seconds, not {_short(value)}")
         elif not isinstance(value, str):
-            raise ManifestError(f"{where}: {name} must be text, not {value!r}")
+            raise ManifestError(f"{where}: {name} must be text, not {_short(value)}")
     if row["split"] not in SPLITS:
-        raise ManifestError(f"{where}: split must be one of {', '.join(SPLITS)}, not {row['split']!r}")
+        raise ManifestError(f"{where}: split must be one of {', '.join(SPLITS)}, not {_short(row['split'])}")
     if "." in row["key"] or row["key"].startswith("/") or row["key"].endswith("/"):
-        raise ManifestError(f"{where}: a key holds no dot and no slash at either end: {row['key']!r}")
+        raise ManifestError(f"{where}: a key holds no dot and no slash at either end: {_short(row['key'])}")
+    if len(row["key"]) > MAX_KEY or not row["key"].isprintable():
+        raise ManifestError(f"{where}: a key has up to {MAX_KEY} characters, all of which print: {_short(row['key'])}")
     for name in ("video", "audio", "track"):
         if name in row and (row[name].startswith("/") or (".." in row[name] and ".." in row[name].split("/"))):
-            raise ManifestError(f"{where}: {name} must be a path below the root, not {row[name]!r}")
+            raise ManifestError(f"{where}: {name} must be a path below the root, not {_short(row[name])}")
     return Clip(**row)
+
+
+def _short(value: object) -> str:
+    """Return a value of a stranger's for a message."""
+    shown = repr(value)
+    return shown if len(shown) <= 100 else f"{shown[:99]}…"

@@ -261,7 +261,7 @@ def _detect(copy: NDArray[np.uint8], to_photo: NDArray[np.float64], detector: De
 
 
 def _picture(image: NDArray[np.uint8]) -> Picture:
-    return Picture(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"), 0)
+    return Picture(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"))
 
 
 def _moved(face: Face, transform: NDArray[np.float64]) -> Face:

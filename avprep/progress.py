@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+from avprep.untrusted import shown
 
 Item = TypeVar("Item")
 
@@ -51,6 +54,10 @@ class Progress:
         if self._verbosity > 0:
             self._say(f"{name}: finished, {counts['ok']} ok, {counts['failed']} failed, {seconds:.1f} s")
 
+    def note(self, line: str) -> None:
+        """Say what the user must know, after -q too."""
+        self._say(line, always=True)
+
     def skip(self, clips: int, failed: int) -> None:
         """Take clips that were done before off the total; their failures still count."""
         self._left -= clips
@@ -81,9 +88,10 @@ class Progress:
             f"{self._title}: {self._done}/{self._left} clips, {rate:.1f} clips/s, {self._failed} failed, ETA {left}"
         )
 
-    def _say(self, line: str) -> None:
-        if self._verbosity < 0:
+    def _say(self, line: str, *, always: bool = False) -> None:
+        if self._verbosity < 0 and not always:
             return
+        line = shown(" ".join(line.splitlines()))
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:
@@ -133,4 +141,5 @@ def _bar(title: str, total: int | None, unit: str) -> Any:
     """Return a bar; None where standard error is no terminal, or one that cannot go back to the start of a line."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         return None
+    tqdm.set_lock(threading.RLock())  # its own lies in shared memory, where a kill leaves it
     return tqdm(total=total, desc=title, unit=unit, unit_scale=unit == "B", dynamic_ncols=True)

@@ -332,7 +332,8 @@ def _lede(out: Path, found: Findings) -> str:
             lines.append(f"<b>{column.name}</b>: not begun, so nothing of it is on this page.")
             continue
         total = _total(column)
-        line = f"<b>{column.name}</b>: {total.ok:,} ok, {total.failed:,} failed"
+        silent = f", <b>{total.silent:,} of them silent</b>" if total.silent else ""
+        line = f"<b>{column.name}</b>: {total.ok:,} ok{silent}, {total.failed:,} failed"
         if total.missing:
             what = f"{column.unfinished:,} of {_count(total.shards, 'shard')}"
             line += (
@@ -344,7 +345,7 @@ def _lede(out: Path, found: Findings) -> str:
 
 
 def _total(column: Column) -> SplitStatus:
-    names = ("ok", "failed", "missing", "frames", "shards", "shards_done")
+    names = ("ok", "failed", "missing", "frames", "shards", "shards_done", "silent")
     return SplitStatus(*(sum(getattr(split, name) for split in column.splits.values()) for name in names))
 
 
@@ -362,6 +363,11 @@ def _totals(found: Findings) -> str:
             ("ok", *(f"{one.ok:,}" for one in each)),
             ("failed", *(f"{one.failed:,}" for one in each)),
         ]
+        if splits["all"].silent:
+            words = (
+                'of those that are ok, silent <span class="note">no audio above −60 dB; training leaves them out</span>'
+            )
+            rows.insert(2, (words, *(f"{one.silent:,}" for one in each)))
         for reason, _ in sorted(reasons["all"].items(), key=lambda item: (-item[1], item[0])):
             words = f'<code>{reason}</code> <span class="note">{_meaning(reason)}</span>'
             rows.append((words, *(f"{reasons.get(split, Counter())[reason]:,}" for split in splits)))

@@ -10,15 +10,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import heapq
-import io
 import itertools
-import json
-import multiprocessing
-import tarfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -26,15 +21,14 @@ from typing import Any, Generic, TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pebble import ProcessPool
-from PIL import Image
 
-from avprep import align, mfcc, schema, shards
+from avprep import align, mfcc, schema, shards, tars, untrusted
 from avprep.errors import REASONS, ManifestError, Reject, ShardError
 from avprep.fingerprint import clip_counts, plan_path, read_fingerprint
 from avprep.manifest import SPLITS, shard_lengths
 from avprep.media import Frames
 from avprep.pictures import decode_image
+from avprep.pool import Pool
 from avprep.shards import Stretch
 from avprep.status import SplitStatus
 
@@ -301,6 +295,7 @@ def _count(out: Path, found: Findings, column: str, name: str, n_clips: int) -> 
     status.ok += counts["ok"]
     status.failed += counts["failed"]
     status.frames += counts["frames"]
+    status.silent += counts.get("silent", 0)
     reasons = counted.reasons.setdefault(split, Counter())
     for reason, count in counts["reasons"].items():
         reasons[reason if reason in REASONS else UNKNOWN] += count
@@ -414,23 +409,22 @@ def read_members(out: Path, row: Row, column: str, wanted: set[str]) -> dict[str
     path = shards.tar_path(out, column, row.shard)
     found: dict[str, bytes] = {}
     try:
-        with path.open("rb") as file:
+        with untrusted.open_file(path) as file:
             stretch = row.where[column] or _stretches(path).get(row.key)
             if stretch is None:
-                raise ShardError(f"{path}: {row.key} is not in it")
-            file.seek(stretch.offset)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for info in tar:
-                    key, _, member = info.name.partition(".")
-                    if key != row.key or not info.isreg() or info.issparse() or not 0 <= info.size <= shards.MAX_MEMBER:
-                        raise ShardError(f"{path}: {row.key} does not lie where its sidecar says")
-                    if member in wanted and (data := tar.extractfile(info)) is not None:
-                        found[member] = data.read()
-                    tar.members = []  # type: ignore[attr-defined] # tarfile keeps every header it has seen: a leak
-                    if found.keys() == wanted or tar.offset >= stretch.offset + stretch.length:
-                        break
-    except (OSError, ValueError, OverflowError, tarfile.TarError) as error:
-        raise ShardError(f"{path}: {row.key} cannot be read ({error})") from error
+                raise ShardError("is not in it")
+            for entry in tars.members(file, stretch.offset, stretch.offset + stretch.length):
+                key, _, member = entry.name.partition(".")
+                if key != row.key:
+                    raise ShardError("does not lie where its sidecar says")
+                if member in wanted:
+                    found[member] = tars.content(file, entry)
+                if found.keys() == wanted:
+                    break
+    except ShardError as error:
+        raise ShardError(f"{path}: {row.key}: {error}") from error
+    except OSError as error:
+        raise ShardError(f"{path}: {row.key} cannot be read ({error.strerror})") from error
     if missing := sorted(wanted - found.keys()):
         raise ShardError(f"{path}: {row.key} has no {missing[0]}")
     return found
@@ -438,7 +432,7 @@ def read_members(out: Path, row: Row, column: str, wanted: set[str]) -> dict[str
 
 @functools.lru_cache(maxsize=2)
 def _stretches(path: Path) -> dict[str, Stretch]:
-    with path.open("rb") as file:
+    with untrusted.open_file(path) as file:
         return shards.stretches(file)
 
 
@@ -467,7 +461,7 @@ def read_shots(out: Path, row: Row, frames: Sequence[int], image_format: str) ->
     affine = _array(row, "crop", "affine.npy", members)
     shots = []
     for frame, name in zip(frames, names, strict=True):
-        image = _crop(members[name])
+        image = decode_image(members[name])
         if image is None:
             raise ShardError(f"{shards.tar_path(out, 'crop', row.shard)}: {row.key}.{name} is not a 256×256 image")
         with np.errstate(all="ignore"):  # whatever the arrays hold, what is not finite is not drawn
@@ -496,16 +490,6 @@ def _array(row: Row, column: str, member: str, members: Mapping[str, bytes]) -> 
     return array
 
 
-def _crop(data: bytes) -> NDArray[np.uint8] | None:
-    """Decode a crop; None for what is none, and for a picture so large that decoding it is an attack."""
-    try:
-        with Image.open(io.BytesIO(data)) as header:
-            size = header.size
-    except Exception:  # there is no end to what a damaged picture raises
-        return None
-    return decode_image(data) if size == (schema.CROP_SIZE, schema.CROP_SIZE) else None
-
-
 @dataclass(frozen=True)
 class Label:
     """What the plan says of a clip. video: below the root; empty where the plan names nothing that may be opened."""
@@ -521,15 +505,15 @@ def read_labels(out: Path, keys: set[str]) -> tuple[dict[str, Any], dict[str, La
     labels: dict[str, Label] = {}
     path = plan_path(out)
     try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            header = json.loads(file.readline())
-            if not isinstance(header, dict) or not isinstance(header.get("root"), str):
-                raise ManifestError(f"{path}: not a manifest, it has no header with a root")
-            for line in file:
-                clip = json.loads(line) if keys and line.strip() else None
-                if isinstance(clip, dict) and clip.get("key") in keys:
-                    labels[clip["key"]] = _label(clip)
-    except (OSError, ValueError, RecursionError) as error:
+        lines = untrusted.json_lines(path)
+        header = untrusted.parse_json(next(lines, ""))
+        if not isinstance(header.get("root"), str):
+            raise ManifestError(f"{path}: not a manifest, it has no header with a root")
+        for line in lines if keys else ():
+            clip = untrusted.parse_json(line) if line.strip() else {}
+            if isinstance(key := clip.get("key"), str) and key in keys:
+                labels[key] = _label(clip)
+    except (OSError, ValueError) as error:
         raise ManifestError(f"{path}: cannot read the manifest ({error})") from error
     return header, labels
 
@@ -552,29 +536,25 @@ def stills(root: Path, labels: Mapping[str, Label], side: int, jobs: int = 2) ->
         return {}
     found: dict[str, bytes | str] = {}
     slow = 0
-    with ProcessPool(max_workers=jobs, context=multiprocessing.get_context("spawn")) as pool:
+    with Pool(jobs) as pool:
         # A few at a time, so that those that are given up need not be waited for.
         for keys in _batches(list(labels), 4 * jobs):
             if slow > SLOW_STILLS:
                 found.update(dict.fromkeys(keys, "left alone, since decoding others took too long"))
                 continue
-            waiting: dict[str, Future[bytes | str]] = {
-                key: pool.schedule(
-                    still, args=(root / labels[key].video, labels[key].start, side), timeout=STILL_SECONDS
-                )
-                for key in keys
-                if labels[key].video
-            }
             for key in keys:
                 found[key] = "the plan names no video below its root"
-            for key, future in waiting.items():
-                try:
-                    found[key] = future.result()
-                except TimeoutError:
-                    slow += 1
-                    found[key] = f"decoding took longer than {STILL_SECONDS:g} s"
-                except Exception as error:  # ProcessExpired, or whatever a decoder's binding raises
-                    found[key] = f"decoding failed ({type(error).__name__})"
+                if labels[key].video:
+                    pool.submit(key, still, root / labels[key].video, labels[key].start, side, timeout=STILL_SECONDS)
+            for ended in pool.all():
+                match ended.error:
+                    case None:
+                        found[ended.tag] = ended.value
+                    case TimeoutError():
+                        slow += 1
+                        found[ended.tag] = f"decoding took longer than {STILL_SECONDS:g} s"
+                    case error:  # Died, or whatever a decoder's binding raises
+                        found[ended.tag] = f"decoding failed ({type(error).__name__})"
     return found
 
 

@@ -8,37 +8,36 @@ shard's sidecar as `ok` or `failed`.
 from __future__ import annotations
 
 import contextlib
-import itertools
+import math
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
-from multiprocessing.context import SpawnContext
-from multiprocessing.synchronize import RLock
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from pebble import ProcessExpired, ProcessPool
-
 from avprep import schema, shards, worker
 from avprep.errors import AvprepError, RunError
-from avprep.fingerprint import Stage, check, join, read_fingerprint
+from avprep.fingerprint import Stage, check, join, other_versions, read_fingerprint
 from avprep.manifest import Clip, Manifest
+from avprep.pool import Died, Ended, Pool, PoolError
 from avprep.progress import Progress
 from avprep.workfolder import one_at_a_time, work_folder
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C, a scheduler's order to end, and its warning that time is nearly up: each ends a run in good order."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
+"""Ctrl-C, a scheduler's order to end, Ctrl-\\, a closed terminal, a scheduler's warning that time is nearly up.
+
+Each ends a run in good order; SIGHUP does not where it is ignored, as `nohup` has it."""
+SAME_ERRORS = 20
+"""Clips in a row, in the manifest's order, that end with the same internal error before the run is stopped."""
 
 _QUEUED_PER_WORKER = 4
 _TICK = 0.25  # s between looks at the stop flag and the clock
 _GRACE = 1.0  # s: a signal to the whole job may reach a worker before it reaches this process
-_BREAKDOWNS = 3  # pools in a row that may die before they finish a clip
+_MAX_STUCK = 20  # processes that hang in the kernel before the run is stopped, or two a worker if that is more
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,9 @@ class Outcome:
 
     planned: this task's shards; skipped: those that were done before, in a retry those without a clip to run again;
     unfinished: those that a retry left alone, because the run that makes them has not finished them.
+    stuck: process and video of each clip that was given up, but hangs in the kernel to this moment.
     clips: what this run did, in `seconds`.
-    ok, failed (reason -> clips), frames: of all the task's shards, whoever did them.
+    ok, failed (reason -> clips), frames, silent (of those that are ok): of all the task's shards, whoever did them.
     """
 
     planned: tuple[str, ...]
@@ -59,6 +59,8 @@ class Outcome:
     ok: int
     failed: dict[str, int]
     unfinished: tuple[str, ...] = ()
+    stuck: tuple[tuple[int, str], ...] = ()
+    silent: int = 0
 
 
 @dataclass(eq=False)
@@ -66,20 +68,25 @@ class _Shard:
     """A shard that is being filled.
 
     before: what marks the sidecar that lay in its place.
-    records: how each row ended; kept: the rows whose samples are copied from `source`, the tar that is replaced.
-    started, spent: when the run that is retried began with it, and the seconds it took; begun: when this one began.
+    records: how each row ended; failed: the reason of each that is run again.
+    kept: the rows whose samples are copied from `source`, the tar that is replaced.
+    versions: what the sidecar said of other versions.
+    started, spent: when the run that is retried began with it, and the seconds it took; else this run's start, and 0.
+    begun: this run's start in monotonic seconds.
     """
 
     name: str
     clips: tuple[Clip, ...]
     before: _Stamp
     records: dict[int, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
     kept: dict[int, shards.Stretch] = field(default_factory=dict)
     source: IO[bytes] | None = None
     writer: shards.ShardWriter | None = None
     written: int = 0
-    begun: float = field(default_factory=time.time)
-    started: float | None = None
+    versions: object = None
+    begun: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.time)
     spent: float = 0.0
 
     def close(self) -> None:
@@ -92,6 +99,9 @@ class _Shard:
 _Job = tuple[_Shard, int]
 """A shard and the row of a clip in it."""
 
+_Tag = tuple[int, str]
+"""What a job is known by: its number in this run, in the manifest's order, and its video."""
+
 _Stamp = tuple[int, int, int] | None
 """What marks a file's content without reading it; None where there is no file."""
 
@@ -103,30 +113,35 @@ def run(
     *,
     jobs: int,
     shard_size: int | None = None,
-    clip_timeout: float = 120.0,
+    clip_timeout: float | None = None,
     task_index: int = 0,
     num_tasks: int = 1,
     retry: frozenset[str] = frozenset(),
+    accept_versions: bool = False,
     verbosity: int = 0,
 ) -> Outcome:
     """Fill this task's shards of one column.
 
-    jobs: worker processes. clip_timeout: seconds after which a clip is stopped and counted as `timeout`.
+    jobs: worker processes. clip_timeout: seconds after which a clip is stopped and counted as `timeout`; None takes
+    `worker.CLIP_TIMEOUT`, or `worker.TIMES_LENGTH` times the clip's length where that is more.
     shard_size: clips a shard; None takes what the folder already has, else 500.
     task_index, num_tasks: this task takes every `num_tasks`-th shard from `task_index` on.
     retry: instead of that, run again the clips of finished shards that failed for one of these reasons; everything else
     in those shards is copied.
+    accept_versions: go on in a folder that was begun with other versions of libraries; the sidecars of the shards that
+    are made then tell them.
     verbosity: see `Progress`.
-    Raises RunError, one line: another plan or other settings in `out`, a disk that cannot be written; Stopped after one
-    of STOP_SIGNALS. In each case finished shards stay and nothing unfinished is left behind.
+    Raises RunError, one line: another plan or other settings in `out`, a disk that cannot be written, SAME_ERRORS clips
+    in a row with the same internal error; Stopped after one of STOP_SIGNALS. In each case finished shards stay and
+    nothing unfinished is left behind.
     """
     with _signals() as stop:
         if retry and read_fingerprint(out, stage.column) is None:
             raise RunError(f"{out}: no run of {stage.column} was ever started there, so there is nothing to run again")
         missing = [path for path in (out / "manifest.jsonl", out / stage.column / "run.json") if not path.exists()]
-        size = check(stage, plan, out, shard_size)
+        size = check(stage, plan, out, shard_size, accept_versions=accept_versions)
         with work_folder(out / stage.column) as work:
-            join(stage, plan, out, size, missing, work)
+            join(stage, plan, out, size, missing, work, accept_versions=accept_versions)
             mine = list(plan.shards(size))[task_index::num_tasks]
             progress = Progress(f"avprep {stage.column}", sum(len(clips) for _, clips in mine), verbosity)
             filler = _Filler(stage, out, work, progress, jobs, clip_timeout, stop, retry)
@@ -146,16 +161,24 @@ class _Stop(threading.Event):
     by = "a signal"
 
 
-class _LockKeeper(SpawnContext):
-    """Keeps a pool's locks until its workers are gone: one that is just starting looks them up by name."""
+class _Streak:
+    """How many clips in a row ended with the same internal error: in the order of their numbers, whoever is first."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.locks: list[RLock] = []
+        self.length = 0
+        self._fault: str | None = None
+        self._next = 0
+        self._ends: dict[int, str | None] = {}
 
-    def RLock(self) -> RLock:  # noqa: N802 - the library's name
-        self.locks.append(super().RLock())
-        return self.locks[-1]
+    def add(self, number: int, fault: str | None) -> bool:
+        """Take how a clip ended, None for anything but an internal error; return whether that makes SAME_ERRORS."""
+        self._ends[number] = fault
+        while self._next in self._ends and self.length < SAME_ERRORS:
+            fault = self._ends.pop(self._next)
+            self.length = 0 if fault is None else self.length + 1 if fault == self._fault else 1
+            self._fault = fault
+            self._next += 1
+        return self.length == SAME_ERRORS
 
 
 class _Filler:
@@ -168,7 +191,7 @@ class _Filler:
         work: Path,
         progress: Progress,
         jobs: int,
-        clip_timeout: float,
+        clip_timeout: float | None,
         stop: _Stop,
         retry: frozenset[str],
     ) -> None:
@@ -180,10 +203,13 @@ class _Filler:
         self._clip_timeout = clip_timeout
         self._stop = stop
         self._retry = retry
-        self._pending: dict[Future[dict[str, Any]], _Job] = {}
+        self._pending: dict[_Tag, _Job] = {}
+        self._submitted = 0
+        self._streak = _Streak()
+        self._stuck: tuple[tuple[int, str], ...] = ()
         self._open: set[_Shard] = set()
         self._totals: Counter[str] = Counter()
-        self._frames = 0
+        self._frames = self._silent = 0
         self._clips = 0
         self._planned = 0
         self._done = 0
@@ -196,7 +222,7 @@ class _Filler:
         self._planned = len(mine)
         jobs = min(self._jobs, sum(len(clips) for _, clips in mine))
         try:
-            self._outlive_pools(self._queue(mine), max(1, jobs))
+            self._work_through(self._queue(mine), max(1, jobs))
         finally:
             for shard in self._open:
                 shard.close()
@@ -209,32 +235,13 @@ class _Filler:
             ok=self._totals.pop("ok", 0),
             failed=dict(sorted(self._totals.items())),
             unfinished=tuple(self._unfinished),
+            stuck=self._stuck,
+            silent=self._silent,
         )
-
-    def _outlive_pools(self, queue: Iterator[_Job | None], jobs: int) -> None:
-        """Work through the queue, with another pool where one breaks down: an idle worker was killed, say."""
-        breakdowns = 0
-        while True:
-            before = self._clips
-            try:
-                return self._work_through(queue, jobs)
-            except BrokenExecutor as error:
-                self._heed_stop(_GRACE)
-                breakdowns = 1 if self._clips > before else breakdowns + 1
-                if breakdowns == _BREAKDOWNS:
-                    raise RunError(f"workers die before they do anything ({error}); try a smaller -j") from error
-                queue = itertools.chain(list(self._pending.values()), queue)
-                self._pending.clear()
 
     def _work_through(self, queue: Iterator[_Job | None], jobs: int) -> None:
-        """Do what is queued; BrokenExecutor with the undone clips in `_pending` where the pool breaks down."""
-        context = _LockKeeper()
-        pool = ProcessPool(
-            max_workers=jobs,
-            context=context,
-            initializer=worker.start,
-            initargs=(self._stage,),
-        )
+        """Do what is queued."""
+        pool = Pool(jobs, worker.start, (self._stage,), deaf=worker.DEAF_TO)
         more = True
         try:
             while more or self._pending:
@@ -244,19 +251,31 @@ class _Filler:
                         self._submit(pool, next(queue))
                     except StopIteration:
                         more = False
-                finished, _ = wait(self._pending, timeout=0 if room else _TICK, return_when=FIRST_COMPLETED)
-                for future in [future for future in self._pending if future in finished]:  # in the plan's order
-                    self._collect(future)
+                for ended in pool.wait(0 if room else _TICK):
+                    self._collect(ended)
+                if len(pool.stuck()) > max(_MAX_STUCK, 2 * jobs):
+                    raise RunError("too many processes hang in the kernel: does the file system still answer?")
                 self._progress.tick()
+        except PoolError as error:
+            self._heed_stop(_GRACE)
+            start = "" if "could not start" in str(error) else "; try a smaller -j"
+            raise RunError(f"{error}{start}") from error
         finally:
-            pool.stop()  # type: ignore[no-untyped-call]
-            pool.join()
-            context.locks.clear()
+            self._name_stuck(pool.close())
+
+    def _name_stuck(self, found: list[tuple[int, Any]]) -> None:
+        """Say which processes hang in the kernel, where nothing ends them: a network file system that is down, say."""
+        self._stuck = tuple((pid, "none" if tag is None else tag[1]) for pid, tag in found)
+        if self._stuck:
+            named = ", ".join(f"{pid} ({video})" for pid, video in self._stuck)
+            self._progress.note(f"stuck in the kernel and given up, though killed: process {named}")
 
     def _heed_stop(self, patience: float = 0) -> None:
         if self._stop.is_set() or (patience and self._stop.wait(patience)):
-            done = f"{self._done} of {self._planned} shards done"
-            raise Stopped(f"stopped by {self._stop.by}, {done}; run it again to go on")
+            raise Stopped(f"stopped by {self._stop.by}, {self._so_far()}; run it again to go on")
+
+    def _so_far(self) -> str:
+        return f"{self._done} of {self._planned} shards done"
 
     def _queue(self, mine: list[tuple[str, tuple[Clip, ...]]]) -> Iterator[_Job | None]:
         """Yield the clips that are to be done, and None for a shard without any; look at each when its turn comes."""
@@ -286,11 +305,13 @@ class _Filler:
             self._progress.skip(len(clips), 0)
             return None
         sidecar, shard.source = found
+        shard.versions = sidecar.get("other_versions")
         shard.records = {n: clip for n, clip in enumerate(sidecar["clips"]) if clip.get("reason") not in self._retry}
         if len(shard.records) == len(clips):
             shard.close()
             self._skip(name, shards.counts(sidecar["clips"]))
             return None
+        shard.failed = {n: clip["reason"] for n, clip in enumerate(sidecar["clips"]) if n not in shard.records}
         self._progress.skip(len(shard.records), sum(clip["state"] != "ok" for clip in shard.records.values()))
         there = shards.stretches(shard.source)
         for row, record in shard.records.items():
@@ -298,7 +319,8 @@ class _Filler:
                 if record["key"] not in there:
                     raise RunError(f"{shard.source.name}: {record['key']} is missing; delete the file and run again")
                 shard.kept[row] = there[record["key"]]
-        shard.started, shard.spent = sidecar["timings"].get("started"), sidecar["timings"].get("wall_seconds", 0.0)
+        shard.started = sidecar["timings"].get("started", shard.started)
+        shard.spent = sidecar["timings"].get("wall_seconds", 0.0)
         return shard
 
     def _skip(self, name: str, counts: dict[str, Any]) -> None:
@@ -307,28 +329,29 @@ class _Filler:
         self._skipped.append(name)
         self._count(counts)
 
-    def _submit(self, pool: ProcessPool, job: _Job | None) -> None:
+    def _submit(self, pool: Pool, job: _Job | None) -> None:
         if job is None:
             return
         shard, row = job
-        args = [shard.clips[row], self._stretch(shard, row)]
-        try:
-            with _deaf():
-                future: Future[dict[str, Any]] = pool.schedule(worker.do_clip, args=args, timeout=self._clip_timeout)
-        except (RuntimeError, OSError) as error:  # the pool has broken down, or its processes cannot be started
-            future = Future()
-            future.set_exception(BrokenExecutor(str(error)))
-        self._pending[future] = job
+        scaled = self._clip_timeout is None
+        timeout = worker.CLIP_TIMEOUT if self._clip_timeout is None else self._clip_timeout
+        arguments = shard.clips[row], self._stretch(shard, row), scaled
+        tag = (self._submitted, shard.clips[row].video)
+        pool.submit(tag, worker.do_clip, *arguments, timeout=timeout)
+        self._pending[tag] = job
+        self._submitted += 1
 
     def _stretch(self, shard: _Shard, row: int) -> Path:
         return self._work / f"{shard.name}-{row}.part"
 
-    def _collect(self, future: Future[dict[str, Any]]) -> None:
-        record = self._record(future)
-        shard, row = self._pending.pop(future)
+    def _collect(self, ended: Ended) -> None:
+        record = self._record(ended)
+        shard, row = self._pending.pop(ended.tag)
         if (fatal := record.pop("fatal", None)) is not None:
             raise RunError(fatal)
-        key = shard.clips[row].key
+        key, fault = shard.clips[row].key, record.pop("fault", None)
+        if row in shard.failed and record.get("reason") == shard.failed[row]:
+            record["again"] = True
         shard.records[row] = {"key": key, **record}
         if record["state"] != "ok":
             self._stretch(shard, row).unlink(missing_ok=True)
@@ -338,18 +361,26 @@ class _Filler:
             self._write(shard)
         except OSError as error:
             raise RunError(f"{self._out}: cannot write ({error.strerror})") from error
+        if self._streak.add(ended.tag[0], fault):
+            raise RunError(
+                f"stopped, {self._so_far()}, since {SAME_ERRORS} clips in a row ended with the same internal error "
+                f"({record['message']}): please report it"
+            )
 
-    def _record(self, future: Future[dict[str, Any]]) -> dict[str, Any]:
+    def _record(self, ended: Ended) -> dict[str, Any]:
         """Return how a clip ended, whatever became of its process."""
-        try:
-            return future.result()
-        except TimeoutError:
-            message = f"stopped after --clip-timeout {self._clip_timeout:g} s"
-            return worker.failed("timeout", message, self._clip_timeout)
-        except ProcessExpired as error:
-            if error.exitcode in (-signal.SIGTERM, -signal.SIGKILL):
-                self._heed_stop(_GRACE)  # a scheduler ends every process of a job: that is no fault of the clip
-            return worker.failed("crashed", f"the process died ({_how_it_died(error.exitcode)})", None)
+        match ended.error:
+            case None:
+                return dict(ended.value)
+            case TimeoutError():
+                message = f"stopped after {ended.limit:g} s; try --clip-timeout {longer(ended.limit)}"
+                return worker.failed("timeout", message, ended.limit)
+            case Died(exit_code=exit_code):
+                if exit_code in (-signal.SIGTERM, -signal.SIGKILL):
+                    self._heed_stop(_GRACE)  # a scheduler ends every process of a job: that is no fault of the clip
+                return worker.failed("crashed", f"the process died ({_how_it_died(exit_code)})", None)
+            case error:
+                return worker.failed("error", " ".join(f"{type(error).__name__}: {error}".split()), None)
 
     def _write(self, shard: _Shard) -> None:
         """Append what is next in order; finish the shard when it is complete."""
@@ -370,7 +401,7 @@ class _Filler:
         """Put a complete shard in place, unless another run did so while this one worked on it."""
         digest, size = writer.finish()
         records = [shard.records[row] for row in range(len(shard.clips))]
-        head = {
+        head: dict[str, Any] = {
             "avprep_sidecar": schema.SIDECAR_VERSION,
             "column": self._stage.column,
             "shard": shard.name,
@@ -378,11 +409,17 @@ class _Filler:
             "bytes": size,
             "counts": shards.counts(records),
             "timings": {
-                "started": round(shard.begun if shard.started is None else shard.started, 3),
-                "wall_seconds": round(shard.spent + time.time() - shard.begun, 3),
+                "started": round(shard.started, 3),
+                "wall_seconds": round(shard.spent + time.monotonic() - shard.begun, 3),
                 "clip_seconds": round(sum(record.get("seconds") or 0 for record in records), 3),
             },
         }
+        if slowest := [record["seconds"] for record in records if record.get("reason") == "timeout"]:
+            head["timings"]["longest_timeout"] = max(slowest)
+        if again := Counter(record["reason"] for record in records if record.get("again")):
+            head["again"] = dict(sorted(again.items()))
+        if others := other_versions(self._stage, self._out, shard.versions):
+            head["other_versions"] = others
         sidecar, aside = shards.render_sidecar(head, records), self._work / f"{shard.name}.json.part"
         with one_at_a_time(self._out / self._stage.column / "run.json"):
             theirs = self._made_meanwhile(shard)
@@ -394,7 +431,7 @@ class _Filler:
         shard.close()
         counts = shards.counts(records if theirs is None else theirs["clips"])
         self._count(counts)
-        self._progress.shard(shard.name, counts, time.time() - shard.begun)
+        self._progress.shard(shard.name, counts, time.monotonic() - shard.begun)
 
     def _made_meanwhile(self, shard: _Shard) -> dict[str, Any] | None:
         """Return the sidecar of another run that was faster; None where there is none."""
@@ -408,6 +445,12 @@ class _Filler:
         self._done += 1
         self._totals.update({"ok": counts["ok"], **counts["reasons"]})
         self._frames += counts["frames"]
+        self._silent += counts.get("silent", 0)
+
+
+def longer(seconds: float) -> int:
+    """Return a --clip-timeout to try where one of so many seconds was too short."""
+    return math.ceil(5 * seconds)
 
 
 def _how_it_died(exit_code: int) -> str:
@@ -429,18 +472,6 @@ def _stamp(path: Path) -> _Stamp:
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Let threads and processes that are started here be deaf to what the parent decides, from their first moment."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, worker.DEAF_TO)
-    try:
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, worker.DEAF_TO)  # for it unblocks SIGINT when it has started
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
 def _signals() -> Iterator[_Stop]:
     """Turn STOP_SIGNALS into an event for as long as the run lasts; a second one ends it as usual."""
     stop = _Stop()
@@ -453,7 +484,8 @@ def _signals() -> Iterator[_Stop]:
 
     if threading.current_thread() is threading.main_thread():
         for number in STOP_SIGNALS:
-            before[number] = signal.signal(number, caught)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, caught)
     try:
         yield stop
     finally:

@@ -10,8 +10,10 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
+import secrets
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from avprep import schema
+from avprep import schema, tars, untrusted
 from avprep.errors import RunError, ShardError
 
-MAX_MEMBER = 256 << 20
-"""Largest member that is read from a shard (bytes)."""
+MAX_SAMPLE = 8 << 30
+"""Largest sample that is read from a shard (bytes): the crops of half an hour as PNG are smaller."""
 
 _BLOCK = tarfile.BLOCKSIZE
 _RECORD = tarfile.RECORDSIZE
@@ -148,6 +150,23 @@ def write_atomically(path: Path, data: bytes, *, aside: Path) -> None:
     sync_folder(path.parent)
 
 
+def create(path: Path, data: bytes, *, aside: Path) -> bool:
+    """Create a small file whole; of several processes that try, one wins. Return whether this one did."""
+    write_aside(aside, data)
+    try:
+        path.hardlink_to(aside)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links, exFAT say: the last one wins, and reads what it wrote
+        aside.replace(path)
+    return True
+
+
+def own_aside(path: Path) -> Path:
+    """Return a name beside a file for what is not finished, which no other process on any machine takes."""
+    return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
 def write_aside(path: Path, data: bytes) -> None:
     """Write a file and sync it to disk."""
     with path.open("wb") as file:
@@ -205,11 +224,10 @@ def read_sidecar_head(out: Path, column: str, shard: str) -> dict[str, Any] | No
 
 def _read_head(path: Path, *, whole: bool) -> dict[str, Any] | None:
     try:
-        with path.open("rb") as file:
-            head = json.loads(file.read() if whole else file.readline().rstrip(b",\r\n") + b"}")
+        head = untrusted.read_json(path) if whole else untrusted.parse_json(_first_line(path).rstrip(b",\r\n") + b"}")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ShardError(f"{path}: cannot read the sidecar ({error})") from error
     match head:
         case {
@@ -219,25 +237,32 @@ def _read_head(path: Path, *, whole: bool) -> dict[str, Any] | None:
             "sha256": str(),
             "bytes": int(),
             "counts": {"clips": int(), "ok": int(), "failed": int(), "frames": int(), "reasons": dict(reasons)},
-            "timings": {"clip_seconds": int() | float(), **others},
+            "timings": {"clip_seconds": int() | float()},
         } if (
             version == schema.SIDECAR_VERSION
-            and all(isinstance(count, int) for count in reasons.values())
-            and all(isinstance(seconds, int | float) for seconds in others.values())
+            and all(isinstance(count, int) for count in (*reasons.values(), head["counts"].get("silent", 0)))
+            and all(isinstance(seconds, int | float) and math.isfinite(seconds) for seconds in head["timings"].values())
         ):
             return dict(head)
     raise ShardError(f"{path}: not a sidecar that this avprep reads")
 
 
+def _first_line(path: Path) -> bytes:
+    with untrusted.open_file(path) as file:
+        return file.readline(untrusted.MAX_LINE)
+
+
 def counts(clips: list[dict[str, Any]]) -> dict[str, Any]:
-    """Sum up the clips of a sidecar."""
+    """Sum up the clips of a sidecar; `silent`, those that are ok and hold silence alone, is there if any is."""
     reasons = Counter(clip["reason"] for clip in clips if clip["state"] == "failed")
+    silent = sum(clip["state"] == "ok" and clip.get("silent") is True for clip in clips)
     return {
         "clips": len(clips),
         "ok": len(clips) - reasons.total(),
         "failed": reasons.total(),
         "frames": sum(clip["n_frames"] for clip in clips if clip["state"] == "ok"),
         "reasons": dict(sorted(reasons.items())),
+        **({"silent": silent} if silent else {}),
     }
 
 
@@ -282,7 +307,7 @@ def open_finished(out: Path, column: str, shard: str, keys: Iterable[str]) -> tu
         sidecar = read_sidecar(out, column, shard)
         if sidecar is None or [clip["key"] for clip in sidecar["clips"]] != list(keys):
             return None
-        file = on_return.enter_context(tar_path(out, column, shard).open("rb"))
+        file = on_return.enter_context(untrusted.open_file(tar_path(out, column, shard)))
         if hashlib.file_digest(file, "sha256").hexdigest() == sidecar["sha256"]:
             on_return.pop_all()
             return sidecar, file
@@ -291,7 +316,7 @@ def open_finished(out: Path, column: str, shard: str, keys: Iterable[str]) -> tu
 
 def sha256(path: Path) -> str:
     """Return the hex sha256 of a file."""
-    with path.open("rb") as file:
+    with untrusted.open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -299,30 +324,30 @@ def read(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield (key, {member: bytes}) of each sample of a shard, one sample in memory at a time.
 
     Raises ShardError, naming the file, for a damaged or cut off tar, anything but plain files, a name that is not
-    KEY.MEMBER, a member twice, or a sample whose members do not lie together.
+    KEY.MEMBER, a member twice, a sample whose members do not lie together or that is too large.
     """
     seen: set[str] = set()
-    key, members = "", dict[str, bytes]()
-    try:
-        with path.open("rb") as file:
-            _check_end(path, file)
-            for name, data in _plain_files(path, file):
-                match = _NAME.fullmatch(name)
-                if match is None:
-                    raise ShardError(f"{path}: {name!r} is not KEY.MEMBER")
-                owner, member = match.groups()
-                if owner != key:
-                    if key:
-                        yield key, members
-                    if owner in seen:
-                        raise ShardError(f"{path}: {owner} appears in two places")
-                    seen.add(owner)
-                    key, members = owner, {}
-                if member in members:
-                    raise ShardError(f"{path}: {name} is there twice")
-                members[member] = data
-    except (OSError, tarfile.TarError) as error:
-        raise ShardError(f"{path}: cannot be read ({error})") from error
+    key, members, size = "", dict[str, bytes](), 0
+    with _named(path), untrusted.open_file(path, _BUFFER) as file:
+        _check_end(file)
+        for entry in tars.members(file):
+            match = _NAME.fullmatch(entry.name)
+            if match is None:
+                raise ShardError(f"{entry.name[:100]!r} is not KEY.MEMBER")
+            owner, member = match.groups()
+            if owner != key:
+                if key:
+                    yield key, members
+                if owner in seen:
+                    raise ShardError(f"{owner} appears in two places")
+                seen.add(owner)
+                key, members, size = owner, {}, 0
+            if member in members:
+                raise ShardError(f"{entry.name} is there twice")
+            size += entry.size
+            if size > MAX_SAMPLE:
+                raise ShardError(f"{owner} is larger than {MAX_SAMPLE >> 30} GiB")
+            members[member] = tars.content(file, entry)
     if key:
         yield key, members
 
@@ -330,19 +355,23 @@ def read(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
 def stretches(file: IO[bytes]) -> dict[str, Stretch]:
     """Return where each sample of an open shard lies; ShardError where it cannot be read."""
     found: dict[str, Stretch] = {}
-    file.seek(0)
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for info in tar:
-                if info.size < 0:  # tarfile would go back, and on for ever
-                    raise tarfile.ReadError("a member of negative size")
-                key = info.name.partition(".")[0]
-                first = found[key].offset if key in found else info.offset
-                found[key] = Stretch(first, tar.offset - first)  # tar.offset is where the next member begins
-                tar.members = []  # type: ignore[attr-defined] # tarfile keeps every header it has seen: a leak
-    except (OSError, tarfile.TarError) as error:
-        raise ShardError(f"{file.name}: cannot be read ({error})") from error
+    with _named(file.name):
+        for entry in tars.members(file):
+            key = entry.name.partition(".")[0]
+            first = found[key].offset if key in found else entry.first
+            found[key] = Stretch(first, entry.end - first)
     return found
+
+
+@contextlib.contextmanager
+def _named(path: Path | str) -> Iterator[None]:
+    """Name the tar in the errors of reading it."""
+    try:
+        yield
+    except ShardError as error:
+        raise ShardError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def read_joined(out: Path, shard: str) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -365,14 +394,13 @@ def read_joined(out: Path, shard: str) -> Iterator[tuple[str, dict[str, bytes]]]
             waiting = next(right, None)
 
 
-def _check_end(path: Path, file: IO[bytes]) -> None:
+def _check_end(file: IO[bytes]) -> None:
     """Refuse a tar without its end mark: cut off between two members, it would read as a shorter one."""
     if file.seek(0, os.SEEK_END) >= 2 * _BLOCK:
         file.seek(-2 * _BLOCK, os.SEEK_END)
         if not any(file.read()):
-            file.seek(0)
             return
-    raise ShardError(f"{path}: is not a whole tar")
+    raise ShardError("is not a whole tar")
 
 
 def _header(name: str, size: int) -> bytes:
@@ -396,16 +424,3 @@ def _tarfile_header(name: str, size: int) -> bytes:
 _SHORT, _LARGE = 100, 8**11  # characters, and bytes, that tarfile writes in another way
 _BLANK = bytes(100) + _tarfile_header("", 0)[100:124] + bytes(11) + _tarfile_header("", 0)[135:]
 _BLANK_SUM = sum(_BLANK[:148]) + 8 * ord(" ") + sum(_BLANK[156:])
-
-
-def _plain_files(path: Path, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(fileobj=file, mode="r|", bufsize=1 << 20) as tar:
-        for info in tar:
-            if not info.isreg() or info.issparse() or info.size < 0:
-                raise ShardError(f"{path}: {info.name!r} is not a plain file")
-            if info.size > MAX_MEMBER:
-                raise ShardError(f"{path}: {info.name!r} is larger than {MAX_MEMBER >> 20} MiB")
-            data = tar.extractfile(info)
-            assert data is not None
-            yield info.name, data.read()
-            tar.members = []  # type: ignore[attr-defined] # tarfile keeps every header it has seen: a leak

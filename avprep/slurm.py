@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import subprocess
@@ -143,6 +144,34 @@ def sent_tasks(script: Path) -> tuple[int, int | None] | None:
     tasks = re.search(r"^    --num-tasks (\d+) --jobs ", text, re.MULTILINE)
     parallel = re.search(r"^#SBATCH --array=\S+%(\d+)$", text, re.MULTILINE)
     return None if tasks is None else (int(tasks[1]), int(parallel[1]) if parallel else None)
+
+
+def keep_and_submit(script: str, path: Path) -> str:
+    """Send the text of a script and keep it as `path`, whose folder is there; return the number of the job.
+
+    It is written before it is sent, so that no job runs whose script cannot be kept, and takes its name once sbatch has
+    taken it. Of several calls at once each waits for the one before: the file that stays is the script of the last job.
+    RunError where it cannot be written, and as `submit` raises it.
+    """
+    from avprep import shards, workfolder  # numpy comes with them, which the help of commands does not wait for
+
+    if path.exists() and not path.is_file():
+        raise RunError(f"{path}: not a plain file, where the script is to be kept; nothing was sent")
+    aside = shards.own_aside(path)
+    try:
+        with workfolder.one_at_a_time(path.parent):
+            shards.write_aside(aside, script.encode("utf-8", "surrogateescape"))
+            job = submit(script)
+            try:
+                aside.replace(path)
+            except OSError as error:
+                raise RunError(f"job {job} was sent, but {path} cannot be written ({error.strerror})") from error
+    except OSError as error:
+        raise RunError(f"{path}: cannot write, so nothing was sent ({error.strerror})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+    return job
 
 
 def submit(script: str) -> str:

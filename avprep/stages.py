@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -22,15 +22,17 @@ import avprep
 from avprep import align, detectors, keyframes, mfcc, schema, track
 from avprep.detectors import Detector
 from avprep.errors import Reject, RunError
+from avprep.files import check_regular
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
-from avprep.media import Frames
+from avprep.media import Frames, probe
 from avprep.shards import Sample
-from avprep.sound import Sound, read_sound
+from avprep.sound import Sound, read_heard
 
 Align = Literal["smooth", "per-frame", "per-clip"]
 JPEG_QUALITY = 95
 
+_LARGE = 500_000  # bytes: a smaller file is read long before its time is up, and its header not worth a millisecond
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -63,11 +65,15 @@ class MfccSettings:
     preset: `davs` or `syncnet`.
     audio_shift_ms: milliseconds by which the sound is moved later.
     max_seconds: longest clip.
+    audio_track, audio_channel: those to read, from 0; None: the default track, the channel that carries sound; see
+        `avprep.sound.read_heard`.
     """
 
     preset: mfcc.Preset = "davs"
     audio_shift_ms: float = 0.0
     max_seconds: float = 1800.0
+    audio_track: int | None = None
+    audio_channel: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,10 @@ class CropStage:
 
     column = "crop"
 
+    def require(self) -> None:
+        """Prove that the detector can be built here; AvprepError, one line, where it cannot."""
+        detectors.require(self.settings.detector)
+
     def versions(self) -> dict[str, str]:
         """Return the versions and digests that decide the result besides the settings."""
         return {**_versions(), "opencv": cv2.__version__, **detectors.identity(self.settings.detector)}
@@ -92,6 +102,10 @@ class CropStage:
     def resolved(self) -> dict[str, Any]:
         """Return the settings as JSON."""
         return asdict(self.settings)
+
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip is by the plan, or else by its video's header, `max_seconds` at most."""
+        return _seconds(clip, self.root, self.settings.max_seconds)
 
     def __call__(self) -> Callable[[Clip], Sample]:
         """Build the detector and return the function."""
@@ -123,8 +137,12 @@ class MfccStage:
         return {**_versions(), "python-speech-features": version("python-speech-features")}
 
     def resolved(self) -> dict[str, Any]:
-        """Return the settings as JSON."""
-        return asdict(self.settings)
+        """Return the settings as JSON; a choice that is left to the file is none."""
+        return {name: value for name, value in asdict(self.settings).items() if value is not None}
+
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip is by the plan, or else by its file's header, `max_seconds` at most."""
+        return _seconds(clip, self.root, self.settings.max_seconds)
 
     def __call__(self) -> Callable[[Clip], Sample]:
         """Return the function."""
@@ -177,7 +195,14 @@ def crop_clip(
         "size": list(seen.size),
         "source_frames": frames.source_frames,
         "decode_errors": frames.decode_errors,
+        **frames.damage,
         "interlaced": frames.interlaced,
+        **({"hdr": frames.hdr} if frames.hdr else {}),
+        **(
+            {"pixel_aspect": "{}:{}".format(*frames.pixel_aspect.as_integer_ratio())}
+            if frames.pixel_aspect != 1
+            else {}
+        ),
         "detector": settings.detector,
         "align": settings.align,
         "keyframes": len(seen.sightings),
@@ -216,17 +241,17 @@ class Aligned:
     def turned(self) -> int:
         """Degrees by which the picture is turned clockwise for the face to be upright, to the nearest quarter turn."""
         across, down = self.affine[:, :, 0].mean(axis=0)
-        return round(math.degrees(math.atan2(down, across)) / 90) % 4 * 90
+        return int(round(math.degrees(math.atan2(float(down), float(across))) / 90) % 4 * 90)
 
     def crops(self) -> Iterator[NDArray[np.uint8]]:
         """Cut the face out of each frame, uint8 (256, 256, 4), RGBA; raises Reject as reading the pictures does."""
         sigma = align.blur_sigma(self.affine)
-        shown = image = None
+        shown = image = to_image = None
         for index, picture in enumerate(self.frames):
             if picture is not shown:  # a source slower than 25 fps shows a picture more than once
-                shown, image = picture, picture.rgba()
+                shown, (image, to_image) = picture, picture.source()
             assert image is not None
-            yield align.crop(image, self.affine[index], sigma=sigma)
+            yield align.crop(image, self.affine[index], sigma=sigma, to_image=to_image)
 
 
 def align_clip(
@@ -276,20 +301,23 @@ def align_seen(
 
 def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
     """Compute the MFCC windows of one clip; raises Reject."""
-    sound = clip_sound(clip, root, shift=settings.audio_shift_ms / 1000, max_seconds=settings.max_seconds)
+    sound = clip_sound(clip, root, settings)
     with _named(clip.video):
         _check_length(sound.n_frames)
     windows, valid, silent = mfcc.clip_windows(sound.samples, sound.first, sound.n_frames, settings.preset)
     if not silent.size:
         raise Reject("no_audio", f"{clip.audio or clip.video}: the sound is shorter than one 25 ms column")
     share = float(silent.mean())
+    source = {"audio_track": sound.track, "audio_channel": sound.channel}
     facts = {
         **_labels(clip),
         "n_frames": sound.n_frames,
         "preset": settings.preset,
         "sample_rate": sound.rate,
         "channels": sound.channels,
+        **(source if any(source.values()) else {}),
         "decode_errors": sound.decode_errors,
+        **({} if sound.promised is None else {"promised_seconds": _rounded(sound.promised)}),
         "n_samples": int(sound.samples.size),
         "first_sample": sound.first,
         "seconds": _rounded(sound.samples.size / schema.SAMPLE_RATE),
@@ -304,20 +332,22 @@ def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
         ("valid.npy", schema.encode_array(valid)),
         (schema.METADATA["mfcc"], schema.encode_json(facts)),
     ]
-    return Sample(members, sound.n_frames, {name: facts[name] for name in ("n_valid", "silent_share")})
+    return Sample(members, sound.n_frames, {name: facts[name] for name in ("n_valid", "silent_share", "silent")})
 
 
-def clip_sound(clip: Clip, root: Path, *, shift: float = 0.0, max_seconds: float = math.inf) -> Sound:
-    """Read the sound of a clip that its windows are made of; see `read_sound`, which raises Reject."""
-    return read_sound(
+def clip_sound(clip: Clip, root: Path, settings: MfccSettings) -> Sound:
+    """Read the sound of a clip that its windows are made of; see `read_heard`, which raises Reject."""
+    return read_heard(
         root / clip.video,
         None if clip.audio is None else root / clip.audio,
         start=clip.start,
         duration=clip.duration,
         before=mfcc.SAMPLES_BEFORE,
         after=mfcc.SAMPLES_AFTER,
-        shift=shift,
-        max_seconds=max_seconds,
+        shift=settings.audio_shift_ms / 1000,
+        max_seconds=settings.max_seconds,
+        track=settings.audio_track,
+        channel=settings.audio_channel,
     )
 
 
@@ -360,12 +390,6 @@ def encode_image(image: NDArray[np.uint8], image_format: str) -> bytes:
     return data.tobytes()
 
 
-def decode_image(data: bytes) -> NDArray[np.uint8] | None:
-    """Decode a JPEG or PNG to uint8 (H, W, 3), RGB; None where it is damaged."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-
-
 def _check_length(n_frames: int) -> None:
     if n_frames < schema.WINDOW_FRAMES:
         raise Reject("too_short", f"{n_frames} frames, fewer than the {schema.WINDOW_FRAMES} of a window")
@@ -376,6 +400,7 @@ def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[n
     if clip.track is None:
         return {}
     try:
+        check_regular(root / clip.track)
         rows = read_track((root / clip.track).read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError as error:
         raise Reject("missing", f"{root / clip.track}: no such file") from error
@@ -386,6 +411,16 @@ def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[n
     if boxes.max() <= 2:  # VoxCeleb2 writes shares of the picture
         boxes *= np.tile(np.array(size, np.float32), 2)
     return {frame - first: box for (frame, *_), box in zip(rows, boxes, strict=True)}
+
+
+def _seconds(clip: Clip, root: Path, most: float) -> float | None:
+    """Return the length of a clip; None for a small file, or where no header tells."""
+    length = clip.duration
+    if length is None:
+        with suppress(Reject, OSError):
+            if (root / clip.video).stat().st_size >= _LARGE:
+                length = probe(root / clip.video).duration
+    return None if length is None else min(length, most)
 
 
 def _by_name(work: Callable[..., Sample], clip: Clip, root: Path, **given: Any) -> Sample:

@@ -20,7 +20,7 @@ RECENT = 3600.0
 
 @dataclass
 class SplitStatus:
-    """Clips of one split in one column; `missing` ones are in shards that are not finished."""
+    """Clips of one split in one column; `missing` ones are in shards that are not finished, `silent` ones are ok."""
 
     ok: int = 0
     failed: int = 0
@@ -28,13 +28,15 @@ class SplitStatus:
     frames: int = 0
     shards: int = 0
     shards_done: int = 0
+    silent: int = 0
 
 
 @dataclass
 class ColumnStatus:
     """One column of a run's folder.
 
-    reasons: failed clips by reason.
+    reasons: failed clips by reason; again: those of them that failed for the same reason when they were run again.
+    longest_timeout: seconds that a clip had at most before it was stopped; None where none was, or nothing tells.
     clip_seconds: work done so far, in seconds of one worker; core_seconds_left: the same for what is missing, at that
     rate, None where nothing is done yet.
     rate: clips/s of all tasks together over the last hour, None where none finished a shard in it; eta_seconds: the
@@ -45,6 +47,8 @@ class ColumnStatus:
     column: str
     splits: dict[str, SplitStatus] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
+    again: dict[str, int] = field(default_factory=dict)
+    longest_timeout: float | None = None
     clip_seconds: float = 0.0
     core_seconds_left: float | None = None
     rate: float | None = None
@@ -89,6 +93,7 @@ def column_status(
     """Count one column, started or not, of a plan with so many clips in each split."""
     result = ColumnStatus(column)
     reasons: Counter[str] = Counter()
+    again: Counter[str] = Counter()
     heads: list[dict[str, Any]] = []
     for name, n_clips in shard_lengths(clips, shard_size):
         split = result.splits.setdefault(name.partition("-")[0], SplitStatus())
@@ -103,9 +108,14 @@ def column_status(
         split.ok += head["counts"]["ok"]
         split.failed += head["counts"]["failed"]
         split.frames += head["counts"]["frames"]
+        split.silent += head["counts"].get("silent", 0)
         reasons.update(head["counts"]["reasons"])
+        again.update(head.get("again", {}))
+        if (longest := head["timings"].get("longest_timeout")) is not None:
+            result.longest_timeout = max(longest, result.longest_timeout or 0.0)
         result.clip_seconds += head["timings"]["clip_seconds"]
     result.reasons = dict(sorted(reasons.items()))
+    result.again = dict(sorted(again.items()))
     done = sum(split.ok + split.failed for split in result.splits.values())
     missing = sum(split.missing for split in result.splits.values())
     result.core_seconds_left = result.clip_seconds / done * missing if done else None
@@ -120,7 +130,7 @@ def _rate(heads: list[dict[str, Any]], now: float) -> float | None:
     recent: list[tuple[float, int]] = [
         (started, head["counts"]["clips"])
         for (started, seconds), head in zip(spans, heads, strict=True)
-        if started + seconds > now - RECENT
+        if now - RECENT < started + seconds and started < now + RECENT  # unless a clock was set back since
     ]
     if not recent:
         return None

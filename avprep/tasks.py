@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 
 from avprep.errors import RunError
@@ -16,12 +17,15 @@ _SCHEDULERS = (
     ("Torque", "PBS_ARRAYID", "", "", ""),
 )
 
+_OUTSIDE = {"SGE": "undefined", "LSF": "0"}
+"""What a scheduler gives as the task's number to a job that is no array."""
+
 
 def select(index: int | None, count: int | None, environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """Return (task index, number of tasks), from the command line or else from an array job's variables.
 
     Outside an array job and without options the one task does everything. Raises RunError where the two cannot be
-    told, e.g. an array of single numbers (`--array=3,7`) without `--num-tasks`.
+    told, e.g. an array of single numbers (`--array=3,7`) without `--num-tasks`, or a variable that is not a number.
     """
     if index is None:
         index, count = _from_scheduler(count, environ)
@@ -45,20 +49,34 @@ def expression(numbers: Iterable[int]) -> str:
 
 def _from_scheduler(count: int | None, environ: Mapping[str, str]) -> tuple[int, int]:
     for scheduler, number, first, last, step in _SCHEDULERS:
-        value = environ.get(number, "")
-        if not value.isdigit() or (scheduler == "LSF" and value == "0"):
-            continue  # SGE says "undefined" and LSF 0 outside an array
+        if environ.get(number, "") in ("", _OUTSIDE.get(scheduler)):
+            continue
+        value = _whole(environ, number)
         base = 1 if scheduler in ("SGE", "LSF") else 0  # these refuse a task number 0
         if count is not None:
-            return int(value) - base, count
-        low = int(environ.get(first) or base)
+            return value - base, count
+        low = _whole(environ, first, base)
         if last not in environ:
             raise RunError(f"{scheduler} does not tell how many tasks the array {number} has: give --num-tasks")
-        stride = int(environ.get(step) or 1)
-        total = (int(environ[last]) - low) // stride + 1
+        stride = _whole(environ, step, 1)
+        if stride < 1:
+            raise RunError(f"{step} is 0, which is no step of an array job: give --task-index and --num-tasks")
+        total = (_whole(environ, last) - low) // stride + 1
         if environ.get("SLURM_ARRAY_TASK_COUNT", str(total)) != str(total):
             raise RunError("this array does not count evenly, so its tasks have no order: give --num-tasks")
-        return (int(value) - low) // stride, total
+        return (value - low) // stride, total
     if count not in (None, 1):
         raise RunError("--num-tasks needs --task-index outside an array job")
     return 0, 1
+
+
+def _whole(environ: Mapping[str, str], name: str, default: int | None = None) -> int:
+    """Return the number that a scheduler's variable holds; the default where it is not set."""
+    text = environ.get(name, "")
+    if not text and default is not None:
+        return default
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise RunError(
+            f"{name} is {text[:40]!r}, not the number of an array job: give --task-index and --num-tasks, or unset it"
+        )
+    return int(text)

@@ -92,6 +92,8 @@ def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> tuple[l
         problems.append(str(error) if str(path) in str(error) else f"{path}: {error}")
     except OSError as error:
         problems.append(f"{path}: cannot be read ({error.strerror})")
+    except Exception as error:  # one shard, whatever is in it, must not keep the others from being read
+        problems.append(f"{path}: cannot be verified ({type(error).__name__}: {str(error)[:200]})")
     return problems, frames
 
 

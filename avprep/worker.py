@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import multiprocessing
-import os
 import signal
-import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from avprep import shards
+from avprep import pool, shards
 from avprep.errors import AvprepError, Reject
 from avprep.fingerprint import Stage
 from avprep.manifest import Clip
 
-DEAF_TO = (signal.SIGINT, signal.SIGUSR1)
-"""Signals that reach a whole job, Ctrl-C and a scheduler's warning: the parent decides what becomes of its workers."""
+DEAF_TO = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
+"""Signals that reach a whole job, of a terminal or a scheduler: the parent decides what becomes of its workers."""
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+CLIP_TIMEOUT = 120.0
+"""Seconds that every clip may take, unless another limit was given."""
+TIMES_LENGTH = 10.0
+"""A clip may take this many times its own length, where that is more."""
 
+_stage: Stage | None = None
 _do: Callable[[Clip], shards.Sample] | None = None
 _fatal: str | None = None
 
 
 def start(stage: Stage) -> None:
     """Build the worker's function once; what fails there fails the run, not one clip after another."""
-    global _do, _fatal
-    for number in DEAF_TO:
-        signal.signal(number, signal.SIG_IGN)
+    global _stage, _do, _fatal
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform == "linux":  # the thread below cannot run while C code holds the interpreter's lock
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _stage = stage
     try:
         _do = stage()
     except AvprepError as error:
@@ -46,19 +41,19 @@ def start(stage: Stage) -> None:
         _fatal = f"a worker could not start: {_describe(error)}"
 
 
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def do_clip(clip: Clip, stretch: Path, scaled: bool) -> dict[str, Any]:
+    """Do one clip in a worker; return its record for the sidecar.
 
-
-def do_clip(clip: Clip, stretch: Path) -> dict[str, Any]:
-    """Do one clip in a worker; return its record for the sidecar."""
-    if _fatal is not None or _do is None:
+    scaled: ask for time by the clip's length.
+    An internal error's record also has `fault`, its type and place, and what ends the run is `fatal` alone; neither is
+    for the sidecar.
+    """
+    if _fatal is not None or _do is None or _stage is None:
         return {"fatal": _fatal or "a worker was not started"}
     begin = time.monotonic()
     try:
+        if scaled and (seconds := _stage.seconds(clip)) is not None:
+            pool.grant(TIMES_LENGTH * seconds)
         sample = _do(clip)
         shards.write_members(stretch, clip.key, sample.members)
         record = {
@@ -75,13 +70,18 @@ def do_clip(clip: Clip, stretch: Path) -> dict[str, Any]:
     except AvprepError as error:
         return {"fatal": str(error)}
     except BaseException as error:  # one clip must not end the run, not by sys.exit() either
-        return failed("error", _describe(error), time.monotonic() - begin)
+        fault = f"{type(error).__name__} ({_place(error)})"
+        return failed("error", _describe(error), time.monotonic() - begin) | {"fault": fault}
 
 
 def _describe(error: BaseException) -> str:
     """Return type, message and place of an error in one line."""
+    return " ".join(f"{type(error).__name__}: {error} ({_place(error)})".split())
+
+
+def _place(error: BaseException) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return " ".join(f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})".split())
+    return f"{Path(where.filename).name}:{where.lineno}"
 
 
 def failed(reason: str, message: str, seconds: float | None) -> dict[str, Any]:

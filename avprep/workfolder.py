@@ -42,12 +42,18 @@ def work_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def one_at_a_time(file: Path) -> Iterator[None]:
-    """Hold the lock of a file that is there, so that one run at a time does what follows, where there are locks."""
-    mode = "r+" if os.access(file, os.W_OK) else "r"  # NFS locks only what is open for writing
-    with file.open(mode) as held:
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold the lock of a file or folder that is there, so that one process at a time does what follows.
+
+    Where there are no locks nothing is held.
+    """
+    writable = os.access(path, os.W_OK) and not path.is_dir()
+    held = os.open(path, os.O_RDWR if writable else os.O_RDONLY)  # NFS locks only what is open for writing
+    try:
         _lock(held, patient=True)
         yield
+    finally:
+        os.close(held)
 
 
 def _new_lock(folder: Path) -> tuple[IO[str], Path]:
@@ -90,7 +96,7 @@ def _own_prefix() -> str:
     return f"{_WORK}{socket.gethostname()}~"
 
 
-def _lock(file: IO[str], *, patient: bool = False) -> bool | None:
+def _lock(file: IO[str] | int, *, patient: bool = False) -> bool | None:
     """Lock a file for as long as it is open; False where another process holds it, None where there are no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))

@@ -22,6 +22,7 @@ from typing import IO, Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from avprep import untrusted
 from avprep.errors import CheckpointError
 from davs_model.networks import DAVS
 
@@ -37,6 +38,8 @@ GLOBALS = re.compile(
 )
 """What a pickle may name: tensors of any kind, good or odd."""
 DEEPEST_TUPLE = 3
+MAX_WIDTH, MAX_DIMENSION = 16, 10**7
+"""Largest channel multiplier, and largest number of anything else, that a model is built for."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +175,8 @@ def load(path: Path) -> Checkpoint:
 def parse(content: dict[str, Any]) -> Checkpoint | None:
     """Return what a torch file says of a model, None where a part is missing; `problem` tells if it is a whole one."""
     dimensions, settings, weights = content.get("dimensions"), content.get("settings"), content.get("weights")
-    with contextlib.suppress(ValueError, RecursionError):
-        settings = json.loads(settings) if isinstance(settings, str) else None
+    with contextlib.suppress(ValueError):
+        settings = untrusted.parse_json(settings) if isinstance(settings, str) else None
     dimensions, settings, weights = record(dimensions), record(settings), record(weights)
     if dimensions is None or settings is None or weights is None:
         return None
@@ -305,11 +308,16 @@ def problem(checkpoint: Checkpoint) -> str | None:
     dimensions, weights = checkpoint.dimensions, checkpoint.weights
     if not all(type(size) in (int, float) and size >= 0 for size in dimensions.values()):
         return "no model has such dimensions: each is a number, 0 or more"
+    for name, size in dimensions.items():
+        if not size <= (most := MAX_WIDTH if name == "width" else MAX_DIMENSION):
+            return f"no model has {one_line(name)} {one_line(size)}: it is at most {most}"
     try:
         if json.loads(json.dumps(checkpoint.settings, allow_nan=False)) != checkpoint.settings:
             return "its settings are not the same as JSON"
     except (TypeError, ValueError, RecursionError) as error:
         return f"its settings are no JSON: {_said(error)}"
+    if odd := _odd_setting(checkpoint.settings):
+        return f"its setting {odd}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of layers that have no weights at such dimensions
@@ -324,6 +332,20 @@ def problem(checkpoint: Checkpoint) -> str | None:
         if not is_plain(tensor) or tensor.dtype != wanted.dtype or tensor.shape != wanted.shape:
             wanted_form = f"{wanted.dtype} tensor of shape {list(wanted.shape)}"
             return f"the weights do not fit the dimensions: {name} is not a {wanted_form}"
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            return f"the weights hold numbers that are not finite ({name}): take the checkpoint of another run"
+    return None
+
+
+def _odd_setting(settings: dict[str, Any]) -> str | None:
+    """Return what is wrong with a setting that readers of checkpoints use; None where each is absent or sound."""
+    words, steps = settings.get("words"), settings.get("steps")
+    if words is not None and not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+        return "words is not a list of words"
+    if steps is not None and not (isinstance(steps, dict) and all(type(count) is int for count in steps.values())):
+        return "steps is not a number for each stage"
+    if not isinstance(settings.get("mfcc_preset") or "", str):
+        return "mfcc_preset is not the name of one"
     return None
 
 

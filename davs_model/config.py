@@ -56,6 +56,8 @@ class Data:
     """Most that a clip is shifted each way, at random, in pixels of the 256×256 crop."""
     faces: str = ""
     """Folder with a folder of pictures per person, for the identity stage; empty: the crops' own speaker labels."""
+    keep_silent: bool = False
+    """Train on clips that hold silence alone, too."""
 
 
 @dataclass(frozen=True)
@@ -192,18 +194,20 @@ FREE = frozenset(["preset", "data.workers", *_names("loop", Loop), *_names("step
 
 _Check = tuple[Callable[[Any], bool], str]
 
+_MOST = 10**9
+"""Bound of what is only counted: far beyond any use, so that no such number overflows or takes all memory."""
 
-def _whole(low: int, high: float = math.inf) -> _Check:
-    wording = f"of at least {low}" if math.isinf(high) else f"from {low} to {high}"
-    return lambda value: low <= value <= high, f"a whole number {wording}"
+
+def _whole(low: int, high: int = _MOST) -> _Check:
+    return lambda value: low <= value <= high, f"a whole number from {low} to {high}"
 
 
 def _one_of(*choices: str | int) -> _Check:
     return lambda value: value in choices, f"one of {', '.join(map(str, choices))}"
 
 
-_POSITIVE: _Check = (lambda value: value > 0, "a number above 0")
-_NOT_NEGATIVE: _Check = (lambda value: value >= 0, "a number of at least 0")
+_RATE: _Check = (lambda value: 0 < value <= 10, "a number above 0, at most 10")
+_FACTOR: _Check = (lambda value: 0 <= value <= 1e6, "a number from 0 to 1000000")
 _DECAY: _Check = (lambda value: 0 <= value < 1, "a number from 0 to below 1")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -211,25 +215,25 @@ CHECKS: dict[str, _Check] = {
     "preset": _one_of(*PRESETS),
     "seed": _whole(0, 2**31 - 1),
     "form": _one_of(*get_args(Form)),
-    "model.width": _POSITIVE,
+    "model.width": (lambda value: 0 < value <= 16, "a number above 0, at most 16"),
     "model.image_size": _one_of(64, 128, 256),
-    "model.speech_frames": _whole(1),
-    "model.identity_frames": _whole(1),
-    "model.sequence_frames": _whole(1),
-    "data.batch_size": _whole(2),  # BatchNorm has no statistics of one clip, L_C no unpaired one
-    "data.workers": _whole(0),
-    "data.window": _whole(1),
+    "model.speech_frames": _whole(1, 1000),
+    "model.identity_frames": _whole(1, 1000),
+    "model.sequence_frames": _whole(1, 1000),
+    "data.batch_size": _whole(2, 65_536),  # BatchNorm has no statistics of one clip, L_C no unpaired one
+    "data.workers": _whole(0, 4096),
+    "data.window": _whole(1, 1_000_000),
     "data.shift": _whole(0, 32),
     "data.faces": (lambda value: not _UNPRINTABLE.search(value), "the path of a folder, in UTF-8, on one line"),
-    "optimizer.learning_rate": _POSITIVE,
+    "optimizer.learning_rate": _RATE,
     "optimizer.beta1": _DECAY,
     "optimizer.beta2": _DECAY,
     "optimizer.schedule": _one_of("constant", "cosine"),
     "optimizer.warmup": _whole(0),
     "machine.device": _one_of("auto", "cpu", "cuda"),
-    "machine.threads": _whole(0),
+    "machine.threads": _whole(0, 4096),
     **dict.fromkeys(_names("steps", Steps), _whole(0)),
-    **dict.fromkeys(_names("weights", Weights), _NOT_NEGATIVE),
+    **dict.fromkeys(_names("weights", Weights), _FACTOR),
     **dict.fromkeys(_names("loop", Loop), _whole(1)),
 }
 """What a setting that isn't a boolean may be, besides of the kind of its default, and how to say so."""

@@ -52,6 +52,10 @@ class World:
             values /= self.size
         return values
 
+    def wait(self, device: torch.device) -> None:
+        """Return when all processes have come this far."""
+        self.mean(torch.zeros(1, device=device)).tolist()
+
 
 def join(device: str) -> World:
     """Join the processes that torchrun has started, if it has; RunError where there are fewer GPUs than processes."""

@@ -112,6 +112,8 @@ class Talker:
         people = len(identity.feature)
         with speed.autocast(self.device, bf16=self.bf16):
             drawn = self.model.decode(identity, features.expand(people, -1, -1))
+        if not bool(drawn.isfinite().all()):
+            raise RunError("the model generates numbers that are not finite: take another checkpoint")
         return to_crops(drawn.transpose(0, 1))
 
     def _pictures(self, faces: Pictures) -> Tensor:

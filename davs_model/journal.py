@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from avprep import untrusted
+
 METRICS = "metrics.jsonl"
 """A JSON object a line: `stage`, `step` and what was measured there."""
 
@@ -54,9 +56,9 @@ class Journal:
         if not self._path.exists():
             return
         kept = []
-        for line in self._path.read_text(encoding="utf-8").splitlines(keepends=True):
+        for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
             try:
-                match json.loads(line):
+                match untrusted.parse_json(line):
                     case {"stage": str(stage), "step": int(step)} if line.endswith("\n") and step <= done.get(stage, 0):
                         kept.append(line)
             except ValueError:  # cut off by a kill

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import NamedTuple
 
 import cv2
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avprep.errors import ShardError
-from avprep.schema import CROP_SIZE
+from avprep.schema import CROP_SIZE, costly, picture_size
 
 Frames = NDArray[np.uint8]
 _MOST_PIXELS = 64_000_000
@@ -55,6 +54,8 @@ def decode_picture(data: bytes, size: tuple[int, int] | None = None) -> Frames:
         raise ShardError("not a JPEG or PNG picture")
     if size is not None and found != size:
         raise ShardError(f"the picture is {found[0]}×{found[1]}, expected {size[0]}×{size[1]}")
+    if size is not None and costly(data):
+        raise ShardError("the picture asks for more than any crop: it is damaged or hostile")
     if found[0] * found[1] > _MOST_PIXELS:
         raise ShardError(f"the picture is {found[0]}×{found[1]}: too large")
     try:
@@ -78,23 +79,3 @@ def to_crops(frames: Tensor) -> Frames:
 def resized(pictures: Frames, side: int, interpolation: int) -> Frames:
     """Return pictures (N, H, W, 3) as squares (N, side, side, 3)."""
     return np.stack([cv2.resize(one, (side, side), interpolation=interpolation) for one in pictures]).astype(np.uint8)
-
-
-def picture_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height as the header of a JPEG or PNG gives them, None where there is none."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and len(data) >= 24:
-        width, height = struct.unpack(">II", data[16:24])
-        return int(width), int(height)
-    place = 2
-    while data.startswith(b"\xff\xd8") and place + 9 <= len(data) and data[place] == 0xFF:
-        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
-        if marker == 0xFF:  # a fill byte
-            place += 1
-            continue
-        if marker <= 0x01 or 0xD0 <= marker <= 0xD9:  # has no length: a decoder would go another way than this loop
-            return None
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the start of a frame
-            height, width = struct.unpack(">HH", data[place + 5 : place + 9])
-            return int(width), int(height)
-        place += 2 + length
-    return None

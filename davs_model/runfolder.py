@@ -10,7 +10,7 @@ import platform
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import torch
 
@@ -114,14 +114,18 @@ os.register_at_fork(after_in_child=_let_go)
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[dict[str, str]]:
-    """Turn the first SIGTERM or SIGINT into a request, `{"by": name}`; the second ends the process as usual."""
+def stop_signals(*, again: Literal["ends", "ignored"] = "ends") -> Iterator[dict[str, str]]:
+    """Turn the first SIGTERM or SIGINT into a request, `{"by": name}`.
+
+    again: what the second does: it ends the process as usual, or nothing.
+    """
     stop: dict[str, str] = {}
     before: dict[int, Any] = {}
 
     def caught(number: int, _: object) -> None:
-        stop["by"] = signal.Signals(number).name
-        signal.signal(number, before[number])
+        stop.setdefault("by", signal.Signals(number).name)
+        if again == "ends":
+            signal.signal(number, before[number])
 
     with contextlib.suppress(ValueError):  # not in the main thread, which alone may
         for number in STOP_SIGNALS:

@@ -67,7 +67,8 @@ def train(
         with locked(run) if world.first else contextlib.nullcontext():
             going = _Run.start(out, run, settings, world, device, init_from, say if world.first else lambda _: None)
             try:
-                with stop_signals() if world.size == 1 else contextlib.nullcontext(dict[str, str]()) as stop:
+                # torchrun repeats to its processes a signal that all of them may have had, and kills after 30 s.
+                with stop_signals(again="ends" if world.size == 1 else "ignored") as stop:
                     for name in stages:
                         if name == "identity" and len(stages) > 1 and (problem := people_problem(going.corpus)):
                             going.say(f"identity: left out: {problem}")
@@ -103,6 +104,8 @@ class _Run:
     validation: dict[str, Any] = field(default_factory=dict)
     _skipped: dict[str, str] = field(default_factory=dict)
     _pending: tuple[int, tuple[str, ...], list[str], Tensor] | None = None
+    _stopping: bool = False
+    """Whether any of several processes had been told to stop before its step was checked: so all know at one step."""
 
     @classmethod
     def start(
@@ -135,7 +138,8 @@ class _Run:
         if state is not None:
             check_same(run, state, settings, dimensions, about)
             model.load_state_dict(state.checkpoint.weights)
-            about["init_from"] = state.checkpoint.settings.get("init_from")
+            if "init_from" in state.checkpoint.settings:  # absent where it was, so that the file's bytes are the same
+                about["init_from"] = state.checkpoint.settings["init_from"]
         elif init_from is not None:
             for line in _load_what_fits(model, checkpoint.load(init_from)):
                 say(line)
@@ -191,7 +195,9 @@ class _Run:
             values = course.step(step, total, raw)
             self._check()
             names, losses = list(values), torch.stack(list(values.values()))
-            self._pending = (step, raw.keys, names, losses)
+            told = losses.new_full((1,), float(bool(stop)))  # travels with the losses, so that it costs nothing
+            self._pending = (step, raw.keys, names, torch.cat([losses, told]))
+            stopping = bool(stop) if self.world.size == 1 else self._stopping
             sums, count = losses if sums is None else sums + losses, count + 1
             clock.step()
             loop, last = self.settings.loop, step == total
@@ -204,7 +210,7 @@ class _Run:
                 self._validate: last or step % loop.validate_every == 0,
                 self._draw: stage.name == "full" and (last or step % loop.sample_every == 0),
             }
-            save = last or step % loop.save_every == 0 or bool(stop)
+            save = last or step % loop.save_every == 0 or stopping
             if save or any(due.values()):
                 with clock.stopped():
                     self._check()
@@ -213,10 +219,10 @@ class _Run:
                             act(stage, step)
                     if save:
                         self._save(stage, step, phases)
-            if stop and not last:
-                raise RunError(
-                    f"{self.run}: stopped by {stop['by']} at step {step}; the same command goes on from there"
-                )
+            if stopping and not last:
+                self.world.wait(self.device)  # for the process that saves: torchrun kills all when one has ended
+                by = stop.get("by", "a signal to another process")
+                raise RunError(f"{self.run}: stopped by {by} at step {step}; the same command goes on from there")
 
     def _save(self, stage: Stage, step: int, phases: Optimizers) -> None:
         """Write the model and the state of the run."""
@@ -304,15 +310,16 @@ class _Run:
                 self.say(f"skipped, {len(self._skipped)} in all: {reason}")
 
     def _check(self) -> None:
-        """End the run if a term of the step before was not finite: one step late, so that a GPU need not wait."""
+        """End the run if a term of the step before was not finite: one step late, so that a GPU need not wait.
+
+        All processes also learn here whether one of them was told to stop.
+        """
         if self._pending is None:
             return
         (step, keys, names, values), self._pending = self._pending, None
-        bad = [
-            name
-            for name, value in zip(names, self.world.mean(values).tolist(), strict=True)
-            if not math.isfinite(value)
-        ]
+        *means, told = self.world.mean(values).tolist()
+        self._stopping |= told > 0
+        bad = [name for name, value in zip(names, means, strict=True) if not math.isfinite(value)]
         if bad:
             kept = (
                 f"the last good state, {self.run / training_state.NAME}, stays" if self.state else "nothing was saved"

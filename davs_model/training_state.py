@@ -8,6 +8,7 @@ stays beside it as training.previous.pt. Random numbers are no part of it: each 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,9 +58,10 @@ def save(run: Path, state: TrainingState) -> None:
         "dimensions": state.checkpoint.dimensions,
         "settings": json.dumps(state.checkpoint.settings, sort_keys=True),
         "weights": state.checkpoint.weights,
-        "stage": state.stage,
+        # One string for one name: pickle writes an equal one that is another object a second time.
+        "stage": sys.intern(state.stage),
         "step": state.step,
-        "done": state.done,
+        "done": {sys.intern(name): steps for name, steps in state.done.items()},
         "moments": state.moments,
         "digest": state._digest(),
     }

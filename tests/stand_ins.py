@@ -23,6 +23,9 @@ from avprep.manifest import Clip, Manifest
 from avprep.run import Outcome, run
 from avprep.shards import Sample
 
+FILE = "STAND_INS_FILE"
+"""Environment variable with the file that `open` opens."""
+
 MERCY = "STAND_INS_MERCY"
 """Environment variable under which `hang` is `ok`: the same plan, on a better day."""
 
@@ -67,6 +70,10 @@ class Stage:
     def versions(self) -> dict[str, str]:
         """Return the versions."""
         return {"stand-ins": self.version}
+
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip says that it is."""
+        return clip.duration
 
     def __call__(self) -> Callable[[Clip], Sample]:
         """Start, or not."""
@@ -116,6 +123,8 @@ def do(clip: Clip) -> Sample:
             time.sleep(3600)
         case "hang-in-c":
             _ = 7 ** (10**9)  # one instruction of the interpreter: no other thread runs, no handler
+        case "open":
+            Path(os.environ[FILE]).open().close()
         case "segv":
             os.kill(os.getpid(), signal.SIGSEGV)
         case "oom":
@@ -172,6 +181,7 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--shard-size", type=int, default=5)
+    parser.add_argument("--clip-timeout", type=float, default=600)
     parser.add_argument("--retry", default="")
     given = parser.parse_args()
     try:
@@ -181,7 +191,7 @@ def main() -> int:
             given.out,
             jobs=given.jobs,
             shard_size=given.shard_size,
-            clip_timeout=600,
+            clip_timeout=given.clip_timeout,
             retry=frozenset(filter(None, [given.retry])),
         )
     except AvprepError as error:

@@ -161,7 +161,7 @@ class TestIndex:
         result = call("index", "lrw", root, "-o", tmp_path / "x.jsonl", "--problems", tmp_path / "problems.jsonl")
         assert result.exit_code == 0, result.output
         rows = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
-        assert all(row.keys() == {"kind", "path", "message"} for row in rows)
+        assert all(row.keys() == {"kind", "path", "message", "count"} for row in rows)
         assert f"{len(rows)} problem" in result.stdout
 
 
@@ -201,11 +201,11 @@ class TestRun:
         assert not (tmp_path / "out").exists()
         shown, _, last = new.stdout.rstrip().rpartition("\n")
         assert json.loads(shown)["settings"]["preset"] == "davs"
-        assert last == "task 1 of 3: 1 shards, 2 clips; 0 shards are done"
+        assert last == "task 1 of 3: 1 shard, 2 clips; 0 shards done"
         before = contents(shards_made[0])
         done = call("mfcc", lrw / "plan.jsonl", shards_made[0], "--dry-run")
         assert contents(shards_made[0]) == before
-        assert done.stdout.endswith("task 0 of 1: 6 shards, 6 clips; 6 shards are done\n")
+        assert done.stdout.endswith("task 0 of 1: 6 shards, 6 clips; 6 shards done\n")
         assert json.loads(done.stdout.rpartition("}")[0] + "}")["shard_size"] == 1
 
     @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
@@ -362,7 +362,7 @@ class TestStatusAndVerify:
     def test_verify(self, shards_made: tuple[Path, Result], tmp_path: Path) -> None:
         """A run that is whole is proven with its sum; one that is not is exit status 1, a line per problem."""
         proven = call("verify", shards_made[0], "-j", 1)
-        assert (proven.exit_code, proven.stdout) == (0, "mfcc: proven: 6 clips = 5 ok + 1 failed\n")
+        assert (proven.exit_code, proven.stdout) == (0, "mfcc: verified: 6 clips = 5 ok + 1 failed (unreadable 1)\n")
         path = shards_made[0] / "mfcc/val-000001.tar"
         content = path.read_bytes()
         try:

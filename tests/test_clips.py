@@ -306,9 +306,9 @@ class TestRefused:
     @pytest.mark.parametrize(
         "change",
         [
-            {"n_frames": 10**30},
+            {"n_frames": 2**62},
             {"n_frames": 10**12},
-            {"bytes": 10**30},
+            {"bytes": 2**62},
             {"bytes": 1 << 45},
         ],
         ids=str,
@@ -459,14 +459,14 @@ class TestHostile:
         assert tarfile.TarInfo.frombuf(packed[:512], "utf-8", "surrogateescape").isreg()
         with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
             assert len(tar.getnames()) == 6
-        assert self.refused(tmp_path, key, packed + bytes(-len(packed) % 512)) == "not a whole sample of a tar"
+        assert self.refused(tmp_path, key, packed + bytes(-len(packed) % 512)).startswith("not a whole sample of a tar")
         packed = zlib.compress(good, wbits=31)
-        assert self.refused(tmp_path, key, packed.ljust(len(good), b"\0")) == "not a whole sample of a tar"
+        assert self.refused(tmp_path, key, packed.ljust(len(good), b"\0")).startswith("not a whole sample of a tar")
 
     @pytest.mark.parametrize("data", [bytes(5120), b"x" * 5120, b"\xff" * 5120], ids=["nothing", "text", "ones"])
     def test_no_tar(self, tmp_path: Path, key: str, data: bytes) -> None:
         """Bytes that are no tar are refused."""
-        assert self.refused(tmp_path, key, data) == "not a whole sample of a tar"
+        assert self.refused(tmp_path, key, data).startswith("not a whole sample of a tar")
 
     @pytest.mark.parametrize("claimed", [-512, 1 << 62, 10**12])
     def test_an_older_sidecar_of_a_hostile_tar(self, tmp_path: Path, claimed: int) -> None:

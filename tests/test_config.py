@@ -46,17 +46,17 @@ def models(draw: st.DrawFn) -> Model:
     """Draw models whose sequence is within the speech."""
     speech = draw(st.integers(1, 99))
     return Model(
-        width=draw(numbers(1e-9)),
+        width=draw(numbers(1e-9, 16)),
         image_size=draw(st.sampled_from([64, 128, 256])),
         speech_frames=speech,
-        identity_frames=draw(st.integers(1)),
+        identity_frames=draw(st.integers(1, 1000)),
         sequence_frames=draw(st.integers(1, speech)),
     )
 
 
 def wholes(kind: type[Any], least: int) -> st.SearchStrategy[Any]:
     """Draw a section of whole numbers."""
-    return st.builds(kind, **dict.fromkeys(kind.__dataclass_fields__, st.integers(least)))
+    return st.builds(kind, **dict.fromkeys(kind.__dataclass_fields__, st.integers(least, 10**9)))
 
 
 def decays() -> st.SearchStrategy[float]:
@@ -73,23 +73,23 @@ any_settings = st.builds(
     model=models(),
     data=st.builds(
         Data,
-        batch_size=st.integers(2),
-        workers=st.integers(0),
-        window=st.integers(1),
+        batch_size=st.integers(2, 65_536),
+        workers=st.integers(0, 4096),
+        window=st.integers(1, 1_000_000),
         flip=st.booleans(),
         shift=st.integers(0, 32),
         faces=paths,
     ),
     optimizer=st.builds(
         Optimizer,
-        learning_rate=numbers(1e-300),
+        learning_rate=numbers(1e-300, 10),
         beta1=decays(),
         beta2=decays(),
         schedule=st.sampled_from(["constant", "cosine"]),
-        warmup=st.integers(0),
+        warmup=st.integers(0, 10**9),
     ),
     steps=wholes(Steps, 0),
-    weights=st.builds(Weights, **dict.fromkeys(Weights.__dataclass_fields__, numbers(0))),
+    weights=st.builds(Weights, **dict.fromkeys(Weights.__dataclass_fields__, numbers(0, 1e6))),
     loop=wholes(Loop, 1),
     machine=st.builds(
         Machine,
@@ -98,7 +98,7 @@ any_settings = st.builds(
         channels_last=st.booleans(),
         compile=st.booleans(),
         sync_batchnorm=st.booleans(),
-        threads=st.integers(0),
+        threads=st.integers(0, 4096),
     ),
 )
 
@@ -198,7 +198,7 @@ def test_unknown_names_are_answered_with_the_nearest(tmp_path: Path) -> None:
     [
         ("[modle]\nwidth = 1", "no setting modle.width; did you mean model.width?"),
         ("[qqq]", "no setting qqq (settings are listed by --dry-run)"),
-        ("[model.width]\na = 1", "model.width = {'a': 1} must be a number above 0"),
+        ("[model.width]\na = 1", "model.width = {'a': 1} must be a number above 0, at most 16"),
         ("[seed]", "seed = {} must be a whole number from 0 to 2147483647"),
         ("model = 3", "model = 3 must be a section of settings"),
         ("[[model]]\nwidth = 1", "model = [{'width': 1}] must be a section of settings"),
@@ -214,37 +214,41 @@ def test_a_file_of_another_shape_is_refused(tmp_path: Path, text: str, said: str
 @pytest.mark.parametrize(
     ("override", "must_be"),
     [
-        ("model.width=true", "a number above 0"),
-        ("model.width=wide", "a number above 0"),
-        ("model.width=0", "a number above 0"),
-        ("model.width=nan", "a number above 0"),
-        ("model.width=inf", "a number above 0"),
+        ("model.width=true", "a number above 0, at most 16"),
+        ("model.width=wide", "a number above 0, at most 16"),
+        ("model.width=0", "a number above 0, at most 16"),
+        ("model.width=nan", "a number above 0, at most 16"),
+        ("model.width=1e9", "a number above 0, at most 16"),
+        ("model.width=inf", "a number above 0, at most 16"),
         ("model.image_size=100", "one of 64, 128, 256"),
         ("model.image_size=64.0", "one of 64, 128, 256"),
-        ("model.speech_frames=0", "a whole number of at least 1"),
-        ("model.identity_frames=0", "a whole number of at least 1"),
-        ("model.sequence_frames=0", "a whole number of at least 1"),
-        ("data.batch_size=1", "a whole number of at least 2"),
-        ("data.batch_size=16.0", "a whole number of at least 2"),
-        ("data.batch_size=true", "a whole number of at least 2"),
-        ("data.workers=-1", "a whole number of at least 0"),
-        ("data.window=0", "a whole number of at least 1"),
+        ("model.speech_frames=0", "a whole number from 1 to 1000"),
+        ("model.identity_frames=0", "a whole number from 1 to 1000"),
+        ("model.sequence_frames=0", "a whole number from 1 to 1000"),
+        ("data.batch_size=1", "a whole number from 2 to 65536"),
+        ("data.batch_size=16.0", "a whole number from 2 to 65536"),
+        ("data.batch_size=true", "a whole number from 2 to 65536"),
+        ("data.workers=-1", "a whole number from 0 to 4096"),
+        ("data.window=0", "a whole number from 1 to 1000000"),
         ("data.flip=1", "true or false"),
         ("data.flip=True", "true or false"),
         ("data.shift=33", "a whole number from 0 to 32"),
         ("data.shift=-1", "a whole number from 0 to 32"),
-        ("optimizer.learning_rate=-1.0", "a number above 0"),
+        ("optimizer.learning_rate=-1.0", "a number above 0, at most 10"),
         ("optimizer.beta1=1.0", "a number from 0 to below 1"),
         ("optimizer.beta2=-0.1", "a number from 0 to below 1"),
         ("optimizer.schedule=linear", "one of constant, cosine"),
-        ("optimizer.warmup=-1", "a whole number of at least 0"),
-        ("steps.full=-1", "a whole number of at least 0"),
-        ("weights.word=-0.5", "a number of at least 0"),
-        ("loop.save_every=0", "a whole number of at least 1"),
-        ("loop.validation_clips=0", "a whole number of at least 1"),
+        ("optimizer.warmup=-1", "a whole number from 0 to 1000000000"),
+        ("steps.full=-1", "a whole number from 0 to 1000000000"),
+        ("weights.word=-0.5", "a number from 0 to 1000000"),
+        ("loop.save_every=0", "a whole number from 1 to 1000000000"),
+        ("loop.validation_clips=0", "a whole number from 1 to 1000000000"),
         ("machine.device=tpu", "one of auto, cpu, cuda"),
-        ("machine.threads=-1", "a whole number of at least 0"),
+        ("machine.threads=-1", "a whole number from 0 to 4096"),
         ("form=mine", "one of paper, released"),
+        ("data.batch_size=1000000000", "a whole number from 2 to 65536"),
+        ("steps.speech=10000000000", "a whole number from 0 to 1000000000"),
+        ("weights.domain=1e30", "a number from 0 to 1000000"),
         ("seed=-1", "a whole number from 0 to 2147483647"),
         ("seed=2147483648", "a whole number from 0 to 2147483647"),
     ],
@@ -337,8 +341,8 @@ def test_whole_numbers_become_what_the_setting_is(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"widht": 1.0}, "no setting model.widht; did you mean model.width?"),
-        ({"width": None}, "model.width = None must be a number above 0"),
-        ({"width": "1"}, 'model.width = "1" must be a number above 0'),
+        ({"width": None}, "model.width = None must be a number above 0, at most 16"),
+        ({"width": "1"}, 'model.width = "1" must be a number above 0, at most 16'),
         ({"sequence_frames": 13}, "model.sequence_frames = 13 must be at most model.speech_frames, which is 12"),
     ],
 )

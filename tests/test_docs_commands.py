@@ -221,6 +221,8 @@ def workshop(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
         "voxceleb2/test/aac/id00017/b/00001.m4a": clips[1],
         "grid/s1/bbaf2n.mpg": clips[0],
         "grid/s26/lbij7s.mpg": clips[1],
+        "mead/video/M003/video/front/angry/level_1/001.mp4": clips[0],
+        "mead/audio/M003/audio/angry/level_1/001.m4a": clips[0],
         "mine/anna/hello/take 1.mp4": clips[0],
         "mine/ben/thanks/2024-05-01.mov": clips[1],
     }

@@ -14,8 +14,9 @@ from avprep import detectors, driving, layouts, mfcc
 from avprep.driving import Driver
 from avprep.errors import AvprepError
 from avprep.manifest import Manifest
+from avprep.pictures import decode_image
 from avprep.sound import SoundFile, read_sound
-from avprep.stages import CropSettings, crop_clip, decode_image
+from avprep.stages import CropSettings, crop_clip
 
 
 def whole(driver: Driver) -> NDArray[np.generic]:

@@ -6,19 +6,22 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import made_media
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avprep.errors import ManifestError
-from avprep.layouts import NAMES, Scan, index, nearest, stable_split, walk
+from avprep.layouts import NAMES, Scan, index, nearest, stable_split, voxceleb2, walk
 from avprep.layouts.folder import compile_pattern
 from avprep.layouts.grid import read_align
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip, read, render
+from avprep.media import Frames
 
 ALIGN = "0 23750 sil\r\n23750 29500 bin\r\n29500 34000 blue\r\n34000 35500 at\r\n35500 41000 f\r\n41000 47250 two\r\n"
 ALIGN += "47250 53000 now\r\n53000 74500 sil\r\n"
@@ -28,6 +31,14 @@ TRACK = (
     "ASD Conf  : \t4.465\n\nFRAME \tX \tY \tW \tH \n"
     "000190 \t149 \t68 \t171 \t171 \n000191 \t150 \t68 \t171 \t171 \n000192 \t151 \t68 \t171 \t171 \n"
 )
+
+CORPORA = {
+    "lrw": ("lipread/ABOUT/train/ABOUT_00001.mp4", "lipread/ABOUT/val/ABOUT_00001.mp4"),
+    "voxceleb1": ("id10270/5r0dWxy17C8/00001.mp4", "id10270/5r0dWxy17C8/00002.mp4"),
+    "voxceleb2": ("dev/mp4/id00012/21Uxsk56VDQ/00001.mp4", "dev/mp4/id00012/21Uxsk56VDQ/00002.mp4"),
+    "grid": ("s1/bbaf2n.mpg", "speaker2/video/swwp2s.mpg"),
+}
+"""Files by which a corpus is recognised."""
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +80,31 @@ class TestIndex:
         plant(tmp_path, "s1/a.mpg", "s1/b.mpg", "c.mpg")
         with pytest.raises(ManifestError, match="problems: 2 missing_align, 1 unexpected_place"):
             index("grid", tmp_path)
+
+    @pytest.mark.parametrize(
+        ("layout", "corpus"), [(layout, corpus) for layout in CORPORA for corpus in CORPORA if layout != corpus]
+    )
+    def test_another_corpus(self, layout: str, corpus: str, tmp_path: Path) -> None:
+        """A layout that is pointed at another corpus is refused, and the message names the right one."""
+        plant(tmp_path, *CORPORA[corpus])
+        with pytest.raises(ManifestError, match=rf"; it looks like {corpus}: try `avprep index {corpus}`$"):
+            index(layout, tmp_path)
+
+    @pytest.mark.parametrize(
+        ("corpus", "file", "inside"),
+        [
+            ("lrw", "lipread_mp4/ABOUT/train/ABOUT_00001.mp4", "lipread_mp4/ABOUT"),
+            ("lrw", "lipread_mp4/ABOUT/train/ABOUT_00001.mp4", "lipread_mp4/ABOUT/train"),
+            ("voxceleb1", "data/id10270/5r0dWxy17C8/00001.mp4", "data/id10270"),
+            ("grid", "data/s1/bbaf2n.mpg", "data/s1"),
+        ],
+    )
+    def test_root_too_deep(self, corpus: str, file: str, inside: str, tmp_path: Path) -> None:
+        """A root that lies inside the corpus is refused, and the message names the folder to give."""
+        plant(tmp_path, file)
+        top = tmp_path.resolve() / file.split("/")[0]
+        with pytest.raises(ManifestError, match=rf"a part of {corpus}: try `avprep index {corpus}` with ROOT {top}$"):
+            index(corpus, tmp_path / inside)
 
     def test_missing_root(self, tmp_path: Path) -> None:
         """A root that is missing, or is a file, is an error that names it."""
@@ -195,6 +231,28 @@ class TestWalk:
         with pytest.raises(ManifestError, match="no clip found"):
             index(layout, tmp_path)
 
+    @pytest.mark.parametrize(
+        ("layout", "files"),
+        [
+            ("lrw", ["W/{0}/{2}W_00001.mp4", "W/{0}/{2}W_00001.txt"]),
+            ("voxceleb1", ["{1}id10001/vid/{2}00001.mp4"]),
+            ("voxceleb2", ["{1}mp4/id00001/vid/{2}1.mp4", "{1}aac/id00001/vid/{2}1.m4a"]),
+            ("grid", ["{1}s1/{2}a.mpg", "{1}s1/{2}a.align"]),
+            ("folder", ["{1}a/{2}x.mp4"]),
+        ],
+    )
+    def test_what_a_mac_leaves(self, layout: str, files: list[str], tmp_path: Path) -> None:
+        """Files named `._*` and folders named `__MACOSX` are no clips of any layout: one line counts them."""
+        for name in files:
+            plant(tmp_path, texts={name.format("train", "", ""): ALIGN})
+            plant(tmp_path, texts={name.format("train", "", "._"): b"\0\5\26\7"})
+            plant(tmp_path, texts={"__MACOSX/" + name.format("train", "", "._"): b"\0\5\26\7"})
+        manifest, scan = index(layout, tmp_path)
+        assert not any("._" in clip.video or "__MACOSX" in clip.video for clip in manifest.clips)
+        (line,) = (problem for problem in scan.problems if problem.kind == "mac_leftover")
+        assert line.message.startswith(f"{len(files) + 1} named ._* or __MACOSX")
+        assert scan.counts()["mac_leftover"] == line.count == len(files) + 1
+
     def test_nearest(self) -> None:
         """Of several annotations the one in the nearest folder is taken, beside the video first."""
         candidates = ["align/s1/x.align", "b/s1/align/x.align", "b/s1/x.align"]
@@ -239,13 +297,33 @@ class TestLRW:
             "ABOUT/train/ABOUT_00001", "ABOUT/train/ABOUT_00001.mp4", "train", word="ABOUT"
         )
         assert clips["YOUNG/test/YOUNG_00002"].split == "test"
-        assert problems == {"missing_annotation": 1}
+        assert problems == {"missing_annotation": 1, "missing_split": 4}
 
-    def test_folder_above(self, tmp_path: Path) -> None:
-        """The root may be the folder above, as the archive is unpacked."""
-        plant(tmp_path, "lipread_mp4/ABOUT/val/ABOUT_00001.mp4")
+    @pytest.mark.parametrize("above", ["lipread_mp4", "data/lrw/lipread_mp4"])
+    def test_folder_above(self, tmp_path: Path, above: str) -> None:
+        """The root may be any folder above."""
+        plant(tmp_path, f"{above}/ABOUT/val/ABOUT_00001.mp4")
         clips, _ = clips_of("lrw", tmp_path)
-        assert clips["lipread_mp4/ABOUT/val/ABOUT_00001"].word == "ABOUT"
+        assert clips[f"{above}/ABOUT/val/ABOUT_00001"].word == "ABOUT"
+
+    def test_a_part(self, tmp_path: Path) -> None:
+        """Some words and splits of LRW are a data set; a line for each split counts the words that it lacks."""
+        splits = {"ABOUT": ("train", "val", "test"), "YOUNG": ("train",), "WORLD": ("train", "test")}
+        for word, there in splits.items():
+            plant(tmp_path, *(f"{word}/{split}/{word}_00001.mp4" for split in there))
+            plant(tmp_path, *(f"{word}/{split}/{word}_00001.txt" for split in there))
+        manifest, scan = index("lrw", tmp_path)
+        assert len(manifest.clips) == 6
+        missing = {problem.path: problem for problem in scan.problems if problem.kind == "missing_split"}
+        assert {split: problem.count for split, problem in missing.items()} == {"val": 2, "test": 1}
+        assert missing["val"].message == "2 of 3 words have no clip here: WORLD, YOUNG"
+        assert scan.counts()["missing_split"] == 3
+
+    def test_endings_in_capitals(self, tmp_path: Path) -> None:
+        """The ending of an annotation may be in capitals, as copies from some file systems have it."""
+        plant(tmp_path, "ABOUT/train/ABOUT_00001.MP4", texts={"ABOUT/train/ABOUT_00001.TXT": "Duration: 1 seconds"})
+        _, problems = clips_of("lrw", tmp_path)
+        assert set(problems) == {"missing_split"}
 
     @pytest.mark.parametrize("text", [b"", b"\xff\xfe\x00", b"Duration: long", b"\x00" * 100])
     def test_bad_annotation(self, tmp_path: Path, text: bytes) -> None:
@@ -253,14 +331,14 @@ class TestLRW:
         plant(tmp_path, "ABOUT/train/ABOUT_00001.mp4", texts={"ABOUT/train/ABOUT_00001.txt": text})
         clips, problems = clips_of("lrw", tmp_path)
         assert len(clips) == 1
-        assert problems == {"bad_annotation": 1}
+        assert problems == {"bad_annotation": 1, "missing_split": 2}
 
     def test_everything_else(self, tmp_path: Path) -> None:
         """Videos out of place and annotations without a video are problems."""
         plant(tmp_path, "ABOUT/train/ABOUT_00001.mp4", "ABOUT/ABOUT_1.mp4", "ABOUT/dev/ABOUT_1.mp4")
         plant(tmp_path, "README.txt", "ABOUT/train/ABOUT_00009.txt")
         _, problems = clips_of("lrw", tmp_path)
-        assert problems == {"missing_annotation": 1, "unexpected_place": 2, "missing_video": 1}
+        assert problems == {"missing_annotation": 1, "unexpected_place": 2, "missing_video": 1, "missing_split": 2}
 
 
 class TestVoxCeleb2:
@@ -295,6 +373,56 @@ class TestVoxCeleb2:
         clips, problems = clips_of("voxceleb2", tmp_path)
         assert clips["id00001/vid/1"].audio == "aac/id00001/vid/1.m4a"
         assert not problems
+
+    def test_trees_apart(self, tmp_path: Path) -> None:
+        """Two folders that the archives were unpacked into may lie side by side below the root."""
+        plant(tmp_path, "pictures/dev/mp4/id00001/vid/1.mp4", "sounds/dev/aac/id00001/vid/1.m4a")
+        clips, problems = clips_of("voxceleb2", tmp_path)
+        assert clips["pictures/dev/id00001/vid/1"].audio == "sounds/dev/aac/id00001/vid/1.m4a"
+        assert not problems
+
+    def test_own_audio_first(self, tmp_path: Path) -> None:
+        """Of two copies of an utterance's audio, the one in the video's own tree is taken."""
+        for tree in ("a", "b"):
+            plant(tmp_path, f"{tree}/mp4/id00001/vid/1.mp4", f"{tree}/aac/id00001/vid/1.wav")
+        plant(tmp_path, "c/aac/id00001/vid/1.m4a")
+        clips, problems = clips_of("voxceleb2", tmp_path)
+        assert {clip.video[0]: clip.audio for clip in clips.values()} == {
+            "a": "a/aac/id00001/vid/1.wav",
+            "b": "b/aac/id00001/vid/1.wav",
+        }
+        assert not problems
+
+    @pytest.mark.parametrize(("video", "audio"), [("v/dev/mp4", "a/dev/aac"), ("v/dev/mp4", "a/aac"), ("v", "a/m4a")])
+    def test_audio_root(self, tmp_path: Path, video: str, audio: str) -> None:
+        """The audio may lie below a root of its own; the manifest's root is the folder that holds both."""
+        plant(tmp_path, f"data/{video}/id00001/vid/1.mp4", f"data/{audio}/id00001/vid/1.m4a")
+        plant(tmp_path, f"data/{video}/id00001/vid/2.mp4", f"data/{audio}/id00001/vid/3.m4a")
+        manifest, scan = index("voxceleb2", tmp_path / "data" / video, audio_root=tmp_path / "data" / audio)
+        (clip,) = manifest.clips
+        assert clip.key == "id00001/vid/1"
+        assert clip.split == "train"
+        assert manifest.root == (tmp_path / "data").resolve()
+        assert clip.audio is not None
+        assert (manifest.root / clip.video).samefile(tmp_path / "data" / video / "id00001/vid/1.mp4")
+        assert (manifest.root / clip.audio).samefile(tmp_path / "data" / audio / "id00001/vid/1.m4a")
+        assert scan.counts() == {"missing_audio": 1, "missing_video": 1}
+
+    def test_hint_at_the_audio_root(self, tmp_path: Path) -> None:
+        """A tree of videos alone is refused; each video's problem names the option that helps."""
+        plant(tmp_path, "dev/mp4/id00001/vid/1.mp4")
+        scan = Scan()
+        voxceleb2.scan(tmp_path, scan)
+        assert "--audio-root" in scan.problems[0].message
+
+    def test_voxceleb1(self, tmp_path: Path) -> None:
+        """Speakers of VoxCeleb1 are told by their numbers, and named with the layout that they belong to."""
+        plant(tmp_path, "mp4/id00001/vid/1.mp4", "aac/id00001/vid/1.m4a")
+        plant(tmp_path, "mp4/id10270/vid/1.mp4", "aac/id10270/vid/1.m4a")
+        manifest, scan = index("voxceleb2", tmp_path)
+        assert [clip.speaker for clip in manifest.clips] == ["id00001"]
+        assert scan.counts() == {"other_corpus": 2}
+        assert "avprep index voxceleb1" in scan.problems[0].message
 
     def test_halves(self, tmp_path: Path) -> None:
         """A picture without sound, a sound without picture and a file out of place are problems, not clips."""
@@ -379,6 +507,15 @@ class TestVoxCeleb1:
         with pytest.raises(ManifestError, match="id10001/vid/1 "):
             index("voxceleb1", tmp_path)
 
+    def test_voxceleb2(self, tmp_path: Path) -> None:
+        """Speakers of VoxCeleb2 are told by their numbers, and named with the layout that they belong to."""
+        plant(tmp_path, "vox1/id10001/vid/00001.mp4", "vox2/dev/mp4/id00012/vid/00001.mp4")
+        plant(tmp_path, texts={"vox1/id10001/vid/00001.TXT": TRACK, "vox2/dev/txt/id00012/vid/00001.txt": TRACK})
+        manifest, scan = index("voxceleb1", tmp_path)
+        assert [(clip.speaker, clip.track) for clip in manifest.clips] == [("id10001", "vox1/id10001/vid/00001.TXT")]
+        assert scan.counts() == {"other_corpus": 2}
+        assert "avprep index voxceleb2" in scan.problems[0].message
+
     def test_tracks_missing_or_damaged(self, tmp_path: Path) -> None:
         """A file outlives its track; a whole video does not."""
         plant(tmp_path, "id10001/a/1.mp4", "id10001/a/2.mp4", "id10001/b.mp4", "id10001/c.mp4", "d.mp4")
@@ -451,6 +588,12 @@ class TestGRID:
             ("s1/video/a.mov", "s1/align/a.align"),
             ("s1/video/mpg_6000/a.mkv", "alignments/s1/a.align"),
             ("video/s1/a.mpg", "align/s1/a.align"),
+            ("S1/a.mpg", "alignments/s1/a.align"),
+            ("s01/a.mpg", "alignments/s1/a.ALIGN"),
+            ("speaker1/a.mpg", "alignments/s1/a.align"),
+            ("Speaker_01/a.mpg", "Speaker_01/align/a.align"),
+            ("s1_processed/a.mpg", "s1_processed/align/a.align"),
+            ("s1.mpg_vcd/s1/a.mpg", "s1.align/a.align"),
         ],
     )
     def test_places(self, tmp_path: Path, video: str, align: str) -> None:
@@ -460,6 +603,26 @@ class TestGRID:
         assert len(clips) == 6
         assert {clip.speaker for clip in clips.values()} == {"s1"}
         assert not problems
+
+    @pytest.mark.parametrize("folder", ["sam", "s", "s1x", "speakers", "session 1", "1", "as1", "speaker_one"])
+    def test_other_folders(self, tmp_path: Path, folder: str) -> None:
+        """Folders that are not named after a speaker do not make one."""
+        plant(tmp_path, "s2/a.mpg", f"{folder}/b.mpg")
+        clips, problems = clips_of("grid", tmp_path, sentences=True)
+        assert {clip.video for clip in clips.values()} == {"s2/a.mpg"}
+        assert problems == {"unexpected_place": 1}
+
+    def test_split_of_other_names(self, tmp_path: Path) -> None:
+        """A speaker's split does not depend on how a copy spells the folder."""
+        for n, name in enumerate(("s{}", "S{}", "s0{}", "speaker{}", "s{}_processed")):
+            plant(tmp_path, *(f"{n}/{name.format(speaker)}/a{m}.mpg" for speaker in (1, 5, 7) for m in range(9)))
+        for split_by in ("sentence", "speaker"):
+            clips, _ = clips_of("grid", tmp_path, sentences=True, split_by=split_by)
+            splits: dict[tuple[str | None, str], set[str]] = {}
+            for clip in clips.values():
+                splits.setdefault((clip.speaker, clip.video.rpartition("/")[2]), set()).add(clip.split)
+            assert len(splits) == 27
+            assert all(len(found) == 1 for found in splits.values())
 
     @pytest.mark.parametrize(
         ("align", "line"),
@@ -559,11 +722,52 @@ class TestFolder:
     def test_every_kind_of_video(self, tmp_path: Path) -> None:
         """All usual kinds of video are found, whatever the case of their names' ends; other files are not."""
         usual = ("mp4", "mkv", "mov", "avi", "mpg", "mpeg", "webm", "m4v", "mts", "ts", "wmv", "flv", "3gp")
-        videos = [f"{n}.{kind}" for n, kind in enumerate((*usual, "MP4", "Mov"))]
+        rarer = ("m2ts", "mxf", "vob", "3g2", "f4v", "ogv", "asf", "dv")
+        videos = [f"{n}.{kind}" for n, kind in enumerate((*usual, *rarer, "MP4", "Mov", "M2TS"))]
         plant(tmp_path, *videos, "notes.txt", "photo.jpg", "mp4", ".mp4")
         clips, problems = clips_of("folder", tmp_path)
         assert {clip.video for clip in clips.values()} == set(videos)
         assert not problems
+
+    @pytest.mark.parametrize(
+        ("kind", "options"),
+        [
+            ("m2ts", "-c:v libx264 -c:a aac"),
+            ("3g2", "-c:v mpeg4 -c:a aac"),
+            ("f4v", "-c:v libx264 -c:a aac"),
+            ("vob", "-c:v mpeg2video -c:a mp2"),
+            ("mxf", "-c:v mpeg2video -c:a pcm_s16le"),
+            ("ogv", "-c:v libtheora -c:a libvorbis"),
+            ("asf", "-c:v wmv2 -c:a wmav2"),
+            ("dv", "-s 720x576 -c:v dvvideo -c:a pcm_s16le"),
+            ("m2v", "-c:v mpeg2video -an"),
+            ("h264", "-c:v libx264 -an"),
+            ("nut", "-c:v mpeg4 -c:a aac"),
+        ],
+    )
+    def test_what_is_taken_can_be_read(self, tmp_path: Path, kind: str, options: str) -> None:
+        """A file of each of the rarer kinds is a clip, and its frames are decoded."""
+        source = ("-f", "lavfi", "-i", "testsrc=size=176x144:rate=25:duration=0.4", "-f", "lavfi", "-i", "sine=d=0.4")
+        name = f"clip.{kind.upper()}"
+        made_media.ffmpeg(
+            *source, *options.split(), "-pix_fmt", "yuv420p", "-ac", 2, "-ar", 48000, tmp_path / f"clip.{kind}"
+        )
+        (tmp_path / f"clip.{kind}").rename(tmp_path / name)
+        clips, problems = clips_of("folder", tmp_path)
+        assert {clip.video for clip in clips.values()} == {name}
+        assert not problems
+        assert len(list(Frames(tmp_path / name))) == 10
+
+    def test_what_is_not_taken_is_named(self, tmp_path: Path) -> None:
+        """Moving pictures of other kinds and unfinished downloads are named and counted; ordinary files are not."""
+        plant(tmp_path, "a.mp4", "b.gif", "c/D.GIF", "e.m3u8", "f.mp4.part", "g.y4m")
+        plant(tmp_path, "notes.txt", "x.jpg", "a.srt", "a.json", "README", "notes.part", "photo.PNG", "a.wav")
+        manifest, scan = index("folder", tmp_path)
+        assert [clip.video for clip in manifest.clips] == ["a.mp4"]
+        assert scan.counts() == {"unsupported_video": 5}
+        messages = {problem.path: problem.message for problem in scan.problems}
+        assert messages["c/D.GIF"] == ".gif is not read: convert it, e.g. to .mp4"
+        assert "unfinished download" in messages["f.mp4.part"]
 
     def test_labels(self, tmp_path: Path) -> None:
         """A pattern gives split, speaker and word."""
@@ -653,3 +857,81 @@ class TestFolder:
         clips, problems = clips_of("folder", tmp_path, audio_beside=True)
         assert {key: clip.audio for key, clip in clips.items()} == {"a/x": "a/x.WAV"}
         assert problems == {"missing_audio": 1}
+
+    def test_audio_root(self, tmp_path: Path) -> None:
+        """Audio below a root of its own lies at the path of the video; keys and labels are those without it."""
+        plant(tmp_path, "pictures/anna/hello/1.mp4", "sounds/anna/hello/1.opus", "pictures/anna/hello/2.mp4")
+        manifest, scan = index(
+            "folder",
+            tmp_path / "pictures",
+            audio_root=tmp_path / "sounds",
+            pattern="{speaker}/{word}/*",
+        )
+        assert manifest.root == tmp_path.resolve()
+        assert [replace(clip, split="") for clip in manifest.clips] == [
+            Clip(
+                "anna/hello/1",
+                "pictures/anna/hello/1.mp4",
+                "",
+                audio="sounds/anna/hello/1.opus",
+                word="hello",
+                speaker="anna",
+            )
+        ]
+        assert scan.counts() == {"missing_audio": 1}
+        path = tmp_path / "manifest.jsonl"
+        path.write_text(render(manifest), encoding="utf-8")
+        assert read(path) == manifest
+
+    @pytest.mark.parametrize(
+        ("video", "audio"),
+        [
+            ("M003/video/front/angry/level_1/001.mp4", "M003/audio/angry/level_1/001.m4a"),
+            ("M003/video/left_30/angry/level_1/001.mp4", "M003/audio/angry/level_1/001.m4a"),
+            ("dev/mp4/id00012/vid/00001.mp4", "dev/aac/id00012/vid/00001.m4a"),
+            ("VideoFlash/1001_DFA_ANG_XX.flv", "AudioWAV/1001_DFA_ANG_XX.wav"),
+            ("anna/1.mp4", "anna/wav/1.wav"),
+        ],
+    )
+    @pytest.mark.parametrize("apart", [True, False])
+    def test_audio_in_its_own_tree(self, tmp_path: Path, video: str, audio: str, apart: bool) -> None:
+        """Folders named for the kind of file or the camera need not be the same, below two roots or one."""
+        videos, sounds = (tmp_path / "v", tmp_path / "a") if apart else (tmp_path, tmp_path)
+        plant(videos, video)
+        plant(sounds, audio)
+        manifest, scan = index("folder", videos, audio_root=sounds)
+        (clip,) = manifest.clips
+        assert clip.audio is not None
+        assert (manifest.root / clip.audio).samefile(sounds / audio)
+        assert not scan.problems
+
+    def test_audio_that_could_be_of_several(self, tmp_path: Path) -> None:
+        """Where two audio files fit a video none is guessed, but the same path comes before any other."""
+        plant(tmp_path / "v", "left_1/1.mp4", "front/1.mp4", "mp4/2.mp4", "mp4/3.mp4")
+        plant(tmp_path / "a", "left_1/1.wav", "front/1.wav", "audio/2.wav", "sound/2.wav", "wav/3.wav", "aac/3.aac")
+        manifest, scan = index("folder", tmp_path / "v", audio_root=tmp_path / "a")
+        assert {clip.key: clip.audio for clip in manifest.clips} == {
+            "left_1/1": "a/left_1/1.wav",
+            "front/1": "a/front/1.wav",
+            "mp4/3": "a/wav/3.wav",
+        }
+        assert [(problem.kind, problem.path) for problem in scan.problems] == [("ambiguous_audio", "mp4/2.mp4")]
+
+    def test_audio_root_that_is_none(self, tmp_path: Path) -> None:
+        """A folder of audio that is missing, and two places for the audio at once, are errors that name the option."""
+        plant(tmp_path, "a.mp4", "a.wav")
+        with pytest.raises(ManifestError, match="none: not a folder; --audio-root"):
+            index("folder", tmp_path, audio_root=tmp_path / "none")
+        with pytest.raises(ManifestError, match="--audio-beside and --audio-root"):
+            index("folder", tmp_path, audio_root=tmp_path, audio_beside=True)
+
+    def test_problems_of_the_audio_root(self, tmp_path: Path) -> None:
+        """What is wrong below the other root has its whole path in the list of problems."""
+        plant(tmp_path, "v/a.mp4", "a/a.wav", "a/._a.wav")
+        (tmp_path / "a/gone.wav").symlink_to("nowhere.wav")
+        _, scan = index("folder", tmp_path / "v", audio_root=tmp_path / "a")
+        sounds = tmp_path.resolve() / "a"
+        assert {problem.kind: problem.path for problem in scan.problems} == {
+            "not_a_file": f"{sounds}/gone.wav",
+            "mac_leftover": f"{sounds}/._a.wav",
+        }

@@ -279,6 +279,7 @@ class TestJson:
             "failed": {"unreadable": 1},
             "frames": 145,
             "missing_shards": 0,
+            "stuck": [],
             "where": [f"{whole}/{column}/{name}.tar" for name in names],
             "next": [f"avprep verify {whole}"],
         }

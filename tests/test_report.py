@@ -24,6 +24,7 @@ from click.testing import CliRunner, Result
 
 from avprep import manifest, report, report_data, schema, shards, stages
 from avprep.errors import REASONS, RunError
+from avprep.pictures import decode_image
 from avprep.report_data import Row
 from avprep.run import run
 
@@ -141,7 +142,7 @@ def test_a_failure_shows_the_first_picture_of_its_video(out: Path, lrw: Path) ->
     page = report.report(out).page
     cells = re.findall('class="picture"><div><img src="data:image/jpeg;base64,(.*?)"', page)
     assert len(cells) == 1
-    picture = stages.decode_image(base64.b64decode(cells[0]))
+    picture = decode_image(base64.b64decode(cells[0]))
     assert picture is not None
     video = report_data.read_labels(out, {key})[1][key].video
     first = next(iter(report_data.Frames(lrw / "corpus" / video))).small(report.STILL_SIDE)

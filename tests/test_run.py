@@ -16,17 +16,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import stand_ins
-from pebble.pool import process as pebble_process
 
 from avprep import fingerprint, manifest, run, shards, status, synthetic, verify, workfolder
 from avprep.errors import REASONS, AvprepError, RunError
 from avprep.layouts import index
+from avprep.pool import Ended, Pool
 
 TESTS = Path(__file__).parent
 AVPREP = [str(Path(sys.executable).with_name("avprep"))]
@@ -61,6 +60,7 @@ def write_plan(path: Path, words: list[str]) -> Path:
 def launch(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Start the stand-ins' run in a session of its own, as a shell or a scheduler would."""
     command = [sys.executable, str(TESTS / "stand_ins.py"), *map(str, arguments)]
+    options = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)} | options  # though `nohup` runs this
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, **options)
 
 
@@ -417,8 +417,8 @@ def test_kill_9_of_the_real_command(corpus: Path, tmp_path: Path) -> None:
 
 
 ENDS: dict[str, tuple[str, str]] = {
-    "hang": ("timeout", "stopped after --clip-timeout 2 s"),
-    "hang-in-c": ("timeout", "stopped after --clip-timeout 2 s"),
+    "hang": ("timeout", "stopped after 2 s; try --clip-timeout 10"),
+    "hang-in-c": ("timeout", "stopped after 2 s; try --clip-timeout 10"),
     "segv": ("crashed", "the process died (SIGSEGV)"),
     "oom": ("crashed", "the process died (SIGKILL)"),
     "term": ("crashed", "the process died (SIGTERM)"),
@@ -523,36 +523,28 @@ def test_an_error_for_the_user_ends_the_run(tmp_path: Path) -> None:
     assert rubbish(tmp_path) == []
 
 
-def test_a_worker_that_starts_while_the_run_ends_is_quiet(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_worker_that_starts_while_the_run_ends_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A worker that is late, and finds the run at its end, is no traceback on the user's screen."""
-    stop = pebble_process.stop_process
-
-    def slow(worker: Any) -> None:
-        time.sleep(1)
-        stop(worker)
-
-    monkeypatch.setattr(pebble_process, "stop_process", slow)
     stage = stand_ins.LateStage(marker=str(tmp_path / "first"))
     assert run.run(stage, stand_ins.plan(["ok"] * 2), tmp_path / "out", jobs=2).ok == 2
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_pool_that_breaks_down_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pool that breaks down half-way is replaced by another; no clip is lost, doubled or blamed."""
-    collect, broken = run._Filler._collect, []
+def test_an_idle_worker_that_is_killed_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is killed while it does nothing is replaced; no clip is lost, doubled or blamed."""
+    wait, killed = Pool.wait, []
 
-    def break_down(self: Any, future: Any) -> None:
-        if self._clips in (3, 11) and self._clips not in broken:
-            broken.append(self._clips)
-            raise BrokenExecutor("stand-in")
-        collect(self, future)
+    def kill_idle(self: Pool, timeout: float) -> list[Ended]:
+        idle = [worker for worker in self._workers if worker.ready and not worker.jobs]
+        if idle and len(killed) < 2:
+            killed.append(idle[0].process.pid)
+            os.kill(idle[0].process.pid, signal.SIGKILL)
+        return wait(self, timeout)
 
-    monkeypatch.setattr(run._Filler, "_collect", break_down)
-    outcome = stand_ins.start(["ok"] * 20, tmp_path)
-    assert broken == [3, 11]
-    assert (outcome.clips, outcome.ok) == (20, 20)
+    monkeypatch.setattr(Pool, "wait", kill_idle)
+    outcome = stand_ins.start(["ok"] * 20 + ["slow", "slow"], tmp_path)
+    assert len(killed) == 2
+    assert (outcome.clips, outcome.ok) == (22, 22)
     assert verify.verify(tmp_path) == []
 
 

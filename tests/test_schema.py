@@ -106,7 +106,7 @@ def test_each_member_is_needed(column: str, name: str) -> None:
         ("mfcc", {"valid.npy": schema.encode_array(np.ones((T, 1), bool))}, "valid.npy is |b1"),
         ("mfcc", {"extra.json": b"{}"}, "extra.json does not belong to a mfcc sample"),
         ("mfcc", {"audio.json": b"{"}, "audio.json: not JSON"),
-        ("mfcc", {"audio.json": b"[]"}, "audio.json: not a JSON object"),
+        ("mfcc", {"audio.json": b"[]"}, "audio.json: not JSON (not a JSON object)"),
         ("mfcc", {"audio.json": b'{"key": "a"}'}, "audio.json says that its key is 'a'"),
         ("mfcc", {"audio.json": b'{"key": "a/b"}'}, "audio.json holds no positive n_frames"),
         ("mfcc", {"audio.json": b'{"key": "a/b", "n_frames": 0}'}, "audio.json holds no positive n_frames"),

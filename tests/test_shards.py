@@ -15,7 +15,7 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avprep import schema, shards
+from avprep import schema, shards, tars
 from avprep.errors import RunError, ShardError
 from avprep.manifest import make_key
 
@@ -178,7 +178,7 @@ class TestHostile:
             info.type, info.linkname, info.size = kind, "a.json", 0
 
         path = craft(tmp_path / "x.tar", self.good, ("b.json", b""), change=change)
-        with pytest.raises(ShardError, match=r"x\.tar: 'b\.json' is not a plain file"):
+        with pytest.raises(ShardError, match=r"x\.tar: 'b\.json/?' is not a plain file"):
             list(shards.read(path))
 
     def test_no_holes(self, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ class TestHostile:
 
     def test_an_oversized_member(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A member beyond the limit is refused before it is read."""
-        monkeypatch.setattr(shards, "MAX_MEMBER", 1 << 20)
+        monkeypatch.setattr(tars, "MAX_MEMBER", 1 << 20)
         path = craft(tmp_path / "x.tar", ("a.npy", bytes((1 << 20) + 1)))
         with pytest.raises(ShardError, match=r"'a\.npy' is larger than 1 MiB"):
             list(shards.read(path))
@@ -229,7 +229,7 @@ class TestHostile:
         path.write_bytes(head + info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
         with pytest.raises(ShardError, match=r"x\.tar: "):
             list(shards.read(path))
-        with path.open("rb") as file, pytest.raises(ShardError, match=r"x\.tar: cannot be read"):
+        with path.open("rb") as file, pytest.raises(ShardError, match=r"x\.tar: not a tar header"):
             shards.stretches(file)
 
     def test_every_cut_is_noticed(self, tmp_path: Path) -> None:

@@ -18,13 +18,13 @@ from avprep import align, detectors, layouts, schema, synthetic
 from avprep.detectors import Detector
 from avprep.errors import Reject
 from avprep.manifest import Clip, Manifest
+from avprep.pictures import decode_image
 from avprep.stages import (
     CropSettings,
     CropStage,
     MfccSettings,
     MfccStage,
     crop_clip,
-    decode_image,
     encode_image,
     mfcc_clip,
 )

@@ -49,6 +49,7 @@ def lsf(number: int, high: int, step: int = 1) -> dict[str, str]:
         (lsf(1, 10), (0, 10)),
         (lsf(7, 10, step=3), (2, 4)),
         (lsf(0, 0), (0, 1)),
+        ({"SLURM_ARRAY_TASK_ID": ""}, (0, 1)),
     ],
 )
 def test_an_array_job_knows_its_task(environ: dict[str, str], expected: tuple[int, int]) -> None:
@@ -71,7 +72,7 @@ def test_num_tasks_makes_numbers_absolute(environ: dict[str, str], expected: tup
     assert tasks.select(None, 10, environ) == expected
 
 
-@pytest.mark.parametrize("environ", [{}, slurm(3, 0, 9), sge(3, 1, 9)])
+@pytest.mark.parametrize("environ", [{}, slurm(3, 0, 9), sge(3, 1, 9), {"SLURM_ARRAY_TASK_ID": "three"}])
 def test_the_command_line_comes_first(environ: dict[str, str]) -> None:
     """--task-index and --num-tasks overrule the scheduler."""
     assert tasks.select(2, 4, environ) == (2, 4)
@@ -88,6 +89,14 @@ def test_the_command_line_comes_first(environ: dict[str, str]) -> None:
         (4, 4, {}, "--task-index 4 is not one of 4 tasks: they count from 0 to 3"),
         (-1, 4, {}, "--task-index -1 is not one of 4 tasks"),
         (None, 4, {}, "--num-tasks needs --task-index outside an array job"),
+        (None, None, {"SLURM_ARRAY_TASK_ID": "three"}, "SLURM_ARRAY_TASK_ID is 'three', not the number"),
+        (None, 4, {"SLURM_ARRAY_TASK_ID": "-1"}, "SLURM_ARRAY_TASK_ID is '-1', not the number"),
+        (None, 4, {"SLURM_ARRAY_TASK_ID": "²"}, "SLURM_ARRAY_TASK_ID is '²', not the number"),
+        (None, 4, {"SLURM_ARRAY_TASK_ID": "9" * 5000}, "SLURM_ARRAY_TASK_ID is '9{40}', not the number"),
+        (None, None, {"SLURM_ARRAY_TASK_ID": "undefined"}, "SLURM_ARRAY_TASK_ID is 'undefined'"),
+        (None, None, slurm(1, 0, 3) | {"SLURM_ARRAY_TASK_MAX": "many"}, "SLURM_ARRAY_TASK_MAX is 'many'"),
+        (None, None, slurm(1, 0, 3) | {"SLURM_ARRAY_TASK_STEP": "0"}, "SLURM_ARRAY_TASK_STEP is 0"),
+        (None, None, {"PBS_ARRAY_INDEX": "x"}, "PBS_ARRAY_INDEX is 'x'"),
         (None, 4, slurm(4, 1, 4), "--task-index 4 is not one of 4 tasks"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,17 @@ def assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
         assert torch.equal(found[name], tensor), name
+
+
+def stop_after(save: Callable[..., None], place: tuple[str, int]) -> Callable[..., None]:
+    """A `training_state.save` after which, at a stage and step, the run is interrupted."""
+
+    def saving(folder: Path, state: training_state.TrainingState) -> None:
+        save(folder, state)
+        if (state.stage, state.step) == place:
+            raise KeyboardInterrupt
+
+    return saving
 
 
 class TestStages:
@@ -293,6 +306,21 @@ class TestResuming:
         assert loaded[0].step == int(step)
         assert "Traceback" not in rest
 
+    @pytest.mark.parametrize("after", [("speech", 1), ("speech", 3), ("full", 1)])
+    def test_files_of_a_run_that_went_on(self, out: Path, tmp_path: Path, after: tuple[str, int]) -> None:
+        """A run that was stopped and went on ends with the very bytes of one that was not, so with its digest."""
+        wanted = ("loop.save_every=1", "data.workers=0")
+        run(out, tmp_path / "straight", *wanted, stages=("speech", "full"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training_state, "save", stop_after(training_state.save, after))
+            with pytest.raises(KeyboardInterrupt):
+                run(out, tmp_path / "stopped", *wanted, stages=("speech", "full"))
+        assert checkpoint.load(tmp_path / "straight").settings["steps"] == {"speech": 4, "full": 2}
+        run(out, tmp_path / "stopped", *wanted, stages=("speech", "full"))
+        for name in (checkpoint.NAME, training_state.NAME, training_state.PREVIOUS):
+            digests = [hashlib.sha256((tmp_path / folder / name).read_bytes()) for folder in ("straight", "stopped")]
+            assert digests[0].hexdigest() == digests[1].hexdigest(), name
+
     def test_one_process_at_a_time(self, out: Path, tmp_path: Path) -> None:
         """A second process in the same RUN is refused."""
         from davs_model.runfolder import locked
@@ -457,6 +485,51 @@ class TestProcesses:
             wanted, found = (torch.load(tmp_path / f"{name}-{stage}" / "gradient.pt") for name in ("one", "two"))
             assert float((found - wanted).norm() / wanted.norm()) < 1e-6
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("to", ["launcher", "all", "one"])
+    def test_sigterm_saves_and_stops_all(self, out: Path, tmp_path: Path, to: str) -> None:
+        """SIGTERM to torchrun, to it and all its processes, or to one of these: all stop at a step, which is saved."""
+        arguments = ("steps.speech=2000", "loop.save_every=2000", "loop.log_every=1", "--stage", "speech")
+        process = start(out, tmp_path / "run", *arguments, processes=2, script=SAY_PROCESS)
+        assert process.stdout is not None
+        workers: dict[str, int] = {}
+        for line in process.stdout:
+            if found := re.match(r"process (\d) is (\d+)$", line):
+                workers[found[1]] = int(found[2])
+            if line.startswith("speech 3/2000"):
+                break
+        assert workers.keys() == {"0", "1"}
+        for pid in {"launcher": [process.pid], "all": [*workers.values(), process.pid], "one": [workers["1"]]}[to]:
+            os.kill(pid, signal.SIGTERM)
+        rest = process.stdout.read()
+        process.stdout.close()
+        assert process.wait() != 0
+        steps = re.findall(r"stopped by (?:SIGTERM|a signal to another process) at step (\d+); the same command", rest)
+        assert len(steps) == 2, rest
+        assert len(set(steps)) == 1
+        loaded = training_state.load(tmp_path / "run")
+        assert loaded is not None
+        assert loaded[0].step == int(steps[0]) < 2000
+        assert checkpoint.load(tmp_path / "run").settings["steps"] == {"speech": int(steps[0])}
+
+    @pytest.mark.slow
+    def test_a_stopped_run_of_two_goes_on(self, out: Path, tmp_path: Path) -> None:
+        """A run of two processes that is stopped by SIGTERM ends bit-equal to one that was left alone."""
+        straight = start(out, tmp_path / "straight", "steps.speech=12", "--stage", "speech", processes=2)
+        output = straight.communicate()[0]
+        assert straight.returncode == 0, output
+        stopped = start(
+            out, tmp_path / "stopped", "steps.speech=12", "--stage", "speech", processes=2, script=STOP_AT_STEP
+        )
+        output = stopped.communicate()[0]
+        assert "stopped by SIGTERM at step 4; the same command goes on" in output
+        assert "at step 4" in output
+        on = start(out, tmp_path / "stopped", "steps.speech=12", "--stage", "speech", processes=2)
+        output = on.communicate()[0]
+        assert on.returncode == 0, output
+        for name in (checkpoint.NAME, training_state.NAME):
+            assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+
     def test_a_batch_that_cannot_be_shared(self, out: Path, tmp_path: Path) -> None:
         """A batch that is no multiple of the processes is refused."""
         process = start(out, tmp_path / "run", "data.batch_size=3", "--stage", "speech", processes=2)
@@ -507,6 +580,24 @@ RawBatch.to, optimizers.step = to_double, step
 """
 """Computes in double precision, for BatchNorm over nearly equal features makes much of any rounding in gradients, and
 keeps the gradient instead of following it, for Adam makes a whole step of one that is nearly 0."""
+SAY_PROCESS = """
+import os
+print("process", os.environ["RANK"], "is", os.getpid(), flush=True)
+"""
+"""Tells the numbers of processes."""
+STOP_AT_STEP = """
+import os, signal
+from davs_model.course import Course
+take = Course.step
+
+def step(self, number, *rest):
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return take(self, number, *rest)
+
+Course.step = step
+"""
+"""Each process gets a SIGTERM in its third step, all learn of it in the fourth."""
 SCRIPT = """
 import sys
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +14,13 @@ if TYPE_CHECKING:  # the command line takes the names from here, and its help sh
     from numpy.typing import NDArray
 
 NAMES = ("opencv", "yunet", "face-alignment")
+
+_PACKAGES: dict[str, dict[str, str]] = {
+    "opencv": {},
+    "yunet": {"onnxruntime": "onnxruntime"},
+    "face-alignment": {"torch": "torch", "face_alignment": "face-alignment"},
+}
+"""What each detector imports when it is built, and what pip calls it."""
 
 LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = range(5)
 """Order of the five points; left is the image's left."""
@@ -107,6 +115,21 @@ def build(name: str, **options: Any) -> Detector:
 
         return FaceAlignmentDetector(**options)
     raise AvprepError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
+
+
+def require(name: str) -> None:
+    """Prove, without building it, that a detector can be built here: its packages are installed, its weights verified.
+
+    AvprepError, one line that says what to do, where it cannot.
+    """
+    if name not in NAMES:
+        raise AvprepError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
+    from avprep import weights
+
+    for module, package in _PACKAGES[name].items():
+        if importlib.util.find_spec(module) is None:
+            raise AvprepError(f"the detector {name} needs {package}, which is not installed: pip install {package}")
+    weights.require(name)
 
 
 def identity(name: str) -> dict[str, str]:

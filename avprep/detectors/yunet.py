@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from avprep import weights
 from avprep.detectors import CloseUp, Face
 from avprep.errors import WeightsError
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 CANDIDATE_SCORE = 0.3
 SAME_FACE = 0.5
@@ -79,6 +83,11 @@ class YuNetDetector:
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
+    # From 1.29 on, ONNX Runtime's Linux wheels report to their maker and keep an identifier in the user's cache. Only
+    # this variable, set before the library is loaded, stops all of it; the library's own switch comes too late.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
     data = path.read_bytes()
     assert data.count(_FIXED) == 1, f"{path}: its digest was right, its input is not"
     options = onnxruntime.SessionOptions()

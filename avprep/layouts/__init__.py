@@ -1,7 +1,8 @@
 """Data set layouts: one module each, whose name is its name on the command line.
 
 A layout module has `scan(root, scan, **options)`, which walks a data set and hands what it finds to a `Scan`, and
-`EXPECTS`, which says in one line what it looks for. Only names and text annotations are read, never a video.
+`EXPECTS`, which states in one line what it looks for. `SIGN`, where a corpus has one, fits the path of a file that
+hardly any other corpus would hold. Only names and text annotations are read, never a video.
 """
 
 from __future__ import annotations
@@ -12,19 +13,32 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from avprep.errors import ManifestError
+from avprep.files import check_regular
 from avprep.manifest import Clip, Manifest, duplicate_keys, shuffled
 
 NAMES = ("lrw", "voxceleb1", "voxceleb2", "grid", "folder")
 
-VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".mkv", ".mov", ".avi", ".mpg", ".mpeg", ".webm", ".m4v", ".mts", ".ts", ".wmv", ".flv", ".3gp")
+_VIDEO = (
+    "mp4 m4v mp4v mov qt f4v ismv mj2 3gp 3gpp 3g2 3gp2 mkv mk3d webm avi divx flv wmv asf mpg mpeg mpe m2p vob tod ts "
+    "mts m2ts m2t trp ogv ogm mxf gxf dv rm rmvb nut ivf m1v m2v h264 264 avc h265 265 hevc"
 )
-"""What a video file's name ends in, in lower case."""
+_AUDIO = "wav m4a aac flac mp3 ogg oga opus mka aif aiff w64 wma ac3"
+_OTHER = "gif apng swf y4m yuv wtv dvr-ms amv nsv bik smk roq mod evo ivr viv vro dav mlv r3d braw m3u m3u8 mpd avs"
+VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _VIDEO.split())
+"""What a video file's name ends in, in lower case: the containers that `avprep.media.FORMATS` reads."""
+AUDIO_SUFFIXES = tuple(f".{kind}" for kind in _AUDIO.split())
+"""What an audio file's name ends in, in lower case, in order of preference."""
+OTHER_VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _OTHER.split())
+"""Endings of moving pictures, and of lists of them, that are not read."""
+UNFINISHED_SUFFIXES = frozenset((".part", ".partial", ".crdownload", ".download", ".aria2", ".ytdl"))
+"""What a downloader appends to the name of a file that is not whole."""
+_MAC_FOLDERS = ("__MACOSX", ".AppleDouble")
+_MAC_MESSAGE = "{} named ._* or __MACOSX, which a Mac leaves beside the files that it copies; passed over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +46,15 @@ class Problem:
     """Something in the data set that a clip could not be made from.
 
     kind: a short code that problems are counted by, e.g. `missing_audio`.
-    path: the file, relative to the root.
+    path: the file, relative to the root; absolute where it lies below another folder.
     message: one line of explanation.
+    count: how many of a kind this line stands for.
     """
 
     kind: str
     path: str
     message: str
+    count: int = 1
 
 
 @dataclass
@@ -48,19 +64,32 @@ class Scan:
     clips: list[Clip] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
-    def problem(self, kind: str, path: str, message: str) -> None:
-        """Record a file that no clip could be made from, or whose annotation is damaged."""
-        self.problems.append(Problem(kind, path, message))
+    def problem(self, kind: str, path: str, message: str, count: int = 1) -> None:
+        """Record a file that no clip could be made from, or whose annotation is damaged; or `count` of them."""
+        self.problems.append(Problem(kind, path, message, count))
 
     def counts(self) -> dict[str, int]:
         """Return the number of problems of each kind."""
-        return dict(Counter(problem.kind for problem in self.problems))
+        counted: Counter[str] = Counter()
+        for problem in self.problems:
+            counted[problem.kind] += problem.count
+        return dict(counted)
 
 
-def index(layout: str, root: Path, *, seed: int = 0, limit: int | None = None, **options: Any) -> tuple[Manifest, Scan]:
+def index(
+    layout: str,
+    root: Path,
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    audio_root: Path | None = None,
+    **options: Any,
+) -> tuple[Manifest, Scan]:
     """Scan a data set into a shuffled manifest; also return the scan, which holds the problems.
 
     limit: keep the first so many clips of each split, after shuffling.
+    audio_root: the folder that holds the audio files, for layouts whose `scan` takes it. The root of the manifest is
+    then the folder that holds both; keys are those without it.
     options: keyword options of the layout's `scan`.
 
     Raises ManifestError where the root is missing, no clip is found, or several clips share a key.
@@ -69,20 +98,23 @@ def index(layout: str, root: Path, *, seed: int = 0, limit: int | None = None, *
         raise ManifestError(f"{layout}: no such layout; choose one of {', '.join(NAMES)}")
     if limit is not None and limit < 1:
         raise ManifestError(f"--limit must be at least 1, not {limit}")
-    if not os.path.isdir(root):  # Path.is_dir raises below a closed folder
-        raise ManifestError(f"{root}: not a folder; ROOT is the folder that holds the data set")
-    root = root.resolve()
-    if not _is_unicode(str(root)):
-        raise ManifestError(f"{_printable(str(root))}: the name is not UTF-8, which a manifest cannot hold; rename it")
+    root = _folder(root, "ROOT is the folder that holds the data set")
     module = importlib.import_module(f"{__name__}.{layout}")
     found = Scan()
-    module.scan(root, found, **options)
+    if audio_root is None:
+        module.scan(root, found, **options)
+    else:
+        audio_root = _folder(audio_root, "--audio-root is the folder that holds the audio files")
+        module.scan(root, found, audio_root=audio_root, **options)
     if not found.clips:
         problems = ", ".join(f"{count} {kind}" for kind, count in sorted(found.counts().items())) or "none"
         raise ManifestError(
             f"{root}: no clip found; the layout {layout} expects {module.EXPECTS} under ROOT (problems: {problems})"
+            + _resemblance(layout, root)
         )
     _refuse_duplicates(root, found.clips)
+    if audio_root is not None:
+        root, found.clips = _joined(root, audio_root, found.clips)
     return Manifest(layout, root, shuffled(found.clips, seed), seed).limited(limit), found
 
 
@@ -90,9 +122,11 @@ def walk(root: Path, scan: Scan) -> Iterator[str]:
     """Yield every file below `root`, relative and with forward slashes, in an order that only names decide.
 
     Links are followed, except to a folder that they lie in. What cannot be followed, read or named in a manifest is
-    recorded as a problem: `unreadable_folder`, `link_loop`, `not_a_file`, `bad_name`.
+    recorded as a problem: `unreadable_folder`, `link_loop`, `not_a_file`, `bad_name`. So is a video of a kind that is
+    not read, `unsupported_video`, and what a Mac leaves beside the files that it copies, in one line, `mac_leftover`.
     """
     top = root.resolve()
+    leftovers: list[str] = []
     pending = [("", frozenset(_identity(folder) for folder in top.parents))]
     while pending:
         folder, above = pending.pop()
@@ -111,20 +145,42 @@ def walk(root: Path, scan: Scan) -> Iterator[str]:
         for entry in entries:
             path = posixpath.join(folder, entry.name)
             kind = _kind(entry)
-            if not _is_unicode(entry.name):
+            if entry.name.startswith("._") or entry.name in _MAC_FOLDERS:
+                leftovers.append(path)
+            elif not _is_unicode(entry.name):
                 scan.problem("bad_name", _printable(path), "the name is not UTF-8, which a manifest cannot hold")
             elif kind == "file":
+                if unread := _why_unread(path):
+                    scan.problem("unsupported_video", path, unread)
                 yield path
             elif kind == "folder":
                 subfolders.append((path, above))
             else:
                 scan.problem("not_a_file", path, "neither a file nor a folder; a broken link?")
         pending += reversed(subfolders)
+    if leftovers:
+        scan.problem("mac_leftover", _printable(leftovers[0]), _MAC_MESSAGE.format(len(leftovers)), len(leftovers))
+
+
+def walk_audio(audio_root: Path, scan: Scan) -> Iterator[str]:
+    """Yield every file below the folder of audio files, as `walk` does; paths of problems are absolute."""
+    other = Scan()
+    yield from walk(audio_root, other)
+    scan.problems += [replace(problem, path=str(audio_root / problem.path)) for problem in other.problems]
+
+
+def check_split_by(value: str, allowed: Any) -> None:
+    """Refuse a `split_by` that is none of a layout's own: a typo would put one person into several splits.
+
+    allowed: the Literal of the layout. Raises ManifestError.
+    """
+    if value not in get_args(allowed):
+        raise ManifestError(f"--split-by {value!r} is none of this layout's: {', '.join(get_args(allowed))}")
 
 
 def is_video(path: str) -> bool:
     """Tell whether a file's name ends like a video's."""
-    return posixpath.splitext(path)[1].lower() in VIDEO_SUFFIXES
+    return suffix_of(path) in VIDEO_SUFFIXES
 
 
 def read_annotation(path: Path) -> str:
@@ -133,6 +189,7 @@ def read_annotation(path: Path) -> str:
     Raises ValueError with one line where it cannot be read or is not UTF-8.
     """
     try:
+        check_regular(path)
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from error
@@ -160,6 +217,78 @@ def stable_split(name: str, *, val_share: float = 0.1, test_share: float = 0.1) 
     if draw < test_share:
         return "test"
     return "val" if draw < test_share + val_share else "train"
+
+
+def preferred(candidates: Sequence[str], suffixes: Sequence[str] = AUDIO_SUFFIXES) -> list[str]:
+    """Return those of some audio files that have the most preferred ending."""
+    rank = {suffix: n for n, suffix in enumerate(suffixes)}
+    ranks = [rank[suffix_of(path)] for path in candidates]
+    return [path for path, its_rank in zip(candidates, ranks, strict=True) if its_rank == min(ranks)]
+
+
+def suffix_of(path: str) -> str:
+    """Return the ending of a file's name in lower case, with its dot."""
+    return posixpath.splitext(path)[1].lower()
+
+
+def _folder(path: Path, meaning: str) -> Path:
+    """Return the absolute path of a folder; ManifestError where it is none or cannot be named in a manifest."""
+    if not os.path.isdir(path):  # Path.is_dir raises below a closed folder
+        raise ManifestError(f"{path}: not a folder; {meaning}")
+    path = path.resolve()
+    if not _is_unicode(str(path)):
+        raise ManifestError(f"{_printable(str(path))}: the name is not UTF-8, which a manifest cannot hold; rename it")
+    return path
+
+
+def _joined(root: Path, audio_root: Path, clips: Sequence[Clip]) -> tuple[Path, list[Clip]]:
+    """Return the lowest folder that holds both roots, and clips whose paths are relative to it."""
+    common = Path(os.path.commonpath((root, audio_root)))
+    video_prefix, audio_prefix = (folder.relative_to(common).as_posix() for folder in (root, audio_root))
+
+    def below(prefix: str, path: str | None) -> str | None:
+        return path if path is None or prefix == "." else f"{prefix}/{path}"
+
+    return common, [
+        replace(
+            clip,
+            video=f"{below(video_prefix, clip.video)}",
+            audio=below(audio_prefix, clip.audio),
+            track=below(video_prefix, clip.track),
+        )
+        for clip in clips
+    ]
+
+
+def _resemblance(layout: str, root: Path) -> str:
+    """Return what the tree below a root looks like, as the end of a sentence; empty where nothing is recognised."""
+    signs = {
+        name: sign
+        for name in NAMES
+        if (sign := getattr(importlib.import_module(f"{__name__}.{name}"), "SIGN", None)) is not None
+    }
+    paths = list(walk(root, Scan()))
+    above: tuple[str, ...] = ()
+    for folder in (root, *root.parents[:2]):  # ROOT may lie inside of what it should be
+        whole = ["/".join((*above, path)) for path in paths]
+        counts = {name: sum(sign.fullmatch(path) is not None for path in whole) for name, sign in signs.items()}
+        name = max(counts, key=lambda one: counts[one])
+        if counts[name]:
+            if above:
+                return f"; it looks like a part of {name}: try `avprep index {name}` with ROOT {folder}"
+            return "" if name == layout else f"; it looks like {name}: try `avprep index {name}`"
+        above = (folder.name, *above)
+    return ""
+
+
+def _why_unread(path: str) -> str | None:
+    """Return, for a file whose name is that of a video which is not read, what to do about it."""
+    stem, suffix = posixpath.splitext(path.lower())
+    if suffix in OTHER_VIDEO_SUFFIXES:
+        return f"{suffix} is not read: convert it, e.g. to .mp4"
+    if suffix in UNFINISHED_SUFFIXES and is_video(stem):
+        return "an unfinished download: fetch the file again"
+    return None
 
 
 def _refuse_duplicates(root: Path, clips: Sequence[Clip]) -> None:

@@ -10,6 +10,10 @@ A pattern is matched against a video's whole path below ROOT, without the ending
     *                           any part of one folder's or file's name
     **                          standing alone: any number of folders, or at the end everything below
 
+Audio in files of its own lies beside each video, or below a root of its own, at the same path. Folders that only say
+what kind of file they hold (video, mp4, audio, wav, …) need not be the same, and where several cameras share one audio
+file, neither need those named for a view (front, left_30, …): `M003/video/front/sad/1.mp4` and `M003/audio/sad/1.m4a`.
+
 `{split}/{speaker}/{word}/*` fits `train/anna/hello/take 1.mp4`, and `**/{word}_*` fits `2024/may/hello_7.mov`.
 """
 
@@ -17,16 +21,34 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from avprep.errors import ManifestError
-from avprep.layouts import Scan, is_video, stable_split, walk
+from avprep.layouts import (
+    AUDIO_SUFFIXES,
+    Scan,
+    check_split_by,
+    is_video,
+    preferred,
+    stable_split,
+    suffix_of,
+    walk,
+    walk_audio,
+)
 from avprep.manifest import Clip, make_key
 
 EXPECTS = "video files that fit --pattern"
-SOUND_SUFFIXES = (".wav", ".m4a", ".aac", ".flac", ".mp3")  # in order of preference
 
+SplitBy = Literal["clip", "speaker"]
+"""What never lies in two splits."""
+
+_KIND = r"(?:videos?|audios?|sounds?)?[ _-]?(?:mp4|mpe?g|avi|mov|mkv|flv|flash|wav|aac|m4a|mp3|flac)?"
+_VIEW = r"front|down|top|(?:left|right)_\d+"
+_RULES = (None, re.compile(_KIND, re.IGNORECASE), re.compile(f"{_KIND}|{_VIEW}", re.IGNORECASE))
+"""Which folders of a path need not be the same for a video and its audio: none, if that finds it; else those named for
+the kind of file; else those named for the camera, too."""
 _PLACEHOLDERS = ("split", "speaker", "word")
 _SPLITS = {
     "train": "train",
@@ -45,29 +67,39 @@ def scan(
     pattern: str | None = None,
     val_share: float = 0.1,
     test_share: float = 0.1,
-    split_by: Literal["clip", "speaker"] = "clip",
+    split_by: SplitBy = "clip",
     audio_beside: bool = False,
+    audio_root: Path | None = None,
 ) -> None:
     """Make a clip of every video.
 
     pattern: gives the labels, see above; None takes every video, without labels.
     val_share, test_share: shares of the clips that a hash puts there, where the pattern has no {split}.
     split_by: what that hash is of, and so never lies in two splits.
-    audio_beside: the sound lies beside each video, in a file of the same stem (.wav, .m4a, .aac, .flac, .mp3).
+    audio_beside: the audio lies beside each video, in a file of the same stem (.wav, .m4a, .aac, .flac, .mp3, …).
+    audio_root: the audio lies below this folder, at the path that the video has below ROOT; see above.
 
     Raises ManifestError for a malformed pattern and for options that contradict each other.
-    Problems: `no_match`, `unknown_split`, `missing_audio`.
+    Problems: `no_match`, `unknown_split`, `missing_audio`, `ambiguous_audio`.
     """
-    if not (val_share >= 0 and test_share >= 0 and val_share + test_share <= 1):
+    check_split_by(split_by, SplitBy)
+    if audio_beside and audio_root is not None:
+        raise ManifestError("--audio-beside and --audio-root: give one of the two")
+    if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):  # nor NaN
         raise ManifestError(
-            f"--val-share {val_share} and --test-share {test_share}: neither may be below 0, nor their sum above 1"
+            f"--val-share {val_share} and --test-share {test_share}: neither may be below 0, and their sum must be "
+            "below 1, or nothing is left to train on"
         )
     expression = compile_pattern("**" if pattern is None else pattern)
     if split_by == "speaker" and "speaker" not in expression.groupindex:
         raise ManifestError("--split-by speaker needs {speaker} in --pattern")
 
     paths = list(walk(root, scan))
-    sounds = _sounds(paths) if audio_beside else {}
+    sounds = None
+    if audio_root is not None:
+        sounds = _Sounds(walk_audio(audio_root, scan), _RULES)
+    elif audio_beside:
+        sounds = _Sounds(paths, _RULES[:1])
     for path in filter(is_video, paths):
         stem = posixpath.splitext(path)[0]
         match = expression.fullmatch(stem)
@@ -84,12 +116,18 @@ def scan(
         else:
             scan.problem("unknown_split", path, f"{labels['split']!r} is none of {', '.join(_SPLITS)}")
             continue
-        if audio_beside and stem not in sounds:
-            scan.problem("missing_audio", path, f"no {', '.join(SOUND_SUFFIXES)} of the same stem beside it")
-            continue
-        scan.clips.append(
-            Clip(make_key(stem), path, split, audio=sounds.get(stem), word=labels.get("word"), speaker=speaker)
-        )
+        audio = None
+        if sounds is not None:
+            found = sounds.of(stem)
+            if len(found) != 1:
+                where = "beside it" if audio_root is None else f"below {audio_root}"
+                if found:
+                    scan.problem("ambiguous_audio", path, f"more than one audio file fits: {', '.join(found[:3])}")
+                else:
+                    scan.problem("missing_audio", path, f"no audio file of the same name {where} (.wav, .m4a, …)")
+                continue
+            (audio,) = found
+        scan.clips.append(Clip(make_key(stem), path, split, audio=audio, word=labels.get("word"), speaker=speaker))
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -130,12 +168,25 @@ def _compile_name(pattern: str, name: str, seen: set[str]) -> str:
     return expression
 
 
-def _sounds(paths: list[str]) -> dict[str, str]:
-    """Return the preferred sound file of each stem."""
-    found: dict[str, str] = {}
-    for suffix in SOUND_SUFFIXES:
+class _Sounds:
+    """Audio files by what a rule leaves of their paths; the first rule that finds one for a video decides."""
+
+    def __init__(self, paths: Iterable[str], rules: Sequence[re.Pattern[str] | None]) -> None:
+        self._found: dict[re.Pattern[str] | None, dict[str, list[str]]] = {rule: {} for rule in rules}
         for path in paths:
-            stem, ending = posixpath.splitext(path)
-            if ending.lower() == suffix:
-                found.setdefault(stem, path)
-    return found
+            if suffix_of(path) in AUDIO_SUFFIXES:
+                for rule, found in self._found.items():
+                    found.setdefault(_reduced(posixpath.splitext(path)[0], rule), []).append(path)
+
+    def of(self, stem: str) -> list[str]:
+        """Return the audio of a video; several of one kind where no rule tells them apart."""
+        for rule, found in self._found.items():
+            if fitting := found.get(_reduced(stem, rule)):
+                return preferred(fitting)
+        return []
+
+
+def _reduced(stem: str, ignored: re.Pattern[str] | None) -> str:
+    """Return a path without the folders that are ignored."""
+    *folders, name = stem.split("/")
+    return "/".join([*(folder for folder in folders if not (ignored and ignored.fullmatch(folder))), name])

@@ -10,6 +10,8 @@ of the others picks val. (There is no video of s21.)
     s1/bbaf2n.mpg               75 frames, 25 a second; or s1/video/…, and other kinds of video file
     alignments/s1/bbaf2n.align  or align/s1/…, s1/align/…, or beside the video
 
+Folders of copies have other names, too: `S1`, `s01`, `speaker1`, `s1_processed`. All of these are the speaker s1.
+
 A line of an `.align` is `start end word` in units of 1/25,000 s, where `sil` and `sp` are silence. Each word becomes a
 clip as LRW has them: 29 frames, the word in the middle.
 """
@@ -21,35 +23,38 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from avprep.layouts import Scan, is_video, nearest, read_annotation, stable_split, walk
+from avprep.layouts import Scan, check_split_by, is_video, nearest, read_annotation, stable_split, suffix_of, walk
 from avprep.manifest import Clip, make_key
 
 EXPECTS = "sN/*.mpg and, unless --sentences, alignments/sN/*.align"
+SIGN = re.compile(r"(?:[^/]+/)*(?:s|speaker)\d+[^/]*/(?:[^/]+/)*[blps][bgrw][abiw][a-z][1-9z][anps]\.[^./]+", re.I)
+"""Of a file below a speaker's folder: six letters, one for each word of the sentence."""
 CLIP_SECONDS = 29 / 25  # LRW's
 TIME_UNIT = 25_000  # of an .align, per second
 
-_SPEAKER = re.compile(r"s\d+")
+_SPEAKER = re.compile(r"(?:s|spk|speaker)[ _-]?0*(\d+)(?:[ ._-].*)?", re.IGNORECASE | re.DOTALL)
 _SEGMENT = re.compile(r"\s*([0-9]{1,9})\s+([0-9]{1,9})\s+([^\s/]+)\s*")
 _SILENCE = ("sil", "sp")
 _UNSEEN_SPEAKERS = ("s1", "s2", "s20", "s22")
 
 Segment = tuple[int, int, str]
+SplitBy = Literal["sentence", "speaker"]
+"""What never lies in two splits."""
 
 
-def scan(
-    root: Path, scan: Scan, *, sentences: bool = False, split_by: Literal["sentence", "speaker"] = "sentence"
-) -> None:
+def scan(root: Path, scan: Scan, *, sentences: bool = False, split_by: SplitBy = "sentence") -> None:
     """Make a clip of every word, or of every sentence.
 
     sentences: whole files, without a word label; no .align is needed.
-    split_by: what never lies in two splits: a `sentence` of a speaker, or a `speaker`.
+    split_by: what never lies in two splits: a `sentence` of a speaker, or a `speaker`; ManifestError for any other.
 
     Problems: `unexpected_place`, `missing_align`, `bad_align`, `too_short`, `missing_video`.
     """
+    check_split_by(split_by, SplitBy)
     videos: list[tuple[str, str, str]] = []  # path, speaker, sentence
     aligns: dict[tuple[str, str], list[str]] = {}
     for path in walk(root, scan):
-        is_align = path.endswith(".align")
+        is_align = suffix_of(path) == ".align"
         if not is_align and not is_video(path):
             continue
         speaker = _speaker(path)
@@ -126,8 +131,9 @@ def _clip_start(centre: float, last: float) -> float:
 
 
 def _speaker(path: str) -> str | None:
-    """Return the lowest folder that is named like a speaker."""
-    return next((folder for folder in reversed(path.split("/")[:-1]) if _SPEAKER.fullmatch(folder)), None)
+    """Return the speaker that the lowest folder which is named after one stands for, written as GRID does: `s1`."""
+    matches = map(_SPEAKER.fullmatch, reversed(path.split("/")[:-1]))
+    return next((f"s{match[1]}" for match in matches if match), None)
 
 
 def _split(speaker: str, sentence: str, split_by: str) -> str:

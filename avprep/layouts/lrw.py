@@ -18,12 +18,14 @@ import posixpath
 import re
 from pathlib import Path
 
-from avprep.layouts import Scan, is_video, read_annotation, walk
-from avprep.manifest import Clip, make_key
+from avprep.layouts import Scan, is_video, read_annotation, suffix_of, walk
+from avprep.manifest import SPLITS, Clip, make_key
 
-EXPECTS = "WORD/{train,val,test}/WORD_00001.mp4, or one folder that holds these"
+EXPECTS = "WORD/{train,val,test}/WORD_00001.mp4, at any depth"
+SIGN = re.compile(r"(?:[^/]+/)*([^/]+)/(?:train|val|test)/\1_\d{5}\.[^./]+")
+SHOWN_WORDS = 10
 
-_PLACE = re.compile(r"(?:[^/]+/)?(?P<word>[^/]+)/(?P<split>train|val|test)/[^/]+")
+_PLACE = re.compile(r"(?:[^/]+/)*(?P<word>[^/]+)/(?P<split>train|val|test)/[^/]+")
 _SPEAKER = re.compile(r"^Speaker:[ \t]*(\S+)", re.MULTILINE)
 _DURATION = re.compile(r"^Duration:\s*\d*\.?\d+\s*seconds", re.MULTILINE)
 
@@ -31,10 +33,14 @@ _DURATION = re.compile(r"^Duration:\s*\d*\.?\d+\s*seconds", re.MULTILINE)
 def scan(root: Path, scan: Scan) -> None:
     """Make a clip of every video.
 
-    Problems: `unexpected_place`, `missing_video`; and, with the clip kept, `missing_annotation`, `bad_annotation`.
+    Problems: `unexpected_place`, `missing_video`; with the clip kept, `missing_annotation`, `bad_annotation`; and
+    `missing_split`, a line for each split that words have no clip of, which counts these words.
     """
     paths = list(walk(root, scan))
-    annotations = {path for path in paths if path.endswith(".txt") and _PLACE.fullmatch(path)}
+    # By the stem, because an ending may be in capitals.
+    annotations = {
+        posixpath.splitext(path)[0]: path for path in paths if suffix_of(path) == ".txt" and _PLACE.fullmatch(path)
+    }
     described = set()
     for path in filter(is_video, paths):
         place = _PLACE.fullmatch(path)
@@ -42,16 +48,27 @@ def scan(root: Path, scan: Scan) -> None:
             scan.problem("unexpected_place", path, f"expected {EXPECTS}")
             continue
         stem = posixpath.splitext(path)[0]
-        annotation = stem + ".txt"
-        described.add(annotation)
-        if annotation in annotations:
-            speaker = _read_speaker(root, annotation, scan)
+        described.add(stem)
+        if stem in annotations:
+            speaker = _read_speaker(root, annotations[stem], scan)
         else:
             speaker = None
-            scan.problem("missing_annotation", annotation, "no .txt beside the video; the clip is kept")
+            scan.problem("missing_annotation", stem + ".txt", "no .txt beside the video; the clip is kept")
         scan.clips.append(Clip(make_key(stem), path, place["split"], word=place["word"], speaker=speaker))
-    for annotation in sorted(annotations - described):
-        scan.problem("missing_video", annotation, "no video beside the .txt")
+    for stem in sorted(annotations.keys() - described):
+        scan.problem("missing_video", annotations[stem], "no video beside the .txt")
+    _count_missing_splits(scan)
+
+
+def _count_missing_splits(scan: Scan) -> None:
+    """Record the words that have no clip in a split: a part of LRW, or a download that broke off."""
+    words = {clip.word for clip in scan.clips if clip.word is not None}
+    for split in SPLITS:
+        missing = sorted(words - {clip.word for clip in scan.clips if clip.split == split})
+        if missing:
+            names = ", ".join(missing[:SHOWN_WORDS]) + (", …" if len(missing) > SHOWN_WORDS else "")
+            message = f"{len(missing)} of {len(words)} words have no clip here: {names}"
+            scan.problem("missing_split", split, message, len(missing))
 
 
 def _read_speaker(root: Path, path: str, scan: Scan) -> str | None:

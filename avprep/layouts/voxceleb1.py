@@ -36,10 +36,11 @@ import re
 from pathlib import Path
 
 from avprep.errors import ManifestError
-from avprep.layouts import Scan, is_video, nearest, read_annotation, walk
+from avprep.layouts import Scan, is_video, nearest, read_annotation, suffix_of, walk
 from avprep.manifest import Clip, make_key
 
 EXPECTS = "idXXXXX/VIDEO/00001.mp4, or idXXXXX/VIDEO.mp4 with idXXXXX/VIDEO/00001.txt"
+SIGN = re.compile(r"(?:[^/]+/)*id1[01]\d{3}/[^/]+/\d{5}\.[^./]+|(?:[^/]+/)*id1[01]\d{3}/[^/]{11}\.[^./]+")
 FRAME_RATE = 25  # of the tracks
 
 _PLACE = re.compile(r"(?P<above>(?:[^/]+/)*)(?P<speaker>id\d{5})/(?P<video>[^/]+?)(?:/(?P<name>[^/]+))?\.[^./]+")
@@ -77,7 +78,7 @@ def scan(root: Path, scan: Scan, *, identification: bool = False) -> None:
     identification: take the splits from ROOT/iden_split.txt.
 
     Problems: `unexpected_place`, `missing_track` (the clip is kept if it is a file of its own), `bad_track` (likewise),
-    `missing_video`, `not_in_split`.
+    `missing_video`, `not_in_split`, `other_corpus`.
     """
     listed = _read_identification(root / "iden_split.txt") if identification else None
     videos, tracks = _find(root, scan)
@@ -105,18 +106,26 @@ def scan(root: Path, scan: Scan, *, identification: bool = False) -> None:
         scan.problem("missing_video", tracks[utterance][0], "a track without its video")
 
 
+def is_own_speaker(speaker: str) -> bool:
+    """Tell whether a speaker, such as `id10270`, is one of VoxCeleb1: id10001 to id11251."""
+    return 10_000 < int(speaker[2:]) < 11_252
+
+
 def _find(root: Path, scan: Scan) -> tuple[list[tuple[str, re.Match[str]]], dict[Utterance, list[str]]]:
     """Return the videos, each with its parsed place, and the tracks of each utterance."""
     videos: list[tuple[str, re.Match[str]]] = []
     tracks: dict[Utterance, list[str]] = {}
     for path in walk(root, scan):
         place = _PLACE.fullmatch(path)
-        if is_video(path):
+        if place and place["speaker"] < "id10000" and (is_video(path) or suffix_of(path) == ".txt"):
+            speaker = place["speaker"]
+            scan.problem("other_corpus", path, f"{speaker} is of VoxCeleb2: use `avprep index voxceleb2`")
+        elif is_video(path):
             if place:
                 videos.append((path, place))
             else:
                 scan.problem("unexpected_place", path, f"expected {EXPECTS}")
-        elif place and place["name"] and path.endswith(".txt"):
+        elif place and place["name"] and suffix_of(path) == ".txt":
             tracks.setdefault((place["speaker"], place["video"], place["name"]), []).append(path)
     return videos, tracks
 

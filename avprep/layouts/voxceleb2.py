@@ -8,62 +8,98 @@ Splits: official, by speaker: dev (5,994 speakers, here `train`) and test (118).
     dev/mp4/id00012/21Uxsk56VDQ/00001.mp4       the picture, 224×224, 25 frames a second, without sound
     dev/aac/id00012/21Uxsk56VDQ/00001.m4a       its sound (or a .wav made from it)
 
-ROOT holds `dev` and `test`, or is one of them. The boxes in the `.txt` files of VoxCeleb2 belong to the uncut videos
-and are not used.
+ROOT holds `dev` and `test`, or is one of them. The two trees may lie apart below ROOT, in the folders that two archives
+were unpacked into: an utterance is found by its speaker, video and number. Or the audio lies below a root of its own,
+and then neither tree needs its folder `mp4` or `aac`.
+
+The boxes in the `.txt` files of VoxCeleb2 belong to the uncut videos and are not used.
 """
 
 from __future__ import annotations
 
-import posixpath
 import re
 from pathlib import Path
 
-from avprep.layouts import Scan, is_video, walk
+from avprep.layouts import AUDIO_SUFFIXES, Scan, is_video, nearest, preferred, suffix_of, voxceleb1, walk, walk_audio
 from avprep.manifest import Clip, make_key
 
 EXPECTS = "[dev|test]/mp4/idXXXXX/VIDEO/00001.mp4 and [dev|test]/aac/idXXXXX/VIDEO/00001.m4a"
+SIGN = re.compile(r"(?:[^/]+/)*id0\d{4}/[^/]+/\d{5}\.[^./]+")
 
 _PLACE = re.compile(r"(?P<above>(?:[^/]+/)*)(?P<tree>mp4|aac)/(?P<utterance>(?P<speaker>id\d+)/[^/]+/[^/]+)\.[^./]+")
-_SOUND_SUFFIXES = (".m4a", ".wav")  # in order of preference
+_BARE_PLACE = re.compile(r"(?P<above>(?:[^/]+/)*)(?P<utterance>(?P<speaker>id\d+)/[^/]+/[^/]+)\.[^./]+")
+_PREFERENCE = (".m4a", *(suffix for suffix in AUDIO_SUFFIXES if suffix != ".m4a"))  # the original first
 
 
-def scan(root: Path, scan: Scan) -> None:
-    """Make a clip of every picture that has its sound.
+def scan(root: Path, scan: Scan, *, audio_root: Path | None = None) -> None:
+    """Make a clip of every video that has its audio.
 
-    Problems: `missing_audio`, `missing_video`, `unexpected_place`.
+    audio_root: the folder that holds the audio, if not ROOT.
+
+    Problems: `missing_audio`, `missing_video`, `unexpected_place`, `other_corpus`.
     """
-    pictures: dict[str, str] = {}  # path -> utterance, e.g. dev/id00012/21Uxsk56VDQ/00001
-    sounds: dict[str, dict[str, str]] = {}  # utterance -> suffix -> path
+    videos: dict[str, re.Match[str]] = {}
+    sounds: dict[str, list[str]] = {}  # utterance, e.g. id00012/21Uxsk56VDQ/00001 -> paths
     for path in walk(root, scan):
-        suffix = posixpath.splitext(path)[1].lower()
-        if not is_video(path) and suffix not in _SOUND_SUFFIXES:
-            continue
-        place = _PLACE.fullmatch(path)
-        if place is None or (place["tree"] == "mp4") != is_video(path):
-            scan.problem("unexpected_place", path, f"expected {EXPECTS}")
-            continue
-        # Without the tree's name, picture and sound of an utterance are called the same, and no two pictures are.
-        utterance = place["above"] + place["utterance"]
-        if place["tree"] == "mp4":
-            pictures[path] = utterance
-        else:
-            sounds.setdefault(utterance, {})[suffix] = path
-    for path, utterance in pictures.items():
-        found = sounds.get(utterance, {})
-        sound = next((found[suffix] for suffix in _SOUND_SUFFIXES if suffix in found), None)
+        if is_video(path) or (audio_root is None and suffix_of(path) in AUDIO_SUFFIXES):
+            place = _find(path, "mp4" if is_video(path) else "aac", scan, bare=audio_root is not None)
+            if place is not None and is_video(path):
+                videos[path] = place
+            elif place is not None:
+                sounds.setdefault(place["utterance"], []).append(path)
+    if audio_root is not None:
+        for path in walk_audio(audio_root, scan):
+            if suffix_of(path) in AUDIO_SUFFIXES:
+                place = _find(path, "aac", scan, bare=True, shown=str(audio_root / path))
+                if place is not None:
+                    sounds.setdefault(place["utterance"], []).append(path)
+    for path, place in videos.items():
+        above, utterance = place["above"], place["utterance"]
+        sound = _choose(path, above, sounds.get(utterance, []))
         if sound is None:
-            scan.problem("missing_audio", path, "no .m4a or .wav of the same name in the aac tree")
+            if audio_root is None:
+                message = f"no {utterance}.m4a or .wav in the aac tree; --audio-root names another folder"
+            else:
+                message = f"no {utterance}.m4a or .wav below {audio_root}"
+            scan.problem("missing_audio", path, message)
             continue
-        speaker = utterance.split("/")[-3]
-        scan.clips.append(Clip(make_key(utterance), path, _split(root, utterance), audio=sound, speaker=speaker))
-    for utterance in sorted(sounds.keys() - set(pictures.values())):
-        for path in sorted(sounds[utterance].values()):
-            scan.problem("missing_video", path, "no .mp4 of the same name in the mp4 tree")
+        # Without the tree's name, video and audio of an utterance are called the same, and no two videos are.
+        key = make_key(above + utterance)
+        scan.clips.append(Clip(key, path, _split(root, above), audio=sound, speaker=place["speaker"]))
+    for utterance in sorted(sounds.keys() - {place["utterance"] for place in videos.values()}):
+        for path in sorted(sounds[utterance]):
+            shown = path if audio_root is None else str(audio_root / path)
+            scan.problem("missing_video", shown, "no .mp4 of the same name in the mp4 tree")
 
 
-def _split(root: Path, utterance: str) -> str:
+def _find(path: str, tree: str, scan: Scan, *, bare: bool, shown: str | None = None) -> re.Match[str] | None:
+    """Return the parsed place of a file of a tree, None where it is out of place, which is recorded.
+
+    bare: the tree's name may be missing. shown: the path in a problem.
+    """
+    place = _PLACE.fullmatch(path)
+    if place is not None and place["tree"] != tree:
+        place = None
+    elif place is None and bare:
+        place = _BARE_PLACE.fullmatch(path)
+    if place is None:
+        scan.problem("unexpected_place", shown or path, f"expected {EXPECTS}")
+    elif voxceleb1.is_own_speaker(place["speaker"]):
+        scan.problem("other_corpus", shown or path, f"{place['speaker']} is of VoxCeleb1: use `avprep index voxceleb1`")
+        return None
+    return place
+
+
+def _choose(video: str, above: str, sounds: list[str]) -> str | None:
+    """Return the audio of a video: that of its own tree if there, then the nearest; the original first."""
+    own = [path for path in sounds if path.startswith(f"{above}aac/")]
+    return nearest(video, preferred(own or sounds, _PREFERENCE)) if sounds else None
+
+
+def _split(root: Path, above: str) -> str:
     """Return the split that the lowest folder named `dev` or `test` decides; the root's own name comes last."""
-    for folder in (*reversed(utterance.split("/")[:-3]), root.name):
+    own = root.parent if root.name == "mp4" else root  # ROOT may be the tree of videos itself
+    for folder in (*reversed(above.split("/")), own.name):
         if folder in ("dev", "test"):
             return "test" if folder == "test" else "train"
     return "train"

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from avprep import detectors
-from avprep_cli import options, say
+from avprep_cli import kinds, options, say
 
 if TYPE_CHECKING:
     from avprep.manifest import Manifest
@@ -41,8 +40,8 @@ SHARDS, MODEL = ("crop", "mfcc"), ("load", "train")
 @click.option("--clips", type=options.EXISTING_OUT, help="Videos to measure with, any tree.  [a synthetic corpus]")
 @click.option("--shards", type=options.EXISTING_OUT, help="OUT for load and train to read.  [made from the clips]")
 @options.detector
-@click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Passes; the median counts.")
-@click.option("--limit", type=click.IntRange(min=1), default=24, show_default=True, help="Clips to measure with.")
+@click.option("--repeat", type=click.IntRange(1, 1000), default=3, show_default=True, help="Passes; the median counts.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=24, show_default=True, help="Clips to measure with.")
 @click.option("--as-lrw", is_flag=True, help="Cut a clip of LRW's shape out of each video: 29 frames, 256×256, H.264.")
 @options.jobs
 @click.option(
@@ -52,10 +51,10 @@ SHARDS, MODEL = ("crop", "mfcc"), ("load", "train")
     show_default=True,
     help="load, train: of training.",
 )
-@click.option("--steps", type=click.IntRange(min=1), default=2, show_default=True, help="train: steps of a pass.")
+@click.option("--steps", type=click.IntRange(1, 10_000), default=2, show_default=True, help="train: steps of a pass.")
 @click.option(
     "--batches",
-    type=click.IntRange(min=10),
+    type=click.IntRange(10, 1_000_000),
     default=20,
     show_default=True,
     help="load: over how many to watch the memory.",
@@ -67,9 +66,13 @@ SHARDS, MODEL = ("crop", "mfcc"), ("load", "train")
     show_default=True,
     help="load, train: settings to begin with.",
 )
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="load, train: one setting.")
-@click.option("--batch", type=click.IntRange(min=2), help="load, train: clips a step.  [the preset's]")
-@click.option("--workers", type=click.IntRange(min=0), help="load, train: loader processes.  [the preset's]")
+@options.setting("load, train: one setting.")
+@click.option("--batch", type=click.IntRange(2, kinds.MOST_BATCH), help="load, train: clips a step.  [the preset's]")
+@click.option(
+    "--workers",
+    type=click.IntRange(0, kinds.MOST_PROCESSES),
+    help="load, train: loader processes.  [the preset's]",
+)
 @options.device
 @click.option("--json", "as_json", is_flag=True, help="One object, a member for each thing measured.")
 def bench(
@@ -114,7 +117,7 @@ def bench(
     wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
     found: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
-        chosen = detectors.resolve(detector)
+        chosen = options.chosen_detector(detector)
 
         @cache
         def plan() -> Manifest:  # shards that are there need none
@@ -131,10 +134,10 @@ def bench(
 
         for name, result in measured():
             if not as_json:  # each as it comes: all of them take minutes
-                click.echo(("\n" if found else "") + result.table())
+                say.echo(("\n" if found else "") + result.table())
             found.setdefault(name, []).append(result.to_json())
     if as_json:
-        click.echo(json.dumps({name: rows if name == "load" else rows[0] for name, rows in found.items()}, indent=2))
+        say.echo(json.dumps({name: rows if name == "load" else rows[0] for name, rows in found.items()}, indent=2))
 
 
 def _measured_learning(
@@ -164,10 +167,10 @@ def _made_shards(plan: Manifest, detector: str, jobs: int, temporary: Path) -> P
 
 @click.command("bench-model")
 @options.device
-@click.option("--width", type=click.FloatRange(0, 4, min_open=True), default=1.0, show_default=True, help="Channels.")
+@click.option("--width", type=kinds.Number(0, 4, min_open=True), default=1.0, show_default=True, help="Channels.")
 @click.option("--image-size", type=click.Choice((64, 128, 256)), default=256, show_default=True, help="Of the frames.")
-@click.option("--batch", type=click.IntRange(min=2), default=16, show_default=True, help="Clips a step.")
-@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Steps of each form.")
+@click.option("--batch", type=click.IntRange(2, kinds.MOST_BATCH), default=16, show_default=True, help="Clips a step.")
+@click.option("--repeat", type=click.IntRange(1, 1000), default=5, show_default=True, help="Steps of each form.")
 @click.option("--compile", "compiled", is_flag=True, help="Also by torch.compile; the first steps take minutes.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def bench_model(
@@ -191,7 +194,7 @@ def bench_model(
         repeat=repeat,
         compiled=compiled,
     )
-    click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.table())
+    say.echo(json.dumps(result.to_json(), indent=2) if as_json else result.table())
 
 
 @click.command("bench-learning")
@@ -212,7 +215,7 @@ def bench_model(
     help="Settings to begin with.",
 )
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings.")
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="One setting, over all others.")
+@options.setting("One setting, over all others.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def bench_learning(
     out: Path,
@@ -245,7 +248,7 @@ def bench_learning(
         speech = learning.run_of(work, "L_C + SC + L_adv") if "supervision" in found else None
         found["disentangling"] = learning.disentangling(out, work, settings, say=say.aside, speech=speech)
         tables.append(learning.disentangling_table(found["disentangling"]))
-    click.echo(json.dumps(found, indent=2) if as_json else "\n\n".join(tables))
+    say.echo(json.dumps(found, indent=2) if as_json else "\n\n".join(tables))
 
 
 COMMANDS = (bench, bench_model, bench_learning)

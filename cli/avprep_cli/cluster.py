@@ -15,7 +15,7 @@ import click
 
 from avprep import slurm, tasks
 from avprep.errors import REASONS, RunError
-from avprep_cli import data, options, say, summary
+from avprep_cli import data, kinds, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.fingerprint import Stage
@@ -44,27 +44,33 @@ def status(out: Path) -> None:
 
     waiting = {column: slurm.script_path(out, column) for column in FILLERS}
     if not (out / "manifest.jsonl").exists() and (sent := [str(path) for path in waiting.values() if path.exists()]):
-        click.echo("{}" if say.as_json() else f"{', '.join(sent)}: sent, and no task has begun yet")
+        say.echo("{}" if say.as_json() else f"{', '.join(sent)}: sent, and no task has begun yet")
         return
     found = {column.column: (column, _finish(out, column)) for column in read_status(out)}
     if say.as_json():
-        click.echo(json.dumps({name: column.to_json() | finish for name, (column, finish) in found.items()}, indent=2))
+        say.echo(json.dumps({name: column.to_json() | finish for name, (column, finish) in found.items()}, indent=2))
         return
     for name, script in waiting.items():
         if name in found:
             _show(out, *found[name])
         elif script.exists():
-            click.echo(f"{name}: {script} was sent, and no task has begun yet")
+            say.echo(f"{name}: {script} was sent, and no task has begun yet")
         else:
-            click.echo(f"{name}: not begun; {say.to_type(summary.line(name, out / 'manifest.jsonl', out))}")
+            say.echo(f"{name}: not begun; {say.to_type(summary.line(name, out / 'manifest.jsonl', out))}")
 
 
 @click.command()
 @click.argument("out", type=options.EXISTING_OUT)
-@click.option("--reason", "reasons", required=True, help=f"Which: {', '.join(REASONS)}; several with commas.")
+@click.option(
+    "--reason",
+    "wanted",
+    type=kinds.Words(tuple(REASONS)),
+    required=True,
+    help=f"Which: {', '.join(REASONS)}; several with commas.",
+)
 @click.option("--column", type=click.Choice(("crop", "mfcc")), help="Only this one.  [both]")
 @options.retry_options
-def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
+def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -> None:
     """Run failed clips again, with the settings of the first run, and put their shards in place anew.
 
     Other clips of these shards are copied, not computed. A clip that fails again keeps its newer reason.
@@ -78,15 +84,13 @@ def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
     from avprep.fingerprint import read_fingerprint, read_plan
     from avprep.status import status as read_status
 
-    wanted = frozenset(reason.strip() for reason in reasons.split(","))
-    if strange := sorted(wanted - REASONS.keys()):
-        raise click.UsageError(f"--reason {strange[0]!r} is none of {', '.join(REASONS)}")
     columns = read_status(out, columns=FILLERS if column is None else (column,))
     if not columns:
         raise RunError(f"{out}: no {column or 'column'} was ever started there")
     dry_run, strict, root, jobs = (given.pop(name) for name in ("dry_run", "strict", "root", "jobs"))
     task_index, num_tasks = tasks.select(given.pop("task_index"), given.pop("num_tasks"))
-    failed = 0
+    ok = failed = 0
+    bad: dict[str, dict[str, int]] = {}
     ends: dict[str, dict[str, Any]] = {}
     for found in columns:
         again = {reason: count for reason, count in found.reasons.items() if reason in wanted}
@@ -108,6 +112,8 @@ def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
         summary.tell(done, where)
         ends[found.column] |= facts
         failed += sum(outcome.failed.values())
+        ok += outcome.ok
+        bad |= {found.column: outcome.failed} if outcome.failed else {}
     if dry_run:
         summary.close([], {"columns": ends})
     else:
@@ -115,6 +121,8 @@ def retry(out: Path, reasons: str, column: str | None, **given: Any) -> None:
         summary.close(then, {"columns": ends})
     if strict and failed and not dry_run:
         sys.exit(3)
+    if bad and not ok:
+        raise RunError("; ".join(summary.none_ok(name, counts) for name, counts in bad.items()))
 
 
 def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
@@ -143,15 +151,16 @@ def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
     name = column.column
     for split, counts in column.splits.items():
         failed = f"{counts.failed} failed"
-        click.echo(
-            f"{name} {split:5}  {counts.shards_done}/{counts.shards} shards  {say.good(f'{counts.ok} ok')}  "
+        say.echo(
+            f"{name} {split:5}  {counts.shards_done}/{counts.shards} shards  {say.good(f'{counts.ok} ok')}"
+            f"{summary.silent(counts.silent)}  "
             f"{say.bad(failed) if counts.failed else failed}  {counts.missing} missing  {counts.frames} frames"
         )
     for reason, count in column.reasons.items():
-        click.echo(f"{name} failed {reason}: {say.bad(str(count))}")
+        say.echo(f"{name} failed {reason}: {say.bad(str(count))}")
     if again := summary.accidents(column):
-        click.echo(f"{name}: {summary.tally('accident', again)}; to run these clips again:")
-        click.echo(f"  {say.to_type(summary.retry_line(out, name, again))}")
+        say.echo(f"{name}: {summary.tally('accident', again)}; to run these clips again:")
+        say.echo(f"  {say.to_type(summary.retry_line(out, column, again))}")
     if not column.unfinished:
         return
     pace = []
@@ -163,11 +172,11 @@ def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
         amount = f"{hours:.1f} core-hours" if hours >= 1 else f"{60 * hours:.0f} core-minutes"
         pace.append(f"about {amount} of work left")
     if pace:
-        click.echo(f"{name}: {'; '.join(pace)}")
-    click.echo(f"{name}: {summary.missing_shards(column)}; to finish here:")
-    click.echo(f"  {say.to_type(finish['command'])}")
-    click.echo(f"or on Slurm, --array={finish['array']} of {finish['num_tasks']} tasks:")
-    click.echo(f"  {say.to_type(finish['slurm'])}")
+        say.echo(f"{name}: {'; '.join(pace)}")
+    say.echo(f"{name}: {summary.missing_shards(column)}; to finish here:")
+    say.echo(f"  {say.to_type(finish['command'])}")
+    say.echo(f"or on Slurm, --array={finish['array']} of {finish['num_tasks']} tasks:")
+    say.echo(f"  {say.to_type(finish['slurm'])}")
 
 
 def _command_line(command: click.Command, manifest_path: Path, out: Path, values: dict[str, Any]) -> list[str]:
@@ -217,20 +226,40 @@ def _array_command(command: click.Command) -> click.Command:
 SLURM_OPTIONS: tuple[click.Option, ...] = (
     click.Option(
         ["--tasks"],
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, kinds.MOST_TASKS),
         show_default=f"{slurm.DEFAULT_TASKS}, or one a shard",
         help="Tasks that share the shards; no more than the cluster allows.",
     ),
-    click.Option(["--time"], default=slurm.ArrayJob.time, show_default=True, help="Time limit of a task."),
-    click.Option(["--partition"], help="Partition.  [the cluster's default]"),
     click.Option(
-        ["--cpus"], type=click.IntRange(min=1), default=slurm.ArrayJob.cpus, show_default=True, help="Cores of a task."
+        ["--time"],
+        type=kinds.TimeLimit(),
+        default=slurm.ArrayJob.time,
+        show_default=True,
+        help="Time limit of a task.",
     ),
-    click.Option(["--mem"], show_default="2 GiB a core", help="Memory of a task, e.g. 16G."),
-    click.Option(["--gpus"], type=click.IntRange(min=1), help="GPUs of a task; auto then means face-alignment."),
-    click.Option(["--max-parallel"], type=click.IntRange(min=1), help="Tasks that run at once.  [all]"),
-    click.Option(["--setup"], multiple=True, help="A shell line before the command: 'module load …'. Repeatable."),
-    click.Option(["--sbatch", "extra"], multiple=True, help="Another option of sbatch: --account=lab. Repeatable."),
+    click.Option(["--partition"], type=kinds.Line(200), help="Partition.  [the cluster's default]"),
+    click.Option(
+        ["--cpus"],
+        type=click.IntRange(1, kinds.MOST_PROCESSES),
+        default=slurm.ArrayJob.cpus,
+        show_default=True,
+        help="Cores of a task.",
+    ),
+    click.Option(["--mem"], type=kinds.Memory(), show_default="2 GiB a core", help="Memory of a task, e.g. 16G."),
+    click.Option(["--gpus"], type=click.IntRange(1, 1024), help="GPUs of a task; auto then means face-alignment."),
+    click.Option(["--max-parallel"], type=click.IntRange(1, kinds.MOST_TASKS), help="Tasks that run at once.  [all]"),
+    click.Option(
+        ["--setup"],
+        type=kinds.Line(),
+        multiple=True,
+        help="A shell line before the command: 'module load …'. Repeatable.",
+    ),
+    click.Option(
+        ["--sbatch", "extra"],
+        type=kinds.Line(),
+        multiple=True,
+        help="Another option of sbatch: --account=lab. Repeatable.",
+    ),
     click.Option(["--submit"], is_flag=True, help="Send it; the script is kept in OUT."),
 )
 
@@ -239,7 +268,7 @@ def _make_script(
     command: click.Command, manifest_path: Path, out: Path, given: dict[str, Any], asked: dict[str, Any]
 ) -> None:
     """Print or send the script of an array job."""
-    from avprep import fingerprint, stages, weights
+    from avprep import fingerprint, stages
     from avprep.status import column_status
 
     column = command.name or ""
@@ -255,7 +284,6 @@ def _make_script(
         settings = data.crop_settings(plan, out, given, "face-alignment" if asked["gpus"] else "auto")
         stage = stages.CropStage(plan.root, settings)
         typed["detector"] = settings.detector  # another machine might resolve auto in another way
-        weights.require(settings.detector)
         say.aside(f"crop: detector {settings.detector}, align {settings.align}")
         if (most := data.workers(settings.detector, asked["cpus"])) < asked["cpus"]:
             workers = most
@@ -300,12 +328,11 @@ def _make_script(
     except OSError as error:
         raise RunError(f"{out / 'logs'}: cannot make the folder of the logs ({error.strerror})") from error
     if not asked["submit"]:
-        click.echo(text, nl=False)
+        click.echo(text, nl=False)  # noqa: TID251 - a script, with the user's own paths as they are
         return
-    job = slurm.submit(text)
     script = slurm.script_path(out, column)  # for `status`, and to send it again
-    data.write_text(script, text)
-    click.echo(f"job {job}: {script}, {len(found.unfinished)} shards, logs in {out / 'logs'}")
+    job = slurm.keep_and_submit(text, script)
+    say.echo(f"job {job}: {script}, {len(found.unfinished)} shards, logs in {out / 'logs'}")
 
 
 def _environment() -> list[str]:

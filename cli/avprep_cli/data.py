@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import shlex
@@ -13,34 +14,52 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep import detectors, layouts, manifest, tasks
+from avprep import layouts, manifest, tasks
 from avprep.errors import RunError
-from avprep_cli import options, say, summary
+from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.fingerprint import Stage
     from avprep.stages import CropSettings, MfccSettings
 
 SHOWN_PROBLEMS = 20
+SHARE = kinds.Number(0, 1, max_open=True)
 GPU_JOBS = 4
 """Workers of `crop --detector face-alignment` unless -j says otherwise: each holds its networks on the GPU."""
 
 
 @click.command()
 @click.argument("layout", type=click.Choice(layouts.NAMES))
-@click.argument("root", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "output", type=options.FILE, required=True, help="The manifest to write.")
-@click.option("--seed", default=0, show_default=True, help="Shuffles the rows within each split.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of each split, after shuffling.")
-@click.option("--problems", type=options.FILE, help="Write every problem to this file, one JSON object a line.")
+@click.argument("root", type=click.Path(file_okay=False, path_type=Path))
+@click.option("-o", "--output", type=kinds.Output(".jsonl"), required=True, help="The manifest to write, .jsonl.")
+@options.seed("Shuffles the rows within each split.")
+@click.option(
+    "--limit", type=click.IntRange(1, kinds.MOST), help="Only the first clips of each split, after shuffling."
+)
+@click.option(
+    "--problems", type=kinds.Output(".jsonl"), help="Write every problem to this file, .jsonl: a JSON object a line."
+)
 @click.option("--force", is_flag=True, help="Replace an existing manifest.")
 @click.option("--sentences", is_flag=True, default=None, help="grid: whole files instead of word segments.")
-@click.option("--split-by", help="grid: 'sentence' (default) or 'speaker'; folder: 'clip' (default) or 'speaker'.")
+@click.option(
+    "--split-by",
+    type=click.Choice(("sentence", "speaker", "clip")),
+    help="What never lies in two splits. grid: sentence (default) or speaker; folder: clip (default) or speaker.",
+)
 @click.option("--identification", is_flag=True, default=None, help="voxceleb1: splits of ROOT/iden_split.txt.")
-@click.option("--pattern", help="folder: where labels stand in the path, e.g. '{split}/{speaker}/{word}/*'.")
-@click.option("--val-share", type=float, help="folder: share of the clips for validation.  [0.1]")
-@click.option("--test-share", type=float, help="folder: share of the clips for testing.  [0.1]")
-@click.option("--audio-beside", is_flag=True, default=None, help="folder: sound lies in a file beside each video.")
+@click.option(
+    "--pattern",
+    type=kinds.Text(),
+    help="folder: where labels stand in the path, e.g. '{split}/{speaker}/{word}/*'.",
+)
+@click.option("--val-share", type=SHARE, help="folder: fraction of the clips for validation.  [0.1]")
+@click.option("--test-share", type=SHARE, help="folder: fraction of the clips for testing.  [0.1]")
+@click.option("--audio-beside", is_flag=True, default=None, help="folder: audio lies in a file beside each video.")
+@click.option(
+    "--audio-root",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="folder, voxceleb2: the folder that holds the audio files, if not ROOT.",
+)
 @options.as_json
 @options.verbosity
 def index(
@@ -71,9 +90,9 @@ def index(
     if output.exists() and not force:
         raise click.UsageError(f"{output} is there already: give another -o, or --force to replace it")
     found, scan = layouts.index(layout, root, seed=seed, limit=limit, **given)
-    write_text(output, manifest.render(found))
+    write_text(output, manifest.render(found), replace=force)
     if problems is not None:
-        rows = ({"kind": p.kind, "path": p.path, "message": p.message} for p in scan.problems)
+        rows = ({"kind": p.kind, "path": p.path, "message": p.message, "count": p.count} for p in scan.problems)
         write_text(problems, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     shown = len(scan.problems) if say.verbosity() == say.VERBOSE else SHOWN_PROBLEMS
     for problem in scan.problems[:shown]:
@@ -83,7 +102,7 @@ def index(
     splits = {split: len(found.split(split)) for split in manifest.SPLITS}
     counts = ", ".join(f"{split} {count}" for split, count in splits.items())
     tally = summary.tally("problem", scan.counts())
-    clips = say.good(f"{len(found.clips)} clips")
+    clips = say.good(say.number(len(found.clips), "clip"))
     summary.show(
         f"{output}: {clips} ({counts}), {say.bad(tally) if scan.problems else tally}",
         then=[summary.line("crop", output, "OUT")],
@@ -98,7 +117,7 @@ def index(
 
 
 @click.command()
-@click.argument("manifest_path", metavar="MANIFEST", type=options.FILE)
+@click.argument("manifest_path", metavar="MANIFEST", type=options.MANIFEST)
 @click.argument("out", type=options.OUT)
 @options.detector
 @click.option(
@@ -115,7 +134,13 @@ def index(
     show_default=True,
     help="Find faces in every n-th frame; 1: by detection each time.",
 )
-@click.option("--min-face", type=float, default=32.0, show_default=True, help="Least face size in source pixels.")
+@click.option(
+    "--min-face",
+    type=kinds.Number(0, 10_000),
+    default=32.0,
+    show_default=True,
+    help="Minimum face size in source pixels.",
+)
 @click.option(
     "--format",
     "image_format",
@@ -148,12 +173,12 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     settings = crop_settings(plan, out, given)
     if options.is_default("jobs"):
         jobs = workers(settings.detector, jobs)
-    say.aside(f"crop: detector {settings.detector}, align {settings.align}, {jobs} workers")
+    say.aside(f"crop: detector {settings.detector}, align {settings.align}, {say.number(jobs, 'worker')}")
     _run(CropStage(plan.root, settings, max(1, options.cores() // jobs)), plan, out, jobs, given)
 
 
 @click.command()
-@click.argument("manifest_path", metavar="MANIFEST", type=options.FILE)
+@click.argument("manifest_path", metavar="MANIFEST", type=options.MANIFEST)
 @click.argument("out", type=options.OUT)
 @click.option(
     "--preset",
@@ -162,7 +187,15 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     show_default=True,
     help="davs: the released MATLAB chain; syncnet: python_speech_features. Models do not mix them.",
 )
-@click.option("--audio-shift-ms", type=float, default=0.0, show_default=True, help="Move the sound later by this.")
+@click.option(
+    "--audio-shift-ms",
+    type=kinds.Number(-60_000, 60_000),
+    default=0.0,
+    show_default=True,
+    help="Delay the audio by this many milliseconds.",
+)
+@options.audio_track
+@options.audio_channel
 @options.run_options
 def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     """Compute one 12×20 MFCC window per video frame, into OUT/mfcc.
@@ -175,7 +208,7 @@ def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
 
     plan = read_plan(manifest_path, given)
     settings = mfcc_settings(given)
-    say.aside(f"mfcc: preset {settings.preset}, {jobs} workers")
+    say.aside(f"mfcc: preset {settings.preset}, {say.number(jobs, 'worker')}")
     _run(MfccStage(plan.root, settings), plan, out, jobs, given)
 
 
@@ -193,20 +226,22 @@ def verify(out: Path, jobs: int) -> None:
     from avprep.verify import verify as find_problems
 
     columns: dict[str, dict[str, int]] = {}
+    lines: list[str] = []
     problems = find_problems(out, jobs, quiet=say.quiet())
     facts = {"columns": columns, "problems": problems, "where": [str(out)]}
     if problems:
         summary.close([], facts)
         refuse(out, problems)
     for column in read_status(out):
-        ok, failed = (sum(getattr(split, name) for split in column.splits.values()) for name in ("ok", "failed"))
-        columns[column.column] = {"clips": ok + failed, "ok": ok, "failed": failed}
-    proven = (
-        f"{name}: {say.good('proven')}: {found['clips']} clips = {found['ok']} ok + {found['failed']} failed"
-        for name, found in columns.items()
-    )
+        names = ("ok", "failed", "silent")
+        ok, failed, silent = (sum(getattr(split, name) for split in column.splits.values()) for name in names)
+        columns[column.column] = {"clips": ok + failed, "ok": ok, "failed": failed, "silent": silent}
+        counts = f"{say.number(ok + failed, 'clip')} = {ok} ok{summary.silent(silent)} + "
+        counts += summary.tally("failed", column.reasons)
+        verdict = say.good("verified") if ok or not failed else say.bad("verified, but no clip is ok")
+        lines.append(f"{column.column}: {verdict}: {counts}")
     then = summary.next_steps(out) or [summary.line("report", out, "-o", "report.html")]
-    summary.show("\n".join(proven), then=then, facts=facts)
+    summary.show("\n".join(lines), then=then, facts=facts)
 
 
 @click.group()
@@ -225,16 +260,16 @@ def weights_list() -> None:
 
     rows = library.table()
     if say.as_json():
-        click.echo(json.dumps({row["name"]: row for row in rows}, indent=2))
+        say.echo(json.dumps({row["name"]: row for row in rows}, indent=2))
         return
     for row in rows:
-        click.echo(f"{row['name']}: {row['state']}")
+        say.echo(f"{row['name']}: {row['state']}")
         for name in ("detector", "file", "bytes", "sha256", "licence", "source", "url"):
-            click.echo(f"  {name:9} {row[name] or 'unknown'}")
+            say.echo(f"  {name:9} {row[name] or 'unknown'}")
 
 
 @weights.command("fetch")
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, type=kinds.Line(100))
 @click.option("--to", type=options.OUT, help="The folder to put them into.  [AVPREP_WEIGHTS or the user's cache]")
 @options.verbosity
 def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
@@ -263,7 +298,7 @@ def crop_settings(plan: manifest.Manifest, out: Path, given: dict[str, Any], aut
     chosen = {field.name: given.pop(field.name) for field in fields(CropSettings)}
     before = read_fingerprint(out, "crop")
     if chosen["detector"] == "auto":
-        chosen["detector"] = pinned(before, "detector") or detectors.resolve(auto)
+        chosen["detector"] = pinned(before, "detector") or options.chosen_detector(auto)
     if chosen["subject"] == "auto":
         chosen["subject"] = pinned(before, "subject") or ("central" if plan.dataset == "lrw" else "largest")
     return CropSettings(**chosen)
@@ -298,25 +333,28 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
     """Run a stage over this task's shards and report."""
     from avprep import fingerprint
     from avprep.run import run
-    from avprep.shards import finished
+    from avprep.shards import finished_head
 
     strict, dry_run = given.pop("strict"), given.pop("dry_run")
     task_index, num_tasks = tasks.select(given.pop("task_index"), given.pop("num_tasks"))
     if dry_run:
-        size = fingerprint.check(stage, plan, out, given["shard_size"])
+        size = fingerprint.check(stage, plan, out, given["shard_size"], accept_versions=given["accept_versions"])
         resolved = fingerprint.fingerprint(stage, plan, size)
         mine = list(plan.shards(size))[task_index::num_tasks]
-        keys = {name: [clip.key for clip in clips] for name, clips in mine}
-        done = [name for name in keys if finished(out, stage.column, name, keys[name]) is not None]
-        clips = sum(map(len, keys.values()))
+        names = [name for name, _ in mine]
+        done = [name for name in names if finished_head(out, stage.column, name) is not None]  # digests take hours
+        clips = sum(len(clips) for _, clips in mine)
         if say.as_json():
-            task = {"task_index": task_index, "num_tasks": num_tasks, "planned": list(keys), "done": done}
-            click.echo(json.dumps({**resolved, **task, "planned_clips": clips}, indent=2))
+            task = {"task_index": task_index, "num_tasks": num_tasks, "planned": names, "done": done}
+            say.echo(json.dumps({**resolved, **task, "planned_clips": clips}, indent=2))
             return
-        click.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
-        click.echo(f"task {task_index} of {num_tasks}: {len(mine)} shards, {clips} clips; {len(done)} shards are done")
+        say.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
+        work = f"{say.number(len(mine), 'shard')}, {say.number(clips, 'clip')}"
+        say.echo(f"task {task_index} of {num_tasks}: {work}; {say.number(len(done), 'shard')} done")
         return
     show_settings(stage)
+    if given["accept_versions"]:
+        tell_versions(stage, out)
     outcome = run(
         stage, plan, out, jobs=jobs, task_index=task_index, num_tasks=num_tasks, verbosity=say.verbosity(), **given
     )
@@ -325,12 +363,24 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
     summary.show(done_, where=where, then=then, facts=facts)
     if strict and outcome.failed:
         sys.exit(3)
+    if outcome.failed and not outcome.ok:
+        raise RunError(summary.none_ok(stage.column, outcome.failed))
 
 
 def show_settings(stage: Stage) -> None:
     """Say, where it is asked for, what decides the bytes of a column: its settings, and the versions of libraries."""
     for name, values in (("settings", stage.resolved()), ("versions", stage.versions())):
         say.detail(f"{stage.column}: {name}: " + ", ".join(f"{key} {value}" for key, value in values.items()))
+
+
+def tell_versions(stage: Stage, out: Path) -> None:
+    """Say where a run goes on in a folder that was begun with other versions."""
+    from avprep.fingerprint import other_versions
+
+    if other_versions(stage, out):
+        say.aside(
+            f"{stage.column}: {out} was begun with other versions of libraries; the sidecars of new shards say so"
+        )
 
 
 def pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
@@ -341,20 +391,32 @@ def pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
 def refuse(out: Path, problems: list[str]) -> None:
     """End a command with a line for each problem of a run's folder, if there is any."""
     for problem in problems:
-        click.echo(problem, err=True)
+        say.echo(say.one_line(problem), err=True)
     if problems:
         raise RunError(f"{out}: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it appears whole; RunError where it cannot be written."""
-    from avprep.shards import write_atomically
+def write_text(path: Path, text: str, *, replace: bool = True) -> None:
+    """Write a file so that it appears whole, whoever else writes it; RunError where it cannot be written.
 
+    replace: whether it may take the place of a file that is there.
+    """
+    from avprep import shards
+
+    data, aside = text.encode("utf-8", "surrogateescape"), shards.own_aside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode("utf-8", "surrogateescape"), aside=path.with_name(f".{path.name}.part"))
+        if path.exists() and not path.is_file():
+            raise RunError(f"{path}: not a plain file, so nothing can be put in its place; give another name")
+        if replace:
+            shards.write_atomically(path, data, aside=aside)
+        elif not shards.create(path, data, aside=aside):
+            raise RunError(f"{path}: another process has just written it; it was left as it is")
     except OSError as error:
         raise RunError(f"{path}: cannot write ({error.strerror})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 COMMANDS: tuple[click.Command, ...] = (index, crop, mfcc, verify, weights)

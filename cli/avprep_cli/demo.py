@@ -10,7 +10,7 @@ import click
 
 from avprep import detectors, layouts, manifest
 from avprep.errors import RunError
-from avprep_cli import data, options, say, summary
+from avprep_cli import data, kinds, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.fingerprint import Stage
@@ -28,11 +28,25 @@ TRAINING = (
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=options.OUT)
-@click.option("--words", default=5, show_default=True, help="Words of the corpus.")
-@click.option("--speakers", default=6, show_default=True, help="Speakers of the corpus.")
-@click.option("--takes", default=2, show_default=True, help="Clips of each word by each speaker.")
-@click.option("--seed", default=0, show_default=True, help="Another corpus for each number.")
-@click.option("--train-steps", default=250, show_default=True, help="Of the speech stage; 0: make shards only.")
+@click.option("--words", type=click.IntRange(1, 26), default=5, show_default=True, help="Words of the corpus.")
+@click.option(
+    "--speakers", type=click.IntRange(1, 10_000), default=6, show_default=True, help="Speakers of the corpus."
+)
+@click.option(
+    "--takes",
+    type=click.IntRange(1, 10_000),
+    default=2,
+    show_default=True,
+    help="Clips of each word by each speaker.",
+)
+@options.seed("Random seed of the corpus.")
+@click.option(
+    "--train-steps",
+    type=click.IntRange(0, kinds.MOST),
+    default=250,
+    show_default=True,
+    help="Of the speech stage; 0: make shards only.",
+)
 @options.jobs
 @options.verbosity
 def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, train_steps: int, jobs: int) -> None:
@@ -77,7 +91,7 @@ def _fill(plan: manifest.Manifest, out: Path, picture: Path, jobs: int) -> str:
     from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
     from avprep.verify import verify
 
-    detector: str = data.pinned(read_fingerprint(out, "crop"), "detector") or detectors.resolve("auto")
+    detector: str = data.pinned(read_fingerprint(out, "crop"), "detector") or options.chosen_detector("auto")
     say.story(f"3/8 crop with {detector}: {out / 'crop'}")
     settings = CropSettings(detector, subject="central")
     _fill_column(CropStage(plan.root, settings), plan, out, jobs)

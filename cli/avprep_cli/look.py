@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import click
 
 from avprep.errors import RunError
-from avprep_cli import options, say, summary
+from avprep_cli import kinds, options, say, summary
 from avprep_cli.data import write_text
 
 
 @click.command()
 @click.argument("outs", metavar="OUT [OTHER_OUT]", nargs=-1, required=True, type=options.EXISTING_OUT)
-@click.option("-o", "--output", type=options.FILE, required=True, help="The page to write, .html.")
+@click.option("-o", "--output", type=kinds.Output(".html"), required=True, help="The page to write, .html.")
 @click.option("--compare", is_flag=True, help="Two runs of one manifest side by side: OUT and OTHER_OUT.")
 @options.root
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the clips to look at.")
+@options.seed("Draws the clips to look at.")
 @options.verbosity
 def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | None, seed: int) -> None:
     """Make one page to look at: what is in OUT, what failed and why, what is odd.
@@ -56,27 +55,19 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
     )
 
 
-def _numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Return the numbers of a list with commas."""
-    if value is None:
-        return None
-    parts = [part.strip() for part in value.split(",")]
-    if not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
-        raise click.BadParameter(f"{value[:60]!r} is no list of frames such as 0,12,28")
-    return tuple(map(int, parts))
-
-
 @click.command()
 @click.argument("out", type=options.EXISTING_OUT)
-@click.argument("key")
-@click.option("-o", "--output", type=options.FILE, help="The picture to write.  [KEY, / as _, and .png]")
+@click.argument("key", type=kinds.Text())
+@click.option("-o", "--output", type=kinds.Output(".png"), help="The picture to write.  [KEY, / as _, and .png]")
 @click.option(
     "--frames",
+    type=kinds.Frames(),
     metavar="N,N,…",
-    callback=_numbers,
     help="Frames whose windows are outlined: 0,12,28.  [first, middle, last]",
 )
-@click.option("--play", "film", type=options.FILE, help="Write the crops as a film too, with the sound in step, .mp4.")
+@click.option(
+    "--play", "film", type=kinds.Output(".mp4"), help="Write the crops as a video too, with the audio in sync, .mp4."
+)
 @options.root
 @options.verbosity
 def inspect(
@@ -93,10 +84,6 @@ def inspect(
     """
     from avprep import clip_picture, clip_view, sheet
 
-    if output is not None and output.suffix.lower() != ".png":
-        raise click.UsageError(f"-o {output}: the picture is a PNG, so name it .png")
-    if film is not None and film.suffix.lower() != ".mp4":
-        raise click.UsageError(f"--play {film}: the film is an mp4, so name it .mp4")
     view = clip_view.read(out, key, root)
     options.spare(film, view.root / view.clip.video, *([view.root / view.clip.audio] if view.clip.audio else []))
     path = Path(f"{clip_view.file_name(key)}.png") if output is None else output

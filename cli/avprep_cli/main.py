@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
 from avprep import __version__
 from avprep.errors import AvprepError
-from avprep_cli import bench, cluster, data, demo, look, model, options, results, say
+from avprep_cli import bench, cluster, data, demo, look, model, options, results, say, streams
 
 
 class Commands(click.Group):
     """A group whose commands end in one line, not in a traceback, where the user can mend things."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the program."""
+        streams.make_whole()
+        try:
+            return super().main(*args, **extra)
+        except streams.OutputError as error:
+            streams.give_up_output()
+            say.echo(f"Error: standard output cannot be written ({error.strerror})", err=True)
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
             return super().invoke(ctx)
         except AvprepError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(say.one_line(str(error))) from error
         except ImportError as error:
             if remedy := _missing_library(error):
                 raise click.ClickException(remedy) from error

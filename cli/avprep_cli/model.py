@@ -44,9 +44,9 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
     if len(findings.aside) > shown:
         say.aside(f"left aside: {len(findings.aside) - shown} more")
     for name in findings.missing:
-        click.echo(f"missing: {name}", err=True)
+        say.echo(f"missing: {name}", err=True)
     for line in findings.odd:
-        click.echo(f"odd: {line}", err=True)
+        say.echo(f"odd: {line}", err=True)
     if not findings.whole and not partial:
         counts = f"{len(findings.missing)} missing, {len(findings.odd)} odd"
         raise CheckpointError(f"{file}: not imported: {counts} (named above); --partial imports the rest")
@@ -68,8 +68,8 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
 )
 @click.option("--preset", type=click.Choice(("paper", "small")), help="Settings to begin with.  [paper]")
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings, over those of the preset.")
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="One setting, over all others.")
-@click.option("--init-from", type=click.Path(exists=True, path_type=Path), help="A run or checkpoint to begin with.")
+@options.setting("One setting, over all others.")
+@click.option("--init-from", type=options.EXISTING, help="A run or checkpoint to begin with.")
 @options.dry_run
 @options.as_json
 @options.verbosity
@@ -106,7 +106,7 @@ def train(
 
     stages = [name for name in STAGES if stage in (name, "all")]
     if dry_run:
-        runfolder.describe(run, settings, corpus.read_corpus(out, settings), say.aside if say.as_json() else click.echo)
+        runfolder.describe(run, settings, corpus.read_corpus(out, settings), say.aside if say.as_json() else say.echo)
         summary.close([], {"settings": tomllib.loads(config.to_toml(settings))})
         return
     found = training.train(out, run, settings, stages=stages, init_from=init_from, say=say.story)

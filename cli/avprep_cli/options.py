@@ -11,13 +11,34 @@ import click
 from click.core import ParameterSource
 
 from avprep import detectors
+from avprep.files import check_regular
 from avprep_cli import say
+from avprep_cli.kinds import MOST, MOST_PROCESSES, MOST_SEED, MOST_TASKS, Line, ManifestFile, Number
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class FileOrFolder(click.Path):
+    """A path, but not that of a pipe, socket or device: reading one may never end, and a rename would replace it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path; usage error for what is neither a file nor a folder."""
+        path = super().convert(value, param, ctx)
+        assert isinstance(path, Path)
+        try:
+            check_regular(path)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ValueError):
+            return path  # whoever opens it says so
+        except OSError as error:
+            self.fail(f"{click.format_filename(value)}: {error.strerror}", param, ctx)
+        return path
+
+
 OUT = click.Path(file_okay=False, path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
+FILE = FileOrFolder(dir_okay=False, path_type=Path)
+EXISTING = FileOrFolder(exists=True, path_type=Path)
 EXISTING_OUT = click.Path(exists=True, file_okay=False, path_type=Path)
+MANIFEST = ManifestFile()
 
 
 def cores() -> int:
@@ -66,7 +87,7 @@ as_json = click.option(
 jobs = click.option(
     "-j",
     "--jobs",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_PROCESSES),
     default=cores,
     show_default="all cores",
     help="Worker processes.",
@@ -80,6 +101,17 @@ detector = click.option(
     show_default=True,
     help="auto: face-alignment with CUDA and weights, else yunet with weights, else opencv.",
 )
+
+
+def chosen_detector(name: str) -> str:
+    """Return the detector that --detector names; where auto is but opencv, say what is lost and how to get it."""
+    found = detectors.resolve(name)
+    if name == "auto" and found == "opencv":
+        say.once(
+            "auto is opencv here, for there are no weights of yunet: it finds only frontal faces and no mouth points; "
+            "`avprep weights fetch yunet` (0.2 MB) gets the better one"
+        )
+    return found
 
 
 device = click.option(
@@ -108,44 +140,91 @@ def spare(output: Path | None, *inputs: Path | None) -> None:
 root = click.option("--root", type=EXISTING_OUT, help="Where the data set lies now, if not where it was indexed.")
 clip_timeout = click.option(
     "--clip-timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
+    type=Number(0, 7 * 86_400, min_open=True),
+    show_default="120, or 10 times the clip's length if that is more",
     help="Seconds after which a clip is stopped and counted as failed.",
 )
-task_index = click.option("--task-index", type=click.IntRange(min=0), help="This task, from 0. [array job's own]")
-num_tasks = click.option("--num-tasks", type=click.IntRange(min=1), help="Tasks that share the work. [array job's own]")
+task_index = click.option(
+    "--task-index", type=click.IntRange(0, MOST_TASKS - 1), help="This task, from 0. [array job's own]"
+)
+num_tasks = click.option(
+    "--num-tasks", type=click.IntRange(1, MOST_TASKS), help="Tasks that share the work. [array job's own]"
+)
 dry_run = click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 strict = click.option("--strict", is_flag=True, help="Exit with status 3 if any clip failed.")
 
+accept_versions = click.option(
+    "--accept-versions",
+    is_flag=True,
+    help="Go on in an OUT that was begun with other versions of libraries, and record them.",
+)
+
 shard_size = click.option(
     "--shard-size",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1_000_000),
     show_default="500, or what OUT has",
     help="Clips a shard; both columns of an OUT need the same.",
 )
 max_seconds = click.option(
     "--max-seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(0, 86_400, min_open=True),
     default=1800.0,
     show_default=True,
     help="Longest clip; it bounds a worker's memory.",
 )
-limit = click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of each split.")
+limit = click.option("--limit", type=click.IntRange(1, MOST), help="Only the first clips of each split.")
+
+
+def setting(text: str) -> Callable[[F], F]:
+    """--set, a setting of the model: `davs_model.config` knows what each may be."""
+    return click.option("--set", "overrides", type=Line(), multiple=True, metavar="SECTION.NAME=VALUE", help=text)
+
+
+def seed(text: str) -> Callable[[F], F]:
+    """--seed, with what it draws or shuffles."""
+    return click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True, help=text)
+
+
+audio_track = click.option(
+    "--audio-track",
+    type=click.IntRange(0, 999),
+    show_default="the file's default track",
+    help="Audio track to read, from 0.",
+)
+audio_channel = click.option(
+    "--audio-channel",
+    type=click.IntRange(0, 511),
+    show_default="front centre of surround, else 0; another if that is silent",
+    help="Audio channel to read, from 0.",
+)
 
 
 def run_options(command: F) -> F:
     """Options of the commands that fill shards."""
     return _all_of(
         command,
-        *(jobs, shard_size, clip_timeout, max_seconds, limit, root, task_index, num_tasks, dry_run, strict),
+        *(
+            jobs,
+            shard_size,
+            clip_timeout,
+            max_seconds,
+            limit,
+            root,
+            task_index,
+            num_tasks,
+            accept_versions,
+            dry_run,
+            strict,
+        ),
         *(as_json, verbosity),
     )
 
 
 def retry_options(command: F) -> F:
     """Options of the command that fills shards again."""
-    return _all_of(command, jobs, clip_timeout, root, task_index, num_tasks, dry_run, strict, as_json, verbosity)
+    return _all_of(
+        command, jobs, clip_timeout, root, task_index, num_tasks, accept_versions, dry_run, strict, as_json, verbosity
+    )
 
 
 def _all_of(command: F, *decorators: Callable[[F], F]) -> F:

@@ -10,7 +10,7 @@ import click
 
 from avprep import detectors
 from avprep.errors import AvprepError, RunError
-from avprep_cli import options, say, summary
+from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.driving import Driver
@@ -19,24 +19,16 @@ if TYPE_CHECKING:
     from davs_model.evaluation.study import Film
     from davs_model.generate import Talker
 
-RUN = click.Path(exists=True, path_type=Path)
-PATH = click.Path(exists=True, path_type=Path)
+RUN = PATH = options.EXISTING
 
 
-class Box(click.ParamType[tuple[float, float, float, float]]):
-    """X0,Y0,X1,Y1 in pixels."""
-
-    name = "x0,y0,x1,y1"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, float, float, float]:
-        """Return the four numbers."""
-        try:
-            x0, y0, x1, y1 = (float(number) for number in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not four numbers with commas between", param, ctx)
-        return x0, y0, x1, y1
+max_length = click.option(
+    "--max-seconds",
+    type=kinds.Number(0, 86_400, min_open=True),
+    default=1800.0,
+    show_default=True,
+    help="Longest audio or video to take.",
+)
 
 
 @click.command()
@@ -44,25 +36,28 @@ class Box(click.ParamType[tuple[float, float, float, float]]):
 @click.option("--face", "faces", type=PATH, multiple=True, required=True, help="A photo of who is to speak.")
 @click.option("--audio", type=PATH, help="Speech to drive the face with: any file with sound, or a folder of N.bin.")
 @click.option("--video", type=PATH, help="A talking face to drive it with: a video, or a folder of aligned N.jpg.")
-@click.option("-o", "--output", type=options.FILE, required=True, help="The film to write, .mp4.")
-@click.option("--face-box", type=Box(), help="Where the face is in the photo, in pixels.  [the largest]")
+@click.option("-o", "--output", type=kinds.Output(".mp4"), required=True, help="The video to write, .mp4.")
+@click.option("--face-box", type=kinds.Box(), help="Where the face is in the photo, in pixels.  [the largest]")
 @click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
 @click.option("--grid", is_flag=True, help="Several faces side by side, their photos above.")
 @click.option("--paste-back", is_flag=True, help="Put the talking face back into the photo.")
 @click.option(
     "--speech-scale",
-    type=click.FloatRange(0, 10, min_open=True),
+    type=kinds.Number(0, 10, min_open=True),
     default=1.0,
     show_default=True,
     help="Factor of the features of sound; the released demo takes 1.5.",
 )
 @click.option(
     "--adapt-steps",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 100_000),
     default=0,
     show_default=True,
     help="Steps of tuning the model to the photo before, outside the mouth.",
 )
+@options.audio_track
+@options.audio_channel
+@max_length
 @options.detector
 @options.device
 @options.as_json
@@ -79,13 +74,16 @@ def generate(
     paste_back: bool,
     speech_scale: float,
     adapt_steps: int,
+    audio_track: int | None,
+    audio_channel: int | None,
+    max_seconds: float,
     detector: str,
     device: str,
 ) -> None:
     """Make a face photo talk: a film of 25 fps with the sound that drives it.
 
     RUN is what `avprep train` or `avprep import-checkpoint` wrote. The face is found and aligned as the crops were, the
-    largest one of a photo. Sound and video may be of any length.
+    largest one of a photo. Memory does not grow with the length of audio or video; --max-seconds bounds the time.
 
     \b
     avprep generate RUN --face photo.jpg --audio speech.wav -o out.mp4
@@ -95,8 +93,6 @@ def generate(
     """
     if (audio is None) == (video is None):
         raise click.UsageError("give either --audio or --video")
-    if output.suffix.lower() != ".mp4":
-        raise click.UsageError(f"--output {output}: films are .mp4")
     if len(faces) > 1 and not grid:
         raise click.UsageError("several --face need --grid")
     if paste_back and (grid or aligned):
@@ -105,6 +101,8 @@ def generate(
         raise click.UsageError("--face-box is for a single photo that is not aligned yet")
     if video is not None and speech_scale != 1:
         raise click.UsageError("--speech-scale is a factor of the features of sound: it needs --audio")
+    if video is not None and audio_channel is not None:
+        raise click.UsageError("--audio-channel chooses what drives the face: it needs --audio")
     options.spare(output, audio, video, *faces)
     from avprep_cli import talking
 
@@ -114,7 +112,9 @@ def generate(
     device = options.chosen_device(device)
     say.detail(f"generate: on {device}")
     talker = Talker.load(run, device=device)
-    driver = _driver(audio, video, detector, talker)
+    driver = _driver(audio, video, detector, talker, max_seconds, audio_track, audio_channel)
+    if audio is not None and (driver.track or driver.channel):
+        say.aside(f"{audio}: audio track {driver.track}, channel {driver.channel}")
     talking.write(
         output,
         talker,
@@ -151,7 +151,7 @@ def _photos(
 
     if aligned:
         return [photo.read_aligned(path) for path in faces]
-    name = detectors.resolve(detector)
+    name = options.chosen_detector(detector)
     say.detail(f"faces by {name}")
     built = detectors.build(name)
     found = [photo.read_face(path, built, box=box) for path in faces]
@@ -161,7 +161,34 @@ def _photos(
     return [photo.fit_film(one) for one in found] if paste else found
 
 
-def _driver(audio: Path | None, video: Path | None, detector: str, talker: Talker) -> Driver:
+def _driver(
+    audio: Path | None,
+    video: Path | None,
+    detector: str,
+    talker: Talker,
+    max_seconds: float,
+    track: int | None = None,
+    channel: int | None = None,
+) -> Driver:
+    """Return what drives the face; AvprepError where it is longer than it may be."""
+    if (path := audio or video) is not None and path.is_dir() and (track is not None or channel is not None):
+        raise click.UsageError("--audio-track and --audio-channel are for files, not for prepared folders")
+    driver = _any_driver(audio, video, detector, talker, max_seconds, track, channel)
+    if driver.n_frames > max_seconds * 25:
+        longest = f"longer than {max_seconds:g} s: raise --max-seconds or cut it"
+        raise AvprepError(f"{audio or video}: {driver.n_frames / 25:.0f} s, {longest}")
+    return driver
+
+
+def _any_driver(
+    audio: Path | None,
+    video: Path | None,
+    detector: str,
+    talker: Talker,
+    max_seconds: float,
+    track: int | None,
+    channel: int | None,
+) -> Driver:
     from avprep import driving
     from avprep.mfcc import PRESETS
     from avprep.stages import CropSettings
@@ -173,12 +200,13 @@ def _driver(audio: Path | None, video: Path | None, detector: str, talker: Talke
             if talker.mfcc_preset != "davs":
                 raise RunError(f"{audio}: prepared windows are of the preset davs, the model's is {talker.mfcc_preset}")
             return driving.from_windows(audio)
-        return driving.from_sound(audio, PRESETS[PRESETS.index(talker.mfcc_preset)])
+        preset = PRESETS[PRESETS.index(talker.mfcc_preset)]
+        return driving.from_sound(audio, preset, track=track, channel=channel, max_seconds=max_seconds)
     assert video is not None
     if video.is_dir():
         return driving.from_frames(video)
-    name = detectors.resolve(detector)
-    return driving.from_video(video, detectors.build(name), CropSettings(name))
+    name = options.chosen_detector(detector)
+    return driving.from_video(video, detectors.build(name), CropSettings(name, max_seconds=max_seconds), track=track)
 
 
 @click.command()
@@ -188,17 +216,27 @@ def _driver(audio: Path | None, video: Path | None, detector: str, talker: Talke
 @click.option(
     "--split", type=click.Choice(("train", "val", "test")), default="test", show_default=True, help="Clips to judge by."
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first clips of the split.")
+@click.option("--limit", type=click.IntRange(1, kinds.MOST), help="Only the first clips of the split.")
 @click.option("--baseline", "baselines", type=RUN, multiple=True, help="Another run, to stand beside in the tables.")
-@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Clips at once.")
-@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Loader processes.")
+@click.option("--batch", type=click.IntRange(1, kinds.MOST_BATCH), default=16, show_default=True, help="Clips at once.")
 @click.option(
-    "--svm-clips", type=click.IntRange(min=2), default=5000, show_default=True, help="Most clips the SVM learns from."
+    "--workers", type=click.IntRange(0, kinds.MOST_PROCESSES), default=2, show_default=True, help="Loader processes."
 )
 @click.option(
-    "--mouth-clips", type=click.IntRange(min=0), default=1000, show_default=True, help="Most clips to find mouths in."
+    "--svm-clips",
+    type=click.IntRange(2, kinds.MOST),
+    default=5000,
+    show_default=True,
+    help="Maximum SVM training clips.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the identity frames.")
+@click.option(
+    "--mouth-clips",
+    type=click.IntRange(0, kinds.MOST),
+    default=1000,
+    show_default=True,
+    help="Maximum clips to find mouths in.",
+)
+@options.seed("Draws the identity frames.")
 @options.detector
 @options.device
 @options.as_json
@@ -247,7 +285,7 @@ def landmarks_of(detector: str) -> tuple[Landmarks, str] | str:
 
     from avprep import landmarks
 
-    name = detectors.resolve(detector)
+    name = options.chosen_detector(detector)
     say.detail(f"mouths by {name}")
     try:
         built = detectors.build(name)
@@ -265,15 +303,22 @@ def landmarks_of(detector: str) -> tuple[Landmarks, str] | str:
 @click.option(
     "--film",
     "films",
-    type=(str, options.FILE, options.FILE),
+    type=(kinds.Line(200), options.FILE, options.FILE),
     multiple=True,
     metavar="METHOD FILM PHOTO",
     help="A film made by something else, or a real one, to be judged among the others.",
 )
-@click.option("-o", "--output", type=options.FILE, required=True, help="The page to write, .html.")
-@click.option("--title", default="Talking faces", show_default=True, help="What participants read above it.")
+@click.option("-o", "--output", type=kinds.Output(".html"), required=True, help="The page to write, .html.")
+@click.option(
+    "--title",
+    type=kinds.Line(500),
+    default="Talking faces",
+    show_default=True,
+    help="What participants read above it.",
+)
 @click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
-@click.option("--seed", default=0, show_default=True, help="Shuffles the films.")
+@options.seed("Shuffles the films.")
+@max_length
 @options.detector
 @options.device
 @options.verbosity
@@ -287,6 +332,7 @@ def study(
     title: str,
     aligned: bool,
     seed: int,
+    max_seconds: float,
     detector: str,
     device: str,
 ) -> None:
@@ -309,7 +355,7 @@ def study(
     from davs_model.evaluation import study as library
 
     with tempfile.TemporaryDirectory() as folder:
-        made = _study_films(Path(folder), runs, faces, audios, videos, detector, device, aligned=aligned)
+        made = _study_films(Path(folder), runs, faces, audios, videos, max_seconds, detector, device, aligned=aligned)
         made += [library.Film(method, film, photo, label=photo.stem) for method, film, photo in films]
         write_text(output, library.page(made, title=title, seed=seed))
     methods = sorted({film.method for film in made})
@@ -321,7 +367,7 @@ def study(
 
 @click.command("study-results")
 @click.argument("answers", metavar="CSV...", type=options.FILE, nargs=-1, required=True)
-@click.option("-o", "--output", type=options.FILE, help="Write the table to a file too.")
+@click.option("-o", "--output", type=kinds.Output(".md"), help="Write the table to a file too, .md.")
 def study_results(answers: tuple[Path, ...], output: Path | None) -> None:
     """Make the paper's Table 2 of what participants of a study saved.
 
@@ -335,7 +381,7 @@ def study_results(answers: tuple[Path, ...], output: Path | None) -> None:
     table = library.table(library.read(answers))
     if output is not None:
         write_text(output, table)
-    click.echo(table, nl=not table.endswith("\n"))
+    say.echo(table, nl=not table.endswith("\n"))
 
 
 def _study_films(
@@ -344,6 +390,7 @@ def _study_films(
     faces: tuple[Path, ...],
     audios: tuple[Path, ...],
     videos: tuple[Path, ...],
+    max_seconds: float,
     detector: str,
     device: str,
     *,
@@ -365,7 +412,7 @@ def _study_films(
         talker = Talker.load(run, device=options.chosen_device(device))
         name = str(run) if len({other.name for other in runs}) < len(runs) else run.name
         for audio, video in (*((path, None) for path in audios), *((None, path) for path in videos)):
-            driver = _driver(audio, video, detector, talker)
+            driver = _driver(audio, video, detector, talker, max_seconds)
             for face, one, picture in zip(faces, photos, shown, strict=True):
                 film = folder / f"{len(made)}-{face.stem}.mp4"
                 talking.write(film, talker, [one], driver, quiet=say.quiet())

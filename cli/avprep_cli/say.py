@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 
 import click
 
 from avprep import __version__
+from avprep.untrusted import shown
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
-_VERBOSITY, _JSON = f"{__name__}.verbosity", f"{__name__}.json"  # in Context.meta, which a group's commands share
+_VERBOSITY, _JSON, _SAID = (f"{__name__}.{name}" for name in ("verbosity", "json", "said"))
+"""Names in Context.meta, which a group's commands share."""
+_STYLED = re.compile(r"(\x1b\[(?:1|31|32)m)([^\x1b]*)(\x1b\[0m)")  # what good, bad and to_type make
 _LIBRARIES = ("click", "numpy", "av", "opencv-python", "opencv-python-headless", "torch")
 
 
@@ -30,37 +34,63 @@ def as_json() -> bool:
     return context is not None and bool(context.meta.get(_JSON))
 
 
+def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print a text; whatever a file's names or words hold besides text and our own colours is escaped."""
+    parts = _STYLED.split(text)  # plain, begin, styled, end, plain, …
+    safe = "".join(part if n % 4 in (1, 3) else shown(part) for n, part in enumerate(parts))
+    click.echo(safe, err=err, nl=nl)  # noqa: TID251
+
+
+def one_line(text: str) -> str:
+    """Return a text, as of an error, for one line of a terminal."""
+    return shown(" ".join(text.split("\n")))
+
+
 def aside(line: str) -> None:
     """Say what is good to know, but no result."""
     if not quiet():
-        click.echo(line, err=True)
+        echo(line, err=True)
+
+
+def once(line: str) -> None:
+    """Say what is good to know, but only the first time in a command."""
+    context = click.get_current_context(silent=True)
+    said: set[str] = set() if context is None else context.meta.setdefault(_SAID, set())
+    if line not in said:
+        said.add(line)
+        aside(line)
 
 
 def detail(line: str) -> None:
     """Say what only -v wants to know."""
     if verbosity() == VERBOSE:
-        click.echo(line, err=True)
+        echo(line, err=True)
 
 
 def story(line: str) -> None:
     """Say a line of a long story that is a result itself: what a training run or the demo goes through."""
     if not quiet():
-        click.echo(line, err=as_json())
+        echo(line, err=as_json())
+
+
+def number(count: int, noun: str) -> str:
+    """Return a number of things: `1 clip`, `2 clips`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def good(text: str) -> str:
     """Return what went well, in its colour."""
-    return click.style(text, fg="green")
+    return click.style(shown(text), fg="green")
 
 
 def bad(text: str) -> str:
     """Return what failed, in its colour."""
-    return click.style(text, fg="red")
+    return click.style(shown(text), fg="red")
 
 
 def to_type(command: str) -> str:
     """Return a command for the user to type, set off from its surroundings."""
-    return click.style(command, bold=True)
+    return click.style(shown(command), bold=True)
 
 
 def choose_colour(context: click.Context) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from avprep import manifest
 from avprep_cli import say
 
@@ -19,6 +17,12 @@ if TYPE_CHECKING:
 
 ACCIDENTS = ("crashed", "error", "missing", "timeout")
 """Reasons that another try may mend; the others are the clip's own."""
+
+ONCE = ("crashed", "error")
+"""Those of them that one try may mend, but not a second."""
+
+LONGEST = 24 * 3600
+"""No longer --clip-timeout is recommended (s)."""
 
 SOME_FILM = ("--face", "photo.jpg", "--audio", "speech.wav", "-o", "talking.mp4")
 """What `generate` needs besides a run, by way of example."""
@@ -39,15 +43,15 @@ def tell(done: str, where: Sequence[Path | str] = ()) -> None:
     """Print the part of a summary that is the result: after -q only what was done, after --json nothing."""
     if say.as_json():
         return
-    click.echo(done)
+    say.echo(done)
     for path in () if say.quiet() else where:
-        click.echo(f"  {path}")
+        say.echo(f"  {path}")
 
 
 def close(then: Sequence[str], facts: dict[str, Any]) -> None:
     """Print the rest: the commands that come next; after --json the one object that holds everything."""
     if say.as_json():
-        click.echo(json.dumps({**facts, "next": list(then)}, indent=2))
+        say.echo(json.dumps({**facts, "next": list(then)}, indent=2))
         return
     for command in then:
         say.aside(f"next: {say.to_type(command)}")
@@ -58,10 +62,12 @@ def of_column(outcome: Outcome, out: Path, column: str) -> tuple[str, list[str],
     from avprep.status import status
 
     before = f" ({len(outcome.skipped)} done before)" if outcome.skipped else ""
-    failed = tally("failed", outcome.failed)
+    ok, failed = f"{say.number(outcome.ok, 'clip')} ok", tally("failed", outcome.failed)
+    ok = (say.good(ok) if outcome.ok or not outcome.failed else ok) + silent(outcome.silent)
+    failed = say.bad(failed) if outcome.failed else failed
     done = (
-        f"{column}: {len(outcome.planned)} shards{before}, {say.good(f'{outcome.ok} clips ok')}, "
-        f"{say.bad(failed) if outcome.failed else failed}, {outcome.frames} frames, {outcome.seconds:.1f} s"
+        f"{column}: {say.number(len(outcome.planned), 'shard')}{before}, {ok}, {failed}, "
+        f"{say.number(outcome.frames, 'frame')}, {outcome.seconds:.1f} s"
     )
     (found,) = status(out, columns=(column,))
     patterns = [str(out / column / brace_pattern(split, counts.shards)) for split, counts in found.splits.items()]
@@ -73,8 +79,10 @@ def of_column(outcome: Outcome, out: Path, column: str) -> tuple[str, list[str],
         "unfinished": outcome.unfinished,
         "ok": outcome.ok,
         "failed": outcome.failed,
+        "silent": outcome.silent,
         "frames": outcome.frames,
         "seconds": round(outcome.seconds, 3),
+        "stuck": [{"pid": pid, "video": video} for pid, video in outcome.stuck],
         "missing_shards": len(found.unfinished),
         "where": [] if found.unfinished else patterns,
     }
@@ -93,7 +101,7 @@ def next_steps(out: Path, tried: Collection[str] = ()) -> list[str]:
     if any(column.unfinished for column in found.values()):
         return [line("status", out)]
     return [
-        *(retry_line(out, name, again) for name, column in found.items() if (again := accidents(column, tried))),
+        *(retry_line(out, column, again) for column in found.values() if (again := accidents(column, tried))),
         *(line(name, out / "manifest.jsonl", out) for name in COLUMNS if name not in found),
     ]
 
@@ -104,13 +112,40 @@ def line(command: str, *words: object) -> str:
 
 
 def accidents(column: ColumnStatus, tried: Collection[str] = ()) -> dict[str, int]:
-    """Return the failed clips, by reason, that another try may mend; those that were tried are left out."""
-    return {reason: count for reason, count in column.reasons.items() if reason in ACCIDENTS and reason not in tried}
+    """Return the failed clips, by reason, that another try may mend.
+
+    Left out is what was tried, but for clips that took too long and may be given longer still; an error that befalls
+    every clip; and what failed when it was run again.
+    """
+    ok = sum(split.ok for split in column.splits.values())
+    found = {}
+    for reason in ACCIDENTS:
+        count = column.reasons.get(reason, 0) - (column.again.get(reason, 0) if reason in ONCE else 0)
+        hopeless = reason in tried or (reason == "error" and not ok)
+        if reason == "timeout":
+            hopeless = _longer(column) > LONGEST
+        if count > 0 and not hopeless:
+            found[reason] = count
+    return found
 
 
-def retry_line(out: Path, column: str, again: dict[str, int]) -> str:
-    """Return the command that runs clips again."""
-    return line("retry", out, "--column", column, "--reason", ",".join(again))
+def retry_line(out: Path, column: ColumnStatus, again: dict[str, int]) -> str:
+    """Return the command that runs clips again, with more time for those that took too long."""
+    more = ("--clip-timeout", _longer(column)) if "timeout" in again else ()
+    return line("retry", out, "--column", column.column, "--reason", ",".join(again), *more)
+
+
+def _longer(column: ColumnStatus) -> int:
+    from avprep.run import longer
+    from avprep.worker import CLIP_TIMEOUT
+
+    return longer(column.longest_timeout or CLIP_TIMEOUT)
+
+
+def none_ok(column: str, failed: dict[str, int]) -> str:
+    """Return the error of a run in which no clip ended well."""
+    report = "; please report this error" if set(failed) == {"error"} else ""
+    return f"{column}: no clip is ok, {tally('failed', failed)}{report}"
 
 
 def missing_shards(column: ColumnStatus) -> str:
@@ -126,9 +161,14 @@ def brace_pattern(split: str, shards: int) -> str:
     return f"{split}-{first if first == last else f'{{{first}..{last}}}'}.tar"
 
 
+def silent(count: int) -> str:
+    """Return how many of the clips that are ok hold silence alone, to stand behind their number; "" for none."""
+    return f", {say.bad(f'{count} of them silent')}" if count else ""
+
+
 def tally(noun: str, counts: dict[str, int]) -> str:
     """Return a number of things and what kinds of them: `3 failed (no_face 2, timeout 1)`."""
     total = sum(counts.values())
     detail = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-    label = noun if noun == "failed" or total == 1 else f"{noun}s"
-    return f"{total} {label}" + (f" ({detail})" if detail else "")
+    label = f"{total} failed" if noun == "failed" else say.number(total, noun)
+    return label + (f" ({detail})" if detail else "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import functools
 import hashlib
 import html
 import io
@@ -22,6 +23,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from avprep.errors import RunError
+from avprep.files import check_regular
 
 COLUMNS = (
     "study", "participant", "order", "film", "method", "label", "realistic", "same_person", "in_sync", "seconds",
@@ -202,9 +204,7 @@ def rate(answers: Sequence[Answer], criterion: str) -> Rate | None:
     mean = fmean(means)
     if len(means) == 1:
         return Rate(mean, None, 1, n_answers)
-    from scipy.stats import t as student  # here, since it takes a second that making a page does not need
-
-    t = float(student.ppf((1 + CONFIDENCE) / 2, len(means) - 1))
+    t = _student(len(means) - 1)
     variance = stdev(means) ** 2 / len(means)
     if criterion == "in_sync":
         centre, half = mean, t * math.sqrt(variance)
@@ -216,11 +216,22 @@ def rate(answers: Sequence[Answer], criterion: str) -> Rate | None:
     return Rate(mean, (max(0.0, centre - half), min(1.0, centre + half)), len(means), n_answers)
 
 
+@functools.cache
+def _student(degrees: int) -> float:
+    """Return the quantile of Student's t that intervals take."""
+    from scipy.stats import t as student  # here, since it takes a second that making a page does not need
+
+    return float(student.ppf((1 + CONFIDENCE) / 2, degrees))
+
+
 def table(answers: Sequence[Answer]) -> str:
     """Return Table 2 as Markdown: a row per method, in %, with 95 % intervals (`rate`), then the paper's rows."""
     rows = [["Method", *CRITERIA.values(), "Participants", "Answers"], ["---", *["---:"] * 5]]
-    for method in sorted({answer.method for answer in answers}):
-        judged = [answer for answer in answers if answer.method == method and answer.realistic is not None]
+    by_method: dict[str, list[Answer]] = {}
+    for answer in answers:
+        by_method.setdefault(answer.method, []).append(answer)
+    for method, given in sorted(by_method.items()):
+        judged = [answer for answer in given if answer.realistic is not None]
         cells = [_cell(rate(judged, criterion)) for criterion in CRITERIA]
         people = {answer.participant for answer in judged}
         rows.append([re.sub(r"([\\`*_\[\]<>|&])", r"\\\1", method), *cells, str(len(people)), str(len(judged))])
@@ -292,6 +303,7 @@ def _answer(row: Mapping[str, str], here: str) -> Answer:
 
 def _read(path: Path, megabytes: int) -> bytes:
     try:
+        check_regular(path)
         with path.open("rb") as file:
             data = file.read(megabytes * 10**6 + 1)
     except OSError as error:

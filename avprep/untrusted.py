@@ -1,0 +1,89 @@
+"""Files from strangers: only plain ones are opened, JSON is read with bounds on its cost, text is shown escaped."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from avprep.files import check_regular
+
+MAX_JSON = 256 << 20
+"""Largest JSON file that is read (bytes); that of a shard has 300 bytes per clip."""
+MAX_LINES = 2 << 30
+"""Largest file of JSON lines that is read (bytes)."""
+MAX_LINE = 1 << 20
+"""Longest of its lines (characters)."""
+MAX_DEPTH = 32
+"""Deepest nesting of JSON."""
+
+
+def open_file(path: Path, buffer: int = io.DEFAULT_BUFFER_SIZE) -> io.BufferedReader:
+    """Open a file to read; OSError for all but plain files: a named pipe, say, would be waited for without end."""
+    check_regular(path)
+    return io.BufferedReader(io.FileIO(path), buffer)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object; errors as of `open_file` and `parse_json`."""
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_JSON:
+            raise ValueError(f"larger than {MAX_JSON >> 20} MiB")
+        return parse_json(file.read(size))
+
+
+def json_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file, one in memory at a time; ValueError for what is not UTF-8 or too long."""
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > MAX_LINES:
+            raise ValueError(f"larger than {MAX_LINES >> 20} MiB")
+        while line := file.readline(MAX_LINE):
+            if len(line) == MAX_LINE:
+                raise ValueError(f"a line is longer than {MAX_LINE >> 10} KiB")
+            yield line.decode("utf-8")
+
+
+def parse_json(text: str | bytes) -> dict[str, Any]:
+    """Return what a text of one JSON object says; ValueError, one line, for any other.
+
+    Its whole numbers have 64 bits, and it is nested no deeper than `MAX_DEPTH`. Texts may hold lone surrogates.
+    """
+    try:
+        value = _DECODER.decode(text.decode("utf-8") if isinstance(text, bytes) else text)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for several in inner for one in several if isinstance(one, dict | list)]
+        if not level:
+            return value
+    raise ValueError(_TOO_DEEP)
+
+
+def shown(text: str) -> str:
+    """Return a text as a terminal may have it: what could steer it, or hide or turn text, is escaped; lines stay."""
+    return text if text.isprintable() else "".join(map(_letter, text))
+
+
+def _letter(letter: str) -> str:
+    steers = unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") and letter not in "\n\t"
+    return ascii(letter)[1:-1] if steers else letter
+
+
+def _integer(digits: str) -> int:
+    """Return a whole number; ValueError for one that no array, file or loop of ours can take."""
+    if len(digits) > 20 or not -(2**63) <= (value := int(digits)) < 2**63:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return value
+
+
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
+_DECODER = json.JSONDecoder(parse_int=_integer)

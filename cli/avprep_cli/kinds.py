@@ -1,0 +1,189 @@
+"""Kinds of values that options take. Each has bounds; a value outside them ends in one line that names the option."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from avprep import slurm
+
+MOST = 1_000_000_000
+"""Upper bound of a number of clips, steps and the like: far beyond any corpus, and small enough to be added up."""
+MOST_PROCESSES = 4_096
+"""Upper bound of a number of processes or cores: more than any machine has."""
+MOST_TASKS = 4_000_001
+"""Upper bound of a number of tasks: the largest MaxArraySize that Slurm can be given."""
+MOST_BATCH = 65_536
+"""Upper bound of a batch, as in the settings of the model."""
+MOST_SEED = 2**31 - 1
+"""Upper bound of a seed, as in the settings of the model."""
+
+_SLURM_WORDS = ("UNLIMITED", "INFINITE")
+
+
+class Number(click.FloatRange):
+    """A finite number in a range. NaN compares with nothing, so a plain FloatRange lets it pass."""
+
+    def __init__(self, low: float, high: float, *, min_open: bool = False, max_open: bool = False) -> None:
+        super().__init__(low, high, min_open=min_open, max_open=max_open)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return found
+
+
+class Output(click.Path):
+    """A file to write whose format follows from the command, so its name must end accordingly.
+
+    suffix: the ending, `.html`, in lower case; any case is taken.
+    """
+
+    def __init__(self, suffix: str) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+        self.suffix = suffix
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if path.suffix.lower() != self.suffix:
+            self.fail(f"'{path}' has another ending than what is written into it: name it {self.suffix}", param, ctx)
+        return path
+
+
+class ManifestFile(click.Path):
+    """A manifest to read. What is wrong with the file itself is told by whoever reads it."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        path = Path(value)
+        if path.is_dir():
+            self.fail(
+                f"'{path}' is a folder, not a manifest: make one first with "
+                f"`avprep index LAYOUT {path} -o manifest.jsonl`, then give manifest.jsonl",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
+class Text(click.ParamType[str]):
+    """Free text, as a file's name can be: not empty, of a bounded length."""
+
+    name = "text"
+
+    def __init__(self, longest: int = 4096) -> None:
+        self.longest = longest
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text."""
+        text = str(value)
+        if not text.strip():
+            self.fail("is empty", param, ctx)
+        if len(text) > self.longest:
+            self.fail(f"has {len(text)} characters; at most {self.longest} are taken", param, ctx)
+        return text
+
+
+class Line(Text):
+    """Free text in one line, without control characters, which a script or a terminal would obey."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text."""
+        text = super().convert(value, param, ctx)
+        if re.search(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]", text):
+            self.fail(f"{text[:60]!r} must be one line without control characters", param, ctx)
+        return text
+
+
+class Words(click.ParamType[frozenset[str]]):
+    """Some of a list of words, with commas between."""
+
+    name = "words"
+
+    def __init__(self, choices: Sequence[str]) -> None:
+        self.choices = tuple(choices)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
+        """Return the words."""
+        if isinstance(value, frozenset):
+            return value
+        words = frozenset(word.strip() for word in str(value).split(","))
+        if strange := sorted(words.difference(self.choices)):
+            self.fail(f"{strange[0][:60]!r} is none of {', '.join(self.choices)}", param, ctx)
+        return words
+
+
+class Frames(click.ParamType[tuple[int, ...]]):
+    """Numbers of frames with commas between."""
+
+    name = "frames"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the numbers."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
+            self.fail(f"{str(value)[:60]!r} is no list of frames such as 0,12,28", param, ctx)
+        return tuple(map(int, parts))
+
+
+class Box(click.ParamType[tuple[float, float, float, float]]):
+    """X0,Y0,X1,Y1 in pixels: left, top, right, bottom."""
+
+    name = "x0,y0,x1,y1"
+    most = 1_000_000.0
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float, float]:
+        """Return the four numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            x0, y0, x1, y1 = (float(number) for number in str(value).split(","))
+        except ValueError:
+            self.fail(f"{str(value)[:60]!r} is not four numbers with commas between", param, ctx)
+        if not all(abs(number) <= self.most for number in (x0, y0, x1, y1)):  # false for NaN too
+            self.fail(f"{str(value)[:60]!r} is not four numbers of pixels", param, ctx)
+        return x0, y0, x1, y1
+
+
+class TimeLimit(click.ParamType[str]):
+    """A time limit as Slurm takes it."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text as it is."""
+        text = str(value)
+        if len(text) > 20 or (slurm.seconds(text) is None and text.upper() not in _SLURM_WORDS):
+            self.fail(
+                f"{text[:60]!r} is not a time limit of Slurm: minutes, hours:minutes:seconds or days-hours", param, ctx
+            )
+        return text
+
+
+class Memory(click.ParamType[str]):
+    """An amount of memory as Slurm takes it."""
+
+    name = "memory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text as it is."""
+        text = str(value)
+        if not re.fullmatch(r"[0-9]{1,9}[KMGTkmgt]?", text):
+            self.fail(f"{text[:60]!r} is not an amount of memory such as 16G", param, ctx)
+        return text

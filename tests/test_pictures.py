@@ -1,0 +1,83 @@
+"""Pictures of shards are decoded without a word, and without a hand on anyone else's standard error."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from avprep.pictures import decode_image
+from avprep.stages import encode_image
+
+
+@pytest.fixture(scope="module")
+def crop() -> NDArray[np.uint8]:
+    """A picture with some detail, uint8 (256, 256, 3)."""
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
+    return np.asarray(cv2.GaussianBlur(noise, (0, 0), 3), np.uint8)
+
+
+@pytest.mark.parametrize("image_format", ["jpg", "png"])
+def test_pixels_are_those_that_opencv_decodes(crop: NDArray[np.uint8], image_format: str) -> None:
+    """What was encoded comes out as OpenCV, which training reads it with, decodes it."""
+    data = encode_image(crop, image_format)
+    opencv = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert np.array_equal(decode_image(data), opencv[..., ::-1])
+
+
+def damaged(crop: NDArray[np.uint8]) -> list[bytes]:
+    """Encoded pictures with a hole in the middle, cut short, and of nothing."""
+    whole = [encode_image(crop, image_format) for image_format in ("jpg", "png")]
+    holes = [data[: len(data) // 2] + bytes(50) + data[len(data) // 2 + 50 :] for data in whole]
+    return [*holes, *(data[: len(data) // 2] for data in whole), whole[0][:5], b"\xff\xd8\xff", b"", b"no picture"]
+
+
+def test_damaged_pictures_are_none_and_silent(crop: NDArray[np.uint8], capfd: pytest.CaptureFixture[str]) -> None:
+    """A picture that is cut short or none at all is None, and nothing is printed of any."""
+    decoded = [decode_image(data) for data in damaged(crop)]
+    assert all(image is None for image in decoded[2:])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_other_threads_keep_their_standard_error(crop: NDArray[np.uint8], capfd: pytest.CaptureFixture[str]) -> None:
+    """What one thread writes to standard error arrives while another decodes damaged pictures."""
+    done = threading.Event()
+
+    def decode() -> None:
+        for _ in range(50):
+            for data in damaged(crop):
+                decode_image(data)
+        done.set()
+
+    thread = threading.Thread(target=decode)
+    thread.start()
+    written = 0
+    while not done.is_set():
+        os.write(2, b"one\n")
+        written += 1
+    thread.join()
+    assert written > 1
+    assert capfd.readouterr().err == "one\n" * written
+
+
+def test_a_picture_too_large_is_refused_unread() -> None:
+    """A header that promises more pixels than any crop has is not believed."""
+    file = io.BytesIO()
+    Image.new("1", (8192, 8192)).save(file, "PNG")
+    assert decode_image(file.getvalue()) is None
+
+
+def test_palettes_and_grey_come_out_as_rgb(crop: NDArray[np.uint8]) -> None:
+    """Pictures of other modes than RGB have three channels too."""
+    for mode in ("P", "L", "RGBA"):
+        file = io.BytesIO()
+        Image.fromarray(crop).convert(mode).save(file, "PNG")
+        image = decode_image(file.getvalue())
+        assert image is not None
+        assert image.shape == crop.shape

@@ -1,0 +1,63 @@
+"""Standard streams that are closed or full: no traceback, no shard harmed, and a lost result is an error."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from avprep import verify
+
+COMMAND = f"{shlex.quote(sys.executable)} -c 'from avprep_cli.main import main; main()'"
+SH = shutil.which("sh") or "/bin/sh"
+
+pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+
+
+def shell(words: str, redirection: str) -> subprocess.CompletedProcess[str]:
+    """Run a command by a shell that closes or redirects its streams."""
+    return subprocess.run(
+        [SH, "-c", f"{COMMAND} {words} {redirection}"], capture_output=True, text=True, check=False, env=os.environ
+    )
+
+
+@pytest.mark.parametrize(
+    ("redirection", "said"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
+)
+@pytest.mark.parametrize("words", ["weights list", "--help"])
+def test_a_result_that_is_lost_is_an_error(words: str, redirection: str, said: str) -> None:
+    """Where standard output cannot be written, one line says so and the exit status is 1."""
+    ended = shell(words, redirection)
+    assert (ended.returncode, ended.stderr) == (1, f"Error: standard output cannot be written ({said})\n")
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_remarks_that_nobody_reads_are_no_error(redirection: str) -> None:
+    """Where standard error cannot be written, the result is there, and the exit status is as ever."""
+    assert shell("weights list", redirection).stdout == shell("weights list", "").stdout != ""
+    assert shell("weights list", redirection).returncode == 0
+    assert shell("status /nowhere/at/all", redirection).returncode == 2
+
+
+@pytest.mark.parametrize(("redirection", "status"), [("2>&-", 0), ("0<&- 1>&- 2>&-", 1), (">/dev/full", 1)])
+def test_a_run_is_not_harmed(lrw: Path, tmp_path: Path, redirection: str, status: int) -> None:
+    """A run without a stream makes the shards that it makes with one: no file takes the number of a closed stream."""
+    out, plan = shlex.quote(str(tmp_path / "out")), shlex.quote(str(lrw / "plan.jsonl"))
+    ended = shell(f"mfcc {plan} {out} -j 1 --limit 1", redirection)
+    assert ended.returncode == status, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert verify.verify(tmp_path / "out") == []
+
+
+def test_python_m(lrw: Path, tmp_path: Path) -> None:
+    """`python -m avprep` is the command, workers of a run included."""
+    run = [sys.executable, "-m", "avprep"]
+    version = subprocess.run([*run, "--version"], capture_output=True, text=True, check=True)
+    assert version.stdout.startswith("avprep, version ")
+    subprocess.run([*run, "mfcc", lrw / "plan.jsonl", tmp_path / "out", "-j", "1", "-q", "--limit", "1"], check=True)
+    assert verify.verify(tmp_path / "out") == []
