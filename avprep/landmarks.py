@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import align
-from avprep.detectors import LEFT_MOUTH, RIGHT_MOUTH, Detector
+from avprep.detectors import LEFT_MOUTH, RIGHT_MOUTH, Detector, finite
 from avprep.errors import AvprepError
 from avprep.schema import CROP_SIZE
 
@@ -42,7 +42,7 @@ def mouth_landmarks(frames: NDArray[np.uint8], detector: Detector, name: str) ->
         found = [[(five_points(face), face[MOUTH]) for face in faces] for faces in detector.landmarks(frames)]
         n_landmarks, description = MOUTH.stop - MOUTH.start, "20 landmarks of the mouth by face-alignment"
     else:
-        found = [[(face.points, face.points[CORNERS]) for face in faces] for faces in detector.detect(frames)]
+        found = [[(face.points, face.points[CORNERS]) for face in finite(faces)] for faces in detector.detect(frames)]
         n_landmarks, description = 2, f"both corners of the mouth by {name}"
     zoom = CROP_SIZE / side
     mouths = np.full((len(frames), n_landmarks, 2), np.nan, np.float32)

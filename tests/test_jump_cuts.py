@@ -88,5 +88,4 @@ def test_a_face_in_every_frame_is_never_out_of_sight() -> None:
     there = {n: [sighting(100, look=LOOK_A if n < 20 else LOOK_B)] for n in range(0, 50, 5)}
     assert "cuts at frame 20," in lost(seen(there, 50, cuts=(20,)))
     elsewhere = {n: [sighting(100 if n < 20 else 300)] for n in range(0, 50, 5)}
-    assert "for 19 frames from frame 0 " in lost(seen(elsewhere, 50)).replace("for 20", "for 19")
-    assert "detected" in lost(seen(elsewhere, 50))
+    assert "not where it was for 20 frames from frame 0 " in lost(seen(elsewhere, 50))

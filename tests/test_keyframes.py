@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from avprep import align
-from avprep.detectors import CloseUp, Face
+from avprep.detectors import CloseUp, Face, finite
 from avprep.keyframes import find_faces
 from avprep.media import Picture
 
@@ -228,3 +228,34 @@ def test_dots_align_to_the_template() -> None:
     placed = align.apply(align.similarity(points), align.three_points(points))
     exact = align.apply(align.similarity(SHAPE), align.three_points(SHAPE))
     np.testing.assert_allclose(placed, exact, atol=0.7)
+
+
+@pytest.mark.parametrize("close_ups", [True, False])
+@pytest.mark.parametrize("broken", ["box", "score", "eye", "nose"])
+def test_what_is_no_number_is_no_face(close_ups: bool, broken: str) -> None:
+    """A face whose box, score or points a detector left undefined is passed over; an unknown nose is allowed."""
+
+    class Undefined(DotDetector):
+        """Sees besides the dots a larger face of which something is not a number."""
+
+        def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
+            """Find the dots and what is none."""
+            return [[*(self._wrong(face) for face in faces), *faces] for faces in super().detect(frames)]
+
+        detect_close = detect
+
+        def _wrong(self, face: Face) -> Face:
+            points, box, score = face.points.copy(), face.box + np.float32([-9, -9, 9, 9]), face.score
+            if broken == "eye":
+                points[0, 1] = np.nan
+            if broken == "nose":
+                points[2] = np.inf
+            if broken == "box":
+                box[2] = np.inf
+            return Face(box, float("nan") if broken == "score" else score, points)
+
+    seen = find_faces((painted(150) for _ in range(11)), Undefined(close_ups=close_ups), 5)
+    for (sighting,) in seen.sightings.values():
+        np.testing.assert_allclose(sighting.face.points, SHAPE + np.array([150, 120]), atol=1.2)
+    without = Face(np.float32([0, 0, 9, 9]), 1.0, np.float32([[1, 1], [5, 1], [np.nan, np.nan], [1, 5], [5, 5]]))
+    assert finite([without]) == [without]

@@ -97,9 +97,10 @@ def test_gaps_up_to_twelve_frames_are_filled(frames: list[int], n_frames: int, l
     one = Track({frame: sighting(100 + frame) for frame in frames})
     if lost:
         with pytest.raises(Reject) as caught:
-            track.points_per_frame(one, n_frames)
+            track.check_gaps(one, [one], seen({}, n_frames))
         assert caught.value.reason == "face_lost"
     else:
+        track.check_gaps(one, [one], seen({}, n_frames))
         assert np.isfinite(track.points_per_frame(one, n_frames)).all()
 
 

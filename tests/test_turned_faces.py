@@ -17,7 +17,8 @@ from avprep import align, detectors, keyframes, photo, schema, synthetic
 from avprep.detectors import Detector
 from avprep.manifest import Clip
 from avprep.media import Frames, Picture
-from avprep.stages import CropSettings, align_clip, crop_clip, decode_image
+from avprep.pictures import decode_image
+from avprep.stages import CropSettings, align_clip, crop_clip
 
 Pixels = NDArray[np.uint8]
 
