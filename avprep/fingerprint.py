@@ -207,7 +207,7 @@ def _read_run(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({error})") from error
     size = run.get("shard_size")
-    kinds = {"column": str, "manifest": str, "clips": dict, "settings": dict, "versions": dict}
+    kinds = {"column": str, "manifest": str, "settings": dict, "versions": dict}
     if (
         type(size) is not int
         or size < 1

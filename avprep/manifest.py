@@ -232,8 +232,8 @@ def _clip(path: Path, number: int, row: dict[str, Any]) -> Clip:
         raise ManifestError(f"{where}: split must be one of {', '.join(SPLITS)}, not {_short(row['split'])}")
     if "." in row["key"] or row["key"].startswith("/") or row["key"].endswith("/"):
         raise ManifestError(f"{where}: a key holds no dot and no slash at either end: {_short(row['key'])}")
-    if len(row["key"]) > MAX_KEY or not row["key"].isprintable():
-        raise ManifestError(f"{where}: a key has up to {MAX_KEY} characters, all of which print: {_short(row['key'])}")
+    if len(row["key"]) > MAX_KEY or "\0" in row["key"]:  # as a name in a tar it would end there
+        raise ManifestError(f"{where}: a key has up to {MAX_KEY} characters, none of them NUL: {_short(row['key'])}")
     for name in ("video", "audio", "track"):
         if name in row and (row[name].startswith("/") or (".." in row[name] and ".." in row[name].split("/"))):
             raise ManifestError(f"{where}: {name} must be a path below the root, not {_short(row[name])}")

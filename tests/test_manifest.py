@@ -58,7 +58,7 @@ class TestRoundTrip:
     """What is written is read back."""
 
     @settings(deadline=None)
-    @given(many_clips, st.integers(), st.text(min_size=1))
+    @given(many_clips, st.integers(-(2**63), 2**63 - 1), st.text(min_size=1))
     def test_everything_comes_back(
         self, tmp_path_factory: pytest.TempPathFactory, rows: tuple[Clip, ...], seed: int, note: str
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -149,7 +150,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         "mfcc/test-000000.json: is the sidecar of crop/test-000000",
     ),
     "half a sidecar": (edit(SIDECAR, "]}", ""), f"{SIDECAR}: cannot read the sidecar"),
-    "not a sidecar": (lambda out: (out / SIDECAR).write_text("[]"), f"{SIDECAR}: not a sidecar"),
+    "not a sidecar": (
+        lambda out: (out / SIDECAR).write_text("[]"),
+        f"{SIDECAR}: cannot read the sidecar (not a JSON object)",
+    ),
     "newer sidecar": (edit(SIDECAR, '"avprep_sidecar": 1', '"avprep_sidecar": 2'), f"{SIDECAR}: not a sidecar"),
     "third state": (edit(SIDECAR, '"state": "ok"', '"state": "skipped"'), "clip 0 is neither ok nor failed"),
     "no reason": (edit(SIDECAR, '"reason": "no_face", ', ""), "clip 1 is neither ok nor failed"),
@@ -283,9 +287,10 @@ HOUR = 3600.0
 
 
 def start_column(out: Path, clips: dict[str, int], shard_size: int) -> None:
-    """Write what a crop column begins with; its manifest is nothing that can be read."""
+    """Write what a crop column begins with; its manifest has room for the clips and is nothing that can be read."""
     (out / "crop").mkdir(parents=True)
     (out / "manifest.jsonl").write_bytes(b"\xff this is not read\n")
+    os.truncate(out / "manifest.jsonl", 100 * sum(clips.values()))
     (out / "crop/run.json").write_text(json.dumps({"clips": clips, "shard_size": shard_size}))
 
 
