@@ -493,12 +493,14 @@ class TestProcesses:
         process = start(out, tmp_path / "run", *arguments, processes=2, script=SAY_PROCESS)
         assert process.stdout is not None
         workers: dict[str, int] = {}
+        said = ""
         for line in process.stdout:
+            said += line
             if found := re.match(r"process (\d) is (\d+)$", line):
                 workers[found[1]] = int(found[2])
             if line.startswith("speech 3/2000"):
                 break
-        assert workers.keys() == {"0", "1"}
+        assert workers.keys() == {"0", "1"}, said
         for pid in {"launcher": [process.pid], "all": [*workers.values(), process.pid], "one": [workers["1"]]}[to]:
             os.kill(pid, signal.SIGTERM)
         rest = process.stdout.read()
