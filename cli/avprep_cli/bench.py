@@ -111,13 +111,18 @@ def bench(
     from avprep import bench as library
     from davs_model import config
 
+    if line := library.busy():
+        say.aside(line)
     given = {"data.batch_size": batch, "data.workers": workers, "machine.device": None if device == "auto" else device}
     overrides += tuple(f"{name}={value}" for name, value in given.items() if value is not None)
     settings = config.resolve(preset, None, overrides)
     wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
     found: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
-        chosen = options.chosen_detector(detector)
+
+        @cache
+        def chosen() -> str:  # neither loading nor training needs one
+            return options.chosen_detector(detector)
 
         @cache
         def plan() -> Manifest:  # shards that are there need none
@@ -125,11 +130,11 @@ def bench(
 
         def measured() -> Iterator[tuple[str, Measured]]:
             if "crop" in wanted:
-                yield "crop", library.bench_crop(plan(), chosen, repeat=repeat, jobs=jobs)
+                yield "crop", library.bench_crop(plan(), chosen(), repeat=repeat, jobs=jobs)
             if "mfcc" in wanted:
                 yield "mfcc", library.bench_mfcc(plan(), repeat=repeat, jobs=jobs)
             if what in (*MODEL, "all"):
-                out = shards or _made_shards(plan(), chosen, jobs, Path(temporary))
+                out = shards or _made_shards(plan(), chosen(), jobs, Path(temporary))
                 yield from _measured_learning(wanted, out, settings, stage, repeat, steps, batches)
 
         for name, result in measured():

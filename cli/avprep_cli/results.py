@@ -88,6 +88,7 @@ def generate(
     if video is not None and speech_scale != 1:
         raise click.UsageError("--speech-scale is a factor of the features of sound: it needs --audio")
     options.spare(output, audio, video, *faces)
+    options.folder_there(output)
     from avprep_cli import talking
 
     photos = _photos(faces, detector, face_box, aligned=aligned, paste=paste_back)
