@@ -111,13 +111,12 @@ def bench(
     from avprep import bench as library
     from davs_model import config
 
-    if line := library.busy():
-        say.aside(line)
     given = {"data.batch_size": batch, "data.workers": workers, "machine.device": None if device == "auto" else device}
     overrides += tuple(f"{name}={value}" for name, value in given.items() if value is not None)
     settings = config.resolve(preset, None, overrides)
     wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
     found: dict[str, list[dict[str, Any]]] = {}
+    busy = library.busy()  # before there is work of our own
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
 
         @cache
@@ -138,6 +137,8 @@ def bench(
                 yield from _measured_learning(wanted, out, settings, stage, repeat, steps, batches)
 
         for name, result in measured():
+            if busy is not None and not found:
+                say.aside(busy)
             if not as_json:  # each as it comes: all of them take minutes
                 say.echo(("\n" if found else "") + result.table())
             found.setdefault(name, []).append(result.to_json())
