@@ -178,7 +178,7 @@ def bench_mfcc(plan: Manifest, *, repeat: int, jobs: int) -> Result:
         return stages.mfcc_clip(clip, plan.root, settings)
 
     plan = _usable(plan, do)
-    sounds = {clip.key: stages.clip_sound(clip, plan.root) for clip in plan.clips}
+    sounds = {clip.key: stages.clip_sound(clip, plan.root, settings) for clip in plan.clips}
 
     def windows(clip: Clip) -> None:
         sound = sounds[clip.key]
@@ -190,7 +190,7 @@ def bench_mfcc(plan: Manifest, *, repeat: int, jobs: int) -> Result:
             plan.clips,
             {
                 "mfcc": lambda clip: write(clip.key, do(clip).members, append=False),
-                "decode": lambda clip: stages.clip_sound(clip, plan.root),
+                "decode": lambda clip: stages.clip_sound(clip, plan.root, settings),
                 "windows": windows,
                 "write": lambda clip: write(clip.key, members[clip.key], append=True),
                 "stored": lambda clip: decode_sound(plan.root / (clip.audio or clip.video), resample=False),

@@ -11,7 +11,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from avprep.media import Frames, Seconds, container_start, open_file, seconds
 from avprep.pictures import decode_image
 from avprep.schema import CROP_SIZE, FPS
 from avprep.sound import Sound
-from avprep.stages import clip_sound
+from avprep.stages import MfccSettings, MfccStage, clip_sound, rebuild
 
 SIMILAR = 5
 """Keys that are named where one is unknown."""
@@ -63,15 +63,20 @@ class ClipView:
     """A clip and what both columns of a run hold of it.
 
     shard: the name of the shard that the plan puts it into. root: where its data set lies.
-    shift: seconds by which the run moved the sound later.
+    heard: the settings by which the run read the sound.
     """
 
     clip: Clip
     shard: str
     root: Path
-    shift: float
+    heard: MfccSettings
     crop: Part
     mfcc: Part
+
+    @property
+    def shift(self) -> float:
+        """Seconds by which the run moved the sound later."""
+        return self.heard.audio_shift_ms / 1000
 
     @property
     def n_frames(self) -> int:
@@ -91,10 +96,11 @@ def read(out: Path, key: str, root: Path | None = None) -> ClipView:
     size = next((int(run["shard_size"]) for run in runs.values() if run is not None), 500)
     clip, shard = find(plan, key, size)
     parts = {column: _part(out, column, shard, key) for column in schema.COLUMNS}
-    shift = (runs["mfcc"] or {}).get("settings", {}).get("audio_shift_ms", 0.0)
-    if not isinstance(shift, int | float) or not math.isfinite(shift):
-        raise RunError(f"{out / 'mfcc' / 'run.json'}: damaged, audio_shift_ms is no number of milliseconds")
-    return ClipView(clip, shard, plan.root if root is None else root, shift / 1000, parts["crop"], parts["mfcc"])
+    where = plan.root if root is None else root
+    stage = rebuild("mfcc", (runs["mfcc"] or {}).get("settings") or {}, where)
+    assert isinstance(stage, MfccStage)
+    heard = replace(stage.settings, max_seconds=math.inf)
+    return ClipView(clip, shard, where, heard, parts["crop"], parts["mfcc"])
 
 
 def find(plan: Manifest, key: str, shard_size: int) -> tuple[Clip, str]:
@@ -147,12 +153,12 @@ def play(view: ClipView, output: Path) -> str:
     """
     if view.crop.state != "ok":
         raise RunError(f"{printable(view.clip.key)}: has no crops to play: crop is {view.crop.words}")
-    sound, zero, silent = None, None, ""
+    sound, zero, track, silent = None, None, 0, ""
     try:
-        sound, zero = _sound_at_start(view)
+        sound, zero, track = _sound_at_start(view)
     except Reject as reject:
         silent = reject.message
-    mux.write_film(output, images(view), view.n_frames, sound=sound, zero=zero)
+    mux.write_film(output, images(view), view.n_frames, sound=sound, zero=zero, track=track)
     return silent
 
 
@@ -179,13 +185,15 @@ def sound_of(view: ClipView) -> Sound | str:
     if not view.root.is_dir():
         return f"the data set is not at {view.root}: give --root"
     try:
-        return clip_sound(view.clip, view.root, shift=view.shift)
+        return clip_sound(view.clip, view.root, view.heard)
     except Reject as reject:
         return f"{reject.reason}: {reject.message}"
 
 
-def _sound_at_start(view: ClipView) -> tuple[Path, Seconds]:
-    """Return the file that holds a clip's sound and the time stamp in it of the clip's start; Reject without sound.
+def _sound_at_start(view: ClipView) -> tuple[Path, Seconds, int]:
+    """Return the file that holds a clip's sound, the time stamp in it of the clip's start, and the audio track.
+
+    Reject without sound.
 
     The clock is that of `avprep.sound.read_sound`: the file's first picture is zero, and where the sound lies in
     another file both files' clocks start at their own start.
@@ -200,9 +208,9 @@ def _sound_at_start(view: ClipView) -> tuple[Path, Seconds]:
         pass
     zero = first.zero + seconds(clip.start) - seconds(view.shift)
     if clip.audio is None:
-        return sound, zero
+        return sound, zero, heard.track
     with open_file(video) as shown, open_file(sound) as other:
-        return sound, zero - container_start(shown) + container_start(other)
+        return sound, zero - container_start(shown) + container_start(other), heard.track
 
 
 def images(view: ClipView, indices: Iterable[int] | None = None) -> Iterator[NDArray[np.uint8]]:

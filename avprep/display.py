@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SQUARE_WITHIN = Fraction(1, 200)
-"""A pixel aspect that differs by less is square: encoders round sides to whole pixels and write down what is left over."""
+"""A pixel aspect that differs by less is square: encoders round sides to whole pixels and write the rest down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Display:
         return np.asarray(cv2.warpAffine(upright, back, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.uint8)
 
     def to_source(self, width: int, height: int) -> NDArray[np.float64] | None:
-        """Return the transform (2, 3) from pixels as shown to those of `upright` of a stored picture; None: the same."""
+        """Return the transform (2, 3) from pixels as shown to those of `upright`; None where both are the same."""
         stored = np.array((height, width) if self.transpose else (width, height))
         shown = self.size(width, height)
         ratio = stored / shown

@@ -7,6 +7,7 @@ folder of aligned frames, or of windows, one numbered file a frame.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 from avprep import mfcc, photo
 from avprep.detectors import Detector
 from avprep.errors import AvprepError, Reject
-from avprep.media import Frames, Seconds, probe
+from avprep.files import check_regular
+from avprep.media import Frames, Seconds, audio_stream, open_file, track_number
 from avprep.schema import FPS, N_COEFFICIENTS, WINDOW_COLUMNS
 from avprep.sound import SoundFile
 from avprep.stages import CropSettings, align_clip
@@ -40,7 +42,8 @@ class Driver:
     kind: what `read` yields, from the first frame on each time it is called, at most `AT_ONCE` frames at once:
         `audio`: windows float32 (n, 12, 20), `video`: aligned faces uint8 (n, 256, 256, 3), RGB. Raises AvprepError.
     n_frames: at 25 fps.
-    sound: the file with the sound that belongs to it, None where there is none; zero: time stamp of frame 0 in it (s).
+    sound: the file with the sound that belongs to it, None where there is none; zero: time stamp of frame 0 in it (s);
+        track: which of its audio tracks, from 0; channel: the one that `read` listens to, None for pictures.
     """
 
     kind: Literal["audio", "video"]
@@ -48,11 +51,23 @@ class Driver:
     read: Callable[[], Iterator[NDArray[Any]]]
     sound: Path | None = None
     zero: Seconds = Fraction(0)
+    track: int = 0
+    channel: int | None = None
 
 
-def from_sound(path: Path, preset: mfcc.Preset = "davs") -> Driver:
-    """Return the windows of a file that holds sound; it is decoded once to measure it. AvprepError, one line."""
-    file = SoundFile(path)
+def from_sound(
+    path: Path,
+    preset: mfcc.Preset = "davs",
+    *,
+    track: int | None = None,
+    channel: int | None = None,
+    max_seconds: float = math.inf,
+) -> Driver:
+    """Return the windows of a file that holds sound; it is decoded once to measure it. AvprepError, one line.
+
+    track, channel, max_seconds: see `avprep.sound.SoundFile`.
+    """
+    file = SoundFile(path, track=track, channel=channel, max_seconds=max_seconds)
     with _one_line(path, _AUDIO):
         file.scan()
 
@@ -65,15 +80,20 @@ def from_sound(path: Path, preset: mfcc.Preset = "davs") -> Driver:
                 yield from np.split(cut, range(AT_ONCE, len(cut), AT_ONCE))
 
     next(windows())  # a sound that is too short should be known before a model is loaded
-    return Driver("audio", file.n_frames, windows, path, file.zero)
+    return Driver("audio", file.n_frames, windows, path, file.zero, file.track or 0, file.channel)
 
 
-def from_video(path: Path, detector: Detector, settings: CropSettings) -> Driver:
-    """Return the aligned faces of a video's subject: found in one pass, cut out in another. AvprepError, one line."""
+def from_video(path: Path, detector: Detector, settings: CropSettings, *, track: int | None = None) -> Driver:
+    """Return the aligned faces of a video's subject: found in one pass, cut out in another. AvprepError, one line.
+
+    track: the audio track that is heard, from 0; None: the default one.
+    """
     frames = Frames(path, max_seconds=settings.max_seconds, keep_bytes=_KEPT)
     with _one_line(path, "a video"):
+        with open_file(path) as container:  # a track that is not there should be known before minutes of looking
+            heard = audio_stream(container, track)
+            number = track_number(container, heard) if heard else 0
         found = align_clip(frames, detector, settings, name=str(path))
-        heard = probe(path).audio is not None
 
     def crops() -> Iterator[NDArray[np.uint8]]:
         with _one_line(path, "a video"):
@@ -81,7 +101,7 @@ def from_video(path: Path, detector: Detector, settings: CropSettings) -> Driver
             while part := list(itertools.islice(faces, AT_ONCE)):
                 yield np.stack(part)[..., :3]
 
-    return Driver("video", found.seen.n_frames, crops, path if heard else None, frames.zero)
+    return Driver("video", found.seen.n_frames, crops, path if heard else None, frames.zero, number)
 
 
 def from_windows(folder: Path) -> Driver:
@@ -127,6 +147,7 @@ def _numbered(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 def _window(path: Path) -> NDArray[np.float32]:
     size = N_COEFFICIENTS * WINDOW_COLUMNS * 8
     try:
+        check_regular(path)
         with path.open("rb") as file:
             data = file.read(size + 1)
     except OSError as error:

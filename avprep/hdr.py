@@ -67,7 +67,7 @@ def to_bt709(frame: av.VideoFrame, convert: Callable[..., av.VideoFrame], form: 
 
 def _index(light: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Return the place in a table of light 0 … 1; its steps are those of a square root, finer where it is dark."""
-    return np.rint(np.sqrt(light) * (_STEPS - 1)).astype(np.uint16)
+    return np.asarray(np.rint(np.sqrt(light) * (_STEPS - 1)), np.uint16)
 
 
 @lru_cache(maxsize=3)

@@ -6,6 +6,10 @@ upright and at one size. In the next keyframes it is found by registration, for 
 detected again, close up, every `LOOK_EVERY` frames; what registration is off by then is shared out over the keyframes
 between. That is steadier than detecting every time, and faster. The whole picture is searched at the start of each
 shot, when a face is lost, and every three seconds.
+
+A face may be upside down or on its side. Detectors find such faces too, at poorer scores and with points in the wrong
+places. So where the search starts afresh, a face whose score leaves doubt is looked at four ways up; and before a shot
+has shown one that leaves none, the picture itself is searched the other ways up. Points are always in source pixels.
 """
 
 from __future__ import annotations
@@ -16,13 +20,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from avprep import align, registration
-from avprep.detectors import CloseUp, Detector, Face
+from avprep.detectors import CloseUp, Detector, Face, finite
 from avprep.media import Picture
 from avprep.registration import Anchor, Similarity
 from avprep.schema import CROP_SIZE, FPS
@@ -40,6 +45,9 @@ LOOKS = 8
 """Most close-ups of one face in one frame."""
 DRIFT, TILT = 12.0, 0.7
 """A face that is further than this from where its close-up expects it (crop pixels, degrees) is looked at again."""
+TURNS = (2, 1, 3)
+"""Quarter turns of a picture that is not upright, half a turn first: so detectors still see a face, at wrong points."""
+_TURNED = (1, 1j, -1, -1j)  # what takes a point by 0 … 3 quarter turns, clockwise as y points down
 _LOOK = 24  # side of the patch that faces are compared by over cuts
 
 
@@ -47,7 +55,7 @@ def find_faces(pictures: Iterable[Picture], detector: Detector, every: int) -> S
     """Find the faces of a clip's keyframes.
 
     pictures: the clip at 25 fps, read once; `every` of them are held, times the detector's batch.
-    every: frames from one keyframe to the next; the first frame of a shot and the last of the clip are keyframes too.
+    every: frames from one keyframe to the next; the first and the last frame of a shot are keyframes too.
     Where the largest face jumped, came or went between two keyframes, the frames between them are looked at as well.
     Raises what reading the pictures raises.
     """
@@ -59,7 +67,12 @@ def find_faces(pictures: Iterable[Picture], detector: Detector, every: int) -> S
     for n_frames, picture in enumerate(pictures, 1):
         frame = n_frames - 1
         size = picture.size
-        if cuts.begins(frame, picture) or frame % every == 0:
+        begins = cuts.begins(frame, picture)
+        if begins and between:  # over a cut, faces are compared as they looked right before it
+            before, last = between.pop()
+            watch.look(before, last, between)
+            between = []
+        if begins or frame % every == 0:
             watch.look(frame, picture, between)
             between = []
         else:
@@ -68,6 +81,26 @@ def find_faces(pictures: Iterable[Picture], detector: Detector, every: int) -> S
         frame, picture = between.pop()
         watch.look(frame, picture, between)
     return Seen(n_frames, size, watch.finish(), frozenset(cuts.frames))
+
+
+def settle(picture: Picture, face: Face, detector: Detector) -> Face | None:
+    """Look at a face close up again and again, as a clip that shows one picture for long does, and take the mean.
+
+    face: where it was found, in pixels of the picture; so is what is returned, None where no close-up shows it.
+    """
+    assert detector.close_up is not None
+    following, keyframe = _Following(detector, detector.close_up, _Cuts(), 1), _Keyframe(0, picture)
+    seen: list[Face] = []
+    for _ in range(LOOKS):
+        close = following.close_up(keyframe, seen[-1] if seen else face)
+        if close is None:
+            break
+        seen.append(close)
+    if not seen:
+        return None
+    settled = seen[2:] or seen[-1:]  # the first looks are still drawn to where the face was found
+    box, points = (np.mean([getattr(one, name) for one in settled], axis=0) for name in ("box", "points"))
+    return Face(box.astype(np.float32), seen[-1].score, points.astype(np.float32))
 
 
 class _Cuts:
@@ -134,7 +167,7 @@ class _Batches:
                     frame, picture = pictures[n]
                     self._sightings[frame] = [
                         Sighting(_scaled(face, _ratio(picture, small[n])), _look(small[n][..., 1], face))
-                        for face in faces
+                        for face in finite(faces)
                     ]
                     result.append([sighting.face for sighting in self._sightings[frame]])
         return result
@@ -188,11 +221,11 @@ class _Following:
         self._look_every = LOOK_EVERY if every > 1 else 1
         self._sightings: dict[int, list[Sighting]] = {}
         self._searched = -SEARCH_EVERY  # the frame
+        self._turns: int | None = None  # that make the shot's faces upright; None before it has shown one
         self._followed: list[_Followed] = []
 
     def look(self, frame: int, picture: Picture, between: list[tuple[int, Picture]]) -> None:
-        before = [] if frame in self._cuts.frames else self._followed
-        self._followed = before
+        before = self._followed
         keyframe = _Keyframe(frame, picture)
         faces = self._faces(keyframe)
         if between and _jumped([one.face for one in before], faces):
@@ -206,10 +239,12 @@ class _Following:
 
     def _faces(self, keyframe: _Keyframe) -> list[Face]:
         """Follow the known faces; search the whole picture where that is due or one is lost."""
-        frame = keyframe.frame
+        frame, cut = keyframe.frame, keyframe.frame in self._cuts.frames
         followed = [self._follow(one, keyframe) for one in self._followed]
         found = [one for one in followed if one is not None]
-        if not found or len(found) < len(followed) or frame - self._searched >= SEARCH_EVERY:
+        if cut and not found:
+            self._turns = None
+        if cut or not found or len(found) < len(followed) or frame - self._searched >= SEARCH_EVERY:
             self._searched = frame
             found = self._search(keyframe, found)
         self._followed = sorted(found, key=lambda one: _area(one.face), reverse=True)[:FOLLOWED]
@@ -217,16 +252,18 @@ class _Following:
         return [one.face for one in found]
 
     def _follow(self, one: _Followed, keyframe: _Keyframe) -> _Followed | None:
-        """Find a face where it was last seen; None where it is not there."""
+        """Find a face where it was last seen; None where it is not there, or over a cut does not look the same."""
         frame, registered = keyframe.frame, None
         if one.anchor is not None:
             onto = one.anchor.find(keyframe.luma, one.onto or one.anchor.onto)
             if onto is not None:
                 registered = one.anchor.face_at(onto)
                 if frame - one.frame < self._look_every:
-                    sighting = Sighting(registered, one.sighting.look)
+                    sighting = Sighting(registered, _look(keyframe.luma, registered))
                     return replace(one, sighting=sighting, onto=onto, since=(*one.since, (frame, sighting)))
-        face = self._close_up(keyframe, registered or one.face)
+        if registered is None and frame in self._cuts.frames:
+            return None
+        face = self.close_up(keyframe, registered or one.face)
         if face is None:
             return None
         if registered is not None:
@@ -249,20 +286,59 @@ class _Following:
     def _search(self, keyframe: _Keyframe, known: list[_Followed]) -> list[_Followed]:
         """Detect in the whole picture, where none is known ever more finely until it shows a face.
 
-        Look closely at the largest new ones.
+        Look closely at the largest new ones; where a shot begins without a sure one, search the picture all ways up.
+        """
+        new = self._new_faces(keyframe, known, self._turns or 0)
+        if not known:
+            if self._turns is None and _best(new) < self._view.sure:
+                for turns in TURNS:
+                    turned = self._new_faces(keyframe, known, turns)
+                    if _best(turned) > self._view.better * _best(new):
+                        new = [(face, close) for face, close in turned if close]  # detectors see much that is no face
+            close = [face for face, close in new if close]
+            if close:
+                self._turns = _turns(max(close, key=_area))
+        return [*known, *(self._detected(face, keyframe) for face, _ in new)]
+
+    def _new_faces(self, keyframe: _Keyframe, known: list[_Followed], turns: int) -> list[tuple[Face, bool]]:
+        """Return faces that are not known yet, seen by so many quarter turns, and whether a closer look saw them too.
+
+        The largest come first, with the points of that look; with nothing known they are looked at four ways up.
         """
         picture, found = keyframe.picture, list[Face]()
         for side in self._detector.search_sides[: 1 if known else None]:
             small = picture.small(side)
-            found = [_scaled(face, _ratio(picture, small)) for face in self._detector.detect(small[None])[0]]
+            ratio = _ratio(picture, small)
+            found = [_scaled(face, ratio) for face in self._detected_turned(small, turns)]
             if found or max(picture.size) <= side:
                 break
         new = [face for face in found if all(overlap(face.box, one.face.box) < 0.3 for one in known)]
         new.sort(key=_area, reverse=True)
-        closer = [self._close_up(keyframe, face) or face for face in new[:FOLLOWED]]
-        return [*known, *(self._detected(face, keyframe) for face in [*closer, *new[FOLLOWED:]])]
+        closer = [(self.close_up if known else self._upright)(keyframe, face) for face in new[:FOLLOWED]]
+        looked = [(face, False) if close is None else (close, True) for face, close in zip(new, closer, strict=False)]
+        return [*looked, *((face, False) for face in new[FOLLOWED:])]
 
-    def _close_up(self, keyframe: _Keyframe, face: Face) -> Face | None:
+    def _detected_turned(self, small: NDArray[np.uint8], turns: int) -> list[Face]:
+        """Detect in a picture that is turned by quarter turns counter-clockwise; return faces where it shows them."""
+        shown = np.ascontiguousarray(np.rot90(small, turns))
+        faces = finite(self._detector.detect(shown[None])[0])
+        if not turns:
+            return faces
+        middle, middle_shown = (np.array([image.shape[1] - 1, image.shape[0] - 1]) / 2 for image in (small, shown))
+        return [_turned_face(face, turns, middle_shown, middle) for face in faces]
+
+    def _upright(self, keyframe: _Keyframe, face: Face) -> Face | None:
+        """Look closely at a face as it was found, and where that is not sure, the other ways up; return the best."""
+        best = self.close_up(keyframe, face)
+        score = face.score if best is None else best.score
+        middle = (face.box[:2] + face.box[2:]) / 2
+        for turns in TURNS if best is None or score < self._view.sure else ():
+            turned = self.close_up(keyframe, _turned_face(face, turns, middle, middle))
+            if turned is not None and turned.score > self._view.better * score:
+                best, score = turned, turned.score
+        return best
+
+    def close_up(self, keyframe: _Keyframe, face: Face) -> Face | None:
         """Look at a face upright and at one size; None where it is not there.
 
         A look tells only a part of how far a head is still tilted, so it is turned by more before the next one.
@@ -273,7 +349,7 @@ class _Following:
             if not np.isfinite(onto).all():
                 return None
             patch = cv2.cvtColor(align.warp(image, onto, view.size), cv2.COLOR_RGBA2RGB)
-            nearest = view.nearest(self._detector.detect_close(np.asarray(patch, np.uint8)[None])[0])
+            nearest = view.nearest(finite(self._detector.detect_close(np.asarray(patch, np.uint8)[None])[0]))
             if nearest is None:
                 return settled
             face = _back(nearest, onto)
@@ -299,6 +375,7 @@ class _View:
 
     def __init__(self, close_up: CloseUp) -> None:
         self.size, self.zoom, self.tells = close_up.size, close_up.zoom, close_up.tells
+        self.sure, self.better = close_up.sure, close_up.better
         shift = (np.array(self.size) - 1) / 2 - self.zoom * (CROP_SIZE - 1) / 2 - np.array([0, close_up.rise])
         self.expected = align.TEMPLATE * self.zoom + shift
         self.middle = self.expected.mean(axis=0)
@@ -316,11 +393,13 @@ class _View:
 
 
 def _back(face: Face, matrix: NDArray[np.float64]) -> Face:
-    """Map a face from its close-up to the picture; the box stays upright."""
+    """Map a face from its close-up to the picture; the box's sides stay along the picture's."""
     inverse = cv2.invertAffineTransform(matrix)
     corners = np.asarray(face.box, np.float64).reshape(2, 2)
     centre = align.apply(inverse, corners.mean(axis=0, keepdims=True))[0]
     half = (corners[1] - corners[0]) / 2 * align.scale(inverse)
+    if abs(matrix[1, 0]) > abs(matrix[0, 0]):  # a face on its side
+        half = half[::-1]
     box = np.concatenate([centre - half, centre + half]).astype(np.float32)
     return Face(box, face.score, align.apply(inverse, face.points).astype(np.float32))
 
@@ -329,6 +408,26 @@ def _scaled(face: Face, ratio: NDArray[np.float64]) -> Face:
     """Map a face from a shrunk picture to the picture; pixel centres lie at +0.5."""
     points = (face.points + 0.5) * ratio - 0.5
     return Face((face.box * np.tile(ratio, 2)).astype(np.float32), face.score, points.astype(np.float32))
+
+
+def _turned_face(face: Face, turns: int, middle: NDArray[Any], to: NDArray[Any]) -> Face:
+    """Turn a face clockwise by quarter turns about a point (2,), and move that point to another."""
+    points = np.concatenate([face.points, face.box.reshape(2, 2)]) - middle
+    turned = np.ascontiguousarray(points, np.float64).view(np.complex128) * _TURNED[turns]
+    placed = (turned.view(np.float64) + to).astype(np.float32)
+    box = np.concatenate([placed[5:].min(axis=0), placed[5:].max(axis=0)])
+    return Face(box, face.score, placed[:5])
+
+
+def _best(faces: list[tuple[Face, bool]]) -> float:
+    """Return the best score of faces that a closer look saw too, 0 where there is none."""
+    return max((face.score for face, close in faces if close), default=0.0)
+
+
+def _turns(face: Face) -> int:
+    """Return the counter-clockwise quarter turns that make a face upright, to the nearest."""
+    affine = align.similarity(face.points)
+    return round(-math.atan2(affine[1, 0], affine[0, 0]) / (math.pi / 2)) % 4
 
 
 def _ratio(picture: Picture, small: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from avprep import hdr
 from avprep.display import AS_STORED, Display, display, rotation_matrix
 from avprep.errors import Reject
+from avprep.files import check_regular
 from avprep.schema import FPS
 
 FORMATS = (
@@ -826,6 +827,7 @@ def _broken_storage(path: object, failure: OSError) -> Reject:
 def open_file(path: Path) -> Iterator[av.container.InputContainer]:
     """Open one local file for reading; Reject(`missing`, `unreadable`) in one line."""
     try:
+        check_regular(path)
         file = _File(path)
     except FileNotFoundError as error:
         raise Reject("missing", f"{path}: no such file") from error
@@ -844,7 +846,10 @@ def open_file(path: Path) -> Iterator[av.container.InputContainer]:
         except (av.error.FFmpegError, UnicodeError, ValueError) as error:
             if file.failure is not None:
                 raise _broken_storage(path, file.failure) from error
-            raise Reject("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
+            reason = getattr(error, "strerror", None) or error
+            if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):  # the latter: none of FORMATS
+                reason = "no audio or video can be read from it (Invalid data found when processing input)"
+            raise Reject("unreadable", f"{path}: {reason}") from error
         try:
             yield container
         finally:
@@ -1001,12 +1006,26 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream | Non
     return stream
 
 
-def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    """Return the first stream of sound."""
-    for stream in container.streams.audio:
-        if stream.codec_context is not None:
-            return stream
-    return None
+def audio_stream(container: av.container.InputContainer, track: int | None = None) -> av.AudioStream | None:
+    """Return an audio track: the default one, the first of several, or the first where none is; None without audio.
+
+    track: the number of another, from 0. Reject(`no_audio`) where the file has no such track, or it cannot be decoded.
+    """
+    every = container.streams.audio
+    if track is not None:
+        if track < len(every) and every[track].codec_context is not None:
+            return every[track]
+        there = "1 audio track" if len(every) == 1 else f"{len(every)} audio tracks"
+        which = "cannot be decoded" if track < len(every) else f"does not exist: the file has {there}, from 0"
+        raise Reject("no_audio", f"{container.name.removeprefix('file:')}: --audio-track {track} {which}")
+    usable = [stream for stream in every if stream.codec_context is not None]
+    preferred = [stream for stream in usable if stream.disposition & av.stream.Disposition.default]
+    return next(iter(preferred or usable), None)
+
+
+def track_number(container: av.container.InputContainer, stream: av.AudioStream) -> int:
+    """Return which of a file's audio tracks a stream is, from 0."""
+    return [other.index for other in container.streams.audio].index(stream.index)
 
 
 def has_presentation_times(container: av.container.InputContainer) -> bool:
@@ -1047,7 +1066,7 @@ class _Displays:
 def _display_matrix(frame: av.VideoFrame) -> bytes | None:
     """Return a frame's display matrix as FFmpeg holds it, None where it has none."""
     try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV before 19 gives up where one kind of side data is newer than itself
         return rotation_matrix(-frame.rotation)
     return None if matrix is None else bytes(matrix)

@@ -101,8 +101,7 @@ def clip_windows(
     Returns windows and valid as `windows` does, and silent bool (C,) for each real column; C = 0 where the sound is
     too short for a single one.
     """
-    column = math.ceil(first / HOP)
-    skip = column * HOP - first
+    column, skip = _first_column(first)
     previous = float(samples[skip - 1]) if 0 < skip <= samples.size else None
     used = samples[skip:]
     cepstra = columns(used, preset, previous=previous)
@@ -111,6 +110,19 @@ def clip_windows(
         return empty, np.zeros(n_frames, np.bool_), np.zeros(0, np.bool_)
     cut, valid = windows(cepstra, column, n_frames)
     return cut, valid, _silent(used, len(cepstra))
+
+
+def silent_columns(samples: NDArray[np.int16], first: int) -> NDArray[np.bool_]:
+    """Return bool (C,): which real columns of a clip are silent; samples, first: as `clip_windows` takes them."""
+    used = samples[_first_column(first)[1] :]
+    count = n_columns(used.size)
+    return _silent(used, count) if count else np.zeros(0, np.bool_)
+
+
+def _first_column(first: int) -> tuple[int, int]:
+    """Return the first column that begins in what was read from a position on, and the samples before it."""
+    column = math.ceil(first / HOP)
+    return column, column * HOP - first
 
 
 def _silent(samples: NDArray[np.int16], count: int) -> NDArray[np.bool_]:

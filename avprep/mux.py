@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +24,10 @@ from avprep.schema import FPS
 
 QUALITY = 18
 """x264's constant rate factor of films: smaller is better, 18 looks like the source."""
+SAID = 1 << 16
+"""Bytes that are kept of the beginning, and of the end, of what ffmpeg says."""
+MESSAGE = 400
+"""Characters of ffmpeg's that an error tells at most."""
 THREADS = 4
 """x264's, on any machine: its bytes depend on their number."""
 
@@ -62,12 +68,14 @@ def write_film(
     *,
     sound: Path | None = None,
     zero: Seconds | None = None,
+    track: int = 0,
 ) -> None:
     """Write frames as a film of 25 fps, H.264 in mp4, with the sound of a file.
 
     frames: uint8 (H, W, 3), RGB, all of one even size; n_frames of them.
     sound: a file that holds sound; what is heard at frame 0 has the time stamp `zero` (s) in it. Silence fills what it
         lacks before, between and after; the film's sound is as long as its pictures, to the sample.
+    track: which of the file's audio tracks, from 0.
     The output appears whole or not at all, also where reading the frames raises. Raises AvprepError with ffmpeg's own
     last words.
     """
@@ -81,7 +89,7 @@ def write_film(
     ]
     if sound is not None:
         start = float(zero or 0)
-        heard = _input(sound)["a:0"].filter("atrim", start=start).filter("asetpts", f"PTS-{start:.6f}/TB")
+        heard = _input(sound)[f"a:{track}"].filter("atrim", start=start).filter("asetpts", f"PTS-{start:.6f}/TB")
         heard = heard.filter("aresample", **{"async": 1, "min_hard_comp": float(GAP), "first_pts": 0})
         streams.append(heard.filter("apad").filter("atrim", end=n_frames / FPS))
     options = {
@@ -96,18 +104,10 @@ def write_film(
     sources = [] if sound is None else [sound]
     with _output(output, sources) as part:
         command = _command(streams, part, options).global_args("-copyts")  # so that `zero` is what the file says
-        process = command.run_async(cmd=ffmpeg_binary(), pipe_stdin=True, pipe_stderr=True)
-        try:
+        with _running(command, stdin=subprocess.PIPE) as (process, words):
             _feed(process, first, shown)
-            words = process.stderr.read()
             if process.wait():
-                raise _failed(sources, output, words)
-        finally:
-            process.kill()
-            with suppress(BrokenPipeError):
-                process.stdin.close()
-            process.wait()
-            process.stderr.close()
+                raise _failed(sources, output, words.said())
 
 
 def _feed(process: subprocess.Popen[bytes], first: NDArray[np.uint8], others: Iterator[NDArray[np.uint8]]) -> None:
@@ -153,10 +153,54 @@ def _output(output: Path, sources: list[Path]) -> Iterator[Path]:
 def _run(streams: list[Any], sources: list[Path], output: Path, options: dict[str, Any]) -> None:
     with _output(output, sources) as part:
         command = _command(streams, part, options).global_args("-nostdin")
-        try:
-            command.run(cmd=ffmpeg_binary(), capture_stdout=True, capture_stderr=True)
-        except ffmpeg.Error as error:
-            raise _failed(sources, output, error.stderr) from error
+        with _running(command, stdin=subprocess.DEVNULL) as (process, words):
+            if process.wait():
+                raise _failed(sources, output, words.said())
+
+
+@contextmanager
+def _running(command: Any, *, stdin: int) -> Iterator[tuple[subprocess.Popen[bytes], _Words]]:
+    """Start ffmpeg, and listen to it for as long as it runs; it does not outlive the block."""
+    process = subprocess.Popen(
+        command.compile(cmd=ffmpeg_binary()), stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    words = _Words(process)
+    try:
+        yield process, words
+    finally:
+        process.kill()
+        if process.stdin is not None:
+            with suppress(BrokenPipeError):
+                process.stdin.close()
+        process.wait()
+        words.said()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+class _Words:
+    """What ffmpeg says on its standard error, read while it runs: a pipe that nobody empties would stop it for ever.
+
+    The beginning and the end are kept, `SAID` bytes of each: a damaged file is worth a line a packet.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._head, self._tail = b"", b""
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def said(self) -> bytes:
+        """Return it, when ffmpeg has ended."""
+        self._listener.join()
+        return self._head + self._tail
+
+    def _listen(self) -> None:
+        assert self._process.stderr is not None
+        while part := os.read(self._process.stderr.fileno(), SAID):
+            room = SAID - len(self._head)
+            self._head += part[:room]
+            self._tail = (self._tail + part[room:])[-SAID:]
 
 
 def _failed(sources: list[Path], output: Path, stderr: bytes) -> AvprepError:
@@ -172,4 +216,6 @@ def _words(stderr: bytes) -> str:
     lines = [
         re.sub(r"^(\[[^]]*\] )+", "", line) for line in stderr.decode(errors="replace").splitlines() if line.strip()
     ]
-    return "; ".join(dict.fromkeys(line.strip() for line in (*lines[:1], *lines[-1:]))) or "no message"
+    said = "; ".join(dict.fromkeys(line.strip() for line in (*lines[:1], *lines[-1:]))) or "no message"
+    said = "".join(letter if letter.isprintable() else "·" for letter in said)
+    return said if len(said) <= MESSAGE else f"{said[: MESSAGE - 1]}…"

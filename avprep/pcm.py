@@ -24,6 +24,12 @@ GAP = Fraction(5, 1000)
 
 CENTRE = "FC"
 """The front centre, by libavutil's name."""
+SUBWOOFERS = ("LFE", "LFE2")
+"""Channels that carry no speech."""
+MOST_CHANNELS = 16
+"""Channels that are looked at where the usual one is silent."""
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000
+"""Sample rates outside this range are refused (Hz): a header's lie decides how long a file lasts."""
 
 _BLOCK = 8192  # samples handed to the resampler at once: small enough for the cache
 
@@ -31,14 +37,21 @@ _BLOCK = 8192  # samples handed to the resampler at once: small enough for the c
 class Pieces:
     """One channel as it is decoded: int16 pieces with their presentation times.
 
-    centre: of surround sound take the centre, where films have their speech, instead of the first channel.
+    wanted: the channel to take, from 0. None: the front centre of surround audio, where videos have their speech, else
+        the first channel.
+
+    While decoding, `rate` (Hz), `channels` (count), `channel` (the one that is taken) and `others` (those that may
+    carry speech besides it) are set. Raises Reject(`no_audio`) where the wanted channel does not exist,
+    Reject(`unreadable`) for an impossible sample rate.
     """
 
-    def __init__(self, path: Path, *, centre: bool = False) -> None:
+    def __init__(self, path: Path, wanted: int | None = None) -> None:
         self.path = path
-        self.centre = centre
+        self.wanted = wanted
         self.rate = 0
         self.channels = 0
+        self.channel = 0
+        self.others: tuple[int, ...] = ()
         self.decode_errors = 0
         self.clock = Fraction(1, SAMPLE_RATE)  # s, the unit of the pieces' times
         self._low: tuple[Seconds | float, Seconds | float] = (-math.inf, -math.inf)  # in seconds, and in that unit
@@ -54,6 +67,7 @@ class Pieces:
         for frame in frames:
             if not self.rate:  # the first one: a decoder's clock stays the same
                 self.clock = Fraction(frame.time_base or self.clock)
+                self._begin(frame)
             if low != self._low[0]:
                 self._low = low, low / self.clock
             if frame.pts is not None and frame.pts < self._low[1]:
@@ -61,8 +75,21 @@ class Pieces:
             if self.rate not in (0, frame.sample_rate):
                 change = f"from {self.rate} to {frame.sample_rate} Hz"
                 raise Reject("unreadable", f"{self.path}: the sample rate changes midway {change}")
-            self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
-            self._pieces.append((frame.pts, _channel(frame, centre=self.centre)))
+            layout = frame.layout
+            self.rate, self.channels, self.channel = frame.sample_rate, layout.nb_channels, _chosen(layout, self.wanted)
+            self._pieces.append((frame.pts, _channel(frame, self.channel)))
+
+    def _begin(self, frame: av.AudioFrame) -> None:
+        """Note what the first frame tells; Reject for what cannot be read as it is asked for."""
+        if not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
+            limits = f"{LOWEST_RATE} to {HIGHEST_RATE} Hz can be read"
+            raise Reject("unreadable", f"{self.path}: the audio's sample rate is {frame.sample_rate} Hz; {limits}")
+        count = frame.layout.nb_channels
+        if self.wanted is not None and self.wanted >= count:
+            there = "1 channel" if count == 1 else f"{count} channels"
+            lack = f"--audio-channel {self.wanted} does not exist: its audio has {there}, from 0"
+            raise Reject("no_audio", f"{self.path}: {lack}")
+        self.others = _others(frame.layout, _chosen(frame.layout, self.wanted))
 
     def resampled(self, zero: Seconds, low: int, high: int) -> tuple[NDArray[np.int16], int]:
         """Lay the pieces out by time and bring them to 16 kHz.
@@ -171,10 +198,24 @@ def sample_at(time: int, clock: Seconds, zero: Seconds, rate: int) -> int:
 _DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
 
 
-def _channel(frame: av.AudioFrame, *, centre: bool) -> NDArray[Any]:
-    """Return the first channel, or the centre where it is wanted and there, as it was decoded."""
-    names = [channel.name for channel in frame.layout.channels] if centre else []
-    number = names.index(CENTRE) if CENTRE in names else 0
+def _chosen(layout: av.AudioLayout, wanted: int | None) -> int:
+    """Return the channel to take: the wanted one where a layout has it, else the front centre, else the first."""
+    if wanted is not None and wanted < layout.nb_channels:
+        return wanted
+    if layout.nb_channels < 3:  # spares mono and stereo the look at names
+        return 0
+    names = [channel.name for channel in layout.channels]
+    return names.index(CENTRE) if CENTRE in names else 0
+
+
+def _others(layout: av.AudioLayout, chosen: int) -> tuple[int, ...]:
+    """Return the channels that may carry speech besides the chosen one, in the file's order; bounded in number."""
+    names = [channel.name for channel in layout.channels[:MOST_CHANNELS]] if layout.nb_channels > 1 else []
+    return tuple(n for n, name in enumerate(names) if n != chosen and name not in SUBWOOFERS)
+
+
+def _channel(frame: av.AudioFrame, number: int) -> NDArray[Any]:
+    """Return a channel as it was decoded."""
     planar = frame.format.is_planar
     samples = np.frombuffer(
         memoryview(frame.planes[number if planar else 0]), _DTYPES[frame.format.name.removesuffix("p")]

@@ -29,19 +29,12 @@ MAX_PIXELS, MAX_SIDE = 100_000_000, 32_000
 SIDE = 512
 """Faces are looked for in copies whose longer side has this many pixels. Measured from 100×100 to 4000×3000: larger
 copies show no more faces."""
-LOOKS, STILL, NEAR = 6, 0.5, 40
-"""The face is then looked at upright, so often at most; less if it moved less than `STILL`. What lies further off than
-`NEAR` is another face (crop pixels)."""
-ZOOM = 0.7
-"""Pixels of such a look per crop pixel: the crop and a fifth of its side on each side."""
 SAME = 0.3
 """Boxes that overlap by more (intersection over union) are of one face."""
 FEATHER = 32
 """Crop pixels over which a talking face fades into its photo at the crop's border."""
 EDGE = 8
 """The same at the photo's own edge: the crop is grey beyond it, and a model smears that over a few pixels."""
-
-_ZOOMED = np.array([[ZOOM, 0, (1 - ZOOM) * (CROP_SIZE - 1) / 2], [0, ZOOM, (1 - ZOOM) * (CROP_SIZE - 1) / 2]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,49 +226,50 @@ def _find(image: NDArray[np.uint8], part: NDArray[Any], detector: Detector) -> l
 
 
 def _closer(image: NDArray[np.uint8], face: Face, detector: Detector) -> Face | None:
-    """Look at a face upright and at one size until it stays where it is; None where it is not there.
+    """Look at a face closely, as a video's is looked at until it stays where it is; None where it is not there."""
+    around = _grown(face.box, 1)
+    if detector.close_up is None:
+        seen = [other for other in _detect(*_copy(image, around), detector) if overlap(other.box, face.box) > SAME]
+        return max(seen, key=lambda other: overlap(other.box, face.box), default=None)
+    copy, to_photo = _copy(image, around, enlarge=False)
+    to_copy = np.asarray(cv2.invertAffineTransform(to_photo), np.float64)
+    settled = keyframes.settle(_picture(copy), _moved(face, to_copy), detector)
+    return None if settled is None else _moved(settled, to_photo)
 
-    One look shows a tilted face less tilted than it is: YuNet's points have less than half of the tilt. In a video the
-    keyframes that follow make up for it; here further looks do.
+
+def _copy(
+    image: NDArray[np.uint8], part: NDArray[Any], *, enlarge: bool = True
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Return a part of a photo, x0 y0 x1 y1, as a copy of `SIDE` pixels, and the transform from it to the photo.
+
+    enlarge: whether a smaller part is enlarged to that.
     """
-    copy, to_photo = _copy(image, _grown(face.box, 1))
-    closer = None
-    for _ in range(LOOKS):
-        affine = align.similarity(face.points)
-        look = align.chained(_ZOOMED, affine)
-        view = align.chained(look, to_photo)
-        shown = align.crop(copy, view, sigma=align.blur_sigma(view[None]))
-        seen = _detect(shown, np.asarray(cv2.invertAffineTransform(look), np.float64), detector)
-        placed = [align.apply(affine, align.three_points(other.points)) for other in seen]
-        moved = [np.linalg.norm(three - align.TEMPLATE, axis=1).mean() for three in placed]
-        if not seen or min(moved) > NEAR:
-            break
-        closer = face = seen[int(np.argmin(moved))]
-        if min(moved) < STILL:
-            break
-    return closer
-
-
-def _copy(image: NDArray[np.uint8], part: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Return a part of a photo, x0 y0 x1 y1, as a copy of `SIDE` pixels, and the transform from it to the photo."""
     size = np.array(image.shape[1::-1])
     low = np.clip(np.floor(part[:2]), 0, size - 1).astype(int)
     high = np.clip(np.ceil(part[2:]), low + 1, size).astype(int)
-    copy, to_photo = _resized(image[low[1] : high[1], low[0] : high[0]], (high - low) * (SIDE / (high - low).max()))
+    zoom = SIDE / (high - low).max()
+    zoom = zoom if enlarge else min(zoom, 1.0)
+    copy, to_photo = _resized(image[low[1] : high[1], low[0] : high[0]], (high - low) * zoom)
     to_photo[:, 2] += low
     return copy, to_photo
 
 
 def _detect(copy: NDArray[np.uint8], to_photo: NDArray[np.float64], detector: Detector) -> list[Face]:
     """Find the faces of a copy the way they are found in videos, and return them in pixels of the photo."""
-    picture = Picture(av.VideoFrame.from_ndarray(np.ascontiguousarray(copy), format="rgb24"))
-    faces = []
-    for face in (sighting.face for sighting in keyframes.find_faces([picture], detector, 1).sightings[0]):
-        middle = align.apply(to_photo, face.box.reshape(2, 2)).mean(axis=0)
-        half = (face.box[2:] - face.box[:2]) / 2 * align.scale(to_photo)
-        box = np.append(middle - half, middle + half).astype(np.float32)  # upright, as boxes are
-        faces.append(Face(box, face.score, align.apply(to_photo, face.points).astype(np.float32)))
-    return faces
+    seen = keyframes.find_faces([_picture(copy)], detector, 1).sightings[0]
+    return [_moved(sighting.face, to_photo) for sighting in seen]
+
+
+def _picture(image: NDArray[np.uint8]) -> Picture:
+    return Picture(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"))
+
+
+def _moved(face: Face, transform: NDArray[np.float64]) -> Face:
+    """Return a face in pixels of another copy of its photo; the box's sides stay along the photo's."""
+    middle = align.apply(transform, face.box.reshape(2, 2)).mean(axis=0)
+    half = (face.box[2:] - face.box[:2]) / 2 * align.scale(transform)
+    box = np.append(middle - half, middle + half).astype(np.float32)
+    return Face(box, face.score, align.apply(transform, face.points).astype(np.float32))
 
 
 def _resized(

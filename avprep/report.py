@@ -332,7 +332,8 @@ def _lede(out: Path, found: Findings) -> str:
             lines.append(f"<b>{column.name}</b>: not begun, so nothing of it is on this page.")
             continue
         total = _total(column)
-        line = f"<b>{column.name}</b>: {total.ok:,} ok, {total.failed:,} failed"
+        silent = f", <b>{total.silent:,} of them silent</b>" if total.silent else ""
+        line = f"<b>{column.name}</b>: {total.ok:,} ok{silent}, {total.failed:,} failed"
         if total.missing:
             what = f"{column.unfinished:,} of {_count(total.shards, 'shard')}"
             line += (
@@ -344,7 +345,7 @@ def _lede(out: Path, found: Findings) -> str:
 
 
 def _total(column: Column) -> SplitStatus:
-    names = ("ok", "failed", "missing", "frames", "shards", "shards_done")
+    names = ("ok", "failed", "missing", "frames", "shards", "shards_done", "silent")
     return SplitStatus(*(sum(getattr(split, name) for split in column.splits.values()) for name in names))
 
 
@@ -362,6 +363,11 @@ def _totals(found: Findings) -> str:
             ("ok", *(f"{one.ok:,}" for one in each)),
             ("failed", *(f"{one.failed:,}" for one in each)),
         ]
+        if splits["all"].silent:
+            words = (
+                'of those that are ok, silent <span class="note">no audio above −60 dB; training leaves them out</span>'
+            )
+            rows.insert(2, (words, *(f"{one.silent:,}" for one in each)))
         for reason, _ in sorted(reasons["all"].items(), key=lambda item: (-item[1], item[0])):
             words = f'<code>{reason}</code> <span class="note">{_meaning(reason)}</span>'
             rows.append((words, *(f"{reasons.get(split, Counter())[reason]:,}" for split in splits)))
@@ -481,7 +487,9 @@ def _figures(found: Findings) -> str:
     plots = []
     for figure in FIGURES:
         values = np.frombuffer(found.values[figure.name], np.float64) * figure.scale
-        plot = histogram(values, figure.title, figure.unit, figure.grain) if len(values) else _note("no clip has it")
+        plot = (
+            histogram(values, figure.title, figure.unit, figure.grain) if len(values) else _note("n/a: no clip has it")
+        )
         plots.append(f'<figure><h3>{figure.title}</h3><p class="note">{figure.meaning}</p>{plot}</figure>')
     if any('class="beyond"' in plot for plot in plots):
         notes.append('<p class="note">A bar of another colour holds all that lies beyond its end.</p>')
@@ -581,9 +589,9 @@ def _sound(out: Path, found: Findings, row: Row) -> Sound | None:
 def _facts(row: Row) -> str:
     """Return a clip's figures, and the columns that it is not in, in a line."""
     facts = [
-        f"{figure.title.lower()} {_number(row.figures[figure.name] * figure.scale, figure.unit)}"
+        f"{figure.title.lower()} {_number(value * figure.scale, figure.unit) if value is not None else 'n/a'}"
         for figure in FIGURES
-        if figure.name in row.figures and figure.name != "seconds"
+        if figure.name != "seconds" and ((value := row.figures.get(figure.name)) is not None or figure.name in row.told)
     ]
     return ", ".join([*facts, *(f"no {column}" for column in schema.COLUMNS if column not in row.where)])
 

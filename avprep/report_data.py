@@ -93,7 +93,8 @@ FIGURES = (
     ),
     Figure(
         "jitter", "crop", "Jitter",
-        "how far eyes and nose move in the crop from frame to frame, in crop pixels; opencv sees eyes alone: always 0",
+        "how far eyes and nose move in the crop from frame to frame, in crop pixels; n/a for opencv with smoothed "
+        "points, which sees the eyes alone, so that its crops hold them still by construction",
         "Highest jitter", lambda value: value or None, unit="px",
     ),
     Figure(
@@ -117,6 +118,7 @@ FIGURES = (
 class Row:
     """A clip that is ok in a column or both.
 
+    told: figures that its sidecars name, those that it cannot have among them.
     where: its place in each column's tar; None where the sidecar doesn't tell.
     """
 
@@ -126,6 +128,7 @@ class Row:
     draw: float
     n_frames: int = 0
     figures: dict[str, float] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
     where: dict[str, Stretch | None] = field(default_factory=dict)
 
 
@@ -292,6 +295,7 @@ def _count(out: Path, found: Findings, column: str, name: str, n_clips: int) -> 
     status.ok += counts["ok"]
     status.failed += counts["failed"]
     status.frames += counts["frames"]
+    status.silent += counts.get("silent", 0)
     reasons = counted.reasons.setdefault(split, Counter())
     for reason, count in counts["reasons"].items():
         reasons[reason if reason in REASONS else UNKNOWN] += count
@@ -335,8 +339,10 @@ def _join(rows: dict[str, Row], column: str, name: str, clips: Iterable[dict[str
             row = Row(key, name.partition("-")[0], name, draw(key, seed), n_frames, {"seconds": n_frames / schema.FPS})
             rows[key] = row
         for figure in FIGURES:
-            if figure.column == column and (value := number(clip.get(figure.name))) is not None:
-                row.figures[figure.name] = value
+            if figure.column == column and figure.name in clip:
+                row.told.add(figure.name)
+                if (value := number(clip[figure.name])) is not None:
+                    row.figures[figure.name] = value
         if offset is None or type(length) is not int or length <= 0:  # of an earlier version: it is looked up
             row.where[column] = offset = None
         else:
@@ -376,7 +382,7 @@ def _look(out: Path, found: Findings, worst: dict[str, Least[Row]], rows: Sequen
         found.drawn |= names
         member = schema.METADATA[column]
         for row in sorted(rows, key=lambda row: (row.split, row.shard, row.key)):
-            if column not in row.where:
+            if column not in row.where or names <= row.told:
                 continue
             try:
                 facts = schema.decode_json(read_members(out, row, column, {member})[member])

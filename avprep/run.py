@@ -48,7 +48,7 @@ class Outcome:
     unfinished: those that a retry left alone, because the run that makes them has not finished them.
     stuck: process and video of each clip that was given up, but hangs in the kernel to this moment.
     clips: what this run did, in `seconds`.
-    ok, failed (reason -> clips), frames: of all the task's shards, whoever did them.
+    ok, failed (reason -> clips), frames, silent (of those that are ok): of all the task's shards, whoever did them.
     """
 
     planned: tuple[str, ...]
@@ -60,6 +60,7 @@ class Outcome:
     failed: dict[str, int]
     unfinished: tuple[str, ...] = ()
     stuck: tuple[tuple[int, str], ...] = ()
+    silent: int = 0
 
 
 @dataclass(eq=False)
@@ -208,7 +209,7 @@ class _Filler:
         self._stuck: tuple[tuple[int, str], ...] = ()
         self._open: set[_Shard] = set()
         self._totals: Counter[str] = Counter()
-        self._frames = 0
+        self._frames = self._silent = 0
         self._clips = 0
         self._planned = 0
         self._done = 0
@@ -235,6 +236,7 @@ class _Filler:
             failed=dict(sorted(self._totals.items())),
             unfinished=tuple(self._unfinished),
             stuck=self._stuck,
+            silent=self._silent,
         )
 
     def _work_through(self, queue: Iterator[_Job | None], jobs: int) -> None:
@@ -443,6 +445,7 @@ class _Filler:
         self._done += 1
         self._totals.update({"ok": counts["ok"], **counts["reasons"]})
         self._frames += counts["frames"]
+        self._silent += counts.get("silent", 0)
 
 
 def longer(seconds: float) -> int:

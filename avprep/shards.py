@@ -240,7 +240,7 @@ def _read_head(path: Path, *, whole: bool) -> dict[str, Any] | None:
             "timings": {"clip_seconds": int() | float()},
         } if (
             version == schema.SIDECAR_VERSION
-            and all(isinstance(count, int) for count in reasons.values())
+            and all(isinstance(count, int) for count in (*reasons.values(), head["counts"].get("silent", 0)))
             and all(isinstance(seconds, int | float) and math.isfinite(seconds) for seconds in head["timings"].values())
         ):
             return dict(head)
@@ -253,14 +253,16 @@ def _first_line(path: Path) -> bytes:
 
 
 def counts(clips: list[dict[str, Any]]) -> dict[str, Any]:
-    """Sum up the clips of a sidecar."""
+    """Sum up the clips of a sidecar; `silent`, those that are ok and hold silence alone, is there if any is."""
     reasons = Counter(clip["reason"] for clip in clips if clip["state"] == "failed")
+    silent = sum(clip["state"] == "ok" and clip.get("silent") is True for clip in clips)
     return {
         "clips": len(clips),
         "ok": len(clips) - reasons.total(),
         "failed": reasons.total(),
         "frames": sum(clip["n_frames"] for clip in clips if clip["state"] == "ok"),
         "reasons": dict(sorted(reasons.items())),
+        **({"silent": silent} if silent else {}),
     }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.container
@@ -32,10 +33,15 @@ from avprep.media import (
     packets,
     seconds,
     seek,
+    too_long,
+    track_number,
 )
+from avprep.mfcc import silent_columns
 from avprep.pcm import Line, Pieces, sample_at, source_range
 from avprep.schema import FPS, SAMPLE_RATE
 
+LOOK = 10 * FPS
+"""Frames of a `SoundFile` whose audio is in memory at once while it is told whether a channel is silent."""
 MOST_SILENCE = 600
 """Longest gap between two packets of a `SoundFile`, which has to be held as silence (s)."""
 
@@ -50,6 +56,8 @@ class Sound:
     rate, channels: what the source holds (Hz, count).
     decode_errors: damaged packets that were passed over.
     promised: seconds that the file's header promises in the clip's span, where the file ends before it, else None.
+    track, channel: the audio track and the channel of it that were read, from 0; others: channels of the track that may
+        carry speech besides.
     """
 
     samples: NDArray[np.int16]
@@ -59,6 +67,27 @@ class Sound:
     channels: int
     decode_errors: int
     promised: float | None = None
+    track: int = 0
+    channel: int = 0
+    others: tuple[int, ...] = ()
+
+    @property
+    def silent(self) -> bool:
+        """Whether no 25 ms of it are as loud as −60 dB of full scale."""
+        return bool(silent_columns(self.samples, self.first).all())
+
+
+def read_heard(path: Path, audio: Path | None = None, *, channel: int | None = None, **given: Any) -> Sound:
+    """Read the sound of a clip as `read_sound` does, of the channel that carries it.
+
+    channel: None: the usual channel, unless it is silent throughout the clip and another one is not: then the first
+        that is not, a surround subwoofer left aside.
+    """
+    usual = read_sound(path, audio, channel=channel, **given)
+    if channel is None and usual.others and usual.silent:
+        read = (read_sound(path, audio, channel=other, **given) for other in usual.others)
+        return next((heard for heard in read if not heard.silent), usual)
+    return usual
 
 
 def read_sound(
@@ -71,6 +100,8 @@ def read_sound(
     after: int = 0,
     shift: float = 0.0,
     max_seconds: float = math.inf,
+    track: int | None = None,
+    channel: int | None = None,
 ) -> Sound:
     """Read the sound of a clip on the clock of its pictures.
 
@@ -81,19 +112,21 @@ def read_sound(
     before, after: samples wanted outside the clip's span, where the source has them.
     shift: seconds by which the sound is moved later.
     max_seconds: longest clip; it bounds the memory that the sound takes.
+    track, channel: those to read, from 0; see `avprep.media.audio_stream` and `avprep.pcm.Pieces` for which None is.
     Raises Reject: `missing`, `unreadable`, `no_video`, `no_audio`, `too_short`, `too_long`.
     """
     begin, moved = seconds(start), seconds(shift)
-    pieces = Pieces(audio or video)
+    pieces = Pieces(audio or video, channel)
     with open_file(video) as container:
         pictures = PictureTimes(video, container, begin, duration, max_seconds)
-        sound = audio_stream(container) if audio is None else None
+        sound = audio_stream(container, track) if audio is None else None
         if audio is None and sound is None:
             raise Reject("no_audio", f"{video}: holds no sound")
         # Both at once, unless the sound has to be sought by what the pictures tell.
         together = sound is not None and begin <= SEEK_BEYOND
         _read(pictures, sound if together else None, pieces, container_start(container) + begin, moved)
         begins = None if sound is None else _begin(sound)
+        number = 0 if sound is None else track_number(container, sound)
         own_start = container_start(container)
         timeline = pictures.timeline()
     zero, n_frames, promised = timeline.zero, timeline.n_frames, timeline.promised
@@ -105,9 +138,10 @@ def read_sound(
     starts = zero + begin - moved
     if not together:
         with open_file(audio or video) as container:
-            sound = audio_stream(container)
+            sound = audio_stream(container, track)
             if sound is None:
                 raise Reject("no_audio", f"{audio or video}: holds no sound")
+            number = track_number(container, sound)
             if audio is not None:
                 starts += container_start(container) - own_start
             joined = audio is None and timeline.joined
@@ -119,32 +153,54 @@ def read_sound(
     if not samples.size:
         raise Reject("no_audio", f"{audio or video}: holds no sound in the clip's span{_elsewhere(begins, starts)}")
     until = None if promised is None else float(promised)
-    return Sound(samples, first, n_frames, pieces.rate, pieces.channels, pieces.decode_errors, until)
+    return _sound(pieces, samples, first, n_frames, number, until)
 
 
 class SoundFile:
     """The sound of a file of any length on a clock of its own: frame 0 begins with its first sample.
 
-    Of surround sound the centre is read, where films have their speech, else the first channel.
+    track, channel: those to read, from 0. None: the default track; the usual channel, unless it is silent from end to
+        end and another one is not, as `read_heard` has it.
+    max_seconds: longest file that is taken.
 
     `scan` decodes it once to learn `zero` (time stamp of the first sample), `n_frames` (25-fps frames that it lasts,
-    to the nearest, at least 1), `rate`, `channels` and `decode_errors`. Memory does not grow with the file's length.
-    Both ways of reading raise Reject: `missing`, `unreadable`, `no_audio`.
+    to the nearest, at least 1), `rate`, `channels`, `decode_errors`, and the `track` and `channel` that are read.
+    Memory does not grow with the file's length. Both ways of reading raise Reject: `missing`, `unreadable`,
+    `no_audio`, `too_long`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, track: int | None = None, channel: int | None = None, max_seconds: float = math.inf
+    ) -> None:
         self.path = path
+        self.track, self.channel = track, channel
+        self.max_seconds = max_seconds
         self.zero = Fraction(0)
         self.n_frames = self.rate = self.channels = self.decode_errors = 0
+        self._wanted = channel
 
     def scan(self) -> None:
-        """Decode the whole file and let go of it."""
-        for line, pieces in self._lines():
+        """Decode the whole file and let go of it; settle which channel is read, for all of it."""
+        found: Pieces | None = None
+        for line, found in self._lines():
             line.forget(line.end)
-            self.rate, self.channels, self.decode_errors = pieces.rate, pieces.channels, pieces.decode_errors
-            self.n_frames = max(1, round(Fraction(line.end * FPS, pieces.rate)))
-        if not self.n_frames:
+            if line.end > self.max_seconds * found.rate:
+                raise too_long(self.path, self.max_seconds)
+            self.n_frames = max(1, round(Fraction(line.end * FPS, found.rate)))
+        if found is None:
             raise Reject("no_audio", f"{self.path}: holds no sound")
+        self.rate, self.channels, self.decode_errors = found.rate, found.channels, found.decode_errors
+        self.channel = found.channel
+        if self._wanted is None and found.others and self._silent():
+            for self._wanted in found.others:
+                if not self._silent():
+                    self.channel = self._wanted
+                    return
+            self._wanted = None
+
+    def _silent(self) -> bool:
+        """Whether the channel that is read is silent from end to end; of most files a first look tells."""
+        return all(part.silent for part in self.stretches(LOOK))
 
     def stretches(self, n_frames: int, *, before: int = 0, after: int = 0) -> Iterator[Sound]:
         """Yield the sound of so many frames after another, the last of them shorter; all have been scanned before.
@@ -168,17 +224,18 @@ class SoundFile:
                 if line.end >= source_range(line.rate, low, high)[1]:
                     break
             samples, begin = held.resampled(low, high)
-            yield Sound(samples, begin - first * step, count, counts.rate, counts.channels, counts.decode_errors)
+            yield _sound(counts, samples, begin - first * step, count, self.track or 0)
             first += count
             held.forget(source_range(held.rate, first * step - before, high)[0])
 
     def _lines(self) -> Iterator[tuple[Line, Pieces]]:
         """Yield the growing line of samples after each packet that adds to it."""
-        pieces, line = Pieces(self.path, centre=True), None
+        pieces, line = Pieces(self.path, self._wanted), None
         with open_file(self.path) as container:
-            stream = audio_stream(container)
+            stream = audio_stream(container, self.track)
             if stream is None:
                 raise Reject("no_audio", f"{self.path}: holds no sound")
+            self.track = track_number(container, stream)
             for packet in packets(container, stream):
                 pieces.add(packet, -math.inf)
                 for time, piece in pieces.taken():
@@ -191,6 +248,18 @@ class SoundFile:
                         raise Reject("unreadable", f"{self.path}: {gap:.0f} s without sound in the middle: cut it")
                     line.add(position, piece)
                     yield line, pieces
+
+
+def _sound(
+    pieces: Pieces,
+    samples: NDArray[np.int16],
+    first: int,
+    n_frames: int,
+    track: int,
+    promised: float | None = None,
+) -> Sound:
+    source = (pieces.rate, pieces.channels, pieces.decode_errors)
+    return Sound(samples, first, n_frames, *source, promised, track, pieces.channel, pieces.others)
 
 
 def _read(pictures: PictureTimes, audio: av.AudioStream | None, pieces: Pieces, begin: Seconds, shift: Seconds) -> None:

@@ -22,11 +22,12 @@ import avprep
 from avprep import align, detectors, keyframes, mfcc, schema, track
 from avprep.detectors import Detector
 from avprep.errors import Reject, RunError
+from avprep.files import check_regular
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
 from avprep.media import Frames, probe
 from avprep.shards import Sample
-from avprep.sound import Sound, read_sound
+from avprep.sound import Sound, read_heard
 
 Align = Literal["smooth", "per-frame", "per-clip"]
 JPEG_QUALITY = 95
@@ -64,11 +65,15 @@ class MfccSettings:
     preset: `davs` or `syncnet`.
     audio_shift_ms: milliseconds by which the sound is moved later.
     max_seconds: longest clip.
+    audio_track, audio_channel: those to read, from 0; None: the default track, the channel that carries sound; see
+        `avprep.sound.read_heard`.
     """
 
     preset: mfcc.Preset = "davs"
     audio_shift_ms: float = 0.0
     max_seconds: float = 1800.0
+    audio_track: int | None = None
+    audio_channel: int | None = None
 
 
 @dataclass(frozen=True)
@@ -132,8 +137,8 @@ class MfccStage:
         return {**_versions(), "python-speech-features": version("python-speech-features")}
 
     def resolved(self) -> dict[str, Any]:
-        """Return the settings as JSON."""
-        return asdict(self.settings)
+        """Return the settings as JSON; a choice that is left to the file is none."""
+        return {name: value for name, value in asdict(self.settings).items() if value is not None}
 
     def seconds(self, clip: Clip) -> float | None:
         """Return how long a clip is by the plan, or else by its file's header, `max_seconds` at most."""
@@ -181,6 +186,8 @@ def crop_clip(
     )
     found = align_clip(frames, detector, settings, name=clip.video, hints=lambda size: _hints(clip, root, size))
     seen, affine = found.seen, found.affine
+    # A detector that sees no more than the eyes: transforms fitted to its points hold the eyes still, whatever they do.
+    fitted = settings.align == "smooth" and bool(np.isnan(found.points[:, detectors.NOSE]).all())
     scores = [sighting.face.score for sighting in found.subject.sightings.values()]
     facts = {
         **_labels(clip),
@@ -203,9 +210,10 @@ def crop_clip(
         "score": _rounded(np.mean(scores)),
         "score_min": _rounded(np.min(scores)),
         "face_size": _rounded(found.face_size),
-        "jitter": _rounded(align.jitter(affine, found.smoothed)),
+        "jitter": None if fitted else _rounded(align.jitter(affine, found.smoothed)),
         "jitter_unsmoothed": _rounded(align.jitter(align.similarity(found.raw), found.smoothed)),
         "cuts": len(seen.cuts),
+        **({"turned": found.turned} if found.turned else {}),
     }
     summary = {name: facts[name] for name in ("face_size", "score", "jitter")}
     return Sample(_crop_members(found, facts, settings.image_format), seen.n_frames, summary)
@@ -228,6 +236,12 @@ class Aligned:
     smoothed: NDArray[np.float64]
     points: NDArray[np.float32]
     affine: NDArray[np.float32]
+
+    @property
+    def turned(self) -> int:
+        """Degrees by which the picture is turned clockwise for the face to be upright, to the nearest quarter turn."""
+        across, down = self.affine[:, :, 0].mean(axis=0)
+        return int(round(math.degrees(math.atan2(float(down), float(across))) / 90) % 4 * 90)
 
     def crops(self) -> Iterator[NDArray[np.uint8]]:
         """Cut the face out of each frame, uint8 (256, 256, 4), RGBA; raises Reject as reading the pictures does."""
@@ -268,10 +282,12 @@ def align_seen(
     """Track and align the face of one clip in which faces have been found; raises Reject. See `align_clip`."""
     with _named(name):
         _check_length(seen.n_frames)
-        subject = track.choose(track.link(seen), seen, settings.subject, hints or {})
+        tracks = track.link(seen)
+        subject = track.choose(tracks, seen, settings.subject, hints or {})
         size = track.face_size(subject)
         if size < settings.min_face:
             raise Reject("face_too_small", f"the face is {size:.0f} px wide, --min-face is {settings.min_face:g}")
+        track.check_gaps(subject, tracks, seen)
         raw = track.points_per_frame(subject, seen.n_frames)
     steady = track.smooth(raw)
     points = (raw if settings.align == "per-frame" else steady).astype(np.float32)
@@ -285,19 +301,21 @@ def align_seen(
 
 def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
     """Compute the MFCC windows of one clip; raises Reject."""
-    sound = clip_sound(clip, root, shift=settings.audio_shift_ms / 1000, max_seconds=settings.max_seconds)
+    sound = clip_sound(clip, root, settings)
     with _named(clip.video):
         _check_length(sound.n_frames)
     windows, valid, silent = mfcc.clip_windows(sound.samples, sound.first, sound.n_frames, settings.preset)
     if not silent.size:
         raise Reject("no_audio", f"{clip.audio or clip.video}: the sound is shorter than one 25 ms column")
     share = float(silent.mean())
+    source = {"audio_track": sound.track, "audio_channel": sound.channel}
     facts = {
         **_labels(clip),
         "n_frames": sound.n_frames,
         "preset": settings.preset,
         "sample_rate": sound.rate,
         "channels": sound.channels,
+        **(source if any(source.values()) else {}),
         "decode_errors": sound.decode_errors,
         **({} if sound.promised is None else {"promised_seconds": _rounded(sound.promised)}),
         "n_samples": int(sound.samples.size),
@@ -314,20 +332,22 @@ def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
         ("valid.npy", schema.encode_array(valid)),
         (schema.METADATA["mfcc"], schema.encode_json(facts)),
     ]
-    return Sample(members, sound.n_frames, {name: facts[name] for name in ("n_valid", "silent_share")})
+    return Sample(members, sound.n_frames, {name: facts[name] for name in ("n_valid", "silent_share", "silent")})
 
 
-def clip_sound(clip: Clip, root: Path, *, shift: float = 0.0, max_seconds: float = math.inf) -> Sound:
-    """Read the sound of a clip that its windows are made of; see `read_sound`, which raises Reject."""
-    return read_sound(
+def clip_sound(clip: Clip, root: Path, settings: MfccSettings) -> Sound:
+    """Read the sound of a clip that its windows are made of; see `read_heard`, which raises Reject."""
+    return read_heard(
         root / clip.video,
         None if clip.audio is None else root / clip.audio,
         start=clip.start,
         duration=clip.duration,
         before=mfcc.SAMPLES_BEFORE,
         after=mfcc.SAMPLES_AFTER,
-        shift=shift,
-        max_seconds=max_seconds,
+        shift=settings.audio_shift_ms / 1000,
+        max_seconds=settings.max_seconds,
+        track=settings.audio_track,
+        channel=settings.audio_channel,
     )
 
 
@@ -380,6 +400,7 @@ def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[n
     if clip.track is None:
         return {}
     try:
+        check_regular(root / clip.track)
         rows = read_track((root / clip.track).read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError as error:
         raise Reject("missing", f"{root / clip.track}: no such file") from error

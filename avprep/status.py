@@ -20,7 +20,7 @@ RECENT = 3600.0
 
 @dataclass
 class SplitStatus:
-    """Clips of one split in one column; `missing` ones are in shards that are not finished."""
+    """Clips of one split in one column; `missing` ones are in shards that are not finished, `silent` ones are ok."""
 
     ok: int = 0
     failed: int = 0
@@ -28,6 +28,7 @@ class SplitStatus:
     frames: int = 0
     shards: int = 0
     shards_done: int = 0
+    silent: int = 0
 
 
 @dataclass
@@ -107,6 +108,7 @@ def column_status(
         split.ok += head["counts"]["ok"]
         split.failed += head["counts"]["failed"]
         split.frames += head["counts"]["frames"]
+        split.silent += head["counts"].get("silent", 0)
         reasons.update(head["counts"]["reasons"])
         again.update(head.get("again", {}))
         if (longest := head["timings"].get("longest_timeout")) is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -116,20 +118,41 @@ def choose(tracks: list[Track], seen: Seen, subject: Subject, hints: dict[int, N
     return min((track for track in tracks if 2 * len(track.sightings) >= longest), key=distance)
 
 
+def check_gaps(subject: Track, tracks: list[Track], seen: Seen) -> None:
+    """Raise Reject(`face_lost`) where the subject is missing for more than `MAX_GAP` frames, and say what is there.
+
+    tracks: all that were linked. Those that are never there together with the subject may show the same face: only
+    where they are missing too is the face known to be.
+    """
+    first, length = _longest_gap(subject.sightings, seen.n_frames)
+    if length <= MAX_GAP:
+        return
+    maybe = {frame for track in tracks if track is subject or _apart(track, subject) for frame in track.sightings}
+    hidden, missing = _longest_gap(maybe, seen.n_frames)
+    if missing > MAX_GAP:
+        raise Reject(
+            "face_lost", f"the face is not detected for {missing} frames from frame {hidden} (at most {MAX_GAP})"
+        )
+    cuts = sorted(cut for cut in seen.cuts if first <= cut <= first + length)
+    if cuts:
+        raise Reject(
+            "face_lost",
+            f"the picture cuts at frame {cuts[0]}, and the faces before and after the cut do not look the same: it may "
+            "be another person; cut the video there, or leave it out",
+        )
+    raise Reject(
+        "face_lost",
+        f"the face is not where it was for {length} frames from frame {first} (at most {MAX_GAP}): another face is "
+        "detected there, or the same one jumps",
+    )
+
+
 def points_per_frame(track: Track, n_frames: int) -> NDArray[np.float64]:
     """Interpolate a track's points linearly to every frame, float64 (T, 5, 2); the ends are held.
 
-    Raises Reject(`face_lost`) where the face is out of sight for more than `MAX_GAP` frames.
+    See `check_gaps` for how long they may be.
     """
     frames = np.array(list(track.sightings))
-    edges = np.concatenate(([-1], frames, [n_frames]))
-    gaps = np.diff(edges) - 1
-    worst = int(np.argmax(gaps))
-    if gaps[worst] > MAX_GAP:
-        raise Reject(
-            "face_lost",
-            f"the face is out of sight for {gaps[worst]} frames from frame {edges[worst] + 1} (at most {MAX_GAP})",
-        )
     found = np.stack([sighting.face.points for sighting in track.sightings.values()]).astype(np.float64)
     flat = found.reshape(len(frames), -1)
     every = np.arange(n_frames)
@@ -178,6 +201,17 @@ def _same(track: Track, sighting: Sighting, frame: int, cuts: frozenset[int]) ->
     if any(track.last < cut <= frame for cut in cuts):
         return shared >= 0.5 and float(before.look @ sighting.look) >= 0.8
     return shared >= 0.2
+
+
+def _longest_gap(frames: Iterable[int], n_frames: int) -> tuple[int, int]:
+    """Return the first frame and the length of the longest stretch that holds none of some frames."""
+    edges = [-1, *sorted(frames), n_frames]
+    return max(((before + 1, after - before - 1) for before, after in pairwise(edges)), key=lambda gap: gap[1])
+
+
+def _apart(one: Track, other: Track) -> bool:
+    """Tell whether one track ends before the other begins."""
+    return one.last < next(iter(other.sightings)) or other.last < next(iter(one.sightings))
 
 
 def _extent(box: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
-import stat
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from avprep.files import check_regular
 
 MAX_JSON = 256 << 20
 """Largest JSON file that is read (bytes); that of a shard has 300 bytes per clip."""
@@ -24,8 +24,7 @@ MAX_DEPTH = 32
 
 def open_file(path: Path, buffer: int = io.DEFAULT_BUFFER_SIZE) -> io.BufferedReader:
     """Open a file to read; OSError for all but plain files: a named pipe, say, would be waited for without end."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    check_regular(path)
     return io.BufferedReader(io.FileIO(path), buffer)
 
 

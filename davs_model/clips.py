@@ -21,9 +21,12 @@ from numpy.typing import NDArray
 
 from avprep import schema, tars, untrusted
 from avprep.errors import ShardError
+from avprep.files import check_regular
 
 OPEN_TARS = 64
 """Tars that a process keeps open."""
+SILENT = "silent"
+"""Why clips are left out that hold silence alone."""
 _UNREADABLE = "not a whole sample of a tar"
 _ANOTHER_TAR = "the tar is not the one that its sidecar describes"
 
@@ -87,13 +90,19 @@ class Clips:
 
 
 def read_clips(
-    out: Path, split: str, *, vocabulary: tuple[str, ...] | None = None, people: tuple[str, ...] | None = None
+    out: Path,
+    split: str,
+    *,
+    vocabulary: tuple[str, ...] | None = None,
+    people: tuple[str, ...] | None = None,
+    keep_silent: bool = False,
 ) -> Clips:
     """Read the table of a split: the clips that are finished and `ok` in both columns.
 
     vocabulary, people: those of another split, whose numbers the labels are to have; None: this split's own, sorted.
-    Shards that are not finished or cut off, and clips that failed in a column, are left out and counted. ShardError for
-    a folder that holds no shards of ours or was written by another version.
+    keep_silent: take clips that hold silence alone.
+    Shards that are not finished or cut off, clips that failed in a column, and silent ones are left out and counted.
+    ShardError for a folder that holds no shards of ours or was written by another version.
     """
     _opened.cache_clear()  # tars may have been made anew since
     dataset, labels = _read_labels(out / "manifest.jsonl", split)
@@ -110,7 +119,8 @@ def read_clips(
     rows: list[tuple[bytes, int, int, int, int, int, int, int, int]] = []
     left = dict(labels)
     for number, name in enumerate(names):
-        crop, mfcc = (_read_column(out, column, name) for column in schema.COLUMNS)
+        silent: set[str] = set()
+        crop, mfcc = (_read_column(out, column, name, silent) for column in schema.COLUMNS)
         for key in list(dict.fromkeys((*crop, *mfcc))):
             if left.pop(key, None) is None:
                 skipped["not in the manifest"] += 1
@@ -126,6 +136,9 @@ def read_clips(
             assert isinstance(heard, tuple)
             if seen[0] != heard[0]:
                 skipped["crop and mfcc differ in length"] += 1
+                continue
+            if key in silent and not keep_silent:
+                skipped[SILENT] += 1
                 continue
             word, speaker = labels[key]
             word_number, speaker_number = word_numbers.get(word or "", -1), speaker_numbers.get(speaker or "", -1)
@@ -155,8 +168,11 @@ _Record = tuple[int, int, int]
 """Frames, offset, length."""
 
 
-def _read_column(out: Path, column: str, name: str) -> dict[str, _Record | str]:
-    """Return what a sidecar says of each clip: where it lies, or the reason of its failure."""
+def _read_column(out: Path, column: str, name: str, silent: set[str]) -> dict[str, _Record | str]:
+    """Return what a sidecar says of each clip: where it lies, or the reason of its failure.
+
+    silent: takes the keys of those that hold silence alone.
+    """
     path = out / column / f"{name}.json"
     tar = _tar(out, column, name)
     try:
@@ -182,6 +198,8 @@ def _read_column(out: Path, column: str, name: str) -> dict[str, _Record | str]:
                 records[key] = reason
             case {"key": str(key), "state": "ok", "n_frames": int(n_frames)} if n_frames > 0:
                 length = clip.get("bytes")
+                if clip.get("silent", clip.get("silent_share") == 1) is True:  # earlier avpreps told the share alone
+                    silent.add(key)
                 if cut_off:
                     records[key] = _ANOTHER_TAR
                 elif type(length) is int and length > 0 and places is None:
@@ -329,6 +347,7 @@ class _Opened(io.FileIO):
 
 @functools.lru_cache(OPEN_TARS)
 def _opened(path: Path, process: int) -> io.FileIO:
+    check_regular(path)
     return _Opened(path)
 
 

@@ -56,6 +56,8 @@ class Data:
     """Most that a clip is shifted each way, at random, in pixels of the 256×256 crop."""
     faces: str = ""
     """Folder with a folder of pictures per person, for the identity stage; empty: the crops' own speaker labels."""
+    keep_silent: bool = False
+    """Train on clips that hold silence alone, too."""
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,9 @@ class Corpus:
 
 def read_corpus(out: Path, settings: Settings) -> Corpus:
     """Read what OUT holds; errors as of `read_clips` and `FaceFolder`."""
-    train = read_clips(out, "train")
-    val = read_clips(out, "val", vocabulary=train.vocabulary)
+    keep_silent = settings.data.keep_silent
+    train = read_clips(out, "train", keep_silent=keep_silent)
+    val = read_clips(out, "val", vocabulary=train.vocabulary, keep_silent=keep_silent)
     faces = settings.data.faces
     return Corpus(train, val, FaceFolder(Path(faces), Shape(frozenset(["identity"]))).people if faces else ())
 

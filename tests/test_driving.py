@@ -94,7 +94,8 @@ class TestVideo:
         """A video without a face, and a file that is none, end in one line."""
         clip = made.numbered(tmp_path / "a.mp4", made.steady(25, 1))
         (tmp_path / "b.mp4").write_bytes(b"no video")
-        for name, words in (("a.mp4", "no face was found"), ("b.mp4", "Invalid data"), ("c.mp4", "no such file")):
+        cannot = {"a.mp4": "no face was found", "b.mp4": "cannot be read as a video", "c.mp4": "no such file"}
+        for name, words in cannot.items():
             with pytest.raises(AvprepError, match=rf"{name}: {words}"):
                 driving.from_video(clip.with_name(name), detectors.build("opencv"), CropSettings("opencv"))
 

@@ -71,6 +71,19 @@ def test_a_photo_says_what_is_heard(folder: Path, tmp_path: Path) -> None:
     assert again.read_bytes() == film.read_bytes()
 
 
+def test_speech_on_the_right_channel(folder: Path, tmp_path: Path) -> None:
+    """A face says what is heard on the right channel where the left one is silent, as if that were all; it is told."""
+    left = made.write_wav(tmp_path / "left.wav", np.zeros(19_200, np.int16), 16_000)
+    both = ("-i", left, "-i", folder / "speech.wav", "-filter_complex", "[0:a][1:a]join=inputs=2:channel_layout=stereo")
+    made.ffmpeg(*both, tmp_path / "right.wav")
+    told = generate(folder, tmp_path / "right.mp4", "--audio", tmp_path / "right.wav")
+    assert told.exit_code == 0, told.output
+    assert "right.wav: audio track 0, channel 1" in told.stderr
+    assert generate(folder, tmp_path / "mono.mp4", "--audio", folder / "speech.wav").exit_code == 0
+    right, mono = (pictures(tmp_path / f"{name}.mp4") for name in ("right", "mono"))
+    assert all(np.array_equal(*two) for two in zip(right, mono, strict=True))
+
+
 def test_a_photo_says_what_is_seen(folder: Path, lrw: Path, tmp_path: Path) -> None:
     """Driven by a video, the film has its frames and its sound."""
     clip = sorted(path for path in (lrw / "corpus").rglob("*.mp4") if path.stat().st_size > 100)[0]
@@ -187,6 +200,9 @@ def test_frames_are_in_step_with_the_sound(folder: Path, tmp_path: Path, name: s
         (("--audio", "speech.wav", "--aligned", "--face-box", "1,2,3,4"), "--face-box is for a single photo"),
         (("--video", "speech.wav", "--speech-scale", "2"), "it needs --audio"),
         (("--audio", "speech.wav", "-o", "out.avi"), "name it .mp4"),
+        (("--video", "speech.wav", "--audio-channel", "1"), "it needs --audio"),
+        (("--audio", "speech.wav", "--audio-track", "-1"), "is not in the range"),
+        (("--audio", "speech.wav", "--max-seconds", "0"), "is not in the range"),
     ],
 )
 def test_wrong_usage(folder: Path, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
@@ -225,6 +241,10 @@ def test_what_cannot_be_done_is_one_line(folder: Path, tmp_path: Path) -> None:
         (("--video", folder / "nobody.mp4"), "photo.jpg", "nobody.mp4: no face was found"),
         (("--video", folder / "speech.wav"), "photo.jpg", "speech.wav: holds no picture"),
         (("--audio", tmp_path), "photo.jpg", "holds no prepared files"),
+        (("--audio", folder / "noise.png"), "photo.jpg", "noise.png: no audio or video can be read from it"),
+        (("--audio", folder / "speech.wav", "--max-seconds", 1), "photo.jpg", "longer than 1 s; raise --max-seconds"),
+        (("--audio", folder / "speech.wav", "--audio-channel", 1), "photo.jpg", "--audio-channel 1 does not exist"),
+        (("--video", folder / "speech.wav", "--audio-track", 1), "photo.jpg", "--audio-track 1 does not exist"),
         (("--audio", folder / "speech.wav", "-o", tmp_path / "none" / "a.mp4"), "photo.jpg", "a.mp4"),
     ]
     for arguments, face, words in cases:

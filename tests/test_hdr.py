@@ -22,12 +22,13 @@ COLOURS = np.array(
     np.uint8,
 )  # fmt: skip
 BLOCK = 32
+BT2020_NCL = 9  # of AVColorSpace
 
 
 def chart(path: Path) -> Path:
     """Write a picture of blocks of colours, RGB."""
     image = np.kron(COLOURS.reshape(3, 4, 3), np.ones((BLOCK, BLOCK, 1), np.uint8)).astype(np.uint8)
-    return made.write(path, made.steady(25, 0.4), [image] * 10, vcodec="ffv1", pixels="gbrp")
+    return made.write(path, made.steady(25, 0.4), [image] * 10, vcodec="png", pixels="rgb24")
 
 
 def colours(image: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -63,15 +64,13 @@ def graded(source: Path, clip: Path, transfer: str, white: int) -> Path:
 @pytest.mark.parametrize(("transfer", "name"), [("smpte2084", "pq"), ("arib-std-b67", "hlg")])
 def test_hdr_is_brought_to_bt709(transfer: str, name: str, tmp_path: Path) -> None:
     """Colours that were put into PQ or HLG come back; those near white are brought below it, in order, not clipped."""
-    source = chart(tmp_path / "source.mkv")
-    white = 203 if name == "pq" else 1000  # of HLG, zimg takes the screen's peak
-    clip = graded(source, tmp_path / "hdr.mp4", transfer, white)
+    clip = graded(chart(tmp_path / "source.mov"), tmp_path / "hdr.mp4", transfer, 203)
     found = shown(clip)
-    if name == "pq":
-        assert np.abs(found[:9] - COLOURS[:9]).max() <= 5
-        assert (np.diff(found[[3, 9, 10, 11]].mean(axis=1)) > 10).all()
-        assert 220 <= found[11].min() <= found[11].max() <= 235
-        assert np.ptp(found[11]) <= 2
+    # zimg takes HLG for a curve of each channel, which greys do not tell from BT.2100's of the luminance.
+    like = slice(0, 9) if name == "pq" else slice(0, 4)
+    assert np.abs(found[like] - COLOURS[like]).max() <= 5
+    assert (np.diff(found[[3, 9, 10, 11]].mean(axis=1)) > 10).all()
+    assert 220 <= found[11].min() <= found[11].max() <= 235
     frames = Frames(clip)
     list(frames)
     assert frames.hdr == name
@@ -89,21 +88,23 @@ def test_hlg_has_its_white_where_the_standard_puts_it(tmp_path: Path) -> None:
     assert 220 <= grey["pq"].mean() <= 240
 
 
-def test_pq_is_what_swscale_makes_of_it() -> None:
-    """Below the knee the values are those of FFmpeg's own conversion, where PyAV can ask for it (from 18 on)."""
-    steps = np.linspace(0.1, 0.48, 16)
-    signal = np.repeat(np.rint(65535 * steps).astype(np.uint16)[None, :, None], 3, axis=2).repeat(8, 0).repeat(8, 1)
-    ready = VideoReformatter().reformat(
-        av.VideoFrame.from_ndarray(signal, format="rgb48le"), format="yuv444p10le", dst_colorspace=9
+@pytest.mark.parametrize("transfer", [ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67])
+def test_hdr_is_what_swscale_makes_of_it(transfer: ColorTrc) -> None:
+    """Below the knee greys and colours are those of FFmpeg's own conversion, which PyAV can ask for from 18 on."""
+    rng = np.random.default_rng(0)
+    grey = rng.uniform(0.2, 0.4, (16, 1))
+    signal = np.concatenate([np.repeat(grey, 3, axis=1), grey + rng.uniform(-0.03, 0.03, (16, 3))])
+    blocks = np.rint(65535 * signal).astype(np.uint16)[None].repeat(8, 0).repeat(8, 1)
+    frame = VideoReformatter().reformat(
+        av.VideoFrame.from_ndarray(blocks, format="rgb48le"), format="yuv444p10le", dst_colorspace=BT2020_NCL
     )
-    ready.colorspace, ready.color_trc, ready.color_primaries = 9, ColorTrc.SMPTE2084, ColorPrimaries.BT2020
+    frame.colorspace, frame.color_trc, frame.color_primaries = BT2020_NCL, transfer, ColorPrimaries.BT2020
     if int(av.__version__.split(".")[0]) < 18:
         pytest.skip("this PyAV only writes the tags")
     reference = VideoReformatter().reformat(
-        ready, format="rgb24", dst_color_trc=ColorTrc.BT709, dst_color_primaries=ColorPrimaries.BT709
+        frame, format="rgb24", dst_color_trc=ColorTrc.BT709, dst_color_primaries=ColorPrimaries.BT709
     )
-    ours = Picture(ready).rgb().astype(int)
-    assert np.abs(ours - reference.to_ndarray()).max() <= 2
+    assert np.abs(Picture(frame).rgb().astype(int) - reference.to_ndarray()).max() <= 2
 
 
 def test_highlights_are_brought_down_by_the_knee() -> None:
@@ -119,7 +120,7 @@ def test_wide_gamut_without_hdr(tmp_path: Path) -> None:
     """SDR in the primaries of BT.2020 has the colours of BT.709."""
     clip = tmp_path / "wide.mkv"
     filters = "zscale=pin=bt709:tin=bt709:min=gbr:rin=full:p=bt2020:t=bt709:m=bt2020nc:r=limited,format=yuv444p10"
-    made.ffmpeg("-i", chart(tmp_path / "source.mkv"), "-vf", filters, "-c:v", "ffv1", clip)
+    made.ffmpeg("-i", chart(tmp_path / "source.mov"), "-vf", filters, "-c:v", "ffv1", clip)
     assert np.abs(shown(clip) - COLOURS).max() <= 4
 
 
@@ -130,14 +131,14 @@ def test_matrix_and_range_are_the_files(matrix: str, full: bool, tmp_path: Path)
     clip = tmp_path / "clip.mp4"
     filters = f"scale=out_color_matrix={matrix}:out_range={'full' if full else 'limited'},format=yuv444p"
     tags = ("-colorspace", matrix, "-color_range", "pc" if full else "tv")
-    made.ffmpeg("-i", chart(tmp_path / "source.mkv"), "-vf", filters, "-crf", 1, *tags, clip)
+    made.ffmpeg("-i", chart(tmp_path / "source.mov"), "-vf", filters, "-crf", 1, *tags, clip)
     assert np.abs(shown(clip) - COLOURS).max() <= 3
 
 
 def test_a_clip_says_that_it_was_hdr(tmp_path: Path) -> None:
     """The transfer of an HDR clip stands in clip.json; that of an ordinary one adds nothing."""
     facts = {}
-    source = chart(tmp_path / "sdr.mkv")
+    source = chart(tmp_path / "sdr.mov")
     for clip in (source, graded(source, tmp_path / "hdr.mp4", "smpte2084", 203)):
         settings = stages.CropSettings(min_face=1.0)
         sample = stages.crop_clip(clip_of(clip), clip.parent, settings, Anywhere())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +24,7 @@ _PACKAGES: dict[str, dict[str, str]] = {
 
 LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = range(5)
 """Order of the five points; left is the image's left."""
+_SEEN = [LEFT_EYE, RIGHT_EYE, LEFT_MOUTH, RIGHT_MOUTH]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,12 +48,16 @@ class CloseUp:
     size: width and height in pixels. zoom: pixels of the close-up per crop pixel.
     rise: pixels by which the crop's middle lies above the close-up's.
     tells: share of a head's tilt that a look tells; the next one is turned by so much more.
+    sure: least score of a face that is surely upright; others are looked at the other ways up too.
+    better: a face is taken to be turned if its score is more than so many times that of the upright one.
     """
 
     size: tuple[int, int]
     zoom: float
     rise: float
     tells: float = 1.0
+    sure: float = 0.0
+    better: float = 1.0
 
 
 class Detector(Protocol):
@@ -79,6 +85,19 @@ class Detector(Protocol):
     def detect_close(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
         """Do the same in close-ups: the face is where they expect it, or about there."""
         ...
+
+
+def finite(faces: list[Face]) -> list[Face]:
+    """Return the faces whose box, score and points are numbers; whatever detects, nothing else may pass.
+
+    A nose that the detector has not is NaN.
+    """
+    return [
+        face
+        for face in faces
+        if all(map(math.isfinite, [*face.box.tolist(), face.score, *face.points[_SEEN].ravel().tolist()]))
+        and not any(map(math.isinf, face.points[NOSE].tolist()))
+    ]
 
 
 def build(name: str, **options: Any) -> Detector:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from avprep.errors import ManifestError
+from avprep.files import check_regular
 from avprep.manifest import Clip, Manifest, duplicate_keys, shuffled
 
 NAMES = ("lrw", "voxceleb1", "voxceleb2", "grid", "folder")
@@ -188,6 +189,7 @@ def read_annotation(path: Path) -> str:
     Raises ValueError with one line where it cannot be read or is not UTF-8.
     """
     try:
+        check_regular(path)
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from error

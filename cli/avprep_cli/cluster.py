@@ -152,7 +152,8 @@ def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
     for split, counts in column.splits.items():
         failed = f"{counts.failed} failed"
         say.echo(
-            f"{name} {split:5}  {counts.shards_done}/{counts.shards} shards  {say.good(f'{counts.ok} ok')}  "
+            f"{name} {split:5}  {counts.shards_done}/{counts.shards} shards  {say.good(f'{counts.ok} ok')}"
+            f"{summary.silent(counts.silent)}  "
             f"{say.bad(failed) if counts.failed else failed}  {counts.missing} missing  {counts.frames} frames"
         )
     for reason, count in column.reasons.items():

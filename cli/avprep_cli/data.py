@@ -194,6 +194,8 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     show_default=True,
     help="Delay the audio by this many milliseconds.",
 )
+@options.audio_track
+@options.audio_channel
 @options.run_options
 def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     """Compute one 12×20 MFCC window per video frame, into OUT/mfcc.
@@ -231,9 +233,11 @@ def verify(out: Path, jobs: int) -> None:
         summary.close([], facts)
         refuse(out, problems)
     for column in read_status(out):
-        ok, failed = (sum(getattr(split, name) for split in column.splits.values()) for name in ("ok", "failed"))
-        columns[column.column] = {"clips": ok + failed, "ok": ok, "failed": failed}
-        counts = f"{say.number(ok + failed, 'clip')} = {ok} ok + {summary.tally('failed', column.reasons)}"
+        names = ("ok", "failed", "silent")
+        ok, failed, silent = (sum(getattr(split, name) for split in column.splits.values()) for name in names)
+        columns[column.column] = {"clips": ok + failed, "ok": ok, "failed": failed, "silent": silent}
+        counts = f"{say.number(ok + failed, 'clip')} = {ok} ok{summary.silent(silent)} + "
+        counts += summary.tally("failed", column.reasons)
         verdict = say.good("verified") if ok or not failed else say.bad("verified, but no clip is ok")
         lines.append(f"{column.column}: {verdict}: {counts}")
     then = summary.next_steps(out) or [summary.line("report", out, "-o", "report.html")]

@@ -69,7 +69,7 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
 @click.option("--preset", type=click.Choice(("paper", "small")), help="Settings to begin with.  [paper]")
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings, over those of the preset.")
 @options.setting("One setting, over all others.")
-@click.option("--init-from", type=click.Path(exists=True, path_type=Path), help="A run or checkpoint to begin with.")
+@click.option("--init-from", type=options.EXISTING, help="A run or checkpoint to begin with.")
 @options.dry_run
 @options.as_json
 @options.verbosity

@@ -12,13 +12,32 @@ from click.core import ParameterSource
 
 from avprep import detectors
 from avprep.errors import RunError
+from avprep.files import check_regular
 from avprep_cli import say
 from avprep_cli.kinds import MOST, MOST_PROCESSES, MOST_SEED, MOST_TASKS, Line, ManifestFile, Number
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class FileOrFolder(click.Path):
+    """A path, but not that of a pipe, socket or device: reading one may never end, and a rename would replace it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path; usage error for what is neither a file nor a folder."""
+        path = super().convert(value, param, ctx)
+        assert isinstance(path, Path)
+        try:
+            check_regular(path)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ValueError):
+            return path  # whoever opens it says so
+        except OSError as error:
+            self.fail(f"{click.format_filename(value)}: {error.strerror}", param, ctx)
+        return path
+
+
 OUT = click.Path(file_okay=False, path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
+FILE = FileOrFolder(dir_okay=False, path_type=Path)
+EXISTING = FileOrFolder(exists=True, path_type=Path)
 EXISTING_OUT = click.Path(exists=True, file_okay=False, path_type=Path)
 MANIFEST = ManifestFile()
 
@@ -172,6 +191,20 @@ def setting(text: str) -> Callable[[F], F]:
 def seed(text: str) -> Callable[[F], F]:
     """--seed, with what it draws or shuffles."""
     return click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True, help=text)
+
+
+audio_track = click.option(
+    "--audio-track",
+    type=click.IntRange(0, 999),
+    show_default="the file's default track",
+    help="Audio track to read, from 0.",
+)
+audio_channel = click.option(
+    "--audio-channel",
+    type=click.IntRange(0, 511),
+    show_default="front centre of surround, else 0; another if that is silent",
+    help="Audio channel to read, from 0.",
+)
 
 
 def run_options(command: F) -> F:

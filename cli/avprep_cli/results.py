@@ -19,8 +19,16 @@ if TYPE_CHECKING:
     from davs_model.evaluation.study import Film
     from davs_model.generate import Talker
 
-RUN = click.Path(exists=True, path_type=Path)
-PATH = click.Path(exists=True, path_type=Path)
+RUN = PATH = options.EXISTING
+
+
+max_length = click.option(
+    "--max-seconds",
+    type=kinds.Number(0, 86_400, min_open=True),
+    default=1800.0,
+    show_default=True,
+    help="Longest audio or video to take.",
+)
 
 
 @click.command()
@@ -47,6 +55,9 @@ PATH = click.Path(exists=True, path_type=Path)
     show_default=True,
     help="Steps of tuning the model to the photo before, outside the mouth.",
 )
+@options.audio_track
+@options.audio_channel
+@max_length
 @options.detector
 @options.device
 @options.as_json
@@ -63,13 +74,16 @@ def generate(
     paste_back: bool,
     speech_scale: float,
     adapt_steps: int,
+    audio_track: int | None,
+    audio_channel: int | None,
+    max_seconds: float,
     detector: str,
     device: str,
 ) -> None:
     """Make a face photo talk: a film of 25 fps with the sound that drives it.
 
     RUN is what `avprep train` or `avprep import-checkpoint` wrote. The face is found and aligned as the crops were, the
-    largest one of a photo. Sound and video may be of any length.
+    largest one of a photo. Memory does not grow with the length of audio or video; --max-seconds bounds the time.
 
     \b
     avprep generate RUN --face photo.jpg --audio speech.wav -o out.mp4
@@ -87,6 +101,8 @@ def generate(
         raise click.UsageError("--face-box is for a single photo that is not aligned yet")
     if video is not None and speech_scale != 1:
         raise click.UsageError("--speech-scale is a factor of the features of sound: it needs --audio")
+    if video is not None and audio_channel is not None:
+        raise click.UsageError("--audio-channel chooses what drives the face: it needs --audio")
     options.spare(output, audio, video, *faces)
     options.folder_there(output)
     from avprep_cli import talking
@@ -97,7 +113,9 @@ def generate(
     device = options.chosen_device(device)
     say.detail(f"generate: on {device}")
     talker = Talker.load(run, device=device)
-    driver = _driver(audio, video, detector, talker)
+    driver = _driver(audio, video, detector, talker, max_seconds, audio_track, audio_channel)
+    if audio is not None and (driver.track or driver.channel):
+        say.aside(f"{audio}: audio track {driver.track}, channel {driver.channel}")
     talking.write(
         output,
         talker,
@@ -144,7 +162,34 @@ def _photos(
     return [photo.fit_film(one) for one in found] if paste else found
 
 
-def _driver(audio: Path | None, video: Path | None, detector: str, talker: Talker) -> Driver:
+def _driver(
+    audio: Path | None,
+    video: Path | None,
+    detector: str,
+    talker: Talker,
+    max_seconds: float,
+    track: int | None = None,
+    channel: int | None = None,
+) -> Driver:
+    """Return what drives the face; AvprepError where it is longer than it may be."""
+    if (path := audio or video) is not None and path.is_dir() and (track is not None or channel is not None):
+        raise click.UsageError("--audio-track and --audio-channel are for files, not for prepared folders")
+    driver = _any_driver(audio, video, detector, talker, max_seconds, track, channel)
+    if driver.n_frames > max_seconds * 25:
+        longest = f"longer than {max_seconds:g} s: raise --max-seconds or cut it"
+        raise AvprepError(f"{audio or video}: {driver.n_frames / 25:.0f} s, {longest}")
+    return driver
+
+
+def _any_driver(
+    audio: Path | None,
+    video: Path | None,
+    detector: str,
+    talker: Talker,
+    max_seconds: float,
+    track: int | None,
+    channel: int | None,
+) -> Driver:
     from avprep import driving
     from avprep.mfcc import PRESETS
     from avprep.stages import CropSettings
@@ -156,12 +201,13 @@ def _driver(audio: Path | None, video: Path | None, detector: str, talker: Talke
             if talker.mfcc_preset != "davs":
                 raise RunError(f"{audio}: prepared windows are of the preset davs, the model's is {talker.mfcc_preset}")
             return driving.from_windows(audio)
-        return driving.from_sound(audio, PRESETS[PRESETS.index(talker.mfcc_preset)])
+        preset = PRESETS[PRESETS.index(talker.mfcc_preset)]
+        return driving.from_sound(audio, preset, track=track, channel=channel, max_seconds=max_seconds)
     assert video is not None
     if video.is_dir():
         return driving.from_frames(video)
     name = options.chosen_detector(detector)
-    return driving.from_video(video, detectors.build(name), CropSettings(name))
+    return driving.from_video(video, detectors.build(name), CropSettings(name, max_seconds=max_seconds), track=track)
 
 
 @click.command()
@@ -273,6 +319,7 @@ def landmarks_of(detector: str) -> tuple[Landmarks, str] | str:
 )
 @click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
 @options.seed("Shuffles the films.")
+@max_length
 @options.detector
 @options.device
 @options.verbosity
@@ -286,6 +333,7 @@ def study(
     title: str,
     aligned: bool,
     seed: int,
+    max_seconds: float,
     detector: str,
     device: str,
 ) -> None:
@@ -308,7 +356,7 @@ def study(
     from davs_model.evaluation import study as library
 
     with tempfile.TemporaryDirectory() as folder:
-        made = _study_films(Path(folder), runs, faces, audios, videos, detector, device, aligned=aligned)
+        made = _study_films(Path(folder), runs, faces, audios, videos, max_seconds, detector, device, aligned=aligned)
         made += [library.Film(method, film, photo, label=photo.stem) for method, film, photo in films]
         write_text(output, library.page(made, title=title, seed=seed))
     methods = sorted({film.method for film in made})
@@ -343,6 +391,7 @@ def _study_films(
     faces: tuple[Path, ...],
     audios: tuple[Path, ...],
     videos: tuple[Path, ...],
+    max_seconds: float,
     detector: str,
     device: str,
     *,
@@ -364,7 +413,7 @@ def _study_films(
         talker = Talker.load(run, device=options.chosen_device(device))
         name = str(run) if len({other.name for other in runs}) < len(runs) else run.name
         for audio, video in (*((path, None) for path in audios), *((None, path) for path in videos)):
-            driver = _driver(audio, video, detector, talker)
+            driver = _driver(audio, video, detector, talker, max_seconds)
             for face, one, picture in zip(faces, photos, shown, strict=True):
                 film = folder / f"{len(made)}-{face.stem}.mp4"
                 talking.write(film, talker, [one], driver, quiet=say.quiet())

@@ -63,7 +63,7 @@ def of_column(outcome: Outcome, out: Path, column: str) -> tuple[str, list[str],
 
     before = f" ({len(outcome.skipped)} done before)" if outcome.skipped else ""
     ok, failed = f"{say.number(outcome.ok, 'clip')} ok", tally("failed", outcome.failed)
-    ok = say.good(ok) if outcome.ok or not outcome.failed else ok
+    ok = (say.good(ok) if outcome.ok or not outcome.failed else ok) + silent(outcome.silent)
     failed = say.bad(failed) if outcome.failed else failed
     done = (
         f"{column}: {say.number(len(outcome.planned), 'shard')}{before}, {ok}, {failed}, "
@@ -79,6 +79,7 @@ def of_column(outcome: Outcome, out: Path, column: str) -> tuple[str, list[str],
         "unfinished": outcome.unfinished,
         "ok": outcome.ok,
         "failed": outcome.failed,
+        "silent": outcome.silent,
         "frames": outcome.frames,
         "seconds": round(outcome.seconds, 3),
         "stuck": [{"pid": pid, "video": video} for pid, video in outcome.stuck],
@@ -158,6 +159,11 @@ def brace_pattern(split: str, shards: int) -> str:
     """Return the shards of a split as WebDataset takes them: `train-{000000..000123}.tar`."""
     first, last = (manifest.shard_name(split, n).rpartition("-")[2] for n in (0, shards - 1))
     return f"{split}-{first if first == last else f'{{{first}..{last}}}'}.tar"
+
+
+def silent(count: int) -> str:
+    """Return how many of the clips that are ok hold silence alone, to stand behind their number; "" for none."""
+    return f", {say.bad(f'{count} of them silent')}" if count else ""
 
 
 def tally(noun: str, counts: dict[str, int]) -> str:

@@ -52,7 +52,7 @@ def write(
     else:
         frames = (drawn[0] for drawn in spoken)
     shown = counted(frames, f"generate {output.name}", driver.n_frames, "frame", quiet=quiet)
-    mux.write_film(output, shown, driver.n_frames, sound=driver.sound, zero=driver.zero)
+    mux.write_film(output, shown, driver.n_frames, sound=driver.sound, zero=driver.zero, track=driver.track)
 
 
 def grid_frames(faces: Pictures, spoken: Iterable[Pictures], driving: Iterator[Pictures] | None) -> Iterator[Pictures]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from avprep.errors import RunError
+from avprep.files import check_regular
 
 COLUMNS = (
     "study", "participant", "order", "film", "method", "label", "realistic", "same_person", "in_sync", "seconds",
@@ -302,6 +303,7 @@ def _answer(row: Mapping[str, str], here: str) -> Answer:
 
 def _read(path: Path, megabytes: int) -> bytes:
     try:
+        check_regular(path)
         with path.open("rb") as file:
             data = file.read(megabytes * 10**6 + 1)
     except OSError as error:
