@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import av
 import numpy as np
@@ -31,20 +33,30 @@ PACED = 200
 """Clips of the runs that tell how fast processes are together, at least."""
 
 
+_LOOKS, _BETWEEN = 5, 0.02
+"""How often the machine's processes are looked at, seconds apart: one that runs each time keeps it busy."""
+
+
 @dataclass(frozen=True)
 class Floor:
-    """What any tool must do: median seconds of a pass over all clips; the median of our ratios to it, pass by pass."""
+    """What any tool must do: median seconds of a pass over all clips; the median of our ratios to it, pass by pass.
+
+    cpu_seconds, cpu_ratio: the same in CPU time, which a busy machine disturbs less.
+    """
 
     name: str
     seconds: float
     ratio: float
+    cpu_seconds: float
+    cpu_ratio: float
 
 
 @dataclass(frozen=True)
 class Result:
     """What was measured: medians of passes over all clips.
 
-    seconds: of the whole in one process. steps: of each step by itself, in one process.
+    seconds, cpu_seconds: of the whole in one process, by the clock and in CPU time.
+    steps: seconds of each step by itself, in one process.
     clips_per_s: of a run, by its number of processes; projected_h: hours for whole corpora with the most of them.
     """
 
@@ -53,6 +65,7 @@ class Result:
     clips: int
     frames: int
     seconds: float
+    cpu_seconds: float
     steps: dict[str, float]
     floors: list[Floor]
     clips_per_s: dict[int, float]
@@ -74,12 +87,17 @@ class Result:
         frames_per_s = self.frames / self.seconds
         lines = [
             f"{self.name}{detector}: {self.clips} clips, {self.frames} frames ({self.frames / FPS:.0f} s)",
-            f"  one process     {self._ms(self.seconds)} a clip {frames_per_s:8.0f} frames/s",
+            f"  one process     {self._ms(self.seconds)} a clip {frames_per_s:8.0f} frames/s, "
+            f"{self._ms(self.cpu_seconds).strip()} of CPU time",
         ]
         lines += [
             f"    {name:13} {self._ms(seconds)} {seconds / self.seconds:8.0%}" for name, seconds in self.steps.items()
         ]
-        lines += [f"  {floor.ratio:5.2f} × {floor.name} ({self._ms(floor.seconds).strip()})" for floor in self.floors]
+        lines += [
+            f"  {floor.ratio:5.2f} × {floor.name} ({self._ms(floor.seconds).strip()}); "
+            f"{floor.cpu_ratio:.2f} × in CPU time"
+            for floor in self.floors
+        ]
         paces = ", ".join(f"-j {jobs} {pace:.1f} clips/s" for jobs, pace in self.clips_per_s.items())
         lines.append(f"  runs: {paces} ({self.scaling:.2f} ×)")
         lines.append("  " + ", ".join(f"{corpus}: {hours:.1f} h" for corpus, hours in self.projected_h.items()))
@@ -239,18 +257,15 @@ def _result(
     detector: str | None,
     plan: Manifest,
     n_frames: int,
-    timed: dict[str, list[float]],
+    timed: dict[str, list[Spent]],
     floors: dict[str, str],
     stage: Stage,
     jobs: int,
 ) -> Result:
     """Put together what was timed; add what processes cost and how fast they are together."""
     whole = timed.pop(name)
-    shown = [
-        Floor(title, statistics.median(timed[key]), statistics.median(map(float.__truediv__, whole, timed[key])))
-        for key, title in floors.items()
-    ]
-    steps = {step: statistics.median(seconds) for step, seconds in timed.items() if step not in floors}
+    shown = [_floor(title, whole, timed[key]) for key, title in floors.items()]
+    steps = {step: statistics.median(one.wall for one in spent) for step, spent in timed.items() if step not in floors}
     steps["IPC"] = _seconds_a_clip(_Nothing(), plan, 1, 4 * PACED) * len(plan.clips)
     paces = {count: 1 / _seconds_a_clip(stage, plan, count, PACED * count) for count in sorted({1, jobs})}
     frames_per_s = paces[max(paces)] * n_frames / len(plan.clips)
@@ -258,25 +273,78 @@ def _result(
         "LRW": LRW_CLIPS * LRW_FRAMES / frames_per_s / 3600,
         "VoxCeleb2": VOXCELEB2_HOURS * FPS / frames_per_s,
     }
-    seconds = statistics.median(whole)
-    return Result(name, detector, len(plan.clips), n_frames, seconds, steps, shown, paces, projected)
+    seconds, cpu = (statistics.median(one) for one in zip(*whole, strict=True))
+    return Result(name, detector, len(plan.clips), n_frames, seconds, cpu, steps, shown, paces, projected)
 
 
-def _timed(clips: Sequence[Clip], steps: dict[str, Callable[[Clip], object]], repeat: int) -> dict[str, list[float]]:
+def _floor(title: str, whole: Sequence[Spent], floor: Sequence[Spent]) -> Floor:
+    pairs = list(zip(whole, floor, strict=True))
+    return Floor(
+        title,
+        seconds=statistics.median(one.wall for one in floor),
+        ratio=statistics.median(ours.wall / least.wall for ours, least in pairs),
+        cpu_seconds=statistics.median(one.cpu for one in floor),
+        cpu_ratio=statistics.median(ours.cpu / max(least.cpu, 1e-9) for ours, least in pairs),
+    )
+
+
+def busy() -> str | None:
+    """Return a line on what else this machine does, which spoils what the clock measures; None where it is idle."""
+    seen: Counter[tuple[int, str]] = Counter()
+    for look in range(_LOOKS):
+        if look:
+            time.sleep(_BETWEEN)
+        seen.update(_running())
+    beside = Counter(name for (_, name), times in seen.items() if times == _LOOKS)
+    return busy_line(os.getloadavg()[0], os.cpu_count() or 1, beside)
+
+
+def busy_line(load: float, cores: int, beside: Mapping[str, int]) -> str | None:
+    """Say that a machine is busy: half a core or more is taken for each core, or processes run beside; else None.
+
+    load: average number of running processes over the last minute. beside: the number of others that run, by name.
+    """
+    if load < cores / 2 and not beside:
+        return None
+    names = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in sorted(beside.items()))
+    running = f"; running beside: {names}" if names else ""
+    return (
+        f"this machine is busy (load average {load:.1f} on {cores} cores{running}): "
+        "what the clock measures is too slow; ratios in CPU time suffer less"
+    )
+
+
+def _running() -> Iterator[tuple[int, str]]:
+    """Yield number and name of each other process that runs at this moment (Linux)."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            name, _, rest = path.read_text(errors="replace").partition("(")[2].rpartition(")")
+            if rest.split()[0] == "R" and int(path.parent.name) != os.getpid():
+                yield int(path.parent.name), name
+
+
+class Spent(NamedTuple):
+    """Seconds of a pass over all clips, by the clock and in CPU time of this process."""
+
+    wall: float
+    cpu: float
+
+
+def _timed(clips: Sequence[Clip], steps: dict[str, Callable[[Clip], object]], repeat: int) -> dict[str, list[Spent]]:
     """Time passes over all clips, step after step, so that a machine that slows down slows all; as in a worker.
 
     The first pass of each does not count.
     """
     stages.keep_freed_memory()
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    spent: dict[str, list[Spent]] = {name: [] for name in steps}
     with stages.one_thread():
         for _ in range(1 + repeat):
             for name, step in steps.items():
-                begin = time.perf_counter()
+                begin, cpu = time.perf_counter(), time.process_time()
                 for clip in clips:
                     step(clip)
-                seconds[name].append(time.perf_counter() - begin)
-    return {name: found[1:] for name, found in seconds.items()}
+                spent[name].append(Spent(time.perf_counter() - begin, time.process_time() - cpu))
+    return {name: found[1:] for name, found in spent.items()}
 
 
 def _seconds_a_clip(stage: Stage, plan: Manifest, jobs: int, count: int) -> float:

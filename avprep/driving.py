@@ -31,6 +31,7 @@ from avprep.stages import CropSettings, align_clip
 AT_ONCE = 16
 """Frames that are handed over together."""
 _STRETCH = 60 * FPS  # frames whose sound is in memory at once
+_AUDIO = "a file with audio, such as .wav, .m4a or a video"
 _KEPT = 256 << 20  # bytes of decoded pictures that are kept rather than decoded again
 
 
@@ -67,11 +68,11 @@ def from_sound(
     track, channel, max_seconds: see `avprep.sound.SoundFile`.
     """
     file = SoundFile(path, track=track, channel=channel, max_seconds=max_seconds)
-    with _one_line():
+    with _one_line(path, _AUDIO):
         file.scan()
 
     def windows() -> Iterator[NDArray[np.float32]]:
-        with _one_line():
+        with _one_line(path, _AUDIO):
             for part in file.stretches(_STRETCH, before=mfcc.SAMPLES_BEFORE, after=mfcc.SAMPLES_AFTER):
                 cut, _, silent = mfcc.clip_windows(part.samples, part.first, part.n_frames, preset)
                 if not silent.size:
@@ -88,14 +89,14 @@ def from_video(path: Path, detector: Detector, settings: CropSettings, *, track:
     track: the audio track that is heard, from 0; None: the default one.
     """
     frames = Frames(path, max_seconds=settings.max_seconds, keep_bytes=_KEPT)
-    with _one_line():
+    with _one_line(path, "a video"):
         with open_file(path) as container:  # a track that is not there should be known before minutes of looking
             heard = audio_stream(container, track)
             number = track_number(container, heard) if heard else 0
         found = align_clip(frames, detector, settings, name=str(path))
 
     def crops() -> Iterator[NDArray[np.uint8]]:
-        with _one_line():
+        with _one_line(path, "a video"):
             faces = found.crops()
             while part := list(itertools.islice(faces, AT_ONCE)):
                 yield np.stack(part)[..., :3]
@@ -160,9 +161,12 @@ def _window(path: Path) -> NDArray[np.float32]:
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
-    """Turn the end of a clip into an error for the user."""
+def _one_line(path: Path, wanted: str) -> Iterator[None]:
+    """Turn the end of a clip into an error for the user, who is told what `path` was to be: `wanted`."""
     try:
         yield
     except Reject as reject:
+        if reject.reason == "unreadable":
+            said = reject.message.removeprefix(f"{path}: ")
+            raise AvprepError(f"{path}: cannot be read as {wanted} ({said})") from reject
         raise AvprepError(reject.message) from reject

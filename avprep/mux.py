@@ -140,7 +140,8 @@ def _output(output: Path, sources: list[Path]) -> Iterator[Path]:
     """Give a name to write to; what is there in the end takes the output's own name."""
     if output.exists() and any(source.exists() and source.samefile(output) for source in sources):
         raise AvprepError(f"{output}: is the input too; choose another name for the output")
-    part = output.with_name(f".{output.stem}.part{output.suffix}")  # ffmpeg takes the format from the suffix
+    # Its own for each process; ffmpeg takes the format from the suffix.
+    part = output.with_name(f".{output.stem[:100]}.{os.getpid()}.part{output.suffix}")
     try:
         yield part
         part.replace(output)

@@ -152,7 +152,13 @@ def load(path: Path) -> Checkpoint:
 
     CheckpointError, one line, for anything that isn't a whole checkpoint of a version that this program knows.
     """
-    path = path / NAME if os.path.isdir(path) else path  # False, not an error, where one may not look
+    if os.path.isdir(path):  # False, not an error, where one may not look
+        run, path = path, path / NAME
+        if not os.path.lexists(path):
+            raise CheckpointError(
+                f"{path}: not there, so there is no model in this folder yet: `avprep train OUT {run}` or "
+                f"`avprep import-checkpoint FILE {run}` makes one"
+            )
     content = record(read_torch_file(path)) or {}
     if not is_ours(content):
         raise CheckpointError(f"{path}: not a checkpoint of avprep (import-checkpoint reads the released one)")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -36,6 +39,8 @@ def assert_whole(result: bench.Result, floors: int) -> None:
     for floor in result.floors:
         assert floor.ratio == pytest.approx(result.seconds / floor.seconds, rel=1e-6)  # of a single pass
         assert f"{floor.ratio:.2f} × {floor.name}" in result.table()
+        assert floor.cpu_ratio == pytest.approx(result.cpu_seconds / floor.cpu_seconds, rel=1e-6)
+        assert f"; {floor.cpu_ratio:.2f} × in CPU time" in result.table()
     assert all(seconds > 0 for seconds in result.steps.values())
     assert list(result.clips_per_s) == [1, 2]
     assert result.scaling == result.clips_per_s[2] / result.clips_per_s[1]
@@ -44,6 +49,34 @@ def assert_whole(result: bench.Result, floors: int) -> None:
     assert result.projected_h["VoxCeleb2"] == pytest.approx(2_300 * 3600 * 25 / frames_per_s / 3600)
     found = result.to_json()
     assert found["shares"] == {name: seconds / result.seconds for name, seconds in result.steps.items()}
+
+
+@pytest.mark.parametrize(
+    ("load", "beside", "said"),
+    [
+        (0.1, {}, None),
+        (3.9, {}, None),
+        (4.0, {}, "load average 4.0 on 8 cores)"),
+        (0.1, {"ffmpeg": 1, "python": 3}, "load average 0.1 on 8 cores; running beside: ffmpeg, 3 × python)"),
+    ],
+)
+def test_a_busy_machine_is_told(load: float, beside: dict[str, int], said: str | None) -> None:
+    """Half a core taken for each core, or another process that runs, makes a machine busy; the line names them."""
+    line = bench.busy_line(load, 8, beside)
+    assert line is None if said is None else said in str(line)
+
+
+def test_a_process_that_runs_beside_is_seen() -> None:
+    """A process that computes is among those that keep the machine busy; this one is not."""
+    with subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=-1) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            running = {number for _ in range(200) for number, _ in bench._running()}
+        finally:
+            process.kill()
+    assert process.pid in running
+    assert os.getpid() not in running
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from avprep.run import run
 from avprep.sound import read_sound
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
-HOSTILE = "a$_{x}^/<b>\n\u202eß日%"
+HOSTILE = "a$_{x}^/<b>|?ß日%"
 BROKEN = "ABOUT/train/ABOUT_00001"
 WHOLE = "FAMILY/val/FAMILY_00001"
 SPAN = (0.24, 0.6)  # start and duration of a clip within its file (s)

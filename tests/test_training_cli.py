@@ -65,7 +65,7 @@ def test_dry_run_writes_nothing(out: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("--set", "model.widht=1"), "--set: no setting model.widht; did you mean model.width?"),
-        (("--set", "data.batch_size=1"), "--set: data.batch_size = 1 must be a whole number of at least 2"),
+        (("--set", "data.batch_size=1"), "--set: data.batch_size = 1 must be a whole number from 2 to 65536"),
         (("--config", "/nowhere.toml"), "/nowhere.toml: cannot be read: No such file or directory"),
     ],
 )

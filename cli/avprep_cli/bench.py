@@ -116,8 +116,12 @@ def bench(
     settings = config.resolve(preset, None, overrides)
     wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
     found: dict[str, list[dict[str, Any]]] = {}
+    busy = library.busy()  # before there is work of our own
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
-        chosen = options.chosen_detector(detector)
+
+        @cache
+        def chosen() -> str:  # neither loading nor training needs one
+            return options.chosen_detector(detector)
 
         @cache
         def plan() -> Manifest:  # shards that are there need none
@@ -125,14 +129,16 @@ def bench(
 
         def measured() -> Iterator[tuple[str, Measured]]:
             if "crop" in wanted:
-                yield "crop", library.bench_crop(plan(), chosen, repeat=repeat, jobs=jobs)
+                yield "crop", library.bench_crop(plan(), chosen(), repeat=repeat, jobs=jobs)
             if "mfcc" in wanted:
                 yield "mfcc", library.bench_mfcc(plan(), repeat=repeat, jobs=jobs)
             if what in (*MODEL, "all"):
-                out = shards or _made_shards(plan(), chosen, jobs, Path(temporary))
+                out = shards or _made_shards(plan(), chosen(), jobs, Path(temporary))
                 yield from _measured_learning(wanted, out, settings, stage, repeat, steps, batches)
 
         for name, result in measured():
+            if busy is not None and not found:
+                say.aside(busy)
             if not as_json:  # each as it comes: all of them take minutes
                 say.echo(("\n" if found else "") + result.table())
             found.setdefault(name, []).append(result.to_json())

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from avprep.errors import RunError
 from avprep_cli import kinds, options, say, summary
 from avprep_cli.data import write_text
 
@@ -87,9 +86,8 @@ def inspect(
     view = clip_view.read(out, key, root)
     options.spare(film, view.root / view.clip.video, *([view.root / view.clip.audio] if view.clip.audio else []))
     path = Path(f"{clip_view.file_name(key)}.png") if output is None else output
+    options.folder_there(path, film)
     picture = clip_picture.draw(view, frames)
-    if not path.parent.is_dir():
-        raise RunError(f"{path}: cannot write (its folder is not there)")
     sheet.write(picture, path)
     said = ", ".join(f"{name} {part.words}" for name, part in (("crop", view.crop), ("mfcc", view.mfcc)))
     done = f"{path}: {said}, {view.n_frames} frames"

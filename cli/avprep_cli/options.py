@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from avprep import detectors
+from avprep.errors import RunError
 from avprep.files import check_regular
 from avprep_cli import say
 from avprep_cli.kinds import MOST, MOST_PROCESSES, MOST_SEED, MOST_TASKS, Line, ManifestFile, Number
@@ -135,6 +136,13 @@ def spare(output: Path | None, *inputs: Path | None) -> None:
     for path in inputs:
         if output is not None and path is not None and path.exists() and output.exists() and output.samefile(path):
             raise click.UsageError(f"{output}: is the input too; choose another name for the output")
+
+
+def folder_there(*outputs: Path | None) -> None:
+    """RunError where the folder of an output is not there: told before anything is computed."""
+    for path in outputs:
+        if path is not None and not path.parent.is_dir():
+            raise RunError(f"{path}: cannot write (its folder is not there): make {path.parent} first")
 
 
 root = click.option("--root", type=EXISTING_OUT, help="Where the data set lies now, if not where it was indexed.")

@@ -104,6 +104,7 @@ def generate(
     if video is not None and audio_channel is not None:
         raise click.UsageError("--audio-channel chooses what drives the face: it needs --audio")
     options.spare(output, audio, video, *faces)
+    options.folder_there(output)
     from avprep_cli import talking
 
     photos = _photos(faces, detector, face_box, aligned=aligned, paste=paste_back)
