@@ -14,6 +14,7 @@ import made_media as made
 import made_shards
 import numpy as np
 import pytest
+from avprep_cli.main import main
 from click.testing import CliRunner, Result
 
 from avprep import media, shards, stages, synthetic
@@ -21,7 +22,6 @@ from avprep.errors import Reject
 from avprep.manifest import Clip
 from avprep.media import Frames, Packets, open_file, read_timeline
 from avprep.sound import read_sound
-from avprep_cli.main import main
 
 TIMES = made.steady(25, 3)
 GOP = {"g": "12", "bf": "2"}
@@ -172,7 +172,9 @@ class TestBrokenOff:
         assert self._facts(row, tmp_path)["promised_seconds"] == pytest.approx(3, abs=0.1)
 
     def _facts(self, row: Clip, root: Path) -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads(dict(stages.mfcc_clip(row, root, stages.MfccSettings()).members)["audio.json"])
+        facts: dict[str, Any] = json.loads(
+            dict(stages.mfcc_clip(row, root, stages.MfccSettings()).members)["audio.json"]
+        )
         return facts
 
     def test_honest_files_promise_what_they_hold(self, tmp_path: Path) -> None:

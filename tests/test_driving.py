@@ -96,7 +96,7 @@ class TestVideo:
         (tmp_path / "b.mp4").write_bytes(b"no video")
         for name, words in (
             ("a.mp4", "no face was found"),
-            ("b.mp4", "no audio or video can be read"),
+            ("b.mp4", "cannot be read as a video"),
             ("c.mp4", "no such file"),
         ):
             with pytest.raises(AvprepError, match=rf"{name}: {words}"):

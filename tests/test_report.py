@@ -25,7 +25,6 @@ from click.testing import CliRunner, Result
 
 from avprep import manifest, report, report_data, schema, shards, stages
 from avprep.errors import REASONS, RunError
-from avprep.pictures import decode_image
 from avprep.report_data import Row
 from avprep.run import run
 
