@@ -657,7 +657,11 @@ def check_promise(
     """
     if container.duration is None or not container.format.name.startswith(PROMISING):
         return None
-    promised = container_start(container) + Fraction(container.duration, av.time_base) - begin
+    start, duration = container_start(container), Fraction(container.duration, av.time_base)
+    # Where a file's clock starts late, some headers count from its zero (Matroska, ASF), others from
+    # its start; the earlier end is what is surely promised.
+    end = duration if 0 < start < duration else start + duration
+    promised = end - begin
     if length is not None:
         promised = min(promised, length)
     there = max(Fraction(0), min(promised, (begin if found is None else found) - begin))

@@ -193,6 +193,36 @@ class TestBrokenOff:
             made.ffmpeg(*options, "-i", source, "-c", "copy", tmp_path / name)
             assert self._promise(tmp_path / name) is None
 
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("a.mkv", ()),
+            ("a.webm", ("-c:v", "libvpx", "-c:a", "libopus")),
+            ("a.wmv", ("-c:v", "wmv2", "-c:a", "wmav2")),
+            ("plain.mp4", ()),
+        ],
+    )
+    def test_a_clock_that_starts_late(self, name: str, options: tuple[str, ...], tmp_path: Path) -> None:
+        """A whole file whose time stamps begin at 100 s, as live recordings' do, breaks no promise."""
+        source = made.numbered(tmp_path / "source.mp4", TIMES, made.noise(3, 48_000), rate=48_000, video=GOP)
+        codecs = options if "-c:v" in options else ("-c", "copy", *options)
+        stamps = ("-copyts", "-avoid_negative_ts", "disabled", "-fps_mode", "passthrough")
+        made.ffmpeg("-itsoffset", 100, "-i", source, *codecs, *stamps, tmp_path / name)
+        assert self._promise(tmp_path / name) is None
+        sound = read_sound(tmp_path / name)
+        assert (sound.n_frames, sound.promised) == (75, None)
+
+    def test_a_late_clock_does_not_hide_a_loss(self, tmp_path: Path) -> None:
+        """Of a file whose time stamps begin at 100 s the lost part is measured as of any other."""
+        made.ffmpeg(
+            "-itsoffset", 100, "-i", noisy(tmp_path / "source.mkv"), "-c", "copy", "-copyts", tmp_path / "a.mkv"
+        )
+        data = (tmp_path / "a.mkv").read_bytes()
+        (tmp_path / "a.mkv").write_bytes(data[: len(data) // 2])
+        assert read_sound(tmp_path / "a.mkv").promised == pytest.approx(3, abs=0.1)
+        (tmp_path / "a.mkv").write_bytes(data[: len(data) // 4])
+        assert reason(lambda: read_sound(tmp_path / "a.mkv"))[0] == "unreadable"
+
     def _promise(self, path: Path) -> Any:
         frames = Frames(path)
         assert sum(1 for _ in frames) == frames.n_frames
