@@ -437,6 +437,7 @@ class Frames:
                 frames: list[av.VideoFrame] = packet.decode()
             except av.error.FFmpegError:
                 self.decode_errors += 1
+                stamps.refused()
                 continue
             for frame in frames:
                 stamps.stamp(frame)
@@ -657,7 +658,7 @@ def check_promise(
     """
     if container.duration is None or not container.format.name.startswith(PROMISING):
         return None
-    start, duration = container_start(container), Fraction(container.duration, av.time_base)
+    start, duration = container_start(container), Fraction(container.duration, av.time_base) * _cut_short(container)
     # Where a file's clock starts late, some headers count from its zero (Matroska, ASF), others from
     # its start; the earlier end is what is surely promised.
     end = duration if 0 < start < duration else start + duration
@@ -673,6 +674,24 @@ def check_promise(
             " there; get a complete copy",
         )
     return promised if missing > Fraction(1, 10) else None
+
+
+def _cut_short(container: av.container.InputContainer) -> Fraction:
+    """Return how many times longer than it is a RIFF file (AVI, wav) promises to be; 1 for one that is whole.
+
+    libavformat makes the duration of such a file that of what is there.
+    """
+    file = container.file.file
+    try:
+        head = os.pread(file.fileno(), 8, 0)
+        size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise _broken_storage(file.name, error) from error
+    promised = int.from_bytes(head[4:8], "little") + 8
+    # Who cannot go back to write the size writes 0, or the largest of 31 or 32 bits, or nearly that.
+    if head[:4] != b"RIFF" or promised <= size or promised >= 2**31 - 2**16:
+        return Fraction(1)
+    return Fraction(promised, size)
 
 
 class _Lost:
@@ -737,6 +756,11 @@ class _Stamps:
         """Note a packet that goes into the decoder."""
         if self._first_packet is None:
             self._first_packet = packet.dts
+
+    def refused(self) -> None:
+        """Note that the decoder took the last packet for damaged: none from the first on make no delay of its own."""
+        if self._lag is None:
+            self._first_packet = None
 
     def stamp(self, frame: av.VideoFrame) -> None:
         """Set the picture's `pts` and `time_base`; one without a stamp follows the last by the shortest gap so far."""

@@ -389,6 +389,7 @@ def _look(out: Path, found: Findings, worst: dict[str, Least[Row]], rows: Sequen
             except ShardError as error:
                 found.problem(str(error))
                 continue
+            row.told.update(names & facts.keys())
             row.figures.update({name: value for name in names if (value := number(facts.get(name))) is not None})
             _offer(found, worst, row, names)
 

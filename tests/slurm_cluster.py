@@ -53,6 +53,22 @@ PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE PriorityTier=1
 PartitionName=high Nodes=localhost MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
 """
 
+# Python reads it at its start: who opens a file waits while a pipe lies beside it, which nobody writes to.
+GATES = """\
+import os
+import sys
+
+
+def wait(event, arguments):
+    if event == "open" and isinstance(arguments[0], (str, os.PathLike)):
+        gate = f"{os.fspath(arguments[0])}.gate"
+        if os.path.exists(gate):
+            os.close(os.open(gate, os.O_RDONLY))
+
+
+sys.addaudithook(wait)
+"""
+
 
 class CannotStartError(Exception):
     """A daemon ended or never answered."""
@@ -101,7 +117,7 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         """Return the environment in which Slurm's commands mean this Slurm, and `avprep` the one that is tested."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "SQUEUE"))}
-        return own | {"PATH": _path(), "SLURM_CONF": str(self.folder / "slurm.conf")}
+        return own | {"PATH": _path(), "SLURM_CONF": str(self.folder / "slurm.conf"), "PYTHONPATH": str(self.folder)}
 
     def call(self, *words: object) -> str:
         """Run a command in this Slurm's environment; return what it prints."""
@@ -177,6 +193,7 @@ class Cluster:
         (self.folder / "spool").mkdir()
         text = CONFIGURATION.format(folder=self.folder, ports=_free_ports(2))
         (self.folder / "slurm.conf").write_text(text)
+        (self.folder / "sitecustomize.py").write_text(GATES)
         key = self.folder / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(1024))

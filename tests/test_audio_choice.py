@@ -242,7 +242,7 @@ class TestSilentClips:
         assert "3 ok, 1 of them silent" in told.stdout
         verified = CliRunner().invoke(main, ["verify", str(run), "-j", "1"])
         assert verified.exit_code == 0, verified.output
-        assert "3 ok + 0 failed, 1 of them silent" in verified.stdout
+        assert "3 ok, 1 of them silent + 0 failed" in verified.stdout
         page = run.parent / "report.html"
         assert CliRunner().invoke(main, ["report", str(run), "-o", str(page)]).exit_code == 0
         assert "1 of them silent" in page.read_text(encoding="utf-8")
@@ -363,7 +363,7 @@ class TestLyingHeaders:
         head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate,
                            2, 16, b"data", len(data))  # fmt: skip
         (tmp_path / "a.wav").write_bytes(head + data)
-        with pytest.raises(AvprepError, match=rf"a\.wav: the audio's sample rate is {rate} Hz; 1000 to 1000000 Hz"):
+        with pytest.raises(AvprepError, match=rf"a\.wav: .*\(the audio's sample rate is {rate} Hz; 1000 to 1000000 Hz"):
             driving.from_sound(tmp_path / "a.wav")
         picture = made.numbered(tmp_path / "picture.mp4", TIMES)
         with pytest.raises(Reject, match=f"{rate} Hz") as reject:
@@ -387,7 +387,7 @@ class TestLyingHeaders:
     def test_what_has_no_audio(self, tmp_path: Path, data: bytes) -> None:
         """A picture or a text in the place of audio is named as what holds none."""
         (tmp_path / "photo.png").write_bytes(data)
-        with pytest.raises(AvprepError, match=r"photo\.png: no audio or video can be read from it") as error:
+        with pytest.raises(AvprepError, match=r"photo\.png: cannot be read as a file with audio") as error:
             driving.from_sound(tmp_path / "photo.png")
         assert "\n" not in str(error.value)
 

@@ -147,7 +147,7 @@ def domain() -> dict[str, Tensor]:
 @pytest.fixture(scope="session")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of ours with a small model; not to be changed."""
-    note = {"source": {"form": "made"}, "mfcc_preset": "davs", "steps": [1, 2.5, None, True, "ß"]}
+    note = {"source": {"form": "made"}, "mfcc_preset": "davs", "odds": [1, 2.5, None, True, "ß"]}
     return checkpoint.save(tmp_path_factory.mktemp("ours"), Checkpoint.of(lived_in(SMALL), note))
 
 
@@ -484,9 +484,9 @@ class TestNotACheckpoint:
             assert_refused(result, 1, f"a {kind} archive", "as it was downloaded")
 
     def test_what_is_no_file_is_refused(self, tmp_path: Path) -> None:
-        """No file, or a device, ends in 1; a directory for a file, or a file for a RUN, ends in 2."""
+        """No file ends in 1; a device or a directory for a file, or a file for a RUN, ends in 2."""
         assert_refused(call("import-checkpoint", tmp_path / "none", tmp_path / "run"), 1, "none: not there")
-        assert_refused(call("import-checkpoint", os.devnull, tmp_path / "run"), 1, f"{os.devnull}: not a file")
+        assert_refused(call("import-checkpoint", os.devnull, tmp_path / "run"), 2, os.devnull, "not a regular file")
         assert_refused(call("import-checkpoint", tmp_path, tmp_path / "run"), 2, str(tmp_path), "directory")
         (tmp_path / "run").touch()
         assert_refused(call("import-checkpoint", tmp_path / "none", tmp_path / "run"), 2, "run", "file")
@@ -1078,7 +1078,7 @@ class TestOurs:
         assert content["format"] == "avprep DAVS checkpoint"
         assert content["schema_version"] == 1
         assert content["dimensions"] == SMALL
-        assert json.loads(content["settings"])["steps"] == [1, 2.5, None, True, "ß"]
+        assert json.loads(content["settings"])["odds"] == [1, 2.5, None, True, "ß"]
         assert content["digest"] == whole.digest()
         DAVS(**content["dimensions"]).load_state_dict(content["weights"])
 

@@ -162,7 +162,7 @@ class TestIndex:
         assert result.exit_code == 0, result.output
         rows = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
         assert all(row.keys() == {"kind", "path", "message", "count"} for row in rows)
-        assert f"{len(rows)} problem" in result.stdout
+        assert f"{sum(row['count'] for row in rows)} problem" in result.stdout
 
 
 class TestRun:

@@ -219,7 +219,7 @@ def test_the_command(out: Path, run: Path, tmp_path: Path, results: Path) -> Non
     assert read(tmp_path / "r")["recognition"] == read(results)["recognition"]
     refused = CliRunner().invoke(main, ["evaluate", str(run), str(tmp_path), "-o", str(tmp_path / "s")])
     assert refused.exit_code == 1
-    assert refused.stderr.startswith("Error: ")
+    assert refused.stderr.splitlines()[-1].startswith("Error: ")
 
 
 def test_limit(out: Path, run: Path, tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_what_cannot_be_done_is_one_line(folder: Path, tmp_path: Path) -> None:
         (("--video", folder / "nobody.mp4"), "photo.jpg", "nobody.mp4: no face was found"),
         (("--video", folder / "speech.wav"), "photo.jpg", "speech.wav: holds no picture"),
         (("--audio", tmp_path), "photo.jpg", "holds no prepared files"),
-        (("--audio", folder / "noise.png"), "photo.jpg", "noise.png: no audio or video can be read from it"),
+        (("--audio", folder / "noise.png"), "photo.jpg", "noise.png: cannot be read as a file with audio"),
         (("--audio", folder / "speech.wav", "--max-seconds", 1), "photo.jpg", "longer than 1 s; raise --max-seconds"),
         (("--audio", folder / "speech.wav", "--audio-channel", 1), "photo.jpg", "--audio-channel 1 does not exist"),
         (("--video", folder / "speech.wav", "--audio-track", 1), "photo.jpg", "--audio-track 1 does not exist"),

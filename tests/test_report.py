@@ -166,7 +166,7 @@ def test_a_column_that_was_never_begun_is_said(out: Path) -> None:
     assert "crop : not begun" in words(page, "")
     assert 'class="strip"' in page
     assert 'class="shots"' not in page
-    assert "Face size median width of the face, in pixels of the source no clip has it" in words(page, "figures")
+    assert "Face size median width of the face, in pixels of the source n/a: no clip has it" in words(page, "figures")
     shutil.move(out / "elsewhere", out / "crop")
     shutil.rmtree(out / "mfcc")
     page = report.report(out).page

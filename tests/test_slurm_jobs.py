@@ -1,7 +1,7 @@
 """Array jobs on a real Slurm: whatever ends a task, the shards become those of a run that nobody disturbed.
 
 The tests start a Slurm of their own. A task is caught at work, never by luck: at its last shard it waits at a clip
-whose file is a pipe that nobody writes to (`Gate`).
+that it cannot open (`Gate`).
 """
 
 from __future__ import annotations
@@ -58,19 +58,17 @@ def cluster(slurm: Cluster) -> Iterator[Cluster]:
 
 
 class Gate:
-    """Clips at which every task waits until they are opened: their files are pipes that nobody writes to."""
+    """Clips at which every task waits until they are opened: see `slurm_cluster.GATES`."""
 
     def __init__(self, *videos: Path) -> None:
-        self._aside = {video: video.with_name(f"{video.name}.aside") for video in videos}
-        for video, aside in self._aside.items():
-            video.rename(aside)
-            os.mkfifo(video)
+        self._gates = [video.with_name(f"{video.name}.gate") for video in videos]
+        for gate in self._gates:
+            os.mkfifo(gate)
 
     def open(self) -> None:
-        """Put the files in place, for those who come now; whoever waits waits on."""
-        for video, aside in self._aside.items():
-            if aside.exists():
-                aside.replace(video)
+        """Take the gates away, for those who come now; whoever waits waits on."""
+        for gate in self._gates:
+            gate.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

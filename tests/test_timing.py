@@ -425,6 +425,8 @@ class Number(NamedTuple):
     number: int
     nbytes: int = 1
     size: tuple[int, int] = (1, 1)
+    hdr: str | None = None
+    pixel_aspect: Fraction = Fraction(1)
 
 
 @given(clocks())
