@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import struct
 import sys
@@ -339,10 +340,14 @@ class TestNoFile:
          "report RUN -o PIPE", "import-checkpoint PIPE run", "train RUN run --config PIPE",
          "study-results PIPE"],
     )  # fmt: skip
-    def test_commands(self, command: str, pipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_commands(
+        self, command: str, run: Path, pipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Every command refuses a pipe for a file, be it to read or to write, in one line."""
         monkeypatch.chdir(tmp_path)
         (tmp_path / "RUN").mkdir()
+        if command.startswith("report"):
+            shutil.copytree(run, tmp_path / "RUN", dirs_exist_ok=True)
         for name in ("a.jpg", "a.wav"):
             (tmp_path / name).touch()
         done = CliRunner().invoke(main, command.replace("PIPE", str(pipe)).split())

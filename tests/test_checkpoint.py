@@ -978,7 +978,8 @@ for path in bad:
     ) -> None:
         """Dimensions of a monstrous model, or of one without words or frames, cost nothing and end in one line."""
         path = repack(content, tmp_path / "checkpoint.pt", dimensions={**SMALL, **dimensions})
-        assert "the weights do not fit the dimensions" in refusal(checkpoint.load, path)
+        said = refusal(checkpoint.load, path)
+        assert "the weights do not fit the dimensions" in said or "no model has" in said
 
     @pytest.mark.parametrize(
         "spoil",
