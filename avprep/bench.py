@@ -18,11 +18,12 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from avprep import detectors, keyframes, layouts, mfcc, run, shards, stages
+from avprep import detectors, keyframes, layouts, mfcc, shards, stages
 from avprep.errors import Reject, RunError
-from avprep.fingerprint import Stage
 from avprep.manifest import Clip, Manifest
 from avprep.media import Frames, probe
+from avprep.runs import run
+from avprep.runs.fingerprint import Stage
 from avprep.schema import FPS, SAMPLE_RATE
 from avprep.shards import Sample
 

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from avprep import mux, schema, shards
 from avprep.errors import Reject, RunError, ShardError
-from avprep.fingerprint import read_fingerprint, read_plan
 from avprep.manifest import SPLITS, Clip, Manifest, shard_name
 from avprep.media import Frames, Seconds, container_start, open_file, seconds
 from avprep.pictures import decode_image
+from avprep.runs.fingerprint import read_fingerprint, read_plan
 from avprep.schema import CROP_SIZE, FPS
 from avprep.sound import Sound
 from avprep.stages import MfccSettings, MfccStage, clip_sound, rebuild

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from avprep import align, schema, shards
 from avprep.clip_view import printable
 from avprep.errors import RunError, ShardError
-from avprep.fingerprint import read_fingerprint, read_plan
 from avprep.manifest import Manifest
 from avprep.pictures import decode_image
 from avprep.report_data import encode
+from avprep.runs.fingerprint import read_fingerprint, read_plan
 from avprep.schema import CROP_SIZE
 
 CLIPS = 400

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from avprep import report_data, schema
 from avprep.errors import REASONS, RunError, ShardError
 from avprep.report_data import FIGURES, Column, Failure, Figure, Findings, Label, Row, Shot, Sound
-from avprep.status import SplitStatus
+from avprep.runs.status import SplitStatus
 
 PICTURES_MB = 7
 """Of all pictures together: base64 adds a third, and what is said of clips some more."""

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 
 from avprep import align, mfcc, schema, shards, tars, untrusted
 from avprep.errors import REASONS, ManifestError, Reject, ShardError
-from avprep.fingerprint import clip_counts, plan_path, read_fingerprint
 from avprep.manifest import SPLITS, shard_lengths
 from avprep.media import Frames
 from avprep.pictures import decode_image
-from avprep.pool import Pool
+from avprep.runs.fingerprint import clip_counts, plan_path, read_fingerprint
+from avprep.runs.pool import Pool
+from avprep.runs.status import SplitStatus
 from avprep.shards import Stretch
-from avprep.status import SplitStatus
 
 LOOKED_AT = 2000
 """Clips whose own JSON is read in the shards, for figures that no sidecar holds."""

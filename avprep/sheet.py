@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from avprep import schema, shards
 from avprep.errors import RunError
-from avprep.fingerprint import read_fingerprint, read_plan
 from avprep.pictures import decode_image
+from avprep.runs.fingerprint import read_fingerprint, read_plan
 
 CELL = 128
 """Side of a crop on the sheet, in pixels."""

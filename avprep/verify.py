@@ -8,9 +8,9 @@ import joblib
 
 from avprep import schema, shards
 from avprep.errors import REASONS, ShardError
-from avprep.fingerprint import read_fingerprint, read_plan
 from avprep.pictures import decode_image
-from avprep.progress import counted
+from avprep.runs.fingerprint import read_fingerprint, read_plan
+from avprep.runs.progress import counted
 
 
 def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:

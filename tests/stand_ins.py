@@ -20,7 +20,7 @@ import numpy as np
 from avprep import manifest, schema
 from avprep.errors import AvprepError, Reject, WeightsError
 from avprep.manifest import Clip, Manifest
-from avprep.run import Outcome, run
+from avprep.runs.run import Outcome, run
 from avprep.shards import Sample
 
 FILE = "STAND_INS_FILE"

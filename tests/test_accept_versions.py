@@ -11,9 +11,10 @@ import pytest
 import stand_ins
 from test_cli import assert_one_line, call
 
-from avprep import fingerprint, report, shards, verify
+from avprep import report, shards, verify
 from avprep.errors import RunError
-from avprep.status import status
+from avprep.runs import fingerprint
+from avprep.runs.status import status
 
 WORDS = ["ok", "reject", "ok", "ok", "ok", "raise"]
 NEW = {"stand-ins": "2"}

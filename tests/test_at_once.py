@@ -16,8 +16,9 @@ import pytest
 from avprep_cli.data import write_text
 from test_cli import assert_one_line, call
 
-from avprep import manifest, slurm
+from avprep import manifest
 from avprep.errors import RunError
+from avprep.runs import slurm
 
 MANY = 8
 

@@ -22,10 +22,11 @@ from avprep_cli.main import main
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from avprep import driving, manifest, mux, shards, status
+from avprep import driving, manifest, mux, shards
 from avprep.errors import AvprepError, ManifestError, Reject
 from avprep.manifest import Clip, Manifest
 from avprep.media import open_file, probe
+from avprep.runs import status
 from avprep.sound import SoundFile, read_heard, read_sound
 from avprep.stages import MfccSettings, MfccStage, mfcc_clip
 from davs_model import config

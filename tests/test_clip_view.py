@@ -24,7 +24,7 @@ from avprep import clip_picture, clip_view, manifest, mfcc, shards
 from avprep.errors import RunError, ShardError
 from avprep.manifest import Clip, Manifest
 from avprep.media import Frames, probe
-from avprep.run import run
+from avprep.runs.run import run
 from avprep.sound import read_sound
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 

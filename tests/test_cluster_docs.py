@@ -16,8 +16,8 @@ import click
 import pytest
 from avprep_cli.main import main
 
-from avprep import slurm, tasks
 from avprep.manifest import shard_name
+from avprep.runs import slurm, tasks
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cluster.md"
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from avprep import align, manifest, shards
 from avprep.compare import MEASURES, NAMES, Face, distances, page, sample, summary
 from avprep.errors import RunError, ShardError
 from avprep.manifest import Clip, Manifest
-from avprep.run import run
+from avprep.runs.run import run
 from avprep.stages import Align, CropSettings, CropStage
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from made_shards import Made
 
 from avprep import compare, manifest, report, schema, shards, sheet, tars, untrusted, verify
 from avprep.errors import AvprepError, CheckpointError, ManifestError, RunError, ShardError
-from avprep.status import status
+from avprep.runs.status import status
 from davs_model import checkpoint
 from davs_model.clips import read_clips
 from davs_model.evaluation import evaluate, study

@@ -26,8 +26,8 @@ from test_training import SMALL
 from tiny_shards import make_shards
 
 from avprep import layouts, manifest, shards, weights
-from avprep.progress import Progress, counted
-from avprep.status import status
+from avprep.runs.progress import Progress, counted
+from avprep.runs.status import status
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
 

@@ -12,7 +12,8 @@ import stand_ins
 from avprep_cli import summary
 from test_cli import call
 
-from avprep import manifest, status
+from avprep import manifest
+from avprep.runs import status
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from avprep import pool
-from avprep.pool import Died, Ended, Pool, PoolError
+from avprep.runs import pool
+from avprep.runs.pool import Died, Ended, Pool, PoolError
 
 TESTS = Path(__file__).parent
 

@@ -26,7 +26,7 @@ from click.testing import CliRunner, Result
 from avprep import manifest, report, report_data, schema, shards, stages
 from avprep.errors import REASONS, RunError
 from avprep.report_data import Row
-from avprep.run import run
+from avprep.runs.run import run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -22,10 +22,11 @@ from typing import Any
 import pytest
 import stand_ins
 
-from avprep import fingerprint, manifest, run, shards, status, synthetic, verify, workfolder
+from avprep import manifest, shards, synthetic, verify
 from avprep.errors import REASONS, AvprepError, RunError
 from avprep.layouts import index
-from avprep.pool import Ended, Pool
+from avprep.runs import fingerprint, run, status, workfolder
+from avprep.runs.pool import Ended, Pool
 
 TESTS = Path(__file__).parent
 AVPREP = [str(Path(sys.executable).with_name("avprep"))]

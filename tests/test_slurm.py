@@ -23,8 +23,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avprep import slurm, tasks
 from avprep.errors import RunError
+from avprep.runs import slurm, tasks
 
 RECORDED = Path(__file__).with_name("recorded")
 BASH = shutil.which("bash") or "/bin/bash"

@@ -19,15 +19,7 @@ from avprep.detectors import Detector
 from avprep.errors import Reject
 from avprep.manifest import Clip, Manifest
 from avprep.pictures import decode_image
-from avprep.stages import (
-    CropSettings,
-    CropStage,
-    MfccSettings,
-    MfccStage,
-    crop_clip,
-    encode_image,
-    mfcc_clip,
-)
+from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage, crop_clip, encode_image, mfcc_clip
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avprep import tasks
 from avprep.errors import RunError
 from avprep.manifest import SPLITS, Clip, Manifest
+from avprep.runs import tasks
 
 
 def slurm(number: int, low: int, high: int, step: int = 1, count: int | None = None) -> dict[str, str]:

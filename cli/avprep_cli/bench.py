@@ -162,7 +162,7 @@ def _measured_learning(
 
 def _made_shards(plan: Manifest, detector: str, jobs: int, temporary: Path) -> Path:
     """Make shards of the clips by the real run, all in the train split; those without a word get one and the same."""
-    from avprep.run import run
+    from avprep.runs.run import run
     from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
     plan = replace(plan, clips=tuple(replace(clip, split="train", word=clip.word or "any") for clip in plan.clips))

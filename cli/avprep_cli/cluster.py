@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep import slurm, tasks
 from avprep.errors import REASONS, RunError
+from avprep.runs import slurm, tasks
 from avprep_cli import data, kinds, options, say, summary
 
 if TYPE_CHECKING:
-    from avprep.fingerprint import Stage
-    from avprep.status import ColumnStatus
+    from avprep.runs.fingerprint import Stage
+    from avprep.runs.status import ColumnStatus
 
 FILLERS: dict[str, click.Command] = {"crop": data.crop, "mfcc": data.mfcc}
 """The commands that fill a column."""
@@ -40,7 +40,7 @@ def status(out: Path) -> None:
     The rate is that of all tasks together over the last hour. Quick: it reads a line of each shard's sidecar and no
     shard; `verify` proves.
     """
-    from avprep.status import status as read_status
+    from avprep.runs.status import status as read_status
 
     waiting = {column: slurm.script_path(out, column) for column in FILLERS}
     if not (out / "manifest.jsonl").exists() and (sent := [str(path) for path in waiting.values() if path.exists()]):
@@ -79,10 +79,10 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -
     avprep retry OUT --reason timeout,crashed --clip-timeout 600
     avprep retry OUT --reason missing --dry-run
     """
-    from avprep import run as runs
     from avprep import stages
-    from avprep.fingerprint import read_fingerprint, read_plan
-    from avprep.status import status as read_status
+    from avprep.runs import run as runs
+    from avprep.runs.fingerprint import read_fingerprint, read_plan
+    from avprep.runs.status import status as read_status
 
     columns = read_status(out, columns=FILLERS if column is None else (column,))
     if not columns:
@@ -130,7 +130,7 @@ def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
 
     All None where nothing is missing.
     """
-    from avprep.fingerprint import read_fingerprint
+    from avprep.runs.fingerprint import read_fingerprint
 
     if not column.unfinished:
         return dict.fromkeys(("command", "array", "num_tasks", "slurm"))
@@ -268,8 +268,9 @@ def _make_script(
     command: click.Command, manifest_path: Path, out: Path, given: dict[str, Any], asked: dict[str, Any]
 ) -> None:
     """Print or send the script of an array job."""
-    from avprep import fingerprint, stages
-    from avprep.status import column_status
+    from avprep import stages
+    from avprep.runs import fingerprint
+    from avprep.runs.status import column_status
 
     column = command.name or ""
     if wrong := [option for option in asked["extra"] if not option.startswith("-")]:

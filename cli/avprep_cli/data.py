@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep import layouts, manifest, tasks
+from avprep import layouts, manifest
 from avprep.errors import RunError
+from avprep.runs import tasks
 from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
-    from avprep.fingerprint import Stage
+    from avprep.runs.fingerprint import Stage
     from avprep.stages import CropSettings, MfccSettings
 
 SHOWN_PROBLEMS = 20
@@ -222,7 +223,7 @@ def verify(out: Path, jobs: int) -> None:
 
     Digests, keys and their order, dtypes, shapes, every image. Exit status 1 and one line a problem where it is not so.
     """
-    from avprep.status import status as read_status
+    from avprep.runs.status import status as read_status
     from avprep.verify import verify as find_problems
 
     columns: dict[str, dict[str, int]] = {}
@@ -275,7 +276,7 @@ def weights_list() -> None:
 def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
     """Download weights and check their digests; all of them without NAMES."""
     from avprep import weights as library
-    from avprep.progress import download
+    from avprep.runs.progress import download
 
     with download(quiet=say.quiet()) as arrived:
         lines = [
@@ -292,7 +293,7 @@ def crop_settings(plan: manifest.Manifest, out: Path, given: dict[str, Any], aut
 
     auto: the detector to take where neither the user nor OUT has chosen one.
     """
-    from avprep.fingerprint import read_fingerprint
+    from avprep.runs.fingerprint import read_fingerprint
     from avprep.stages import CropSettings
 
     chosen = {field.name: given.pop(field.name) for field in fields(CropSettings)}
@@ -331,8 +332,8 @@ def workers(detector: str, wanted: int) -> int:
 
 def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dict[str, Any]) -> None:
     """Run a stage over this task's shards and report."""
-    from avprep import fingerprint
-    from avprep.run import run
+    from avprep.runs import fingerprint
+    from avprep.runs.run import run
     from avprep.shards import finished_head
 
     strict, dry_run = given.pop("strict"), given.pop("dry_run")
@@ -375,7 +376,7 @@ def show_settings(stage: Stage) -> None:
 
 def tell_versions(stage: Stage, out: Path) -> None:
     """Say where a run goes on in a folder that was begun with other versions."""
-    from avprep.fingerprint import other_versions
+    from avprep.runs.fingerprint import other_versions
 
     if other_versions(stage, out):
         say.aside(

@@ -13,7 +13,7 @@ from avprep.errors import RunError
 from avprep_cli import data, kinds, options, say, summary
 
 if TYPE_CHECKING:
-    from avprep.fingerprint import Stage
+    from avprep.runs.fingerprint import Stage
 
 TRAINING = (
     "data.batch_size=6",
@@ -87,7 +87,7 @@ def _index(directory: Path, words: int, speakers: int, takes: int, seed: int, jo
 def _fill(plan: manifest.Manifest, out: Path, picture: Path, jobs: int) -> str:
     """Fill both columns, prove them and draw a contact sheet; return the detector that was used."""
     from avprep import sheet
-    from avprep.fingerprint import read_fingerprint
+    from avprep.runs.fingerprint import read_fingerprint
     from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
     from avprep.verify import verify
 
@@ -104,7 +104,7 @@ def _fill(plan: manifest.Manifest, out: Path, picture: Path, jobs: int) -> str:
 
 
 def _fill_column(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int) -> None:
-    from avprep.run import run
+    from avprep.runs.run import run
 
     outcome = run(stage, plan, out, jobs=jobs, verbosity=say.verbosity())
     done, where, _ = summary.of_column(outcome, out, stage.column)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from avprep import slurm
+from avprep.runs import slurm
 
 MOST = 1_000_000_000
 """Upper bound of a number of clips, steps and the like: far beyond any corpus, and small enough to be added up."""

@@ -12,8 +12,8 @@ from avprep import manifest
 from avprep_cli import say
 
 if TYPE_CHECKING:
-    from avprep.run import Outcome
-    from avprep.status import ColumnStatus
+    from avprep.runs.run import Outcome
+    from avprep.runs.status import ColumnStatus
 
 ACCIDENTS = ("crashed", "error", "missing", "timeout")
 """Reasons that another try may mend; the others are the clip's own."""
@@ -59,7 +59,7 @@ def close(then: Sequence[str], facts: dict[str, Any]) -> None:
 
 def of_column(outcome: Outcome, out: Path, column: str) -> tuple[str, list[str], dict[str, Any]]:
     """Return how a run of a column ended: in a line; where its shards are or how many are missing; for scripts."""
-    from avprep.status import status
+    from avprep.runs.status import status
 
     before = f" ({len(outcome.skipped)} done before)" if outcome.skipped else ""
     ok, failed = f"{say.number(outcome.ok, 'clip')} ok", tally("failed", outcome.failed)
@@ -94,8 +94,8 @@ def next_steps(out: Path, tried: Collection[str] = ()) -> list[str]:
 
     tried: reasons of accidents for which clips have just been run again, in vain where any is left.
     """
+    from avprep.runs.status import status
     from avprep.schema import COLUMNS
-    from avprep.status import status
 
     found = {column.column: column for column in status(out)}
     if any(column.unfinished for column in found.values()):
@@ -136,8 +136,8 @@ def retry_line(out: Path, column: ColumnStatus, again: dict[str, int]) -> str:
 
 
 def _longer(column: ColumnStatus) -> int:
-    from avprep.run import longer
-    from avprep.worker import CLIP_TIMEOUT
+    from avprep.runs.run import longer
+    from avprep.runs.worker import CLIP_TIMEOUT
 
     return longer(column.longest_timeout or CLIP_TIMEOUT)
 

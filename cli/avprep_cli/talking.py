@@ -37,7 +37,7 @@ def write(
     quiet: without progress.
     """
     from avprep import mux, photo
-    from avprep.progress import counted
+    from avprep.runs.progress import counted
 
     faces = np.stack([one.crop for one in photos])
     if adapt_steps:

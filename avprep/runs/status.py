@@ -10,9 +10,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from avprep import schema, shards, tasks
-from avprep.fingerprint import clip_counts, plan_path, read_fingerprint
+from avprep import schema, shards
 from avprep.manifest import shard_lengths
+from avprep.runs import tasks
+from avprep.runs.fingerprint import clip_counts, plan_path, read_fingerprint
 
 RECENT = 3600.0
 """Seconds over which the rate is measured."""

@@ -153,7 +153,8 @@ def keep_and_submit(script: str, path: Path) -> str:
     taken it. Of several calls at once each waits for the one before: the file that stays is the script of the last job.
     RunError where it cannot be written, and as `submit` raises it.
     """
-    from avprep import shards, workfolder  # numpy comes with them, which the help of commands does not wait for
+    from avprep import shards  # numpy comes with them, which the help of commands does not wait for
+    from avprep.runs import workfolder
 
     if path.exists() and not path.is_file():
         raise RunError(f"{path}: not a plain file, where the script is to be kept; nothing was sent")

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from avprep import pool, shards
+from avprep import shards
 from avprep.errors import AvprepError, Reject
-from avprep.fingerprint import Stage
 from avprep.manifest import Clip
+from avprep.runs import pool
+from avprep.runs.fingerprint import Stage
 
 DEAF_TO = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
 """Signals that reach a whole job, of a terminal or a scheduler: the parent decides what becomes of its workers."""

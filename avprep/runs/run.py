@@ -19,13 +19,14 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from avprep import schema, shards, worker
+from avprep import schema, shards
 from avprep.errors import AvprepError, RunError
-from avprep.fingerprint import Stage, check, join, other_versions, read_fingerprint
 from avprep.manifest import Clip, Manifest
-from avprep.pool import Died, Ended, Pool, PoolError
-from avprep.progress import Progress
-from avprep.workfolder import one_at_a_time, work_folder
+from avprep.runs import worker
+from avprep.runs.fingerprint import Stage, check, join, other_versions, read_fingerprint
+from avprep.runs.pool import Died, Ended, Pool, PoolError
+from avprep.runs.progress import Progress
+from avprep.runs.workfolder import one_at_a_time, work_folder
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
 """Ctrl-C, a scheduler's order to end, Ctrl-\\, a closed terminal, a scheduler's warning that time is nearly up.
