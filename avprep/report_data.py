@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import align, mfcc, schema, shards, tars, untrusted
+from avprep import align, mfcc, schema, shards, untrusted
 from avprep.errors import REASONS, ManifestError, Reject, ShardError
 from avprep.manifest import SPLITS, shard_lengths
 from avprep.media import Frames
@@ -30,7 +30,7 @@ from avprep.pictures import decode_image
 from avprep.runs.fingerprint import clip_counts, plan_path, read_fingerprint
 from avprep.runs.pool import Pool
 from avprep.runs.status import SplitStatus
-from avprep.shards import Stretch
+from avprep.shards import Stretch, tars
 
 LOOKED_AT = 2000
 """Clips whose own JSON is read in the shards, for figures that no sidecar holds."""

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import schema, tars, untrusted
+from avprep import schema, untrusted
 from avprep.errors import ShardError
 from avprep.files import check_regular
+from avprep.shards import tars
 
 OPEN_TARS = 64
 """Tars that a process keeps open."""

@@ -23,9 +23,10 @@ from avprep_cli.main import main
 from click.testing import CliRunner, Result
 from made_shards import Made
 
-from avprep import compare, manifest, report, schema, shards, sheet, tars, untrusted, verify
+from avprep import compare, manifest, report, schema, shards, sheet, untrusted, verify
 from avprep.errors import AvprepError, CheckpointError, ManifestError, RunError, ShardError
 from avprep.runs.status import status
+from avprep.shards import tars
 from davs_model import checkpoint
 from davs_model.clips import read_clips
 from davs_model.evaluation import evaluate, study

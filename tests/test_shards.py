@@ -15,9 +15,10 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avprep import schema, shards, tars
+from avprep import schema, shards
 from avprep.errors import RunError, ShardError
 from avprep.manifest import make_key
+from avprep.shards import tars
 
 Samples = dict[str, dict[str, bytes]]
 

@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from avprep import schema, tars, untrusted
+from avprep import schema, untrusted
 from avprep.errors import RunError, ShardError
+from avprep.shards import tars
 
 MAX_SAMPLE = 8 << 30
 """Largest sample that is read from a shard (bytes): the crops of half an hour as PNG are smaller."""
