@@ -20,9 +20,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import align, mfcc
+from avprep import mfcc
 from avprep.clip_view import ClipView, images, printable, sound_of
 from avprep.errors import RunError
+from avprep.faces import align
 from avprep.schema import COLUMNS_PER_FRAME, CROP_SIZE, FPS, HOP, N_COEFFICIENTS, SAMPLE_RATE, WINDOW_COLUMNS
 from avprep.sound import Sound
 

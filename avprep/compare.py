@@ -23,9 +23,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import align, schema, shards
+from avprep import schema, shards
 from avprep.clip_view import printable
 from avprep.errors import RunError, ShardError
+from avprep.faces import align
 from avprep.manifest import Manifest
 from avprep.pictures import decode_image
 from avprep.report_data import encode

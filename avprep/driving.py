@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import mfcc, photo
-from avprep.detectors import Detector
 from avprep.errors import AvprepError, Reject
+from avprep.faces.detectors import Detector
 from avprep.files import check_regular
 from avprep.media import Frames, Seconds, audio_stream, open_file, track_number
 from avprep.schema import FPS, N_COEFFICIENTS, WINDOW_COLUMNS

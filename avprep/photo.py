@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
-from avprep import align, keyframes
-from avprep.detectors import Detector, Face
 from avprep.errors import AvprepError
+from avprep.faces import align, keyframes
+from avprep.faces.detectors import Detector, Face
+from avprep.faces.track import overlap
 from avprep.media import Picture
 from avprep.schema import CROP_SIZE
-from avprep.track import overlap
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """What is read, by Pillow's names. None of its readers for these runs another program."""

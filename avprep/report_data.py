@@ -22,8 +22,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import align, mfcc, schema, shards, untrusted
+from avprep import mfcc, schema, shards, untrusted
 from avprep.errors import REASONS, ManifestError, Reject, ShardError
+from avprep.faces import align
 from avprep.manifest import SPLITS, shard_lengths
 from avprep.media import Frames
 from avprep.pictures import decode_image

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 import avprep
-from avprep import align, detectors, keyframes, mfcc, schema, track
-from avprep.detectors import Detector
+from avprep import mfcc, schema
 from avprep.errors import Reject, RunError
+from avprep.faces import align, detectors, keyframes, track
+from avprep.faces.detectors import Detector
 from avprep.files import check_regular
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
@@ -42,10 +43,10 @@ class CropSettings:
 
     detector: `opencv`, `yunet` or `face-alignment` (resolved, never `auto`).
     align: `smooth` points, the detector's own `per-frame`, or one transform `per-clip`.
-    every: frames from one keyframe to the next, 1 … 12; see `avprep.keyframes`.
+    every: frames from one keyframe to the next, 1 … 12; see `avprep.faces.keyframes`.
     min_face: least median face size in source pixels.
     image_format: `jpg` (quality 95) or `png`.
-    subject: `largest` or `central`, see `avprep.track.choose`.
+    subject: `largest` or `central`, see `avprep.faces.track.choose`.
     max_seconds: longest clip.
     """
 

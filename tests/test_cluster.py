@@ -21,7 +21,8 @@ from click.testing import Result
 from test_cli import assert_one_line, call, contents
 from test_slurm import BASH, command_of, read_by_sbatch
 
-from avprep import manifest, shards, verify, weights
+from avprep import manifest, shards, verify
+from avprep.faces import weights
 from avprep.runs import slurm
 
 Program = Callable[[str, str], Path]

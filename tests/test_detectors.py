@@ -18,12 +18,12 @@ from face_alignment.models import FAN
 from numpy.typing import NDArray
 from skimage import data as pictures
 
-from avprep import detectors, weights
-from avprep.detectors import LEFT_EYE, LEFT_MOUTH, NOSE, RIGHT_EYE, RIGHT_MOUTH, Detector, Face
-from avprep.detectors import face_alignment as batched
-from avprep.detectors.face_alignment import FaceAlignmentDetector
-from avprep.detectors.yunet import CANDIDATE_SCORE, YuNetDetector
 from avprep.errors import AvprepError, WeightsError
+from avprep.faces import detectors, weights
+from avprep.faces.detectors import LEFT_EYE, LEFT_MOUTH, NOSE, RIGHT_EYE, RIGHT_MOUTH, Detector, Face
+from avprep.faces.detectors import face_alignment as batched
+from avprep.faces.detectors.face_alignment import FaceAlignmentDetector
+from avprep.faces.detectors.yunet import CANDIDATE_SCORE, YuNetDetector
 
 SHARED = Path(os.environ.get("AVPREP_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from test_odd_inputs import Anywhere, clip_of
 
-from avprep import align, stages, synthetic
+from avprep import stages, synthetic
 from avprep.display import AS_STORED, Display, display
 from avprep.errors import Reject
+from avprep.faces import align
 from avprep.media import Frames, Picture
 from avprep.photo import read_image
 
@@ -224,7 +225,7 @@ def test_crops_do_not_depend_on_the_pixels_aspect(
 
 def test_a_real_detector_finds_the_same_face_in_wide_pixels(talker: Path, tmp_path: Path) -> None:
     """Detectors look at pictures of the right aspect."""
-    from avprep import detectors
+    from avprep.faces import detectors
 
     detector = detectors.build("opencv")
     anamorphic = stored_as(talker, tmp_path / "anamorphic.mp4", "360:576", "64/45")

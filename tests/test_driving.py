@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avprep import detectors, driving, layouts, mfcc
+from avprep import driving, layouts, mfcc
 from avprep.driving import Driver
 from avprep.errors import AvprepError
+from avprep.faces import detectors
 from avprep.manifest import Manifest
 from avprep.pictures import decode_image
 from avprep.sound import SoundFile, read_sound

@@ -10,11 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from test_track import LOOK_A, LOOK_B, seen, sighting
 
-from avprep import detectors, photo, synthetic, track
-from avprep.detectors import Detector
+from avprep import photo, synthetic
 from avprep.errors import Reject
+from avprep.faces import detectors, track
+from avprep.faces.detectors import Detector
+from avprep.faces.track import Seen
 from avprep.stages import Aligned, CropSettings, align_clip
-from avprep.track import Seen
 
 Pixels = NDArray[np.uint8]
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avprep import align
-from avprep.detectors import CloseUp, Face, finite
-from avprep.keyframes import find_faces
+from avprep.faces import align
+from avprep.faces.detectors import CloseUp, Face, finite
+from avprep.faces.keyframes import find_faces
 from avprep.media import Picture
 
 GREEN = (0, 255, 0)

@@ -25,7 +25,8 @@ from test_generate import made_model
 from test_training import SMALL
 from tiny_shards import make_shards
 
-from avprep import layouts, manifest, shards, weights
+from avprep import layouts, manifest, shards
+from avprep.faces import weights
 from avprep.runs.progress import Progress, counted
 from avprep.runs.status import status
 from davs_model import checkpoint

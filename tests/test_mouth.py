@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from skimage import data as pictures
 
-from avprep import align, detectors
-from avprep.detectors import Face
-from avprep.detectors.face_alignment import FaceAlignmentDetector, five_points
 from avprep.errors import AvprepError
-from avprep.landmarks import mouth_landmarks
+from avprep.faces import align, detectors
+from avprep.faces.detectors import Face
+from avprep.faces.detectors.face_alignment import FaceAlignmentDetector, five_points
+from avprep.faces.mouth import mouth_landmarks
 from davs_model.evaluation.mouth import MouthDistance, distances, mouth_distance
 
 EYES, CORNERS = align.TEMPLATE[:2], np.array([[104.0, 188.0], [156.0, 189.0]])

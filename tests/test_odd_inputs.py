@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avprep import detectors, stages, synthetic
-from avprep.detectors import Face
+from avprep import stages, synthetic
 from avprep.errors import Reject
+from avprep.faces import detectors
+from avprep.faces.detectors import Face
 from avprep.manifest import Clip
 from avprep.media import Frames
 from avprep.shards import Sample

@@ -18,7 +18,7 @@ from avprep.errors import ManifestError
 FREE_TEXT = {
     "index --pattern": "a pattern of the user's own folders; avprep.layouts.folder checks its grammar",
     "inspect key": "a key of the manifest; who reads it says where it is not there",
-    "weights fetch names": "names that avprep.weights checks, which is too slow to import for --help",
+    "weights fetch names": "names that avprep.faces.weights checks, which is too slow to import for --help",
     "slurm crop --partition": "the cluster knows its partitions",
     "slurm mfcc --partition": "the cluster knows its partitions",
     "slurm crop --setup": "lines of the user's own shell",

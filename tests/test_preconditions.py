@@ -11,8 +11,9 @@ import pytest
 from avprep_cli.data import crop_settings
 from test_cli import assert_one_line, call
 
-from avprep import detectors, manifest, weights
+from avprep import manifest
 from avprep.errors import AvprepError, WeightsError
+from avprep.faces import detectors, weights
 from avprep.runs import run
 from avprep.stages import CropSettings, CropStage
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from avprep import align, registration
-from avprep.detectors import Face
+from avprep.faces import align, registration
+from avprep.faces.detectors import Face
 
 POINTS = np.array([[132, 100], [188, 104], [158, 130], [138, 154], [176, 157]], np.float32)
 FACE = Face(np.array([110, 70, 210, 180], np.float32), 0.9, POINTS)

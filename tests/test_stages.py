@@ -14,9 +14,10 @@ import pytest
 import skimage.data
 from numpy.typing import NDArray
 
-from avprep import align, detectors, layouts, schema, synthetic
-from avprep.detectors import Detector
+from avprep import layouts, schema, synthetic
 from avprep.errors import Reject
+from avprep.faces import align, detectors
+from avprep.faces.detectors import Detector
 from avprep.manifest import Clip, Manifest
 from avprep.pictures import decode_image
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage, crop_clip, encode_image, mfcc_clip

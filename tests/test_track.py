@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from avprep import track
-from avprep.detectors import Face
 from avprep.errors import Reject
-from avprep.track import Seen, Sighting, Track
+from avprep.faces import track
+from avprep.faces.detectors import Face
+from avprep.faces.track import Seen, Sighting, Track
 
 LOOK_A, LOOK_B = np.float32([1, 0]), np.float32([0, 1])
 

@@ -13,8 +13,9 @@ from PIL import Image
 from skimage import data as pictures
 from test_photo import EYES_AND_MOUTH
 
-from avprep import align, detectors, keyframes, photo, schema, synthetic
-from avprep.detectors import Detector
+from avprep import photo, schema, synthetic
+from avprep.faces import align, detectors, keyframes
+from avprep.faces.detectors import Detector
 from avprep.manifest import Clip
 from avprep.media import Frames, Picture
 from avprep.pictures import decode_image

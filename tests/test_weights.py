@@ -14,8 +14,8 @@ from urllib.error import URLError
 
 import pytest
 
-from avprep import weights
 from avprep.errors import WeightsError
+from avprep.faces import weights
 
 CONTENT = b"tensors" * 100
 TINY = weights.Weights(
@@ -62,7 +62,7 @@ def put(folder: Path, content: bytes = CONTENT) -> Path:
 
 def test_import_is_light() -> None:
     """Importing the detectors' names and the weights' table loads neither cv2 nor torch."""
-    code = "import sys, avprep.detectors, avprep.weights; print(*{'cv2', 'torch', 'face_alignment'} & set(sys.modules))"
+    code = "import sys, avprep.faces.detectors, avprep.faces.weights; print(*{'cv2', 'torch', 'face_alignment'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == ""
 
 

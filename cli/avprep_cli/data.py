@@ -257,7 +257,7 @@ def weights() -> None:
 @options.as_json
 def weights_list() -> None:
     """List the weights: what needs them, licence, size, address, and where they are here."""
-    from avprep import weights as library
+    from avprep.faces import weights as library
 
     rows = library.table()
     if say.as_json():
@@ -275,7 +275,7 @@ def weights_list() -> None:
 @options.verbosity
 def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
     """Download weights and check their digests; all of them without NAMES."""
-    from avprep import weights as library
+    from avprep.faces import weights as library
     from avprep.runs.progress import download
 
     with download(quiet=say.quiet()) as arrived:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from avprep import detectors, layouts, manifest
+from avprep import layouts, manifest
 from avprep.errors import RunError
+from avprep.faces import detectors
 from avprep_cli import data, kinds, options, say, summary
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from avprep import detectors
 from avprep.errors import RunError
+from avprep.faces import detectors
 from avprep.files import check_regular
 from avprep_cli import say
 from avprep_cli.kinds import MOST, MOST_PROCESSES, MOST_SEED, MOST_TASKS, Line, ManifestFile, Number

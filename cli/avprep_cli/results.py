@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep import detectors
 from avprep.errors import AvprepError, RunError
+from avprep.faces import detectors
 from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
@@ -284,16 +284,16 @@ def landmarks_of(detector: str) -> tuple[Landmarks, str] | str:
     """Return what finds mouths and its name, or why there is nothing."""
     import numpy as np
 
-    from avprep import landmarks
+    from avprep.faces import mouth
 
     name = options.chosen_detector(detector)
     say.detail(f"mouths by {name}")
     try:
         built = detectors.build(name)
-        _, called = landmarks.mouth_landmarks(np.zeros((1, 256, 256, 3), np.uint8), built, name)
+        _, called = mouth.mouth_landmarks(np.zeros((1, 256, 256, 3), np.uint8), built, name)
     except AvprepError as error:
         return str(error)
-    return lambda frames: landmarks.mouth_landmarks(frames, built, name)[0], called
+    return lambda frames: mouth.mouth_landmarks(frames, built, name)[0], called
 
 
 @click.command()

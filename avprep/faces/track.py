@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.detectors import Face
 from avprep.errors import Reject
+from avprep.faces.detectors import Face
 
 MAX_GAP = 12
 """Frames without the face that are interpolated; a longer gap fails the clip."""

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import align
-from avprep.detectors import LEFT_MOUTH, RIGHT_MOUTH, Detector, finite
 from avprep.errors import AvprepError
+from avprep.faces import align
+from avprep.faces.detectors import LEFT_MOUTH, RIGHT_MOUTH, Detector, finite
 from avprep.schema import CROP_SIZE
 
 CORNERS = slice(LEFT_MOUTH, RIGHT_MOUTH + 1)
@@ -18,7 +18,7 @@ MOUTH = slice(48, 68)
 
 
 def mouth_landmarks(frames: NDArray[np.uint8], detector: Detector, name: str) -> tuple[NDArray[np.float32], str]:
-    """Find the mouth in each crop: of several faces, that of the one nearest to where `avprep.align` puts faces.
+    """Find the mouth in each crop: of several faces, that of the one nearest to where `avprep.faces.align` puts faces.
 
     frames: uint8 (N, 256, 256, 3), RGB, aligned crops.
     detector, name: a detector and what the command line calls it.
@@ -36,7 +36,7 @@ def mouth_landmarks(frames: NDArray[np.uint8], detector: Detector, name: str) ->
         frames = np.stack([_resized(frame, side) for frame in frames])
     if name == "face-alignment":
         # Here, since it loads torch.
-        from avprep.detectors.face_alignment import FaceAlignmentDetector, five_points
+        from avprep.faces.detectors.face_alignment import FaceAlignmentDetector, five_points
 
         assert isinstance(detector, FaceAlignmentDetector), detector
         found = [[(five_points(face), face[MOUTH]) for face in faces] for faces in detector.landmarks(frames)]

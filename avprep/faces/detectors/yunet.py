@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import weights
-from avprep.detectors import CloseUp, Face
 from avprep.errors import WeightsError
+from avprep.faces import weights
+from avprep.faces.detectors import CloseUp, Face
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -50,7 +50,7 @@ class YuNetDetector:
         self._session = _session(weights.find("yunet"))
 
     def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
-        """Find the faces of each frame; see `avprep.detectors.Detector`."""
+        """Find the faces of each frame; see `avprep.faces.detectors.Detector`."""
         return [_merge(self.candidates(frame), self.min_score) for frame in frames]
 
     detect_close = detect

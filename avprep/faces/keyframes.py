@@ -26,12 +26,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import align, registration
-from avprep.detectors import CloseUp, Detector, Face, finite
+from avprep.faces import align, registration
+from avprep.faces.detectors import CloseUp, Detector, Face, finite
+from avprep.faces.registration import Anchor, Similarity
+from avprep.faces.track import Seen, Sighting, overlap
 from avprep.media import Picture
-from avprep.registration import Anchor, Similarity
 from avprep.schema import CROP_SIZE, FPS
-from avprep.track import Seen, Sighting, overlap
 
 FOLLOWED = 3
 """Faces that are followed: the largest ones."""

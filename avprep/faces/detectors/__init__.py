@@ -103,15 +103,15 @@ def finite(faces: list[Face]) -> list[Face]:
 def build(name: str, **options: Any) -> Detector:
     """Build a detector by its command line name; WeightsError where its weights are missing."""
     if name == "opencv":
-        from avprep.detectors.opencv import OpenCVDetector
+        from avprep.faces.detectors.opencv import OpenCVDetector
 
         return OpenCVDetector(**options)
     if name == "yunet":
-        from avprep.detectors.yunet import YuNetDetector
+        from avprep.faces.detectors.yunet import YuNetDetector
 
         return YuNetDetector(**options)
     if name == "face-alignment":
-        from avprep.detectors.face_alignment import FaceAlignmentDetector
+        from avprep.faces.detectors.face_alignment import FaceAlignmentDetector
 
         return FaceAlignmentDetector(**options)
     raise AvprepError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
@@ -124,7 +124,7 @@ def require(name: str) -> None:
     """
     if name not in NAMES:
         raise AvprepError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
-    from avprep import weights
+    from avprep.faces import weights
 
     for module, package in _PACKAGES[name].items():
         if importlib.util.find_spec(module) is None:
@@ -140,7 +140,7 @@ def identity(name: str) -> dict[str, str]:
 
     import cv2
 
-    from avprep import weights
+    from avprep.faces import weights
 
     versions = {"opencv": cv2.__version__}
     if name == "yunet":
@@ -156,7 +156,7 @@ def resolve(name: str) -> str:
     """Return the detector that `auto` means on this machine; any other name is returned as it is."""
     if name != "auto":
         return name
-    from avprep import weights
+    from avprep.faces import weights
 
     if weights.available("face-alignment") and _has_cuda():
         return "face-alignment"

@@ -1,0 +1,1 @@
+"""Faces: detectors and their weights, tracking, alignment, mouths."""
