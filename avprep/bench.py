@@ -22,7 +22,7 @@ from avprep import layouts, mfcc, shards, stages
 from avprep.errors import Reject, RunError
 from avprep.faces import detectors, keyframes
 from avprep.manifest import Clip, Manifest
-from avprep.media import Frames, probe
+from avprep.media.video import Frames, probe
 from avprep.runs import run
 from avprep.runs.fingerprint import Stage
 from avprep.schema import FPS, SAMPLE_RATE
@@ -230,13 +230,13 @@ def plan_of(folder: Path | None, temporary: Path, limit: int, *, as_lrw: bool = 
 
 def _cut_as_lrw(source: Path, output: Path) -> None:
     """Cut the middle of a video, in time and in width, into a file of its own."""
-    from avprep import mux
+    from avprep.media import film
 
     length = LRW_FRAMES / FPS
     begin = max(0.0, ((probe(source).duration or 0) - length) / 2)
     output.parent.mkdir(parents=True, exist_ok=True)
     square = r"crop=min(iw\,ih):min(iw\,ih),scale=256:256"
-    mux.transcode(
+    film.transcode(
         source, output, ss=begin, t=length, vf=square, r=FPS, vcodec="libx264", pix_fmt="yuv420p", acodec="aac", ac=1
     )
 

@@ -24,8 +24,8 @@ from avprep import mfcc
 from avprep.clip_view import ClipView, images, printable, sound_of
 from avprep.errors import RunError
 from avprep.faces import align
+from avprep.media.audio import Sound
 from avprep.schema import COLUMNS_PER_FRAME, CROP_SIZE, FPS, HOP, N_COEFFICIENTS, SAMPLE_RATE, WINDOW_COLUMNS
-from avprep.sound import Sound
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import mux, schema, shards
+from avprep import schema, shards
 from avprep.errors import Reject, RunError, ShardError
 from avprep.manifest import SPLITS, Clip, Manifest, shard_name
-from avprep.media import Frames, Seconds, container_start, open_file, seconds
-from avprep.pictures import decode_image
+from avprep.media import film
+from avprep.media.audio import Sound
+from avprep.media.image import decode_image
+from avprep.media.video import Frames, Seconds, container_start, open_file, seconds
 from avprep.runs.fingerprint import read_fingerprint, read_plan
 from avprep.schema import CROP_SIZE, FPS
-from avprep.sound import Sound
 from avprep.stages import MfccSettings, MfccStage, clip_sound, rebuild
 
 SIMILAR = 5
@@ -158,7 +159,7 @@ def play(view: ClipView, output: Path) -> str:
         sound, zero, track = _sound_at_start(view)
     except Reject as reject:
         silent = reject.message
-    mux.write_film(output, images(view), view.n_frames, sound=sound, zero=zero, track=track)
+    film.write_film(output, images(view), view.n_frames, sound=sound, zero=zero, track=track)
     return silent
 
 
@@ -195,7 +196,7 @@ def _sound_at_start(view: ClipView) -> tuple[Path, Seconds, int]:
 
     Reject without sound.
 
-    The clock is that of `avprep.sound.read_sound`: the file's first picture is zero, and where the sound lies in
+    The clock is that of `avprep.media.audio.read_sound`: the file's first picture is zero, and where the sound lies in
     another file both files' clocks start at their own start.
     """
     clip = view.clip

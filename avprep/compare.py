@@ -28,7 +28,7 @@ from avprep.clip_view import printable
 from avprep.errors import RunError, ShardError
 from avprep.faces import align
 from avprep.manifest import Manifest
-from avprep.pictures import decode_image
+from avprep.media.image import decode_image
 from avprep.report_data import encode
 from avprep.runs.fingerprint import read_fingerprint, read_plan
 from avprep.schema import CROP_SIZE

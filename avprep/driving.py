@@ -23,9 +23,9 @@ from avprep import mfcc, photo
 from avprep.errors import AvprepError, Reject
 from avprep.faces.detectors import Detector
 from avprep.files import check_regular
-from avprep.media import Frames, Seconds, audio_stream, open_file, track_number
+from avprep.media.audio import SoundFile
+from avprep.media.video import Frames, Seconds, audio_stream, open_file, track_number
 from avprep.schema import FPS, N_COEFFICIENTS, WINDOW_COLUMNS
-from avprep.sound import SoundFile
 from avprep.stages import CropSettings, align_clip
 
 AT_ONCE = 16
@@ -65,7 +65,7 @@ def from_sound(
 ) -> Driver:
     """Return the windows of a file that holds sound; it is decoded once to measure it. AvprepError, one line.
 
-    track, channel, max_seconds: see `avprep.sound.SoundFile`.
+    track, channel, max_seconds: see `avprep.media.audio.SoundFile`.
     """
     file = SoundFile(path, track=track, channel=channel, max_seconds=max_seconds)
     with _one_line(path, _AUDIO):

@@ -26,8 +26,8 @@ from avprep import mfcc, schema, shards, untrusted
 from avprep.errors import REASONS, ManifestError, Reject, ShardError
 from avprep.faces import align
 from avprep.manifest import SPLITS, shard_lengths
-from avprep.media import Frames
-from avprep.pictures import decode_image
+from avprep.media.image import decode_image
+from avprep.media.video import Frames
 from avprep.runs.fingerprint import clip_counts, plan_path, read_fingerprint
 from avprep.runs.pool import Pool
 from avprep.runs.status import SplitStatus

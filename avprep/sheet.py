@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from avprep import schema, shards
 from avprep.errors import RunError
-from avprep.pictures import decode_image
+from avprep.media.image import decode_image
 from avprep.runs.fingerprint import read_fingerprint, read_plan
 
 CELL = 128

@@ -26,9 +26,9 @@ from avprep.faces.detectors import Detector
 from avprep.files import check_regular
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
-from avprep.media import Frames, probe
+from avprep.media.audio import Sound, read_heard
+from avprep.media.video import Frames, probe
 from avprep.shards import Sample
-from avprep.sound import Sound, read_heard
 
 Align = Literal["smooth", "per-frame", "per-clip"]
 JPEG_QUALITY = 95
@@ -67,7 +67,7 @@ class MfccSettings:
     audio_shift_ms: milliseconds by which the sound is moved later.
     max_seconds: longest clip.
     audio_track, audio_channel: those to read, from 0; None: the default track, the channel that carries sound; see
-        `avprep.sound.read_heard`.
+        `avprep.media.audio.read_heard`.
     """
 
     preset: mfcc.Preset = "davs"

@@ -8,7 +8,7 @@ import joblib
 
 from avprep import schema, shards
 from avprep.errors import REASONS, ShardError
-from avprep.pictures import decode_image
+from avprep.media.image import decode_image
 from avprep.runs.fingerprint import read_fingerprint, read_plan
 from avprep.runs.progress import counted
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from avprep.faces import align
-from avprep.media import Frames
+from avprep.media.video import Frames
 
 FACE = np.array([[129.0, 159.4], [180.8, 157.3], [158.4, 191.1], [133.7, 212.9], [180.4, 211.5]])
 

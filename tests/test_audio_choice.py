@@ -22,12 +22,13 @@ from avprep_cli.main import main
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from avprep import driving, manifest, mux, shards
+from avprep import driving, manifest, shards
 from avprep.errors import AvprepError, ManifestError, Reject
 from avprep.manifest import Clip, Manifest
-from avprep.media import open_file, probe
+from avprep.media import film
+from avprep.media.audio import SoundFile, read_heard, read_sound
+from avprep.media.video import open_file, probe
 from avprep.runs import status
-from avprep.sound import SoundFile, read_heard, read_sound
 from avprep.stages import MfccSettings, MfccStage, mfcc_clip
 from davs_model import config
 from davs_model.clips import read_clips
@@ -194,7 +195,7 @@ class TestTrack:
         path = tracks(tmp_path / "a.mkv", QUIET, SPEECH, default=(1,))
         driver = driving.from_sound(path)
         frames = [np.zeros((16, 16, 3), np.uint8)] * driver.n_frames
-        mux.write_film(
+        film.write_film(
             tmp_path / "out.mp4", frames, driver.n_frames, sound=driver.sound, zero=driver.zero, track=driver.track
         )
         assert not read_sound(tmp_path / "out.mp4").silent
@@ -412,12 +413,12 @@ class TestFfmpegSays:
         talker.chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path))
         frames = (np.zeros((256, 256, 3), np.uint8) for _ in range(50))
-        failed = ended(lambda: mux.write_film(tmp_path / "a.mp4", frames, 50))
+        failed = ended(lambda: film.write_film(tmp_path / "a.mp4", frames, 50))
         assert isinstance(failed, AvprepError)
         assert "ffmpeg failed: the cause; xxx" in str(failed)
         assert str(failed).isprintable()
         assert len(str(failed)) < 600
-        failed = ended(lambda: mux.transcode(made.write_wav(tmp_path / "a.wav", SPEECH, SECOND), tmp_path / "b.wav"))
+        failed = ended(lambda: film.transcode(made.write_wav(tmp_path / "a.wav", SPEECH, SECOND), tmp_path / "b.wav"))
         assert "the cause" in str(failed)
 
     def test_damaged_audio(self, tmp_path: Path) -> None:
@@ -429,7 +430,7 @@ class TestFfmpegSays:
         file.scan()
         assert file.decode_errors > 200  # for each there are two lines or more, and a pipe holds 64 KiB
         frames = [np.zeros((16, 16, 3), np.uint8)] * 2500
-        assert ended(lambda: mux.write_film(tmp_path / "a.mp4", frames, 2500, sound=file.path, zero=file.zero)) is None
+        assert ended(lambda: film.write_film(tmp_path / "a.mp4", frames, 2500, sound=file.path, zero=file.zero)) is None
         assert probe(tmp_path / "a.mp4").audio == "aac"
 
 

@@ -17,11 +17,12 @@ import pytest
 from avprep_cli.main import main
 from click.testing import CliRunner, Result
 
-from avprep import media, shards, stages, synthetic
+from avprep import shards, stages, synthetic
 from avprep.errors import Reject
 from avprep.manifest import Clip
-from avprep.media import Frames, Packets, open_file, read_timeline
-from avprep.sound import read_sound
+from avprep.media import video
+from avprep.media.audio import read_sound
+from avprep.media.video import Frames, Packets, open_file, read_timeline
 
 TIMES = made.steady(25, 3)
 GOP = {"g": "12", "bf": "2"}
@@ -79,7 +80,7 @@ class TestReadErrors:
                 raise OSError(code, os.strerror(code))
             return real(file, min(size, middle - here))
 
-        monkeypatch.setattr(media.os, "read", failing)
+        monkeypatch.setattr(video.os, "read", failing)
         for work in (lambda: list(Frames(clip)), lambda: read_sound(clip)):
             why, message = reason(work)
             assert why == "unreadable"
@@ -96,7 +97,7 @@ class TestReadErrors:
                 raise OSError(errno.EIO, "Input/output error")
             return real(file, size)
 
-        monkeypatch.setattr(media.os, "read", failing_once)
+        monkeypatch.setattr(video.os, "read", failing_once)
         assert reason(lambda: list(Frames(clip)))[0] == "unreadable"
         assert failed
         monkeypatch.undo()
@@ -115,8 +116,8 @@ class TestReadErrors:
                 raise OSError(errno.EIO, "Input/output error")
             return real(file, min(size, end - here))
 
-        monkeypatch.setattr(media, "TAIL", media.Fraction(0))
-        monkeypatch.setattr(media.os, "read", failing)
+        monkeypatch.setattr(media, "TAIL", video.Fraction(0))
+        monkeypatch.setattr(video.os, "read", failing)
         assert sum(1 for _ in Frames(clip, duration=0.4)) == 10
         assert reason(lambda: list(Frames(clip)))[0] == "unreadable"
 
@@ -235,7 +236,7 @@ class TestBrokenOff:
         clips = [*(shared / "clips").glob("grid/*/*.mpg"), *(shared / "clips").glob("hard/*.mp4")]
         assert len(clips) > 30
         for path in clips:
-            assert read_timeline(path, media.Fraction(0), None, 1800.0).promised is None
+            assert read_timeline(path, video.Fraction(0), None, 1800.0).promised is None
         frames = Frames(next(path for path in clips if path.name == "sgib8n.mpg"))
         assert sum(1 for _ in frames) == 75
         assert frames.damage == {}

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from avprep import clip_picture, clip_view, manifest, mfcc, shards
 from avprep.errors import RunError, ShardError
 from avprep.manifest import Clip, Manifest
-from avprep.media import Frames, probe
+from avprep.media.audio import read_sound
+from avprep.media.video import Frames, probe
 from avprep.runs.run import run
-from avprep.sound import read_sound
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
 HOSTILE = "a$_{x}^/<b>|?ß日%"

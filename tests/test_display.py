@@ -22,10 +22,10 @@ from PIL import Image
 from test_odd_inputs import Anywhere, clip_of
 
 from avprep import stages, synthetic
-from avprep.display import AS_STORED, Display, display
 from avprep.errors import Reject
 from avprep.faces import align
-from avprep.media import Frames, Picture
+from avprep.media.display import AS_STORED, Display, display
+from avprep.media.video import Frames, Picture
 from avprep.photo import read_image
 
 ORIENTATIONS = [(degrees, mirrored) for degrees in (0, 90, 180, 270) for mirrored in (False, True)]

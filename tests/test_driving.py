@@ -15,8 +15,8 @@ from avprep.driving import Driver
 from avprep.errors import AvprepError
 from avprep.faces import detectors
 from avprep.manifest import Manifest
-from avprep.pictures import decode_image
-from avprep.sound import SoundFile, read_sound
+from avprep.media.audio import SoundFile, read_sound
+from avprep.media.image import decode_image
 from avprep.stages import CropSettings, crop_clip
 
 

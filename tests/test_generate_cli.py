@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from test_generate import made_model
 
 from avprep import driving, photo
-from avprep.media import Frames, probe
-from avprep.sound import read_sound
+from avprep.media.audio import read_sound
+from avprep.media.video import Frames, probe
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
 from davs_model.generate import Talker

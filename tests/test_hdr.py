@@ -13,8 +13,9 @@ from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 from numpy.typing import NDArray
 from test_odd_inputs import Anywhere, clip_of
 
-from avprep import hdr, stages
-from avprep.media import Frames, Picture
+from avprep import stages
+from avprep.media import hdr
+from avprep.media.video import Frames, Picture
 
 COLOURS = np.array(
     [(20, 20, 20), (64, 64, 64), (110, 110, 110), (150, 150, 150), (150, 100, 80), (60, 120, 60), (50, 60, 140),

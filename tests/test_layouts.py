@@ -21,7 +21,7 @@ from avprep.layouts.folder import compile_pattern
 from avprep.layouts.grid import read_align
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip, read, render
-from avprep.media import Frames
+from avprep.media.video import Frames
 
 ALIGN = "0 23750 sil\r\n23750 29500 bin\r\n29500 34000 blue\r\n34000 35500 at\r\n35500 41000 f\r\n41000 47250 two\r\n"
 ALIGN += "47250 53000 now\r\n53000 74500 sil\r\n"

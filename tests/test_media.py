@@ -10,10 +10,10 @@ import made_media as made
 import numpy as np
 import pytest
 
-from avprep import sound
 from avprep.errors import Reject
-from avprep.media import Frames, open_file, probe
-from avprep.sound import read_sound
+from avprep.media import audio
+from avprep.media.audio import read_sound
+from avprep.media.video import Frames, open_file, probe
 
 TIMES = made.steady(25, 3)
 GOP = {"g": "12", "bf": "2"}

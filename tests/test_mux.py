@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avprep import mux
 from avprep.errors import AvprepError, ShardError
-from avprep.media import Frames, probe
-from avprep.sound import SoundFile, read_sound
+from avprep.media import film
+from avprep.media.audio import SoundFile, read_sound
+from avprep.media.video import Frames, probe
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_mux_joins_pictures_and_sound(picture: Path, sound: Path, tmp_path: Path) -> None:
     """The muxed film has the pictures untouched and the sound in time with them."""
     film = tmp_path / "film.mp4"
-    mux.mux(picture, sound, film)
+    film.mux(picture, sound, film)
     assert [made.number_of(image.rgb()) for image in Frames(film)] == list(range(50))
     heard = read_sound(film)
     assert np.allclose(made.peaks(heard.samples, heard.first, 2), [0.4, 1.2], atol=0.001)
@@ -45,7 +45,7 @@ def test_mux_joins_pictures_and_sound(picture: Path, sound: Path, tmp_path: Path
 
 def test_transcode_changes_what_it_is_told_to(picture: Path, tmp_path: Path) -> None:
     """Output options are ffmpeg's; the pictures keep their time."""
-    mux.transcode(picture, tmp_path / "film.mpg", vcodec="mpeg1video", r=25)
+    film.transcode(picture, tmp_path / "film.mpg", vcodec="mpeg1video", r=25)
     assert probe(tmp_path / "film.mpg").video == "mpeg1video"
     assert [made.number_of(image.rgb()) for image in Frames(tmp_path / "film.mpg")] == list(range(50))
 
@@ -55,8 +55,8 @@ def test_transcode_changes_what_it_is_told_to(picture: Path, tmp_path: Path) -> 
 )
 def test_odd_names(name: str, picture: Path, sound: Path, tmp_path: Path) -> None:
     """Names that look like options, patterns or protocols are names, of inputs and outputs."""
-    mux.mux(picture, sound, tmp_path / name)
-    mux.transcode(tmp_path / name, tmp_path / "again.mp4", vcodec="copy")
+    film.mux(picture, sound, tmp_path / name)
+    film.transcode(tmp_path / name, tmp_path / "again.mp4", vcodec="copy")
     assert read_sound(tmp_path / "again.mp4").n_frames == 50
 
 
@@ -64,7 +64,7 @@ def test_an_error_is_one_line_with_ffmpegs_words(sound: Path, tmp_path: Path) ->
     """What fails is told in one line that names both files and has ffmpeg's own words; nothing is left behind."""
     bad = tmp_path / "bad.mp4"
     bad.write_text("no film")
-    for call in (lambda: mux.transcode(bad, tmp_path / "out.mp4"), lambda: mux.mux(bad, sound, tmp_path / "out.mp4")):
+    for call in (lambda: film.transcode(bad, tmp_path / "out.mp4"), lambda: film.mux(bad, sound, tmp_path / "out.mp4")):
         with pytest.raises(AvprepError, match="Invalid data found when processing input") as error:
             call()
         message = str(error.value)
@@ -73,7 +73,7 @@ def test_an_error_is_one_line_with_ffmpegs_words(sound: Path, tmp_path: Path) ->
         assert "bad.mp4" in message
         assert [path.name for path in tmp_path.iterdir()] == ["bad.mp4"]
     with pytest.raises(AvprepError, match="No such file"):
-        mux.transcode(tmp_path / "missing.mp4", tmp_path / "out.mp4")
+        film.transcode(tmp_path / "missing.mp4", tmp_path / "out.mp4")
 
 
 def test_a_failure_keeps_what_was_there(picture: Path, tmp_path: Path) -> None:
@@ -81,12 +81,12 @@ def test_a_failure_keeps_what_was_there(picture: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     output.write_text("precious")
     with pytest.raises(AvprepError):
-        mux.transcode(picture, output, vcodec="no_such_codec")
+        film.transcode(picture, output, vcodec="no_such_codec")
     assert output.read_text() == "precious"
     with pytest.raises(AvprepError, match="VP8"):  # refused after the output was begun
-        mux.transcode(picture, tmp_path / "out.webm", vcodec="copy")
+        film.transcode(picture, tmp_path / "out.webm", vcodec="copy")
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
-    mux.transcode(picture, output, vcodec="copy")
+    film.transcode(picture, output, vcodec="copy")
     assert probe(output).video == "h264"
 
 
@@ -95,7 +95,7 @@ def test_the_input_is_not_overwritten(picture: Path, tmp_path: Path) -> None:
     same = tmp_path / "same.mp4"
     same.write_bytes(picture.read_bytes())
     with pytest.raises(AvprepError, match="is the input too"):
-        mux.transcode(same, tmp_path / "." / "same.mp4", vcodec="copy")
+        film.transcode(same, tmp_path / "." / "same.mp4", vcodec="copy")
     assert same.read_bytes() == picture.read_bytes()
 
 
@@ -104,12 +104,12 @@ def test_without_ffmpeg_on_the_path(
 ) -> None:
     """Where PATH has no ffmpeg, the one that imageio-ffmpeg ships is used; where it has one, that one."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert mux.ffmpeg_binary() == made.FFMPEG
-    mux.mux(picture, sound, tmp_path / "film.mp4")
+    assert film.ffmpeg_binary() == made.FFMPEG
+    film.mux(picture, sound, tmp_path / "film.mp4")
     assert read_sound(tmp_path / "film.mp4").n_frames == 50
     (tmp_path / "ffmpeg").write_text("#!/bin/sh\n")
     (tmp_path / "ffmpeg").chmod(0o755)
-    assert mux.ffmpeg_binary() == str(tmp_path / "ffmpeg")
+    assert film.ffmpeg_binary() == str(tmp_path / "ffmpeg")
 
 
 def test_no_ffmpeg_at_all(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,20 +117,20 @@ def test_no_ffmpeg_at_all(picture: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "nowhere"))
     with pytest.raises(AvprepError, match="nowhere"):
-        mux.transcode(picture, tmp_path / "out.mp4")
+        film.transcode(picture, tmp_path / "out.mp4")
 
     def none_shipped() -> str:
         raise RuntimeError("No ffmpeg exe could be found.")
 
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", none_shipped)
     with pytest.raises(AvprepError, match="install ffmpeg"):
-        mux.transcode(picture, tmp_path / "out.mp4")
+        film.transcode(picture, tmp_path / "out.mp4")
 
 
 def test_a_folder_that_is_not_there(picture: Path, tmp_path: Path) -> None:
     """An output in a missing folder is an error of one line."""
     with pytest.raises(AvprepError, match="No such file or directory") as error:
-        mux.transcode(picture, tmp_path / "nowhere" / "out.mp4", vcodec="copy")
+        film.transcode(picture, tmp_path / "nowhere" / "out.mp4", vcodec="copy")
     assert "\n" not in str(error.value)
 
 
@@ -189,7 +189,7 @@ class TestFilm:
         lit = [any(instant - 0.02 <= n / 25 < instant + 0.14 for instant in wanted) for n in range(file.n_frames)]
         frames = (np.repeat(made.picture(n, lit=on)[..., None], 3, axis=2) for n, on in enumerate(lit))
         film = tmp_path / "film.mp4"
-        mux.write_film(film, frames, file.n_frames, sound=file.path, zero=file.zero)
+        film.write_film(film, frames, file.n_frames, sound=file.path, zero=file.zero)
         heard = read_sound(film)
         assert np.allclose(made.peaks(heard.samples, heard.first, 3), wanted, atol=0.002)
         shown = [made.is_lit(image.rgb()) for image in Frames(film)]
@@ -211,14 +211,14 @@ class TestFilm:
         pictures = Frames(clip)
         count = len(list(pictures))
         film = tmp_path / "film.mp4"
-        mux.write_film(film, self.frames(count), count, sound=clip, zero=pictures.zero)
+        film.write_film(film, self.frames(count), count, sound=clip, zero=pictures.zero)
         self.measure(film, count)
 
     def test_sound_that_is_too_short_or_too_long(self, tmp_path: Path, sound: Path) -> None:
         """Silence fills what is missing; what is beyond the pictures is left out."""
         for count in (10, 50, 200):
             film = tmp_path / "film.mp4"
-            mux.write_film(film, self.frames(count), count, sound=sound)
+            film.write_film(film, self.frames(count), count, sound=sound)
             with av.open(str(film)) as container:
                 audio = container.streams.audio[0]
                 assert audio.duration is not None
@@ -229,7 +229,7 @@ class TestFilm:
         """A film without sound has none, and looks like its frames: colours within a few greys."""
         colours = [np.full((64, 64, 3), colour, np.uint8) for colour in ((200, 40, 40), (30, 160, 90), (60, 60, 220))]
         film = tmp_path / "film.mp4"
-        mux.write_film(film, [colour for colour in colours for _ in range(5)], 15)
+        film.write_film(film, [colour for colour in colours for _ in range(5)], 15)
         assert probe(film).audio is None
         shown = [image.rgb().astype(int) for image in Frames(film)]
         assert all(np.abs(image - colours[n // 5]).max() <= 6 for n, image in enumerate(shown))
@@ -237,7 +237,7 @@ class TestFilm:
     def test_the_same_frames_give_the_same_bytes(self, tmp_path: Path, sound: Path) -> None:
         """Nothing of the moment or the place is in a film."""
         for name in ("a.mp4", "b.mp4"):
-            mux.write_film(tmp_path / name, self.frames(40), 40, sound=sound)
+            film.write_film(tmp_path / name, self.frames(40), 40, sound=sound)
         assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
     def test_what_breaks_off_leaves_nothing(self, tmp_path: Path, sound: Path) -> None:
@@ -249,13 +249,13 @@ class TestFilm:
 
         film = tmp_path / "film.mp4"
         with pytest.raises(ShardError, match="no more frames"):
-            mux.write_film(film, broken(), 40, sound=sound)
+            film.write_film(film, broken(), 40, sound=sound)
         bad = tmp_path / "bad.wav"
         bad.write_text("#EXTM3U\nsound.wav")
         with pytest.raises(AvprepError, match=r"bad\.wav to .*film\.mp4: ffmpeg failed: .*"):
-            mux.write_film(film, self.frames(200), 200, sound=bad)
+            film.write_film(film, self.frames(200), 200, sound=bad)
         with pytest.raises(AvprepError, match="ffmpeg failed"):
-            mux.write_film(tmp_path / "none" / "film.mp4", self.frames(3), 3)
+            film.write_film(tmp_path / "none" / "film.mp4", self.frames(3), 3)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.wav"]
 
     def test_its_sound_is_not_overwritten(self, tmp_path: Path, picture: Path) -> None:
@@ -263,5 +263,5 @@ class TestFilm:
         clip = tmp_path / "clip.mp4"
         clip.write_bytes(picture.read_bytes())
         with pytest.raises(AvprepError, match="is the input too"):
-            mux.write_film(clip, self.frames(3), 3, sound=clip)
+            film.write_film(clip, self.frames(3), 3, sound=clip)
         assert clip.read_bytes() == picture.read_bytes()

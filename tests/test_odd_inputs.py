@@ -22,9 +22,9 @@ from avprep.errors import Reject
 from avprep.faces import detectors
 from avprep.faces.detectors import Face
 from avprep.manifest import Clip
-from avprep.media import Frames
+from avprep.media.audio import read_sound
+from avprep.media.video import Frames
 from avprep.shards import Sample
-from avprep.sound import read_sound
 
 TIMES = made.steady(25, 1.0)
 TONE = made.clicks([0.25, 0.75], 1.2, 44_100)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from avprep.errors import Reject
-from avprep.pcm import GAP, Line, Pieces, sample_at
-from avprep.sound import SoundFile, read_sound
+from avprep.media.audio import SoundFile, read_sound
+from avprep.media.pcm import GAP, Line, Pieces, sample_at
 
 TIMES = made.steady(25, 2)
 

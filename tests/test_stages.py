@@ -19,7 +19,7 @@ from avprep.errors import Reject
 from avprep.faces import align, detectors
 from avprep.faces.detectors import Detector
 from avprep.manifest import Clip, Manifest
-from avprep.pictures import decode_image
+from avprep.media.image import decode_image
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage, crop_clip, encode_image, mfcc_clip
 
 

@@ -16,7 +16,7 @@ from avprep_cli.main import main
 from click.testing import CliRunner, Result
 from test_generate import made_model
 
-from avprep.media import probe
+from avprep.media.video import probe
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
 from davs_model.evaluation.study import COLUMNS

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from avprep import mfcc, stages
 from avprep.errors import Reject
 from avprep.manifest import Clip
-from avprep.media import FrameCount, Frames
+from avprep.media.audio import Sound, read_sound
+from avprep.media.video import FrameCount, Frames
 from avprep.schema import FPS, decode_array
-from avprep.sound import Sound, read_sound
 
 LENGTH = 3.0
 COLUMN = 0.010  # seconds

@@ -17,8 +17,8 @@ from avprep import photo, schema, synthetic
 from avprep.faces import align, detectors, keyframes
 from avprep.faces.detectors import Detector
 from avprep.manifest import Clip
-from avprep.media import Frames, Picture
-from avprep.pictures import decode_image
+from avprep.media.image import decode_image
+from avprep.media.video import Frames, Picture
 from avprep.stages import CropSettings, align_clip, crop_clip
 
 Pixels = NDArray[np.uint8]

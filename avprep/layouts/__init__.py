@@ -30,7 +30,7 @@ _VIDEO = (
 _AUDIO = "wav m4a aac flac mp3 ogg oga opus mka aif aiff w64 wma ac3"
 _OTHER = "gif apng swf y4m yuv wtv dvr-ms amv nsv bik smk roq mod evo ivr viv vro dav mlv r3d braw m3u m3u8 mpd avs"
 VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _VIDEO.split())
-"""What a video file's name ends in, in lower case: the containers that `avprep.media.FORMATS` reads."""
+"""What a video file's name ends in, in lower case: the containers that `avprep.media.video.FORMATS` reads."""
 AUDIO_SUFFIXES = tuple(f".{kind}" for kind in _AUDIO.split())
 """What an audio file's name ends in, in lower case, in order of preference."""
 OTHER_VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _OTHER.split())

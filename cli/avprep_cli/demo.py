@@ -136,7 +136,7 @@ def _evaluate(model: Path, out: Path, results: Path, detector: str) -> Path:
 def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: str) -> Path:
     """Make a still of one clip of the test split say what another one says; return the film."""
     from avprep import driving, photo, sheet
-    from avprep.media import Frames
+    from avprep.media.video import Frames
     from avprep_cli import talking
     from davs_model.generate import Talker
 

@@ -36,7 +36,8 @@ def write(
     paste: the talking face is put back into its photo. adapt_steps: see `Talker.adapted`.
     quiet: without progress.
     """
-    from avprep import mux, photo
+    from avprep import photo
+    from avprep.media import film
     from avprep.runs.progress import counted
 
     faces = np.stack([one.crop for one in photos])
@@ -52,7 +53,7 @@ def write(
     else:
         frames = (drawn[0] for drawn in spoken)
     shown = counted(frames, f"generate {output.name}", driver.n_frames, "frame", quiet=quiet)
-    mux.write_film(output, shown, driver.n_frames, sound=driver.sound, zero=driver.zero, track=driver.track)
+    film.write_film(output, shown, driver.n_frames, sound=driver.sound, zero=driver.zero, track=driver.track)
 
 
 def grid_frames(faces: Pictures, spoken: Iterable[Pictures], driving: Iterator[Pictures] | None) -> Iterator[Pictures]:

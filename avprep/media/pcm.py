@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.errors import Reject
-from avprep.media import Seconds
+from avprep.media.video import Seconds
 from avprep.schema import SAMPLE_RATE
 
 GAP = Fraction(5, 1000)

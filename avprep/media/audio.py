@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.errors import Reject
-from avprep.media import (
+from avprep.media.pcm import Line, Pieces, sample_at, source_range
+from avprep.media.video import (
     LEAD,
     SEEK_BEYOND,
     TAIL,
@@ -37,7 +38,6 @@ from avprep.media import (
     track_number,
 )
 from avprep.mfcc import silent_columns
-from avprep.pcm import Line, Pieces, sample_at, source_range
 from avprep.schema import FPS, SAMPLE_RATE
 
 LOOK = 10 * FPS
@@ -112,7 +112,7 @@ def read_sound(
     before, after: samples wanted outside the clip's span, where the source has them.
     shift: seconds by which the sound is moved later.
     max_seconds: longest clip; it bounds the memory that the sound takes.
-    track, channel: those to read, from 0; see `avprep.media.audio_stream` and `avprep.pcm.Pieces` for which None is.
+    track, channel: those to read, from 0; see `avprep.media.video.audio_stream` and `avprep.media.pcm.Pieces` for which None is.
     Raises Reject: `missing`, `unreadable`, `no_video`, `no_audio`, `too_short`, `too_long`.
     """
     begin, moved = seconds(start), seconds(shift)

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.errors import AvprepError
-from avprep.media import FORMATS, Seconds
-from avprep.pcm import GAP
+from avprep.media.pcm import GAP
+from avprep.media.video import FORMATS, Seconds
 from avprep.schema import FPS
 
 QUALITY = 18

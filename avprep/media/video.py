@@ -31,10 +31,10 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from avprep import hdr
-from avprep.display import AS_STORED, Display, display, rotation_matrix
 from avprep.errors import Reject
 from avprep.files import check_regular
+from avprep.media import hdr
+from avprep.media.display import AS_STORED, Display, display, rotation_matrix
 from avprep.schema import FPS
 
 FORMATS = (
