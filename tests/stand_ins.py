@@ -176,11 +176,11 @@ def start(
 
 def still_or_hang(video: Path, start: float | None, side: int) -> bytes | str:
     """Do as `report_data.still` does, but never end with a video named `hangs.mp4`."""
-    from avprep import report_data  # which other workers need not load
+    from avprep.quality import findings  # which other workers need not load
 
     if video.name == "hangs.mp4":
         time.sleep(3600)
-    return report_data.still(video, start, side)
+    return findings.still(video, start, side)
 
 
 def main() -> int:

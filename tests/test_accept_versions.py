@@ -11,8 +11,9 @@ import pytest
 import stand_ins
 from test_cli import assert_one_line, call
 
-from avprep import report, shards, verify
+from avprep import shards
 from avprep.errors import RunError
+from avprep.quality import report, verify
 from avprep.runs import fingerprint
 from avprep.runs.status import status
 

@@ -21,8 +21,9 @@ from click.testing import Result
 from test_cli import assert_one_line, call, contents
 from test_slurm import BASH, command_of, read_by_sbatch
 
-from avprep import manifest, shards, verify
+from avprep import manifest, shards
 from avprep.faces import weights
+from avprep.quality import verify
 from avprep.runs import slurm
 
 Program = Callable[[str, str], Path]

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from avprep import manifest, shards
-from avprep.compare import MEASURES, NAMES, Face, distances, page, sample, summary
 from avprep.errors import RunError, ShardError
 from avprep.faces import align
 from avprep.manifest import Clip, Manifest
+from avprep.quality.compare import MEASURES, NAMES, Face, distances, page, sample, summary
 from avprep.runs.run import run
 from avprep.stages import Align, CropSettings, CropStage
 

@@ -18,9 +18,10 @@ import stand_ins
 from stuck_files import stuck_file
 from test_run import alive, launch, no_orphans, records, rubbish, tars, wait_until, write_plan
 
-from avprep import manifest, shards, stages, verify
+from avprep import manifest, shards, stages
 from avprep.errors import RunError
 from avprep.manifest import Clip
+from avprep.quality import verify
 from avprep.runs import pool, run, status
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 

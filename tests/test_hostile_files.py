@@ -23,8 +23,9 @@ from avprep_cli.main import main
 from click.testing import CliRunner, Result
 from made_shards import Made
 
-from avprep import compare, manifest, report, schema, shards, sheet, untrusted, verify
+from avprep import manifest, schema, shards, untrusted
 from avprep.errors import AvprepError, CheckpointError, ManifestError, RunError, ShardError
+from avprep.quality import compare, report, sheet, verify
 from avprep.runs.status import status
 from avprep.shards import tars
 from davs_model import checkpoint

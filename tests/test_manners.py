@@ -202,7 +202,7 @@ class TestQuiet:
         def fails(*_: object, **__: object) -> None:
             raise ZeroDivisionError("a flaw")
 
-        monkeypatch.setattr("avprep.verify.verify", fails)
+        monkeypatch.setattr("avprep.quality.verify.verify", fails)
         for options in ((), ("-q",), ("-v",), ("--json",)):
             assert isinstance(call("verify", whole, *options).exception, ZeroDivisionError)
 

@@ -10,8 +10,9 @@ import pytest
 from avprep_cli import talking
 from test_cli import assert_one_line, call
 
-from avprep import driving, sheet
+from avprep import driving
 from avprep.errors import AvprepError
+from avprep.quality import sheet
 from davs_model import checkpoint
 from davs_model.generate import Talker
 

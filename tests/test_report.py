@@ -23,9 +23,10 @@ from avprep_cli import look
 from avprep_cli.main import Commands
 from click.testing import CliRunner, Result
 
-from avprep import manifest, report, report_data, schema, shards, stages
+from avprep import manifest, schema, shards, stages
 from avprep.errors import REASONS, RunError
-from avprep.report_data import Row
+from avprep.quality import findings, report
+from avprep.quality.findings import Row
 from avprep.runs.run import run
 
 if TYPE_CHECKING:
@@ -143,8 +144,8 @@ def test_a_failure_shows_the_first_picture_of_its_video(out: Path, lrw: Path) ->
     cells = re.findall('class="picture"><div><img src="data:image/jpeg;base64,(.*?)"', page)
     assert len(cells) == 1
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(cells[0]), np.uint8), cv2.IMREAD_COLOR_RGB)
-    video = report_data.read_labels(out, {key})[1][key].video
-    first = next(iter(report_data.Frames(lrw / "corpus" / video))).small(report.STILL_SIDE)
+    video = findings.read_labels(out, {key})[1][key].video
+    first = next(iter(findings.Frames(lrw / "corpus" / video))).small(report.STILL_SIDE)
     assert picture.shape == first.shape
     assert np.abs(picture.astype(int) - first).mean() < 6
 
@@ -278,13 +279,13 @@ def test_a_video_that_hangs_costs_its_own_picture(tmp_path: Path, lrw: Path, mon
     monkeypatch.setattr(report_data, "STILL_SECONDS", 3.0)
     monkeypatch.setattr(report_data, "still", stand_ins.still_or_hang)
     shutil.copy(sorted((lrw / "corpus").rglob("*.mp4"))[-1], tmp_path / "plays.mp4")
-    labels = {"hangs": report_data.Label("hangs.mp4"), "plays": report_data.Label("plays.mp4")}
-    found = report_data.stills(tmp_path, labels, 160, jobs=1)
+    labels = {"hangs": findings.Label("hangs.mp4"), "plays": findings.Label("plays.mp4")}
+    found = findings.stills(tmp_path, labels, 160, jobs=1)
     assert found["hangs"] == "decoding took longer than 3 s"
     assert isinstance(found["plays"], bytes)
     monkeypatch.setattr(report_data, "SLOW_STILLS", 0)
     labels = {"hangs": labels["hangs"]} | {f"plays {n}": labels["plays"] for n in range(5)}
-    found = report_data.stills(tmp_path, labels, 160, jobs=1)
+    found = findings.stills(tmp_path, labels, 160, jobs=1)
     assert found["plays 4"] == "left alone, since decoding others took too long"
 
 
@@ -328,7 +329,7 @@ def test_the_strip_has_each_column_once_in_time(tmp_path: Path) -> None:
     clip = made_shards.Made("a", n_frames=n_frames)
     made_shards.write_shard(tmp_path, "mfcc", "train-000000", [(clip, made_shards.stretch(tmp_path, "a", members))])
     row = Row("a", "train", "train-000000", 0.0, n_frames, where={"mfcc": None})
-    assert np.array_equal(report_data.read_sound(tmp_path, row).columns, columns[:, 8 : 8 + 4 * n_frames])
+    assert np.array_equal(findings.read_sound(tmp_path, row).columns, columns[:, 8 : 8 + 4 * n_frames])
 
 
 def test_pictures_end_where_the_room_does(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +357,7 @@ def test_older_sidecars_are_looked_up(out: Path) -> None:
 def test_the_worst_are_the_worst(tmp_path: Path) -> None:
     """Of each figure the twenty worst clips are kept, the worst first, whatever shard they are in."""
     out = sidecars(tmp_path, {"train": 400, "val": 100, "test": 0})
-    found = report_data.gather(out)
+    found = findings.gather(out)
     sizes = [clip["face_size"] for path in out.glob("crop/*-*.json") for clip in ok(path)]
     assert [row.figures["face_size"] for row in found.worst["face_size"]] == sorted(sizes)[:20]
     silence = [clip["silent_share"] for path in out.glob("mfcc/*-*.json") for clip in ok(path)]
@@ -365,7 +366,7 @@ def test_the_worst_are_the_worst(tmp_path: Path) -> None:
 
 def test_sound_from_before_the_clip_is_no_bad_offset() -> None:
     """Real sound up to 80 ms before a clip is as it should be; sound that begins late is the worst."""
-    (figure,) = (figure for figure in report_data.FIGURES if figure.name == "start_offset")
+    (figure,) = (figure for figure in findings.FIGURES if figure.name == "start_offset")
     assert [figure.badness(seconds) for seconds in (-0.0801, -0.08, -0.01, 0.0)] == [None] * 4
     assert (figure.badness(0.1) or 0) > (figure.badness(0.05) or 0) > 0
 
@@ -381,7 +382,7 @@ def test_sound_from_before_the_clip_is_no_bad_offset() -> None:
 )
 def test_shares_are_even(counts: dict[str, int], total: int, shares: dict[str, int]) -> None:
     """Small groups are taken whole, the others alike."""
-    assert report_data.even_shares(counts, total) == shares
+    assert findings.even_shares(counts, total) == shares
 
 
 @pytest.mark.parametrize(
@@ -472,9 +473,9 @@ def test_a_plan_cannot_have_other_files_opened(tmp_path: Path, video: str) -> No
     """A video outside the data set's root is not looked into."""
     line = json.dumps({"key": "a", "video": video, "split": "train"})
     (tmp_path / "manifest.jsonl").write_text('{"avprep_manifest": 1, "dataset": "x", "root": "/x"}\n' + line)
-    label = report_data.read_labels(tmp_path, {"a"})[1]["a"]
+    label = findings.read_labels(tmp_path, {"a"})[1]["a"]
     assert label.video == ""
-    assert report_data.stills(tmp_path, {"a": label}, 160) == {"a": "the plan names no video below its root"}
+    assert findings.stills(tmp_path, {"a": label}, 160) == {"a": "the plan names no video below its root"}
 
 
 def test_the_page_runs_no_script_but_its_own(whole_page: str) -> None:

@@ -22,9 +22,10 @@ from typing import Any
 import pytest
 import stand_ins
 
-from avprep import manifest, shards, synthetic, verify
+from avprep import manifest, shards, synthetic
 from avprep.errors import REASONS, AvprepError, RunError
 from avprep.layouts import index
+from avprep.quality import verify
 from avprep.runs import fingerprint, run, status, workfolder
 from avprep.runs.pool import Ended, Pool
 

@@ -18,9 +18,10 @@ import stand_ins
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avprep import schema, shards, verify
+from avprep import schema, shards
 from avprep.errors import RunError
 from avprep.manifest import SPLITS, Clip, Manifest, render
+from avprep.quality import verify
 from avprep.runs import status
 
 KEYS = [f"s1/{name}" for name in "abcdef"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from avprep import verify
+from avprep.quality import verify
 
 COMMAND = f"{shlex.quote(sys.executable)} -c 'from avprep_cli.main import main; main()'"
 SH = shutil.which("sh") or "/bin/sh"

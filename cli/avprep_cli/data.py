@@ -223,8 +223,8 @@ def verify(out: Path, jobs: int) -> None:
 
     Digests, keys and their order, dtypes, shapes, every image. Exit status 1 and one line a problem where it is not so.
     """
+    from avprep.quality.verify import verify as find_problems
     from avprep.runs.status import status as read_status
-    from avprep.verify import verify as find_problems
 
     columns: dict[str, dict[str, int]] = {}
     lines: list[str] = []

@@ -87,10 +87,10 @@ def _index(directory: Path, words: int, speakers: int, takes: int, seed: int, jo
 
 def _fill(plan: manifest.Manifest, out: Path, picture: Path, jobs: int) -> str:
     """Fill both columns, prove them and draw a contact sheet; return the detector that was used."""
-    from avprep import sheet
+    from avprep.quality import sheet
+    from avprep.quality.verify import verify
     from avprep.runs.fingerprint import read_fingerprint
     from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
-    from avprep.verify import verify
 
     detector: str = data.pinned(read_fingerprint(out, "crop"), "detector") or options.chosen_detector("auto")
     say.story(f"3/8 crop with {detector}: {out / 'crop'}")
@@ -135,8 +135,9 @@ def _evaluate(model: Path, out: Path, results: Path, detector: str) -> Path:
 
 def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: str) -> Path:
     """Make a still of one clip of the test split say what another one says; return the film."""
-    from avprep import driving, photo, sheet
+    from avprep import driving, photo
     from avprep.media.video import Frames
+    from avprep.quality import sheet
     from avprep_cli import talking
     from davs_model.generate import Talker
 

@@ -33,12 +33,12 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
     if len(outs) != 1 + compare:
         raise click.UsageError("give two folders with --compare" if compare else "give one OUT, or two with --compare")
     if compare:
-        from avprep import compare as comparison
+        from avprep.quality import compare as comparison
 
         write_text(output, comparison.page(*outs, seed=seed))
         summary.show(f"{output}: {outs[0]} beside {outs[1]}, {output.stat().st_size / 1e6:.1f} MB")
         return
-    from avprep import report as library
+    from avprep.quality import report as library
 
     made = library.report(outs[0], root=root, seed=seed)
     write_text(output, made.page)
@@ -81,7 +81,7 @@ def inspect(
     avprep inspect OUT s1/bbaf2n/0-bin
     avprep inspect OUT s1/bbaf2n/0-bin -o bin.png --frames 0,12,28 --play bin.mp4
     """
-    from avprep import clip_picture, clip_view, sheet
+    from avprep.quality import clip_picture, clip_view, sheet
 
     view = clip_view.read(out, key, root)
     options.spare(film, view.root / view.clip.video, *([view.root / view.clip.audio] if view.clip.audio else []))

@@ -398,7 +398,7 @@ def _study_films(
     aligned: bool,
 ) -> list[Film]:
     """Make a film of every run, face and driver in a folder, and a picture of each face as it was aligned."""
-    from avprep import sheet
+    from avprep.quality import sheet
     from avprep_cli import talking
     from davs_model.evaluation.study import Film
     from davs_model.generate import Talker

@@ -24,12 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import schema, shards
-from avprep.clip_view import printable
 from avprep.errors import RunError, ShardError
 from avprep.faces import align
 from avprep.manifest import Manifest
 from avprep.media.image import decode_image
-from avprep.report_data import encode
+from avprep.quality.clip_view import printable
+from avprep.quality.findings import encode
 from avprep.runs.fingerprint import read_fingerprint, read_plan
 from avprep.schema import CROP_SIZE
 
@@ -147,7 +147,7 @@ def page(first: Path, second: Path, *, seed: int = 0, clips: int = CLIPS) -> str
     begun = [column for column in schema.COLUMNS if column in a.columns and column in b.columns]
     blocks += [_changes(column, plan, a, b) for column in begun]
     blocks += _crops(plan, a, b, seed, clips)
-    template = resources.files("avprep").joinpath("compare.html").read_text(encoding="utf-8")
+    template = resources.files(__package__).joinpath("templates/compare.html").read_text(encoding="utf-8")
     return re.sub("@BODY@", lambda _: "\n".join(block for block in blocks if block), template)
 
 

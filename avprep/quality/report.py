@@ -23,9 +23,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import report_data, schema
+from avprep import schema
 from avprep.errors import REASONS, RunError, ShardError
-from avprep.report_data import FIGURES, Column, Failure, Figure, Findings, Label, Row, Shot, Sound
+from avprep.quality import findings
+from avprep.quality.findings import FIGURES, Column, Failure, Figure, Findings, Label, Row, Shot, Sound
 from avprep.runs.status import SplitStatus
 
 PICTURES_MB = 7
@@ -67,11 +68,11 @@ def report(out: Path, *, root: Path | None = None, seed: int = 0) -> Report:
     Raises RunError where `out` holds nothing, ManifestError where its plan cannot be read. A shard that cannot be read
     is a problem on the page.
     """
-    found = report_data.gather(out, seed=seed, per_split=4 * PER_SPLIT)  # some may be damaged
+    found = findings.gather(out, seed=seed, per_split=4 * PER_SPLIT)  # some may be damaged
     if all(column.run is None for column in found.columns.values()):
         raise RunError(f"{out}: holds no column to report on; run `avprep crop` or `avprep mfcc` first")
     shown = [row for rows in (*found.sheets.values(), *found.worst.values()) for row in rows]
-    header, labels = report_data.read_labels(out, {one.key for one in shown} | {one.key for one in found.failures})
+    header, labels = findings.read_labels(out, {one.key for one in shown} | {one.key for one in found.failures})
     root = Path(header["root"]) if root is None else root
     pictures = Pictures(PICTURES_MB * 10**6)
     sheets = _sheets(out, found, labels, pictures)
@@ -105,7 +106,7 @@ def fill(title: str, lede: str, sections: Mapping[str, tuple[str, str]]) -> str:
     All of it is HTML already: strangers' words have gone through `text`. A `<section data-table="50">` in it with a
     form, a table and a button of class `more` can be sorted and filtered, and shows so many rows at first.
     """
-    template = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
+    template = resources.files(__package__).joinpath("templates/report.html").read_text(encoding="utf-8")
     (script,) = re.findall("<script>(.*?)</script>", template, re.DOTALL)
     there = {name: section for name, section in sections.items() if section[1]}
     links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, (heading, _) in there.items())
@@ -285,7 +286,7 @@ def _strip_png(columns: NDArray[np.float32]) -> bytes:
 
 def _shot(shot: Shot, pictures: Pictures, side: int) -> str:
     small = cv2.resize(shot.image, (side, side), interpolation=cv2.INTER_AREA)
-    url = pictures.url(report_data.encode(np.asarray(small, np.uint8)))
+    url = pictures.url(findings.encode(np.asarray(small, np.uint8)))
     if url is None:
         return '<span class="shot"><span class="none">no room</span></span>'
     return (
@@ -388,7 +389,7 @@ def _meaning(reason: str) -> str:
 def _problems(found: Findings) -> str:
     if not found.n_problems:
         return ""
-    lines = "".join(f"<li>{text(line, report_data.MESSAGE)}</li>" for line in found.problems)
+    lines = "".join(f"<li>{text(line, findings.MESSAGE)}</li>" for line in found.problems)
     more = found.n_problems - len(found.problems)
     tail = f"<p>… and {more:,} more; <code>avprep verify</code> lists them all.</p>" if more else ""
     return f'<p>What could not be read while this page was made:</p><ul class="problems alarm">{lines}</ul>{tail}'
@@ -410,7 +411,7 @@ def _failures(found: Findings, labels: Mapping[str, Label], root: Path, pictures
         notes.append(f"The data set is not at <code>{text(root)}</code>, so no pictures: give <code>--root</code>.")
         wanted = []
     else:
-        stills = report_data.stills(root, {key: labels.get(key, Label()) for key in wanted}, STILL_SIDE)
+        stills = findings.stills(root, {key: labels.get(key, Label()) for key in wanted}, STILL_SIDE)
         if len(wanted) < n_clips:
             notes.append(
                 f"The first picture of the video was looked for in {len(wanted):,} of these {n_clips:,} clips."
@@ -429,7 +430,7 @@ def _failures(found: Findings, labels: Mapping[str, Label], root: Path, pictures
             ("Split", "", failure.split),
             ("Column", "", failure.column),
             ("Reason", "", f'<code>{failure.reason}</code><br><span class="note">{_meaning(failure.reason)}</span>'),
-            ("Message", "", text(failure.message, report_data.MESSAGE + 1)),
+            ("Message", "", text(failure.message, findings.MESSAGE + 1)),
         )
         tds = "".join(
             f'<td role="cell" data-label="{name}"{kind}><div>{cell}</div></td>' if cell else f"<td{kind}></td>"
@@ -459,10 +460,8 @@ def _looked_into(failures: Sequence[Failure], seed: int) -> list[str]:
     groups: dict[tuple[str, str], list[str]] = {}
     for failure in failures:
         groups.setdefault((failure.column, failure.reason), []).append(failure.key)
-    shares = report_data.even_shares({group: len(keys) for group, keys in groups.items()}, STILLS)
-    drawn = (
-        sorted(keys, key=lambda key: report_data.draw(key, seed))[: shares[group]] for group, keys in groups.items()
-    )
+    shares = findings.even_shares({group: len(keys) for group, keys in groups.items()}, STILLS)
+    drawn = (sorted(keys, key=lambda key: findings.draw(key, seed))[: shares[group]] for group, keys in groups.items())
     return list(dict.fromkeys(key for keys in drawn for key in keys))
 
 
@@ -570,7 +569,7 @@ def _shots(out: Path, found: Findings, row: Row, frames: Sequence[int]) -> list[
     settings = run.get("settings")
     image_format = settings.get("image_format") if isinstance(settings, dict) else None
     try:
-        return report_data.read_shots(out, row, frames, "png" if image_format == "png" else "jpg")
+        return findings.read_shots(out, row, frames, "png" if image_format == "png" else "jpg")
     except ShardError as error:
         found.problem(str(error))
         return []
@@ -580,7 +579,7 @@ def _sound(out: Path, found: Findings, row: Row) -> Sound | None:
     if "mfcc" not in row.where:
         return None
     try:
-        return report_data.read_sound(out, row)
+        return findings.read_sound(out, row)
     except ShardError as error:
         found.problem(str(error))
         return None

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import mfcc
-from avprep.clip_view import ClipView, images, printable, sound_of
 from avprep.errors import RunError
 from avprep.faces import align
 from avprep.media.audio import Sound
+from avprep.quality.clip_view import ClipView, images, printable, sound_of
 from avprep.schema import COLUMNS_PER_FRAME, CROP_SIZE, FPS, HOP, N_COEFFICIENTS, SAMPLE_RATE, WINDOW_COLUMNS
 
 if TYPE_CHECKING:

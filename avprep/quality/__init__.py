@@ -1,0 +1,1 @@
+"""What a run made, looked at: verification, reports, comparisons, single clips."""
