@@ -22,7 +22,7 @@ from avprep_cli.main import main
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from avprep import driving, manifest, shards
+from avprep import manifest, shards
 from avprep.errors import AvprepError, ManifestError, Reject
 from avprep.manifest import Clip, Manifest
 from avprep.media import film
@@ -30,6 +30,7 @@ from avprep.media.audio import SoundFile, read_heard, read_sound
 from avprep.media.video import open_file, probe
 from avprep.runs import status
 from avprep.stages import MfccSettings, MfccStage, mfcc_clip
+from avprep.talking import driver
 from davs_model import config
 from davs_model.clips import read_clips
 from davs_model.corpus import read_corpus
@@ -161,7 +162,7 @@ class TestChannel:
             facts(path, MfccSettings(audio_channel=2))
         assert no.value.reason == "no_audio"
         with pytest.raises(AvprepError, match="--audio-channel 2 does not exist"):
-            driving.from_sound(path, channel=2)
+            driver.from_sound(path, channel=2)
 
 
 class TestTrack:
@@ -176,7 +177,7 @@ class TestTrack:
         assert read.track == heard
         assert read.samples.tolist() == each[heard].tolist()
         assert facts(path).get("audio_track", 0) == heard
-        driver = driving.from_sound(path)
+        driver = driver.from_sound(path)
         assert (driver.track, driver.channel) == (heard, 0)
 
     def test_the_one_that_is_asked_for(self, tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ class TestTrack:
     def test_the_video_that_is_made_has_it_too(self, tmp_path: Path) -> None:
         """What is heard in the video that is made is the track that drove it."""
         path = tracks(tmp_path / "a.mkv", QUIET, SPEECH, default=(1,))
-        driver = driving.from_sound(path)
+        driver = driver.from_sound(path)
         frames = [np.zeros((16, 16, 3), np.uint8)] * driver.n_frames
         film.write_film(
             tmp_path / "out.mp4", frames, driver.n_frames, sound=driver.sound, zero=driver.zero, track=driver.track
@@ -313,7 +314,7 @@ class TestNoFile:
                 pass
             assert reject.value.reason == "unreadable"
             with pytest.raises(AvprepError, match=kind):
-                driving.from_sound(path)
+                driver.from_sound(path)
             with pytest.raises(ManifestError, match=kind):
                 manifest.read(path)
             with pytest.raises(OSError, match=kind):
@@ -371,7 +372,7 @@ class TestLyingHeaders:
                            2, 16, b"data", len(data))  # fmt: skip
         (tmp_path / "a.wav").write_bytes(head + data)
         with pytest.raises(AvprepError, match=rf"a\.wav: .*\(the audio's sample rate is {rate} Hz; 1000 to 1000000 Hz"):
-            driving.from_sound(tmp_path / "a.wav")
+            driver.from_sound(tmp_path / "a.wav")
         picture = made.numbered(tmp_path / "picture.mp4", TIMES)
         with pytest.raises(Reject, match=f"{rate} Hz") as reject:
             read_sound(picture, tmp_path / "a.wav")
@@ -381,8 +382,8 @@ class TestLyingHeaders:
         """Audio that is longer than --max-seconds is refused in a line that names the option, and is not read on."""
         path = made.write_wav(tmp_path / "a.wav", np.tile(SPEECH, 3), SECOND)
         with pytest.raises(AvprepError, match="longer than 2 s; raise --max-seconds"):
-            driving.from_sound(path, max_seconds=2)
-        assert driving.from_sound(path, max_seconds=3).n_frames == 75
+            driver.from_sound(path, max_seconds=2)
+        assert driver.from_sound(path, max_seconds=3).n_frames == 75
 
     def test_generate_has_a_longest_length(self) -> None:
         """`generate` states the longest length that it takes by itself."""
@@ -395,7 +396,7 @@ class TestLyingHeaders:
         """A picture or a text in the place of audio is named as what holds none."""
         (tmp_path / "photo.png").write_bytes(data)
         with pytest.raises(AvprepError, match=r"photo\.png: cannot be read as a file with audio") as error:
-            driving.from_sound(tmp_path / "photo.png")
+            driver.from_sound(tmp_path / "photo.png")
         assert "\n" not in str(error.value)
 
 

@@ -26,7 +26,7 @@ from avprep.errors import Reject
 from avprep.faces import align
 from avprep.media.display import AS_STORED, Display, display
 from avprep.media.video import Frames, Picture
-from avprep.photo import read_image
+from avprep.talking.photo import read_image
 
 ORIENTATIONS = [(degrees, mirrored) for degrees in (0, 90, 180, 270) for mirrored in (False, True)]
 

@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avprep import driving, layouts, mfcc
-from avprep.driving import Driver
+from avprep import layouts, mfcc
 from avprep.errors import AvprepError
 from avprep.faces import detectors
 from avprep.manifest import Manifest
 from avprep.media.audio import SoundFile, read_sound
 from avprep.media.image import decode_image
 from avprep.stages import CropSettings, crop_clip
+from avprep.talking import driver
+from avprep.talking.driver import Driver
 
 
 def whole(driver: Driver) -> NDArray[np.generic]:
     """Return all that a driver yields; none of its parts is longer than it may be."""
     parts = list(driver.read())
-    assert max(len(part) for part in parts) <= driving.AT_ONCE
+    assert max(len(part) for part in parts) <= driver.AT_ONCE
     together = np.concatenate(parts)
     assert len(together) == driver.n_frames
     return together
@@ -40,7 +41,7 @@ class TestSound:
         """However long the stretches that are read at once, the windows are those of the sound in one piece."""
         monkeypatch.setattr(driving, "_STRETCH", stretch)
         samples = made.noise(2.6, 16_000)
-        driver = driving.from_sound(made.write_wav(tmp_path / "a.wav", samples, 16_000), preset)
+        driver = driver.from_sound(made.write_wav(tmp_path / "a.wav", samples, 16_000), preset)
         expected, _, _ = mfcc.clip_windows(samples, 0, 65, preset)
         assert (driver.kind, driver.n_frames, driver.zero) == ("audio", 65, 0)
         assert np.allclose(whole(driver), expected, atol=1e-5)
@@ -51,7 +52,7 @@ class TestSound:
         clip = made.numbered(tmp_path / "a.mkv", made.steady(25, 2), made.noise(2, 16_000), acodec="pcm_s16le")
         sound = read_sound(clip, before=mfcc.SAMPLES_BEFORE, after=mfcc.SAMPLES_AFTER)
         expected, _, _ = mfcc.clip_windows(sound.samples, sound.first, sound.n_frames, "davs")
-        assert np.allclose(whole(driving.from_sound(clip)), expected, atol=1e-5)
+        assert np.allclose(whole(driver.from_sound(clip)), expected, atol=1e-5)
 
     def test_an_hour_is_no_more_than_a_minute(self, tmp_path: Path) -> None:
         """An hour of sound is 90,000 frames, read minute by minute."""
@@ -59,22 +60,22 @@ class TestSound:
         file = SoundFile(path)
         file.scan()
         assert file.n_frames == 90_000
-        assert max(part.samples.nbytes for part in file.stretches(driving._STRETCH)) < 2_000_000
+        assert max(part.samples.nbytes for part in file.stretches(driver._STRETCH)) < 2_000_000
 
     def test_the_shortest_sound(self, tmp_path: Path) -> None:
         """One column of sound is a frame; less is refused in one line, and so is nothing."""
-        assert driving.from_sound(made.write_wav(tmp_path / "a.wav", made.noise(0.03, 16_000), 16_000)).n_frames == 1
+        assert driver.from_sound(made.write_wav(tmp_path / "a.wav", made.noise(0.03, 16_000), 16_000)).n_frames == 1
         for name, length, words in (("b.wav", 0.01, "shorter than one 25 ms column"), ("c.wav", 0, "holds no sound")):
             path = made.write_wav(tmp_path / name, made.noise(length, 16_000)[: round(length * 16_000)], 16_000)
             with pytest.raises(AvprepError, match=rf"{name}: .*{words}"):
-                driving.from_sound(path)
+                driver.from_sound(path)
 
     @pytest.mark.parametrize("data", [b"", b"no sound", b"#EXTM3U\nhttp://example.org/a.mp3\n"])
     def test_no_sound(self, tmp_path: Path, data: bytes) -> None:
         """What is no sound, and a playlist, ends in one line."""
         (tmp_path / "a.wav").write_bytes(data)
         with pytest.raises(AvprepError, match=r"a\.wav: "):
-            driving.from_sound(tmp_path / "a.wav")
+            driver.from_sound(tmp_path / "a.wav")
 
 
 class TestVideo:
@@ -86,7 +87,7 @@ class TestVideo:
         clip = corpus.clips[0]
         members = crop_clip(clip, corpus.root, settings, detector).members
         images = [decode_image(data) for name, data in members if name.endswith(".png")]
-        driver = driving.from_video(corpus.root / clip.video, detector, settings)
+        driver = driver.from_video(corpus.root / clip.video, detector, settings)
         assert driver.kind == "video"
         assert driver.sound == corpus.root / clip.video
         assert np.array_equal(whole(driver), np.stack([image for image in images if image is not None]))
@@ -101,7 +102,7 @@ class TestVideo:
             ("c.mp4", "no such file"),
         ):
             with pytest.raises(AvprepError, match=rf"{name}: {words}"):
-                driving.from_video(clip.with_name(name), detectors.build("opencv"), CropSettings("opencv"))
+                driver.from_video(clip.with_name(name), detectors.build("opencv"), CropSettings("opencv"))
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ class TestPrepared:
         """N.bin are windows, 20×12 in the file and 12×20 here, in the order of their numbers; other files are not."""
         written = self.write_windows(tmp_path / "mfcc", list(range(2, 40)))
         (tmp_path / "mfcc" / "notes.txt").write_text("x")
-        driver = driving.from_windows(tmp_path / "mfcc")
+        driver = driver.from_windows(tmp_path / "mfcc")
         assert driver.sound is None
         assert np.allclose(whole(driver), written.transpose(0, 2, 1), atol=1e-6)
 
@@ -137,7 +138,7 @@ class TestPrepared:
             folder.mkdir()
             for n in range(20):
                 cv2.imwrite(str(folder / f"{n}.png"), np.full((side, side, 3), (n, 2 * n, 255 - n), np.uint8))
-            driver = driving.from_frames(folder)
+            driver = driver.from_frames(folder)
             frames = whole(driver)
             assert frames.shape == (20, 256, 256, 3)
             assert frames[7, 0, 0].tolist() == [248, 14, 7]
@@ -147,9 +148,9 @@ class TestPrepared:
         folder = tmp_path / "mfcc"
         self.write_windows(folder, [2, 3, 5])
         with pytest.raises(AvprepError, match=r"mfcc: 4\.bin is missing between others"):
-            driving.from_windows(folder)
+            driver.from_windows(folder)
         (folder / "4.bin").write_bytes(bytes(1919))
-        driver = driving.from_windows(folder)
+        driver = driver.from_windows(folder)
         with pytest.raises(AvprepError, match=r"4\.bin: not a window"):
             whole(driver)
         (folder / "4.bin").write_bytes(np.full(240, np.nan).tobytes())
@@ -157,14 +158,14 @@ class TestPrepared:
             whole(driver)
         (folder / "04.bin").write_bytes(bytes(1920))
         with pytest.raises(AvprepError, match="has the same number"):
-            driving.from_windows(folder)
-        for empty in (driving.from_windows, driving.from_frames):
+            driver.from_windows(folder)
+        for empty in (driver.from_windows, driver.from_frames):
             with pytest.raises(AvprepError, match="holds no prepared files"):
                 empty(tmp_path)
 
     def test_the_authors_own_sample(self, shared: Path) -> None:
         """The released sample is 98 windows and 100 frames."""
         sample = shared / "clips" / "davs_sample"
-        heard, seen = driving.from_windows(sample / "mfcc"), driving.from_frames(sample / "frames")
+        heard, seen = driver.from_windows(sample / "mfcc"), driver.from_frames(sample / "frames")
         assert whole(heard).shape == (98, 12, 20)
         assert whole(seen).shape == (100, 256, 256, 3)

@@ -19,9 +19,9 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from test_generate import made_model
 
-from avprep import driving, photo
 from avprep.media.audio import read_sound
 from avprep.media.video import Frames, probe
+from avprep.talking import driver, photo
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
 from davs_model.generate import Talker
@@ -175,7 +175,7 @@ def test_frames_are_in_step_with_the_sound(folder: Path, tmp_path: Path, name: s
         made.ffmpeg("-i", wav, *(("-output_ts_offset", "3") if name == "a.mkv" else ()), speech)
     shown = photo.Photo(np.zeros((256, 256, 3), np.uint8), np.eye(2, 3), np.zeros((256, 256, 3), np.uint8))
     film = tmp_path / "film.mp4"
-    driver = driving.from_sound(speech)
+    driver = driver.from_sound(speech)
     talking.write(film, Blinking(), [shown], driver)
     lit = [image.mean() > 128 for image in pictures(film)]
     flashes = [n for n, on in enumerate(lit) if on]

@@ -10,12 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from test_track import LOOK_A, LOOK_B, seen, sighting
 
-from avprep import photo, synthetic
+from avprep import synthetic
 from avprep.errors import Reject
 from avprep.faces import detectors, track
 from avprep.faces.detectors import Detector
 from avprep.faces.track import Seen
 from avprep.stages import Aligned, CropSettings, align_clip
+from avprep.talking import photo
 
 Pixels = NDArray[np.uint8]
 

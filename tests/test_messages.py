@@ -10,9 +10,9 @@ import pytest
 from avprep_cli import talking
 from test_cli import assert_one_line, call
 
-from avprep import driving
 from avprep.errors import AvprepError
 from avprep.quality import sheet
+from avprep.talking import driver
 from davs_model import checkpoint
 from davs_model.generate import Talker
 
@@ -53,4 +53,4 @@ def test_a_photo_in_place_of_audio_or_video(folder: Path) -> None:
     """A picture in place of a sound says what is wanted."""
     sheet.write(np.zeros((64, 64, 3), np.uint8), folder / "photo.png")
     with pytest.raises(AvprepError, match=r"photo\.png: cannot be read as a file with audio, such as \.wav"):
-        driving.from_sound(folder / "photo.png")
+        driver.from_sound(folder / "photo.png")

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 from skimage import data as pictures
 
-from avprep import photo
 from avprep.errors import AvprepError
 from avprep.faces import align, detectors
 from avprep.faces.detectors import Detector, Face
-from avprep.photo import PasteBack, Photo
+from avprep.talking import photo
+from avprep.talking.photo import PasteBack, Photo
 
 Pixels = NDArray[np.uint8]
 

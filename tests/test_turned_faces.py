@@ -13,13 +13,14 @@ from PIL import Image
 from skimage import data as pictures
 from test_photo import EYES_AND_MOUTH
 
-from avprep import photo, schema, synthetic
+from avprep import schema, synthetic
 from avprep.faces import align, detectors, keyframes
 from avprep.faces.detectors import Detector
 from avprep.manifest import Clip
 from avprep.media.image import decode_image
 from avprep.media.video import Frames, Picture
 from avprep.stages import CropSettings, align_clip, crop_clip
+from avprep.talking import photo
 
 Pixels = NDArray[np.uint8]
 

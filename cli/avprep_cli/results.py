@@ -13,8 +13,8 @@ from avprep.faces import detectors
 from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
-    from avprep.driving import Driver
-    from avprep.photo import Photo
+    from avprep.talking.driver import Driver
+    from avprep.talking.photo import Photo
     from davs_model.evaluation.evaluate import Landmarks
     from davs_model.evaluation.study import Film
     from davs_model.generate import Talker
@@ -148,7 +148,7 @@ def _photos(
     aligned: bool,
     paste: bool,
 ) -> list[Photo]:
-    from avprep import photo
+    from avprep.talking import photo
 
     if aligned:
         return [photo.read_aligned(path) for path in faces]
@@ -190,9 +190,9 @@ def _any_driver(
     track: int | None,
     channel: int | None,
 ) -> Driver:
-    from avprep import driving
     from avprep.mfcc import PRESETS
     from avprep.stages import CropSettings
+    from avprep.talking import driver
 
     if audio is not None:
         if talker.mfcc_preset not in PRESETS:
@@ -200,14 +200,14 @@ def _any_driver(
         if audio.is_dir():
             if talker.mfcc_preset != "davs":
                 raise RunError(f"{audio}: prepared windows are of the preset davs, the model's is {talker.mfcc_preset}")
-            return driving.from_windows(audio)
+            return driver.from_windows(audio)
         preset = PRESETS[PRESETS.index(talker.mfcc_preset)]
-        return driving.from_sound(audio, preset, track=track, channel=channel, max_seconds=max_seconds)
+        return driver.from_sound(audio, preset, track=track, channel=channel, max_seconds=max_seconds)
     assert video is not None
     if video.is_dir():
-        return driving.from_frames(video)
+        return driver.from_frames(video)
     name = options.chosen_detector(detector)
-    return driving.from_video(video, detectors.build(name), CropSettings(name, max_seconds=max_seconds), track=track)
+    return driver.from_video(video, detectors.build(name), CropSettings(name, max_seconds=max_seconds), track=track)
 
 
 @click.command()

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from avprep.driving import Driver
-    from avprep.photo import Photo
+    from avprep.talking.driver import Driver
+    from avprep.talking.photo import Photo
     from davs_model.generate import Talker
 
 Pictures = NDArray[np.uint8]
@@ -36,9 +36,9 @@ def write(
     paste: the talking face is put back into its photo. adapt_steps: see `Talker.adapted`.
     quiet: without progress.
     """
-    from avprep import photo
     from avprep.media import film
     from avprep.runs.progress import counted
+    from avprep.talking import photo
 
     faces = np.stack([one.crop for one in photos])
     if adapt_steps:

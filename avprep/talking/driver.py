@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import mfcc, photo
+from avprep import mfcc
 from avprep.errors import AvprepError, Reject
 from avprep.faces.detectors import Detector
 from avprep.files import check_regular
@@ -27,6 +27,7 @@ from avprep.media.audio import SoundFile
 from avprep.media.video import Frames, Seconds, audio_stream, open_file, track_number
 from avprep.schema import FPS, N_COEFFICIENTS, WINDOW_COLUMNS
 from avprep.stages import CropSettings, align_clip
+from avprep.talking import photo
 
 AT_ONCE = 16
 """Frames that are handed over together."""

@@ -1,0 +1,1 @@
+"""A photo and an audio or video file to what a talking-face model needs."""
