@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from avprep import layouts, manifest, synthetic
+from avprep import layouts, manifest
+from avprep.demo import synthetic
 
 SHARED = Path(os.environ.get("AVPREP_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 """Real clips, reference values and weights; not part of the repository."""

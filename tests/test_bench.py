@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import pytest
 
-from avprep import bench, synthetic
+from avprep.demo import bench, synthetic
 from avprep.errors import RunError
 from avprep.manifest import Manifest
 

@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from test_training import SMALL
 from tiny_shards import make_shards
 
-import avprep.bench
-from avprep import synthetic
+import avprep.demo.bench
+from avprep.demo import synthetic
 from avprep.errors import RunError
 from davs_model import bench_loading, bench_training, config, training
 from davs_model.config import Settings
@@ -126,7 +126,7 @@ class TestCommand:
 
     def test_everything_on_clips_of_ones_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Videos without labels are made into shards, and everything is measured on them, a member for each."""
-        monkeypatch.setattr(avprep.bench, "PACED", 3)
+        monkeypatch.setattr(avprep.demo.bench, "PACED", 3)
         for n in range(2):
             frames, samples = synthetic.utterance("ABOUT", synthetic.speaker(n), n)
             synthetic.write_clip(tmp_path / f"{n}.mp4", frames, samples)

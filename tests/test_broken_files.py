@@ -17,7 +17,8 @@ import pytest
 from avprep_cli.main import main
 from click.testing import CliRunner, Result
 
-from avprep import shards, stages, synthetic
+from avprep import shards, stages
+from avprep.demo import synthetic
 from avprep.errors import Reject
 from avprep.manifest import Clip
 from avprep.media import video

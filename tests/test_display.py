@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from test_odd_inputs import Anywhere, clip_of
 
-from avprep import stages, synthetic
+from avprep import stages
+from avprep.demo import synthetic
 from avprep.errors import Reject
 from avprep.faces import align
 from avprep.media.display import AS_STORED, Display, display

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from test_track import LOOK_A, LOOK_B, seen, sighting
 
-from avprep import synthetic
+from avprep.demo import synthetic
 from avprep.errors import Reject
 from avprep.faces import detectors, track
 from avprep.faces.detectors import Detector

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avprep import stages, synthetic
+from avprep import stages
+from avprep.demo import synthetic
 from avprep.errors import Reject
 from avprep.faces import detectors
 from avprep.faces.detectors import Face

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 import stand_ins
 
-from avprep import manifest, shards, synthetic
+from avprep import manifest, shards
+from avprep.demo import synthetic
 from avprep.errors import REASONS, AvprepError, RunError
 from avprep.layouts import index
 from avprep.quality import verify

@@ -14,7 +14,8 @@ import pytest
 import skimage.data
 from numpy.typing import NDArray
 
-from avprep import layouts, schema, synthetic
+from avprep import layouts, schema
+from avprep.demo import synthetic
 from avprep.errors import Reject
 from avprep.faces import align, detectors
 from avprep.faces.detectors import Detector

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from python_speech_features import mfcc
 
-from avprep import synthetic
+from avprep.demo import synthetic
 from avprep.errors import AvprepError
 
 SEED = 5

@@ -13,7 +13,8 @@ from PIL import Image
 from skimage import data as pictures
 from test_photo import EYES_AND_MOUTH
 
-from avprep import schema, synthetic
+from avprep import schema
+from avprep.demo import synthetic
 from avprep.faces import align, detectors, keyframes
 from avprep.faces.detectors import Detector
 from avprep.manifest import Clip

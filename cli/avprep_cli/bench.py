@@ -108,7 +108,7 @@ def bench(
     avprep bench load --shards OUT --preset paper --workers 8
     avprep bench train --shards OUT --preset paper --batch 32 --set machine.compile=true
     """
-    from avprep import bench as library
+    from avprep.demo import bench as library
     from davs_model import config
 
     given = {"data.batch_size": batch, "data.workers": workers, "machine.device": None if device == "auto" else device}

@@ -71,7 +71,7 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, trai
 
 def _index(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs: int) -> manifest.Manifest:
     """Make the corpus and its plan."""
-    from avprep import synthetic
+    from avprep.demo import synthetic
 
     corpus, path = directory / "corpus", directory / "manifest.jsonl"
     say.story(f"1/8 synthesise {words * speakers * takes} clips of talking faces: {corpus}")

@@ -213,7 +213,7 @@ def plan_of(folder: Path | None, temporary: Path, limit: int, *, as_lrw: bool = 
     as_lrw: cut one clip of LRW's shape out of each video: 29 frames, 256×256, H.264 and AAC.
     """
     if folder is None:
-        from avprep import synthetic
+        from avprep.demo import synthetic
 
         synthetic.make_corpus(temporary / "corpus", words=4, speakers=3, takes=-(-limit // 12))
         plan, _ = layouts.index("lrw", temporary / "corpus")

@@ -1,0 +1,1 @@
+"""A synthetic corpus to try everything on, and the speed of each step."""
