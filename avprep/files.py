@@ -1,9 +1,12 @@
-"""Files that are read: regular ones and nothing else."""
+"""Files: only regular ones are read; what is written is there whole or not at all."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -26,3 +29,59 @@ def check_regular(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if kind != stat.S_IFREG:
         raise OSError(errno.EINVAL, f"is {_KINDS.get(kind, 'something else')}, not a regular file", str(path))
+
+
+def open_file(path: Path, buffer: int = io.DEFAULT_BUFFER_SIZE) -> io.BufferedReader:
+    """Open a file to read; OSError for all but plain files: a named pipe, say, would be waited for without end."""
+    check_regular(path)
+    return io.BufferedReader(io.FileIO(path), buffer)
+
+
+def write_atomically(path: Path, data: bytes, *, aside: Path) -> None:
+    """Write a small file so that it appears whole: aside, synced, renamed."""
+    write_aside(aside, data)
+    aside.replace(path)
+    sync_folder(path.parent)
+
+
+def create(path: Path, data: bytes, *, aside: Path) -> bool:
+    """Create a small file whole; of several processes that try, one wins. Return whether this one did."""
+    write_aside(aside, data)
+    try:
+        path.hardlink_to(aside)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links, exFAT say: the last one wins, and reads what it wrote
+        aside.replace(path)
+    return True
+
+
+def own_aside(path: Path) -> Path:
+    """Return a name beside a file for what is not finished, which no other process on any machine takes."""
+    return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def write_aside(path: Path, data: bytes) -> None:
+    """Write a file and sync it to disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # so do some network file systems say that they cannot
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Return the hex sha256 of a file."""
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,7 +22,7 @@ import avprep
 from avprep import mfcc, schema
 from avprep.errors import Reject, RunError
 from avprep.faces import align, detectors, keyframes, track
-from avprep.faces.detectors import Detector
+from avprep.faces.detectors.base import NOSE, Detector
 from avprep.files import check_regular
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
@@ -188,7 +188,7 @@ def crop_clip(
     found = align_clip(frames, detector, settings, name=clip.video, hints=lambda size: _hints(clip, root, size))
     seen, affine = found.seen, found.affine
     # A detector that sees no more than the eyes: transforms fitted to its points hold the eyes still, whatever they do.
-    fitted = settings.align == "smooth" and bool(np.isnan(found.points[:, detectors.NOSE]).all())
+    fitted = settings.align == "smooth" and bool(np.isnan(found.points[:, NOSE]).all())
     scores = [sighting.face.score for sighting in found.subject.sightings.values()]
     facts = {
         **_labels(clip),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import unicodedata
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from avprep.files import check_regular
+from avprep import files
 
 MAX_JSON = 256 << 20
 """Largest JSON file that is read (bytes); that of a shard has 300 bytes per clip."""
@@ -22,15 +21,9 @@ MAX_DEPTH = 32
 """Deepest nesting of JSON."""
 
 
-def open_file(path: Path, buffer: int = io.DEFAULT_BUFFER_SIZE) -> io.BufferedReader:
-    """Open a file to read; OSError for all but plain files: a named pipe, say, would be waited for without end."""
-    check_regular(path)
-    return io.BufferedReader(io.FileIO(path), buffer)
-
-
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object; errors as of `open_file` and `parse_json`."""
-    with open_file(path) as file:
+    """Read a file that holds one JSON object; errors as of `files.open_file` and `parse_json`."""
+    with files.open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_JSON:
             raise ValueError(f"larger than {MAX_JSON >> 20} MiB")
@@ -39,7 +32,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def json_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a file, one in memory at a time; ValueError for what is not UTF-8 or too long."""
-    with open_file(path) as file:
+    with files.open_file(path) as file:
         if os.fstat(file.fileno()).st_size > MAX_LINES:
             raise ValueError(f"larger than {MAX_LINES >> 20} MiB")
         while line := file.readline(MAX_LINE):

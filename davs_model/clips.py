@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import schema, untrusted
+from avprep import files, schema, untrusted
 from avprep.errors import ShardError
 from avprep.files import check_regular
 from avprep.shards import tars
@@ -223,7 +223,7 @@ def _scan(path: Path) -> dict[str, tuple[int, int]]:
     """Return offset and length of each sample of a tar."""
     places: dict[str, tuple[int, int]] = {}
     try:
-        with untrusted.open_file(path) as file:
+        with files.open_file(path) as file:
             for entry in tars.members(file):
                 key = entry.name.partition(".")[0]
                 first = places.get(key, (entry.first, 0))[0]

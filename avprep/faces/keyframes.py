@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.faces import align, registration
-from avprep.faces.detectors import CloseUp, Detector, Face, finite
+from avprep.faces.detectors.base import CloseUp, Detector, Face, finite
 from avprep.faces.registration import Anchor, Similarity
 from avprep.faces.track import Seen, Sighting, overlap
 from avprep.media.video import Picture

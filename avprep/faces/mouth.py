@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from avprep.errors import AvprepError
 from avprep.faces import align
-from avprep.faces.detectors import LEFT_MOUTH, RIGHT_MOUTH, Detector, finite
+from avprep.faces.detectors.base import LEFT_MOUTH, RIGHT_MOUTH, Detector, finite
 from avprep.schema import CROP_SIZE
 
 CORNERS = slice(LEFT_MOUTH, RIGHT_MOUTH + 1)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.faces import align
-from avprep.faces.detectors import Face
+from avprep.faces.detectors.base import Face
 
 REGION = (46.0, 70.0, 210.0, 170.0)
 """What is registered, in crop pixels: x0 y0 x1 y1, from the brows to below the nose, as wide as the face."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.errors import Reject
-from avprep.faces.detectors import Face
+from avprep.faces.detectors.base import Face
 
 MAX_GAP = 12
 """Frames without the face that are interpolated; a longer gap fails the clip."""

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Literal
 
 from avprep.errors import ManifestError
-from avprep.layouts import (
+from avprep.layouts.scan import (
     AUDIO_SUFFIXES,
     Scan,
     check_split_by,

@@ -23,7 +23,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from avprep.layouts import Scan, check_split_by, is_video, nearest, read_annotation, stable_split, suffix_of, walk
+from avprep.layouts.scan import Scan, check_split_by, is_video, nearest, read_annotation, stable_split, suffix_of, walk
 from avprep.manifest import Clip, make_key
 
 EXPECTS = "sN/*.mpg and, unless --sentences, alignments/sN/*.align"

@@ -18,7 +18,7 @@ import posixpath
 import re
 from pathlib import Path
 
-from avprep.layouts import Scan, is_video, read_annotation, suffix_of, walk
+from avprep.layouts.scan import Scan, is_video, read_annotation, suffix_of, walk
 from avprep.manifest import SPLITS, Clip, make_key
 
 EXPECTS = "WORD/{train,val,test}/WORD_00001.mp4, at any depth"

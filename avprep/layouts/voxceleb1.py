@@ -36,7 +36,7 @@ import re
 from pathlib import Path
 
 from avprep.errors import ManifestError
-from avprep.layouts import Scan, is_video, nearest, read_annotation, suffix_of, walk
+from avprep.layouts.scan import Scan, is_video, nearest, read_annotation, suffix_of, walk
 from avprep.manifest import Clip, make_key
 
 EXPECTS = "idXXXXX/VIDEO/00001.mp4, or idXXXXX/VIDEO.mp4 with idXXXXX/VIDEO/00001.txt"

@@ -20,7 +20,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from avprep.layouts import AUDIO_SUFFIXES, Scan, is_video, nearest, preferred, suffix_of, voxceleb1, walk, walk_audio
+from avprep.layouts import voxceleb1
+from avprep.layouts.scan import AUDIO_SUFFIXES, Scan, is_video, nearest, preferred, suffix_of, walk, walk_audio
 from avprep.manifest import Clip, make_key
 
 EXPECTS = "[dev|test]/mp4/idXXXXX/VIDEO/00001.mp4 and [dev|test]/aac/idXXXXX/VIDEO/00001.m4a"

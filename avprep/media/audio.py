@@ -112,7 +112,8 @@ def read_sound(
     before, after: samples wanted outside the clip's span, where the source has them.
     shift: seconds by which the sound is moved later.
     max_seconds: longest clip; it bounds the memory that the sound takes.
-    track, channel: those to read, from 0; see `avprep.media.video.audio_stream` and `avprep.media.pcm.Pieces` for which None is.
+    track, channel: those to read, from 0; `avprep.media.video.audio_stream` and `avprep.media.pcm.Pieces` say which
+        None is.
     Raises Reject: `missing`, `unreadable`, `no_video`, `no_audio`, `too_short`, `too_long`.
     """
     begin, moved = seconds(start), seconds(shift)

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import mfcc, schema, shards, untrusted
+from avprep import files, mfcc, schema, shards, untrusted
 from avprep.errors import REASONS, ManifestError, Reject, ShardError
 from avprep.faces import align
 from avprep.manifest import SPLITS, shard_lengths
@@ -411,7 +411,7 @@ def read_members(out: Path, row: Row, column: str, wanted: set[str]) -> dict[str
     path = shards.tar_path(out, column, row.shard)
     found: dict[str, bytes] = {}
     try:
-        with untrusted.open_file(path) as file:
+        with files.open_file(path) as file:
             stretch = row.where[column] or _stretches(path).get(row.key)
             if stretch is None:
                 raise ShardError("is not in it")
@@ -434,7 +434,7 @@ def read_members(out: Path, row: Row, column: str, wanted: set[str]) -> dict[str
 
 @functools.lru_cache(maxsize=2)
 def _stretches(path: Path) -> dict[str, Stretch]:
-    with untrusted.open_file(path) as file:
+    with files.open_file(path) as file:
         return shards.stretches(file)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import joblib
 
-from avprep import schema, shards
+from avprep import files, schema, shards
 from avprep.errors import REASONS, ShardError
 from avprep.media.image import decode_image
 from avprep.runs.fingerprint import read_fingerprint, read_plan
@@ -83,7 +83,7 @@ def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> tuple[l
     if strange := [clip["reason"] for clip in clips if clip["state"] == "failed" and clip["reason"] not in REASONS]:
         problems.append(f"{where}: unknown reason {strange[0]}")
     try:
-        if shards.sha256(path) != sidecar["sha256"]:
+        if files.sha256(path) != sidecar["sha256"]:
             problems.append(f"{path}: the digest is not the sidecar's; delete both files and run again")
         for key, members in shards.read(path):
             metadata = schema.check_sample(column, key, members)

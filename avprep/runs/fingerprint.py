@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from avprep import files, shards, untrusted
 from avprep import manifest as manifests
-from avprep import shards, untrusted
 from avprep.errors import RunError
 from avprep.manifest import Clip, Manifest
 
@@ -197,7 +197,7 @@ def _shard_size(out: Path, wanted: int | None) -> int:
 
 
 def _create(path: Path, text: str, aside: Path) -> bool:
-    return shards.create(path, text.encode(), aside=aside)
+    return files.create(path, text.encode(), aside=aside)
 
 
 def _read_run(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from avprep import files
 from avprep.errors import RunError
 
 DEFAULT_TASKS = 64
@@ -153,15 +154,14 @@ def keep_and_submit(script: str, path: Path) -> str:
     taken it. Of several calls at once each waits for the one before: the file that stays is the script of the last job.
     RunError where it cannot be written, and as `submit` raises it.
     """
-    from avprep import shards  # numpy comes with them, which the help of commands does not wait for
     from avprep.runs import workfolder
 
     if path.exists() and not path.is_file():
         raise RunError(f"{path}: not a plain file, where the script is to be kept; nothing was sent")
-    aside = shards.own_aside(path)
+    aside = files.own_aside(path)
     try:
         with workfolder.one_at_a_time(path.parent):
-            shards.write_aside(aside, script.encode("utf-8", "surrogateescape"))
+            files.write_aside(aside, script.encode("utf-8", "surrogateescape"))
             job = submit(script)
             try:
                 aside.replace(path)

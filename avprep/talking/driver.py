@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from avprep import mfcc
 from avprep.errors import AvprepError, Reject
-from avprep.faces.detectors import Detector
+from avprep.faces.detectors.base import Detector
 from avprep.files import check_regular
 from avprep.media.audio import SoundFile
 from avprep.media.video import Frames, Seconds, audio_stream, open_file, track_number

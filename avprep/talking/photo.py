@@ -17,7 +17,7 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from avprep.errors import AvprepError
 from avprep.faces import align, keyframes
-from avprep.faces.detectors import Detector, Face
+from avprep.faces.detectors.base import Detector, Face
 from avprep.faces.track import overlap
 from avprep.media.video import Picture
 from avprep.schema import CROP_SIZE

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep import layouts, manifest
+from avprep import files, layouts, manifest
 from avprep.errors import RunError
 from avprep.runs import tasks
 from avprep_cli import kinds, options, say, summary
@@ -402,16 +402,15 @@ def write_text(path: Path, text: str, *, replace: bool = True) -> None:
 
     replace: whether it may take the place of a file that is there.
     """
-    from avprep import shards
 
-    data, aside = text.encode("utf-8", "surrogateescape"), shards.own_aside(path)
+    data, aside = text.encode("utf-8", "surrogateescape"), files.own_aside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             raise RunError(f"{path}: not a plain file, so nothing can be put in its place; give another name")
         if replace:
-            shards.write_atomically(path, data, aside=aside)
-        elif not shards.create(path, data, aside=aside):
+            files.write_atomically(path, data, aside=aside)
+        elif not files.create(path, data, aside=aside):
             raise RunError(f"{path}: another process has just written it; it was left as it is")
     except OSError as error:
         raise RunError(f"{path}: cannot write ({error.strerror})") from error

@@ -137,7 +137,8 @@ def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: s
     """Make a still of one clip of the test split say what another one says; return the film."""
     from avprep.media.video import Frames
     from avprep.quality import sheet
-    from avprep.talking import driver, photo
+    from avprep.talking import driver as drivers
+    from avprep.talking import photo
     from avprep_cli import talking
     from davs_model.generate import Talker
 
@@ -147,7 +148,7 @@ def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: s
     sheet.write(next(iter(Frames(plan.root / test[0].video))).rgb(), still)
     face = photo.read_face(still, detectors.build(detector))
     talker = Talker.load(model)
-    talking.write(film, talker, [face], driver.from_sound(plan.root / test[-1].video), quiet=say.quiet())
+    talking.write(film, talker, [face], drivers.from_sound(plan.root / test[-1].video), quiet=say.quiet())
     return film
 
 

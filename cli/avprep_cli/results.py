@@ -192,7 +192,7 @@ def _any_driver(
 ) -> Driver:
     from avprep.mfcc import PRESETS
     from avprep.stages import CropSettings
-    from avprep.talking import driver
+    from avprep.talking import driver as drivers
 
     if audio is not None:
         if talker.mfcc_preset not in PRESETS:
@@ -200,14 +200,14 @@ def _any_driver(
         if audio.is_dir():
             if talker.mfcc_preset != "davs":
                 raise RunError(f"{audio}: prepared windows are of the preset davs, the model's is {talker.mfcc_preset}")
-            return driver.from_windows(audio)
+            return drivers.from_windows(audio)
         preset = PRESETS[PRESETS.index(talker.mfcc_preset)]
-        return driver.from_sound(audio, preset, track=track, channel=channel, max_seconds=max_seconds)
+        return drivers.from_sound(audio, preset, track=track, channel=channel, max_seconds=max_seconds)
     assert video is not None
     if video.is_dir():
-        return driver.from_frames(video)
+        return drivers.from_frames(video)
     name = options.chosen_detector(detector)
-    return driver.from_video(video, detectors.build(name), CropSettings(name, max_seconds=max_seconds), track=track)
+    return drivers.from_video(video, detectors.build(name), CropSettings(name, max_seconds=max_seconds), track=track)
 
 
 @click.command()

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from avprep.errors import WeightsError
 from avprep.faces import weights
-from avprep.faces.detectors import CloseUp, Face
+from avprep.faces.detectors.base import CloseUp, Face
 
 MEAN_BGR = (104.0, 117.0, 123.0)
 """What S3FD was trained to have subtracted, as its VGG-16 was."""
@@ -80,7 +80,7 @@ class FaceAlignmentDetector:
         self._fan = (landmark_network or load(FAN(4), weights.find("2dfan4"))).to(self.device).eval()
 
     def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
-        """Find the faces of each frame; see `avprep.faces.detectors.Detector`."""
+        """Find the faces of each frame; see `avprep.faces.detectors.base.Detector`."""
         return [[_face(box, landmarks) for box, landmarks in found] for found in self._look(frames)]
 
     detect_close = detect

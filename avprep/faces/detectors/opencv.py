@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.faces import align
-from avprep.faces.detectors import CloseUp, Face
+from avprep.faces.detectors.base import CloseUp, Face
 
 FACE_CASCADE = "haarcascade_frontalface_alt.xml"
 """The default and alt2 cascades are as quick, but see faces where there are none."""
@@ -84,7 +84,7 @@ class OpenCVDetector:
         self._eyes = [_cascade(name) for name in EYE_CASCADES]
 
     def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
-        """Find the faces of each frame; see `avprep.faces.detectors.Detector`."""
+        """Find the faces of each frame; see `avprep.faces.detectors.base.Detector`."""
         return [self._detect_one(_grey(frame)) for frame in frames]
 
     def detect_close(self, frames: NDArray[np.uint8]) -> list[list[Face]]:

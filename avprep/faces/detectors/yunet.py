@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from avprep.errors import WeightsError
 from avprep.faces import weights
-from avprep.faces.detectors import CloseUp, Face
+from avprep.faces.detectors.base import CloseUp, Face
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -50,7 +50,7 @@ class YuNetDetector:
         self._session = _session(weights.find("yunet"))
 
     def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
-        """Find the faces of each frame; see `avprep.faces.detectors.Detector`."""
+        """Find the faces of each frame; see `avprep.faces.detectors.base.Detector`."""
         return [_merge(self.candidates(frame), self.min_score) for frame in frames]
 
     detect_close = detect

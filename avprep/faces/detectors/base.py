@@ -1,0 +1,91 @@
+"""What a detector is, and what it finds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # the command line takes the names from here, and its help should not wait for numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = range(5)
+"""Order of the five points; left is the image's left."""
+
+
+_SEEN = [LEFT_EYE, RIGHT_EYE, LEFT_MOUTH, RIGHT_MOUTH]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Face:
+    """One face in one frame.
+
+    box: float32 (4,), x0 y0 x1 y1 in pixels of the frame it was found in.
+    score: the detector's own confidence, comparable only within one detector.
+    points: float32 (5, 2), x y in the order above; NaN where the detector has none.
+    """
+
+    box: NDArray[np.float32]
+    score: float
+    points: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseUp:
+    """How a detector looks at a face that it has found: upright, at one size.
+
+    size: width and height in pixels. zoom: pixels of the close-up per crop pixel.
+    rise: pixels by which the crop's middle lies above the close-up's.
+    tells: share of a head's tilt that a look tells; the next one is turned by so much more.
+    sure: least score of a face that is surely upright; others are looked at the other ways up too.
+    better: a face is taken to be turned if its score is more than so many times that of the upright one.
+    """
+
+    size: tuple[int, int]
+    zoom: float
+    rise: float
+    tells: float = 1.0
+    sure: float = 0.0
+    better: float = 1.0
+
+
+class Detector(Protocol):
+    """Finds faces. Built once per worker; heavy imports happen when it is built.
+
+    picture_side: frames whose longer side exceeds it should be downscaled to it before detection (pixels).
+    search_sides: the same and larger ones, in which to search where that shows nothing.
+    batch_size: frames that are worth handing over at once.
+    close_up: how faces are best looked at again; None: only in whole pictures.
+    """
+
+    picture_side: int
+    search_sides: tuple[int, ...]
+    batch_size: int
+    close_up: CloseUp | None
+
+    def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
+        """Find the faces of each frame.
+
+        frames: uint8 (T, H, W, 3), RGB.
+        Returns T lists, best score first, in pixels of these frames.
+        """
+        ...
+
+    def detect_close(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
+        """Do the same in close-ups: the face is where they expect it, or about there."""
+        ...
+
+
+def finite(faces: list[Face]) -> list[Face]:
+    """Return the faces whose box, score and points are numbers; whatever detects, nothing else may pass.
+
+    A nose that the detector has not is NaN.
+    """
+    return [
+        face
+        for face in faces
+        if all(map(math.isfinite, [*face.box.tolist(), face.score, *face.points[_SEEN].ravel().tolist()]))
+        and not any(map(math.isinf, face.points[NOSE].tolist()))
+    ]

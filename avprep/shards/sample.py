@@ -1,0 +1,29 @@
+"""One clip's result in one column, and where it lies in a tar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Where a sample lies in a tar (bytes)."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip's result in one column.
+
+    members: (member name, bytes) in the order they are stored; may be made while they are written.
+    n_frames: frames of the clip.
+    summary: small facts for the sidecar.
+    """
+
+    members: Iterable[tuple[str, bytes]]
+    n_frames: int
+    summary: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,138 @@
+"""Writing shards: reproducible tar files, there only whole: written aside, synced and renamed, their sidecar after."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+from avprep import files
+from avprep.errors import RunError, ShardError
+from avprep.shards.sample import Stretch
+
+_BLOCK = tarfile.BLOCKSIZE
+
+
+_RECORD = tarfile.RECORDSIZE
+
+
+_BUFFER = 1 << 20  # bytes: a member is larger than Python's own buffer, and each would be written by itself
+
+
+def write_members(path: Path, key: str, members: Iterable[tuple[str, bytes]]) -> None:
+    """Write a sample as a stretch of tar without its end mark, so that stretches can be strung together.
+
+    Raises RunError where the disk cannot take it; what the members' maker raises passes through, OSError too.
+    """
+    iterator = iter(members)
+    maker_failed: OSError | None = None
+    try:
+        with path.open("wb", buffering=_BUFFER) as file:
+            while maker_failed is None:
+                try:
+                    name, data = next(iterator)
+                except StopIteration:
+                    break
+                except OSError as error:
+                    maker_failed = error
+                else:
+                    file.write(_header(f"{key}.{name}", len(data)))
+                    file.write(data)
+                    file.write(bytes(-len(data) % _BLOCK))
+    except OSError as error:
+        raise RunError(f"{path}: cannot write ({error.strerror})") from error
+    if maker_failed is not None:
+        raise maker_failed
+
+
+class ShardWriter:
+    """Strings samples together into one tar and puts it in place whole.
+
+    path: where the finished tar appears; aside: the unfinished file, on the same file system.
+    """
+
+    def __init__(self, path: Path, aside: Path) -> None:
+        self.path = path
+        self._aside = aside
+        self._file = aside.open("wb")
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def append(self, path: Path) -> None:
+        """Append what `write_members` wrote, and remove it."""
+        with path.open("rb") as file:
+            self.copy(file, Stretch(0, path.stat().st_size))
+        path.unlink()
+
+    def copy(self, source: IO[bytes], stretch: Stretch) -> None:
+        """Append a stretch of another file, byte for byte."""
+        source.seek(stretch.offset)
+        left = stretch.length
+        while left:
+            block = source.read(min(left, 1 << 20))
+            if not block:
+                raise ShardError(f"{self.path}: changed while it was read")
+            self._write(block)
+            left -= len(block)
+
+    def finish(self) -> tuple[str, int]:
+        """End the tar and sync it to disk, still aside; return its sha256 and size in bytes."""
+        with contextlib.closing(self):
+            self._write(bytes(2 * _BLOCK))
+            self._write(bytes(-self._size % _RECORD))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        return self._digest.hexdigest(), self._size
+
+    def publish(self, sidecar: bytes, aside: Path) -> None:
+        """Put the finished tar in place and then its sidecar, which is written `aside` before either appears."""
+        files.write_aside(aside, sidecar)
+        self._aside.replace(self.path)
+        aside.replace(self.path.with_suffix(".json"))
+        files.sync_folder(self.path.parent)
+
+    def discard(self) -> None:
+        """Remove the unfinished file."""
+        self.close()
+        self._aside.unlink()
+
+    def close(self) -> None:
+        """Give up: close the unfinished file and leave it to whoever clears its folder."""
+        with contextlib.suppress(OSError):  # a full disk says it again
+            self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self._size += len(data)
+
+
+def _header(name: str, size: int) -> bytes:
+    """Return the tar header of a plain file; owner, time and mode are fixed."""
+    if len(name) >= _SHORT or size >= _LARGE or not name.isascii():
+        return _tarfile_header(name, size)
+    # tarfile takes longer over a header than libjpeg over a tenth of the picture; this is what it writes for a short
+    # name, byte for byte: only name, size and the sum of all bytes, the checksum's own taken as spaces, differ.
+    told, length = name.encode(), b"%011o" % size
+    checksum = _BLANK_SUM + sum(told) + sum(length)
+    return b"".join((told, _BLANK[len(told) : 124], length, _BLANK[135:148], b"%06o\0 " % checksum, _BLANK[156:]))
+
+
+def _tarfile_header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    info.mode = 0o644
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+_SHORT, _LARGE = 100, 8**11  # characters, and bytes, that tarfile writes in another way
+
+
+_BLANK = bytes(100) + _tarfile_header("", 0)[100:124] + bytes(11) + _tarfile_header("", 0)[135:]
+
+
+_BLANK_SUM = sum(_BLANK[:148]) + 8 * ord(" ") + sum(_BLANK[156:])

@@ -1,0 +1,93 @@
+"""Cuts inside a clip: one person goes on, another does not, and what failed says what is there."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from test_track import LOOK_A, LOOK_B, seen, sighting
+
+from avprep.demo import synthetic
+from avprep.errors import Reject
+from avprep.faces import detectors, track
+from avprep.faces.detectors.base import Detector
+from avprep.faces.track import Seen
+from avprep.stages import Aligned, CropSettings, align_clip
+from avprep.talking import photo
+
+Pixels = NDArray[np.uint8]
+
+
+def take(seed: int) -> Pixels:
+    """Return a synthetic speaker's pictures."""
+    frames: Pixels = synthetic.utterance("ABOUT", synthetic.speaker(seed), 0, 256)[0]
+    return frames
+
+
+@pytest.fixture
+def detector(yunet: str) -> Detector:
+    """YuNet, where its weights are there."""
+    return detectors.build(yunet)
+
+
+def aligned(frames: Pixels, detector: Detector) -> Aligned:
+    """Find the subject of these pictures."""
+    pictures: Any = [photo._picture(frame) for frame in frames]
+    return align_clip(pictures, detector, CropSettings("yunet"), name="a.mp4")
+
+
+def test_one_person_goes_on_over_a_jump_cut(detector: Detector) -> None:
+    """Where the same face is seen right before and after a cut, the clip is one, with its cut counted."""
+    frames = take(3)
+    jump = np.concatenate([frames[:13], np.roll(frames[13:], 6, axis=2) // 2 + 60])  # other light, another place
+    found = aligned(jump, detector)
+    assert found.seen.cuts == {13}
+    assert found.subject.sightings.keys() >= {12, 13}
+    assert np.abs(np.diff(found.raw[:, 0, 0])[12] - 6) < 1.5  # the movement is at the cut, not smeared before it
+
+
+@pytest.mark.parametrize(("one", "other"), list(combinations((0, 2, 5, 8), 2)))
+def test_two_people_are_never_one_subject(one: int, other: int, detector: Detector) -> None:
+    """Where a cut puts another speaker in the same place, the clip is refused and the cut named."""
+    frames = np.concatenate([take(one)[:15], take(other)[15:]])
+    with pytest.raises(Reject) as caught:
+        aligned(frames, detector)
+    assert caught.value.reason == "face_lost"
+    assert "cuts at frame 15" in caught.value.message
+    assert "not detected" not in caught.value.message
+
+
+def test_a_face_that_is_hidden_is_missing_where_it_is_hidden(detector: Detector) -> None:
+    """The message names the stretch in which no face is seen, not all that lies before the longer part."""
+    frames = np.concatenate([take(3), take(3)])
+    frames[10:30] = 128
+    with pytest.raises(Reject, match="not detected for 20 frames from frame 10 "):
+        aligned(frames, detector)
+
+
+def lost(what: Seen) -> str:
+    """Return why the largest subject cannot be cropped."""
+    tracks = track.link(what)
+    subject = track.choose(tracks, what, "largest", {})
+    with pytest.raises(Reject) as caught:
+        track.check_gaps(subject, tracks, what)
+    return caught.value.message
+
+
+def test_a_bystander_does_not_hide_the_stretch() -> None:
+    """A second face that is there all the time does not count as the hidden one, even if that comes back elsewhere."""
+    faces = {n: [sighting(350, size=20)] for n in range(0, 80, 5)}
+    for n in [*range(0, 20, 5), *range(40, 80, 5)]:
+        faces[n].append(sighting(100 if n < 20 else 220))
+    assert "not detected for 24 frames from frame 16 " in lost(seen(faces, 80))
+
+
+def test_a_face_in_every_frame_is_never_out_of_sight() -> None:
+    """Over a cut to a face that does not look the same the cut is named, and without one the jump."""
+    there = {n: [sighting(100, look=LOOK_A if n < 20 else LOOK_B)] for n in range(0, 50, 5)}
+    assert "cuts at frame 20," in lost(seen(there, 50, cuts=(20,)))
+    elsewhere = {n: [sighting(100 if n < 20 else 300)] for n in range(0, 50, 5)}
+    assert "not where it was for 20 frames from frame 0 " in lost(seen(elsewhere, 50))

@@ -1,0 +1,261 @@
+"""Which frames a detector is shown, and what comes back from close-ups."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from avprep.faces import align
+from avprep.faces.detectors.base import CloseUp, Face, finite
+from avprep.faces.keyframes import find_faces
+from avprep.media.video import Picture
+
+GREEN = (0, 255, 0)
+RIGHT = np.array([4, 0], np.float32)
+SHAPE = np.array([[-20.0, -18], [20, -18], [0, 0], [-14, 20], [14, 20]])
+
+
+class Painted:
+    """A picture that a test paints; stands in for a decoded one."""
+
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        self.image = image
+        self.size = (image.shape[1], image.shape[0])
+        self.nbytes = image.nbytes
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """The picture."""
+        return self.image
+
+    def rgba(self) -> NDArray[np.uint8]:
+        """The picture."""
+        return np.asarray(cv2.cvtColor(self.image, cv2.COLOR_RGB2RGBA), np.uint8)
+
+    def luma(self) -> NDArray[np.uint8]:
+        """The picture, grey."""
+        return np.asarray(cv2.cvtColor(self.image, cv2.COLOR_RGB2GRAY), np.uint8)
+
+    def small(self, side: int) -> NDArray[np.uint8]:
+        """The picture, shrunk to `side`."""
+        scale = min(1.0, side / max(self.size))
+        return np.asarray(cv2.resize(self.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+
+    def thumbnail(self) -> NDArray[np.uint8]:
+        """A few of its pixels."""
+        return np.ascontiguousarray(self.image[::20, ::20, 0])
+
+
+def painted(x: float, y: float = 120, scale: float = 1.0, background: int = 60) -> Picture:
+    """A 320×240 picture with five green dots in the shape of a face around (x, y)."""
+    image = np.full((240, 320, 3), background, np.uint8)
+    for point in SHAPE * scale + [x, y]:
+        cv2.circle(image, tuple(np.round(point * 16).astype(int)), int(4 * scale * 16), GREEN, -1, cv2.LINE_AA, 4)
+    return cast(Picture, Painted(image))
+
+
+def empty(background: int = 60) -> Picture:
+    """A 320×240 picture without dots."""
+    return cast(Picture, Painted(np.full((240, 320, 3), background, np.uint8)))
+
+
+class DotDetector:
+    """Finds the five green dots; counts what it is shown."""
+
+    picture_side = 160
+
+    def __init__(self, *, close_ups: bool, batch_size: int = 1) -> None:
+        self.search_sides: tuple[int, ...] = (160, 320, 640)
+        self.close_up = CloseUp((96, 128), zoom=0.45, rise=4) if close_ups else None
+        self.batch_size = batch_size
+        self.shown: list[tuple[int, ...]] = []
+
+    def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
+        """Find dots by colour."""
+        self.shown.append(frames.shape)
+        return [self._one(frame) for frame in frames]
+
+    detect_close = detect
+
+    def _one(self, frame: NDArray[np.uint8]) -> list[Face]:
+        green = frame[..., 1].astype(int) - frame[..., 0] > 60
+        count, _, stats, centres = cv2.connectedComponentsWithStats(green.astype(np.uint8))
+        dots = sorted((c for n, c in enumerate(centres) if n and stats[n, 4] >= 3), key=lambda c: c[1])
+        if count < 6 or len(dots) != 5:
+            return []
+        eyes, mouth = sorted(dots[:2], key=lambda c: c[0]), sorted(dots[3:], key=lambda c: c[0])
+        points = np.float32([*eyes, dots[2], *mouth])
+        low, high = points.min(axis=0), points.max(axis=0)
+        return [Face(np.float32([*(low - 5), *(high + 5)]), 0.9, points)]
+
+
+def test_keyframes_are_every_fifth_and_the_last() -> None:
+    """A quiet clip is looked at in every fifth frame and in its last one."""
+    seen = find_faces((painted(150) for _ in range(13)), DotDetector(close_ups=True), 5)
+    assert list(seen.sightings) == [0, 5, 10, 12]
+    assert seen.n_frames == 13
+    assert seen.size == (320, 240)
+    assert not seen.cuts
+
+
+@pytest.mark.parametrize("close_ups", [True, False])
+def test_points_come_back_in_source_pixels(close_ups: bool) -> None:
+    """Points and boxes are in pixels of the source picture, from close-ups to a fraction of a pixel."""
+    seen = find_faces((painted(150.0 + n, 110) for n in range(11)), DotDetector(close_ups=close_ups), 5)
+    for frame, (sighting,) in seen.sightings.items():
+        expected = SHAPE + np.array([150 + frame, 110])
+        np.testing.assert_allclose(sighting.face.points, expected, atol=0.6 if close_ups else 1.2)
+        assert (sighting.face.box[:2] < expected.min(axis=0)).all()
+        assert (sighting.face.box[2:] > expected.max(axis=0)).all()
+
+
+def test_a_followed_face_is_looked_at_close_up() -> None:
+    """After the first search the whole picture is left alone while the face stays."""
+    detector = DotDetector(close_ups=True)
+    find_faces((painted(150) for _ in range(50)), detector, 5)
+    whole = [shape for shape in detector.shown if shape[2] > 128]
+    assert len(whole) == 1
+    assert len(detector.shown) >= 6
+
+
+def test_a_face_is_found_by_registration_between_looks() -> None:
+    """Keyframes between two looks follow the movement; a look every tenth frame is all that the detector has to do."""
+    detector = DotDetector(close_ups=True)
+    seen = find_faces((painted(140.0 + 1.5 * n, 110 + 0.5 * n) for n in range(31)), detector, 5)
+    assert list(seen.sightings) == [0, 5, 10, 15, 20, 25, 30]
+    assert len(detector.shown) <= 6  # the whole picture, once or twice close up, and at 10, 20 and 30
+    for frame, (sighting,) in seen.sightings.items():
+        expected = SHAPE + np.array([140 + 1.5 * frame, 110 + 0.5 * frame])
+        np.testing.assert_allclose(sighting.face.points, expected, atol=0.7)
+
+
+def test_every_frame_is_detected_where_that_is_asked_for() -> None:
+    """With a keyframe in each frame, each is detected."""
+    detector = DotDetector(close_ups=True)
+    find_faces((painted(150) for _ in range(10)), detector, 1)
+    assert len(detector.shown) >= 11
+
+
+def test_what_registration_is_off_by_is_shared_out() -> None:
+    """Where the next look disagrees with registration, keyframes since the last one are moved towards it by degrees."""
+
+    class Drifting(DotDetector):
+        """Sees every face a little more to the right from its third look on."""
+
+        def detect_close(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
+            """Find the dots, and move them."""
+            found = self.detect(frames)
+            if len(self.shown) < 3:  # the whole picture, and close up, of the first frame
+                return found
+            return [[Face(face.box, face.score, face.points + RIGHT) for face in faces] for faces in found]
+
+    seen = find_faces((painted(150) for _ in range(11)), Drifting(close_ups=True), 5)
+    nose = [faces[0].face.points[2, 0] for faces in seen.sightings.values()]
+    assert nose[2] - nose[0] > 2
+    assert nose[1] - nose[0] == pytest.approx((nose[2] - nose[0]) / 2, abs=0.1)
+
+
+def test_frames_around_a_jump_are_looked_at() -> None:
+    """Where the face jumps between two keyframes, all frames between them are detected, not interpolated."""
+    places = [100] * 8 + [220] * 8
+    for close_ups in (True, False):
+        seen = find_faces((painted(x) for x in places), DotDetector(close_ups=close_ups), 5)
+        assert set(range(5, 11)) <= seen.sightings.keys()
+        for frame, (sighting,) in seen.sightings.items():
+            assert abs(sighting.face.points[2, 0] - places[frame]) < 2
+
+
+def test_frames_around_an_appearance_are_looked_at() -> None:
+    """Where the face comes or goes, the frames since the last keyframe tell when."""
+    pictures = [empty() for _ in range(7)] + [painted(150) for _ in range(10)]
+    seen = find_faces(pictures, DotDetector(close_ups=True), 5)
+    assert next(frame for frame, faces in sorted(seen.sightings.items()) if faces) == 7
+
+
+def test_a_new_shot_begins_with_a_keyframe() -> None:
+    """A cut is noticed, its first frame is searched anew, and movement alone is no cut."""
+    pictures = [painted(150) for _ in range(7)] + [painted(150, background=200) for _ in range(6)]
+    seen = find_faces(pictures, DotDetector(close_ups=True), 5)
+    assert seen.cuts == {7}
+    assert 7 in seen.sightings
+    moving = find_faces((painted(100 + 4 * n) for n in range(20)), DotDetector(close_ups=True), 5)
+    assert not moving.cuts
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_whole_pictures_go_through_in_batches(batch_size: int) -> None:
+    """A detector without close-ups gets its batch size at once, and the result does not depend on it."""
+    detector = DotDetector(close_ups=False, batch_size=batch_size)
+    pictures = [painted(100 + (0 if n < 12 else 90), 110) for n in range(31)]
+    seen = find_faces(pictures, detector, 5)
+    alone = find_faces(pictures, DotDetector(close_ups=False), 5)
+    assert max(shape[0] for shape in detector.shown) == min(batch_size, 7)
+    assert seen.sightings.keys() == alone.sightings.keys()
+    for frame in seen.sightings:
+        np.testing.assert_array_equal(seen.sightings[frame][0].face.points, alone.sightings[frame][0].face.points)
+
+
+def test_a_small_face_is_found_by_a_finer_search() -> None:
+    """Where the shrunk picture shows nothing, it is searched once more at twice the size."""
+    detector = DotDetector(close_ups=True)
+    detector.search_sides = (60, 120)
+    seen = find_faces((painted(150, scale=0.8) for _ in range(6)), detector, 5)
+    assert all(seen.sightings.values())
+
+
+def test_the_same_face_looks_the_same() -> None:
+    """The patch that faces are compared by agrees with itself over a movement, and not with another picture's."""
+    seen = find_faces((painted(150 + 3 * n) for n in range(11)), DotDetector(close_ups=True), 5)
+    looks = [faces[0].look for faces in seen.sightings.values()]
+    assert float(looks[0] @ looks[-1]) > 0.9
+    assert abs(float(np.linalg.norm(looks[0])) - 1) < 1e-5
+
+
+def test_an_empty_clip_has_no_sightings() -> None:
+    """A clip without pictures is no error here."""
+    seen = find_faces([], DotDetector(close_ups=True), 5)
+    assert seen.n_frames == 0
+    assert not seen.sightings
+
+
+def test_dots_align_to_the_template() -> None:
+    """What is found fits the template as closely as its shape allows."""
+    seen = find_faces((painted(150) for _ in range(6)), DotDetector(close_ups=True), 5)
+    points = seen.sightings[0][0].face.points
+    placed = align.apply(align.similarity(points), align.three_points(points))
+    exact = align.apply(align.similarity(SHAPE), align.three_points(SHAPE))
+    np.testing.assert_allclose(placed, exact, atol=0.7)
+
+
+@pytest.mark.parametrize("close_ups", [True, False])
+@pytest.mark.parametrize("broken", ["box", "score", "eye", "nose"])
+def test_what_is_no_number_is_no_face(close_ups: bool, broken: str) -> None:
+    """A face whose box, score or points a detector left undefined is passed over; an unknown nose is allowed."""
+
+    class Undefined(DotDetector):
+        """Sees besides the dots a larger face of which something is not a number."""
+
+        def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
+            """Find the dots and what is none."""
+            return [[*(self._wrong(face) for face in faces), *faces] for faces in super().detect(frames)]
+
+        detect_close = detect
+
+        def _wrong(self, face: Face) -> Face:
+            points, box, score = face.points.copy(), face.box + np.float32([-9, -9, 9, 9]), face.score
+            if broken == "eye":
+                points[0, 1] = np.nan
+            if broken == "nose":
+                points[2] = np.inf
+            if broken == "box":
+                box[2] = np.inf
+            return Face(box, float("nan") if broken == "score" else score, points)
+
+    seen = find_faces((painted(150) for _ in range(11)), Undefined(close_ups=close_ups), 5)
+    for (sighting,) in seen.sightings.values():
+        np.testing.assert_allclose(sighting.face.points, SHAPE + np.array([150, 120]), atol=1.2)
+    without = Face(np.float32([0, 0, 9, 9]), 1.0, np.float32([[1, 1], [5, 1], [np.nan, np.nan], [1, 5], [5, 5]]))
+    assert finite([without]) == [without]

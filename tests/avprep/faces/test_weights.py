@@ -1,0 +1,237 @@
+"""Detector weights: only verified files are used, only `fetch` downloads, and it leaves nothing half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPMessage
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+
+from avprep.errors import WeightsError
+from avprep.faces import weights
+
+CONTENT = b"tensors" * 100
+TINY = weights.Weights(
+    name="tiny",
+    detector="tiny-detector",
+    file="tiny.onnx",
+    url="https://weights.test/tiny.onnx",
+    sha256=hashlib.sha256(CONTENT).hexdigest(),
+    size=len(CONTENT),
+    licence="MIT",
+    source="https://weights.test",
+)
+HUB = weights.Weights(**{name: getattr(TINY, name) for name in TINY.__slots__} | {"torch_hub": True})
+
+
+@pytest.fixture(autouse=True)
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put one tiny file of weights into the table and every folder under tmp_path; return the folder of weights."""
+    monkeypatch.setitem(weights.TABLE, "tiny", TINY)
+    monkeypatch.setenv("AVPREP_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    monkeypatch.setattr(weights, "open_url", refuse)
+    return tmp_path / "weights"
+
+
+def refuse(url: str) -> io.BytesIO:
+    """Stand for a machine without a network."""
+    raise URLError("Name or service not known")
+
+
+def serve(content: bytes) -> Callable[[str], io.BytesIO]:
+    """Return an opener that sends the same bytes whatever is asked for."""
+    return lambda url: io.BytesIO(content)
+
+
+def put(folder: Path, content: bytes = CONTENT) -> Path:
+    """Write the tiny weights' file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / TINY.file
+    path.write_bytes(content)
+    return path
+
+
+def test_import_is_light() -> None:
+    """Importing the detectors' names and the weights' table loads neither cv2 nor torch."""
+    loaded = "print(*{'cv2', 'torch', 'face_alignment'} & set(sys.modules))"
+    code = f"import sys, avprep.faces.detectors, avprep.faces.weights; {loaded}"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == ""
+
+
+def test_find_returns_a_verified_file(tiny: Path) -> None:
+    """A file with the pinned digest in the folder of weights is found."""
+    path = put(tiny)
+    assert weights.find("tiny") == path
+
+
+def test_find_reads_the_cache_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without AVPREP_WEIGHTS the folder is avprep/weights in the user's cache."""
+    monkeypatch.delenv("AVPREP_WEIGHTS")
+    path = put(tmp_path / "cache" / "avprep" / "weights")
+    assert weights.find("tiny") == path
+
+
+def test_missing_weights_name_the_command(tiny: Path) -> None:
+    """The error for missing weights is one line with the file, the folder and both ways to get it."""
+    with pytest.raises(WeightsError) as caught:
+        weights.find("tiny")
+    message = str(caught.value)
+    for part in ("tiny.onnx", str(tiny), "avprep weights fetch tiny", "--to DIR", "AVPREP_WEIGHTS=DIR"):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_wrong_digest_is_refused_and_kept(tiny: Path) -> None:
+    """Another file under the right name is not used, and it is still there afterwards."""
+    path = put(tiny, b"something else")
+    with pytest.raises(WeightsError, match="not the pinned"):
+        weights.find("tiny")
+    assert path.read_bytes() == b"something else"
+
+
+def test_torch_hub_copy_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that torch hub already keeps is used where it lies, but only for weights that come from there."""
+    path = put(tmp_path / "cache" / "torch" / "hub" / "checkpoints")
+    assert not weights.available("tiny-detector")
+    monkeypatch.setitem(weights.TABLE, "tiny", HUB)
+    assert weights.available("tiny-detector")
+    assert weights.find("tiny") == path
+
+
+def test_torch_home_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TORCH_HOME moves the torch hub folder that is looked into."""
+    monkeypatch.setitem(weights.TABLE, "tiny", HUB)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    path = put(tmp_path / "torch" / "hub" / "checkpoints")
+    assert weights.find("tiny") == path
+
+
+def test_available_needs_every_file(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detector is available when all its files are there; one that needs none always is."""
+    assert weights.available("opencv")
+    assert not weights.available("tiny-detector")
+    put(tiny)
+    assert weights.available("tiny-detector")
+
+
+def test_fetch_downloads_and_verifies(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fetch makes the folder, writes the file under its name alone and reports what arrived."""
+    monkeypatch.setattr(weights, "open_url", serve(CONTENT))
+    arrived: list[tuple[str, int]] = []
+    assert list(weights.fetch(["tiny"], progress=lambda name, count: arrived.append((name, count)))) == [
+        (TINY, tiny / TINY.file, True)
+    ]
+    assert [path.name for path in tiny.iterdir()] == [TINY.file]
+    assert weights.find("tiny").read_bytes() == CONTENT
+    assert arrived == [("tiny", len(CONTENT))]
+
+
+def test_fetch_takes_a_detector_and_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detector's name means all of its files, and --to names the folder."""
+    monkeypatch.setattr(weights, "open_url", serve(CONTENT))
+    assert [path for _, path, _ in weights.fetch(["tiny-detector"], tmp_path / "usb")] == [tmp_path / "usb" / TINY.file]
+
+
+def test_fetch_keeps_a_good_file(tiny: Path) -> None:
+    """A good file is kept without asking the network."""
+    path = put(tiny)
+    before = path.stat().st_mtime_ns
+    assert list(weights.fetch(["tiny"])) == [(TINY, path, False)]
+    assert path.stat().st_mtime_ns == before
+
+
+def test_fetch_never_overwrites(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another file under the same name stops fetch and stays."""
+    monkeypatch.setattr(weights, "open_url", serve(CONTENT))
+    path = put(tiny, b"mine")
+    with pytest.raises(WeightsError, match="move it away"):
+        list(weights.fetch(["tiny"]))
+    assert path.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"<html>404</html>", "thrown away"), (CONTENT[:-1], "thrown away"), (CONTENT + b"x", "more than")],
+    ids=["page", "cut short", "too long"],
+)
+def test_fetch_throws_away_what_is_wrong(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
+) -> None:
+    """Whatever arrives but the pinned file leaves no file behind."""
+    monkeypatch.setattr(weights, "open_url", serve(content))
+    with pytest.raises(WeightsError, match=message):
+        list(weights.fetch(["tiny"]))
+    assert list(tiny.iterdir()) == []
+
+
+def test_fetch_broken_off_leaves_nothing(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that breaks in the middle is one clear line and no file, and the next fetch starts afresh."""
+
+    class Breaking(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell():
+                raise ConnectionResetError("connection reset by peer")
+            return super().read(10)
+
+    monkeypatch.setattr(weights, "open_url", lambda url: Breaking(CONTENT))
+    with pytest.raises(WeightsError, match=r"https://weights\.test/tiny\.onnx.*reset"):
+        list(weights.fetch(["tiny"]))
+    assert list(tiny.iterdir()) == []
+    monkeypatch.setattr(weights, "open_url", serve(CONTENT))
+    assert [downloaded for *_, downloaded in weights.fetch(["tiny"])] == [True]
+
+
+def test_fetch_offline_says_what_to_do() -> None:
+    """Without a network the error is one line that tells how to bring the file over."""
+    with pytest.raises(WeightsError) as caught:
+        list(weights.fetch(["tiny"]))
+    assert "not known" in str(caught.value)
+    assert "--to DIR" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_are_refused_first(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that does not exist is refused before anything is downloaded."""
+    monkeypatch.setattr(weights, "open_url", serve(CONTENT))
+    with pytest.raises(WeightsError, match="choose from"):
+        list(weights.fetch(["tiny", "tinny"]))
+    assert not tiny.exists()
+
+
+def test_only_https(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither an address nor a redirect may leave https."""
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="not an https"):
+        weights.open_url("http://weights.test/tiny.onnx")
+    request = urllib.request.Request(TINY.url)  # noqa: S310 - never opened
+    handler = weights._HttpsOnly()
+    with pytest.raises(OSError, match="not an https"):
+        handler.redirect_request(request, io.BytesIO(), 302, "Found", HTTPMessage(), "http://weights.test/")
+    assert handler.redirect_request(request, io.BytesIO(), 302, "Found", HTTPMessage(), "https://weights.test/")
+
+
+def test_table_tells_the_state(tiny: Path) -> None:
+    """The list has one row a file: where it comes from, its licence, and whether a good copy is here."""
+    states = {row["name"]: row["state"] for row in weights.table()}
+    assert states == dict.fromkeys(["yunet", "s3fd", "2dfan4", "tiny"], "missing")
+    path = put(tiny)
+    assert weights.table()[-1]["state"] == f"ready: {path}"
+    put(tiny, b"damaged")
+    assert "not the pinned" in weights.table()[-1]["state"]
+
+
+def test_published_files_are_pinned() -> None:
+    """Every published file has a whole digest, an https address and a licence."""
+    for row in weights.table():
+        assert len(row["sha256"]) == 64
+        assert row["url"].startswith("https://")
+        assert row["licence"]

@@ -1,0 +1,343 @@
+"""Shards: WebDataset reads them, what is written is read back, hostile tars are refused."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import stand_ins
+import webdataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avprep import files, schema, shards
+from avprep.errors import RunError, ShardError
+from avprep.manifest import make_key
+from avprep.shards import tars, writer
+
+Samples = dict[str, dict[str, bytes]]
+
+KEYS = [
+    "plain",
+    "s1/bbaf2n",
+    "a%2Eb/c%2Ed",
+    "日本語/ünï-cödé",
+    "n" * 99,
+    "d" * 60 + "/" + "n" * 60,
+    "long/" * 60 + "key",
+    "x" * 300,
+]
+
+
+def write(folder: Path, samples: Samples, name: str = "train-000000") -> Path:
+    """Write a shard as a run does."""
+    writer = shards.ShardWriter(folder / f"{name}.tar", folder / f"{name}.part")
+    for key, members in samples.items():
+        shards.write_members(folder / "stretch.part", key, members.items())
+        writer.append(folder / "stretch.part")
+    digest, size = writer.finish()
+    writer.publish(b"{}", folder / "sidecar.part")
+    assert (digest, size) == (files.sha256(writer.path), writer.path.stat().st_size)
+    assert [path.name for path in folder.glob("*.part")] == []
+    return writer.path
+
+
+@given(
+    st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=120),
+    st.integers(0, 8**11 + 1) | st.sampled_from([0, 511, 8**11 - 1, 8**11]),
+)
+def test_headers_are_those_of_tarfile(name: str, size: int) -> None:
+    """Each member's header is what the standard library writes, byte for byte, whatever its name and size."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    assert writer._header(name, size) == info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def craft(path: Path, *members: tuple[str, bytes], change: Callable[[tarfile.TarInfo], None] | None = None) -> Path:
+    """Write a tar with the standard library, its last member changed."""
+    with tarfile.open(path, "w") as tar:
+        for n, (name, data) in enumerate(members, 1):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            if change is not None and n == len(members):
+                change(info)
+            tar.addfile(info, io.BytesIO(data[: info.size]))
+    return path
+
+
+class TestWriting:
+    """What a run writes."""
+
+    @pytest.mark.filterwarnings("ignore:unclosed file")  # webdataset leaves that to the garbage collector
+    @pytest.mark.parametrize("key", KEYS, ids=lambda key: f"{key[:12]}-{len(key)}")
+    def test_webdataset_reads_it(self, tmp_path: Path, key: str) -> None:
+        """The webdataset library groups the members of a sample, whatever its key holds and however long it is."""
+        samples = {key: {"000.jpg": b"\xff\xd8\xff0", "points.npy": b"p", "clip.json": b"{}"}, "after": {"a.npy": b"1"}}
+        path = write(tmp_path, samples)
+        found = {}
+        for sample in webdataset.WebDataset(str(path), shardshuffle=False):
+            members = {name: data for name, data in sample.items() if not name.startswith("__")}
+            found[sample["__key__"]] = members
+        assert found == samples
+        assert dict(shards.read(path)) == samples
+
+    @pytest.mark.filterwarnings("ignore:unclosed file")
+    def test_webdataset_decodes_it(self, tmp_path: Path) -> None:
+        """The webdataset library's own decoders understand the arrays and the facts."""
+        path = write(tmp_path, {"s1/a": dict(stand_ins.mfcc_members("s1/a", 4))})
+        (sample,) = webdataset.WebDataset(str(path), shardshuffle=False).decode()
+        assert sample["mfcc.npy"].shape == (4, 12, 20)
+        assert sample["valid.npy"].all()
+        assert sample["audio.json"] == {"key": "s1/a", "n_frames": 4}
+
+    def test_nothing_of_the_machine_is_in_it(self, tmp_path: Path) -> None:
+        """Members carry no time, owner or odd mode."""
+        with tarfile.open(write(tmp_path, {key: {"a.npy": b"1"} for key in KEYS})) as tar:
+            facts = {(i.mtime, i.uid, i.gid, i.uname, i.gname, i.mode, i.isreg()) for i in tar}
+        assert facts == {(0, 0, 0, "", "", 0o644, True)}
+
+    def test_an_empty_shard(self, tmp_path: Path) -> None:
+        """A shard without samples is a tar that all readers take."""
+        path = write(tmp_path, {})
+        assert list(shards.read(path)) == []
+        with tarfile.open(path) as tar:
+            assert tar.getnames() == []
+
+    @settings(deadline=None, max_examples=60)
+    @given(
+        st.dictionaries(
+            st.lists(
+                st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), min_size=1, max_size=90)
+                .filter(lambda part: part not in (".", ".."))
+                .map(make_key),
+                min_size=1,
+                max_size=4,
+            ).map("/".join),
+            st.dictionaries(
+                st.from_regex(r"[a-z0-9]{1,9}(\.[a-z]{1,4}){1,2}", fullmatch=True),
+                st.binary(max_size=2000),
+                min_size=1,
+                max_size=4,
+            ),
+            max_size=5,
+        )
+    )
+    def test_round_trip(self, tmp_path_factory: pytest.TempPathFactory, samples: Samples) -> None:
+        """What is written is read back in order, and is written with the same bytes again."""
+        path = write(tmp_path_factory.mktemp("shard"), samples)
+        assert list(shards.read(path)) == list(samples.items())
+        again = write(tmp_path_factory.mktemp("shard"), samples)
+        assert path.read_bytes() == again.read_bytes()
+
+    def test_one_member_at_a_time(self, tmp_path: Path) -> None:
+        """Members that are made while they are written are never in memory together."""
+
+        def members() -> Iterator[tuple[str, bytes]]:
+            for n in range(40):
+                yield f"{n:03d}.jpg", bytes(1 << 20)
+
+        tracemalloc.start()
+        shards.write_members(tmp_path / "stretch", "key", members())
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 8 << 20
+
+    def test_a_disk_error_is_told_from_a_makers_error(self, tmp_path: Path) -> None:
+        """An OSError of whoever makes the members passes through; one of the disk is a RunError that names the file."""
+
+        def members() -> Iterator[tuple[str, bytes]]:
+            yield "000.jpg", b"1"
+            raise FileNotFoundError("clip.mp4")
+
+        with pytest.raises(FileNotFoundError, match=r"clip\.mp4"):
+            shards.write_members(tmp_path / "stretch", "key", members())
+        with pytest.raises(RunError, match=r"gone/stretch: cannot write \(No such file or directory\)"):
+            shards.write_members(tmp_path / "gone/stretch", "key", [("000.jpg", b"1")])
+        with pytest.raises(RunError, match=r"/dev/full: cannot write \(No space left on device\)"):
+            shards.write_members(Path("/dev/full"), "key", [("000.jpg", b"1")])
+
+
+class TestHostile:
+    """Tars from elsewhere are refused with the file's name, never obeyed."""
+
+    good = ("a.json", b"{}")
+
+    @pytest.mark.parametrize(
+        "kind",
+        [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE],
+        ids=["symlink", "hardlink", "character", "block", "fifo", "folder"],
+    )
+    def test_only_plain_files(self, tmp_path: Path, kind: bytes) -> None:
+        """Links, devices and folders are refused."""
+
+        def change(info: tarfile.TarInfo) -> None:
+            info.type, info.linkname, info.size = kind, "a.json", 0
+
+        path = craft(tmp_path / "x.tar", self.good, ("b.json", b""), change=change)
+        with pytest.raises(ShardError, match=r"x\.tar: 'b\.json/?' is not a plain file"):
+            list(shards.read(path))
+
+    def test_no_holes(self, tmp_path: Path) -> None:
+        """A sparse file, which is longer in memory than in the tar, is refused."""
+
+        def change(info: tarfile.TarInfo) -> None:
+            info.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": "100000000", "GNU.sparse.numblocks": "1"}
+
+        path = craft(tmp_path / "x.tar", ("b.json", b"1"), change=change)
+        with pytest.raises(ShardError, match="not a plain file"):
+            list(shards.read(path))
+
+    @pytest.mark.parametrize(
+        "name",
+        ["/etc/a.json", "../a.json", "./a.json", "a/../b.json", "a.b/c.json", "noext", "noext.", ".json", "a/.json"],
+    )
+    def test_names(self, tmp_path: Path, name: str) -> None:
+        """A name that is absolute, climbs, or is not KEY.MEMBER is refused."""
+        with pytest.raises(ShardError, match=r"x\.tar: .* is not KEY\.MEMBER"):
+            list(shards.read(craft(tmp_path / "x.tar", (name, b"1"))))
+
+    def test_a_member_twice(self, tmp_path: Path) -> None:
+        """A member that comes twice is refused."""
+        path = craft(tmp_path / "x.tar", self.good, self.good)
+        with pytest.raises(ShardError, match=r"a\.json is there twice"):
+            list(shards.read(path))
+
+    def test_a_sample_in_two_places(self, tmp_path: Path) -> None:
+        """A sample whose members do not lie together is refused."""
+        path = craft(tmp_path / "x.tar", self.good, ("b.json", b"{}"), ("a.npy", b""))
+        with pytest.raises(ShardError, match="a appears in two places"):
+            list(shards.read(path))
+
+    def test_an_oversized_member(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A member beyond the limit is refused before it is read."""
+        monkeypatch.setattr(tars, "MAX_MEMBER", 1 << 20)
+        path = craft(tmp_path / "x.tar", ("a.npy", bytes((1 << 20) + 1)))
+        with pytest.raises(ShardError, match=r"'a\.npy' is larger than 1 MiB"):
+            list(shards.read(path))
+
+    @pytest.mark.parametrize("size", [-1, -512, -1024, -(1 << 40)])
+    def test_a_negative_size(self, tmp_path: Path, size: int) -> None:
+        """A member that would send the reader back, and round for ever, is refused."""
+        info = tarfile.TarInfo("b.json")
+        info.size = size
+        path = craft(tmp_path / "x.tar", self.good)
+        head = path.read_bytes()[:1024]
+        path.write_bytes(head + info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+        with pytest.raises(ShardError, match=r"x\.tar: "):
+            list(shards.read(path))
+        with path.open("rb") as file, pytest.raises(ShardError, match=r"x\.tar: not a tar header"):
+            shards.stretches(file)
+
+    def test_every_cut_is_noticed(self, tmp_path: Path) -> None:
+        """A tar that is cut off anywhere is refused, between two samples too."""
+        whole = write(tmp_path, {key: {"a.npy": b"1" * 700} for key in "abc"}).read_bytes()
+        cut = tmp_path / "cut.tar"
+        end = whole.rindex(b"1") // 512 * 512 + 512
+        for size in [*range(0, end, 256), end + 512]:
+            cut.write_bytes(whole[:size])
+            with pytest.raises(ShardError, match=r"cut\.tar: "):
+                list(shards.read(cut))
+
+    @pytest.mark.parametrize("data", [b"", b"not a tar" * 999, b"\x1f\x8b" + bytes(99), b"x" * 4096 + bytes(1024)])
+    def test_not_a_tar(self, tmp_path: Path, data: bytes) -> None:
+        """A file that is no tar is refused; so is a compressed one."""
+        path = tmp_path / "x.tar"
+        path.write_bytes(data)
+        with pytest.raises(ShardError, match=r"x\.tar: "):
+            list(shards.read(path))
+
+    def test_no_such_file(self, tmp_path: Path) -> None:
+        """A tar that is not there is named."""
+        with pytest.raises(ShardError, match=r"gone\.tar: cannot be read"):
+            list(shards.read(tmp_path / "gone.tar"))
+
+    @settings(deadline=None, max_examples=150)
+    @given(st.data())
+    def test_flipped_bytes(self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+        """Whatever bytes are changed, reading ends in samples or in a ShardError, never in anything else."""
+        folder = tmp_path_factory.mktemp("flipped")
+        path = write(folder, {"ä" * 60: {"a.npy": b"1", "b.json": b"{}"}, "b": {"a.npy": b"2" * 600}})
+        content = bytearray(path.read_bytes())
+        used = content.rindex(b"2") + 1
+        for place in data.draw(st.lists(st.integers(0, used), min_size=1, max_size=4)):
+            content[place] = data.draw(st.integers(0, 255))
+        path.write_bytes(content)
+        with contextlib.suppress(ShardError):
+            list(shards.read(path))
+
+    def test_memory_of_a_large_shard(self, tmp_path: Path) -> None:
+        """Reading holds one sample at a time, and no headers of those before."""
+        path = write(tmp_path, {f"k{n}": {"000.jpg": bytes(100_000), "001.jpg": bytes(100_000)} for n in range(300)})
+        tracemalloc.start()
+        assert sum(1 for _ in shards.read(path)) == 300
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 8 << 20
+
+
+class TestJoined:
+    """Two columns are read as one table."""
+
+    @staticmethod
+    def make(out: Path, column: str, keys: str, planned: str = "abcdef") -> None:
+        """Write one shard of a column that holds some of the planned keys."""
+        folder = out / column
+        folder.mkdir(parents=True, exist_ok=True)
+        path = write(folder, {key: {f"{column}.npy": f"{column} {key}".encode()} for key in keys})
+        clips = [
+            {"key": key, "state": "ok", "n_frames": 1}
+            if key in keys
+            else {"key": key, "state": "failed", "reason": "no_face", "message": "none", "seconds": 0.1}
+            for key in planned
+        ]
+        head = {
+            "avprep_sidecar": 1,
+            "column": column,
+            "shard": "train-000000",
+            "sha256": files.sha256(path),
+            "bytes": path.stat().st_size,
+            "counts": shards.counts(clips),
+            "timings": {"clip_seconds": 1.0},
+        }
+        shards.sidecar_path(out, column, "train-000000").write_bytes(shards.render_sidecar(head, clips))
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.sets(st.sampled_from("abcdef")), st.sets(st.sampled_from("abcdef")))
+    def test_what_both_hold(self, tmp_path_factory: pytest.TempPathFactory, crop: set[str], mfcc: set[str]) -> None:
+        """Exactly the samples that both columns hold come out, in plan order, with the members of both."""
+        out = tmp_path_factory.mktemp("out")
+        self.make(out, "crop", "".join(sorted(crop)))
+        self.make(out, "mfcc", "".join(sorted(mfcc)))
+        expected = [
+            (key, {"crop.npy": f"crop {key}".encode(), "mfcc.npy": f"mfcc {key}".encode()})
+            for key in sorted(crop & mfcc)
+        ]
+        assert list(shards.read_joined(out, "train-000000")) == expected
+
+    def test_plan_order_is_not_alphabetical(self, tmp_path: Path) -> None:
+        """The order is the plan's."""
+        self.make(tmp_path, "crop", "fdb", planned="fedcba")
+        self.make(tmp_path, "mfcc", "edb", planned="fedcba")
+        assert [key for key, _ in shards.read_joined(tmp_path, "train-000000")] == ["d", "b"]
+
+    @pytest.mark.parametrize("gone", ["crop/train-000000.json", "crop/train-000000.tar", "mfcc/train-000000.tar"])
+    def test_unfinished(self, tmp_path: Path, gone: str) -> None:
+        """A column that has not finished the shard is named; nothing is silently left out."""
+        self.make(tmp_path, "crop", "abc")
+        self.make(tmp_path, "mfcc", "abc")
+        (tmp_path / gone).unlink()
+        with pytest.raises(ShardError, match=gone.replace(".", r"\.")):
+            list(shards.read_joined(tmp_path, "train-000000"))
+
+
+def test_a_sidecar_keeps_any_name(tmp_path: Path) -> None:
+    """A message with quotes, line separators or bytes that are no text is valid JSON on one line."""
+    clips = [{"key": "a", "state": "failed", "reason": "error", "message": 'x"\u2028\udcff\x00', "seconds": None}]
+    data = shards.render_sidecar({"avprep_sidecar": 1}, clips)
+    assert len(data.split(b"\n")) == 5
+    assert schema.decode_json(data)["clips"] == clips

@@ -1,0 +1,231 @@
+"""`avprep evaluate`: what a model says of a split, measured, kept and shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from avprep_cli.main import main
+from click.testing import CliRunner
+from numpy.typing import NDArray
+from small_models import SMALL
+from tiny_shards import make_shards
+
+from avprep.errors import CheckpointError, RunError, ShardError
+from davs_model import checkpoint, config, training, validation
+from davs_model.checkpoint import Checkpoint
+from davs_model.evaluation import evaluate as library
+from davs_model.evaluation.evaluate import Settings, evaluate
+from davs_model.evaluation.recognition import recognise
+from davs_model.evaluation.retrieval import retrieve
+from davs_model.networks import DAVS
+from davs_model.stages import STAGES
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of shards; not to be changed."""
+    return make_shards(tmp_path_factory.mktemp("evaluate") / "shards", clips=18)
+
+
+@pytest.fixture(scope="module")
+def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of all stages; not to be changed."""
+    folder = tmp_path_factory.mktemp("evaluate") / "run"
+    settings = config.resolve("small", None, SMALL)
+    training.train(out, folder, settings, stages=tuple(STAGES), say=lambda _: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(out: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of that run; not to be changed."""
+    folder = tmp_path_factory.mktemp("evaluate") / "results"
+    evaluate(run, out, folder, SETTINGS, landmarks=(corners, "two made-up corners"), say=lambda _: None)
+    return folder
+
+
+SETTINGS = Settings(batch_size=3, workers=0)
+ENCODE = validation.encode
+
+
+def corners(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Stand in for a detector: the brightest rows of the left and right halves."""
+    rows = frames.mean(axis=3)
+    points = [[[64, half.mean(axis=1).argmax()] for half in (row[:, :128], row[:, 128:])] for row in rows]
+    return np.array(points, np.float32)
+
+
+def read(results: Path) -> dict[str, Any]:
+    """Read metrics.json."""
+    found: dict[str, Any] = json.loads((results / library.METRICS).read_text(encoding="utf-8"))
+    return found
+
+
+def test_what_is_written(results: Path) -> None:
+    """Numbers, a page whose pictures are there, embeddings; nothing half-written stays."""
+    names = {path.name for path in results.iterdir()}
+    assert {"metrics.json", "evaluation.md", "embeddings.h5", "ranks.png", "samples.png"} <= names
+    assert not any(name.startswith(".") for name in names)
+    page = (results / "evaluation.md").read_text(encoding="utf-8")
+    shown = [part.partition(")")[0] for part in page.split("](")[1:]]
+    assert set(shown) <= names
+    assert "samples.png" in shown
+    metrics = read(results)
+    assert metrics["data"] | {"out": ""} == {
+        "dataset": "tiny",
+        "out": "",
+        "split": "test",
+        "clips": 4,
+        "words": 3,
+        "speakers": 2,
+        "skipped": {},
+    }
+    assert {"recognition", "retrieval", "reconstruction", "generated_retrieval", "leakage", "mouth"} <= set(metrics)
+    assert metrics["mouth"]["landmarks"] == "two made-up corners"
+
+
+def test_numbers_are_those_of_the_embeddings(results: Path) -> None:
+    """What metrics.json says of words and retrieval is what the kept embeddings give."""
+    metrics = read(results)
+    with h5py.File(results / "embeddings.h5") as file:
+        kept = {name: torch.from_numpy(file[name][()]) for name in file if name != "key"}
+        keys = [key.decode() for key in file["key"][()]]
+    assert keys == sorted(keys)
+    assert len(set(keys)) == 4
+    assert kept["video"].shape == kept["generated_audio"].shape == (4, 12, 256)
+    assert kept["identity"].shape == (4, 256)
+    assert metrics["recognition"] == asdict(recognise(kept["video_logits"], kept["audio_logits"], kept["words"]))
+    assert metrics["retrieval"]["video_to_audio"] == asdict(retrieve(kept["video"], kept["audio"]))
+    assert metrics["generated_retrieval"]["video"] == asdict(retrieve(kept["generated_video"], kept["video"]))
+
+
+def test_the_same_again(out: Path, run: Path, results: Path, tmp_path: Path) -> None:
+    """Another evaluation gives the same numbers, with loader processes too; another seed other identity frames."""
+    again = evaluate(
+        run, out, tmp_path / "a", replace(SETTINGS, workers=1), landmarks=(corners, ""), say=lambda _: None
+    )
+    before = read(results)
+    for part in ("recognition", "retrieval", "reconstruction", "generated_retrieval", "leakage"):
+        assert again.get(part) == before.get(part)
+    other = evaluate(run, out, tmp_path / "b", replace(SETTINGS, seed=1), say=lambda _: None)
+    assert other["recognition"] == before["recognition"]
+    assert other["reconstruction"]["repeated"] != before["reconstruction"]["repeated"]
+    assert other["missing"]["mouth"] == "not asked for"
+
+
+def test_frames_are_judged_against_those_of_the_shards(out: Path, run: Path, tmp_path: Path) -> None:
+    """A decoder that copies the identity frame is as good as the frame repeated, and no better."""
+    saved = checkpoint.load(run)
+
+    class Copying(DAVS):
+        def decode(self, identity: Any, speech: torch.Tensor) -> torch.Tensor:
+            return self.seen.expand(-1, speech.shape[1], -1, -1, -1)
+
+        def encode_identity(self, frames: torch.Tensor) -> Any:
+            self.seen = frames[:, :1]
+            return super().encode_identity(frames)
+
+    def copying(self: Checkpoint) -> DAVS:
+        model = Copying(**self.dimensions)  # type: ignore[arg-type]
+        model.load_state_dict(saved.weights)
+        return model.eval()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "model", copying)
+        # the last faces that are encoded are those in a row, so these are left out
+        patch.setattr(library.validation, "encode", _without_the_row)
+        found = evaluate(run, out, tmp_path, SETTINGS, say=lambda _: None)
+    quality = found["reconstruction"]
+    assert quality["audio"] == quality["video"] == quality["repeated"]
+    assert 5 < quality["audio"]["psnr"] < 40
+    assert quality["audio"]["n_frames"] == 4 * 12
+    assert found["generated_retrieval"]["audio"] == found["generated_retrieval"]["repeated"]
+
+
+def _without_the_row(model: DAVS, batch: Any) -> Any:
+    identity, found = ENCODE(model, batch._replace(consecutive=batch.consecutive[:, :0]))
+    return identity, {**found, "identity_sequence": torch.zeros(len(batch.words), 20, 256)}
+
+
+def test_a_model_that_cannot_draw(out: Path, run: Path, tmp_path: Path) -> None:
+    """Before its full stage a model has words and retrieval; the page says why the rest is missing."""
+    saved = checkpoint.load(run)
+    steps = {"identity": 2, "speech": 2}
+    checkpoint.save(tmp_path / "run", replace(saved, settings={**saved.settings, "steps": steps}))
+    found = evaluate(tmp_path / "run", out, tmp_path / "results", SETTINGS, say=lambda _: None)
+    assert "reconstruction" not in found
+    assert "cannot draw" in found["missing"]["reconstruction"]
+    assert found["recognition"]["n_clips"] == 4
+    assert "cannot draw" in (tmp_path / "results" / "evaluation.md").read_text(encoding="utf-8")
+
+
+def test_baselines_stand_beside(out: Path, run: Path, tmp_path: Path) -> None:
+    """Another run is measured the same way; the same run has the same numbers."""
+    found = evaluate(run, out, tmp_path / "results", SETTINGS, baselines=[run], say=lambda _: None)
+    other = found["baselines"][str(run)]
+    for part in ("recognition", "retrieval", "reconstruction", "generated_retrieval"):
+        assert other[part] == found[part]
+
+
+def test_a_model_without_names_of_words(out: Path, run: Path, tmp_path: Path) -> None:
+    """An imported model knows how many words it has: as many as the clips, or it is not judged by them."""
+    saved = checkpoint.load(run)
+    for n_words in (3, 5):
+        model = DAVS(**{**saved.dimensions, "n_words": n_words})  # type: ignore[arg-type]
+        checkpoint.save(tmp_path / f"{n_words}", Checkpoint.of(model, {}))
+        found = evaluate(tmp_path / f"{n_words}", out, tmp_path / f"r{n_words}", SETTINGS, say=lambda _: None)
+        assert ("recognition" in found) == (n_words == 3)
+        if n_words == 5:
+            assert found["missing"]["recognition"].startswith("the model knows 5 words and not their names")
+
+
+def test_what_cannot_be_evaluated(out: Path, run: Path, tmp_path: Path) -> None:
+    """No checkpoint, no shards, no clips of a split, windows of another kind: one line each, and no results."""
+    quiet = {"say": lambda _: None}
+    with pytest.raises(CheckpointError):
+        evaluate(tmp_path / "none", out, tmp_path / "r", SETTINGS, **quiet)  # type: ignore[arg-type]
+    with pytest.raises(ShardError):
+        evaluate(run, tmp_path, tmp_path / "r", SETTINGS, **quiet)  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="no clip of the dev split can be used"):
+        evaluate(run, out, tmp_path / "r", replace(SETTINGS, split="dev"), **quiet)  # type: ignore[arg-type]
+    saved = checkpoint.load(run)
+    model = saved.model()
+    with torch.no_grad():
+        model.audio_speech_encoder.fc.weight.fill_(3e38)
+    checkpoint.save(tmp_path / "wild", Checkpoint.of(model, saved.settings))
+    with pytest.raises(RunError, match=r"wild: cannot be measured: .* not finite"):
+        evaluate(tmp_path / "wild", out, tmp_path / "r", SETTINGS, **quiet)  # type: ignore[arg-type]
+    assert not list(tmp_path.glob("r/*.*"))
+
+
+def test_the_command(out: Path, run: Path, tmp_path: Path, results: Path) -> None:
+    """`avprep evaluate` says what it found and what it could not measure, and where everything is."""
+    arguments = ["evaluate", run, out, "-o", tmp_path / "r", "--batch", 3, "--workers", 0, "--detector", "opencv"]
+    done = CliRunner().invoke(main, [str(argument) for argument in (*arguments, "--baseline", run)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("words ")
+    assert "audio frames PSNR" in done.stdout
+    assert done.stdout.rstrip().endswith(str(tmp_path / "r" / "embeddings.h5"))
+    assert "not measured: mouth: the detector opencv does not see mouths" in done.stderr
+    assert read(tmp_path / "r")["recognition"] == read(results)["recognition"]
+    refused = CliRunner().invoke(main, ["evaluate", str(run), str(tmp_path), "-o", str(tmp_path / "s")])
+    assert refused.exit_code == 1
+    assert refused.stderr.splitlines()[-1].startswith("Error: ")
+
+
+def test_limit(out: Path, run: Path, tmp_path: Path) -> None:
+    """Only so many clips are judged, and only so many mouths looked at."""
+    found = evaluate(
+        run, out, tmp_path, replace(SETTINGS, limit=3, mouth_clips=2), landmarks=(corners, ""), say=lambda _: None
+    )
+    assert found["data"]["clips"] == found["recognition"]["n_clips"] == 3
+    assert found["mouth"]["audio"]["n_frames"] == 2 * 12

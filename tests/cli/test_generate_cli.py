@@ -1,0 +1,260 @@
+"""`avprep generate`: photos that talk, as films in step with their sound; what cannot be said is one clear line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import made_media as made
+import numpy as np
+import pytest
+import skimage.data
+from avprep_cli import talking
+from avprep_cli.main import main
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from small_models import made_model
+
+from avprep.media.audio import read_sound
+from avprep.media.video import Frames, probe
+from avprep.talking import driver as drivers
+from avprep.talking import photo
+from davs_model import checkpoint
+from davs_model.checkpoint import Checkpoint
+from davs_model.generate import Talker
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, a photo, a speech of 1.2 s and a clip of a synthetic talker; not to be changed."""
+    folder = tmp_path_factory.mktemp("generate")
+    checkpoint.save(folder / "run", Checkpoint.of(made_model(), {"mfcc_preset": "davs", "steps": {"full": 1}}))
+    face = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR)
+    cv2.imwrite(str(folder / "photo.jpg"), face)
+    made.write_wav(folder / "speech.wav", made.noise(1.2, 16_000), 16_000)
+    return folder
+
+
+def call(*arguments: object) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def generate(folder: Path, output: Path, *arguments: object, face: str = "photo.jpg") -> Result:
+    """Run `avprep generate` with the photo and the cascades."""
+    detector = () if "--aligned" in arguments else ("--detector", "opencv")
+    return call("generate", folder / "run", "--face", folder / face, "-o", output, *detector, *arguments)
+
+
+def pictures(film: Path) -> list[NDArray[np.uint8]]:
+    """Read all frames of a film."""
+    return [image.rgb() for image in Frames(film)]
+
+
+def test_a_photo_says_what_is_heard(folder: Path, tmp_path: Path) -> None:
+    """A film of 256×256 at 25 fps, H.264 and AAC, as long as the sound."""
+    film = tmp_path / "film.mp4"
+    result = generate(folder, film, "--audio", folder / "speech.wav")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{film}: 30 frames, 1.20 s\n"
+    about = probe(film)
+    assert (about.video, about.audio, about.fps, about.width, about.height) == ("h264", "aac", 25, 256, 256)
+    assert len(pictures(film)) == 30
+    assert read_sound(film).n_frames == 30
+    again = tmp_path / "again.mp4"
+    assert generate(folder, again, "--audio", folder / "speech.wav").exit_code == 0
+    assert again.read_bytes() == film.read_bytes()
+
+
+def test_speech_on_the_right_channel(folder: Path, tmp_path: Path) -> None:
+    """A face says what is heard on the right channel where the left one is silent, as if that were all; it is told."""
+    left = made.write_wav(tmp_path / "left.wav", np.zeros(19_200, np.int16), 16_000)
+    both = ("-i", left, "-i", folder / "speech.wav", "-filter_complex", "[0:a][1:a]join=inputs=2:channel_layout=stereo")
+    made.ffmpeg(*both, tmp_path / "right.wav")
+    told = generate(folder, tmp_path / "right.mp4", "--audio", tmp_path / "right.wav")
+    assert told.exit_code == 0, told.output
+    assert "right.wav: audio track 0, channel 1" in told.stderr
+    assert generate(folder, tmp_path / "mono.mp4", "--audio", folder / "speech.wav").exit_code == 0
+    right, mono = (pictures(tmp_path / f"{name}.mp4") for name in ("right", "mono"))
+    assert all(np.array_equal(*two) for two in zip(right, mono, strict=True))
+
+
+def test_a_photo_says_what_is_seen(folder: Path, lrw: Path, tmp_path: Path) -> None:
+    """Driven by a video, the film has its frames and its sound."""
+    clip = sorted(path for path in (lrw / "corpus").rglob("*.mp4") if path.stat().st_size > 100)[0]
+    film = tmp_path / "film.mp4"
+    result = generate(folder, film, "--video", clip)
+    assert result.exit_code == 0, result.output
+    assert len(pictures(film)) == len(pictures(clip)) == 29
+    heard, spoken = read_sound(film), read_sound(clip)
+    n = min(heard.samples.size, spoken.samples.size)
+    likeness = np.corrcoef(heard.samples[:n].astype(float), spoken.samples[:n].astype(float))[0, 1]
+    assert likeness > 0.9  # AAC once more, and nothing shifted
+
+
+def test_a_grid(folder: Path, lrw: Path, tmp_path: Path) -> None:
+    """Several faces stand side by side below their photos, the driving face at the left."""
+    clip = sorted(path for path in (lrw / "corpus").rglob("*.mp4") if path.stat().st_size > 100)[0]
+    two = ("--face", folder / "photo.jpg", "--grid")
+    heard, seen = tmp_path / "heard.mp4", tmp_path / "seen.mp4"
+    assert generate(folder, heard, *two, "--audio", folder / "speech.wav").exit_code == 0
+    assert generate(folder, seen, *two, "--video", clip).exit_code == 0
+    assert pictures(heard)[0].shape == (2 * 272, 2 * 272, 3)
+    frame = pictures(seen)[3]
+    assert frame.shape == (2 * 272, 3 * 272, 3)
+    assert frame[8:264, 8:264].min() > 250  # nothing is above the driving face
+    one, other = frame[8:264, 280:536], frame[8:264, 552:808]
+    assert np.abs(one.astype(int) - other).mean() < 3  # the same photo twice
+    assert np.abs(frame[280:536, 8:264].astype(int) - one).mean() > 10
+
+
+def test_paste_back(folder: Path, tmp_path: Path) -> None:
+    """The film is the photo, its size even, with another face in it and nothing else changed."""
+    film = tmp_path / "film.mp4"
+    result = generate(folder, film, "--audio", folder / "speech.wav", "--paste-back")
+    assert result.exit_code == 0, result.output
+    frames = np.stack(pictures(film)).astype(int)
+    image = photo.read_image(folder / "photo.jpg").astype(int)
+    assert frames.shape[1:] == image.shape
+    changed = np.abs(frames - image).mean(axis=(0, 3))
+    assert changed[300:].mean() < 4  # below the face: what H.264 leaves of it
+    assert changed[90:150, 195:255].mean() > 15
+
+
+def test_aligned_photos_and_prepared_speech(folder: Path, tmp_path: Path) -> None:
+    """Pictures that are crops already are taken as they are; a folder of windows drives them in silence."""
+    (tmp_path / "mfcc").mkdir()
+    for n, window in enumerate(np.random.default_rng(0).normal(size=(20, 20, 12)), 2):
+        (tmp_path / "mfcc" / f"{n}.bin").write_bytes(window.tobytes())
+    cv2.imwrite(str(folder / "0.png"), np.full((260, 260, 3), 90, np.uint8))
+    film = tmp_path / "film.mp4"
+    result = generate(folder, film, "--aligned", "--audio", tmp_path / "mfcc", face="0.png")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{film}: 20 frames, 0.80 s, without sound: there is none to it\n"
+    assert probe(film).audio is None
+
+
+def test_scale_and_adaptation_change_the_film(folder: Path, tmp_path: Path) -> None:
+    """Features of sound that are scaled, and a model that was tuned to the photo, draw other frames."""
+    plain, scaled, tuned = (tmp_path / f"{name}.mp4" for name in ("plain", "scaled", "tuned"))
+    speech = ("--audio", folder / "speech.wav")
+    assert generate(folder, plain, *speech).exit_code == 0
+    assert generate(folder, scaled, *speech, "--speech-scale", 1.5).exit_code == 0
+    assert generate(folder, tuned, *speech, "--adapt-steps", 3).exit_code == 0
+    assert len({film.read_bytes() for film in (plain, scaled, tuned)}) == 3
+
+
+class Blinking(Talker):
+    """Stands in for a model: white where the windows' middle is loud, or the driving face bright, else black."""
+
+    def __init__(self) -> None:
+        self.mfcc_preset = "davs"
+
+    def talk(
+        self, faces: NDArray[np.uint8], speech: Iterable[NDArray[Any]], *, speech_scale: float = 1.0
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Draw each frame."""
+        for part in speech:
+            for one in part:
+                loud = one[:, 8:12].std() > 1.5 * one.std()
+                yield np.full_like(faces, 255 if loud else 0)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a", "a.mkv", "a.ts"])
+def test_frames_are_in_step_with_the_sound(folder: Path, tmp_path: Path, name: str) -> None:
+    """Through the whole road, from the windows that drive the frames to the film: clicks are where frames light up."""
+    instants = [0.5, 1.3, 2.1]
+    wav = made.write_wav(tmp_path / "made.wav", made.clicks(instants, 2.6, 44_100), 44_100)
+    speech = wav if name == "a.wav" else tmp_path / name
+    if speech != wav:
+        made.ffmpeg("-i", wav, *(("-output_ts_offset", "3") if name == "a.mkv" else ()), speech)
+    shown = photo.Photo(np.zeros((256, 256, 3), np.uint8), np.eye(2, 3), np.zeros((256, 256, 3), np.uint8))
+    film = tmp_path / "film.mp4"
+    driver = drivers.from_sound(speech)
+    talking.write(film, Blinking(), [shown], driver)
+    lit = [image.mean() > 128 for image in pictures(film)]
+    flashes = [n for n, on in enumerate(lit) if on]
+    heard = read_sound(film)
+    for click in made.peaks(heard.samples, heard.first, 3):
+        nearest = min(flashes, key=lambda n: abs((n + 0.5) / 25 - click))
+        assert abs((nearest + 0.5) / 25 - click) <= 0.04
+    with av.open(str(film)) as container:
+        lengths = [stream.duration * stream.time_base for stream in container.streams if stream.duration]
+    assert abs(lengths[0] - lengths[1]) < Fraction(1, 500)
+    assert abs(lengths[0] - driver.n_frames / 25) < 0.002
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "give either --audio or --video"),
+        (("--audio", "speech.wav", "--video", "speech.wav"), "give either --audio or --video"),
+        (("--audio", "speech.wav", "--face", "photo.jpg"), "several --face need --grid"),
+        (("--audio", "speech.wav", "--paste-back", "--grid"), "--paste-back needs a single photo"),
+        (("--audio", "speech.wav", "--face-box", "1,2,3"), "is not four numbers"),
+        (("--audio", "speech.wav", "--aligned", "--face-box", "1,2,3,4"), "--face-box is for a single photo"),
+        (("--video", "speech.wav", "--speech-scale", "2"), "it needs --audio"),
+        (("--audio", "speech.wav", "-o", "out.avi"), "name it .mp4"),
+        (("--video", "speech.wav", "--audio-channel", "1"), "it needs --audio"),
+        (("--audio", "speech.wav", "--audio-track", "-1"), "is not in the range"),
+        (("--audio", "speech.wav", "--max-seconds", "0"), "is not in the range"),
+    ],
+)
+def test_wrong_usage(folder: Path, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    """What does not go together is told before anything is computed, with status 2."""
+    given = [str(folder / word) if word in ("speech.wav", "photo.jpg") else word for word in arguments]
+    result = generate(folder, tmp_path / "film.mp4", *given)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_input_is_overwritten(folder: Path, tmp_path: Path) -> None:
+    """A film does not take the place of the video that drives it, which has no sound, nor of a photo."""
+    clip = made.numbered(tmp_path / "clip.mp4", made.steady(25, 1))
+    photo_too = tmp_path / "photo.mp4"
+    photo_too.write_bytes((folder / "photo.jpg").read_bytes())
+    for output, arguments in ((clip, ("--video", clip)), (photo_too, ("--video", clip, "--grid", "--face", photo_too))):
+        before = output.read_bytes()
+        result = generate(folder, output, *arguments)
+        assert result.exit_code == 2
+        assert "is the input too" in result.stderr
+        assert output.read_bytes() == before
+
+
+def test_what_cannot_be_done_is_one_line(folder: Path, tmp_path: Path) -> None:
+    """No face, no sound, no talker in the video, no model, no folder to write to: one line each, and no film."""
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
+    cv2.imwrite(str(folder / "noise.png"), noise)
+    made.write_wav(folder / "short.wav", made.noise(0.01, 16_000), 16_000)
+    made.numbered(folder / "nobody.mp4", made.steady(25, 1))
+    film = tmp_path / "film.mp4"
+    cases = [
+        (("--audio", folder / "speech.wav"), "noise.png", "noise.png: no face was found"),
+        (("--audio", folder / "short.wav"), "photo.jpg", "short.wav: the sound is shorter than"),
+        (("--audio", folder / "nobody.mp4"), "photo.jpg", "nobody.mp4: holds no sound"),
+        (("--video", folder / "nobody.mp4"), "photo.jpg", "nobody.mp4: no face was found"),
+        (("--video", folder / "speech.wav"), "photo.jpg", "speech.wav: holds no picture"),
+        (("--audio", tmp_path), "photo.jpg", "holds no prepared files"),
+        (("--audio", folder / "noise.png"), "photo.jpg", "noise.png: cannot be read as a file with audio"),
+        (("--audio", folder / "speech.wav", "--max-seconds", 1), "photo.jpg", "longer than 1 s; raise --max-seconds"),
+        (("--audio", folder / "speech.wav", "--audio-channel", 1), "photo.jpg", "--audio-channel 1 does not exist"),
+        (("--video", folder / "speech.wav", "--audio-track", 1), "photo.jpg", "--audio-track 1 does not exist"),
+        (("--audio", folder / "speech.wav", "-o", tmp_path / "none" / "a.mp4"), "photo.jpg", "a.mp4"),
+    ]
+    for arguments, face, words in cases:
+        result = generate(folder, film, *arguments, face=face)
+        assert result.exit_code == 1, (arguments, result.output)
+        assert result.stderr.startswith("Error: ")
+        assert words in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    result = call("generate", tmp_path, "--face", folder / "photo.jpg", "--audio", folder / "speech.wav", "-o", film)
+    assert result.exit_code == 1
+    assert "no checkpoint" in result.stderr or "checkpoint.pt" in result.stderr

@@ -1,0 +1,56 @@
+"""What a beginner gets wrong is told before anything is computed, with what to type instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import made_media as made
+import numpy as np
+import pytest
+from avprep_cli import talking
+from command_line import assert_one_line, call
+
+from avprep.errors import AvprepError
+from avprep.quality import sheet
+from avprep.talking import driver as drivers
+from davs_model import checkpoint
+from davs_model.generate import Talker
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A speech, a photo (never read) and a folder for a run that is not there."""
+    made.write_wav(tmp_path / "speech.wav", made.noise(1.2, 16_000), 16_000)
+    (tmp_path / "photo.jpg").touch()
+    (tmp_path / "run").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("column", ["crop", "mfcc"])
+def test_a_folder_where_a_manifest_is_wanted(folder: Path, column: str) -> None:
+    """The folder of the videos in place of a manifest: `avprep index` comes first."""
+    result = call(column, folder, folder / "out")
+    assert_one_line(result, 2, "is a folder, not a manifest", f"`avprep index LAYOUT {folder} -o manifest.jsonl`")
+    assert not (folder / "out").exists()
+
+
+def test_a_film_in_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An output whose folder is not there is named before photo and model are read."""
+    monkeypatch.setattr(Talker, "load", None)
+    monkeypatch.setattr(talking, "write", None)
+    words = ("--face", folder / "photo.jpg", "--audio", folder / "speech.wav")
+    result = call("generate", folder / "run", *words, "-o", folder / "none/g.mp4")
+    assert_one_line(result, 1, f"{folder}/none/g.mp4: cannot write (its folder is not there): make {folder}/none first")
+
+
+def test_a_run_without_a_model(folder: Path) -> None:
+    """A run's folder without a checkpoint says which commands make one."""
+    with pytest.raises(checkpoint.CheckpointError, match=r"run/checkpoint\.pt: not there, .*`avprep train OUT .*/run`"):
+        Talker.load(folder / "run")
+
+
+def test_a_photo_in_place_of_audio_or_video(folder: Path) -> None:
+    """A picture in place of a sound says what is wanted."""
+    sheet.write(np.zeros((64, 64, 3), np.uint8), folder / "photo.png")
+    with pytest.raises(AvprepError, match=r"photo\.png: cannot be read as a file with audio, such as \.wav"):
+        drivers.from_sound(folder / "photo.png")

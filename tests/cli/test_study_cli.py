@@ -1,0 +1,112 @@
+"""`avprep study` and `avprep study-results`: from runs to a page, from answers to the table."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import re
+from pathlib import Path
+
+import cv2
+import made_media as made
+import pytest
+import skimage.data
+from avprep_cli.main import main
+from click.testing import CliRunner, Result
+from small_models import made_model
+
+from avprep.media.video import probe
+from davs_model import checkpoint
+from davs_model.checkpoint import Checkpoint
+from davs_model.evaluation.study import COLUMNS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs, a photo, two sounds and a real film; not to be changed."""
+    folder = tmp_path_factory.mktemp("study")
+    for name, seed in (("ours", 0), ("theirs", 1)):
+        checkpoint.save(folder / name, Checkpoint.of(made_model(seed), {"mfcc_preset": "davs"}))
+    cv2.imwrite(str(folder / "photo.jpg"), cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR))
+    for name in ("one", "two"):
+        made.write_wav(folder / f"{name}.wav", made.noise(0.5, 16_000), 16_000)
+    made.numbered(folder / "real.mp4", made.steady(25, 1), made.noise(1, 16_000))
+    return folder
+
+
+def call(*arguments: object) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_a_page_of_every_run_face_and_sound(folder: Path, tmp_path: Path) -> None:
+    """Two runs, a face and two sounds make four films, real ones are added; the films on the page play."""
+    page = tmp_path / "study.html"
+    runs = (folder / "ours", folder / "theirs")
+    sounds = ("--audio", folder / "one.wav", "--audio", folder / "two.wav")
+    film = ("--film", "real", folder / "real.mp4", folder / "photo.jpg")
+    face = ("--face", folder / "photo.jpg", "--detector", "opencv")
+    result = call("study", *runs, *face, *sounds, *film, "-o", page, "--title", "Who speaks?")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{page}: 5 films by 3 methods: ours, from audio; real; theirs, from audio\n"
+    text = page.read_text(encoding="utf-8")
+    assert "Who speaks?" in text
+    assert "from audio" not in text  # blind
+    films = [base64.b64decode(data) for data in re.findall(r'"film": ?"([A-Za-z0-9+/=]+)"', text)]
+    assert len(films) == 5
+    for n, data in enumerate(films):
+        (tmp_path / f"{n}.mp4").write_bytes(data)
+        about = probe(tmp_path / f"{n}.mp4")
+        assert (about.video, about.audio) == ("h264", "aac")
+    again = call("study", *runs, *face, *sounds, *film, "-o", tmp_path / "again.html", "--title", "Who speaks?")
+    assert again.exit_code == 0
+    assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
+
+
+def test_runs_of_one_name_are_told_apart(folder: Path, tmp_path: Path) -> None:
+    """Two runs whose folders have the same name go by their paths."""
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "ours").symlink_to(folder / "ours")
+    other = tmp_path / "x" / "ours"
+    sound = ("--audio", folder / "one.wav", "--detector", "opencv")
+    result = call(
+        "study", folder / "ours", other, "--face", folder / "photo.jpg", *sound, "-o", tmp_path / "study.html"
+    )
+    assert result.exit_code == 0, result.output
+    assert f"{other}, from audio" in result.stdout
+
+
+def test_what_no_study_can_be_made_of(folder: Path, tmp_path: Path) -> None:
+    """Nothing to drive with is wrong usage; a film that is none is one line, and there is no page."""
+    page = tmp_path / "study.html"
+    face = ("--face", folder / "photo.jpg", "--detector", "opencv")
+    assert call("study", folder / "ours", *face, "-o", page).exit_code == 2
+    film = ("--film", "real", folder / "one.wav", folder / "photo.jpg")
+    result = call("study", folder / "ours", *face, "--audio", folder / "one.wav", *film, "-o", page)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(f"Error: {folder / 'one.wav'}: not an mp4")
+    assert not page.exists()
+
+
+def test_answers_become_the_table(tmp_path: Path) -> None:
+    """CSVs of participants make Table 2, on the screen and in a file; what is no such CSV is one line."""
+    for n in range(2):
+        with (tmp_path / f"{n}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            participant = f"p{n:012x}"
+            writer.writerow(["s" + "0" * 12, participant, 1, "f" + "1" * 12, "ours, from audio", "", 1, 1, 80, 9.5])
+    result = call("study-results", tmp_path / "0.csv", tmp_path / "1.csv", "-o", tmp_path / "table.md")
+    assert result.exit_code == 0, result.output
+    assert "ours, from audio" in result.stdout
+    assert (tmp_path / "table.md").read_text(encoding="utf-8").strip() == result.stdout.strip()
+    before = (tmp_path / "0.csv").read_bytes()
+    assert call("study-results", tmp_path / "0.csv", "-o", tmp_path / "0.csv").exit_code == 2
+    assert (tmp_path / "0.csv").read_bytes() == before
+    (tmp_path / "bad.csv").write_text(json.dumps({}))
+    result = call("study-results", tmp_path / "bad.csv")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {tmp_path / 'bad.csv'}")

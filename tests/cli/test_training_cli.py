@@ -1,0 +1,115 @@
+"""`avprep train` and `bench-learning`, and docs/training.md, which describes them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from avprep_cli.main import main
+from click.testing import CliRunner, Result
+from small_models import SMALL
+from tiny_shards import make_shards
+
+from davs_model import checkpoint, config
+from davs_model.stages import STAGES
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+OVERRIDES = [word for setting in SMALL for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of shards; not to be changed."""
+    return make_shards(tmp_path_factory.mktemp("cli") / "shards")
+
+
+@pytest.fixture(autouse=True)
+def threads() -> object:
+    """Leave torch's threads as they were."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def call(*arguments: object) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_train(out: Path, tmp_path: Path) -> None:
+    """It prints its settings, progress, validations and where the samples are, and ends with a checkpoint."""
+    result = call("train", out, tmp_path / "run", "--preset", "small", *OVERRIDES)
+    assert result.exit_code == 0, result.output
+    assert "[model]\nwidth = 0.05\n" in result.stdout
+    assert "train: 12 clips\n" in result.stdout
+    assert re.search(r"^full 2 validation, 4 clips: words .* L1 ", result.stdout, re.MULTILINE)
+    assert f"full 2 sample grid: {tmp_path / 'run' / 'samples' / 'full-000002.png'}" in result.stdout
+    assert checkpoint.load(tmp_path / "run").settings["training"]["preset"] == "small"
+
+
+def test_dry_run_writes_nothing(out: Path, tmp_path: Path) -> None:
+    """--dry-run shows settings, clips and sizes, and leaves no folder."""
+    result = call("train", out, tmp_path / "run", "--dry-run", "--set", "model.width=0.5")
+    assert result.exit_code == 0, result.output
+    shown = result.stdout.partition("\ntrain: 12 clips")[0]
+    path = tmp_path / "shown.toml"
+    path.write_text(shown, encoding="utf-8")
+    assert config.resolve(file=path) == config.resolve(None, None, ["model.width=0.5"])
+    assert "decoder" in result.stdout
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--set", "model.widht=1"), "--set: no setting model.widht; did you mean model.width?"),
+        (("--set", "data.batch_size=1"), "--set: data.batch_size = 1 must be a whole number from 2 to 65536"),
+        (("--config", "/nowhere.toml"), "/nowhere.toml: cannot be read: No such file or directory"),
+    ],
+)
+def test_mistakes_are_one_line(out: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    """A wrong setting or file is one clear line, and nothing is written."""
+    result = call("train", out, tmp_path / "run", *arguments)
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {message}\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_shards(tmp_path: Path) -> None:
+    """A folder that holds no shards is one line that says what to run."""
+    result = call("train", tmp_path, tmp_path / "run")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"Error: {tmp_path}: no shards here (no manifest.jsonl): run `avprep crop` and `mfcc`\n",
+    )
+
+
+@pytest.mark.slow
+def test_bench_learning(out: Path, tmp_path: Path) -> None:
+    """Both tables are made, with a row for each supervision and each switch, and chance below."""
+    result = call("bench-learning", out, tmp_path / "work", *OVERRIDES)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    rows = [line.split("|")[1].strip() for line in lines if line.startswith("|")]
+    assert rows[2:7] == ["L_C", "L_C + SC", "L_C + L_adv", "L_C + SC + L_adv", "*chance*"]
+    assert rows[9:] == ["before the full stage", "off", "on", "*chance*"]
+    assert re.fullmatch(r"Off / on: .* = .*", lines[-1])
+
+
+def test_the_page_names_the_stages_and_real_settings() -> None:
+    """docs/training.md lists every stage, and each setting that it names exists and takes the value that it gives."""
+    assert [name for name in re.findall(r"^\| `(\w+)` \| ", PAGE, re.MULTILINE) if name in STAGES] == list(STAGES)
+    for override in set(re.findall(r"--set ([\w.]+=\S+?)[`\s]", PAGE)) - {"section.name=value"}:
+        config.resolve(None, None, [override])
+    for name in re.findall(r"`((?:data|model|machine|weights)\.\w+)`", PAGE):
+        assert name in config.DEFAULTS
+
+
+def test_the_python_lines_work(out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The lines of Python on the page run as they stand, where OUT is."""
+    monkeypatch.chdir(out.parent)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(code.replace('Path("OUT")', f"Path({str(out)!r})"), {})  # noqa: S102 - our own page
+    assert capsys.readouterr().out.count("[4, 12, 256, 256, 3]") == 10

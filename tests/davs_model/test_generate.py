@@ -1,0 +1,164 @@
+"""Talking faces: the model draws what it is told to, whatever the runs that speech comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from small_models import made_model
+
+from avprep.errors import CheckpointError, RunError
+from davs_model import checkpoint, losses
+from davs_model.checkpoint import Checkpoint
+from davs_model.generate import Talker
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def talker() -> Talker:
+    """A small model with random weights."""
+    return Talker(made_model())
+
+
+def soft(seed: int, *count: int) -> NDArray[np.uint8]:
+    """Make soft pictures, uint8 (…, 256, 256, 3)."""
+    coarse = np.random.default_rng(seed).integers(0, 255, (*count, 8, 8, 3), np.uint8)
+    return np.repeat(np.repeat(coarse, 32, axis=-3), 32, axis=-2)
+
+
+def windows(seed: int, count: int) -> NDArray[np.float32]:
+    """Make windows (count, 12, 20)."""
+    return np.random.default_rng(seed).normal(size=(count, 12, 20)).astype(np.float32) * 3
+
+
+@pytest.mark.parametrize("kind", ["windows", "faces"])
+def test_frames_are_those_of_the_model(talker: Talker, kind: str) -> None:
+    """A frame a window, or a face, RGB of 256×256: what the networks of Figure 2 give, made larger."""
+    face, speech = soft(1), windows(2, 5) if kind == "windows" else soft(2, 5)
+    drawn = np.stack(list(talker.talk(face, [speech])))
+    assert drawn.dtype == np.uint8
+    assert drawn.shape == (5, 256, 256, 3)
+    model = talker.model
+
+    def small(pictures: NDArray[np.uint8]) -> torch.Tensor:
+        """Average 4×4 pixels."""
+        means = pictures.reshape(-1, 64, 4, 64, 4, 3).mean(axis=(2, 4))
+        return torch.from_numpy(means).permute(0, 3, 1, 2)[None].float() / 255
+
+    with torch.no_grad():
+        heard = model.encode_speech_from_audio(torch.from_numpy(speech)[None]) if kind == "windows" else None
+        said = heard if heard is not None else model.encode_speech_from_video(small(speech))
+        expected = model.decode(model.encode_identity(small(face)), said)[0]
+    found = small(drawn)[0]
+    assert (found - expected).abs().mean() < 0.03  # 8 bits, and made larger by cubics
+    assert expected.std(0).mean() > 1e-4  # frames differ, so the comparison means something
+
+
+def test_runs_do_not_show(talker: Talker) -> None:
+    """Speech in runs of any length gives the same frames, to a grey."""
+    face, speech = soft(1), windows(3, 17)
+    whole = np.stack(list(talker.talk(face, [speech])))
+    for size in (1, 4, 16):
+        runs = np.split(speech, range(size, 17, size))
+        parts = np.stack(list(talker.talk(face, runs)))
+        assert np.abs(parts.astype(int) - whole).max() <= 1
+
+
+def test_people_side_by_side(talker: Talker) -> None:
+    """Several faces saying the same are each what they are alone, to a grey."""
+    faces, speech = soft(4, 3), windows(5, 6)
+    together = np.stack(list(talker.talk(faces, [speech[:4], speech[4:]])))
+    assert together.shape == (6, 3, 256, 256, 3)
+    for n, face in enumerate(faces):
+        alone = np.stack(list(talker.talk(face, [speech])))
+        assert np.abs(together[:, n].astype(int) - alone).max() <= 1
+    assert np.abs(together[:, 0].astype(int) - together[:, 1]).max() > 5
+
+
+def test_it_reads_no_further_than_it_draws(talker: Talker) -> None:
+    """Speech is asked for run by run, so that it may be of any length."""
+    asked: list[int] = []
+
+    def endless() -> Iterator[NDArray[np.float32]]:
+        while True:
+            asked.append(len(asked))
+            yield windows(len(asked), 2)
+
+    frames = talker.talk(soft(1), endless())
+    for _ in range(5):
+        next(frames)
+    assert len(asked) == 3
+
+
+def test_speech_scale_is_a_factor_of_the_features_of_sound(talker: Talker) -> None:
+    """Sound is scaled, pictures are not."""
+    face = soft(1)
+    heard, seen = windows(2, 3), soft(2, 3)
+    plain, scaled = (np.stack(list(talker.talk(face, [heard], speech_scale=scale))) for scale in (1.0, 1.5))
+    with torch.no_grad():
+        features = talker.model.encode_speech_from_audio(torch.from_numpy(heard)[None])
+        assert talker._encode_speech(heard, 1.5).equal(1.5 * features)
+    assert not np.array_equal(plain, scaled)
+    plain, scaled = (np.stack(list(talker.talk(face, [seen], speech_scale=scale))) for scale in (1.0, 1.5))
+    assert np.array_equal(plain, scaled)
+
+
+def test_adapting_brings_frames_nearer_to_the_photo(talker: Talker) -> None:
+    """Steps of tuning lower the error outside the mouth; the talker itself stays as it was, and the speech encoders."""
+    face, speech = soft(1), windows(2, 4)
+    before = {name: tensor.clone() for name, tensor in talker.model.state_dict().items()}
+    tuned = talker.adapted(face, speech, 40)
+    truth = torch.from_numpy(face).permute(2, 0, 1) / 255
+
+    def error(of: Talker) -> float:
+        frames = torch.from_numpy(np.stack(list(of.talk(face, [speech])))).permute(0, 3, 1, 2) / 255
+        return float(losses.outside_mouth_loss(truth, frames))
+
+    assert error(tuned) < 0.99 * error(talker)
+    assert all(tensor.equal(before[name]) for name, tensor in talker.model.state_dict().items())
+    changed = {
+        name.partition(".")[0] for name, tensor in tuned.model.state_dict().items() if not tensor.equal(before[name])
+    }
+    assert changed == {"identity_encoder", "decoder"}
+    again = talker.adapted(face, speech, 40)
+    assert all(tensor.equal(tuned.model.state_dict()[name]) for name, tensor in again.model.state_dict().items())
+
+
+def test_loading_a_run(tmp_path: Path) -> None:
+    """A run's checkpoint says what the windows have to be; loaded, it draws what the model did."""
+    model = made_model(1)
+    checkpoint.save(tmp_path, Checkpoint.of(model, {"mfcc_preset": "syncnet", "steps": {"full": 3}}))
+    loaded = Talker.load(tmp_path, device="cpu")
+    assert loaded.mfcc_preset == "syncnet"
+    face, speech = soft(1), windows(2, 3)
+    for one, other in zip(loaded.talk(face, [speech]), Talker(model).talk(face, [speech]), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_what_cannot_talk_is_refused(tmp_path: Path) -> None:
+    """A run without its full stage, and a file that is no checkpoint, end in one line."""
+    checkpoint.save(tmp_path, Checkpoint.of(made_model(), {"steps": {"speech": 100}}))
+    with pytest.raises(RunError, match="has not learned to draw faces"):
+        Talker.load(tmp_path)
+    with pytest.raises(CheckpointError):
+        Talker.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("face", "speech"),
+    [
+        (np.zeros((128, 128, 3), np.uint8), np.zeros((1, 12, 20), np.float32)),
+        (np.zeros((256, 256, 3), np.float32), np.zeros((1, 12, 20), np.float32)),
+        (np.zeros((256, 256, 3), np.uint8), np.zeros((1, 20, 12), np.float32)),
+        (np.zeros((256, 256, 3), np.uint8), np.zeros((1, 64, 64, 3), np.uint8)),
+    ],
+)
+def test_arrays_of_other_shapes_are_refused(talker: Talker, face: NDArray[np.uint8], speech: NDArray[np.uint8]) -> None:
+    """Faces that are not uint8 of 256×256, and windows that are not 12×20, raise ValueError."""
+    with pytest.raises(ValueError, match="these"):
+        list(talker.talk(face, [speech]))

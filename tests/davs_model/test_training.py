@@ -1,0 +1,632 @@
+"""Training: stages, phases, resuming, several processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_models import SMALL
+from tiny_shards import make_shards
+from torch import Tensor
+
+from avprep.errors import CheckpointError, RunError
+from davs_model import checkpoint, config, optimizers, training, training_state
+from davs_model.config import Settings
+from davs_model.networks import DAVS
+from davs_model.stages import STAGES, Name, factors
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of shards: train 12 clips of 3 words and 2 people in 2 shards, val 4; not to be changed."""
+    return make_shards(tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """Leave torch's threads as they were."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def settings(*overrides: str) -> Settings:
+    """The smallest settings."""
+    return config.resolve("small", None, (*SMALL, *overrides))
+
+
+def run(out: Path, folder: Path, *overrides: str, stages: tuple[Name, ...] = ("speech",), **more: Any) -> list[str]:
+    """Train, and return what was said."""
+    lines: list[str] = []
+    training.train(out, folder, settings(*overrides), stages=stages, say=lines.append, **more)
+    return lines
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a run."""
+    return checkpoint.load(folder).weights
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without times and speeds."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("clips_per_s", "data_wait")} for line in lines]
+
+
+def assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """Bit for bit."""
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def stop_after(save: Callable[..., None], place: tuple[str, int]) -> Callable[..., None]:
+    """A `training_state.save` after which, at a stage and step, the run is interrupted."""
+
+    def saving(folder: Path, state: training_state.TrainingState) -> None:
+        save(folder, state)
+        if (state.stage, state.step) == place:
+            raise KeyboardInterrupt
+
+    return saving
+
+
+class TestStages:
+    """What each stage reads, minimises and moves."""
+
+    def test_all_stages_run_one_after_the_other(self, out: Path, tmp_path: Path) -> None:
+        """Identity, speech and full end with a checkpoint, records of every step, settings, facts and a sample grid."""
+        lines = run(out, tmp_path / "run", stages=("identity", "speech", "full"))
+        found = checkpoint.load(tmp_path / "run")
+        assert found.settings["steps"] == {"identity": 2, "speech": 4, "full": 2}
+        assert found.settings["words"] == ["word0", "word1", "word2"]
+        assert found.dimensions["n_speakers"] == found.dimensions["n_people"] == 2
+        steps = [(r["stage"], r["step"]) for r in records(tmp_path / "run") if "terms" in r]
+        assert steps == [
+            (name, n + 1) for name, count in (("identity", 2), ("speech", 4), ("full", 2)) for n in range(count)
+        ]
+        assert config.resolve(file=tmp_path / "run" / "settings.toml") == settings()
+        facts = json.loads((tmp_path / "run" / "run.json").read_text())
+        assert facts["data"]["train"]["clips"] == 12
+        assert (tmp_path / "run" / "samples" / "full-000002.png").stat().st_size > 1000
+        assert list((tmp_path / "run" / "tensorboard").iterdir())
+        assert any(re.match(r"speech 4/4  word .* clips/s  data \d+%  ETA 00:00", line) for line in lines)
+        validations = [r["validation"] for r in records(tmp_path / "run") if "validation" in r]
+        assert validations[1]["words"]["n_clips"] == 4
+        assert validations[2]["l1"].keys() == {"audio", "video"}
+
+    def test_every_network_has_one_phase(self) -> None:
+        """In the full stage every network of the model belongs to exactly one phase, and no phase names another."""
+        model = DAVS(n_words=2, n_people=2, n_speakers=2, width=0.05, image_size=64, n_word_classifiers=2)
+        for stage in STAGES.values():
+            owned = [network for phase in stage.phases for network in phase.networks]
+            assert len(owned) == len(set(owned))
+            assert set(owned) <= {name for name, _ in model.named_children()}
+        assert set(owned) == {name for name, _ in model.named_children()}
+
+    @pytest.mark.parametrize("name", ["identity", "speech", "full"])
+    def test_a_step_moves_the_networks_of_its_phases_alone(self, out: Path, tmp_path: Path, name: Name) -> None:
+        """A stage moves every network of its phases and leaves the others as they were."""
+        run(
+            out,
+            tmp_path / "none",
+            f"steps.{name}=1",
+            "optimizer.learning_rate=1e-30",
+            "optimizer.warmup=0",
+            stages=(name,),
+        )
+        run(out, tmp_path / "run", f"steps.{name}=1", "optimizer.warmup=0", stages=(name,))
+        before, after = weights(tmp_path / "none"), weights(tmp_path / "run")
+        parameters = {n for n, p in checkpoint.load(tmp_path / "run").model().named_parameters() if p.requires_grad}
+        moved = {n.split(".")[0] for n in parameters if not torch.equal(before[n], after[n])}
+        owned = {network for phase in STAGES[name].phases for network in phase.networks}
+        model = {n.split(".")[0] for n in parameters}
+        assert moved == owned & model
+
+    @pytest.mark.parametrize(
+        ("overrides", "terms", "classifiers"),
+        [
+            (("weights.domain=0", "model.shared_classifier=false"), {"word", "contrastive"}, 2),
+            (("weights.domain=0",), {"word", "contrastive"}, 1),
+            (("model.shared_classifier=false",), {"word", "contrastive", "domain", "domain_confusion"}, 2),
+            ((), {"word", "contrastive", "domain", "domain_confusion"}, 1),
+        ],
+    )
+    def test_the_rows_of_table_3_are_settings(
+        self, out: Path, tmp_path: Path, overrides: tuple[str, ...], terms: set[str], classifiers: int
+    ) -> None:
+        """Shared classifier and domain GAN are switched by settings; what is off is neither computed nor logged."""
+        run(out, tmp_path / "run", *overrides, "steps.speech=1")
+        assert set(records(tmp_path / "run")[0]["terms"]) == terms
+        assert checkpoint.load(tmp_path / "run").dimensions["n_word_classifiers"] == classifiers
+
+    def test_the_released_form_has_its_factors(self) -> None:
+        """form = released multiplies its terms by the released factors, and has the term that the paper lacks."""
+        model = DAVS(n_words=2, n_people=2, n_speakers=2, width=0.05, image_size=64)
+        given = config.resolve(None, None, ["weights.identity_word=1", "weights.stillness=1", "weights.domain=1"])
+        paper = factors(STAGES["full"], model, given.weights, "paper", people_are_speakers=True)
+        released = factors(STAGES["full"], model, given.weights, "released", people_are_speakers=True)
+        assert "stillness" not in paper
+        assert released["stillness"] == 5
+        assert released["identity_word_confusion"] == 1_000_000 * paper["identity_word_confusion"]
+        assert released["domain_confusion"] == 5 * paper["domain_confusion"]
+        assert released["identity_word"] == paper["identity_word"] == 1
+
+    def test_a_folder_of_faces_trains_the_identity_stage(self, out: Path, tmp_path: Path) -> None:
+        """With data.faces the people are those of the folder, which need not be the speakers."""
+        import cv2
+
+        for n in range(8):
+            path = tmp_path / "faces" / f"person{n % 4}" / f"{n}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.full((80, 80, 3), 30 * n, np.uint8))
+        run(out, tmp_path / "run", f"data.faces={tmp_path / 'faces'}", stages=("identity",))
+        found = checkpoint.load(tmp_path / "run")
+        assert found.dimensions["n_people"] == 4
+        assert found.dimensions["n_speakers"] == 2
+        assert found.settings["faces"] == [f"person{n}" for n in range(4)]
+
+    def test_learning_rates(self) -> None:
+        """The rate rises over the warm-up, stays or falls as half a cosine to nearly nothing."""
+        constant, cosine = (
+            settings(f"optimizer.schedule={name}", "optimizer.warmup=4") for name in ("constant", "cosine")
+        )
+        rate = constant.optimizer.learning_rate
+        assert [optimizers.learning_rate(constant, n, 100) / rate for n in (1, 2, 4, 100)] == pytest.approx(
+            [0.25, 0.5, 1, 1]
+        )
+        assert optimizers.learning_rate(cosine, 51, 100) / rate == pytest.approx(0.5)
+        assert optimizers.learning_rate(cosine, 100, 100) / rate < 1e-3
+
+
+class TestResuming:
+    """A run that is stopped, killed or damaged."""
+
+    @pytest.mark.slow
+    def test_killed_three_times_it_learns_the_same(self, out: Path, tmp_path: Path) -> None:
+        """A run that is killed three times, with loader processes, ends bit-equal to one that was left alone."""
+        wanted = ("steps.speech=7", "data.workers=2")
+        run(out, tmp_path / "straight", *wanted, stages=("speech", "full"))
+        killed = 0
+        for at in ("speech 2/7", "speech 5/7", "full 1/2", ""):
+            process = start(out, tmp_path / "killed", *wanted, "--stage", "all-but-identity")
+            assert process.stdout is not None
+            for line in process.stdout:
+                if at and line.startswith(at):
+                    os.killpg(process.pid, signal.SIGKILL)
+                    killed += 1
+                    break
+            process.stdout.close()
+            code = process.wait()
+            assert code == (-signal.SIGKILL if at else 0)
+        assert killed == 3
+        assert_equal(weights(tmp_path / "killed"), weights(tmp_path / "straight"))
+        assert records(tmp_path / "killed") == records(tmp_path / "straight")
+
+    def test_settings_of_loading_and_logging_do_not_matter(self, out: Path, tmp_path: Path) -> None:
+        """The number of loader processes and the times of logs, validations and saves leave the weights bit-equal."""
+        run(out, tmp_path / "a")
+        run(out, tmp_path / "b", "data.workers=3", "loop.log_every=3", "loop.validate_every=1", "loop.save_every=1")
+        assert_equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+    def test_a_finished_run_does_nothing_more(self, out: Path, tmp_path: Path) -> None:
+        """The same command on a finished run leaves checkpoint and records as they are."""
+        run(out, tmp_path / "run")
+        before = {p.name: p.read_bytes() for p in (tmp_path / "run").glob("*.*") if p.name != "run.json"}
+        assert "speech: done, 4 steps" in run(out, tmp_path / "run")
+        assert {p.name: p.read_bytes() for p in (tmp_path / "run").glob("*.*") if p.name != "run.json"} == before
+
+    def test_other_settings_are_refused(self, out: Path, tmp_path: Path) -> None:
+        """A run goes on only with its own settings; the difference is named."""
+        run(out, tmp_path / "run")
+        with pytest.raises(RunError, match=r"other settings \(model.width: 0.05 there, 0.1 here\)"):
+            run(out, tmp_path / "run", "model.width=0.1")
+        with pytest.raises(RunError, match=r"steps.speech: 4 there, 6 here"):
+            run(out, tmp_path / "run", "steps.speech=6")
+
+    def test_other_clips_are_refused(self, out: Path, tmp_path: Path) -> None:
+        """A run goes on only with the clips that it was started with."""
+        run(out, tmp_path / "run")
+        other = make_shards(tmp_path / "other", clips=16)
+        with pytest.raises(RunError, match="the clips are not those that it was started with"):
+            run(other, tmp_path / "run")
+
+    def test_a_constant_rate_can_be_trained_on(self, out: Path, tmp_path: Path) -> None:
+        """With a constant learning rate, more steps of a finished stage are the steps of a longer run."""
+        run(out, tmp_path / "a", "optimizer.schedule=constant", "steps.speech=2")
+        run(out, tmp_path / "a", "optimizer.schedule=constant", "steps.speech=4")
+        run(out, tmp_path / "b", "optimizer.schedule=constant", "steps.speech=4")
+        assert_equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+    def test_a_damaged_state_gives_way_to_the_one_before(self, out: Path, tmp_path: Path) -> None:
+        """Where the last state is damaged the previous one is taken, which is said, and the run ends the same."""
+        run(out, tmp_path / "run")
+        wanted = weights(tmp_path / "run")
+        path = tmp_path / "run" / training_state.NAME
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        lines = run(out, tmp_path / "run")
+        assert any("going on from the state before it" in line for line in lines)
+        assert any(line.startswith("speech 3/4") for line in lines)
+        assert_equal(weights(tmp_path / "run"), wanted)
+
+    def test_two_damaged_states_are_an_error(self, out: Path, tmp_path: Path) -> None:
+        """Where both states are damaged nothing is trained and nothing is overwritten."""
+        run(out, tmp_path / "run")
+        for name in (training_state.NAME, training_state.PREVIOUS):
+            (tmp_path / "run" / name).write_bytes(b"nothing")
+        with pytest.raises(CheckpointError, match="not a torch file"):
+            run(out, tmp_path / "run")
+        assert (tmp_path / "run" / training_state.NAME).read_bytes() == b"nothing"
+
+    def test_sigterm_saves_and_stops(self, out: Path, tmp_path: Path) -> None:
+        """SIGTERM to the whole group, loader processes too, ends after the step with a state of that step."""
+        process = start(
+            out, tmp_path / "run", "steps.speech=400", "loop.save_every=400", "data.workers=2", "--stage", "speech"
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("speech 3/400"):
+                os.killpg(process.pid, signal.SIGTERM)
+                break
+        rest = process.stdout.read()
+        process.stdout.close()
+        assert process.wait() == 1
+        (step,) = re.findall(r"stopped by SIGTERM at step (\d+); the same command goes on", rest)
+        loaded = training_state.load(tmp_path / "run")
+        assert loaded is not None
+        assert loaded[0].step == int(step)
+        assert "Traceback" not in rest
+
+    @pytest.mark.parametrize("after", [("speech", 1), ("speech", 3), ("full", 1)])
+    def test_files_of_a_run_that_went_on(self, out: Path, tmp_path: Path, after: tuple[str, int]) -> None:
+        """A run that was stopped and went on ends with the very bytes of one that was not, so with its digest."""
+        wanted = ("loop.save_every=1", "data.workers=0")
+        run(out, tmp_path / "straight", *wanted, stages=("speech", "full"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training_state, "save", stop_after(training_state.save, after))
+            with pytest.raises(KeyboardInterrupt):
+                run(out, tmp_path / "stopped", *wanted, stages=("speech", "full"))
+        assert checkpoint.load(tmp_path / "straight").settings["steps"] == {"speech": 4, "full": 2}
+        run(out, tmp_path / "stopped", *wanted, stages=("speech", "full"))
+        for name in (checkpoint.NAME, training_state.NAME, training_state.PREVIOUS):
+            digests = [hashlib.sha256((tmp_path / folder / name).read_bytes()) for folder in ("straight", "stopped")]
+            assert digests[0].hexdigest() == digests[1].hexdigest(), name
+
+    def test_one_process_at_a_time(self, out: Path, tmp_path: Path) -> None:
+        """A second process in the same RUN is refused."""
+        from davs_model.runfolder import locked
+
+        with locked(tmp_path / "run"), pytest.raises(RunError, match="another process trains in it"):
+            run(out, tmp_path / "run")
+
+    def test_a_loader_that_lives_on_keeps_nobody_out(self, tmp_path: Path) -> None:
+        """A process forked by a trainer does not lock RUN: a loader outlives a trainer that was killed by seconds."""
+        from davs_model.runfolder import locked
+
+        context = multiprocessing.get_context("fork")
+        begun = context.Event()
+
+        def live() -> None:
+            begun.set()
+            time.sleep(60)
+
+        with locked(tmp_path / "run"):
+            loader = context.Process(target=live)
+            loader.start()
+            assert begun.wait(30)
+        try:
+            with locked(tmp_path / "run"):
+                assert loader.is_alive()
+        finally:
+            loader.kill()
+            loader.join()
+
+    def test_a_stage_is_finished_before_the_next(self, out: Path, tmp_path: Path) -> None:
+        """A run in the middle of a stage refuses to begin another."""
+        run(out, tmp_path / "run", "optimizer.schedule=constant", "steps.speech=2")
+        with pytest.raises(RunError, match="at step 2 of its speech stage"):
+            run(out, tmp_path / "run", "optimizer.schedule=constant", "steps.speech=4", stages=("full",))
+
+
+class TestTransfer:
+    """Weights of other runs."""
+
+    def test_a_new_run_begins_with_the_weights_of_another(self, out: Path, tmp_path: Path) -> None:
+        """--init-from takes every tensor that fits, and names the networks that do not."""
+        run(out, tmp_path / "first", "model.shared_classifier=false")
+        lines = run(
+            out,
+            tmp_path / "second",
+            "optimizer.learning_rate=1e-30",
+            "optimizer.warmup=0",
+            "steps.speech=1",
+            init_from=tmp_path / "first",
+        )
+        before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
+        parameters = [name for name, _ in checkpoint.load(tmp_path / "second").model().named_parameters()]
+        assert all(torch.equal(before[name], after[name]) for name in parameters)
+        other = make_shards(tmp_path / "other", words=4)
+        lines = run(other, tmp_path / "third", "steps.speech=1", init_from=tmp_path / "first")
+        assert "not in it, or of another shape, at least in part: word_classifier" in lines
+        assert checkpoint.load(tmp_path / "third").settings["init_from"] == str(tmp_path / "first")
+
+    def test_a_model_of_another_width_is_refused(self, out: Path, tmp_path: Path) -> None:
+        """A checkpoint of which hardly anything fits is an error, or says what does not fit."""
+        run(out, tmp_path / "first", "steps.speech=1")
+        lines = run(out, tmp_path / "second", "model.width=0.1", "steps.speech=1", init_from=tmp_path / "first")
+        assert any("visual_speech_encoder" in line for line in lines)
+
+    def test_an_imported_checkpoint_is_not_trained_over(self, out: Path, tmp_path: Path) -> None:
+        """A RUN with a checkpoint that training did not write is refused, and how to begin with it is said."""
+        checkpoint.save(tmp_path / "run", checkpoint.Checkpoint.of(DAVS(n_words=3, width=0.05), {}))
+        with pytest.raises(RunError, match="--init-from"):
+            run(out, tmp_path / "run")
+
+
+class TestTrouble:
+    """What ends a run, in one line."""
+
+    def test_a_term_that_is_not_finite_ends_the_run(
+        self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The run stops, names the term, the step and its clips, and keeps the last good state."""
+        from davs_model import losses
+
+        real, calls = losses.contrastive_loss, []
+
+        def broken(*arguments: Any, **more: Any) -> Tensor:
+            calls.append(0)
+            return real(*arguments, **more) * (float("nan") if len(calls) == 4 else 1.0)
+
+        monkeypatch.setattr(losses, "contrastive_loss", broken)
+        with pytest.raises(RunError) as caught:
+            run(out, tmp_path / "run")
+        text = str(caught.value)
+        assert re.search(
+            r"step 4: contrastive not finite, with the clips train/\S+, train/\S+, train/\S+, train/\S+;", text
+        )
+        assert "\n" not in text
+        loaded = training_state.load(tmp_path / "run")
+        assert loaded is not None
+        assert loaded[0].step == 2
+        assert all(bool(tensor.isfinite().all()) for tensor in weights(tmp_path / "run").values())
+
+    def test_a_state_that_is_not_finite_is_not_written(self, out: Path, tmp_path: Path) -> None:
+        """Weights with a NaN are refused by the writer; the file before stays."""
+        run(out, tmp_path / "run")
+        loaded = training_state.load(tmp_path / "run")
+        assert loaded is not None
+        state = loaded[0]
+        state.checkpoint.weights["word_classifier.fc1.weight"][0, 0] = float("nan")
+        before = (tmp_path / "run" / training_state.NAME).read_bytes()
+        with pytest.raises(CheckpointError, match=r"word_classifier.fc1.weight is not finite"):
+            training_state.save(tmp_path / "run", state)
+        assert (tmp_path / "run" / training_state.NAME).read_bytes() == before
+
+    def test_too_few_clips(self, out: Path, tmp_path: Path) -> None:
+        """Fewer clips than a batch are an error that names both numbers and the setting."""
+        with pytest.raises(RunError, match="12 clips can be used in the speech stage, fewer than a batch of 16"):
+            run(out, tmp_path / "run", "data.batch_size=16")
+
+    def test_no_words(self, tmp_path: Path) -> None:
+        """Clips without words are an error that says how to train without them; and so they can be."""
+        out = make_shards(tmp_path / "out", words=0)
+        with pytest.raises(RunError, match="its clips have no words"):
+            run(out, tmp_path / "run")
+        run(out, tmp_path / "other", "weights.word=0", "steps.speech=1")
+        assert "word" not in records(tmp_path / "other")[0]["terms"]
+
+    def test_no_people(self, tmp_path: Path) -> None:
+        """Without people to tell apart the identity stage is an error, and is left out where all are trained."""
+        out = make_shards(tmp_path / "out", people=0)
+        with pytest.raises(RunError, match="labelled people"):
+            run(out, tmp_path / "run", stages=("identity",))
+        lines = run(out, tmp_path / "run", stages=("identity", "speech"))
+        assert any(line.startswith("identity: left out") for line in lines)
+
+    def test_every_weight_zero(self, out: Path, tmp_path: Path) -> None:
+        """A stage that has nothing to learn is an error."""
+        with pytest.raises(RunError, match="nothing to learn"):
+            run(out, tmp_path / "run", "weights.person=0", stages=("identity",))
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+    def test_no_cuda(self, out: Path, tmp_path: Path) -> None:
+        """Asking for CUDA where there is none is an error in one line."""
+        with pytest.raises(RunError, match="no CUDA device"):
+            run(out, tmp_path / "run", "machine.device=cuda")
+
+
+class TestProcesses:
+    """torchrun."""
+
+    @pytest.mark.slow
+    def test_two_processes_with_half_the_batch_are_one_with_all(self, out: Path, tmp_path: Path) -> None:
+        """Two gloo processes have the losses of one with the whole batch, to 1e-5, its gradients, and no warnings."""
+        for stage in ("speech", "full"):
+            one = start(out, tmp_path / f"one-{stage}", f"steps.{stage}=1", "--stage", stage, script=ONE_STEP)
+            two = start(
+                out, tmp_path / f"two-{stage}", f"steps.{stage}=1", "--stage", stage, processes=2, script=ONE_STEP
+            )
+            for process in (one, two):
+                output = process.communicate()[0]
+                assert process.returncode == 0, output
+                assert "Warning" not in output, output
+            first, second = (records(tmp_path / f"{name}-{stage}")[0]["terms"] for name in ("one", "two"))
+            assert second == pytest.approx(first, rel=1e-5, abs=1e-5)
+            wanted, found = (torch.load(tmp_path / f"{name}-{stage}" / "gradient.pt") for name in ("one", "two"))
+            assert float((found - wanted).norm() / wanted.norm()) < 1e-6
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("to", ["launcher", "all", "one"])
+    def test_sigterm_saves_and_stops_all(self, out: Path, tmp_path: Path, to: str) -> None:
+        """SIGTERM to torchrun, to it and all its processes, or to one of these: all stop at a step, which is saved."""
+        arguments = ("steps.speech=2000", "loop.save_every=2000", "loop.log_every=1", "--stage", "speech")
+        process = start(out, tmp_path / "run", *arguments, processes=2, script=SAY_PROCESS)
+        assert process.stdout is not None
+        workers: dict[str, int] = {}
+        said = ""
+        for line in process.stdout:
+            said += line
+            if found := re.match(r"process (\d) is (\d+)$", line):
+                workers[found[1]] = int(found[2])
+            if line.startswith("speech 3/2000"):
+                break
+        assert workers.keys() == {"0", "1"}, said
+        for pid in {"launcher": [process.pid], "all": [*workers.values(), process.pid], "one": [workers["1"]]}[to]:
+            os.kill(pid, signal.SIGTERM)
+        rest = process.stdout.read()
+        process.stdout.close()
+        assert process.wait() != 0
+        steps = re.findall(r"stopped by (?:SIGTERM|a signal to another process) at step (\d+); the same command", rest)
+        assert len(steps) == 2, rest
+        assert len(set(steps)) == 1
+        loaded = training_state.load(tmp_path / "run")
+        assert loaded is not None
+        assert loaded[0].step == int(steps[0]) < 2000
+        assert checkpoint.load(tmp_path / "run").settings["steps"] == {"speech": int(steps[0])}
+
+    @pytest.mark.slow
+    def test_a_stopped_run_of_two_goes_on(self, out: Path, tmp_path: Path) -> None:
+        """A run of two processes that is stopped by SIGTERM ends bit-equal to one that was left alone."""
+        straight = start(out, tmp_path / "straight", "steps.speech=12", "--stage", "speech", processes=2)
+        output = straight.communicate()[0]
+        assert straight.returncode == 0, output
+        stopped = start(
+            out, tmp_path / "stopped", "steps.speech=12", "--stage", "speech", processes=2, script=STOP_AT_STEP
+        )
+        output = stopped.communicate()[0]
+        assert "stopped by SIGTERM at step 4; the same command goes on" in output
+        assert "at step 4" in output
+        on = start(out, tmp_path / "stopped", "steps.speech=12", "--stage", "speech", processes=2)
+        output = on.communicate()[0]
+        assert on.returncode == 0, output
+        for name in (checkpoint.NAME, training_state.NAME):
+            assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+
+    def test_a_batch_that_cannot_be_shared(self, out: Path, tmp_path: Path) -> None:
+        """A batch that is no multiple of the processes is refused."""
+        process = start(out, tmp_path / "run", "data.batch_size=3", "--stage", "speech", processes=2)
+        output = process.communicate()[0]
+        assert process.returncode != 0
+        assert "data.batch_size = 3 is no multiple of 2 processes" in output
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_trains_all_stages(out: Path, tmp_path: Path) -> None:
+    """On CUDA all stages run in bf16, with pinned memory, and a stopped run goes on."""
+    run(
+        out,
+        tmp_path / "run",
+        "machine.device=cuda",
+        "machine.bf16=true",
+        "data.workers=2",
+        stages=("identity", "speech"),
+    )
+    run(out, tmp_path / "run", "machine.device=cuda", "machine.bf16=true", "data.workers=2", stages=("full",))
+    assert checkpoint.load(tmp_path / "run").settings["steps"]["full"] == 2
+
+
+ONE_STEP = """
+import sys, torch
+from pathlib import Path
+from torch import nn
+from davs_model import optimizers
+from davs_model.data import RawBatch
+from davs_model.objective import Batch
+
+nn.Dropout.forward = lambda self, maps: maps  # it draws differently in each process
+torch.set_default_dtype(torch.float64)
+torch.Tensor.float = torch.Tensor.double
+to = RawBatch.to
+
+def to_double(self, device):
+    return Batch(*(x.double() if torch.is_tensor(x) and x.is_floating_point() else x for x in to(self, device)))
+
+def step(phases, rate):
+    parameters = [p for phase in phases.values() for group in phase.param_groups for p in group["params"]]
+    gradient = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+    torch.save(gradient, Path(sys.argv[2]) / "gradient.pt")
+    torch.set_default_dtype(torch.float32)  # as checkpoints are
+
+RawBatch.to, optimizers.step = to_double, step
+"""
+"""Computes in double precision, for BatchNorm over nearly equal features makes much of any rounding in gradients, and
+keeps the gradient instead of following it, for Adam makes a whole step of one that is nearly 0."""
+SAY_PROCESS = """
+import os
+print("process", os.environ["RANK"], "is", os.getpid(), flush=True)
+"""
+"""Tells the numbers of processes."""
+STOP_AT_STEP = """
+import os, signal
+from davs_model.course import Course
+take = Course.step
+
+def step(self, number, *rest):
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return take(self, number, *rest)
+
+Course.step = step
+"""
+"""Each process gets a SIGTERM in its third step, all learn of it in the fourth."""
+SCRIPT = """
+import sys
+from pathlib import Path
+from avprep.errors import AvprepError
+from davs_model import config, training
+out, run, stage, *overrides = sys.argv[1:]
+stages = {"all-but-identity": ("speech", "full")}.get(stage, (stage,))
+def say(line):
+    print(line, flush=True)
+try:
+    training.train(Path(out), Path(run), config.resolve("small", None, overrides), stages=stages, say=say)
+except AvprepError as error:
+    print(error, flush=True)
+    sys.exit(1)
+"""
+
+
+def start(out: Path, folder: Path, *arguments: str, processes: int = 1, script: str = "") -> subprocess.Popen[str]:
+    """Start training in a process group of its own; arguments: overrides and `--stage NAME`."""
+    given = list(arguments)
+    at = given.index("--stage")
+    stage = given[at + 1]
+    del given[at : at + 2]
+    program = folder.parent / "train.py"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(script + SCRIPT, encoding="utf-8")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.Popen(
+        [
+            sys.executable,
+            *(torchrun if processes > 1 else []),
+            str(program),
+            str(out),
+            str(folder),
+            stage,
+            *SMALL,
+            *given,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )

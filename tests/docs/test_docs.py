@@ -1,0 +1,80 @@
+"""The documentation says what the program does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from avprep_cli.main import main
+
+from avprep.errors import REASONS
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "docs" / "cli.md"
+
+
+def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> list[tuple[str, click.Command]]:
+    """Every command with its full name, groups included."""
+    found = []
+    for name in group.list_commands(click.Context(group)):
+        command = group.commands[name]
+        found.append((" ".join((*path, name)), command))
+        if isinstance(command, click.Group):
+            found += commands(command, (*path, name))
+    return found
+
+
+def reference() -> str:
+    """The reference page that the commands' own help makes."""
+    parts = ["# Commands\n\nMade from each command's `--help`; to renew it run `python tests/test_docs.py`.\n"]
+    for name, command in commands():
+        top = click.Context(main, info_name="avprep", terminal_width=100, **main.context_settings)
+        text = command.get_help(click.Context(command, info_name=name, parent=top))
+        parts.append(f"## avprep {name}\n\n```\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+def test_the_reference_page_is_the_commands_help() -> None:
+    """docs/cli.md holds the help of every command as it is now."""
+    assert REFERENCE.read_text(encoding="utf-8") == reference(), "run python tests/test_docs.py"
+
+
+@pytest.mark.parametrize("name", [name for name, _ in commands()])
+def test_every_command_and_option_is_explained(name: str) -> None:
+    """Each command has a help text, and so has each of its options."""
+    command = dict(commands())[name]
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts[0]}"
+
+
+def test_readme_and_docs_name_only_real_commands_and_options() -> None:
+    """Every `avprep …` line in the documentation parses: the command and its options exist."""
+    known = dict(commands())
+    for page in (
+        ROOT / "README.md",
+        *(ROOT / "docs" / f"{name}.md" for name in ("shards", "model", "training", "results")),
+        ROOT / "manifests" / "README.md",
+    ):
+        for line in re.findall(r"^ +avprep (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+            words = line.split("#")[0].split()
+            name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]
+            assert name in known, f"{page.name}: avprep {line}"
+            options = {option for parameter in known[name].params for option in parameter.opts}
+            for word in words:
+                if word.startswith("-"):
+                    assert word in options, f"{page.name}: avprep {line}"
+
+
+def test_every_reason_is_documented() -> None:
+    """The reasons of failed clips are those that docs/shards.md lists, with the same meaning."""
+    text = (ROOT / "docs" / "shards.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.MULTILINE))
+    assert listed.items() >= REASONS.items()
+
+
+if __name__ == "__main__":
+    REFERENCE.write_text(reference(), encoding="utf-8")

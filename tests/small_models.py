@@ -1,0 +1,44 @@
+"""Models small enough to train and run in a test."""
+
+from __future__ import annotations
+
+import torch
+
+from davs_model.initialise import fit_speech_encoders
+from davs_model.networks import DAVS
+from davs_model.objective import random_batch
+
+SIZES = {"n_words": 3, "width": 0.05, "image_size": 64}
+
+
+def made_model(seed: int = 0, **sizes: float) -> DAVS:
+    """Make a model whose BatchNorm has seen what it is going to see, so that its frames are not all alike."""
+    torch.manual_seed(seed)
+    model = DAVS(**{**SIZES, **sizes})  # type: ignore[arg-type]
+    batch = random_batch(model, 6, seed=seed)
+    fit_speech_encoders(model, batch)
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = None  # count all that it sees alike
+        for _ in range(3):
+            identity = model.encode_identity(batch.identity_frame)
+            model.decode(identity, model.encode_speech_from_audio(batch.windows))
+        model.decoder.last[-1].weight.mul_(3)
+    return model.eval()
+
+
+SMALL = (
+    "model.width=0.05",
+    "data.batch_size=4",
+    "data.workers=0",
+    "loop.log_every=1",
+    "loop.validate_every=100",
+    "loop.sample_every=100",
+    "loop.save_every=2",
+    "machine.threads=1",
+    "machine.bf16=false",
+    "steps.identity=2",
+    "steps.speech=4",
+    "steps.full=2",
+)
