@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from avprep import untrusted
 from avprep.errors import CheckpointError
-from davs_model.networks import DAVS
+from davs_model.models.davs.networks import DAVS
 
 FORMAT = "avprep DAVS checkpoint"
 SCHEMA_VERSION = 1

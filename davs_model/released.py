@@ -17,9 +17,9 @@ from torch import Tensor
 
 from avprep.errors import CheckpointError
 from davs_model.checkpoint import Checkpoint, is_ours, is_plain, one_line, read_torch_file, record, skeleton
-from davs_model.networks import DAVS
-from davs_model.networks.decoder import BLOCKS
-from davs_model.networks.speech import DEPTH
+from davs_model.models.davs.networks import DAVS
+from davs_model.models.davs.networks.decoder import BLOCKS
+from davs_model.models.davs.networks.speech import DEPTH
 
 NETWORKS = {
     "ID_encoder": "identity_encoder",

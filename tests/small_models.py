@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from davs_model.initialise import fit_speech_encoders
-from davs_model.networks import DAVS
-from davs_model.objective import random_batch
+from davs_model.models.davs.initialise import fit_speech_encoders
+from davs_model.models.davs.networks import DAVS
+from davs_model.models.davs.objective import random_batch
 
 SIZES = {"n_words": 3, "width": 0.05, "image_size": 64}
 

@@ -16,7 +16,7 @@ from avprep_cli import kinds, options, say
 
 if TYPE_CHECKING:
     from avprep.manifest import Manifest
-    from davs_model.config import Settings
+    from davs_model.settings import Settings
 
 
 class Measured(Protocol):
@@ -109,7 +109,7 @@ def bench(
     avprep bench train --shards OUT --preset paper --batch 32 --set machine.compile=true
     """
     from avprep.demo import bench as library
-    from davs_model import config
+    from davs_model import settings as config
 
     given = {"data.batch_size": batch, "data.workers": workers, "machine.device": None if device == "auto" else device}
     overrides += tuple(f"{name}={value}" for name, value in given.items() if value is not None)
@@ -150,14 +150,14 @@ def _measured_learning(
     wanted: list[str], out: Path, settings: Settings, stage: str, repeat: int, steps: int, batches: int
 ) -> Iterator[tuple[str, Measured]]:
     """Measure the loader, a result for each stage, training or both."""
-    from davs_model import bench_loading, bench_training
-    from davs_model.stages import STAGES
+    from davs_model.benchmarks import loading, training
+    from davs_model.models.davs.stages import STAGES
 
     stages = [name for name in STAGES if stage in (name, "all")]
     for name in stages if "load" in wanted else ():
-        yield "load", bench_loading.bench(out, settings, name, repeat=repeat, batches=batches)
+        yield "load", loading.bench(out, settings, name, repeat=repeat, batches=batches)
     if "train" in wanted:
-        yield "train", bench_training.bench(out, settings, stages=stages, steps=steps, repeat=repeat)
+        yield "train", training.bench(out, settings, stages=stages, steps=steps, repeat=repeat)
 
 
 def _made_shards(plan: Manifest, detector: str, jobs: int, temporary: Path) -> Path:
@@ -191,7 +191,7 @@ def bench_model(
     avprep bench-model                                        the released size, on CUDA if there is one
     avprep bench-model --width 0.25 --image-size 64 --batch 4
     """
-    from davs_model import bench as library
+    from davs_model.benchmarks import variants as library
 
     result = library.bench(
         {"n_speakers": 10, "width": width, "image_size": image_size},
@@ -240,20 +240,20 @@ def bench_learning(
     avprep bench-learning OUT WORK --table supervision
     avprep bench-learning OUT WORK --set steps.speech=2500
     """
-    from davs_model import config
+    from davs_model import settings as config
 
     settings = config.resolve(preset, config_file, overrides)  # before the seconds that torch takes
-    from davs_model import learning
+    from davs_model.benchmarks import ablation
 
     found: dict[str, list[dict[str, Any]]] = {}
     tables = []
     if table != "disentangling":
-        found["supervision"] = learning.supervisions(out, work, settings, say=say.aside)
-        tables.append(learning.supervision_table(found["supervision"]))
+        found["supervision"] = ablation.supervisions(out, work, settings, say=say.aside)
+        tables.append(ablation.supervision_table(found["supervision"]))
     if table != "supervision":
-        speech = learning.run_of(work, "L_C + SC + L_adv") if "supervision" in found else None
-        found["disentangling"] = learning.disentangling(out, work, settings, say=say.aside, speech=speech)
-        tables.append(learning.disentangling_table(found["disentangling"]))
+        speech = ablation.run_of(work, "L_C + SC + L_adv") if "supervision" in found else None
+        found["disentangling"] = ablation.disentangling(out, work, settings, say=say.aside, speech=speech)
+        tables.append(ablation.disentangling_table(found["disentangling"]))
     say.echo(json.dumps(found, indent=2) if as_json else "\n\n".join(tables))
 
 

@@ -114,12 +114,13 @@ def _fill_column(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int) ->
 
 
 def _train(out: Path, model: Path, steps: int) -> None:
-    from davs_model import config, training
-    from davs_model.stages import STAGES
+    from davs_model import settings as config
+    from davs_model.models.davs.stages import STAGES
+    from davs_model.training import loop
 
     say.story(f"6/8 train the small preset for a few minutes: {model}")
     preset = config.resolve("small", None, [*TRAINING, f"steps.speech={steps}"])
-    training.train(out, model, preset, stages=tuple(STAGES), say=say.story)
+    loop.train(out, model, preset, stages=tuple(STAGES), say=say.story)
 
 
 def _evaluate(model: Path, out: Path, results: Path, detector: str) -> Path:
@@ -140,7 +141,7 @@ def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: s
     from avprep.talking import driver as drivers
     from avprep.talking import photo
     from avprep_cli import talking
-    from davs_model.generate import Talker
+    from davs_model.generation import Talker
 
     still, film = directory / "photo.png", directory / "talking.mp4"
     test = plan.split("test")

@@ -184,7 +184,7 @@ limit = click.option("--limit", type=click.IntRange(1, MOST), help="Only the fir
 
 
 def setting(text: str) -> Callable[[F], F]:
-    """--set, a setting of the model: `davs_model.config` knows what each may be."""
+    """--set, a setting of the model: `davs_model.settings` knows what each may be."""
     return click.option("--set", "overrides", type=Line(), multiple=True, metavar="SECTION.NAME=VALUE", help=text)
 
 

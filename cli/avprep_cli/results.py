@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from avprep.talking.driver import Driver
     from avprep.talking.photo import Photo
     from davs_model.evaluation.evaluate import Landmarks
-    from davs_model.evaluation.study import Film
-    from davs_model.generate import Talker
+    from davs_model.generation import Talker
+    from davs_model.study.study import Film
 
 RUN = PATH = options.EXISTING
 
@@ -108,7 +108,7 @@ def generate(
     from avprep_cli import talking
 
     photos = _photos(faces, detector, face_box, aligned=aligned, paste=paste_back)
-    from davs_model.generate import Talker
+    from davs_model.generation import Talker
 
     device = options.chosen_device(device)
     say.detail(f"generate: on {device}")
@@ -353,7 +353,7 @@ def study(
     import tempfile
 
     from avprep_cli.data import write_text
-    from davs_model.evaluation import study as library
+    from davs_model.study import study as library
 
     with tempfile.TemporaryDirectory() as folder:
         made = _study_films(Path(folder), runs, faces, audios, videos, max_seconds, detector, device, aligned=aligned)
@@ -377,7 +377,7 @@ def study_results(answers: tuple[Path, ...], output: Path | None) -> None:
     """
     options.spare(output, *answers)
     from avprep_cli.data import write_text
-    from davs_model.evaluation import study as library
+    from davs_model.study import study as library
 
     table = library.table(library.read(answers))
     if output is not None:
@@ -400,8 +400,8 @@ def _study_films(
     """Make a film of every run, face and driver in a folder, and a picture of each face as it was aligned."""
     from avprep.quality import sheet
     from avprep_cli import talking
-    from davs_model.evaluation.study import Film
-    from davs_model.generate import Talker
+    from davs_model.generation import Talker
+    from davs_model.study.study import Film
 
     photos = _photos(faces, detector, None, aligned=aligned, paste=False)
     shown = []

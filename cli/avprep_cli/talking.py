@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from avprep.talking.driver import Driver
     from avprep.talking.photo import Photo
-    from davs_model.generate import Talker
+    from davs_model.generation import Talker
 
 Pictures = NDArray[np.uint8]
 GAP = 8

@@ -24,22 +24,23 @@ from torch import Tensor
 
 from avprep import __version__
 from avprep.errors import RunError
-from davs_model import checkpoint, journal, samples, speed, validation
+from davs_model import checkpoint, precision
 from davs_model.checkpoint import Checkpoint
-from davs_model.clips import Clips, read_clips
-from davs_model.data import ClipSource, EvaluationBatches, Need, RawBatch, Shape, usable
-from davs_model.evaluation import embeddings, figures, page
+from davs_model.data.batches import ClipSource, EvaluationBatches, Need, RawBatch, Shape, usable
+from davs_model.data.clips import Clips, read_clips
+from davs_model.data.loader import evaluation_batches
+from davs_model.data.pictures import to_crops
+from davs_model.evaluation import embed, embeddings, figures, page, samples
 from davs_model.evaluation.embeddings import Embeddings
-from davs_model.evaluation.leakage import cross_leakage, leakage
-from davs_model.evaluation.mouth import mouth_distance
-from davs_model.evaluation.recognition import recognise
-from davs_model.evaluation.reconstruction import Reconstructions
-from davs_model.evaluation.retrieval import ranks, summarise
-from davs_model.generate import draws
-from davs_model.loading import evaluation_batches
-from davs_model.networks import DAVS
-from davs_model.pictures import to_crops
-from davs_model.runfolder import Say
+from davs_model.evaluation.metrics.leakage import cross_leakage, leakage
+from davs_model.evaluation.metrics.mouth import mouth_distance
+from davs_model.evaluation.metrics.recognition import recognise
+from davs_model.evaluation.metrics.reconstruction import Reconstructions
+from davs_model.evaluation.metrics.retrieval import ranks, summarise
+from davs_model.generation import draws
+from davs_model.models.davs.networks import DAVS
+from davs_model.training import log
+from davs_model.training.run_folder import Say
 
 METRICS, PAGE, EMBEDDINGS = "metrics.json", "evaluation.md", "embeddings.h5"
 SOURCES = ("audio", "video", "repeated")
@@ -120,7 +121,7 @@ def evaluate(
     """
     begin = time.monotonic()
     saved = checkpoint.load(run)
-    model = speed.place(saved.model(), settings.device).eval()
+    model = precision.place(saved.model(), settings.device).eval()
     missing: dict[str, str] = {}
     clips, shape = clips_of(saved, out, settings.split)
     if problem := _words_problem(saved, clips):
@@ -184,7 +185,7 @@ def _sound(run: Path) -> Iterator[None]:
 
 def in_words(metrics: dict[str, Any]) -> str:
     """Return what was measured in one line."""
-    parts = [journal.in_words({"words": metrics.get("recognition"), **metrics["retrieval"]})]
+    parts = [log.in_words({"words": metrics.get("recognition"), **metrics["retrieval"]})]
     parts += [
         "{} frames PSNR {psnr:.1f} dB, SSIM {ssim:.3f}".format(name, **found)
         for name, found in metrics.get("reconstruction", {}).items()
@@ -257,8 +258,8 @@ def _embed(
     with embeddings.writing(path, facts) as writer:
         for raw in _read(clips, shape, settings, settings.limit):
             batch = raw.to(device)
-            with speed.autocast(device, bf16=settings.bf16):
-                identity, found = validation.encode(model, batch)
+            with precision.autocast(device, bf16=settings.bf16):
+                identity, found = embed.encode(model, batch)
                 if generates and identity is not None:
                     frames = {name: model.decode(identity, found[name]) for name in ("audio", "video")}
                     frames["repeated"] = batch.identity_frame.expand_as(batch.frames)
@@ -355,8 +356,8 @@ def _identity_of_train(
     features, words = [], []
     for raw in _read(clips, shape, settings, settings.svm_clips):
         batch = raw.to(device)
-        with speed.autocast(device, bf16=settings.bf16):
-            _, encoded = validation.encode(model, batch)
+        with precision.autocast(device, bf16=settings.bf16):
+            _, encoded = embed.encode(model, batch)
         features.append(encoded["identity_sequence"][:, ::EVERY].float().flatten(1).cpu())
         words.append(raw.words.clone())
     return torch.cat(features), torch.cat(words)
@@ -365,7 +366,7 @@ def _identity_of_train(
 def _baseline(run: Path, out: Path, settings: Settings, path: Path, say: Say) -> dict[str, Any]:
     """Measure another run by what the tables have columns for."""
     saved = checkpoint.load(run)
-    model = speed.place(saved.model(), settings.device).eval()
+    model = precision.place(saved.model(), settings.device).eval()
     missing: dict[str, str] = {}
     clips, shape = clips_of(saved, out, settings.split)
     if problem := _words_problem(saved, clips):

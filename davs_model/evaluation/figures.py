@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from davs_model.samples import write_png
+from davs_model.evaluation.samples import write_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -29,9 +29,10 @@ from avprep.quality import compare, report, sheet, verify
 from avprep.runs.status import status
 from avprep.shards import tars, writer
 from davs_model import checkpoint
-from davs_model.clips import read_clips
-from davs_model.evaluation import evaluate, study
-from davs_model.networks import DAVS
+from davs_model.data.clips import read_clips
+from davs_model.evaluation import evaluate
+from davs_model.models.davs.networks import DAVS
+from davs_model.study import study
 
 KEY = "s0/yes_00"
 SHARD = "train-000000"

@@ -16,10 +16,12 @@ from tiny_shards import make_shards
 import avprep.demo.bench
 from avprep.demo import synthetic
 from avprep.errors import RunError
-from davs_model import bench_loading, bench_training, config, training
-from davs_model.config import Settings
-from davs_model.course import Course
-from davs_model.stages import STAGES
+from davs_model import settings as config
+from davs_model.benchmarks import loading
+from davs_model.models.davs.stages import STAGES
+from davs_model.settings import Settings
+from davs_model.training import loop
+from davs_model.training.step import Course
 
 TINY = [word for setting in SMALL for word in ("--set", setting)]
 
@@ -46,16 +48,16 @@ def call(*arguments: object) -> Result:
 
 
 class TestTraining:
-    """`davs_model.bench_training`."""
+    """`davs_model.benchmarks.training`."""
 
     def test_every_stage(self, out: Path) -> None:
         """Each stage has its speed, its floor, the parts of a step and the hours of an epoch of LRW."""
-        result = bench_training.bench(out, settings(), steps=1, repeat=1)
+        result = loop.bench(out, settings(), steps=1, repeat=1)
         assert [row.stage for row in result.stages] == list(STAGES)
         for row in result.stages:
             assert row.clips_per_s == pytest.approx(4 / row.step_s)
             assert row.ratio == pytest.approx(row.step_s / row.floor_s)
-            assert tuple(row.parts) == bench_training.PARTS
+            assert tuple(row.parts) == loop.PARTS
             assert all(seconds > 0 for seconds in row.parts.values())
             assert sum(row.shares.values()) == pytest.approx(1)
             assert row.lrw_epoch_h == pytest.approx(488_766 / row.clips_per_s / 3600)
@@ -73,26 +75,26 @@ class TestTraining:
             return values
 
         monkeypatch.setattr(Course, "step", watched)
-        bench_training.bench(out, settings(), stages=("speech",), steps=1, repeat=1)
+        loop.bench(out, settings(), stages=("speech",), steps=1, repeat=1)
         measured = found[:2]
         found.clear()
-        training.train(out, tmp_path / "run", settings(), stages=("speech",), say=lambda _: None)
+        loop.train(out, tmp_path / "run", settings(), stages=("speech",), say=lambda _: None)
         assert measured == found[:2]
 
     def test_one_speaker(self, tmp_path: Path) -> None:
         """Clips of one person leave the identity stage out and say why; asked for alone, it is refused."""
         shards = make_shards(tmp_path / "shards", people=1)
-        result = bench_training.bench(shards, settings(), stages=("identity", "speech"), steps=1, repeat=1)
+        result = loop.bench(shards, settings(), stages=("identity", "speech"), steps=1, repeat=1)
         assert [row.stage for row in result.stages] == ["speech"]
         assert "identity: left out: " in result.table()
         with pytest.raises(RunError, match="its clips are of 1 labelled people"):
-            bench_training.bench(shards, settings(), stages=("identity",), steps=1, repeat=1)
+            loop.bench(shards, settings(), stages=("identity",), steps=1, repeat=1)
 
     def test_too_few_clips(self, out: Path) -> None:
         """A batch of more clips than there are is one line, for training and for loading."""
         for bench in (
-            lambda few: bench_training.bench(out, few, stages=("speech",)),
-            lambda few: bench_loading.bench(out, few, "speech"),
+            lambda few: loop.bench(out, few, stages=("speech",)),
+            lambda few: loading.bench(out, few, "speech"),
         ):
             with pytest.raises(RunError, match=r"12 clips .* fewer than a batch of 16"):
                 bench(settings("data.batch_size=16"))

@@ -18,14 +18,17 @@ from small_models import SMALL
 from tiny_shards import make_shards
 
 from avprep.errors import CheckpointError, RunError, ShardError
-from davs_model import checkpoint, config, training, validation
+from davs_model import checkpoint
+from davs_model import settings as config
 from davs_model.checkpoint import Checkpoint
+from davs_model.evaluation import embed
 from davs_model.evaluation import evaluate as library
 from davs_model.evaluation.evaluate import Settings, evaluate
-from davs_model.evaluation.recognition import recognise
-from davs_model.evaluation.retrieval import retrieve
-from davs_model.networks import DAVS
-from davs_model.stages import STAGES
+from davs_model.evaluation.metrics.recognition import recognise
+from davs_model.evaluation.metrics.retrieval import retrieve
+from davs_model.models.davs.networks import DAVS
+from davs_model.models.davs.stages import STAGES
+from davs_model.training import loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,7 +44,7 @@ def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of all stages; not to be changed."""
     folder = tmp_path_factory.mktemp("evaluate") / "run"
     settings = config.resolve("small", None, SMALL)
-    training.train(out, folder, settings, stages=tuple(STAGES), say=lambda _: None)
+    loop.train(out, folder, settings, stages=tuple(STAGES), say=lambda _: None)
     return folder
 
 
@@ -54,7 +57,7 @@ def results(out: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 SETTINGS = Settings(batch_size=3, workers=0)
-ENCODE = validation.encode
+ENCODE = embed.encode
 
 
 def corners(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -142,7 +145,7 @@ def test_frames_are_judged_against_those_of_the_shards(out: Path, run: Path, tmp
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoint, "model", copying)
         # the last faces that are encoded are those in a row, so these are left out
-        patch.setattr(library.validation, "encode", _without_the_row)
+        patch.setattr(library.embed, "encode", _without_the_row)
         found = evaluate(run, out, tmp_path, SETTINGS, say=lambda _: None)
     quality = found["reconstruction"]
     assert quality["audio"] == quality["video"] == quality["repeated"]

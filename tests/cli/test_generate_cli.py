@@ -25,7 +25,7 @@ from avprep.talking import driver as drivers
 from avprep.talking import photo
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
-from davs_model.generate import Talker
+from davs_model.generation import Talker
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

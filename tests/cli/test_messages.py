@@ -14,7 +14,7 @@ from avprep.errors import AvprepError
 from avprep.quality import sheet
 from avprep.talking import driver as drivers
 from davs_model import checkpoint
-from davs_model.generate import Talker
+from davs_model.generation import Talker
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ FREE_TEXT = {
     "slurm mfcc --setup": "lines of the user's own shell",
     "slurm crop --sbatch": "options that sbatch checks",
     "slurm mfcc --sbatch": "options that sbatch checks",
-    "train --set": "settings that davs_model.config checks, one by one",
-    "bench --set": "settings that davs_model.config checks, one by one",
-    "bench-learning --set": "settings that davs_model.config checks, one by one",
+    "train --set": "settings that davs_model.settings checks, one by one",
+    "bench --set": "settings that davs_model.settings checks, one by one",
+    "bench-learning --set": "settings that davs_model.settings checks, one by one",
     "study --title": "words for the people who take part",
     "study --film": "the name of a method, in words, before two files",
 }

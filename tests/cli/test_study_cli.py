@@ -19,7 +19,7 @@ from small_models import made_model
 from avprep.media.video import probe
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
-from davs_model.evaluation.study import COLUMNS
+from davs_model.study.study import COLUMNS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,8 +12,9 @@ from click.testing import CliRunner, Result
 from small_models import SMALL
 from tiny_shards import make_shards
 
-from davs_model import checkpoint, config
-from davs_model.stages import STAGES
+from davs_model import checkpoint
+from davs_model import settings as config
+from davs_model.models.davs.stages import STAGES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 OVERRIDES = [word for setting in SMALL for word in ("--set", setting)]

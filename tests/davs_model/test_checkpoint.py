@@ -34,7 +34,7 @@ from torch import Tensor
 from avprep.errors import CheckpointError
 from davs_model import checkpoint, released
 from davs_model.checkpoint import Checkpoint
-from davs_model.networks import DAVS
+from davs_model.models.davs.networks import DAVS
 
 T = TypeVar("T")
 

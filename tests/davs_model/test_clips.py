@@ -25,8 +25,8 @@ from made_shards import Made, Members
 
 from avprep import schema, shards
 from avprep.errors import ShardError
-from davs_model.clips import Clips, read_clips
-from davs_model.data import ClipSource, Need, Shape, empty_batch, usable
+from davs_model.data.batches import ClipSource, Need, Shape, empty_batch, usable
+from davs_model.data.clips import Clips, read_clips
 
 KEY = "s1/yes"
 LONG = ["long/" * 30 + "key", "n" * 120, "日本語/ünï-cödé", "ä" * 60]

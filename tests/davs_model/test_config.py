@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avprep.errors import SettingsError
-from davs_model import config
-from davs_model.config import PRESETS, Data, Loop, Machine, Model, Optimizer, Settings, Steps, Weights, resolve
+from davs_model import settings as config
+from davs_model.settings import PRESETS, Data, Loop, Machine, Model, Optimizer, Settings, Steps, Weights, resolve
 
 
 def write(folder: Path, text: str | bytes) -> Path:
@@ -391,5 +391,5 @@ def test_every_setting_that_is_no_boolean_has_a_check() -> None:
 
 def test_settings_need_no_torch() -> None:
     """The command line can show and check settings without waiting seconds for torch."""
-    program = "import sys, davs_model.config; sys.exit('torch' in sys.modules)"
+    program = "import sys, davs_model.settings; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -20,9 +20,9 @@ from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from davs_model.evaluation.leakage import FEW_CLIPS_PENALTY, PENALTIES, cross_leakage, leakage
-from davs_model.evaluation.recognition import accuracy, recognise
-from davs_model.evaluation.retrieval import ranks, retrieve, summarise
+from davs_model.evaluation.metrics.leakage import FEW_CLIPS_PENALTY, PENALTIES, cross_leakage, leakage
+from davs_model.evaluation.metrics.recognition import accuracy, recognise
+from davs_model.evaluation.metrics.retrieval import ranks, retrieve, summarise
 
 seeds = st.integers(0, 2**16)
 

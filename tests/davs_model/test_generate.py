@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from small_models import made_model
 
 from avprep.errors import CheckpointError, RunError
-from davs_model import checkpoint, losses
+from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
-from davs_model.generate import Talker
+from davs_model.generation import Talker
+from davs_model.models.davs import losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

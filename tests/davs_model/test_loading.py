@@ -22,8 +22,7 @@ from made_shards import Made, frame_of
 from numpy.typing import NDArray
 
 from avprep.errors import ShardError
-from davs_model.clips import Clips, read_clips
-from davs_model.data import (
+from davs_model.data.batches import (
     Batches,
     ClipSource,
     EvaluationBatches,
@@ -35,8 +34,9 @@ from davs_model.data import (
     speech_frames,
     stretch,
 )
-from davs_model.loading import AHEAD, evaluation_batches, training_batches
-from davs_model.pictures import Move, decode_picture, picture_size
+from davs_model.data.clips import Clips, read_clips
+from davs_model.data.loader import AHEAD, evaluation_batches, training_batches
+from davs_model.data.pictures import Move, decode_picture, picture_size
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),  # more processes than this machine has cores

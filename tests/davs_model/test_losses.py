@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from davs_model import losses
-from davs_model.losses import Form
-from davs_model.networks import DAVS, SequenceLogits
+from davs_model.models.davs import losses
+from davs_model.models.davs.losses import Form
+from davs_model.models.davs.networks import DAVS, SequenceLogits
 
 seeds = pytest.mark.parametrize("seed", range(4))
 forms = pytest.mark.parametrize("form", ["paper", "released"])

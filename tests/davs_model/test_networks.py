@@ -16,8 +16,10 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from davs_model import bench, checkpoint, objective, released, speed
-from davs_model.networks import (
+from davs_model import checkpoint, precision, released
+from davs_model.benchmarks import variants
+from davs_model.models.davs import objective
+from davs_model.models.davs.networks import (
     DAVS,
     AudioSpeechEncoder,
     Decoder,
@@ -221,7 +223,7 @@ def test_one_identity_speaks_for_all_frames() -> None:
 def small_model() -> tuple[DAVS, objective.Batch]:
     """A small model in eval mode whose outputs depend on its inputs, and a batch."""
     model = DAVS(**SMALL)
-    bench.draw(model)
+    variants.draw(model)
     return model.eval(), objective.random_batch(model, 2)
 
 
@@ -281,16 +283,16 @@ def test_a_width_is_above_zero(width: float) -> None:
 
 def test_fast_forms_are_within_their_tolerances() -> None:
     """Channels-last and bf16, forward and backward, are as near to plain float32 as is stated."""
-    result = bench.bench({**SMALL, "width": 0.25}, batch=2, repeat=1)
+    result = variants.bench({**SMALL, "width": 0.25}, batch=2, repeat=1)
     within_tolerances(result)
     assert "bf16, channels_last" in result.table()
 
 
-def within_tolerances(result: bench.Result) -> None:
+def within_tolerances(result: variants.Result) -> None:
     """Every row of a bench is as near to the first as is stated, and rounding is really seen."""
     assert len(result.rows) > 1
     for row in result.rows[1:]:
-        tolerance = speed.TOLERANCES["bf16" if row.form.startswith("bf16") else "float32"]
+        tolerance = precision.TOLERANCES["bf16" if row.form.startswith("bf16") else "float32"]
         assert max(row.features, row.frames, row.losses, row.gradients) < tolerance, row
         assert row.form.startswith("float32") or row.gradients > 1e-4, row
 
@@ -313,4 +315,4 @@ def test_every_network_is_one_graph() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_fast_forms_on_cuda_are_within_their_tolerances() -> None:
     """The released size at batch 16 on CUDA, compiled too, is as near to float32 as is stated."""
-    within_tolerances(bench.bench({"n_speakers": 10}, device="cuda", batch=16, repeat=3, compiled=True))
+    within_tolerances(variants.bench({"n_speakers": 10}, device="cuda", batch=16, repeat=3, compiled=True))

@@ -15,8 +15,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from davs_model.evaluation import reconstruction
-from davs_model.evaluation.reconstruction import Reconstructions, psnr, ssim
+from davs_model.evaluation.metrics import reconstruction
+from davs_model.evaluation.metrics.reconstruction import Reconstructions, psnr, ssim
 
 seeds = st.integers(0, 2**16)
 

@@ -25,8 +25,8 @@ from made_media import noise, picture, steady, write
 from scipy import stats
 
 from avprep.errors import RunError
-from davs_model.evaluation import study
-from davs_model.evaluation.study import COLUMNS, Answer, Film, page, rate, read, table
+from davs_model.study import study
+from davs_model.study.study import COLUMNS, Answer, Film, page, rate, read, table
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

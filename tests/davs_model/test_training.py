@@ -23,10 +23,13 @@ from tiny_shards import make_shards
 from torch import Tensor
 
 from avprep.errors import CheckpointError, RunError
-from davs_model import checkpoint, config, optimizers, training, training_state
-from davs_model.config import Settings
-from davs_model.networks import DAVS
-from davs_model.stages import STAGES, Name, factors
+from davs_model import checkpoint
+from davs_model import settings as config
+from davs_model.models.davs.networks import DAVS
+from davs_model.models.davs.stages import STAGES, Name, factors
+from davs_model.settings import Settings
+from davs_model.training import loop, optimizers
+from davs_model.training import state as states
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def settings(*overrides: str) -> Settings:
 def run(out: Path, folder: Path, *overrides: str, stages: tuple[Name, ...] = ("speech",), **more: Any) -> list[str]:
     """Train, and return what was said."""
     lines: list[str] = []
-    training.train(out, folder, settings(*overrides), stages=stages, say=lines.append, **more)
+    loop.train(out, folder, settings(*overrides), stages=stages, say=lines.append, **more)
     return lines
 
 
@@ -76,7 +79,7 @@ def assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 def stop_after(save: Callable[..., None], place: tuple[str, int]) -> Callable[..., None]:
     """A `training_state.save` after which, at a stage and step, the run is interrupted."""
 
-    def saving(folder: Path, state: training_state.TrainingState) -> None:
+    def saving(folder: Path, state: states.TrainingState) -> None:
         save(folder, state)
         if (state.stage, state.step) == place:
             raise KeyboardInterrupt
@@ -255,7 +258,7 @@ class TestResuming:
         """Where the last state is damaged the previous one is taken, which is said, and the run ends the same."""
         run(out, tmp_path / "run")
         wanted = weights(tmp_path / "run")
-        path = tmp_path / "run" / training_state.NAME
+        path = tmp_path / "run" / states.NAME
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
@@ -267,11 +270,11 @@ class TestResuming:
     def test_two_damaged_states_are_an_error(self, out: Path, tmp_path: Path) -> None:
         """Where both states are damaged nothing is trained and nothing is overwritten."""
         run(out, tmp_path / "run")
-        for name in (training_state.NAME, training_state.PREVIOUS):
+        for name in (states.NAME, states.PREVIOUS):
             (tmp_path / "run" / name).write_bytes(b"nothing")
         with pytest.raises(CheckpointError, match="not a torch file"):
             run(out, tmp_path / "run")
-        assert (tmp_path / "run" / training_state.NAME).read_bytes() == b"nothing"
+        assert (tmp_path / "run" / states.NAME).read_bytes() == b"nothing"
 
     def test_sigterm_saves_and_stops(self, out: Path, tmp_path: Path) -> None:
         """SIGTERM to the whole group, loader processes too, ends after the step with a state of that step."""
@@ -287,7 +290,7 @@ class TestResuming:
         process.stdout.close()
         assert process.wait() == 1
         (step,) = re.findall(r"stopped by SIGTERM at step (\d+); the same command goes on", rest)
-        loaded = training_state.load(tmp_path / "run")
+        loaded = states.load(tmp_path / "run")
         assert loaded is not None
         assert loaded[0].step == int(step)
         assert "Traceback" not in rest
@@ -298,25 +301,25 @@ class TestResuming:
         wanted = ("loop.save_every=1", "data.workers=0")
         run(out, tmp_path / "straight", *wanted, stages=("speech", "full"))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training_state, "save", stop_after(training_state.save, after))
+            patch.setattr(states, "save", stop_after(states.save, after))
             with pytest.raises(KeyboardInterrupt):
                 run(out, tmp_path / "stopped", *wanted, stages=("speech", "full"))
         assert checkpoint.load(tmp_path / "straight").settings["steps"] == {"speech": 4, "full": 2}
         run(out, tmp_path / "stopped", *wanted, stages=("speech", "full"))
-        for name in (checkpoint.NAME, training_state.NAME, training_state.PREVIOUS):
+        for name in (checkpoint.NAME, states.NAME, states.PREVIOUS):
             digests = [hashlib.sha256((tmp_path / folder / name).read_bytes()) for folder in ("straight", "stopped")]
             assert digests[0].hexdigest() == digests[1].hexdigest(), name
 
     def test_one_process_at_a_time(self, out: Path, tmp_path: Path) -> None:
         """A second process in the same RUN is refused."""
-        from davs_model.runfolder import locked
+        from davs_model.training.run_folder import locked
 
         with locked(tmp_path / "run"), pytest.raises(RunError, match="another process trains in it"):
             run(out, tmp_path / "run")
 
     def test_a_loader_that_lives_on_keeps_nobody_out(self, tmp_path: Path) -> None:
         """A process forked by a trainer does not lock RUN: a loader outlives a trainer that was killed by seconds."""
-        from davs_model.runfolder import locked
+        from davs_model.training.run_folder import locked
 
         context = multiprocessing.get_context("fork")
         begun = context.Event()
@@ -385,7 +388,7 @@ class TestTrouble:
         self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The run stops, names the term, the step and its clips, and keeps the last good state."""
-        from davs_model import losses
+        from davs_model.models.davs import losses
 
         real, calls = losses.contrastive_loss, []
 
@@ -401,7 +404,7 @@ class TestTrouble:
             r"step 4: contrastive not finite, with the clips train/\S+, train/\S+, train/\S+, train/\S+;", text
         )
         assert "\n" not in text
-        loaded = training_state.load(tmp_path / "run")
+        loaded = states.load(tmp_path / "run")
         assert loaded is not None
         assert loaded[0].step == 2
         assert all(bool(tensor.isfinite().all()) for tensor in weights(tmp_path / "run").values())
@@ -409,14 +412,14 @@ class TestTrouble:
     def test_a_state_that_is_not_finite_is_not_written(self, out: Path, tmp_path: Path) -> None:
         """Weights with a NaN are refused by the writer; the file before stays."""
         run(out, tmp_path / "run")
-        loaded = training_state.load(tmp_path / "run")
+        loaded = states.load(tmp_path / "run")
         assert loaded is not None
         state = loaded[0]
         state.checkpoint.weights["word_classifier.fc1.weight"][0, 0] = float("nan")
-        before = (tmp_path / "run" / training_state.NAME).read_bytes()
+        before = (tmp_path / "run" / states.NAME).read_bytes()
         with pytest.raises(CheckpointError, match=r"word_classifier.fc1.weight is not finite"):
-            training_state.save(tmp_path / "run", state)
-        assert (tmp_path / "run" / training_state.NAME).read_bytes() == before
+            states.save(tmp_path / "run", state)
+        assert (tmp_path / "run" / states.NAME).read_bytes() == before
 
     def test_too_few_clips(self, out: Path, tmp_path: Path) -> None:
         """Fewer clips than a batch are an error that names both numbers and the setting."""
@@ -495,7 +498,7 @@ class TestProcesses:
         steps = re.findall(r"stopped by (?:SIGTERM|a signal to another process) at step (\d+); the same command", rest)
         assert len(steps) == 2, rest
         assert len(set(steps)) == 1
-        loaded = training_state.load(tmp_path / "run")
+        loaded = states.load(tmp_path / "run")
         assert loaded is not None
         assert loaded[0].step == int(steps[0]) < 2000
         assert checkpoint.load(tmp_path / "run").settings["steps"] == {"speech": int(steps[0])}
@@ -515,7 +518,7 @@ class TestProcesses:
         on = start(out, tmp_path / "stopped", "steps.speech=12", "--stage", "speech", processes=2)
         output = on.communicate()[0]
         assert on.returncode == 0, output
-        for name in (checkpoint.NAME, training_state.NAME):
+        for name in (checkpoint.NAME, states.NAME):
             assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
 
     def test_a_batch_that_cannot_be_shared(self, out: Path, tmp_path: Path) -> None:
@@ -596,7 +599,7 @@ stages = {"all-but-identity": ("speech", "full")}.get(stage, (stage,))
 def say(line):
     print(line, flush=True)
 try:
-    training.train(Path(out), Path(run), config.resolve("small", None, overrides), stages=stages, say=say)
+    loop.train(Path(out), Path(run), config.resolve("small", None, overrides), stages=stages, say=say)
 except AvprepError as error:
     print(error, flush=True)
     sys.exit(1)

@@ -26,8 +26,10 @@ from small_models import made_model
 from test_cluster_docs import FRAMES, known, parse
 from tiny_shards import make_shards
 
-from davs_model import checkpoint, config, losses
+from davs_model import checkpoint
+from davs_model import settings as config
 from davs_model.checkpoint import Checkpoint
+from davs_model.models.davs import losses
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -320,7 +322,7 @@ class TestNames:
             assert first >= set(numbers), name
         for name in vars(losses):
             if name.endswith(("_loss", "_confusion")):
-                assert f"`davs_model.losses.{name}`" in page, name
+                assert f"`davs_model.models.davs.losses.{name}`" in page, name
 
     def test_quoted_messages_are_the_program_s_own(self) -> None:
         """Each quoted line of docs/troubleshooting.md is, with … for what differs, in the source code."""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from davs_model import checkpoint, losses, networks, released
-from davs_model.networks import DAVS
+from davs_model import checkpoint, released
+from davs_model.models.davs import losses, networks
+from davs_model.models.davs.networks import DAVS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "model.md").read_text(encoding="utf-8")
 

@@ -19,7 +19,7 @@ from avprep.faces import align, detectors
 from avprep.faces.detectors.base import Face
 from avprep.faces.detectors.face_alignment import FaceAlignmentDetector, five_points
 from avprep.faces.mouth import mouth_landmarks
-from davs_model.evaluation.mouth import MouthDistance, distances, mouth_distance
+from davs_model.evaluation.metrics.mouth import MouthDistance, distances, mouth_distance
 
 EYES, CORNERS = align.TEMPLATE[:2], np.array([[104.0, 188.0], [156.0, 189.0]])
 """Where a detector might see a face that is aligned well."""

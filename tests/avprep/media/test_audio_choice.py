@@ -31,9 +31,9 @@ from avprep.media.video import open_file, probe
 from avprep.runs import status
 from avprep.stages import MfccSettings, MfccStage, mfcc_clip
 from avprep.talking import driver as drivers
-from davs_model import config
-from davs_model.clips import read_clips
-from davs_model.corpus import read_corpus
+from davs_model import settings as config
+from davs_model.data.clips import read_clips
+from davs_model.data.corpus import read_corpus
 
 SECOND = 16_000
 TIMES = made.steady(25, 1)

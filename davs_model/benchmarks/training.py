@@ -1,0 +1,208 @@
+"""Speed of training: real steps on real shards, against the arithmetic that no trainer can leave out."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from avprep.errors import RunError
+from davs_model import precision
+from davs_model.benchmarks.loading import LRW_CLIPS
+from davs_model.data.corpus import people_problem, read_corpus
+from davs_model.data.loader import AHEAD, processes
+from davs_model.models.davs.networks import DAVS
+from davs_model.models.davs.stages import STAGES, Name
+from davs_model.settings import Settings
+from davs_model.training.distributed import World
+from davs_model.training.loop import device_of
+from davs_model.training.step import Course, Part
+
+FIRST_STEPS = 1
+"""Slow ones, before the clock starts: memory is laid out, kernels are chosen or compiled."""
+PARTS = ("loader", "copy", "forward", "backward", "optimizer")
+"""Waiting for the batch; bringing it to the device as numbers in [0, 1]; then as they are called."""
+
+
+@dataclass
+class StageSpeed:
+    """One stage's speed.
+
+    step_s: seconds of a step as `avprep train` takes it, median of the passes. floor_s: seconds of forward and backward
+    of one batch that lies on the device already, likewise. ratio: median of the passes' step / floor.
+    parts, shares: seconds and share of each part of a step where the device is waited for after each; on a GPU the sum
+    is more than step_s, for otherwise it works on one part while the next is ordered.
+    memory_mib: most that tensors took on a GPU; None on a CPU. lrw_epoch_h: hours of an epoch of LRW at this speed.
+    """
+
+    stage: str
+    step_s: float
+    clips_per_s: float
+    floor_s: float
+    ratio: float
+    parts: dict[str, float]
+    shares: dict[str, float]
+    memory_mib: float | None
+    lrw_epoch_h: float
+
+
+@dataclass
+class Result:
+    """What was measured, on what; left_out: stages that these shards cannot train, and why."""
+
+    device: str
+    settings: dict[str, Any]
+    steps: int
+    stages: list[StageSpeed]
+    left_out: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """Return a table to read."""
+        model, machine, data = (self.settings[section] for section in ("model", "machine", "data"))
+        forms = [name for name in ("bf16", "channels_last", "compile") if machine[name]]
+        lines = [
+            f"{self.device}: width {model['width']:g}, {model['image_size']}×{model['image_size']}, batch "
+            f"{data['batch_size']}, {data['workers']} loader processes, {', '.join(forms) or 'float32'}",
+            f"{'stage':9}{'clips/s':>8}{'ms a step':>11}{'ratio':>7}"
+            + "".join(f"{part:>10}" for part in PARTS)
+            + f"{'GPU MiB':>9}{'h an epoch of LRW':>19}",
+        ]
+        for row in self.stages:
+            memory = "–" if row.memory_mib is None else f"{row.memory_mib:.0f}"
+            lines.append(
+                f"{row.stage:9}{row.clips_per_s:8.1f}{row.step_s * 1e3:11.1f}{row.ratio:7.2f}"
+                + "".join(f"{row.shares[part]:10.1%}" for part in PARTS)
+                + f"{memory:>9}{row.lrw_epoch_h:19.1f}"
+            )
+        return "\n".join([*lines, *(f"{stage}: left out: {reason}" for stage, reason in self.left_out.items())])
+
+
+def bench(
+    out: Path, settings: Settings, *, stages: Sequence[Name] = tuple(STAGES), steps: int = 2, repeat: int = 3
+) -> Result:
+    """Train each stage for a while on the train split of OUT; nothing is written.
+
+    steps: of a pass; repeat: passes, each with a pass of the floor after it, so that a noisy machine slows both.
+    RunError where a stage cannot be trained (the identity stage is then left out, unless it is the only one), where the
+    device is not there, or where a batch does not fit into its memory.
+    """
+    device = device_of(settings)
+    threads = torch.get_num_threads()
+    if settings.machine.threads:
+        torch.set_num_threads(settings.machine.threads)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    corpus = read_corpus(out, settings)
+    left_out: dict[str, str] = {}
+    found = []
+    torch.manual_seed(settings.seed)
+    model = DAVS(**corpus.dimensions(settings))  # type: ignore[arg-type]
+    precision.place(model, device, channels_last=settings.machine.channels_last, compiled=settings.machine.compile)
+    try:
+        for stage in stages:
+            if stage == "identity" and len(stages) > 1 and (problem := people_problem(corpus)):
+                left_out[stage] = problem
+            else:
+                found.append(
+                    _measure(Course.of(STAGES[stage], model, corpus, settings, World(), device), steps, repeat)
+                )
+    except torch.OutOfMemoryError as error:
+        size = settings.data.batch_size
+        raise RunError(f"{name}: a batch of {size} does not fit into memory: give a smaller --batch") from error
+    finally:
+        torch.set_num_threads(threads)
+    return Result(name, asdict(settings), steps, found, left_out)
+
+
+def _measure(course: Course, steps: int, repeat: int) -> StageSpeed:
+    if "speech" in course.shape.needs:
+        course.fit_encoders()
+    memory = _memory(course)
+    pairs = [(_train(course, steps), _floor(course, steps)) for _ in range(repeat)]
+    step_s = statistics.median(step for step, _ in pairs)
+    parts = _parts(course, steps)
+    rate = course.settings.data.batch_size / step_s
+    return StageSpeed(
+        stage=course.stage.name,
+        step_s=step_s,
+        clips_per_s=rate,
+        floor_s=statistics.median(floor for _, floor in pairs),
+        ratio=statistics.median(step / floor for step, floor in pairs),
+        parts=parts,
+        shares={part: seconds / sum(parts.values()) for part, seconds in parts.items()},
+        memory_mib=memory,
+        lrw_epoch_h=LRW_CLIPS / rate / 3600,
+    )
+
+
+def _memory(course: Course) -> float | None:
+    """Return the most MiB that tensors take on a GPU while the first steps are trained; None on a CPU."""
+    if course.device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats()
+    _train(course, 1)
+    return torch.cuda.max_memory_allocated() / 2**20
+
+
+def _train(course: Course, steps: int) -> float:
+    """Return the seconds of a step; as in training, its terms are looked at once the next step is ordered."""
+    begin, before, first = 0.0, torch.zeros(0), _warm_up(course)
+    for step, raw in enumerate(course.read(0, first + steps), start=1):
+        values = course.step(step, first + steps, raw)
+        before.tolist()
+        before = torch.stack(list(values.values()))
+        if step == first:
+            _wait(course)
+            begin = time.perf_counter()
+    _wait(course)
+    return (time.perf_counter() - begin) / steps
+
+
+def _floor(course: Course, steps: int) -> float:
+    """Return the seconds of forward and backward of one batch that lies on the device."""
+    course.model.train()
+    batch = course.batches[0, 0].to(course.device)
+    course.differentiate(batch)
+    _wait(course)
+    begin = time.perf_counter()
+    for _ in range(steps):
+        course.differentiate(batch)
+    _wait(course)
+    return (time.perf_counter() - begin) / steps
+
+
+def _parts(course: Course, steps: int) -> dict[str, float]:
+    """Return the mean seconds of each part of a step, the device being waited for after each."""
+    spent = dict.fromkeys(PARTS, 0.0)
+    at, first = 0.0, _warm_up(course)
+
+    def done(part: Part | Literal["loader"]) -> None:
+        nonlocal at
+        _wait(course)
+        now = time.perf_counter()
+        if step > first:
+            spent[part] += now - at
+        at = now
+
+    for step, raw in enumerate(course.read(0, first + steps), start=1):
+        done("loader")
+        course.step(step, first + steps, raw, done)
+    return {part: seconds / steps for part, seconds in spent.items()}
+
+
+def _warm_up(course: Course) -> int:
+    """Return the steps before the clock starts: after the slow ones, as many as were read ahead meanwhile."""
+    return FIRST_STEPS + AHEAD * processes(course.settings.data.workers)
+
+
+def _wait(course: Course) -> None:
+    if course.device.type == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,1 @@
+"""Batches from shards: which clips, which of their frames, read by whom."""

@@ -1,0 +1,185 @@
+"""Batches read ahead by processes that share their memory with the one that trains.
+
+A process decodes straight into a slot of memory that all of them have from the start, and sends no more than the slot's
+number: nothing is copied on the way, pages are touched once, and a small /dev/shm, as containers have it, will do.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import math
+import mmap
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from avprep.errors import ShardError
+from davs_model.data.batches import Batches, EvaluationBatches, RawBatch, empty_batch
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""Signals that ask a run to stop."""
+AHEAD = 2
+"""Batches that a process reads ahead."""
+SLOTS = AHEAD + 3
+"""Batches of a process in memory: those ahead, one that is read, one in use, one that a GPU still copies."""
+
+
+def training_batches(batches: Batches, *, first: int, last: int, workers: int, pin: bool = False) -> Iterator[RawBatch]:
+    """Yield the batches of the steps `first` … `last − 1`, epoch after epoch.
+
+    workers: processes that read, not more than there are cores; 0: this one.
+    pin: let a GPU copy from the slots while it computes.
+    A batch's memory holds another one when the next but one has been asked for: use it, or copy it, before that.
+    """
+    return _read_ahead(batches, _Steps(first, last, len(batches)), batches.share, workers, pin)
+
+
+def evaluation_batches(batches: EvaluationBatches, *, workers: int, pin: bool = False) -> Iterator[RawBatch]:
+    """Yield all batches in order; arguments and memory as of `training_batches`."""
+    return _read_ahead(batches, range(len(batches)), batches.batch_size, workers, pin)
+
+
+def processes(workers: int) -> int:
+    """Return how many processes read where so many are wanted: no more than there are cores."""
+    return min(workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers)
+
+
+def begin_reading(_: int = 0) -> None:
+    """Begin a process that reads: deaf to STOP_SIGNALS.
+
+    A scheduler sends these to every process of a job, a terminal to all in front; the one that trains decides.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let processes that are forked meanwhile decode in one thread each, for there are as many as wanted.
+
+    OpenCV must be told so before: a process that is forked while OpenCV's threads run has none of them and waits for
+    them forever when it is told to use fewer.
+    """
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+class _Read(NamedTuple):
+    """What a process has read, and where."""
+
+    worker: int
+    slot: int
+    clips: int
+    start: int
+    keys: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+class _Slots(Dataset[_Read | str]):
+    """Reads batches into slots, one after the other; a ShardError travels as its text, for torch would add to it."""
+
+    def __init__(self, batches: Batches | EvaluationBatches, slots: list[list[RawBatch]]) -> None:
+        self.batches, self.slots = batches, slots
+        self._next = 0
+
+    def __getitem__(self, place: tuple[int, int] | int) -> _Read | str:
+        info = get_worker_info()
+        assert info is not None
+        slot, self._next = self._next, (self._next + 1) % SLOTS
+        try:
+            read = self.batches.read(place, self.slots[info.id][slot])  # type: ignore[arg-type] # as it wants them
+        except ShardError as error:
+            return str(error)
+        return _Read(info.id, slot, len(read.keys), read.start, read.keys, read.skipped)
+
+
+def _as_it_is(read: Any) -> Any:
+    return read  # torch's own would make lists of its tuples
+
+
+class _Steps:
+    """Epoch and number of the batch of each step."""
+
+    def __init__(self, first: int, last: int, per_epoch: int) -> None:
+        self.steps, self.per_epoch = range(first, last), per_epoch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return (divmod(step, self.per_epoch) for step in self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def _read_ahead(
+    batches: Batches | EvaluationBatches, places: _Steps | range, size: int, workers: int, pin: bool
+) -> Iterator[RawBatch]:
+    """Yield batches in order."""
+    if not workers:
+        for place in places:
+            yield batches.read(place, empty_batch(batches.shape, size))  # type: ignore[arg-type]
+        return
+    workers = processes(workers)
+    memory = _SharedMemory(pin)
+    slots = [[empty_batch(batches.shape, size, memory) for _ in range(SLOTS)] for _ in range(workers)]
+    reader: DataLoader[_Read | str] = DataLoader(
+        _Slots(batches, slots),
+        batch_size=None,
+        collate_fn=_as_it_is,
+        sampler=places,
+        num_workers=workers,
+        prefetch_factor=AHEAD,
+        worker_init_fn=begin_reading,
+        multiprocessing_context="fork",  # for the memory to be shared
+    )
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(memory.release)
+        with one_thread():
+            running = iter(reader)
+        stop = running._shutdown_workers  # type: ignore[attr-defined]
+        # A traceback may hold this generator until Python ends, which then sends the processes a SIGTERM that they are
+        # deaf to and waits for them forever.
+        atexit.register(stop)
+        at_end.callback(atexit.unregister, stop)
+        at_end.callback(stop)
+        for read in running:
+            if isinstance(read, str):
+                raise ShardError(read)
+            batch = slots[read.worker][read.slot].first(read.clips)
+            yield batch._replace(start=read.start, keys=read.keys, skipped=read.skipped)
+
+
+class _SharedMemory:
+    """Makes tensors whose memory stays shared with processes that are forked later, and that a GPU may copy from."""
+
+    def __init__(self, pin: bool) -> None:
+        self.pin = pin
+        self._pinned: list[int] = []
+
+    def __call__(self, size: tuple[int, ...], /, *, dtype: torch.dtype) -> Tensor:
+        """Return a tensor of zeros."""
+        if not (count := math.prod(size)):
+            return torch.empty(size, dtype=dtype)
+        tensor = torch.frombuffer(mmap.mmap(-1, count * dtype.itemsize), dtype=dtype).view(size)
+        if self.pin:
+            torch.cuda.check_error(torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0))
+            self._pinned.append(tensor.data_ptr())
+        return tensor
+
+    def release(self) -> None:
+        """Let go of what was pinned, once nothing copies from it."""
+        if self._pinned:
+            torch.cuda.synchronize()
+        for address in self._pinned:
+            torch.cuda.check_error(torch.cuda.cudart().cudaHostUnregister(address))
+        self._pinned.clear()

@@ -1,0 +1,1 @@
+"""Models: what each of them is, reads and minimises."""

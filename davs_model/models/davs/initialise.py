@@ -1,0 +1,36 @@
+"""First weights of the speech encoders, fitted to data, without which they learn late or never."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from davs_model.models.davs.networks import DAVS
+from davs_model.models.davs.objective import Batch
+
+
+@torch.no_grad()
+def fit_speech_encoders(model: DAVS, batch: Batch) -> None:
+    """Let no feature be silent and none be the same in all frames, in place.
+
+    The one map at the end of E_w^v stands behind a ReLU, which weights of either sign can shut for good: it begins as a
+    sum of what it sees. And at torch's initial weights the features of two frames differ by a hundredth of what they
+    have in common, so that for thousands of steps the classifier sees one and the same clip: the last layer of both
+    encoders begins with features of mean 0 and variance 1 over a batch (the data-dependent start of Krähenbühl et al.,
+    ICLR 2016, in the last layer alone).
+
+    model: with weights of either encoder that nothing was learned with. batch: of the training set, float32.
+    """
+    last = model.visual_speech_encoder.to_map[2]
+    assert isinstance(last, nn.Conv2d)
+    assert last.bias is not None
+    last.weight.abs_()
+    last.bias.zero_()
+    for encoder, seen in ((model.visual_speech_encoder, batch.frames), (model.audio_speech_encoder, batch.windows)):
+        features = copy.deepcopy(encoder).train()(seen)  # in training mode, but a copy: BatchNorm counts what it sees
+        deviation, mean = torch.std_mean(features.float().flatten(0, 1), dim=0)
+        deviation = deviation.clamp(min=1e-6)
+        encoder.fc.weight.div_(deviation[:, None])
+        encoder.fc.bias.sub_(mean).div_(deviation)

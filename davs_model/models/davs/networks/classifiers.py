@@ -1,0 +1,99 @@
+"""C_w, C_p^w, C_w^p, the person softmax and the domain discriminator: what says which word, person or modality.
+
+All return logits, not probabilities: the losses take softmax and sigmoid in float32, where they cannot overflow.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from davs_model.models.davs.networks.layers import FEATURES, channels, check_image_size, expect, fold, unfold, unused
+
+
+class WordClassifier(nn.Module):
+    """C_w, the word classifier that both modalities share.
+
+    n_words: N_w. n_frames: T, features that it reads at once.
+    """
+
+    def __init__(self, *, n_words: int, n_frames: int = 12) -> None:
+        super().__init__()
+        self.n_frames = n_frames
+        self.fc1 = nn.Linear(n_frames * FEATURES, 512)
+        self.fc2 = nn.Linear(512, n_words)
+        self.unused = unused(real=nn.Linear(512, 1))
+
+    def forward(self, speech: Tensor) -> Tensor:
+        """Map F_w^v or F_w^a `[B, T, 256]` to logits `[B, N_w]`."""
+        expect(speech, self.n_frames, FEATURES)
+        return self.fc2(self.fc1(speech.flatten(1)).relu())
+
+
+class IdentityWordClassifier(nn.Module):
+    """C_p^w, the adversary of eq. 2 and 3: does the identity encoder still know the word?
+
+    n_words: N_w. n_frames: T, consecutive frames that it reads. width, image_size: those of the identity encoder.
+    """
+
+    def __init__(self, *, n_words: int, n_frames: int = 20, width: float = 1.0, image_size: int = 256) -> None:
+        super().__init__()
+        check_image_size(image_size)
+        self.shape = (channels(64, width), image_size // 4, image_size // 4)
+        self.n_frames = n_frames
+        self.frame = nn.Sequential(
+            nn.Conv2d(self.shape[0], 1, 3, 2, 1),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+            nn.Linear((image_size // 8) ** 2, 128),
+        )
+        self.dropout = nn.Dropout(0.5)
+        self.fc = nn.Linear(n_frames * 128, n_words)
+
+    def forward(self, quarter: Tensor) -> Tensor:
+        """Map the identity maps F_p^v `[B, T, 64, S/4, S/4]` (`Identity.quarter`) to logits `[B, N_w]`."""
+        vectors = unfold(self.frame(fold(quarter, *self.shape)), len(quarter))
+        return self.fc(self.dropout(vectors.flatten(1)))
+
+
+class SpeechPersonClassifier(nn.Module):
+    """C_w^p, the adversary of eq. 4 and 5: does the visual speech encoder still know the person?
+
+    The released code has none.
+
+    n_people: N_p of the talking clips.
+    """
+
+    def __init__(self, *, n_people: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.ReLU(inplace=True), nn.Linear(FEATURES, n_people))
+
+    def forward(self, speech: Tensor) -> Tensor:
+        """Map f_w^v `[B, T, 256]` to logits `[B, T, N_p]`."""
+        return self.layers(speech)
+
+
+class PersonClassifier(nn.Module):
+    """The softmax over people that the identity encoder learns from.
+
+    n_people: N_p of the labelled faces.
+    """
+
+    def __init__(self, *, n_people: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(FEATURES, n_people)
+
+    def forward(self, identity: Tensor) -> Tensor:
+        """Map f_p^v `[B, T, 256]` to logits `[B, T, N_p]`."""
+        return self.fc(identity)
+
+
+class DomainDiscriminator(nn.Module):
+    """D of the domain GAN: does a feature come from sound or from pictures?"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.ReLU(inplace=True), nn.Linear(FEATURES, 1))
+
+    def forward(self, speech: Tensor) -> Tensor:
+        """Map single features `[B, T, 256]` to the logit `[B, T, 1]` of sound."""
+        return self.layers(speech)

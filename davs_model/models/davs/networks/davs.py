@@ -1,0 +1,104 @@
+"""Figure 2: the encoders, the decoder and their adversaries, wired."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from davs_model.models.davs.networks.classifiers import (
+    DomainDiscriminator,
+    IdentityWordClassifier,
+    PersonClassifier,
+    SpeechPersonClassifier,
+    WordClassifier,
+)
+from davs_model.models.davs.networks.decoder import Decoder
+from davs_model.models.davs.networks.discriminator import SequenceDiscriminator
+from davs_model.models.davs.networks.identity import Identity, IdentityEncoder
+from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
+
+
+class DAVS(nn.Module):
+    """The disentangled audio-visual system: who (pid space) and what is said (wid space), taken apart and put together.
+
+    Frames are RGB in [0, 1], `[B, T, 3, S, S]`; windows `[B, T, 12, 20]`, as in the shards; features 256 long.
+
+    n_words: N_w of the word classifiers.
+    n_people: people of the labelled faces; 0: no `person_classifier`.
+    n_speakers: people of the talking clips; 0: no `speech_person_classifier`.
+    width, image_size: channel multiplier and S (64, 128 or 256). 1 and 256 are the released networks.
+    n_word_classifiers: 1: C_w, shared by both modalities; 2: one each, as in the rows of Table 3 without SC.
+    speech_frames, identity_frames, sequence_frames: frames that C_w, C_p^w and D_seq read at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_words: int = 500,
+        n_people: int = 0,
+        n_speakers: int = 0,
+        width: float = 1.0,
+        image_size: int = 256,
+        speech_frames: int = 12,
+        identity_frames: int = 20,
+        sequence_frames: int = 6,
+        n_word_classifiers: int = 1,
+    ) -> None:
+        super().__init__()
+        self.dimensions: dict[str, int | float] = {
+            "n_words": n_words,
+            "n_people": n_people,
+            "n_speakers": n_speakers,
+            "width": width,
+            "image_size": image_size,
+            "speech_frames": speech_frames,
+            "identity_frames": identity_frames,
+            "sequence_frames": sequence_frames,
+            "n_word_classifiers": n_word_classifiers,
+        }
+        """The arguments that make another one like this."""
+        # Figure 2
+        self.identity_encoder = IdentityEncoder(width=width, image_size=image_size)  # E_p^v
+        self.visual_speech_encoder = VisualSpeechEncoder(width=width, image_size=image_size)  # E_w^v
+        self.audio_speech_encoder = AudioSpeechEncoder(width=width)  # E_w^a
+        self.decoder = Decoder(width=width, image_size=image_size)  # G
+        self.sequence_discriminator = SequenceDiscriminator(  # D_seq
+            n_frames=sequence_frames, width=width, image_size=image_size
+        )
+        # Figure 3 (a)
+        self.word_classifier = WordClassifier(n_words=n_words, n_frames=speech_frames)  # C_w
+        if n_word_classifiers not in (1, 2):
+            raise ValueError(f"n_word_classifiers {n_word_classifiers}: 1, shared, or 2")
+        self.audio_word_classifier = (
+            WordClassifier(n_words=n_words, n_frames=speech_frames) if n_word_classifiers == 2 else None
+        )
+        self.domain_discriminator = DomainDiscriminator()  # D
+        # Figure 3 (b)
+        self.identity_word_classifier = IdentityWordClassifier(  # C_p^w
+            n_words=n_words, n_frames=identity_frames, width=width, image_size=image_size
+        )
+        self.speech_person_classifier = SpeechPersonClassifier(n_people=n_speakers) if n_speakers else None  # C_w^p
+        self.person_classifier = PersonClassifier(n_people=n_people) if n_people else None
+
+    def encode_identity(self, frames: Tensor) -> Identity:
+        """Encode who is seen in frames `[B, T, 3, S, S]`: f_p^v and its maps."""
+        return self.identity_encoder(frames)
+
+    def encode_speech_from_video(self, frames: Tensor) -> Tensor:
+        """Encode what is said in frames `[B, T, 3, S, S]`: F_w^v `[B, T, 256]`."""
+        return self.visual_speech_encoder(frames)
+
+    def encode_speech_from_audio(self, windows: Tensor) -> Tensor:
+        """Encode what is said in MFCC windows `[B, T, 12, 20]`: F_w^a `[B, T, 256]`."""
+        return self.audio_speech_encoder(windows)
+
+    def words_from_video(self, speech: Tensor) -> Tensor:
+        """Map F_w^v `[B, T, 256]` to logits of words `[B, N_w]`."""
+        return self.word_classifier(speech)
+
+    def words_from_audio(self, speech: Tensor) -> Tensor:
+        """Map F_w^a `[B, T, 256]` to logits of words `[B, N_w]`: by the same classifier, if it is shared."""
+        return (self.audio_word_classifier or self.word_classifier)(speech)
+
+    def decode(self, identity: Identity, speech: Tensor) -> Tensor:
+        """Draw frames `[B, T, 3, S, S]` of a person (of one frame or T) saying F_w^v or F_w^a `[B, T, 256]`."""
+        return self.decoder(identity, speech)

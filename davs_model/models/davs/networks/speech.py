@@ -1,0 +1,144 @@
+"""E_w^v and E_w^a: the speech encoders, from one frame or one MFCC window to the shared features (wid space)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avprep.schema import N_COEFFICIENTS, WINDOW_COLUMNS
+from davs_model.models.davs.networks.layers import (
+    FEATURES,
+    channels,
+    check_image_size,
+    conv_bn,
+    double,
+    fold,
+    unfold,
+    unused,
+)
+
+LANDMARK_MAPS = 68
+"""Maps at the end of FAN: one a landmark of the face."""
+DEPTH = 4
+"""Times that the hourglass halves its maps."""
+
+
+class PreactivatedBlock(nn.Module):
+    """FAN's block: three pre-activated 3×3 convolutions giving 1/2, 1/4 and 1/4 of the channels, plus a shortcut."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        half, quarter = out_channels // 2, out_channels // 4
+        self.conv1 = self._preactivated(in_channels, half, 3)
+        self.conv2 = self._preactivated(half, quarter, 3)
+        self.conv3 = self._preactivated(quarter, quarter, 3)
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else self._preactivated(in_channels, out_channels, 1)
+
+    @staticmethod
+    def _preactivated(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.BatchNorm2d(in_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map `[N, in_channels, H, W]` to `[N, out_channels, H, W]`."""
+        first = self.conv1(maps)
+        second = self.conv2(first)
+        third = self.conv3(second)
+        return torch.cat((first, second, third), dim=1) + self.shortcut(maps)
+
+
+class Hourglass(nn.Module):
+    """Maps at full and at half size, the half ones through the next hourglass, added; the innermost is a block."""
+
+    def __init__(self, depth: int, width: int) -> None:
+        super().__init__()
+        self.upper = PreactivatedBlock(width, width)
+        self.dropout = nn.Dropout(0.5)
+        self.before = PreactivatedBlock(width, width)
+        self.inner = Hourglass(depth - 1, width) if depth > 1 else PreactivatedBlock(width, width)
+        self.after = PreactivatedBlock(width, width)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map `[N, width, H, W]` to the same shape."""
+        lower = self.after(self.inner(self.before(functional.max_pool2d(maps, 2))))
+        return self.dropout(self.upper(maps)) + double(lower)
+
+
+class VisualSpeechEncoder(nn.Module):
+    """E_w^v, the front of a face-alignment network (FAN) with one hourglass, and a linear layer.
+
+    width: channel multiplier; the 68 landmark maps and the 256 features stay.
+    image_size: S, 64, 128 or 256.
+    """
+
+    def __init__(self, *, width: float = 1.0, image_size: int = 256) -> None:
+        super().__init__()
+        check_image_size(image_size)
+        self.image_size = image_size
+        c64, c128, c256 = (channels(count, width) for count in (64, 128, 256))
+        self.stem = nn.Sequential(nn.Conv2d(3, c64, 7, 2, 3), nn.BatchNorm2d(c64), nn.ReLU(inplace=True))
+        self.blocks = nn.Sequential(
+            PreactivatedBlock(c64, c128), nn.MaxPool2d(2), PreactivatedBlock(c128, c128), PreactivatedBlock(c128, c256)
+        )
+        self.hourglass = Hourglass(DEPTH, c256)
+        self.landmarks = nn.Sequential(
+            PreactivatedBlock(c256, c256),
+            nn.Conv2d(c256, c256, 1),
+            nn.BatchNorm2d(c256),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(c256, LANDMARK_MAPS, 1),
+        )
+        self.to_map = nn.Sequential(
+            nn.BatchNorm2d(LANDMARK_MAPS),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(LANDMARK_MAPS, 1, 3, 2, 1),
+            nn.ReLU(inplace=True),
+        )
+        cells = (image_size // 8) ** 2
+        self.fc = nn.Linear(cells, FEATURES)
+        self.unused = unused(
+            conv5=nn.Conv2d(c256, c256, 5), conv6=nn.Conv2d(LANDMARK_MAPS, 1, 3), fc=nn.Linear(cells, FEATURES)
+        )
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Encode RGB frames `[B, T, 3, S, S]` in [0, 1] as f_w^v `[B, T, 256]`."""
+        maps = self.blocks(self.stem(fold(frames, 3, self.image_size, self.image_size)))
+        maps = self.to_map(self.landmarks(self.hourglass(maps)))
+        return unfold(self.fc(maps.flatten(1)), len(frames))
+
+
+class AudioSpeechEncoder(nn.Module):
+    """E_w^a, two small convolutional branches over one window, similar to SyncNet's.
+
+    width: channel multiplier; the 256 features stay.
+    """
+
+    def __init__(self, *, width: float = 1.0) -> None:
+        super().__init__()
+        c64, c128, c256, c512 = (channels(count, width) for count in (64, 128, 256, 512))
+        self.square = nn.Sequential(  # 20×12 → 7×7 → 4×4 → 2×2 → 1×1
+            conv_bn(1, c64, 3, (3, 2), (1, 2), leaky=True),
+            conv_bn(c64, c128, 3, 2, 1, leaky=True),
+            conv_bn(c128, c256, 3, leaky=True),
+            nn.Conv2d(c256, c512, 2, bias=False),
+        )
+        self.temporal = nn.Sequential(  # 20×12 → 18×1 → 6×1 → 6×1 → 3×1 → 1×1
+            conv_bn(1, c64, (3, N_COEFFICIENTS), leaky=True),
+            nn.MaxPool2d(1, (3, 1)),
+            conv_bn(c64, c256, (3, 1), padding=(1, 0), leaky=True),
+            nn.MaxPool2d(1, (2, 1)),
+            nn.Conv2d(c256, c512, (3, 1), bias=False),
+        )
+        self.fc = nn.Linear(2 * c512, FEATURES)
+        self.unused = unused(bn=nn.BatchNorm2d(c512))
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Encode MFCC windows `[B, T, 12, 20]` (coefficient × time, as in the shards) as f_w^a `[B, T, 256]`."""
+        images = fold(windows, N_COEFFICIENTS, WINDOW_COLUMNS).transpose(1, 2).unsqueeze(1)
+        both = torch.cat((self.square(images).flatten(1), self.temporal(images).flatten(1)), dim=1)
+        return unfold(self.fc(both), len(windows))

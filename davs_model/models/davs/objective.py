@@ -1,0 +1,152 @@
+"""The objective in one pass: a batch through Figure 2 and Figure 3, every term by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from davs_model.models.davs import losses
+from davs_model.models.davs.losses import Form
+from davs_model.models.davs.networks import DAVS, Identity
+
+
+class Batch(NamedTuple):
+    """What one step reads of B clips; frames are RGB in [0, 1]."""
+
+    identity_frame: Tensor
+    """`[B, 1, 3, S, S]`, a random frame of the clip: who is to speak."""
+    frames: Tensor
+    """`[B, 12, 3, S, S]`, every second frame: what is said."""
+    windows: Tensor
+    """`[B, 12, 12, 20]`, their MFCC windows."""
+    consecutive: Tensor
+    """`[B, 20, 3, S, S]`, for the adversary on identity."""
+    words: Tensor
+    """int64 `[B]`."""
+    speakers: Tensor
+    """int64 `[B]`; not read by a model without `speech_person_classifier`."""
+    start: int
+    """The first of the 12 whose 6 are generated."""
+
+
+PERSON = ("person",)
+SPEECH = ("word", "contrastive", "domain", "domain_confusion")
+DISENTANGLING = ("identity_word", "identity_word_confusion", "speech_person", "speech_person_confusion")
+GENERATION = ("reconstruction", "sequence", "sequence_confusion", "stillness")
+"""Names of the terms; those of generation come once for sound and once for video."""
+SOURCES = ("audio", "video")
+
+
+def terms(
+    model: DAVS,
+    batch: Batch,
+    *,
+    form: Form = "paper",
+    wanted: Collection[str] = (*SPEECH, *DISENTANGLING, *GENERATION),
+    gather: Callable[[Tensor], Tensor] = lambda features: features,
+) -> dict[str, Tensor]:
+    """Compute the terms that are wanted, and what these need of Figure 2 and no more.
+
+    Both sides of each adversarial pair, none moving what the other trains: the sum of all, each with its weight, has
+    the gradients of all phases of a step at once. Left out though wanted are `speech_person` terms without a
+    `speech_person_classifier`, and `stillness` in the paper's form.
+
+    gather: puts the features `[B, …]` of all processes together, for L_C compares all clips of a batch.
+    """
+    found: dict[str, Tensor] = {}
+    generates = any(name in wanted for name in GENERATION)
+    identity = model.encode_identity(batch.identity_frame) if generates or "person" in wanted else None
+    if "person" in wanted and identity is not None and model.person_classifier is not None:
+        logits = model.person_classifier(identity.feature)
+        found["person"] = losses.person_loss(logits, batch.speakers)
+    if any(name in wanted for name in ("identity_word", "identity_word_confusion")):
+        quarter, reader = model.encode_identity(batch.consecutive).quarter, model.identity_word_classifier
+        found["identity_word"] = losses.identity_word_loss(reader, quarter, batch.words)
+        found["identity_word_confusion"] = losses.identity_word_confusion(reader, quarter, form=form)
+    if generates or any(name in wanted for name in (*SPEECH, "speech_person", "speech_person_confusion")):
+        video = model.encode_speech_from_video(batch.frames)
+        audio = model.encode_speech_from_audio(batch.windows)
+        found |= _speech_terms(model, batch, video, audio, form, wanted, gather)
+        if identity is not None and generates:
+            found |= _generation_terms(model, batch, identity, {"audio": audio, "video": video}, form)
+    return {name: loss for name, loss in found.items() if term_of(name) in wanted}
+
+
+def term_of(name: str) -> str:
+    """Return the term that a loss belongs to: `sequence` of `sequence_audio`."""
+    return name.removesuffix("_audio").removesuffix("_video")
+
+
+def _speech_terms(
+    model: DAVS,
+    batch: Batch,
+    video: Tensor,
+    audio: Tensor,
+    form: Form,
+    wanted: Collection[str],
+    gather: Callable[[Tensor], Tensor],
+) -> dict[str, Tensor]:
+    """Figure 3 (a), and the person taken out of visual speech."""
+    found: dict[str, Tensor] = {}
+    if "word" in wanted:
+        found["word"] = losses.word_loss(model.words_from_video(video), model.words_from_audio(audio), batch.words)
+    if "contrastive" in wanted:
+        found["contrastive"] = losses.contrastive_loss(gather(video), gather(audio), form=form)
+    if "domain" in wanted or "domain_confusion" in wanted:
+        found["domain"] = losses.domain_loss(model.domain_discriminator, video, audio)
+        found["domain_confusion"] = losses.domain_confusion(model.domain_discriminator, video, audio, form=form)
+    reader = model.speech_person_classifier
+    if reader is not None and ("speech_person" in wanted or "speech_person_confusion" in wanted):
+        found["speech_person"] = losses.speech_person_loss(reader, video, batch.speakers)
+        found["speech_person_confusion"] = losses.speech_person_confusion(reader, video, form=form)
+    return found
+
+
+def _generation_terms(
+    model: DAVS, batch: Batch, identity: Identity, speech: dict[str, Tensor], form: Form
+) -> dict[str, Tensor]:
+    """Figure 2: six of the frames from each kind of speech, and what D_seq says of them."""
+    found: dict[str, Tensor] = {}
+    judge = model.sequence_discriminator
+    sequence = slice(batch.start, batch.start + judge.n_frames)
+    real, windows = batch.frames[:, sequence], batch.windows[:, sequence]
+    for source in SOURCES:
+        generated = model.decode(identity, speech[source][:, sequence])
+        found[f"reconstruction_{source}"] = losses.reconstruction_loss(real, generated, form=form)
+        found[f"sequence_{source}"] = losses.sequence_loss(judge, real, generated, windows, form=form)
+        found[f"sequence_confusion_{source}"] = losses.sequence_confusion(judge, generated, windows, form=form)
+        if form == "released":
+            found[f"stillness_{source}"] = losses.stillness_loss(batch.identity_frame, generated)
+    return found
+
+
+def random_batch(model: DAVS, size: int, *, seed: int = 0) -> Batch:
+    """Make a batch of random soft pictures and windows of the right shapes, on the CPU, to measure with.
+
+    Not white noise, all of which looks alike to the networks.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    dimensions = model.dimensions
+    side, n_frames = int(dimensions["image_size"]), int(dimensions["speech_frames"])
+
+    def frames(count: int) -> Tensor:
+        person, moments = (torch.rand(size, n, 3, 4, 4, generator=generator) for n in (1, count))
+        coarse = ((person + moments) / 2).flatten(0, 1)
+        return functional.interpolate(coarse, side, mode="bilinear").view(size, count, 3, side, side)
+
+    def labels(count: int | float) -> Tensor:
+        return torch.randint(max(1, int(count)), (size,), generator=generator)
+
+    return Batch(
+        identity_frame=frames(1),
+        frames=frames(n_frames),
+        windows=torch.randn(size, n_frames, 12, 20, generator=generator) * 3,
+        consecutive=frames(int(dimensions["identity_frames"])),
+        words=labels(dimensions["n_words"]),
+        speakers=labels(dimensions["n_speakers"]),
+        start=(n_frames - int(dimensions["sequence_frames"])) // 2,
+    )

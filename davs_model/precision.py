@@ -1,0 +1,38 @@
+"""Fast forms of a model, and how far each may be from plain float32.
+
+All frames of a batch pass in one go already (`networks.layers.fold`). What is left is how tensors lie in memory, which
+arithmetic is used and whether the graph is compiled.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from davs_model.models.davs.networks import DAVS
+
+TOLERANCES = {"float32": 1e-3, "bf16": 0.2}
+"""Most that features, generated frames, losses and gradients may differ from plain float32, in eval mode.
+
+The Euclidean norm of the difference over that of the values. In float32, whatever the memory layout and compiled or
+not, sums of thousands of products are good to 1e-5, and through forty layers and back to 2e-4; bf16 keeps 8 bits, .4 %
+of each value.
+"""
+
+
+def place(model: DAVS, device: torch.device | str, *, channels_last: bool = True, compiled: bool = False) -> DAVS:
+    """Move a model to a device, in place, in the form that is fast there.
+
+    channels_last: the memory layout that tensor cores, and convolutions on the CPU, read without a transposition.
+    compiled: each network by `torch.compile`, which needs Triton (CUDA) or a C++ compiler, and time at the first step.
+    """
+    model.to(device=device)
+    model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)  # type: ignore[call-overload]
+    if compiled:
+        for network in model.children():
+            network.compile()
+    return model
+
+
+def autocast(device: torch.device | str, *, bf16: bool) -> torch.autocast:
+    """Return the context of a forward pass: bfloat16 where that is safe, else float32; losses are float32 always."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16)

@@ -1,0 +1,1 @@
+"""Training: steps, runs that go on where they were stopped, several processes."""

@@ -1,0 +1,124 @@
+"""Several processes that train one model, as torchrun starts them: who is who, and what they put together."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.nn import functional as differentiable
+
+from avprep.errors import RunError
+from davs_model.models.davs.networks import DAVS
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among `size`; local: its number on this machine, and so its GPU."""
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and prints."""
+        return self.rank == 0
+
+    def gather(self, features: Tensor) -> Tensor:
+        """Return the features `[B, …]` of all processes, `[size·B, …]`; gradients flow back to each."""
+        return features if self.size == 1 else torch.cat(differentiable.all_gather(features.contiguous()))
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace gradients by their mean over all processes, in one message."""
+        if self.size == 1:
+            return
+        held = [parameter for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([parameter.grad.reshape(-1) for parameter in held if parameter.grad is not None])
+        distributed.all_reduce(flat)
+        flat /= self.size
+        for parameter, mean in zip(held, flat.split([parameter.numel() for parameter in held]), strict=True):
+            assert parameter.grad is not None
+            parameter.grad.copy_(mean.view(parameter.shape))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of a tensor over all processes; it carries no gradient."""
+        if self.size > 1:
+            values = values.detach().clone()
+            distributed.all_reduce(values)
+            values /= self.size
+        return values
+
+    def wait(self, device: torch.device) -> None:
+        """Return when all processes have come this far."""
+        self.mean(torch.zeros(1, device=device)).tolist()
+
+
+def join(device: str) -> World:
+    """Join the processes that torchrun has started, if it has; RunError where there are fewer GPUs than processes."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World()
+    world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    if device == "cuda":
+        if world.local >= torch.cuda.device_count():
+            raise RunError(f"process {world.local} of this machine has no GPU of its own: start fewer")
+        torch.cuda.set_device(world.local)
+    # Torch names functions of a private module instead, which the oldest torch that we take does not have.
+    warnings.filterwarnings("ignore", r"torch\.distributed\.nn\.functional\.\w+ is deprecated", FutureWarning)
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    return world
+
+
+def leave() -> None:
+    """Leave the group, if this process is in one."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def synchronise_batchnorm(model: DAVS, device: str) -> DAVS:
+    """Let every BatchNorm of a model take its statistics over all processes."""
+    if device == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return model
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.BatchNorm2d:
+                setattr(module, name, CpuSyncBatchNorm.of(child))
+    return model
+
+
+class CpuSyncBatchNorm(nn.BatchNorm2d):
+    """BatchNorm over all processes on the CPU, where torch has none; every process has as many values."""
+
+    @classmethod
+    def of(cls, other: nn.BatchNorm2d) -> CpuSyncBatchNorm:
+        """Return one with the weights, counters and mode of another, which it shares."""
+        made = cls(other.num_features, other.eps, other.momentum, device="meta")
+        made._parameters, made._buffers, made.training = other._parameters, other._buffers, other.training
+        return made
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Normalise `[N, C, H, W]`."""
+        if not self.training:
+            return super().forward(maps)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        size = distributed.get_world_size()
+        values = maps.float()
+        mean = differentiable.all_reduce(values.mean((0, 2, 3))) / size
+        centred = values - mean[:, None, None]
+        variance = differentiable.all_reduce(centred.square().mean((0, 2, 3))) / size
+        with torch.no_grad():
+            count = size * values.numel() / values.shape[1]
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(maps.dtype)

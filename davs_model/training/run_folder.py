@@ -1,0 +1,139 @@
+"""The folder of a run: who may write to it, what it says of itself, and when it must stop."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import torch
+
+from avprep import __version__
+from avprep.errors import RunError
+from davs_model import checkpoint
+from davs_model import settings as config
+from davs_model.data.corpus import Corpus
+from davs_model.data.loader import STOP_SIGNALS
+from davs_model.settings import Settings
+from davs_model.training import state as states
+from davs_model.training.distributed import World
+
+Say = Callable[[str], None]
+"""Shows a line."""
+
+
+def describe(run: Path, settings: Settings, corpus: Corpus, say: Say) -> None:
+    """Say what a run would do: its settings, clips and networks."""
+    say(config.to_toml(settings))
+    for split, clips in (("train", corpus.train), ("val", corpus.val)):
+        skipped = "".join(f", {count} left out: {reason}" for reason, count in sorted(clips.skipped.items()))
+        say(f"{split}: {len(clips)} clips{skipped}")
+    say(f"{len(corpus.train.vocabulary)} words, {len(corpus.train.people)} speakers")
+    model = checkpoint.skeleton(corpus.dimensions(settings))
+    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in model.named_children()}
+    say("parameters: " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items()))
+    say(f"run: {run}")
+
+
+def write_facts(run: Path, settings: Settings, corpus: Corpus, world: World, device: torch.device, say: Say) -> None:
+    """Say and write what a run does: settings.toml, run.json."""
+    describe(run, settings, corpus, say)
+    facts = {
+        "settings": config.to_json(settings),
+        "data": corpus.to_json(),
+        "versions": {"avprep": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "processes": world.size,
+    }
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "settings.toml").write_text(config.to_toml(settings), encoding="utf-8")
+        (run / "run.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{run}: cannot be written ({error.strerror})") from error
+
+
+def check_same(
+    run: Path,
+    state: states.TrainingState,
+    settings: Settings,
+    dimensions: dict[str, int | float],
+    about: dict[str, Any],
+) -> None:
+    """Prove that a run goes on as it began; RunError with the difference where it would not."""
+    before = state.checkpoint.settings
+    theirs = config.from_json(before.get("training", {}), source=str(run / states.NAME))
+    free = set(config.FREE)
+    if settings.optimizer.schedule == "cosine":
+        free -= {f"steps.{name}" for name in state.done}  # the rate of the steps that were taken depends on it
+    differences = [line for line in config.difference(theirs, settings) if line.partition(":")[0] not in free]
+    if differences:
+        raise RunError(
+            f"{run}: was started with other settings ({'; '.join(differences)}): give the same, or another RUN"
+        )
+    if state.checkpoint.dimensions != dimensions or before.get("data") != about["data"]:
+        raise RunError(
+            f"{run}: the clips are not those that it was started with: give another RUN, and --init-from {run}"
+        )
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        file = (run / ".lock").open("w")
+    except OSError as error:
+        raise RunError(f"{run}: cannot be written ({error.strerror})") from error
+    with file, contextlib.ExitStack() as at_end:
+        _locks.add(file)
+        at_end.callback(_locks.discard, file)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"{run}: another process trains in it: wait for it, or give another RUN") from error
+        except OSError:  # some network file systems have no locks
+            pass
+        yield
+
+
+_locks: set[TextIO] = set()
+
+
+def _let_go() -> None:
+    """Close the locks in a forked process: a loader outlives a killed trainer by seconds, and would keep its run."""
+    for file in _locks:
+        file.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+@contextlib.contextmanager
+def stop_signals(*, again: Literal["ends", "ignored"] = "ends") -> Iterator[dict[str, str]]:
+    """Turn the first SIGTERM or SIGINT into a request, `{"by": name}`.
+
+    again: what the second does: it ends the process as usual, or nothing.
+    """
+    stop: dict[str, str] = {}
+    before: dict[int, Any] = {}
+
+    def caught(number: int, _: object) -> None:
+        stop.setdefault("by", signal.Signals(number).name)
+        if again == "ends":
+            signal.signal(number, before[number])
+
+    with contextlib.suppress(ValueError):  # not in the main thread, which alone may
+        for number in STOP_SIGNALS:
+            before[number] = signal.signal(number, caught)
+    try:
+        yield stop
+    finally:
+        for caught_number, handler in before.items():
+            signal.signal(caught_number, handler)
