@@ -30,7 +30,7 @@ _SMALL = 16_384  # bytes: a larger job may block its sender, so it is sent to an
 _LONG = 3600.0  # s
 _STARTS = 3  # rounds of workers that may die before one of them is ready
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_CODE = "import sys; sys.path[:] = sys.argv[3:]; from avprep import pool; pool.serve(*map(int, sys.argv[1:3]))"
+_CODE = "import sys; sys.path[:] = sys.argv[3:]; from avprep.runs import pool; pool.serve(*map(int, sys.argv[1:3]))"
 
 
 class PoolError(Exception):
