@@ -27,7 +27,8 @@ from avprep.files import check_regular
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
 from avprep.media.audio import Sound, read_heard
-from avprep.media.video import Frames, probe
+from avprep.media.container import probe
+from avprep.media.video import Frames
 from avprep.shards import Sample
 
 Align = Literal["smooth", "per-frame", "per-clip"]

@@ -22,7 +22,8 @@ from avprep import layouts, mfcc, shards, stages
 from avprep.errors import Reject, RunError
 from avprep.faces import detectors, keyframes
 from avprep.manifest import Clip, Manifest
-from avprep.media.video import Frames, probe
+from avprep.media.container import probe
+from avprep.media.video import Frames
 from avprep.runs import run
 from avprep.runs.fingerprint import Stage
 from avprep.schema import FPS, SAMPLE_RATE

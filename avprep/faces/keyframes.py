@@ -30,7 +30,7 @@ from avprep.faces import align, registration
 from avprep.faces.detectors.base import CloseUp, Detector, Face, finite
 from avprep.faces.registration import Anchor, Similarity
 from avprep.faces.track import Seen, Sighting, overlap
-from avprep.media.video import Picture
+from avprep.media.picture import Picture
 from avprep.schema import CROP_SIZE, FPS
 
 FOLLOWED = 3

@@ -16,27 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.errors import Reject
-from avprep.media.pcm import Line, Pieces, sample_at, source_range
-from avprep.media.video import (
-    LEAD,
+from avprep.media.container import (
     SEEK_BEYOND,
-    TAIL,
-    Frames,
-    Packets,
-    PictureTimes,
     Seconds,
     audio_stream,
-    beyond,
-    check_promise,
     container_start,
-    in_ticks,
     open_file,
-    packets,
     seconds,
     seek,
-    too_long,
     track_number,
 )
+from avprep.media.packets import Packets, beyond, in_ticks, packets
+from avprep.media.pcm import Line, Pieces, sample_at, source_range
+from avprep.media.timeline import LEAD, TAIL, PictureTimes, check_promise, too_long
+from avprep.media.video import Frames
 from avprep.mfcc import silent_columns
 from avprep.schema import FPS, SAMPLE_RATE
 
@@ -112,7 +105,7 @@ def read_sound(
     before, after: samples wanted outside the clip's span, where the source has them.
     shift: seconds by which the sound is moved later.
     max_seconds: longest clip; it bounds the memory that the sound takes.
-    track, channel: those to read, from 0; `avprep.media.video.audio_stream` and `avprep.media.pcm.Pieces` say which
+    track, channel: those to read, from 0; `avprep.media.container.audio_stream` and `avprep.media.pcm.Pieces` say which
         None is.
     Raises Reject: `missing`, `unreadable`, `no_video`, `no_audio`, `too_short`, `too_long`.
     """

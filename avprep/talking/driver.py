@@ -24,7 +24,8 @@ from avprep.errors import AvprepError, Reject
 from avprep.faces.detectors.base import Detector
 from avprep.files import check_regular
 from avprep.media.audio import SoundFile
-from avprep.media.video import Frames, Seconds, audio_stream, open_file, track_number
+from avprep.media.container import Seconds, audio_stream, open_file, track_number
+from avprep.media.video import Frames
 from avprep.schema import FPS, N_COEFFICIENTS, WINDOW_COLUMNS
 from avprep.stages import CropSettings, align_clip
 from avprep.talking import photo

@@ -19,7 +19,7 @@ from avprep.errors import AvprepError
 from avprep.faces import align, keyframes
 from avprep.faces.detectors.base import Detector, Face
 from avprep.faces.track import overlap
-from avprep.media.video import Picture
+from avprep.media.picture import Picture
 from avprep.schema import CROP_SIZE
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from small_models import made_model
 
 from avprep.media.audio import read_sound
-from avprep.media.video import Frames, probe
+from avprep.media.container import probe
+from avprep.media.video import Frames
 from avprep.talking import driver as drivers
 from avprep.talking import photo
 from davs_model import checkpoint

@@ -16,7 +16,7 @@ from avprep_cli.main import main
 from click.testing import CliRunner, Result
 from small_models import made_model
 
-from avprep.media.video import probe
+from avprep.media.container import probe
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
 from davs_model.study.study import COLUMNS

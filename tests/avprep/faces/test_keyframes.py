@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from avprep.faces import align
 from avprep.faces.detectors.base import CloseUp, Face, finite
 from avprep.faces.keyframes import find_faces
-from avprep.media.video import Picture
+from avprep.media.picture import Picture
 
 GREEN = (0, 255, 0)
 RIGHT = np.array([4, 0], np.float32)

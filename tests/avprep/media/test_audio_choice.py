@@ -27,7 +27,7 @@ from avprep.errors import AvprepError, ManifestError, Reject
 from avprep.manifest import Clip, Manifest
 from avprep.media import film
 from avprep.media.audio import SoundFile, read_heard, read_sound
-from avprep.media.video import open_file, probe
+from avprep.media.container import open_file, probe
 from avprep.runs import status
 from avprep.stages import MfccSettings, MfccStage, mfcc_clip
 from avprep.talking import driver as drivers

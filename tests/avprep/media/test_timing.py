@@ -20,7 +20,8 @@ from avprep import mfcc, stages
 from avprep.errors import Reject
 from avprep.manifest import Clip
 from avprep.media.audio import Sound, read_sound
-from avprep.media.video import FrameCount, Frames
+from avprep.media.timeline import FrameCount
+from avprep.media.video import Frames
 from avprep.schema import FPS, decode_array
 
 LENGTH = 3.0

@@ -13,7 +13,8 @@ import pytest
 from avprep.errors import Reject
 from avprep.media import audio
 from avprep.media.audio import read_sound
-from avprep.media.video import Frames, open_file, probe
+from avprep.media.container import open_file, probe
+from avprep.media.video import Frames
 
 TIMES = made.steady(25, 3)
 GOP = {"g": "12", "bf": "2"}

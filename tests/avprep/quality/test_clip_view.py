@@ -24,7 +24,8 @@ from avprep import manifest, mfcc, shards
 from avprep.errors import RunError, ShardError
 from avprep.manifest import Clip, Manifest
 from avprep.media.audio import read_sound
-from avprep.media.video import Frames, probe
+from avprep.media.container import probe
+from avprep.media.video import Frames
 from avprep.quality import clip_picture, clip_view
 from avprep.runs.run import run
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
