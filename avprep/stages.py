@@ -187,14 +187,14 @@ def crop_clip(
         threads=threads,
     )
     found = align_clip(frames, detector, settings, name=clip.video, hints=lambda size: _hints(clip, root, size))
-    seen, affine = found.seen, found.affine
+    faces, affine = found.faces, found.affine
     # A detector that sees no more than the eyes: transforms fitted to its points hold the eyes still, whatever they do.
     fitted = settings.align == "smooth" and bool(np.isnan(found.points[:, NOSE]).all())
-    scores = [sighting.face.score for sighting in found.subject.sightings.values()]
+    scores = [detection.face.score for detection in found.subject.detections.values()]
     facts = {
         **_labels(clip),
-        "n_frames": seen.n_frames,
-        "size": list(seen.size),
+        "n_frames": faces.n_frames,
+        "size": list(faces.size),
         "source_frames": frames.source_frames,
         "decode_errors": frames.decode_errors,
         **frames.damage,
@@ -207,18 +207,18 @@ def crop_clip(
         ),
         "detector": settings.detector,
         "align": settings.align,
-        "keyframes": len(seen.sightings),
+        "keyframes": len(faces.by_frame),
         "detections": len(scores),
         "score": _rounded(np.mean(scores)),
         "score_min": _rounded(np.min(scores)),
         "face_size": _rounded(found.face_size),
         "jitter": None if fitted else _rounded(align.jitter(affine, found.smoothed)),
         "jitter_unsmoothed": _rounded(align.jitter(align.similarity(found.raw), found.smoothed)),
-        "cuts": len(seen.cuts),
+        "cuts": len(faces.cuts),
         **({"turned": found.turned} if found.turned else {}),
     }
     summary = {name: facts[name] for name in ("face_size", "score", "jitter")}
-    return Sample(_crop_members(found, facts, settings.image_format), seen.n_frames, summary)
+    return Sample(_crop_members(found, facts, settings.image_format), faces.n_frames, summary)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +231,7 @@ class Aligned:
     """
 
     frames: Frames
-    seen: track.Seen
+    faces: track.Detections
     subject: track.Track
     face_size: float
     raw: NDArray[np.float64]
@@ -269,13 +269,13 @@ def align_clip(
     name: of the clip in messages.
     hints: maps the pictures' width and height to the data set's own face boxes: frame → box in source pixels.
     """
-    seen = keyframes.find_faces(frames, detector, settings.every)
-    return align_seen(frames, seen, settings, name=name, hints=hints(seen.size))
+    faces = keyframes.find_faces(frames, detector, settings.every)
+    return align_faces(frames, faces, settings, name=name, hints=hints(faces.size))
 
 
-def align_seen(
+def align_faces(
     frames: Frames,
-    seen: track.Seen,
+    faces: track.Detections,
     settings: CropSettings,
     *,
     name: str,
@@ -283,14 +283,14 @@ def align_seen(
 ) -> Aligned:
     """Track and align the face of one clip in which faces have been found; raises Reject. See `align_clip`."""
     with _named(name):
-        _check_length(seen.n_frames)
-        tracks = track.link(seen)
-        subject = track.choose(tracks, seen, settings.subject, hints or {})
+        _check_length(faces.n_frames)
+        tracks = track.link(faces)
+        subject = track.choose(tracks, faces, settings.subject, hints or {})
         size = track.face_size(subject)
         if size < settings.min_face:
             raise Reject("face_too_small", f"the face is {size:.0f} px wide, --min-face is {settings.min_face:g}")
-        track.check_gaps(subject, tracks, seen)
-        raw = track.points_per_frame(subject, seen.n_frames)
+        track.check_gaps(subject, tracks, faces)
+        raw = track.points_per_frame(subject, faces.n_frames)
     steady = track.smooth(raw)
     points = (raw if settings.align == "per-frame" else steady).astype(np.float32)
     affine = align.similarity(points).astype(np.float32)
@@ -298,7 +298,7 @@ def align_seen(
         affine[:] = align.similarity(np.median(points, axis=0))
     if not np.isfinite(affine).all():
         raise Reject("face_lost", f"{name}: the face's points fall together")
-    return Aligned(frames, seen, subject, size, raw, steady, points, affine)
+    return Aligned(frames, faces, subject, size, raw, steady, points, affine)
 
 
 def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:

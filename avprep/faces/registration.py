@@ -15,22 +15,24 @@ from numpy.typing import NDArray
 
 from avprep.faces import align
 from avprep.faces.detectors.base import Face
+from avprep.schema import CROP_SIZE
 
 REGION = (46.0, 70.0, 210.0, 170.0)
 """What is registered, in crop pixels: x0 y0 x1 y1, from the brows to below the nose, as wide as the face."""
 ZOOM = 0.4
 """Patch pixels per crop pixel."""
 ROUNDS = 8
-"""Most steps towards the best place."""
+"""Maximum steps towards the best place."""
 STILL = 0.05
 """A step that moves the patch by less is the last one (patch pixels)."""
 ALIKE = 0.9
-"""Least correlation of two patches that show the same face looking the same way."""
+"""Minimum correlation of two patches that show the same face looking the same way."""
 GROWTH = 1.3
 """A face that seems to have grown or shrunk by more is not the same, or not well found."""
 FLAT = 1e-3
 """A patch whose slopes say less than this of a movement (their squares, the patch having unit length) says nothing."""
 
+_APPEARANCE = 24  # side of the patch that faces are compared by over cuts
 _SIZE = (round((REGION[2] - REGION[0]) * ZOOM), round((REGION[3] - REGION[1]) * ZOOM))
 _MIDDLE = complex((_SIZE[0] - 1) / 2, (_SIZE[1] - 1) / 2)
 _REACH = _MIDDLE.real  # patch pixels that growing or turning by 1 moves the patch's edge
@@ -118,6 +120,14 @@ def anchor(face: Face, luma: NDArray[np.uint8]) -> Anchor | None:
 def _patch(luma: NDArray[np.uint8], turn: complex, shift: complex) -> NDArray[np.float32]:
     matrix = np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
     return grey_patch(luma, matrix, _SIZE)
+
+
+def appearance(luma: NDArray[np.uint8], face: Face) -> NDArray[np.float32]:
+    """Return the aligned grey patch of a face, float32 (576,), of zero mean and unit length."""
+    matrix = align.similarity(face.points) * (_APPEARANCE / CROP_SIZE)
+    if not np.isfinite(matrix).all():
+        return np.zeros(_APPEARANCE * _APPEARANCE, np.float32)
+    return grey_patch(luma, matrix, (_APPEARANCE, _APPEARANCE))
 
 
 def grey_patch(luma: NDArray[np.uint8], affine: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:

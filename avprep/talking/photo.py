@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
+from avprep import boxes
 from avprep.errors import AvprepError
-from avprep.faces import align, keyframes
+from avprep.faces import align, keyframes, views
 from avprep.faces.detectors.base import Detector, Face
-from avprep.faces.track import overlap
 from avprep.media.picture import Picture
 from avprep.schema import CROP_SIZE
 
@@ -103,14 +103,14 @@ def read_face(path: Path, detector: Detector, *, box: tuple[float, float, float,
         if not (meant[:2] < meant[2:]).all():
             raise AvprepError(f"{path}: there is nothing{where}: {advice}")
         advice += ", or try another --detector"
-        parts = [_grown(meant, 0.5), whole]
+        parts = [boxes.grown(meant, 0.5), whole]
     for part in parts:
-        found = [face for face in _find(image, part, detector) if _meet(face.box, meant)]
+        found = [face for face in _find(image, part, detector) if boxes.meet(face.box, meant)]
         if found:
             break
     else:
         raise AvprepError(f"{path}: no face was found{where}: {advice}")
-    face = max(found, key=lambda face: overlap(face.box, meant))  # with the whole photo that is the largest
+    face = max(found, key=lambda face: boxes.overlap(face.box, meant))  # with the whole photo that is the largest
     affine = align.similarity((_closer(image, face, detector) or face).points)
     crop = align.crop(image, affine, sigma=align.blur_sigma(affine[None]))
     return Photo(image, affine, crop, len(found))
@@ -200,9 +200,9 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
         upright = ImageChops.invert(upright)  # Pillow takes every CMYK JPEG for one of Adobe's, which are inverted
     if not upright.has_transparency_data:
         return np.array(upright.convert("RGB"))
-    seen = upright.convert("RGBA")
-    ground = Image.new("RGB", seen.size, (align.BORDER,) * 3)
-    ground.paste(seen, mask=seen)
+    transparent = upright.convert("RGBA")
+    ground = Image.new("RGB", transparent.size, (align.BORDER,) * 3)
+    ground.paste(transparent, mask=transparent)
     return np.array(ground)
 
 
@@ -220,20 +220,21 @@ def _find(image: NDArray[np.uint8], part: NDArray[Any], detector: Detector) -> l
         corner = part[:2] + place * step
         for face in _detect(*_copy(image, np.append(corner, corner + 2 * step)), detector):
             closer = _closer(image, face, detector)
-            if closer and all(overlap(closer.box, other.box) <= SAME for other in found):
+            if closer and all(boxes.overlap(closer.box, other.box) <= SAME for other in found):
                 found.append(closer)
     return found
 
 
 def _closer(image: NDArray[np.uint8], face: Face, detector: Detector) -> Face | None:
     """Look at a face closely, as a video's is looked at until it stays where it is; None where it is not there."""
-    around = _grown(face.box, 1)
+    around = boxes.grown(face.box, 1)
     if detector.close_up is None:
-        seen = [other for other in _detect(*_copy(image, around), detector) if overlap(other.box, face.box) > SAME]
-        return max(seen, key=lambda other: overlap(other.box, face.box), default=None)
+        found = _detect(*_copy(image, around), detector)
+        same = [other for other in found if boxes.overlap(other.box, face.box) > SAME]
+        return max(same, key=lambda other: boxes.overlap(other.box, face.box), default=None)
     copy, to_photo = _copy(image, around, enlarge=False)
     to_copy = np.asarray(cv2.invertAffineTransform(to_photo), np.float64)
-    settled = keyframes.settle(_picture(copy), _moved(face, to_copy), detector)
+    settled = views.settle(_picture(copy), _moved(face, to_copy), detector)
     return None if settled is None else _moved(settled, to_photo)
 
 
@@ -256,8 +257,8 @@ def _copy(
 
 def _detect(copy: NDArray[np.uint8], to_photo: NDArray[np.float64], detector: Detector) -> list[Face]:
     """Find the faces of a copy the way they are found in videos, and return them in pixels of the photo."""
-    seen = keyframes.find_faces([_picture(copy)], detector, 1).sightings[0]
-    return [_moved(sighting.face, to_photo) for sighting in seen]
+    found = keyframes.find_faces([_picture(copy)], detector, 1).by_frame[0]
+    return [_moved(detection.face, to_photo) for detection in found]
 
 
 def _picture(image: NDArray[np.uint8]) -> Picture:
@@ -284,14 +285,3 @@ def _resized(
         image = np.asarray(cv2.resize(image, after.tolist(), interpolation=way), np.uint8)
     # Pixel centres lie at +0.5 of the grid that is scaled.
     return image, np.column_stack([np.diag(ratio), 0.5 * ratio - 0.5])
-
-
-def _grown(box: NDArray[Any], by: float) -> NDArray[Any]:
-    """Return a box, x0 y0 x1 y1, with a share of its size added on each side."""
-    return np.append(box[:2] - by * (box[2:] - box[:2]), box[2:] + by * (box[2:] - box[:2]))
-
-
-def _meet(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    """Tell whether the middles of two boxes are no further apart than half the larger one."""
-    apart = np.abs(one[:2] + one[2:] - other[:2] - other[2:])
-    return bool((apart <= np.maximum(one[2:] - one[:2], other[2:] - other[:2])).all())
