@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +15,6 @@ import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 import avprep
 from avprep import mfcc, schema
@@ -28,14 +26,14 @@ from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
 from avprep.media.audio import Sound, read_heard
 from avprep.media.container import probe
+from avprep.media.image import encode_image
 from avprep.media.video import Frames
+from avprep.runs.threads import keep_freed_memory, one_thread
 from avprep.shards import Sample
 
 Align = Literal["smooth", "per-frame", "per-clip"]
-JPEG_QUALITY = 95
 
 _LARGE = 500_000  # bytes: a smaller file is read long before its time is up, and its header not worth a millisecond
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 @dataclass(frozen=True)
@@ -359,37 +357,6 @@ def _crop_members(found: Aligned, facts: dict[str, Any], image_format: str) -> I
     yield "points.npy", schema.encode_array(found.points)
     yield "affine.npy", schema.encode_array(found.affine)
     yield schema.METADATA["crop"], schema.encode_json(facts)
-
-
-def one_thread() -> threadpool_limits:
-    """Have OpenCV, the linear algebra below numpy, and torch where it is loaded, calculate in one thread each.
-
-    By themselves they take every core: workers then wait for each other's threads, sums come in another order, and
-    cascades find their windows in none. What is returned is a context, for who wants all but OpenCV's back.
-    """
-    cv2.setNumThreads(1)
-    return threadpool_limits(1)
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep up to 256 MiB of freed memory for the next picture.
-
-    Otherwise each picture's buffers are handed back to the kernel and cleared page by page when they are taken anew,
-    which costs more than the colour conversion that fills them. Other C libraries are left as they are.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, 256 << 20)
-        mallopt(_M_MMAP_THRESHOLD, 256 << 20)
-
-
-def encode_image(image: NDArray[np.uint8], image_format: str) -> bytes:
-    """Encode uint8 (H, W, 3) RGB, or (H, W, 4) RGBA without its last channel, as JPEG of quality 95 or PNG."""
-    order = cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGR
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if image_format == "jpg" else []
-    done, data = cv2.imencode(f".{image_format}", cv2.cvtColor(image, order), options)
-    assert done
-    return data.tobytes()
 
 
 def _check_length(n_frames: int) -> None:

@@ -23,9 +23,11 @@ from avprep.errors import Reject, RunError
 from avprep.faces import detectors, keyframes
 from avprep.manifest import Clip, Manifest
 from avprep.media.container import probe
+from avprep.media.image import encode_image
 from avprep.media.video import Frames
 from avprep.runs import run
 from avprep.runs.fingerprint import Stage
+from avprep.runs.threads import keep_freed_memory, one_thread
 from avprep.schema import FPS, SAMPLE_RATE
 from avprep.shards import Sample
 
@@ -153,7 +155,7 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
                 "detect": lambda clip: keyframes.find_faces(found[clip.key].frames, built, settings.every),
                 "track": track,
                 "warp": lambda clip: _exhaust(found[clip.key].crops()),
-                "encode": lambda clip: [stages.encode_image(crop, "jpg") for crop in crops[clip.key]],
+                "encode": lambda clip: [encode_image(crop, "jpg") for crop in crops[clip.key]],
                 "write": lambda clip: write(clip.key, members[clip.key], append=True),
                 "floor": lambda clip: _decode_and_encode(plan.root / clip.video, crops[clip.key], quickly),
                 "script": lambda clip: _decode_and_encode(plan.root / clip.video, crops[clip.key], plainly),
@@ -338,9 +340,9 @@ def _timed(clips: Sequence[Clip], steps: dict[str, Callable[[Clip], object]], re
 
     The first pass of each does not count.
     """
-    stages.keep_freed_memory()
+    keep_freed_memory()
     spent: dict[str, list[Spent]] = {name: [] for name in steps}
-    with stages.one_thread():
+    with one_thread():
         for _ in range(1 + repeat):
             for name, step in steps.items():
                 begin, cpu = time.perf_counter(), time.process_time()
@@ -414,7 +416,7 @@ def _decode_and_encode(
         for frame in container.decode(video=0):
             to_rgb(frame)
     for crop in crops:
-        stages.encode_image(crop, "jpg")
+        encode_image(crop, "jpg")
 
 
 def decode_sound(path: Path, *, resample: bool = True) -> int:

@@ -113,9 +113,7 @@ def read_sound(
     pieces = Pieces(audio or video, channel)
     with open_file(video) as container:
         pictures = PictureTimes(video, container, begin, duration, max_seconds)
-        sound = audio_stream(container, track) if audio is None else None
-        if audio is None and sound is None:
-            raise Reject("no_audio", f"{video}: holds no sound")
+        sound = _audio_stream(container, video, track) if audio is None else None
         # Both at once, unless the sound has to be sought by what the pictures tell.
         together = sound is not None and begin <= SEEK_BEYOND
         _read(pictures, sound if together else None, pieces, container_start(container) + begin, moved)
@@ -125,16 +123,11 @@ def read_sound(
         timeline = pictures.timeline()
     zero, n_frames, promised = timeline.zero, timeline.n_frames, timeline.promised
     if not timeline.told:
-        frames = Frames(video, start=start, duration=duration, max_seconds=max_seconds, keep_bytes=0)
-        for _ in frames:
-            pass
-        zero, n_frames = frames.zero, frames.n_frames
+        zero, n_frames = _decoded_length(video, start, duration, max_seconds)
     starts = zero + begin - moved
     if not together:
         with open_file(audio or video) as container:
-            sound = audio_stream(container, track)
-            if sound is None:
-                raise Reject("no_audio", f"{audio or video}: holds no sound")
+            sound = _audio_stream(container, audio or video, track)
             number = track_number(container, sound)
             if audio is not None:
                 starts += container_start(container) - own_start
@@ -148,6 +141,24 @@ def read_sound(
         raise Reject("no_audio", f"{audio or video}: holds no sound in the clip's span{_elsewhere(begins, starts)}")
     until = None if promised is None else float(promised)
     return _sound(pieces, samples, first, n_frames, number, until)
+
+
+def _audio_stream(container: av.container.InputContainer, path: Path, track: int | None) -> av.AudioStream:
+    """Return the audio track to read; Reject(`no_audio`) where the file has none."""
+    stream = audio_stream(container, track)
+    if stream is None:
+        raise Reject("no_audio", f"{path}: holds no sound")
+    return stream
+
+
+def _decoded_length(
+    video: Path, start: float | None, duration: float | None, max_seconds: float
+) -> tuple[Seconds, int]:
+    """Decode a clip's pictures for the time of the file's first one (s) and the number of frames."""
+    frames = Frames(video, start=start, duration=duration, max_seconds=max_seconds, keep_bytes=0)
+    for _ in frames:
+        pass
+    return frames.zero, frames.n_frames
 
 
 class SoundFile:
@@ -226,9 +237,7 @@ class SoundFile:
         """Yield the growing line of samples after each packet that adds to it."""
         pieces, line = Pieces(self.path, self._wanted), None
         with open_file(self.path) as container:
-            stream = audio_stream(container, self.track)
-            if stream is None:
-                raise Reject("no_audio", f"{self.path}: holds no sound")
+            stream = _audio_stream(container, self.path, self.track)
             self.track = track_number(container, stream)
             for packet in packets(container, stream):
                 pieces.add(packet, -math.inf)
