@@ -24,8 +24,8 @@ from avprep.faces.detectors.base import NOSE, Detector
 from avprep.files import check_regular
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
+from avprep.media import container
 from avprep.media.audio import Sound, read_heard
-from avprep.media.container import probe
 from avprep.media.image import encode_image
 from avprep.media.video import Frames
 from avprep.runs.threads import keep_freed_memory, one_thread
@@ -388,7 +388,7 @@ def _seconds(clip: Clip, root: Path, most: float) -> float | None:
     if length is None:
         with suppress(Reject, OSError):
             if (root / clip.video).stat().st_size >= _LARGE:
-                length = probe(root / clip.video).duration
+                length = container.duration(root / clip.video)
     return None if length is None else min(length, most)
 
 

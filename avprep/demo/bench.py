@@ -22,7 +22,6 @@ from avprep import layouts, mfcc, shards, stages
 from avprep.errors import Reject, RunError
 from avprep.faces import detectors, keyframes
 from avprep.manifest import Clip, Manifest
-from avprep.media.container import probe
 from avprep.media.image import encode_image
 from avprep.media.video import Frames
 from avprep.runs import run
@@ -234,9 +233,10 @@ def plan_of(folder: Path | None, temporary: Path, limit: int, *, as_lrw: bool = 
 def _cut_as_lrw(source: Path, output: Path) -> None:
     """Cut the middle of a video, in time and in width, into a file of its own."""
     from avprep.media import film
+    from avprep.media.container import duration
 
     length = LRW_FRAMES / FPS
-    begin = max(0.0, ((probe(source).duration or 0) - length) / 2)
+    begin = max(0.0, ((duration(source) or 0) - length) / 2)
     output.parent.mkdir(parents=True, exist_ok=True)
     square = r"crop=min(iw\,ih):min(iw\,ih),scale=256:256"
     film.transcode(

@@ -1,4 +1,4 @@
-"""Media files as PyAV opens them: one local file and nothing else, its audio and video streams, what its headers claim.
+"""Media files as PyAV opens them: one local file and nothing else, its audio and video streams, its clock.
 
 Input is untrusted: decoders get no network, no playlists and no second file to open.
 """
@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -39,44 +38,10 @@ _METADATA: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(av.contain
 Seconds = Fraction
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What a file says of itself; counts are the container's claims, not decoded truth.
-
-    video, audio: codec names, None where there is no such stream.
-    width, height: pixels as stored, before rotation.
-    fps: average frames a second; sample_rate in Hz; duration in seconds; None where the file does not say.
-    """
-
-    container: str
-    duration: float | None
-    video: str | None
-    width: int | None
-    height: int | None
-    fps: float | None
-    audio: str | None
-    sample_rate: int | None
-    channels: int | None
-
-
-def probe(path: Path) -> Probe:
-    """Read a file's headers; Reject(`missing` or `unreadable`) where that fails."""
+def duration(path: Path) -> float | None:
+    """Return the duration in a file's header (s), None where there is none. Reject(`missing`, `unreadable`)."""
     with open_file(path) as container:
-        video, audio = video_stream(container), audio_stream(container)
-        picture = None if video is None else video.codec_context
-        sound = None if audio is None else audio.codec_context
-        rate = None if video is None else video.average_rate
-        return Probe(
-            container=container.format.name,
-            duration=None if container.duration is None else container.duration / av.time_base,
-            video=picture.name if picture else None,
-            width=picture.width if picture else None,
-            height=picture.height if picture else None,
-            fps=float(rate) if rate else None,
-            audio=sound.name if sound else None,
-            sample_rate=sound.sample_rate if sound else None,
-            channels=sound.channels if sound else None,
-        )
+        return None if container.duration is None else container.duration / av.time_base
 
 
 class _File(io.FileIO):

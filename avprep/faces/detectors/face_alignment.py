@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from face_alignment.detection.sfd.net_s3fd import s3fd
 from face_alignment.models import FAN
-from face_alignment.utils import flip as mirror
 from numpy.typing import NDArray
 
 from avprep.errors import WeightsError
@@ -50,7 +49,6 @@ class FaceAlignmentDetector:
     half: run in half precision; by default on CUDA only.
     batch_size: frames that go through S3FD at once; at 480×360 each takes about 0.1 GB in float32.
     min_score: faces that S3FD believes in less are left out.
-    flip: average FAN's heat maps with those of the mirrored face: twice the time, slightly steadier points.
     face_network, landmark_network: networks of the shapes of S3FD and FAN; by default with the published weights.
     """
 
@@ -64,7 +62,6 @@ class FaceAlignmentDetector:
         half: bool | None = None,
         batch_size: int = 8,
         min_score: float = 0.5,
-        flip: bool = False,
         face_network: torch.nn.Module | None = None,
         landmark_network: torch.nn.Module | None = None,
     ) -> None:
@@ -75,7 +72,6 @@ class FaceAlignmentDetector:
         self.half = self.device.type == "cuda" if half is None else half
         self.batch_size = batch_size
         self.min_score = min_score
-        self.flip = flip
         self._s3fd = (face_network or load(s3fd(), weights.find("s3fd"))).to(self.device).eval()
         self._fan = (landmark_network or load(FAN(4), weights.find("2dfan4"))).to(self.device).eval()
 
@@ -130,8 +126,6 @@ class FaceAlignmentDetector:
         pixels = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255
         with self._precision():
             heatmaps: torch.Tensor = self._fan(pixels)[-1].float()
-            if self.flip:
-                heatmaps = heatmaps + mirror(self._fan(mirror(pixels))[-1].float(), is_label=True)
         return heatmaps
 
     def _precision(self) -> torch.autocast:

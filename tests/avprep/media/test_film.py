@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from avprep.errors import AvprepError, ShardError
 from avprep.media import film
 from avprep.media.audio import SoundFile, read_sound
-from avprep.media.container import probe
 from avprep.media.video import Frames
 
 
@@ -37,7 +36,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_transcode_changes_what_it_is_told_to(picture: Path, tmp_path: Path) -> None:
     """Output options are ffmpeg's; the pictures keep their time."""
     film.transcode(picture, tmp_path / "film.mpg", vcodec="mpeg1video", r=25)
-    assert probe(tmp_path / "film.mpg").video == "mpeg1video"
+    assert made.probe(tmp_path / "film.mpg").video == "mpeg1video"
     assert [made.number_of(image.rgb()) for image in Frames(tmp_path / "film.mpg")] == list(range(50))
 
 
@@ -77,7 +76,7 @@ def test_a_failure_keeps_what_was_there(picture: Path, tmp_path: Path) -> None:
         film.transcode(picture, tmp_path / "out.webm", vcodec="copy")
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
     film.transcode(picture, output, vcodec="copy")
-    assert probe(output).video == "h264"
+    assert made.probe(output).video == "h264"
 
 
 def test_the_input_is_not_overwritten(picture: Path, tmp_path: Path) -> None:
@@ -218,7 +217,7 @@ class TestFilm:
         colours = [np.full((64, 64, 3), colour, np.uint8) for colour in ((200, 40, 40), (30, 160, 90), (60, 60, 220))]
         output = tmp_path / "film.mp4"
         film.write_film(output, [colour for colour in colours for _ in range(5)], 15)
-        assert probe(output).audio is None
+        assert made.probe(output).audio is None
         shown = [image.rgb().astype(int) for image in Frames(output)]
         assert all(np.abs(image - colours[n // 5]).max() <= 6 for n, image in enumerate(shown))
 
