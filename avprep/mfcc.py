@@ -30,7 +30,7 @@ DAVS_FILTERS = 13
 DAVS_LOW, DAVS_HIGH = 300.0, 3700.0
 """Edges of the `davs` filter bank in Hz."""
 DAVS_FLOOR = 1.0
-"""Least filter output at int16 scale. The released code has no floor: digital silence gives it −Inf."""
+"""Minimum filter output at int16 scale. The released code has no floor: digital silence gives it −Inf."""
 SILENCE_RMS = 32768 * 10 ** (-60 / 20)
 """A column quieter than −60 dB of full scale counts as silent (int16 scale, root mean square)."""
 

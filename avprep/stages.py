@@ -43,7 +43,7 @@ class CropSettings:
     detector: `opencv`, `yunet` or `face-alignment` (resolved, never `auto`).
     align: `smooth` points, the detector's own `per-frame`, or one transform `per-clip`.
     every: frames from one keyframe to the next, 1 … 12; see `avprep.faces.keyframes`.
-    min_face: least median face size in source pixels.
+    min_face: minimum median face size in source pixels.
     image_format: `jpg` (quality 95) or `png`.
     subject: `largest` or `central`, see `avprep.faces.track.choose`.
     max_seconds: longest clip.
@@ -104,7 +104,7 @@ class CropStage:
         return asdict(self.settings)
 
     def seconds(self, clip: Clip) -> float | None:
-        """Return how long a clip is by the plan, or else by its video's header, `max_seconds` at most."""
+        """Return how long a clip is by the manifest, or else by its video's header, `max_seconds` at most."""
         return _seconds(clip, self.root, self.settings.max_seconds)
 
     def __call__(self) -> Callable[[Clip], Sample]:
@@ -141,7 +141,7 @@ class MfccStage:
         return {name: value for name, value in asdict(self.settings).items() if value is not None}
 
     def seconds(self, clip: Clip) -> float | None:
-        """Return how long a clip is by the plan, or else by its file's header, `max_seconds` at most."""
+        """Return how long a clip is by the manifest, or else by its file's header, `max_seconds` at most."""
         return _seconds(clip, self.root, self.settings.max_seconds)
 
     def __call__(self) -> Callable[[Clip], Sample]:
@@ -377,13 +377,13 @@ def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[n
         raise Reject("unreadable", f"{root / clip.track}: {error}") from error
     first = rows[0][0]
     boxes = np.array([[x, y, x + w, y + h] for _, x, y, w, h in rows], np.float32)
-    if boxes.max() <= 2:  # VoxCeleb2 writes shares of the picture
+    if boxes.max() <= 2:  # VoxCeleb2 writes fractions of the picture
         boxes *= np.tile(np.array(size, np.float32), 2)
     return {frame - first: box for (frame, *_), box in zip(rows, boxes, strict=True)}
 
 
 def _seconds(clip: Clip, root: Path, most: float) -> float | None:
-    """Return the length of a clip; None for a small file, or where no header tells."""
+    """Return the length of a clip; None for a small file, or where no header has it."""
     length = clip.duration
     if length is None:
         with suppress(Reject, OSError):
@@ -393,7 +393,7 @@ def _seconds(clip: Clip, root: Path, most: float) -> float | None:
 
 
 def _by_name(work: Callable[..., Sample], clip: Clip, root: Path, **given: Any) -> Sample:
-    """Do a clip; files are called in a Reject as in the plan, not by where the data set lies just now."""
+    """Do a clip; files are named in a Reject as in the manifest, not by where the data set lies just now."""
     try:
         return work(clip, root=root, **given)
     except Reject as reject:
@@ -402,7 +402,7 @@ def _by_name(work: Callable[..., Sample], clip: Clip, root: Path, **given: Any) 
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Put the file's name before the message of a Reject from a part that knows nothing of files."""
+    """Put the file's name before the message of a Reject from a part that takes no files."""
     try:
         yield
     except Reject as reject:

@@ -127,7 +127,7 @@ def _check_folder(root: Path, clips: list[_Clip]) -> None:
 
 
 def _is_ours(clip: _Clip) -> bool:
-    """Tell whether what lies in a clip's place, if anything, is that clip; a broken-off .txt alone is, too."""
+    """Return whether what lies in a clip's place, if anything, is that clip; a broken-off .txt alone is, too."""
     try:
         text = clip.path.with_suffix(".txt").read_text(encoding="utf-8")
     except FileNotFoundError:

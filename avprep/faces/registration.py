@@ -1,6 +1,6 @@
 """Finding a face again by registration: the movement that lays one picture's face over another's.
 
-The upper half of a face, brows to nose, stays one rigid thing while its owner talks. The grey values themselves tell
+The upper half of a face, brows to nose, stays one rigid thing while its owner talks. The grey values themselves show
 how it moved, to a fraction of a pixel (Lucas and Kanade 1981, in the inverse compositional form of Baker and Matthews
 2004), at a fraction of what detecting it anew costs, and without a detector's noise.
 """
@@ -30,7 +30,7 @@ ALIKE = 0.9
 GROWTH = 1.3
 """A face that seems to have grown or shrunk by more is not the same, or not well found."""
 FLAT = 1e-3
-"""A patch whose slopes say less than this of a movement (their squares, the patch having unit length) says nothing."""
+"""Minimum information of a patch's slopes on a movement (their squares, the patch having unit length)."""
 
 _APPEARANCE = 24  # side of the patch that faces are compared by over cuts
 _SIZE = (round((REGION[2] - REGION[0]) * ZOOM), round((REGION[3] - REGION[1]) * ZOOM))
@@ -52,11 +52,11 @@ class Similarity:
 
 @dataclass(frozen=True, eq=False)
 class Anchor:
-    """A face as it looked where it was detected.
+    """A face's appearance where it was detected.
 
     face: in source pixels. onto: its picture → patch.
-    patch: float32 (N,), grey, of zero mean and unit length; steps: float32 (4, N), how a patch's difference from it
-    tells growth, turn (both in patch pixels at its edge) and movement to the right and down.
+    patch: float32 (N,), grey, of zero mean and unit length; steps: float32 (4, N), what a patch's difference from it
+    means in growth, turn (both in patch pixels at its edge) and movement to the right and down.
     """
 
     face: Face
@@ -97,7 +97,7 @@ class Anchor:
 
 
 def anchor(face: Face, luma: NDArray[np.uint8]) -> Anchor | None:
-    """Remember how a face looks in its picture, uint8 (H, W); None where there is too little to see."""
+    """Return a face's anchor in its picture, uint8 (H, W); None where there is too little to see."""
     affine = align.similarity(face.points)
     if not np.isfinite(affine).all():
         return None

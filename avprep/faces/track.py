@@ -123,7 +123,7 @@ def choose(tracks: list[Track], found: Detections, subject: Subject, hints: dict
 
 
 def check_gaps(subject: Track, tracks: list[Track], found: Detections) -> None:
-    """Raise Reject(`face_lost`) where the subject is missing for more than `MAX_GAP` frames, and say what is there.
+    """Raise Reject(`face_lost`), with what is there, where the subject is missing for more than `MAX_GAP` frames.
 
     tracks: all that were linked. Those that are never there together with the subject may show the same face: only
     where they are missing too is the face known to be.
@@ -218,5 +218,5 @@ def _longest_gap(frames: Iterable[int], n_frames: int) -> tuple[int, int]:
 
 
 def _apart(one: Track, other: Track) -> bool:
-    """Tell whether one track ends before the other begins."""
+    """Return whether one track ends before the other begins."""
     return one.last < next(iter(other.detections)) or other.last < next(iter(one.detections))

@@ -54,7 +54,7 @@ class CloseUps:
         close_up = detector.close_up
         assert close_up is not None
         self._detector = detector
-        self._size, self._zoom, self._tells = close_up.size, close_up.zoom, close_up.tells
+        self._size, self._zoom, self._tilt_shown = close_up.size, close_up.zoom, close_up.tilt_shown
         self.sure, self.better = close_up.sure, close_up.better
         shift = (np.array(self._size) - 1) / 2 - self._zoom * (CROP_SIZE - 1) / 2 - np.array([0, close_up.rise])
         self.expected = align.TEMPLATE * self._zoom + shift
@@ -83,7 +83,7 @@ class CloseUps:
                 settled = face
                 if abs(math.degrees(turned)) <= TILT:
                     break
-            onto = align.chained(_turn((1 / self._tells - 1) * turned, self._middle), align.chained(right, onto))
+            onto = align.chained(_turn((1 / self._tilt_shown - 1) * turned, self._middle), align.chained(right, onto))
         return face
 
     def _nearest(self, faces: list[Face]) -> Face | None:

@@ -34,9 +34,9 @@ from avprep.mfcc import silent_columns
 from avprep.schema import FPS, SAMPLE_RATE
 
 LOOK = 10 * FPS
-"""Frames of a `SoundFile` whose audio is in memory at once while it is told whether a channel is silent."""
-MOST_SILENCE = 600
-"""Longest gap between two packets of a `SoundFile`, which has to be held as silence (s)."""
+"""Frames of a `SoundFile` whose audio is in memory at once while a channel is checked for silence."""
+MAX_SILENCE = 600
+"""Maximum gap between two packets of a `SoundFile`, which has to be held as silence (s)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +105,8 @@ def read_sound(
     before, after: samples wanted outside the clip's span, where the source has them.
     shift: seconds by which the sound is moved later.
     max_seconds: longest clip; it bounds the memory that the sound takes.
-    track, channel: those to read, from 0; `avprep.media.container.audio_stream` and `avprep.media.pcm.Pieces` say which
-        None is.
+    track, channel: those to read, from 0; `avprep.media.container.audio_stream` and `avprep.media.pcm.Pieces` choose
+        where None.
     Raises Reject: `missing`, `unreadable`, `no_video`, `no_audio`, `too_short`, `too_long`.
     """
     begin, moved = seconds(start), seconds(shift)
@@ -114,7 +114,7 @@ def read_sound(
     with open_file(video) as container:
         pictures = PictureTimes(video, container, begin, duration, max_seconds)
         sound = _audio_stream(container, video, track) if audio is None else None
-        # Both at once, unless the sound has to be sought by what the pictures tell.
+        # Both at once, unless the sound has to be sought by the time of the pictures.
         together = sound is not None and begin <= SEEK_BEYOND
         _read(pictures, sound if together else None, pieces, container_start(container) + begin, moved)
         begins = None if sound is None else _begin(sound)
@@ -122,7 +122,7 @@ def read_sound(
         own_start = container_start(container)
         timeline = pictures.timeline()
     zero, n_frames, promised = timeline.zero, timeline.n_frames, timeline.promised
-    if not timeline.told:
+    if not timeline.reliable:
         zero, n_frames = _decoded_length(video, start, duration, max_seconds)
     starts = zero + begin - moved
     if not together:
@@ -204,7 +204,7 @@ class SoundFile:
             self._wanted = None
 
     def _silent(self) -> bool:
-        """Whether the channel that is read is silent from end to end; of most files a first look tells."""
+        """Whether the channel that is read is silent from end to end; most files show it within the first stretch."""
         return all(part.silent for part in self.stretches(LOOK))
 
     def stretches(self, n_frames: int, *, before: int = 0, after: int = 0) -> Iterator[Sound]:
@@ -246,7 +246,7 @@ class SoundFile:
                         self.zero = (time or 0) * pieces.clock
                         line = Line(pieces.rate, 0, sys.maxsize)
                     position = None if time is None else sample_at(time, pieces.clock, self.zero, pieces.rate)
-                    if position is not None and position - line.end > MOST_SILENCE * pieces.rate:
+                    if position is not None and position - line.end > MAX_SILENCE * pieces.rate:
                         gap = (position - line.end) / pieces.rate
                         raise Reject("unreadable", f"{self.path}: {gap:.0f} s without sound in the middle: cut it")
                     line.add(position, piece)
@@ -268,7 +268,7 @@ def _sound(
 def _read(pictures: PictureTimes, audio: av.AudioStream | None, pieces: Pieces, begin: Seconds, shift: Seconds) -> None:
     """Read the packets around a clip's span, pictures by their times only, sound decoded.
 
-    begin: the earliest time at which the clip can start (s), as far as the header tells.
+    begin: the earliest time at which the clip can start (s), by the header.
     """
     low, limit = begin - shift - LEAD, math.inf
     heard = audio is None
@@ -312,12 +312,12 @@ def _read_sound(
 
 
 def _begin(audio: av.AudioStream) -> Seconds | None:
-    """Return the time stamp at which a stream begins (s), as far as the header tells."""
+    """Return the time stamp at which a stream begins (s), by the header."""
     clock = audio.time_base
     return None if audio.start_time is None or not clock else audio.start_time * Fraction(clock)
 
 
 def _elsewhere(begins: Seconds | None, clip: Seconds) -> str:
-    """Say how far from a clip the sound begins, where that is out of all proportion: a camera's clock, say."""
+    """Return a remark on how far from a clip the sound begins, for files with a camera's clock, say."""
     away = 0 if begins is None else round(begins - clip)
     return f": by its time stamps it begins {abs(away)} s {'after' if away > 0 else 'before'} it" if away else ""

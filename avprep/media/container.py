@@ -45,7 +45,7 @@ def duration(path: Path) -> float | None:
 
 
 class _File(io.FileIO):
-    """A file that remembers the first error of reading it: demuxers take one for the file's end."""
+    """A file that keeps the first error of reading it, which demuxers take for the file's end."""
 
     failure: OSError | None = None
 
@@ -58,7 +58,7 @@ class _File(io.FileIO):
             return b""
 
     def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position and return it; -1 where that fails, as libavformat knows it."""
+        """Go to a position and return it; -1 where that fails, libavformat's own sign."""
         try:
             return super().seek(position, whence)
         except OSError as error:
@@ -88,7 +88,7 @@ def open_file(path: Path) -> Iterator[av.container.InputContainer]:
             container = av.open(
                 file,
                 "r",
-                # The headers tell enough: without this each file's first picture is decoded twice.
+                # Headers are enough: without this each file's first picture is decoded twice.
                 options={"max_pixels": str(MAX_PIXELS), "skip_frame": "all"},
                 container_options={"protocol_whitelist": "file", "format_whitelist": FORMATS},
                 **_METADATA,
@@ -148,7 +148,7 @@ def track_number(container: av.container.InputContainer, stream: av.AudioStream)
 
 
 def has_presentation_times(container: av.container.InputContainer) -> bool:
-    """Tell whether the packets say when they are shown.
+    """Return whether the packets have presentation times.
 
     Those of AVI lie in decoding order, one for each instant; the times that libavformat makes up for them are wrong
     for H.264.

@@ -25,9 +25,9 @@ from avprep.schema import FPS
 QUALITY = 18
 """x264's constant rate factor of films: smaller is better, 18 looks like the source."""
 SAID = 1 << 16
-"""Bytes that are kept of the beginning, and of the end, of what ffmpeg says."""
+"""Bytes of ffmpeg's messages that are kept, of the beginning and of the end."""
 MESSAGE = 400
-"""Characters of ffmpeg's that an error tells at most."""
+"""Maximum characters of ffmpeg's messages in an error."""
 THREADS = 4
 """x264's, on any machine: its bytes depend on their number."""
 
@@ -46,7 +46,7 @@ def ffmpeg_binary() -> str:
 def transcode(source: Path, output: Path, **options: Any) -> None:
     """Transcode one file; options are ffmpeg's output options, e.g. `vcodec="libx264", r=25`.
 
-    The output appears whole or not at all. Raises AvprepError with ffmpeg's own last words.
+    The output appears whole or not at all. Raises AvprepError with ffmpeg's own last message.
     """
     with _output(output, [source]) as part:
         command = _command([_input(source)], part, options).global_args("-nostdin")
@@ -105,7 +105,7 @@ def write_film(
 
 
 def _feed(process: subprocess.Popen[bytes], first: NDArray[np.uint8], others: Iterator[NDArray[np.uint8]]) -> None:
-    """Hand frames over; where ffmpeg has ended early, its words and status tell why."""
+    """Hand frames over; where ffmpeg has ended early, its messages and status explain it."""
     assert process.stdin is not None
     with suppress(BrokenPipeError):
         process.stdin.write(first.tobytes())
@@ -166,7 +166,7 @@ def _running(command: Any, *, stdin: int) -> Iterator[tuple[subprocess.Popen[byt
 
 
 class _Messages:
-    """What ffmpeg says on its standard error, read while it runs: a pipe that nobody empties would stop it for ever.
+    """ffmpeg's messages on its standard error, read while it runs: a pipe that nobody empties would stop it for ever.
 
     The beginning and the end are kept, `SAID` bytes of each: a damaged file is worth a line a packet.
     """

@@ -131,7 +131,7 @@ class _Joints:
 
 
 def may_jump(container: av.container.InputContainer) -> bool:
-    """Tell whether the container is a broadcast's, in which time stamps may start anew."""
+    """Return whether the container is a broadcast's, in which time stamps may start anew."""
     return bool(av.format.Flags(container.format.flags) & av.format.Flags.ts_discont)
 
 
@@ -149,6 +149,6 @@ def in_ticks(time: Seconds | float, stream: Any) -> float:
 
 
 def beyond(packet: av.Packet[Any], ticks: float) -> bool:
-    """Tell whether a packet is decoded after a time, given in ticks of its stream."""
+    """Return whether a packet is decoded after a time, given in ticks of its stream."""
     stamp = packet.dts
     return stamp is not None and stamp > ticks

@@ -25,8 +25,8 @@ CENTRE = "FC"
 """The front centre, by libavutil's name."""
 SUBWOOFERS = ("LFE", "LFE2")
 """Channels that carry no speech."""
-MOST_CHANNELS = 16
-"""Channels that are looked at where the usual one is silent."""
+MAX_CHANNELS = 16
+"""Maximum channels that are tried where the usual one is silent."""
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000
 """Sample rates outside this range are refused (Hz): a header's lie decides how long a file lasts."""
 
@@ -77,7 +77,7 @@ class Pieces:
             self._pieces.append((frame.pts, _channel(frame, self.channel)))
 
     def _begin(self, frame: av.AudioFrame) -> None:
-        """Note what the first frame tells; Reject for what cannot be read as it is asked for."""
+        """Note rate and layout of the first frame; Reject for what cannot be read as it is asked for."""
         if not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
             limits = f"{LOWEST_RATE} to {HIGHEST_RATE} Hz can be read"
             raise Reject("unreadable", f"{self.path}: the audio's sample rate is {frame.sample_rate} Hz; {limits}")
@@ -207,7 +207,7 @@ def _chosen(layout: av.AudioLayout, wanted: int | None) -> int:
 
 def _others(layout: av.AudioLayout, chosen: int) -> tuple[int, ...]:
     """Return the channels that may carry speech besides the chosen one, in the file's order; bounded in number."""
-    names = [channel.name for channel in layout.channels[:MOST_CHANNELS]] if layout.nb_channels > 1 else []
+    names = [channel.name for channel in layout.channels[:MAX_CHANNELS]] if layout.nb_channels > 1 else []
     return tuple(n for n, name in enumerate(names) if n != chosen and name not in SUBWOOFERS)
 
 

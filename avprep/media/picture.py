@@ -138,7 +138,7 @@ class Picture:
 
 
 class Displays:
-    """Tells how a player shows the pictures of a stream."""
+    """How a player shows the pictures of a stream."""
 
     def __init__(self, stream: av.VideoStream) -> None:
         self._stream = stream

@@ -34,12 +34,12 @@ from avprep.schema import FPS
 
 LEAD, TAIL = Fraction(1), Fraction(2)
 """Packets that are read before and after what a clip needs: files do not interleave exactly (s)."""
-MOST_DELAY = 16
-"""Pictures that a decoder holds back at most."""
-LEAST_FOUND = Fraction(1, 3)
-"""A file that ends before this fraction of what its header promises in the clip's span is refused; see `Promise`."""
+MAX_DELAY = 16
+"""Maximum pictures that a decoder holds back."""
+MIN_FOUND = Fraction(1, 3)
+"""A file that ends before this fraction of what its header promises in the clip's span is refused."""
 PROMISING = ("mov", "matroska", "avi", "asf", "wav", "w64")
-"""Containers whose header says how long they are; for others libavformat guesses from the last packets."""
+"""Containers with a duration in their header; for others libavformat guesses from the last packets."""
 
 
 class FrameCount:
@@ -100,7 +100,7 @@ class Timeline:
 
     zero: time stamp of the file's first picture (s). n_frames: 25-fps frames of the clip.
     tick: unit of `times` (s). times: when each picture is shown, after `zero`, ascending.
-    told: whether packets tell all of this. Where they don't, decoded pictures have to be counted (`Frames` does).
+    reliable: whether the packets are enough for all of this. Otherwise `Frames` counts decoded pictures.
     joined: whether time stamps jump, so that nothing can be sought by them.
     promised: what the file's header promises in the clip's span (s) where the file ends before it, else None.
     """
@@ -109,7 +109,7 @@ class Timeline:
     n_frames: int
     tick: Seconds
     times: list[int]
-    told: bool
+    reliable: bool
     joined: bool
     promised: Seconds | None
 
@@ -177,7 +177,7 @@ class PictureTimes:
         if self._start > SEEK_BEYOND and not may_jump(self._container):
             for n, packet in enumerate(reading):  # the file's first picture, not the span's, is zero
                 yield packet
-                if n > 4 * MOST_DELAY and self.zero is not None:
+                if n > 4 * MAX_DELAY and self.zero is not None:
                     break
             if self.zero is not None and not self.packets.ended:
                 seek(self._container, self.stream, self.zero + self._start - LEAD - 1)
@@ -190,7 +190,7 @@ class PictureTimes:
             return
         if beyond(packet, self._limit):
             self._beyond += 1  # a single one may have a damaged time stamp
-            self.done = self._beyond > MOST_DELAY
+            self.done = self._beyond > MAX_DELAY
             return
         self._beyond = 0
         # Packets of AVI lie in decoding order and only their order tells the time.
@@ -211,7 +211,7 @@ class PictureTimes:
             if ahead < math.inf:
                 self.high = stamp * self._tick + self._start + seconds(ahead) + TAIL
                 self._limit = in_ticks(self.high, self.stream)
-        if self._in_order and 1 < len(self._ticks) <= MOST_DELAY:
+        if self._in_order and 1 < len(self._ticks) <= MAX_DELAY:
             first, second, *_ = self._ticks
             if stamp - self._ticks[-1] != second - first:
                 self._damaged = True  # a hole so early: the decoder's delay decides where the first picture lies
@@ -220,11 +220,11 @@ class PictureTimes:
             self._ticks.append(stamp)
 
     def timeline(self) -> Timeline:
-        """Return what the packets tell."""
+        """Return the timeline of the packets so far."""
         ticks = list(self._ticks)
         for step in reversed(self._blank if ticks else ()):
             ticks.append(min(ticks[-1:] if len(ticks) > len(self._ticks) else ticks) - step)
-        told = bool(ticks) and not self._damaged
+        reliable = bool(ticks) and not self._damaged
         zero = min(ticks) if ticks else 0
         begin = zero * self._tick + self._start
         promised = None
@@ -235,12 +235,12 @@ class PictureTimes:
         for stamp in ticks:
             count.add(stamp - zero)
         n_frames = count.total()
-        if told and n_frames < 1:
+        if reliable and n_frames < 1:
             raise Reject("too_short", f"{self.path}: ends before the clip's start at {float(self._start):.2f} s")
-        if told and n_frames > self._max_seconds * FPS:
+        if reliable and n_frames > self._max_seconds * FPS:
             raise too_long(self.path, self._max_seconds)
         times = sorted({stamp - zero for stamp in ticks})
-        return Timeline(zero * self._tick, n_frames, self._tick, times, told, self.packets.joined, promised)
+        return Timeline(zero * self._tick, n_frames, self._tick, times, reliable, self.packets.joined, promised)
 
 
 def check_promise(
@@ -250,7 +250,7 @@ def check_promise(
 
     found: where its last packet ends; begin, length: of the clip (s, by the file's time stamps; None: to its end).
     Returns the seconds that are promised in the clip's span where more than a tenth of a second of it is missing, else
-    None. Reject(`unreadable`) where only `LEAST_FOUND` of them are there, and more than a second is missing.
+    None. Reject(`unreadable`) where only `MIN_FOUND` of them are there, and more than a second is missing.
     """
     if container.duration is None or not container.format.name.startswith(PROMISING):
         return None
@@ -263,7 +263,7 @@ def check_promise(
         promised = min(promised, length)
     there = max(Fraction(0), min(promised, (begin if found is None else found) - begin))
     missing = promised - there
-    if missing > 1 and there < LEAST_FOUND * promised:
+    if missing > 1 and there < MIN_FOUND * promised:
         raise Reject(
             "unreadable",
             f"{path}: breaks off: of {float(promised):.1f} s that its header promises only {float(there):.1f} s are"

@@ -16,7 +16,7 @@ from avprep.media.picture import Displays, Picture
 from avprep.media.timeline import TAIL, FrameCount, Timeline, read_timeline, too_long
 from avprep.schema import FPS
 
-MOST_HELD = 12
+MAX_HELD = 12
 """Frames in a row that may show a neighbour's picture because their own is damaged."""
 
 
@@ -32,7 +32,7 @@ class Frames:
     span, where the file ends before it, else None), `interlaced`, and of the first picture `hdr` and `pixel_aspect` are
     set.
 
-    Iterating raises Reject: `missing`, `unreadable` (also: more than `MOST_HELD` damaged pictures in a row),
+    Iterating raises Reject: `missing`, `unreadable` (also: more than `MAX_HELD` damaged pictures in a row),
     `no_video`, `too_short` (nothing to show in the clip's span), `too_long`.
     """
 
@@ -150,13 +150,13 @@ class Frames:
         """Yield (ticks after the file's first picture, picture) from before the clip's start on, in order."""
         timeline = read_timeline(self.path, self.start, self.duration, self.max_seconds)
         self.promised = timeline.promised
-        self._timeline = timeline if timeline.told else None
+        self._timeline = timeline if timeline.reliable else None
         with open_file(self.path) as container:
             self._decoder = decoder = Decoder(self.path, container, timeline, start=self.start, threads=self.threads)
             self._tick = decoder.tick
             displays = Displays(decoder.stream)
-            zero = int(timeline.zero / self._tick) if timeline.told else None
-            furthest = (timeline.times[-1] * timeline.tick + TAIL) / self._tick if timeline.told else math.inf
+            zero = int(timeline.zero / self._tick) if timeline.reliable else None
+            furthest = (timeline.times[-1] * timeline.tick + TAIL) / self._tick if timeline.reliable else math.inf
             last = None
             for time, frame in decoder:
                 if zero is None:
@@ -173,7 +173,7 @@ class Frames:
 
 
 class _Lost:
-    """Counts the frames whose own picture is damaged; more than `MOST_HELD` in a row end the clip."""
+    """Counts the frames whose own picture is damaged; more than `MAX_HELD` in a row end the clip."""
 
     def __init__(self, frames: Frames) -> None:
         self._frames = frames
@@ -209,6 +209,6 @@ class _Lost:
         high = min(time * self._tick, frames.start + Fraction(frames._timeline.n_frames, FPS))
         held = max(0, round((high - low) * FPS))
         frames.held += held
-        if held > MOST_HELD:
+        if held > MAX_HELD:
             at = float(low - frames.start)
             raise Reject("unreadable", f"{frames.path}: {held} frames in a row from {at:.2f} s on cannot be decoded")

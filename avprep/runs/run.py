@@ -1,8 +1,8 @@
-"""The one place of processes, time-outs and restarts: a plan in, finished shards out. It knows nothing of faces.
+"""The one place of processes, time-outs and restarts: a manifest in, finished shards out, whatever is in them.
 
-Shards own the work: a task is given some of the plan's shards, skips those that are done, and fills the others with a
-pool of processes. A clip that hangs is killed, one that crashes its process costs only itself; every clip ends in its
-shard's sidecar as `ok` or `failed`.
+Shards own the work: a task is given some of the manifest's shards, skips those that are done, and fills the others
+with a pool of processes. A clip that hangs is killed. One that crashes its process costs only itself. Every clip ends
+in its shard's sidecar as `ok` or `failed`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _Tag = tuple[int, str]
 
 def run(
     stage: Stage,
-    plan: Manifest,
+    manifest: Manifest,
     out: Path,
     *,
     jobs: int,
@@ -89,20 +89,20 @@ def run(
     retry: instead of that, run again the clips of finished shards that failed for one of these reasons; everything else
     in those shards is copied.
     accept_versions: go on in a folder that was begun with other versions of libraries; the sidecars of the shards that
-    are made then tell them.
+    are made then record them.
     verbosity: see `Progress`.
-    Raises RunError, one line: another plan or other settings in `out`, a disk that cannot be written, SAME_ERRORS clips
-    in a row with the same internal error; Stopped after one of STOP_SIGNALS. In each case finished shards stay and
-    nothing unfinished is left behind.
+    Raises RunError, one line: another manifest or other settings in `out`, a disk that cannot be written, SAME_ERRORS
+    clips in a row with the same internal error; Stopped after one of STOP_SIGNALS. In each case finished shards stay
+    and nothing unfinished is left behind.
     """
     with stop_signals() as stop:
         if retry and read_fingerprint(out, stage.column) is None:
             raise RunError(f"{out}: no run of {stage.column} was ever started there, so there is nothing to run again")
         missing = [path for path in (out / "manifest.jsonl", out / stage.column / "run.json") if not path.exists()]
-        size = check(stage, plan, out, shard_size, accept_versions=accept_versions)
+        size = check(stage, manifest, out, shard_size, accept_versions=accept_versions)
         with work_folder(out / stage.column) as work:
-            join(stage, plan, out, size, missing, work, accept_versions=accept_versions)
-            mine = list(plan.shards(size))[task_index::num_tasks]
+            join(stage, manifest, out, size, missing, work, accept_versions=accept_versions)
+            mine = list(manifest.shards(size))[task_index::num_tasks]
             progress = Progress(f"avprep {stage.column}", sum(len(clips) for _, clips in mine), verbosity)
             filler = _Filler(stage, out, work, progress, jobs, clip_timeout, stop, retry)
             try:
@@ -214,7 +214,7 @@ class _Filler:
             self._name_stuck(pool.close())
 
     def _name_stuck(self, found: list[tuple[int, Any]]) -> None:
-        """Say which processes hang in the kernel, where nothing ends them: a network file system that is down, say."""
+        """Note which processes hang in the kernel, where nothing ends them: a network file system that is down, say."""
         self._stuck = tuple((pid, "none" if tag is None else tag[1]) for pid, tag in found)
         if self._stuck:
             named = ", ".join(f"{pid} ({video})" for pid, video in self._stuck)
@@ -335,7 +335,7 @@ def longer(seconds: float) -> int:
 
 
 def _how_it_died(exit_code: int) -> str:
-    """Say what `multiprocessing` knows of a dead process: a signal's name where there was one."""
+    """Return what a process died of: a signal's name where there was one."""
     if exit_code >= 0:
         return f"exit status {exit_code}"
     try:

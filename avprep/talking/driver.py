@@ -81,7 +81,7 @@ def from_sound(
                     raise Reject("no_audio", f"{path}: the sound is shorter than one 25 ms column")
                 yield from np.split(cut, range(AT_ONCE, len(cut), AT_ONCE))
 
-    next(windows())  # a sound that is too short should be known before a model is loaded
+    next(windows())  # a sound that is too short should be an error before a model is loaded
     return Driver("audio", file.n_frames, windows, path, file.zero, file.track or 0, file.channel)
 
 
@@ -92,7 +92,7 @@ def from_video(path: Path, detector: Detector, settings: CropSettings, *, track:
     """
     frames = Frames(path, max_seconds=settings.max_seconds, keep_bytes=_KEPT)
     with _one_line(path, "a video"):
-        with open_file(path) as container:  # a track that is not there should be known before minutes of looking
+        with open_file(path) as container:  # a missing track should be an error before minutes of detection
             heard = audio_stream(container, track)
             number = track_number(container, heard) if heard else 0
         found = align_clip(frames, detector, settings, name=str(path))
@@ -164,7 +164,7 @@ def _window(path: Path) -> NDArray[np.float32]:
 
 @contextmanager
 def _one_line(path: Path, wanted: str) -> Iterator[None]:
-    """Turn the end of a clip into an error for the user, who is told what `path` was to be: `wanted`."""
+    """Turn a Reject into an error for the user that names what `path` should be: `wanted`."""
     try:
         yield
     except Reject as reject:

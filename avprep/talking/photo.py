@@ -27,7 +27,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS, MAX_SIDE = 100_000_000, 32_000
 """Larger pictures are refused before memory is taken for them; OpenCV counts a side's pixels in 16 bits."""
 SIDE = 512
-"""Faces are looked for in copies whose longer side has this many pixels. Measured from 100×100 to 4000×3000: larger
+"""Faces are searched in copies whose longer side has this many pixels. Measured from 100×100 to 4000×3000: larger
 copies show no more faces."""
 SAME = 0.3
 """Boxes that overlap by more (intersection over union) are of one face."""
@@ -44,7 +44,7 @@ class Photo:
     image: uint8 (H, W, 3), RGB, upright.
     affine: float64 (2, 3), photo → crop pixels.
     crop: uint8 (256, 256, 3), RGB, the aligned face.
-    n_faces: how many faces were found where one was looked for; 0 for a photo that came aligned.
+    n_faces: how many faces were found; 0 for a photo that came aligned.
     """
 
     image: NDArray[np.uint8]
@@ -66,7 +66,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     except (OSError, ValueError) as error:
         raise AvprepError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     with file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Pillow finds odd about a file is no matter to its user
+        warnings.simplefilter("ignore")  # what Pillow finds odd about a file is of no use to its user
         try:
             with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height <= MAX_PIXELS and max(image.size) <= MAX_SIDE:
@@ -210,7 +210,7 @@ def _find(image: NDArray[np.uint8], part: NDArray[Any], detector: Detector) -> l
     """Find the faces in a part of a photo; where it shows none, in overlapping quarters of it.
 
     Quarters bring out faces of half the size, of a whole person before the Haar cascades, say. They also bring out more
-    that is no face: what is found there counts only where a closer look sees it too.
+    that is no face: what is found there counts only where a close-up shows it too.
     """
     found = _detect(*_copy(image, part), detector)
     if found:
@@ -226,7 +226,7 @@ def _find(image: NDArray[np.uint8], part: NDArray[Any], detector: Detector) -> l
 
 
 def _closer(image: NDArray[np.uint8], face: Face, detector: Detector) -> Face | None:
-    """Look at a face closely, as a video's is looked at until it stays where it is; None where it is not there."""
+    """Detect a face close up until it stays where it is, as in a video; None where it is not there."""
     around = boxes.grown(face.box, 1)
     if detector.close_up is None:
         found = _detect(*_copy(image, around), detector)

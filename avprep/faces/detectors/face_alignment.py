@@ -32,7 +32,7 @@ MEAN_BGR = (104.0, 117.0, 123.0)
 OVERLAP = 0.3
 CROP_SIDE = 256
 CROP_RISE = 0.12
-"""The middle of FAN's crop lies this share of the box's height above the middle of the box."""
+"""The middle of FAN's crop lies this fraction of the box's height above the middle of the box."""
 
 CROP_SPAN = 200 / 195
 """FAN's crop is this many times as wide as the box's width and height together."""
@@ -44,11 +44,11 @@ FACES_PER_FRAME = 4
 class FaceAlignmentDetector:
     """Finds faces at any angle and 68 landmarks on each; needs the weights `s3fd` and `2dfan4`, wants CUDA.
 
-    picture_side: pixels; S3FD's smallest prior spans 16, and FAN looks at each face in 256×256.
+    picture_side: pixels; S3FD's smallest prior spans 16, and FAN gets each face in 256×256.
     device: a torch device; by default CUDA where there is one.
     half: run in half precision; by default on CUDA only.
     batch_size: frames that go through S3FD at once; at 480×360 each takes about 0.1 GB in float32.
-    min_score: faces that S3FD believes in less are left out.
+    min_score: faces that S3FD scores lower are left out.
     face_network, landmark_network: networks of the shapes of S3FD and FAN; by default with the published weights.
     """
 
@@ -193,7 +193,7 @@ def crop_squares(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArr
 
 
 def heatmap_peaks(heatmaps: torch.Tensor) -> torch.Tensor:
-    """Find the peak of each heat map between its cells: (N, 68, H, W) -> (N, 68, 2), x y in shares of the map.
+    """Find the peak of each heat map between its cells: (N, 68, H, W) -> (N, 68, 2), x y in fractions of the map.
 
     A parabola through the largest value and its two neighbours has its top up to half a cell beside it; a peak on the
     border stays where it is.
