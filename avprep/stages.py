@@ -26,12 +26,12 @@ from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
 from avprep.media import container
 from avprep.media.audio import Sound, read_heard
-from avprep.media.image import encode_image
 from avprep.media.video import Frames
 from avprep.runs.threads import keep_freed_memory, one_thread
 from avprep.shards import Sample
 
 Align = Literal["smooth", "per-frame", "per-clip"]
+JPEG_QUALITY = 95
 
 _LARGE = 500_000  # bytes: a smaller file is read long before its time is up, and its header not worth a millisecond
 
@@ -357,6 +357,15 @@ def _crop_members(found: Aligned, facts: dict[str, Any], image_format: str) -> I
     yield "points.npy", schema.encode_array(found.points)
     yield "affine.npy", schema.encode_array(found.affine)
     yield schema.METADATA["crop"], schema.encode_json(facts)
+
+
+def encode_image(image: NDArray[np.uint8], image_format: str) -> bytes:
+    """Encode uint8 (H, W, 3) RGB, or (H, W, 4) RGBA without its last channel, as JPEG of quality 95 or PNG."""
+    order = cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGR
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if image_format == "jpg" else []
+    done, data = cv2.imencode(f".{image_format}", cv2.cvtColor(image, order), options)
+    assert done
+    return data.tobytes()
 
 
 def _check_length(n_frames: int) -> None:

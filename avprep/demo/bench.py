@@ -22,7 +22,6 @@ from avprep import layouts, mfcc, shards, stages
 from avprep.errors import Reject, RunError
 from avprep.faces import detectors, keyframes
 from avprep.manifest import Clip, Manifest
-from avprep.media.image import encode_image
 from avprep.media.video import Frames
 from avprep.runs import run
 from avprep.runs.fingerprint import Stage
@@ -154,7 +153,7 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
                 "detect": lambda clip: keyframes.find_faces(found[clip.key].frames, built, settings.every),
                 "track": track,
                 "warp": lambda clip: _exhaust(found[clip.key].crops()),
-                "encode": lambda clip: [encode_image(crop, "jpg") for crop in crops[clip.key]],
+                "encode": lambda clip: [stages.encode_image(crop, "jpg") for crop in crops[clip.key]],
                 "write": lambda clip: write(clip.key, members[clip.key], append=True),
                 "floor": lambda clip: _decode_and_encode(plan.root / clip.video, crops[clip.key], quickly),
                 "script": lambda clip: _decode_and_encode(plan.root / clip.video, crops[clip.key], plainly),
@@ -416,7 +415,7 @@ def _decode_and_encode(
         for frame in container.decode(video=0):
             to_rgb(frame)
     for crop in crops:
-        encode_image(crop, "jpg")
+        stages.encode_image(crop, "jpg")
 
 
 def decode_sound(path: Path, *, resample: bool = True) -> int:

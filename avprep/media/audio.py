@@ -30,7 +30,7 @@ from avprep.media.packets import Packets, beyond, in_ticks, packets
 from avprep.media.pcm import Line, Pieces, sample_at, source_range
 from avprep.media.timeline import LEAD, TAIL, PictureTimes, check_promise, too_long
 from avprep.media.video import Frames
-from avprep.mfcc import silent_columns
+from avprep.mfcc import silent_steps
 from avprep.schema import FPS, SAMPLE_RATE
 
 LOOK = 10 * FPS
@@ -67,7 +67,7 @@ class Sound:
     @property
     def silent(self) -> bool:
         """Whether no 25 ms of it are as loud as −60 dB of full scale."""
-        return bool(silent_columns(self.samples, self.first).all())
+        return bool(silent_steps(self.samples, self.first).all())
 
 
 def read_heard(path: Path, audio: Path | None = None, *, channel: int | None = None, **given: Any) -> Sound:

@@ -1,4 +1,4 @@
-"""Crops as shards hold them: encoded, and decoded without a word on the terminal."""
+"""Pictures as shards hold them, decoded without a word on the terminal."""
 
 from __future__ import annotations
 
@@ -11,20 +11,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from avprep import schema
 
-JPEG_QUALITY = 95
-
 _KINDS = {b"\xff\xd8": JpegImageFile, b"\x89P": PngImageFile}
-
-
-def encode_image(image: NDArray[np.uint8], image_format: str) -> bytes:
-    """Encode uint8 (H, W, 3) RGB, or (H, W, 4) RGBA without its last channel, as JPEG of quality 95 or PNG."""
-    import cv2  # here, since whoever decodes has no use for it
-
-    order = cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGR
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if image_format == "jpg" else []
-    done, data = cv2.imencode(f".{image_format}", cv2.cvtColor(image, order), options)
-    assert done
-    return data.tobytes()
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8] | None:

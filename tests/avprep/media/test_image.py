@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from avprep.media.image import decode_image, encode_image
+from avprep.media.image import decode_image
+from avprep.stages import encode_image
 
 
 @pytest.fixture(scope="module")

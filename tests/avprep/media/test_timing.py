@@ -213,7 +213,7 @@ class TestValid:
             clip = made.numbered(tmp_path / "clip.mkv", made.steady(25, 1.16), sound, acodec="pcm_s16le")
             valid = self._valid(clip)
             assert np.flatnonzero(valid).tolist() == list(range(2, last + 1))
-        assert mfcc.n_columns(18_560) == 114
+        assert mfcc.n_steps(18_560) == 114
 
     def test_an_lrw_like_mp4(self, tmp_path: Path) -> None:
         """A clip as LRW has them, 29 pictures and 19 AAC frames, makes frames 2…27 valid."""
