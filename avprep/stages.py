@@ -42,7 +42,7 @@ class CropSettings:
 
     detector: `opencv`, `yunet` or `face-alignment` (resolved, never `auto`).
     align: `smooth` points, the detector's own `per-frame`, or one transform `per-clip`.
-    every: frames from one keyframe to the next, 1 … 12; see `avprep.faces.keyframes`.
+    every: frames from one keyframe to the next, 1 … 12; see `avprep.faces.keyframes.find_faces`.
     min_face: minimum median face size in source pixels.
     image_format: `jpg` (quality 95) or `png`.
     subject: `largest` or `central`, see `avprep.faces.track.choose`.
@@ -185,38 +185,9 @@ def crop_clip(
         threads=threads,
     )
     found = align_clip(frames, detector, settings, name=clip.video, hints=lambda size: _hints(clip, root, size))
-    faces, affine = found.faces, found.affine
-    # A detector that sees no more than the eyes: transforms fitted to its points hold the eyes still, whatever they do.
-    fitted = settings.align == "smooth" and bool(np.isnan(found.points[:, NOSE]).all())
-    scores = [detection.face.score for detection in found.subject.detections.values()]
-    facts = {
-        **_labels(clip),
-        "n_frames": faces.n_frames,
-        "size": list(faces.size),
-        "source_frames": frames.source_frames,
-        "decode_errors": frames.decode_errors,
-        **frames.damage,
-        "interlaced": frames.interlaced,
-        **({"hdr": frames.hdr} if frames.hdr else {}),
-        **(
-            {"pixel_aspect": "{}:{}".format(*frames.pixel_aspect.as_integer_ratio())}
-            if frames.pixel_aspect != 1
-            else {}
-        ),
-        "detector": settings.detector,
-        "align": settings.align,
-        "keyframes": len(faces.by_frame),
-        "detections": len(scores),
-        "score": _rounded(np.mean(scores)),
-        "score_min": _rounded(np.min(scores)),
-        "face_size": _rounded(found.face_size),
-        "jitter": None if fitted else _rounded(align.jitter(affine, found.smoothed)),
-        "jitter_unsmoothed": _rounded(align.jitter(align.similarity(found.raw), found.smoothed)),
-        "cuts": len(faces.cuts),
-        **({"turned": found.turned} if found.turned else {}),
-    }
+    facts = _crop_facts(clip, found, settings)
     summary = {name: facts[name] for name in ("face_size", "score", "jitter")}
-    return Sample(_crop_members(found, facts, settings.image_format), faces.n_frames, summary)
+    return Sample(_crop_members(found, facts, settings.image_format), found.detections.n_frames, summary)
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +200,7 @@ class Aligned:
     """
 
     frames: Frames
-    faces: track.Detections
+    detections: track.Detections
     subject: track.Track
     face_size: float
     raw: NDArray[np.float64]
@@ -267,13 +238,13 @@ def align_clip(
     name: of the clip in messages.
     hints: maps the pictures' width and height to the data set's own face boxes: frame → box in source pixels.
     """
-    faces = keyframes.find_faces(frames, detector, settings.every)
-    return align_faces(frames, faces, settings, name=name, hints=hints(faces.size))
+    detections = keyframes.find_faces(frames, detector, settings.every)
+    return align_detections(frames, detections, settings, name=name, hints=hints(detections.size))
 
 
-def align_faces(
+def align_detections(
     frames: Frames,
-    faces: track.Detections,
+    detections: track.Detections,
     settings: CropSettings,
     *,
     name: str,
@@ -281,14 +252,14 @@ def align_faces(
 ) -> Aligned:
     """Track and align the face of one clip in which faces have been found; raises Reject. See `align_clip`."""
     with _named(name):
-        _check_length(faces.n_frames)
-        tracks = track.link(faces)
-        subject = track.choose(tracks, faces, settings.subject, hints or {})
+        _check_length(detections.n_frames)
+        tracks = track.link(detections)
+        subject = track.choose(tracks, detections, settings.subject, hints or {})
         size = track.face_size(subject)
         if size < settings.min_face:
             raise Reject("face_too_small", f"the face is {size:.0f} px wide, --min-face is {settings.min_face:g}")
-        track.check_gaps(subject, tracks, faces)
-        raw = track.points_per_frame(subject, faces.n_frames)
+        track.check_gaps(subject, tracks, detections)
+        raw = track.points_per_frame(subject, detections.n_frames)
     steady = track.smooth(raw)
     points = (raw if settings.align == "per-frame" else steady).astype(np.float32)
     affine = align.similarity(points).astype(np.float32)
@@ -296,7 +267,7 @@ def align_faces(
         affine[:] = align.similarity(np.median(points, axis=0))
     if not np.isfinite(affine).all():
         raise Reject("face_lost", f"{name}: the face's points fall together")
-    return Aligned(frames, faces, subject, size, raw, steady, points, affine)
+    return Aligned(frames, detections, subject, size, raw, steady, points, affine)
 
 
 def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
@@ -349,6 +320,37 @@ def clip_sound(clip: Clip, root: Path, settings: MfccSettings) -> Sound:
         track=settings.audio_track,
         channel=settings.audio_channel,
     )
+
+
+def _crop_facts(clip: Clip, found: Aligned, settings: CropSettings) -> dict[str, Any]:
+    """Return the metadata of a crop sample."""
+    frames, detections = found.frames, found.detections
+    # A detector of no more than the eyes: transforms fitted to its points hold the eyes still, whatever they do.
+    fitted = settings.align == "smooth" and bool(np.isnan(found.points[:, NOSE]).all())
+    scores = [detection.face.score for detection in found.subject.detections.values()]
+    across, down = frames.pixel_aspect.as_integer_ratio()
+    return {
+        **_labels(clip),
+        "n_frames": detections.n_frames,
+        "size": list(detections.size),
+        "source_frames": frames.source_frames,
+        "decode_errors": frames.decode_errors,
+        **frames.damage,
+        "interlaced": frames.interlaced,
+        **({"hdr": frames.hdr} if frames.hdr else {}),
+        **({"pixel_aspect": f"{across}:{down}"} if across != down else {}),
+        "detector": settings.detector,
+        "align": settings.align,
+        "keyframes": len(detections.by_frame),
+        "detections": len(scores),
+        "score": _rounded(np.mean(scores)),
+        "score_min": _rounded(np.min(scores)),
+        "face_size": _rounded(found.face_size),
+        "jitter": None if fitted else _rounded(align.jitter(found.affine, found.smoothed)),
+        "jitter_unsmoothed": _rounded(align.jitter(align.similarity(found.raw), found.smoothed)),
+        "cuts": len(detections.cuts),
+        **({"turned": found.turned} if found.turned else {}),
+    }
 
 
 def _crop_members(found: Aligned, facts: dict[str, Any], image_format: str) -> Iterator[tuple[str, bytes]]:

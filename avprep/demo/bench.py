@@ -127,7 +127,7 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
 
     def track(clip: Clip) -> None:
         one = found[clip.key]
-        stages.align_faces(one.frames, one.faces, settings, name=clip.video)
+        stages.align_detections(one.frames, one.detections, settings, name=clip.video)
 
     converter = VideoReformatter()
 

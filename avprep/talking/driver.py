@@ -103,7 +103,7 @@ def from_video(path: Path, detector: Detector, settings: CropSettings, *, track:
             while part := list(itertools.islice(faces, AT_ONCE)):
                 yield np.stack(part)[..., :3]
 
-    return Driver("video", found.faces.n_frames, crops, path if heard else None, frames.zero, number)
+    return Driver("video", found.detections.n_frames, crops, path if heard else None, frames.zero, number)
 
 
 def from_windows(folder: Path) -> Driver:

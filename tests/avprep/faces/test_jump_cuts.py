@@ -44,7 +44,7 @@ def test_one_person_goes_on_over_a_jump_cut(detector: Detector) -> None:
     frames = take(3)
     jump = np.concatenate([frames[:13], np.roll(frames[13:], 6, axis=2) // 2 + 60])  # other light, another place
     found = aligned(jump, detector)
-    assert found.faces.cuts == {13}
+    assert found.detections.cuts == {13}
     assert found.subject.detections.keys() >= {12, 13}
     assert np.abs(np.diff(found.raw[:, 0, 0])[12] - 6) < 1.5  # the movement is at the cut, not smeared before it
 
