@@ -19,7 +19,7 @@ from avprep.errors import AvprepError
 from avprep.runs.threads import one_thread
 from avprep.schema import FPS, SAMPLE_RATE
 
-CHANNEL = "Channel: avprep synthetic"  # the line of a .txt that tells this corpus from LRW
+CHANNEL = "Channel: avprep synthetic"  # the line of a .txt that marks this corpus
 
 
 def utterance(word: str, who: Speaker, take_seed: int, size: int = 256) -> tuple[Picture, Sound]:

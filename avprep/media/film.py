@@ -97,7 +97,7 @@ def write_film(
     }
     sources = [] if sound is None else [sound]
     with _output(output, sources) as part:
-        command = _command(streams, part, options).global_args("-copyts")  # so that `zero` is what the file says
+        command = _command(streams, part, options).global_args("-copyts")  # so that `zero` is a time stamp of the file
         with _running(command, stdin=subprocess.PIPE) as (process, messages):
             _feed(process, first, shown)
             if process.wait():

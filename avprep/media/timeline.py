@@ -193,7 +193,7 @@ class PictureTimes:
             self.done = self._beyond > MAX_DELAY
             return
         self._beyond = 0
-        # Packets of AVI lie in decoding order and only their order tells the time.
+        # Packets of AVI lie in decoding order and only their order gives the time.
         stamp = packet.dts if self._in_order else packet.pts
         if stamp is None and self._blank_before_zero and not self._ticks and packet.duration and not packet.is_corrupt:
             self._blank.append(packet.duration)  # libavformat gives none to what Matroska shows before zero

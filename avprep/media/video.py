@@ -27,10 +27,9 @@ class Frames:
     is slower). The pictures are kept for the next iteration while they fit into `keep_bytes`, otherwise decoded anew.
 
     After a full iteration `zero` (time stamp of the file's first picture), `n_frames`, `source_frames` (pictures
-    seen), `decode_errors` (damaged packets that were passed over, as ffmpeg does), `held` (frames that show a
-    neighbour's picture because their own is damaged), `promised` (s, what the file's header promises in the clip's
-    span, where the file ends before it, else None), `interlaced`, and of the first picture `hdr` and `pixel_aspect` are
-    set.
+    decoded), `decode_errors`, `interlaced`, `held` (frames that show a neighbour's picture because their own is
+    damaged), `promised` (s, what the file's header promises in the clip's span, where the file ends before it, else
+    None), and of the first picture `hdr` and `pixel_aspect` are set.
 
     Iterating raises Reject: `missing`, `unreadable` (also: more than `MAX_HELD` damaged pictures in a row),
     `no_video`, `too_short` (nothing to show in the clip's span), `too_long`.
@@ -76,7 +75,7 @@ class Frames:
 
     @property
     def damage(self) -> dict[str, Any]:
-        """What a record of the clip says of a damaged file as JSON; nothing for one that is whole."""
+        """What is recorded of a damaged file, as JSON; empty for one that is whole."""
         held = {"held_frames": self.held} if self.held else {}
         return held if self.promised is None else {**held, "promised_seconds": round(float(self.promised), 4)}
 
