@@ -445,7 +445,7 @@ def _real(facts: dict[str, Any], numbers: NDArray[np.int64]) -> NDArray[np.bool_
     if type(first) is not int or type(count) is not int:
         return np.ones(len(numbers), np.bool_)
     begin = math.ceil(first / HOP)
-    end = begin + mfcc.n_columns(count - (begin * HOP - first))
+    end = begin + mfcc.n_steps(count - (begin * HOP - first))
     return (numbers >= begin) & (numbers < end)
 
 

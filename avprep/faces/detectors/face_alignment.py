@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from face_alignment.detection.sfd.net_s3fd import s3fd
 from face_alignment.models import FAN
-from face_alignment.utils import flip as mirror
 from numpy.typing import NDArray
 
 from avprep.errors import WeightsError
@@ -33,7 +32,7 @@ MEAN_BGR = (104.0, 117.0, 123.0)
 OVERLAP = 0.3
 CROP_SIDE = 256
 CROP_RISE = 0.12
-"""The middle of FAN's crop lies this share of the box's height above the middle of the box."""
+"""The middle of FAN's crop lies this fraction of the box's height above the middle of the box."""
 
 CROP_SPAN = 200 / 195
 """FAN's crop is this many times as wide as the box's width and height together."""
@@ -45,12 +44,11 @@ FACES_PER_FRAME = 4
 class FaceAlignmentDetector:
     """Finds faces at any angle and 68 landmarks on each; needs the weights `s3fd` and `2dfan4`, wants CUDA.
 
-    picture_side: pixels; S3FD's smallest prior spans 16, and FAN looks at each face in 256×256.
+    picture_side: pixels; S3FD's smallest prior spans 16, and FAN gets each face in 256×256.
     device: a torch device; by default CUDA where there is one.
     half: run in half precision; by default on CUDA only.
     batch_size: frames that go through S3FD at once; at 480×360 each takes about 0.1 GB in float32.
-    min_score: faces that S3FD believes in less are left out.
-    flip: average FAN's heat maps with those of the mirrored face: twice the time, slightly steadier points.
+    min_score: faces that S3FD scores lower are left out.
     face_network, landmark_network: networks of the shapes of S3FD and FAN; by default with the published weights.
     """
 
@@ -64,7 +62,6 @@ class FaceAlignmentDetector:
         half: bool | None = None,
         batch_size: int = 8,
         min_score: float = 0.5,
-        flip: bool = False,
         face_network: torch.nn.Module | None = None,
         landmark_network: torch.nn.Module | None = None,
     ) -> None:
@@ -75,7 +72,6 @@ class FaceAlignmentDetector:
         self.half = self.device.type == "cuda" if half is None else half
         self.batch_size = batch_size
         self.min_score = min_score
-        self.flip = flip
         self._s3fd = (face_network or load(s3fd(), weights.find("s3fd"))).to(self.device).eval()
         self._fan = (landmark_network or load(FAN(4), weights.find("2dfan4"))).to(self.device).eval()
 
@@ -130,8 +126,6 @@ class FaceAlignmentDetector:
         pixels = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255
         with self._precision():
             heatmaps: torch.Tensor = self._fan(pixels)[-1].float()
-            if self.flip:
-                heatmaps = heatmaps + mirror(self._fan(mirror(pixels))[-1].float(), is_label=True)
         return heatmaps
 
     def _precision(self) -> torch.autocast:
@@ -199,7 +193,7 @@ def crop_squares(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArr
 
 
 def heatmap_peaks(heatmaps: torch.Tensor) -> torch.Tensor:
-    """Find the peak of each heat map between its cells: (N, 68, H, W) -> (N, 68, 2), x y in shares of the map.
+    """Find the peak of each heat map between its cells: (N, 68, H, W) -> (N, 68, 2), x y in fractions of the map.
 
     A parabola through the largest value and its two neighbours has its top up to half a cell beside it; a peak on the
     border stays where it is.

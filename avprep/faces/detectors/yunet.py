@@ -35,13 +35,13 @@ class YuNetDetector:
     Measured on talking faces: a face 20 pixels wide is always found, one of 16 in six frames of ten, one of 10 never.
     picture_side: at 128, faces down to a sixth of the longer side in about half a millisecond on one core; where that
         shows none the caller looks again, more finely.
-    min_score: faces the network believes in less are left out; 0.6 keeps every face above and drops most false ones.
+    min_score: faces the network scores lower are left out; 0.6 keeps every face above and drops most false ones.
     """
 
     batch_size = 1
     # Measured: as accurate as larger close-ups. The face is about 70 px wide, and taller above the eyes than below the
     # mouth. Seen the right way up, faces scored 0.897 to 0.95 and at least 1.02 times as much as any other way up.
-    close_up: CloseUp | None = CloseUp((96, 128), zoom=0.45, rise=4, tells=0.4, sure=0.915, better=1.01)
+    close_up: CloseUp | None = CloseUp((96, 128), zoom=0.45, rise=4, tilt_shown=0.4, sure=0.915, better=1.01)
 
     def __init__(self, *, picture_side: int = 128, min_score: float = 0.6) -> None:
         self.picture_side = picture_side

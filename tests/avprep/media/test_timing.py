@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from avprep import mfcc, stages
 from avprep.errors import Reject
 from avprep.manifest import Clip
-from avprep.media import video
 from avprep.media.audio import Sound, read_sound
-from avprep.media.video import FrameCount, Frames
+from avprep.media.container import open_file
+from avprep.media.timeline import FrameCount
+from avprep.media.video import Frames
 from avprep.schema import FPS, decode_array
 
 LENGTH = 3.0
@@ -143,7 +144,7 @@ def test_one_damaged_time_of_showing(tmp_path: Path) -> None:
     """A packet of a broadcast that is said to be shown minutes after it is decoded makes no minutes of pictures."""
     file = flashing(tmp_path / "clip.ts", made.steady(25, LENGTH), 16_000)
     data = bytearray(file.video.read_bytes())
-    with video.open_file(file.video) as container:
+    with open_file(file.video) as container:
         times = [packet.pts for packet in container.demux(video=0) if packet.pts is not None]
     wrong = times[len(times) // 2]
     old, new = (made.time_stamp(time) for time in (wrong, wrong + 300 * 90_000))
@@ -236,7 +237,7 @@ class TestValid:
             clip = made.numbered(tmp_path / "clip.mkv", made.steady(25, 1.16), sound, acodec="pcm_s16le")
             valid = self._valid(clip)
             assert np.flatnonzero(valid).tolist() == list(range(2, last + 1))
-        assert mfcc.n_columns(18_560) == 114
+        assert mfcc.n_steps(18_560) == 114
 
     def test_an_lrw_like_mp4(self, tmp_path: Path) -> None:
         """A clip as LRW has them, 29 pictures and 19 AAC frames, makes frames 2…27 valid."""

@@ -24,7 +24,7 @@ from avprep.talking.driver import Driver
 def whole(driver: Driver) -> NDArray[np.generic]:
     """Return all that a driver yields; none of its parts is longer than it may be."""
     parts = list(driver.read())
-    assert max(len(part) for part in parts) <= driver.AT_ONCE
+    assert max(len(part) for part in parts) <= drivers.AT_ONCE
     together = np.concatenate(parts)
     assert len(together) == driver.n_frames
     return together
