@@ -35,7 +35,7 @@ def describe(run: Path, settings: Settings, corpus: Corpus, say: Say) -> None:
         skipped = "".join(f", {count} left out: {reason}" for reason, count in sorted(clips.skipped.items()))
         say(f"{split}: {len(clips)} clips{skipped}")
     say(f"{len(corpus.train.vocabulary)} words, {len(corpus.train.people)} speakers")
-    model = checkpoint.skeleton(corpus.dimensions(settings))
+    model = checkpoint.skeleton("davs", corpus.dimensions(settings))
     counts = {name: sum(p.numel() for p in network.parameters()) for name, network in model.named_children()}
     say("parameters: " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items()))
     say(f"run: {run}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from davs_model.models.davs.networks.classifiers import (
@@ -29,6 +31,8 @@ class DAVS(nn.Module):
     n_word_classifiers: 1: C_w, shared by both modalities; 2: one each, as in the rows of Table 3 without SC.
     speech_frames, identity_frames, sequence_frames: frames that C_w, C_p^w and D_seq read at once.
     """
+
+    name: ClassVar[str] = "davs"
 
     def __init__(
         self,
