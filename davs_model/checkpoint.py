@@ -17,13 +17,14 @@ import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeGuard
+from typing import IO, Any, ClassVar, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from avprep import untrusted
 from avprep.errors import CheckpointError
+from davs_model.models.base import TalkingModel
 from davs_model.models.davs.networks import DAVS
 
 FORMAT = "avprep DAVS checkpoint"
@@ -54,9 +55,10 @@ class Checkpoint:
     dimensions: dict[str, int | float]
     settings: dict[str, Any]
     weights: dict[str, Tensor]
+    name: ClassVar[str] = "davs"
 
     @classmethod
-    def of(cls, model: DAVS, settings: dict[str, Any]) -> Checkpoint:
+    def of(cls, model: TalkingModel, settings: dict[str, Any]) -> Checkpoint:
         """Take the weights of a model as they are now, wherever it is, however it lies in memory and however precise.
 
         A model in half precision becomes float32, which has every number of it; one in double precision is rounded.
