@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeGuard
+from typing import IO, Any, TypeGuard
 
 import torch
 from safetensors import safe_open
@@ -27,9 +27,7 @@ from torch import Tensor, nn
 from avprep import files, untrusted
 from avprep.errors import CheckpointError
 from davs_model import models
-
-if TYPE_CHECKING:
-    from davs_model.models.davs.networks import DAVS
+from davs_model.models.base import TalkingModel
 
 KIND = "checkpoint"
 SCHEMA_VERSION = 1
@@ -60,7 +58,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
 
     @classmethod
-    def of(cls, model: DAVS, settings: dict[str, Any]) -> Checkpoint:
+    def of(cls, model: TalkingModel, settings: dict[str, Any]) -> Checkpoint:
         """Take the weights of a model as they are now, on any device, in any memory layout and precision.
 
         A model in half precision becomes float32, which has every number of it; one in double precision is rounded.
@@ -76,7 +74,7 @@ class Checkpoint:
         }
         return cls(model.name, dict(model.dimensions), settings, weights)
 
-    def model(self) -> DAVS:
+    def model(self) -> TalkingModel:
         """Build the model, on the CPU and in eval mode; it shares memory with the weights."""
         model = skeleton(self.name, self.dimensions)
         model.load_state_dict(self.weights, assign=True)
@@ -99,7 +97,7 @@ class Checkpoint:
         return _digest(_described(KIND, self.header()), self.weights)
 
 
-def skeleton(name: str, dimensions: dict[str, int | float]) -> DAVS:
+def skeleton(name: str, dimensions: dict[str, int | float]) -> TalkingModel:
     """Build a model without memory for its weights, to learn their names and shapes; errors as of `models.build`."""
     with torch.device("meta"):
         return models.build(name, dimensions)

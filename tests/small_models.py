@@ -7,7 +7,10 @@ import torch
 from davs_model.models.davs.initialise import fit_speech_encoders
 from davs_model.models.davs.networks import DAVS
 from davs_model.models.davs.objective import random_batch
+from davs_model.models.davs.stages import reads
 
+READS = reads({"speech_frames": 12, "identity_frames": 20, "sequence_frames": 6})
+"""What the released model reads."""
 SIZES = {"n_words": 3, "width": 0.05, "image_size": 64}
 
 
@@ -22,8 +25,8 @@ def made_model(seed: int = 0, **sizes: float) -> DAVS:
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.momentum = None  # count all that it sees alike
         for _ in range(3):
-            identity = model.encode_identity(batch.identity_frame)
-            model.decode(identity, model.encode_speech_from_audio(batch.windows))
+            identity = model.encode_identity(batch["identity_frame"])
+            model.decode(identity, model.encode_speech_from_audio(batch["windows"]))
         model.decoder.last[-1].weight.mul_(3)
     return model.eval()
 

@@ -16,7 +16,7 @@ from avprep_cli import kinds, options, say
 
 if TYPE_CHECKING:
     from avprep.manifest import Manifest
-    from davs_model.settings import Settings
+    from davs_model.models.davs import Settings
 
 
 class Measured(Protocol):
@@ -109,11 +109,11 @@ def bench(
     avprep bench train --shards OUT --preset paper --batch 32 --set machine.compile=true
     """
     from avprep.demo import bench as library
-    from davs_model import settings as config
+    from davs_model.models.davs import Settings
 
     given = {"data.batch_size": batch, "data.workers": workers, "machine.device": None if device == "auto" else device}
     overrides += tuple(f"{name}={value}" for name, value in given.items() if value is not None)
-    settings = config.resolve(preset, None, overrides)
+    settings = Settings.resolve(preset, None, overrides)
     wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
     found: dict[str, list[dict[str, Any]]] = {}
     busy = library.busy()  # before there is work of our own
@@ -151,9 +151,9 @@ def _measured_learning(
 ) -> Iterator[tuple[str, Measured]]:
     """Measure the loader, a result for each stage, training or both."""
     from davs_model.benchmarks import loading, training
-    from davs_model.models.davs.stages import STAGES
+    from davs_model.models.davs import Model
 
-    stages = [name for name in STAGES if stage in (name, "all")]
+    stages = [name for name in Model.stages if stage in (name, "all")]
     for name in stages if "load" in wanted else ():
         yield "load", loading.bench(out, settings, name, repeat=repeat, batches=batches)
     if "train" in wanted:
@@ -240,9 +240,9 @@ def bench_learning(
     avprep bench-learning OUT WORK --table supervision
     avprep bench-learning OUT WORK --set steps.speech=2500
     """
-    from davs_model import settings as config
+    from davs_model.models.davs import Settings
 
-    settings = config.resolve(preset, config_file, overrides)  # before the seconds that torch takes
+    settings = Settings.resolve(preset, config_file, overrides)  # before the seconds that torch takes
     from davs_model.benchmarks import ablation
 
     found: dict[str, list[dict[str, Any]]] = {}

@@ -97,19 +97,19 @@ def train(
     avprep train OUT RUN --init-from OTHER_RUN                            other clips, the weights of another run
     torchrun --nproc-per-node 8 --no-python avprep train OUT RUN          on eight GPUs
     """
-    from davs_model import settings as config
+    from davs_model.models.davs import Settings
 
-    settings = config.resolve(preset, config_file, overrides)  # before the seconds that torch takes
+    settings = Settings.resolve(preset, config_file, overrides)  # before the seconds that torch takes
     from davs_model import checkpoint
     from davs_model.data import corpus
-    from davs_model.models.davs.stages import STAGES
+    from davs_model.evaluation.embed import in_words
+    from davs_model.models.davs import Model
     from davs_model.training import loop, run_folder
-    from davs_model.training.log import in_words
 
-    stages = [name for name in STAGES if stage in (name, "all")]
+    stages = [name for name in Model.stages if stage in (name, "all")]
     if dry_run:
         run_folder.describe(run, settings, corpus.read_corpus(out, settings), say.aside if say.as_json() else say.echo)
-        summary.close([], {"settings": tomllib.loads(config.to_toml(settings))})
+        summary.close([], {"settings": tomllib.loads(settings.to_toml())})
         return
     found = loop.train(out, run, settings, stages=stages, init_from=init_from, say=say.story)
     if int(os.environ.get("RANK", "0")):  # torchrun's: one process speaks for all

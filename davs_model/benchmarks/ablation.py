@@ -7,18 +7,20 @@ the test split, all of it, which no run has seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from avprep.errors import RunError
 from davs_model import checkpoint, precision
-from davs_model.data.batches import ClipSource, EvaluationBatches, Need, usable
+from davs_model.data.batches import EvaluationBatches
 from davs_model.data.loader import evaluation_batches
+from davs_model.data.sources import ClipSource, usable
 from davs_model.evaluation import embed
 from davs_model.evaluation.evaluate import clips_of
 from davs_model.evaluation.metrics.leakage import leakage
-from davs_model.settings import Settings
+from davs_model.models.base import FRAMES, PORTRAIT, SEQUENCE, WINDOWS
+from davs_model.models.davs.settings import Settings
 from davs_model.training import loop
 from davs_model.training.run_folder import Say
 
@@ -38,12 +40,13 @@ def supervisions(out: Path, work: Path, settings: Settings, *, say: Say) -> list
     """Train the speech stage under each supervision and measure it on the test split; return a row each."""
     rows = []
     for name, (shared, adversarial) in SUPERVISIONS.items():
-        weights = settings.weights if adversarial else replace(settings.weights, domain=0.0)
+        weights = settings.weights if adversarial else settings.weights.model_copy(update={"domain": 0.0})
+        model = settings.model.model_copy(update={"shared_classifier": shared})
         run = run_of(work, name)
-        row_settings = replace(settings, weights=weights, model=replace(settings.model, shared_classifier=shared))
+        row_settings = settings.model_copy(update={"weights": weights, "model": model})
         say(f"== {name}")
         loop.train(out, run, row_settings, stages=("speech",), say=say)
-        found = embed.measure(_embed(run, out, "test", settings, ("speech",)))
+        found = embed.measure(_embed(run, out, "test", settings, (FRAMES, WINDOWS)))
         rows.append({"supervision": name, **found})
         say(str(rows[-1]))
     return rows
@@ -73,29 +76,32 @@ def disentangling(
     rows = [{"eq. 2, 3": "before the full stage", **_leak(base, out, settings)}]
     for name, factor in SWITCHES.items():
         say(f"== eq. 2 and 3 {name}")
-        weights = replace(settings.weights, identity_word=factor * settings.weights.identity_word)
+        weights = settings.weights.model_copy(update={"identity_word": factor * settings.weights.identity_word})
+        switched = settings.model_copy(update={"weights": weights})
         run = work / f"disentangling-{name}"
-        loop.train(out, run, replace(settings, weights=weights), stages=("full",), init_from=base, say=say)
+        loop.train(out, run, switched, stages=("full",), init_from=base, say=say)
         rows.append({"eq. 2, 3": name, **_leak(run, out, settings)})
         say(str(rows[-1]))
     return rows
 
 
 def _leak(run: Path, out: Path, settings: Settings) -> dict[str, Any]:
-    needs: Sequence[Need] = ("identity", "consecutive")
-    train, test = (_embed(run, out, split, settings, needs) for split in ("train", "test"))
+    train, test = (_embed(run, out, split, settings, (PORTRAIT, SEQUENCE)) for split in ("train", "test"))
     found = leakage(
-        train.identity_sequence[:, ::4].flatten(1), train.words, test.identity_sequence[:, ::4].flatten(1), test.words
+        train["identity_sequence"][:, ::4].flatten(1),
+        train["words"],
+        test["identity_sequence"][:, ::4].flatten(1),
+        test["words"],
     )
     return {"leakage": asdict(found), **embed.measure(test)}
 
 
-def _embed(run: Path, out: Path, split: str, settings: Settings, needs: Sequence[Need]) -> embed.Embeddings:
+def _embed(run: Path, out: Path, split: str, settings: Settings, reads: Sequence[str]) -> embed.Embeddings:
     """Run a split through the model of a run."""
     saved = checkpoint.load(run)
     device = loop.device_of(settings)
     model = precision.place(saved.model(), device)
-    clips, shape = clips_of(saved, out, split, needs)
+    clips, shape = clips_of(saved, out, split, reads)
     clips = usable(clips, shape, words=True, speakers=False)
     if not len(clips):
         raise RunError(f"{out}: no clip of the {split} split has a word that was learned")

@@ -16,12 +16,15 @@ import cv2
 import numpy as np
 
 from avprep.errors import RunError
-from davs_model.data.batches import Batches, ClipSource, Shape, usable
-from davs_model.data.clips import Clips, read_clips
-from davs_model.data.corpus import shape_of
+from davs_model import models
+from davs_model.data.batches import Batches
+from davs_model.data.clips import Clips
+from davs_model.data.corpus import read_corpus
 from davs_model.data.loader import begin_reading, one_thread, processes, training_batches
-from davs_model.models.davs.stages import STAGES, Name
+from davs_model.data.reads import Shape
+from davs_model.data.sources import ClipSource, usable
 from davs_model.settings import Settings
+from davs_model.training.sources import training_shape
 
 LRW_CLIPS = 488_766
 """Clips of LRW's training split."""
@@ -68,15 +71,17 @@ class Result:
         )
 
 
-def bench(out: Path, settings: Settings, stage: Name, *, repeat: int = 5, batches: int = 1000) -> Result:
+def bench(out: Path, settings: Settings, stage: str, *, repeat: int = 5, batches: int = 1000) -> Result:
     """Measure the loader of a stage on the train split of OUT, in loader processes alone.
 
     batches: over how many the memory is watched. The two take turns, so that a noisy machine slows both. RunError where
     there are too few clips.
     """
-    shape, batch_size = shape_of(STAGES[stage], settings), settings.data.batch_size
+    kind, corpus = models.find(settings.of_model), read_corpus(out, settings)
+    shape = training_shape(kind, kind.dimensions_for(corpus, settings), kind.stages[stage], settings)
+    batch_size = settings.data.batch_size
     workers = max(1, processes(settings.data.workers))
-    clips = usable(read_clips(out, "train"), shape, words=False, speakers=False)
+    clips = usable(corpus.train, shape, words=False, speakers=False)
     source = _Watched(clips, shape)
     watched = Batches(source, shape, batch_size=batch_size, seed=0)
     made = Batches(ClipSource(clips, shape), shape, batch_size=batch_size, seed=0)

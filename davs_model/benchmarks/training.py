@@ -12,16 +12,15 @@ from typing import Any, Literal
 import torch
 
 from avprep.errors import RunError
-from davs_model import precision
+from davs_model import models, precision
 from davs_model.benchmarks.loading import LRW_CLIPS
-from davs_model.data.corpus import people_problem, read_corpus
+from davs_model.data.corpus import read_corpus
 from davs_model.data.loader import AHEAD, processes
-from davs_model.models.davs.networks import DAVS
-from davs_model.models.davs.stages import STAGES, Name
 from davs_model.settings import Settings
 from davs_model.training.distributed import World
 from davs_model.training.loop import device_of
-from davs_model.training.step import Course, Part
+from davs_model.training.sources import people_problem
+from davs_model.training.step import Part, StageTrainer
 
 FIRST_STEPS = 1
 """Slow ones, before the clock starts: memory is laid out, kernels are chosen or compiled."""
@@ -87,13 +86,14 @@ class Result:
 
 
 def bench(
-    out: Path, settings: Settings, *, stages: Sequence[Name] = tuple(STAGES), steps: int = 2, repeat: int = 3
+    out: Path, settings: Settings, *, stages: Sequence[str] | None = None, steps: int = 2, repeat: int = 3
 ) -> Result:
     """Train each stage for a while on the train split of OUT; nothing is written.
 
-    steps: of a pass; repeat: passes, each with a pass of the floor after it, so that a noisy machine slows both.
-    RunError where a stage cannot be trained (the identity stage is then left out, unless it is the only one), where the
-    device is not there, or where a batch does not fit into its memory.
+    stages: None: all of the model. steps: of a pass; repeat: passes, each with a pass of the floor after it, so that a
+    noisy machine slows both.
+    RunError where a stage cannot be trained (one that tells people apart is then left out, unless it is the only one),
+    where the device is not there, or where a batch does not fit into its memory.
     """
     device = device_of(settings)
     threads = torch.get_num_threads()
@@ -104,34 +104,35 @@ def bench(
     left_out: dict[str, str] = {}
     found = []
     torch.manual_seed(settings.seed)
-    model = DAVS(**corpus.dimensions(settings))  # type: ignore[arg-type]
+    kind = models.find(settings.of_model)
+    model = kind(**kind.dimensions_for(corpus, settings))
     precision.place(model, device, channels_last=settings.machine.channels_last, compiled=settings.machine.compile)
     try:
-        for stage in stages:
-            if stage == "identity" and len(stages) > 1 and (problem := people_problem(corpus)):
-                left_out[stage] = problem
+        stages = tuple(kind.stages) if stages is None else stages
+        for stage in (kind.stages[name] for name in stages):
+            if len(stages) > 1 and (problem := people_problem(stage, corpus)):
+                left_out[stage.name] = problem
             else:
-                found.append(
-                    _measure(Course.of(STAGES[stage], model, corpus, settings, World(), device), steps, repeat)
-                )
+                trainer = StageTrainer.of(stage, model, corpus, settings, World(), device)
+                found.append(_measure(trainer, steps, repeat))
     except torch.OutOfMemoryError as error:
         size = settings.data.batch_size
         raise RunError(f"{name}: a batch of {size} does not fit into memory: give a smaller --batch") from error
     finally:
         torch.set_num_threads(threads)
-    return Result(name, asdict(settings), steps, found, left_out)
+    return Result(name, settings.to_json(), steps, found, left_out)
 
 
-def _measure(course: Course, steps: int, repeat: int) -> StageSpeed:
-    if "speech" in course.shape.needs:
-        course.fit_encoders()
-    memory = _memory(course)
-    pairs = [(_train(course, steps), _floor(course, steps)) for _ in range(repeat)]
+def _measure(trainer: StageTrainer, steps: int, repeat: int) -> StageSpeed:
+    if trainer.stage.initialises:
+        trainer.initialise()
+    memory = _memory(trainer)
+    pairs = [(_train(trainer, steps), _floor(trainer, steps)) for _ in range(repeat)]
     step_s = statistics.median(step for step, _ in pairs)
-    parts = _parts(course, steps)
-    rate = course.settings.data.batch_size / step_s
+    parts = _parts(trainer, steps)
+    rate = trainer.settings.data.batch_size / step_s
     return StageSpeed(
-        stage=course.stage.name,
+        stage=trainer.stage.name,
         step_s=step_s,
         clips_per_s=rate,
         floor_s=statistics.median(floor for _, floor in pairs),
@@ -143,66 +144,66 @@ def _measure(course: Course, steps: int, repeat: int) -> StageSpeed:
     )
 
 
-def _memory(course: Course) -> float | None:
+def _memory(trainer: StageTrainer) -> float | None:
     """Return the most MiB that tensors take on a GPU while the first steps are trained; None on a CPU."""
-    if course.device.type != "cuda":
+    if trainer.device.type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats()
-    _train(course, 1)
+    _train(trainer, 1)
     return torch.cuda.max_memory_allocated() / 2**20
 
 
-def _train(course: Course, steps: int) -> float:
+def _train(trainer: StageTrainer, steps: int) -> float:
     """Return the seconds of a step; as in training, its terms are looked at once the next step is ordered."""
-    begin, before, first = 0.0, torch.zeros(0), _warm_up(course)
-    for step, raw in enumerate(course.read(0, first + steps), start=1):
-        values = course.step(step, first + steps, raw)
+    begin, before, first = 0.0, torch.zeros(0), _warm_up(trainer)
+    for step, raw in enumerate(trainer.read(0, first + steps), start=1):
+        values = trainer.step(step, first + steps, raw)
         before.tolist()
         before = torch.stack(list(values.values()))
         if step == first:
-            _wait(course)
+            _wait(trainer)
             begin = time.perf_counter()
-    _wait(course)
+    _wait(trainer)
     return (time.perf_counter() - begin) / steps
 
 
-def _floor(course: Course, steps: int) -> float:
+def _floor(trainer: StageTrainer, steps: int) -> float:
     """Return the seconds of forward and backward of one batch that lies on the device."""
-    course.model.train()
-    batch = course.batches[0, 0].to(course.device)
-    course.differentiate(batch)
-    _wait(course)
+    trainer.model.train()
+    batch = trainer.batches[0, 0].to(trainer.device)
+    trainer.differentiate(batch, 1.0)
+    _wait(trainer)
     begin = time.perf_counter()
     for _ in range(steps):
-        course.differentiate(batch)
-    _wait(course)
+        trainer.differentiate(batch, 1.0)
+    _wait(trainer)
     return (time.perf_counter() - begin) / steps
 
 
-def _parts(course: Course, steps: int) -> dict[str, float]:
+def _parts(trainer: StageTrainer, steps: int) -> dict[str, float]:
     """Return the mean seconds of each part of a step, the device being waited for after each."""
     spent = dict.fromkeys(PARTS, 0.0)
-    at, first = 0.0, _warm_up(course)
+    at, first = 0.0, _warm_up(trainer)
 
     def done(part: Part | Literal["loader"]) -> None:
         nonlocal at
-        _wait(course)
+        _wait(trainer)
         now = time.perf_counter()
         if step > first:
             spent[part] += now - at
         at = now
 
-    for step, raw in enumerate(course.read(0, first + steps), start=1):
+    for step, raw in enumerate(trainer.read(0, first + steps), start=1):
         done("loader")
-        course.step(step, first + steps, raw, done)
+        trainer.step(step, first + steps, raw, done)
     return {part: seconds / steps for part, seconds in spent.items()}
 
 
-def _warm_up(course: Course) -> int:
+def _warm_up(trainer: StageTrainer) -> int:
     """Return the steps before the clock starts: after the slow ones, as many as were read ahead meanwhile."""
-    return FIRST_STEPS + AHEAD * processes(course.settings.data.workers)
+    return FIRST_STEPS + AHEAD * processes(trainer.settings.data.workers)
 
 
-def _wait(course: Course) -> None:
-    if course.device.type == "cuda":
+def _wait(trainer: StageTrainer) -> None:
+    if trainer.device.type == "cuda":
         torch.cuda.synchronize()

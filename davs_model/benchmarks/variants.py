@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from avprep.errors import RunError
 from davs_model import precision
+from davs_model.data.reads import Batch
+from davs_model.models.base import FRAMES, PORTRAIT, WINDOWS
 from davs_model.models.davs import objective
 from davs_model.models.davs.networks import DAVS
-from davs_model.models.davs.objective import Batch
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def bench(
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # drawn differently in each form
     samples = objective.random_batch(original, batch)
-    on_device = Batch(*(x.to(device) if isinstance(x, Tensor) else x for x in samples))  # type: ignore[arg-type]
+    on_device = {name: tensor.to(device) if tensor.ndim else tensor for name, tensor in samples.items()}
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     try:
         rows = _measure(original, on_device, device, FORMS + (COMPILED if compiled else ()), repeat)
@@ -140,7 +141,7 @@ def _measure(original: DAVS, batch: Batch, device: str, forms: tuple[FastForm, .
     best = list(first)
     for _ in range(repeat):
         best = [min(b, _step(model, batch, form)) for b, (model, form) in zip(best, pairs, strict=True)]
-    clips = len(batch.words)
+    clips = len(batch["words"])
     return [
         Row(form.name, first[i], best[i], clips / best[i], *_differences(outcomes[i], outcomes[0]))
         for i, form in enumerate(forms)
@@ -152,7 +153,7 @@ def _step(model: DAVS, batch: Batch, form: FastForm) -> float:
     model.train().zero_grad(set_to_none=True)
     _wait(batch)
     start = time.perf_counter()
-    with precision.autocast(batch.frames.device, bf16=form.bf16):
+    with precision.autocast(batch[FRAMES].device, bf16=form.bf16):
         losses = objective.terms(model, batch)
     torch.autograd.backward(list(losses.values()))
     _wait(batch)
@@ -162,11 +163,11 @@ def _step(model: DAVS, batch: Batch, form: FastForm) -> float:
 def _outcome(model: DAVS, batch: Batch, form: FastForm) -> _Outcome:
     """Return what a form computes in eval mode."""
     model.eval().zero_grad(set_to_none=True)
-    with precision.autocast(batch.frames.device, bf16=form.bf16):
+    with precision.autocast(batch[FRAMES].device, bf16=form.bf16):
         # Not under no_grad: a compiled network would be compiled once more for that.
-        identity = model.encode_identity(batch.identity_frame)
-        video = model.encode_speech_from_video(batch.frames)
-        audio = model.encode_speech_from_audio(batch.windows)
+        identity = model.encode_identity(batch[PORTRAIT])
+        video = model.encode_speech_from_video(batch[FRAMES])
+        audio = model.encode_speech_from_audio(batch[WINDOWS])
         frames = model.decode(identity, audio).detach()
         features = tuple(feature.detach().float().cpu() for feature in (identity.feature, video, audio))
         del identity, video, audio
@@ -198,7 +199,7 @@ def draw(model: DAVS) -> None:
 
 
 def _wait(batch: Batch) -> None:
-    if batch.frames.is_cuda:
+    if batch[FRAMES].is_cuda:
         torch.cuda.synchronize()
 
 

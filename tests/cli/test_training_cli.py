@@ -13,7 +13,7 @@ from small_models import SMALL
 from tiny_shards import make_shards
 
 from davs_model import checkpoint
-from davs_model import settings as config
+from davs_model.models.davs import Settings as DavsSettings
 from davs_model.models.davs.stages import STAGES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
@@ -57,7 +57,7 @@ def test_dry_run_writes_nothing(out: Path, tmp_path: Path) -> None:
     shown = result.stdout.partition("\ntrain: 12 clips")[0]
     path = tmp_path / "shown.toml"
     path.write_text(shown, encoding="utf-8")
-    assert config.resolve(file=path) == config.resolve(None, None, ["model.width=0.5"])
+    assert DavsSettings.resolve(file=path) == DavsSettings.resolve(None, None, ["model.width=0.5"])
     assert "decoder" in result.stdout
     assert not (tmp_path / "run").exists()
 
@@ -103,9 +103,9 @@ def test_the_page_names_the_stages_and_real_settings() -> None:
     """docs/training.md lists every stage, and each setting that it names exists and takes the value that it gives."""
     assert [name for name in re.findall(r"^\| `(\w+)` \| ", PAGE, re.MULTILINE) if name in STAGES] == list(STAGES)
     for override in set(re.findall(r"--set ([\w.]+=\S+?)[`\s]", PAGE)) - {"section.name=value"}:
-        config.resolve(None, None, [override])
+        DavsSettings.resolve(None, None, [override])
     for name in re.findall(r"`((?:data|model|machine|weights)\.\w+)`", PAGE):
-        assert name in config.DEFAULTS
+        assert name in DavsSettings.defaults()
 
 
 def test_the_python_lines_work(out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from davs_model import checkpoint, precision, released
 from davs_model.benchmarks import variants
+from davs_model.data.reads import Batch
 from davs_model.models.davs import objective
 from davs_model.models.davs.networks import (
     DAVS,
@@ -197,14 +198,14 @@ def test_all_frames_at_once_are_frame_by_frame() -> None:
     """Frames that pass in one go give the numbers of a loop over them."""
     model, batch = small_model()
     with torch.no_grad():
-        identity = model.encode_identity(batch.identity_frame)
-        video = model.encode_speech_from_video(batch.frames)
-        audio = model.encode_speech_from_audio(batch.windows)
+        identity = model.encode_identity(batch["identity_frame"])
+        video = model.encode_speech_from_video(batch["frames"])
+        audio = model.encode_speech_from_audio(batch["windows"])
         generated = model.decode(identity, audio)
         for i in range(12):
             one = slice(i, i + 1)
-            close(model.encode_speech_from_video(batch.frames[:, one]), video[:, one])
-            close(model.encode_speech_from_audio(batch.windows[:, one]), audio[:, one])
+            close(model.encode_speech_from_video(batch["frames"][:, one]), video[:, one])
+            close(model.encode_speech_from_audio(batch["windows"][:, one]), audio[:, one])
             close(model.decode(identity, audio[:, one]), generated[:, one])
 
 
@@ -212,15 +213,15 @@ def test_one_identity_speaks_for_all_frames() -> None:
     """An identity of one frame, and the same repeated for each frame, give the same pictures; different ones differ."""
     model, batch = small_model()
     with torch.no_grad():
-        audio = model.encode_speech_from_audio(batch.windows)
-        identity = model.encode_identity(batch.identity_frame)
+        audio = model.encode_speech_from_audio(batch["windows"])
+        identity = model.encode_identity(batch["identity_frame"])
         repeated = Identity(*(part.repeat_interleave(12, dim=1) for part in identity))
         close(model.decode(repeated, audio), model.decode(identity, audio))
-        other = model.encode_identity(batch.identity_frame.flip(0))
+        other = model.encode_identity(batch["identity_frame"].flip(0))
         assert (model.decode(other, audio) - model.decode(identity, audio)).abs().max() > 1e-3
 
 
-def small_model() -> tuple[DAVS, objective.Batch]:
+def small_model() -> tuple[DAVS, Batch]:
     """A small model in eval mode whose outputs depend on its inputs, and a batch."""
     model = DAVS(**SMALL)
     variants.draw(model)

@@ -27,8 +27,8 @@ from test_cluster_docs import FRAMES, known, parse
 from tiny_shards import make_shards
 
 from davs_model import checkpoint
-from davs_model import settings as config
 from davs_model.checkpoint import Checkpoint
+from davs_model.models.davs import Settings as DavsSettings
 from davs_model.models.davs import losses
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,7 +155,7 @@ class TestCommandLines:
     def test_settings_exist(self, page: str) -> None:
         """Each `--set` of a page is a setting that takes the value it is given."""
         for override in set(re.findall(r"--set ([\w.]+=[^\s`]+)", text_of(page))):
-            config.resolve(None, None, [override])
+            DavsSettings.resolve(None, None, [override])
 
 
 @dataclass
