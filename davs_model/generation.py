@@ -15,11 +15,10 @@ from torch import Tensor
 
 from avprep.errors import RunError
 from avprep.schema import CROP_SIZE, N_COEFFICIENTS, WINDOW_COLUMNS
-from davs_model import checkpoint, precision
+from davs_model import checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.pictures import resized, to_crops
-from davs_model.models.davs import losses
-from davs_model.models.davs.networks import DAVS
+from davs_model.models.base import TalkingModel
 
 ADAPTATION_RATE = 1e-4
 """Step size of Adam in `Talker.adapted`; the paper gives none."""
@@ -36,7 +35,7 @@ class Talker:
     """
 
     def __init__(
-        self, model: DAVS, *, device: torch.device | str = "cpu", bf16: bool = False, mfcc_preset: str = "davs"
+        self, model: TalkingModel, *, device: torch.device | str = "cpu", bf16: bool = False, mfcc_preset: str = "davs"
     ) -> None:
         self.model = precision.place(model, device).eval()
         self.device, self.bf16, self.mfcc_preset = torch.device(device), bf16, mfcc_preset
@@ -51,7 +50,8 @@ class Talker:
         """
         saved = checkpoint.load(Path(run))
         if not draws(saved):
-            raise RunError(f"{run}: has not learned to draw faces: train its full stage first (avprep train)")
+            stage = generating_stage(saved)
+            raise RunError(f"{run}: has not learned to draw faces: train its {stage} stage first (avprep train)")
         preset = str(saved.settings.get("mfcc_preset") or "davs")
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(saved.model(), device=chosen, bf16=bf16, mfcc_preset=preset)
@@ -65,28 +65,29 @@ class Talker:
         speech_scale: factor of the features of sound; the released demo takes 1.5.
         Yields frames, uint8, of the shape of `faces`.
         """
-        identity = self._encode_faces(faces)
+        identity, people = self._encode_faces(faces), len(faces) if faces.ndim == 4 else 1
         for part in speech:
-            features = self._encode_speech(part, speech_scale)
-            drawn = self._decode(identity, features)
+            drawn = self._decode(identity, self._encode_speech(part, speech_scale).expand(people, -1, -1))
             yield from drawn if faces.ndim == 4 else drawn[:, 0]
 
     def adapted(self, faces: Pictures, speech: NDArray[Any], steps: int, *, speech_scale: float = 1.0) -> Talker:
         """Return a talker that is tuned to these faces, as the released demo tunes its own; this one stays as it is.
 
-        The identity encoder and the decoder take so many steps of Adam on the L1 between the faces and the frames of
-        `speech`, a first run of what `talk` reads, outside the mouth box.
+        The networks that the model adapts take so many steps of Adam on its loss between the faces and the frames of
+        `speech`, a first run of what `talk` reads. RunError for a model that cannot be adapted.
         """
+        if not self.model.adapts:
+            raise RunError(f"the model {self.model.name} cannot be tuned to a face: leave out --adapt-steps")
         tuned = Talker(copy.deepcopy(self.model), device=self.device, bf16=self.bf16, mfcc_preset=self.mfcc_preset)
         model = tuned.model
-        parameters = [*model.identity_encoder.parameters(), *model.decoder.parameters()]
+        parameters = [each for name in model.adapts for each in model.get_submodule(name).parameters()]
         adam = torch.optim.Adam(parameters, lr=ADAPTATION_RATE)
         features = tuned._encode_speech(speech, speech_scale).clone()  # a leaf that autograd may read
         truth = self._pictures(faces)
         for _ in range(steps):
             with precision.autocast(self.device, bf16=self.bf16):
                 drawn = model.decode(model.encode_identity(truth), features.expand(len(truth), -1, -1))
-            loss = losses.outside_mouth_loss(truth, drawn)
+            loss = model.adaptation_loss(truth, drawn)
             adam.zero_grad()
             torch.autograd.backward(loss)
             adam.step()
@@ -101,18 +102,17 @@ class Talker:
         """Return f_w^a or f_w^v, `[1, n, 256]`."""
         with precision.autocast(self.device, bf16=self.bf16):
             if part.dtype == np.uint8:
-                return self.model.encode_speech_from_video(self._pictures(part).transpose(0, 1))
+                return self.model.encode_speech(frames=self._pictures(part).transpose(0, 1))
             if part.shape[1:] != (N_COEFFICIENTS, WINDOW_COLUMNS):
                 raise ValueError(f"windows are (n, {N_COEFFICIENTS}, {WINDOW_COLUMNS}), these {part.shape}")
             windows = torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(self.device)
-            return scale * self.model.encode_speech_from_audio(windows[None])
+            return scale * self.model.encode_speech(windows=windows[None])
 
     @torch.inference_mode()
     def _decode(self, identity: Any, features: Tensor) -> Pictures:
         """Return frames uint8 (n, K, 256, 256, 3)."""
-        people = len(identity.feature)
         with precision.autocast(self.device, bf16=self.bf16):
-            drawn = self.model.decode(identity, features.expand(people, -1, -1))
+            drawn = self.model.decode(identity, features)
         if not bool(drawn.isfinite().all()):
             raise RunError("the model generates numbers that are not finite: take another checkpoint")
         return to_crops(drawn.transpose(0, 1))
@@ -129,6 +129,11 @@ class Talker:
 
 
 def draws(saved: Checkpoint) -> bool:
-    """Whether the model has trained its full stage, as far as its checkpoint says."""
+    """Whether the model has trained the stage that generates, as far as its checkpoint says."""
     steps = saved.settings.get("steps")
-    return not isinstance(steps, dict) or bool(steps.get("full"))
+    return not isinstance(steps, dict) or bool(steps.get(generating_stage(saved)))
+
+
+def generating_stage(saved: Checkpoint) -> str:
+    """Return the name of the first stage that generates."""
+    return next(stage.name for stage in models.find(saved.name).stages.values() if stage.generates)

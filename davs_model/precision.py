@@ -6,9 +6,12 @@ arithmetic is used and whether the graph is compiled.
 
 from __future__ import annotations
 
-import torch
+from typing import TypeVar
 
-from davs_model.models.davs.networks import DAVS
+import torch
+from torch import nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 TOLERANCES = {"float32": 1e-3, "bf16": 0.2}
 """Most that features, generated frames, losses and gradients may differ from plain float32, in eval mode.
@@ -19,7 +22,7 @@ of each value.
 """
 
 
-def place(model: DAVS, device: torch.device | str, *, channels_last: bool = True, compiled: bool = False) -> DAVS:
+def place(model: Model, device: torch.device | str, *, channels_last: bool = True, compiled: bool = False) -> Model:
     """Move a model to a device, in place, in the form that is fast there.
 
     channels_last: the memory layout that tensor cores, and convolutions on the CPU, read without a transposition.

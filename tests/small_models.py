@@ -7,7 +7,10 @@ import torch
 from davs_model.models.davs.initialise import fit_speech_encoders
 from davs_model.models.davs.networks import DAVS
 from davs_model.models.davs.objective import random_batch
+from davs_model.models.davs.stages import reads
 
+READS = reads({"speech_frames": 12, "identity_frames": 20, "sequence_frames": 6})
+"""What the released model reads."""
 SIZES = {"n_words": 3, "width": 0.05, "image_size": 64}
 
 
@@ -22,10 +25,27 @@ def made_model(seed: int = 0, **sizes: float) -> DAVS:
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.momentum = None  # count all that it sees alike
         for _ in range(3):
-            identity = model.encode_identity(batch.identity_frame)
-            model.decode(identity, model.encode_speech_from_audio(batch.windows))
+            identity = model.encode_identity(batch["identity_frame"])
+            model.decode(identity, model.encode_speech_from_audio(batch["windows"]))
         model.decoder.last[-1].weight.mul_(3)
     return model.eval()
+
+
+def draw(model: DAVS) -> None:
+    """Give a model random weights with which every input shows in every output, as in a trained one.
+
+    Variance 1 / inputs, 2 / inputs in the decoder, whose ReLUs halve the signal twenty times; BatchNorm close to doing
+    nothing. With the usual initial weights the signal dies out on the way in eval mode, and zeros would be compared.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()  # a shift could silence the one map at the end of the visual speech encoder
+            elif parameter.dim() == 1:  # of BatchNorm
+                parameter.normal_(1, 0.1)
+            else:
+                parameter.normal_(0, ((2 if name.startswith("decoder") else 1) / parameter[0].numel()) ** 0.5)
 
 
 SMALL = (

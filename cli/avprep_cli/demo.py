@@ -114,13 +114,12 @@ def _fill_column(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int) ->
 
 
 def _train(out: Path, model: Path, steps: int) -> None:
-    from davs_model import settings as config
-    from davs_model.models.davs.stages import STAGES
+    from davs_model.models.davs import Model, Settings
     from davs_model.training import loop
 
     say.story(f"6/8 train the small preset for a few minutes: {model}")
-    preset = config.resolve("small", None, [*TRAINING, f"steps.speech={steps}"])
-    loop.train(out, model, preset, stages=tuple(STAGES), say=say.story)
+    preset = Settings.resolve("small", None, [*TRAINING, f"steps.speech={steps}"])
+    loop.train(out, model, preset, stages=tuple(Model.stages), say=say.story)
 
 
 def _evaluate(model: Path, out: Path, results: Path, detector: str) -> Path:

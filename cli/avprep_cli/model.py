@@ -21,7 +21,7 @@ SHOWN_ASIDE = 10
 @click.option("--force", is_flag=True, help="Replace the checkpoint that RUN has.")
 @options.verbosity
 def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None:
-    """Turn the released DAVS weights into a checkpoint of ours, RUN/checkpoint.pt.
+    """Turn the released DAVS weights into a checkpoint of ours, RUN/checkpoint.safetensors.
 
     FILE is 101_DAVS_checkpoint.pth.tar as its authors publish it (a torch file despite its name), or one trained with
     their code on any number of words. Only tensors are read: code in a file is refused, never run. Every tensor that is
@@ -87,8 +87,8 @@ def train(
 
     Three stages: identity (who is it, on labelled faces), speech (the shared space of sound and picture) and full
     (generation, with the person and the words taken apart). Killed or stopped, the same command goes on where the last
-    state was saved. RUN/checkpoint.pt is the model, RUN/metrics.jsonl and RUN/tensorboard its history, RUN/samples what
-    it draws, RUN/settings.toml all settings.
+    state was saved. RUN/checkpoint.safetensors is the model, RUN/metrics.jsonl and RUN/tensorboard its history,
+    RUN/samples what it draws, RUN/settings.toml all settings.
 
     \b
     avprep train OUT RUN --dry-run                                        the settings, and what there is to learn from
@@ -97,19 +97,19 @@ def train(
     avprep train OUT RUN --init-from OTHER_RUN                            other clips, the weights of another run
     torchrun --nproc-per-node 8 --no-python avprep train OUT RUN          on eight GPUs
     """
-    from davs_model import settings as config
+    from davs_model.models.davs import Settings
 
-    settings = config.resolve(preset, config_file, overrides)  # before the seconds that torch takes
+    settings = Settings.resolve(preset, config_file, overrides)  # before the seconds that torch takes
     from davs_model import checkpoint
     from davs_model.data import corpus
-    from davs_model.models.davs.stages import STAGES
+    from davs_model.evaluation.embed import in_words
+    from davs_model.models.davs import Model
     from davs_model.training import loop, run_folder
-    from davs_model.training.log import in_words
 
-    stages = [name for name in STAGES if stage in (name, "all")]
+    stages = [name for name in Model.stages if stage in (name, "all")]
     if dry_run:
         run_folder.describe(run, settings, corpus.read_corpus(out, settings), say.aside if say.as_json() else say.echo)
-        summary.close([], {"settings": tomllib.loads(config.to_toml(settings))})
+        summary.close([], {"settings": tomllib.loads(settings.to_toml())})
         return
     found = loop.train(out, run, settings, stages=stages, init_from=init_from, say=say.story)
     if int(os.environ.get("RANK", "0")):  # torchrun's: one process speaks for all

@@ -12,7 +12,8 @@ import math
 import mmap
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -21,7 +22,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from avprep.errors import ShardError
-from davs_model.data.batches import Batches, EvaluationBatches, RawBatch, empty_batch
+from davs_model.data.batch import RawBatch, empty_batch
+from davs_model.data.batches import Batches, EvaluationBatches
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """Signals that ask a run to stop."""
@@ -81,7 +83,7 @@ class _Read(NamedTuple):
     worker: int
     slot: int
     clips: int
-    start: int
+    starts: Mapping[str, int]
     keys: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
 
@@ -101,7 +103,7 @@ class _Slots(Dataset[_Read | str]):
             read = self.batches.read(place, self.slots[info.id][slot])  # type: ignore[arg-type] # as it wants them
         except ShardError as error:
             return str(error)
-        return _Read(info.id, slot, len(read.keys), read.start, read.keys, read.skipped)
+        return _Read(info.id, slot, len(read.keys), read.starts, read.keys, read.skipped)
 
 
 def _as_it_is(read: Any) -> Any:
@@ -156,7 +158,7 @@ def _read_ahead(
             if isinstance(read, str):
                 raise ShardError(read)
             batch = slots[read.worker][read.slot].first(read.clips)
-            yield batch._replace(start=read.start, keys=read.keys, skipped=read.skipped)
+            yield replace(batch, starts=read.starts, keys=read.keys, skipped=read.skipped)
 
 
 class _SharedMemory:

@@ -12,7 +12,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,15 @@ from torch import Tensor
 
 from avprep import __version__
 from avprep.errors import RunError
-from davs_model import checkpoint, precision
+from davs_model import checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
-from davs_model.data.batches import ClipSource, EvaluationBatches, Need, RawBatch, Shape, usable
+from davs_model.data.batch import RawBatch
+from davs_model.data.batches import EvaluationBatches
 from davs_model.data.clips import Clips, read_clips
 from davs_model.data.loader import evaluation_batches
 from davs_model.data.pictures import to_crops
+from davs_model.data.reads import Shape, chosen
+from davs_model.data.sources import ClipSource, usable
 from davs_model.evaluation import embed, embeddings, figures, page, samples
 from davs_model.evaluation.embeddings import Embeddings
 from davs_model.evaluation.metrics.leakage import cross_leakage, leakage
@@ -37,10 +40,8 @@ from davs_model.evaluation.metrics.mouth import mouth_distance
 from davs_model.evaluation.metrics.recognition import recognise
 from davs_model.evaluation.metrics.reconstruction import Reconstructions
 from davs_model.evaluation.metrics.retrieval import ranks, summarise
-from davs_model.generation import draws
-from davs_model.models.davs.networks import DAVS
-from davs_model.training import log
-from davs_model.training.run_folder import Say
+from davs_model.generation import draws, generating_stage
+from davs_model.models.base import DRIVERS, EVALUATED, FRAMES, PORTRAIT, SEQUENCE, TalkingModel
 
 METRICS, PAGE, EMBEDDINGS = "metrics.json", "evaluation.md", "embeddings.h5"
 SOURCES = ("audio", "video", "repeated")
@@ -58,6 +59,8 @@ EVERY = 4
 SAY_EVERY = 30.0
 """Seconds between lines of progress."""
 
+Say = Callable[[str], None]
+"""Shows a line."""
 Landmarks = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Finds mouths in crops, uint8 (N, 256, 256, 3): landmarks float32 (N, L, 2) in pixels, NaN where there are none."""
 
@@ -185,7 +188,7 @@ def _sound(run: Path) -> Iterator[None]:
 
 def in_words(metrics: dict[str, Any]) -> str:
     """Return what was measured in one line."""
-    parts = [log.in_words({"words": metrics.get("recognition"), **metrics["retrieval"]})]
+    parts = [embed.in_words({"words": metrics.get("recognition"), **metrics["retrieval"]})]
     parts += [
         "{} frames PSNR {psnr:.1f} dB, SSIM {ssim:.3f}".format(name, **found)
         for name, found in metrics.get("reconstruction", {}).items()
@@ -193,10 +196,10 @@ def in_words(metrics: dict[str, Any]) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def clips_of(
-    saved: Checkpoint, out: Path, split: str, needs: Collection[Need] = ("identity", "speech", "consecutive")
-) -> tuple[Clips, Shape]:
+def clips_of(saved: Checkpoint, out: Path, split: str, reads: Sequence[str] = EVALUATED) -> tuple[Clips, Shape]:
     """Return the clips of a split that a model can be measured on, labelled as it was trained, and what is read.
+
+    reads: names of `TalkingModel.reads`, of which those that the model has are read.
 
     RunError where there is none, or their windows are of another preset than the model's.
     """
@@ -205,9 +208,7 @@ def clips_of(
     preset = saved.settings.get("mfcc_preset")
     if preset and clips.mfcc_preset and preset != clips.mfcc_preset:
         raise RunError(f"{out}: its windows are of the preset {clips.mfcc_preset}, the model's are of {preset}")
-    sizes = ("image_size", "speech_frames", "identity_frames", "sequence_frames")
-    side, speech, identity, sequence = (int(saved.dimensions[name]) for name in sizes)
-    shape = Shape(frozenset(needs), side, speech, identity, sequence)
+    shape = Shape(chosen(models.find(saved.name).reads(saved.dimensions), reads), int(saved.dimensions["image_size"]))
     clips = usable(clips, shape, words=False, speakers=False)
     if not len(clips):
         reasons = ", ".join(f"{count} {reason}" for reason, count in clips.skipped.items())
@@ -217,7 +218,7 @@ def clips_of(
 
 def _words_problem(saved: Checkpoint, clips: Clips) -> str | None:
     """Return why the words of clips cannot be told to be those of a model; None where they can."""
-    known, n_words = saved.settings.get("words"), saved.dimensions["n_words"]
+    known, n_words = saved.settings.get("words"), saved.dimensions.get("n_words", 0)
     if known is not None and not known:
         return "the model has learned no words"
     if known or len(clips.vocabulary) == n_words:
@@ -226,7 +227,7 @@ def _words_problem(saved: Checkpoint, clips: Clips) -> str | None:
 
 
 def _source(clips: Clips, shape: Shape, settings: Settings) -> ClipSource:
-    return ClipSource(clips, shape, identity_seed=settings.seed)
+    return ClipSource(clips, shape, portrait_seed=settings.seed)
 
 
 def _read(clips: Clips, shape: Shape, settings: Settings, limit: int | None) -> Iterator[RawBatch]:
@@ -237,7 +238,7 @@ def _read(clips: Clips, shape: Shape, settings: Settings, limit: int | None) -> 
 @torch.inference_mode()
 def _embed(
     saved: Checkpoint,
-    model: DAVS,
+    model: TalkingModel,
     clips: Clips,
     shape: Shape,
     settings: Settings,
@@ -250,7 +251,7 @@ def _embed(
     device = torch.device(settings.device)
     generates = draws(saved)
     if not generates:
-        reason = "the model has not trained its full stage: it cannot draw"
+        reason = f"the model has not trained its {generating_stage(saved)} stage: it cannot draw"
         missing |= dict.fromkeys(("reconstruction", "generated_retrieval", "mouth"), reason)
     facts = {"checkpoint": saved.digest(), "out": str(clips.out), "settings": asdict(settings)}
     total = len(clips) if settings.limit is None else min(settings.limit, len(clips))
@@ -259,15 +260,16 @@ def _embed(
         for raw in _read(clips, shape, settings, settings.limit):
             batch = raw.to(device)
             with precision.autocast(device, bf16=settings.bf16):
-                identity, found = embed.encode(model, batch)
-                if generates and identity is not None:
-                    frames = {name: model.decode(identity, found[name]) for name in ("audio", "video")}
-                    frames["repeated"] = batch.identity_frame.expand_as(batch.frames)
+                found = model.embeddings(batch)
+                if generates:
+                    identity = model.encode_identity(batch[PORTRAIT])
+                    frames = {name: model.decode(identity, found[name]) for name in DRIVERS}
+                    frames["repeated"] = batch[PORTRAIT].expand_as(batch[FRAMES])
                     for name in SOURCES:
-                        found[f"generated_{name}"] = model.encode_speech_from_video(frames[name])
+                        found[f"generated_{name}"] = model.encode_speech(frames=frames[name])
             if generates:
-                drawn.add(batch.frames, frames)
-            writer.add(raw.keys, {**found, "words": raw.words, "speakers": raw.speakers})
+                drawn.add(batch[FRAMES], frames)
+            writer.add(raw.keys, {**found, "words": raw["words"], "speakers": raw["speakers"]})
             for _, reason in raw.skipped:
                 clips.skipped["cannot be read"] += 1
                 say(f"skipped: {reason}")
@@ -291,7 +293,9 @@ def _tables(found: Embeddings, places: dict[str, Tensor], missing: dict[str, str
     tables: dict[str, Any] = {}
     words = found["words"]
     if "recognition" not in missing:
-        if bool((words >= 0).any()):
+        if "video_logits" not in found:
+            missing["recognition"] = "the model does not recognise words"
+        elif bool((words >= 0).any()):
             tables["recognition"] = asdict(recognise(found["video_logits"], found["audio_logits"], words))
         else:
             missing["recognition"] = "no clip has a word that the model knows"
@@ -318,7 +322,7 @@ def _drawn_tables(drawn: _Drawn, landmarks: tuple[Landmarks, str] | str, missing
 
 def _leakage(
     saved: Checkpoint,
-    model: DAVS,
+    model: TalkingModel,
     out: Path,
     found: Embeddings,
     settings: Settings,
@@ -336,6 +340,9 @@ def _leakage(
         result["people_from_speech"] = asdict(cross_leakage(speech, people, seed=settings.seed))
     except ValueError as error:
         missing["people_from_speech"] = str(error)
+    if "identity_sequence" not in found:
+        missing["words_from_identity"] = "the model does not encode the identity of frames in a row"
+        return result
     try:
         features, words = _identity_of_train(saved, model, out, settings, say)
         judged = found["identity_sequence"][:, ::EVERY].flatten(1)
@@ -347,19 +354,19 @@ def _leakage(
 
 @torch.inference_mode()
 def _identity_of_train(
-    saved: Checkpoint, model: DAVS, out: Path, settings: Settings, say: Say
+    saved: Checkpoint, model: TalkingModel, out: Path, settings: Settings, say: Say
 ) -> tuple[Tensor, Tensor]:
     """Return identity features `[N, D]` and words `[N]` of clips of the train split, whose rows are shuffled."""
-    clips, shape = clips_of(saved, out, "train", ["consecutive"])
+    clips, shape = clips_of(saved, out, "train", [SEQUENCE])
     device = torch.device(settings.device)
     say(f"train: {min(len(clips), settings.svm_clips)} clips for the SVM")
     features, words = [], []
     for raw in _read(clips, shape, settings, settings.svm_clips):
         batch = raw.to(device)
         with precision.autocast(device, bf16=settings.bf16):
-            _, encoded = embed.encode(model, batch)
+            encoded = model.embeddings(batch)
         features.append(encoded["identity_sequence"][:, ::EVERY].float().flatten(1).cpu())
-        words.append(raw.words.clone())
+        words.append(raw["words"].clone())
     return torch.cat(features), torch.cat(words)
 
 
@@ -384,7 +391,7 @@ def _figures(found: Embeddings, clips: Clips, places: dict[str, Tensor], results
     """Draw the figures of the page; return their names and files."""
     shown: dict[str, str] = {}
     words, n = found["words"], len(clips.vocabulary)
-    if n and found["video_logits"].shape[1] == n and bool((words >= 0).any()):
+    if n and "video_logits" in found and found["video_logits"].shape[1] == n and bool((words >= 0).any()):
         counts = {kind: figures.confusion_matrix(found[f"{kind}_logits"], words, n) for kind in ("video", "audio")}
         for name, kind, title in (
             ("confusion_visual", "video", "Words read from lips"),

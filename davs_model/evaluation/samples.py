@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from avprep.errors import RunError
 from davs_model import precision
-from davs_model.data.batches import RawBatch
-from davs_model.models.davs.networks import DAVS
+from davs_model.data.batch import RawBatch
+from davs_model.models.base import FRAMES, PORTRAIT, WINDOWS, TalkingModel
 
 CLIPS = 4
 """Clips of a sheet."""
@@ -22,23 +22,23 @@ GAP = 4
 
 
 @torch.inference_mode()
-def sheet(model: DAVS, raw: RawBatch, device: torch.device, *, bf16: bool = False) -> NDArray[np.uint8]:
+def sheet(model: TalkingModel, raw: RawBatch, device: torch.device, *, bf16: bool = False) -> NDArray[np.uint8]:
     """Return a sheet, RGB uint8 (H, W, 3), of B clips, three rows each; the model is left in eval mode.
 
-    A row begins with the identity frame; then come six frames: the real ones, those driven by their sound, those driven
-    by their own pictures.
+    A row begins with the identity frame. Then come the frames that a step generates: the real ones, those driven by
+    their audio, or those driven by their own video.
     """
     model.eval()
     batch = raw.to(device)
-    sequence = slice(batch.start, batch.start + model.sequence_discriminator.n_frames)
+    part = model.generated_part(batch)
     with precision.autocast(device, bf16=bf16):
-        identity = model.encode_identity(batch.identity_frame)
-        audio = model.decode(identity, model.encode_speech_from_audio(batch.windows)[:, sequence])
-        video = model.decode(identity, model.encode_speech_from_video(batch.frames)[:, sequence])
+        identity = model.encode_identity(batch[PORTRAIT])
+        audio = model.decode(identity, model.encode_speech(windows=batch[WINDOWS])[:, part])
+        video = model.decode(identity, model.encode_speech(frames=batch[FRAMES])[:, part])
     rows = [
-        torch.cat((batch.identity_frame[clip], frames[clip]))
-        for clip in range(len(batch.words))
-        for frames in (batch.frames[:, sequence], audio, video)
+        torch.cat((batch[PORTRAIT][clip], frames[clip]))
+        for clip in range(len(batch[FRAMES]))
+        for frames in (batch[FRAMES][:, part], audio, video)
     ]
     pictures = torch.stack(rows).permute(0, 1, 3, 4, 2).mul(255).round().byte().cpu().numpy()
     framed = np.pad(pictures, ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)

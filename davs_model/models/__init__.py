@@ -1,1 +1,33 @@
-"""Models: what each of them is, reads and minimises."""
+"""Models, each a module or package of this folder: what it is, reads and minimises.
+
+Such a module has a `Model`, a subclass of `davs_model.models.base.TalkingModel`, and its `Settings`. A new model is a
+new file here; nothing else names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from davs_model.models.base import TalkingModel
+
+
+def names() -> list[str]:
+    """Return the names of the models that there are."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+
+
+def find(name: str) -> type[TalkingModel]:
+    """Return the class of a model; ValueError for a name that no model has."""
+    if name not in (known := names()):  # the name may come from a file: nothing else is imported by it
+        raise ValueError(f"no model {name}: there is {', '.join(known)}")
+    found: type[TalkingModel] = importlib.import_module(f"{__name__}.{name}").Model
+    return found
+
+
+def build(name: str, dimensions: Mapping[str, int | float]) -> TalkingModel:
+    """Build a model, its weights drawn at random; ValueError for a name that no model has, TypeError as its class."""
+    return find(name)(**dimensions)

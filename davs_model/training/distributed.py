@@ -12,7 +12,6 @@ from torch import Tensor, distributed, nn
 from torch.distributed.nn import functional as differentiable
 
 from avprep.errors import RunError
-from davs_model.models.davs.networks import DAVS
 
 
 @dataclass(frozen=True)
@@ -80,16 +79,15 @@ def leave() -> None:
         distributed.destroy_process_group()
 
 
-def synchronise_batchnorm(model: DAVS, device: str) -> DAVS:
-    """Let every BatchNorm of a model take its statistics over all processes."""
+def synchronise_batchnorm(model: nn.Module, device: str) -> None:
+    """Let every BatchNorm of a model take its statistics over all processes, in place."""
     if device == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return model
+        return
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm2d:
                 setattr(module, name, CpuSyncBatchNorm.of(child))
-    return model
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):

@@ -16,7 +16,7 @@ METRICS = "metrics.jsonl"
 """A JSON object a line: `stage`, `step` and what was measured there."""
 
 
-class Journal:
+class MetricsLog:
     """Takes the records of a run; those of steps that are not done are dropped, for they will be made again.
 
     done: steps of each stage that the run goes on from.
@@ -119,22 +119,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
-
-
-def in_words(found: dict[str, Any]) -> str:
-    """Return a validation in one line."""
-    parts = []
-    if words := found.get("words"):
-        parts.append(
-            "words {visual:.1%} visual, {audio:.1%} audio, {both:.1%} both (chance {chance:.1%})".format(**words)
-        )
-    parts += [
-        f"{name.replace('_', ' ')} R@1 {figures['r1']:.1%} (chance {figures['chance_r1']:.2%})"
-        for name in ("video_to_audio", "audio_to_video")
-        if (figures := found.get(name))
-    ]
-    if people := found.get("people"):
-        parts.append("nearest face of the same person {same_person:.1%} (chance {chance:.1%})".format(**people))
-    if l1 := found.get("l1"):
-        parts.append("L1 " + ", ".join(f"{value:.4f} from {name}" for name, value in l1.items()))
-    return "; ".join(parts)

@@ -1,8 +1,8 @@
 """The loop: build, and for each stage load, step, log, validate, draw, save; killed at any moment, it goes on.
 
-What is minimised stands in `stages`, what a step is in `course`. Each step draws its random numbers from the seed, the
-stage and its own number, and reads the batch of that number, so a run that goes on after a kill takes the steps that it
-would have taken.
+What is minimised stands in the model's stages, what a step is in `step`. Each step draws its random numbers from the
+seed, the stage and its own number, and reads the batch of that number, so a run that goes on after a kill takes the
+steps that it would have taken.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ import torch
 from torch import Tensor
 
 from avprep.errors import CheckpointError, RunError
-from davs_model import checkpoint, precision
-from davs_model import settings as config
+from davs_model import checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
-from davs_model.data.batches import ClipSource, EvaluationBatches, RawBatch, Shape, Source, usable
-from davs_model.data.corpus import Corpus, people_problem, read_corpus, shape_of
+from davs_model.data.batch import RawBatch
+from davs_model.data.batches import EvaluationBatches
+from davs_model.data.corpus import Corpus, read_corpus
 from davs_model.data.loader import evaluation_batches
+from davs_model.data.reads import Shape
+from davs_model.data.sources import ClipSource, Source, usable
 from davs_model.evaluation import embed, samples
-from davs_model.models.davs.networks import DAVS
-from davs_model.models.davs.stages import STAGES, Name, Stage
+from davs_model.models.base import Stage, TalkingModel
 from davs_model.settings import Settings
 from davs_model.training import distributed, optimizers
 from davs_model.training import state as states
 from davs_model.training.distributed import World
-from davs_model.training.log import Clock, Journal, duration, in_words
+from davs_model.training.log import Clock, MetricsLog, duration
 from davs_model.training.optimizers import Optimizers
 from davs_model.training.run_folder import Say, check_same, locked, stop_signals, write_facts
-from davs_model.training.step import Course
+from davs_model.training.sources import people_problem, validation_shape
+from davs_model.training.step import StageTrainer
 
 
 def device_of(settings: Settings) -> torch.device:
@@ -52,7 +54,7 @@ def train(
     run: Path,
     settings: Settings,
     *,
-    stages: Sequence[Name],
+    stages: Sequence[str],
     init_from: Path | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
@@ -73,14 +75,14 @@ def train(
             try:
                 # torchrun repeats to its processes a signal that all of them may have had, and kills after 30 s.
                 with stop_signals(again="ends" if world.size == 1 else "ignored") as stop:
-                    for name in stages:
-                        if name == "identity" and len(stages) > 1 and (problem := people_problem(going.corpus)):
-                            going.say(f"identity: left out: {problem}")
+                    for stage in (going.model.stages[name] for name in stages):
+                        if len(stages) > 1 and (problem := people_problem(stage, going.corpus)):
+                            going.say(f"{stage.name}: left out: {problem}")
                         else:
-                            going.train_stage(STAGES[name], stop)
+                            going.train_stage(stage, stop)
             finally:
-                if going.journal is not None:
-                    going.journal.close()
+                if going.log is not None:
+                    going.log.close()
             return going.validation
     finally:
         distributed.leave()
@@ -96,13 +98,13 @@ class _Run:
     world: World
     device: torch.device
     say: Say
-    model: DAVS
+    model: TalkingModel
     done: dict[str, int]
     state: states.TrainingState | None
     """What the run went on from."""
-    fitted: bool
-    """Whether the speech encoders have weights that something was learned with."""
-    journal: Journal | None
+    initialised: bool
+    """Whether something was learned with the weights that `TalkingModel.initialise` fits."""
+    log: MetricsLog | None
     about: dict[str, Any]
     """What checkpoints say of this run besides its settings."""
     validation: dict[str, Any] = field(default_factory=dict)
@@ -124,13 +126,14 @@ class _Run:
     ) -> _Run:
         """Build the model, new or as the run left it."""
         corpus = read_corpus(out, settings)
-        dimensions = corpus.dimensions(settings)
+        kind = models.find(settings.of_model)
+        dimensions = kind.dimensions_for(corpus, settings)
         loaded = states.load(run)
         state, problem = loaded or (None, "")
         if problem:
             say(f"{problem}; going on from the state before it")
         torch.manual_seed(settings.seed)
-        model = DAVS(**dimensions)  # type: ignore[arg-type]
+        model = models.build(kind.name, dimensions)
         about: dict[str, Any] = {
             "source": "avprep train",
             "mfcc_preset": corpus.train.mfcc_preset,
@@ -156,12 +159,13 @@ class _Run:
             distributed.synchronise_batchnorm(model, device.type)
         precision.place(model, device, channels_last=settings.machine.channels_last, compiled=settings.machine.compile)
         done = dict(state.done) if state is not None else {}
-        journal = None
+        log = None
         if world.first:
             write_facts(run, settings, corpus, world, device, say)
-            journal = Journal(run, done)
-        fitted = init_from is not None or any(done.get(name, 0) for name in ("speech", "full"))
-        return cls(run, settings, corpus, world, device, say, model, done, state, fitted, journal, about)
+            log = MetricsLog(run, done)
+        begun = any(done.get(stage.name, 0) for stage in model.stages.values() if stage.initialises)
+        initialised = init_from is not None or begun
+        return cls(run, settings, corpus, world, device, say, model, done, state, initialised, log, about)
 
     def train_stage(self, stage: Stage, stop: dict[str, str]) -> None:
         """Train a stage to its last step."""
@@ -175,28 +179,28 @@ class _Run:
                 f"{self.run}: is at step {at.step} of its {at.stage} stage: finish that, or give another RUN and "
                 f"--init-from {self.run}"
             )
-        course = Course.of(stage, self.model, self.corpus, self.settings, self.world, self.device)
-        if left_out := course.left_out:
+        trainer = StageTrainer.of(stage, self.model, self.corpus, self.settings, self.world, self.device)
+        if left_out := trainer.left_out:
             self.say(f"{stage.name}: left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
-        if "speech" in course.shape.needs and not self.fitted:
-            course.fit_encoders()
-            self.fitted = True
-        phases, batch_size, per_epoch = course.phases, self.settings.data.batch_size, len(course.batches)
+        if stage.initialises and not self.initialised:
+            trainer.initialise()
+            self.initialised = True
+        phases, batch_size, per_epoch = trainer.phases, self.settings.data.batch_size, len(trainer.batches)
         if self.state is not None and (self.state.stage, self.state.step) == (stage.name, first):
             optimizers.restore(phases, self.model, self.state.moments)
         self.say(
-            f"{stage.name}: {len(course.source)} clips, {per_epoch} batches of {batch_size} an epoch, "
-            f"steps {first} to {total}; " + ", ".join(f"{name} × {factor:g}" for name, factor in course.terms.items())
+            f"{stage.name}: {len(trainer.source)} clips, {per_epoch} batches of {batch_size} an epoch, "
+            f"steps {first} to {total}; " + ", ".join(f"{name} × {factor:g}" for name, factor in trainer.terms.items())
         )
         clock = Clock(batch_size)
         sums: Tensor | None = None
         count = 0
-        read = course.read(first, total)
+        read = trainer.read(first, total)
         for step in range(first + 1, total + 1):
             with clock.waiting():
                 raw = next(read)
             self._count_skipped(raw)
-            values = course.step(step, total, raw)
+            values = trainer.step(step, total, raw)
             self._check()
             names, losses = list(values), torch.stack(list(values.values()))
             told = losses.new_full((1,), float(bool(stop)))  # travels with the losses, so that it costs nothing
@@ -212,7 +216,7 @@ class _Run:
                 sums, count = None, 0
             due = {
                 self._validate: last or step % loop.validate_every == 0,
-                self._draw: stage.name == "full" and (last or step % loop.sample_every == 0),
+                self._draw: stage.generates and (last or step % loop.sample_every == 0),
             }
             save = last or step % loop.save_every == 0 or stopping
             if save or any(due.values()):
@@ -232,27 +236,27 @@ class _Run:
         """Write the model and the state of the run."""
         if not self.world.first:
             return
-        about = {**self.about, "training": config.to_json(self.settings), "steps": dict(self.done)}
+        about = {**self.about, "training": self.settings.to_json(), "steps": dict(self.done)}
         made = Checkpoint.of(self.model, about)
         self.state = states.TrainingState(
             made, stage.name, step, dict(self.done), optimizers.moments(phases, self.model)
         )
         states.save(self.run, self.state)
         checkpoint.save(self.run, made)
-        if self.journal is not None:
-            self.journal.flush()
+        if self.log is not None:
+            self.log.flush()
 
     def _overall(self) -> int:
         return sum(self.done.values())
 
     def _log(self, stage: Stage, step: int, total: int, epoch: int, means: dict[str, float], clock: Clock) -> None:
-        if self.journal is None:
+        if self.log is None:
             return
         rate, wait = clock.lap()
         eta = duration((total - step) * self.settings.data.batch_size / rate)
         text = "  ".join(f"{name} {value:.3g}" for name, value in means.items())
         self.say(f"{stage.name} {step}/{total}  {text}  {rate:.1f} clips/s  data {wait:.0%}  ETA {eta}")
-        self.journal.write(
+        self.log.write(
             stage.name,
             step,
             overall=self._overall(),
@@ -266,9 +270,9 @@ class _Run:
 
     def _validate(self, stage: Stage, step: int) -> None:
         """Measure the model on clips of the val split, in the first process."""
-        if self.journal is None:
+        if self.log is None:
             return
-        shape = shape_of(stage, self.settings, training=False)
+        shape = validation_shape(self.model, stage)
         clips = usable(self.corpus.val, shape, words=False, speakers=False)
         if not len(clips):
             return
@@ -277,21 +281,22 @@ class _Run:
             self._read_in_order(ClipSource(clips, shape), shape, self.settings.loop.validation_clips),
             self.device,
             bf16=self.settings.machine.bf16,
-            generate=stage.name == "full",
+            generate=stage.generates,
         )
         try:
             self.validation = embed.measure(found)
         except ValueError as error:
             raise RunError(f"{self.run}: step {step}: the validation cannot be measured: {error}") from error
         if self.validation:
-            self.say(f"{stage.name} {step} validation, {len(found.words)} clips: {in_words(self.validation)}")
-            self.journal.write(stage.name, step, overall=self._overall(), validation=self.validation)
+            n_clips = len(found["words"])
+            self.say(f"{stage.name} {step} validation, {n_clips} clips: {embed.in_words(self.validation)}")
+            self.log.write(stage.name, step, overall=self._overall(), validation=self.validation)
 
     def _draw(self, stage: Stage, step: int) -> None:
         """Draw a sheet of generated frames of clips of the val split, or of train where there is none."""
-        if self.journal is None:
+        if self.log is None:
             return
-        shape = shape_of(stage, self.settings, training=False)
+        shape = validation_shape(self.model, stage)
         for table in (self.corpus.val, self.corpus.train):
             clips = usable(table, shape, words=False, speakers=False)
             if len(clips):
@@ -300,7 +305,7 @@ class _Run:
         picture = samples.sheet(self.model, raw, self.device, bf16=self.settings.machine.bf16)
         path = self.run / "samples" / f"{stage.name}-{step:06d}.png"
         samples.write_png(path, picture)
-        self.journal.picture(stage.name, "samples", picture, overall=self._overall())
+        self.log.picture(stage.name, "samples", picture, overall=self._overall())
         self.say(f"{stage.name} {step} sample grid: {path}")
 
     def _read_in_order(self, source: Source, shape: Shape, limit: int) -> Iterator[RawBatch]:
@@ -332,7 +337,7 @@ class _Run:
             )
 
 
-def _load_what_fits(model: DAVS, source: Checkpoint) -> list[str]:
+def _load_what_fits(model: TalkingModel, source: Checkpoint) -> list[str]:
     """Take over all weights whose names and shapes agree; return what was taken and what not, a line each."""
     own = model.state_dict()
     fitting = {name: value for name, value in source.weights.items() if name in own and own[name].shape == value.shape}

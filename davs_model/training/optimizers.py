@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from davs_model.models.davs.networks import DAVS
-from davs_model.models.davs.stages import Stage
+from davs_model.models.base import Stage, TalkingModel
 from davs_model.settings import Settings
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -18,7 +17,7 @@ Optimizers = dict[str, torch.optim.Adam]
 """By the name of the phase."""
 
 
-def build(stage: Stage, model: DAVS, settings: Settings) -> Optimizers:
+def build(stage: Stage, model: TalkingModel, settings: Settings) -> Optimizers:
     """Return an optimizer for each phase, of the networks that the model has."""
     optimizer = settings.optimizer
     return {
@@ -55,7 +54,7 @@ def learning_rate(settings: Settings, step: int, total: int) -> float:
     return rate
 
 
-def moments(optimizers: Optimizers, model: DAVS) -> dict[str, Tensor]:
+def moments(optimizers: Optimizers, model: TalkingModel) -> dict[str, Tensor]:
     """Return what the optimizers know, as `PHASE/PARAMETER/exp_avg` and so on -> tensor on the CPU."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
@@ -66,7 +65,7 @@ def moments(optimizers: Optimizers, model: DAVS) -> dict[str, Tensor]:
     }
 
 
-def restore(optimizers: Optimizers, model: DAVS, saved: dict[str, Tensor]) -> None:
+def restore(optimizers: Optimizers, model: TalkingModel, saved: dict[str, Tensor]) -> None:
     """Give optimizers what `moments` returned."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for phase, optimizer in optimizers.items():

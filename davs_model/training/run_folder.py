@@ -16,8 +16,7 @@ import torch
 
 from avprep import __version__
 from avprep.errors import RunError
-from davs_model import checkpoint
-from davs_model import settings as config
+from davs_model import checkpoint, models
 from davs_model.data.corpus import Corpus
 from davs_model.data.loader import STOP_SIGNALS
 from davs_model.settings import Settings
@@ -30,12 +29,12 @@ Say = Callable[[str], None]
 
 def describe(run: Path, settings: Settings, corpus: Corpus, say: Say) -> None:
     """Say what a run would do: its settings, clips and networks."""
-    say(config.to_toml(settings))
+    say(settings.to_toml())
     for split, clips in (("train", corpus.train), ("val", corpus.val)):
         skipped = "".join(f", {count} left out: {reason}" for reason, count in sorted(clips.skipped.items()))
         say(f"{split}: {len(clips)} clips{skipped}")
     say(f"{len(corpus.train.vocabulary)} words, {len(corpus.train.people)} speakers")
-    model = checkpoint.skeleton(corpus.dimensions(settings))
+    model = checkpoint.skeleton(settings.of_model, models.find(settings.of_model).dimensions_for(corpus, settings))
     counts = {name: sum(p.numel() for p in network.parameters()) for name, network in model.named_children()}
     say("parameters: " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items()))
     say(f"run: {run}")
@@ -45,7 +44,7 @@ def write_facts(run: Path, settings: Settings, corpus: Corpus, world: World, dev
     """Say and write what a run does: settings.toml, run.json."""
     describe(run, settings, corpus, say)
     facts = {
-        "settings": config.to_json(settings),
+        "settings": settings.to_json(),
         "data": corpus.to_json(),
         "versions": {"avprep": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
@@ -53,7 +52,7 @@ def write_facts(run: Path, settings: Settings, corpus: Corpus, world: World, dev
     }
     try:
         run.mkdir(parents=True, exist_ok=True)
-        (run / "settings.toml").write_text(config.to_toml(settings), encoding="utf-8")
+        (run / "settings.toml").write_text(settings.to_toml(), encoding="utf-8")
         (run / "run.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise RunError(f"{run}: cannot be written ({error.strerror})") from error
@@ -68,11 +67,11 @@ def check_same(
 ) -> None:
     """Prove that a run goes on as it began; RunError with the difference where it would not."""
     before = state.checkpoint.settings
-    theirs = config.from_json(before.get("training", {}), source=str(run / states.NAME))
-    free = set(config.FREE)
+    theirs = type(settings).from_json(before.get("training", {}), source=str(run / states.NAME))
+    free = set(settings.free())
     if settings.optimizer.schedule == "cosine":
         free -= {f"steps.{name}" for name in state.done}  # the rate of the steps that were taken depends on it
-    differences = [line for line in config.difference(theirs, settings) if line.partition(":")[0] not in free]
+    differences = [line for line in theirs.difference(settings) if line.partition(":")[0] not in free]
     if differences:
         raise RunError(
             f"{run}: was started with other settings ({'; '.join(differences)}): give the same, or another RUN"

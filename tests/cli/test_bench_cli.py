@@ -16,12 +16,11 @@ from tiny_shards import make_shards
 import avprep.demo.bench
 from avprep.demo import synthetic
 from avprep.errors import RunError
-from davs_model import settings as config
-from davs_model.benchmarks import loading
+from davs_model.benchmarks import training
+from davs_model.models.davs import Settings
 from davs_model.models.davs.stages import STAGES
-from davs_model.settings import Settings
 from davs_model.training import loop
-from davs_model.training.step import Course
+from davs_model.training.step import StageTrainer
 
 TINY = [word for setting in SMALL for word in ("--set", setting)]
 
@@ -39,7 +38,7 @@ def _few_threads(one_thread: None) -> None:
 
 def settings(*overrides: str) -> Settings:
     """The smallest settings."""
-    return config.resolve("small", None, (*SMALL, *overrides))
+    return Settings.resolve("small", None, (*SMALL, *overrides))
 
 
 def call(*arguments: object) -> Result:
@@ -52,12 +51,12 @@ class TestTraining:
 
     def test_every_stage(self, out: Path) -> None:
         """Each stage has its speed, its floor, the parts of a step and the hours of an epoch of LRW."""
-        result = loop.bench(out, settings(), steps=1, repeat=1)
+        result = training.bench_train(out, settings(), steps=1, repeat=1)
         assert [row.stage for row in result.stages] == list(STAGES)
         for row in result.stages:
             assert row.clips_per_s == pytest.approx(4 / row.step_s)
             assert row.ratio == pytest.approx(row.step_s / row.floor_s)
-            assert tuple(row.parts) == loop.PARTS
+            assert tuple(row.parts) == training.PARTS
             assert all(seconds > 0 for seconds in row.parts.values())
             assert sum(row.shares.values()) == pytest.approx(1)
             assert row.lrw_epoch_h == pytest.approx(488_766 / row.clips_per_s / 3600)
@@ -67,15 +66,15 @@ class TestTraining:
     def test_its_steps_are_those_of_training(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A measured pass begins with the losses of a training run with these settings."""
         found: list[dict[str, float]] = []
-        step = Course.step
+        step = StageTrainer.step
 
-        def watched(self: Course, *arguments: object) -> dict[str, torch.Tensor]:
+        def watched(self: StageTrainer, *arguments: object) -> dict[str, torch.Tensor]:
             values = step(self, *arguments)  # type: ignore[arg-type]
             found.append({name: float(value) for name, value in values.items()})
             return values
 
-        monkeypatch.setattr(Course, "step", watched)
-        loop.bench(out, settings(), stages=("speech",), steps=1, repeat=1)
+        monkeypatch.setattr(StageTrainer, "step", watched)
+        training.bench_train(out, settings(), stages=("speech",), steps=1, repeat=1)
         measured = found[:2]
         found.clear()
         loop.train(out, tmp_path / "run", settings(), stages=("speech",), say=lambda _: None)
@@ -84,17 +83,17 @@ class TestTraining:
     def test_one_speaker(self, tmp_path: Path) -> None:
         """Clips of one person leave the identity stage out and say why; asked for alone, it is refused."""
         shards = make_shards(tmp_path / "shards", people=1)
-        result = loop.bench(shards, settings(), stages=("identity", "speech"), steps=1, repeat=1)
+        result = training.bench_train(shards, settings(), stages=("identity", "speech"), steps=1, repeat=1)
         assert [row.stage for row in result.stages] == ["speech"]
         assert "identity: left out: " in result.table()
         with pytest.raises(RunError, match="its clips are of 1 labelled people"):
-            loop.bench(shards, settings(), stages=("identity",), steps=1, repeat=1)
+            training.bench_train(shards, settings(), stages=("identity",), steps=1, repeat=1)
 
     def test_too_few_clips(self, out: Path) -> None:
         """A batch of more clips than there are is one line, for training and for loading."""
         for bench in (
-            lambda few: loop.bench(out, few, stages=("speech",)),
-            lambda few: loading.bench(out, few, "speech"),
+            lambda few: training.bench_train(out, few, stages=("speech",)),
+            lambda few: training.bench_load(out, few, "speech"),
         ):
             with pytest.raises(RunError, match=r"12 clips .* fewer than a batch of 16"):
                 bench(settings("data.batch_size=16"))

@@ -1,4 +1,4 @@
-"""`avprep train` and `bench-learning`, and docs/training.md, which describes them."""
+"""`avprep train`, and docs/training.md, which describes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from small_models import SMALL
 from tiny_shards import make_shards
 
 from davs_model import checkpoint
-from davs_model import settings as config
+from davs_model.models.davs import Settings as DavsSettings
 from davs_model.models.davs.stages import STAGES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
@@ -57,7 +57,7 @@ def test_dry_run_writes_nothing(out: Path, tmp_path: Path) -> None:
     shown = result.stdout.partition("\ntrain: 12 clips")[0]
     path = tmp_path / "shown.toml"
     path.write_text(shown, encoding="utf-8")
-    assert config.resolve(file=path) == config.resolve(None, None, ["model.width=0.5"])
+    assert DavsSettings.resolve(file=path) == DavsSettings.resolve(None, None, ["model.width=0.5"])
     assert "decoder" in result.stdout
     assert not (tmp_path / "run").exists()
 
@@ -87,25 +87,13 @@ def test_a_folder_without_shards(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.slow
-def test_bench_learning(out: Path, tmp_path: Path) -> None:
-    """Both tables are made, with a row for each supervision and each switch, and chance below."""
-    result = call("bench-learning", out, tmp_path / "work", *OVERRIDES)
-    assert result.exit_code == 0, result.output
-    lines = result.stdout.splitlines()
-    rows = [line.split("|")[1].strip() for line in lines if line.startswith("|")]
-    assert rows[2:7] == ["L_C", "L_C + SC", "L_C + L_adv", "L_C + SC + L_adv", "*chance*"]
-    assert rows[9:] == ["before the full stage", "off", "on", "*chance*"]
-    assert re.fullmatch(r"Off / on: .* = .*", lines[-1])
-
-
 def test_the_page_names_the_stages_and_real_settings() -> None:
     """docs/training.md lists every stage, and each setting that it names exists and takes the value that it gives."""
     assert [name for name in re.findall(r"^\| `(\w+)` \| ", PAGE, re.MULTILINE) if name in STAGES] == list(STAGES)
     for override in set(re.findall(r"--set ([\w.]+=\S+?)[`\s]", PAGE)) - {"section.name=value"}:
-        config.resolve(None, None, [override])
+        DavsSettings.resolve(None, None, [override])
     for name in re.findall(r"`((?:data|model|machine|weights)\.\w+)`", PAGE):
-        assert name in config.DEFAULTS
+        assert name in DavsSettings.defaults()
 
 
 def test_the_python_lines_work(out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,11 +22,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_shards import Made, Members
+from small_models import READS
 
 from avprep import schema, shards
 from avprep.errors import ShardError
-from davs_model.data.batches import ClipSource, Need, Shape, empty_batch, usable
+from davs_model.data.batch import empty_batch
 from davs_model.data.clips import Clips, read_clips
+from davs_model.data.reads import Shape, chosen
+from davs_model.data.sources import ClipSource, usable
 
 KEY = "s1/yes"
 LONG = ["long/" * 30 + "key", "n" * 120, "日本語/ünï-cödé", "ä" * 60]
@@ -62,9 +65,9 @@ def refusal(act: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def load(clips: Clips, *needs: Need, row: int = 0) -> None:
+def load(clips: Clips, *names: str, row: int = 0) -> None:
     """Read a clip as training does."""
-    shape = Shape(frozenset(needs), image_size=16)
+    shape = Shape(chosen(READS, names), image_size=16)
     ClipSource(clips, shape).load(row, empty_batch(shape, 1), 0, None)
 
 
@@ -233,7 +236,9 @@ class TestTable:
         """Clips that are too short for a stage, or lack a label that it needs, are counted as skipped."""
         made = [small("short", word="yes", speaker="x"), Made("wordless", speaker="x"), Made("nobody", word="yes")]
         made_shards.write(tmp_path, [*made, Made("good", word="yes", speaker="x")])
-        clips = usable(read_clips(tmp_path, "train"), Shape(frozenset({"speech"})), words=True, speakers=True)
+        clips = usable(
+            read_clips(tmp_path, "train"), Shape(chosen(READS, ("frames", "windows"))), words=True, speakers=True
+        )
         assert [clips.key(row) for row in range(len(clips))] == ["good"]
         assert clips.skipped.keys() == {
             "shorter than 23 frames",
@@ -241,7 +246,7 @@ class TestTable:
             "no speaker of the training set",
         }
         assert accounted(clips) == 4
-        load(clips, "speech")
+        load(clips, "frames", "windows")
 
     def test_many_tars(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A process forgets the tars that it has not read for long, and closes them."""
@@ -600,7 +605,7 @@ class TestContent:
         """An array of another shape or dtype, or of numbers that are not finite, is refused by its name."""
         clips = self.clips(tmp_path, mfcc={name: schema.encode_array(array)})
         with pytest.raises(ShardError, match=reason):
-            load(clips, "speech")
+            load(clips, "frames", "windows")
 
     @pytest.mark.parametrize("name", ["mfcc.npy", "valid.npy"])
     def test_pickles_stay_shut(self, tmp_path: Path, name: str) -> None:
@@ -608,9 +613,9 @@ class TestContent:
         marker = tmp_path / "marker"
         for n, data in enumerate((object_array(Evil(marker)), pickle.dumps(Evil(marker)), b"", b"\x93NUMPY\x01\x00")):
             clips = self.clips(tmp_path / str(n), mfcc={name: data})
-            assert "not a plain .npy array" in refusal(lambda clips=clips: load(clips, "speech"))
+            assert "not a plain .npy array" in refusal(lambda clips=clips: load(clips, "frames", "windows"))
         clips = self.clips(tmp_path / "json", mfcc={"audio.json": pickle.dumps(Evil(marker))})
-        load(clips, "speech")
+        load(clips, "frames", "windows")
         assert not marker.exists()
         np.load(io.BytesIO(object_array(Evil(marker))), allow_pickle=True)
         assert marker.exists()
@@ -651,5 +656,5 @@ class TestContent:
         """A picture of another size, or none at all, is refused by its name, without memory for what it claims."""
         clips = self.clips(tmp_path, crop={"014.jpg": data})
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        assert refusal(lambda: load(clips, "identity")).startswith(f"{KEY}: 014.jpg: {reason}")
+        assert refusal(lambda: load(clips, "identity_frame")).startswith(f"{KEY}: 014.jpg: {reason}")
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB

@@ -6,18 +6,21 @@ import json
 import subprocess
 import sys
 import tomllib
-from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from avprep.errors import SettingsError
-from davs_model import settings as config
-from davs_model.settings import PRESETS, Data, Loop, Machine, Model, Optimizer, Settings, Steps, Weights, resolve
+from davs_model.models.davs.settings import Model, Settings, Steps, Weights
+from davs_model.settings import Data, Loop, Machine, Optimizer
+
+resolve = Settings.resolve
+PRESETS = Settings.presets
 
 
 def write(folder: Path, text: str | bytes) -> Path:
@@ -56,7 +59,7 @@ def models(draw: st.DrawFn) -> Model:
 
 def wholes(kind: type[Any], least: int) -> st.SearchStrategy[Any]:
     """Draw a section of whole numbers."""
-    return st.builds(kind, **dict.fromkeys(kind.__dataclass_fields__, st.integers(least, 10**9)))
+    return st.builds(kind, **dict.fromkeys(kind.model_fields, st.integers(least, 10**9)))
 
 
 def decays() -> st.SearchStrategy[float]:
@@ -89,7 +92,7 @@ any_settings = st.builds(
         warmup=st.integers(0, 10**9),
     ),
     steps=wholes(Steps, 0),
-    weights=st.builds(Weights, **dict.fromkeys(Weights.__dataclass_fields__, numbers(0, 1e6))),
+    weights=st.builds(Weights, **dict.fromkeys(Weights.model_fields, numbers(0, 1e6))),
     loop=wholes(Loop, 1),
     machine=st.builds(
         Machine,
@@ -118,12 +121,9 @@ def test_each_source_goes_over_the_one_before(tmp_path: Path) -> None:
     """Defaults, preset, file, overrides: the later one wins, and what it does not name stays."""
     file = write(tmp_path, "seed = 3\n[model]\nimage_size = 128\n[steps]\nfull = 7\n")
     small = resolve("small")
-    expected = replace(
-        small,
-        seed=3,
-        model=replace(small.model, image_size=128),
-        steps=replace(small.steps, full=8),
-    )
+    model = small.model.model_copy(update={"image_size": 128})
+    steps = small.steps.model_copy(update={"full": 8})
+    expected = small.model_copy(update={"seed": 3, "model": model, "steps": steps})
     assert small != Settings(preset="small")
     assert resolve("small", file, ["steps.full=9", "steps.full=8"]) == expected
 
@@ -133,7 +133,7 @@ def test_every_preset_holds_allowed_values(preset: str) -> None:
     """A preset resolves, carries its name, and passes the checks that a user's values pass."""
     settings = resolve(preset)
     assert settings.preset == preset
-    assert config.from_json(config.to_json(settings)) == settings
+    assert Settings.from_json(settings.to_json()) == settings
 
 
 def test_a_file_names_its_preset_and_the_argument_wins(tmp_path: Path) -> None:
@@ -318,23 +318,23 @@ def test_odd_overrides_are_refused_in_one_short_line(override: str) -> None:
 @given(settings=any_settings)
 def test_toml_is_read_back_as_the_same(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> None:
     """What `to_toml` writes resolves to equal settings, and is all of them."""
-    text = config.to_toml(settings)
-    assert tomllib.loads(text) == config.to_json(settings)
+    text = settings.to_toml()
+    assert tomllib.loads(text) == settings.to_json()
     assert resolve(file=write(tmp_path_factory.getbasetemp(), text)) == settings
 
 
 @given(settings=any_settings)
 def test_json_is_read_back_as_the_same(settings: Settings) -> None:
     """What `to_json` gives survives JSON text and comes back as equal settings."""
-    assert config.from_json(json.loads(json.dumps(config.to_json(settings), allow_nan=False))) == settings
+    assert Settings.from_json(json.loads(json.dumps(settings.to_json(), allow_nan=False))) == settings
 
 
 def test_whole_numbers_become_what_the_setting_is(tmp_path: Path) -> None:
     """A width of 1 in a file or in JSON is 1.0, so that equal settings are written alike."""
-    value = config.to_json(Settings())
+    value = Settings().to_json()
     value["model"]["width"] = 1
-    assert config.to_toml(config.from_json(value)) == config.to_toml(Settings())
-    assert config.to_toml(resolve(file=write(tmp_path, "[model]\nwidth = 1\n"))) == config.to_toml(Settings())
+    assert Settings.from_json(value).to_toml() == Settings().to_toml()
+    assert resolve(file=write(tmp_path, "[model]\nwidth = 1\n")).to_toml() == Settings().to_toml()
 
 
 @pytest.mark.parametrize(
@@ -348,48 +348,57 @@ def test_whole_numbers_become_what_the_setting_is(tmp_path: Path) -> None:
 )
 def test_json_of_other_settings_is_refused(change: dict[str, object], said: str) -> None:
     """JSON passes the same checks, and the error names where it came from."""
-    value = config.to_json(Settings())
+    value = Settings().to_json()
     value["model"] |= change
     with pytest.raises(SettingsError) as caught:
-        config.from_json(value, source="run/state.pt")
+        Settings.from_json(value, source="run/state.pt")
     assert str(caught.value) == f"run/state.pt: {said}"
 
 
 def test_json_without_a_setting_is_refused() -> None:
     """A setting that is not there is no default: the run that is resumed may have had another."""
-    value = config.to_json(Settings())
+    value = Settings().to_json()
     del value["model"]["width"]
     with pytest.raises(SettingsError, match=r"^settings: model\.width is missing$"):
-        config.from_json(value)
+        Settings.from_json(value)
     with pytest.raises(SettingsError, match=r"^settings: \[\] must be a table of settings$"):
-        config.from_json([])  # type: ignore[arg-type]
+        Settings.from_json([])  # type: ignore[arg-type]
 
 
 def test_differences_are_told_setting_by_setting() -> None:
     """Each setting that differs gives a line with both values; equal settings give none."""
     there = resolve(overrides=["model.width=0.25", "data.faces=a", "machine.compile=true"])
     here = resolve(overrides=["model.width=0.5"])
-    assert config.difference(there, here) == [
+    assert there.difference(here) == [
         "model.width: 0.25 there, 0.5 here",
         'data.faces: "a" there, "" here',
         "machine.compile: true there, false here",
     ]
-    assert config.difference(here, here) == []
+    assert here.difference(here) == []
 
 
 def test_what_may_change_in_a_resumed_run_does_not_shape_its_steps() -> None:
     """Free are the loop, the length of the stages, the loaders and the name of the preset, and nothing else."""
     sections = {"loop": Loop, "steps": Steps}
-    found = {f"{section}.{name}" for section, kind in sections.items() for name in kind.__dataclass_fields__}
-    assert found | {"data.workers", "preset"} == config.FREE
+    found = {f"{section}.{name}" for section, kind in sections.items() for name in kind.model_fields}
+    assert found | {"data.workers", "preset"} == Settings.free()
 
 
-def test_every_setting_that_is_no_boolean_has_a_check() -> None:
-    """A setting that is added without saying what it may be would take anything."""
-    assert {name for name, value in config.DEFAULTS.items() if not isinstance(value, bool)} == set(config.CHECKS)
+def test_every_setting_that_is_no_boolean_is_bounded() -> None:
+    """A setting that is added without its range or choices would take anything."""
+    for name, value in Settings.defaults().items():
+        kind, _ = Settings._kind(name)
+        base, *constraints = get_args(kind)
+        assert isinstance(value, bool) or get_origin(base) is Literal or any(constraints), name
+
+
+def test_settings_do_not_change() -> None:
+    """Settings are fixed once they are resolved."""
+    with pytest.raises(ValidationError):
+        resolve().data.batch_size = 3  # type: ignore[misc]
 
 
 def test_settings_need_no_torch() -> None:
     """The command line can show and check settings without waiting seconds for torch."""
-    program = "import sys, davs_model.settings; sys.exit('torch' in sys.modules)"
+    program = "import sys, davs_model.models.davs.settings; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +21,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_shards import Made, frame_of
 from numpy.typing import NDArray
+from small_models import READS
 
 from avprep.errors import ShardError
-from davs_model.data.batches import (
-    Batches,
-    ClipSource,
-    EvaluationBatches,
-    FaceFolder,
-    RawBatch,
-    Shape,
-    empty_batch,
-    epoch_order,
-    speech_frames,
-    stretch,
-)
+from davs_model.data.batch import RawBatch, empty_batch
+from davs_model.data.batches import Batches, EvaluationBatches
 from davs_model.data.clips import Clips, read_clips
+from davs_model.data.faces import FaceFolder
 from davs_model.data.loader import AHEAD, evaluation_batches, training_batches
 from davs_model.data.pictures import Move, decode_picture, picture_size
+from davs_model.data.reads import Shape, chosen
+from davs_model.data.sampling import epoch_order, sound_stretch, stretch
+from davs_model.data.sources import ClipSource
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),  # more processes than this machine has cores
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),  # from Python 3.12 on
 ]
 
-ALL = frozenset({"identity", "speech", "consecutive"})
-SMALL = Shape(ALL, image_size=32, flip=True, shift=2)
-FULL = Shape(ALL)
+PORTRAIT = chosen(READS, ("identity_frame",))
+SMALL = Shape(READS, image_size=32, flip=True, shift=2)
+FULL = Shape(READS)
 
 
 def scene(frame: int) -> NDArray[np.uint8]:
@@ -92,17 +88,18 @@ def steps(batches: Batches) -> list[RawBatch]:
 
 def same(one: RawBatch, other: RawBatch) -> bool:
     """Return whether two batches hold the same in every bit."""
-    return all(
-        (a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b))
-        if isinstance(a, torch.Tensor)
-        else (type(a), a) == (type(b), b)
-        for a, b in zip(one, other, strict=True)
+    parts = ("starts", "keys", "skipped")
+    return one.tensors.keys() == other.tensors.keys() and all(
+        [
+            *(a.dtype == other[name].dtype and torch.equal(a, other[name]) for name, a in one.tensors.items()),
+            *(getattr(one, part) == getattr(other, part) for part in parts),
+        ]
     )
 
 
 def copied(batches: Iterator[RawBatch]) -> list[RawBatch]:
     """Return batches in memory of their own, each copied before the next one is asked for."""
-    return [RawBatch(*(part.clone() if isinstance(part, torch.Tensor) else part for part in b)) for b in batches]
+    return [replace(batch, tensors={name: x.clone() for name, x in batch.tensors.items()}) for batch in batches]
 
 
 def damaged(out: Path, to: Path, *rows: int) -> Clips:
@@ -199,9 +196,9 @@ class TestProcesses:
     def test_steps_differ(self, steps: list[RawBatch]) -> None:
         """No two steps are alike, the same clip in another epoch neither; the six of twelve begin anywhere."""
         assert not any(same(a, b) for n, a in enumerate(steps) for b in steps[:n])
-        assert {batch.start for batch in steps} <= set(range(7))
-        assert len({batch.start for batch in steps}) > 3
-        frames = {tuple(levels(b.consecutive)[b.keys.index("s0/yes_00")]) for b in steps if "s0/yes_00" in b.keys}
+        assert {batch.starts["frames"] for batch in steps} <= set(range(7))
+        assert len({batch.starts["frames"] for batch in steps}) > 3
+        frames = {tuple(levels(b["consecutive"])[b.keys.index("s0/yes_00")]) for b in steps if "s0/yes_00" in b.keys}
         assert len(frames) > 1
 
     def test_ranks(self, clips: Clips, steps: list[RawBatch]) -> None:
@@ -215,15 +212,11 @@ class TestProcesses:
             steps[:7], *(copied(training_batches(half, first=0, last=7, workers=0)) for half in halves), strict=True
         ):
             joined = RawBatch(
-                *(
-                    torch.cat([getattr(part, name) for part in parts])
-                    for name in RawBatch._fields
-                    if isinstance(getattr(whole, name), torch.Tensor)
-                ),
-                start=parts[0].start,
+                {name: torch.cat([part[name] for part in parts]) for name in whole.tensors},
+                starts=parts[0].starts,
                 keys=parts[0].keys + parts[1].keys,
             )
-            assert parts[0].start == parts[1].start
+            assert parts[0].starts == parts[1].starts
             assert same(joined, whole)
 
     @pytest.mark.parametrize("workers", [0, 2])
@@ -246,15 +239,15 @@ class TestProcesses:
     @pytest.mark.parametrize("workers", [0, 2])
     def test_evaluation(self, clips: Clips, workers: int) -> None:
         """Evaluation goes through all clips in order; its last batch is smaller."""
-        shape = Shape(ALL, image_size=32)
+        shape = Shape(READS, image_size=32)
         batches = EvaluationBatches(ClipSource(clips, shape), shape, batch_size=5)
         assert len(batches) == 3
         read = copied(evaluation_batches(batches, workers=workers))
-        assert [len(batch.keys) for batch in read] == [len(batch.frames) for batch in read] == [5, 5, 2]
+        assert [len(batch.keys) for batch in read] == [len(batch["frames"]) for batch in read] == [5, 5, 2]
         assert [key for batch in read for key in batch.keys] == [clips.key(row) for row in range(12)]
-        assert torch.cat([batch.words for batch in read]).tolist() == clips.words.tolist()
-        assert torch.cat([batch.speakers for batch in read]).tolist() == clips.speakers.tolist()
-        assert {batch.start for batch in read} == {3}
+        assert torch.cat([batch["words"] for batch in read]).tolist() == clips.words.tolist()
+        assert torch.cat([batch["speakers"] for batch in read]).tolist() == clips.speakers.tolist()
+        assert {batch.starts["frames"] for batch in read} == {3}
         assert all(same(batch, batches[number]) for number, batch in enumerate(read))
         few = EvaluationBatches(ClipSource(clips, shape), shape, batch_size=5, limit=7)
         assert [len(batch.keys) for batch in copied(evaluation_batches(few, workers=workers))] == [5, 2]
@@ -292,10 +285,12 @@ class TestProcesses:
         program = """if True:
             import sys
             from pathlib import Path
-            from davs_model.clips import read_clips
-            from davs_model.data import Batches, ClipSource, Shape
-            from davs_model.loading import training_batches
-            shape = Shape(frozenset({"identity"}), image_size=32)
+            from davs_model.data.batches import Batches
+            from davs_model.data.clips import read_clips
+            from davs_model.data.loader import training_batches
+            from davs_model.data.reads import Reads, Shape
+            from davs_model.data.sources import ClipSource
+            shape = Shape({"face": Reads("frames", 1, at="portrait")}, image_size=32)
             clips = read_clips(Path(sys.argv[1]), "train")
             batches = Batches(ClipSource(clips, shape), shape, batch_size=4, seed=0)
             running = training_batches(batches, first=0, last=10**6, workers=1)
@@ -318,7 +313,7 @@ class TestFrames:
         begins = set()
         for number in range(len(batches)):
             batch = batches[0, number]
-            for clip, windows in zip(levels(batch.frames), batch.windows, strict=True):
+            for clip, windows in zip(levels(batch["frames"]), batch["windows"], strict=True):
                 assert clip == list(range(clip[0], clip[0] + 24, 2))
                 assert (windows == torch.tensor(clip)[:, None, None]).all()
                 assert clip[0] >= 2
@@ -330,10 +325,10 @@ class TestFrames:
         """Twenty frames in a row, from anywhere, and one frame from anywhere in the clip."""
         batches = Batches(ClipSource(clips, FULL), FULL, batch_size=12, seed=1)
         read = [batches[epoch, 0] for epoch in range(3)]
-        stretches = [clip for batch in read for clip in levels(batch.consecutive)]
+        stretches = [clip for batch in read for clip in levels(batch["consecutive"])]
         assert all(clip == list(range(clip[0], clip[0] + 20)) for clip in stretches)
         assert {clip[0] for clip in stretches} >= {0, 9}
-        single = {frame for batch in read for (frame,) in levels(batch.identity_frame)}
+        single = {frame for batch in read for (frame,) in levels(batch["identity_frame"])}
         assert single <= set(range(29))
         assert len(single) > 12
         assert min(single) < 5
@@ -342,9 +337,9 @@ class TestFrames:
     def test_the_middle(self, clips: Clips) -> None:
         """Evaluation takes the middle of a clip."""
         batch = EvaluationBatches(ClipSource(clips, FULL), FULL, batch_size=1)[0]
-        assert levels(batch.frames) == [list(range(3, 26, 2))]
-        assert levels(batch.consecutive) == [list(range(4, 24))]
-        assert levels(batch.identity_frame) == [[14]]
+        assert levels(batch["frames"]) == [list(range(3, 26, 2))]
+        assert levels(batch["consecutive"]) == [list(range(4, 24))]
+        assert levels(batch["identity_frame"]) == [[14]]
 
     @settings(deadline=None, max_examples=200)
     @given(st.integers(23, 60), st.integers(0, 59), st.integers(0, 60), st.none() | st.integers(0, 9))
@@ -353,7 +348,7 @@ class TestFrames:
         valid = np.zeros(n_frames, bool)
         valid[first : first + count] = True
         rng = None if seed is None else np.random.default_rng(seed)
-        frames = speech_frames(valid, 12, rng)
+        frames = sound_stretch(valid, 12, 2, rng)
         assert frames == list(range(frames[0], frames[0] + 24, 2))
         assert 0 <= frames[0] <= frames[-1] < n_frames
         if valid.sum() >= 23:
@@ -370,26 +365,25 @@ class TestFrames:
         """A red picture is red: channels are RGB."""
         made_shards.write(tmp_path, [Made("red")], picture=red)
         batch = EvaluationBatches(ClipSource(read_clips(tmp_path, "train"), FULL), FULL, batch_size=1)[0]
-        for frames in (batch.identity_frame, batch.frames, batch.consecutive):
+        for frames in (batch["identity_frame"], batch["frames"], batch["consecutive"]):
             assert (frames.float().mean((0, 1, 2, 3)) - torch.tensor([250.0, 10, 20])).abs().max() < 4
-        pictures = batch.to(torch.device("cpu")).frames
+        pictures = batch.to(torch.device("cpu"))["frames"]
         assert pictures[0, 0, 0].mean() > 0.9
         assert pictures[0, 0, 1:].mean() < 0.1
 
     def test_only_what_a_stage_needs(self, clips: Clips) -> None:
         """What a stage does not need takes no place and is not read."""
-        shape = Shape(frozenset({"identity"}), image_size=64)
+        shape = Shape(PORTRAIT, image_size=64)
         batch = Batches(ClipSource(clips, shape), shape, batch_size=4, seed=0)[0, 0]
-        assert batch.identity_frame.shape == (4, 1, 64, 64, 3)
-        assert batch.frames.shape == batch.consecutive.shape == (4, 0, 64, 64, 3)
-        assert batch.windows.shape == (4, 0, 12, 20)
+        assert batch["identity_frame"].shape == (4, 1, 64, 64, 3)
+        assert batch.tensors.keys() == {"identity_frame", "words", "speakers"}
         assert shape.shortest() == 1
-        assert Shape(frozenset({"speech"})).shortest() == 23
-        assert Shape(ALL).shortest() == 23
+        assert Shape(chosen(READS, ("frames", "windows"))).shortest() == 23
+        assert Shape(READS).shortest() == 23
 
     def test_moved_as_one(self, scenes: Clips) -> None:
         """All frames of a clip are shifted and mirrored alike: exactly what repeated edges and mirroring give."""
-        shape = Shape(ALL, flip=True, shift=3)
+        shape = Shape(READS, flip=True, shift=3)
         still = ClipSource(scenes, FULL)
         source = ClipSource(scenes, shape)
         moves = set()
@@ -398,62 +392,59 @@ class TestFrames:
             source.load(draw % 2, batch, 0, np.random.default_rng(draw))
             unmoved = empty_batch(FULL, 1)
             still.load(draw % 2, unmoved, 0, np.random.default_rng(draw))  # draws the same frames
+            one, other = batch["identity_frame"][0, 0], unmoved["identity_frame"][0, 0].numpy()
             (found,) = [
                 (x, y, mirror)
                 for x in range(-3, 4)
                 for y in range(-3, 4)
                 for mirror in (False, True)
-                if np.array_equal(batch.identity_frame[0, 0], moved(unmoved.identity_frame[0, 0].numpy(), x, y, mirror))
+                if np.array_equal(one, moved(other, x, y, mirror))
             ]
             moves.add(found)
             for name in ("frames", "consecutive"):
-                for after, before in zip(getattr(batch, name)[0], getattr(unmoved, name)[0], strict=True):
+                for after, before in zip(batch[name][0], unmoved[name][0], strict=True):
                     assert np.array_equal(after, moved(before.numpy(), *found))
         assert {mirror for _, _, mirror in moves} == {False, True}
         assert len(moves) > 6
 
     def test_unmoved(self, scenes: Clips) -> None:
         """Without flips and shifts, pictures come out as they were written; evaluation never moves them."""
-        shape = Shape(ALL, flip=True, shift=3)
+        shape = Shape(READS, flip=True, shift=3)
         batch = EvaluationBatches(ClipSource(scenes, shape), shape, batch_size=2)[0]
         for clip in range(2):
-            assert np.array_equal(batch.identity_frame[clip, 0], scene(14))
-            assert all(np.array_equal(frame, scene(3 + 2 * n)) for n, frame in enumerate(batch.frames[clip]))
-            assert all(np.array_equal(frame, scene(4 + n)) for n, frame in enumerate(batch.consecutive[clip]))
+            assert np.array_equal(batch["identity_frame"][clip, 0], scene(14))
+            assert all(np.array_equal(frame, scene(3 + 2 * n)) for n, frame in enumerate(batch["frames"][clip]))
+            assert all(np.array_equal(frame, scene(4 + n)) for n, frame in enumerate(batch["consecutive"][clip]))
         drawn = Batches(ClipSource(scenes, FULL), FULL, batch_size=2, seed=0)[0, 0]
-        assert any(np.array_equal(drawn.identity_frame[0, 0], scene(frame)) for frame in range(29))
+        assert any(np.array_equal(drawn["identity_frame"][0, 0], scene(frame)) for frame in range(29))
 
     @pytest.mark.parametrize("side", [32, 100, 128])
     def test_smaller(self, scenes: Clips, side: int) -> None:
         """Smaller pictures are the full ones, moved and then made smaller by areas."""
-        small = Shape(ALL, image_size=side, flip=True, shift=2)
-        full = Shape(ALL, flip=True, shift=2)
+        small = Shape(READS, image_size=side, flip=True, shift=2)
+        full = Shape(READS, flip=True, shift=2)
         little, large = empty_batch(small, 1), empty_batch(full, 1)
         for seed in range(4):
             ClipSource(scenes, small).load(1, little, 0, np.random.default_rng(seed))
             ClipSource(scenes, full).load(1, large, 0, np.random.default_rng(seed))
             for name in ("identity_frame", "frames", "consecutive"):
-                for one, other in zip(getattr(little, name)[0], getattr(large, name)[0], strict=True):
+                for one, other in zip(little[name][0], large[name][0], strict=True):
                     assert np.array_equal(one, cv2.resize(other.numpy(), (side, side), interpolation=cv2.INTER_AREA))
 
     def test_what_a_network_gets(self, clips: Clips) -> None:
         """On a device frames are float32 [B, T, 3, S, S], value / 255; the rest is as it was."""
         raw = Batches(ClipSource(clips, SMALL), SMALL, batch_size=4, seed=0)[0, 1]
         batch = raw.to(torch.device("cpu"))
-        for before, after in (
-            (raw.identity_frame, batch.identity_frame),
-            (raw.frames, batch.frames),
-            (raw.consecutive, batch.consecutive),
-        ):
+        for before, after in ((raw[name], batch[name]) for name in ("identity_frame", "frames", "consecutive")):
             assert after.dtype == torch.float32
             assert after.shape == (*before.shape[:2], 3, 32, 32)
             assert torch.equal(after, before.permute(0, 1, 4, 2, 3).float() / 255)
             assert 0 <= after.min() <= after.max() <= 1
-        assert torch.equal(batch.windows, raw.windows)
-        assert batch.windows.dtype == torch.float32
-        assert torch.equal(batch.words, raw.words)
-        assert torch.equal(batch.speakers, raw.speakers)
-        assert batch.start == raw.start
+        assert torch.equal(batch["windows"], raw["windows"])
+        assert batch["windows"].dtype == torch.float32
+        assert torch.equal(batch["words"], raw["words"])
+        assert torch.equal(batch["speakers"], raw["speakers"])
+        assert batch["frames_start"] == raw.starts["frames"]
 
 
 def moved(picture: NDArray[np.uint8], x: int, y: int, mirror: bool) -> NDArray[np.uint8]:
@@ -476,25 +467,25 @@ class TestUnreadable:
         read = copied(training_batches(batches, first=0, last=3, workers=workers))
         assert {key for batch in read for key, _ in batch.skipped} == lost
         for batch, before in zip(read, copied(training_batches(whole, first=0, last=3, workers=0)), strict=True):
-            assert len(batch.keys) == len(batch.frames) == 4
+            assert len(batch.keys) == len(batch["frames"]) == 4
             assert not lost & set(batch.keys)
             assert all(f"{key}: not a whole sample" in why and ".tar: " in why for key, why in batch.skipped)
             for place, key in enumerate(before.keys):  # the others are what they would have been
                 assert batch.keys[place] == key or key in lost
-                assert key in lost or torch.equal(batch.frames[place], before.frames[place])
+                assert key in lost or torch.equal(batch["frames"][place], before["frames"][place])
         again = Batches(ClipSource(clips, SMALL), SMALL, batch_size=4, seed=5)
         assert all(same(again[0, number], batch) for number, batch in enumerate(read))
 
     def test_evaluation_leaves_it_out(self, dozen: Path, tmp_path: Path) -> None:
         """An evaluation batch is smaller by it, and the labels are still those of the clips."""
         clips = damaged(dozen, tmp_path / "out", 0, 6)
-        shape = Shape(ALL, image_size=32)
+        shape = Shape(READS, image_size=32)
         read = copied(evaluation_batches(EvaluationBatches(ClipSource(clips, shape), shape, batch_size=4), workers=0))
-        assert [len(batch.keys) for batch in read] == [len(batch.words) for batch in read] == [3, 3, 4]
+        assert [len(batch.keys) for batch in read] == [len(batch["words"]) for batch in read] == [3, 3, 4]
         assert [key for batch in read for key, _ in batch.skipped] == [clips.key(0), clips.key(6)]
         kept = [row for row in range(12) if row not in (0, 6)]
         assert [key for batch in read for key in batch.keys] == [clips.key(row) for row in kept]
-        assert torch.cat([batch.words for batch in read]).tolist() == clips.words[kept].tolist()
+        assert torch.cat([batch["words"] for batch in read]).tolist() == clips.words[kept].tolist()
 
     def test_a_tar_that_is_gone(self, dozen: Path, tmp_path: Path) -> None:
         """A tar that disappears while a run goes on costs its clips."""
@@ -508,7 +499,7 @@ class TestUnreadable:
 class TestFaces:
     """Folders of faces."""
 
-    shape = Shape(frozenset({"identity"}), image_size=256)
+    shape = Shape(PORTRAIT, image_size=256)
 
     @staticmethod
     def make(folder: Path, *names: str) -> Path:
@@ -529,24 +520,24 @@ class TestFaces:
         assert faces.people == ("Ann", "müller", "zoe")
         batch = EvaluationBatches(faces, self.shape, batch_size=9)[0]
         assert batch.keys == ("Ann/1.jpg", "Ann/b/2.PNG", "müller/x.jpeg", "zoe/1.png")
-        assert batch.speakers.tolist() == [0, 0, 1, 2]
-        assert batch.words.tolist() == [-1] * 4
-        assert batch.identity_frame.shape == (4, 1, 256, 256, 3)
-        for picture, blue in zip(batch.identity_frame[:, 0], (20, 10, 30, 0), strict=True):
+        assert batch["speakers"].tolist() == [0, 0, 1, 2]
+        assert batch["words"].tolist() == [-1] * 4
+        assert batch["identity_frame"].shape == (4, 1, 256, 256, 3)
+        for picture, blue in zip(batch["identity_frame"][:, 0], (20, 10, 30, 0), strict=True):
             assert (picture == torch.tensor([200, 100, blue], dtype=torch.uint8)).all()
 
     def test_moved_and_smaller(self, tmp_path: Path) -> None:
         """A picture is brought to the size of a crop, moved as a crop is, then made smaller."""
         (tmp_path / "ann").mkdir()
         (tmp_path / "ann" / "1.png").write_bytes(cv2.imencode(".png", scene(0)[:200, :180, ::-1].copy())[1].tobytes())
-        shape = Shape(frozenset({"identity"}), image_size=64, flip=True, shift=3)
+        shape = Shape(PORTRAIT, image_size=64, flip=True, shift=3)
         batch = empty_batch(shape, 1)
         square = cv2.resize(scene(0)[:200, :180], (256, 256), interpolation=cv2.INTER_AREA)
         for seed in range(5):
             FaceFolder(tmp_path, shape).load(0, batch, 0, np.random.default_rng(seed))
             move = Move.draw(np.random.default_rng(seed), shift=3, flip=True)
             small = cv2.resize(moved(square, *move), (64, 64), interpolation=cv2.INTER_AREA)
-            assert np.array_equal(batch.identity_frame[0, 0], small)
+            assert np.array_equal(batch["identity_frame"][0, 0], small)
 
     @pytest.mark.parametrize("name", ["ann/2.jpg", os.fsdecode(b"ann/\xff.jpg")], ids=["plain", "no-utf-8"])
     def test_no_picture(self, tmp_path: Path, name: str) -> None:

@@ -24,10 +24,9 @@ from torch import Tensor
 
 from avprep.errors import CheckpointError, RunError
 from davs_model import checkpoint
-from davs_model import settings as config
+from davs_model.models.davs import Settings
 from davs_model.models.davs.networks import DAVS
-from davs_model.models.davs.stages import STAGES, Name, factors
-from davs_model.settings import Settings
+from davs_model.models.davs.stages import STAGES
 from davs_model.training import loop, optimizers
 from davs_model.training import state as states
 
@@ -48,10 +47,10 @@ def one_thread() -> Any:
 
 def settings(*overrides: str) -> Settings:
     """The smallest settings."""
-    return config.resolve("small", None, (*SMALL, *overrides))
+    return Settings.resolve("small", None, (*SMALL, *overrides))
 
 
-def run(out: Path, folder: Path, *overrides: str, stages: tuple[Name, ...] = ("speech",), **more: Any) -> list[str]:
+def run(out: Path, folder: Path, *overrides: str, stages: tuple[str, ...] = ("speech",), **more: Any) -> list[str]:
     """Train, and return what was said."""
     lines: list[str] = []
     loop.train(out, folder, settings(*overrides), stages=stages, say=lines.append, **more)
@@ -101,7 +100,7 @@ class TestStages:
         assert steps == [
             (name, n + 1) for name, count in (("identity", 2), ("speech", 4), ("full", 2)) for n in range(count)
         ]
-        assert config.resolve(file=tmp_path / "run" / "settings.toml") == settings()
+        assert Settings.resolve(file=tmp_path / "run" / "settings.toml") == settings()
         facts = json.loads((tmp_path / "run" / "run.json").read_text())
         assert facts["data"]["train"]["clips"] == 12
         assert (tmp_path / "run" / "samples" / "full-000002.png").stat().st_size > 1000
@@ -121,7 +120,7 @@ class TestStages:
         assert set(owned) == {name for name, _ in model.named_children()}
 
     @pytest.mark.parametrize("name", ["identity", "speech", "full"])
-    def test_a_step_moves_the_networks_of_its_phases_alone(self, out: Path, tmp_path: Path, name: Name) -> None:
+    def test_a_step_moves_the_networks_of_its_phases_alone(self, out: Path, tmp_path: Path, name: str) -> None:
         """A stage moves every network of its phases and leaves the others as they were."""
         run(
             out,
@@ -159,9 +158,13 @@ class TestStages:
     def test_the_released_form_has_its_factors(self) -> None:
         """form = released multiplies its terms by the released factors, and has the term that the paper lacks."""
         model = DAVS(n_words=2, n_people=2, n_speakers=2, width=0.05, image_size=64)
-        given = config.resolve(None, None, ["weights.identity_word=1", "weights.stillness=1", "weights.domain=1"])
-        paper = factors(STAGES["full"], model, given.weights, "paper", people_are_speakers=True)
-        released = factors(STAGES["full"], model, given.weights, "released", people_are_speakers=True)
+        given = ["weights.identity_word=1", "weights.stillness=1", "weights.domain=1"]
+        paper, released = (
+            model.factors(
+                STAGES["full"], Settings.resolve(None, None, [*given, f"form={form}"]), people_are_speakers=True
+            )
+            for form in ("paper", "released")
+        )
         assert "stillness" not in paper
         assert released["stillness"] == 5
         assert released["identity_word_confusion"] == 1_000_000 * paper["identity_word_confusion"]
@@ -272,7 +275,7 @@ class TestResuming:
         run(out, tmp_path / "run")
         for name in (states.NAME, states.PREVIOUS):
             (tmp_path / "run" / name).write_bytes(b"nothing")
-        with pytest.raises(CheckpointError, match="not a torch file"):
+        with pytest.raises(CheckpointError, match="not a training state of avprep"):
             run(out, tmp_path / "run")
         assert (tmp_path / "run" / states.NAME).read_bytes() == b"nothing"
 
@@ -549,9 +552,8 @@ ONE_STEP = """
 import sys, torch
 from pathlib import Path
 from torch import nn
-from davs_model import optimizers
-from davs_model.data import RawBatch
-from davs_model.objective import Batch
+from davs_model.data.batch import RawBatch
+from davs_model.training import optimizers
 
 nn.Dropout.forward = lambda self, maps: maps  # it draws differently in each process
 torch.set_default_dtype(torch.float64)
@@ -559,7 +561,7 @@ torch.Tensor.float = torch.Tensor.double
 to = RawBatch.to
 
 def to_double(self, device):
-    return Batch(*(x.double() if torch.is_tensor(x) and x.is_floating_point() else x for x in to(self, device)))
+    return {name: x.double() if x.is_floating_point() else x for name, x in to(self, device).items()}
 
 def step(phases, rate):
     parameters = [p for phase in phases.values() for group in phase.param_groups for p in group["params"]]
@@ -578,28 +580,29 @@ print("process", os.environ["RANK"], "is", os.getpid(), flush=True)
 """Tells the numbers of processes."""
 STOP_AT_STEP = """
 import os, signal
-from davs_model.course import Course
-take = Course.step
+from davs_model.training.step import StageTrainer
+take = StageTrainer.step
 
 def step(self, number, *rest):
     if number == 3:
         os.kill(os.getpid(), signal.SIGTERM)
     return take(self, number, *rest)
 
-Course.step = step
+StageTrainer.step = step
 """
 """Each process gets a SIGTERM in its third step, all learn of it in the fourth."""
 SCRIPT = """
 import sys
 from pathlib import Path
 from avprep.errors import AvprepError
-from davs_model import config, training
+from davs_model.models.davs import Settings
+from davs_model.training import loop
 out, run, stage, *overrides = sys.argv[1:]
 stages = {"all-but-identity": ("speech", "full")}.get(stage, (stage,))
 def say(line):
     print(line, flush=True)
 try:
-    loop.train(Path(out), Path(run), config.resolve("small", None, overrides), stages=stages, say=say)
+    loop.train(Path(out), Path(run), Settings.resolve("small", None, overrides), stages=stages, say=say)
 except AvprepError as error:
     print(error, flush=True)
     sys.exit(1)

@@ -27,8 +27,8 @@ from test_cluster_docs import FRAMES, known, parse
 from tiny_shards import make_shards
 
 from davs_model import checkpoint
-from davs_model import settings as config
 from davs_model.checkpoint import Checkpoint
+from davs_model.models.davs import Settings as DavsSettings
 from davs_model.models.davs import losses
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,10 +44,8 @@ PAGES_NOT_RUN = {
 }
 NOT_RUN = {
     "bench": "measures for minutes; test_bench.py, test_bench_cli.py",
-    "bench-learning": "trains for hours; test_training_cli.py",
-    "bench-model": "measures for minutes; test_networks.py",
     "demo": "takes minutes; test_cli.py",
-    "import-checkpoint": "needs the 800 MB of the released weights; test_checkpoint.py",
+    "import-checkpoint": "needs the 800 MB of the released weights; test_released.py",
     "study": "makes films for minutes; test_study_cli.py",
     "study-results": "needs the answers of people; test_study_cli.py",
     "weights fetch": "needs a network; test_weights.py",
@@ -155,7 +153,7 @@ class TestCommandLines:
     def test_settings_exist(self, page: str) -> None:
         """Each `--set` of a page is a setting that takes the value it is given."""
         for override in set(re.findall(r"--set ([\w.]+=[^\s`]+)", text_of(page))):
-            config.resolve(None, None, [override])
+            DavsSettings.resolve(None, None, [override])
 
 
 @dataclass

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from davs_model.models.davs.networks import DAVS
-from davs_model.models.davs.objective import Batch
+from davs_model.data.reads import Batch
+from davs_model.models.base import FRAMES, WINDOWS
+
+if TYPE_CHECKING:
+    from davs_model.models.davs.networks import DAVS
 
 
 @torch.no_grad()
@@ -28,7 +32,7 @@ def fit_speech_encoders(model: DAVS, batch: Batch) -> None:
     assert last.bias is not None
     last.weight.abs_()
     last.bias.zero_()
-    for encoder, seen in ((model.visual_speech_encoder, batch.frames), (model.audio_speech_encoder, batch.windows)):
+    for encoder, seen in ((model.visual_speech_encoder, batch[FRAMES]), (model.audio_speech_encoder, batch[WINDOWS])):
         features = copy.deepcopy(encoder).train()(seen)  # in training mode, but a copy: BatchNorm counts what it sees
         deviation, mean = torch.std_mean(features.float().flatten(0, 1), dim=0)
         deviation = deviation.clamp(min=1e-6)

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from davs_model.models.davs.networks import SequenceLogits
+from davs_model.models.davs.settings import Form
 
-Form = Literal["paper", "released"]
+if TYPE_CHECKING:
+    from davs_model.models.davs.networks import SequenceLogits
 
 MARGIN = 1.0
 """Distance beyond which unpaired clips no longer repel (eq. 1)."""

@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from davs_model.data.reads import Batch
+from davs_model.models.base import DRIVERS, FRAMES, PORTRAIT, SEQUENCE, WINDOWS, Stage, term_of
 from davs_model.models.davs import losses
-from davs_model.models.davs.losses import Form
-from davs_model.models.davs.networks import DAVS, Identity
+from davs_model.models.davs.settings import Form, Settings
 
-
-class Batch(NamedTuple):
-    """What one step reads of B clips; frames are RGB in [0, 1]."""
-
-    identity_frame: Tensor
-    """`[B, 1, 3, S, S]`, a random frame of the clip: who is to speak."""
-    frames: Tensor
-    """`[B, 12, 3, S, S]`, every second frame: what is said."""
-    windows: Tensor
-    """`[B, 12, 12, 20]`, their MFCC windows."""
-    consecutive: Tensor
-    """`[B, 20, 3, S, S]`, for the adversary on identity."""
-    words: Tensor
-    """int64 `[B]`."""
-    speakers: Tensor
-    """int64 `[B]`; not read by a model without `speech_person_classifier`."""
-    start: int
-    """The first of the 12 whose 6 are generated."""
-
+if TYPE_CHECKING:
+    from davs_model.models.davs.networks import DAVS, Identity
 
 PERSON = ("person",)
 SPEECH = ("word", "contrastive", "domain", "domain_confusion")
 DISENTANGLING = ("identity_word", "identity_word_confusion", "speech_person", "speech_person_confusion")
 GENERATION = ("reconstruction", "sequence", "sequence_confusion", "stillness")
 """Names of the terms; those of generation come once for sound and once for video."""
-SOURCES = ("audio", "video")
 
 
 def terms(
@@ -59,26 +42,21 @@ def terms(
     """
     found: dict[str, Tensor] = {}
     generates = any(name in wanted for name in GENERATION)
-    identity = model.encode_identity(batch.identity_frame) if generates or "person" in wanted else None
+    identity = model.encode_identity(batch[PORTRAIT]) if generates or "person" in wanted else None
     if "person" in wanted and identity is not None and model.person_classifier is not None:
         logits = model.person_classifier(identity.feature)
-        found["person"] = losses.person_loss(logits, batch.speakers)
+        found["person"] = losses.person_loss(logits, batch["speakers"])
     if any(name in wanted for name in ("identity_word", "identity_word_confusion")):
-        quarter, reader = model.encode_identity(batch.consecutive).quarter, model.identity_word_classifier
-        found["identity_word"] = losses.identity_word_loss(reader, quarter, batch.words)
+        quarter, reader = model.encode_identity(batch[SEQUENCE]).quarter, model.identity_word_classifier
+        found["identity_word"] = losses.identity_word_loss(reader, quarter, batch["words"])
         found["identity_word_confusion"] = losses.identity_word_confusion(reader, quarter, form=form)
     if generates or any(name in wanted for name in (*SPEECH, "speech_person", "speech_person_confusion")):
-        video = model.encode_speech_from_video(batch.frames)
-        audio = model.encode_speech_from_audio(batch.windows)
+        video = model.encode_speech_from_video(batch[FRAMES])
+        audio = model.encode_speech_from_audio(batch[WINDOWS])
         found |= _speech_terms(model, batch, video, audio, form, wanted, gather)
         if identity is not None and generates:
             found |= _generation_terms(model, batch, identity, {"audio": audio, "video": video}, form)
     return {name: loss for name, loss in found.items() if term_of(name) in wanted}
-
-
-def term_of(name: str) -> str:
-    """Return the term that a loss belongs to: `sequence` of `sequence_audio`."""
-    return name.removesuffix("_audio").removesuffix("_video")
 
 
 def _speech_terms(
@@ -93,7 +71,7 @@ def _speech_terms(
     """Figure 3 (a), and the person taken out of visual speech."""
     found: dict[str, Tensor] = {}
     if "word" in wanted:
-        found["word"] = losses.word_loss(model.words_from_video(video), model.words_from_audio(audio), batch.words)
+        found["word"] = losses.word_loss(model.words_from_video(video), model.words_from_audio(audio), batch["words"])
     if "contrastive" in wanted:
         found["contrastive"] = losses.contrastive_loss(gather(video), gather(audio), form=form)
     if "domain" in wanted or "domain_confusion" in wanted:
@@ -101,7 +79,7 @@ def _speech_terms(
         found["domain_confusion"] = losses.domain_confusion(model.domain_discriminator, video, audio, form=form)
     reader = model.speech_person_classifier
     if reader is not None and ("speech_person" in wanted or "speech_person_confusion" in wanted):
-        found["speech_person"] = losses.speech_person_loss(reader, video, batch.speakers)
+        found["speech_person"] = losses.speech_person_loss(reader, video, batch["speakers"])
         found["speech_person_confusion"] = losses.speech_person_confusion(reader, video, form=form)
     return found
 
@@ -112,15 +90,38 @@ def _generation_terms(
     """Figure 2: six of the frames from each kind of speech, and what D_seq says of them."""
     found: dict[str, Tensor] = {}
     judge = model.sequence_discriminator
-    sequence = slice(batch.start, batch.start + judge.n_frames)
-    real, windows = batch.frames[:, sequence], batch.windows[:, sequence]
-    for source in SOURCES:
+    sequence = model.generated_part(batch)
+    real, windows = batch[FRAMES][:, sequence], batch[WINDOWS][:, sequence]
+    for source in DRIVERS:
         generated = model.decode(identity, speech[source][:, sequence])
         found[f"reconstruction_{source}"] = losses.reconstruction_loss(real, generated, form=form)
         found[f"sequence_{source}"] = losses.sequence_loss(judge, real, generated, windows, form=form)
         found[f"sequence_confusion_{source}"] = losses.sequence_confusion(judge, generated, windows, form=form)
         if form == "released":
-            found[f"stillness_{source}"] = losses.stillness_loss(batch.identity_frame, generated)
+            found[f"stillness_{source}"] = losses.stillness_loss(batch[PORTRAIT], generated)
+    return found
+
+
+def factors(model: DAVS, stage: Stage, settings: Settings, *, people_are_speakers: bool) -> dict[str, float]:
+    """Return the factor of each term that a stage minimises, those of both sides of an adversarial pair alike.
+
+    In the released form a term has the released factor besides. Terms that are switched off, or whose classifier the
+    model does not have, are not in it: nothing of them is computed.
+    people_are_speakers: the person classifier knows the speakers of the clips, and not the people of other pictures.
+    """
+    found: dict[str, float] = {}
+    for term in stage.terms:
+        weight = float(getattr(settings.weights, term.removesuffix("_confusion")))
+        if term == "stillness" and settings.form == "paper":
+            continue
+        if term == "person" and (model.person_classifier is None or not (stage.people or people_are_speakers)):
+            continue
+        if term.startswith("speech_person") and model.speech_person_classifier is None:
+            continue
+        if settings.form == "released":
+            weight *= losses.RELEASED_WEIGHTS.get(term, 1.0)
+        if weight:
+            found[term] = weight
     return found
 
 
@@ -141,12 +142,12 @@ def random_batch(model: DAVS, size: int, *, seed: int = 0) -> Batch:
     def labels(count: int | float) -> Tensor:
         return torch.randint(max(1, int(count)), (size,), generator=generator)
 
-    return Batch(
-        identity_frame=frames(1),
-        frames=frames(n_frames),
-        windows=torch.randn(size, n_frames, 12, 20, generator=generator) * 3,
-        consecutive=frames(int(dimensions["identity_frames"])),
-        words=labels(dimensions["n_words"]),
-        speakers=labels(dimensions["n_speakers"]),
-        start=(n_frames - int(dimensions["sequence_frames"])) // 2,
-    )
+    return {
+        PORTRAIT: frames(1),
+        FRAMES: frames(n_frames),
+        WINDOWS: torch.randn(size, n_frames, 12, 20, generator=generator) * 3,
+        SEQUENCE: frames(int(dimensions["identity_frames"])),
+        "words": labels(dimensions["n_words"]),
+        "speakers": labels(dimensions["n_speakers"]),
+        f"{FRAMES}_start": torch.tensor((n_frames - int(dimensions["sequence_frames"])) // 2),
+    }

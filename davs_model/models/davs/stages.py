@@ -1,4 +1,4 @@
-"""The three stages of training: what each reads, which terms it minimises, which networks which optimizer moves.
+"""The three stages of training DAVS: what each reads, which terms it minimises, which networks which optimizer moves.
 
 This is the one place that says whose gradients are whose. A term moves what its function in `losses` lets it move; each
 network belongs to one phase, and a phase has an optimizer: a step is one pass, one backward and a step of each phase.
@@ -6,66 +6,47 @@ network belongs to one phase, and a phase has an optimizer: a step is one pass, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
 
-from davs_model.data.batches import Need
+from davs_model.data.reads import Reads
+from davs_model.models.base import FRAMES, PORTRAIT, SEQUENCE, WINDOWS, Phase, Stage
 from davs_model.models.davs import objective
-from davs_model.models.davs.losses import RELEASED_WEIGHTS, Form
-from davs_model.models.davs.networks import DAVS
-from davs_model.settings import Weights
 
-Name = Literal["identity", "speech", "full"]
+EVERY = 2
+"""Speech is read from every second frame."""
+SPEECH = (FRAMES, WINDOWS)
+LABELS = {"words": ("word", "identity_word"), "speakers": ("person", "speech_person")}
+"""Terms that need labels; of an adversarial pair, the side that moves the classifier."""
 
-
-@dataclass(frozen=True)
-class Phase:
-    """Networks, attributes of `DAVS`, that one optimizer moves."""
-
-    name: str
-    networks: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of training.
-
-    needs: what is read of each clip. terms: names of `objective.terms`.
-    """
-
-    name: Name
-    needs: frozenset[Need]
-    terms: tuple[str, ...]
-    phases: tuple[Phase, ...]
-
-
-STAGES: dict[Name, Stage] = {
+STAGES: dict[str, Stage] = {
     # The identity encoder on labelled faces.
     "identity": Stage(
         "identity",
-        frozenset(["identity"]),
-        objective.PERSON,
-        (Phase("identity", ("identity_encoder", "person_classifier")),),
+        reads=(PORTRAIT,),
+        terms=objective.PERSON,
+        phases=(Phase("identity", ("identity_encoder", "person_classifier")),),
+        people=True,
     ),
     # The shared speech space, Figure 3 (a).
     "speech": Stage(
         "speech",
-        frozenset(["speech"]),
-        objective.SPEECH,
-        (
+        reads=SPEECH,
+        terms=objective.SPEECH,
+        phases=(
             Phase(
                 "speech",
                 ("visual_speech_encoder", "audio_speech_encoder", "word_classifier", "audio_word_classifier"),
             ),
             Phase("domain", ("domain_discriminator",)),
         ),
+        initialises=True,
     ),
     # Everything together, Figure 2 and Figure 3.
     "full": Stage(
         "full",
-        frozenset(["identity", "speech", "consecutive"]),
-        (*objective.PERSON, *objective.SPEECH, *objective.DISENTANGLING, *objective.GENERATION),
-        (
+        reads=(*SPEECH, SEQUENCE, PORTRAIT),
+        terms=(*objective.PERSON, *objective.SPEECH, *objective.DISENTANGLING, *objective.GENERATION),
+        phases=(
             Phase(
                 "model",
                 (
@@ -88,29 +69,23 @@ STAGES: dict[Name, Stage] = {
                 ),
             ),
         ),
+        validation_reads=(*SPEECH, PORTRAIT),
+        initialises=True,
+        generates=True,
     ),
 }
 """In the order of training."""
 
 
-def factors(stage: Stage, model: DAVS, weights: Weights, form: Form, *, people_are_speakers: bool) -> dict[str, float]:
-    """Return the factor of each term that a stage minimises, those of both sides of an adversarial pair alike.
+def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
+    """Return all that a model of these dimensions reads: C_w twelve frames, C_p^w twenty in a row, D_seq six of C_w's.
 
-    In the released form a term has the released factor besides. Terms that are switched off, or whose classifier the
-    model does not have, are not in it: nothing of them is computed.
-    people_are_speakers: the person classifier knows the speakers of the clips, and not the people of other pictures.
+    The order decides which random numbers draw what.
     """
-    found: dict[str, float] = {}
-    for term in stage.terms:
-        weight = float(getattr(weights, term.removesuffix("_confusion")))
-        if term == "stillness" and form == "paper":
-            continue
-        if term == "person" and (model.person_classifier is None or (stage.name == "full" and not people_are_speakers)):
-            continue
-        if term.startswith("speech_person") and model.speech_person_classifier is None:
-            continue
-        if form == "released":
-            weight *= RELEASED_WEIGHTS.get(term, 1.0)
-        if weight:
-            found[term] = weight
-    return found
+    speech, identity, sequence = (int(dimensions[f"{name}_frames"]) for name in ("speech", "identity", "sequence"))
+    return {
+        FRAMES: Reads("frames", speech, every=EVERY, at="sound", part=sequence),
+        WINDOWS: Reads("windows", speech, beside=FRAMES),
+        SEQUENCE: Reads("frames", identity),
+        PORTRAIT: Reads("frames", 1, at="portrait"),
+    }

@@ -31,9 +31,9 @@ from avprep.media.container import open_file
 from avprep.runs import status
 from avprep.stages import MfccSettings, MfccStage, mfcc_clip
 from avprep.talking import driver as drivers
-from davs_model import settings as config
 from davs_model.data.clips import read_clips
 from davs_model.data.corpus import read_corpus
+from davs_model.models.davs import Settings as DavsSettings
 
 SECOND = 16_000
 TIMES = made.steady(25, 1)
@@ -255,11 +255,11 @@ class TestSilentClips:
 
     def test_left_out_of_training(self, run: Path) -> None:
         """`train` does not learn from them, and says so; with data.keep_silent it does."""
-        settings = config.resolve("small", None, ())
+        settings = DavsSettings.resolve("small", None, ())
         corpus = read_corpus(run, settings)
         assert [corpus.train.key(row) for row in range(len(corpus.train))] == ["left", "right"]
         assert corpus.train.skipped == {"silent": 1}
-        kept = read_corpus(run, config.resolve("small", None, ("data.keep_silent=true",)))
+        kept = read_corpus(run, DavsSettings.resolve("small", None, ("data.keep_silent=true",)))
         assert (len(kept.train), kept.train.skipped) == (3, {})
         told = CliRunner().invoke(main, ["train", str(run), str(run.parent / "run"), "--preset", "small", "--dry-run"])
         assert "train: 2 clips, 1 left out: silent" in told.output

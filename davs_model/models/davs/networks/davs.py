@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Callable, Collection, Mapping
+from typing import ClassVar
 
+from torch import Tensor
+
+from davs_model.data.corpus import Corpus
+from davs_model.data.reads import Batch, Reads
+from davs_model.models.base import FRAMES, PORTRAIT, SEQUENCE, WINDOWS, Stage, TalkingModel
+from davs_model.models.davs import losses, objective
+from davs_model.models.davs import settings as own
+from davs_model.models.davs.initialise import fit_speech_encoders
 from davs_model.models.davs.networks.classifiers import (
     DomainDiscriminator,
     IdentityWordClassifier,
@@ -15,9 +24,10 @@ from davs_model.models.davs.networks.decoder import Decoder
 from davs_model.models.davs.networks.discriminator import SequenceDiscriminator
 from davs_model.models.davs.networks.identity import Identity, IdentityEncoder
 from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
+from davs_model.models.davs.stages import LABELS, STAGES, reads
 
 
-class DAVS(nn.Module):
+class DAVS(TalkingModel):
     """The disentangled audio-visual system: who (pid space) and what is said (wid space), taken apart and put together.
 
     Frames are RGB in [0, 1], `[B, T, 3, S, S]`; windows `[B, T, 12, 20]`, as in the shards; features 256 long.
@@ -29,6 +39,12 @@ class DAVS(nn.Module):
     n_word_classifiers: 1: C_w, shared by both modalities; 2: one each, as in the rows of Table 3 without SC.
     speech_frames, identity_frames, sequence_frames: frames that C_w, C_p^w and D_seq read at once.
     """
+
+    name: ClassVar[str] = "davs"
+    Settings = own.Settings
+    stages = STAGES
+    labels = LABELS
+    adapts = ("identity_encoder", "decoder")
 
     def __init__(
         self,
@@ -44,7 +60,7 @@ class DAVS(nn.Module):
         n_word_classifiers: int = 1,
     ) -> None:
         super().__init__()
-        self.dimensions: dict[str, int | float] = {
+        self.dimensions = {
             "n_words": n_words,
             "n_people": n_people,
             "n_speakers": n_speakers,
@@ -55,7 +71,6 @@ class DAVS(nn.Module):
             "sequence_frames": sequence_frames,
             "n_word_classifiers": n_word_classifiers,
         }
-        """The arguments that make another one like this."""
         # Figure 2
         self.identity_encoder = IdentityEncoder(width=width, image_size=image_size)  # E_p^v
         self.visual_speech_encoder = VisualSpeechEncoder(width=width, image_size=image_size)  # E_w^v
@@ -79,9 +94,75 @@ class DAVS(nn.Module):
         self.speech_person_classifier = SpeechPersonClassifier(n_people=n_speakers) if n_speakers else None  # C_w^p
         self.person_classifier = PersonClassifier(n_people=n_people) if n_people else None
 
+    @classmethod
+    def dimensions_for(cls, corpus: Corpus, settings: own.Settings) -> dict[str, int | float]:
+        """Return the arguments that fit these clips and settings."""
+        model = settings.model
+        return {
+            "n_words": max(1, len(corpus.train.vocabulary)),
+            "n_people": len(corpus.faces or corpus.train.people),
+            "n_speakers": len(corpus.train.people),
+            "width": model.width,
+            "image_size": model.image_size,
+            "speech_frames": model.speech_frames,
+            "identity_frames": model.identity_frames,
+            "sequence_frames": model.sequence_frames,
+            "n_word_classifiers": 1 if model.shared_classifier else 2,
+        }
+
+    @classmethod
+    def reads(cls, dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
+        """Return all that a model of these dimensions reads; see `stages`."""
+        return reads(dimensions)
+
+    def terms(
+        self,
+        batch: Batch,
+        wanted: Collection[str],
+        settings: own.Settings,
+        *,
+        progress: float = 1.0,
+        gather: Callable[[Tensor], Tensor] = lambda features: features,
+    ) -> dict[str, Tensor]:
+        """Return the terms that are wanted; see `objective`. They are the same at any progress."""
+        return objective.terms(self, batch, form=settings.form, wanted=wanted, gather=gather)
+
+    def factors(self, stage: Stage, settings: own.Settings, *, people_are_speakers: bool) -> dict[str, float]:
+        """Return the factor of each term that a stage minimises; see `objective`."""
+        return objective.factors(self, stage, settings, people_are_speakers=people_are_speakers)
+
+    def initialise(self, batch: Batch) -> None:
+        """Fit the last layers of the speech encoders to a batch, in place."""
+        fit_speech_encoders(self, batch)
+
+    def adaptation_loss(self, real: Tensor, generated: Tensor) -> Tensor:
+        """Return the L1 outside the mouth box."""
+        return losses.outside_mouth_loss(real, generated)
+
+    def embeddings(self, batch: Batch) -> dict[str, Tensor]:
+        """Return f_p^v of the portrait and of the frames in a row, F_w^v, F_w^a and what C_w makes of these."""
+        found: dict[str, Tensor] = {}
+        if PORTRAIT in batch:
+            found["identity"] = self.encode_identity(batch[PORTRAIT]).feature[:, 0]
+        if SEQUENCE in batch:
+            found["identity_sequence"] = self.encode_identity(batch[SEQUENCE]).feature
+        if FRAMES in batch:
+            found["video"] = self.encode_speech_from_video(batch[FRAMES])
+            found["audio"] = self.encode_speech_from_audio(batch[WINDOWS])
+            found["video_logits"] = self.words_from_video(found["video"])
+            found["audio_logits"] = self.words_from_audio(found["audio"])
+        return found
+
     def encode_identity(self, frames: Tensor) -> Identity:
         """Encode who is seen in frames `[B, T, 3, S, S]`: f_p^v and its maps."""
         return self.identity_encoder(frames)
+
+    def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
+        """Encode what is said in frames `[B, T, 3, S, S]` or windows `[B, T, 12, 20]`: F_w^v or F_w^a `[B, T, 256]`."""
+        if frames is not None:
+            return self.encode_speech_from_video(frames)
+        assert windows is not None
+        return self.encode_speech_from_audio(windows)
 
     def encode_speech_from_video(self, frames: Tensor) -> Tensor:
         """Encode what is said in frames `[B, T, 3, S, S]`: F_w^v `[B, T, 256]`."""

@@ -1,0 +1,60 @@
+"""A folder of pictures of people."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.errors import ShardError
+from avprep.schema import CROP_SIZE
+from davs_model.data.batch import RawBatch
+from davs_model.data.pictures import Move, decode_picture
+from davs_model.data.reads import Shape
+
+
+class FaceFolder:
+    """Pictures of people, a folder each: FOLDER/PERSON/….jpg or .png, aligned as crops are, of any size.
+
+    shape: reads portraits alone.
+    people: sorted names of the folders that hold pictures. ShardError where there are none.
+    """
+
+    def __init__(self, folder: Path, shape: Shape) -> None:
+        self.folder, self.shape = folder, shape
+        found = sorted(
+            path.relative_to(folder)
+            for path in folder.glob("*/**/*")
+            if path.suffix.lower() in (".jpg", ".jpeg", ".png") and path.is_file()
+        )
+        if not found:
+            raise ShardError(f"{folder}: no pictures, expected PERSON/*.jpg or *.png")
+        self.people = tuple(sorted({path.parts[0] for path in found}))
+        numbers = {name: n for n, name in enumerate(self.people)}
+        self._person = np.array([numbers[path.parts[0]] for path in found])
+        self._paths = np.array([os.fsencode(path) for path in found], np.bytes_)
+        self.groups: list[NDArray[np.int64]] = [np.arange(len(found), dtype=np.int64)]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def key(self, row: int) -> str:
+        """Return a picture's path below the folder."""
+        return os.fsdecode(bytes(self._paths[row]))
+
+    def load(self, row: int, into: RawBatch, place: int, rng: np.random.Generator | None) -> None:
+        """Read a picture; ShardError for a file that is none."""
+        path = self.folder / self.key(row)
+        try:
+            picture = decode_picture(path.read_bytes())
+        except (OSError, ShardError) as error:
+            raise ShardError(f"{path}: {error}") from error
+        square = cv2.resize(picture, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA)
+        move = Move.draw(rng, shift=self.shape.shift, flip=self.shape.flip)
+        for name in self.shape.reads:
+            move.into(into[name][place].numpy()[0], square.astype(np.uint8))  # a copy each: a move uses it up
+        into["words"][place] = -1
+        into["speakers"][place] = int(self._person[row])

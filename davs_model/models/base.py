@@ -1,0 +1,140 @@
+"""What a model is to training, evaluation and generation, which know it by this alone."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from davs_model.data.corpus import Corpus
+from davs_model.data.reads import Batch, Reads
+from davs_model.settings import Settings as RunSettings
+
+PORTRAIT, FRAMES, WINDOWS, SEQUENCE = "identity_frame", "frames", "windows", "consecutive"
+"""What evaluation and sample sheets read, if the model reads it: a single frame that shows who is to speak; the frames
+to generate; their MFCC windows; frames in a row, whose identity features leakage is measured in."""
+EVALUATED = (PORTRAIT, FRAMES, WINDOWS, SEQUENCE)
+DRIVERS = ("audio", "video")
+"""What frames are generated from."""
+
+Gather = Callable[[Tensor], Tensor]
+"""Puts the features `[B, …]` of all processes together."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Networks, attributes of the model, that one optimizer moves."""
+
+    name: str
+    networks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    reads: names of `TalkingModel.reads`. terms: those of the objective. phases: each network belongs to one at most.
+    validation_reads: what validation reads instead; None: the same.
+    people: whether it tells people apart, so that it needs several, and takes those of `data.faces` if that is set.
+    initialises: whether the model fits its first weights to a batch before the first of such stages.
+    generates: whether the model can generate frames from then on.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    terms: tuple[str, ...]
+    phases: tuple[Phase, ...]
+    validation_reads: tuple[str, ...] | None = None
+    people: bool = False
+    initialises: bool = False
+    generates: bool = False
+
+
+class TalkingModel(nn.Module):
+    """A model that makes a person in a picture say what is heard or seen elsewhere."""
+
+    name: ClassVar[str]
+    """Of its module in `davs_model.models`."""
+    Settings: ClassVar[type[RunSettings]]
+    stages: ClassVar[Mapping[str, Stage]]
+    """In the order of training."""
+    labels: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """The terms that need a label of each clip, `words` or `speakers`."""
+    adapts: ClassVar[tuple[str, ...]] = ()
+    """Networks that are tuned to a face before it talks; none: the model cannot be adapted."""
+
+    dimensions: dict[str, int | float]
+    """The arguments that make another one like this; `image_size` is among them."""
+
+    @classmethod
+    @abstractmethod
+    def dimensions_for(cls, corpus: Corpus, settings: Any) -> dict[str, int | float]:
+        """Return the arguments that fit these clips and settings."""
+
+    @classmethod
+    @abstractmethod
+    def reads(cls, dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
+        """Return all that a model of these dimensions reads, in the order in which it is drawn."""
+
+    @abstractmethod
+    def terms(
+        self, batch: Batch, wanted: Collection[str], settings: Any, *, progress: float, gather: Gather
+    ) -> dict[str, Tensor]:
+        """Return the terms of the objective that are wanted, one number each, without factors.
+
+        A term may come once for each of `DRIVERS`, as `TERM_audio` and `TERM_video`.
+        progress: fraction of the steps of the stage that are done, this one included.
+        gather: for terms that compare all clips of a batch.
+        """
+
+    @abstractmethod
+    def encode_identity(self, frames: Tensor) -> Any:
+        """Encode who is seen in frames `[B, K, 3, S, S]`; for `decode` alone."""
+
+    @abstractmethod
+    def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
+        """Encode what is said in frames `[B, T, 3, S, S]` or windows `[B, T, 12, 20]`, one of the two: `[B, T, F]`."""
+
+    @abstractmethod
+    def decode(self, identity: Any, speech: Tensor) -> Tensor:
+        """Generate frames `[B, T, 3, S, S]` in [0, 1] of B people saying `[B, T, F]`."""
+
+    @abstractmethod
+    def embeddings(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what the encoders make of that part of `EVALUATED` which a batch has.
+
+        `video` and `audio` `[B, T, F]`: `encode_speech` of `FRAMES` and `WINDOWS`. Each of these if the model has it:
+        `identity` `[B, D]` of `PORTRAIT`, `identity_sequence` `[B, K, D]` of `SEQUENCE`, and `video_logits` and
+        `audio_logits` `[B, N_w]`, the words that a classifier finds.
+        """
+
+    def factors(self, stage: Stage, settings: Any, *, people_are_speakers: bool) -> dict[str, float]:
+        """Return the factor of each term that a stage minimises; terms that are switched off are not in it.
+
+        people_are_speakers: a person of the labelled faces is a speaker of the clips, not one of `data.faces`.
+        """
+        found = {term: float(getattr(settings.weights, term)) for term in stage.terms}
+        return {term: factor for term, factor in found.items() if factor}
+
+    def initialise(self, batch: Batch) -> None:
+        """Fit the first weights to a batch of the training set, float32, in place; see `Stage.initialises`."""
+
+    def adaptation_loss(self, real: Tensor, generated: Tensor) -> Tensor:
+        """Return what tuning to a face minimises; frames `[…, 3, S, S]` in [0, 1], whose shapes are broadcast."""
+        return (real.float() - generated.float()).abs().mean()
+
+    def generated_part(self, batch: Batch) -> slice:
+        """Return which of `FRAMES` are generated in a step."""
+        part = self.reads(self.dimensions)[FRAMES].part
+        start = int(batch[f"{FRAMES}_start"]) if part else 0
+        return slice(start, start + part if part else None)
+
+
+def term_of(name: str) -> str:
+    """Return the term that a loss belongs to: `sequence` of `sequence_audio`."""
+    for driver in DRIVERS:
+        name = name.removesuffix(f"_{driver}")
+    return name

@@ -1,0 +1,59 @@
+"""What a stage of a model learns from, and what is read of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from avprep.errors import RunError
+from davs_model.data.corpus import Corpus
+from davs_model.data.faces import FaceFolder
+from davs_model.data.reads import Shape, chosen
+from davs_model.data.sources import ClipSource, Source, usable
+from davs_model.models.base import Stage, TalkingModel
+from davs_model.settings import Settings
+
+
+def training_shape(
+    kind: type[TalkingModel], dimensions: Mapping[str, int | float], stage: Stage, settings: Settings
+) -> Shape:
+    """Return what a stage of a model of these dimensions reads of each clip."""
+    reads = chosen(kind.reads(dimensions), stage.reads)
+    return Shape(reads, int(dimensions["image_size"]), flip=settings.data.flip, shift=settings.data.shift)
+
+
+def validation_shape(model: TalkingModel, stage: Stage) -> Shape:
+    """Return what is read to measure a stage; nothing is moved."""
+    names = stage.reads if stage.validation_reads is None else stage.validation_reads
+    return Shape(chosen(model.reads(model.dimensions), names), int(model.dimensions["image_size"]))
+
+
+def people_problem(stage: Stage, corpus: Corpus) -> str | None:
+    """Return, in one line, why a stage that tells people apart has none to; None where it has."""
+    if not stage.people or corpus.faces or len(corpus.train.people) > 1:
+        return None
+    return (
+        f"{corpus.train.out}: its clips are of {len(corpus.train.people)} labelled people, and the {stage.name} stage "
+        "tells people apart: give a folder of faces as data.faces"
+    )
+
+
+def source_of(
+    model: TalkingModel, stage: Stage, shape: Shape, corpus: Corpus, settings: Settings, terms: Collection[str]
+) -> tuple[Source, Counter[str]]:
+    """Return what a stage learns from, and how many clips it cannot use, by reason.
+
+    terms: those that it minimises. RunError where the labels that they need are missing altogether.
+    """
+    clips = corpus.train
+    if stage.people and corpus.faces:
+        return FaceFolder(Path(settings.data.faces), shape), Counter()
+    words, speakers = (any(term in terms for term in model.labels.get(label, ())) for label in ("words", "speakers"))
+    if words and not clips.vocabulary:
+        switches = " ".join(f"--set weights.{term}=0" for term in model.labels["words"])
+        raise RunError(
+            f"{clips.out}: its clips have no words: index them with words, or train without these terms by {switches}"
+        )
+    used = usable(clips, shape, words=words, speakers=speakers)
+    return ClipSource(used, shape), used.skipped - clips.skipped

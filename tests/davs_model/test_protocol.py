@@ -1,0 +1,169 @@
+"""A second model, of one file, goes all the way: nothing of training, evaluation and generation knows it by name."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import made_media
+import numpy as np
+import pytest
+import torch
+from avprep_cli.main import main
+from click.testing import CliRunner
+from tiny_shards import make_shards
+
+import davs_model
+from avprep.errors import CheckpointError, SettingsError
+from avprep.media.video import Frames
+from davs_model import checkpoint, models
+from davs_model.evaluation import evaluate as evaluation
+from davs_model.training import loop
+from davs_model.training import state as states
+
+FOLDER = Path(__file__).parent / "models"
+QUICK = ("data.batch_size=4", "data.workers=0", "loop.log_every=1", "loop.save_every=1", "machine.bf16=false")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def toy() -> Iterator[None]:
+    """Put the file of the toy model among the models, as if it lay in their folder."""
+    models.__path__.append(str(FOLDER))
+    yield
+    models.__path__.remove(str(FOLDER))
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of shards; not to be changed."""
+    return make_shards(tmp_path_factory.mktemp("protocol") / "shards")
+
+
+def train(out: Path, run: Path, *overrides: str) -> list[str]:
+    """Train all stages of the toy model, and return what was said."""
+    lines: list[str] = []
+    kind = models.find("toy")
+    settings = kind.Settings.resolve(None, None, (*QUICK, *overrides))
+    loop.train(out, run, settings, stages=tuple(kind.stages), say=lines.append)
+    return lines
+
+
+@pytest.fixture(scope="module")
+def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of all stages; not to be changed."""
+    folder = tmp_path_factory.mktemp("protocol") / "run"
+    train(out, folder)
+    return folder
+
+
+def test_a_model_is_one_file() -> None:
+    """The toy model took one file: it is found by its name, and no other file of the package names it."""
+    assert [path.name for path in FOLDER.glob("*.py")] == ["toy.py"]
+    assert models.names() == ["davs", "toy"]
+    assert models.find("toy").name == models.build("toy", {"features": 2, "image_size": 64}).name == "toy"
+    with pytest.raises(ValueError, match="no model os: there is davs, toy"):
+        models.find("os")
+
+
+def test_shared_code_names_no_model_and_no_stage() -> None:
+    """No string or import outside `models`, the released weights and the tables of DAVS names a stage or term of it."""
+    package = Path(davs_model.__file__).parent
+    davs = models.find("davs")
+    terms = {term for stage in davs.stages.values() for term in stage.terms} - {"word", "person", "domain"}
+    named = {*davs.stages, *terms} - {"identity", "speech"}  # words of the field, too, that embeddings go by
+    shared = [package / "generation.py", *(package / "data").glob("*.py"), *(package / "training").glob("*.py")]
+    shared += [path for path in (package / "evaluation").rglob("*.py") if path.name not in ("page.py", "figures.py")]
+    for path in shared:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant):
+                assert node.value not in named - {"reconstruction"}, f"{path}:{node.lineno}"  # a table's name
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith("davs_model.models.davs"), path
+
+
+def test_it_trains(run: Path) -> None:
+    """Both stages end with records of every step and term, a validation, a sheet of frames and a checkpoint."""
+    found = checkpoint.load(run)
+    assert (found.name, found.settings["steps"]) == ("toy", {"listen": 4, "talk": 3})
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    terms = {(r["stage"], r["step"]): set(r["terms"]) for r in records if "terms" in r}
+    assert terms == {
+        **{("listen", n + 1): {"agreement"} for n in range(4)},
+        **{("talk", n + 1): {"picture_audio", "picture_video", "likeness"} for n in range(3)},
+    }
+    (listening, talking) = (r["validation"] for r in records if "validation" in r)
+    assert listening.keys() == {"video_to_audio", "audio_to_video"}
+    assert talking["l1"].keys() == {"audio", "video"}
+    assert (run / "samples" / "talk-000003.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("place", [("listen", 2), ("talk", 1)])
+def test_it_goes_on_bit_for_bit(out: Path, run: Path, tmp_path: Path, place: tuple[str, int]) -> None:
+    """A run that is interrupted in either stage ends with the very bytes of one that was not."""
+    save = states.save
+
+    def saving(folder: Path, state: states.TrainingState) -> None:
+        save(folder, state)
+        if (state.stage, state.step) == place:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(states, "save", saving)
+        with pytest.raises(KeyboardInterrupt):
+            train(out, tmp_path / "run")
+    train(out, tmp_path / "run")
+    for name in (checkpoint.NAME, states.NAME):
+        digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for folder in (run, tmp_path / "run")]
+        assert digests[0] == digests[1], name
+
+
+def test_it_is_evaluated(out: Path, run: Path, tmp_path: Path) -> None:
+    """It is measured by what it has; the page says of the rest why it is missing."""
+    settings = evaluation.Settings(batch_size=3, workers=0)
+    found = evaluation.evaluate(run, out, tmp_path, settings, say=lambda _: None)
+    assert found["retrieval"]["video_to_audio"]["n_clips"] == 4
+    assert found["reconstruction"]["audio"]["n_frames"] == 4 * 7
+    assert found["generated_retrieval"].keys() == {"audio", "video", "repeated"}
+    assert found["missing"]["recognition"] == "the model does not recognise words"
+    assert found["missing"]["words_from_identity"] == "the model does not encode the identity of frames in a row"
+    assert {path.name for path in tmp_path.iterdir()} >= {"metrics.json", "evaluation.md", "samples.png", "ranks.png"}
+
+
+def test_it_makes_a_film(run: Path, tmp_path: Path) -> None:
+    """`avprep generate` makes a film of a photo and a speech; what the model cannot do is one line."""
+    cv2.imwrite(str(tmp_path / "photo.png"), np.full((256, 256, 3), 90, np.uint8))
+    made_media.write_wav(tmp_path / "speech.wav", made_media.noise(0.6, 16_000), 16_000)
+    arguments = ["generate", run, "--face", tmp_path / "photo.png", "--aligned", "--audio", tmp_path / "speech.wav"]
+    command: list[Any] = [*arguments, "-o", tmp_path / "film.mp4"]
+    made = CliRunner().invoke(main, [str(argument) for argument in command])
+    assert made.exit_code == 0, made.output
+    assert len(list(Frames(tmp_path / "film.mp4"))) == 15
+    tuned = CliRunner().invoke(main, [str(argument) for argument in (*command, "--adapt-steps", 1)])
+    assert tuned.exit_code == 1
+    assert "the model toy cannot be tuned to a face" in tuned.stderr
+
+
+def test_its_settings_are_its_own(run: Path) -> None:
+    """Its sections stand beside those of any run, and errors name the nearest of its settings."""
+    kind = models.find("toy").Settings
+    assert kind.resolve(file=run / "settings.toml") == kind.resolve(None, None, QUICK)
+    with pytest.raises(SettingsError, match=r"no setting steps.listn; did you mean steps.listen\?"):
+        kind.resolve(None, None, ["steps.listn=3"])
+    with pytest.raises(SettingsError, match=r"preset = \"small\" must be one of plain"):
+        kind.resolve("small")
+
+
+def test_a_model_that_is_not_there(run: Path, tmp_path: Path) -> None:
+    """A checkpoint of a model that this program lacks is refused in one line, and nothing is imported by its name."""
+    saved = checkpoint.load(run)
+    object.__setattr__(saved, "name", "antigravity")
+    with pytest.raises(CheckpointError, match="antigravity"):
+        checkpoint.save(tmp_path, saved)
+    assert torch.is_tensor(next(iter(saved.weights.values())))
