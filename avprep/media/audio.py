@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.errors import Reject
+from avprep.media.mfcc import silent_columns
 from avprep.media.pcm import Line, Pieces, sample_at, source_range
 from avprep.media.video import (
     LEAD,
@@ -37,7 +38,6 @@ from avprep.media.video import (
     too_long,
     track_number,
 )
-from avprep.mfcc import silent_columns
 from avprep.schema import FPS, SAMPLE_RATE
 
 LOOK = 10 * FPS

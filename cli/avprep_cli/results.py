@@ -190,7 +190,7 @@ def _any_driver(
     track: int | None,
     channel: int | None,
 ) -> Driver:
-    from avprep.mfcc import PRESETS
+    from avprep.media.mfcc import PRESETS
     from avprep.stages import CropSettings
     from avprep.talking import driver as drivers
 
