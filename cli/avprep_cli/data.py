@@ -281,7 +281,7 @@ def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
     with download(quiet=say.quiet()) as arrived:
         lines = [
             f"{one.name}: {path}{'' if new else ' (was there)'}"
-            for one, path, new in library.fetch(names or library.TABLE, to, arrived)
+            for one, path, new in library.fetch(names or library.known(), to, arrived)
         ]
     there = f"export AVPREP_WEIGHTS={shlex.quote(str(to))}"  # of another folder nobody knows yet
     then = [there] if to is not None else [summary.line("crop", "MANIFEST", "OUT")]

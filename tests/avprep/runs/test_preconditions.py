@@ -39,7 +39,7 @@ class TestWeights:
 
     def test_another_file(self, lrw: Path, tmp_path: Path, empty: Path) -> None:
         """Weights with another digest are found out at the same moment."""
-        (empty / weights.TABLE["yunet"].file).write_bytes(b"something else")
+        (empty / weights.known()["yunet"].file).write_bytes(b"something else")
         result = call("crop", lrw / "plan.jsonl", tmp_path / "out", "--detector", "yunet")
         assert_one_line(result, 1, "has the sha256", "not the pinned")
         assert not (tmp_path / "out").exists()
