@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import shlex
 import sys
 from dataclasses import fields, replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from avprep.stages import CropSettings, MfccSettings
 
 SHOWN_PROBLEMS = 20
-SHARE = kinds.Number(0, 1, max_open=True)
 GPU_JOBS = 4
 """Workers of `crop --detector face-alignment` unless -j says otherwise: each holds its networks on the GPU."""
 
@@ -41,26 +38,7 @@ GPU_JOBS = 4
     "--problems", type=kinds.Output(".jsonl"), help="Write every problem to this file, .jsonl: a JSON object a line."
 )
 @click.option("--force", is_flag=True, help="Replace an existing manifest.")
-@click.option("--sentences", is_flag=True, default=None, help="grid: whole files instead of word segments.")
-@click.option(
-    "--split-by",
-    type=click.Choice(("sentence", "speaker", "clip")),
-    help="What never lies in two splits. grid: sentence (default) or speaker; folder: clip (default) or speaker.",
-)
-@click.option("--identification", is_flag=True, default=None, help="voxceleb1: splits of ROOT/iden_split.txt.")
-@click.option(
-    "--pattern",
-    type=kinds.Text(),
-    help="folder: where labels stand in the path, e.g. '{split}/{speaker}/{word}/*'.",
-)
-@click.option("--val-share", type=SHARE, help="folder: fraction of the clips for validation.  [0.1]")
-@click.option("--test-share", type=SHARE, help="folder: fraction of the clips for testing.  [0.1]")
-@click.option("--audio-beside", is_flag=True, default=None, help="folder: audio lies in a file beside each video.")
-@click.option(
-    "--audio-root",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="folder, voxceleb2: the folder that holds the audio files, if not ROOT.",
-)
+@options.of_layouts
 @options.as_json
 @options.verbosity
 def index(
@@ -84,10 +62,9 @@ def index(
     avprep index folder    /data/mine        -o mine.jsonl --pattern '{speaker}/{word}/*'
     """
     given = {name: value for name, value in layout_options.items() if value is not None}
-    known = inspect.signature(import_module(f"avprep.layouts.{layout}").scan).parameters
-    for name in given:
-        if name not in known:
-            raise click.UsageError(f"--{name.replace('_', '-')} is not an option of the layout {layout}")
+    known = {option.name for option in layouts.options() if layout in option.help}
+    for name in given.keys() - known:
+        raise click.UsageError(f"--{name.replace('_', '-')} is not an option of the layout {layout}")
     if output.exists() and not force:
         raise click.UsageError(f"{output} is there already: give another -o, or --force to replace it")
     found, scan = layouts.index(layout, root, seed=seed, limit=limit, **given)

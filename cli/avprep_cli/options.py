@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from avprep import layouts
 from avprep.errors import RunError
 from avprep.faces import detectors
 from avprep.files import check_regular
 from avprep_cli import say
-from avprep_cli.kinds import MOST, MOST_PROCESSES, MOST_SEED, MOST_TASKS, Line, ManifestFile, Number
+from avprep_cli.kinds import MOST, MOST_PROCESSES, MOST_SEED, MOST_TASKS, Line, ManifestFile, Number, Text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -205,6 +206,36 @@ audio_channel = click.option(
     show_default="front centre of surround, else 0; another if that is silent",
     help="Audio channel to read, from 0.",
 )
+
+
+def of_layouts(command: F) -> F:
+    """Options of the layouts, as their `scan` functions declare them."""
+    return _all_of(command, *map(_of_layout, layouts.options()))
+
+
+def _of_layout(option: layouts.Option) -> Callable[[F], F]:
+    """Return an option of one or more layouts; None where it is not given."""
+    by_meaning: dict[str, list[str]] = {}
+    for layout, meaning in option.help.items():
+        by_meaning.setdefault(meaning, []).append(layout)
+    text = " ".join(f"{', '.join(names)}: {meaning}" for meaning, names in by_meaning.items())
+    defaults = {layout: value for layout, value in option.default.items() if value not in (None, False)}
+    if len({*defaults.values()}) == 1:
+        text += f"  [{next(iter(defaults.values()))}]"
+    elif defaults:
+        text += f"  [{'; '.join(f'{layout}: {value}' for layout, value in defaults.items())}]"
+    name = f"--{option.name.replace('_', '-')}"
+    if option.kind is bool:
+        return click.option(name, is_flag=True, default=None, help=text)
+    kind: click.ParamType[Any] = click.Choice(option.choices) if option.choices else _LAYOUT_KINDS[option.kind]
+    return click.option(name, type=kind, help=text)
+
+
+_LAYOUT_KINDS: dict[type[Any], click.ParamType[Any]] = {
+    float: Number(0, 1, max_open=True),
+    str: Text(),
+    Path: click.Path(file_okay=False, path_type=Path),
+}
 
 
 def run_options(command: F) -> F:
