@@ -18,7 +18,7 @@ from avprep.manifest import Manifest
 from avprep.media.image import decode_image
 from avprep.media.mfcc import Preset
 from avprep.quality.verify import verify as find_problems
-from avprep.runs import fingerprint
+from avprep.runs import fingerprint, tasks
 from avprep.runs.run import Outcome, run
 from avprep.stages import Align, CropStage, MfccSettings, MfccStage
 
@@ -33,6 +33,7 @@ class RunOptions(TypedDict, total=False):
     clip_timeout: seconds after which a clip fails; by default 120, or 10 times its length.
     task_index, num_tasks: fill every `num_tasks`-th shard only, from this one on.
     accept_versions: go on in an OUT that was begun with other versions of libraries.
+    verbosity: -1: without progress on standard error; 1: with a line for every clip.
     """
 
     shard_size: int | None
@@ -40,6 +41,7 @@ class RunOptions(TypedDict, total=False):
     task_index: int
     num_tasks: int
     accept_versions: bool
+    verbosity: int
 
 
 def index(
@@ -110,7 +112,7 @@ def crop(
     }
     found = opened(plan, root)
     settings = auto.crop_settings(found.dataset, Path(out), given)
-    workers = auto.workers(settings.detector, auto.cores()) if jobs is None else jobs
+    workers = auto.workers(settings.detector, tasks.cores()) if jobs is None else jobs
     return run(
         CropStage(found.root, settings, auto.decoder_threads(workers)), found, Path(out), jobs=workers, **options
     )
@@ -137,7 +139,7 @@ def mfcc(
     """
     found = opened(plan, root)
     settings = MfccSettings(preset, audio_shift_ms, max_seconds, audio_track, audio_channel)
-    return run(MfccStage(found.root, settings), found, Path(out), jobs=jobs or auto.cores(), **options)
+    return run(MfccStage(found.root, settings), found, Path(out), jobs=jobs or tasks.cores(), **options)
 
 
 def verify(out: Path | str, *, jobs: int = 1) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from avprep.errors import AvprepError
 from avprep.faces import detectors, mouth
+from avprep.runs import tasks
 from avprep.runs.fingerprint import read_fingerprint
 from avprep.stages import CropSettings
 
@@ -25,11 +25,6 @@ Landmarks = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Finds the mouth in aligned crops; see `avprep.faces.mouth.mouth_landmarks`."""
 
 log: Remark = logging.getLogger("avprep").warning
-
-
-def cores() -> int:
-    """Return the processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def detector(name: str, remark: Remark = log) -> str:
@@ -72,7 +67,7 @@ def workers(detector: str, wanted: int) -> int:
 
 def decoder_threads(workers: int) -> int:
     """Return the decoder threads of each of so many workers on this machine."""
-    return max(1, cores() // workers)
+    return max(1, tasks.cores() // workers)
 
 
 def mouth_finder(name: str, remark: Remark = log, detail: Remark = lambda _: None) -> tuple[Landmarks, str] | str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import shutil
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
 
 FILLERS: dict[str, click.Command] = {"crop": data.crop, "mfcc": data.mfcc}
 """The commands that fill a column."""
-
-LEAST_SECONDS = 600
-"""A shorter time limit is remarked upon: a task must start, read its plan and finish a shard before the warning."""
 
 TASK_OPTIONS = ("jobs", "task_index", "num_tasks", "dry_run", "as_json", "verbose", "quiet")
 """Options of `crop` and `mfcc` that are a task's own, or of no use in a script."""
@@ -79,7 +74,7 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -
     avprep retry OUT --reason timeout,crashed --clip-timeout 600
     avprep retry OUT --reason missing --dry-run
     """
-    from avprep import stages
+    from avprep import api, auto, stages
     from avprep.runs import run as runs
     from avprep.runs.fingerprint import read_fingerprint, read_plan
     from avprep.runs.status import status as read_status
@@ -102,9 +97,9 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -
         run = read_fingerprint(out, found.column)
         assert run is not None
         settings = run.get("settings", {})
-        plan = data.rooted(read_plan(out), root)
-        workers = data.workers(settings.get("detector", ""), jobs) if options.is_default("jobs") else jobs
-        stage = stages.rebuild(found.column, settings, plan.root, max(1, options.cores() // workers))
+        plan = api.rooted(read_plan(out), root)
+        workers = auto.workers(settings.get("detector", ""), jobs) if options.is_default("jobs") else jobs
+        stage = stages.rebuild(found.column, settings, plan.root, auto.decoder_threads(workers))
         data.show_settings(stage)
         task: dict[str, Any] = {"task_index": task_index, "num_tasks": num_tasks, "verbosity": say.verbosity()}
         outcome = runs.run(stage, plan, out, jobs=workers, retry=wanted, **task, **given)
@@ -204,7 +199,8 @@ def _array_command(command: click.Command) -> click.Command:
 
     def make(manifest_path: Path, out: Path, **given: Any) -> None:
         asked = {option.name: given.pop(option.name) for option in SLURM_OPTIONS if option.name}
-        _make_script(command, manifest_path.absolute(), out.absolute(), given, asked)
+        submit = asked.pop("submit")
+        _make_script(command, manifest_path.absolute(), out.absolute(), given, asked, submit=submit)
 
     own = [param for param in command.params if param.name not in TASK_OPTIONS]
     arguments = [param for param in own if isinstance(param, click.Argument)]
@@ -255,7 +251,7 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
         help="A shell line before the command: 'module load …'. Repeatable.",
     ),
     click.Option(
-        ["--sbatch", "extra"],
+        ["--sbatch"],
         type=kinds.Line(),
         multiple=True,
         help="Another option of sbatch: --account=lab. Repeatable.",
@@ -265,85 +261,47 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
 
 
 def _make_script(
-    command: click.Command, manifest_path: Path, out: Path, given: dict[str, Any], asked: dict[str, Any]
+    command: click.Command,
+    manifest_path: Path,
+    out: Path,
+    given: dict[str, Any],
+    asked: dict[str, Any],
+    *,
+    submit: bool,
 ) -> None:
     """Print or send the script of an array job."""
-    from avprep import stages
-    from avprep.runs import fingerprint
-    from avprep.runs.status import column_status
+    from avprep import api, auto, stages
+    from avprep.runs import arrays
 
     column = command.name or ""
-    if wrong := [option for option in asked["extra"] if not option.startswith("-")]:
+    if wrong := [option for option in asked["sbatch"] if not option.startswith("-")]:
         raise click.UsageError(f"--sbatch {wrong[0]!r} is no option: write '--{wrong[0]}'")
     typed = {name: value for name, value in given.items() if not options.is_default(name)}
     if typed.get("root"):
         typed["root"] = typed["root"].absolute()
-    plan = data.read_plan(manifest_path, given)
+    plan = api.opened(manifest_path, given["root"], given["limit"])
     stage: Stage
     workers: int | None = None
     if column == "crop":
-        settings = data.crop_settings(plan, out, given, "face-alignment" if asked["gpus"] else "auto")
+        otherwise = "face-alignment" if asked["gpus"] else "auto"
+        chosen = data.settings_of(stages.CropSettings, given)
+        settings = auto.crop_settings(plan.dataset, out, chosen, otherwise=otherwise, remark=say.once)
         stage = stages.CropStage(plan.root, settings)
         typed["detector"] = settings.detector  # another machine might resolve auto in another way
         say.aside(f"crop: detector {settings.detector}, align {settings.align}")
-        if (most := data.workers(settings.detector, asked["cpus"])) < asked["cpus"]:
+        if (most := auto.workers(settings.detector, asked["cpus"])) < asked["cpus"]:
             workers = most
     else:
-        stage = stages.MfccStage(plan.root, data.mfcc_settings(given))
-    size = fingerprint.check(stage, plan, out, given["shard_size"], ignore=("versions",))
-    found = column_status(out, column, plan.counts(), size)
-    if not found.unfinished:
-        say.aside(f"{column}: nothing is missing, so there is nothing to send")
+        stage = stages.MfccStage(plan.root, stages.MfccSettings(**data.settings_of(stages.MfccSettings, given)))
+    line = _command_line(command, manifest_path, out, typed)
+    resources, size = arrays.Resources(**asked), given["shard_size"]
+    job = arrays.plan(stage, plan, out, line, resources, shard_size=size, workers=workers, remark=say.aside)
+    if job is None:
         return
-    num_tasks = min(asked["tasks"] or slurm.DEFAULT_TASKS, found.shards)
-    if num_tasks > (limit := slurm.array_limit()):
-        say.aside(f"{num_tasks} tasks are more than Slurm's MaxArraySize allows: {limit} instead")
-        num_tasks = limit
-    if (seconds := slurm.seconds(asked["time"])) is not None and seconds < LEAST_SECONDS:
-        say.aside(
-            f"--time {asked['time']} is short: Slurm warns a task {slurm.WARNING_SECONDS} s or more before the end, "
-            "and one that has not finished a shard by then begins again, for ever"
-        )
-    done = found.shards - len(found.unfinished)
-    text = slurm.render(
-        slurm.ArrayJob(
-            name=f"avprep-{column}",
-            command=_command_line(command, manifest_path, out, typed),
-            array=found.array(num_tasks),
-            num_tasks=num_tasks,
-            work=f"{column}: {len(plan.clips)} clips in {found.shards} shards, {done} of them done.",
-            logs=out / "logs",
-            time=asked["time"],
-            cpus=asked["cpus"],
-            workers=workers,
-            mem=asked["mem"] or f"{2 * asked['cpus']}G",
-            partition=asked["partition"],
-            gpus=asked["gpus"],
-            max_parallel=asked["max_parallel"],
-            sbatch=asked["extra"],
-            setup=(*_environment(), *asked["setup"]),
-        )
-    )
-    try:
-        (out / "logs").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{out / 'logs'}: cannot make the folder of the logs ({error.strerror})") from error
-    if not asked["submit"]:
-        click.echo(text, nl=False)  # noqa: TID251 - a script, with the user's own paths as they are
+    if not submit:
+        click.echo(job.script, nl=False)  # noqa: TID251 - a script, with the user's own paths as they are
         return
-    script = slurm.script_path(out, column)  # for `status`, and to send it again
-    job = slurm.keep_and_submit(text, script)
-    say.echo(f"job {job}: {script}, {len(found.unfinished)} shards, logs in {out / 'logs'}")
-
-
-def _environment() -> list[str]:
-    """Return the shell lines that give a task this command and its weights."""
-    beside = Path(sys.executable).with_name("avprep")
-    found = str(beside) if beside.exists() else shutil.which("avprep")
-    lines = [f"export PATH={shlex.quote(str(Path(found).parent))}:$PATH"] if found else []
-    if folder := os.environ.get("AVPREP_WEIGHTS"):
-        lines.append(f"export AVPREP_WEIGHTS={shlex.quote(str(Path(folder).absolute()))}")
-    return lines
+    say.echo(f"job {job.submit()}: {job.path}, {job.shards} shards, logs in {job.logs}")
 
 
 for filler in FILLERS.values():

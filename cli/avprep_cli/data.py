@@ -6,7 +6,7 @@ import contextlib
 import json
 import shlex
 import sys
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,8 @@ from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.runs.fingerprint import Stage
-    from avprep.stages import CropSettings, MfccSettings
 
 SHOWN_PROBLEMS = 20
-GPU_JOBS = 4
-"""Workers of `crop --detector face-alignment` unless -j says otherwise: each holds its networks on the GPU."""
 
 
 @click.command()
@@ -145,14 +142,15 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     avprep crop lrw.jsonl OUT --detector yunet -j 8
     avprep crop lrw.jsonl OUT --limit 20 --dry-run    what would be done
     """
-    from avprep.stages import CropStage
+    from avprep import api, auto
+    from avprep.stages import CropSettings, CropStage
 
-    plan = read_plan(manifest_path, given)
-    settings = crop_settings(plan, out, given)
+    plan = api.opened(manifest_path, given.pop("root"), given.pop("limit"))
+    settings = auto.crop_settings(plan.dataset, out, settings_of(CropSettings, given), remark=say.once)
     if options.is_default("jobs"):
-        jobs = workers(settings.detector, jobs)
+        jobs = auto.workers(settings.detector, jobs)
     say.aside(f"crop: detector {settings.detector}, align {settings.align}, {say.number(jobs, 'worker')}")
-    _run(CropStage(plan.root, settings, max(1, options.cores() // jobs)), plan, out, jobs, given)
+    _run(CropStage(plan.root, settings, auto.decoder_threads(jobs)), plan, out, jobs, given)
 
 
 @click.command()
@@ -182,10 +180,11 @@ def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     avprep mfcc lrw.jsonl OUT
     avprep mfcc vox2.jsonl OUT --preset syncnet -j 8
     """
-    from avprep.stages import MfccStage
+    from avprep import api
+    from avprep.stages import MfccSettings, MfccStage
 
-    plan = read_plan(manifest_path, given)
-    settings = mfcc_settings(given)
+    plan = api.opened(manifest_path, given.pop("root"), given.pop("limit"))
+    settings = MfccSettings(**settings_of(MfccSettings, given))
     say.aside(f"mfcc: preset {settings.preset}, {say.number(jobs, 'worker')}")
     _run(MfccStage(plan.root, settings), plan, out, jobs, given)
 
@@ -265,46 +264,9 @@ def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
     summary.show("\n".join(lines), then=then, facts={})
 
 
-def crop_settings(plan: manifest.Manifest, out: Path, given: dict[str, Any], auto: str = "auto") -> CropSettings:
-    """Take the settings of `crop` out of what was given; what is `auto` is what OUT has, else what suits.
-
-    auto: the detector to take where neither the user nor OUT has chosen one.
-    """
-    from avprep.runs.fingerprint import read_fingerprint
-    from avprep.stages import CropSettings
-
-    chosen = {field.name: given.pop(field.name) for field in fields(CropSettings)}
-    before = read_fingerprint(out, "crop")
-    if chosen["detector"] == "auto":
-        chosen["detector"] = pinned(before, "detector") or options.chosen_detector(auto)
-    if chosen["subject"] == "auto":
-        chosen["subject"] = pinned(before, "subject") or ("central" if plan.dataset == "lrw" else "largest")
-    return CropSettings(**chosen)
-
-
-def mfcc_settings(given: dict[str, Any]) -> MfccSettings:
-    """Take the settings of `mfcc` out of what was given."""
-    from avprep.stages import MfccSettings
-
-    return MfccSettings(**{field.name: given.pop(field.name) for field in fields(MfccSettings)})
-
-
-def read_plan(path: Path, given: dict[str, Any]) -> manifest.Manifest:
-    """Read a manifest as this call is to see it: with the --limit and --root that were given."""
-    return rooted(manifest.read(path).limited(given.pop("limit")), given.pop("root"))
-
-
-def rooted(plan: manifest.Manifest, root: Path | None) -> manifest.Manifest:
-    """Return a plan whose data set lies at `root`, if that is given."""
-    plan = plan if root is None else replace(plan, root=root.resolve())
-    if not plan.root.is_dir():
-        raise RunError(f"{plan.root}: the data set is not there; give --root if it was moved")
-    return plan
-
-
-def workers(detector: str, wanted: int) -> int:
-    """Return the workers of `crop` where -j was not given: each of face-alignment's takes its share of the GPU."""
-    return min(wanted, GPU_JOBS) if detector == "face-alignment" else wanted
+def settings_of(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Take the settings of a column out of what was given."""
+    return {field.name: given.pop(field.name) for field in fields(kind)}
 
 
 def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dict[str, Any]) -> None:
@@ -359,11 +321,6 @@ def tell_versions(stage: Stage, out: Path) -> None:
         say.aside(
             f"{stage.column}: {out} was begun with other versions of libraries; the sidecars of new shards say so"
         )
-
-
-def pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
-    """Return what an earlier run of the same OUT resolved a setting to; None where there was none."""
-    return None if fingerprint is None else fingerprint.get("settings", {}).get(setting)
 
 
 def refuse(out: Path, problems: list[str]) -> None:

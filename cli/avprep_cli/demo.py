@@ -10,7 +10,6 @@ import click
 
 from avprep import layouts, manifest
 from avprep.errors import RunError
-from avprep.faces import detectors
 from avprep_cli import data, kinds, options, say, summary
 
 if TYPE_CHECKING:
@@ -87,12 +86,13 @@ def _index(directory: Path, words: int, speakers: int, takes: int, seed: int, jo
 
 def _fill(plan: manifest.Manifest, out: Path, picture: Path, jobs: int) -> str:
     """Fill both columns, prove them and draw a contact sheet; return the detector that was used."""
+    from avprep import auto
     from avprep.quality import sheet
     from avprep.quality.verify import verify
     from avprep.runs.fingerprint import read_fingerprint
     from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
-    detector: str = data.pinned(read_fingerprint(out, "crop"), "detector") or options.chosen_detector("auto")
+    detector: str = auto.pinned(read_fingerprint(out, "crop"), "detector") or options.chosen_detector("auto")
     say.story(f"3/8 crop with {detector}: {out / 'crop'}")
     settings = CropSettings(detector, subject="central")
     _fill_column(CropStage(plan.root, settings), plan, out, jobs)
@@ -125,11 +125,12 @@ def _train(out: Path, model: Path, steps: int) -> None:
 
 def _evaluate(model: Path, out: Path, results: Path, detector: str) -> Path:
     """Measure the model on people that it has not seen; return the page."""
-    from avprep_cli.results import landmarks_of
+    from avprep import auto
     from davs_model.evaluation import evaluate as library
 
     say.story(f"7/8 evaluate on the test split: {results}")
-    metrics = library.evaluate(model, out, results, library.Settings(), landmarks=landmarks_of(detector), say=say.story)
+    mouths = auto.mouth_finder(detector, say.once, say.detail)
+    metrics = library.evaluate(model, out, results, library.Settings(), landmarks=mouths, say=say.story)
     say.story(library.in_words(metrics))
     return results / library.PAGE
 
@@ -138,18 +139,15 @@ def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: s
     """Make a still of one clip of the test split say what another one says; return the film."""
     from avprep.media.video import Frames
     from avprep.quality import sheet
-    from avprep.talking import driver as drivers
-    from avprep.talking import photo
-    from avprep_cli import talking
-    from davs_model.generation import Talker
+    from avprep_cli.results import progress
+    from davs_model.film import PhotoTalker
 
     still, film = directory / "photo.png", directory / "talking.mp4"
     test = plan.split("test")
     say.story(f"8/8 generate: {still} talks: {film}")
     sheet.write(next(iter(Frames(plan.root / test[0].video))).rgb(), still)
-    face = photo.read_face(still, detectors.build(detector))
-    talker = Talker.load(model)
-    talking.write(film, talker, [face], drivers.from_sound(plan.root / test[-1].video), quiet=say.quiet())
+    talker = PhotoTalker.load(model)
+    talker.film(still, plan.root / test[-1].video, film, detector=detector, counted=progress(film))
     return film
 
 

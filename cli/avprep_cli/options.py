@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from avprep import layouts
 from avprep.errors import RunError
 from avprep.faces import detectors
 from avprep.files import check_regular
+from avprep.runs import tasks
 from avprep_cli import say
 from avprep_cli.kinds import MOST, MOST_PROCESSES, MOST_SEED, MOST_TASKS, Line, ManifestFile, Number, Text
 
@@ -41,11 +41,6 @@ FILE = FileOrFolder(dir_okay=False, path_type=Path)
 EXISTING = FileOrFolder(exists=True, path_type=Path)
 EXISTING_OUT = click.Path(exists=True, file_okay=False, path_type=Path)
 MANIFEST = ManifestFile()
-
-
-def cores() -> int:
-    """Return the processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_default(name: str) -> bool:
@@ -90,7 +85,7 @@ jobs = click.option(
     "-j",
     "--jobs",
     type=click.IntRange(1, MOST_PROCESSES),
-    default=cores,
+    default=tasks.cores,
     show_default="all cores",
     help="Worker processes.",
 )
@@ -107,13 +102,9 @@ detector = click.option(
 
 def chosen_detector(name: str) -> str:
     """Return the detector that --detector names; where auto is but opencv, say what is lost and how to get it."""
-    found = detectors.resolve(name)
-    if name == "auto" and found == "opencv":
-        say.once(
-            "auto is opencv here, for there are no weights of yunet: it finds only frontal faces and no mouth points; "
-            "`avprep weights fetch yunet` (0.2 MB) gets the better one"
-        )
-    return found
+    from avprep import auto
+
+    return auto.detector(name, say.once)
 
 
 device = click.option(

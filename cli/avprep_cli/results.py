@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep.errors import AvprepError, RunError
-from avprep.faces import detectors
 from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.talking.driver import Driver
-    from avprep.talking.photo import Photo
-    from davs_model.evaluation.evaluate import Landmarks
+    from davs_model.film import Counted
     from davs_model.generation import Talker
     from davs_model.study.study import Film
 
@@ -105,27 +102,37 @@ def generate(
         raise click.UsageError("--audio-channel chooses what drives the face: it needs --audio")
     options.spare(output, audio, video, *faces)
     options.folder_there(output)
-    from avprep_cli import talking
+    prepared = (path := audio or video) is not None and path.is_dir()
+    if prepared and (audio_track is not None or audio_channel is not None):
+        raise click.UsageError("--audio-track and --audio-channel are for files, not for prepared folders")
+    from avprep.talking import inputs
 
-    photos = _photos(faces, detector, face_box, aligned=aligned, paste=paste_back)
-    from davs_model.generation import Talker
+    photos = inputs.read_photos(
+        faces,
+        detector=detector,
+        box=face_box,
+        aligned=aligned,
+        paste_back=paste_back,
+        remark=say.once,
+        detail=say.detail,
+    )
+    from davs_model.film import PhotoTalker
 
     device = options.chosen_device(device)
     say.detail(f"generate: on {device}")
-    talker = Talker.load(run, device=device)
+    talker = PhotoTalker.load(run, device=device)
     driver = _driver(audio, video, detector, talker, max_seconds, audio_track, audio_channel)
     if audio is not None and (driver.track or driver.channel):
         say.aside(f"{audio}: audio track {driver.track}, channel {driver.channel}")
-    talking.write(
-        output,
-        talker,
+    talker.film(
         photos,
         driver,
+        output,
         grid=grid,
-        paste=paste_back,
+        paste_back=paste_back,
         speech_scale=speech_scale,
         adapt_steps=adapt_steps,
-        quiet=say.quiet(),
+        counted=progress(output),
     )
     heard = "" if driver.sound is not None else ", without sound: there is none to it"
     seconds = driver.n_frames / 25
@@ -140,28 +147,6 @@ def generate(
     )
 
 
-def _photos(
-    faces: tuple[Path, ...],
-    detector: str,
-    box: tuple[float, float, float, float] | None,
-    *,
-    aligned: bool,
-    paste: bool,
-) -> list[Photo]:
-    from avprep.talking import photo
-
-    if aligned:
-        return [photo.read_aligned(path) for path in faces]
-    name = options.chosen_detector(detector)
-    say.detail(f"faces by {name}")
-    built = detectors.build(name)
-    found = [photo.read_face(path, built, box=box) for path in faces]
-    for path, one in zip(faces, found, strict=True):
-        if one.n_faces > 1 and box is None:
-            say.aside(f"{path}: {one.n_faces} faces, the largest one is taken (--face-box chooses)")
-    return [photo.fit_film(one) for one in found] if paste else found
-
-
 def _driver(
     audio: Path | None,
     video: Path | None,
@@ -171,43 +156,28 @@ def _driver(
     track: int | None = None,
     channel: int | None = None,
 ) -> Driver:
-    """Return what drives the face; AvprepError where it is longer than it may be."""
-    if (path := audio or video) is not None and path.is_dir() and (track is not None or channel is not None):
-        raise click.UsageError("--audio-track and --audio-channel are for files, not for prepared folders")
-    driver = _any_driver(audio, video, detector, talker, max_seconds, track, channel)
-    if driver.n_frames > max_seconds * 25:
-        longest = f"longer than {max_seconds:g} s: raise --max-seconds or cut it"
-        raise AvprepError(f"{audio or video}: {driver.n_frames / 25:.0f} s, {longest}")
-    return driver
+    """Read what drives the face: --audio or --video."""
+    from avprep.talking import inputs
+
+    path = video if audio is None else audio
+    assert path is not None
+    return inputs.read_driver(
+        path,
+        "video" if audio is None else "audio",
+        preset=talker.mfcc_preset,
+        detector=detector,
+        max_seconds=max_seconds,
+        track=track,
+        channel=channel,
+        remark=say.once,
+    )
 
 
-def _any_driver(
-    audio: Path | None,
-    video: Path | None,
-    detector: str,
-    talker: Talker,
-    max_seconds: float,
-    track: int | None,
-    channel: int | None,
-) -> Driver:
-    from avprep.media.mfcc import PRESETS
-    from avprep.stages import CropSettings
-    from avprep.talking import driver as drivers
+def progress(output: Path) -> Counted:
+    """Return what shows how many frames of a video are written."""
+    from avprep.runs.progress import counted
 
-    if audio is not None:
-        if talker.mfcc_preset not in PRESETS:
-            raise RunError(f"the model's windows are of the preset {talker.mfcc_preset!r}, which nobody knows")
-        if audio.is_dir():
-            if talker.mfcc_preset != "davs":
-                raise RunError(f"{audio}: prepared windows are of the preset davs, the model's is {talker.mfcc_preset}")
-            return drivers.from_windows(audio)
-        preset = PRESETS[PRESETS.index(talker.mfcc_preset)]
-        return drivers.from_sound(audio, preset, track=track, channel=channel, max_seconds=max_seconds)
-    assert video is not None
-    if video.is_dir():
-        return drivers.from_frames(video)
-    name = options.chosen_detector(detector)
-    return drivers.from_video(video, detectors.build(name), CropSettings(name, max_seconds=max_seconds), track=track)
+    return lambda frames, total: counted(frames, f"generate {output.name}", total, "frame", quiet=say.quiet())
 
 
 @click.command()
@@ -262,13 +232,13 @@ def evaluate(
     avprep evaluate RUN OUT -o results/
     avprep evaluate RUN OUT -o results/ --baseline OTHER_RUN
     """
+    from avprep import auto
     from davs_model.evaluation import evaluate as library
 
     settings = library.Settings(batch_size=batch, device=options.chosen_device(device), **given)
     say.detail(f"evaluate: {settings}")
-    metrics = library.evaluate(
-        run, out, output, settings, baselines=baselines, landmarks=landmarks_of(detector), say=say.aside
-    )
+    mouths = auto.mouth_finder(detector, say.once, say.detail)
+    metrics = library.evaluate(run, out, output, settings, baselines=baselines, landmarks=mouths, say=say.aside)
     for name, reason in metrics["missing"].items():
         say.aside(f"not measured: {name}: {reason}")
     where = [output / name for name in (library.PAGE, library.METRICS, library.EMBEDDINGS)]
@@ -278,22 +248,6 @@ def evaluate(
         then=[summary.line("generate", run, *summary.SOME_FILM)],
         facts={"metrics": json.loads(where[1].read_text(encoding="utf-8")), "where": [str(path) for path in where]},
     )
-
-
-def landmarks_of(detector: str) -> tuple[Landmarks, str] | str:
-    """Return what finds mouths and its name, or why there is nothing."""
-    import numpy as np
-
-    from avprep.faces import mouth
-
-    name = options.chosen_detector(detector)
-    say.detail(f"mouths by {name}")
-    try:
-        built = detectors.build(name)
-        _, called = mouth.mouth_landmarks(np.zeros((1, 256, 256, 3), np.uint8), built, name)
-    except AvprepError as error:
-        return str(error)
-    return lambda frames: mouth.mouth_landmarks(frames, built, name)[0], called
 
 
 @click.command()
@@ -399,24 +353,24 @@ def _study_films(
 ) -> list[Film]:
     """Make a film of every run, face and driver in a folder, and a picture of each face as it was aligned."""
     from avprep.quality import sheet
-    from avprep_cli import talking
-    from davs_model.generation import Talker
+    from avprep.talking import inputs
+    from davs_model.film import PhotoTalker
     from davs_model.study.study import Film
 
-    photos = _photos(faces, detector, None, aligned=aligned, paste=False)
+    photos = inputs.read_photos(faces, detector=detector, aligned=aligned, remark=say.once, detail=say.detail)
     shown = []
     for n, one in enumerate(photos):
         shown.append(folder / f"{n}.png")
         sheet.write(one.crop, shown[-1])
     made: list[Film] = []
     for run in runs:
-        talker = Talker.load(run, device=options.chosen_device(device))
+        talker = PhotoTalker.load(run, device=options.chosen_device(device))
         name = str(run) if len({other.name for other in runs}) < len(runs) else run.name
         for audio, video in (*((path, None) for path in audios), *((None, path) for path in videos)):
             driver = _driver(audio, video, detector, talker, max_seconds)
             for face, one, picture in zip(faces, photos, shown, strict=True):
                 film = folder / f"{len(made)}-{face.stem}.mp4"
-                talking.write(film, talker, [one], driver, quiet=say.quiet())
+                talker.film(one, driver, film, counted=progress(film))
                 source = "audio" if audio is not None else "video"
                 label = f"{face.stem}, {(audio or video or face).stem}"
                 made.append(Film(f"{name}, from {source}", film, picture, label))
