@@ -1,7 +1,7 @@
 # make demo: set up and do everything once on a synthetic corpus. make test: set up and run the tests.
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-INSTALL ?= -e '.[dev]'
+INSTALL ?= -e '.[all,dev]'
 DEMO ?= demo
 PYTEST_FLAGS ?=
 

@@ -19,20 +19,6 @@ REASONS: dict[str, str] = {
 """Every reason code that a failed clip can carry, with its meaning."""
 
 
-EXTRAS: dict[str, str] = {
-    "face_alignment": "gpu",
-    "h5py": "model",
-    "matplotlib": "model",
-    "safetensors": "model",
-    "skimage": "demo",
-    "sklearn": "model",
-    "tensorboard": "model",
-    "torch": "model",
-    "torchmetrics": "model",
-}
-"""The extra of avprep that installs each optional package, by the package's import name."""
-
-
 def missing_package(who: str, package: str, extra: str | None = None) -> str:
     """Return the message for a package that is not installed: one line with the remedy.
 

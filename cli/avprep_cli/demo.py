@@ -55,6 +55,8 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, trai
     DIR then holds the corpus, its manifest, the shards, a contact sheet of the crops, a model that has begun to learn
     from them, the page of its evaluation, and a film of a photo that it makes talk.
     """
+    if train_steps:
+        import torch  # noqa: F401 - that it is missing should be known before minutes of work
     out, picture = directory / "shards", directory / "contact-sheet.png"
     plan = _index(directory, words, speakers, takes, seed, jobs)
     detector = _fill(plan, out, picture, jobs)

@@ -8,8 +8,14 @@ from typing import Any
 import click
 
 from avprep import __version__
-from avprep.errors import AvprepError
+from avprep.errors import AvprepError, missing_package
 from avprep_cli import bench, cluster, data, demo, look, model, options, results, say, streams
+
+OPTIONAL = {name: name for name in ("h5py", "matplotlib", "safetensors", "tensorboard", "torch", "torchmetrics")}
+OPTIONAL |= {"face_alignment": "face-alignment", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+"""Packages that only an extra installs: pip's name of each, by its import name."""
+EXTRAS = {"crop": "gpu", "retry": "gpu", "slurm": "gpu", "inspect": "look", "demo": "demo", "bench": "all"}
+"""The extra that a command needs; `model` for all others."""
 
 
 class Commands(click.Group):
@@ -32,7 +38,7 @@ class Commands(click.Group):
         except AvprepError as error:
             raise click.ClickException(say.one_line(str(error))) from error
         except ImportError as error:
-            if remedy := _missing_library(error):
+            if remedy := _missing_library(error) or _missing_extra(error, ctx.invoked_subcommand or "avprep"):
                 raise click.ClickException(remedy) from error
             raise
 
@@ -49,6 +55,14 @@ def _missing_library(error: ImportError) -> str | None:
             "or pip install --force-reinstall --no-deps 'opencv-python-headless<5'"
         )
     return None
+
+
+def _missing_extra(error: ImportError, command: str) -> str | None:
+    """Return the remedy for an optional package that is not installed."""
+    package = (error.name or "").partition(".")[0]
+    if package not in OPTIONAL or not isinstance(error, ModuleNotFoundError):
+        return None
+    return missing_package(f"avprep {command}", OPTIONAL[package], EXTRAS.get(command, "model"))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
