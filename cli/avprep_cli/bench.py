@@ -94,7 +94,9 @@ def bench(
     device: str,
     as_json: bool,
 ) -> None:
-    """Measure the speed of each step on this machine, as a ratio to its floor: the least that any tool must do.
+    """Measure the speed of each step on this machine.
+
+    Speeds are ratios to a floor: the minimum that any tool must do.
 
     WHAT is crop, mfcc, load, train or all. crop: decoding the same clips and encoding as many JPEGs is its floor. mfcc:
     decoding the sound. load, the loader of training: decoding the same JPEGs in as many processes. train: forward and
@@ -102,11 +104,12 @@ def bench(
     and mfcc also tell what -j processes are good for, and the hours that LRW and VoxCeleb2 would take.
 
     \b
-    avprep bench                                                 everything, small, on a synthetic corpus
+    avprep bench                     everything, small, on a synthetic corpus
     avprep bench crop --clips /data/lrw/ABOUT/val --detector yunet
     avprep bench crop --clips /data/grid/s1 --as-lrw
     avprep bench load --shards OUT --preset paper --workers 8
-    avprep bench train --shards OUT --preset paper --batch 32 --set machine.compile=true
+    avprep bench train --shards OUT --preset paper --batch 32 \\
+        --set machine.compile=true
     """
     from avprep.demo import bench as library
     from davs_model import settings as config
@@ -182,13 +185,15 @@ def _made_shards(plan: Manifest, detector: str, jobs: int, temporary: Path) -> P
 def bench_model(
     device: str, width: float, image_size: int, batch: int, repeat: int, compiled: bool, as_json: bool
 ) -> None:
-    """Measure the model's fast forms on this machine: clips a second, and how far each is from plain float32.
+    """Measure the speed of the model's faster variants.
+
+    Shows clips per second, and how far each variant is from plain float32.
 
     A step is forward and backward of the whole objective, on random pictures: the networks' share of training, without
     reading shards and without the optimizer. Forms take turns.
 
     \b
-    avprep bench-model                                        the released size, on CUDA if there is one
+    avprep bench-model               the released size, on CUDA if available
     avprep bench-model --width 0.25 --image-size 64 --batch 4
     """
     from davs_model.benchmarks import variants as library
@@ -232,7 +237,9 @@ def bench_learning(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure what a model learns from the shards of OUT: train each row of a table in WORK, test on the test split.
+    """Train and test the rows of an ablation table.
+
+    Each row is trained in WORK on the shards of OUT, and tested on the test split.
 
     Prints Markdown. A stopped benchmark goes on where it was by the same command.
 

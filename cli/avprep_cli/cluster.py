@@ -30,10 +30,10 @@ TASK_OPTIONS = ("jobs", "task_index", "num_tasks", "dry_run", "as_json", "verbos
 @click.argument("out", type=options.EXISTING_OUT)
 @options.as_json
 def status(out: Path) -> None:
-    """Count what is done, failed and missing in OUT; say how fast it goes and how to finish it.
+    """Count done, failed and missing clips of OUT.
 
-    The rate is that of all tasks together over the last hour. Quick: it reads a line of each shard's sidecar and no
-    shard; `verify` proves.
+    Shows the rate of all tasks together over the last hour, the time left, and the command that finishes OUT. It is
+    quick because it reads one line of each shard's sidecar and no shard; `avprep verify` reads everything.
     """
     from avprep.runs.status import status as read_status
 
@@ -61,14 +61,15 @@ def status(out: Path) -> None:
     "wanted",
     type=kinds.Words(tuple(REASONS)),
     required=True,
-    help=f"Which: {', '.join(REASONS)}; several with commas.",
+    help=f"Reasons, separated by commas: {', '.join(REASONS)}.",
 )
-@click.option("--column", type=click.Choice(("crop", "mfcc")), help="Only this one.  [both]")
+@click.option("--column", type=click.Choice(("crop", "mfcc")), help="Only this column.  [both]")
 @options.retry_options
 def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -> None:
-    """Run failed clips again, with the settings of the first run, and put their shards in place anew.
+    """Process failed clips again, with the same settings.
 
-    Other clips of these shards are copied, not computed. A clip that fails again keeps its newer reason.
+    Their shards are replaced. Other clips of these shards are copied, not computed. A clip that fails again keeps its
+    newer reason.
 
     \b
     avprep retry OUT --reason timeout,crashed --clip-timeout 600
@@ -112,7 +113,7 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -
     if dry_run:
         summary.close([], {"columns": ends})
     else:
-        then = summary.next_steps(out, tried=wanted) or [summary.line("verify", out)]
+        then = summary.next_steps(out, summary.line("verify", out), tried=wanted)
         summary.close(then, {"columns": ends})
     if strict and failed and not dry_run:
         sys.exit(3)
@@ -186,7 +187,7 @@ def _command_line(command: click.Command, manifest_path: Path, out: Path, values
 
 @click.group("slurm")
 def slurm_group() -> None:
-    """Print, or send, an array job for what is missing.
+    """Print or submit an array job for missing shards.
 
     \b
     avprep slurm crop lrw.jsonl OUT --cpus 8 --partition short > crop.sbatch
@@ -210,11 +211,11 @@ def _array_command(command: click.Command) -> click.Command:
         name,
         callback=make,
         params=[*arguments, *SLURM_OPTIONS, *rest],
-        short_help=f"An array job that runs `avprep {name}`.",
-        help=f"""An array job that runs `avprep {name}`; prints its script unless --submit is given.
+        short_help=f"Run `avprep {name}` as an array job.",
+        help=f"""Run `avprep {name}` as an array job; print its script unless --submit is given.
 
-        Only tasks that have something left to do are in the array. A task that is preempted, or whose time is up, goes
-        back into the queue by itself. Logs go to OUT/logs, which is made, since Slurm does not make it.
+        The array holds only tasks that have something left to do. A task that is preempted, or whose time is up, is
+        requeued automatically. Logs go to OUT/logs, which is created because Slurm does not create it.
         """,
     )
 
@@ -223,7 +224,7 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
     click.Option(
         ["--tasks"],
         type=click.IntRange(1, kinds.MOST_TASKS),
-        show_default=f"{slurm.DEFAULT_TASKS}, or one a shard",
+        show_default=f"{slurm.DEFAULT_TASKS}, or one per shard",
         help="Tasks that share the shards; no more than the cluster allows.",
     ),
     click.Option(
@@ -231,7 +232,7 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
         type=kinds.TimeLimit(),
         default=slurm.ArrayJob.time,
         show_default=True,
-        help="Time limit of a task.",
+        help="Time limit per task.",
     ),
     click.Option(["--partition"], type=kinds.Line(200), help="Partition.  [the cluster's default]"),
     click.Option(
@@ -239,11 +240,13 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
         type=click.IntRange(1, kinds.MOST_PROCESSES),
         default=slurm.ArrayJob.cpus,
         show_default=True,
-        help="Cores of a task.",
+        help="Cores per task.",
     ),
-    click.Option(["--mem"], type=kinds.Memory(), show_default="2 GiB a core", help="Memory of a task, e.g. 16G."),
-    click.Option(["--gpus"], type=click.IntRange(1, 1024), help="GPUs of a task; auto then means face-alignment."),
-    click.Option(["--max-parallel"], type=click.IntRange(1, kinds.MOST_TASKS), help="Tasks that run at once.  [all]"),
+    click.Option(["--mem"], type=kinds.Memory(), show_default="2 GiB per core", help="Memory per task, e.g. 16G."),
+    click.Option(["--gpus"], type=click.IntRange(1, 1024), help="GPUs per task; auto then means face-alignment."),
+    click.Option(
+        ["--max-parallel"], type=click.IntRange(1, kinds.MOST_TASKS), help="Maximum tasks that run at once.  [all]"
+    ),
     click.Option(
         ["--setup"],
         type=kinds.Line(),
@@ -254,9 +257,9 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
         ["--sbatch"],
         type=kinds.Line(),
         multiple=True,
-        help="Another option of sbatch: --account=lab. Repeatable.",
+        help="Another sbatch option: --account=lab. Repeatable.",
     ),
-    click.Option(["--submit"], is_flag=True, help="Send it; the script is kept in OUT."),
+    click.Option(["--submit"], is_flag=True, help="Submit it; the script is kept in OUT."),
 )
 
 

@@ -27,12 +27,12 @@ SHOWN_PROBLEMS = 20
 @click.argument("layout", type=click.Choice(layouts.NAMES))
 @click.argument("root", type=click.Path(file_okay=False, path_type=Path))
 @click.option("-o", "--output", type=kinds.Output(".jsonl"), required=True, help="The manifest to write, .jsonl.")
-@options.seed("Shuffles the rows within each split.")
+@options.seed("Random seed; it shuffles the rows within each split.")
 @click.option(
     "--limit", type=click.IntRange(1, kinds.MOST), help="Only the first clips of each split, after shuffling."
 )
 @click.option(
-    "--problems", type=kinds.Output(".jsonl"), help="Write every problem to this file, .jsonl: a JSON object a line."
+    "--problems", type=kinds.Output(".jsonl"), help="Write every problem to this file, .jsonl: a JSON object per line."
 )
 @click.option("--force", is_flag=True, help="Replace an existing manifest.")
 @options.of_layouts
@@ -48,15 +48,17 @@ def index(
     force: bool,
     **layout_options: Any,
 ) -> None:
-    """Scan a data set into a manifest: the plan of every run.
+    """Scan a data set into a manifest, one clip per line.
 
-    LAYOUT is the shape of the tree below ROOT. Nothing is decoded; what no clip can be made from is named and counted.
+    LAYOUT is the shape of the tree below ROOT. Nothing is decoded. Files that no clip can be made from are named and
+    counted.
 
     \b
     avprep index lrw       /data/lipread_mp4 -o lrw.jsonl
     avprep index voxceleb2 /data/voxceleb2   -o vox2.jsonl
     avprep index grid      /data/grid        -o grid.jsonl
-    avprep index folder    /data/mine        -o mine.jsonl --pattern '{speaker}/{word}/*'
+    avprep index folder    /data/mine        -o mine.jsonl \\
+        --pattern '{speaker}/{word}/*'
     """
     given = {name: value for name, value in layout_options.items() if value is not None}
     known = {option.name for option in layouts.options() if layout in option.help}
@@ -100,14 +102,14 @@ def index(
     type=click.Choice(("smooth", "per-frame", "per-clip")),
     default="smooth",
     show_default=True,
-    help="One transform a frame from smoothed points, from raw points, or one a clip.",
+    help="One transform per frame from smoothed points, one from raw points, or one per clip.",
 )
 @click.option(
     "--every",
     type=click.IntRange(1, 12),
     default=5,
     show_default=True,
-    help="Find faces in every n-th frame; 1: by detection each time.",
+    help="Detect faces in every n-th frame.",
 )
 @click.option(
     "--min-face",
@@ -122,20 +124,21 @@ def index(
     type=click.Choice(("jpg", "png")),
     default="jpg",
     show_default=True,
-    help="Of the crops.",
+    help="Image format of the crops.",
 )
 @click.option(
     "--subject",
     type=click.Choice(("auto", "largest", "central")),
     default="auto",
     show_default=True,
-    help="Whose face where there are several; auto is central for lrw, else largest.",
+    help="Which face to follow if several are visible; auto is central for lrw, else largest.",
 )
 @options.run_options
 def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
-    """Detect, track, align and crop faces to 256×256, into OUT/crop.
+    """Crop aligned 256×256 faces into OUT/crop.
 
-    Run the same command again after any interruption: finished shards are kept, the rest is made.
+    Faces are detected, tracked and aligned. After any interruption, run the same command again: finished shards are
+    kept, and only missing ones are made.
 
     \b
     avprep crop lrw.jsonl OUT                         all cores of this machine
@@ -161,20 +164,23 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     type=click.Choice(("davs", "syncnet")),
     default="davs",
     show_default=True,
-    help="davs: the released MATLAB chain; syncnet: python_speech_features. Models do not mix them.",
+    help="davs: the released MATLAB chain; syncnet: python_speech_features. Not interchangeable.",
 )
 @click.option(
     "--audio-shift-ms",
     type=kinds.Number(-60_000, 60_000),
     default=0.0,
     show_default=True,
-    help="Delay the audio by this many milliseconds.",
+    help="Delay the audio by N ms.",
+    metavar="N",
 )
 @options.audio_track
 @options.audio_channel
 @options.run_options
 def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
-    """Compute one 12×20 MFCC window per video frame, into OUT/mfcc.
+    """Compute a 12×20 MFCC window per video frame.
+
+    The windows go into OUT/mfcc. After any interruption, run the same command again.
 
     \b
     avprep mfcc lrw.jsonl OUT
@@ -195,9 +201,10 @@ def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
 @options.as_json
 @options.verbosity
 def verify(out: Path, jobs: int) -> None:
-    """Read every shard again and prove that each clip of the plan is accounted for.
+    """Read every shard again and check each clip.
 
-    Digests, keys and their order, dtypes, shapes, every image. Exit status 1 and one line a problem where it is not so.
+    Checked are digests, keys and their order, dtypes, shapes and every image; each clip of the manifest must be
+    accounted for. Otherwise the exit status is 1, with one line per problem.
     """
     from avprep.quality.verify import verify as find_problems
     from avprep.runs.status import status as read_status
@@ -217,22 +224,23 @@ def verify(out: Path, jobs: int) -> None:
         counts += summary.tally("failed", column.reasons)
         verdict = say.good("verified") if ok or not failed else say.bad("verified, but no clip is ok")
         lines.append(f"{column.column}: {verdict}: {counts}")
-    then = summary.next_steps(out) or [summary.line("report", out, "-o", "report.html")]
+    then = summary.next_steps(out, summary.line("report", out, "-o", "report.html"))
     summary.show("\n".join(lines), then=then, facts=facts)
 
 
 @click.group()
 def weights() -> None:
-    """Detector weights, pinned by sha256. Nothing is ever downloaded by another command.
+    """List or download detector weights, pinned by sha256.
 
-    For nodes without a network: `avprep weights fetch --to DIR` on one that has it, then `export AVPREP_WEIGHTS=DIR`.
+    No other command downloads anything. For nodes without a network, run `avprep weights fetch --to DIR` on one that
+    has it, then `export AVPREP_WEIGHTS=DIR`.
     """
 
 
 @weights.command("list")
 @options.as_json
 def weights_list() -> None:
-    """List the weights: what needs them, licence, size, address, and where they are here."""
+    """List the weights, their licences, and where they are here."""
     from avprep.faces import weights as library
 
     rows = library.table()
@@ -247,10 +255,13 @@ def weights_list() -> None:
 
 @weights.command("fetch")
 @click.argument("names", nargs=-1, type=kinds.Line(100))
-@click.option("--to", type=options.OUT, help="The folder to put them into.  [AVPREP_WEIGHTS or the user's cache]")
+@click.option("--to", type=options.OUT, help="Where to put them.  [AVPREP_WEIGHTS or the user's cache]")
 @options.verbosity
 def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
-    """Download weights and check their digests; all of them without NAMES."""
+    """Download weights and check their digests.
+
+    Without NAMES, all weights are downloaded.
+    """
     from avprep.faces import weights as library
     from avprep.runs.progress import download
 
@@ -298,7 +309,7 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
     outcome = run(
         stage, plan, out, jobs=jobs, task_index=task_index, num_tasks=num_tasks, verbosity=say.verbosity(), **given
     )
-    then = summary.next_steps(out) or [summary.line("verify", out)]
+    then = summary.next_steps(out, summary.line("verify", out))
     done_, where, facts = summary.of_column(outcome, out, stage.column)
     summary.show(done_, where=where, then=then, facts=facts)
     if strict and outcome.failed:

@@ -28,16 +28,16 @@ TRAINING = (
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=options.OUT)
-@click.option("--words", type=click.IntRange(1, 26), default=5, show_default=True, help="Words of the corpus.")
+@click.option("--words", type=click.IntRange(1, 26), default=5, show_default=True, help="Words in the corpus.")
 @click.option(
-    "--speakers", type=click.IntRange(1, 10_000), default=6, show_default=True, help="Speakers of the corpus."
+    "--speakers", type=click.IntRange(1, 10_000), default=6, show_default=True, help="Speakers in the corpus."
 )
 @click.option(
     "--takes",
     type=click.IntRange(1, 10_000),
     default=2,
     show_default=True,
-    help="Clips of each word by each speaker.",
+    help="Clips per word and speaker.",
 )
 @options.seed("Random seed of the corpus.")
 @click.option(
@@ -45,15 +45,16 @@ TRAINING = (
     type=click.IntRange(0, kinds.MOST),
     default=250,
     show_default=True,
-    help="Of the speech stage; 0: make shards only.",
+    help="Training steps of the speech stage; 0: make shards only.",
 )
 @options.jobs
 @options.verbosity
 def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, train_steps: int, jobs: int) -> None:
-    """Do everything once on a small synthetic corpus: no data, no network, some minutes on two cores.
+    """Run every step once on a small synthetic corpus.
 
-    DIR then holds the corpus, its manifest, the shards, a contact sheet of the crops, a model that has begun to learn
-    from them, the page of its evaluation, and a film of a photo that it makes talk.
+    It needs no data and no network, and takes some minutes on two cores. DIR then holds the corpus, its manifest, the
+    shards, a contact sheet of the crops, a model after a short training on them, the page of its evaluation, and a
+    video of a photo that it makes talk.
     """
     if train_steps:
         import torch  # noqa: F401 - that it is missing should be known before minutes of work

@@ -58,7 +58,7 @@ def verbosity(command: F) -> F:
             is_flag=True,
             expose_value=False,
             callback=say.set_verbosity,
-            help="Say more: versions, settings, how every clip and shard ended.",
+            help="Print more: versions, settings, the state of every clip and shard.",
         ),
         click.option(
             "-q",
@@ -66,7 +66,7 @@ def verbosity(command: F) -> F:
             is_flag=True,
             expose_value=False,
             callback=say.set_verbosity,
-            help="Say only what was done, and errors.",
+            help="Print only the result and errors.",
         ),
     )
 
@@ -77,7 +77,7 @@ as_json = click.option(
     is_flag=True,
     expose_value=False,
     callback=say.set_json,
-    help="For scripts: one JSON object on standard output, nothing else there.",
+    help="Print one JSON object on standard output and nothing else there, for scripts.",
 )
 
 
@@ -145,32 +145,32 @@ clip_timeout = click.option(
     help="Seconds after which a clip is stopped and counted as failed.",
 )
 task_index = click.option(
-    "--task-index", type=click.IntRange(0, MOST_TASKS - 1), help="This task, from 0. [array job's own]"
+    "--task-index", type=click.IntRange(0, MOST_TASKS - 1), help="This task, from 0.  [the array job's]"
 )
 num_tasks = click.option(
-    "--num-tasks", type=click.IntRange(1, MOST_TASKS), help="Tasks that share the work. [array job's own]"
+    "--num-tasks", type=click.IntRange(1, MOST_TASKS), help="Tasks that share the work.  [the array job's]"
 )
-dry_run = click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
 strict = click.option("--strict", is_flag=True, help="Exit with status 3 if any clip failed.")
 
 accept_versions = click.option(
     "--accept-versions",
     is_flag=True,
-    help="Go on in an OUT that was begun with other versions of libraries, and record them.",
+    help="Continue an OUT that was begun with other versions of libraries, and record them.",
 )
 
 shard_size = click.option(
     "--shard-size",
     type=click.IntRange(1, 1_000_000),
     show_default="500, or what OUT has",
-    help="Clips a shard; both columns of an OUT need the same.",
+    help="Clips per shard; both columns of an OUT need the same.",
 )
 max_seconds = click.option(
     "--max-seconds",
     type=Number(0, 86_400, min_open=True),
     default=1800.0,
     show_default=True,
-    help="Longest clip; it bounds a worker's memory.",
+    help="Maximum clip length in seconds; it bounds a worker's memory.",
 )
 limit = click.option("--limit", type=click.IntRange(1, MOST), help="Only the first clips of each split.")
 

@@ -24,33 +24,33 @@ max_length = click.option(
     type=kinds.Number(0, 86_400, min_open=True),
     default=1800.0,
     show_default=True,
-    help="Longest audio or video to take.",
+    help="Maximum length of audio or video in seconds.",
 )
 
 
 @click.command()
 @click.argument("run", type=RUN)
-@click.option("--face", "faces", type=PATH, multiple=True, required=True, help="A photo of who is to speak.")
-@click.option("--audio", type=PATH, help="Speech to drive the face with: any file with sound, or a folder of N.bin.")
-@click.option("--video", type=PATH, help="A talking face to drive it with: a video, or a folder of aligned N.jpg.")
+@click.option("--face", "faces", type=PATH, multiple=True, required=True, help="A photo of the face that talks.")
+@click.option("--audio", type=PATH, help="Speech that drives the face: any file with audio, or a folder of N.bin.")
+@click.option("--video", type=PATH, help="A talking face that drives it: a video, or a folder of aligned N.jpg.")
 @click.option("-o", "--output", type=kinds.Output(".mp4"), required=True, help="The video to write, .mp4.")
 @click.option("--face-box", type=kinds.Box(), help="Where the face is in the photo, in pixels.  [the largest]")
 @click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
-@click.option("--grid", is_flag=True, help="Several faces side by side, their photos above.")
+@click.option("--grid", is_flag=True, help="Show several faces side by side, their photos above.")
 @click.option("--paste-back", is_flag=True, help="Put the talking face back into the photo.")
 @click.option(
     "--speech-scale",
     type=kinds.Number(0, 10, min_open=True),
     default=1.0,
     show_default=True,
-    help="Factor of the features of sound; the released demo takes 1.5.",
+    help="Factor of the audio features; the released demo has 1.5.",
 )
 @click.option(
     "--adapt-steps",
     type=click.IntRange(0, 100_000),
     default=0,
     show_default=True,
-    help="Steps of tuning the model to the photo before, outside the mouth.",
+    help="Steps that fine-tune the model to the photo first, outside the mouth.",
 )
 @options.audio_track
 @options.audio_channel
@@ -77,16 +77,19 @@ def generate(
     detector: str,
     device: str,
 ) -> None:
-    """Make a face photo talk: a film of 25 fps with the sound that drives it.
+    """Make a face photo talk, as a video with its audio.
 
-    RUN is what `avprep train` or `avprep import-checkpoint` wrote. The face is found and aligned as the crops were, the
-    largest one of a photo. Memory does not grow with the length of audio or video; --max-seconds bounds the time.
+    RUN is what `avprep train` or `avprep import-checkpoint` wrote. The largest face of the photo is detected and
+    aligned as the crops were. The video has 25 fps. Memory does not grow with the length of audio or video;
+    --max-seconds bounds the time. The last example takes files that the released code prepared.
 
     \b
     avprep generate RUN --face photo.jpg --audio speech.wav -o out.mp4
-    avprep generate RUN --face photo.jpg --video driver.mp4 --paste-back -o out.mp4
-    avprep generate RUN --face a.jpg --face b.jpg --audio speech.wav --grid -o grid.mp4
-    avprep generate RUN --face 0.jpg --aligned --audio windows/ -o out.mp4    prepared by the released code
+    avprep generate RUN --face photo.jpg --video driver.mp4 --paste-back \\
+        -o out.mp4
+    avprep generate RUN --face a.jpg --face b.jpg --audio speech.wav --grid \\
+        -o grid.mp4
+    avprep generate RUN --face 0.jpg --aligned --audio windows/ -o out.mp4
     """
     if (audio is None) == (video is None):
         raise click.UsageError("give either --audio or --video")
@@ -185,11 +188,17 @@ def progress(output: Path) -> Counted:
 @click.argument("out", type=options.EXISTING_OUT)
 @click.option("-o", "--output", type=options.OUT, required=True, help="Folder for the page, figures and numbers.")
 @click.option(
-    "--split", type=click.Choice(("train", "val", "test")), default="test", show_default=True, help="Clips to judge by."
+    "--split",
+    type=click.Choice(("train", "val", "test")),
+    default="test",
+    show_default=True,
+    help="Split to evaluate on.",
 )
 @click.option("--limit", type=click.IntRange(1, kinds.MOST), help="Only the first clips of the split.")
-@click.option("--baseline", "baselines", type=RUN, multiple=True, help="Another run, to stand beside in the tables.")
-@click.option("--batch", type=click.IntRange(1, kinds.MOST_BATCH), default=16, show_default=True, help="Clips at once.")
+@click.option("--baseline", "baselines", type=RUN, multiple=True, help="Another run to show in the tables. Repeatable.")
+@click.option(
+    "--batch", type=click.IntRange(1, kinds.MOST_BATCH), default=16, show_default=True, help="Clips per batch."
+)
 @click.option(
     "--workers", type=click.IntRange(0, kinds.MOST_PROCESSES), default=2, show_default=True, help="Loader processes."
 )
@@ -205,9 +214,9 @@ def progress(output: Path) -> Counted:
     type=click.IntRange(0, kinds.MOST),
     default=1000,
     show_default=True,
-    help="Maximum clips to find mouths in.",
+    help="Maximum clips for mouth landmarks.",
 )
-@options.seed("Draws the identity frames.")
+@options.seed("Random seed; it draws the identity frames.")
 @options.detector
 @options.device
 @options.as_json
@@ -222,11 +231,11 @@ def evaluate(
     batch: int,
     **given: Any,
 ) -> None:
-    """Measure the model of RUN on a split of OUT: the paper's Tables 1, 3 and 4, with its figures beside.
+    """Evaluate the model of RUN: the paper's Tables 1, 3, 4.
 
-    Writes evaluation.md with figures, metrics.json with every number and embeddings.h5 with what the model says of each
-    clip. Words and retrieval need no more than the speech stage, the rest also the full stage. Mouths are measured
-    where a detector that finds them has its weights.
+    Writes evaluation.md with figures, metrics.json with every number and embeddings.h5 with the embeddings of each
+    clip; the paper's values stand beside. Word recognition and retrieval need the speech stage, the rest the full stage
+    as well. Mouth landmarks need a detector that finds mouths, and its weights.
 
     \b
     avprep evaluate RUN OUT -o results/
@@ -252,16 +261,16 @@ def evaluate(
 
 @click.command()
 @click.argument("runs", metavar="RUN...", type=RUN, nargs=-1, required=True)
-@click.option("--face", "faces", type=PATH, multiple=True, required=True, help="A photo of who is to speak.")
-@click.option("--audio", "audios", type=PATH, multiple=True, help="Speech to drive every face with.")
-@click.option("--video", "videos", type=PATH, multiple=True, help="A talking face to drive every face with.")
+@click.option("--face", "faces", type=PATH, multiple=True, required=True, help="A photo of the face that talks.")
+@click.option("--audio", "audios", type=PATH, multiple=True, help="Speech that drives every face. Repeatable.")
+@click.option("--video", "videos", type=PATH, multiple=True, help="A talking face that drives every face. Repeatable.")
 @click.option(
     "--film",
     "films",
     type=(kinds.Line(200), options.FILE, options.FILE),
     multiple=True,
-    metavar="METHOD FILM PHOTO",
-    help="A film made by something else, or a real one, to be judged among the others.",
+    metavar="METHOD VIDEO PHOTO",
+    help="A video by another method, or a real one, to rate among the others. Repeatable.",
 )
 @click.option("-o", "--output", type=kinds.Output(".html"), required=True, help="The page to write, .html.")
 @click.option(
@@ -269,10 +278,10 @@ def evaluate(
     type=kinds.Line(500),
     default="Talking faces",
     show_default=True,
-    help="What participants read above it.",
+    help="Title of the page.",
 )
 @click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
-@options.seed("Shuffles the films.")
+@options.seed("Random seed; it shuffles the videos.")
 @max_length
 @options.detector
 @options.device
@@ -291,14 +300,15 @@ def study(
     detector: str,
     device: str,
 ) -> None:
-    """Make the user study of the paper's Table 2: one page of films that people judge blind.
+    """Make the blind user study of the paper's Table 2.
 
-    Every RUN makes every face say every --audio and --video. The page asks of each film whether it is realistic, how
-    much of the time mouth and sound are in step, and whether it is the same person as in the photo; it hides what made
-    the film, and saves the answers as CSV. It needs no network: send it to whom you like, and collect their CSVs.
+    Every RUN drives every face with every --audio and --video. The page asks of each video whether it is realistic, how
+    much of the time mouth and audio are in sync, and whether it shows the person of the photo. It hides which method
+    made the video, and saves the answers as CSV. It needs no network: send it to participants and collect their CSVs.
 
     \b
-    avprep study RUN OTHER_RUN --face a.jpg --face b.jpg --audio speech.wav --video driver.mp4 -o study.html
+    avprep study RUN OTHER_RUN --face a.jpg --face b.jpg --audio speech.wav \\
+        --video driver.mp4 -o study.html
     avprep study-results study-*.csv
     """
     if not (audios or videos):
@@ -322,9 +332,9 @@ def study(
 
 @click.command("study-results")
 @click.argument("answers", metavar="CSV...", type=options.FILE, nargs=-1, required=True)
-@click.option("-o", "--output", type=kinds.Output(".md"), help="Write the table to a file too, .md.")
+@click.option("-o", "--output", type=kinds.Output(".md"), help="Write the table to this file as well, .md.")
 def study_results(answers: tuple[Path, ...], output: Path | None) -> None:
-    """Make the paper's Table 2 of what participants of a study saved.
+    """Make the paper's Table 2 from the answers of a study.
 
     \b
     avprep study-results study-*.csv -o table-2.md
