@@ -2,7 +2,7 @@
 # make test-all: those that take minutes, too.
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-INSTALL ?= -e '.[dev]'
+INSTALL ?= -e '.[all,dev]'
 DEMO ?= demo
 PYTEST_FLAGS ?=
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import avprep
-from avprep import mfcc, schema
+from avprep import schema
 from avprep.errors import Reject, RunError
 from avprep.faces import align, detectors, keyframes, track
 from avprep.faces.detectors.base import NOSE, Detector
 from avprep.files import check_regular
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
-from avprep.media import container
+from avprep.media import container, mfcc
 from avprep.media.audio import Sound, read_heard
 from avprep.media.video import Frames
 from avprep.runs.threads import keep_freed_memory, one_thread

@@ -18,10 +18,11 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from avprep import layouts, mfcc, shards, stages
+from avprep import layouts, shards, stages
 from avprep.errors import Reject, RunError
 from avprep.faces import detectors, keyframes
 from avprep.manifest import Clip, Manifest
+from avprep.media import mfcc
 from avprep.media.video import Frames
 from avprep.runs import run
 from avprep.runs.fingerprint import Stage

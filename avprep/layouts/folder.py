@@ -73,11 +73,16 @@ def scan(
 ) -> None:
     """Make a clip of every video.
 
-    pattern: gives the labels, see above; None takes every video, without labels.
-    val_share, test_share: shares of the clips that a hash puts there, where the pattern has no {split}.
-    split_by: what that hash is of, and so never lies in two splits.
-    audio_beside: the audio lies beside each video, in a file of the same stem (.wav, .m4a, .aac, .flac, .mp3, …).
-    audio_root: the audio lies below this folder, at the path that the video has below ROOT; see above.
+    pattern: where labels stand in the path, e.g. '{split}/{speaker}/{word}/*'.
+    val_share: fraction of the clips for validation.
+    test_share: fraction of the clips for testing.
+    split_by: what never lies in two splits.
+    audio_beside: audio lies in a file beside each video.
+    audio_root: the folder that holds the audio files, if not ROOT.
+
+    Without a pattern every video is taken, without labels. Where the pattern has no {split}, a hash of the path, or of
+    the speaker by `split_by`, puts the two fractions of the clips into val and test. A file beside a video has its stem
+    (.wav, .m4a, .aac, .flac, .mp3, …); below `audio_root` the audio has the path that the video has below ROOT.
 
     Raises ManifestError for a malformed pattern and for options that contradict each other.
     Problems: `no_match`, `unknown_split`, `missing_audio`, `ambiguous_audio`.

@@ -26,11 +26,11 @@ from avprep.media.container import (
     seek,
     track_number,
 )
+from avprep.media.mfcc import silent_steps
 from avprep.media.packets import Packets, beyond, in_ticks, packets
 from avprep.media.pcm import Line, Pieces, sample_at, source_range
 from avprep.media.timeline import LEAD, TAIL, PictureTimes, check_promise, too_long
 from avprep.media.video import Frames
-from avprep.mfcc import silent_steps
 from avprep.schema import FPS, SAMPLE_RATE
 
 LOOK = 10 * FPS

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import mfcc
 from avprep.errors import RunError
 from avprep.faces import align
+from avprep.media import mfcc
 from avprep.media.audio import Sound
 from avprep.quality.clip_view import ClipView, images, printable, sound_of
 from avprep.schema import COLUMNS_PER_FRAME, CROP_SIZE, FPS, HOP, N_COEFFICIENTS, SAMPLE_RATE, WINDOW_COLUMNS

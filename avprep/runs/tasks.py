@@ -37,6 +37,11 @@ def select(index: int | None, count: int | None, environ: Mapping[str, str] = os
     return index, count
 
 
+def cores() -> int:
+    """Return the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def expression(numbers: Iterable[int]) -> str:
     """Return task numbers as schedulers write them: `0-2,7`."""
     runs: list[list[int]] = []

@@ -19,10 +19,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import mfcc
 from avprep.errors import AvprepError, Reject
 from avprep.faces.detectors.base import Detector
 from avprep.files import check_regular
+from avprep.media import mfcc
 from avprep.media.audio import SoundFile
 from avprep.media.container import Seconds, audio_stream, open_file, track_number
 from avprep.media.video import Frames

@@ -13,7 +13,6 @@ import made_media as made
 import numpy as np
 import pytest
 import skimage.data
-from avprep_cli import talking
 from avprep_cli.main import main
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from avprep.media.video import Frames
 from avprep.talking import driver as drivers
 from avprep.talking import photo
 from davs_model import checkpoint
+from davs_model import film as film_of
 from davs_model.checkpoint import Checkpoint
 from davs_model.generation import Talker
 
@@ -177,7 +177,7 @@ def test_frames_are_in_step_with_the_sound(folder: Path, tmp_path: Path, name: s
     shown = photo.Photo(np.zeros((256, 256, 3), np.uint8), np.eye(2, 3), np.zeros((256, 256, 3), np.uint8))
     film = tmp_path / "film.mp4"
     driver = drivers.from_sound(speech)
-    talking.write(film, Blinking(), [shown], driver)
+    film_of.write(film, Blinking(), [shown], driver)
     lit = [image.mean() > 128 for image in pictures(film)]
     flashes = [n for n, on in enumerate(lit) if on]
     heard = read_sound(film)

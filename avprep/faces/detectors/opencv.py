@@ -138,6 +138,9 @@ class OpenCVDetector:
         return eyes
 
 
+build = OpenCVDetector
+
+
 def _grey(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
 

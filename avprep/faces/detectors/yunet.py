@@ -16,6 +16,22 @@ from avprep.faces.detectors.base import CloseUp, Face
 if TYPE_CHECKING:
     import onnxruntime
 
+PACKAGES = {"onnxruntime": "onnxruntime"}
+WEIGHTS = (
+    weights.Weights(
+        name="yunet",
+        detector="yunet",
+        file="face_detection_yunet_2023mar.onnx",
+        # The zoo keeps it in Git LFS: a raw.githubusercontent.com address would give the 131-byte pointer.
+        url="https://media.githubusercontent.com/media/opencv/opencv_zoo/47534e27c9851bb1128ccc0102f1145e27f23f98"
+        "/models/face_detection_yunet/face_detection_yunet_2023mar.onnx",
+        sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+        size=232_589,
+        licence="MIT",
+        source="https://github.com/opencv/opencv_zoo",
+    ),
+)
+
 CANDIDATE_SCORE = 0.3
 SAME_FACE = 0.5
 OVERLAP = 0.3
@@ -97,6 +113,9 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(data.replace(_FIXED, _FREE), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise WeightsError(f"{path}: ONNX Runtime cannot load it ({error})") from error
+
+
+build = YuNetDetector
 
 
 def _merge(candidates: NDArray[np.float32], min_score: float) -> list[Face]:

@@ -409,7 +409,7 @@ def test_build_without_weights(name: str, tmp_path: Path, monkeypatch: pytest.Mo
 def test_unknown_detector() -> None:
     """A name that does not exist is a user's error that lists the choice."""
     for function in (detectors.build, detectors.identity):
-        with pytest.raises(AvprepError, match="opencv, yunet, face-alignment"):
+        with pytest.raises(AvprepError, match="face-alignment, opencv, yunet"):
             function("haar")
 
 
@@ -435,7 +435,7 @@ def test_auto(cuda: bool, present: set[str], chosen: str, monkeypatch: pytest.Mo
 def test_identity_names_versions_and_digests() -> None:
     """What decides a detector's output is named without building it, as strings."""
     assert detectors.identity("opencv") == {"opencv": cv2.__version__}
-    assert detectors.identity("yunet")["yunet"] == weights.TABLE["yunet"].sha256
+    assert detectors.identity("yunet")["yunet"] == weights.known()["yunet"].sha256
     identity = detectors.identity("face-alignment")
     assert set(identity) == {"opencv", "torch", "face-alignment", "device", "s3fd", "2dfan4"}
     assert all(isinstance(value, str) for value in identity.values())

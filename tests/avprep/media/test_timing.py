@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from avprep import mfcc, stages
+from avprep import stages
 from avprep.errors import Reject
 from avprep.manifest import Clip
+from avprep.media import mfcc
 from avprep.media.audio import Sound, read_sound
 from avprep.media.container import open_file
 from avprep.media.timeline import FrameCount

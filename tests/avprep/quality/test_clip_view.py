@@ -20,9 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from avprep import manifest, mfcc, shards
+from avprep import manifest, shards
 from avprep.errors import RunError, ShardError
 from avprep.manifest import Clip, Manifest
+from avprep.media import mfcc
 from avprep.media.audio import read_sound
 from avprep.media.video import Frames
 from avprep.quality import clip_picture, clip_view

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avprep import layouts, mfcc
+from avprep import layouts
 from avprep.errors import AvprepError
 from avprep.faces import detectors
 from avprep.manifest import Manifest
+from avprep.media import mfcc
 from avprep.media.audio import SoundFile, read_sound
 from avprep.media.image import decode_image
 from avprep.stages import CropSettings, crop_clip

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from python_speech_features import mfcc as reference_mfcc
 
-from avprep import mfcc
+from avprep.media import mfcc
 
 
 @pytest.fixture(scope="module")
