@@ -71,11 +71,10 @@ def generate(
     paste_back: bool,
     speech_scale: float,
     adapt_steps: int,
-    audio_track: int | None,
-    audio_channel: int | None,
     max_seconds: float,
     detector: str,
     device: str,
+    **given: int | None,
 ) -> None:
     """Make a face photo talk, as a video with its audio.
 
@@ -91,63 +90,61 @@ def generate(
         -o grid.mp4
     avprep generate RUN --face 0.jpg --aligned --audio windows/ -o out.mp4
     """
-    if (audio is None) == (video is None):
-        raise click.UsageError("give either --audio or --video")
+    _check_faces(faces, face_box, aligned=aligned, grid=grid, paste_back=paste_back)
+    _check_speech(audio, video, speech_scale, **given)
+    options.spare(output, audio, video, *faces)
+    options.folder_there(output)
+    from avprep.talking import inputs
+
+    shown: Any = {"remark": say.once, "detail": say.detail}
+    photos = inputs.read_photos(faces, detector=detector, box=face_box, aligned=aligned, paste_back=paste_back, **shown)
+    from davs_model.film import PhotoTalker
+
+    device = options.chosen_device(device)
+    say.detail(f"generate: on {device}")
+    talker = PhotoTalker.load(run, device=device)
+    driver = _driver(audio, video, detector, talker, max_seconds, **given)
+    if audio is not None and (driver.track or driver.channel):
+        say.aside(f"{audio}: audio track {driver.track}, channel {driver.channel}")
+    how: Any = {"speech_scale": speech_scale, "adapt_steps": adapt_steps, "counted": progress(output)}
+    film = talker.film(photos, driver, output, grid=grid, paste_back=paste_back, **how)
+    heard = "" if film.sound else ", without sound: there is none to it"
+    summary.show(
+        f"{output}: {film.n_frames} frames, {film.seconds:.2f} s{heard}",
+        facts={"frames": film.n_frames, "seconds": film.seconds, "sound": film.sound, "where": [str(output)]},
+    )
+
+
+def _check_faces(
+    faces: tuple[Path, ...],
+    face_box: tuple[float, float, float, float] | None,
+    *,
+    aligned: bool,
+    grid: bool,
+    paste_back: bool,
+) -> None:
+    """UsageError where the options of the photos do not go together."""
     if len(faces) > 1 and not grid:
         raise click.UsageError("several --face need --grid")
     if paste_back and (grid or aligned):
         raise click.UsageError("--paste-back needs a single photo that is not aligned yet, and no --grid")
     if face_box and (aligned or len(faces) > 1):
         raise click.UsageError("--face-box is for a single photo that is not aligned yet")
+
+
+def _check_speech(
+    audio: Path | None, video: Path | None, speech_scale: float, audio_track: int | None, audio_channel: int | None
+) -> None:
+    """UsageError where the options of the speech do not go together."""
+    if (audio is None) == (video is None):
+        raise click.UsageError("give either --audio or --video")
     if video is not None and speech_scale != 1:
         raise click.UsageError("--speech-scale is a factor of the features of sound: it needs --audio")
     if video is not None and audio_channel is not None:
         raise click.UsageError("--audio-channel chooses what drives the face: it needs --audio")
-    options.spare(output, audio, video, *faces)
-    options.folder_there(output)
     prepared = (path := audio or video) is not None and path.is_dir()
     if prepared and (audio_track is not None or audio_channel is not None):
         raise click.UsageError("--audio-track and --audio-channel are for files, not for prepared folders")
-    from avprep.talking import inputs
-
-    photos = inputs.read_photos(
-        faces,
-        detector=detector,
-        box=face_box,
-        aligned=aligned,
-        paste_back=paste_back,
-        remark=say.once,
-        detail=say.detail,
-    )
-    from davs_model.film import PhotoTalker
-
-    device = options.chosen_device(device)
-    say.detail(f"generate: on {device}")
-    talker = PhotoTalker.load(run, device=device)
-    driver = _driver(audio, video, detector, talker, max_seconds, audio_track, audio_channel)
-    if audio is not None and (driver.track or driver.channel):
-        say.aside(f"{audio}: audio track {driver.track}, channel {driver.channel}")
-    talker.film(
-        photos,
-        driver,
-        output,
-        grid=grid,
-        paste_back=paste_back,
-        speech_scale=speech_scale,
-        adapt_steps=adapt_steps,
-        counted=progress(output),
-    )
-    heard = "" if driver.sound is not None else ", without sound: there is none to it"
-    seconds = driver.n_frames / 25
-    summary.show(
-        f"{output}: {driver.n_frames} frames, {seconds:.2f} s{heard}",
-        facts={
-            "frames": driver.n_frames,
-            "seconds": seconds,
-            "sound": driver.sound is not None,
-            "where": [str(output)],
-        },
-    )
 
 
 def _driver(
@@ -156,8 +153,8 @@ def _driver(
     detector: str,
     talker: Talker,
     max_seconds: float,
-    track: int | None = None,
-    channel: int | None = None,
+    audio_track: int | None = None,
+    audio_channel: int | None = None,
 ) -> Driver:
     """Read what drives the face: --audio or --video."""
     from avprep.talking import inputs
@@ -170,8 +167,8 @@ def _driver(
         preset=talker.mfcc_preset,
         detector=detector,
         max_seconds=max_seconds,
-        track=track,
-        channel=channel,
+        track=audio_track,
+        channel=audio_channel,
         remark=say.once,
     )
 
