@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from avprep.errors import CheckpointError
-from davs_model.checkpoint import Checkpoint, is_ours, is_plain, one_line, read_torch_file, record, skeleton
-from davs_model.models.davs.networks import DAVS
+from davs_model import models, torch_file
+from davs_model.checkpoint import Checkpoint, is_ours, is_plain, one_line, skeleton
 from davs_model.models.davs.networks.decoder import BLOCKS
 from davs_model.models.davs.networks.speech import DEPTH
 
@@ -32,8 +32,7 @@ NETWORKS = {
     "ID_lip_discriminator": "identity_word_classifier",
 }
 """Key of the released checkpoint -> attribute of `DAVS`."""
-
-
+MODEL = "davs"
 PREFIX = "module."
 """What DataParallel puts in front of every name."""
 MFCC_PRESET = "davs"
@@ -70,14 +69,14 @@ def read(path: Path, *, seed: int | None = None) -> tuple[Checkpoint, Findings]:
     refuses them unless the findings are whole.
     CheckpointError, one line, where the file cannot be read or holds none of the networks.
     """
-    content = record(read_torch_file(path)) or {}
-    if is_ours(content):
+    if is_ours(path):
         raise CheckpointError(f"{path}: a checkpoint of avprep already, not a released one: nothing to import")
+    content = torch_file.record(torch_file.read(path)) or {}
     networks = {network: _without_prefix(content.get(network)) for network in NETWORKS}
     if not any(networks.values()):
         raise CheckpointError(f"{path}: not a DAVS checkpoint: it holds none of {', '.join(NETWORKS)}")
     findings = Findings(aside=[one_line(name) for name in content if name not in NETWORKS])
-    model = skeleton({"n_words": _n_words(networks)})
+    model = skeleton(MODEL, {"n_words": _n_words(networks)})
     weights = model.state_dict()
     for network, tensors in networks.items():
         if tensors:
@@ -95,17 +94,17 @@ def read(path: Path, *, seed: int | None = None) -> tuple[Checkpoint, Findings]:
     with path.open("rb") as file:
         source = {"form": "released", "file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     settings = {"source": source, "mfcc_preset": MFCC_PRESET, "not_imported": findings.missing + findings.odd}
-    return Checkpoint(model.dimensions, settings, weights), findings
+    return Checkpoint(MODEL, model.dimensions, settings, weights), findings
 
 
 def _initial(dimensions: dict[str, int | float], seed: int) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return DAVS(**dimensions).state_dict()  # type: ignore[arg-type]
+        return models.build(MODEL, dimensions).state_dict()
 
 
 def _without_prefix(tensors: Any) -> dict[str, Any]:
-    return {name.removeprefix(PREFIX): tensor for name, tensor in (record(tensors) or {}).items()}
+    return {name.removeprefix(PREFIX): tensor for name, tensor in (torch_file.record(tensors) or {}).items()}
 
 
 def _n_words(networks: dict[str, dict[str, Any]]) -> int:

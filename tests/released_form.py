@@ -31,7 +31,8 @@ STORAGES = {torch.float32: "FloatStorage", torch.float16: "HalfStorage", torch.i
 def layout(*, n_words: int = 500) -> dict[str, dict[str, list[int]]]:
     """Return released network -> tensor -> shape, no prefix, as our own modules have them."""
     shapes = {
-        name: list(tensor.shape) for name, tensor in checkpoint.skeleton({"n_words": n_words}).state_dict().items()
+        name: list(tensor.shape)
+        for name, tensor in checkpoint.skeleton(released.MODEL, {"n_words": n_words}).state_dict().items()
     }
     found: dict[str, dict[str, list[int]]] = {}
     for network, attribute in released.NETWORKS.items():

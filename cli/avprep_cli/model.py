@@ -21,7 +21,7 @@ SHOWN_ASIDE = 10
 @click.option("--force", is_flag=True, help="Replace the checkpoint that RUN has.")
 @options.verbosity
 def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None:
-    """Turn the released DAVS weights into a checkpoint of ours, RUN/checkpoint.pt.
+    """Turn the released DAVS weights into a checkpoint of ours, RUN/checkpoint.safetensors.
 
     FILE is 101_DAVS_checkpoint.pth.tar as its authors publish it (a torch file despite its name), or one trained with
     their code on any number of words. Only tensors are read: code in a file is refused, never run. Every tensor that is
@@ -87,8 +87,8 @@ def train(
 
     Three stages: identity (who is it, on labelled faces), speech (the shared space of sound and picture) and full
     (generation, with the person and the words taken apart). Killed or stopped, the same command goes on where the last
-    state was saved. RUN/checkpoint.pt is the model, RUN/metrics.jsonl and RUN/tensorboard its history, RUN/samples what
-    it draws, RUN/settings.toml all settings.
+    state was saved. RUN/checkpoint.safetensors is the model, RUN/metrics.jsonl and RUN/tensorboard its history,
+    RUN/samples what it draws, RUN/settings.toml all settings.
 
     \b
     avprep train OUT RUN --dry-run                                        the settings, and what there is to learn from

@@ -1,27 +1,27 @@
-"""The state of a run between two steps, RUN/training.pt: all that the next step depends on but the shards.
+"""The state of a run between two steps, RUN/training.safetensors: all that the next step depends on but the shards.
 
-A torch file like a checkpoint: `format`, `schema_version`, `dimensions`, `settings` (JSON text), `weights`, `stage`,
-`step`, `done` and `moments` (Adam's, by phase and parameter), and a `digest` over all of these. The state before it
-stays beside it as training.previous.pt. Random numbers are no part of it: each step draws its own.
+A file of the form of a checkpoint (`davs_model.checkpoint`), with `stage`, `step` and `done` beside the settings, and
+with two kinds of tensors: `weights/NAME` and Adam's `moments/PHASE/PARAMETER/MOMENT`. The state before it stays beside
+it as training.previous.safetensors. Random numbers are no part of it: each step draws its own.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from avprep.errors import CheckpointError
 from davs_model import checkpoint
-from davs_model.checkpoint import AGAIN, Checkpoint, is_plain, record
+from davs_model.checkpoint import AGAIN, Checkpoint
+from davs_model.training.optimizers import MOMENTS
 
-FORMAT = "avprep DAVS training state"
-SCHEMA_VERSION = 1
-NAME = "training.pt"
-PREVIOUS = "training.previous.pt"
+KIND = "training state"
+NAME = "training.safetensors"
+PREVIOUS = "training.previous.safetensors"
+OF_MODEL, OF_ADAM = "weights/", "moments/"
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,6 @@ class TrainingState:
     done: dict[str, int]
     moments: dict[str, Tensor]
 
-    def _digest(self) -> str:
-        return checkpoint.digest_of([self.stage, self.step, self.done, self.checkpoint.digest()], self.moments)
-
 
 def save(run: Path, state: TrainingState) -> None:
     """Write a state into a run's folder; the one before it is kept.
@@ -52,20 +49,10 @@ def save(run: Path, state: TrainingState) -> None:
     for name, tensor in (*state.checkpoint.weights.items(), *state.moments.items()):
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise CheckpointError(f"{path}: not written: {name} is not finite; the state before it stays")
-    content = {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "dimensions": state.checkpoint.dimensions,
-        "settings": json.dumps(state.checkpoint.settings, sort_keys=True),
-        "weights": state.checkpoint.weights,
-        # One string for one name: pickle writes an equal one that is another object a second time.
-        "stage": sys.intern(state.stage),
-        "step": state.step,
-        "done": {sys.intern(name): steps for name, steps in state.done.items()},
-        "moments": state.moments,
-        "digest": state._digest(),
-    }
-    checkpoint.write_whole(path, content, keep=run / PREVIOUS)
+    header = {**state.checkpoint.header(), "stage": state.stage, "step": state.step, "done": state.done}
+    weights = {f"{OF_MODEL}{name}": tensor for name, tensor in state.checkpoint.weights.items()}
+    moments = {f"{OF_ADAM}{name}": tensor for name, tensor in state.moments.items()}
+    checkpoint.write(path, KIND, header, weights | moments, keep=run / PREVIOUS)
 
 
 def load(run: Path) -> tuple[TrainingState, str] | None:
@@ -89,27 +76,35 @@ def load(run: Path) -> tuple[TrainingState, str] | None:
 
 
 def _read(path: Path) -> TrainingState:
-    content = record(checkpoint.read_torch_file(path)) or {}
-    if content.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not the state of a training run of avprep")
-    if (version := content.get("schema_version")) != SCHEMA_VERSION:
-        raise CheckpointError(f"{path}: schema {version!r}, this program reads {SCHEMA_VERSION}: update avprep")
-    found = checkpoint.parse(content)
-    moments, done = record(content.get("moments")), record(content.get("done"))
-    stage, step = content.get("stage"), content.get("step")
+    header, tensors = checkpoint.read(path, KIND)
+    weights, moments = (
+        {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
+        for part in (OF_MODEL, OF_ADAM)
+    )
+    found = Checkpoint.from_header(header, weights)
+    stage, step, done = (header.get(part) for part in ("stage", "step", "done"))
     if (
         found is None
-        or moments is None
-        or done is None
-        or not all(type(count) is int for count in done.values())
-        or not all(is_plain(tensor) for tensor in moments.values())
         or type(stage) is not str
         or type(step) is not int
+        or not isinstance(done, dict)
+        or not all(type(count) is int for count in done.values())
     ):
         raise CheckpointError(f"{path}: damaged: a part of it is missing: {AGAIN}")
-    state = TrainingState(found, stage, step, done, moments)
     if wrong := checkpoint.problem(found):
         raise CheckpointError(f"{path}: {wrong}")
-    if content.get("digest") != state._digest():
-        raise CheckpointError(f"{path}: damaged: its contents do not have the digest that it gives: {AGAIN}")
-    return state
+    if not _fit(moments, weights):
+        raise CheckpointError(f"{path}: damaged: the moments do not fit the weights: {AGAIN}")
+    return TrainingState(found, stage, step, done, moments)
+
+
+def _fit(moments: dict[str, Tensor], weights: dict[str, Tensor]) -> bool:
+    """Whether moments are of parameters among the weights, all three of each."""
+    for name, tensor in moments.items():
+        path, _, moment = name.rpartition("/")
+        parameter = weights.get(path.rpartition("/")[2])
+        if parameter is None or tensor.dtype != torch.float32 or any(f"{path}/{one}" not in moments for one in MOMENTS):
+            return False
+        if tensor.shape != (parameter.shape if moment != "step" else ()):
+            return False
+    return True

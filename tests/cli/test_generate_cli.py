@@ -257,4 +257,4 @@ def test_what_cannot_be_done_is_one_line(folder: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     result = call("generate", tmp_path, "--face", folder / "photo.jpg", "--audio", folder / "speech.wav", "-o", film)
     assert result.exit_code == 1
-    assert "no checkpoint" in result.stderr or "checkpoint.pt" in result.stderr
+    assert "no checkpoint" in result.stderr or "checkpoint.safetensors" in result.stderr

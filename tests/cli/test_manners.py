@@ -358,7 +358,7 @@ class TestJson:
         assert json.loads(planned.stdout)["settings"]["model"]["width"] == 0.05
         trained = call(*words, "--stage", "speech")
         found = json.loads(trained.stdout)
-        assert found["where"] == [str(run / "checkpoint.pt")]
+        assert found["where"] == [str(run / "checkpoint.safetensors")]
         assert "words" in found["validation"]
         assert found["next"] == [f"avprep evaluate {run} {out} -o RESULTS"]
         assert "speech 4/4" in trained.stderr

@@ -45,7 +45,9 @@ def test_a_film_in_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_run_without_a_model(folder: Path) -> None:
     """A run's folder without a checkpoint says which commands make one."""
-    with pytest.raises(checkpoint.CheckpointError, match=r"run/checkpoint\.pt: not there, .*`avprep train OUT .*/run`"):
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r"run/checkpoint\.safetensors: not there, .*`avprep train OUT .*/run`"
+    ):
         Talker.load(folder / "run")
 
 

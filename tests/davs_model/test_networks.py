@@ -117,7 +117,7 @@ def test_the_outputs_are_those_of_the_released_networks(
 
 def test_the_parameters_are_those_of_the_released_networks(shared: Path) -> None:
     """At width 1 and 256 pixels each network has exactly as many parameters as the released one."""
-    model = checkpoint.skeleton({"n_words": 500, "width": 1.0, "image_size": 256})
+    model = checkpoint.skeleton("davs", {"n_words": 500, "width": 1.0, "image_size": 256})
     for network, layout in read_layout(shared).items():
         wanted = sum(math.prod(shape) for name, shape in layout.items() if "running_" not in name)
         assert parameters(getattr(model, released.NETWORKS[network])) == wanted, network
@@ -171,7 +171,7 @@ def test_small_models_have_the_same_outputs(width: float, image_size: int) -> No
 
 def test_people_are_told_apart_only_where_there_are_any() -> None:
     """Without labelled people or speakers there is no classifier for them."""
-    model = checkpoint.skeleton({"n_words": 7})
+    model = checkpoint.skeleton("davs", {"n_words": 7})
     assert model.person_classifier is None
     assert model.speech_person_classifier is None
 

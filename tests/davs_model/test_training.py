@@ -275,7 +275,7 @@ class TestResuming:
         run(out, tmp_path / "run")
         for name in (states.NAME, states.PREVIOUS):
             (tmp_path / "run" / name).write_bytes(b"nothing")
-        with pytest.raises(CheckpointError, match="not a torch file"):
+        with pytest.raises(CheckpointError, match="not a training state of avprep"):
             run(out, tmp_path / "run")
         assert (tmp_path / "run" / states.NAME).read_bytes() == b"nothing"
 

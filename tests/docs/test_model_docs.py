@@ -24,7 +24,7 @@ def rows(after: str) -> list[list[str]]:
 
 def test_the_table_of_networks_is_true() -> None:
     """The page lists every network with its released name and, at width 1, the parameters that it has."""
-    model = checkpoint.skeleton({"n_people": 2, "n_speakers": 2})
+    model = checkpoint.skeleton("davs", {"n_people": 2, "n_speakers": 2})
     modules = {type(module).__name__: module for module in model.children()}
     listed = {}
     for symbol, _, name, released_name, millions in rows("Networks"):

@@ -1,0 +1,32 @@
+"""Checkpoints that several test files read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import released_form
+from checkpoint_files import DOMAIN, SMALL, lived_in
+from torch import Tensor
+
+from davs_model import checkpoint
+from davs_model.checkpoint import Checkpoint
+
+
+@pytest.fixture(scope="session")
+def domain() -> dict[str, Tensor]:
+    """The tensors of the smallest released network; not to be changed."""
+    return released_form.fill({DOMAIN: {**released_form.layout()[DOMAIN]}})[DOMAIN]
+
+
+@pytest.fixture(scope="session")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of ours with a small model; not to be changed."""
+    note = {"source": {"form": "made"}, "mfcc_preset": "davs", "odds": [1, 2.5, None, True, "ß"]}
+    return checkpoint.save(tmp_path_factory.mktemp("ours"), Checkpoint.of(lived_in(SMALL), note))
+
+
+@pytest.fixture(scope="session")
+def whole(ours: Path) -> Checkpoint:
+    """That checkpoint, loaded; not to be changed."""
+    return checkpoint.load(ours)
