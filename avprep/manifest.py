@@ -203,7 +203,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         why = error.strerror or error
         raise ManifestError(f"{path}: cannot read the manifest ({why}); make one with `avprep index`") from error
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}:{number + 1}: not UTF-8 text ({error.reason})") from error
+        other = "" if number else "; MANIFEST is a file that `avprep index` writes"
+        raise ManifestError(f"{path}:{number + 1}: not UTF-8 text ({error.reason}){other}") from error
     except UnicodeEncodeError as error:
         raise ManifestError(
             f"{path}:{number}: holds half a letter (\\u{ord(error.object[error.start]):04x})"
@@ -235,6 +236,8 @@ def _clip(path: Path, number: int, row: dict[str, Any]) -> Clip:
     if len(row["key"]) > MAX_KEY or "\0" in row["key"]:  # as a name in a tar it would end there
         raise ManifestError(f"{where}: a key has up to {MAX_KEY} characters, none of them NUL: {_short(row['key'])}")
     for name in ("video", "audio", "track"):
+        if "\0" in row.get(name, ""):
+            raise ManifestError(f"{where}: {name} holds a NUL, which no path does: {_short(row[name])}")
         if name in row and (row[name].startswith("/") or (".." in row[name] and ".." in row[name].split("/"))):
             raise ManifestError(f"{where}: {name} must be a path below the root, not {_short(row[name])}")
     return Clip(**row)

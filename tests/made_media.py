@@ -41,6 +41,11 @@ def number_of(image: NDArray[np.uint8]) -> int:
     return sum(1 << i for i, block in enumerate(_blocks(image)[:BITS]) if block > 128)
 
 
+def time_stamp(ticks: int) -> bytes:
+    """Return how a transport stream writes a time of showing, beside one of decoding: without its first byte."""
+    return bytes([ticks >> 22 & 0xFF, (ticks >> 14 & 0xFE) | 1, ticks >> 7 & 0xFF, (ticks << 1 & 0xFE) | 1])
+
+
 def is_lit(image: NDArray[np.uint8]) -> bool:
     """Tell whether the flash is on in a picture's RGB."""
     return bool(_blocks(image)[BITS] > 128)

@@ -87,8 +87,9 @@ class Result:
         """Return it as text."""
         detector = f" with {self.detector}" if self.detector else ""
         frames_per_s = self.frames / self.seconds
+        clips = "1 clip" if self.clips == 1 else f"{self.clips} clips"
         lines = [
-            f"{self.name}{detector}: {self.clips} clips, {self.frames} frames ({self.frames / FPS:.0f} s)",
+            f"{self.name}{detector}: {clips}, {self.frames} frames ({self.frames / FPS:.0f} s)",
             f"  one process     {self._ms(self.seconds)} a clip {frames_per_s:8.0f} frames/s, "
             f"{self._ms(self.cpu_seconds).strip()} of CPU time",
         ]

@@ -897,7 +897,8 @@ class Packets:
 
     def __init__(self, container: av.container.InputContainer, *, jumps: bool = True) -> None:
         self._container = container
-        self._jumps = jumps and may_jump(container)
+        self._broadcast = may_jump(container)
+        self._jumps = jumps and self._broadcast
         self.ended = self.joined = False
         self._ends: dict[int, int] = {}  # of each stream, in ticks
 
@@ -927,6 +928,8 @@ class Packets:
             finally:
                 if file.failure is not None:
                     raise _broken_storage(file.name, file.failure)
+            if self._broadcast and _shown_far_from_decoded(packet):
+                packet.pts = None
             if joints is not None and packet.stream.type in ("video", "audio"):
                 joints.place(packet)
                 self.joined = joints.found
@@ -945,6 +948,13 @@ class Packets:
             before = self._ends.get(stream)
             if before is None or end > before:
                 self._ends[stream] = end
+
+
+def _shown_far_from_decoded(packet: av.Packet[Any]) -> bool:
+    """Tell whether a packet's time of showing is so far from that of decoding that it must be damaged."""
+    if packet.pts is None or packet.dts is None or not packet.time_base:
+        return False
+    return bool(abs(packet.pts - packet.dts) * Fraction(packet.time_base) > JUMP_AHEAD)
 
 
 class _Joints:
@@ -966,7 +976,7 @@ class _Joints:
         return len(self._offsets) > 1
 
     def place(self, packet: av.Packet[Any]) -> None:
-        """Shift a packet of video or audio; all streams of such containers share one clock."""
+        """Shift a packet of video or audio."""
         stamp, stream = packet.dts, packet.stream.index
         if stamp is None:
             return
@@ -997,8 +1007,12 @@ class _Joints:
 
 
 def may_jump(container: av.container.InputContainer) -> bool:
-    """Tell whether the container is a broadcast's, in which time stamps may start anew."""
-    return bool(av.format.Flags(container.format.flags) & av.format.Flags.ts_discont)
+    """Tell whether the container is a broadcast's, in which time stamps may start anew and all streams share one clock.
+
+    libavformat says of Ogg, too, that its time stamps jump, and joins the parts of a chained file itself.
+    """
+    clocks = {stream.time_base for stream in container.streams if stream.type in ("video", "audio")}
+    return len(clocks) == 1 and bool(av.format.Flags(container.format.flags) & av.format.Flags.ts_discont)
 
 
 def packets(container: av.container.InputContainer, *streams: Any, jumps: bool = True) -> Iterator[av.Packet[Any]]:

@@ -116,7 +116,8 @@ def bench(
     settings = Settings.resolve(preset, None, overrides)
     wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
     found: dict[str, list[dict[str, Any]]] = {}
-    busy = library.busy()  # before there is work of our own
+    if busy := library.busy():  # before there is work of our own
+        say.aside(busy)
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
 
         @cache
@@ -137,8 +138,6 @@ def bench(
                 yield from _measured_learning(wanted, out, settings, stage, repeat, steps, batches)
 
         for name, result in measured():
-            if busy is not None and not found:
-                say.aside(busy)
             if not as_json:  # each as it comes: all of them take minutes
                 say.echo(("\n" if found else "") + result.table())
             found.setdefault(name, []).append(result.to_json())

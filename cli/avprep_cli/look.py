@@ -42,14 +42,14 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
 
     made = library.report(outs[0], root=root, seed=seed)
     write_text(output, made.page)
-    failures = f"{made.n_failures} failures"
+    failures = say.number(made.n_failures, "failure")
     if made.n_problems:
         then = [summary.line("verify", outs[0])]  # what is damaged may not tell what is missing
     else:
         then = summary.next_steps(outs[0]) or [summary.line("train", outs[0], "RUN")]
     summary.show(
-        f"{output}: {made.n_clips} clips, {say.bad(failures) if made.n_failures else failures}, "
-        f"{made.n_problems} problems, {output.stat().st_size / 1e6:.1f} MB",
+        f"{output}: {say.number(made.n_clips, 'clip')}, {say.bad(failures) if made.n_failures else failures}, "
+        f"{say.number(made.n_problems, 'problem')}, {output.stat().st_size / 1e6:.1f} MB",
         then=then,
     )
 
