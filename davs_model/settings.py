@@ -59,7 +59,7 @@ class Data(Section):
     shift: Annotated[int, Ge(0), Le(32)] = 2
     """Maximum shift of a clip each way, at random, in pixels of the 256×256 crop."""
     faces: Folder = ""
-    """Folder with a folder of pictures per person, for the identity stage; empty: the crops' own speaker labels."""
+    """Folder with a folder of pictures per person, for stages that tell people apart; empty: the speakers."""
     keep_silent: bool = False
     """Train on clips that hold silence alone, too."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -53,7 +53,7 @@ class Stage:
     generates: bool = False
 
 
-class TalkingModel(nn.Module):
+class TalkingModel(nn.Module, ABC):
     """A model that makes a person in a picture say what is heard or seen elsewhere."""
 
     name: ClassVar[str]

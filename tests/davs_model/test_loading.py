@@ -30,7 +30,7 @@ from davs_model.data.clips import Clips, read_clips
 from davs_model.data.faces import FaceFolder
 from davs_model.data.loader import AHEAD, evaluation_batches, training_batches
 from davs_model.data.pictures import Augmentation, decode_picture, picture_size
-from davs_model.data.reads import Shape, chosen
+from davs_model.data.reads import Reads, Shape, chosen
 from davs_model.data.sampling import epoch_order, sound_stretch, stretch
 from davs_model.data.sources import ClipSource
 
@@ -380,6 +380,28 @@ class TestFrames:
         assert shape.shortest() == 1
         assert Shape(chosen(READS, ("frames", "windows"))).shortest() == 23
         assert Shape(READS).shortest() == 23
+
+    def test_reads_of_any_model(self, clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Windows alone leave the frames in their tar, and what is read beside another is of the same frames."""
+        columns: list[str] = []
+        read = ClipSource.read
+
+        def watched(self: ClipSource, row: int, column: str, frames: Any) -> dict[str, bytes]:
+            columns.append(column)
+            return read(self, row, column, frames)
+
+        monkeypatch.setattr(ClipSource, "read", watched)
+        sound = {"sound": Reads("windows", 5, every=3, at="sound", part=2)}
+        shape = Shape(sound)
+        batch = Batches(ClipSource(clips, shape), shape, batch_size=4, seed=0)[0, 0]
+        assert set(columns) == {"mfcc"}
+        assert batch.tensors.keys() == {"sound", "words", "speakers"}
+        assert batch.starts["sound"] in range(4)
+        assert (batch["sound"][:, 1:, 0, 0] - batch["sound"][:, :-1, 0, 0] == 3).all()
+        assert shape.shortest() == 13
+        both = Shape({**sound, "mouth": Reads("frames", 5, beside="sound")}, image_size=32)
+        batch = Batches(ClipSource(clips, both), both, batch_size=4, seed=0)[0, 0]
+        assert levels(batch["mouth"]) == batch["sound"][:, :, 0, 0].int().tolist()
 
     def test_moved_as_one(self, scenes: Clips) -> None:
         """All frames of a clip are shifted and mirrored alike: exactly what repeated edges and mirroring give."""
