@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeGuard
+from typing import IO, Any, TypeGuard
 
 import torch
 from safetensors import safe_open
@@ -27,9 +27,7 @@ from torch import Tensor, nn
 from avprep import files, untrusted
 from avprep.errors import CheckpointError
 from davs_model import models
-
-if TYPE_CHECKING:
-    from davs_model.models.base import TalkingModel
+from davs_model.models.base import TalkingModel
 
 KIND = "checkpoint"
 SCHEMA_VERSION = 1
@@ -171,7 +169,7 @@ def write(
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return header and tensors of a described file, proven unchanged by their digest; nothing of them is checked.
+    """Return header and tensors of a described file, proven unchanged by their digest; nothing else is checked.
 
     CheckpointError, one line, for any other file, without taking more memory than its size demands.
     """
@@ -194,7 +192,7 @@ def is_ours(path: Path) -> bool:
         with files.open_file(path) as file:
             if _header_size(file) > MAX_HEADER:
                 return False
-        with safe_open(path, framework="pt") as opened:
+        with safe_open(path, framework="pt", backend="pread") as opened:
             return ENTRY in (opened.metadata() or {})
     except Exception:  # whatever it is
         return False

@@ -31,6 +31,23 @@ def made_model(seed: int = 0, **sizes: float) -> DAVS:
     return model.eval()
 
 
+def draw(model: DAVS) -> None:
+    """Give a model random weights with which every input shows in every output, as in a trained one.
+
+    Variance 1 / inputs, 2 / inputs in the decoder, whose ReLUs halve the signal twenty times; BatchNorm close to doing
+    nothing. With the usual initial weights the signal dies out on the way in eval mode, and zeros would be compared.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()  # a shift could silence the one map at the end of the visual speech encoder
+            elif parameter.dim() == 1:  # of BatchNorm
+                parameter.normal_(1, 0.1)
+            else:
+                parameter.normal_(0, ((2 if name.startswith("decoder") else 1) / parameter[0].numel()) ** 0.5)
+
+
 SMALL = (
     "model.width=0.05",
     "data.batch_size=4",

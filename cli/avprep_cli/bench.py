@@ -1,4 +1,4 @@
-"""`avprep bench` and its kin: how fast each step is on this machine. Heavy imports wait until a command runs."""
+"""`avprep bench`: how fast each step is on this machine. Heavy imports wait until it runs."""
 
 from __future__ import annotations
 
@@ -149,14 +149,14 @@ def _measured_learning(
     wanted: list[str], out: Path, settings: Settings, stage: str, repeat: int, steps: int, batches: int
 ) -> Iterator[tuple[str, Measured]]:
     """Measure the loader, a result for each stage, training or both."""
-    from davs_model.benchmarks import loading, training
+    from davs_model.benchmarks import training
     from davs_model.models.davs import Model
 
     stages = [name for name in Model.stages if stage in (name, "all")]
     for name in stages if "load" in wanted else ():
-        yield "load", loading.bench(out, settings, name, repeat=repeat, batches=batches)
+        yield "load", training.bench_load(out, settings, name, repeat=repeat, batches=batches)
     if "train" in wanted:
-        yield "train", training.bench(out, settings, stages=stages, steps=steps, repeat=repeat)
+        yield "train", training.bench_train(out, settings, stages=stages, steps=steps, repeat=repeat)
 
 
 def _made_shards(plan: Manifest, detector: str, jobs: int, temporary: Path) -> Path:
@@ -170,90 +170,4 @@ def _made_shards(plan: Manifest, detector: str, jobs: int, temporary: Path) -> P
     return temporary / "shards"
 
 
-@click.command("bench-model")
-@options.device
-@click.option("--width", type=kinds.Number(0, 4, min_open=True), default=1.0, show_default=True, help="Channels.")
-@click.option("--image-size", type=click.Choice((64, 128, 256)), default=256, show_default=True, help="Of the frames.")
-@click.option("--batch", type=click.IntRange(2, kinds.MOST_BATCH), default=16, show_default=True, help="Clips a step.")
-@click.option("--repeat", type=click.IntRange(1, 1000), default=5, show_default=True, help="Steps of each form.")
-@click.option("--compile", "compiled", is_flag=True, help="Also by torch.compile; the first steps take minutes.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def bench_model(
-    device: str, width: float, image_size: int, batch: int, repeat: int, compiled: bool, as_json: bool
-) -> None:
-    """Measure the model's fast forms on this machine: clips a second, and how far each is from plain float32.
-
-    A step is forward and backward of the whole objective, on random pictures: the networks' share of training, without
-    reading shards and without the optimizer. Forms take turns.
-
-    \b
-    avprep bench-model                                        the released size, on CUDA if there is one
-    avprep bench-model --width 0.25 --image-size 64 --batch 4
-    """
-    from davs_model.benchmarks import variants as library
-
-    result = library.bench(
-        {"n_speakers": 10, "width": width, "image_size": image_size},
-        device=options.chosen_device(device),
-        batch=batch,
-        repeat=repeat,
-        compiled=compiled,
-    )
-    say.echo(json.dumps(result.to_json(), indent=2) if as_json else result.table())
-
-
-@click.command("bench-learning")
-@click.argument("out", type=options.EXISTING_OUT)
-@click.argument("work", type=options.OUT)
-@click.option(
-    "--table",
-    type=click.Choice(("supervision", "disentangling", "both")),
-    default="both",
-    show_default=True,
-    help="The rows of the paper's Table 3; words read from identity features with eq. 2 and 3 on and off.",
-)
-@click.option(
-    "--preset",
-    type=click.Choice(("paper", "small")),
-    default="small",
-    show_default=True,
-    help="Settings to begin with.",
-)
-@click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings.")
-@options.setting("One setting, over all others.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def bench_learning(
-    out: Path,
-    work: Path,
-    table: str,
-    preset: str,
-    config_file: Path | None,
-    overrides: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    """Measure what a model learns from the shards of OUT: train each row of a table in WORK, test on the test split.
-
-    Prints Markdown. A stopped benchmark goes on where it was by the same command.
-
-    \b
-    avprep bench-learning OUT WORK --table supervision
-    avprep bench-learning OUT WORK --set steps.speech=2500
-    """
-    from davs_model.models.davs import Settings
-
-    settings = Settings.resolve(preset, config_file, overrides)  # before the seconds that torch takes
-    from davs_model.benchmarks import ablation
-
-    found: dict[str, list[dict[str, Any]]] = {}
-    tables = []
-    if table != "disentangling":
-        found["supervision"] = ablation.supervisions(out, work, settings, say=say.aside)
-        tables.append(ablation.supervision_table(found["supervision"]))
-    if table != "supervision":
-        speech = ablation.run_of(work, "L_C + SC + L_adv") if "supervision" in found else None
-        found["disentangling"] = ablation.disentangling(out, work, settings, say=say.aside, speech=speech)
-        tables.append(ablation.disentangling_table(found["disentangling"]))
-    say.echo(json.dumps(found, indent=2) if as_json else "\n\n".join(tables))
-
-
-COMMANDS = (bench, bench_model, bench_learning)
+COMMANDS = (bench,)

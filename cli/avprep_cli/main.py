@@ -80,6 +80,6 @@ _in_order = {command.name: command for module in _modules for command in module.
 for name in (
     *("index", "crop", "mfcc", "status", "verify", "retry", "report", "inspect", "slurm", "weights"),
     *("train", "evaluate", "generate", "import-checkpoint", "study", "study-results"),
-    *("demo", "bench", "bench-model", "bench-learning"),
+    *("demo", "bench"),
 ):
     main.add_command(_in_order[name])

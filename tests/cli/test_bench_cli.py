@@ -16,7 +16,7 @@ from tiny_shards import make_shards
 import avprep.demo.bench
 from avprep.demo import synthetic
 from avprep.errors import RunError
-from davs_model.benchmarks import loading, training
+from davs_model.benchmarks import training
 from davs_model.models.davs import Settings
 from davs_model.models.davs.stages import STAGES
 from davs_model.training import loop
@@ -51,7 +51,7 @@ class TestTraining:
 
     def test_every_stage(self, out: Path) -> None:
         """Each stage has its speed, its floor, the parts of a step and the hours of an epoch of LRW."""
-        result = training.bench(out, settings(), steps=1, repeat=1)
+        result = training.bench_train(out, settings(), steps=1, repeat=1)
         assert [row.stage for row in result.stages] == list(STAGES)
         for row in result.stages:
             assert row.clips_per_s == pytest.approx(4 / row.step_s)
@@ -74,7 +74,7 @@ class TestTraining:
             return values
 
         monkeypatch.setattr(StageTrainer, "step", watched)
-        training.bench(out, settings(), stages=("speech",), steps=1, repeat=1)
+        training.bench_train(out, settings(), stages=("speech",), steps=1, repeat=1)
         measured = found[:2]
         found.clear()
         loop.train(out, tmp_path / "run", settings(), stages=("speech",), say=lambda _: None)
@@ -83,17 +83,17 @@ class TestTraining:
     def test_one_speaker(self, tmp_path: Path) -> None:
         """Clips of one person leave the identity stage out and say why; asked for alone, it is refused."""
         shards = make_shards(tmp_path / "shards", people=1)
-        result = training.bench(shards, settings(), stages=("identity", "speech"), steps=1, repeat=1)
+        result = training.bench_train(shards, settings(), stages=("identity", "speech"), steps=1, repeat=1)
         assert [row.stage for row in result.stages] == ["speech"]
         assert "identity: left out: " in result.table()
         with pytest.raises(RunError, match="its clips are of 1 labelled people"):
-            training.bench(shards, settings(), stages=("identity",), steps=1, repeat=1)
+            training.bench_train(shards, settings(), stages=("identity",), steps=1, repeat=1)
 
     def test_too_few_clips(self, out: Path) -> None:
         """A batch of more clips than there are is one line, for training and for loading."""
         for bench in (
-            lambda few: training.bench(out, few, stages=("speech",)),
-            lambda few: loading.bench(out, few, "speech"),
+            lambda few: training.bench_train(out, few, stages=("speech",)),
+            lambda few: training.bench_load(out, few, "speech"),
         ):
             with pytest.raises(RunError, match=r"12 clips .* fewer than a batch of 16"):
                 bench(settings("data.batch_size=16"))

@@ -62,7 +62,7 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}}))
         assert listed[:6] == ["index", "crop", "mfcc", "status", "verify", "retry"]
         assert listed[6:10] == ["report", "inspect", "slurm", "weights"]
         assert listed[10:16] == ["train", "evaluate", "generate", "import-checkpoint", "study", "study-results"]
-        assert listed[16:] == ["demo", "bench", "bench-model", "bench-learning"]
+        assert listed[16:] == ["demo", "bench"]
 
 
 class TestIndex:

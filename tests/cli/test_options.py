@@ -27,7 +27,6 @@ FREE_TEXT = {
     "slurm mfcc --sbatch": "options that sbatch checks",
     "train --set": "settings that davs_model.settings checks, one by one",
     "bench --set": "settings that davs_model.settings checks, one by one",
-    "bench-learning --set": "settings that davs_model.settings checks, one by one",
     "study --title": "words for the people who take part",
     "study --film": "the name of a method, in words, before two files",
 }

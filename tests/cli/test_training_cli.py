@@ -1,4 +1,4 @@
-"""`avprep train` and `bench-learning`, and docs/training.md, which describes them."""
+"""`avprep train`, and docs/training.md, which describes them."""
 
 from __future__ import annotations
 
@@ -85,18 +85,6 @@ def test_a_folder_without_shards(tmp_path: Path) -> None:
         1,
         f"Error: {tmp_path}: no shards here (no manifest.jsonl): run `avprep crop` and `mfcc`\n",
     )
-
-
-@pytest.mark.slow
-def test_bench_learning(out: Path, tmp_path: Path) -> None:
-    """Both tables are made, with a row for each supervision and each switch, and chance below."""
-    result = call("bench-learning", out, tmp_path / "work", *OVERRIDES)
-    assert result.exit_code == 0, result.output
-    lines = result.stdout.splitlines()
-    rows = [line.split("|")[1].strip() for line in lines if line.startswith("|")]
-    assert rows[2:7] == ["L_C", "L_C + SC", "L_C + L_adv", "L_C + SC + L_adv", "*chance*"]
-    assert rows[9:] == ["before the full stage", "off", "on", "*chance*"]
-    assert re.fullmatch(r"Off / on: .* = .*", lines[-1])
 
 
 def test_the_page_names_the_stages_and_real_settings() -> None:

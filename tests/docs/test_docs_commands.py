@@ -44,10 +44,8 @@ PAGES_NOT_RUN = {
 }
 NOT_RUN = {
     "bench": "measures for minutes; test_bench.py, test_bench_cli.py",
-    "bench-learning": "trains for hours; test_training_cli.py",
-    "bench-model": "measures for minutes; test_networks.py",
     "demo": "takes minutes; test_cli.py",
-    "import-checkpoint": "needs the 800 MB of the released weights; test_checkpoint.py",
+    "import-checkpoint": "needs the 800 MB of the released weights; test_released.py",
     "study": "makes films for minutes; test_study_cli.py",
     "study-results": "needs the answers of people; test_study_cli.py",
     "weights fetch": "needs a network; test_weights.py",
