@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from davs_model.data.corpus import Corpus
 from davs_model.data.reads import Batch, Reads
-from davs_model.settings import Settings as RunSettings
+from davs_model.settings import RunSettings
 
 PORTRAIT, FRAMES, WINDOWS, SEQUENCE = "identity_frame", "frames", "windows", "consecutive"
 """What evaluation and sample sheets read, if the model reads it: a single frame that shows who is to speak; the frames

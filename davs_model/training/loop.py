@@ -20,7 +20,7 @@ from davs_model import checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.corpus import Corpus, read_corpus
 from davs_model.models.base import Stage, TalkingModel
-from davs_model.settings import Settings
+from davs_model.settings import RunSettings
 from davs_model.training import distributed, optimizers
 from davs_model.training import state as states
 from davs_model.training.distributed import World
@@ -32,7 +32,7 @@ from davs_model.training.sources import people_problem
 from davs_model.training.step import StageTrainer, StepCheck, Sums
 
 
-def device_of(settings: Settings) -> torch.device:
+def device_of(settings: RunSettings) -> torch.device:
     """Return the device that the settings name; RunError where it is not there."""
     name = settings.machine.device
     if name == "auto":
@@ -45,7 +45,7 @@ def device_of(settings: Settings) -> torch.device:
 def train(
     out: Path,
     run: Path,
-    settings: Settings,
+    settings: RunSettings,
     *,
     stages: Sequence[str],
     init_from: Path | None = None,
@@ -86,7 +86,7 @@ class _Run:
     """A run as it goes: the model, where it stands, and what it writes to."""
 
     run: Path
-    settings: Settings
+    settings: RunSettings
     corpus: Corpus
     world: World
     device: torch.device
@@ -108,7 +108,7 @@ class _Run:
         cls,
         out: Path,
         run: Path,
-        settings: Settings,
+        settings: RunSettings,
         world: World,
         device: torch.device,
         init_from: Path | None,
@@ -134,17 +134,7 @@ class _Run:
         }
         if state is not None:
             check_same(run, state, settings, dimensions, about)
-            model.load_state_dict(state.checkpoint.weights)
-            if "init_from" in state.checkpoint.settings:  # absent where it was, so that the file's bytes are the same
-                about["init_from"] = state.checkpoint.settings["init_from"]
-        elif init_from is not None:
-            for line in _load_what_fits(model, checkpoint.load(init_from)):
-                say(line)
-            about["init_from"] = str(init_from)
-        elif (run / checkpoint.NAME).exists():
-            raise RunError(
-                f"{run}: holds a checkpoint that no training run wrote: give another RUN, and --init-from {run}"
-            )
+        about |= _begin(model, run, state, init_from, say)
         if world.size > 1 and settings.machine.sync_batchnorm:
             distributed.synchronise_batchnorm(model, device.type)
         precision.place(model, device, channels_last=settings.machine.channels_last, compiled=settings.machine.compile)
@@ -155,21 +145,8 @@ class _Run:
             reporter = Reporter(run, settings, corpus, model, device, done, say)
         begun = any(done.get(stage.name, 0) for stage in model.stages.values() if stage.initialises)
         initialised = init_from is not None or begun
-        return cls(
-            run,
-            settings,
-            corpus,
-            world,
-            device,
-            say,
-            model,
-            done,
-            state,
-            initialised,
-            reporter,
-            about,
-            StepCheck(run, world),
-        )
+        check = StepCheck(run, world)
+        return cls(run, settings, corpus, world, device, say, model, done, state, initialised, reporter, about, check)
 
     def train_stage(self, stage: Stage, stop: dict[str, str]) -> None:
         """Train a stage to its last step."""
@@ -247,6 +224,23 @@ class _Run:
         states.save(self.run, self.state)
         checkpoint.save(self.run, made)
         self.reporter.log.flush()
+
+
+def _begin(
+    model: TalkingModel, run: Path, state: states.TrainingState | None, init_from: Path | None, say: Say
+) -> dict[str, Any]:
+    """Give a model the weights of the run, or those that a new run begins with; return what checkpoints say of it."""
+    if state is not None:
+        model.load_state_dict(state.checkpoint.weights)
+        before = state.checkpoint.settings  # as the run began, with or without it, so that the bytes are the same
+        return {"init_from": before["init_from"]} if "init_from" in before else {}
+    if init_from is not None:
+        for line in _load_what_fits(model, checkpoint.load(init_from)):
+            say(line)
+        return {"init_from": str(init_from)}
+    if (run / checkpoint.NAME).exists():
+        raise RunError(f"{run}: holds a checkpoint that no training run wrote: give another RUN, and --init-from {run}")
+    return {}
 
 
 def _load_what_fits(model: TalkingModel, source: Checkpoint) -> list[str]:

@@ -16,7 +16,7 @@ from davs_model.data.loader import evaluation_batches
 from davs_model.data.sources import ClipSource, usable
 from davs_model.evaluation import embed, samples
 from davs_model.models.base import Stage, TalkingModel
-from davs_model.settings import Settings
+from davs_model.settings import RunSettings
 from davs_model.training import optimizers
 from davs_model.training.log import Clock, MetricsLog, duration
 from davs_model.training.run_folder import Say
@@ -33,7 +33,7 @@ class Reporter:
     def __init__(
         self,
         run: Path,
-        settings: Settings,
+        settings: RunSettings,
         corpus: Corpus,
         model: TalkingModel,
         device: torch.device,

@@ -25,7 +25,7 @@ from davs_model.data.loader import training_batches
 from davs_model.data.reads import Batch, Shape
 from davs_model.data.sources import Source
 from davs_model.models.base import Stage, TalkingModel, term_of
-from davs_model.settings import Settings
+from davs_model.settings import RunSettings
 from davs_model.training import optimizers
 from davs_model.training import state as states
 from davs_model.training.distributed import World
@@ -52,7 +52,7 @@ class StageTrainer:
 
     stage: Stage
     model: TalkingModel
-    settings: Settings
+    settings: RunSettings
     world: World
     device: torch.device
     terms: dict[str, float]
@@ -64,7 +64,13 @@ class StageTrainer:
 
     @classmethod
     def of(
-        cls, stage: Stage, model: TalkingModel, corpus: Corpus, settings: Settings, world: World, device: torch.device
+        cls,
+        stage: Stage,
+        model: TalkingModel,
+        corpus: Corpus,
+        settings: RunSettings,
+        world: World,
+        device: torch.device,
     ) -> StageTrainer:
         """Prepare a stage; RunError where the clips, labels or weights of it do not allow a single step."""
         if problem := people_problem(stage, corpus):

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from davs_model import settings as run
 from davs_model.data.corpus import Corpus
 from davs_model.data.reads import Batch, Reads
 from davs_model.models.base import FRAMES, PORTRAIT, WINDOWS, Gather, Phase, Stage, TalkingModel
-from davs_model.settings import Count, Factor, Section
+from davs_model.settings import Count, Factor, RunSettings, Section
 
 SIDE = 8
 """Side of the pictures that it looks at and draws, before they are made larger."""
@@ -46,7 +45,7 @@ class Weights(Section):
     """Factor of the distance of a face to itself at other moments."""
 
 
-class Settings(run.Settings):
+class Settings(RunSettings):
     """Its settings."""
 
     of_model: ClassVar[str] = "toy"
