@@ -169,7 +169,7 @@ def write(
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return header and tensors of a described file, proven unchanged by their digest; nothing of them is checked.
+    """Return header and tensors of a described file, proven unchanged by their digest; nothing else is checked.
 
     CheckpointError, one line, for any other file, without taking more memory than its size demands.
     """
@@ -192,7 +192,7 @@ def is_ours(path: Path) -> bool:
         with files.open_file(path) as file:
             if _header_size(file) > MAX_HEADER:
                 return False
-        with safe_open(path, framework="pt") as opened:
+        with safe_open(path, framework="pt", backend="pread") as opened:
             return ENTRY in (opened.metadata() or {})
     except Exception:  # whatever it is
         return False

@@ -142,7 +142,7 @@ for path in bad:
         sys.exit(f"{path}: read")
     except CheckpointError as error:
         print(error)
-    if peak() > before + 200:
+    if peak() > before + 150:
         sys.exit(f"{path}: {peak() - before} MiB")
 """
         bad = sorted(path for path in tmp_path.iterdir())
