@@ -118,17 +118,11 @@ def bench(
     overrides += tuple(f"{name}={value}" for name, value in given.items() if value is not None)
     settings = Settings.resolve(preset, None, overrides)
     wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
-    found: dict[str, list[dict[str, Any]]] = {}
     busy = library.busy()  # before there is work of our own
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
-
-        @cache
-        def chosen() -> str:  # neither loading nor training needs one
-            return options.chosen_detector(detector)
-
-        @cache
-        def plan() -> Manifest:  # shards that are there need none
-            return library.plan_of(clips, Path(temporary), limit, as_lrw=as_lrw)
+        # Neither is asked for where shards are there.
+        chosen = cache(lambda: options.chosen_detector(detector))
+        plan = cache(lambda: library.plan_of(clips, Path(temporary), limit, as_lrw=as_lrw))
 
         def measured() -> Iterator[tuple[str, Measured]]:
             if "crop" in wanted:
@@ -139,12 +133,18 @@ def bench(
                 out = shards or _made_shards(plan(), chosen(), jobs, Path(temporary))
                 yield from _measured_learning(wanted, out, settings, stage, repeat, steps, batches)
 
-        for name, result in measured():
-            if busy is not None and not found:
-                say.aside(busy)
-            if not as_json:  # each as it comes: all of them take minutes
-                say.echo(("\n" if found else "") + result.table())
-            found.setdefault(name, []).append(result.to_json())
+        _show(measured(), busy, as_json)
+
+
+def _show(measured: Iterator[tuple[str, Measured]], busy: str | None, as_json: bool) -> None:
+    """Print results, each as it comes, for all of them take minutes; or all as JSON."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, result in measured:
+        if busy is not None and not found:
+            say.aside(busy)
+        if not as_json:
+            say.echo(("\n" if found else "") + result.table())
+        found.setdefault(name, []).append(result.to_json())
     if as_json:
         say.echo(json.dumps({name: rows if name == "load" else rows[0] for name, rows in found.items()}, indent=2))
 

@@ -247,6 +247,44 @@ def doubling(times: int) -> bytes:
     return content
 
 
+def costly(folder: Path) -> list[str]:
+    """Make small files that ask for gigabytes, for ages or for the stack, and return their names."""
+    tuples = b")" + b"\x85" * 200_000
+    endless_tuple = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60
+    words = ((2**21, 512), (512, 1))
+    array = b"cbuiltins\nbytearray\n" + opcodes(2**30) + b"\x85R"
+    streams = {
+        "claims": legacy(at("fc_2.weight", tensor_of(*words, 2**30, view=b"N"), "model_fusion")),
+        "claims-2": legacy(at("fc1.weight", tensor_of((2**40,), (1,), 2**40, view=b"N"))),
+        "claims-3": legacy(at("fc1.weight", tensor_of((2**62,), (1,), 2**62, view=b"N"))),
+        "bytes": legacy(at("fc1.weight", b"c__builtin__\nbytearray\n" + opcodes(2**32) + b"\x85R")),
+        "name": legacy(b"}X\xff\xff\xff\xffa"),
+        "long": legacy(b"}\x8b\xff\xff\xff\x7fa"),
+        "long-name": legacy(b"}\x8d" + b"\xff" * 7 + b"\x7fa"),
+        "global": legacy(b"c" + b"a" * 100_000 + b"\nb\n"),
+        "marks": legacy(b"(" * 50_000),
+    }
+    pickles = {
+        "bytes-zip": at("fc1.weight", b"c_codecs\nencode\n" + array + b"X\x03\0\0\0hex\x86R"),
+        "tuples": b"}" + tuples + b"Ns",
+        "tuples-in-pairs": b"ccollections\nOrderedDict\n](](" + tuples + b"Nee\x85R",
+        "endless-tuple": b"}" + endless_tuple + b"Ns",
+        "lists": b"]" * 50_000 + b"a" * 49_999,
+        "deep-network": b"}" + opcodes(DOMAIN) + b"}" + opcodes("a") + b"]" * 50_000 + b"a" * 49_999 + b"s",
+        "no-numbers": at("fc1.weight", tensor_of((2**32,), (1,), 2**32)),
+    }  # fmt: skip
+    for name, content in streams.items():
+        (folder / name).write_bytes(content)
+    for name, content in pickles.items():
+        archive(folder / name, content)
+    zeros = bytes(2**28)
+    claim = at("fc1.weight", tensor_of((2**26,), (1,), 2**26))
+    archive(folder / "bomb", claim, compression=zipfile.ZIP_DEFLATED, **{"0": zeros})
+    (folder / "hidden-bomb").write_bytes((folder / "bomb").read_bytes() + b"PK\5\6")
+    archive(folder / "bomb-pickle", b"N" * 2**28, compression=zipfile.ZIP_DEFLATED)
+    return [*streams, *pickles, "bomb", "hidden-bomb", "bomb-pickle"]
+
+
 class TestHostile:
     """A file that wants more than to be read gets one line, runs nothing and costs no more than its size."""
 
@@ -313,39 +351,7 @@ class TestHostile:
 
     def test_no_file_costs_more_memory_than_its_size(self, tmp_path: Path, domain: dict[str, Tensor]) -> None:
         """Small files that ask for gigabytes, for ages or for the stack are refused, one line each, cheaply."""
-        tuples = b")" + b"\x85" * 200_000
-        endless_tuple = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60
-        words = ((2**21, 512), (512, 1))
-        array = b"cbuiltins\nbytearray\n" + opcodes(2**30) + b"\x85R"
-        streams = {
-            "claims": legacy(at("fc_2.weight", tensor_of(*words, 2**30, view=b"N"), "model_fusion")),
-            "claims-2": legacy(at("fc1.weight", tensor_of((2**40,), (1,), 2**40, view=b"N"))),
-            "claims-3": legacy(at("fc1.weight", tensor_of((2**62,), (1,), 2**62, view=b"N"))),
-            "bytes": legacy(at("fc1.weight", b"c__builtin__\nbytearray\n" + opcodes(2**32) + b"\x85R")),
-            "name": legacy(b"}X\xff\xff\xff\xffa"),
-            "long": legacy(b"}\x8b\xff\xff\xff\x7fa"),
-            "long-name": legacy(b"}\x8d" + b"\xff" * 7 + b"\x7fa"),
-            "global": legacy(b"c" + b"a" * 100_000 + b"\nb\n"),
-            "marks": legacy(b"(" * 50_000),
-        }
-        pickles = {
-            "bytes-zip": at("fc1.weight", b"c_codecs\nencode\n" + array + b"X\x03\0\0\0hex\x86R"),
-            "tuples": b"}" + tuples + b"Ns",
-            "tuples-in-pairs": b"ccollections\nOrderedDict\n](](" + tuples + b"Nee\x85R",
-            "endless-tuple": b"}" + endless_tuple + b"Ns",
-            "lists": b"]" * 50_000 + b"a" * 49_999,
-            "deep-network": b"}" + opcodes(DOMAIN) + b"}" + opcodes("a") + b"]" * 50_000 + b"a" * 49_999 + b"s",
-            "no-numbers": at("fc1.weight", tensor_of((2**32,), (1,), 2**32)),
-        }  # fmt: skip
-        for name, content in streams.items():
-            (tmp_path / name).write_bytes(content)
-        for name, content in pickles.items():
-            archive(tmp_path / name, content)
-        zeros = bytes(2**28)
-        claim = at("fc1.weight", tensor_of((2**26,), (1,), 2**26))
-        archive(tmp_path / "bomb", claim, compression=zipfile.ZIP_DEFLATED, **{"0": zeros})
-        (tmp_path / "hidden-bomb").write_bytes((tmp_path / "bomb").read_bytes() + b"PK\5\6")
-        archive(tmp_path / "bomb-pickle", b"N" * 2**28, compression=zipfile.ZIP_DEFLATED)
+        names = costly(tmp_path)
         good = released_form.write(tmp_path / "good", {DOMAIN: domain})
         script = """
 import sys
@@ -366,7 +372,6 @@ for path in bad:
     if peak() > before + 150:
         sys.exit(f"{path}: {peak() - before} MiB")
 """
-        names = [*streams, *pickles, "bomb", "hidden-bomb", "bomb-pickle"]
         ended = subprocess.run(
             [sys.executable, "-c", script, good, *(tmp_path / name for name in names)],
             capture_output=True,
