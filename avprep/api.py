@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from avprep import auto, files, layouts, manifest, schema, shards
 from avprep.errors import RunError, ShardError
 from avprep.manifest import Manifest
-from avprep.media.image import decode_image
 from avprep.media.mfcc import Preset
 from avprep.quality.verify import verify as find_problems
 from avprep.runs import fingerprint, tasks
 from avprep.runs.run import Outcome, run
+from avprep.shards.image import decode_image
 from avprep.stages import Align, CropStage, MfccSettings, MfccStage
 
 Split = Literal["train", "val", "test"]

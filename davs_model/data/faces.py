@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from avprep.errors import ShardError
 from avprep.schema import CROP_SIZE
+from avprep.shards.image import decode_picture
 from davs_model.data.batch import RawBatch
-from davs_model.data.pictures import Augmentation, decode_picture
+from davs_model.data.pictures import Augmentation
 from davs_model.data.reads import Shape
 
 

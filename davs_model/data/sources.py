@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from avprep.errors import ShardError
 from avprep.schema import ARRAYS, CROP_SIZE, decode_array, frame_member
+from avprep.shards.image import decode_picture
 from davs_model.data.batch import RawBatch
 from davs_model.data.clips import Clips
-from davs_model.data.pictures import Augmentation, Frames, decode_picture
+from davs_model.data.pictures import Augmentation, Frames
 from davs_model.data.reads import Reads, Shape
 from davs_model.data.sampling import portrait_rng, sound_stretch, stretch
 

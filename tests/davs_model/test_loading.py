@@ -24,12 +24,14 @@ from numpy.typing import NDArray
 from small_models import READS
 
 from avprep.errors import ShardError
+from avprep.schema import picture_size
+from avprep.shards.image import decode_picture
 from davs_model.data.batch import RawBatch, empty_batch
 from davs_model.data.batches import Batches, EvaluationBatches
 from davs_model.data.clips import Clips, read_clips
 from davs_model.data.faces import FaceFolder
 from davs_model.data.loader import AHEAD, evaluation_batches, training_batches
-from davs_model.data.pictures import Augmentation, decode_picture, picture_size
+from davs_model.data.pictures import Augmentation
 from davs_model.data.reads import Reads, Shape, chosen
 from davs_model.data.sampling import epoch_order, sound_stretch, stretch
 from davs_model.data.sources import ClipSource
