@@ -75,7 +75,7 @@ def test_a_model_is_one_file() -> None:
 def test_shared_code_names_no_stage_of_davs() -> None:
     """No text of training, evaluation, generation and data is the name of its full stage, a phase or a term."""
     package = Path(davs_model.__file__).parent
-    shared = [package / "generation.py", package / "settings.py"]
+    shared = [package / f"{name}.py" for name in ("film", "generation", "settings")]
     shared += [path for folder in ("data", "training", "evaluation") for path in (package / folder).rglob("*.py")]
     for path in shared:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
