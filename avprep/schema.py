@@ -25,12 +25,12 @@ FPS = 25
 SAMPLE_RATE = 16_000
 """Audio samples a second, mono; frame `i` owns samples `640*i … 640*i + 639`."""
 HOP = 160
-"""Samples between MFCC columns: 100 columns a second, column `c` starting at sample `160*c`."""
-COLUMNS_PER_FRAME = SAMPLE_RATE // (FPS * HOP)
-assert COLUMNS_PER_FRAME * FPS * HOP == SAMPLE_RATE
-WINDOW_COLUMNS = 20
-"""MFCC columns of one window: 200 ms, the five video frames centred on its own."""
-WINDOW_FRAMES = WINDOW_COLUMNS // COLUMNS_PER_FRAME
+"""Samples between MFCC steps: 100 steps per second, step `c` starting at sample `160*c`."""
+STEPS_PER_FRAME = SAMPLE_RATE // (FPS * HOP)
+assert STEPS_PER_FRAME * FPS * HOP == SAMPLE_RATE
+WINDOW_STEPS = 20
+"""MFCC steps of one window: 200 ms, the five video frames centred on its own."""
+WINDOW_FRAMES = WINDOW_STEPS // STEPS_PER_FRAME
 N_COEFFICIENTS = 12
 CROP_SIZE = 256
 """Width and height of a crop in pixels."""
@@ -52,8 +52,8 @@ ARRAYS: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
         "affine.npy": ("<f4", (2, 3)),  # source pixel -> crop pixel
     },
     "mfcc": {
-        "mfcc.npy": ("<f4", (N_COEFFICIENTS, WINDOW_COLUMNS)),  # coefficient × time
-        "valid.npy": ("|b1", ()),  # the window is made only of real columns
+        "mfcc.npy": ("<f4", (N_COEFFICIENTS, WINDOW_STEPS)),  # coefficient × time
+        "valid.npy": ("|b1", ()),  # the window is made only of real steps
     },
 }
 """Per column and array member: dtype and the shape of one frame; the array's first axis is the frame."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avprep.errors import RunError
-from avprep.schema import CROP_SIZE, N_COEFFICIENTS, WINDOW_COLUMNS
+from avprep.schema import CROP_SIZE, N_COEFFICIENTS, WINDOW_STEPS
 from davs_model import checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.pictures import resized, to_crops
@@ -103,8 +103,8 @@ class Talker:
         with precision.autocast(self.device, bf16=self.bf16):
             if part.dtype == np.uint8:
                 return self.model.encode_speech(frames=self._pictures(part).transpose(0, 1))
-            if part.shape[1:] != (N_COEFFICIENTS, WINDOW_COLUMNS):
-                raise ValueError(f"windows are (n, {N_COEFFICIENTS}, {WINDOW_COLUMNS}), these {part.shape}")
+            if part.shape[1:] != (N_COEFFICIENTS, WINDOW_STEPS):
+                raise ValueError(f"windows are (n, {N_COEFFICIENTS}, {WINDOW_STEPS}), these {part.shape}")
             windows = torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(self.device)
             return scale * self.model.encode_speech(windows=windows[None])
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from python_speech_features import base, sigproc
 
-from avprep.schema import COLUMNS_PER_FRAME, HOP, N_COEFFICIENTS, SAMPLE_RATE, WINDOW_COLUMNS, WINDOW_FRAMES
+from avprep.schema import HOP, N_COEFFICIENTS, SAMPLE_RATE, STEPS_PER_FRAME, WINDOW_FRAMES, WINDOW_STEPS
 
 Preset = Literal["davs", "syncnet"]
 PRESETS: tuple[Preset, ...] = ("davs", "syncnet")
@@ -34,11 +34,11 @@ DAVS_FLOOR = 1.0
 SILENCE_RMS = 32768 * 10 ** (-60 / 20)
 """A step quieter than −60 dB of full scale counts as silent (int16 scale, root mean square)."""
 
-BEFORE = (WINDOW_FRAMES // 2) * COLUMNS_PER_FRAME
+BEFORE = (WINDOW_FRAMES // 2) * STEPS_PER_FRAME
 """Steps of the first frame's window that lie before the clip: 8, 80 ms."""
 SAMPLES_BEFORE = BEFORE * HOP + 1
 """Sound before the clip that its windows can use; one more than the steps hold, for the pre-emphasis."""
-SAMPLES_AFTER = (WINDOW_COLUMNS - BEFORE - COLUMNS_PER_FRAME - 1) * HOP + FRAME
+SAMPLES_AFTER = (WINDOW_STEPS - BEFORE - STEPS_PER_FRAME - 1) * HOP + FRAME
 """Sound after the clip that its windows can use: 95 ms."""
 assert SAMPLES_AFTER == 0.095 * SAMPLE_RATE
 
@@ -84,11 +84,11 @@ def windows(cepstra: NDArray[np.float64], first: int, n_frames: int) -> tuple[ND
     Returns windows float32 (n_frames, 12, 20), coefficient × time, and valid bool (n_frames,): made of real steps.
     """
     last = first + len(cepstra) - 1
-    begins = COLUMNS_PER_FRAME * np.arange(n_frames) - BEFORE
-    valid = (begins >= first) & (begins + WINDOW_COLUMNS - 1 <= last)
-    wanted = np.arange(-BEFORE, COLUMNS_PER_FRAME * (n_frames - 1) - BEFORE + WINDOW_COLUMNS)
+    begins = STEPS_PER_FRAME * np.arange(n_frames) - BEFORE
+    valid = (begins >= first) & (begins + WINDOW_STEPS - 1 <= last)
+    wanted = np.arange(-BEFORE, STEPS_PER_FRAME * (n_frames - 1) - BEFORE + WINDOW_STEPS)
     kept = cepstra[:, 1 : 1 + N_COEFFICIENTS].astype(np.float32)[np.clip(wanted, first, last) - first]
-    cut = np.lib.stride_tricks.sliding_window_view(kept, WINDOW_COLUMNS, axis=0)[::COLUMNS_PER_FRAME]
+    cut = np.lib.stride_tricks.sliding_window_view(kept, WINDOW_STEPS, axis=0)[::STEPS_PER_FRAME]
     return np.ascontiguousarray(cut), valid
 
 
@@ -106,7 +106,7 @@ def clip_windows(
     used = samples[skip:]
     cepstra = coefficients(used, preset, previous=previous)
     if not len(cepstra):
-        empty = np.zeros((n_frames, N_COEFFICIENTS, WINDOW_COLUMNS), np.float32)
+        empty = np.zeros((n_frames, N_COEFFICIENTS, WINDOW_STEPS), np.float32)
         return empty, np.zeros(n_frames, np.bool_), np.zeros(0, np.bool_)
     cut, valid = windows(cepstra, step, n_frames)
     return cut, valid, _silent(used, len(cepstra))

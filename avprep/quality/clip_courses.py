@@ -15,7 +15,7 @@ from avprep.media import mfcc
 from avprep.media.audio import Sound
 from avprep.pages.drawing import COLOURS
 from avprep.quality.clip_view import ClipView, printable
-from avprep.schema import COLUMNS_PER_FRAME, CROP_SIZE, FPS, HOP, N_COEFFICIENTS, SAMPLE_RATE, WINDOW_COLUMNS
+from avprep.schema import CROP_SIZE, FPS, HOP, N_COEFFICIENTS, SAMPLE_RATE, STEPS_PER_FRAME, WINDOW_STEPS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -168,7 +168,7 @@ def _draw_valid(axes: Axes, view: ClipView, _sound: Sound | str, chosen: list[in
 def course_of_windows(windows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """String the windows of all frames, (T, 12, 20), together again: (12, 4·(T−1)+20), the first column number −8."""
     first = windows[0]
-    others = windows[1:, :, -COLUMNS_PER_FRAME:]  # each frame's window ends one frame later
+    others = windows[1:, :, -STEPS_PER_FRAME:]  # each frame's window ends one frame later
     return np.concatenate([first, *others], axis=1)
 
 
@@ -198,13 +198,13 @@ def _draw_mfcc(axes: Axes, view: ClipView, _sound: Sound | str, chosen: list[int
     )  # fmt: skip
     axes.set_yticks(range(1, N_COEFFICIENTS + 1, 1), [str(n) for n in range(1, N_COEFFICIENTS + 1)], fontsize=7)
     for n, index in enumerate(chosen):
-        begin = (COLUMNS_PER_FRAME * index - mfcc.BEFORE) * HOP / SAMPLE_RATE + middle
+        begin = (STEPS_PER_FRAME * index - mfcc.BEFORE) * HOP / SAMPLE_RATE + middle
         # Windows of neighbours overlap: each outline is a little lower than the one before.
         inset = 0.12 + 0.22 * (n % 3)
         for width, colour in ((4.5, "white"), (2.5, COLOURS[n % len(COLOURS)])):
             axes.add_patch(
                 Rectangle(
-                    (begin, 0.5 + inset), WINDOW_COLUMNS * HOP / SAMPLE_RATE, N_COEFFICIENTS - 2 * inset, fill=False,
+                    (begin, 0.5 + inset), WINDOW_STEPS * HOP / SAMPLE_RATE, N_COEFFICIENTS - 2 * inset, fill=False,
                     edgecolor=colour, linewidth=width,
                 )
             )  # fmt: skip

@@ -25,7 +25,7 @@ from avprep.media import film
 from avprep.media.audio import Sound
 from avprep.media.container import Seconds, container_start, open_file, seconds
 from avprep.media.video import Frames
-from avprep.runs.fingerprint import read_fingerprint, read_plan
+from avprep.runs.fingerprint import read_fingerprint, read_manifest
 from avprep.schema import CROP_SIZE, FPS
 from avprep.shards.image import decode_image
 from avprep.stages import MfccSettings, MfccStage, clip_sound, rebuild
@@ -93,7 +93,7 @@ def read(out: Path, key: str, root: Path | None = None) -> ClipView:
     Raises RunError where `out` holds no run and, naming the nearest keys, where the plan has no such key; ShardError
     where its shard is damaged.
     """
-    plan = read_plan(out)
+    plan = read_manifest(out)
     runs = {column: read_fingerprint(out, column) for column in schema.COLUMNS}
     size = next((int(run["shard_size"]) for run in runs.values() if run is not None), 500)
     clip, shard = find(plan, key, size)

@@ -27,7 +27,7 @@ from avprep.pages.words import count
 from avprep.quality.clip_view import printable
 from avprep.quality.distances import MEASURES, NAMES, Face, distances, known, summary
 from avprep.quality.excerpts import encode
-from avprep.runs.fingerprint import read_fingerprint, read_plan
+from avprep.runs.fingerprint import read_fingerprint, read_manifest
 from avprep.schema import CROP_SIZE
 from avprep.shards.image import decode_image
 
@@ -81,7 +81,7 @@ def page(first: Path, second: Path, *, seed: int = 0, clips: int = CLIPS) -> str
     Raises RunError where a folder holds no run, or where the two are of different manifests; ShardError where a shard
     that is read is damaged.
     """
-    plan, other = read_plan(first), read_plan(second)
+    plan, other = read_manifest(first), read_manifest(second)
     if plan.digest() != other.digest():
         raise RunError(
             f"{first} and {second}: made from different manifests ({plan.dataset}, {len(plan.clips)} clips, and "

@@ -18,7 +18,7 @@ from avprep.manifest import Manifest
 from avprep.media import mfcc
 from avprep.media.video import Frames
 from avprep.quality.findings import Row, read_members
-from avprep.runs.fingerprint import plan_path
+from avprep.runs.fingerprint import manifest_path
 from avprep.runs.pool import Pool
 from avprep.shards.image import decode_image
 
@@ -66,7 +66,7 @@ def read_sound(out: Path, row: Row) -> Sound:
     """Return the MFCC columns of a clip; ShardError where the sample is damaged."""
     members = read_members(out, row, "mfcc", {"mfcc.npy", "valid.npy"})
     windows = _array(row, "mfcc", "mfcc.npy", members)
-    own = windows[:, :, mfcc.BEFORE : mfcc.BEFORE + schema.COLUMNS_PER_FRAME]
+    own = windows[:, :, mfcc.BEFORE : mfcc.BEFORE + schema.STEPS_PER_FRAME]
     columns = own.transpose(1, 0, 2).reshape(schema.N_COEFFICIENTS, -1)
     return Sound(columns.astype(np.float32), _array(row, "mfcc", "valid.npy", members))
 
@@ -94,7 +94,7 @@ class Label:
 
 def read_labels(out: Path, keys: set[str]) -> tuple[Manifest, dict[str, Label]]:
     """Return the plan without its clips and what it says of some of them, a line in memory at a time; ManifestError."""
-    plan, clips = manifest.scan(plan_path(out))
+    plan, clips = manifest.scan(manifest_path(out))
     chosen = (clip for clip in clips if clip.key in keys) if keys else ()
     return plan, {clip.key: Label(clip.video, clip.start, clip.word or "", clip.speaker or "") for clip in chosen}
 

@@ -21,7 +21,7 @@ from avprep import schema, shards
 from avprep.errors import REASONS, ShardError
 from avprep.manifest import SPLITS, shard_lengths
 from avprep.media import mfcc
-from avprep.runs.fingerprint import clip_counts, plan_path, read_fingerprint
+from avprep.runs.fingerprint import clip_counts, manifest_path, read_fingerprint
 from avprep.runs.status import SplitStatus
 from avprep.shards import Stretch
 
@@ -210,7 +210,7 @@ def gather(out: Path, *, seed: int = 0, per_split: int = 12) -> Findings:
     seed: draws the clips that are looked at; per_split: how many of each split are for its contact sheet.
     Raises RunError where `out` holds no run or a run.json is damaged; whatever is wrong with a shard is a problem.
     """
-    plan_path(out)
+    manifest_path(out)
     found = Findings(
         {column: Column(column, read_fingerprint(out, column)) for column in schema.COLUMNS},
         {figure.name: array("d") for figure in FIGURES},

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from avprep import schema, shards
 from avprep.errors import RunError
 from avprep.pages.captions import caption
-from avprep.runs.fingerprint import read_fingerprint, read_plan
+from avprep.runs.fingerprint import read_fingerprint, read_manifest
 from avprep.shards.image import decode_image
 
 CELL = 128
@@ -24,7 +24,7 @@ def contact_sheet(out: Path, *, rows: int = 6, columns: int = 8) -> NDArray[np.u
     Returns uint8 (H, W, 3), RGB. Raises RunError where `out` holds no finished crops.
     """
     run = read_fingerprint(out, "crop")
-    names = [] if run is None else [name for name, _ in read_plan(out).shards(run["shard_size"])]
+    names = [] if run is None else [name for name, _ in read_manifest(out).shards(run["shard_size"])]
     heads = {name: head for name in names if (head := shards.read_sidecar_head(out, "crop", name)) is not None}
     total = sum(head["counts"]["ok"] for head in heads.values())
     strips: list[NDArray[np.uint8]] = []

@@ -9,7 +9,7 @@ import joblib
 
 from avprep import files, schema, shards
 from avprep.errors import REASONS, ShardError
-from avprep.runs.fingerprint import read_fingerprint, read_plan
+from avprep.runs.fingerprint import read_fingerprint, read_manifest
 from avprep.runs.progress import counted
 from avprep.shards.image import decode_image
 
@@ -21,7 +21,7 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
     `ok` clip has one well-formed sample, every image decodes to 256×256, both columns agree on the number of frames.
     quiet: without progress.
     """
-    plan = read_plan(out)
+    plan = read_manifest(out)
     digest = plan.digest()
     problems: list[str] = []
     lengths: dict[str, dict[str, int]] = {}

@@ -127,12 +127,12 @@ def other_versions(stage: Stage, out: Path, before: object = None) -> list[dict[
     return others if run is None or run.get("versions") == ours or ours in others else [*others, ours]
 
 
-def read_plan(out: Path) -> Manifest:
+def read_manifest(out: Path) -> Manifest:
     """Read the frozen manifest of a run's folder; RunError where there is none."""
-    return manifests.read(plan_path(out))
+    return manifests.read(manifest_path(out))
 
 
-def plan_path(out: Path) -> Path:
+def manifest_path(out: Path) -> Path:
     """Return where the frozen manifest of a run's folder lies; RunError where there is none."""
     path = out / "manifest.jsonl"
     if not path.is_file():
@@ -145,12 +145,12 @@ def clip_counts(out: Path, run: dict[str, Any]) -> dict[str, int]:
     match run.get("clips"):
         case {"train": int(train), "val": int(val), "test": int(test)}:
             total = train + val + test
-            if min(train, val, test) < 0 or total * MIN_CLIP > plan_path(out).stat().st_size:
+            if min(train, val, test) < 0 or total * MIN_CLIP > manifest_path(out).stat().st_size:
                 raise RunError(
                     f"{out}: its run.json is damaged: it speaks of {total} clips, more than its manifest has"
                 )
             return {"train": train, "val": val, "test": test}
-    return read_plan(out).counts()
+    return read_manifest(out).counts()
 
 
 def read_fingerprint(out: Path, column: str) -> dict[str, Any] | None:

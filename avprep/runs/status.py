@@ -13,7 +13,7 @@ from typing import Any
 from avprep import schema, shards
 from avprep.manifest import shard_lengths
 from avprep.runs import tasks
-from avprep.runs.fingerprint import clip_counts, plan_path, read_fingerprint
+from avprep.runs.fingerprint import clip_counts, manifest_path, read_fingerprint
 
 RECENT = 3600.0
 """Seconds over which the rate is measured."""
@@ -79,7 +79,7 @@ def status(out: Path, now: float | None = None, columns: Iterable[str] = schema.
     now: seconds since 1970, for the rate. columns: those to look at; one that was never started is left out.
     Raises RunError where `out` holds no run.
     """
-    plan_path(out)
+    manifest_path(out)
     found = []
     for column in columns:
         run = read_fingerprint(out, column)

@@ -26,7 +26,7 @@ from avprep.media import mfcc
 from avprep.media.audio import SoundFile
 from avprep.media.container import Seconds, audio_stream, open_file, track_number
 from avprep.media.video import Frames
-from avprep.schema import FPS, N_COEFFICIENTS, WINDOW_COLUMNS
+from avprep.schema import FPS, N_COEFFICIENTS, WINDOW_STEPS
 from avprep.stages import CropSettings, align_clip
 from avprep.talking import photo
 
@@ -147,7 +147,7 @@ def _numbered(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def _window(path: Path) -> NDArray[np.float32]:
-    size = N_COEFFICIENTS * WINDOW_COLUMNS * 8
+    size = N_COEFFICIENTS * WINDOW_STEPS * 8
     try:
         check_regular(path)
         with path.open("rb") as file:
@@ -156,7 +156,7 @@ def _window(path: Path) -> NDArray[np.float32]:
         raise AvprepError(f"{path}: cannot be read ({error.strerror})") from error
     if len(data) != size:
         raise AvprepError(f"{path}: not a window of 20×12 float64, which has {size} bytes")
-    window = np.frombuffer(data, "<f8").reshape(WINDOW_COLUMNS, N_COEFFICIENTS).T.astype(np.float32)
+    window = np.frombuffer(data, "<f8").reshape(WINDOW_STEPS, N_COEFFICIENTS).T.astype(np.float32)
     if not np.isfinite(window).all():
         raise AvprepError(f"{path}: holds numbers that are not finite")
     return window

@@ -77,7 +77,7 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -
     """
     from avprep import api, auto, stages
     from avprep.runs import run as runs
-    from avprep.runs.fingerprint import read_fingerprint, read_plan
+    from avprep.runs.fingerprint import read_fingerprint, read_manifest
     from avprep.runs.status import status as read_status
 
     columns = read_status(out, columns=FILLERS if column is None else (column,))
@@ -98,7 +98,7 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -
         run = read_fingerprint(out, found.column)
         assert run is not None
         settings = run.get("settings", {})
-        plan = api.rooted(read_plan(out), root)
+        plan = api.rooted(read_manifest(out), root)
         workers = auto.workers(settings.get("detector", ""), jobs) if options.is_default("jobs") else jobs
         stage = stages.rebuild(found.column, settings, plan.root, auto.decoder_threads(workers))
         data.show_settings(stage)

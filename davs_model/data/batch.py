@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from avprep.schema import N_COEFFICIENTS, WINDOW_COLUMNS
+from avprep.schema import N_COEFFICIENTS, WINDOW_STEPS
 from davs_model.data.reads import LABELS, Batch, Reads, Shape
 
 
@@ -60,7 +60,7 @@ def empty_batch(shape: Shape, count: int, memory: Memory = torch.empty) -> RawBa
 
     def empty(reads: Reads) -> Tensor:
         if reads.source == "windows":
-            return memory((count, reads.length, N_COEFFICIENTS, WINDOW_COLUMNS), dtype=torch.float32)
+            return memory((count, reads.length, N_COEFFICIENTS, WINDOW_STEPS), dtype=torch.float32)
         return memory((count, reads.length, shape.image_size, shape.image_size, 3), dtype=torch.uint8)
 
     labels = {name: memory((count,), dtype=torch.int64) for name in LABELS}

@@ -15,7 +15,6 @@ from small_models import made_model
 
 import avprep
 import davs_model
-from avprep.media.video import probe
 from davs_model import api, checkpoint
 from davs_model.checkpoint import Checkpoint
 
@@ -51,7 +50,7 @@ def test_the_readme_s_python(lrw: Path, tmp_path: Path, monkeypatch: pytest.Monk
     exec(code.replace("/data/grid", str(tmp_path / "grid")), {})  # noqa: S102 - our own page
     assert [sample.word for sample in avprep.open("out")] == ["bin", "bin"]
     assert trained == [(Path("out"), "small", ["identity", "speech", "full"])]
-    assert probe(tmp_path / "talking.mp4").duration == pytest.approx(0.6, abs=0.05)
+    assert made.probe(tmp_path / "talking.mp4").duration == pytest.approx(0.6, abs=0.05)
 
 
 def test_the_readme_is_the_packages_docstring() -> None:

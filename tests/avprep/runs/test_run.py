@@ -467,7 +467,7 @@ class TestEveryClipHasOneEnd:
     def test_the_sum_is_right(self, bad_day: tuple[Path, run.Outcome]) -> None:
         """manifest = ok + failed; `verify` agrees; the outcome and `status` say the same."""
         out, outcome = bad_day
-        plan = fingerprint.read_plan(out)
+        plan = fingerprint.read_manifest(out)
         states = records(out)
         assert [record["key"] for record in states] == [clip.key for clip in plan.clips]
         assert outcome.ok + sum(outcome.failed.values()) == len(plan.clips)
@@ -902,4 +902,4 @@ def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_no_run_to_read(tmp_path: Path) -> None:
     """A folder that never saw a run says so."""
     with pytest.raises(AvprepError, match="no run was ever started there"):
-        fingerprint.read_plan(tmp_path)
+        fingerprint.read_manifest(tmp_path)

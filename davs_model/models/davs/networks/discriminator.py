@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from avprep.schema import N_COEFFICIENTS, WINDOW_COLUMNS
+from avprep.schema import N_COEFFICIENTS, WINDOW_STEPS
 from davs_model.models.davs.networks.layers import LEAK, channels, check_image_size, conv_bn, expect, unused
 
 
@@ -66,7 +66,7 @@ class SequenceDiscriminator(nn.Module):
     def forward(self, frames: Tensor, windows: Tensor) -> SequenceLogits:
         """Judge RGB frames `[B, 6, 3, S, S]` in [0, 1] and their MFCC windows `[B, 6, 12, 20]`."""
         expect(frames, self.n_frames, 3, self.image_size, self.image_size)
-        expect(windows, self.n_frames, N_COEFFICIENTS, WINDOW_COLUMNS)
+        expect(windows, self.n_frames, N_COEFFICIENTS, WINDOW_STEPS)
         maps = self.trunk(frames.flatten(1, 2))
         mouth = self.mouth(maps[:, :, self.rows, self.columns]).flatten(1)
         sound = self.sound(windows.transpose(2, 3)).flatten(1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avprep.schema import N_COEFFICIENTS, WINDOW_COLUMNS
+from avprep.schema import N_COEFFICIENTS, WINDOW_STEPS
 from davs_model.models.davs.networks.layers import (
     FEATURES,
     channels,
@@ -139,6 +139,6 @@ class AudioSpeechEncoder(nn.Module):
 
     def forward(self, windows: Tensor) -> Tensor:
         """Encode MFCC windows `[B, T, 12, 20]` (coefficient × time, as in the shards) as f_w^a `[B, T, 256]`."""
-        images = fold(windows, N_COEFFICIENTS, WINDOW_COLUMNS).transpose(1, 2).unsqueeze(1)
+        images = fold(windows, N_COEFFICIENTS, WINDOW_STEPS).transpose(1, 2).unsqueeze(1)
         both = torch.cat((self.square(images).flatten(1), self.temporal(images).flatten(1)), dim=1)
         return unfold(self.fc(both), len(windows))
