@@ -1,17 +1,23 @@
-# make demo: set up and do everything once on a synthetic corpus. make test: set up and run the tests.
+# make demo: set up and do everything once on a synthetic corpus. make test: set up and run the tests;
+# make test-all: those that take minutes, too.
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-INSTALL ?= -e '.[dev]'
+INSTALL ?= -e '.[all,dev]'
 DEMO ?= demo
 PYTEST_FLAGS ?=
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
+PYTEST = $(VENV)/bin/pytest -n $(JOBS) --dist loadgroup $(PYTEST_FLAGS)
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/avprep demo $(DEMO)
 
 test: $(VENV)/installed
-	$(VENV)/bin/pytest $(PYTEST_FLAGS)
+	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/installed
+	$(PYTEST)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check

@@ -1,3 +1,37 @@
-"""Videos of talking faces in, sharded crops and MFCC windows out."""
+"""Videos of talking faces in, sharded crops and MFCC windows out.
+
+    import avprep
+
+    manifest = avprep.index("grid", "/data/grid")
+    avprep.crop(manifest, "out", detector="auto", jobs=8)
+    avprep.mfcc(manifest, "out")
+    avprep.verify("out")
+    for sample in avprep.open("out", split="train"):
+        sample.key, sample.frames, sample.windows, sample.valid, sample.word
+
+Each of these is a command of `avprep` as well. They are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from avprep.api import Example, crop, index, mfcc, open, verify  # noqa: A004 - avprep.open is read as such
 
 __version__ = "0.1.0"
+__all__ = ["Example", "crop", "index", "mfcc", "open", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public API (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from avprep import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    """List the public API, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -19,6 +19,15 @@ REASONS: dict[str, str] = {
 """Every reason code that a failed clip can carry, with its meaning."""
 
 
+def missing_package(who: str, package: str, extra: str | None = None) -> str:
+    """Return the message for a package that is not installed: one line with the remedy.
+
+    who: what needs it, as the beginning of the line. extra: the extra of avprep that installs it; None: pip does.
+    """
+    remedy = f"'avprep[{extra}]'" if extra else package
+    return f"{who} needs {package}, which is not installed: pip install {remedy}"
+
+
 class AvprepError(Exception):
     """A problem that the user can solve; `str()` of it is one clear line."""
 

@@ -1,4 +1,4 @@
-"""The manifest: JSON Lines, a header and then one clip a line. It is the plan of every run."""
+"""The manifest: JSON Lines, a header and then one clip per line. Every run follows it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _FIELDS = tuple(f.name for f in fields(Clip))
 
 @dataclass(frozen=True)
 class Manifest:
-    """A data set as a plan: row `n` of a split belongs to shard `n // shard_size`.
+    """A data set: row `n` of a split belongs to shard `n // shard_size`.
 
     root: the folder that clip paths are relative to.
     seed: the seed that shuffled the rows.
@@ -69,11 +69,11 @@ class Manifest:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def split(self, name: str) -> tuple[Clip, ...]:
-        """Return the clips of one split, in plan order."""
+        """Return the clips of one split, in the manifest's order."""
         return tuple(clip for clip in self.clips if clip.split == name)
 
     def shards(self, shard_size: int) -> Iterator[tuple[str, tuple[Clip, ...]]]:
-        """Yield `(name, clips)` of every shard, e.g. `("train-000000", …)`, in plan order."""
+        """Yield `(name, clips)` of every shard, e.g. `("train-000000", …)`, in the manifest's order."""
         rows = {split: iter(self.split(split)) for split in SPLITS}
         for name, n_clips in shard_lengths(self.counts(), shard_size):
             yield name, tuple(islice(rows[name.partition("-")[0]], n_clips))
@@ -83,14 +83,14 @@ class Manifest:
         return {split: len(self.split(split)) for split in SPLITS}
 
     def limited(self, limit: int | None) -> Manifest:
-        """Return the plan cut to the first `limit` clips of each split."""
+        """Return the manifest cut to the first `limit` clips of each split."""
         if limit is None:
             return self
         clips = tuple(clip for split in SPLITS for clip in self.split(split)[:limit])
         return Manifest(self.dataset, self.root, clips, self.seed, self.extra)
 
     def digest(self) -> str:
-        """Return the sha256 of the plan. The root is left out: moving a data set does not change its shards."""
+        """Return the sha256 of the manifest. The root is left out: moving a data set does not change its shards."""
         return self._digest
 
     @cached_property
@@ -105,7 +105,10 @@ def shard_name(split: str, number: int) -> str:
 
 
 def shard_lengths(clips: dict[str, int], shard_size: int) -> Iterator[tuple[str, int]]:
-    """Yield the name of every shard and its number of clips, in plan order, for so many clips in each split."""
+    """Yield the name of every shard and its number of clips, in the manifest's order.
+
+    clips: the number of clips of each split.
+    """
     for split in SPLITS:
         for n, first in enumerate(range(0, clips[split], shard_size)):
             yield shard_name(split, n), min(shard_size, clips[split] - first)
@@ -203,7 +206,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         why = error.strerror or error
         raise ManifestError(f"{path}: cannot read the manifest ({why}); make one with `avprep index`") from error
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}:{number + 1}: not UTF-8 text ({error.reason})") from error
+        other = "" if number else "; MANIFEST is a file that `avprep index` writes"
+        raise ManifestError(f"{path}:{number + 1}: not UTF-8 text ({error.reason}){other}") from error
     except UnicodeEncodeError as error:
         raise ManifestError(
             f"{path}:{number}: holds half a letter (\\u{ord(error.object[error.start]):04x})"
@@ -235,12 +239,14 @@ def _clip(path: Path, number: int, row: dict[str, Any]) -> Clip:
     if len(row["key"]) > MAX_KEY or "\0" in row["key"]:  # as a name in a tar it would end there
         raise ManifestError(f"{where}: a key has up to {MAX_KEY} characters, none of them NUL: {_short(row['key'])}")
     for name in ("video", "audio", "track"):
+        if "\0" in row.get(name, ""):
+            raise ManifestError(f"{where}: {name} holds a NUL, which no path does: {_short(row[name])}")
         if name in row and (row[name].startswith("/") or (".." in row[name] and ".." in row[name].split("/"))):
             raise ManifestError(f"{where}: {name} must be a path below the root, not {_short(row[name])}")
     return Clip(**row)
 
 
 def _short(value: object) -> str:
-    """Return a value of a stranger's for a message."""
+    """Return an untrusted value, shortened for a message."""
     shown = repr(value)
     return shown if len(shown) <= 100 else f"{shown[:99]}…"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,25 +15,25 @@ import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 import avprep
-from avprep import mfcc, schema
+from avprep import schema
 from avprep.errors import Reject, RunError
 from avprep.faces import align, detectors, keyframes, track
 from avprep.faces.detectors.base import NOSE, Detector
 from avprep.files import check_regular
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
+from avprep.media import container, mfcc
 from avprep.media.audio import Sound, read_heard
-from avprep.media.video import Frames, probe
+from avprep.media.video import Frames
+from avprep.runs.threads import keep_freed_memory, one_thread
 from avprep.shards import Sample
 
 Align = Literal["smooth", "per-frame", "per-clip"]
 JPEG_QUALITY = 95
 
 _LARGE = 500_000  # bytes: a smaller file is read long before its time is up, and its header not worth a millisecond
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,8 @@ class CropSettings:
 
     detector: `opencv`, `yunet` or `face-alignment` (resolved, never `auto`).
     align: `smooth` points, the detector's own `per-frame`, or one transform `per-clip`.
-    every: frames from one keyframe to the next, 1 … 12; see `avprep.faces.keyframes`.
-    min_face: least median face size in source pixels.
+    every: frames from one keyframe to the next, 1 … 12; see `avprep.faces.keyframes.find_faces`.
+    min_face: minimum median face size in source pixels.
     image_format: `jpg` (quality 95) or `png`.
     subject: `largest` or `central`, see `avprep.faces.track.choose`.
     max_seconds: longest clip.
@@ -105,7 +104,7 @@ class CropStage:
         return asdict(self.settings)
 
     def seconds(self, clip: Clip) -> float | None:
-        """Return how long a clip is by the plan, or else by its video's header, `max_seconds` at most."""
+        """Return how long a clip is by the manifest, or else by its video's header, `max_seconds` at most."""
         return _seconds(clip, self.root, self.settings.max_seconds)
 
     def __call__(self) -> Callable[[Clip], Sample]:
@@ -142,7 +141,7 @@ class MfccStage:
         return {name: value for name, value in asdict(self.settings).items() if value is not None}
 
     def seconds(self, clip: Clip) -> float | None:
-        """Return how long a clip is by the plan, or else by its file's header, `max_seconds` at most."""
+        """Return how long a clip is by the manifest, or else by its file's header, `max_seconds` at most."""
         return _seconds(clip, self.root, self.settings.max_seconds)
 
     def __call__(self) -> Callable[[Clip], Sample]:
@@ -186,38 +185,9 @@ def crop_clip(
         threads=threads,
     )
     found = align_clip(frames, detector, settings, name=clip.video, hints=lambda size: _hints(clip, root, size))
-    seen, affine = found.seen, found.affine
-    # A detector that sees no more than the eyes: transforms fitted to its points hold the eyes still, whatever they do.
-    fitted = settings.align == "smooth" and bool(np.isnan(found.points[:, NOSE]).all())
-    scores = [sighting.face.score for sighting in found.subject.sightings.values()]
-    facts = {
-        **_labels(clip),
-        "n_frames": seen.n_frames,
-        "size": list(seen.size),
-        "source_frames": frames.source_frames,
-        "decode_errors": frames.decode_errors,
-        **frames.damage,
-        "interlaced": frames.interlaced,
-        **({"hdr": frames.hdr} if frames.hdr else {}),
-        **(
-            {"pixel_aspect": "{}:{}".format(*frames.pixel_aspect.as_integer_ratio())}
-            if frames.pixel_aspect != 1
-            else {}
-        ),
-        "detector": settings.detector,
-        "align": settings.align,
-        "keyframes": len(seen.sightings),
-        "detections": len(scores),
-        "score": _rounded(np.mean(scores)),
-        "score_min": _rounded(np.min(scores)),
-        "face_size": _rounded(found.face_size),
-        "jitter": None if fitted else _rounded(align.jitter(affine, found.smoothed)),
-        "jitter_unsmoothed": _rounded(align.jitter(align.similarity(found.raw), found.smoothed)),
-        "cuts": len(seen.cuts),
-        **({"turned": found.turned} if found.turned else {}),
-    }
+    facts = _crop_facts(clip, found, settings)
     summary = {name: facts[name] for name in ("face_size", "score", "jitter")}
-    return Sample(_crop_members(found, facts, settings.image_format), seen.n_frames, summary)
+    return Sample(_crop_members(found, facts, settings.image_format), found.detections.n_frames, summary)
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +200,7 @@ class Aligned:
     """
 
     frames: Frames
-    seen: track.Seen
+    detections: track.Detections
     subject: track.Track
     face_size: float
     raw: NDArray[np.float64]
@@ -268,13 +238,13 @@ def align_clip(
     name: of the clip in messages.
     hints: maps the pictures' width and height to the data set's own face boxes: frame → box in source pixels.
     """
-    seen = keyframes.find_faces(frames, detector, settings.every)
-    return align_seen(frames, seen, settings, name=name, hints=hints(seen.size))
+    detections = keyframes.find_faces(frames, detector, settings.every)
+    return align_detections(frames, detections, settings, name=name, hints=hints(detections.size))
 
 
-def align_seen(
+def align_detections(
     frames: Frames,
-    seen: track.Seen,
+    detections: track.Detections,
     settings: CropSettings,
     *,
     name: str,
@@ -282,14 +252,14 @@ def align_seen(
 ) -> Aligned:
     """Track and align the face of one clip in which faces have been found; raises Reject. See `align_clip`."""
     with _named(name):
-        _check_length(seen.n_frames)
-        tracks = track.link(seen)
-        subject = track.choose(tracks, seen, settings.subject, hints or {})
+        _check_length(detections.n_frames)
+        tracks = track.link(detections)
+        subject = track.choose(tracks, detections, settings.subject, hints or {})
         size = track.face_size(subject)
         if size < settings.min_face:
             raise Reject("face_too_small", f"the face is {size:.0f} px wide, --min-face is {settings.min_face:g}")
-        track.check_gaps(subject, tracks, seen)
-        raw = track.points_per_frame(subject, seen.n_frames)
+        track.check_gaps(subject, tracks, detections)
+        raw = track.points_per_frame(subject, detections.n_frames)
     steady = track.smooth(raw)
     points = (raw if settings.align == "per-frame" else steady).astype(np.float32)
     affine = align.similarity(points).astype(np.float32)
@@ -297,7 +267,7 @@ def align_seen(
         affine[:] = align.similarity(np.median(points, axis=0))
     if not np.isfinite(affine).all():
         raise Reject("face_lost", f"{name}: the face's points fall together")
-    return Aligned(frames, seen, subject, size, raw, steady, points, affine)
+    return Aligned(frames, detections, subject, size, raw, steady, points, affine)
 
 
 def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
@@ -352,34 +322,43 @@ def clip_sound(clip: Clip, root: Path, settings: MfccSettings) -> Sound:
     )
 
 
+def _crop_facts(clip: Clip, found: Aligned, settings: CropSettings) -> dict[str, Any]:
+    """Return the metadata of a crop sample."""
+    frames, detections = found.frames, found.detections
+    # A detector of no more than the eyes: transforms fitted to its points hold the eyes still, whatever they do.
+    fitted = settings.align == "smooth" and bool(np.isnan(found.points[:, NOSE]).all())
+    scores = [detection.face.score for detection in found.subject.detections.values()]
+    across, down = frames.pixel_aspect.as_integer_ratio()
+    return {
+        **_labels(clip),
+        "n_frames": detections.n_frames,
+        "size": list(detections.size),
+        "source_frames": frames.source_frames,
+        "decode_errors": frames.decode_errors,
+        **frames.damage,
+        "interlaced": frames.interlaced,
+        **({"hdr": frames.hdr} if frames.hdr else {}),
+        **({"pixel_aspect": f"{across}:{down}"} if across != down else {}),
+        "detector": settings.detector,
+        "align": settings.align,
+        "keyframes": len(detections.by_frame),
+        "detections": len(scores),
+        "score": _rounded(np.mean(scores)),
+        "score_min": _rounded(np.min(scores)),
+        "face_size": _rounded(found.face_size),
+        "jitter": None if fitted else _rounded(align.jitter(found.affine, found.smoothed)),
+        "jitter_unsmoothed": _rounded(align.jitter(align.similarity(found.raw), found.smoothed)),
+        "cuts": len(detections.cuts),
+        **({"turned": found.turned} if found.turned else {}),
+    }
+
+
 def _crop_members(found: Aligned, facts: dict[str, Any], image_format: str) -> Iterator[tuple[str, bytes]]:
     for index, crop in enumerate(found.crops()):
         yield schema.frame_member(index, image_format), encode_image(crop, image_format)
     yield "points.npy", schema.encode_array(found.points)
     yield "affine.npy", schema.encode_array(found.affine)
     yield schema.METADATA["crop"], schema.encode_json(facts)
-
-
-def one_thread() -> threadpool_limits:
-    """Have OpenCV, the linear algebra below numpy, and torch where it is loaded, calculate in one thread each.
-
-    By themselves they take every core: workers then wait for each other's threads, sums come in another order, and
-    cascades find their windows in none. What is returned is a context, for who wants all but OpenCV's back.
-    """
-    cv2.setNumThreads(1)
-    return threadpool_limits(1)
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep up to 256 MiB of freed memory for the next picture.
-
-    Otherwise each picture's buffers are handed back to the kernel and cleared page by page when they are taken anew,
-    which costs more than the colour conversion that fills them. Other C libraries are left as they are.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, 256 << 20)
-        mallopt(_M_MMAP_THRESHOLD, 256 << 20)
 
 
 def encode_image(image: NDArray[np.uint8], image_format: str) -> bytes:
@@ -409,23 +388,23 @@ def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[n
         raise Reject("unreadable", f"{root / clip.track}: {error}") from error
     first = rows[0][0]
     boxes = np.array([[x, y, x + w, y + h] for _, x, y, w, h in rows], np.float32)
-    if boxes.max() <= 2:  # VoxCeleb2 writes shares of the picture
+    if boxes.max() <= 2:  # VoxCeleb2 writes fractions of the picture
         boxes *= np.tile(np.array(size, np.float32), 2)
     return {frame - first: box for (frame, *_), box in zip(rows, boxes, strict=True)}
 
 
 def _seconds(clip: Clip, root: Path, most: float) -> float | None:
-    """Return the length of a clip; None for a small file, or where no header tells."""
+    """Return the length of a clip; None for a small file, or where no header has it."""
     length = clip.duration
     if length is None:
         with suppress(Reject, OSError):
             if (root / clip.video).stat().st_size >= _LARGE:
-                length = probe(root / clip.video).duration
+                length = container.duration(root / clip.video)
     return None if length is None else min(length, most)
 
 
 def _by_name(work: Callable[..., Sample], clip: Clip, root: Path, **given: Any) -> Sample:
-    """Do a clip; files are called in a Reject as in the plan, not by where the data set lies just now."""
+    """Do a clip; files are named in a Reject as in the manifest, not by where the data set lies just now."""
     try:
         return work(clip, root=root, **given)
     except Reject as reject:
@@ -434,7 +413,7 @@ def _by_name(work: Callable[..., Sample], clip: Clip, root: Path, **given: Any) 
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Put the file's name before the message of a Reject from a part that knows nothing of files."""
+    """Put the file's name before the message of a Reject from a part that takes no files."""
     try:
         yield
     except Reject as reject:

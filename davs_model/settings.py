@@ -59,7 +59,7 @@ class Data(Section):
     shift: Annotated[int, Ge(0), Le(32)] = 2
     """Maximum shift of a clip each way, at random, in pixels of the 256×256 crop."""
     faces: Folder = ""
-    """Folder with a folder of pictures per person, for the identity stage; empty: the crops' own speaker labels."""
+    """Folder with a folder of pictures per person, for stages that tell people apart; empty: the speakers."""
     keep_silent: bool = False
     """Train on clips that hold silence alone, too."""
 
@@ -111,7 +111,7 @@ class Machine(Section):
     """CPU threads of each training process; 0: torch's own choice."""
 
 
-class Settings(Section):
+class RunSettings(Section):
     """The settings of any run. A model's own class gives `preset`, `model`, `steps` and `weights` their values."""
 
     of_model: ClassVar[str] = ""
@@ -177,7 +177,7 @@ class Settings(Section):
                 lines.append(f"{name} = {_toml(value)}")
         return "\n".join(lines) + "\n"
 
-    def difference(self, here: Settings) -> list[str]:
+    def difference(self, here: RunSettings) -> list[str]:
         """Return a line for each setting that differs, such as `model.width: 0.25 there, 0.5 here`; this is there."""
         there, other = (_flat(settings.to_json(), self.sections()) for settings in (self, here))
         return [

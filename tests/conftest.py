@@ -15,6 +15,25 @@ SHARED = Path(os.environ.get("AVPREP_SHARED") or Path(__file__).resolve().parent
 """Real clips, reference values and weights; not part of the repository."""
 
 
+GROUPS = {"slurm": "slurm", "chromium": "browser"}
+"""Groups of tests of several files, each with its fixture; they take longest, and begin first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for the processes that share them: a file in one, Slurm's in one, those that drive a browser in one.
+
+    A file's fixtures are then made once, and there is one cluster and one browser at a time.
+    """
+
+    def group_of(item: pytest.Item) -> str:
+        fixtures = getattr(item, "fixturenames", ())
+        return next((name for name, fixture in GROUPS.items() if fixture in fixtures), item.nodeid.partition("::")[0])
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    items.sort(key=lambda item: group_of(item) not in GROUPS)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real clips and reference values; the test is skipped where it is absent."""

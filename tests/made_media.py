@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import wave
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,32 @@ BITS = 11  # blocks of a picture that hold its number; the twelfth flashes
 TICKS = 90_000  # a second in the clock of made pictures
 NTSC = Fraction(30000, 1001)
 HOP, WINDOW, RATE = 160, 400, 16_000  # samples of the product's clock
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a file's headers claim: codecs, None where there is no such stream; pixels; frames/s; seconds."""
+
+    video: str | None
+    width: int | None
+    height: int | None
+    fps: float | None
+    audio: str | None
+    duration: float | None
+
+
+def probe(path: Path) -> Probe:
+    """Read a file's headers."""
+    with av.open(str(path)) as container:
+        video, audio = next(iter(container.streams.video), None), next(iter(container.streams.audio), None)
+        return Probe(
+            video=None if video is None else video.codec_context.name,
+            width=None if video is None else video.codec_context.width,
+            height=None if video is None else video.codec_context.height,
+            fps=None if video is None or video.average_rate is None else float(video.average_rate),
+            audio=None if audio is None else audio.codec_context.name,
+            duration=None if container.duration is None else container.duration / av.time_base,
+        )
 
 
 def ffmpeg(*arguments: Any) -> None:
@@ -39,6 +66,11 @@ def picture(number: int, *, lit: bool = False) -> NDArray[np.uint8]:
 def number_of(image: NDArray[np.uint8]) -> int:
     """Read the number of a picture from its RGB."""
     return sum(1 << i for i, block in enumerate(_blocks(image)[:BITS]) if block > 128)
+
+
+def time_stamp(ticks: int) -> bytes:
+    """Return how a transport stream writes a time of showing, beside one of decoding: without its first byte."""
+    return bytes([ticks >> 22 & 0xFF, (ticks >> 14 & 0xFE) | 1, ticks >> 7 & 0xFF, (ticks << 1 & 0xFE) | 1])
 
 
 def is_lit(image: NDArray[np.uint8]) -> bool:

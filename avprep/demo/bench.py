@@ -18,13 +18,15 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from avprep import layouts, mfcc, shards, stages
+from avprep import layouts, shards, stages
 from avprep.errors import Reject, RunError
 from avprep.faces import detectors, keyframes
 from avprep.manifest import Clip, Manifest
-from avprep.media.video import Frames, probe
+from avprep.media import mfcc
+from avprep.media.video import Frames
 from avprep.runs import run
 from avprep.runs.fingerprint import Stage
+from avprep.runs.threads import keep_freed_memory, one_thread
 from avprep.schema import FPS, SAMPLE_RATE
 from avprep.shards import Sample
 
@@ -87,8 +89,9 @@ class Result:
         """Return it as text."""
         detector = f" with {self.detector}" if self.detector else ""
         frames_per_s = self.frames / self.seconds
+        clips = "1 clip" if self.clips == 1 else f"{self.clips} clips"
         lines = [
-            f"{self.name}{detector}: {self.clips} clips, {self.frames} frames ({self.frames / FPS:.0f} s)",
+            f"{self.name}{detector}: {clips}, {self.frames} frames ({self.frames / FPS:.0f} s)",
             f"  one process     {self._ms(self.seconds)} a clip {frames_per_s:8.0f} frames/s, "
             f"{self._ms(self.cpu_seconds).strip()} of CPU time",
         ]
@@ -126,7 +129,7 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
 
     def track(clip: Clip) -> None:
         one = found[clip.key]
-        stages.align_seen(one.frames, one.seen, settings, name=clip.video)
+        stages.align_detections(one.frames, one.detections, settings, name=clip.video)
 
     converter = VideoReformatter()
 
@@ -231,9 +234,10 @@ def plan_of(folder: Path | None, temporary: Path, limit: int, *, as_lrw: bool = 
 def _cut_as_lrw(source: Path, output: Path) -> None:
     """Cut the middle of a video, in time and in width, into a file of its own."""
     from avprep.media import film
+    from avprep.media.container import duration
 
     length = LRW_FRAMES / FPS
-    begin = max(0.0, ((probe(source).duration or 0) - length) / 2)
+    begin = max(0.0, ((duration(source) or 0) - length) / 2)
     output.parent.mkdir(parents=True, exist_ok=True)
     square = r"crop=min(iw\,ih):min(iw\,ih),scale=256:256"
     film.transcode(
@@ -337,9 +341,9 @@ def _timed(clips: Sequence[Clip], steps: dict[str, Callable[[Clip], object]], re
 
     The first pass of each does not count.
     """
-    stages.keep_freed_memory()
+    keep_freed_memory()
     spent: dict[str, list[Spent]] = {name: [] for name in steps}
-    with stages.one_thread():
+    with one_thread():
         for _ in range(1 + repeat):
             for name, step in steps.items():
                 begin, cpu = time.perf_counter(), time.process_time()

@@ -1,4 +1,4 @@
-"""Landmarks of the mouth in aligned crops, real or generated: a detector looks at each frame anew."""
+"""Landmarks of the mouth in aligned crops, real or generated: detected in each frame anew."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def mouth_landmarks(frames: NDArray[np.uint8], detector: Detector, name: str) ->
     """
     if name == "opencv":
         raise AvprepError("the detector opencv does not see mouths: choose yunet or face-alignment")
-    # YuNet knows smaller faces than crops show: at full size it puts the corners 3.0 pixels, each mouth centred, from
-    # where it sees them in the source picture, and 1.8 at its picture_side (GRID and VoxCeleb2).
+    # YuNet was trained on smaller faces than crops show: at full size its mouth corners lie 3.0 pixels, each mouth
+    # centred, from those in the source picture, and 1.8 at its picture_side (GRID and VoxCeleb2).
     side = min(detector.picture_side, CROP_SIZE)
     if side < CROP_SIZE and len(frames):
         frames = np.stack([_resized(frame, side) for frame in frames])

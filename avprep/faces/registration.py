@@ -1,6 +1,6 @@
 """Finding a face again by registration: the movement that lays one picture's face over another's.
 
-The upper half of a face, brows to nose, stays one rigid thing while its owner talks. The grey values themselves tell
+The upper half of a face, brows to nose, stays one rigid thing while its owner talks. The grey values themselves show
 how it moved, to a fraction of a pixel (Lucas and Kanade 1981, in the inverse compositional form of Baker and Matthews
 2004), at a fraction of what detecting it anew costs, and without a detector's noise.
 """
@@ -15,22 +15,24 @@ from numpy.typing import NDArray
 
 from avprep.faces import align
 from avprep.faces.detectors.base import Face
+from avprep.schema import CROP_SIZE
 
 REGION = (46.0, 70.0, 210.0, 170.0)
 """What is registered, in crop pixels: x0 y0 x1 y1, from the brows to below the nose, as wide as the face."""
 ZOOM = 0.4
 """Patch pixels per crop pixel."""
 ROUNDS = 8
-"""Most steps towards the best place."""
+"""Maximum steps towards the best place."""
 STILL = 0.05
 """A step that moves the patch by less is the last one (patch pixels)."""
 ALIKE = 0.9
-"""Least correlation of two patches that show the same face looking the same way."""
+"""Minimum correlation of two patches that show the same face looking the same way."""
 GROWTH = 1.3
 """A face that seems to have grown or shrunk by more is not the same, or not well found."""
 FLAT = 1e-3
-"""A patch whose slopes say less than this of a movement (their squares, the patch having unit length) says nothing."""
+"""Minimum information of a patch's slopes on a movement (their squares, the patch having unit length)."""
 
+_APPEARANCE = 24  # side of the patch that faces are compared by over cuts
 _SIZE = (round((REGION[2] - REGION[0]) * ZOOM), round((REGION[3] - REGION[1]) * ZOOM))
 _MIDDLE = complex((_SIZE[0] - 1) / 2, (_SIZE[1] - 1) / 2)
 _REACH = _MIDDLE.real  # patch pixels that growing or turning by 1 moves the patch's edge
@@ -50,11 +52,11 @@ class Similarity:
 
 @dataclass(frozen=True, eq=False)
 class Anchor:
-    """A face as it looked where it was detected.
+    """A face's appearance where it was detected.
 
     face: in source pixels. onto: its picture → patch.
-    patch: float32 (N,), grey, of zero mean and unit length; steps: float32 (4, N), how a patch's difference from it
-    tells growth, turn (both in patch pixels at its edge) and movement to the right and down.
+    patch: float32 (N,), grey, of zero mean and unit length; steps: float32 (4, N), what a patch's difference from it
+    means in growth, turn (both in patch pixels at its edge) and movement to the right and down.
     """
 
     face: Face
@@ -95,7 +97,7 @@ class Anchor:
 
 
 def anchor(face: Face, luma: NDArray[np.uint8]) -> Anchor | None:
-    """Remember how a face looks in its picture, uint8 (H, W); None where there is too little to see."""
+    """Return a face's anchor in its picture, uint8 (H, W); None where there is too little to see."""
     affine = align.similarity(face.points)
     if not np.isfinite(affine).all():
         return None
@@ -118,6 +120,14 @@ def anchor(face: Face, luma: NDArray[np.uint8]) -> Anchor | None:
 def _patch(luma: NDArray[np.uint8], turn: complex, shift: complex) -> NDArray[np.float32]:
     matrix = np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
     return grey_patch(luma, matrix, _SIZE)
+
+
+def appearance(luma: NDArray[np.uint8], face: Face) -> NDArray[np.float32]:
+    """Return the aligned grey patch of a face, float32 (576,), of zero mean and unit length."""
+    matrix = align.similarity(face.points) * (_APPEARANCE / CROP_SIZE)
+    if not np.isfinite(matrix).all():
+        return np.zeros(_APPEARANCE * _APPEARANCE, np.float32)
+    return grey_patch(luma, matrix, (_APPEARANCE, _APPEARANCE))
 
 
 def grey_patch(luma: NDArray[np.uint8], affine: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,9 +11,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from avprep import boxes
 from avprep.errors import Reject
 from avprep.faces.detectors.base import Face
 
+JUMP = 0.25
+"""Movement between keyframes, in face sizes, beyond which the frames between become keyframes too."""
 MAX_GAP = 12
 """Frames without the face that are interpolated; a longer gap fails the clip."""
 SMOOTHING = 3.0
@@ -22,56 +26,56 @@ Subject = Literal["largest", "central"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sighting:
-    """One face in one frame: where it is and what it looks like.
+class Detection:
+    """One face in one frame.
 
     face: in source pixels.
-    look: float32 (N,), aligned grey patch of zero mean and unit length; two are compared by their product.
+    appearance: float32 (N,), aligned grey patch of zero mean and unit length; two are compared by their product.
     """
 
     face: Face
-    look: NDArray[np.float32]
+    appearance: NDArray[np.float32]
 
 
 @dataclass(eq=False)
 class Track:
-    """The same face over time: frame -> sighting, in order of frames."""
+    """The same face over time: frame -> detection, in order of frames."""
 
-    sightings: dict[int, Sighting] = field(default_factory=dict)
+    detections: dict[int, Detection] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
-        """The last frame it was seen in."""
-        return next(reversed(self.sightings))
+        """The last frame it was detected in."""
+        return next(reversed(self.detections))
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a detector saw of a clip.
+class Detections:
+    """What was detected in a clip.
 
-    sightings: keyframe -> faces; a keyframe without faces has an empty list.
+    by_frame: keyframe -> faces; a keyframe without faces has an empty list.
     cuts: frames that begin a new shot.
     size: width and height of the pictures in pixels.
     """
 
     n_frames: int
     size: tuple[int, int]
-    sightings: dict[int, list[Sighting]]
+    by_frame: dict[int, list[Detection]]
     cuts: frozenset[int]
 
 
-def link(seen: Seen) -> list[Track]:
-    """Join faces of successive keyframes into tracks: best overlap first; over a cut only where the look agrees too."""
+def link(found: Detections) -> list[Track]:
+    """Join faces of successive keyframes into tracks: best overlap first, over a cut only if the appearance agrees."""
     tracks: list[Track] = []
-    for frame in sorted(seen.sightings):
+    for frame in sorted(found.by_frame):
         open_tracks = [track for track in tracks if frame - track.last - 1 <= MAX_GAP]
-        faces = seen.sightings[frame]
+        faces = found.by_frame[frame]
         pairs = sorted(
             (
-                (overlap(track.sightings[track.last].face.box, sighting.face.box), -t, -s)
+                (boxes.overlap(track.detections[track.last].face.box, detection.face.box), -t, -s)
                 for t, track in enumerate(open_tracks)
-                for s, sighting in enumerate(faces)
-                if _same(track, sighting, frame, seen.cuts)
+                for s, detection in enumerate(faces)
+                if _same(track, detection, frame, found.cuts)
             ),
             reverse=True,
         )
@@ -81,12 +85,12 @@ def link(seen: Seen) -> list[Track]:
             if t not in taken_tracks and s not in taken_faces:
                 taken_tracks.add(t)
                 taken_faces.add(s)
-                open_tracks[-t].sightings[frame] = faces[-s]
+                open_tracks[-t].detections[frame] = faces[-s]
         tracks += [Track({frame: face}) for s, face in enumerate(faces) if -s not in taken_faces]
     return tracks
 
 
-def choose(tracks: list[Track], seen: Seen, subject: Subject, hints: dict[int, NDArray[np.float32]]) -> Track:
+def choose(tracks: list[Track], found: Detections, subject: Subject, hints: dict[int, NDArray[np.float32]]) -> Track:
     """Choose the clip's subject.
 
     `largest`: the largest total box area. `central`: the smallest mean distance to the picture's centre among the
@@ -98,42 +102,42 @@ def choose(tracks: list[Track], seen: Seen, subject: Subject, hints: dict[int, N
         raise Reject("no_face", "no face was found in any keyframe")
 
     def area(track: Track) -> float:
-        return float(sum(np.prod(_extent(s.face.box)) for s in track.sightings.values()))
+        return float(sum(np.prod(boxes.extent(d.face.box)) for d in track.detections.values()))
 
     if hints:
         agreed = [
-            sum(overlap(s.face.box, hints[frame]) for frame, s in track.sightings.items() if frame in hints)
+            sum(boxes.overlap(d.face.box, hints[frame]) for frame, d in track.detections.items() if frame in hints)
             for track in tracks
         ]
         if max(agreed) > 0:
             return tracks[int(np.argmax(agreed))]
     if subject == "largest":
         return max(tracks, key=area)
-    longest = max(len(track.sightings) for track in tracks)
-    centre = np.asarray(seen.size) / 2
+    longest = max(len(track.detections) for track in tracks)
+    centre = np.asarray(found.size) / 2
 
     def distance(track: Track) -> float:
-        return float(np.mean([np.linalg.norm(_middle(s.face.box) - centre) for s in track.sightings.values()]))
+        return float(np.mean([np.linalg.norm(boxes.middle(d.face.box) - centre) for d in track.detections.values()]))
 
-    return min((track for track in tracks if 2 * len(track.sightings) >= longest), key=distance)
+    return min((track for track in tracks if 2 * len(track.detections) >= longest), key=distance)
 
 
-def check_gaps(subject: Track, tracks: list[Track], seen: Seen) -> None:
-    """Raise Reject(`face_lost`) where the subject is missing for more than `MAX_GAP` frames, and say what is there.
+def check_gaps(subject: Track, tracks: list[Track], found: Detections) -> None:
+    """Raise Reject(`face_lost`), with what is there, where the subject is missing for more than `MAX_GAP` frames.
 
     tracks: all that were linked. Those that are never there together with the subject may show the same face: only
     where they are missing too is the face known to be.
     """
-    first, length = _longest_gap(subject.sightings, seen.n_frames)
+    first, length = _longest_gap(subject.detections, found.n_frames)
     if length <= MAX_GAP:
         return
-    maybe = {frame for track in tracks if track is subject or _apart(track, subject) for frame in track.sightings}
-    hidden, missing = _longest_gap(maybe, seen.n_frames)
+    maybe = {frame for track in tracks if track is subject or _apart(track, subject) for frame in track.detections}
+    hidden, missing = _longest_gap(maybe, found.n_frames)
     if missing > MAX_GAP:
         raise Reject(
             "face_lost", f"the face is not detected for {missing} frames from frame {hidden} (at most {MAX_GAP})"
         )
-    cuts = sorted(cut for cut in seen.cuts if first <= cut <= first + length)
+    cuts = sorted(cut for cut in found.cuts if first <= cut <= first + length)
     if cuts:
         raise Reject(
             "face_lost",
@@ -152,8 +156,8 @@ def points_per_frame(track: Track, n_frames: int) -> NDArray[np.float64]:
 
     See `check_gaps` for how long they may be.
     """
-    frames = np.array(list(track.sightings))
-    found = np.stack([sighting.face.points for sighting in track.sightings.values()]).astype(np.float64)
+    frames = np.array(list(track.detections))
+    found = np.stack([detection.face.points for detection in track.detections.values()]).astype(np.float64)
     flat = found.reshape(len(frames), -1)
     every = np.arange(n_frames)
     return np.stack([np.interp(every, frames, column) for column in flat.T], axis=1).reshape(n_frames, *found.shape[1:])
@@ -183,23 +187,27 @@ def smooth(points: NDArray[np.float64], sigma: float = SMOOTHING) -> NDArray[np.
 
 def face_size(track: Track) -> float:
     """Return the median face size of a track: the mean of box width and height, in source pixels."""
-    return float(np.median([_extent(s.face.box).mean() for s in track.sightings.values()]))
+    return float(np.median([boxes.extent(d.face.box).mean() for d in track.detections.values()]))
 
 
-def overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Return intersection over union of two boxes (4,), x0 y0 x1 y1."""
-    ax0, ay0, ax1, ay1 = a.tolist()
-    bx0, by0, bx1, by1 = b.tolist()
-    shared = max(0.0, min(ax1, bx1) - max(ax0, bx0)) * max(0.0, min(ay1, by1) - max(ay0, by0))
-    union = max(0.0, ax1 - ax0) * max(0.0, ay1 - ay0) + max(0.0, bx1 - bx0) * max(0.0, by1 - by0) - shared
-    return float(shared / union) if union > 0 else 0.0
+def jumped(before: list[Face], after: list[Face]) -> bool:
+    """Return whether the largest face of either keyframe has no counterpart close by in the other."""
+    if not before or not after:
+        return bool(before or after)
+    for faces, others in ((before, after), (after, before)):
+        face = max(faces, key=lambda one: boxes.area(one.box))
+        middle = boxes.middle(face.box)
+        nearest = min(math.dist(boxes.middle(other.box), middle) for other in others)
+        if nearest > JUMP * math.sqrt(boxes.area(face.box)):
+            return True
+    return False
 
 
-def _same(track: Track, sighting: Sighting, frame: int, cuts: frozenset[int]) -> bool:
-    before = track.sightings[track.last]
-    shared = overlap(before.face.box, sighting.face.box)
+def _same(track: Track, detection: Detection, frame: int, cuts: frozenset[int]) -> bool:
+    before = track.detections[track.last]
+    shared = boxes.overlap(before.face.box, detection.face.box)
     if any(track.last < cut <= frame for cut in cuts):
-        return shared >= 0.5 and float(before.look @ sighting.look) >= 0.8
+        return shared >= 0.5 and float(before.appearance @ detection.appearance) >= 0.8
     return shared >= 0.2
 
 
@@ -210,13 +218,5 @@ def _longest_gap(frames: Iterable[int], n_frames: int) -> tuple[int, int]:
 
 
 def _apart(one: Track, other: Track) -> bool:
-    """Tell whether one track ends before the other begins."""
-    return one.last < next(iter(other.sightings)) or other.last < next(iter(one.sightings))
-
-
-def _extent(box: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.maximum(0.0, np.asarray(box[2:], np.float64) - box[:2])
-
-
-def _middle(box: NDArray[np.float32]) -> NDArray[np.float64]:
-    return (np.asarray(box[2:], np.float64) + box[:2]) / 2
+    """Return whether one track ends before the other begins."""
+    return one.last < next(iter(other.detections)) or other.last < next(iter(one.detections))

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -50,49 +51,13 @@ class Weights:
         return self.limit if self.size is None else self.size
 
 
-_FAN = "https://www.adrianbulat.com/downloads/python-fan"
+@cache
+def known() -> dict[str, Weights]:
+    """Return every file of weights by the name that `avprep weights fetch` takes: the `WEIGHTS` of all detectors."""
+    from avprep.faces import detectors
 
-TABLE = {
-    weights.name: weights
-    for weights in (
-        Weights(
-            name="yunet",
-            detector="yunet",
-            file="face_detection_yunet_2023mar.onnx",
-            # The zoo keeps it in Git LFS: a raw.githubusercontent.com address would give the 131-byte pointer.
-            url="https://media.githubusercontent.com/media/opencv/opencv_zoo/47534e27c9851bb1128ccc0102f1145e27f23f98"
-            "/models/face_detection_yunet/face_detection_yunet_2023mar.onnx",
-            sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
-            size=232_589,
-            licence="MIT",
-            source="https://github.com/opencv/opencv_zoo",
-        ),
-        # The digests of these two begin with the digits in their file names, as torch hub names its files.
-        Weights(
-            name="s3fd",
-            detector="face-alignment",
-            file="s3fd-619a316812.pth",
-            url=f"{_FAN}/s3fd-619a316812.pth",
-            sha256="619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543",
-            size=89_843_225,
-            licence="none stated for the file; face-alignment is BSD-3-Clause",
-            source="https://github.com/1adrianb/face-alignment",
-            torch_hub=True,
-        ),
-        Weights(
-            name="2dfan4",
-            detector="face-alignment",
-            file="2DFAN4-11f355bf06.pth.tar",
-            url=f"{_FAN}/2DFAN4-11f355bf06.pth.tar",
-            sha256="11f355bf0693120222f5955ce3f9dc8fb5763ebb30a47d7906e509490d32e4aa",
-            size=None,
-            licence="BSD-3-Clause",
-            source="https://github.com/1adrianb/face-alignment",
-            torch_hub=True,
-        ),
-    )
-}
-"""Every file of weights by the name that `avprep weights fetch` takes."""
+    found = (weights for name in detectors.NAMES for weights in getattr(detectors.module(name), "WEIGHTS", ()))
+    return {weights.name: weights for weights in found}
 
 
 def folder() -> Path:
@@ -105,7 +70,7 @@ def folder() -> Path:
 
 def needed(detector: str) -> list[Weights]:
     """Return the weights that a detector reads; none for `opencv`."""
-    return [weights for weights in TABLE.values() if weights.detector == detector]
+    return [weights for weights in known().values() if weights.detector == detector]
 
 
 def require(detector: str) -> None:
@@ -175,7 +140,7 @@ def table() -> list[dict[str, str]]:
             "source": weights.source,
             "url": weights.url,
         }
-        for weights in TABLE.values()
+        for weights in known().values()
     ]
 
 
@@ -274,9 +239,9 @@ def _cache() -> Path:
 
 
 def _entry(name: str) -> Weights:
-    if name not in TABLE:
-        raise WeightsError(f"no weights are called {name}: choose from {', '.join(TABLE)}")
-    return TABLE[name]
+    if name not in known():
+        raise WeightsError(f"no weights are called {name}: choose from {', '.join(known())}")
+    return known()[name]
 
 
 def _entries(names: Iterable[str]) -> list[Weights]:

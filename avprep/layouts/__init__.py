@@ -3,22 +3,92 @@
 A layout module has `scan(root, scan, **options)`, which walks a data set and hands what it finds to a `Scan`, and
 `EXPECTS`, which states in one line what it looks for. `SIGN`, where a corpus has one, fits the path of a file that
 hardly any other corpus would hold. Only names and text annotations are read, never a video.
+
+The options of `avprep index` are the keyword-only parameters of every `scan`; see `options`. A new file here is a new
+layout; nothing else changes.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
+import pkgutil
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from avprep.errors import ManifestError
 from avprep.layouts.scan import Scan, is_unicode, printable, walk
 from avprep.manifest import Clip, Manifest, duplicate_keys, shuffled
 
-NAMES = ("lrw", "voxceleb1", "voxceleb2", "grid", "folder")
+NAMES = tuple(sorted(found.name for found in pkgutil.iter_modules(__path__) if found.name != "scan"))
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A keyword-only parameter of the `scan` of one or more layouts.
+
+    kind: its type: bool, str, Path for a folder, float for a fraction, 0 ≤ x < 1; str where it is a choice.
+    choices: what it may be, of all layouts that take it; empty where it is no choice.
+    help: for each layout that takes it, what it means there.
+    default: for each of them, its default.
+    """
+
+    name: str
+    kind: type[Any]
+    choices: tuple[str, ...]
+    help: dict[str, str]
+    default: dict[str, Any]
+
+
+def module(layout: str) -> ModuleType:
+    """Return the module of a layout; ManifestError for a name that no layout has."""
+    if layout not in NAMES:
+        raise ManifestError(f"{layout}: no such layout; choose one of {', '.join(NAMES)}")
+    return importlib.import_module(f"{__name__}.{layout}")
+
+
+def options() -> list[Option]:
+    """Return the options that layouts take, those of several layouts once.
+
+    The type of a parameter is the option's kind, a `Literal` a choice of texts; the docstring of `scan` has a line
+    `name: meaning` for each.
+    """
+    found: dict[str, Option] = {}
+    for layout in NAMES:
+        scan = module(layout).scan
+        kinds = get_type_hints(scan)
+        for name, parameter in inspect.signature(scan).parameters.items():
+            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+                continue
+            before = found.get(name, Option(name, str, (), {}, {}))
+            kind, choices = _kind(kinds[name])
+            found[name] = Option(
+                name,
+                kind,
+                tuple(dict.fromkeys((*before.choices, *choices))),
+                before.help | {layout: _meaning(inspect.getdoc(scan) or "", name)},
+                before.default | {layout: parameter.default},
+            )
+    return list(found.values())
+
+
+def _kind(annotation: Any) -> tuple[type[Any], tuple[str, ...]]:
+    """Return the type of a parameter, without None, and the texts that it may be where it is a choice."""
+    if get_origin(annotation) is Literal:
+        return str, get_args(annotation)
+    (kind,) = {*(get_args(annotation) or (annotation,))} - {type(None)}
+    return kind, ()
+
+
+def _meaning(docstring: str, name: str) -> str:
+    """Return the text behind `name:`, alone or one of several names, in a docstring; up to the next paragraph."""
+    found = re.search(rf"^(?:\w+, )*{name}(?:, \w+)*: (.+(?:\n {{4}}.+)*)", docstring, re.MULTILINE)
+    return " ".join(found[1].split()) if found else ""
 
 
 def index(
@@ -39,22 +109,20 @@ def index(
 
     Raises ManifestError where the root is missing, no clip is found, or several clips share a key.
     """
-    if layout not in NAMES:
-        raise ManifestError(f"{layout}: no such layout; choose one of {', '.join(NAMES)}")
+    corpus = module(layout)
     if limit is not None and limit < 1:
         raise ManifestError(f"--limit must be at least 1, not {limit}")
     root = _folder(root, "ROOT is the folder that holds the data set")
-    module = importlib.import_module(f"{__name__}.{layout}")
     found = Scan()
     if audio_root is None:
-        module.scan(root, found, **options)
+        corpus.scan(root, found, **options)
     else:
         audio_root = _folder(audio_root, "--audio-root is the folder that holds the audio files")
-        module.scan(root, found, audio_root=audio_root, **options)
+        corpus.scan(root, found, audio_root=audio_root, **options)
     if not found.clips:
         problems = ", ".join(f"{count} {kind}" for kind, count in sorted(found.counts().items())) or "none"
         raise ManifestError(
-            f"{root}: no clip found; the layout {layout} expects {module.EXPECTS} under ROOT (problems: {problems})"
+            f"{root}: no clip found; the layout {layout} expects {corpus.EXPECTS} under ROOT (problems: {problems})"
             + _resemblance(layout, root)
         )
     _refuse_duplicates(root, found.clips)
@@ -94,11 +162,7 @@ def _joined(root: Path, audio_root: Path, clips: Sequence[Clip]) -> tuple[Path, 
 
 def _resemblance(layout: str, root: Path) -> str:
     """Return what the tree below a root looks like, as the end of a sentence; empty where nothing is recognised."""
-    signs = {
-        name: sign
-        for name in NAMES
-        if (sign := getattr(importlib.import_module(f"{__name__}.{name}"), "SIGN", None)) is not None
-    }
+    signs = {name: sign for name in NAMES if (sign := getattr(module(name), "SIGN", None)) is not None}
     paths = list(walk(root, Scan()))
     above: tuple[str, ...] = ()
     for folder in (root, *root.parents[:2]):  # ROOT may lie inside of what it should be
@@ -117,7 +181,7 @@ def _refuse_duplicates(root: Path, clips: Sequence[Clip]) -> None:
     duplicates = duplicate_keys(clips)
     if duplicates:
         examples = "; ".join(f"{key} ({', '.join(videos[:3])})" for key, videos in list(duplicates.items())[:3])
+        keys = "1 key occurs" if len(duplicates) == 1 else f"{len(duplicates)} keys occur"
         raise ManifestError(
-            f"{root}: {len(duplicates)} keys would be there more than once: {examples}; "
-            "rename, remove or set apart all but one of each"
+            f"{root}: {keys} more than once: {examples}; rename, remove or set apart all but one of each"
         )

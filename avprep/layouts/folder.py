@@ -14,6 +14,9 @@ Audio in files of its own lies beside each video, or below a root of its own, at
 what kind of file they hold (video, mp4, audio, wav, …) need not be the same, and where several cameras share one audio
 file, neither need those named for a view (front, left_30, …): `M003/video/front/sad/1.mp4` and `M003/audio/sad/1.m4a`.
 
+Without a pattern every video is taken, without labels. Where the pattern has no {split}, a hash of the path, or of the
+speaker, puts two fractions of the clips into val and test.
+
 `{split}/{speaker}/{word}/*` fits `train/anna/hello/take 1.mp4`, and `**/{word}_*` fits `2024/may/hello_7.mov`.
 """
 
@@ -73,11 +76,12 @@ def scan(
 ) -> None:
     """Make a clip of every video.
 
-    pattern: gives the labels, see above; None takes every video, without labels.
-    val_share, test_share: shares of the clips that a hash puts there, where the pattern has no {split}.
-    split_by: what that hash is of, and so never lies in two splits.
-    audio_beside: the audio lies beside each video, in a file of the same stem (.wav, .m4a, .aac, .flac, .mp3, …).
-    audio_root: the audio lies below this folder, at the path that the video has below ROOT; see above.
+    pattern: where labels stand in the path, e.g. '{split}/{speaker}/{word}/*'.
+    val_share: fraction of the clips for validation.
+    test_share: fraction of the clips for testing.
+    split_by: what never lies in two splits.
+    audio_beside: audio lies in a file beside each video.
+    audio_root: the folder that holds the audio files, if not ROOT.
 
     Raises ManifestError for a malformed pattern and for options that contradict each other.
     Problems: `no_match`, `unknown_split`, `missing_audio`, `ambiguous_audio`.
@@ -85,11 +89,7 @@ def scan(
     check_split_by(split_by, SplitBy)
     if audio_beside and audio_root is not None:
         raise ManifestError("--audio-beside and --audio-root: give one of the two")
-    if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):  # nor NaN
-        raise ManifestError(
-            f"--val-share {val_share} and --test-share {test_share}: neither may be below 0, and their sum must be "
-            "below 1, or nothing is left to train on"
-        )
+    _check_fractions(val_share, test_share)
     expression = compile_pattern("**" if pattern is None else pattern)
     if split_by == "speaker" and "speaker" not in expression.groupindex:
         raise ManifestError("--split-by speaker needs {speaker} in --pattern")
@@ -118,16 +118,18 @@ def scan(
             continue
         audio = None
         if sounds is not None:
-            found = sounds.of(stem)
-            if len(found) != 1:
-                where = "beside it" if audio_root is None else f"below {audio_root}"
-                if found:
-                    scan.problem("ambiguous_audio", path, f"more than one audio file fits: {', '.join(found[:3])}")
-                else:
-                    scan.problem("missing_audio", path, f"no audio file of the same name {where} (.wav, .m4a, …)")
+            audio = sounds.only(path, "beside it" if audio_root is None else f"below {audio_root}", scan)
+            if audio is None:
                 continue
-            (audio,) = found
         scan.clips.append(Clip(make_key(stem), path, split, audio=audio, word=labels.get("word"), speaker=speaker))
+
+
+def _check_fractions(val_share: float, test_share: float) -> None:
+    if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):  # nor NaN
+        raise ManifestError(
+            f"--val-share {val_share} and --test-share {test_share}: neither may be below 0, and their sum must be "
+            "below 1, or nothing is left to train on"
+        )
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -177,6 +179,18 @@ class _Sounds:
             if suffix_of(path) in AUDIO_SUFFIXES:
                 for rule, found in self._found.items():
                     found.setdefault(_reduced(posixpath.splitext(path)[0], rule), []).append(path)
+
+    def only(self, video: str, where: str, scan: Scan) -> str | None:
+        """Return the audio of a video; None, and a problem of the scan, where there is none or more than one.
+
+        where: the place that was searched, in words.
+        """
+        found = self.of(posixpath.splitext(video)[0])
+        if not found:
+            scan.problem("missing_audio", video, f"no audio file of the same name {where} (.wav, .m4a, …)")
+        elif len(found) > 1:
+            scan.problem("ambiguous_audio", video, f"more than one audio file fits: {', '.join(found[:3])}")
+        return found[0] if len(found) == 1 else None
 
     def of(self, stem: str) -> list[str]:
         """Return the audio of a video; several of one kind where no rule tells them apart."""

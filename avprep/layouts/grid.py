@@ -45,9 +45,10 @@ SplitBy = Literal["sentence", "speaker"]
 def scan(root: Path, scan: Scan, *, sentences: bool = False, split_by: SplitBy = "sentence") -> None:
     """Make a clip of every word, or of every sentence.
 
-    sentences: whole files, without a word label; no .align is needed.
-    split_by: what never lies in two splits: a `sentence` of a speaker, or a `speaker`; ManifestError for any other.
+    sentences: whole files instead of word segments, without a word label; no .align is needed.
+    split_by: what never lies in two splits.
 
+    Raises ManifestError for any other `split_by`.
     Problems: `unexpected_place`, `missing_align`, `bad_align`, `too_short`, `missing_video`.
     """
     check_split_by(split_by, SplitBy)

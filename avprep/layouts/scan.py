@@ -28,7 +28,7 @@ _OTHER = "gif apng swf y4m yuv wtv dvr-ms amv nsv bik smk roq mod evo ivr viv vr
 
 
 VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _VIDEO.split())
-"""What a video file's name ends in, in lower case: the containers that `avprep.media.video.FORMATS` reads."""
+"""What a video file's name ends in, in lower case: the containers that `avprep.media.container.FORMATS` reads."""
 
 
 AUDIO_SUFFIXES = tuple(f".{kind}" for kind in _AUDIO.split())

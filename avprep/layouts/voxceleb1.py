@@ -75,7 +75,7 @@ def read_track(text: str) -> list[Box]:
 def scan(root: Path, scan: Scan, *, identification: bool = False) -> None:
     """Make a clip of every utterance, cut from a whole video or a file of its own.
 
-    identification: take the splits from ROOT/iden_split.txt.
+    identification: splits of ROOT/iden_split.txt.
 
     Problems: `unexpected_place`, `missing_track` (the clip is kept if it is a file of its own), `bad_track` (likewise),
     `missing_video`, `not_in_split`, `other_corpus`.

@@ -35,7 +35,7 @@ _PREFERENCE = (".m4a", *(suffix for suffix in AUDIO_SUFFIXES if suffix != ".m4a"
 def scan(root: Path, scan: Scan, *, audio_root: Path | None = None) -> None:
     """Make a clip of every video that has its audio.
 
-    audio_root: the folder that holds the audio, if not ROOT.
+    audio_root: the folder that holds the audio files, if not ROOT.
 
     Problems: `missing_audio`, `missing_video`, `unexpected_place`, `other_corpus`.
     """

@@ -16,34 +16,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.errors import Reject
-from avprep.media.pcm import Line, Pieces, sample_at, source_range
-from avprep.media.video import (
-    LEAD,
+from avprep.media.container import (
     SEEK_BEYOND,
-    TAIL,
-    Frames,
-    Packets,
-    PictureTimes,
     Seconds,
     audio_stream,
-    beyond,
-    check_promise,
     container_start,
-    in_ticks,
     open_file,
-    packets,
     seconds,
     seek,
-    too_long,
     track_number,
 )
-from avprep.mfcc import silent_columns
+from avprep.media.mfcc import silent_steps
+from avprep.media.packets import Packets, beyond, in_ticks, packets
+from avprep.media.pcm import Line, Pieces, sample_at, source_range
+from avprep.media.timeline import LEAD, TAIL, PictureTimes, check_promise, too_long
+from avprep.media.video import Frames
 from avprep.schema import FPS, SAMPLE_RATE
 
 LOOK = 10 * FPS
-"""Frames of a `SoundFile` whose audio is in memory at once while it is told whether a channel is silent."""
-MOST_SILENCE = 600
-"""Longest gap between two packets of a `SoundFile`, which has to be held as silence (s)."""
+"""Frames of a `SoundFile` whose audio is in memory at once while a channel is checked for silence."""
+MAX_SILENCE = 600
+"""Maximum gap between two packets of a `SoundFile`, which has to be held as silence (s)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +67,7 @@ class Sound:
     @property
     def silent(self) -> bool:
         """Whether no 25 ms of it are as loud as −60 dB of full scale."""
-        return bool(silent_columns(self.samples, self.first).all())
+        return bool(silent_steps(self.samples, self.first).all())
 
 
 def read_heard(path: Path, audio: Path | None = None, *, channel: int | None = None, **given: Any) -> Sound:
@@ -112,18 +105,16 @@ def read_sound(
     before, after: samples wanted outside the clip's span, where the source has them.
     shift: seconds by which the sound is moved later.
     max_seconds: longest clip; it bounds the memory that the sound takes.
-    track, channel: those to read, from 0; `avprep.media.video.audio_stream` and `avprep.media.pcm.Pieces` say which
-        None is.
+    track, channel: those to read, from 0; `avprep.media.container.audio_stream` and `avprep.media.pcm.Pieces` choose
+        where None.
     Raises Reject: `missing`, `unreadable`, `no_video`, `no_audio`, `too_short`, `too_long`.
     """
     begin, moved = seconds(start), seconds(shift)
     pieces = Pieces(audio or video, channel)
     with open_file(video) as container:
         pictures = PictureTimes(video, container, begin, duration, max_seconds)
-        sound = audio_stream(container, track) if audio is None else None
-        if audio is None and sound is None:
-            raise Reject("no_audio", f"{video}: holds no sound")
-        # Both at once, unless the sound has to be sought by what the pictures tell.
+        sound = _audio_stream(container, video, track) if audio is None else None
+        # Both at once, unless the sound has to be sought by the time of the pictures.
         together = sound is not None and begin <= SEEK_BEYOND
         _read(pictures, sound if together else None, pieces, container_start(container) + begin, moved)
         begins = None if sound is None else _begin(sound)
@@ -131,17 +122,12 @@ def read_sound(
         own_start = container_start(container)
         timeline = pictures.timeline()
     zero, n_frames, promised = timeline.zero, timeline.n_frames, timeline.promised
-    if not timeline.told:
-        frames = Frames(video, start=start, duration=duration, max_seconds=max_seconds, keep_bytes=0)
-        for _ in frames:
-            pass
-        zero, n_frames = frames.zero, frames.n_frames
+    if not timeline.reliable:
+        zero, n_frames = _decoded_length(video, start, duration, max_seconds)
     starts = zero + begin - moved
     if not together:
         with open_file(audio or video) as container:
-            sound = audio_stream(container, track)
-            if sound is None:
-                raise Reject("no_audio", f"{audio or video}: holds no sound")
+            sound = _audio_stream(container, audio or video, track)
             number = track_number(container, sound)
             if audio is not None:
                 starts += container_start(container) - own_start
@@ -155,6 +141,24 @@ def read_sound(
         raise Reject("no_audio", f"{audio or video}: holds no sound in the clip's span{_elsewhere(begins, starts)}")
     until = None if promised is None else float(promised)
     return _sound(pieces, samples, first, n_frames, number, until)
+
+
+def _audio_stream(container: av.container.InputContainer, path: Path, track: int | None) -> av.AudioStream:
+    """Return the audio track to read; Reject(`no_audio`) where the file has none."""
+    stream = audio_stream(container, track)
+    if stream is None:
+        raise Reject("no_audio", f"{path}: holds no sound")
+    return stream
+
+
+def _decoded_length(
+    video: Path, start: float | None, duration: float | None, max_seconds: float
+) -> tuple[Seconds, int]:
+    """Decode a clip's pictures for the time of the file's first one (s) and the number of frames."""
+    frames = Frames(video, start=start, duration=duration, max_seconds=max_seconds, keep_bytes=0)
+    for _ in frames:
+        pass
+    return frames.zero, frames.n_frames
 
 
 class SoundFile:
@@ -200,7 +204,7 @@ class SoundFile:
             self._wanted = None
 
     def _silent(self) -> bool:
-        """Whether the channel that is read is silent from end to end; of most files a first look tells."""
+        """Whether the channel that is read is silent from end to end; most files show it within the first stretch."""
         return all(part.silent for part in self.stretches(LOOK))
 
     def stretches(self, n_frames: int, *, before: int = 0, after: int = 0) -> Iterator[Sound]:
@@ -233,9 +237,7 @@ class SoundFile:
         """Yield the growing line of samples after each packet that adds to it."""
         pieces, line = Pieces(self.path, self._wanted), None
         with open_file(self.path) as container:
-            stream = audio_stream(container, self.track)
-            if stream is None:
-                raise Reject("no_audio", f"{self.path}: holds no sound")
+            stream = _audio_stream(container, self.path, self.track)
             self.track = track_number(container, stream)
             for packet in packets(container, stream):
                 pieces.add(packet, -math.inf)
@@ -244,7 +246,7 @@ class SoundFile:
                         self.zero = (time or 0) * pieces.clock
                         line = Line(pieces.rate, 0, sys.maxsize)
                     position = None if time is None else sample_at(time, pieces.clock, self.zero, pieces.rate)
-                    if position is not None and position - line.end > MOST_SILENCE * pieces.rate:
+                    if position is not None and position - line.end > MAX_SILENCE * pieces.rate:
                         gap = (position - line.end) / pieces.rate
                         raise Reject("unreadable", f"{self.path}: {gap:.0f} s without sound in the middle: cut it")
                     line.add(position, piece)
@@ -266,7 +268,7 @@ def _sound(
 def _read(pictures: PictureTimes, audio: av.AudioStream | None, pieces: Pieces, begin: Seconds, shift: Seconds) -> None:
     """Read the packets around a clip's span, pictures by their times only, sound decoded.
 
-    begin: the earliest time at which the clip can start (s), as far as the header tells.
+    begin: the earliest time at which the clip can start (s), by the header.
     """
     low, limit = begin - shift - LEAD, math.inf
     heard = audio is None
@@ -310,12 +312,12 @@ def _read_sound(
 
 
 def _begin(audio: av.AudioStream) -> Seconds | None:
-    """Return the time stamp at which a stream begins (s), as far as the header tells."""
+    """Return the time stamp at which a stream begins (s), by the header."""
     clock = audio.time_base
     return None if audio.start_time is None or not clock else audio.start_time * Fraction(clock)
 
 
 def _elsewhere(begins: Seconds | None, clip: Seconds) -> str:
-    """Say how far from a clip the sound begins, where that is out of all proportion: a camera's clock, say."""
+    """Return a remark on how far from a clip the sound begins, for files with a camera's clock, say."""
     away = 0 if begins is None else round(begins - clip)
     return f": by its time stamps it begins {abs(away)} s {'after' if away > 0 else 'before'} it" if away else ""

@@ -1,4 +1,4 @@
-"""Whole files through ffmpeg: transcoding, joining pictures with sound, films. Needs no ffmpeg on the system."""
+"""Whole files through ffmpeg: transcoding, and videos from frames and audio. Needs no ffmpeg on the system."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.errors import AvprepError
+from avprep.media.container import FORMATS, Seconds
 from avprep.media.pcm import GAP
-from avprep.media.video import FORMATS, Seconds
 from avprep.schema import FPS
 
 QUALITY = 18
 """x264's constant rate factor of films: smaller is better, 18 looks like the source."""
 SAID = 1 << 16
-"""Bytes that are kept of the beginning, and of the end, of what ffmpeg says."""
+"""Bytes of ffmpeg's messages that are kept, of the beginning and of the end."""
 MESSAGE = 400
-"""Characters of ffmpeg's that an error tells at most."""
+"""Maximum characters of ffmpeg's messages in an error."""
 THREADS = 4
 """x264's, on any machine: its bytes depend on their number."""
 
@@ -46,19 +46,13 @@ def ffmpeg_binary() -> str:
 def transcode(source: Path, output: Path, **options: Any) -> None:
     """Transcode one file; options are ffmpeg's output options, e.g. `vcodec="libx264", r=25`.
 
-    The output appears whole or not at all. Raises AvprepError with ffmpeg's own last words.
+    The output appears whole or not at all. Raises AvprepError with ffmpeg's own last message.
     """
-    _run([_input(source)], [source], output, options)
-
-
-def mux(pictures: Path, sound: Path, output: Path, **options: Any) -> None:
-    """Put the pictures of one file and the sound of another into a third, both from their own start.
-
-    The video stream is copied unless options say otherwise. The output appears whole or not at all. Raises AvprepError
-    with ffmpeg's own last words.
-    """
-    streams = [_input(pictures)["v:0"], _input(sound)["a:0"]]
-    _run(streams, [pictures, sound], output, {"vcodec": "copy", **options})
+    with _output(output, [source]) as part:
+        command = _command([_input(source)], part, options).global_args("-nostdin")
+        with _running(command, stdin=subprocess.DEVNULL) as (process, messages):
+            if process.wait():
+                raise _failed([source], output, messages.read())
 
 
 def write_film(
@@ -103,15 +97,15 @@ def write_film(
     }
     sources = [] if sound is None else [sound]
     with _output(output, sources) as part:
-        command = _command(streams, part, options).global_args("-copyts")  # so that `zero` is what the file says
-        with _running(command, stdin=subprocess.PIPE) as (process, words):
+        command = _command(streams, part, options).global_args("-copyts")  # so that `zero` is a time stamp of the file
+        with _running(command, stdin=subprocess.PIPE) as (process, messages):
             _feed(process, first, shown)
             if process.wait():
-                raise _failed(sources, output, words.said())
+                raise _failed(sources, output, messages.read())
 
 
 def _feed(process: subprocess.Popen[bytes], first: NDArray[np.uint8], others: Iterator[NDArray[np.uint8]]) -> None:
-    """Hand frames over; where ffmpeg has ended early, its words and status tell why."""
+    """Hand frames over; where ffmpeg has ended early, its messages and status explain it."""
     assert process.stdin is not None
     with suppress(BrokenPipeError):
         process.stdin.write(first.tobytes())
@@ -151,36 +145,28 @@ def _output(output: Path, sources: list[Path]) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _run(streams: list[Any], sources: list[Path], output: Path, options: dict[str, Any]) -> None:
-    with _output(output, sources) as part:
-        command = _command(streams, part, options).global_args("-nostdin")
-        with _running(command, stdin=subprocess.DEVNULL) as (process, words):
-            if process.wait():
-                raise _failed(sources, output, words.said())
-
-
 @contextmanager
-def _running(command: Any, *, stdin: int) -> Iterator[tuple[subprocess.Popen[bytes], _Words]]:
+def _running(command: Any, *, stdin: int) -> Iterator[tuple[subprocess.Popen[bytes], _Messages]]:
     """Start ffmpeg, and listen to it for as long as it runs; it does not outlive the block."""
     process = subprocess.Popen(
         command.compile(cmd=ffmpeg_binary()), stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    words = _Words(process)
+    messages = _Messages(process)
     try:
-        yield process, words
+        yield process, messages
     finally:
         process.kill()
         if process.stdin is not None:
             with suppress(BrokenPipeError):
                 process.stdin.close()
         process.wait()
-        words.said()
+        messages.read()
         assert process.stderr is not None
         process.stderr.close()
 
 
-class _Words:
-    """What ffmpeg says on its standard error, read while it runs: a pipe that nobody empties would stop it for ever.
+class _Messages:
+    """ffmpeg's messages on its standard error, read while it runs: a pipe that nobody empties would stop it for ever.
 
     The beginning and the end are kept, `SAID` bytes of each: a damaged file is worth a line a packet.
     """
@@ -191,7 +177,7 @@ class _Words:
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
-    def said(self) -> bytes:
+    def read(self) -> bytes:
         """Return it, when ffmpeg has ended."""
         self._listener.join()
         return self._head + self._tail
@@ -205,14 +191,14 @@ class _Words:
 
 
 def _failed(sources: list[Path], output: Path, stderr: bytes) -> AvprepError:
-    return AvprepError(f"{_names(sources, output)}: ffmpeg failed: {_words(stderr)}")
+    return AvprepError(f"{_names(sources, output)}: ffmpeg failed: {_reason(stderr)}")
 
 
 def _names(sources: list[Path], output: Path) -> str:
     return f"{' and '.join(map(str, sources))} to {output}" if sources else str(output)
 
 
-def _words(stderr: bytes) -> str:
+def _reason(stderr: bytes) -> str:
     """Return the first and the last of ffmpeg's lines, without the addresses of its objects: the cause and the end."""
     lines = [
         re.sub(r"^(\[[^]]*\] )+", "", line) for line in stderr.decode(errors="replace").splitlines() if line.strip()

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 WHITE = 203.0
 """Light of SDR white in an HDR picture (cd/m², BT.2408)."""
 PEAK = 1000.0
-"""Light of the brightest highlight that is told from others (cd/m²)."""
+"""Light of the brightest highlight that stays distinct (cd/m²)."""
 
 _TRANSFERS = {int(ColorTrc.SMPTE2084): "pq", int(ColorTrc.ARIB_STD_B67): "hlg"}
 _BT2020 = int(ColorPrimaries.BT2020)
@@ -41,7 +41,7 @@ def transfer(frame: av.VideoFrame) -> str | None:
 
 
 def needed(frame: av.VideoFrame) -> bool:
-    """Tell whether a picture has to be brought to BT.709: it is HDR or has the primaries of BT.2020."""
+    """Return whether a picture has to be brought to BT.709: it is HDR or has the primaries of BT.2020."""
     return frame.color_primaries == _BT2020 or frame.color_trc in _TRANSFERS
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import av.error
-import av.filter
 import numpy as np
 from numpy.typing import NDArray
 
 from avprep.errors import Reject
-from avprep.media.video import Seconds
+from avprep.media.container import Seconds
+from avprep.media.filters import resample
 from avprep.schema import SAMPLE_RATE
 
 GAP = Fraction(5, 1000)
@@ -26,12 +25,10 @@ CENTRE = "FC"
 """The front centre, by libavutil's name."""
 SUBWOOFERS = ("LFE", "LFE2")
 """Channels that carry no speech."""
-MOST_CHANNELS = 16
-"""Channels that are looked at where the usual one is silent."""
+MAX_CHANNELS = 16
+"""Maximum channels that are tried where the usual one is silent."""
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000
 """Sample rates outside this range are refused (Hz): a header's lie decides how long a file lasts."""
-
-_BLOCK = 8192  # samples handed to the resampler at once: small enough for the cache
 
 
 class Pieces:
@@ -80,7 +77,7 @@ class Pieces:
             self._pieces.append((frame.pts, _channel(frame, self.channel)))
 
     def _begin(self, frame: av.AudioFrame) -> None:
-        """Note what the first frame tells; Reject for what cannot be read as it is asked for."""
+        """Note rate and layout of the first frame; Reject for what cannot be read as it is asked for."""
         if not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
             limits = f"{LOWEST_RATE} to {HIGHEST_RATE} Hz can be read"
             raise Reject("unreadable", f"{self.path}: the audio's sample rate is {frame.sample_rate} Hz; {limits}")
@@ -175,7 +172,7 @@ class Line:
         begin = max(from_, self.begin)
         # Start where samples of both rates coincide, so that every part of a file gets the same samples.
         lead = begin % (self.rate // math.gcd(self.rate, SAMPLE_RATE))
-        samples = _resample(np.pad(line, (lead, 0)), self.rate)
+        samples = resample(np.pad(line, (lead, 0)), self.rate)
         first = (begin - lead) * SAMPLE_RATE // self.rate
         cut = max(low, math.ceil(Fraction(begin * SAMPLE_RATE, self.rate))) - first
         return samples[cut : max(cut, high - first)], first + cut
@@ -210,7 +207,7 @@ def _chosen(layout: av.AudioLayout, wanted: int | None) -> int:
 
 def _others(layout: av.AudioLayout, chosen: int) -> tuple[int, ...]:
     """Return the channels that may carry speech besides the chosen one, in the file's order; bounded in number."""
-    names = [channel.name for channel in layout.channels[:MOST_CHANNELS]] if layout.nb_channels > 1 else []
+    names = [channel.name for channel in layout.channels[:MAX_CHANNELS]] if layout.nb_channels > 1 else []
     return tuple(n for n, name in enumerate(names) if n != chosen and name not in SUBWOOFERS)
 
 
@@ -236,37 +233,3 @@ def _int16(channel: NDArray[Any]) -> NDArray[np.int16]:
     if not np.isfinite(scaled).all():
         scaled = np.nan_to_num(scaled)
     return np.asarray(scaled.clip(-32768, 32767), np.int16)
-
-
-def _resample(samples: NDArray[np.int16], rate: int) -> NDArray[np.int16]:
-    """Bring int16 samples to 16 kHz with libswresample; sample 0 stays at sample 0 (its filter's delay is made up)."""
-    if rate == SAMPLE_RATE or not samples.size:
-        return samples
-    # Not av.AudioResampler: each starts a thread for every core, which workers then fight over.
-    graph = av.filter.Graph()
-    graph.threads = 1
-    graph.link_nodes(
-        graph.add_abuffer(sample_rate=rate, format="s16p", layout="mono", time_base=Fraction(1, rate)),
-        graph.add("aformat", f"sample_rates={SAMPLE_RATE}:sample_fmts=s16:channel_layouts=mono"),
-        graph.add("abuffersink"),
-    ).configure()
-    parts: list[NDArray[Any]] = []
-    for first in range(0, samples.size, _BLOCK):
-        block = av.AudioFrame.from_ndarray(samples[None, first : first + _BLOCK], format="s16p", layout="mono")
-        block.sample_rate, block.pts, block.time_base = rate, first, Fraction(1, rate)
-        graph.push(block)
-        parts += _pulled(graph)
-    graph.push(None)
-    parts += _pulled(graph)
-    return np.concatenate(parts) if parts else np.empty(0, np.int16)
-
-
-def _pulled(graph: av.filter.Graph) -> Iterator[NDArray[Any]]:
-    """Yield what a filter has ready, of a single channel."""
-    while True:
-        try:
-            ready = graph.pull()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return
-        assert isinstance(ready, av.AudioFrame)
-        yield ready.to_ndarray()[0]

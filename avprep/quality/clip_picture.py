@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import mfcc
 from avprep.errors import RunError
 from avprep.faces import align
+from avprep.media import mfcc
 from avprep.media.audio import Sound
 from avprep.quality.clip_view import ClipView, images, printable, sound_of
 from avprep.schema import COLUMNS_PER_FRAME, CROP_SIZE, FPS, HOP, N_COEFFICIENTS, SAMPLE_RATE, WINDOW_COLUMNS
@@ -445,7 +445,7 @@ def _real(facts: dict[str, Any], numbers: NDArray[np.int64]) -> NDArray[np.bool_
     if type(first) is not int or type(count) is not int:
         return np.ones(len(numbers), np.bool_)
     begin = math.ceil(first / HOP)
-    end = begin + mfcc.n_columns(count - (begin * HOP - first))
+    end = begin + mfcc.n_steps(count - (begin * HOP - first))
     return (numbers >= begin) & (numbers < end)
 
 

@@ -23,8 +23,9 @@ from avprep.errors import Reject, RunError, ShardError
 from avprep.manifest import SPLITS, Clip, Manifest, shard_name
 from avprep.media import film
 from avprep.media.audio import Sound
+from avprep.media.container import Seconds, container_start, open_file, seconds
 from avprep.media.image import decode_image
-from avprep.media.video import Frames, Seconds, container_start, open_file, seconds
+from avprep.media.video import Frames
 from avprep.runs.fingerprint import read_fingerprint, read_plan
 from avprep.schema import CROP_SIZE, FPS
 from avprep.stages import MfccSettings, MfccStage, clip_sound, rebuild

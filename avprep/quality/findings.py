@@ -22,10 +22,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import files, mfcc, schema, shards, untrusted
+from avprep import files, schema, shards, untrusted
 from avprep.errors import REASONS, ManifestError, Reject, ShardError
 from avprep.faces import align
 from avprep.manifest import SPLITS, shard_lengths
+from avprep.media import mfcc
 from avprep.media.image import decode_image
 from avprep.media.video import Frames
 from avprep.runs.fingerprint import clip_counts, plan_path, read_fingerprint

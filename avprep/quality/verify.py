@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import joblib
 
@@ -54,8 +55,8 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
         crop, mfcc = lengths["crop"][key], lengths["mfcc"][key]
         if crop != mfcc:
             tars = (shards.tar_path(out, column, lies_in[column][key]) for column in schema.COLUMNS)
-            files = " and ".join(f"{tar.with_suffix('')}.{{tar,json}}" for tar in tars)
-            remedy = f"delete {files}, and make them anew by the commands that `avprep status {out}` then prints"
+            both = " and ".join(f"{tar.with_suffix('')}.{{tar,json}}" for tar in tars)
+            remedy = f"delete {both}, and make them anew by the commands that `avprep status {out}` then prints"
             problems.append(f"{key}: crop has {crop} frames, mfcc {mfcc} (an avprep of before counted them): {remedy}")
     return problems
 
@@ -74,6 +75,8 @@ def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> tuple[l
     expected = {clip["key"]: clip["n_frames"] for clip in clips if clip["state"] == "ok"}
     problems: list[str] = []
     frames: dict[str, int] = {}
+    if not _starts_with_its_head(out, column, name, sidecar):
+        problems.append(f"{where}: its first line does not hold all but its clips; delete both files and run again")
     if (sidecar["column"], sidecar["shard"]) != (column, name):
         problems.append(f"{where}: is the sidecar of {sidecar['column']}/{sidecar['shard']}")
     if [clip["key"] for clip in clips] != keys:
@@ -91,6 +94,7 @@ def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> tuple[l
             if expected.get(key) != frames[key]:
                 problems.append(f"{path}: {key} has {frames[key]} frames, the sidecar says {expected.get(key)}")
             problems += [f"{path}: {key}.{bad} is not a 256×256 image" for bad in _bad_images(members)]
+        problems += [f"{path}: {key} does not lie where the sidecar says" for key in _misplaced(path, clips)]
         if list(frames) != list(expected):
             problems.append(f"{path}: holds {len(frames)} samples, the sidecar has {len(expected)} ok clips")
     except ShardError as error:
@@ -100,6 +104,22 @@ def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> tuple[l
     except Exception as error:  # one shard, whatever is in it, must not keep the others from being read
         problems.append(f"{path}: cannot be verified ({type(error).__name__}: {str(error)[:200]})")
     return problems, frames
+
+
+def _starts_with_its_head(out: Path, column: str, name: str, sidecar: dict[str, Any]) -> bool:
+    """Tell whether all of a sidecar but its clips stands on its first line, which is all that summaries read."""
+    try:
+        head = shards.read_sidecar_head(out, column, name)
+    except ShardError:
+        return False
+    return head == {name: value for name, value in sidecar.items() if name != "clips"}
+
+
+def _misplaced(path: Path, clips: list[dict[str, Any]]) -> list[str]:
+    """Return the samples that do not take the bytes of a tar that their sidecar gives them."""
+    with files.open_file(path) as tar:
+        lengths = {key: stretch.length for key, stretch in shards.stretches(tar).items()}
+    return [clip["key"] for clip in clips if lengths.get(clip["key"]) != clip.get("bytes", lengths.get(clip["key"]))]
 
 
 def _bad_images(members: dict[str, bytes]) -> list[str]:

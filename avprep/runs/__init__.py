@@ -1,1 +1,1 @@
-"""What runs clips: worker processes, time-outs, restarts, array jobs. It knows nothing of faces, audio or video."""
+"""What runs clips: worker processes, time-outs, restarts, array jobs; whatever is done to a clip."""

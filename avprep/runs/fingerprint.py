@@ -14,7 +14,7 @@ from avprep.errors import RunError
 from avprep.manifest import Clip, Manifest
 
 FINGERPRINT_VERSION = 1
-LEAST_CLIP = len('{"key":"k","video":"v","split":"val"}')
+MIN_CLIP = len('{"key":"k","video":"v","split":"val"}')
 """Bytes that a clip takes in a manifest at least."""
 
 
@@ -55,13 +55,13 @@ class Demanding(Protocol):
         ...
 
 
-def fingerprint(stage: Stage, plan: Manifest, shard_size: int) -> dict[str, Any]:
+def fingerprint(stage: Stage, manifest: Manifest, shard_size: int) -> dict[str, Any]:
     """Return what decides a column's bytes, as JSON gives it back."""
     ours = {
         "avprep_run": FINGERPRINT_VERSION,
         "column": stage.column,
-        "manifest": plan.digest(),
-        "clips": plan.counts(),
+        "manifest": manifest.digest(),
+        "clips": manifest.counts(),
         "shard_size": shard_size,
         "settings": stage.resolved(),
         "versions": stage.versions(),
@@ -71,7 +71,7 @@ def fingerprint(stage: Stage, plan: Manifest, shard_size: int) -> dict[str, Any]
 
 def check(
     stage: Stage,
-    plan: Manifest,
+    manifest: Manifest,
     out: Path,
     shard_size: int | None,
     ignore: tuple[str, ...] = (),
@@ -83,26 +83,26 @@ def check(
     Nothing is written, so a first try that fails here leaves `out` as it was.
     ignore: parts of the fingerprint that may differ: `versions`, where another machine is to do the work.
     accept_versions: whether versions of libraries may differ; weights and all else must be the same.
-    Raises RunError with the difference where `out` belongs to another plan or other settings.
+    Raises RunError with the difference where `out` belongs to another manifest or other settings.
     """
     if isinstance(stage, Demanding):
         stage.require()
     size = _shard_size(out, shard_size)
-    ours = fingerprint(stage, plan, size)
+    ours = fingerprint(stage, manifest, size)
     theirs = read_fingerprint(out, stage.column)
     if theirs is not None:
         theirs |= {name: ours[name] for name in ignore}
         if accept_versions:
             theirs = _with_our_libraries(theirs, ours)
-    if theirs == ours:  # so the frozen plan, seconds of reading for a large set, is this one too
+    if theirs == ours:  # so the frozen manifest, seconds of reading for a large set, is this one too
         return size
     frozen_path = out / "manifest.jsonl"
     if frozen_path.exists():
         frozen = manifests.read(frozen_path)
         if frozen.digest() != ours["manifest"]:
             raise RunError(
-                f"{frozen_path}: another plan ({frozen.dataset}, {len(frozen.clips)} clips; this one: {plan.dataset}, "
-                f"{len(plan.clips)} clips); use another OUT or that manifest"
+                f"{frozen_path}: another plan ({frozen.dataset}, {len(frozen.clips)} clips; this one: "
+                f"{manifest.dataset}, {len(manifest.clips)} clips); use another OUT or that manifest"
             )
     if theirs is not None:
         differences = "; ".join(_differences(theirs, ours))
@@ -117,9 +117,9 @@ def check(
 
 
 def other_versions(stage: Stage, out: Path, before: object = None) -> list[dict[str, str]]:
-    """Return what a shard that is made now says of versions: sets other than run.json's that took part, oldest first.
+    """Return what a shard that is made now records of versions: the sets beside that of run.json, oldest first.
 
-    before: what it said of itself until now. Empty where everything was made with the versions of run.json.
+    before: what it recorded until now. Empty where everything was made with the versions of run.json.
     """
     others = [one for one in before if isinstance(one, dict)] if isinstance(before, list) else []
     run = read_fingerprint(out, stage.column)
@@ -128,12 +128,12 @@ def other_versions(stage: Stage, out: Path, before: object = None) -> list[dict[
 
 
 def read_plan(out: Path) -> Manifest:
-    """Read the frozen plan of a run's folder; RunError where there is none."""
+    """Read the frozen manifest of a run's folder; RunError where there is none."""
     return manifests.read(plan_path(out))
 
 
 def plan_path(out: Path) -> Path:
-    """Return where the frozen plan of a run's folder lies; RunError where there is none."""
+    """Return where the frozen manifest of a run's folder lies; RunError where there is none."""
     path = out / "manifest.jsonl"
     if not path.is_file():
         raise RunError(f"{out}: no run was ever started there (no manifest.jsonl)")
@@ -141,11 +141,11 @@ def plan_path(out: Path) -> Path:
 
 
 def clip_counts(out: Path, run: dict[str, Any]) -> dict[str, int]:
-    """Return the number of clips of each split: from a column's run.json, for reading a large plan takes seconds."""
+    """Return the number of clips of each split: from a column's run.json, since large manifests take seconds."""
     match run.get("clips"):
         case {"train": int(train), "val": int(val), "test": int(test)}:
             total = train + val + test
-            if min(train, val, test) < 0 or total * LEAST_CLIP > plan_path(out).stat().st_size:
+            if min(train, val, test) < 0 or total * MIN_CLIP > plan_path(out).stat().st_size:
                 raise RunError(
                     f"{out}: its run.json is damaged: it speaks of {total} clips, more than its manifest has"
                 )
@@ -161,7 +161,7 @@ def read_fingerprint(out: Path, column: str) -> dict[str, Any] | None:
 
 def join(
     stage: Stage,
-    plan: Manifest,
+    manifest: Manifest,
     out: Path,
     shard_size: int,
     missing: list[Path],
@@ -169,18 +169,18 @@ def join(
     *,
     accept_versions: bool = False,
 ) -> None:
-    """Enter `out`: write what is `missing` of the frozen plan and the fingerprint, by way of the folder `work`.
+    """Enter `out`: write what is `missing` of the frozen manifest and the fingerprint, by way of the folder `work`.
 
     Raises RunError with the difference where another run was a moment faster and differs.
     """
     try:
         for path in missing:
             if path.name == "run.json":
-                text = json.dumps(fingerprint(stage, plan, shard_size), indent=2, ensure_ascii=False) + "\n"
+                text = json.dumps(fingerprint(stage, manifest, shard_size), indent=2, ensure_ascii=False) + "\n"
             else:
-                text = manifests.render(plan)
+                text = manifests.render(manifest)
             if not _create(path, text, work / path.name):
-                check(stage, plan, out, shard_size, accept_versions=accept_versions)
+                check(stage, manifest, out, shard_size, accept_versions=accept_versions)
     except OSError as error:
         raise RunError(f"{out}: cannot write there ({error.strerror})") from error
     _shard_size(out, shard_size)  # the other column may have started this moment

@@ -1,4 +1,4 @@
-"""A small pool of worker processes: jobs in, how each of them ended out. It knows nothing of clips.
+"""A small pool of worker processes: jobs in, how each of them ended out. It is independent of clips.
 
 A worker is a fresh interpreter with one pipe to its parent. There are no locks, queues, semaphores or threads that a
 kill could leave behind, nothing runs the user's script a second time, and nothing waits for a worker at exit.
@@ -72,7 +72,7 @@ class _Job:
 class _Worker:
     """A worker as its parent sees it; the first of its `jobs` is the one it is at, `begun` then.
 
-    took: whether it has said that it is at it.
+    took: whether it has reported that it is at it.
     late: the job for which it was killed, at `killed`.
     """
 
@@ -233,7 +233,7 @@ class Pool:
         finally:
             theirs.close()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        with contextlib.suppress(OSError):  # it is dead already, which its pipe tells
+        with contextlib.suppress(OSError):  # it is dead already, as its pipe will show
             ours.send_bytes(self._setup)
         return _Worker(process, ours)
 
@@ -249,7 +249,7 @@ class Pool:
                     continue
                 try:
                     worker.pipe.send_bytes(self._queue[0].message)
-                except OSError:  # it has just died, which its pipe tells
+                except OSError:  # it has just died, as its pipe will show
                     continue
                 worker.jobs.append(self._queue.popleft())
                 if not depth:

@@ -23,7 +23,7 @@ LINE_EVERY = 30.0
 class Progress:
     """Counts clips and failures against a total; shows rate and time left.
 
-    Clips that were done before are taken off the total: rate and ETA speak of what this run does.
+    Clips that were done before are taken off the total: rate and ETA are of what this run does.
     verbosity: below 0 nothing is shown, above 0 also how every clip and shard ended.
     """
 
@@ -37,7 +37,7 @@ class Progress:
         self._bar = _bar(title, total, "clip") if verbosity >= 0 else None
 
     def clip(self, key: str, record: dict[str, Any]) -> None:
-        """Count a clip; say which one failed and why."""
+        """Count a clip; show which one failed and why."""
         self._done += 1
         spent = f", {record['seconds']:.1f} s" if self._verbosity > 0 and record["seconds"] is not None else ""
         if record["state"] != "ok":
@@ -50,12 +50,12 @@ class Progress:
             self._bar.update()
 
     def shard(self, name: str, counts: dict[str, Any], seconds: float) -> None:
-        """Say that a shard is finished, where that is wanted."""
+        """Show that a shard is finished, if verbose."""
         if self._verbosity > 0:
             self._say(f"{name}: finished, {counts['ok']} ok, {counts['failed']} failed, {seconds:.1f} s")
 
     def note(self, line: str) -> None:
-        """Say what the user must know, after -q too."""
+        """Show a line, after -q too."""
         self._say(line, always=True)
 
     def skip(self, clips: int, failed: int) -> None:

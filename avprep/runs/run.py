@@ -1,37 +1,32 @@
-"""The one place of processes, time-outs and restarts: a plan in, finished shards out. It knows nothing of faces.
+"""The one place of processes, time-outs and restarts: a manifest in, finished shards out, whatever is in them.
 
-Shards own the work: a task is given some of the plan's shards, skips those that are done, and fills the others with a
-pool of processes. A clip that hangs is killed, one that crashes its process costs only itself; every clip ends in its
-shard's sidecar as `ok` or `failed`.
+Shards own the work: a task is given some of the manifest's shards, skips those that are done, and fills the others
+with a pool of processes. A clip that hangs is killed. One that crashes its process costs only itself. Every clip ends
+in its shard's sidecar as `ok` or `failed`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import IO, Any
+from typing import Any
 
-from avprep import schema, shards
-from avprep.errors import AvprepError, RunError
+from avprep import shards
+from avprep.errors import RunError
 from avprep.manifest import Clip, Manifest
 from avprep.runs import worker
-from avprep.runs.fingerprint import Stage, check, join, other_versions, read_fingerprint
+from avprep.runs.filling import OpenShard
+from avprep.runs.fingerprint import Stage, check, join, read_fingerprint
 from avprep.runs.pool import Died, Ended, Pool, PoolError
 from avprep.runs.progress import Progress
-from avprep.runs.workfolder import one_at_a_time, work_folder
+from avprep.runs.signals import Stop, Stopped, stop_signals
+from avprep.runs.workfolder import work_folder
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
-"""Ctrl-C, a scheduler's order to end, Ctrl-\\, a closed terminal, a scheduler's warning that time is nearly up.
-
-Each ends a run in good order; SIGHUP does not where it is ignored, as `nohup` has it."""
 SAME_ERRORS = 20
 """Clips in a row, in the manifest's order, that end with the same internal error before the run is stopped."""
 
@@ -64,52 +59,16 @@ class Outcome:
     silent: int = 0
 
 
-@dataclass(eq=False)
-class _Shard:
-    """A shard that is being filled.
-
-    before: what marks the sidecar that lay in its place.
-    records: how each row ended; failed: the reason of each that is run again.
-    kept: the rows whose samples are copied from `source`, the tar that is replaced.
-    versions: what the sidecar said of other versions.
-    started, spent: when the run that is retried began with it, and the seconds it took; else this run's start, and 0.
-    begun: this run's start in monotonic seconds.
-    """
-
-    name: str
-    clips: tuple[Clip, ...]
-    before: _Stamp
-    records: dict[int, dict[str, Any]] = field(default_factory=dict)
-    failed: dict[int, str] = field(default_factory=dict)
-    kept: dict[int, shards.Stretch] = field(default_factory=dict)
-    source: IO[bytes] | None = None
-    writer: shards.ShardWriter | None = None
-    written: int = 0
-    versions: object = None
-    begun: float = field(default_factory=time.monotonic)
-    started: float = field(default_factory=time.time)
-    spent: float = 0.0
-
-    def close(self) -> None:
-        """Close its files."""
-        for file in (self.source, self.writer):
-            if file is not None:
-                file.close()
-
-
-_Job = tuple[_Shard, int]
+_Job = tuple[OpenShard, int]
 """A shard and the row of a clip in it."""
 
 _Tag = tuple[int, str]
 """What a job is known by: its number in this run, in the manifest's order, and its video."""
 
-_Stamp = tuple[int, int, int] | None
-"""What marks a file's content without reading it; None where there is no file."""
-
 
 def run(
     stage: Stage,
-    plan: Manifest,
+    manifest: Manifest,
     out: Path,
     *,
     jobs: int,
@@ -130,36 +89,26 @@ def run(
     retry: instead of that, run again the clips of finished shards that failed for one of these reasons; everything else
     in those shards is copied.
     accept_versions: go on in a folder that was begun with other versions of libraries; the sidecars of the shards that
-    are made then tell them.
+    are made then record them.
     verbosity: see `Progress`.
-    Raises RunError, one line: another plan or other settings in `out`, a disk that cannot be written, SAME_ERRORS clips
-    in a row with the same internal error; Stopped after one of STOP_SIGNALS. In each case finished shards stay and
-    nothing unfinished is left behind.
+    Raises RunError, one line: another manifest or other settings in `out`, a disk that cannot be written, SAME_ERRORS
+    clips in a row with the same internal error; Stopped after one of STOP_SIGNALS. In each case finished shards stay
+    and nothing unfinished is left behind.
     """
-    with _signals() as stop:
+    with stop_signals() as stop:
         if retry and read_fingerprint(out, stage.column) is None:
             raise RunError(f"{out}: no run of {stage.column} was ever started there, so there is nothing to run again")
         missing = [path for path in (out / "manifest.jsonl", out / stage.column / "run.json") if not path.exists()]
-        size = check(stage, plan, out, shard_size, accept_versions=accept_versions)
+        size = check(stage, manifest, out, shard_size, accept_versions=accept_versions)
         with work_folder(out / stage.column) as work:
-            join(stage, plan, out, size, missing, work, accept_versions=accept_versions)
-            mine = list(plan.shards(size))[task_index::num_tasks]
+            join(stage, manifest, out, size, missing, work, accept_versions=accept_versions)
+            mine = list(manifest.shards(size))[task_index::num_tasks]
             progress = Progress(f"avprep {stage.column}", sum(len(clips) for _, clips in mine), verbosity)
             filler = _Filler(stage, out, work, progress, jobs, clip_timeout, stop, retry)
             try:
                 return filler.fill(mine)
             finally:
                 progress.close()
-
-
-class Stopped(AvprepError):  # noqa: N818 - no error: what the user asked for
-    """The run was told to stop by a signal."""
-
-
-class _Stop(threading.Event):
-    """Set by a signal; knows which."""
-
-    by = "a signal"
 
 
 class _Streak:
@@ -193,7 +142,7 @@ class _Filler:
         progress: Progress,
         jobs: int,
         clip_timeout: float | None,
-        stop: _Stop,
+        stop: Stop,
         retry: frozenset[str],
     ) -> None:
         self._stage = stage
@@ -208,7 +157,7 @@ class _Filler:
         self._submitted = 0
         self._streak = _Streak()
         self._stuck: tuple[tuple[int, str], ...] = ()
-        self._open: set[_Shard] = set()
+        self._open: set[OpenShard] = set()
         self._totals: Counter[str] = Counter()
         self._frames = self._silent = 0
         self._clips = 0
@@ -265,7 +214,7 @@ class _Filler:
             self._name_stuck(pool.close())
 
     def _name_stuck(self, found: list[tuple[int, Any]]) -> None:
-        """Say which processes hang in the kernel, where nothing ends them: a network file system that is down, say."""
+        """Note which processes hang in the kernel, where nothing ends them: a network file system that is down, say."""
         self._stuck = tuple((pid, "none" if tag is None else tag[1]) for pid, tag in found)
         if self._stuck:
             named = ", ".join(f"{pid} ({video})" for pid, video in self._stuck)
@@ -290,38 +239,27 @@ class _Filler:
                 if row not in shard.records:
                     yield shard, row
 
-    def _take(self, name: str, clips: tuple[Clip, ...]) -> _Shard | None:
+    def _take(self, name: str, clips: tuple[Clip, ...]) -> OpenShard | None:
         """Return a shard in which there is something to do; count any other."""
-        shard = _Shard(name, clips, before=_stamp(shards.sidecar_path(self._out, self._stage.column, name)))
         if self._retry:
             head = shards.finished_head(self._out, self._stage.column, name)
             if head is not None and not self._retry & head["counts"]["reasons"].keys():
                 self._skip(name, head["counts"])
                 return None
-        found = shards.open_finished(self._out, self._stage.column, name, [clip.key for clip in clips])
-        if found is None:
+        shard = OpenShard(self._stage, self._out, self._work, name, clips)
+        sidecar = shard.resume(self._retry)
+        if sidecar is None:
             if not self._retry:
                 return shard
             self._unfinished.append(name)
             self._progress.skip(len(clips), 0)
             return None
-        sidecar, shard.source = found
-        shard.versions = sidecar.get("other_versions")
-        shard.records = {n: clip for n, clip in enumerate(sidecar["clips"]) if clip.get("reason") not in self._retry}
-        if len(shard.records) == len(clips):
+        if not shard.failed:
             shard.close()
             self._skip(name, shards.counts(sidecar["clips"]))
             return None
-        shard.failed = {n: clip["reason"] for n, clip in enumerate(sidecar["clips"]) if n not in shard.records}
         self._progress.skip(len(shard.records), sum(clip["state"] != "ok" for clip in shard.records.values()))
-        there = shards.stretches(shard.source)
-        for row, record in shard.records.items():
-            if record["state"] == "ok":
-                if record["key"] not in there:
-                    raise RunError(f"{shard.source.name}: {record['key']} is missing; delete the file and run again")
-                shard.kept[row] = there[record["key"]]
-        shard.started = sidecar["timings"].get("started", shard.started)
-        shard.spent = sidecar["timings"].get("wall_seconds", 0.0)
+        shard.keep_samples()
         return shard
 
     def _skip(self, name: str, counts: dict[str, Any]) -> None:
@@ -336,30 +274,24 @@ class _Filler:
         shard, row = job
         scaled = self._clip_timeout is None
         timeout = worker.CLIP_TIMEOUT if self._clip_timeout is None else self._clip_timeout
-        arguments = shard.clips[row], self._stretch(shard, row), scaled
+        arguments = shard.clips[row], shard.stretch(row), scaled
         tag = (self._submitted, shard.clips[row].video)
         pool.submit(tag, worker.do_clip, *arguments, timeout=timeout)
         self._pending[tag] = job
         self._submitted += 1
-
-    def _stretch(self, shard: _Shard, row: int) -> Path:
-        return self._work / f"{shard.name}-{row}.part"
 
     def _collect(self, ended: Ended) -> None:
         record = self._record(ended)
         shard, row = self._pending.pop(ended.tag)
         if (fatal := record.pop("fatal", None)) is not None:
             raise RunError(fatal)
-        key, fault = shard.clips[row].key, record.pop("fault", None)
-        if row in shard.failed and record.get("reason") == shard.failed[row]:
-            record["again"] = True
-        shard.records[row] = {"key": key, **record}
-        if record["state"] != "ok":
-            self._stretch(shard, row).unlink(missing_ok=True)
+        fault = record.pop("fault", None)
+        shard.add(row, record)
         self._clips += 1
-        self._progress.clip(key, record)
+        self._progress.clip(shard.clips[row].key, record)
         try:
-            self._write(shard)
+            if shard.write():
+                self._finish(shard)
         except OSError as error:
             raise RunError(f"{self._out}: cannot write ({error.strerror})") from error
         if self._streak.add(ended.tag[0], fault):
@@ -383,63 +315,11 @@ class _Filler:
             case error:
                 return worker.failed("error", " ".join(f"{type(error).__name__}: {error}".split()), None)
 
-    def _write(self, shard: _Shard) -> None:
-        """Append what is next in order; finish the shard when it is complete."""
-        if shard.writer is None:
-            path = shards.tar_path(self._out, self._stage.column, shard.name)
-            shard.writer = shards.ShardWriter(path, self._work / f"{shard.name}.tar.part")
-        while shard.written in shard.records:
-            if shard.written in shard.kept:
-                assert shard.source is not None
-                shard.writer.copy(shard.source, shard.kept[shard.written])
-            elif shard.records[shard.written]["state"] == "ok":
-                shard.writer.append(self._stretch(shard, shard.written))
-            shard.written += 1
-        if shard.written == len(shard.clips):
-            self._finish(shard, shard.writer)
-
-    def _finish(self, shard: _Shard, writer: shards.ShardWriter) -> None:
-        """Put a complete shard in place, unless another run did so while this one worked on it."""
-        digest, size = writer.finish()
-        records = [shard.records[row] for row in range(len(shard.clips))]
-        head: dict[str, Any] = {
-            "avprep_sidecar": schema.SIDECAR_VERSION,
-            "column": self._stage.column,
-            "shard": shard.name,
-            "sha256": digest,
-            "bytes": size,
-            "counts": shards.counts(records),
-            "timings": {
-                "started": round(shard.started, 3),
-                "wall_seconds": round(shard.spent + time.monotonic() - shard.begun, 3),
-                "clip_seconds": round(sum(record.get("seconds") or 0 for record in records), 3),
-            },
-        }
-        if slowest := [record["seconds"] for record in records if record.get("reason") == "timeout"]:
-            head["timings"]["longest_timeout"] = max(slowest)
-        if again := Counter(record["reason"] for record in records if record.get("again")):
-            head["again"] = dict(sorted(again.items()))
-        if others := other_versions(self._stage, self._out, shard.versions):
-            head["other_versions"] = others
-        sidecar, aside = shards.render_sidecar(head, records), self._work / f"{shard.name}.json.part"
-        with one_at_a_time(self._out / self._stage.column / "run.json"):
-            theirs = self._made_meanwhile(shard)
-            if theirs is None:
-                writer.publish(sidecar, aside)
-            else:
-                writer.discard()
+    def _finish(self, shard: OpenShard) -> None:
+        counts = shard.finish()
         self._open.remove(shard)
-        shard.close()
-        counts = shards.counts(records if theirs is None else theirs["clips"])
         self._count(counts)
         self._progress.shard(shard.name, counts, time.monotonic() - shard.begun)
-
-    def _made_meanwhile(self, shard: _Shard) -> dict[str, Any] | None:
-        """Return the sidecar of another run that was faster; None where there is none."""
-        column, name = self._stage.column, shard.name
-        if _stamp(shards.sidecar_path(self._out, column, name)) == shard.before:
-            return None
-        return shards.finished(self._out, column, name, [clip.key for clip in shard.clips])
 
     def _count(self, counts: dict[str, Any]) -> None:
         """Count a shard that is done."""
@@ -455,40 +335,10 @@ def longer(seconds: float) -> int:
 
 
 def _how_it_died(exit_code: int) -> str:
-    """Say what `multiprocessing` knows of a dead process: a signal's name where there was one."""
+    """Return what a process died of: a signal's name where there was one."""
     if exit_code >= 0:
         return f"exit status {exit_code}"
     try:
         return signal.Signals(-exit_code).name
     except ValueError:  # most real-time signals have no name
         return f"signal {-exit_code}"
-
-
-def _stamp(path: Path) -> _Stamp:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_Stop]:
-    """Turn STOP_SIGNALS into an event for as long as the run lasts; a second one ends it as usual."""
-    stop = _Stop()
-    before: dict[int, Any] = {}
-
-    def caught(number: int, _: FrameType | None) -> None:
-        stop.by = signal.Signals(number).name
-        stop.set()
-        signal.signal(number, before[number])
-
-    if threading.current_thread() is threading.main_thread():
-        for number in STOP_SIGNALS:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                before[number] = signal.signal(number, caught)
-    try:
-        yield stop
-    finally:
-        for caught_number, handler in before.items():
-            signal.signal(caught_number, handler)

@@ -18,7 +18,7 @@ DEFAULT_ARRAY_LIMIT = 1001
 """Slurm's own MaxArraySize, where a cluster does not set another."""
 
 WARNING_SECONDS = 120
-"""How long before the time limit Slurm is asked to say so; it does so up to a minute earlier or later."""
+"""How long before the time limit Slurm is asked to warn; it does so up to a minute earlier or later."""
 
 _REQUEUE = f"""\
 # Slurm sends USR1 {WARNING_SECONDS} s before the time limit. avprep then drops the clips in hand, and this task goes
@@ -176,7 +176,7 @@ def keep_and_submit(script: str, path: Path) -> str:
 
 
 def submit(script: str) -> str:
-    """Send the text of a script; return the number of the job. Raises RunError with what sbatch says."""
+    """Send the text of a script; return the number of the job. Raises RunError with sbatch's message."""
     text = script.encode("utf-8", "surrogateescape")
     try:
         done = subprocess.run(["sbatch", "--parsable"], input=text, capture_output=True, check=False)

@@ -37,12 +37,12 @@ class ColumnStatus:
     """One column of a run's folder.
 
     reasons: failed clips by reason; again: those of them that failed for the same reason when they were run again.
-    longest_timeout: seconds that a clip had at most before it was stopped; None where none was, or nothing tells.
+    longest_timeout: seconds that a clip had at most before it was stopped; None where none was, or none was recorded.
     clip_seconds: work done so far, in seconds of one worker; core_seconds_left: the same for what is missing, at that
     rate, None where nothing is done yet.
     rate: clips/s of all tasks together over the last hour, None where none finished a shard in it; eta_seconds: the
     time left at that rate.
-    unfinished: names of the shards that are still to be made, in plan order.
+    unfinished: names of the shards that are still to be made, in the manifest's order.
     """
 
     column: str
@@ -58,7 +58,7 @@ class ColumnStatus:
 
     @property
     def shards(self) -> int:
-        """The number of shards of the plan."""
+        """The number of shards of the manifest."""
         return sum(split.shards for split in self.splits.values())
 
     def array(self, num_tasks: int) -> str:
@@ -91,7 +91,7 @@ def status(out: Path, now: float | None = None, columns: Iterable[str] = schema.
 def column_status(
     out: Path, column: str, clips: dict[str, int], shard_size: int, now: float | None = None
 ) -> ColumnStatus:
-    """Count one column, started or not, of a plan with so many clips in each split."""
+    """Count one column, started or not, of a manifest with so many clips in each split."""
     result = ColumnStatus(column)
     reasons: Counter[str] = Counter()
     again: Counter[str] = Counter()

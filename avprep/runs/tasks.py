@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from avprep.errors import RunError
 
-# Scheduler, variable of the task's number, of the first, the last and the step; PBS tells only the number.
+# Scheduler, variable of the task's number, of the first, the last and the step; PBS gives only the number.
 _SCHEDULERS = (
     ("Slurm", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX", "SLURM_ARRAY_TASK_STEP"),
     ("SGE", "SGE_TASK_ID", "SGE_TASK_FIRST", "SGE_TASK_LAST", "SGE_TASK_STEPSIZE"),
@@ -24,8 +24,9 @@ _OUTSIDE = {"SGE": "undefined", "LSF": "0"}
 def select(index: int | None, count: int | None, environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """Return (task index, number of tasks), from the command line or else from an array job's variables.
 
-    Outside an array job and without options the one task does everything. Raises RunError where the two cannot be
-    told, e.g. an array of single numbers (`--array=3,7`) without `--num-tasks`, or a variable that is not a number.
+    Outside an array job and without options the one task does everything. Raises RunError where neither can be
+    determined, e.g. for an array of single numbers (`--array=3,7`) without `--num-tasks`, or a variable that is no
+    number.
     """
     if index is None:
         index, count = _from_scheduler(count, environ)
@@ -34,6 +35,11 @@ def select(index: int | None, count: int | None, environ: Mapping[str, str] = os
     if not 0 <= index < count:
         raise RunError(f"--task-index {index} is not one of {count} tasks: they count from 0 to {count - 1}")
     return index, count
+
+
+def cores() -> int:
+    """Return the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def expression(numbers: Iterable[int]) -> str:

@@ -67,7 +67,7 @@ def _new_lock(folder: Path) -> tuple[IO[str], Path]:
 
 
 def _sweep(lock: Path) -> None:
-    """Remove the unfinished files of a run that is no more; the lock tells.
+    """Remove the unfinished files of a run that is no more, as its lock shows.
 
     On some cluster file systems locks hold within one machine only, so what another machine touched today stays.
     """

@@ -19,12 +19,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import mfcc
 from avprep.errors import AvprepError, Reject
 from avprep.faces.detectors.base import Detector
 from avprep.files import check_regular
+from avprep.media import mfcc
 from avprep.media.audio import SoundFile
-from avprep.media.video import Frames, Seconds, audio_stream, open_file, track_number
+from avprep.media.container import Seconds, audio_stream, open_file, track_number
+from avprep.media.video import Frames
 from avprep.schema import FPS, N_COEFFICIENTS, WINDOW_COLUMNS
 from avprep.stages import CropSettings, align_clip
 from avprep.talking import photo
@@ -80,7 +81,7 @@ def from_sound(
                     raise Reject("no_audio", f"{path}: the sound is shorter than one 25 ms column")
                 yield from np.split(cut, range(AT_ONCE, len(cut), AT_ONCE))
 
-    next(windows())  # a sound that is too short should be known before a model is loaded
+    next(windows())  # a sound that is too short should be an error before a model is loaded
     return Driver("audio", file.n_frames, windows, path, file.zero, file.track or 0, file.channel)
 
 
@@ -91,7 +92,7 @@ def from_video(path: Path, detector: Detector, settings: CropSettings, *, track:
     """
     frames = Frames(path, max_seconds=settings.max_seconds, keep_bytes=_KEPT)
     with _one_line(path, "a video"):
-        with open_file(path) as container:  # a track that is not there should be known before minutes of looking
+        with open_file(path) as container:  # a missing track should be an error before minutes of detection
             heard = audio_stream(container, track)
             number = track_number(container, heard) if heard else 0
         found = align_clip(frames, detector, settings, name=str(path))
@@ -102,7 +103,7 @@ def from_video(path: Path, detector: Detector, settings: CropSettings, *, track:
             while part := list(itertools.islice(faces, AT_ONCE)):
                 yield np.stack(part)[..., :3]
 
-    return Driver("video", found.seen.n_frames, crops, path if heard else None, frames.zero, number)
+    return Driver("video", found.detections.n_frames, crops, path if heard else None, frames.zero, number)
 
 
 def from_windows(folder: Path) -> Driver:
@@ -163,7 +164,7 @@ def _window(path: Path) -> NDArray[np.float32]:
 
 @contextmanager
 def _one_line(path: Path, wanted: str) -> Iterator[None]:
-    """Turn the end of a clip into an error for the user, who is told what `path` was to be: `wanted`."""
+    """Turn a Reject into an error for the user that names what `path` should be: `wanted`."""
     try:
         yield
     except Reject as reject:

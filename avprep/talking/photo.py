@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
+from avprep import boxes
 from avprep.errors import AvprepError
-from avprep.faces import align, keyframes
+from avprep.faces import align, keyframes, views
 from avprep.faces.detectors.base import Detector, Face
-from avprep.faces.track import overlap
-from avprep.media.video import Picture
+from avprep.media.picture import Picture
 from avprep.schema import CROP_SIZE
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -27,7 +27,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS, MAX_SIDE = 100_000_000, 32_000
 """Larger pictures are refused before memory is taken for them; OpenCV counts a side's pixels in 16 bits."""
 SIDE = 512
-"""Faces are looked for in copies whose longer side has this many pixels. Measured from 100×100 to 4000×3000: larger
+"""Faces are searched in copies whose longer side has this many pixels. Measured from 100×100 to 4000×3000: larger
 copies show no more faces."""
 SAME = 0.3
 """Boxes that overlap by more (intersection over union) are of one face."""
@@ -44,7 +44,7 @@ class Photo:
     image: uint8 (H, W, 3), RGB, upright.
     affine: float64 (2, 3), photo → crop pixels.
     crop: uint8 (256, 256, 3), RGB, the aligned face.
-    n_faces: how many faces were found where one was looked for; 0 for a photo that came aligned.
+    n_faces: how many faces were found; 0 for a photo that came aligned.
     """
 
     image: NDArray[np.uint8]
@@ -66,7 +66,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     except (OSError, ValueError) as error:
         raise AvprepError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     with file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Pillow finds odd about a file is no matter to its user
+        warnings.simplefilter("ignore")  # what Pillow finds odd about a file is of no use to its user
         try:
             with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height <= MAX_PIXELS and max(image.size) <= MAX_SIDE:
@@ -103,14 +103,14 @@ def read_face(path: Path, detector: Detector, *, box: tuple[float, float, float,
         if not (meant[:2] < meant[2:]).all():
             raise AvprepError(f"{path}: there is nothing{where}: {advice}")
         advice += ", or try another --detector"
-        parts = [_grown(meant, 0.5), whole]
+        parts = [boxes.grown(meant, 0.5), whole]
     for part in parts:
-        found = [face for face in _find(image, part, detector) if _meet(face.box, meant)]
+        found = [face for face in _find(image, part, detector) if boxes.meet(face.box, meant)]
         if found:
             break
     else:
         raise AvprepError(f"{path}: no face was found{where}: {advice}")
-    face = max(found, key=lambda face: overlap(face.box, meant))  # with the whole photo that is the largest
+    face = max(found, key=lambda face: boxes.overlap(face.box, meant))  # with the whole photo that is the largest
     affine = align.similarity((_closer(image, face, detector) or face).points)
     crop = align.crop(image, affine, sigma=align.blur_sigma(affine[None]))
     return Photo(image, affine, crop, len(found))
@@ -200,9 +200,9 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
         upright = ImageChops.invert(upright)  # Pillow takes every CMYK JPEG for one of Adobe's, which are inverted
     if not upright.has_transparency_data:
         return np.array(upright.convert("RGB"))
-    seen = upright.convert("RGBA")
-    ground = Image.new("RGB", seen.size, (align.BORDER,) * 3)
-    ground.paste(seen, mask=seen)
+    transparent = upright.convert("RGBA")
+    ground = Image.new("RGB", transparent.size, (align.BORDER,) * 3)
+    ground.paste(transparent, mask=transparent)
     return np.array(ground)
 
 
@@ -210,7 +210,7 @@ def _find(image: NDArray[np.uint8], part: NDArray[Any], detector: Detector) -> l
     """Find the faces in a part of a photo; where it shows none, in overlapping quarters of it.
 
     Quarters bring out faces of half the size, of a whole person before the Haar cascades, say. They also bring out more
-    that is no face: what is found there counts only where a closer look sees it too.
+    that is no face: what is found there counts only where a close-up shows it too.
     """
     found = _detect(*_copy(image, part), detector)
     if found:
@@ -220,20 +220,21 @@ def _find(image: NDArray[np.uint8], part: NDArray[Any], detector: Detector) -> l
         corner = part[:2] + place * step
         for face in _detect(*_copy(image, np.append(corner, corner + 2 * step)), detector):
             closer = _closer(image, face, detector)
-            if closer and all(overlap(closer.box, other.box) <= SAME for other in found):
+            if closer and all(boxes.overlap(closer.box, other.box) <= SAME for other in found):
                 found.append(closer)
     return found
 
 
 def _closer(image: NDArray[np.uint8], face: Face, detector: Detector) -> Face | None:
-    """Look at a face closely, as a video's is looked at until it stays where it is; None where it is not there."""
-    around = _grown(face.box, 1)
+    """Detect a face close up until it stays where it is, as in a video; None where it is not there."""
+    around = boxes.grown(face.box, 1)
     if detector.close_up is None:
-        seen = [other for other in _detect(*_copy(image, around), detector) if overlap(other.box, face.box) > SAME]
-        return max(seen, key=lambda other: overlap(other.box, face.box), default=None)
+        found = _detect(*_copy(image, around), detector)
+        same = [other for other in found if boxes.overlap(other.box, face.box) > SAME]
+        return max(same, key=lambda other: boxes.overlap(other.box, face.box), default=None)
     copy, to_photo = _copy(image, around, enlarge=False)
     to_copy = np.asarray(cv2.invertAffineTransform(to_photo), np.float64)
-    settled = keyframes.settle(_picture(copy), _moved(face, to_copy), detector)
+    settled = views.settle(_picture(copy), _moved(face, to_copy), detector)
     return None if settled is None else _moved(settled, to_photo)
 
 
@@ -256,8 +257,8 @@ def _copy(
 
 def _detect(copy: NDArray[np.uint8], to_photo: NDArray[np.float64], detector: Detector) -> list[Face]:
     """Find the faces of a copy the way they are found in videos, and return them in pixels of the photo."""
-    seen = keyframes.find_faces([_picture(copy)], detector, 1).sightings[0]
-    return [_moved(sighting.face, to_photo) for sighting in seen]
+    found = keyframes.find_faces([_picture(copy)], detector, 1).by_frame[0]
+    return [_moved(detection.face, to_photo) for detection in found]
 
 
 def _picture(image: NDArray[np.uint8]) -> Picture:
@@ -284,14 +285,3 @@ def _resized(
         image = np.asarray(cv2.resize(image, after.tolist(), interpolation=way), np.uint8)
     # Pixel centres lie at +0.5 of the grid that is scaled.
     return image, np.column_stack([np.diag(ratio), 0.5 * ratio - 0.5])
-
-
-def _grown(box: NDArray[Any], by: float) -> NDArray[Any]:
-    """Return a box, x0 y0 x1 y1, with a share of its size added on each side."""
-    return np.append(box[:2] - by * (box[2:] - box[:2]), box[2:] + by * (box[2:] - box[:2]))
-
-
-def _meet(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    """Tell whether the middles of two boxes are no further apart than half the larger one."""
-    apart = np.abs(one[:2] + one[2:] - other[:2] - other[2:])
-    return bool((apart <= np.maximum(one[2:] - one[:2], other[2:] - other[:2])).all())

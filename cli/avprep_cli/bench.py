@@ -94,7 +94,9 @@ def bench(
     device: str,
     as_json: bool,
 ) -> None:
-    """Measure the speed of each step on this machine, as a ratio to its floor: the least that any tool must do.
+    """Measure the speed of each step on this machine.
+
+    Speeds are ratios to a floor: the minimum that any tool must do.
 
     WHAT is crop, mfcc, load, train or all. crop: decoding the same clips and encoding as many JPEGs is its floor. mfcc:
     decoding the sound. load, the loader of training: decoding the same JPEGs in as many processes. train: forward and
@@ -102,11 +104,12 @@ def bench(
     and mfcc also tell what -j processes are good for, and the hours that LRW and VoxCeleb2 would take.
 
     \b
-    avprep bench                                                 everything, small, on a synthetic corpus
+    avprep bench                     everything, small, on a synthetic corpus
     avprep bench crop --clips /data/lrw/ABOUT/val --detector yunet
     avprep bench crop --clips /data/grid/s1 --as-lrw
     avprep bench load --shards OUT --preset paper --workers 8
-    avprep bench train --shards OUT --preset paper --batch 32 --set machine.compile=true
+    avprep bench train --shards OUT --preset paper --batch 32 \\
+        --set machine.compile=true
     """
     from avprep.demo import bench as library
     from davs_model.models.davs import Settings

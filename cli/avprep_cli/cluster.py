@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import shutil
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -24,9 +22,6 @@ if TYPE_CHECKING:
 FILLERS: dict[str, click.Command] = {"crop": data.crop, "mfcc": data.mfcc}
 """The commands that fill a column."""
 
-LEAST_SECONDS = 600
-"""A shorter time limit is remarked upon: a task must start, read its plan and finish a shard before the warning."""
-
 TASK_OPTIONS = ("jobs", "task_index", "num_tasks", "dry_run", "as_json", "verbose", "quiet")
 """Options of `crop` and `mfcc` that are a task's own, or of no use in a script."""
 
@@ -35,10 +30,10 @@ TASK_OPTIONS = ("jobs", "task_index", "num_tasks", "dry_run", "as_json", "verbos
 @click.argument("out", type=options.EXISTING_OUT)
 @options.as_json
 def status(out: Path) -> None:
-    """Count what is done, failed and missing in OUT; say how fast it goes and how to finish it.
+    """Count done, failed and missing clips of OUT.
 
-    The rate is that of all tasks together over the last hour. Quick: it reads a line of each shard's sidecar and no
-    shard; `verify` proves.
+    Shows the rate of all tasks together over the last hour, the time left, and the command that finishes OUT. It is
+    quick because it reads one line of each shard's sidecar and no shard; `avprep verify` reads everything.
     """
     from avprep.runs.status import status as read_status
 
@@ -66,20 +61,21 @@ def status(out: Path) -> None:
     "wanted",
     type=kinds.Words(tuple(REASONS)),
     required=True,
-    help=f"Which: {', '.join(REASONS)}; several with commas.",
+    help=f"Reasons, separated by commas: {', '.join(REASONS)}.",
 )
-@click.option("--column", type=click.Choice(("crop", "mfcc")), help="Only this one.  [both]")
+@click.option("--column", type=click.Choice(("crop", "mfcc")), help="Only this column.  [both]")
 @options.retry_options
 def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -> None:
-    """Run failed clips again, with the settings of the first run, and put their shards in place anew.
+    """Process failed clips again, with the same settings.
 
-    Other clips of these shards are copied, not computed. A clip that fails again keeps its newer reason.
+    Their shards are replaced. Other clips of these shards are copied, not computed. A clip that fails again keeps its
+    newer reason.
 
     \b
     avprep retry OUT --reason timeout,crashed --clip-timeout 600
     avprep retry OUT --reason missing --dry-run
     """
-    from avprep import stages
+    from avprep import api, auto, stages
     from avprep.runs import run as runs
     from avprep.runs.fingerprint import read_fingerprint, read_plan
     from avprep.runs.status import status as read_status
@@ -102,9 +98,9 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -
         run = read_fingerprint(out, found.column)
         assert run is not None
         settings = run.get("settings", {})
-        plan = data.rooted(read_plan(out), root)
-        workers = data.workers(settings.get("detector", ""), jobs) if options.is_default("jobs") else jobs
-        stage = stages.rebuild(found.column, settings, plan.root, max(1, options.cores() // workers))
+        plan = api.rooted(read_plan(out), root)
+        workers = auto.workers(settings.get("detector", ""), jobs) if options.is_default("jobs") else jobs
+        stage = stages.rebuild(found.column, settings, plan.root, auto.decoder_threads(workers))
         data.show_settings(stage)
         task: dict[str, Any] = {"task_index": task_index, "num_tasks": num_tasks, "verbosity": say.verbosity()}
         outcome = runs.run(stage, plan, out, jobs=workers, retry=wanted, **task, **given)
@@ -117,7 +113,7 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -
     if dry_run:
         summary.close([], {"columns": ends})
     else:
-        then = summary.next_steps(out, tried=wanted) or [summary.line("verify", out)]
+        then = summary.next_steps(out, summary.line("verify", out), tried=wanted)
         summary.close(then, {"columns": ends})
     if strict and failed and not dry_run:
         sys.exit(3)
@@ -191,7 +187,7 @@ def _command_line(command: click.Command, manifest_path: Path, out: Path, values
 
 @click.group("slurm")
 def slurm_group() -> None:
-    """Print, or send, an array job for what is missing.
+    """Print or submit an array job for missing shards.
 
     \b
     avprep slurm crop lrw.jsonl OUT --cpus 8 --partition short > crop.sbatch
@@ -204,7 +200,8 @@ def _array_command(command: click.Command) -> click.Command:
 
     def make(manifest_path: Path, out: Path, **given: Any) -> None:
         asked = {option.name: given.pop(option.name) for option in SLURM_OPTIONS if option.name}
-        _make_script(command, manifest_path.absolute(), out.absolute(), given, asked)
+        submit = asked.pop("submit")
+        _make_script(command, manifest_path.absolute(), out.absolute(), given, asked, submit=submit)
 
     own = [param for param in command.params if param.name not in TASK_OPTIONS]
     arguments = [param for param in own if isinstance(param, click.Argument)]
@@ -214,11 +211,11 @@ def _array_command(command: click.Command) -> click.Command:
         name,
         callback=make,
         params=[*arguments, *SLURM_OPTIONS, *rest],
-        short_help=f"An array job that runs `avprep {name}`.",
-        help=f"""An array job that runs `avprep {name}`; prints its script unless --submit is given.
+        short_help=f"Run `avprep {name}` as an array job.",
+        help=f"""Run `avprep {name}` as an array job; print its script unless --submit is given.
 
-        Only tasks that have something left to do are in the array. A task that is preempted, or whose time is up, goes
-        back into the queue by itself. Logs go to OUT/logs, which is made, since Slurm does not make it.
+        The array holds only tasks that have something left to do. A task that is preempted, or whose time is up, is
+        requeued automatically. Logs go to OUT/logs, which is created because Slurm does not create it.
         """,
     )
 
@@ -227,7 +224,7 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
     click.Option(
         ["--tasks"],
         type=click.IntRange(1, kinds.MOST_TASKS),
-        show_default=f"{slurm.DEFAULT_TASKS}, or one a shard",
+        show_default=f"{slurm.DEFAULT_TASKS}, or one per shard",
         help="Tasks that share the shards; no more than the cluster allows.",
     ),
     click.Option(
@@ -235,7 +232,7 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
         type=kinds.TimeLimit(),
         default=slurm.ArrayJob.time,
         show_default=True,
-        help="Time limit of a task.",
+        help="Time limit per task.",
     ),
     click.Option(["--partition"], type=kinds.Line(200), help="Partition.  [the cluster's default]"),
     click.Option(
@@ -243,11 +240,13 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
         type=click.IntRange(1, kinds.MOST_PROCESSES),
         default=slurm.ArrayJob.cpus,
         show_default=True,
-        help="Cores of a task.",
+        help="Cores per task.",
     ),
-    click.Option(["--mem"], type=kinds.Memory(), show_default="2 GiB a core", help="Memory of a task, e.g. 16G."),
-    click.Option(["--gpus"], type=click.IntRange(1, 1024), help="GPUs of a task; auto then means face-alignment."),
-    click.Option(["--max-parallel"], type=click.IntRange(1, kinds.MOST_TASKS), help="Tasks that run at once.  [all]"),
+    click.Option(["--mem"], type=kinds.Memory(), show_default="2 GiB per core", help="Memory per task, e.g. 16G."),
+    click.Option(["--gpus"], type=click.IntRange(1, 1024), help="GPUs per task; auto then means face-alignment."),
+    click.Option(
+        ["--max-parallel"], type=click.IntRange(1, kinds.MOST_TASKS), help="Maximum tasks that run at once.  [all]"
+    ),
     click.Option(
         ["--setup"],
         type=kinds.Line(),
@@ -255,95 +254,57 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
         help="A shell line before the command: 'module load …'. Repeatable.",
     ),
     click.Option(
-        ["--sbatch", "extra"],
+        ["--sbatch"],
         type=kinds.Line(),
         multiple=True,
-        help="Another option of sbatch: --account=lab. Repeatable.",
+        help="Another sbatch option: --account=lab. Repeatable.",
     ),
-    click.Option(["--submit"], is_flag=True, help="Send it; the script is kept in OUT."),
+    click.Option(["--submit"], is_flag=True, help="Submit it; the script is kept in OUT."),
 )
 
 
 def _make_script(
-    command: click.Command, manifest_path: Path, out: Path, given: dict[str, Any], asked: dict[str, Any]
+    command: click.Command,
+    manifest_path: Path,
+    out: Path,
+    given: dict[str, Any],
+    asked: dict[str, Any],
+    *,
+    submit: bool,
 ) -> None:
     """Print or send the script of an array job."""
-    from avprep import stages
-    from avprep.runs import fingerprint
-    from avprep.runs.status import column_status
+    from avprep import api, auto, stages
+    from avprep.runs import arrays
 
     column = command.name or ""
-    if wrong := [option for option in asked["extra"] if not option.startswith("-")]:
+    if wrong := [option for option in asked["sbatch"] if not option.startswith("-")]:
         raise click.UsageError(f"--sbatch {wrong[0]!r} is no option: write '--{wrong[0]}'")
     typed = {name: value for name, value in given.items() if not options.is_default(name)}
     if typed.get("root"):
         typed["root"] = typed["root"].absolute()
-    plan = data.read_plan(manifest_path, given)
+    plan = api.opened(manifest_path, given["root"], given["limit"])
     stage: Stage
     workers: int | None = None
     if column == "crop":
-        settings = data.crop_settings(plan, out, given, "face-alignment" if asked["gpus"] else "auto")
+        otherwise = "face-alignment" if asked["gpus"] else "auto"
+        chosen = data.settings_of(stages.CropSettings, given)
+        settings = auto.crop_settings(plan.dataset, out, chosen, otherwise=otherwise, remark=say.once)
         stage = stages.CropStage(plan.root, settings)
         typed["detector"] = settings.detector  # another machine might resolve auto in another way
         say.aside(f"crop: detector {settings.detector}, align {settings.align}")
-        if (most := data.workers(settings.detector, asked["cpus"])) < asked["cpus"]:
+        if (most := auto.workers(settings.detector, asked["cpus"])) < asked["cpus"]:
             workers = most
     else:
-        stage = stages.MfccStage(plan.root, data.mfcc_settings(given))
-    size = fingerprint.check(stage, plan, out, given["shard_size"], ignore=("versions",))
-    found = column_status(out, column, plan.counts(), size)
-    if not found.unfinished:
-        say.aside(f"{column}: nothing is missing, so there is nothing to send")
+        stage = stages.MfccStage(plan.root, stages.MfccSettings(**data.settings_of(stages.MfccSettings, given)))
+    line = _command_line(command, manifest_path, out, typed)
+    resources, size = arrays.Resources(**asked), given["shard_size"]
+    job = arrays.plan(stage, plan, out, line, resources, shard_size=size, workers=workers, remark=say.aside)
+    if job is None:
         return
-    num_tasks = min(asked["tasks"] or slurm.DEFAULT_TASKS, found.shards)
-    if num_tasks > (limit := slurm.array_limit()):
-        say.aside(f"{num_tasks} tasks are more than Slurm's MaxArraySize allows: {limit} instead")
-        num_tasks = limit
-    if (seconds := slurm.seconds(asked["time"])) is not None and seconds < LEAST_SECONDS:
-        say.aside(
-            f"--time {asked['time']} is short: Slurm warns a task {slurm.WARNING_SECONDS} s or more before the end, "
-            "and one that has not finished a shard by then begins again, for ever"
-        )
-    done = found.shards - len(found.unfinished)
-    text = slurm.render(
-        slurm.ArrayJob(
-            name=f"avprep-{column}",
-            command=_command_line(command, manifest_path, out, typed),
-            array=found.array(num_tasks),
-            num_tasks=num_tasks,
-            work=f"{column}: {len(plan.clips)} clips in {found.shards} shards, {done} of them done.",
-            logs=out / "logs",
-            time=asked["time"],
-            cpus=asked["cpus"],
-            workers=workers,
-            mem=asked["mem"] or f"{2 * asked['cpus']}G",
-            partition=asked["partition"],
-            gpus=asked["gpus"],
-            max_parallel=asked["max_parallel"],
-            sbatch=asked["extra"],
-            setup=(*_environment(), *asked["setup"]),
-        )
-    )
-    try:
-        (out / "logs").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{out / 'logs'}: cannot make the folder of the logs ({error.strerror})") from error
-    if not asked["submit"]:
-        click.echo(text, nl=False)  # noqa: TID251 - a script, with the user's own paths as they are
+    if not submit:
+        click.echo(job.script, nl=False)  # noqa: TID251 - a script, with the user's own paths as they are
         return
-    script = slurm.script_path(out, column)  # for `status`, and to send it again
-    job = slurm.keep_and_submit(text, script)
-    say.echo(f"job {job}: {script}, {len(found.unfinished)} shards, logs in {out / 'logs'}")
-
-
-def _environment() -> list[str]:
-    """Return the shell lines that give a task this command and its weights."""
-    beside = Path(sys.executable).with_name("avprep")
-    found = str(beside) if beside.exists() else shutil.which("avprep")
-    lines = [f"export PATH={shlex.quote(str(Path(found).parent))}:$PATH"] if found else []
-    if folder := os.environ.get("AVPREP_WEIGHTS"):
-        lines.append(f"export AVPREP_WEIGHTS={shlex.quote(str(Path(folder).absolute()))}")
-    return lines
+    say.echo(f"job {job.submit()}: {job.path}, {job.shards} shards, logs in {job.logs}")
 
 
 for filler in FILLERS.values():

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import shlex
 import sys
-from dataclasses import fields, replace
-from importlib import import_module
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,46 +19,23 @@ from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.runs.fingerprint import Stage
-    from avprep.stages import CropSettings, MfccSettings
 
 SHOWN_PROBLEMS = 20
-SHARE = kinds.Number(0, 1, max_open=True)
-GPU_JOBS = 4
-"""Workers of `crop --detector face-alignment` unless -j says otherwise: each holds its networks on the GPU."""
 
 
 @click.command()
 @click.argument("layout", type=click.Choice(layouts.NAMES))
 @click.argument("root", type=click.Path(file_okay=False, path_type=Path))
 @click.option("-o", "--output", type=kinds.Output(".jsonl"), required=True, help="The manifest to write, .jsonl.")
-@options.seed("Shuffles the rows within each split.")
+@options.seed("Random seed; it shuffles the rows within each split.")
 @click.option(
     "--limit", type=click.IntRange(1, kinds.MOST), help="Only the first clips of each split, after shuffling."
 )
 @click.option(
-    "--problems", type=kinds.Output(".jsonl"), help="Write every problem to this file, .jsonl: a JSON object a line."
+    "--problems", type=kinds.Output(".jsonl"), help="Write every problem to this file, .jsonl: a JSON object per line."
 )
 @click.option("--force", is_flag=True, help="Replace an existing manifest.")
-@click.option("--sentences", is_flag=True, default=None, help="grid: whole files instead of word segments.")
-@click.option(
-    "--split-by",
-    type=click.Choice(("sentence", "speaker", "clip")),
-    help="What never lies in two splits. grid: sentence (default) or speaker; folder: clip (default) or speaker.",
-)
-@click.option("--identification", is_flag=True, default=None, help="voxceleb1: splits of ROOT/iden_split.txt.")
-@click.option(
-    "--pattern",
-    type=kinds.Text(),
-    help="folder: where labels stand in the path, e.g. '{split}/{speaker}/{word}/*'.",
-)
-@click.option("--val-share", type=SHARE, help="folder: fraction of the clips for validation.  [0.1]")
-@click.option("--test-share", type=SHARE, help="folder: fraction of the clips for testing.  [0.1]")
-@click.option("--audio-beside", is_flag=True, default=None, help="folder: audio lies in a file beside each video.")
-@click.option(
-    "--audio-root",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="folder, voxceleb2: the folder that holds the audio files, if not ROOT.",
-)
+@options.of_layouts
 @options.as_json
 @options.verbosity
 def index(
@@ -73,21 +48,22 @@ def index(
     force: bool,
     **layout_options: Any,
 ) -> None:
-    """Scan a data set into a manifest: the plan of every run.
+    """Scan a data set into a manifest, one clip per line.
 
-    LAYOUT is the shape of the tree below ROOT. Nothing is decoded; what no clip can be made from is named and counted.
+    LAYOUT is the shape of the tree below ROOT. Nothing is decoded. Files that no clip can be made from are named and
+    counted.
 
     \b
     avprep index lrw       /data/lipread_mp4 -o lrw.jsonl
     avprep index voxceleb2 /data/voxceleb2   -o vox2.jsonl
     avprep index grid      /data/grid        -o grid.jsonl
-    avprep index folder    /data/mine        -o mine.jsonl --pattern '{speaker}/{word}/*'
+    avprep index folder    /data/mine        -o mine.jsonl \\
+        --pattern '{speaker}/{word}/*'
     """
     given = {name: value for name, value in layout_options.items() if value is not None}
-    known = inspect.signature(import_module(f"avprep.layouts.{layout}").scan).parameters
-    for name in given:
-        if name not in known:
-            raise click.UsageError(f"--{name.replace('_', '-')} is not an option of the layout {layout}")
+    known = {option.name for option in layouts.options() if layout in option.help}
+    for name in given.keys() - known:
+        raise click.UsageError(f"--{name.replace('_', '-')} is not an option of the layout {layout}")
     if output.exists() and not force:
         raise click.UsageError(f"{output} is there already: give another -o, or --force to replace it")
     found, scan = layouts.index(layout, root, seed=seed, limit=limit, **given)
@@ -126,14 +102,14 @@ def index(
     type=click.Choice(("smooth", "per-frame", "per-clip")),
     default="smooth",
     show_default=True,
-    help="One transform a frame from smoothed points, from raw points, or one a clip.",
+    help="One transform per frame from smoothed points, one from raw points, or one per clip.",
 )
 @click.option(
     "--every",
     type=click.IntRange(1, 12),
     default=5,
     show_default=True,
-    help="Find faces in every n-th frame; 1: by detection each time.",
+    help="Detect faces in every n-th frame.",
 )
 @click.option(
     "--min-face",
@@ -148,34 +124,36 @@ def index(
     type=click.Choice(("jpg", "png")),
     default="jpg",
     show_default=True,
-    help="Of the crops.",
+    help="Image format of the crops.",
 )
 @click.option(
     "--subject",
     type=click.Choice(("auto", "largest", "central")),
     default="auto",
     show_default=True,
-    help="Whose face where there are several; auto is central for lrw, else largest.",
+    help="Which face to follow if several are visible; auto is central for lrw, else largest.",
 )
 @options.run_options
 def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
-    """Detect, track, align and crop faces to 256×256, into OUT/crop.
+    """Crop aligned 256×256 faces into OUT/crop.
 
-    Run the same command again after any interruption: finished shards are kept, the rest is made.
+    Faces are detected, tracked and aligned. After any interruption, run the same command again: finished shards are
+    kept, and only missing ones are made.
 
     \b
     avprep crop lrw.jsonl OUT                         all cores of this machine
     avprep crop lrw.jsonl OUT --detector yunet -j 8
     avprep crop lrw.jsonl OUT --limit 20 --dry-run    what would be done
     """
-    from avprep.stages import CropStage
+    from avprep import api, auto
+    from avprep.stages import CropSettings, CropStage
 
-    plan = read_plan(manifest_path, given)
-    settings = crop_settings(plan, out, given)
+    plan = api.opened(manifest_path, given.pop("root"), given.pop("limit"))
+    settings = auto.crop_settings(plan.dataset, out, settings_of(CropSettings, given), remark=say.once)
     if options.is_default("jobs"):
-        jobs = workers(settings.detector, jobs)
+        jobs = auto.workers(settings.detector, jobs)
     say.aside(f"crop: detector {settings.detector}, align {settings.align}, {say.number(jobs, 'worker')}")
-    _run(CropStage(plan.root, settings, max(1, options.cores() // jobs)), plan, out, jobs, given)
+    _run(CropStage(plan.root, settings, auto.decoder_threads(jobs)), plan, out, jobs, given)
 
 
 @click.command()
@@ -186,29 +164,33 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     type=click.Choice(("davs", "syncnet")),
     default="davs",
     show_default=True,
-    help="davs: the released MATLAB chain; syncnet: python_speech_features. Models do not mix them.",
+    help="davs: the released MATLAB chain; syncnet: python_speech_features. Not interchangeable.",
 )
 @click.option(
     "--audio-shift-ms",
     type=kinds.Number(-60_000, 60_000),
     default=0.0,
     show_default=True,
-    help="Delay the audio by this many milliseconds.",
+    help="Delay the audio by N ms.",
+    metavar="N",
 )
 @options.audio_track
 @options.audio_channel
 @options.run_options
 def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
-    """Compute one 12×20 MFCC window per video frame, into OUT/mfcc.
+    """Compute a 12×20 MFCC window per video frame.
+
+    The windows go into OUT/mfcc. After any interruption, run the same command again.
 
     \b
     avprep mfcc lrw.jsonl OUT
     avprep mfcc vox2.jsonl OUT --preset syncnet -j 8
     """
-    from avprep.stages import MfccStage
+    from avprep import api
+    from avprep.stages import MfccSettings, MfccStage
 
-    plan = read_plan(manifest_path, given)
-    settings = mfcc_settings(given)
+    plan = api.opened(manifest_path, given.pop("root"), given.pop("limit"))
+    settings = MfccSettings(**settings_of(MfccSettings, given))
     say.aside(f"mfcc: preset {settings.preset}, {say.number(jobs, 'worker')}")
     _run(MfccStage(plan.root, settings), plan, out, jobs, given)
 
@@ -219,9 +201,10 @@ def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
 @options.as_json
 @options.verbosity
 def verify(out: Path, jobs: int) -> None:
-    """Read every shard again and prove that each clip of the plan is accounted for.
+    """Read every shard again and check each clip.
 
-    Digests, keys and their order, dtypes, shapes, every image. Exit status 1 and one line a problem where it is not so.
+    Checked are digests, keys and their order, dtypes, shapes and every image; each clip of the manifest must be
+    accounted for. Otherwise the exit status is 1, with one line per problem.
     """
     from avprep.quality.verify import verify as find_problems
     from avprep.runs.status import status as read_status
@@ -241,22 +224,23 @@ def verify(out: Path, jobs: int) -> None:
         counts += summary.tally("failed", column.reasons)
         verdict = say.good("verified") if ok or not failed else say.bad("verified, but no clip is ok")
         lines.append(f"{column.column}: {verdict}: {counts}")
-    then = summary.next_steps(out) or [summary.line("report", out, "-o", "report.html")]
+    then = summary.next_steps(out, summary.line("report", out, "-o", "report.html"))
     summary.show("\n".join(lines), then=then, facts=facts)
 
 
 @click.group()
 def weights() -> None:
-    """Detector weights, pinned by sha256. Nothing is ever downloaded by another command.
+    """List or download detector weights, pinned by sha256.
 
-    For nodes without a network: `avprep weights fetch --to DIR` on one that has it, then `export AVPREP_WEIGHTS=DIR`.
+    No other command downloads anything. For nodes without a network, run `avprep weights fetch --to DIR` on one that
+    has it, then `export AVPREP_WEIGHTS=DIR`.
     """
 
 
 @weights.command("list")
 @options.as_json
 def weights_list() -> None:
-    """List the weights: what needs them, licence, size, address, and where they are here."""
+    """List the weights, their licences, and where they are here."""
     from avprep.faces import weights as library
 
     rows = library.table()
@@ -271,63 +255,29 @@ def weights_list() -> None:
 
 @weights.command("fetch")
 @click.argument("names", nargs=-1, type=kinds.Line(100))
-@click.option("--to", type=options.OUT, help="The folder to put them into.  [AVPREP_WEIGHTS or the user's cache]")
+@click.option("--to", type=options.OUT, help="Where to put them.  [AVPREP_WEIGHTS or the user's cache]")
 @options.verbosity
 def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
-    """Download weights and check their digests; all of them without NAMES."""
+    """Download weights and check their digests.
+
+    Without NAMES, all weights are downloaded.
+    """
     from avprep.faces import weights as library
     from avprep.runs.progress import download
 
     with download(quiet=say.quiet()) as arrived:
         lines = [
             f"{one.name}: {path}{'' if new else ' (was there)'}"
-            for one, path, new in library.fetch(names or library.TABLE, to, arrived)
+            for one, path, new in library.fetch(names or library.known(), to, arrived)
         ]
     there = f"export AVPREP_WEIGHTS={shlex.quote(str(to))}"  # of another folder nobody knows yet
     then = [there] if to is not None else [summary.line("crop", "MANIFEST", "OUT")]
     summary.show("\n".join(lines), then=then, facts={})
 
 
-def crop_settings(plan: manifest.Manifest, out: Path, given: dict[str, Any], auto: str = "auto") -> CropSettings:
-    """Take the settings of `crop` out of what was given; what is `auto` is what OUT has, else what suits.
-
-    auto: the detector to take where neither the user nor OUT has chosen one.
-    """
-    from avprep.runs.fingerprint import read_fingerprint
-    from avprep.stages import CropSettings
-
-    chosen = {field.name: given.pop(field.name) for field in fields(CropSettings)}
-    before = read_fingerprint(out, "crop")
-    if chosen["detector"] == "auto":
-        chosen["detector"] = pinned(before, "detector") or options.chosen_detector(auto)
-    if chosen["subject"] == "auto":
-        chosen["subject"] = pinned(before, "subject") or ("central" if plan.dataset == "lrw" else "largest")
-    return CropSettings(**chosen)
-
-
-def mfcc_settings(given: dict[str, Any]) -> MfccSettings:
-    """Take the settings of `mfcc` out of what was given."""
-    from avprep.stages import MfccSettings
-
-    return MfccSettings(**{field.name: given.pop(field.name) for field in fields(MfccSettings)})
-
-
-def read_plan(path: Path, given: dict[str, Any]) -> manifest.Manifest:
-    """Read a manifest as this call is to see it: with the --limit and --root that were given."""
-    return rooted(manifest.read(path).limited(given.pop("limit")), given.pop("root"))
-
-
-def rooted(plan: manifest.Manifest, root: Path | None) -> manifest.Manifest:
-    """Return a plan whose data set lies at `root`, if that is given."""
-    plan = plan if root is None else replace(plan, root=root.resolve())
-    if not plan.root.is_dir():
-        raise RunError(f"{plan.root}: the data set is not there; give --root if it was moved")
-    return plan
-
-
-def workers(detector: str, wanted: int) -> int:
-    """Return the workers of `crop` where -j was not given: each of face-alignment's takes its share of the GPU."""
-    return min(wanted, GPU_JOBS) if detector == "face-alignment" else wanted
+def settings_of(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Take the settings of a column out of what was given."""
+    return {field.name: given.pop(field.name) for field in fields(kind)}
 
 
 def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dict[str, Any]) -> None:
@@ -359,7 +309,7 @@ def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
     outcome = run(
         stage, plan, out, jobs=jobs, task_index=task_index, num_tasks=num_tasks, verbosity=say.verbosity(), **given
     )
-    then = summary.next_steps(out) or [summary.line("verify", out)]
+    then = summary.next_steps(out, summary.line("verify", out))
     done_, where, facts = summary.of_column(outcome, out, stage.column)
     summary.show(done_, where=where, then=then, facts=facts)
     if strict and outcome.failed:
@@ -382,11 +332,6 @@ def tell_versions(stage: Stage, out: Path) -> None:
         say.aside(
             f"{stage.column}: {out} was begun with other versions of libraries; the sidecars of new shards say so"
         )
-
-
-def pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
-    """Return what an earlier run of the same OUT resolved a setting to; None where there was none."""
-    return None if fingerprint is None else fingerprint.get("settings", {}).get(setting)
 
 
 def refuse(out: Path, problems: list[str]) -> None:

@@ -10,7 +10,6 @@ import click
 
 from avprep import layouts, manifest
 from avprep.errors import RunError
-from avprep.faces import detectors
 from avprep_cli import data, kinds, options, say, summary
 
 if TYPE_CHECKING:
@@ -29,16 +28,16 @@ TRAINING = (
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=options.OUT)
-@click.option("--words", type=click.IntRange(1, 26), default=5, show_default=True, help="Words of the corpus.")
+@click.option("--words", type=click.IntRange(1, 26), default=5, show_default=True, help="Words in the corpus.")
 @click.option(
-    "--speakers", type=click.IntRange(1, 10_000), default=6, show_default=True, help="Speakers of the corpus."
+    "--speakers", type=click.IntRange(1, 10_000), default=6, show_default=True, help="Speakers in the corpus."
 )
 @click.option(
     "--takes",
     type=click.IntRange(1, 10_000),
     default=2,
     show_default=True,
-    help="Clips of each word by each speaker.",
+    help="Clips per word and speaker.",
 )
 @options.seed("Random seed of the corpus.")
 @click.option(
@@ -46,16 +45,19 @@ TRAINING = (
     type=click.IntRange(0, kinds.MOST),
     default=250,
     show_default=True,
-    help="Of the speech stage; 0: make shards only.",
+    help="Training steps of the speech stage; 0: make shards only.",
 )
 @options.jobs
 @options.verbosity
 def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, train_steps: int, jobs: int) -> None:
-    """Do everything once on a small synthetic corpus: no data, no network, some minutes on two cores.
+    """Run every step once on a small synthetic corpus.
 
-    DIR then holds the corpus, its manifest, the shards, a contact sheet of the crops, a model that has begun to learn
-    from them, the page of its evaluation, and a film of a photo that it makes talk.
+    It needs no data and no network, and takes some minutes on two cores. DIR then holds the corpus, its manifest, the
+    shards, a contact sheet of the crops, a model after a short training on them, the page of its evaluation, and a
+    video of a photo that it makes talk.
     """
+    if train_steps:
+        import torch  # noqa: F401 - that it is missing should be known before minutes of work
     out, picture = directory / "shards", directory / "contact-sheet.png"
     plan = _index(directory, words, speakers, takes, seed, jobs)
     detector = _fill(plan, out, picture, jobs)
@@ -87,12 +89,13 @@ def _index(directory: Path, words: int, speakers: int, takes: int, seed: int, jo
 
 def _fill(plan: manifest.Manifest, out: Path, picture: Path, jobs: int) -> str:
     """Fill both columns, prove them and draw a contact sheet; return the detector that was used."""
+    from avprep import auto
     from avprep.quality import sheet
     from avprep.quality.verify import verify
     from avprep.runs.fingerprint import read_fingerprint
     from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
-    detector: str = data.pinned(read_fingerprint(out, "crop"), "detector") or options.chosen_detector("auto")
+    detector: str = auto.pinned(read_fingerprint(out, "crop"), "detector") or options.chosen_detector("auto")
     say.story(f"3/8 crop with {detector}: {out / 'crop'}")
     settings = CropSettings(detector, subject="central")
     _fill_column(CropStage(plan.root, settings), plan, out, jobs)
@@ -124,11 +127,12 @@ def _train(out: Path, model: Path, steps: int) -> None:
 
 def _evaluate(model: Path, out: Path, results: Path, detector: str) -> Path:
     """Measure the model on people that it has not seen; return the page."""
-    from avprep_cli.results import landmarks_of
+    from avprep import auto
     from davs_model.evaluation import evaluate as library
 
     say.story(f"7/8 evaluate on the test split: {results}")
-    metrics = library.evaluate(model, out, results, library.Settings(), landmarks=landmarks_of(detector), say=say.story)
+    mouths = auto.mouth_finder(detector, say.once, say.detail)
+    metrics = library.evaluate(model, out, results, library.Settings(), landmarks=mouths, say=say.story)
     say.story(library.in_words(metrics))
     return results / library.PAGE
 
@@ -137,18 +141,15 @@ def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: s
     """Make a still of one clip of the test split say what another one says; return the film."""
     from avprep.media.video import Frames
     from avprep.quality import sheet
-    from avprep.talking import driver as drivers
-    from avprep.talking import photo
-    from avprep_cli import talking
-    from davs_model.generation import Talker
+    from avprep_cli.results import progress
+    from davs_model.film import PhotoTalker
 
     still, film = directory / "photo.png", directory / "talking.mp4"
     test = plan.split("test")
     say.story(f"8/8 generate: {still} talks: {film}")
     sheet.write(next(iter(Frames(plan.root / test[0].video))).rgb(), still)
-    face = photo.read_face(still, detectors.build(detector))
-    talker = Talker.load(model)
-    talking.write(film, talker, [face], drivers.from_sound(plan.root / test[-1].video), quiet=say.quiet())
+    talker = PhotoTalker.load(model)
+    talker.film(still, plan.root / test[-1].video, film, detector=detector, counted=progress(film))
     return film
 
 

@@ -13,17 +13,17 @@ from avprep_cli.data import write_text
 @click.command()
 @click.argument("outs", metavar="OUT [OTHER_OUT]", nargs=-1, required=True, type=options.EXISTING_OUT)
 @click.option("-o", "--output", type=kinds.Output(".html"), required=True, help="The page to write, .html.")
-@click.option("--compare", is_flag=True, help="Two runs of one manifest side by side: OUT and OTHER_OUT.")
+@click.option("--compare", is_flag=True, help="Compare two runs of one manifest: OUT and OTHER_OUT.")
 @options.root
-@options.seed("Draws the clips to look at.")
+@options.seed("Random seed; it draws the clips that are shown.")
 @options.verbosity
 def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | None, seed: int) -> None:
-    """Make one page to look at: what is in OUT, what failed and why, what is odd.
+    """Make a page about OUT: totals, failures, distributions.
 
-    Totals, a table of failures with pictures of their videos, histograms, contact sheets with the points that were
-    found, the worst clips by each figure, settings and digests. With --compare: which clips changed state between two
-    runs of the same manifest, by other detectors, say, and how far their points and crops are apart. Either page needs
-    no network. Of large sets it shows a sample, and says so.
+    The page has a table of failures with frames of their videos, distributions, contact sheets with the detected
+    points, the worst clips by each measure, settings and digests. With --compare it shows which clips changed state
+    between two runs of one manifest, for example with two detectors, and how far their points and crops are apart.
+    Pages need no network. Of a large data set they show a sample, and state that.
 
     \b
     avprep report OUT -o report.html
@@ -42,14 +42,14 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
 
     made = library.report(outs[0], root=root, seed=seed)
     write_text(output, made.page)
-    failures = f"{made.n_failures} failures"
+    failures = say.number(made.n_failures, "failure")
     if made.n_problems:
         then = [summary.line("verify", outs[0])]  # what is damaged may not tell what is missing
     else:
-        then = summary.next_steps(outs[0]) or [summary.line("train", outs[0], "RUN")]
+        then = summary.next_steps(outs[0], summary.line("train", outs[0], "RUN"))
     summary.show(
-        f"{output}: {made.n_clips} clips, {say.bad(failures) if made.n_failures else failures}, "
-        f"{made.n_problems} problems, {output.stat().st_size / 1e6:.1f} MB",
+        f"{output}: {say.number(made.n_clips, 'clip')}, {say.bad(failures) if made.n_failures else failures}, "
+        f"{say.number(made.n_problems, 'problem')}, {output.stat().st_size / 1e6:.1f} MB",
         then=then,
     )
 
@@ -57,7 +57,9 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
 @click.command()
 @click.argument("out", type=options.EXISTING_OUT)
 @click.argument("key", type=kinds.Text())
-@click.option("-o", "--output", type=kinds.Output(".png"), help="The picture to write.  [KEY, / as _, and .png]")
+@click.option(
+    "-o", "--output", type=kinds.Output(".png"), help="The image to write, .png.  [KEY with _ for /, and .png]"
+)
 @click.option(
     "--frames",
     type=kinds.Frames(),
@@ -72,10 +74,10 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
 def inspect(
     out: Path, key: str, output: Path | None, frames: tuple[int, ...] | None, film: Path | None, root: Path | None
 ) -> None:
-    """Show one clip of OUT as a picture: crops and points, transforms, sound and MFCC on one time axis.
+    """Draw one clip: crops, points, waveform and MFCCs.
 
-    What a column does not have, because the clip failed there or its shard is not made, is said in its place. Only the
-    clip's own shard is read.
+    All share one time axis. Where the clip failed in a column, or its shard is missing, the picture states that. Only
+    the clip's own shard is read.
 
     \b
     avprep inspect OUT s1/bbaf2n/0-bin

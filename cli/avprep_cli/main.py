@@ -8,8 +8,24 @@ from typing import Any
 import click
 
 from avprep import __version__
-from avprep.errors import AvprepError
+from avprep.errors import AvprepError, missing_package
 from avprep_cli import bench, cluster, data, demo, look, model, options, results, say, streams
+
+OPTIONAL = {name: name for name in ("h5py", "matplotlib", "safetensors", "tensorboard", "torch", "torchmetrics")}
+OPTIONAL |= {"face_alignment": "face-alignment", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+"""Packages that only an extra installs: pip's name of each, by its import name."""
+EXTRAS = {"crop": "gpu", "retry": "gpu", "slurm": "gpu", "inspect": "look", "demo": "demo", "bench": "all"}
+"""The extra that a command needs; `model` for all others."""
+
+
+SECTIONS = {
+    "Data": ("index", "crop", "mfcc", "verify", "weights"),
+    "Cluster": ("slurm", "status", "retry"),
+    "Look": ("report", "inspect"),
+    "Model": ("train", "evaluate", "generate", "import-checkpoint", "study", "study-results"),
+    "Tools": ("demo", "bench"),
+}
+"""The commands in the order in which they are used."""
 
 
 class Commands(click.Group):
@@ -32,9 +48,17 @@ class Commands(click.Group):
         except AvprepError as error:
             raise click.ClickException(say.one_line(str(error))) from error
         except ImportError as error:
-            if remedy := _missing_library(error):
+            if remedy := _missing_library(error) or _missing_extra(error, ctx.invoked_subcommand or "avprep"):
                 raise click.ClickException(remedy) from error
             raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a list of commands for each section."""
+        width = max(map(len, self.commands))
+        for section, names in SECTIONS.items():
+            rows = [(f"{name:{width}}", self.commands[name].get_short_help_str(limit=100)) for name in names]
+            with formatter.section(section):
+                formatter.write_dl(rows)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they are used."""
@@ -51,35 +75,37 @@ def _missing_library(error: ImportError) -> str | None:
     return None
 
 
+def _missing_extra(error: ImportError, command: str) -> str | None:
+    """Return the remedy for an optional package that is not installed."""
+    package = (error.name or "").partition(".")[0]
+    if package not in OPTIONAL or not isinstance(error, ModuleNotFoundError):
+        return None
+    return missing_package(f"avprep {command}", OPTIONAL[package], EXTRAS.get(command, "model"))
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="avprep")
 @options.verbosity
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Turn videos of talking faces into aligned crops and MFCC windows, in shards that a GPU can eat.
+    """Turn videos of talking faces into training shards, and train on them.
 
     \b
-    avprep index grid GRID -o grid.jsonl      what there is: the plan
-    avprep crop grid.jsonl OUT                pictures: aligned 256×256 faces
-    avprep mfcc grid.jsonl OUT                sound: a 12×20 window per frame
-    avprep verify OUT                         proof that every clip is accounted for
-    avprep report OUT -o report.html          a page to look at before you train
-    avprep train OUT RUN                      a model that has learned from it
-    avprep evaluate RUN OUT -o RESULTS        the paper's tables for it
-    avprep generate RUN --face F --audio A -o out.mp4
-                                              a face photo that talks
-    avprep import-checkpoint FILE RUN         the released weights of DAVS
+    avprep index grid GRID -o grid.jsonl    a manifest, one clip per line
+    avprep crop grid.jsonl OUT              video: aligned 256×256 faces
+    avprep mfcc grid.jsonl OUT              audio: a 12×20 window per frame
+    avprep verify OUT                       every clip is accounted for
+    avprep report OUT -o report.html        a page to read before training
+    avprep train OUT RUN                    a model
+    avprep evaluate RUN OUT -o RESULTS      the paper's tables for it
+    avprep generate RUN --face photo.jpg --audio speech.wav -o out.mp4
 
-    `avprep demo DIR` does all of it on a small synthetic corpus.
+    `avprep demo DIR` runs all of it on a small synthetic corpus.
     """
     say.choose_colour(context)
 
 
 _modules = (data, cluster, look, model, results, demo, bench)
-_in_order = {command.name: command for module in _modules for command in module.COMMANDS}
-for name in (
-    *("index", "crop", "mfcc", "status", "verify", "retry", "report", "inspect", "slurm", "weights"),
-    *("train", "evaluate", "generate", "import-checkpoint", "study", "study-results"),
-    *("demo", "bench"),
-):
-    main.add_command(_in_order[name])
+_commands = {command.name: command for module in _modules for command in module.COMMANDS}
+for _name in (name for names in SECTIONS.values() for name in names):
+    main.add_command(_commands[_name])

@@ -17,15 +17,16 @@ SHOWN_ASIDE = 10
 @click.command("import-checkpoint")
 @click.argument("file", type=options.FILE)
 @click.argument("run", type=options.OUT)
-@click.option("--partial", is_flag=True, help="Import what fits; the rest keeps fresh initial values.")
+@click.option("--partial", is_flag=True, help="Import what fits; the rest is initialised afresh.")
 @click.option("--force", is_flag=True, help="Replace the checkpoint that RUN has.")
 @options.verbosity
 def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None:
-    """Turn the released DAVS weights into a checkpoint of ours, RUN/checkpoint.safetensors.
+    """Convert the released DAVS weights into a checkpoint.
 
     FILE is 101_DAVS_checkpoint.pth.tar as its authors publish it (a torch file despite its name), or one trained with
-    their code on any number of words. Only tensors are read: code in a file is refused, never run. Every tensor that is
-    missing or does not fit is named, and then nothing is written, unless you say --partial.
+    their code on any number of words. RUN/checkpoint.safetensors is written. Only tensors are read: code in a file is
+    refused, never run. Every tensor that is missing or does not fit is named, and then nothing is written without
+    --partial.
 
     \b
     avprep import-checkpoint 101_DAVS_checkpoint.pth.tar runs/released
@@ -64,12 +65,12 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
     type=click.Choice(("identity", "speech", "full", "all")),
     default="all",
     show_default=True,
-    help="What to train; all: one after the other.",
+    help="The stage to train; all: one after the other.",
 )
-@click.option("--preset", type=click.Choice(("paper", "small")), help="Settings to begin with.  [paper]")
-@click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings, over those of the preset.")
-@options.setting("One setting, over all others.")
-@click.option("--init-from", type=options.EXISTING, help="A run or checkpoint to begin with.")
+@click.option("--preset", type=click.Choice(("paper", "small")), help="Settings to start from.  [paper]")
+@click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings; it overrides the preset.")
+@options.setting("A setting; it overrides all others. Repeatable.")
+@click.option("--init-from", type=options.EXISTING, help="A run or checkpoint whose weights to start from.")
 @options.dry_run
 @options.as_json
 @options.verbosity
@@ -83,19 +84,20 @@ def train(
     init_from: Path | None,
     dry_run: bool,
 ) -> None:
-    """Train DAVS on the shards of OUT; everything that comes of it goes into RUN.
+    """Train DAVS on the shards of OUT, into RUN.
 
-    Three stages: identity (who is it, on labelled faces), speech (the shared space of sound and picture) and full
-    (generation, with the person and the words taken apart). Killed or stopped, the same command goes on where the last
-    state was saved. RUN/checkpoint.safetensors is the model, RUN/metrics.jsonl and RUN/tensorboard its history,
-    RUN/samples what it draws, RUN/settings.toml all settings.
+    There are three stages: identity (face recognition on labelled faces), speech (the shared space of audio and video)
+    and full (generation, with identity and words disentangled). If it is interrupted at any point, run the same command
+    again: it resumes from the last saved state. RUN/checkpoint.safetensors is the model, RUN/metrics.jsonl and
+    RUN/tensorboard its history, RUN/samples generated frames, RUN/settings.toml all settings. Clips that hold only
+    silence are left out, unless --set data.keep_silent=true.
 
     \b
-    avprep train OUT RUN --dry-run                                        the settings, and what there is to learn from
-    avprep train OUT RUN --preset small                                   on a CPU
-    avprep train OUT RUN --stage speech --set weights.domain=0            without the domain GAN
-    avprep train OUT RUN --init-from OTHER_RUN                            other clips, the weights of another run
-    torchrun --nproc-per-node 8 --no-python avprep train OUT RUN          on eight GPUs
+    avprep train OUT RUN --dry-run                    settings and clip counts
+    avprep train OUT RUN --preset small               on a CPU
+    avprep train OUT RUN --stage speech --set weights.domain=0
+    avprep train OUT RUN --init-from OTHER_RUN        begin with its weights
+    torchrun --nproc-per-node 8 --no-python avprep train OUT RUN
     """
     from davs_model.models.davs import Settings
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,11 +9,13 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from avprep import layouts
 from avprep.errors import RunError
 from avprep.faces import detectors
 from avprep.files import check_regular
+from avprep.runs import tasks
 from avprep_cli import say
-from avprep_cli.kinds import MOST, MOST_PROCESSES, MOST_SEED, MOST_TASKS, Line, ManifestFile, Number
+from avprep_cli.kinds import MOST, MOST_PROCESSES, MOST_SEED, MOST_TASKS, Line, ManifestFile, Number, Text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,11 +43,6 @@ EXISTING_OUT = click.Path(exists=True, file_okay=False, path_type=Path)
 MANIFEST = ManifestFile()
 
 
-def cores() -> int:
-    """Return the processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def is_default(name: str) -> bool:
     """Whether the running command was not given this parameter."""
     return click.get_current_context().get_parameter_source(name) == ParameterSource.DEFAULT
@@ -62,7 +58,7 @@ def verbosity(command: F) -> F:
             is_flag=True,
             expose_value=False,
             callback=say.set_verbosity,
-            help="Say more: versions, settings, how every clip and shard ended.",
+            help="Print more: versions, settings, the state of every clip and shard.",
         ),
         click.option(
             "-q",
@@ -70,7 +66,7 @@ def verbosity(command: F) -> F:
             is_flag=True,
             expose_value=False,
             callback=say.set_verbosity,
-            help="Say only what was done, and errors.",
+            help="Print only the result and errors.",
         ),
     )
 
@@ -81,7 +77,7 @@ as_json = click.option(
     is_flag=True,
     expose_value=False,
     callback=say.set_json,
-    help="For scripts: one JSON object on standard output, nothing else there.",
+    help="Print one JSON object on standard output and nothing else there, for scripts.",
 )
 
 
@@ -89,7 +85,7 @@ jobs = click.option(
     "-j",
     "--jobs",
     type=click.IntRange(1, MOST_PROCESSES),
-    default=cores,
+    default=tasks.cores,
     show_default="all cores",
     help="Worker processes.",
 )
@@ -106,13 +102,9 @@ detector = click.option(
 
 def chosen_detector(name: str) -> str:
     """Return the detector that --detector names; where auto is but opencv, say what is lost and how to get it."""
-    found = detectors.resolve(name)
-    if name == "auto" and found == "opencv":
-        say.once(
-            "auto is opencv here, for there are no weights of yunet: it finds only frontal faces and no mouth points; "
-            "`avprep weights fetch yunet` (0.2 MB) gets the better one"
-        )
-    return found
+    from avprep import auto
+
+    return auto.detector(name, say.once)
 
 
 device = click.option(
@@ -153,32 +145,32 @@ clip_timeout = click.option(
     help="Seconds after which a clip is stopped and counted as failed.",
 )
 task_index = click.option(
-    "--task-index", type=click.IntRange(0, MOST_TASKS - 1), help="This task, from 0. [array job's own]"
+    "--task-index", type=click.IntRange(0, MOST_TASKS - 1), help="This task, from 0.  [the array job's]"
 )
 num_tasks = click.option(
-    "--num-tasks", type=click.IntRange(1, MOST_TASKS), help="Tasks that share the work. [array job's own]"
+    "--num-tasks", type=click.IntRange(1, MOST_TASKS), help="Tasks that share the work.  [the array job's]"
 )
-dry_run = click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
 strict = click.option("--strict", is_flag=True, help="Exit with status 3 if any clip failed.")
 
 accept_versions = click.option(
     "--accept-versions",
     is_flag=True,
-    help="Go on in an OUT that was begun with other versions of libraries, and record them.",
+    help="Continue an OUT that was begun with other versions of libraries, and record them.",
 )
 
 shard_size = click.option(
     "--shard-size",
     type=click.IntRange(1, 1_000_000),
     show_default="500, or what OUT has",
-    help="Clips a shard; both columns of an OUT need the same.",
+    help="Clips per shard; both columns of an OUT need the same.",
 )
 max_seconds = click.option(
     "--max-seconds",
     type=Number(0, 86_400, min_open=True),
     default=1800.0,
     show_default=True,
-    help="Longest clip; it bounds a worker's memory.",
+    help="Maximum clip length in seconds; it bounds a worker's memory.",
 )
 limit = click.option("--limit", type=click.IntRange(1, MOST), help="Only the first clips of each split.")
 
@@ -205,6 +197,36 @@ audio_channel = click.option(
     show_default="front centre of surround, else 0; another if that is silent",
     help="Audio channel to read, from 0.",
 )
+
+
+def of_layouts(command: F) -> F:
+    """Options of the layouts, as their `scan` functions declare them."""
+    return _all_of(command, *map(_of_layout, layouts.options()))
+
+
+def _of_layout(option: layouts.Option) -> Callable[[F], F]:
+    """Return an option of one or more layouts; None where it is not given."""
+    by_meaning: dict[str, list[str]] = {}
+    for layout, meaning in option.help.items():
+        by_meaning.setdefault(meaning, []).append(layout)
+    text = " ".join(f"{', '.join(names)}: {meaning}" for meaning, names in by_meaning.items())
+    defaults = {layout: value for layout, value in option.default.items() if value not in (None, False)}
+    if len({*defaults.values()}) == 1:
+        text += f"  [{next(iter(defaults.values()))}]"
+    elif defaults:
+        text += f"  [{'; '.join(f'{layout}: {value}' for layout, value in defaults.items())}]"
+    name = f"--{option.name.replace('_', '-')}"
+    if option.kind is bool:
+        return click.option(name, is_flag=True, default=None, help=text)
+    kind: click.ParamType[Any] = click.Choice(option.choices) if option.choices else _LAYOUT_KINDS[option.kind]
+    return click.option(name, type=kind, help=text)
+
+
+_LAYOUT_KINDS: dict[type[Any], click.ParamType[Any]] = {
+    float: Number(0, 1, max_open=True),
+    str: Text(),
+    Path: click.Path(file_okay=False, path_type=Path),
+}
 
 
 def run_options(command: F) -> F:

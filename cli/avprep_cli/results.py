@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep.errors import AvprepError, RunError
-from avprep.faces import detectors
 from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.talking.driver import Driver
-    from avprep.talking.photo import Photo
-    from davs_model.evaluation.evaluate import Landmarks
+    from davs_model.film import Counted
     from davs_model.generation import Talker
     from davs_model.study.study import Film
 
@@ -27,33 +24,33 @@ max_length = click.option(
     type=kinds.Number(0, 86_400, min_open=True),
     default=1800.0,
     show_default=True,
-    help="Longest audio or video to take.",
+    help="Maximum length of audio or video in seconds.",
 )
 
 
 @click.command()
 @click.argument("run", type=RUN)
-@click.option("--face", "faces", type=PATH, multiple=True, required=True, help="A photo of who is to speak.")
-@click.option("--audio", type=PATH, help="Speech to drive the face with: any file with sound, or a folder of N.bin.")
-@click.option("--video", type=PATH, help="A talking face to drive it with: a video, or a folder of aligned N.jpg.")
+@click.option("--face", "faces", type=PATH, multiple=True, required=True, help="A photo of the face that talks.")
+@click.option("--audio", type=PATH, help="Speech that drives the face: any file with audio, or a folder of N.bin.")
+@click.option("--video", type=PATH, help="A talking face that drives it: a video, or a folder of aligned N.jpg.")
 @click.option("-o", "--output", type=kinds.Output(".mp4"), required=True, help="The video to write, .mp4.")
 @click.option("--face-box", type=kinds.Box(), help="Where the face is in the photo, in pixels.  [the largest]")
 @click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
-@click.option("--grid", is_flag=True, help="Several faces side by side, their photos above.")
+@click.option("--grid", is_flag=True, help="Show several faces side by side, their photos above.")
 @click.option("--paste-back", is_flag=True, help="Put the talking face back into the photo.")
 @click.option(
     "--speech-scale",
     type=kinds.Number(0, 10, min_open=True),
     default=1.0,
     show_default=True,
-    help="Factor of the features of sound; the released demo takes 1.5.",
+    help="Factor of the audio features; the released demo has 1.5.",
 )
 @click.option(
     "--adapt-steps",
     type=click.IntRange(0, 100_000),
     default=0,
     show_default=True,
-    help="Steps of tuning the model to the photo before, outside the mouth.",
+    help="Steps that fine-tune the model to the photo first, outside the mouth.",
 )
 @options.audio_track
 @options.audio_channel
@@ -74,92 +71,80 @@ def generate(
     paste_back: bool,
     speech_scale: float,
     adapt_steps: int,
-    audio_track: int | None,
-    audio_channel: int | None,
     max_seconds: float,
     detector: str,
     device: str,
+    **given: int | None,
 ) -> None:
-    """Make a face photo talk: a film of 25 fps with the sound that drives it.
+    """Make a face photo talk, as a video with its audio.
 
-    RUN is what `avprep train` or `avprep import-checkpoint` wrote. The face is found and aligned as the crops were, the
-    largest one of a photo. Memory does not grow with the length of audio or video; --max-seconds bounds the time.
+    RUN is what `avprep train` or `avprep import-checkpoint` wrote. The largest face of the photo is detected and
+    aligned as the crops were. The video has 25 fps. Memory does not grow with the length of audio or video;
+    --max-seconds bounds the time. The last example takes files that the released code prepared.
 
     \b
     avprep generate RUN --face photo.jpg --audio speech.wav -o out.mp4
-    avprep generate RUN --face photo.jpg --video driver.mp4 --paste-back -o out.mp4
-    avprep generate RUN --face a.jpg --face b.jpg --audio speech.wav --grid -o grid.mp4
-    avprep generate RUN --face 0.jpg --aligned --audio windows/ -o out.mp4    prepared by the released code
+    avprep generate RUN --face photo.jpg --video driver.mp4 --paste-back \\
+        -o out.mp4
+    avprep generate RUN --face a.jpg --face b.jpg --audio speech.wav --grid \\
+        -o grid.mp4
+    avprep generate RUN --face 0.jpg --aligned --audio windows/ -o out.mp4
     """
-    if (audio is None) == (video is None):
-        raise click.UsageError("give either --audio or --video")
+    _check_faces(faces, face_box, aligned=aligned, grid=grid, paste_back=paste_back)
+    _check_speech(audio, video, speech_scale, **given)
+    options.spare(output, audio, video, *faces)
+    options.folder_there(output)
+    from avprep.talking import inputs
+
+    shown: Any = {"remark": say.once, "detail": say.detail}
+    photos = inputs.read_photos(faces, detector=detector, box=face_box, aligned=aligned, paste_back=paste_back, **shown)
+    from davs_model.film import PhotoTalker
+
+    device = options.chosen_device(device)
+    say.detail(f"generate: on {device}")
+    talker = PhotoTalker.load(run, device=device)
+    driver = _driver(audio, video, detector, talker, max_seconds, **given)
+    if audio is not None and (driver.track or driver.channel):
+        say.aside(f"{audio}: audio track {driver.track}, channel {driver.channel}")
+    how: Any = {"speech_scale": speech_scale, "adapt_steps": adapt_steps, "counted": progress(output)}
+    film = talker.film(photos, driver, output, grid=grid, paste_back=paste_back, **how)
+    heard = "" if film.sound else ", without sound: there is none to it"
+    summary.show(
+        f"{output}: {film.n_frames} frames, {film.seconds:.2f} s{heard}",
+        facts={"frames": film.n_frames, "seconds": film.seconds, "sound": film.sound, "where": [str(output)]},
+    )
+
+
+def _check_faces(
+    faces: tuple[Path, ...],
+    face_box: tuple[float, float, float, float] | None,
+    *,
+    aligned: bool,
+    grid: bool,
+    paste_back: bool,
+) -> None:
+    """UsageError where the options of the photos do not go together."""
     if len(faces) > 1 and not grid:
         raise click.UsageError("several --face need --grid")
     if paste_back and (grid or aligned):
         raise click.UsageError("--paste-back needs a single photo that is not aligned yet, and no --grid")
     if face_box and (aligned or len(faces) > 1):
         raise click.UsageError("--face-box is for a single photo that is not aligned yet")
+
+
+def _check_speech(
+    audio: Path | None, video: Path | None, speech_scale: float, audio_track: int | None, audio_channel: int | None
+) -> None:
+    """UsageError where the options of the speech do not go together."""
+    if (audio is None) == (video is None):
+        raise click.UsageError("give either --audio or --video")
     if video is not None and speech_scale != 1:
         raise click.UsageError("--speech-scale is a factor of the features of sound: it needs --audio")
     if video is not None and audio_channel is not None:
         raise click.UsageError("--audio-channel chooses what drives the face: it needs --audio")
-    options.spare(output, audio, video, *faces)
-    options.folder_there(output)
-    from avprep_cli import talking
-
-    photos = _photos(faces, detector, face_box, aligned=aligned, paste=paste_back)
-    from davs_model.generation import Talker
-
-    device = options.chosen_device(device)
-    say.detail(f"generate: on {device}")
-    talker = Talker.load(run, device=device)
-    driver = _driver(audio, video, detector, talker, max_seconds, audio_track, audio_channel)
-    if audio is not None and (driver.track or driver.channel):
-        say.aside(f"{audio}: audio track {driver.track}, channel {driver.channel}")
-    talking.write(
-        output,
-        talker,
-        photos,
-        driver,
-        grid=grid,
-        paste=paste_back,
-        speech_scale=speech_scale,
-        adapt_steps=adapt_steps,
-        quiet=say.quiet(),
-    )
-    heard = "" if driver.sound is not None else ", without sound: there is none to it"
-    seconds = driver.n_frames / 25
-    summary.show(
-        f"{output}: {driver.n_frames} frames, {seconds:.2f} s{heard}",
-        facts={
-            "frames": driver.n_frames,
-            "seconds": seconds,
-            "sound": driver.sound is not None,
-            "where": [str(output)],
-        },
-    )
-
-
-def _photos(
-    faces: tuple[Path, ...],
-    detector: str,
-    box: tuple[float, float, float, float] | None,
-    *,
-    aligned: bool,
-    paste: bool,
-) -> list[Photo]:
-    from avprep.talking import photo
-
-    if aligned:
-        return [photo.read_aligned(path) for path in faces]
-    name = options.chosen_detector(detector)
-    say.detail(f"faces by {name}")
-    built = detectors.build(name)
-    found = [photo.read_face(path, built, box=box) for path in faces]
-    for path, one in zip(faces, found, strict=True):
-        if one.n_faces > 1 and box is None:
-            say.aside(f"{path}: {one.n_faces} faces, the largest one is taken (--face-box chooses)")
-    return [photo.fit_film(one) for one in found] if paste else found
+    prepared = (path := audio or video) is not None and path.is_dir()
+    if prepared and (audio_track is not None or audio_channel is not None):
+        raise click.UsageError("--audio-track and --audio-channel are for files, not for prepared folders")
 
 
 def _driver(
@@ -168,46 +153,31 @@ def _driver(
     detector: str,
     talker: Talker,
     max_seconds: float,
-    track: int | None = None,
-    channel: int | None = None,
+    audio_track: int | None = None,
+    audio_channel: int | None = None,
 ) -> Driver:
-    """Return what drives the face; AvprepError where it is longer than it may be."""
-    if (path := audio or video) is not None and path.is_dir() and (track is not None or channel is not None):
-        raise click.UsageError("--audio-track and --audio-channel are for files, not for prepared folders")
-    driver = _any_driver(audio, video, detector, talker, max_seconds, track, channel)
-    if driver.n_frames > max_seconds * 25:
-        longest = f"longer than {max_seconds:g} s: raise --max-seconds or cut it"
-        raise AvprepError(f"{audio or video}: {driver.n_frames / 25:.0f} s, {longest}")
-    return driver
+    """Read what drives the face: --audio or --video."""
+    from avprep.talking import inputs
+
+    path = video if audio is None else audio
+    assert path is not None
+    return inputs.read_driver(
+        path,
+        "video" if audio is None else "audio",
+        preset=talker.mfcc_preset,
+        detector=detector,
+        max_seconds=max_seconds,
+        track=audio_track,
+        channel=audio_channel,
+        remark=say.once,
+    )
 
 
-def _any_driver(
-    audio: Path | None,
-    video: Path | None,
-    detector: str,
-    talker: Talker,
-    max_seconds: float,
-    track: int | None,
-    channel: int | None,
-) -> Driver:
-    from avprep.mfcc import PRESETS
-    from avprep.stages import CropSettings
-    from avprep.talking import driver as drivers
+def progress(output: Path) -> Counted:
+    """Return what shows how many frames of a video are written."""
+    from avprep.runs.progress import counted
 
-    if audio is not None:
-        if talker.mfcc_preset not in PRESETS:
-            raise RunError(f"the model's windows are of the preset {talker.mfcc_preset!r}, which nobody knows")
-        if audio.is_dir():
-            if talker.mfcc_preset != "davs":
-                raise RunError(f"{audio}: prepared windows are of the preset davs, the model's is {talker.mfcc_preset}")
-            return drivers.from_windows(audio)
-        preset = PRESETS[PRESETS.index(talker.mfcc_preset)]
-        return drivers.from_sound(audio, preset, track=track, channel=channel, max_seconds=max_seconds)
-    assert video is not None
-    if video.is_dir():
-        return drivers.from_frames(video)
-    name = options.chosen_detector(detector)
-    return drivers.from_video(video, detectors.build(name), CropSettings(name, max_seconds=max_seconds), track=track)
+    return lambda frames, total: counted(frames, f"generate {output.name}", total, "frame", quiet=say.quiet())
 
 
 @click.command()
@@ -215,11 +185,17 @@ def _any_driver(
 @click.argument("out", type=options.EXISTING_OUT)
 @click.option("-o", "--output", type=options.OUT, required=True, help="Folder for the page, figures and numbers.")
 @click.option(
-    "--split", type=click.Choice(("train", "val", "test")), default="test", show_default=True, help="Clips to judge by."
+    "--split",
+    type=click.Choice(("train", "val", "test")),
+    default="test",
+    show_default=True,
+    help="Split to evaluate on.",
 )
 @click.option("--limit", type=click.IntRange(1, kinds.MOST), help="Only the first clips of the split.")
-@click.option("--baseline", "baselines", type=RUN, multiple=True, help="Another run, to stand beside in the tables.")
-@click.option("--batch", type=click.IntRange(1, kinds.MOST_BATCH), default=16, show_default=True, help="Clips at once.")
+@click.option("--baseline", "baselines", type=RUN, multiple=True, help="Another run to show in the tables. Repeatable.")
+@click.option(
+    "--batch", type=click.IntRange(1, kinds.MOST_BATCH), default=16, show_default=True, help="Clips per batch."
+)
 @click.option(
     "--workers", type=click.IntRange(0, kinds.MOST_PROCESSES), default=2, show_default=True, help="Loader processes."
 )
@@ -235,9 +211,9 @@ def _any_driver(
     type=click.IntRange(0, kinds.MOST),
     default=1000,
     show_default=True,
-    help="Maximum clips to find mouths in.",
+    help="Maximum clips for mouth landmarks.",
 )
-@options.seed("Draws the identity frames.")
+@options.seed("Random seed; it draws the identity frames.")
 @options.detector
 @options.device
 @options.as_json
@@ -252,23 +228,23 @@ def evaluate(
     batch: int,
     **given: Any,
 ) -> None:
-    """Measure the model of RUN on a split of OUT: the paper's Tables 1, 3 and 4, with its figures beside.
+    """Evaluate the model of RUN: the paper's Tables 1, 3, 4.
 
-    Writes evaluation.md with figures, metrics.json with every number and embeddings.h5 with what the model says of each
-    clip. Words and retrieval need no more than the speech stage, the rest also the full stage. Mouths are measured
-    where a detector that finds them has its weights.
+    Writes evaluation.md with figures, metrics.json with every number and embeddings.h5 with the embeddings of each
+    clip; the paper's values stand beside. Word recognition and retrieval need the speech stage, the rest the full stage
+    as well. Mouth landmarks need a detector that finds mouths, and its weights.
 
     \b
     avprep evaluate RUN OUT -o results/
     avprep evaluate RUN OUT -o results/ --baseline OTHER_RUN
     """
+    from avprep import auto
     from davs_model.evaluation import evaluate as library
 
     settings = library.Settings(batch_size=batch, device=options.chosen_device(device), **given)
     say.detail(f"evaluate: {settings}")
-    metrics = library.evaluate(
-        run, out, output, settings, baselines=baselines, landmarks=landmarks_of(detector), say=say.aside
-    )
+    mouths = auto.mouth_finder(detector, say.once, say.detail)
+    metrics = library.evaluate(run, out, output, settings, baselines=baselines, landmarks=mouths, say=say.aside)
     for name, reason in metrics["missing"].items():
         say.aside(f"not measured: {name}: {reason}")
     where = [output / name for name in (library.PAGE, library.METRICS, library.EMBEDDINGS)]
@@ -280,34 +256,18 @@ def evaluate(
     )
 
 
-def landmarks_of(detector: str) -> tuple[Landmarks, str] | str:
-    """Return what finds mouths and its name, or why there is nothing."""
-    import numpy as np
-
-    from avprep.faces import mouth
-
-    name = options.chosen_detector(detector)
-    say.detail(f"mouths by {name}")
-    try:
-        built = detectors.build(name)
-        _, called = mouth.mouth_landmarks(np.zeros((1, 256, 256, 3), np.uint8), built, name)
-    except AvprepError as error:
-        return str(error)
-    return lambda frames: mouth.mouth_landmarks(frames, built, name)[0], called
-
-
 @click.command()
 @click.argument("runs", metavar="RUN...", type=RUN, nargs=-1, required=True)
-@click.option("--face", "faces", type=PATH, multiple=True, required=True, help="A photo of who is to speak.")
-@click.option("--audio", "audios", type=PATH, multiple=True, help="Speech to drive every face with.")
-@click.option("--video", "videos", type=PATH, multiple=True, help="A talking face to drive every face with.")
+@click.option("--face", "faces", type=PATH, multiple=True, required=True, help="A photo of the face that talks.")
+@click.option("--audio", "audios", type=PATH, multiple=True, help="Speech that drives every face. Repeatable.")
+@click.option("--video", "videos", type=PATH, multiple=True, help="A talking face that drives every face. Repeatable.")
 @click.option(
     "--film",
     "films",
     type=(kinds.Line(200), options.FILE, options.FILE),
     multiple=True,
-    metavar="METHOD FILM PHOTO",
-    help="A film made by something else, or a real one, to be judged among the others.",
+    metavar="METHOD VIDEO PHOTO",
+    help="A video by another method, or a real one, to rate among the others. Repeatable.",
 )
 @click.option("-o", "--output", type=kinds.Output(".html"), required=True, help="The page to write, .html.")
 @click.option(
@@ -315,10 +275,10 @@ def landmarks_of(detector: str) -> tuple[Landmarks, str] | str:
     type=kinds.Line(500),
     default="Talking faces",
     show_default=True,
-    help="What participants read above it.",
+    help="Title of the page.",
 )
 @click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
-@options.seed("Shuffles the films.")
+@options.seed("Random seed; it shuffles the videos.")
 @max_length
 @options.detector
 @options.device
@@ -337,14 +297,15 @@ def study(
     detector: str,
     device: str,
 ) -> None:
-    """Make the user study of the paper's Table 2: one page of films that people judge blind.
+    """Make the blind user study of the paper's Table 2.
 
-    Every RUN makes every face say every --audio and --video. The page asks of each film whether it is realistic, how
-    much of the time mouth and sound are in step, and whether it is the same person as in the photo; it hides what made
-    the film, and saves the answers as CSV. It needs no network: send it to whom you like, and collect their CSVs.
+    Every RUN drives every face with every --audio and --video. The page asks of each video whether it is realistic, how
+    much of the time mouth and audio are in sync, and whether it shows the person of the photo. It hides which method
+    made the video, and saves the answers as CSV. It needs no network: send it to participants and collect their CSVs.
 
     \b
-    avprep study RUN OTHER_RUN --face a.jpg --face b.jpg --audio speech.wav --video driver.mp4 -o study.html
+    avprep study RUN OTHER_RUN --face a.jpg --face b.jpg --audio speech.wav \\
+        --video driver.mp4 -o study.html
     avprep study-results study-*.csv
     """
     if not (audios or videos):
@@ -368,9 +329,9 @@ def study(
 
 @click.command("study-results")
 @click.argument("answers", metavar="CSV...", type=options.FILE, nargs=-1, required=True)
-@click.option("-o", "--output", type=kinds.Output(".md"), help="Write the table to a file too, .md.")
+@click.option("-o", "--output", type=kinds.Output(".md"), help="Write the table to this file as well, .md.")
 def study_results(answers: tuple[Path, ...], output: Path | None) -> None:
-    """Make the paper's Table 2 of what participants of a study saved.
+    """Make the paper's Table 2 from the answers of a study.
 
     \b
     avprep study-results study-*.csv -o table-2.md
@@ -399,24 +360,24 @@ def _study_films(
 ) -> list[Film]:
     """Make a film of every run, face and driver in a folder, and a picture of each face as it was aligned."""
     from avprep.quality import sheet
-    from avprep_cli import talking
-    from davs_model.generation import Talker
+    from avprep.talking import inputs
+    from davs_model.film import PhotoTalker
     from davs_model.study.study import Film
 
-    photos = _photos(faces, detector, None, aligned=aligned, paste=False)
+    photos = inputs.read_photos(faces, detector=detector, aligned=aligned, remark=say.once, detail=say.detail)
     shown = []
     for n, one in enumerate(photos):
         shown.append(folder / f"{n}.png")
         sheet.write(one.crop, shown[-1])
     made: list[Film] = []
     for run in runs:
-        talker = Talker.load(run, device=options.chosen_device(device))
+        talker = PhotoTalker.load(run, device=options.chosen_device(device))
         name = str(run) if len({other.name for other in runs}) < len(runs) else run.name
         for audio, video in (*((path, None) for path in audios), *((None, path) for path in videos)):
             driver = _driver(audio, video, detector, talker, max_seconds)
             for face, one, picture in zip(faces, photos, shown, strict=True):
                 film = folder / f"{len(made)}-{face.stem}.mp4"
-                talking.write(film, talker, [one], driver, quiet=say.quiet())
+                talker.film(one, driver, film, counted=progress(film))
                 source = "audio" if audio is not None else "video"
                 label = f"{face.stem}, {(audio or video or face).stem}"
                 made.append(Film(f"{name}, from {source}", film, picture, label))

@@ -89,9 +89,11 @@ def of_column(outcome: Outcome, out: Path, column: str) -> tuple[str, list[str],
     return done, where, facts
 
 
-def next_steps(out: Path, tried: Collection[str] = ()) -> list[str]:
-    """Return what to type next for the shards of OUT: nothing where both columns are whole and no accident happened.
+def next_steps(out: Path, otherwise: str, tried: Collection[str] = ()) -> list[str]:
+    """Return what to type next for the shards of OUT: how to finish them, or to run clips again that met an accident.
 
+    otherwise: what comes next where both columns are whole and no accident happened. Nothing does where a column has no
+    clip that is ok: whatever comes after it would have nothing to work on.
     tried: reasons of accidents for which clips have just been run again, in vain where any is left.
     """
     from avprep.runs.status import status
@@ -100,9 +102,11 @@ def next_steps(out: Path, tried: Collection[str] = ()) -> list[str]:
     found = {column.column: column for column in status(out)}
     if any(column.unfinished for column in found.values()):
         return [line("status", out)]
-    return [
-        *(retry_line(out, column, again) for column in found.values() if (again := accidents(column, tried))),
-        *(line(name, out / "manifest.jsonl", out) for name in COLUMNS if name not in found),
+    retries = [retry_line(out, column, again) for column in found.values() if (again := accidents(column, tried))]
+    if any(not any(split.ok for split in column.splits.values()) for column in found.values()):
+        return retries
+    return [*retries, *(line(name, out / "manifest.jsonl", out) for name in COLUMNS if name not in found)] or [
+        otherwise
     ]
 
 

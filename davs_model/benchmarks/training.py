@@ -28,7 +28,7 @@ from davs_model.data.corpus import read_corpus
 from davs_model.data.loader import AHEAD, begin_reading, one_thread, processes, training_batches
 from davs_model.data.reads import Shape
 from davs_model.data.sources import ClipSource, usable
-from davs_model.settings import Settings
+from davs_model.settings import RunSettings
 from davs_model.training.distributed import World
 from davs_model.training.loop import device_of
 from davs_model.training.sources import people_problem, training_shape
@@ -140,7 +140,7 @@ class TrainingSpeed:
         return "\n".join([*lines, *(f"{stage}: left out: {reason}" for stage, reason in self.left_out.items())])
 
 
-def bench_load(out: Path, settings: Settings, stage: str, *, repeat: int = 5, batches: int = 1000) -> LoaderSpeed:
+def bench_load(out: Path, settings: RunSettings, stage: str, *, repeat: int = 5, batches: int = 1000) -> LoaderSpeed:
     """Measure the loader of a stage on the train split of OUT, in loader processes alone.
 
     batches: over how many the memory is watched. The two take turns, so that a noisy machine slows both. RunError where
@@ -235,7 +235,7 @@ def _proportional(pid: int) -> float:
 
 
 def bench_train(
-    out: Path, settings: Settings, *, stages: Sequence[str] | None = None, steps: int = 2, repeat: int = 3
+    out: Path, settings: RunSettings, *, stages: Sequence[str] | None = None, steps: int = 2, repeat: int = 3
 ) -> TrainingSpeed:
     """Train each stage for a while on the train split of OUT; nothing is written.
 

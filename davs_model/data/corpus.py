@@ -13,7 +13,7 @@ import numpy as np
 from davs_model.data.clips import Clips, read_clips
 from davs_model.data.faces import FaceFolder
 from davs_model.data.reads import Shape
-from davs_model.settings import Settings
+from davs_model.settings import RunSettings
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Corpus:
         }
 
 
-def read_corpus(out: Path, settings: Settings) -> Corpus:
+def read_corpus(out: Path, settings: RunSettings) -> Corpus:
     """Read what OUT holds; errors as of `read_clips` and `FaceFolder`."""
     keep_silent = settings.data.keep_silent
     train = read_clips(out, "train", keep_silent=keep_silent)

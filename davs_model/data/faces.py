@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from avprep.errors import ShardError
 from avprep.schema import CROP_SIZE
 from davs_model.data.batch import RawBatch
-from davs_model.data.pictures import Move, decode_picture
+from davs_model.data.pictures import Augmentation, decode_picture
 from davs_model.data.reads import Shape
 
 
@@ -53,8 +53,8 @@ class FaceFolder:
         except (OSError, ShardError) as error:
             raise ShardError(f"{path}: {error}") from error
         square = cv2.resize(picture, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA)
-        move = Move.draw(rng, shift=self.shape.shift, flip=self.shape.flip)
+        change = Augmentation.draw(rng, shift=self.shape.shift, flip=self.shape.flip)
         for name in self.shape.reads:
-            move.into(into[name][place].numpy()[0], square.astype(np.uint8))  # a copy each: a move uses it up
+            change.into(into[name][place].numpy()[0], square.astype(np.uint8))  # a copy each: the picture is used up
         into["words"][place] = -1
         into["speakers"][place] = int(self._person[row])

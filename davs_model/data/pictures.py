@@ -16,23 +16,23 @@ Frames = NDArray[np.uint8]
 _MOST_PIXELS = 64_000_000
 
 
-class Move(NamedTuple):
-    """How all frames of a clip are moved: x, y in pixels of the 256×256 crop, then mirrored or not."""
+class Augmentation(NamedTuple):
+    """A shift of all frames of a clip by x, y pixels of the 256×256 crop, after which they are mirrored or not."""
 
     x: int = 0
     y: int = 0
     mirror: bool = False
 
     @classmethod
-    def draw(cls, rng: np.random.Generator | None, *, shift: int, flip: bool) -> Move:
-        """Draw a move of at most `shift` pixels each way; none without random numbers."""
+    def draw(cls, rng: np.random.Generator | None, *, shift: int, flip: bool) -> Augmentation:
+        """Draw a shift of at most `shift` pixels each way; without random numbers, nothing changes."""
         if rng is None:
             return cls()
         x, y = (int(value) for value in rng.integers(-shift, shift + 1, 2))
         return cls(x, y, bool(rng.integers(2)) and flip)
 
     def into(self, target: Frames, picture: Frames) -> None:
-        """Write a 256×256 RGB picture, moved and made smaller, into `[S, S, 3]`; the picture itself is used up."""
+        """Write a 256×256 RGB picture, changed and made smaller, into `[S, S, 3]`; the picture itself is used up."""
         if self.mirror:
             cv2.flip(picture, 1, dst=picture)
         x, y = self.x, self.y

@@ -13,7 +13,7 @@ from avprep.errors import ShardError
 from avprep.schema import ARRAYS, CROP_SIZE, decode_array, frame_member
 from davs_model.data.batch import RawBatch
 from davs_model.data.clips import Clips
-from davs_model.data.pictures import Frames, Move, decode_picture
+from davs_model.data.pictures import Augmentation, Frames, decode_picture
 from davs_model.data.reads import Reads, Shape
 from davs_model.data.sampling import portrait_rng, sound_stretch, stretch
 
@@ -97,7 +97,7 @@ class ClipSource:
     ) -> None:
         """Decode frames, each once, all of them moved alike."""
         members = self.read(row, "crop", {frame for frames in wanted.values() for frame in frames})
-        move = Move.draw(rng, shift=self.shape.shift, flip=self.shape.flip)
+        change = Augmentation.draw(rng, shift=self.shape.shift, flip=self.shape.flip)
         decoded: dict[int, Frames] = {}
         for read, frames in wanted.items():
             slots = into[read][place].numpy()
@@ -107,7 +107,7 @@ class ClipSource:
                     continue
                 name = frame_member(frame, "jpg" if frame_member(frame, "jpg") in members else "png")
                 try:
-                    move.into(slots[slot], decode_picture(members[name], (CROP_SIZE, CROP_SIZE)))
+                    change.into(slots[slot], decode_picture(members[name], (CROP_SIZE, CROP_SIZE)))
                 except ShardError as error:
                     raise ShardError(f"{self.key(row)}: {name}: {error}") from error
                 decoded[frame] = slots[slot]

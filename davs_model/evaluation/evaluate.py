@@ -7,7 +7,6 @@ the embeddings of the split, not with its frames.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import platform
@@ -106,6 +105,36 @@ class _Drawn:
             self.mouths.setdefault(name, []).append(self.landmarks(to_crops(frames[:clips].flatten(0, 1))))
 
 
+@dataclass(frozen=True)
+class _Subject:
+    """A model that is measured, and the clips and what is read of them; missing: tables that there are not, and why."""
+
+    run: Path
+    saved: Checkpoint
+    model: TalkingModel
+    clips: Clips
+    shape: Shape
+    missing: dict[str, str]
+
+    @classmethod
+    def load(cls, run: Path, out: Path, settings: Settings) -> _Subject:
+        """Load the model of a run and the table of a split."""
+        saved = checkpoint.load(run)
+        model = precision.place(saved.model(), settings.device).eval()
+        clips, shape = clips_of(saved, out, settings.split)
+        problem = _words_problem(saved, clips)
+        return cls(run, saved, model, clips, shape, {"recognition": problem} if problem else {})
+
+    def measure(self, settings: Settings, path: Path, drawn: _Drawn, say: Say) -> tuple[Embeddings, dict[str, Tensor]]:
+        """Embed every clip into a file; return it, and the ranks of the clips that belong together."""
+        try:
+            _embed(self, settings, path, drawn, say)
+            found = Embeddings(path)
+            return found, _places(found)
+        except ValueError as error:  # it is not finite, say
+            raise RunError(f"{self.run}: cannot be measured: {error}") from error
+
+
 def evaluate(
     run: Path,
     out: Path,
@@ -123,20 +152,11 @@ def evaluate(
     Errors are CheckpointError, ShardError or RunError, one line. Returns what metrics.json holds.
     """
     begin = time.monotonic()
-    saved = checkpoint.load(run)
-    model = precision.place(saved.model(), settings.device).eval()
-    missing: dict[str, str] = {}
-    clips, shape = clips_of(saved, out, settings.split)
-    if problem := _words_problem(saved, clips):
-        missing["recognition"] = problem
-    finder = None if isinstance(landmarks, str) else landmarks[0]
-    drawn = _Drawn(finder, settings.mouth_clips)
-    path = results / EMBEDDINGS
+    subject = _Subject.load(run, out, settings)
+    saved, clips, missing = subject.saved, subject.clips, subject.missing
+    drawn = _Drawn(None if isinstance(landmarks, str) else landmarks[0], settings.mouth_clips)
     say(f"{settings.split}: {len(clips)} clips of {out}")
-    with _sound(run):
-        _embed(saved, model, clips, shape, settings, path, drawn, missing, say)
-        found = Embeddings(path)
-        places = _places(found)
+    found, places = subject.measure(settings, results / EMBEDDINGS, drawn, say)
     metrics: dict[str, Any] = {
         "run": str(run),
         "checkpoint": saved.digest(),
@@ -154,7 +174,7 @@ def evaluate(
         "settings": asdict(settings),
         **_tables(found, places, missing),
         **_drawn_tables(drawn, landmarks, missing),
-        "leakage": _leakage(saved, model, out, found, settings, missing, say),
+        "leakage": _leakage(subject, out, found, settings, say),
     }
     if baselines:
         metrics["baselines"] = {
@@ -168,22 +188,13 @@ def evaluate(
     }
     shown = _figures(found, clips, places, results)
     if draws(saved):
-        raw = EvaluationBatches(_source(clips, shape, settings), shape, batch_size=samples.CLIPS)[0]
-        samples.write_png(results / "samples.png", samples.sheet(model, raw, torch.device(settings.device)))
+        raw = _batches(clips, subject.shape, settings, samples.CLIPS)[0]
+        samples.write_png(results / "samples.png", samples.sheet(subject.model, raw, torch.device(settings.device)))
         shown["samples"] = "samples.png"
     text = json.dumps(_plain(metrics), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     samples.write(results / METRICS, text.encode())
     samples.write(results / PAGE, page.render(metrics, shown).encode())
     return metrics
-
-
-@contextlib.contextmanager
-def _sound(run: Path) -> Iterator[None]:
-    """Say of which run it is that what it gives cannot be measured: it is not finite, say."""
-    try:
-        yield
-    except ValueError as error:
-        raise RunError(f"{run}: cannot be measured: {error}") from error
 
 
 def in_words(metrics: dict[str, Any]) -> str:
@@ -226,38 +237,30 @@ def _words_problem(saved: Checkpoint, clips: Clips) -> str | None:
     return f"the model knows {n_words} words and not their names, these clips have {len(clips.vocabulary)}"
 
 
-def _source(clips: Clips, shape: Shape, settings: Settings) -> ClipSource:
-    return ClipSource(clips, shape, portrait_seed=settings.seed)
+def _batches(clips: Clips, shape: Shape, settings: Settings, size: int, limit: int | None = None) -> EvaluationBatches:
+    source = ClipSource(clips, shape, portrait_seed=settings.seed)
+    return EvaluationBatches(source, shape, batch_size=size, limit=limit)
 
 
 def _read(clips: Clips, shape: Shape, settings: Settings, limit: int | None) -> Iterator[RawBatch]:
-    batches = EvaluationBatches(_source(clips, shape, settings), shape, batch_size=settings.batch_size, limit=limit)
+    batches = _batches(clips, shape, settings, settings.batch_size, limit)
     return evaluation_batches(batches, workers=settings.workers, pin=settings.device.startswith("cuda"))
 
 
 @torch.inference_mode()
-def _embed(
-    saved: Checkpoint,
-    model: TalkingModel,
-    clips: Clips,
-    shape: Shape,
-    settings: Settings,
-    path: Path,
-    drawn: _Drawn,
-    missing: dict[str, str],
-    say: Say,
-) -> None:
+def _embed(subject: _Subject, settings: Settings, path: Path, drawn: _Drawn, say: Say) -> None:
     """Embed every clip, and what is drawn in its place, into a file; measure the frames on the way."""
+    saved, model, clips = subject.saved, subject.model, subject.clips
     device = torch.device(settings.device)
     generates = draws(saved)
     if not generates:
         reason = f"the model has not trained its {generating_stage(saved)} stage: it cannot draw"
-        missing |= dict.fromkeys(("reconstruction", "generated_retrieval", "mouth"), reason)
+        subject.missing.update(dict.fromkeys(("reconstruction", "generated_retrieval", "mouth"), reason))
     facts = {"checkpoint": saved.digest(), "out": str(clips.out), "settings": asdict(settings)}
     total = len(clips) if settings.limit is None else min(settings.limit, len(clips))
     told, done = time.monotonic(), 0
     with embeddings.writing(path, facts) as writer:
-        for raw in _read(clips, shape, settings, settings.limit):
+        for raw in _read(clips, subject.shape, settings, settings.limit):
             batch = raw.to(device)
             with precision.autocast(device, bf16=settings.bf16):
                 found = model.embeddings(batch)
@@ -320,21 +323,14 @@ def _drawn_tables(drawn: _Drawn, landmarks: tuple[Landmarks, str] | str, missing
     return tables
 
 
-def _leakage(
-    saved: Checkpoint,
-    model: TalkingModel,
-    out: Path,
-    found: Embeddings,
-    settings: Settings,
-    missing: dict[str, str],
-    say: Say,
-) -> dict[str, Any]:
+def _leakage(subject: _Subject, out: Path, found: Embeddings, settings: Settings, say: Say) -> dict[str, Any]:
     """Return what an SVM reads: words from identity features, people from speech features.
 
     Words: it learns from clips of the train split. People: from four fifths of these clips, for those of a test split
     need not be in the train split.
     """
     result: dict[str, Any] = {}
+    missing = subject.missing
     speech, people = found["video"].mean(1), found["speakers"]
     try:
         result["people_from_speech"] = asdict(cross_leakage(speech, people, seed=settings.seed))
@@ -344,7 +340,7 @@ def _leakage(
         missing["words_from_identity"] = "the model does not encode the identity of frames in a row"
         return result
     try:
-        features, words = _identity_of_train(saved, model, out, settings, say)
+        features, words = _identity_of_train(subject, out, settings, say)
         judged = found["identity_sequence"][:, ::EVERY].flatten(1)
         result["words_from_identity"] = asdict(leakage(features, words, judged, found["words"], seed=settings.seed))
     except (RunError, ValueError) as error:
@@ -353,18 +349,16 @@ def _leakage(
 
 
 @torch.inference_mode()
-def _identity_of_train(
-    saved: Checkpoint, model: TalkingModel, out: Path, settings: Settings, say: Say
-) -> tuple[Tensor, Tensor]:
+def _identity_of_train(subject: _Subject, out: Path, settings: Settings, say: Say) -> tuple[Tensor, Tensor]:
     """Return identity features `[N, D]` and words `[N]` of clips of the train split, whose rows are shuffled."""
-    clips, shape = clips_of(saved, out, "train", [SEQUENCE])
+    clips, shape = clips_of(subject.saved, out, "train", [SEQUENCE])
     device = torch.device(settings.device)
     say(f"train: {min(len(clips), settings.svm_clips)} clips for the SVM")
     features, words = [], []
     for raw in _read(clips, shape, settings, settings.svm_clips):
         batch = raw.to(device)
         with precision.autocast(device, bf16=settings.bf16):
-            encoded = model.embeddings(batch)
+            encoded = subject.model.embeddings(batch)
         features.append(encoded["identity_sequence"][:, ::EVERY].float().flatten(1).cpu())
         words.append(raw["words"].clone())
     return torch.cat(features), torch.cat(words)
@@ -372,18 +366,10 @@ def _identity_of_train(
 
 def _baseline(run: Path, out: Path, settings: Settings, path: Path, say: Say) -> dict[str, Any]:
     """Measure another run by what the tables have columns for."""
-    saved = checkpoint.load(run)
-    model = precision.place(saved.model(), settings.device).eval()
-    missing: dict[str, str] = {}
-    clips, shape = clips_of(saved, out, settings.split)
-    if problem := _words_problem(saved, clips):
-        missing["recognition"] = problem
-    drawn = _Drawn(None, 0)
+    subject, drawn = _Subject.load(run, out, settings), _Drawn(None, 0)
+    missing = subject.missing
     say(f"baseline {run}")
-    with _sound(run):
-        _embed(saved, model, clips, shape, settings, path, drawn, missing, say)
-        found = Embeddings(path)
-        places = _places(found)
+    found, places = subject.measure(settings, path, drawn, say)
     return {**_tables(found, places, missing), **_drawn_tables(drawn, "", missing), "missing": missing}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from davs_model.data.corpus import Corpus
 from davs_model.data.reads import Batch, Reads
-from davs_model.settings import Settings as RunSettings
+from davs_model.settings import RunSettings
 
 PORTRAIT, FRAMES, WINDOWS, SEQUENCE = "identity_frame", "frames", "windows", "consecutive"
 """What evaluation and sample sheets read, if the model reads it: a single frame that shows who is to speak; the frames
@@ -53,7 +53,7 @@ class Stage:
     generates: bool = False
 
 
-class TalkingModel(nn.Module):
+class TalkingModel(nn.Module, ABC):
     """A model that makes a person in a picture say what is heard or seen elsewhere."""
 
     name: ClassVar[str]

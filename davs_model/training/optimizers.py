@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from davs_model.models.base import Stage, TalkingModel
-from davs_model.settings import Settings
+from davs_model.settings import RunSettings
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What Adam knows of a parameter."""
@@ -17,7 +17,7 @@ Optimizers = dict[str, torch.optim.Adam]
 """By the name of the phase."""
 
 
-def build(stage: Stage, model: TalkingModel, settings: Settings) -> Optimizers:
+def build(stage: Stage, model: TalkingModel, settings: RunSettings) -> Optimizers:
     """Return an optimizer for each phase, of the networks that the model has."""
     optimizer = settings.optimizer
     return {
@@ -45,7 +45,7 @@ def step(optimizers: Optimizers, rate: float) -> None:
         optimizer.step()
 
 
-def learning_rate(settings: Settings, step: int, total: int) -> float:
+def learning_rate(settings: RunSettings, step: int, total: int) -> float:
     """Return the learning rate of a step, counted from 1."""
     optimizer = settings.optimizer
     rate = optimizer.learning_rate * min(1.0, step / max(1, optimizer.warmup))

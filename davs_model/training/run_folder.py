@@ -19,7 +19,7 @@ from avprep.errors import RunError
 from davs_model import checkpoint, models
 from davs_model.data.corpus import Corpus
 from davs_model.data.loader import STOP_SIGNALS
-from davs_model.settings import Settings
+from davs_model.settings import RunSettings
 from davs_model.training import state as states
 from davs_model.training.distributed import World
 
@@ -27,7 +27,7 @@ Say = Callable[[str], None]
 """Shows a line."""
 
 
-def describe(run: Path, settings: Settings, corpus: Corpus, say: Say) -> None:
+def describe(run: Path, settings: RunSettings, corpus: Corpus, say: Say) -> None:
     """Say what a run would do: its settings, clips and networks."""
     say(settings.to_toml())
     for split, clips in (("train", corpus.train), ("val", corpus.val)):
@@ -40,7 +40,7 @@ def describe(run: Path, settings: Settings, corpus: Corpus, say: Say) -> None:
     say(f"run: {run}")
 
 
-def write_facts(run: Path, settings: Settings, corpus: Corpus, world: World, device: torch.device, say: Say) -> None:
+def write_facts(run: Path, settings: RunSettings, corpus: Corpus, world: World, device: torch.device, say: Say) -> None:
     """Say and write what a run does: settings.toml, run.json."""
     describe(run, settings, corpus, say)
     facts = {
@@ -61,7 +61,7 @@ def write_facts(run: Path, settings: Settings, corpus: Corpus, world: World, dev
 def check_same(
     run: Path,
     state: states.TrainingState,
-    settings: Settings,
+    settings: RunSettings,
     dimensions: dict[str, int | float],
     about: dict[str, Any],
 ) -> None:

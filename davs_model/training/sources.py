@@ -12,11 +12,11 @@ from davs_model.data.faces import FaceFolder
 from davs_model.data.reads import Shape, chosen
 from davs_model.data.sources import ClipSource, Source, usable
 from davs_model.models.base import Stage, TalkingModel
-from davs_model.settings import Settings
+from davs_model.settings import RunSettings
 
 
 def training_shape(
-    kind: type[TalkingModel], dimensions: Mapping[str, int | float], stage: Stage, settings: Settings
+    kind: type[TalkingModel], dimensions: Mapping[str, int | float], stage: Stage, settings: RunSettings
 ) -> Shape:
     """Return what a stage of a model of these dimensions reads of each clip."""
     reads = chosen(kind.reads(dimensions), stage.reads)
@@ -40,7 +40,7 @@ def people_problem(stage: Stage, corpus: Corpus) -> str | None:
 
 
 def source_of(
-    model: TalkingModel, stage: Stage, shape: Shape, corpus: Corpus, settings: Settings, terms: Collection[str]
+    model: TalkingModel, stage: Stage, shape: Shape, corpus: Corpus, settings: RunSettings, terms: Collection[str]
 ) -> tuple[Source, Counter[str]]:
     """Return what a stage learns from, and how many clips it cannot use, by reason.
 

@@ -5,9 +5,11 @@ Each step draws its random numbers from the seed, the stage and its own number, 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,8 +25,9 @@ from davs_model.data.loader import training_batches
 from davs_model.data.reads import Batch, Shape
 from davs_model.data.sources import Source
 from davs_model.models.base import Stage, TalkingModel, term_of
-from davs_model.settings import Settings
+from davs_model.settings import RunSettings
 from davs_model.training import optimizers
+from davs_model.training import state as states
 from davs_model.training.distributed import World
 from davs_model.training.optimizers import Optimizers
 from davs_model.training.sources import people_problem, source_of, training_shape
@@ -49,7 +52,7 @@ class StageTrainer:
 
     stage: Stage
     model: TalkingModel
-    settings: Settings
+    settings: RunSettings
     world: World
     device: torch.device
     terms: dict[str, float]
@@ -61,7 +64,13 @@ class StageTrainer:
 
     @classmethod
     def of(
-        cls, stage: Stage, model: TalkingModel, corpus: Corpus, settings: Settings, world: World, device: torch.device
+        cls,
+        stage: Stage,
+        model: TalkingModel,
+        corpus: Corpus,
+        settings: RunSettings,
+        world: World,
+        device: torch.device,
     ) -> StageTrainer:
         """Prepare a stage; RunError where the clips, labels or weights of it do not allow a single step."""
         if problem := people_problem(stage, corpus):
@@ -123,6 +132,61 @@ class StageTrainer:
         torch.autograd.backward(loss)
         done("backward")
         return {name: value.detach() for name, value in values.items()}
+
+
+class Sums:
+    """Adds up the terms of steps, on their device."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._sum: Tensor | None = None
+        self._count = 0
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add the terms of a step."""
+        losses = torch.stack(list(values.values()))
+        self._names, self._count = list(values), self._count + 1
+        self._sum = losses if self._sum is None else self._sum + losses
+
+    def means(self, world: World) -> dict[str, float]:
+        """Return the means of all processes since the last time."""
+        assert self._sum is not None
+        means = (world.mean(self._sum) / self._count).tolist()
+        self._sum, self._count = None, 0
+        return dict(zip(self._names, means, strict=True))
+
+
+class StepCheck:
+    """Ends a run once a term is not finite: one step late, so that a GPU need not wait.
+
+    stopping: whether one of several processes had been told to stop before its step was checked, so that all stop at
+        one step.
+    """
+
+    def __init__(self, run: Path, world: World) -> None:
+        self.run, self.world, self.stopping = run, world, False
+        self._pending: tuple[int, tuple[str, ...], list[str], Tensor] | None = None
+
+    def begin(self, step: int, keys: tuple[str, ...], values: dict[str, Tensor], *, told: bool) -> None:
+        """Take the terms of a step, to be checked at the next one; told: whether this process was told to stop."""
+        losses = torch.stack(list(values.values()))
+        also = losses.new_full((1,), float(told))  # travels with the losses, so that it costs nothing
+        self._pending = (step, keys, list(values), torch.cat([losses, also]))
+
+    def end(self, saved: bool) -> None:
+        """Check the terms that were taken; RunError. saved: whether a state of the run was saved."""
+        if self._pending is None:
+            return
+        (step, keys, names, values), self._pending = self._pending, None
+        *means, told = self.world.mean(values).tolist()
+        self.stopping |= told > 0
+        bad = [name for name, value in zip(names, means, strict=True) if not math.isfinite(value)]
+        if bad:
+            kept = f"the last good state, {self.run / states.NAME}, stays" if saved else "nothing was saved"
+            raise RunError(
+                f"{self.run}: step {step}: {', '.join(bad)} not finite, with the clips {', '.join(keys)}; {kept}: "
+                "look at these clips, or lower optimizer.learning_rate"
+            )
 
 
 def _seed(*parts: int) -> int:

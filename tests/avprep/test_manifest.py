@@ -184,6 +184,7 @@ class TestDamage:
             (row(video="../b.mp4"), "below the root"),
             (row(audio="/a.wav"), "below the root"),
             (row(track="a/../../b.txt"), "below the root"),
+            (row(video="\0a.mp4"), "video holds a NUL"),
             (row(split="dev"), "split must be one of"),
             (row(split=["train"]), "split must be text"),
             (row(word=7), "word must be text"),

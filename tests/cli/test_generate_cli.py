@@ -13,17 +13,17 @@ import made_media as made
 import numpy as np
 import pytest
 import skimage.data
-from avprep_cli import talking
 from avprep_cli.main import main
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from small_models import made_model
 
 from avprep.media.audio import read_sound
-from avprep.media.video import Frames, probe
+from avprep.media.video import Frames
 from avprep.talking import driver as drivers
 from avprep.talking import photo
 from davs_model import checkpoint
+from davs_model import film as film_of
 from davs_model.checkpoint import Checkpoint
 from davs_model.generation import Talker
 
@@ -63,7 +63,7 @@ def test_a_photo_says_what_is_heard(folder: Path, tmp_path: Path) -> None:
     result = generate(folder, film, "--audio", folder / "speech.wav")
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{film}: 30 frames, 1.20 s\n"
-    about = probe(film)
+    about = made.probe(film)
     assert (about.video, about.audio, about.fps, about.width, about.height) == ("h264", "aac", 25, 256, 256)
     assert len(pictures(film)) == 30
     assert read_sound(film).n_frames == 30
@@ -137,7 +137,7 @@ def test_aligned_photos_and_prepared_speech(folder: Path, tmp_path: Path) -> Non
     result = generate(folder, film, "--aligned", "--audio", tmp_path / "mfcc", face="0.png")
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{film}: 20 frames, 0.80 s, without sound: there is none to it\n"
-    assert probe(film).audio is None
+    assert made.probe(film).audio is None
 
 
 def test_scale_and_adaptation_change_the_film(folder: Path, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_frames_are_in_step_with_the_sound(folder: Path, tmp_path: Path, name: s
     shown = photo.Photo(np.zeros((256, 256, 3), np.uint8), np.eye(2, 3), np.zeros((256, 256, 3), np.uint8))
     film = tmp_path / "film.mp4"
     driver = drivers.from_sound(speech)
-    talking.write(film, Blinking(), [shown], driver)
+    film_of.write(film, Blinking(), [shown], driver)
     lit = [image.mean() > 128 for image in pictures(film)]
     flashes = [n for n, on in enumerate(lit) if on]
     heard = read_sound(film)

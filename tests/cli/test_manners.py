@@ -135,8 +135,8 @@ class TestSummary:
     def test_weights_that_were_fetched(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Weights that were put into the usual place can be used; of another folder one must tell where it is."""
         content = b"tensors"
-        tiny = replace(weights.TABLE["yunet"], sha256=hashlib.sha256(content).hexdigest(), size=len(content))
-        monkeypatch.setitem(weights.TABLE, "yunet", tiny)
+        tiny = replace(weights.known()["yunet"], sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+        monkeypatch.setitem(weights.known(), "yunet", tiny)
         monkeypatch.setattr(weights, "open_url", lambda _: io.BytesIO(content))
         monkeypatch.setenv("AVPREP_WEIGHTS", str(tmp_path / "here"))
         result = call("weights", "fetch", "yunet")

@@ -7,13 +7,13 @@ from pathlib import Path
 import made_media as made
 import numpy as np
 import pytest
-from avprep_cli import talking
 from command_line import assert_one_line, call
 
 from avprep.errors import AvprepError
 from avprep.quality import sheet
 from avprep.talking import driver as drivers
 from davs_model import checkpoint
+from davs_model import film as film_of
 from davs_model.generation import Talker
 
 
@@ -37,7 +37,7 @@ def test_a_folder_where_a_manifest_is_wanted(folder: Path, column: str) -> None:
 def test_a_film_in_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An output whose folder is not there is named before photo and model are read."""
     monkeypatch.setattr(Talker, "load", None)
-    monkeypatch.setattr(talking, "write", None)
+    monkeypatch.setattr(film_of, "write", None)
     words = ("--face", folder / "photo.jpg", "--audio", folder / "speech.wav")
     result = call("generate", folder / "run", *words, "-o", folder / "none/g.mp4")
     assert_one_line(result, 1, f"{folder}/none/g.mp4: cannot write (its folder is not there): make {folder}/none first")

@@ -16,7 +16,6 @@ from avprep_cli.main import main
 from click.testing import CliRunner, Result
 from small_models import made_model
 
-from avprep.media.video import probe
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
 from davs_model.study.study import COLUMNS
@@ -59,7 +58,7 @@ def test_a_page_of_every_run_face_and_sound(folder: Path, tmp_path: Path) -> Non
     assert len(films) == 5
     for n, data in enumerate(films):
         (tmp_path / f"{n}.mp4").write_bytes(data)
-        about = probe(tmp_path / f"{n}.mp4")
+        about = made.probe(tmp_path / f"{n}.mp4")
         assert (about.video, about.audio) == ("h264", "aac")
     again = call("study", *runs, *face, *sounds, *film, "-o", tmp_path / "again.html", "--title", "Who speaks?")
     assert again.exit_code == 0

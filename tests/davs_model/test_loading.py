@@ -29,8 +29,8 @@ from davs_model.data.batches import Batches, EvaluationBatches
 from davs_model.data.clips import Clips, read_clips
 from davs_model.data.faces import FaceFolder
 from davs_model.data.loader import AHEAD, evaluation_batches, training_batches
-from davs_model.data.pictures import Move, decode_picture, picture_size
-from davs_model.data.reads import Shape, chosen
+from davs_model.data.pictures import Augmentation, decode_picture, picture_size
+from davs_model.data.reads import Reads, Shape, chosen
 from davs_model.data.sampling import epoch_order, sound_stretch, stretch
 from davs_model.data.sources import ClipSource
 
@@ -381,6 +381,28 @@ class TestFrames:
         assert Shape(chosen(READS, ("frames", "windows"))).shortest() == 23
         assert Shape(READS).shortest() == 23
 
+    def test_reads_of_any_model(self, clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Windows alone leave the frames in their tar, and what is read beside another is of the same frames."""
+        columns: list[str] = []
+        read = ClipSource.read
+
+        def watched(self: ClipSource, row: int, column: str, frames: Any) -> dict[str, bytes]:
+            columns.append(column)
+            return read(self, row, column, frames)
+
+        monkeypatch.setattr(ClipSource, "read", watched)
+        sound = {"sound": Reads("windows", 5, every=3, at="sound", part=2)}
+        shape = Shape(sound)
+        batch = Batches(ClipSource(clips, shape), shape, batch_size=4, seed=0)[0, 0]
+        assert set(columns) == {"mfcc"}
+        assert batch.tensors.keys() == {"sound", "words", "speakers"}
+        assert batch.starts["sound"] in range(4)
+        assert (batch["sound"][:, 1:, 0, 0] - batch["sound"][:, :-1, 0, 0] == 3).all()
+        assert shape.shortest() == 13
+        both = Shape({**sound, "mouth": Reads("frames", 5, beside="sound")}, image_size=32)
+        batch = Batches(ClipSource(clips, both), both, batch_size=4, seed=0)[0, 0]
+        assert levels(batch["mouth"]) == batch["sound"][:, :, 0, 0].int().tolist()
+
     def test_moved_as_one(self, scenes: Clips) -> None:
         """All frames of a clip are shifted and mirrored alike: exactly what repeated edges and mirroring give."""
         shape = Shape(READS, flip=True, shift=3)
@@ -535,7 +557,7 @@ class TestFaces:
         square = cv2.resize(scene(0)[:200, :180], (256, 256), interpolation=cv2.INTER_AREA)
         for seed in range(5):
             FaceFolder(tmp_path, shape).load(0, batch, 0, np.random.default_rng(seed))
-            move = Move.draw(np.random.default_rng(seed), shift=3, flip=True)
+            move = Augmentation.draw(np.random.default_rng(seed), shift=3, flip=True)
             small = cv2.resize(moved(square, *move), (64, 64), interpolation=cv2.INTER_AREA)
             assert np.array_equal(batch["identity_frame"][0, 0], small)
 
@@ -645,7 +667,7 @@ class TestPictures:
     def test_moves(self, x: int, y: int, mirror: bool, side: int) -> None:
         """A move is what mirroring and shifting with repeated edges give."""
         target = np.zeros((side, side, 3), np.uint8)
-        Move(x, y, mirror).into(target, scene(1).copy())
+        Augmentation(x, y, mirror).into(target, scene(1).copy())
         expected = moved(scene(1), x, y, mirror)
         if side != 256:
             expected = cv2.resize(expected, (side, side), interpolation=cv2.INTER_AREA)
@@ -654,8 +676,8 @@ class TestPictures:
     def test_draws(self) -> None:
         """Moves are drawn from the whole range, mirrored half of the time; none without random numbers or need."""
         rng = np.random.default_rng(0)
-        drawn = [Move.draw(rng, shift=2, flip=True) for _ in range(400)]
+        drawn = [Augmentation.draw(rng, shift=2, flip=True) for _ in range(400)]
         assert {move.x for move in drawn} == {move.y for move in drawn} == {-2, -1, 0, 1, 2}
         assert 150 < sum(move.mirror for move in drawn) < 250
-        assert {Move.draw(rng, shift=0, flip=False) for _ in range(20)} == {Move()}
-        assert Move.draw(None, shift=5, flip=True) == Move()
+        assert {Augmentation.draw(rng, shift=0, flip=False) for _ in range(20)} == {Augmentation()}
+        assert Augmentation.draw(None, shift=5, flip=True) == Augmentation()

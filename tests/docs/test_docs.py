@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 from avprep_cli.main import main
+from click.testing import CliRunner
 
 from avprep.errors import REASONS
 
@@ -28,7 +29,7 @@ def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> list[tupl
 
 def reference() -> str:
     """The reference page that the commands' own help makes."""
-    parts = ["# Commands\n\nMade from each command's `--help`; to renew it run `python tests/test_docs.py`.\n"]
+    parts = ["# Commands\n\nMade from each command's `--help`; to renew it run `python tests/docs/test_docs.py`.\n"]
     for name, command in commands():
         top = click.Context(main, info_name="avprep", terminal_width=100, **main.context_settings)
         text = command.get_help(click.Context(command, info_name=name, parent=top))
@@ -38,7 +39,7 @@ def reference() -> str:
 
 def test_the_reference_page_is_the_commands_help() -> None:
     """docs/cli.md holds the help of every command as it is now."""
-    assert REFERENCE.read_text(encoding="utf-8") == reference(), "run python tests/test_docs.py"
+    assert REFERENCE.read_text(encoding="utf-8") == reference(), "run python tests/docs/test_docs.py"
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
@@ -49,6 +50,22 @@ def test_every_command_and_option_is_explained(name: str) -> None:
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{name} {parameter.opts[0]}"
+
+
+@pytest.mark.parametrize("name", ["", *(name for name, _ in commands())])
+def test_help_fits_a_terminal_of_80_columns(name: str) -> None:
+    """Help has no line of more than 80 characters, examples included, and cuts no summary of a command short."""
+    text = CliRunner().invoke(main, [*name.split(), "--help"], env={"COLUMNS": "80"}).output
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    assert not re.search(r"[a-z,:]\.\.\.$", text, re.MULTILINE)
+
+
+def test_commands_are_grouped() -> None:
+    """`avprep --help` lists every command once, on a line of its own, below the section that it belongs to."""
+    text = CliRunner().invoke(main, ["--help"], env={"COLUMNS": "80"}).output
+    tail = text[text.index("\nData:") :]
+    assert re.findall(r"^(\w+):$", tail, re.MULTILINE) == ["Data", "Cluster", "Look", "Model", "Tools"]
+    assert re.findall(r"^  ([\w-]+)  +[A-Z].*[.]$", tail, re.MULTILINE) == main.list_commands(click.Context(main))
 
 
 def test_readme_and_docs_name_only_real_commands_and_options() -> None:

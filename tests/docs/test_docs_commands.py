@@ -74,7 +74,8 @@ def text_of(page: str) -> str:
 def shell_lines(page: str) -> list[str]:
     """The lines of a page's indented blocks, without the remarks that stand behind some."""
     indent = 2 if page == "docs/cli.md" else 4
-    lines = re.findall(rf"^ {{{indent}}}(\S.*)$", text_of(page), re.MULTILINE)
+    whole = re.sub(r" \\\n +", " ", text_of(page))  # a line that goes on in the next one
+    lines = re.findall(rf"^ {{{indent}}}(\S.*)$", whole, re.MULTILINE)
     return [re.sub(r" {3,}(?![-/'\\ ]).*$", "", line) for line in lines]
 
 

@@ -1,62 +1,66 @@
-"""Face detectors: one module each, whose name (with - for _) is its name on the command line."""
+"""Face detectors: one module each, whose name (with - for _) is its name on the command line.
+
+A detector's module has `build(**options)`, which returns a `base.Detector`, and may have
+
+- `PACKAGES`: the distributions, by pip's names, that it imports when it is built and whose versions decide its output,
+  each with the name of its import package,
+- `EXTRA`: the extra of avprep that installs them,
+- `WEIGHTS`: the files of weights that it reads, as `avprep.faces.weights.Weights`,
+- `identity()`: what else decides its output, by name.
+
+Importing such a module imports none of its `PACKAGES`. A new file here is a new detector; nothing else changes.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import pkgutil
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from avprep.errors import AvprepError
+from avprep.errors import AvprepError, missing_package
 
 if TYPE_CHECKING:  # the command line takes the names from here
     from avprep.faces.detectors.base import Detector
 
-NAMES = ("opencv", "yunet", "face-alignment")
+
+_FILES = (found.name for found in pkgutil.iter_modules(__path__))
+NAMES = tuple(sorted(name.replace("_", "-") for name in _FILES if name != "base"))
 
 
-_PACKAGES: dict[str, dict[str, str]] = {
-    "opencv": {},
-    "yunet": {"onnxruntime": "onnxruntime"},
-    "face-alignment": {"torch": "torch", "face_alignment": "face-alignment"},
-}
-"""What each detector imports when it is built, and what pip calls it."""
+def module(name: str) -> ModuleType:
+    """Return the module of a detector; AvprepError for a name that no detector has."""
+    if name not in NAMES:
+        raise AvprepError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
 def build(name: str, **options: Any) -> Detector:
-    """Build a detector by its command line name; WeightsError where its weights are missing."""
-    if name == "opencv":
-        from avprep.faces.detectors.opencv import OpenCVDetector
+    """Build a detector by its command line name.
 
-        return OpenCVDetector(**options)
-    if name == "yunet":
-        from avprep.faces.detectors.yunet import YuNetDetector
-
-        return YuNetDetector(**options)
-    if name == "face-alignment":
-        from avprep.faces.detectors.face_alignment import FaceAlignmentDetector
-
-        return FaceAlignmentDetector(**options)
-    raise AvprepError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
+    Raises WeightsError where its weights are missing, AvprepError where its packages are.
+    """
+    found = module(name)
+    _require_packages(name, found)
+    detector: Detector = found.build(**options)
+    return detector
 
 
 def require(name: str) -> None:
-    """Prove, without building it, that a detector can be built here: its packages are installed, its weights verified.
+    """Check, without building it, that a detector can be built here: its packages are installed, its weights verified.
 
-    AvprepError, one line that says what to do, where it cannot.
+    Raises AvprepError, one line that states the remedy, where it cannot.
     """
-    if name not in NAMES:
-        raise AvprepError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
     from avprep.faces import weights
 
-    for module, package in _PACKAGES[name].items():
-        if importlib.util.find_spec(module) is None:
-            raise AvprepError(f"the detector {name} needs {package}, which is not installed: pip install {package}")
+    _require_packages(name, module(name))
     weights.require(name)
 
 
 def identity(name: str) -> dict[str, str]:
     """Return what decides a detector's output besides its settings: package versions and weight digests."""
-    if name not in NAMES:
-        raise AvprepError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
+    found = module(name)
     from importlib import metadata
 
     import cv2
@@ -64,24 +68,40 @@ def identity(name: str) -> dict[str, str]:
     from avprep.faces import weights
 
     versions = {"opencv": cv2.__version__}
-    if name == "yunet":
-        versions["onnxruntime"] = metadata.version("onnxruntime")
-    if name == "face-alignment":
-        versions |= {package: metadata.version(package) for package in ("torch", "face-alignment")}
-        versions["device"] = "cuda" if _has_cuda() else "cpu"  # half precision there, other rounding
+    versions |= {package: metadata.version(package) for package in _packages(found)}
+    versions |= found.identity() if hasattr(found, "identity") else {}
     # A detector reads no file whose digest differs from the pinned one, so the pinned one says what it read.
     return versions | {needed.name: needed.sha256 for needed in weights.needed(name)}
 
 
 def resolve(name: str) -> str:
-    """Return the detector that `auto` means on this machine; any other name is returned as it is."""
+    """Return the detector that `auto` stands for on this machine; any other name is returned as it is.
+
+    `auto` is face-alignment where its weights, its packages and CUDA are available, else yunet where its weights are,
+    else opencv.
+    """
     if name != "auto":
         return name
     from avprep.faces import weights
 
-    if weights.available("face-alignment") and _has_cuda():
+    if weights.available("face-alignment") and not _missing(module("face-alignment")) and _has_cuda():
         return "face-alignment"
     return "yunet" if weights.available("yunet") else "opencv"
+
+
+def _packages(found: ModuleType) -> dict[str, str]:
+    """Return the distributions that a detector needs and the import package of each."""
+    return dict(getattr(found, "PACKAGES", {}))
+
+
+def _missing(found: ModuleType) -> list[str]:
+    """Return the distributions that a detector needs and that are not installed."""
+    return [package for package, name in _packages(found).items() if importlib.util.find_spec(name) is None]
+
+
+def _require_packages(name: str, found: ModuleType) -> None:
+    for package in _missing(found):
+        raise AvprepError(missing_package(f"the detector {name}", package, getattr(found, "EXTRA", None)))
 
 
 def _has_cuda() -> bool:

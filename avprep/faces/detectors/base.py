@@ -34,19 +34,19 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class CloseUp:
-    """How a detector looks at a face that it has found: upright, at one size.
+    """How a detector is shown a face that it has found: upright, at one size.
 
     size: width and height in pixels. zoom: pixels of the close-up per crop pixel.
     rise: pixels by which the crop's middle lies above the close-up's.
-    tells: share of a head's tilt that a look tells; the next one is turned by so much more.
-    sure: least score of a face that is surely upright; others are looked at the other ways up too.
+    tilt_shown: fraction of a head's tilt that a close-up shows; the next one is turned by so much more.
+    sure: minimum score of a face that is surely upright; others are detected the other ways up too.
     better: a face is taken to be turned if its score is more than so many times that of the upright one.
     """
 
     size: tuple[int, int]
     zoom: float
     rise: float
-    tells: float = 1.0
+    tilt_shown: float = 1.0
     sure: float = 0.0
     better: float = 1.0
 
@@ -57,7 +57,7 @@ class Detector(Protocol):
     picture_side: frames whose longer side exceeds it should be downscaled to it before detection (pixels).
     search_sides: the same and larger ones, in which to search where that shows nothing.
     batch_size: frames that are worth handing over at once.
-    close_up: how faces are best looked at again; None: only in whole pictures.
+    close_up: how faces are best detected again; None: only in whole pictures.
     """
 
     picture_side: int

@@ -13,19 +13,47 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
-from face_alignment.detection.sfd.net_s3fd import s3fd
-from face_alignment.models import FAN
-from face_alignment.utils import flip as mirror
 from numpy.typing import NDArray
 
 from avprep.errors import WeightsError
 from avprep.faces import weights
 from avprep.faces.detectors.base import CloseUp, Face
+
+if TYPE_CHECKING:  # at run time torch is imported when the detector is built
+    import torch
+
+PACKAGES = {"torch": "torch", "face-alignment": "face_alignment"}
+EXTRA = "gpu"
+_FAN = "https://www.adrianbulat.com/downloads/python-fan"
+# The digests of these two begin with the digits in their file names, as torch hub names its files.
+WEIGHTS = (
+    weights.Weights(
+        name="s3fd",
+        detector="face-alignment",
+        file="s3fd-619a316812.pth",
+        url=f"{_FAN}/s3fd-619a316812.pth",
+        sha256="619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543",
+        size=89_843_225,
+        licence="none stated for the file; face-alignment is BSD-3-Clause",
+        source="https://github.com/1adrianb/face-alignment",
+        torch_hub=True,
+    ),
+    weights.Weights(
+        name="2dfan4",
+        detector="face-alignment",
+        file="2DFAN4-11f355bf06.pth.tar",
+        url=f"{_FAN}/2DFAN4-11f355bf06.pth.tar",
+        sha256="11f355bf0693120222f5955ce3f9dc8fb5763ebb30a47d7906e509490d32e4aa",
+        size=None,
+        licence="BSD-3-Clause",
+        source="https://github.com/1adrianb/face-alignment",
+        torch_hub=True,
+    ),
+)
 
 MEAN_BGR = (104.0, 117.0, 123.0)
 """What S3FD was trained to have subtracted, as its VGG-16 was."""
@@ -33,7 +61,7 @@ MEAN_BGR = (104.0, 117.0, 123.0)
 OVERLAP = 0.3
 CROP_SIDE = 256
 CROP_RISE = 0.12
-"""The middle of FAN's crop lies this share of the box's height above the middle of the box."""
+"""The middle of FAN's crop lies this fraction of the box's height above the middle of the box."""
 
 CROP_SPAN = 200 / 195
 """FAN's crop is this many times as wide as the box's width and height together."""
@@ -45,12 +73,11 @@ FACES_PER_FRAME = 4
 class FaceAlignmentDetector:
     """Finds faces at any angle and 68 landmarks on each; needs the weights `s3fd` and `2dfan4`, wants CUDA.
 
-    picture_side: pixels; S3FD's smallest prior spans 16, and FAN looks at each face in 256×256.
+    picture_side: pixels; S3FD's smallest prior spans 16, and FAN gets each face in 256×256.
     device: a torch device; by default CUDA where there is one.
     half: run in half precision; by default on CUDA only.
     batch_size: frames that go through S3FD at once; at 480×360 each takes about 0.1 GB in float32.
-    min_score: faces that S3FD believes in less are left out.
-    flip: average FAN's heat maps with those of the mirrored face: twice the time, slightly steadier points.
+    min_score: faces that S3FD scores lower are left out.
     face_network, landmark_network: networks of the shapes of S3FD and FAN; by default with the published weights.
     """
 
@@ -64,10 +91,13 @@ class FaceAlignmentDetector:
         half: bool | None = None,
         batch_size: int = 8,
         min_score: float = 0.5,
-        flip: bool = False,
         face_network: torch.nn.Module | None = None,
         landmark_network: torch.nn.Module | None = None,
     ) -> None:
+        import torch
+        from face_alignment.detection.sfd.net_s3fd import s3fd
+        from face_alignment.models import FAN
+
         self.picture_side = picture_side
         self.search_sides: tuple[int, ...] = (picture_side,)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -75,7 +105,6 @@ class FaceAlignmentDetector:
         self.half = self.device.type == "cuda" if half is None else half
         self.batch_size = batch_size
         self.min_score = min_score
-        self.flip = flip
         self._s3fd = (face_network or load(s3fd(), weights.find("s3fd"))).to(self.device).eval()
         self._fan = (landmark_network or load(FAN(4), weights.find("2dfan4"))).to(self.device).eval()
 
@@ -92,19 +121,23 @@ class FaceAlignmentDetector:
         """
         return [[landmarks for _, landmarks in found] for found in self._look(frames)]
 
-    @torch.inference_mode()
     def _look(self, frames: NDArray[np.uint8]) -> list[list[tuple[NDArray[np.float32], NDArray[np.float32]]]]:
         """Find the box (5,) and landmarks (68, 2) of each face of each frame."""
+        import torch
+
         faces: list[list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = []
-        for start in range(0, len(frames), self.batch_size):
-            batch = frames[start : start + self.batch_size]
-            boxes = self._boxes(batch)
-            landmarks = self._landmarks(batch, boxes)
-            faces += [[(box, next(landmarks)) for box in found] for found in boxes]
+        with torch.inference_mode():
+            for start in range(0, len(frames), self.batch_size):
+                batch = frames[start : start + self.batch_size]
+                boxes = self._boxes(batch)
+                landmarks = self._landmarks(batch, boxes)
+                faces += [[(box, next(landmarks)) for box in found] for found in boxes]
         return faces
 
     def _boxes(self, frames: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Run S3FD: T frames -> T arrays (N, 5), x0 y0 x1 y1 score, best first."""
+        import torch
+
         pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
         bgr = pixels.permute(0, 3, 1, 2).flip(1).float() - torch.tensor(MEAN_BGR, device=self.device).view(1, 3, 1, 1)
         with self._precision():
@@ -127,20 +160,34 @@ class FaceAlignmentDetector:
 
     def _heatmaps(self, crops: NDArray[np.uint8]) -> torch.Tensor:
         """Crops (N, 256, 256, 3) -> float32 heat maps of FAN's last stage (N, 68, 64, 64)."""
+        import torch
+
         pixels = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255
         with self._precision():
             heatmaps: torch.Tensor = self._fan(pixels)[-1].float()
-            if self.flip:
-                heatmaps = heatmaps + mirror(self._fan(mirror(pixels))[-1].float(), is_label=True)
         return heatmaps
 
     def _precision(self) -> torch.autocast:
+        import torch
+
         # Autocast rather than .half(): S3FD sums squares of hundreds of channels, which float16 cannot hold.
         return torch.autocast(self.device.type, dtype=torch.float16, enabled=self.half)
 
 
+build = FaceAlignmentDetector
+
+
+def identity() -> dict[str, str]:
+    """Return the device: half precision on CUDA rounds otherwise than single precision on a CPU."""
+    import torch
+
+    return {"device": "cuda" if torch.cuda.is_available() else "cpu"}
+
+
 def load(network: torch.nn.Module, path: Path) -> torch.nn.Module:
     """Fill a network with a file's tensors; nothing in the file is executed. WeightsError where they do not fit."""
+    import torch
+
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, TypeError, KeyError, AttributeError) as error:
@@ -158,6 +205,8 @@ def decode(maps: list[torch.Tensor], min_score: float) -> tuple[NDArray[np.int64
     A position's prior is a square of four strides around its middle; the offsets move the middle by tenths of the prior
     and scale the sides by e to the fifths.
     """
+    import torch
+
     found = []
     for level in range(len(maps) // 2):
         stride = 2 ** (level + 2)
@@ -199,11 +248,13 @@ def crop_squares(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArr
 
 
 def heatmap_peaks(heatmaps: torch.Tensor) -> torch.Tensor:
-    """Find the peak of each heat map between its cells: (N, 68, H, W) -> (N, 68, 2), x y in shares of the map.
+    """Find the peak of each heat map between its cells: (N, 68, H, W) -> (N, 68, 2), x y in fractions of the map.
 
     A parabola through the largest value and its two neighbours has its top up to half a cell beside it; a peak on the
     border stays where it is.
     """
+    import torch
+
     height, width = heatmaps.shape[-2:]
     cell = heatmaps.flatten(2).argmax(dim=2)
     row, column = cell // width, cell % width
@@ -217,6 +268,8 @@ def _parabola_top(
     heatmaps: torch.Tensor, top: torch.Tensor, row: torch.Tensor, column: torch.Tensor, dim: int
 ) -> torch.Tensor:
     """Return how far from its cell, -0.5 … 0.5, each map (N, 68, H, W) has its top along one dimension: (N, 68)."""
+    import torch
+
     width = heatmaps.shape[3]
     position = column if dim == 3 else row
     stride = 1 if dim == 3 else width

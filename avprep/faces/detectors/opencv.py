@@ -1,8 +1,8 @@
 """The Haar cascades that ship inside opencv-python: nothing to download, for faces that look into the camera.
 
-A cascade answers with windows, not points. The face window is steady, and people's eyes lie at nearly the same share of
-it; the eye windows follow the person, but less steadily. So an eye is a blend of both, and the mouth follows from the
-eyes. All shares below were measured against YuNet's points on 13 people (GRID, VoxCeleb2 and others).
+A cascade returns windows, not points. The face window is steady, and people's eyes lie at nearly the same fraction
+of it; the eye windows follow the person, but less steadily. So an eye is a blend of both, and the mouth follows from
+the eyes. All fractions below were measured against YuNet's points on 13 people (GRID, VoxCeleb2 and others).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EYE_CASCADES = ("haarcascade_righteye_2splits.xml", "haarcascade_lefteye_2splits
 """For the eye on the image's left, then right: each was trained on its own side of the person."""
 
 MIN_FACE = 0.12
-"""Share of the frame's shorter side below which no face is looked for: most of the time goes into the smallest."""
+"""Fraction of the frame's shorter side below which no face is searched: most of the time goes into the smallest."""
 
 QUICK_STEP, STEP = 1.25, 1.15
 """From one size of face to the next, where whole pictures are searched for the first time, and elsewhere."""
@@ -32,33 +32,33 @@ MIN_NEIGHBOURS = 4
 SMALLEST = 20
 """Side of the face cascade's own window (pixels)."""
 
-CLOSE_UP = CloseUp((136, 136), zoom=0.464, rise=5, tells=0.7, sure=16, better=1.5)
+CLOSE_UP = CloseUp((136, 136), zoom=0.464, rise=5, tilt_shown=0.7, sure=16, better=1.5)
 """The eyes are 36 px apart in it, so that the face window is 94 px wide. Faces seldom score less than 18 in
 it, turned ones and what is no face at most 14."""
 CLOSE_FACE, CLOSE_RANGE = 64, (0.8, 1.25)
-"""Side of the face window in a close-up that is shrunk to look for it (pixels), and how much smaller or larger it may
+"""Side of the face window in a close-up that is shrunk to search it (pixels), and how much smaller or larger it may
 be. Measured: at 40 pixels windows come out larger, so that the eyes lie apart by a tenth too much."""
 
 EYE_STEP, EYE_RANGE = 1.1, (24, 48)
 """The same of the eye windows, whose sides are those in a face of FACE_SIDE (pixels)."""
 
 EYES = np.array([[0.309, 0.384], [0.691, 0.384]])
-"""Where eyes lie on average, in shares of the face window."""
+"""Where eyes lie on average, in fractions of the face window."""
 
 EYE_SEARCH = (np.array([0.08, 0.18, 0.50, 0.58]), np.array([0.50, 0.18, 0.92, 0.58]))
-"""Where each eye is looked for: x0 y0 x1 y1 in shares of the face window."""
+"""Where each eye is searched: x0 y0 x1 y1 in fractions of the face window."""
 
 EYE_WINDOW_OFFSET = np.array([[0.002, -0.033], [-0.002, -0.033]])
-"""From an eye to the centre of its window (the brow is in it), in shares of the face window."""
+"""From an eye to the centre of its window (the brow is in it), in fractions of the face window."""
 
 EYE_TRUST = 0.7
 """How much of the eye comes from its own window, the rest from the face window."""
 
 FACE_SIDE = 128
-"""Pixels: the face window is resized to this before eyes are looked for, as an eye window spans at least 20."""
+"""Pixels: the face window is resized to this before eyes are searched, as an eye window spans at least 20."""
 
 WINDOW_SIDE = float((align.TEMPLATE[1, 0] - align.TEMPLATE[0, 0]) / (EYES[1, 0] - EYES[0, 0]))
-"""Side of the face window in a crop (pixels): the distance between the eyes over its share of the window."""
+"""Side of the face window in a crop (pixels): the distance between the eyes over its fraction of the window."""
 
 MOUTH_DROP = 1.07
 """From between the eyes to between the mouth corners, across the line of the eyes, in distances between the eyes."""
@@ -122,7 +122,7 @@ class OpenCVDetector:
         return Face(box=box.astype(np.float32), score=score, points=points.astype(np.float32))
 
     def _eyes_in(self, face: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Find both eyes in a square grey face; (2, 2), x y in shares of its side."""
+        """Find both eyes in a square grey face; (2, 2), x y in fractions of its side."""
         least, most = EYE_RANGE
         eyes = EYES.copy()
         for eye, (cascade, area) in enumerate(zip(self._eyes, EYE_SEARCH, strict=True)):
@@ -136,6 +136,9 @@ class OpenCVDetector:
                 nearest = centres[np.linalg.norm(centres - EYES[eye], axis=1).argmin()]
                 eyes[eye] += EYE_TRUST * (nearest - EYES[eye])
         return eyes
+
+
+build = OpenCVDetector
 
 
 def _grey(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

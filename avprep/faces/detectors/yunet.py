@@ -16,6 +16,22 @@ from avprep.faces.detectors.base import CloseUp, Face
 if TYPE_CHECKING:
     import onnxruntime
 
+PACKAGES = {"onnxruntime": "onnxruntime"}
+WEIGHTS = (
+    weights.Weights(
+        name="yunet",
+        detector="yunet",
+        file="face_detection_yunet_2023mar.onnx",
+        # The zoo keeps it in Git LFS: a raw.githubusercontent.com address would give the 131-byte pointer.
+        url="https://media.githubusercontent.com/media/opencv/opencv_zoo/47534e27c9851bb1128ccc0102f1145e27f23f98"
+        "/models/face_detection_yunet/face_detection_yunet_2023mar.onnx",
+        sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+        size=232_589,
+        licence="MIT",
+        source="https://github.com/opencv/opencv_zoo",
+    ),
+)
+
 CANDIDATE_SCORE = 0.3
 SAME_FACE = 0.5
 OVERLAP = 0.3
@@ -35,13 +51,13 @@ class YuNetDetector:
     Measured on talking faces: a face 20 pixels wide is always found, one of 16 in six frames of ten, one of 10 never.
     picture_side: at 128, faces down to a sixth of the longer side in about half a millisecond on one core; where that
         shows none the caller looks again, more finely.
-    min_score: faces the network believes in less are left out; 0.6 keeps every face above and drops most false ones.
+    min_score: faces the network scores lower are left out; 0.6 keeps every face above and drops most false ones.
     """
 
     batch_size = 1
     # Measured: as accurate as larger close-ups. The face is about 70 px wide, and taller above the eyes than below the
     # mouth. Seen the right way up, faces scored 0.897 to 0.95 and at least 1.02 times as much as any other way up.
-    close_up: CloseUp | None = CloseUp((96, 128), zoom=0.45, rise=4, tells=0.4, sure=0.915, better=1.01)
+    close_up: CloseUp | None = CloseUp((96, 128), zoom=0.45, rise=4, tilt_shown=0.4, sure=0.915, better=1.01)
 
     def __init__(self, *, picture_side: int = 128, min_score: float = 0.6) -> None:
         self.picture_side = picture_side
@@ -97,6 +113,9 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(data.replace(_FIXED, _FREE), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise WeightsError(f"{path}: ONNX Runtime cannot load it ({error})") from error
+
+
+build = YuNetDetector
 
 
 def _merge(candidates: NDArray[np.float32], min_score: float) -> list[Face]:

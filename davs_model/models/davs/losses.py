@@ -1,9 +1,9 @@
 """Every term of the paper's objective, one function each, with its equation.
 
 `form="paper"` is what the paper writes, `form="released"` what the authors' code does where that differs. Terms of an
-adversarial pair take the network that judges and hold still what they must not move: a function named `…_loss` trains
-the judge alone, its `…_confusion` only what is judged. All are means over the batch unless said otherwise, and float32
-whatever they are given.
+adversarial pair take the discriminator or classifier and hold still what they must not move: a function named `…_loss`
+trains that network alone, its `…_confusion` only the encoders and the decoder. All are means over the batch unless said
+otherwise, and float32 whatever they are given.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def person_loss(logits: Tensor, people: Tensor) -> Tensor:
 def domain_loss(discriminator: nn.Module, video: Tensor, audio: Tensor) -> Tensor:
     """L_adv^D, the discriminator's side: cross-entropy of sound against pictures. Moves D alone.
 
-    video, audio: features `[B, T, 256]`, judged one by one.
+    video, audio: features `[B, T, 256]`, classified one by one.
     """
     return _domain_cross_entropy(discriminator(video.detach()), discriminator(audio.detach()), sound=1.0)
 

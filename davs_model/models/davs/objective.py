@@ -89,14 +89,14 @@ def _generation_terms(
 ) -> dict[str, Tensor]:
     """Figure 2: six of the frames from each kind of speech, and what D_seq says of them."""
     found: dict[str, Tensor] = {}
-    judge = model.sequence_discriminator
+    discriminator = model.sequence_discriminator
     sequence = model.generated_part(batch)
     real, windows = batch[FRAMES][:, sequence], batch[WINDOWS][:, sequence]
     for source in DRIVERS:
         generated = model.decode(identity, speech[source][:, sequence])
         found[f"reconstruction_{source}"] = losses.reconstruction_loss(real, generated, form=form)
-        found[f"sequence_{source}"] = losses.sequence_loss(judge, real, generated, windows, form=form)
-        found[f"sequence_confusion_{source}"] = losses.sequence_confusion(judge, generated, windows, form=form)
+        found[f"sequence_{source}"] = losses.sequence_loss(discriminator, real, generated, windows, form=form)
+        found[f"sequence_confusion_{source}"] = losses.sequence_confusion(discriminator, generated, windows, form=form)
         if form == "released":
             found[f"stillness_{source}"] = losses.stillness_loss(batch[PORTRAIT], generated)
     return found

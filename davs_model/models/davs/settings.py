@@ -7,8 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from davs_model import settings as run
-from davs_model.settings import Count, Factor, Section
+from davs_model.settings import Count, Factor, RunSettings, Section
 
 Form = Literal["paper", "released"]
 """Losses as the paper writes them, or as the released code has them."""
@@ -66,7 +65,7 @@ class Weights(Section):
     """Factor of the L1 to the frame before, outside the mouth; only the released code has it."""
 
 
-class Settings(run.Settings):
+class Settings(RunSettings):
     """Every setting of `avprep train`."""
 
     of_model: ClassVar[str] = "davs"

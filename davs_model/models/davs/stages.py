@@ -60,7 +60,7 @@ STAGES: dict[str, Stage] = {
                 ),
             ),
             Phase(
-                "judges",
+                "discriminators",
                 (
                     "sequence_discriminator",
                     "domain_discriminator",

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from python_speech_features import mfcc
 
-from avprep.demo import synthetic
+from avprep.demo import drawing, speech, synthetic
 from avprep.errors import AvprepError
+from avprep.schema import FPS
 
 SEED = 5
 PEOPLE = [synthetic.speaker(SEED, index) for index in range(6)]
@@ -103,14 +104,14 @@ def test_files_play_as_lrw_does(corpus: tuple[Path, list[Path]]) -> None:
     pictures, sound = decode(corpus[1][0])
     assert [frame.pts * frame.time_base for frame in pictures] == [Fraction(i, 25) for i in range(29)]
     assert (pictures[0].width, pictures[0].height) == (256, 256)
-    assert len(sound) == synthetic.SAMPLES == 19_456
+    assert len(sound) == speech.SAMPLES == 19_456
     assert np.abs(sound).max() > 0.05
 
 
 def test_a_click_comes_back_where_it_was_written(tmp_path: Path) -> None:
     """Neither the encoder's priming nor the container shifts the sound."""
     places = [1_000, 8_123, 17_500]
-    samples = np.zeros(synthetic.SAMPLES, np.int16)
+    samples = np.zeros(speech.SAMPLES, np.int16)
     samples[places] = 30_000
     synthetic.write_clip(tmp_path / "click.mp4", np.full((29, 64, 64, 3), 128, np.uint8), samples)
     _, sound = decode(tmp_path / "click.mp4")
@@ -140,13 +141,13 @@ def test_people_look_and_sound_different() -> None:
 
 def test_takes_differ() -> None:
     """A speaker never says a word twice in the same way."""
-    first, second = (synthetic.perform("PEOPLE", PEOPLE[0], take) for take in range(2))
+    first, second = (speech.perform("PEOPLE", PEOPLE[0], take) for take in range(2))
     assert not np.allclose(first.edges, second.edges, atol=0.001)
     assert not np.allclose(first.lips, second.lips, atol=0.02)
 
 
 @pytest.mark.parametrize("who", PEOPLE[:4], ids=range(4))
-def test_an_open_mouth_is_heard(who: synthetic.Speaker) -> None:
+def test_an_open_mouth_is_heard(who: speech.Speaker) -> None:
     """In ABOUT the mouth is widest open where the sound is loudest, to a frame, and moves with it."""
     frames, samples = synthetic.utterance("ABOUT", who, 1)
     seen, heard = opening(frames), loudness(samples)
@@ -159,11 +160,11 @@ def test_lips_close_while_a_stop_is_silent() -> None:
     """The closure of P is a shut mouth and next to no sound, at the instant the units say."""
     who = PEOPLE[0]
     for take_seed in range(3):
-        take = synthetic.perform("PEOPLE", who, take_seed)
+        take = speech.perform("PEOPLE", who, take_seed)
         middle = (take.edges[2] + take.edges[3]) / 2  # P IY [P] AH L
-        frame = round(middle * synthetic.FPS)
+        frame = round(middle * FPS)
         assert take.lips[frame, 0] < 0.1 < 2 * take.lips[:, 0].max()
-        samples = synthetic.speak(take, who).astype(float)
+        samples = speech.speak(take, who).astype(float)
         around = np.s_[int((middle - 0.02) * 16_000) : int((middle + 0.01) * 16_000)]
         assert np.sqrt((samples[around] ** 2).mean()) < 0.2 * np.sqrt((samples**2).mean())
 
@@ -175,7 +176,7 @@ def test_haar_cascades_find_every_face_and_nearly_all_eyes() -> None:
     find_eyes = cv2.CascadeClassifier(str(cascades / "haarcascade_eye.xml"))
     frames_with_eyes = total = 0
     for who, word in zip(PEOPLE, WORDS, strict=False):
-        for frame in synthetic.render(synthetic.perform(word, who, 0), who)[::4]:
+        for frame in drawing.render(speech.perform(word, who, 0), who)[::4]:
             grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
             faces = find_face.detectMultiScale(grey, 1.1, 4, minSize=(60, 60))
             assert len(faces) == 1, (who, word)
@@ -195,7 +196,7 @@ def test_yunet_finds_every_face() -> None:
         pytest.skip(f"no YuNet weights at {weights}: set AVPREP_WEIGHTS")
     detector = cv2.FaceDetectorYN.create(str(weights), "", (256, 256))
     for who, word in zip(PEOPLE, WORDS, strict=False):
-        for frame in synthetic.render(synthetic.perform(word, who, 0), who)[::4]:
+        for frame in drawing.render(speech.perform(word, who, 0), who)[::4]:
             _, faces = detector.detect(np.ascontiguousarray(frame[..., ::-1]))
             assert faces is not None
             assert len(faces) == 1
@@ -279,21 +280,21 @@ def test_wrong_numbers_are_named(tmp_path: Path, wrong: dict[str, int]) -> None:
 def test_an_unknown_word_is_named() -> None:
     """A word that the corpus does not know is an error, not a guess."""
     with pytest.raises(AvprepError, match="XYLOPHONE"):
-        synthetic.perform("XYLOPHONE", PEOPLE[0], 0)
+        speech.perform("XYLOPHONE", PEOPLE[0], 0)
 
 
 def test_every_word_fits_its_clip() -> None:
     """Even a slow speaker's longest word begins and ends within the picture."""
     for word in WORDS:
         for take_seed in range(5):
-            edges = synthetic.perform(word, PEOPLE[take_seed], take_seed).edges
-            assert 0 < edges[0] < edges[-1] < synthetic.FRAMES / synthetic.FPS
+            edges = speech.perform(word, PEOPLE[take_seed], take_seed).edges
+            assert 0 < edges[0] < edges[-1] < speech.FRAMES / FPS
 
 
 def test_a_larger_picture_shows_the_same_face() -> None:
     """`size` scales the picture and nothing else."""
-    take = synthetic.perform("MONEY", PEOPLE[1], 0)
-    small, large = synthetic.render(take, PEOPLE[1]), synthetic.render(take, PEOPLE[1], size=320)
+    take = speech.perform("MONEY", PEOPLE[1], 0)
+    small, large = drawing.render(take, PEOPLE[1]), drawing.render(take, PEOPLE[1], size=320)
     assert large.shape == (29, 320, 320, 3)
     shrunk = cv2.resize(large[10], (256, 256), interpolation=cv2.INTER_AREA)
     assert np.abs(shrunk.astype(float) - small[10]).mean() < 4

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from test_track import LOOK_A, LOOK_B, seen, sighting
+from test_track import FACE_A, FACE_B, detection, detections
 
 from avprep.demo import synthetic
 from avprep.errors import Reject
 from avprep.faces import detectors, track
 from avprep.faces.detectors.base import Detector
-from avprep.faces.track import Seen
+from avprep.faces.track import Detections
 from avprep.stages import Aligned, CropSettings, align_clip
 from avprep.talking import photo
 
@@ -44,8 +44,8 @@ def test_one_person_goes_on_over_a_jump_cut(detector: Detector) -> None:
     frames = take(3)
     jump = np.concatenate([frames[:13], np.roll(frames[13:], 6, axis=2) // 2 + 60])  # other light, another place
     found = aligned(jump, detector)
-    assert found.seen.cuts == {13}
-    assert found.subject.sightings.keys() >= {12, 13}
+    assert found.detections.cuts == {13}
+    assert found.subject.detections.keys() >= {12, 13}
     assert np.abs(np.diff(found.raw[:, 0, 0])[12] - 6) < 1.5  # the movement is at the cut, not smeared before it
 
 
@@ -68,7 +68,7 @@ def test_a_face_that_is_hidden_is_missing_where_it_is_hidden(detector: Detector)
         aligned(frames, detector)
 
 
-def lost(what: Seen) -> str:
+def lost(what: Detections) -> str:
     """Return why the largest subject cannot be cropped."""
     tracks = track.link(what)
     subject = track.choose(tracks, what, "largest", {})
@@ -79,15 +79,15 @@ def lost(what: Seen) -> str:
 
 def test_a_bystander_does_not_hide_the_stretch() -> None:
     """A second face that is there all the time does not count as the hidden one, even if that comes back elsewhere."""
-    faces = {n: [sighting(350, size=20)] for n in range(0, 80, 5)}
+    faces = {n: [detection(350, size=20)] for n in range(0, 80, 5)}
     for n in [*range(0, 20, 5), *range(40, 80, 5)]:
-        faces[n].append(sighting(100 if n < 20 else 220))
-    assert "not detected for 24 frames from frame 16 " in lost(seen(faces, 80))
+        faces[n].append(detection(100 if n < 20 else 220))
+    assert "not detected for 24 frames from frame 16 " in lost(detections(faces, 80))
 
 
 def test_a_face_in_every_frame_is_never_out_of_sight() -> None:
     """Over a cut to a face that does not look the same the cut is named, and without one the jump."""
-    there = {n: [sighting(100, look=LOOK_A if n < 20 else LOOK_B)] for n in range(0, 50, 5)}
-    assert "cuts at frame 20," in lost(seen(there, 50, cuts=(20,)))
-    elsewhere = {n: [sighting(100 if n < 20 else 300)] for n in range(0, 50, 5)}
-    assert "not where it was for 20 frames from frame 0 " in lost(seen(elsewhere, 50))
+    there = {n: [detection(100, appearance=FACE_A if n < 20 else FACE_B)] for n in range(0, 50, 5)}
+    assert "cuts at frame 20," in lost(detections(there, 50, cuts=(20,)))
+    elsewhere = {n: [detection(100 if n < 20 else 300)] for n in range(0, 50, 5)}
+    assert "not where it was for 20 frames from frame 0 " in lost(detections(elsewhere, 50))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from avprep.faces import align
 from avprep.faces.detectors.base import CloseUp, Face, finite
 from avprep.faces.keyframes import find_faces
-from avprep.media.video import Picture
+from avprep.media.picture import Picture
 
 GREEN = (0, 255, 0)
 RIGHT = np.array([4, 0], np.float32)
@@ -95,7 +95,7 @@ class DotDetector:
 def test_keyframes_are_every_fifth_and_the_last() -> None:
     """A quiet clip is looked at in every fifth frame and in its last one."""
     seen = find_faces((painted(150) for _ in range(13)), DotDetector(close_ups=True), 5)
-    assert list(seen.sightings) == [0, 5, 10, 12]
+    assert list(seen.by_frame) == [0, 5, 10, 12]
     assert seen.n_frames == 13
     assert seen.size == (320, 240)
     assert not seen.cuts
@@ -105,11 +105,11 @@ def test_keyframes_are_every_fifth_and_the_last() -> None:
 def test_points_come_back_in_source_pixels(close_ups: bool) -> None:
     """Points and boxes are in pixels of the source picture, from close-ups to a fraction of a pixel."""
     seen = find_faces((painted(150.0 + n, 110) for n in range(11)), DotDetector(close_ups=close_ups), 5)
-    for frame, (sighting,) in seen.sightings.items():
+    for frame, (detection,) in seen.by_frame.items():
         expected = SHAPE + np.array([150 + frame, 110])
-        np.testing.assert_allclose(sighting.face.points, expected, atol=0.6 if close_ups else 1.2)
-        assert (sighting.face.box[:2] < expected.min(axis=0)).all()
-        assert (sighting.face.box[2:] > expected.max(axis=0)).all()
+        np.testing.assert_allclose(detection.face.points, expected, atol=0.6 if close_ups else 1.2)
+        assert (detection.face.box[:2] < expected.min(axis=0)).all()
+        assert (detection.face.box[2:] > expected.max(axis=0)).all()
 
 
 def test_a_followed_face_is_looked_at_close_up() -> None:
@@ -121,15 +121,15 @@ def test_a_followed_face_is_looked_at_close_up() -> None:
     assert len(detector.shown) >= 6
 
 
-def test_a_face_is_found_by_registration_between_looks() -> None:
-    """Keyframes between two looks follow the movement; a look every tenth frame is all that the detector has to do."""
+def test_a_face_is_found_by_registration_between_detections() -> None:
+    """Keyframes between two detections follow the movement; the detector has to detect every tenth frame only."""
     detector = DotDetector(close_ups=True)
     seen = find_faces((painted(140.0 + 1.5 * n, 110 + 0.5 * n) for n in range(31)), detector, 5)
-    assert list(seen.sightings) == [0, 5, 10, 15, 20, 25, 30]
+    assert list(seen.by_frame) == [0, 5, 10, 15, 20, 25, 30]
     assert len(detector.shown) <= 6  # the whole picture, once or twice close up, and at 10, 20 and 30
-    for frame, (sighting,) in seen.sightings.items():
+    for frame, (detection,) in seen.by_frame.items():
         expected = SHAPE + np.array([140 + 1.5 * frame, 110 + 0.5 * frame])
-        np.testing.assert_allclose(sighting.face.points, expected, atol=0.7)
+        np.testing.assert_allclose(detection.face.points, expected, atol=0.7)
 
 
 def test_every_frame_is_detected_where_that_is_asked_for() -> None:
@@ -153,7 +153,7 @@ def test_what_registration_is_off_by_is_shared_out() -> None:
             return [[Face(face.box, face.score, face.points + RIGHT) for face in faces] for faces in found]
 
     seen = find_faces((painted(150) for _ in range(11)), Drifting(close_ups=True), 5)
-    nose = [faces[0].face.points[2, 0] for faces in seen.sightings.values()]
+    nose = [faces[0].face.points[2, 0] for faces in seen.by_frame.values()]
     assert nose[2] - nose[0] > 2
     assert nose[1] - nose[0] == pytest.approx((nose[2] - nose[0]) / 2, abs=0.1)
 
@@ -163,16 +163,16 @@ def test_frames_around_a_jump_are_looked_at() -> None:
     places = [100] * 8 + [220] * 8
     for close_ups in (True, False):
         seen = find_faces((painted(x) for x in places), DotDetector(close_ups=close_ups), 5)
-        assert set(range(5, 11)) <= seen.sightings.keys()
-        for frame, (sighting,) in seen.sightings.items():
-            assert abs(sighting.face.points[2, 0] - places[frame]) < 2
+        assert set(range(5, 11)) <= seen.by_frame.keys()
+        for frame, (detection,) in seen.by_frame.items():
+            assert abs(detection.face.points[2, 0] - places[frame]) < 2
 
 
 def test_frames_around_an_appearance_are_looked_at() -> None:
     """Where the face comes or goes, the frames since the last keyframe tell when."""
     pictures = [empty() for _ in range(7)] + [painted(150) for _ in range(10)]
     seen = find_faces(pictures, DotDetector(close_ups=True), 5)
-    assert next(frame for frame, faces in sorted(seen.sightings.items()) if faces) == 7
+    assert next(frame for frame, faces in sorted(seen.by_frame.items()) if faces) == 7
 
 
 def test_a_new_shot_begins_with_a_keyframe() -> None:
@@ -180,7 +180,7 @@ def test_a_new_shot_begins_with_a_keyframe() -> None:
     pictures = [painted(150) for _ in range(7)] + [painted(150, background=200) for _ in range(6)]
     seen = find_faces(pictures, DotDetector(close_ups=True), 5)
     assert seen.cuts == {7}
-    assert 7 in seen.sightings
+    assert 7 in seen.by_frame
     moving = find_faces((painted(100 + 4 * n) for n in range(20)), DotDetector(close_ups=True), 5)
     assert not moving.cuts
 
@@ -193,9 +193,9 @@ def test_whole_pictures_go_through_in_batches(batch_size: int) -> None:
     seen = find_faces(pictures, detector, 5)
     alone = find_faces(pictures, DotDetector(close_ups=False), 5)
     assert max(shape[0] for shape in detector.shown) == min(batch_size, 7)
-    assert seen.sightings.keys() == alone.sightings.keys()
-    for frame in seen.sightings:
-        np.testing.assert_array_equal(seen.sightings[frame][0].face.points, alone.sightings[frame][0].face.points)
+    assert seen.by_frame.keys() == alone.by_frame.keys()
+    for frame in seen.by_frame:
+        np.testing.assert_array_equal(seen.by_frame[frame][0].face.points, alone.by_frame[frame][0].face.points)
 
 
 def test_a_small_face_is_found_by_a_finer_search() -> None:
@@ -203,28 +203,28 @@ def test_a_small_face_is_found_by_a_finer_search() -> None:
     detector = DotDetector(close_ups=True)
     detector.search_sides = (60, 120)
     seen = find_faces((painted(150, scale=0.8) for _ in range(6)), detector, 5)
-    assert all(seen.sightings.values())
+    assert all(seen.by_frame.values())
 
 
 def test_the_same_face_looks_the_same() -> None:
     """The patch that faces are compared by agrees with itself over a movement, and not with another picture's."""
     seen = find_faces((painted(150 + 3 * n) for n in range(11)), DotDetector(close_ups=True), 5)
-    looks = [faces[0].look for faces in seen.sightings.values()]
-    assert float(looks[0] @ looks[-1]) > 0.9
-    assert abs(float(np.linalg.norm(looks[0])) - 1) < 1e-5
+    appearances = [faces[0].appearance for faces in seen.by_frame.values()]
+    assert float(appearances[0] @ appearances[-1]) > 0.9
+    assert abs(float(np.linalg.norm(appearances[0])) - 1) < 1e-5
 
 
-def test_an_empty_clip_has_no_sightings() -> None:
+def test_an_empty_clip_has_no_detections() -> None:
     """A clip without pictures is no error here."""
     seen = find_faces([], DotDetector(close_ups=True), 5)
     assert seen.n_frames == 0
-    assert not seen.sightings
+    assert not seen.by_frame
 
 
 def test_dots_align_to_the_template() -> None:
     """What is found fits the template as closely as its shape allows."""
     seen = find_faces((painted(150) for _ in range(6)), DotDetector(close_ups=True), 5)
-    points = seen.sightings[0][0].face.points
+    points = seen.by_frame[0][0].face.points
     placed = align.apply(align.similarity(points), align.three_points(points))
     exact = align.apply(align.similarity(SHAPE), align.three_points(SHAPE))
     np.testing.assert_allclose(placed, exact, atol=0.7)
@@ -255,7 +255,7 @@ def test_what_is_no_number_is_no_face(close_ups: bool, broken: str) -> None:
             return Face(box, float("nan") if broken == "score" else score, points)
 
     seen = find_faces((painted(150) for _ in range(11)), Undefined(close_ups=close_ups), 5)
-    for (sighting,) in seen.sightings.values():
-        np.testing.assert_allclose(sighting.face.points, SHAPE + np.array([150, 120]), atol=1.2)
+    for (detection,) in seen.by_frame.values():
+        np.testing.assert_allclose(detection.face.points, SHAPE + np.array([150, 120]), atol=1.2)
     without = Face(np.float32([0, 0, 9, 9]), 1.0, np.float32([[1, 1], [5, 1], [np.nan, np.nan], [1, 5], [5, 5]]))
     assert finite([without]) == [without]

@@ -15,11 +15,12 @@ from skimage import data as pictures
 
 from avprep import schema
 from avprep.demo import synthetic
-from avprep.faces import align, detectors, keyframes
+from avprep.faces import align, detectors, keyframes, views
 from avprep.faces.detectors.base import Detector, Face
 from avprep.manifest import Clip
 from avprep.media.image import decode_image
-from avprep.media.video import Frames, Picture
+from avprep.media.picture import Picture
+from avprep.media.video import Frames
 from avprep.stages import CropSettings, align_clip, crop_clip
 from avprep.talking import photo
 
@@ -114,7 +115,7 @@ def test_a_turned_photo_is_aligned_and_pasted_back(turns: int, named: tuple[str,
 
 
 class Counting:
-    """YuNet, counting its looks at pictures."""
+    """YuNet, counting its detection passes."""
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
@@ -133,13 +134,13 @@ class Counting:
         return self._detector.detect_close(frames)
 
 
-def test_an_upright_face_costs_no_more_looks(yunet: str, spoken: tuple[Pixels, Any]) -> None:
+def test_an_upright_face_costs_no_more_detections(yunet: str, spoken: tuple[Pixels, Any]) -> None:
     """Where the face is surely upright, nothing is searched turned."""
     detector = Counting(detectors.build(yunet))
     seen = keyframes.find_faces([picture_of(frame) for frame in spoken[0][:6]], detector, 5)
-    assert [len(faces) for faces in seen.sightings.values()] == [1, 1]
+    assert [len(faces) for faces in seen.by_frame.values()] == [1, 1]
     assert detector.whole == 1
-    assert detector.close <= keyframes.LOOKS
+    assert detector.close <= views.CLOSE_UPS
 
 
 @pytest.mark.parametrize("name", ["opencv", "yunet"])

@@ -34,7 +34,7 @@ HUB = weights.Weights(**{name: getattr(TINY, name) for name in TINY.__slots__} |
 @pytest.fixture(autouse=True)
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put one tiny file of weights into the table and every folder under tmp_path; return the folder of weights."""
-    monkeypatch.setitem(weights.TABLE, "tiny", TINY)
+    monkeypatch.setitem(weights.known(), "tiny", TINY)
     monkeypatch.setenv("AVPREP_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("TORCH_HOME", raising=False)
@@ -102,14 +102,14 @@ def test_torch_hub_copy_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A file that torch hub already keeps is used where it lies, but only for weights that come from there."""
     path = put(tmp_path / "cache" / "torch" / "hub" / "checkpoints")
     assert not weights.available("tiny-detector")
-    monkeypatch.setitem(weights.TABLE, "tiny", HUB)
+    monkeypatch.setitem(weights.known(), "tiny", HUB)
     assert weights.available("tiny-detector")
     assert weights.find("tiny") == path
 
 
 def test_torch_home_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TORCH_HOME moves the torch hub folder that is looked into."""
-    monkeypatch.setitem(weights.TABLE, "tiny", HUB)
+    monkeypatch.setitem(weights.known(), "tiny", HUB)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     path = put(tmp_path / "torch" / "hub" / "checkpoints")
     assert weights.find("tiny") == path

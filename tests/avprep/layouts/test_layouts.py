@@ -124,6 +124,9 @@ class TestIndex:
         plant(tmp_path, "a/x.mp4", "a/x.mov", "a/y.mp4", "b/x.mp4", "b/x.avi")
         with pytest.raises(ManifestError, match=r"2 keys .*: a/x \(a/x.mov, a/x.mp4\); b/x \(b/x.avi, b/x.mp4\)"):
             index("folder", tmp_path)
+        (tmp_path / "b/x.avi").unlink()
+        with pytest.raises(ManifestError, match=r": 1 key occurs more than once: a/x \(a/x.mov, a/x.mp4\);"):
+            index("folder", tmp_path)
 
     def test_absolute_root(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The root is stored absolute, however it was given, and the paths below it with forward slashes."""

@@ -27,7 +27,7 @@ from avprep.errors import AvprepError, ManifestError, Reject
 from avprep.manifest import Clip, Manifest
 from avprep.media import film
 from avprep.media.audio import SoundFile, read_heard, read_sound
-from avprep.media.video import open_file, probe
+from avprep.media.container import open_file
 from avprep.runs import status
 from avprep.stages import MfccSettings, MfccStage, mfcc_clip
 from avprep.talking import driver as drivers
@@ -432,7 +432,7 @@ class TestFfmpegSays:
         assert file.decode_errors > 200  # for each there are two lines or more, and a pipe holds 64 KiB
         frames = [np.zeros((16, 16, 3), np.uint8)] * 2500
         assert ended(lambda: film.write_film(tmp_path / "a.mp4", frames, 2500, sound=file.path, zero=file.zero)) is None
-        assert probe(tmp_path / "a.mp4").audio == "aac"
+        assert made.probe(tmp_path / "a.mp4").audio == "aac"
 
 
 def ended(work: Any, seconds: float = 60) -> BaseException | None:

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from avprep import shards, stages
 from avprep.demo import synthetic
 from avprep.errors import Reject
 from avprep.manifest import Clip
-from avprep.media import video
+from avprep.media import container, timeline
 from avprep.media.audio import read_sound
-from avprep.media.video import Frames, Packets, open_file, read_timeline
+from avprep.media.container import open_file
+from avprep.media.packets import Packets
+from avprep.media.timeline import read_timeline
+from avprep.media.video import Frames
 
 TIMES = made.steady(25, 3)
 GOP = {"g": "12", "bf": "2"}
@@ -81,7 +85,7 @@ class TestReadErrors:
                 raise OSError(code, os.strerror(code))
             return real(file, min(size, middle - here))
 
-        monkeypatch.setattr(video.os, "read", failing)
+        monkeypatch.setattr(container.os, "read", failing)
         for work in (lambda: list(Frames(clip)), lambda: read_sound(clip)):
             why, message = reason(work)
             assert why == "unreadable"
@@ -98,7 +102,7 @@ class TestReadErrors:
                 raise OSError(errno.EIO, "Input/output error")
             return real(file, size)
 
-        monkeypatch.setattr(video.os, "read", failing_once)
+        monkeypatch.setattr(container.os, "read", failing_once)
         assert reason(lambda: list(Frames(clip)))[0] == "unreadable"
         assert failed
         monkeypatch.undo()
@@ -117,8 +121,8 @@ class TestReadErrors:
                 raise OSError(errno.EIO, "Input/output error")
             return real(file, min(size, end - here))
 
-        monkeypatch.setattr(video, "TAIL", video.Fraction(0))
-        monkeypatch.setattr(video.os, "read", failing)
+        monkeypatch.setattr(timeline, "TAIL", Fraction(0))
+        monkeypatch.setattr(container.os, "read", failing)
         assert sum(1 for _ in Frames(clip, duration=0.4)) == 10
         assert reason(lambda: list(Frames(clip)))[0] == "unreadable"
 
@@ -237,7 +241,7 @@ class TestBrokenOff:
         clips = [*(shared / "clips").glob("grid/*/*.mpg"), *(shared / "clips").glob("hard/*.mp4")]
         assert len(clips) > 30
         for path in clips:
-            assert read_timeline(path, video.Fraction(0), None, 1800.0).promised is None
+            assert read_timeline(path, Fraction(0), None, 1800.0).promised is None
         frames = Frames(next(path for path in clips if path.name == "sgib8n.mpg"))
         assert sum(1 for _ in frames) == 75
         assert frames.damage == {}

@@ -26,7 +26,8 @@ from avprep.demo import synthetic
 from avprep.errors import Reject
 from avprep.faces import align
 from avprep.media.display import AS_STORED, Display, display
-from avprep.media.video import Frames, Picture
+from avprep.media.picture import Picture
+from avprep.media.video import Frames
 from avprep.talking.photo import read_image
 
 ORIENTATIONS = [(degrees, mirrored) for degrees in (0, 90, 180, 270) for mirrored in (False, True)]

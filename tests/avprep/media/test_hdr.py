@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from avprep import stages
 from avprep.media import hdr
-from avprep.media.video import Frames, Picture
+from avprep.media.picture import Picture
+from avprep.media.video import Frames
 
 COLOURS = np.array(
     [(20, 20, 20), (64, 64, 64), (110, 110, 110), (150, 150, 150), (150, 100, 80), (60, 120, 60), (50, 60, 140),

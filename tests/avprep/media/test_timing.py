@@ -16,11 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from avprep import mfcc, stages
+from avprep import stages
 from avprep.errors import Reject
 from avprep.manifest import Clip
+from avprep.media import mfcc
 from avprep.media.audio import Sound, read_sound
-from avprep.media.video import FrameCount, Frames
+from avprep.media.container import open_file
+from avprep.media.timeline import FrameCount
+from avprep.media.video import Frames
 from avprep.schema import FPS, decode_array
 
 LENGTH = 3.0
@@ -128,6 +131,29 @@ def test_other_formats(name: str, options: dict[str, Any], tmp_path: Path) -> No
     check(flashing(tmp_path / name, made.steady(25, LENGTH), 48_000, **options))
 
 
+def test_ogg(tmp_path: Path) -> None:
+    """Theora and Vorbis, whose clocks differ, are in sync, and no sample is lost."""
+    file = flashing(tmp_path / "clip.mkv", made.steady(25, LENGTH), 16_000)
+    theora, vorbis = ("-c:v", "libtheora", "-q:v", "10"), ("-c:a", "libvorbis", "-q:a", "8")
+    made.ffmpeg("-i", file.video, *theora, *vorbis, tmp_path / "clip.ogv")
+    check(file._replace(video=tmp_path / "clip.ogv"))
+    expected = read_sound(file.video, **WINDOW).samples
+    assert abs(len(read_sound(tmp_path / "clip.ogv", **WINDOW).samples) - len(expected)) <= 0.02 * 16_000
+
+
+def test_one_damaged_time_of_showing(tmp_path: Path) -> None:
+    """A packet of a broadcast that is said to be shown minutes after it is decoded makes no minutes of pictures."""
+    file = flashing(tmp_path / "clip.ts", made.steady(25, LENGTH), 16_000)
+    data = bytearray(file.video.read_bytes())
+    with open_file(file.video) as container:
+        times = [packet.pts for packet in container.demux(video=0) if packet.pts is not None]
+    wrong = times[len(times) // 2]
+    old, new = (made.time_stamp(time) for time in (wrong, wrong + 300 * 90_000))
+    assert data.count(old) >= 1
+    (tmp_path / "damaged.ts").write_bytes(data.replace(old, new))
+    assert sum(1 for _ in Frames(tmp_path / "damaged.ts")) == sum(1 for _ in Frames(file.video))
+
+
 @pytest.mark.parametrize("sound_name", ["sound.wav", "sound.ts", "sound.m4a"])
 @pytest.mark.parametrize("picture_name", ["picture.mpg", "picture.ts", "picture.mkv"])
 def test_files_apart_begin_together(picture_name: str, sound_name: str, tmp_path: Path) -> None:
@@ -212,7 +238,7 @@ class TestValid:
             clip = made.numbered(tmp_path / "clip.mkv", made.steady(25, 1.16), sound, acodec="pcm_s16le")
             valid = self._valid(clip)
             assert np.flatnonzero(valid).tolist() == list(range(2, last + 1))
-        assert mfcc.n_columns(18_560) == 114
+        assert mfcc.n_steps(18_560) == 114
 
     def test_an_lrw_like_mp4(self, tmp_path: Path) -> None:
         """A clip as LRW has them, 29 pictures and 19 AAC frames, makes frames 2…27 valid."""

@@ -20,11 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from avprep import manifest, mfcc, shards
+from avprep import manifest, shards
 from avprep.errors import RunError, ShardError
 from avprep.manifest import Clip, Manifest
+from avprep.media import mfcc
 from avprep.media.audio import read_sound
-from avprep.media.video import Frames, probe
+from avprep.media.video import Frames
 from avprep.quality import clip_picture, clip_view
 from avprep.runs.run import run
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
@@ -269,7 +270,7 @@ class TestFilm:
         shown = [picture.rgb() for picture in Frames(tmp_path / "film.mp4")]
         crops = list(clip_view.images(view))
         assert len(shown) == len(crops) == 29
-        found = probe(tmp_path / "film.mp4")
+        found = made.probe(tmp_path / "film.mp4")
         assert found.fps == 25
         assert found.duration == pytest.approx(29 / 25, abs=0.03)
         apart = np.array([[np.abs(a.astype(int) - b).mean() for b in crops] for a in shown])
@@ -281,7 +282,7 @@ class TestFilm:
         """A source that is gone or has no sound leaves a silent film and one line that says why."""
         for view in (clip_view.read(run_of_all, "silent"), clip_view.read(run_of_all, WHOLE, tmp_path)):
             assert clip_view.play(view, tmp_path / "film.mp4")
-            assert probe(tmp_path / "film.mp4").audio is None
+            assert made.probe(tmp_path / "film.mp4").audio is None
 
     def test_a_clip_without_crops_has_no_film(self, run_of_all: Path, tmp_path: Path) -> None:
         """A clip that failed is refused in one line, and no file is left."""

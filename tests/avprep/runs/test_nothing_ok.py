@@ -40,6 +40,13 @@ class TestNothingIsOk:
             assert last == f"Error: {column}: no clip is ok, 1 failed (unreadable 1)"
             assert "1 worker\n" in result.stderr
 
+    def test_no_next_step(self, bad: Path, tmp_path: Path) -> None:
+        """No command is recommended that would have no clip to work on, neither the other column nor a training."""
+        result = call("crop", bad, tmp_path / "out", "-j", 1)
+        assert "next:" not in result.stderr
+        assert json.loads(call("mfcc", bad, tmp_path / "out", "-j", 1, "--json").stdout)["next"] == []
+        assert "next:" not in call("verify", tmp_path / "out", "-j", 1).stderr
+
     def test_for_scripts(self, bad: Path, tmp_path: Path) -> None:
         """After --json the object is whole, and the exit status is 1; --strict keeps its own."""
         result = call("mfcc", bad, tmp_path / "out", "-j", 1, "--json")

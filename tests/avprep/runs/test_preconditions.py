@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from avprep_cli.data import crop_settings
 from command_line import assert_one_line, call
 
-from avprep import manifest
+from avprep import auto, manifest
 from avprep.errors import AvprepError, WeightsError
 from avprep.faces import detectors, weights
 from avprep.runs import run
@@ -39,7 +38,7 @@ class TestWeights:
 
     def test_another_file(self, lrw: Path, tmp_path: Path, empty: Path) -> None:
         """Weights with another digest are found out at the same moment."""
-        (empty / weights.TABLE["yunet"].file).write_bytes(b"something else")
+        (empty / weights.known()["yunet"].file).write_bytes(b"something else")
         result = call("crop", lrw / "plan.jsonl", tmp_path / "out", "--detector", "yunet")
         assert_one_line(result, 1, "has the sha256", "not the pinned")
         assert not (tmp_path / "out").exists()
@@ -101,5 +100,5 @@ class TestAuto:
         run_json.parent.mkdir(parents=True)
         run_json.write_text(json.dumps({"shard_size": 500, "settings": {"detector": "opencv", "subject": "largest"}}))
         given: dict[str, Any] = {**vars(CropSettings()), "detector": "auto"}
-        assert crop_settings(plan, tmp_path / "out", given).detector == "opencv"
+        assert auto.crop_settings(plan.dataset, tmp_path / "out", given).detector == "opencv"
         assert "frontal" not in call("crop", lrw / "plan.jsonl", tmp_path / "out", "--dry-run").stderr

@@ -27,7 +27,7 @@ from avprep.demo import synthetic
 from avprep.errors import REASONS, AvprepError, RunError
 from avprep.layouts import index
 from avprep.quality import verify
-from avprep.runs import fingerprint, run, status, workfolder
+from avprep.runs import fingerprint, run, signals, status, workfolder
 from avprep.runs.pool import Ended, Pool
 
 TESTS = Path(__file__).parents[2]
@@ -555,7 +555,7 @@ class TestSignals:
     """SIGINT and SIGTERM: quick, one line, exit status 1, and the next run goes on."""
 
     @pytest.mark.parametrize("whole_group", [True, False], ids=["group", "process"])
-    @pytest.mark.parametrize("number", run.STOP_SIGNALS)
+    @pytest.mark.parametrize("number", signals.STOP_SIGNALS)
     def test_amid_hanging_clips(self, tmp_path: Path, number: signal.Signals, whole_group: bool) -> None:
         """Stopped while every worker hangs, a run ends within seconds; finished shards stay; the rest is made later."""
         words = ["ok"] * 15 + ["hang", "ok", "hang", "ok", "ok"]
@@ -598,7 +598,7 @@ class TestSignals:
         assert "crashed" not in errors
         assert [record["state"] for record in records(out)] == ["ok"]
 
-    @pytest.mark.parametrize("number", run.STOP_SIGNALS)
+    @pytest.mark.parametrize("number", signals.STOP_SIGNALS)
     def test_while_workers_start(self, tmp_path: Path, number: signal.Signals) -> None:
         """Ctrl-C, or its like, while workers are still starting is one line as well, not a traceback from each."""
         plan, out = write_plan(tmp_path / "plan.jsonl", ["ok"] * 200), tmp_path / "out"
@@ -624,7 +624,7 @@ class TestSignals:
             return finished(*arguments)
 
         monkeypatch.setattr(shards, "open_finished", slow)
-        with pytest.raises(run.Stopped, match="2 of 6 shards done"):
+        with pytest.raises(signals.Stopped, match="2 of 6 shards done"):
             stand_ins.start(words, tmp_path)
         assert len(looked) == 2
 

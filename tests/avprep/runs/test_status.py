@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Callable
 from itertools import product
@@ -52,9 +54,10 @@ def write_shard(out: Path, column: str, name: str, samples: dict[str, dict[str, 
             clips.append({"key": key, "state": "failed", "reason": "no_face", "message": "none", "seconds": 1.0})
             continue
         shards.write_members(work / "stretch", key, members.items())
+        length = (work / "stretch").stat().st_size
         writer.append(work / "stretch")
         facts = json.loads(members[schema.METADATA[column]])
-        clips.append({"key": key, "state": "ok", "n_frames": facts["n_frames"], "seconds": 1.0})
+        clips.append({"key": key, "state": "ok", "n_frames": facts["n_frames"], "bytes": length, "seconds": 1.0})
     digest, size = writer.finish()
     head = {
         "avprep_sidecar": 1,
@@ -131,6 +134,26 @@ def rewritten(samples: dict[str, dict[str, bytes] | None], column: str = "crop")
     return lambda out: write_shard(out, column, "train-000000", samples, 4.0)
 
 
+def laid_out(out: Path) -> None:
+    """Write a sidecar's JSON as other programs do, over many lines."""
+    path = out / SIDECAR
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=2), encoding="utf-8")
+
+
+def padded(out: Path) -> None:
+    """Put a PAX header before the first sample, and have the sidecar agree with the digest."""
+    path = out / "crop/train-000000.tar"
+    header = tarfile.TarInfo("x")
+    header.pax_headers = {"mtime": "nan"}
+    data = header.tobuf(tarfile.PAX_FORMAT)[:1024] + path.read_bytes()
+    path.write_bytes(data)
+    sidecar = path.with_suffix(".json")
+    text = sidecar.read_text(encoding="utf-8")
+    found = json.loads(text)
+    text = text.replace(found["sha256"], hashlib.sha256(data).hexdigest())
+    sidecar.write_text(text.replace(f'"bytes": {found["bytes"]}', f'"bytes": {len(data)}', 1), encoding="utf-8")
+
+
 A, B = ({key: crop_members(key, 3)} for key in ("s1/a", "s1/b"))
 SIDECAR = "mfcc/train-000001.json"
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -182,6 +205,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         rewritten({**A, "s1/b": crop_members("s1/b", 3, points_npy=b"")}),
         "train-000000.tar: s1/b: points.npy: not a plain .npy array",
     ),
+    "sidecar laid out otherwise": (laid_out, f"{SIDECAR}: its first line does not hold all but its clips"),
+    "bytes before the first sample": (padded, "crop/train-000000.tar: s1/a does not lie where the sidecar says"),
     "other order": (rewritten({**B, **A}), "crop/train-000000.json: its clips are not those of the plan"),
     "columns that differ": (
         rewritten({**A, "s1/b": crop_members("s1/b", 4)}),

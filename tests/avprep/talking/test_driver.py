@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avprep import layouts, mfcc
+from avprep import layouts
 from avprep.errors import AvprepError
 from avprep.faces import detectors
 from avprep.manifest import Manifest
+from avprep.media import mfcc
 from avprep.media.audio import SoundFile, read_sound
 from avprep.media.image import decode_image
 from avprep.stages import CropSettings, crop_clip
@@ -24,7 +25,7 @@ from avprep.talking.driver import Driver
 def whole(driver: Driver) -> NDArray[np.generic]:
     """Return all that a driver yields; none of its parts is longer than it may be."""
     parts = list(driver.read())
-    assert max(len(part) for part in parts) <= driver.AT_ONCE
+    assert max(len(part) for part in parts) <= drivers.AT_ONCE
     together = np.concatenate(parts)
     assert len(together) == driver.n_frames
     return together

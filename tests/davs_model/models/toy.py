@@ -1,4 +1,4 @@
-"""The smallest talking model: a few linear layers, reads, terms and settings of its own. It shares nothing with DAVS."""
+"""The smallest talking model: a few linear layers, reads, terms and settings of its own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from davs_model import settings as run
 from davs_model.data.corpus import Corpus
 from davs_model.data.reads import Batch, Reads
-from davs_model.models.base import DRIVERS, FRAMES, PORTRAIT, WINDOWS, Gather, Phase, Stage, TalkingModel
-from davs_model.settings import Count, Factor, Section
+from davs_model.models.base import FRAMES, PORTRAIT, WINDOWS, Gather, Phase, Stage, TalkingModel
+from davs_model.settings import Count, Factor, RunSettings, Section
 
 SIDE = 8
 """Side of the pictures that it looks at and draws, before they are made larger."""
@@ -46,7 +45,7 @@ class Weights(Section):
     """Factor of the distance of a face to itself at other moments."""
 
 
-class Settings(run.Settings):
+class Settings(RunSettings):
     """Its settings."""
 
     of_model: ClassVar[str] = "toy"
@@ -107,13 +106,13 @@ class Model(TalkingModel):
     def terms(
         self, batch: Batch, wanted: Collection[str], settings: Settings, *, progress: float, gather: Gather
     ) -> dict[str, Tensor]:
-        """The agreement of audio and video; the error of frames, which counts more from step to step; the likeness."""
-        speech = {"audio": self.encode_speech(windows=batch[WINDOWS]), "video": self.encode_speech(frames=batch[FRAMES])}
-        found = {"agreement": functional.mse_loss(self.noise(speech["audio"]), speech["video"])}
+        """Agreement of audio and video, error of frames, which counts more from step to step, likeness of a face."""
+        audio, video = self.encode_speech(windows=batch[WINDOWS]), self.encode_speech(frames=batch[FRAMES])
+        found = {"agreement": functional.mse_loss(self.noise(audio), video)}
         if "picture" in wanted:
             identity = self.encode_identity(batch[PORTRAIT])
-            for driver in DRIVERS:
-                error = functional.l1_loss(self.decode(identity, speech[driver]), batch[FRAMES])
+            for driver, speech in (("audio", audio), ("video", video)):
+                error = functional.l1_loss(self.decode(identity, speech), batch[FRAMES])
                 found[f"picture_{driver}"] = progress * error
         if "likeness" in wanted:
             moments = self.encode_identity(batch["other_moments"])
@@ -157,4 +156,4 @@ class Model(TalkingModel):
 def _small(frames: Tensor) -> Tensor:
     """Pictures of 8×8 as vectors `[B, T, 192]`."""
     small = functional.adaptive_avg_pool2d(frames.flatten(0, 1), SIDE)
-    return small.view(*frames.shape[:2], -1)
+    return small.reshape(*frames.shape[:2], -1)

@@ -1,4 +1,4 @@
-"""MFCC columns and windows, against recorded values and against the formulas written out slowly."""
+"""MFCC steps and windows, against recorded values and against the formulas written out slowly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from python_speech_features import mfcc as reference_mfcc
 
-from avprep import mfcc
+from avprep.media import mfcc
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def speech(seconds: float = 1.5, seed: int = 0) -> NDArray[np.int16]:
 
 @pytest.mark.parametrize("name", ["tone", "speech", "speech2"])
 def test_davs_equals_the_authors_chain(golden: dict[str, NDArray[np.generic]], name: str) -> None:
-    """Every column of the `davs` preset is that of the released MATLAB code to 1e-6."""
-    ours = mfcc.columns(golden[f"{name}_pcm16"])
+    """Every step of the `davs` preset is that of the released MATLAB code to 1e-6."""
+    ours = mfcc.coefficients(golden[f"{name}_pcm16"])
     np.testing.assert_allclose(ours.T, golden[f"{name}_ceps"], rtol=0, atol=1e-6)
 
 
@@ -49,7 +49,7 @@ def test_windows_equal_the_recorded_ones(golden: dict[str, NDArray[np.generic]])
 
 
 def test_davs_follows_its_formulas() -> None:
-    """A column is the written-out chain: pre-emphasis, Hamming, magnitudes, mel triangles, log, DCT, lifter."""
+    """A step is the written-out chain: pre-emphasis, Hamming, magnitudes, mel triangles, log, DCT, lifter."""
     samples = speech(0.1)
     x = samples.astype(float)
     y = [x[0]] + [x[n] - 0.97 * x[n - 1] for n in range(1, len(x))]
@@ -73,36 +73,36 @@ def test_davs_follows_its_formulas() -> None:
         * (1 + 11 * math.sin(math.pi * n / 22))
         for n in range(13)
     ]
-    np.testing.assert_allclose(mfcc.columns(samples)[1], expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(mfcc.coefficients(samples)[1], expected, rtol=0, atol=1e-9)
 
 
 def test_syncnet_is_python_speech_features() -> None:
-    """The `syncnet` preset is that package's default MFCC, without its zero-padded last column."""
+    """The `syncnet` preset is that package's default MFCC, without its zero-padded last step."""
     samples = speech()
     theirs = reference_mfcc(samples, 16000)
-    ours = mfcc.columns(samples, "syncnet")
-    assert len(ours) == mfcc.n_columns(samples.size)
+    ours = mfcc.coefficients(samples, "syncnet")
+    assert len(ours) == mfcc.n_steps(samples.size)
     np.testing.assert_allclose(ours, theirs[: len(ours)], rtol=0, atol=1e-9)
 
 
 def test_kept_davs_coefficients_ignore_loudness() -> None:
     """Coefficients 1 … 12 of `davs` are the same for a signal in int16 scale, in floats of at most 1, and louder."""
     samples = speech()
-    base = mfcc.columns(samples)[:, 1:]
-    np.testing.assert_allclose(mfcc.columns(samples / 32768.0)[:, 1:], base, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(mfcc.columns(samples * 2.0)[:, 1:], base, rtol=0, atol=1e-9)
+    base = mfcc.coefficients(samples)[:, 1:]
+    np.testing.assert_allclose(mfcc.coefficients(samples / 32768.0)[:, 1:], base, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(mfcc.coefficients(samples * 2.0)[:, 1:], base, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("preset", mfcc.PRESETS)
 def test_digital_silence_is_finite_and_flagged(preset: mfcc.Preset) -> None:
-    """Silence gives finite windows, and every column of it counts as silent."""
+    """Silence gives finite windows, and every step of it counts as silent."""
     windows, _, silent = mfcc.clip_windows(np.zeros(18560, np.int16), 0, 29, preset)
     assert np.isfinite(windows).all()
     assert silent.all()
 
 
-def test_loud_columns_are_not_silent() -> None:
-    """Only the columns that hear something count as loud."""
+def test_loud_steps_are_not_silent() -> None:
+    """Only the steps that hear something count as loud."""
     samples = np.zeros(16000, np.int16)
     samples[8000:8400] = 3000
     _, _, silent = mfcc.clip_windows(samples, 0, 25, "davs")
@@ -112,7 +112,7 @@ def test_loud_columns_are_not_silent() -> None:
 
 @pytest.mark.parametrize(("n_samples", "last"), [(18560, 25), (18880, 26), (19456, 27)])
 def test_valid_frames_of_an_lrw_length_clip(n_samples: int, last: int) -> None:
-    """Of 29 frames exactly those whose window has all 20 columns are valid: 2 … 25 for 18,560 samples."""
+    """Of 29 frames exactly those whose window has all 20 steps are valid: 2 … 25 for 18,560 samples."""
     _, valid, _ = mfcc.clip_windows(speech(2)[:n_samples], 0, 29, "davs")
     assert list(np.flatnonzero(valid)) == list(range(2, last + 1))
 
@@ -121,36 +121,38 @@ def test_real_sound_around_the_clip_is_used() -> None:
     """Windows at the clip's ends hold the sound before and after it, as if the clip were cut from a longer whole."""
     samples = speech(3)
     start = 640 * 20
-    whole = mfcc.columns(samples)
+    whole = mfcc.coefficients(samples)
     used = samples[start - mfcc.SAMPLES_BEFORE : start + 640 * 29 + mfcc.SAMPLES_AFTER]
     windows, valid, _ = mfcc.clip_windows(used, -mfcc.SAMPLES_BEFORE, 29, "davs")
     assert valid.all()
     for i in (0, 14, 28):
-        column = start // 160 + 4 * (i - 2)
-        np.testing.assert_allclose(windows[i], whole[column : column + 20, 1:].T, rtol=0, atol=1e-5)
+        step = start // 160 + 4 * (i - 2)
+        np.testing.assert_allclose(windows[i], whole[step : step + 20, 1:].T, rtol=0, atol=1e-5)
 
 
-def test_missing_columns_repeat_the_nearest() -> None:
-    """Where the source has no sound, the nearest real column is repeated and the frame is not valid."""
+def test_missing_steps_repeat_the_nearest() -> None:
+    """Where the source has no sound, the nearest real step is repeated and the frame is not valid."""
     samples = speech(1.16)
     windows, valid, _ = mfcc.clip_windows(samples, 3200, 29, "davs")  # sound starts 200 ms late
     assert not valid[:7].any()
     assert valid[8]
     assert (windows[0] == windows[0][:, :1]).all()
-    np.testing.assert_array_equal(windows[0][:, 0], mfcc.columns(samples)[0, 1:].astype(np.float32))
+    np.testing.assert_array_equal(windows[0][:, 0], mfcc.coefficients(samples)[0, 1:].astype(np.float32))
 
 
 @given(st.integers(-2000, 4000), st.integers(0, 9000), st.integers(1, 12))
 @settings(max_examples=60, deadline=None)
 def test_windows_agree_with_a_literal_reading(first: int, n_samples: int, n_frames: int) -> None:
-    """For any stretch of sound each window column is that of sample 160·c, or the nearest real one."""
+    """For any stretch of sound each window step is that of sample 160·c, or the nearest real one."""
     rng = np.random.default_rng(5)
     source = rng.integers(-3000, 3000, 16000).astype(np.int16)
     offset = 6000  # position of the clip's start in the source
     samples = source[offset + first : offset + first + n_samples]
     windows, valid, silent = mfcc.clip_windows(samples, first, n_frames, "davs")
     whole = {
-        c: mfcc.columns(source[offset + 160 * c : offset + 160 * c + 400], previous=float(source[offset + 160 * c - 1]))
+        c: mfcc.coefficients(
+            source[offset + 160 * c : offset + 160 * c + 400], previous=float(source[offset + 160 * c - 1])
+        )
         for c in range(-20, 100)
         if offset + 160 * c + 400 <= source.size
     }
@@ -158,7 +160,7 @@ def test_windows_agree_with_a_literal_reading(first: int, n_samples: int, n_fram
     at_start = [c for c in whole if 160 * c == first and 160 * c + 400 <= first + n_samples]
     assert silent.size == len(real) + len(at_start)
     if at_start or not real:
-        return  # the first column then has no sample before it: another pre-emphasis
+        return  # the first step then has no sample before it: another pre-emphasis
     for i in range(n_frames):
         wanted = [4 * (i - 2) + k for k in range(20)]
         assert valid[i] == all(c in real for c in wanted)
@@ -170,13 +172,13 @@ def test_windows_agree_with_a_literal_reading(first: int, n_samples: int, n_fram
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     """Columns computed in blocks are those computed at once."""
     samples = speech()
-    at_once = mfcc.columns(samples)
+    at_once = mfcc.coefficients(samples)
     monkeypatch.setattr(mfcc, "_BLOCK", 7)
-    np.testing.assert_allclose(mfcc.columns(samples), at_once, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(mfcc.coefficients(samples), at_once, rtol=0, atol=1e-12)
 
 
-def test_too_little_sound_has_no_column() -> None:
-    """Less than 25 ms of sound makes no column, and says so."""
+def test_too_little_sound_has_no_step() -> None:
+    """Less than 25 ms of sound makes no step, and says so."""
     windows, valid, silent = mfcc.clip_windows(np.ones(399, np.int16), 0, 5, "davs")
     assert silent.size == 0
     assert not valid.any()

@@ -20,49 +20,49 @@ Preset = Literal["davs", "syncnet"]
 PRESETS: tuple[Preset, ...] = ("davs", "syncnet")
 
 FRAME = 400
-"""Samples of one column's frame: 25 ms."""
+"""Samples of one step's frame: 25 ms."""
 N_FFT = 512
 PRE_EMPHASIS = 0.97
 LIFTER = 22
 N_CEPSTRA = 13
-"""Coefficients of a column; the first (c0, or log energy) is left out of the windows."""
+"""Coefficients of a step; the first (c0, or log energy) is left out of the windows."""
 DAVS_FILTERS = 13
 DAVS_LOW, DAVS_HIGH = 300.0, 3700.0
 """Edges of the `davs` filter bank in Hz."""
 DAVS_FLOOR = 1.0
-"""Least filter output at int16 scale. The released code has no floor: digital silence gives it −Inf."""
+"""Minimum filter output at int16 scale. The released code has no floor: digital silence gives it −Inf."""
 SILENCE_RMS = 32768 * 10 ** (-60 / 20)
-"""A column quieter than −60 dB of full scale counts as silent (int16 scale, root mean square)."""
+"""A step quieter than −60 dB of full scale counts as silent (int16 scale, root mean square)."""
 
 BEFORE = (WINDOW_FRAMES // 2) * COLUMNS_PER_FRAME
-"""Columns of the first frame's window that lie before the clip: 8, 80 ms."""
+"""Steps of the first frame's window that lie before the clip: 8, 80 ms."""
 SAMPLES_BEFORE = BEFORE * HOP + 1
-"""Sound before the clip that its windows can use; one more than the columns hold, for the pre-emphasis."""
+"""Sound before the clip that its windows can use; one more than the steps hold, for the pre-emphasis."""
 SAMPLES_AFTER = (WINDOW_COLUMNS - BEFORE - COLUMNS_PER_FRAME - 1) * HOP + FRAME
 """Sound after the clip that its windows can use: 95 ms."""
 assert SAMPLES_AFTER == 0.095 * SAMPLE_RATE
 
-_BLOCK = 6000  # columns computed at a time: a minute, so that memory does not grow with the clip
+_BLOCK = 6000  # steps computed at a time: a minute, so that memory does not grow with the clip
 
 
-def n_columns(n_samples: int) -> int:
+def n_steps(n_samples: int) -> int:
     """Return how many whole frames fit into `n_samples`: 1 + ⌊(n − 400) / 160⌋, at least 0."""
     return max(0, 1 + (n_samples - FRAME) // HOP)
 
 
-def columns(samples: ArrayLike, preset: Preset = "davs", *, previous: float | None = None) -> NDArray[np.float64]:
-    """Compute the cepstral columns of a signal.
+def coefficients(samples: ArrayLike, preset: Preset = "davs", *, previous: float | None = None) -> NDArray[np.float64]:
+    """Compute the cepstral steps of a signal.
 
     samples: (N,), 16 kHz mono; int16, or floats in int16 scale, or floats of at most 1, which are scaled to it.
     previous: the sample before the first, for the pre-emphasis; None at the start of a recording.
-    Returns float64 (C, 13), C = `n_columns(N)`: c0 … c12 for `davs`; log energy and c1 … c12 for `syncnet`, whose
-    padded last column is left out because it is made of zeros.
+    Returns float64 (C, 13), C = `n_steps(N)`: c0 … c12 for `davs`; log energy and c1 … c12 for `syncnet`, whose
+    padded last step is left out because it is made of zeros.
     """
     signal = np.asarray(samples, np.float64)
     if signal.size and np.abs(signal).max() <= 1 and not np.issubdtype(np.asarray(samples).dtype, np.integer):
         signal = signal * 32768.0
         previous = None if previous is None else previous * 32768.0
-    count = n_columns(signal.size)
+    count = n_steps(signal.size)
     emphasised = sigproc.preemphasis(signal, PRE_EMPHASIS) if signal.size else signal
     if previous is not None and signal.size:
         emphasised[0] -= PRE_EMPHASIS * previous
@@ -75,13 +75,13 @@ def columns(samples: ArrayLike, preset: Preset = "davs", *, previous: float | No
 
 
 def windows(cepstra: NDArray[np.float64], first: int, n_frames: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Cut the window of every video frame out of the columns.
+    """Cut the window of every video frame out of the steps.
 
-    cepstra: (C, 13), C ≥ 1, consecutive real columns.
-    first: the number of the first of them; column `c` starts at sample `160*c` of the clip.
-    Frame `i` gets columns `4*(i−2) … 4*(i−2)+19`, coefficients 1…12. Columns that the source does not have repeat the
+    cepstra: (C, 13), C ≥ 1, consecutive real steps.
+    first: the number of the first of them; step `c` starts at sample `160*c` of the clip.
+    Frame `i` gets steps `4*(i−2) … 4*(i−2)+19`, coefficients 1…12. Steps that the source does not have repeat the
     nearest real one.
-    Returns windows float32 (n_frames, 12, 20), coefficient × time, and valid bool (n_frames,): made of real columns.
+    Returns windows float32 (n_frames, 12, 20), coefficient × time, and valid bool (n_frames,): made of real steps.
     """
     last = first + len(cepstra) - 1
     begins = COLUMNS_PER_FRAME * np.arange(n_frames) - BEFORE
@@ -98,39 +98,39 @@ def clip_windows(
     """Compute the windows of a clip from the sound that was read for it.
 
     samples: int16 (N,); first: position of `samples[0]` in samples after the clip's start (negative: before it).
-    Returns windows and valid as `windows` does, and silent bool (C,) for each real column; C = 0 where the sound is
+    Returns windows and valid as `windows` does, and silent bool (C,) for each real step; C = 0 where the sound is
     too short for a single one.
     """
-    column, skip = _first_column(first)
+    step, skip = _first_step(first)
     previous = float(samples[skip - 1]) if 0 < skip <= samples.size else None
     used = samples[skip:]
-    cepstra = columns(used, preset, previous=previous)
+    cepstra = coefficients(used, preset, previous=previous)
     if not len(cepstra):
         empty = np.zeros((n_frames, N_COEFFICIENTS, WINDOW_COLUMNS), np.float32)
         return empty, np.zeros(n_frames, np.bool_), np.zeros(0, np.bool_)
-    cut, valid = windows(cepstra, column, n_frames)
+    cut, valid = windows(cepstra, step, n_frames)
     return cut, valid, _silent(used, len(cepstra))
 
 
-def silent_columns(samples: NDArray[np.int16], first: int) -> NDArray[np.bool_]:
-    """Return bool (C,): which real columns of a clip are silent; samples, first: as `clip_windows` takes them."""
-    used = samples[_first_column(first)[1] :]
-    count = n_columns(used.size)
+def silent_steps(samples: NDArray[np.int16], first: int) -> NDArray[np.bool_]:
+    """Return bool (C,): which real steps of a clip are silent; samples, first: as `clip_windows` takes them."""
+    used = samples[_first_step(first)[1] :]
+    count = n_steps(used.size)
     return _silent(used, count) if count else np.zeros(0, np.bool_)
 
 
-def _first_column(first: int) -> tuple[int, int]:
-    """Return the first column that begins in what was read from a position on, and the samples before it."""
-    column = math.ceil(first / HOP)
-    return column, column * HOP - first
+def _first_step(first: int) -> tuple[int, int]:
+    """Return the first step that begins in what was read from a position on, and the samples before it."""
+    step = math.ceil(first / HOP)
+    return step, step * HOP - first
 
 
 def _silent(samples: NDArray[np.int16], count: int) -> NDArray[np.bool_]:
-    step = math.gcd(FRAME, HOP)
-    pieces = samples[: ((count - 1) * HOP + FRAME)].astype(np.float32).reshape(-1, step)
+    size = math.gcd(FRAME, HOP)
+    pieces = samples[: ((count - 1) * HOP + FRAME)].astype(np.float32).reshape(-1, size)
     energy = np.einsum("ns,ns->n", pieces, pieces, dtype=np.float64)
-    columns = np.lib.stride_tricks.sliding_window_view(energy, FRAME // step)[:: HOP // step]
-    return np.asarray(columns.sum(axis=1) < FRAME * SILENCE_RMS**2)
+    steps = np.lib.stride_tricks.sliding_window_view(energy, FRAME // size)[:: HOP // size]
+    return np.asarray(steps.sum(axis=1) < FRAME * SILENCE_RMS**2)
 
 
 def _davs(signal: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -143,7 +143,7 @@ def _davs(signal: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _syncnet(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     """python_speech_features' own MFCC of a signal that is pre-emphasised already."""
-    n = n_columns(signal.size)
+    n = n_steps(signal.size)
     cepstra = base.mfcc(signal, SAMPLE_RATE, nfft=N_FFT, numcep=N_CEPSTRA, preemph=0, ceplifter=LIFTER)
     return np.asarray(cepstra[:n], np.float64)
 

@@ -1,0 +1,236 @@
+"""What `import avprep` offers: make a manifest, fill both columns, verify them, read them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep import auto, files, layouts, manifest, schema, shards
+from avprep.errors import RunError, ShardError
+from avprep.manifest import Manifest
+from avprep.media.image import decode_image
+from avprep.media.mfcc import Preset
+from avprep.quality.verify import verify as find_problems
+from avprep.runs import fingerprint, tasks
+from avprep.runs.run import Outcome, run
+from avprep.stages import Align, CropStage, MfccSettings, MfccStage
+
+Split = Literal["train", "val", "test"]
+log = logging.getLogger("avprep")
+
+
+class RunOptions(TypedDict, total=False):
+    """Options of a run that fills shards.
+
+    shard_size: clips per shard; by default what OUT has, else 500.
+    clip_timeout: seconds after which a clip fails; by default 120, or 10 times its length.
+    task_index, num_tasks: fill every `num_tasks`-th shard only, from this one on.
+    accept_versions: go on in an OUT that was begun with other versions of libraries.
+    verbosity: -1: without progress on standard error; 1: with a line for every clip.
+    """
+
+    shard_size: int | None
+    clip_timeout: float | None
+    task_index: int
+    num_tasks: int
+    accept_versions: bool
+    verbosity: int
+
+
+def index(
+    layout: str,
+    root: Path | str,
+    *,
+    output: Path | str | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    **options: Any,
+) -> Manifest:
+    """Scan a data set into a manifest.
+
+    layout: one of `avprep.layouts.NAMES`. root: the folder that holds the data set.
+    output: a file to write the manifest to as well; one that is there is replaced.
+    seed: shuffles the rows within each split. limit: keep the first so many clips of each split.
+    options: those of the layout, such as `sentences=True` or `pattern="{speaker}/{word}/*"`.
+
+    Files that no clip can be made from are logged as warnings of the logger `avprep`.
+    Raises ManifestError, one line, where no clip is found or several clips share a key.
+    """
+    if isinstance(options.get("audio_root"), str):
+        options["audio_root"] = Path(options["audio_root"])
+    found, scan = layouts.index(layout, Path(root), seed=seed, limit=limit, **options)
+    for problem in scan.problems:
+        log.warning("%s: %s: %s", problem.kind, problem.path, problem.message)
+    if output is not None:
+        path = Path(output)
+        files.write_atomically(
+            path, manifest.render(found).encode("utf-8", "surrogateescape"), aside=files.own_aside(path)
+        )
+    return found
+
+
+def crop(
+    plan: Manifest | Path | str,
+    out: Path | str,
+    *,
+    detector: str = "auto",
+    align: Align = "smooth",
+    every: int = 5,
+    min_face: float = 32.0,
+    image_format: Literal["jpg", "png"] = "jpg",
+    subject: Literal["auto", "largest", "central"] = "auto",
+    max_seconds: float = 1800.0,
+    jobs: int | None = None,
+    root: Path | str | None = None,
+    **options: Unpack[RunOptions],
+) -> Outcome:
+    """Detect, track, align and crop the faces of a manifest's clips to 256×256, into OUT/crop.
+
+    plan: a manifest or its file. root: where the data set lies now, if not where it was indexed.
+    detector, subject: `auto` is what OUT has, else the best that is available here.
+    align, every, min_face, image_format, max_seconds: see `avprep.stages.CropSettings`.
+    jobs: worker processes; by default one per core, of face-alignment at most four. options: see `RunOptions`.
+
+    Finished shards are kept: after an interruption, call it again. Returns how many clips are ok and how many failed,
+    by reason. Raises RunError, one line, where OUT belongs to another run or cannot be written.
+    """
+    given = {
+        "detector": detector,
+        "align": align,
+        "every": every,
+        "min_face": min_face,
+        "image_format": image_format,
+        "subject": subject,
+        "max_seconds": max_seconds,
+    }
+    found = opened(plan, root)
+    settings = auto.crop_settings(found.dataset, Path(out), given)
+    workers = auto.workers(settings.detector, tasks.cores()) if jobs is None else jobs
+    return run(
+        CropStage(found.root, settings, auto.decoder_threads(workers)), found, Path(out), jobs=workers, **options
+    )
+
+
+def mfcc(
+    plan: Manifest | Path | str,
+    out: Path | str,
+    *,
+    preset: Preset = "davs",
+    audio_shift_ms: float = 0.0,
+    audio_track: int | None = None,
+    audio_channel: int | None = None,
+    max_seconds: float = 1800.0,
+    jobs: int | None = None,
+    root: Path | str | None = None,
+    **options: Unpack[RunOptions],
+) -> Outcome:
+    """Compute one 12×20 MFCC window per video frame of a manifest's clips, into OUT/mfcc.
+
+    preset: `davs`, the released MATLAB chain, or `syncnet`, python_speech_features; they are not interchangeable.
+    audio_shift_ms: delay of the audio. audio_track, audio_channel: those to read, from 0; None: the file's default.
+    For the rest and the result see `crop`.
+    """
+    found = opened(plan, root)
+    settings = MfccSettings(preset, audio_shift_ms, max_seconds, audio_track, audio_channel)
+    return run(MfccStage(found.root, settings), found, Path(out), jobs=jobs or tasks.cores(), **options)
+
+
+def verify(out: Path | str, *, jobs: int = 1) -> None:
+    """Read every shard of OUT again, and check that each clip of the manifest is accounted for.
+
+    Raises ShardError, which names the first problem and the number of all; `avprep verify OUT` lists them.
+    """
+    if problems := find_problems(Path(out), jobs):
+        more = f", and {len(problems) - 1} more: see `avprep verify {out}`" if len(problems) > 1 else ""
+        raise ShardError(f"{problems[0]}{more}")
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One clip of T frames as shards hold it, both columns joined.
+
+    windows: float32 (T, 12, 20), the MFCC window of each frame. valid: bool (T,), windows made only of real audio.
+    word, speaker: labels, None where unknown. members: the encoded members of both columns.
+    """
+
+    key: str
+    split: str
+    word: str | None
+    speaker: str | None
+    windows: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    members: Mapping[str, bytes]
+
+    @cached_property
+    def frames(self) -> NDArray[np.uint8]:
+        """The aligned face in each frame: uint8 (T, 256, 256, 3), RGB; decoded when it is first asked for.
+
+        Raises ShardError, naming the frame, for one that cannot be decoded.
+        """
+        image_format = "png" if schema.frame_member(0, "png") in self.members else "jpg"
+        frames = np.empty((len(self.windows), schema.CROP_SIZE, schema.CROP_SIZE, 3), np.uint8)
+        for n in range(len(frames)):
+            member = schema.frame_member(n, image_format)
+            picture = decode_image(self.members.get(member, b""))
+            if picture is None:
+                raise ShardError(f"{self.key}: {member} is missing or no picture of 256×256")
+            frames[n] = picture
+        return frames
+
+
+def open(out: Path | str, *, split: Split | None = None) -> Iterator[Example]:  # noqa: A001 - as avprep.open
+    """Yield the clips of OUT that are ok in both columns, in the manifest's order, one in memory at a time.
+
+    split: `train`, `val` or `test`; None: all of them.
+    Raises RunError where a column was never started, ShardError where a shard is not finished or is damaged.
+    """
+    folder = Path(out)
+    if split not in (None, *manifest.SPLITS):
+        raise ValueError(f"split is one of {', '.join(manifest.SPLITS)}, not {split!r}")
+    started = {column: fingerprint.read_fingerprint(folder, column) for column in schema.COLUMNS}
+    for column, fingerprints in started.items():
+        if fingerprints is None:
+            raise RunError(f"{folder}: its column {column} was never started: run `avprep {column}`")
+    of_crop = started["crop"]
+    assert of_crop is not None
+    counts = fingerprint.clip_counts(folder, of_crop)
+    names = (name for name, _ in manifest.shard_lengths(counts, of_crop["shard_size"]))
+    return _examples(folder, [name for name in names if split in (None, name.partition("-")[0])])
+
+
+def _examples(out: Path, names: list[str]) -> Iterator[Example]:
+    for name in names:
+        for key, members in shards.read_joined(out, name):
+            try:
+                facts = schema.decode_json(members[schema.METADATA["crop"]])
+                windows, valid = (schema.decode_array(members[member]) for member in ("mfcc.npy", "valid.npy"))
+            except KeyError as error:
+                raise ShardError(f"{out}: {name}: {key}: {error.args[0]} is missing") from error
+            except ShardError as error:
+                raise ShardError(f"{out}: {name}: {key}: {error}") from error
+            word, speaker = facts.get("word"), facts.get("speaker")
+            yield Example(key, name.partition("-")[0], word, speaker, windows, valid, members)
+
+
+def opened(plan: Manifest | Path | str, root: Path | str | None = None, limit: int | None = None) -> Manifest:
+    """Return a manifest, read from its file where it is one, cut to `limit` clips of each split, below `root`.
+
+    Raises RunError where its data set is not there.
+    """
+    found = plan if isinstance(plan, Manifest) else manifest.read(Path(plan))
+    return rooted(found.limited(limit), root)
+
+
+def rooted(plan: Manifest, root: Path | str | None) -> Manifest:
+    """Return a manifest whose data set lies at `root`, if that is given; RunError where it is not there."""
+    plan = plan if root is None else Manifest(plan.dataset, Path(root).resolve(), plan.clips, plan.seed, plan.extra)
+    if not plan.root.is_dir():
+        raise RunError(f"{plan.root}: the data set is not there; give --root if it was moved")
+    return plan

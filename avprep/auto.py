@@ -1,0 +1,85 @@
+"""What `auto` stands for: the detector and subject of a run, the number of its workers, and who finds mouths."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.errors import AvprepError
+from avprep.faces import detectors, mouth
+from avprep.runs import tasks
+from avprep.runs.fingerprint import read_fingerprint
+from avprep.stages import CropSettings
+
+GPU_WORKERS = 4
+"""Workers of face-alignment unless another number is given: each holds its networks on the GPU."""
+
+Remark = Callable[[str], None]
+"""Takes a line that is good to know but no result."""
+Landmarks = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Finds the mouth in aligned crops; see `avprep.faces.mouth.mouth_landmarks`."""
+
+log: Remark = logging.getLogger("avprep").warning
+
+
+def detector(name: str, remark: Remark = log) -> str:
+    """Return the detector that a name stands for; where `auto` is but opencv, remark on what is lost."""
+    found = detectors.resolve(name)
+    if name == "auto" and found == "opencv":
+        remark(
+            "auto is opencv here, for there are no weights of yunet: it finds only frontal faces and no mouth points; "
+            "`avprep weights fetch yunet` (0.2 MB) gets the better one"
+        )
+    return found
+
+
+def crop_settings(
+    dataset: str, out: Path, given: Mapping[str, Any], *, otherwise: str = "auto", remark: Remark = log
+) -> CropSettings:
+    """Return the settings of the crop column; what is `auto` in them is what `out` has, else what suits.
+
+    given: the fields of CropSettings; `detector` and `subject` may be `auto`.
+    otherwise: the detector where neither the caller nor `out` has chosen one.
+    """
+    chosen = dict(given)
+    before = read_fingerprint(out, "crop")
+    if chosen.get("detector", "auto") == "auto":
+        chosen["detector"] = pinned(before, "detector") or detector(otherwise, remark)
+    if chosen.get("subject", "auto") == "auto":
+        chosen["subject"] = pinned(before, "subject") or ("central" if dataset == "lrw" else "largest")
+    return CropSettings(**chosen)
+
+
+def pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
+    """Return what an earlier run of the same OUT resolved a setting to; None where there was none."""
+    return None if fingerprint is None else fingerprint.get("settings", {}).get(setting)
+
+
+def workers(detector: str, wanted: int) -> int:
+    """Return the workers of crop where their number is not given: those of face-alignment share the GPU."""
+    return min(wanted, GPU_WORKERS) if detector == "face-alignment" else wanted
+
+
+def decoder_threads(workers: int) -> int:
+    """Return the decoder threads of each of so many workers on this machine."""
+    return max(1, tasks.cores() // workers)
+
+
+def mouth_finder(name: str, remark: Remark = log, detail: Remark = lambda _: None) -> tuple[Landmarks, str] | str:
+    """Return a function that finds mouths in crops and its name in words, or the reason why there is none.
+
+    name: of a detector, or `auto`.
+    """
+    found = detector(name, remark)
+    detail(f"mouths by {found}")
+    try:
+        built = detectors.build(found)
+        _, words = mouth.mouth_landmarks(np.zeros((1, 256, 256, 3), np.uint8), built, found)
+    except AvprepError as error:
+        return str(error)
+    return lambda frames: mouth.mouth_landmarks(frames, built, found)[0], words

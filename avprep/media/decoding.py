@@ -1,0 +1,176 @@
+"""Decoding a clip's video stream: damage is passed over, frames are stamped and deinterlaced, far clips are sought."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.container
+import av.error
+
+from avprep.media.container import (
+    MAX_PIXELS,
+    SEEK_BEYOND,
+    Seconds,
+    has_presentation_times,
+    open_file,
+    seek,
+    video_stream,
+)
+from avprep.media.filters import Deinterlacer
+from avprep.media.packets import packets
+from avprep.media.timeline import Timeline
+from avprep.schema import FPS
+
+Stamped = tuple[int, av.VideoFrame]
+"""A decoded frame and its time in ticks."""
+
+
+class Decoder:
+    """Decodes the video of an open file from before a clip's start on; iterate once.
+
+    Yields the file's first frame, which sets the clock, and then those around the clip, as (time in ticks, frame).
+
+    tick: half the stream's own, since the deinterlacer's clock is twice as fine (s).
+    decode_errors: damaged packets that were passed over. interlaced: whether frames had to be deinterlaced.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        container: av.container.InputContainer,
+        timeline: Timeline,
+        *,
+        start: Seconds,
+        threads: int,
+    ) -> None:
+        stream = video_stream(container)
+        assert stream is not None  # for it has a timeline
+        self.stream: av.VideoStream = stream
+        self.tick = Fraction(stream.time_base or Fraction(1, av.time_base)) / 2
+        self.decode_errors = 0
+        self.interlaced = False
+        self._path, self._container, self._timeline = path, container, timeline
+        self._start, self._threads = start, threads
+
+    def __iter__(self) -> Iterator[Stamped]:
+        """Decode."""
+        self._set_up(self.stream)
+        stamps = _Stamps(self._container, self.stream, self._timeline)
+        frames = self._decoded(self._container, self.stream, stamps)
+        if self._start > SEEK_BEYOND and not self._timeline.joined:
+            frames = self._sought(stamps, frames)
+        return frames
+
+    def _set_up(self, stream: av.VideoStream) -> None:
+        """Set a decoder up before its first packet."""
+        stream.codec_context.thread_count = self._threads
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+
+    def _decoded(
+        self, container: av.container.InputContainer, stream: av.VideoStream, stamps: _Stamps
+    ) -> Iterator[Stamped]:
+        """Decode from where the container stands, passing over damaged packets."""
+        deinterlacer = None
+        for packet in packets(container, stream, jumps=self._timeline.joined):
+            stamps.fed(packet)
+            try:
+                frames: list[av.VideoFrame] = packet.decode()
+            except av.error.FFmpegError:
+                self.decode_errors += 1
+                stamps.refused()
+                continue
+            for frame in frames:
+                stamps.stamp(frame)
+                if deinterlacer is None and frame.interlaced_frame:
+                    self.interlaced = True
+                    deinterlacer = Deinterlacer()
+                for whole in (frame,) if deinterlacer is None else deinterlacer.push(frame):
+                    yield self._ticks(whole), whole
+        for whole in deinterlacer.push(None) if deinterlacer else ():
+            yield self._ticks(whole), whole
+
+    def _sought(self, stamps: _Stamps, frames: Iterator[Stamped]) -> Iterator[Stamped]:
+        """Yield the file's first frame and then those from before the clip's start on."""
+        first = next(frames, None)
+        if first is None:
+            return
+        yield first
+        stream = self.stream
+        if not stream.time_base or stream.start_time is None:  # no time stamps: frames can only be counted
+            yield from frames
+            return
+        target = first[0] * self.tick + self._start
+        for back in (2, 10, 60):  # a decoder needs a key frame before the start, however far back it lies
+            if back > self._start or not seek(self._container, stream, target - back):
+                break
+            stream.codec_context.flush_buffers()
+            stamps.restart()
+            frames = self._decoded(self._container, stream, stamps)
+            landed = next(frames, None)
+            if landed is not None and landed[0] * self.tick <= target:
+                yield landed
+                yield from frames
+                return
+        with open_file(self._path) as again:
+            anew = video_stream(again)
+            assert anew is not None
+            self._set_up(anew)
+            yield from self._decoded(again, anew, _Stamps(again, anew, self._timeline))
+
+    def _ticks(self, frame: av.VideoFrame) -> int:
+        """Return a stamped frame's time in ticks, to the nearest."""
+        assert frame.pts is not None
+        clock, tick = frame.time_base, self.tick
+        assert clock is not None
+        one = clock.denominator * tick.numerator
+        whole, rest = divmod(frame.pts * clock.numerator * tick.denominator, one)
+        return whole + (2 * rest >= one)
+
+
+class _Stamps:
+    """Stamps the decoded frames of one stream, also those that have no time in the file."""
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, timeline: Timeline) -> None:
+        self._zero = timeline.zero
+        self._presented = has_presentation_times(container)
+        self._step = 1 / Fraction(stream.average_rate) if stream.average_rate else Fraction(1, FPS)
+        self._delay: int | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew after seeking; the decoder's delay stays what it was."""
+        self._first_packet: int | None = None
+        self._shortest: int | None = None
+        self._last: int | None = None
+
+    def fed(self, packet: av.Packet[Any]) -> None:
+        """Note a packet that goes into the decoder."""
+        if self._first_packet is None:
+            self._first_packet = packet.dts
+
+    def refused(self) -> None:
+        """Note that the decoder refused the last packet: refused packets at the start do not count as its delay."""
+        if self._delay is None:
+            self._first_packet = None
+
+    def stamp(self, frame: av.VideoFrame) -> None:
+        """Set the frame's `pts` and `time_base`; one without a stamp follows the last by the shortest gap so far."""
+        stamp = frame.pts if frame.pts is not None and self._presented else frame.dts
+        if not self._presented and stamp is not None:
+            # The decoder stamps a frame with the packet that set it free: late by its delay.
+            if self._delay is None:
+                self._delay = stamp - (self._first_packet or 0)
+            stamp -= self._delay
+        clock = Fraction(frame.time_base or Fraction(1, av.time_base))
+        if stamp is None:
+            first = round(self._zero / clock)
+            stamp = first if self._last is None else self._last + (self._shortest or round(self._step / clock))
+        elif self._last is not None and stamp > self._last:
+            gap = stamp - self._last
+            self._shortest = gap if self._shortest is None else min(self._shortest, gap)
+        frame.pts, frame.time_base = stamp, clock
+        self._last = stamp

@@ -1,0 +1,168 @@
+"""The packets of a media file on one running clock, also where a broadcast's time stamps jump."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.container
+import av.error
+import av.format
+
+from avprep.media.container import Seconds, broken_storage
+
+JUMP_BACK, JUMP_AHEAD = Fraction(1, 10), Fraction(10)
+"""Time stamps of a broadcast that step back or ahead by more than this begin another part, as in ffmpeg (s)."""
+
+
+class Packets:
+    """The packets of a file, from where its container stands to the end, on one running clock.
+
+    A file that breaks off ends there, and what came before counts. Iterating raises Reject(`unreadable`) where the
+    system cannot read the file.
+
+    jumps: whether time stamps may jump, in a container where they can; after seeking the first ones are not reliable.
+    ended: whether the file's end was reached. joined: whether time stamps jumped.
+    last: where the last packet in time ends (s), None before any.
+    """
+
+    def __init__(self, container: av.container.InputContainer, *, jumps: bool = True) -> None:
+        self._container = container
+        self._broadcast = may_jump(container)
+        self._jumps = jumps and self._broadcast
+        self.ended = self.joined = False
+        self._ends: dict[int, int] = {}  # of each stream, in ticks
+
+    @property
+    def last(self) -> Seconds | None:
+        """Where the last packet in time ends (s)."""
+        clocks = {stream.index: Fraction(stream.time_base or 0) for stream in self._container.streams}
+        return max((end * clock for n, end in self._ends.items() if (clock := clocks[n])), default=None)
+
+    def __iter__(self) -> Iterator[av.Packet[Any]]:
+        """Yield every stream's packets; empty ones at the end flush the decoders."""
+        joints = _Joints() if self._jumps else None
+        file = self._container.file.file
+        packets = self._container.demux()
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                self.ended = True
+                return
+            except av.error.FFmpegError:
+                break
+            except IndexError:
+                # PyAV up to 18 wants to flush streams too that appeared after opening: they come last.
+                self.ended = True
+                return
+            finally:
+                if file.failure is not None:
+                    raise broken_storage(file.name, file.failure)
+            if self._broadcast and _shown_far_from_decoded(packet):
+                packet.pts = None
+            if joints is not None and packet.stream.type in ("video", "audio"):
+                joints.place(packet)
+                self.joined = joints.found
+            self._note_end(packet)
+            yield packet
+        self.ended = True
+        for stream in self._container.streams:
+            flush: av.Packet[Any] = av.Packet(0)
+            flush.stream = stream
+            yield flush
+
+    def _note_end(self, packet: av.Packet[Any]) -> None:
+        stamp, stream = packet.dts if packet.pts is None else packet.pts, packet.stream.index
+        if stamp is not None and packet.size:
+            end = stamp + (packet.duration or 0)
+            before = self._ends.get(stream)
+            if before is None or end > before:
+                self._ends[stream] = end
+
+
+def _shown_far_from_decoded(packet: av.Packet[Any]) -> bool:
+    """Tell whether a packet's time of showing is so far from that of decoding that it must be damaged."""
+    if packet.pts is None or packet.dts is None or not packet.time_base:
+        return False
+    return bool(abs(packet.pts - packet.dts) * Fraction(packet.time_base) > JUMP_AHEAD)
+
+
+class _Joints:
+    """Puts the parts of a joined broadcast one behind the other: where time stamps jump, later ones are shifted.
+
+    All streams are shifted by the same amount, as in ffmpeg, so that they stay in sync. Each of them enters a new part
+    by itself: around a joint packets of both parts lie side by side.
+    """
+
+    def __init__(self) -> None:
+        self._back = self._ahead = 0  # JUMP_BACK and JUMP_AHEAD in ticks
+        self._offsets = [0]  # of each part, in ticks
+        self._due: dict[int, int] = {}  # when each stream goes on, shifted
+        self._latest: int | None = None
+
+    @property
+    def found(self) -> bool:
+        """Whether there is more than one part."""
+        return len(self._offsets) > 1
+
+    def place(self, packet: av.Packet[Any]) -> None:
+        """Shift a packet of video or audio."""
+        stamp, stream = packet.dts, packet.stream.index
+        if stamp is None:
+            return
+        if self._latest is None and packet.time_base:
+            second = 1 / Fraction(packet.time_base)
+            self._back, self._ahead = math.floor(JUMP_BACK * second), math.floor(JUMP_AHEAD * second)
+        offset = self._offset(stamp, self._due.get(stream))
+        if offset:
+            if packet.pts is not None:
+                packet.pts += offset
+            packet.dts = stamp + offset
+        self._due[stream] = stamp + offset + (packet.duration or 0)
+        self._latest = stamp + offset if self._latest is None else max(self._latest, stamp + offset)
+
+    def _offset(self, stamp: int, due: int | None) -> int:
+        """Return the shift of the part that a time stamp belongs to, which may be a new one."""
+        latest = self._latest
+        if latest is None:
+            return 0
+        lowest = latest - self._ahead if due is None else due - self._back
+        fitting = [offset for offset in self._offsets if lowest <= stamp + offset <= latest + self._ahead]
+        if len(fitting) > 1 and due is not None:
+            fitting = [o for o in fitting if abs(stamp + o - due) <= 2 * self._back][-1:] or fitting
+        if fitting:
+            return min(fitting, key=lambda offset: abs(stamp + offset - latest))
+        self._offsets.append((latest if due is None else due) - stamp)
+        return self._offsets[-1]
+
+
+def may_jump(container: av.container.InputContainer) -> bool:
+    """Return whether the container is a broadcast's: its time stamps may start anew, its streams share one clock.
+
+    libavformat says of Ogg, too, that its time stamps jump, and joins the parts of a chained file itself.
+    """
+    clocks = {stream.time_base for stream in container.streams if stream.type in ("video", "audio")}
+    return len(clocks) == 1 and bool(av.format.Flags(container.format.flags) & av.format.Flags.ts_discont)
+
+
+def packets(container: av.container.InputContainer, *streams: Any, jumps: bool = True) -> Iterator[av.Packet[Any]]:
+    """Yield the packets of some streams; see `Packets`."""
+    wanted = {stream.index for stream in streams}
+    for packet in Packets(container, jumps=jumps):
+        if packet.stream.index in wanted:
+            yield packet
+
+
+def in_ticks(time: Seconds | float, stream: Any) -> float:
+    """Return a time (s) in the unit of a stream's time stamps, for comparing packets with: there are many of them."""
+    return math.inf if time == math.inf or not stream.time_base else float(time / Fraction(stream.time_base))
+
+
+def beyond(packet: av.Packet[Any], ticks: float) -> bool:
+    """Return whether a packet is decoded after a time, given in ticks of its stream."""
+    stamp = packet.dts
+    return stamp is not None and stamp > ticks

@@ -1,0 +1,163 @@
+"""One decoded frame as a player shows it, converted only as far as it is asked for."""
+
+from __future__ import annotations
+
+import threading
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from avprep.media import hdr
+from avprep.media.display import AS_STORED, Display, display, rotation_matrix
+
+Bytes = NDArray[np.uint8]
+
+
+class _Converters(threading.local):
+    """Each thread's own colour converters, one for each use; they are not safe in two threads at once.
+
+    A frame's own converter is set up, threads and all, for that frame alone: ten times the cost of the conversion.
+    These keep their set-up from frame to frame.
+    """
+
+    def __init__(self) -> None:
+        self.whole, self.shrunk = VideoReformatter(), VideoReformatter()
+
+
+_CONVERTERS = _Converters()
+
+
+class Picture:
+    """One decoded frame as a player shows it, converted only as far as it is asked for.
+
+    The display matrix is applied, pixels are square, and HDR is brought to BT.709 where colours are asked for.
+    """
+
+    def __init__(self, frame: av.VideoFrame, display: Display = AS_STORED) -> None:
+        self._frame = frame
+        self._display = display
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the decoded frame holds, in bytes (an estimate from its planes)."""
+        return sum(plane.buffer_size for plane in self._frame.planes)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, as shown."""
+        return self._display.size(*self._stored)
+
+    @property
+    def hdr(self) -> str | None:
+        """`pq` or `hlg` where the picture is HDR."""
+        return hdr.transfer(self._frame)
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a stored pixel over its height; 1 where that is square."""
+        return self._display.aspect
+
+    def rgb(self) -> Bytes:
+        """Return uint8 (H, W, 3), RGB."""
+        return self._shown(self._colours(_CONVERTERS.whole, "rgb24", self._squared))
+
+    def rgba(self) -> Bytes:
+        """Return uint8 (H, W, 4), RGBA: OpenCV warps four channels faster than three."""
+        return self._shown(self._colours(_CONVERTERS.whole, "rgba", self._squared))
+
+    def source(self) -> tuple[Bytes, NDArray[np.float64] | None]:
+        """Return the stored pixels, for who resamples them anyway.
+
+        Returns uint8 (H, W, 4), RGBA, and the transform (2, 3) from pixels as shown to these; None where both are the
+        same.
+        """
+        upright = np.ascontiguousarray(self._display.upright(self._colours(_CONVERTERS.whole, "rgba", self._stored)))
+        return upright, self._display.to_source(*self._stored)
+
+    def luma(self) -> Bytes:
+        """Return uint8 (H, W), the luma of the picture, as decoded where that is eight bits."""
+        if self._display is AS_STORED:
+            return self._luma()
+        if self._squared == self._stored:
+            return self._shown(self._luma())
+        converted = _CONVERTERS.shrunk.reformat(
+            self._frame, *self._squared, format="gray", interpolation="BICUBIC", threads=1
+        )
+        return self._shown(np.asarray(converted.to_ndarray(), np.uint8))
+
+    def small(self, side: int) -> Bytes:
+        """Return uint8 (h, w, 3), RGB, downscaled so that the longer side is `side` at most."""
+        squared = self._squared
+        scale = side / max(squared)
+        if scale >= 1:
+            return self.rgb()
+        size = tuple(max(1, round(length * scale)) for length in squared)
+        return self._shown(self._colours(_CONVERTERS.shrunk, "rgb24", size, "AREA"))
+
+    def thumbnail(self) -> Bytes:
+        """Return about 24×32 luma samples of the picture as stored, uint8, for telling a cut from a movement."""
+        luma = self._luma()
+        down, across = max(1, luma.shape[0] // 24), max(1, luma.shape[1] // 32)
+        return np.ascontiguousarray(luma[down // 2 :: down, across // 2 :: across])
+
+    @property
+    def _stored(self) -> tuple[int, int]:
+        return self._frame.width, self._frame.height
+
+    @property
+    def _squared(self) -> tuple[int, int]:
+        """Width and height with square pixels, before the picture is turned."""
+        return self._display.squared(*self._stored)
+
+    def _colours(
+        self, converter: VideoReformatter, form: str, size: tuple[int, ...], interpolation: str | None = None
+    ) -> Bytes:
+        """Return the picture in RGB or RGBA of eight bits at a width and height, before it is turned."""
+        width, height = size
+        if interpolation is None and size != self._stored:
+            interpolation = "BICUBIC"
+        convert = partial(converter.reformat, width=width, height=height, interpolation=interpolation, threads=1)
+        if hdr.needed(self._frame):
+            return hdr.to_bt709(self._frame, convert, form)
+        return np.asarray(convert(self._frame, format=form).to_ndarray(), np.uint8)
+
+    def _luma(self) -> Bytes:
+        if self._frame.format.name in ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "nv12", "gray"):
+            plane = self._frame.planes[0]
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+            return rows[:, : plane.width]
+        return np.asarray(_CONVERTERS.shrunk.reformat(self._frame, format="gray", threads=1).to_ndarray(), np.uint8)
+
+    def _shown(self, image: Bytes) -> Bytes:
+        return self._display.turned(image)
+
+
+class Displays:
+    """How a player shows the pictures of a stream."""
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        self._stream = stream
+        self._rotation: int | None = None
+        self._matrix: bytes | None = None
+
+    def of(self, frame: av.VideoFrame) -> Display:
+        """Return how a picture is shown; a file's own pixel aspect comes before its stream's, as in FFmpeg."""
+        if frame.rotation != self._rotation:
+            # Side data and its frame hold on to each other: to ask each frame would pile pictures up in memory.
+            self._rotation, self._matrix = frame.rotation, _display_matrix(frame)
+        aspect = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
+        return display(self._matrix, Fraction(aspect) if aspect else None)
+
+
+def _display_matrix(frame: av.VideoFrame) -> bytes | None:
+    """Return a frame's display matrix as FFmpeg holds it, None where it has none."""
+    try:
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV before 19 gives up where one kind of side data is newer than itself
+        return rotation_matrix(-frame.rotation)
+    return None if matrix is None else bytes(matrix)

@@ -1,0 +1,149 @@
+"""A shard that is being filled: samples in the manifest's order, from workers or from the tar that it replaces."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import IO, Any
+
+from avprep import schema, shards
+from avprep.errors import RunError
+from avprep.manifest import Clip
+from avprep.runs.fingerprint import Stage, other_versions
+from avprep.runs.workfolder import one_at_a_time
+
+
+class OpenShard:
+    """A shard that is being filled.
+
+    records: how each row ended. failed: the reason of each row that is run again.
+    begun: this run's start in monotonic seconds.
+    """
+
+    def __init__(self, stage: Stage, out: Path, work: Path, name: str, clips: tuple[Clip, ...]) -> None:
+        self.name, self.clips = name, clips
+        self.records: dict[int, dict[str, Any]] = {}
+        self.failed: dict[int, str] = {}
+        self.begun = time.monotonic()
+        self._stage, self._out, self._work = stage, out, work
+        self._before = self._stamp()
+        self._kept: dict[int, shards.Stretch] = {}  # rows whose samples are copied from the tar that is replaced
+        self._source: IO[bytes] | None = None  # that tar
+        self._writer: shards.ShardWriter | None = None
+        self._written = 0
+        self._versions: object = None  # what the sidecar holds of other versions
+        self._started, self._spent = time.time(), 0.0  # the first run's start, and the seconds it took
+
+    def resume(self, retry: frozenset[str]) -> dict[str, Any] | None:
+        """Take over the records of a finished shard, but for clips that failed for a reason to retry.
+
+        Returns its sidecar; None where the shard is not finished.
+        """
+        found = shards.open_finished(self._out, self._stage.column, self.name, [clip.key for clip in self.clips])
+        if found is None:
+            return None
+        sidecar, self._source = found
+        self._versions = sidecar.get("other_versions")
+        self.records = {n: clip for n, clip in enumerate(sidecar["clips"]) if clip.get("reason") not in retry}
+        self.failed = {n: clip["reason"] for n, clip in enumerate(sidecar["clips"]) if n not in self.records}
+        self._started = sidecar["timings"].get("started", self._started)
+        self._spent = sidecar["timings"].get("wall_seconds", 0.0)
+        return sidecar
+
+    def keep_samples(self) -> None:
+        """Find the samples in the resumed tar that are copied; RunError where one is missing."""
+        assert self._source is not None
+        there = shards.stretches(self._source)
+        for row, record in self.records.items():
+            if record["state"] == "ok":
+                if record["key"] not in there:
+                    raise RunError(f"{self._source.name}: {record['key']} is missing; delete the file and run again")
+                self._kept[row] = there[record["key"]]
+
+    def stretch(self, row: int) -> Path:
+        """Return where a worker writes the sample of a row."""
+        return self._work / f"{self.name}-{row}.part"
+
+    def add(self, row: int, record: dict[str, Any]) -> None:
+        """Note how a clip ended."""
+        if row in self.failed and record.get("reason") == self.failed[row]:
+            record["again"] = True
+        self.records[row] = {"key": self.clips[row].key, **record}
+        if record["state"] != "ok":
+            self.stretch(row).unlink(missing_ok=True)
+
+    def write(self) -> bool:
+        """Append the samples that are next in order; return whether the shard is complete."""
+        if self._writer is None:
+            path = shards.tar_path(self._out, self._stage.column, self.name)
+            self._writer = shards.ShardWriter(path, self._work / f"{self.name}.tar.part")
+        while self._written in self.records:
+            if self._written in self._kept:
+                assert self._source is not None
+                self._writer.copy(self._source, self._kept[self._written])
+            elif self.records[self._written]["state"] == "ok":
+                self._writer.append(self.stretch(self._written))
+            self._written += 1
+        return self._written == len(self.clips)
+
+    def finish(self) -> dict[str, Any]:
+        """Put the complete shard in place, unless another run did so while this one worked on it.
+
+        Returns the counts of the shard that lies there.
+        """
+        assert self._writer is not None
+        digest, size = self._writer.finish()
+        records = [self.records[row] for row in range(len(self.clips))]
+        sidecar = shards.render_sidecar(self._head(records, digest, size), records)
+        with one_at_a_time(self._out / self._stage.column / "run.json"):
+            theirs = self._made_meanwhile()
+            if theirs is None:
+                self._writer.publish(sidecar, self._work / f"{self.name}.json.part")
+            else:
+                self._writer.discard()
+        self.close()
+        return shards.counts(records if theirs is None else theirs["clips"])
+
+    def close(self) -> None:
+        """Close its files."""
+        for file in (self._source, self._writer):
+            if file is not None:
+                file.close()
+
+    def _head(self, records: list[dict[str, Any]], digest: str, size: int) -> dict[str, Any]:
+        """Return the first line of the sidecar."""
+        head: dict[str, Any] = {
+            "avprep_sidecar": schema.SIDECAR_VERSION,
+            "column": self._stage.column,
+            "shard": self.name,
+            "sha256": digest,
+            "bytes": size,
+            "counts": shards.counts(records),
+            "timings": {
+                "started": round(self._started, 3),
+                "wall_seconds": round(self._spent + time.monotonic() - self.begun, 3),
+                "clip_seconds": round(sum(record.get("seconds") or 0 for record in records), 3),
+            },
+        }
+        if slowest := [record["seconds"] for record in records if record.get("reason") == "timeout"]:
+            head["timings"]["longest_timeout"] = max(slowest)
+        if again := Counter(record["reason"] for record in records if record.get("again")):
+            head["again"] = dict(sorted(again.items()))
+        if others := other_versions(self._stage, self._out, self._versions):
+            head["other_versions"] = others
+        return head
+
+    def _made_meanwhile(self) -> dict[str, Any] | None:
+        """Return the sidecar of another run that was faster; None where there is none."""
+        if self._stamp() == self._before:
+            return None
+        return shards.finished(self._out, self._stage.column, self.name, [clip.key for clip in self.clips])
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        """Return what marks the sidecar's content without reading it; None where there is none."""
+        try:
+            found = shards.sidecar_path(self._out, self._stage.column, self.name).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size

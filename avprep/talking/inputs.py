@@ -1,0 +1,98 @@
+"""What a film is made of, from files: the photos of who is to speak, and the speech that drives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from avprep import auto
+from avprep.auto import Remark
+from avprep.errors import AvprepError, RunError
+from avprep.faces import detectors
+from avprep.media.mfcc import PRESETS
+from avprep.schema import FPS
+from avprep.stages import CropSettings
+from avprep.talking import driver as drivers
+from avprep.talking import photo
+from avprep.talking.driver import Driver
+from avprep.talking.photo import Photo
+
+MAX_SECONDS = 1800.0
+"""Longest audio or video that is taken unless the caller chooses another limit."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom in pixels."""
+
+
+def _nothing(_: str) -> None:
+    """Leave a detail out."""
+
+
+def read_photos(
+    paths: Sequence[Path],
+    *,
+    detector: str = "auto",
+    box: Box | None = None,
+    aligned: bool = False,
+    paste_back: bool = False,
+    remark: Remark = auto.log,
+    detail: Remark = _nothing,
+) -> list[Photo]:
+    """Read photos and align the largest face of each.
+
+    box: the face that is meant, in pixels of the upright photo. aligned: they are crops already.
+    paste_back: they are shrunk to the frame of a film, for the talking face to be put back into them.
+    Raises AvprepError, one line, for a photo that cannot be read or shows no face.
+    """
+    if aligned:
+        return [photo.read_aligned(path) for path in paths]
+    name = auto.detector(detector, remark)
+    detail(f"faces by {name}")
+    built = detectors.build(name)
+    found = [photo.read_face(path, built, box=box) for path in paths]
+    for path, one in zip(paths, found, strict=True):
+        if one.n_faces > 1 and box is None:
+            remark(f"{path}: {one.n_faces} faces, the largest one is taken (--face-box chooses)")
+    return [photo.fit_film(one) for one in found] if paste_back else found
+
+
+def read_driver(
+    path: Path,
+    drive_by: Literal["audio", "video"] = "audio",
+    *,
+    preset: str = "davs",
+    detector: str = "auto",
+    max_seconds: float = MAX_SECONDS,
+    track: int | None = None,
+    channel: int | None = None,
+    remark: Remark = auto.log,
+) -> Driver:
+    """Read what drives a face: the sound of a file, or the talking face in it; or a folder prepared from either.
+
+    preset: of the model's MFCC windows. track, channel: of the audio, from 0; None: the default ones.
+    Raises AvprepError, one line, for what cannot be read, does not fit the preset, or lasts longer than `max_seconds`.
+    """
+    if drive_by == "audio":
+        found = _from_audio(path, preset, max_seconds, track, channel)
+    elif path.is_dir():
+        found = drivers.from_frames(path)
+    else:
+        name = auto.detector(detector, remark)
+        settings = CropSettings(name, max_seconds=max_seconds)
+        found = drivers.from_video(path, detectors.build(name), settings, track=track)
+    if found.n_frames > max_seconds * FPS:
+        longest = f"longer than {max_seconds:g} s: raise --max-seconds or cut it"
+        raise AvprepError(f"{path}: {found.n_frames / FPS:.0f} s, {longest}")
+    return found
+
+
+def _from_audio(path: Path, preset: str, max_seconds: float, track: int | None, channel: int | None) -> Driver:
+    if preset not in PRESETS:
+        raise RunError(f"the model's windows are of the preset {preset!r}, which nobody knows")
+    if path.is_dir():
+        if preset != "davs":
+            raise RunError(f"{path}: prepared windows are of the preset davs, the model's is {preset}")
+        return drivers.from_windows(path)
+    known = PRESETS[PRESETS.index(preset)]
+    return drivers.from_sound(path, known, track=track, channel=channel, max_seconds=max_seconds)

@@ -1,0 +1,49 @@
+"""What `import davs_model` offers: train a model, load one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from davs_model.film import PhotoTalker
+from davs_model.models.davs import Model, Settings
+from davs_model.training import loop
+
+
+def train(
+    out: Path | str,
+    run: Path | str,
+    *,
+    preset: Literal["paper", "small"] | None = None,
+    config_file: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    stage: Literal["identity", "speech", "full", "all"] = "all",
+    init_from: Path | str | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Train DAVS on the shards of OUT, into RUN; return the last validation.
+
+    preset, config_file, overrides: the settings, each over the ones before: a preset, a TOML file,
+        `"data.batch_size=8"`; see `avprep train --help`.
+    stage: what to train; `all` trains one after the other. init_from: a run or checkpoint to begin with.
+    say: takes the lines that tell how far it is.
+
+    After an interruption, call it again: it goes on where the last state was saved. Raises SettingsError, RunError,
+    ShardError or CheckpointError, one line each.
+    """
+    settings = Settings.resolve(preset, None if config_file is None else Path(config_file), overrides)
+    stages = [name for name in Model.stages if stage in (name, "all")]
+    begin = None if init_from is None else Path(init_from)
+    return loop.train(Path(out), Path(run), settings, stages=stages, init_from=begin, say=say)
+
+
+def load(run: Path | str, *, device: torch.device | str | None = None, bf16: bool = False) -> PhotoTalker:
+    """Load the model of a run, or a checkpoint, to make photos talk: `load("run").film("a.jpg", "a.wav", "a.mp4")`.
+
+    device: by default CUDA where it is available. bf16: compute in bfloat16 where that is safe.
+    Raises CheckpointError, one line, for what is no checkpoint; RunError for a model that cannot draw faces yet.
+    """
+    return PhotoTalker.load(run, device=device, bf16=bf16)

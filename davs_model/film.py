@@ -1,0 +1,162 @@
+"""Videos of talking faces: a photo and an audio or video file in, a video with its sound out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from avprep.media import film as media
+from avprep.schema import FPS
+from avprep.talking import inputs, photo
+from avprep.talking.driver import Driver
+from avprep.talking.photo import Photo
+from davs_model.generation import Talker
+
+Pictures = NDArray[np.uint8]
+Counted = Callable[[Iterable[Pictures], int], Iterable[Pictures]]
+"""Passes frames on, whose number it is told, and may show how far they are."""
+GAP = 8
+"""White pixels around each picture of a grid; a multiple of 2, for videos have even sides."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """A video that was written: its file, the number of its frames at 25 fps, and whether it has sound."""
+
+    path: Path
+    n_frames: int
+    sound: bool
+
+    @property
+    def seconds(self) -> float:
+        """Return its length."""
+        return self.n_frames / FPS
+
+
+class PhotoTalker(Talker):
+    """A model that makes photos talk: photos and speech from files, a video into a file."""
+
+    @classmethod
+    def load(cls, run: Path | str, *, device: torch.device | str | None = None, bf16: bool = False) -> PhotoTalker:
+        """Load the model of a run, or a checkpoint; see `Talker.load`."""
+        talker = super().load(run, device=device, bf16=bf16)
+        assert isinstance(talker, cls)
+        return talker
+
+    def film(
+        self,
+        photos: Photo | Path | str | Sequence[Photo | Path | str],
+        speech: Driver | Path | str,
+        output: Path | str,
+        *,
+        drive_by: Literal["audio", "video"] = "audio",
+        detector: str = "auto",
+        aligned: bool = False,
+        grid: bool | None = None,
+        paste_back: bool = False,
+        speech_scale: float = 1.0,
+        adapt_steps: int = 0,
+        max_seconds: float = inputs.MAX_SECONDS,
+        counted: Counted | None = None,
+    ) -> Film:
+        """Write a video, .mp4 at 25 fps, of a photo that speaks.
+
+        photos: files, whose largest face is found and aligned, or what `avprep.talking` read of them.
+        speech: a file whose sound drives the face, or, by `video`, whose talking face does; or a folder prepared from
+            either; or what `avprep.talking` read.
+        detector: finds faces; see `avprep crop --detector`. aligned: the photos are crops already.
+        grid: show the talking faces side by side and their photos above; by default where there are several.
+        paste_back: put the talking face back into its photo. max_seconds: longest speech that is taken.
+        speech_scale, adapt_steps: see `Talker.talk`, `Talker.adapted`.
+
+        Raises AvprepError, one line, for what cannot be read or written.
+        """
+        many = [photos] if isinstance(photos, Photo | Path | str) else list(photos)
+        if paste_back and (len(many) > 1 or aligned):
+            raise ValueError("paste_back needs a single photo that is not aligned yet")
+        read = [
+            one
+            if isinstance(one, Photo)
+            else inputs.read_photos([Path(one)], detector=detector, aligned=aligned, paste_back=paste_back)[0]
+            for one in many
+        ]
+        if not isinstance(speech, Driver):
+            speech = inputs.read_driver(
+                Path(speech), drive_by, preset=self.mfcc_preset, detector=detector, max_seconds=max_seconds
+            )
+        write(
+            Path(output),
+            self,
+            read,
+            speech,
+            grid=len(read) > 1 if grid is None else grid,
+            paste_back=paste_back,
+            speech_scale=speech_scale,
+            adapt_steps=adapt_steps,
+            counted=counted,
+        )
+        return Film(Path(output), speech.n_frames, speech.sound is not None)
+
+
+def write(
+    output: Path,
+    talker: Talker,
+    photos: Sequence[Photo],
+    driver: Driver,
+    *,
+    grid: bool = False,
+    paste_back: bool = False,
+    speech_scale: float = 1.0,
+    adapt_steps: int = 0,
+    counted: Counted | None = None,
+) -> None:
+    """Write a video of photos that speak; of the first one unless `grid`, which puts them side by side.
+
+    See `PhotoTalker.film`.
+    """
+    faces = np.stack([one.crop for one in photos])
+    if adapt_steps:
+        first = next(driver.read())
+        talker = talker.adapted(faces, first, adapt_steps, speech_scale=speech_scale)
+    frames: Iterable[Pictures]
+    spoken = talker.talk(faces, driver.read(), speech_scale=speech_scale)
+    if grid:
+        frames = grid_frames(faces, spoken, _driving_frames(driver))
+    elif paste_back:
+        frames = map(photo.PasteBack(photos[0]), (drawn[0] for drawn in spoken))
+    else:
+        frames = (drawn[0] for drawn in spoken)
+    if counted is not None:
+        frames = counted(frames, driver.n_frames)
+    media.write_film(output, frames, driver.n_frames, sound=driver.sound, zero=driver.zero, track=driver.track)
+
+
+def grid_frames(faces: Pictures, spoken: Iterable[Pictures], driving: Iterator[Pictures] | None) -> Iterator[Pictures]:
+    """Yield frames of a grid in the manner of Figure 4: the photos above, the talking faces below.
+
+    faces: uint8 (K, S, S, 3); spoken: the same, a frame at a time. driving: the frames (S, S, 3) of the face that they
+    follow, which stand at the left, if there are any.
+    """
+    side = faces.shape[1]
+    for drawn in spoken:
+        above, below = list(faces), list(drawn)
+        if driving is not None:
+            above.insert(0, np.full_like(faces[0], 255))
+            below.insert(0, next(driving))
+        cells = np.stack([above, below])
+        framed = np.pad(cells, ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
+        yield framed.transpose(0, 2, 1, 3, 4).reshape(2 * (side + 2 * GAP), -1, 3)
+
+
+def _driving_frames(driver: Driver) -> Iterator[Pictures] | None:
+    """Return the driver's frames, one at a time; None where it is a sound."""
+    if driver.kind == "audio":
+        return None
+    parts: Iterator[NDArray[Any]] = driver.read()
+    return (frame for part in parts for frame in part)

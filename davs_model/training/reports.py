@@ -1,0 +1,113 @@
+"""What a run shows of itself: log lines, validations, sheets of generated frames, and clips that were skipped."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avprep.errors import RunError
+from davs_model.data.batch import RawBatch
+from davs_model.data.batches import EvaluationBatches
+from davs_model.data.corpus import Corpus
+from davs_model.data.loader import evaluation_batches
+from davs_model.data.sources import ClipSource, usable
+from davs_model.evaluation import embed, samples
+from davs_model.models.base import Stage, TalkingModel
+from davs_model.settings import RunSettings
+from davs_model.training import optimizers
+from davs_model.training.log import Clock, MetricsLog, duration
+from davs_model.training.run_folder import Say
+from davs_model.training.sources import validation_shape
+
+
+class Reporter:
+    """Reports on a run, in its first process.
+
+    done: steps of each stage, which the loop counts up.
+    validation: what the last validation measured.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        settings: RunSettings,
+        corpus: Corpus,
+        model: TalkingModel,
+        device: torch.device,
+        done: dict[str, int],
+        say: Say,
+    ) -> None:
+        self.run, self.settings, self.corpus, self.model, self.device = run, settings, corpus, model, device
+        self.done, self.say = done, say
+        self.log = MetricsLog(run, done)
+        self.validation: dict[str, Any] = {}
+        self._skipped: dict[str, str] = {}
+
+    def steps(self, stage: Stage, step: int, total: int, epoch: int, means: dict[str, float], clock: Clock) -> None:
+        """Log the means of the terms since the last line."""
+        rate, wait = clock.lap()
+        eta = duration((total - step) * self.settings.data.batch_size / rate)
+        text = "  ".join(f"{name} {value:.3g}" for name, value in means.items())
+        self.say(f"{stage.name} {step}/{total}  {text}  {rate:.1f} clips/s  data {wait:.0%}  ETA {eta}")
+        self.log.write(
+            stage.name,
+            step,
+            overall=self._overall(),
+            epoch=epoch,
+            terms={name: value if math.isfinite(value) else None for name, value in means.items()},
+            learning_rate=optimizers.learning_rate(self.settings, step, total),
+            clips_per_s=round(rate, 2),
+            data_wait=round(wait, 4),
+            skipped=len(self._skipped),
+        )
+
+    def validate(self, stage: Stage, step: int) -> None:
+        """Measure the model on clips of the val split; RunError where what it makes cannot be measured."""
+        shape, data = validation_shape(self.model, stage), self.settings.data
+        clips = usable(self.corpus.val, shape, words=False, speakers=False)
+        if not len(clips):
+            return
+        limit = self.settings.loop.validation_clips
+        batches = EvaluationBatches(ClipSource(clips, shape), shape, batch_size=data.batch_size, limit=limit)
+        found = embed.embed(
+            self.model,
+            evaluation_batches(batches, workers=data.workers, pin=self.device.type == "cuda"),
+            self.device,
+            bf16=self.settings.machine.bf16,
+            generate=stage.generates,
+        )
+        try:
+            self.validation = embed.measure(found)
+        except ValueError as error:
+            raise RunError(f"{self.run}: step {step}: the validation cannot be measured: {error}") from error
+        if self.validation:
+            n_clips = len(found["words"])
+            self.say(f"{stage.name} {step} validation, {n_clips} clips: {embed.in_words(self.validation)}")
+            self.log.write(stage.name, step, overall=self._overall(), validation=self.validation)
+
+    def draw(self, stage: Stage, step: int) -> None:
+        """Draw a sheet of generated frames of clips of the val split, or of train where there is none."""
+        shape = validation_shape(self.model, stage)
+        for table in (self.corpus.val, self.corpus.train):
+            clips = usable(table, shape, words=False, speakers=False)
+            if len(clips):
+                break
+        raw = EvaluationBatches(ClipSource(clips, shape), shape, batch_size=samples.CLIPS)[0]
+        picture = samples.sheet(self.model, raw, self.device, bf16=self.settings.machine.bf16)
+        path = self.run / "samples" / f"{stage.name}-{step:06d}.png"
+        samples.write_png(path, picture)
+        self.log.picture(stage.name, "samples", picture, overall=self._overall())
+        self.say(f"{stage.name} {step} sample grid: {path}")
+
+    def count_skipped(self, raw: RawBatch) -> None:
+        """Name each clip that could not be read, once."""
+        for key, reason in raw.skipped:
+            if key not in self._skipped:
+                self._skipped[key] = reason
+                self.say(f"skipped, {len(self._skipped)} in all: {reason}")
+
+    def _overall(self) -> int:
+        return sum(self.done.values())

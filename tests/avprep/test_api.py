@@ -1,0 +1,143 @@
+"""The public API: README's lines work, nothing heavy is loaded before it is used, names are typed and documented."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import avprep
+import davs_model
+from avprep import manifest
+from avprep.errors import RunError, ShardError
+from avprep.runs.run import Outcome
+
+
+@pytest.fixture(scope="module")
+def out(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both columns of the six clips, one of them no video, made by the API; not to be changed."""
+    folder = tmp_path_factory.mktemp("api") / "out"
+    plan = avprep.index("lrw", lrw / "corpus")
+    done = avprep.crop(plan, folder, detector="opencv", jobs=1, shard_size=2, verbosity=-1)
+    assert isinstance(done, Outcome)
+    assert (done.ok, done.failed) == (5, {"unreadable": 1})
+    assert avprep.mfcc(str(lrw / "plan.jsonl"), str(folder), jobs=1, verbosity=-1).ok == 5
+    return folder
+
+
+def loaded(code: str) -> set[str]:
+    """Run code in a fresh interpreter; return the modules that are loaded afterwards."""
+    found = subprocess.check_output([sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], text=True)
+    return set(found.split())
+
+
+@pytest.mark.parametrize("package", ["avprep", "davs_model"])
+def test_import_loads_nothing(package: str) -> None:
+    """Importing a package loads none of its modules and none of the libraries that they need."""
+    modules = loaded(f"import {package}")
+    assert not {name for name in modules if name.startswith(f"{package}.")}
+    assert not {"av", "cv2", "numpy", "torch", "click", "joblib", "PIL"} & modules
+
+
+def test_making_shards_loads_no_torch() -> None:
+    """The calls that make, verify and read shards load none of the packages that only extras install."""
+    modules = loaded("import avprep; avprep.crop, avprep.open")
+    assert "avprep.api" in modules
+    assert not {"torch", "sklearn", "skimage", "matplotlib", "h5py", "tensorboard", "face_alignment"} & modules
+
+
+@pytest.mark.parametrize("package", [avprep, davs_model])
+def test_every_name_is_typed_and_documented(package: object) -> None:
+    """Each public name is there, listed by dir(), documented, and annotated where it is a function."""
+    for name in package.__all__:  # type: ignore[attr-defined]
+        found = getattr(package, name)
+        assert name in dir(package)
+        assert inspect.getdoc(found), name
+        if inspect.isfunction(found):
+            signature = inspect.signature(found)
+            assert signature.return_annotation is not inspect.Signature.empty
+            for parameter in signature.parameters.values():
+                assert parameter.annotation is not inspect.Parameter.empty, f"{name}: {parameter}"
+
+
+@pytest.mark.parametrize("package", [avprep, davs_model])
+def test_other_names_are_refused(package: object) -> None:
+    """A name that the API does not have is an AttributeError as of any module."""
+    with pytest.raises(AttributeError, match="has no attribute 'corp'"):
+        package.corp  # type: ignore[attr-defined]  # noqa: B018
+
+
+class TestOpen:
+    """Reading shards."""
+
+    def test_what_a_sample_holds(self, out: Path) -> None:
+        """A sample has its key, word and split, frames that are decoded once when asked for, windows and valid."""
+        sample = next(avprep.open(out, split="val"))
+        assert sample.split == "val"
+        assert sample.key.split("/")[1] == "val"
+        assert sample.key.startswith(f"{sample.word}/")
+        assert "frames" not in vars(sample)
+        assert (sample.frames.dtype, sample.frames.shape) == (np.uint8, (29, 256, 256, 3))
+        assert sample.frames is sample.frames
+        assert (sample.windows.dtype, sample.windows.shape) == (np.float32, (29, 12, 20))
+        assert (sample.valid.dtype, sample.valid.shape) == (np.bool_, (29,))
+
+    def test_frames_are_rgb(self, out: Path) -> None:
+        """Faces are redder than blue: the channels are in the order R, G, B."""
+        sample = next(avprep.open(out))
+        red, _, blue = sample.frames[:, 96:192, 96:160].reshape(-1, 3).mean(axis=0)
+        assert red > blue
+
+    def test_order_and_splits(self, out: Path) -> None:
+        """Clips that are ok come in the manifest's order, of all splits or of one; failed ones are left out."""
+        keys = [clip.key for clip in manifest.read(out / "manifest.jsonl").clips]
+        found = [sample.key for sample in avprep.open(out)]
+        assert len(found) == 5
+        assert found == [key for key in keys if key in found]
+        assert [sample.key for split in ("train", "val", "test") for sample in avprep.open(out, split=split)] == found
+
+    def test_what_is_not_there(self, out: Path, tmp_path: Path) -> None:
+        """An OUT without a column, and a split that no manifest has, are errors at once."""
+        with pytest.raises(RunError, match="its column crop was never started"):
+            avprep.open(tmp_path)
+        with pytest.raises(ValueError, match="train, val, test"):
+            avprep.open(out, split="dev")  # type: ignore[arg-type]
+
+
+def test_verify_raises(out: Path, tmp_path: Path) -> None:
+    """Whole shards pass; a problem is an error that names it."""
+    avprep.verify(out)
+    with pytest.raises(RunError, match="no run was ever started"):
+        avprep.verify(tmp_path)
+    damaged = tmp_path / "out"
+    subprocess.run(["cp", "-r", out, damaged], check=True)
+    tar = next((damaged / "crop").glob("*.tar"))
+    tar.write_bytes(tar.read_bytes()[:-1] + b"x")
+    with pytest.raises(ShardError, match=re.escape(tar.name)):
+        avprep.verify(damaged)
+
+
+def test_index_logs_problems_and_writes(lrw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What no clip can be made from is logged by name; the manifest is written where that is asked for."""
+    corpus = tmp_path / "corpus"
+    subprocess.run(["cp", "-r", lrw / "corpus", corpus], check=True)
+    (corpus / "stray.mp4").write_bytes(b"")
+    with caplog.at_level(logging.WARNING, "avprep"):
+        plan = avprep.index("lrw", str(corpus), output=tmp_path / "plan.jsonl")
+    assert "unexpected_place: stray.mp4" in caplog.text
+    assert manifest.read(tmp_path / "plan.jsonl") == plan
+
+
+def test_a_data_set_that_was_moved(lrw: Path, tmp_path: Path) -> None:
+    """A manifest whose data set is elsewhere now is refused, unless it is said where."""
+    plan = avprep.index("lrw", lrw / "corpus", limit=1)
+    gone = manifest.Manifest(plan.dataset, tmp_path / "gone", plan.clips, plan.seed)
+    with pytest.raises(RunError, match="the data set is not there"):
+        avprep.mfcc(gone, tmp_path / "out", jobs=1, verbosity=-1)
+    assert avprep.mfcc(gone, tmp_path / "out", jobs=1, root=lrw / "corpus", verbosity=-1).planned

@@ -1,0 +1,76 @@
+"""What only an extra installs: the base makes shards without it, and a command that needs it ends in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from avprep_cli.main import EXTRAS, OPTIONAL, SECTIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SCRIPT = "import sys; sys.modules |= dict.fromkeys(%r); from avprep_cli.main import main; main()"
+
+
+def base(*arguments: object, without: tuple[str, ...] = tuple(OPTIONAL)) -> subprocess.CompletedProcess[str]:
+    """Run a command where some packages cannot be imported; by default all that only extras install."""
+    words = [sys.executable, "-c", SCRIPT % (without,), *map(str, arguments)]
+    return subprocess.run(words, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=False)
+
+
+def names(requirements: list[str]) -> set[str]:
+    """The distributions that requirements name."""
+    return {re.split(r"[>=<\[;]", requirement)[0] for requirement in requirements}
+
+
+def test_the_base_makes_shards(lrw: Path, tmp_path: Path) -> None:
+    """Without any package of the extras, shards are made, verified, counted and reported on."""
+    out = tmp_path / "out"
+    assert base("index", "lrw", lrw / "corpus", "-o", tmp_path / "plan.jsonl").returncode == 0
+    for words in (
+        ("crop", tmp_path / "plan.jsonl", out, "-j", 1),
+        ("mfcc", tmp_path / "plan.jsonl", out, "-j", 1),
+        ("verify", out, "-j", 1),
+        ("status", out),
+        ("report", out, "-o", tmp_path / "report.html"),
+        ("weights", "list"),
+    ):
+        done = base(*words)
+        assert done.returncode == 0, f"{words[0]}: {done.stderr}"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("train", "OUT", "RUN"), "avprep train needs torch, which is not installed: pip install 'avprep[model]'"),
+        (("demo", "RUN"), "avprep demo needs torch, which is not installed: pip install 'avprep[demo]'"),
+        (("bench", "crop"), "avprep bench needs scikit-image, .* pip install 'avprep[all]'"),
+        (("crop", "PLAN", "NEW", "--detector", "face-alignment"), "needs torch, .* pip install 'avprep[gpu]'"),
+    ],
+)
+def test_a_missing_extra_is_one_line(words: tuple[str, ...], line: str, lrw: Path, tmp_path: Path) -> None:
+    """A command whose package is missing ends with status 1 and one line that names the command and the extra."""
+    (tmp_path / "OUT").mkdir()
+    places = {"PLAN": str(lrw / "plan.jsonl"), **{name: str(tmp_path / name) for name in ("OUT", "RUN", "NEW")}}
+    done = base(*(places.get(word, word) for word in words))
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert re.fullmatch("Error: .*" + line.replace("[", r"\["), last), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "NEW").exists()
+
+
+def test_extras_hold_what_the_messages_name() -> None:
+    """Every optional package is in the extra that a message would name for it, and in no base install."""
+    extras = {name: names(found) for name, found in PROJECT["optional-dependencies"].items()}
+    assert not names(PROJECT["dependencies"]) & set(OPTIONAL.values())
+    assert set(EXTRAS) <= {name for section in SECTIONS.values() for name in section}
+    assert set(EXTRAS.values()) | {"model"} == extras.keys() - {"dev"}
+    assert PROJECT["optional-dependencies"]["all"] == ["avprep[gpu,look,model,demo]"]
+    installed = set().union(*(extras[name] for name in ("gpu", "look", "model", "demo")))
+    assert installed - {"avprep"} <= set(OPTIONAL.values())
