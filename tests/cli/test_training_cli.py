@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from string import Template
 
 import pytest
 import torch
@@ -16,7 +18,8 @@ from davs_model import checkpoint
 from davs_model.models.davs import Settings as DavsSettings
 from davs_model.models.davs.stages import STAGES
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE, RESULTS = ((DOCS / name).read_text(encoding="utf-8") for name in ("training.md", "results.md"))
 OVERRIDES = [word for setting in SMALL for word in ("--set", setting)]
 
 
@@ -85,6 +88,34 @@ def test_a_folder_without_shards(tmp_path: Path) -> None:
         1,
         f"Error: {tmp_path}: no shards here (no manifest.jsonl): run `avprep crop` and `mfcc`\n",
     )
+
+
+@pytest.mark.slow
+def test_the_rows_of_the_papers_tables(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loops of docs/results.md train the rows of its tables, and measure them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "syn").mkdir()
+    (tmp_path / "syn" / "shards").symlink_to(out)
+    lines = re.findall(r"^ +avprep ((?:train|evaluate) .*syn/shards.*)$", RESULTS, re.MULTILINE)
+    row, measure, before, switched, measure_switched = lines
+    for run, sharing, adversarial in (("work/first", "false", "0"), ("work/syn-true-1", "true", "1")):
+        run_line(row, run=run, sharing=sharing, adversarial=adversarial)
+        run_line(measure, run=run)
+    run_line(before)
+    for weight in ("0", "200"):
+        run_line(switched, weight=weight)
+        run_line(measure_switched, run=f"work/syn-{weight}")
+    found = json.loads((tmp_path / "work" / "syn-200" / "results" / "metrics.json").read_text())
+    assert "words_from_identity" in found["leakage"]
+    assert {"recognition", "retrieval"} < found.keys()
+
+
+def run_line(line: str, **variables: str) -> None:
+    """Run a line of a page in small, its variables replaced."""
+    words = Template(line).substitute(variables).split()
+    small = OVERRIDES if words[0] == "train" else ["--workers", "0", "--mouth-clips", "0", "--detector", "opencv"]
+    result = call(*words, *small)
+    assert result.exit_code == 0, result.output
 
 
 def test_the_page_names_the_stages_and_real_settings() -> None:
