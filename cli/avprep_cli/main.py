@@ -11,13 +11,13 @@ from avprep import __version__
 from avprep.errors import AvprepError, missing_package
 from avprep_cli import bench, cluster, data, demo, look, model, options, results, say, streams
 
-OPTIONAL = {name: name for name in ("h5py", "matplotlib", "safetensors", "tensorboard", "torch", "torchmetrics")}
+_NAMES = ("h5py", "matplotlib", "pydantic", "safetensors", "tensorboard", "torch", "torchmetrics")
+OPTIONAL = {name: name for name in _NAMES}
 OPTIONAL |= {"face_alignment": "face-alignment", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+OPTIONAL |= {"annotated_types": "pydantic"}  # which requires it
 """Packages that only an extra installs: pip's name of each, by its import name."""
 EXTRAS = {"crop": "gpu", "retry": "gpu", "slurm": "gpu", "inspect": "look", "demo": "demo", "bench": "all"}
 """The extra that a command needs; `model` for all others."""
-
-
 SECTIONS = {
     "Data": ("index", "crop", "mfcc", "verify", "weights"),
     "Cluster": ("slurm", "status", "retry"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -47,9 +48,9 @@ def test_the_base_makes_shards(lrw: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("train", "OUT", "RUN"), "avprep train needs torch, which is not installed: pip install 'avprep[model]'"),
+        (("train", "OUT", "RUN"), r"avprep train needs \w+, which is not installed: pip install 'avprep[model]'"),
         (("demo", "RUN"), "avprep demo needs torch, which is not installed: pip install 'avprep[demo]'"),
-        (("bench", "crop"), "avprep bench needs scikit-image, .* pip install 'avprep[all]'"),
+        (("bench", "crop"), r"avprep bench needs \S+, which is not installed: pip install 'avprep[all]'"),
         (("crop", "PLAN", "NEW", "--detector", "face-alignment"), "needs torch, .* pip install 'avprep[gpu]'"),
     ],
 )
@@ -63,6 +64,23 @@ def test_a_missing_extra_is_one_line(words: tuple[str, ...], line: str, lrw: Pat
     assert re.fullmatch("Error: .*" + line.replace("[", r"\["), last), done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "NEW").exists()
+
+
+def test_every_import_is_of_the_base_or_an_extra() -> None:
+    """Each package that the source imports comes with the base install, or has its extra named where it is missing."""
+    base_names = {"av", "click", "cv2", "ffmpeg", "imageio_ffmpeg", "jinja2", "joblib", "numpy", "onnxruntime", "PIL"}
+    base_names |= {"python_speech_features", "scipy", "threadpoolctl", "tqdm"}
+    assert len(base_names) == len(PROJECT["dependencies"])
+    imported = set()
+    for package in ("avprep", "davs_model", "cli/avprep_cli"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    imported.add((node.module or "").partition(".")[0])
+    others = imported - sys.stdlib_module_names - {"avprep", "avprep_cli", "davs_model"} - base_names
+    assert others - {"markupsafe"} | {"tensorboard"} == OPTIONAL.keys()  # jinja2 requires it; torch imports it
 
 
 def test_extras_hold_what_the_messages_name() -> None:
