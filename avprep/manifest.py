@@ -8,7 +8,7 @@ import math
 import random
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -67,6 +67,11 @@ class Manifest:
     clips: tuple[Clip, ...]
     seed: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def header(self) -> dict[str, Any]:
+        """Return the first line of its file."""
+        known = {"dataset": self.dataset, "root": str(self.root), "seed": self.seed}
+        return {"avprep_manifest": MANIFEST_VERSION, **known, **self.extra}
 
     def split(self, name: str) -> tuple[Clip, ...]:
         """Return the clips of one split, in plan order."""
@@ -144,21 +149,24 @@ def duplicate_keys(clips: Iterable[Clip]) -> dict[str, list[str]]:
 
 def render(manifest: Manifest) -> str:
     """Return the text of a manifest file."""
-    header = {
-        "avprep_manifest": MANIFEST_VERSION,
-        "dataset": manifest.dataset,
-        "root": str(manifest.root),
-        "seed": manifest.seed,
-        **manifest.extra,
-    }
-    return "".join(_dump(row) + "\n" for row in (header, *(clip.to_json() for clip in manifest.clips)))
+    return "".join(_dump(row) + "\n" for row in (manifest.header(), *(clip.to_json() for clip in manifest.clips)))
 
 
 def read(path: Path) -> Manifest:
-    """Read a manifest file.
+    """Read a manifest file; ManifestError as of `scan`, and for a key that is there twice."""
+    head, rows = scan(path)
+    clips = tuple(rows)
+    for key, videos in duplicate_keys(clips).items():
+        shown = ", ".join(video[:100] for video in videos[:3])
+        raise ManifestError(f"{path}: the key {key[:100]} is there {len(videos)} times ({shown})")
+    return replace(head, clips=clips)
 
-    Raises ManifestError with file and line for a missing file, another format, a newer version, an unknown or bad
-    field, or a duplicate key.
+
+def scan(path: Path) -> tuple[Manifest, Iterator[Clip]]:
+    """Open a manifest file: its header, as a manifest without clips, and its clips, one in memory at a time.
+
+    Raises ManifestError with file and line, here or at the clip, for a missing file, another format, a newer version,
+    an unknown or bad field.
     """
     rows = _rows(path)
     _, header = next(rows, (1, {}))
@@ -176,13 +184,10 @@ def read(path: Path) -> Manifest:
     seed = header.get("seed", 0)
     if not isinstance(seed, int):
         raise ManifestError(f"{path}:1: seed must be a whole number, not {_short(seed)}")
-    clips = tuple(_clip(path, number, row) for number, row in rows)
-    for key, videos in duplicate_keys(clips).items():
-        shown = ", ".join(video[:100] for video in videos[:3])
-        raise ManifestError(f"{path}: the key {key[:100]} is there {len(videos)} times ({shown})")
     known = {"avprep_manifest", "dataset", "root", "seed"}
     extra = {name: value for name, value in header.items() if name not in known}
-    return Manifest(header["dataset"], Path(header["root"]), clips, seed, extra)
+    head = Manifest(header["dataset"], Path(header["root"]), (), seed, extra)
+    return head, (_clip(path, number, row) for number, row in rows)
 
 
 def _dump(row: dict[str, Any]) -> str:

@@ -94,13 +94,8 @@ def stretch(folder: Path, key: str, members: Members | Iterable[tuple[str, bytes
     return data
 
 
-def write_shard(
-    out: Path, column: str, name: str, clips: Sequence[tuple[Made, bytes]], *, tell_bytes: bool = True
-) -> Path:
-    """Write a shard and its sidecar from stretches; a clip that failed in the column has none.
-
-    tell_bytes: whether the sidecar tells the length of each, which those of earlier versions do not.
-    """
+def write_shard(out: Path, column: str, name: str, clips: Sequence[tuple[Made, bytes]]) -> Path:
+    """Write a shard and its sidecar from stretches; a clip that failed in the column has none."""
     folder = out / column
     folder.mkdir(parents=True, exist_ok=True)
     writer = shards.ShardWriter(folder / f"{name}.tar", folder / f"{name}.part")
@@ -112,9 +107,7 @@ def write_shard(
             continue
         (folder / "stretch.part").write_bytes(data)
         writer.append(folder / "stretch.part")
-        rows.append({"key": clip.key, "state": "ok", "n_frames": clip.n_frames, "seconds": 0.1})
-        if tell_bytes:
-            rows[-1]["bytes"] = len(data)
+        rows.append({"key": clip.key, "state": "ok", "n_frames": clip.n_frames, "seconds": 0.1, "bytes": len(data)})
     digest, size = writer.finish()
     head = {
         "avprep_sidecar": schema.SIDECAR_VERSION,
@@ -136,7 +129,6 @@ def write(
     picture: Picture = plain,
     image_format: str = "jpg",
     silent: int = 2,
-    tell_bytes: bool = True,
 ) -> Path:
     """Write the plan and the shards of both columns."""
     for column in schema.COLUMNS:
@@ -160,8 +152,8 @@ def write(
             (clip, b"" if clip.mfcc else stretch(out, clip.key, mfcc_members(clip.key, clip.n_frames, silent)))
             for clip in of_shard
         ]
-        write_shard(out, "crop", manifest.shard_name(split, number), crops, tell_bytes=tell_bytes)
-        write_shard(out, "mfcc", manifest.shard_name(split, number), sounds, tell_bytes=tell_bytes)
+        write_shard(out, "crop", manifest.shard_name(split, number), crops)
+        write_shard(out, "mfcc", manifest.shard_name(split, number), sounds)
     return out
 
 

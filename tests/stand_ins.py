@@ -175,12 +175,12 @@ def start(
 
 
 def still_or_hang(video: Path, start: float | None, side: int) -> bytes | str:
-    """Do as `report_data.still` does, but never end with a video named `hangs.mp4`."""
-    from avprep.quality import findings  # which other workers need not load
+    """Do as `excerpts.still` does, but never end with a video named `hangs.mp4`."""
+    from avprep.quality import excerpts  # which other workers need not load
 
     if video.name == "hangs.mp4":
         time.sleep(3600)
-    return findings.still(video, start, side)
+    return excerpts.still(video, start, side)
 
 
 def main() -> int:

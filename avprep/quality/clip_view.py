@@ -23,10 +23,10 @@ from avprep.errors import Reject, RunError, ShardError
 from avprep.manifest import SPLITS, Clip, Manifest, shard_name
 from avprep.media import film
 from avprep.media.audio import Sound
-from avprep.media.image import decode_image
 from avprep.media.video import Frames, Seconds, container_start, open_file, seconds
 from avprep.runs.fingerprint import read_fingerprint, read_plan
 from avprep.schema import CROP_SIZE, FPS
+from avprep.shards.image import decode_image
 from avprep.stages import MfccSettings, MfccStage, clip_sound, rebuild
 
 SIMILAR = 5
@@ -172,13 +172,13 @@ def _part(out: Path, column: str, shard: str, key: str) -> Part:
     if record["state"] == "failed":
         return Part("failed", record["reason"], " ".join(record["message"].split()))
     path = shards.tar_path(out, column, shard)
-    for name, members in shards.read(path):
-        if name == key:
-            try:
-                return Part("ok", members=members, facts=schema.check_sample(column, key, members))
-            except ShardError as error:
-                raise ShardError(f"{path}: {printable(str(error), 300)}") from error
-    raise ShardError(f"{path}: lacks {printable(key)}, which its sidecar has as ok; `avprep verify` tells more")
+    assert sidecar is not None
+    place = shards.places(shards.sidecar_path(out, column, shard), sidecar["clips"])[key]
+    members = shards.read_sample(path, key, place)
+    try:
+        return Part("ok", members=members, facts=schema.check_sample(column, key, members))
+    except ShardError as error:
+        raise ShardError(f"{path}: {printable(str(error), 300)}") from error
 
 
 def sound_of(view: ClipView) -> Sound | str:

@@ -27,11 +27,11 @@ from avprep import schema, shards
 from avprep.errors import RunError, ShardError
 from avprep.faces import align
 from avprep.manifest import Manifest
-from avprep.media.image import decode_image
 from avprep.quality.clip_view import printable
-from avprep.quality.findings import encode
+from avprep.quality.excerpts import encode
 from avprep.runs.fingerprint import read_fingerprint, read_plan
 from avprep.schema import CROP_SIZE
+from avprep.shards.image import decode_image
 
 CLIPS = 400
 """Clips whose points and crops are compared, at most."""
@@ -331,19 +331,18 @@ def _faces(run: Run, plan: Manifest, keys: Iterable[str]) -> dict[str, Face]:
     wanted = set(keys)
     found: dict[str, Face] = {}
     for name, rows in plan.shards(run.shard_size):
-        here = wanted.intersection(clip.key for clip in rows)
+        here = [clip.key for clip in rows if clip.key in wanted]
+        sidecar = shards.read_sidecar(run.out, "crop", name) if here else None
+        if sidecar is None:
+            continue
         path = shards.tar_path(run.out, "crop", name)
-        for key, members in shards.read(path) if here else ():
-            if key in here:
-                here.remove(key)
-                try:
-                    found[key] = _face(key, members)
-                except ShardError as error:
-                    raise ShardError(f"{path}: {printable(str(error), 300)}") from error
-                if not here:
-                    break
-        if here:
-            raise ShardError(f"{path}: lacks {printable(min(here))}, which its sidecar has as ok")
+        where = shards.places(path.with_suffix(".json"), sidecar["clips"])
+        for key in here:
+            try:
+                found[key] = _face(key, shards.read_sample(path, key, where[key]))
+            except ShardError as error:
+                named = "" if str(path) in str(error) else f"{path}: "
+                raise ShardError(f"{named}{printable(str(error), 300)}") from error
     return found
 
 

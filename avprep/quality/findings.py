@@ -7,7 +7,6 @@ the same folder and seed give the same clips.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import heapq
 import itertools
@@ -18,20 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
-from avprep import files, mfcc, schema, shards, untrusted
-from avprep.errors import REASONS, ManifestError, Reject, ShardError
-from avprep.faces import align
+from avprep import mfcc, schema, shards
+from avprep.errors import REASONS, ShardError
 from avprep.manifest import SPLITS, shard_lengths
-from avprep.media.image import decode_image
-from avprep.media.video import Frames
 from avprep.runs.fingerprint import clip_counts, plan_path, read_fingerprint
-from avprep.runs.pool import Pool
 from avprep.runs.status import SplitStatus
-from avprep.shards import Stretch, tars
+from avprep.shards import Stretch
 
 LOOKED_AT = 2000
 """Clips whose own JSON is read in the shards, for figures that no sidecar holds."""
@@ -45,12 +36,8 @@ MESSAGE = 400
 """Characters kept of a failure's message."""
 UNKNOWN = "unknown"
 """What stands for a reason that is none of `REASONS`."""
-STILL_SECONDS = 5.0
-"""Time to decode the first picture of one video."""
 MAX_FRAMES = 10**9
 """More than a year: a sidecar that says so is damaged."""
-SLOW_STILLS = 8
-"""Videos that may take longer than that before the rest is left alone: a dead file system, say."""
 LEAD = mfcc.SAMPLES_BEFORE / schema.SAMPLE_RATE
 """Seconds of sound before a clip that its first windows use where the source has it."""
 
@@ -120,7 +107,7 @@ class Row:
     """A clip that is ok in a column or both.
 
     told: figures that its sidecars name, those that it cannot have among them.
-    where: its place in each column's tar; None where the sidecar doesn't tell.
+    where: its place in each column's tar.
     """
 
     key: str
@@ -130,7 +117,7 @@ class Row:
     n_frames: int = 0
     figures: dict[str, float] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
-    where: dict[str, Stretch | None] = field(default_factory=dict)
+    where: dict[str, Stretch] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -240,7 +227,7 @@ def gather(out: Path, *, seed: int = 0, per_split: int = 12) -> Findings:
         rows: dict[str, Row] = {}
         for column_name, n_clips in columns.items():
             clips = _count(out, found, column_name, name, n_clips)
-            _join(rows, column_name, name, clips, seed)
+            _join(rows, column_name, shards.sidecar_path(out, column_name, name), clips, seed)
             for failure in _failed(column_name, name, clips):
                 group = failures.setdefault((column_name, failure.reason), Least(LISTED))
                 group.offer(0, draw(failure.key, seed), failure)
@@ -311,8 +298,11 @@ def _sidecar(out: Path, found: Findings, column: str, name: str) -> dict[str, An
         if sidecar is None:
             return None
         size = path.stat().st_size
+        shards.places(path.with_suffix(".json"), sidecar["clips"])
     except ShardError as error:
-        found.problem(str(error))
+        found.problem(
+            str(error) if str(path.with_suffix("")) in str(error) else f"{path.with_suffix('.json')}: {error}"
+        )
         return None
     except OSError as error:
         found.problem(f"{path}: cannot be read ({error.strerror}); run `avprep {column}` again")
@@ -327,13 +317,13 @@ def _sidecar(out: Path, found: Findings, column: str, name: str) -> dict[str, An
     return sidecar
 
 
-def _join(rows: dict[str, Row], column: str, name: str, clips: Iterable[dict[str, Any]], seed: int) -> None:
+def _join(rows: dict[str, Row], column: str, sidecar: Path, clips: Sequence[dict[str, Any]], seed: int) -> None:
     """Add the ok clips of one column to the rows of a shard."""
-    offset: int | None = 0
+    name, where = sidecar.stem, shards.places(sidecar, clips)
     for clip in clips:
         if clip["state"] != "ok":
             continue
-        key, length = clip["key"], clip.get("bytes")
+        key = clip["key"]
         row = rows.get(key)
         if row is None:
             n_frames = clip["n_frames"]
@@ -344,11 +334,7 @@ def _join(rows: dict[str, Row], column: str, name: str, clips: Iterable[dict[str
                 row.told.add(figure.name)
                 if (value := number(clip[figure.name])) is not None:
                     row.figures[figure.name] = value
-        if offset is None or type(length) is not int or length <= 0:  # of an earlier version: it is looked up
-            row.where[column] = offset = None
-        else:
-            row.where[column] = Stretch(offset, length)
-            offset += length
+        row.where[column] = where[key]
 
 
 def _failed(column: str, name: str, clips: Iterable[dict[str, Any]]) -> Iterable[Failure]:
@@ -408,175 +394,4 @@ def number(value: object) -> float | None:
 
 def read_members(out: Path, row: Row, column: str, wanted: set[str]) -> dict[str, bytes]:
     """Return some members of a clip's sample; ShardError, naming the tar and the clip, where one cannot be read."""
-    path = shards.tar_path(out, column, row.shard)
-    found: dict[str, bytes] = {}
-    try:
-        with files.open_file(path) as file:
-            stretch = row.where[column] or _stretches(path).get(row.key)
-            if stretch is None:
-                raise ShardError("is not in it")
-            for entry in tars.members(file, stretch.offset, stretch.offset + stretch.length):
-                key, _, member = entry.name.partition(".")
-                if key != row.key:
-                    raise ShardError("does not lie where its sidecar says")
-                if member in wanted:
-                    found[member] = tars.content(file, entry)
-                if found.keys() == wanted:
-                    break
-    except ShardError as error:
-        raise ShardError(f"{path}: {row.key}: {error}") from error
-    except OSError as error:
-        raise ShardError(f"{path}: {row.key} cannot be read ({error.strerror})") from error
-    if missing := sorted(wanted - found.keys()):
-        raise ShardError(f"{path}: {row.key} has no {missing[0]}")
-    return found
-
-
-@functools.lru_cache(maxsize=2)
-def _stretches(path: Path) -> dict[str, Stretch]:
-    with files.open_file(path) as file:
-        return shards.stretches(file)
-
-
-@dataclass(frozen=True, eq=False)
-class Shot:
-    """One frame of a clip: uint8 (256, 256, 3), RGB; points: float64 (5, 2) in crop pixels, NaN where unknown."""
-
-    frame: int
-    image: NDArray[np.uint8]
-    points: NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Sound:
-    """MFCC columns of a clip of T frames, float32 (12, 4T), frame `i` owning 4i … 4i+3; valid: bool (T,)."""
-
-    columns: NDArray[np.float32]
-    valid: NDArray[np.bool_]
-
-
-def read_shots(out: Path, row: Row, frames: Sequence[int], image_format: str) -> list[Shot]:
-    """Return frames of a clip and where eyes and mouth are in them; ShardError where the sample is damaged."""
-    names = [schema.frame_member(frame, image_format) for frame in frames]
-    members = read_members(out, row, "crop", {"points.npy", "affine.npy", *names})
-    points = _array(row, "crop", "points.npy", members)
-    affine = _array(row, "crop", "affine.npy", members)
-    shots = []
-    for frame, name in zip(frames, names, strict=True):
-        image = decode_image(members[name])
-        if image is None:
-            raise ShardError(f"{shards.tar_path(out, 'crop', row.shard)}: {row.key}.{name} is not a 256×256 image")
-        with np.errstate(all="ignore"):  # whatever the arrays hold, what is not finite is not drawn
-            placed = align.apply(affine[frame : frame + 1], points[frame : frame + 1])[0]
-        shots.append(Shot(frame, image, placed))
-    return shots
-
-
-def read_sound(out: Path, row: Row) -> Sound:
-    """Return the MFCC columns of a clip; ShardError where the sample is damaged."""
-    members = read_members(out, row, "mfcc", {"mfcc.npy", "valid.npy"})
-    windows = _array(row, "mfcc", "mfcc.npy", members)
-    own = windows[:, :, mfcc.BEFORE : mfcc.BEFORE + schema.COLUMNS_PER_FRAME]
-    columns = own.transpose(1, 0, 2).reshape(schema.N_COEFFICIENTS, -1)
-    return Sound(columns.astype(np.float32), _array(row, "mfcc", "valid.npy", members))
-
-
-def _array(row: Row, column: str, member: str, members: Mapping[str, bytes]) -> NDArray[Any]:
-    dtype, shape = schema.ARRAYS[column][member]
-    try:
-        array = schema.decode_array(members[member])
-    except ShardError as error:
-        raise ShardError(f"{column}/{row.shard}: {row.key}.{member}: {error}") from error
-    if array.dtype.str != dtype or array.shape != (row.n_frames, *shape):
-        raise ShardError(f"{column}/{row.shard}: {row.key}.{member} is {array.dtype.str} {array.shape}")
-    return array
-
-
-@dataclass(frozen=True)
-class Label:
-    """What the plan says of a clip. video: below the root; empty where the plan names nothing that may be opened."""
-
-    video: str = ""
-    start: float | None = None
-    word: str = ""
-    speaker: str = ""
-
-
-def read_labels(out: Path, keys: set[str]) -> tuple[dict[str, Any], dict[str, Label]]:
-    """Return the plan's header and what it says of some clips, a line in memory at a time; ManifestError."""
-    labels: dict[str, Label] = {}
-    path = plan_path(out)
-    try:
-        lines = untrusted.json_lines(path)
-        header = untrusted.parse_json(next(lines, ""))
-        if not isinstance(header.get("root"), str):
-            raise ManifestError(f"{path}: not a manifest, it has no header with a root")
-        for line in lines if keys else ():
-            clip = untrusted.parse_json(line) if line.strip() else {}
-            if isinstance(key := clip.get("key"), str) and key in keys:
-                labels[key] = _label(clip)
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{path}: cannot read the manifest ({error})") from error
-    return header, labels
-
-
-def _label(clip: dict[str, Any]) -> Label:
-    video, word, speaker = (value if isinstance(value := clip.get(name), str) else "" for name in _TEXTS)
-    inside = video and not video.startswith("/") and ".." not in video.split("/") and "\0" not in video
-    return Label(video if inside else "", number(clip.get("start")), word, speaker)
-
-
-_TEXTS = ("video", "word", "speaker")
-
-
-def stills(root: Path, labels: Mapping[str, Label], side: int, jobs: int = 2) -> dict[str, bytes | str]:
-    """Return the first picture of each clip's video that decodes, or why there is none, in processes of their own.
-
-    side: the longer side of the JPEG in pixels. A video that hangs or kills its decoder costs only its own picture.
-    """
-    if not labels:
-        return {}
-    found: dict[str, bytes | str] = {}
-    slow = 0
-    with Pool(jobs) as pool:
-        # A few at a time, so that those that are given up need not be waited for.
-        for keys in _batches(list(labels), 4 * jobs):
-            if slow > SLOW_STILLS:
-                found.update(dict.fromkeys(keys, "left alone, since decoding others took too long"))
-                continue
-            for key in keys:
-                found[key] = "the plan names no video below its root"
-                if labels[key].video:
-                    pool.submit(key, still, root / labels[key].video, labels[key].start, side, timeout=STILL_SECONDS)
-            for ended in pool.all():
-                match ended.error:
-                    case None:
-                        found[ended.tag] = ended.value
-                    case TimeoutError():
-                        slow += 1
-                        found[ended.tag] = f"decoding took longer than {STILL_SECONDS:g} s"
-                    case error:  # Died, or whatever a decoder's binding raises
-                        found[ended.tag] = f"decoding failed ({type(error).__name__})"
-    return found
-
-
-def _batches(keys: list[str], size: int) -> Iterable[list[str]]:
-    return (keys[first : first + size] for first in range(0, len(keys), size))
-
-
-def still(video: Path, start: float | None, side: int) -> bytes | str:
-    """Return a JPEG of the picture at `start`, or else of the video's first one, or why there is none."""
-    for at in (start, None) if start else (None,):
-        try:
-            for picture in Frames(video, start=at, keep_bytes=0):
-                return encode(picture.small(side))
-        except Reject as reject:
-            why = reject.message.removeprefix(f"{video}: ")
-    return why
-
-
-def encode(image: NDArray[np.uint8], quality: int = 80) -> bytes:
-    """Return uint8 (H, W, 3), RGB, as JPEG."""
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert done
-    return data.tobytes()
+    return shards.read_sample(shards.tar_path(out, column, row.shard), row.key, row.where[column], wanted)

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from avprep import schema
 from avprep.errors import REASONS, RunError, ShardError
-from avprep.quality import findings
-from avprep.quality.findings import FIGURES, Column, Failure, Figure, Findings, Label, Row, Shot, Sound
+from avprep.quality import excerpts, findings
+from avprep.quality.excerpts import Label, Shot, Sound
+from avprep.quality.findings import FIGURES, Column, Failure, Figure, Findings, Row
 from avprep.runs.status import SplitStatus
 
 PICTURES_MB = 7
@@ -72,8 +73,8 @@ def report(out: Path, *, root: Path | None = None, seed: int = 0) -> Report:
     if all(column.run is None for column in found.columns.values()):
         raise RunError(f"{out}: holds no column to report on; run `avprep crop` or `avprep mfcc` first")
     shown = [row for rows in (*found.sheets.values(), *found.worst.values()) for row in rows]
-    header, labels = findings.read_labels(out, {one.key for one in shown} | {one.key for one in found.failures})
-    root = Path(header["root"]) if root is None else root
+    plan, labels = excerpts.read_labels(out, {one.key for one in shown} | {one.key for one in found.failures})
+    root = plan.root if root is None else root
     pictures = Pictures(PICTURES_MB * 10**6)
     sheets = _sheets(out, found, labels, pictures)
     worst = _worst(out, found, labels, pictures)
@@ -85,15 +86,14 @@ def report(out: Path, *, root: Path | None = None, seed: int = 0) -> Report:
         "figures": ("Figures", _figures(found)),
         "sheets": ("Contact sheets", sheets),
         "worst": ("Worst clips", worst),
-        "settings": ("Settings", _settings(found, header)),
+        "settings": ("Settings", _settings(found, plan.header())),
     }
     lede = _lede(out, found)
     if pictures.left_out:
         lede += (
             f'<p class="alarm">{pictures.left_out} pictures are left out: together they exceed {PICTURES_MB} MB.</p>'
         )
-    name = header.get("dataset")
-    title = f"Report of {text(name) if isinstance(name, str) and name else 'a run'}"
+    title = f"Report of {text(plan.dataset or 'a run')}"
     return Report(fill(title, lede, sections), found.n_clips, found.n_failures, found.n_problems)
 
 
@@ -286,7 +286,7 @@ def _strip_png(columns: NDArray[np.float32]) -> bytes:
 
 def _shot(shot: Shot, pictures: Pictures, side: int) -> str:
     small = cv2.resize(shot.image, (side, side), interpolation=cv2.INTER_AREA)
-    url = pictures.url(findings.encode(np.asarray(small, np.uint8)))
+    url = pictures.url(excerpts.encode(np.asarray(small, np.uint8)))
     if url is None:
         return '<span class="shot"><span class="none">no room</span></span>'
     return (
@@ -411,7 +411,7 @@ def _failures(found: Findings, labels: Mapping[str, Label], root: Path, pictures
         notes.append(f"The data set is not at <code>{text(root)}</code>, so no pictures: give <code>--root</code>.")
         wanted = []
     else:
-        stills = findings.stills(root, {key: labels.get(key, Label()) for key in wanted}, STILL_SIDE)
+        stills = excerpts.stills(root, {key: labels.get(key, Label()) for key in wanted}, STILL_SIDE)
         if len(wanted) < n_clips:
             notes.append(
                 f"The first picture of the video was looked for in {len(wanted):,} of these {n_clips:,} clips."
@@ -569,7 +569,7 @@ def _shots(out: Path, found: Findings, row: Row, frames: Sequence[int]) -> list[
     settings = run.get("settings")
     image_format = settings.get("image_format") if isinstance(settings, dict) else None
     try:
-        return findings.read_shots(out, row, frames, "png" if image_format == "png" else "jpg")
+        return excerpts.read_shots(out, row, frames, "png" if image_format == "png" else "jpg")
     except ShardError as error:
         found.problem(str(error))
         return []
@@ -579,7 +579,7 @@ def _sound(out: Path, found: Findings, row: Row) -> Sound | None:
     if "mfcc" not in row.where:
         return None
     try:
-        return findings.read_sound(out, row)
+        return excerpts.read_sound(out, row)
     except ShardError as error:
         found.problem(str(error))
         return None

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from avprep import schema, shards
 from avprep.errors import RunError
-from avprep.media.image import decode_image
 from avprep.runs.fingerprint import read_fingerprint, read_plan
+from avprep.shards.image import decode_image
 
 CELL = 128
 """Side of a crop on the sheet, in pixels."""

@@ -8,9 +8,9 @@ import joblib
 
 from avprep import files, schema, shards
 from avprep.errors import REASONS, ShardError
-from avprep.media.image import decode_image
 from avprep.runs.fingerprint import read_fingerprint, read_plan
 from avprep.runs.progress import counted
+from avprep.shards.image import decode_image
 
 
 def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
@@ -56,7 +56,7 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
             tars = (shards.tar_path(out, column, lies_in[column][key]) for column in schema.COLUMNS)
             files = " and ".join(f"{tar.with_suffix('')}.{{tar,json}}" for tar in tars)
             remedy = f"delete {files}, and make them anew by the commands that `avprep status {out}` then prints"
-            problems.append(f"{key}: crop has {crop} frames, mfcc {mfcc} (an avprep of before counted them): {remedy}")
+            problems.append(f"{key}: crop has {crop} frames, mfcc {mfcc}: {remedy}")
     return problems
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from avprep.shards.reader import MAX_SAMPLE, read, read_joined, stretches
+from avprep.shards.reader import MAX_SAMPLE, close_tars, places, read, read_at, read_joined, read_sample, stretches
 from avprep.shards.sample import Sample, Stretch
 from avprep.shards.sidecar import (
     counts,
@@ -22,12 +22,16 @@ __all__ = [
     "Sample",
     "ShardWriter",
     "Stretch",
+    "close_tars",
     "counts",
     "finished",
     "finished_head",
     "open_finished",
+    "places",
     "read",
+    "read_at",
     "read_joined",
+    "read_sample",
     "read_sidecar",
     "read_sidecar_head",
     "render_sidecar",

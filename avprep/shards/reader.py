@@ -1,13 +1,15 @@
-"""Reading shards: by key and by place, columns joined. Tars are taken as hostile: see `avprep.shards.tars`."""
+"""Reading shards: in order, by key and by place, columns joined. Tars are hostile: see `avprep.shards.tars`."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from avprep import files
 from avprep.errors import ShardError
@@ -17,11 +19,11 @@ from avprep.shards.sidecar import read_sidecar, sidecar_path, tar_path
 
 MAX_SAMPLE = 8 << 30
 """Largest sample that is read from a shard (bytes): the crops of half an hour as PNG are smaller."""
+OPEN_TARS = 64
+"""Tars that `read_at` keeps open in a process."""
 
-
-_BUFFER = 1 << 20  # bytes: a member is larger than Python's own buffer, and each would be written by itself
-
-
+_SHOWN = 120  # characters of a key in a message
+_BUFFER = 1 << 20  # bytes: a member is larger than Python's own buffer
 _NAME = re.compile(r"([^./](?:[^.]*[^./])?)\.([^/]+)")  # a key holds no dot; what follows its first one is the member
 
 
@@ -55,6 +57,95 @@ def read(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
             members[member] = tars.content(file, entry)
     if key:
         yield key, members
+
+
+def places(path: Path, clips: Iterable[dict[str, Any]]) -> dict[str, Stretch]:
+    """Return where each of a sidecar's clips that is ok lies in the tar: one behind the other, in the same order.
+
+    path: the sidecar, which ShardError names where a clip has no length. Whether they lie there, reading them shows.
+    """
+    found: dict[str, Stretch] = {}
+    offset = 0
+    for clip in clips:
+        if clip["state"] == "ok":
+            length = clip.get("bytes")
+            if type(length) is not int or length <= 0:
+                raise ShardError(f"{path}: damaged, {clip['key']} has no length in bytes")
+            found[clip["key"]] = Stretch(offset, length)
+            offset += length
+    return found
+
+
+def read_sample(path: Path, key: str, place: Stretch, wanted: Collection[str] | None = None) -> dict[str, bytes]:
+    """Return members of the sample at a place of a shard: all, or those that are wanted.
+
+    Raises ShardError, naming file and key, where one of them is missing, or the place does not hold exactly this
+    sample.
+    """
+    shown = key[:_SHOWN] if key.isprintable() else ascii(key[:_SHOWN])
+    try:
+        with files.open_file(path) as file:
+            found = _sample(file.fileno(), key, place)
+        for name in sorted(wanted or ()):
+            if name not in found:
+                raise ShardError(f"has no {name}")
+        return {name: bytes(content) for name, content in found.items() if wanted is None or name in wanted}
+    except _NotThereError as error:
+        raise ShardError(f"{path}: lacks {shown}, which its sidecar has as ok; `avprep verify` tells more") from error
+    except ShardError as error:
+        raise ShardError(f"{path}: {shown}: {error}") from error
+    except OSError as error:
+        raise ShardError(f"{path}: {shown} cannot be read ({error.strerror})") from error
+
+
+def read_at(path: Path, key: str, place: Stretch) -> dict[str, memoryview]:
+    """Return the members of the sample at a place of a shard, read in one piece from a tar that stays open.
+
+    Quick, for training: of short names the checksums of headers are not looked at. OSError, or ShardError that does
+    not name the file, for a place that does not hold exactly this sample. See `close_tars`.
+    """
+    return _sample(_opened(path, os.getpid()).fileno(), key, place)
+
+
+def close_tars() -> None:
+    """Forget the tars that `read_at` keeps open: others may have taken their places."""
+    _opened.cache_clear()
+
+
+class _NotThereError(ShardError):
+    """Another sample lies in the place of one."""
+
+
+def _sample(descriptor: int, key: str, place: Stretch) -> dict[str, memoryview]:
+    if place.length > MAX_SAMPLE:
+        raise ShardError(f"is larger than {MAX_SAMPLE >> 30} GiB")
+    if place.offset + place.length > os.fstat(descriptor).st_size:  # before memory is taken for it
+        raise ShardError("cut off")
+    data = os.pread(descriptor, place.length, place.offset)
+    found: dict[str, memoryview] = {}
+    entries = tars.whole_members(data)
+    begin = len(key) + 1
+    for name, content in entries:
+        if not name.startswith(key) or name[begin - 1 : begin] != ".":
+            raise _NotThereError("does not lie where its sidecar says")
+        found[name[begin:]] = content
+    if len(found) < len(entries):
+        raise ShardError("a member is there twice")
+    return found
+
+
+class _Opened(io.FileIO):
+    """A file that is closed once it is forgotten."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+@functools.lru_cache(OPEN_TARS)
+def _opened(path: Path, process: int) -> io.FileIO:
+    """Open a tar; each process has its own."""
+    files.check_regular(path)
+    return _Opened(path)
 
 
 def stretches(file: IO[bytes]) -> dict[str, Stretch]:

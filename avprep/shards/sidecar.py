@@ -72,6 +72,10 @@ def _read_head(path: Path, *, whole: bool) -> dict[str, Any] | None:
             and all(isinstance(seconds, int | float) and math.isfinite(seconds) for seconds in head["timings"].values())
         ):
             return dict(head)
+        case {"avprep_sidecar": version} if version != schema.SIDECAR_VERSION:
+            raise ShardError(
+                f"{path}: sidecar version {repr(version)[:40]}, this avprep reads {schema.SIDECAR_VERSION}"
+            )
     raise ShardError(f"{path}: not a sidecar that this avprep reads")
 
 

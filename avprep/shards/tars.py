@@ -7,6 +7,7 @@ Nothing is ever written to a path that a tar names.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -71,6 +72,39 @@ def members(file: IO[bytes], first: int = 0, end: int | None = None) -> Iterator
         member = Member(name, first, begin, length, begin + _filled(length))
         yield member
         first = member.end
+
+
+def whole_members(data: bytes) -> list[tuple[str, memoryview]]:
+    """Return name and content of each member of a part of a tar that is in memory; ShardError as of `members`."""
+    view = memoryview(data)
+    plain = _plain_members(data, view)
+    if plain is not None:
+        return plain
+    found = members(io.BytesIO(data), 0, len(data))
+    return [(entry.name, view[entry.begin : entry.begin + entry.size]) for entry in found]
+
+
+def _plain_members(data: bytes, view: memoryview) -> list[tuple[str, memoryview]] | None:
+    """Return what `whole_members` does where all headers are of the plainest kind; None for any other.
+
+    That is what avprep writes where keys are short and ASCII. It takes a third of the time of looking at all of a
+    header, which for a clip of 29 frames is a twentieth of the time of decoding 12 of them.
+    """
+    place, found = 0, []
+    while place < len(data):
+        header = data[place : place + BLOCK]
+        name, _, rest = header[:100].partition(b"\0")
+        size = header[124:135]
+        if header[156:157] != b"0" or header[257:263] != b"ustar\0" or header[345:346] != b"\0" or rest.strip(b"\0"):
+            return None
+        if not name.isascii() or not size.isdigit() or size.strip(b"01234567"):
+            return None
+        begin, length = place + BLOCK, int(size, 8)
+        if begin + length > len(data):
+            return None
+        found.append((name.decode("ascii"), view[begin : begin + length]))
+        place = begin + _filled(length)
+    return found
 
 
 def content(file: IO[bytes], member: Member) -> bytes:

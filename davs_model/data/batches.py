@@ -21,8 +21,9 @@ from torch import Tensor
 
 from avprep.errors import ShardError
 from avprep.schema import ARRAYS, CROP_SIZE, N_COEFFICIENTS, WINDOW_COLUMNS, decode_array, frame_member
+from avprep.shards.image import decode_picture
 from davs_model.data.clips import Clips
-from davs_model.data.pictures import Frames, Move, decode_picture
+from davs_model.data.pictures import Frames, Move
 from davs_model.models.davs.objective import Batch
 
 Need = Literal["identity", "speech", "consecutive"]

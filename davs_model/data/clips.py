@@ -8,27 +8,24 @@ them is used, nothing is unpickled, nothing is read beyond the piece that the si
 from __future__ import annotations
 
 import functools
-import io
-import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import files, schema, untrusted
-from avprep.errors import ShardError
-from avprep.files import check_regular
+from avprep import manifest, schema, shards, untrusted
+from avprep.errors import ManifestError, ShardError
 from avprep.shards import tars
 
-OPEN_TARS = 64
-"""Tars that a process keeps open."""
 SILENT = "silent"
 """Why clips are left out that hold silence alone."""
+_Record = tuple[int, int, int]
+"""Frames, offset, length."""
 _UNREADABLE = "not a whole sample of a tar"
+_NOT_THERE = "not there"
 _ANOTHER_TAR = "the tar is not the one that its sidecar describes"
 
 Ints = NDArray[np.int64]
@@ -81,13 +78,24 @@ class Clips:
         Returns member name -> bytes; frames as `000.jpg` or `000.png`. ShardError, one line, for a piece of a tar that
         is not exactly this sample.
         """
-        path = _tar(self.out, column, self.shards[self.shard[row]])
-        offset, length = (int(value) for value in self.places[row, schema.COLUMNS.index(column)])
+        path, key = shards.tar_path(self.out, column, self.shards[self.shard[row]]), self.key(row)
+        place = shards.Stretch(*self.places[row, schema.COLUMNS.index(column)].tolist())
         try:
-            data = os.pread(_open(path), length, offset)
-            return _members(data, column, self.key(row), int(self.n_frames[row]), frames)
-        except (OSError, ShardError) as error:
-            raise ShardError(f"{path}: {self.key(row)}: {error}") from error
+            found = shards.read_at(path, key, place)
+        except ShardError as error:
+            raise ShardError(f"{path}: {key}: {_UNREADABLE} ({error})") from error
+        except OSError as error:
+            raise ShardError(f"{path}: {key}: {error}") from error
+        image_format = "jpg" if schema.frame_member(0, "jpg") in found else "png"
+        expected = _expected(column, int(self.n_frames[row]), image_format)
+        for names, problem in (
+            (expected - found.keys(), "is missing"),
+            (found.keys() - expected, "does not belong to the sample"),
+        ):
+            if names:
+                raise ShardError(f"{path}: {key}: {f'{key}.{min(names)}'!r} {problem}")
+        wanted = (schema.frame_member(i, image_format) for i in frames) if column == "crop" else schema.ARRAYS["mfcc"]
+        return {name: bytes(found[name]) for name in wanted if name in found}
 
 
 def read_clips(
@@ -105,7 +113,7 @@ def read_clips(
     Shards that are not finished or cut off, clips that failed in a column, and silent ones are left out and counted.
     ShardError for a folder that holds no shards of ours or was written by another version.
     """
-    _opened.cache_clear()  # tars may have been made anew since
+    shards.close_tars()  # others may have taken their places since
     dataset, labels = _read_labels(out / "manifest.jsonl", split)
     if not (out / "crop").is_dir() or not (out / "mfcc").is_dir():
         missing = "crop" if not (out / "crop").is_dir() else "mfcc"
@@ -117,210 +125,103 @@ def read_clips(
 
     names = sorted({path.stem for column in schema.COLUMNS for path in (out / column).glob(f"{split}-*.json")})
     skipped: Counter[str] = Counter()
-    rows: list[tuple[bytes, int, int, int, int, int, int, int, int]] = []
+    rows: list[tuple[int, ...]] = []
+    keys: list[bytes] = []
     left = dict(labels)
     for number, name in enumerate(names):
         silent: set[str] = set()
         crop, mfcc = (_read_column(out, column, name, silent) for column in schema.COLUMNS)
-        for key in list(dict.fromkeys((*crop, *mfcc))):
+        for key in dict.fromkeys((*crop, *mfcc)):
+            found = crop.get(key, _NOT_THERE), mfcc.get(key, _NOT_THERE)
             if left.pop(key, None) is None:
                 skipped["not in the manifest"] += 1
-                continue
-            found = crop.get(key), mfcc.get(key)
-            failed = [f"{c}: {f}" for c, f in zip(schema.COLUMNS, found, strict=True) if isinstance(f, str)]
-            failed += [f"{c}: not there" for c, f in zip(schema.COLUMNS, found, strict=True) if f is None]
-            if failed:
-                skipped[failed[0]] += 1
-                continue
-            seen, heard = found
-            assert isinstance(seen, tuple)
-            assert isinstance(heard, tuple)
-            if seen[0] != heard[0]:
-                skipped["crop and mfcc differ in length"] += 1
-                continue
-            if key in silent and not keep_silent:
+            elif reason := _unusable(found):
+                skipped[reason] += 1
+            elif key in silent and not keep_silent:
                 skipped[SILENT] += 1
-                continue
-            word, speaker = labels[key]
-            word_number, speaker_number = word_numbers.get(word or "", -1), speaker_numbers.get(speaker or "", -1)
-            rows.append((key.encode(), number, seen[0], word_number, speaker_number, *seen[1:], *heard[1:]))
+            else:
+                word, speaker = labels[key]
+                numbers = word_numbers.get(word or "", -1), speaker_numbers.get(speaker or "", -1)
+                (n_frames, *seen), (_, *heard) = (one for one in found if not isinstance(one, str))
+                rows.append((number, n_frames, *numbers, *seen, *heard))
+                keys.append(key.encode())
     if left:
         skipped["in no finished shard"] += len(left)
-    table = np.array([row[1:] for row in rows], np.int64).reshape(len(rows), 8)
-    shard, n_frames, words, speakers = table[:, :4].T.copy()
-    return Clips(
-        out=out,
-        shards=tuple(names),
-        keys=np.array([row[0] for row in rows], np.bytes_),
-        shard=shard,
-        n_frames=n_frames,
-        words=words,
-        speakers=speakers,
-        places=table[:, 4:].reshape(-1, 2, 2),
-        vocabulary=vocabulary,
-        people=people,
-        skipped=skipped,
-        mfcc_preset=_mfcc_preset(out),
-        dataset=dataset,
-    )
+    table = np.array(rows, np.int64).reshape(len(rows), 8)
+    shard, lengths, spoken, by = table[:, :4].T.copy()
+    places = table[:, 4:].reshape(-1, 2, 2)
+    facts = (vocabulary, people, skipped, _mfcc_preset(out), dataset)
+    return Clips(out, tuple(names), np.array(keys, np.bytes_), shard, lengths, spoken, by, places, *facts)
 
 
-_Record = tuple[int, int, int]
-"""Frames, offset, length."""
+def _unusable(found: tuple[_Record | str, ...]) -> str:
+    """Return why a clip whose columns are these is left out; nothing where both have it."""
+    reasons = [(one, column) for column, one in zip(schema.COLUMNS, found, strict=True) if isinstance(one, str)]
+    if reasons:
+        reason, column = min(reasons, key=lambda one: one[0] == _NOT_THERE)
+        return f"{column}: {reason}"
+    return "" if found[0][0] == found[1][0] else "crop and mfcc differ in length"
 
 
 def _read_column(out: Path, column: str, name: str, silent: set[str]) -> dict[str, _Record | str]:
-    """Return what a sidecar says of each clip: where it lies, or the reason of its failure.
+    """Return where a column has each clip of a shard, or the reason of its failure; nothing of an unfinished shard.
 
     silent: takes the keys of those that hold silence alone.
     """
-    path = out / column / f"{name}.json"
-    tar = _tar(out, column, name)
+    path, tar = shards.sidecar_path(out, column, name), shards.tar_path(out, column, name)
     try:
-        sidecar = untrusted.read_json(path)
+        sidecar = shards.read_sidecar(out, column, name)
         size = tar.stat().st_size
+        places = shards.places(path, sidecar["clips"]) if sidecar is not None else {}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise ShardError(f"{path}: cannot read the sidecar ({error}): run `avprep {column}` again") from error
-    if (version := sidecar.get("avprep_sidecar")) != schema.SIDECAR_VERSION:
-        raise ShardError(
-            f"{path}: sidecar version {repr(version)[:40]}, this avprep reads {schema.SIDECAR_VERSION}: use the "
-            "avprep that wrote it, or make the shards anew"
-        )
+    except OSError as error:
+        raise ShardError(f"{tar}: cannot be read ({error.strerror}): run `avprep {column}` again") from error
+    except ShardError as error:
+        raise ShardError(f"{error}: run `avprep {column}` again") from error
+    if sidecar is None:
+        return {}
     records: dict[str, _Record | str] = {}
-    cut_off = sidecar.get("bytes") != size
-    offset = 0
-    places: dict[str, tuple[int, int]] | None = None
-    clips = sidecar.get("clips")
-    for clip in clips if isinstance(clips, list) else ():
-        match clip:
-            case {"key": str(key), "state": "failed", "reason": str(reason)}:
-                records[key] = reason
-            case {"key": str(key), "state": "ok", "n_frames": int(n_frames)} if n_frames > 0:
-                length = clip.get("bytes")
-                if clip.get("silent", clip.get("silent_share") == 1) is True:  # earlier avpreps told the share alone
-                    silent.add(key)
-                if cut_off:
-                    records[key] = _ANOTHER_TAR
-                elif type(length) is int and length > 0 and places is None:
-                    records[key] = (n_frames, offset, length)
-                    offset += length
-                else:  # of an earlier avprep, whose sidecars don't tell where a clip lies
-                    places = _scan(tar) if places is None else places
-                    records[key] = (n_frames, *places[key]) if key in places else "not in the tar"
-                match records[key]:  # before memory is taken for it; a frame of a crop is a member with its header
-                    case (_, begin, length) if begin + length > size or (
-                        column == "crop" and n_frames > length // tars.BLOCK
-                    ):
-                        records[key] = _ANOTHER_TAR
-            case _:
-                raise ShardError(f"{path}: damaged, a clip is neither ok nor failed: run `avprep {column}` again")
+    for clip in sidecar["clips"]:
+        key = clip["key"]
+        if clip["state"] == "failed":
+            records[key] = clip["reason"]
+            continue
+        n_frames, place = clip["n_frames"], places[key]
+        if n_frames <= 0:
+            raise ShardError(f"{path}: damaged, {key} has {n_frames} frames")
+        if clip.get("silent") is True:
+            silent.add(key)
+        # Before memory is taken for it; a frame of a crop is a member with its header.
+        inside = place.offset + place.length <= size and (column != "crop" or n_frames <= place.length // tars.BLOCK)
+        records[key] = (n_frames, place.offset, place.length) if inside and sidecar["bytes"] == size else _ANOTHER_TAR
     return records
 
 
-def _scan(path: Path) -> dict[str, tuple[int, int]]:
-    """Return offset and length of each sample of a tar."""
-    places: dict[str, tuple[int, int]] = {}
-    try:
-        with files.open_file(path) as file:
-            for entry in tars.members(file):
-                key = entry.name.partition(".")[0]
-                first = places.get(key, (entry.first, 0))[0]
-                places[key] = (first, entry.end - first)
-    except (OSError, ShardError) as error:
-        raise ShardError(f"{path}: cannot be read ({error}): run `avprep verify`") from error
-    return places
-
-
-def _members(data: bytes, column: str, key: str, n_frames: int, frames: Collection[int]) -> dict[str, bytes]:
-    """Return what is wanted of a sample after a look at the names of all that it holds."""
-    found: dict[str, bytes] = {}
-    names: list[str] = []
-    wanted = {f"{key}.{schema.frame_member(i, kind)}" for i in frames for kind in schema.IMAGE_FORMATS}
-    wanted |= {f"{key}.{name}" for name in schema.ARRAYS["mfcc"]}
-    try:
-        for name, content in _files(data):
-            names.append(name)
-            if name in wanted:
-                found[name[len(key) + 1 :]] = bytes(content)
-    except ShardError as error:
-        raise ShardError(f"{_UNREADABLE} ({error})") from error
-    if len(set(names)) < len(names):
-        raise ShardError("a member is there twice")
-    formats = [kind for kind in schema.IMAGE_FORMATS if f"{key}.{schema.frame_member(0, kind)}" in names]
-    expected = {schema.METADATA[column], *schema.ARRAYS[column]}
+@functools.lru_cache(1024)
+def _expected(column: str, n_frames: int, image_format: str) -> frozenset[str]:
+    """Return the names of all members of a sample."""
+    names = {schema.METADATA[column], *schema.ARRAYS[column]}
     if column == "crop":
-        expected |= {schema.frame_member(i, formats[0] if formats else "jpg") for i in range(n_frames)}
-    full_names = {f"{key}.{name}" for name in expected}
-    if missing := sorted(full_names - set(names)):
-        raise ShardError(f"{missing[0]!r} is missing")
-    if surplus := sorted(set(names) - full_names):
-        raise ShardError(f"{surplus[0]!r} does not belong to the sample")
-    return found
-
-
-def _files(data: bytes) -> Iterable[tuple[str, memoryview]]:
-    """Return name and content of each file of a part of a tar."""
-    view = memoryview(data)
-    return _plain_files(data) or (
-        (entry.name, view[entry.begin : entry.begin + entry.size])
-        for entry in tars.members(io.BytesIO(data), 0, len(data))
-    )
-
-
-def _plain_files(data: bytes) -> list[tuple[str, memoryview]] | None:
-    """Return name and content of each file of a tar whose headers are all of the plainest kind; None for any other.
-
-    That is what avprep writes where keys are short and ASCII. It takes a third of the time of looking at all of a
-    header, which for a clip of 29 frames is a twentieth of the time of decoding 12 of them.
-    """
-    view, place, found = memoryview(data), 0, []
-    while place < len(data):
-        header = data[place : place + tars.BLOCK]
-        name, _, rest = header[:100].partition(b"\0")
-        size = header[124:135]
-        if header[156:157] != b"0" or header[257:263] != b"ustar\0" or header[345:346] != b"\0" or rest.strip(b"\0"):
-            return None
-        if not name.isascii() or not size.isdigit() or size.strip(b"01234567"):
-            return None
-        begin, length = place + tars.BLOCK, int(size, 8)
-        if begin + length > len(data):
-            return None
-        found.append((name.decode("ascii"), view[begin : begin + length]))
-        place = begin + -(-length // tars.BLOCK) * tars.BLOCK
-    return found
+        names |= {schema.frame_member(i, image_format) for i in range(n_frames)}
+    return frozenset(names)
 
 
 def _read_labels(path: Path, split: str) -> tuple[str, dict[str, tuple[str | None, str | None]]]:
     """Read the data set's name, and key -> word, speaker of a split, from the frozen plan."""
+    if not path.exists():
+        raise ShardError(f"{path.parent}: no shards here (no manifest.jsonl): run `avprep crop` and `mfcc`")
     labels: dict[str, tuple[str | None, str | None]] = {}
     try:
-        lines = untrusted.json_lines(path)
-        header = untrusted.parse_json(next(lines, ""))
-        if (version := header.get("avprep_manifest")) is None:
-            raise ShardError(f"{path}: not a manifest")
-        if version != schema.MANIFEST_VERSION:
-            raise ShardError(
-                f"{path}: manifest version {repr(version)[:40]}, this avprep reads {schema.MANIFEST_VERSION}: use the "
-                "one that wrote it"
-            )
-        for line in lines:
-            match untrusted.parse_json(line):
-                case {"key": str(key), "split": str(of), **rest} if key.isprintable():  # text, on one line
-                    if of == split:
-                        labels[key] = (_label(rest.get("word")), _label(rest.get("speaker")))
-                case _:
-                    raise ShardError(f"{path}: a line is no clip")
-    except FileNotFoundError as error:
-        raise ShardError(f"{path.parent}: no shards here (no manifest.jsonl): run `avprep crop` and `mfcc`") from error
-    except (OSError, ValueError) as error:
-        raise ShardError(f"{path}: cannot be read ({error})") from error
-    return _label(header.get("dataset")) or "", labels
-
-
-def _label(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+        head, clips = manifest.scan(path)
+        for clip in clips:
+            if not clip.key.isprintable():  # text, on one line
+                raise ShardError(f"{path}: a line is no clip")
+            if clip.split == split:
+                labels[clip.key] = (clip.word or None, clip.speaker or None)
+    except ManifestError as error:
+        raise ShardError(str(error)) from error
+    return head.dataset, labels
 
 
 def _names(given: tuple[str, ...] | None, found: Iterator[str | None]) -> tuple[str, ...]:
@@ -333,25 +234,3 @@ def _mfcc_preset(out: Path) -> str:
     except (OSError, ValueError):  # shards without it are shards all the same
         return ""
     return str(settings.get("preset", "")) if isinstance(settings, dict) else ""
-
-
-def _tar(out: Path, column: str, shard: str) -> Path:
-    return out / column / f"{shard}.tar"
-
-
-class _Opened(io.FileIO):
-    """A file that is closed once it is forgotten."""
-
-    def __del__(self) -> None:
-        self.close()
-
-
-@functools.lru_cache(OPEN_TARS)
-def _opened(path: Path, process: int) -> io.FileIO:
-    check_regular(path)
-    return _Opened(path)
-
-
-def _open(path: Path) -> int:
-    """Return the descriptor of a tar, which stays open; each process has its own."""
-    return _opened(path, os.getpid()).fileno()

@@ -1,4 +1,4 @@
-"""Pictures as they come out of shards or folders, and how they are moved."""
+"""Pictures as they are moved on their way into a batch, and as they come out of a decoder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avprep.errors import ShardError
-from avprep.schema import CROP_SIZE, costly, picture_size
+from avprep.schema import CROP_SIZE
 
 Frames = NDArray[np.uint8]
-_MOST_PIXELS = 64_000_000
 
 
 class Move(NamedTuple):
@@ -42,29 +40,6 @@ class Move(NamedTuple):
         cv2.copyMakeBorder(inner, *borders, cv2.BORDER_REPLICATE, dst=whole)
         if whole is not target:
             cv2.resize(whole, target.shape[1::-1], dst=target, interpolation=cv2.INTER_AREA)
-
-
-def decode_picture(data: bytes, size: tuple[int, int] | None = None) -> Frames:
-    """Decode a JPEG or PNG as RGB uint8 (H, W, 3).
-
-    size: width and height that it must have. Its header is looked at before memory is taken. ShardError, one line.
-    """
-    found = picture_size(data)
-    if found is None:
-        raise ShardError("not a JPEG or PNG picture")
-    if size is not None and found != size:
-        raise ShardError(f"the picture is {found[0]}×{found[1]}, expected {size[0]}×{size[1]}")
-    if size is not None and costly(data):
-        raise ShardError("the picture asks for more than any crop: it is damaged or hostile")
-    if found[0] * found[1] > _MOST_PIXELS:
-        raise ShardError(f"the picture is {found[0]}×{found[1]}: too large")
-    try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise ShardError(f"the picture cannot be decoded ({error.err})") from error
-    if picture is None or picture.shape[1::-1] != found:
-        raise ShardError("the picture cannot be decoded")
-    return picture.astype(np.uint8, copy=False)
 
 
 def to_crops(frames: Tensor) -> Frames:

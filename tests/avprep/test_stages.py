@@ -20,7 +20,7 @@ from avprep.errors import Reject
 from avprep.faces import align, detectors
 from avprep.faces.detectors.base import Detector
 from avprep.manifest import Clip, Manifest
-from avprep.media.image import decode_image
+from avprep.shards.image import decode_image
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage, crop_clip, encode_image, mfcc_clip
 
 

@@ -22,6 +22,8 @@ from made_shards import Made, frame_of
 from numpy.typing import NDArray
 
 from avprep.errors import ShardError
+from avprep.schema import picture_size
+from avprep.shards.image import decode_picture
 from davs_model.data.batches import (
     Batches,
     ClipSource,
@@ -36,7 +38,7 @@ from davs_model.data.batches import (
 )
 from davs_model.data.clips import Clips, read_clips
 from davs_model.data.loader import AHEAD, evaluation_batches, training_batches
-from davs_model.data.pictures import Move, decode_picture, picture_size
+from davs_model.data.pictures import Move
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),  # more processes than this machine has cores

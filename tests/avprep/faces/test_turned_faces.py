@@ -18,8 +18,8 @@ from avprep.demo import synthetic
 from avprep.faces import align, detectors, keyframes
 from avprep.faces.detectors.base import Detector, Face
 from avprep.manifest import Clip
-from avprep.media.image import decode_image
 from avprep.media.video import Frames, Picture
+from avprep.shards.image import decode_image
 from avprep.stages import CropSettings, align_clip, crop_clip
 from avprep.talking import photo
 

@@ -79,8 +79,8 @@ class TestFinding:
     def test_only_the_clips_own_shard_is_read(self, run_of_all: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """One tar of each column is opened, the one that the plan puts the clip into."""
         opened = []
-        whole = shards.read
-        monkeypatch.setattr(shards, "read", lambda path: opened.append(path) or whole(path))
+        whole = shards.read_sample
+        monkeypatch.setattr(shards, "read_sample", lambda path, *rest: opened.append(path) or whole(path, *rest))
         for clip in manifest.read(run_of_all / "manifest.jsonl").clips:
             opened.clear()
             view = clip_view.read(run_of_all, clip.key)
@@ -124,7 +124,7 @@ class TestFinding:
         out = tmp_path / "out"
         shutil.copytree(run_of_all, out)
         shutil.copy(out / "crop/test-000000.tar", out / "crop/val-000000.tar")
-        with pytest.raises(ShardError, match=r"val-000000\.tar: lacks FAMILY/val/FAMILY_00001"):
+        with pytest.raises(ShardError, match=r"val-000000\.tar: .*FAMILY/val/FAMILY_00001"):
             clip_view.read(out, WHOLE)
 
     @given(st.text(max_size=300))

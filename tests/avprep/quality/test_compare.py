@@ -236,7 +236,7 @@ def test_damage_is_one_line(runs: tuple[Path, Path], tmp_path: Path) -> None:
     """A shard that lacks what its sidecar promises is named."""
     copy = altered(runs[0], tmp_path, lambda clip: clip)
     shutil.copy(copy / "crop/val-000000.tar", copy / "crop/test-000000.tar")
-    with pytest.raises(ShardError, match=r"test-000000\.tar: lacks .*_00001, which its sidecar has as ok"):
+    with pytest.raises(ShardError, match=r"test-000000\.tar: .*_00001"):
         page(copy, runs[1])
 
 

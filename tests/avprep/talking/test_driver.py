@@ -15,7 +15,7 @@ from avprep.errors import AvprepError
 from avprep.faces import detectors
 from avprep.manifest import Manifest
 from avprep.media.audio import SoundFile, read_sound
-from avprep.media.image import decode_image
+from avprep.shards.image import decode_image
 from avprep.stages import CropSettings, crop_clip
 from avprep.talking import driver as drivers
 from avprep.talking.driver import Driver
