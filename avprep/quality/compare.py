@@ -6,28 +6,26 @@ and crops lie apart, how restless each is, and the clips that differ most, to lo
 
 from __future__ import annotations
 
-import base64
-import html
 import json
-import math
 import random
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from avprep import schema, shards
+from avprep import pages, schema, shards
 from avprep.errors import RunError, ShardError
 from avprep.faces import align
 from avprep.manifest import Manifest
+from avprep.pages.histogram import histogram
+from avprep.pages.pictures import data_url
+from avprep.pages.words import count
 from avprep.quality.clip_view import printable
+from avprep.quality.distances import MEASURES, NAMES, Face, distances, known, summary
 from avprep.quality.excerpts import encode
 from avprep.runs.fingerprint import read_fingerprint, read_plan
 from avprep.schema import CROP_SIZE
@@ -43,49 +41,11 @@ EXTREMES = 20
 """Clips that differ most and are shown."""
 THUMBNAIL, QUALITY = 160, 85
 """Pixels of a shown crop's side, and its JPEG quality."""
-BINS = 28
-"""Bars of a histogram; the last holds what lies beyond the 98th percentile."""
-NAMES = ("A", "B")
-
-_PERCENTILES = (5, 25, 50, 75, 95, 100)
-_KINDS = {"eyes": [0, 1], "nose": [2], "mouth corners": [3, 4]}
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What is measured of every sampled clip.
-
-    title, unit: as the page has them. digits: decimal places.
-    """
-
-    title: str
-    unit: str
-    digits: int = 2
-
-
-MEASURES = {
-    "points_px": Measure("distance between points", "source px"),
-    "points_share": Measure("distance between points", "% of face size", 1),
-    "eyes": Measure("… of the eyes", "source px"),
-    "nose": Measure("… of the nose", "source px"),
-    "mouth corners": Measure("… of the mouth corners", "source px"),
-    "crop": Measure("distance between crops", "crop px"),
-    "right": Measure("B's face lies further right by", "crop px"),
-    "down": Measure("B's face lies further down by", "crop px"),
-    "zoom": Measure("B's face is larger by", "%", 1),
-    "against": Measure("movement of the crops against each other", "crop px a frame", 3),
-    "shake_A": Measure("shake, A", "crop px a frame²", 3),
-    "shake_B": Measure("shake, B", "crop px a frame²", 3),
-    "jitter_A": Measure("jitter, A", "crop px a frame", 3),
-    "jitter_B": Measure("jitter, B", "crop px a frame", 3),
-    "raw_A": Measure("jitter without smoothing, A", "crop px a frame", 3),
-    "raw_B": Measure("jitter without smoothing, B", "crop px a frame", 3),
-    "face_A": Measure("face size, A", "source px", 1),
-    "face_B": Measure("face size, B", "source px", 1),
-}
-"""In the order of the page."""
 HISTOGRAMS = (("points_share",), ("crop",), ("shake_A", "shake_B"), ("face_A", "face_B"))
 """Measures that are drawn, in pairs where both runs have one."""
+
+Values = dict[str, Any]
+"""What a part of the template is filled with."""
 
 
 @dataclass(frozen=True)
@@ -114,21 +74,6 @@ class Run:
         return int(next(iter(self.columns.values()))["shard_size"])
 
 
-@dataclass(frozen=True)
-class Face:
-    """What a run cropped of one clip.
-
-    points: float32 (T, 5, 2), affine: float32 (T, 2, 3), both of `avprep.schema`. facts: those of clip.json.
-    crops: the first, the middle and the last one, as they are stored; indices: their frames.
-    """
-
-    points: NDArray[np.float32]
-    affine: NDArray[np.float32]
-    facts: dict[str, Any]
-    indices: tuple[int, int, int]
-    crops: tuple[bytes, bytes, bytes]
-
-
 def page(first: Path, second: Path, *, seed: int = 0, clips: int = CLIPS) -> str:
     """Return the comparison of two runs' folders as one HTML page; the same runs and seed give the same text.
 
@@ -143,12 +88,20 @@ def page(first: Path, second: Path, *, seed: int = 0, clips: int = CLIPS) -> str
             f"{other.dataset}, {len(other.clips)} clips): only runs of one manifest can be compared"
         )
     a, b = _run(first, plan), _run(second, plan)
-    blocks = [_about(a, b, plan), _settings(a, b)]
     begun = [column for column in schema.COLUMNS if column in a.columns and column in b.columns]
-    blocks += [_changes(column, plan, a, b) for column in begun]
-    blocks += _crops(plan, a, b, seed, clips)
-    template = resources.files(__package__).joinpath("templates/compare.html").read_text(encoding="utf-8")
-    return re.sub("@BODY@", lambda _: "\n".join(block for block in blocks if block), template)
+    return pages.render(
+        __package__,
+        "compare.html",
+        title="Two runs compared",
+        dataset=printable(plan.dataset),
+        n_clips=len(plan.clips),
+        digest_=plan.digest()[:12],
+        runs=[_about(name, run, plan) for name, run in zip(NAMES, (a, b), strict=True)],
+        settings=list(_settings(a, b)),
+        changes=[_changes(column, plan, a, b) for column in begun],
+        most_changes=MOST_CHANGES,
+        **_crops(plan, a, b, seed, clips),
+    )
 
 
 def _run(out: Path, plan: Manifest) -> Run:
@@ -171,41 +124,30 @@ def _states(out: Path, column: str, run: dict[str, Any], plan: Manifest) -> dict
 # What changed
 
 
-def _about(a: Run, b: Run, plan: Manifest) -> str:
-    rows = []
-    for name, run in zip(NAMES, (a, b), strict=True):
-        counts = []
-        for column, states in run.states.items():
-            failed = sum(one is not None for one in states.values())
-            missing = len(plan.clips) - len(states)
-            counts.append(
-                f"{column}: {len(states) - failed:,} ok, {failed:,} failed" + (f", {missing:,} missing" * bool(missing))
-            )
-        crop = run.columns.get("crop", {}).get("settings") or {}
-        how = ", ".join(_text(crop[key]) for key in ("detector", "align") if key in crop)
-        rows.append(
-            f'<tr><th scope="row"><b class="run run-{name}">{name}</b></th><td>{_text(run.out, 300)}</td>'
-            f"<td>{how or '–'}</td><td>{'<br>'.join(counts)}</td></tr>"
+def _about(name: str, run: Run, plan: Manifest) -> Values:
+    """Return a run's folder, how it cropped, and how its clips ended."""
+    counts = []
+    for column, states in run.states.items():
+        failed = sum(one is not None for one in states.values())
+        missing = len(plan.clips) - len(states)
+        counts.append(
+            f"{column}: {len(states) - failed:,} ok, {failed:,} failed" + (f", {missing:,} missing" * bool(missing))
         )
-    return (
-        f"<p>The {len(plan.clips):,} clips of {_text(plan.dataset)}, two runs of one manifest "
-        f"({plan.digest()[:12]}).</p>" + _table(("", "folder", "detector, align", "clips"), rows)
-    )
+    crop = run.columns.get("crop", {}).get("settings") or {}
+    how = ", ".join(printable(str(crop[key])) for key in ("detector", "align") if key in crop)
+    return {"name": name, "out": printable(str(run.out), 300), "how": how or "–", "counts": counts}
 
 
-def _settings(a: Run, b: Run) -> str:
-    rows = []
+def _settings(a: Run, b: Run) -> Iterator[tuple[str, str, str]]:
+    """Yield the name and both values of each setting that differs."""
     for column in schema.COLUMNS:
         sides = [dict(_flat(run.columns.get(column, {}))) for run in (a, b)]
         for one, run in zip(sides, (a, b), strict=True):
             one["begun"] = "yes" if column in run.columns else "no"
         for name in dict.fromkeys((*sides[0], *sides[1])):
-            values = [_value(one[name]) if name in one else "–" for one in sides]
-            if values[0] != values[1] and (name == "begun" or all(column in run.columns for run in (a, b))):
-                cells = "".join(f"<td>{_text(value, 48)}</td>" for value in values)
-                rows.append(f'<tr><th scope="row">{column} {_text(name)}</th>{cells}</tr>')
-    shown = _table(("setting", "A", "B"), rows) if rows else "<p>None: the same settings and versions.</p>"
-    return f"<h2>Settings that differ</h2>{shown}"
+            first, second = (_value(one[name]) if name in one else "–" for one in sides)
+            if first != second and (name == "begun" or all(column in run.columns for run in (a, b))):
+                yield f"{column} {printable(name)}", printable(first, 48), printable(second, 48)
 
 
 def _value(value: object) -> str:
@@ -220,90 +162,66 @@ def _flat(run: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]
             yield f"{before}{name}".removeprefix("settings."), value
 
 
-def _changes(column: str, plan: Manifest, a: Run, b: Run) -> str:
-    """Return the section of the clips that ended in another state, or failed for another reason."""
+def _changes(column: str, plan: Manifest, a: Run, b: Run) -> Values:
+    """Return the clips that ended in another state, or failed for another reason."""
     both: Counter[tuple[str, str]] = Counter()
-    rows: list[str] = []
+    rows: list[tuple[str, Failure | None, Failure | None]] = []
     changed = 0
     for clip in plan.clips:
-        sides = [run.states[column].get(clip.key, Failure("missing", "")) for run in (a, b)]
-        words = ["ok" if one is None else one.reason for one in sides]
-        finished = all(clip.key in run.states[column] for run in (a, b))
-        both[words[0], words[1]] += 1
-        if not finished or words[0] == words[1]:
-            continue
-        changed += 1
-        if changed <= MOST_CHANGES:
-            cells = "".join(f"<td>{_state(one)}</td>" for one in sides)
-            rows.append(f'<tr><th scope="row">{_text(clip.key, 200)}</th>{cells}</tr>')
-    ways = [
-        f"<tr><td>{_text(before)}</td><td>{_text(after)}</td><td>{n:,}</td></tr>"
-        for (before, after), n in sorted(both.items(), key=lambda item: (-item[1], item[0]))
-    ]
-    blocks = [f"<h2>Clips that changed state: {column}</h2>", _table(("A", "B", "clips"), ways)]
-    if not changed:
-        blocks.append("<p>None: every clip that both have finished ended alike.</p>")
-    else:
-        more = f", the first {MOST_CHANGES:,} of them in the plan's order" if changed > MOST_CHANGES else ""
-        blocks += [f"<p>{_clips(changed)} changed{more}.</p>", _table(("clip", "A", "B"), rows)]
-    return "\n".join(blocks)
+        first, second = (run.states[column].get(clip.key, Failure("missing", "")) for run in (a, b))
+        before, after = ("ok" if one is None else printable(one.reason) for one in (first, second))
+        both[before, after] += 1
+        if before != after and all(clip.key in run.states[column] for run in (a, b)):
+            changed += 1
+            if changed <= MOST_CHANGES:
+                rows.append((printable(clip.key, 200), _printable(first), _printable(second)))
+    ways = sorted(both.items(), key=lambda item: (-item[1], item[0]))
+    return {
+        "column": column,
+        "ways": [(before, after, f"{n:,}") for (before, after), n in ways],
+        "n": changed,
+        "rows": rows,
+    }
 
 
-def _state(state: Failure | None) -> str:
-    return "ok" if state is None else f"<b>{_text(state.reason)}</b><br>{_text(state.message, 300)}"
+def _printable(state: Failure | None) -> Failure | None:
+    return None if state is None else Failure(printable(state.reason), printable(state.message, 300))
 
 
 # How far apart
 
 
-def _crops(plan: Manifest, a: Run, b: Run, seed: int, clips: int) -> list[str]:
-    """Return the sections that compare points and crops."""
+def _crops(plan: Manifest, a: Run, b: Run, seed: int, clips: int) -> Values:
+    """Return the comparison of points and crops; `how`: of which clips, or why there is none."""
+    nothing: Values = {"summary": [], "plots": [], "extremes": []}
     if any("crop" not in run.columns for run in (a, b)):
-        return ["<h2>Points and crops</h2><p>Not compared: one of the runs has no crops.</p>"]
+        return {"how": "Not compared: one of the runs has no crops.", **nothing}
     ok = {key for key, state in a.states["crop"].items() if state is None and b.states["crop"].get(key, state) is None}
     ok &= b.states["crop"].keys()
     drawn, n_shards = sample(plan, max(a.shard_size, b.shard_size), ok, seed, clips)
     if not drawn:
-        return ["<h2>Points and crops</h2><p>Not compared: no clip is ok in both runs.</p>"]
+        return {"how": "Not compared: no clip is ok in both runs.", **nothing}
     ours, theirs = _faces(a, plan, drawn), _faces(b, plan, drawn)
     alike = [key for key in drawn if len(ours[key].affine) == len(theirs[key].affine)]
     apart = {key: distances(ours[key], theirs[key]) for key in alike}
     how = (
-        f"All {_clips(len(ok))} that are ok in both runs."
+        f"All {count(len(ok), 'clip')} that are ok in both runs."
         if len(drawn) == len(ok)
-        else f"{_clips(len(drawn))} of the {len(ok):,} that are ok in both runs, drawn with seed {seed} from "
-        f"{n_shards} shard{'s' * (n_shards != 1)}."
+        else f"{count(len(drawn), 'clip')} of the {len(ok):,} that are ok in both runs, drawn with seed {seed} from "
+        f"{count(n_shards, 'shard')}."
     )
     if len(alike) < len(drawn):
-        how += f" {_clips(len(drawn) - len(alike))} with another number of frames in B left out."
+        how += f" {count(len(drawn) - len(alike), 'clip')} with another number of frames in B left out."
     if not alike:
-        return [f"<h2>Points and crops</h2><p>{how}</p>"]
+        return {"how": how, **nothing}
     extremes = sorted(alike, key=lambda key: (-apart[key]["crop"], key))[:EXTREMES]
-    return [
-        f"<h2>Points and crops</h2><p>{how}</p>",
-        _summary(list(apart.values())),
-        _EXPLAINED,
-        '<div class="charts">' + "".join(_histogram(names, list(apart.values())) for names in HISTOGRAMS) + "</div>",
-        f"<h2>The {_clips(len(extremes))} that differ most</h2>",
-        "<p>By the distance between their crops: first, middle and last frame of both. Dots are the run's own points, "
-        'rings the other\'s in the same picture: <b class="run run-A">A</b>, <b class="run run-B">B</b>.</p>',
-        *(_pair(key, ours[key], theirs[key], apart[key]) for key in extremes),
-    ]
-
-
-_EXPLAINED = """<details><summary>How each is measured</summary><ul>
-<li>A clip counts once, by its mean over frames; percentiles are over clips.</li>
-<li>Distance between points: of those that both runs have, in the source picture. % of face size: of the mean of both
-runs' face sizes, each its detector's own box.</li>
-<li>Distance between crops: from where eyes and mouth should lie in A's crop to where those places of the face lie in
-B's, which has 256 px. Further right and down: the same with its sign. Larger: by the scale of the transforms.</li>
-<li>Movement against each other: mean change of that distance's vector from frame to frame.</li>
-<li>Shake: mean change of the crop's own motion, the second difference of where its eyes and mouth lie in the source
-picture, in pixels of the crop. What it has of the head's movement is the same in both runs.</li>
-<li>Jitter, as clip.json has it: mean movement of eyes and nose in the crop from frame to frame, by the run's own
-smoothed points; without smoothing: that of crops from raw points. Where a detector makes the mouth from the eyes, as
-opencv does, the transform takes the eyes to the same places in every frame, and it is 0: compare the shake.</li>
-</ul></details>"""
+    rows = list(apart.values())
+    return {
+        "how": how,
+        "summary": [_measured(name, rows) for name in MEASURES],
+        "plots": [plot for names in HISTOGRAMS if (plot := _plot(names, rows))],
+        "extremes": [_pair(key, ours[key], theirs[key], apart[key]) for key in extremes],
+    }
 
 
 def sample(plan: Manifest, shard_size: int, ok: set[str], seed: int, clips: int) -> tuple[list[str], int]:
@@ -360,197 +278,56 @@ def _face(key: str, members: Mapping[str, bytes]) -> Face:
     )
 
 
-def distances(a: Face, b: Face) -> dict[str, float]:
-    """Measure how two crops of one clip, of as many frames, differ: a number for each of `MEASURES`, NaN if unknown."""
-    apart = np.linalg.norm(a.points.astype(np.float64) - b.points, axis=-1)
-    sizes = [_fact(face, "face_size") for face in (a, b)]
-    affines = [face.affine.astype(np.float64) for face in (a, b)]
-    places = [_places(affine) for affine in affines]
-    moved = align.apply(affines[1], places[0]) - align.TEMPLATE
-    right, down = moved.mean(axis=(0, 1))
-    scales = [np.maximum(align.scale(affine), 1e-12) for affine in affines]
-    points = _mean(apart)
-    return {
-        "points_px": points,
-        "points_share": 100 * points / (sum(sizes) / 2) if sum(sizes) > 0 else math.nan,
-        **{kind: _mean(apart[:, numbers]) for kind, numbers in _KINDS.items()},
-        "crop": float(np.linalg.norm(moved, axis=-1).mean()),
-        "right": float(right),
-        "down": float(down),
-        "zoom": float(100 * (np.exp(np.log(scales[1] / scales[0]).mean()) - 1)),
-        "against": _mean(np.linalg.norm(np.diff(moved, axis=0), axis=-1)),
-        **{
-            f"shake_{name}": _mean(np.linalg.norm(np.diff(place, 2, axis=0), axis=-1)) * float(np.median(scale))
-            for name, place, scale in zip(NAMES, places, scales, strict=True)
-        },
-        **{f"jitter_{name}": _fact(face, "jitter") for name, face in zip(NAMES, (a, b), strict=True)},
-        **{f"raw_{name}": _fact(face, "jitter_unsmoothed") for name, face in zip(NAMES, (a, b), strict=True)},
-        **{f"face_{name}": size for name, size in zip(NAMES, sizes, strict=True)},
-    }
+def _measured(name: str, rows: Sequence[Mapping[str, float]]) -> Values:
+    """Return a row of the table of measures: its percentiles and the number of clips."""
+    measure = MEASURES[name]
+    n, values = summary(rows, name)
+    cells = [measure.shown(value) for value in values] or ["–"] * 6
+    return {"title": measure.title, "unit": measure.unit, "cells": cells, "n": f"{n:,}"}
 
 
-def _places(affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the source pixels, float64 (T, 3, 2), that transforms (T, 2, 3) take to the eyes and mouth of a crop."""
-    back = np.linalg.pinv(affine[:, :, :2])  # no inverse: a hostile transform may be singular
-    return np.asarray((align.TEMPLATE - affine[:, None, :, 2]) @ np.swapaxes(back, -1, -2), np.float64)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else math.nan
-
-
-def _fact(face: Face, name: str) -> float:
-    value = face.facts.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-
-
-def summary(rows: Sequence[Mapping[str, float]], measure: str) -> tuple[int, list[float]]:
-    """Return of how many clips a measure is known, and its percentiles 5, 25, 50, 75, 95 and 100."""
-    known = _known(rows, measure)
-    return known.size, [float(value) for value in np.percentile(known, _PERCENTILES)] if known.size else []
-
-
-def _known(rows: Sequence[Mapping[str, float]], measure: str) -> NDArray[np.float64]:
-    values = np.array([row[measure] for row in rows], np.float64)
-    return values[np.isfinite(values)]
-
-
-# What the page is made of
-
-
-def _summary(apart: Sequence[Mapping[str, float]]) -> str:
-    rows = []
-    for name, measure in MEASURES.items():
-        n, values = summary(apart, name)
-        cells = [_number(value, measure.digits) for value in values] or ["–"] * len(_PERCENTILES)
-        cells[2] = f"<b>{cells[2]}</b>"
-        numbers = "".join(f"<td>{cell}</td>" for cell in (*cells, f"{n:,}"))
-        unit = f'<span class="unit">{measure.unit}</span>'
-        rows.append(f'<tr><th scope="row">{measure.title} {unit}</th>{numbers}</tr>')
-    return _table(("", "5 %", "25 %", "median", "75 %", "95 %", "largest", "clips"), rows, "numbers")
-
-
-def _histogram(names: Sequence[str], apart: Sequence[Mapping[str, float]]) -> str:
-    """Return a histogram as SVG: bars of one measure, or bars of A's and a line of B's."""
-    series = [_known(apart, name) for name in names]
+def _plot(names: Sequence[str], rows: Sequence[Mapping[str, float]]) -> Values | None:
+    """Return the histogram of a measure, or of both runs'; None where no clip has it."""
+    first, *others = (known(rows, name) for name in names)
+    if not first.size and not any(other.size for other in others):
+        return None
     measure = MEASURES[names[0]]
     title = measure.title.removesuffix(", A")
-    values = np.concatenate(series)
-    if not values.size:
-        return ""
-    low, high = float(values.min()), float(np.percentile(values, 98))
-    low = 0.0 if low < high / 2 else low
-    step = _step((high - low) or abs(high) or 1.0)
-    low, high = step * math.floor(low / step), step * math.ceil(max(high, low + step / 2) / step)
-    edges = np.linspace(low, high, BINS + 1)
-    counts = [np.histogram(np.clip(one, low, high), edges)[0] for one in series]
-    top = max(1, *(int(one.max()) for one in counts))
-    width, height, left, bottom = 420, 220, 34, 40
-    across, up = (width - left - 12) / BINS, (height - bottom - 14) / top
-
-    def place(n: int, count: float) -> str:
-        return f"{left + n * across:.1f} {height - bottom - count * up:.1f}"
-
-    single = len(series) == 1
-    bars = "".join(
-        f"M{place(n, 0)}L{place(n, count)}L{place(n + 1, count)}L{place(n + 1, 0)}Z"
-        for n, count in enumerate(counts[0])
-        if count
-    )
-    parts = [f'<path class="{"bars" if single else "bars-A"}" d="{bars}"/>']
-    if not single:
-        corners = "L".join(f"{place(n, count)}L{place(n + 1, count)}" for n, count in enumerate(counts[1]))
-        parts.append(f'<path class="line-B" d="M{place(0, 0)}L{corners}L{place(BINS, 0)}"/>')
-    parts.append(f'<path class="axis" d="M{place(0, 0)}L{place(BINS, 0)}"/>')
-    n_ticks = round((high - low) / step)
-    digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    beyond = any((one > high).any() for one in series)
-    for n in range(n_ticks + 1):
-        x, anchor = left + BINS * across * n / n_ticks, "middle"
-        if n == n_ticks and beyond:
-            x, anchor = width - 1, "end"
-        mark = f"{low + n * step:.{digits}f}" + "+" * (anchor == "end")
-        parts.append(f'<text x="{x:.1f}" y="{height - bottom + 16}" text-anchor="{anchor}">{mark}</text>')
-    parts.append(f'<text x="{left - 6}" y="{14 + 8}" text-anchor="end">{top}</text>')
-    parts.append(f'<text x="{left - 6}" y="{height - bottom}" text-anchor="end">0</text>')
-    parts.append(f'<text x="{width - 12}" y="{height - 6}" text-anchor="end">{measure.unit}, number of clips</text>')
-    key = "" if single else ': <b class="run run-A">A</b> bars, <b class="run run-B">B</b> line'
-    label = f'viewBox="0 0 {width} {height}" role="img" aria-label="Histogram: {title}"'
-    return f"<figure><figcaption>{title}{key}</figcaption><svg {label}>{''.join(parts)}</svg></figure>"
+    plot = histogram(first, title, measure.unit, other=others[0] if others else None)
+    return {"title": title, "histogram": plot, "names": NAMES if others else ()}
 
 
-def _step(span: float) -> float:
-    """Return a round step that divides a span into four to eight."""
-    rough = span / 6
-    power = 10.0 ** math.floor(math.log10(rough))
-    return float(next(power * factor for factor in (1, 2, 5, 10) if rough <= power * factor * 1.2))
+def _pair(key: str, a: Face, b: Face, apart: Mapping[str, float]) -> Values:
+    """Return what is shown of one clip in both runs."""
 
+    def with_unit(name: str) -> str:
+        return f"{MEASURES[name].shown(apart[name])} {MEASURES[name].unit}"
 
-def _pair(key: str, a: Face, b: Face, apart: Mapping[str, float]) -> str:
-    """Return the pictures of one clip in both runs."""
-    said = [
-        f"crops {_with_unit(apart, 'crop')} apart",
-        f"points {_with_unit(apart, 'points_px')} ({_with_unit(apart, 'points_share')})",
-        *(
-            f"{title} {_number(apart[f'{name}_A'], digits)} and {_number(apart[f'{name}_B'], digits)}"
-            for name, title, digits in (("shake", "shake", 3), ("face", "face size", 1))
-        ),
+    facts = [f"crops {with_unit('crop')} apart", f"points {with_unit('points_px')} ({with_unit('points_share')})"]
+    for name, title in (("shake", "shake"), ("face", "face size")):
+        first, second = (MEASURES[f"{name}_{run}"].shown(apart[f"{name}_{run}"]) for run in NAMES)
+        facts.append(f"{title} {first} and {second}")
+    strips = [
+        {"name": name, "other": rest, "crops": [_crop(key, own, other, n) for n in range(3)]}
+        for name, rest, own, other in (("A", "B", a, b), ("B", "A", b, a))
     ]
-    strips = []
-    for name, own, other in (("A", a, b), ("B", b, a)):
-        crops = "".join(_crop(key, name, own, other, n) for n in range(3))
-        strips.append(f'<div class="strip"><b class="run run-{name}">{name}</b>{crops}</div>')
-    return (
-        f'<article><h3>{_text(key, 200)}</h3><p class="note">{"; ".join(said)}</p>'
-        f'<div class="pair">{"".join(strips)}</div></article>'
-    )
+    return {"key": printable(key, 200), "facts": "; ".join(facts), "strips": strips}
 
 
-def _crop(key: str, name: str, own: Face, other: Face, n: int) -> str:
-    """Return a crop as SVG, its own points as dots and the other run's as rings."""
+def _crop(key: str, own: Face, other: Face, n: int) -> Values:
+    """Return a crop, its own points as dots and the other run's as rings."""
     index = own.indices[n]
     image = decode_image(own.crops[n])
     if image is None:
         raise ShardError(f"{printable(key)}: crop {index} is damaged")
     small = cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
-    data = encode(np.asarray(small, np.uint8), QUALITY)
-    rest = next(one for one in NAMES if one != name)
-    marks = "".join(
-        f'<circle class="{kind}-{run}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"/>'
-        for kind, run, points, radius in (("ring", rest, other.points, 6), ("dot", name, own.points, 4))
-        for x, y in align.apply(own.affine[index].astype(np.float64), points[index])
-        if -0.5 <= x < CROP_SIZE - 0.5 and -0.5 <= y < CROP_SIZE - 0.5  # NaN is neither
-    )
-    # Pixel centres lie at +0.5 of what the picture is stretched over.
-    return (
-        f'<svg viewBox="-0.5 -0.5 {CROP_SIZE} {CROP_SIZE}" role="img" aria-label="{name}, frame {index}">'
-        f'<image x="-0.5" y="-0.5" width="{CROP_SIZE}" height="{CROP_SIZE}" '
-        f'href="data:image/jpeg;base64,{base64.b64encode(data).decode()}"/>{marks}'
-        f'<text x="6" y="246">{index}</text></svg>'
-    )
-
-
-def _with_unit(apart: Mapping[str, float], name: str) -> str:
-    return f"{_number(apart[name], MEASURES[name].digits)} {MEASURES[name].unit}"
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−") if math.isfinite(value) else "–"
-
-
-def _clips(n: int) -> str:
-    return f"{n:,} clip{'s' * (n != 1)}"
-
-
-def _table(titles: Sequence[str], rows: Sequence[str], kind: str = "") -> str:
-    head = "".join(f'<th scope="col">{title}</th>' if title else "<td></td>" for title in titles)
-    return (
-        f'<div class="wide" tabindex="0" role="group" aria-label="Table"><table class="{kind}">'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _text(value: object, longest: int = 120) -> str:
-    """Return a text that can stand anywhere in the page."""
-    return html.escape(printable(str(value), longest))
+    marks = [
+        [
+            (x, y)
+            for x, y in align.apply(own.affine[index].astype(np.float64), points[index]).tolist()
+            if -0.5 <= x < CROP_SIZE - 0.5 and -0.5 <= y < CROP_SIZE - 0.5  # NaN is neither
+        ]
+        for points in (other.points, own.points)
+    ]
+    url = data_url(encode(np.asarray(small, np.uint8), QUALITY))
+    return {"index": index, "url": url, "rings": marks[0], "dots": marks[1]}

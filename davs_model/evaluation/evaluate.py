@@ -42,7 +42,7 @@ from davs_model.models.davs.networks import DAVS
 from davs_model.training import log
 from davs_model.training.run_folder import Say
 
-METRICS, PAGE, EMBEDDINGS = "metrics.json", "evaluation.md", "embeddings.h5"
+METRICS, PAGE, HTML, EMBEDDINGS = "metrics.json", "evaluation.md", "evaluation.html", "embeddings.h5"
 SOURCES = ("audio", "video", "repeated")
 """What frames are drawn from: sound, pictures, or nothing: the identity frame again and again."""
 RANKED = {
@@ -113,7 +113,7 @@ def evaluate(
     landmarks: tuple[Landmarks, str] | str = "not asked for",
     say: Say = print,
 ) -> dict[str, Any]:
-    """Measure the model of a run on the shards of OUT and write metrics.json, a page and figures into `results`.
+    """Measure the model of a run on the shards of OUT and write metrics.json, the page and figures into `results`.
 
     baselines: other runs, measured the same way without leakage and mouths. landmarks: what finds mouths, and what it
     is called; or why there is none.
@@ -171,6 +171,8 @@ def evaluate(
     text = json.dumps(_plain(metrics), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     samples.write(results / METRICS, text.encode())
     samples.write(results / PAGE, page.render(metrics, shown).encode())
+    pictures = {name: (results / file).read_bytes() for name, file in shown.items()}
+    samples.write(results / HTML, page.render_html(metrics, pictures).encode())
     return metrics
 
 

@@ -1,6 +1,6 @@
-"""The page of an evaluation: Markdown in the layout of the paper's Tables 1, 3 and 4, its figures beside ours.
+"""The page of an evaluation in the layout of the paper's Tables 1, 3 and 4, its figures beside ours; Markdown and HTML.
 
-What a model was not measured by is said with its reason, and levels of chance stand wherever there are any.
+Metrics that are missing have a line with the reason, and chance levels stand wherever there are any.
 """
 
 from __future__ import annotations
@@ -8,8 +8,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 from urllib.parse import quote
+
+from avprep import pages
+from avprep.pages.pictures import data_url
 
 Metrics = Mapping[str, Any]
 Columns = Mapping[str, Callable[[Any], str]]
@@ -54,7 +58,7 @@ SCORES = {
     "SSIM": ("ssim", ".3f"),
     "L1": ("l1", ".4f"),
     "frames": ("n_frames", ",.0f"),
-    "of them equal to the real ones": ("identical", ",.0f"),
+    "identical to ground truth": ("identical", ",.0f"),
 }
 """Rows of Table 1: the key of each, and the form of its numbers."""
 WAYS = {"video_to_audio": "video → audio", "audio_to_video": "audio → video"}
@@ -72,91 +76,152 @@ PARTS = {
 PICTURES = {
     "confusion_visual": "Words spoken, and words read from lips",
     "confusion_audio": "Words spoken, and words heard",
-    "by_word": "How well single words are recognised",
-    "ranks": "Share of queries whose right clip is among the first k",
-    "samples": "Three rows a clip after its identity frame: real frames, driven by audio, driven by video",
+    "by_word": "Accuracy of single words",
+    "ranks": "Fraction of queries whose match is among the first k",
+    "samples": "Per clip: the identity frame, then real frames, those generated from audio, and those from video",
 }
 """Figures that the page has words for; any other is called by its name."""
-DEFINITIONS = """\
-- PSNR: −10·log₁₀ of a frame's mean squared error, pixel values from 0 to 1; in dB, the mean of frames that differ.
-- SSIM: structural similarity of a generated frame and the real one (Wang et al. 2004), at most 1.
-- L1: mean absolute difference of pixel values from 0 to 1.
-- Identity frame repeated: every frame is taken to be the one that the face comes from, so that nothing moves.
-- Visual, audio, both: clips whose word C_w finds from F_w^v, from F_w^a, from both, their probabilities added.
-- Chance of words and of people: always saying what is most frequent among the clips judged.
-- R@k: queries whose right clip is among the k nearest, by Euclidean distance of features of unit length.
-- MedR: ⌊median rank⌋ + 1, ranks counted from 0: at best 1.
-- Chance of retrieval among n clips: R@k = k/n, MedR = ⌊n/2⌋ + 1.
-- Leakage: what a linear SVM trained on features of some clips reads from those of clips it has not seen.
-- Mouth distance: mean distance of a generated mouth's landmarks from the real one's, both centred, in pixels of 256."""
+DEFINITIONS = (
+    "PSNR: −10·log₁₀ of a frame's mean squared error, pixel values from 0 to 1; in dB, the mean of frames that differ.",
+    "SSIM: structural similarity of a generated frame and the real one (Wang et al. 2004), at most 1.",
+    "L1: mean absolute difference of pixel values from 0 to 1.",
+    "Identity frame repeated: every frame is taken to be the one that the face comes from, so that nothing moves.",
+    "Visual, audio, both: clips whose word C_w finds from F_w^v, from F_w^a, from both, their probabilities added.",
+    "Chance of words and of people: always saying what is most frequent among the clips judged.",
+    "R@k: queries whose right clip is among the k nearest, by Euclidean distance of features of unit length.",
+    "MedR: ⌊median rank⌋ + 1, ranks counted from 0: at best 1.",
+    "Chance of retrieval among n clips: R@k = k/n, MedR = ⌊n/2⌋ + 1.",
+    "Leakage: what a linear SVM trained on features of some clips reads from those of clips it has not seen.",
+    "Mouth distance: mean distance of a generated mouth's landmarks from the real one's, both centred, in pixels of "
+    "256.",
+)
+"""Lines at the end of the page."""
+
+
+class Chance(NamedTuple):
+    """The first cell of a row of chance levels; `before`: whose."""
+
+    before: str = ""
+
+
+Row = Sequence[str | Chance]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the page, as plain text.
+
+    notes: paragraphs. missing: what was not measured, each with its reason, "" where there is none. head, rows: a
+    table, none without rows.
+    """
+
+    title: str
+    notes: tuple[str, ...] = ()
+    missing: tuple[tuple[str, str], ...] = ()
+    head: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """What both forms of the page hold.
+
+    facts: lines on what was evaluated. comparison: whether the paper's figures compare.
+    """
+
+    title: str
+    facts: tuple[str, ...]
+    comparison: str
+    sections: tuple[Section, ...]
+
+
+def content(metrics: Metrics) -> Page:
+    """Return what the page holds; metrics: what metrics.json holds."""
+    parts = (_generation, _recognition_and_retrieval, _generated_retrieval, _leakage, _mouth)
+    facts = tuple(f"{name}: {fact}" for name, fact in _facts(metrics).items() if fact)
+    # Parts of the page have such lines themselves.
+    facts += tuple(f"not measured: {n}: {why}" for n, why in _part(metrics, "missing").items() if n not in PARTS)
+    title = f"Evaluation of {metrics.get('run', '–')}"
+    return Page(title, facts, _comparison(_part(metrics, "data")), tuple(part(metrics) for part in parts))
 
 
 def render(metrics: Metrics, figures: Mapping[str, str]) -> str:
     """Return the page, Markdown.
 
-    metrics: what metrics.json holds; of parts that it lacks the page says why, by what `missing` has under their name.
-    figures: names (of `PICTURES`, or any) to files, relative to the page.
+    metrics: what metrics.json holds; of parts that it lacks the page has the reason that `missing` has under their
+    name. figures: names (of `PICTURES`, or any) to files, relative to the page.
     """
-    sections = [_evaluated, _generation, _recognition_and_retrieval, _generated_retrieval, _leakage, _mouth]
-    blocks = [block for section in sections for block in section(metrics)]
+    page = content(metrics)
+    blocks = [f"# {_text(page.title)}", "\n".join(f"- {_text(fact)}" for fact in page.facts), _text(page.comparison)]
+    for section in page.sections:
+        blocks += [f"## {section.title}", *map(_text, section.notes)]
+        blocks += [f"*Not measured*: {_text(what)}{f': {_text(why)}' if why else '.'}" for what, why in section.missing]
+        blocks.append(_table(section.head, section.rows))
     if figures:
         blocks.append("## Figures")
         blocks += [f"![{_text(PICTURES.get(name, name))}]({quote(file)})" for name, file in figures.items()]
-    blocks += ["## How each figure is defined", DEFINITIONS]
+    blocks += ["## How each figure is defined", "\n".join(f"- {line}" for line in DEFINITIONS)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _evaluated(metrics: Metrics) -> list[str]:
+def render_html(metrics: Metrics, figures: Mapping[str, bytes]) -> str:
+    """Return the page as one HTML file that needs no network.
+
+    figures: names to their PNGs, which the page holds.
+    """
+    shown = [(PICTURES.get(name, name), data_url(data, "png")) for name, data in figures.items()]
+    return pages.render(__package__, "evaluation.html", page=content(metrics), figures=shown, definitions=DEFINITIONS)
+
+
+def _facts(metrics: Metrics) -> dict[str, str]:
+    """Return what was evaluated, and on what; empty text where it is unknown."""
     data, size = _part(metrics, "data"), _part(metrics, "dimensions").get("image_size")
-    run = _text(metrics.get("run", "–"))
-    dataset, out, split = (_text(data.get(key, "–")) for key in ("dataset", "out", "split"))
-    skipped = [f"{_count(n)} × {_text(reason)}" for reason, n in _part(data, "skipped").items()]
+    dataset, out, split = (data.get(key, "–") for key in ("dataset", "out", "split"))
+    skipped = [f"{_count(n)} × {reason}" for reason, n in _part(data, "skipped").items()]
     clips = (f"{name} {_count(data.get(name))}" for name in ("clips", "words", "speakers"))
-    facts = {
-        "run": f"{run}, checkpoint {_text(str(metrics.get('checkpoint') or '–')[:12])}",
-        "trained steps": ", ".join(f"{_text(name)} {_count(n)}" for name, n in _part(metrics, "steps").items()),
+    return {
+        "run": f"{metrics.get('run', '–')}, checkpoint {str(metrics.get('checkpoint') or '–')[:12]}",
+        "trained steps": ", ".join(f"{name} {_count(n)}" for name, n in _part(metrics, "steps").items()),
         "frames": "" if size is None else f"{_count(size)} pixels high and wide (the paper's: {PAPER_IMAGE_SIZE})",
         "data": f"{dataset} ({out}), split {split}: {', '.join(clips)}",
         "skipped": ", ".join(skipped) or ("none" if "skipped" in data else ""),
-        "versions": ", ".join(f"{_text(name)} {_text(one)}" for name, one in _part(metrics, "versions").items()),
+        "versions": ", ".join(f"{name} {one}" for name, one in _part(metrics, "versions").items()),
         "seconds": _number(metrics.get("seconds"), ",.1f"),
     }
-    lines = [f"- {name}: {fact}" for name, fact in facts.items() if fact]
-    for name, reason in _part(metrics, "missing").items():
-        if name not in PARTS:  # which say so where they would stand
-            lines.append(f"- not measured: {_text(name)}: {_text(reason)}")
-    return [f"# Evaluation of {run}", "\n".join(lines), _comparison(data)]
 
 
 def _comparison(data: Metrics) -> str:
-    """Say whether the paper's figures and ours are of the same clips."""
+    """Return whether the paper's figures and ours are of the same clips."""
     words, clips = data.get("words"), data.get("clips")
     # LRW's validation split has as many clips.
     if (data.get("dataset"), data.get("split", "test"), words, clips) == ("lrw", "test", PAPER_WORDS, PAPER_CLIPS):
         return "These are LRW's test clips, all of them, as in the paper: its figures and ours compare."
     return (
         f"The paper's figures are of LRW's test split, {PAPER_WORDS} words and {PAPER_CLIPS:,} clips; ours are of "
-        f"{_text(data.get('dataset', 'data without a name'))}, {_count(words)} words and {_count(clips)} clips. They "
-        "stand side by side and do not compare."
+        f"{data.get('dataset', 'data without a name')}, {_count(words)} words and {_count(clips)} clips. They "
+        "are for reference only; not comparable."
     )
 
 
-def _generation(metrics: Metrics) -> list[str]:
+def _generation(metrics: Metrics) -> Section:
     rows = []
     for name, model in _models(metrics, "reconstruction"):
         columns = [*(_part(model, "reconstruction", source) for source in SOURCES), *PAPER_TABLE_1.values()]
         for title, (key, form) in SCORES.items():
-            rows.append([_text(name), title, *(_number(column.get(key), form) for column in columns)])
-    return [
-        "## Table 1: generated frames",
-        "L_1 is the paper's model without the GAN, L_Re the one with it. The identity frame repeated is the floor: the "
-        "score of a face that does not move.",
-        *_reasons(metrics, "reconstruction"),
-        _table(["model", "score", *SOURCES.values(), *(f"paper: {name}" for name in PAPER_TABLE_1)], rows),
-    ]
+            rows.append([name, title, *(_number(column.get(key), form) for column in columns)])
+    return Section(
+        "Table 1: generated frames",
+        (
+            "L_1 is the paper's model without the GAN, L_Re the one with it. The identity frame repeated is the floor: "
+            "the score of a face that does not move.",
+        ),
+        _missing(metrics, "reconstruction"),
+        ("model", "score", *SOURCES.values(), *(f"paper: {name}" for name in PAPER_TABLE_1)),
+        tuple(rows),
+    )
 
 
-def _recognition_and_retrieval(metrics: Metrics) -> list[str]:
+def _recognition_and_retrieval(metrics: Metrics) -> Section:
     def row(name: str, model: Metrics) -> list[str]:
         found = (_cells(_part(model, "retrieval", way), RANKED) for way in WAYS)
         shares = {"visual": _percent, "audio": _percent, "both": _percent}
@@ -165,64 +230,67 @@ def _recognition_and_retrieval(metrics: Metrics) -> list[str]:
     models = _models(metrics, "recognition", "retrieval")
     words = _chance(_first(_part(model, "recognition").get("chance") for _, model in models))
     galleries = (_first(_part(model, "retrieval", way).get("n_clips") for _, model in models) for way in WAYS)
-    rows = [
-        *(row(_text(name), model) for name, model in models),
-        ["*chance*", *[words] * 3, *(cell for n in galleries for cell in _retrieval_chance(n))],
+    rows: list[Row] = [
+        *(row(name, model) for name, model in models),
+        [Chance(), *[words] * 3, *(cell for n in galleries for cell in _retrieval_chance(n))],
         *(row(f"{PAPER}: {name}", model) for name, model in PAPER_TABLE_3.items()),
-        [f"{PAPER}: *chance*", *[_chance(1 / PAPER_WORDS)] * 3, *_retrieval_chance(PAPER_CLIPS) * 2],
+        [Chance(f"{PAPER}:"), *[_chance(1 / PAPER_WORDS)] * 3, *_retrieval_chance(PAPER_CLIPS) * 2],
     ]
     ways = [cell for way in WAYS.values() for cell in (f"{way} R@1", "R@5", "R@10", "MedR")]
-    return [
-        "## Table 3: words recognised, and clips found by the other modality",
-        "In %, but for MedR.",
-        *_reasons(metrics, "recognition", "retrieval"),
-        _table(["model", "visual", "audio", "both", *ways], rows if models else []),
-    ]
+    return Section(
+        "Table 3: words recognised, and clips found by the other modality",
+        ("In % except MedR.",),
+        _missing(metrics, "recognition", "retrieval"),
+        ("model", "visual", "audio", "both", *ways),
+        tuple(rows if models else ()),
+    )
 
 
-def _generated_retrieval(metrics: Metrics) -> list[str]:
+def _generated_retrieval(metrics: Metrics) -> Section:
     models = _models(metrics, "generated_retrieval")
-    rows = _rows(models, "generated_retrieval", SOURCES, {**RANKED, "n_clips": _count})
+    rows: list[Row] = _rows(models, "generated_retrieval", SOURCES, {**RANKED, "n_clips": _count})
     n = _first(_part(model, "generated_retrieval", way).get("n_clips") for _, model in models for way in SOURCES)
-    chance = ["*chance*", "–", *_retrieval_chance(n), _count(n)]
-    return [
-        "## Table 4: originals found by generated videos",
-        "The paper's protocol: from a random frame of each test clip generate it anew by its audio, G(f_p, F_w^a), and "
-        "by its video, G(f_p, F_w^v), embed what was generated and find the original by it; against a model without "
-        "disentangling, and against that frame repeated, to prove that looks alone do not find it. In %, but for MedR. "
-        "The paper's numbers are not given here: the text at hand lacks them.",
-        *_reasons(metrics, "generated_retrieval"),
-        _table(["model", "generated from", "R@1", "R@5", "R@10", "MedR", "clips"], [*rows, chance] if rows else []),
-    ]
+    chance: Row = [Chance(), "–", *_retrieval_chance(n), _count(n)]
+    return Section(
+        "Table 4: originals found by generated videos",
+        (
+            "The paper's protocol: from a random frame of each test clip generate it anew by its audio, G(f_p, F_w^a), "
+            "and by its video, G(f_p, F_w^v), embed what was generated and find the original by it; against a model "
+            "without disentangling, and against that frame repeated, to prove that appearance alone does not find it. "
+            "In % except MedR. The paper's numbers are not given here: the text at hand lacks them.",
+        ),
+        _missing(metrics, "generated_retrieval"),
+        ("model", "generated from", "R@1", "R@5", "R@10", "MedR", "clips"),
+        (*rows, chance) if rows else (),
+    )
 
 
-def _leakage(metrics: Metrics) -> list[str]:
+def _leakage(metrics: Metrics) -> Section:
     columns = {"accuracy": _percent, "chance": _chance, "n_train": _count, "n_test": _count}
     rows = _rows(_models(metrics, "leakage"), "leakage", READINGS, columns)
     paper = (
         [f"paper, LRW, {PAPER_WORDS} words, {when}", READINGS["words_from_identity"], *_cells(found, columns)]
         for when, found in PAPER_LEAKAGE.items()
     )
-    return [
-        "## Disentangling (section 4.2)",
-        "What a linear SVM reads from features that should not tell, in %: the nearer to chance, the better.",
-        *_reasons(metrics, "leakage", *(name for name in READINGS if name in _part(metrics, "missing"))),
-        _table(["model", "read", "right", "chance", "training clips", "test clips"], [*rows, *paper] if rows else []),
-    ]
+    return Section(
+        "Disentangling (section 4.2)",
+        ("Accuracy of a linear SVM on features that should not hold the label, in %: closer to chance is better.",),
+        _missing(metrics, "leakage", *(name for name in READINGS if name in _part(metrics, "missing"))),
+        ("model", "read", "accuracy", "chance", "training clips", "test clips"),
+        (*rows, *paper) if rows else (),
+    )
 
 
-def _mouth(metrics: Metrics) -> list[str]:
+def _mouth(metrics: Metrics) -> Section:
     columns = {"distance_px": _pixels, "n_frames": _count, "not_found_real": _count, "not_found_generated": _count}
     landmarks = _part(metrics, "mouth").get("landmarks")
-    return [
-        "## Mouth",
-        f"Landmarks: {_text(landmarks)}. The paper has no such figure." if landmarks else "",
-        *_reasons(metrics, "mouth"),
-        _table(
-            ["model", "generated from", "distance, pixels", "frames", "not found: real", "not found: generated"],
-            _rows(_models(metrics, "mouth"), "mouth", SOURCES, columns),
-        ),
-    ]
+    return Section(
+        "Mouth",
+        (f"Landmarks: {landmarks}. The paper has no such figure.",) if landmarks else (),
+        _missing(metrics, "mouth"),
+        ("model", "generated from", "distance, pixels", "frames", "not found: real", "not found: generated"),
+        tuple(_rows(_models(metrics, "mouth"), "mouth", SOURCES, columns)),
+    )
 
 
 def _models(metrics: Metrics, *parts: str) -> list[tuple[str, Metrics]]:
@@ -232,28 +300,28 @@ def _models(metrics: Metrics, *parts: str) -> list[tuple[str, Metrics]]:
     return [(name, model) for name, model in models if any(_part(model, part) for part in parts)]
 
 
-def _rows(
-    models: Iterable[tuple[str, Metrics]], part: str, titles: Mapping[str, str], columns: Columns
-) -> list[list[str]]:
+def _rows(models: Iterable[tuple[str, Metrics]], part: str, titles: Mapping[str, str], columns: Columns) -> list[Row]:
     """Return a row for each of the titles' figures that a model has in a part."""
     found = ((name, title, _part(model, part, key)) for name, model in models for key, title in titles.items())
-    return [[_text(name), title, *_cells(figures, columns)] for name, title, figures in found if figures]
+    return [[name, title, *_cells(figures, columns)] for name, title, figures in found if figures]
 
 
-def _reasons(metrics: Metrics, *parts: str) -> list[str]:
-    """Return a line for each part that was not measured, with its reason."""
+def _missing(metrics: Metrics, *parts: str) -> tuple[tuple[str, str], ...]:
+    """Return each part that was not measured, with its reason where there is one."""
     missing = _part(metrics, "missing")
-    return [
-        f"*Not measured*: {PARTS[part]}{': ' + _text(missing[part]) if part in missing else '.'}"
-        for part in parts
-        if part in missing or not _part(metrics, part)
-    ]
+    return tuple(
+        (PARTS[part], str(missing.get(part, ""))) for part in parts if part in missing or not _part(metrics, part)
+    )
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Row]) -> str:
     """Return a Markdown table, nothing for no rows."""
-    lines = [header, ["---"] * len(header), *rows] if rows else []
+    lines = [map(_text, head), ["---"] * len(head), *(map(_cell, row) for row in rows)] if rows else []
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(cell: str | Chance) -> str:
+    return f"{_text(cell.before)}{' ' * bool(cell.before)}*chance*" if isinstance(cell, Chance) else _text(cell)
 
 
 def _cells(found: Metrics, columns: Columns) -> list[str]:

@@ -10,7 +10,6 @@ import base64
 import csv
 import functools
 import hashlib
-import html
 import io
 import json
 import math
@@ -18,12 +17,13 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from statistics import fmean, stdev
 
+from markupsafe import Markup
+
+from avprep import files, pages
 from avprep.errors import RunError
-from avprep.files import check_regular
 
 COLUMNS = (
     "study", "participant", "order", "film", "method", "label", "realistic", "same_person", "in_sync", "seconds",
@@ -137,9 +137,9 @@ def page(films: Sequence[Film], *, title: str, seed: int = 0) -> str:
         if name in listed:
             raise RunError(f"{film.film}: is in the study twice as {film.method!r}")
         listed[name] = entry
-    template = resources.files(__package__).joinpath("study.html").read_text(encoding="utf-8")
     order = sorted(listed)
-    study = _digest(template.encode(), title.encode(), *(name.encode() for name in order))
+    form = (pages.source(__package__, name) for name in ("study.html", "study.js"))
+    study = _digest(*(part.encode() for part in (*form, title, *order)))
     random.Random(seed).shuffle(order)
     content = {
         "study": f"s{study}",
@@ -148,8 +148,8 @@ def page(films: Sequence[Film], *, title: str, seed: int = 0) -> str:
         "faces": dict(sorted(photos.items())),
     }
     # All words in it are base64 or hexadecimal by now, so that no name can end the script that it lies in.
-    filling = {"TITLE": html.escape(title), "DATA": json.dumps(content, separators=(",", ":"))}
-    return re.sub("@(TITLE|DATA)@", lambda match: filling[match[1]], template)
+    text = Markup(json.dumps(content, separators=(",", ":")))  # noqa: S704
+    return pages.render(__package__, "study.html", title=title, data=text)
 
 
 def read(paths: Sequence[Path]) -> list[Answer]:
@@ -303,8 +303,7 @@ def _answer(row: Mapping[str, str], here: str) -> Answer:
 
 def _read(path: Path, megabytes: int) -> bytes:
     try:
-        check_regular(path)
-        with path.open("rb") as file:
+        with files.open_file(path) as file:
             data = file.read(megabytes * 10**6 + 1)
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import os
 import re
@@ -19,7 +20,8 @@ from avprep import manifest, shards
 from avprep.errors import RunError, ShardError
 from avprep.faces import align
 from avprep.manifest import Clip, Manifest
-from avprep.quality.compare import MEASURES, NAMES, Face, distances, page, sample, summary
+from avprep.quality.compare import page, sample
+from avprep.quality.distances import MEASURES, NAMES, Face, distances, summary
 from avprep.runs.run import run
 from avprep.stages import Align, CropSettings, CropStage
 
@@ -57,7 +59,7 @@ def face(points: Any, affine: Any, **facts: object) -> Face:
 def cells(text: str, title: str) -> list[str]:
     """Return the numbers of the row of a measure."""
     rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', text)
-    row = next(cells for head, cells in rows if head.startswith(title))
+    row = next(cells for head, cells in rows if html.unescape(head).startswith(title))
     return re.findall(r"<td>(?:<b>)?(.*?)(?:</b>)?</td>", row)
 
 
@@ -215,7 +217,7 @@ def test_clips_that_changed_state_are_listed(runs: tuple[Path, Path], tmp_path: 
 
     text = page(runs[0], altered(runs[1], tmp_path, change))
     row = next(row for row in re.findall("<tr>.*?</tr>", text) if "ABOUT/val/ABOUT_00001</th>" in row)
-    assert "<td>ok</td><td><b>face_lost</b><br>&lt;script&gt;alert(1)&lt;/script&gt;&amp;&quot;&#x27;·</td>" in row
+    assert "<td>ok</td><td><b>face_lost</b><br>&lt;script&gt;alert(1)&lt;/script&gt;&amp;&#34;&#39;·</td>" in row
     assert "1 clip changed." in text
     assert "All 4 clips that are ok in both runs." in text
     assert "<script" not in text

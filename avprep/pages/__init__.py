@@ -1,0 +1,50 @@
+"""The kit that every page is made with: jinja2 templates, escaped, under a policy that allows no network.
+
+A page is one HTML file. Its template extends `base.html` and takes tables, histograms and clips from `kit.html`. All
+text in a template is escaped, since keys, messages and paths are untrusted; HTML comes from templates alone. The
+policy runs no script but the one that the template names, by its digest.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from avprep.pages.words import count, number, words
+
+__all__ = ["render", "source"]
+
+
+def render(package: str, template: str, **values: object) -> str:
+    """Return a page: a template of a package's folder `templates`, filled; the same values give the same text."""
+    return _environment(package).get_template(template).render(values)
+
+
+def source(package: str, name: str) -> str:
+    """Return a file of a package's templates, or of the kit's, as it is."""
+    environment = _environment(package)
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+@functools.cache
+def _environment(package: str) -> Environment:
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("avprep.pages")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"words": words, "number": number, "count": count}
+    environment.globals |= {"source": lambda name: Markup(source(package, name)), "digest": _digest}  # noqa: S704
+    return environment
+
+
+def _digest(script: str) -> str:
+    """Return how a policy names a script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
