@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from avprep import schema, shards
 from avprep.errors import RunError
+from avprep.pages.captions import caption
 from avprep.runs.fingerprint import read_fingerprint, read_plan
 from avprep.shards.image import decode_image
 
@@ -18,7 +19,7 @@ CELL = 128
 
 
 def contact_sheet(out: Path, *, rows: int = 6, columns: int = 8) -> NDArray[np.uint8]:
-    """Return one row per clip, its crops evenly spaced over time, from every finished shard.
+    """Return one row per clip, its crops evenly spaced over time below its key, from every finished shard.
 
     Returns uint8 (H, W, 3), RGB. Raises RunError where `out` holds no finished crops.
     """
@@ -64,7 +65,8 @@ def _strips(path: Path, wanted: int, columns: int) -> list[NDArray[np.uint8]]:
             if image is not None:
                 cells.append(cv2.resize(image, (CELL, CELL), interpolation=cv2.INTER_AREA))
         if len(cells) == columns:
-            strips.append(np.asarray(np.concatenate(cells, axis=1), np.uint8))
+            row = np.asarray(np.concatenate(cells, axis=1), np.uint8)
+            strips.append(np.concatenate((caption(key, row.shape[1]), row)))
         if len(strips) == wanted:
             break
     return strips

@@ -1,4 +1,4 @@
-"""Sheets of generated frames to look at: who, the truth, driven by sound, driven by video."""
+"""Sheets of generated frames to look at: the identity frame, real frames, those from audio, those from video."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from avprep.errors import RunError
+from avprep.pages.captions import caption
 from davs_model import precision
 from davs_model.data.batches import RawBatch
 from davs_model.models.davs.networks import DAVS
@@ -19,14 +20,18 @@ CLIPS = 4
 """Clips of a sheet."""
 GAP = 4
 """White pixels around each picture."""
+ROWS = ("real", "from audio", "from video")
+"""The rows of a clip, written beside them; above the first column stands `identity`."""
+LABELS = 84
+"""Pixels of the column of words."""
 
 
 @torch.inference_mode()
 def sheet(model: DAVS, raw: RawBatch, device: torch.device, *, bf16: bool = False) -> NDArray[np.uint8]:
     """Return a sheet, RGB uint8 (H, W, 3), of B clips, three rows each; the model is left in eval mode.
 
-    A row begins with the identity frame; then come six frames: the real ones, those driven by their sound, those driven
-    by their own pictures.
+    A row begins with its name and the identity frame; then come six frames: real ones, those generated from their
+    audio, those from their video.
     """
     model.eval()
     batch = raw.to(device)
@@ -42,8 +47,17 @@ def sheet(model: DAVS, raw: RawBatch, device: torch.device, *, bf16: bool = Fals
     ]
     pictures = torch.stack(rows).permute(0, 1, 3, 4, 2).mul(255).round().byte().cpu().numpy()
     framed = np.pad(pictures, ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
+    return labelled(framed)
+
+
+def labelled(framed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return pictures uint8 (rows, columns, H, W, 3) as one, with a line of words above and a column of them beside."""
     n_rows, n_columns, height, width, _ = framed.shape
-    return framed.transpose(0, 2, 1, 3, 4).reshape(n_rows * height, n_columns * width, 3)
+    body = framed.transpose(0, 2, 1, 3, 4).reshape(n_rows * height, n_columns * width, 3)
+    names = [caption(ROWS[row % len(ROWS)], LABELS, height) for row in range(n_rows)]
+    beside = np.concatenate((np.concatenate(names), body), axis=1)
+    above = np.concatenate((caption("", LABELS), caption("identity", body.shape[1])), axis=1)
+    return np.concatenate((above, beside))
 
 
 def write_png(path: Path, rgb: NDArray[np.uint8]) -> None:

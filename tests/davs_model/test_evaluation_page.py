@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from avprep.errors import RunError
-from davs_model.evaluation import figures, page
+from avprep.pages.captions import LINE, caption
+from davs_model.evaluation import figures, page, samples
 from davs_model.evaluation.figures import accuracy_by_word, confusion_matrix
 
 
@@ -244,6 +245,18 @@ def test_figures_are_embedded() -> None:
     assert f"![{page.PICTURES['ranks']}](ranks.png)" in text
     assert r"![of \[my\] own](a%20%28b%29.png)" in text
     assert "## Figures" not in page.render(whole(), {})
+
+
+def test_rows_of_a_sample_sheet_have_their_names() -> None:
+    """Every picture is on the sheet, in its row beside the row's name, the identity frame in the first column."""
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 7, 24, 24, 3)).astype(np.uint8)
+    sheet = samples.labelled(pictures)
+    assert sheet.shape == (LINE + 6 * 24, samples.LABELS + 7 * 24, 3)
+    for row in range(6):
+        beside = sheet[LINE + 24 * row :][:24]
+        assert np.array_equal(beside[:, : samples.LABELS], caption(samples.ROWS[row % 3], samples.LABELS, 24))
+        assert np.array_equal(beside[:, samples.LABELS :], np.concatenate(pictures[row], axis=1))
+    assert np.array_equal(sheet[:LINE, samples.LABELS :], caption("identity", 7 * 24))
 
 
 def test_the_html_page_holds_what_the_markdown_does() -> None:

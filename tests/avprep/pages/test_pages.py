@@ -10,6 +10,7 @@ import pytest
 from jinja2 import DictLoader, Environment
 
 from avprep import pages
+from avprep.pages.captions import LINE, caption
 from avprep.pages.histogram import histogram
 from avprep.pages.pictures import Pictures
 from avprep.pages.words import count, number, words
@@ -110,3 +111,15 @@ def test_a_misspelt_name_is_an_error() -> None:
     """A template that uses a value that nobody gave does not leave a hole in the page."""
     with pytest.raises(Exception, match="is undefined"):
         made("{{ missing }}")
+
+
+def test_a_caption_is_cut_to_its_strip() -> None:
+    """Words are dark on white and end before the strip does; none leave it white; letters of any script do no harm."""
+    strip = caption("x" * 500, 200)
+    assert strip.shape == (LINE, 200, 3)
+    assert strip.dtype == np.uint8
+    assert strip.min() < 100
+    assert strip[:, -3:].min() == 255
+    assert caption("", 50).min() == 255
+    assert not np.array_equal(caption("a", 50), caption("b", 50))
+    assert caption("日本\u202e\n", 50, 64).shape == (64, 50, 3)

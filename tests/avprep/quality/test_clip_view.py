@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+import cv2
 import made_media as made
 import made_shards
 import numpy as np
@@ -25,7 +26,7 @@ from avprep.errors import RunError, ShardError
 from avprep.manifest import Clip, Manifest
 from avprep.media.audio import read_sound
 from avprep.media.video import Frames, probe
-from avprep.quality import clip_picture, clip_view
+from avprep.quality import clip_courses, clip_picture, clip_view
 from avprep.runs.run import run
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
@@ -156,14 +157,16 @@ class TestPicture:
         """The grid shows each crop in its place, resized and no more, as far as nothing is drawn over it."""
         view = clip_view.read(run_of_all, WHOLE)
         picture = clip_picture.draw(view)
-        heights = clip_picture._Heights(view, 6)
-        (crop,) = clip_view.images(view, [11])
-        row, column = divmod(11, heights.per_row)
-        step = heights.cell + 2
-        corner = (heights.crops + row * step, 20 + column * step)
-        seen = picture[corner[0] + 120 :, corner[1] :][: heights.cell - 120, : heights.cell].astype(int)
-        resized = clip_picture.cv2.resize(crop, (heights.cell,) * 2, interpolation=clip_picture.cv2.INTER_AREA)
-        assert np.abs(seen - resized[120:]).mean() < 0.5
+        grid = clip_picture._Grid.of(view)
+        corners = []
+        for index, crop in enumerate(clip_view.images(view)):
+            resized = cv2.resize(crop, (grid.cell,) * 2, interpolation=cv2.INTER_AREA)[124:-6, 6:-6]  # below the mouth
+            row, column = divmod(index, grid.per_row)
+            likeness = cv2.matchTemplate(picture, resized, cv2.TM_SQDIFF)[:, column * grid.step :][:, : grid.step]
+            least, _, (x, y), _ = cv2.minMaxLoc(likeness)
+            assert least / resized.size < 4  # squared grey levels
+            corners.append((x, y - row * grid.step))
+        assert np.ptp(np.array(corners), axis=0).max() <= 1
 
     @pytest.mark.parametrize("key", [BROKEN, "silent", HOSTILE, "beside"])
     def test_odd_clips_are_drawn(self, run_of_all: Path, key: str) -> None:
@@ -217,16 +220,16 @@ class TestPicture:
         """The columns that windows were cut from come back, number -8 first."""
         cepstra = np.random.default_rng(0).normal(size=(132, 13))
         windows, _ = mfcc.windows(cepstra, -8, 29)
-        course = clip_picture.course_of_windows(windows)
+        course = clip_courses.course_of_windows(windows)
         assert np.array_equal(course, cepstra[:, 1:].T.astype(np.float32))
-        assert clip_picture.course_of_windows(windows[:1]).shape == (12, 20)
+        assert clip_courses.course_of_windows(windows[:1]).shape == (12, 20)
 
     def test_columns_without_sound_are_known(self, run_of_all: Path) -> None:
         """Frames whose window touches a column that the source has no sound for are those that are not valid."""
         for key in (WHOLE, "span", "beside"):
             view = clip_view.read(run_of_all, key)
             numbers = np.arange(4 * (view.n_frames - 1) + 20) - 8
-            real = clip_picture._real(view.mfcc.facts, numbers)
+            real = clip_courses._real(view.mfcc.facts, numbers)
             whole = np.lib.stride_tricks.sliding_window_view(real, 20)[::4].all(axis=1)
             assert np.array_equal(whole, view.mfcc.array("valid.npy"))
 

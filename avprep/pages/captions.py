@@ -1,0 +1,26 @@
+"""Words on pictures: lines of text as pixels, for sheets that are looked at without a page around them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from avprep.pages.words import words
+
+SIZE = 13
+"""Pixels of the letters."""
+LINE = 20
+"""Pixels of a line."""
+_PAPER, _INK, _LEFT = 255, 40, 4
+
+
+def caption(text: str, width: int, height: int = LINE) -> NDArray[np.uint8]:
+    """Return a line of text, cut to fit, in the middle of a white strip: uint8 (height, width, 3)."""
+    font = ImageFont.load_default(SIZE)
+    fitting = words(text, 400)
+    while len(fitting) > 1 and font.getlength(fitting) > width - 2 * _LEFT:
+        fitting = f"{fitting[:-2]}…"
+    strip = Image.new("L", (width, height), _PAPER)
+    ImageDraw.Draw(strip).text((_LEFT, height / 2), fitting, _INK, font, anchor="lm")
+    return np.repeat(np.asarray(strip, np.uint8)[:, :, None], 3, axis=2)
