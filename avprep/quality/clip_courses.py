@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from avprep import mfcc
 from avprep.faces import align
 from avprep.media.audio import Sound
+from avprep.pages.drawing import COLOURS
 from avprep.quality.clip_view import ClipView, printable
 from avprep.schema import COLUMNS_PER_FRAME, CROP_SIZE, FPS, HOP, N_COEFFICIENTS, SAMPLE_RATE, WINDOW_COLUMNS
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Told apart by the colour-blind (Okabe and Ito 2008)."""
 ALARM = "#B3261E"
 """Colour of what failed."""
 TIME_AXIS = 70

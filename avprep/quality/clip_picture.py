@@ -1,17 +1,13 @@
 """A clip of a run as a picture: its crops, points and transforms, its sound and MFCC on one time axis.
 
-Drawn without pyplot and whatever the user's matplotlibrc says; the same input gives the same picture. matplotlib takes
-a second to import and is, where something is drawn.
+The same input gives the same picture: see `avprep.pages.drawing`.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import textwrap
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +18,15 @@ from numpy.typing import NDArray
 from avprep.errors import RunError
 from avprep.faces import align
 from avprep.media.audio import Sound
+from avprep.pages.drawing import COLOURS, drawing
 from avprep.quality import clip_courses
-from avprep.quality.clip_courses import ALARM, COLOURS
+from avprep.quality.clip_courses import ALARM
 from avprep.quality.clip_view import ClipView, images, printable, sound_of
 from avprep.schema import CROP_SIZE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import SubFigure
 
 POINTS = ("#56B4E9", "#56B4E9", "#E69F00", "#CC79A7", "#CC79A7")
 """Colour of each of the five points on a crop: eyes, nose, corners of the mouth."""
@@ -41,6 +38,7 @@ MOST_SHOWN = 600
 _WIDTH = 1680  # pixels of the picture
 _DPI = 100
 _CELLS = ((50, 157), (240, 98), (MOST_SHOWN, 62))  # up to so many crops, each of them has so many pixels
+_PADS = {"w_pad": 0.1, "h_pad": 0.06, "hspace": 0, "wspace": 0}  # inches
 _GAP = 2  # pixels between crops
 _LONGEST = 78  # letters of a line in one of the three columns of facts
 _LINE, _TITLES = 17, 50  # pixels of a line of facts, and of the lines above a part
@@ -62,7 +60,7 @@ def draw(view: ClipView, frames: Sequence[int] | None = None) -> NDArray[np.uint
         _TITLES + grid.height,
         clip_courses.TIME_AXIS + sum(courses.values()),
     )
-    with _drawing(_WIDTH, sum(heights)) as drawn:
+    with drawing(_WIDTH / _DPI, sum(heights) / _DPI, _DPI, pads=_PADS, font_size=9.0) as drawn:
         top, middle, bottom = drawn.figure.subfigures(3, 1, squeeze=False, height_ratios=heights)[:, 0]
         _draw_facts(top, view, facts)
         _draw_crops(middle, grid, view, chosen)
@@ -170,39 +168,6 @@ class _Grid:
     def height(self) -> int:
         """Pixels of all rows, and of one line where there are no crops."""
         return math.ceil(self.n / self.per_row) * self.step or _LINE
-
-
-@dataclass
-class _Drawn:
-    figure: Figure
-    pixels: NDArray[np.uint8]
-
-
-@contextmanager
-def _drawing(width: int, height: int) -> Iterator[_Drawn]:
-    """Give a figure of a size in pixels to draw on, and its pixels afterwards; matplotlib goes by its own defaults."""
-    logger = logging.getLogger("matplotlib")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of building its font cache, and of a home that cannot be written
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-        with matplotlib.rc_context(), warnings.catch_warnings():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams["text.parse_math"] = False  # a $ in a key is a $
-            matplotlib.rcParams["font.size"] = 9.0
-            warnings.filterwarnings("ignore", r"Glyph \d+")  # a sign that the font lacks is a box
-            layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06, hspace=0, wspace=0)  # inches
-            canvas = FigureCanvasAgg(Figure((width / _DPI, height / _DPI), dpi=_DPI, layout=layout))
-            drawn = _Drawn(canvas.figure, np.empty((0, 0, 3), np.uint8))
-            yield drawn
-            canvas.draw()  # type: ignore[no-untyped-call]
-            drawn.pixels = np.array(canvas.buffer_rgba(), np.uint8)[..., :3]  # type: ignore[no-untyped-call]
-    finally:
-        logger.setLevel(level)
 
 
 def _draw_facts(part: SubFigure, view: ClipView, facts: list[list[str]]) -> None:

@@ -168,12 +168,17 @@ def evaluate(
         raw = EvaluationBatches(_source(clips, shape, settings), shape, batch_size=samples.CLIPS)[0]
         samples.write_png(results / "samples.png", samples.sheet(model, raw, torch.device(settings.device)))
         shown["samples"] = "samples.png"
+    _write(results, metrics, shown)
+    return metrics
+
+
+def _write(results: Path, metrics: dict[str, Any], shown: dict[str, str]) -> None:
+    """Write metrics.json and both forms of the page; shown: names of figures to their files."""
     text = json.dumps(_plain(metrics), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     samples.write(results / METRICS, text.encode())
     samples.write(results / PAGE, page.render(metrics, shown).encode())
     pictures = {name: (results / file).read_bytes() for name, file in shown.items()}
     samples.write(results / HTML, page.render_html(metrics, pictures).encode())
-    return metrics
 
 
 @contextlib.contextmanager

@@ -1,12 +1,10 @@
 """Pictures of an evaluation, PNG: which words are taken for which, how far up the right clip stands, word by word.
 
-Drawn without pyplot and whatever the user's matplotlibrc says; the same input gives the same bytes. matplotlib takes a
-second to import and is, where something is drawn.
+The same input gives the same bytes: see `avprep.pages.drawing`.
 """
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,14 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from avprep.pages.drawing import COLOURS, drawing
 from davs_model.evaluation.samples import write_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 120
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Told apart by the colour-blind (Okabe and Ito 2008)."""
 STYLES = ("-", "--", ":")
 """Of lines, from one round of colours to the next."""
 NAMED_WORDS = 60
@@ -158,26 +155,10 @@ def by_word(
 
 @contextmanager
 def _drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """Give a figure of a size in inches to draw on, then write it; matplotlib goes by its own defaults meanwhile."""
-    logger = logging.getLogger("matplotlib")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of building its font cache, and of a home that cannot be written
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        with matplotlib.rc_context(), warnings.catch_warnings():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams["text.parse_math"] = False  # a $ in a word is a $
-            warnings.filterwarnings("ignore", r"Glyph \d+")  # a sign that the font lacks is a box
-            canvas = FigureCanvasAgg(Figure((width, height), dpi=DPI, layout="constrained"))
-            yield canvas.figure
-            canvas.draw()  # type: ignore[no-untyped-call]
-            # The pixels alone, since matplotlib's own PNG names its version.
-            write_png(path, np.asarray(canvas.buffer_rgba())[..., :3])  # type: ignore[no-untyped-call]
-    finally:
-        logger.setLevel(level)
+    """Give a figure of a size in inches to draw on, then write it: its pixels alone, as matplotlib's PNG names it."""
+    with drawing(width, height, DPI) as drawn:
+        yield drawn.figure
+    write_png(path, drawn.pixels)
 
 
 def _shares(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
