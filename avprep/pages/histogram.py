@@ -136,7 +136,7 @@ def _note(values: Values, unit: str) -> str:
         return f"{number(least, unit)} in {count(len(values), 'clip')}"
     return (
         f"median {number(median, unit)}, 5 to 95 %: {number(p5)} to {number(p95, unit)}, "
-        f"least {number(least)}, most {number(most, unit)}; {count(len(values), 'clip')}"
+        f"minimum {number(least)}, maximum {number(most, unit)}; {count(len(values), 'clip')}"
     )
 
 

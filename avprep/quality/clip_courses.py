@@ -29,7 +29,7 @@ _HEIGHTS = {"scale": 100, "rotation": 100, "centre": 120, "sound": 140, "valid":
 """Pixels of each course and the gap below it."""
 _SAMPLES = 1680  # ranges of the sound that are drawn, about one a pixel
 _LEGEND = (
-    "; MFCC columns at the middle of their 25 ms, each row by its own mean and spread; grey: no sound there, and the "
+    "; MFCC columns at the middle of their 25 ms, each row by its own mean and spread; grey: no audio there, and the "
     "nearest column stands in; hatched: a window that touches it"
 )
 
@@ -128,7 +128,7 @@ def _roomy(axes: Axes, least: float) -> None:
 
 def _draw_sound(axes: Axes, view: ClipView, sound: Sound | str, _chosen: list[int]) -> None:
     """Draw the range of the samples below each pixel."""
-    axes.set_ylabel("source sound")
+    axes.set_ylabel("source audio")
     axes.set_yticks([])
     if isinstance(sound, str):
         text = "\n".join(textwrap.wrap(printable(sound, 400), 130))

@@ -1,4 +1,4 @@
-"""A clip of a run as a picture: its crops, points and transforms, its sound and MFCC on one time axis.
+"""A clip of a run as a picture: its crops, points and transforms, its audio and MFCC on one time axis.
 
 The same input gives the same picture: see `avprep.pages.drawing`.
 """
@@ -89,7 +89,7 @@ def _facts(view: ClipView, sound: Sound | str) -> list[list[str]]:
         span += f", {clip.duration:g} s"
     about = [
         f"video    {clip.video}",
-        *([f"sound    {clip.audio}"] if clip.audio is not None else []),
+        *([f"audio    {clip.audio}"] if clip.audio is not None else []),
         f"span     {span}",
         f"split    {clip.split}, shard {view.shard}",
         f"word     {clip.word or '–'}   speaker {clip.speaker or '–'}",
@@ -103,7 +103,7 @@ def _facts(view: ClipView, sound: Sound | str) -> list[list[str]]:
         why = textwrap.wrap(printable(part.message, 4 * _LONGEST), _LONGEST)
         columns.append([f"{title}     {part.words}", *why, *lines])
     if isinstance(sound, str):
-        columns[0] += textwrap.wrap(printable(f"no sound: {sound}", 3 * _LONGEST), _LONGEST)
+        columns[0] += textwrap.wrap(printable(f"no audio: {sound}", 3 * _LONGEST), _LONGEST)
     return [[printable(line, _LONGEST) for line in column] for column in columns]
 
 
@@ -115,11 +115,11 @@ def _crop_facts(facts: dict[str, Any]) -> list[str]:
     known = "jitter" not in facts or facts["jitter"] is not None  # null where it is 0 by construction
     jitter = _number(facts.get("jitter")) if known else "n/a"
     return [
-        f"detector {facts.get('detector', '?')}, align {facts.get('align', '?')}, found in "
+        f"detector {facts.get('detector', '?')}, align {facts.get('align', '?')}, detected in "
         f"{facts.get('detections', '?')} of {facts.get('keyframes', '?')} keyframes",
-        f"score    {_number(facts.get('score'))} (least {_number(facts.get('score_min'))})",
+        f"score    {_number(facts.get('score'))} (minimum {_number(facts.get('score_min'))})",
         f"face     {_number(facts.get('face_size'), 1)} px wide in a picture of {source}",
-        f"jitter   {jitter} crop px a frame ({_number(facts.get('jitter_unsmoothed'))} without smoothing)",
+        f"jitter   {jitter} crop px per frame ({_number(facts.get('jitter_unsmoothed'))} without smoothing)",
         f"cuts     {facts.get('cuts', '?')}   decode errors {facts.get('decode_errors', '?')}"
         f"{f'   turned {turned}°' if (turned := facts.get('turned')) else ''}",
     ]
@@ -131,8 +131,8 @@ def _mfcc_facts(facts: dict[str, Any]) -> list[str]:
     return [
         f"preset   {facts.get('preset', '?')}",
         f"source   {facts.get('sample_rate', '?')} Hz, {facts.get('channels', '?')} channel(s)",
-        f"sound    {_number(facts.get('seconds'))} s from {_number(facts.get('start_offset'))} s",
-        f"peak     {_number(facts.get('peak'))} of full scale, silent share {_number(facts.get('silent_share'))}",
+        f"audio    {_number(facts.get('seconds'))} s from {_number(facts.get('start_offset'))} s",
+        f"peak     {_number(facts.get('peak'))} of full scale, silent fraction {_number(facts.get('silent_share'))}",
         f"valid    {facts.get('n_valid', '?')} of {facts.get('n_frames', '?')} windows",
     ]
 

@@ -87,12 +87,12 @@ FIGURES = (
     ),
     Figure(
         "start_offset", "mfcc", "Audio offset",
-        f"where the sound that is used begins, seen from the clip's start; down to −{1000 * LEAD:.0f} ms it is real "
-        "sound from before the clip, above 0 the sound begins late",
+        f"start of the audio that is used, relative to the clip's start; down to −{1000 * LEAD:.0f} ms it is real "
+        "audio from before the clip, above 0 the audio starts late",
         "Largest audio offsets", _late, scale=1000.0, unit="ms",
     ),
     Figure(
-        "silent_share", "mfcc", "Silence", "share of the sound that is quieter than −60 dB",
+        "silent_share", "mfcc", "Silence", "fraction of the audio that is quieter than −60 dB",
         "Most silence", lambda value: value or None, scale=100.0, unit="%",
     ),
     Figure(

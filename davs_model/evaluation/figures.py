@@ -112,7 +112,7 @@ def ranks(path: Path, found: Mapping[str, NDArray[np.integer[Any]]], n: int) -> 
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.minorticks_off()
         axes.set_xlabel(f"k, of {n:,} clip{'s' * (n > 1)}")
-        axes.set_ylabel("right clip among the first k, % of queries")
+        axes.set_ylabel("match among the first k, % of queries")
         axes.grid(color="0.9")
         figure.legend(loc="outside upper left", frameon=False)
 

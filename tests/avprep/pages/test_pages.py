@@ -35,11 +35,11 @@ def drawn(*given: Any, **more: Any) -> str:
         ([1.16] * 9, "1.16 s in 9 clips", {"1.16"}),
         (
             [1.0, 2.0, 3.0, 4.0],
-            "median 2.5 s, 5 to 95 %: 1.15 to 3.85 s, least 1, most 4 s; 4 clips",
+            "median 2.5 s, 5 to 95 %: 1.15 to 3.85 s, minimum 1, maximum 4 s; 4 clips",
             {"1", "2", "3", "4"},
         ),
-        ([-0.08, 0.0], "least −0.08, most 0 s; 2 clips", {"−0.08", "0"}),
-        ([0.0, 1e11, -1e11], "most 100,000,000,000 s; 3 clips", {"0"}),
+        ([-0.08, 0.0], "minimum −0.08, maximum 0 s; 2 clips", {"−0.08", "0"}),
+        ([0.0, 1e11, -1e11], "maximum 100,000,000,000 s; 3 clips", {"0"}),
         ([0.5] * 500 + [0.5 + 1e-9], "501 clips", set()),
     ],
 )
