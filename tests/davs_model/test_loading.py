@@ -294,9 +294,9 @@ class TestProcesses:
         program = """if True:
             import sys
             from pathlib import Path
-            from davs_model.clips import read_clips
-            from davs_model.data import Batches, ClipSource, Shape
-            from davs_model.loading import training_batches
+            from davs_model.data.clips import read_clips
+            from davs_model.data.batches import Batches, ClipSource, Shape
+            from davs_model.data.loader import training_batches
             shape = Shape(frozenset({"identity"}), image_size=32)
             clips = read_clips(Path(sys.argv[1]), "train")
             batches = Batches(ClipSource(clips, shape), shape, batch_size=4, seed=0)
