@@ -160,7 +160,7 @@ class TestSummary:
         shutil.copytree(whole, out)
         (out / "mfcc/val-000000.json").write_text("{")
         result = call("report", out, "-o", tmp_path / "page.html")
-        assert " 1 problems, " in result.stdout
+        assert " 1 problem, " in result.stdout
         assert next_of(result) == [f"avprep verify {out}"]
 
 
