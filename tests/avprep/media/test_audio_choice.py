@@ -264,18 +264,6 @@ class TestSilentClips:
         told = CliRunner().invoke(main, ["train", str(run), str(run.parent / "run"), "--preset", "small", "--dry-run"])
         assert "train: 2 clips, 1 left out: silent" in told.output
 
-    def test_shards_of_earlier_versions(self, run: Path, tmp_path: Path) -> None:
-        """Sidecars that tell the share of silence alone leave the same clips out."""
-        import shutil
-
-        copy = shutil.copytree(run, tmp_path / "out")
-        path = shards.sidecar_path(copy, "mfcc", "train-000000")
-        sidecar = json.loads(path.read_text())
-        for clip in sidecar["clips"]:
-            del clip["silent"]
-        path.write_text(json.dumps(sidecar))
-        assert read_clips(copy, "train").skipped == {"silent": 1}
-
     def test_a_peak_below_the_bound_is_silence(self, tmp_path: Path) -> None:
         """Noise with a peak below −60 dB makes every column silent, for none can be louder than its peak."""
         found = facts(video(tmp_path / "a.mkv", np.clip(HISS, -32, 32), "mono"))
