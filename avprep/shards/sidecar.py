@@ -73,9 +73,7 @@ def _read_head(path: Path, *, whole: bool) -> dict[str, Any] | None:
         ):
             return dict(head)
         case {"avprep_sidecar": version} if version != schema.SIDECAR_VERSION:
-            raise ShardError(
-                f"{path}: sidecar version {repr(version)[:40]}, this avprep reads {schema.SIDECAR_VERSION}"
-            )
+            raise ShardError(f"{path}: not a sidecar that this avprep reads, but of version {repr(version)[:40]}")
     raise ShardError(f"{path}: not a sidecar that this avprep reads")
 
 
