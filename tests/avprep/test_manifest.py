@@ -15,7 +15,7 @@ from avprep.manifest import SPLITS, Clip, Manifest, duplicate_keys, make_key, re
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 
-names = st.text(min_size=1).filter(lambda name: "/" not in name and name not in (".", ".."))
+names = st.text(min_size=1).filter(lambda name: not {"/", "\0"} & set(name) and name not in (".", ".."))
 paths = st.lists(names, min_size=1, max_size=4).map("/".join)
 seconds = st.floats(min_value=0.001, max_value=1e6)
 

@@ -29,7 +29,7 @@ from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 class TestTheSameError:
     """An internal error that befalls clip after clip ends the run."""
 
-    MESSAGE = r"^stopped, [45] of \d+ shards done, since 20 clips in a row .* \(ValueError: a bad number \(stand_ins"
+    MESSAGE = r"^stopped, [4-9] of \d+ shards done, since 20 clips in a row .* \(ValueError: a bad number \(stand_ins"
 
     @pytest.mark.parametrize("jobs", [1, 3])
     def test_twenty_in_a_row(self, tmp_path: Path, jobs: int) -> None:
