@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from avprep import layouts, manifest
 from avprep.demo import synthetic
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 SHARED = Path(os.environ.get("AVPREP_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 """Real clips, reference values and weights; not part of the repository."""
@@ -78,6 +83,36 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def torch_and_opencv_in_one_thread() -> Iterator[None]:
+    """Keep both libraries to one thread, as workers do."""
+    import cv2
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, without a window; the test is skipped where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    programs = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+    program = next(filter(None, programs), None)
+    if program is None:
+        pytest.skip("no Chromium on PATH")
+    flags = ["--disable-gpu", "--disable-background-networking", "--no-first-run", "--mute-audio"]
+    if os.geteuid() == 0:
+        flags.append("--no-sandbox")  # without which Chromium does not run as root
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=program, args=flags)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

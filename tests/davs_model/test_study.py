@@ -8,7 +8,6 @@ import csv
 import io
 import json
 import math
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -415,23 +414,6 @@ def test_the_table_shows_intervals() -> None:
 
 
 # The page in a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium, without a window; the test is skipped where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    programs = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
-    program = next(filter(None, programs), None)
-    if program is None:
-        pytest.skip("no Chromium on PATH")
-    flags = ["--disable-gpu", "--disable-background-networking", "--no-first-run", "--mute-audio"]
-    if os.geteuid() == 0:
-        flags.append("--no-sandbox")  # without which Chromium does not run as root
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=program, args=flags)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

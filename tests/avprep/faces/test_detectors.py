@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -31,14 +30,7 @@ ASTRONAUT = {LEFT_EYE: (203, 101), RIGHT_EYE: (247, 104), LEFT_MOUTH: (205, 141)
 """Points of the picture that scikit-image ships, read off by eye."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Keep both libraries to one thread, as workers do."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("torch_and_opencv_in_one_thread")
 
 
 @pytest.fixture

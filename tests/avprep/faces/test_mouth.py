@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -25,14 +24,7 @@ EYES, CORNERS = align.TEMPLATE[:2], np.array([[104.0, 188.0], [156.0, 189.0]])
 """Where a detector might see a face that is aligned well."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Keep both libraries to one thread, as workers do."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("torch_and_opencv_in_one_thread")
 
 
 # Distances

@@ -578,22 +578,6 @@ def test_the_command_ends_in_one_line(tmp_path: Path, whole: Path) -> None:
 # The page in a browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium, without a window; the test is skipped where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("no Chromium on PATH")
-    flags = ["--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    if os.geteuid() == 0:
-        flags.append("--no-sandbox")  # without which Chromium does not run as root
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=program, args=flags)
-        yield opened
-        opened.close()
-
-
 class Visit:
     """A page in a browser, with all that it asks the network for and complains of."""
 
