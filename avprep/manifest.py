@@ -23,6 +23,10 @@ MAX_KEY = 12_288
 """Longest key (characters): that of the longest path, 4096 bytes, each of them escaped."""
 
 
+TimedWord = tuple[str, float, float]
+"""A word, and where it starts and ends in its clip (s)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
     """One clip of a data set.
@@ -34,6 +38,7 @@ class Clip:
     start, duration: seconds into the video; None means the whole file.
     word, speaker: labels, None where unknown.
     track: path of a file with the data set's own face boxes.
+    words: `(word, start, end)` of each word that the clip is known to hold, in order; seconds from the clip's start.
     """
 
     key: str
@@ -45,10 +50,12 @@ class Clip:
     word: str | None = None
     speaker: str | None = None
     track: str | None = None
+    words: tuple[TimedWord, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that are set, in declaration order."""
-        return {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
+        found = {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
+        return found | {"words": [list(word) for word in self.words]} if self.words is not None else found
 
 
 _FIELDS = tuple(f.name for f in fields(Clip))
@@ -235,6 +242,8 @@ def _clip(path: Path, number: int, row: dict[str, Any]) -> Clip:
             least = 0 if name == "start" else 1e-9
             if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
                 raise ManifestError(f"{where}: {name} must be a number of seconds, not {_short(value)}")
+        elif name == "words":
+            row[name] = _timed_words(where, value)
         elif not isinstance(value, str):
             raise ManifestError(f"{where}: {name} must be text, not {_short(value)}")
     if row["split"] not in SPLITS:
@@ -249,6 +258,24 @@ def _clip(path: Path, number: int, row: dict[str, Any]) -> Clip:
         if name in row and (row[name].startswith("/") or (".." in row[name] and ".." in row[name].split("/"))):
             raise ManifestError(f"{where}: {name} must be a path below the root, not {_short(row[name])}")
     return Clip(**row)
+
+
+def _timed_words(where: str, value: object) -> tuple[TimedWord, ...]:
+    """Return the words of a clip, checked; ManifestError for anything else than `[[word, start, end], …]` in order."""
+    rows = value if isinstance(value, list) else [value]
+    words: list[TimedWord] = []
+    for row in rows:
+        match row:
+            case [str(word), int() | float() as start, int() | float() as end] if (
+                word and not isinstance(start, bool) and not isinstance(end, bool)
+            ):
+                words.append((word, start, end))
+                continue
+        raise ManifestError(f"{where}: words must be lists of a word, its start and its end, not {_short(row)}")
+    times = [time for _, start, end in words for time in (start, end)]
+    if any(not 0 <= time < math.inf for time in times) or times != sorted(times):
+        raise ManifestError(f"{where}: words must be in order, with times in seconds from 0 on")
+    return tuple(words)
 
 
 def _short(value: object) -> str:

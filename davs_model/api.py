@@ -14,18 +14,20 @@ from davs_model.training import loop
 
 
 def train(
-    out: Path | str,
+    out: Path | str | Sequence[Path | str],
     run: Path | str,
     *,
     preset: Literal["paper", "small"] | None = None,
     config_file: Path | str | None = None,
     overrides: Sequence[str] = (),
     stage: Literal["identity", "speech", "full", "all"] = "all",
+    shares: Sequence[float] = (),
     init_from: Path | str | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train DAVS on the shards of OUT, into RUN; return the last validation.
 
+    out: one OUT or several; shares: of each of them in the clips that are seen; none: each clip counts alike.
     preset, config_file, overrides: the settings, each over the ones before: a preset, a TOML file,
         `"data.batch_size=8"`; see `avprep train --help`.
     stage: what to train; `all` trains one after the other. init_from: a run or checkpoint to begin with.
@@ -37,7 +39,8 @@ def train(
     settings = Settings.resolve(preset, None if config_file is None else Path(config_file), overrides)
     stages = [name for name in Model.stages if stage in (name, "all")]
     begin = None if init_from is None else Path(init_from)
-    return loop.train(Path(out), Path(run), settings, stages=stages, init_from=begin, say=say)
+    outs = [Path(one) for one in ([out] if isinstance(out, Path | str) else out)]
+    return loop.train(outs, Path(run), settings, stages=stages, shares=shares, init_from=begin, say=say)
 
 
 def load(run: Path | str, *, device: torch.device | str | None = None, bf16: bool = False) -> PhotoTalker:

@@ -281,7 +281,7 @@ def problem(checkpoint: Checkpoint) -> str | None:
     if not all(type(size) in (int, float) and size >= 0 for size in dimensions.values()):
         return "no model has such dimensions: each is a number, 0 or more"
     for name, size in dimensions.items():
-        if not size <= (most := MAX_WIDTH if name == "width" else MAX_DIMENSION):
+        if not size <= (most := MAX_WIDTH if name.endswith("width") else MAX_DIMENSION):
             return f"no model has {one_line(name)} {one_line(size)}: it is at most {most}"
     try:
         if json.loads(json.dumps(checkpoint.settings, allow_nan=False)) != checkpoint.settings:

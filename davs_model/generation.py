@@ -14,16 +14,44 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avprep.errors import RunError
-from avprep.schema import CROP_SIZE, N_COEFFICIENTS, WINDOW_STEPS
+from avprep.schema import CROP_SIZE, FPS, N_COEFFICIENTS, WINDOW_STEPS
 from davs_model import checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
-from davs_model.data.pictures import resized, to_crops
-from davs_model.models.base import TalkingModel
+from davs_model.data.pictures import WHOLE, Form, region, resized, to_crops
+from davs_model.data.sources import MIN_DEVIATION
+from davs_model.models.base import FRAMES, SOUND, TalkingModel
 
 ADAPTATION_RATE = 1e-4
 """Step size of Adam in `Talker.adapted`; the paper gives none."""
 
+LISTENED = 60 * FPS
+"""Frames whose windows are read before the first is drawn, by a model that standardises sound."""
+
 Pictures = NDArray[np.uint8]
+
+
+class Heard:
+    """Adds up the windows of a sound, run by run, for the statistics that a model standardises them by.
+
+    n_frames: whose windows were added.
+    """
+
+    def __init__(self) -> None:
+        self.n_frames = 0
+        self._sum = self._squares = np.zeros(N_COEFFICIENTS)
+
+    def add(self, windows: NDArray[np.floating[Any]]) -> None:
+        """Add windows (n, 12, 20)."""
+        self.n_frames += len(windows)
+        self._sum = self._sum + windows.sum((0, 2), dtype=np.float64)
+        self._squares = self._squares + np.square(windows, dtype=np.float64).sum((0, 2))
+
+    def statistics(self) -> Tensor:
+        """Return mean and standard deviation of each coefficient so far: float32 `[1, 2, 12]`."""
+        count = self.n_frames * WINDOW_STEPS
+        mean = self._sum / count
+        deviation = np.sqrt((self._squares / count - mean**2).clip(MIN_DEVIATION**2))
+        return torch.from_numpy(np.stack((mean, deviation))[None]).float()
 
 
 class Talker:
@@ -32,13 +60,21 @@ class Talker:
     model: is moved to the device and put in eval mode.
     mfcc_preset: `davs` or `syncnet`: what its windows have to be; "" where the checkpoint does not say it.
     bf16: compute in bfloat16 where that is safe.
+    doubt: why its faces may not talk, in one line; "" where nothing says so.
     """
 
     def __init__(
-        self, model: TalkingModel, *, device: torch.device | str = "cpu", bf16: bool = False, mfcc_preset: str = "davs"
+        self,
+        model: TalkingModel,
+        *,
+        device: torch.device | str = "cpu",
+        bf16: bool = False,
+        mfcc_preset: str = "davs",
+        doubt: str = "",
     ) -> None:
         self.model = precision.place(model, device).eval()
         self.device, self.bf16, self.mfcc_preset = torch.device(device), bf16, mfcc_preset
+        self.doubt = doubt
         self.side = int(model.dimensions["image_size"])
 
     @classmethod
@@ -54,20 +90,21 @@ class Talker:
             raise RunError(f"{run}: has not learned to draw faces: train its {stage} stage first (avprep train)")
         preset = str(saved.settings.get("mfcc_preset") or "davs")
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(saved.model(), device=chosen, bf16=bf16, mfcc_preset=preset)
+        return cls(saved.model(), device=chosen, bf16=bf16, mfcc_preset=preset, doubt=_doubt(run, saved))
 
     def talk(self, faces: Pictures, speech: Iterable[NDArray[Any]], *, speech_scale: float = 1.0) -> Iterator[Pictures]:
         """Draw each frame of speech.
 
         faces: aligned, uint8 (256, 256, 3) RGB, or (K, 256, 256, 3) for K people saying the same.
         speech: runs of frames one after the other: windows float32 (n, 12, 20), or the aligned faces of somebody who
-            speaks, uint8 (n, 256, 256, 3); memory grows with n × K.
+            speaks, uint8 (n, 256, 256, 3); memory grows with n × K. Where the model standardises each clip's sound, the
+            first minute of windows is read before the first frame is drawn, and what follows adds to its statistics.
         speech_scale: factor of the features of sound; the released demo takes 1.5.
         Yields frames, uint8, of the shape of `faces`.
         """
         identity, people = self._encode_faces(faces), len(faces) if faces.ndim == 4 else 1
-        for part in speech:
-            drawn = self._decode(identity, self._encode_speech(part, speech_scale).expand(people, -1, -1))
+        for part, sound in self._with_statistics(speech):
+            drawn = self._decode(identity, self._encode_speech(part, speech_scale, sound).expand(people, -1, -1))
             yield from drawn if faces.ndim == 4 else drawn[:, 0]
 
     def adapted(self, faces: Pictures, speech: NDArray[Any], steps: int, *, speech_scale: float = 1.0) -> Talker:
@@ -78,7 +115,8 @@ class Talker:
         """
         if not self.model.adapts:
             raise RunError(f"the model {self.model.name} cannot be tuned to a face: leave out --adapt-steps")
-        tuned = Talker(copy.deepcopy(self.model), device=self.device, bf16=self.bf16, mfcc_preset=self.mfcc_preset)
+        tuned = copy.copy(self)
+        tuned.model = copy.deepcopy(self.model)
         model = tuned.model
         parameters = [each for name in model.adapts for each in model.get_submodule(name).parameters()]
         adam = torch.optim.Adam(parameters, lr=ADAPTATION_RATE)
@@ -97,16 +135,35 @@ class Talker:
         with torch.inference_mode(), precision.autocast(self.device, bf16=self.bf16):
             return self.model.encode_identity(self._pictures(faces))
 
+    def _with_statistics(self, speech: Iterable[NDArray[Any]]) -> Iterator[tuple[NDArray[Any], Tensor | None]]:
+        """Yield runs of frames, those of windows with the statistics of their sound if the model reads them."""
+        reads, heard = SOUND in self.model.reads(self.model.dimensions), Heard()
+        waiting: list[NDArray[Any]] = []
+        for part in speech:
+            if not reads or part.dtype == np.uint8:
+                yield part, None
+                continue
+            heard.add(part)
+            waiting.append(part)
+            if heard.n_frames >= LISTENED:
+                yield from ((one, heard.statistics()) for one in waiting)
+                waiting = []
+        yield from ((one, heard.statistics()) for one in waiting)
+
     @torch.no_grad()
-    def _encode_speech(self, part: NDArray[Any], scale: float) -> Tensor:
-        """Return f_w^a or f_w^v, `[1, n, 256]`."""
+    def _encode_speech(self, part: NDArray[Any], scale: float, sound: Tensor | None = None) -> Tensor:
+        """Return f_w^a or f_w^v, `[1, n, 256]`; sound: as of `TalkingModel.encode_speech`."""
+        reads = self.model.reads(self.model.dimensions)
         with precision.autocast(self.device, bf16=self.bf16):
             if part.dtype == np.uint8:
-                return self.model.encode_speech(frames=self._pictures(part).transpose(0, 1))
+                form = reads[FRAMES]
+                frames = self._pictures(part, (form.box, form.size or self.side))
+                return self.model.encode_speech(frames=frames.transpose(0, 1))
             if part.shape[1:] != (N_COEFFICIENTS, WINDOW_STEPS):
                 raise ValueError(f"windows are (n, {N_COEFFICIENTS}, {WINDOW_STEPS}), these {part.shape}")
             windows = torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(self.device)
-            return scale * self.model.encode_speech(windows=windows[None])
+            sound = None if sound is None else sound.to(self.device)
+            return scale * self.model.encode_speech(windows=windows[None], sound=sound)
 
     @torch.inference_mode()
     def _decode(self, identity: Any, features: Tensor) -> Pictures:
@@ -117,15 +174,31 @@ class Talker:
             raise RunError("the model generates numbers that are not finite: take another checkpoint")
         return to_crops(drawn.transpose(0, 1))
 
-    def _pictures(self, faces: Pictures) -> Tensor:
-        """Return faces (…, 256, 256, 3) as float32 `[K, 1, 3, S, S]` in [0, 1], made smaller as in training."""
+    def _pictures(self, faces: Pictures, form: Form | None = None) -> Tensor:
+        """Return faces (…, 256, 256, 3) as float32 `[K, 1, 3, S, S]` in [0, 1], made smaller as in training.
+
+        form: the part of them that is seen, and its side S; None: all of them, at the size that is generated.
+        """
+        box, side = form or (WHOLE, self.side)
         if faces.dtype != np.uint8 or faces.ndim not in (3, 4) or faces.shape[-3:] != (CROP_SIZE, CROP_SIZE, 3):
             raise ValueError(f"faces are uint8 (…, {CROP_SIZE}, {CROP_SIZE}, 3), these {faces.dtype} {faces.shape}")
         many = faces.reshape(-1, CROP_SIZE, CROP_SIZE, 3)
-        if self.side != CROP_SIZE:
-            many = resized(many, self.side, cv2.INTER_AREA)
+        if (box, side) != (WHOLE, CROP_SIZE):
+            rows, columns = region(box, CROP_SIZE)
+            many = resized(many[:, rows, columns], side, cv2.INTER_AREA)
         tensor = torch.from_numpy(np.ascontiguousarray(many)).to(self.device)
         return tensor.permute(0, 3, 1, 2)[:, None].float() / 255
+
+
+def _doubt(run: Path | str, saved: Checkpoint) -> str:
+    """Return why the faces of a model may not talk, by its own last validation."""
+    talking = saved.settings.get("talking")
+    if isinstance(talking, dict) and talking.get("talks") is False:
+        return (
+            f"{run}: does not talk: in its last validation another clip's audio was as good as the right one; "
+            "the mouth will move little, or wrongly: train its generating stage longer"
+        )
+    return ""
 
 
 def draws(saved: Checkpoint) -> bool:

@@ -58,6 +58,10 @@ class Data(Section):
     """Mirror every other clip, at random."""
     shift: Annotated[int, Ge(0), Le(32)] = 2
     """Maximum shift of a clip each way, at random, in pixels of the 256×256 crop."""
+    jitter: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Maximum change of the gain of each colour of a clip, at random; a third of it of its offset."""
+    cache_mib: Count = 0
+    """Memory for decoded frames, in MiB; with any, clips are not shifted."""
     faces: Folder = ""
     """Folder with a folder of pictures per person, for stages that tell people apart; empty: the speakers."""
     keep_silent: bool = False
@@ -92,6 +96,8 @@ class Loop(Section):
     """Steps between checkpoints."""
     validation_clips: Interval = 1000
     """Maximum number of clips of a validation."""
+    talking_clips: Count = 20
+    """Maximum number of clips that are generated whole in a validation, to measure whether they talk."""
 
 
 class Machine(Section):

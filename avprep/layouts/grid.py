@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from avprep.layouts.scan import Scan, check_split_by, is_video, nearest, read_annotation, stable_split, suffix_of, walk
-from avprep.manifest import Clip, make_key
+from avprep.manifest import Clip, TimedWord, make_key
 
 EXPECTS = "sN/*.mpg and, unless --sentences, alignments/sN/*.align"
 SIGN = re.compile(r"(?:[^/]+/)*(?:s|speaker)\d+[^/]*/(?:[^/]+/)*[blps][bgrw][abiw][a-z][1-9z][anps]\.[^./]+", re.I)
@@ -45,7 +45,8 @@ SplitBy = Literal["sentence", "speaker"]
 def scan(root: Path, scan: Scan, *, sentences: bool = False, split_by: SplitBy = "sentence") -> None:
     """Make a clip of every word, or of every sentence.
 
-    sentences: whole files instead of word segments, without a word label; no .align is needed.
+    sentences: whole files instead of word segments, without a word label; no .align is needed, but one gives them the
+        times of their words, so that training can take words and sentences from the same shards.
     split_by: what never lies in two splits.
 
     Raises ManifestError for any other `split_by`.
@@ -68,11 +69,11 @@ def scan(root: Path, scan: Scan, *, sentences: bool = False, split_by: SplitBy =
             videos.append((path, speaker, sentence))
     for path, speaker, sentence in videos:
         split = _split(speaker, sentence, split_by)
-        if sentences:
-            scan.clips.append(Clip(make_key(posixpath.splitext(path)[0]), path, split, speaker=speaker))
-            continue
         align = nearest(path, aligns.get((speaker, sentence), []))
-        if align is None:
+        if sentences:
+            words = None if align is None else _timed_words(root, align, scan)
+            scan.clips.append(Clip(make_key(posixpath.splitext(path)[0]), path, split, speaker=speaker, words=words))
+        elif align is None:
             scan.problem("missing_align", path, f"no {sentence}.align of {speaker}; --sentences needs none")
         else:
             scan.clips += _word_clips(root, path, align, split, speaker, scan)
@@ -100,11 +101,28 @@ def read_align(text: str) -> list[Segment]:
     return segments
 
 
-def _word_clips(root: Path, path: str, align: str, split: str, speaker: str, scan: Scan) -> list[Clip]:
+def _segments(root: Path, align: str, scan: Scan) -> list[Segment]:
+    """Return the rows of an .align; none, and a problem of the scan, for a damaged one."""
     try:
-        segments = read_align(read_annotation(root / align))
+        return read_align(read_annotation(root / align))
     except ValueError as error:
         scan.problem("bad_align", align, str(error))
+        return []
+
+
+def _timed_words(root: Path, align: str, scan: Scan) -> tuple[TimedWord, ...] | None:
+    """Return the words of a sentence with their times in seconds; None where they do not follow one another."""
+    segments = [segment for segment in _segments(root, align, scan) if segment[2] not in _SILENCE]
+    times = [time for start, end, _ in segments for time in (start, end)]
+    if segments and times != sorted(times):
+        scan.problem("bad_align", align, "its words overlap or are out of order")
+        return None
+    return tuple((word, start / TIME_UNIT, end / TIME_UNIT) for start, end, word in segments) or None
+
+
+def _word_clips(root: Path, path: str, align: str, split: str, speaker: str, scan: Scan) -> list[Clip]:
+    segments = _segments(root, align, scan)
+    if not segments:
         return []
     last = max(end for _, end, _ in segments) / TIME_UNIT
     if last < CLIP_SECONDS:

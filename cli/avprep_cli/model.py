@@ -58,8 +58,15 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
 
 
 @click.command()
-@click.argument("out", type=options.EXISTING_OUT)
+@click.argument("outs", metavar="OUT...", type=options.EXISTING_OUT, nargs=-1, required=True)
 @click.argument("run", type=options.OUT)
+@click.option(
+    "--share",
+    "shares",
+    type=click.FloatRange(0, min_open=True),
+    multiple=True,
+    help="Share of an OUT in the clips that are seen; one for each OUT, in their order.  [their numbers of clips]",
+)
 @click.option(
     "--stage",
     type=click.Choice(("identity", "speech", "full", "all")),
@@ -75,8 +82,9 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
 @options.as_json
 @options.verbosity
 def train(
-    out: Path,
+    outs: tuple[Path, ...],
     run: Path,
+    shares: tuple[float, ...],
     stage: str,
     preset: str | None,
     config_file: Path | None,
@@ -84,7 +92,7 @@ def train(
     init_from: Path | None,
     dry_run: bool,
 ) -> None:
-    """Train DAVS on the shards of OUT, into RUN.
+    """Train DAVS on the shards of OUT, or of several, into RUN.
 
     There are three stages: identity (face recognition on labelled faces), speech (the shared space of audio and video)
     and full (generation, with identity and words disentangled). If it is interrupted at any point, run the same command
@@ -97,10 +105,13 @@ def train(
     avprep train OUT RUN --preset small               on a CPU
     avprep train OUT RUN --stage speech --set weights.domain=0
     avprep train OUT RUN --init-from OTHER_RUN        begin with its weights
+    avprep train OUT OTHER_OUT RUN --share 1 --share 1
     torchrun --nproc-per-node 8 --no-python avprep train OUT RUN
     """
     from davs_model.models.davs import Settings
 
+    if shares and len(shares) != len(outs):
+        raise click.UsageError(f"{len(outs)} OUT and {len(shares)} --share: give one for each, or none")
     settings = Settings.resolve(preset, config_file, overrides)  # before the seconds that torch takes
     from davs_model import checkpoint
     from davs_model.data import corpus
@@ -110,17 +121,19 @@ def train(
 
     stages = [name for name in Model.stages if stage in (name, "all")]
     if dry_run:
-        run_folder.describe(run, settings, corpus.read_corpus(out, settings), say.aside if say.as_json() else say.echo)
+        run_folder.describe(
+            run, settings, corpus.read_corpus(outs, settings, shares), say.aside if say.as_json() else say.echo
+        )
         summary.close([], {"settings": tomllib.loads(settings.to_toml())})
         return
-    found = loop.train(out, run, settings, stages=stages, init_from=init_from, say=say.story)
+    found = loop.train(outs, run, settings, stages=stages, shares=shares, init_from=init_from, say=say.story)
     if int(os.environ.get("RANK", "0")):  # torchrun's: one process speaks for all
         return
     path = run / checkpoint.NAME
     measured = in_words(found)
     summary.show(
         f"{path}: {measured}" if measured else str(path),
-        then=[summary.line("evaluate", run, out, "-o", "RESULTS")],
+        then=[summary.line("evaluate", run, outs[0], "-o", "RESULTS")],
         facts={"validation": found, "where": [str(path)]},
     )
 

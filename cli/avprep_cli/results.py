@@ -103,6 +103,8 @@ def generate(
     device = options.chosen_device(device)
     say.detail(f"generate: on {device}")
     talker = PhotoTalker.load(run, device=device)
+    if talker.doubt:
+        say.echo(f"warning: {talker.doubt}", err=True)
     driver = _driver(audio, video, detector, talker, max_seconds, **given)
     if audio is not None and (driver.track or driver.channel):
         say.aside(f"{audio}: audio track {driver.track}, channel {driver.channel}")
@@ -213,6 +215,13 @@ def progress(output: Path) -> Counted:
     show_default=True,
     help="Maximum clips for mouth landmarks.",
 )
+@click.option(
+    "--talking-clips",
+    type=click.IntRange(0, kinds.MOST),
+    default=100,
+    show_default=True,
+    help="Maximum clips generated whole, to measure whether they talk.",
+)
 @options.seed("Random seed; it draws the identity frames.")
 @options.detector
 @options.device
@@ -228,7 +237,7 @@ def evaluate(
     batch: int,
     **given: Any,
 ) -> None:
-    """Evaluate the model of RUN: the paper's Tables 1, 3, 4.
+    """Evaluate the model of RUN: whether it talks, and the paper's Tables 1, 3, 4.
 
     Writes evaluation.md with figures, metrics.json with every number and embeddings.h5 with the embeddings of each
     clip; the paper's values stand beside. Word recognition and retrieval need the speech stage, the rest the full stage

@@ -147,7 +147,7 @@ def bench_load(out: Path, settings: RunSettings, stage: str, *, repeat: int = 5,
     there are too few clips.
     """
     kind, corpus = models.find(settings.of_model), read_corpus(out, settings)
-    shape = training_shape(kind, kind.dimensions_for(corpus, settings), kind.stages[stage], settings)
+    shape = training_shape(kind, kind.dimensions_for(corpus, settings), kind.plan(stage, settings), settings)
     batch_size = settings.data.batch_size
     workers = max(1, processes(settings.data.workers))
     clips = usable(corpus.train, shape, words=False, speakers=False)
@@ -258,7 +258,7 @@ def bench_train(
     precision.place(model, device, channels_last=settings.machine.channels_last, compiled=settings.machine.compile)
     try:
         stages = tuple(kind.stages) if stages is None else stages
-        for stage in (kind.stages[name] for name in stages):
+        for stage in (kind.plan(name, settings) for name in stages):
             if len(stages) > 1 and (problem := people_problem(stage, corpus)):
                 left_out[stage.name] = problem
             else:

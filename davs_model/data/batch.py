@@ -59,9 +59,15 @@ def empty_batch(shape: Shape, count: int, memory: Memory = torch.empty) -> RawBa
     """Return a batch whose contents are whatever its memory holds; memory: makes a tensor of a size and dtype."""
 
     def empty(reads: Reads) -> Tensor:
-        if reads.source == "windows":
-            return memory((count, reads.length, N_COEFFICIENTS, WINDOW_STEPS), dtype=torch.float32)
-        return memory((count, reads.length, shape.image_size, shape.image_size, 3), dtype=torch.uint8)
+        side = reads.size or shape.image_size
+        own = {
+            "windows": (N_COEFFICIENTS, WINDOW_STEPS),
+            "codes": (shape.features,),
+            "statistics": (N_COEFFICIENTS,),
+            "frames": (side, side, 3),
+        }[reads.source]
+        dtype = torch.uint8 if reads.source == "frames" else torch.float32
+        return memory((count, reads.length, *own), dtype=dtype)
 
     labels = {name: memory((count,), dtype=torch.int64) for name in LABELS}
     return RawBatch({name: empty(reads) for name, reads in shape.reads.items()} | labels)

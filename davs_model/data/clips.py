@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from avprep import manifest, schema, shards, untrusted
 from avprep.errors import ManifestError, ShardError
+from avprep.manifest import TimedWord
 from avprep.shards import tars
+from avprep.shards.image import decode_picture
 
 SILENT = "silent"
 """Why clips are left out that hold silence alone."""
@@ -29,15 +31,25 @@ _NOT_THERE = "not there"
 _ANOTHER_TAR = "the tar is not the one that its sidecar describes"
 
 Ints = NDArray[np.int64]
+_ARRAYS = ("keys", "shard", "n_frames", "words", "speakers", "places", "first", "whole")
+NO_WORDS = np.zeros((0, 3))
+"""Of a clip whose words have no times."""
+WORD_FRAMES = 29
+"""Frames of a clip around a word, as LRW has them."""
+_Label = tuple[str | None, str | None, tuple[TimedWord, ...]]
+"""Word, speaker, and words with their times."""
 
 
 @dataclass(frozen=True)
 class Clips:
     """The clips of a split that both columns hold. Arrays, not objects: half a million rows, shared by processes.
 
-    out: the folder. shards: names of shards. keys: `S`, UTF-8, (N,).
+    out: the folder. shards: names of shards; folders: the folder of each. keys: `S`, UTF-8, (N,).
     shard, n_frames, words, speakers: int64 (N,); a label is an index into `vocabulary` or `people`, −1 where unknown.
     places: int64 (N, 2, 2): offset and length in bytes in the tar of crop and of mfcc.
+    timed: words of each clip whose times are known, float64 (M, 3): number, start and end in frames of the clip; empty
+        where no clip has any.
+    first, whole: int64 (N,): the first frame of a clip in its sample, and how many the sample has.
     skipped: why clips of the plan are not here, with their number.
     mfcc_preset: `davs` or `syncnet`, "" where nothing says it. dataset: what the manifest calls it, "" likewise.
     """
@@ -55,6 +67,10 @@ class Clips:
     skipped: Counter[str]
     mfcc_preset: str
     dataset: str
+    first: Ints
+    whole: Ints
+    folders: tuple[Path, ...]
+    timed: tuple[NDArray[np.float64], ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -63,14 +79,42 @@ class Clips:
         """Return a clip's key."""
         return bytes(self.keys[row]).decode()
 
+    def folder(self, row: int) -> Path:
+        """Return the OUT that holds a clip."""
+        return self.folders[self.shard[row]]
+
     def where(self, keep: NDArray[np.bool_], reason: str) -> Clips:
         """Return the clips to keep; the others are counted as skipped for a reason."""
         if keep.all():
             return self
-        rows = {
-            name: getattr(self, name)[keep] for name in ("keys", "shard", "n_frames", "words", "speakers", "places")
-        }
-        return replace(self, **rows, skipped=self.skipped + Counter({reason: int((~keep).sum())}))
+        return replace(self.rows(np.flatnonzero(keep)), skipped=self.skipped + Counter({reason: int((~keep).sum())}))
+
+    def rows(self, which: Ints) -> Clips:
+        """Return the clips of some rows, in their order."""
+        arrays = {name: getattr(self, name)[which] for name in _ARRAYS}
+        return replace(self, **arrays, timed=tuple(self.timed[row] for row in which) if self.timed else ())
+
+    def spoken_words(self) -> Clips:
+        """Return a clip of LRW's length around each word whose times are known; these clips where none are."""
+        if not self.timed:
+            return self
+        length = np.minimum(self.n_frames, WORD_FRAMES)
+        rows = np.repeat(np.arange(len(self)), [len(words) for words in self.timed])
+        words = np.concatenate(self.timed)
+        middle = np.round(words[:, 1:].mean(1) - WORD_FRAMES / 2).astype(np.int64)
+        start = np.clip(middle, 0, (self.n_frames - length)[rows])
+        apart = replace(self.rows(rows), timed=())
+        return replace(apart, words=words[:, 0].astype(np.int64), n_frames=length[rows], first=apart.first + start)
+
+    def pictures(self, row: int, frames: Collection[int]) -> Iterator[NDArray[np.uint8]]:
+        """Yield frames of a sample as uint8 (256, 256, 3), RGB; ShardError."""
+        members = self.read(row, "crop", frames)
+        for frame in frames:
+            name = schema.frame_member(frame, "jpg" if schema.frame_member(frame, "jpg") in members else "png")
+            try:
+                yield decode_picture(members[name], (schema.CROP_SIZE, schema.CROP_SIZE))
+            except ShardError as error:
+                raise ShardError(f"{self.key(row)}: {name}: {error}") from error
 
     def read(self, row: int, column: str, frames: Collection[int]) -> dict[str, bytes]:
         """Read what is wanted of a clip in a column: the arrays of `mfcc`, or frames of `crop`.
@@ -78,7 +122,7 @@ class Clips:
         Returns member name -> bytes; frames as `000.jpg` or `000.png`. ShardError, one line, for a piece of a tar that
         is not exactly this sample.
         """
-        path, key = shards.tar_path(self.out, column, self.shards[self.shard[row]]), self.key(row)
+        path, key = shards.tar_path(self.folder(row), column, self.shards[self.shard[row]]), self.key(row)
         place = shards.Stretch(*self.places[row, schema.COLUMNS.index(column)].tolist())
         try:
             found = shards.read_at(path, key, place)
@@ -87,7 +131,7 @@ class Clips:
         except OSError as error:
             raise ShardError(f"{path}: {key}: {error}") from error
         image_format = "jpg" if schema.frame_member(0, "jpg") in found else "png"
-        expected = _expected(column, int(self.n_frames[row]), image_format)
+        expected = _expected(column, int(self.whole[row]), image_format)
         for names, problem in (
             (expected - found.keys(), "is missing"),
             (found.keys() - expected, "does not belong to the sample"),
@@ -118,8 +162,9 @@ def read_clips(
     if not (out / "crop").is_dir() or not (out / "mfcc").is_dir():
         missing = "crop" if not (out / "crop").is_dir() else "mfcc"
         raise ShardError(f"{out}: there is no {missing} column: run `avprep {missing}` first")
-    vocabulary = _names(vocabulary, (word for word, _ in labels.values()))
-    people = _names(people, (speaker for _, speaker in labels.values()))
+    spoken = (word for *_, timed in labels.values() for word, _, _ in timed)
+    vocabulary = _names(vocabulary, (*(word for word, *_ in labels.values()), *spoken))
+    people = _names(people, (speaker for _, speaker, _ in labels.values()))
     word_numbers = {word: n for n, word in enumerate(vocabulary)}
     speaker_numbers = {speaker: n for n, speaker in enumerate(people)}
 
@@ -127,6 +172,7 @@ def read_clips(
     skipped: Counter[str] = Counter()
     rows: list[tuple[int, ...]] = []
     keys: list[bytes] = []
+    timed: list[NDArray[np.float64]] = []
     left = dict(labels)
     for number, name in enumerate(names):
         silent: set[str] = set()
@@ -140,18 +186,94 @@ def read_clips(
             elif key in silent and not keep_silent:
                 skipped[SILENT] += 1
             else:
-                word, speaker = labels[key]
+                word, speaker, words = labels[key]
                 numbers = word_numbers.get(word or "", -1), speaker_numbers.get(speaker or "", -1)
                 (n_frames, *seen), (_, *heard) = (one for one in found if not isinstance(one, str))
                 rows.append((number, n_frames, *numbers, *seen, *heard))
                 keys.append(key.encode())
+                timed.append(_in_frames(words, word_numbers))
     if left:
         skipped["in no finished shard"] += len(left)
     table = np.array(rows, np.int64).reshape(len(rows), 8)
-    shard, lengths, spoken, by = table[:, :4].T.copy()
+    shard, lengths, said, by = table[:, :4].T.copy()
     places = table[:, 4:].reshape(-1, 2, 2)
-    facts = (vocabulary, people, skipped, _mfcc_preset(out), dataset)
-    return Clips(out, tuple(names), np.array(keys, np.bytes_), shard, lengths, spoken, by, places, *facts)
+    return Clips(
+        out=out,
+        shards=tuple(names),
+        keys=np.array(keys, np.bytes_),
+        shard=shard,
+        n_frames=lengths,
+        words=said,
+        speakers=by,
+        places=places,
+        vocabulary=vocabulary,
+        people=people,
+        skipped=skipped,
+        mfcc_preset=_mfcc_preset(out),
+        dataset=dataset,
+        first=np.zeros_like(lengths),
+        whole=lengths.copy(),
+        folders=(out,) * len(names),
+        timed=tuple(timed) if any(map(len, timed)) else (),
+    )
+
+
+def joined(tables: Sequence[Clips], shares: Sequence[float] = ()) -> Clips:
+    """Return the clips of several tables as one, their labels numbered anew; a name is one person in all of them.
+
+    shares: of each table among the clips, by which the smaller ones are repeated, so that every clip is there; none:
+        each clip once. ShardError where the windows are of different presets.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    if len(presets := {table.mfcc_preset for table in tables}) > 1:
+        outs = ", ".join(f"{table.out} ({table.mfcc_preset or 'unknown'})" for table in tables)
+        raise ShardError(f"windows of different presets: {outs}: make them with one `avprep mfcc --preset`")
+    vocabulary = _names(None, (word for table in tables for word in table.vocabulary))
+    people = _names(None, (person for table in tables for person in table.people))
+    rows = [_repeats(len(table), size) for table, size in zip(tables, _sizes(tables, shares), strict=True)]
+    parts = [_renumbered(table.rows(which), vocabulary, people) for table, which in zip(tables, rows, strict=True)]
+    first_shard = np.cumsum([0, *(len(table.shards) for table in tables[:-1])])
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS if name != "shard"}
+    return Clips(
+        out=tables[0].out,
+        shards=tuple(name for table in tables for name in table.shards),
+        folders=tuple(folder for table in tables for folder in table.folders),
+        shard=np.concatenate([part.shard + first for part, first in zip(parts, first_shard, strict=True)]),
+        vocabulary=vocabulary,
+        people=people,
+        skipped=sum((table.skipped for table in tables), Counter()),
+        mfcc_preset=presets.pop(),
+        dataset=" + ".join(dict.fromkeys(table.dataset for table in tables)),
+        timed=tuple(words for part in parts for words in (part.timed or (NO_WORDS,) * len(part)))
+        if any(part.timed for part in parts)
+        else (),
+        **arrays,
+    )
+
+
+def _sizes(tables: Sequence[Clips], shares: Sequence[float]) -> list[int]:
+    """Return how many clips each table has among all: at least its own."""
+    if not shares:
+        return [len(table) for table in tables]
+    total = max(len(table) / share for table, share in zip(tables, shares, strict=True))
+    return [round(total * share) for share in shares]
+
+
+def _repeats(count: int, size: int) -> Ints:
+    return np.arange(size, dtype=np.int64) % max(1, count)
+
+
+def _renumbered(clips: Clips, vocabulary: tuple[str, ...], people: tuple[str, ...]) -> Clips:
+    """Return clips whose labels are places in other lists, which hold all of theirs."""
+    words, persons = (
+        np.array([*(theirs.index(name) for name in ours), -1], np.int64)  # the last one for −1
+        for ours, theirs in ((clips.vocabulary, vocabulary), (clips.people, people))
+    )
+    timed = tuple(
+        np.column_stack((words[of[:, 0].astype(np.int64)].astype(np.float64), of[:, 1:])) for of in clips.timed
+    )
+    return replace(clips, words=words[clips.words], speakers=persons[clips.speakers], timed=timed)
 
 
 def _unusable(found: tuple[_Record | str, ...]) -> str:
@@ -207,24 +329,30 @@ def _expected(column: str, n_frames: int, image_format: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def _read_labels(path: Path, split: str) -> tuple[str, dict[str, tuple[str | None, str | None]]]:
-    """Read the data set's name, and key -> word, speaker of a split, from the frozen plan."""
+def _in_frames(words: tuple[TimedWord, ...], numbers: Mapping[str, int]) -> NDArray[np.float64]:
+    """Return the words that have a number, with their start and end in frames: float64 (M, 3)."""
+    rows = [(numbers[word], start * schema.FPS, end * schema.FPS) for word, start, end in words if word in numbers]
+    return np.array(rows, np.float64).reshape(len(rows), 3)
+
+
+def _read_labels(path: Path, split: str) -> tuple[str, dict[str, _Label]]:
+    """Read the data set's name, and key -> labels of a split, from the frozen plan."""
     if not path.exists():
         raise ShardError(f"{path.parent}: no shards here (no manifest.jsonl): run `avprep crop` and `mfcc`")
-    labels: dict[str, tuple[str | None, str | None]] = {}
+    labels: dict[str, _Label] = {}
     try:
         head, clips = manifest.scan(path)
         for clip in clips:
             if not clip.key.isprintable():  # text, on one line
                 raise ShardError(f"{path}: a line is no clip")
             if clip.split == split:
-                labels[clip.key] = (clip.word or None, clip.speaker or None)
+                labels[clip.key] = (clip.word or None, clip.speaker or None, clip.words or ())
     except ManifestError as error:
         raise ShardError(str(error)) from error
     return head.dataset, labels
 
 
-def _names(given: tuple[str, ...] | None, found: Iterator[str | None]) -> tuple[str, ...]:
+def _names(given: tuple[str, ...] | None, found: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(sorted({name for name in found if name})) if given is None else given
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from davs_model.data.clips import Clips, read_clips
+from davs_model.data.clips import Clips, joined, read_clips
 from davs_model.data.faces import FaceFolder
 from davs_model.data.reads import Shape
 from davs_model.settings import RunSettings
@@ -47,10 +48,13 @@ class Corpus:
         }
 
 
-def read_corpus(out: Path, settings: RunSettings) -> Corpus:
-    """Read what OUT holds; errors as of `read_clips` and `FaceFolder`."""
-    keep_silent = settings.data.keep_silent
-    train = read_clips(out, "train", keep_silent=keep_silent)
-    val = read_clips(out, "val", vocabulary=train.vocabulary, keep_silent=keep_silent)
+def read_corpus(out: Path | Sequence[Path], settings: RunSettings, shares: Sequence[float] = ()) -> Corpus:
+    """Read what OUT holds, or several of them; errors as of `read_clips`, `joined` and `FaceFolder`.
+
+    shares: of each OUT in training; see `joined`.
+    """
+    keep_silent, outs = settings.data.keep_silent, [out] if isinstance(out, Path) else out
+    train = joined([read_clips(one, "train", keep_silent=keep_silent) for one in outs], shares)
+    val = joined([read_clips(one, "val", vocabulary=train.vocabulary, keep_silent=keep_silent) for one in outs])
     faces = settings.data.faces
     return Corpus(train, val, FaceFolder(Path(faces), Shape({})).people if faces else ())

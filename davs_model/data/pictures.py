@@ -8,10 +8,24 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from avprep.schema import CROP_SIZE
 
 Frames = NDArray[np.uint8]
+Box = tuple[int, int, int, int]
+"""Top, bottom, left and right edge of a part of a 256×256 crop."""
+Form = tuple[Box, int]
+"""What pictures show of a crop, and their side."""
+WHOLE: Box = (0, CROP_SIZE, 0, CROP_SIZE)
+MOUTH_BOX: Box = (170, 234, 64, 192)
+"""The mouth, as the released code of DAVS has it."""
+
+
+def region(box: Box, image_size: int) -> tuple[slice, slice]:
+    """Return the rows and columns of a box in crops of another size."""
+    top, bottom, left, right = (round(edge * image_size / CROP_SIZE) for edge in box)
+    return slice(top, bottom), slice(left, right)
 
 
 class Augmentation(NamedTuple):
@@ -31,15 +45,57 @@ class Augmentation(NamedTuple):
 
     def into(self, target: Frames, picture: Frames) -> None:
         """Write a 256×256 RGB picture, changed and made smaller, into `[S, S, 3]`; the picture itself is used up."""
+        shown(self.moved(picture, target if len(target) == CROP_SIZE else None), WHOLE, target)
+
+    def moved(self, picture: Frames, target: Frames | None = None) -> Frames:
+        """Return a 256×256 RGB picture, changed, in `target` if there is one; the picture itself is used up."""
         if self.mirror:
             cv2.flip(picture, 1, dst=picture)
         x, y = self.x, self.y
         inner = picture[max(-y, 0) : CROP_SIZE - max(y, 0), max(-x, 0) : CROP_SIZE - max(x, 0)]
-        whole = target if len(target) == CROP_SIZE else np.empty_like(picture)
+        whole = np.empty_like(picture) if target is None else target
         borders = max(y, 0), max(-y, 0), max(x, 0), max(-x, 0)
         cv2.copyMakeBorder(inner, *borders, cv2.BORDER_REPLICATE, dst=whole)
-        if whole is not target:
-            cv2.resize(whole, target.shape[1::-1], dst=target, interpolation=cv2.INTER_AREA)
+        return whole
+
+
+def shown(crop: Frames, box: Box, target: Frames) -> None:
+    """Write what a box shows of a 256×256 crop into `[S, S, 3]`, unless it is there already."""
+    if crop is target:
+        return
+    rows, columns = region(box, CROP_SIZE)
+    cv2.resize(crop[rows, columns], target.shape[1::-1], dst=target, interpolation=cv2.INTER_AREA)
+
+
+class Tint(NamedTuple):
+    """A change of the colours of all frames of a clip: a table of 256 levels for each channel, uint8 (1, 256, 3)."""
+
+    levels: Frames
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, jitter: float) -> Tint:
+        """Draw a gain of 1 ± jitter and an offset of ± jitter / 3 of the range for each channel."""
+        gain, offset = rng.uniform(1 - jitter, 1 + jitter, 3), rng.uniform(-jitter / 3, jitter / 3, 3)
+        levels = np.arange(256)[None, :, None] * gain + 255 * offset
+        return cls(levels.round().clip(0, 255).astype(np.uint8))
+
+    def apply(self, frames: Frames) -> None:
+        """Change frames (T, S, S, 3) in place."""
+        cv2.LUT(frames.reshape(len(frames), -1, 3), self.levels, dst=frames.reshape(len(frames), -1, 3))
+
+
+def as_read(frames: Tensor, box: Box, size: int) -> Tensor:
+    """Return frames `[B, T, 3, S, S]` as `Reads` of this box and size give them, if they are not so already.
+
+    size: 0: that of the frames.
+    """
+    if box == WHOLE and size in (0, frames.shape[-1]):
+        return frames
+    rows, columns = region(box, frames.shape[-1])
+    part = frames[..., rows, columns].flatten(0, 1)
+    side = size or frames.shape[-1]
+    resized = functional.interpolate(part.float(), (side, side), mode="bilinear", antialias=True)
+    return resized.unflatten(0, frames.shape[:2])
 
 
 def to_crops(frames: Tensor) -> Frames:

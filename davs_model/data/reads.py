@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from avprep.schema import CROP_SIZE
+from davs_model.data.pictures import WHOLE, Box, Form
 
 Batch = Mapping[str, Tensor]
 """What a step reads of B clips, by the name of its `Reads`.
@@ -21,25 +22,35 @@ LABELS = ("words", "speakers")
 
 @dataclass(frozen=True)
 class Reads:
-    """One tensor of a batch: T frames of each clip, or the MFCC windows of T frames.
+    """One tensor of a batch: T frames of each clip, or what belongs to T frames.
 
+    source: `frames`; their MFCC `windows`; `codes`: features `[T, F]` of frames that the model has computed before
+        training; `statistics`: mean and standard deviation `[2, 12]` of the coefficients of all windows of the clip.
     length: T. every: frames from one to the next.
     at: where they lie in the clip. `anywhere`: at random in training, in the middle in evaluation. `sound`: likewise,
-        among the frames whose windows hold real sound alone if there are enough of them. `portrait`: a single frame
-        from anywhere, which evaluation may draw by a seed.
+        among the frames whose windows hold real sound alone if there are enough of them; in training around one of the
+        clip's words if their times are known, which is then the label. `portrait`: a single frame from anywhere, which
+        evaluation may draw by a seed. `moments`: each frame at random by itself, mostly while somebody speaks.
+    of: the clip itself, or any clip of its speaker, as which the clip itself may be drawn.
     beside: another `Reads`, listed before this one, whose frames are taken; `every` and `at` are then its own.
     part: so many of the T are generated in a step. The first of them is drawn once for all clips of a batch.
+    box, size: what is seen of a frame, and the side of that picture; 0: the side of the frames that are generated.
     """
 
-    source: Literal["frames", "windows"]
+    source: Literal["frames", "windows", "codes", "statistics"]
     length: int
     every: int = 1
-    at: Literal["anywhere", "sound", "portrait"] = "anywhere"
+    at: Literal["anywhere", "sound", "portrait", "moments"] = "anywhere"
     beside: str = ""
     part: int = 0
+    of: Literal["clip", "speaker"] = "clip"
+    box: Box = WHOLE
+    size: int = 0
 
     def span(self) -> int:
-        """Return the frames from the first to the last, both counted."""
+        """Return the frames from the first to the last, both counted; 1 where no two need to follow one another."""
+        if self.at in ("portrait", "moments") or self.source == "statistics":
+            return 1
         return self.every * (self.length - 1) + 1
 
 
@@ -47,13 +58,16 @@ class Reads:
 class Shape:
     """What is read of each clip, in the order in which it is drawn, and how its frames are changed.
 
-    image_size: side of the frames. flip, shift: as in `davs_model.settings.Data`.
+    image_size: side of the frames. flip, shift, jitter: as in `davs_model.settings.Data`.
+    features: length of the features of `codes`.
     """
 
     reads: Mapping[str, Reads]
     image_size: int = CROP_SIZE
     flip: bool = False
     shift: int = 0
+    jitter: float = 0.0
+    features: int = 0
 
     def shortest(self) -> int:
         """Return the minimum number of frames of a clip."""
@@ -61,7 +75,18 @@ class Shape:
 
     def needs_windows(self) -> bool:
         """Return whether the MFCC column is read."""
-        return any(reads.source == "windows" or reads.at == "sound" for reads in self.reads.values())
+        return any(
+            reads.source in ("windows", "statistics") or reads.at in ("sound", "moments")
+            for reads in self.reads.values()
+        )
+
+    def forms(self) -> set[Form]:
+        """Return every form in which frames are read."""
+        return {self.form(reads) for reads in self.reads.values() if reads.source == "frames"}
+
+    def form(self, reads: Reads) -> Form:
+        """Return the form of frames: the part of a crop that they show, and their side."""
+        return reads.box, reads.size or self.image_size
 
 
 def chosen(reads: Mapping[str, Reads], names: Iterable[str]) -> dict[str, Reads]:

@@ -15,6 +15,12 @@ from davs_model.data.reads import Shape
 
 SUBSTITUTES = 20
 """Clips that are tried in the place of one that cannot be read."""
+JITTER = 3
+"""Most frames that a word is moved by, each way."""
+BEFORE_SPEECH, AFTER_SPEECH = 3, 4
+"""Frames before the first word and after the last in which a mouth moves, too."""
+WHILE_SPEAKING = 0.85
+"""Fraction of moments that are drawn while somebody speaks."""
 _SHUFFLE, _DRAW, _PART, _PORTRAIT = range(4)
 """Streams of random numbers, so that no two draws share one."""
 
@@ -72,6 +78,42 @@ def sound_stretch(valid: NDArray[np.generic], length: int, every: int, rng: np.r
     if len(real) and (within := int(real[-1]) - int(real[0]) + 1) >= span:
         return stretch(int(real[0]) + within, length, every, rng, first=int(real[0]))
     return stretch(len(valid), length, every, rng)
+
+
+def word_stretch(
+    n_frames: int, word: NDArray[np.float64], length: int, every: int, rng: np.random.Generator
+) -> list[int]:
+    """Return `length` frames, every `every`-th, around the middle of a word, moved by at most `JITTER` at random.
+
+    word: its number, start and end, in frames. They lie inside the clip, whose ends they may touch.
+    """
+    span = every * (length - 1) + 1
+    middle = (word[1] + word[2]) / 2 - span / 2 + int(rng.integers(-JITTER, JITTER + 1))
+    begin = min(max(round(middle), 0), n_frames - span)
+    return list(range(begin, begin + span, every))
+
+
+def spoken_part(n_frames: int, words: NDArray[np.float64], valid: NDArray[np.generic]) -> tuple[int, int]:
+    """Return the frames, first and end, in which a clip's mouth moves: around its words, else those with real sound.
+
+    words: number, start and end of each, in frames (N, 3), which may be none. valid: bool `[n_frames]`.
+    """
+    if len(words):
+        first, end = int(words[0, 1]) - BEFORE_SPEECH, int(words[-1, 2]) + AFTER_SPEECH
+    else:
+        real = np.flatnonzero(valid)
+        first, end = (int(real[0]), int(real[-1]) + 1) if len(real) else (0, n_frames)
+    first = min(max(first, 0), n_frames - 1)
+    return first, min(max(end, first + 1), n_frames)
+
+
+def moments(n_frames: int, spoken: tuple[int, int], length: int, rng: np.random.Generator | None) -> list[int]:
+    """Return frames, each drawn by itself, mostly while somebody speaks; without random numbers, evenly spread."""
+    first, end = spoken
+    if rng is None:
+        return [first + (2 * n + 1) * (end - first) // (2 * length) for n in range(length)]
+    inside = rng.random(length) < WHILE_SPEAKING
+    return [int(rng.integers(*spoken) if speaking else rng.integers(n_frames)) for speaking in inside]
 
 
 def candidates(row: int, count: int) -> Iterator[int]:

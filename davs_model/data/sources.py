@@ -8,15 +8,21 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from avprep.errors import ShardError
-from avprep.schema import ARRAYS, CROP_SIZE, decode_array, frame_member
-from avprep.shards.image import decode_picture
+from avprep.schema import ARRAYS, CROP_SIZE, decode_array
 from davs_model.data.batch import RawBatch
-from davs_model.data.clips import Clips
-from davs_model.data.pictures import Augmentation, Frames
+from davs_model.data.clips import NO_WORDS, Clips
+from davs_model.data.pictures import WHOLE, Augmentation, Form, Frames, Tint, shown
 from davs_model.data.reads import Reads, Shape
-from davs_model.data.sampling import portrait_rng, sound_stretch, stretch
+from davs_model.data.sampling import moments, portrait_rng, sound_stretch, spoken_part, stretch, word_stretch
+from davs_model.data.store import FrameStore
+
+WHOLE_SOUND = "all windows"
+"""The windows of the whole sample, of which a clip may be a part."""
+MIN_DEVIATION = 1e-3
+"""Least standard deviation of a coefficient: that of silence is 0."""
 
 
 class Source(Protocol):
@@ -41,10 +47,19 @@ class ClipSource:
 
     clips: must not be shorter than `shape.shortest()`.
     portrait_seed: draws the portrait even where nothing else is drawn; None: then it is the middle frame.
+    store: frames in memory, which are not shifted. codes: of `Reads.source`, float32 `[T, F]` for each row.
     """
 
-    def __init__(self, clips: Clips, shape: Shape, *, portrait_seed: int | None = None) -> None:
-        self.clips, self.shape, self.portrait_seed = clips, shape, portrait_seed
+    def __init__(
+        self,
+        clips: Clips,
+        shape: Shape,
+        *,
+        portrait_seed: int | None = None,
+        store: FrameStore | None = None,
+        codes: Sequence[NDArray[np.float32]] = (),
+    ) -> None:
+        self.clips, self.shape, self.portrait_seed, self.store, self.codes = clips, shape, portrait_seed, store, codes
         order = np.argsort(clips.shard, kind="stable").astype(np.int64)
         self.groups: list[NDArray[np.int64]] = (
             np.split(order, np.flatnonzero(np.diff(clips.shard[order])) + 1) if len(clips) else []
@@ -60,28 +75,68 @@ class ClipSource:
     def load(self, row: int, into: RawBatch, place: int, rng: np.random.Generator | None) -> None:
         """Read a clip; ShardError for one that breaks the contract."""
         arrays = self._arrays(row) if self.shape.needs_windows() else {}
-        frames: dict[str, Sequence[int]] = {}
-        for name, reads in self.shape.reads.items():
-            frames[name] = frames[reads.beside] if reads.beside else self._choose(reads, row, arrays, rng)
-            if reads.source == "windows":
-                into[name][place] = torch.from_numpy(arrays["mfcc.npy"][frames[name]])
-        seen = {name: frames[name] for name, reads in self.shape.reads.items() if reads.source == "frames"}
-        if seen:
-            self._decode(row, seen, into, place, rng)
+        chosen: dict[str, tuple[int, Sequence[int]]] = {}
         into["words"][place] = int(self.clips.words[row])
         into["speakers"][place] = int(self.clips.speakers[row])
+        for name, reads in self.shape.reads.items():
+            if reads.beside:
+                chosen[name] = chosen[reads.beside]
+            else:
+                of = self._partner(row, rng) if reads.of == "speaker" and rng is not None else row
+                chosen[name] = of, self._choose(reads, of, arrays, rng, into["words"][place : place + 1])
+            if reads.source == "windows":
+                into[name][place] = torch.from_numpy(arrays["mfcc.npy"][chosen[name][1]])
+            elif reads.source == "statistics":
+                into[name][place] = torch.from_numpy(statistics(arrays[WHOLE_SOUND]))
+            elif reads.source == "codes":
+                into[name][place] = torch.from_numpy(self.codes[row][chosen[name][1]])
+        seen = [name for name, reads in self.shape.reads.items() if reads.source == "frames"]
+        if not seen:
+            return
+        change = Augmentation.draw(rng, shift=self.shape.shift, flip=self.shape.flip)
+        for of in dict.fromkeys(chosen[name][0] for name in seen):
+            self._decode(of, {name: chosen[name][1] for name in seen if chosen[name][0] == of}, into, place, change)
+        if self.shape.jitter and rng is not None:
+            tint = Tint.draw(rng, self.shape.jitter)
+            for name in seen:
+                tint.apply(into[name][place].numpy())
+
+    def valid(self, row: int) -> NDArray[np.generic]:
+        """Return which frames of a clip have windows that hold real sound alone; ShardError."""
+        return self._arrays(row)["valid.npy"]
 
     def read(self, row: int, column: str, frames: Collection[int]) -> dict[str, bytes]:
         """Read members of a clip; as `Clips.read`."""
         return self.clips.read(row, column, frames)
 
+    def _partner(self, row: int, rng: np.random.Generator) -> int:
+        """Return a clip of the same speaker, maybe the same one."""
+        if self.clips.speakers[row] < 0:
+            return row
+        same = np.flatnonzero(self.clips.speakers == self.clips.speakers[row])
+        return int(rng.choice(same))
+
     def _choose(
-        self, reads: Reads, row: int, arrays: Mapping[str, NDArray[np.generic]], rng: np.random.Generator | None
+        self,
+        reads: Reads,
+        row: int,
+        arrays: Mapping[str, NDArray[np.generic]],
+        rng: np.random.Generator | None,
+        label: Tensor,
     ) -> Sequence[int]:
-        """Return which frames of a clip are read."""
+        """Return which frames of a clip are read; label: takes the number of the word that they are around."""
         n_frames = int(self.clips.n_frames[row])
+        words = self.clips.timed[row] if self.clips.timed else NO_WORDS
+        if reads.source == "statistics":
+            return ()
         if reads.at == "sound":
+            if len(words) and rng is not None:
+                word = words[rng.integers(len(words))]
+                label[0] = int(word[0])
+                return word_stretch(n_frames, word, reads.length, reads.every, rng)
             return sound_stretch(arrays["valid.npy"], reads.length, reads.every, rng)
+        if reads.at == "moments":
+            return moments(n_frames, spoken_part(n_frames, words, arrays["valid.npy"]), reads.length, rng)
         if reads.at == "portrait":
             if rng is None and self.portrait_seed is not None:
                 rng = portrait_rng(self.portrait_seed, row)
@@ -89,33 +144,34 @@ class ClipSource:
         return stretch(n_frames, reads.length, reads.every, rng)
 
     def _decode(
-        self,
-        row: int,
-        wanted: Mapping[str, Sequence[int]],
-        into: RawBatch,
-        place: int,
-        rng: np.random.Generator | None,
+        self, row: int, wanted: Mapping[str, Sequence[int]], into: RawBatch, place: int, change: Augmentation
     ) -> None:
-        """Decode frames, each once, all of them moved alike."""
-        members = self.read(row, "crop", {frame for frames in wanted.values() for frame in frames})
-        change = Augmentation.draw(rng, shift=self.shape.shift, flip=self.shape.flip)
-        decoded: dict[int, Frames] = {}
-        for read, frames in wanted.items():
-            slots = into[read][place].numpy()
-            for slot, frame in enumerate(frames):
-                if frame in decoded:
-                    slots[slot] = decoded[frame]
-                    continue
-                name = frame_member(frame, "jpg" if frame_member(frame, "jpg") in members else "png")
-                try:
-                    change.into(slots[slot], decode_picture(members[name], (CROP_SIZE, CROP_SIZE)))
-                except ShardError as error:
-                    raise ShardError(f"{self.key(row)}: {name}: {error}") from error
-                decoded[frame] = slots[slot]
+        """Decode frames, each once, all of them moved alike, into each form in which they are read."""
+        slots: dict[int, list[tuple[Form, Frames]]] = {}
+        for name, frames in wanted.items():
+            form = self.shape.form(self.shape.reads[name])
+            for slot, frame in zip(into[name][place].numpy(), frames, strict=True):
+                slots.setdefault(frame + int(self.clips.first[row]), []).append((form, slot))
+        held = self.store.get(self.clips, row) if self.store is not None else None
+        if held is not None:
+            for frame, places in slots.items():
+                for form, slot in places:
+                    slot[:] = held[form][frame][:, ::-1] if change.mirror else held[form][frame]
+            return
+        for places, picture in zip(slots.values(), self.clips.pictures(row, slots.keys()), strict=True):
+            direct = next((slot for form, slot in places if form == (WHOLE, CROP_SIZE)), None)
+            crop = change.moved(picture, direct)
+            done: dict[Form, Frames] = {}
+            for form, slot in places:
+                if form in done:
+                    slot[:] = done[form]
+                else:
+                    shown(crop, form[0], slot)
+                    done[form] = slot
 
     def _arrays(self, row: int) -> dict[str, NDArray[np.generic]]:
         """Read the windows of a clip and which of them hold real sound alone."""
-        n_frames = int(self.clips.n_frames[row])
+        n_frames, first = int(self.clips.whole[row]), int(self.clips.first[row])
         members = self.read(row, "mfcc", ())
         found: dict[str, NDArray[np.generic]] = {}
         for name, (dtype, shape) in ARRAYS["mfcc"].items():
@@ -124,14 +180,25 @@ class ClipSource:
                 raise ShardError(f"{name} is {array.dtype.str} {array.shape}, expected {dtype} {(n_frames, *shape)}")
             if not np.isfinite(array).all():
                 raise ShardError(f"{name} holds numbers that are not finite")
-            found[name] = array
+            if name == "mfcc.npy":
+                found[WHOLE_SOUND] = array
+            found[name] = array[first : first + int(self.clips.n_frames[row])]
         return found
+
+
+def statistics(windows: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return mean and standard deviation of each coefficient of a clip's windows (T, 12, 20): float32 (2, 12)."""
+    mean, deviation = windows.mean((0, 2), dtype=np.float64), windows.std((0, 2), dtype=np.float64)
+    return np.stack((mean, deviation.clip(MIN_DEVIATION))).astype(np.float32)
 
 
 def usable(clips: Clips, shape: Shape, *, words: bool, speakers: bool) -> Clips:
     """Return the clips that a stage can use; those that are too short or lack a label are counted as skipped."""
     clips = clips.where(clips.n_frames >= shape.shortest(), f"shorter than {shape.shortest()} frames")
-    if words:
+    if words and clips.timed:
+        spoken = np.array([len(found) > 0 for found in clips.timed], bool)
+        clips = clips.where(spoken, "no word of the training set")
+    elif words:
         clips = clips.where(clips.words >= 0, "no word of the training set")
     if speakers:
         clips = clips.where(clips.speakers >= 0, "no speaker of the training set")

@@ -12,9 +12,10 @@ from torch import Tensor
 from davs_model import precision
 from davs_model.data.batch import RawBatch
 from davs_model.data.reads import LABELS
+from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.recognition import recognise
 from davs_model.evaluation.metrics.retrieval import retrieve
-from davs_model.models.base import DRIVERS, FRAMES, PORTRAIT, TalkingModel
+from davs_model.models.base import DRIVERS, FRAMES, PORTRAIT, REAL, TalkingModel
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,10 @@ def embed(
             found = model.embeddings(batch)
             if generate:
                 identity, part = model.encode_identity(batch[PORTRAIT]), model.generated_part(batch)
+                real = batch.get(REAL, batch[FRAMES])
                 for name in DRIVERS:
                     generated = model.decode(identity, found[name][:, part])
-                    error = (batch[FRAMES][:, part].float() - generated.float()).abs().mean()
+                    error = (real[:, part].float() - generated.float()).abs().mean()
                     errors.setdefault(name, []).append(float(error))
         for name, tensor in {**found, **{label: batch[label] for label in LABELS}}.items():
             parts.setdefault(name, []).append(tensor.float().cpu() if tensor.is_floating_point() else tensor.cpu())
@@ -102,6 +104,8 @@ def in_words(found: dict[str, Any]) -> str:
     ]
     if people := found.get("people"):
         parts.append("nearest face of the same person {same_person:.1%} (chance {chance:.1%})".format(**people))
+    if talks := found.get("talking"):
+        parts.insert(0, talking.summary(talks))
     if l1 := found.get("l1"):
         parts.append("L1 " + ", ".join(f"{value:.4f} from {name}" for name, value in l1.items()))
     return "; ".join(parts)

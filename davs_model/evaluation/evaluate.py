@@ -29,18 +29,19 @@ from davs_model.data.batch import RawBatch
 from davs_model.data.batches import EvaluationBatches
 from davs_model.data.clips import Clips, read_clips
 from davs_model.data.loader import evaluation_batches
-from davs_model.data.pictures import to_crops
+from davs_model.data.pictures import as_read, to_crops
 from davs_model.data.reads import Shape, chosen
 from davs_model.data.sources import ClipSource, usable
-from davs_model.evaluation import embed, embeddings, figures, page, samples
+from davs_model.evaluation import embed, embeddings, figures, page, samples, talk
 from davs_model.evaluation.embeddings import Embeddings
+from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.leakage import cross_leakage, leakage
 from davs_model.evaluation.metrics.mouth import mouth_distance
 from davs_model.evaluation.metrics.recognition import recognise
 from davs_model.evaluation.metrics.reconstruction import Reconstructions
 from davs_model.evaluation.metrics.retrieval import ranks, summarise
 from davs_model.generation import draws, generating_stage
-from davs_model.models.base import DRIVERS, EVALUATED, FRAMES, PORTRAIT, SEQUENCE, TalkingModel
+from davs_model.models.base import DRIVERS, EVALUATED, FRAMES, PORTRAIT, REAL, SEQUENCE, TalkingModel
 
 METRICS, PAGE, HTML, EMBEDDINGS = "metrics.json", "evaluation.md", "evaluation.html", "embeddings.h5"
 SOURCES = ("audio", "video", "repeated")
@@ -69,7 +70,8 @@ class Settings:
     """How to evaluate.
 
     limit: most clips of the split; None: all. svm_clips: most clips of the train split that the SVM learns from.
-    mouth_clips: most clips whose mouths are measured. seed: draws the identity frames.
+    mouth_clips: most clips whose mouths are measured. talking_clips: most clips that are generated whole, to measure
+        whether they talk. seed: draws the identity frames.
     """
 
     split: str = "test"
@@ -80,6 +82,7 @@ class Settings:
     bf16: bool = False
     svm_clips: int = 5000
     mouth_clips: int = 1000
+    talking_clips: int = 100
     seed: int = 0
 
 
@@ -107,12 +110,16 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class _Subject:
-    """A model that is measured, and the clips and what is read of them; missing: tables that there are not, and why."""
+    """A model that is measured, and the clips and what is read of them; missing: tables that there are not, and why.
+
+    clips: one for each word, where the times of words are known; whole: as they lie in the shards.
+    """
 
     run: Path
     saved: Checkpoint
     model: TalkingModel
     clips: Clips
+    whole: Clips
     shape: Shape
     missing: dict[str, str]
 
@@ -121,9 +128,9 @@ class _Subject:
         """Load the model of a run and the table of a split."""
         saved = checkpoint.load(run)
         model = precision.place(saved.model(), settings.device).eval()
-        clips, shape = clips_of(saved, out, settings.split)
-        problem = _words_problem(saved, clips)
-        return cls(run, saved, model, clips, shape, {"recognition": problem} if problem else {})
+        whole, shape = clips_of(saved, out, settings.split)
+        problem, clips = _words_problem(saved, whole), whole.spoken_words()
+        return cls(run, saved, model, clips, whole, shape, {"recognition": problem} if problem else {})
 
     def measure(self, settings: Settings, path: Path, drawn: _Drawn, say: Say) -> tuple[Embeddings, dict[str, Tensor]]:
         """Embed every clip into a file; return it, and the ranks of the clips that belong together."""
@@ -174,6 +181,7 @@ def evaluate(
         "settings": asdict(settings),
         **_tables(found, places, missing),
         **_drawn_tables(drawn, landmarks, missing),
+        **_talking(subject, settings, say),
         "leakage": _leakage(subject, out, found, settings, say),
     }
     if baselines:
@@ -206,7 +214,9 @@ def _write(results: Path, metrics: dict[str, Any], shown: dict[str, str]) -> Non
 
 def in_words(metrics: dict[str, Any]) -> str:
     """Return what was measured in one line."""
-    parts = [embed.in_words({"words": metrics.get("recognition"), **metrics["retrieval"]})]
+    talks = metrics.get("talking")
+    parts = [talking.summary(talks)] if talks else []
+    parts += [embed.in_words({"words": metrics.get("recognition"), **metrics["retrieval"]})]
     parts += [
         "{} frames PSNR {psnr:.1f} dB, SSIM {ssim:.3f}".format(name, **found)
         for name, found in metrics.get("reconstruction", {}).items()
@@ -259,10 +269,10 @@ def _embed(subject: _Subject, settings: Settings, path: Path, drawn: _Drawn, say
     """Embed every clip, and what is drawn in its place, into a file; measure the frames on the way."""
     saved, model, clips = subject.saved, subject.model, subject.clips
     device = torch.device(settings.device)
-    generates = draws(saved)
+    generates, form = draws(saved), subject.shape.reads[FRAMES]
     if not generates:
         reason = f"the model has not trained its {generating_stage(saved)} stage: it cannot draw"
-        subject.missing.update(dict.fromkeys(("reconstruction", "generated_retrieval", "mouth"), reason))
+        subject.missing.update(dict.fromkeys(("talking", "reconstruction", "generated_retrieval", "mouth"), reason))
     facts = {"checkpoint": saved.digest(), "out": str(clips.out), "settings": asdict(settings)}
     total = len(clips) if settings.limit is None else min(settings.limit, len(clips))
     told, done = time.monotonic(), 0
@@ -274,11 +284,13 @@ def _embed(subject: _Subject, settings: Settings, path: Path, drawn: _Drawn, say
                 if generates:
                     identity = model.encode_identity(batch[PORTRAIT])
                     frames = {name: model.decode(identity, found[name]) for name in DRIVERS}
-                    frames["repeated"] = batch[PORTRAIT].expand_as(batch[FRAMES])
+                    real = batch.get(REAL, batch[FRAMES])
+                    frames["repeated"] = batch[PORTRAIT].expand_as(real)
                     for name in SOURCES:
-                        found[f"generated_{name}"] = model.encode_speech(frames=frames[name])
+                        seen = as_read(frames[name], form.box, form.size)
+                        found[f"generated_{name}"] = model.encode_speech(frames=seen)
             if generates:
-                drawn.add(batch[FRAMES], frames)
+                drawn.add(real, frames)
             writer.add(raw.keys, {**found, "words": raw["words"], "speakers": raw["speakers"]})
             for _, reason in raw.skipped:
                 clips.skipped["cannot be read"] += 1
@@ -330,6 +342,28 @@ def _drawn_tables(drawn: _Drawn, landmarks: tuple[Landmarks, str] | str, missing
     return tables
 
 
+def _talking(subject: _Subject, settings: Settings, say: Say) -> dict[str, Any]:
+    """Return how the mouths of whole clips move, from their own sound and pictures and from a wrong sound."""
+    if not draws(subject.saved) or not settings.talking_clips:
+        return {}
+    whole, device = subject.whole, torch.device(settings.device)
+    told, total = time.monotonic(), min(settings.talking_clips, len(whole))
+
+    def progress(done: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= SAY_EVERY:
+            told = time.monotonic()
+            say(f"generated whole: {done}/{total} clips")
+
+    found = talk.measure(
+        subject.model, whole, device, limit=total, seed=settings.seed, bf16=settings.bf16, told=progress
+    )
+    if not found:
+        subject.missing["talking"] = "it takes two clips, one of which lends the other a wrong sound"
+        return {}
+    return {"talking": {**found, "talks": talking.talks(found)}}
+
+
 def _leakage(subject: _Subject, out: Path, found: Embeddings, settings: Settings, say: Say) -> dict[str, Any]:
     """Return what an SVM reads: words from identity features, people from speech features.
 
@@ -362,6 +396,7 @@ def _identity_of_train(subject: _Subject, out: Path, settings: Settings, say: Sa
     device = torch.device(settings.device)
     say(f"train: {min(len(clips), settings.svm_clips)} clips for the SVM")
     features, words = [], []
+    clips = clips.spoken_words()
     for raw in _read(clips, shape, settings, settings.svm_clips):
         batch = raw.to(device)
         with precision.autocast(device, bf16=settings.bf16):
@@ -377,7 +412,8 @@ def _baseline(run: Path, out: Path, settings: Settings, path: Path, say: Say) ->
     missing = subject.missing
     say(f"baseline {run}")
     found, places = subject.measure(settings, path, drawn, say)
-    return {**_tables(found, places, missing), **_drawn_tables(drawn, "", missing), "missing": missing}
+    tables = {**_tables(found, places, missing), **_drawn_tables(drawn, "", missing)}
+    return {**tables, **_talking(subject, settings, say), "missing": missing}
 
 
 def _figures(found: Embeddings, clips: Clips, places: dict[str, Tensor], results: Path) -> dict[str, str]:

@@ -61,9 +61,22 @@ SCORES = {
     "identical to ground truth": ("identical", ",.0f"),
 }
 """Rows of Table 1: the key of each, and the form of its numbers."""
+DRIVEN = {
+    "audio": "audio",
+    "wrong_audio": "another clip's audio",
+    "video": "video",
+    "repeated": SOURCES["repeated"],
+    "mean": "mean of the real clip",
+}
+"""What whole clips are generated from; the last two do not move."""
+VERDICTS = {
+    True: "The mouths follow the audio: with another clip's audio they do not.",
+    False: "This model does not talk: another clip's audio is as good as the right one.",
+}
 WAYS = {"video_to_audio": "video → audio", "audio_to_video": "audio → video"}
 READINGS = {"words_from_identity": "words from identity features", "people_from_speech": "people from speech features"}
 PARTS = {
+    "talking": "talking mouths",
     "reconstruction": "generated frames",
     "recognition": "words recognised",
     "retrieval": "clips found by the other modality",
@@ -82,6 +95,13 @@ PICTURES = {
 }
 """Figures that the page has words for; any other is called by its name."""
 DEFINITIONS = (
+    "Opening r: correlation over time of the grey levels' standard deviation between the lips, generated and real.",
+    "Motion r, amplitude: correlation, and ratio of standard deviations, of the mouth box's grey levels without each "
+    "pixel's mean over the clip.",
+    "R@k of mouths: generated mouth sequences, their mean subtracted, whose own real one is among the k nearest.",
+    "Mouth PSNR, SSIM: of the mouth box, without the identity frame; better than repeated: clips whose mouth PSNR is "
+    "above that of the identity frame repeated.",
+    "Flicker: mean absolute difference of successive frames outside the mouth box, in grey levels of 255.",
     "PSNR: −10·log₁₀ of a frame's mean squared error, pixel values from 0 to 1; in dB, the mean of frames that differ.",
     "SSIM: structural similarity of a generated frame and the real one (Wang et al. 2004), at most 1.",
     "L1: mean absolute difference of pixel values from 0 to 1.",
@@ -137,7 +157,7 @@ class Page:
 
 def content(metrics: Metrics) -> Page:
     """Return what the page holds; metrics: what metrics.json holds."""
-    parts = (_generation, _recognition_and_retrieval, _generated_retrieval, _leakage, _mouth)
+    parts = (_talking, _generation, _recognition_and_retrieval, _generated_retrieval, _leakage, _mouth)
     facts = tuple(f"{name}: {fact}" for name, fact in _facts(metrics).items() if fact)
     # Parts of the page have such lines themselves.
     facts += tuple(f"not measured: {n}: {why}" for n, why in _part(metrics, "missing").items() if n not in PARTS)
@@ -200,6 +220,51 @@ def _comparison(data: Metrics) -> str:
         f"The paper's figures are of LRW's test split, {PAPER_WORDS} words and {PAPER_CLIPS:,} clips; ours are of "
         f"{data.get('dataset', 'data without a name')}, {_count(words)} words and {_count(clips)} clips. They "
         "are for reference only; not comparable."
+    )
+
+
+def _talking(metrics: Metrics) -> Section:
+    columns = {
+        "opening_r": _correlation,
+        "motion_r": _correlation,
+        "amplitude": _correlation,
+        "r1": _percent,
+        "r10": _percent,
+        "cosine_r1": _percent,
+        "mouth_psnr": _decibels,
+        "mouth_ssim": _similarity,
+        "better": _percent,
+        "flicker": _correlation,
+        "n_clips": _count,
+    }
+    rows: list[Row] = _rows(_models(metrics, "talking"), "talking", DRIVEN, columns)
+    verdict = VERDICTS.get(bool(talks)) if (talks := _part(metrics, "talking").get("talks")) is not None else None
+    n = _first(_part(metrics, "talking", name).get("n_clips") for name in DRIVEN)
+    chance: Row = [Chance(), "–", "0", "0", "–", *(_retrieval_chance(n)[i] for i in (0, 2, 0)), *["–"] * 5]
+    return Section(
+        "Does it talk?",
+        (
+            *((verdict,) if verdict else ()),
+            "Clips generated whole from a random frame of them, and measured while somebody speaks. R@k: real mouths "
+            "found by generated ones, in %.",
+        ),
+        _missing(metrics, "talking"),
+        (
+            "model",
+            "generated from",
+            "opening r",
+            "motion r",
+            "amplitude",
+            "R@1",
+            "R@10",
+            "R@1, cosine",
+            "mouth PSNR, dB",
+            "mouth SSIM",
+            "better than repeated, %",
+            "flicker",
+            "clips",
+        ),
+        (*rows, chance) if rows else (),
     )
 
 
@@ -357,6 +422,18 @@ def _chance(share: Any) -> str:
 
 def _count(value: Any) -> str:
     return _number(value, ",.0f")
+
+
+def _correlation(value: Any) -> str:
+    return _number(value, ".2f")
+
+
+def _decibels(value: Any) -> str:
+    return _number(value, ".1f")
+
+
+def _similarity(value: Any) -> str:
+    return _number(value, ".3f")
 
 
 def _pixels(value: Any) -> str:

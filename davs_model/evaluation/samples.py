@@ -14,7 +14,7 @@ from avprep.errors import RunError
 from avprep.pages.captions import caption
 from davs_model import precision
 from davs_model.data.batch import RawBatch
-from davs_model.models.base import FRAMES, PORTRAIT, WINDOWS, TalkingModel
+from davs_model.models.base import FRAMES, PORTRAIT, REAL, SOUND, WINDOWS, TalkingModel
 
 CLIPS = 4
 """Clips of a sheet."""
@@ -35,15 +35,15 @@ def sheet(model: TalkingModel, raw: RawBatch, device: torch.device, *, bf16: boo
     """
     model.eval()
     batch = raw.to(device)
-    part = model.generated_part(batch)
+    part, real = model.generated_part(batch), batch.get(REAL, batch[FRAMES])
     with precision.autocast(device, bf16=bf16):
         identity = model.encode_identity(batch[PORTRAIT])
-        audio = model.decode(identity, model.encode_speech(windows=batch[WINDOWS])[:, part])
+        audio = model.decode(identity, model.encode_speech(windows=batch[WINDOWS], sound=batch.get(SOUND))[:, part])
         video = model.decode(identity, model.encode_speech(frames=batch[FRAMES])[:, part])
     rows = [
         torch.cat((batch[PORTRAIT][clip], frames[clip]))
-        for clip in range(len(batch[FRAMES]))
-        for frames in (batch[FRAMES][:, part], audio, video)
+        for clip in range(len(real))
+        for frames in (real[:, part], audio, video)
     ]
     pictures = torch.stack(rows).permute(0, 1, 3, 4, 2).mul(255).round().byte().cpu().numpy()
     framed = np.pad(pictures, ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)

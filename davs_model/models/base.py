@@ -14,9 +14,11 @@ from davs_model.data.reads import Batch, Reads
 from davs_model.settings import RunSettings
 
 PORTRAIT, FRAMES, WINDOWS, SEQUENCE = "identity_frame", "frames", "windows", "consecutive"
+REAL, SOUND = "real_frames", "sound"
 """What evaluation and sample sheets read, if the model reads it: a single frame that shows who is to speak; the frames
-to generate; their MFCC windows; frames in a row, whose identity features leakage is measured in."""
-EVALUATED = (PORTRAIT, FRAMES, WINDOWS, SEQUENCE)
+that visual speech is read from; their MFCC windows; frames in a row, whose identity features leakage is measured in;
+the frames to generate, where those of `FRAMES` are of another form; the statistics of the clip's windows."""
+EVALUATED = (PORTRAIT, FRAMES, WINDOWS, SEQUENCE, REAL, SOUND)
 DRIVERS = ("audio", "video")
 """What frames are generated from."""
 
@@ -39,6 +41,7 @@ class Stage:
     reads: names of `TalkingModel.reads`. terms: those of the objective. phases: each network belongs to one at most.
     validation_reads: what validation reads instead; None: the same.
     people: whether it tells people apart, so that it needs several, and takes those of `data.faces` if that is set.
+    frozen: networks that stay as they are, in eval mode; they belong to no phase.
     initialises: whether the model fits its first weights to a batch before the first of such stages.
     generates: whether the model can generate frames from then on.
     """
@@ -49,6 +52,7 @@ class Stage:
     phases: tuple[Phase, ...]
     validation_reads: tuple[str, ...] | None = None
     people: bool = False
+    frozen: tuple[str, ...] = ()
     initialises: bool = False
     generates: bool = False
 
@@ -63,6 +67,8 @@ class TalkingModel(nn.Module, ABC):
     """In the order of training."""
     labels: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """The terms that need a label of each clip, `words` or `speakers`."""
+    code_length: ClassVar[int] = 0
+    """F of `encode_speech`, for a model that reads `codes`."""
     adapts: ClassVar[tuple[str, ...]] = ()
     """Networks that are tuned to a face before it talks; none: the model cannot be adapted."""
 
@@ -78,6 +84,16 @@ class TalkingModel(nn.Module, ABC):
     @abstractmethod
     def reads(cls, dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
         """Return all that a model of these dimensions reads, in the order in which it is drawn."""
+
+    @classmethod
+    def training_reads(cls, dimensions: Mapping[str, int | float], stage: str, settings: Any) -> dict[str, Reads]:
+        """Return that, as a stage of training with these settings reads it."""
+        return cls.reads(dimensions)
+
+    @classmethod
+    def plan(cls, stage: str, settings: Any) -> Stage:
+        """Return a stage as these settings change it."""
+        return cls.stages[stage]
 
     @abstractmethod
     def terms(
@@ -95,8 +111,14 @@ class TalkingModel(nn.Module, ABC):
         """Encode who is seen in frames `[B, K, 3, S, S]`; for `decode` alone."""
 
     @abstractmethod
-    def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
-        """Encode what is said in frames `[B, T, 3, S, S]` or windows `[B, T, 12, 20]`, one of the two: `[B, T, F]`."""
+    def encode_speech(
+        self, *, frames: Tensor | None = None, windows: Tensor | None = None, sound: Tensor | None = None
+    ) -> Tensor:
+        """Encode what is said in frames, of the form of `FRAMES`, or windows `[B, T, 12, 20]`: `[B, T, F]`.
+
+        sound: the statistics `[B, 2, 12]` of the clips that the windows are from, for a model that reads `SOUND`; None:
+            those of the windows given.
+        """
 
     @abstractmethod
     def decode(self, identity: Any, speech: Tensor) -> Tensor:

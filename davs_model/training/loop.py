@@ -19,12 +19,14 @@ from avprep.errors import CheckpointError, RunError
 from davs_model import checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.corpus import Corpus, read_corpus
+from davs_model.data.store import FrameStore
 from davs_model.models.base import Stage, TalkingModel
 from davs_model.settings import RunSettings
 from davs_model.training import distributed, optimizers
 from davs_model.training import state as states
 from davs_model.training.distributed import World
 from davs_model.training.log import Clock
+from davs_model.training.memory import keep_freed_memory
 from davs_model.training.optimizers import Optimizers
 from davs_model.training.reports import Reporter
 from davs_model.training.run_folder import Say, check_same, locked, stop_signals, write_facts
@@ -43,32 +45,36 @@ def device_of(settings: RunSettings) -> torch.device:
 
 
 def train(
-    out: Path,
+    out: Path | Sequence[Path],
     run: Path,
     settings: RunSettings,
     *,
     stages: Sequence[str],
+    shares: Sequence[float] = (),
     init_from: Path | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
     """Train the stages on the shards of OUT, or go on with it, in RUN; return the last validation.
 
+    out: one OUT or several; shares: of each in the clips that are seen; none: each clip counts alike.
     init_from: a checkpoint or a run whose weights a new run begins with, where they fit.
     Errors are RunError, ShardError or CheckpointError, one line each; what was learned until then is kept.
     """
     device = device_of(settings)
     if settings.machine.threads:
         torch.set_num_threads(settings.machine.threads)
+    keep_freed_memory()
     world = distributed.join(device.type)
     try:
         if settings.data.batch_size % world.size:
             raise RunError(f"data.batch_size = {settings.data.batch_size} is no multiple of {world.size} processes")
         with locked(run) if world.first else contextlib.nullcontext():
-            going = _Run.start(out, run, settings, world, device, init_from, say if world.first else lambda _: None)
+            corpus = read_corpus(out, settings, shares)
+            going = _Run.start(corpus, run, settings, world, device, init_from, say if world.first else lambda _: None)
             try:
                 # torchrun repeats to its processes a signal that all of them may have had, and kills after 30 s.
                 with stop_signals(again="ends" if world.size == 1 else "ignored") as stop:
-                    for stage in (going.model.stages[name] for name in stages):
+                    for stage in (going.model.plan(name, settings) for name in stages):
                         if len(stages) > 1 and (problem := people_problem(stage, going.corpus)):
                             going.say(f"{stage.name}: left out: {problem}")
                         else:
@@ -102,11 +108,13 @@ class _Run:
     about: dict[str, Any]
     """What checkpoints say of this run besides its settings."""
     check: StepCheck
+    store: FrameStore | None
+    """Frames in memory, if there is room for any."""
 
     @classmethod
     def start(
         cls,
-        out: Path,
+        corpus: Corpus,
         run: Path,
         settings: RunSettings,
         world: World,
@@ -115,7 +123,6 @@ class _Run:
         say: Say,
     ) -> _Run:
         """Build the model, new or as the run left it."""
-        corpus = read_corpus(out, settings)
         kind = models.find(settings.of_model)
         dimensions = kind.dimensions_for(corpus, settings)
         loaded = states.load(run)
@@ -142,11 +149,15 @@ class _Run:
         reporter = None
         if world.first:
             write_facts(run, settings, corpus, world, device, say)
-            reporter = Reporter(run, settings, corpus, model, device, done, say)
+            talked = state.checkpoint.settings.get("talking") if state is not None else None
+            reporter = Reporter(run, settings, corpus, model, device, done, say, dict(talked or {}))
         begun = any(done.get(stage.name, 0) for stage in model.stages.values() if stage.initialises)
         initialised = init_from is not None or begun
-        check = StepCheck(run, world)
-        return cls(run, settings, corpus, world, device, say, model, done, state, initialised, reporter, about, check)
+        check, mib = StepCheck(run, world), settings.data.cache_mib
+        store = FrameStore(mib << 20) if mib else None
+        return cls(
+            run, settings, corpus, world, device, say, model, done, state, initialised, reporter, about, check, store
+        )
 
     def train_stage(self, stage: Stage, stop: dict[str, str]) -> None:
         """Train a stage to its last step."""
@@ -198,7 +209,7 @@ class _Run:
                 f"{self.run}: is at step {at.step} of its {at.stage} stage: finish that, or give another RUN and "
                 f"--init-from {self.run}"
             )
-        trainer = StageTrainer.of(stage, self.model, self.corpus, self.settings, self.world, self.device)
+        trainer = StageTrainer.of(stage, self.model, self.corpus, self.settings, self.world, self.device, self.store)
         if left_out := trainer.left_out:
             self.say(f"{stage.name}: left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
         if stage.initialises and not self.initialised:
@@ -218,6 +229,8 @@ class _Run:
         if self.reporter is None:
             return
         about = {**self.about, "training": self.settings.to_json(), "steps": dict(self.done)}
+        if self.reporter.talking:
+            about["talking"] = self.reporter.talking
         made = Checkpoint.of(self.model, about)
         moments = optimizers.moments(phases, self.model)
         self.state = states.TrainingState(made, stage.name, step, dict(self.done), moments)

@@ -14,7 +14,8 @@ from davs_model.data.batches import EvaluationBatches
 from davs_model.data.corpus import Corpus
 from davs_model.data.loader import evaluation_batches
 from davs_model.data.sources import ClipSource, usable
-from davs_model.evaluation import embed, samples
+from davs_model.evaluation import embed, samples, talk
+from davs_model.evaluation.metrics import talking
 from davs_model.models.base import Stage, TalkingModel
 from davs_model.settings import RunSettings
 from davs_model.training import optimizers
@@ -27,7 +28,8 @@ class Reporter:
     """Reports on a run, in its first process.
 
     done: steps of each stage, which the loop counts up.
-    validation: what the last validation measured.
+    validation: what the last validation measured. talking: how clips talked when that was last measured, at first
+        `talked`; checkpoints have it, so that whoever generates with one can be warned.
     """
 
     def __init__(
@@ -39,11 +41,13 @@ class Reporter:
         device: torch.device,
         done: dict[str, int],
         say: Say,
+        talked: dict[str, Any],
     ) -> None:
         self.run, self.settings, self.corpus, self.model, self.device = run, settings, corpus, model, device
         self.done, self.say = done, say
         self.log = MetricsLog(run, done)
         self.validation: dict[str, Any] = {}
+        self.talking = talked
         self._skipped: dict[str, str] = {}
 
     def steps(self, stage: Stage, step: int, total: int, epoch: int, means: dict[str, float], clock: Clock) -> None:
@@ -67,7 +71,7 @@ class Reporter:
     def validate(self, stage: Stage, step: int) -> None:
         """Measure the model on clips of the val split; RunError where what it makes cannot be measured."""
         shape, data = validation_shape(self.model, stage), self.settings.data
-        clips = usable(self.corpus.val, shape, words=False, speakers=False)
+        clips = usable(self.corpus.val.spoken_words(), shape, words=False, speakers=False)
         if not len(clips):
             return
         limit = self.settings.loop.validation_clips
@@ -83,16 +87,26 @@ class Reporter:
             self.validation = embed.measure(found)
         except ValueError as error:
             raise RunError(f"{self.run}: step {step}: the validation cannot be measured: {error}") from error
+        if stage.generates:
+            self._talk(stage)
         if self.validation:
             n_clips = len(found["words"])
             self.say(f"{stage.name} {step} validation, {n_clips} clips: {embed.in_words(self.validation)}")
             self.log.write(stage.name, step, overall=self._overall(), validation=self.validation)
 
+    def _talk(self, stage: Stage) -> None:
+        """Measure whether generated clips talk, the cheap way."""
+        limit, bf16 = self.settings.loop.talking_clips, self.settings.machine.bf16
+        clips = usable(self.corpus.val, validation_shape(self.model, stage), words=False, speakers=False)
+        if found := talk.measure(self.model, clips, self.device, limit=limit, bf16=bf16, cheap=True):
+            self.talking = {**found, "talks": talking.talks(found)}
+            self.validation["talking"] = self.talking
+
     def draw(self, stage: Stage, step: int) -> None:
         """Draw a sheet of generated frames of clips of the val split, or of train where there is none."""
         shape = validation_shape(self.model, stage)
         for table in (self.corpus.val, self.corpus.train):
-            clips = usable(table, shape, words=False, speakers=False)
+            clips = usable(table.spoken_words(), shape, words=False, speakers=False)
             if len(clips):
                 break
         raw = EvaluationBatches(ClipSource(clips, shape), shape, batch_size=samples.CLIPS)[0]

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from avprep.errors import RunError
 from davs_model.data.corpus import Corpus
 from davs_model.data.faces import FaceFolder
 from davs_model.data.reads import Shape, chosen
 from davs_model.data.sources import ClipSource, Source, usable
+from davs_model.data.store import FrameStore
 from davs_model.models.base import Stage, TalkingModel
 from davs_model.settings import RunSettings
+from davs_model.training.codes import codes_of
 
 
 def training_shape(
     kind: type[TalkingModel], dimensions: Mapping[str, int | float], stage: Stage, settings: RunSettings
 ) -> Shape:
     """Return what a stage of a model of these dimensions reads of each clip."""
-    reads = chosen(kind.reads(dimensions), stage.reads)
-    return Shape(reads, int(dimensions["image_size"]), flip=settings.data.flip, shift=settings.data.shift)
+    reads, data = chosen(kind.training_reads(dimensions, stage.name, settings), stage.reads), settings.data
+    fixed = any(one.source == "codes" for one in reads.values())  # they are of the frames as they are
+    return Shape(
+        reads,
+        int(dimensions["image_size"]),
+        flip=data.flip and not fixed,
+        shift=0 if fixed or data.cache_mib else data.shift,
+        jitter=data.jitter,
+        features=kind.code_length,
+    )
 
 
 def validation_shape(model: TalkingModel, stage: Stage) -> Shape:
@@ -40,11 +54,19 @@ def people_problem(stage: Stage, corpus: Corpus) -> str | None:
 
 
 def source_of(
-    model: TalkingModel, stage: Stage, shape: Shape, corpus: Corpus, settings: RunSettings, terms: Collection[str]
+    model: TalkingModel,
+    stage: Stage,
+    shape: Shape,
+    corpus: Corpus,
+    settings: RunSettings,
+    terms: Collection[str],
+    device: torch.device,
+    store: FrameStore | None = None,
 ) -> tuple[Source, Counter[str]]:
     """Return what a stage learns from, and how many clips it cannot use, by reason.
 
-    terms: those that it minimises. RunError where the labels that they need are missing altogether.
+    terms: those that it minimises. device: where the model is. store: takes the frames of the clips, and has them.
+    RunError where the labels that the terms need are missing altogether.
     """
     clips = corpus.train
     if stage.people and corpus.faces:
@@ -56,4 +78,9 @@ def source_of(
             f"{clips.out}: its clips have no words: index them with words, or train without these terms by {switches}"
         )
     used = usable(clips, shape, words=words, speakers=speakers)
-    return ClipSource(used, shape), used.skipped - clips.skipped
+    if store is not None:
+        store.fill(used, {shape.form(one) for one in model.reads(model.dimensions).values() if one.source == "frames"})
+    codes: Sequence[NDArray[np.float32]] = ()
+    if any(one.source == "codes" for one in shape.reads.values()):
+        codes = codes_of(model, used, device, store=store, bf16=settings.machine.bf16)
+    return ClipSource(used, shape, store=store, codes=codes), used.skipped - clips.skipped

@@ -24,6 +24,7 @@ from davs_model.data.corpus import Corpus
 from davs_model.data.loader import training_batches
 from davs_model.data.reads import Batch, Shape
 from davs_model.data.sources import Source
+from davs_model.data.store import FrameStore
 from davs_model.models.base import Stage, TalkingModel, term_of
 from davs_model.settings import RunSettings
 from davs_model.training import optimizers
@@ -71,15 +72,19 @@ class StageTrainer:
         settings: RunSettings,
         world: World,
         device: torch.device,
+        store: FrameStore | None = None,
     ) -> StageTrainer:
-        """Prepare a stage; RunError where the clips, labels or weights of it do not allow a single step."""
+        """Prepare a stage; RunError where the clips, labels or weights of it do not allow a single step.
+
+        stage: as `TalkingModel.plan` returns it. store: keeps frames in memory, also for the stages after this one.
+        """
         if problem := people_problem(stage, corpus):
             raise RunError(problem)
         terms = model.factors(stage, settings, people_are_speakers=not corpus.faces)
         if not terms:
             raise RunError(f"the {stage.name} stage has nothing to learn: every one of its weights is 0")
         shape = training_shape(type(model), model.dimensions, stage, settings)
-        source, left_out = source_of(model, stage, shape, corpus, settings, terms)
+        source, left_out = source_of(model, stage, shape, corpus, settings, terms, device, store)
         size, seed, window = settings.data.batch_size, settings.seed, settings.data.window
         batches = Batches(source, shape, batch_size=size, seed=seed, window=window, rank=world.rank, world=world.size)
         if not len(batches):
@@ -107,6 +112,8 @@ class StageTrainer:
     def step(self, step: int, total: int, raw: RawBatch, done: Tell = _nobody) -> dict[str, Tensor]:
         """Take step number `step` of `total`, counted from 1, in every phase; return the terms, without factors."""
         self.model.train()
+        for name in self.stage.frozen:
+            self.model.get_submodule(name).eval()
         torch.manual_seed(
             _seed(self.settings.seed, list(self.model.stages).index(self.stage.name), step, self.world.rank)
         )

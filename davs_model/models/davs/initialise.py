@@ -6,10 +6,10 @@ import copy
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from davs_model.data.reads import Batch
-from davs_model.models.base import FRAMES, WINDOWS
+from davs_model.models.base import FRAMES, SOUND, WINDOWS
 
 if TYPE_CHECKING:
     from davs_model.models.davs.networks import DAVS
@@ -32,9 +32,20 @@ def fit_speech_encoders(model: DAVS, batch: Batch) -> None:
     assert last.bias is not None
     last.weight.abs_()
     last.bias.zero_()
-    for encoder, seen in ((model.visual_speech_encoder, batch[FRAMES]), (model.audio_speech_encoder, batch[WINDOWS])):
-        features = copy.deepcopy(encoder).train()(seen)  # in training mode, but a copy: BatchNorm counts what it sees
-        deviation, mean = torch.std_mean(features.float().flatten(0, 1), dim=0)
-        deviation = deviation.clamp(min=1e-6)
-        encoder.fc.weight.div_(deviation[:, None])
-        encoder.fc.bias.sub_(mean).div_(deviation)
+    audio = model.audio_speech_encoder
+    if audio.standardise == "corpus":
+        deviation, mean = torch.std_mean(batch[WINDOWS], dim=(0, 1, 3))
+        audio.mean.copy_(mean)
+        audio.deviation.copy_(deviation)
+    # In training mode, but copies: BatchNorm counts what it sees.
+    if FRAMES in batch:
+        _normalise(model.visual_speech_encoder.fc, copy.deepcopy(model.visual_speech_encoder).train()(batch[FRAMES]))
+    _normalise(audio.fc, copy.deepcopy(audio).train()(batch[WINDOWS], batch.get(SOUND)))
+
+
+def _normalise(last: nn.Linear, features: Tensor) -> None:
+    """Let a last layer that gave these features `[B, T, 256]` begin with mean 0 and variance 1, in place."""
+    deviation, mean = torch.std_mean(features.float().flatten(0, 1), dim=0)
+    deviation = deviation.clamp(min=1e-6)
+    last.weight.div_(deviation[:, None])
+    last.bias.sub_(mean).div_(deviation)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from davs_model.data.pictures import MOUTH_BOX, region
 from davs_model.models.davs.settings import Form
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ MARGIN = 1.0
 """Distance beyond which unpaired clips no longer repel (eq. 1)."""
 SOFTENING = 0.1
 """Most that the released code takes from a label of the sequence discriminator."""
-MOUTH_BOX = (170, 234, 64, 192)
-"""Top, bottom, left, right of the mouth in a 256×256 crop (released code)."""
 RELEASED_WEIGHTS = {"domain_confusion": 5.0, "identity_word_confusion": 1_000_000.0, "stillness": 5.0}
 """What the released code multiplies its forms by, where not by 1; the paper gives no weights but the name α (eq. 8)."""
 
@@ -136,6 +135,23 @@ def reconstruction_loss(real: Tensor, generated: Tensor, *, form: Form = "paper"
     return 255 * (4 * difference.mean() + 8 * difference[..., rows, columns].mean())
 
 
+def mouth_loss(real: Tensor, generated: Tensor) -> Tensor:
+    """Mean absolute difference inside the mouth box of frames `[…, S, S]` in [0, 1]; in no paper."""
+    box = (..., *mouth_box(real.shape[-1]))
+    return (real[box].float() - generated[box].float()).abs().mean()
+
+
+def motion_loss(real: Tensor, generated: Tensor) -> Tensor:
+    """Mean absolute difference of how the mouth box moves: of each pixel without its mean over a clip's frames.
+
+    real, generated: frames `[B, T, 3, S, S]` in [0, 1], any T of a clip. In no paper: L_1 is content with a mouth that
+    keeps its mean, for all the motion of a mouth is a few thousandths of it.
+    """
+    box = (..., *mouth_box(real.shape[-1]))
+    moves = [frames[box].float() - frames[box].float().mean(1, keepdim=True) for frames in (real, generated)]
+    return (moves[0] - moves[1]).abs().mean()
+
+
 def stillness_loss(identity_frame: Tensor, generated: Tensor) -> Tensor:
     """Only in the released code: each frame like the one before it outside the mouth box, on a scale of 0–255.
 
@@ -215,8 +231,7 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 def mouth_box(image_size: int) -> tuple[slice, slice]:
     """Return the rows and columns of the mouth box in crops of another size."""
-    top, bottom, left, right = (round(edge * image_size / 256) for edge in MOUTH_BOX)
-    return slice(top, bottom), slice(left, right)
+    return region(MOUTH_BOX, image_size)
 
 
 def _domain_cross_entropy(video_logits: Tensor, audio_logits: Tensor, *, sound: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from davs_model.data.reads import Batch
-from davs_model.models.base import DRIVERS, FRAMES, PORTRAIT, SEQUENCE, WINDOWS, Stage, term_of
+from davs_model.models.base import DRIVERS, FRAMES, PORTRAIT, REAL, SEQUENCE, SOUND, WINDOWS, Stage, term_of
 from davs_model.models.davs import losses
 from davs_model.models.davs.settings import Form, Settings
 
@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 PERSON = ("person",)
 SPEECH = ("word", "contrastive", "domain", "domain_confusion")
 DISENTANGLING = ("identity_word", "identity_word_confusion", "speech_person", "speech_person_confusion")
-GENERATION = ("reconstruction", "sequence", "sequence_confusion", "stillness")
+PICTURES = ("reconstruction", "mouth", "motion")
+GENERATION = ("reconstruction", "sequence", "sequence_confusion", "stillness", "mouth", "motion")
 """Names of the terms; those of generation come once for sound and once for video."""
+TARGETS, TARGET_WINDOWS, TARGET_FRAMES = "targets", "target_windows", "target_frames"
+"""Frames at random moments that are generated, their MFCC windows, and what E_w^v sees of them."""
+CODES, TARGET_CODES = "codes", "target_codes"
+"""f_w^v of `FRAMES` and of `TARGETS`, computed before, by an encoder that stays as it is."""
 
 
 def terms(
@@ -52,10 +57,10 @@ def terms(
         found["identity_word_confusion"] = losses.identity_word_confusion(reader, quarter, form=form)
     if generates or any(name in wanted for name in (*SPEECH, "speech_person", "speech_person_confusion")):
         video = model.encode_speech_from_video(batch[FRAMES])
-        audio = model.encode_speech_from_audio(batch[WINDOWS])
+        audio = model.encode_speech_from_audio(batch[WINDOWS], batch.get(SOUND))
         found |= _speech_terms(model, batch, video, audio, form, wanted, gather)
         if identity is not None and generates:
-            found |= _generation_terms(model, batch, identity, {"audio": audio, "video": video}, form)
+            found |= _generation_terms(model, batch, identity, {"audio": audio, "video": video}, form, wanted)
     return {name: loss for name, loss in found.items() if term_of(name) in wanted}
 
 
@@ -85,20 +90,80 @@ def _speech_terms(
 
 
 def _generation_terms(
-    model: DAVS, batch: Batch, identity: Identity, speech: dict[str, Tensor], form: Form
+    model: DAVS, batch: Batch, identity: Identity, speech: dict[str, Tensor], form: Form, wanted: Collection[str]
 ) -> dict[str, Tensor]:
     """Figure 2: six of the frames from each kind of speech, and what D_seq says of them."""
     found: dict[str, Tensor] = {}
     discriminator = model.sequence_discriminator
     sequence = model.generated_part(batch)
-    real, windows = batch[FRAMES][:, sequence], batch[WINDOWS][:, sequence]
+    real, windows = batch.get(REAL, batch[FRAMES])[:, sequence], batch[WINDOWS][:, sequence]
     for source in DRIVERS:
         generated = model.decode(identity, speech[source][:, sequence])
-        found[f"reconstruction_{source}"] = losses.reconstruction_loss(real, generated, form=form)
+        found |= _picture_terms(source, real, generated, form, wanted)
         found[f"sequence_{source}"] = losses.sequence_loss(discriminator, real, generated, windows, form=form)
         found[f"sequence_confusion_{source}"] = losses.sequence_confusion(discriminator, generated, windows, form=form)
         if form == "released":
             found[f"stillness_{source}"] = losses.stillness_loss(batch[PORTRAIT], generated)
+    return found
+
+
+def talking_terms(
+    model: DAVS,
+    batch: Batch,
+    settings: Settings,
+    *,
+    wanted: Collection[str],
+    gather: Callable[[Tensor], Tensor] = lambda features: features,
+) -> dict[str, Tensor]:
+    """Compute the terms that are wanted, where the frames to generate are at random moments of a clip.
+
+    Speech features of the words and of these frames come from one pass of each encoder, so that BatchNorm sees both.
+    E_w^v gets no gradient if its features were computed before. L_GAN needs frames in a row: it is left out.
+    """
+    n_spoken = batch[WINDOWS].shape[1]
+    windows = torch.cat((batch[WINDOWS], batch[TARGET_WINDOWS]), dim=1)
+    audio = model.encode_speech_from_audio(windows, batch.get(SOUND)).split((n_spoken, windows.shape[1] - n_spoken), 1)
+    if CODES in batch:
+        video = batch[CODES], batch[TARGET_CODES]
+    else:
+        frames = torch.cat((batch[FRAMES], batch[TARGET_FRAMES]), dim=1)
+        with torch.set_grad_enabled(settings.generation.visual == "train" and torch.is_grad_enabled()):
+            video = model.encode_speech_from_video(frames).split((n_spoken, frames.shape[1] - n_spoken), 1)
+    identity = model.encode_identity(batch[PORTRAIT])
+    found = _speech_terms(model, batch, video[0], audio[0], settings.form, wanted, gather)
+    if "person" in wanted and model.person_classifier is not None:
+        found["person"] = losses.person_loss(model.person_classifier(identity.feature), batch["speakers"])
+    if SEQUENCE in batch:
+        quarter, reader = model.encode_identity(batch[SEQUENCE]).quarter, model.identity_word_classifier
+        found["identity_word"] = losses.identity_word_loss(reader, quarter, batch["words"])
+        found["identity_word_confusion"] = losses.identity_word_confusion(reader, quarter, form=settings.form)
+    for driver, real, generated in _generated(model, identity, batch[TARGETS], video[1], audio[1], settings):
+        found |= _picture_terms(driver, real, generated, settings.form, wanted)
+    return {name: loss for name, loss in found.items() if term_of(name) in wanted}
+
+
+def _generated(
+    model: DAVS, identity: Identity, real: Tensor, video: Tensor, audio: Tensor, settings: Settings
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield the driver, real frames, and those generated in their place: of all clips, or of half of them by each."""
+    if settings.generation.drive == "both":
+        for driver, speech in (("audio", audio), ("video", video)):
+            yield driver, real, model.decode(identity, speech)
+        return
+    half = len(real) // 2
+    generated = model.decode(identity, torch.cat((video[:half], audio[half:])))
+    yield "audio", real[half:], generated[half:]
+    yield "video", real[:half], generated[:half]
+
+
+def _picture_terms(
+    driver: str, real: Tensor, generated: Tensor, form: Form, wanted: Collection[str]
+) -> dict[str, Tensor]:
+    found = {f"reconstruction_{driver}": losses.reconstruction_loss(real, generated, form=form)}
+    if "mouth" in wanted:
+        found[f"mouth_{driver}"] = losses.mouth_loss(real, generated)
+    if "motion" in wanted:
+        found[f"motion_{driver}"] = losses.motion_loss(real, generated)
     return found
 
 
@@ -114,6 +179,8 @@ def factors(model: DAVS, stage: Stage, settings: Settings, *, people_are_speaker
         weight = float(getattr(settings.weights, term.removesuffix("_confusion")))
         if term == "stillness" and settings.form == "paper":
             continue
+        if settings.generation.targets and term.startswith(("sequence", "stillness")):
+            continue  # they need frames in a row
         if term == "person" and (model.person_classifier is None or not (stage.people or people_are_speakers)):
             continue
         if term.startswith("speech_person") and model.speech_person_classifier is None:

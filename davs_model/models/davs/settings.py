@@ -12,6 +12,9 @@ from davs_model.settings import Count, Factor, RunSettings, Section
 Form = Literal["paper", "released"]
 """Losses as the paper writes them, or as the released code has them."""
 Frames = Annotated[int, Ge(1), Le(1000)]
+Standardise = Literal["none", "corpus", "clip"]
+STANDARDISE: tuple[Standardise, ...] = ("none", "corpus", "clip")
+OwnWidth = Annotated[float, Ge(0), Le(16)]
 
 
 class Model(Section):
@@ -29,6 +32,35 @@ class Model(Section):
     """Frames that are generated, and that D_seq reads at once; they are among the `speech_frames`."""
     shared_classifier: bool = True
     """One word classifier for audio and video (SC of Table 3); false: one each."""
+    identity_scales: Annotated[int, Ge(1), Le(4)] = 1
+    """Identity maps that the decoder sees: 1: an eighth of the frame's side, 2: a quarter, 3: a half, 4: the frame."""
+    blend: bool = False
+    """Let the decoder keep parts of the identity frame, by a fourth output that weights them."""
+    speech_map: Annotated[int, Ge(0), Le(1024)] = 0
+    """Channels of a map of speech that the decoder sees beside the identity maps; 0: none."""
+    mouth_size: Literal[0, 64, 128, 256] = 0
+    """Side in pixels of the mouth region that the visual speech encoder sees; 0: it sees whole frames."""
+    visual_width: OwnWidth = 0.0
+    """Multiplier of the visual speech encoder's channels; 0: that of `width`."""
+    audio_width: OwnWidth = 0.0
+    """Multiplier of the audio speech encoder's channels; 0: that of `width`."""
+    normalised: bool = False
+    """Give the features of each modality mean 0 and variance 1, by BatchNorm without parameters."""
+    standardise: Standardise = "none"
+    """Statistics that MFCC are standardised by: none, those of the training set, or those of each clip."""
+
+
+class Generation(Section):
+    """What the full stage generates, and what from."""
+
+    targets: Annotated[int, Ge(0), Le(1000)] = 0
+    """Frames of a clip that are generated, each at a random moment; 0: `model.sequence_frames` in a row."""
+    identity: Literal["clip", "speaker"] = "clip"
+    """Where the identity frame is from: another moment of the clip, or of any clip of its speaker."""
+    drive: Literal["both", "alternate"] = "both"
+    """What frames are generated from: audio and video both, or half of the clips from either."""
+    visual: Literal["train", "freeze", "cache"] = "train"
+    """The visual speech encoder: trained on, kept as it is, or kept and its features of all frames held in memory."""
 
 
 class Steps(Section):
@@ -61,6 +93,10 @@ class Weights(Section):
     """Factor of L_1, eq. 6: the α of eq. 8."""
     sequence: Factor = 1.0
     """Factor of L_GAN, eq. 7, both sides."""
+    mouth: Factor = 0.0
+    """Factor of the L1 inside the mouth box, in addition to L_1."""
+    motion: Factor = 0.0
+    """Factor of the L1 of how the mouth box differs from its mean over the generated frames of a clip."""
     stillness: Factor = 0.0
     """Factor of the L1 to the frame before, outside the mouth; only the released code has it."""
 
@@ -94,5 +130,6 @@ class Settings(RunSettings):
     form: Form = "paper"
     """Form of the losses: as the paper writes them, or as the released code has them."""
     model: Model = Model()
+    generation: Generation = Generation()
     steps: Steps = Steps()
     weights: Weights = Weights()

@@ -7,14 +7,21 @@ network belongs to one phase, and a phase has an optimizer: a step is one pass, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from davs_model.data.pictures import Box
 from davs_model.data.reads import Reads
-from davs_model.models.base import FRAMES, PORTRAIT, SEQUENCE, WINDOWS, Phase, Stage
+from davs_model.models.base import FRAMES, PORTRAIT, REAL, SEQUENCE, SOUND, WINDOWS, Phase, Stage
 from davs_model.models.davs import objective
+from davs_model.models.davs.objective import CODES, TARGET_CODES, TARGET_FRAMES, TARGET_WINDOWS, TARGETS
+from davs_model.models.davs.settings import STANDARDISE, Settings
 
 EVERY = 2
 """Speech is read from every second frame."""
 SPEECH = (FRAMES, WINDOWS)
+MOUTH_REGION: Box = (144, 248, 76, 180)
+"""What E_w^v sees where it sees the mouth alone: mouth, chin and the tip of the nose."""
+VISUAL = "visual_speech_encoder"
 LABELS = {"words": ("word", "identity_word"), "speakers": ("person", "speech_person")}
 """Terms that need labels; of an adversarial pair, the side that moves the classifier."""
 
@@ -80,12 +87,57 @@ STAGES: dict[str, Stage] = {
 def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
     """Return all that a model of these dimensions reads: C_w twelve frames, C_p^w twenty in a row, D_seq six of C_w's.
 
-    The order decides which random numbers draw what.
+    Where E_w^v sees the mouth region alone, `REAL` are the same frames whole. The order decides which random numbers
+    draw what.
     """
     speech, identity, sequence = (int(dimensions[f"{name}_frames"]) for name in ("speech", "identity", "sequence"))
-    return {
-        FRAMES: Reads("frames", speech, every=EVERY, at="sound", part=sequence),
+    mouth = int(dimensions.get("mouth_size", 0))
+    seen = Reads("frames", speech, every=EVERY, at="sound", part=sequence)
+    found = {
+        FRAMES: replace(seen, box=MOUTH_REGION, size=mouth) if mouth else seen,
         WINDOWS: Reads("windows", speech, beside=FRAMES),
         SEQUENCE: Reads("frames", identity),
         PORTRAIT: Reads("frames", 1, at="portrait"),
     }
+    if mouth:
+        found[REAL] = Reads("frames", speech, beside=FRAMES)
+    if STANDARDISE[int(dimensions.get("standardise", 0))] == "clip":
+        found[SOUND] = Reads("statistics", 2)
+    return found
+
+
+def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: Settings) -> dict[str, Reads]:
+    """Return what a stage reads: that, and where it generates frames of random moments, these and what drives them."""
+    found, generation = reads(dimensions), settings.generation
+    if generation.identity == "speaker":
+        found[PORTRAIT] = replace(found[PORTRAIT], of="speaker")
+    if not (STAGES[stage].generates and generation.targets):
+        return found
+    count, seen = generation.targets, found[FRAMES]
+    if generation.visual == "cache":
+        found[WINDOWS] = Reads("windows", seen.length, every=seen.every, at=seen.at)
+        found[CODES] = Reads("codes", seen.length, beside=WINDOWS)
+    found[TARGETS] = Reads("frames", count, at="moments")
+    found[TARGET_WINDOWS] = Reads("windows", count, beside=TARGETS)
+    found[TARGET_FRAMES] = replace(seen, length=count, every=1, at="anywhere", beside=TARGETS, part=0)
+    found[TARGET_CODES] = Reads("codes", count, beside=TARGETS)
+    return found
+
+
+def plan(name: str, settings: Settings) -> Stage:
+    """Return a stage as the settings of `Generation` change it."""
+    stage, generation = STAGES[name], settings.generation
+    if WINDOWS in stage.reads:
+        stage = replace(stage, reads=(*stage.reads, SOUND))
+    if not stage.generates:
+        return stage
+    stage = replace(stage, validation_reads=(*SPEECH, PORTRAIT, REAL, SOUND))
+    if generation.targets:
+        video = (WINDOWS, CODES, TARGET_CODES) if generation.visual == "cache" else (*SPEECH, TARGET_FRAMES)
+        disentangles = (SEQUENCE,) if settings.weights.identity_word else ()
+        stage = replace(stage, reads=(*video, *disentangles, PORTRAIT, TARGETS, TARGET_WINDOWS, SOUND))
+    if generation.visual != "train":
+        moved, *others = stage.phases
+        kept = tuple(network for network in moved.networks if network != VISUAL)
+        stage = replace(stage, phases=(replace(moved, networks=kept), *others), frozen=(VISUAL,))
+    return stage

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from davs_model.data.corpus import Corpus
 from davs_model.data.reads import Batch, Reads
-from davs_model.models.base import FRAMES, PORTRAIT, SEQUENCE, WINDOWS, Stage, TalkingModel
-from davs_model.models.davs import losses, objective
+from davs_model.models.base import FRAMES, PORTRAIT, SEQUENCE, SOUND, WINDOWS, Stage, TalkingModel, term_of
+from davs_model.models.davs import losses, objective, stages
 from davs_model.models.davs import settings as own
 from davs_model.models.davs.initialise import fit_speech_encoders
 from davs_model.models.davs.networks.classifiers import (
@@ -23,8 +23,10 @@ from davs_model.models.davs.networks.classifiers import (
 from davs_model.models.davs.networks.decoder import Decoder
 from davs_model.models.davs.networks.discriminator import SequenceDiscriminator
 from davs_model.models.davs.networks.identity import Identity, IdentityEncoder
+from davs_model.models.davs.networks.layers import FEATURES
 from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
-from davs_model.models.davs.stages import LABELS, STAGES, reads
+from davs_model.models.davs.settings import STANDARDISE
+from davs_model.models.davs.stages import LABELS, STAGES
 
 
 class DAVS(TalkingModel):
@@ -38,12 +40,20 @@ class DAVS(TalkingModel):
     width, image_size: channel multiplier and S (64, 128 or 256). 1 and 256 are the released networks.
     n_word_classifiers: 1: C_w, shared by both modalities; 2: one each, as in the rows of Table 3 without SC.
     speech_frames, identity_frames, sequence_frames: frames that C_w, C_p^w and D_seq read at once.
+
+    The rest is not in the paper; 0 is the released networks.
+
+    identity_scales, blend, speech_map: see `Decoder`.
+    mouth_size: side of the mouth region that E_w^v sees; 0: it sees whole frames of `image_size`.
+    visual_width, audio_width: channel multiplier of E_w^v, E_w^a; 0: `width`.
+    normalised: see `VisualSpeechEncoder`. standardise: number of the `STANDARDISE` of E_w^a.
     """
 
     name: ClassVar[str] = "davs"
     Settings = own.Settings
     stages = STAGES
     labels = LABELS
+    code_length = FEATURES
     adapts = ("identity_encoder", "decoder")
 
     def __init__(
@@ -58,8 +68,26 @@ class DAVS(TalkingModel):
         identity_frames: int = 20,
         sequence_frames: int = 6,
         n_word_classifiers: int = 1,
+        identity_scales: int = 0,
+        blend: int = 0,
+        speech_map: int = 0,
+        mouth_size: int = 0,
+        visual_width: float = 0,
+        audio_width: float = 0,
+        normalised: int = 0,
+        standardise: int = 0,
     ) -> None:
         super().__init__()
+        options = {
+            "identity_scales": identity_scales,
+            "blend": blend,
+            "speech_map": speech_map,
+            "mouth_size": mouth_size,
+            "visual_width": visual_width,
+            "audio_width": audio_width,
+            "normalised": normalised,
+            "standardise": standardise,
+        }
         self.dimensions = {
             "n_words": n_words,
             "n_people": n_people,
@@ -70,12 +98,23 @@ class DAVS(TalkingModel):
             "identity_frames": identity_frames,
             "sequence_frames": sequence_frames,
             "n_word_classifiers": n_word_classifiers,
+            **{name: option for name, option in options.items() if option},
         }
         # Figure 2
         self.identity_encoder = IdentityEncoder(width=width, image_size=image_size)  # E_p^v
-        self.visual_speech_encoder = VisualSpeechEncoder(width=width, image_size=image_size)  # E_w^v
-        self.audio_speech_encoder = AudioSpeechEncoder(width=width)  # E_w^a
-        self.decoder = Decoder(width=width, image_size=image_size)  # G
+        self.visual_speech_encoder = VisualSpeechEncoder(  # E_w^v
+            width=visual_width or width, image_size=mouth_size or image_size, normalised=bool(normalised)
+        )
+        self.audio_speech_encoder = AudioSpeechEncoder(  # E_w^a
+            width=audio_width or width, normalised=bool(normalised), standardise=STANDARDISE[standardise]
+        )
+        self.decoder = Decoder(  # G
+            width=width,
+            image_size=image_size,
+            identity_scales=identity_scales or 1,
+            blend=bool(blend),
+            speech_map=speech_map,
+        )
         self.sequence_discriminator = SequenceDiscriminator(  # D_seq
             n_frames=sequence_frames, width=width, image_size=image_size
         )
@@ -98,6 +137,16 @@ class DAVS(TalkingModel):
     def dimensions_for(cls, corpus: Corpus, settings: own.Settings) -> dict[str, int | float]:
         """Return the arguments that fit these clips and settings."""
         model = settings.model
+        options = {
+            "identity_scales": model.identity_scales if model.identity_scales > 1 else 0,
+            "blend": int(model.blend),
+            "speech_map": model.speech_map,
+            "mouth_size": model.mouth_size,
+            "visual_width": model.visual_width,
+            "audio_width": model.audio_width,
+            "normalised": int(model.normalised),
+            "standardise": STANDARDISE.index(model.standardise),
+        }
         return {
             "n_words": max(1, len(corpus.train.vocabulary)),
             "n_people": len(corpus.faces or corpus.train.people),
@@ -108,12 +157,25 @@ class DAVS(TalkingModel):
             "identity_frames": model.identity_frames,
             "sequence_frames": model.sequence_frames,
             "n_word_classifiers": 1 if model.shared_classifier else 2,
+            **{name: option for name, option in options.items() if option},
         }
 
     @classmethod
     def reads(cls, dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
         """Return all that a model of these dimensions reads; see `stages`."""
-        return reads(dimensions)
+        return stages.reads(dimensions)
+
+    @classmethod
+    def training_reads(
+        cls, dimensions: Mapping[str, int | float], stage: str, settings: own.Settings
+    ) -> dict[str, Reads]:
+        """Return that, as a stage of training with these settings reads it; see `stages`."""
+        return stages.training_reads(dimensions, stage, settings)
+
+    @classmethod
+    def plan(cls, stage: str, settings: own.Settings) -> Stage:
+        """Return a stage as these settings change it; see `stages`."""
+        return stages.plan(stage, settings)
 
     def terms(
         self,
@@ -125,6 +187,8 @@ class DAVS(TalkingModel):
         gather: Callable[[Tensor], Tensor] = lambda features: features,
     ) -> dict[str, Tensor]:
         """Return the terms that are wanted; see `objective`. They are the same at any progress."""
+        if settings.generation.targets and any(term_of(name) in wanted for name in objective.PICTURES):
+            return objective.talking_terms(self, batch, settings, wanted=wanted, gather=gather)
         return objective.terms(self, batch, form=settings.form, wanted=wanted, gather=gather)
 
     def factors(self, stage: Stage, settings: own.Settings, *, people_are_speakers: bool) -> dict[str, float]:
@@ -148,7 +212,7 @@ class DAVS(TalkingModel):
             found["identity_sequence"] = self.encode_identity(batch[SEQUENCE]).feature
         if FRAMES in batch:
             found["video"] = self.encode_speech_from_video(batch[FRAMES])
-            found["audio"] = self.encode_speech_from_audio(batch[WINDOWS])
+            found["audio"] = self.encode_speech_from_audio(batch[WINDOWS], batch.get(SOUND))
             found["video_logits"] = self.words_from_video(found["video"])
             found["audio_logits"] = self.words_from_audio(found["audio"])
         return found
@@ -157,20 +221,22 @@ class DAVS(TalkingModel):
         """Encode who is seen in frames `[B, T, 3, S, S]`: f_p^v and its maps."""
         return self.identity_encoder(frames)
 
-    def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
+    def encode_speech(
+        self, *, frames: Tensor | None = None, windows: Tensor | None = None, sound: Tensor | None = None
+    ) -> Tensor:
         """Encode what is said in frames `[B, T, 3, S, S]` or windows `[B, T, 12, 20]`: F_w^v or F_w^a `[B, T, 256]`."""
         if frames is not None:
             return self.encode_speech_from_video(frames)
         assert windows is not None
-        return self.encode_speech_from_audio(windows)
+        return self.encode_speech_from_audio(windows, sound)
 
     def encode_speech_from_video(self, frames: Tensor) -> Tensor:
         """Encode what is said in frames `[B, T, 3, S, S]`: F_w^v `[B, T, 256]`."""
         return self.visual_speech_encoder(frames)
 
-    def encode_speech_from_audio(self, windows: Tensor) -> Tensor:
-        """Encode what is said in MFCC windows `[B, T, 12, 20]`: F_w^a `[B, T, 256]`."""
-        return self.audio_speech_encoder(windows)
+    def encode_speech_from_audio(self, windows: Tensor, sound: Tensor | None = None) -> Tensor:
+        """Encode what is said in MFCC windows `[B, T, 12, 20]`: F_w^a `[B, T, 256]`; sound: `SOUND` of the batch."""
+        return self.audio_speech_encoder(windows, sound)
 
     def words_from_video(self, speech: Tensor) -> Tensor:
         """Map F_w^v `[B, T, 256]` to logits of words `[B, N_w]`."""

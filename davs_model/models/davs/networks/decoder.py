@@ -22,6 +22,12 @@ BLOCKS = ((2, 512), (3, 512), (4, 256), (4, 256), (3, 128), (2, 64))
 """Convolutions and channels of each block; every block is followed by ×2 upsampling."""
 JOINED = 3
 """Before this block (from 0) the identity maps of S/8 are put in front of its input."""
+JOINED_ALSO = {4: "quarter", 5: "half"}
+"""Blocks before which larger identity maps are joined too, where `identity_scales` asks for them."""
+MAP_CHANNELS = {"eighth": 160, "quarter": 64, "half": 32}
+"""Channels of the identity maps at width 1."""
+KEPT = 2.0
+"""Initial logit of the part of the identity frame that a blended picture keeps: .88 of it."""
 
 
 class Decoder(nn.Module):
@@ -29,11 +35,30 @@ class Decoder(nn.Module):
 
     width: channel multiplier; the features stay 256 long.
     image_size: S, 64, 128 or 256; the first maps are S/64 wide, so that six doublings give S.
+
+    The rest is ours; by default it is off, which leaves the released network.
+
+    identity_scales: identity maps that are joined: 1: those of S/8, 2: of S/4 too, 3: of S/2, 4: the frame itself.
+    blend: draw a fourth map α; the picture is α · identity frame + (1 − α) · what is drawn.
+    speech_map: channels of a map of S/8 that a linear layer makes of the speech feature, joined with the identity maps.
     """
 
-    def __init__(self, *, width: float = 1.0, image_size: int = 256) -> None:
+    def __init__(
+        self,
+        *,
+        width: float = 1.0,
+        image_size: int = 256,
+        identity_scales: int = 1,
+        blend: bool = False,
+        speech_map: int = 0,
+    ) -> None:
         super().__init__()
         check_image_size(image_size)
+        if identity_scales not in range(1, 5):
+            raise ValueError(f"identity_scales {identity_scales}: 1 to 4")
+        self.image_size, self.blend, self.frame_joined = image_size, blend, identity_scales == 4
+        self.joined = {JOINED: "eighth", **dict(list(JOINED_ALSO.items())[: identity_scales - 1])}
+        self.to_map = nn.Linear(FEATURES, speech_map * (image_size // 8) ** 2) if speech_map else None
         in_channels = channels(512, width)
         self.first = nn.Sequential(
             nn.ConvTranspose2d(2 * FEATURES, in_channels, image_size // 2 ** len(BLOCKS)),
@@ -42,19 +67,33 @@ class Decoder(nn.Module):
         )
         self.blocks = nn.ModuleList()
         for number, (count, out_channels) in enumerate(BLOCKS):
+            if number in self.joined:
+                in_channels += channels(MAP_CHANNELS[self.joined[number]], width)
             if number == JOINED:
-                in_channels += channels(160, width)
+                in_channels += speech_map
             out_channels = channels(out_channels, width)
             widths = (in_channels, *(out_channels,) * count)
             self.blocks.append(nn.Sequential(*(conv_bn_relu(*pair) for pair in pairwise(widths))))
             in_channels = out_channels
         c32 = channels(32, width)
+        in_channels += 3 * self.frame_joined
         self.last = nn.Sequential(
             nn.ConvTranspose2d(in_channels, c32, 3, padding=1),
             nn.BatchNorm2d(c32),
             nn.ReLU(inplace=True),
-            nn.ConvTranspose2d(c32, 3, 3, padding=1),
+            nn.ConvTranspose2d(c32, 3 + blend, 3, padding=1),
         )
+        if blend:
+            self._keep_the_frame()
+
+    @torch.no_grad()
+    def _keep_the_frame(self) -> None:
+        """Let pictures begin as the identity frame, nearly."""
+        last = self.last[-1]
+        assert isinstance(last, nn.ConvTranspose2d)
+        assert last.bias is not None
+        last.bias[3] = KEPT
+        last.weight[:, 3] *= 0.1
 
     def forward(self, identity: Identity, speech: Tensor) -> Tensor:
         """Draw RGB frames `[B, T, 3, S, S]` in [0, 1], float32.
@@ -63,13 +102,27 @@ class Decoder(nn.Module):
         speech: f_w^v or f_w^a, `[B, T, 256]`.
         """
         batch, n_frames = speech.shape[:2]
+
+        def each(maps: Tensor) -> Tensor:
+            return maps.expand(batch, n_frames, *maps.shape[2:]).flatten(0, 1)
+
         person = identity.feature.expand(batch, n_frames, FEATURES)
-        eighth = identity.eighth.expand(batch, n_frames, *identity.eighth.shape[2:]).flatten(0, 1)
         vectors = torch.cat((fold(person, FEATURES), fold(speech, FEATURES)), dim=1)
         maps = self.first(vectors[:, :, None, None])
         for number, block in enumerate(self.blocks):
-            if number == JOINED:
-                maps = torch.cat((eighth, maps), dim=1)
+            if number in self.joined:
+                maps = torch.cat((each(getattr(identity, self.joined[number])), maps), dim=1)
+            if number == JOINED and self.to_map is not None:
+                side = self.image_size // 8
+                maps = torch.cat((self.to_map(speech.flatten(0, 1)).unflatten(1, (-1, side, side)), maps), dim=1)
             maps = double(block(maps))
+        frame = each(identity.frames)
+        if self.frame_joined:
+            maps = torch.cat((frame, maps), dim=1)
         # In float32 also under autocast: half precision has fewer steps than a picture has greys.
-        return unfold((self.last(maps).float().tanh() + 1) / 2, batch)
+        drawn = self.last(maps).float()
+        picture = (drawn[:, :3].tanh() + 1) / 2
+        if self.blend:
+            kept = drawn[:, 3:].sigmoid()
+            picture = kept * frame.float() + (1 - kept) * picture
+        return unfold(picture, batch)

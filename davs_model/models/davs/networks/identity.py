@@ -24,6 +24,10 @@ class Identity(NamedTuple):
     """`[B, T, 320, S/16, S/16]`."""
     thirty_second: Tensor
     """`[B, T, 256, S/32, S/32]`, whose mean is the feature."""
+    half: Tensor
+    """`[B, T, 32, S/2, S/2]`, of the first layer."""
+    frames: Tensor
+    """The frames themselves, `[B, T, 3, S, S]`."""
 
 
 class Maxout(nn.Module):
@@ -68,9 +72,11 @@ class IdentityEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Identity:
         """Encode RGB frames `[B, T, 3, S, S]` in [0, 1]."""
-        maps = self.stem(fold(frames, 3, self.image_size, self.image_size))
+        maps = half = self.stem(fold(frames, 3, self.image_size, self.image_size))
         found = []
         for stage in (self.quarter, self.eighth, self.sixteenth, self.thirty_second):
             maps = stage(self.pool(maps))
             found.append(unfold(maps, len(frames)))
-        return Identity(found[-1].mean((-2, -1)), *found)
+        quarter, eighth, sixteenth, thirty_second = found
+        feature, half = thirty_second.mean((-2, -1)), unfold(half, len(frames))
+        return Identity(feature, quarter, eighth, sixteenth, thirty_second, half, frames)

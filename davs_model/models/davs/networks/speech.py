@@ -7,16 +7,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avprep.schema import N_COEFFICIENTS, WINDOW_STEPS
+from davs_model.data.sources import MIN_DEVIATION
 from davs_model.models.davs.networks.layers import (
     FEATURES,
     channels,
     check_image_size,
     conv_bn,
     double,
+    expect,
     fold,
     unfold,
     unused,
 )
+from davs_model.models.davs.settings import Standardise
 
 LANDMARK_MAPS = 68
 """Maps at the end of FAN: one a landmark of the face."""
@@ -73,13 +76,15 @@ class VisualSpeechEncoder(nn.Module):
     """E_w^v, the front of a face-alignment network (FAN) with one hourglass, and a linear layer.
 
     width: channel multiplier; the 68 landmark maps and the 256 features stay.
-    image_size: S, 64, 128 or 256.
+    image_size: S, 64, 128 or 256, of the frames, or of the part of them that it sees.
+    normalised: features have mean 0 and variance 1, by BatchNorm without parameters.
     """
 
-    def __init__(self, *, width: float = 1.0, image_size: int = 256) -> None:
+    def __init__(self, *, width: float = 1.0, image_size: int = 256, normalised: bool = False) -> None:
         super().__init__()
         check_image_size(image_size)
         self.image_size = image_size
+        self.norm = nn.BatchNorm1d(FEATURES, affine=False) if normalised else nn.Identity()
         c64, c128, c256 = (channels(count, width) for count in (64, 128, 256))
         self.stem = nn.Sequential(nn.Conv2d(3, c64, 7, 2, 3), nn.BatchNorm2d(c64), nn.ReLU(inplace=True))
         self.blocks = nn.Sequential(
@@ -109,17 +114,27 @@ class VisualSpeechEncoder(nn.Module):
         """Encode RGB frames `[B, T, 3, S, S]` in [0, 1] as f_w^v `[B, T, 256]`."""
         maps = self.blocks(self.stem(fold(frames, 3, self.image_size, self.image_size)))
         maps = self.to_map(self.landmarks(self.hourglass(maps)))
-        return unfold(self.fc(maps.flatten(1)), len(frames))
+        return unfold(self.norm(self.fc(maps.flatten(1))), len(frames))
 
 
 class AudioSpeechEncoder(nn.Module):
     """E_w^a, two small convolutional branches over one window, similar to SyncNet's.
 
     width: channel multiplier; the 256 features stay.
+    normalised: as of `VisualSpeechEncoder`.
+    standardise: what gives every coefficient mean 0 and variance 1: nothing, the statistics of the training set, which
+        the network holds, or those of each clip.
     """
 
-    def __init__(self, *, width: float = 1.0) -> None:
+    def __init__(self, *, width: float = 1.0, normalised: bool = False, standardise: Standardise = "none") -> None:
         super().__init__()
+        self.standardise = standardise
+        self.norm = nn.BatchNorm1d(FEATURES, affine=False) if normalised else nn.Identity()
+        self.mean: Tensor
+        self.deviation: Tensor
+        if standardise == "corpus":
+            self.register_buffer("mean", torch.zeros(N_COEFFICIENTS))
+            self.register_buffer("deviation", torch.ones(N_COEFFICIENTS))
         c64, c128, c256, c512 = (channels(count, width) for count in (64, 128, 256, 512))
         self.square = nn.Sequential(  # 20×12 → 7×7 → 4×4 → 2×2 → 1×1
             conv_bn(1, c64, 3, (3, 2), (1, 2), leaky=True),
@@ -137,8 +152,30 @@ class AudioSpeechEncoder(nn.Module):
         self.fc = nn.Linear(2 * c512, FEATURES)
         self.unused = unused(bn=nn.BatchNorm2d(c512))
 
-    def forward(self, windows: Tensor) -> Tensor:
-        """Encode MFCC windows `[B, T, 12, 20]` (coefficient × time, as in the shards) as f_w^a `[B, T, 256]`."""
+    def forward(self, windows: Tensor, statistics: Tensor | None = None) -> Tensor:
+        """Encode MFCC windows `[B, T, 12, 20]` (coefficient × time, as in the shards) as f_w^a `[B, T, 256]`.
+
+        statistics: mean and standard deviation `[B, 2, 12]` of each clip's coefficients, for `standardise` by clip;
+        None: those of the windows themselves.
+        """
+        expect(windows, "T", N_COEFFICIENTS, WINDOW_STEPS)
+        windows = self._standardised(windows, statistics)
         images = fold(windows, N_COEFFICIENTS, WINDOW_STEPS).transpose(1, 2).unsqueeze(1)
         both = torch.cat((self.square(images).flatten(1), self.temporal(images).flatten(1)), dim=1)
-        return unfold(self.fc(both), len(windows))
+        return unfold(self.norm(self.fc(both)), len(windows))
+
+    def _standardised(self, windows: Tensor, statistics: Tensor | None) -> Tensor:
+        if self.standardise == "none":
+            return windows
+        if self.standardise == "corpus":
+            mean, deviation = self.mean, self.deviation
+        else:
+            statistics = sound_statistics(windows) if statistics is None else statistics
+            mean, deviation = (one[:, None] for one in statistics.unbind(1))
+        return (windows - mean[..., None]) / deviation[..., None]
+
+
+def sound_statistics(windows: Tensor) -> Tensor:
+    """Return mean and standard deviation of each coefficient of windows `[B, T, 12, 20]`: `[B, 2, 12]`."""
+    deviation, mean = torch.std_mean(windows.float(), dim=(1, 3), correction=0)
+    return torch.stack((mean, deviation.clamp(min=MIN_DEVIATION)), dim=1)

@@ -1,0 +1,206 @@
+"""Whether a mouth moves as the sound has it: generated frames of whole clips against the real ones, from pixels alone.
+
+All is measured while somebody speaks, in grey (ITU-R BT.601) or in all three colours, inside boxes of the crop. Frames
+are float `[T, 3, S, S]` in [0, 1], row t of one belonging to row t of the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from davs_model.data.pictures import MOUTH_BOX, Box, region
+from davs_model.evaluation.metrics.reconstruction import WINDOW_SIDE, ssim
+from davs_model.evaluation.metrics.retrieval import ranks
+
+INNER_MOUTH: Box = (184, 222, 104, 156)
+"""Between the lips: dark teeth and tongue make it vary more when it is open."""
+GREY = (0.299, 0.587, 0.114)
+STILL = 1e-6
+"""Standard deviation below which nothing moves: of pixel values from 0 to 1."""
+LEAST = 1e-8
+"""Least mean squared error, for which PSNR is 80 dB."""
+TALKS = {"opening_r": 0.1, "motion_r": 0.05}
+"""By how much the right sound must be better than a wrong one for a model to talk."""
+
+
+@dataclass(frozen=True)
+class Talking:
+    """Means over clips of how generated mouths move.
+
+    opening_r: correlation over time of how open the mouth is (`opening`), generated and real.
+    motion_r, amplitude: correlation of how the pixels of the mouth move (`motion`), and the ratio of their deviations.
+    r1, r10, median_rank: real mouth sequences found by generated ones, by Euclidean distance; cosine_r1: by the angle.
+    mouth_psnr, mouth_ssim: of the mouth box, without the identity frame; better: fraction of clips whose mouth is
+        nearer to the real one than the repeated identity frame.
+    flicker: mean absolute difference of a frame to the one before outside the mouth box, in grey levels of 255.
+    """
+
+    opening_r: float
+    motion_r: float
+    amplitude: float
+    r1: float
+    r10: float
+    median_rank: int
+    cosine_r1: float
+    mouth_psnr: float
+    mouth_ssim: float
+    better: float
+    flicker: float
+    n_clips: int
+
+
+def opening(frames: Tensor) -> Tensor:
+    """Return the standard deviation of the grey levels between the lips of each frame: `[T]`."""
+    rows, columns = region(INNER_MOUTH, frames.shape[-1])
+    return _grey(frames)[:, rows, columns].flatten(1).std(1, correction=0)
+
+
+def mouth_sequence(frames: Tensor) -> Tensor:
+    """Return how the mouth box moves: grey levels without their mean over the frames, `[T, H·W]`."""
+    rows, columns = region(MOUTH_BOX, frames.shape[-1])
+    grey = _grey(frames)[:, rows, columns].flatten(1)
+    return grey - grey.mean(0)
+
+
+def correlation(first: Tensor, second: Tensor) -> float:
+    """Return Pearson's correlation of all values of two tensors; 0 where either does not vary."""
+    x, y = (one.double().flatten() - one.double().mean() for one in (first, second))
+    if min(float(one.square().mean()) for one in (x, y)) < STILL**2:
+        return 0.0
+    return float((x @ y) / (x.norm() * y.norm()))
+
+
+def sequence_ranks(generated: Tensor, real: Tensor) -> Tensor:
+    """Return how many other real sequences are no farther from a generated one than its own, int64 `[N]`.
+
+    generated, real: `[N, D]`, float32, row by row of the same clips.
+    """
+    products = generated @ real.T
+    squares = real.square().sum(1)
+    distances = squares[None] - 2 * products  # without |generated|², which is the same for a whole row
+    return (distances <= distances.diagonal()[:, None]).sum(1) - 1
+
+
+def flicker(frames: Tensor) -> float:
+    """Return the mean absolute difference of successive frames outside the mouth box, in grey levels of 255."""
+    if len(frames) < 2:
+        return 0.0
+    difference = (frames[1:] - frames[:-1]).abs().mean(1)
+    outside = torch.ones(difference.shape[-2:], dtype=torch.bool, device=difference.device)
+    outside[region(MOUTH_BOX, difference.shape[-1])] = False
+    return 255 * float(difference[:, outside].mean())
+
+
+@dataclass
+class TalkingScores:
+    """Measures clips one by one; keeps sums, and the mouth sequences that are ranked in the end."""
+
+    _sums: dict[str, list[float]] = field(default_factory=dict)
+    _sequences: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    @torch.no_grad()
+    def add(
+        self, real: Tensor, generated: Tensor, span: slice, *, identity: int, repeated: Tensor | None = None
+    ) -> None:
+        """Count a clip: frames `[T, 3, S, S]`, of which those of `span` are measured.
+
+        identity: the frame that the face comes from, which no error is measured in. repeated: the generated frames'
+            rival, frames like them.
+        """
+        frames = [t for t in range(*span.indices(len(real))) if t != identity] or [identity]
+        inside, moves = real[span], (mouth_sequence(generated[span]), mouth_sequence(real[span]))
+        psnr = mouth_psnr(real[frames], generated[frames])
+        values = {
+            "opening_r": correlation(opening(generated[span]), opening(inside)),
+            "motion_r": correlation(*moves),
+            "amplitude": float(moves[0].std() / moves[1].std().clamp(min=STILL)),
+            "mouth_psnr": psnr,
+            "mouth_ssim": mouth_ssim(real[frames], generated[frames]),
+            "better": float(repeated is not None and psnr > mouth_psnr(real[frames], repeated[frames])),
+            "flicker": flicker(generated[span]),
+        }
+        for name, value in values.items():
+            self._sums.setdefault(name, []).append(value)
+        # At half precision: a thousand clips of a few seconds fit into memory.
+        self._sequences.append((_mouth(generated).half(), _mouth(real).half()))
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def result(self) -> Talking:
+        """Return the means over all clips so far; ValueError if there are none.
+
+        Sequences are compared over the frames that all clips have.
+        """
+        if not self._sequences:
+            raise ValueError("no clips to measure")
+        common = min(len(real) for _, real in self._sequences)
+        generated, real = (torch.stack([pair[side][:common].float() for pair in self._sequences]) for side in range(2))
+        generated, real = ((one - one.mean(1, keepdim=True)).flatten(1) for one in (generated, real))
+        plain, angles = sequence_ranks(generated, real), ranks(generated, real)
+        means = {name: math.fsum(values) / len(values) for name, values in self._sums.items()}
+        return Talking(
+            **means,
+            r1=_share(plain < 1),
+            r10=_share(plain < 10),
+            median_rank=int(plain.median()) + 1,
+            cosine_r1=_share(angles < 1),
+            n_clips=len(plain),
+        )
+
+
+def mouth_psnr(real: Tensor, generated: Tensor) -> float:
+    """Return the mean PSNR of the mouth box over frames, in dB."""
+    rows, columns = region(MOUTH_BOX, real.shape[-1])
+    errors = (real - generated)[..., rows, columns].double().square().mean((1, 2, 3))
+    return float(-10 * errors.clamp(min=LEAST).log10().mean())
+
+
+def mouth_ssim(real: Tensor, generated: Tensor) -> float:
+    """Return the mean SSIM of the mouth box over frames."""
+    rows, columns = region(MOUTH_BOX, real.shape[-1])
+    boxes = [frames[..., rows, columns] for frames in (real, generated)]
+    return float(ssim(*boxes).mean()) if min(boxes[0].shape[-2:]) >= WINDOW_SIDE else math.nan
+
+
+def talks(scores: Mapping[str, Any]) -> bool | None:
+    """Return whether a model's mouths follow the sound: by how much the right one is better than a wrong one.
+
+    scores: of `audio` and of `wrong_audio`, as `Talking` has them; None where either is missing.
+    """
+    right, wrong = scores.get("audio"), scores.get("wrong_audio")
+    if not right or not wrong:
+        return None
+    return all(float(right[name]) - float(wrong[name]) >= least for name, least in TALKS.items())
+
+
+def _grey(frames: Tensor) -> Tensor:
+    return torch.einsum("tchw,c->thw", frames.float(), torch.tensor(GREY, device=frames.device))
+
+
+def _mouth(frames: Tensor) -> Tensor:
+    rows, columns = region(MOUTH_BOX, frames.shape[-1])
+    return _grey(frames)[:, rows, columns].flatten(1).cpu()
+
+
+def _share(found: Tensor) -> float:
+    return float(found.float().mean())
+
+
+def summary(scores: Mapping[str, Any]) -> str:
+    """Return in one line how mouths follow the right and a wrong sound; scores as of `talks`."""
+    parts = [
+        "{} opening r {opening_r:.2f}, motion r {motion_r:.2f}, amplitude {amplitude:.2f}, R@1 {r1:.0%}".format(
+            title, **scores[name]
+        )
+        for name, title in (("audio", "mouths from audio:"), ("wrong_audio", "from another clip's audio:"))
+        if name in scores
+    ]
+    verdict = {True: "it talks", False: "it does not talk"}.get(scores.get("talks"), "")  # type: ignore[arg-type]
+    return ", ".join([*parts, *([verdict] if verdict else [])])

@@ -1,0 +1,50 @@
+"""Features of all frames of the training clips, computed once by an encoder that a stage does not move."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from avprep.errors import ShardError
+from davs_model import precision
+from davs_model.data.batch import empty_batch
+from davs_model.data.clips import Clips
+from davs_model.data.reads import Shape
+from davs_model.data.sources import ClipSource
+from davs_model.data.store import FrameStore
+from davs_model.models.base import FRAMES, TalkingModel
+
+
+@torch.inference_mode()
+def codes_of(
+    model: TalkingModel, clips: Clips, device: torch.device, *, store: FrameStore | None = None, bf16: bool = False
+) -> list[NDArray[np.float32]]:
+    """Return `TalkingModel.encode_speech` of every frame of each clip, float32 `[T, F]`.
+
+    The model is left in eval mode. A clip that cannot be read has features of 0: whoever reads its frames will say so.
+    """
+    model.eval()
+    known: dict[tuple[Path, bytes], NDArray[np.float32]] = {}  # a clip may be there several times
+    reads, side = model.reads(model.dimensions)[FRAMES], int(model.dimensions["image_size"])
+    found = []
+    for row, n_frames in enumerate(clips.n_frames.tolist()):
+        place = clips.folder(row), bytes(clips.keys[row])
+        if place in known:
+            found.append(known[place])
+            continue
+        whole = replace(reads, length=n_frames, every=1, at="anywhere", part=0)
+        shape = Shape({FRAMES: whole}, side)
+        raw = empty_batch(shape, 1)
+        try:
+            ClipSource(clips, shape, store=store).load(row, raw, 0, None)
+        except ShardError:
+            found.append(np.zeros((n_frames, model.code_length), np.float32))
+            continue
+        with precision.autocast(device, bf16=bf16):
+            codes = model.encode_speech(frames=raw.to(device)[FRAMES])
+        found.append(known.setdefault(place, codes[0].float().cpu().numpy()))
+    return found

@@ -1,0 +1,184 @@
+"""Words and random moments of whole sentences, read from one OUT, and frames that are kept in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import made_shards
+import numpy as np
+import pytest
+import torch
+from made_shards import Made, frame_of
+
+from avprep import manifest, schema
+from avprep.manifest import Clip, Manifest
+from davs_model.data.batch import empty_batch
+from davs_model.data.clips import Clips, read_clips
+from davs_model.data.pictures import WHOLE, as_read
+from davs_model.data.reads import Reads, Shape
+from davs_model.data.sampling import spoken_part
+from davs_model.data.sources import ClipSource, statistics, usable
+from davs_model.data.store import FrameStore
+
+WORDS = (("now", 0.2, 0.4), ("then", 0.6, 0.9))
+READS = {
+    "windows": Reads("windows", 5, every=2, at="sound"),
+    "targets": Reads("frames", 6, at="moments"),
+    "mouths": Reads("frames", 6, beside="targets", box=(64, 192, 64, 192), size=32),
+    "identity_frame": Reads("frames", 1, at="portrait", of="speaker"),
+    "sound": Reads("statistics", 2),
+}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sentences of one speaker and one of another, with the times of two words each."""
+    folder = tmp_path_factory.mktemp("sentences")
+    rows = [Made(f"train/clip{n}", speaker="b" if n == 3 else "a") for n in range(4)]
+    plan = tuple(Clip(row.key, f"{row.key}.mp4", row.split, speaker=row.speaker, words=WORDS) for row in rows)
+    (folder / "manifest.jsonl").write_text(manifest.render(Manifest("tiny", folder, plan)), encoding="utf-8")
+    for column, members in (("crop", made_shards.crop_members), ("mfcc", made_shards.mfcc_members)):
+        stretches = [(row, made_shards.stretch(folder, row.key, members(row.key).items())) for row in rows]
+        made_shards.write_shard(folder, column, manifest.shard_name("train", 0), stretches)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips(out: Path) -> Clips:
+    """The table of these sentences."""
+    return read_clips(out, "train")
+
+
+def load(source: ClipSource, row: int, seed: int | None) -> dict[str, torch.Tensor]:
+    """Read a row alone."""
+    raw = empty_batch(source.shape, 1)
+    source.load(row, raw, 0, None if seed is None else np.random.default_rng(seed))
+    return {name: tensor[0] for name, tensor in raw.tensors.items()}
+
+
+def test_timed_words_are_labels_of_a_sentence(clips: Clips) -> None:
+    """Words of the manifest are numbered as others are, their times given in frames."""
+    assert clips.vocabulary == ("now", "then")
+    assert clips.timed[0].tolist() == [[0, 5, 10], [1, 15, 22.5]]
+    assert usable(clips, Shape({}), words=True, speakers=False) is clips
+
+
+def test_a_word_is_read_with_its_label(clips: Clips) -> None:
+    """Frames around a word come with that word's number, both words in turn, the middle within three frames."""
+    source = ClipSource(clips, Shape(READS, 64))
+    seen = set()
+    for seed in range(20):
+        found = load(source, 0, seed)
+        word = int(found["words"])
+        seen.add(word)
+        middle = float(found["windows"][2, 0, 0])  # a window's numbers are its frame's
+        assert abs(middle - (7.5, 18.75)[word]) <= 4.5
+    assert seen == {0, 1}
+
+
+def test_moments_are_mostly_of_speech(clips: Clips) -> None:
+    """Most targets lie around the words; what E_w^v sees of them is of the same frames."""
+    source = ClipSource(clips, Shape(READS, 64))
+    first, end = spoken_part(29, clips.timed[0], np.ones(29, bool))
+    assert (first, end) == (2, 26)
+    frames = []
+    for seed in range(40):
+        found = load(source, 0, seed)
+        frames += [frame_of(float(picture.float().mean())) for picture in found["targets"]]
+        assert found["mouths"].shape == (6, 32, 32, 3)
+        assert [frame_of(float(one.float().mean())) for one in found["mouths"]] == frames[-6:]
+    inside = np.mean([first <= frame < end for frame in frames])
+    assert 0.85 < inside < 1
+    assert len(set(frames)) > 20
+
+
+def test_the_identity_frame_is_of_any_clip_of_the_speaker(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The portrait comes from all clips of its speaker, and from those alone."""
+    source = ClipSource(clips, Shape(READS, 64))
+    read: list[int] = []
+    whole = Clips.pictures
+    monkeypatch.setattr(Clips, "pictures", lambda self, row, frames: read.append(row) or whole(self, row, frames))
+    for seed in range(30):
+        load(source, 0, seed)
+    assert set(read) == {0, 1, 2}
+    read.clear()
+    load(source, 3, 0)
+    assert set(read) == {3}
+
+
+def test_word_clips_are_parts_of_sentences(clips: Clips) -> None:
+    """Each word becomes a clip of its own, cut from the sentence's sample, with the statistics of its whole sound."""
+    longer = replace(clips, n_frames=clips.n_frames)
+    words = longer.spoken_words()
+    assert len(words) == 2 * len(clips)
+    assert words.words.tolist() == [0, 1] * 4
+    assert set(words.n_frames.tolist()) == {29}
+    short = replace(words, n_frames=np.full(len(words), 7), first=np.full(len(words), 4))
+    shape = Shape({"windows": Reads("windows", 7), "frames": Reads("frames", 7), "sound": READS["sound"]}, 64)
+    found = load(ClipSource(short, shape), 1, None)
+    assert found["windows"][:, 0, 0].tolist() == [4, 5, 6, 7, 8, 9, 10]
+    assert [frame_of(float(one.float().mean())) for one in found["frames"]] == [4, 5, 6, 7, 8, 9, 10]
+    assert found["sound"][0, 0] == pytest.approx(14)
+
+
+def test_kept_frames_are_those_that_are_decoded(clips: Clips) -> None:
+    """Batches are the same with frames in memory, of all clips or as many as the limit allows; mirrored ones, too."""
+    shape = Shape(READS, 64, flip=True)
+    forms = shape.forms()
+    each = 29 * 3 * (64 * 64 + 32 * 32)
+    for limit, count in ((10 * each, 4), (2 * each + 1, 2), (1, 0)):
+        store = FrameStore(limit)
+        store.fill(clips, forms)
+        assert len(store) == count
+        assert store.size == count * each <= limit
+        for row in range(4):
+            plain, kept = (load(ClipSource(clips, shape, store=one), row, 7) for one in (None, store))
+            for name, tensor in plain.items():
+                assert torch.equal(tensor, kept[name]), name
+
+
+def test_colours_change_alike_in_all_frames_of_a_clip(clips: Clips) -> None:
+    """Jitter changes portrait and targets by one table of levels, drawn anew each time, and never in evaluation."""
+    plain, shape = ClipSource(clips, Shape(READS, 64)), Shape(READS, 64, jitter=0.3)
+    changed = ClipSource(clips, shape)
+    before, after, other = load(plain, 0, 1), load(changed, 0, 1), load(changed, 0, 2)
+    assert not torch.equal(before["targets"], after["targets"])
+    levels = {
+        int(level): int(new) for level, new in zip(before["targets"].flatten(), after["targets"].flatten(), strict=True)
+    }
+    assert len(levels) > 1
+    assert not torch.equal(after["targets"], other["targets"])
+    assert torch.equal(load(plain, 0, None)["targets"], load(changed, 0, None)["targets"])
+
+
+def test_statistics_are_of_each_coefficient() -> None:
+    """Mean and deviation are over frames and steps, and silence has no deviation of 0."""
+    windows = np.random.default_rng(0).normal(3, 2, (50, 12, 20)).astype(np.float32)
+    windows[:, 5] = 7
+    mean, deviation = statistics(windows)
+    assert mean == pytest.approx(windows.mean((0, 2)), abs=1e-5)
+    assert deviation[:5] == pytest.approx(windows[:, :5].std((0, 2)), abs=1e-4)
+    assert deviation[5] > 0
+
+
+def test_generated_frames_are_seen_as_the_reads_have_them() -> None:
+    """What is cut out of a generated frame has the size of what the encoder reads; whole frames stay as they are."""
+    frames = torch.rand(1, 2, 3, 64, 64)
+    assert as_read(frames, WHOLE, 0) is frames
+    part = as_read(frames, (64, 192, 64, 192), 32)
+    assert torch.allclose(part, frames[..., 16:48, 16:48], atol=1e-6)
+
+
+def test_a_sentence_keeps_its_words_in_the_manifest(tmp_path: Path) -> None:
+    """Times of words are written, read back and checked."""
+    clip = Clip("a", "a.mp4", "train", words=WORDS)
+    path = tmp_path / "plan.jsonl"
+    path.write_text(manifest.render(Manifest("tiny", tmp_path, (clip,))), encoding="utf-8")
+    assert manifest.read(path).clips == (clip,)
+    text = path.read_text(encoding="utf-8")
+    for bad in ('[["now", 0.2]]', '[["now", 0.4, 0.2]]', '"now"', "[[1, 2, 3]]", '[["now", -1, 2]]'):
+        path.write_text(text.replace('[["now", 0.2, 0.4], ["then", 0.6, 0.9]]', bad), encoding="utf-8")
+        with pytest.raises(manifest.ManifestError, match=r":2: words must be"):
+            manifest.read(path)
+    assert schema.FPS == 25

@@ -1,0 +1,108 @@
+"""Whether mouths move as they should, measured on pictures whose motion is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from davs_model.data.pictures import MOUTH_BOX, region
+from davs_model.evaluation.metrics import talking
+from davs_model.evaluation.metrics.talking import INNER_MOUTH, TalkingScores
+
+SIDE, T = 64, 20
+
+
+def face(seed: int, course: Tensor) -> Tensor:
+    """A still face `[T, 3, 64, 64]` whose mouth opens by a course `[T]`: dark stripes between the lips."""
+    generator = torch.Generator().manual_seed(seed)
+    frames = (0.4 + 0.2 * torch.rand(1, 3, SIDE, SIDE, generator=generator)).repeat(len(course), 1, 1, 1)
+    rows, columns = region(INNER_MOUTH, SIDE)
+    frames[..., rows, columns] = 0.5
+    frames[..., rows.start : rows.stop : 2, columns] -= 0.4 * course[:, None, None, None]
+    return frames
+
+
+def course(seed: int) -> Tensor:
+    """How far a mouth is open, from 0 to 1."""
+    return torch.rand(T, generator=torch.Generator().manual_seed(100 + seed))
+
+
+def measured(generated: list[Tensor], real: list[Tensor]) -> talking.Talking:
+    """Measure clips whose identity frame is the first one."""
+    scores = TalkingScores()
+    for drawn, truth in zip(generated, real, strict=True):
+        scores.add(truth, drawn, slice(0, T), identity=0, repeated=truth[:1].expand_as(truth))
+    return scores.result()
+
+
+REAL = [face(n, course(n)) for n in range(12)]
+
+
+def test_a_perfect_film_has_perfect_scores() -> None:
+    """Frames equal to the real ones have every correlation at 1, are all found, and beat the repeated frame."""
+    found = measured(REAL, REAL)
+    assert found.opening_r == pytest.approx(1, abs=1e-6)
+    assert found.motion_r == pytest.approx(1, abs=1e-6)
+    assert found.amplitude == pytest.approx(1)
+    assert (found.r1, found.cosine_r1, found.better, found.median_rank) == (1, 1, 1, 1)
+    assert found.mouth_psnr == pytest.approx(80)
+    assert found.mouth_ssim == pytest.approx(1)
+
+
+def test_a_still_picture_does_not_talk() -> None:
+    """The identity frame repeated has no motion and no correlation, and finds no clip."""
+    still = [frames[:1].expand_as(frames) for frames in REAL]
+    found = measured(still, REAL)
+    assert (found.opening_r, found.motion_r, found.flicker) == (0, 0, 0)
+    assert found.amplitude == pytest.approx(0, abs=1e-4)  # rounding
+    assert found.r1 <= 1 / len(REAL)
+    assert found.cosine_r1 == 0
+    assert found.better == 0
+
+
+def test_motion_of_another_clip_is_told_from_the_right_one() -> None:
+    """The right mouths on other faces are found all the same; those of the next clip are not."""
+    right = [face(50 + n, course(n)) for n in range(12)]
+    wrong = [face(n, course((n + 1) % 12)) for n in range(12)]
+    of_right, of_wrong = measured(right, REAL), measured(wrong, REAL)
+    assert of_right.r1 == 1
+    assert of_right.opening_r == pytest.approx(1, abs=1e-4)
+    assert of_wrong.r1 == 0
+    assert abs(of_wrong.opening_r) < 0.3
+    scores = {"audio": vars(of_right), "wrong_audio": vars(of_wrong)}
+    assert talking.talks(scores) is True
+    assert talking.talks({"audio": vars(of_wrong), "wrong_audio": vars(of_wrong)}) is False
+    assert talking.talks({"audio": vars(of_right)}) is None
+
+
+def test_a_mouth_that_moves_half_as_far_has_half_the_amplitude() -> None:
+    """Half the motion has an amplitude of a half, and a correlation of 1 still."""
+    half = [face(n, course(n) / 2) for n in range(12)]
+    found = measured(half, REAL)
+    assert found.amplitude == pytest.approx(0.5, abs=1e-3)
+    assert found.motion_r == pytest.approx(1, abs=1e-4)
+
+
+def test_the_identity_frame_is_left_out_of_errors() -> None:
+    """An identity frame that is returned as it was does not raise PSNR."""
+    drawn = REAL[0].clone()
+    drawn[1:] += 0.1
+    scores = TalkingScores()
+    scores.add(REAL[0], drawn, slice(0, T), identity=0)
+    assert scores.result().mouth_psnr == pytest.approx(20, abs=1e-3)
+
+
+def test_flicker_is_measured_outside_the_mouth() -> None:
+    """A moving mouth does not flicker; a picture that alternates by four grey levels does, by four."""
+    assert talking.flicker(REAL[0]) == 0
+    trembling = REAL[0].clone()
+    trembling[::2] += 4 / 255
+    assert talking.flicker(trembling) == pytest.approx(4, abs=1e-3)
+    rows, columns = region(MOUTH_BOX, SIDE)
+    assert (rows.stop - rows.start, columns.stop - columns.start) == (16, 32)
+
+
+def test_sequences_that_are_all_alike_find_nothing() -> None:
+    """Ties count against the right clip."""
+    assert talking.sequence_ranks(torch.zeros(5, 3), torch.ones(5, 3)).tolist() == [4] * 5
