@@ -60,6 +60,7 @@ class PhotoTalker(Talker):
         aligned: bool = False,
         grid: bool | None = None,
         paste_back: bool = False,
+        beside: Driver | Path | str | None = None,
         speech_scale: float = 1.0,
         adapt_steps: int = 0,
         max_seconds: float = inputs.MAX_SECONDS,
@@ -73,6 +74,7 @@ class PhotoTalker(Talker):
         detector: finds faces; see `avprep crop --detector`. aligned: the photos are crops already.
         grid: show the talking faces side by side and their photos above; by default where there are several.
         paste_back: put the talking face back into its photo. max_seconds: longest speech that is taken.
+        beside: a video whose aligned face is shown to the right of the talking one: what it ought to look like.
         speech_scale, adapt_steps: see `Talker.talk`, `Talker.adapted`.
 
         Raises AvprepError, one line, for what cannot be read or written.
@@ -80,6 +82,8 @@ class PhotoTalker(Talker):
         many = [photos] if isinstance(photos, Photo | Path | str) else list(photos)
         if paste_back and (len(many) > 1 or aligned):
             raise ValueError("paste_back needs a single photo that is not aligned yet")
+        if beside is not None and (paste_back or grid or len(many) > 1):
+            raise ValueError("beside needs a single photo, not pasted back, and no grid")
         read = [
             one
             if isinstance(one, Photo)
@@ -90,6 +94,8 @@ class PhotoTalker(Talker):
             speech = inputs.read_driver(
                 Path(speech), drive_by, preset=self.mfcc_preset, detector=detector, max_seconds=max_seconds
             )
+        if beside is not None and not isinstance(beside, Driver):
+            beside = inputs.read_driver(Path(beside), "video", detector=detector, max_seconds=max_seconds)
         write(
             Path(output),
             self,
@@ -97,6 +103,7 @@ class PhotoTalker(Talker):
             speech,
             grid=len(read) > 1 if grid is None else grid,
             paste_back=paste_back,
+            beside=beside,
             speech_scale=speech_scale,
             adapt_steps=adapt_steps,
             counted=counted,
@@ -112,6 +119,7 @@ def write(
     *,
     grid: bool = False,
     paste_back: bool = False,
+    beside: Driver | None = None,
     speech_scale: float = 1.0,
     adapt_steps: int = 0,
     counted: Counted | None = None,
@@ -130,11 +138,23 @@ def write(
         frames = grid_frames(faces, spoken, _driving_frames(driver))
     elif paste_back:
         frames = map(photo.PasteBack(photos[0]), (drawn[0] for drawn in spoken))
+    elif beside is not None:
+        frames = pairs((drawn[0] for drawn in spoken), _frames_of(beside))
     else:
         frames = (drawn[0] for drawn in spoken)
     if counted is not None:
         frames = counted(frames, driver.n_frames)
     media.write_film(output, frames, driver.n_frames, sound=driver.sound, zero=driver.zero, track=driver.track)
+
+
+def pairs(left: Iterable[Pictures], right: Iterator[Pictures]) -> Iterator[Pictures]:
+    """Yield frames (S, S, 3) in pairs with white around each; the last one on the right stays when there is no more."""
+    other: Pictures | None = None
+    for frame in left:
+        other = next(right, other)
+        cells = np.stack([frame, np.full_like(frame, 255) if other is None else other])
+        framed = np.pad(cells, ((0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
+        yield framed.transpose(1, 0, 2, 3).reshape(framed.shape[1], -1, 3)
 
 
 def grid_frames(faces: Pictures, spoken: Iterable[Pictures], driving: Iterator[Pictures] | None) -> Iterator[Pictures]:
@@ -158,5 +178,10 @@ def _driving_frames(driver: Driver) -> Iterator[Pictures] | None:
     """Return the driver's frames, one at a time; None where it is a sound."""
     if driver.kind == "audio":
         return None
+    return _frames_of(driver)
+
+
+def _frames_of(driver: Driver) -> Iterator[Pictures]:
+    """Return the aligned faces of a video, one at a time."""
     parts: Iterator[NDArray[Any]] = driver.read()
     return (frame for part in parts for frame in part)

@@ -152,7 +152,7 @@ class Talker:
 
     @torch.no_grad()
     def _encode_speech(self, part: NDArray[Any], scale: float, sound: Tensor | None = None) -> Tensor:
-        """Return f_w^a or f_w^v, `[1, n, 256]`; sound: as of `TalkingModel.encode_speech`."""
+        """Return f_w^a or f_w^v, `[1, n, 256]`; sound: its statistics, as of `TalkingModel.encode_sound`."""
         reads = self.model.reads(self.model.dimensions)
         with precision.autocast(self.device, bf16=self.bf16):
             if part.dtype == np.uint8:
@@ -163,7 +163,7 @@ class Talker:
                 raise ValueError(f"windows are (n, {N_COEFFICIENTS}, {WINDOW_STEPS}), these {part.shape}")
             windows = torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(self.device)
             sound = None if sound is None else sound.to(self.device)
-            return scale * self.model.encode_speech(windows=windows[None], sound=sound)
+            return scale * self.model.encode_sound(windows[None], sound)
 
     @torch.inference_mode()
     def _decode(self, identity: Any, features: Tensor) -> Pictures:

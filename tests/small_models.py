@@ -48,7 +48,29 @@ def draw(model: DAVS) -> None:
                 parameter.normal_(0, ((2 if name.startswith("decoder") else 1) / parameter[0].numel()) ** 0.5)
 
 
+PLAIN = (
+    "model.identity_scales=1",
+    "model.blend=false",
+    "model.speech_map=0",
+    "model.mouth_size=0",
+    "model.audio_width=0",
+    "model.standardise=none",
+    "generation.targets=0",
+    "generation.drive=both",
+    "generation.visual=train",
+    "data.cache_mib=0",
+    "weights.contrastive=0.1",
+    "weights.domain=1",
+    "weights.identity_word=200",
+    "weights.speech_person=20",
+    "weights.reconstruction=100",
+    "weights.mouth=0",
+    "weights.motion=0",
+    "weights.sequence=1",
+)
+"""The paper's networks and objective, over the preset `small`."""
 SMALL = (
+    *PLAIN,
     "model.width=0.05",
     "data.batch_size=4",
     "data.workers=0",

@@ -16,26 +16,31 @@ if TYPE_CHECKING:
     from avprep.runs.fingerprint import Stage
 
 TRAINING = (
-    "data.batch_size=6",
-    "steps.identity=80",
-    "steps.full=150",
-    "loop.validate_every=1000",
-    "loop.sample_every=75",
-    "loop.log_every=25",
+    "steps.identity=0",
+    "data.batch_size=8",
+    "data.jitter=0.2",
+    "loop.validate_every=5000",
+    "loop.sample_every=5000",
+    "loop.save_every=500",
+    "loop.talking_clips=10",
 )
-"""Settings of the demo's model, over the preset `small`: in minutes, many small batches teach more than a few large."""
+"""Settings of the demo's model, over the preset `small`."""
+UNHEARD = 10_000
+"""Seed of the takes of that video: no corpus has so many."""
+WORDS_SPOKEN = 5
+"""Words of the video that the demo ends with, at most."""
 
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=options.OUT)
 @click.option("--words", type=click.IntRange(1, 26), default=5, show_default=True, help="Words in the corpus.")
 @click.option(
-    "--speakers", type=click.IntRange(1, 10_000), default=6, show_default=True, help="Speakers in the corpus."
+    "--speakers", type=click.IntRange(1, 10_000), default=24, show_default=True, help="Speakers in the corpus."
 )
 @click.option(
     "--takes",
     type=click.IntRange(1, 10_000),
-    default=2,
+    default=1,
     show_default=True,
     help="Clips per word and speaker.",
 )
@@ -43,9 +48,9 @@ TRAINING = (
 @click.option(
     "--train-steps",
     type=click.IntRange(0, kinds.MOST),
-    default=250,
+    default=600,
     show_default=True,
-    help="Training steps of the speech stage; 0: make shards only.",
+    help="Training steps of the generator, and a sixth as many of the speech space before; 0: make shards only.",
 )
 @options.jobs
 @options.verbosity
@@ -54,7 +59,7 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, trai
 
     It needs no data and no network, and takes some minutes on two cores. DIR then holds the corpus, its manifest, the
     shards, a contact sheet of the crops, a model after a short training on them, the page of its evaluation, and a
-    video of a photo that it makes talk.
+    video in which it makes a person talk whom it has never seen, next to the truth.
     """
     if train_steps:
         import torch  # noqa: F401 - that it is missing should be known before minutes of work
@@ -67,7 +72,7 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, trai
     model = directory / "model"
     _train(out, model, train_steps)
     page = _evaluate(model, out, directory / "results", detector)
-    film = _generate(plan, model, directory, detector)
+    film = _generate(plan, model, directory, detector, seed)
     summary.show(f"Look at {picture}, {page} and {film}; read the shards with webdataset from {out}")
 
 
@@ -121,7 +126,8 @@ def _train(out: Path, model: Path, steps: int) -> None:
     from davs_model.training import loop
 
     say.story(f"6/8 train the small preset for a few minutes: {model}")
-    preset = Settings.resolve("small", None, [*TRAINING, f"steps.speech={steps}"])
+    length = (f"steps.speech={max(1, steps // 6)}", f"steps.full={steps}")
+    preset = Settings.resolve("small", None, [*TRAINING, *length])
     loop.train(out, model, preset, stages=tuple(Model.stages), say=say.story)
 
 
@@ -137,19 +143,25 @@ def _evaluate(model: Path, out: Path, results: Path, detector: str) -> Path:
     return results / library.PAGE
 
 
-def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: str) -> Path:
-    """Make a still of one clip of the test split say what another one says; return the film."""
+def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: str, seed: int) -> Path:
+    """Make a still of a person of the test split say words, next to a video in which that person does; return it."""
+    from avprep.demo import synthetic
     from avprep.media.video import Frames
     from avprep.quality import sheet
     from avprep_cli.results import progress
     from davs_model.film import PhotoTalker
 
-    still, film = directory / "photo.png", directory / "talking.mp4"
+    still, spoken, film = (directory / name for name in ("photo.png", "spoken.mp4", "talking.mp4"))
     test = plan.split("test")
-    say.story(f"8/8 generate: {still} talks: {film}")
+    person = test[0].speaker or ""
+    said = sorted({clip.word for clip in test if clip.word})[:WORDS_SPOKEN]
+    say.story(f"8/8 generate: {still} says what is heard in {spoken}: {film}")
+    synthetic.write_sentence(spoken, said, int(person.removeprefix("s")), UNHEARD, seed=seed)
     sheet.write(next(iter(Frames(plan.root / test[0].video))).rgb(), still)
     talker = PhotoTalker.load(model)
-    talker.film(still, plan.root / test[-1].video, film, detector=detector, counted=progress(film))
+    if talker.doubt:
+        say.story(f"warning: {talker.doubt}")
+    talker.film(still, spoken, film, beside=spoken, detector=detector, counted=progress(film))
     return film
 
 

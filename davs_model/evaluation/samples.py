@@ -38,7 +38,7 @@ def sheet(model: TalkingModel, raw: RawBatch, device: torch.device, *, bf16: boo
     part, real = model.generated_part(batch), batch.get(REAL, batch[FRAMES])
     with precision.autocast(device, bf16=bf16):
         identity = model.encode_identity(batch[PORTRAIT])
-        audio = model.decode(identity, model.encode_speech(windows=batch[WINDOWS], sound=batch.get(SOUND))[:, part])
+        audio = model.decode(identity, model.encode_sound(batch[WINDOWS], batch.get(SOUND))[:, part])
         video = model.decode(identity, model.encode_speech(frames=batch[FRAMES])[:, part])
     rows = [
         torch.cat((batch[PORTRAIT][clip], frames[clip]))

@@ -118,8 +118,8 @@ def _add(
     repeated = real[clip.identity].expand_as(real)
     with precision.autocast(device, bf16=bf16):
         identity = model.encode_identity(clip.real[:, clip.identity : clip.identity + 1])
-        speech = {"audio": model.encode_speech(windows=clip.batch[WINDOWS], sound=clip.batch.get(SOUND))}
-        wrong = model.encode_speech(windows=other.batch[WINDOWS], sound=other.batch.get(SOUND))
+        speech = {"audio": model.encode_sound(clip.batch[WINDOWS], clip.batch.get(SOUND))}
+        wrong = model.encode_sound(other.batch[WINDOWS], other.batch.get(SOUND))
         speech["wrong_audio"] = wrong[:, [t % wrong.shape[1] for t in range(n_frames)]]
         if not cheap:
             speech["video"] = model.encode_speech(frames=clip.batch[FRAMES])

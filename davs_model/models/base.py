@@ -111,14 +111,18 @@ class TalkingModel(nn.Module, ABC):
         """Encode who is seen in frames `[B, K, 3, S, S]`; for `decode` alone."""
 
     @abstractmethod
-    def encode_speech(
-        self, *, frames: Tensor | None = None, windows: Tensor | None = None, sound: Tensor | None = None
-    ) -> Tensor:
-        """Encode what is said in frames, of the form of `FRAMES`, or windows `[B, T, 12, 20]`: `[B, T, F]`.
+    def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
+        """Encode what is said in frames, of the form of `FRAMES`, or windows `[B, T, 12, 20]`, one of the two.
 
-        sound: the statistics `[B, 2, 12]` of the clips that the windows are from, for a model that reads `SOUND`; None:
-            those of the windows given.
+        Returns `[B, T, F]`.
         """
+
+    def encode_sound(self, windows: Tensor, statistics: Tensor | None) -> Tensor:
+        """Encode what is said in windows `[B, T, 12, 20]`: `[B, T, F]`; for a model that reads `SOUND`, by that.
+
+        statistics: `SOUND` of the clips that the windows are from, `[B, 2, 12]`; None: that of these windows.
+        """
+        return self.encode_speech(windows=windows)
 
     @abstractmethod
     def decode(self, identity: Any, speech: Tensor) -> Tensor:

@@ -676,12 +676,20 @@ class TestGRID:
         }
 
     def test_sentences(self, tmp_path: Path) -> None:
-        """Whole sentences need no word times, have no word, and lie in the split that their words lie in."""
+        """Whole sentences need no word times, have no word, and lie in the split that their words lie in.
+
+        Where there are word times, they have those.
+        """
         plant(tmp_path, "s1/bbaf2n.mpg", "s1/bare.mpg", texts={"s1/bbaf2n.align": ALIGN})
         clips, problems = clips_of("grid", tmp_path, sentences=True)
         words, _ = clips_of("grid", tmp_path)
         split = words["s1/bbaf2n/0-bin"].split
-        assert clips["s1/bbaf2n"] == Clip("s1/bbaf2n", "s1/bbaf2n.mpg", split, speaker="s1")
+        spoken = clips["s1/bbaf2n"].words
+        assert spoken is not None
+        assert spoken[0] == ("bin", 0.95, 1.18)
+        assert [word for word, _, _ in spoken] == ["bin", "blue", "at", "f", "two", "now"]
+        assert clips["s1/bbaf2n"] == Clip("s1/bbaf2n", "s1/bbaf2n.mpg", split, speaker="s1", words=spoken)
+        assert clips["s1/bare"].words is None
         assert set(clips) == {"s1/bbaf2n", "s1/bare"}
         assert not problems
 

@@ -221,14 +221,16 @@ class DAVS(TalkingModel):
         """Encode who is seen in frames `[B, T, 3, S, S]`: f_p^v and its maps."""
         return self.identity_encoder(frames)
 
-    def encode_speech(
-        self, *, frames: Tensor | None = None, windows: Tensor | None = None, sound: Tensor | None = None
-    ) -> Tensor:
+    def encode_sound(self, windows: Tensor, statistics: Tensor | None) -> Tensor:
+        """Encode what is said in windows `[B, T, 12, 20]`: F_w^a `[B, T, 256]`; statistics: `SOUND` of the batch."""
+        return self.encode_speech_from_audio(windows, statistics)
+
+    def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
         """Encode what is said in frames `[B, T, 3, S, S]` or windows `[B, T, 12, 20]`: F_w^v or F_w^a `[B, T, 256]`."""
         if frames is not None:
             return self.encode_speech_from_video(frames)
         assert windows is not None
-        return self.encode_speech_from_audio(windows, sound)
+        return self.encode_speech_from_audio(windows)
 
     def encode_speech_from_video(self, frames: Tensor) -> Tensor:
         """Encode what is said in frames `[B, T, 3, S, S]`: F_w^v `[B, T, 256]`."""

@@ -1,0 +1,220 @@
+"""Training that makes faces talk: random moments, features that are kept, several OUT, and what is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_shards import make_shards
+
+from avprep.errors import ShardError
+from davs_model import checkpoint
+from davs_model.checkpoint import Checkpoint
+from davs_model.data.clips import joined, read_clips
+from davs_model.data.corpus import read_corpus
+from davs_model.evaluation import talk
+from davs_model.generation import Heard, Talker
+from davs_model.models.davs import Settings, losses
+from davs_model.models.davs.networks import DAVS
+from davs_model.models.davs.networks.speech import AudioSpeechEncoder, sound_statistics
+from davs_model.training import loop
+from davs_model.training import state as states
+
+TINY = (
+    "model.width=0.05",
+    "model.audio_width=0.05",
+    "model.speech_map=2",
+    "data.batch_size=4",
+    "machine.threads=1",
+    "loop.log_every=1",
+    "loop.talking_clips=2",
+    "loop.save_every=2",
+    "steps.identity=0",
+    "steps.speech=2",
+    "steps.full=4",
+)
+VISUAL = "visual_speech_encoder."
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tiny shards; not to be changed."""
+    return make_shards(tmp_path_factory.mktemp("shards"), clips=8)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """Leave torch's threads as they were."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def train(out: Path | list[Path], run: Path, *overrides: str, **more: Any) -> list[str]:
+    """Train the preset `small`, made tiny; return what was said."""
+    lines: list[str] = []
+    settings = Settings.resolve("small", None, (*TINY, *overrides))
+    loop.train(out, run, settings, stages=("speech", "full"), say=lines.append, **more)
+    return lines
+
+
+@pytest.fixture(scope="module")
+def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the preset `small`, made tiny; not to be changed."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    before = torch.get_num_threads()
+    train(out, folder)
+    torch.set_num_threads(before)
+    return folder
+
+
+def test_the_checkpoint_says_whether_it_talks(run: Path) -> None:
+    """What validation measured travels with the weights; a talker that does not talk says so, in one line."""
+    saved = checkpoint.load(run)
+    found = saved.settings["talking"]
+    assert found.keys() == {"audio", "wrong_audio", "talks"}
+    assert found["audio"]["n_clips"] == 2
+    mute = Checkpoint(
+        saved.name, saved.dimensions, {**saved.settings, "talking": {**found, "talks": False}}, saved.weights
+    )
+    checkpoint.save(run.parent / "mute", mute)
+    assert "does not talk" in Talker.load(run.parent / "mute").doubt
+    fluent = Checkpoint(
+        saved.name, saved.dimensions, {**saved.settings, "talking": {**found, "talks": True}}, saved.weights
+    )
+    checkpoint.save(run.parent / "fluent", fluent)
+    assert Talker.load(run.parent / "fluent").doubt == ""
+
+
+def test_kept_features_are_those_that_the_frozen_encoder_computes(out: Path, run: Path, tmp_path: Path) -> None:
+    """A run that keeps its features takes the steps of one that computes them, up to rounding; E_w^v stays in both."""
+    train(out, tmp_path / "frozen", "generation.visual=freeze", "data.flip=false", "data.cache_mib=0", "data.shift=0")
+    train(out, tmp_path / "kept", "data.flip=false", "data.cache_mib=0", "data.shift=0")
+    frozen, kept = (states.load(tmp_path / name) for name in ("frozen", "kept"))
+    assert frozen is not None
+    assert kept is not None
+    for name, value in frozen[0].checkpoint.weights.items():
+        other = kept[0].checkpoint.weights[name]
+        if name.startswith(VISUAL):
+            assert torch.equal(value, other), name
+    # Which frames are read is drawn in another order, so that nothing else need agree.
+    assert any(name.startswith("model/decoder") for name in kept[0].moments)
+    assert not any(VISUAL in name for name in (*kept[0].moments, *frozen[0].moments))
+
+
+def test_a_run_goes_on_as_it_would_have(out: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in the full stage and started again, a run ends with the same weights, bit for bit."""
+    save = states.save
+
+    def stopping(folder: Path, state: states.TrainingState) -> None:
+        save(folder, state)
+        if (state.stage, state.step) == ("full", 2):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(states, "save", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train(out, tmp_path / "run")
+    monkeypatch.undo()
+    train(out, tmp_path / "run")
+    found, wanted = (checkpoint.load(folder).weights for folder in (tmp_path / "run", run))
+    for name, value in wanted.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_frames_in_memory_change_nothing(out: Path, run: Path, tmp_path: Path) -> None:
+    """With no room for all clips, or with half of them drawn by each driver's pass, the first losses are the same."""
+    train(out, tmp_path / "run", "data.cache_mib=1")
+    found, wanted = (checkpoint.load(folder).weights for folder in (tmp_path / "run", run))
+    for name, value in wanted.items():
+        assert torch.allclose(found[name].float(), value.float(), atol=0.05), name
+
+
+def test_several_out_are_mixed_by_their_shares(out: Path, tmp_path: Path) -> None:
+    """Labels of all OUT are put together, the smaller OUT is repeated, and every clip is there."""
+    other = make_shards(tmp_path / "other", clips=4, words=2, people=1)
+    settings = Settings.resolve("small", None, TINY)
+    both = read_corpus([out, other], settings, (0.25, 0.75))
+    assert len(both.train) == 8 + 24
+    assert both.train.vocabulary == ("word0", "word1", "word2")
+    assert len(both.val) == 8
+    folders = [both.train.folder(row) for row in range(len(both.train))]
+    assert (folders.count(out), folders.count(other)) == (8, 24)
+    keys = {(folder, both.train.key(row)) for row, folder in enumerate(folders)}
+    assert len(keys) == 12
+    assert len(read_corpus([out, other], settings).train) == 12
+    assert any("full 4/4" in line for line in train([out, other], tmp_path / "run", shares=(1, 1)))
+
+
+def test_windows_of_two_presets_do_not_mix(out: Path, tmp_path: Path) -> None:
+    """OUT whose windows are of different presets are refused, both named."""
+    tables = [read_clips(out, "train") for _ in range(2)]
+    object.__setattr__(tables[1], "mfcc_preset", "syncnet")
+    with pytest.raises(ShardError, match="different presets"):
+        joined(tables)
+
+
+def test_the_whole_clip_is_measured(out: Path, run: Path) -> None:
+    """Evaluation generates clips whole from sound, pictures and a wrong sound, beside two still rivals."""
+    saved = checkpoint.load(run)
+    clips = read_clips(out, "test", vocabulary=tuple(saved.settings["words"]))
+    found = talk.measure(saved.model(), clips, torch.device("cpu"), limit=3)
+    assert found.keys() == {"audio", "wrong_audio", "video", "repeated", "mean"}
+    assert found["audio"]["n_clips"] == 3
+    assert found["repeated"]["amplitude"] == pytest.approx(0, abs=1e-3)
+    assert found["mean"]["mouth_psnr"] > found["repeated"]["mouth_psnr"]
+    assert talk.measure(saved.model(), clips, torch.device("cpu"), limit=1) == {}
+
+
+def test_talkers_standardise_sound_as_training_does(run: Path) -> None:
+    """Runs of windows are standardised by the whole sound, and give the frames of one long run."""
+    talker = Talker.load(run)
+    face = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8)
+    windows = np.random.default_rng(1).normal(5, 3, (20, 12, 20)).astype(np.float32)
+    whole, parts = (list(talker.talk(face, speech)) for speech in ([windows], np.split(windows, [3, 9])))
+    assert np.abs(np.stack(whole).astype(int) - np.stack(parts)).max() <= 1
+    heard = Heard()
+    heard.add(windows[:7])
+    heard.add(windows[7:])
+    assert torch.allclose(heard.statistics(), sound_statistics(torch.from_numpy(windows)[None]), atol=1e-4)
+
+
+def test_standardised_sound_does_not_depend_on_gain_or_channel() -> None:
+    """By clip, a scaled and shifted sound has the same features; without, it has others."""
+    windows = torch.randn(2, 6, 12, 20)
+    other = windows * 3 + 5
+    torch.manual_seed(0)
+    for standardise, same in (("clip", True), ("none", False)):
+        encoder = AudioSpeechEncoder(width=0.05, standardise=standardise).eval()  # type: ignore[arg-type]
+        with torch.no_grad():
+            assert torch.allclose(encoder(windows), encoder(other), atol=1e-3) is same
+
+
+def test_a_blended_picture_begins_as_the_identity_frame() -> None:
+    """A decoder that blends keeps most of the identity frame before anything is learned."""
+    torch.manual_seed(0)
+    model = DAVS(n_words=3, width=0.05, image_size=64, identity_scales=4, blend=1, speech_map=2, mouth_size=64).eval()
+    face = torch.rand(2, 1, 3, 64, 64)
+    with torch.no_grad():
+        drawn = model.decode(model.encode_identity(face), torch.randn(2, 3, 256))
+    assert drawn.shape == (2, 3, 3, 64, 64)
+    assert float((drawn - face).abs().mean()) < 0.1
+    assert float(drawn.min()) >= 0
+    assert float(drawn.max()) <= 1
+
+
+def test_motion_is_what_differs_from_a_clips_mean() -> None:
+    """A constant error of a mouth is no error of its motion; one outside the box is neither."""
+    real = torch.rand(2, 4, 3, 64, 64) / 2
+    box = (..., *losses.mouth_box(64))
+    shifted = real + 0.1
+    assert losses.motion_loss(real, shifted) == pytest.approx(0, abs=1e-6)
+    assert losses.mouth_loss(real, shifted) == pytest.approx(0.1, abs=1e-6)
+    still = real.clone()
+    still[box] = real[box].mean(1, keepdim=True)
+    assert losses.motion_loss(real, still) > 0.05
+    elsewhere = real.clone()
+    elsewhere[..., :40, :] = 0
+    assert losses.mouth_loss(real, elsewhere) == 0
