@@ -17,7 +17,7 @@ def train(
     out: Path | str | Sequence[Path | str],
     run: Path | str,
     *,
-    preset: Literal["paper", "small"] | None = None,
+    preset: Literal["paper", "small", "medium", "large"] | None = None,
     config_file: Path | str | None = None,
     overrides: Sequence[str] = (),
     stage: Literal["identity", "speech", "full", "all"] = "all",

@@ -61,6 +61,7 @@ class Talker:
     mfcc_preset: `davs` or `syncnet`: what its windows have to be; "" where the checkpoint does not say it.
     bf16: compute in bfloat16 where that is safe.
     doubt: why its faces may not talk, in one line; "" where nothing says so.
+    people: how many speakers it has learned from; None where that is unknown.
     """
 
     def __init__(
@@ -71,10 +72,11 @@ class Talker:
         bf16: bool = False,
         mfcc_preset: str = "davs",
         doubt: str = "",
+        people: int | None = None,
     ) -> None:
         self.model = precision.place(model, device).eval()
         self.device, self.bf16, self.mfcc_preset = torch.device(device), bf16, mfcc_preset
-        self.doubt = doubt
+        self.doubt, self.people = doubt, people
         self.side = int(model.dimensions["image_size"])
 
     @classmethod
@@ -90,7 +92,9 @@ class Talker:
             raise RunError(f"{run}: has not learned to draw faces: train its {stage} stage first (avprep train)")
         preset = str(saved.settings.get("mfcc_preset") or "davs")
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(saved.model(), device=chosen, bf16=bf16, mfcc_preset=preset, doubt=_doubt(run, saved))
+        speakers = saved.settings.get("speakers")
+        people = len(speakers) if isinstance(speakers, list) and speakers else None
+        return cls(saved.model(), device=chosen, bf16=bf16, mfcc_preset=preset, doubt=_doubt(run, saved), people=people)
 
     def talk(self, faces: Pictures, speech: Iterable[NDArray[Any]], *, speech_scale: float = 1.0) -> Iterator[Pictures]:
         """Draw each frame of speech.

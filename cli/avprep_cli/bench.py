@@ -61,7 +61,7 @@ SHARDS, MODEL = ("crop", "mfcc"), ("load", "train")
 )
 @click.option(
     "--preset",
-    type=click.Choice(("paper", "small")),
+    type=click.Choice(kinds.PRESETS),
     default="small",
     show_default=True,
     help="load, train: settings to begin with.",

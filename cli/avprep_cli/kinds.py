@@ -24,6 +24,8 @@ MOST_BATCH = 65_536
 MOST_SEED = 2**31 - 1
 """Upper bound of a seed, as in the settings of the model."""
 
+PRESETS = ("paper", "small", "medium", "large")
+"""Presets of `davs_model.models.davs.settings`, which is not imported for a help text."""
 _SLURM_WORDS = ("UNLIMITED", "INFINITE")
 
 

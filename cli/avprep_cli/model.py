@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from avprep.errors import CheckpointError
-from avprep_cli import options, say, summary
+from avprep_cli import kinds, options, say, summary
 
 SHOWN_ASIDE = 10
 
@@ -74,7 +74,7 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
     show_default=True,
     help="The stage to train; all: one after the other.",
 )
-@click.option("--preset", type=click.Choice(("paper", "small")), help="Settings to start from.  [paper]")
+@click.option("--preset", type=click.Choice(kinds.PRESETS), help="Settings to start from.  [paper]")
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings; it overrides the preset.")
 @options.setting("A setting; it overrides all others. Repeatable.")
 @click.option("--init-from", type=options.EXISTING, help="A run or checkpoint whose weights to start from.")

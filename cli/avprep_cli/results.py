@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from davs_model.generation import Talker
     from davs_model.study.study import Film
 
+MANY_PEOPLE = 50
+"""Speakers from which on a model can be expected to keep the looks of a photo that it has not seen."""
 RUN = PATH = options.EXISTING
 
 
@@ -105,6 +107,8 @@ def generate(
     talker = PhotoTalker.load(run, device=device)
     if talker.doubt:
         say.echo(f"warning: {talker.doubt}", err=True)
+    if talker.people is not None and talker.people < MANY_PEOPLE:
+        say.once(f"{run}: has learned from {talker.people} speakers: other faces may lose their looks or move less")
     driver = _driver(audio, video, detector, talker, max_seconds, **given)
     if audio is not None and (driver.track or driver.channel):
         say.aside(f"{audio}: audio track {driver.track}, channel {driver.channel}")

@@ -101,51 +101,71 @@ class Weights(Section):
     """Factor of the L1 to the frame before, outside the mouth; only the released code has it."""
 
 
+_TALKING: Mapping[str, Mapping[str, Any]] = {
+    "model": {"identity_scales": 4, "blend": True, "speech_map": 16, "mouth_size": 64, "standardise": "clip"},
+    "generation": {"targets": 3, "drive": "alternate", "visual": "cache"},
+    "optimizer": {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 30},
+    "weights": {
+        "contrastive": 0.2,
+        "domain": 0.0,
+        "identity_word": 0.0,
+        "speech_person": 0.0,
+        "reconstruction": 10.0,
+        "mouth": 40.0,
+        "motion": 40.0,
+        "sequence": 0.0,
+    },
+}
+"""What makes it talk, in every preset but that of the paper."""
+
+
+def _preset(**changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return `_TALKING` with changes of its sections."""
+    return {name: {**_TALKING.get(name, {}), **changes.get(name, {})} for name in (*_TALKING, *changes)}
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},
+    "small": _preset(
+        model={"width": 0.25, "image_size": 64, "audio_width": 0.5},
+        data={"batch_size": 12, "workers": 0, "cache_mib": 2048},
+        steps={"identity": 200, "speech": 500, "full": 1500},
+        loop={
+            "log_every": 25,
+            "validate_every": 1000,
+            "sample_every": 500,
+            "save_every": 250,
+            "validation_clips": 400,
+        },
+        machine={"bf16": False},
+    ),
+    "medium": _preset(
+        model={"width": 0.25, "image_size": 128, "audio_width": 0.5},
+        data={"batch_size": 12, "workers": 0, "cache_mib": 6144},
+        steps={"identity": 200, "speech": 1000, "full": 3000},
+        loop={"log_every": 50, "validate_every": 1000, "sample_every": 1000, "save_every": 500},
+        machine={"bf16": False},
+    ),
+    "large": _preset(
+        model={"mouth_size": 128},
+        generation={"targets": 4, "visual": "freeze"},
+        data={"batch_size": 16, "jitter": 0.2},
+        optimizer={"learning_rate": 5e-4, "warmup": 200},
+        steps={"identity": 1000, "speech": 5000, "full": 20_000},
+    ),
+}
+"""What each preset changes. paper: nothing. small: frames of 64 pixels that talk after minutes on a CPU. medium: of 128
+pixels, an hour. large: the paper's width and size, on a GPU."""
+
+
 class Settings(RunSettings):
     """Every setting of `avprep train`."""
 
     of_model: ClassVar[str] = "davs"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {},
-        "small": {
-            "model": {
-                "width": 0.25,
-                "image_size": 64,
-                "identity_scales": 4,
-                "blend": True,
-                "speech_map": 16,
-                "mouth_size": 64,
-                "audio_width": 0.5,
-                "standardise": "clip",
-            },
-            "generation": {"targets": 3, "drive": "alternate", "visual": "cache"},
-            "data": {"batch_size": 12, "workers": 0, "cache_mib": 2048},
-            "optimizer": {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 30},
-            "steps": {"identity": 200, "speech": 500, "full": 1500},
-            "weights": {
-                "contrastive": 0.2,
-                "domain": 0.0,
-                "identity_word": 0.0,
-                "speech_person": 0.0,
-                "reconstruction": 10.0,
-                "mouth": 40.0,
-                "motion": 40.0,
-                "sequence": 0.0,
-            },
-            "loop": {
-                "log_every": 25,
-                "validate_every": 1000,
-                "sample_every": 500,
-                "save_every": 250,
-                "validation_clips": 400,
-            },
-            "machine": {"bf16": False},
-        },
-    }
-    """What each preset changes: paper nothing; small: frames of 64 pixels that talk after minutes on a CPU."""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     bounds: ClassVar[Mapping[str, str]] = {"model.sequence_frames": "model.speech_frames"}
 
-    preset: Literal["paper", "small"] = "paper"
+    preset: Literal["paper", "small", "medium", "large"] = "paper"
     """Name of the preset that the others started from."""
     form: Form = "paper"
     """Form of the losses: as the paper writes them, or as the released code has them."""
