@@ -106,9 +106,11 @@ class Clips:
         apart = replace(self.rows(rows), timed=())
         return replace(apart, words=words[:, 0].astype(np.int64), n_frames=length[rows], first=apart.first + start)
 
-    def pictures(self, row: int, frames: Collection[int]) -> Iterator[NDArray[np.uint8]]:
-        """Yield frames of a sample as uint8 (256, 256, 3), RGB; ShardError."""
-        members = self.read(row, "crop", frames)
+    def pictures(
+        self, row: int, frames: Collection[int], members: Mapping[str, bytes] | None = None
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Yield frames of a sample as uint8 (256, 256, 3), RGB; ShardError. members: them as they were read, if so."""
+        members = self.read(row, "crop", frames) if members is None else members
         for frame in frames:
             name = schema.frame_member(frame, "jpg" if schema.frame_member(frame, "jpg") in members else "png")
             try:

@@ -158,7 +158,8 @@ class ClipSource:
                 for form, slot in places:
                     slot[:] = held[form][frame][:, ::-1] if change.mirror else held[form][frame]
             return
-        for places, picture in zip(slots.values(), self.clips.pictures(row, slots.keys()), strict=True):
+        pictures = self.clips.pictures(row, slots.keys(), self.read(row, "crop", slots.keys()))
+        for places, picture in zip(slots.values(), pictures, strict=True):
             direct = next((slot for form, slot in places if form == (WHOLE, CROP_SIZE)), None)
             crop = change.moved(picture, direct)
             done: dict[Form, Frames] = {}

@@ -136,7 +136,9 @@ class Page:
 
 def content(metrics: Metrics) -> Page:
     """Return what the page holds; metrics: what metrics.json holds."""
-    parts = (_talking, _generation, _recognition_and_retrieval, _generated_retrieval, _leakage, _mouth)
+    parts = [_generation, _recognition_and_retrieval, _generated_retrieval, _leakage, _mouth]
+    if _models(metrics, "talking") or "talking" in _part(metrics, "missing"):  # earlier versions did not measure it
+        parts.insert(0, _talking)
     facts = tuple(f"{name}: {fact}" for name, fact in _facts(metrics).items() if fact)
     # Parts of the page have such lines themselves.
     facts += tuple(f"not measured: {n}: {why}" for n, why in _part(metrics, "missing").items() if n not in PARTS)

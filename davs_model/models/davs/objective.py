@@ -146,7 +146,7 @@ def _generated(
     model: DAVS, identity: Identity, real: Tensor, video: Tensor, audio: Tensor, settings: Settings
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield the driver, real frames, and those generated in their place: of all clips, or of half of them by each."""
-    if settings.generation.drive == "both":
+    if settings.generation.drive == "both" or len(real) < 2:
         for driver, speech in (("audio", audio), ("video", video)):
             yield driver, real, model.decode(identity, speech)
         return
