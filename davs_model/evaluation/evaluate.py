@@ -347,7 +347,7 @@ def _talking(subject: _Subject, settings: Settings, say: Say) -> dict[str, Any]:
     if not draws(subject.saved) or not settings.talking_clips:
         return {}
     whole, device = subject.whole, torch.device(settings.device)
-    told, total = time.monotonic(), min(settings.talking_clips, len(whole))
+    told, total = time.monotonic(), min(settings.talking_clips, len(whole), settings.limit or len(whole))
 
     def progress(done: int) -> None:
         nonlocal told
