@@ -39,7 +39,7 @@ def train(
     settings = Settings.resolve(preset, None if config_file is None else Path(config_file), overrides)
     stages = [name for name in Model.stages if stage in (name, "all")]
     begin = None if init_from is None else Path(init_from)
-    outs = [Path(one) for one in ([out] if isinstance(out, Path | str) else out)]
+    outs = Path(out) if isinstance(out, Path | str) else [Path(one) for one in out]
     return loop.train(outs, Path(run), settings, stages=stages, shares=shares, init_from=begin, say=say)
 
 

@@ -241,7 +241,7 @@ def evaluate(
     batch: int,
     **given: Any,
 ) -> None:
-    """Evaluate the model of RUN: whether it talks, and the paper's Tables 1, 3, 4.
+    """Evaluate the model of RUN: talking, the paper's tables.
 
     Writes evaluation.md with figures, metrics.json with every number and embeddings.h5 with the embeddings of each
     clip; the paper's values stand beside. Word recognition and retrieval need the speech stage, the rest the full stage

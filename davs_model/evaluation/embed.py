@@ -104,10 +104,10 @@ def in_words(found: dict[str, Any]) -> str:
     ]
     if people := found.get("people"):
         parts.append("nearest face of the same person {same_person:.1%} (chance {chance:.1%})".format(**people))
-    if talks := found.get("talking"):
-        parts.insert(0, talking.summary(talks))
     if l1 := found.get("l1"):
         parts.append("L1 " + ", ".join(f"{value:.4f} from {name}" for name, value in l1.items()))
+    if talks := found.get("talking"):
+        parts.append(talking.summary(talks))
     return "; ".join(parts)
 
 

@@ -214,13 +214,13 @@ def _write(results: Path, metrics: dict[str, Any], shown: dict[str, str]) -> Non
 
 def in_words(metrics: dict[str, Any]) -> str:
     """Return what was measured in one line."""
-    talks = metrics.get("talking")
-    parts = [talking.summary(talks)] if talks else []
-    parts += [embed.in_words({"words": metrics.get("recognition"), **metrics["retrieval"]})]
+    parts = [embed.in_words({"words": metrics.get("recognition"), **metrics["retrieval"]})]
     parts += [
         "{} frames PSNR {psnr:.1f} dB, SSIM {ssim:.3f}".format(name, **found)
         for name, found in metrics.get("reconstruction", {}).items()
     ]
+    if talks := metrics.get("talking"):
+        parts.append(talking.summary(talks))
     return "; ".join(part for part in parts if part)
 
 

@@ -47,8 +47,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Any:
-    """Leave torch's threads as they were."""
+    """Compute in one thread, and leave torch's threads as they were."""
     before = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 

@@ -28,6 +28,18 @@ from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpe
 from davs_model.models.davs.settings import STANDARDISE
 from davs_model.models.davs.stages import LABELS, STAGES
 
+OPTIONS = (
+    "identity_scales",
+    "blend",
+    "speech_map",
+    "mouth_size",
+    "visual_width",
+    "audio_width",
+    "normalised",
+    "standardise",
+)
+"""Dimensions that only models of ours have; a checkpoint without one of them has 0."""
+
 
 class DAVS(TalkingModel):
     """The disentangled audio-visual system: who (pid space) and what is said (wid space), taken apart and put together.
@@ -41,7 +53,7 @@ class DAVS(TalkingModel):
     n_word_classifiers: 1: C_w, shared by both modalities; 2: one each, as in the rows of Table 3 without SC.
     speech_frames, identity_frames, sequence_frames: frames that C_w, C_p^w and D_seq read at once.
 
-    The rest is not in the paper; 0 is the released networks.
+    options: not in the paper; of `OPTIONS`, each 0 in the released networks, which have none of them:
 
     identity_scales, blend, speech_map: see `Decoder`.
     mouth_size: side of the mouth region that E_w^v sees; 0: it sees whole frames of `image_size`.
@@ -68,26 +80,14 @@ class DAVS(TalkingModel):
         identity_frames: int = 20,
         sequence_frames: int = 6,
         n_word_classifiers: int = 1,
-        identity_scales: int = 0,
-        blend: int = 0,
-        speech_map: int = 0,
-        mouth_size: int = 0,
-        visual_width: float = 0,
-        audio_width: float = 0,
-        normalised: int = 0,
-        standardise: int = 0,
+        **options: float,
     ) -> None:
         super().__init__()
-        options = {
-            "identity_scales": identity_scales,
-            "blend": blend,
-            "speech_map": speech_map,
-            "mouth_size": mouth_size,
-            "visual_width": visual_width,
-            "audio_width": audio_width,
-            "normalised": normalised,
-            "standardise": standardise,
-        }
+        if unknown := options.keys() - OPTIONS:
+            raise TypeError(f"no option {min(unknown)}: there is {', '.join(OPTIONS)}")
+        widths = {name: float(options.get(name, 0)) for name in OPTIONS}
+        counts = {name: int(options.get(name, 0)) for name in OPTIONS}
+        mouth_size, normalised = counts["mouth_size"], bool(counts["normalised"])
         self.dimensions = {
             "n_words": n_words,
             "n_people": n_people,
@@ -103,17 +103,19 @@ class DAVS(TalkingModel):
         # Figure 2
         self.identity_encoder = IdentityEncoder(width=width, image_size=image_size)  # E_p^v
         self.visual_speech_encoder = VisualSpeechEncoder(  # E_w^v
-            width=visual_width or width, image_size=mouth_size or image_size, normalised=bool(normalised)
+            width=widths["visual_width"] or width, image_size=mouth_size or image_size, normalised=normalised
         )
         self.audio_speech_encoder = AudioSpeechEncoder(  # E_w^a
-            width=audio_width or width, normalised=bool(normalised), standardise=STANDARDISE[standardise]
+            width=widths["audio_width"] or width,
+            normalised=normalised,
+            standardise=STANDARDISE[counts["standardise"]],
         )
         self.decoder = Decoder(  # G
             width=width,
             image_size=image_size,
-            identity_scales=identity_scales or 1,
-            blend=bool(blend),
-            speech_map=speech_map,
+            identity_scales=counts["identity_scales"] or 1,
+            blend=bool(counts["blend"]),
+            speech_map=counts["speech_map"],
         )
         self.sequence_discriminator = SequenceDiscriminator(  # D_seq
             n_frames=sequence_frames, width=width, image_size=image_size
