@@ -95,16 +95,21 @@ class Clips:
         return replace(self, **arrays, timed=tuple(self.timed[row] for row in which) if self.timed else ())
 
     def spoken_words(self) -> Clips:
-        """Return a clip of LRW's length around each word whose times are known; these clips where none are."""
+        """Return a clip of LRW's length around each word whose times are known, and other clips as they are."""
         if not self.timed:
             return self
-        length = np.minimum(self.n_frames, WORD_FRAMES)
-        rows = np.repeat(np.arange(len(self)), [len(words) for words in self.timed])
-        words = np.concatenate(self.timed)
+        whole = [np.array([[word, 0, 0]]) for word in self.words]  # without times: of all its frames
+        apart = [len(words) > 0 for words in self.timed]
+        words = np.concatenate(
+            [words if split else one for words, split, one in zip(self.timed, apart, whole, strict=True)]
+        )
+        rows = np.repeat(np.arange(len(self)), [max(1, len(words)) for words in self.timed])
+        cut = np.array(apart)[rows]
+        length = np.where(cut, np.minimum(self.n_frames[rows], WORD_FRAMES), self.n_frames[rows])
         middle = np.round(words[:, 1:].mean(1) - WORD_FRAMES / 2).astype(np.int64)
-        start = np.clip(middle, 0, (self.n_frames - length)[rows])
-        apart = replace(self.rows(rows), timed=())
-        return replace(apart, words=words[:, 0].astype(np.int64), n_frames=length[rows], first=apart.first + start)
+        start = np.clip(middle, 0, self.n_frames[rows] - length)
+        found = replace(self.rows(rows), timed=())
+        return replace(found, words=words[:, 0].astype(np.int64), n_frames=length, first=found.first + start)
 
     def pictures(
         self, row: int, frames: Collection[int], members: Mapping[str, bytes] | None = None

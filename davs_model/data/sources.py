@@ -196,11 +196,9 @@ def statistics(windows: NDArray[np.generic]) -> NDArray[np.float32]:
 def usable(clips: Clips, shape: Shape, *, words: bool, speakers: bool) -> Clips:
     """Return the clips that a stage can use; those that are too short or lack a label are counted as skipped."""
     clips = clips.where(clips.n_frames >= shape.shortest(), f"shorter than {shape.shortest()} frames")
-    if words and clips.timed:
-        spoken = np.array([len(found) > 0 for found in clips.timed], bool)
-        clips = clips.where(spoken, "no word of the training set")
-    elif words:
-        clips = clips.where(clips.words >= 0, "no word of the training set")
+    if words:
+        spoken = np.array([len(found) > 0 for found in clips.timed] or [False] * len(clips), bool)
+        clips = clips.where(spoken | (clips.words >= 0), "no word of the training set")
     if speakers:
         clips = clips.where(clips.speakers >= 0, "no speaker of the training set")
     return clips

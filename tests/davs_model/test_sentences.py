@@ -15,7 +15,7 @@ from made_shards import Made, frame_of
 from avprep import manifest, schema
 from avprep.manifest import Clip, Manifest
 from davs_model.data.batch import empty_batch
-from davs_model.data.clips import Clips, read_clips
+from davs_model.data.clips import Clips, joined, read_clips
 from davs_model.data.pictures import WHOLE, as_read
 from davs_model.data.reads import Reads, Shape
 from davs_model.data.sampling import spoken_part
@@ -127,6 +127,18 @@ def test_word_clips_are_parts_of_sentences(clips: Clips) -> None:
     assert found["windows"][:, 0, 0].tolist() == [4, 5, 6, 7, 8, 9, 10]
     assert [frame_of(float(one.float().mean())) for one in found["frames"]] == [4, 5, 6, 7, 8, 9, 10]
     assert found["sound"][0, 0] == pytest.approx(14)
+
+
+def test_sentences_and_word_clips_train_together(clips: Clips) -> None:
+    """In one table, sentences are labelled by their words and word clips by their own; each is used and measured."""
+    plain = replace(clips, timed=(), words=np.full(len(clips), 1))
+    both = joined([clips, plain])
+    assert len(usable(both, Shape({}), words=True, speakers=False)) == 2 * len(clips)
+    unlabelled = joined([clips, replace(plain, words=np.full(len(clips), -1))])
+    assert len(usable(unlabelled, Shape({}), words=True, speakers=False)) == len(clips)
+    apart = both.spoken_words()
+    assert apart.words.tolist() == [0, 1] * 4 + [1] * 4
+    assert load(ClipSource(both, Shape(READS, 64)), 6, 0)["words"] == 1
 
 
 def test_kept_frames_are_those_that_are_decoded(clips: Clips) -> None:

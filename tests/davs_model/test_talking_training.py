@@ -33,8 +33,8 @@ TINY = (
     "loop.talking_clips=2",
     "loop.save_every=2",
     "steps.identity=0",
-    "steps.speech=2",
-    "steps.full=4",
+    "steps.speech=1",
+    "steps.full=3",
 )
 VISUAL = "visual_speech_encoder."
 
@@ -90,18 +90,15 @@ def test_the_checkpoint_says_whether_it_talks(run: Path) -> None:
     assert Talker.load(run.parent / "fluent").doubt == ""
 
 
-def test_kept_features_are_those_that_the_frozen_encoder_computes(out: Path, run: Path, tmp_path: Path) -> None:
-    """A run that keeps its features takes the steps of one that computes them, up to rounding; E_w^v stays in both."""
-    train(out, tmp_path / "frozen", "generation.visual=freeze", "data.flip=false", "data.cache_mib=0", "data.shift=0")
-    train(out, tmp_path / "kept", "data.flip=false", "data.cache_mib=0", "data.shift=0")
-    frozen, kept = (states.load(tmp_path / name) for name in ("frozen", "kept"))
+def test_a_frozen_encoder_stays_as_it_is(out: Path, run: Path, tmp_path: Path) -> None:
+    """E_w^v ends the full stage as it began it, and has no moments, whether its features are kept or computed anew."""
+    train(out, tmp_path / "frozen", "generation.visual=freeze")
+    frozen, kept = (states.load(folder) for folder in (tmp_path / "frozen", run))
     assert frozen is not None
     assert kept is not None
     for name, value in frozen[0].checkpoint.weights.items():
-        other = kept[0].checkpoint.weights[name]
         if name.startswith(VISUAL):
-            assert torch.equal(value, other), name
-    # Which frames are read is drawn in another order, so that nothing else need agree.
+            assert torch.equal(value, kept[0].checkpoint.weights[name]), name
     assert any(name.startswith("model/decoder") for name in kept[0].moments)
     assert not any(VISUAL in name for name in (*kept[0].moments, *frozen[0].moments))
 
@@ -125,14 +122,6 @@ def test_a_run_goes_on_as_it_would_have(out: Path, run: Path, tmp_path: Path, mo
         assert torch.equal(found[name], value), name
 
 
-def test_frames_in_memory_change_nothing(out: Path, run: Path, tmp_path: Path) -> None:
-    """With no room for all clips, or with half of them drawn by each driver's pass, the first losses are the same."""
-    train(out, tmp_path / "run", "data.cache_mib=1")
-    found, wanted = (checkpoint.load(folder).weights for folder in (tmp_path / "run", run))
-    for name, value in wanted.items():
-        assert torch.allclose(found[name].float(), value.float(), atol=0.05), name
-
-
 def test_several_out_are_mixed_by_their_shares(out: Path, tmp_path: Path) -> None:
     """Labels of all OUT are put together, the smaller OUT is repeated, and every clip is there."""
     other = make_shards(tmp_path / "other", clips=4, words=2, people=1)
@@ -146,7 +135,7 @@ def test_several_out_are_mixed_by_their_shares(out: Path, tmp_path: Path) -> Non
     keys = {(folder, both.train.key(row)) for row, folder in enumerate(folders)}
     assert len(keys) == 12
     assert len(read_corpus([out, other], settings).train) == 12
-    assert any("full 4/4" in line for line in train([out, other], tmp_path / "run", shares=(1, 1)))
+    assert any("full 3/3" in line for line in train([out, other], tmp_path / "run", shares=(1, 1)))
 
 
 def test_windows_of_two_presets_do_not_mix(out: Path, tmp_path: Path) -> None:
