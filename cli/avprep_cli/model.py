@@ -63,7 +63,7 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
 @click.option(
     "--share",
     "shares",
-    type=click.FloatRange(0, min_open=True),
+    type=kinds.Number(0, 1_000, min_open=True),
     multiple=True,
     help="Share of an OUT in the clips that are seen; one for each OUT, in their order.  [their numbers of clips]",
 )

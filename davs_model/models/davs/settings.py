@@ -129,7 +129,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "small": _preset(
         model={"width": 0.25, "image_size": 64, "audio_width": 0.5},
         data={"batch_size": 12, "workers": 0, "cache_mib": 2048},
-        steps={"identity": 200, "speech": 500, "full": 2500},
+        steps={"identity": 200, "speech": 500, "full": 1500},
         loop={
             "log_every": 25,
             "validate_every": 1000,
