@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from avprep_cli.main import main
-from click.testing import CliRunner, Result
+from command_line import call
 from small_models import SMALL
 from tiny_shards import make_shards
 
@@ -39,11 +38,6 @@ def _few_threads(one_thread: None) -> None:
 def settings(*overrides: str) -> Settings:
     """The smallest settings."""
     return Settings.resolve("small", None, (*SMALL, *overrides))
-
-
-def call(*arguments: object) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 class TestTraining:
@@ -127,25 +121,12 @@ class TestCommand:
 
     def test_everything_on_clips_of_ones_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Videos without labels are made into shards, and everything is measured on them, a member for each."""
-        monkeypatch.setattr(avprep.demo.bench, "PACED", 3)
+        monkeypatch.setattr(avprep.demo.bench, "PACED", 1)
         for n in range(2):
             frames, samples = synthetic.utterance("ABOUT", synthetic.speaker(n), n)
             synthetic.write_clip(tmp_path / f"{n}.mp4", frames, samples)
-        arguments = (
-            "--detector",
-            "opencv",
-            "--repeat",
-            1,
-            "--steps",
-            1,
-            "--batches",
-            10,
-            "--batch",
-            2,
-            "--stage",
-            "full",
-        )
-        result = call("bench", "--clips", tmp_path, *TINY, *arguments, "--json")
+        little = ("--repeat", 1, "--steps", 1, "--batches", 10, "--batch", 2, "-j", 1, "--stage", "full")
+        result = call("bench", "--clips", tmp_path, "--detector", "opencv", *TINY, *little, "--json")
         assert result.exit_code == 0, result.output
         found = json.loads(result.stdout)
         assert list(found) == ["crop", "mfcc", "load", "train"]
