@@ -64,11 +64,19 @@ def yunet(yunet_weights: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(scope="session")
-def lrw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a corpus of six clips, one of them no video, and its manifest, `plan.jsonl`; not to be changed."""
+def made_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus like LRW of two words by three speakers; not to be changed."""
+    root = tmp_path_factory.mktemp("corpus")
+    synthetic.make_corpus(root, words=2, speakers=3, takes=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def lrw(made_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with that corpus, one clip no video, and its manifest, `plan.jsonl`; not to be changed."""
     folder = tmp_path_factory.mktemp("lrw")
-    clips = synthetic.make_corpus(folder / "corpus", words=2, speakers=3, takes=1)
-    clips[0].write_bytes(b"not a video")
+    shutil.copytree(made_corpus, folder / "corpus")
+    (folder / "corpus/ABOUT/train/ABOUT_00001.mp4").write_bytes(b"not a video")
     plan, _ = layouts.index("lrw", folder / "corpus")
     (folder / "plan.jsonl").write_text(manifest.render(plan), encoding="utf-8")
     return folder
