@@ -25,11 +25,11 @@ GROUPS = {"slurm": "slurm", "chromium": "browser"}
 """Groups of tests of several files, each with its fixture; they take longest, and begin first."""
 
 
-hypothesis.settings.register_profile("quick", max_examples=40)
+hypothesis.settings.register_profile("quick", max_examples=40, derandomize=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Try fewer examples of a property where slow tests are left out, too."""
+    """Try fewer examples of a property, and the same each time, where slow tests are left out, too."""
     if config.getoption("markexpr") == "not slow":
         hypothesis.settings.load_profile("quick")
 

@@ -131,7 +131,7 @@ class TestDamage:
             path.write_bytes(small[:length])
             refusal(released.read, path)
 
-    @pytest.mark.parametrize("seed", range(2))
+    @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
     def test_a_changed_byte_in_a_released_file_never_crashes(self, tmp_path: Path, small: bytes, seed: int) -> None:
         """Bytes changed in a released file, which has no digest, lead to weights, findings or one line."""
         chance = random.Random(seed)
