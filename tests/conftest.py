@@ -58,9 +58,9 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def yunet_weights(shared: Path) -> Path:
-    """The folder of YuNet's weights; the test is skipped where it is absent."""
-    folder = shared / "weights"
+def yunet_weights() -> Path:
+    """The folder of YuNet's weights, the user's or the one beside the clips; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("AVPREP_WEIGHTS") or SHARED / "weights")
     if not (folder / "face_detection_yunet_2023mar.onnx").is_file():
         pytest.skip(f"no YuNet weights at {folder}")
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -188,12 +187,9 @@ def test_haar_cascades_find_every_face_and_nearly_all_eyes() -> None:
     assert frames_with_eyes / total > 0.9
 
 
-def test_yunet_finds_every_face() -> None:
+def test_yunet_finds_every_face(yunet_weights: Path) -> None:
     """YuNet finds one face in every frame, with eyes and mouth where they were drawn."""
-    folder = Path(os.environ.get("AVPREP_WEIGHTS") or Path(__file__).resolve().parents[4] / "shared" / "weights")
-    weights = folder / "face_detection_yunet_2023mar.onnx"
-    if not weights.is_file():
-        pytest.skip(f"no YuNet weights at {weights}: set AVPREP_WEIGHTS")
+    weights = yunet_weights / "face_detection_yunet_2023mar.onnx"
     detector = cv2.FaceDetectorYN.create(str(weights), "", (256, 256))
     for who, word in zip(PEOPLE, WORDS, strict=False):
         for frame in drawing.render(speech.perform(word, who, 0), who)[::4]:

@@ -22,12 +22,12 @@ from typing import Any
 import pytest
 import stand_ins
 
-from avprep import manifest, shards
+from avprep import manifest, shards, signals
 from avprep.demo import synthetic
 from avprep.errors import REASONS, AvprepError, RunError
 from avprep.layouts import index
 from avprep.quality import verify
-from avprep.runs import fingerprint, run, signals, status, workfolder
+from avprep.runs import fingerprint, run, status, workfolder
 from avprep.runs.pool import Ended, Pool
 
 TESTS = Path(__file__).parents[2]
