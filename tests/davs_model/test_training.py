@@ -531,12 +531,11 @@ class TestProcesses:
         for name in (checkpoint.NAME, states.NAME):
             assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
 
-    def test_a_batch_that_cannot_be_shared(self, out: Path, tmp_path: Path) -> None:
+    def test_a_batch_that_cannot_be_shared(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A batch that is no multiple of the processes is refused."""
-        process = start(out, tmp_path / "run", "data.batch_size=3", "--stage", "speech", processes=2)
-        output = process.communicate()[0]
-        assert process.returncode != 0
-        assert "data.batch_size = 3 is no multiple of 2 processes" in output
+        monkeypatch.setattr(loop.distributed, "join", lambda _: loop.World(size=2))
+        with pytest.raises(RunError, match=r"data\.batch_size = 3 is no multiple of 2 processes"):
+            run(out, tmp_path / "run", "data.batch_size=3")
 
 
 @pytest.mark.gpu
