@@ -25,13 +25,13 @@ GROUPS = {"slurm": "slurm", "chromium": "browser"}
 """Groups of tests of several files, each with its fixture; they take longest, and begin first."""
 
 
-hypothesis.settings.register_profile("quick", max_examples=40, derandomize=True)
+hypothesis.settings.register_profile("whole", deadline=None)
+hypothesis.settings.register_profile("quick", max_examples=40, derandomize=True, deadline=None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Try fewer examples of a property, and the same each time, where slow tests are left out, too."""
-    if config.getoption("markexpr") == "not slow":
-        hypothesis.settings.load_profile("quick")
+    hypothesis.settings.load_profile("quick" if config.getoption("markexpr") == "not slow" else "whole")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

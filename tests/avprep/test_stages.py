@@ -236,7 +236,7 @@ def crop_all(plan: Manifest, name: str) -> dict[str, list[NDArray[np.uint8]]]:
 @pytest.mark.parametrize(
     ("name", "every", "seconds"),
     [
-        ("yunet", 1, 1.2),
+        ("yunet", 1, 1.0),
         ("opencv", 3, None),
         pytest.param("yunet", 1, None, marks=pytest.mark.slow),
         pytest.param("opencv", 1, None, marks=pytest.mark.slow),

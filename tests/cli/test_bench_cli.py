@@ -43,6 +43,7 @@ def settings(*overrides: str) -> Settings:
 class TestTraining:
     """`davs_model.benchmarks.training`."""
 
+    @pytest.mark.slow
     def test_every_stage(self, out: Path) -> None:
         """Each stage has its speed, its floor, the parts of a step and the hours of an epoch of LRW."""
         result = training.bench_train(out, settings(), steps=1, repeat=1)
@@ -57,6 +58,7 @@ class TestTraining:
             assert row.memory_mib is None
             assert re.search(rf"^{row.stage} .* {row.lrw_epoch_h:.1f}$", result.table(), re.MULTILINE)
 
+    @pytest.mark.slow
     def test_its_steps_are_those_of_training(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A measured pass begins with the losses of a training run with these settings."""
         found: list[dict[str, float]] = []

@@ -176,7 +176,10 @@ def test_people_are_told_apart_only_where_there_are_any() -> None:
     assert model.speech_person_classifier is None
 
 
-@pytest.mark.parametrize(("image_size", "form"), [(64, "paper"), (64, "released"), (128, "paper"), (256, "released")])
+@pytest.mark.parametrize(
+    ("image_size", "form"),
+    [(64, "paper"), (128, "released"), pytest.param(256, "paper", marks=pytest.mark.slow)],
+)
 def test_everything_learns(image_size: int, form: objective.Form) -> None:
     """The whole objective, in either form, gives every parameter but the never used ones a finite gradient."""
     torch.manual_seed(0)

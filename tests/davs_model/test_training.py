@@ -239,7 +239,7 @@ class TestResuming:
 
     def test_settings_of_loading_and_logging_do_not_matter(self, out: Path, finished: Path, tmp_path: Path) -> None:
         """The number of loader processes and the times of logs, validations and saves leave the weights bit-equal."""
-        run(out, tmp_path / "b", "data.workers=2", "loop.log_every=3", "loop.validate_every=1", "loop.save_every=1")
+        run(out, tmp_path / "b", "data.workers=2", "loop.log_every=3", "loop.validate_every=2", "loop.save_every=3")
         assert_equal(weights(finished), weights(tmp_path / "b"))
 
     def test_a_finished_run_does_nothing_more(self, out: Path, copied: Path) -> None:
@@ -308,14 +308,14 @@ class TestResuming:
 
     def test_files_of_a_run_that_went_on(self, out: Path, tmp_path: Path) -> None:
         """A run that was stopped three times ends with the very bytes, so with the digest, of one that was not."""
-        wanted = ("loop.save_every=1", "data.workers=0")
+        wanted = ("loop.save_every=1", "steps.speech=3")
         run(out, tmp_path / "straight", *wanted, stages=("speech", "full"))
-        for after in (("speech", 1), ("speech", 3), ("full", 1)):
+        for after in (("speech", 1), ("speech", 2), ("full", 1)):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(states, "save", stop_after(states.save, after))
                 with pytest.raises(KeyboardInterrupt):
                     run(out, tmp_path / "stopped", *wanted, stages=("speech", "full"))
-        assert checkpoint.load(tmp_path / "straight").settings["steps"] == {"speech": 4, "full": 2}
+        assert checkpoint.load(tmp_path / "straight").settings["steps"] == {"speech": 3, "full": 2}
         run(out, tmp_path / "stopped", *wanted, stages=("speech", "full"))
         for name in (checkpoint.NAME, states.NAME, states.PREVIOUS):
             digests = [hashlib.sha256((tmp_path / folder / name).read_bytes()) for folder in ("straight", "stopped")]

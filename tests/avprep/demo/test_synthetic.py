@@ -201,6 +201,7 @@ def test_yunet_finds_every_face(yunet_weights: Path) -> None:
             assert np.abs((left_mouth + right_mouth) / 2 - [128, 162]).max() < 14
 
 
+@pytest.mark.slow
 def test_words_are_told_apart_by_ear_and_by_eye() -> None:
     """A ridge classifier knows the words of people it never saw, from the sound and from the mouth's pixels."""
     heard, seen, word_of, person_of = [], [], [], []
