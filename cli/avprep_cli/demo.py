@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 TRAINING = (
     "data.batch_size=6",
-    "steps.identity=80",
-    "steps.full=150",
     "loop.validate_every=1000",
     "loop.sample_every=75",
     "loop.log_every=25",
 )
 """Settings of the demo's model, over the preset `small`: in minutes, many small batches teach more than a few large."""
+STEPS = {"identity": 0.32, "speech": 1.0, "full": 0.6}
+"""Steps of each stage for one of the speech stage."""
 
 
 @click.command()
@@ -45,7 +45,7 @@ TRAINING = (
     type=click.IntRange(0, kinds.MOST),
     default=250,
     show_default=True,
-    help="Training steps of the speech stage; 0: make shards only.",
+    help="Training steps of the speech stage, of the others in proportion; 0: make shards only.",
 )
 @options.jobs
 @options.verbosity
@@ -121,7 +121,8 @@ def _train(out: Path, model: Path, steps: int) -> None:
     from davs_model.training import loop
 
     say.story(f"6/8 train the small preset for a few minutes: {model}")
-    preset = Settings.resolve("small", None, [*TRAINING, f"steps.speech={steps}"])
+    of_stages = (f"steps.{name}={max(1, round(part * steps))}" for name, part in STEPS.items())
+    preset = Settings.resolve("small", None, [*TRAINING, *of_stages])
     loop.train(out, model, preset, stages=tuple(Model.stages), say=say.story)
 
 

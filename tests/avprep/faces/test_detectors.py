@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from itertools import chain
 from pathlib import Path
 
@@ -24,8 +23,6 @@ from avprep.faces.detectors.base import LEFT_EYE, LEFT_MOUTH, NOSE, RIGHT_EYE, R
 from avprep.faces.detectors.face_alignment import FaceAlignmentDetector
 from avprep.faces.detectors.yunet import CANDIDATE_SCORE, YuNetDetector
 
-SHARED = Path(os.environ.get("AVPREP_SHARED") or Path(__file__).resolve().parents[4] / "shared")
-
 ASTRONAUT = {LEFT_EYE: (203, 101), RIGHT_EYE: (247, 104), LEFT_MOUTH: (205, 141), RIGHT_MOUTH: (244, 142)}
 """Points of the picture that scikit-image ships, read off by eye."""
 
@@ -34,12 +31,9 @@ pytestmark = pytest.mark.usefixtures("torch_and_opencv_in_one_thread")
 
 
 @pytest.fixture
-def yunet(monkeypatch: pytest.MonkeyPatch) -> Detector:
-    """Build YuNet, from the user's folder of weights or the one beside the checkout."""
-    if not weights.available("yunet"):
-        monkeypatch.setenv("AVPREP_WEIGHTS", str(SHARED / "weights"))
-    if not weights.available("yunet"):
-        pytest.skip("no YuNet weights: avprep weights fetch yunet")
+def yunet(yunet_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Detector:
+    """YuNet."""
+    monkeypatch.setenv("AVPREP_WEIGHTS", str(yunet_weights))
     return detectors.build("yunet")
 
 
@@ -137,11 +131,9 @@ def test_yunet_answers_as_opencv_does(size: tuple[int, int], yunet: Detector, as
 
 
 @pytest.mark.parametrize("clip", ["grid/s1/bbaf2n.mpg", "grid/s26/lwajza.mpg"])
-def test_detectors_agree_on_real_speakers(clip: str, yunet: Detector) -> None:
+def test_detectors_agree_on_real_speakers(clip: str, shared: Path, yunet: Detector) -> None:
     """Averaged over a clip, eyes and mouth of the cascades lie within 8 % of the eye distance of YuNet's."""
-    if not (SHARED / "clips" / clip).exists():
-        pytest.skip("no real clips beside the checkout")
-    with av.open(SHARED / "clips" / clip) as container:
+    with av.open(shared / "clips" / clip) as container:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])[::10]
     points = {}
     for name, detector in (("yunet", yunet), ("opencv", detectors.build("opencv"))):

@@ -451,7 +451,7 @@ def drawn_face() -> Pixels:
 
 def test_photos_without_a_face_say_what_to_do(detector: Detector, portrait: Pixels, tmp_path: Path) -> None:
     """Noise, an empty page, a drawing and a helmet give one line that names the ways out."""
-    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
     for picture in (noise, np.full((50, 50, 3), 255, np.uint8), drawn_face(), portrait[340:, 280:]):
         path = saved(tmp_path / "a.png", np.ascontiguousarray(picture))
         with pytest.raises(AvprepError) as caught:
