@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PACKAGES = {"dlib-bin": "dlib", "face_recognition_models": "face_recognition_models"}
 EXTRA = "dlib"
-NOTICE = "dlib's landmark weights were trained on iBUG 300-W, whose licence is for non-commercial use only"
+NOTICE = "the landmark weights of dlib were trained on iBUG 300-W, whose licence excludes commercial use"
 WEIGHTS = (
     weights.Weights(
         name="dlib-68",
