@@ -99,10 +99,11 @@ class Detector(Protocol):
 class LandmarkDetector(Detector, Protocol):
     """A detector that places the 68 landmarks of 300-W on each face; see `avprep.faces.landmarks`."""
 
-    def landmarks(self, frames: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
-        """Find the landmarks of each face, float32 (68, 2), x y in pixels of these frames.
+    def landmarks(self, crops: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
+        """Find the landmarks of each face in each aligned crop.
 
-        frames: uint8 (T, H, W, 3), RGB, of any size.
+        crops: uint8 (N, 256, 256, 3), RGB.
+        Returns N lists of float32 (68, 2), x y in pixels of the crop.
         """
         ...
 

@@ -94,17 +94,17 @@ class DlibDetector:
         larger = [[_enlarged(face, CLOSER) for face in faces] for faces in found]
         return [self._faces(*pair) for pair in zip(frames, larger, strict=True)]
 
-    def landmarks(self, frames: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
+    def landmarks(self, crops: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
         """Find the landmarks of each face; see `avprep.faces.detectors.base.LandmarkDetector`.
 
-        Where a crop has its face, one pass does, which begins from the same place in every frame.
+        Where a face is in its place, one pass does, which begins from the same points in every crop.
         """
-        shrink = min(self.picture_side / max(frames.shape[1:3]), 1.0)
-        found = self._boxes.detect(np.stack([_resized(frame, shrink) for frame in frames]))
+        zoom = self.close_up.zoom / CLOSER
+        found = self._boxes.detect_close(np.stack([_resized(crop, zoom) for crop in crops]))
         placed: list[list[NDArray[np.float32]]] = []
-        for frame, faces in zip(frames, found, strict=True):
-            grey = _grey(frame)
-            points = [_enlarged(face, 1 / shrink).points for face in finite(faces)]
+        for crop, faces in zip(crops, found, strict=True):
+            grey = _grey(crop)
+            points = [_enlarged(face, 1 / zoom).points for face in finite(faces)]
             aligned = [align.off_template(face) <= ALIGNED for face in points]
             placed.append(
                 [

@@ -116,9 +116,9 @@ class FaceAlignmentDetector:
 
     detect_close = detect
 
-    def landmarks(self, frames: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
+    def landmarks(self, crops: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
         """Find the landmarks of each face, in the order of `detect`; see `base.LandmarkDetector`."""
-        return [[landmarks for _, landmarks in found] for found in self._look(frames)]
+        return [[landmarks for _, landmarks in found] for found in self._look(crops)]
 
     def _look(self, frames: NDArray[np.uint8]) -> list[list[tuple[NDArray[np.float32], NDArray[np.float32]]]]:
         """Find the box (5,) and landmarks (68, 2) of each face of each frame."""

@@ -22,10 +22,10 @@ class StandIn:
     def __init__(self, answers: list[list[NDArray[np.float32]]], batch_size: int = 2) -> None:
         self.answers, self.batch_size, self.batches = answers, batch_size, list[tuple[int, ...]]()
 
-    def landmarks(self, frames: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
-        """Answer for the next frames."""
-        self.batches.append(frames.shape)
-        now, self.answers = self.answers[: len(frames)], self.answers[len(frames) :]
+    def landmarks(self, crops: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
+        """Answer for the next crops."""
+        self.batches.append(crops.shape)
+        now, self.answers = self.answers[: len(crops)], self.answers[len(crops) :]
         return now
 
 
