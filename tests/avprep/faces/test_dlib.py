@@ -89,7 +89,7 @@ def test_points_lie_where_the_eye_sees_them(
     assert face.box[0] < 203 < 247 < face.box[2]
 
 
-def test_a_tilted_head_has_tilted_points(dlib: DlibDetector, astronaut: NDArray[np.uint8]) -> None:
+def test_a_tilted_head_has_tilted_points(yunet: str, dlib: DlibDetector, astronaut: NDArray[np.uint8]) -> None:
     """Turning the picture by 25 degrees turns the points by as much, to within a degree."""
     upright = only(dlib.detect(astronaut[None])).points
     for angle in (-25, 25):
@@ -107,7 +107,7 @@ def test_close_ups_show_the_same_points(dlib: DlibDetector, astronaut: NDArray[n
     onto = align.similarity(points, align.TEMPLATE * dlib.close_up.zoom + shift)
     close = only(dlib.detect_close(align.warp(astronaut, onto, (width, height))[None]))
     np.testing.assert_allclose(align.apply(cv2.invertAffineTransform(onto), close.points), points, atol=2)
-    assert close.score > dlib.close_up.sure
+    assert close.score >= dlib.close_up.sure
 
 
 def test_the_mirror_image_has_the_mirrored_landmarks(dlib: DlibDetector, shared: Path) -> None:
