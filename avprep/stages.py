@@ -20,7 +20,8 @@ import avprep
 from avprep import schema
 from avprep.errors import Reject, RunError
 from avprep.faces import align, detectors, keyframes, track
-from avprep.faces.detectors.base import NOSE, Detector
+from avprep.faces.detectors.base import NOSE, Detector, LandmarkDetector
+from avprep.faces.landmarks import Landmarks
 from avprep.files import check_regular
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
@@ -187,7 +188,7 @@ def crop_clip(
     found = align_clip(frames, detector, settings, name=clip.video, hints=lambda size: _hints(clip, root, size))
     facts = _crop_facts(clip, found, settings)
     summary = {name: facts[name] for name in ("face_size", "score", "jitter")}
-    return Sample(_crop_members(found, facts, settings.image_format), found.detections.n_frames, summary)
+    return Sample(_crop_members(found, facts, settings.image_format, detector), found.detections.n_frames, summary)
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,11 +354,20 @@ def _crop_facts(clip: Clip, found: Aligned, settings: CropSettings) -> dict[str,
     }
 
 
-def _crop_members(found: Aligned, facts: dict[str, Any], image_format: str) -> Iterator[tuple[str, bytes]]:
+def _crop_members(
+    found: Aligned, facts: dict[str, Any], image_format: str, detector: Detector
+) -> Iterator[tuple[str, bytes]]:
+    finder = Landmarks(detector) if isinstance(detector, LandmarkDetector) else None
     for index, crop in enumerate(found.crops()):
         yield schema.frame_member(index, image_format), encode_image(crop, image_format)
+        if finder is not None:
+            finder.add(crop)
     yield "points.npy", schema.encode_array(found.points)
     yield "affine.npy", schema.encode_array(found.affine)
+    if finder is not None:
+        placed = finder.finish()
+        yield "landmarks.npy", schema.encode_array(placed)
+        facts = {**facts, "landmarks": int(np.isfinite(placed).all(axis=(1, 2)).sum())}
     yield schema.METADATA["crop"], schema.encode_json(facts)
 
 

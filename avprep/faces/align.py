@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from avprep.faces.detectors.base import Bias
 from avprep.schema import CROP_SIZE
 
 BORDER = 127
@@ -57,6 +58,17 @@ def similarity(points: ArrayLike, target: ArrayLike = TEMPLATE) -> NDArray[np.fl
     affine[..., 0, 2] = b.real
     affine[..., 1, 2] = b.imag
     return affine
+
+
+def template(bias: Bias) -> NDArray[np.float64]:
+    """Return where a detector of this bias sees eyes and mouth centre in a crop that is right, float64 (3, 2)."""
+    centre = TEMPLATE.mean(axis=0)
+    return np.asarray((TEMPLATE - centre) * bias.scale + centre + (0, bias.down), np.float64)
+
+
+def off_template(points: ArrayLike) -> float:
+    """Return how far eyes and mouth of five points (5, 2) lie from their places in a crop: pixels, on average."""
+    return float(np.linalg.norm(three_points(points) - TEMPLATE, axis=-1).mean())
 
 
 def apply(affine: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:

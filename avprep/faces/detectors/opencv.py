@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.faces import align
-from avprep.faces.detectors.base import CloseUp, Face
+from avprep.faces.detectors.base import Bias, CloseUp, Face
 
 FACE_CASCADE = "haarcascade_frontalface_alt.xml"
 """The default and alt2 cascades are as quick, but see faces where there are none."""
@@ -76,6 +76,7 @@ class OpenCVDetector:
 
     batch_size = 1
     close_up: CloseUp | None = CLOSE_UP
+    bias = Bias()
 
     def __init__(self, *, picture_side: int = 128) -> None:
         self.picture_side = picture_side

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from avprep.errors import WeightsError
 from avprep.faces import weights
-from avprep.faces.detectors.base import CloseUp, Face
+from avprep.faces.detectors.base import Bias, CloseUp, Face
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -58,6 +58,7 @@ class YuNetDetector:
     # Measured: as accurate as larger close-ups. The face is about 70 px wide, and taller above the eyes than below the
     # mouth. Seen the right way up, faces scored 0.897 to 0.95 and at least 1.02 times as much as any other way up.
     close_up: CloseUp | None = CloseUp((96, 128), zoom=0.45, rise=4, tilt_shown=0.4, sure=0.915, better=1.01)
+    bias = Bias()
 
     def __init__(self, *, picture_side: int = 128, min_score: float = 0.6) -> None:
         self.picture_side = picture_side

@@ -22,6 +22,7 @@ from avprep.faces.detectors import face_alignment as batched
 from avprep.faces.detectors.base import LEFT_EYE, LEFT_MOUTH, NOSE, RIGHT_EYE, RIGHT_MOUTH, Detector, Face
 from avprep.faces.detectors.face_alignment import FaceAlignmentDetector
 from avprep.faces.detectors.yunet import CANDIDATE_SCORE, YuNetDetector
+from avprep.faces.landmarks import five_points
 
 ASTRONAUT = {LEFT_EYE: (203, 101), RIGHT_EYE: (247, 104), LEFT_MOUTH: (205, 141), RIGHT_MOUTH: (244, 142)}
 """Points of the picture that scikit-image ships, read off by eye."""
@@ -252,7 +253,7 @@ def test_suppress_keeps_the_best_of_overlapping_boxes() -> None:
 def test_five_points_of_68() -> None:
     """Eye centres are means of six landmarks each; nose tip and mouth corners are single ones."""
     landmarks = np.column_stack([np.arange(68), -np.arange(68)]).astype(np.float32)
-    np.testing.assert_array_equal(batched.five_points(landmarks)[:, 0], [38.5, 44.5, 30, 48, 54])
+    np.testing.assert_array_equal(five_points(landmarks)[:, 0], [38.5, 44.5, 30, 48, 54])
 
 
 def random_networks(frames: NDArray[np.uint8], faces: int) -> tuple[torch.nn.Module, torch.nn.Module, float]:
@@ -393,7 +394,7 @@ def test_build_without_weights(name: str, tmp_path: Path, monkeypatch: pytest.Mo
 def test_unknown_detector() -> None:
     """A name that does not exist is a user's error that lists the choice."""
     for function in (detectors.build, detectors.identity):
-        with pytest.raises(AvprepError, match="face-alignment, opencv, yunet"):
+        with pytest.raises(AvprepError, match="dlib, face-alignment, opencv, yunet"):
             function("haar")
 
 
@@ -411,7 +412,7 @@ def test_unknown_detector() -> None:
 def test_auto(cuda: bool, present: set[str], chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` takes the best detector whose weights and device are there; a name is taken at its word."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(weights, "available", lambda detector: detector in present)
+    monkeypatch.setattr(weights, "available", lambda detector: detector in {*present, "dlib"})
     assert detectors.resolve("auto") == chosen
     assert detectors.resolve("yunet") == "yunet"
 
