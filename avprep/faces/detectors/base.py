@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # the command line takes the names from here, and its help should not wait for numpy
     import numpy as np
@@ -40,7 +40,7 @@ class CloseUp:
 
     size: width and height in pixels. zoom: pixels of the close-up per crop pixel.
     rise: pixels by which the crop's middle lies above the close-up's.
-    tilt_shown: fraction of a head's tilt that a close-up shows; the next one is turned by so much more.
+    tilt_shown: fraction of a head's tilt that the detector's points show.
     sure: minimum score of a face that is surely upright; others are detected the other ways up too.
     better: a face is taken to be turned if its score is more than so many times that of the upright one.
     """
@@ -65,6 +65,13 @@ class Bias:
     scale: float = 1.0
     down: float = 0.0
 
+    def corrected(self, points: NDArray[Any]) -> NDArray[Any]:
+        """Return five points (5, 2) without it; all in crop pixels, of a face that is about aligned."""
+        eyes, mouth = points[[LEFT_EYE, RIGHT_EYE]], points[[LEFT_MOUTH, RIGHT_MOUTH]]
+        centre = (eyes.sum(axis=0) + mouth.mean(axis=0)) / 3
+        corrected: NDArray[Any] = (points - centre) / self.scale + centre - (0, self.down)
+        return corrected
+
 
 class Detector(Protocol):
     """Finds faces. Built once per worker; heavy imports happen when it is built.
@@ -73,6 +80,7 @@ class Detector(Protocol):
     search_sides: the same and larger ones, in which to search where that shows nothing.
     batch_size: frames that are worth handing over at once.
     close_up: how faces are best detected again; None: only in whole pictures.
+    looks: close-ups of several sizes, which take turns, if there are; their average is where the face is.
     bias: what is constant in the error of its points.
     """
 
