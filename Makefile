@@ -4,14 +4,18 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 INSTALL ?= -e '.[all,dev]'
 DEMO ?= demo
+DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
-JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
+# nproc heeds OMP_NUM_THREADS, which is for torch.
+JOBS ?= $(shell n=$$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
 PYTEST = $(VENV)/bin/pytest -n $(JOBS) --dist loadgroup $(PYTEST_FLAGS)
+
+unexport PYTHONDONTWRITEBYTECODE # hundreds of processes start: each would compile the same files again
 
 .PHONY: demo test test-all lint clean
 
 demo: $(VENV)/installed
-	$(VENV)/bin/avprep demo $(DEMO)
+	$(VENV)/bin/avprep demo $(DEMO) $(DEMO_FLAGS)
 
 test: $(VENV)/installed
 	$(PYTEST) -m "not slow"

@@ -14,24 +14,13 @@ Each of these is a command of `avprep` as well. They are loaded when they are fi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from avprep.lazy import public_api
 
 if TYPE_CHECKING:
     from avprep.api import Example, crop, index, mfcc, open, verify  # noqa: A004 - avprep.open is read as such
 
 __version__ = "0.1.0"
 __all__ = ["Example", "crop", "index", "mfcc", "open", "verify"]
-
-
-def __getattr__(name: str) -> Any:
-    """Load the public API (PEP 562)."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from avprep import api
-
-    return getattr(api, name)
-
-
-def __dir__() -> list[str]:
-    """List the public API, loaded or not."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = public_api(__name__, __all__)

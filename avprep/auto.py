@@ -28,8 +28,13 @@ log: Remark = logging.getLogger("avprep").warning
 
 
 def detector(name: str, remark: Remark = log) -> str:
-    """Return the detector that a name stands for; where `auto` is but opencv, remark on what is lost."""
+    """Return the detector that a name stands for; where `auto` is but opencv, remark on what is lost.
+
+    What a detector's user should know is remarked on, too.
+    """
     found = detectors.resolve(name)
+    if notice := detectors.notice(found):
+        remark(notice)
     if name == "auto" and found == "opencv":
         remark(
             "auto is opencv here, for there are no weights of yunet: it finds only frontal faces and no mouth points; "
@@ -49,7 +54,8 @@ def crop_settings(
     chosen = dict(given)
     before = read_fingerprint(out, "crop")
     if chosen.get("detector", "auto") == "auto":
-        chosen["detector"] = pinned(before, "detector") or detector(otherwise, remark)
+        chosen["detector"] = pinned(before, "detector") or otherwise
+    chosen["detector"] = detector(chosen["detector"], remark)
     if chosen.get("subject", "auto") == "auto":
         chosen["subject"] = pinned(before, "subject") or ("central" if dataset == "lrw" else "largest")
     return CropSettings(**chosen)

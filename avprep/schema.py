@@ -40,6 +40,8 @@ MAX_SCANS = 64
 """Most scans of a JPEG; a progressive one has ten."""
 N_POINTS = 5
 """Left eye, right eye, nose, left mouth corner, right mouth corner; left is the image's left."""
+N_LANDMARKS = 68
+"""Those of 300-W: jaw, brows, nose, eyes, outer and inner edge of the lips."""
 
 MANIFEST_VERSION = 1
 SIDECAR_VERSION = 1
@@ -57,9 +59,15 @@ ARRAYS: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
     },
 }
 """Per column and array member: dtype and the shape of one frame; the array's first axis is the frame."""
+OPTIONAL_ARRAYS: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
+    "crop": {"landmarks.npy": ("<f4", (N_LANDMARKS, 2))},  # crop pixels, x y; NaN: not found in that frame
+    "mfcc": {},
+}
+"""The same of members that only some detectors give."""
 METADATA = {"crop": "clip.json", "mfcc": "audio.json"}
 """The JSON member of each column; both hold `key` and `n_frames`."""
 
+_MAY_BE_NAN = ("points.npy", "landmarks.npy")
 _IMAGE_MAGIC = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
 _ARRAY = re.compile(
     rb"\x93NUMPY\x01\x00(..)\{'descr': '([<>|][biufc]\d{1,2})', 'fortran_order': (True|False), "
@@ -176,8 +184,9 @@ def check_sample(column: str, key: str, members: Mapping[str, bytes]) -> dict[st
         raise ShardError(f"{key}: {name} holds no positive n_frames")
     if column == "crop" and n_frames > len(members):  # before memory is taken for their names
         raise ShardError(f"{key}: {name} speaks of {n_frames} frames, more than there are")
-    expected = {name, *ARRAYS[column]}
-    for member, (dtype, shape) in ARRAYS[column].items():
+    given = {member: array for member, array in OPTIONAL_ARRAYS[column].items() if member in members}
+    expected = {name, *ARRAYS[column], *given}
+    for member, (dtype, shape) in (ARRAYS[column] | given).items():
         if member not in members:
             raise ShardError(f"{key}: {member} is missing")
         try:
@@ -188,7 +197,7 @@ def check_sample(column: str, key: str, members: Mapping[str, bytes]) -> dict[st
             raise ShardError(
                 f"{key}: {member} is {array.dtype.str} {array.shape}, expected {dtype} {(n_frames, *shape)}"
             )
-        if member != "points.npy" and not np.isfinite(array).all():
+        if member not in _MAY_BE_NAN and not np.isfinite(array).all():
             raise ShardError(f"{key}: {member} holds numbers that are not finite")
     if column == "crop":
         expected |= _check_images(key, members, n_frames)

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 import avprep
 from avprep import schema
 from avprep.errors import Reject, RunError
-from avprep.faces import align, detectors, keyframes, track
-from avprep.faces.detectors.base import NOSE, Detector
+from avprep.faces import align, detectors, keyframes, steady, track
+from avprep.faces.detectors.base import Detector, LandmarkDetector
+from avprep.faces.landmarks import Landmarks
+from avprep.faces.steadiness import Steadiness
 from avprep.files import check_regular
 from avprep.layouts.voxceleb1 import read_track
 from avprep.manifest import Clip
@@ -51,7 +53,7 @@ class CropSettings:
 
     detector: str = "opencv"
     align: Align = "smooth"
-    every: int = 5
+    every: int = 12
     min_face: float = 32.0
     image_format: str = "jpg"
     subject: track.Subject = "largest"
@@ -186,8 +188,9 @@ def crop_clip(
     )
     found = align_clip(frames, detector, settings, name=clip.video, hints=lambda size: _hints(clip, root, size))
     facts = _crop_facts(clip, found, settings)
-    summary = {name: facts[name] for name in ("face_size", "score", "jitter")}
-    return Sample(_crop_members(found, facts, settings.image_format), found.detections.n_frames, summary)
+    summary = {name: facts[name] for name in ("face_size", "score")}
+    members = _crop_members(found, facts, summary, settings.image_format, detector)
+    return Sample(members, found.detections.n_frames, summary)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,18 +198,17 @@ class Aligned:
     """The subject of a clip of T frames, found and aligned.
 
     face_size: median, in source pixels.
-    raw, smoothed: float64 (T, 5, 2), its points in source pixels as they were detected, and steadied.
-    points: float32 (T, 5, 2), those of the two that were chosen; affine: float32 (T, 2, 3), source → crop pixels.
+    points: float32 (T, 5, 2), in source pixels; affine: float32 (T, 2, 3), source → crop pixels.
+    jitter_unsmoothed: what the movement of the face in its crops would be, were detections taken as they are.
     """
 
     frames: Frames
     detections: track.Detections
     subject: track.Track
     face_size: float
-    raw: NDArray[np.float64]
-    smoothed: NDArray[np.float64]
     points: NDArray[np.float32]
     affine: NDArray[np.float32]
+    jitter_unsmoothed: float
 
     @property
     def turned(self) -> int:
@@ -259,15 +261,15 @@ def align_detections(
         if size < settings.min_face:
             raise Reject("face_too_small", f"the face is {size:.0f} px wide, --min-face is {settings.min_face:g}")
         track.check_gaps(subject, tracks, detections)
-        raw = track.points_per_frame(subject, detections.n_frames)
-    steady = track.smooth(raw)
-    points = (raw if settings.align == "per-frame" else steady).astype(np.float32)
+    raw = steady.points_per_frame(subject, detections.n_frames, detections.cuts, smooth=False)
+    smoothed = steady.points_per_frame(subject, detections.n_frames, detections.cuts)
+    points = (raw if settings.align == "per-frame" else smoothed).astype(np.float32)
     affine = align.similarity(points).astype(np.float32)
     if settings.align == "per-clip":
         affine[:] = align.similarity(np.median(points, axis=0))
     if not np.isfinite(affine).all():
         raise Reject("face_lost", f"{name}: the face's points fall together")
-    return Aligned(frames, detections, subject, size, raw, steady, points, affine)
+    return Aligned(frames, detections, subject, size, points, affine, align.jitter(align.similarity(raw), smoothed))
 
 
 def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
@@ -325,8 +327,6 @@ def clip_sound(clip: Clip, root: Path, settings: MfccSettings) -> Sound:
 def _crop_facts(clip: Clip, found: Aligned, settings: CropSettings) -> dict[str, Any]:
     """Return the metadata of a crop sample."""
     frames, detections = found.frames, found.detections
-    # A detector of no more than the eyes: transforms fitted to its points hold the eyes still, whatever they do.
-    fitted = settings.align == "smooth" and bool(np.isnan(found.points[:, NOSE]).all())
     scores = [detection.face.score for detection in found.subject.detections.values()]
     across, down = frames.pixel_aspect.as_integer_ratio()
     return {
@@ -346,19 +346,30 @@ def _crop_facts(clip: Clip, found: Aligned, settings: CropSettings) -> dict[str,
         "score": _rounded(np.mean(scores)),
         "score_min": _rounded(np.min(scores)),
         "face_size": _rounded(found.face_size),
-        "jitter": None if fitted else _rounded(align.jitter(found.affine, found.smoothed)),
-        "jitter_unsmoothed": _rounded(align.jitter(align.similarity(found.raw), found.smoothed)),
+        "jitter_unsmoothed": _rounded(found.jitter_unsmoothed),
         "cuts": len(detections.cuts),
         **({"turned": found.turned} if found.turned else {}),
     }
 
 
-def _crop_members(found: Aligned, facts: dict[str, Any], image_format: str) -> Iterator[tuple[str, bytes]]:
+def _crop_members(
+    found: Aligned, facts: dict[str, Any], summary: dict[str, Any], image_format: str, detector: Detector
+) -> Iterator[tuple[str, bytes]]:
+    finder = Landmarks(detector) if isinstance(detector, LandmarkDetector) else None
+    steadiness = Steadiness(found.detections.cuts)
     for index, crop in enumerate(found.crops()):
+        steadiness.add(crop)
         yield schema.frame_member(index, image_format), encode_image(crop, image_format)
+        if finder is not None:
+            finder.add(crop)
     yield "points.npy", schema.encode_array(found.points)
     yield "affine.npy", schema.encode_array(found.affine)
-    yield schema.METADATA["crop"], schema.encode_json(facts)
+    if finder is not None:
+        placed = finder.finish()
+        yield "landmarks.npy", schema.encode_array(placed)
+        facts = {**facts, "landmarks": int(np.isfinite(placed).all(axis=(1, 2)).sum())}
+    summary |= steadiness.figures()
+    yield schema.METADATA["crop"], schema.encode_json({**facts, **steadiness.figures()})
 
 
 def encode_image(image: NDArray[np.uint8], image_format: str) -> bytes:

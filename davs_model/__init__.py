@@ -11,23 +11,12 @@ Both are loaded, and torch with them, when they are first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from avprep.lazy import public_api
 
 if TYPE_CHECKING:
     from davs_model.api import load, train
 
 __all__ = ["load", "train"]
-
-
-def __getattr__(name: str) -> Any:
-    """Load the public API (PEP 562)."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from davs_model import api
-
-    return getattr(api, name)
-
-
-def __dir__() -> list[str]:
-    """List the public API, loaded or not."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = public_api(__name__, __all__)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from avprep import layouts, manifest
@@ -22,6 +23,15 @@ SHARED = Path(os.environ.get("AVPREP_SHARED") or Path(__file__).resolve().parent
 
 GROUPS = {"slurm": "slurm", "chromium": "browser"}
 """Groups of tests of several files, each with its fixture; they take longest, and begin first."""
+
+
+hypothesis.settings.register_profile("whole", deadline=None)
+hypothesis.settings.register_profile("quick", max_examples=40, derandomize=True, deadline=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Try fewer examples of a property, and the same each time, where slow tests are left out, too."""
+    hypothesis.settings.load_profile("quick" if config.getoption("markexpr") == "not slow" else "whole")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,9 +58,9 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def yunet_weights(shared: Path) -> Path:
-    """The folder of YuNet's weights; the test is skipped where it is absent."""
-    folder = shared / "weights"
+def yunet_weights() -> Path:
+    """The folder of YuNet's weights, the user's or the one beside the clips; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("AVPREP_WEIGHTS") or SHARED / "weights")
     if not (folder / "face_detection_yunet_2023mar.onnx").is_file():
         pytest.skip(f"no YuNet weights at {folder}")
     return folder
@@ -64,11 +74,19 @@ def yunet(yunet_weights: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(scope="session")
-def lrw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a corpus of six clips, one of them no video, and its manifest, `plan.jsonl`; not to be changed."""
+def made_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus like LRW of two words by three speakers; not to be changed."""
+    root = tmp_path_factory.mktemp("corpus")
+    synthetic.make_corpus(root, words=2, speakers=3, takes=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def lrw(made_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with that corpus, one clip no video, and its manifest, `plan.jsonl`; not to be changed."""
     folder = tmp_path_factory.mktemp("lrw")
-    clips = synthetic.make_corpus(folder / "corpus", words=2, speakers=3, takes=1)
-    clips[0].write_bytes(b"not a video")
+    shutil.copytree(made_corpus, folder / "corpus")
+    (folder / "corpus/ABOUT/train/ABOUT_00001.mp4").write_bytes(b"not a video")
     plan, _ = layouts.index("lrw", folder / "corpus")
     (folder / "plan.jsonl").write_text(manifest.render(plan), encoding="utf-8")
     return folder

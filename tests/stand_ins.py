@@ -166,7 +166,7 @@ def _then(members: Iterable[tuple[str, bytes]], error: Exception) -> Iterator[tu
 
 
 def start(
-    words: Iterable[str], out: Path, *, jobs: int = 2, shard_size: int = 5, clip_timeout: float = 30.0, **options: Any
+    words: Iterable[str], out: Path, *, jobs: int = 1, shard_size: int = 5, clip_timeout: float = 30.0, **options: Any
 ) -> Outcome:
     """Run the stand-ins in this process."""
     stage = Stage(**{name: options.pop(name) for name in ("start", "setting", "version") if name in options})

@@ -162,7 +162,6 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
             },
             repeat,
         )
-    stage = stages.CropStage(plan.root, settings)
     return _result(
         "crop",
         detector,
@@ -170,7 +169,7 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
         n_frames,
         timed,
         {"floor": "decoding to RGB and encoding as many JPEGs", "script": "the same in a plain script"},
-        stage,
+        stages.CropStage(plan.root, settings),
         jobs,
     )
 

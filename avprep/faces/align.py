@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from avprep.faces.detectors.base import Bias
 from avprep.schema import CROP_SIZE
 
 BORDER = 127
@@ -57,6 +58,17 @@ def similarity(points: ArrayLike, target: ArrayLike = TEMPLATE) -> NDArray[np.fl
     affine[..., 0, 2] = b.real
     affine[..., 1, 2] = b.imag
     return affine
+
+
+def template(bias: Bias) -> NDArray[np.float64]:
+    """Return where a detector of this bias sees eyes and mouth centre in a crop that is right, float64 (3, 2)."""
+    centre = TEMPLATE.mean(axis=0)
+    return np.asarray((TEMPLATE - centre) * bias.scale + centre + (0, bias.down), np.float64)
+
+
+def off_template(points: ArrayLike) -> float:
+    """Return how far eyes and mouth of five points (5, 2) lie from their places in a crop: pixels, on average."""
+    return float(np.linalg.norm(three_points(points) - TEMPLATE, axis=-1).mean())
 
 
 def apply(affine: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
@@ -120,16 +132,14 @@ def warp(image: NDArray[np.uint8], affine: NDArray[Any], size: tuple[int, int]) 
 
 
 def jitter(affine: NDArray[Any], points: NDArray[Any]) -> float:
-    """Return how restlessly a rigid face sits in its crops: mean frame-to-frame movement in crop pixels.
+    """Return how restless crops would be: mean frame-to-frame movement of a face's eyes and nose in crop pixels.
 
-    affine: (T, 2, 3) transforms that the crops were made with.
-    points: (T, 5, 2) smoothed points, the best estimate of where eyes and nose really were; the mouth is left out.
-    0 for a single frame.
+    affine: (T, 2, 3) transforms that the crops would be made with.
+    points: (T, 5, 2), where the face really was; a nose may be missing. 0 for a single frame.
     """
     rigid = points[:, :3]
     rigid = rigid[:, ~np.isnan(rigid).any(axis=(0, 2))]
-    placed = apply(affine, rigid)
-    steps = np.linalg.norm(np.diff(placed, axis=0), axis=-1)
+    steps = np.linalg.norm(np.diff(apply(affine, rigid), axis=0), axis=-1)
     return float(steps.mean()) if steps.size else 0.0
 
 

@@ -1,9 +1,8 @@
-"""Following the faces of a clip from keyframe to keyframe.
+"""Following the faces of a clip from frame to frame.
 
-A face is found again by registration for as long as it looks the same, and detected again, close up, every
-`REDETECT_EVERY` frames. Registration's error by then is shared out over the keyframes between. That is steadier than
-detecting every time, and faster. The whole picture is searched at the start of each shot, when a face is lost, and
-every three seconds.
+Registration says how a face moved, to a fraction of a pixel and without a detector's noise, but not where in the face
+its eyes and mouth are. So a face is detected too, every so often, each time at another size and both as it is and
+mirrored: `avprep.faces.steady` averages these looks in the face's own frame.
 
 A face may be upside down or on its side. Detectors find such faces too, at poorer scores and with points in the wrong
 places. So where the search starts afresh, a face with a doubtful score is detected four ways up; and until a shot has
@@ -12,163 +11,192 @@ shown a sure one, the picture itself is searched the other ways up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+import itertools
 
 from avprep import boxes
-from avprep.faces import align, registration, views
+from avprep.faces import views
 from avprep.faces.detectors.base import Detector, Face
-from avprep.faces.registration import Anchor, Similarity, appearance
-from avprep.faces.track import Detection, jumped
-from avprep.faces.views import CloseUps, Keyframe
+from avprep.faces.followed import Followed
+from avprep.faces.track import MAX_GAP, Detection
+from avprep.faces.views import Keyframe
 from avprep.media.picture import Picture
 from avprep.schema import FPS
 
 FOLLOWED = 3
 """Faces that are followed: the largest ones."""
-REDETECT_EVERY = 10
-"""Frames after which a face is detected again even though registration still finds it."""
 SEARCH_EVERY = 3 * FPS
 """Frames after which the whole picture is searched even though faces are being followed."""
+SEARCH_AGAIN = 5
+"""Frames from one search to the next while no face is followed, or one was lost lately."""
+SETTLED = 3
+"""How many times as rarely a face is detected once it was seen at all of the detector's sizes."""
+CHANGED, SOON = 3.0, 4
+"""A face is detected early, but so many frames apart, where growing and turning seem to have moved it by more (crop
+pixels): its head may have turned aside, which registration cannot tell from that."""
+UNSURE = 4.0
+"""Noise of a face's points where no look shows it (crop pixels)."""
+FIRST_LOOKS = 3
+"""Maximum looks of the first size until one shows the face where it was expected."""
+OFF, TURNED = 4.0, 1.5
+"""A first look that is further from where the face was expected (crop pixels, degrees) is taken again from there."""
+MISSES = 3
+"""Looks in a row, in one frame after another, that must miss a face for it to be given up."""
+LOST = 20.0
+"""A later look that is further from where the face was expected (crop pixels) is of a face that registration lost."""
 TURNS = (2, 1, 3)
 """Quarter turns of a picture that is not upright; half a turn first, where detectors find a face at wrong points."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Followed:
-    """A face that is being followed.
-
-    anchor: its appearance when it was last detected, in frame `frame`; None where that shows too little.
-    onto: the last keyframe → the anchor's patch; None where that is the anchor's own.
-    since: the keyframes that it was registered in since then, and the detections.
-    """
-
-    detection: Detection
-    frame: int
-    anchor: Anchor | None
-    onto: Similarity | None = None
-    since: tuple[tuple[int, Detection], ...] = ()
-
-    @property
-    def face(self) -> Face:
-        """Where it was in the last keyframe."""
-        return self.detection.face
-
-
 class Following:
-    """Follows faces from keyframe to keyframe: by registration while they look the same, else by close-ups.
+    """Follows the largest faces of a clip.
 
     cuts: frames that begin a new shot, found so far; it grows while frames are added.
-    detect_every: frames from one keyframe to the next; 1 detects in each of them.
+    every: frames from one detection pass of a face to the next, until it was seen at all of the detector's sizes; then
+        `SETTLED` times as many. 1 detects in each frame.
     """
 
-    def __init__(self, detector: Detector, cuts: set[int], detect_every: int) -> None:
+    def __init__(self, detector: Detector, cuts: set[int], every: int) -> None:
         self._detector = detector
-        self._close_ups = CloseUps(detector)
+        self._views = views.viewer(detector)
         self._cuts = cuts
-        self._redetect_every = REDETECT_EVERY if detect_every > 1 else 1
+        self._every = every
+        self._numbers = itertools.count()
         self._found: dict[int, list[Detection]] = {}
-        self._searched = -SEARCH_EVERY  # the frame
+        self._searched = self._lost = -SEARCH_EVERY  # frames
         self._turns: int | None = None  # that make the shot's faces upright; None before it has shown one
-        self._followed: list[_Followed] = []
+        self._followed: list[Followed] = []
+        self._unseen: list[tuple[int, Picture]] = []  # since the last search, while no face is followed
 
-    def add(self, frame: int, picture: Picture, between: list[tuple[int, Picture]]) -> None:
-        """Follow the faces into a keyframe; into the frames `between` it and the last one too where a face jumped."""
+    def add(self, frame: int, picture: Picture) -> None:
+        """Follow the faces into the next frame; detect where that is due, and where one is lost."""
+        keyframe, cut = Keyframe(frame, picture), frame in self._cuts
+        if cut:
+            self._end(self._followed, frame - 1)
         before = self._followed
-        keyframe = Keyframe(frame, picture)
-        faces = self._faces(keyframe)
-        if between and jumped([one.face for one in before], faces):
-            self._followed = before
-            for earlier, skipped in between:
-                self._faces(Keyframe(earlier, skipped))
-            self._faces(keyframe)
+        self._followed = [one for one in before if one.move(keyframe.luma, frame, cut=cut)]
+        lost = [one for one in before if one not in self._followed]
+        if not cut:
+            self._end(lost, frame - 1)
+            self._followed += [again for one in lost if (again := self._again(one, keyframe)) is not None]
+        for one in [one for one in self._followed if self._due(one, frame)]:
+            if not self._look(one, keyframe):
+                one.misses += 1
+                if one.misses < MISSES:
+                    continue
+                self._followed.remove(one)
+                again = self._again(one, keyframe)
+                self._followed += [] if again is None else [again]
+        if cut and not self._followed:
+            self._turns, self._unseen = None, []
+        fewer = len(self._followed) < len(before)
+        self._lost = frame if fewer else self._lost
+        if cut or fewer or frame - self._searched >= self._patience(frame):
+            self._searched = frame
+            self._found.setdefault(frame, [])
+            self._search(keyframe)
+            self._unseen = []
+        elif not self._followed:
+            self._unseen.append((frame, picture))
+        if frame in self._found or any(one.frame == frame for one in self._followed):
+            self._end(self._followed, frame)
 
-    def finish(self) -> dict[int, list[Detection]]:
-        """Return the faces of each keyframe."""
+    def finish(self, n_frames: int) -> dict[int, list[Detection]]:
+        """Return the faces of each keyframe of a clip of so many frames."""
+        self._end(self._followed, n_frames - 1)
         return self._found
 
-    def _faces(self, keyframe: Keyframe) -> list[Face]:
-        """Follow the known faces; search the whole picture where that is due or one is lost."""
-        frame, cut = keyframe.frame, keyframe.frame in self._cuts
-        followed = [self._follow(one, keyframe) for one in self._followed]
-        found = [one for one in followed if one is not None]
-        if cut and not found:
-            self._turns = None
-        if cut or not found or len(found) < len(followed) or frame - self._searched >= SEARCH_EVERY:
-            self._searched = frame
-            found = self._search(keyframe, found)
-        self._followed = sorted(found, key=lambda one: _area(one.face), reverse=True)[:FOLLOWED]
-        self._found[frame] = [one.detection for one in found]
-        return [one.face for one in found]
+    def _due(self, one: Followed, frame: int) -> bool:
+        sparse = self._every > 1 and one.looks >= self._views.sizes
+        waited = frame - one.frame
+        return waited >= self._every * (SETTLED if sparse else 1) or (waited >= SOON and one.changed > CHANGED)
 
-    def _follow(self, one: _Followed, keyframe: Keyframe) -> _Followed | None:
-        """Find a face where it was before; None where it is not there, or over a cut does not look the same."""
-        frame, registered = keyframe.frame, None
-        if one.anchor is not None:
-            onto = one.anchor.find(keyframe.luma, one.onto or one.anchor.onto)
-            if onto is not None:
-                registered = one.anchor.face_at(onto)
-                if frame - one.frame < self._redetect_every:
-                    detection = Detection(registered, appearance(keyframe.luma, registered))
-                    return replace(one, detection=detection, onto=onto, since=(*one.since, (frame, detection)))
-        if registered is None and frame in self._cuts:
-            return None
-        face = self._close_ups.detect(keyframe, registered or one.face)
-        if face is None:
-            return None
-        if registered is not None:
-            self._correct(one, frame, face.points - registered.points)
-        return self._detected(face, keyframe)
+    def _patience(self, frame: int) -> int:
+        """Return how many frames after the last search the picture is searched again."""
+        if not self._followed and self._every == 1:
+            return 1
+        missing = not self._followed or frame - self._lost <= MAX_GAP + 1  # what was lost may come back
+        return SEARCH_AGAIN if missing else SEARCH_EVERY
 
-    def _detected(self, face: Face, keyframe: Keyframe) -> _Followed:
-        anchor = registration.anchor(face, keyframe.luma) if self._redetect_every > 1 else None
-        return _Followed(Detection(face, appearance(keyframe.luma, face)), keyframe.frame, anchor)
+    def _end(self, faces: list[Followed], frame: int) -> None:
+        """Record where some faces are in a keyframe, and were since the one before."""
+        for one in faces:
+            if one.path and one.path[-1][0] == frame:
+                self._found.setdefault(frame, []).append(one.recorded())
 
-    def _correct(self, one: _Followed, frame: int, error: NDArray[np.float32]) -> None:
-        """Share registration's error at a new detection out over the keyframes since the last one."""
-        for number, detection in one.since:
-            off = error * np.float32((number - one.frame) / (frame - one.frame))
-            box = detection.face.box + np.tile(align.three_points(off).mean(axis=0), 2).astype(np.float32)
-            corrected = Face(box, detection.face.score, detection.face.points + off)
-            found = self._found[number]
-            found[:] = [Detection(corrected, other.appearance) if other is detection else other for other in found]
+    def _again(self, one: Followed, keyframe: Keyframe) -> Followed | None:
+        """Detect a face that registration has lost where it was; None where it is not there."""
+        face = self._views.find(keyframe, one.face)
+        return None if face is None else self._started(face, keyframe)
 
-    def _search(self, keyframe: Keyframe, known: list[_Followed]) -> list[_Followed]:
-        """Detect in the whole picture, where none is known ever more finely until it shows a face.
+    def _started(self, face: Face, keyframe: Keyframe) -> Followed:
+        """Follow a face from here, and back through the pictures that were not searched."""
+        one = Followed(next(self._numbers), face, keyframe.frame, keyframe.luma)
+        if not self._look(one, keyframe):
+            one.see(face, UNSURE)
+        for frame, picture in reversed(self._unseen):
+            if not one.move_back(picture.luma(), frame):
+                break
+        return one
 
-        The largest new faces get a close-up. Where a shot begins without a sure one, the picture is searched all ways
-        up.
+    def _look(self, one: Followed, keyframe: Keyframe) -> bool:
+        """Detect a face close up, the first time until it is where it was expected; return whether it is there."""
+        seen = self._views.look(keyframe, one.expected.affine, one.looks)
+        for _ in range(FIRST_LOOKS - 1 if one.looks == 0 else 0):
+            if seen is None:
+                return False
+            off, turned = one.distance(seen.face)
+            if off <= OFF and turned <= TURNED:
+                break
+            one.begin(seen.face, keyframe.luma)
+            seen = self._views.look(keyframe, one.expected.affine, 0)
+        if seen is None or one.distance(seen.face)[0] > LOST:
+            return False
+        one.see(seen.face, seen.noise)
+        one.looked(keyframe.frame, keyframe.luma)
+        return True
+
+    def _search(self, keyframe: Keyframe) -> None:
+        """Detect in the whole picture, where none is followed ever more finely until it shows a face.
+
+        The largest new faces are followed. Where a shot begins without a sure one, the picture is searched all ways up.
         """
-        new = self._new_faces(keyframe, known, self._turns or 0)
+        known = bool(self._followed)
+        new = self._new_faces(keyframe, self._turns or 0)
         if not known:
-            if self._turns is None and _best(new) < self._close_ups.sure:
+            if self._turns is None and _best(new) < self._views.sure:
                 for turns in TURNS:
-                    turned = self._new_faces(keyframe, known, turns)
-                    if _best(turned) > self._close_ups.better * _best(new):
+                    turned = self._new_faces(keyframe, turns)
+                    if _best(turned) > self._views.better * _best(new):
                         new = [(face, close) for face, close in turned if close]  # detectors find much that is no face
             close = [face for face, close in new if close]
             if close:
                 self._turns = views.turns_upright(max(close, key=_area))
-        return [*known, *(self._detected(face, keyframe) for face, _ in new)]
+        for n, (face, _) in enumerate(new):
+            if n < FOLLOWED:
+                self._followed.append(self._started(face, keyframe))
+            else:
+                self._found[keyframe.frame].append(Detection.alone(face, keyframe.luma))
+        self._followed.sort(key=lambda one: _area(one.face), reverse=True)
+        self._end(self._followed[FOLLOWED:], keyframe.frame)
+        del self._followed[FOLLOWED:]
 
-    def _new_faces(self, keyframe: Keyframe, known: list[_Followed], turns: int) -> list[tuple[Face, bool]]:
+    def _new_faces(self, keyframe: Keyframe, turns: int) -> list[tuple[Face, bool]]:
         """Return faces that are not known yet, found by so many quarter turns, and whether a close-up shows them too.
 
         The largest come first, with the close-up's points; with nothing known there is one for each of four ways up.
         """
-        picture, found = keyframe.picture, list[Face]()
-        for side in self._detector.search_sides[: 1 if known else None]:
+        sides = getattr(self._detector, "search_sides", (self._detector.picture_side,))
+        picture, found, known = keyframe.picture, list[Face](), [one.face for one in self._followed]
+        for side in sides[: 1 if known else None]:
             small = picture.small(side)
             found = [
                 views.from_shrunk(face, picture, small) for face in views.detect_turned(self._detector, small, turns)
             ]
             if found or max(picture.size) <= side:
                 break
-        new = [face for face in found if all(boxes.overlap(face.box, one.face.box) < 0.3 for one in known)]
+        new = [face for face in found if all(boxes.overlap(face.box, one.box) < 0.3 for one in known)]
         new.sort(key=_area, reverse=True)
-        close_up = self._close_ups.detect if known else self._upright
+        close_up = self._views.find if known else self._upright
         closer = [close_up(keyframe, face) for face in new[:FOLLOWED]]
         confirmed = [
             (face, False) if close is None else (close, True) for face, close in zip(new, closer, strict=False)
@@ -177,12 +205,12 @@ class Following:
 
     def _upright(self, keyframe: Keyframe, face: Face) -> Face | None:
         """Detect a face close up as it was found, and where that is not sure, the other ways up; return the best."""
-        best = self._close_ups.detect(keyframe, face)
+        best = self._views.find(keyframe, face)
         score = face.score if best is None else best.score
         middle = (face.box[:2] + face.box[2:]) / 2
-        for turns in TURNS if best is None or score < self._close_ups.sure else ():
-            turned = self._close_ups.detect(keyframe, views.turned_face(face, turns, middle, middle))
-            if turned is not None and turned.score > self._close_ups.better * score:
+        for turns in TURNS if best is None or score < self._views.sure else ():
+            turned = self._views.find(keyframe, views.turned_face(face, turns, middle, middle))
+            if turned is not None and turned.score > self._views.better * score:
                 best, score = turned, turned.score
         return best
 

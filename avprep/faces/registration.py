@@ -1,4 +1,4 @@
-"""Finding a face again by registration: the movement that lays one picture's face over another's.
+"""Following a face by registration: the movement that lays one picture's face over another's.
 
 The upper half of a face, brows to nose, stays one rigid thing while its owner talks. The grey values themselves show
 how it moved, to a fraction of a pixel (Lucas and Kanade 1981, in the inverse compositional form of Baker and Matthews
@@ -7,23 +7,25 @@ how it moved, to a fraction of a pixel (Lucas and Kanade 1981, in the inverse co
 
 from __future__ import annotations
 
+import cmath
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avprep.faces import align
-from avprep.faces.detectors.base import Face
+from avprep.faces.align import TEMPLATE
 from avprep.schema import CROP_SIZE
 
-REGION = (46.0, 70.0, 210.0, 170.0)
-"""What is registered, in crop pixels: x0 y0 x1 y1, from the brows to below the nose, as wide as the face."""
-ZOOM = 0.4
-"""Patch pixels per crop pixel."""
-ROUNDS = 8
+EXTENT = 55.0
+"""About how far eyes and mouth lie from their middle, crop pixels."""
+FINE, COARSE = 0.4, 0.13
+"""Patch pixels per crop pixel. The coarse patch finds a face that moved too far for the fine one."""
+ROUNDS = 16
 """Maximum steps towards the best place."""
-STILL = 0.05
+STILL = 0.15
 """A step that moves the patch by less is the last one (patch pixels)."""
 ALIKE = 0.9
 """Minimum correlation of two patches that show the same face looking the same way."""
@@ -33,101 +35,172 @@ FLAT = 1e-3
 """Minimum information of a patch's slopes on a movement (their squares, the patch having unit length)."""
 
 _APPEARANCE = 24  # side of the patch that faces are compared by over cuts
-_SIZE = (round((REGION[2] - REGION[0]) * ZOOM), round((REGION[3] - REGION[1]) * ZOOM))
-_MIDDLE = complex((_SIZE[0] - 1) / 2, (_SIZE[1] - 1) / 2)
-_REACH = _MIDDLE.real  # patch pixels that growing or turning by 1 moves the patch's edge
-_ACROSS, _DOWN = np.meshgrid(
-    ((np.arange(_SIZE[0]) - _MIDDLE.real) / _REACH).astype(np.float32),
-    ((np.arange(_SIZE[1]) - _MIDDLE.imag) / _REACH).astype(np.float32),
-)
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of a crop: its middle x + iy, width and height in crop pixels."""
+
+    middle: complex
+    width: float
+    height: float
+
+
+UPPER_FACE = Region(complex(TEMPLATE[:2, 0].mean(), 120), 164.0, 100.0)
+"""What is followed: from the brows to below the nose, as wide as the face."""
+AROUND = Region(UPPER_FACE.middle, 204.0, 140.0)
+"""What is seen coarsely."""
 
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """Takes the point z = x + iy to turn·z + shift: picture → patch pixels."""
+    """Takes the point z = x + iy to turn·z + shift: picture → crop pixels, or others of its kind."""
 
     turn: complex
     shift: complex
 
+    @classmethod
+    def of(cls, affine: NDArray[np.float64]) -> Similarity:
+        """Return the same of a transform (2, 3)."""
+        (turn, _, x), (rise, _, y) = affine.tolist()
+        return cls(complex(turn, rise), complex(x, y))
 
-@dataclass(frozen=True, eq=False)
-class Anchor:
-    """A face's appearance where it was detected.
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """As a transform, float64 (2, 3)."""
+        turn, shift = self.turn, self.shift
+        return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
-    face: in source pixels. onto: its picture → patch.
-    patch: float32 (N,), grey, of zero mean and unit length; steps: float32 (4, N), what a patch's difference from it
-    means in growth, turn (both in patch pixels at its edge) and movement to the right and down.
+    def after(self, first: Similarity) -> Similarity:
+        """Return what does another and then this."""
+        return Similarity(self.turn * first.turn, self.turn * first.shift + self.shift)
+
+    def inverse(self) -> Similarity:
+        """Return what takes it back."""
+        return Similarity(1 / self.turn, -self.shift / self.turn)
+
+    def __call__(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Move points (…, 2)."""
+        moved = np.ascontiguousarray(points, np.float64).view(np.complex128) * self.turn + self.shift
+        return moved.view(np.float64)
+
+
+class Patch:
+    """A face's grey values at one scale, and what a difference from them means.
+
+    pixels: float32 (N,), of zero mean and unit length; steps: float32 (4, N), growth, turn (both in patch pixels at its
+    edge) and movement to the right and down.
     """
 
-    face: Face
-    onto: Similarity
-    patch: NDArray[np.float32]
-    steps: NDArray[np.float32]
+    def __init__(self, luma: NDArray[np.uint8], onto: Similarity, zoom: float, region: Region) -> None:
+        self._size = (round(region.width * zoom), round(region.height * zoom))
+        self._middle = complex((self._size[0] - 1) / 2, (self._size[1] - 1) / 2)
+        self._from_crop = Similarity(zoom, self._middle - zoom * region.middle)
+        self._to_crop = self._from_crop.inverse()
+        self._reach = self._middle.real  # patch pixels that growing or turning by 1 moves the patch's edge
+        placed = self._from_crop.after(onto)
+        self._pixels = self._seen(luma, placed.turn, placed.shift)
+        self._steps = self._solved()
 
-    def find(self, luma: NDArray[np.uint8], near: Similarity) -> Similarity | None:
-        """Find the face in another picture.
+    @property
+    def flat(self) -> bool:
+        """Whether there is too little to see."""
+        return self._steps is None
 
-        luma: uint8 (H, W). near: that picture → patch, where the face was last.
-        Returns the same for where it is now; None where nothing like it is there.
-        """
-        turn, shift = near.turn, near.shift
+    def find(self, luma: NDArray[np.uint8], near: Similarity) -> tuple[Similarity, float]:
+        """Lay the patch over a picture, starting near; return picture → crop pixels and the correlation there."""
+        assert self._steps is not None
+        placed, middle = self._from_crop.after(near), self._middle
+        turn, shift = placed.turn, placed.shift
+        patch = self._seen(luma, turn, shift)
         for _ in range(ROUNDS):
-            patch = _patch(luma, turn, shift)
-            growth, rotation, right, down = (self.steps @ (patch - self.patch)).tolist()
-            step = complex(1 + growth / _REACH, rotation / _REACH)
-            turn, shift = step * turn, step * (shift - _MIDDLE) + _MIDDLE + complex(right, down)
+            growth, rotation, right, down = (self._steps @ (patch - self._pixels)).tolist()
+            step = complex(1 + growth / self._reach, rotation / self._reach)
+            turn, shift = step * turn, step * (shift - middle) + middle + complex(right, down)
             if max(abs(growth), abs(rotation), abs(right), abs(down)) < STILL:
                 break
-        else:
-            patch = _patch(luma, turn, shift)
-        if float(patch @ self.patch) < ALIKE or not 1 / GROWTH < abs(turn / self.onto.turn) < GROWTH:
+            patch = self._seen(luma, turn, shift)
+        return self._to_crop.after(Similarity(turn, shift)), float(patch @ self._pixels)
+
+    def _seen(self, luma: NDArray[np.uint8], turn: complex, shift: complex) -> NDArray[np.float32]:
+        matrix = np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+        return grey_patch(luma, matrix, self._size)
+
+    def _solved(self) -> NDArray[np.float32] | None:
+        """Return the least-squares solution for a difference from the patch; None where its slopes say too little."""
+        width, height = self._size
+        across, down = _places(width, height)
+        grey = self._pixels.reshape(height, width)
+        slopes = np.zeros((4, height, width), np.float32)
+        growing, turning, right, below = slopes
+        np.subtract(grey[:, 2:], grey[:, :-2], out=right[:, 1:-1])
+        np.subtract(grey[2:], grey[:-2], out=below[1:-1])
+        slopes[2:] *= 0.5
+        np.add(right * across, below * down, out=growing)
+        np.subtract(below * across, right * down, out=turning)
+        flat = slopes.reshape(4, -1)
+        strengths, directions = np.linalg.eigh(flat @ flat.T)
+        if strengths[0] < FLAT:
             return None
-        return Similarity(turn, shift)
-
-    def face_at(self, onto: Similarity) -> Face:
-        """Return the face where `find` found it, in that picture's pixels."""
-        turn = self.onto.turn / onto.turn
-        shift = (self.onto.shift - onto.shift) / onto.turn
-        points = (self.face.points.view(np.complex64) * turn + shift).astype(np.complex64).view(np.float32)
-        x0, y0, x1, y1 = self.face.box.tolist()
-        centre = turn * complex(x0 + x1, y0 + y1) / 2 + shift
-        across, down = abs(turn) * (x1 - x0) / 2, abs(turn) * (y1 - y0) / 2
-        box = (centre.real - across, centre.imag - down, centre.real + across, centre.imag + down)
-        return Face(np.array(box, np.float32), self.face.score, points)
+        return np.asarray((directions / strengths) @ directions.T @ flat, np.float32)
 
 
-def anchor(face: Face, luma: NDArray[np.uint8]) -> Anchor | None:
-    """Return a face's anchor in its picture, uint8 (H, W); None where there is too little to see."""
-    affine = align.similarity(face.points)
-    if not np.isfinite(affine).all():
-        return None
-    turn = ZOOM * complex(affine[0, 0], affine[1, 0])
-    shift = ZOOM * (complex(affine[0, 2], affine[1, 2]) - complex(*REGION[:2]))
-    patch = _patch(luma, turn, shift)
-    grey = patch.reshape(_SIZE[1], _SIZE[0])
-    across, down = np.zeros_like(grey), np.zeros_like(grey)
-    across[:, 1:-1] = (grey[:, 2:] - grey[:, :-2]) / 2
-    down[1:-1] = (grey[2:] - grey[:-2]) / 2
-    slopes = np.stack([across * _ACROSS + down * _DOWN, down * _ACROSS - across * _DOWN, across, down]).reshape(4, -1)
-    strengths, directions = np.linalg.eigh(slopes @ slopes.T)
-    if strengths[0] < FLAT:
-        return None
-    steps = (directions / strengths) @ directions.T @ slopes
-    points = np.ascontiguousarray(face.points)
-    return Anchor(Face(face.box, face.score, points), Similarity(turn, shift), patch, steps)
+@lru_cache
+def _places(width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return how far each pixel lies from a patch's middle, in half its width: to the right and down."""
+    across, down = np.arange(width) - (width - 1) / 2, np.arange(height) - (height - 1) / 2
+    reach = (width - 1) / 2
+    return (across / reach).astype(np.float32), (down / reach).astype(np.float32)[:, None]
 
 
-def _patch(luma: NDArray[np.uint8], turn: complex, shift: complex) -> NDArray[np.float32]:
-    matrix = np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
-    return grey_patch(luma, matrix, _SIZE)
+class Anchor:
+    """A face's appearance in one picture, by which it is found in others.
+
+    onto: that picture → crop pixels.
+    """
+
+    def __init__(self, luma: NDArray[np.uint8], onto: Similarity) -> None:
+        self.onto = onto
+        self._luma = luma
+        self._fine = Patch(luma, onto, FINE, UPPER_FACE)
+        self._coarse: Patch | None = None
+
+    @classmethod
+    def of(cls, luma: NDArray[np.uint8], onto: Similarity) -> Anchor | None:
+        """Return a face's anchor in its picture, uint8 (H, W); None where there is too little to see."""
+        if not (cmath.isfinite(onto.turn) and cmath.isfinite(onto.shift)):
+            return None
+        anchor = cls(luma, onto)
+        return None if anchor._fine.flat else anchor
+
+    def find(self, luma: NDArray[np.uint8], near: Similarity) -> tuple[Similarity, float] | None:
+        """Find the face in another picture.
+
+        luma: uint8 (H, W). near: that picture → crop pixels, where the face is expected.
+        Returns the same for where it is now, and the correlation; None where nothing like it is there.
+        """
+        found = self._alike(*self._fine.find(luma, near))
+        if found is None:
+            if self._coarse is None:
+                self._coarse = Patch(self._luma, self.onto, COARSE, AROUND)
+            if not self._coarse.flat:
+                roughly, _ = self._coarse.find(luma, near)
+                found = self._alike(*self._fine.find(luma, roughly))
+        return found
+
+    def _alike(self, onto: Similarity, correlation: float) -> tuple[Similarity, float] | None:
+        alike = correlation >= ALIKE and 1 / GROWTH < abs(onto.turn / self.onto.turn) < GROWTH
+        return (onto, correlation) if alike else None
 
 
-def appearance(luma: NDArray[np.uint8], face: Face) -> NDArray[np.float32]:
-    """Return the aligned grey patch of a face, float32 (576,), of zero mean and unit length."""
-    matrix = align.similarity(face.points) * (_APPEARANCE / CROP_SIZE)
-    if not np.isfinite(matrix).all():
+def appearance(luma: NDArray[np.uint8], onto: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the aligned grey patch of a face, float32 (576,), of zero mean and unit length.
+
+    onto: (2, 3), picture → crop pixels; of a face whose points fall together it is not finite, and the patch is 0.
+    """
+    if not np.isfinite(onto).all():
         return np.zeros(_APPEARANCE * _APPEARANCE, np.float32)
-    return grey_patch(luma, matrix, (_APPEARANCE, _APPEARANCE))
+    return grey_patch(luma, onto * (_APPEARANCE / CROP_SIZE), (_APPEARANCE, _APPEARANCE))
 
 
 def grey_patch(luma: NDArray[np.uint8], affine: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ the whole picture is detected again close up, upright and at one size. Points ar
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,15 +15,24 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from avprep import boxes
 from avprep.faces import align
-from avprep.faces.detectors.base import Detector, Face, finite
+from avprep.faces.detectors.base import MIRRORED, Bias, CloseUp, Detector, Face, finite
 from avprep.media.picture import Picture
 from avprep.schema import CROP_SIZE
 
 CLOSE_UPS = 8
 """Maximum close-ups of one face in one frame."""
-DRIFT, TILT = 12.0, 0.7
+DRIFT, TILT = 12.0, 2.0
 """A face further than this from where its close-up expects it (crop pixels, degrees) gets another close-up."""
+MOST_MISSING = math.radians(20)
+"""A look that misses more of a head's tilt is taken as it is."""
+NOISE = 1.3
+"""Standard deviation of a look's points in crop pixels, of a detector that shows all of a head's tilt."""
+SHRUNK = (1.0, 0.8)
+"""Of the longest side at which a detector without close-ups is shown whole pictures: sizes that take turns."""
+_FACE = np.array([[52.0, 60], [208.0, 60], [52.0, 236], [208.0, 236]])  # corners of about a face's box, crop pixels
+_MIDDLE = align.TEMPLATE.mean(axis=0)
 _TURNED = (1, 1j, -1, -1j)  # what takes a point by 0 … 3 quarter turns, clockwise as y points down
 
 
@@ -43,77 +53,176 @@ class Keyframe:
         return self.picture.luma()
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A face as a detector sees it once as it is and once mirrored, averaged: neither side is preferred.
+
+    face: in pixels of the picture. noise: how far its points may be off, in crop pixels (about a standard deviation).
+    """
+
+    face: Face
+    noise: float
+
+
 class CloseUps:
     """Detects faces close up.
 
-    expected: float64 (3, 2), where eyes and mouth centre of a face lie in a close-up.
     sure, better: see `avprep.faces.detectors.base.CloseUp`.
     """
 
     def __init__(self, detector: Detector) -> None:
         close_up = detector.close_up
         assert close_up is not None
-        self._detector = detector
-        self._size, self._zoom, self._tilt_shown = close_up.size, close_up.zoom, close_up.tilt_shown
+        self._finding = _View(detector, close_up)
+        self._looks = [_View(detector, size) for size in looks(detector)]
+        self._bias: Bias = getattr(detector, "bias", Bias())
+        self.sizes = len(self._looks)
         self.sure, self.better = close_up.sure, close_up.better
-        shift = (np.array(self._size) - 1) / 2 - self._zoom * (CROP_SIZE - 1) / 2 - np.array([0, close_up.rise])
-        self.expected = align.TEMPLATE * self._zoom + shift
-        self._middle = self.expected.mean(axis=0)
-        self._eyes = math.dist(self.expected[0], self.expected[1])
 
-    def detect(self, keyframe: Keyframe, face: Face) -> Face | None:
+    def find(self, keyframe: Keyframe, face: Face) -> Face | None:
         """Detect a face upright and at one size; None where it is not there.
 
         A close-up shows only part of a head's tilt, so the next one is turned by more.
         """
-        image = keyframe.rgba
-        onto, settled = align.similarity(face.points, self.expected), None
+        onto, settled = align.similarity(face.points), None
         for _ in range(CLOSE_UPS):
             if not np.isfinite(onto).all():
                 return None
-            patch = cv2.cvtColor(align.warp(image, onto, self._size), cv2.COLOR_RGBA2RGB)
-            nearest = self._nearest(finite(self._detector.detect_close(np.asarray(patch, np.uint8)[None])[0]))
-            if nearest is None:
+            seen = self._finding.both(keyframe.rgba, onto)
+            if seen is None:
                 return settled
-            face = _from_close_up(nearest, onto)
-            moved = np.linalg.norm(align.three_points(nearest.points) - self.expected, axis=1).mean() / self._zoom
-            right = align.similarity(nearest.points, self.expected)
-            turned = math.atan2(right[1, 0], right[0, 0])
-            if moved <= DRIFT:
+            face = _moved(seen, _inverse(onto))
+            right = align.similarity(seen.points)
+            turned = _angle(right)
+            if np.linalg.norm(align.three_points(seen.points) - align.TEMPLATE, axis=1).mean() <= DRIFT:
                 settled = face
                 if abs(math.degrees(turned)) <= TILT:
                     break
-            onto = align.chained(_turn((1 / self._tilt_shown - 1) * turned, self._middle), align.chained(right, onto))
+            missing = (1 / self._finding.tilt_shown - 1) * turned
+            onto = align.chained(_turn(missing, _MIDDLE), align.chained(right, onto))
         return face
 
+    def look(self, keyframe: Keyframe, onto: NDArray[np.float64], number: int) -> Look | None:
+        """Detect a face as it is and mirrored, at one of the detector's sizes; None where it is not there.
+
+        onto: (2, 3), picture → crop pixels, where it is expected. number: looks before this one: sizes take turns.
+        """
+        view = self._looks[number % self.sizes]
+        face = view.both(keyframe.rgba, onto)
+        if face is None:
+            return None
+        points = np.asarray(face.points, np.float64)
+        missing = _angle(align.similarity(points)) * (1 / view.tilt_shown - 1)
+        if abs(missing) < MOST_MISSING:
+            points = align.apply(_turn(-missing, align.three_points(points).mean(axis=0)), points)
+        face = Face(face.box, face.score, self._bias.corrected(points).astype(np.float32))
+        return Look(_moved(face, _inverse(onto)), NOISE / view.tilt_shown)
+
+
+class WholePictures:
+    """Detects faces anew in whole pictures, for a detector that is not made for close-ups; as `CloseUps`."""
+
+    sizes = len(SHRUNK)
+    sure, better = 0.0, math.inf
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._bias: Bias = getattr(detector, "bias", Bias())
+
+    def find(self, keyframe: Keyframe, face: Face) -> Face | None:
+        """Return the face that overlaps most with a known one; None where none does by a third."""
+        small = keyframe.picture.small(self._detector.picture_side)
+        return _same(face, self._detected(small[None], keyframe.picture)[0])
+
+    def look(self, keyframe: Keyframe, onto: NDArray[np.float64], number: int) -> Look | None:
+        """Detect a face as it is and mirrored, the picture shrunk to one of two sizes. See `CloseUps.look`."""
+        small = keyframe.picture.small(round(self._detector.picture_side * SHRUNK[number % self.sizes]))
+        both = self._detected(np.stack([small, small[:, ::-1]]), keyframe.picture)
+        expected = _inverse(onto)
+        corners = align.apply(expected, _FACE)
+        near = Face(
+            np.concatenate([corners.min(axis=0), corners.max(axis=0)]).astype(np.float32),
+            0.0,
+            corners.astype(np.float32),
+        )
+        flipped = [_flipped(face, keyframe.picture.size[0]) for face in both[1]]
+        face = mean([_same(near, both[0]), _same(near, flipped)])
+        if face is None:
+            return None
+        points = align.apply(expected, self._bias.corrected(align.apply(onto, face.points)))
+        return Look(Face(face.box, face.score, points.astype(np.float32)), NOISE)
+
+    def _detected(self, small: NDArray[np.uint8], picture: Picture) -> list[list[Face]]:
+        found = self._detector.detect(np.ascontiguousarray(small))
+        return [[from_shrunk(face, picture, small[0]) for face in finite(faces)] for faces in found]
+
+
+def viewer(detector: Detector) -> CloseUps | WholePictures:
+    """Return how faces are detected again with a detector."""
+    return WholePictures(detector) if detector.close_up is None else CloseUps(detector)
+
+
+def _same(face: Face, found: list[Face]) -> Face | None:
+    best = max(found, key=lambda other: boxes.overlap(other.box, face.box), default=None)
+    return best if best is not None and boxes.overlap(best.box, face.box) > 0.3 else None
+
+
+def _flipped(face: Face, width: int) -> Face:
+    """Mirror a face in a picture so wide. Pixel centres lie at +0.5 for its box, at 0 for its points."""
+    x0, y0, x1, y1 = face.box.tolist()
+    points = face.points[list(MIRRORED)] * (-1, 1) + (width - 1, 0)
+    return Face(np.array([width - x1, y0, width - x0, y1], np.float32), face.score, points.astype(np.float32))
+
+
+class _View:
+    """One close-up of a detector. The template's middle is its middle across, so that it is mirrored as it is."""
+
+    def __init__(self, detector: Detector, close_up: CloseUp) -> None:
+        self._detector, self._size = detector, close_up.size
+        self.tilt_shown = close_up.tilt_shown
+        width, height = close_up.size
+        zoom, shift_x = close_up.zoom, (width - 1) / 2 - close_up.zoom * _MIDDLE[0]
+        shift_y = (height - 1) / 2 - zoom * (CROP_SIZE - 1) / 2 - close_up.rise
+        self._shown = np.array([[zoom, 0, shift_x], [0, zoom, shift_y]])
+        self._back = _inverse(self._shown)
+        self._eyes = float(align.TEMPLATE[1, 0] - align.TEMPLATE[0, 0])
+
+    def both(self, rgba: NDArray[np.uint8], onto: NDArray[np.float64]) -> Face | None:
+        """Return the mean of a face as it is and mirrored, in crop pixels; None where neither shows it.
+
+        It is the one nearest to where it is expected, of about the right size.
+        """
+        warped = align.warp(rgba, align.chained(self._shown, onto), self._size)
+        patch = np.asarray(cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), np.uint8)
+        found = self._detector.detect_close(np.stack([patch, patch[:, ::-1]]))
+        mirrored = [_flipped(face, self._size[0]) for face in finite(found[1])]
+        return mean([self._nearest(finite(found[0])), self._nearest(mirrored)])
+
     def _nearest(self, faces: list[Face]) -> Face | None:
-        """Return the face nearest to where it is expected, of about the right size."""
         best, least = None, 1.5 * self._eyes
-        for face in faces:
+        for found in faces:
+            face = _moved(found, self._back)
             three = align.three_points(face.points)
-            distance = math.dist(three.sum(axis=0) / 3, self._middle)
+            distance = math.dist(three.sum(axis=0) / 3, _MIDDLE)
             if 0.5 < math.dist(three[0], three[1]) / self._eyes < 2 and distance < least:
                 best, least = face, distance
         return best
 
 
-def settle(picture: Picture, face: Face, detector: Detector) -> Face | None:
-    """Detect a face close up again and again, as in a clip that shows one picture for long, and take the mean.
-
-    face: where it was found, in pixels of the picture; so is what is returned, None where no close-up shows it.
-    """
-    close_ups, keyframe = CloseUps(detector), Keyframe(0, picture)
-    found: list[Face] = []
-    for _ in range(CLOSE_UPS):
-        close = close_ups.detect(keyframe, found[-1] if found else face)
-        if close is None:
-            break
-        found.append(close)
-    if not found:
+def mean(faces: list[Face | None]) -> Face | None:
+    """Return the mean of one face's detections, None where there are none."""
+    seen = [face for face in faces if face is not None]
+    if not seen:
         return None
-    settled = found[2:] or found[-1:]  # the first close-ups are still drawn to where the face was found
-    box, points = (np.mean([getattr(one, name) for one in settled], axis=0) for name in ("box", "points"))
-    return Face(box.astype(np.float32), found[-1].score, points.astype(np.float32))
+    box, points, score = (np.mean([getattr(face, name) for face in seen], 0) for name in ("box", "points", "score"))
+    return Face(box.astype(np.float32), float(score), points.astype(np.float32))
+
+
+def looks(detector: Detector) -> tuple[CloseUp, ...]:
+    """Return the close-ups that are averaged."""
+    close_up = detector.close_up
+    assert close_up is not None
+    return getattr(detector, "looks", None) or (close_up,)
 
 
 def from_shrunk(face: Face, picture: Picture, small: NDArray[np.uint8]) -> Face:
@@ -124,9 +233,14 @@ def from_shrunk(face: Face, picture: Picture, small: NDArray[np.uint8]) -> Face:
 
 
 def detect_turned(detector: Detector, image: NDArray[np.uint8], turns: int) -> list[Face]:
-    """Detect in a picture turned by quarter turns counter-clockwise; return faces in pixels of the unturned one."""
+    """Detect in a picture turned by quarter turns counter-clockwise; return faces in pixels of the unturned one.
+
+    It is shown as it is and mirrored; where both show a face, their mean is returned.
+    """
     shown = np.ascontiguousarray(np.rot90(image, turns))
-    faces = finite(detector.detect(shown[None])[0])
+    faces, others = (finite(found) for found in detector.detect(np.stack([shown, shown[:, ::-1]])))
+    others = [_flipped(other, shown.shape[1]) for other in others]
+    faces = [mean([face, _same(face, others)]) or face for face in faces]
     if not turns:
         return faces
     middle, middle_shown = (np.array([each.shape[1] - 1, each.shape[0] - 1]) / 2 for each in (image, shown))
@@ -148,19 +262,23 @@ def turns_upright(face: Face) -> int:
     return round(-math.atan2(affine[1, 0], affine[0, 0]) / (math.pi / 2)) % 4
 
 
-def _from_close_up(face: Face, matrix: NDArray[np.float64]) -> Face:
-    """Map a face from its close-up to the picture; the box's sides stay along the picture's.
-
-    matrix: (2, 3), picture → close-up pixels.
-    """
-    inverse = cv2.invertAffineTransform(matrix)
+def _moved(face: Face, transform: NDArray[np.float64]) -> Face:
+    """Move a face by a transform (2, 3), which may mirror; the box's sides stay along the axes."""
     corners = np.asarray(face.box, np.float64).reshape(2, 2)
-    centre = align.apply(inverse, corners.mean(axis=0, keepdims=True))[0]
-    half = (corners[1] - corners[0]) / 2 * align.scale(inverse)
-    if abs(matrix[1, 0]) > abs(matrix[0, 0]):  # a face on its side
+    centre = align.apply(transform, corners.mean(axis=0, keepdims=True))[0]
+    half = (corners[1] - corners[0]) / 2 * align.scale(transform)
+    if abs(transform[1, 0]) > abs(transform[0, 0]):  # a face on its side
         half = half[::-1]
     box = np.concatenate([centre - half, centre + half]).astype(np.float32)
-    return Face(box, face.score, align.apply(inverse, face.points).astype(np.float32))
+    return Face(box, face.score, align.apply(transform, face.points).astype(np.float32))
+
+
+def _inverse(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(cv2.invertAffineTransform(affine), np.float64)
+
+
+def _angle(affine: NDArray[np.float64]) -> float:
+    return math.atan2(affine[1, 0], affine[0, 0])
 
 
 def _turn(angle: float, about: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 """Detector weights: where they come from, where they lie, and proof that they are the ones we mean.
 
 Only `fetch` ever uses the network. Everything else reads a folder: `$AVPREP_WEIGHTS` where it is set, else
-`$XDG_CACHE_HOME/avprep/weights` (`~/.cache/avprep/weights`). On a node without a network, fetch elsewhere with
+`$XDG_CACHE_HOME/avprep/weights` (`~/.cache/avprep/weights`). Some weights come with a Python package instead: pip gets
+them, and they are read where it has put them. On a node without a network, fetch elsewhere with
 `avprep weights fetch NAME --to DIR` and set `AVPREP_WEIGHTS=DIR`.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import importlib.util
 import os
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +34,8 @@ class Weights:
     sha256: lower-case hex digest of the whole file.
     size: bytes; where the source states none, `None`, and only `limit` bounds the download.
     torch_hub: whether torch hub keeps this very file in its `checkpoints` folder, so that a copy there will do.
+    package: the folder inside an installed package that has the file, the package's import name first; such weights
+        are not downloaded, and their url is empty.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Weights:
     licence: str
     source: str
     torch_hub: bool = False
+    package: str = ""
     limit: int = 256 << 20
 
     @property
@@ -79,6 +84,11 @@ def require(detector: str) -> None:
         find(entry.name)
 
 
+def downloadable() -> list[str]:
+    """Return the names of all weights but those that come with a package."""
+    return [name for name, weights in known().items() if not weights.package]
+
+
 def available(detector: str) -> bool:
     """Tell whether every file that the detector needs is there.
 
@@ -91,6 +101,8 @@ def find(name: str) -> Path:
     """Return the verified file of the weights `name`; WeightsError where it is missing or is another file."""
     weights = _entry(name)
     path = _locate(weights)
+    if path is None and weights.package:
+        raise WeightsError(f"{weights.file} is not installed: {_reinstall(weights)}")
     if path is None:
         raise WeightsError(
             f"{weights.file} is not in {folder()}: run `avprep weights fetch {name}`; for a machine without a network, "
@@ -98,7 +110,8 @@ def find(name: str) -> Path:
         )
     problem = _problem(path, weights)
     if problem:
-        raise WeightsError(f"{path} {problem}: move it away, then run `avprep weights fetch {name}`")
+        remedy = _reinstall(weights) if weights.package else f"move it away, then run `avprep weights fetch {name}`"
+        raise WeightsError(f"{path} {problem}: {remedy}")
     return path
 
 
@@ -115,6 +128,8 @@ def fetch(
     """
     where = folder() if to is None else to
     for weights in _entries(names):
+        if weights.package:
+            raise WeightsError(f"{weights.file} is not downloaded, it comes with a package: {_reinstall(weights)}")
         path = where / weights.file
         if path.exists():
             problem = _problem(path, weights)
@@ -138,7 +153,7 @@ def table() -> list[dict[str, str]]:
             "sha256": weights.sha256,
             "licence": weights.licence,
             "source": weights.source,
-            "url": weights.url,
+            "url": weights.url or _reinstall(weights),
         }
         for weights in known().values()
     ]
@@ -226,12 +241,23 @@ def _state(weights: Weights) -> str:
     return _problem(path, weights) or f"ready: {path}"
 
 
+def _reinstall(weights: Weights) -> str:
+    return f"pip install --force-reinstall --no-deps {weights.package.partition('/')[0]}"
+
+
 def _locate(weights: Weights) -> Path | None:
-    places = [folder()]
+    places = _package_folders(weights.package) if weights.package else [folder()]
     if weights.torch_hub:
         hub = os.environ.get("TORCH_HOME") or _cache() / "torch"
         places.append(Path(hub).expanduser() / "hub" / "checkpoints")
     return next((place / weights.file for place in places if (place / weights.file).is_file()), None)
+
+
+def _package_folders(package: str) -> list[Path]:
+    """Return where a folder of a package is installed; the package itself is not imported."""
+    name, _, inside = package.partition("/")
+    spec = importlib.util.find_spec(name)
+    return [Path(place) / inside for place in (spec and spec.submodule_search_locations) or ()]
 
 
 def _cache() -> Path:

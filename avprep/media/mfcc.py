@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from python_speech_features import base, sigproc
 
 from avprep.schema import HOP, N_COEFFICIENTS, SAMPLE_RATE, STEPS_PER_FRAME, WINDOW_FRAMES, WINDOW_STEPS
 
@@ -63,9 +62,8 @@ def coefficients(samples: ArrayLike, preset: Preset = "davs", *, previous: float
         signal = signal * 32768.0
         previous = None if previous is None else previous * 32768.0
     count = n_steps(signal.size)
-    emphasised = sigproc.preemphasis(signal, PRE_EMPHASIS) if signal.size else signal
-    if previous is not None and signal.size:
-        emphasised[0] -= PRE_EMPHASIS * previous
+    before = np.concatenate([[0.0 if previous is None else previous], signal[:-1]])
+    emphasised = signal - PRE_EMPHASIS * before[: signal.size]
     compute = _davs if preset == "davs" else _syncnet
     blocks = []
     for first in range(0, count, _BLOCK):
@@ -138,11 +136,13 @@ def _davs(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     frames = np.lib.stride_tricks.sliding_window_view(signal, FRAME)[::HOP] * _hamming()
     magnitude = np.abs(np.fft.rfft(frames, N_FFT))
     energies = np.log(np.maximum(magnitude @ _davs_filters().T, DAVS_FLOOR))
-    return np.asarray(base.lifter(energies @ _davs_dct().T, LIFTER), np.float64)
+    return np.asarray((energies @ _davs_dct().T) * _davs_lifter(), np.float64)
 
 
 def _syncnet(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     """python_speech_features' own MFCC of a signal that is pre-emphasised already."""
+    from python_speech_features import base  # here, since scipy, which it imports, takes longer to load than all else
+
     n = n_steps(signal.size)
     cepstra = base.mfcc(signal, SAMPLE_RATE, nfft=N_FFT, numcep=N_CEPSTRA, preemph=0, ceplifter=LIFTER)
     return np.asarray(cepstra[:n], np.float64)
@@ -171,3 +171,9 @@ def _davs_dct() -> NDArray[np.float64]:
     """The matrix (13, 13) of √(2/13)·cos(πn(m − ½)/13), n = 0…12, m = 1…13."""
     n, m = np.arange(N_CEPSTRA)[:, None], np.arange(1, DAVS_FILTERS + 1)
     return np.asarray(math.sqrt(2 / DAVS_FILTERS) * np.cos(np.pi * n * (m - 0.5) / DAVS_FILTERS))
+
+
+@cache
+def _davs_lifter() -> NDArray[np.float64]:
+    """The weights (13,) of the coefficients: 1 + 11·sin(πn/22), n = 0…12."""
+    return np.asarray(1 + LIFTER / 2 * np.sin(np.pi * np.arange(N_CEPSTRA) / LIFTER))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -35,6 +36,7 @@ class Packets:
         self._jumps = jumps and self._broadcast
         self.ended = self.joined = False
         self._ends: dict[int, int] = {}  # of each stream, in ticks
+        self._far: dict[int, int] = {}  # JUMP_AHEAD in ticks of each stream
 
     @property
     def last(self) -> Seconds | None:
@@ -62,7 +64,7 @@ class Packets:
             finally:
                 if file.failure is not None:
                     raise broken_storage(file.name, file.failure)
-            if self._broadcast and _shown_far_from_decoded(packet):
+            if self._broadcast and self._shown_far_from_decoded(packet):
                 packet.pts = None
             if joints is not None and packet.stream.type in ("video", "audio"):
                 joints.place(packet)
@@ -75,6 +77,16 @@ class Packets:
             flush.stream = stream
             yield flush
 
+    def _shown_far_from_decoded(self, packet: av.Packet[Any]) -> bool:
+        """Tell whether a packet's time of showing is so far from that of decoding that it must be damaged."""
+        if packet.pts is None or packet.dts is None or packet.pts == packet.dts:
+            return False
+        stream = packet.stream.index
+        if stream not in self._far:
+            tick = Fraction(packet.time_base or 0)
+            self._far[stream] = math.floor(JUMP_AHEAD / tick) if tick else sys.maxsize
+        return bool(abs(packet.pts - packet.dts) > self._far[stream])
+
     def _note_end(self, packet: av.Packet[Any]) -> None:
         stamp, stream = packet.dts if packet.pts is None else packet.pts, packet.stream.index
         if stamp is not None and packet.size:
@@ -82,13 +94,6 @@ class Packets:
             before = self._ends.get(stream)
             if before is None or end > before:
                 self._ends[stream] = end
-
-
-def _shown_far_from_decoded(packet: av.Packet[Any]) -> bool:
-    """Tell whether a packet's time of showing is so far from that of decoding that it must be damaged."""
-    if packet.pts is None or packet.dts is None or not packet.time_base:
-        return False
-    return bool(abs(packet.pts - packet.dts) * Fraction(packet.time_base) > JUMP_AHEAD)
 
 
 class _Joints:

@@ -177,6 +177,7 @@ class _Lost:
     def __init__(self, frames: Frames) -> None:
         self._frames = frames
         self._last: int | None = None
+        self._scale: Seconds | None = None  # ticks of `frames` in one of its timeline
         frames.held = 0
 
     def seen(self, time: int) -> None:
@@ -200,10 +201,17 @@ class _Lost:
         if frames._timeline is None:
             return
         times, tick = frames._timeline.times, frames._timeline.tick
-        scale = tick / self._tick
-        first = bisect.bisect_right(times, -1 if before is None else before / scale)
-        if first == len(times) or times[first] * scale >= time:
-            return
+        scale = self._scale
+        if scale is None:
+            scale = self._scale = tick / self._tick
+        if scale == 1:  # as nearly always; fractions take their time
+            first = bisect.bisect_right(times, -1 if before is None else before)
+            if first == len(times) or times[first] >= time:
+                return
+        else:
+            first = bisect.bisect_right(times, -1 if before is None else before / scale)
+            if first == len(times) or times[first] * scale >= time:
+                return
         low = max(frames.start, times[first] * tick)
         high = min(time * self._tick, frames.start + Fraction(frames._timeline.n_frames, FPS))
         held = max(0, round((high - low) * FPS))

@@ -112,14 +112,12 @@ def _crop_facts(facts: dict[str, Any]) -> list[str]:
         return []
     size = facts.get("size")
     source = "×".join(map(str, size)) if isinstance(size, list) else "?"
-    known = "jitter" not in facts or facts["jitter"] is not None  # null where it is 0 by construction
-    jitter = _number(facts.get("jitter")) if known else "n/a"
     return [
         f"detector {facts.get('detector', '?')}, align {facts.get('align', '?')}, detected in "
         f"{facts.get('detections', '?')} of {facts.get('keyframes', '?')} keyframes",
         f"score    {_number(facts.get('score'))} (minimum {_number(facts.get('score_min'))})",
         f"face     {_number(facts.get('face_size'), 1)} px wide in a picture of {source}",
-        f"jitter   {jitter} crop px per frame ({_number(facts.get('jitter_unsmoothed'))} without smoothing)",
+        f"jitter   {_number(facts.get('jitter'))} crop px per frame, slip {_number(facts.get('slip'))} crop px",
         f"cuts     {facts.get('cuts', '?')}   decode errors {facts.get('decode_errors', '?')}"
         f"{f'   turned {turned}°' if (turned := facts.get('turned')) else ''}",
     ]

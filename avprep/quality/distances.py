@@ -52,8 +52,8 @@ MEASURES = {
     "shake_B": Measure("shake, B", "crop px per frame²", 3),
     "jitter_A": Measure("jitter, A", "crop px per frame", 3),
     "jitter_B": Measure("jitter, B", "crop px per frame", 3),
-    "raw_A": Measure("jitter without smoothing, A", "crop px per frame", 3),
-    "raw_B": Measure("jitter without smoothing, B", "crop px per frame", 3),
+    "slip_A": Measure("slip, A", "crop px", 3),
+    "slip_B": Measure("slip, B", "crop px", 3),
     "face_A": Measure("face size, A", "source px", 1),
     "face_B": Measure("face size, B", "source px", 1),
 }
@@ -99,7 +99,7 @@ def distances(a: Face, b: Face) -> dict[str, float]:
             for name, place, scale in zip(NAMES, places, scales, strict=True)
         },
         **{f"jitter_{name}": _fact(face, "jitter") for name, face in zip(NAMES, (a, b), strict=True)},
-        **{f"raw_{name}": _fact(face, "jitter_unsmoothed") for name, face in zip(NAMES, (a, b), strict=True)},
+        **{f"slip_{name}": _fact(face, "slip") for name, face in zip(NAMES, (a, b), strict=True)},
         **{f"face_{name}": size for name, size in zip(NAMES, sizes, strict=True)},
     }
 

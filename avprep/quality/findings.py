@@ -82,9 +82,13 @@ FIGURES = (
     ),
     Figure(
         "jitter", "crop", "Jitter",
-        "how far eyes and nose move in the crop from frame to frame, in crop pixels; n/a for opencv with smoothed "
-        "points, which sees the eyes alone, so that its crops hold them still by construction",
+        "mean movement of the face in its crop from frame to frame, measured on the crops, in crop pixels",
         "Highest jitter", lambda value: value or None, unit="px",
+    ),
+    Figure(
+        "slip", "crop", "Slip",
+        "root mean square distance of the face from its mean place in the crop, measured on the crops, in crop pixels",
+        "Largest slip", lambda value: value or None, unit="px",
     ),
     Figure(
         "start_offset", "mfcc", "Audio offset",

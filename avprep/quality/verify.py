@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import joblib
-
 from avprep import files, schema, shards
 from avprep.errors import REASONS, ShardError
 from avprep.runs.fingerprint import read_fingerprint, read_manifest
@@ -21,6 +19,8 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
     `ok` clip has one well-formed sample, every image decodes to 256×256, both columns agree on the number of frames.
     quiet: without progress.
     """
+    import joblib  # here, since commands that verify nothing need not wait for it
+
     plan = read_manifest(out)
     digest = plan.digest()
     problems: list[str] = []

@@ -24,8 +24,8 @@ from avprep.runs.filling import OpenShard
 from avprep.runs.fingerprint import Stage, check, join, read_fingerprint
 from avprep.runs.pool import Died, Ended, Pool, PoolError
 from avprep.runs.progress import Progress
-from avprep.runs.signals import Stop, Stopped, stop_signals
 from avprep.runs.workfolder import work_folder
+from avprep.signals import Stop, Stopped, stop_signals
 
 SAME_ERRORS = 20
 """Clips in a row, in the manifest's order, that end with the same internal error before the run is stopped."""

@@ -21,7 +21,7 @@ class Sample:
 
     members: (member name, bytes) in the order they are stored; may be made while they are written.
     n_frames: frames of the clip.
-    summary: small facts for the sidecar.
+    summary: small facts for the sidecar, complete once the members have been read.
     """
 
     members: Iterable[tuple[str, bytes]]

@@ -17,7 +17,7 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from avprep import boxes
 from avprep.errors import AvprepError
-from avprep.faces import align, keyframes, views
+from avprep.faces import align, keyframes, steady, track
 from avprep.faces.detectors.base import Detector, Face
 from avprep.media.picture import Picture
 from avprep.schema import CROP_SIZE
@@ -31,6 +31,8 @@ SIDE = 512
 copies show no more faces."""
 SAME = 0.3
 """Boxes that overlap by more (intersection over union) are of one face."""
+STILL_FRAMES, STILL_EVERY = 25, 12
+"""A photo is taken for a clip of so many frames, detected in every so many: at all of a detector's sizes."""
 FEATHER = 32
 """Crop pixels over which a talking face fades into its photo at the crop's border."""
 EDGE = 8
@@ -226,16 +228,21 @@ def _find(image: NDArray[np.uint8], part: NDArray[Any], detector: Detector) -> l
 
 
 def _closer(image: NDArray[np.uint8], face: Face, detector: Detector) -> Face | None:
-    """Detect a face close up until it stays where it is, as in a video; None where it is not there."""
-    around = boxes.grown(face.box, 1)
-    if detector.close_up is None:
-        found = _detect(*_copy(image, around), detector)
-        same = [other for other in found if boxes.overlap(other.box, face.box) > SAME]
-        return max(same, key=lambda other: boxes.overlap(other.box, face.box), default=None)
-    copy, to_photo = _copy(image, around, enlarge=False)
-    to_copy = np.asarray(cv2.invertAffineTransform(to_photo), np.float64)
-    settled = views.settle(_picture(copy), _moved(face, to_copy), detector)
-    return None if settled is None else _moved(settled, to_photo)
+    """Settle where a face is, as in a clip that shows it for so long; None where it is not there."""
+    copy, to_photo = _copy(image, boxes.grown(face.box, 1), enlarge=detector.close_up is None)
+    shown = _moved(face, np.asarray(cv2.invertAffineTransform(to_photo), np.float64))
+    found = keyframes.find_faces([_picture(copy)] * STILL_FRAMES, detector, STILL_EVERY)
+    tracks = track.link(found)
+
+    def shared(one: track.Track) -> float:
+        return boxes.overlap(next(iter(one.detections.values())).face.box, shown.box)
+
+    best = max(tracks, key=shared, default=None)
+    if best is None or shared(best) <= SAME:
+        return None
+    points = steady.points_per_frame(best, found.n_frames, found.cuts).mean(axis=0)
+    last = best.detections[best.last].face
+    return _moved(Face(last.box, last.score, points.astype(np.float32)), to_photo)
 
 
 def _copy(

@@ -107,9 +107,9 @@ def index(
 @click.option(
     "--every",
     type=click.IntRange(1, 12),
-    default=5,
+    default=12,
     show_default=True,
-    help="Detect faces in every n-th frame.",
+    help="Detect faces in every n-th frame, more rarely later in a shot; between, follow them by registration.",
 )
 @click.option(
     "--min-face",
@@ -260,7 +260,7 @@ def weights_list() -> None:
 def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
     """Download weights and check their digests.
 
-    Without NAMES, all weights are downloaded.
+    Without NAMES, all weights are downloaded that do not come with a package.
     """
     from avprep.faces import weights as library
     from avprep.runs.progress import download
@@ -268,7 +268,7 @@ def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
     with download(quiet=say.quiet()) as arrived:
         lines = [
             f"{one.name}: {path}{'' if new else ' (was there)'}"
-            for one, path, new in library.fetch(names or library.known(), to, arrived)
+            for one, path, new in library.fetch(names or library.downloadable(), to, arrived)
         ]
     there = f"export AVPREP_WEIGHTS={shlex.quote(str(to))}"  # of another folder nobody knows yet
     then = [there] if to is not None else [summary.line("crop", "MANIFEST", "OUT")]

@@ -96,7 +96,8 @@ detector = click.option(
     type=click.Choice(("auto", *detectors.NAMES)),
     default="auto",
     show_default=True,
-    help="auto: face-alignment with CUDA and weights, else yunet with weights, else opencv.",
+    help="auto: face-alignment with CUDA and weights, else yunet with weights, else opencv. "
+    "dlib: 68 landmarks, for non-commercial use only.",
 )
 
 

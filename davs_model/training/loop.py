@@ -16,9 +16,11 @@ from typing import Any
 import torch
 
 from avprep.errors import CheckpointError, RunError
+from avprep.signals import Stop, stop_signals
 from davs_model import checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.corpus import Corpus, read_corpus
+from davs_model.data.loader import STOP_SIGNALS
 from davs_model.data.store import FrameStore
 from davs_model.models.base import Stage, TalkingModel
 from davs_model.settings import RunSettings
@@ -29,7 +31,7 @@ from davs_model.training.log import Clock
 from davs_model.training.memory import keep_freed_memory
 from davs_model.training.optimizers import Optimizers
 from davs_model.training.reports import Reporter
-from davs_model.training.run_folder import Say, check_same, locked, stop_signals, write_facts
+from davs_model.training.run_folder import Say, check_same, locked, write_facts
 from davs_model.training.sources import people_problem
 from davs_model.training.step import StageTrainer, StepCheck, Sums
 
@@ -73,7 +75,7 @@ def train(
             going = _Run.start(corpus, run, settings, world, device, init_from, say if world.first else lambda _: None)
             try:
                 # torchrun repeats to its processes a signal that all of them may have had, and kills after 30 s.
-                with stop_signals(again="ends" if world.size == 1 else "ignored") as stop:
+                with stop_signals(STOP_SIGNALS, again="ends" if world.size == 1 else "ignored") as stop:
                     for stage in (going.model.plan(name, settings) for name in stages):
                         if len(stages) > 1 and (problem := people_problem(stage, going.corpus)):
                             going.say(f"{stage.name}: left out: {problem}")
@@ -159,7 +161,7 @@ class _Run:
             run, settings, corpus, world, device, say, model, done, state, initialised, reporter, about, check, store
         )
 
-    def train_stage(self, stage: Stage, stop: dict[str, str]) -> None:
+    def train_stage(self, stage: Stage, stop: Stop) -> None:
         """Train a stage to its last step."""
         total, first = getattr(self.settings.steps, stage.name), self.done.get(stage.name, 0)
         if first >= total:
@@ -176,10 +178,10 @@ class _Run:
                 self.reporter.count_skipped(raw)
             values = trainer.step(step, total, raw)
             check.end(self.state is not None)
-            check.begin(step, raw.keys, values, told=bool(stop))
+            check.begin(step, raw.keys, values, told=stop.is_set())
             sums.add(values)
             clock.step()
-            stopping, last = bool(stop) if self.world.size == 1 else check.stopping, step == total
+            stopping, last = stop.is_set() if self.world.size == 1 else check.stopping, step == total
             self.done[stage.name] = step
             if last or step % loop.log_every == 0:
                 means = sums.means(self.world)
@@ -198,7 +200,7 @@ class _Run:
                         self._save(stage, step, trainer.phases)
             if stopping and not last:
                 self.world.wait(self.device)  # for the process that saves: torchrun kills all when one has ended
-                by = stop.get("by", "a signal to another process")
+                by = stop.by if stop.is_set() else "a signal to another process"
                 raise RunError(f"{self.run}: stopped by {by} at step {step}; the same command goes on from there")
 
     def _prepare(self, stage: Stage, first: int, total: int) -> StageTrainer:

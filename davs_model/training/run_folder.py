@@ -1,4 +1,4 @@
-"""The folder of a run: who may write to it, what it says of itself, and when it must stop."""
+"""The folder of a run: who may write to it, and what it says of itself."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import fcntl
 import json
 import os
 import platform
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 import torch
 
@@ -18,7 +17,6 @@ from avprep import __version__
 from avprep.errors import RunError
 from davs_model import checkpoint, models
 from davs_model.data.corpus import Corpus
-from davs_model.data.loader import STOP_SIGNALS
 from davs_model.settings import RunSettings
 from davs_model.training import state as states
 from davs_model.training.distributed import World
@@ -112,27 +110,3 @@ def _let_go() -> None:
 
 
 os.register_at_fork(after_in_child=_let_go)
-
-
-@contextlib.contextmanager
-def stop_signals(*, again: Literal["ends", "ignored"] = "ends") -> Iterator[dict[str, str]]:
-    """Turn the first SIGTERM or SIGINT into a request, `{"by": name}`.
-
-    again: what the second does: it ends the process as usual, or nothing.
-    """
-    stop: dict[str, str] = {}
-    before: dict[int, Any] = {}
-
-    def caught(number: int, _: object) -> None:
-        stop.setdefault("by", signal.Signals(number).name)
-        if again == "ends":
-            signal.signal(number, before[number])
-
-    with contextlib.suppress(ValueError):  # not in the main thread, which alone may
-        for number in STOP_SIGNALS:
-            before[number] = signal.signal(number, caught)
-    try:
-        yield stop
-    finally:
-        for caught_number, handler in before.items():
-            signal.signal(caught_number, handler)

@@ -74,6 +74,13 @@ def test_png_is_as_good() -> None:
     assert schema.check_sample("crop", "a/b", members)["n_frames"] == T
 
 
+def test_landmarks_may_be_there() -> None:
+    """Crops of a detector that places landmarks hold them, NaN in frames without a face."""
+    landmarks = np.full((T, 68, 2), np.nan, np.float32)
+    members = crop() | {"landmarks.npy": schema.encode_array(landmarks)}
+    assert schema.check_sample("crop", "a/b", members)["n_frames"] == T
+
+
 @pytest.mark.parametrize(("column", "name"), [(column, name) for column, good in GOOD.items() for name in good()])
 def test_each_member_is_needed(column: str, name: str) -> None:
     """A sample without one of its members is refused."""
@@ -92,6 +99,8 @@ def test_each_member_is_needed(column: str, name: str) -> None:
         ("crop", {"affine.npy": schema.encode_array(f4(T, 3, 2))}, "affine.npy is <f4"),
         ("crop", {"affine.npy": schema.encode_array(np.zeros((T, 2, 3), ">f4"))}, "affine.npy is >f4"),
         ("crop", {"affine.npy": schema.encode_array(f4(T, 2, 3) * np.nan)}, "affine.npy holds numbers"),
+        ("crop", {"landmarks.npy": schema.encode_array(f4(T, 20, 2))}, "landmarks.npy is <f4"),
+        ("mfcc", {"landmarks.npy": schema.encode_array(f4(T, 68, 2))}, "landmarks.npy does not belong to a mfcc"),
         ("crop", {"003.jpg": JPEG}, "003.jpg does not belong"),
         ("crop", {"0001.jpg": JPEG}, "0001.jpg does not belong"),
         ("crop", {"000.png": PNG}, "one of the formats"),

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from avprep_cli.main import main
-from click.testing import CliRunner, Result
+from command_line import call
 from small_models import SMALL
 from tiny_shards import make_shards
 
@@ -41,14 +40,10 @@ def settings(*overrides: str) -> Settings:
     return Settings.resolve("small", None, (*SMALL, *overrides))
 
 
-def call(*arguments: object) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
 class TestTraining:
     """`davs_model.benchmarks.training`."""
 
+    @pytest.mark.slow
     def test_every_stage(self, out: Path) -> None:
         """Each stage has its speed, its floor, the parts of a step and the hours of an epoch of LRW."""
         result = training.bench_train(out, settings(), steps=1, repeat=1)
@@ -63,6 +58,7 @@ class TestTraining:
             assert row.memory_mib is None
             assert re.search(rf"^{row.stage} .* {row.lrw_epoch_h:.1f}$", result.table(), re.MULTILINE)
 
+    @pytest.mark.slow
     def test_its_steps_are_those_of_training(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A measured pass begins with the losses of a training run with these settings."""
         found: list[dict[str, float]] = []
@@ -127,25 +123,12 @@ class TestCommand:
 
     def test_everything_on_clips_of_ones_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Videos without labels are made into shards, and everything is measured on them, a member for each."""
-        monkeypatch.setattr(avprep.demo.bench, "PACED", 3)
+        monkeypatch.setattr(avprep.demo.bench, "PACED", 1)
         for n in range(2):
             frames, samples = synthetic.utterance("ABOUT", synthetic.speaker(n), n)
             synthetic.write_clip(tmp_path / f"{n}.mp4", frames, samples)
-        arguments = (
-            "--detector",
-            "opencv",
-            "--repeat",
-            1,
-            "--steps",
-            1,
-            "--batches",
-            10,
-            "--batch",
-            2,
-            "--stage",
-            "full",
-        )
-        result = call("bench", "--clips", tmp_path, *TINY, *arguments, "--json")
+        little = ("--repeat", 1, "--steps", 1, "--batches", 10, "--batch", 2, "-j", 1, "--stage", "full")
+        result = call("bench", "--clips", tmp_path, "--detector", "opencv", *TINY, *little, "--json")
         assert result.exit_code == 0, result.output
         found = json.loads(result.stdout)
         assert list(found) == ["crop", "mfcc", "load", "train"]

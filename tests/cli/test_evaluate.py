@@ -162,6 +162,7 @@ def test_a_model_that_cannot_draw(out: Path, run: Path, tmp_path: Path) -> None:
     assert "cannot draw" in (tmp_path / "results" / "evaluation.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_baselines_stand_beside(out: Path, run: Path, tmp_path: Path) -> None:
     """Another run is measured the same way; the same run has the same numbers."""
     found = evaluate(run, out, tmp_path / "results", SETTINGS, baselines=[run], say=lambda _: None)

@@ -13,12 +13,19 @@ from pathlib import Path
 import pytest
 from avprep_cli.main import EXTRAS, OPTIONAL, SECTIONS
 
+from avprep.faces import detectors
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DETECTORS = [detectors.module(name) for name in detectors.NAMES]
+OF_DETECTORS = {
+    imported: package for found in DETECTORS for package, imported in getattr(found, "PACKAGES", {}).items()
+}
+"""Packages that detectors name themselves, by import name."""
 SCRIPT = "import sys; sys.modules |= dict.fromkeys(%r); from avprep_cli.main import main; main()"
 
 
-def base(*arguments: object, without: tuple[str, ...] = tuple(OPTIONAL)) -> subprocess.CompletedProcess[str]:
+def base(*arguments: object, without: tuple[str, ...] = (*OPTIONAL, "dlib")) -> subprocess.CompletedProcess[str]:
     """Run a command where some packages cannot be imported; by default all that only extras install."""
     words = [sys.executable, "-c", SCRIPT % (without,), *map(str, arguments)]
     return subprocess.run(words, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=False)
@@ -52,6 +59,10 @@ def test_the_base_makes_shards(lrw: Path, tmp_path: Path) -> None:
         (("demo", "RUN"), "avprep demo needs torch, which is not installed: pip install 'avprep[demo]'"),
         (("bench", "crop"), r"avprep bench needs \S+, which is not installed: pip install 'avprep[all]'"),
         (("crop", "PLAN", "NEW", "--detector", "face-alignment"), "needs torch, .* pip install 'avprep[gpu]'"),
+        (
+            ("crop", "PLAN", "NEW", "--detector", "dlib"),
+            "dlib needs dlib-bin, .* pip install 'avprep[dlib]'",
+        ),
     ],
 )
 def test_a_missing_extra_is_one_line(words: tuple[str, ...], line: str, lrw: Path, tmp_path: Path) -> None:
@@ -80,7 +91,8 @@ def test_every_import_is_of_the_base_or_an_extra() -> None:
                 elif isinstance(node, ast.ImportFrom):
                     imported.add((node.module or "").partition(".")[0])
     others = imported - sys.stdlib_module_names - {"avprep", "avprep_cli", "davs_model"} - base_names
-    assert others - {"markupsafe"} | {"tensorboard"} == OPTIONAL.keys()  # jinja2 requires it; torch imports it
+    others -= {"markupsafe"}  # jinja2 requires it
+    assert others - OF_DETECTORS.keys() | {"tensorboard"} == OPTIONAL.keys() - OF_DETECTORS.keys()  # torch imports it
 
 
 def test_extras_hold_what_the_messages_name() -> None:
@@ -88,7 +100,10 @@ def test_extras_hold_what_the_messages_name() -> None:
     extras = {name: names(found) for name, found in PROJECT["optional-dependencies"].items()}
     assert not names(PROJECT["dependencies"]) & set(OPTIONAL.values())
     assert set(EXTRAS) <= {name for section in SECTIONS.values() for name in section}
-    assert set(EXTRAS.values()) | {"model"} == extras.keys() - {"dev"}
+    of_detectors = {found.EXTRA: found.PACKAGES for found in DETECTORS if hasattr(found, "EXTRA")}
+    assert set(EXTRAS.values()) | {"model", *of_detectors} == extras.keys() - {"dev"}
+    for extra, packages in of_detectors.items():
+        assert extras[extra] == set(packages)
     assert PROJECT["optional-dependencies"]["all"] == ["avprep[gpu,look,model,demo]"]
     installed = set().union(*(extras[name] for name in ("gpu", "look", "model", "demo")))
     assert installed - {"avprep"} <= set(OPTIONAL.values())

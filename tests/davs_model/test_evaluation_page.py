@@ -390,7 +390,7 @@ DRAWN = [drawn_words, drawn_ranks, drawn_by_word]
 
 
 @pytest.mark.parametrize("draw", DRAWN)
-@pytest.mark.parametrize("n", [1, 10, 500])
+@pytest.mark.parametrize("n", [1, 500])
 def test_a_picture_is_the_same_each_time(draw: Callable[[Path, int], None], n: int, tmp_path: Path) -> None:
     """The same input gives the same bytes: a PNG on white of a size for a page, even of 500 words."""
     draw(tmp_path / "new" / "a.png", n)

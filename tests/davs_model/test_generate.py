@@ -113,7 +113,7 @@ def test_adapting_brings_frames_nearer_to_the_photo(talker: Talker) -> None:
     """Steps of tuning lower the error outside the mouth; the talker itself stays as it was, and the speech encoders."""
     face, speech = soft(1), windows(2, 4)
     before = {name: tensor.clone() for name, tensor in talker.model.state_dict().items()}
-    tuned = talker.adapted(face, speech, 40)
+    tuned = talker.adapted(face, speech, 15)
     truth = torch.from_numpy(face).permute(2, 0, 1) / 255
 
     def error(of: Talker) -> float:
@@ -126,7 +126,7 @@ def test_adapting_brings_frames_nearer_to_the_photo(talker: Talker) -> None:
         name.partition(".")[0] for name, tensor in tuned.model.state_dict().items() if not tensor.equal(before[name])
     }
     assert changed == {"identity_encoder", "decoder"}
-    again = talker.adapted(face, speech, 40)
+    again = talker.adapted(face, speech, 15)
     assert all(tensor.equal(tuned.model.state_dict()[name]) for name, tensor in again.model.state_dict().items())
 
 

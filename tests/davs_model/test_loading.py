@@ -411,7 +411,7 @@ class TestFrames:
         still = ClipSource(scenes, FULL)
         source = ClipSource(scenes, shape)
         moves = set()
-        for draw in range(12):
+        for draw in range(8):
             batch = empty_batch(shape, 1)
             source.load(draw % 2, batch, 0, np.random.default_rng(draw))
             unmoved = empty_batch(FULL, 1)

@@ -41,7 +41,7 @@ def networks() -> released_form.Networks:
     return released_form.fill(released_form.layout())
 
 
-@pytest.fixture(scope="module", params=["0.2", "now"])
+@pytest.fixture(scope="module", params=["0.2", pytest.param("now", marks=pytest.mark.slow)])
 def imported(
     request: pytest.FixtureRequest, networks: released_form.Networks, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, str, Result, Path]]:

@@ -260,7 +260,14 @@ class TestFollowing:
         monkeypatch.chdir(workshop.folder)
         monkeypatch.setenv("AVPREP_WEIGHTS", str(workshop.folder / "weights"))
 
-    @pytest.mark.parametrize("page", [page for page in PAGES if page not in PAGES_NOT_RUN])
+    @pytest.mark.parametrize(
+        "page",
+        [
+            pytest.param(page, marks=pytest.mark.slow if page in TUTORIALS[1:] else ())
+            for page in PAGES
+            if page not in PAGES_NOT_RUN
+        ],
+    )
     def test_the_lines_of_a_page_run(self, page: str, workshop: Workshop) -> None:
         """Each line that can run here does, in the order of the page, after those of the README."""
         for line in itertools.chain.from_iterable(shell_lines(name) for name in ("README.md", page)):

@@ -5,6 +5,7 @@ A detector's module has `build(**options)`, which returns a `base.Detector`, and
 - `PACKAGES`: the distributions, by pip's names, that it imports when it is built and whose versions decide its output,
   each with the name of its import package,
 - `EXTRA`: the extra of avprep that installs them,
+- `NOTICE`: what its user should know before it runs, one line,
 - `WEIGHTS`: the files of weights that it reads, as `avprep.faces.weights.Weights`,
 - `identity()`: what else decides its output, by name.
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+from importlib import metadata
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -61,17 +63,20 @@ def require(name: str) -> None:
 def identity(name: str) -> dict[str, str]:
     """Return what decides a detector's output besides its settings: package versions and weight digests."""
     found = module(name)
-    from importlib import metadata
-
     import cv2
 
     from avprep.faces import weights
 
     versions = {"opencv": cv2.__version__}
-    versions |= {package: metadata.version(package) for package in _packages(found)}
+    versions |= {package: _version(package, imported) for package, imported in _packages(found).items()}
     versions |= found.identity() if hasattr(found, "identity") else {}
     # A detector reads no file whose digest differs from the pinned one, so the pinned one says what it read.
     return versions | {needed.name: needed.sha256 for needed in weights.needed(name)}
+
+
+def notice(name: str) -> str | None:
+    """Return what the user of a detector should know before it runs, if anything."""
+    return getattr(module(name), "NOTICE", None)
 
 
 def resolve(name: str) -> str:
@@ -92,6 +97,14 @@ def resolve(name: str) -> str:
 def _packages(found: ModuleType) -> dict[str, str]:
     """Return the distributions that a detector needs and the import package of each."""
     return dict(getattr(found, "PACKAGES", {}))
+
+
+def _version(package: str, imported: str) -> str:
+    """Return a distribution's version; of the import package itself where another distribution brought it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return str(getattr(importlib.import_module(imported), "__version__", "unknown"))
 
 
 def _missing(found: ModuleType) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # the command line takes the names from here, and its help should not wait for numpy
     import numpy as np
@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # the command line takes the names from here, and its help sh
 LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = range(5)
 """Order of the five points; left is the image's left."""
 
+MIRRORED = (RIGHT_EYE, LEFT_EYE, NOSE, RIGHT_MOUTH, LEFT_MOUTH)
+"""Which of the five points of a mirrored picture is each point of the picture itself; for every detector."""
 
 _SEEN = [LEFT_EYE, RIGHT_EYE, LEFT_MOUTH, RIGHT_MOUTH]
 
@@ -38,7 +40,7 @@ class CloseUp:
 
     size: width and height in pixels. zoom: pixels of the close-up per crop pixel.
     rise: pixels by which the crop's middle lies above the close-up's.
-    tilt_shown: fraction of a head's tilt that a close-up shows; the next one is turned by so much more.
+    tilt_shown: fraction of a head's tilt that the detector's points show.
     sure: minimum score of a face that is surely upright; others are detected the other ways up too.
     better: a face is taken to be turned if its score is more than so many times that of the upright one.
     """
@@ -51,6 +53,26 @@ class CloseUp:
     better: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """Where a detector places the points of a face that is aligned as the paper's crops are, on average.
+
+    scale: the triangle of eyes and mouth centre is so many times as large as `avprep.faces.align.TEMPLATE`.
+    down: its centre lies so many crop pixels below the template's.
+    There is nothing to the right and no turn: a mirrored picture would have the opposite, and its crops would differ.
+    """
+
+    scale: float = 1.0
+    down: float = 0.0
+
+    def corrected(self, points: NDArray[Any]) -> NDArray[Any]:
+        """Return five points (5, 2) without it; all in crop pixels, of a face that is about aligned."""
+        eyes, mouth = points[[LEFT_EYE, RIGHT_EYE]], points[[LEFT_MOUTH, RIGHT_MOUTH]]
+        centre = (eyes.sum(axis=0) + mouth.mean(axis=0)) / 3
+        corrected: NDArray[Any] = (points - centre) / self.scale + centre - (0, self.down)
+        return corrected
+
+
 class Detector(Protocol):
     """Finds faces. Built once per worker; heavy imports happen when it is built.
 
@@ -58,12 +80,15 @@ class Detector(Protocol):
     search_sides: the same and larger ones, in which to search where that shows nothing.
     batch_size: frames that are worth handing over at once.
     close_up: how faces are best detected again; None: only in whole pictures.
+    looks: close-ups of several sizes, which take turns, if there are; their average is where the face is.
+    bias: what is constant in the error of its points.
     """
 
     picture_side: int
     search_sides: tuple[int, ...]
     batch_size: int
     close_up: CloseUp | None
+    bias: Bias
 
     def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
         """Find the faces of each frame.
@@ -75,6 +100,19 @@ class Detector(Protocol):
 
     def detect_close(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
         """Do the same in close-ups: the face is where they expect it, or about there."""
+        ...
+
+
+@runtime_checkable
+class LandmarkDetector(Detector, Protocol):
+    """A detector that places the 68 landmarks of 300-W on each face; see `avprep.faces.landmarks`."""
+
+    def landmarks(self, crops: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
+        """Find the landmarks of each face in each aligned crop.
+
+        crops: uint8 (N, 256, 256, 3), RGB.
+        Returns N lists of float32 (68, 2), x y in pixels of the crop.
+        """
         ...
 
 

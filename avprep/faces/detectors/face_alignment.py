@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from avprep.errors import WeightsError
 from avprep.faces import weights
-from avprep.faces.detectors.base import CloseUp, Face
+from avprep.faces.detectors.base import Bias, CloseUp, Face
+from avprep.faces.landmarks import five_points
 
 if TYPE_CHECKING:  # at run time torch is imported when the detector is built
     import torch
@@ -82,6 +83,7 @@ class FaceAlignmentDetector:
     """
 
     close_up: CloseUp | None = None
+    bias = Bias()
 
     def __init__(
         self,
@@ -114,12 +116,9 @@ class FaceAlignmentDetector:
 
     detect_close = detect
 
-    def landmarks(self, frames: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
-        """Find the 68 landmarks of 300-W of each face, float32 (68, 2), x y in pixels; faces in the order of `detect`.
-
-        frames: uint8 (T, H, W, 3), RGB.
-        """
-        return [[landmarks for _, landmarks in found] for found in self._look(frames)]
+    def landmarks(self, crops: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
+        """Find the landmarks of each face, in the order of `detect`; see `base.LandmarkDetector`."""
+        return [[landmarks for _, landmarks in found] for found in self._look(crops)]
 
     def _look(self, frames: NDArray[np.uint8]) -> list[list[tuple[NDArray[np.float32], NDArray[np.float32]]]]:
         """Find the box (5,) and landmarks (68, 2) of each face of each frame."""
@@ -281,15 +280,6 @@ def _parabola_top(
     bend = 2 * top - before - after
     offset = (after - before) / (2 * bend.clamp(min=1e-12))
     return torch.where(inside & (bend > 0), offset.clamp(-0.5, 0.5), torch.zeros_like(offset))
-
-
-def five_points(landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Reduce the 68 landmarks of the 300-W mark-up (68, 2) to our five points (5, 2).
-
-    300-W counts 36–41 and 42–47 around the eyes, 30 on the tip of the nose, 48 and 54 in the corners of the mouth.
-    """
-    eyes = [landmarks[36:42].mean(axis=0), landmarks[42:48].mean(axis=0)]
-    return np.stack([*eyes, landmarks[30], landmarks[48], landmarks[54]]).astype(np.float32)
 
 
 def _crop(frame: NDArray[np.uint8], corner: NDArray[np.float32], side: np.float32) -> NDArray[np.uint8]:

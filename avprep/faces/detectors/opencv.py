@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.faces import align
-from avprep.faces.detectors.base import CloseUp, Face
+from avprep.faces.detectors.base import Bias, CloseUp, Face
 
 FACE_CASCADE = "haarcascade_frontalface_alt.xml"
 """The default and alt2 cascades are as quick, but see faces where there are none."""
@@ -32,9 +32,14 @@ MIN_NEIGHBOURS = 4
 SMALLEST = 20
 """Side of the face cascade's own window (pixels)."""
 
-CLOSE_UP = CloseUp((136, 136), zoom=0.464, rise=5, tilt_shown=0.7, sure=16, better=1.5)
+CLOSE_UP = CloseUp((136, 136), zoom=0.464, rise=5, tilt_shown=0.9, sure=16, better=1.5)
 """The eyes are 36 px apart in it, so that the face window is 94 px wide. Faces seldom score less than 18 in
 it, turned ones and what is no face at most 14."""
+LOOKS = tuple(
+    CloseUp((round(136 * size), round(136 * size)), zoom=0.464 * size, rise=5 * size, tilt_shown=0.9)
+    for size in (1.0, 0.85, 1.2, 0.93, 0.75)
+)
+"""Sizes that take turns."""
 CLOSE_FACE, CLOSE_RANGE = 64, (0.8, 1.25)
 """Side of the face window in a close-up that is shrunk to search it (pixels), and how much smaller or larger it may
 be. Measured: at 40 pixels windows come out larger, so that the eyes lie apart by a tenth too much."""
@@ -51,7 +56,7 @@ EYE_SEARCH = (np.array([0.08, 0.18, 0.50, 0.58]), np.array([0.50, 0.18, 0.92, 0.
 EYE_WINDOW_OFFSET = np.array([[0.002, -0.033], [-0.002, -0.033]])
 """From an eye to the centre of its window (the brow is in it), in fractions of the face window."""
 
-EYE_TRUST = 0.7
+EYE_TRUST = 1.0
 """How much of the eye comes from its own window, the rest from the face window."""
 
 FACE_SIDE = 128
@@ -76,6 +81,8 @@ class OpenCVDetector:
 
     batch_size = 1
     close_up: CloseUp | None = CLOSE_UP
+    looks = LOOKS
+    bias = Bias(scale=1.087, down=1.9)
 
     def __init__(self, *, picture_side: int = 128) -> None:
         self.picture_side = picture_side
@@ -98,7 +105,8 @@ class OpenCVDetector:
     def _detect_one_close(self, grey: NDArray[np.uint8]) -> list[Face]:
         shrink = CLOSE_FACE / (WINDOW_SIDE * CLOSE_UP.zoom)
         small = cv2.resize(grey, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        least, most = (round(CLOSE_FACE * share) for share in CLOSE_RANGE)
+        expected = CLOSE_FACE * grey.shape[1] / CLOSE_UP.size[0]
+        least, most = (round(expected * share) for share in CLOSE_RANGE)
         return self._faces(grey, np.asarray(small, np.uint8), STEP, least, most)
 
     def _faces(

@@ -28,7 +28,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def plan(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     """The two clips to measure with; runs of a few of them."""
-    monkeypatch.setattr(bench, "PACED", 3)
+    monkeypatch.setattr(bench, "PACED", 1)
     return bench.plan_of(clips, tmp_path, 24)
 
 
@@ -72,7 +72,7 @@ def test_a_process_that_runs_beside_is_seen() -> None:
         assert process.stdout is not None
         process.stdout.readline()
         try:
-            running = {number for _ in range(200) for number, _ in bench._running()}
+            running = {number for _ in range(20) for number, _ in bench._running()}
         finally:
             process.kill()
     assert process.pid in running

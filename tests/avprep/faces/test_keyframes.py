@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avprep.faces import align
+from avprep.errors import Reject
+from avprep.faces import align, steady, track
 from avprep.faces.detectors.base import CloseUp, Face, finite
+from avprep.faces.following import SETTLED
 from avprep.faces.keyframes import find_faces
+from avprep.faces.track import Detections
 from avprep.media.picture import Picture
 
-GREEN = (0, 255, 0)
+GREEN, GREY = (0, 255, 0), (150, 150, 150)  # as bright as each other
 RIGHT = np.array([4, 0], np.float32)
 SHAPE = np.array([[-20.0, -18], [20, -18], [0, 0], [-14, 20], [14, 20]])
 
@@ -49,11 +52,11 @@ class Painted:
         return np.ascontiguousarray(self.image[::20, ::20, 0])
 
 
-def painted(x: float, y: float = 120, scale: float = 1.0, background: int = 60) -> Picture:
-    """A 320×240 picture with five green dots in the shape of a face around (x, y)."""
+def painted(x: float, y: float = 120, scale: float = 1.0, background: int = 60, dots: Any = GREEN) -> Picture:
+    """A 320×240 picture with five dots in the shape of a face around (x, y)."""
     image = np.full((240, 320, 3), background, np.uint8)
     for point in SHAPE * scale + [x, y]:
-        cv2.circle(image, tuple(np.round(point * 16).astype(int)), int(4 * scale * 16), GREEN, -1, cv2.LINE_AA, 4)
+        cv2.circle(image, tuple(np.round(point * 16).astype(int)), int(4 * scale * 16), dots, -1, cv2.LINE_AA, 4)
     return cast(Picture, Painted(image))
 
 
@@ -92,11 +95,21 @@ class DotDetector:
         return [Face(np.float32([*(low - 5), *(high + 5)]), 0.9, points)]
 
 
-def test_keyframes_are_every_fifth_and_the_last() -> None:
-    """A quiet clip is looked at in every fifth frame and in its last one."""
-    seen = find_faces((painted(150) for _ in range(13)), DotDetector(close_ups=True), 5)
-    assert list(seen.by_frame) == [0, 5, 10, 12]
-    assert seen.n_frames == 13
+def places(seen: Detections) -> NDArray[np.float64]:
+    """Return the five points of the one face in each frame, (T, 5, 2)."""
+    (one,) = track.link(seen)
+    return steady.points_per_frame(one, seen.n_frames, seen.cuts)
+
+
+def test_keyframes_are_those_that_are_detected_and_the_last() -> None:
+    """A quiet clip is detected every so many frames, its face followed in all, and recorded in its last."""
+    settled = 5 * SETTLED  # the detector has one size only
+    n_frames = 2 * settled + 3
+    seen = find_faces((painted(150) for _ in range(n_frames)), DotDetector(close_ups=True), 5)
+    assert list(seen.by_frame) == [0, settled, 2 * settled, n_frames - 1]
+    assert [faces[0].look is not None for faces in seen.by_frame.values()] == [True, True, True, False]
+    assert track.link(seen)[0].frames == list(range(n_frames))
+    assert seen.n_frames == n_frames
     assert seen.size == (320, 240)
     assert not seen.cuts
 
@@ -121,15 +134,16 @@ def test_a_followed_face_is_looked_at_close_up() -> None:
     assert len(detector.shown) >= 6
 
 
-def test_a_face_is_found_by_registration_between_detections() -> None:
-    """Keyframes between two detections follow the movement; the detector has to detect every tenth frame only."""
+def test_a_face_is_followed_between_detections() -> None:
+    """Between detections the face's movement is known in each frame; those get rarer once all sizes were looked at."""
     detector = DotDetector(close_ups=True)
-    seen = find_faces((painted(140.0 + 1.5 * n, 110 + 0.5 * n) for n in range(31)), detector, 5)
-    assert list(seen.by_frame) == [0, 5, 10, 15, 20, 25, 30]
-    assert len(detector.shown) <= 6  # the whole picture, once or twice close up, and at 10, 20 and 30
-    for frame, (detection,) in seen.by_frame.items():
-        expected = SHAPE + np.array([140 + 1.5 * frame, 110 + 0.5 * frame])
-        np.testing.assert_allclose(detection.face.points, expected, atol=0.7)
+    seen = find_faces((painted(140.0 + 1.5 * n, 110 + 0.5 * n) for n in range(41)), detector, 5)
+    looked = [frame for frame, faces in seen.by_frame.items() if faces[0].look is not None]
+    assert looked[0] == 0
+    assert len(looked) <= 5
+    assert all(faces[0].number == 0 for faces in seen.by_frame.values())
+    expected = SHAPE + np.stack([140 + 1.5 * np.arange(41), 110 + 0.5 * np.arange(41)], axis=1)[:, None]
+    np.testing.assert_allclose(places(seen), expected, atol=0.7)
 
 
 def test_every_frame_is_detected_where_that_is_asked_for() -> None:
@@ -139,40 +153,82 @@ def test_every_frame_is_detected_where_that_is_asked_for() -> None:
     assert len(detector.shown) >= 11
 
 
-def test_what_registration_is_off_by_is_shared_out() -> None:
-    """Where the next look disagrees with registration, keyframes since the last one are moved towards it by degrees."""
+def test_a_detector_that_changes_its_mind_moves_the_face_by_degrees() -> None:
+    """Looks that jump by 4 crop pixels move the points from one to the next, and by less than half of it a frame."""
 
     class Drifting(DotDetector):
-        """Sees every face a little more to the right from its third look on."""
+        """Sees every face a little more to the right from its ninth close-up on."""
 
         def detect_close(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
-            """Find the dots, and move them."""
+            """Find the dots, and move them, in mirrored pictures to the left."""
             found = self.detect(frames)
-            if len(self.shown) < 3:  # the whole picture, and close up, of the first frame
-                return found
-            return [[Face(face.box, face.score, face.points + RIGHT) for face in faces] for faces in found]
+            step = RIGHT * (1 if len(self.shown) % 2 else -1) * (len(self.shown) > 8)
+            return [[Face(face.box, face.score, face.points + step) for face in faces] for faces in found]
 
-    seen = find_faces((painted(150) for _ in range(11)), Drifting(close_ups=True), 5)
-    nose = [faces[0].face.points[2, 0] for faces in seen.by_frame.values()]
-    assert nose[2] - nose[0] > 2
-    assert nose[1] - nose[0] == pytest.approx((nose[2] - nose[0]) / 2, abs=0.1)
+    drifting = places(find_faces((painted(150) for _ in range(41)), Drifting(close_ups=True), 5))
+    steps = np.diff(drifting[:, 2, 0])
+    assert np.abs(steps).max() < 1
 
 
-def test_frames_around_a_jump_are_looked_at() -> None:
-    """Where the face jumps between two keyframes, all frames between them are detected, not interpolated."""
-    places = [100] * 8 + [220] * 8
+def test_a_face_that_jumps_out_of_reach_is_detected_there() -> None:
+    """Where registration loses the face, the picture is searched at once, and each frame has the face where it is."""
+    where = [100] * 8 + [220] * 8
     for close_ups in (True, False):
-        seen = find_faces((painted(x) for x in places), DotDetector(close_ups=close_ups), 5)
-        assert set(range(5, 11)) <= seen.by_frame.keys()
+        seen = find_faces((painted(x) for x in where), DotDetector(close_ups=close_ups), 5)
+        before, after = track.link(seen)
+        assert before.frames == list(range(8))
+        assert after.frames == list(range(8, 16))
         for frame, (detection,) in seen.by_frame.items():
-            assert abs(detection.face.points[2, 0] - places[frame]) < 2
+            assert abs(detection.face.points[2, 0] - where[frame]) < 2
 
 
-def test_frames_around_an_appearance_are_looked_at() -> None:
-    """Where the face comes or goes, the frames since the last keyframe tell when."""
-    pictures = [empty() for _ in range(7)] + [painted(150) for _ in range(10)]
+@pytest.mark.parametrize("first", [1, 3, 7])
+def test_a_face_that_enters_is_followed_back_to_where_it_enters(first: int) -> None:
+    """A face that is found some frames after it entered is known from its first frame on, and no earlier."""
+    pictures = [empty() for _ in range(first)] + [painted(150) for _ in range(12)]
     seen = find_faces(pictures, DotDetector(close_ups=True), 5)
-    assert next(frame for frame, faces in sorted(seen.by_frame.items()) if faces) == 7
+    (one,) = track.link(seen)
+    assert one.frames == list(range(first, first + 12))
+
+
+def test_a_face_that_leaves_and_comes_back_is_one_track() -> None:
+    """A face that is away for ten frames goes on as the same, the frames between them missing."""
+    pictures = [painted(150)] * 12 + [empty()] * 10 + [painted(160)] * 12
+    seen = find_faces(pictures, DotDetector(close_ups=True), 5)
+    (one,) = track.link(seen)
+    assert one.frames == [*range(12), *range(22, 34)]
+    track.check_gaps(one, [one], seen)
+    assert places(seen)[:, 2, 0] == pytest.approx(np.interp(np.arange(34), [11, 22], [150, 160]), abs=1.0)
+
+
+def test_what_registration_holds_on_to_is_dropped_when_no_face_is_detected_there() -> None:
+    """What looks like the face, but is none to the detector, is not followed beyond the next detection."""
+    pictures = [painted(150)] * 10 + [painted(150, dots=GREY)] * 40
+    seen = find_faces(pictures, DotDetector(close_ups=True), 5)
+    (one,) = track.link(seen)
+    assert one.last < 5 * SETTLED
+    with pytest.raises(Reject, match="not detected"):
+        track.check_gaps(one, [one], seen)
+
+
+def test_a_face_that_one_detection_misses_is_not_lost() -> None:
+    """Where a detection fails in one frame, those before it in which the face was followed still count."""
+    for missed in (5 * SETTLED, 10 * SETTLED):
+        pictures = [painted(150, dots=GREY if n == missed else GREEN) for n in range(15 * SETTLED)]
+        seen = find_faces(pictures, DotDetector(close_ups=True), 5)
+        (one,) = track.link(seen)
+        track.check_gaps(one, [one], seen)
+        np.testing.assert_allclose(
+            places(seen), np.broadcast_to(SHAPE + np.array([150, 120]), (15 * SETTLED, 5, 2)), atol=0.7
+        )
+
+
+def test_pictures_that_repeat_are_followed() -> None:
+    """A source of 9 fps shows pictures two or three times: the face moves in some frames only, and is known in all."""
+    shown = np.floor(np.arange(40) * 9 / 25)
+    seen = find_faces((painted(110 + 3 * n) for n in shown), DotDetector(close_ups=True), 5)
+    np.testing.assert_allclose(places(seen)[:, 2, 0], 110 + 3 * shown, atol=0.8)
+    assert not seen.cuts
 
 
 def test_a_new_shot_begins_with_a_keyframe() -> None:
@@ -183,19 +239,6 @@ def test_a_new_shot_begins_with_a_keyframe() -> None:
     assert 7 in seen.by_frame
     moving = find_faces((painted(100 + 4 * n) for n in range(20)), DotDetector(close_ups=True), 5)
     assert not moving.cuts
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_whole_pictures_go_through_in_batches(batch_size: int) -> None:
-    """A detector without close-ups gets its batch size at once, and the result does not depend on it."""
-    detector = DotDetector(close_ups=False, batch_size=batch_size)
-    pictures = [painted(100 + (0 if n < 12 else 90), 110) for n in range(31)]
-    seen = find_faces(pictures, detector, 5)
-    alone = find_faces(pictures, DotDetector(close_ups=False), 5)
-    assert max(shape[0] for shape in detector.shown) == min(batch_size, 7)
-    assert seen.by_frame.keys() == alone.by_frame.keys()
-    for frame in seen.by_frame:
-        np.testing.assert_array_equal(seen.by_frame[frame][0].face.points, alone.by_frame[frame][0].face.points)
 
 
 def test_a_small_face_is_found_by_a_finer_search() -> None:

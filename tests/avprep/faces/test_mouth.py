@@ -16,7 +16,8 @@ from skimage import data as pictures
 from avprep.errors import AvprepError
 from avprep.faces import align, detectors
 from avprep.faces.detectors.base import Face
-from avprep.faces.detectors.face_alignment import FaceAlignmentDetector, five_points
+from avprep.faces.detectors.face_alignment import FaceAlignmentDetector
+from avprep.faces.landmarks import five_points
 from avprep.faces.mouth import mouth_landmarks
 from davs_model.evaluation.metrics.mouth import MouthDistance, distances, mouth_distance
 

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import cmath
+import math
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_faces import EYES_AND_MOUTH
 from numpy.typing import NDArray
+from skimage import data
 
-from avprep.faces import align, registration
-from avprep.faces.detectors.base import Face
+from avprep.faces import align
+from avprep.faces.registration import ALIKE, FINE, UPPER_FACE, Anchor, Patch, Similarity
 
 POINTS = np.array([[132, 100], [188, 104], [158, 130], [138, 154], [176, 157]], np.float32)
-FACE = Face(np.array([110, 70, 210, 180], np.float32), 0.9, POINTS)
+ONTO = Similarity.of(align.similarity(POINTS))
+
+moderate = st.floats(-200, 200)
+similarities = st.builds(
+    lambda size, angle, x, y: Similarity(cmath.rect(size, angle), complex(x, y)),
+    st.floats(0.1, 10),
+    st.floats(-math.pi, math.pi),
+    moderate,
+    moderate,
+)
 
 
 def pictured(movement: NDArray[np.float64] | None = None, seed: int = 0) -> NDArray[np.uint8]:
@@ -30,54 +45,102 @@ def about_the_face(degrees: float, scale: float, x: float, y: float) -> NDArray[
     return matrix
 
 
-@given(st.floats(-4, 4), st.floats(0.95, 1.05), st.floats(-5, 5), st.floats(-5, 5))
-def test_a_movement_is_told_to_a_fraction_of_a_pixel(degrees: float, scale: float, x: float, y: float) -> None:
-    """Points and box follow a face that turned, grew and moved."""
-    movement = about_the_face(degrees, scale, x, y)
-    anchor = registration.anchor(FACE, pictured())
+def remembered(picture: NDArray[np.uint8]) -> Anchor:
+    """Return the face of a picture that is not flat."""
+    anchor = Anchor.of(picture, ONTO)
     assert anchor is not None
-    found = anchor.find(pictured(movement), anchor.onto)
+    return anchor
+
+
+@given(similarities, similarities, st.lists(st.tuples(moderate, moderate), min_size=1, max_size=6))
+def test_similarities_are_their_transforms(first: Similarity, second: Similarity, points: list[Any]) -> None:
+    """Moving points, doing one after another and going back agree with the same of 2×3 matrices."""
+    places = np.array(points, np.float64)
+    once = align.apply(first.affine, places)
+    np.testing.assert_allclose(first(places), once, rtol=1e-9, atol=1e-6)
+    both = second.after(first)
+    np.testing.assert_allclose(both.affine, align.chained(second.affine, first.affine), rtol=1e-9, atol=1e-6)
+    np.testing.assert_allclose(both(places), align.apply(second.affine, once), rtol=1e-9, atol=1e-6)
+    np.testing.assert_allclose(first.inverse()(once), places, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(first.inverse().affine, cv2.invertAffineTransform(first.affine), rtol=1e-6, atol=1e-6)
+    assert cmath.isclose(Similarity.of(first.affine).turn, first.turn)
+    assert cmath.isclose(Similarity.of(first.affine).shift, first.shift)
+
+
+@given(st.floats(-4, 4), st.floats(0.95, 1.05), st.floats(-5, 5), st.floats(-5, 5))
+@settings(max_examples=30)
+def test_a_movement_is_told_to_a_fraction_of_a_pixel(degrees: float, scale: float, x: float, y: float) -> None:
+    """A face that turned, grew and moved is laid to where it was, to .3 px."""
+    movement = about_the_face(degrees, scale, x, y)
+    found = remembered(pictured()).find(pictured(movement), ONTO)
     assert found is not None
-    face = anchor.face_at(found)
-    np.testing.assert_allclose(face.points, align.apply(movement, POINTS), atol=0.3)
-    middle = align.apply(movement, FACE.box.reshape(2, 2).mean(axis=0, keepdims=True))[0]
-    np.testing.assert_allclose(face.box.reshape(2, 2).mean(axis=0), middle, atol=0.3)
-    np.testing.assert_allclose(face.box[2] - face.box[0], 100 * scale, atol=0.5)
+    onto, correlation = found
+    assert correlation > 0.95
+    back = onto.inverse()(ONTO(POINTS))
+    np.testing.assert_allclose(back, align.apply(movement, POINTS), atol=0.3)
+
+
+@pytest.mark.parametrize(("x", "y"), [(25, 0), (-25, 0), (0, 25), (0, -25), (18, 18)])
+def test_a_jump_is_found_by_the_coarse_patch(x: int, y: int) -> None:
+    """A face that moved by 25 px, farther than a fine patch alone reaches, is found to a fraction of a pixel."""
+    face = np.asarray(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY), np.uint8)
+    onto = Similarity.of(align.similarity(EYES_AND_MOUTH[[0, 1, 1, 2, 2]]))
+    reach = abs(onto.turn)  # crop pixels per pixel of the portrait
+    moved = align.warp(face, np.array([[1, 0, x / reach], [0, 1, y / reach]]), face.shape[::-1])
+    anchor = Anchor.of(face, onto)
+    assert anchor is not None
+    found = anchor.find(moved, onto)
+    assert found is not None
+    shown = found[0](align.apply(np.array([[1, 0, x / reach], [0, 1, y / reach]]), EYES_AND_MOUTH))
+    np.testing.assert_allclose(shown, onto(EYES_AND_MOUTH), atol=0.3)
+
+
+def test_the_fine_patch_alone_does_not_reach_so_far() -> None:
+    """Without the coarse patch a face that moved down by 25 px is lost: the coarse one is not for nothing."""
+    face = np.asarray(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY), np.uint8)
+    onto = Similarity.of(align.similarity(EYES_AND_MOUTH[[0, 1, 1, 2, 2]]))
+    moved = align.warp(face, np.array([[1, 0, 0], [0, 1, 25 / abs(onto.turn)]]), face.shape[::-1])
+    assert Patch(face, onto, FINE, UPPER_FACE).find(moved, onto)[1] < ALIKE
+    anchor = Anchor.of(face, onto)
+    assert anchor is not None
+    assert anchor.find(moved, onto) is not None
 
 
 def test_light_does_not_matter() -> None:
     """The same face in a darker picture of less contrast is found where it is."""
-    anchor = registration.anchor(FACE, pictured())
-    assert anchor is not None
     movement = about_the_face(1, 1, 2, -1)
     dark = np.asarray(pictured(movement) * 0.5 + 20, np.uint8)
-    found = anchor.find(dark, anchor.onto)
+    found = remembered(pictured()).find(dark, ONTO)
     assert found is not None
-    np.testing.assert_allclose(anchor.face_at(found).points, align.apply(movement, POINTS), atol=0.3)
+    np.testing.assert_allclose(found[0].inverse()(ONTO(POINTS)), align.apply(movement, POINTS), atol=0.3)
 
 
 def test_another_picture_is_not_alike() -> None:
-    """Where the picture shows something else, nothing is found."""
-    anchor = registration.anchor(FACE, pictured())
-    assert anchor is not None
-    assert anchor.find(pictured(seed=1), anchor.onto) is None
+    """Where the picture shows something else, or nothing, nothing is found."""
+    anchor = remembered(pictured())
+    for seed in range(1, 6):
+        assert anchor.find(pictured(seed=seed), ONTO) is None
+    assert anchor.find(np.full((240, 320), 90, np.uint8), ONTO) is None
 
 
-@pytest.mark.parametrize("points", [POINTS, np.full((5, 2), 50, np.float32)])
-def test_nothing_to_go_by(points: NDArray[np.float32]) -> None:
-    """A face in a flat picture, or whose points fall together, cannot be remembered."""
+def test_a_face_beyond_the_picture_is_not_alike() -> None:
+    """A face that left the picture is not found in what is left, and does no harm."""
+    assert remembered(pictured()).find(pictured(about_the_face(0, 1, 400, 0)), ONTO) is None
+    away = Similarity(ONTO.turn, ONTO.shift + 5000)
+    assert remembered(pictured()).find(pictured(), away) is None
+
+
+def test_nothing_to_go_by() -> None:
+    """A face in a flat picture, or of stripes that slide along themselves, cannot be remembered."""
     flat = np.full((240, 320), 90, np.uint8)
-    assert registration.anchor(Face(FACE.box, 0.9, points), flat) is None
+    assert Anchor.of(flat, ONTO) is None
+    stripes = np.broadcast_to((127 + 90 * np.sin(np.arange(320) / 9)).astype(np.uint8), (240, 320))
+    level = Similarity(complex(abs(ONTO.turn), 0), ONTO.shift)
+    assert Anchor.of(np.ascontiguousarray(stripes), level) is None
 
 
-def test_points_that_a_detector_has_none_of_stay_unknown() -> None:
-    """NaN stays NaN, and the other points move."""
-    points = POINTS.copy()
-    points[2] = np.nan
-    anchor = registration.anchor(Face(FACE.box, 9, points), pictured())
-    assert anchor is not None
-    found = anchor.find(pictured(about_the_face(0, 1, 3, 0)), anchor.onto)
-    assert found is not None
-    moved = anchor.face_at(found).points
-    assert np.isnan(moved[2]).all()
-    np.testing.assert_allclose(moved[[0, 1, 3, 4]], points[[0, 1, 3, 4]] + [3, 0], atol=0.3)
+def test_points_that_fall_together_are_no_face() -> None:
+    """Points of no extent have no transform, and nothing to be remembered by."""
+    for value in (50.0, math.nan):
+        onto = Similarity.of(align.similarity(np.full((5, 2), value)))
+        assert Anchor.of(pictured(), onto) is None

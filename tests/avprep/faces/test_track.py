@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from avprep.errors import Reject
-from avprep.faces import track
+from avprep.faces import align, steady, track
 from avprep.faces.detectors.base import Face
-from avprep.faces.track import Detection, Detections, Track
+from avprep.faces.registration import Similarity
+from avprep.faces.track import Detection, Detections, Look, Track
 
 FACE_A, FACE_B = np.float32([1, 0]), np.float32([0, 1])
 
@@ -20,7 +21,16 @@ def detection(x: float, y: float = 100, size: float = 60, appearance: NDArray[np
     """A face of `size` pixels in the middle of which lies (x, y)."""
     box = np.float32([x - size / 2, y - size / 2, x + size / 2, y + size / 2])
     shape = np.float32([[-0.2, -0.15], [0.2, -0.15], [0, 0], [-0.15, 0.25], [0.15, 0.25]])
-    return Detection(Face(box, 0.9, shape * size + np.float32([x, y])), appearance)
+    points = (shape * size + np.float32([x, y])).astype(np.float32)
+    onto = Similarity.of(align.similarity(points))
+    return Detection(Face(box, 0.9, points), appearance, onto, look=Look(onto(points), 1.0))
+
+
+def followed(x: float, frames: range, number: int, **given: Any) -> Detection:
+    """A face that was followed from the first frame of a range to its last, at the same place."""
+    alone = detection(x, **given)
+    path = tuple((frame, alone.onto) for frame in frames[:-1])
+    return Detection(alone.face, alone.appearance, alone.onto, number, alone.look, path)
 
 
 def detections(faces: dict[int, list[Detection]], n_frames: int, cuts: tuple[int, ...] = ()) -> Detections:
@@ -101,44 +111,50 @@ def test_gaps_up_to_twelve_frames_are_filled(frames: list[int], n_frames: int, l
         assert caught.value.reason == "face_lost"
     else:
         track.check_gaps(one, [one], detections({}, n_frames))
-        assert np.isfinite(track.points_per_frame(one, n_frames)).all()
+        assert np.isfinite(steady.points_per_frame(one, n_frames, frozenset())).all()
 
 
-def test_frames_between_keyframes_are_interpolated() -> None:
+def test_a_followed_face_is_one_track_wherever_it_went() -> None:
+    """A face of one number is one track however far it moved, and over a cut; its path counts for its frames."""
+    faces = {5: [followed(100, range(6), 0)], 11: [followed(300, range(6, 12), 0)]}
+    for cuts in ((), (8,)):
+        (one,) = track.link(detections(faces, 12, cuts=cuts))
+        assert one.frames == list(range(12))
+        track.check_gaps(one, [one], detections(faces, 12, cuts=cuts))
+
+
+def test_a_face_found_again_is_the_same_track() -> None:
+    """A face that was lost and is followed under another number goes on where it overlaps, and not elsewhere."""
+    there = {5: [followed(100, range(6), 0)], 15: [followed(105, range(10, 16), 1)]}
+    (one,) = track.link(detections(there, 16))
+    assert one.frames == [*range(6), *range(10, 16)]
+    elsewhere = {5: [followed(100, range(6), 0)], 15: [followed(300, range(10, 16), 1)]}
+    assert len(track.link(detections(elsewhere, 16))) == 2
+
+
+def test_the_gap_before_a_followed_face_is_up_to_where_it_begins() -> None:
+    """What counts as missing ends where following begins, not at the keyframe that records it."""
+    for first, tracks in ((18, 1), (19, 2)):
+        faces = {5: [followed(100, range(6), 0)], 30: [followed(100, range(first, 31), 1)]}
+        assert len(track.link(detections(faces, 31))) == tracks
+
+
+def test_the_face_that_is_followed_longest_is_the_largest() -> None:
+    """A detection counts for all frames that it was followed in."""
+    faces = {20: [followed(100, range(21), 0), detection(300, size=120)]}
+    what = detections(faces, 21)
+    assert track.choose(track.link(what), what, "largest", {}).detections[20].number == 0
+
+
+def test_detections_alone_are_interpolated() -> None:
     """Points move in a straight line from one detection to the next; a missing nose stays missing."""
     one = Track({0: detection(100), 5: detection(110)})
     for found in one.detections.values():
-        found.face.points[2] = np.nan
-    points = track.points_per_frame(one, 6)
+        assert found.look is not None
+        found.look.points[2] = np.nan
+    points = steady.points_per_frame(one, 6, frozenset())
     np.testing.assert_allclose(np.diff(points[:, 0, 0]), 2, atol=1e-5)
     assert np.isnan(points[:, 2]).all()
-
-
-@given(st.integers(1, 80), st.floats(-3, 3), st.floats(0.5, 8))
-@settings(max_examples=50)
-def test_smoothing_keeps_steady_movement(n_frames: int, speed: float, sigma: float) -> None:
-    """Points that move steadily are left as they are, at the clip's ends too: nothing lags, nothing bends."""
-    points = np.full((n_frames, 5, 2), 50.0) + speed * np.arange(n_frames)[:, None, None]
-    np.testing.assert_allclose(track.smooth(points, sigma), points, atol=1e-6)
-
-
-def test_smoothing_removes_noise() -> None:
-    """White noise is left at less than half, mouth and eyes alike."""
-    rng = np.random.default_rng(1)
-    noise = rng.normal(0, 1, (200, 5, 2))
-    assert track.smooth(noise).std(axis=0).max() < 0.5
-
-
-def test_smoothing_is_the_weighted_line_fit() -> None:
-    """Each smoothed value is that of the line fitted around it with Gaussian weights."""
-    rng = np.random.default_rng(2)
-    points = rng.normal(0, 1, (30, 5, 2))
-    ours = track.smooth(points, 2.0)
-    for t in (0, 3, 17, 29):
-        around = np.arange(max(0, t - 6), min(30, t + 7))
-        weights = np.exp(-0.5 * ((around - t) / 2.0) ** 2)
-        line = np.polynomial.Polynomial.fit(around, points[around, 1, 0], 1, w=np.sqrt(weights))
-        np.testing.assert_allclose(ours[t, 1, 0], line(t), atol=1e-9)
 
 
 def test_face_size_is_the_median_over_the_track() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import subprocess
 import sys
@@ -219,9 +220,35 @@ def test_only_https(monkeypatch: pytest.MonkeyPatch) -> None:
     assert handler.redirect_request(request, io.BytesIO(), 302, "Found", HTTPMessage(), "https://weights.test/")
 
 
+def test_weights_of_a_package_are_read_where_it_is_installed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes with a package is found in it alone, without importing it, and verified as any other file is."""
+    put(tiny)
+    package = tiny.parent / "has_weights"
+    fields = {name: getattr(TINY, name) for name in TINY.__slots__}
+    monkeypatch.setitem(weights.known(), "tiny", weights.Weights(**fields | {"package": "has_weights/models"}))
+    monkeypatch.syspath_prepend(tiny.parent)
+    remedy = "pip install --force-reinstall --no-deps has_weights"
+    with pytest.raises(WeightsError, match=f"^tiny.onnx is not installed: {remedy}$"):
+        weights.find("tiny")
+    path = put(package / "models")
+    (package / "__init__.py").write_text("raise ImportError('it needs what is not there')")
+    importlib.invalidate_caches()
+    assert weights.find("tiny") == path
+    put(package / "models", b"damaged")
+    with pytest.raises(WeightsError, match=f"has_weights/models/tiny.onnx has the sha256 .*: {remedy}$"):
+        weights.find("tiny")
+
+
+def test_weights_of_a_package_are_not_downloaded() -> None:
+    """Without names everything else is fetched; by name they are refused with what installs them."""
+    assert weights.downloadable() == [name for name in weights.known() if name != "dlib-68"]
+    with pytest.raises(WeightsError, match=r"comes with a package: pip install .* face_recognition_models$"):
+        list(weights.fetch(["dlib"]))
+
+
 def test_table_tells_the_state(tiny: Path) -> None:
     """The list has one row a file: where it comes from, its licence, and whether a good copy is here."""
-    states = {row["name"]: row["state"] for row in weights.table()}
+    states = {row["name"]: row["state"] for row in weights.table() if row["name"] != "dlib-68"}
     assert states == dict.fromkeys(["yunet", "s3fd", "2dfan4", "tiny"], "missing")
     path = put(tiny)
     assert weights.table()[-1]["state"] == f"ready: {path}"
@@ -230,8 +257,8 @@ def test_table_tells_the_state(tiny: Path) -> None:
 
 
 def test_published_files_are_pinned() -> None:
-    """Every published file has a whole digest, an https address and a licence."""
+    """Every published file has a whole digest, an https address or the package that it comes with, and a licence."""
     for row in weights.table():
         assert len(row["sha256"]) == 64
-        assert row["url"].startswith("https://")
+        assert row["url"].startswith(("https://", "pip install "))
         assert row["licence"]

@@ -42,15 +42,6 @@ CORPORA = {
 """Files by which a corpus is recognised."""
 
 
-@pytest.fixture(scope="module")
-def shared() -> Path:
-    """The folder of real talking faces, which the project does not ship."""
-    folder = Path(os.environ.get("AVPREP_SHARED") or Path(__file__).resolve().parents[4] / "shared")
-    if not (folder / "clips").is_dir():
-        pytest.skip("no real talking faces here; AVPREP_SHARED names their folder")
-    return folder
-
-
 def plant(root: Path, *empty: str, texts: Mapping[str, str | bytes] | None = None) -> Path:
     """Make empty files and files with a text, by their relative paths; return the root."""
     for name, text in {**dict.fromkeys(empty, ""), **(texts or {})}.items():

@@ -156,6 +156,7 @@ def test_frames_show_the_right_pictures(file: tuple[Path, list[int]]) -> None:
     assert numbers == (shown or sorted(numbers))
 
 
+@pytest.mark.slow
 def test_real_clips_agree_too(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On real clips, damaged ones among them, counting packets gives the frames that are decoded."""
     clips = shared / "clips"

@@ -159,7 +159,7 @@ def test_two_ways_of_aligning_are_compared(runs: tuple[Path, Path], text: str) -
 
 
 def test_numbers_are_the_shards_own(runs: tuple[Path, Path], text: str) -> None:
-    """Face size and jitter are those of the sidecars, where there is one; the medians are numpy's."""
+    """Face size, jitter and slip are those of the sidecars, where there is one; the medians are numpy's."""
     for name, out in zip(NAMES, runs, strict=True):
         clips = [
             clip
@@ -170,12 +170,9 @@ def test_numbers_are_the_shards_own(runs: tuple[Path, Path], text: str) -> None:
         assert float(cells(text, f"face size, {name}")[2]) == pytest.approx(
             np.median([clip["face_size"] for clip in clips]), abs=0.051
         )
-        jitters = [clip["jitter"] for clip in clips]
-        if out.name == "smooth":  # a detector that sees no more than a box would make it 0
-            assert jitters == [None] * 5
-            assert cells(text, f"jitter, {name}") == ["–"] * 6 + ["0"]
-        else:
-            assert float(cells(text, f"jitter, {name}")[2]) == pytest.approx(np.median(jitters), abs=0.00051)
+        for figure in ("jitter", "slip"):
+            median = np.median([clip[figure] for clip in clips])
+            assert float(cells(text, f"{figure}, {name}")[2]) == pytest.approx(median, abs=0.00051)
     n, values = summary([{"crop": float(n)} for n in range(101)] + [{"crop": float("nan")}], "crop")
     assert (n, values) == (101, [5, 25, 50, 75, 95, 100])
 

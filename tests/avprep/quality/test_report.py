@@ -626,8 +626,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
         context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_all_fits_the_screen(
     visit: Callable[..., Visit], whole_page: str, failures_page: Path, tmp_path: Path, width: int, scheme: str
 ) -> None:

@@ -159,7 +159,7 @@ class TestTime:
             Clip(f"a{n}", f"{n}.mp4", "train", word="hang", start=0, duration=d) for n, d in enumerate((0.01, 0.3))
         ]
         plan = manifest.Manifest("stand-ins", Path("/nowhere"), tuple(clips))
-        outcome = stand_ins.start([], tmp_path, plan=plan, clip_timeout=None)
+        outcome = stand_ins.start([], tmp_path, plan=plan, jobs=2, clip_timeout=None)
         assert outcome.failed == {"timeout": 2}
         short, long = records(tmp_path)
         assert (short["message"], short["seconds"]) == ("stopped after 1 s; try --clip-timeout 5", 1.0)

@@ -22,12 +22,12 @@ from typing import Any
 import pytest
 import stand_ins
 
-from avprep import manifest, shards
+from avprep import manifest, shards, signals
 from avprep.demo import synthetic
 from avprep.errors import REASONS, AvprepError, RunError
 from avprep.layouts import index
 from avprep.quality import verify
-from avprep.runs import fingerprint, run, signals, status, workfolder
+from avprep.runs import fingerprint, run, status, workfolder
 from avprep.runs.pool import Ended, Pool
 
 TESTS = Path(__file__).parents[2]
@@ -155,10 +155,11 @@ class TestSameBytes:
 
     def test_number_of_tasks(self, once: Path, tmp_path: Path) -> None:
         """Tasks that share the work write together what one task writes alone, also where some have nothing to do."""
-        for task in range(19):
-            outcome = stand_ins.start(WORDS, tmp_path, jobs=1, task_index=task, num_tasks=19)
-            assert len(outcome.planned) == (1 if task < 17 else 0)
+        outcomes = [stand_ins.start(WORDS, tmp_path, task_index=task, num_tasks=3) for task in range(3)]
+        assert [len(outcome.planned) for outcome in outcomes] == [6, 6, 5]
         assert tars(tmp_path) == tars(once)
+        outcomes = [stand_ins.start(WORDS, tmp_path, task_index=task, num_tasks=19) for task in range(19)]
+        assert [len(outcome.planned) for outcome in outcomes] == [1] * 17 + [0] * 2
 
     def test_kill_9(self, once: Path, tmp_path: Path) -> None:
         """A run that is killed ten times loses nothing, doubles nothing and leaves neither files nor processes."""
@@ -273,7 +274,7 @@ BETTER = ["ok", "hang", "reject", "ok", "ok"] * 2 + ["ok"] * 5 + ["hang", "segv"
 def worse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in which three clips hung and one crashed."""
     out = tmp_path_factory.mktemp("worse")
-    outcome = stand_ins.start(BETTER, out, clip_timeout=1)
+    outcome = stand_ins.start(BETTER, out, jobs=2, clip_timeout=1)
     assert outcome.failed == {"crashed": 1, "no_face": 2, "timeout": 3}
     return out
 
@@ -420,8 +421,8 @@ def test_kill_9_of_the_real_command(corpus: Path, tmp_path: Path) -> None:
 
 
 ENDS: dict[str, tuple[str, str]] = {
-    "hang": ("timeout", "stopped after 2 s; try --clip-timeout 10"),
-    "hang-in-c": ("timeout", "stopped after 2 s; try --clip-timeout 10"),
+    "hang": ("timeout", "stopped after 1 s; try --clip-timeout 5"),
+    "hang-in-c": ("timeout", "stopped after 1 s; try --clip-timeout 5"),
     "segv": ("crashed", "the process died (SIGSEGV)"),
     "oom": ("crashed", "the process died (SIGKILL)"),
     "term": ("crashed", "the process died (SIGTERM)"),
@@ -445,7 +446,7 @@ def bad_day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, run.Outcome
     out = tmp_path_factory.mktemp("bad-day")
     words = [word for end in ENDS for word in (end, "ok")]
     words += ["ok"] * (-len(words) % 4) + ["reject", "abort", "raise", "reject"]
-    return out, stand_ins.start(words, out, shard_size=4, clip_timeout=2)
+    return out, stand_ins.start(words, out, jobs=2, shard_size=4, clip_timeout=1)
 
 
 class TestEveryClipHasOneEnd:
@@ -513,7 +514,7 @@ class TestEveryClipHasOneEnd:
 def test_a_worker_that_cannot_start_ends_the_run(tmp_path: Path, start: str, message: str) -> None:
     """What fails when a worker starts ends the run with one line, and no clip is blamed."""
     with pytest.raises(RunError, match=message):
-        stand_ins.start(["ok"] * 20, tmp_path, start=start)
+        stand_ins.start(["ok"] * 20, tmp_path, jobs=2, start=start)
     assert records(tmp_path) == []
     assert rubbish(tmp_path) == []
 
@@ -545,21 +546,40 @@ def test_an_idle_worker_that_is_killed_costs_nothing(tmp_path: Path, monkeypatch
         return wait(self, timeout)
 
     monkeypatch.setattr(Pool, "wait", kill_idle)
-    outcome = stand_ins.start(["ok"] * 20 + ["slow", "slow"], tmp_path)
+    outcome = stand_ins.start(["ok"] * 20 + ["slow", "slow"], tmp_path, jobs=2)
     assert len(killed) == 2
     assert (outcome.clips, outcome.ok) == (22, 22)
     assert verify.verify(tmp_path) == []
 
 
+HANGING = ["ok"] * 15 + ["hang", "ok", "hang", "ok", "ok"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The tars of a run over HANGING in which no clip hangs."""
+    out = tmp_path_factory.mktemp("whole")
+    stand_ins.start([], out, plan=renamed(stand_ins.plan(HANGING)))
+    return tars(out)
+
+
 class TestSignals:
     """SIGINT and SIGTERM: quick, one line, exit status 1, and the next run goes on."""
 
-    @pytest.mark.parametrize("whole_group", [True, False], ids=["group", "process"])
-    @pytest.mark.parametrize("number", signals.STOP_SIGNALS)
-    def test_amid_hanging_clips(self, tmp_path: Path, number: signal.Signals, whole_group: bool) -> None:
+    @pytest.mark.parametrize(
+        ("number", "whole_group"),
+        [*((number, True) for number in signals.STOP_SIGNALS), (signal.SIGINT, False), (signal.SIGTERM, False)],
+    )
+    def test_amid_hanging_clips(
+        self,
+        whole: dict[str, bytes],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        number: signal.Signals,
+        whole_group: bool,
+    ) -> None:
         """Stopped while every worker hangs, a run ends within seconds; finished shards stay; the rest is made later."""
-        words = ["ok"] * 15 + ["hang", "ok", "hang", "ok", "ok"]
-        plan, out = write_plan(tmp_path / "plan.jsonl", words), tmp_path / "out"
+        plan, out = write_plan(tmp_path / "plan.jsonl", HANGING), tmp_path / "out"
         process = launch(plan, out)
         wait_until(lambda: len(list(out.glob("mfcc/train-*.json"))) == 3)
         begin = time.monotonic()
@@ -574,16 +594,10 @@ class TestSignals:
         no_orphans(process.pid)
         assert rubbish(out) == []
         assert len(tars(out)) == 3
-        subprocess.run(
-            [sys.executable, str(TESTS / "stand_ins.py"), str(plan), str(out)],
-            env=os.environ | {stand_ins.MERCY: "1"},
-            check=True,
-            stderr=subprocess.DEVNULL,
-        )
+        monkeypatch.setenv(stand_ins.MERCY, "1")
+        stand_ins.start(HANGING, out)
         assert verify.verify(out) == []
-        whole = tmp_path / "whole"
-        stand_ins.start([], whole, plan=renamed(stand_ins.plan(words)))
-        assert tars(out) == tars(whole)
+        assert tars(out) == whole
 
     def test_workers_that_are_killed_first(self, tmp_path: Path) -> None:
         """Where a scheduler kills the workers a moment before the run is told, no clip is blamed for it."""

@@ -55,12 +55,12 @@ class TestSound:
         expected, _, _ = mfcc.clip_windows(sound.samples, sound.first, sound.n_frames, "davs")
         assert np.allclose(whole(drivers.from_sound(clip)), expected, atol=1e-5)
 
-    def test_an_hour_is_no_more_than_a_minute(self, tmp_path: Path) -> None:
-        """An hour of sound is 90,000 frames, read minute by minute."""
-        path = made.write_wav(tmp_path / "a.wav", np.tile(made.noise(10, 16_000), 360), 16_000)
+    def test_long_sound_is_no_more_than_a_minute(self, tmp_path: Path) -> None:
+        """Ten minutes of sound are 15,000 frames, read minute by minute."""
+        path = made.write_wav(tmp_path / "a.wav", np.tile(made.noise(10, 16_000), 60), 16_000)
         file = SoundFile(path)
         file.scan()
-        assert file.n_frames == 90_000
+        assert file.n_frames == 15_000
         assert max(part.samples.nbytes for part in file.stretches(drivers._STRETCH)) < 2_000_000
 
     def test_the_shortest_sound(self, tmp_path: Path) -> None:

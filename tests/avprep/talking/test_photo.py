@@ -330,8 +330,8 @@ class Told:
         self._looks = iter(looks)
 
     def detect(self, frames: Pixels) -> list[list[Face]]:
-        """Return the next look's faces."""
-        return [next(self._looks, [])]
+        """Return the next look's faces, and of its mirror image none."""
+        return [next(self._looks, []), *([[]] * (len(frames) - 1))]
 
 
 def face_at(x: float, y: float, width: float, score: float = 9.0) -> Face:
@@ -363,13 +363,17 @@ class Dots:
 
     def detect(self, frames: Pixels) -> list[list[Face]]:
         """Return the one face that the three dots make."""
-        y, x = np.mgrid[: frames.shape[1], : frames.shape[2]]
-        bright = np.where(frames[0] > 140, frames[0].astype(float) - 140, 0)
+        return [self._one(frame) for frame in frames]
+
+    def _one(self, frame: Pixels) -> list[Face]:
+        y, x = np.mgrid[: frame.shape[0], : frame.shape[1]]
+        bright = np.where(frame > 140, frame.astype(float) - 140, 0)
         centres = np.stack([(bright * n[..., None]).sum(axis=(0, 1)) / bright.sum(axis=(0, 1)) for n in (x, y)], axis=1)
-        left, right, mouth = centres
+        left, right = sorted(centres[:2], key=lambda centre: centre[0])  # in a mirrored picture the other way round
+        mouth = centres[2]
         low, high = centres.min(axis=0) - 3, centres.max(axis=0) + 3
         points = np.stack([left, right, [np.nan, np.nan], mouth, mouth])
-        return [[Face(np.concatenate([low, high]).astype(np.float32), 1.0, points.astype(np.float32))]]
+        return [Face(np.concatenate([low, high]).astype(np.float32), 1.0, points.astype(np.float32))]
 
 
 @pytest.mark.parametrize("scale", [0.5, 1, 6])
@@ -451,7 +455,7 @@ def drawn_face() -> Pixels:
 
 def test_photos_without_a_face_say_what_to_do(detector: Detector, portrait: Pixels, tmp_path: Path) -> None:
     """Noise, an empty page, a drawing and a helmet give one line that names the ways out."""
-    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
     for picture in (noise, np.full((50, 50, 3), 255, np.uint8), drawn_face(), portrait[340:, 280:]):
         path = saved(tmp_path / "a.png", np.ascontiguousarray(picture))
         with pytest.raises(AvprepError) as caught:
@@ -634,7 +638,7 @@ def test_two_people_are_told_apart(shared: Path, yunet: str) -> None:
     left = photo.read_face(path, detector, box=(230, 20, 400, 230))
     right = photo.read_face(path, detector, box=(780, 40, 950, 260))
     assert either.n_faces == 2
-    assert min(np.abs(one.affine - either.affine).max() for one in (left, right)) < 4
+    assert min(np.abs(one.affine - either.affine).max() for one in (left, right)) < 6
     middle = align.apply(cv2.invertAffineTransform(left.affine), np.array([[128.0, 128.0]]))[0]
     assert 230 < middle[0] < 400
 

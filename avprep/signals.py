@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from avprep.errors import AvprepError
 
@@ -22,24 +22,31 @@ class Stopped(AvprepError):  # noqa: N818 - no error: what the user asked for
 
 
 class Stop(threading.Event):
-    """Set by a signal, whose name is in `by`."""
+    """Set by a signal; the name of the first is in `by`."""
 
     by = "a signal"
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Stop]:
-    """Turn STOP_SIGNALS into an event for as long as the run lasts; a second one ends it as usual."""
+def stop_signals(
+    numbers: Iterable[signal.Signals] = STOP_SIGNALS, *, again: Literal["ends", "ignored"] = "ends"
+) -> Iterator[Stop]:
+    """Turn signals into an event for as long as a run lasts.
+
+    again: what a second one does: it ends the process as usual, or nothing.
+    """
     stop = Stop()
     before: dict[int, Any] = {}
 
     def caught(number: int, _: FrameType | None) -> None:
-        stop.by = signal.Signals(number).name
+        if not stop.is_set():
+            stop.by = signal.Signals(number).name
         stop.set()
-        signal.signal(number, before[number])
+        if again == "ends":
+            signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():
-        for number in STOP_SIGNALS:
+        for number in numbers:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, caught)
     try:

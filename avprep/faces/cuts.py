@@ -1,0 +1,86 @@
+"""Cuts: pictures that differ far more from the one before than those around them do, and do not go back at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.media.picture import Picture
+
+Thumbnail = NDArray[np.uint8]
+
+LEAST = 10.0
+"""Minimum change at a cut: mean difference of two pictures of the same brightness and contrast, grey levels."""
+TIMES = 2.5
+"""How many times as large the change at a cut is as those right before and after it."""
+FLASH = 3
+"""Maximum frames of a flash: what shows the picture from before again is none but a flash."""
+
+LEAST_SEEN = 3.0
+"""The same of the pictures as they are, below which nobody looks closer."""
+
+_CONTRAST = 48.0  # grey levels that a thumbnail's standard deviation is brought to
+
+
+def with_cuts(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bool]]:
+    """Yield pictures, each with whether it begins a new shot.
+
+    Fades, flashes, noise and shaking are no cuts. Up to `FLASH` pictures are held to tell.
+    """
+    upcoming: deque[tuple[Picture, Thumbnail]] = deque()
+    rest = iter(pictures)
+    past: deque[Thumbnail] = deque(maxlen=2)
+    before_flash: Thumbnail | None = None
+
+    def ahead(count: int) -> None:
+        while len(upcoming) < count and (picture := next(rest, None)) is not None:
+            upcoming.append((picture, picture.thumbnail()))
+
+    while True:
+        ahead(1)
+        if not upcoming:
+            return
+        picture, thumbnail = upcoming.popleft()
+        if past and _equal(past[-1], thumbnail):  # a source slower than 25 fps shows a picture more than once
+            yield picture, False
+            continue
+        begins = False
+        if past and _suspicious(past[-1], thumbnail):
+            ahead(FLASH)
+            after = [other for _, other in upcoming]
+            change = _change(past[-1], thumbnail)
+            usual = [_change(*past)] if len(past) == 2 else []
+            usual += [_change(thumbnail, other) for other in after if not _equal(thumbnail, other)][:1]
+            back = before_flash is not None and _change(before_flash, thumbnail) * TIMES < change
+            gone = any(_change(past[-1], other) * TIMES < change for other in after)
+            before_flash = past[-1] if gone else None
+            begins = not back and not gone and change > max([LEAST, *(TIMES * other for other in usual)])
+        past.append(thumbnail)
+        yield picture, begins
+
+
+def _equal(one: Thumbnail, other: Thumbnail) -> bool:
+    return one.shape == other.shape and not cv2.norm(one, other, cv2.NORM_L1)
+
+
+def _suspicious(one: Thumbnail, other: Thumbnail) -> bool:
+    """Return whether there may be a cut: quickly, as it is asked of every picture."""
+    return one.shape == other.shape and cv2.norm(one, other, cv2.NORM_L1) > LEAST_SEEN * other.size
+
+
+def _change(one: Thumbnail, other: Thumbnail) -> float:
+    """Return the mean difference of two pictures of the same brightness and contrast, grey levels."""
+    if one.shape != other.shape:
+        return 0.0
+    return cv2.norm(_normalised(one), _normalised(other), cv2.NORM_L1) / other.size
+
+
+def _normalised(thumbnail: Thumbnail) -> NDArray[np.float32]:
+    """Return a thumbnail blurred against noise and brought to one brightness and contrast."""
+    blurred = cv2.blur(thumbnail.astype(np.float32), (3, 3))
+    mean, deviation = cv2.meanStdDev(blurred)
+    return np.asarray((blurred - mean.item()) * (_CONTRAST / max(deviation.item(), 8.0)), np.float32)

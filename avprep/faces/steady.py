@@ -1,0 +1,121 @@
+"""A followed face to five points per frame: registration's motion, and where detections say that eyes and mouth are.
+
+Both are right about something else. Registration knows each movement to a fraction of a pixel, but slips slowly, and a
+head that turns changes what lies where. Detections know where eyes and mouth are, but jump by pixels from one to the
+next. So detections are smoothed, heavily, in the frame of reference that moves with the face, and only there: what the
+face does from frame to frame stays in its points, and its crop holds still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.faces.registration import EXTENT, Similarity
+from avprep.faces.track import Detection, Track
+
+DRIFT = 0.2
+"""How far points move in the frame of reference in a frame's time: a random walk's standard deviation, crop pixels."""
+MISTAKEN = 0.35
+"""The same as a fraction of how far they seem to be moved by growing and turning, which may be a head's turn aside."""
+
+Array = NDArray[np.float64]
+
+
+def points_per_frame(track: Track, n_frames: int, cuts: frozenset[int], *, smooth: bool = True) -> Array:
+    """Return a track's points in every frame, float64 (T, 5, 2), in source pixels.
+
+    Frames that the face is not in are interpolated within a shot; at a shot's ends the points are held. See
+    `check_gaps` for how many there may be.
+    smooth: whether detections are smoothed, or taken as they are.
+    """
+    points = np.empty((n_frames, 5, 2))
+    known = [(frames, _in_source(detections, smooth)) for frames, detections in _stretches(track, cuts)]
+    edges = [0, *(_edge(before[-1], after[0], cuts) for (before, _), (after, _) in pairwise(known)), n_frames]
+    for (frames, places), (first, end) in zip(known, pairwise(edges), strict=True):
+        every = np.arange(first, end)
+        flat = places.reshape(len(frames), -1)
+        columns = [np.interp(every, frames, column) for column in flat.T]
+        points[first:end] = np.stack(columns, axis=1).reshape(-1, 5, 2)
+    return points
+
+
+def settled(values: Array, noise: Array, drift: Array) -> Array:
+    """Return the most likely course of a random walk that was observed with noise (a Whittaker smoother).
+
+    values: (N, C), observed in order of time. noise: (N,), the observations' standard deviations.
+    drift: (N − 1,), the walk's standard deviation from each to the next.
+    Minimises Σ (x − value)² / noise² + Σ (xₙ₊₁ − xₙ)² / drift²: a system of three diagonals.
+    """
+    weight, link = 1 / noise**2, 1 / drift**2
+    diagonal = weight.copy()
+    diagonal[:-1] += link
+    diagonal[1:] += link
+    right = weight[:, None] * values
+    for n in range(1, len(values)):  # Gauss's elimination, downwards and back
+        factor = link[n - 1] / diagonal[n - 1]
+        diagonal[n] -= factor * link[n - 1]
+        right[n] += factor * right[n - 1]
+    course = right / diagonal[:, None]
+    for n in range(len(values) - 2, -1, -1):
+        course[n] += link[n] / diagonal[n] * course[n + 1]
+    return course
+
+
+def _stretches(track: Track, cuts: frozenset[int]) -> Iterator[tuple[list[int], dict[int, Detection]]]:
+    """Split a track where the picture cuts and the face was not followed over the cut; yield frames and detections."""
+    part: dict[int, Detection] = {}
+    frames: list[int] = []
+    for frame, detection in track.detections.items():
+        new = [*(one for one, _ in detection.path), frame]
+        if part and detection.number != part[frames[-1]].number and any(frames[-1] < cut <= new[0] for cut in cuts):
+            yield frames, part
+            part, frames = {}, []
+        part[frame] = detection
+        frames += new
+    yield frames, part
+
+
+def _in_source(detections: dict[int, Detection], smooth: bool) -> Array:
+    """Return the points in source pixels, (N, 5, 2), of each frame that a stretch's detections stand for."""
+    looks = [(frame, one.look) for frame, one in detections.items() if one.look is not None]
+    onto = [(number, to) for frame, one in detections.items() for number, to in (*one.path, (frame, one.onto))]
+    times = np.array([frame for frame, _ in looks], np.float64)
+    seen = np.stack([look.points for _, look in looks]).reshape(len(looks), -1)
+    noise = np.array([look.noise for _, look in looks])
+    course = settled(seen, noise, _drifts(detections)) if smooth else _of_one_size(seen, noise)
+    frames = np.array([frame for frame, _ in onto], np.float64)
+    within = np.stack([np.interp(frames, times, column) for column in course.T], axis=1).reshape(-1, 5, 2)
+    return _taken_back([to for _, to in onto], within)
+
+
+def _of_one_size(seen: Array, noise: Array) -> Array:
+    """Return looks without what those of one size differ by, on average, from all: sizes take turns."""
+    seen = seen.copy()
+    everything = seen.mean(axis=0)
+    for size in np.unique(noise):  # each size has its own noise
+        seen[noise == size] += everything - seen[noise == size].mean(axis=0)
+    return seen
+
+
+def _drifts(detections: dict[int, Detection]) -> Array:
+    """Return how far points may move in the frame of reference from each look to the next (a standard deviation)."""
+    frames = [frame for frame, one in detections.items() if one.look is not None]
+    turns = np.array([detections[frame].onto.turn for frame in frames])
+    seeming = EXTENT * np.abs(np.log(turns[1:] / turns[:-1]))
+    return np.asarray(np.sqrt(DRIFT**2 * np.diff(frames) + (MISTAKEN * seeming) ** 2), np.float64)
+
+
+def _taken_back(onto: list[Similarity], points: Array) -> Array:
+    """Return the points (N, 5, 2) before each was moved by its similarity."""
+    turns, shifts = np.array([to.turn for to in onto]), np.array([to.shift for to in onto])
+    moved = (np.ascontiguousarray(points).view(np.complex128)[..., 0] - shifts[:, None]) / turns[:, None]
+    return np.ascontiguousarray(moved)[..., None].view(np.float64)
+
+
+def _edge(before: int, after: int, cuts: frozenset[int]) -> int:
+    """Return the frame at which the second of two stretches begins."""
+    return min(cut for cut in cuts if before < cut <= after)

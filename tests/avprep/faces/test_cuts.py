@@ -1,0 +1,135 @@
+"""Cuts between shots, and what only looks like one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from made_motion import Pixels, filmed, moved, talker
+
+from avprep.demo import synthetic
+from avprep.faces.cuts import FLASH, with_cuts
+from avprep.talking import photo
+
+T = np.arange(36) / 25
+
+
+def cuts_of(film: Pixels) -> list[int]:
+    """Return the frames that begin a shot; all pictures must come back, in order."""
+    pictures = [photo._picture(frame) for frame in film]
+    found = list(with_cuts(pictures))
+    assert [picture for picture, _ in found] == pictures
+    return [n for n, (_, begins) in enumerate(found) if begins]
+
+
+@pytest.fixture(scope="module")
+def film() -> Pixels:
+    """A talker in front of a wall."""
+    return talker(36)[0]
+
+
+@pytest.fixture(scope="module")
+def others() -> list[Pixels]:
+    """Three other shots: of other people before other walls."""
+    return [synthetic.utterance("ABOUT", synthetic.speaker(seed), 0, 256)[0] for seed in (5, 2, 8)]
+
+
+def mixed(film: Pixels, shares: Any, other: Any) -> Pixels:
+    """Return a film of which each frame has so large a share of another picture."""
+    shares = np.asarray(shares, np.float64)[:, None, None, None]
+    return np.asarray(np.rint(film * (1 - shares) + np.asarray(other, np.float64) * shares), np.uint8)
+
+
+def test_three_hard_cuts_are_three(film: Pixels, others: list[Pixels]) -> None:
+    """Each cut is found at its first frame, shots of nine frames between them."""
+    shots = [film[:9], *(other[:9] for other in others)]
+    assert cuts_of(np.concatenate(shots)) == [9, 18, 27]
+
+
+@pytest.mark.parametrize("length", [4, 5, 12])
+def test_a_short_shot_is_two_cuts(length: int, film: Pixels, others: list[Pixels]) -> None:
+    """A shot longer than a flash is one, though the first picture comes again after it."""
+    assert length > FLASH
+    shots = np.concatenate([film[:12], others[0][:length], film[12:24]])
+    assert cuts_of(shots) == [12, 12 + length]
+
+
+def test_a_jump_cut_is_one(film: Pixels) -> None:
+    """The same head 25 px further on is a cut."""
+    assert cuts_of(filmed(moved(np.where(T < 0.7, -12.5, 12.5)))) == [18]
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize("light", [255, 190])
+def test_a_flash_is_no_cut(frames: int, light: int, film: Pixels) -> None:
+    """One or two pictures that are white, or half so, are none: what comes after them is what was before."""
+    share = np.zeros(36)
+    share[15 : 15 + frames] = 1 if light == 255 else 0.7
+    assert cuts_of(mixed(film, share, light)) == []
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_picture_of_something_else_is_no_cut(frames: int, film: Pixels, others: list[Pixels]) -> None:
+    """One or two pictures of another shot, as from a broken file, are none either."""
+    broken = film.copy()
+    broken[15 : 15 + frames] = others[0][:frames]
+    assert cuts_of(broken) == []
+
+
+@pytest.mark.parametrize("to", ["black", "white", "another shot"])
+def test_a_fade_is_no_cut(to: str, film: Pixels, others: list[Pixels]) -> None:
+    """A picture that fades over 8 frames into darkness, light or another shot changes by degrees."""
+    end: Any = {"black": 0, "white": 255}.get(to)
+    end = np.concatenate([others[0], others[0]])[:36] if end is None else end
+    assert cuts_of(mixed(film, np.clip((np.arange(36) - 12) / 8, 0, 1), end)) == []
+
+
+MOVING: dict[str, Callable[[], Pixels]] = {
+    "shake": lambda: filmed(moved(6 * np.sin(6 * np.pi * T), 4 * np.sin(7.4 * np.pi * T))),
+    "zoom": lambda: filmed(moved(zoom=1 + T / 3)),
+    "noise": lambda: filmed(moved(0 * T), noise=25),
+    "pan": lambda: filmed(moved(np.linspace(-60, 60, 36))),
+    "start of a shake": lambda: filmed(moved(np.where(T > 0.7, 8 * np.sin(6 * np.pi * (T - 0.7)), 0))),
+}
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_movement_and_noise_are_no_cut(name: str) -> None:
+    """Shaking, panning, zooming and grain are none."""
+    assert cuts_of(MOVING[name]()) == []
+
+
+@pytest.mark.parametrize("fps", [9, 12, 15])
+def test_pictures_that_repeat_hide_no_cut_and_make_none(fps: int, others: list[Pixels]) -> None:
+    """A source slower than 25 fps shows pictures more than once: each cut is found, and the steps between are none."""
+    shown = np.rint(np.rint(T * fps) / fps * 25).astype(int).clip(0, 35)
+    shake = filmed(moved(6 * np.sin(6 * np.pi * T), 4 * np.sin(7.4 * np.pi * T)))
+    assert cuts_of(shake[shown]) == []
+    cut = np.concatenate([shake[:18], others[0][:18]])
+    (found,) = cuts_of(cut[shown])
+    assert shown[found - 1] < 18 <= shown[found]
+
+
+def test_brightness_alone_is_no_cut(film: Pixels) -> None:
+    """A lamp that is switched on, brighter and of more contrast, leaves the shot the same."""
+    lit = film.copy()
+    lit[18:] = np.clip(film[18:] * 1.4 + 10, 0, 255).astype(np.uint8)
+    assert cuts_of(lit) == []
+
+
+def test_few_pictures_are_no_matter(film: Pixels, others: list[Pixels]) -> None:
+    """Clips of none to four pictures come back whole, with a cut where there is one."""
+    for n, m in itertools.product(range(3), range(3)):
+        shots = np.concatenate([film[:n], others[0][:m]])
+        assert cuts_of(shots) == ([n] if n and m else []) or min(n, m) < 2
+
+
+def test_pictures_of_another_size_begin_no_shot_by_themselves(film: Pixels) -> None:
+    """Where a picture's size changes, its pixels cannot be compared, and nothing breaks."""
+    pictures = [photo._picture(frame) for frame in film[:6]] + [
+        photo._picture(np.ascontiguousarray(frame[:200, :240])) for frame in film[6:12]
+    ]
+    assert not any(begins for _, begins in with_cuts(pictures))

@@ -1,0 +1,179 @@
+"""A followed face's points in every frame: looks are smoothed where the face is, its motion is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from avprep.faces import align, steady
+from avprep.faces.detectors.base import Face
+from avprep.faces.registration import Similarity
+from avprep.faces.track import Detection, Look, Track
+
+Floats = NDArray[np.float64]
+SHAPE = np.array([[91.0, 114], [169, 114], [130, 150], [105, 188], [155, 188]])  # in crop pixels
+NO_CUTS: frozenset[int] = frozenset()
+
+
+def detection(
+    onto: Similarity,
+    look: Floats | None = SHAPE,
+    *,
+    number: int | None = 0,
+    noise: float = 1.0,
+    path: tuple[tuple[int, Similarity], ...] = (),
+) -> Detection:
+    """Return a face that was followed to a place, and what a look showed in its frame of reference."""
+    points = onto.inverse()(SHAPE).astype(np.float32)
+    face = Face(np.concatenate([points.min(axis=0), points.max(axis=0)]), 0.9, points)
+    seen = None if look is None else Look(look, noise)
+    return Detection(face, np.zeros(1, np.float32), onto, number, seen, path)
+
+
+def at(x: float, y: float = 0.0) -> Similarity:
+    """Return where a face of half a crop's size is in the picture."""
+    return Similarity(2, complex(-2 * x, -2 * y))
+
+
+def followed(places: Floats, looks: dict[int, Floats], noise: dict[int, float] | None = None) -> Track:
+    """Return a face that was at these places, (T,), detected in some frames and recorded in them and the last."""
+    one, path = Track(), list[tuple[int, Similarity]]()
+    for frame, x in enumerate(places.tolist()):
+        if frame in looks or frame == len(places) - 1:
+            of = 1.0 if noise is None else noise.get(frame, 1.0)
+            one.detections[frame] = detection(at(x), looks.get(frame), noise=of, path=tuple(path))
+            path = []
+        else:
+            path.append((frame, at(x)))
+    return one
+
+
+def dense(values: Floats, noise: Floats, drift: Floats) -> Floats:
+    """Return what the smoother's formula is least at, by a dense system of least squares."""
+    observed = np.diag(1 / noise)
+    walked = np.diff(np.eye(len(values)), axis=0) / drift[:, None]
+    left = np.concatenate([observed, walked])
+    right = np.concatenate([observed @ values, np.zeros((len(drift), values.shape[1]))])
+    return np.asarray(np.linalg.lstsq(left, right, rcond=None)[0])
+
+
+@given(st.integers(1, 40), st.integers(1, 10), st.integers(0, 2**32 - 1))
+@settings(max_examples=60)
+def test_the_smoother_is_its_formula(n: int, columns: int, seed: int) -> None:
+    """The course is the one at which the sum of squares is least, whatever the noise and the drift."""
+    rng = np.random.default_rng(seed)
+    values, noise, drift = rng.normal(100, 20, (n, columns)), rng.uniform(0.3, 4, n), rng.uniform(0.1, 3, n - 1)
+    np.testing.assert_allclose(steady.settled(values, noise, drift), dense(values, noise, drift), atol=1e-6)
+
+
+@given(st.integers(1, 60), st.floats(-500, 500), st.integers(0, 2**32 - 1))
+def test_what_does_not_change_comes_back(n: int, value: float, seed: int) -> None:
+    """A constant course is left as it is, and what was handed over is not written to."""
+    rng = np.random.default_rng(seed)
+    values = np.full((n, 3), value)
+    course = steady.settled(values, rng.uniform(0.3, 4, n), rng.uniform(0.1, 3, n - 1))
+    np.testing.assert_allclose(course, value, atol=1e-6)
+    assert (values == value).all()
+
+
+def test_noise_shrinks() -> None:
+    """White noise of looks is left at less than a half, at the ends too, and moves by less than a tenth of it."""
+    rng = np.random.default_rng(1)
+    noise = rng.normal(0, 1, (400, 10))
+    course = steady.settled(noise, np.ones(400), np.full(399, steady.DRIFT))
+    assert course.std(axis=0).max() < 0.5
+    assert np.abs(np.diff(course, axis=0)).std() < 0.15
+    ends = [steady.settled(rng.normal(0, 1, (30, 1)), np.ones(30), np.full(29, steady.DRIFT))[0, 0] for _ in range(200)]
+    assert np.std(ends) < 0.6
+
+
+def test_movement_stays_and_noise_goes() -> None:
+    """Points follow the picture's shaking exactly; the looks' noise is spread over the frames between them."""
+    rng, t = np.random.default_rng(2), np.arange(100)
+    places = 100 + 6 * np.sin(t * 0.75)
+    looks = {n: SHAPE + rng.normal(0, 1, (5, 2)) for n in range(0, 100, 5)}
+    points = steady.points_per_frame(followed(places, looks), 100, NO_CUTS)
+    within = np.stack([at(x)(each) for x, each in zip(places, points, strict=True)])
+    assert np.linalg.norm(np.diff(within, axis=0), axis=2).mean() < 0.15
+    assert np.abs(within - SHAPE).mean() < 0.6
+
+
+def test_looks_that_are_taken_as_they_are_move_more() -> None:
+    """Without smoothing each look is where the points are, in its own frame."""
+    rng = np.random.default_rng(3)
+    looks = {n: SHAPE + rng.normal(0, 1, (5, 2)) for n in range(0, 60, 5)}
+    one = followed(np.full(60, 100.0), looks)
+    raw = steady.points_per_frame(one, 60, NO_CUTS, smooth=False)
+    for frame, look in looks.items():
+        np.testing.assert_allclose(raw[frame], at(100.0).inverse()(look), atol=1e-9)
+    smooth = steady.points_per_frame(one, 60, NO_CUTS)
+    assert np.abs(np.diff(smooth, axis=0)).mean() < 0.5 * np.abs(np.diff(raw, axis=0)).mean()
+
+
+def test_sizes_that_take_turns_do_not_shake_single_looks() -> None:
+    """Looks as they are come without what those of one size are off by on average, and their mean stays."""
+    off = {n: 2.0 if n // 5 % 2 else -2.0 for n in range(0, 60, 5)}
+    looks = {n: SHAPE + by for n, by in off.items()}
+    noise = {n: 1.5 if by > 0 else 1.0 for n, by in off.items()}
+    points = steady.points_per_frame(followed(np.full(60, 100.0), looks, noise), 60, NO_CUTS, smooth=False)
+    np.testing.assert_allclose(at(100.0)(points), np.broadcast_to(SHAPE, points.shape), atol=1e-9)
+
+
+def test_a_head_that_turns_aside_is_followed_by_its_looks() -> None:
+    """Where the face seems to grow, looks may move: they are trusted more than where it holds still."""
+    grown = [at(0), Similarity(2.4, 0)]
+    shifted = SHAPE + np.array([6, 0])
+
+    def end(onto: Similarity) -> float:
+        one = Track({0: detection(grown[0], SHAPE), 6: detection(onto, shifted, path=((1, onto),))})
+        points = steady.points_per_frame(one, 7, NO_CUTS)
+        return float(onto(points[6])[0, 0] - SHAPE[0, 0])
+
+    assert end(grown[1]) > end(grown[0]) + 1
+
+
+@pytest.mark.parametrize("followed_over", [False, True])
+def test_nothing_is_smoothed_over_a_cut_that_was_not_followed(followed_over: bool) -> None:
+    """A face found anew after a cut starts from its own looks, one that was followed over it goes on."""
+    before, after = {0: detection(at(100), SHAPE)}, detection(at(200), SHAPE + 5.0, number=0 if followed_over else 1)
+    one = Track({**before, 5: detection(at(100), SHAPE, path=tuple((n, at(100)) for n in range(1, 5))), 6: after})
+    points = steady.points_per_frame(one, 7, frozenset({6}))
+    last, first = at(100)(points[5]), at(200)(points[6])
+    if followed_over:
+        assert (last - SHAPE).min() > 0.02
+        assert (first - SHAPE).max() < 4.9
+    else:
+        np.testing.assert_allclose(last, SHAPE, atol=1e-9)
+        np.testing.assert_allclose(first, SHAPE + 5.0, atol=1e-9)
+
+
+def test_gaps_are_interpolated_and_ends_are_held() -> None:
+    """Points move in a straight line while the face is missing, and stay at both of a clip's ends."""
+    one = Track({3: detection(at(100)), 9: detection(at(112), number=1)})
+    points = steady.points_per_frame(one, 14, NO_CUTS)
+    moved = points[:, 0, 0] - at(100).inverse()(SHAPE)[0, 0]
+    np.testing.assert_allclose(moved, np.interp(np.arange(14), [3, 9], [0, 12]), atol=1e-6)
+
+
+def test_a_gap_around_a_cut_is_held_up_to_the_cut() -> None:
+    """Over a cut nothing moves gradually: the old place holds up to it and the new one from it on."""
+    one = Track({3: detection(at(100)), 9: detection(at(160), number=1)})
+    points = steady.points_per_frame(one, 12, frozenset({7}))
+    assert np.ptp(points[:7, 0, 0]) < 1e-9
+    assert np.ptp(points[7:, 0, 0]) < 1e-9
+    assert points[7, 0, 0] - points[6, 0, 0] == pytest.approx(60)
+
+
+def test_a_missing_nose_stays_missing() -> None:
+    """What a detector has no point of is not a number in every frame; the other points are as without it."""
+    without = SHAPE.copy()
+    without[2] = np.nan
+    places, looks = np.linspace(100, 120, 30), dict.fromkeys(range(0, 30, 5), without)
+    points = steady.points_per_frame(followed(places, looks), 30, NO_CUTS)
+    assert np.isnan(points[:, 2]).all()
+    whole = steady.points_per_frame(followed(places, dict.fromkeys(looks, SHAPE)), 30, NO_CUTS)
+    np.testing.assert_allclose(points[:, [0, 1, 3, 4]], whole[:, [0, 1, 3, 4]])
+    assert np.isfinite(align.similarity(points)).all()
