@@ -368,8 +368,8 @@ def _crop_members(
         placed = finder.finish()
         yield "landmarks.npy", schema.encode_array(placed)
         facts = {**facts, "landmarks": int(np.isfinite(placed).all(axis=(1, 2)).sum())}
-    summary |= steadiness.figures()
-    yield schema.METADATA["crop"], schema.encode_json({**facts, **steadiness.figures()})
+    summary |= (measured := steadiness.figures())
+    yield schema.METADATA["crop"], schema.encode_json({**facts, **measured})
 
 
 def encode_image(image: NDArray[np.uint8], image_format: str) -> bytes:
