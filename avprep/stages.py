@@ -365,8 +365,7 @@ def _crop_members(
     yield "points.npy", schema.encode_array(found.points)
     yield "affine.npy", schema.encode_array(found.affine)
     if finder is not None:
-        placed = finder.finish()
-        yield "landmarks.npy", schema.encode_array(placed)
+        yield "landmarks.npy", schema.encode_array(placed := finder.finish())
         facts = {**facts, "landmarks": int(np.isfinite(placed).all(axis=(1, 2)).sum())}
     summary |= (measured := steadiness.figures())
     yield schema.METADATA["crop"], schema.encode_json({**facts, **measured})
