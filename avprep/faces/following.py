@@ -39,7 +39,7 @@ FIRST_LOOKS = 3
 """Maximum looks of the first size until one shows the face where it was expected."""
 OFF, TURNED = 4.0, 1.5
 """A first look that is further from where the face was expected (crop pixels, degrees) is taken again from there."""
-MISSES = 3
+MISSES = 2
 """Looks in a row, in one frame after another, that must miss a face for it to be given up."""
 LOST = 20.0
 """A later look that is further from where the face was expected (crop pixels) is of a face that registration lost."""
@@ -79,10 +79,9 @@ class Following:
             self._end(lost, frame - 1)
             self._followed += [again for one in lost if (again := self._again(one, keyframe)) is not None]
         for one in [one for one in self._followed if self._due(one, frame)]:
-            if not self._look(one, keyframe):
-                one.misses += 1
-                if one.misses < MISSES:
-                    continue
+            there = self._look(one, keyframe)
+            one.misses += there is None
+            if there is False or one.misses >= MISSES:
                 self._followed.remove(one)
                 again = self._again(one, keyframe)
                 self._followed += [] if again is None else [again]
@@ -138,18 +137,23 @@ class Following:
                 break
         return one
 
-    def _look(self, one: Followed, keyframe: Keyframe) -> bool:
-        """Detect a face close up, the first time until it is where it was expected; return whether it is there."""
+    def _look(self, one: Followed, keyframe: Keyframe) -> bool | None:
+        """Detect a face close up, the first time until it is where it was expected.
+
+        Returns whether it is there; None where no face is.
+        """
         seen = self._views.look(keyframe, one.expected.affine, one.looks)
         for _ in range(FIRST_LOOKS - 1 if one.looks == 0 else 0):
             if seen is None:
-                return False
+                return None
             off, turned = one.distance(seen.face)
             if off <= OFF and turned <= TURNED:
                 break
             one.begin(seen.face, keyframe.luma)
             seen = self._views.look(keyframe, one.expected.affine, 0)
-        if seen is None or one.distance(seen.face)[0] > LOST:
+        if seen is None:
+            return None
+        if one.distance(seen.face)[0] > LOST:
             return False
         one.see(seen.face, seen.noise)
         one.looked(keyframe.frame, keyframe.luma)

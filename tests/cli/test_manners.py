@@ -339,7 +339,7 @@ class TestJson:
         """`weights list` tells every file by its name."""
         monkeypatch.setenv("AVPREP_WEIGHTS", str(tmp_path))
         found = json.loads(call("weights", "list", "--json").stdout)
-        assert set(found) == {"yunet", "s3fd", "2dfan4"}
+        assert set(found) == {"yunet", "s3fd", "2dfan4", "dlib-68"}
         assert found["yunet"]["state"] == "missing"
 
     def test_errors(self, tmp_path: Path) -> None:
