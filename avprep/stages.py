@@ -29,7 +29,8 @@ from avprep.manifest import Clip
 from avprep.media import container, mfcc
 from avprep.media.audio import Sound, read_heard
 from avprep.media.video import Frames
-from avprep.runs.threads import keep_freed_memory, one_thread
+from avprep.memory import keep_freed_memory
+from avprep.runs.threads import KEPT, one_thread
 from avprep.shards import Sample
 
 Align = Literal["smooth", "per-frame", "per-clip"]
@@ -67,8 +68,7 @@ class MfccSettings:
     preset: `davs` or `syncnet`.
     audio_shift_ms: milliseconds by which the sound is moved later.
     max_seconds: longest clip.
-    audio_track, audio_channel: those to read, from 0; None: the default track, the channel that carries sound; see
-        `avprep.media.audio.read_heard`.
+    audio_track, audio_channel: those to read, from 0; None: as `avprep.media.audio.read_heard` chooses.
     """
 
     preset: mfcc.Preset = "davs"
@@ -111,7 +111,7 @@ class CropStage:
 
     def __call__(self) -> Callable[[Clip], Sample]:
         """Build the detector and return the function."""
-        keep_freed_memory()
+        keep_freed_memory(KEPT)
         detector = detectors.build(self.settings.detector)
         one_thread()
         return partial(
@@ -148,7 +148,7 @@ class MfccStage:
 
     def __call__(self) -> Callable[[Clip], Sample]:
         """Return the function."""
-        keep_freed_memory()
+        keep_freed_memory(KEPT)
         one_thread()
         return partial(_by_name, mfcc_clip, root=self.root, settings=self.settings)
 

@@ -24,9 +24,10 @@ from avprep.faces import detectors, keyframes
 from avprep.manifest import Clip, Manifest
 from avprep.media import mfcc
 from avprep.media.video import Frames
+from avprep.memory import keep_freed_memory
 from avprep.runs import run
 from avprep.runs.fingerprint import Stage
-from avprep.runs.threads import keep_freed_memory, one_thread
+from avprep.runs.threads import KEPT, one_thread
 from avprep.schema import FPS, SAMPLE_RATE
 from avprep.shards import Sample
 
@@ -340,7 +341,7 @@ def _timed(clips: Sequence[Clip], steps: dict[str, Callable[[Clip], object]], re
 
     The first pass of each does not count.
     """
-    keep_freed_memory()
+    keep_freed_memory(KEPT)
     spent: dict[str, list[Spent]] = {name: [] for name in steps}
     with one_thread():
         for _ in range(1 + repeat):

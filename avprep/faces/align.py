@@ -71,6 +71,12 @@ def off_template(points: ArrayLike) -> float:
     return float(np.linalg.norm(three_points(points) - TEMPLATE, axis=-1).mean())
 
 
+def zoomed(points: NDArray[Any], zoom: Any) -> NDArray[Any]:
+    """Return where points lie in a picture so many times as large; pixel centres lie at +0.5 of the grid."""
+    enlarged: NDArray[Any] = (points + 0.5) * zoom - 0.5
+    return enlarged
+
+
 def apply(affine: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
     """Map points (…, N, 2) by transforms (…, 2, 3)."""
     moved = np.asarray(points, np.float64) @ np.swapaxes(affine[..., :2], -1, -2) + affine[..., None, :, 2]

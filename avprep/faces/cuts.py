@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from avprep.media.picture import Picture
-
-Thumbnail = NDArray[np.uint8]
 
 LEAST = 10.0
 """Minimum change at a cut: mean difference of two pictures of the same brightness and contrast, grey levels."""
@@ -31,14 +30,14 @@ def with_cuts(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bool]]:
 
     Fades, flashes, noise and shaking are no cuts. Up to `FLASH` pictures are held to tell.
     """
-    upcoming: deque[tuple[Picture, Thumbnail]] = deque()
+    upcoming: deque[tuple[Picture, _Thumbnail]] = deque()
     rest = iter(pictures)
-    past: deque[Thumbnail] = deque(maxlen=2)
-    before_flash: Thumbnail | None = None
+    past: deque[_Thumbnail] = deque(maxlen=2)
+    before_flash: _Thumbnail | None = None
 
     def ahead(count: int) -> None:
         while len(upcoming) < count and (picture := next(rest, None)) is not None:
-            upcoming.append((picture, picture.thumbnail()))
+            upcoming.append((picture, _Thumbnail(picture)))
 
     while True:
         ahead(1)
@@ -63,24 +62,33 @@ def with_cuts(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bool]]:
         yield picture, begins
 
 
-def _equal(one: Thumbnail, other: Thumbnail) -> bool:
-    return one.shape == other.shape and not cv2.norm(one, other, cv2.NORM_L1)
+class _Thumbnail:
+    """A picture's thumbnail."""
+
+    def __init__(self, picture: Picture) -> None:
+        self.seen = picture.thumbnail()
+
+    @cached_property
+    def normalised(self) -> NDArray[np.float32]:
+        """It blurred against noise and brought to one brightness and contrast."""
+        blurred = cv2.blur(self.seen.astype(np.float32), (3, 3))
+        mean, deviation = cv2.meanStdDev(blurred)
+        return np.asarray((blurred - mean.item()) * (_CONTRAST / max(deviation.item(), 8.0)), np.float32)
 
 
-def _suspicious(one: Thumbnail, other: Thumbnail) -> bool:
+def _equal(one: _Thumbnail, other: _Thumbnail) -> bool:
+    return one.seen.shape == other.seen.shape and not cv2.norm(one.seen, other.seen, cv2.NORM_L1)
+
+
+def _suspicious(one: _Thumbnail, other: _Thumbnail) -> bool:
     """Return whether there may be a cut: quickly, as it is asked of every picture."""
-    return one.shape == other.shape and cv2.norm(one, other, cv2.NORM_L1) > LEAST_SEEN * other.size
+    if one.seen.shape != other.seen.shape:
+        return False
+    return cv2.norm(one.seen, other.seen, cv2.NORM_L1) > LEAST_SEEN * other.seen.size
 
 
-def _change(one: Thumbnail, other: Thumbnail) -> float:
+def _change(one: _Thumbnail, other: _Thumbnail) -> float:
     """Return the mean difference of two pictures of the same brightness and contrast, grey levels."""
-    if one.shape != other.shape:
+    if one.seen.shape != other.seen.shape:
         return 0.0
-    return cv2.norm(_normalised(one), _normalised(other), cv2.NORM_L1) / other.size
-
-
-def _normalised(thumbnail: Thumbnail) -> NDArray[np.float32]:
-    """Return a thumbnail blurred against noise and brought to one brightness and contrast."""
-    blurred = cv2.blur(thumbnail.astype(np.float32), (3, 3))
-    mean, deviation = cv2.meanStdDev(blurred)
-    return np.asarray((blurred - mean.item()) * (_CONTRAST / max(deviation.item(), 8.0)), np.float32)
+    return cv2.norm(one.normalised, other.normalised, cv2.NORM_L1) / other.seen.size

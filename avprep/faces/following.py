@@ -146,16 +146,16 @@ class Following:
         for _ in range(FIRST_LOOKS - 1 if one.looks == 0 else 0):
             if seen is None:
                 return None
-            off, turned = one.distance(seen.face)
+            off, turned = one.distance(seen[0])
             if off <= OFF and turned <= TURNED:
                 break
-            one.begin(seen.face, keyframe.luma)
+            one.begin(seen[0], keyframe.luma)
             seen = self._views.look(keyframe, one.expected.affine, 0)
         if seen is None:
             return None
-        if one.distance(seen.face)[0] > LOST:
+        if one.distance(seen[0])[0] > LOST:
             return False
-        one.see(seen.face, seen.noise)
+        one.see(*seen)
         one.looked(keyframe.frame, keyframe.luma)
         return True
 

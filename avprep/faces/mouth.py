@@ -40,15 +40,10 @@ def mouth_landmarks(frames: NDArray[np.uint8], detector: Detector, name: str) ->
     mouths = np.full((len(frames), 2, 2), np.nan, np.float32)
     for mouth, faces in zip(mouths, found, strict=True):
         if faces:
-            nearest = min((_zoomed(face.points, zoom) for face in faces), key=align.off_template)
+            nearest = min((align.zoomed(face.points, np.float32(zoom)) for face in faces), key=align.off_template)
             mouth[:] = nearest[CORNERS]
     return mouths, f"both corners of the mouth by {name}"
 
 
 def _resized(frame: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _zoomed(points: NDArray[np.float32], zoom: float) -> NDArray[np.float32]:
-    """Return where points lie in a picture so many times as large; pixel centres lie at +0.5 of the grid."""
-    return (points + 0.5) * np.float32(zoom) - 0.5

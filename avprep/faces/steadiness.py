@@ -47,13 +47,14 @@ class Steadiness:
         strip = np.asarray(cv2.cvtColor(crop[_ROWS, _COLUMNS], cv2.COLOR_RGBA2GRAY), np.uint8)
         if before is not None and (moved := _moved(before, strip)) is not None:
             self._steps.append(float(np.linalg.norm(moved, axis=1).mean()))
+        patch = _patch(strip) if begins or step else None
         if begins:
-            self._first = _patch(strip)
+            self._first = patch
             self._places.append([])
         if place and self._first is not None and (moved := _moved(self._first, strip)) is not None:
             self._places[-1].append(moved)
         if step:
-            self._before = _patch(strip)
+            self._before = patch
 
     def figures(self) -> dict[str, float | None]:
         """Return `jitter` and `slip` to four digits; None for what could not be measured."""

@@ -7,7 +7,6 @@ the whole picture is detected again close up, upright and at one size. Points ar
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -53,17 +52,6 @@ class Keyframe:
         return self.picture.luma()
 
 
-@dataclass(frozen=True, eq=False)
-class Look:
-    """A face as a detector sees it once as it is and once mirrored, averaged: neither side is preferred.
-
-    face: in pixels of the picture. noise: how far its points may be off, in crop pixels (about a standard deviation).
-    """
-
-    face: Face
-    noise: float
-
-
 class CloseUps:
     """Detects faces close up.
 
@@ -91,10 +79,10 @@ class CloseUps:
             seen = self._finding.both(keyframe.rgba, onto)
             if seen is None:
                 return settled
-            face = _moved(seen, _inverse(onto))
+            face = moved(seen, _inverse(onto))
             right = align.similarity(seen.points)
             turned = _angle(right)
-            if np.linalg.norm(align.three_points(seen.points) - align.TEMPLATE, axis=1).mean() <= DRIFT:
+            if align.off_template(seen.points) <= DRIFT:
                 settled = face
                 if abs(math.degrees(turned)) <= TILT:
                     break
@@ -102,10 +90,12 @@ class CloseUps:
             onto = align.chained(_turn(missing, _MIDDLE), align.chained(right, onto))
         return face
 
-    def look(self, keyframe: Keyframe, onto: NDArray[np.float64], number: int) -> Look | None:
+    def look(self, keyframe: Keyframe, onto: NDArray[np.float64], number: int) -> tuple[Face, float] | None:
         """Detect a face as it is and mirrored, at one of the detector's sizes; None where it is not there.
 
         onto: (2, 3), picture → crop pixels, where it is expected. number: looks before this one: sizes take turns.
+        Returns the mean of both, in pixels of the picture, so that neither side is preferred, and how far its points
+        may be off, in crop pixels (about a standard deviation).
         """
         view = self._looks[number % self.sizes]
         face = view.both(keyframe.rgba, onto)
@@ -116,7 +106,7 @@ class CloseUps:
         if abs(missing) < MOST_MISSING:
             points = align.apply(_turn(-missing, align.three_points(points).mean(axis=0)), points)
         face = Face(face.box, face.score, self._bias.corrected(points).astype(np.float32))
-        return Look(_moved(face, _inverse(onto)), NOISE / view.tilt_shown)
+        return moved(face, _inverse(onto)), NOISE / view.tilt_shown
 
 
 class WholePictures:
@@ -134,7 +124,7 @@ class WholePictures:
         small = keyframe.picture.small(self._detector.picture_side)
         return _same(face, self._detected(small[None], keyframe.picture)[0])
 
-    def look(self, keyframe: Keyframe, onto: NDArray[np.float64], number: int) -> Look | None:
+    def look(self, keyframe: Keyframe, onto: NDArray[np.float64], number: int) -> tuple[Face, float] | None:
         """Detect a face as it is and mirrored, the picture shrunk to one of two sizes. See `CloseUps.look`."""
         small = keyframe.picture.small(round(self._detector.picture_side * SHRUNK[number % self.sizes]))
         both = self._detected(np.stack([small, small[:, ::-1]]), keyframe.picture)
@@ -150,7 +140,7 @@ class WholePictures:
         if face is None:
             return None
         points = align.apply(expected, self._bias.corrected(align.apply(onto, face.points)))
-        return Look(Face(face.box, face.score, points.astype(np.float32)), NOISE)
+        return Face(face.box, face.score, points.astype(np.float32)), NOISE
 
     def _detected(self, small: NDArray[np.uint8], picture: Picture) -> list[list[Face]]:
         found = self._detector.detect(np.ascontiguousarray(small))
@@ -201,7 +191,7 @@ class _View:
     def _nearest(self, faces: list[Face]) -> Face | None:
         best, least = None, 1.5 * self._eyes
         for found in faces:
-            face = _moved(found, self._back)
+            face = moved(found, self._back)
             three = align.three_points(face.points)
             distance = math.dist(three.sum(axis=0) / 3, _MIDDLE)
             if 0.5 < math.dist(three[0], three[1]) / self._eyes < 2 and distance < least:
@@ -228,8 +218,8 @@ def looks(detector: Detector) -> tuple[CloseUp, ...]:
 def from_shrunk(face: Face, picture: Picture, small: NDArray[np.uint8]) -> Face:
     """Map a face from a picture's shrunk copy to the picture; pixel centres lie at +0.5."""
     ratio = np.array(picture.size) / (small.shape[1], small.shape[0])
-    points = (face.points + 0.5) * ratio - 0.5
-    return Face((face.box * np.tile(ratio, 2)).astype(np.float32), face.score, points.astype(np.float32))
+    points = align.zoomed(face.points, ratio).astype(np.float32)
+    return Face((face.box * np.tile(ratio, 2)).astype(np.float32), face.score, points)
 
 
 def detect_turned(detector: Detector, image: NDArray[np.uint8], turns: int) -> list[Face]:
@@ -262,7 +252,7 @@ def turns_upright(face: Face) -> int:
     return round(-math.atan2(affine[1, 0], affine[0, 0]) / (math.pi / 2)) % 4
 
 
-def _moved(face: Face, transform: NDArray[np.float64]) -> Face:
+def moved(face: Face, transform: NDArray[np.float64]) -> Face:
     """Move a face by a transform (2, 3), which may mirror; the box's sides stay along the axes."""
     corners = np.asarray(face.box, np.float64).reshape(2, 2)
     centre = align.apply(transform, corners.mean(axis=0, keepdims=True))[0]

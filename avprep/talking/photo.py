@@ -17,7 +17,7 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from avprep import boxes
 from avprep.errors import AvprepError
-from avprep.faces import align, keyframes, steady, track
+from avprep.faces import align, keyframes, steady, track, views
 from avprep.faces.detectors.base import Detector, Face
 from avprep.media.picture import Picture
 from avprep.schema import CROP_SIZE
@@ -230,7 +230,7 @@ def _find(image: NDArray[np.uint8], part: NDArray[Any], detector: Detector) -> l
 def _closer(image: NDArray[np.uint8], face: Face, detector: Detector) -> Face | None:
     """Settle where a face is, as in a clip that shows it for so long; None where it is not there."""
     copy, to_photo = _copy(image, boxes.grown(face.box, 1), enlarge=detector.close_up is None)
-    shown = _moved(face, np.asarray(cv2.invertAffineTransform(to_photo), np.float64))
+    shown = views.moved(face, np.asarray(cv2.invertAffineTransform(to_photo), np.float64))
     found = keyframes.find_faces([_picture(copy)] * STILL_FRAMES, detector, STILL_EVERY)
     tracks = track.link(found)
 
@@ -242,7 +242,7 @@ def _closer(image: NDArray[np.uint8], face: Face, detector: Detector) -> Face | 
         return None
     points = steady.points_per_frame(best, found.n_frames, found.cuts).mean(axis=0)
     last = best.detections[best.last].face
-    return _moved(Face(last.box, last.score, points.astype(np.float32)), to_photo)
+    return views.moved(Face(last.box, last.score, points.astype(np.float32)), to_photo)
 
 
 def _copy(
@@ -265,19 +265,11 @@ def _copy(
 def _detect(copy: NDArray[np.uint8], to_photo: NDArray[np.float64], detector: Detector) -> list[Face]:
     """Find the faces of a copy the way they are found in videos, and return them in pixels of the photo."""
     found = keyframes.find_faces([_picture(copy)], detector, 1).by_frame[0]
-    return [_moved(detection.face, to_photo) for detection in found]
+    return [views.moved(detection.face, to_photo) for detection in found]
 
 
 def _picture(image: NDArray[np.uint8]) -> Picture:
     return Picture(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"))
-
-
-def _moved(face: Face, transform: NDArray[np.float64]) -> Face:
-    """Return a face in pixels of another copy of its photo; the box's sides stay along the photo's."""
-    middle = align.apply(transform, face.box.reshape(2, 2)).mean(axis=0)
-    half = (face.box[2:] - face.box[:2]) / 2 * align.scale(transform)
-    box = np.append(middle - half, middle + half).astype(np.float32)
-    return Face(box, face.score, align.apply(transform, face.points).astype(np.float32))
 
 
 def _resized(

@@ -83,6 +83,10 @@ class Clips:
         """Return the OUT that holds a clip."""
         return self.folders[self.shard[row]]
 
+    def sample(self, row: int) -> tuple[Path, bytes]:
+        """Return which sample a clip is, or is a part of: its OUT and its key."""
+        return self.folder(row), bytes(self.keys[row])
+
     def where(self, keep: NDArray[np.bool_], reason: str) -> Clips:
         """Return the clips to keep; the others are counted as skipped for a reason."""
         if keep.all():

@@ -30,14 +30,14 @@ class FrameStore:
 
     def get(self, clips: Clips, row: int) -> Held | None:
         """Return what is kept of a clip; None where nothing is."""
-        return self._held.get((clips.folder(row), bytes(clips.keys[row])))
+        return self._held.get(clips.sample(row))
 
     def fill(self, clips: Clips, forms: Iterable[Form]) -> None:
         """Decode clips until the limit is reached; a clip that cannot be read is left to whoever reads it next."""
         wanted = sorted(set(forms))
         each = sum(3 * side * side for _, side in wanted)
         for row in range(len(clips)):
-            place, n_frames = (clips.folder(row), bytes(clips.keys[row])), int(clips.whole[row])
+            place, n_frames = clips.sample(row), int(clips.whole[row])
             if place in self._held:
                 continue
             if self.size + each * n_frames > self.limit:

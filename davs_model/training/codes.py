@@ -32,7 +32,7 @@ def codes_of(
     reads, side = model.reads(model.dimensions)[FRAMES], int(model.dimensions["image_size"])
     found = []
     for row, n_frames in enumerate(clips.n_frames.tolist()):
-        place = clips.folder(row), bytes(clips.keys[row])
+        place = clips.sample(row)
         if place in known:
             found.append(known[place])
             continue

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from avprep.errors import CheckpointError, RunError
+from avprep.memory import keep_freed_memory
 from avprep.signals import Stop, stop_signals
 from davs_model import checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
@@ -28,12 +29,14 @@ from davs_model.training import distributed, optimizers
 from davs_model.training import state as states
 from davs_model.training.distributed import World
 from davs_model.training.log import Clock
-from davs_model.training.memory import keep_freed_memory
 from davs_model.training.optimizers import Optimizers
 from davs_model.training.reports import Reporter
 from davs_model.training.run_folder import Say, check_same, locked, write_facts
 from davs_model.training.sources import people_problem
 from davs_model.training.step import StageTrainer, StepCheck, Sums
+
+KEPT = 1 << 30
+"""Freed memory that training keeps at most (bytes)."""
 
 
 def device_of(settings: RunSettings) -> torch.device:
@@ -65,7 +68,7 @@ def train(
     device = device_of(settings)
     if settings.machine.threads:
         torch.set_num_threads(settings.machine.threads)
-    keep_freed_memory()
+    keep_freed_memory(KEPT)
     world = distributed.join(device.type)
     try:
         if settings.data.batch_size % world.size:

@@ -179,6 +179,6 @@ def _resized(frame: NDArray[np.uint8], zoom: float) -> NDArray[np.uint8]:
 
 
 def _enlarged(face: Face, zoom: float) -> Face:
-    """Return where a face lies in a picture so many times as large; pixel centres lie at +0.5 of the grid."""
-    points = (face.points + 0.5) * np.float32(zoom) - 0.5
-    return Face((face.box * np.float32(zoom)).astype(np.float32), face.score, points.astype(np.float32))
+    """Return where a face lies in a picture so many times as large."""
+    points = align.zoomed(face.points, np.float32(zoom)).astype(np.float32)
+    return Face((face.box * np.float32(zoom)).astype(np.float32), face.score, points)

@@ -57,14 +57,12 @@ class Talking:
 
 def opening(frames: Tensor) -> Tensor:
     """Return the standard deviation of the grey levels between the lips of each frame: `[T]`."""
-    rows, columns = region(INNER_MOUTH, frames.shape[-1])
-    return _grey(frames)[:, rows, columns].flatten(1).std(1, correction=0)
+    return _grey(frames, INNER_MOUTH).std(1, correction=0)
 
 
 def mouth_sequence(frames: Tensor) -> Tensor:
     """Return how the mouth box moves: grey levels without their mean over the frames, `[T, H·W]`."""
-    rows, columns = region(MOUTH_BOX, frames.shape[-1])
-    grey = _grey(frames)[:, rows, columns].flatten(1)
+    grey = _grey(frames, MOUTH_BOX)
     return grey - grey.mean(0)
 
 
@@ -128,7 +126,7 @@ class TalkingScores:
         for name, value in values.items():
             self._sums.setdefault(name, []).append(value)
         # At half precision: a thousand clips of a few seconds fit into memory.
-        self._sequences.append((_mouth(generated).half(), _mouth(real).half()))
+        self._sequences.append((_grey(generated, MOUTH_BOX).cpu().half(), _grey(real, MOUTH_BOX).cpu().half()))
 
     def __len__(self) -> int:
         return len(self._sequences)
@@ -180,13 +178,11 @@ def talks(scores: Mapping[str, Any]) -> bool | None:
     return all(float(right[name]) - float(wrong[name]) >= least for name, least in TALKS.items())
 
 
-def _grey(frames: Tensor) -> Tensor:
-    return torch.einsum("tchw,c->thw", frames.float(), torch.tensor(GREY, device=frames.device))
-
-
-def _mouth(frames: Tensor) -> Tensor:
-    rows, columns = region(MOUTH_BOX, frames.shape[-1])
-    return _grey(frames)[:, rows, columns].flatten(1).cpu()
+def _grey(frames: Tensor, box: Box) -> Tensor:
+    """Return the grey levels inside a box, `[T, H·W]`."""
+    rows, columns = region(box, frames.shape[-1])
+    inside = frames[..., rows, columns].float()
+    return torch.einsum("tchw,c->thw", inside, torch.tensor(GREY, device=frames.device)).flatten(1)
 
 
 def _share(found: Tensor) -> float:
