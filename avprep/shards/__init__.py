@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from avprep.shards.reader import MAX_SAMPLE, close_tars, places, read, read_at, read_joined, read_sample, stretches
+from avprep.shards.reader import (
+    MAX_SAMPLE,
+    close_tars,
+    places,
+    read,
+    read_at,
+    read_joined,
+    read_placed,
+    read_sample,
+    stretches,
+)
 from avprep.shards.sample import Sample, Stretch
 from avprep.shards.sidecar import (
     counts,
@@ -31,6 +41,7 @@ __all__ = [
     "read",
     "read_at",
     "read_joined",
+    "read_placed",
     "read_sample",
     "read_sidecar",
     "read_sidecar_head",

@@ -28,13 +28,18 @@ _NAME = re.compile(r"([^./](?:[^.]*[^./])?)\.([^/]+)")  # a key holds no dot; wh
 
 
 def read(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yield (key, {member: bytes}) of each sample of a shard, one sample in memory at a time.
+    """Yield (key, {member: bytes}) of each sample of a shard, one in memory at a time; errors as of `read_placed`."""
+    return ((key, members) for key, _, members in read_placed(path))
+
+
+def read_placed(path: Path) -> Iterator[tuple[str, Stretch, dict[str, bytes]]]:
+    """Yield the key of each sample of a shard, where it lies, and {member: bytes}; one sample in memory at a time.
 
     Raises ShardError, naming the file, for a damaged or cut off tar, anything but plain files, a name that is not
     KEY.MEMBER, a member twice, a sample whose members do not lie together or that is too large.
     """
     seen: set[str] = set()
-    key, members, size = "", dict[str, bytes](), 0
+    key, members, first, end, size = "", dict[str, bytes](), 0, 0, 0
     with _named(path), files.open_file(path, _BUFFER) as file:
         _check_end(file)
         for entry in tars.members(file):
@@ -44,19 +49,20 @@ def read(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
             owner, member = match.groups()
             if owner != key:
                 if key:
-                    yield key, members
+                    yield key, Stretch(first, end - first), members
                 if owner in seen:
                     raise ShardError(f"{owner} appears in two places")
                 seen.add(owner)
-                key, members, size = owner, {}, 0
+                key, members, first, size = owner, {}, entry.first, 0
             if member in members:
                 raise ShardError(f"{entry.name} is there twice")
             size += entry.size
             if size > MAX_SAMPLE:
                 raise ShardError(f"{owner} is larger than {MAX_SAMPLE >> 30} GiB")
             members[member] = tars.content(file, entry)
+            end = entry.end
     if key:
-        yield key, members
+        yield key, Stretch(first, end - first), members
 
 
 def places(path: Path, clips: Iterable[dict[str, Any]]) -> dict[str, Stretch]:

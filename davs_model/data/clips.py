@@ -170,9 +170,9 @@ def read_clips(
     """
     shards.close_tars()  # others may have taken their places since
     dataset, labels = _read_labels(out / "manifest.jsonl", split)
-    if not (out / "crop").is_dir() or not (out / "mfcc").is_dir():
-        missing = "crop" if not (out / "crop").is_dir() else "mfcc"
-        raise ShardError(f"{out}: there is no {missing} column: run `avprep {missing}` first")
+    for column in schema.COLUMNS:
+        if not (out / column).is_dir():
+            raise ShardError(f"{out}: there is no {column} column: run `avprep {column}` first")
     spoken = (word for *_, timed in labels.values() for word, _, _ in timed)
     vocabulary = _names(vocabulary, (*(word for word, *_ in labels.values()), *spoken))
     people = _names(people, (speaker for _, speaker, _ in labels.values()))
@@ -180,43 +180,25 @@ def read_clips(
     speaker_numbers = {speaker: n for n, speaker in enumerate(people)}
 
     names = sorted({path.stem for column in schema.COLUMNS for path in (out / column).glob(f"{split}-*.json")})
-    skipped: Counter[str] = Counter()
-    rows: list[tuple[int, ...]] = []
-    keys: list[bytes] = []
-    timed: list[NDArray[np.float64]] = []
-    left = dict(labels)
-    for number, name in enumerate(names):
-        silent: set[str] = set()
-        crop, mfcc = (_read_column(out, column, name, silent) for column in schema.COLUMNS)
-        for key in dict.fromkeys((*crop, *mfcc)):
-            found = crop.get(key, _NOT_THERE), mfcc.get(key, _NOT_THERE)
-            if left.pop(key, None) is None:
-                skipped["not in the manifest"] += 1
-            elif reason := _unusable(found):
-                skipped[reason] += 1
-            elif key in silent and not keep_silent:
-                skipped[SILENT] += 1
-            else:
-                word, speaker, words = labels[key]
-                numbers = word_numbers.get(word or "", -1), speaker_numbers.get(speaker or "", -1)
-                (n_frames, *seen), (_, *heard) = (one for one in found if not isinstance(one, str))
-                rows.append((number, n_frames, *numbers, *seen, *heard))
-                keys.append(key.encode())
-                timed.append(_in_frames(words, word_numbers))
-    if left:
-        skipped["in no finished shard"] += len(left)
-    table = np.array(rows, np.int64).reshape(len(rows), 8)
-    shard, lengths, said, by = table[:, :4].T.copy()
-    places = table[:, 4:].reshape(-1, 2, 2)
+    numbered = {
+        key: (word_numbers.get(word or "", -1), speaker_numbers.get(speaker or "", -1), _in_frames(words, word_numbers))
+        for key, (word, speaker, words) in labels.items()
+    }
+    rows, skipped = _read_rows(out, names, numbered.keys(), keep_silent=keep_silent)
+    keys = [key for key, _ in rows]
+    table = np.array([places for _, places in rows], np.int64).reshape(len(rows), 6)
+    shard, lengths = table[:, :2].T.copy()
+    said, by = np.array([numbered[key][:2] for key in keys], np.int64).reshape(len(rows), 2).T.copy()
+    timed = tuple(numbered[key][2] for key in keys)
     return Clips(
         out=out,
         shards=tuple(names),
-        keys=np.array(keys, np.bytes_),
+        keys=np.array([key.encode() for key in keys], np.bytes_),
         shard=shard,
         n_frames=lengths,
         words=said,
         speakers=by,
-        places=places,
+        places=table[:, 2:].reshape(-1, 2, 2),
         vocabulary=vocabulary,
         people=people,
         skipped=skipped,
@@ -225,7 +207,7 @@ def read_clips(
         first=np.zeros_like(lengths),
         whole=lengths.copy(),
         folders=(out,) * len(names),
-        timed=tuple(timed) if any(map(len, timed)) else (),
+        timed=timed if any(map(len, timed)) else (),
     )
 
 
@@ -287,13 +269,45 @@ def _renumbered(clips: Clips, vocabulary: tuple[str, ...], people: tuple[str, ..
     return replace(clips, words=words[clips.words], speakers=persons[clips.speakers], timed=timed)
 
 
-def _unusable(found: tuple[_Record | str, ...]) -> str:
-    """Return why a clip whose columns are these is left out; nothing where both have it."""
-    reasons = [(one, column) for column, one in zip(schema.COLUMNS, found, strict=True) if isinstance(one, str)]
-    if reasons:
-        reason, column = min(reasons, key=lambda one: one[0] == _NOT_THERE)
-        return f"{column}: {reason}"
-    return "" if found[0][0] == found[1][0] else "crop and mfcc differ in length"
+def _read_rows(
+    out: Path, names: Sequence[str], wanted: Collection[str], *, keep_silent: bool
+) -> tuple[list[tuple[str, tuple[int, ...]]], Counter[str]]:
+    """Return the key of each clip that is read, with its shard's number, frames and places, and why others are not."""
+    rows: list[tuple[str, tuple[int, ...]]] = []
+    skipped: Counter[str] = Counter()
+    left = set(wanted)
+    for number, name in enumerate(names):
+        for key, found in _read_shard(out, name, keep_silent=keep_silent):
+            if key not in left:
+                skipped["not in the manifest"] += 1
+            elif isinstance(found, str):
+                skipped[found] += 1
+            else:
+                rows.append((key, (number, *found)))
+            left.discard(key)
+    if left:
+        skipped["in no finished shard"] += len(left)
+    return rows, skipped
+
+
+def _read_shard(out: Path, name: str, *, keep_silent: bool) -> Iterator[tuple[str, tuple[int, ...] | str]]:
+    """Yield the key of each clip of a shard, with its frames and its places in both tars, or why it is left out."""
+    silent: set[str] = set()
+    crop, mfcc = (_read_column(out, column, name, silent) for column in schema.COLUMNS)
+    for key in dict.fromkeys((*crop, *mfcc)):
+        seen, heard = crop.get(key, _NOT_THERE), mfcc.get(key, _NOT_THERE)
+        if isinstance(seen, str) or isinstance(heard, str):
+            reasons = [
+                (one, column) for column, one in zip(schema.COLUMNS, (seen, heard), strict=True) if isinstance(one, str)
+            ]
+            reason, column = min(reasons, key=lambda one: one[0] == _NOT_THERE)
+            yield key, f"{column}: {reason}"
+        elif seen[0] != heard[0]:
+            yield key, "crop and mfcc differ in length"
+        elif key in silent and not keep_silent:
+            yield key, SILENT
+        else:
+            yield key, (*seen, *heard[1:])
 
 
 def _read_column(out: Path, column: str, name: str, silent: set[str]) -> dict[str, _Record | str]:

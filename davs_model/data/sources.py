@@ -60,10 +60,8 @@ class ClipSource:
         codes: Sequence[NDArray[np.float32]] = (),
     ) -> None:
         self.clips, self.shape, self.portrait_seed, self.store, self.codes = clips, shape, portrait_seed, store, codes
-        order = np.argsort(clips.shard, kind="stable").astype(np.int64)
-        self.groups: list[NDArray[np.int64]] = (
-            np.split(order, np.flatnonzero(np.diff(clips.shard[order])) + 1) if len(clips) else []
-        )
+        self.groups: list[NDArray[np.int64]] = _rows_of_each(clips.shard)
+        self._of_speaker = {int(clips.speakers[rows[0]]): rows for rows in _rows_of_each(clips.speakers)}
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -113,8 +111,7 @@ class ClipSource:
         """Return a clip of the same speaker, maybe the same one."""
         if self.clips.speakers[row] < 0:
             return row
-        same = np.flatnonzero(self.clips.speakers == self.clips.speakers[row])
-        return int(rng.choice(same))
+        return int(rng.choice(self._of_speaker[int(self.clips.speakers[row])]))
 
     def _choose(
         self,
@@ -185,6 +182,12 @@ class ClipSource:
                 found[WHOLE_SOUND] = array
             found[name] = array[first : first + int(self.clips.n_frames[row])]
         return found
+
+
+def _rows_of_each(numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the rows that have each number, in order."""
+    order = np.argsort(numbers, kind="stable").astype(np.int64)
+    return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(order) else []
 
 
 def statistics(windows: NDArray[np.generic]) -> NDArray[np.float32]:
