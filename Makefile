@@ -8,7 +8,8 @@ DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 # nproc heeds OMP_NUM_THREADS, which is for torch.
 JOBS ?= $(shell n=$$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
-PYTEST = $(VENV)/bin/pytest -n $(JOBS) --dist loadgroup $(PYTEST_FLAGS)
+# Each test file in one process, which makes the fixtures of its module once; tests/conftest.py orders the files.
+PYTEST = $(VENV)/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 unexport PYTHONDONTWRITEBYTECODE # hundreds of processes start: each would compile the same files again
 

@@ -21,8 +21,8 @@ SHARED = Path(os.environ.get("AVPREP_SHARED") or Path(__file__).resolve().parent
 """Real clips, reference values and weights; not part of the repository."""
 
 
-GROUPS = {"slurm": "slurm", "chromium": "browser"}
-"""Groups of tests of several files, each with its fixture; they take longest, and begin first."""
+FIRST = {"slurm", "browser"}
+"""Fixtures of files that take long and mostly wait: these begin first, so that none of them is left at the end."""
 
 
 hypothesis.settings.register_profile("whole", deadline=None)
@@ -35,18 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for the processes that share them: a file in one, Slurm's in one, those that drive a browser in one.
-
-    A file's fixtures are then made once, and there is one cluster and one browser at a time.
-    """
-
-    def group_of(item: pytest.Item) -> str:
-        fixtures = getattr(item, "fixturenames", ())
-        return next((name for name, fixture in GROUPS.items() if fixture in fixtures), item.nodeid.partition("::")[0])
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    items.sort(key=lambda item: group_of(item) not in GROUPS)
+    """Begin with the files of those fixtures; files stay whole, since `--dist loadfile` gives each to one process."""
+    first = {item.path for item in items if FIRST & set(getattr(item, "fixturenames", ()))}
+    items.sort(key=lambda item: item.path not in first)
 
 
 @pytest.fixture(scope="session")
