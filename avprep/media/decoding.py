@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import bisect
+import itertools
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,14 @@ from avprep.media.container import (
     video_stream,
 )
 from avprep.media.filters import Deinterlacer
-from avprep.media.packets import packets
-from avprep.media.timeline import Timeline
+from avprep.media.packets import Packets
+from avprep.media.timeline import PicturePackets, Timeline
 from avprep.schema import FPS
 
+KEYED = frozenset({"mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9"})
+"""Codecs of which nothing behind a key frame depends on what came before it."""
+BEFORE = 2
+"""Pictures before a clip's first one that are decoded too: the deinterlacer looks at them."""
 Stamped = tuple[int, av.VideoFrame]
 """A decoded frame and its time in ticks."""
 
@@ -32,7 +38,7 @@ Stamped = tuple[int, av.VideoFrame]
 class Decoder:
     """Decodes the video of an open file from before a clip's start on; iterate once.
 
-    Yields the file's first frame, which sets the clock, and then those around the clip, as (time in ticks, frame).
+    Yields the file's first frame, where that sets the clock, and then those around the clip, as (time in ticks, frame).
 
     tick: half the stream's own, since the deinterlacer's clock is twice as fine (s).
     decode_errors: damaged packets that were passed over. interlaced: whether frames had to be deinterlaced.
@@ -46,6 +52,7 @@ class Decoder:
         *,
         start: Seconds,
         threads: int,
+        packets: PicturePackets | None = None,
     ) -> None:
         stream = video_stream(container)
         assert stream is not None  # for it has a timeline
@@ -55,12 +62,16 @@ class Decoder:
         self.interlaced = False
         self._path, self._container, self._timeline = path, container, timeline
         self._start, self._threads = start, threads
+        self._packets = packets
 
     def __iter__(self) -> Iterator[Stamped]:
         """Decode."""
         self._set_up(self.stream)
         stamps = _Stamps(self._container, self.stream, self._timeline)
-        frames = self._decoded(self._container, self.stream, stamps)
+        if self._packets is not None:
+            every = itertools.chain(self._from_key_frame(self._packets.first), self._packets.rest)
+            return self._decoded(every, self.stream, stamps)
+        frames = self._decoded(self._read(self._container), self.stream, stamps)
         if self._start > SEEK_BEYOND and not self._timeline.joined:
             frames = self._sought(stamps, frames)
         return frames
@@ -70,12 +81,28 @@ class Decoder:
         stream.codec_context.thread_count = self._threads
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
-    def _decoded(
-        self, container: av.container.InputContainer, stream: av.VideoStream, stamps: _Stamps
-    ) -> Iterator[Stamped]:
-        """Decode from where the container stands, passing over damaged packets."""
+    def _from_key_frame(self, packets: list[av.Packet[Any]]) -> list[av.Packet[Any]]:
+        """Leave out the packets before the last key frame that the clip's first picture needs, where that is known."""
+        timeline, stream = self._timeline, self.stream
+        known = timeline.reliable and has_presentation_times(self._container)
+        if not self._start or not known or stream.codec_context.name not in KEYED:
+            return packets
+        earlier = bisect.bisect_right(timeline.times, self._start / timeline.tick) - 1 - BEFORE
+        if earlier < 0:
+            return packets
+        needed = timeline.zero / timeline.tick + timeline.times[earlier]
+        keys = [n for n, one in enumerate(packets) if one.is_keyframe and one.pts is not None and one.pts <= needed]
+        return packets[keys[-1] :] if keys else packets
+
+    def _read(self, container: av.container.InputContainer) -> Iterator[av.Packet[Any]]:
+        return iter(Packets(container, jumps=self._timeline.joined))
+
+    def _decoded(self, packets: Iterable[av.Packet[Any]], stream: av.VideoStream, stamps: _Stamps) -> Iterator[Stamped]:
+        """Decode a stream's packets, passing over damaged ones."""
         deinterlacer = None
-        for packet in packets(container, stream, jumps=self._timeline.joined):
+        for packet in packets:
+            if packet.stream.index != stream.index:
+                continue
             stamps.fed(packet)
             try:
                 frames: list[av.VideoFrame] = packet.decode()
@@ -109,7 +136,7 @@ class Decoder:
                 break
             stream.codec_context.flush_buffers()
             stamps.restart()
-            frames = self._decoded(self._container, stream, stamps)
+            frames = self._decoded(self._read(self._container), stream, stamps)
             landed = next(frames, None)
             if landed is not None and landed[0] * self.tick <= target:
                 yield landed
@@ -119,7 +146,7 @@ class Decoder:
             anew = video_stream(again)
             assert anew is not None
             self._set_up(anew)
-            yield from self._decoded(again, anew, _Stamps(again, anew, self._timeline))
+            yield from self._decoded(self._read(again), anew, _Stamps(again, anew, self._timeline))
 
     def _ticks(self, frame: av.VideoFrame) -> int:
         """Return a stamped frame's time in ticks, to the nearest."""

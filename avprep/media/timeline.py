@@ -38,6 +38,8 @@ MAX_DELAY = 16
 """Maximum pictures that a decoder holds back."""
 MIN_FOUND = Fraction(1, 3)
 """A file that ends before this fraction of what its header promises in the clip's span is refused."""
+KEPT = 8 << 20
+"""Maximum size of the packets of a clip's pictures that are kept for decoding (bytes)."""
 PROMISING = ("mov", "matroska", "avi", "asf", "wav", "w64")
 """Containers with a duration in their header; for others libavformat guesses from the last packets."""
 
@@ -120,12 +122,19 @@ def read_timeline(path: Path, start: Seconds, duration: float | None, max_second
     Raises Reject: `missing`, `unreadable`, `no_video`, `too_short`, `too_long`.
     """
     with open_file(path) as container:
-        times = PictureTimes(path, container, start, duration, max_seconds)
-        for packet in times.span():
-            times.add(packet)
-            if times.done:
-                break
-        return times.timeline()
+        timeline, _ = PictureTimes(path, container, start, duration, max_seconds).read()
+        return timeline
+
+
+@dataclass(frozen=True, slots=True)
+class PicturePackets:
+    """The packets of a clip's pictures from the file's start on, for decoding what a timeline was read from.
+
+    first: those that were read. rest: those that follow in the file, and of other streams.
+    """
+
+    first: list[av.Packet[Any]]
+    rest: Iterator[av.Packet[Any]]
 
 
 class PictureTimes:
@@ -183,6 +192,22 @@ class PictureTimes:
                 seek(self._container, self.stream, self.zero + self._start - LEAD - 1)
                 reading = iter(self.packets)
         yield from reading
+
+    def read(self) -> tuple[Timeline, PicturePackets | None]:
+        """Read the span's packets; return those of pictures too, None where they are many or the span is sought."""
+        reading, size = self.span(), 0
+        first: list[av.Packet[Any]] = []
+        for packet in reading:
+            self.add(packet)
+            if size <= KEPT and packet.stream.index == self.stream.index:
+                first.append(packet)
+                size += packet.size
+                if size > KEPT:
+                    first.clear()
+            if self.done:
+                break
+        whole = size <= KEPT and self._start <= SEEK_BEYOND
+        return self.timeline(), PicturePackets(first, reading) if whole else None
 
     def add(self, packet: av.Packet[Any]) -> None:
         """Note a packet; those of other streams do not count."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from avprep.errors import Reject
 from avprep.media.container import MAX_PIXELS, Seconds, open_file, seconds
 from avprep.media.decoding import Decoder
 from avprep.media.picture import Displays, Picture
-from avprep.media.timeline import TAIL, FrameCount, Timeline, read_timeline, too_long
+from avprep.media.timeline import TAIL, FrameCount, PictureTimes, Timeline, too_long
 from avprep.schema import FPS
 
 MAX_HELD = 12
@@ -147,11 +148,18 @@ class Frames:
 
     def _pictures(self) -> Iterator[tuple[int, Picture]]:
         """Yield (ticks after the file's first picture, picture) from before the clip's start on, in order."""
-        timeline = read_timeline(self.path, self.start, self.duration, self.max_seconds)
-        self.promised = timeline.promised
-        self._timeline = timeline if timeline.reliable else None
-        with open_file(self.path) as container:
-            self._decoder = decoder = Decoder(self.path, container, timeline, start=self.start, threads=self.threads)
+        with ExitStack() as opened:
+            container = opened.enter_context(open_file(self.path))
+            times = PictureTimes(self.path, container, self.start, self.duration, self.max_seconds)
+            timeline, packets = times.read()
+            if packets is None:
+                opened.close()
+                container = opened.enter_context(open_file(self.path))
+            self.promised = timeline.promised
+            self._timeline = timeline if timeline.reliable else None
+            self._decoder = decoder = Decoder(
+                self.path, container, timeline, start=self.start, threads=self.threads, packets=packets
+            )
             self._tick = decoder.tick
             displays = Displays(decoder.stream)
             zero = int(timeline.zero / self._tick) if timeline.reliable else None

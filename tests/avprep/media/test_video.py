@@ -280,3 +280,17 @@ def test_impossible_names(name: str, tmp_path: Path) -> None:
     with pytest.raises(Reject) as reject, open_file(tmp_path / name):
         pass
     assert reject.value.reason in ("missing", "unreadable")
+
+
+@pytest.mark.parametrize("make, name", [(mpeg1, "a.mpg"), (mpeg2, "a.mpg"), (mpeg2_ts, "a.ts"), (h264, "a.mp4")])
+def test_a_clip_within_a_file_shows_the_same_pictures_as_the_whole_file(
+    make: Callable[[Path], Path], name: str, tmp_path: Path
+) -> None:
+    """What lies before a clip's first picture is left out up to a key frame, and changes no pixel."""
+    path = make(tmp_path / name)
+    whole = [picture.rgb() for picture in Frames(path)]
+    for start in (0.2, 1.0, 1.52, 2.0):
+        clip = Frames(path, start=start, duration=0.6)
+        for frame, picture in enumerate(clip):
+            np.testing.assert_array_equal(picture.rgb(), whole[round(start * 25) + frame])
+    assert clip.source_frames < 40 or make is h264  # of the 67 to the clip's end
