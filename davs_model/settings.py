@@ -60,6 +60,10 @@ class Data(Section):
     """Maximum shift of a clip each way, at random, in pixels of the 256×256 crop."""
     jitter: Annotated[float, Ge(0), Le(1)] = 0.0
     """Maximum change of the gain of each colour of a clip, at random; a third of it of its offset."""
+    warp: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    """Maximum change of the width and the height of a face, at random; it is turned and moved in proportion."""
+    voice: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    """Maximum change of the length of a vocal tract, at random: the spectrum of a clip's audio is stretched by it."""
     cache_mib: Count = 0
     """Memory for decoded frames, in MiB; with any, clips are not shifted."""
     faces: Folder = ""

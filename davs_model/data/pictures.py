@@ -18,6 +18,8 @@ Box = tuple[int, int, int, int]
 Form = tuple[Box, int]
 """What pictures show of a crop, and their side."""
 WHOLE: Box = (0, CROP_SIZE, 0, CROP_SIZE)
+MOVED = 40
+"""Pixels of the crop that a face is moved by at most, times the amount of a `Warp`."""
 MOUTH_BOX: Box = (170, 234, 64, 192)
 """The mouth, as the released code of DAVS has it."""
 
@@ -82,6 +84,38 @@ class Tint(NamedTuple):
     def apply(self, frames: Frames) -> None:
         """Change frames (T, S, S, 3) in place."""
         cv2.LUT(frames.reshape(len(frames), -1, 3), self.levels, dst=frames.reshape(len(frames), -1, 3))
+
+
+class Warp(NamedTuple):
+    """A change of the shape of a face, the same in all frames of a clip.
+
+    matrix: from points of the 256×256 crop to where they were, (2, 3).
+    """
+
+    matrix: NDArray[np.float64]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, amount: float) -> Warp:
+        """Draw a change of the width and of the height by a factor of 1 ± amount at most, a turn and a move."""
+        wide, high = np.exp(rng.uniform(-amount, amount, 2))
+        turn, move = rng.uniform(-amount / 2, amount / 2), rng.uniform(-amount, amount, 2) * MOVED
+        cos, sin = np.cos(turn), np.sin(turn)
+        linear = np.array([[cos * wide, -sin * high], [sin * wide, cos * high]])
+        middle = np.full(2, CROP_SIZE / 2)
+        return cls(np.column_stack((linear, middle + move - linear @ middle)))
+
+    def apply(self, frames: Frames, box: Box) -> None:
+        """Change frames (T, S, S, 3), which show a box of the crop, in place."""
+        top, bottom, left, _ = box
+        scale = len(frames[0]) / (bottom - top)
+        corner = np.array([left, top])
+        linear, offset = self.matrix[:, :2], self.matrix[:, 2]
+        # Pixel centres lie at halves: a point p of the picture is (p + ½) / scale + corner in the crop.
+        shift = scale * (linear @ (0.5 / scale + corner) + offset - corner) - 0.5
+        matrix = np.column_stack((linear, shift))
+        for frame in frames:
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            frame[:] = cv2.warpAffine(frame, matrix, frame.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def as_read(frames: Tensor, box: Box, size: int) -> Tensor:

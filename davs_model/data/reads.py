@@ -58,7 +58,7 @@ class Reads:
 class Shape:
     """What is read of each clip, in the order in which it is drawn, and how its frames are changed.
 
-    image_size: side of the frames. flip, shift, jitter: as in `davs_model.settings.Data`.
+    image_size: side of the frames. flip, shift, jitter, warp, voice: as in `davs_model.settings.Data`.
     features: length of the features of `codes`.
     """
 
@@ -67,6 +67,8 @@ class Shape:
     flip: bool = False
     shift: int = 0
     jitter: float = 0.0
+    warp: float = 0.0
+    voice: float = 0.0
     features: int = 0
 
     def shortest(self) -> int:

@@ -14,9 +14,10 @@ from avprep.errors import ShardError
 from avprep.schema import ARRAYS, CROP_SIZE, decode_array
 from davs_model.data.batch import RawBatch
 from davs_model.data.clips import NO_WORDS, Clips
-from davs_model.data.pictures import WHOLE, Augmentation, Form, Frames, Tint, shown
+from davs_model.data.pictures import WHOLE, Augmentation, Form, Frames, Tint, Warp, shown
 from davs_model.data.reads import Reads, Shape
 from davs_model.data.sampling import moments, portrait_rng, sound_stretch, spoken_part, stretch, word_stretch
+from davs_model.data.sound import warped_voice
 from davs_model.data.store import FrameStore
 
 WHOLE_SOUND = "all windows"
@@ -73,6 +74,9 @@ class ClipSource:
     def load(self, row: int, into: RawBatch, place: int, rng: np.random.Generator | None) -> None:
         """Read a clip; ShardError for one that breaks the contract."""
         arrays = self._arrays(row) if self.shape.needs_windows() else {}
+        if self.shape.voice and rng is not None and arrays:
+            matrix = warped_voice(float(rng.uniform(-self.shape.voice, self.shape.voice)), self.clips.mfcc_preset)
+            arrays |= {name: matrix @ np.asarray(arrays[name], np.float32) for name in ("mfcc.npy", WHOLE_SOUND)}
         chosen: dict[str, tuple[int, Sequence[int]]] = {}
         into["words"][place] = int(self.clips.words[row])
         into["speakers"][place] = int(self.clips.speakers[row])
@@ -98,6 +102,10 @@ class ClipSource:
             tint = Tint.draw(rng, self.shape.jitter)
             for name in seen:
                 tint.apply(into[name][place].numpy())
+        if self.shape.warp and rng is not None:
+            warp = Warp.draw(rng, self.shape.warp)
+            for name in seen:
+                warp.apply(into[name][place].numpy(), self.shape.reads[name].box)
 
     def valid(self, row: int) -> NDArray[np.generic]:
         """Return which frames of a clip have windows that hold real sound alone; ShardError."""

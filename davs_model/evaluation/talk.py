@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from avprep.errors import ShardError
@@ -16,23 +20,26 @@ from davs_model.data.clips import NO_WORDS, Clips
 from davs_model.data.reads import Batch, Reads, Shape
 from davs_model.data.sampling import portrait_rng, spoken_part
 from davs_model.data.sources import ClipSource
-from davs_model.evaluation.metrics.talking import TalkingScores
+from davs_model.evaluation.metrics.talking import TalkingScores, mean
 from davs_model.models.base import FRAMES, REAL, SOUND, WINDOWS, TalkingModel
 
 RIVALS = ("repeated", "mean")
 """Pictures that do not move: the identity frame, and the mean of the real clip, the best of them."""
 AT_ONCE = 32
 """Frames that are decoded at once."""
+WRONG = 3
+"""Other clips whose sound each clip is generated from; over one alone, of 67 sentences, opening r is ± .03."""
 
 
 @dataclass(frozen=True)
 class WholeClip:
     """A clip from its first frame to its last, on a device.
 
-    batch: `FRAMES`, `WINDOWS`, `REAL` and `SOUND` of all T frames, `[1, T, …]`.
+    row: its number in the table. batch: `FRAMES`, `WINDOWS`, `REAL` and `SOUND` of all T frames, `[1, T, …]`.
     spoken: the frames in which somebody speaks. identity: the frame that shows who it is.
     """
 
+    row: int
     batch: Batch
     spoken: slice
     identity: int
@@ -50,24 +57,42 @@ def whole_clips(
 
     seed: draws the identity frame.
     """
-    reads = model.reads(model.dimensions)
     for row in range(min(limit, len(clips))):
         n_frames = int(clips.n_frames[row])
-        wanted: dict[str, Reads] = {}
-        for name in (FRAMES, WINDOWS, REAL, SOUND):
-            if name in reads:
-                whole = replace(reads[name], length=n_frames, every=1, at="anywhere", beside="", part=0)
-                wanted[name] = reads[name] if name == SOUND else whole
-        shape = Shape(wanted, int(model.dimensions["image_size"]))
-        raw, source = empty_batch(shape, 1), ClipSource(clips, shape)
         try:
-            source.load(row, raw, 0, None)
-            valid = source.valid(row)
+            batch, valid = _whole(model, clips, row, device, (FRAMES, WINDOWS, REAL, SOUND))
         except ShardError:
             continue
         first, end = spoken_part(n_frames, clips.timed[row] if clips.timed else NO_WORDS, valid)
         identity = int(portrait_rng(seed, row).integers(n_frames))
-        yield WholeClip(raw.to(device), slice(first, end), identity)
+        yield WholeClip(row, batch, slice(first, end), identity)
+
+
+def _whole(
+    model: TalkingModel, clips: Clips, row: int, device: torch.device, names: tuple[str, ...]
+) -> tuple[Batch, NDArray[np.generic]]:
+    """Read what a model reads by these names of all frames of a clip, and which of them have real sound; ShardError."""
+    reads = model.reads(model.dimensions)
+    n_frames = int(clips.n_frames[row])
+    wanted: dict[str, Reads] = {}
+    for name in names:
+        if name in reads:
+            whole = replace(reads[name], length=n_frames, every=1, at="anywhere", beside="", part=0)
+            wanted[name] = reads[name] if name == SOUND else whole
+    shape = Shape(wanted, int(model.dimensions["image_size"]))
+    raw, source = empty_batch(shape, 1), ClipSource(clips, shape)
+    source.load(row, raw, 0, None)
+    return raw.to(device), source.valid(row)
+
+
+def _heard(model: TalkingModel, clips: Clips, device: torch.device, *, limit: int, bf16: bool) -> dict[int, Tensor]:
+    """Return `TalkingModel.encode_sound` of the first clips by their rows, `[1, T, F]`; broken ones are left out."""
+    found: dict[int, Tensor] = {}
+    for row in range(min(limit, len(clips))):
+        with contextlib.suppress(ShardError), precision.autocast(device, bf16=bf16):
+            batch, _ = _whole(model, clips, row, device, (WINDOWS, SOUND))
+            found[row] = model.encode_sound(batch[WINDOWS], batch.get(SOUND))
+    return found
 
 
 @torch.inference_mode()
@@ -84,51 +109,56 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
     """Generate clips whole and return how they talk, by what they are generated from; the model is left in eval mode.
 
-    `audio`, `video`, `wrong_audio`: its own sound, its own pictures, the sound of the clip before. `repeated`, `mean`:
-    see `RIVALS`.
-    cheap: by sound alone, right and wrong. told: is called with the number of clips done. Empty without two clips.
+    `audio`, `video`, `wrong_audio`: its own sound, its own pictures, the sound of each of the next `WRONG` clips, over
+    which that is averaged. `repeated`, `mean`: see `RIVALS`.
+    cheap: by sound alone, right and of one wrong clip. told: is called with the number of clips done. Empty without two
+    clips.
     """
     model.eval()
-    scores: dict[str, TalkingScores] = {}
-    before: WholeClip | None = None
-    first: WholeClip | None = None
-    for done, clip in enumerate(whole_clips(model, clips, device, limit=limit, seed=seed)):
-        if before is not None:
-            _add(model, before, clip, scores, bf16=bf16, cheap=cheap)
-        first, before = first or clip, clip
-        told(done + 1)
-    if first is None or before is None or first is before:
+    scores: dict[str, list[TalkingScores]] = {}
+    heard = _heard(model, clips, device, limit=limit, bf16=bf16)
+    rows = list(heard)
+    n_wrong = min(1 if cheap else WRONG, len(rows) - 1)
+    if n_wrong < 1:
         return {}
-    _add(model, before, first, scores, bf16=bf16, cheap=cheap)
-    return {name: asdict(kept.result()) for name, kept in scores.items()}
+    for done, clip in enumerate(whole_clips(model, clips, device, limit=limit, seed=seed)):
+        at = rows.index(clip.row)
+        others = [heard[rows[(at + n) % len(rows)]] for n in range(1, n_wrong + 1)]
+        _add(model, clip, heard[clip.row], others, scores, bf16=bf16, cheap=cheap)
+        told(done + 1)
+    return {name: mean([one.result() for one in kept]) for name, kept in scores.items()}
 
 
 def _add(
     model: TalkingModel,
     clip: WholeClip,
-    other: WholeClip,
-    scores: dict[str, TalkingScores],
+    heard: Tensor,
+    others: Sequence[Tensor],
+    scores: dict[str, list[TalkingScores]],
     *,
     bf16: bool,
     cheap: bool,
 ) -> None:
-    """Measure a clip; other: one with another sound."""
+    """Measure a clip by its own sound and by those of others, `[1, T, F]`."""
     real, device = clip.real[0], clip.real.device
     n_frames = len(real)
     repeated = real[clip.identity].expand_as(real)
     with precision.autocast(device, bf16=bf16):
         identity = model.encode_identity(clip.real[:, clip.identity : clip.identity + 1])
-        speech = {"audio": model.encode_sound(clip.batch[WINDOWS], clip.batch.get(SOUND))}
-        wrong = model.encode_sound(other.batch[WINDOWS], other.batch.get(SOUND))
-        speech["wrong_audio"] = wrong[:, [t % wrong.shape[1] for t in range(n_frames)]]
+        speech = [("audio", heard)]
+        speech += [("wrong_audio", other[:, [t % other.shape[1] for t in range(n_frames)]]) for other in others]
         if not cheap:
-            speech["video"] = model.encode_speech(frames=clip.batch[FRAMES])
-        drawn = {
-            name: torch.cat([model.decode(identity, part)[0].float() for part in features.split(AT_ONCE, 1)])
-            for name, features in speech.items()
-        }
+            speech.append(("video", model.encode_speech(frames=clip.batch[FRAMES])))
+        drawn = [
+            (name, torch.cat([model.decode(identity, part)[0].float() for part in features.split(AT_ONCE, 1)]))
+            for name, features in speech
+        ]
     if not cheap:
-        drawn |= {"repeated": repeated, "mean": real[clip.spoken].mean(0).expand_as(real)}
-    for name, frames in drawn.items():
-        kept = scores.setdefault(name, TalkingScores())
-        kept.add(real, frames, clip.spoken, identity=clip.identity, repeated=repeated)
+        drawn += [("repeated", repeated), ("mean", real[clip.spoken].mean(0).expand_as(real))]
+    counts: Counter[str] = Counter()
+    for name, frames in drawn:
+        kept = scores.setdefault(name, [])
+        if len(kept) == counts[name]:
+            kept.append(TalkingScores())
+        kept[counts[name]].add(real, frames, clip.spoken, identity=clip.identity, repeated=repeated)
+        counts[name] += 1

@@ -30,9 +30,11 @@ def training_shape(
     return Shape(
         reads,
         int(dimensions["image_size"]),
-        flip=data.flip and not fixed,
+        flip=data.flip and (not fixed or data.warp > 0),  # where features need not fit exactly
         shift=0 if fixed or data.cache_mib else data.shift,
         jitter=data.jitter,
+        warp=data.warp,
+        voice=data.voice,
         features=kind.code_length,
     )
 

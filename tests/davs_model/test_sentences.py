@@ -171,6 +171,20 @@ def test_colours_change_alike_in_all_frames_of_a_clip(clips: Clips) -> None:
     assert torch.equal(load(plain, 0, None)["targets"], load(changed, 0, None)["targets"])
 
 
+def test_faces_and_voices_change_alike_in_all_that_is_read(clips: Clips) -> None:
+    """A warp changes frames and a voice windows and their statistics, anew each time, and never in evaluation."""
+    shape = Shape(READS, 64)
+    for changes, changed_names in (({"warp": 0.1}, {"targets", "mouths", "identity_frame"}), ({"voice": 0.1}, set())):
+        changed = ClipSource(clips, replace(shape, **changes))
+        plain, first, second = load(ClipSource(clips, shape), 0, None), load(changed, 0, None), load(changed, 0, 1)
+        for name, tensor in plain.items():
+            assert torch.equal(tensor, first[name]), name
+        third = load(changed, 0, 2)
+        assert all(not torch.equal(second[name], third[name]) for name in changed_names)
+    whole = load(changed, 0, 1)["sound"]
+    assert not torch.equal(whole, plain["sound"])
+
+
 def test_statistics_are_of_each_coefficient() -> None:
     """Mean and deviation are over frames and steps, and silence has no deviation of 0."""
     windows = np.random.default_rng(0).normal(3, 2, (50, 12, 20)).astype(np.float32)

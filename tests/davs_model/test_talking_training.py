@@ -152,10 +152,34 @@ def test_the_whole_clip_is_measured(out: Path, run: Path) -> None:
     clips = read_clips(out, "test", vocabulary=tuple(saved.settings["words"]))
     found = talk.measure(saved.model(), clips, torch.device("cpu"), limit=3)
     assert found.keys() == {"audio", "wrong_audio", "video", "repeated", "mean"}
-    assert found["audio"]["n_clips"] == 3
+    assert found["audio"]["n_clips"] == found["wrong_audio"]["n_clips"] == 3
     assert found["repeated"]["amplitude"] == pytest.approx(0, abs=1e-3)
     assert found["mean"]["mouth_psnr"] > found["repeated"]["mouth_psnr"]
     assert talk.measure(saved.model(), clips, torch.device("cpu"), limit=1) == {}
+
+
+def test_the_wrong_sound_is_that_of_several_clips(out: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a wrong sound makes is averaged over the sounds of the two other clips, each of which measures otherwise."""
+    saved = checkpoint.load(run)
+    clips = read_clips(out, "test", vocabulary=tuple(saved.settings["words"]))
+    monkeypatch.setattr(talk, "portrait_rng", lambda seed, row: np.random.default_rng(0))
+    one, both = [], {}
+    for order in ([0, 1, 2], [0, 2, 1]):
+        rows = clips.rows(np.array(order))
+        with monkeypatch.context() as single:
+            single.setattr(talk, "WRONG", 1)
+            one.append(talk.measure(saved.model(), rows, torch.device("cpu"), limit=3)["wrong_audio"]["mouth_psnr"])
+        both = talk.measure(saved.model(), rows, torch.device("cpu"), limit=3)["wrong_audio"]
+    assert one[0] != one[1]
+    assert both["mouth_psnr"] == pytest.approx(sum(one) / 2)
+
+
+@pytest.mark.parametrize(("video", "drivers"), [(0.0, {"audio"}), (0.25, {"audio", "video"}), (1.0, {"video"})])
+def test_so_many_clips_are_generated_from_video(out: Path, tmp_path: Path, video: float, drivers: set[str]) -> None:
+    """The fraction decides which drivers have terms of their own."""
+    lines = train(out, tmp_path / "run", f"generation.video={video}", "steps.full=1")
+    line = next(one for one in lines if one.startswith("full 1/1"))
+    assert {name for name in ("audio", "video") if f"motion_{name}" in line} == drivers
 
 
 def test_talkers_standardise_sound_as_training_does(run: Path) -> None:

@@ -7,7 +7,7 @@ are float `[T, 3, S, S]` in [0, 1], row t of one belonging to row t of the other
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,12 @@ class Talking:
     better: float
     flicker: float
     n_clips: int
+
+
+def mean(results: Sequence[Talking]) -> dict[str, Any]:
+    """Return the means of several results of the same clips by the names of `Talking`; of the ranks, a whole number."""
+    means = {name: math.fsum(getattr(one, name) for one in results) / len(results) for name in vars(results[0])}
+    return means | {name: round(means[name]) for name in ("median_rank", "n_clips")}
 
 
 def opening(frames: Tensor) -> Tensor:

@@ -145,15 +145,16 @@ def talking_terms(
 def _generated(
     model: DAVS, identity: Identity, real: Tensor, video: Tensor, audio: Tensor, settings: Settings
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield the driver, real frames, and those generated in their place: of all clips, or of half of them by each."""
+    """Yield the driver, real frames, and those generated in their place: of all clips, or of some of them by each."""
     if settings.generation.drive == "both" or len(real) < 2:
         for driver, speech in (("audio", audio), ("video", video)):
             yield driver, real, model.decode(identity, speech)
         return
-    half = len(real) // 2
-    generated = model.decode(identity, torch.cat((video[:half], audio[half:])))
-    yield "audio", real[half:], generated[half:]
-    yield "video", real[:half], generated[:half]
+    seen = min(max(round(len(real) * settings.generation.video), 0), len(real))
+    generated = model.decode(identity, torch.cat((video[:seen], audio[seen:])))
+    for driver, clips in (("audio", slice(seen, None)), ("video", slice(seen))):
+        if len(real[clips]):
+            yield driver, real[clips], generated[clips]
 
 
 def _picture_terms(

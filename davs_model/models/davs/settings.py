@@ -58,7 +58,9 @@ class Generation(Section):
     identity: Literal["clip", "speaker"] = "clip"
     """Where the identity frame is from: another moment of the clip, or of any clip of its speaker."""
     drive: Literal["both", "alternate"] = "both"
-    """What frames are generated from: audio and video both, or half of the clips from either."""
+    """What frames are generated from: audio and video both, or some of the clips from either."""
+    video: Annotated[float, Ge(0), Le(1)] = 0.5
+    """Fraction of the clips that are generated from video where `drive` is alternate."""
     visual: Literal["train", "freeze", "cache"] = "train"
     """The visual speech encoder: trained on, kept as it is, or kept and its features of all frames held in memory."""
 
@@ -103,7 +105,7 @@ class Weights(Section):
 
 _TALKING: Mapping[str, Mapping[str, Any]] = {
     "model": {"identity_scales": 4, "blend": True, "speech_map": 16, "mouth_size": 64, "standardise": "clip"},
-    "generation": {"targets": 3, "drive": "alternate", "visual": "cache"},
+    "generation": {"targets": 3, "drive": "alternate", "video": 0.35, "visual": "cache"},
     "optimizer": {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 30},
     "weights": {
         "contrastive": 0.2,

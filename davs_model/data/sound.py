@@ -1,0 +1,37 @@
+"""Cepstra of a voice as another vocal tract would have made them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.schema import N_COEFFICIENTS
+
+LIFTER = 22
+BANDS = {"davs": (13, 300.0, 3700.0), "syncnet": (26, 0.0, 8000.0)}
+"""Filters of each MFCC preset, and the edges of the first and the last in Hz."""
+
+
+def warped_voice(amount: float, preset: str) -> NDArray[np.float32]:
+    """Return the matrix (12, 12) that stretches the spectrum behind the coefficients 1 … 12.
+
+    Formants are divided by exp(amount): that is by how much longer the vocal tract is.
+
+    Vocal tract length perturbation (Jaitly and Hinton, 2013) as the linear map of cepstra that it is (Pitz and Ney,
+    2005): log energies by the inverse cosine transform, read at stretched frequencies, and transformed again. Without
+    c0 they lack a constant, which stretching keeps. preset: one of `BANDS`; any other one is taken for the first.
+    """
+    n_filters, low, high = BANDS.get(preset, BANDS["davs"])
+    orders = np.arange(1, N_COEFFICIENTS + 1)
+    lifter = 1 + LIFTER / 2 * np.sin(np.pi * orders / LIFTER)
+    cosines = np.sqrt(2 / n_filters) * np.cos(np.pi * orders[:, None] * (np.arange(n_filters) + 0.5) / n_filters)
+    mel = np.linspace(_mel(low), _mel(high), n_filters + 2)[1:-1]
+    stretched = _mel(700 * np.expm1(mel / 1127) * np.exp(amount))
+    place = np.interp(stretched, mel, np.arange(n_filters))
+    reading = (1 - np.abs(place[:, None] - np.arange(n_filters))).clip(0)
+    matrix = lifter[:, None] * (cosines @ reading @ cosines.T) / lifter
+    return matrix.astype(np.float32)
+
+
+def _mel(hertz: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(1127 * np.log1p(np.asarray(hertz) / 700))

@@ -1,0 +1,61 @@
+"""Faces that are warped and voices that are stretched, alike in all that is read of a clip."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from avprep.demo.speech import perform, speak, speaker
+from avprep.media.mfcc import coefficients
+from davs_model.data.pictures import WHOLE, Warp, shown
+from davs_model.data.sound import warped_voice
+
+MOUTH = (144, 248, 76, 180)
+
+
+def test_a_stretched_voice_is_that_of_another_vocal_tract() -> None:
+    """The cepstra of a voice come nearer to those that a tract shorter by a ninth makes, the other way they go farther.
+
+    No stretch changes nothing, in either preset.
+    """
+    for preset in ("davs", "syncnet"):
+        assert warped_voice(0, preset) == pytest.approx(np.eye(12), abs=1e-5)
+    who = replace(speaker(3, 1), hiss=1e-4)
+    take = perform("SEVEN", who, 0)
+    long, short = (coefficients(speak(take, replace(who, tract=who.tract / by)))[30:90, 1:] for by in (1, 1.12))
+
+    def distance(amount: float) -> float:
+        return float(np.abs(long @ warped_voice(amount, "davs").T - short).mean())
+
+    assert distance(-np.log(1.12)) < 0.75 * distance(0) < distance(0) < distance(np.log(1.12))
+
+
+def test_a_part_is_warped_as_the_whole() -> None:
+    """The mouth region of a warped crop and the warped mouth region are one picture, but for interpolation."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (9, 9, 3)).astype(np.uint8)
+    crop = cv2.resize(coarse, (256, 256), interpolation=cv2.INTER_CUBIC)
+    warp = Warp.draw(rng, 0.1)
+    part = np.empty((1, 64, 64, 3), np.uint8)
+    shown(crop, MOUTH, part[0])
+    unmoved = part[0].copy()
+    warp.apply(part, MOUTH)
+    whole = crop[None].copy()
+    warp.apply(whole, WHOLE)
+    wanted = np.empty((64, 64, 3), np.uint8)
+    shown(whole[0], MOUTH, wanted)
+    inside = (slice(12, 52), slice(12, 52))  # beyond, the part has nothing to take from
+    far, near = (np.abs(one[inside].astype(int) - wanted[inside]).mean() for one in (unmoved, part[0]))
+    assert near < 2
+    assert near < far / 4
+
+
+def test_no_warp_leaves_a_picture_as_it_is() -> None:
+    """An amount of 0 draws the identity."""
+    picture = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
+    changed = picture.copy()
+    Warp.draw(np.random.default_rng(0), 0).apply(changed, WHOLE)
+    assert np.array_equal(changed, picture)
