@@ -21,10 +21,12 @@ from avprep.manifest import Clip, Manifest
 from avprep.runs.fingerprint import read_fingerprint, read_manifest
 
 PRESETS: Mapping[str, str] = {
-    "latentsync": "sync.confidence >= 0.2 and abs(sync.audio_lead_frames) <= 6",
+    "latentsync": "sync.confidence >= {sure} and abs(sync.audio_lead_frames) <= 6",
     "wav2lip": "abs(sync.audio_lead_frames) <= 1",
 }
-"""Selections of the field. LatentSync keeps a confidence of 3 on the scale of SyncNet; that of our model is its own."""
+"""Selections of the field; `sure` is in `SURE`."""
+SURE = {"syncnet": 3.0, "ours": 0.2}
+"""Least confidence on each scale: LatentSync's 3 is on SyncNet's, the other is ours."""
 LONGEST = 2000
 """Characters of an expression."""
 
@@ -88,6 +90,15 @@ class Selection:
 
     manifest: Manifest
     left_out: Counter[str]
+
+
+def preset(out: Path, name: str) -> Where:
+    """Return a selection of the field, on the scale that a run was measured on; RunError where it was not."""
+    sync = read_fingerprint(out, "sync")
+    if sync is None:
+        raise RunError(f"{out}: was not measured: run `avprep sync {out} --model RUN` first")
+    sure = SURE["syncnet" if (sync.get("settings") or {}).get("scale") == "syncnet" else "ours"]
+    return Where.parse(PRESETS[name].format(sure=sure))
 
 
 def select(out: Path, wheres: list[Where]) -> Selection:

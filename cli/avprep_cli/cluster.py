@@ -128,12 +128,11 @@ def _rebuilt(out: Path, column: str, settings: dict[str, Any], root: Path, threa
 
     if column != "sync":
         return offsets.rebuilt(out, column, settings, root, threads)
-    from davs_model.sync.column import SyncStage
-
     if run is None:
         raise RunError("sync: give the RUN that measured it as --model, or --column for another column")
     versions = (read_fingerprint(out, column) or {}).get("versions", {})
-    return SyncStage(out, run, options.chosen_device("cuda" if versions.get("device") == "cuda" else "cpu"))
+    device = options.chosen_device("cuda" if versions.get("device") == "cuda" else "cpu")
+    return measure.stage(out, run, settings.get("scale", "ours"), device, root)
 
 
 def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
@@ -148,7 +147,8 @@ def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
     run = read_fingerprint(out, column.column) or {}
     line = _command_line(FILLERS[column.column], out / "manifest.jsonl", out, run.get("settings", {}))
     if column.column in MEASURED:
-        line = ["avprep", column.column, str(out), "--model", "RUN"]
+        scale = ["--scale", "syncnet"] if (run.get("settings") or {}).get("scale") == "syncnet" else []
+        line = ["avprep", column.column, str(out), *scale, "--model", "RUN"]
     script = slurm.script_path(out, column.column)
     sent = slurm.sent_tasks(script)
     num_tasks, parallel = sent or (min(slurm.DEFAULT_TASKS, column.shards), None)
@@ -308,11 +308,9 @@ def _make_script(
     stage: Stage
     workers: int | None = None
     if column == "sync":
-        from davs_model.sync.column import SyncStage
-
         device = "cuda" if asked["gpus"] else "cpu"
         typed |= {"run": given["run"].absolute(), "device": device}
-        stage = SyncStage(out, given["run"], device)
+        stage = measure.stage(out, given["run"], given["scale"], device, plan.root)
     elif column == "crop":
         otherwise = "face-alignment" if asked["gpus"] else "auto"
         chosen = data.settings_of(stages.CropSettings, given)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from avprep import manifest
 from avprep_cli import data, kinds, options, say, summary
+
+if TYPE_CHECKING:
+    from davs_model.sync.column import SyncStage
+    from davs_model.sync.lse import LseStage
 
 PRESETS = ("latentsync", "wav2lip")
 """Those of `avprep.quality.select`."""
@@ -18,23 +22,39 @@ OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "
 
 @click.command()
 @click.argument("out", type=options.EXISTING_OUT, required=False)
-@click.option("--model", "run", type=options.EXISTING, required=True, help="A RUN of avprep train --model sync.")
+@click.option(
+    "--model",
+    "run",
+    type=options.EXISTING,
+    required=True,
+    help="A RUN of avprep train --model sync, or syncnet_v2.model.",
+)
+@click.option(
+    "--scale",
+    type=click.Choice(("ours", "syncnet")),
+    default="ours",
+    show_default=True,
+    help="syncnet: LSE-D and LSE-C by the released weights, as their evaluation computes them.",
+)
 @click.option("--video", type=options.FILE, help="Measure this video instead of an OUT.")
 @click.option("-o", "--output", type=kinds.Output(".png"), help="With --video: draw the curve, .png.")
 @options.detector
 @options.audio_track
 @options.audio_channel
 @options.device
+@options.root
 @options.sync_run_options
 def sync(
     out: Path | None,
     run: Path,
+    scale: str,
     video: Path | None,
     output: Path | None,
     detector: str,
     audio_track: int | None,
     audio_channel: int | None,
     device: str,
+    root: Path | None,
     jobs: int,
     **given: Any,
 ) -> None:
@@ -47,6 +67,7 @@ def sync(
     \b
     avprep sync OUT --model RUN
     avprep sync --video film.mp4 --model RUN -o curve.png
+    avprep sync OUT --scale syncnet --model syncnet_v2.model
     avprep mfcc MANIFEST OUT --audio-offset sync      to move the audio
     avprep select OUT --preset wav2lip -o good.jsonl  to leave clips out
     """
@@ -57,26 +78,42 @@ def sync(
     options.folder_there(output)
     device = options.chosen_device(device)
     if video is not None:
-        _video(video, run, output, device, detector=detector, track=audio_track, channel=audio_channel)
+        _video(video, run, output, device, scale, detector=detector, track=audio_track, channel=audio_channel)
         return
     assert out is not None
-    from avprep import auto
+    from avprep import api, auto
     from avprep.runs.fingerprint import read_manifest
-    from davs_model.sync.column import SyncStage
 
     if device == "cuda" and options.is_default("jobs"):
         jobs = min(jobs, auto.GPU_WORKERS)
     plan = read_manifest(out)
+    if scale == "syncnet":  # whose audio features are not those of the shards
+        plan = api.rooted(plan, root)
     say.aside(f"sync: {device}, {say.number(jobs, 'worker')}")
-    data.fill(SyncStage(out, run, device), plan, out, jobs, {**given, "shard_size": None})
+    data.fill(stage(out, run, scale, device, plan.root), plan, out, jobs, {**given, "shard_size": None})
 
 
-def _video(video: Path, run: Path, output: Path | None, device: str, **given: Any) -> None:
+def stage(out: Path, run: Path, scale: str, device: str, root: Path) -> SyncStage | LseStage:
+    """Return what measures the clips of OUT."""
+    if scale == "syncnet":
+        from davs_model.sync.lse import LseStage
+
+        return LseStage(out, run, root, device)
+    from davs_model.sync.column import SyncStage
+
+    return SyncStage(out, run, device)
+
+
+def _video(video: Path, run: Path, output: Path | None, device: str, scale: str, **given: Any) -> None:
     from davs_model.sync import column, film
     from davs_model.sync.scorer import Scorer
+    from davs_model.sync.syncnet import SyncNet
 
     options.spare(output, video)
-    found = film.measure_video(video, Scorer.load(run, device=device), remark=say.once, **given)
+    if scale == "syncnet":
+        found = film.measure_video_by_syncnet(video, SyncNet.load(run, device), remark=say.once, **given)
+    else:
+        found = film.measure_video(video, Scorer.load(run, device=device), remark=say.once, **given)
     lines = [f"{video}: {film.in_words(found.whole)}, {found.whole.n_windows} windows"]
     lines += [f"  second {second}: {film.in_words(one)}" for second, one in found.seconds]
     if output is not None:
@@ -125,10 +162,11 @@ def select(out: Path, wheres: tuple[str, ...], preset: str | None, output: Path,
         raise click.UsageError("give --where EXPR or --preset, or both")
     if output.exists() and not force:
         raise click.UsageError(f"{output} is there already: give another -o, or --force to replace it")
-    texts = [*wheres, *([library.PRESETS[preset]] if preset else [])]
-    if preset == "latentsync":
-        say.aside("latentsync: confidence is on the scale of the sync model, not on that of SyncNet")
-    found = library.select(out, [library.Where.parse(text) for text in texts])
+    parsed = [library.Where.parse(text) for text in wheres]
+    if preset:
+        parsed.append(library.preset(out, preset))
+        say.aside(f"{preset}: {parsed[-1].text} (the scale of confidence is that of the model)")
+    found = library.select(out, parsed)
     data.write_text(output, manifest.render(found.manifest), replace=force)
     kept, left = len(found.manifest.clips), found.left_out.total()
     for reason, count in sorted(found.left_out.items()):

@@ -102,7 +102,7 @@ def train(
     init_from: Path | None,
     dry_run: bool,
 ) -> None:
-    """Train a model on the shards of OUT, or of several, into RUN.
+    """Train a model on the shards of one OUT, or more, into RUN.
 
     DAVS has three stages: identity (face recognition on labelled faces), speech (the shared space of audio and video)
     and full (generation, with identity and words disentangled). sync has two: contrast (on all clips) and refine

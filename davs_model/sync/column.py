@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class SyncStage:
 
 def measure(out: Path, scorer: Scorer, clip: Clip, shard: str) -> Sample:
     """Measure a clip; Reject where a column lacks it or it is too short, ShardError for a damaged shard."""
-    crop, mfcc = (_read(out, name, shard, clip.key) for name in schema.COLUMNS)
+    crop, mfcc = (read_members(out, name, shard, clip.key) for name in schema.COLUMNS)
     image_format = "jpg" if schema.frame_member(0, "jpg") in crop else "png"
     try:
         windows, valid = (schema.decode_array(bytes(mfcc[name])) for name in schema.ARRAYS["mfcc"])
@@ -86,11 +86,16 @@ def measure(out: Path, scorer: Scorer, clip: Clip, shard: str) -> Sample:
     whole = curve.offset(found)
     if whole is None:
         raise Reject("too_short", f"{clip.video}: fewer than {curve.MIN_PAIRS} pairs of whole windows")
-    facts = {"key": clip.key, "n_frames": len(windows), "scale": "ours", **figures(whole)}
-    if parts := curve.seconds(found):
-        facts["seconds"] = [{"second": second, **_of_second(part)} for second, part in parts]
+    return sync_sample(clip.key, len(windows), "ours", whole, curve.seconds(found))
+
+
+def sync_sample(key: str, n_frames: int, scale: str, whole: Offset, seconds: Sequence[tuple[int, Offset]]) -> Sample:
+    """Return the sample of a clip; scale: `ours` or `syncnet`."""
+    facts = {"key": key, "n_frames": n_frames, "scale": scale, **figures(whole)}
+    if seconds:
+        facts["seconds"] = [{"second": second, **_of_second(part)} for second, part in seconds]
     members = [(schema.METADATA["sync"], schema.encode_json(facts))]
-    return Sample(members, len(windows), {name: facts[name] for name in SUMMARY})
+    return Sample(members, n_frames, {name: facts[name] for name in SUMMARY})
 
 
 def figures(found: Offset) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def _of_second(found: Offset) -> dict[str, Any]:
     return {name: value for name, value in figures(found).items() if name in SUMMARY}
 
 
-def _read(out: Path, column: str, shard: str, key: str) -> Mapping[str, memoryview]:
+def read_members(out: Path, column: str, shard: str, key: str) -> Mapping[str, memoryview]:
     """Return the members of a clip in a column; Reject where it failed there."""
     places, failed = _places(out, column, shard)
     if key in failed:

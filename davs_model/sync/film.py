@@ -15,11 +15,13 @@ from avprep.manifest import Clip
 from avprep.media import mfcc
 from avprep.pages.drawing import COLOURS, drawing
 from avprep.schema import ARRAYS, decode_array
-from avprep.stages import MfccSettings, mfcc_clip
+from avprep.stages import MfccSettings, clip_sound, mfcc_clip
 from avprep.talking import inputs
 from davs_model.sync import curve
 from davs_model.sync.curve import Offset
+from davs_model.sync.lse import measure_pictures
 from davs_model.sync.scorer import Scorer
+from davs_model.sync.syncnet import SyncNet
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,29 @@ def measure_video(
     if whole is None:
         raise AvprepError(f"{path}: too short: fewer than {curve.MIN_PAIRS} pairs of whole windows")
     return FilmOffset(whole, tuple(curve.seconds(found)))
+
+
+def measure_video_by_syncnet(
+    path: Path,
+    net: SyncNet,
+    *,
+    detector: str = "auto",
+    track: int | None = None,
+    channel: int | None = None,
+    max_seconds: float = inputs.MAX_SECONDS,
+    remark: Remark = log,
+) -> FilmOffset:
+    """Measure a video by the released SyncNet: offset, LSE-C and LSE-D; see `measure_video`."""
+    settings = MfccSettings(max_seconds=max_seconds, audio_track=track, audio_channel=channel)
+    try:
+        sound = clip_sound(Clip("video", path.name, "test"), path.parent, settings)
+    except Reject as reject:
+        raise AvprepError(reject.message) from reject
+    driver = inputs.read_driver(path, "video", detector=detector, max_seconds=max_seconds, track=track, remark=remark)
+    found = measure_pictures(net, np.concatenate(list(driver.read())), sound)
+    if found is None:
+        raise AvprepError(f"{path}: too short: no more than the 5 frames of a window")
+    return FilmOffset(found, ())
 
 
 def draw(found: FilmOffset, title: str) -> NDArray[np.uint8]:
