@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import auto, files, layouts, manifest, schema, shards
+from avprep import auto, files, layouts, manifest, offsets, schema, shards
 from avprep.errors import RunError, ShardError
 from avprep.manifest import Manifest
 from avprep.media.mfcc import Preset
@@ -20,7 +20,7 @@ from avprep.quality.verify import verify as find_problems
 from avprep.runs import fingerprint, tasks
 from avprep.runs.run import Outcome, run
 from avprep.shards.image import decode_image
-from avprep.stages import Align, CropStage, MfccSettings, MfccStage
+from avprep.stages import Align, CropStage, MfccSettings
 
 Split = Literal["train", "val", "test"]
 log = logging.getLogger("avprep")
@@ -126,6 +126,8 @@ def mfcc(
     audio_shift_ms: float = 0.0,
     audio_track: int | None = None,
     audio_channel: int | None = None,
+    audio_offset: Literal["sync"] | None = None,
+    min_confidence: float = offsets.MIN_CONFIDENCE,
     max_seconds: float = 1800.0,
     jobs: int | None = None,
     root: Path | str | None = None,
@@ -135,11 +137,16 @@ def mfcc(
 
     preset: `davs`, the released MATLAB chain, or `syncnet`, python_speech_features; they are not interchangeable.
     audio_shift_ms: delay of the audio. audio_track, audio_channel: those to read, from 0; None: the file's default.
+    audio_offset: `sync` delays the audio of each clip by its lead in OUT/sync, unless that is less sure than
+    min_confidence; windows that are there without it are kept as OUT/mfcc-unmoved.
     For the rest and the result see `crop`.
     """
     found = opened(plan, root)
     settings = MfccSettings(preset, audio_shift_ms, max_seconds, audio_track, audio_channel)
-    return run(MfccStage(found.root, settings), found, Path(out), jobs=jobs or tasks.cores(), **options)
+    stage = offsets.mfcc_stage(found.root, settings, Path(out), audio_offset, min_confidence)
+    if isinstance(stage, offsets.MovedMfccStage):
+        offsets.set_unmoved_aside(stage)
+    return run(stage, found, Path(out), jobs=jobs or tasks.cores(), **options)
 
 
 def verify(out: Path | str, *, jobs: int = 1) -> None:

@@ -12,6 +12,7 @@ REASONS: dict[str, str] = {
     "no_face": "no face was found anywhere in the clip",
     "face_lost": "the face is not detected for longer than a gap may be, or does not look the same after a cut",
     "face_too_small": "the face is smaller than --min-face",
+    "no_sample": "the clip failed in the column that this one is made from",
     "timeout": "the clip took longer than --clip-timeout and was stopped",
     "crashed": "the process that worked on the clip died",
     "error": "an error in avprep itself: please report it",

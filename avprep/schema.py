@@ -1,7 +1,7 @@
 """The contract between avprep and whoever reads its shards: members, dtypes, shapes, units.
 
 A sample is a set of tar members `<key>.<member>`. `crop` and `mfcc` are two columns of one table: the same keys and
-shard numbers, joined by key when read. Needs numpy and the standard library only.
+shard numbers, joined by key when read; `sync` is a third, measured on these. Needs numpy and the standard library only.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ MANIFEST_VERSION = 1
 SIDECAR_VERSION = 1
 """Of `manifest.jsonl` and of the JSON beside each shard; readers refuse what they do not know."""
 COLUMNS = ("crop", "mfcc")
+"""The columns that every reader joins."""
+MEASURED = ("sync",)
+"""Columns that are measured on those; an OUT may lack them."""
+ALL_COLUMNS = (*COLUMNS, *MEASURED)
 IMAGE_FORMATS = ("jpg", "png")
 ARRAYS: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
     "crop": {
@@ -57,15 +61,19 @@ ARRAYS: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
         "mfcc.npy": ("<f4", (N_COEFFICIENTS, WINDOW_STEPS)),  # coefficient × time
         "valid.npy": ("|b1", ()),  # the window is made only of real steps
     },
+    "sync": {},
 }
 """Per column and array member: dtype and the shape of one frame; the array's first axis is the frame."""
 OPTIONAL_ARRAYS: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
     "crop": {"landmarks.npy": ("<f4", (N_LANDMARKS, 2))},  # crop pixels, x y; NaN: not found in that frame
     "mfcc": {},
+    "sync": {},
 }
 """The same of members that only some detectors give."""
-METADATA = {"crop": "clip.json", "mfcc": "audio.json"}
-"""The JSON member of each column; both hold `key` and `n_frames`."""
+METADATA = {"crop": "clip.json", "mfcc": "audio.json", "sync": "sync.json"}
+"""The JSON member of each column; all hold `key` and `n_frames`."""
+CURVE = 31
+"""Points of the curve of `sync`: mean distance of audio and video with the audio early by −15 … 15 frames."""
 
 _MAY_BE_NAN = ("points.npy", "landmarks.npy")
 _IMAGE_MAGIC = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
@@ -163,7 +171,7 @@ def costly(data: bytes) -> bool:
 def check_sample(column: str, key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
     """Prove that the members of one sample keep the contract; return its metadata.
 
-    column: `crop` or `mfcc`.
+    column: `crop`, `mfcc` or `sync`.
     members: member name (without the key) -> bytes.
     Raises ShardError, one line, for anything missing, surplus or out of shape. Images are checked by their first
     bytes only: decoding them needs an image library.
@@ -201,9 +209,24 @@ def check_sample(column: str, key: str, members: Mapping[str, bytes]) -> dict[st
             raise ShardError(f"{key}: {member} holds numbers that are not finite")
     if column == "crop":
         expected |= _check_images(key, members, n_frames)
+    if column == "sync":
+        _check_offset(key, metadata)
     if surplus := sorted(members.keys() - expected):
         raise ShardError(f"{key}: {surplus[0]} does not belong to a {column} sample")
     return metadata
+
+
+def _check_offset(key: str, metadata: Mapping[str, Any]) -> None:
+    for name in ("audio_lead_frames", "audio_lead_ms", "confidence", "distance", "n_windows"):
+        if type(metadata.get(name)) not in (int, float):
+            raise ShardError(f"{key}: {METADATA['sync']} holds no number {name}")
+    curve = metadata.get("curve")
+    if (
+        not isinstance(curve, list)
+        or len(curve) != CURVE
+        or any(type(y) not in (int, float, type(None)) for y in curve)
+    ):
+        raise ShardError(f"{key}: {METADATA['sync']} holds no curve of {CURVE} numbers")
 
 
 def _check_images(key: str, members: Mapping[str, bytes], n_frames: int) -> set[str]:

@@ -35,7 +35,7 @@ from avprep.shards import Sample
 
 Align = Literal["smooth", "per-frame", "per-clip"]
 JPEG_QUALITY = 95
-
+_MOVED = ("audio_offset", "min_confidence", "sync")  # settings of `avprep.offsets`
 _LARGE = 500_000  # bytes: a smaller file is read long before its time is up, and its header not worth a millisecond
 
 
@@ -115,7 +115,7 @@ class CropStage:
         detector = detectors.build(self.settings.detector)
         one_thread()
         return partial(
-            _by_name,
+            by_name,
             crop_clip,
             root=self.root,
             settings=self.settings,
@@ -150,7 +150,7 @@ class MfccStage:
         """Return the function."""
         keep_freed_memory(KEPT)
         one_thread()
-        return partial(_by_name, mfcc_clip, root=self.root, settings=self.settings)
+        return partial(by_name, mfcc_clip, root=self.root, settings=self.settings)
 
 
 def rebuild(column: str, settings: dict[str, Any], root: Path, threads: int = 1) -> CropStage | MfccStage:
@@ -158,7 +158,7 @@ def rebuild(column: str, settings: dict[str, Any], root: Path, threads: int = 1)
     try:
         if column == "crop":
             return CropStage(root, CropSettings(**settings), threads)
-        return MfccStage(root, MfccSettings(**settings))
+        return MfccStage(root, MfccSettings(**{name: value for name, value in settings.items() if name not in _MOVED}))
     except TypeError as error:
         raise RunError(f"{column}: its settings are of another avprep ({error})") from error
 
@@ -413,7 +413,7 @@ def _seconds(clip: Clip, root: Path, most: float) -> float | None:
     return None if length is None else min(length, most)
 
 
-def _by_name(work: Callable[..., Sample], clip: Clip, root: Path, **given: Any) -> Sample:
+def by_name(work: Callable[..., Sample], clip: Clip, root: Path, **given: Any) -> Sample:
     """Do a clip; files are named in a Reject as in the manifest, not by where the data set lies just now."""
     try:
         return work(clip, root=root, **given)

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import torch
 
+from davs_model import models
 from davs_model.film import PhotoTalker
-from davs_model.models.davs import Model, Settings
 from davs_model.training import loop
 
 
@@ -17,16 +17,18 @@ def train(
     out: Path | str | Sequence[Path | str],
     run: Path | str,
     *,
+    model: str = "davs",
     preset: Literal["paper", "small", "medium", "large"] | None = None,
     config_file: Path | str | None = None,
     overrides: Sequence[str] = (),
-    stage: Literal["identity", "speech", "full", "all"] = "all",
+    stage: str = "all",
     shares: Sequence[float] = (),
     init_from: Path | str | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Train DAVS on the shards of OUT, into RUN; return the last validation.
+    """Train a model on the shards of OUT, into RUN; return the last validation.
 
+    model: its name, `davs` or `sync`.
     out: one OUT or several; shares: of each of them in the clips that are seen; none: each clip counts alike.
     preset, config_file, overrides: the settings, each over the ones before: a preset, a TOML file,
         `"data.batch_size=8"`; see `avprep train --help`.
@@ -36,8 +38,11 @@ def train(
     After an interruption, call it again: it goes on where the last state was saved. Raises SettingsError, RunError,
     ShardError or CheckpointError, one line each.
     """
-    settings = Settings.resolve(preset, None if config_file is None else Path(config_file), overrides)
-    stages = [name for name in Model.stages if stage in (name, "all")]
+    kind = models.find(model)
+    settings = kind.Settings.resolve(preset, None if config_file is None else Path(config_file), overrides)
+    stages = [name for name in kind.stages if stage in (name, "all")]
+    if not stages:
+        raise ValueError(f"no stage {stage}: there is {', '.join(kind.stages)}, all")
     begin = None if init_from is None else Path(init_from)
     outs = Path(out) if isinstance(out, Path | str) else [Path(one) for one in out]
     return loop.train(outs, Path(run), settings, stages=stages, shares=shares, init_from=begin, say=say)

@@ -101,7 +101,8 @@ def read(out: Path, key: str, root: Path | None = None) -> ClipView:
     where = plan.root if root is None else root
     stage = rebuild("mfcc", (runs["mfcc"] or {}).get("settings") or {}, where)
     assert isinstance(stage, MfccStage)
-    heard = replace(stage.settings, max_seconds=math.inf)
+    moved = float(parts["mfcc"].facts.get("audio_offset_ms") or 0)
+    heard = replace(stage.settings, audio_shift_ms=stage.settings.audio_shift_ms + moved, max_seconds=math.inf)
     return ClipView(clip, shard, where, heard, parts["crop"], parts["mfcc"])
 
 

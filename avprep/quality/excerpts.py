@@ -17,7 +17,7 @@ from avprep.faces import align
 from avprep.manifest import Manifest
 from avprep.media import mfcc
 from avprep.media.video import Frames
-from avprep.quality.findings import Row, read_members
+from avprep.quality.findings import Row, number, read_members
 from avprep.runs.fingerprint import manifest_path
 from avprep.runs.pool import Pool
 from avprep.shards.image import decode_image
@@ -69,6 +69,16 @@ def read_sound(out: Path, row: Row) -> Sound:
     own = windows[:, :, mfcc.BEFORE : mfcc.BEFORE + schema.STEPS_PER_FRAME]
     columns = own.transpose(1, 0, 2).reshape(schema.N_COEFFICIENTS, -1)
     return Sound(columns.astype(np.float32), _array(row, "mfcc", "valid.npy", members))
+
+
+def read_curve(out: Path, row: Row) -> list[float | None]:
+    """Return the curve of a clip; ShardError where the sample is damaged."""
+    member = schema.METADATA["sync"]
+    facts = schema.decode_json(read_members(out, row, "sync", {member})[member])
+    curve = facts.get("curve")
+    if not isinstance(curve, list) or len(curve) != schema.CURVE:
+        raise ShardError(f"sync/{row.shard}: {row.key}.{member} holds no curve")
+    return [number(value) for value in curve]
 
 
 def _array(row: Row, column: str, member: str, members: Mapping[str, bytes]) -> NDArray[Any]:

@@ -101,6 +101,15 @@ FIGURES = (
         "Most silence", lambda value: value or None, scale=100.0, unit="%",
     ),
     Figure(
+        "audio_lead_frames", "sync", "Audio lead", "frames by which the audio is early; below 0 it is late",
+        "Farthest out of sync", lambda value: abs(value) or None, unit="frames", grain=0.5,
+    ),
+    Figure(
+        "confidence", "sync", "Sync confidence",
+        "median minus minimum of the curve; the scale is that of the sync model",
+        "Least sure of sync", lambda value: -value,
+    ),
+    Figure(
         "seconds", "", "Clip length", f"frames at {schema.FPS} a second",
         "Shortest clips", lambda value: -value, unit="s", grain=1 / schema.FPS,
     ),
@@ -216,7 +225,11 @@ def gather(out: Path, *, seed: int = 0, per_split: int = 12) -> Findings:
     """
     manifest_path(out)
     found = Findings(
-        {column: Column(column, read_fingerprint(out, column)) for column in schema.COLUMNS},
+        {
+            column: Column(column, run)
+            for column in schema.ALL_COLUMNS
+            if (run := read_fingerprint(out, column)) is not None or column in schema.COLUMNS
+        },
         {figure.name: array("d") for figure in FIGURES},
     )
     lengths: dict[str, dict[str, int]] = {}
@@ -248,7 +261,7 @@ def gather(out: Path, *, seed: int = 0, per_split: int = 12) -> Findings:
     groups = {group: least.items() for group, least in failures.items()}
     shares = even_shares({group: len(items) for group, items in groups.items()}, LISTED)
     listed = [failure for group, items in groups.items() for failure in items[: shares[group]]]
-    listed.sort(key=lambda one: (schema.COLUMNS.index(one.column), SPLITS.index(one.split), one.reason, one.key))
+    listed.sort(key=lambda one: (schema.ALL_COLUMNS.index(one.column), SPLITS.index(one.split), one.reason, one.key))
     found.failures = listed
     return found
 
@@ -367,7 +380,7 @@ def _offer(found: Findings, worst: dict[str, Least[Row]], row: Row, names: Itera
 def _look(out: Path, found: Findings, worst: dict[str, Least[Row]], rows: Sequence[Row]) -> None:
     """Read the figures that no sidecar holds from the JSON of some clips."""
     found.looked_at = len(rows)
-    for column in schema.COLUMNS:
+    for column in found.columns:
         names = {figure.name for figure in FIGURES if figure.column == column and not found.values[figure.name]}
         if not names:
             continue

@@ -83,7 +83,7 @@ def report(out: Path, *, root: Path | None = None, seed: int = 0) -> Report:
         n_clips=found.n_clips,
         looked_at=found.looked_at,
         drawn=[figure.title.lower() for figure in FIGURES if _is_sample(found, figure)],
-        plots=[_plot(found, figure) for figure in FIGURES],
+        plots=[_plot(found, figure) for figure in FIGURES if figure.column in ("", *found.columns)],
         sheets=sheets,
         worst=worst,
         settings=_settings(found, plan.header()),
@@ -225,6 +225,21 @@ class _Clips:
             self.found.problem(str(error))
             return None
 
+    def curve(self, row: Row) -> Values | None:
+        """Return the curve of a clip for the page, in a box of 30 × 12; None where it cannot be read."""
+        try:
+            curve = excerpts.read_curve(self.out, row)
+        except ShardError as error:
+            self.found.problem(str(error))
+            return None
+        points = [(x, y) for x, y in enumerate(curve) if y is not None]
+        if len(points) < 2:
+            return None
+        low, high = min(y for _, y in points), max(y for _, y in points)
+        placed = ((x, 11 - 10 * (y - low) / max(high - low, 1e-9)) for x, y in points)
+        lead = min(points, key=lambda point: point[1])[0]
+        return {"path": "M" + "L".join(f"{x} {y:.2f}" for x, y in placed), "lead": lead}
+
     def shown(self, shot: Shot, side: int) -> Values:
         """Return a frame for the page; its address is None where there is no room."""
         small = cv2.resize(shot.image, (side, side), interpolation=cv2.INTER_AREA)
@@ -311,6 +326,7 @@ def _card(clips: _Clips, figure: Figure, row: Row) -> Values:
     return {
         "shot": shown,
         "strip": clips.strip(sound) if sound is not None else None,
+        "curve": clips.curve(row) if figure.column == "sync" else None,
         "value": number(row.figures[figure.name] * figure.scale, figure.unit),
         "split": row.split,
         "key": row.key,

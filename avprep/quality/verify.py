@@ -16,7 +16,7 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
     """Read every shard again; prove that each clip of the plan has one state and each sample keeps the contract.
 
     Returns the problems, one line each; none means proven: digests agree, keys and their order are the plan's, every
-    `ok` clip has one well-formed sample, every image decodes to 256×256, both columns agree on the number of frames.
+    `ok` clip has one well-formed sample, every image decodes to 256×256, columns agree on the number of frames.
     quiet: without progress.
     """
     import joblib  # here, since commands that verify nothing need not wait for it
@@ -26,7 +26,7 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
     problems: list[str] = []
     lengths: dict[str, dict[str, int]] = {}
     lies_in: dict[str, dict[str, str]] = {}  # column -> key -> shard
-    for column in schema.COLUMNS:
+    for column in schema.ALL_COLUMNS:
         run = read_fingerprint(out, column)
         if run is None:
             continue
@@ -51,13 +51,14 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
             lengths[column].update(frames)
     if not lengths:
         problems.append(f"{out}: no column was started")
-    for key in sorted(lengths.get("crop", {}).keys() & lengths.get("mfcc", {}).keys()):
-        crop, mfcc = lengths["crop"][key], lengths["mfcc"][key]
-        if crop != mfcc:
-            tars = (shards.tar_path(out, column, lies_in[column][key]) for column in schema.COLUMNS)
-            both = " and ".join(f"{tar.with_suffix('')}.{{tar,json}}" for tar in tars)
-            remedy = f"delete {both}, and make them anew by the commands that `avprep status {out}` then prints"
-            problems.append(f"{key}: crop has {crop} frames, mfcc {mfcc}: {remedy}")
+    for column in schema.ALL_COLUMNS[1:]:
+        for key in sorted(lengths.get("crop", {}).keys() & lengths.get(column, {}).keys()):
+            here, there = lengths["crop"][key], lengths[column][key]
+            if here != there:
+                tars = (shards.tar_path(out, name, lies_in[name][key]) for name in ("crop", column))
+                both = " and ".join(f"{tar.with_suffix('')}.{{tar,json}}" for tar in tars)
+                remedy = f"delete {both}, and make them anew by the commands that `avprep status {out}` then prints"
+                problems.append(f"{key}: crop has {here} frames, {column} {there}: {remedy}")
     return problems
 
 

@@ -41,8 +41,8 @@ class Stage(Protocol):
         """Return how long a clip is, which decides the time that it may take; None where that is unknown."""
         ...
 
-    def __call__(self) -> Callable[[Clip], shards.Sample]:
-        """Build the function; it raises Reject to fail a clip."""
+    def __call__(self) -> Callable[..., shards.Sample]:
+        """Build the function of a clip, and of its shard for a `Derived` stage; it raises Reject to fail a clip."""
         ...
 
 
@@ -52,6 +52,16 @@ class Demanding(Protocol):
 
     def require(self) -> None:
         """Raise AvprepError, one line, where it is not there."""
+        ...
+
+
+@runtime_checkable
+class Derived(Protocol):
+    """A stage that reads other columns: its function takes the name of the clip's shard, too."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of these columns."""
         ...
 
 

@@ -274,7 +274,7 @@ class _Filler:
         shard, row = job
         scaled = self._clip_timeout is None
         timeout = worker.CLIP_TIMEOUT if self._clip_timeout is None else self._clip_timeout
-        arguments = shard.clips[row], shard.stretch(row), scaled
+        arguments = shard.clips[row], shard.name, shard.stretch(row), scaled
         tag = (self._submitted, shard.clips[row].video)
         pool.submit(tag, worker.do_clip, *arguments, timeout=timeout)
         self._pending[tag] = job

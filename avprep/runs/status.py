@@ -73,7 +73,7 @@ class ColumnStatus:
         return asdict(self)
 
 
-def status(out: Path, now: float | None = None, columns: Iterable[str] = schema.COLUMNS) -> list[ColumnStatus]:
+def status(out: Path, now: float | None = None, columns: Iterable[str] = schema.ALL_COLUMNS) -> list[ColumnStatus]:
     """Count what is done, from the first line of every sidecar and the size of its tar; digests are left to `verify`.
 
     now: seconds since 1970, for the rate. columns: those to look at; one that was never started is left out.

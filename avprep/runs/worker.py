@@ -14,7 +14,7 @@ from avprep import shards
 from avprep.errors import AvprepError, Reject
 from avprep.manifest import Clip
 from avprep.runs import pool
-from avprep.runs.fingerprint import Stage
+from avprep.runs.fingerprint import Derived, Stage
 
 DEAF_TO = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
 """Signals that reach a whole job, of a terminal or a scheduler: the parent decides what becomes of its workers."""
@@ -25,7 +25,7 @@ TIMES_LENGTH = 10.0
 """A clip may take this many times its own length, where that is more."""
 
 _stage: Stage | None = None
-_do: Callable[[Clip], shards.Sample] | None = None
+_do: Callable[..., shards.Sample] | None = None
 _fatal: str | None = None
 
 
@@ -42,10 +42,10 @@ def start(stage: Stage) -> None:
         _fatal = f"a worker could not start: {_describe(error)}"
 
 
-def do_clip(clip: Clip, stretch: Path, scaled: bool) -> dict[str, Any]:
+def do_clip(clip: Clip, shard: str, stretch: Path, scaled: bool) -> dict[str, Any]:
     """Do one clip in a worker; return its record for the sidecar.
 
-    scaled: ask for time by the clip's length.
+    shard: the name of its shard. scaled: ask for time by the clip's length.
     An internal error's record also has `fault`, its type and place, and what ends the run is `fatal` alone; neither is
     for the sidecar.
     """
@@ -55,7 +55,7 @@ def do_clip(clip: Clip, stretch: Path, scaled: bool) -> dict[str, Any]:
     try:
         if scaled and (seconds := _stage.seconds(clip)) is not None:
             pool.grant(TIMES_LENGTH * seconds)
-        sample = _do(clip)
+        sample = _do(clip, shard) if isinstance(_stage, Derived) else _do(clip)
         shards.write_members(stretch, clip.key, sample.members)
         record = {
             "state": "ok",

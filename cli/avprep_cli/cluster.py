@@ -13,13 +13,14 @@ import click
 
 from avprep.errors import REASONS, RunError
 from avprep.runs import slurm, tasks
-from avprep_cli import data, kinds, options, say, summary
+from avprep.schema import MEASURED
+from avprep_cli import data, kinds, measure, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.runs.fingerprint import Stage
     from avprep.runs.status import ColumnStatus
 
-FILLERS: dict[str, click.Command] = {"crop": data.crop, "mfcc": data.mfcc}
+FILLERS: dict[str, click.Command] = {"crop": data.crop, "mfcc": data.mfcc, "sync": measure.sync}
 """The commands that fill a column."""
 
 TASK_OPTIONS = ("jobs", "task_index", "num_tasks", "dry_run", "as_json", "verbose", "quiet")
@@ -50,7 +51,7 @@ def status(out: Path) -> None:
             _show(out, *found[name])
         elif script.exists():
             say.echo(f"{name}: {script} was sent, and no task has begun yet")
-        else:
+        elif name not in MEASURED:
             say.echo(f"{name}: not begun; {say.to_type(summary.line(name, out / 'manifest.jsonl', out))}")
 
 
@@ -63,9 +64,10 @@ def status(out: Path) -> None:
     required=True,
     help=f"Reasons, separated by commas: {', '.join(REASONS)}.",
 )
-@click.option("--column", type=click.Choice(("crop", "mfcc")), help="Only this column.  [both]")
+@click.option("--column", type=click.Choice(tuple(FILLERS)), help="Only this column.  [all]")
+@click.option("--model", "run", type=options.EXISTING, help="The RUN that measured sync.")
 @options.retry_options
-def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -> None:
+def retry(out: Path, wanted: frozenset[str], column: str | None, run: Path | None, **given: Any) -> None:
     """Process failed clips again, with the same settings.
 
     Their shards are replaced. Other clips of these shards are copied, not computed. A clip that fails again keeps its
@@ -75,7 +77,7 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -
     avprep retry OUT --reason timeout,crashed --clip-timeout 600
     avprep retry OUT --reason missing --dry-run
     """
-    from avprep import api, auto, stages
+    from avprep import api, auto
     from avprep.runs import run as runs
     from avprep.runs.fingerprint import read_fingerprint, read_manifest
     from avprep.runs.status import status as read_status
@@ -95,12 +97,10 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -
             summary.tell(f"{found.column}: {summary.tally('clip', again)} to run again")
             failed += sum(found.reasons.values())
             continue
-        run = read_fingerprint(out, found.column)
-        assert run is not None
-        settings = run.get("settings", {})
+        settings = (read_fingerprint(out, found.column) or {}).get("settings", {})
         plan = api.rooted(read_manifest(out), root)
         workers = auto.workers(settings.get("detector", ""), jobs) if options.is_default("jobs") else jobs
-        stage = stages.rebuild(found.column, settings, plan.root, auto.decoder_threads(workers))
+        stage = _rebuilt(out, found.column, settings, plan.root, auto.decoder_threads(workers), run)
         data.show_settings(stage)
         task: dict[str, Any] = {"task_index": task_index, "num_tasks": num_tasks, "verbosity": say.verbosity()}
         outcome = runs.run(stage, plan, out, jobs=workers, retry=wanted, **task, **given)
@@ -121,6 +121,20 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, **given: Any) -
         raise RunError("; ".join(summary.none_ok(name, counts) for name, counts in bad.items()))
 
 
+def _rebuilt(out: Path, column: str, settings: dict[str, Any], root: Path, threads: int, run: Path | None) -> Stage:
+    """Return the stage that a column was begun with."""
+    from avprep import offsets
+    from avprep.runs.fingerprint import read_fingerprint
+
+    if column != "sync":
+        return offsets.rebuilt(out, column, settings, root, threads)
+    if run is None:
+        raise RunError("sync: give the RUN that measured it as --model, or --column for another column")
+    versions = (read_fingerprint(out, column) or {}).get("versions", {})
+    device = options.chosen_device("cuda" if versions.get("device") == "cuda" else "cpu")
+    return measure.stage(out, run, settings.get("scale", "ours"), device, root)
+
+
 def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
     """Return what would finish a column: `command` on one machine, `array` and `num_tasks`, `slurm` for the cluster.
 
@@ -132,6 +146,9 @@ def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
         return dict.fromkeys(("command", "array", "num_tasks", "slurm"))
     run = read_fingerprint(out, column.column) or {}
     line = _command_line(FILLERS[column.column], out / "manifest.jsonl", out, run.get("settings", {}))
+    if column.column in MEASURED:
+        scale = ["--scale", "syncnet"] if (run.get("settings") or {}).get("scale") == "syncnet" else []
+        line = ["avprep", column.column, str(out), *scale, "--model", "RUN"]
     script = slurm.script_path(out, column.column)
     sent = slurm.sent_tasks(script)
     num_tasks, parallel = sent or (min(slurm.DEFAULT_TASKS, column.shards), None)
@@ -177,7 +194,8 @@ def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
 
 def _command_line(command: click.Command, manifest_path: Path, out: Path, values: dict[str, Any]) -> list[str]:
     """Return the command line that gives a command these values, but for those that it has by default."""
-    line = ["avprep", command.name or "", str(manifest_path), str(out)]
+    names = {param.name for param in command.params if isinstance(param, click.Argument)}
+    line = ["avprep", command.name or "", *([str(manifest_path)] if "manifest_path" in names else []), str(out)]
     for param in command.params:
         if isinstance(param, click.Option) and param.name in values and values[param.name] != param.default:
             name = max(param.opts, key=len)
@@ -198,12 +216,16 @@ def slurm_group() -> None:
 def _array_command(command: click.Command) -> click.Command:
     """Return the command that makes an array job of another command, with the options of both."""
 
-    def make(manifest_path: Path, out: Path, **given: Any) -> None:
+    def make(out: Path | None, manifest_path: Path | None = None, **given: Any) -> None:
+        if out is None:
+            raise click.UsageError("Missing argument 'OUT'.")
         asked = {option.name: given.pop(option.name) for option in SLURM_OPTIONS if option.name}
-        submit = asked.pop("submit")
-        _make_script(command, manifest_path.absolute(), out.absolute(), given, asked, submit=submit)
+        submit, out = asked.pop("submit"), out.absolute()
+        path = out / "manifest.jsonl" if manifest_path is None else manifest_path.absolute()
+        _make_script(command, path, out, given, asked, submit=submit)
 
-    own = [param for param in command.params if param.name not in TASK_OPTIONS]
+    left_out = {*TASK_OPTIONS, *(measure.OF_ONE_VIDEO if command is measure.sync else ())}
+    own = [param for param in command.params if param.name not in left_out]
     arguments = [param for param in own if isinstance(param, click.Argument)]
     rest = [param for param in own if not isinstance(param, click.Argument)]
     name = command.name or ""
@@ -273,7 +295,7 @@ def _make_script(
     submit: bool,
 ) -> None:
     """Print or send the script of an array job."""
-    from avprep import api, auto, stages
+    from avprep import api, auto, offsets, stages
     from avprep.runs import arrays
 
     column = command.name or ""
@@ -282,10 +304,14 @@ def _make_script(
     typed = {name: value for name, value in given.items() if not options.is_default(name)}
     if typed.get("root"):
         typed["root"] = typed["root"].absolute()
-    plan = api.opened(manifest_path, given["root"], given["limit"])
+    plan = api.opened(manifest_path, given.get("root"), given.get("limit"))
     stage: Stage
     workers: int | None = None
-    if column == "crop":
+    if column == "sync":
+        device = "cuda" if asked["gpus"] else "cpu"
+        typed |= {"run": given["run"].absolute(), "device": device}
+        stage = measure.stage(out, given["run"], given["scale"], device, plan.root)
+    elif column == "crop":
         otherwise = "face-alignment" if asked["gpus"] else "auto"
         chosen = data.settings_of(stages.CropSettings, given)
         settings = auto.crop_settings(plan.dataset, out, chosen, otherwise=otherwise, remark=say.once)
@@ -295,9 +321,12 @@ def _make_script(
         if (most := auto.workers(settings.detector, asked["cpus"])) < asked["cpus"]:
             workers = most
     else:
-        stage = stages.MfccStage(plan.root, stages.MfccSettings(**data.settings_of(stages.MfccSettings, given)))
+        heard = stages.MfccSettings(**data.settings_of(stages.MfccSettings, given))
+        stage = offsets.mfcc_stage(plan.root, heard, out, given["audio_offset"], given["min_confidence"])
+        if isinstance(stage, offsets.MovedMfccStage):
+            offsets.set_unmoved_aside(stage)
     line = _command_line(command, manifest_path, out, typed)
-    resources, size = arrays.Resources(**asked), given["shard_size"]
+    resources, size = arrays.Resources(**asked), given.get("shard_size")
     job = arrays.plan(stage, plan, out, line, resources, shard_size=size, workers=workers, remark=say.aside)
     if job is None:
         return

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from avprep.runs.fingerprint import Stage
 
 SHOWN_PROBLEMS = 20
+MIN_CONFIDENCE = 0.2
+"""That of `avprep.offsets`, which is not imported for a help text."""
 
 
 @click.command()
@@ -153,7 +155,7 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     if options.is_default("jobs"):
         jobs = auto.workers(settings.detector, jobs)
     say.aside(f"crop: detector {settings.detector}, align {settings.align}, {say.number(jobs, 'worker')}")
-    _run(CropStage(plan.root, settings, auto.decoder_threads(jobs)), plan, out, jobs, given)
+    fill(CropStage(plan.root, settings, auto.decoder_threads(jobs)), plan, out, jobs, given)
 
 
 @click.command()
@@ -176,6 +178,18 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
 )
 @options.audio_track
 @options.audio_channel
+@click.option(
+    "--audio-offset",
+    type=click.Choice(("sync",)),
+    help="Delay the audio of each clip by the lead that avprep sync measured; windows that are there are kept aside.",
+)
+@click.option(
+    "--min-confidence",
+    type=kinds.Number(0, 100),
+    default=MIN_CONFIDENCE,
+    show_default=True,
+    help="With --audio-offset: leave clips that are less sure as they are.",
+)
 @options.run_options
 def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     """Compute a 12×20 MFCC window per video frame.
@@ -185,14 +199,19 @@ def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     \b
     avprep mfcc lrw.jsonl OUT
     avprep mfcc vox2.jsonl OUT --preset syncnet -j 8
+    avprep mfcc mine.jsonl OUT --audio-offset sync    after avprep sync
     """
-    from avprep import api
-    from avprep.stages import MfccSettings, MfccStage
+    from avprep import api, offsets
+    from avprep.stages import MfccSettings
 
     plan = api.opened(manifest_path, given.pop("root"), given.pop("limit"))
     settings = MfccSettings(**settings_of(MfccSettings, given))
+    moved = given.pop("audio_offset"), given.pop("min_confidence")
     say.aside(f"mfcc: preset {settings.preset}, {say.number(jobs, 'worker')}")
-    _run(MfccStage(plan.root, settings), plan, out, jobs, given)
+    stage = offsets.mfcc_stage(plan.root, settings, out, *moved)
+    if isinstance(stage, offsets.MovedMfccStage) and not given["dry_run"] and offsets.set_unmoved_aside(stage):
+        say.aside(f"mfcc: the windows as they were are kept in {out / offsets.UNMOVED}")
+    fill(stage, plan, out, jobs, given)
 
 
 @click.command()
@@ -280,7 +299,7 @@ def settings_of(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
     return {field.name: given.pop(field.name) for field in fields(kind)}
 
 
-def _run(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dict[str, Any]) -> None:
+def fill(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dict[str, Any]) -> None:
     """Run a stage over this task's shards and report."""
     from avprep.runs import fingerprint
     from avprep.runs.run import run

@@ -9,7 +9,7 @@ import click
 
 from avprep import __version__
 from avprep.errors import AvprepError, missing_package
-from avprep_cli import bench, cluster, data, demo, look, model, options, results, say, streams
+from avprep_cli import bench, cluster, data, demo, look, measure, model, options, results, say, streams
 
 _NAMES = ("h5py", "matplotlib", "pydantic", "safetensors", "tensorboard", "torch", "torchmetrics")
 OPTIONAL = {name: name for name in _NAMES}
@@ -19,7 +19,7 @@ OPTIONAL |= {"annotated_types": "pydantic"}  # which requires it
 EXTRAS = {"crop": "gpu", "retry": "gpu", "slurm": "gpu", "inspect": "look", "demo": "demo", "bench": "all"}
 """The extra that a command needs; `model` for all others."""
 SECTIONS = {
-    "Data": ("index", "crop", "mfcc", "verify", "weights"),
+    "Data": ("index", "crop", "mfcc", "sync", "select", "verify", "weights"),
     "Cluster": ("slurm", "status", "retry"),
     "Look": ("report", "inspect"),
     "Model": ("train", "evaluate", "generate", "import-checkpoint", "study", "study-results"),
@@ -105,7 +105,7 @@ def main(context: click.Context) -> None:
     say.choose_colour(context)
 
 
-_modules = (data, cluster, look, model, results, demo, bench)
+_modules = (data, measure, cluster, look, model, results, demo, bench)
 _commands = {command.name: command for module in _modules for command in module.COMMANDS}
 for _name in (name for names in SECTIONS.values() for name in names):
     main.add_command(_commands[_name])

@@ -12,6 +12,8 @@ from avprep.errors import CheckpointError
 from avprep_cli import kinds, options, say, summary
 
 SHOWN_ASIDE = 10
+STAGES = {"davs": ("identity", "speech", "full"), "sync": ("contrast", "refine")}
+"""The models that are trained, and their stages, in order."""
 
 
 @click.command("import-checkpoint")
@@ -68,13 +70,20 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
     help="Share of an OUT in the clips that are seen; one for each OUT, in their order.  [their numbers of clips]",
 )
 @click.option(
+    "--model",
+    type=click.Choice(tuple(STAGES)),
+    default="davs",
+    show_default=True,
+    help="davs: talking faces; sync: offsets between audio and video.",
+)
+@click.option(
     "--stage",
-    type=click.Choice(("identity", "speech", "full", "all")),
+    type=click.Choice((*(stage for stages in STAGES.values() for stage in stages), "all")),
     default="all",
     show_default=True,
-    help="The stage to train; all: one after the other.",
+    help="The stage to train; all: one after the other. sync: contrast, refine; davs: the others.",
 )
-@click.option("--preset", type=click.Choice(kinds.PRESETS), help="Settings to start from.  [paper]")
+@click.option("--preset", type=click.Choice(kinds.PRESETS), help="Settings to start from.  [paper; sync: small]")
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings; it overrides the preset.")
 @options.setting("A setting; it overrides all others. Repeatable.")
 @click.option("--init-from", type=options.EXISTING, help="A run or checkpoint whose weights to start from.")
@@ -85,6 +94,7 @@ def train(
     outs: tuple[Path, ...],
     run: Path,
     shares: tuple[float, ...],
+    model: str,
     stage: str,
     preset: str | None,
     config_file: Path | None,
@@ -92,13 +102,14 @@ def train(
     init_from: Path | None,
     dry_run: bool,
 ) -> None:
-    """Train DAVS on the shards of OUT, or of several, into RUN.
+    """Train a model on the shards of one OUT, or more, into RUN.
 
-    There are three stages: identity (face recognition on labelled faces), speech (the shared space of audio and video)
-    and full (generation, with identity and words disentangled). If it is interrupted at any point, run the same command
-    again: it resumes from the last saved state. RUN/checkpoint.safetensors is the model, RUN/metrics.jsonl and
-    RUN/tensorboard its history, RUN/samples generated frames, RUN/settings.toml all settings. Clips that hold only
-    silence are left out, unless --set data.keep_silent=true.
+    DAVS has three stages: identity (face recognition on labelled faces), speech (the shared space of audio and video)
+    and full (generation, with identity and words disentangled). sync has two: contrast (on all clips) and refine
+    (without those that are found out of sync); `avprep sync` measures with it. If it is interrupted at any point, run
+    the same command again: it resumes from the last saved state. RUN/checkpoint.safetensors is the model,
+    RUN/metrics.jsonl and RUN/tensorboard its history, RUN/samples generated frames, RUN/settings.toml all settings.
+    Clips that hold only silence are left out, unless --set data.keep_silent=true.
 
     \b
     avprep train OUT RUN --dry-run                    settings and clip counts
@@ -106,20 +117,22 @@ def train(
     avprep train OUT RUN --stage speech --set weights.domain=0
     avprep train OUT RUN --init-from OTHER_RUN        begin with its weights
     avprep train OUT OTHER_OUT RUN --share 1 --share 1
+    avprep train OUT RUN --model sync                 to measure offsets
     torchrun --nproc-per-node 8 --no-python avprep train OUT RUN
     """
-    from davs_model.models.davs import Settings
+    from davs_model import models
 
+    if stage not in (*STAGES[model], "all"):
+        raise click.UsageError(f"--stage {stage}: the model {model} has {', '.join(STAGES[model])}")
     if shares and len(shares) != len(outs):
         raise click.UsageError(f"{len(outs)} OUT and {len(shares)} --share: give one for each, or none")
-    settings = Settings.resolve(preset, config_file, overrides)  # before the seconds that torch takes
+    settings = models.settings(model).resolve(preset, config_file, overrides)  # before the seconds that torch takes
     from davs_model import checkpoint
     from davs_model.data import corpus
     from davs_model.evaluation.embed import in_words
-    from davs_model.models.davs import Model
     from davs_model.training import loop, run_folder
 
-    stages = [name for name in Model.stages if stage in (name, "all")]
+    stages = [name for name in STAGES[model] if stage in (name, "all")]
     if dry_run:
         run_folder.describe(
             run, settings, corpus.read_corpus(outs, settings, shares), say.aside if say.as_json() else say.echo
@@ -133,7 +146,11 @@ def train(
     measured = in_words(found)
     summary.show(
         f"{path}: {measured}" if measured else str(path),
-        then=[summary.line("evaluate", run, outs[0], "-o", "RESULTS")],
+        then=[
+            summary.line("sync", outs[0], "--model", run)
+            if model == "sync"
+            else summary.line("evaluate", run, outs[0], "-o", "RESULTS")
+        ],
         facts={"validation": found, "where": [str(path)]},
     )
 

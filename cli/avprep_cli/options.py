@@ -251,6 +251,13 @@ def run_options(command: F) -> F:
     )
 
 
+def sync_run_options(command: F) -> F:
+    """Options of the command that fills the shards of a column from others, whose plan and size it takes."""
+    return _all_of(
+        command, jobs, clip_timeout, task_index, num_tasks, accept_versions, dry_run, strict, as_json, verbosity
+    )
+
+
 def retry_options(command: F) -> F:
     """Options of the command that fills shards again."""
     return _all_of(

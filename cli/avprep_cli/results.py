@@ -226,6 +226,7 @@ def progress(output: Path) -> Counted:
     show_default=True,
     help="Maximum clips generated whole, to measure whether they talk.",
 )
+@click.option("--sync", type=RUN, help="A RUN of a sync model that judges generated clips beside real ones.")
 @options.seed("Random seed; it draws the identity frames.")
 @options.detector
 @options.device
@@ -239,6 +240,7 @@ def evaluate(
     device: str,
     baselines: tuple[Path, ...],
     batch: int,
+    sync: Path | None,
     **given: Any,
 ) -> None:
     """Evaluate the model of RUN: talking, the paper's tables.
@@ -250,11 +252,13 @@ def evaluate(
     \b
     avprep evaluate RUN OUT -o results/
     avprep evaluate RUN OUT -o results/ --baseline OTHER_RUN
+    avprep evaluate RUN OUT -o results/ --sync SYNC_RUN
     """
     from avprep import auto
     from davs_model.evaluation import evaluate as library
 
-    settings = library.Settings(batch_size=batch, device=options.chosen_device(device), **given)
+    judge = "" if sync is None else str(sync)
+    settings = library.Settings(batch_size=batch, device=options.chosen_device(device), sync=judge, **given)
     say.detail(f"evaluate: {settings}")
     mouths = auto.mouth_finder(detector, say.once, say.detail)
     metrics = library.evaluate(run, out, output, settings, baselines=baselines, landmarks=mouths, say=say.aside)

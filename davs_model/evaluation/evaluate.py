@@ -32,7 +32,7 @@ from davs_model.data.loader import evaluation_batches
 from davs_model.data.pictures import as_read, to_crops
 from davs_model.data.reads import Shape, chosen
 from davs_model.data.sources import ClipSource, usable
-from davs_model.evaluation import embed, embeddings, figures, page, samples, talk
+from davs_model.evaluation import embed, embeddings, figures, in_sync, page, samples, talk
 from davs_model.evaluation.embeddings import Embeddings
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.leakage import cross_leakage, leakage
@@ -71,7 +71,7 @@ class Settings:
 
     limit: most clips of the split; None: all. svm_clips: most clips of the train split that the SVM learns from.
     mouth_clips: most clips whose mouths are measured. talking_clips: most clips that are generated whole, to measure
-        whether they talk. seed: draws the identity frames.
+        whether they talk. seed: draws the identity frames. sync: a run whose sync model judges them, too; "": none.
     """
 
     split: str = "test"
@@ -84,6 +84,7 @@ class Settings:
     mouth_clips: int = 1000
     talking_clips: int = 100
     seed: int = 0
+    sync: str = ""
 
 
 @dataclass
@@ -361,7 +362,12 @@ def _talking(subject: _Subject, settings: Settings, say: Say) -> dict[str, Any]:
     if not found:
         subject.missing["talking"] = "it takes two clips, one of which lends the other a wrong sound"
         return {}
-    return {"talking": {**found, "talks": talking.talks(found)}}
+    tables: dict[str, Any] = {"talking": {**found, "talks": talking.talks(found)}}
+    if settings.sync:
+        judge = in_sync.judge_of(Path(settings.sync), whole.mfcc_preset, settings.device)
+        how: dict[str, Any] = {"limit": total, "seed": settings.seed, "bf16": settings.bf16, "told": progress}
+        tables["sync"] = in_sync.measure(subject.model, judge, whole, device, **how)
+    return tables
 
 
 def _leakage(subject: _Subject, out: Path, found: Embeddings, settings: Settings, say: Say) -> dict[str, Any]:

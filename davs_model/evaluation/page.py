@@ -139,6 +139,8 @@ def content(metrics: Metrics) -> Page:
     parts = [_generation, _recognition_and_retrieval, _generated_retrieval, _leakage, _mouth]
     if _models(metrics, "talking") or "talking" in _part(metrics, "missing"):  # earlier versions did not measure it
         parts.insert(0, _talking)
+    if _models(metrics, "sync"):
+        parts.insert(1, _in_sync)
     facts = tuple(f"{name}: {fact}" for name, fact in _facts(metrics).items() if fact)
     # Parts of the page have such lines themselves.
     facts += tuple(f"not measured: {n}: {why}" for n, why in _part(metrics, "missing").items() if n not in PARTS)
@@ -246,6 +248,17 @@ def _talking(metrics: Metrics) -> Section:
             "clips",
         ),
         (*rows, chance) if rows else (),
+    )
+
+
+def _in_sync(metrics: Metrics) -> Section:
+    columns = {"confidence": _similarity, "distance": _similarity, "offset": _pixels, "within_1": _percent}
+    return Section(
+        "Is it in sync?",
+        ("By a sync model that has seen none of these films; its scale is its own. Each against its clip's audio.",),
+        (),
+        ("model", "film", "confidence", "distance", "median offset, frames", "within 1 frame, %", "clips"),
+        tuple(_rows(_models(metrics, "sync"), "sync", {"real": "real", **DRIVEN}, columns | {"n_clips": _count})),
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from davs_model.models.base import TalkingModel
+    from davs_model.settings import RunSettings
 
 
 def names() -> list[str]:
@@ -25,6 +26,14 @@ def find(name: str) -> type[TalkingModel]:
     if name not in (known := names()):  # the name may come from a file: nothing else is imported by it
         raise ValueError(f"no model {name}: there is {', '.join(known)}")
     found: type[TalkingModel] = importlib.import_module(f"{__name__}.{name}").Model
+    return found
+
+
+def settings(name: str) -> type[RunSettings]:
+    """Return the settings of a model, without torch; ValueError for a name that no model has."""
+    if name not in (known := names()):
+        raise ValueError(f"no model {name}: there is {', '.join(known)}")
+    found: type[RunSettings] = importlib.import_module(f"{__name__}.{name}").Settings
     return found
 
 

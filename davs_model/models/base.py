@@ -44,6 +44,8 @@ class Stage:
     frozen: networks that stay as they are, in eval mode; they belong to no phase.
     initialises: whether the model fits its first weights to a batch before the first of such stages.
     generates: whether the model can generate frames from then on.
+    offsets: whether validation measures offsets between audio and video; see `davs_model.sync`.
+    in_sync: whether clips are left out that the model, as it is before the stage, finds out of sync or is unsure of.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Stage:
     frozen: tuple[str, ...] = ()
     initialises: bool = False
     generates: bool = False
+    offsets: bool = False
+    in_sync: bool = False
 
 
 class TalkingModel(nn.Module, ABC):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from davs_model.data.loader import STOP_SIGNALS
 from davs_model.data.store import FrameStore
 from davs_model.models.base import Stage, TalkingModel
 from davs_model.settings import RunSettings
-from davs_model.training import distributed, optimizers
+from davs_model.training import distributed, in_sync, optimizers
 from davs_model.training import state as states
 from davs_model.training.distributed import World
 from davs_model.training.log import Clock
@@ -214,7 +214,8 @@ class _Run:
                 f"{self.run}: is at step {at.step} of its {at.stage} stage: finish that, or give another RUN and "
                 f"--init-from {self.run}"
             )
-        trainer = StageTrainer.of(stage, self.model, self.corpus, self.settings, self.world, self.device, self.store)
+        corpus = self._in_sync(first) if stage.in_sync else self.corpus
+        trainer = StageTrainer.of(stage, self.model, corpus, self.settings, self.world, self.device, self.store)
         if left_out := trainer.left_out:
             self.say(f"{stage.name}: left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
         if stage.initialises and not self.initialised:
@@ -228,6 +229,17 @@ class _Run:
             + ", ".join(f"{name} × {factor:g}" for name, factor in trainer.terms.items())
         )
         return trainer
+
+    def _in_sync(self, first: int) -> Corpus:
+        """Return the corpus without clips that the model finds out of sync, as it was before step `first` was 0."""
+        clips = self.corpus.train
+        if first == 0:
+            if self.world.first:
+                in_sync.measure(self.run, self.model, clips, self.device, self.settings)
+            self.world.wait(self.device)
+        kept = in_sync.kept(self.run, clips)
+        self.say(f"{len(clips) - len(kept)} of {len(clips)} clips are {in_sync.REASON}: {self.run / in_sync.NAME}")
+        return replace(self.corpus, train=kept)
 
     def _save(self, stage: Stage, step: int, phases: Optimizers) -> None:
         """Write the model and the state of the run."""

@@ -1,0 +1,123 @@
+"""Windows moved by what the column `sync` has measured: each clip's audio by its own offset."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from avprep import files, schema, shards
+from avprep.errors import RunError
+from avprep.manifest import Clip
+from avprep.memory import keep_freed_memory
+from avprep.runs.fingerprint import read_fingerprint
+from avprep.runs.threads import KEPT, one_thread
+from avprep.shards import Sample
+from avprep.stages import CropStage, MfccSettings, MfccStage, by_name, mfcc_clip, rebuild
+
+UNMOVED = "mfcc-unmoved"
+"""Where the windows that were measured are kept, beside those that take their place."""
+MIN_CONFIDENCE = 0.2
+"""Confidence from which on a clip is moved unless another is given, on the scale of the sync model."""
+MS_PER_FRAME = 1000 / schema.FPS
+
+
+@dataclass(frozen=True)
+class MovedMfccStage(MfccStage):
+    """Builds the MFCC function of a worker that moves each clip by its offset in OUT/sync.
+
+    min_confidence: clips that are less sure, or were not measured, stay as they are.
+    """
+
+    out: Path = Path()
+    min_confidence: float = MIN_CONFIDENCE
+
+    inputs = ("sync",)
+
+    def require(self) -> None:
+        """Prove that offsets are there, measured on windows that were not moved; RunError, one line, if not."""
+        sync = read_fingerprint(self.out, "sync")
+        if sync is None:
+            raise RunError(f"{self.out}: was not measured: run `avprep sync {self.out} --model RUN` first")
+        measured = sync.get("settings", {}).get("mfcc")
+        for name in (UNMOVED, "mfcc"):
+            path = self.out / name / "run.json"
+            if path.is_file():
+                if files.sha256(path)[:16] != measured:
+                    raise RunError(f"{self.out / 'sync'}: was measured on other windows than those of {path.parent}")
+                return
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the settings as JSON."""
+        digest = files.sha256(self.out / "sync" / "run.json")[:16]
+        moved = {"audio_offset": "sync", "min_confidence": self.min_confidence, "sync": digest}
+        return super().resolved() | moved
+
+    def __call__(self) -> Callable[..., Sample]:
+        """Return the function, which takes a clip and the name of its shard."""
+        keep_freed_memory(KEPT)
+        one_thread()
+        return functools.partial(_moved, self)
+
+
+def moved_clip(clip: Clip, root: Path, settings: MfccSettings, measured: dict[str, Any], least: float) -> Sample:
+    """Compute the MFCC windows of one clip, its audio delayed by its lead; raises Reject.
+
+    measured: its record in the sidecar of sync. least: the confidence from which on it is moved.
+    """
+    lead, confidence = measured.get("audio_lead_frames"), measured.get("confidence")
+    sure = isinstance(lead, int | float) and isinstance(confidence, int | float) and confidence >= least
+    delay = round(lead * MS_PER_FRAME, 1) if sure and lead is not None else 0.0
+    sample = mfcc_clip(clip, root, replace(settings, audio_shift_ms=settings.audio_shift_ms + delay))
+    *arrays, (name, facts) = sample.members
+    offset = {"audio_offset_ms": delay, "audio_lead_frames": lead, "sync_confidence": confidence}
+    told = schema.encode_json({**schema.decode_json(facts), **offset})
+    return Sample([*arrays, (name, told)], sample.n_frames, {**sample.summary, "audio_offset_ms": delay})
+
+
+def set_unmoved_aside(stage: MovedMfccStage) -> bool:
+    """Rename OUT/mfcc, where its windows differ from those of a stage in not being moved alone; return whether.
+
+    Of several tasks that do so at once, one renames it, and the others find the new column.
+    """
+    there = read_fingerprint(stage.out, "mfcc")
+    plain = MfccStage(stage.root, stage.settings).resolved()
+    if there is None or there.get("settings") != plain or (stage.out / UNMOVED).exists():
+        return False
+    stage.require()
+    try:
+        (stage.out / "mfcc").rename(stage.out / UNMOVED)
+    except FileNotFoundError:  # another task was faster
+        return False
+    except OSError as error:
+        raise RunError(f"{stage.out / 'mfcc'}: cannot be renamed to {UNMOVED} ({error.strerror})") from error
+    return True
+
+
+def mfcc_stage(root: Path, settings: MfccSettings, out: Path, audio_offset: str | None, least: float) -> MfccStage:
+    """Return the stage that makes windows, moved if `audio_offset` is `sync`, else as they are."""
+    return MovedMfccStage(root, settings, out, least) if audio_offset else MfccStage(root, settings)
+
+
+def rebuilt(out: Path, column: str, settings: dict[str, Any], root: Path, threads: int = 1) -> CropStage | MfccStage:
+    """Return the stage whose `resolved` settings these are; RunError where they are not this avprep's."""
+    stage = rebuild(column, settings, root, threads)
+    if isinstance(stage, MfccStage) and settings.get("audio_offset"):
+        return MovedMfccStage(root, stage.settings, out, float(settings.get("min_confidence", MIN_CONFIDENCE)))
+    return stage
+
+
+def _moved(stage: MovedMfccStage, clip: Clip, shard: str) -> Sample:
+    measured = _measured(stage.out, shard).get(clip.key, {})
+    return by_name(moved_clip, clip, stage.root, settings=stage.settings, measured=measured, least=stage.min_confidence)
+
+
+@functools.lru_cache(8)
+def _measured(out: Path, shard: str) -> dict[str, dict[str, Any]]:
+    sidecar = shards.read_sidecar(out, "sync", shard)
+    if sidecar is None:
+        path = shards.sidecar_path(out, "sync", shard)
+        raise RunError(f"{path}: is not there: run `avprep sync` first (see `avprep status {out}`)")
+    return {clip["key"]: clip for clip in sidecar["clips"]}

@@ -1,0 +1,230 @@
+"""Clips of a run by what its columns recorded of them: `abs(audio_lead_frames) <= 1 and jitter < 2`.
+
+An expression compares figures and labels of a clip with constants. Names are those of the sidecars, of each sample's
+own JSON, and of the manifest; `column.name` is that of one column. Nothing else of Python is there: it is parsed, not
+run.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from avprep import schema, shards
+from avprep.errors import AvprepError, RunError
+from avprep.manifest import Clip, Manifest
+from avprep.runs.fingerprint import read_fingerprint, read_manifest
+
+PRESETS: Mapping[str, str] = {
+    "latentsync": "sync.confidence >= {sure} and abs(sync.audio_lead_frames) <= 6",
+    "wav2lip": "abs(sync.audio_lead_frames) <= 1",
+}
+"""Selections of the field; `sure` is in `SURE`."""
+SURE = {"syncnet": 3.0, "ours": 0.2}
+"""Least confidence on each scale: LatentSync's 3 is on SyncNet's, the other is ours."""
+LONGEST = 2000
+"""Characters of an expression."""
+
+Figures = Mapping[str, Any]
+_COMPARE: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+_COMPUTE: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+_ALLOWED = (
+    *(ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Compare, ast.BinOp, ast.Call),
+    *(ast.Name, ast.Attribute, ast.Load, ast.Constant, *_COMPARE, *_COMPUTE),
+)
+
+
+class _MissingError(Exception):
+    """A clip has no such figure."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """A condition on a clip. text: as it was written; names: the figures that it asks for."""
+
+    text: str
+    names: frozenset[str]
+    _tree: ast.expr
+
+    @classmethod
+    def parse(cls, text: str) -> Where:
+        """Read an expression; AvprepError, one line, for what is none."""
+        try:
+            if len(text) > LONGEST:
+                raise ValueError(f"longer than {LONGEST} characters")
+            tree = ast.parse(text, mode="eval")
+            names = frozenset(_names(tree.body))
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            why = error.msg if isinstance(error, SyntaxError) else str(error)
+            raise AvprepError(f"--where {text[:80]!r}: {why}: write NAME < NUMBER, joined by and, or, not") from error
+        return cls(text, names, tree.body)
+
+    def holds(self, figures: Figures) -> bool | None:
+        """Return whether it holds; None where the clip lacks a figure that decides it, or it is of another kind."""
+        try:
+            return bool(_value(self._tree, figures))
+        except (_MissingError, TypeError, ZeroDivisionError):
+            return None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A manifest of the clips that are kept; left_out: the others, by reason."""
+
+    manifest: Manifest
+    left_out: Counter[str]
+
+
+def preset(out: Path, name: str) -> Where:
+    """Return a selection of the field, on the scale that a run was measured on; RunError where it was not."""
+    sync = read_fingerprint(out, "sync")
+    if sync is None:
+        raise RunError(f"{out}: was not measured: run `avprep sync {out} --model RUN` first")
+    sure = SURE["syncnet" if (sync.get("settings") or {}).get("scale") == "syncnet" else "ours"]
+    return Where.parse(PRESETS[name].format(sure=sure))
+
+
+def select(out: Path, wheres: list[Where]) -> Selection:
+    """Return the clips of a run that are ok in each of its columns and for which all conditions hold.
+
+    RunError for a name that no column recorded, ShardError for a damaged shard.
+    """
+    plan = read_manifest(out)
+    runs = {name: run for name in schema.ALL_COLUMNS if (run := read_fingerprint(out, name)) is not None}
+    if not runs:
+        raise RunError(f"{out}: no column was ever started there")
+    names = frozenset[str]().union(*(where.names for where in wheres))
+    known: set[str] = set()
+    kept: list[Clip] = []
+    left: Counter[str] = Counter()
+    for name, clips in plan.shards(next(iter(runs.values()))["shard_size"]):
+        found = _figures(out, name, runs, names)
+        for clip in clips:
+            figures = {**_labels(clip), **found.get(clip.key, {})}
+            known |= figures.keys() & names
+            reason = _reason(figures, runs, wheres)
+            if reason:
+                left[reason] += 1
+            else:
+                kept.append(clip)
+    if plan.clips and (unknown := sorted(names - known)):
+        raise RunError(f"{out}: no clip has {unknown[0][:60]!r}: its columns are {', '.join(runs)}")
+    return Selection(replace(plan, clips=tuple(kept)), left)
+
+
+def _reason(figures: Figures, runs: Mapping[str, Any], wheres: list[Where]) -> str:
+    """Return why a clip is left out, "" if it is kept."""
+    for column in runs:
+        if not figures.get(f"{column}.ok"):
+            return f"not ok in {column}"
+    for where in wheres:
+        if not (holds := where.holds(figures)):
+            return f"not {where.text}" if holds is not None else f"not known: {where.text}"
+    return ""
+
+
+def _labels(clip: Clip) -> dict[str, Any]:
+    return {"key": clip.key, "split": clip.split, "word": clip.word, "speaker": clip.speaker}
+
+
+def _figures(out: Path, shard: str, runs: Mapping[str, Any], names: frozenset[str]) -> dict[str, dict[str, Any]]:
+    """Return what the columns recorded of each clip of a shard, by `name` and by `column.name`."""
+    found: dict[str, dict[str, Any]] = {}
+    for column in runs:
+        sidecar = shards.read_sidecar(out, column, shard)
+        if sidecar is None:
+            continue
+        places = shards.places(shards.sidecar_path(out, column, shard), sidecar["clips"])
+        for record in sidecar["clips"]:
+            figures = found.setdefault(record["key"], {})
+            if record["state"] != "ok":
+                continue
+            facts = dict(record)
+            if _wanted(column, names) - facts.keys() - figures.keys():
+                path = shards.tar_path(out, column, shard)
+                member = schema.METADATA[column]
+                facts |= schema.decode_json(
+                    shards.read_sample(path, record["key"], places[record["key"]], {member})[member]
+                )
+            figures |= {name: value for name, value in facts.items() if name not in figures}
+            figures |= {f"{column}.{name}": value for name, value in facts.items()}
+            figures |= {f"{column}.ok": True, "seconds": record["n_frames"] / schema.FPS}
+    return found
+
+
+def _wanted(column: str, names: frozenset[str]) -> set[str]:
+    """Return the names that a column may have to give, without it."""
+    plain = {name for name in names if "." not in name} - {"key", "split", "word", "speaker", "seconds"}
+    return plain | {name.partition(".")[2] for name in names if name.startswith(f"{column}.")}
+
+
+def _names(tree: ast.expr) -> Iterator[str]:
+    """Yield the names in an expression; ValueError for anything that has no place there."""
+    for node in ast.walk(tree):
+        if not isinstance(node, _ALLOWED):
+            raise ValueError(f"{type(node).__name__.lower()} has no place in it")
+        if isinstance(node, ast.Constant) and type(node.value) not in (int, float, str, bool, type(None)):
+            raise ValueError(f"{node.value!r} has no place in it")
+        if isinstance(node, ast.Call):
+            one = isinstance(node.func, ast.Name) and node.func.id == "abs" and len(node.args) == 1
+            if not one or node.keywords:
+                raise ValueError("abs(NAME) is the only function")
+        if isinstance(node, ast.Attribute):
+            if not isinstance(node.value, ast.Name) or node.value.id not in schema.ALL_COLUMNS:
+                raise ValueError(f"a name is NAME or COLUMN.NAME, with a column of {', '.join(schema.ALL_COLUMNS)}")
+            yield f"{node.value.id}.{node.attr}"
+    dotted = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    dotted |= {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    yield from (node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in dotted)
+
+
+def _value(node: ast.expr, figures: Figures) -> Any:
+    match node:
+        case ast.Constant():
+            return node.value
+        case ast.Name(id=name):
+            return _figure(figures, name)
+        case ast.Attribute(value=ast.Name(id=column), attr=name):
+            return _figure(figures, f"{column}.{name}")
+        case ast.Call():
+            return abs(_value(node.args[0], figures))
+        case ast.BoolOp(op=ast.And()):
+            return all(_value(one, figures) for one in node.values)
+        case ast.BoolOp():
+            return any(_value(one, figures) for one in node.values)
+        case ast.UnaryOp(op=ast.Not()):
+            return not _value(node.operand, figures)
+        case ast.UnaryOp():
+            return -_value(node.operand, figures)
+        case ast.BinOp():
+            return _COMPUTE[type(node.op)](_value(node.left, figures), _value(node.right, figures))
+        case ast.Compare():
+            sides = [_value(one, figures) for one in (node.left, *node.comparators)]
+            return all(
+                _COMPARE[type(op)](left, right) for op, left, right in zip(node.ops, sides[:-1], sides[1:], strict=True)
+            )
+    raise AssertionError(node)
+
+
+def _figure(figures: Figures, name: str) -> Any:
+    value = figures.get(name)
+    if value is None:
+        raise _MissingError(name)
+    return value

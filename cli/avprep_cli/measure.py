@@ -1,0 +1,181 @@
+"""Commands that measure clips and select them by figures. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from avprep import manifest
+from avprep_cli import data, kinds, options, say, summary
+
+if TYPE_CHECKING:
+    from davs_model.sync.column import SyncStage
+    from davs_model.sync.lse import LseStage
+
+PRESETS = ("latentsync", "wav2lip")
+"""Those of `avprep.quality.select`."""
+OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "device")
+"""Options of `sync` that an array job does not take."""
+
+
+@click.command()
+@click.argument("out", type=options.EXISTING_OUT, required=False)
+@click.option(
+    "--model",
+    "run",
+    type=options.EXISTING,
+    required=True,
+    help="A RUN of avprep train --model sync, or syncnet_v2.model.",
+)
+@click.option(
+    "--scale",
+    type=click.Choice(("ours", "syncnet")),
+    default="ours",
+    show_default=True,
+    help="syncnet: LSE-D and LSE-C by the released weights, as their evaluation computes them.",
+)
+@click.option("--video", type=options.FILE, help="Measure this video instead of an OUT.")
+@click.option("-o", "--output", type=kinds.Output(".png"), help="With --video: draw the curve, .png.")
+@options.detector
+@options.audio_track
+@options.audio_channel
+@options.device
+@options.root
+@options.sync_run_options
+def sync(
+    out: Path | None,
+    run: Path,
+    scale: str,
+    video: Path | None,
+    output: Path | None,
+    detector: str,
+    audio_track: int | None,
+    audio_channel: int | None,
+    device: str,
+    root: Path | None,
+    jobs: int,
+    **given: Any,
+) -> None:
+    """Measure how far audio and video are apart.
+
+    For each clip of OUT: by how many frames the audio is early (late, if negative), how sure that is, and the curve
+    over ±15 frames; for clips of 5 s and more also for each second. The figures go into OUT/sync. After any
+    interruption, run the same command again. The scale of confidence is that of the model.
+
+    \b
+    avprep sync OUT --model RUN
+    avprep sync --video film.mp4 --model RUN -o curve.png
+    avprep sync OUT --scale syncnet --model syncnet_v2.model
+    avprep mfcc MANIFEST OUT --audio-offset sync      to move the audio
+    avprep select OUT --preset wav2lip -o good.jsonl  to leave clips out
+    """
+    if (out is None) == (video is None):
+        raise click.UsageError("give an OUT, or --video FILE")
+    if video is None and (output or detector != "auto" or audio_track is not None or audio_channel is not None):
+        raise click.UsageError("-o, --detector, --audio-track and --audio-channel go with --video")
+    options.folder_there(output)
+    device = options.chosen_device(device)
+    if video is not None:
+        _video(video, run, output, device, scale, detector=detector, track=audio_track, channel=audio_channel)
+        return
+    assert out is not None
+    from avprep import api, auto
+    from avprep.runs.fingerprint import read_manifest
+
+    if device == "cuda" and options.is_default("jobs"):
+        jobs = min(jobs, auto.GPU_WORKERS)
+    plan = read_manifest(out)
+    if scale == "syncnet":  # whose audio features are not those of the shards
+        plan = api.rooted(plan, root)
+    say.aside(f"sync: {device}, {say.number(jobs, 'worker')}")
+    data.fill(stage(out, run, scale, device, plan.root), plan, out, jobs, {**given, "shard_size": None})
+
+
+def stage(out: Path, run: Path, scale: str, device: str, root: Path) -> SyncStage | LseStage:
+    """Return what measures the clips of OUT."""
+    if scale == "syncnet":
+        from davs_model.sync.lse import LseStage
+
+        return LseStage(out, run, root, device)
+    from davs_model.sync.column import SyncStage
+
+    return SyncStage(out, run, device)
+
+
+def _video(video: Path, run: Path, output: Path | None, device: str, scale: str, **given: Any) -> None:
+    from davs_model.sync import column, film
+    from davs_model.sync.scorer import Scorer
+    from davs_model.sync.syncnet import SyncNet
+
+    options.spare(output, video)
+    if scale == "syncnet":
+        found = film.measure_video_by_syncnet(video, SyncNet.load(run, device), remark=say.once, **given)
+    else:
+        found = film.measure_video(video, Scorer.load(run, device=device), remark=say.once, **given)
+    lines = [f"{video}: {film.in_words(found.whole)}, {found.whole.n_windows} windows"]
+    lines += [f"  second {second}: {film.in_words(one)}" for second, one in found.seconds]
+    if output is not None:
+        from avprep.quality import sheet
+
+        sheet.write(film.draw(found, video.name), output)
+        lines.append(str(output))
+    seconds = [{"second": second, **column.figures(one)} for second, one in found.seconds]
+    summary.show("\n".join(lines), facts={**column.figures(found.whole), "seconds": seconds, "where": [str(video)]})
+
+
+@click.command()
+@click.argument("out", type=options.EXISTING_OUT)
+@click.option(
+    "--where",
+    "wheres",
+    type=kinds.Line(),
+    multiple=True,
+    metavar="EXPR",
+    help="Keep clips for which this holds: 'abs(audio_lead_frames) <= 1 and jitter < 2'. Repeatable.",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(PRESETS),
+    help="A selection of the field: latentsync (sure, offset at most 6 frames), wav2lip (at most 1).",
+)
+@click.option("-o", "--output", type=kinds.Output(".jsonl"), required=True, help="The manifest to write, .jsonl.")
+@click.option("--force", is_flag=True, help="Replace an existing manifest.")
+@options.as_json
+@options.verbosity
+def select(out: Path, wheres: tuple[str, ...], preset: str | None, output: Path, force: bool) -> None:
+    """Write a manifest of the clips that a condition keeps.
+
+    Figures are those that columns recorded: audio_lead_frames, confidence, distance, n_windows of sync; jitter, slip,
+    face_size, score of crop; silent_share, n_valid of mfcc; and key, split, word, speaker, seconds. COLUMN.NAME tells
+    equal names apart. Clips that failed in a column of OUT, or lack a figure, are left out. The scale of confidence is
+    that of the model: 3, as LatentSync has it, is SyncNet's.
+
+    \b
+    avprep select OUT --where 'confidence > 0.2' -o sure.jsonl
+    avprep select OUT --preset wav2lip --where 'seconds >= 2' -o good.jsonl
+    """
+    from avprep.quality import select as library
+
+    if not wheres and preset is None:
+        raise click.UsageError("give --where EXPR or --preset, or both")
+    if output.exists() and not force:
+        raise click.UsageError(f"{output} is there already: give another -o, or --force to replace it")
+    parsed = [library.Where.parse(text) for text in wheres]
+    if preset:
+        parsed.append(library.preset(out, preset))
+        say.aside(f"{preset}: {parsed[-1].text} (the scale of confidence is that of the model)")
+    found = library.select(out, parsed)
+    data.write_text(output, manifest.render(found.manifest), replace=force)
+    kept, left = len(found.manifest.clips), found.left_out.total()
+    for reason, count in sorted(found.left_out.items()):
+        say.aside(f"left out: {count}: {reason}")
+    summary.show(
+        f"{output}: {say.number(kept, 'clip')} of {kept + left}",
+        then=[summary.line("crop", output, "OUT2")],
+        facts={"kept": kept, "left_out": dict(found.left_out), "where": [str(output)]},
+    )
+
+
+COMMANDS: tuple[click.Command, ...] = (sync, select)

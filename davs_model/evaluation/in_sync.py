@@ -1,0 +1,115 @@
+"""Whether generated films are in sync with their audio: judged by a sync model that has seen none, beside real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avprep.errors import RunError, ShardError
+from avprep.schema import decode_array
+from davs_model import precision
+from davs_model.data.clips import Clips
+from davs_model.data.pictures import to_crops
+from davs_model.evaluation import talk
+from davs_model.models.base import SOUND, WINDOWS, TalkingModel
+from davs_model.sync.curve import Offset
+from davs_model.sync.scorer import Scorer
+
+FILMS = ("real", "audio", "wrong_audio")
+"""Real frames at the size of the model; those generated from the clip's audio; those generated from another clip's."""
+
+
+@dataclass(frozen=True)
+class InSync:
+    """Means over films of one kind, each against the audio of its clip.
+
+    confidence, distance: mean. offset: median of |lead|, in frames. within_1: fraction of |lead| ≤ 1.
+    """
+
+    confidence: float
+    distance: float
+    offset: float
+    within_1: float
+    n_clips: int
+
+
+def judge_of(run: Path, preset: str, device: str) -> Scorer:
+    """Load the sync model of a run; RunError where it has learned from other windows than `preset`."""
+    scorer = Scorer.load(run, device=device)
+    if scorer.mfcc_preset and preset and scorer.mfcc_preset != preset:
+        raise RunError(f"{run}: has learned from windows of the preset {scorer.mfcc_preset}, these are {preset}")
+    return scorer
+
+
+@torch.inference_mode()
+def measure(
+    model: TalkingModel,
+    judge: Scorer,
+    clips: Clips,
+    device: torch.device,
+    *,
+    limit: int,
+    seed: int = 0,
+    bf16: bool = False,
+    told: Callable[[int], object] = lambda _: None,
+) -> dict[str, dict[str, Any]]:
+    """Generate clips whole and return how well they are in sync, by what they are generated from; see `FILMS`.
+
+    told: is called with the number of clips done. Empty without two clips.
+    """
+    model.eval()
+    found: dict[str, list[Offset]] = {name: [] for name in FILMS}
+    before: talk.WholeClip | None = None
+    for row in range(min(limit, len(clips))):
+        whole = next(talk.whole_clips(model, clips.rows(np.array([row])), device, limit=1, seed=seed + row), None)
+        if whole is not None and before is not None:
+            for name, offset in _judged(model, judge, whole, before, _valid(clips, row), bf16=bf16).items():
+                found[name].append(offset)
+        before = whole or before
+        told(row + 1)
+    return {name: asdict(_summed(offsets)) for name, offsets in found.items() if offsets}
+
+
+def _judged(
+    model: TalkingModel, judge: Scorer, clip: talk.WholeClip, other: talk.WholeClip, valid: Any, *, bf16: bool
+) -> dict[str, Offset]:
+    """Return the offset of each film of a clip; other: one with another audio."""
+    real, windows = clip.real[0], clip.batch[WINDOWS]
+    with precision.autocast(real.device, bf16=bf16):
+        identity = model.encode_identity(clip.real[:, clip.identity : clip.identity + 1])
+        right = model.encode_sound(windows, clip.batch.get(SOUND))
+        wrong = model.encode_sound(other.batch[WINDOWS], other.batch.get(SOUND))
+        wrong = wrong[:, [t % wrong.shape[1] for t in range(len(real))]]
+
+        def drawn(speech: Tensor) -> Tensor:
+            return torch.cat([model.decode(identity, part)[0].float() for part in speech.split(talk.AT_ONCE, 1)])
+
+        films = {"real": real, "audio": drawn(right), "wrong_audio": drawn(wrong)}
+    heard = windows[0].cpu().numpy()
+    offsets = {name: judge.features(judge.grey(to_crops(film)), heard, valid).offset() for name, film in films.items()}
+    return {name: offset for name, offset in offsets.items() if offset is not None}
+
+
+def _valid(clips: Clips, row: int) -> Any:
+    try:
+        first, count = int(clips.first[row]), int(clips.n_frames[row])
+        return decode_array(clips.read(row, "mfcc", ())["valid.npy"])[first : first + count]
+    except ShardError:  # as the clip's frames, which are then not there either
+        return np.zeros(0, bool)
+
+
+def _summed(offsets: list[Offset]) -> InSync:
+    leads = np.abs([one.audio_lead_frames for one in offsets])
+    return InSync(
+        confidence=float(np.mean([one.confidence for one in offsets])),
+        distance=float(np.mean([one.distance for one in offsets])),
+        offset=float(np.median(leads)),
+        within_1=float((leads <= 1).mean()),
+        n_clips=len(offsets),
+    )

@@ -1,0 +1,27 @@
+"""The contrast: each window of a clip against the other windows of that clip, in both directions (InfoNCE)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def contrast(video: Tensor, audio: Tensor, scale: Tensor, *, nearest: int, others: float) -> Tensor:
+    """Return the cross-entropy of finding the window of the same instant, from video to audio and back.
+
+    video, audio: unit vectors `[B, N, F]` of N instants in a row of B clips. scale: inverse temperature.
+    nearest: frames by which a negative of the same clip is apart at least; nearer ones are left out, for a mouth moves
+        slowly. others: weight of each window of another clip among the negatives.
+    """
+    batch, length = video.shape[:2]
+    scores = scale * video.flatten(0, 1) @ audio.flatten(0, 1).T
+    time = torch.arange(length, device=scores.device).repeat(batch)
+    clip = torch.arange(batch, device=scores.device).repeat_interleave(length)
+    apart, same = (time[:, None] - time).abs(), clip[:, None] == clip
+    scores = scores.masked_fill(same & (apart > 0) & (apart < nearest), -math.inf)
+    scores = torch.where(same, scores, scores + (math.log(others) if others else -math.inf))
+    target = torch.arange(batch * length, device=scores.device)
+    return (functional.cross_entropy(scores, target) + functional.cross_entropy(scores.T, target)) / 2

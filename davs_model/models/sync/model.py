@@ -1,0 +1,136 @@
+"""The sync model as training and its users know it: reads, stages, terms."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from davs_model.data.corpus import Corpus
+from davs_model.data.reads import Batch, Reads
+from davs_model.models.base import FRAMES, SOUND, WINDOWS, Gather, Phase, Stage, TalkingModel
+from davs_model.models.sync import settings as own
+from davs_model.models.sync.loss import contrast
+from davs_model.models.sync.networks import (
+    CONTEXT,
+    LOWER_HALF,
+    AudioEncoder,
+    Temperature,
+    VisualEncoder,
+    moved,
+    standardised_grey,
+    standardised_windows,
+)
+
+EVALUATED_FRAMES = 25
+"""Frames of a clip that retrieval compares: a second."""
+NOISE = 0.2
+"""Standard deviation of the noise that is added to standardised MFCC in training, at strength 1."""
+
+_PHASES = (Phase("sync", ("visual_encoder", "audio_encoder", "temperature")),)
+_READS = (FRAMES, WINDOWS, SOUND)
+
+
+class Sync(TalkingModel):
+    """Features of audio and video that are alike where both are of one instant; it draws nothing."""
+
+    name = "sync"
+    Settings = own.Settings
+    stages: ClassVar[Mapping[str, Stage]] = {
+        # Far negatives first, of all clips.
+        "contrast": Stage("contrast", reads=_READS, terms=("contrast",), phases=_PHASES, offsets=True),
+        # Near ones, of the clips that are in sync.
+        "refine": Stage("refine", reads=_READS, terms=("refine",), phases=_PHASES, offsets=True, in_sync=True),
+    }
+
+    def __init__(self, *, width: float = 1.0, image_size: int = 48) -> None:
+        super().__init__()
+        self.dimensions = {"width": width, "image_size": image_size}
+        self.visual_encoder = VisualEncoder(width=width, side=image_size)
+        self.audio_encoder = AudioEncoder(width=width)
+        self.temperature = Temperature()
+
+    @classmethod
+    def dimensions_for(cls, corpus: Corpus, settings: own.Settings) -> dict[str, int | float]:
+        """Return the arguments that fit these settings."""
+        return {"width": settings.model.width, "image_size": settings.model.mouth_size}
+
+    @classmethod
+    def reads(cls, dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
+        """Return the lower half of frames in a row, their windows and the statistics of the clip's windows."""
+        side = int(dimensions["image_size"])
+        return {
+            FRAMES: Reads("frames", EVALUATED_FRAMES, at="sound", box=LOWER_HALF, size=side),
+            WINDOWS: Reads("windows", EVALUATED_FRAMES, beside=FRAMES),
+            SOUND: Reads("statistics", 2),
+        }
+
+    @classmethod
+    def training_reads(
+        cls, dimensions: Mapping[str, int | float], stage: str, settings: own.Settings
+    ) -> dict[str, Reads]:
+        """Return that, of as many frames as the settings contrast."""
+        found, length = cls.reads(dimensions), settings.contrast.frames
+        return found | {name: replace(found[name], length=length) for name in (FRAMES, WINDOWS)}
+
+    def terms(
+        self, batch: Batch, wanted: Collection[str], settings: own.Settings, *, progress: float, gather: Gather
+    ) -> dict[str, Tensor]:
+        """Return the contrast of all whole windows: `contrast` with far negatives first, `refine` with near ones."""
+        (term,) = wanted
+        strength = settings.contrast.augment
+        grey, windows = standardised_grey(batch[FRAMES]), standardised_windows(batch[WINDOWS], batch[SOUND])
+        if strength:
+            grey, windows = moved(grey, strength), windows + NOISE * strength * torch.randn_like(windows)
+        inner = slice(CONTEXT, -CONTEXT)  # beyond, the visual encoder sees repeated frames
+        video, audio = (
+            gather(encoded[:, inner]) for encoded in (self.visual_encoder(grey), self.audio_encoder(windows))
+        )
+        nearest = _nearest(settings.contrast, progress if term == "contrast" else 1.0)
+        scale, others = self.temperature.scale(), settings.contrast.others
+        return {term: contrast(video, audio, scale, nearest=nearest, others=others)}
+
+    def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
+        """Encode frames `[B, T, 3, S, S]`, or grey ones, or windows `[B, T, 12, 20]`: unit vectors `[B, T, 256]`.
+
+        The first and last two of frames see repeated frames.
+        """
+        if frames is not None:
+            return self.visual_encoder(standardised_grey(frames))
+        assert windows is not None
+        return self.encode_sound(windows, None)
+
+    def encode_sound(self, windows: Tensor, statistics: Tensor | None) -> Tensor:
+        """Encode windows `[B, T, 12, 20]` by the statistics of their clips: unit vectors `[B, T, 256]`."""
+        return self.audio_encoder(
+            standardised_windows(windows, _statistics(windows) if statistics is None else statistics)
+        )
+
+    def embeddings(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the features of frames and of their windows, but for the ends."""
+        inner = slice(CONTEXT, -CONTEXT)
+        video, audio = self.encode_speech(frames=batch[FRAMES]), self.encode_sound(batch[WINDOWS], batch[SOUND])
+        return {"video": video[:, inner], "audio": audio[:, inner]}
+
+    def encode_identity(self, frames: Tensor) -> Any:
+        """Raise NotImplementedError: it generates nothing."""
+        raise NotImplementedError("the sync model generates nothing")
+
+    def decode(self, identity: Any, speech: Tensor) -> Tensor:
+        """Raise NotImplementedError: it generates nothing."""
+        raise NotImplementedError("the sync model generates nothing")
+
+
+def _statistics(windows: Tensor) -> Tensor:
+    """Return mean and standard deviation of each coefficient of windows `[B, T, 12, 20]`: `[B, 2, 12]`."""
+    mean, deviation = windows.mean((1, 3)), windows.std((1, 3), unbiased=False)
+    return torch.stack([mean, deviation.clamp(min=1e-3)], 1)
+
+
+def _nearest(settings: own.Contrast, progress: float) -> int:
+    """Return how far negatives are apart at least: `far` to the middle of a pass, then evenly down to `near`."""
+    left = min(1.0, max(0.0, 2 * (1 - progress)))
+    return settings.near + round((settings.far - settings.near) * left)

@@ -1,0 +1,124 @@
+"""The two encoders: five frames of the lower half of a face, and the 200 ms of audio around them, as unit vectors."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avprep.schema import N_COEFFICIENTS, WINDOW_FRAMES, WINDOW_STEPS
+from davs_model.data.pictures import Box
+
+FEATURES = 256
+"""Length of a feature."""
+LOWER_HALF: Box = (128, 256, 32, 224)
+"""What the visual encoder sees of a crop: from the tip of the nose to below the chin, without the ears."""
+CONTEXT = WINDOW_FRAMES // 2
+"""Frames before and after the one that a window is centred on."""
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in grey, ITU-R BT.601, as JPEG has them."""
+MIN_CONTRAST = 1e-3
+"""Least standard deviation of the grey levels of a clip: that of one even colour is 0."""
+MAX_SCALE = 100.0
+"""Largest inverse temperature."""
+
+
+def channels(count: int, width: float) -> int:
+    """Return `count` channels times the width, at least 8."""
+    return max(8, 8 * round(count * width / 8))
+
+
+class VisualEncoder(nn.Module):
+    """Five frames in a row, stacked as channels, to a unit vector."""
+
+    def __init__(self, *, width: float, side: int) -> None:
+        super().__init__()
+        counts = [WINDOW_FRAMES, *(channels(count, width) for count in (32, 64, 128, 256))]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(counts):
+            kernel = 5 if before == WINDOW_FRAMES else 3
+            convolution = nn.Conv2d(before, after, kernel, stride=2, padding=kernel // 2, bias=False)
+            layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers)
+        self.last = nn.Linear(counts[-1] * (-(-side // 16)) ** 2, FEATURES)
+
+    def forward(self, grey: Tensor) -> Tensor:
+        """Map grey pictures `[B, T, S, S]`, standardised, to `[B, T, 256]`; the first and last are repeated."""
+        batch, length = grey.shape[:2]
+        # One frame more at each end for each of the context: every frame gets a window, as it does in the MFCC column.
+        whole = torch.cat([grey[:, :1].expand(-1, CONTEXT, -1, -1), grey, grey[:, -1:].expand(-1, CONTEXT, -1, -1)], 1)
+        stacked = whole.unfold(1, WINDOW_FRAMES, 1).flatten(0, 1).permute(0, 3, 1, 2)
+        features = self.last(self.layers(stacked).flatten(1))
+        return functional.normalize(features.float(), dim=-1).view(batch, length, FEATURES)
+
+
+class AudioEncoder(nn.Module):
+    """An MFCC window, 12 coefficients × 20 steps, to a unit vector."""
+
+    def __init__(self, *, width: float) -> None:
+        super().__init__()
+        first, second, third = (channels(count, width) for count in (128, 128, 256))
+        self.layers = nn.Sequential(
+            *_conv1d(N_COEFFICIENTS, first, 1), *_conv1d(first, second, 2), *_conv1d(second, third, 2)
+        )
+        self.last = nn.Linear(third * (WINDOW_STEPS // 4), FEATURES)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Map windows `[B, T, 12, 20]`, standardised, to `[B, T, 256]`."""
+        features = self.last(self.layers(windows.flatten(0, 1)).flatten(1))
+        return functional.normalize(features.float(), dim=-1).view(*windows.shape[:2], FEATURES)
+
+
+class Temperature(nn.Module):
+    """The temperature that likeness is divided by, learned."""
+
+    def __init__(self, initial: float = 0.07) -> None:
+        super().__init__()
+        self.inverse_log = nn.Parameter(torch.tensor(1 / initial).log())
+
+    def scale(self) -> Tensor:
+        """Return its inverse, at most `MAX_SCALE`."""
+        return self.inverse_log.exp().clamp(max=MAX_SCALE)
+
+
+def _conv1d(before: int, after: int, stride: int) -> list[nn.Module]:
+    convolution = nn.Conv1d(before, after, 3, stride=stride, padding=1, bias=False)
+    return [convolution, nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
+
+
+def standardised_grey(frames: Tensor) -> Tensor:
+    """Return frames `[B, T, 3, S, S]`, or `[B, T, 1, S, S]` grey ones, as grey of mean 0 and variance 1 in each clip.
+
+    So brightness and contrast of the light do not matter. `[B, T, S, S]`, float32.
+    """
+    if frames.shape[2] == 1:
+        grey = frames[:, :, 0].float()
+    else:
+        grey = torch.einsum("btchw,c->bthw", frames.float(), frames.new_tensor(LUMA, dtype=torch.float32))
+    mean, deviation = grey.mean((1, 2, 3), keepdim=True), grey.std((1, 2, 3), keepdim=True)
+    return (grey - mean) / deviation.clamp(min=MIN_CONTRAST)
+
+
+def standardised_windows(windows: Tensor, statistics: Tensor) -> Tensor:
+    """Return windows `[B, T, 12, 20]` by mean and standard deviation of each coefficient, `[B, 2, 12]`, of their clip.
+
+    So neither loudness nor the microphone's response matters: both add a constant to each coefficient.
+    """
+    mean, deviation = (one[:, None, :, None] for one in statistics.unbind(1))
+    return (windows - mean) / deviation
+
+
+def moved(grey: Tensor, strength: float) -> Tensor:
+    """Return grey pictures `[B, T, S, S]`, those of a clip all moved alike, at random.
+
+    At strength 1: turned by up to 8°, made larger or smaller by up to 12 %, shifted by up to 8 % of the side.
+    """
+    batch, length = grey.shape[:2]
+    draw = 2 * torch.rand(4, batch, device=grey.device) - 1
+    angle, size, (x, y) = 0.14 * strength * draw[0], 1 + 0.12 * strength * draw[1], 0.16 * strength * draw[2:]
+    cosine, sine = size * angle.cos(), size * angle.sin()
+    theta = torch.stack([torch.stack([cosine, -sine, x], -1), torch.stack([sine, cosine, y], -1)], 1)
+    grid = functional.affine_grid(theta, [batch, length, *grey.shape[2:]], align_corners=False)
+    return functional.grid_sample(grey, grid, padding_mode="border", align_corners=False)

@@ -1,0 +1,89 @@
+"""Offsets of the clips of shards, as training measures them: of its own clips, and known ones of validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from avprep.errors import ShardError
+from avprep.schema import ARRAYS, FPS, decode_array
+from davs_model.data.clips import Clips
+from davs_model.sync import curve
+from davs_model.sync.curve import Offset
+from davs_model.sync.scorer import Features, Scorer
+
+SHIFTS = range(-12, 13)
+"""Offsets that validation gives to each clip, in frames."""
+LENGTH = 2 * FPS
+"""Windows that an offset is found by in validation, or as many as the clip has."""
+
+
+def features(scorer: Scorer, clips: Clips, rows: Sequence[int]) -> Iterator[Features | None]:
+    """Yield the features of whole clips; None for one that cannot be read."""
+    for row in rows:
+        n_frames = int(clips.n_frames[row])
+        try:
+            pictures = scorer.pictures(clips.key(row), clips.read(row, "crop", range(n_frames)))
+            sound = clips.read(row, "mfcc", ())
+            windows, valid = (decode_array(sound[name]) for name in ARRAYS["mfcc"])
+        except ShardError:
+            yield None
+        else:
+            yield scorer.features(pictures, windows, valid)
+
+
+def offsets(scorer: Scorer, clips: Clips) -> list[Offset | None]:
+    """Return the offset of each clip; None where it cannot be measured."""
+    return [None if found is None else found.offset() for found in features(scorer, clips, range(len(clips)))]
+
+
+def known_shifts(found: Sequence[Features], length: int = LENGTH, shifts: Sequence[int] = SHIFTS) -> dict[str, Any]:
+    """Return how many known shifts of clips are found again, by `length` windows in the middle of each.
+
+    Every clip is taken to be in sync. `within_1`, `within_03`: fraction within 1 and .3 frames; `confidence`: median.
+    """
+    errors: list[float] = []
+    sure: list[float] = []
+    for clip in found:
+        seen = middle(clip.seen, length)
+        for shift in shifts:
+            audio, heard = moved(clip, shift)
+            result = curve.offset(curve.distances(clip.video, audio, seen, heard))
+            if result is not None:
+                errors.append(abs(result.audio_lead_frames - shift))
+                sure.append(result.confidence)
+    if not errors:
+        return {}
+    apart = np.array(errors)
+    return {
+        "n_clips": len(found),
+        "within_1": float((apart <= 1).mean()),
+        "within_03": float((apart <= 0.3 + 1e-9).mean()),
+        "confidence": round(float(np.median(sure)), curve.DECIMALS),
+    }
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """Return what `known_shifts` found in one line."""
+    return "shifts found {within_1:.1%} within 1 frame, {within_03:.1%} within .3; confidence {confidence:.3f}".format(
+        **found
+    )
+
+
+def middle(seen: curve.Bools, length: int) -> curve.Bools:
+    """Return the `length` frames in the middle of those that are seen, or all."""
+    frames = np.flatnonzero(seen)
+    first = max(0, (len(frames) - length) // 2)
+    kept = np.zeros_like(seen)
+    kept[frames[first : first + length]] = True
+    return kept
+
+
+def moved(clip: Features, lead: int) -> tuple[curve.Features, curve.Bools]:
+    """Return audio features, and which of them exist, of the clip with its audio earlier by `lead` frames."""
+    frames = np.arange(len(clip.audio)) + lead
+    inside = (frames >= 0) & (frames < len(clip.audio))
+    source = np.where(inside, frames, 0)
+    return clip.audio[source], clip.heard[source] & inside

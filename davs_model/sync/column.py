@@ -1,0 +1,155 @@
+"""The column `sync`: the offset of each clip, measured on its crops and windows by a trained model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+from avprep import __version__, files, schema, shards, untrusted
+from avprep.errors import Reject, RunError, ShardError
+from avprep.manifest import Clip
+from avprep.shards import Sample
+from davs_model import checkpoint
+from davs_model.sync import curve
+from davs_model.sync.curve import Offset
+from davs_model.sync.scorer import Scorer
+
+SUMMARY = ("audio_lead_frames", "confidence", "distance", "n_windows")
+"""Figures that the sidecars hold, too."""
+
+
+@dataclass(frozen=True)
+class SyncStage:
+    """Builds the function of a worker that measures a clip of OUT: `SyncStage(out, run)()`.
+
+    run: of the model. device: `cpu` or `cuda`.
+    """
+
+    out: Path
+    run: Path
+    device: str = "cpu"
+
+    column = "sync"
+    inputs = schema.COLUMNS
+
+    def require(self) -> None:
+        """Prove that the model and both columns are there and fit each other; AvprepError, one line, if not."""
+        scorer = Scorer.load(self.run)
+        settings = _run(self.out, "mfcc").get("settings")
+        preset = str(settings.get("preset", "")) if isinstance(settings, dict) else ""
+        if preset and scorer.mfcc_preset and preset != scorer.mfcc_preset:
+            raise RunError(
+                f"{self.run}: has learned from windows of the preset {scorer.mfcc_preset}, and those of {self.out} are "
+                f"{preset}: give a model that was trained on such"
+            )
+
+    def versions(self) -> dict[str, str]:
+        """Return what decides the figures besides the settings: versions, the model's digest, the device."""
+        libraries = {"avprep": __version__, "torch": torch.__version__, "opencv": cv2.__version__}
+        return {**libraries, "model": _digest(self.run), "device": self.device}
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the settings: which columns are measured, by the digests of their run.json."""
+        inputs = {name: files.sha256(self.out / name / "run.json")[:16] for name in self.inputs}
+        return {"scale": "ours", **inputs}
+
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip is by the manifest."""
+        return clip.duration
+
+    def __call__(self) -> Callable[[Clip, str], Sample]:
+        """Load the model and return the function, which takes a clip and the name of its shard."""
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
+        return functools.partial(measure, self.out, Scorer.load(self.run, device=self.device))
+
+
+def measure(out: Path, scorer: Scorer, clip: Clip, shard: str) -> Sample:
+    """Measure a clip; Reject where a column lacks it or it is too short, ShardError for a damaged shard."""
+    crop, mfcc = (read_members(out, name, shard, clip.key) for name in schema.COLUMNS)
+    image_format = "jpg" if schema.frame_member(0, "jpg") in crop else "png"
+    try:
+        windows, valid = (schema.decode_array(bytes(mfcc[name])) for name in schema.ARRAYS["mfcc"])
+        frames = {name: crop[name] for n in range(len(windows)) if (name := schema.frame_member(n, image_format))}
+        pictures = scorer.pictures(clip.key, frames)
+    except KeyError as error:
+        raise ShardError(f"{out}: {shard}: {clip.key} lacks {error.args[0]}: see `avprep verify {out}`") from error
+    except ShardError as error:
+        raise ShardError(f"{out}: {shard}: {error}: see `avprep verify {out}`") from error
+    found = scorer.features(pictures, windows, valid).distances()
+    whole = curve.offset(found)
+    if whole is None:
+        raise Reject("too_short", f"{clip.video}: fewer than {curve.MIN_PAIRS} pairs of whole windows")
+    return sync_sample(clip.key, len(windows), "ours", whole, curve.seconds(found))
+
+
+def sync_sample(key: str, n_frames: int, scale: str, whole: Offset, seconds: Sequence[tuple[int, Offset]]) -> Sample:
+    """Return the sample of a clip; scale: `ours` or `syncnet`."""
+    facts = {"key": key, "n_frames": n_frames, "scale": scale, **figures(whole)}
+    if seconds:
+        facts["seconds"] = [{"second": second, **_of_second(part)} for second, part in seconds]
+    members = [(schema.METADATA["sync"], schema.encode_json(facts))]
+    return Sample(members, n_frames, {name: facts[name] for name in SUMMARY})
+
+
+def figures(found: Offset) -> dict[str, Any]:
+    """Return an offset as JSON."""
+    return {
+        "audio_lead_frames": found.audio_lead_frames,
+        "audio_lead_ms": found.audio_lead_ms,
+        "confidence": found.confidence,
+        "distance": found.distance,
+        "n_windows": found.n_windows,
+        "curve": list(found.curve),
+    }
+
+
+def _of_second(found: Offset) -> dict[str, Any]:
+    return {name: value for name, value in figures(found).items() if name in SUMMARY}
+
+
+def read_members(out: Path, column: str, shard: str, key: str) -> Mapping[str, memoryview]:
+    """Return the members of a clip in a column; Reject where it failed there."""
+    places, failed = _places(out, column, shard)
+    if key in failed:
+        raise Reject("no_sample", f"failed in {column}: {failed[key]}")
+    path = shards.tar_path(out, column, shard)
+    try:
+        return shards.read_at(path, key, places[key])
+    except KeyError as error:
+        raise ShardError(f"{path}: lacks {key}: see `avprep verify {out}`") from error
+    except ShardError as error:
+        raise ShardError(f"{path}: {key}: {error}: see `avprep verify {out}`") from error
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+@functools.lru_cache(8)
+def _places(out: Path, column: str, shard: str) -> tuple[dict[str, shards.Stretch], dict[str, str]]:
+    """Return where a finished shard has each clip, and why others failed."""
+    path, sidecar = shards.sidecar_path(out, column, shard), shards.read_sidecar(out, column, shard)
+    if sidecar is None:
+        raise RunError(f"{path}: is not there: run `avprep {column}` first (see `avprep status {out}`)")
+    failed = {clip["key"]: clip["reason"] for clip in sidecar["clips"] if clip["state"] == "failed"}
+    return shards.places(path, sidecar["clips"]), failed
+
+
+def _run(out: Path, column: str) -> dict[str, Any]:
+    path = out / column / "run.json"
+    try:
+        return untrusted.read_json(path)
+    except FileNotFoundError as error:
+        raise RunError(f"{out}: has no column {column}: run `avprep {column}` first") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error})") from error
+
+
+@functools.lru_cache(8)
+def _digest(run: Path) -> str:
+    return checkpoint.load(run).digest()

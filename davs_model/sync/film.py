@@ -1,0 +1,123 @@
+"""One video, without shards: how far its audio and video are apart, and the curve as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.auto import Remark, log
+from avprep.errors import AvprepError, Reject
+from avprep.manifest import Clip
+from avprep.media import mfcc
+from avprep.pages.drawing import COLOURS, drawing
+from avprep.schema import ARRAYS, decode_array
+from avprep.stages import MfccSettings, clip_sound, mfcc_clip
+from avprep.talking import inputs
+from davs_model.sync import curve
+from davs_model.sync.curve import Offset
+from davs_model.sync.lse import measure_pictures
+from davs_model.sync.scorer import Scorer
+from davs_model.sync.syncnet import SyncNet
+
+
+@dataclass(frozen=True)
+class FilmOffset:
+    """The offset of a video; seconds: that of each second by itself, for one of 5 s and more."""
+
+    whole: Offset
+    seconds: tuple[tuple[int, Offset], ...]
+
+
+def measure_video(
+    path: Path,
+    scorer: Scorer,
+    *,
+    detector: str = "auto",
+    track: int | None = None,
+    channel: int | None = None,
+    max_seconds: float = inputs.MAX_SECONDS,
+    remark: Remark = log,
+) -> FilmOffset:
+    """Measure a video with sound: its subject is found and cropped, its windows computed, as for shards.
+
+    track, channel: of the audio, from 0; None: the default ones. AvprepError, one line, for what cannot be measured.
+    """
+    preset: mfcc.Preset = "syncnet" if scorer.mfcc_preset == "syncnet" else "davs"
+    settings = MfccSettings(preset, max_seconds=max_seconds, audio_track=track, audio_channel=channel)
+    try:
+        sound = dict(mfcc_clip(Clip("video", path.name, "test"), path.parent, settings).members)
+    except Reject as reject:
+        raise AvprepError(reject.message) from reject
+    windows, valid = (decode_array(sound[name]) for name in ARRAYS["mfcc"])
+    driver = inputs.read_driver(path, "video", detector=detector, max_seconds=max_seconds, track=track, remark=remark)
+    pictures = np.concatenate([scorer.grey(crops) for crops in driver.read()])
+    length = min(len(pictures), len(windows))
+    found = scorer.features(pictures[:length], windows[:length], valid[:length]).distances()
+    whole = curve.offset(found)
+    if whole is None:
+        raise AvprepError(f"{path}: too short: fewer than {curve.MIN_PAIRS} pairs of whole windows")
+    return FilmOffset(whole, tuple(curve.seconds(found)))
+
+
+def measure_video_by_syncnet(
+    path: Path,
+    net: SyncNet,
+    *,
+    detector: str = "auto",
+    track: int | None = None,
+    channel: int | None = None,
+    max_seconds: float = inputs.MAX_SECONDS,
+    remark: Remark = log,
+) -> FilmOffset:
+    """Measure a video by the released SyncNet: offset, LSE-C and LSE-D; see `measure_video`."""
+    settings = MfccSettings(max_seconds=max_seconds, audio_track=track, audio_channel=channel)
+    try:
+        sound = clip_sound(Clip("video", path.name, "test"), path.parent, settings)
+    except Reject as reject:
+        raise AvprepError(reject.message) from reject
+    driver = inputs.read_driver(path, "video", detector=detector, max_seconds=max_seconds, track=track, remark=remark)
+    found = measure_pictures(net, np.concatenate(list(driver.read())), sound)
+    if found is None:
+        raise AvprepError(f"{path}: too short: no more than the 5 frames of a window")
+    return FilmOffset(found, ())
+
+
+def draw(found: FilmOffset, title: str) -> NDArray[np.uint8]:
+    """Return the curve of a video as a picture, and the lead of each second below it: uint8 (H, W, 3), RGB."""
+    whole, leads = found.whole, range(-curve.REACH, curve.REACH + 1)
+    with drawing(6.4, 5.2 if found.seconds else 3.6, 120) as drawn:
+        upper, *lower = drawn.figure.subplots(2 if found.seconds else 1, 1, squeeze=False)[:, 0]
+        upper.plot(leads, [np.nan if y is None else y for y in whole.curve], color=COLOURS[0], marker=".")
+        upper.axvline(whole.audio_lead_frames, color=COLOURS[1], linestyle="--")
+        upper.set_title(f"{title}: {in_words(whole)}", fontsize=10)
+        upper.set_xlabel("audio early by (frames of 40 ms)")
+        upper.set_ylabel("distance of audio and video")
+        for axes in lower:
+            _draw_seconds(axes, found.seconds)
+    return drawn.pixels
+
+
+def _draw_seconds(axes: object, seconds: Sequence[tuple[int, Offset]]) -> None:
+    from matplotlib.axes import Axes
+
+    assert isinstance(axes, Axes)
+    axes.scatter(
+        [second + 0.5 for second, _ in seconds],
+        [one.audio_lead_frames for _, one in seconds],
+        s=[20 + 200 * max(0.0, one.confidence) for _, one in seconds],
+        color=COLOURS[0],
+    )
+    axes.set_ylim(-curve.REACH - 1, curve.REACH + 1)
+    axes.set_xlabel("second of the video; larger dots are surer")
+    axes.set_ylabel("lead (frames)")
+
+
+def in_words(found: Offset) -> str:
+    """Return an offset in a line."""
+    lead = found.audio_lead_frames
+    side = "in sync" if not lead else f"audio {'early' if lead > 0 else 'late'} by {abs(lead):g} frames"
+    return f"{side} ({found.audio_lead_ms:+g} ms), confidence {found.confidence:.3f}"

@@ -1,0 +1,135 @@
+"""A trained sync model that scores clips: pictures and windows in, their features and offset out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from avprep.errors import RunError, ShardError
+from avprep.schema import CROP_SIZE
+from davs_model import checkpoint, precision
+from davs_model.data.pictures import region
+from davs_model.data.sources import statistics
+from davs_model.models.sync.model import Sync
+from davs_model.models.sync.networks import CONTEXT, LOWER_HALF, MIN_CONTRAST
+from davs_model.sync import curve
+from davs_model.sync.curve import Offset
+
+AT_ONCE = 512
+"""Windows that go through an encoder at once."""
+
+Grey = NDArray[np.uint8]
+Windows = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Unit vectors of each frame (T, 256), and which frames have whole windows of them (T,)."""
+
+    video: NDArray[np.float32]
+    audio: NDArray[np.float32]
+    seen: curve.Bools
+    heard: curve.Bools
+
+    def distances(self) -> NDArray[np.float64]:
+        """Return the distances at each lead; see `curve.distances`."""
+        return curve.distances(self.video, self.audio, self.seen, self.heard)
+
+    def offset(self) -> Offset | None:
+        """Return the offset of the clip; None where too few windows exist."""
+        return curve.offset(self.distances())
+
+
+class Scorer:
+    """A sync model, which is on the device and is put in eval mode.
+
+    digest: of its checkpoint. mfcc_preset: of the windows that it has learned from, "" where that is unknown.
+    """
+
+    def __init__(
+        self, model: Sync, *, device: torch.device | str = "cpu", digest: str = "", mfcc_preset: str = ""
+    ) -> None:
+        self.model = model.eval()
+        self.device, self.digest, self.mfcc_preset = torch.device(device), digest, mfcc_preset
+        self.side = int(model.dimensions["image_size"])
+
+    @classmethod
+    def load(cls, run: Path | str, *, device: torch.device | str = "cpu") -> Scorer:
+        """Load the model of a run, or a checkpoint; CheckpointError, or RunError for another model."""
+        saved = checkpoint.load(Path(run))
+        if saved.name != Sync.name:
+            raise RunError(f"{run}: is a model {saved.name}: give a RUN of `avprep train OUT RUN --model sync`")
+        preset = str(saved.settings.get("mfcc_preset") or "")
+        model = precision.place(cast(Sync, saved.model()), device)
+        return cls(model, device=device, digest=saved.digest(), mfcc_preset=preset)
+
+    def grey(self, crops: NDArray[np.uint8]) -> Grey:
+        """Return what the model sees of crops (T, 256, 256, 3), RGB: grey (T, S, S)."""
+        rows, columns = region(LOWER_HALF, CROP_SIZE)
+        return np.stack([self._small(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)[rows, columns]) for crop in crops])
+
+    def read(self, data: bytes | memoryview) -> Grey | None:
+        """Decode what the model sees of an encoded crop: grey (S, S); None for what is no picture of 256×256.
+
+        A JPEG is decoded at half its size, in a third of the time; the pixels are those of `grey` but for rounding.
+        """
+        half = cv2.imdecode(
+            np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_IGNORE_ORIENTATION
+        )
+        if half is None or half.shape != (CROP_SIZE // 2, CROP_SIZE // 2):
+            return None
+        rows, columns = region(LOWER_HALF, CROP_SIZE // 2)
+        return self._small(half[rows, columns].astype(np.uint8, copy=False))
+
+    def pictures(self, key: str, members: Mapping[str, bytes | memoryview]) -> Grey:
+        """Return what the model sees of the frames of a clip, in their order: grey (T, S, S); ShardError, naming it."""
+        found = np.empty((len(members), self.side, self.side), np.uint8)
+        for frame, (name, data) in enumerate(members.items()):
+            picture = self.read(data)
+            if picture is None:
+                raise ShardError(f"{key}: {name}: the picture cannot be decoded")
+            found[frame] = picture
+        return found
+
+    @torch.inference_mode()
+    def features(self, grey: Grey, windows: Windows, valid: curve.Bools) -> Features:
+        """Return the features of a clip.
+
+        grey: uint8 (T, S, S). windows: float32 (T, 12, 20). valid: (T,), which windows hold real audio alone.
+        """
+        seen = np.zeros(len(grey), bool)
+        seen[CONTEXT : len(grey) - CONTEXT] = True
+        return Features(self.see(grey), self.hear(windows), seen, np.asarray(valid, bool))
+
+    @torch.inference_mode()
+    def see(self, grey: Grey) -> NDArray[np.float32]:
+        """Return the features of grey pictures (T, S, S): (T, 256); those of the ends see repeated pictures."""
+        mean, deviation = float(grey.mean()), max(float(grey.std()) / 255, MIN_CONTRAST) * 255
+        whole = np.pad(grey, ((CONTEXT, CONTEXT), (0, 0), (0, 0)), mode="edge")
+        found = []
+        for first in range(0, len(grey), AT_ONCE):
+            part = self._tensor(whole[first : first + AT_ONCE + 2 * CONTEXT]).float()
+            encoded = self.model.visual_encoder(((part - mean) / deviation)[None])
+            found.append(encoded[0, CONTEXT:-CONTEXT].cpu().numpy())
+        return np.concatenate(found)
+
+    @torch.inference_mode()
+    def hear(self, windows: Windows) -> NDArray[np.float32]:
+        """Return the features of windows (T, 12, 20): (T, 256)."""
+        of_clip = self._tensor(statistics(windows))[None]
+        parts = (windows[first : first + AT_ONCE] for first in range(0, len(windows), AT_ONCE))
+        return np.concatenate([self.model.encode_sound(self._tensor(part)[None], of_clip)[0].cpu() for part in parts])
+
+    def _tensor(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def _small(self, part: Grey) -> Grey:
+        return cv2.resize(part, (self.side, self.side), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)

@@ -1,0 +1,175 @@
+"""The released SyncNet, and LSE-D and LSE-C as its evaluation computes them.
+
+Out of Time: Automated Lip Sync in the Wild (Chung and Zisserman 2016); the field calls the minimum distance LSE-D and
+the confidence LSE-C (Prajwal et al. 2020). The weights, `syncnet_v2.model`, are the user's own. The evaluation pads the
+audio features with zeros at both ends, so that windows which do not exist count as features of zeros; it leaves out the
+last window; and its median is over all 31 offsets. So does this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avprep.errors import CheckpointError
+from avprep.schema import SAMPLE_RATE, STEPS_PER_FRAME, WINDOW_FRAMES, WINDOW_STEPS
+from davs_model import torch_file
+from davs_model.sync.curve import DECIMALS, REACH, Offset
+
+SIDE = 224
+"""Side of the pictures that it sees."""
+FEATURES = 1024
+AT_ONCE = 20
+"""Windows that go through the networks at once, as the evaluation has it; each window is normalised by itself."""
+SAMPLES_PER_FRAME = 640
+
+
+class SyncNet(nn.Module):
+    """Both streams of SyncNet; networks and their layers have the names and shapes of the released weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.netcnnaud = nn.Sequential(
+            *_conv2d(1, 64, 3, 1),
+            nn.MaxPool2d((1, 1), stride=(1, 1)),
+            *_conv2d(64, 192, 3, 1),
+            nn.MaxPool2d((3, 3), stride=(1, 2)),
+            *_conv2d(192, 384, 3, 1),
+            *_conv2d(384, 256, 3, 1),
+            *_conv2d(256, 256, 3, 1),
+            nn.MaxPool2d((3, 3), stride=(2, 2)),
+            *_conv2d(256, 512, (5, 4), 0),
+        )
+        self.netfcaud = _head()
+        self.netfclip = _head()
+        self.netcnnlip = nn.Sequential(
+            *_conv3d(3, 96, (5, 7, 7), (1, 2, 2), 0),
+            nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2)),
+            *_conv3d(96, 256, (1, 5, 5), (1, 2, 2), (0, 1, 1)),
+            nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)),
+            *_conv3d(256, 256, (1, 3, 3), 1, (0, 1, 1)),
+            *_conv3d(256, 256, (1, 3, 3), 1, (0, 1, 1)),
+            *_conv3d(256, 256, (1, 3, 3), 1, (0, 1, 1)),
+            nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2)),
+            *_conv3d(256, 512, (1, 6, 6), 1, 0),
+        )
+
+    @classmethod
+    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> SyncNet:
+        """Read `syncnet_v2.model`; nothing in the file is run. CheckpointError, one line, for any other file."""
+        found = torch_file.record(torch_file.read(Path(path)))
+        net = cls().eval()
+        wanted = net.state_dict()
+        for name, tensor in wanted.items():
+            given = (found or {}).get(name)
+            if name.endswith("num_batches_tracked") and given is None:  # old files lack it, and nothing reads it
+                continue
+            if not isinstance(given, Tensor) or given.shape != tensor.shape:
+                raise CheckpointError(f"{path}: not those of SyncNet ({name} is missing or of another shape)")
+            tensor.copy_(given)
+        return net.to(device)
+
+    def see(self, windows: Tensor) -> Tensor:
+        """Map five frames each, BGR in 0 … 255 `[N, 3, 5, 224, 224]`, to `[N, 1024]`."""
+        return self.netfclip(self.netcnnlip(windows).flatten(1))
+
+    def hear(self, windows: Tensor) -> Tensor:
+        """Map MFCC windows `[N, 1, 13, 20]` to `[N, 1024]`."""
+        return self.netfcaud(self.netcnnaud(windows).flatten(1))
+
+
+@dataclass(frozen=True)
+class Lse:
+    """What the evaluation finds.
+
+    offset: frames by which the audio is early, whole. lse_d, lse_c: minimum distance, and median minus minimum.
+    mean: the mean distance at each offset, from audio early by 15 to late by 15 frames, as the evaluation has them.
+    """
+
+    offset: int
+    lse_d: float
+    lse_c: float
+    mean: NDArray[np.float32]
+    n_windows: int
+
+    def as_offset(self) -> Offset:
+        """Return it as our own score, whose curve goes from late to early."""
+        curve = tuple(round(float(value), DECIMALS) for value in self.mean[::-1])
+        lead, confidence, distance = float(self.offset), round(self.lse_c, DECIMALS), round(self.lse_d, DECIMALS)
+        return Offset(lead, confidence, distance, self.n_windows, curve)
+
+
+def pictures(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return what it sees of crops (T, 256, 256, 3), RGB: BGR (T, 224, 224, 3)."""
+    return np.stack([cv2.resize(crop[:, :, ::-1], (SIDE, SIDE)) for crop in crops]).astype(np.uint8)
+
+
+def mfcc(samples: NDArray[np.int16]) -> NDArray[np.float64]:
+    """Return the MFCC of audio at 16 kHz as the evaluation computes them: (13, steps)."""
+    from python_speech_features import mfcc as compute
+
+    return np.asarray(compute(samples, SAMPLE_RATE), np.float64).T
+
+
+@torch.inference_mode()
+def evaluate(net: SyncNet, frames: NDArray[np.uint8], samples: NDArray[np.int16]) -> Lse | None:
+    """Return offset, LSE-D and LSE-C of a clip as the released evaluation does; None for one of 5 frames or less.
+
+    frames: BGR (T, 224, 224, 3), at 25 fps. samples: int16 (N,), at 16 kHz, on the same zero.
+    """
+    device = next(net.parameters()).device
+    n_windows = min(len(frames), len(samples) // SAMPLES_PER_FRAME) - WINDOW_FRAMES
+    if n_windows < 1:
+        return None
+    cepstra = torch.from_numpy(mfcc(samples)).float()
+    video, audio = [], []
+    for first in range(0, n_windows, AT_ONCE):
+        places = range(first, min(n_windows, first + AT_ONCE))
+        part = torch.from_numpy(frames[first : places[-1] + WINDOW_FRAMES]).permute(3, 0, 1, 2).float()
+        seen = torch.stack([part[:, place - first : place - first + WINDOW_FRAMES] for place in places])
+        begins = [STEPS_PER_FRAME * place for place in places]
+        heard = torch.stack([cepstra[None, :, begin : begin + WINDOW_STEPS] for begin in begins])
+        video.append(net.see(seen.to(device)).cpu())
+        audio.append(net.hear(heard.to(device)).cpu())
+    distances = _distances(torch.cat(video), torch.cat(audio))
+    mean = distances.mean(0)
+    least, place = mean.min(0)
+    return Lse(
+        offset=REACH - int(place),
+        lse_d=float(least),
+        lse_c=float(mean.median() - least),
+        mean=mean.numpy(),
+        n_windows=n_windows,
+    )
+
+
+def _distances(video: Tensor, audio: Tensor) -> Tensor:
+    """Return the distance of each window's video to the audio of 31 offsets, beyond the ends to zeros: `[N, 31]`."""
+    padded = functional.pad(audio, (0, 0, REACH, REACH))
+    around = padded.unfold(0, 2 * REACH + 1, 1).transpose(1, 2)
+    return functional.pairwise_distance(video[:, None], around)
+
+
+def _conv2d(before: int, after: int, kernel: int | tuple[int, int], padding: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(before, after, kernel, padding=padding), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
+
+
+def _conv3d(
+    before: int,
+    after: int,
+    kernel: tuple[int, int, int],
+    stride: int | tuple[int, int, int],
+    padding: int | tuple[int, int, int],
+) -> tuple[nn.Module, ...]:
+    return nn.Conv3d(before, after, kernel, stride, padding), nn.BatchNorm3d(after), nn.ReLU(inplace=True)
+
+
+def _head() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, FEATURES))

@@ -1,0 +1,101 @@
+"""Clips selected by expressions, which are parsed and never run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import made_shards
+import pytest
+from avprep_cli.main import main
+from click.testing import CliRunner
+from made_shards import Made
+
+from avprep import manifest, schema
+from avprep.errors import AvprepError
+from avprep.manifest import Clip, Manifest
+from avprep.quality.select import PRESETS, Where
+
+FIGURES: dict[str, Any] = {"jitter": 1.5, "split": "val", "word": None, "sync.confidence": 0.3, "n_frames": 29}
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("jitter < 2", True),
+        ("jitter >= 1 and jitter <= 1.5", True),
+        ("1 < jitter < 1.4", False),
+        ("not jitter < 2 or split == 'val'", True),
+        ("abs(0 - jitter) == 1.5", True),
+        ("-jitter > -2 and n_frames / 25 > 1", True),
+        ("sync.confidence * 2 + 1 - 0.5 != 1", True),
+        ("word == 'about'", None),
+        ("slip < 2", None),
+        ("split < 2", None),
+        ("jitter / 0 > 1", None),
+        ("word == 'about' or jitter < 2", None),
+    ],
+)
+def test_a_condition_holds_or_not(text: str, holds: bool | None) -> None:
+    """Comparisons, arithmetic and logic are those of Python; what a clip lacks, or cannot be compared, is not known."""
+    assert Where.parse(text).holds(FIGURES) is holds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('true')",
+        "abs(jitter, 2) < 1",
+        "jitter.real < 2",
+        "(lambda: 1)() < 2",
+        "[jitter][0] < 2",
+        "jitter ** 99999999 > 1",
+        "open('x')",
+        "jitter <",
+        "",
+        "x if y else z",
+        "(" * 300 + "1" + ")" * 300,
+        "b'x' == word",
+        "1 < " * 1000 + "2",
+    ],
+)
+def test_nothing_else_is_an_expression(text: str) -> None:
+    """Calls, attributes, powers and whatever else Python has are refused in one line before anything is computed."""
+    with pytest.raises(AvprepError, match="--where") as caught:
+        Where.parse(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_presets_are_expressions() -> None:
+    """Each preset of the field asks for figures of the column sync alone."""
+    for text in PRESETS.values():
+        assert {name.partition(".")[0] for name in Where.parse(text.format(sure=1)).names} == {"sync"}
+
+
+def test_figures_of_sidecars_and_samples(tmp_path: Path) -> None:
+    """A figure that no sidecar has is read from the samples; clips that failed in a column are left out and counted."""
+    rows = [Made(f"train/c{n}", word="about" if n % 2 else None, mfcc="no_audio" if n == 3 else "") for n in range(6)]
+    plan = Manifest("made", tmp_path, tuple(Clip(row.key, "c.mp4", "train", word=row.word) for row in rows), seed=7)
+    (tmp_path / "manifest.jsonl").write_text(manifest.render(plan))
+    for column in schema.COLUMNS:
+        stretches = []
+        for n, row in enumerate(rows):
+            members = getattr(made_shards, f"{column}_members")(row.key)
+            if column == "crop":
+                facts = schema.decode_json(members["clip.json"]) | {"source_frames": 10 * n}
+                members["clip.json"] = schema.encode_json(facts)
+            stretches.append((row, made_shards.stretch(tmp_path, row.key, members)))
+        made_shards.write_shard(tmp_path, column, "train-000000", stretches)
+        run = {"avprep_run": 1, "column": column, "shard_size": 500, "settings": {}, "versions": {}}
+        (tmp_path / column / "run.json").write_bytes(schema.encode_json(run))
+    command = ["select", str(tmp_path), "-o", str(tmp_path / "some.jsonl"), "--where"]
+    done = CliRunner().invoke(main, [*command, "source_frames >= 20", "--where", "crop.seconds > 0 or word == 'about'"])
+    assert done.exit_code == 0, done.output
+    found = manifest.read(tmp_path / "some.jsonl")
+    assert [clip.key for clip in found.clips] == ["train/c2", "train/c4", "train/c5"]
+    assert (found.dataset, found.seed) == ("made", 7)
+    assert "left out: 1: not ok in mfcc" in done.stderr
+    assert "some.jsonl is there already" in CliRunner().invoke(main, [*command, "seconds > 0"]).stderr
+    wrong = CliRunner().invoke(main, [*command, "jiter > 0", "--force"])
+    assert wrong.exit_code == 1
+    assert "no clip has 'jiter': its columns are crop, mfcc" in wrong.stderr

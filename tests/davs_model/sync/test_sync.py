@@ -1,0 +1,252 @@
+"""A sync model all the way: trained on shards, it measures their clips, and these are moved and selected."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from avprep_cli.main import main
+from click.testing import CliRunner, Result
+from talking_shards import make_talking_shards, picture
+
+from avprep import manifest, schema, shards
+from avprep.quality import verify
+from davs_model import checkpoint
+from davs_model.models.sync import Settings
+from davs_model.sync import clips as sync_clips
+from davs_model.sync.scorer import Scorer
+from davs_model.training import in_sync, loop
+from davs_model.training import state as states
+
+SHIFTED = {"train/clip003": 6, "train/clip011": -5, "train/clip017": 9, "val/clip002": 4}
+FAILED = {"test/clip001": "no_face"}
+QUICK = (
+    *("model.width=.25", "model.mouth_size=32", "contrast.augment=.2", "contrast.frames=24", "data.batch_size=8"),
+    *("data.workers=0", "steps.contrast=50", "steps.refine=12", "optimizer.warmup=5", "optimizer.learning_rate=3e-3"),
+    *("loop.log_every=10", "loop.validate_every=50", "loop.save_every=5"),
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of clips, four of them out of sync; not to be changed."""
+    counts = {"train": 24, "val": 6, "test": 4}
+    return make_talking_shards(tmp_path_factory.mktemp("sync") / "out", counts, leads=SHIFTED, failed=FAILED)
+
+
+def train(out: Path, run: Path) -> list[str]:
+    """Train both passes and return what was said."""
+    lines: list[str] = []
+    settings = Settings.resolve("small", None, QUICK)
+    loop.train(out, run, settings, stages=("contrast", "refine"), say=lines.append)
+    return lines
+
+
+@pytest.fixture(scope="module")
+def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained sync model; not to be changed."""
+    folder = tmp_path_factory.mktemp("sync") / "run"
+    train(out, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(out: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those shards, measured by `avprep sync`; not to be changed."""
+    folder = tmp_path_factory.mktemp("sync") / "measured"
+    shutil.copytree(out, folder)
+    result = call("sync", folder, "--model", run, "-j", 1)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def call(*arguments: object) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def facts(out: Path) -> dict[str, dict[str, Any]]:
+    """What the column sync holds of each clip."""
+    return {
+        key: json.loads(members["sync.json"])
+        for path in sorted((out / "sync").glob("*.tar"))
+        for key, members in shards.read(path)
+    }
+
+
+def test_validation_finds_known_shifts(out: Path, run: Path) -> None:
+    """Validation says how many known shifts were found, and finds nearly all of those of clips that are in sync."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (_, last) = [record["validation"] for record in records if "validation" in record]
+    assert last["offsets"]["n_clips"] == 6
+    assert last["offsets"]["within_1"] > 0.75  # one clip of six is out of sync itself
+    assert last["video_to_audio"]["r1"] > 0.5
+
+
+def test_the_second_pass_leaves_out_what_is_out_of_sync(run: Path) -> None:
+    """The clips that the first pass finds shifted are named with their lead, and are not learned from again."""
+    found = json.loads((run / in_sync.NAME).read_text())["clips"]
+    assert found.keys() >= {key for key in SHIFTED if key.startswith("train/")}
+    assert len(found) <= 6
+    for key, (lead, confidence) in found.items():
+        assert lead == pytest.approx(SHIFTED.get(key, 0), abs=1)
+        assert confidence > 0
+
+
+def test_a_run_goes_on_bit_for_bit_in_its_second_pass(out: Path, run: Path, tmp_path: Path) -> None:
+    """A run that is interrupted in the second pass ends with the very weights of one that was not."""
+    save = states.save
+
+    def saving(folder: Path, state: states.TrainingState) -> None:
+        save(folder, state)
+        if (state.stage, state.step) == ("refine", 5):
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(states, "save", saving)
+        with pytest.raises(KeyboardInterrupt):
+            train(out, tmp_path / "run")
+    train(out, tmp_path / "run")
+    assert checkpoint.load(tmp_path / "run").digest() == checkpoint.load(run).digest()
+
+
+def test_the_column_has_the_lead_of_each_clip(measured: Path) -> None:
+    """`avprep sync` finds by how many frames the audio of each clip is early, with the curve; verify agrees."""
+    found = facts(measured)
+    assert found.keys() == {
+        clip.key for clip in manifest.read(measured / "manifest.jsonl").clips if clip.key not in FAILED
+    }
+    for key, one in found.items():
+        assert one["audio_lead_frames"] == pytest.approx(SHIFTED.get(key, 0), abs=1), key
+        assert one["audio_lead_ms"] == pytest.approx(40 * one["audio_lead_frames"])
+        assert len(one["curve"]) == schema.CURVE
+        assert one["distance"] == min(value for value in one["curve"] if value is not None)
+        assert one["n_windows"] == 36
+    assert verify.verify(measured) == []
+    sidecar = shards.read_sidecar(measured, "sync", "test-000000")
+    assert sidecar is not None
+    assert [(clip["state"], clip.get("reason")) for clip in sidecar["clips"]][:2] == [
+        ("ok", None),
+        ("failed", "no_sample"),
+    ]
+    assert sidecar["clips"][0]["confidence"] == found["test/clip000"]["confidence"]
+
+
+def test_two_workers_and_an_interruption_change_no_byte(measured: Path, out: Path, run: Path, tmp_path: Path) -> None:
+    """Array tasks, several workers and a second run fill the same shards with the same bytes."""
+    shutil.copytree(out, tmp_path / "out")
+    for index in (1, 0):
+        options = ("--task-index", index, "--num-tasks", 2, "-j", 2)
+        assert call("sync", tmp_path / "out", "--model", run, *options).exit_code == 0
+    for path in sorted((measured / "sync").glob("*.tar")):
+        assert path.read_bytes() == (tmp_path / "out" / "sync" / path.name).read_bytes()
+    again = call("sync", tmp_path / "out", "--model", run, "--json")
+    assert json.loads(again.stdout)["skipped"] == [
+        "train-000000",
+        "train-000001",
+        "train-000002",
+        "val-000000",
+        "test-000000",
+    ]
+
+
+def test_status_retry_and_slurm_know_the_column(measured: Path, run: Path) -> None:
+    """The column is counted, an unfinished one has its command, and an array job can fill it."""
+    assert json.loads(call("status", measured, "--json").stdout)["sync"]["splits"]["train"]["ok"] == 24
+    shown = call("retry", measured, "--reason", "no_sample", "--column", "sync", "--model", run, "--dry-run")
+    assert "sync: 1 clip (no_sample 1) to run again" in shown.stdout
+    (measured / "sync" / "val-000000.json").rename(measured / "aside.json")
+    try:
+        assert f"avprep sync {measured} --model RUN" in call("status", measured).stdout
+        script = call("slurm", "sync", measured, "--model", run)
+        assert script.exit_code == 0, script.output
+        assert f"avprep sync {measured} --model {run} --device cpu" in script.stdout
+    finally:
+        (measured / "aside.json").rename(measured / "sync" / "val-000000.json")
+
+
+def test_a_report_shows_the_column(measured: Path, tmp_path: Path) -> None:
+    """The report has distributions of lead and confidence, and the curves of the worst clips."""
+    result = call("report", measured, "-o", tmp_path / "report.html")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "report.html").read_text()
+    assert "Audio lead" in page
+    assert "Farthest out of sync" in page
+    assert page.count('class="curve"') > 20
+    assert "lowest at 9" in page
+
+
+def test_select_finds_the_clips_that_are_out_of_sync(measured: Path, tmp_path: Path) -> None:
+    """`select` keeps clips by the figures of sync, by a preset of the field too, and says what it leaves out."""
+    result = call("select", measured, "--where", "abs(sync.audio_lead_frames) > 2", "-o", tmp_path / "shifted.jsonl")
+    assert result.exit_code == 0, result.output
+    assert {clip.key for clip in manifest.read(tmp_path / "shifted.jsonl").clips} == SHIFTED.keys()
+    result = call("select", measured, "--preset", "wav2lip", "-o", tmp_path / "good.jsonl", "--json")
+    kept = manifest.read(tmp_path / "good.jsonl").clips
+    assert json.loads(result.stdout)["left_out"]["not ok in crop"] == 1
+    assert len(kept) == 34 - 1 - len(SHIFTED)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("{empty}", "--model", "{run}"), "no manifest.jsonl"),
+        (("{out}", "--model", "{out}"), "not there, so there is no model in this folder yet"),
+        (("{out}",), "Missing option '--model'"),
+        (("--model", "{run}"), "give an OUT, or --video FILE"),
+        (("{out}", "--model", "{run}", "--video", "{out}/manifest.jsonl"), "give an OUT, or --video FILE"),
+        (("{out}", "--model", "{run}", "-o", "curve.png"), "go with --video"),
+    ],
+)
+def test_mistakes_are_one_line(out: Path, run: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    """What cannot be measured is one line that says why."""
+    places = {"out": out, "run": run, "empty": tmp_path}
+    result = call("sync", *(argument.format(**places) for argument in arguments))
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr
+    assert not (out / "sync").exists()
+
+
+def test_another_preset_of_windows_is_refused(out: Path, run: Path, tmp_path: Path) -> None:
+    """A model that has learned from other windows than those of OUT is not used on them."""
+    shutil.copytree(out, tmp_path / "out")
+    path = tmp_path / "out" / "mfcc" / "run.json"
+    path.write_text(path.read_text().replace('"davs"', '"syncnet"'))
+    result = call("sync", tmp_path / "out", "--model", run)
+    assert "has learned from windows of the preset davs" in result.stderr
+
+
+def test_a_jpeg_is_read_as_its_crop_is(run: Path) -> None:
+    """What is decoded at half the size differs from the crop itself by little more than rounding."""
+    import cv2
+
+    scorer, rng = Scorer.load(run), np.random.default_rng(0)
+    face = cv2.GaussianBlur(picture(0.5, rng), (0, 0), 3).astype(np.uint8)
+    data = cv2.imencode(".jpg", face[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    read = scorer.read(data)
+    assert read is not None
+    assert np.abs(read.astype(int) - scorer.grey(face[None])[0]).mean() < 1.5
+    assert scorer.read(b"no picture") is None
+
+
+def test_features_do_not_depend_on_how_many_go_at_once(out: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long clip goes through the encoders in parts, and has the features of the whole."""
+    from davs_model.data.clips import read_clips
+    from davs_model.sync import scorer
+
+    clips = read_clips(out, "val")
+    (whole,) = sync_clips.features(Scorer.load(run), clips, [0])
+    monkeypatch.setattr(scorer, "AT_ONCE", 7)
+    (parts,) = sync_clips.features(Scorer.load(run), clips, [0])
+    assert whole is not None
+    assert parts is not None
+    np.testing.assert_allclose(parts.video, whole.video, atol=1e-5)
+    np.testing.assert_allclose(parts.audio, whole.audio, atol=1e-5)
+    assert torch.is_grad_enabled()

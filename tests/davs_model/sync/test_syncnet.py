@@ -1,0 +1,153 @@
+"""LSE-D and LSE-C of SyncNet, by random weights of its shapes, against the released evaluation written out plainly."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import python_speech_features
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from avprep.errors import CheckpointError
+from davs_model.sync import syncnet
+
+SHAPES = {
+    "netcnnaud": [
+        ("0", (64, 1, 3, 3)),
+        ("4", (192, 64, 3, 3)),
+        ("8", (384, 192, 3, 3)),
+        ("11", (256, 384, 3, 3)),
+        ("14", (256, 256, 3, 3)),
+        ("18", (512, 256, 5, 4)),
+    ],
+    "netcnnlip": [
+        ("0", (96, 3, 5, 7, 7)),
+        ("4", (256, 96, 1, 5, 5)),
+        ("8", (256, 256, 1, 3, 3)),
+        ("11", (256, 256, 1, 3, 3)),
+        ("14", (256, 256, 1, 3, 3)),
+        ("18", (512, 256, 1, 6, 6)),
+    ],
+    "netfcaud": [("0", (512, 512)), ("3", (1024, 512))],
+    "netfclip": [("0", (512, 512)), ("3", (1024, 512))],
+}
+"""The weights of the released file, by network and place."""
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Tensor]:
+    """Random weights of the released shapes, in which a signal neither dies nor explodes."""
+    generator = torch.Generator().manual_seed(0)
+    found: dict[str, Tensor] = {}
+    for network, layers in SHAPES.items():
+        for place, shape in layers:
+            count = int(np.prod(shape[1:]))
+            found[f"{network}.{place}.weight"] = torch.randn(shape, generator=generator) * (2 / count) ** 0.5
+            found[f"{network}.{place}.bias"] = 0.1 * torch.randn(shape[0], generator=generator)
+            if place == "3":
+                continue
+            norm = f"{network}.{int(place) + 1}"
+            found[f"{norm}.weight"] = 1 + 0.1 * torch.randn(shape[0], generator=generator)
+            found[f"{norm}.bias"] = 0.1 * torch.randn(shape[0], generator=generator)
+            found[f"{norm}.running_mean"] = 0.1 * torch.randn(shape[0], generator=generator)
+            found[f"{norm}.running_var"] = 1 + torch.rand(shape[0], generator=generator)
+    return found
+
+
+@pytest.fixture(scope="module")
+def file(weights: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those weights as `torch.save` writes them."""
+    path = tmp_path_factory.mktemp("syncnet") / "syncnet_v2.model"
+    torch.save(weights, path)
+    return path
+
+
+def layer(weights: dict[str, Tensor], name: str, place: int, signal: Tensor, **options: object) -> Tensor:
+    """A convolution or linear layer, batch normalisation and ReLU, one operation after the other."""
+    weight, bias = weights[f"{name}.{place}.weight"], weights[f"{name}.{place}.bias"]
+    kind = {2: functional.linear, 4: functional.conv2d, 5: functional.conv3d}[weight.dim()]
+    signal = kind(signal, weight, bias, **options)  # type: ignore[operator]
+    shape = (1, -1, *[1] * (signal.dim() - 2))
+    mean, variance, gain, offset = (
+        weights[f"{name}.{place + 1}.{part}"].view(shape) for part in ("running_mean", "running_var", "weight", "bias")
+    )
+    return ((signal - mean) / torch.sqrt(variance + 1e-5) * gain + offset).clamp(min=0)
+
+
+def plain(weights: dict[str, Tensor], images: np.ndarray, audio: np.ndarray) -> tuple[int, float, float]:
+    """The released evaluation, written out: windows one by one, zeros beyond the ends, the last window left out."""
+    cepstra = np.array(list(zip(*python_speech_features.mfcc(audio, 16000), strict=True)))
+    video_features, audio_features = [], []
+    for frame in range(min(len(images), int(np.floor(len(audio) / 640))) - 5):
+        seen = torch.from_numpy(images[frame : frame + 5].astype(float)).float().permute(3, 0, 1, 2)[None]
+        seen = layer(weights, "netcnnlip", 0, seen, stride=(1, 2, 2))
+        seen = functional.max_pool3d(seen, (1, 3, 3), (1, 2, 2))
+        seen = layer(weights, "netcnnlip", 4, seen, stride=(1, 2, 2), padding=(0, 1, 1))
+        seen = functional.max_pool3d(seen, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+        for place in (8, 11, 14):
+            seen = layer(weights, "netcnnlip", place, seen, padding=(0, 1, 1))
+        seen = layer(weights, "netcnnlip", 18, functional.max_pool3d(seen, (1, 3, 3), (1, 2, 2)))
+        seen = layer(weights, "netfclip", 0, seen.view(1, -1))
+        video_features.append(functional.linear(seen, weights["netfclip.3.weight"], weights["netfclip.3.bias"])[0])
+        heard = torch.from_numpy(cepstra[:, 4 * frame : 4 * frame + 20]).float()[None, None]
+        heard = layer(weights, "netcnnaud", 0, heard, padding=1)
+        heard = layer(weights, "netcnnaud", 4, heard, padding=1)
+        heard = functional.max_pool2d(heard, (3, 3), (1, 2))
+        for place in (8, 11, 14):
+            heard = layer(weights, "netcnnaud", place, heard, padding=1)
+        heard = layer(weights, "netcnnaud", 18, functional.max_pool2d(heard, (3, 3), (2, 2)))
+        heard = layer(weights, "netfcaud", 0, heard.view(1, -1))
+        audio_features.append(functional.linear(heard, weights["netfcaud.3.weight"], weights["netfcaud.3.bias"])[0])
+    padded = [torch.zeros(1024)] * 15 + audio_features + [torch.zeros(1024)] * 15
+    means = []
+    for shift in range(31):
+        apart = [((v - padded[i + shift] + 1e-6) ** 2).sum().sqrt() for i, v in enumerate(video_features)]
+        means.append(float(sum(apart) / len(apart)))
+    return 15 - int(np.argmin(means)), min(means), float(sorted(means)[15] - min(means))
+
+
+@pytest.mark.parametrize(("n_frames", "n_samples"), [(28, 28 * 640), (12, 11 * 640 + 639)])
+def test_the_figures_are_those_of_the_released_evaluation(
+    weights: dict[str, Tensor], file: Path, n_frames: int, n_samples: int
+) -> None:
+    """Offset, LSE-D and LSE-C agree with the plain evaluation, in clips of more and of fewer windows than offsets."""
+    rng = np.random.default_rng(n_frames)
+    frames = rng.integers(0, 256, (n_frames, 224, 224, 3), dtype=np.uint8)
+    samples = rng.normal(0, 3000, n_samples).astype(np.int16)
+    found = syncnet.evaluate(syncnet.SyncNet.load(file), frames, samples)
+    assert found is not None
+    offset, distance, confidence = plain(weights, frames, samples)
+    assert found.offset == offset
+    assert found.lse_d == pytest.approx(distance, rel=1e-4)
+    assert found.lse_c == pytest.approx(confidence, rel=1e-3, abs=1e-3)
+    ours = found.as_offset()
+    assert ours.curve[15 + offset] == ours.distance
+    assert found.n_windows == min(n_frames, n_samples // 640) - 5
+
+
+def test_a_clip_without_a_window_has_no_score(file: Path) -> None:
+    """Five frames have none, for the evaluation leaves out the last window."""
+    net = syncnet.SyncNet.load(file)
+    assert syncnet.evaluate(net, np.zeros((5, 224, 224, 3), np.uint8), np.zeros(3200, np.int16)) is None
+
+
+def test_other_files_are_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    """Weights of other shapes, and a file with code in it, are one line; the code does not run."""
+    torch.save({**weights, "netfclip.3.bias": torch.zeros(3)}, tmp_path / "other.model")
+    with pytest.raises(CheckpointError, match=r"netfclip\.3\.bias is missing or of another shape"):
+        syncnet.SyncNet.load(tmp_path / "other.model")
+
+    class Code:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (open, (str(tmp_path / "ran"), "w"))  # type: ignore[return-value]
+
+    torch.save({"netfclip.3.bias": Code()}, tmp_path / "evil.model", pickle_module=pickle)
+    with pytest.raises(CheckpointError):
+        syncnet.SyncNet.load(tmp_path / "evil.model")
+    assert not (tmp_path / "ran").exists()
