@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from davs_model.data.pictures import MOUTH_BOX, region
-from davs_model.models.davs.settings import Form
+from davs_model.models.davs.settings import Form, GanForm
 
 if TYPE_CHECKING:
     from davs_model.models.davs.networks import SequenceLogits
@@ -175,18 +175,24 @@ def sequence_loss(
     generated: Tensor,
     windows: Tensor,
     *,
-    form: Form = "paper",
+    form: GanForm = "paper",
+    wrong: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """L_GAN, eq. 7, maximised by D_seq, so with its sign turned: both heads added, patches averaged. Moves D_seq alone.
 
     real, generated: 6 frames `[B, 6, 3, S, S]`. windows: their MFCC windows `[B, 6, 12, 20]`.
-    form="released": labels are softened at random by up to .1, drawn from `generator`.
+    form="released": labels are softened at random by up to .1, drawn from `generator`. form="hinge": hinge losses.
+    wrong: windows of other moments; real frames beside them are out of sync, to the head that tells whether they are.
     """
     total = real.new_zeros((), dtype=torch.float32)
-    for frames, label in ((real, 1.0), (generated.detach(), 0.0)):
-        logits: SequenceLogits = discriminator(frames, windows)
-        for head in logits:
+    shown = [(real, windows, 1.0), (generated.detach(), windows, 0.0)]
+    for frames, beside, label in shown if wrong is None else (*shown, (real, wrong, 0.0)):
+        logits: SequenceLogits = discriminator(frames, beside)
+        for head in logits if beside is windows else (logits.in_step,):
+            if form == "hinge":
+                total = total + functional.relu(1 + (1 - 2 * label) * head.float()).mean()
+                continue
             target = torch.full_like(head, label, dtype=torch.float32)
             if form == "released":
                 softening = torch.rand(head.shape, generator=generator, device=head.device) * SOFTENING
@@ -195,14 +201,18 @@ def sequence_loss(
     return total
 
 
-def sequence_confusion(discriminator: nn.Module, generated: Tensor, windows: Tensor, *, form: Form = "paper") -> Tensor:
+def sequence_confusion(
+    discriminator: nn.Module, generated: Tensor, windows: Tensor, *, form: GanForm = "paper"
+) -> Tensor:
     """L_GAN, eq. 7, minimised by the encoders and G: E[log(1 − D_seq(G(…)))], both heads added. Does not move D_seq.
 
-    form="released": −E[log D_seq(G(…))], whose gradient does not vanish where D_seq is sure.
+    form="released": −E[log D_seq(G(…))], whose gradient does not vanish where D_seq is sure. form="hinge": −E[logit].
     """
     with frozen(discriminator):
         logits: SequenceLogits = discriminator(generated, windows)
     heads = [head.float() for head in logits]
+    if form == "hinge":
+        return -torch.stack([head.mean() for head in heads]).sum()
     if form == "released":
         return -torch.stack([functional.logsigmoid(head).mean() for head in heads]).sum()
     return torch.stack([functional.logsigmoid(-head).mean() for head in heads]).sum()

@@ -11,9 +11,12 @@ from davs_model.settings import Count, Factor, RunSettings, Section
 
 Form = Literal["paper", "released"]
 """Losses as the paper writes them, or as the released code has them."""
+GanForm = Literal["paper", "released", "hinge"]
+"""Losses of D_seq: cross-entropy in either form, or hinge, which is ours."""
 Frames = Annotated[int, Ge(1), Le(1000)]
 Standardise = Literal["none", "corpus", "clip"]
 STANDARDISE: tuple[Standardise, ...] = ("none", "corpus", "clip")
+Fraction = Annotated[float, Ge(0), Le(1)]
 OwnWidth = Annotated[float, Ge(0), Le(16)]
 
 
@@ -61,6 +64,19 @@ class Generation(Section):
     """What frames are generated from: audio and video both, or half of the clips from either."""
     visual: Literal["train", "freeze", "cache"] = "train"
     """The visual speech encoder: trained on, kept as it is, or kept and its features of all frames held in memory."""
+
+
+class Adversaries(Section):
+    """When adversaries begin, and how D_seq learns."""
+
+    gan_from: Fraction = 0.0
+    """Fraction of the full stage's steps after which L_GAN begins; D_seq learns from then on, too."""
+    domain_from: Fraction = 0.0
+    """Fraction of a stage's steps after which L_adv^D begins, both sides."""
+    gan_loss: Literal["form", "hinge"] = "form"
+    """Loss of L_GAN: cross-entropy in the form of the objective, or hinge."""
+    wrong_sound: bool = False
+    """Show D_seq real frames with the sound of another clip, too, as out of sync."""
 
 
 class Steps(Section):
@@ -171,5 +187,6 @@ class Settings(RunSettings):
     """Form of the losses: as the paper writes them, or as the released code has them."""
     model: Model = Model()
     generation: Generation = Generation()
+    adversaries: Adversaries = Adversaries()
     steps: Steps = Steps()
     weights: Weights = Weights()

@@ -188,7 +188,8 @@ class DAVS(TalkingModel):
         progress: float = 1.0,
         gather: Callable[[Tensor], Tensor] = lambda features: features,
     ) -> dict[str, Tensor]:
-        """Return the terms that are wanted; see `objective`. They are the same at any progress."""
+        """Return the terms that are wanted and have begun; see `objective`."""
+        wanted = objective.begun(wanted, settings, progress)
         if settings.generation.targets and any(term_of(name) in wanted for name in objective.PICTURES):
             return objective.talking_terms(self, batch, settings, wanted=wanted, gather=gather)
         return objective.terms(self, batch, form=settings.form, wanted=wanted, gather=gather)
