@@ -127,7 +127,7 @@ JUDGED = ("weights.sequence=0.05", "adversaries.gan_from=0.6", "adversaries.wron
 
 
 def test_the_gan_begins_when_it_is_told_to(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """L_GAN is computed and D_seq moved from its fraction of the stage on; a run that stops just before goes on alike."""
+    """L_GAN is computed and D_seq moved from its fraction on; a run stopped before it goes on alike."""
     train(out, tmp_path / "whole", *JUDGED)
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     steps = {line["step"]: line["terms"] for line in lines if line["stage"] == "full" and "terms" in line}

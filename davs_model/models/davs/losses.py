@@ -26,6 +26,8 @@ MARGIN = 1.0
 """Distance beyond which unpaired clips no longer repel (eq. 1)."""
 SOFTENING = 0.1
 """Most that the released code takes from a label of the sequence discriminator."""
+IMITATED = 4.0
+"""Factor of the mouth and of its motion, beside L_1, in tuning to a video: as in the presets that make faces talk."""
 RELEASED_WEIGHTS = {"domain_confusion": 5.0, "identity_word_confusion": 1_000_000.0, "stillness": 5.0}
 """What the released code multiplies its forms by, where not by 1; the paper gives no weights but the name α (eq. 8)."""
 
@@ -150,6 +152,12 @@ def motion_loss(real: Tensor, generated: Tensor) -> Tensor:
     box = (..., *mouth_box(real.shape[-1]))
     moves = [frames[box].float() - frames[box].float().mean(1, keepdim=True) for frames in (real, generated)]
     return (moves[0] - moves[1]).abs().mean()
+
+
+def imitation_loss(real: Tensor, generated: Tensor) -> Tensor:
+    """L_1 and, four times each, the L1 of the mouth box and of how it moves, of frames of a person to be learned."""
+    moves = motion_loss(real, generated)
+    return reconstruction_loss(real, generated) + IMITATED * (mouth_loss(real, generated) + moves)
 
 
 def stillness_loss(identity_frame: Tensor, generated: Tensor) -> Tensor:
