@@ -88,21 +88,21 @@ def domain_confusion(discriminator: nn.Module, video: Tensor, audio: Tensor, *, 
     return _distance_from_uniform(torch.cat((sound, 1 - sound), dim=-1))
 
 
-def identity_word_loss(classifier: nn.Module, quarter: Tensor, words: Tensor) -> Tensor:
+def identity_word_loss(classifier: nn.Module, identity: Tensor, words: Tensor) -> Tensor:
     """Eq. 2: cross-entropy of the words that C_p^w reads in the identity. Moves C_p^w alone.
 
-    quarter: `Identity.quarter` of T frames `[B, T, 64, S/4, S/4]`. words: int64 `[B]`.
+    identity: what it reads of T frames, `IdentityWordClassifier.read`. words: int64 `[B]`.
     """
-    return functional.cross_entropy(classifier(quarter.detach()).float(), words)
+    return functional.cross_entropy(classifier(identity.detach()).float(), words)
 
 
-def identity_word_confusion(classifier: nn.Module, quarter: Tensor, *, form: Form = "paper") -> Tensor:
+def identity_word_confusion(classifier: nn.Module, identity: Tensor, *, form: Form = "paper") -> Tensor:
     """Eq. 3: squared distance of C_p^w's softmax from 1/N_w, summed over the words. Moves E_p^v alone.
 
     form="released": the mean over the words instead of their sum.
     """
     with frozen(classifier):
-        logits = classifier(quarter)
+        logits = classifier(identity)
     return _distance_from_uniform(logits.float().softmax(-1), form=form)
 
 

@@ -55,9 +55,7 @@ def terms(
         logits = model.person_classifier(identity.feature)
         found["person"] = losses.person_loss(logits, batch["speakers"])
     if any(name in wanted for name in ("identity_word", "identity_word_confusion")):
-        quarter, reader = model.encode_identity(batch[SEQUENCE]).quarter, model.identity_word_classifier
-        found["identity_word"] = losses.identity_word_loss(reader, quarter, batch["words"])
-        found["identity_word_confusion"] = losses.identity_word_confusion(reader, quarter, form=form)
+        found |= _identity_word_terms(model, batch, form)
     if generates or any(name in wanted for name in (*SPEECH, "speech_person", "speech_person_confusion")):
         video = model.encode_speech_from_video(batch[FRAMES])
         audio = model.encode_speech_from_audio(batch[WINDOWS], batch.get(SOUND))
@@ -65,6 +63,16 @@ def terms(
         if identity is not None and generates:
             found |= _generation_terms(model, batch, identity, {"audio": audio, "video": video}, form, wanted)
     return {name: loss for name, loss in found.items() if term_of(name) in wanted}
+
+
+def _identity_word_terms(model: DAVS, batch: Batch, form: Form) -> dict[str, Tensor]:
+    """Words taken out of the identity."""
+    reader = model.identity_word_classifier
+    read = reader.read(model.encode_identity(batch[SEQUENCE]))
+    return {
+        "identity_word": losses.identity_word_loss(reader, read, batch["words"]),
+        "identity_word_confusion": losses.identity_word_confusion(reader, read, form=form),
+    }
 
 
 def _speech_terms(
@@ -138,9 +146,7 @@ def talking_terms(
     if "person" in wanted and model.person_classifier is not None:
         found["person"] = losses.person_loss(model.person_classifier(identity.feature), batch["speakers"])
     if SEQUENCE in batch:
-        quarter, reader = model.encode_identity(batch[SEQUENCE]).quarter, model.identity_word_classifier
-        found["identity_word"] = losses.identity_word_loss(reader, quarter, batch["words"])
-        found["identity_word_confusion"] = losses.identity_word_confusion(reader, quarter, form=settings.form)
+        found |= _identity_word_terms(model, batch, settings.form)
     for driver, real, generated in _generated(model, identity, batch[TARGETS], video[1], audio[1], settings):
         found |= _picture_terms(driver, real, generated, settings.form, wanted)
     if judges:

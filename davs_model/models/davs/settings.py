@@ -47,6 +47,8 @@ class Model(Section):
     """Multiplier of the visual speech encoder's channels; 0: that of `width`."""
     audio_width: OwnWidth = 0.0
     """Multiplier of the audio speech encoder's channels; 0: that of `width`."""
+    identity_words: Literal["maps", "feature"] = "maps"
+    """What C_p^w reads of the identity encoder: its maps, as in the released code, or its features."""
     normalised: bool = False
     """Give the features of each modality mean 0 and variance 1, by BatchNorm without parameters."""
     standardise: Standardise = "none"
@@ -75,6 +77,8 @@ class Adversaries(Section):
     """Fraction of a stage's steps after which L_adv^D begins, both sides."""
     gan_loss: Literal["form", "hinge"] = "form"
     """Loss of L_GAN: cross-entropy in the form of the objective, or hinge."""
+    identity_stage: bool = False
+    """Take words out of the identity in the identity stage, too, by eq. 2 and 3; not with `data.faces`."""
     wrong_sound: bool = False
     """Show D_seq real frames with the sound of another clip, too, as out of sync."""
 

@@ -144,6 +144,12 @@ def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: 
 def plan(name: str, settings: Settings) -> Stage:
     """Return a stage as the settings of `Generation` change it."""
     stage, generation = STAGES[name], settings.generation
+    if stage.people and settings.adversaries.identity_stage and not settings.data.faces:
+        disentangling = Phase("discriminators", ("identity_word_classifier",))
+        words = ("identity_word", "identity_word_confusion")
+        return replace(
+            stage, reads=(*stage.reads, SEQUENCE), terms=(*stage.terms, *words), phases=(*stage.phases, disentangling)
+        )
     if WINDOWS in stage.reads:
         stage = replace(stage, reads=(*stage.reads, SOUND))
     if not stage.generates:

@@ -37,6 +37,7 @@ OPTIONS = (
     "audio_width",
     "normalised",
     "standardise",
+    "words_from_feature",
 )
 """Dimensions that only models of ours have; a checkpoint without one of them has 0."""
 
@@ -61,6 +62,7 @@ class DAVS(TalkingModel):
     identity_scales, blend, speech_map: see `Decoder`.
     mouth_size: side of the mouth region that E_w^v sees; 0: it sees whole frames of `image_size`.
     visual_width, audio_width: channel multiplier of E_w^v, E_w^a; 0: `width`.
+    words_from_feature: see `IdentityWordClassifier`.
     normalised: see `VisualSpeechEncoder`. standardise: number of the `STANDARDISE` of E_w^a.
     """
 
@@ -133,7 +135,11 @@ class DAVS(TalkingModel):
         self.domain_discriminator = DomainDiscriminator()  # D
         # Figure 3 (b)
         self.identity_word_classifier = IdentityWordClassifier(  # C_p^w
-            n_words=n_words, n_frames=identity_frames, width=width, image_size=image_size
+            n_words=n_words,
+            n_frames=identity_frames,
+            width=width,
+            image_size=image_size,
+            from_feature=bool(counts["words_from_feature"]),
         )
         self.speech_person_classifier = SpeechPersonClassifier(n_people=n_speakers) if n_speakers else None  # C_w^p
         self.person_classifier = PersonClassifier(n_people=n_people) if n_people else None
@@ -151,6 +157,7 @@ class DAVS(TalkingModel):
             "audio_width": model.audio_width,
             "normalised": int(model.normalised),
             "standardise": STANDARDISE.index(model.standardise),
+            "words_from_feature": int(model.identity_words == "feature"),
         }
         return {
             "n_words": max(1, len(corpus.train.vocabulary)),
