@@ -15,12 +15,15 @@ from avprep.media import film as media
 from avprep.schema import FPS
 from avprep.talking import inputs, photo
 from avprep.talking.driver import Driver
+from avprep.talking.person import Person
 from avprep.talking.photo import Photo
 from davs_model.generation import Talker
 
 Pictures = NDArray[np.uint8]
 Counted = Callable[[Iterable[Pictures], int], Iterable[Pictures]]
 """Passes frames on, whose number it is told, and may show how far they are."""
+AVERAGED = 8
+"""Frames of a video of the person whose identity features are averaged with the photo's."""
 GAP = 8
 """White pixels around each picture of a grid; a multiple of 2, for videos have even sides."""
 
@@ -62,7 +65,9 @@ class PhotoTalker(Talker):
         paste_back: bool = False,
         beside: Driver | Path | str | None = None,
         speech_scale: float = 1.0,
+        person: Person | Path | str | None = None,
         adapt_steps: int = 0,
+        seed: int = 0,
         max_seconds: float = inputs.MAX_SECONDS,
         counted: Counted | None = None,
     ) -> Film:
@@ -72,18 +77,24 @@ class PhotoTalker(Talker):
         speech: a file whose sound drives the face, or, by `video`, whose talking face does; or a folder prepared from
             either; or what `avprep.talking` read.
         detector: finds faces; see `avprep crop --detector`. aligned: the photos are crops already.
-        grid: show the talking faces side by side and their photos above; by default where there are several.
+        grid: show the talking faces side by side and their photos above; by default where there are several. False:
+            they are of one person, as the first one shows them: their identity features are averaged.
         paste_back: put the talking face back into its photo. max_seconds: longest speech that is taken.
         beside: a video whose aligned face is shown to the right of the talking one: what it ought to look like.
+        person: a few seconds of video of the person, or what `avprep.talking` read of it: more pictures to average, and
+            what `adapt_steps` learn from, by the random numbers of `seed`.
         speech_scale, adapt_steps: see `Talker.talk`, `Talker.adapted`.
 
         Raises AvprepError, one line, for what cannot be read or written.
         """
         many = [photos] if isinstance(photos, Photo | Path | str) else list(photos)
-        if paste_back and (len(many) > 1 or aligned):
-            raise ValueError("paste_back needs a single photo that is not aligned yet")
-        if beside is not None and (paste_back or grid or len(many) > 1):
-            raise ValueError("beside needs a single photo, not pasted back, and no grid")
+        grid = len(many) > 1 if grid is None else grid
+        if paste_back and (grid or aligned):
+            raise ValueError("paste_back needs a photo that is not aligned yet, and no grid")
+        if beside is not None and (paste_back or grid):
+            raise ValueError("beside needs a photo that is not pasted back, and no grid")
+        if person is not None and grid:
+            raise ValueError("person is a video of one person, a grid of several")
         read = [
             one
             if isinstance(one, Photo)
@@ -94,6 +105,8 @@ class PhotoTalker(Talker):
             speech = inputs.read_driver(
                 Path(speech), drive_by, preset=self.mfcc_preset, detector=detector, max_seconds=max_seconds
             )
+        if person is not None and not isinstance(person, Person):
+            person = inputs.read_person(Path(person), preset=self.mfcc_preset, detector=detector)
         if beside is not None and not isinstance(beside, Driver):
             beside = inputs.read_driver(Path(beside), "video", detector=detector, max_seconds=max_seconds)
         write(
@@ -101,11 +114,13 @@ class PhotoTalker(Talker):
             self,
             read,
             speech,
-            grid=len(read) > 1 if grid is None else grid,
+            grid=grid,
             paste_back=paste_back,
             beside=beside,
             speech_scale=speech_scale,
+            person=person,
             adapt_steps=adapt_steps,
+            seed=seed,
             counted=counted,
         )
         return Film(Path(output), speech.n_frames, speech.sound is not None)
@@ -121,19 +136,25 @@ def write(
     paste_back: bool = False,
     beside: Driver | None = None,
     speech_scale: float = 1.0,
+    person: Person | None = None,
     adapt_steps: int = 0,
+    seed: int = 0,
     counted: Counted | None = None,
 ) -> None:
-    """Write a video of photos that speak; of the first one unless `grid`, which puts them side by side.
+    """Write a video of photos that speak, side by side if `grid`; else all are of the one person that the first shows.
 
     See `PhotoTalker.film`.
     """
     faces = np.stack([one.crop for one in photos])
+    more: dict[str, Any] = {}
+    if not grid and (person is not None or len(faces) > 1):
+        others = [faces[1:]] if person is None else [faces[1:], person.spread(AVERAGED)]
+        faces, more = faces[:1], {"more": np.concatenate(others)}
     if adapt_steps:
-        first = next(driver.read())
-        talker = talker.adapted(faces, first, adapt_steps, speech_scale=speech_scale)
+        of: dict[str, Any] = {} if person is None else {"video": person.crops, "heard": person.windows, "seed": seed}
+        talker = talker.adapted(faces, next(driver.read()), adapt_steps, speech_scale=speech_scale, **of)
     frames: Iterable[Pictures]
-    spoken = talker.talk(faces, driver.read(), speech_scale=speech_scale)
+    spoken = talker.talk(faces, driver.read(), speech_scale=speech_scale, **more)
     if grid:
         frames = grid_frames(faces, spoken, _driving_frames(driver))
     elif paste_back:

@@ -15,14 +15,11 @@ from torch import Tensor
 
 from avprep.errors import RunError
 from avprep.schema import CROP_SIZE, FPS, N_COEFFICIENTS, WINDOW_STEPS
-from davs_model import checkpoint, models, precision
+from davs_model import adaptation, checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.pictures import WHOLE, Form, region, resized, to_crops
 from davs_model.data.sources import MIN_DEVIATION
 from davs_model.models.base import FRAMES, SOUND, TalkingModel
-
-ADAPTATION_RATE = 1e-4
-"""Step size of Adam in `Talker.adapted`; the paper gives none."""
 
 LISTENED = 60 * FPS
 """Frames whose windows are read before the first is drawn, by a model that standardises sound."""
@@ -62,6 +59,7 @@ class Talker:
     bf16: compute in bfloat16 where that is safe.
     doubt: why its faces may not talk, in one line; "" where nothing says so.
     people: how many speakers it has learned from; None where that is unknown.
+    measured: how its faces talked in its last validation, in one line; "" where that is unknown.
     """
 
     def __init__(
@@ -73,10 +71,11 @@ class Talker:
         mfcc_preset: str = "davs",
         doubt: str = "",
         people: int | None = None,
+        measured: str = "",
     ) -> None:
         self.model = precision.place(model, device).eval()
         self.device, self.bf16, self.mfcc_preset = torch.device(device), bf16, mfcc_preset
-        self.doubt, self.people = doubt, people
+        self.doubt, self.people, self.measured = doubt, people, measured
         self.side = int(model.dimensions["image_size"])
 
     @classmethod
@@ -94,9 +93,17 @@ class Talker:
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         speakers = saved.settings.get("speakers")
         people = len(speakers) if isinstance(speakers, list) and speakers else None
-        return cls(saved.model(), device=chosen, bf16=bf16, mfcc_preset=preset, doubt=_doubt(run, saved), people=people)
+        said: dict[str, str] = {"doubt": _doubt(run, saved), "measured": _measured(saved)}
+        return cls(saved.model(), device=chosen, bf16=bf16, mfcc_preset=preset, people=people, **said)
 
-    def talk(self, faces: Pictures, speech: Iterable[NDArray[Any]], *, speech_scale: float = 1.0) -> Iterator[Pictures]:
+    def talk(
+        self,
+        faces: Pictures,
+        speech: Iterable[NDArray[Any]],
+        *,
+        speech_scale: float = 1.0,
+        more: Pictures | None = None,
+    ) -> Iterator[Pictures]:
         """Draw each frame of speech.
 
         faces: aligned, uint8 (256, 256, 3) RGB, or (K, 256, 256, 3) for K people saying the same.
@@ -104,40 +111,52 @@ class Talker:
             speaks, uint8 (n, 256, 256, 3); memory grows with n × K. Where the model standardises each clip's sound, the
             first minute of windows is read before the first frame is drawn, and what follows adds to its statistics.
         speech_scale: factor of the features of sound; the released demo takes 1.5.
+        more: other aligned pictures of a single person, (n, 256, 256, 3), whose identity features are averaged.
         Yields frames, uint8, of the shape of `faces`.
         """
-        identity, people = self._encode_faces(faces), len(faces) if faces.ndim == 4 else 1
+        identity, people = self._encode_faces(faces, more), len(faces) if faces.ndim == 4 else 1
         for part, sound in self._with_statistics(speech):
             drawn = self._decode(identity, self._encode_speech(part, speech_scale, sound).expand(people, -1, -1))
             yield from drawn if faces.ndim == 4 else drawn[:, 0]
 
-    def adapted(self, faces: Pictures, speech: NDArray[Any], steps: int, *, speech_scale: float = 1.0) -> Talker:
-        """Return a talker that is tuned to these faces, as the released demo tunes its own; this one stays as it is.
+    def adapted(
+        self,
+        faces: Pictures,
+        speech: NDArray[Any],
+        steps: int,
+        *,
+        speech_scale: float = 1.0,
+        video: Pictures | None = None,
+        heard: NDArray[np.float32] | None = None,
+        seed: int = 0,
+    ) -> Talker:
+        """Return a talker that is tuned to a person in so many steps; this one stays as it is.
 
-        The networks that the model adapts take so many steps of Adam on its loss between the faces and the frames of
-        `speech`, a first run of what `talk` reads. RunError for a model that cannot be adapted.
+        faces, speech: a photo, or one each of several people, and a first run of what `talk` reads: frames are to look
+            like the photo but for the mouth, as the released demo tunes its own.
+        video: a few seconds of a single person instead, aligned, (n, 256, 256, 3), which are to be generated from each
+            other; heard: their windows (n, 12, 20), if there is sound. seed: draws what each step takes of it.
+        RunError for a model that cannot be adapted. See `davs_model.adaptation`.
         """
         if not self.model.adapts:
             raise RunError(f"the model {self.model.name} cannot be tuned to a face: leave out --adapt-steps")
         tuned = copy.copy(self)
         tuned.model = copy.deepcopy(self.model)
-        model = tuned.model
-        parameters = [each for name in model.adapts for each in model.get_submodule(name).parameters()]
-        adam = torch.optim.Adam(parameters, lr=ADAPTATION_RATE)
-        features = tuned._encode_speech(speech, speech_scale).clone()  # a leaf that autograd may read
-        truth = self._pictures(faces)
-        for _ in range(steps):
-            with precision.autocast(self.device, bf16=self.bf16):
-                drawn = model.decode(model.encode_identity(truth), features.expand(len(truth), -1, -1))
-            loss = model.adaptation_loss(truth, drawn)
-            adam.zero_grad()
-            torch.autograd.backward(loss)
-            adam.step()
+        if video is None:
+            features = self._encode_speech(speech, speech_scale)
+            adaptation.to_photo(tuned.model, self._pictures(faces), features, steps, bf16=self.bf16)
+        else:
+            kinds = [self._encode_speech(part, 1.0) for part in (video, heard) if part is not None]
+            frames = self._pictures(video).transpose(0, 1)
+            adaptation.to_video(tuned.model, frames, kinds, steps, seed=seed, bf16=self.bf16)
         return tuned
 
-    def _encode_faces(self, faces: Pictures) -> Any:
+    def _encode_faces(self, faces: Pictures, more: Pictures | None) -> Any:
+        pictures = self._pictures(faces)
         with torch.inference_mode(), precision.autocast(self.device, bf16=self.bf16):
-            return self.model.encode_identity(self._pictures(faces))
+            if more is None or not len(more):
+                return self.model.encode_identity(pictures)
+            return self.model.encode_person(torch.cat((pictures, self._pictures(more))).transpose(0, 1))
 
     def _with_statistics(self, speech: Iterable[NDArray[Any]]) -> Iterator[tuple[NDArray[Any], Tensor | None]]:
         """Yield runs of frames, those of windows with the statistics of their sound if the model reads them."""
@@ -203,6 +222,16 @@ def _doubt(run: Path | str, saved: Checkpoint) -> str:
             "the mouth will move little, or wrongly: train its generating stage longer"
         )
     return ""
+
+
+def _measured(saved: Checkpoint) -> str:
+    """Return how the faces of a model talked in its last validation, in one line."""
+    talking = saved.settings.get("talking")
+    scores = talking.get("audio") if isinstance(talking, dict) else None
+    values = [scores.get(name) for name in ("opening_r", "amplitude")] if isinstance(scores, dict) else [None]
+    if not all(isinstance(value, int | float) for value in values):
+        return ""
+    return "mouths opened with a correlation of {:.2f} with the real ones, and moved {:.0%} as far".format(*values)
 
 
 def draws(saved: Checkpoint) -> bool:

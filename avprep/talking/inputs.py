@@ -10,12 +10,13 @@ from avprep import auto
 from avprep.auto import Remark
 from avprep.errors import AvprepError, RunError
 from avprep.faces import detectors
-from avprep.media.mfcc import PRESETS
+from avprep.media.mfcc import PRESETS, Preset
 from avprep.schema import FPS
 from avprep.stages import CropSettings
 from avprep.talking import driver as drivers
-from avprep.talking import photo
+from avprep.talking import likeness, person, photo
 from avprep.talking.driver import Driver
+from avprep.talking.person import Person
 from avprep.talking.photo import Photo
 
 MAX_SECONDS = 1800.0
@@ -54,6 +55,8 @@ def read_photos(
     for path, one in zip(paths, found, strict=True):
         if one.n_faces > 1 and box is None:
             remark(f"{path}: {one.n_faces} faces, the largest one is taken (--face-box chooses)")
+        if unlike := likeness.differences(one):
+            remark(f"{path}: unlike what models learn from, so expect less: {'; '.join(unlike)}")
     return [photo.fit_film(one) for one in found] if paste_back else found
 
 
@@ -87,12 +90,26 @@ def read_driver(
     return found
 
 
+def read_person(path: Path, *, preset: str = "davs", detector: str = "auto", remark: Remark = auto.log) -> Person:
+    """Read a few seconds of video of the person who is to talk; preset: of the model's MFCC windows.
+
+    Raises AvprepError, one line, for what cannot be read, shows no face, or is longer than `person.SECONDS`.
+    """
+    name = auto.detector(detector, remark)
+    return person.read_person(path, detectors.build(name), CropSettings(name), _preset(preset))
+
+
+def _preset(name: str) -> Preset:
+    """Return a preset by its name; RunError for another one."""
+    if name not in PRESETS:
+        raise RunError(f"the model's windows are of the preset {name!r}, which nobody knows")
+    return PRESETS[PRESETS.index(name)]
+
+
 def _from_audio(path: Path, preset: str, max_seconds: float, track: int | None, channel: int | None) -> Driver:
-    if preset not in PRESETS:
-        raise RunError(f"the model's windows are of the preset {preset!r}, which nobody knows")
+    known = _preset(preset)
     if path.is_dir():
         if preset != "davs":
             raise RunError(f"{path}: prepared windows are of the preset davs, the model's is {preset}")
         return drivers.from_windows(path)
-    known = PRESETS[PRESETS.index(preset)]
     return drivers.from_sound(path, known, track=track, channel=channel, max_seconds=max_seconds)

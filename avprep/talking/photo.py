@@ -47,12 +47,15 @@ class Photo:
     affine: float64 (2, 3), photo → crop pixels.
     crop: uint8 (256, 256, 3), RGB, the aligned face.
     n_faces: how many faces were found; 0 for a photo that came aligned.
+    turned: distance of the nose's tip from the middle between the eyes, of the eyes' distance; None where the detector
+        finds no nose.
     """
 
     image: NDArray[np.uint8]
     affine: NDArray[np.float64]
     crop: NDArray[np.uint8]
     n_faces: int = 0
+    turned: float | None = None
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -113,9 +116,18 @@ def read_face(path: Path, detector: Detector, *, box: tuple[float, float, float,
     else:
         raise AvprepError(f"{path}: no face was found{where}: {advice}")
     face = max(found, key=lambda face: boxes.overlap(face.box, meant))  # with the whole photo that is the largest
-    affine = align.similarity((_closer(image, face, detector) or face).points)
+    points = (_closer(image, face, detector) or face).points
+    affine = align.similarity(points)
     crop = align.crop(image, affine, sigma=align.blur_sigma(affine[None]))
-    return Photo(image, affine, crop, len(found))
+    return Photo(image, affine, crop, len(found), _turned(points))
+
+
+def _turned(points: NDArray[np.floating[Any]]) -> float | None:
+    """Return `Photo.turned` of points (5, 2)."""
+    left, right, nose = np.asarray(points[:3], np.float64)
+    across = right - left
+    turned = float((nose - (left + right) / 2) @ across / (across @ across))
+    return turned if np.isfinite(turned) else None
 
 
 def read_aligned(path: Path) -> Photo:

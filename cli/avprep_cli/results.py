@@ -32,7 +32,14 @@ max_length = click.option(
 
 @click.command()
 @click.argument("run", type=RUN)
-@click.option("--face", "faces", type=PATH, multiple=True, required=True, help="A photo of the face that talks.")
+@click.option(
+    "--face",
+    "faces",
+    type=PATH,
+    multiple=True,
+    required=True,
+    help="A photo of the face that talks; several are of one person, the first of which is shown, unless --grid.",
+)
 @click.option("--audio", type=PATH, help="Speech that drives the face: any file with audio, or a folder of N.bin.")
 @click.option("--video", type=PATH, help="A talking face that drives it: a video, or a folder of aligned N.jpg.")
 @click.option("-o", "--output", type=kinds.Output(".mp4"), required=True, help="The video to write, .mp4.")
@@ -52,8 +59,10 @@ max_length = click.option(
     type=click.IntRange(0, 100_000),
     default=0,
     show_default=True,
-    help="Steps that fine-tune the model to the photo first, outside the mouth.",
+    help="Steps that fine-tune the model first: to --person, else to the photo outside the mouth.",
 )
+@click.option("--person", type=PATH, help="A few seconds of video of the person, up to 20: more pictures of the face.")
+@options.seed("Random seed of --adapt-steps.")
 @options.audio_track
 @options.audio_channel
 @max_length
@@ -73,6 +82,8 @@ def generate(
     paste_back: bool,
     speech_scale: float,
     adapt_steps: int,
+    person: Path | None,
+    seed: int,
     max_seconds: float,
     detector: str,
     device: str,
@@ -90,11 +101,13 @@ def generate(
         -o out.mp4
     avprep generate RUN --face a.jpg --face b.jpg --audio speech.wav --grid \\
         -o grid.mp4
+    avprep generate RUN --face photo.jpg --person person.mp4 \\
+        --adapt-steps 100 --audio speech.wav -o out.mp4
     avprep generate RUN --face 0.jpg --aligned --audio windows/ -o out.mp4
     """
-    _check_faces(faces, face_box, aligned=aligned, grid=grid, paste_back=paste_back)
+    _check_faces(faces, face_box, aligned=aligned, grid=grid, paste_back=paste_back, person=person)
     _check_speech(audio, video, speech_scale, **given)
-    options.spare(output, audio, video, *faces)
+    options.spare(output, audio, video, person, *faces)
     options.folder_there(output)
     from avprep.talking import inputs
 
@@ -105,20 +118,28 @@ def generate(
     device = options.chosen_device(device)
     say.detail(f"generate: on {device}")
     talker = PhotoTalker.load(run, device=device)
-    if talker.doubt:
-        say.echo(f"warning: {talker.doubt}", err=True)
-    if talker.people is not None and talker.people < MANY_PEOPLE:
-        say.once(f"{run}: has learned from {talker.people} speakers: other faces may lose their looks or move less")
+    _tell_what_to_expect(run, talker)
     driver = _driver(audio, video, detector, talker, max_seconds, **given)
     if audio is not None and (driver.track or driver.channel):
         say.aside(f"{audio}: audio track {driver.track}, channel {driver.channel}")
-    how: Any = {"speech_scale": speech_scale, "adapt_steps": adapt_steps, "counted": progress(output)}
-    film = talker.film(photos, driver, output, grid=grid, paste_back=paste_back, **how)
+    how: Any = {"speech_scale": speech_scale, "adapt_steps": adapt_steps, "seed": seed, "counted": progress(output)}
+    seen: Any = {"person": person, "detector": detector}
+    film = talker.film(photos, driver, output, grid=grid, paste_back=paste_back, **seen, **how)
     heard = "" if film.sound else ", without sound: there is none to it"
     summary.show(
         f"{output}: {film.n_frames} frames, {film.seconds:.2f} s{heard}",
         facts={"frames": film.n_frames, "seconds": film.seconds, "sound": film.sound, "where": [str(output)]},
     )
+
+
+def _tell_what_to_expect(run: Path, talker: Talker) -> None:
+    """Remark on what the model's last validation and its training say of other faces."""
+    if talker.doubt:
+        say.echo(f"warning: {talker.doubt}", err=True)
+    elif talker.measured:
+        say.once(f"{run}: in its last validation {talker.measured}; photos unlike its training data come out worse")
+    if talker.people is not None and talker.people < MANY_PEOPLE:
+        say.once(f"{run}: has learned from {talker.people} speakers: other faces may lose their looks or move less")
 
 
 def _check_faces(
@@ -128,12 +149,13 @@ def _check_faces(
     aligned: bool,
     grid: bool,
     paste_back: bool,
+    person: Path | None,
 ) -> None:
     """UsageError where the options of the photos do not go together."""
-    if len(faces) > 1 and not grid:
-        raise click.UsageError("several --face need --grid")
     if paste_back and (grid or aligned):
         raise click.UsageError("--paste-back needs a single photo that is not aligned yet, and no --grid")
+    if person and grid:
+        raise click.UsageError("--person is a video of one person, --grid shows several")
     if face_box and (aligned or len(faces) > 1):
         raise click.UsageError("--face-box is for a single photo that is not aligned yet")
 

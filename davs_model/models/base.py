@@ -74,7 +74,7 @@ class TalkingModel(nn.Module, ABC):
     code_length: ClassVar[int] = 0
     """F of `encode_speech`, for a model that reads `codes`."""
     adapts: ClassVar[tuple[str, ...]] = ()
-    """Networks that are tuned to a face before it talks; none: the model cannot be adapted."""
+    """Networks that are tuned to a person before they talk; none: the model cannot be adapted."""
 
     dimensions: dict[str, int | float]
     """The arguments that make another one like this; `image_size` is among them."""
@@ -114,6 +114,13 @@ class TalkingModel(nn.Module, ABC):
     def encode_identity(self, frames: Tensor) -> Any:
         """Encode who is seen in frames `[B, K, 3, S, S]`; for `decode` alone."""
 
+    def encode_person(self, frames: Tensor) -> Any:
+        """Encode who is seen in K frames of the same person, `[B, K, 3, S, S]`; for `decode` alone.
+
+        What a picture looks like is that of the first. A model that cannot put several together has it alone.
+        """
+        return self.encode_identity(frames[:, :1])
+
     @abstractmethod
     def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
         """Encode what is said in frames, of the form of `FRAMES`, or windows `[B, T, 12, 20]`, one of the two.
@@ -152,8 +159,16 @@ class TalkingModel(nn.Module, ABC):
     def initialise(self, batch: Batch) -> None:
         """Fit the first weights to a batch of the training set, float32, in place; see `Stage.initialises`."""
 
-    def adaptation_loss(self, real: Tensor, generated: Tensor) -> Tensor:
-        """Return what tuning to a face minimises; frames `[…, 3, S, S]` in [0, 1], whose shapes are broadcast."""
+    def adaptation_loss(self, photo: Tensor, generated: Tensor, before: Tensor) -> Tensor:
+        """Return what tuning to a photo minimises; frames in [0, 1].
+
+        photo: `[K, 1, 3, S, S]`. generated: frames of some speech, `[K, T, 3, S, S]`. before: what was generated of it
+        before tuning.
+        """
+        return (photo.float() - generated.float()).abs().mean()
+
+    def imitation_loss(self, real: Tensor, generated: Tensor) -> Tensor:
+        """Return what tuning to a video minimises; frames `[B, T, 3, S, S]` in [0, 1], any T of a clip."""
         return (real.float() - generated.float()).abs().mean()
 
     def generated_part(self, batch: Batch) -> slice:

@@ -145,22 +145,21 @@ class Sums:
     """Adds up the terms of steps, on their device."""
 
     def __init__(self) -> None:
-        self._names: list[str] = []
-        self._sum: Tensor | None = None
-        self._count = 0
+        self._sums: dict[str, Tensor] = {}
+        self._counts: Counter[str] = Counter()
 
     def add(self, values: dict[str, Tensor]) -> None:
         """Add the terms of a step."""
-        losses = torch.stack(list(values.values()))
-        self._names, self._count = list(values), self._count + 1
-        self._sum = losses if self._sum is None else self._sum + losses
+        for name, value in values.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] += 1
 
     def means(self, world: World) -> dict[str, float]:
-        """Return the means of all processes since the last time."""
-        assert self._sum is not None
-        means = (world.mean(self._sum) / self._count).tolist()
-        self._sum, self._count = None, 0
-        return dict(zip(self._names, means, strict=True))
+        """Return the means of all processes since the last time; those of a term that began meanwhile, since then."""
+        sums = world.mean(torch.stack(list(self._sums.values()))).tolist()
+        means = {name: total / self._counts[name] for name, total in zip(self._sums, sums, strict=True)}
+        self._sums, self._counts = {}, Counter()
+        return means
 
 
 class StepCheck:

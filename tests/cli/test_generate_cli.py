@@ -195,7 +195,9 @@ def test_frames_are_in_step_with_the_sound(folder: Path, tmp_path: Path, name: s
     [
         ((), "give either --audio or --video"),
         (("--audio", "speech.wav", "--video", "speech.wav"), "give either --audio or --video"),
-        (("--audio", "speech.wav", "--face", "photo.jpg"), "several --face need --grid"),
+        (("--audio", "speech.wav", "--person", "speech.wav", "--grid"), "--person is a video of one person"),
+        (("--audio", "speech.wav", "--seed", "-1"), "is not in the range"),
+        (("--audio", "speech.wav", "--adapt-steps", "100001"), "is not in the range"),
         (("--audio", "speech.wav", "--paste-back", "--grid"), "--paste-back needs a single photo"),
         (("--audio", "speech.wav", "--face-box", "1,2,3"), "is not four numbers"),
         (("--audio", "speech.wav", "--aligned", "--face-box", "1,2,3,4"), "--face-box is for a single photo"),

@@ -271,6 +271,29 @@ def test_released_labels_are_softened_from_the_generator(seed: int) -> None:
     assert_is(loss, expected)
 
 
+@seeds
+def test_a_wrong_sound_is_out_of_sync_and_says_nothing_of_the_patches(seed: int) -> None:
+    """Real frames beside another sound add the cross-entropy of the head of sync alone, labelled generated."""
+    draw = numbers(seed)
+    real, generated, windows, wrong = draw(3, 2, 3, 4, 4), draw(3, 2, 3, 4, 4), draw(3, 2, 12, 20), draw(3, 2, 12, 20)
+    more = losses.sequence_loss(Judge(), real, generated, windows, wrong=wrong)
+    less = losses.sequence_loss(Judge(), real, generated, windows)
+    assert_is(more - less, fmean([-math.log(1 - sigmoid(x)) for x in heads(real, wrong)[1]]))
+
+
+@seeds
+def test_hinge_stops_where_the_discriminator_is_sure(seed: int) -> None:
+    """Hinge adds what a logit lacks of 1, or of −1 where it is generated; the generator raises the logits."""
+    draw = numbers(seed)
+    real, generated, windows = draw(3, 2, 3, 4, 4), draw(3, 2, 3, 4, 4), draw(3, 2, 12, 20)
+    expected = 0.0
+    for truth, forgery in zip(heads(real, windows), heads(generated, windows), strict=True):
+        expected += fmean([max(0, 1 - x) for x in truth]) + fmean([max(0, 1 + x) for x in forgery])
+    assert_is(losses.sequence_loss(Judge(), real, generated, windows, form="hinge"), expected)
+    raised = math.fsum(-fmean(head) for head in heads(generated, windows))
+    assert_is(losses.sequence_confusion(Judge(), generated, windows, form="hinge"), raised)
+
+
 def test_generation_is_equation_8() -> None:
     """The decoder's objective is L_GAN plus α times L_1."""
     assert_is(losses.generation_loss(torch.tensor(0.5), torch.tensor(0.3), alpha=7.0), 0.5 + 7 * 0.3)

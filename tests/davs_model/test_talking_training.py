@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from davs_model.data.clips import joined, read_clips
 from davs_model.data.corpus import read_corpus
 from davs_model.evaluation import talk
 from davs_model.generation import Heard, Talker
-from davs_model.models.davs import Settings, losses
+from davs_model.models.davs import Settings, losses, objective
 from davs_model.models.davs.networks import DAVS
 from davs_model.models.davs.networks.speech import AudioSpeechEncoder, sound_statistics
 from davs_model.training import loop
@@ -120,6 +121,64 @@ def test_a_run_goes_on_as_it_would_have(out: Path, run: Path, tmp_path: Path, mo
     found, wanted = (checkpoint.load(folder).weights for folder in (tmp_path / "run", run))
     for name, value in wanted.items():
         assert torch.equal(found[name], value), name
+
+
+JUDGED = ("weights.sequence=0.05", "adversaries.gan_from=0.6", "adversaries.wrong_sound=true", "steps.full=4")
+
+
+def test_the_gan_begins_when_it_is_told_to(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L_GAN is computed and D_seq moved from its fraction on; a run stopped before it goes on alike."""
+    train(out, tmp_path / "whole", *JUDGED)
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    steps = {line["step"]: line["terms"] for line in lines if line["stage"] == "full" and "terms" in line}
+    assert [name for name in steps[4] if name.startswith("sequence")] == ["sequence", "sequence_confusion"]
+    assert [any(name.startswith("sequence") for name in steps[step]) for step in (1, 2, 3, 4)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    save = states.save
+
+    def stopping(folder: Path, state: states.TrainingState) -> None:
+        save(folder, state)
+        if (state.stage, state.step) == ("full", 2):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(states, "save", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train(out, tmp_path / "parts", *JUDGED)
+    monkeypatch.undo()
+    before = checkpoint.load(tmp_path / "parts").weights
+    train(out, tmp_path / "parts", *JUDGED)
+    found, wanted = (checkpoint.load(tmp_path / name).weights for name in ("parts", "whole"))
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    judge = "sequence_discriminator.patch.weight"
+    assert not torch.equal(before[judge], found[judge])
+
+
+@pytest.mark.parametrize("visual", ["train", "freeze", "cache"])
+def test_frames_in_a_row_are_read_for_the_gan_alone(out: Path, visual: str) -> None:
+    """Without L_GAN a stage reads what it read before; with it, six frames, every second one, and what drives them."""
+    plain, judged = (
+        Settings.resolve("small", None, (*TINY, f"generation.visual={visual}", *more)) for more in ((), JUDGED)
+    )
+    sizes = DAVS.dimensions_for(read_corpus(out, judged), judged)
+    reads = DAVS.training_reads(sizes, "full", judged)
+    more = set(DAVS.plan("full", judged).reads) - set(DAVS.plan("full", plain).reads)
+    assert more == {"run", "run_windows", "run_codes" if visual == "cache" else "run_frames"}
+    assert {(reads[name].length, reads[name].beside or "run") for name in more} == {(6, "run")}
+    assert reads["run"].span() == 11
+    assert list(reads)[-4:] == ["run", "run_windows", "run_frames", "run_codes"]  # drawn after all others
+
+
+def test_an_adversary_that_has_not_begun_leaves_the_rest() -> None:
+    """Both sides of L_adv^D wait for their fraction, and a stage of nothing else does not wait."""
+    settings = Settings.resolve("small", None, ("adversaries.domain_from=0.5",))
+    wanted = ("word", "domain", "domain_confusion")
+    assert list(objective.begun(wanted, settings, 0.49)) == ["word"]
+    assert list(objective.begun(wanted, settings, 0.5)) == list(wanted)
+    assert list(objective.begun(wanted[1:], settings, 0.1)) == list(wanted[1:])
 
 
 def test_several_out_are_mixed_by_their_shares(out: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ OPTIONS = (
     "audio_width",
     "normalised",
     "standardise",
+    "words_from_feature",
 )
 """Dimensions that only models of ours have; a checkpoint without one of them has 0."""
 
@@ -36,6 +37,7 @@ class Dimensions:
     identity_scales, blend, speech_map: see `Decoder`.
     mouth_size: side of the mouth region that E_w^v sees; 0: it sees whole frames of `image_size`.
     visual_width, audio_width: channel multiplier of E_w^v, E_w^a; 0: `width`.
+    words_from_feature: see `IdentityWordClassifier`.
     normalised: see `VisualSpeechEncoder`. standardise: number of the `STANDARDISE` of E_w^a.
     """
 
@@ -56,6 +58,7 @@ class Dimensions:
     audio_width: float = 0.0
     normalised: int = 0
     standardise: int = 0
+    words_from_feature: int = 0
 
     def __post_init__(self) -> None:
         if self.n_word_classifiers not in (1, 2):
@@ -83,6 +86,7 @@ class Dimensions:
             audio_width=model.audio_width,
             normalised=int(model.normalised),
             standardise=STANDARDISE.index(model.standardise),
+            words_from_feature=int(model.identity_words == "feature"),
         )
 
     def as_dict(self) -> dict[str, int | float]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from davs_model.data.pictures import MOUTH_BOX, region
-from davs_model.models.davs.settings import Form
+from davs_model.models.davs.settings import Form, GanForm
 
 if TYPE_CHECKING:
     from davs_model.models.davs.networks import SequenceLogits
@@ -26,6 +26,8 @@ MARGIN = 1.0
 """Distance beyond which unpaired clips no longer repel (eq. 1)."""
 SOFTENING = 0.1
 """Most that the released code takes from a label of the sequence discriminator."""
+IMITATED = 4.0
+"""Factor of the mouth and of its motion, beside L_1, in tuning to a video: as in the presets that make faces talk."""
 RELEASED_WEIGHTS = {"domain_confusion": 5.0, "identity_word_confusion": 1_000_000.0, "stillness": 5.0}
 """What the released code multiplies its forms by, where not by 1; the paper gives no weights but the name α (eq. 8)."""
 
@@ -86,21 +88,21 @@ def domain_confusion(discriminator: nn.Module, video: Tensor, audio: Tensor, *, 
     return _distance_from_uniform(torch.cat((sound, 1 - sound), dim=-1))
 
 
-def identity_word_loss(classifier: nn.Module, quarter: Tensor, words: Tensor) -> Tensor:
+def identity_word_loss(classifier: nn.Module, identity: Tensor, words: Tensor) -> Tensor:
     """Eq. 2: cross-entropy of the words that C_p^w reads in the identity. Moves C_p^w alone.
 
-    quarter: `Identity.quarter` of T frames `[B, T, 64, S/4, S/4]`. words: int64 `[B]`.
+    identity: what it reads of T frames, `IdentityWordClassifier.read`. words: int64 `[B]`.
     """
-    return functional.cross_entropy(classifier(quarter.detach()).float(), words)
+    return functional.cross_entropy(classifier(identity.detach()).float(), words)
 
 
-def identity_word_confusion(classifier: nn.Module, quarter: Tensor, *, form: Form = "paper") -> Tensor:
+def identity_word_confusion(classifier: nn.Module, identity: Tensor, *, form: Form = "paper") -> Tensor:
     """Eq. 3: squared distance of C_p^w's softmax from 1/N_w, summed over the words. Moves E_p^v alone.
 
     form="released": the mean over the words instead of their sum.
     """
     with frozen(classifier):
-        logits = classifier(quarter)
+        logits = classifier(identity)
     return _distance_from_uniform(logits.float().softmax(-1), form=form)
 
 
@@ -152,6 +154,12 @@ def motion_loss(real: Tensor, generated: Tensor) -> Tensor:
     return (moves[0] - moves[1]).abs().mean()
 
 
+def imitation_loss(real: Tensor, generated: Tensor) -> Tensor:
+    """L_1 and, four times each, the L1 of the mouth box and of how it moves, of frames of a person to be learned."""
+    moves = motion_loss(real, generated)
+    return reconstruction_loss(real, generated) + IMITATED * (mouth_loss(real, generated) + moves)
+
+
 def stillness_loss(identity_frame: Tensor, generated: Tensor) -> Tensor:
     """Only in the released code: each frame like the one before it outside the mouth box, on a scale of 0–255.
 
@@ -175,18 +183,24 @@ def sequence_loss(
     generated: Tensor,
     windows: Tensor,
     *,
-    form: Form = "paper",
+    form: GanForm = "paper",
+    wrong: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """L_GAN, eq. 7, maximised by D_seq, so with its sign turned: both heads added, patches averaged. Moves D_seq alone.
 
     real, generated: 6 frames `[B, 6, 3, S, S]`. windows: their MFCC windows `[B, 6, 12, 20]`.
-    form="released": labels are softened at random by up to .1, drawn from `generator`.
+    form="released": labels are softened at random by up to .1, drawn from `generator`. form="hinge": hinge losses.
+    wrong: windows of other moments; real frames beside them are out of sync, to the head that tells whether they are.
     """
     total = real.new_zeros((), dtype=torch.float32)
-    for frames, label in ((real, 1.0), (generated.detach(), 0.0)):
-        logits: SequenceLogits = discriminator(frames, windows)
-        for head in logits:
+    shown = [(real, windows, 1.0), (generated.detach(), windows, 0.0)]
+    for frames, beside, label in shown if wrong is None else (*shown, (real, wrong, 0.0)):
+        logits: SequenceLogits = discriminator(frames, beside)
+        for head in logits if beside is windows else (logits.in_step,):
+            if form == "hinge":
+                total = total + functional.relu(1 + (1 - 2 * label) * head.float()).mean()
+                continue
             target = torch.full_like(head, label, dtype=torch.float32)
             if form == "released":
                 softening = torch.rand(head.shape, generator=generator, device=head.device) * SOFTENING
@@ -195,14 +209,18 @@ def sequence_loss(
     return total
 
 
-def sequence_confusion(discriminator: nn.Module, generated: Tensor, windows: Tensor, *, form: Form = "paper") -> Tensor:
+def sequence_confusion(
+    discriminator: nn.Module, generated: Tensor, windows: Tensor, *, form: GanForm = "paper"
+) -> Tensor:
     """L_GAN, eq. 7, minimised by the encoders and G: E[log(1 − D_seq(G(…)))], both heads added. Does not move D_seq.
 
-    form="released": −E[log D_seq(G(…))], whose gradient does not vanish where D_seq is sure.
+    form="released": −E[log D_seq(G(…))], whose gradient does not vanish where D_seq is sure. form="hinge": −E[logit].
     """
     with frozen(discriminator):
         logits: SequenceLogits = discriminator(generated, windows)
     heads = [head.float() for head in logits]
+    if form == "hinge":
+        return -torch.stack([head.mean() for head in heads]).sum()
     if form == "released":
         return -torch.stack([functional.logsigmoid(head).mean() for head in heads]).sum()
     return torch.stack([functional.logsigmoid(-head).mean() for head in heads]).sum()

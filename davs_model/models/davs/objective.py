@@ -12,7 +12,7 @@ from torch.nn import functional
 from davs_model.data.reads import Batch
 from davs_model.models.base import DRIVERS, FRAMES, PORTRAIT, REAL, SEQUENCE, SOUND, WINDOWS, Stage, term_of
 from davs_model.models.davs import losses
-from davs_model.models.davs.settings import Form, Settings
+from davs_model.models.davs.settings import Form, GanForm, Settings
 
 if TYPE_CHECKING:
     from davs_model.models.davs.networks import DAVS, Identity
@@ -21,12 +21,15 @@ PERSON = ("person",)
 SPEECH = ("word", "contrastive", "domain", "domain_confusion")
 DISENTANGLING = ("identity_word", "identity_word_confusion", "speech_person", "speech_person_confusion")
 PICTURES = ("reconstruction", "mouth", "motion")
-GENERATION = ("reconstruction", "sequence", "sequence_confusion", "stillness", "mouth", "motion")
+SEQUENCE_GAN = ("sequence", "sequence_confusion")
+GENERATION = ("reconstruction", *SEQUENCE_GAN, "stillness", "mouth", "motion")
 """Names of the terms; those of generation come once for sound and once for video."""
 TARGETS, TARGET_WINDOWS, TARGET_FRAMES = "targets", "target_windows", "target_frames"
 """Frames at random moments that are generated, their MFCC windows, and what E_w^v sees of them."""
 CODES, TARGET_CODES = "codes", "target_codes"
 """f_w^v of `FRAMES` and of `TARGETS`, computed before, by an encoder that stays as it is."""
+RUN, RUN_WINDOWS, RUN_FRAMES, RUN_CODES = "run", "run_windows", "run_frames", "run_codes"
+"""The same four of frames in a row that D_seq reads, where the others that are generated are at random moments."""
 
 
 def terms(
@@ -52,9 +55,7 @@ def terms(
         logits = model.person_classifier(identity.feature)
         found["person"] = losses.person_loss(logits, batch["speakers"])
     if any(name in wanted for name in ("identity_word", "identity_word_confusion")):
-        quarter, reader = model.encode_identity(batch[SEQUENCE]).quarter, model.identity_word_classifier
-        found["identity_word"] = losses.identity_word_loss(reader, quarter, batch["words"])
-        found["identity_word_confusion"] = losses.identity_word_confusion(reader, quarter, form=form)
+        found |= _identity_word_terms(model, batch, form)
     if generates or any(name in wanted for name in (*SPEECH, "speech_person", "speech_person_confusion")):
         video = model.encode_speech_from_video(batch[FRAMES])
         audio = model.encode_speech_from_audio(batch[WINDOWS], batch.get(SOUND))
@@ -62,6 +63,16 @@ def terms(
         if identity is not None and generates:
             found |= _generation_terms(model, batch, identity, {"audio": audio, "video": video}, form, wanted)
     return {name: loss for name, loss in found.items() if term_of(name) in wanted}
+
+
+def _identity_word_terms(model: DAVS, batch: Batch, form: Form) -> dict[str, Tensor]:
+    """Words taken out of the identity."""
+    reader = model.identity_word_classifier
+    read = reader.read(model.encode_identity(batch[SEQUENCE]))
+    return {
+        "identity_word": losses.identity_word_loss(reader, read, batch["words"]),
+        "identity_word_confusion": losses.identity_word_confusion(reader, read, form=form),
+    }
 
 
 def _speech_terms(
@@ -118,28 +129,52 @@ def talking_terms(
     """Compute the terms that are wanted, where the frames to generate are at random moments of a clip.
 
     Speech features of the words and of these frames come from one pass of each encoder, so that BatchNorm sees both.
-    E_w^v gets no gradient if its features were computed before. L_GAN needs frames in a row: it is left out.
+    E_w^v gets no gradient if its features were computed before. L_GAN is of frames in a row, generated besides.
     """
-    n_spoken = batch[WINDOWS].shape[1]
-    windows = torch.cat((batch[WINDOWS], batch[TARGET_WINDOWS]), dim=1)
-    audio = model.encode_speech_from_audio(windows, batch.get(SOUND)).split((n_spoken, windows.shape[1] - n_spoken), 1)
+    judges = any(name in wanted for name in SEQUENCE_GAN)
+    windows = [batch[name] for name in (WINDOWS, TARGET_WINDOWS, *((RUN_WINDOWS,) * judges))]
+    lengths = [part.shape[1] for part in windows]
+    audio = model.encode_speech_from_audio(torch.cat(windows, dim=1), batch.get(SOUND)).split(lengths, 1)
     if CODES in batch:
-        video = batch[CODES], batch[TARGET_CODES]
+        video = tuple(batch[name] for name in (CODES, TARGET_CODES, *((RUN_CODES,) * judges)))
     else:
-        frames = torch.cat((batch[FRAMES], batch[TARGET_FRAMES]), dim=1)
+        frames = torch.cat([batch[name] for name in (FRAMES, TARGET_FRAMES, *((RUN_FRAMES,) * judges))], dim=1)
         with torch.set_grad_enabled(settings.generation.visual == "train" and torch.is_grad_enabled()):
-            video = model.encode_speech_from_video(frames).split((n_spoken, frames.shape[1] - n_spoken), 1)
+            video = model.encode_speech_from_video(frames).split(lengths, 1)
     identity = model.encode_identity(batch[PORTRAIT])
     found = _speech_terms(model, batch, video[0], audio[0], settings.form, wanted, gather)
     if "person" in wanted and model.person_classifier is not None:
         found["person"] = losses.person_loss(model.person_classifier(identity.feature), batch["speakers"])
     if SEQUENCE in batch:
-        quarter, reader = model.encode_identity(batch[SEQUENCE]).quarter, model.identity_word_classifier
-        found["identity_word"] = losses.identity_word_loss(reader, quarter, batch["words"])
-        found["identity_word_confusion"] = losses.identity_word_confusion(reader, quarter, form=settings.form)
+        found |= _identity_word_terms(model, batch, settings.form)
     for driver, real, generated in _generated(model, identity, batch[TARGETS], video[1], audio[1], settings):
         found |= _picture_terms(driver, real, generated, settings.form, wanted)
+    if judges:
+        found |= _run_terms(model, batch, identity, _alternated(video[2], audio[2], settings), settings)
     return {name: loss for name, loss in found.items() if term_of(name) in wanted}
+
+
+def _run_terms(model: DAVS, batch: Batch, identity: Identity, speech: Tensor, settings: Settings) -> dict[str, Tensor]:
+    """L_GAN of frames in a row, those of some clips generated from video and of the others from audio."""
+    form: GanForm = "hinge" if settings.adversaries.gan_loss == "hinge" else settings.form
+    discriminator, windows = model.sequence_discriminator, batch[RUN_WINDOWS]
+    generated = model.decode(identity, speech)
+    wrong = windows.roll(1, 0) if settings.adversaries.wrong_sound and len(windows) > 1 else None
+    return {
+        "sequence": losses.sequence_loss(discriminator, batch[RUN], generated, windows, form=form, wrong=wrong),
+        "sequence_confusion": losses.sequence_confusion(discriminator, generated, windows, form=form),
+    }
+
+
+def _from_video(count: int, settings: Settings) -> int:
+    """Return how many of the clips of a batch, the first ones, are generated from video."""
+    return min(max(round(count * settings.generation.video), 0), count)
+
+
+def _alternated(video: Tensor, audio: Tensor, settings: Settings) -> Tensor:
+    """Return the video's features of the first clips and the audio's of the others."""
+    seen = _from_video(len(audio), settings)
+    return torch.cat((video[:seen], audio[seen:]))
 
 
 def _generated(
@@ -150,8 +185,8 @@ def _generated(
         for driver, speech in (("audio", audio), ("video", video)):
             yield driver, real, model.decode(identity, speech)
         return
-    seen = min(max(round(len(real) * settings.generation.video), 0), len(real))
-    generated = model.decode(identity, torch.cat((video[:seen], audio[seen:])))
+    seen = _from_video(len(real), settings)
+    generated = model.decode(identity, _alternated(video, audio, settings))
     for driver, clips in (("audio", slice(seen, None)), ("video", slice(seen))):
         if len(real[clips]):
             yield driver, real[clips], generated[clips]
@@ -168,6 +203,13 @@ def _picture_terms(
     return found
 
 
+def begun(wanted: Collection[str], settings: Settings, progress: float) -> Collection[str]:
+    """Return the terms that have begun at a fraction of a stage; all of them where none has, so that a step learns."""
+    begins = {"sequence": settings.adversaries.gan_from, "domain": settings.adversaries.domain_from}
+    found = [term for term in wanted if progress >= begins.get(term.removesuffix("_confusion"), 0.0)]
+    return found or wanted
+
+
 def factors(model: DAVS, stage: Stage, settings: Settings, *, people_are_speakers: bool) -> dict[str, float]:
     """Return the factor of each term that a stage minimises, those of both sides of an adversarial pair alike.
 
@@ -180,8 +222,8 @@ def factors(model: DAVS, stage: Stage, settings: Settings, *, people_are_speaker
         weight = float(getattr(settings.weights, term.removesuffix("_confusion")))
         if term == "stillness" and settings.form == "paper":
             continue
-        if settings.generation.targets and term.startswith(("sequence", "stillness")):
-            continue  # they need frames in a row
+        if settings.generation.targets and term == "stillness":
+            continue  # it needs frames in a row
         if term == "person" and (model.person_classifier is None or not (stage.people or people_are_speakers)):
             continue
         if term.startswith("speech_person") and model.speech_person_classifier is None:

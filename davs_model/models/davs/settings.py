@@ -11,9 +11,12 @@ from davs_model.settings import Count, Factor, RunSettings, Section
 
 Form = Literal["paper", "released"]
 """Losses as the paper writes them, or as the released code has them."""
+GanForm = Literal["paper", "released", "hinge"]
+"""Losses of D_seq: cross-entropy in either form, or hinge, which is ours."""
 Frames = Annotated[int, Ge(1), Le(1000)]
 Standardise = Literal["none", "corpus", "clip"]
 STANDARDISE: tuple[Standardise, ...] = ("none", "corpus", "clip")
+Fraction = Annotated[float, Ge(0), Le(1)]
 OwnWidth = Annotated[float, Ge(0), Le(16)]
 
 
@@ -44,6 +47,8 @@ class Model(Section):
     """Multiplier of the visual speech encoder's channels; 0: that of `width`."""
     audio_width: OwnWidth = 0.0
     """Multiplier of the audio speech encoder's channels; 0: that of `width`."""
+    identity_words: Literal["maps", "feature"] = "maps"
+    """What C_p^w reads of the identity encoder: its maps, as in the released code, or its features."""
     normalised: bool = False
     """Give the features of each modality mean 0 and variance 1, by BatchNorm without parameters."""
     standardise: Standardise = "none"
@@ -63,6 +68,21 @@ class Generation(Section):
     """Fraction of the clips that are generated from video where `drive` is alternate."""
     visual: Literal["train", "freeze", "cache"] = "train"
     """The visual speech encoder: trained on, kept as it is, or kept and its features of all frames held in memory."""
+
+
+class Adversaries(Section):
+    """When adversaries begin, and how D_seq learns."""
+
+    gan_from: Fraction = 0.0
+    """Fraction of the full stage's steps after which L_GAN begins; D_seq learns from then on, too."""
+    domain_from: Fraction = 0.0
+    """Fraction of a stage's steps after which L_adv^D begins, both sides."""
+    gan_loss: Literal["form", "hinge"] = "form"
+    """Loss of L_GAN: cross-entropy in the form of the objective, or hinge."""
+    identity_stage: bool = False
+    """Take words out of the identity in the identity stage, too, by eq. 2 and 3; not with `data.faces`."""
+    wrong_sound: bool = False
+    """Show D_seq real frames with the sound of another clip, too, as out of sync."""
 
 
 class Steps(Section):
@@ -173,5 +193,6 @@ class Settings(RunSettings):
     """Form of the losses: as the paper writes them, or as the released code has them."""
     model: Model = Model()
     generation: Generation = Generation()
+    adversaries: Adversaries = Adversaries()
     steps: Steps = Steps()
     weights: Weights = Weights()

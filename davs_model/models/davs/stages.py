@@ -13,7 +13,17 @@ from davs_model.data.pictures import Box
 from davs_model.data.reads import Reads
 from davs_model.models.base import FRAMES, PORTRAIT, REAL, SEQUENCE, SOUND, WINDOWS, Phase, Stage
 from davs_model.models.davs import objective
-from davs_model.models.davs.objective import CODES, TARGET_CODES, TARGET_FRAMES, TARGET_WINDOWS, TARGETS
+from davs_model.models.davs.objective import (
+    CODES,
+    RUN,
+    RUN_CODES,
+    RUN_FRAMES,
+    RUN_WINDOWS,
+    TARGET_CODES,
+    TARGET_FRAMES,
+    TARGET_WINDOWS,
+    TARGETS,
+)
 from davs_model.models.davs.settings import STANDARDISE, Settings
 
 EVERY = 2
@@ -107,7 +117,10 @@ def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
 
 
 def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: Settings) -> dict[str, Reads]:
-    """Return what a stage reads: that, and where it generates frames of random moments, these and what drives them."""
+    """Return what a stage reads: that, and where it generates frames of random moments, these and what drives them.
+
+    D_seq then has frames of its own, every second one, as those of C_w are that it reads in the paper.
+    """
     found, generation = reads(dimensions), settings.generation
     if generation.identity == "speaker":
         found[PORTRAIT] = replace(found[PORTRAIT], of="speaker")
@@ -121,12 +134,22 @@ def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: 
     found[TARGET_WINDOWS] = Reads("windows", count, beside=TARGETS)
     found[TARGET_FRAMES] = replace(seen, length=count, every=1, at="anywhere", beside=TARGETS, part=0)
     found[TARGET_CODES] = Reads("codes", count, beside=TARGETS)
+    found[RUN] = Reads("frames", seen.part, every=EVERY)
+    found[RUN_WINDOWS] = Reads("windows", seen.part, beside=RUN)
+    found[RUN_FRAMES] = replace(seen, length=seen.part, at="anywhere", beside=RUN, part=0)
+    found[RUN_CODES] = Reads("codes", seen.part, beside=RUN)
     return found
 
 
 def plan(name: str, settings: Settings) -> Stage:
     """Return a stage as the settings of `Generation` change it."""
     stage, generation = STAGES[name], settings.generation
+    if stage.people and settings.adversaries.identity_stage and not settings.data.faces:
+        disentangling = Phase("discriminators", ("identity_word_classifier",))
+        words = ("identity_word", "identity_word_confusion")
+        return replace(
+            stage, reads=(*stage.reads, SEQUENCE), terms=(*stage.terms, *words), phases=(*stage.phases, disentangling)
+        )
     if WINDOWS in stage.reads:
         stage = replace(stage, reads=(*stage.reads, SOUND))
     if not stage.generates:
@@ -135,7 +158,9 @@ def plan(name: str, settings: Settings) -> Stage:
     if generation.targets:
         video = (WINDOWS, CODES, TARGET_CODES) if generation.visual == "cache" else (*SPEECH, TARGET_FRAMES)
         disentangles = (SEQUENCE,) if settings.weights.identity_word else ()
-        stage = replace(stage, reads=(*video, *disentangles, PORTRAIT, TARGETS, TARGET_WINDOWS, SOUND))
+        run = (RUN, RUN_WINDOWS, RUN_CODES if generation.visual == "cache" else RUN_FRAMES)
+        judged = run if settings.weights.sequence else ()
+        stage = replace(stage, reads=(*video, *disentangles, PORTRAIT, TARGETS, TARGET_WINDOWS, *judged, SOUND))
     if generation.visual != "train":
         moved, *others = stage.phases
         kept = tuple(network for network in moved.networks if network != VISUAL)

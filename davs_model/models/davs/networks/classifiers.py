@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from davs_model.models.davs.networks.identity import Identity
 from davs_model.models.davs.networks.layers import FEATURES, channels, check_image_size, expect, fold, unfold, unused
 
 
@@ -33,25 +34,43 @@ class IdentityWordClassifier(nn.Module):
     """C_p^w, the adversary of eq. 2 and 3: does the identity encoder still know the word?
 
     n_words: N_w. n_frames: T, consecutive frames that it reads. width, image_size: those of the identity encoder.
+    from_feature: read f_p^v instead of the maps that the released code reads; ours.
     """
 
-    def __init__(self, *, n_words: int, n_frames: int = 20, width: float = 1.0, image_size: int = 256) -> None:
+    def __init__(
+        self,
+        *,
+        n_words: int,
+        n_frames: int = 20,
+        width: float = 1.0,
+        image_size: int = 256,
+        from_feature: bool = False,
+    ) -> None:
         super().__init__()
         check_image_size(image_size)
-        self.shape = (channels(64, width), image_size // 4, image_size // 4)
+        self.from_feature = from_feature
+        self.shape = (FEATURES,) if from_feature else (channels(64, width), image_size // 4, image_size // 4)
         self.n_frames = n_frames
-        self.frame = nn.Sequential(
-            nn.Conv2d(self.shape[0], 1, 3, 2, 1),
-            nn.ReLU(inplace=True),
-            nn.Flatten(),
-            nn.Linear((image_size // 8) ** 2, 128),
+        self.frame = (
+            nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.ReLU(inplace=True), nn.Linear(FEATURES, 128))
+            if from_feature
+            else nn.Sequential(
+                nn.Conv2d(self.shape[0], 1, 3, 2, 1),
+                nn.ReLU(inplace=True),
+                nn.Flatten(),
+                nn.Linear((image_size // 8) ** 2, 128),
+            )
         )
         self.dropout = nn.Dropout(0.5)
         self.fc = nn.Linear(n_frames * 128, n_words)
 
-    def forward(self, quarter: Tensor) -> Tensor:
-        """Map the identity maps F_p^v `[B, T, 64, S/4, S/4]` (`Identity.quarter`) to logits `[B, N_w]`."""
-        vectors = unfold(self.frame(fold(quarter, *self.shape)), len(quarter))
+    def read(self, identity: Identity) -> Tensor:
+        """Return what it reads of an identity: `Identity.quarter`, or the feature."""
+        return identity.feature if self.from_feature else identity.quarter
+
+    def forward(self, identity: Tensor) -> Tensor:
+        """Map what is read of T frames, `[B, T, 64, S/4, S/4]` or `[B, T, 256]`, to logits `[B, N_w]`."""
+        vectors = unfold(self.frame(fold(identity, *self.shape)), len(identity))
         return self.fc(self.dropout(vectors.flatten(1)))
 
 

@@ -29,6 +29,9 @@ from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpe
 from davs_model.models.davs.settings import STANDARDISE
 from davs_model.models.davs.stages import LABELS, STAGES
 
+ALIKE = 0.01
+"""Mean squared difference up to which pictures are averaged: 20 dB. Frames of a GRID sentence differ by 33 dB."""
+
 
 class DAVS(TalkingModel):
     """The disentangled audio-visual system: who (pid space) and what is said (wid space), taken apart and put together.
@@ -78,7 +81,11 @@ class DAVS(TalkingModel):
         self.domain_discriminator = DomainDiscriminator()  # D
         # Figure 3 (b)
         self.identity_word_classifier = IdentityWordClassifier(  # C_p^w
-            n_words=size.n_words, n_frames=size.identity_frames, width=size.width, image_size=size.image_size
+            n_words=size.n_words,
+            n_frames=size.identity_frames,
+            width=size.width,
+            image_size=size.image_size,
+            from_feature=bool(size.words_from_feature),
         )
         speakers, people = size.n_speakers, size.n_people
         self.speech_person_classifier = SpeechPersonClassifier(n_people=speakers) if speakers else None  # C_w^p
@@ -115,7 +122,8 @@ class DAVS(TalkingModel):
         progress: float = 1.0,
         gather: Callable[[Tensor], Tensor] = lambda features: features,
     ) -> dict[str, Tensor]:
-        """Return the terms that are wanted; see `objective`. They are the same at any progress."""
+        """Return the terms that are wanted and have begun; see `objective`."""
+        wanted = objective.begun(wanted, settings, progress)
         if settings.generation.targets and any(term_of(name) in wanted for name in objective.PICTURES):
             return objective.talking_terms(self, batch, settings, wanted=wanted, gather=gather)
         return objective.terms(self, batch, form=settings.form, wanted=wanted, gather=gather)
@@ -128,9 +136,13 @@ class DAVS(TalkingModel):
         """Fit the last layers of the speech encoders to a batch, in place."""
         fit_speech_encoders(self, batch)
 
-    def adaptation_loss(self, real: Tensor, generated: Tensor) -> Tensor:
-        """Return the L1 outside the mouth box."""
-        return losses.outside_mouth_loss(real, generated)
+    def adaptation_loss(self, photo: Tensor, generated: Tensor, before: Tensor) -> Tensor:
+        """Return the L1 to the photo outside the mouth box, and inside it, so that lips stay, to the frames before."""
+        return losses.outside_mouth_loss(photo, generated) + losses.mouth_loss(before, generated)
+
+    def imitation_loss(self, real: Tensor, generated: Tensor) -> Tensor:
+        """Return L_1, and the L1 of the mouth box and of its motion in the proportions of the presets."""
+        return losses.imitation_loss(real, generated)
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
         """Return f_p^v of the portrait and of the frames in a row, F_w^v, F_w^a and what C_w makes of these."""
@@ -149,6 +161,16 @@ class DAVS(TalkingModel):
     def encode_identity(self, frames: Tensor) -> Identity:
         """Encode who is seen in frames `[B, T, 3, S, S]`: f_p^v and its maps."""
         return self.identity_encoder(frames)
+
+    def encode_person(self, frames: Tensor) -> Identity:
+        """Encode who is seen in frames `[B, K, 3, S, S]`: the mean of f_p^v, and the maps of a mean picture.
+
+        Frames of one video, which are alike, average to a picture with a mouth and eyes at rest; others are left out.
+        """
+        alike = ((frames - frames[:, :1]).square().mean((2, 3, 4), keepdim=True) < ALIKE).float()
+        mean = (frames * alike).sum(1, keepdim=True) / alike.sum(1, keepdim=True)
+        feature = self.encode_identity(frames).feature.mean(1, keepdim=True)
+        return self.encode_identity(mean)._replace(feature=feature)
 
     def encode_sound(self, windows: Tensor, statistics: Tensor | None) -> Tensor:
         """Encode what is said in windows `[B, T, 12, 20]`: F_w^a `[B, T, 256]`; statistics: `SOUND` of the batch."""

@@ -1,0 +1,69 @@
+"""A model tuned to a person before it generates: to a photo, or to a few seconds of video, from which it learns more.
+
+Only `TalkingModel.adapts` moves, by Adam at `RATE`, with BatchNorm in eval mode. Speech encoders stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from davs_model import precision
+from davs_model.models.base import TalkingModel
+
+RATE = 1e-4
+"""Step size of Adam. Of 10⁻⁴, 5·10⁻⁴ and 10⁻³, on 3 s of two people, 100 steps, the one that helps both."""
+TARGETS = 8
+"""Frames of a video that are generated in a step, half of them from audio if there is any."""
+
+
+def to_photo(model: TalkingModel, photo: Tensor, speech: Tensor, steps: int, *, bf16: bool = False) -> None:
+    """Tune a model, in place, so that frames of some speech look like a photo where the mouth is not.
+
+    photo: `[K, 1, 3, S, S]` of K people. speech: features `[1, T, F]`. The mouth of each frame is held to what the
+    model generated before, for a photo does not show how it moves; see `TalkingModel.adaptation_loss`.
+    """
+    speech = speech.expand(len(photo), -1, -1)
+
+    def drawn() -> Tensor:
+        return model.decode(model.encode_identity(photo), speech)
+
+    with torch.no_grad(), precision.autocast(photo.device, bf16=bf16):
+        before = drawn()
+    _tune(model, lambda: model.adaptation_loss(photo, drawn(), before), steps, photo.device, bf16)
+
+
+def to_video(
+    model: TalkingModel, frames: Tensor, speech: Sequence[Tensor], steps: int, *, seed: int = 0, bf16: bool = False
+) -> None:
+    """Tune a model, in place, to generate frames of a video from one of them, the mouth too.
+
+    frames: `[1, T, 3, S, S]`. speech: features of these frames `[1, T, F]`, one or two kinds. Each step draws by the
+    seed an identity frame and `TARGETS` others; see `TalkingModel.imitation_loss`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(count: int) -> list[int]:
+        return torch.randint(frames.shape[1], (count,), generator=generator).tolist()
+
+    def loss() -> Tensor:
+        identity = model.encode_identity(frames[:, draw(1)])
+        targets = [draw(TARGETS // len(speech)) for _ in speech]
+        features = torch.cat([kind[:, some] for kind, some in zip(speech, targets, strict=True)], dim=1)
+        real = torch.cat([frames[:, some] for some in targets], dim=1)
+        return model.imitation_loss(real, model.decode(identity, features))
+
+    _tune(model, loss, steps, frames.device, bf16)
+
+
+def _tune(model: TalkingModel, loss: Callable[[], Tensor], steps: int, device: torch.device, bf16: bool) -> None:
+    parameters = [each for name in model.adapts for each in model.get_submodule(name).parameters()]
+    adam = torch.optim.Adam(parameters, lr=RATE)
+    for _ in range(steps):
+        with precision.autocast(device, bf16=bf16):
+            value = loss()
+        adam.zero_grad()
+        torch.autograd.backward(value)
+        adam.step()
