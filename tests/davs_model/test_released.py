@@ -19,7 +19,7 @@ from torch import Tensor
 from avprep import files
 from avprep.errors import CheckpointError
 from davs_model import checkpoint, released
-from davs_model.models.davs.networks import DAVS
+from davs_model.models.davs.dimensions import Dimensions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 eras = pytest.mark.parametrize("era", ["0.2", "now"])
@@ -87,7 +87,7 @@ class TestImport:
             assert not left
         assert not weights
         assert loaded.settings["not_imported"] == []
-        assert loaded.dimensions == DAVS.__init__.__kwdefaults__
+        assert loaded.dimensions == Dimensions().as_dict()
 
     def test_tensors_go_where_they_belong(
         self, imported: tuple[Path, str, Result, Path], networks: released_form.Networks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from davs_model.data.reads import Batch, Reads
 from davs_model.models.base import FRAMES, PORTRAIT, SEQUENCE, SOUND, WINDOWS, Stage, TalkingModel, term_of
 from davs_model.models.davs import losses, objective, stages
 from davs_model.models.davs import settings as own
+from davs_model.models.davs.dimensions import Dimensions
 from davs_model.models.davs.initialise import fit_speech_encoders
 from davs_model.models.davs.networks.classifiers import (
     DomainDiscriminator,
@@ -28,37 +29,13 @@ from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpe
 from davs_model.models.davs.settings import STANDARDISE
 from davs_model.models.davs.stages import LABELS, STAGES
 
-OPTIONS = (
-    "identity_scales",
-    "blend",
-    "speech_map",
-    "mouth_size",
-    "visual_width",
-    "audio_width",
-    "normalised",
-    "standardise",
-)
-"""Dimensions that only models of ours have; a checkpoint without one of them has 0."""
-
 
 class DAVS(TalkingModel):
     """The disentangled audio-visual system: who (pid space) and what is said (wid space), taken apart and put together.
 
     Frames are RGB in [0, 1], `[B, T, 3, S, S]`; windows `[B, T, 12, 20]`, as in the shards; features 256 long.
 
-    n_words: N_w of the word classifiers.
-    n_people: people of the labelled faces; 0: no `person_classifier`.
-    n_speakers: people of the talking clips; 0: no `speech_person_classifier`.
-    width, image_size: channel multiplier and S (64, 128 or 256). 1 and 256 are the released networks.
-    n_word_classifiers: 1: C_w, shared by both modalities; 2: one each, as in the rows of Table 3 without SC.
-    speech_frames, identity_frames, sequence_frames: frames that C_w, C_p^w and D_seq read at once.
-
-    options: not in the paper; of `OPTIONS`, each 0 in the released networks, which have none of them:
-
-    identity_scales, blend, speech_map: see `Decoder`.
-    mouth_size: side of the mouth region that E_w^v sees; 0: it sees whole frames of `image_size`.
-    visual_width, audio_width: channel multiplier of E_w^v, E_w^a; 0: `width`.
-    normalised: see `VisualSpeechEncoder`. standardise: number of the `STANDARDISE` of E_w^a.
+    dimensions: those of `Dimensions`.
     """
 
     name: ClassVar[str] = "davs"
@@ -68,99 +45,49 @@ class DAVS(TalkingModel):
     code_length = FEATURES
     adapts = ("identity_encoder", "decoder")
 
-    def __init__(
-        self,
-        *,
-        n_words: int = 500,
-        n_people: int = 0,
-        n_speakers: int = 0,
-        width: float = 1.0,
-        image_size: int = 256,
-        speech_frames: int = 12,
-        identity_frames: int = 20,
-        sequence_frames: int = 6,
-        n_word_classifiers: int = 1,
-        **options: float,
-    ) -> None:
+    def __init__(self, **dimensions: Any) -> None:
         super().__init__()
-        if unknown := options.keys() - OPTIONS:
-            raise TypeError(f"no option {min(unknown)}: there is {', '.join(OPTIONS)}")
-        widths = {name: float(options.get(name, 0)) for name in OPTIONS}
-        counts = {name: int(options.get(name, 0)) for name in OPTIONS}
-        mouth_size, normalised = counts["mouth_size"], bool(counts["normalised"])
-        self.dimensions = {
-            "n_words": n_words,
-            "n_people": n_people,
-            "n_speakers": n_speakers,
-            "width": width,
-            "image_size": image_size,
-            "speech_frames": speech_frames,
-            "identity_frames": identity_frames,
-            "sequence_frames": sequence_frames,
-            "n_word_classifiers": n_word_classifiers,
-            **{name: option for name, option in options.items() if option},
-        }
+        size = Dimensions(**dimensions)
+        self.dimensions = size.as_dict()
         # Figure 2
-        self.identity_encoder = IdentityEncoder(width=width, image_size=image_size)  # E_p^v
+        self.identity_encoder = IdentityEncoder(width=size.width, image_size=size.image_size)  # E_p^v
         self.visual_speech_encoder = VisualSpeechEncoder(  # E_w^v
-            width=widths["visual_width"] or width, image_size=mouth_size or image_size, normalised=normalised
+            width=size.visual_width or size.width,
+            image_size=size.mouth_size or size.image_size,
+            normalised=bool(size.normalised),
         )
         self.audio_speech_encoder = AudioSpeechEncoder(  # E_w^a
-            width=widths["audio_width"] or width,
-            normalised=normalised,
-            standardise=STANDARDISE[counts["standardise"]],
+            width=size.audio_width or size.width,
+            normalised=bool(size.normalised),
+            standardise=STANDARDISE[size.standardise],
         )
         self.decoder = Decoder(  # G
-            width=width,
-            image_size=image_size,
-            identity_scales=counts["identity_scales"] or 1,
-            blend=bool(counts["blend"]),
-            speech_map=counts["speech_map"],
+            width=size.width,
+            image_size=size.image_size,
+            identity_scales=size.identity_scales or 1,
+            blend=bool(size.blend),
+            speech_map=size.speech_map,
         )
         self.sequence_discriminator = SequenceDiscriminator(  # D_seq
-            n_frames=sequence_frames, width=width, image_size=image_size
+            n_frames=size.sequence_frames, width=size.width, image_size=size.image_size
         )
         # Figure 3 (a)
-        self.word_classifier = WordClassifier(n_words=n_words, n_frames=speech_frames)  # C_w
-        if n_word_classifiers not in (1, 2):
-            raise ValueError(f"n_word_classifiers {n_word_classifiers}: 1, shared, or 2")
-        self.audio_word_classifier = (
-            WordClassifier(n_words=n_words, n_frames=speech_frames) if n_word_classifiers == 2 else None
-        )
+        self.word_classifier = WordClassifier(n_words=size.n_words, n_frames=size.speech_frames)  # C_w
+        own = size.n_word_classifiers == 2
+        self.audio_word_classifier = WordClassifier(n_words=size.n_words, n_frames=size.speech_frames) if own else None
         self.domain_discriminator = DomainDiscriminator()  # D
         # Figure 3 (b)
         self.identity_word_classifier = IdentityWordClassifier(  # C_p^w
-            n_words=n_words, n_frames=identity_frames, width=width, image_size=image_size
+            n_words=size.n_words, n_frames=size.identity_frames, width=size.width, image_size=size.image_size
         )
-        self.speech_person_classifier = SpeechPersonClassifier(n_people=n_speakers) if n_speakers else None  # C_w^p
-        self.person_classifier = PersonClassifier(n_people=n_people) if n_people else None
+        speakers, people = size.n_speakers, size.n_people
+        self.speech_person_classifier = SpeechPersonClassifier(n_people=speakers) if speakers else None  # C_w^p
+        self.person_classifier = PersonClassifier(n_people=people) if people else None
 
     @classmethod
     def dimensions_for(cls, corpus: Corpus, settings: own.Settings) -> dict[str, int | float]:
         """Return the arguments that fit these clips and settings."""
-        model = settings.model
-        options = {
-            "identity_scales": model.identity_scales if model.identity_scales > 1 else 0,
-            "blend": int(model.blend),
-            "speech_map": model.speech_map,
-            "mouth_size": model.mouth_size,
-            "visual_width": model.visual_width,
-            "audio_width": model.audio_width,
-            "normalised": int(model.normalised),
-            "standardise": STANDARDISE.index(model.standardise),
-        }
-        return {
-            "n_words": max(1, len(corpus.train.vocabulary)),
-            "n_people": len(corpus.faces or corpus.train.people),
-            "n_speakers": len(corpus.train.people),
-            "width": model.width,
-            "image_size": model.image_size,
-            "speech_frames": model.speech_frames,
-            "identity_frames": model.identity_frames,
-            "sequence_frames": model.sequence_frames,
-            "n_word_classifiers": 1 if model.shared_classifier else 2,
-            **{name: option for name, option in options.items() if option},
-        }
+        return Dimensions.of(corpus, settings).as_dict()
 
     @classmethod
     def reads(cls, dimensions: Mapping[str, int | float]) -> dict[str, Reads]:

@@ -1,0 +1,90 @@
+"""The arguments that build DAVS, which a checkpoint keeps."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from davs_model.data.corpus import Corpus
+from davs_model.models.davs.settings import STANDARDISE, Settings
+
+OPTIONS = (
+    "identity_scales",
+    "blend",
+    "speech_map",
+    "mouth_size",
+    "visual_width",
+    "audio_width",
+    "normalised",
+    "standardise",
+)
+"""Dimensions that only models of ours have; a checkpoint without one of them has 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimensions:
+    """The arguments of `DAVS`; the defaults are the released networks.
+
+    n_words: N_w of the word classifiers.
+    n_people: people of the labelled faces; 0: no `person_classifier`.
+    n_speakers: people of the talking clips; 0: no `speech_person_classifier`.
+    width, image_size: channel multiplier and S (64, 128 or 256).
+    speech_frames, identity_frames, sequence_frames: frames that C_w, C_p^w and D_seq read at once.
+    n_word_classifiers: 1: C_w, shared by both modalities; 2: one each, as in the rows of Table 3 without SC.
+
+    Those of `OPTIONS` are not in the paper; each is 0 in the released networks:
+
+    identity_scales, blend, speech_map: see `Decoder`.
+    mouth_size: side of the mouth region that E_w^v sees; 0: it sees whole frames of `image_size`.
+    visual_width, audio_width: channel multiplier of E_w^v, E_w^a; 0: `width`.
+    normalised: see `VisualSpeechEncoder`. standardise: number of the `STANDARDISE` of E_w^a.
+    """
+
+    n_words: int = 500
+    n_people: int = 0
+    n_speakers: int = 0
+    width: float = 1.0
+    image_size: int = 256
+    speech_frames: int = 12
+    identity_frames: int = 20
+    sequence_frames: int = 6
+    n_word_classifiers: int = 1
+    identity_scales: int = 0
+    blend: int = 0
+    speech_map: int = 0
+    mouth_size: int = 0
+    visual_width: float = 0.0
+    audio_width: float = 0.0
+    normalised: int = 0
+    standardise: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_word_classifiers not in (1, 2):
+            raise ValueError(f"n_word_classifiers {self.n_word_classifiers}: 1, shared, or 2")
+
+    @classmethod
+    def of(cls, corpus: Corpus, settings: Settings) -> Dimensions:
+        """Return the dimensions that fit these clips and settings."""
+        model = settings.model
+        return cls(
+            n_words=max(1, len(corpus.train.vocabulary)),
+            n_people=len(corpus.faces or corpus.train.people),
+            n_speakers=len(corpus.train.people),
+            width=model.width,
+            image_size=model.image_size,
+            speech_frames=model.speech_frames,
+            identity_frames=model.identity_frames,
+            sequence_frames=model.sequence_frames,
+            n_word_classifiers=1 if model.shared_classifier else 2,
+            identity_scales=model.identity_scales if model.identity_scales > 1 else 0,
+            blend=int(model.blend),
+            speech_map=model.speech_map,
+            mouth_size=model.mouth_size,
+            visual_width=model.visual_width,
+            audio_width=model.audio_width,
+            normalised=int(model.normalised),
+            standardise=STANDARDISE.index(model.standardise),
+        )
+
+    def as_dict(self) -> dict[str, int | float]:
+        """Return the dimensions by name, without the options that are 0: models without any are as the released."""
+        return {name: size for name, size in asdict(self).items() if size or name not in OPTIONS}
