@@ -20,7 +20,7 @@ that visual speech is read from; their MFCC windows; frames in a row, whose iden
 the frames to generate, where those of `FRAMES` are of another form; the statistics of the clip's windows."""
 EVALUATED = (PORTRAIT, FRAMES, WINDOWS, SEQUENCE, REAL, SOUND)
 DRIVERS = ("audio", "video")
-"""What frames are generated from."""
+"""What frames are generated from, by a model that says no other."""
 
 Gather = Callable[[Tensor], Tensor]
 """Puts the features `[B, …]` of all processes together."""
@@ -69,6 +69,8 @@ class TalkingModel(nn.Module, ABC):
     """The terms that need a label of each clip, `words` or `speakers`."""
     code_length: ClassVar[int] = 0
     """F of `encode_speech`, for a model that reads `codes`."""
+    drivers: ClassVar[tuple[str, ...]] = DRIVERS
+    """Of `DRIVERS`, what its frames are generated from; a video drives others by its sound."""
     adapts: ClassVar[tuple[str, ...]] = ()
     """Networks that are tuned to a face before it talks; none: the model cannot be adapted."""
 
@@ -127,6 +129,13 @@ class TalkingModel(nn.Module, ABC):
     @abstractmethod
     def decode(self, identity: Any, speech: Tensor) -> Tensor:
         """Generate frames `[B, T, 3, S, S]` in [0, 1] of B people saying `[B, T, F]`."""
+
+    def decode_on(self, identity: Any, speech: Tensor) -> tuple[Tensor, Any]:
+        """Generate frames as `decode`, and return what stands for the identity where the frames after them begin.
+
+        For a model whose frames depend on those before: it draws a long speech part by part as it would at once.
+        """
+        return self.decode(identity, speech), identity
 
     @abstractmethod
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
