@@ -121,14 +121,20 @@ def _add(
         speech = {"audio": model.encode_sound(clip.batch[WINDOWS], clip.batch.get(SOUND))}
         wrong = model.encode_sound(other.batch[WINDOWS], other.batch.get(SOUND))
         speech["wrong_audio"] = wrong[:, [t % wrong.shape[1] for t in range(n_frames)]]
-        if not cheap:
+        if not cheap and "video" in model.drivers:
             speech["video"] = model.encode_speech(frames=clip.batch[FRAMES])
-        drawn = {
-            name: torch.cat([model.decode(identity, part)[0].float() for part in features.split(AT_ONCE, 1)])
-            for name, features in speech.items()
-        }
+        drawn = {name: _whole(model, identity, features) for name, features in speech.items()}
     if not cheap:
         drawn |= {"repeated": repeated, "mean": real[clip.spoken].mean(0).expand_as(real)}
     for name, frames in drawn.items():
         kept = scores.setdefault(name, TalkingScores())
         kept.add(real, frames, clip.spoken, identity=clip.identity, repeated=repeated)
+
+
+def _whole(model: TalkingModel, identity: Any, features: Tensor) -> Tensor:
+    """Return the frames of all features `[1, T, F]`, decoded part by part: `[T, 3, S, S]`."""
+    frames = []
+    for part in features.split(AT_ONCE, 1):
+        generated, identity = model.decode_on(identity, part)
+        frames.append(generated[0].float())
+    return torch.cat(frames)

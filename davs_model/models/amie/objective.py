@@ -124,7 +124,7 @@ def _talk_terms(
                 found["mi"] = -_coherence(
                     model, frames, instants, windows, batch.get(SOUND), batch[HEARD] > 0, settings
                 )
-    if "frame" in wanted:
+    if "frame" in wanted or "frame_confusion" in wanted:
         found["frame"] = losses.frame_loss(model.frame_discriminator, real, frames, windows[:, part])
         found["frame_confusion"] = losses.frame_confusion(model.frame_discriminator, frames, windows[:, part])
     if "perceptual" in wanted:

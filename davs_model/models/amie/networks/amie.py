@@ -200,7 +200,7 @@ class AMIE(TalkingModel):
             frame = face.frame if not (i and teaches and teaches[i] and taught is not None) else taught[:, i - 1 : i]
             frame = frame.detach()
             if face.attention is None:
-                attention = self.attention.first.expand(len(frame), -1, -1, -1)
+                attention = self.attention.first(len(frame), frame.device)
             else:
                 logits.append(self.attention(frame[:, 0], face.attention))
                 attention = self.attention.attention(logits[-1])
@@ -208,8 +208,7 @@ class AMIE(TalkingModel):
             drawn = self._draw(face.identity, frame, spoken, attention if rate < 1 and on != "none" else None, rate, on)
             frames.append(drawn)
             face = Face(face.identity, drawn.detach(), attention.detach())
-        side = self.attention.first.shape[-1]
-        predicted = torch.cat(logits, dim=1) if logits else speech.new_zeros(len(speech), 0, side, side)
+        predicted = torch.cat(logits, dim=1) if logits else frames[0].new_zeros(len(speech), 0, *attention.shape[2:])
         return Generated(torch.cat(frames, dim=1), predicted, face)
 
     def _draw(

@@ -22,6 +22,7 @@ class DynamicAttention(nn.Module):
 
     def __init__(self, *, image_size: int = 256) -> None:
         super().__init__()
+        self.image_size = image_size
         self.layers = nn.Sequential(
             nn.Conv2d(4, CHANNELS, 3, padding=1),
             nn.ReLU(inplace=True),
@@ -29,10 +30,6 @@ class DynamicAttention(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(CHANNELS, 1, 3, padding=1),
         )
-        self.first: Tensor
-        self.allowed: Tensor
-        self.register_buffer("first", first_attention(image_size), persistent=False)
-        self.register_buffer("allowed", wide_box(image_size), persistent=False)
 
     def forward(self, frames: Tensor, before: Tensor) -> Tensor:
         """Return the logits of P_i `[B, 1, S/4, S/4]` from f̂_{i−1} `[B, 3, S, S]` and P_{i−1}."""
@@ -41,4 +38,8 @@ class DynamicAttention(nn.Module):
 
     def attention(self, logits: Tensor) -> Tensor:
         """Return P_i in [0, 1], 0 outside of the widened mouth box."""
-        return logits.sigmoid() * self.allowed
+        return logits.sigmoid() * wide_box(self.image_size).to(logits)
+
+    def first(self, count: int, device: torch.device) -> Tensor:
+        """Return P_1 of as many clips, `[B, 1, S/4, S/4]`."""
+        return first_attention(self.image_size).to(device).expand(count, -1, -1, -1)
