@@ -138,15 +138,20 @@ def _talk_terms(
 
 
 def _perceived(model: AMIE, frames: Tensor) -> list[Tensor]:
-    """Return maps of the perceptual network: our own identity and visual speech encoders, held still, as in use."""
+    """Return maps of the perceptual network: the first ones of our own identity and visual speech encoders, held still.
+
+    Of whole frames S/2 and S/4, of what the visual speech encoder sees its half and an eighth.
+    """
     identity, speech, side = model.identity_encoder, model.visual_speech_encoder, int(model.dimensions["mouth_size"])
     trains = identity.training
     identity.eval()
     with shared.frozen(identity), shared.frozen(speech):
-        seen = identity(frames)
-        said = speech(as_read(frames, MOUTH_REGION if side else WHOLE, side))
+        half = identity.stem(frames.flatten(0, 1))
+        quarter = identity.quarter(identity.pool(half))
+        first = speech.stem(as_read(frames, MOUTH_REGION if side else WHOLE, side).flatten(0, 1))
+        second = speech.blocks(first)
     identity.train(trains)
-    return [seen.half, seen.quarter, seen.eighth, said]
+    return [half, quarter, first, second]
 
 
 def factors(model: AMIE, stage: Stage, settings: Settings, *, people_are_speakers: bool) -> dict[str, float]:
