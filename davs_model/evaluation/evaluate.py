@@ -183,6 +183,7 @@ def evaluate(
         **_drawn_tables(drawn, landmarks, missing),
         **_talking(subject, settings, say),
         "leakage": _leakage(subject, out, found, settings, say),
+        "own": _own(subject, settings),
     }
     if baselines:
         metrics["baselines"] = {
@@ -387,6 +388,14 @@ def _leakage(subject: _Subject, out: Path, found: Embeddings, settings: Settings
     except (RunError, ValueError) as error:
         missing["words_from_identity"] = str(error)
     return result
+
+
+def _own(subject: _Subject, settings: Settings) -> dict[str, Any]:
+    """Return what can be measured of this model alone: its figures, and what the page says of them."""
+    done = [name for name, steps in dict(subject.saved.settings.get("steps") or {}).items() if steps]
+    device, limit = torch.device(settings.device), settings.talking_clips
+    measured = subject.model.measures(done[-1], subject.whole, device, limit=limit) if done else ()
+    return {one.name: asdict(one) for one in measured}
 
 
 @torch.inference_mode()

@@ -7,8 +7,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from davs_model.data.clips import Clips
 from davs_model.data.corpus import Corpus
 from davs_model.data.reads import Batch, Reads
 from davs_model.settings import RunSettings
@@ -55,6 +57,23 @@ class Stage:
     frozen: tuple[str, ...] = ()
     initialises: bool = False
     generates: bool = False
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something that is measured of one model alone, on clips that it does not learn from.
+
+    name: in logs and metrics.json, which have `facts`, JSON values. summary: it in one line.
+    title, notes, head, rows: its section of the evaluation's page, as text.
+    """
+
+    name: str
+    summary: str
+    facts: Mapping[str, Any]
+    title: str
+    notes: tuple[str, ...]
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 class TalkingModel(nn.Module, ABC):
@@ -160,6 +179,10 @@ class TalkingModel(nn.Module, ABC):
     def adaptation_loss(self, real: Tensor, generated: Tensor) -> Tensor:
         """Return what tuning to a face minimises; frames `[…, 3, S, S]` in [0, 1], whose shapes are broadcast."""
         return (real.float() - generated.float()).abs().mean()
+
+    def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
+        """Return what can be measured of this model alone after a stage, on the first whole clips; in eval mode."""
+        return ()
 
     def generated_part(self, batch: Batch) -> slice:
         """Return which of `FRAMES` are generated in a step."""

@@ -205,6 +205,8 @@ def test_it_trains_in_four_stages(run: Path) -> None:
     terms = {r["stage"]: set(r["terms"]) for r in records if "terms" in r}
     assert terms["coherence"] == {"estimator"}
     assert terms["talk"] == {"estimator", "mi", "frame", "frame_confusion", "lip", "perceptual", "face", "mask"}
+    validations = [r["validation"] for r in records if "validation" in r]
+    assert ["coherence" in found for found in validations] == [False, False, True, True]
     assert (run / "samples" / "talk-000003.png").stat().st_size > 1000
 
 
@@ -288,7 +290,9 @@ def test_it_is_evaluated_by_what_drives_it(out: Path, run: Path, tmp_path: Path)
     assert found["reconstruction"].keys() == {"audio", "repeated"}
     assert found["generated_retrieval"].keys() == {"audio", "repeated"}
     assert "video" not in found["talking"]
-    assert "evaluation.md" in {path.name for path in tmp_path.iterdir()}
+    assert len(found["own"]["coherence"]["facts"]["bound"]) == 21
+    assert "## Audio-visual coherence" in (tmp_path / "evaluation.md").read_text(encoding="utf-8")
+    assert "Audio-visual coherence" in (tmp_path / "evaluation.html").read_text(encoding="utf-8")
 
 
 def test_a_talker_goes_on_from_run_to_run(run: Path) -> None:

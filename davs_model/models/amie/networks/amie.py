@@ -8,10 +8,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from davs_model.data.clips import Clips
 from davs_model.data.corpus import Corpus
 from davs_model.data.pictures import WHOLE
 from davs_model.data.reads import Batch, Reads
-from davs_model.models.amie import objective, stages
+from davs_model.models.amie import curve, objective, stages
 from davs_model.models.amie import settings as own
 from davs_model.models.amie.dimensions import Dimensions
 from davs_model.models.amie.masks import mask
@@ -20,7 +21,7 @@ from davs_model.models.amie.networks.discriminator import FrameDiscriminator
 from davs_model.models.amie.networks.estimator import Estimator
 from davs_model.models.amie.networks.image import ImageEncoder
 from davs_model.models.amie.stages import LABELS, STAGES
-from davs_model.models.base import FRAMES, PORTRAIT, SOUND, WINDOWS, Stage, TalkingModel
+from davs_model.models.base import FRAMES, PORTRAIT, SOUND, WINDOWS, Measure, Stage, TalkingModel
 from davs_model.models.davs.initialise import fit_speech_encoders
 from davs_model.models.davs.networks.classifiers import DomainDiscriminator, PersonClassifier, WordClassifier
 from davs_model.models.davs.networks.decoder import Decoder
@@ -146,6 +147,11 @@ class AMIE(TalkingModel):
     def initialise(self, batch: Batch) -> None:
         """Fit the last layers of the speech encoders to a batch, in place."""
         fit_speech_encoders(self, batch)
+
+    def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
+        """Return what the estimator makes of matched and of shifted sound, once it was trained; see `curve`."""
+        trained = any("estimator" in phase.networks for phase in STAGES[stage].phases)
+        return curve.measure(self, clips, device, limit) if trained else ()
 
     def encode_identity(self, frames: Tensor) -> Face:
         """Encode who is seen in a frame of each clip, `[B, 1, 3, S, S]`: also the frame before the first."""
