@@ -74,8 +74,8 @@ class PhotoTalker(Talker):
         """Write a video, .mp4 at 25 fps, of a photo that speaks.
 
         photos: files, whose largest face is found and aligned, or what `avprep.talking` read of them.
-        speech: a file whose sound drives the face, or, by `video`, whose talking face does; or a folder prepared from
-            either; or what `avprep.talking` read.
+        speech: a file whose sound drives the face, or, by `video`, whose talking face does, if that drives the model,
+            else its sound again; or a folder prepared from either; or what `avprep.talking` read.
         detector: finds faces; see `avprep crop --detector`. aligned: the photos are crops already.
         grid: show the talking faces side by side and their photos above; by default where there are several. False:
             they are of one person, as the first one shows them: their identity features are averaged.
@@ -102,8 +102,9 @@ class PhotoTalker(Talker):
             for one in many
         ]
         if not isinstance(speech, Driver):
+            by = self.driver(drive_by)
             speech = inputs.read_driver(
-                Path(speech), drive_by, preset=self.mfcc_preset, detector=detector, max_seconds=max_seconds
+                Path(speech), by, preset=self.mfcc_preset, detector=detector, max_seconds=max_seconds
             )
         if person is not None and not isinstance(person, Person):
             person = inputs.read_person(Path(person), preset=self.mfcc_preset, detector=detector)

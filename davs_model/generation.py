@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -96,6 +96,10 @@ class Talker:
         said: dict[str, str] = {"doubt": _doubt(run, saved), "measured": _measured(saved)}
         return cls(saved.model(), device=chosen, bf16=bf16, mfcc_preset=preset, people=people, **said)
 
+    def driver(self, wanted: Literal["audio", "video"]) -> Literal["audio", "video"]:
+        """Return what a file drives the face by: as is wanted, or by its audio, if the model takes no other."""
+        return wanted if wanted in self.model.drivers else "audio"
+
     def talk(
         self,
         faces: Pictures,
@@ -116,7 +120,8 @@ class Talker:
         """
         identity, people = self._encode_faces(faces, more), len(faces) if faces.ndim == 4 else 1
         for part, sound in self._with_statistics(speech):
-            drawn = self._decode(identity, self._encode_speech(part, speech_scale, sound).expand(people, -1, -1))
+            features = self._encode_speech(part, speech_scale, sound).expand(people, -1, -1)
+            drawn, identity = self._decode(identity, features)
             yield from drawn if faces.ndim == 4 else drawn[:, 0]
 
     def adapted(
@@ -189,13 +194,13 @@ class Talker:
             return scale * self.model.encode_sound(windows[None], sound)
 
     @torch.inference_mode()
-    def _decode(self, identity: Any, features: Tensor) -> Pictures:
-        """Return frames uint8 (n, K, 256, 256, 3)."""
+    def _decode(self, identity: Any, features: Tensor) -> tuple[Pictures, Any]:
+        """Return frames uint8 (n, K, 256, 256, 3), and the identity where the next ones begin."""
         with precision.autocast(self.device, bf16=self.bf16):
-            drawn = self.model.decode(identity, features)
+            drawn, identity = self.model.decode_on(identity, features)
         if not bool(drawn.isfinite().all()):
             raise RunError("the model generates numbers that are not finite: take another checkpoint")
-        return to_crops(drawn.transpose(0, 1))
+        return to_crops(drawn.transpose(0, 1)), identity
 
     def _pictures(self, faces: Pictures, form: Form | None = None) -> Tensor:
         """Return faces (…, 256, 256, 3) as float32 `[K, 1, 3, S, S]` in [0, 1], made smaller as in training.

@@ -12,7 +12,11 @@ from avprep.errors import CheckpointError
 from avprep_cli import kinds, options, say, summary
 
 SHOWN_ASIDE = 10
-STAGES = {"davs": ("identity", "speech", "full"), "sync": ("contrast", "refine")}
+STAGES = {
+    "davs": ("identity", "speech", "full"),
+    "amie": ("identity", "speech", "coherence", "talk"),
+    "sync": ("contrast", "refine"),
+}
 """The models that are trained, and their stages, in order."""
 
 
@@ -74,14 +78,14 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
     type=click.Choice(tuple(STAGES)),
     default="davs",
     show_default=True,
-    help="davs: talking faces; sync: offsets between audio and video.",
+    help="davs, amie: talking faces; sync: offsets between audio and video.",
 )
 @click.option(
     "--stage",
     type=click.Choice((*(stage for stages in STAGES.values() for stage in stages), "all")),
     default="all",
     show_default=True,
-    help="The stage to train; all: one after the other. sync: contrast, refine; davs: the others.",
+    help="The stage to train; all: one after the other.",
 )
 @click.option("--preset", type=click.Choice(kinds.PRESETS), help="Settings to start from.  [paper; sync: small]")
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings; it overrides the preset.")
@@ -105,7 +109,8 @@ def train(
     """Train a model on the shards of one OUT, or more, into RUN.
 
     DAVS has three stages: identity (face recognition on labelled faces), speech (the shared space of audio and video)
-    and full (generation, with identity and words disentangled). sync has two: contrast (on all clips) and refine
+    and full (generation, with identity and words disentangled). AMIE has the first two, then coherence (what audio and
+    video have in common) and talk (generation, frame after frame). sync has two: contrast (on all clips) and refine
     (without those that are found out of sync); `avprep sync` measures with it. If it is interrupted at any point, run
     the same command again: it resumes from the last saved state. RUN/checkpoint.safetensors is the model,
     RUN/metrics.jsonl and RUN/tensorboard its history, RUN/samples generated frames, RUN/settings.toml all settings.
@@ -117,6 +122,7 @@ def train(
     avprep train OUT RUN --stage speech --set weights.domain=0
     avprep train OUT RUN --init-from OTHER_RUN        begin with its weights
     avprep train OUT OTHER_OUT RUN --share 1 --share 1
+    avprep train OUT RUN --model amie --preset small
     avprep train OUT RUN --model sync                 to measure offsets
     torchrun --nproc-per-node 8 --no-python avprep train OUT RUN
     """

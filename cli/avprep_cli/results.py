@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -189,9 +189,12 @@ def _driver(
 
     path = video if audio is None else audio
     assert path is not None
+    wanted: Literal["audio", "video"] = "video" if audio is None else "audio"
+    if (by := talker.driver(wanted)) != wanted:
+        say.once(f"{path}: its audio drives the face: the model {talker.model.name} takes nothing else")
     return inputs.read_driver(
         path,
-        "video" if audio is None else "audio",
+        by,
         preset=talker.mfcc_preset,
         detector=detector,
         max_seconds=max_seconds,

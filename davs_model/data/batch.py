@@ -60,11 +60,13 @@ def empty_batch(shape: Shape, count: int, memory: Memory = torch.empty) -> RawBa
 
     def empty(reads: Reads) -> Tensor:
         side = reads.size or shape.image_size
-        own = {
+        own: tuple[int, ...] = {
             "windows": (N_COEFFICIENTS, WINDOW_STEPS),
             "codes": (shape.features,),
             "statistics": (N_COEFFICIENTS,),
             "frames": (side, side, 3),
+            "corners": (2, 2),
+            "heard": (),
         }[reads.source]
         dtype = torch.uint8 if reads.source == "frames" else torch.float32
         return memory((count, reads.length, *own), dtype=dtype)

@@ -128,7 +128,7 @@ class Clips:
                 raise ShardError(f"{self.key(row)}: {name}: {error}") from error
 
     def read(self, row: int, column: str, frames: Collection[int]) -> dict[str, bytes]:
-        """Read what is wanted of a clip in a column: the arrays of `mfcc`, or frames of `crop`.
+        """Read what is wanted of a clip in a column: frames of `crop`, or without any the arrays of the column.
 
         Returns member name -> bytes; frames as `000.jpg` or `000.png`. ShardError, one line, for a piece of a tar that
         is not exactly this sample.
@@ -149,7 +149,7 @@ class Clips:
         ):
             if names:
                 raise ShardError(f"{path}: {key}: {f'{key}.{min(names)}'!r} {problem}")
-        wanted = (schema.frame_member(i, image_format) for i in frames) if column == "crop" else schema.ARRAYS["mfcc"]
+        wanted = [schema.frame_member(i, image_format) for i in frames] or schema.ARRAYS[column]
         return {name: bytes(found[name]) for name in wanted if name in found}
 
 

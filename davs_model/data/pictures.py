@@ -60,6 +60,12 @@ class Augmentation(NamedTuple):
         cv2.copyMakeBorder(inner, *borders, cv2.BORDER_REPLICATE, dst=whole)
         return whole
 
+    def points(self, pairs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return pairs of a left and a right point (T, 2, 2) of a crop, x and y in its pixels, as they are changed."""
+        if self.mirror:
+            pairs = pairs[:, ::-1] * np.array((-1, 1), np.float32) + np.array((CROP_SIZE - 1, 0), np.float32)
+        return pairs + np.array((self.x, self.y), np.float32)
+
 
 def shown(crop: Frames, box: Box, target: Frames) -> None:
     """Write what a box shows of a 256×256 crop into `[S, S, 3]`, unless it is there already."""

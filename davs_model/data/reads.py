@@ -25,7 +25,9 @@ class Reads:
     """One tensor of a batch: T frames of each clip, or what belongs to T frames.
 
     source: `frames`; their MFCC `windows`; `codes`: features `[T, F]` of frames that the model has computed before
-        training; `statistics`: mean and standard deviation `[2, 12]` of the coefficients of all windows of the clip.
+        training; `statistics`: mean and standard deviation `[2, 12]` of the coefficients of all windows of the clip;
+        `corners`: left and right corner of the mouth, x and y in pixels of the 256×256 crop `[T, 2, 2]`, NaN where
+        unknown; `heard`: `[T]`, 1 where the window holds real sound alone while somebody speaks, else 0.
     length: T. every: frames from one to the next.
     at: where they lie in the clip. `anywhere`: at random in training, in the middle in evaluation. `sound`: likewise,
         among the frames whose windows hold real sound alone if there are enough of them; in training around one of the
@@ -33,15 +35,18 @@ class Reads:
         evaluation may draw by a seed. `moments`: each frame at random by itself, mostly while somebody speaks.
     of: the clip itself, or any clip of its speaker, as which the clip itself may be drawn.
     beside: another `Reads`, listed before this one, whose frames are taken; `every` and `at` are then its own.
+    apart: another `Reads`, listed before this one, from whose frames a portrait keeps `DISTANCE` where the clip has
+        such frames; with all clips of a speaker to choose from, of the other ones any frame.
     part: so many of the T are generated in a step. The first of them is drawn once for all clips of a batch.
     box, size: what is seen of a frame, and the side of that picture; 0: the side of the frames that are generated.
     """
 
-    source: Literal["frames", "windows", "codes", "statistics"]
+    source: Literal["frames", "windows", "codes", "statistics", "corners", "heard"]
     length: int
     every: int = 1
     at: Literal["anywhere", "sound", "portrait", "moments"] = "anywhere"
     beside: str = ""
+    apart: str = ""
     part: int = 0
     of: Literal["clip", "speaker"] = "clip"
     box: Box = WHOLE
@@ -78,7 +83,7 @@ class Shape:
     def needs_windows(self) -> bool:
         """Return whether the MFCC column is read."""
         return any(
-            reads.source in ("windows", "statistics") or reads.at in ("sound", "moments")
+            reads.source in ("windows", "statistics", "heard") or reads.at in ("sound", "moments")
             for reads in self.reads.values()
         )
 

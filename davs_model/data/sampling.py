@@ -19,6 +19,8 @@ JITTER = 3
 """Most frames that a word is moved by, each way."""
 BEFORE_SPEECH, AFTER_SPEECH = 3, 4
 """Frames before the first word and after the last in which a mouth moves, too."""
+DISTANCE = 8
+"""Frames between a portrait and what it keeps apart from."""
 WHILE_SPEAKING = 0.85
 """Fraction of moments that are drawn while somebody speaks."""
 _SHUFFLE, _DRAW, _PART, _PORTRAIT = range(4)
@@ -114,6 +116,12 @@ def moments(n_frames: int, spoken: tuple[int, int], length: int, rng: np.random.
         return [first + (2 * n + 1) * (end - first) // (2 * length) for n in range(length)]
     inside = rng.random(length) < WHILE_SPEAKING
     return [int(rng.integers(*spoken) if speaking else rng.integers(n_frames)) for speaking in inside]
+
+
+def apart(n_frames: int, frames: Sequence[int], rng: np.random.Generator) -> int:
+    """Return a frame that is `DISTANCE` or more from all of these, at random; without any, one of the furthest."""
+    distance = np.abs(np.arange(n_frames)[:, None] - np.asarray(frames)[None]).min(1)
+    return int(rng.choice(np.flatnonzero(distance >= min(DISTANCE, int(distance.max())))))
 
 
 def candidates(row: int, count: int) -> Iterator[int]:

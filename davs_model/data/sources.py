@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avprep.errors import ShardError
-from avprep.schema import ARRAYS, CROP_SIZE, decode_array
+from avprep.schema import ARRAYS, CROP_SIZE, N_POINTS, decode_array
 from davs_model.data.batch import RawBatch
 from davs_model.data.clips import NO_WORDS, Clips
 from davs_model.data.pictures import WHOLE, Augmentation, Form, Frames, Tint, Warp, shown
 from davs_model.data.reads import Reads, Shape
-from davs_model.data.sampling import moments, portrait_rng, sound_stretch, spoken_part, stretch, word_stretch
+from davs_model.data.sampling import apart, moments, portrait_rng, sound_stretch, spoken_part, stretch, word_stretch
 from davs_model.data.sound import warped_voice
 from davs_model.data.store import FrameStore
 
@@ -85,17 +85,25 @@ class ClipSource:
                 chosen[name] = chosen[reads.beside]
             else:
                 of = self._partner(row, rng) if reads.of == "speaker" and rng is not None else row
-                chosen[name] = of, self._choose(reads, of, arrays, rng, into["words"][place : place + 1])
+                if reads.apart and of == row and rng is not None:
+                    chosen[name] = of, [apart(int(self.clips.n_frames[row]), chosen[reads.apart][1], rng)]
+                else:
+                    chosen[name] = of, self._choose(reads, of, arrays, rng, into["words"][place : place + 1])
             if reads.source == "windows":
                 into[name][place] = torch.from_numpy(arrays["mfcc.npy"][chosen[name][1]])
             elif reads.source == "statistics":
                 into[name][place] = torch.from_numpy(statistics(arrays[WHOLE_SOUND]))
             elif reads.source == "codes":
                 into[name][place] = torch.from_numpy(self.codes[row][chosen[name][1]])
+            elif reads.source == "heard":
+                into[name][place] = torch.from_numpy(self._heard(row, arrays)[chosen[name][1]])
         seen = [name for name, reads in self.shape.reads.items() if reads.source == "frames"]
         if not seen:
             return
         change = Augmentation.draw(rng, shift=self.shape.shift, flip=self.shape.flip)
+        for name, reads in self.shape.reads.items():
+            if reads.source == "corners":
+                into[name][place] = torch.from_numpy(change.points(self._corners(row)[chosen[name][1]]))
         for of in dict.fromkeys(chosen[name][0] for name in seen):
             self._decode(of, {name: chosen[name][1] for name in seen if chosen[name][0] == of}, into, place, change)
         if self.shape.jitter and rng is not None:
@@ -147,6 +155,23 @@ class ClipSource:
                 rng = portrait_rng(self.portrait_seed, row)
             return [n_frames // 2 if rng is None else int(rng.integers(n_frames))]
         return stretch(n_frames, reads.length, reads.every, rng)
+
+    def _heard(self, row: int, arrays: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+        """Return 1 for each frame of a clip whose window holds real sound alone while somebody speaks, else 0."""
+        n_frames, heard = int(self.clips.n_frames[row]), arrays["valid.npy"].astype(np.float32)
+        words = self.clips.timed[row] if self.clips.timed else NO_WORDS
+        first, end = spoken_part(n_frames, words, arrays["valid.npy"])
+        heard[:first] = heard[end:] = 0
+        return heard
+
+    def _corners(self, row: int) -> NDArray[np.float32]:
+        """Return the corners of the mouth of each frame of a clip in pixels of the crop, (T, 2, 2)."""
+        members, first = self.read(row, "crop", ()), int(self.clips.first[row])
+        points, affine = (decode_array(members[name]).astype(np.float32) for name in ("points.npy", "affine.npy"))
+        if points.shape != (int(self.clips.whole[row]), N_POINTS, 2) or affine.shape != (len(points), 2, 3):
+            raise ShardError(f"{self.key(row)}: points.npy {points.shape} and affine.npy {affine.shape} do not agree")
+        crops = points[:, 3:] @ affine[:, :, :2].transpose(0, 2, 1) + affine[:, None, :, 2]
+        return crops[first : first + int(self.clips.n_frames[row])]
 
     def _decode(
         self, row: int, wanted: Mapping[str, Sequence[int]], into: RawBatch, place: int, change: Augmentation

@@ -15,7 +15,7 @@ from davs_model.data.reads import LABELS
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.recognition import recognise
 from davs_model.evaluation.metrics.retrieval import retrieve
-from davs_model.models.base import DRIVERS, FRAMES, PORTRAIT, REAL, TalkingModel
+from davs_model.models.base import FRAMES, PORTRAIT, REAL, TalkingModel
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def embed(
             if generate:
                 identity, part = model.encode_identity(batch[PORTRAIT]), model.generated_part(batch)
                 real = batch.get(REAL, batch[FRAMES])
-                for name in DRIVERS:
+                for name in model.drivers:
                     generated = model.decode(identity, found[name][:, part])
                     error = (real[:, part].float() - generated.float()).abs().mean()
                     errors.setdefault(name, []).append(float(error))

@@ -41,7 +41,7 @@ from davs_model.evaluation.metrics.recognition import recognise
 from davs_model.evaluation.metrics.reconstruction import Reconstructions
 from davs_model.evaluation.metrics.retrieval import ranks, summarise
 from davs_model.generation import draws, generating_stage
-from davs_model.models.base import DRIVERS, EVALUATED, FRAMES, PORTRAIT, REAL, SEQUENCE, TalkingModel
+from davs_model.models.base import EVALUATED, FRAMES, PORTRAIT, REAL, SEQUENCE, TalkingModel
 
 METRICS, PAGE, HTML, EMBEDDINGS = "metrics.json", "evaluation.md", "evaluation.html", "embeddings.h5"
 SOURCES = ("audio", "video", "repeated")
@@ -184,6 +184,7 @@ def evaluate(
         **_drawn_tables(drawn, landmarks, missing),
         **_talking(subject, settings, say),
         "leakage": _leakage(subject, out, found, settings, say),
+        "own": _own(subject, settings),
     }
     if baselines:
         metrics["baselines"] = {
@@ -284,11 +285,11 @@ def _embed(subject: _Subject, settings: Settings, path: Path, drawn: _Drawn, say
                 found = model.embeddings(batch)
                 if generates:
                     identity = model.encode_identity(batch[PORTRAIT])
-                    frames = {name: model.decode(identity, found[name]) for name in DRIVERS}
+                    frames = {name: model.decode(identity, found[name]) for name in model.drivers}
                     real = batch.get(REAL, batch[FRAMES])
                     frames["repeated"] = batch[PORTRAIT].expand_as(real)
-                    for name in SOURCES:
-                        seen = as_read(frames[name], form.box, form.size)
+                    for name, pictures in frames.items():
+                        seen = as_read(pictures, form.box, form.size)
                         found[f"generated_{name}"] = model.encode_speech(frames=seen)
             if generates:
                 drawn.add(real, frames)
@@ -306,8 +307,8 @@ def _places(found: Embeddings) -> dict[str, Tensor]:
     """Return the ranks of right clips: by the other modality, and by what was drawn in the place of the pictures."""
     video, audio = found["video"], found["audio"]
     places = {"video_to_audio": ranks(video, audio), "audio_to_video": ranks(audio, video)}
-    if "generated_audio" in found:
-        places |= {name: ranks(found[f"generated_{name}"], video) for name in SOURCES}
+    generated = {name: f"generated_{name}" for name in SOURCES}
+    places |= {name: ranks(found[of], video) for name, of in generated.items() if of in found}
     return places
 
 
@@ -393,6 +394,14 @@ def _leakage(subject: _Subject, out: Path, found: Embeddings, settings: Settings
     except (RunError, ValueError) as error:
         missing["words_from_identity"] = str(error)
     return result
+
+
+def _own(subject: _Subject, settings: Settings) -> dict[str, Any]:
+    """Return what can be measured of this model alone: its figures, and what the page says of them."""
+    done = [name for name, steps in dict(subject.saved.settings.get("steps") or {}).items() if steps]
+    device, limit = torch.device(settings.device), settings.talking_clips
+    measured = subject.model.measures(done[-1], subject.whole, device, limit=limit) if done else ()
+    return {one.name: asdict(one) for one in measured}
 
 
 @torch.inference_mode()

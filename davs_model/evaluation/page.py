@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -145,7 +145,8 @@ def content(metrics: Metrics) -> Page:
     # Parts of the page have such lines themselves.
     facts += tuple(f"not measured: {n}: {why}" for n, why in _part(metrics, "missing").items() if n not in PARTS)
     title = f"Evaluation of {metrics.get('run', '–')}"
-    return Page(title, facts, _comparison(_part(metrics, "data")), tuple(part(metrics) for part in parts))
+    sections = (*(part(metrics) for part in parts), *_own(metrics))
+    return Page(title, facts, _comparison(_part(metrics, "data")), sections)
 
 
 def render(metrics: Metrics, figures: Mapping[str, str]) -> str:
@@ -260,6 +261,12 @@ def _in_sync(metrics: Metrics) -> Section:
         ("model", "film", "confidence", "distance", "median offset, frames", "within 1 frame, %", "clips"),
         tuple(_rows(_models(metrics, "sync"), "sync", {"real": "real", **DRIVEN}, columns | {"n_clips": _count})),
     )
+
+
+def _own(metrics: Metrics) -> Iterator[Section]:
+    """Yield what was measured of one model alone."""
+    for one in _part(metrics, "own").values():
+        yield Section(one["title"], tuple(one["notes"]), (), tuple(one["head"]), tuple(map(tuple, one["rows"])))
 
 
 def _generation(metrics: Metrics) -> Section:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -28,33 +29,38 @@ LABELS = 84
 
 @torch.inference_mode()
 def sheet(model: TalkingModel, raw: RawBatch, device: torch.device, *, bf16: bool = False) -> NDArray[np.uint8]:
-    """Return a sheet, RGB uint8 (H, W, 3), of B clips, three rows each; the model is left in eval mode.
+    """Return a sheet, RGB uint8 (H, W, 3), of B clips, a row of each kind; the model is left in eval mode.
 
-    A row begins with its name and the identity frame; then come six frames: real ones, those generated from their
-    audio, those from their video.
+    A row begins with its name and the identity frame; then come the frames of a step: real ones, those generated from
+    their audio, those from their video, if that drives the model.
     """
     model.eval()
     batch = raw.to(device)
     part, real = model.generated_part(batch), batch.get(REAL, batch[FRAMES])
     with precision.autocast(device, bf16=bf16):
         identity = model.encode_identity(batch[PORTRAIT])
-        audio = model.decode(identity, model.encode_sound(batch[WINDOWS], batch.get(SOUND))[:, part])
-        video = model.decode(identity, model.encode_speech(frames=batch[FRAMES])[:, part])
+        spoken = {"audio": model.encode_sound(batch[WINDOWS], batch.get(SOUND))}
+        if "video" in model.drivers:
+            spoken["video"] = model.encode_speech(frames=batch[FRAMES])
+        generated = [model.decode(identity, features[:, part]) for features in spoken.values()]
     rows = [
         torch.cat((batch[PORTRAIT][clip], frames[clip]))
         for clip in range(len(real))
-        for frames in (real[:, part], audio, video)
+        for frames in (real[:, part], *generated)
     ]
     pictures = torch.stack(rows).permute(0, 1, 3, 4, 2).mul(255).round().byte().cpu().numpy()
     framed = np.pad(pictures, ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
-    return labelled(framed)
+    return labelled(framed, ROWS[: 1 + len(spoken)])
 
 
-def labelled(framed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return pictures uint8 (rows, columns, H, W, 3) as one, with a line of words above and a column of them beside."""
+def labelled(framed: NDArray[np.uint8], rows: Sequence[str] = ROWS) -> NDArray[np.uint8]:
+    """Return pictures uint8 (rows, columns, H, W, 3) as one, with a line of words above and a column of them beside.
+
+    rows: the words beside them, again and again.
+    """
     n_rows, n_columns, height, width, _ = framed.shape
     body = framed.transpose(0, 2, 1, 3, 4).reshape(n_rows * height, n_columns * width, 3)
-    names = [caption(ROWS[row % len(ROWS)], LABELS, height) for row in range(n_rows)]
+    names = [caption(rows[row % len(rows)], LABELS, height) for row in range(n_rows)]
     beside = np.concatenate((np.concatenate(names), body), axis=1)
     above = np.concatenate((caption("", LABELS), caption("identity", body.shape[1])), axis=1)
     return np.concatenate((above, beside))

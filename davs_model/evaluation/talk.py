@@ -147,12 +147,9 @@ def _add(
         identity = model.encode_identity(clip.real[:, clip.identity : clip.identity + 1])
         speech = [("audio", heard)]
         speech += [("wrong_audio", other[:, [t % other.shape[1] for t in range(n_frames)]]) for other in others]
-        if not cheap:
+        if not cheap and "video" in model.drivers:
             speech.append(("video", model.encode_speech(frames=clip.batch[FRAMES])))
-        drawn = [
-            (name, torch.cat([model.decode(identity, part)[0].float() for part in features.split(AT_ONCE, 1)]))
-            for name, features in speech
-        ]
+        drawn = [(name, _generated(model, identity, features)) for name, features in speech]
     if not cheap:
         drawn += [("repeated", repeated), ("mean", real[clip.spoken].mean(0).expand_as(real))]
     counts: Counter[str] = Counter()
@@ -162,3 +159,12 @@ def _add(
             kept.append(TalkingScores())
         kept[counts[name]].add(real, frames, clip.spoken, identity=clip.identity, repeated=repeated)
         counts[name] += 1
+
+
+def _generated(model: TalkingModel, identity: Any, features: Tensor) -> Tensor:
+    """Return the frames of all features `[1, T, F]`, decoded part by part: `[T, 3, S, S]`."""
+    frames = []
+    for part in features.split(AT_ONCE, 1):
+        generated, identity = model.decode_on(identity, part)
+        frames.append(generated[0].float())
+    return torch.cat(frames)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from davs_model.data.clips import Clips
 from davs_model.data.corpus import Corpus
 from davs_model.data.reads import Batch, Reads
 from davs_model.settings import RunSettings
@@ -20,7 +22,7 @@ that visual speech is read from; their MFCC windows; frames in a row, whose iden
 the frames to generate, where those of `FRAMES` are of another form; the statistics of the clip's windows."""
 EVALUATED = (PORTRAIT, FRAMES, WINDOWS, SEQUENCE, REAL, SOUND)
 DRIVERS = ("audio", "video")
-"""What frames are generated from."""
+"""What frames are generated from, by a model that says no other."""
 
 Gather = Callable[[Tensor], Tensor]
 """Puts the features `[B, …]` of all processes together."""
@@ -61,6 +63,23 @@ class Stage:
     in_sync: bool = False
 
 
+@dataclass(frozen=True)
+class Measure:
+    """Something that is measured of one model alone, on clips that it does not learn from.
+
+    name: in logs and metrics.json, which have `facts`, JSON values. summary: it in one line.
+    title, notes, head, rows: its section of the evaluation's page, as text.
+    """
+
+    name: str
+    summary: str
+    facts: Mapping[str, Any]
+    title: str
+    notes: tuple[str, ...]
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 class TalkingModel(nn.Module, ABC):
     """A model that makes a person in a picture say what is heard or seen elsewhere."""
 
@@ -73,6 +92,8 @@ class TalkingModel(nn.Module, ABC):
     """The terms that need a label of each clip, `words` or `speakers`."""
     code_length: ClassVar[int] = 0
     """F of `encode_speech`, for a model that reads `codes`."""
+    drivers: ClassVar[tuple[str, ...]] = DRIVERS
+    """Of `DRIVERS`, what its frames are generated from; a video drives others by its sound."""
     adapts: ClassVar[tuple[str, ...]] = ()
     """Networks that are tuned to a person before they talk; none: the model cannot be adapted."""
 
@@ -139,6 +160,13 @@ class TalkingModel(nn.Module, ABC):
     def decode(self, identity: Any, speech: Tensor) -> Tensor:
         """Generate frames `[B, T, 3, S, S]` in [0, 1] of B people saying `[B, T, F]`."""
 
+    def decode_on(self, identity: Any, speech: Tensor) -> tuple[Tensor, Any]:
+        """Generate frames as `decode`, and return what stands for the identity where the frames after them begin.
+
+        For a model whose frames depend on those before: it draws a long speech part by part as it would at once.
+        """
+        return self.decode(identity, speech), identity
+
     @abstractmethod
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
         """Return what the encoders make of that part of `EVALUATED` which a batch has.
@@ -170,6 +198,10 @@ class TalkingModel(nn.Module, ABC):
     def imitation_loss(self, real: Tensor, generated: Tensor) -> Tensor:
         """Return what tuning to a video minimises; frames `[B, T, 3, S, S]` in [0, 1], any T of a clip."""
         return (real.float() - generated.float()).abs().mean()
+
+    def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
+        """Return what can be measured of this model alone after a stage, on the first whole clips; in eval mode."""
+        return ()
 
     def generated_part(self, batch: Batch) -> slice:
         """Return which of `FRAMES` are generated in a step."""

@@ -16,7 +16,7 @@ from davs_model.data.loader import evaluation_batches
 from davs_model.data.sources import ClipSource, usable
 from davs_model.evaluation import embed, samples, talk
 from davs_model.evaluation.metrics import talking
-from davs_model.models.base import Stage, TalkingModel
+from davs_model.models.base import Measure, Stage, TalkingModel
 from davs_model.models.sync.model import Sync
 from davs_model.settings import RunSettings
 from davs_model.sync import clips as sync_clips
@@ -99,7 +99,17 @@ class Reporter:
             self.say(f"{stage.name} {step} validation, {n_clips} clips: {embed.in_words(self.validation)}")
             if shifts := self.validation.get("offsets"):
                 self.say(f"{stage.name} {step} validation, {shifts['n_clips']} clips: {sync_clips.in_words(shifts)}")
+            for one in self._own(stage):
+                self.say(f"{stage.name} {step} validation, {one.summary}")
             self.log.write(stage.name, step, overall=self._overall(), validation=self.validation)
+
+    def _own(self, stage: Stage) -> tuple[Measure, ...]:
+        """Measure what can be measured of this model alone."""
+        limit = self.settings.loop.talking_clips
+        clips = usable(self.corpus.val, validation_shape(self.model, stage), words=False, speakers=False)
+        measured = self.model.measures(stage.name, clips, self.device, limit=limit)
+        self.validation |= {one.name: dict(one.facts) for one in measured}
+        return measured
 
     def _talk(self, stage: Stage) -> None:
         """Measure whether generated clips talk, the cheap way."""

@@ -41,6 +41,7 @@ class Decoder(nn.Module):
     identity_scales: identity maps that are joined: 1: those of S/8, 2: of S/4 too, 3: of S/2, 4: the frame itself.
     blend: draw a fourth map α; the picture is α · identity frame + (1 − α) · what is drawn.
     speech_map: channels of a map of S/8 that a linear layer makes of the speech feature, joined with the identity maps.
+    speech_length: length of the speech feature, with which a model may say more than what is spoken.
     """
 
     def __init__(
@@ -51,17 +52,19 @@ class Decoder(nn.Module):
         identity_scales: int = 1,
         blend: bool = False,
         speech_map: int = 0,
+        speech_length: int = FEATURES,
     ) -> None:
         super().__init__()
         check_image_size(image_size)
         if identity_scales not in range(1, 5):
             raise ValueError(f"identity_scales {identity_scales}: 1 to 4")
         self.image_size, self.blend, self.frame_joined = image_size, blend, identity_scales == 4
+        self.speech_length = speech_length
         self.joined = {JOINED: "eighth", **dict(list(JOINED_ALSO.items())[: identity_scales - 1])}
-        self.to_map = nn.Linear(FEATURES, speech_map * (image_size // 8) ** 2) if speech_map else None
+        self.to_map = nn.Linear(speech_length, speech_map * (image_size // 8) ** 2) if speech_map else None
         in_channels = channels(512, width)
         self.first = nn.Sequential(
-            nn.ConvTranspose2d(2 * FEATURES, in_channels, image_size // 2 ** len(BLOCKS)),
+            nn.ConvTranspose2d(FEATURES + speech_length, in_channels, image_size // 2 ** len(BLOCKS)),
             nn.BatchNorm2d(in_channels),
             nn.ReLU(inplace=True),
         )
@@ -99,7 +102,7 @@ class Decoder(nn.Module):
         """Draw RGB frames `[B, T, 3, S, S]` in [0, 1], float32.
 
         identity: of one frame of each clip, `[B, 1, …]`, or of T frames, `[B, T, …]`.
-        speech: f_w^v or f_w^a, `[B, T, 256]`.
+        speech: f_w^v or f_w^a, `[B, T, 256]`, or of `speech_length`.
         """
         batch, n_frames = speech.shape[:2]
 
@@ -107,7 +110,7 @@ class Decoder(nn.Module):
             return maps.expand(batch, n_frames, *maps.shape[2:]).flatten(0, 1)
 
         person = identity.feature.expand(batch, n_frames, FEATURES)
-        vectors = torch.cat((fold(person, FEATURES), fold(speech, FEATURES)), dim=1)
+        vectors = torch.cat((fold(person, FEATURES), fold(speech, self.speech_length)), dim=1)
         maps = self.first(vectors[:, :, None, None])
         for number, block in enumerate(self.blocks):
             if number in self.joined:

@@ -1,0 +1,122 @@
+"""What the estimator makes of clips that it does not learn from: its bound of matched and of shifted sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from avprep.errors import ShardError
+from davs_model.data.batch import empty_batch
+from davs_model.data.clips import Clips
+from davs_model.data.reads import Shape, chosen
+from davs_model.data.sources import ClipSource
+from davs_model.models.amie import losses
+from davs_model.models.amie.objective import HEARD, RUN, RUN_WINDOWS
+from davs_model.models.base import SOUND, Measure
+
+if TYPE_CHECKING:
+    from davs_model.models.amie.networks import AMIE
+
+SHIFTS = range(-10, 11)
+"""Frames by which windows are shifted; positive: the window is of a later instant than the frame."""
+FAR = 5
+"""Frames of a shift that ears and eyes notice."""
+
+
+@dataclass(frozen=True)
+class ShiftCurve:
+    """The bound of Jensen and Shannon, in nats, + 2 log 2, so that independence is 0.
+
+    bound: by shift. area: under the ROC curve of T, of matched pairs against those shifted by `FAR` or more.
+    n_clips, n_pairs: clips, and matched pairs.
+    """
+
+    bound: dict[int, float]
+    area: float
+    n_clips: int
+    n_pairs: int
+
+
+@torch.inference_mode()
+def shift_curve(model: AMIE, clips: Iterable[tuple[Tensor, Tensor, Tensor | None, Tensor]]) -> ShiftCurve:
+    """Measure T on clips: frames `[1, T, 3, S, S]`, windows `[1, T, 12, 20]`, `SOUND` or None, what is heard `[T]`.
+
+    ValueError where no clip has a pair.
+    """
+    by_shift: dict[int, list[Tensor]] = {shift: [] for shift in SHIFTS}
+    marginal: list[Tensor] = []
+    n_clips = 0
+    for frames, windows, sound, heard in clips:
+        instants = torch.arange(len(heard), device=heard.device)
+        scores = model.estimator(*model.estimator.encode(frames, windows, sound))[0]
+        both = heard[:, None] & heard[None]
+        apart = instants[None] - instants[:, None]
+        marginal.append(scores[both & (apart.abs() >= losses.APART)])
+        for shift in SHIFTS:
+            by_shift[shift].append(scores[both & (apart == shift)])
+        n_clips += 1
+    scored = {shift: torch.cat(found) for shift, found in by_shift.items() if found}
+    if not scored or not len(scored[0]):
+        raise ValueError("no clip with a frame that is heard")
+    others = torch.cat(marginal)
+    far = torch.cat([found for shift, found in scored.items() if abs(shift) >= FAR])
+    bounds = {shift: float(losses.bound(found, others)) + losses.DROP for shift, found in scored.items()}
+    return ShiftCurve(bounds, _area(scored[0], far), n_clips, len(scored[0]))
+
+
+def _area(matched: Tensor, others: Tensor) -> float:
+    """Return how likely a matched pair scores higher than another, ties counted half."""
+    ordered = others.sort().values
+    below = torch.searchsorted(ordered, matched, right=False) + torch.searchsorted(ordered, matched, right=True)
+    return float(below.double().mean()) / (2 * len(others))
+
+
+def measure(model: AMIE, clips: Clips, device: torch.device, limit: int) -> tuple[Measure, ...]:
+    """Measure T on the first clips, whole; nothing where none can be measured."""
+    try:
+        found = shift_curve(model.eval(), _read(model, clips, device, limit))
+    except ValueError:
+        return ()
+    best = max(found.bound, key=lambda shift: found.bound[shift])
+    summary = (
+        f"coherence of audio and video {found.bound[0]:.3f} nats, most at a shift of {best} frames; matched pairs told "
+        f"from those {FAR} frames apart: area {found.area:.3f}"
+    )
+    return (
+        Measure(
+            "coherence",
+            summary,
+            {**asdict(found), "bound": {str(shift): value for shift, value in found.bound.items()}},
+            "Audio-visual coherence, as the estimator has it",
+            (
+                f"The bound of Jensen and Shannon, + 2 log 2, of real frames with their own windows and with windows "
+                f"that are some frames later; {found.n_clips} clips. {summary[0].upper()}{summary[1:]}.",
+            ),
+            ("shift, frames", *map(str, found.bound)),
+            (("bound, nats", *(f"{value:.2f}" for value in found.bound.values())),),
+        ),
+    )
+
+
+def _read(
+    model: AMIE, clips: Clips, device: torch.device, limit: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]:
+    """Yield what `shift_curve` takes of each clip; broken ones are left out."""
+    reads = chosen(model.reads(model.dimensions), (RUN, RUN_WINDOWS, HEARD, SOUND))
+    for row in range(min(limit, len(clips))):
+        length = int(clips.n_frames[row])
+        whole = {
+            name: one if name == SOUND else replace(one, length=length, at="anywhere") for name, one in reads.items()
+        }
+        shape = Shape(whole, int(model.dimensions["image_size"]))
+        raw = empty_batch(shape, 1)
+        try:
+            ClipSource(clips, shape).load(row, raw, 0, None)
+        except ShardError:
+            continue
+        batch = raw.to(device)
+        yield batch[RUN], batch[RUN_WINDOWS], batch.get(SOUND), batch[HEARD][0] > 0

@@ -1,0 +1,111 @@
+"""Every term of the paper's objective, one function each, with its equation where the paper numbers it.
+
+φ(x) = log(1 + eˣ) is softplus. A function named `…_loss` trains a discriminator or the estimator alone, its
+`…_confusion` only what generates. All are means, and float32 whatever they are given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from davs_model.models.amie.masks import wide_box
+from davs_model.models.amie.settings import Form
+from davs_model.models.davs.losses import frozen, mouth_loss
+
+APART = 3
+"""Frames between the two of an unpaired frame and window, at least; windows of nearer ones overlap more than half."""
+DROP = 2 * math.log(2)
+"""What the Jensen–Shannon bound of the paper lies below the divergence: 0 is independence at −2 log 2."""
+
+
+def pairs(frames: Tensor, windows: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which frames and windows of a clip are joint, and which marginal: of one instant, or at least 3 apart.
+
+    frames `[T]`, windows `[N]`: their instants, int64. heard: bool `[B, N]`, of the instants of the windows; frames are
+        among these. What is not heard is in neither. Returns bool `[B, T, N]` twice.
+    """
+    apart = (frames[:, None] - windows[None]).abs()
+    of_frames = heard[:, (frames[:, None] == windows[None]).int().argmax(1)]
+    both = of_frames[:, :, None] & heard[:, None]
+    return both & (apart == 0), both & (apart >= APART)
+
+
+def bound(joint: Tensor, marginal: Tensor, form: Form = "js") -> Tensor:
+    """Return the lower bound of mutual information that T gives: a number.
+
+    joint: T of pairs that belong together, `[N]`. marginal: of pairs that do not, `[M]`.
+    form="js": E_P[−φ(−T)] − E_Q[φ(T)], at most 0. form="dv": E_P[T] − log E_Q[e^T], Donsker and Varadhan's, as MINE.
+    """
+    joint, marginal = joint.float(), marginal.float()
+    if form == "js":
+        return -functional.softplus(-joint).mean() - functional.softplus(marginal).mean()
+    return joint.mean() - (marginal.logsumexp(0) - math.log(len(marginal)))
+
+
+def coherence(scores: Tensor, joint: Tensor, marginal: Tensor, form: Form = "js") -> Tensor:
+    """Return the bound over the pairs of `pairs`, from T of every frame with every window `[B, T, N]`.
+
+    Where no clip has pairs of both kinds there is nothing to compare: 0, without a gradient to speak of.
+    """
+    if not (bool(joint.any()) and bool(marginal.any())):
+        return 0.0 * scores.sum()
+    return bound(scores[joint], scores[marginal], form)
+
+
+def frame_loss(discriminator: nn.Module, real: Tensor, generated: Tensor, windows: Tensor) -> Tensor:
+    """L_GAN, eq. 9, the discriminator's side: a real frame with its sound is 1, a generated one with it is 0.
+
+    real, generated: frames `[B, T, 3, S, S]`. windows: `[B, T, 12, 20]`. Moves D alone.
+    """
+    true, false = discriminator(real, windows).float(), discriminator(generated.detach(), windows).float()
+    return -functional.logsigmoid(true).mean() - functional.logsigmoid(-false).mean()
+
+
+def frame_confusion(discriminator: nn.Module, generated: Tensor, windows: Tensor) -> Tensor:
+    """L_GAN, eq. 9, the generator's side as −log D, whose gradient does not vanish where D is sure. Does not move D."""
+    with frozen(discriminator):
+        logits = discriminator(generated, windows).float()
+    return -functional.logsigmoid(logits).mean()
+
+
+def perceptual_loss(real: Sequence[Tensor], generated: Sequence[Tensor]) -> Tensor:
+    """L_perc, eq. 10: squared distance of features of a perceptual network, the mean over its maps.
+
+    real, generated: maps of the same shapes. Each is taken relative to the mean square of the real one, so that maps of
+    any scale count alike (ours: the paper's network is not public).
+    """
+    terms = [
+        (one.float() - other.float()).square().mean() / one.float().square().mean().clamp(min=1e-6)
+        for one, other in zip(real, generated, strict=True)
+    ]
+    return torch.stack(terms).mean()
+
+
+def lip_loss(real: Tensor, generated: Tensor) -> Tensor:
+    """L_lip, eq. 11: mean absolute difference of the lip crop alone; frames `[…, S, S]` in [0, 1]."""
+    return mouth_loss(real, generated)
+
+
+def face_loss(real: Tensor, generated: Tensor) -> Tensor:
+    """Mean absolute difference of whole frames; not in the paper."""
+    return (real.float() - generated.float()).abs().mean()
+
+
+def mask_loss(logits: Tensor, lips: Tensor) -> Tensor:
+    """Cross-entropy of attention with where the lips are, inside of the widened mouth box; ours.
+
+    logits: of P, `[B, T, S/4, S/4]`. lips: `[B, T, S/4, S/4]` in [0, 1].
+    """
+    side = logits.shape[-1]
+    inside = wide_box(4 * side).to(logits)[0, 0].bool()
+    return functional.binary_cross_entropy_with_logits(logits.float()[..., inside], lips.float()[..., inside])
+
+
+def teaching(progress: float) -> float:
+    """Return how likely the real frame before is fed instead of the generated one: from 1 to 0 in a fifth; ours."""
+    return max(0.0, 1 - progress / 0.2)

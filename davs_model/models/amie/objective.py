@@ -1,0 +1,171 @@
+"""The objective in one pass: a batch through the stage's networks, every term by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from davs_model.data.pictures import WHOLE, as_read
+from davs_model.data.reads import Batch
+from davs_model.models.amie import losses, masks
+from davs_model.models.amie.settings import Settings
+from davs_model.models.base import FRAMES, PORTRAIT, SOUND, WINDOWS, Stage
+from davs_model.models.davs import losses as shared
+from davs_model.models.davs.stages import MOUTH_REGION
+
+if TYPE_CHECKING:
+    from davs_model.models.amie.networks import AMIE, Generated
+
+RUN, RUN_WINDOWS, HEARD, CORNERS = "run", "run_windows", "heard", "corners"
+"""Frames in a row, their windows, which of these are heard, and the corners of the mouth."""
+TALK = ("estimator", "mi", "frame", "frame_confusion", "lip", "perceptual", "face", "mask")
+"""Names of the terms of the last stage."""
+MI_FROM = 0.2
+"""Fraction of the stage's steps from which T's opinion counts; ours."""
+
+
+def terms(
+    model: AMIE,
+    batch: Batch,
+    wanted: Collection[str],
+    settings: Settings,
+    *,
+    progress: float,
+    gather: Callable[[Tensor], Tensor],
+) -> dict[str, Tensor]:
+    """Compute the terms that are wanted, and what these need and no more."""
+    found: dict[str, Tensor] = {}
+    if "person" in wanted and model.person_classifier is not None:
+        feature = model.identity_encoder(batch[PORTRAIT]).feature
+        found["person"] = shared.person_loss(model.person_classifier(feature), batch["speakers"])
+    if any(name in wanted for name in ("word", "contrastive", "domain", "domain_confusion")):
+        found |= _speech_terms(model, batch, wanted, gather)
+    generates = any(name in wanted for name in TALK if name != "estimator")
+    generated = _generate(model, batch, settings, progress) if generates else None
+    if "estimator" in wanted:
+        found["estimator"] = -_real_coherence(model, batch, settings, generated)
+    if generated is not None:
+        found |= _talk_terms(model, batch, generated, wanted, settings, progress)
+    return {name: loss for name, loss in found.items() if name in wanted}
+
+
+def _speech_terms(
+    model: AMIE, batch: Batch, wanted: Collection[str], gather: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """The speech stage of DAVS."""
+    video = model.encode_speech_from_video(batch[FRAMES])
+    audio = model.encode_speech_from_audio(batch[WINDOWS], batch.get(SOUND))
+    found: dict[str, Tensor] = {}
+    if "word" in wanted:
+        words = model.words_from_video(video), model.words_from_audio(audio)
+        found["word"] = shared.word_loss(*words, batch["words"])
+    if "contrastive" in wanted:
+        found["contrastive"] = shared.contrastive_loss(gather(video), gather(audio))
+    if "domain" in wanted:
+        found["domain"] = shared.domain_loss(model.domain_discriminator, video, audio)
+        found["domain_confusion"] = shared.domain_confusion(model.domain_discriminator, video, audio)
+    return found
+
+
+def _drawn(model: AMIE, batch: Batch, settings: Settings) -> slice:
+    """Return which frames of the run are generated."""
+    start = int(batch[f"{RUN}_start"])
+    return slice(start, start + settings.generation.frames)
+
+
+def _generate(model: AMIE, batch: Batch, settings: Settings, progress: float) -> Generated:
+    """Generate a part of the run, attention and what is fed back as of this progress."""
+    part = _drawn(model, batch, settings)
+    real, count = batch[RUN][:, part], settings.generation.frames
+    least, most = masks.attention_range(progress)
+    # On the CPU, whose numbers are the same wherever the networks are.
+    rates = (least + (most - least) * torch.rand(count)).tolist()
+    teaches = (torch.rand(count) < losses.teaching(progress)).tolist()
+    speech = model.encode_speech_from_audio(batch[RUN_WINDOWS][:, part], batch.get(SOUND))
+    face = model.encode_identity(batch[PORTRAIT])
+    on = settings.attention.on
+    return model.generate(face, speech, on=on, rates=[] if on == "none" else rates, taught=real, teaches=teaches)
+
+
+def _coherence(
+    model: AMIE, frames: Tensor, at: Tensor, windows: Tensor, sound: Tensor | None, heard: Tensor, settings: Settings
+) -> Tensor:
+    """Return T's bound over frames `[B, T, 3, S, S]` at these instants of the run and all its windows."""
+    scores = model.estimator(*model.estimator.encode(frames, windows, sound))
+    joint, marginal = losses.pairs(at, torch.arange(windows.shape[1], device=at.device), heard)
+    return losses.coherence(scores, joint, marginal, settings.mi.form)
+
+
+def _real_coherence(model: AMIE, batch: Batch, settings: Settings, generated: Generated | None) -> Tensor:
+    """Return the bound that T maximises: of real pairs; of the generated ones where it is not asymmetric."""
+    windows, sound, heard = batch[RUN_WINDOWS], batch.get(SOUND), batch[HEARD] > 0
+    instants = torch.arange(windows.shape[1], device=windows.device)
+    if generated is None or settings.mi.asymmetric:
+        return _coherence(model, batch[RUN], instants, windows, sound, heard, settings)
+    part = instants[_drawn(model, batch, settings)]
+    return _coherence(model, generated.frames.detach(), part, windows, sound, heard, settings)
+
+
+def _talk_terms(
+    model: AMIE, batch: Batch, generated: Generated, wanted: Collection[str], settings: Settings, progress: float
+) -> dict[str, Tensor]:
+    """What is said of the generated frames."""
+    part = _drawn(model, batch, settings)
+    real, frames, windows = batch[RUN][:, part], generated.frames, batch[RUN_WINDOWS]
+    found = {"lip": losses.lip_loss(real, frames), "face": losses.face_loss(real, frames)}
+    if "mi" in wanted:
+        found["mi"] = real.new_zeros(())
+        if progress >= MI_FROM:
+            instants = torch.arange(windows.shape[1], device=windows.device)[part]
+            with shared.frozen(model.estimator):
+                found["mi"] = -_coherence(
+                    model, frames, instants, windows, batch.get(SOUND), batch[HEARD] > 0, settings
+                )
+    if "frame" in wanted or "frame_confusion" in wanted:
+        found["frame"] = losses.frame_loss(model.frame_discriminator, real, frames, windows[:, part])
+        found["frame_confusion"] = losses.frame_confusion(model.frame_discriminator, frames, windows[:, part])
+    if "perceptual" in wanted:
+        with torch.no_grad():
+            truth = _perceived(model, real)
+        found["perceptual"] = losses.perceptual_loss(truth, _perceived(model, frames))
+    if "mask" in wanted:
+        lips = masks.lips(batch[CORNERS][:, part], real)[:, :-1]  # P_i is laid on the frame before
+        found["mask"] = losses.mask_loss(generated.attention, lips)
+    return found
+
+
+def _perceived(model: AMIE, frames: Tensor) -> list[Tensor]:
+    """Return maps of the perceptual network: the first ones of our own identity and visual speech encoders, held still.
+
+    Of whole frames S/2 and S/4, of what the visual speech encoder sees its half and an eighth.
+    """
+    identity, speech, side = model.identity_encoder, model.visual_speech_encoder, int(model.dimensions["mouth_size"])
+    trains = identity.training
+    identity.eval()
+    with shared.frozen(identity), shared.frozen(speech):
+        half = identity.stem(frames.flatten(0, 1))
+        quarter = identity.quarter(identity.pool(half))
+        first = speech.stem(as_read(frames, MOUTH_REGION if side else WHOLE, side).flatten(0, 1))
+        second = speech.blocks(first)
+    identity.train(trains)
+    return [half, quarter, first, second]
+
+
+def factors(model: AMIE, stage: Stage, settings: Settings, *, people_are_speakers: bool) -> dict[str, float]:
+    """Return the factor of each term that a stage minimises; what is switched off is not in it."""
+    found: dict[str, float] = {}
+    weights = settings.weights
+    for term in stage.terms:
+        weight = float(getattr(weights, term.removesuffix("_confusion")))
+        if term == "person" and (model.person_classifier is None or not (stage.people or people_are_speakers)):
+            continue
+        if stage.generates and term == "estimator" and not weights.mi:
+            continue
+        if term == "mask" and (settings.attention.on == "none" or settings.generation.frames < 2):
+            continue
+        if weight:
+            found[term] = weight
+    return found

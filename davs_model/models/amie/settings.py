@@ -1,0 +1,157 @@
+"""The settings of AMIE: its networks, the rows of its Table 3, the length of its stages, and its presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le
+
+from davs_model.models.davs.settings import Frames, OwnWidth, Standardise
+from davs_model.settings import Count, Factor, RunSettings, Section
+
+Form = Literal["js", "dv"]
+"""The bound of mutual information: Jensen–Shannon's, or Donsker and Varadhan's as MINE has it."""
+On = Literal["none", "previous", "face", "both"]
+"""What attention masks: nothing, the frame generated before (the paper's Figure 2), the input face (its text), both."""
+
+
+class Model(Section):
+    """The networks."""
+
+    width: Annotated[float, Gt(0), Le(16)] = 1.0
+    """Multiplier of all channel counts."""
+    image_size: Literal[64, 128, 256] = 256
+    """Side of the frames in pixels."""
+    speech_frames: Frames = 12
+    """Frames that C_w of the speech stage reads at once."""
+    identity_scales: Annotated[int, Ge(1), Le(4)] = 1
+    """Identity maps that the decoder sees: 1: an eighth of the frame's side, 2: a quarter, 3: a half, 4: the frame."""
+    blend: bool = False
+    """Let the decoder keep parts of the identity frame, by a fourth output that weights them."""
+    speech_map: Annotated[int, Ge(0), Le(1024)] = 0
+    """Channels of a map of speech that the decoder sees beside the identity maps; 0: none."""
+    mouth_size: Literal[0, 64, 128, 256] = 0
+    """Side in pixels of the mouth region that the visual speech encoder sees; 0: it sees whole frames."""
+    visual_width: OwnWidth = 0.0
+    """Multiplier of the visual speech encoder's channels; 0: that of `width`."""
+    audio_width: OwnWidth = 0.0
+    """Multiplier of the audio encoders' channels; 0: that of `width`."""
+    standardise: Standardise = "none"
+    """Statistics that MFCC are standardised by: none, those of the training set, or those of each clip."""
+
+
+class Attention(Section):
+    """Dynamic attention."""
+
+    on: On = "previous"
+    """What the mask is laid on; none: there is no attention."""
+
+
+class Mi(Section):
+    """The estimator T and its bound of mutual information."""
+
+    form: Form = "js"
+    """Bound that T and the generator maximise."""
+    asymmetric: bool = True
+    """Train T on real pairs alone; false: on generated ones alone, as MINE does."""
+    region: Literal["frame", "mouth"] = "frame"
+    """What T sees: whole frames, or the mouth region alone."""
+
+
+class Generation(Section):
+    """What the talk stage generates."""
+
+    run: Annotated[int, Ge(4), Le(1000)] = 16
+    """Frames in a row that are read of a clip; T compares them."""
+    frames: Annotated[int, Ge(1), Le(1000)] = 6
+    """Of these, frames that are generated one after the other in a step."""
+
+
+class Steps(Section):
+    """Length of the stages; 0 leaves one out."""
+
+    identity: Count = 100_000
+    """Optimizer steps of the identity encoder on labelled faces."""
+    speech: Count = 300_000
+    """Optimizer steps of the speech space."""
+    coherence: Count = 50_000
+    """Optimizer steps of T alone, on real pairs."""
+    talk: Count = 300_000
+    """Optimizer steps of everything together."""
+
+
+class Weights(Section):
+    """Factors of the terms of the objective; 0 switches a term off. The paper gives none of them."""
+
+    person: Factor = 1.0
+    """Factor of the cross-entropy over people of the identity stage."""
+    word: Factor = 1.0
+    """Factor of L_w of the speech stage."""
+    contrastive: Factor = 1.0
+    """Factor of L_C of the speech stage."""
+    domain: Factor = 0.0
+    """Factor of L_adv^D of the speech stage, both sides."""
+    estimator: Factor = 1.0
+    """Factor of T's own bound."""
+    mi: Factor = 1.0
+    """Factor of L_mi, eq. 12: λ3."""
+    frame: Factor = 1.0
+    """Factor of L_GAN, eq. 9, both sides."""
+    lip: Factor = 100.0
+    """Factor of L_lip: λ2."""
+    perceptual: Factor = 10.0
+    """Factor of L_perc: λ1."""
+    face: Factor = 50.0
+    """Factor of the L1 of whole frames; not in the paper, whose L_perc is of a larger network. 0 is eq. 13."""
+    mask: Factor = 1.0
+    """Factor of the cross-entropy of the attention with the lips; the paper does not say what it learns from."""
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},
+    "small": {
+        "model": {
+            "width": 0.25,
+            "image_size": 64,
+            "audio_width": 0.5,
+            "identity_scales": 4,
+            "blend": True,
+            "speech_map": 16,
+            "mouth_size": 64,
+            "standardise": "clip",
+        },
+        "mi": {"region": "mouth"},
+        "generation": {"frames": 4},
+        "data": {"batch_size": 12, "workers": 0, "cache_mib": 2048},
+        "optimizer": {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 30},
+        "weights": {"contrastive": 0.2},
+        "steps": {"identity": 200, "speech": 500, "coherence": 500, "talk": 1500},
+        "loop": {
+            "log_every": 25,
+            "validate_every": 1000,
+            "sample_every": 500,
+            "save_every": 250,
+            "validation_clips": 400,
+        },
+        "machine": {"bf16": False},
+    },
+}
+"""What each preset changes. paper: nothing. small: frames of 64 pixels, minutes on a CPU, with the options of DAVS."""
+
+
+class Settings(RunSettings):
+    """Every setting of `avprep train --model amie`."""
+
+    of_model: ClassVar[str] = "amie"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    bounds: ClassVar[Mapping[str, str]] = {"generation.frames": "generation.run"}
+
+    preset: Literal["paper", "small"] = "paper"
+    """Name of the preset that the others started from."""
+    model: Model = Model()
+    attention: Attention = Attention()
+    mi: Mi = Mi()
+    generation: Generation = Generation()
+    steps: Steps = Steps()
+    weights: Weights = Weights()

@@ -1,0 +1,93 @@
+"""The four stages of training AMIE: what each reads, which terms it minimises, which networks it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from davs_model.data.reads import Reads
+from davs_model.models.amie import objective
+from davs_model.models.amie.objective import CORNERS, HEARD, RUN, RUN_WINDOWS
+from davs_model.models.amie.settings import Settings
+from davs_model.models.base import FRAMES, PORTRAIT, REAL, SEQUENCE, SOUND, WINDOWS, Phase, Stage
+from davs_model.models.davs import stages as davs
+
+LABELS = {"words": ("word",), "speakers": ("person",)}
+"""Terms that need labels."""
+VALIDATED = (FRAMES, WINDOWS, PORTRAIT, REAL, SOUND)
+
+STAGES: dict[str, Stage] = {
+    # First weights and the perceptual network: as DAVS has them.
+    "identity": davs.STAGES["identity"],
+    "speech": replace(davs.STAGES["speech"], reads=(FRAMES, WINDOWS, SOUND)),
+    # T alone, on real pairs.
+    "coherence": Stage(
+        "coherence",
+        reads=(RUN, RUN_WINDOWS, HEARD, SOUND),
+        terms=("estimator",),
+        phases=(Phase("estimator", ("estimator",)),),
+        validation_reads=(FRAMES, WINDOWS, PORTRAIT, SOUND),
+    ),
+    # Everything together.
+    "talk": Stage(
+        "talk",
+        reads=(RUN, RUN_WINDOWS, HEARD, CORNERS, PORTRAIT, SOUND),
+        terms=objective.TALK,
+        phases=(
+            Phase(
+                "generator",
+                ("identity_encoder", "audio_speech_encoder", "image_encoder", "decoder", "attention"),
+            ),
+            Phase("estimator", ("estimator",)),
+            Phase("discriminator", ("frame_discriminator",)),
+        ),
+        validation_reads=VALIDATED,
+        frozen=("visual_speech_encoder",),
+        generates=True,
+    ),
+}
+"""In the order of training."""
+
+
+def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
+    """Return all that a model of these dimensions reads: what DAVS does, and a run of frames with all that is known.
+
+    The portrait is 8 frames away from the run where there is such a frame (ours).
+    """
+    found = davs.reads({**dimensions, "identity_frames": 1, "sequence_frames": dimensions["speech_frames"]})
+    found = {name: replace(one, part=0) for name, one in found.items() if name != SEQUENCE}
+    portrait = found.pop(PORTRAIT)
+    return {
+        **found,
+        RUN: Reads("frames", int(dimensions["run"]), at="sound"),
+        RUN_WINDOWS: Reads("windows", int(dimensions["run"]), beside=RUN),
+        HEARD: Reads("heard", int(dimensions["run"]), beside=RUN),
+        CORNERS: Reads("corners", int(dimensions["run"]), beside=RUN),
+        PORTRAIT: portrait,
+    }
+
+
+def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: Settings) -> dict[str, Reads]:
+    """Return that, as a stage reads it: the frames that are generated are the same part of the run in all clips."""
+    found = reads(dimensions)
+    if STAGES[stage].generates:
+        found[RUN] = replace(found[RUN], part=settings.generation.frames)
+        found[PORTRAIT] = replace(found[PORTRAIT], apart=RUN)
+    return found
+
+
+def plan(name: str, settings: Settings) -> Stage:
+    """Return a stage as the settings change it: what is switched off is not trained."""
+    stage, weights = STAGES[name], settings.weights
+    idle = {
+        "attention": settings.attention.on == "none",
+        "estimator": not weights.mi,
+        "frame_discriminator": not weights.frame,
+    }
+    if not stage.generates:
+        return stage
+    phases = tuple(
+        replace(phase, networks=tuple(network for network in phase.networks if not idle.get(network, False)))
+        for phase in stage.phases
+    )
+    return replace(stage, phases=tuple(phase for phase in phases if phase.networks))

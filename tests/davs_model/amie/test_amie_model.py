@@ -1,0 +1,322 @@
+"""AMIE as a model: its shapes, recurrence and stages, from training to a video."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import made_media
+import numpy as np
+import pytest
+import torch
+from avprep_cli.main import main
+from avprep_cli.model import STAGES
+from click.testing import CliRunner
+from small_models import SMALL
+from tiny_shards import make_shards
+from torch import Tensor
+
+from avprep import schema
+from davs_model import checkpoint, models
+from davs_model.data.batch import empty_batch
+from davs_model.data.corpus import read_corpus
+from davs_model.data.sampling import apart
+from davs_model.data.sources import ClipSource
+from davs_model.evaluation import evaluate as evaluation
+from davs_model.generation import Talker
+from davs_model.models.amie import Settings
+from davs_model.models.amie.networks import AMIE
+from davs_model.models.base import PORTRAIT
+from davs_model.models.davs import Settings as DavsSettings
+from davs_model.training import loop
+from davs_model.training import state as states
+from davs_model.training.sources import training_shape
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+QUICK = (
+    "model.width=0.05",
+    "model.audio_width=0",
+    "model.mouth_size=0",
+    "data.batch_size=4",
+    "data.cache_mib=0",
+    "loop.log_every=1",
+    "loop.save_every=2",
+    "loop.talking_clips=2",
+    "steps.identity=1",
+    "steps.speech=1",
+    "steps.coherence=2",
+    "steps.talk=3",
+)
+SIZES = {"n_words": 3, "width": 0.05, "image_size": 64, "identity_scales": 4, "blend": 1, "speech_map": 4}
+
+
+def made(seed: int = 0, **sizes: float) -> AMIE:
+    """Make a small model."""
+    torch.manual_seed(seed)
+    return AMIE(**{**SIZES, **sizes})
+
+
+def batch(count: int = 4, run: int = 16) -> dict[str, Tensor]:
+    """Make what the talk stage reads, at random."""
+    torch.manual_seed(5)
+    return {
+        "run": torch.rand(count, run, 3, 64, 64),
+        "run_windows": torch.randn(count, run, 12, 20),
+        "heard": torch.ones(count, run),
+        "corners": torch.rand(count, run, 2, 2) * 40 + torch.tensor([100.0, 190.0]),
+        PORTRAIT: torch.rand(count, 1, 3, 64, 64),
+        "run_start": torch.tensor(3),
+    }
+
+
+def gradients(model: AMIE, *terms: str, progress: float = 0.5, **overrides: str) -> set[str]:
+    """Return which networks have a gradient of these terms."""
+    settings = Settings.resolve(
+        "small", None, [f"{name.replace('__', '.')}={value}" for name, value in overrides.items()]
+    )
+    model.zero_grad(set_to_none=True)
+    found = model.train().terms(batch(), terms, settings, progress=progress)
+    assert found.keys() == set(terms)
+    torch.stack(list(found.values())).sum().backward()
+    return {name.partition(".")[0] for name, each in model.named_parameters() if each.grad is not None}
+
+
+@pytest.mark.parametrize("side", [64, 128, 256])
+def test_it_generates_frames_of_every_size(side: int) -> None:
+    """Frames are `[B, T, 3, S, S]` in [0, 1], and attention a quarter of their side, of all but the first."""
+    model = made(image_size=side).eval()
+    with torch.no_grad():
+        face = model.encode_identity(torch.rand(2, 1, 3, side, side))
+        found = model.generate(face, torch.randn(2, 3, 256), rates=[0.5] * 3)
+    assert found.frames.shape == (2, 3, 3, side, side)
+    assert found.attention.shape == (2, 2, side // 4, side // 4)
+    assert float(found.frames.min()) >= 0
+    assert float(found.frames.max()) <= 1
+
+
+def test_part_by_part_is_at_once() -> None:
+    """A long speech decoded in parts of any length gives the frames that it gives at once."""
+    model = made().eval()
+    with torch.no_grad():
+        face = model.encode_identity(torch.rand(2, 1, 3, 64, 64))
+        speech = torch.randn(2, 9, 256)
+        whole, parts = model.decode(face, speech), []
+        for part in speech.split([1, 4, 2, 2], dim=1):
+            frames, face = model.decode_on(face, part)
+            parts.append(frames)
+    assert torch.equal(torch.cat(parts, dim=1), whole)
+
+
+def test_a_frame_depends_on_the_one_before() -> None:
+    """Another frame before changes the next one; with the mouth masked away, another mouth in it does not."""
+    model = made().eval()
+    face, speech = model.encode_identity(torch.rand(1, 1, 3, 64, 64)), torch.randn(1, 1, 256)
+    other = face.frame.clone()
+    other[..., 46:54, 24:40] = 0.0
+    with torch.no_grad():
+        first, second = (model.generate(face._replace(frame=frame), speech).frames for frame in (face.frame, other))
+        masked = [
+            model.generate(face._replace(frame=frame), speech, rates=[0.0]).frames for frame in (face.frame, other)
+        ]
+    assert not torch.equal(first, second)
+    assert torch.allclose(masked[0], masked[1], atol=1e-6)
+
+
+def test_whose_gradients_are_whose() -> None:
+    """T's own bound moves T alone, the generator's moves no T; nor do both sides of D mix."""
+    model = made()
+    assert gradients(model, "estimator") == {"estimator"}
+    generator = {"identity_encoder", "audio_speech_encoder", "image_encoder", "decoder", "attention"}
+    for term in ("mi", "frame_confusion", "perceptual", "face", "lip"):
+        assert gradients(model, term) <= generator, term
+        assert {"audio_speech_encoder", "decoder"} <= gradients(model, term), term
+    assert gradients(model, "frame") == {"frame_discriminator"}
+    assert gradients(model, "mask") == {"attention"}
+    assert gradients(model, "estimator", mi__asymmetric="false") == {"estimator"}
+
+
+def test_no_opinion_of_the_estimator_counts_early() -> None:
+    """Until a fifth of the steps are done the term is 0, and there all the same."""
+    settings = Settings.resolve("small")
+    early = made().train().terms(batch(), ("mi", "lip"), settings, progress=0.1)
+    assert float(early["mi"]) == 0
+    assert float(made().train().terms(batch(), ("mi",), settings, progress=0.3)["mi"].detach()) > 0.5
+
+
+def test_an_asymmetric_estimator_learns_from_real_pairs_alone() -> None:
+    """Its bound does not change with what is generated; a symmetric one's does."""
+    bounds: dict[tuple[str, int], float] = {}
+    for asymmetric, start in itertools.product(("true", "false"), (-9, 9)):
+        settings = Settings.resolve("small", None, [f"mi.asymmetric={asymmetric}"])
+        model = made().eval()
+        with torch.no_grad():
+            model.decoder.last[-1].bias.fill_(start)
+            found = model.terms(batch(), ("estimator", "lip"), settings, progress=1.0)
+        bounds[asymmetric, start] = float(found["estimator"])
+    assert bounds["true", -9] == bounds["true", 9]
+    assert bounds["false", -9] != bounds["false", 9]
+
+
+@pytest.mark.parametrize("on", ["none", "previous", "face", "both"])
+def test_what_attention_masks_is_a_setting(on: str) -> None:
+    """Each setting trains; without attention its network has no gradient and no term."""
+    settings = Settings.resolve("small", None, [f"attention.on={on}"])
+    model = made()
+    stage = AMIE.plan("talk", settings)
+    factors = model.factors(stage, settings, people_are_speakers=True)
+    assert ("mask" in factors) == (on != "none")
+    assert ("attention" in stage.phases[0].networks) == (on != "none")
+    found = model.train().terms(batch(), factors, settings, progress=0.5)
+    assert all(bool(value.isfinite()) for value in found.values())
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of shards; not to be changed."""
+    return make_shards(tmp_path_factory.mktemp("amie") / "shards")
+
+
+def train(out: Path, run: Path, *overrides: str, init_from: Path | None = None) -> list[str]:
+    """Train all stages, and return what was said."""
+    lines: list[str] = []
+    settings = Settings.resolve("small", None, (*QUICK, *overrides))
+    loop.train(out, run, settings, stages=tuple(AMIE.stages), init_from=init_from, say=lines.append)
+    return lines
+
+
+@pytest.fixture(scope="module")
+def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of all stages; not to be changed."""
+    folder = tmp_path_factory.mktemp("amie") / "run"
+    train(out, folder)
+    return folder
+
+
+def test_it_trains_in_four_stages(run: Path) -> None:
+    """Every stage ends with its steps, its terms and a checkpoint that names its model."""
+    found = checkpoint.load(run)
+    assert found.name == "amie"
+    assert found.settings["steps"] == {"identity": 1, "speech": 1, "coherence": 2, "talk": 3}
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    terms = {r["stage"]: set(r["terms"]) for r in records if "terms" in r}
+    assert terms["coherence"] == {"estimator"}
+    assert terms["talk"] == {"estimator", "mi", "frame", "frame_confusion", "lip", "perceptual", "face", "mask"}
+    validations = [r["validation"] for r in records if "validation" in r]
+    assert ["coherence" in found for found in validations] == [False, False, True, True]
+    assert (run / "samples" / "talk-000003.png").stat().st_size > 1000
+
+
+def test_it_goes_on_bit_for_bit(out: Path, run: Path, tmp_path: Path) -> None:
+    """A run that is interrupted in its last stage ends with the very bytes of one that was not."""
+    save = states.save
+
+    def saving(folder: Path, state: states.TrainingState) -> None:
+        save(folder, state)
+        if (state.stage, state.step) == ("talk", 2):
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(states, "save", saving)
+        with pytest.raises(KeyboardInterrupt):
+            train(out, tmp_path / "run")
+    train(out, tmp_path / "run")
+    for name in (checkpoint.NAME, states.NAME):
+        digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for folder in (run, tmp_path / "run")]
+        assert digests[0] == digests[1], name
+
+
+def test_it_begins_with_the_weights_of_davs(out: Path, tmp_path: Path) -> None:
+    """`--init-from` a run of DAVS takes over its identity and speech encoders and its word classifier."""
+    davs = DavsSettings.resolve("small", None, [*SMALL, "model.standardise=clip", "steps.identity=1", "steps.speech=1"])
+    loop.train(out, tmp_path / "davs", davs, stages=("identity", "speech"), say=lambda _: None)
+    skipped = (
+        "steps.identity=0",
+        "steps.speech=0",
+        "steps.coherence=0",
+        "steps.talk=1",
+        "optimizer.learning_rate=1e-9",
+    )
+    train(out, tmp_path / "run", *skipped, init_from=tmp_path / "davs")
+    before, after = (checkpoint.load(tmp_path / name).weights for name in ("davs", "run"))
+    for network in ("visual_speech_encoder", "identity_encoder.stem.conv", "word_classifier"):
+        names = [name for name in after if name.startswith(network) and name.endswith("weight")]
+        assert names
+        for name in names:
+            assert torch.allclose(before[name], after[name], atol=1e-6), name
+
+
+def test_corners_are_points_of_the_crop(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Corners of the mouth are the shards' points in the crop, mirrored and moved as the frames are."""
+    settings = Settings.resolve("small", None, ("data.shift=2", *QUICK))
+    corpus = read_corpus(out, settings)
+    shape = training_shape(AMIE, AMIE.dimensions_for(corpus, settings), AMIE.plan("talk", settings), settings)
+    source = ClipSource(corpus.train, shape)
+    n_frames = int(corpus.train.n_frames[0])
+    points = np.tile(np.array([[0, 0], [0, 0], [0, 0], [50, 97.5], [78, 105]], np.float32), (n_frames, 1, 1))
+    affine = np.tile(np.array([[2, 0, 1], [0, 2, 2]], np.float32), (n_frames, 1, 1))
+    given = {"points.npy": schema.encode_array(points), "affine.npy": schema.encode_array(affine)}
+    read = source.read
+    monkeypatch.setattr(source, "read", lambda *place: read(*place) | (given if place[1] == "crop" else {}))
+    raw = empty_batch(shape, 1)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        source.load(0, raw, 0, rng)
+        (left, right), *others = raw["corners"][0].tolist()
+        assert all(other == [left, right] for other in others)
+        (x, y), slant = ((left[0] + right[0]) / 2, (left[1] + right[1]) / 2), right[1] - left[1]
+        assert right[0] - left[0] == 56
+        assert abs(y - 204.5) <= 2
+        if slant > 0:
+            assert (slant, abs(x - 129) <= 2) == (15, True)
+        else:
+            assert (slant, abs(x - 126) <= 2) == (-15, True)
+
+
+def test_a_portrait_keeps_apart() -> None:
+    """A portrait is eight frames or more from a run, or as far as the clip allows."""
+    rng = np.random.default_rng(0)
+    assert {apart(40, range(10, 26), rng) for _ in range(400)} == {0, 1, 2, *range(33, 40)}
+    assert {apart(20, range(2, 18), rng) for _ in range(100)} == {0, 19}
+
+
+def test_it_is_evaluated_by_what_drives_it(out: Path, run: Path, tmp_path: Path) -> None:
+    """Its frames are generated from audio alone, and the tables say nothing of video."""
+    settings = evaluation.Settings(batch_size=3, workers=0)
+    found = evaluation.evaluate(run, out, tmp_path, settings, say=lambda _: None)
+    assert found["reconstruction"].keys() == {"audio", "repeated"}
+    assert found["generated_retrieval"].keys() == {"audio", "repeated"}
+    assert "video" not in found["talking"]
+    assert len(found["own"]["coherence"]["facts"]["bound"]) == 21
+    assert "## Audio-visual coherence" in (tmp_path / "evaluation.md").read_text(encoding="utf-8")
+    assert "Audio-visual coherence" in (tmp_path / "evaluation.html").read_text(encoding="utf-8")
+
+
+def test_a_talker_goes_on_from_run_to_run(run: Path) -> None:
+    """What a talker draws does not depend on how the windows are cut."""
+    talker = Talker.load(run, device="cpu")
+    face = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
+    windows = np.random.default_rng(1).standard_normal((9, 12, 20)).astype(np.float32)
+    at_once = np.stack(list(talker.talk(face, [windows])))
+    in_parts = np.stack(list(talker.talk(face, [windows[:2], windows[2:7], windows[7:]])))
+    assert np.array_equal(at_once, in_parts)
+
+
+def test_a_video_drives_it_by_its_sound(run: Path, tmp_path: Path) -> None:
+    """`avprep generate --video` takes the sound of the video, and says so."""
+    cv2.imwrite(str(tmp_path / "photo.png"), np.full((256, 256, 3), 90, np.uint8))
+    made_media.write_wav(tmp_path / "speech.wav", made_media.noise(0.6, 16_000), 16_000)
+    arguments = ["generate", run, "--face", tmp_path / "photo.png", "--aligned", "--video", tmp_path / "speech.wav"]
+    command: list[Any] = [*arguments, "-o", tmp_path / "film.mp4"]
+    done = CliRunner().invoke(main, [str(argument) for argument in command])
+    assert done.exit_code == 0, done.output
+    assert "its audio drives the face: the model amie takes nothing else" in done.output
+
+
+def test_the_command_knows_the_stages_of_every_model() -> None:
+    """`avprep train` lists each model that there is, with its stages in their order, before torch is loaded."""
+    assert {name: tuple(models.find(name).stages) for name in models.names()} == STAGES
