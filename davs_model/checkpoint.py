@@ -9,6 +9,7 @@ file of the same form (`davs_model.training.state`).
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -101,6 +102,16 @@ def skeleton(name: str, dimensions: dict[str, int | float]) -> TalkingModel:
     """Build a model without memory for its weights, to learn their names and shapes; errors as of `models.build`."""
     with torch.device("meta"):
         return models.build(name, dimensions)
+
+
+def outline(name: str, dimensions: dict[str, int | float]) -> TalkingModel:
+    """Return a skeleton to look at, not to change: each is built once; building one takes longer than a step."""
+    return _outline(models.find(name), tuple((key, type(size), size) for key, size in sorted(dimensions.items())))
+
+
+@functools.lru_cache(4)
+def _outline(kind: type[TalkingModel], dimensions: tuple[tuple[str, type, int | float], ...]) -> TalkingModel:
+    return skeleton(kind.name, {key: size for key, _, size in dimensions})
 
 
 def save(run: Path, checkpoint: Checkpoint) -> Path:
@@ -293,7 +304,7 @@ def problem(checkpoint: Checkpoint) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of layers that have no weights at such dimensions
-            expected = skeleton(checkpoint.name, dimensions).state_dict()
+            expected = outline(checkpoint.name, dimensions).state_dict()
     except Exception as error:  # whatever strange dimensions lead to
         return f"no model has the name {checkpoint.name} and dimensions {one_line(dimensions)}: {said(error)}"
     for name in sorted(weights.keys() ^ expected.keys()):

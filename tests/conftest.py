@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import forked
 import hypothesis
 import pytest
 
 from avprep import layouts, manifest
 from avprep.demo import synthetic
+from avprep.runs import pool
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -38,6 +40,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files of those fixtures; files stay whole, since `--dist loadfile` gives each to one process."""
     first = {item.path for item in items if FIRST & set(getattr(item, "fixturenames", ()))}
     items.sort(key=lambda item: item.path not in first)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked_workers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fork the workers of runs in this process, but for files marked `interpreters`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("interpreters") is None:
+            patch.setattr(pool.Pool, "_start", forked.start)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +122,9 @@ def torch_and_opencv_in_one_thread() -> Iterator[None]:
 def browser() -> Iterator[Browser]:
     """The system's Chromium, without a window; the test is skipped where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    programs = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+    # The first one has no window to begin with: a page in it takes a quarter of the time.
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+    programs = map(shutil.which, names)
     program = next(filter(None, programs), None)
     if program is None:
         pytest.skip("no Chromium on PATH")

@@ -32,7 +32,7 @@ def describe(run: Path, settings: RunSettings, corpus: Corpus, say: Say) -> None
         skipped = "".join(f", {count} left out: {reason}" for reason, count in sorted(clips.skipped.items()))
         say(f"{split}: {len(clips)} clips{skipped}")
     say(f"{len(corpus.train.vocabulary)} words, {len(corpus.train.people)} speakers")
-    model = checkpoint.skeleton(settings.of_model, models.find(settings.of_model).dimensions_for(corpus, settings))
+    model = checkpoint.outline(settings.of_model, models.find(settings.of_model).dimensions_for(corpus, settings))
     counts = {name: sum(p.numel() for p in network.parameters()) for name, network in model.named_children()}
     say("parameters: " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items()))
     say(f"run: {run}")

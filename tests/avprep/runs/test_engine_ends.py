@@ -25,6 +25,8 @@ from avprep.quality import verify
 from avprep.runs import pool, run, status
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
+pytestmark = pytest.mark.interpreters
+
 
 class TestTheSameError:
     """An internal error that befalls clip after clip ends the run."""

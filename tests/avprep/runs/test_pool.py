@@ -17,6 +17,8 @@ import pytest
 from avprep.runs import pool
 from avprep.runs.pool import Died, Ended, Pool, PoolError
 
+pytestmark = pytest.mark.interpreters
+
 TESTS = Path(__file__).parent
 
 

@@ -30,6 +30,8 @@ from avprep.quality import verify
 from avprep.runs import fingerprint, run, status, workfolder
 from avprep.runs.pool import Ended, Pool
 
+pytestmark = pytest.mark.interpreters
+
 TESTS = Path(__file__).parents[2]
 AVPREP = [str(Path(sys.executable).with_name("avprep"))]
 SESSION = 3  # field of /proc/PID/stat after the command's name
