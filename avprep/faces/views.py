@@ -63,7 +63,7 @@ class CloseUps:
         assert close_up is not None
         self._finding = _View(detector, close_up)
         self._looks = [_View(detector, size) for size in looks(detector)]
-        self._bias: Bias = getattr(detector, "bias", Bias())
+        self._bias = bias(detector)
         self.sizes = len(self._looks)
         self.sure, self.better = close_up.sure, close_up.better
 
@@ -117,7 +117,7 @@ class WholePictures:
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
-        self._bias: Bias = getattr(detector, "bias", Bias())
+        self._bias = bias(detector)
 
     def find(self, keyframe: Keyframe, face: Face) -> Face | None:
         """Return the face that overlaps most with a known one; None where none does by a third."""
@@ -206,6 +206,11 @@ def mean(faces: list[Face | None]) -> Face | None:
         return None
     box, points, score = (np.mean([getattr(face, name) for face in seen], 0) for name in ("box", "points", "score"))
     return Face(box.astype(np.float32), float(score), points.astype(np.float32))
+
+
+def bias(detector: Detector) -> Bias:
+    """Return what is constant in the error of a detector's points; nothing where it does not state it."""
+    return getattr(detector, "bias", None) or Bias()
 
 
 def looks(detector: Detector) -> tuple[CloseUp, ...]:

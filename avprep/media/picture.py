@@ -144,14 +144,17 @@ class Displays:
         self._stream = stream
         self._rotation: int | None = None
         self._matrix: bytes | None = None
+        self._display: Display | None = None
 
     def of(self, frame: av.VideoFrame) -> Display:
         """Return how a picture is shown; a file's own pixel aspect comes before its stream's, as in FFmpeg."""
-        if frame.rotation != self._rotation:
-            # Side data and its frame hold on to each other: to ask each frame would pile pictures up in memory.
-            self._rotation, self._matrix = frame.rotation, _display_matrix(frame)
-        aspect = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
-        return display(self._matrix, Fraction(aspect) if aspect else None)
+        if self._display is None or frame.key_frame or frame.rotation != self._rotation:
+            if frame.rotation != self._rotation:
+                # Side data and its frame hold on to each other: to ask each frame would pile pictures up in memory.
+                self._rotation, self._matrix = frame.rotation, _display_matrix(frame)
+            aspect = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
+            self._display = display(self._matrix, Fraction(aspect) if aspect else None)
+        return self._display
 
 
 def _display_matrix(frame: av.VideoFrame) -> bytes | None:

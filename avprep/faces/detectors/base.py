@@ -80,8 +80,8 @@ class Detector(Protocol):
     search_sides: the same and larger ones, in which to search where that shows nothing.
     batch_size: frames that are worth handing over at once.
     close_up: how faces are best detected again; None: only in whole pictures.
-    looks: close-ups of several sizes, which take turns, if there are; their average is where the face is.
-    bias: what is constant in the error of its points.
+    looks: close-ups of several sizes, which take turns; their average is where the face is. May be left out.
+    bias: what is constant in the error of its points. May be left out.
     """
 
     picture_side: int

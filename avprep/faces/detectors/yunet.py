@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,9 +63,8 @@ class YuNetDetector:
     # Measured on the authors' aligned pictures and 34 of 24 other people: what YuNet gets wrong depends on where its
     # grid falls, so that sizes and both ways average it out. The larger the face, the more of its tilt is seen.
     looks = (
-        CloseUp((192, 224), zoom=1.0, rise=4, tilt_shown=0.89),
-        CloseUp((96, 128), zoom=0.55, rise=2, tilt_shown=0.41),
         CloseUp((192, 192), zoom=0.9, rise=4, tilt_shown=0.95),
+        CloseUp((96, 128), zoom=0.55, rise=2, tilt_shown=0.41),
     )
     bias = Bias(scale=0.997, down=-1.2)
 
@@ -88,7 +88,8 @@ class YuNetDetector:
         """
         height, width = frame.shape[:2]
         padded = np.zeros((1, 3, -(-height // 32) * 32, -(-width // 32) * 32), np.float32)
-        padded[0, :, :height, :width] = frame.transpose(2, 0, 1)[::-1]
+        for plane, values in zip(padded[0], reversed(cv2.split(frame)), strict=True):
+            plane[:height, :width] = values
         answers = self._session.run(None, {"input": padded})
         found = []
         for n, stride in enumerate(STRIDES):
@@ -99,11 +100,12 @@ class YuNetDetector:
                 down, across = np.divmod(cells, padded.shape[3] // stride)
                 cell = np.stack([across, down], axis=1).astype(np.float32)
                 size = np.exp(box[cells, 2:])
-                corner = cell + box[cells, :2] - size / 2
-                places = points[cells] + np.tile(cell, 5)
-                found.append(
-                    np.column_stack([corner * stride, size * stride, places * stride, score[cells]]).astype(np.float32)
-                )
+                candidates = np.empty((cells.size, 15), np.float32)
+                candidates[:, :2] = (cell + box[cells, :2] - size / 2) * stride
+                candidates[:, 2:4] = size * stride
+                candidates[:, 4:14] = (points[cells] + np.tile(cell, 5)) * stride
+                candidates[:, 14] = score[cells]
+                found.append(candidates)
         return np.concatenate(found) if found else np.empty((0, 15), np.float32)
 
 
