@@ -176,8 +176,8 @@ def test_it_says_what_to_expect(folder: Path, tmp_path: Path) -> None:
     scores = {"opening_r": 0.71, "amplitude": 0.64}
     about = {"mfcc_preset": "davs", "steps": {"full": 1}, "talking": {"audio": scores, "talks": True}}
     checkpoint.save(tmp_path / "run", Checkpoint.of(made_model(), about))
-    far = np.full((1400, 1400, 3), 127, np.uint8)
-    far[400:700, 400:700] = cv2.resize(cv2.imread(str(folder / "photo.jpg")), (300, 300), interpolation=cv2.INTER_AREA)
+    far = np.full((700, 700, 3), 127, np.uint8)
+    far[200:500, 200:500] = cv2.resize(cv2.imread(str(folder / "photo.jpg")), (300, 300), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(tmp_path / "far.png"), far)
     arguments = ("--face", tmp_path / "far.png", "--audio", folder / "speech.wav", "-o", tmp_path / "film.mp4")
     result = call("generate", tmp_path / "run", *arguments, "--detector", "opencv")
