@@ -72,12 +72,18 @@ def _shift(shape: tuple[float, ...], x: Floats, y: Floats) -> tuple[Floats, Floa
     return dx, dy
 
 
-@functools.cache
-def _portrait() -> Floats:
-    """Return the portrait on the plane without its mouth: float32 (320, 320, 5): R, G, B, head matte, skin (0–255)."""
+def portrait() -> Picture:
+    """Return the portrait that scikit-image ships, as it is: uint8 (512, 512, 3), RGB."""
     from skimage.data import astronaut
 
     photo: Picture = astronaut()  # type: ignore[no-untyped-call]
+    return photo
+
+
+@functools.cache
+def _portrait() -> Floats:
+    """Return the portrait on the plane without its mouth: float32 (320, 320, 5): R, G, B, head matte, skin (0–255)."""
+    photo = portrait()
 
     def outline(points: str) -> Picture:
         corners = np.array(points.split(), np.int32).reshape(-1, 2)

@@ -59,7 +59,8 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, trai
 
     It needs no data and no network, and takes some minutes on two cores. DIR then holds the corpus, its manifest, the
     shards, a contact sheet of the crops, a model after a short training on them, the page of its evaluation, and a
-    video in which it makes a person talk whom it has never seen, next to the truth.
+    video in which it makes a person talk whom it has never seen, next to the truth, and another in which a real photo
+    says the same.
     """
     if train_steps:
         import torch  # noqa: F401 - that it is missing should be known before minutes of work
@@ -73,7 +74,8 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, trai
     _train(out, model, train_steps)
     page = _evaluate(model, out, directory / "results", detector)
     film = _generate(plan, model, directory, detector, seed)
-    summary.show(f"Look at {picture}, {page} and {film}; read the shards with webdataset from {out}")
+    portrait = _animate(model, directory, film, detector)
+    summary.show(f"Look at {picture}, {page}, {film} and {portrait}; read the shards with webdataset from {out}")
 
 
 def _index(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs: int) -> manifest.Manifest:
@@ -81,9 +83,9 @@ def _index(directory: Path, words: int, speakers: int, takes: int, seed: int, jo
     from avprep.demo import synthetic
 
     corpus, path = directory / "corpus", directory / "manifest.jsonl"
-    say.story(f"1/8 synthesise {words * speakers * takes} clips of talking faces: {corpus}")
+    say.story(f"1/9 synthesise {words * speakers * takes} clips of talking faces: {corpus}")
     synthetic.make_corpus(corpus, words=words, speakers=speakers, takes=takes, seed=seed, jobs=jobs)
-    say.story(f"2/8 index: {path}")
+    say.story(f"2/9 index: {path}")
     plan, scan = layouts.index("lrw", corpus, seed=seed)
     plan = replace(plan, dataset="synthetic")  # which only lies on disk as LRW does
     data.write_text(path, manifest.render(plan))
@@ -101,13 +103,13 @@ def _fill(plan: manifest.Manifest, out: Path, picture: Path, jobs: int) -> str:
     from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
     detector: str = auto.pinned(read_fingerprint(out, "crop"), "detector") or options.chosen_detector("auto")
-    say.story(f"3/8 crop with {detector}: {out / 'crop'}")
+    say.story(f"3/9 crop with {detector}: {out / 'crop'}")
     settings = CropSettings(detector, subject="central")
     _fill_column(CropStage(plan.root, settings), plan, out, jobs)
-    say.story(f"4/8 mfcc: {out / 'mfcc'}")
+    say.story(f"4/9 mfcc: {out / 'mfcc'}")
     _fill_column(MfccStage(plan.root, MfccSettings()), plan, out, jobs)
     data.refuse(out, verify(out, jobs))
-    say.story(f"5/8 verify: every one of {len(plan.clips)} clips is accounted for")
+    say.story(f"5/9 verify: every one of {len(plan.clips)} clips is accounted for")
     sheet.write(sheet.contact_sheet(out), picture)
     return detector
 
@@ -125,7 +127,7 @@ def _train(out: Path, model: Path, steps: int) -> None:
     from davs_model.models.davs import Model, Settings
     from davs_model.training import loop
 
-    say.story(f"6/8 train the small preset for a few minutes: {model}")
+    say.story(f"6/9 train the small preset for a few minutes: {model}")
     length = (f"steps.speech={max(1, steps // 6)}", f"steps.full={steps}")
     preset = Settings.resolve("small", None, [*TRAINING, *length])
     loop.train(out, model, preset, stages=tuple(Model.stages), say=say.story)
@@ -136,7 +138,7 @@ def _evaluate(model: Path, out: Path, results: Path, detector: str) -> Path:
     from avprep import auto
     from davs_model.evaluation import evaluate as library
 
-    say.story(f"7/8 evaluate on the test split: {results}")
+    say.story(f"7/9 evaluate on the test split: {results}")
     mouths = auto.mouth_finder(detector, say.once, say.detail)
     metrics = library.evaluate(model, out, results, library.Settings(), landmarks=mouths, say=say.story)
     say.story(library.in_words(metrics))
@@ -155,13 +157,31 @@ def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: s
     test = plan.split("test")
     person = test[0].speaker or ""
     said = sorted({clip.word for clip in test if clip.word})[:WORDS_SPOKEN]
-    say.story(f"8/8 generate: {still} says what is heard in {spoken}: {film}")
+    say.story(f"8/9 generate: {still} says what is heard in {spoken}: {film}")
     synthetic.write_sentence(spoken, said, int(person.removeprefix("s")), UNHEARD, seed=seed)
     sheet.write(next(iter(Frames(plan.root / test[0].video))).rgb(), still)
     talker = PhotoTalker.load(model)
     if talker.doubt:
         say.story(f"warning: {talker.doubt}")
     talker.film(still, spoken, film, beside=spoken, detector=detector, counted=progress(film))
+    return film
+
+
+def _animate(model: Path, directory: Path, spoken: Path, detector: str) -> Path:
+    """Make a real portrait say what a video says; return the video of it."""
+    from avprep.demo import drawing
+    from avprep.quality import sheet
+    from avprep.talking import inputs
+    from avprep_cli.results import progress
+    from davs_model.film import PhotoTalker
+
+    still, film = directory / "portrait.png", directory / "portrait.mp4"
+    say.story(
+        f"9/9 generate: {still}, a real photo, says the same: {film}; the model has learned from drawn mouths alone"
+    )
+    sheet.write(drawing.portrait(), still)
+    photos = inputs.read_photos([still], detector=detector, remark=say.once, detail=say.detail)
+    PhotoTalker.load(model).film(photos, spoken, film, detector=detector, counted=progress(film))
     return film
 
 

@@ -150,6 +150,42 @@ def test_scale_and_adaptation_change_the_film(folder: Path, tmp_path: Path) -> N
     assert len({film.read_bytes() for film in (plain, scaled, tuned)}) == 3
 
 
+def test_more_of_the_person_changes_the_film(folder: Path, lrw: Path, tmp_path: Path) -> None:
+    """A second photo and a video of the person are averaged with the first, and adaptation learns from the video."""
+    clip = sorted(path for path in (lrw / "corpus").rglob("*.mp4") if path.stat().st_size > 100)[0]
+    speech, person = ("--audio", folder / "speech.wav"), ("--person", clip)
+    plain, two, seen, tuned, again = (tmp_path / f"{name}.mp4" for name in ("plain", "two", "seen", "tuned", "again"))
+    cv2.imwrite(str(folder / "other.jpg"), cv2.imread(str(folder / "photo.jpg"))[:, ::-1])
+    for film, arguments in (
+        (plain, ()),
+        (two, ("--face", folder / "other.jpg")),
+        (seen, person),
+        (tuned, (*person, "--adapt-steps", 2)),
+        (again, (*person, "--adapt-steps", 2, "--seed", 1)),
+    ):
+        result = generate(folder, film, *speech, *arguments)
+        assert result.exit_code == 0, result.output
+    films = {film.read_bytes() for film in (plain, two, seen, tuned, again)}
+    assert len(films) == 5
+    assert pictures(two)[0].shape == (256, 256, 3)  # of one person, and no grid
+    assert (folder / "run" / "checkpoint.safetensors").stat().st_mtime < plain.stat().st_mtime
+
+
+def test_it_says_what_to_expect(folder: Path, tmp_path: Path) -> None:
+    """What the last validation measured is told, and how the photo differs from what models learn from."""
+    scores = {"opening_r": 0.71, "amplitude": 0.64}
+    about = {"mfcc_preset": "davs", "steps": {"full": 1}, "talking": {"audio": scores, "talks": True}}
+    checkpoint.save(tmp_path / "run", Checkpoint.of(made_model(), about))
+    far = np.full((700, 700, 3), 127, np.uint8)
+    far[200:500, 200:500] = cv2.resize(cv2.imread(str(folder / "photo.jpg")), (300, 300), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(tmp_path / "far.png"), far)
+    arguments = ("--face", tmp_path / "far.png", "--audio", folder / "speech.wav", "-o", tmp_path / "film.mp4")
+    result = call("generate", tmp_path / "run", *arguments, "--detector", "opencv")
+    assert result.exit_code == 0, result.output
+    assert "mouths opened with a correlation of 0.71 with the real ones, and moved 64% as far" in result.stderr
+    assert "far.png: unlike what models learn from, so expect less: the face is small" in result.stderr
+
+
 class Blinking(Talker):
     """Stands in for a model: white where the windows' middle is loud, or the driving face bright, else black."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +129,65 @@ def test_adapting_brings_frames_nearer_to_the_photo(talker: Talker) -> None:
     assert changed == {"identity_encoder", "decoder"}
     again = talker.adapted(face, speech, 15)
     assert all(tensor.equal(tuned.model.state_dict()[name]) for name, tensor in again.model.state_dict().items())
+
+
+def test_adapting_to_a_photo_holds_the_mouth(talker: Talker) -> None:
+    """Frames of the tuned model have the mouths that they had, far nearer than their surroundings move."""
+    face, speech = soft(1), windows(2, 4)
+    before, after = (
+        np.stack(list(one.talk(face, [speech]))).astype(int) for one in (talker, talker.adapted(face, speech, 15))
+    )
+    changed = np.abs(after - before)
+    mouth = changed[:, 170:234, 64:192].mean()
+    changed[:, 170:234, 64:192] = 0
+    assert mouth < 0.7 * changed.mean() * 256**2 / (256**2 - 64 * 128)
+
+
+def test_adapting_to_a_video_learns_its_frames() -> None:
+    """Steps on a video lower the error of its frames, the mouth's too; its sound counts, the seed, and nothing else."""
+    video, heard, speech = (0.8 * soft(1) + 0.2 * soft(7, 12)).astype(np.uint8), windows(8, 12), windows(2, 4)
+    model = made_model()
+    with torch.no_grad():
+        model.decoder.last[-1].weight.mul_(0.1)  # so that no picture is black or white, from where nothing is learned
+    talker = Talker(model)
+    before = {name: tensor.clone() for name, tensor in talker.model.state_dict().items()}
+    tuned = talker.adapted(video[0], speech, 20, video=video, heard=heard)
+    truth = torch.from_numpy(video).permute(0, 3, 1, 2)[None] / 255
+
+    def error(of: Talker) -> float:
+        frames = torch.from_numpy(np.stack(list(of.talk(video[0], [heard])))).permute(0, 3, 1, 2)[None] / 255
+        return float(losses.mouth_loss(truth, frames))
+
+    assert error(tuned) < 0.97 * error(talker)
+    assert all(tensor.equal(before[name]) for name, tensor in talker.model.state_dict().items())
+
+    def weights(**given: Any) -> torch.Tensor:
+        found = talker.adapted(video[0], speech, 2, video=video, **given).model.get_parameter("decoder.last.0.weight")
+        return found.detach()
+
+    assert weights(heard=heard).equal(weights(heard=heard))
+    assert not weights(heard=heard).equal(weights(heard=heard, seed=1))
+    assert not weights(heard=heard).equal(weights())
+
+
+def test_pictures_of_one_person_are_averaged(talker: Talker) -> None:
+    """Frames that are alike give the face of their mean; another picture changes the feature alone."""
+    face, speech = soft(1), windows(2, 3)
+    noise = np.random.default_rng(0).integers(-20, 21, (6, 256, 256, 3))
+    alike = np.clip(face.astype(int) + noise, 0, 255).astype(np.uint8)
+    model = talker.model
+    pictures = talker._pictures(np.concatenate((face[None], alike, soft(9, 1)))).transpose(0, 1)
+    with torch.no_grad():
+        found = model.encode_person(pictures)
+        each = model.encode_identity(pictures)
+        mean = model.encode_identity(pictures[:, :7].mean(1, keepdim=True))
+    assert torch.allclose(found.frames, mean.frames, atol=1e-6)
+    assert torch.allclose(found.eighth, mean.eighth, atol=1e-4)
+    assert torch.allclose(found.feature, each.feature.mean(1, keepdim=True), atol=1e-5)
+    alone, several = (np.stack(list(talker.talk(face, [speech], more=more))) for more in (None, alike))
+    assert not np.array_equal(alone, several)
+    none = np.stack(list(talker.talk(face, [speech], more=alike[:0])))
+    assert np.array_equal(alone, none)
 
 
 def test_loading_a_run(tmp_path: Path) -> None:

@@ -181,6 +181,28 @@ def test_an_adversary_that_has_not_begun_leaves_the_rest() -> None:
     assert list(objective.begun(wanted[1:], settings, 0.1)) == list(wanted[1:])
 
 
+def test_words_are_taken_out_in_the_identity_stage(out: Path, tmp_path: Path) -> None:
+    """With the setting, eq. 2 and 3 are terms of the identity stage and move C_p^w, which may read the features."""
+    settings = Settings.resolve(
+        "small",
+        None,
+        (*TINY, "steps.identity=2", "adversaries.identity_stage=true", "weights.identity_word=1", "loop.save_every=1"),
+    )
+    featured = settings.model_copy(update={"model": settings.model.model_copy(update={"identity_words": "feature"})})
+    for name, chosen in (("maps", settings), ("feature", featured)):
+        loop.train(out, tmp_path / name, chosen, stages=("identity",), say=lambda _: None)
+        state = states.load(tmp_path / name)
+        assert state is not None
+        assert any(moment.startswith("discriminators/identity_word_classifier") for moment in state[0].moments)
+        words = state[0].checkpoint.model().identity_word_classifier
+        assert words.from_feature is (name == "feature")
+        read = torch.randn(2, 20, *words.shape)
+        assert words(read).shape == (2, 3)
+    assert "identity_word" not in DAVS.plan("identity", Settings.resolve("small", None, TINY)).terms
+    faces = Settings.resolve("small", None, ("adversaries.identity_stage=true", "data.faces=faces"))
+    assert "identity_word" not in DAVS.plan("identity", faces).terms
+
+
 def test_several_out_are_mixed_by_their_shares(out: Path, tmp_path: Path) -> None:
     """Labels of all OUT are put together, the smaller OUT is repeated, and every clip is there."""
     other = make_shards(tmp_path / "other", clips=4, words=2, people=1)
