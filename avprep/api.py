@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import auto, files, layouts, manifest, offsets, schema, shards
+from avprep import auto, files, layouts, manifest, offsets, rebuilt, schema, shards
 from avprep.errors import RunError, ShardError
 from avprep.manifest import Manifest
 from avprep.media.mfcc import Preset
@@ -20,7 +20,8 @@ from avprep.quality.verify import verify as find_problems
 from avprep.runs import fingerprint, tasks
 from avprep.runs.run import Outcome, run
 from avprep.shards.image import decode_image
-from avprep.stages import Align, CropStage, MfccSettings
+from avprep.speaking import Judge
+from avprep.stages import Align, MfccSettings
 
 Split = Literal["train", "val", "test"]
 log = logging.getLogger("avprep")
@@ -85,7 +86,8 @@ def crop(
     every: int = 5,
     min_face: float = 32.0,
     image_format: Literal["jpg", "png"] = "jpg",
-    subject: Literal["auto", "largest", "central"] = "auto",
+    subject: Literal["auto", "largest", "central", "speaking"] = "auto",
+    judge: Judge | None = None,
     max_seconds: float = 1800.0,
     jobs: int | None = None,
     root: Path | str | None = None,
@@ -95,6 +97,7 @@ def crop(
 
     plan: a manifest or its file. root: where the data set lies now, if not where it was indexed.
     detector, subject: `auto` is what OUT has, else the best that is available here.
+    judge: of who speaks, for the subject `speaking`: `davs_model.sync.speaker.SpeakerJudge`.
     align, every, min_face, image_format, max_seconds: see `avprep.stages.CropSettings`.
     jobs: worker processes; by default one per core, of face-alignment at most four. options: see `RunOptions`.
 
@@ -113,9 +116,8 @@ def crop(
     found = opened(plan, root)
     settings = auto.crop_settings(found.dataset, Path(out), given)
     workers = auto.workers(settings.detector, tasks.cores()) if jobs is None else jobs
-    return run(
-        CropStage(found.root, settings, auto.decoder_threads(workers)), found, Path(out), jobs=workers, **options
-    )
+    stage = rebuilt.crop_stage(found.root, settings, auto.decoder_threads(workers), judge)
+    return run(stage, found, Path(out), jobs=workers, **options)
 
 
 def mfcc(

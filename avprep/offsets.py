@@ -15,7 +15,7 @@ from avprep.memory import keep_freed_memory
 from avprep.runs.fingerprint import read_fingerprint
 from avprep.runs.threads import KEPT, one_thread
 from avprep.shards import Sample
-from avprep.stages import CropStage, MfccSettings, MfccStage, by_name, mfcc_clip, rebuild
+from avprep.stages import MfccSettings, MfccStage, by_name, mfcc_clip
 
 UNMOVED = "mfcc-unmoved"
 """Where the windows that were measured are kept, beside those that take their place."""
@@ -99,14 +99,6 @@ def set_unmoved_aside(stage: MovedMfccStage) -> bool:
 def mfcc_stage(root: Path, settings: MfccSettings, out: Path, audio_offset: str | None, least: float) -> MfccStage:
     """Return the stage that makes windows, moved if `audio_offset` is `sync`, else as they are."""
     return MovedMfccStage(root, settings, out, least) if audio_offset else MfccStage(root, settings)
-
-
-def rebuilt(out: Path, column: str, settings: dict[str, Any], root: Path, threads: int = 1) -> CropStage | MfccStage:
-    """Return the stage whose `resolved` settings these are; RunError where they are not this avprep's."""
-    stage = rebuild(column, settings, root, threads)
-    if isinstance(stage, MfccStage) and settings.get("audio_offset"):
-        return MovedMfccStage(root, stage.settings, out, float(settings.get("min_confidence", MIN_CONFIDENCE)))
-    return stage
 
 
 def _moved(stage: MovedMfccStage, clip: Clip, shard: str) -> Sample:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import avprep
 from avprep import schema
-from avprep.errors import Reject, RunError
+from avprep.errors import Reject
 from avprep.faces import align, detectors, keyframes, steady, track
 from avprep.faces.detectors.base import Detector, LandmarkDetector
 from avprep.faces.landmarks import Landmarks
@@ -32,10 +32,9 @@ from avprep.media.video import Frames
 from avprep.memory import keep_freed_memory
 from avprep.runs.threads import KEPT, one_thread
 from avprep.shards import Sample
+from avprep.shards.image import encode_image
 
 Align = Literal["smooth", "per-frame", "per-clip"]
-JPEG_QUALITY = 95
-_MOVED = ("audio_offset", "min_confidence", "sync")  # settings of `avprep.offsets`
 _LARGE = 500_000  # bytes: a smaller file is read long before its time is up, and its header not worth a millisecond
 
 
@@ -48,7 +47,7 @@ class CropSettings:
     every: frames from one keyframe to the next, 1 … 12; see `avprep.faces.keyframes.find_faces`.
     min_face: minimum median face size in source pixels.
     image_format: `jpg` (quality 95) or `png`.
-    subject: `largest` or `central`, see `avprep.faces.track.choose`.
+    subject: `largest` or `central`, see `avprep.faces.track.choose`; or `speaking`, see `avprep.speaking`.
     max_seconds: longest clip.
     """
 
@@ -153,16 +152,6 @@ class MfccStage:
         return partial(by_name, mfcc_clip, root=self.root, settings=self.settings)
 
 
-def rebuild(column: str, settings: dict[str, Any], root: Path, threads: int = 1) -> CropStage | MfccStage:
-    """Return the stage whose `resolved` settings these are; RunError where they are not this avprep's."""
-    try:
-        if column == "crop":
-            return CropStage(root, CropSettings(**settings), threads)
-        return MfccStage(root, MfccSettings(**{name: value for name, value in settings.items() if name not in _MOVED}))
-    except TypeError as error:
-        raise RunError(f"{column}: its settings are of another avprep ({error})") from error
-
-
 def crop_clip(
     clip: Clip,
     root: Path,
@@ -171,9 +160,11 @@ def crop_clip(
     *,
     threads: int = 1,
     keep_bytes: int = 256 << 20,
+    follow: Callable[..., Aligned] | None = None,
 ) -> Sample:
     """Detect, track and align the face of one clip.
 
+    follow: takes what `align_clip` does and is called in its place.
     The sample's members (crops, points, transforms, facts) are made as they are read. Pictures are read twice: once to
     find the face, once to cut it out; short clips are held in memory between.
     Raises Reject; so may reading the members.
@@ -186,7 +177,7 @@ def crop_clip(
         keep_bytes=keep_bytes,
         threads=threads,
     )
-    found = align_clip(frames, detector, settings, name=clip.video, hints=lambda size: _hints(clip, root, size))
+    found = (follow or align_clip)(frames, detector, settings, name=clip.video, hints=partial(_hints, clip, root))
     facts = _crop_facts(clip, found, settings)
     summary = {name: facts[name] for name in ("face_size", "score")}
     members = _crop_members(found, facts, summary, settings.image_format, detector)
@@ -200,6 +191,7 @@ class Aligned:
     face_size: median, in source pixels.
     points: float32 (T, 5, 2), in source pixels; affine: float32 (T, 2, 3), source → crop pixels.
     jitter_unsmoothed: what the movement of the face in its crops would be, were detections taken as they are.
+    chosen: facts of how it was chosen among several.
     """
 
     frames: Frames
@@ -209,6 +201,7 @@ class Aligned:
     points: NDArray[np.float32]
     affine: NDArray[np.float32]
     jitter_unsmoothed: float
+    chosen: dict[str, Any] = field(default_factory=dict)
 
     @property
     def turned(self) -> int:
@@ -257,6 +250,20 @@ def align_detections(
         _check_length(detections.n_frames)
         tracks = track.link(detections)
         subject = track.choose(tracks, detections, settings.subject, hints or {})
+    return align_track(frames, detections, tracks, subject, settings, name=name)
+
+
+def align_track(
+    frames: Frames,
+    detections: track.Detections,
+    tracks: list[track.Track],
+    subject: track.Track,
+    settings: CropSettings,
+    *,
+    name: str,
+) -> Aligned:
+    """Align the face of one of the tracks of a clip; raises Reject. See `align_clip`."""
+    with _named(name):
         size = track.face_size(subject)
         if size < settings.min_face:
             raise Reject("face_too_small", f"the face is {size:.0f} px wide, --min-face is {settings.min_face:g}")
@@ -349,6 +356,7 @@ def _crop_facts(clip: Clip, found: Aligned, settings: CropSettings) -> dict[str,
         "jitter_unsmoothed": _rounded(found.jitter_unsmoothed),
         "cuts": len(detections.cuts),
         **({"turned": found.turned} if found.turned else {}),
+        **found.chosen,
     }
 
 
@@ -369,15 +377,6 @@ def _crop_members(
         facts = {**facts, "landmarks": int(np.isfinite(placed).all(axis=(1, 2)).sum())}
     summary |= (measured := steadiness.figures())
     yield schema.METADATA["crop"], schema.encode_json({**facts, **measured})
-
-
-def encode_image(image: NDArray[np.uint8], image_format: str) -> bytes:
-    """Encode uint8 (H, W, 3) RGB, or (H, W, 4) RGBA without its last channel, as JPEG of quality 95 or PNG."""
-    order = cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGR
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if image_format == "jpg" else []
-    done, data = cv2.imencode(f".{image_format}", cv2.cvtColor(image, order), options)
-    assert done
-    return data.tobytes()
 
 
 def _check_length(n_frames: int) -> None:

@@ -40,7 +40,10 @@ def make_talking_shards(
         for key in [f"{split}/clip{n:03d}"]
     ]
     out.mkdir(parents=True, exist_ok=True)
-    plan = tuple(Clip(row.key, f"{row.key}.mp4", row.split) for row in rows)
+    plan = tuple(
+        Clip(row.key, f"{row.key}.mp4", row.split, word=f"word{n % 2}", speaker=f"person{n // 2 % 2}")
+        for n, row in enumerate(rows)
+    )
     (out / "manifest.jsonl").write_text(manifest.render(Manifest("talking", out, plan)), encoding="utf-8")
     for split, number in sorted({(row.split, row.shard) for row in rows}):
         of_shard = [row for row in rows if (row.split, row.shard) == (split, number)]

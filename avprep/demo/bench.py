@@ -30,6 +30,7 @@ from avprep.runs.fingerprint import Stage
 from avprep.runs.threads import KEPT, one_thread
 from avprep.schema import FPS, SAMPLE_RATE
 from avprep.shards import Sample
+from avprep.shards.image import encode_image
 
 LRW_CLIPS, LRW_FRAMES = 538_766, 29
 """Clips of LRW's three splits, and frames of each."""
@@ -156,7 +157,7 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
                 "detect": lambda clip: keyframes.find_faces(found[clip.key].frames, built, settings.every),
                 "track": track,
                 "warp": lambda clip: _exhaust(found[clip.key].crops()),
-                "encode": lambda clip: [stages.encode_image(crop, "jpg") for crop in crops[clip.key]],
+                "encode": lambda clip: [encode_image(crop, "jpg") for crop in crops[clip.key]],
                 "write": lambda clip: write(clip.key, members[clip.key], append=True),
                 "floor": lambda clip: _decode_and_encode(plan.root / clip.video, crops[clip.key], quickly),
                 "script": lambda clip: _decode_and_encode(plan.root / clip.video, crops[clip.key], plainly),
@@ -417,7 +418,7 @@ def _decode_and_encode(
         for frame in container.decode(video=0):
             to_rgb(frame)
     for crop in crops:
-        stages.encode_image(crop, "jpg")
+        encode_image(crop, "jpg")
 
 
 def decode_sound(path: Path, *, resample: bool = True) -> int:

@@ -25,10 +25,11 @@ from avprep.media import film
 from avprep.media.audio import Sound
 from avprep.media.container import Seconds, container_start, open_file, seconds
 from avprep.media.video import Frames
+from avprep.rebuilt import rebuilt
 from avprep.runs.fingerprint import read_fingerprint, read_manifest
 from avprep.schema import CROP_SIZE, FPS
 from avprep.shards.image import decode_image
-from avprep.stages import MfccSettings, MfccStage, clip_sound, rebuild
+from avprep.stages import MfccSettings, MfccStage, clip_sound
 
 SIMILAR = 5
 """Keys that are named where one is unknown."""
@@ -99,7 +100,7 @@ def read(out: Path, key: str, root: Path | None = None) -> ClipView:
     clip, shard = find(plan, key, size)
     parts = {column: _part(out, column, shard, key) for column in schema.COLUMNS}
     where = plan.root if root is None else root
-    stage = rebuild("mfcc", (runs["mfcc"] or {}).get("settings") or {}, where)
+    stage = rebuilt(out, "mfcc", (runs["mfcc"] or {}).get("settings") or {}, where)
     assert isinstance(stage, MfccStage)
     moved = float(parts["mfcc"].facts.get("audio_offset_ms") or 0)
     heard = replace(stage.settings, audio_shift_ms=stage.settings.audio_shift_ms + moved, max_seconds=math.inf)

@@ -65,7 +65,7 @@ def status(out: Path) -> None:
     help=f"Reasons, separated by commas: {', '.join(REASONS)}.",
 )
 @click.option("--column", type=click.Choice(tuple(FILLERS)), help="Only this column.  [all]")
-@click.option("--model", "run", type=options.EXISTING, help="The RUN that measured sync.")
+@click.option("--model", "run", type=options.EXISTING, help="The RUN of the sync model that a column was made by.")
 @options.retry_options
 def retry(out: Path, wanted: frozenset[str], column: str | None, run: Path | None, **given: Any) -> None:
     """Process failed clips again, with the same settings.
@@ -123,11 +123,14 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, run: Path | Non
 
 def _rebuilt(out: Path, column: str, settings: dict[str, Any], root: Path, threads: int, run: Path | None) -> Stage:
     """Return the stage that a column was begun with."""
-    from avprep import offsets
+    from avprep.rebuilt import rebuilt
     from avprep.runs.fingerprint import read_fingerprint
+    from avprep.stages import CropSettings
 
     if column != "sync":
-        return offsets.rebuilt(out, column, settings, root, threads)
+        if settings.get("subject") == "speaking":
+            return data.crop_stage(root, CropSettings(**settings), threads, run)
+        return rebuilt(out, column, settings, root, threads)
     if run is None:
         raise RunError("sync: give the RUN that measured it as --model, or --column for another column")
     versions = (read_fingerprint(out, column) or {}).get("versions", {})
@@ -146,6 +149,8 @@ def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
         return dict.fromkeys(("command", "array", "num_tasks", "slurm"))
     run = read_fingerprint(out, column.column) or {}
     line = _command_line(FILLERS[column.column], out / "manifest.jsonl", out, run.get("settings", {}))
+    if run.get("settings", {}).get("subject") == "speaking":
+        line += ["--sync", "RUN"]
     if column.column in MEASURED:
         scale = ["--scale", "syncnet"] if (run.get("settings") or {}).get("scale") == "syncnet" else []
         line = ["avprep", column.column, str(out), *scale, "--model", "RUN"]
@@ -315,7 +320,8 @@ def _make_script(
         otherwise = "face-alignment" if asked["gpus"] else "auto"
         chosen = data.settings_of(stages.CropSettings, given)
         settings = auto.crop_settings(plan.dataset, out, chosen, otherwise=otherwise, remark=say.once)
-        stage = stages.CropStage(plan.root, settings)
+        stage = data.crop_stage(plan.root, settings, 1, given["sync"])
+        typed |= {"sync": given["sync"].absolute()} if given["sync"] else {}
         typed["detector"] = settings.detector  # another machine might resolve auto in another way
         say.aside(f"crop: detector {settings.detector}, align {settings.align}")
         if (most := auto.workers(settings.detector, asked["cpus"])) < asked["cpus"]:

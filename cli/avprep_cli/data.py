@@ -19,6 +19,7 @@ from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.runs.fingerprint import Stage
+    from avprep.stages import CropSettings, CropStage
 
 SHOWN_PROBLEMS = 20
 MIN_CONFIDENCE = 0.2
@@ -130,11 +131,12 @@ def index(
 )
 @click.option(
     "--subject",
-    type=click.Choice(("auto", "largest", "central")),
+    type=click.Choice(("auto", "largest", "central", "speaking")),
     default="auto",
     show_default=True,
     help="Which face to follow if several are visible; auto is central for lrw, else largest.",
 )
+@options.sync_judge
 @options.run_options
 def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     """Crop aligned 256×256 faces into OUT/crop.
@@ -148,14 +150,15 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     avprep crop lrw.jsonl OUT --limit 20 --dry-run    what would be done
     """
     from avprep import api, auto
-    from avprep.stages import CropSettings, CropStage
+    from avprep.stages import CropSettings
 
     plan = api.opened(manifest_path, given.pop("root"), given.pop("limit"))
+    judge = given.pop("sync")
     settings = auto.crop_settings(plan.dataset, out, settings_of(CropSettings, given), remark=say.once)
     if options.is_default("jobs"):
         jobs = auto.workers(settings.detector, jobs)
     say.aside(f"crop: detector {settings.detector}, align {settings.align}, {say.number(jobs, 'worker')}")
-    fill(CropStage(plan.root, settings, auto.decoder_threads(jobs)), plan, out, jobs, given)
+    fill(crop_stage(plan.root, settings, auto.decoder_threads(jobs), judge), plan, out, jobs, given)
 
 
 @click.command()
@@ -292,6 +295,19 @@ def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
     there = f"export AVPREP_WEIGHTS={shlex.quote(str(to))}"  # of another folder nobody knows yet
     then = [there] if to is not None else [summary.line("crop", "MANIFEST", "OUT")]
     summary.show("\n".join(lines), then=then, facts={})
+
+
+def crop_stage(root: Path, settings: CropSettings, threads: int, sync: Path | None) -> CropStage:
+    """Return the stage that crops; UsageError where who speaks is to be judged, and no sync model is there for it."""
+    from avprep import rebuilt
+
+    if settings.subject != "speaking":
+        return rebuilt.crop_stage(root, settings, threads, None)
+    if sync is None:
+        raise click.UsageError("--subject speaking needs --sync RUN, of `avprep train --model sync`")
+    from davs_model.sync.speaker import SpeakerJudge
+
+    return rebuilt.crop_stage(root, settings, threads, SpeakerJudge(sync.absolute()))
 
 
 def settings_of(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -108,6 +108,11 @@ def chosen_detector(name: str) -> str:
     return auto.detector(name, say.once)
 
 
+sync_judge = click.option(
+    "--sync", type=EXISTING, help="With --subject speaking: a RUN of a sync model, which finds the face that speaks."
+)
+
+
 device = click.option(
     "--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="Where to compute."
 )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from avprep.errors import RunError, ShardError
 from avprep.schema import CROP_SIZE
@@ -19,7 +21,14 @@ from davs_model import checkpoint, precision
 from davs_model.data.pictures import region
 from davs_model.data.sources import statistics
 from davs_model.models.sync.model import Sync
-from davs_model.models.sync.networks import CONTEXT, LOWER_HALF, MIN_CONTRAST
+from davs_model.models.sync.networks import (
+    CONTEXT,
+    LOWER_HALF,
+    MIN_CONTRAST,
+    AudioEncoder,
+    VisualEncoder,
+    standardised_windows,
+)
 from davs_model.sync import curve
 from davs_model.sync.curve import Offset
 
@@ -28,6 +37,7 @@ AT_ONCE = 512
 
 Grey = NDArray[np.uint8]
 Windows = NDArray[np.float32]
+Encoder = TypeVar("Encoder", VisualEncoder, AudioEncoder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +67,8 @@ class Scorer:
     def __init__(
         self, model: Sync, *, device: torch.device | str = "cpu", digest: str = "", mfcc_preset: str = ""
     ) -> None:
-        self.model = model.eval()
+        model.eval()
+        self._visual, self._audio = _folded(model.visual_encoder), _folded(model.audio_encoder)
         self.device, self.digest, self.mfcc_preset = torch.device(device), digest, mfcc_preset
         self.side = int(model.dimensions["image_size"])
 
@@ -117,7 +128,7 @@ class Scorer:
         found = []
         for first in range(0, len(grey), AT_ONCE):
             part = self._tensor(whole[first : first + AT_ONCE + 2 * CONTEXT]).float()
-            encoded = self.model.visual_encoder(((part - mean) / deviation)[None])
+            encoded = self._visual(((part - mean) / deviation)[None])
             found.append(encoded[0, CONTEXT:-CONTEXT].cpu().numpy())
         return np.concatenate(found)
 
@@ -125,11 +136,27 @@ class Scorer:
     def hear(self, windows: Windows) -> NDArray[np.float32]:
         """Return the features of windows (T, 12, 20): (T, 256)."""
         of_clip = self._tensor(statistics(windows))[None]
-        parts = (windows[first : first + AT_ONCE] for first in range(0, len(windows), AT_ONCE))
-        return np.concatenate([self.model.encode_sound(self._tensor(part)[None], of_clip)[0].cpu() for part in parts])
+        found = []
+        for first in range(0, len(windows), AT_ONCE):
+            part = standardised_windows(self._tensor(windows[first : first + AT_ONCE])[None], of_clip)
+            found.append(self._audio(part)[0].cpu().numpy())
+        return np.concatenate(found)
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
     def _small(self, part: Grey) -> Grey:
         return cv2.resize(part, (self.side, self.side), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def _folded(encoder: Encoder) -> Encoder:
+    """Return a copy of an encoder whose BatchNorm is folded into the convolutions before: the same, a third faster."""
+    copied = copy.deepcopy(encoder)
+    layers: list[nn.Module] = []
+    for layer in copied.layers:
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            layers[-1] = fuse_conv_bn_eval(layers[-1], layer)  # type: ignore[type-var] # it takes both kinds
+        else:
+            layers.append(layer)
+    copied.layers = nn.Sequential(*layers)
+    return copied

@@ -22,8 +22,8 @@ from avprep.errors import Reject
 from avprep.faces import align, detectors
 from avprep.faces.detectors.base import MIRRORED, Detector
 from avprep.manifest import Clip, Manifest
-from avprep.shards.image import decode_image
-from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage, crop_clip, encode_image, mfcc_clip
+from avprep.shards.image import decode_image, encode_image
+from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage, crop_clip, mfcc_clip
 
 
 @pytest.fixture(scope="module")

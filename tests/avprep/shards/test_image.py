@@ -12,8 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from avprep.shards.image import decode_image
-from avprep.stages import encode_image
+from avprep.shards.image import decode_image, encode_image
 
 
 @pytest.fixture(scope="module")

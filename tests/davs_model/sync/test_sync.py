@@ -12,11 +12,13 @@ import pytest
 import torch
 from avprep_cli.main import main
 from click.testing import CliRunner, Result
+from small_models import SMALL
 from talking_shards import make_talking_shards, picture
 
 from avprep import manifest, schema, shards
 from avprep.quality import verify
 from davs_model import checkpoint
+from davs_model.models.davs import Settings as DavsSettings
 from davs_model.models.sync import Settings
 from davs_model.sync import clips as sync_clips
 from davs_model.sync.scorer import Scorer
@@ -192,6 +194,24 @@ def test_select_finds_the_clips_that_are_out_of_sync(measured: Path, tmp_path: P
     kept = manifest.read(tmp_path / "good.jsonl").clips
     assert json.loads(result.stdout)["left_out"]["not ok in crop"] == 1
     assert len(kept) == 34 - 1 - len(SHIFTED)
+
+
+def test_generated_films_are_judged_beside_real_ones(out: Path, run: Path, tmp_path: Path) -> None:
+    """`evaluate --sync` shows offset and confidence of generated and real films; real ones are in sync."""
+    overrides = ("data.workers=0", "data.cache_mib=0", "weights.identity_word=0", *SMALL)
+    settings = DavsSettings.resolve("small", None, overrides)
+    loop.train(out, tmp_path / "talker", settings, stages=("full",), say=lambda _: None)
+    command = ("evaluate", tmp_path / "talker", out, "-o", tmp_path / "results", "--sync", run, "--split", "val")
+    result = call(*command, "--workers", 0, "--detector", "opencv")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "results" / "metrics.json").read_text())["sync"]
+    assert found.keys() == {"real", "audio", "wrong_audio"}
+    assert found["real"]["n_clips"] == 5  # the first lends the second a wrong sound
+    assert found["real"]["within_1"] >= 0.8
+    assert found["real"]["confidence"] > found["audio"]["confidence"]
+    page = (tmp_path / "results" / "evaluation.md").read_text()
+    assert "## Is it in sync?" in page
+    assert "another clip's audio" in page.partition("## Is it in sync?")[2].partition("##")[0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,112 @@
+"""Which of several faces speaks: the one whose mouth goes with the sound, as a judge of both finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep import schema
+from avprep.errors import Reject
+from avprep.faces import keyframes, track
+from avprep.faces.detectors.base import Detector
+from avprep.manifest import Clip
+from avprep.media.mfcc import Preset
+from avprep.media.video import Frames
+from avprep.shards import Sample
+from avprep.stages import Aligned, CropSettings, CropStage, MfccSettings, align_detections, align_track, mfcc_clip
+
+MAX_FACES = 6
+"""Faces of a clip that are judged, the largest ones."""
+
+Judging = Callable[[Iterable[NDArray[np.uint8]], NDArray[np.float32], NDArray[np.bool_]], float | None]
+"""Takes crops (256, 256, 3 or 4) of each frame, windows (T, 12, 20), and which of them are real (T,).
+
+Returns how surely the mouth goes with the sound, None where too little is there.
+"""
+
+
+class Judge(Protocol):
+    """Builds a judge in a worker: pickled to it and called there once."""
+
+    def digest(self) -> str:
+        """Return the digest of what it judges by."""
+        ...
+
+    def preset(self) -> Preset:
+        """Return the preset of the windows that it takes."""
+        ...
+
+    def __call__(self) -> Judging:
+        """Load it."""
+        ...
+
+
+@dataclass(frozen=True)
+class SpeakingCropStage(CropStage):
+    """Builds the crop function of a worker that follows the face which speaks."""
+
+    judge: Judge | None = None
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions and digests that decide the result besides the settings."""
+        assert self.judge is not None
+        return {**super().versions(), "sync_model": self.judge.digest()}
+
+    def __call__(self) -> Callable[[Clip], Sample]:
+        """Build detector and judge, and return the function."""
+        assert self.judge is not None
+        work = super().__call__()
+        return partial(_crop, work, self.root, self.judge(), self.judge.preset())
+
+
+def follow_speaking(
+    frames: Frames,
+    detector: Detector,
+    settings: CropSettings,
+    *,
+    name: str,
+    hints: Callable[[tuple[int, int]], dict[int, NDArray[np.float32]]] = lambda _: {},
+    judging: Judging,
+    sound: Callable[[], tuple[NDArray[np.float32], NDArray[np.bool_]]],
+) -> Aligned:
+    """Detect, track and align the face that speaks; raises Reject. See `avprep.stages.align_clip`.
+
+    Faces that are too small, or out of sight for too long, are no candidates. Where there is one candidate or none, or
+    no sound to judge by, it is as with `largest`. sound: returns the windows of the clip, and which of them are real.
+    """
+    detections = keyframes.find_faces(frames, detector, settings.every)
+    tracks = track.link(detections)
+    candidates: list[Aligned] = []
+    for subject in sorted(tracks, key=track.area, reverse=True)[:MAX_FACES]:
+        try:
+            candidates.append(align_track(frames, detections, tracks, subject, settings, name=name))
+        except Reject:
+            continue
+    if len(candidates) < 2:
+        return align_detections(frames, detections, settings, name=name, hints=hints(detections.size))
+    try:
+        windows, valid = sound()
+    except Reject:
+        return replace(candidates[0], chosen={"faces": len(candidates), "speaking": None})
+    scores = [judging(one.crops(), windows, valid) for one in candidates]
+    best = max(range(len(candidates)), key=lambda n: -1.0 if scores[n] is None else float(scores[n] or 0))
+    return replace(candidates[best], chosen={"faces": len(candidates), "speaking": scores})
+
+
+def _crop(work: Any, root: Path, judging: Judging, preset: Preset, clip: Clip) -> Sample:
+    """Do a clip; work: the function of a `CropStage`."""
+    sound = partial(_windows, clip, root, MfccSettings(preset))
+    sample: Sample = work(clip, follow=partial(follow_speaking, judging=judging, sound=sound))
+    return sample
+
+
+def _windows(clip: Clip, root: Path, settings: MfccSettings) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    members = dict(mfcc_clip(clip, root, settings).members)
+    windows, valid = (schema.decode_array(members[name]) for name in schema.ARRAYS["mfcc"])
+    return windows, valid

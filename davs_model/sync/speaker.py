@@ -1,0 +1,56 @@
+"""Who speaks, by a sync model: how surely the mouth of a face goes with the sound."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from davs_model.sync.scorer import Scorer
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SpeakerJudge:
+    """Judges faces by the sync model of a run; as `avprep.speaking.Judge`."""
+
+    run: Path
+    device: str = "cpu"
+
+    def digest(self) -> str:
+        """Return the digest of the model."""
+        return _loaded(self.run, "cpu").digest
+
+    def preset(self) -> Literal["davs", "syncnet"]:
+        """Return the preset of the windows that it takes."""
+        return "syncnet" if _loaded(self.run, "cpu").mfcc_preset == "syncnet" else "davs"
+
+    def __call__(self) -> Callable[[Iterable[NDArray[np.uint8]], NDArray[np.float32], Bools], float | None]:
+        """Load the model; return what scores a face."""
+        torch.set_num_threads(1)
+        return functools.partial(confidence, _loaded(self.run, self.device))
+
+
+def confidence(
+    scorer: Scorer, crops: Iterable[NDArray[np.uint8]], windows: NDArray[np.float32], valid: Bools
+) -> float | None:
+    """Return the confidence of a face against a sound; None where there are too few windows.
+
+    crops: (256, 256, 3 or 4) of each frame, RGB or RGBA. windows: (T, 12, 20). valid: (T,).
+    """
+    pictures = np.concatenate([scorer.grey(np.ascontiguousarray(crop[None, ..., :3])) for crop in crops])
+    length = min(len(pictures), len(windows))
+    found = scorer.features(pictures[:length], windows[:length], valid[:length]).offset()
+    return None if found is None else found.confidence
+
+
+@functools.lru_cache(2)
+def _loaded(run: Path, device: str) -> Scorer:
+    return Scorer.load(run, device=device)

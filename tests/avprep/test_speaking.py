@@ -1,0 +1,108 @@
+"""Of two people side by side the one is followed whose mouth a judge finds to go with the sound."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import made_media
+import numpy as np
+import pytest
+from avprep_cli.main import main
+from click.testing import CliRunner
+
+from avprep import layouts, rebuilt, schema
+from avprep.errors import RunError
+from avprep.manifest import Clip
+from avprep.stages import CropSettings
+
+
+@dataclass(frozen=True)
+class ColourJudge:
+    """Is surer the more of one colour a face has, or of none at all; seen: the shapes of what it was given."""
+
+    channel: int | None
+    seen: list[tuple[int, ...]] = field(default_factory=list)
+
+    def digest(self) -> str:
+        """Its colour."""
+        return f"colour{self.channel}"
+
+    def preset(self) -> str:
+        """The windows that it takes."""
+        return "davs"
+
+    def __call__(self) -> Callable[..., float | None]:
+        """Judge."""
+
+        def judge(crops: Iterable[np.ndarray], windows: np.ndarray, valid: np.ndarray) -> float | None:
+            faces = np.stack([crop[..., :3] for crop in crops])
+            self.seen.append((*faces.shape, *windows.shape, *valid.shape))
+            other = None if self.channel is None else faces[..., 2 - self.channel].mean()
+            return None if other is None else float(faces[..., self.channel].mean() - other)
+
+        return judge
+
+
+@pytest.fixture(scope="module")
+def pair(made_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of a bluish face on the left and a reddish, larger one on the right, with the sound of the left one."""
+    folder = tmp_path_factory.mktemp("pair")
+    clips = layouts.index("lrw", made_corpus)[0].clips
+    one, other = (made_corpus / clip.video for clip in clips[:2])
+    tints = "[0:v]colorchannelmixer=rr=.7,scale=256:256[l];[1:v]colorchannelmixer=bb=.7,scale=320:320,crop=320:256[r]"
+    streams = ("-filter_complex", f"{tints};[l][r]hstack[v]", "-map", "[v]", "-map", "0:a")
+    made_media.ffmpeg("-i", one, "-i", other, *streams, folder / "pair.mp4")
+    return folder / "pair.mp4"
+
+
+def cropped(film: Path, judge: ColourJudge) -> tuple[float, dict[str, Any]]:
+    """Return where the eyes of the followed face are, from left to right, and the facts of the clip."""
+    settings = CropSettings("opencv", subject="speaking", min_face=20)
+    work = rebuilt.crop_stage(film.parent, settings, 1, judge)()  # type: ignore[arg-type]
+    members = dict(work(Clip("pair", film.name, "test")).members)
+    return float(schema.decode_array(members["points.npy"])[:, :2, 0].mean()), json.loads(members["clip.json"])
+
+
+def test_the_face_that_the_judge_is_surest_of_is_followed(pair: Path) -> None:
+    """Either face is followed when the judge prefers it; it is given the crops of both and the windows of the sound."""
+    blue, red = ColourJudge(2), ColourJudge(0)
+    (left, facts), (right, _) = cropped(pair, blue), cropped(pair, red)
+    assert left < 256 < right
+    assert facts["faces"] == 2
+    assert len(facts["speaking"]) == 2
+    n_frames = facts["n_frames"]
+    assert blue.seen == [(n_frames, 256, 256, 3, n_frames, 12, 20, n_frames)] * 2
+
+
+def test_without_a_verdict_the_largest_face_is_followed(pair: Path, tmp_path: Path) -> None:
+    """Where nothing can be judged, for there is no sound or too little of it, the larger face is followed."""
+    unsure, facts = cropped(pair, ColourJudge(None))
+    assert (unsure > 256, facts["speaking"]) == (True, [None, None])
+    made_media.ffmpeg("-i", pair, "-an", "-c:v", "copy", tmp_path / "mute.mp4")
+    mute, facts = cropped(tmp_path / "mute.mp4", ColourJudge(2))
+    assert (mute > 256, facts["speaking"]) == (True, None)
+
+
+def test_who_speaks_needs_a_judge(pair: Path, tmp_path: Path) -> None:
+    """--subject speaking without --sync is a usage error, and so it is in the library."""
+    plan = tmp_path / "plan.jsonl"
+    head = {"avprep_manifest": 1, "dataset": "pair", "root": str(pair.parent), "seed": 0}
+    row = {"key": "pair", "video": "pair.mp4", "split": "test"}
+    plan.write_text("\n".join(map(json.dumps, (head, row))) + "\n")
+    done = CliRunner().invoke(main, ["crop", str(plan), str(tmp_path / "out"), "--subject", "speaking"])
+    assert done.exit_code == 2
+    assert "--subject speaking needs --sync RUN" in done.stderr
+    with pytest.raises(RunError, match="give the RUN of a sync model"):
+        rebuilt.crop_stage(tmp_path, CropSettings(subject="speaking"), 1, None)
+
+
+def test_the_judge_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    """Another sync model is another version of the column."""
+    settings = CropSettings("opencv", subject="speaking")
+    stages = [rebuilt.crop_stage(tmp_path, settings, 1, ColourJudge(n)) for n in (0, 2)]  # type: ignore[arg-type]
+    assert [stage.versions()["sync_model"] for stage in stages] == ["colour0", "colour2"]
+    assert stages[0].resolved()["subject"] == "speaking"
