@@ -62,8 +62,12 @@ class Data(Section):
     """Maximum change of the gain of each colour of a clip, at random; a third of it of its offset."""
     warp: Annotated[float, Ge(0), Le(0.5)] = 0.0
     """Maximum change of the width and the height of a face, at random; it is turned and moved in proportion."""
-    voice: Annotated[float, Ge(0), Le(0.5)] = 0.0
-    """Maximum change of the length of a vocal tract, at random: the spectrum of a clip's audio is stretched by it."""
+    voice_up: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    """Maximum rise of the formants of a clip's audio, at random, as of a shorter vocal tract (natural logarithm)."""
+    voice_down: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    """Maximum fall of them, as of a longer vocal tract."""
+    noise: Annotated[float, Ge(0), Le(10)] = 0.0
+    """Noise added to MFCC, in standard deviations of each coefficient of the clip."""
     cache_mib: Count = 0
     """Memory for decoded frames, in MiB; with any, clips are not shifted."""
     faces: Folder = ""

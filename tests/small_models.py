@@ -59,6 +59,7 @@ PLAIN = (
     "generation.drive=both",
     "generation.visual=train",
     "data.cache_mib=0",
+    "data.noise=0",
     "weights.contrastive=0.1",
     "weights.domain=1",
     "weights.identity_word=200",

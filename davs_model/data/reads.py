@@ -63,7 +63,8 @@ class Reads:
 class Shape:
     """What is read of each clip, in the order in which it is drawn, and how its frames are changed.
 
-    image_size: side of the frames. flip, shift, jitter, warp, voice: as in `davs_model.settings.Data`.
+    image_size: side of the frames. flip, shift, jitter, warp, noise: as in `davs_model.settings.Data`.
+    voice: its `voice_down` and `voice_up`.
     features: length of the features of `codes`.
     """
 
@@ -73,7 +74,8 @@ class Shape:
     shift: int = 0
     jitter: float = 0.0
     warp: float = 0.0
-    voice: float = 0.0
+    voice: tuple[float, float] = (0.0, 0.0)
+    noise: float = 0.0
     features: int = 0
 
     def shortest(self) -> int:

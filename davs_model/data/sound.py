@@ -1,4 +1,4 @@
-"""Cepstra of a voice as another vocal tract would have made them."""
+"""Cepstra as another vocal tract would have made them, and noisy ones."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ def warped_voice(amount: float, preset: str) -> NDArray[np.float32]:
     reading = (1 - np.abs(place[:, None] - np.arange(n_filters))).clip(0)
     matrix = lifter[:, None] * (cosines @ reading @ cosines.T) / lifter
     return matrix.astype(np.float32)
+
+
+def noisy(
+    windows: NDArray[np.generic], deviation: NDArray[np.float32], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return windows (T, 12, 20) with noise of a standard deviation (12,) for each coefficient, new in each window."""
+    noise = rng.standard_normal(windows.shape, np.float32) * deviation[:, None]
+    return np.asarray(windows, np.float32) + noise
 
 
 def _mel(hertz: float | NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from davs_model.data.clips import NO_WORDS, Clips
 from davs_model.data.pictures import WHOLE, Augmentation, Form, Frames, Tint, Warp, shown
 from davs_model.data.reads import Reads, Shape
 from davs_model.data.sampling import apart, moments, portrait_rng, sound_stretch, spoken_part, stretch, word_stretch
-from davs_model.data.sound import warped_voice
+from davs_model.data.sound import noisy, warped_voice
 from davs_model.data.store import FrameStore
 
 WHOLE_SOUND = "all windows"
@@ -74,8 +74,9 @@ class ClipSource:
     def load(self, row: int, into: RawBatch, place: int, rng: np.random.Generator | None) -> None:
         """Read a clip; ShardError for one that breaks the contract."""
         arrays = self._arrays(row) if self.shape.needs_windows() else {}
-        if self.shape.voice and rng is not None and arrays:
-            matrix = warped_voice(float(rng.uniform(-self.shape.voice, self.shape.voice)), self.clips.mfcc_preset)
+        down, up = self.shape.voice
+        if (down or up) and rng is not None and arrays:
+            matrix = warped_voice(float(rng.uniform(-up, down)), self.clips.mfcc_preset)
             arrays |= {name: matrix @ np.asarray(arrays[name], np.float32) for name in ("mfcc.npy", WHOLE_SOUND)}
         chosen: dict[str, tuple[int, Sequence[int]]] = {}
         into["words"][place] = int(self.clips.words[row])
@@ -90,7 +91,10 @@ class ClipSource:
                 else:
                     chosen[name] = of, self._choose(reads, of, arrays, rng, into["words"][place : place + 1])
             if reads.source == "windows":
-                into[name][place] = torch.from_numpy(arrays["mfcc.npy"][chosen[name][1]])
+                windows = arrays["mfcc.npy"][chosen[name][1]]
+                if self.shape.noise and rng is not None:
+                    windows = noisy(windows, self.shape.noise * statistics(arrays[WHOLE_SOUND])[1], rng)
+                into[name][place] = torch.from_numpy(windows)
             elif reads.source == "statistics":
                 into[name][place] = torch.from_numpy(statistics(arrays[WHOLE_SOUND]))
             elif reads.source == "codes":

@@ -34,7 +34,8 @@ def training_shape(
         shift=0 if fixed or data.cache_mib else data.shift,
         jitter=data.jitter,
         warp=data.warp,
-        voice=data.voice,
+        voice=(data.voice_down, data.voice_up),
+        noise=data.noise,
         features=kind.code_length,
     )
 

@@ -96,6 +96,7 @@ def test_the_rows_of_the_papers_tables(out: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     (tmp_path / "syn").mkdir()
     (tmp_path / "syn" / "shards").symlink_to(out)
+    (tmp_path / "docs").symlink_to(DOCS)
     lines = re.findall(r"^ +avprep ((?:train|evaluate) .*syn/shards.*)$", RESULTS, re.MULTILINE)
     row, measure, before, switched, measure_switched = lines
     for run, sharing, adversarial in (("work/first", "false", "0"), ("work/syn-true-1", "true", "1")):

@@ -172,10 +172,12 @@ def test_colours_change_alike_in_all_frames_of_a_clip(clips: Clips) -> None:
 
 
 def test_faces_and_voices_change_alike_in_all_that_is_read(clips: Clips) -> None:
-    """A warp changes frames and a voice windows and their statistics, anew each time, and never in evaluation."""
+    """A warp changes frames, noise windows, a voice their statistics too, anew each time, never in evaluation."""
     shape = Shape(READS, 64)
-    for changes, changed_names in (({"warp": 0.1}, {"targets", "mouths", "identity_frame"}), ({"voice": 0.1}, set())):
-        changed = ClipSource(clips, replace(shape, **changes))
+    frames = {"targets", "mouths", "identity_frame"}
+    changes = (replace(shape, warp=0.1), frames), (replace(shape, noise=1), {"windows"})
+    for other, changed_names in (*changes, (replace(shape, voice=(0.1, 0.2)), set())):
+        changed = ClipSource(clips, other)
         plain, first, second = load(ClipSource(clips, shape), 0, None), load(changed, 0, None), load(changed, 0, 1)
         for name, tensor in plain.items():
             assert torch.equal(tensor, first[name]), name

@@ -126,6 +126,7 @@ class Weights(Section):
 _TALKING: Mapping[str, Mapping[str, Any]] = {
     "model": {"identity_scales": 4, "blend": True, "speech_map": 16, "mouth_size": 64, "standardise": "clip"},
     "generation": {"targets": 3, "drive": "alternate", "video": 0.35, "visual": "cache"},
+    "data": {"noise": 0.5},
     "optimizer": {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 30},
     "weights": {
         "contrastive": 0.2,
@@ -151,7 +152,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "small": _preset(
         model={"width": 0.25, "image_size": 64, "audio_width": 0.5},
         data={"batch_size": 12, "workers": 0, "cache_mib": 2048},
-        steps={"identity": 200, "speech": 500, "full": 1500},
+        steps={"identity": 200, "speech": 300, "full": 1600},
         loop={
             "log_every": 25,
             "validate_every": 1000,
