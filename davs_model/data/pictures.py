@@ -110,6 +110,13 @@ class Warp(NamedTuple):
         middle = np.full(2, CROP_SIZE / 2)
         return cls(np.column_stack((linear, middle + move - linear @ middle)))
 
+    def points(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return points of the crop (…, 2), x and y in its pixels, where they are afterwards."""
+        linear, offset = self.matrix[:, :2], self.matrix[:, 2]
+        # Pixel centres lie at halves.
+        moved = (points + 0.5 - offset) @ np.linalg.inv(linear).T - 0.5
+        return moved.astype(np.float32)
+
     def apply(self, frames: Frames, box: Box) -> None:
         """Change frames (T, S, S, 3), which show a box of the crop, in place."""
         top, bottom, left, _ = box

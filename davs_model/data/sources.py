@@ -105,19 +105,20 @@ class ClipSource:
         if not seen:
             return
         change = Augmentation.draw(rng, shift=self.shape.shift, flip=self.shape.flip)
-        for name, reads in self.shape.reads.items():
-            if reads.source == "corners":
-                into[name][place] = torch.from_numpy(change.points(self._corners(row)[chosen[name][1]]))
         for of in dict.fromkeys(chosen[name][0] for name in seen):
             self._decode(of, {name: chosen[name][1] for name in seen if chosen[name][0] == of}, into, place, change)
         if self.shape.jitter and rng is not None:
             tint = Tint.draw(rng, self.shape.jitter)
             for name in seen:
                 tint.apply(into[name][place].numpy())
-        if self.shape.warp and rng is not None:
-            warp = Warp.draw(rng, self.shape.warp)
+        warp = Warp.draw(rng, self.shape.warp) if self.shape.warp and rng is not None else None
+        if warp is not None:
             for name in seen:
                 warp.apply(into[name][place].numpy(), self.shape.reads[name].box)
+        for name, reads in self.shape.reads.items():
+            if reads.source == "corners":
+                points = change.points(self._corners(row)[chosen[name][1]])
+                into[name][place] = torch.from_numpy(points if warp is None else warp.points(points))
 
     def valid(self, row: int) -> NDArray[np.generic]:
         """Return which frames of a clip have windows that hold real sound alone; ShardError."""

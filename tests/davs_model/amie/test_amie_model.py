@@ -24,6 +24,7 @@ from avprep import schema
 from davs_model import checkpoint, models
 from davs_model.data.batch import empty_batch
 from davs_model.data.corpus import read_corpus
+from davs_model.data.pictures import WHOLE, Warp
 from davs_model.data.sampling import apart
 from davs_model.data.sources import ClipSource
 from davs_model.evaluation import evaluate as evaluation
@@ -320,3 +321,15 @@ def test_a_video_drives_it_by_its_sound(run: Path, tmp_path: Path) -> None:
 def test_the_command_knows_the_stages_of_every_model() -> None:
     """`avprep train` lists each model that there is, with its stages in their order, before torch is loaded."""
     assert {name: tuple(models.find(name).stages) for name in models.names()} == STAGES
+
+
+def test_points_move_as_the_pictures_do() -> None:
+    """A bright spot of a crop that is warped lies where the warp says that its point does."""
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        warp = Warp.draw(rng, 0.15)
+        frame = np.zeros((1, 256, 256, 3), np.uint8)
+        cv2.circle(frame[0], (150, 190), 6, (255, 255, 255), -1)
+        warp.apply(frame, WHOLE)
+        y, x = np.average(np.indices((256, 256)).reshape(2, -1), axis=1, weights=frame[0, :, :, 0].ravel())
+        assert warp.points(np.array([150, 190], np.float32)) == pytest.approx((x, y), abs=0.3)
