@@ -12,9 +12,10 @@ import os
 import signal
 import subprocess
 import sys
-from multiprocessing import connection
+from multiprocessing import connection, spawn
 from multiprocessing.context import ForkServerProcess
 from typing import Any
+from unittest import mock
 
 from avprep.runs import pool
 
@@ -53,12 +54,19 @@ def start(self: pool.Pool) -> pool._Worker:
     path = [entry for entry in sys.path if isinstance(entry, str)]
     given = (theirs, said, self._deaf, dict(os.environ), os.getcwd(), path)
     process = _CONTEXT.Process(target=_serve, args=given, daemon=True)
-    process.start()
+    prepare = spawn.get_preparation_data
+    with mock.patch.object(spawn, "get_preparation_data", lambda name: _without_main(prepare(name))):
+        process.start()
     theirs.close()
     said.close()
     with contextlib.suppress(OSError):
         ours.send_bytes(self._setup)
     return pool._Worker(_Forked(process), ours)  # type: ignore[arg-type]
+
+
+def _without_main(data: dict[str, object]) -> dict[str, object]:
+    """Leave out what began the tests: a worker would import it, and where it is a script, run it again."""
+    return {name: value for name, value in data.items() if not name.startswith("init_main")}
 
 
 def _serve(

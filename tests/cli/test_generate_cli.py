@@ -268,25 +268,31 @@ def test_no_input_is_overwritten(folder: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_done_is_one_line(folder: Path, tmp_path: Path) -> None:
     """No face, no sound, no talker in the video, no model, no folder to write to: one line each, and no film."""
-    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
     cv2.imwrite(str(folder / "noise.png"), noise)
+    cv2.imwrite(str(folder / "crop.png"), np.full((256, 256, 3), 90, np.uint8))
     made.write_wav(folder / "short.wav", made.noise(0.01, 16_000), 16_000)
-    made.numbered(folder / "nobody.mp4", made.steady(25, 1))
+    made.numbered(folder / "nobody.mp4", made.steady(25, 0.2))
     film = tmp_path / "film.mp4"
-    cases = [
+    searched = [
         (("--audio", folder / "speech.wav"), "noise.png", "noise.png: no face was found"),
-        (("--audio", folder / "short.wav"), "photo.jpg", "short.wav: the sound is shorter than"),
-        (("--audio", folder / "nobody.mp4"), "photo.jpg", "nobody.mp4: holds no sound"),
         (("--video", folder / "nobody.mp4"), "photo.jpg", "nobody.mp4: no face was found"),
         (("--video", folder / "speech.wav"), "photo.jpg", "speech.wav: holds no picture"),
-        (("--audio", tmp_path), "photo.jpg", "holds no prepared files"),
-        (("--audio", folder / "noise.png"), "photo.jpg", "noise.png: cannot be read as a file with audio"),
-        (("--audio", folder / "speech.wav", "--max-seconds", 1), "photo.jpg", "longer than 1 s; raise --max-seconds"),
-        (("--audio", folder / "speech.wav", "--audio-channel", 1), "photo.jpg", "--audio-channel 1 does not exist"),
         (("--video", folder / "speech.wav", "--audio-track", 1), "photo.jpg", "--audio-track 1 does not exist"),
-        (("--audio", folder / "speech.wav", "-o", tmp_path / "none" / "a.mp4"), "photo.jpg", "a.mp4"),
     ]
-    for arguments, face, words in cases:
+    no_speech = [
+        (("--audio", folder / "short.wav"), "short.wav: the sound is shorter than"),
+        (("--audio", folder / "nobody.mp4"), "nobody.mp4: holds no sound"),
+        (("--audio", tmp_path), "holds no prepared files"),
+        (("--audio", folder / "noise.png"), "noise.png: cannot be read as a file with audio"),
+        (("--audio", folder / "speech.wav", "--max-seconds", 1), "longer than 1 s; raise --max-seconds"),
+        (("--audio", folder / "speech.wav", "--audio-channel", 1), "--audio-channel 1 does not exist"),
+        (("--audio", folder / "speech.wav", "-o", tmp_path / "none" / "a.mp4"), "a.mp4"),
+    ]
+    for arguments, face, words in (
+        *searched,
+        *((("--aligned", *given), "crop.png", said) for given, said in no_speech),
+    ):
         result = generate(folder, film, *arguments, face=face)
         assert result.exit_code == 1, (arguments, result.output)
         assert result.stderr.startswith("Error: ")
