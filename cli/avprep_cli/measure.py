@@ -69,7 +69,7 @@ def sync(
     avprep sync --video film.mp4 --model RUN -o curve.png
     avprep sync OUT --scale syncnet --model syncnet_v2.model
     avprep mfcc MANIFEST OUT --audio-offset sync      to move the audio
-    avprep select OUT --preset wav2lip -o good.jsonl  to leave clips out
+    avprep select OUT --preset wav2lip -o good.jsonl
     """
     if (out is None) == (video is None):
         raise click.UsageError("give an OUT, or --video FILE")
