@@ -106,14 +106,14 @@ def stage(out: Path, run: Path, scale: str, device: str, root: Path) -> SyncStag
 
 def _video(video: Path, run: Path, output: Path | None, device: str, scale: str, **given: Any) -> None:
     from davs_model.sync import column, film
-    from davs_model.sync.scorer import Scorer
+    from davs_model.sync.load import load
     from davs_model.sync.syncnet import SyncNet
 
     options.spare(output, video)
     if scale == "syncnet":
         found = film.measure_video_by_syncnet(video, SyncNet.load(run, device), remark=say.once, **given)
     else:
-        found = film.measure_video(video, Scorer.load(run, device=device), remark=say.once, **given)
+        found = film.measure_video(video, load(run, device=device), remark=say.once, **given)
     lines = [f"{video}: {film.in_words(found.whole)}, {found.whole.n_windows} windows"]
     lines += [f"  second {second}: {film.in_words(one)}" for second, one in found.seconds]
     if output is not None:

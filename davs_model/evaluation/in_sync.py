@@ -18,8 +18,9 @@ from davs_model.data.clips import Clips
 from davs_model.data.pictures import to_crops
 from davs_model.evaluation import talk
 from davs_model.models.base import SOUND, WINDOWS, TalkingModel
-from davs_model.sync.curve import Offset
-from davs_model.sync.scorer import Scorer
+from davs_model.models.sync.curve import Offset
+from davs_model.models.sync.scorer import Scorer
+from davs_model.sync.load import load
 
 FILMS = ("real", "audio", "wrong_audio")
 """Real frames at the size of the model; those generated from the clip's audio; those generated from another clip's."""
@@ -41,7 +42,7 @@ class InSync:
 
 def judge_of(run: Path, preset: str, device: str) -> Scorer:
     """Load the sync model of a run; RunError where it has learned from other windows than `preset`."""
-    scorer = Scorer.load(run, device=device)
+    scorer = load(run, device=device)
     if scorer.mfcc_preset and preset and scorer.mfcc_preset != preset:
         raise RunError(f"{run}: has learned from windows of the preset {scorer.mfcc_preset}, these are {preset}")
     return scorer

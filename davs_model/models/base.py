@@ -46,8 +46,7 @@ class Stage:
     frozen: networks that stay as they are, in eval mode; they belong to no phase.
     initialises: whether the model fits its first weights to a batch before the first of such stages.
     generates: whether the model can generate frames from then on.
-    offsets: whether validation measures offsets between audio and video; see `davs_model.sync`.
-    in_sync: whether clips are left out that the model, as it is before the stage, finds out of sync or is unsure of.
+    chooses: whether clips are left out that the model, as it is before the stage, names in `TalkingModel.left_out`.
     """
 
     name: str
@@ -59,8 +58,7 @@ class Stage:
     frozen: tuple[str, ...] = ()
     initialises: bool = False
     generates: bool = False
-    offsets: bool = False
-    in_sync: bool = False
+    chooses: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,6 +200,10 @@ class TalkingModel(nn.Module, ABC):
     def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
         """Return what can be measured of this model alone after a stage, on the first whole clips; in eval mode."""
         return ()
+
+    def left_out(self, clips: Clips, device: torch.device, settings: Any) -> dict[str, Any]:
+        """Return the keys of clips that a stage which chooses leaves out, each with what was measured of it, JSON."""
+        return {}
 
     def generated_part(self, batch: Batch) -> slice:
         """Return which of `FRAMES` are generated in a step."""

@@ -16,9 +16,10 @@ from avprep.errors import Reject, RunError, ShardError
 from avprep.manifest import Clip
 from avprep.shards import Sample
 from davs_model import checkpoint
-from davs_model.sync import curve
-from davs_model.sync.curve import Offset
-from davs_model.sync.scorer import Scorer
+from davs_model.models.sync import curve
+from davs_model.models.sync.curve import Offset
+from davs_model.models.sync.scorer import Scorer
+from davs_model.sync.load import load
 
 SUMMARY = ("audio_lead_frames", "confidence", "distance", "n_windows")
 """Figures that the sidecars hold, too."""
@@ -40,7 +41,7 @@ class SyncStage:
 
     def require(self) -> None:
         """Prove that the model and both columns are there and fit each other; AvprepError, one line, if not."""
-        scorer = Scorer.load(self.run)
+        scorer = load(self.run)
         settings = _run(self.out, "mfcc").get("settings")
         preset = str(settings.get("preset", "")) if isinstance(settings, dict) else ""
         if preset and scorer.mfcc_preset and preset != scorer.mfcc_preset:
@@ -67,7 +68,7 @@ class SyncStage:
         """Load the model and return the function, which takes a clip and the name of its shard."""
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
-        return functools.partial(measure, self.out, Scorer.load(self.run, device=self.device))
+        return functools.partial(measure, self.out, load(self.run, device=self.device))
 
 
 def measure(out: Path, scorer: Scorer, clip: Clip, shard: str) -> Sample:

@@ -17,10 +17,10 @@ from avprep.pages.drawing import COLOURS, drawing
 from avprep.schema import ARRAYS, decode_array
 from avprep.stages import MfccSettings, clip_sound, mfcc_clip
 from avprep.talking import inputs
-from davs_model.sync import curve
-from davs_model.sync.curve import Offset
+from davs_model.models.sync import curve
+from davs_model.models.sync.curve import Offset
+from davs_model.models.sync.scorer import Scorer
 from davs_model.sync.lse import measure_pictures
-from davs_model.sync.scorer import Scorer
 from davs_model.sync.syncnet import SyncNet
 
 

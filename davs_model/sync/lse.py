@@ -20,9 +20,9 @@ from avprep.media.audio import Sound
 from avprep.shards import Sample
 from avprep.shards.image import decode_picture
 from avprep.stages import MfccSettings, clip_sound
+from davs_model.models.sync.curve import Offset
 from davs_model.sync import syncnet
 from davs_model.sync.column import read_members, sync_sample
-from davs_model.sync.curve import Offset
 from davs_model.sync.syncnet import SAMPLES_PER_FRAME, SyncNet
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from davs_model.sync.scorer import Scorer
+from davs_model.models.sync.scorer import Scorer
+from davs_model.sync.load import load
 
 Bools = NDArray[np.bool_]
 
@@ -53,4 +54,4 @@ def confidence(
 
 @functools.lru_cache(2)
 def _loaded(run: Path, device: str) -> Scorer:
-    return Scorer.load(run, device=device)
+    return load(run, device=device)

@@ -21,7 +21,7 @@ from torch.nn import functional
 from avprep.errors import CheckpointError
 from avprep.schema import SAMPLE_RATE, STEPS_PER_FRAME, WINDOW_FRAMES, WINDOW_STEPS
 from davs_model import torch_file
-from davs_model.sync.curve import DECIMALS, REACH, Offset
+from davs_model.models.sync.curve import DECIMALS, REACH, Offset
 
 SIDE = 224
 """Side of the pictures that it sees."""

@@ -25,7 +25,7 @@ from davs_model.data.loader import STOP_SIGNALS
 from davs_model.data.store import FrameStore
 from davs_model.models.base import Stage, TalkingModel
 from davs_model.settings import RunSettings
-from davs_model.training import distributed, in_sync, optimizers
+from davs_model.training import distributed, left_out, optimizers
 from davs_model.training import state as states
 from davs_model.training.distributed import World
 from davs_model.training.log import Clock
@@ -214,7 +214,7 @@ class _Run:
                 f"{self.run}: is at step {at.step} of its {at.stage} stage: finish that, or give another RUN and "
                 f"--init-from {self.run}"
             )
-        corpus = self._in_sync(first) if stage.in_sync else self.corpus
+        corpus = self._chosen(first) if stage.chooses else self.corpus
         trainer = StageTrainer.of(stage, self.model, corpus, self.settings, self.world, self.device, self.store)
         if left_out := trainer.left_out:
             self.say(f"{stage.name}: left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
@@ -230,15 +230,15 @@ class _Run:
         )
         return trainer
 
-    def _in_sync(self, first: int) -> Corpus:
-        """Return the corpus without clips that the model finds out of sync, as it was before step `first` was 0."""
+    def _chosen(self, first: int) -> Corpus:
+        """Return the corpus without the clips that the model left out before the first step of the stage."""
         clips = self.corpus.train
         if first == 0:
             if self.world.first:
-                in_sync.measure(self.run, self.model, clips, self.device, self.settings)
+                left_out.measure(self.run, self.model, clips, self.device, self.settings)
             self.world.wait(self.device)
-        kept = in_sync.kept(self.run, clips)
-        self.say(f"{len(clips) - len(kept)} of {len(clips)} clips are {in_sync.REASON}: {self.run / in_sync.NAME}")
+        kept = left_out.kept(self.run, clips)
+        self.say(f"{len(clips) - len(kept)} of {len(clips)} clips are {left_out.REASON}: {self.run / left_out.NAME}")
         return replace(self.corpus, train=kept)
 
     def _save(self, stage: Stage, step: int, phases: Optimizers) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -17,10 +17,7 @@ from davs_model.data.sources import ClipSource, usable
 from davs_model.evaluation import embed, samples, talk
 from davs_model.evaluation.metrics import talking
 from davs_model.models.base import Measure, Stage, TalkingModel
-from davs_model.models.sync.model import Sync
 from davs_model.settings import RunSettings
-from davs_model.sync import clips as sync_clips
-from davs_model.sync.scorer import Scorer
 from davs_model.training import optimizers
 from davs_model.training.log import Clock, MetricsLog, duration
 from davs_model.training.run_folder import Say
@@ -92,13 +89,9 @@ class Reporter:
             raise RunError(f"{self.run}: step {step}: the validation cannot be measured: {error}") from error
         if stage.generates:
             self._talk(stage)
-        if stage.offsets:
-            self._find_shifts(limit)
         if self.validation:
             n_clips = len(found["words"])
             self.say(f"{stage.name} {step} validation, {n_clips} clips: {embed.in_words(self.validation)}")
-            if shifts := self.validation.get("offsets"):
-                self.say(f"{stage.name} {step} validation, {shifts['n_clips']} clips: {sync_clips.in_words(shifts)}")
             for one in self._own(stage):
                 self.say(f"{stage.name} {step} validation, {one.summary}")
             self.log.write(stage.name, step, overall=self._overall(), validation=self.validation)
@@ -118,13 +111,6 @@ class Reporter:
         if found := talk.measure(self.model, clips, self.device, limit=limit, bf16=bf16, cheap=True):
             self.talking = {**found, "talks": talking.talks(found)}
             self.validation["talking"] = self.talking
-
-    def _find_shifts(self, limit: int) -> None:
-        """Measure whether known shifts of whole clips are found again."""
-        scorer, clips = Scorer(cast(Sync, self.model), device=self.device), self.corpus.val
-        found = sync_clips.features(scorer, clips, range(min(limit, len(clips))))
-        if shifts := sync_clips.known_shifts([one for one in found if one is not None]):
-            self.validation["offsets"] = shifts
 
     def draw(self, stage: Stage, step: int) -> None:
         """Draw a sheet of generated frames of clips of the val split, or of train where there is none."""

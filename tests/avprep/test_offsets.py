@@ -19,7 +19,7 @@ from made_shards import Made
 from avprep import manifest, schema, shards
 from avprep.manifest import Clip, Manifest
 from avprep.quality import clip_view
-from davs_model.sync import curve
+from davs_model.models.sync import curve
 
 KEYS = ("late", "sure", "unsure", "failed")
 LEADS = {"late": (-5.0, 0.5), "sure": (2.5, 0.3), "unsure": (4.0, 0.1)}

@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from davs_model.data.clips import Clips
 from davs_model.data.corpus import Corpus
 from davs_model.data.reads import Batch, Reads
-from davs_model.models.base import FRAMES, SOUND, WINDOWS, Gather, Phase, Stage, TalkingModel
+from davs_model.models.base import FRAMES, SOUND, WINDOWS, Gather, Measure, Phase, Stage, TalkingModel
+from davs_model.models.sync import clips as offsets
 from davs_model.models.sync import settings as own
 from davs_model.models.sync.loss import contrast
 from davs_model.models.sync.networks import (
@@ -24,6 +26,7 @@ from davs_model.models.sync.networks import (
     standardised_grey,
     standardised_windows,
 )
+from davs_model.models.sync.scorer import Scorer
 
 EVALUATED_FRAMES = 25
 """Frames of a clip that retrieval compares: a second."""
@@ -41,9 +44,9 @@ class Sync(TalkingModel):
     Settings = own.Settings
     stages: ClassVar[Mapping[str, Stage]] = {
         # Far negatives first, of all clips.
-        "contrast": Stage("contrast", reads=_READS, terms=("contrast",), phases=_PHASES, offsets=True),
+        "contrast": Stage("contrast", reads=_READS, terms=("contrast",), phases=_PHASES),
         # Near ones, of the clips that are in sync.
-        "refine": Stage("refine", reads=_READS, terms=("refine",), phases=_PHASES, offsets=True, in_sync=True),
+        "refine": Stage("refine", reads=_READS, terms=("refine",), phases=_PHASES, chooses=True),
     }
 
     def __init__(self, *, width: float = 1.0, image_size: int = 48) -> None:
@@ -92,6 +95,15 @@ class Sync(TalkingModel):
         nearest = _nearest(settings.contrast, progress if term == "contrast" else 1.0)
         scale, others = self.temperature.scale(), settings.contrast.others
         return {term: contrast(video, audio, scale, nearest=nearest, others=others)}
+
+    def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
+        """Return how many known shifts of clips are found again."""
+        return offsets.measure(Scorer(self, device=device), clips, limit)
+
+    def left_out(self, clips: Clips, device: torch.device, settings: own.Settings) -> dict[str, Any]:
+        """Return the clips that are out of sync, or of which the model is unsure; see `clips.doubtful`."""
+        limits = settings.refine
+        return offsets.doubtful(Scorer(self, device=device), clips, limits.offset, limits.confidence)
 
     def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
         """Encode frames `[B, T, 3, S, S]`, or grey ones, or windows `[B, T, 12, 20]`: unit vectors `[B, T, 256]`.

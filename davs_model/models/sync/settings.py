@@ -65,7 +65,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "small": {
         "data": {"batch_size": 12, "workers": 0, "cache_mib": 2048},
         "steps": {"contrast": 450, "refine": 250},
-        "loop": {"log_every": 25, "validate_every": 450, "save_every": 50, "validation_clips": 60},
+        "loop": {"log_every": 25, "validate_every": 450, "save_every": 50, "validation_clips": 60, "talking_clips": 60},
         "machine": {"bf16": False},
     },
     "large": {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from davs_model.sync import curve
+from davs_model.models.sync import curve
 
 
 def unit(count: int, seed: int = 0, smooth: int = 1) -> np.ndarray:

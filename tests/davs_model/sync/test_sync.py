@@ -20,9 +20,9 @@ from avprep.quality import verify
 from davs_model import checkpoint
 from davs_model.models.davs import Settings as DavsSettings
 from davs_model.models.sync import Settings
-from davs_model.sync import clips as sync_clips
-from davs_model.sync.scorer import Scorer
-from davs_model.training import in_sync, loop
+from davs_model.models.sync import clips as sync_clips
+from davs_model.sync.load import load
+from davs_model.training import left_out, loop
 from davs_model.training import state as states
 
 SHIFTED = {"train/clip003": 6, "train/clip011": -5, "train/clip017": 9, "val/clip002": 4}
@@ -94,7 +94,7 @@ def test_validation_finds_known_shifts(out: Path, run: Path) -> None:
 
 def test_the_second_pass_leaves_out_what_is_out_of_sync(run: Path) -> None:
     """The clips that the first pass finds shifted are named with their lead, and are not learned from again."""
-    found = json.loads((run / in_sync.NAME).read_text())["clips"]
+    found = json.loads((run / left_out.NAME).read_text())["clips"]
     assert found.keys() >= {key for key in SHIFTED if key.startswith("train/")}
     assert len(found) <= 6
     for key, (lead, confidence) in found.items():
@@ -247,7 +247,7 @@ def test_a_jpeg_is_read_as_its_crop_is(run: Path) -> None:
     """What is decoded at half the size differs from the crop itself by little more than rounding."""
     import cv2
 
-    scorer, rng = Scorer.load(run), np.random.default_rng(0)
+    scorer, rng = load(run), np.random.default_rng(0)
     face = cv2.GaussianBlur(picture(0.5, rng), (0, 0), 3).astype(np.uint8)
     data = cv2.imencode(".jpg", face[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
     read = scorer.read(data)
@@ -259,12 +259,12 @@ def test_a_jpeg_is_read_as_its_crop_is(run: Path) -> None:
 def test_features_do_not_depend_on_how_many_go_at_once(out: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long clip goes through the encoders in parts, and has the features of the whole."""
     from davs_model.data.clips import read_clips
-    from davs_model.sync import scorer
+    from davs_model.models.sync import scorer
 
     clips = read_clips(out, "val")
-    (whole,) = sync_clips.features(Scorer.load(run), clips, [0])
+    (whole,) = sync_clips.features(load(run), clips, [0])
     monkeypatch.setattr(scorer, "AT_ONCE", 7)
-    (parts,) = sync_clips.features(Scorer.load(run), clips, [0])
+    (parts,) = sync_clips.features(load(run), clips, [0])
     assert whole is not None
     assert parts is not None
     np.testing.assert_allclose(parts.video, whole.video, atol=1e-5)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
@@ -15,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from avprep.errors import RunError, ShardError
+from avprep.errors import ShardError
 from avprep.schema import CROP_SIZE
-from davs_model import checkpoint, precision
 from davs_model.data.pictures import region
 from davs_model.data.sources import statistics
-from davs_model.models.sync.model import Sync
+from davs_model.models.sync import curve
+from davs_model.models.sync.curve import Offset
 from davs_model.models.sync.networks import (
     CONTEXT,
     LOWER_HALF,
@@ -29,8 +28,9 @@ from davs_model.models.sync.networks import (
     VisualEncoder,
     standardised_windows,
 )
-from davs_model.sync import curve
-from davs_model.sync.curve import Offset
+
+if TYPE_CHECKING:
+    from davs_model.models.sync.model import Sync
 
 AT_ONCE = 512
 """Windows that go through an encoder at once."""
@@ -71,16 +71,6 @@ class Scorer:
         self._visual, self._audio = _folded(model.visual_encoder), _folded(model.audio_encoder)
         self.device, self.digest, self.mfcc_preset = torch.device(device), digest, mfcc_preset
         self.side = int(model.dimensions["image_size"])
-
-    @classmethod
-    def load(cls, run: Path | str, *, device: torch.device | str = "cpu") -> Scorer:
-        """Load the model of a run, or a checkpoint; CheckpointError, or RunError for another model."""
-        saved = checkpoint.load(Path(run))
-        if saved.name != Sync.name:
-            raise RunError(f"{run}: is a model {saved.name}: give a RUN of `avprep train OUT RUN --model sync`")
-        preset = str(saved.settings.get("mfcc_preset") or "")
-        model = precision.place(cast(Sync, saved.model()), device)
-        return cls(model, device=device, digest=saved.digest(), mfcc_preset=preset)
 
     def grey(self, crops: NDArray[np.uint8]) -> Grey:
         """Return what the model sees of crops (T, 256, 256, 3), RGB: grey (T, S, S)."""

@@ -10,9 +10,10 @@ import numpy as np
 from avprep.errors import ShardError
 from avprep.schema import ARRAYS, FPS, decode_array
 from davs_model.data.clips import Clips
-from davs_model.sync import curve
-from davs_model.sync.curve import Offset
-from davs_model.sync.scorer import Features, Scorer
+from davs_model.models.base import Measure
+from davs_model.models.sync import curve
+from davs_model.models.sync.curve import Offset
+from davs_model.models.sync.scorer import Features, Scorer
 
 SHIFTS = range(-12, 13)
 """Offsets that validation gives to each clip, in frames."""
@@ -65,11 +66,38 @@ def known_shifts(found: Sequence[Features], length: int = LENGTH, shifts: Sequen
     }
 
 
-def in_words(found: dict[str, Any]) -> str:
-    """Return what `known_shifts` found in one line."""
-    return "shifts found {within_1:.1%} within 1 frame, {within_03:.1%} within .3; confidence {confidence:.3f}".format(
-        **found
+def measure(scorer: Scorer, clips: Clips, limit: int) -> tuple[Measure, ...]:
+    """Measure how many known shifts of the first clips are found again; nothing where none can be measured."""
+    found = [one for one in features(scorer, clips, range(min(limit, len(clips)))) if one is not None]
+    if not (shifts := known_shifts(found)):
+        return ()
+    summary = "shifts found {within_1:.1%} within 1 frame, {within_03:.1%} within .3; confidence {confidence:.3f}"
+    percent = {name: f"{100 * shifts[name]:.1f}" for name in ("within_1", "within_03")}
+    return (
+        Measure(
+            "offsets",
+            f"{shifts['n_clips']} clips: {summary.format(**shifts)}",
+            shifts,
+            "Known shifts found again",
+            (f"Clips whose audio is moved by {SHIFTS[0]} to {SHIFTS[-1]} frames, by {LENGTH} windows of each.",),
+            ("within 1 frame, %", "within .3 frames, %", "confidence", "clips"),
+            ((percent["within_1"], percent["within_03"], f"{shifts['confidence']:.3f}", str(shifts["n_clips"])),),
+        ),
     )
+
+
+def doubtful(scorer: Scorer, clips: Clips, offset: float, confidence: float) -> dict[str, Any]:
+    """Return lead and confidence of the clips, by key, that are out of sync or unsure; None where there is neither.
+
+    offset: most frames of lead, either way. confidence: least, as a fraction of the median of all clips.
+    """
+    found = offsets(scorer, clips)
+    median = float(np.median([one.confidence for one in found if one is not None] or [0.0]))
+    return {
+        clips.key(row): None if one is None else [one.audio_lead_frames, one.confidence]
+        for row, one in enumerate(found)
+        if one is None or abs(one.audio_lead_frames) > offset or one.confidence < confidence * median
+    }
 
 
 def middle(seen: curve.Bools, length: int) -> curve.Bools:

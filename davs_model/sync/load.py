@@ -1,0 +1,23 @@
+"""The sync model of a run, as everything here takes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from avprep.errors import RunError
+from davs_model import checkpoint, precision
+from davs_model.models.sync.model import Sync
+from davs_model.models.sync.scorer import Scorer
+
+
+def load(run: Path | str, *, device: torch.device | str = "cpu") -> Scorer:
+    """Load the model of a run, or a checkpoint; CheckpointError, or RunError for another model."""
+    saved = checkpoint.load(Path(run))
+    if saved.name != Sync.name:
+        raise RunError(f"{run}: is a model {saved.name}: give a RUN of `avprep train OUT RUN --model sync`")
+    preset = str(saved.settings.get("mfcc_preset") or "")
+    model = precision.place(cast(Sync, saved.model()), device)
+    return Scorer(model, device=device, digest=saved.digest(), mfcc_preset=preset)
