@@ -364,7 +364,7 @@ def study(
         write_text(output, library.page(made, title=title, seed=seed))
     methods = sorted({film.method for film in made})
     summary.show(
-        f"{output}: {len(made)} films by {len(methods)} methods: {'; '.join(methods)}",
+        f"{output}: {len(made)} videos by {len(methods)} methods: {'; '.join(methods)}",
         then=["avprep study-results study-*.csv"],
     )
 

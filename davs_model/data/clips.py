@@ -224,7 +224,8 @@ def joined(tables: Sequence[Clips], shares: Sequence[float] = ()) -> Clips:
         raise ShardError(f"windows of different presets: {outs}: make them with one `avprep mfcc --preset`")
     vocabulary = _names(None, (word for table in tables for word in table.vocabulary))
     people = _names(None, (person for table in tables for person in table.people))
-    rows = [_repeats(len(table), size) for table, size in zip(tables, _sizes(tables, shares), strict=True)]
+    sizes = zip(tables, _sizes(tables, shares), strict=True)
+    rows = [np.arange(size, dtype=np.int64) % max(1, len(table)) for table, size in sizes]
     parts = [_renumbered(table.rows(which), vocabulary, people) for table, which in zip(tables, rows, strict=True)]
     first_shard = np.cumsum([0, *(len(table.shards) for table in tables[:-1])])
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS if name != "shard"}
@@ -251,10 +252,6 @@ def _sizes(tables: Sequence[Clips], shares: Sequence[float]) -> list[int]:
         return [len(table) for table in tables]
     total = max(len(table) / share for table, share in zip(tables, shares, strict=True))
     return [round(total * share) for share in shares]
-
-
-def _repeats(count: int, size: int) -> Ints:
-    return np.arange(size, dtype=np.int64) % max(1, count)
 
 
 def _renumbered(clips: Clips, vocabulary: tuple[str, ...], people: tuple[str, ...]) -> Clips:

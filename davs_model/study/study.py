@@ -109,7 +109,7 @@ def page(films: Sequence[Film], *, title: str, seed: int = 0) -> str:
     are no mp4, JPEG or PNG, or that are too large.
     """
     if not films:
-        raise RunError("no films: a study needs at least one")
+        raise RunError("no videos: a study needs at least one")
     _named("the study's title", title)
     listed: dict[str, dict[str, str]] = {}
     photos: dict[str, str] = {}
@@ -131,7 +131,7 @@ def page(films: Sequence[Film], *, title: str, seed: int = 0) -> str:
             size += 0 if entry["face"] in photos else len(photo)
             photos[entry["face"]] = f"data:image/{kind};base64,{_base64(photo)}"
         if size > PAGE_MB * 10**6:
-            raise RunError(f"{film.film}: with it, films and photos exceed {PAGE_MB} MB: take fewer or smaller ones")
+            raise RunError(f"{film.film}: with it, videos and photos exceed {PAGE_MB} MB: take fewer or smaller ones")
         parts = (entry["method"], entry["label"], entry["film"], entry.get("face", ""))
         name = f"f{_digest(*(part.encode() for part in parts))}"
         if name in listed:
@@ -175,9 +175,9 @@ def read(paths: Sequence[Path]) -> list[Answer]:
             if key in answers:
                 other = answers[key][1]
                 again = "twice" if other == path else f"in {other} too: keep the newer file"
-                raise RunError(f"{here}: participant {answer.participant} judges film {answer.film} {again}")
+                raise RunError(f"{here}: participant {answer.participant} rates video {answer.film} {again}")
             if names.setdefault(answer.film, (answer.method, answer.label)) != (answer.method, answer.label):
-                raise RunError(f"{here}: film {answer.film} has another method or label than in the lines before")
+                raise RunError(f"{here}: video {answer.film} has another method or label than in the lines before")
             answers[key] = (answer, path)
         if len(answers) == before:
             raise RunError(f"{path}: holds no answers")
@@ -238,8 +238,8 @@ def table(answers: Sequence[Answer]) -> str:
     rows += [[f"*paper: {method}*", *rates, "10", "–"] for method, rates in PAPER.items()]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     note = (
-        "Rates in %, averaged over films and participants, with 95 % intervals over participants. "
-        "The paper's rows are of models trained on LRW, judged by other people on other films."
+        "Rates in %, averaged over videos and participants, with 95 % intervals over participants. "
+        "The paper's rows are of models trained on LRW, rated by other people on other videos."
     )
     return "\n".join([*lines, "", note, ""])
 

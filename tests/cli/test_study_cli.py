@@ -50,7 +50,7 @@ def test_a_page_of_every_run_face_and_sound(folder: Path, tmp_path: Path) -> Non
     face = ("--face", folder / "photo.jpg", "--detector", "opencv")
     result = call("study", *runs, *face, *sounds, *film, "-o", page, "--title", "Who speaks?")
     assert result.exit_code == 0, result.output
-    assert result.stdout == f"{page}: 5 films by 3 methods: ours, from audio; real; theirs, from audio\n"
+    assert result.stdout == f"{page}: 5 videos by 3 methods: ours, from audio; real; theirs, from audio\n"
     text = page.read_text(encoding="utf-8")
     assert "Who speaks?" in text
     assert "from audio" not in text  # blind

@@ -172,6 +172,15 @@ class TestOrder:
         assert ClipSource(nobody, SMALL).groups == []
         assert len(Batches(ClipSource(nobody, SMALL), SMALL, batch_size=4, seed=0)) == 0
 
+    def test_partners_are_drawn_among_the_clips_of_a_speaker(self, clips: Clips) -> None:
+        """Each clip's partner is what numpy draws of all rows of its speaker; without a speaker it is the clip."""
+        some = replace(clips, speakers=np.where(np.arange(len(clips)) % 5 == 0, -1, clips.speakers[::-1]))
+        source = ClipSource(some, SMALL)
+        ours, theirs = np.random.default_rng(0), np.random.default_rng(0)
+        for row in [*range(len(some))] * 3:
+            same = np.flatnonzero(some.speakers == some.speakers[row])
+            assert source._partner(row, ours) == (row if row % 5 == 0 else theirs.choice(same))
+
 
 class TestProcesses:
     """Processes that read ahead change nothing but the time it takes."""

@@ -172,7 +172,7 @@ def test_names_that_do_not_print_are_refused(film: Film, name: str) -> None:
 
 def test_a_study_needs_films_and_each_once(film: Film) -> None:
     """No films, and the same film twice for one method, are refused."""
-    with pytest.raises(RunError, match="no films"):
+    with pytest.raises(RunError, match="no videos"):
         page([], title="Faces")
     with pytest.raises(RunError, match=r"film\.mp4: is in the study twice as 'ours'"):
         page([film, film], title="Faces")
@@ -187,7 +187,7 @@ def test_pages_too_large_for_a_browser_are_refused(film: Film, monkeypatch: pyte
     monkeypatch.setattr(study, "PAGE_MB", 1)
     page(films, title="Faces")
     film.face.write_bytes(JPEG + bytes(110_000))
-    with pytest.raises(RunError, match=r"film\.mp4: with it, films and photos exceed 1 MB"):
+    with pytest.raises(RunError, match=r"film\.mp4: with it, videos and photos exceed 1 MB"):
         page(films, title="Faces")
     monkeypatch.setattr(study, "FILE_MB", 1)
     film.film.write_bytes(MP4 + bytes(10**6))
@@ -299,7 +299,7 @@ def test_absent_answers_are_refused(tmp_path: Path) -> None:
 def test_nobody_is_counted_twice(save: Callable[..., Path]) -> None:
     """One participant's film in two files names both, and in one file its line."""
     first, second = save(row()), save(row(realistic=0), name="b.csv")
-    with pytest.raises(RunError, match=r"b\.csv, line 2: participant p1+ judges film f2+ in .*a\.csv too: keep"):
+    with pytest.raises(RunError, match=r"b\.csv, line 2: participant p1+ rates video f2+ in .*a\.csv too: keep"):
         read([first, second])
     with pytest.raises(RunError, match=r"a\.csv, line 3: .* twice$"):
         read([save(row(), row())])
@@ -310,7 +310,7 @@ def test_studies_are_not_mixed(save: Callable[..., Path]) -> None:
     first = save(row())
     with pytest.raises(RunError, match=r"b\.csv, line 2: is of study s9+, but .*a\.csv of s0+$"):
         read([first, save(row(study="s" + "9" * 12), name="b.csv")])
-    with pytest.raises(RunError, match=r"b\.csv, line 2: film f2+ has another method"):
+    with pytest.raises(RunError, match=r"b\.csv, line 2: video f2+ has another method"):
         read([first, save(row(participant="p" + "9" * 12, method="theirs"), name="b.csv")])
 
 
@@ -470,7 +470,7 @@ class Visit:
         self.say("realistic", said[0])
         if film.face:
             self.say("same person", said[1])
-        self.say("in step", f"{said[2]} percent")
+        self.say("in sync", f"{said[2]} percent")
         self.page.locator("#next").click()
 
     def saved(self, folder: Path) -> Path:
@@ -526,7 +526,7 @@ def test_a_participant_judges_all_films(
     look()
     here.press("Begin")
     for n in range(len(films)):
-        here.page.get_by_role("heading", name=f"Film {n + 1} of 6").wait_for()
+        here.page.get_by_role("heading", name=f"Video {n + 1} of 6").wait_for()
         film = here.shown(films)
         assert here.page.get_by_role("group", name="same person").is_visible() == (film.face is not None)
         seen.append((film, ("Yes", "No", 10 * n) if n % 2 else ("No", "Yes", 100)))
@@ -561,10 +561,10 @@ def test_a_film_is_judged_after_it_was_played(visit: Callable[..., Visit], films
     assert len(choices) == 2 + 2 + 11
     assert not any(choice.is_enabled() or choice.is_checked() for choice in choices)
     on = here.page.get_by_role("button", name="Finish")
-    assert here.page.get_by_text("Play the film to its end, then answer.").is_visible()
+    assert here.page.get_by_text("Play the video to its end, then answer.").is_visible()
     here.watch()
     assert all(choice.is_enabled() for choice in choices)
-    for question, choice in (("realistic", "Yes"), ("in step", "0 percent"), ("same person", "No")):
+    for question, choice in (("realistic", "Yes"), ("in sync", "0 percent"), ("same person", "No")):
         assert on.is_disabled()
         assert here.page.get_by_text("Answer all questions to go on.").is_visible()
         here.say(question, choice)
@@ -593,7 +593,7 @@ def test_a_reload_loses_nothing(visit: Callable[..., Visit], films: list[Film], 
     here.say("realistic", "No")
     before = here.kept()
     here.page.reload()
-    assert here.page.get_by_role("heading", name="Film 2 of 3").is_visible()
+    assert here.page.get_by_role("heading", name="Video 2 of 3").is_visible()
     assert here.shown(films) == second
     assert here.checked() == ["0"]
     assert here.page.get_by_role("radio").first.is_enabled()
@@ -601,7 +601,7 @@ def test_a_reload_loses_nothing(visit: Callable[..., Visit], films: list[Film], 
     assert here.checked() == ["1", "0", "40"]
     here.press("Next")
     here.say("same person", "Yes")
-    here.say("in step", "90 percent")
+    here.say("in sync", "90 percent")
     here.press("Next")
     here.judge(here.shown(films), ("Yes", "Yes", 100))
     here.page.reload()
@@ -621,7 +621,7 @@ def test_answers_can_be_changed(visit: Callable[..., Visit], films: list[Film], 
     first = here.saved(tmp_path)
     here.press("Back")
     assert here.checked() == ["1", "0", "40"]
-    here.say("in step", "50 percent")
+    here.say("in sync", "50 percent")
     here.press("Finish")
     assert not here.page.get_by_role("button", name="Begin for another participant").is_visible()
     second = here.saved(tmp_path)
@@ -635,10 +635,10 @@ def test_a_film_that_cannot_be_played_is_skipped(
     """The participant is told in one line and goes on; its row has no answers, and it can be judged no other way."""
     here = visit([film])
     here.press("Begin")
-    assert here.page.get_by_role("alert").inner_text().startswith("This browser cannot play the film.")
+    assert here.page.get_by_role("alert").inner_text().startswith("This browser cannot play the video.")
     assert here.page.get_by_role("button", name="Finish").is_disabled()
     here.press("Skip it")
-    assert here.page.get_by_text("1 of 1 films").is_visible()
+    assert here.page.get_by_text("1 of 1 videos").is_visible()
     (one,) = read([here.saved(tmp_path)])
     assert (one.method, one.realistic, one.same_person, one.in_sync) == ("ours", None, None, None)
     assert "| ours | – | – | – | 0 | 0 |" in table([one])
@@ -664,7 +664,7 @@ def test_a_film_whose_picture_is_unknown_is_skipped(visit: Callable[..., Visit],
     here = visit([Film("ours", path, None)])
     here.press("Begin")
     here.press("Skip it")
-    assert here.page.get_by_text("1 of 1 films").is_visible()
+    assert here.page.get_by_text("1 of 1 videos").is_visible()
 
 
 def test_every_participant_has_an_order_of_their_own(visit: Callable[..., Visit], films: list[Film]) -> None:

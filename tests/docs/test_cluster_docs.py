@@ -68,11 +68,11 @@ def known(data_set: str, row: str) -> list[float]:
 def expected(data_set: str) -> dict[str, str]:
     """The cells that follow from the others."""
     clips, frames, counts = sum(CLIPS[data_set]), FRAMES[data_set], shards(data_set)
-    (crop,) = known(data_set, "`crop --detector yunet`, frames/s of a core")
-    (mfcc,) = known(data_set, "`mfcc`, frames/s of a core")
-    (verify,) = known(data_set, "`verify`, frames/s of a core")
-    (crop_bytes,) = known(data_set, "bytes a frame: `crop`")
-    (mfcc_bytes,) = known(data_set, "bytes a frame: `mfcc`")
+    (crop,) = known(data_set, "`crop --detector yunet`, frames/s per core")
+    (mfcc,) = known(data_set, "`mfcc`, frames/s per core")
+    (verify,) = known(data_set, "`verify`, frames/s per core")
+    (crop_bytes,) = known(data_set, "bytes per frame: `crop`")
+    (mfcc_bytes,) = known(data_set, "bytes per frame: `mfcc`")
     (sidecar_bytes,) = known(data_set, "bytes a clip: both sidecars")
     _, manifest_gb = known(data_set, "manifest: a task reads for, and takes")
     shard_frames = SHARD_SIZE * frames / clips
@@ -185,9 +185,9 @@ def test_the_text_follows_from_the_table() -> None:
         }
         assert set(re.findall(rf"^ {{4}}(/scratch/me/{folder}/crop/.*)$", TEXT, re.MULTILINE)) == patterns
         assert re.findall(rf"crop {folder}\.jsonl {folder} .*--num-tasks (\d+)", TEXT)[0] == str(sum(shards(data_set)))
-    (crop,) = known("LRW", "`crop --detector yunet`, frames/s of a core")
-    (mfcc,) = known("LRW", "`mfcc`, frames/s of a core")
-    (size,) = known("LRW", "bytes a frame: `crop`")
+    (crop,) = known("LRW", "`crop --detector yunet`, frames/s per core")
+    (mfcc,) = known("LRW", "`mfcc`, frames/s per core")
+    (size,) = known("LRW", "bytes per frame: `crop`")
     workers = TASKS * CORES
     words = " ".join(TEXT.split())
     assert f"{workers} workers of `crop` write {workers * crop * size / 1e9:.1f} GB/s" in words

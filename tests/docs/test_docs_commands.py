@@ -357,9 +357,9 @@ class TestNames:
 
 def test_figures_follow_from_the_cluster_page() -> None:
     """Hours and gigabytes of the tutorials are those that the speeds and sizes of docs/cluster.md give."""
-    (crop,) = known("LRW", "`crop --detector yunet`, frames/s of a core")
-    (mfcc,) = known("LRW", "`mfcc`, frames/s of a core")
-    sizes = [known(name, f"bytes a frame: `{column}`")[0] for name in FRAMES for column in ("crop", "mfcc")]
+    (crop,) = known("LRW", "`crop --detector yunet`, frames/s per core")
+    (mfcc,) = known("LRW", "`mfcc`, frames/s per core")
+    sizes = [known(name, f"bytes per frame: `{column}`")[0] for name in FRAMES for column in ("crop", "mfcc")]
     lrw, vox2 = sizes[0] + sizes[1], sizes[2] + sizes[3]
     part = 10_000 * 194.8
     expected = {

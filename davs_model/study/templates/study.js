@@ -67,7 +67,7 @@ function show(at) {
   form.hidden = !film;
   $("end").hidden = at < films.size;
   if (film) {
-    $("place").textContent = `Film ${at + 1} of ${films.size}`;
+    $("place").textContent = `Video ${at + 1} of ${films.size}`;
     Object.assign($("bar"), { max: films.size, value: at });
     $("back").disabled = at === 0;
     $("next").textContent = at + 1 === films.size ? "Finish" : "Next";
@@ -84,11 +84,11 @@ function show(at) {
     video.load();
   }
   const lost = Object.values(state.answers).filter((one) => one.skipped).length;
-  $("skipped").textContent = lost ? `Skipped because this browser cannot play them: ${lost} of ${films.size} films.` : "";
+  $("skipped").textContent = lost ? `Skipped because this browser cannot play them: ${lost} of ${films.size} videos.` : "";
   $("name").textContent = `${KEY}-${state.participant}.csv`;
   $("saved").textContent = "";
   $("other").hidden = !state.saved;
-  $("count").textContent = films.size === 1 ? "one short film" : `${films.size} short films`;
+  $("count").textContent = films.size === 1 ? "one short video" : `${films.size} short videos`;
   window.scrollTo(0, 0);
   (film ? $("play") : document.querySelector("section:not([hidden]) h2")).focus();
 }
@@ -97,7 +97,7 @@ function refresh() {
   $("questions").disabled = !answer.played;
   $("play").classList.toggle("main", !answer.played);
   $("next").disabled = !complete();
-  const todo = answer.played ? "Answer all questions to go on." : "Play the film to its end, then answer.";
+  const todo = answer.played ? "Answer all questions to go on." : "Play the video to its end, then answer.";
   $("hint").textContent = complete() || !$("broken").hidden ? "" : todo;
 }
 

@@ -54,11 +54,21 @@ def haar() -> Detector:
     return detectors.build("opencv")
 
 
+@pytest.fixture(scope="module")
+def built() -> dict[str, Detector]:
+    """The detectors that were built before, by name."""
+    return {}
+
+
 @pytest.fixture(params=["opencv", "yunet"])
-def detector(request: pytest.FixtureRequest) -> Detector:
+def detector(request: pytest.FixtureRequest, built: dict[str, Detector]) -> Detector:
     """Each detector that runs here."""
     name: str = request.param
-    return detectors.build(name if name == "opencv" else request.getfixturevalue(name))
+    if name == "yunet":
+        request.getfixturevalue(name)
+    if name not in built:
+        built[name] = detectors.build(name)
+    return built[name]
 
 
 def saved(path: Path, image: Pixels | Image.Image, **options: Any) -> Path:
@@ -262,16 +272,22 @@ def test_face_comes_to_lie_on_the_template(detector: Detector, portrait: Pixels,
     np.testing.assert_array_equal(found.crop, align.crop(portrait, found.affine))
 
 
+@pytest.fixture(scope="module")
+def upright(haar: Detector, portrait: Pixels, tmp_path_factory: pytest.TempPathFactory) -> photo.Photo:
+    """The upper part of the portrait, read as it is."""
+    path = saved(tmp_path_factory.mktemp("upright") / "a.png", Image.fromarray(portrait[:300, 50:450]))
+    return photo.read_face(path, haar)
+
+
 @pytest.mark.parametrize("orientation", TURNS)
 def test_orientation_does_not_change_the_crop(
-    orientation: int, haar: Detector, portrait: Pixels, tmp_path: Path
+    orientation: int, upright: photo.Photo, haar: Detector, portrait: Pixels, tmp_path: Path
 ) -> None:
     """A photo stored in any of the eight EXIF orientations gives the crop of the upright one."""
     picture, turn = Image.fromarray(portrait[:300, 50:450]), TURNS[orientation]
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     stored = picture if turn is None else picture.transpose(turn)
-    upright = photo.read_face(saved(tmp_path / "a.png", picture), haar)
     turned = photo.read_face(saved(tmp_path / "b.jpg", stored, quality=95, exif=exif), haar)
     assert turned.image.shape == (300, 400, 3)
     points = align.apply(cv2.invertAffineTransform(upright.affine), align.TEMPLATE)
