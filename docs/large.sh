@@ -4,7 +4,7 @@
 #     sh docs/large.sh GRID WORK [SETTING...]
 #
 # GRID: a folder that `avprep index grid` reads. WORK: a new folder. SETTING: such as data.batch_size=8, over the preset's.
-# PEOPLE: how many synthetic people, 120 by default.
+# PEOPLE, WORDS: of the synthetic corpus, 120 and 10 by default.
 # Shards take minutes of CPU; training takes SECONDS_EACH for each of three stages (identity, speech, full), 100, 120 and
 # 260 by default: eight minutes. Each stage is stopped by then, wherever it is, and the next begins with its weights.
 set -eu
@@ -21,7 +21,7 @@ mkdir -p "$work"
 avprep index grid "$grid" --sentences -o "$work/sentences.jsonl"
 avprep crop "$work/sentences.jsonl" "$work/grid" --detector yunet
 avprep mfcc "$work/sentences.jsonl" "$work/grid"
-avprep demo "$work/people" --words 10 --speakers "${PEOPLE:-120}" --takes 1 --train-steps 0
+avprep demo "$work/people" --words "${WORDS:-10}" --speakers "${PEOPLE:-120}" --takes 1 --train-steps 0
 
 before=
 stage() { # name, seconds
