@@ -87,7 +87,8 @@ class Talker:
         """
         saved = checkpoint.load(Path(run))
         if not draws(saved):
-            stage = generating_stage(saved)
+            if not (stage := generating_stage(saved)):
+                raise RunError(f"{run}: a model {saved.name}, which draws no faces: give a RUN of a model that does")
             raise RunError(f"{run}: has not learned to draw faces: train its {stage} stage first (avprep train)")
         preset = str(saved.settings.get("mfcc_preset") or "davs")
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -241,10 +242,10 @@ def _measured(saved: Checkpoint) -> str:
 
 def draws(saved: Checkpoint) -> bool:
     """Whether the model has trained the stage that generates, as far as its checkpoint says."""
-    steps = saved.settings.get("steps")
-    return not isinstance(steps, dict) or bool(steps.get(generating_stage(saved)))
+    steps, stage = saved.settings.get("steps"), generating_stage(saved)
+    return bool(stage) and (not isinstance(steps, dict) or bool(steps.get(stage)))
 
 
 def generating_stage(saved: Checkpoint) -> str:
-    """Return the name of the first stage that generates."""
-    return next(stage.name for stage in models.find(saved.name).stages.values() if stage.generates)
+    """Return the name of the first stage that generates, "" for a model that has none."""
+    return next((stage.name for stage in models.find(saved.name).stages.values() if stage.generates), "")

@@ -273,7 +273,8 @@ def _embed(subject: _Subject, settings: Settings, path: Path, drawn: _Drawn, say
     device = torch.device(settings.device)
     generates, form = draws(saved), subject.shape.reads[FRAMES]
     if not generates:
-        reason = f"the model has not trained its {generating_stage(saved)} stage: it cannot draw"
+        stage = generating_stage(saved)
+        reason = f"the model has not trained its {stage} stage: it cannot draw" if stage else "the model draws nothing"
         subject.missing.update(dict.fromkeys(("talking", "reconstruction", "generated_retrieval", "mouth"), reason))
     facts = {"checkpoint": saved.digest(), "out": str(clips.out), "settings": asdict(settings)}
     total = len(clips) if settings.limit is None else min(settings.limit, len(clips))
@@ -357,16 +358,14 @@ def _talking(subject: _Subject, settings: Settings, say: Say) -> dict[str, Any]:
             told = time.monotonic()
             say(f"generated whole: {done}/{total} clips")
 
-    found = talk.measure(
-        subject.model, whole, device, limit=total, seed=settings.seed, bf16=settings.bf16, told=progress
-    )
+    how: dict[str, Any] = {"limit": total, "seed": settings.seed, "bf16": settings.bf16, "told": progress}
+    found = talk.measure(subject.model, whole, device, **how)
     if not found:
         subject.missing["talking"] = "it takes two clips, one of which lends the other a wrong sound"
         return {}
     tables: dict[str, Any] = {"talking": {**found, "talks": talking.talks(found)}}
     if settings.sync:
         judge = in_sync.judge_of(Path(settings.sync), whole.mfcc_preset, settings.device)
-        how: dict[str, Any] = {"limit": total, "seed": settings.seed, "bf16": settings.bf16, "told": progress}
         tables["sync"] = in_sync.measure(subject.model, judge, whole, device, **how)
     return tables
 

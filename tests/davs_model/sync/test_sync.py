@@ -16,8 +16,10 @@ from small_models import SMALL
 from talking_shards import make_talking_shards, picture
 
 from avprep import manifest, schema, shards
+from avprep.errors import RunError
 from avprep.quality import verify
 from davs_model import checkpoint
+from davs_model.generation import Talker
 from davs_model.models.davs import Settings as DavsSettings
 from davs_model.models.sync import Settings
 from davs_model.models.sync import clips as sync_clips
@@ -194,6 +196,18 @@ def test_select_finds_the_clips_that_are_out_of_sync(measured: Path, tmp_path: P
     kept = manifest.read(tmp_path / "good.jsonl").clips
     assert json.loads(result.stdout)["left_out"]["not ok in crop"] == 1
     assert len(kept) == 34 - 1 - len(SHIFTED)
+
+
+def test_it_is_evaluated_and_draws_nothing(out: Path, run: Path, tmp_path: Path) -> None:
+    """`evaluate` measures how clips find each other by audio and video; as a talker it is refused in one line."""
+    command = ("evaluate", run, out, "-o", tmp_path / "results", "--split", "val", "--workers", 0)
+    result = call(*command, "--detector", "opencv")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "results" / "metrics.json").read_text())
+    assert found["retrieval"]["video_to_audio"]["r1"] > 0.5
+    assert found["missing"]["reconstruction"] == "the model draws nothing"
+    with pytest.raises(RunError, match="a model sync, which draws no faces"):
+        Talker.load(run)
 
 
 def test_generated_films_are_judged_beside_real_ones(out: Path, run: Path, tmp_path: Path) -> None:

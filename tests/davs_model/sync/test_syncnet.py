@@ -5,14 +5,22 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import cv2
+import made_media
+import made_shards
 import numpy as np
 import pytest
 import python_speech_features
 import torch
+from avprep_cli.main import main
+from click.testing import CliRunner
+from made_shards import Made
 from torch import Tensor
 from torch.nn import functional
 
+from avprep import manifest, schema, shards
 from avprep.errors import CheckpointError
+from avprep.manifest import Clip, Manifest
 from davs_model.sync import syncnet
 
 SHAPES = {
@@ -129,6 +137,37 @@ def test_the_figures_are_those_of_the_released_evaluation(
     ours = found.as_offset()
     assert ours.curve[15 + offset] == ours.distance
     assert found.n_windows == min(n_frames, n_samples // 640) - 5
+
+
+def test_the_column_has_the_figures_of_the_evaluation(weights: dict[str, Tensor], file: Path, tmp_path: Path) -> None:
+    """`avprep sync --scale syncnet` reads crops from shards and audio from the data set, and so do its presets."""
+    n_frames, out = 14, tmp_path / "out"
+    rng = np.random.default_rng(0)
+    samples = rng.normal(0, 3000, n_frames * 640).astype(np.int16)
+    made_media.write_wav(tmp_path / "film.wav", samples, 16_000)
+    made_media.numbered(tmp_path / "film.mp4", made_media.steady(25, n_frames / 25))
+    plan = Manifest("made", tmp_path, (Clip("film", "film.mp4", "test", audio="film.wav"),))
+    out.mkdir()
+    (out / "manifest.jsonl").write_text(manifest.render(plan))
+    members = made_shards.crop_members("film", n_frames)
+    row = Made("film", split="test", n_frames=n_frames)
+    made_shards.write_shard(out, "crop", "test-000000", [(row, made_shards.stretch(tmp_path, "film", members))])
+    run = {"avprep_run": 1, "column": "crop", "manifest": plan.digest(), "clips": plan.counts(), "shard_size": 500}
+    (out / "crop" / "run.json").write_bytes(schema.encode_json({**run, "settings": {}, "versions": {}}))
+    done = CliRunner().invoke(main, ["sync", str(out), "--scale", "syncnet", "--model", str(file), "-j", "1"])
+    assert done.exit_code == 0, done.output
+    ((_, found),) = shards.read(out / "sync" / "test-000000.tar")
+    facts = schema.check_sample("sync", "film", found)
+    levels = [cv2.imdecode(np.frombuffer(members[f"{n:03d}.jpg"], np.uint8), cv2.IMREAD_COLOR) for n in range(n_frames)]
+    frames = np.stack([cv2.resize(picture, (224, 224)) for picture in levels])
+    offset, distance, confidence = plain(weights, frames, samples)
+    assert (facts["scale"], facts["n_windows"], facts["audio_lead_frames"]) == ("syncnet", n_frames - 5, offset)
+    assert facts["distance"] == pytest.approx(distance, rel=1e-4)
+    assert facts["confidence"] == pytest.approx(confidence, rel=1e-3, abs=1e-3)
+    command = ["select", str(out), "--preset", "latentsync", "-o", str(tmp_path / "sure.jsonl")]
+    assert "sync.confidence >= 3.0" in CliRunner().invoke(main, command).stderr
+    retry = ["retry", str(out), "--reason", "timeout", "--model", str(file), "--dry-run"]
+    assert CliRunner().invoke(main, retry).exit_code == 0
 
 
 def test_a_clip_without_a_window_has_no_score(file: Path) -> None:
