@@ -282,7 +282,7 @@ def test_impossible_names(name: str, tmp_path: Path) -> None:
     assert reject.value.reason in ("missing", "unreadable")
 
 
-@pytest.mark.parametrize("make, name", [(mpeg1, "a.mpg"), (mpeg2, "a.mpg"), (mpeg2_ts, "a.ts"), (h264, "a.mp4")])
+@pytest.mark.parametrize(("make", "name"), [(mpeg1, "a.mpg"), (mpeg2, "a.mpg"), (mpeg2_ts, "a.ts"), (h264, "a.mp4")])
 def test_a_clip_within_a_file_shows_the_same_pictures_as_the_whole_file(
     make: Callable[[Path], Path], name: str, tmp_path: Path
 ) -> None:
