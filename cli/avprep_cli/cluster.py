@@ -329,8 +329,8 @@ def _make_script(
     else:
         heard = stages.MfccSettings(**data.settings_of(stages.MfccSettings, given))
         stage = offsets.mfcc_stage(plan.root, heard, out, given["audio_offset"], given["min_confidence"])
-        if isinstance(stage, offsets.MovedMfccStage):
-            offsets.set_unmoved_aside(stage)
+        if isinstance(stage, offsets.MovedMfccStage) and offsets.set_unmoved_aside(stage):
+            say.aside(f"mfcc: the windows as they were are kept in {out / offsets.UNMOVED}")
     line = _command_line(command, manifest_path, out, typed)
     resources, size = arrays.Resources(**asked), given.get("shard_size")
     job = arrays.plan(stage, plan, out, line, resources, shard_size=size, workers=workers, remark=say.aside)
