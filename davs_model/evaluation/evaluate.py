@@ -32,7 +32,7 @@ from davs_model.data.loader import evaluation_batches
 from davs_model.data.pictures import as_read, to_crops
 from davs_model.data.reads import Shape, chosen
 from davs_model.data.sources import ClipSource, usable
-from davs_model.evaluation import embed, embeddings, figures, in_sync, page, samples, talk
+from davs_model.evaluation import embed, embeddings, figures, in_sync, own, page, samples, talk
 from davs_model.evaluation.embeddings import Embeddings
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.leakage import cross_leakage, leakage
@@ -184,7 +184,7 @@ def evaluate(
         **_drawn_tables(drawn, landmarks, missing),
         **_talking(subject, settings, say),
         "leakage": _leakage(subject, out, found, settings, say),
-        "own": _own(subject, settings),
+        "own": own.measure(saved, subject.model, subject.whole, settings.device, settings.talking_clips),
     }
     if baselines:
         metrics["baselines"] = {
@@ -393,14 +393,6 @@ def _leakage(subject: _Subject, out: Path, found: Embeddings, settings: Settings
     except (RunError, ValueError) as error:
         missing["words_from_identity"] = str(error)
     return result
-
-
-def _own(subject: _Subject, settings: Settings) -> dict[str, Any]:
-    """Return what can be measured of this model alone: its figures, and what the page says of them."""
-    done = [name for name, steps in dict(subject.saved.settings.get("steps") or {}).items() if steps]
-    device, limit = torch.device(settings.device), settings.talking_clips
-    measured = subject.model.measures(done[-1], subject.whole, device, limit=limit) if done else ()
-    return {one.name: asdict(one) for one in measured}
 
 
 @torch.inference_mode()

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from avprep import pages
 from avprep.pages.pictures import data_url
+from davs_model.evaluation import own
 from davs_model.evaluation.definitions import DEFINITIONS
+from davs_model.evaluation.section import Chance, Row, Section
 
 Metrics = Mapping[str, Any]
 Columns = Mapping[str, Callable[[Any], str]]
@@ -97,30 +99,6 @@ PICTURES = {
 """Figures that the page has words for; any other is called by its name."""
 
 
-class Chance(NamedTuple):
-    """The first cell of a row of chance levels; `before`: whose."""
-
-    before: str = ""
-
-
-Row = Sequence[str | Chance]
-
-
-@dataclass(frozen=True)
-class Section:
-    """One section of the page, as plain text.
-
-    notes: paragraphs. missing: what was not measured, each with its reason, "" where there is none. head, rows: a
-    table, none without rows.
-    """
-
-    title: str
-    notes: tuple[str, ...] = ()
-    missing: tuple[tuple[str, str], ...] = ()
-    head: tuple[str, ...] = ()
-    rows: tuple[Row, ...] = ()
-
-
 @dataclass(frozen=True)
 class Page:
     """What both forms of the page hold.
@@ -145,7 +123,7 @@ def content(metrics: Metrics) -> Page:
     # Parts of the page have such lines themselves.
     facts += tuple(f"not measured: {n}: {why}" for n, why in _part(metrics, "missing").items() if n not in PARTS)
     title = f"Evaluation of {metrics.get('run', '–')}"
-    sections = (*(part(metrics) for part in parts), *_own(metrics))
+    sections = (*(part(metrics) for part in parts), *own.sections(_part(metrics, "own")))
     return Page(title, facts, _comparison(_part(metrics, "data")), sections)
 
 
@@ -261,12 +239,6 @@ def _in_sync(metrics: Metrics) -> Section:
         ("model", "film", "confidence", "distance", "median offset, frames", "within 1 frame, %", "clips"),
         tuple(_rows(_models(metrics, "sync"), "sync", {"real": "real", **DRIVEN}, columns | {"n_clips": _count})),
     )
-
-
-def _own(metrics: Metrics) -> Iterator[Section]:
-    """Yield what was measured of one model alone."""
-    for one in _part(metrics, "own").values():
-        yield Section(one["title"], tuple(one["notes"]), (), tuple(one["head"]), tuple(map(tuple, one["rows"])))
 
 
 def _generation(metrics: Metrics) -> Section:
