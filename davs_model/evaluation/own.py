@@ -15,7 +15,7 @@ from davs_model.models.base import TalkingModel
 
 
 def measure(saved: Checkpoint, model: TalkingModel, clips: Clips, device: str, limit: int) -> dict[str, Any]:
-    """Return what a model measures of itself after the last stage that it was trained in, by the name of the measure."""
+    """Return what a model measures of itself after the last stage that it was trained in, by name."""
     done = [name for name, steps in dict(saved.settings.get("steps") or {}).items() if steps]
     measured = model.measures(done[-1], clips, torch.device(device), limit=limit) if done else ()
     return {one.name: asdict(one) for one in measured}
