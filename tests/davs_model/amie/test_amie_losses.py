@@ -35,7 +35,7 @@ def test_the_bound_of_jensen_and_shannon_has_its_ends() -> None:
     assert float(nothing) + losses.DROP == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.4, 0.7])
+@pytest.mark.parametrize("correlation", [0.0, 0.7])
 def test_a_trained_estimator_finds_the_information_of_gaussians(correlation: float) -> None:
     """T, trained by JS and read out by DV, gives −½ log(1 − ρ²) of correlated Gaussians within 10 %."""
     torch.manual_seed(1)
@@ -52,10 +52,10 @@ def test_a_trained_estimator_finds_the_information_of_gaussians(correlation: flo
         same = torch.eye(2, dtype=torch.bool).expand_as(found)
         return found[same], found[~same]
 
-    for step in range(600):
+    for step in range(400):
         for group in adam.param_groups:
-            group["lr"] = 2e-3 * (1 - step / 600)
-        loss = -losses.bound(*parts(scores(256)), "js")
+            group["lr"] = 2e-3 * (1 - step / 400)
+        loss = -losses.bound(*parts(scores(128)), "js")
         adam.zero_grad()
         loss.backward()
         adam.step()
