@@ -59,9 +59,9 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}}))
     def test_commands_come_in_the_order_of_use(self) -> None:
         """The list of commands begins with what one does first."""
         listed = re.findall(r"^  (\w\S*)", call("--help").output.partition("\nData:\n")[2], re.MULTILINE)
-        assert listed[:5] == ["index", "crop", "mfcc", "verify", "weights"]
-        assert listed[5:10] == ["slurm", "status", "retry", "report", "inspect"]
-        assert listed[10:13] == ["train", "evaluate", "generate"]
+        assert listed[:7] == ["index", "crop", "mfcc", "sync", "select", "verify", "weights"]
+        assert listed[7:12] == ["slurm", "status", "retry", "report", "inspect"]
+        assert listed[12:15] == ["train", "evaluate", "generate"]
 
 
 class TestIndex:

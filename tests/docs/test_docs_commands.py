@@ -41,10 +41,13 @@ PAGES_NOT_RUN = {
     "docs/cli.md": "it repeats the help of the commands, with placeholders",
     "docs/cluster.md": "it is about a cluster; test_cluster_docs.py and test_slurm_jobs.py look after it",
     "docs/results.md": "hours of benchmarks",
+    "docs/sync.md": "it needs a trained sync model, and the released one; tests/davs_model/sync",
 }
 NOT_RUN = {
     "bench": "measures for minutes; test_bench.py, test_bench_cli.py",
     "demo": "takes minutes; test_cli.py",
+    "select": "needs figures of a sync model; tests/davs_model/sync/test_sync.py",
+    "sync": "needs a trained sync model; tests/davs_model/sync/test_sync.py",
     "import-checkpoint": "needs the 800 MB of the released weights; test_released.py",
     "study": "makes films for minutes; test_study_cli.py",
     "study-results": "needs the answers of people; test_study_cli.py",
@@ -381,7 +384,7 @@ def test_figures_follow_from_the_cluster_page() -> None:
             f"{part:,.0f} | {part / crop / 60:.0f} min | {part / mfcc / 60:.1f} min | {part * vox2 / 1e9:.0f} GB",
             f"{FRAMES['VoxCeleb2']:,} | {FRAMES['VoxCeleb2'] / crop / 3600:.0f} h | "
             f"{FRAMES['VoxCeleb2'] / mfcc / 3600:.0f} h | {FRAMES['VoxCeleb2'] * vox2 / 1e12:.1f} TB",
-            f"disk, {vox2:,.0f} bytes a frame",
+            f"disk, {vox2:,.0f} bytes per frame",
         ),
         "docs/tutorial-own.md": (f"{lrw:,.0f} bytes", f"= {1500 * lrw / 1e6:.0f} MB a minute"),
     }
