@@ -7,7 +7,8 @@ DEMO ?= demo
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 # nproc heeds OMP_NUM_THREADS, which is for torch.
-JOBS ?= $(shell n=$$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
+# One more than cores: tests wait for processes and pages.
+JOBS ?= $(shell n=$$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n + 1 : 8)))
 # Each test file in one process, which makes the fixtures of its module once; tests/conftest.py orders the files.
 PYTEST = $(VENV)/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 

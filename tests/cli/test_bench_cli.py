@@ -121,6 +121,7 @@ class TestCommand:
         assert found["settings"]["data"] | {"batch_size": 6, "workers": 0} == found["settings"]["data"]
         assert found["settings"]["machine"]["device"] == "cpu"
 
+    @pytest.mark.slow
     def test_everything_on_clips_of_ones_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Videos without labels are made into shards, and everything is measured on them, a member for each."""
         monkeypatch.setattr(avprep.demo.bench, "PACED", 1)

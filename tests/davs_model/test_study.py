@@ -509,7 +509,7 @@ def visit(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
         context.close()
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 390])
 def test_a_participant_judges_all_films(
     visit: Callable[..., Visit], films: list[Film], tmp_path: Path, width: int
 ) -> None:
