@@ -469,6 +469,7 @@ def drawn_face() -> Pixels:
     return paper
 
 
+@pytest.mark.parametrize("detector", [pytest.param("opencv", marks=pytest.mark.slow), "yunet"], indirect=True)
 def test_photos_without_a_face_say_what_to_do(detector: Detector, portrait: Pixels, tmp_path: Path) -> None:
     """Noise, an empty page, a drawing and a helmet give one line that names the ways out."""
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)

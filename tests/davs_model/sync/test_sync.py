@@ -143,6 +143,7 @@ def test_the_column_has_the_lead_of_each_clip(measured: Path) -> None:
     assert sidecar["clips"][0]["confidence"] == found["test/clip000"]["confidence"]
 
 
+@pytest.mark.slow
 def test_two_workers_and_an_interruption_change_no_byte(measured: Path, out: Path, run: Path, tmp_path: Path) -> None:
     """Array tasks, several workers and a second run fill the same shards with the same bytes."""
     shutil.copytree(out, tmp_path / "out")
