@@ -166,13 +166,15 @@ class Example:
     """One clip of T frames as shards hold it, both columns joined.
 
     windows: float32 (T, 12, 20), the MFCC window of each frame. valid: bool (T,), windows made only of real audio.
-    word, speaker: labels, None where unknown. members: the encoded members of both columns.
+    word, speaker: None where unknown. labels: others that the manifest has, such as `emotion`, by their names.
+    members: the encoded members of both columns.
     """
 
     key: str
     split: str
     word: str | None
     speaker: str | None
+    labels: Mapping[str, str]
     windows: NDArray[np.float32]
     valid: NDArray[np.bool_]
     members: Mapping[str, bytes]
@@ -225,7 +227,8 @@ def _examples(out: Path, names: list[str]) -> Iterator[Example]:
             except ShardError as error:
                 raise ShardError(f"{out}: {name}: {key}: {error}") from error
             word, speaker = facts.get("word"), facts.get("speaker")
-            yield Example(key, name.partition("-")[0], word, speaker, windows, valid, members)
+            labels = facts.get("labels") or {}
+            yield Example(key, name.partition("-")[0], word, speaker, labels, windows, valid, members)
 
 
 def opened(plan: Manifest | Path | str, root: Path | str | None = None, limit: int | None = None) -> Manifest:

@@ -19,6 +19,9 @@ from avprep.stages import CropSettings
 GPU_WORKERS = 4
 """Workers of face-alignment unless another number is given: each holds its networks on the GPU."""
 
+CENTRAL = ("lrs3", "lrw")
+"""Data sets whose clips were cut around the face that speaks."""
+
 Remark = Callable[[str], None]
 """Takes a line that is good to know but no result."""
 Landmarks = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -57,7 +60,7 @@ def crop_settings(
         chosen["detector"] = pinned(before, "detector") or otherwise
     chosen["detector"] = detector(chosen["detector"], remark)
     if chosen.get("subject", "auto") == "auto":
-        chosen["subject"] = pinned(before, "subject") or ("central" if dataset == "lrw" else "largest")
+        chosen["subject"] = pinned(before, "subject") or ("central" if dataset in CENTRAL else "largest")
     return CropSettings(**chosen)
 
 

@@ -7,7 +7,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import islice
@@ -39,6 +39,7 @@ class Clip:
     word, speaker: labels, None where unknown.
     track: path of a file with the data set's own face boxes.
     words: `(word, start, end)` of each word that the clip is known to hold, in order; seconds from the clip's start.
+    labels: whatever else is known of the clip, by a name such as `emotion`, `intensity` or `text`.
     """
 
     key: str
@@ -51,14 +52,20 @@ class Clip:
     speaker: str | None = None
     track: str | None = None
     words: tuple[TimedWord, ...] | None = None
+    labels: Mapping[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that are set, in declaration order."""
         found = {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
-        return found | {"words": [list(word) for word in self.words]} if self.words is not None else found
+        if self.words is not None:
+            found["words"] = [list(word) for word in self.words]
+        if self.labels is not None:
+            found["labels"] = dict(self.labels)
+        return found
 
 
 _FIELDS = tuple(f.name for f in fields(Clip))
+_LABEL = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 
 
 @dataclass(frozen=True)
@@ -244,6 +251,8 @@ def _clip(path: Path, number: int, row: dict[str, Any]) -> Clip:
                 raise ManifestError(f"{where}: {name} must be a number of seconds, not {_short(value)}")
         elif name == "words":
             row[name] = _timed_words(where, value)
+        elif name == "labels":
+            _check_labels(where, value)
         elif not isinstance(value, str):
             raise ManifestError(f"{where}: {name} must be text, not {_short(value)}")
     if row["split"] not in SPLITS:
@@ -258,6 +267,19 @@ def _clip(path: Path, number: int, row: dict[str, Any]) -> Clip:
         if name in row and (row[name].startswith("/") or (".." in row[name] and ".." in row[name].split("/"))):
             raise ManifestError(f"{where}: {name} must be a path below the root, not {_short(row[name])}")
     return Clip(**row)
+
+
+def _check_labels(where: str, value: object) -> None:
+    """ManifestError for anything else than texts by names, none of them that of a field."""
+    if not isinstance(value, dict):
+        raise ManifestError(f"{where}: labels must be texts by their names, not {_short(value)}")
+    for name, text in value.items():
+        if not _LABEL.fullmatch(name) or name in _FIELDS:
+            raise ManifestError(
+                f"{where}: a label's name is up to 40 letters, digits and _, and that of no field: {_short(name)}"
+            )
+        if not isinstance(text, str) or not text:
+            raise ManifestError(f"{where}: the label {name} must be text, not {_short(text)}")
 
 
 def _timed_words(where: str, value: object) -> tuple[TimedWord, ...]:

@@ -5,10 +5,11 @@ Splits: `{split}` of the pattern, or else a hash of the path or of the speaker.
 
 A pattern is matched against a video's whole path below ROOT, without the ending of the file:
 
-    {split} {speaker} {word}    at least one character of one folder's or file's name, as few as fit; twice the same
-                                name means twice the same text
-    *                           any part of one folder's or file's name
-    **                          standing alone: any number of folders, or at the end everything below
+    {split} {speaker} {word} {emotion} {intensity}
+                        at least one character of one folder's or file's name, as few as fit; twice the same name means
+                        twice the same text
+    *                   any part of one folder's or file's name
+    **                  standing alone: any number of folders, or at the end everything below
 
 Audio in files of its own lies beside each video, or below a root of its own, at the same path. Folders that only say
 what kind of file they hold (video, mp4, audio, wav, …) need not be the same, and where several cameras share one audio
@@ -52,7 +53,8 @@ _VIEW = r"front|down|top|(?:left|right)_\d+"
 _RULES = (None, re.compile(_KIND, re.IGNORECASE), re.compile(f"{_KIND}|{_VIEW}", re.IGNORECASE))
 """Which folders of a path need not be the same for a video and its audio: none, if that finds it; else those named for
 the kind of file; else those named for the camera, too."""
-_PLACEHOLDERS = ("split", "speaker", "word")
+_LABELS = ("emotion", "intensity")
+_PLACEHOLDERS = ("split", "speaker", "word", *_LABELS)
 _SPLITS = {
     "train": "train",
     "val": "val",
@@ -121,7 +123,9 @@ def scan(
             audio = sounds.only(path, "beside it" if audio_root is None else f"below {audio_root}", scan)
             if audio is None:
                 continue
-        scan.clips.append(Clip(make_key(stem), path, split, audio=audio, word=labels.get("word"), speaker=speaker))
+        word, others = labels.get("word"), {name: labels[name] for name in _LABELS if name in labels}
+        clip = Clip(make_key(stem), path, split, audio=audio, word=word, speaker=speaker, labels=others or None)
+        scan.clips.append(clip)
 
 
 def _check_fractions(val_share: float, test_share: float) -> None:
@@ -160,7 +164,8 @@ def _compile_name(pattern: str, name: str, seen: set[str]) -> str:
         elif piece.startswith("{") and piece.endswith("}"):
             placeholder = piece[1:-1]
             if placeholder not in _PLACEHOLDERS:
-                raise ManifestError(f"--pattern {pattern}: {piece} is none of {{split}}, {{speaker}}, {{word}}")
+                known = ", ".join(f"{{{name}}}" for name in _PLACEHOLDERS)
+                raise ManifestError(f"--pattern {pattern}: {piece} is none of {known}")
             expression += f"(?P={placeholder})" if placeholder in seen else f"(?P<{placeholder}>[^/]+?)"
             seen.add(placeholder)
         elif "{" in piece or "}" in piece:

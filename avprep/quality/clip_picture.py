@@ -93,6 +93,7 @@ def _facts(view: ClipView, sound: Sound | str) -> list[list[str]]:
         f"span     {span}",
         f"split    {clip.split}, shard {view.shard}",
         f"word     {clip.word or '–'}   speaker {clip.speaker or '–'}",
+        *(f"{name:8} {text}" for name, text in (clip.labels or {}).items()),
         f"frames   {view.n_frames or 'unknown'}",
     ]
     columns = [about]

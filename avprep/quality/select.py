@@ -141,7 +141,7 @@ def _reason(figures: Figures, runs: Mapping[str, Any], wheres: list[Where]) -> s
 
 
 def _labels(clip: Clip) -> dict[str, Any]:
-    return {"key": clip.key, "split": clip.split, "word": clip.word, "speaker": clip.speaker}
+    return {"key": clip.key, "split": clip.split, "word": clip.word, "speaker": clip.speaker, **(clip.labels or {})}
 
 
 def _figures(out: Path, shard: str, runs: Mapping[str, Any], names: frozenset[str]) -> dict[str, dict[str, Any]]:

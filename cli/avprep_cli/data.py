@@ -134,7 +134,7 @@ def index(
     type=click.Choice(("auto", "largest", "central", "speaking")),
     default="auto",
     show_default=True,
-    help="Which face to follow if several are visible; auto is central for lrw, else largest.",
+    help="Which face to follow if several are visible; auto is central for lrw and lrs3, else largest.",
 )
 @options.sync_judge
 @options.run_options

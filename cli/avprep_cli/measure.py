@@ -148,9 +148,9 @@ def select(out: Path, wheres: tuple[str, ...], preset: str | None, output: Path,
     """Write a manifest of the clips that a condition keeps.
 
     Figures are those that columns recorded: audio_lead_frames, confidence, distance, n_windows of sync; jitter, slip,
-    face_size, score of crop; silent_share, n_valid of mfcc; and key, split, word, speaker, seconds. COLUMN.NAME tells
-    equal names apart. Clips that failed in a column of OUT, or lack a figure, are left out. The scale of confidence is
-    that of the model: 3, as LatentSync has it, is SyncNet's.
+    face_size, score of crop; silent_share, n_valid of mfcc; and key, split, word, speaker, seconds and the labels of
+    the manifest, such as emotion. COLUMN.NAME tells equal names apart. Clips that failed in a column of OUT, or lack a
+    figure, are left out. The scale of confidence is that of the model: 3, as LatentSync has it, is SyncNet's.
 
     \b
     avprep select OUT --where 'confidence > 0.2' -o sure.jsonl

@@ -7,6 +7,7 @@ import logging
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,15 @@ from avprep.runs.run import Outcome
 
 @pytest.fixture(scope="module")
 def out(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both columns of the six clips, one of them no video, made by the API; not to be changed."""
+    """Both columns of the six clips, labelled, one of them no video, made by the API; not to be changed."""
     folder = tmp_path_factory.mktemp("api") / "out"
     plan = avprep.index("lrw", lrw / "corpus")
+    plan = replace(plan, clips=tuple(replace(clip, labels={"emotion": "happy"}) for clip in plan.clips))
+    (folder.parent / "plan.jsonl").write_text(manifest.render(plan), encoding="utf-8")
     done = avprep.crop(plan, folder, detector="opencv", jobs=1, shard_size=2, verbosity=-1)
     assert isinstance(done, Outcome)
     assert (done.ok, done.failed) == (5, {"unreadable": 1})
-    assert avprep.mfcc(str(lrw / "plan.jsonl"), str(folder), jobs=1, verbosity=-1).ok == 5
+    assert avprep.mfcc(str(folder.parent / "plan.jsonl"), str(folder), jobs=1, verbosity=-1).ok == 5
     return folder
 
 
@@ -77,11 +80,12 @@ class TestOpen:
     """Reading shards."""
 
     def test_what_a_sample_holds(self, out: Path) -> None:
-        """A sample has its key, word and split, frames that are decoded once when asked for, windows and valid."""
+        """A sample has key, word, labels and split, frames that are decoded once when asked for, windows and valid."""
         sample = next(avprep.open(out, split="val"))
         assert sample.split == "val"
         assert sample.key.split("/")[1] == "val"
         assert sample.key.startswith(f"{sample.word}/")
+        assert sample.labels == {"emotion": "happy"}
         assert "frames" not in vars(sample)
         assert (sample.frames.dtype, sample.frames.shape) == (np.uint8, (29, 256, 256, 3))
         assert sample.frames is sample.frames

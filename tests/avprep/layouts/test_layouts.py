@@ -38,6 +38,11 @@ CORPORA = {
     "voxceleb1": ("id10270/5r0dWxy17C8/00001.mp4", "id10270/5r0dWxy17C8/00002.mp4"),
     "voxceleb2": ("dev/mp4/id00012/21Uxsk56VDQ/00001.mp4", "dev/mp4/id00012/21Uxsk56VDQ/00002.mp4"),
     "grid": ("s1/bbaf2n.mpg", "speaker2/video/swwp2s.mpg"),
+    "cremad": ("VideoFlash/1001_DFA_ANG_XX.flv", "VideoFlash/1002_IEO_HAP_HI.flv"),
+    "ravdess": ("Actor_01/01-01-03-02-01-01-01.mp4", "Actor_02/01-01-03-02-01-01-02.mp4"),
+    "mead": ("M003/video/front/angry/level_1/001.mp4", "W009/video/front/sad/level_3/021.mp4"),
+    "hdtf": ("videos/RD_Radio1_000.mp4", "videos/WDA_BarackObama_000.mp4"),
+    "lrs3": ("pretrain/0Fi83BHQsMA/00001.mp4", "test/0Fi83BHQsMA/00002.mp4"),
 }
 """Files by which a corpus is recognised."""
 
@@ -107,8 +112,8 @@ class TestIndex:
 
     def test_unknown_layout(self, tmp_path: Path) -> None:
         """A layout that does not exist is an error that lists those that do."""
-        with pytest.raises(ManifestError, match="lrw, voxceleb1"):
-            index("lrs3", tmp_path)
+        with pytest.raises(ManifestError, match="lrs3, lrw, mead, ravdess, voxceleb1"):
+            index("lrs2", tmp_path)
 
     def test_duplicate_keys(self, tmp_path: Path) -> None:
         """Videos that would share a key are refused, with the key, the videos and their number."""

@@ -75,7 +75,11 @@ def test_presets_are_expressions() -> None:
 def test_figures_of_sidecars_and_samples(tmp_path: Path) -> None:
     """A figure that no sidecar has is read from the samples; clips that failed in a column are left out and counted."""
     rows = [Made(f"train/c{n}", word="about" if n % 2 else None, mfcc="no_audio" if n == 3 else "") for n in range(6)]
-    plan = Manifest("made", tmp_path, tuple(Clip(row.key, "c.mp4", "train", word=row.word) for row in rows), seed=7)
+    clips = tuple(
+        Clip(row.key, "c.mp4", "train", word=row.word, labels={"emotion": "sad" if row.word else "calm"})
+        for row in rows
+    )
+    plan = Manifest("made", tmp_path, clips, seed=7)
     (tmp_path / "manifest.jsonl").write_text(manifest.render(plan))
     for column in schema.COLUMNS:
         stretches = []
@@ -95,6 +99,9 @@ def test_figures_of_sidecars_and_samples(tmp_path: Path) -> None:
     assert [clip.key for clip in found.clips] == ["train/c2", "train/c4", "train/c5"]
     assert (found.dataset, found.seed) == ("made", 7)
     assert "left out: 1: not ok in mfcc" in done.stderr
+    labelled = CliRunner().invoke(main, [*command, "emotion == 'calm'", "--force"])
+    assert labelled.exit_code == 0, labelled.output
+    assert [clip.key for clip in manifest.read(tmp_path / "some.jsonl").clips] == ["train/c0", "train/c2", "train/c4"]
     assert "some.jsonl is there already" in CliRunner().invoke(main, [*command, "seconds > 0"]).stderr
     wrong = CliRunner().invoke(main, [*command, "jiter > 0", "--force"])
     assert wrong.exit_code == 1
