@@ -14,6 +14,7 @@ import functools
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
@@ -125,6 +126,20 @@ class Machine(Section):
     """CPU threads of each training process; 0: torch's own choice."""
 
 
+@dataclass(frozen=True)
+class Ablation:
+    """The rows of a paper's ablation: runs that differ in the settings of one stage.
+
+    stage: that stage. before: stages that are trained once for all rows. rows: the settings of each row, `name=value`,
+    over those of the run. paper: the paper's figures of each row, by their names in it.
+    """
+
+    stage: str
+    rows: Mapping[str, tuple[str, ...]]
+    before: tuple[str, ...] = ()
+    paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
 class RunSettings(Section):
     """The settings of any run. A model's own class gives `preset`, `model`, `steps` and `weights` their values."""
 
@@ -134,6 +149,8 @@ class RunSettings(Section):
     """What each preset changes; the first one is the default."""
     bounds: ClassVar[Mapping[str, str]] = {}
     """Settings that must not be larger than another one."""
+    ablation: ClassVar[Ablation | None] = None
+    """The ablation of the model's paper."""
 
     preset: str = ""
     """Name of the preset that the others started from."""

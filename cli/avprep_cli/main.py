@@ -9,7 +9,7 @@ import click
 
 from avprep import __version__
 from avprep.errors import AvprepError, missing_package
-from avprep_cli import bench, cluster, data, demo, look, measure, model, options, results, say, streams
+from avprep_cli import ablation, bench, cluster, data, demo, look, measure, model, options, results, say, streams
 
 _NAMES = ("h5py", "matplotlib", "pydantic", "safetensors", "tensorboard", "torch", "torchmetrics")
 OPTIONAL = {name: name for name in _NAMES}
@@ -22,7 +22,7 @@ SECTIONS = {
     "Data": ("index", "crop", "mfcc", "sync", "select", "verify", "weights"),
     "Cluster": ("slurm", "status", "retry"),
     "Look": ("report", "inspect"),
-    "Model": ("train", "evaluate", "generate", "import-checkpoint", "study", "study-results"),
+    "Model": ("train", "evaluate", "ablate", "generate", "import-checkpoint", "study", "study-results"),
     "Tools": ("demo", "bench"),
 }
 """The commands in the order in which they are used."""
@@ -105,7 +105,7 @@ def main(context: click.Context) -> None:
     say.choose_colour(context)
 
 
-_modules = (data, measure, cluster, look, model, results, demo, bench)
+_modules = (data, measure, cluster, look, model, results, ablation, demo, bench)
 _commands = {command.name: command for module in _modules for command in module.COMMANDS}
 for _name in (name for names in SECTIONS.values() for name in names):
     main.add_command(_commands[_name])

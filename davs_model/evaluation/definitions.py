@@ -8,6 +8,8 @@ DEFINITIONS = (
     "Mouth PSNR, SSIM: of the mouth box, without the identity frame; better than repeated: clips whose mouth PSNR is "
     "above that of the identity frame repeated.",
     "Flicker: mean absolute difference of successive frames outside the mouth box, in grey levels of 255.",
+    "Dependence on the mouth of the identity frame: how much mouths differ with the most open and with the most closed "
+    "frame of a clip as identity frame, divided by that and how much they differ by two clips' audio, together.",
     "PSNR: −10·log₁₀ of a frame's mean squared error, pixel values from 0 to 1; in dB, the mean of frames that differ.",
     "SSIM: structural similarity of a generated frame and the real one (Wang et al. 2004), at most 1.",
     "L1: mean absolute difference of pixel values from 0 to 1.",

@@ -32,7 +32,7 @@ from davs_model.data.loader import evaluation_batches
 from davs_model.data.pictures import as_read, to_crops
 from davs_model.data.reads import Shape, chosen
 from davs_model.data.sources import ClipSource, usable
-from davs_model.evaluation import embed, embeddings, figures, in_sync, own, page, samples, talk
+from davs_model.evaluation import dependence, embed, embeddings, figures, in_sync, own, page, samples, talk
 from davs_model.evaluation.embeddings import Embeddings
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.leakage import cross_leakage, leakage
@@ -46,13 +46,6 @@ from davs_model.models.base import EVALUATED, FRAMES, PORTRAIT, REAL, SEQUENCE, 
 METRICS, PAGE, HTML, EMBEDDINGS = "metrics.json", "evaluation.md", "evaluation.html", "embeddings.h5"
 SOURCES = ("audio", "video", "repeated")
 """What frames are drawn from: sound, pictures, or nothing: the identity frame again and again."""
-RANKED = {
-    "video_to_audio": "video → audio",
-    "audio_to_video": "audio → video",
-    "audio": "drawn from audio → original",
-    "video": "drawn from video → original",
-}
-"""Curves of the figure of ranks."""
 EVERY = 4
 """Of the identity features of frames in a row, the SVM reads every fourth."""
 
@@ -167,6 +160,7 @@ def evaluate(
     found, places = subject.measure(settings, results / EMBEDDINGS, drawn, say)
     metrics: dict[str, Any] = {
         "run": str(run),
+        "model": saved.name,
         "checkpoint": saved.digest(),
         "steps": saved.settings.get("steps", {}),
         "dimensions": saved.dimensions,
@@ -196,7 +190,7 @@ def evaluate(
         "versions": {"avprep": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "seconds": round(time.monotonic() - begin, 1),
     }
-    shown = _figures(found, clips, places, results)
+    shown = figures.draw(found, clips.vocabulary, places, results)
     if draws(saved):
         raw = _batches(clips, subject.shape, settings, samples.CLIPS)[0]
         samples.write_png(results / "samples.png", samples.sheet(subject.model, raw, torch.device(settings.device)))
@@ -364,6 +358,8 @@ def _talking(subject: _Subject, settings: Settings, say: Say) -> dict[str, Any]:
         subject.missing["talking"] = "it takes two clips, one of which lends the other a wrong sound"
         return {}
     tables: dict[str, Any] = {"talking": {**found, "talks": talking.talks(found)}}
+    if (reference := dependence.measure(subject.model, whole, device, bf16=settings.bf16)) is not None:
+        tables["reference"] = asdict(reference)
     if settings.sync:
         judge = in_sync.judge_of(Path(settings.sync), whole.mfcc_preset, settings.device)
         tables["sync"] = in_sync.measure(subject.model, judge, whole, device, **how)
@@ -420,27 +416,6 @@ def _baseline(run: Path, out: Path, settings: Settings, path: Path, say: Say) ->
     found, places = subject.measure(settings, path, drawn, say)
     tables = {**_tables(found, places, missing), **_drawn_tables(drawn, "", missing)}
     return {**tables, **_talking(subject, settings, say), "missing": missing}
-
-
-def _figures(found: Embeddings, clips: Clips, places: dict[str, Tensor], results: Path) -> dict[str, str]:
-    """Draw the figures of the page; return their names and files."""
-    shown: dict[str, str] = {}
-    words, n = found["words"], len(clips.vocabulary)
-    if n and "video_logits" in found and found["video_logits"].shape[1] == n and bool((words >= 0).any()):
-        counts = {kind: figures.confusion_matrix(found[f"{kind}_logits"], words, n) for kind in ("video", "audio")}
-        for name, kind, title in (
-            ("confusion_visual", "video", "Words read from lips"),
-            ("confusion_audio", "audio", "Words heard"),
-        ):
-            shown[name] = f"{name}.png"
-            figures.confusion(results / shown[name], counts[kind], clips.vocabulary, title)
-        shown["by_word"] = "by_word.png"
-        visual, audio = (figures.accuracy_by_word(counts[kind]) for kind in ("video", "audio"))
-        figures.by_word(results / shown["by_word"], clips.vocabulary, visual, audio)
-    shown["ranks"] = "ranks.png"
-    curves = {title: places[name].numpy() for name, title in RANKED.items() if name in places}
-    figures.ranks(results / shown["ranks"], curves, len(words))
-    return shown
 
 
 def _plain(value: Any) -> Any:

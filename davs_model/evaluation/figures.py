@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from avprep.pages.drawing import COLOURS, drawing
+from davs_model.evaluation.embeddings import Embeddings
 from davs_model.evaluation.samples import write_png
 
 if TYPE_CHECKING:
@@ -30,6 +31,34 @@ EXTREMES = 20
 """Best words, and worst, in a picture of single words."""
 LONGEST = 18
 """Letters of a word that are shown; LRW's longest has 14."""
+RANKED = {
+    "video_to_audio": "video → audio",
+    "audio_to_video": "audio → video",
+    "audio": "drawn from audio → original",
+    "video": "drawn from video → original",
+}
+"""Curves of the figure of ranks."""
+
+
+def draw(found: Embeddings, vocabulary: Sequence[str], places: Mapping[str, Tensor], results: Path) -> dict[str, str]:
+    """Draw the figures of the page; return their names and files."""
+    shown: dict[str, str] = {}
+    words, n = found["words"], len(vocabulary)
+    if n and "video_logits" in found and found["video_logits"].shape[1] == n and bool((words >= 0).any()):
+        counts = {kind: confusion_matrix(found[f"{kind}_logits"], words, n) for kind in ("video", "audio")}
+        for name, kind, title in (
+            ("confusion_visual", "video", "Words read from lips"),
+            ("confusion_audio", "audio", "Words heard"),
+        ):
+            shown[name] = f"{name}.png"
+            confusion(results / shown[name], counts[kind], vocabulary, title)
+        shown["by_word"] = "by_word.png"
+        visual, audio = (accuracy_by_word(counts[kind]) for kind in ("video", "audio"))
+        by_word(results / shown["by_word"], vocabulary, visual, audio)
+    shown["ranks"] = "ranks.png"
+    curves = {title: places[name].numpy() for name, title in RANKED.items() if name in places}
+    ranks(results / shown["ranks"], curves, len(words))
+    return shown
 
 
 def confusion_matrix(logits: Tensor | NDArray[Any], labels: Tensor | ArrayLike, n: int) -> NDArray[np.int64]:

@@ -1,13 +1,14 @@
-"""What is measured of one model alone: asked of it, and as sections of the page."""
+"""What belongs to one model alone: what is measured of it, and the tables of its paper, as sections of the page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from davs_model import models
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.clips import Clips
 from davs_model.evaluation.section import Section
@@ -25,3 +26,20 @@ def sections(measured: Mapping[str, Any]) -> Iterator[Section]:
     """Yield a section for each; measured: what `measure` returned."""
     for one in measured.values():
         yield Section(one["title"], tuple(one["notes"]), (), tuple(one["head"]), tuple(map(tuple, one["rows"])))
+
+
+def papers(metrics: Mapping[str, Any]) -> Iterator[Section]:
+    """Yield the tables of the model's paper, each below what metrics.json has in its place."""
+    name = metrics.get("model")
+    for table in models.find(name).paper if name in models.names() else ():
+        measured = [_measured(metrics, place.split(".")) for place in table.columns.values()]
+        ours = [(f"here: {metrics.get('run', '–')}", *measured)] if any(table.columns.values()) else []
+        rows = (*ours, *((f"paper: {row}", *cells) for row, cells in table.rows.items()))
+        yield Section(table.title, (table.note,), (), ("", *table.columns), rows)
+
+
+def _measured(metrics: Any, keys: Sequence[str]) -> str:
+    """Return a figure with three digits, – where there is none."""
+    for key in keys:
+        metrics = metrics.get(key) if isinstance(metrics, Mapping) else None
+    return f"{metrics:.3g}" if isinstance(metrics, int | float) else "–"

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -123,7 +124,7 @@ def content(metrics: Metrics) -> Page:
     # Parts of the page have such lines themselves.
     facts += tuple(f"not measured: {n}: {why}" for n, why in _part(metrics, "missing").items() if n not in PARTS)
     title = f"Evaluation of {metrics.get('run', '–')}"
-    sections = (*(part(metrics) for part in parts), *own.sections(_part(metrics, "own")))
+    sections = (*(part(metrics) for part in parts), *own.sections(_part(metrics, "own")), *own.papers(metrics))
     return Page(title, facts, _comparison(_part(metrics, "data")), sections)
 
 
@@ -133,7 +134,19 @@ def render(metrics: Metrics, figures: Mapping[str, str]) -> str:
     metrics: what metrics.json holds; of parts that it lacks the page has the reason that `missing` has under their
     name. figures: names (of `PICTURES`, or any) to files, relative to the page.
     """
-    page = content(metrics)
+    return markdown(content(metrics), figures)
+
+
+def render_html(metrics: Metrics, figures: Mapping[str, bytes]) -> str:
+    """Return the page as one HTML file that needs no network.
+
+    figures: names to their PNGs, which the page holds.
+    """
+    return html(content(metrics), figures)
+
+
+def markdown(page: Page, figures: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return a page as Markdown; figures: as of `render`."""
     blocks = [f"# {_text(page.title)}", "\n".join(f"- {_text(fact)}" for fact in page.facts), _text(page.comparison)]
     for section in page.sections:
         blocks += [f"## {section.title}", *map(_text, section.notes)]
@@ -146,13 +159,10 @@ def render(metrics: Metrics, figures: Mapping[str, str]) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def render_html(metrics: Metrics, figures: Mapping[str, bytes]) -> str:
-    """Return the page as one HTML file that needs no network.
-
-    figures: names to their PNGs, which the page holds.
-    """
+def html(page: Page, figures: Mapping[str, bytes] = MappingProxyType({})) -> str:
+    """Return a page as one HTML file; figures: as of `render_html`."""
     shown = [(PICTURES.get(name, name), data_url(data, "png")) for name, data in figures.items()]
-    return pages.render(__package__, "evaluation.html", page=content(metrics), figures=shown, definitions=DEFINITIONS)
+    return pages.render(__package__, "evaluation.html", page=page, figures=shown, definitions=DEFINITIONS)
 
 
 def _facts(metrics: Metrics) -> dict[str, str]:
@@ -209,6 +219,7 @@ def _talking(metrics: Metrics) -> Section:
             *((verdict,) if verdict else ()),
             "Clips generated whole from a random frame of them, and measured while somebody speaks. R@k: real mouths "
             "found by generated ones, in %.",
+            *_reference(metrics),
         ),
         _missing(metrics, "talking"),
         (
@@ -228,6 +239,12 @@ def _talking(metrics: Metrics) -> Section:
         ),
         (*rows, chance) if rows else (),
     )
+
+
+def _reference(metrics: Metrics) -> tuple[str, ...]:
+    """Return how much mouths depend on the frame that the face comes from, in a sentence; none where it is unknown."""
+    share = _part(metrics, "reference").get("dependence")
+    return () if share is None else (f"Dependence on the mouth of the identity frame: {_percent(share)} %.",)
 
 
 def _in_sync(metrics: Metrics) -> Section:

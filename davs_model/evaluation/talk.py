@@ -149,7 +149,7 @@ def _add(
         speech += [("wrong_audio", other[:, [t % other.shape[1] for t in range(n_frames)]]) for other in others]
         if not cheap and "video" in model.drivers:
             speech.append(("video", model.encode_speech(frames=clip.batch[FRAMES])))
-        drawn = [(name, _generated(model, identity, features)) for name, features in speech]
+        drawn = [(name, generated(model, identity, features)) for name, features in speech]
     if not cheap:
         drawn += [("repeated", repeated), ("mean", real[clip.spoken].mean(0).expand_as(real))]
     counts: Counter[str] = Counter()
@@ -161,10 +161,10 @@ def _add(
         counts[name] += 1
 
 
-def _generated(model: TalkingModel, identity: Any, features: Tensor) -> Tensor:
+def generated(model: TalkingModel, identity: Any, features: Tensor) -> Tensor:
     """Return the frames of all features `[1, T, F]`, decoded part by part: `[T, 3, S, S]`."""
     frames = []
     for part in features.split(AT_ONCE, 1):
-        generated, identity = model.decode_on(identity, part)
-        frames.append(generated[0].float())
+        drawn, identity = model.decode_on(identity, part)
+        frames.append(drawn[0].float())
     return torch.cat(frames)

@@ -78,6 +78,20 @@ class Measure:
     rows: tuple[tuple[str, ...], ...]
 
 
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of the paper, which stands on the evaluation's page below what was measured here.
+
+    columns: each with where it stands in metrics.json, `reconstruction.audio.psnr`; "": it is not measured here.
+    rows: the paper's, with the name of each.
+    """
+
+    title: str
+    note: str
+    columns: Mapping[str, str]
+    rows: Mapping[str, tuple[str, ...]]
+
+
 class TalkingModel(nn.Module, ABC):
     """A model that makes a person in a picture say what is heard or seen elsewhere."""
 
@@ -88,6 +102,7 @@ class TalkingModel(nn.Module, ABC):
     """In the order of training."""
     labels: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """The terms that need a label of each clip, `words` or `speakers`."""
+    paper: ClassVar[tuple[PaperTable, ...]] = ()
     code_length: ClassVar[int] = 0
     """F of `encode_speech`, for a model that reads `codes`."""
     drivers: ClassVar[tuple[str, ...]] = DRIVERS

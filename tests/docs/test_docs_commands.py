@@ -44,6 +44,7 @@ PAGES_NOT_RUN = {
     "docs/sync.md": "it needs a trained sync model, and the released one; tests/davs_model/sync",
 }
 NOT_RUN = {
+    "ablate": "trains for minutes; tests/davs_model/test_ablation.py",
     "bench": "measures for minutes; test_bench.py, test_bench_cli.py",
     "demo": "takes minutes; test_cli.py",
     "select": "needs figures of a sync model; tests/davs_model/sync/test_sync.py",

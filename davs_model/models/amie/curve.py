@@ -90,7 +90,11 @@ def measure(model: AMIE, clips: Clips, device: torch.device, limit: int) -> tupl
         Measure(
             "coherence",
             summary,
-            {**asdict(found), "bound": {str(shift): value for shift, value in found.bound.items()}},
+            {
+                **asdict(found),
+                "matched": found.bound[0],
+                "bound": {str(shift): value for shift, value in found.bound.items()},
+            },
             "Audio-visual coherence, as the estimator has it",
             (
                 f"The bound of Jensen and Shannon, + 2 log 2, of real frames with their own windows and with windows "

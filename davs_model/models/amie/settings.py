@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Gt, Le
 
 from davs_model.models.davs.settings import Frames, OwnWidth, Standardise
-from davs_model.settings import Count, Factor, RunSettings, Section
+from davs_model.settings import Ablation, Count, Factor, RunSettings, Section
 
 Form = Literal["js", "dv"]
 """The bound of mutual information: Jensen–Shannon's, or Donsker and Varadhan's as MINE has it."""
@@ -140,12 +140,34 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """What each preset changes. paper: nothing. small: frames of 64 pixels, minutes on a CPU, with the options of DAVS."""
 
 
+_NO_ATTENTION, _NO_MI = "attention.on=none", "weights.mi=0"
+_MINE, _SYMMETRIC = "mi.form=dv", "mi.asymmetric=false"
+TABLE_3: Mapping[str, tuple[tuple[str, ...], tuple[float, float, float]]] = {
+    "baseline": ((_NO_MI, _NO_ATTENTION), (28.88, 0.89, 1.36)),
+    "(a) MINE": ((_MINE, _SYMMETRIC, _NO_ATTENTION), (29.05, 0.89, 1.38)),
+    "(b) DA": ((_NO_MI,), (29.19, 0.90, 1.37)),
+    "(c) MINE + DA": ((_MINE, _SYMMETRIC), (29.08, 0.89, 1.32)),
+    "(d) MINE + JS": ((_SYMMETRIC, _NO_ATTENTION), (29.33, 0.90, 1.50)),
+    "(e) MINE + JS + DA": ((_SYMMETRIC,), (29.12, 0.91, 1.21)),
+    "(f) MINE + Asy + DA": ((_MINE,), (29.30, 0.90, 1.33)),
+    "(g) MINE + Asy + JS": ((_NO_ATTENTION,), (29.41, 0.92, 1.22)),
+    "AMIE + DA": ((), (29.64, 0.92, 1.18)),
+}
+"""The rows of Table 3: the settings of each, and what the paper has on LRW: PSNR, SSIM and LMD."""
+
+
 class Settings(RunSettings):
     """Every setting of `avprep train --model amie`."""
 
     of_model: ClassVar[str] = "amie"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     bounds: ClassVar[Mapping[str, str]] = {"generation.frames": "generation.run"}
+    ablation: ClassVar[Ablation | None] = Ablation(
+        stage="talk",
+        rows={name: settings for name, (settings, _) in TABLE_3.items()},
+        before=("identity", "speech", "coherence"),
+        paper={name: dict(zip(("PSNR", "SSIM", "LMD"), found, strict=True)) for name, (_, found) in TABLE_3.items()},
+    )
 
     preset: Literal["paper", "small"] = "paper"
     """Name of the preset that the others started from."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from davs_model.settings import Count, Factor, RunSettings, Section
+from davs_model.settings import Ablation, Count, Factor, RunSettings, Section
 
 Form = Literal["paper", "released"]
 """Losses as the paper writes them, or as the released code has them."""
@@ -181,12 +181,22 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 pixels, an hour. large: the paper's width and size, on a GPU."""
 
 
+TABLE_3: Mapping[str, tuple[str, ...]] = {
+    "L_C": ("model.shared_classifier=false", "weights.domain=0"),
+    "L_C + SC": ("model.shared_classifier=true", "weights.domain=0"),
+    "L_C + L_adv": ("model.shared_classifier=false", "weights.domain=1"),
+    "L_C + SC + L_adv": ("model.shared_classifier=true", "weights.domain=1"),
+}
+"""The settings of each row of Table 3, SC being the shared classifier."""
+
+
 class Settings(RunSettings):
     """Every setting of `avprep train`."""
 
     of_model: ClassVar[str] = "davs"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     bounds: ClassVar[Mapping[str, str]] = {"model.sequence_frames": "model.speech_frames"}
+    ablation: ClassVar[Ablation | None] = Ablation(stage="speech", rows=TABLE_3)
 
     preset: Literal["paper", "small", "medium", "large"] = "paper"
     """Name of the preset that the others started from."""

@@ -20,6 +20,7 @@ from davs_model.models.amie.networks.attention import DynamicAttention
 from davs_model.models.amie.networks.discriminator import FrameDiscriminator
 from davs_model.models.amie.networks.estimator import Estimator
 from davs_model.models.amie.networks.image import ImageEncoder
+from davs_model.models.amie.paper import TABLES
 from davs_model.models.amie.stages import LABELS, STAGES
 from davs_model.models.base import FRAMES, PORTRAIT, SOUND, WINDOWS, Measure, Stage, TalkingModel
 from davs_model.models.davs.initialise import fit_speech_encoders
@@ -68,6 +69,7 @@ class AMIE(TalkingModel):
     stages = STAGES
     labels = LABELS
     drivers = ("audio",)
+    paper = TABLES
     adapts = ("identity_encoder", "decoder")
 
     def __init__(self, **dimensions: Any) -> None:

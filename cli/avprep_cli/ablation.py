@@ -1,0 +1,88 @@
+"""The command of a paper's ablation. Heavy imports wait until it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from avprep_cli import kinds, options, say, summary
+
+if TYPE_CHECKING:
+    from davs_model.settings import RunSettings
+
+MODELS = ("davs", "amie")
+"""The models whose papers have an ablation that is settings."""
+
+
+@click.command()
+@click.argument("out", type=options.EXISTING_OUT)
+@click.argument("folder", type=options.OUT)
+@click.option("--model", type=click.Choice(MODELS), default="davs", show_default=True, help="The model.")
+@click.option("--row", "rows", type=kinds.Line(200), multiple=True, help="Only this row. Repeatable.  [all]")
+@click.option(
+    "--seeds", type=click.IntRange(1, 100), default=2, show_default=True, help="Runs of each row, of the seeds 0, 1, …"
+)
+@click.option("--preset", type=click.Choice(kinds.PRESETS), help="Settings of all rows to start from.  [paper]")
+@click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings; it overrides the preset.")
+@options.setting("A setting of all rows; it overrides all others but those of a row. Repeatable.")
+@click.option("--init-from", type=options.EXISTING, help="A run or checkpoint whose weights all begin with.")
+@click.option("--limit", type=click.IntRange(1, kinds.MOST), help="Only the first clips of the test split.")
+@click.option("--sync", type=options.EXISTING, help="A RUN of a sync model that judges generated clips.")
+@options.detector
+@options.device
+@options.as_json
+@options.verbosity
+def ablate(
+    out: Path,
+    folder: Path,
+    model: str,
+    rows: tuple[str, ...],
+    seeds: int,
+    preset: str | None,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    init_from: Path | None,
+    limit: int | None,
+    sync: Path | None,
+    detector: str,
+    device: str,
+) -> None:
+    """Train and evaluate every row of a paper's ablation.
+
+    The rows of DAVS's Table 3 differ in the speech stage, those of AMIE's Table 3 in the talk stage; what comes before
+    is trained once for each seed. Every row is a RUN in FOLDER, with its evaluation; ablation.md and ablation.html are
+    the table, and are written after each. If it is interrupted, run the same command again: what is done is kept.
+
+    \b
+    avprep ablate OUT FOLDER --model amie --preset small --sync SYNC_RUN
+    avprep ablate OUT FOLDER --row 'L_C + SC' --row 'L_C + SC + L_adv'
+    """
+    from davs_model import models
+
+    def resolve(more: Sequence[str]) -> RunSettings:
+        return models.settings(model).resolve(preset, config_file, [*overrides, *more])
+
+    resolve(())  # what is wrong with the settings is said before the seconds that torch takes
+    from avprep import auto
+    from davs_model import ablation
+    from davs_model.evaluation import evaluate
+
+    ablation.ablation_of(resolve(()), rows)
+    chosen = options.chosen_device(device)
+    how = evaluate.Settings(limit=limit, device=chosen, sync="" if sync is None else str(sync))
+    mouths = auto.mouth_finder(detector, say.once, say.detail)
+    done = ablation.ablate(
+        out, folder, resolve, rows=rows, seeds=seeds, init_from=init_from, how=how, landmarks=mouths, say=say.story
+    )
+    where = [folder / name for name in (ablation.PAGE, ablation.HTML, ablation.TABLE)]
+    summary.show(
+        f"{len(done)} runs of {len({one.row for one in done})} rows",
+        where=where,
+        facts={"runs": [one.run for one in done], "where": [str(path) for path in where]},
+    )
+
+
+COMMANDS = (ablate,)

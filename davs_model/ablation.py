@@ -1,0 +1,192 @@
+"""The ablation of a model's paper: its rows trained one after the other, evaluated, and put into one table.
+
+The rows begin with the same first stages and differ in the settings of one stage; each is trained with several seeds.
+What is done is kept: the same command goes on where the one before was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from avprep.errors import SettingsError
+from davs_model import checkpoint
+from davs_model.evaluation import evaluate as evaluation
+from davs_model.evaluation import page, samples
+from davs_model.evaluation.section import Row, Section
+from davs_model.settings import Ablation, RunSettings
+from davs_model.training import loop
+
+RESULTS, TABLE, PAGE, HTML = "results", "ablation.json", "ablation.md", "ablation.html"
+COLUMNS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "PSNR": (("reconstruction", "audio", "psnr"), ".2f"),
+    "SSIM": (("reconstruction", "audio", "ssim"), ".3f"),
+    "LMD": (("mouth", "audio", "distance_px"), ".2f"),
+    "opening r": (("talking", "audio", "opening_r"), ".3f"),
+    "opening r, wrong audio": (("talking", "wrong_audio", "opening_r"), ".3f"),
+    "motion r": (("talking", "audio", "motion_r"), ".3f"),
+    "amplitude": (("talking", "audio", "amplitude"), ".2f"),
+    "R@1": (("talking", "audio", "r1"), ".1%"),
+    "mouth PSNR": (("talking", "audio", "mouth_psnr"), ".2f"),
+    "flicker": (("talking", "audio", "flicker"), ".2f"),
+    "sync confidence": (("sync", "audio", "confidence"), ".3f"),
+    "sync confidence, real": (("sync", "real", "confidence"), ".3f"),
+    "dependence on the reference": (("reference", "dependence"), ".3f"),
+    "words seen": (("recognition", "visual"), ".1%"),
+    "words heard": (("recognition", "audio"), ".1%"),
+    "words, both": (("recognition", "both"), ".1%"),
+    "video → audio R@1": (("retrieval", "video_to_audio", "r1"), ".1%"),
+    "audio → video R@1": (("retrieval", "audio_to_video", "r1"), ".1%"),
+}
+"""Columns of the table: where each stands in metrics.json, and the form of its numbers."""
+OWN_FORM = ".3f"
+"""Form of what is measured of one model alone."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A row, trained with one seed and evaluated; figures: by column."""
+
+    row: str
+    seed: int
+    run: str
+    figures: Mapping[str, float]
+
+
+def ablate(
+    out: Path,
+    folder: Path,
+    resolve: Callable[[Sequence[str]], RunSettings],
+    *,
+    rows: Sequence[str] = (),
+    seeds: int = 2,
+    init_from: Path | None = None,
+    how: evaluation.Settings,
+    landmarks: tuple[evaluation.Landmarks, str] | str = "not asked for",
+    say: evaluation.Say = print,
+) -> list[Trained]:
+    """Train and evaluate rows of an ablation on the shards of OUT, each in a run of its own in `folder`.
+
+    resolve: returns the settings of all rows with these `name=value` over them. rows: their names; none: all. seeds:
+    runs of each row, of the seeds 0, 1, … init_from: a run or checkpoint that all begin with. how, landmarks: as
+    `davs_model.evaluation.evaluate.evaluate` takes them.
+
+    Returns every run that was evaluated, and writes `ablation.json`, `ablation.md` and `ablation.html` after each.
+    Raises SettingsError for a row that there is not, and what training and evaluation raise.
+    """
+    plan = ablation_of(resolve(()), rows)
+    done: list[Trained] = []
+    for seed in range(seeds):
+        begin = _first_stages(out, folder, resolve((f"seed={seed}",)), plan, init_from, say)
+        for row in (row for row in plan.rows if row in rows or not rows):
+            run, settings = folder / f"{_slug(row)}-{seed}", resolve((f"seed={seed}", *plan.rows[row]))
+            say(f"{row}, seed {seed}: {run}")
+            loop.train(out, run, settings, stages=[plan.stage], init_from=begin, say=say)
+            done.append(Trained(row, seed, str(run), figures(_evaluated(run, out, how, landmarks, say))))
+            write(folder, plan, settings.of_model, done)
+    return done
+
+
+def ablation_of(settings: RunSettings, rows: Sequence[str] = ()) -> Ablation:
+    """Return the ablation of a model's paper; SettingsError where the model has none, or not these rows."""
+    plan = settings.ablation
+    if plan is None:
+        raise SettingsError(f"the model {settings.of_model} has no ablation")
+    if unknown := [row for row in rows if row not in plan.rows]:
+        raise SettingsError(f"no row {unknown[0][:60]}: there is {', '.join(plan.rows)}")
+    return plan
+
+
+def _first_stages(
+    out: Path, folder: Path, settings: RunSettings, plan: Ablation, init_from: Path | None, say: evaluation.Say
+) -> Path | None:
+    """Train what all rows begin with; return its run, or `init_from` where there is nothing to train."""
+    if not any(getattr(settings.steps, stage) for stage in plan.before):
+        return init_from
+    run = folder / f"first-{settings.seed}"
+    say(f"what all rows begin with, seed {settings.seed}: {run}")
+    loop.train(out, run, settings, stages=plan.before, init_from=init_from, say=say)
+    return run if (run / checkpoint.NAME).exists() else init_from
+
+
+def _evaluated(
+    run: Path,
+    out: Path,
+    how: evaluation.Settings,
+    landmarks: tuple[evaluation.Landmarks, str] | str,
+    say: evaluation.Say,
+) -> dict[str, Any]:
+    """Evaluate a run, unless it is done: return what metrics.json holds."""
+    results = run / RESULTS
+    path = results / evaluation.METRICS
+    if path.exists():
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if (found.get("checkpoint"), found.get("settings")) == (checkpoint.load(run).digest(), asdict(how)):
+            return found
+    return evaluation.evaluate(run, out, results, how, landmarks=landmarks, say=say)
+
+
+def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the columns that metrics.json has, and what was measured of the model alone."""
+    found: dict[str, float] = {}
+    for column, (keys, _) in COLUMNS.items():
+        value: Any = metrics
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if isinstance(value, int | float):
+            found[column] = float(value)
+    for name, measured in metrics.get("own", {}).items():
+        found |= {f"{name}: {key}": value for key, value in measured["facts"].items() if isinstance(value, float)}
+    return found
+
+
+def write(folder: Path, plan: Ablation, model: str, done: Sequence[Trained]) -> None:
+    """Write the table of the runs so far, as JSON, Markdown and HTML."""
+    text = json.dumps([asdict(one) for one in done], indent=2, ensure_ascii=False) + "\n"
+    shown = _page(folder, plan, model, done)
+    for name, content in ((TABLE, text), (PAGE, page.markdown(shown)), (HTML, page.html(shown))):
+        samples.write(folder / name, content.encode())
+
+
+def _page(folder: Path, plan: Ablation, model: str, done: Sequence[Trained]) -> page.Page:
+    columns = dict.fromkeys(column for one in done for column in one.figures)
+    rows: list[Row] = []
+    for row in plan.rows:
+        runs = [one for one in done if one.row == row]
+        if runs:
+            cells = ([one.figures[column] for one in runs if column in one.figures] for column in columns)
+            settings = ", ".join(plan.rows[row]) or "as they are"
+            rows.append([row, settings, str(len(runs)), *map(_cell, columns, cells)])
+    sections = [
+        Section(
+            "Rows",
+            ("Mean over the seeds ± half of how far they lie apart.",),
+            (),
+            ("row", "settings", "seeds", *columns),
+            tuple(rows),
+        )
+    ]
+    if plan.paper:
+        names = dict.fromkeys(name for found in plan.paper.values() for name in found)
+        theirs = tuple([row, *(str(found.get(name, "–")) for name in names)] for row, found in plan.paper.items())
+        note = "On the paper's data, at its size: for reference only, not comparable."
+        sections.append(Section("The paper's figures", (note,), (), ("row", *names), theirs))
+    return page.Page(f"Ablation of {model}: {folder}", (), "", tuple(sections))
+
+
+def _cell(column: str, values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    form = COLUMNS[column][1] if column in COLUMNS else OWN_FORM
+    spread = f" ± {format((max(values) - min(values)) / 2, form)}" if len(values) > 1 else ""
+    return f"{format(mean(values), form)}{spread}"
+
+
+def _slug(row: str) -> str:
+    """Return the name of a row as that of a folder."""
+    return re.sub(r"\W+", "-", row.lower()).strip("-")

@@ -1,0 +1,70 @@
+"""How much of a generated mouth comes from the picture of the face, and how much from what is said."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from davs_model import precision
+from davs_model.data.clips import Clips
+from davs_model.data.pictures import MOUTH_BOX, region
+from davs_model.evaluation import talk
+from davs_model.evaluation.metrics.talking import opening
+from davs_model.models.base import SOUND, WINDOWS, TalkingModel
+
+CLIPS = 10
+"""Most clips that are measured: four films are generated of each."""
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """Means over clips of mean absolute differences inside the mouth box, in grey levels of 255.
+
+    between_references: of films of one audio, from the frame whose mouth is most open and from the most closed one.
+    between_sounds: of films from one frame, of two clips' audio.
+    dependence: between_references ÷ (between_references + between_sounds): 0 for a mouth that the audio alone decides.
+    """
+
+    between_references: float
+    between_sounds: float
+    dependence: float
+    n_clips: int
+
+
+@torch.inference_mode()
+def measure(model: TalkingModel, clips: Clips, device: torch.device, *, bf16: bool = False) -> Dependence | None:
+    """Measure the first clips, each by its own audio and by that of the clip before; None for less than two."""
+    found: list[tuple[float, float]] = []
+    before: talk.WholeClip | None = None
+    for clip in talk.whole_clips(model.eval(), clips, device, limit=CLIPS + 1):
+        if before is not None:
+            found.append(_differences(model, clip, before, bf16=bf16))
+        before = clip
+    if not found:
+        return None
+    references, sounds = (255 * math.fsum(one) / len(found) for one in zip(*found, strict=True))
+    return Dependence(references, sounds, references / max(references + sounds, 1e-9), len(found))
+
+
+def _differences(
+    model: TalkingModel, clip: talk.WholeClip, other: talk.WholeClip, *, bf16: bool
+) -> tuple[float, float]:
+    """Return the differences between references and between sounds, of pixels from 0 to 1."""
+    gaping = opening(clip.real[0, clip.spoken])
+    faces = [clip.spoken.start + int(at) for at in (gaping.argmax(), gaping.argmin())]
+    with precision.autocast(clip.real.device, bf16=bf16):
+        said = model.encode_sound(clip.batch[WINDOWS], clip.batch.get(SOUND))
+        foreign = model.encode_sound(other.batch[WINDOWS], other.batch.get(SOUND))
+        foreign = foreign[:, [t % foreign.shape[1] for t in range(said.shape[1])]]
+        films = torch.stack([torch.stack([_mouths(model, clip, at, one) for one in (said, foreign)]) for at in faces])
+    return float((films[0] - films[1]).abs().mean()), float((films[:, 0] - films[:, 1]).abs().mean())
+
+
+def _mouths(model: TalkingModel, clip: talk.WholeClip, face: int, said: Tensor) -> Tensor:
+    """Return the mouth box while somebody speaks, generated from one of the clip's frames."""
+    frames = talk.generated(model, model.encode_identity(clip.real[:, face : face + 1]), said)
+    rows, columns = region(MOUTH_BOX, frames.shape[-1])
+    return frames[clip.spoken][..., rows, columns]

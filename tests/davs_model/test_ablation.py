@@ -1,0 +1,136 @@
+"""The ablation of a paper: its rows as settings, trained, evaluated and put into a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from avprep_cli.main import main
+from click.testing import CliRunner, Result
+from tiny_shards import make_shards
+from torch import Tensor
+
+from avprep.errors import SettingsError
+from davs_model import ablation, models
+from davs_model.data.clips import read_clips
+from davs_model.evaluation import dependence, page
+from davs_model.models.amie import Settings
+from davs_model.models.amie.networks import AMIE
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TINY = (
+    "model.width=0.05",
+    "model.audio_width=0",
+    "model.mouth_size=0",
+    "data.batch_size=4",
+    "data.cache_mib=0",
+    "loop.talking_clips=0",
+    "loop.validation_clips=2",
+    "steps.identity=0",
+    "steps.speech=0",
+    "steps.coherence=1",
+    "steps.talk=1",
+)
+ROWS = ("baseline",)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of shards; not to be changed."""
+    return make_shards(tmp_path_factory.mktemp("ablation") / "shards")
+
+
+def ablate(out: Path, folder: Path, *more: str) -> Result:
+    """Run the command on a row of AMIE."""
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    rows = [word for row in ROWS for word in ("--row", row)]
+    command = ["ablate", str(out), str(folder), "--model", "amie", "--preset", "small", "--limit", "2", "--seeds", "1"]
+    return CliRunner().invoke(main, [*command, *rows, *settings, "--detector", "opencv", "--device", "cpu", *more])
+
+
+def test_every_row_of_a_paper_is_settings_that_there_are() -> None:
+    """AMIE's Table 3 has nine rows, DAVS's four, and no two rows of one train the same."""
+    for name, count in (("amie", 9), ("davs", 4)):
+        kind = models.settings(name)
+        assert kind.ablation is not None
+        made = {row: kind.resolve("small", None, settings) for row, settings in kind.ablation.rows.items()}
+        assert len({settings.to_toml() for settings in made.values()}) == len(made) == count
+        assert set(kind.ablation.paper) <= set(made)
+
+
+def test_one_command_trains_evaluates_and_tells(out: Path, tmp_path: Path) -> None:
+    """A row has a run and an evaluation, and a second command does nothing anew."""
+    done = ablate(out, tmp_path)
+    assert done.exit_code == 0, done.output
+    rows = json.loads((tmp_path / ablation.TABLE).read_text(encoding="utf-8"))
+    assert [row["row"] for row in rows] == list(ROWS)
+    assert all({"PSNR", "SSIM", "coherence: matched"} <= row["figures"].keys() for row in rows)
+    assert {Path(row["run"]).name for row in rows} == {"baseline-0"}
+    assert {folder.name for folder in tmp_path.iterdir() if folder.is_dir()} == {"first-0", "baseline-0"}
+    text = (tmp_path / ablation.PAGE).read_text(encoding="utf-8")
+    assert "| baseline | weights.mi=0, attention.on=none | 1 |" in text
+    assert "| AMIE + DA | 29.64 | 0.92 | 1.18 |" in text
+    assert "<table" in (tmp_path / ablation.HTML).read_text(encoding="utf-8")
+    for row in rows:
+        assert json.loads((Path(row["run"]) / "run.json").read_text(encoding="utf-8"))
+        metrics = json.loads((Path(row["run"]) / "results" / "metrics.json").read_text(encoding="utf-8"))
+        assert "here: " in page.render(metrics, {})
+        assert "paper: Chen 2019 (ATVGnet)" in page.render(metrics, {})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
+    evaluated = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")}
+    again = ablate(out, tmp_path)
+    assert again.exit_code == 0, again.output
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")} == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")} == evaluated
+
+
+def test_a_row_that_there_is_not(out: Path, tmp_path: Path) -> None:
+    """It is one line that names the rows, and nothing is trained."""
+    done = ablate(out, tmp_path, "--row", "no such row")
+    assert done.exit_code == 1
+    assert "no row no such row: there is baseline, (a) MINE" in done.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_without_an_ablation() -> None:
+    """It is said to have none."""
+    with pytest.raises(SettingsError, match="the model sync has no ablation"):
+        ablation.ablation_of(models.settings("sync").resolve())
+
+
+def test_the_table_has_the_mean_and_how_far_seeds_lie_apart(tmp_path: Path) -> None:
+    """Two seeds make one row, of a mean and half the difference; a figure that no run has is not a column."""
+    plan = ablation.ablation_of(Settings.resolve())
+    runs = [ablation.Trained("baseline", n, f"run{n}", {"PSNR": value}) for n, value in enumerate((28.0, 29.0))]
+    ablation.write(tmp_path, plan, "amie", runs)
+    text = (tmp_path / ablation.PAGE).read_text(encoding="utf-8")
+    assert "| row | settings | seeds | PSNR |" in text
+    assert "| 2 | 28.50 ± 0.50 |" in text
+
+
+class _Picture(AMIE):
+    """Draws the identity frame, made brighter by what is said as far as `sound` says."""
+
+    sound = 0.0
+    face = 1.0
+
+    def decode_on(self, identity: Any, speech: Tensor) -> tuple[Tensor, Any]:
+        """Draw."""
+        said = (speech.mean(-1) * self.sound)[..., None, None, None]
+        return (identity.frame * self.face).expand(-1, speech.shape[1], -1, -1, -1) + said, identity
+
+
+@pytest.mark.parametrize(("face", "sound", "least", "most"), [(1, 0, 1, 1), (0, 1, 0, 0), (1, 1, 0.01, 0.99)])
+def test_dependence_on_the_reference(out: Path, face: float, sound: float, least: float, most: float) -> None:
+    """It is 1 for a model that repeats the picture, 0 for one that hears, and between them for one that does both."""
+    torch.manual_seed(0)
+    model = _Picture(n_words=3, width=0.05, image_size=64)
+    model.face, model.sound = face, sound
+    found = dependence.measure(model, read_clips(out, "test"), torch.device("cpu"))
+    assert found is not None
+    assert least - 1e-6 <= found.dependence <= most + 1e-6
+    assert found.n_clips >= 1
