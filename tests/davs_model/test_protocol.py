@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
+import interrupted
 import made_media
 import numpy as np
 import pytest
@@ -24,7 +24,6 @@ from avprep.media.video import Frames
 from davs_model import checkpoint, models
 from davs_model.evaluation import evaluate as evaluation
 from davs_model.training import loop
-from davs_model.training import state as states
 
 FOLDER = Path(__file__).parent / "models"
 QUICK = ("data.batch_size=4", "data.workers=0", "loop.log_every=1", "loop.save_every=1", "machine.bf16=false")
@@ -102,21 +101,10 @@ def test_it_trains(run: Path) -> None:
 @pytest.mark.parametrize("place", [("listen", 2), ("talk", 1)])
 def test_it_goes_on_bit_for_bit(out: Path, run: Path, tmp_path: Path, place: tuple[str, int]) -> None:
     """A run that is interrupted in either stage ends with the very bytes of one that was not."""
-    save = states.save
-
-    def saving(folder: Path, state: states.TrainingState) -> None:
-        save(folder, state)
-        if (state.stage, state.step) == place:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(states, "save", saving)
-        with pytest.raises(KeyboardInterrupt):
-            train(out, tmp_path / "run")
+    with interrupted.after(*place):
+        train(out, tmp_path / "run")
     train(out, tmp_path / "run")
-    for name in (checkpoint.NAME, states.NAME):
-        digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for folder in (run, tmp_path / "run")]
-        assert digests[0] == digests[1], name
+    interrupted.assert_same_bytes(run, tmp_path / "run")
 
 
 def test_it_is_evaluated(out: Path, run: Path, tmp_path: Path) -> None:

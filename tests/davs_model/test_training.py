@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -12,10 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import interrupted
 import numpy as np
 import pytest
 import torch
@@ -88,17 +87,6 @@ def assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
         assert torch.equal(found[name], tensor), name
-
-
-def stop_after(save: Callable[..., None], place: tuple[str, int]) -> Callable[..., None]:
-    """A `training_state.save` after which, at a stage and step, the run is interrupted."""
-
-    def saving(folder: Path, state: states.TrainingState) -> None:
-        save(folder, state)
-        if (state.stage, state.step) == place:
-            raise KeyboardInterrupt
-
-    return saving
 
 
 class TestStages:
@@ -311,15 +299,12 @@ class TestResuming:
         wanted = ("loop.save_every=1", "steps.speech=3")
         run(out, tmp_path / "straight", *wanted, stages=("speech", "full"))
         for after in (("speech", 1), ("speech", 2), ("full", 1)):
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(states, "save", stop_after(states.save, after))
-                with pytest.raises(KeyboardInterrupt):
-                    run(out, tmp_path / "stopped", *wanted, stages=("speech", "full"))
+            with interrupted.after(*after):
+                run(out, tmp_path / "stopped", *wanted, stages=("speech", "full"))
         assert checkpoint.load(tmp_path / "straight").settings["steps"] == {"speech": 3, "full": 2}
         run(out, tmp_path / "stopped", *wanted, stages=("speech", "full"))
-        for name in (checkpoint.NAME, states.NAME, states.PREVIOUS):
-            digests = [hashlib.sha256((tmp_path / folder / name).read_bytes()) for folder in ("straight", "stopped")]
-            assert digests[0].hexdigest() == digests[1].hexdigest(), name
+        names = (checkpoint.NAME, states.NAME, states.PREVIOUS)
+        interrupted.assert_same_bytes(tmp_path / "straight", tmp_path / "stopped", names)
 
     def test_one_process_at_a_time(self, out: Path, tmp_path: Path) -> None:
         """A second process in the same RUN is refused."""

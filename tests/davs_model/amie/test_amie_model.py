@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import cv2
+import interrupted
 import made_media
 import numpy as np
 import pytest
@@ -34,7 +34,6 @@ from davs_model.models.amie.networks import AMIE
 from davs_model.models.base import PORTRAIT
 from davs_model.models.davs import Settings as DavsSettings
 from davs_model.training import loop
-from davs_model.training import state as states
 from davs_model.training.sources import training_shape
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -214,21 +213,10 @@ def test_it_trains_in_four_stages(run: Path) -> None:
 
 def test_it_goes_on_bit_for_bit(out: Path, run: Path, tmp_path: Path) -> None:
     """A run that is interrupted in its last stage ends with the very bytes of one that was not."""
-    save = states.save
-
-    def saving(folder: Path, state: states.TrainingState) -> None:
-        save(folder, state)
-        if (state.stage, state.step) == ("talk", 2):
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(states, "save", saving)
-        with pytest.raises(KeyboardInterrupt):
-            train(out, tmp_path / "run")
+    with interrupted.after("talk", 2):
+        train(out, tmp_path / "run")
     train(out, tmp_path / "run")
-    for name in (checkpoint.NAME, states.NAME):
-        digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for folder in (run, tmp_path / "run")]
-        assert digests[0] == digests[1], name
+    interrupted.assert_same_bytes(run, tmp_path / "run")
 
 
 def test_it_begins_with_the_weights_of_davs(out: Path, tmp_path: Path) -> None:

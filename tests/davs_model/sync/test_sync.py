@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import interrupted
 import numpy as np
 import pytest
 import torch
@@ -25,7 +26,6 @@ from davs_model.models.sync import Settings
 from davs_model.models.sync import clips as sync_clips
 from davs_model.sync.load import load
 from davs_model.training import left_out, loop
-from davs_model.training import state as states
 
 SHIFTED = {"train/clip003": 6, "train/clip011": -5, "train/clip017": 9, "val/clip002": 4}
 FAILED = {"test/clip001": "no_face"}
@@ -106,17 +106,8 @@ def test_the_second_pass_leaves_out_what_is_out_of_sync(run: Path) -> None:
 
 def test_a_run_goes_on_bit_for_bit_in_its_second_pass(out: Path, run: Path, tmp_path: Path) -> None:
     """A run that is interrupted in the second pass ends with the very weights of one that was not."""
-    save = states.save
-
-    def saving(folder: Path, state: states.TrainingState) -> None:
-        save(folder, state)
-        if (state.stage, state.step) == ("refine", 5):
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(states, "save", saving)
-        with pytest.raises(KeyboardInterrupt):
-            train(out, tmp_path / "run")
+    with interrupted.after("refine", 5):
+        train(out, tmp_path / "run")
     train(out, tmp_path / "run")
     assert checkpoint.load(tmp_path / "run").digest() == checkpoint.load(run).digest()
 
