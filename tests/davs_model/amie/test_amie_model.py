@@ -240,7 +240,7 @@ def test_it_begins_with_the_weights_of_davs(out: Path, tmp_path: Path) -> None:
 
 
 def test_corners_are_points_of_the_crop(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Corners of the mouth are the shards' points in the crop, mirrored and moved as the frames are."""
+    """Corners of the mouth are the shards' points in the crop, mirrored and moved as the frames are, read with them."""
     settings = Settings.resolve("small", None, ("data.shift=2", *QUICK))
     corpus = read_corpus(out, settings)
     shape = training_shape(AMIE, AMIE.dimensions_for(corpus, settings), AMIE.plan("talk", settings), settings)
@@ -249,8 +249,13 @@ def test_corners_are_points_of_the_crop(out: Path, monkeypatch: pytest.MonkeyPat
     points = np.tile(np.array([[0, 0], [0, 0], [0, 0], [50, 97.5], [78, 105]], np.float32), (n_frames, 1, 1))
     affine = np.tile(np.array([[2, 0, 1], [0, 2, 2]], np.float32), (n_frames, 1, 1))
     given = {"points.npy": schema.encode_array(points), "affine.npy": schema.encode_array(affine)}
-    read = source.read
-    monkeypatch.setattr(source, "read", lambda *place: read(*place) | (given if place[1] == "crop" else {}))
+    read, times = source.read, []
+
+    def reading(row: int, column: str, frames: Any, **options: bool) -> dict[str, bytes]:
+        times.append(column)
+        return read(row, column, frames, **options) | (given if column == "crop" else {})
+
+    monkeypatch.setattr(source, "read", reading)
     raw = empty_batch(shape, 1)
     for seed in range(4):
         rng = np.random.default_rng(seed)
@@ -264,6 +269,7 @@ def test_corners_are_points_of_the_crop(out: Path, monkeypatch: pytest.MonkeyPat
             assert (slant, abs(x - 129) <= 2) == (15, True)
         else:
             assert (slant, abs(x - 126) <= 2) == (-15, True)
+    assert times == ["mfcc", "crop"] * 4
 
 
 def test_a_portrait_keeps_apart() -> None:
