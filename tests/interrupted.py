@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +31,21 @@ def after(stage: str, step: int) -> Iterator[None]:
         except KeyboardInterrupt:
             return
     pytest.fail(f"training did not come to step {step} of {stage}")
+
+
+@contextmanager
+def kept(places: Mapping[tuple[str, int], Path]) -> Iterator[None]:
+    """Training inside leaves a copy of its folder for each stage and step, as a kill after that step would leave it."""
+    save = states.save
+
+    def saving(folder: Path, state: states.TrainingState) -> None:
+        save(folder, state)
+        if (state.stage, state.step) in places:
+            shutil.copytree(folder, places[state.stage, state.step])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(states, "save", saving)
+        yield
 
 
 def assert_same_bytes(one: Path, other: Path, names: tuple[str, ...] = (checkpoint.NAME, states.NAME)) -> None:

@@ -127,8 +127,8 @@ def test_adapting_brings_frames_nearer_to_the_photo(talker: Talker) -> None:
         name.partition(".")[0] for name, tensor in tuned.model.state_dict().items() if not tensor.equal(before[name])
     }
     assert changed == {"identity_encoder", "decoder"}
-    again = talker.adapted(face, speech, 15)
-    assert all(tensor.equal(tuned.model.state_dict()[name]) for name, tensor in again.model.state_dict().items())
+    one, other = (talker.adapted(face, speech, 2).model.state_dict() for _ in range(2))
+    assert all(tensor.equal(one[name]) for name, tensor in other.items())
 
 
 def test_adapting_to_a_photo_holds_the_mouth(talker: Talker) -> None:

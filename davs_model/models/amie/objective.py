@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +12,7 @@ from davs_model.data.pictures import WHOLE, as_read
 from davs_model.data.reads import Batch
 from davs_model.models.amie import losses, masks
 from davs_model.models.amie.settings import Settings
-from davs_model.models.base import FRAMES, PORTRAIT, SOUND, WINDOWS, Stage
+from davs_model.models.base import FRAMES, PORTRAIT, SOUND, WINDOWS, Gather, Stage
 from davs_model.models.davs import losses as shared
 from davs_model.models.davs.speech import speech_terms
 from davs_model.models.davs.stages import MOUTH_REGION
@@ -34,10 +34,10 @@ def terms(
     wanted: Collection[str],
     settings: Settings,
     *,
-    progress: float,
-    gather: Callable[[Tensor], Tensor],
+    progress: float = 1.0,
+    gather: Gather = lambda features: features,
 ) -> dict[str, Tensor]:
-    """Compute the terms that are wanted, and what these need and no more."""
+    """Compute the terms that are wanted, and what these need and no more; see `TalkingModel.terms`."""
     found: dict[str, Tensor] = {}
     if "person" in wanted and model.person_classifier is not None:
         feature = model.identity_encoder(batch[PORTRAIT]).feature

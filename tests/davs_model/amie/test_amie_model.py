@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +192,10 @@ def train(out: Path, run: Path, *overrides: str, init_from: Path | None = None) 
 
 @pytest.fixture(scope="module")
 def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of all stages; not to be changed."""
+    """A run of all stages, and beside it `killed`, as it was amid its last stage; not to be changed."""
     folder = tmp_path_factory.mktemp("amie") / "run"
-    train(out, folder)
+    with interrupted.kept({("talk", 2): folder.parent / "killed"}):
+        train(out, folder)
     return folder
 
 
@@ -212,10 +214,8 @@ def test_it_trains_in_four_stages(run: Path) -> None:
 
 
 def test_it_goes_on_bit_for_bit(out: Path, run: Path, tmp_path: Path) -> None:
-    """A run that is interrupted in its last stage ends with the very bytes of one that was not."""
-    with interrupted.after("talk", 2):
-        train(out, tmp_path / "run")
-    train(out, tmp_path / "run")
+    """A run that was killed in its last stage ends with the very bytes of one that was not."""
+    train(out, Path(shutil.copytree(run.parent / "killed", tmp_path / "run")))
     interrupted.assert_same_bytes(run, tmp_path / "run")
 
 
@@ -281,7 +281,7 @@ def test_a_portrait_keeps_apart() -> None:
 
 def test_it_is_evaluated_by_what_drives_it(out: Path, run: Path, tmp_path: Path) -> None:
     """Its frames are generated from audio alone, and the tables say nothing of video."""
-    settings = evaluation.Settings(batch_size=3, workers=0)
+    settings = evaluation.Settings(batch_size=3, workers=0, talking_clips=2)
     found = evaluation.evaluate(run, out, tmp_path, settings, say=lambda _: None)
     assert found["reconstruction"].keys() == {"audio", "repeated"}
     assert found["generated_retrieval"].keys() == {"audio", "repeated"}

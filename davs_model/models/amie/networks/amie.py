@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor
 from davs_model.data.clips import Clips
 from davs_model.data.corpus import Corpus
 from davs_model.data.pictures import WHOLE
-from davs_model.data.reads import Batch
 from davs_model.models.amie import curve, objective
 from davs_model.models.amie import settings as own
 from davs_model.models.amie import stages as own_stages
@@ -70,6 +69,7 @@ class AMIE(SpeechModel):
     reads = staticmethod(own_stages.reads)
     training_reads = staticmethod(own_stages.training_reads)
     plan = staticmethod(own_stages.plan)
+    terms = objective.terms
     factors = objective.factors
 
     def __init__(self, **dimensions: Any) -> None:
@@ -112,18 +112,6 @@ class AMIE(SpeechModel):
     def dimensions_for(cls, corpus: Corpus, settings: own.Settings) -> dict[str, int | float]:
         """Return the arguments that fit these clips and settings."""
         return Dimensions.of(corpus, settings).as_dict()
-
-    def terms(
-        self,
-        batch: Batch,
-        wanted: Collection[str],
-        settings: own.Settings,
-        *,
-        progress: float = 1.0,
-        gather: Callable[[Tensor], Tensor] = lambda features: features,
-    ) -> dict[str, Tensor]:
-        """Return the terms that are wanted; see `objective`."""
-        return objective.terms(self, batch, wanted, settings, progress=progress, gather=gather)
 
     def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
         """Return what the estimator makes of matched and of shifted sound, once it was trained; see `curve`."""
