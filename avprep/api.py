@@ -146,8 +146,7 @@ def mfcc(
     found = opened(plan, root)
     settings = MfccSettings(preset, audio_shift_ms, max_seconds, audio_track, audio_channel)
     stage = offsets.mfcc_stage(found.root, settings, Path(out), audio_offset, min_confidence)
-    if isinstance(stage, offsets.MovedMfccStage):
-        offsets.set_unmoved_aside(stage)
+    offsets.set_unmoved_aside(stage)
     return run(stage, found, Path(out), jobs=jobs or tasks.cores(), **options)
 
 

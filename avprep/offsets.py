@@ -77,21 +77,28 @@ def moved_clip(clip: Clip, root: Path, settings: MfccSettings, measured: dict[st
     return Sample([*arrays, (name, told)], sample.n_frames, {**sample.summary, "audio_offset_ms": delay})
 
 
-def set_unmoved_aside(stage: MovedMfccStage) -> bool:
-    """Rename OUT/mfcc, where its windows differ from those of a stage in not being moved alone; return whether.
+def replaces_unmoved(stage: object) -> bool:
+    """Return whether the windows in OUT/mfcc differ from those of a stage in not being moved alone."""
+    if not isinstance(stage, MovedMfccStage):
+        return False
+    there = read_fingerprint(stage.out, "mfcc")
+    plain = MfccStage(stage.root, stage.settings).resolved()
+    return there is not None and there.get("settings") == plain and not (stage.out / UNMOVED).exists()
+
+
+def set_unmoved_aside(stage: object) -> bool:
+    """Rename OUT/mfcc, where a stage replaces its windows; return whether.
 
     Of several tasks that do so at once, one renames it, and the others find the new column.
     """
-    there = read_fingerprint(stage.out, "mfcc")
-    plain = MfccStage(stage.root, stage.settings).resolved()
-    if there is None or there.get("settings") != plain or (stage.out / UNMOVED).exists():
+    if not isinstance(stage, MovedMfccStage) or not replaces_unmoved(stage):
         return False
     stage.require()
     try:
         (stage.out / "mfcc").rename(stage.out / UNMOVED)
-    except FileNotFoundError:  # another task was faster
-        return False
     except OSError as error:
+        if (stage.out / UNMOVED).exists():  # another task was faster
+            return False
         raise RunError(f"{stage.out / 'mfcc'}: cannot be renamed to {UNMOVED} ({error.strerror})") from error
     return True
 

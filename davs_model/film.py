@@ -89,42 +89,50 @@ class PhotoTalker(Talker):
         """
         many = [photos] if isinstance(photos, Photo | Path | str) else list(photos)
         grid = len(many) > 1 if grid is None else grid
-        if paste_back and (grid or aligned):
-            raise ValueError("paste_back needs a photo that is not aligned yet, and no grid")
-        if beside is not None and (paste_back or grid):
-            raise ValueError("beside needs a photo that is not pasted back, and no grid")
-        if person is not None and grid:
-            raise ValueError("person is a video of one person, a grid of several")
-        read = [
-            one
-            if isinstance(one, Photo)
-            else inputs.read_photos([Path(one)], detector=detector, aligned=aligned, paste_back=paste_back)[0]
-            for one in many
-        ]
-        if not isinstance(speech, Driver):
-            by = self.driver(drive_by)
-            speech = inputs.read_driver(
-                Path(speech), by, preset=self.mfcc_preset, detector=detector, max_seconds=max_seconds
-            )
+        _check_choice(grid=grid, paste_back=paste_back, aligned=aligned, beside=beside, person=person)
+        read = [_read_photo(one, detector, aligned=aligned, paste_back=paste_back) for one in many]
+        driver = self._read_driver(speech, self.driver(drive_by), detector, max_seconds)
         if person is not None and not isinstance(person, Person):
             person = inputs.read_person(Path(person), preset=self.mfcc_preset, detector=detector)
-        if beside is not None and not isinstance(beside, Driver):
-            beside = inputs.read_driver(Path(beside), "video", detector=detector, max_seconds=max_seconds)
         write(
             Path(output),
             self,
             read,
-            speech,
+            driver,
             grid=grid,
             paste_back=paste_back,
-            beside=beside,
+            beside=None if beside is None else self._read_driver(beside, "video", detector, max_seconds),
             speech_scale=speech_scale,
             person=person,
             adapt_steps=adapt_steps,
             seed=seed,
             counted=counted,
         )
-        return Film(Path(output), speech.n_frames, speech.sound is not None)
+        return Film(Path(output), driver.n_frames, driver.sound is not None)
+
+    def _read_driver(
+        self, given: Driver | Path | str, by: Literal["audio", "video"], detector: str, max_seconds: float
+    ) -> Driver:
+        if isinstance(given, Driver):
+            return given
+        preset = self.mfcc_preset
+        return inputs.read_driver(Path(given), by, preset=preset, detector=detector, max_seconds=max_seconds)
+
+
+def _check_choice(*, grid: bool, paste_back: bool, aligned: bool, beside: object, person: object) -> None:
+    """Raise ValueError for options that do not go together."""
+    if paste_back and (grid or aligned):
+        raise ValueError("paste_back needs a photo that is not aligned yet, and no grid")
+    if beside is not None and (paste_back or grid):
+        raise ValueError("beside needs a photo that is not pasted back, and no grid")
+    if person is not None and grid:
+        raise ValueError("person is a video of one person, a grid of several")
+
+
+def _read_photo(given: Photo | Path | str, detector: str, *, aligned: bool, paste_back: bool) -> Photo:
+    if isinstance(given, Photo):
+        return given
+    return inputs.read_photos([Path(given)], detector=detector, aligned=aligned, paste_back=paste_back)[0]
 
 
 def write(

@@ -25,10 +25,23 @@ SHARED = Path(os.environ.get("AVPREP_SHARED") or Path(__file__).resolve().parent
 
 FIRST = {"slurm", "browser"}
 """Fixtures of files that take long and mostly wait: these begin first, so that none of them is left at the end."""
+LONG = (
+    *(
+        "test_training",
+        "test_stages",
+        "test_sync",
+        "test_amie_model",
+        "test_clip_view",
+        "test_evaluate",
+        "test_released",
+    ),
+    *("test_docs_commands", "test_photo", "test_timing", "test_generate_cli", "test_manners", "test_released"),
+)
+"""Files that calculate for long, the longest first: these are next, for the same reason."""
 
 
 hypothesis.settings.register_profile("whole", deadline=None)
-hypothesis.settings.register_profile("quick", max_examples=40, derandomize=True, deadline=None)
+hypothesis.settings.register_profile("quick", max_examples=25, derandomize=True, deadline=None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,9 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files of those fixtures; files stay whole, since `--dist loadfile` gives each to one process."""
+    """Begin with those files; files stay whole, since `--dist loadfile` gives each to one process."""
     first = {item.path for item in items if FIRST & set(getattr(item, "fixturenames", ()))}
-    items.sort(key=lambda item: item.path not in first)
+    order = {name: place for place, name in enumerate(LONG, 1)}
+    items.sort(key=lambda item: 0 if item.path in first else order.get(item.path.stem, len(order) + 1))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
+from davs_model.models.base import FRAMES, PORTRAIT, SEQUENCE, WINDOWS
 from davs_model.models.davs.initialise import fit_speech_encoders
 from davs_model.models.davs.networks import DAVS
-from davs_model.models.davs.objective import random_batch
 from davs_model.models.davs.stages import reads
 
 READS = reads({"speech_frames": 12, "identity_frames": 20, "sequence_frames": 6})
@@ -26,9 +28,37 @@ def made_model(seed: int = 0, **sizes: float) -> DAVS:
                 layer.momentum = None  # count all that it sees alike
         for _ in range(3):
             identity = model.encode_identity(batch["identity_frame"])
-            model.decode(identity, model.encode_speech_from_audio(batch["windows"]))
+            model.decode(identity, model.encode_sound(batch["windows"]))
         model.decoder.last[-1].weight.mul_(3)
     return model.eval()
+
+
+def random_batch(model: DAVS, size: int, *, seed: int = 0) -> dict[str, Tensor]:
+    """Make a batch of random soft pictures and windows of the right shapes, on the CPU, to measure with.
+
+    Not white noise, all of which looks alike to the networks.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    dimensions = model.dimensions
+    side, n_frames = int(dimensions["image_size"]), int(dimensions["speech_frames"])
+
+    def frames(count: int) -> Tensor:
+        person, moments = (torch.rand(size, n, 3, 4, 4, generator=generator) for n in (1, count))
+        coarse = ((person + moments) / 2).flatten(0, 1)
+        return functional.interpolate(coarse, side, mode="bilinear").view(size, count, 3, side, side)
+
+    def labels(count: int | float) -> Tensor:
+        return torch.randint(max(1, int(count)), (size,), generator=generator)
+
+    return {
+        PORTRAIT: frames(1),
+        FRAMES: frames(n_frames),
+        WINDOWS: torch.randn(size, n_frames, 12, 20, generator=generator) * 3,
+        SEQUENCE: frames(int(dimensions["identity_frames"])),
+        "words": labels(dimensions["n_words"]),
+        "speakers": labels(dimensions["n_speakers"]),
+        f"{FRAMES}_start": torch.tensor((n_frames - int(dimensions["sequence_frames"])) // 2),
+    }
 
 
 def draw(model: DAVS) -> None:

@@ -65,16 +65,18 @@ def plan(
     *,
     shard_size: int | None = None,
     workers: int | None = None,
+    anew: bool = False,
     remark: Callable[[str], None],
 ) -> ArrayPlan | None:
     """Return the array job for what is missing of a column; None where nothing is. Makes the folder of its logs.
 
     command: the command line of a task, without its number. workers: processes of a task, where not one a core.
+    anew: everything is missing: the column that is there is going to be set aside.
     Raises RunError where `out` belongs to another run, or cannot be written.
     """
-    size = fingerprint.check(stage, manifest, out, shard_size, ignore=("versions",))
+    size = fingerprint.check(stage, manifest, out, shard_size, ignore=("versions",), anew=anew)
     column = stage.column
-    found = column_status(out, column, manifest.counts(), size)
+    found = column_status(out, column, manifest.counts(), size, anew=anew)
     if not found.unfinished:
         remark(f"{column}: nothing is missing, so there is nothing to send")
         return None

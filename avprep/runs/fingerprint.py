@@ -87,19 +87,21 @@ def check(
     ignore: tuple[str, ...] = (),
     *,
     accept_versions: bool = False,
+    anew: bool = False,
 ) -> int:
     """Prove that `out` is free or holds this very run, and that the stage has what it needs; return its shard size.
 
     Nothing is written, so a first try that fails here leaves `out` as it was.
     ignore: parts of the fingerprint that may differ: `versions`, where another machine is to do the work.
     accept_versions: whether versions of libraries may differ; weights and all else must be the same.
+    anew: the column that is there is going to be set aside, and is not compared.
     Raises RunError with the difference where `out` belongs to another manifest or other settings.
     """
     if isinstance(stage, Demanding):
         stage.require()
     size = _shard_size(out, shard_size)
     ours = fingerprint(stage, manifest, size)
-    theirs = read_fingerprint(out, stage.column)
+    theirs = None if anew else read_fingerprint(out, stage.column)
     if theirs is not None:
         theirs |= {name: ours[name] for name in ignore}
         if accept_versions:

@@ -89,9 +89,9 @@ def status(out: Path, now: float | None = None, columns: Iterable[str] = schema.
 
 
 def column_status(
-    out: Path, column: str, clips: dict[str, int], shard_size: int, now: float | None = None
+    out: Path, column: str, clips: dict[str, int], shard_size: int, now: float | None = None, *, anew: bool = False
 ) -> ColumnStatus:
-    """Count one column, started or not, of a manifest with so many clips in each split."""
+    """Count one column, started or not, of a manifest with so many clips in each split; anew: as if never started."""
     result = ColumnStatus(column)
     reasons: Counter[str] = Counter()
     again: Counter[str] = Counter()
@@ -99,7 +99,7 @@ def column_status(
     for name, n_clips in shard_lengths(clips, shard_size):
         split = result.splits.setdefault(name.partition("-")[0], SplitStatus())
         split.shards += 1
-        head = shards.finished_head(out, column, name)
+        head = None if anew else shards.finished_head(out, column, name)
         if head is None:
             split.missing += n_clips
             result.unfinished.append(name)

@@ -329,13 +329,14 @@ def _make_script(
     else:
         heard = stages.MfccSettings(**data.settings_of(stages.MfccSettings, given))
         stage = offsets.mfcc_stage(plan.root, heard, out, given["audio_offset"], given["min_confidence"])
-        if isinstance(stage, offsets.MovedMfccStage) and offsets.set_unmoved_aside(stage):
-            say.aside(f"mfcc: the windows as they were are kept in {out / offsets.UNMOVED}")
-    line = _command_line(command, manifest_path, out, typed)
+    line, anew = _command_line(command, manifest_path, out, typed), offsets.replaces_unmoved(stage)
     resources, size = arrays.Resources(**asked), given.get("shard_size")
-    job = arrays.plan(stage, plan, out, line, resources, shard_size=size, workers=workers, remark=say.aside)
+    job = arrays.plan(stage, plan, out, line, resources, shard_size=size, workers=workers, anew=anew, remark=say.aside)
     if job is None:
         return
+    if anew:
+        by = "" if submit and offsets.set_unmoved_aside(stage) else " by the first task"
+        say.aside(f"mfcc: the windows as they were are kept in {out / offsets.UNMOVED}{by}")
     if not submit:
         click.echo(job.script, nl=False)  # noqa: TID251 - a script, with the user's own paths as they are
         return

@@ -212,9 +212,10 @@ def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     moved = given.pop("audio_offset"), given.pop("min_confidence")
     say.aside(f"mfcc: preset {settings.preset}, {say.number(jobs, 'worker')}")
     stage = offsets.mfcc_stage(plan.root, settings, out, *moved)
-    if isinstance(stage, offsets.MovedMfccStage) and not given["dry_run"] and offsets.set_unmoved_aside(stage):
+    anew = offsets.replaces_unmoved(stage)
+    if not given["dry_run"] and offsets.set_unmoved_aside(stage):
         say.aside(f"mfcc: the windows as they were are kept in {out / offsets.UNMOVED}")
-    fill(stage, plan, out, jobs, given)
+    fill(stage, plan, out, jobs, given, anew=anew)
 
 
 @click.command()
@@ -315,8 +316,10 @@ def settings_of(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
     return {field.name: given.pop(field.name) for field in fields(kind)}
 
 
-def fill(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dict[str, Any]) -> None:
-    """Run a stage over this task's shards and report."""
+def fill(
+    stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dict[str, Any], *, anew: bool = False
+) -> None:
+    """Run a stage over this task's shards and report; anew: a dry run takes no notice of the column that is there."""
     from avprep.runs import fingerprint
     from avprep.runs.run import run
     from avprep.shards import finished_head
@@ -324,11 +327,13 @@ def fill(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dic
     strict, dry_run = given.pop("strict"), given.pop("dry_run")
     task_index, num_tasks = tasks.select(given.pop("task_index"), given.pop("num_tasks"))
     if dry_run:
-        size = fingerprint.check(stage, plan, out, given["shard_size"], accept_versions=given["accept_versions"])
+        accepts = given["accept_versions"]
+        size = fingerprint.check(stage, plan, out, given["shard_size"], accept_versions=accepts, anew=anew)
         resolved = fingerprint.fingerprint(stage, plan, size)
         mine = list(plan.shards(size))[task_index::num_tasks]
         names = [name for name, _ in mine]
-        done = [name for name in names if finished_head(out, stage.column, name) is not None]  # digests take hours
+        # Digests would take hours.
+        done = [] if anew else [name for name in names if finished_head(out, stage.column, name) is not None]
         clips = sum(len(clips) for _, clips in mine)
         if say.as_json():
             task = {"task_index": task_index, "num_tasks": num_tasks, "planned": names, "done": done}

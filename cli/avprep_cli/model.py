@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -133,9 +134,7 @@ def train(
     if shares and len(shares) != len(outs):
         raise click.UsageError(f"{len(outs)} OUT and {len(shares)} --share: give one for each, or none")
     settings = models.settings(model).resolve(preset, config_file, overrides)  # before the seconds that torch takes
-    from davs_model import checkpoint
     from davs_model.data import corpus
-    from davs_model.evaluation.embed import in_words
     from davs_model.training import loop, run_folder
 
     stages = [name for name in STAGES[model] if stage in (name, "all")]
@@ -146,16 +145,23 @@ def train(
         summary.close([], {"settings": tomllib.loads(settings.to_toml())})
         return
     found = loop.train(outs, run, settings, stages=stages, shares=shares, init_from=init_from, say=say.story)
-    if int(os.environ.get("RANK", "0")):  # torchrun's: one process speaks for all
-        return
+    if not int(os.environ.get("RANK", "0")):  # torchrun's: one process speaks for all
+        _show_run(run, model, outs[0], found)
+
+
+def _show_run(run: Path, model: str, out: Path, found: dict[str, Any]) -> None:
+    """Say where a trained model is, what its last validation has measured, and what may come next."""
+    from davs_model import checkpoint
+    from davs_model.evaluation.embed import in_words
+
     path = run / checkpoint.NAME
     measured = in_words(found)
     summary.show(
         f"{path}: {measured}" if measured else str(path),
         then=[
-            summary.line("sync", outs[0], "--model", run)
+            summary.line("sync", out, "--model", run)
             if model == "sync"
-            else summary.line("evaluate", run, outs[0], "-o", "RESULTS")
+            else summary.line("evaluate", run, out, "-o", "RESULTS")
         ],
         facts={"validation": found, "where": [str(path)]},
     )

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from avprep.errors import RunError
+from avprep.schema import ARRAYS
 from davs_model import models, precision
 from davs_model.data.batches import Batches
 from davs_model.data.clips import Clips
@@ -199,11 +200,11 @@ class _Watched(ClipSource):
         super().__init__(clips, shape, codes=_any_codes(clips, shape))
         self.pictures: list[bytes] = []
 
-    def read(self, row: int, column: str, frames: Collection[int]) -> dict[str, bytes]:
+    def read(self, row: int, column: str, frames: Collection[int], *, arrays: bool = False) -> dict[str, bytes]:
         """Read members of a clip."""
-        members = super().read(row, column, frames)
+        members = super().read(row, column, frames, arrays=arrays)
         if column == "crop":
-            self.pictures += members.values()
+            self.pictures += [data for name, data in members.items() if name not in ARRAYS[column]]
         return members
 
 

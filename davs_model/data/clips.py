@@ -127,8 +127,8 @@ class Clips:
             except ShardError as error:
                 raise ShardError(f"{self.key(row)}: {name}: {error}") from error
 
-    def read(self, row: int, column: str, frames: Collection[int]) -> dict[str, bytes]:
-        """Read what is wanted of a clip in a column: frames of `crop`, or without any the arrays of the column.
+    def read(self, row: int, column: str, frames: Collection[int], *, arrays: bool = False) -> dict[str, bytes]:
+        """Read what is wanted of a clip in a column: frames of `crop`, and its arrays, or without any frames these.
 
         Returns member name -> bytes; frames as `000.jpg` or `000.png`. ShardError, one line, for a piece of a tar that
         is not exactly this sample.
@@ -149,7 +149,8 @@ class Clips:
         ):
             if names:
                 raise ShardError(f"{path}: {key}: {f'{key}.{min(names)}'!r} {problem}")
-        wanted = [schema.frame_member(i, image_format) for i in frames] or schema.ARRAYS[column]
+        wanted = [schema.frame_member(i, image_format) for i in frames]
+        wanted += schema.ARRAYS[column] if arrays or not frames else ()
         return {name: bytes(found[name]) for name in wanted if name in found}
 
 

@@ -105,8 +105,11 @@ class ClipSource:
         if not seen:
             return
         change = Augmentation.draw(rng, shift=self.shape.shift, flip=self.shape.flip)
+        corners = [name for name, reads in self.shape.reads.items() if reads.source == "corners"]
+        members: dict[str, bytes] = {}
         for of in dict.fromkeys(chosen[name][0] for name in seen):
-            self._decode(of, {name: chosen[name][1] for name in seen if chosen[name][0] == of}, into, place, change)
+            wanted = {name: chosen[name][1] for name in seen if chosen[name][0] == of}
+            members |= self._decode(of, wanted, into, place, change, arrays=bool(corners) and of == row)
         if self.shape.jitter and rng is not None:
             tint = Tint.draw(rng, self.shape.jitter)
             for name in seen:
@@ -115,18 +118,17 @@ class ClipSource:
         if warp is not None:
             for name in seen:
                 warp.apply(into[name][place].numpy(), self.shape.reads[name].box)
-        for name, reads in self.shape.reads.items():
-            if reads.source == "corners":
-                points = change.points(self._corners(row)[chosen[name][1]])
-                into[name][place] = torch.from_numpy(points if warp is None else warp.points(points))
+        for name in corners:
+            points = change.points(self._corners(row, members)[chosen[name][1]])
+            into[name][place] = torch.from_numpy(points if warp is None else warp.points(points))
 
     def valid(self, row: int) -> NDArray[np.generic]:
         """Return which frames of a clip have windows that hold real sound alone; ShardError."""
         return self._arrays(row)["valid.npy"]
 
-    def read(self, row: int, column: str, frames: Collection[int]) -> dict[str, bytes]:
+    def read(self, row: int, column: str, frames: Collection[int], *, arrays: bool = False) -> dict[str, bytes]:
         """Read members of a clip; as `Clips.read`."""
-        return self.clips.read(row, column, frames)
+        return self.clips.read(row, column, frames, arrays=arrays)
 
     def _partner(self, row: int, rng: np.random.Generator) -> int:
         """Return a clip of the same speaker, maybe the same one."""
@@ -169,9 +171,14 @@ class ClipSource:
         heard[:first] = heard[end:] = 0
         return heard
 
-    def _corners(self, row: int) -> NDArray[np.float32]:
-        """Return the corners of the mouth of each frame of a clip in pixels of the crop, (T, 2, 2)."""
-        members, first = self.read(row, "crop", ()), int(self.clips.first[row])
+    def _corners(self, row: int, members: Mapping[str, bytes]) -> NDArray[np.float32]:
+        """Return the corners of the mouth of each frame of a clip in pixels of the crop, (T, 2, 2).
+
+        members: arrays of the clip, if they were read.
+        """
+        first = int(self.clips.first[row])
+        if "points.npy" not in members:
+            members = self.read(row, "crop", ())
         points, affine = (decode_array(members[name]).astype(np.float32) for name in ("points.npy", "affine.npy"))
         if points.shape != (int(self.clips.whole[row]), N_POINTS, 2) or affine.shape != (len(points), 2, 3):
             raise ShardError(f"{self.key(row)}: points.npy {points.shape} and affine.npy {affine.shape} do not agree")
@@ -179,9 +186,19 @@ class ClipSource:
         return crops[first : first + int(self.clips.n_frames[row])]
 
     def _decode(
-        self, row: int, wanted: Mapping[str, Sequence[int]], into: RawBatch, place: int, change: Augmentation
-    ) -> None:
-        """Decode frames, each once, all of them moved alike, into each form in which they are read."""
+        self,
+        row: int,
+        wanted: Mapping[str, Sequence[int]],
+        into: RawBatch,
+        place: int,
+        change: Augmentation,
+        *,
+        arrays: bool,
+    ) -> dict[str, bytes]:
+        """Decode frames, each once, all of them moved alike, into each form in which they are read.
+
+        Returns what was read for it: nothing of a clip whose frames are held; arrays: those of the clip, too.
+        """
         slots: dict[int, list[tuple[Form, Frames]]] = {}
         for name, frames in wanted.items():
             form = self.shape.form(self.shape.reads[name])
@@ -192,8 +209,9 @@ class ClipSource:
             for frame, places in slots.items():
                 for form, slot in places:
                     slot[:] = held[form][frame][:, ::-1] if change.mirror else held[form][frame]
-            return
-        pictures = self.clips.pictures(row, slots.keys(), self.read(row, "crop", slots.keys()))
+            return {}
+        members = self.read(row, "crop", slots.keys(), arrays=arrays)
+        pictures = self.clips.pictures(row, slots.keys(), members)
         for places, picture in zip(slots.values(), pictures, strict=True):
             direct = next((slot for form, slot in places if form == (WHOLE, CROP_SIZE)), None)
             crop = change.moved(picture, direct)
@@ -204,6 +222,7 @@ class ClipSource:
                 else:
                     shown(crop, form[0], slot)
                     done[form] = slot
+        return members
 
     def _arrays(self, row: int) -> dict[str, NDArray[np.generic]]:
         """Read the windows of a clip and which of them hold real sound alone."""

@@ -129,9 +129,9 @@ class TalkingModel(nn.Module, ABC):
         return cls.reads(dimensions)
 
     @classmethod
-    def plan(cls, stage: str, settings: Any) -> Stage:
+    def plan(cls, name: str, settings: Any) -> Stage:
         """Return a stage as these settings change it."""
-        return cls.stages[stage]
+        return cls.stages[name]
 
     @abstractmethod
     def terms(
@@ -162,7 +162,7 @@ class TalkingModel(nn.Module, ABC):
         Returns `[B, T, F]`.
         """
 
-    def encode_sound(self, windows: Tensor, statistics: Tensor | None) -> Tensor:
+    def encode_sound(self, windows: Tensor, statistics: Tensor | None = None) -> Tensor:
         """Encode what is said in windows `[B, T, 12, 20]`: `[B, T, F]`; for a model that reads `SOUND`, by that.
 
         statistics: `SOUND` of the clips that the windows are from, `[B, 2, 12]`; None: that of these windows.

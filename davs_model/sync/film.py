@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from davs_model.models.sync.curve import Offset
 from davs_model.models.sync.scorer import Scorer
 from davs_model.sync.lse import measure_pictures
 from davs_model.sync.syncnet import SyncNet
+
+Sound = TypeVar("Sound")
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,9 @@ def measure_video(
     """
     preset: mfcc.Preset = "syncnet" if scorer.mfcc_preset == "syncnet" else "davs"
     settings = MfccSettings(preset, max_seconds=max_seconds, audio_track=track, audio_channel=channel)
-    try:
-        sound = dict(mfcc_clip(Clip("video", path.name, "test"), path.parent, settings).members)
-    except Reject as reject:
-        raise AvprepError(reject.message) from reject
-    windows, valid = (decode_array(sound[name]) for name in ARRAYS["mfcc"])
-    driver = inputs.read_driver(path, "video", detector=detector, max_seconds=max_seconds, track=track, remark=remark)
-    pictures = np.concatenate([scorer.grey(crops) for crops in driver.read()])
-    length = min(len(pictures), len(windows))
-    found = scorer.features(pictures[:length], windows[:length], valid[:length]).distances()
+    sound, crops = _read(path, mfcc_clip, settings, detector, remark)
+    windows, valid = (decode_array(dict(sound.members)[name]) for name in ARRAYS["mfcc"])
+    found = scorer.features(np.concatenate([scorer.grey(part) for part in crops]), windows, valid).distances()
     whole = curve.offset(found)
     if whole is None:
         raise AvprepError(f"{path}: too short: fewer than {curve.MIN_PAIRS} pairs of whole windows")
@@ -75,15 +72,28 @@ def measure_video_by_syncnet(
 ) -> FilmOffset:
     """Measure a video by the released SyncNet: offset, LSE-C and LSE-D; see `measure_video`."""
     settings = MfccSettings(max_seconds=max_seconds, audio_track=track, audio_channel=channel)
-    try:
-        sound = clip_sound(Clip("video", path.name, "test"), path.parent, settings)
-    except Reject as reject:
-        raise AvprepError(reject.message) from reject
-    driver = inputs.read_driver(path, "video", detector=detector, max_seconds=max_seconds, track=track, remark=remark)
-    found = measure_pictures(net, np.concatenate(list(driver.read())), sound)
+    sound, crops = _read(path, clip_sound, settings, detector, remark)
+    found = measure_pictures(net, np.concatenate(list(crops)), sound)
     if found is None:
         raise AvprepError(f"{path}: too short: no more than the 5 frames of a window")
     return FilmOffset(found, ())
+
+
+def _read(
+    path: Path,
+    sound: Callable[[Clip, Path, MfccSettings], Sound],
+    settings: MfccSettings,
+    detector: str,
+    remark: Remark,
+) -> tuple[Sound, Iterator[NDArray[np.uint8]]]:
+    """Return what is made of the audio of a video, and parts of the crops of its subject (n, 256, 256, 3), RGB."""
+    try:
+        heard = sound(Clip("video", path.name, "test"), path.parent, settings)
+    except Reject as reject:
+        raise AvprepError(reject.message) from reject
+    longest, track = settings.max_seconds, settings.audio_track
+    driver = inputs.read_driver(path, "video", detector=detector, max_seconds=longest, track=track, remark=remark)
+    return heard, driver.read()
 
 
 def draw(found: FilmOffset, title: str) -> NDArray[np.uint8]:

@@ -47,8 +47,7 @@ def confidence(
     crops: (256, 256, 3 or 4) of each frame, RGB or RGBA. windows: (T, 12, 20). valid: (T,).
     """
     pictures = np.concatenate([scorer.grey(np.ascontiguousarray(crop[None, ..., :3])) for crop in crops])
-    length = min(len(pictures), len(windows))
-    found = scorer.features(pictures[:length], windows[:length], valid[:length]).offset()
+    found = scorer.features(pictures, windows, valid).offset()
     return None if found is None else found.confidence
 
 

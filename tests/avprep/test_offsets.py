@@ -140,3 +140,20 @@ def test_offsets_must_be_of_these_windows(out: Path) -> None:
     assert "was measured on other windows" in refused.stderr
     assert not (out / "mfcc-unmoved").exists()
     assert "audio_offset_ms" not in windows(out)["sure"][2]
+
+
+def test_what_only_shows_renames_nothing(out: Path) -> None:
+    """A dry run and a printed array job count every shard as missing, and leave the windows that are there in place."""
+    write_sync(out)
+    moved = (out.parent / "plan.jsonl", out, "--audio-offset", "sync")
+    dry = call("mfcc", *moved, "--dry-run", "--json")
+    assert dry.exit_code == 0, dry.output
+    assert json.loads(dry.stdout)["done"] == []
+    printed = call("slurm", "mfcc", *moved)
+    assert printed.exit_code == 0, printed.output
+    assert "#SBATCH --array=0\n" in printed.stdout
+    assert "mfcc-unmoved" in printed.stderr
+    assert (out / "mfcc" / "train-000000.tar").is_file()
+    assert not (out / "mfcc-unmoved").exists()
+    assert call("mfcc", *moved, "-j", 1).exit_code == 0
+    assert (out / "mfcc-unmoved" / "train-000000.tar").is_file()

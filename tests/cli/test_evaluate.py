@@ -42,7 +42,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of all stages; not to be changed."""
     folder = tmp_path_factory.mktemp("evaluate") / "run"
-    settings = DavsSettings.resolve("small", None, SMALL)
+    settings = DavsSettings.resolve("small", None, (*SMALL, "steps.identity=1", "steps.speech=1", "steps.full=1"))
     loop.train(out, folder, settings, stages=tuple(STAGES), say=lambda _: None)
     return folder
 
@@ -56,6 +56,14 @@ def results(out: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 SETTINGS = Settings(batch_size=3, workers=0)
+NUMBERS = replace(SETTINGS, talking_clips=0)
+"""Without films of whole clips; with the fixture `no_figures`, for tests of numbers."""
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no figures, which take a third of the time."""
+    monkeypatch.setattr(library, "_figures", lambda *_: {})
 
 
 def corners(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -109,20 +117,20 @@ def test_numbers_are_those_of_the_embeddings(results: Path) -> None:
     assert metrics["generated_retrieval"]["video"] == asdict(retrieve(kept["generated_video"], kept["video"]))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_same_again(out: Path, run: Path, results: Path, tmp_path: Path) -> None:
     """Another evaluation gives the same numbers, with loader processes too; another seed other identity frames."""
-    again = evaluate(
-        run, out, tmp_path / "a", replace(SETTINGS, workers=1), landmarks=(corners, ""), say=lambda _: None
-    )
+    again = evaluate(run, out, tmp_path / "a", replace(NUMBERS, workers=1), landmarks=(corners, ""), say=lambda _: None)
     before = read(results)
     for part in ("recognition", "retrieval", "reconstruction", "generated_retrieval", "leakage"):
         assert again.get(part) == before.get(part)
-    other = evaluate(run, out, tmp_path / "b", replace(SETTINGS, seed=1), say=lambda _: None)
+    other = evaluate(run, out, tmp_path / "b", replace(NUMBERS, seed=1), say=lambda _: None)
     assert other["recognition"] == before["recognition"]
     assert other["reconstruction"]["repeated"] != before["reconstruction"]["repeated"]
     assert other["missing"]["mouth"] == "not asked for"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_frames_are_judged_against_those_of_the_shards(out: Path, run: Path, tmp_path: Path) -> None:
     """A decoder that copies the identity frame is as good as the frame repeated, and no better."""
     saved = checkpoint.load(run)
@@ -142,7 +150,7 @@ def test_frames_are_judged_against_those_of_the_shards(out: Path, run: Path, tmp
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoint, "model", copying)
-        found = evaluate(run, out, tmp_path, SETTINGS, say=lambda _: None)
+        found = evaluate(run, out, tmp_path, NUMBERS, say=lambda _: None)
     quality = found["reconstruction"]
     assert quality["audio"] == quality["video"] == quality["repeated"]
     assert 5 < quality["audio"]["psnr"] < 40
@@ -171,13 +179,14 @@ def test_baselines_stand_beside(out: Path, run: Path, tmp_path: Path) -> None:
         assert other[part] == found[part]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_model_without_names_of_words(out: Path, run: Path, tmp_path: Path) -> None:
     """An imported model knows how many words it has: as many as the clips, or it is not judged by them."""
     saved = checkpoint.load(run)
     for n_words in (3, 5):
         model = DAVS(**{**saved.dimensions, "n_words": n_words})  # type: ignore[arg-type]
         checkpoint.save(tmp_path / f"{n_words}", Checkpoint.of(model, {}))
-        found = evaluate(tmp_path / f"{n_words}", out, tmp_path / f"r{n_words}", SETTINGS, say=lambda _: None)
+        found = evaluate(tmp_path / f"{n_words}", out, tmp_path / f"r{n_words}", NUMBERS, say=lambda _: None)
         assert ("recognition" in found) == (n_words == 3)
         if n_words == 5:
             assert found["missing"]["recognition"].startswith("the model knows 5 words and not their names")
@@ -217,10 +226,11 @@ def test_the_command(out: Path, run: Path, tmp_path: Path, results: Path) -> Non
     assert refused.stderr.splitlines()[-1].startswith("Error: ")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_limit(out: Path, run: Path, tmp_path: Path) -> None:
     """Only so many clips are judged, and only so many mouths looked at."""
     found = evaluate(
-        run, out, tmp_path, replace(SETTINGS, limit=3, mouth_clips=2), landmarks=(corners, ""), say=lambda _: None
+        run, out, tmp_path, replace(NUMBERS, limit=3, mouth_clips=2), landmarks=(corners, ""), say=lambda _: None
     )
     assert found["data"]["clips"] == found["recognition"]["n_clips"] == 3
     assert found["mouth"]["audio"]["n_frames"] == 2 * 12

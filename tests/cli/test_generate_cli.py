@@ -32,12 +32,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, a photo, a speech of 1.2 s and a clip of a synthetic talker; not to be changed."""
+    """A run, a photo, a speech of 1.2 s and one of 0.4 s; not to be changed."""
     folder = tmp_path_factory.mktemp("generate")
     checkpoint.save(folder / "run", Checkpoint.of(made_model(), {"mfcc_preset": "davs", "steps": {"full": 1}}))
     face = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR)
     cv2.imwrite(str(folder / "photo.jpg"), face)
     made.write_wav(folder / "speech.wav", made.noise(1.2, 16_000), 16_000)
+    made.write_wav(folder / "word.wav", made.noise(0.4, 16_000), 16_000)
     return folder
 
 
@@ -103,7 +104,7 @@ def test_a_grid(folder: Path, lrw: Path, tmp_path: Path) -> None:
     clip = sorted(path for path in (lrw / "corpus").rglob("*.mp4") if path.stat().st_size > 100)[0]
     two = ("--face", folder / "photo.jpg", "--grid")
     heard, seen = tmp_path / "heard.mp4", tmp_path / "seen.mp4"
-    assert generate(folder, heard, *two, "--audio", folder / "speech.wav").exit_code == 0
+    assert generate(folder, heard, *two, "--audio", folder / "word.wav").exit_code == 0
     assert generate(folder, seen, *two, "--video", clip).exit_code == 0
     assert pictures(heard)[0].shape == (2 * 272, 2 * 272, 3)
     frame = pictures(seen)[3]
@@ -117,7 +118,7 @@ def test_a_grid(folder: Path, lrw: Path, tmp_path: Path) -> None:
 def test_paste_back(folder: Path, tmp_path: Path) -> None:
     """The film is the photo, its size even, with another face in it and nothing else changed."""
     film = tmp_path / "film.mp4"
-    result = generate(folder, film, "--audio", folder / "speech.wav", "--paste-back")
+    result = generate(folder, film, "--audio", folder / "word.wav", "--paste-back")
     assert result.exit_code == 0, result.output
     frames = np.stack(pictures(film)).astype(int)
     image = photo.read_image(folder / "photo.jpg").astype(int)
@@ -143,7 +144,7 @@ def test_aligned_photos_and_prepared_speech(folder: Path, tmp_path: Path) -> Non
 def test_scale_and_adaptation_change_the_film(folder: Path, tmp_path: Path) -> None:
     """Features of sound that are scaled, and a model that was tuned to the photo, draw other frames."""
     plain, scaled, tuned = (tmp_path / f"{name}.mp4" for name in ("plain", "scaled", "tuned"))
-    speech = ("--audio", folder / "speech.wav")
+    speech = ("--audio", folder / "word.wav")
     assert generate(folder, plain, *speech).exit_code == 0
     assert generate(folder, scaled, *speech, "--speech-scale", 1.5).exit_code == 0
     assert generate(folder, tuned, *speech, "--adapt-steps", 3).exit_code == 0
@@ -153,7 +154,7 @@ def test_scale_and_adaptation_change_the_film(folder: Path, tmp_path: Path) -> N
 def test_more_of_the_person_changes_the_film(folder: Path, lrw: Path, tmp_path: Path) -> None:
     """A second photo and a video of the person are averaged with the first, and adaptation learns from the video."""
     clip = sorted(path for path in (lrw / "corpus").rglob("*.mp4") if path.stat().st_size > 100)[0]
-    speech, person = ("--audio", folder / "speech.wav"), ("--person", clip)
+    speech, person = ("--audio", folder / "word.wav"), ("--person", clip)
     plain, two, seen, tuned, again = (tmp_path / f"{name}.mp4" for name in ("plain", "two", "seen", "tuned", "again"))
     cv2.imwrite(str(folder / "other.jpg"), cv2.imread(str(folder / "photo.jpg"))[:, ::-1])
     for film, arguments in (

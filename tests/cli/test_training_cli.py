@@ -44,7 +44,7 @@ def call(*arguments: object) -> Result:
 
 def test_train(out: Path, tmp_path: Path) -> None:
     """It prints its settings, progress, validations and where the samples are, and ends with a checkpoint."""
-    result = call("train", out, tmp_path / "run", "--preset", "small", *OVERRIDES)
+    result = call("train", out, tmp_path / "run", "--preset", "small", "--stage", "full", *OVERRIDES)
     assert result.exit_code == 0, result.output
     assert "[model]\nwidth = 0.05\n" in result.stdout
     assert "train: 12 clips\n" in result.stdout

@@ -190,10 +190,10 @@ class TestOurs:
 
 def _outputs(model: DAVS, faces: Tensor, windows: Tensor) -> Iterator[Tensor]:
     identity = model.encode_identity(faces)
-    speech = model.encode_speech_from_audio(windows)
+    speech = model.encode_sound(windows)
     yield from identity
     yield speech
-    yield model.encode_speech_from_video(faces)
+    yield model.encode_speech(frames=faces)
     yield model.decode(identity, speech)
     yield from model.sequence_discriminator(faces, windows)
 

@@ -294,11 +294,6 @@ def test_hinge_stops_where_the_discriminator_is_sure(seed: int) -> None:
     assert_is(losses.sequence_confusion(Judge(), generated, windows, form="hinge"), raised)
 
 
-def test_generation_is_equation_8() -> None:
-    """The decoder's objective is L_GAN plus α times L_1."""
-    assert_is(losses.generation_loss(torch.tensor(0.5), torch.tensor(0.3), alpha=7.0), 0.5 + 7 * 0.3)
-
-
 # What each moves
 
 
@@ -317,8 +312,8 @@ def test_gradients_flow_along_the_solid_lines(form: Form) -> None:
     sizes = {"n_words": 5, "n_people": 4, "n_speakers": 3, "width": 0.125, "image_size": 64}
     davs = DAVS(**sizes, speech_frames=2, identity_frames=2, sequence_frames=2).train()
     frames, windows, labels = torch.rand(2, 2, 3, 64, 64), torch.randn(2, 2, 12, 20), torch.tensor([2, 0])
-    identity, video = davs.encode_identity(frames), davs.encode_speech_from_video(frames)
-    audio = davs.encode_speech_from_audio(windows)
+    identity, video = davs.encode_identity(frames), davs.encode_speech(frames=frames)
+    audio = davs.encode_sound(windows)
     drawn, redrawn = davs.decode(identity, audio), davs.decode(identity, video)
     words, d, d_seq = davs.word_classifier, davs.domain_discriminator, davs.sequence_discriminator
     c_pw, c_wp = davs.identity_word_classifier, davs.speech_person_classifier

@@ -14,7 +14,7 @@ import torch
 from avprep_cli.main import main
 from click.testing import CliRunner
 from numpy.typing import NDArray
-from small_models import draw
+from small_models import draw, random_batch
 from torch import Tensor, nn
 
 from davs_model import checkpoint, released
@@ -89,8 +89,8 @@ def test_the_outputs_are_those_of_the_released_networks(
     """Every recorded output of the released networks is reproduced to 1e-4 by the imported checkpoint."""
     with torch.no_grad():
         identity = imported.encode_identity(inputs["identity_frames"])
-        audio = imported.encode_speech_from_audio(inputs["windows"])
-        video = imported.encode_speech_from_video(inputs["frames"])
+        audio = imported.encode_sound(inputs["windows"])
+        video = imported.encode_speech(frames=inputs["frames"])
         first = Identity(*(part[:1] for part in identity))
         sequence = imported.sequence_discriminator(inputs["sequence"], inputs["sequence_windows"])
         found = {
@@ -146,7 +146,7 @@ def test_small_models_have_the_same_outputs(width: float, image_size: int) -> No
     frames, windows = torch.rand(2, 12, 3, image_size, image_size), torch.randn(2, 12, 12, 20)
     with torch.no_grad():
         identity = model.encode_identity(frames[:, :1])
-        video, audio = model.encode_speech_from_video(frames), model.encode_speech_from_audio(windows)
+        video, audio = model.encode_speech(frames=frames), model.encode_sound(windows)
         generated = model.decode(identity, audio[:, :6])
         sequence = model.sequence_discriminator(generated, windows[:, :6])
         quarter = identity.quarter.expand(-1, 20, -1, -1, -1)
@@ -184,7 +184,7 @@ def test_everything_learns(image_size: int, form: objective.Form) -> None:
     """The whole objective, in either form, gives every parameter but the never used ones a finite gradient."""
     torch.manual_seed(0)
     model = DAVS(**{**SMALL, "width": 0.05, "image_size": image_size})
-    batch = objective.random_batch(model, 2)
+    batch = random_batch(model, 2)
     terms = objective.terms(model, batch, form=form)
     torch.stack(list(terms.values())).sum().backward()
     for name, parameter in model.named_parameters():
@@ -200,13 +200,13 @@ def test_all_frames_at_once_are_frame_by_frame() -> None:
     model, batch = small_model()
     with torch.no_grad():
         identity = model.encode_identity(batch["identity_frame"])
-        video = model.encode_speech_from_video(batch["frames"])
-        audio = model.encode_speech_from_audio(batch["windows"])
+        video = model.encode_speech(frames=batch["frames"])
+        audio = model.encode_sound(batch["windows"])
         generated = model.decode(identity, audio)
         for i in range(12):
             one = slice(i, i + 1)
-            close(model.encode_speech_from_video(batch["frames"][:, one]), video[:, one])
-            close(model.encode_speech_from_audio(batch["windows"][:, one]), audio[:, one])
+            close(model.encode_speech(frames=batch["frames"][:, one]), video[:, one])
+            close(model.encode_sound(batch["windows"][:, one]), audio[:, one])
             close(model.decode(identity, audio[:, one]), generated[:, one])
 
 
@@ -214,7 +214,7 @@ def test_one_identity_speaks_for_all_frames() -> None:
     """An identity of one frame, and the same repeated for each frame, give the same pictures; different ones differ."""
     model, batch = small_model()
     with torch.no_grad():
-        audio = model.encode_speech_from_audio(batch["windows"])
+        audio = model.encode_sound(batch["windows"])
         identity = model.encode_identity(batch["identity_frame"])
         repeated = Identity(*(part.repeat_interleave(12, dim=1) for part in identity))
         close(model.decode(repeated, audio), model.decode(identity, audio))
@@ -226,7 +226,7 @@ def small_model() -> tuple[DAVS, Batch]:
     """A small model in eval mode whose outputs depend on its inputs, and a batch."""
     model = DAVS(**SMALL)
     draw(model)
-    return model.eval(), objective.random_batch(model, 2)
+    return model.eval(), random_batch(model, 2)
 
 
 def close(found: Tensor, wanted: Tensor) -> None:

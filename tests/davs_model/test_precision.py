@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import draw
+from small_models import draw, random_batch
 from torch import Tensor, nn
 
 from davs_model import precision
@@ -60,7 +60,7 @@ def assert_near(sizes: dict[str, Any], forms: tuple[Form, ...], *, batch_size: i
     for module in original.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # drawn differently in each form
-    samples = objective.random_batch(original, batch_size)
+    samples = random_batch(original, batch_size)
     batch = {name: tensor.to(device) if tensor.ndim else tensor for name, tensor in samples.items()}
     wanted = outcome(original, batch, Form(), device)
     for form in forms:
@@ -85,8 +85,8 @@ def outcome(original: DAVS, batch: Batch, form: Form, device: str) -> Outcome:
         identity = model.encode_identity(batch[PORTRAIT])
         found = {
             "identity": identity.feature,
-            "video": model.encode_speech_from_video(batch[FRAMES]),
-            "audio": model.encode_speech_from_audio(batch[WINDOWS]),
+            "video": model.encode_speech(frames=batch[FRAMES]),
+            "audio": model.encode_sound(batch[WINDOWS]),
         }
         frames = model.decode(identity, found["audio"]).detach()
         found["frames"] = frames - frames.mean((-2, -1), keepdim=True)  # each less its mean grey

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import interrupted
 import numpy as np
 import pytest
 import torch
@@ -104,31 +105,13 @@ def test_a_frozen_encoder_stays_as_it_is(out: Path, run: Path, tmp_path: Path) -
     assert not any(VISUAL in name for name in (*kept[0].moments, *frozen[0].moments))
 
 
-def test_a_run_goes_on_as_it_would_have(out: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped in the full stage and started again, a run ends with the same weights, bit for bit."""
-    save = states.save
-
-    def stopping(folder: Path, state: states.TrainingState) -> None:
-        save(folder, state)
-        if (state.stage, state.step) == ("full", 2):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(states, "save", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        train(out, tmp_path / "run")
-    monkeypatch.undo()
-    train(out, tmp_path / "run")
-    found, wanted = (checkpoint.load(folder).weights for folder in (tmp_path / "run", run))
-    for name, value in wanted.items():
-        assert torch.equal(found[name], value), name
-
-
 JUDGED = ("weights.sequence=0.05", "adversaries.gan_from=0.6", "adversaries.wrong_sound=true", "steps.full=4")
 
 
-def test_the_gan_begins_when_it_is_told_to(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """L_GAN is computed and D_seq moved from its fraction on; a run stopped before it goes on alike."""
-    train(out, tmp_path / "whole", *JUDGED)
+def test_the_gan_begins_when_it_is_told_to(out: Path, tmp_path: Path) -> None:
+    """L_GAN is computed and D_seq moved from its fraction on; a run that was killed before it goes on bit for bit."""
+    with interrupted.kept({("full", 2): tmp_path / "parts"}):
+        train(out, tmp_path / "whole", *JUDGED)
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     steps = {line["step"]: line["terms"] for line in lines if line["stage"] == "full" and "terms" in line}
     assert [name for name in steps[4] if name.startswith("sequence")] == ["sequence", "sequence_confusion"]
@@ -138,17 +121,6 @@ def test_the_gan_begins_when_it_is_told_to(out: Path, tmp_path: Path, monkeypatc
         True,
         True,
     ]
-    save = states.save
-
-    def stopping(folder: Path, state: states.TrainingState) -> None:
-        save(folder, state)
-        if (state.stage, state.step) == ("full", 2):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(states, "save", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        train(out, tmp_path / "parts", *JUDGED)
-    monkeypatch.undo()
     before = checkpoint.load(tmp_path / "parts").weights
     train(out, tmp_path / "parts", *JUDGED)
     found, wanted = (checkpoint.load(tmp_path / name).weights for name in ("parts", "whole"))

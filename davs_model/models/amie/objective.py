@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,8 +12,9 @@ from davs_model.data.pictures import WHOLE, as_read
 from davs_model.data.reads import Batch
 from davs_model.models.amie import losses, masks
 from davs_model.models.amie.settings import Settings
-from davs_model.models.base import FRAMES, PORTRAIT, SOUND, WINDOWS, Stage
+from davs_model.models.base import FRAMES, PORTRAIT, SOUND, WINDOWS, Gather, Stage
 from davs_model.models.davs import losses as shared
+from davs_model.models.davs.speech import speech_terms
 from davs_model.models.davs.stages import MOUTH_REGION
 
 if TYPE_CHECKING:
@@ -33,16 +34,18 @@ def terms(
     wanted: Collection[str],
     settings: Settings,
     *,
-    progress: float,
-    gather: Callable[[Tensor], Tensor],
+    progress: float = 1.0,
+    gather: Gather = lambda features: features,
 ) -> dict[str, Tensor]:
-    """Compute the terms that are wanted, and what these need and no more."""
+    """Compute the terms that are wanted, and what these need and no more; see `TalkingModel.terms`."""
     found: dict[str, Tensor] = {}
     if "person" in wanted and model.person_classifier is not None:
         feature = model.identity_encoder(batch[PORTRAIT]).feature
         found["person"] = shared.person_loss(model.person_classifier(feature), batch["speakers"])
     if any(name in wanted for name in ("word", "contrastive", "domain", "domain_confusion")):
-        found |= _speech_terms(model, batch, wanted, gather)
+        video = model.encode_speech(frames=batch[FRAMES])
+        audio = model.encode_sound(batch[WINDOWS], batch.get(SOUND))
+        found |= speech_terms(model, batch, video, audio, wanted, gather)
     generates = any(name in wanted for name in TALK if name != "estimator")
     generated = _generate(model, batch, settings, progress) if generates else None
     if "estimator" in wanted:
@@ -50,24 +53,6 @@ def terms(
     if generated is not None:
         found |= _talk_terms(model, batch, generated, wanted, settings, progress)
     return {name: loss for name, loss in found.items() if name in wanted}
-
-
-def _speech_terms(
-    model: AMIE, batch: Batch, wanted: Collection[str], gather: Callable[[Tensor], Tensor]
-) -> dict[str, Tensor]:
-    """The speech stage of DAVS."""
-    video = model.encode_speech_from_video(batch[FRAMES])
-    audio = model.encode_speech_from_audio(batch[WINDOWS], batch.get(SOUND))
-    found: dict[str, Tensor] = {}
-    if "word" in wanted:
-        words = model.words_from_video(video), model.words_from_audio(audio)
-        found["word"] = shared.word_loss(*words, batch["words"])
-    if "contrastive" in wanted:
-        found["contrastive"] = shared.contrastive_loss(gather(video), gather(audio))
-    if "domain" in wanted:
-        found["domain"] = shared.domain_loss(model.domain_discriminator, video, audio)
-        found["domain_confusion"] = shared.domain_confusion(model.domain_discriminator, video, audio)
-    return found
 
 
 def _drawn(model: AMIE, batch: Batch, settings: Settings) -> slice:
@@ -84,7 +69,7 @@ def _generate(model: AMIE, batch: Batch, settings: Settings, progress: float) ->
     # On the CPU, whose numbers are the same wherever the networks are.
     rates = (least + (most - least) * torch.rand(count)).tolist()
     teaches = (torch.rand(count) < losses.teaching(progress)).tolist()
-    speech = model.encode_speech_from_audio(batch[RUN_WINDOWS][:, part], batch.get(SOUND))
+    speech = model.encode_sound(batch[RUN_WINDOWS][:, part], batch.get(SOUND))
     face = model.encode_identity(batch[PORTRAIT])
     on = settings.attention.on
     return model.generate(face, speech, on=on, rates=[] if on == "none" else rates, taught=real, teaches=teaches)

@@ -5,40 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 
-from davs_model.models.davs.settings import Frames, OwnWidth, Standardise
+from davs_model.models.davs.settings import Networks, SpeechWeights
 from davs_model.settings import Ablation, Count, Factor, RunSettings, Section
 
 Form = Literal["js", "dv"]
 """The bound of mutual information: Jensen–Shannon's, or Donsker and Varadhan's as MINE has it."""
 On = Literal["none", "previous", "face", "both"]
 """What attention masks: nothing, the frame generated before (the paper's Figure 2), the input face (its text), both."""
-
-
-class Model(Section):
-    """The networks."""
-
-    width: Annotated[float, Gt(0), Le(16)] = 1.0
-    """Multiplier of all channel counts."""
-    image_size: Literal[64, 128, 256] = 256
-    """Side of the frames in pixels."""
-    speech_frames: Frames = 12
-    """Frames that C_w of the speech stage reads at once."""
-    identity_scales: Annotated[int, Ge(1), Le(4)] = 1
-    """Identity maps that the decoder sees: 1: an eighth of the frame's side, 2: a quarter, 3: a half, 4: the frame."""
-    blend: bool = False
-    """Let the decoder keep parts of the identity frame, by a fourth output that weights them."""
-    speech_map: Annotated[int, Ge(0), Le(1024)] = 0
-    """Channels of a map of speech that the decoder sees beside the identity maps; 0: none."""
-    mouth_size: Literal[0, 64, 128, 256] = 0
-    """Side in pixels of the mouth region that the visual speech encoder sees; 0: it sees whole frames."""
-    visual_width: OwnWidth = 0.0
-    """Multiplier of the visual speech encoder's channels; 0: that of `width`."""
-    audio_width: OwnWidth = 0.0
-    """Multiplier of the audio encoders' channels; 0: that of `width`."""
-    standardise: Standardise = "none"
-    """Statistics that MFCC are standardised by: none, those of the training set, or those of each clip."""
 
 
 class Attention(Section):
@@ -81,15 +56,9 @@ class Steps(Section):
     """Optimizer steps of everything together."""
 
 
-class Weights(Section):
+class Weights(SpeechWeights):
     """Factors of the terms of the objective; 0 switches a term off. The paper gives none of them."""
 
-    person: Factor = 1.0
-    """Factor of the cross-entropy over people of the identity stage."""
-    word: Factor = 1.0
-    """Factor of L_w of the speech stage."""
-    contrastive: Factor = 1.0
-    """Factor of L_C of the speech stage."""
     domain: Factor = 0.0
     """Factor of L_adv^D of the speech stage, both sides."""
     estimator: Factor = 1.0
@@ -171,7 +140,7 @@ class Settings(RunSettings):
 
     preset: Literal["paper", "small"] = "paper"
     """Name of the preset that the others started from."""
-    model: Model = Model()
+    model: Networks = Networks()
     attention: Attention = Attention()
     mi: Mi = Mi()
     generation: Generation = Generation()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from davs_model.data.corpus import Corpus
-from davs_model.models.davs.settings import STANDARDISE, Settings
+from davs_model.models.davs.settings import STANDARDISE, Networks, Settings
 
 OPTIONS = (
     "identity_scales",
@@ -22,42 +23,66 @@ OPTIONS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dimensions:
-    """The arguments of `DAVS`; the defaults are the released networks.
+class SharedDimensions:
+    """The arguments that `DAVS` and `AMIE` have in common.
 
     n_words: N_w of the word classifiers.
     n_people: people of the labelled faces; 0: no `person_classifier`.
-    n_speakers: people of the talking clips; 0: no `speech_person_classifier`.
     width, image_size: channel multiplier and S (64, 128 or 256).
-    speech_frames, identity_frames, sequence_frames: frames that C_w, C_p^w and D_seq read at once.
-    n_word_classifiers: 1: C_w, shared by both modalities; 2: one each, as in the rows of Table 3 without SC.
-
-    Those of `OPTIONS` are not in the paper; each is 0 in the released networks:
-
+    speech_frames: frames that C_w reads at once.
     identity_scales, blend, speech_map: see `Decoder`.
     mouth_size: side of the mouth region that E_w^v sees; 0: it sees whole frames of `image_size`.
-    visual_width, audio_width: channel multiplier of E_w^v, E_w^a; 0: `width`.
-    words_from_feature: see `IdentityWordClassifier`.
-    normalised: see `VisualSpeechEncoder`. standardise: number of the `STANDARDISE` of E_w^a.
+    visual_width, audio_width: channel multiplier of E_w^v, and of what encodes audio; 0: `width`.
+    standardise: number of the `STANDARDISE` of E_w^a.
     """
 
     n_words: int = 500
     n_people: int = 0
-    n_speakers: int = 0
     width: float = 1.0
     image_size: int = 256
     speech_frames: int = 12
-    identity_frames: int = 20
-    sequence_frames: int = 6
-    n_word_classifiers: int = 1
     identity_scales: int = 0
     blend: int = 0
     speech_map: int = 0
     mouth_size: int = 0
     visual_width: float = 0.0
     audio_width: float = 0.0
-    normalised: int = 0
     standardise: int = 0
+
+    @staticmethod
+    def shared(corpus: Corpus, model: Networks) -> dict[str, Any]:
+        """Return those that fit these clips and settings."""
+        named = ("width", "image_size", "speech_frames", "identity_scales", "speech_map", "mouth_size")
+        return {
+            "n_words": max(1, len(corpus.train.vocabulary)),
+            "n_people": len(corpus.faces or corpus.train.people),
+            **{name: getattr(model, name) for name in (*named, "visual_width", "audio_width")},
+            "blend": int(model.blend),
+            "standardise": STANDARDISE.index(model.standardise),
+        }
+
+    def as_dict(self) -> dict[str, int | float]:
+        """Return the dimensions by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimensions(SharedDimensions):
+    """The arguments of `DAVS`; the defaults are the released networks.
+
+    n_speakers: people of the talking clips; 0: no `speech_person_classifier`.
+    identity_frames, sequence_frames: frames that C_p^w and D_seq read at once.
+    n_word_classifiers: 1: C_w, shared by both modalities; 2: one each, as in the rows of Table 3 without SC.
+    words_from_feature: see `IdentityWordClassifier`. normalised: see `VisualSpeechEncoder`.
+
+    Those of `OPTIONS` are not in the paper; each is 0 in the released networks.
+    """
+
+    n_speakers: int = 0
+    identity_frames: int = 20
+    sequence_frames: int = 6
+    n_word_classifiers: int = 1
+    normalised: int = 0
     words_from_feature: int = 0
 
     def __post_init__(self) -> None:
@@ -67,25 +92,16 @@ class Dimensions:
     @classmethod
     def of(cls, corpus: Corpus, settings: Settings) -> Dimensions:
         """Return the dimensions that fit these clips and settings."""
-        model = settings.model
+        model, shared = settings.model, cls.shared(corpus, settings.model)
+        if model.identity_scales == 1:
+            shared["identity_scales"] = 0  # 1 is the released decoder, whose dimensions do not name it
         return cls(
-            n_words=max(1, len(corpus.train.vocabulary)),
-            n_people=len(corpus.faces or corpus.train.people),
+            **shared,
             n_speakers=len(corpus.train.people),
-            width=model.width,
-            image_size=model.image_size,
-            speech_frames=model.speech_frames,
             identity_frames=model.identity_frames,
             sequence_frames=model.sequence_frames,
             n_word_classifiers=1 if model.shared_classifier else 2,
-            identity_scales=model.identity_scales if model.identity_scales > 1 else 0,
-            blend=int(model.blend),
-            speech_map=model.speech_map,
-            mouth_size=model.mouth_size,
-            visual_width=model.visual_width,
-            audio_width=model.audio_width,
             normalised=int(model.normalised),
-            standardise=STANDARDISE.index(model.standardise),
             words_from_feature=int(model.identity_words == "feature"),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,18 +12,11 @@ from davs_model.data.reads import Batch
 from davs_model.models.base import FRAMES, SOUND, WINDOWS
 
 if TYPE_CHECKING:
-    from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
-
-
-class SpeechEncoders(Protocol):
-    """A model that has both."""
-
-    visual_speech_encoder: VisualSpeechEncoder
-    audio_speech_encoder: AudioSpeechEncoder
+    from davs_model.models.davs.speech import SpeechModel
 
 
 @torch.no_grad()
-def fit_speech_encoders(model: SpeechEncoders, batch: Batch) -> None:
+def fit_speech_encoders(model: SpeechModel, batch: Batch) -> None:
     """Let no feature be silent and none be the same in all frames, in place.
 
     The one map at the end of E_w^v stands behind a ReLU, which weights of either sign can shut for good: it begins as a

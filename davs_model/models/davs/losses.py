@@ -226,11 +226,6 @@ def sequence_confusion(
     return torch.stack([functional.logsigmoid(-head).mean() for head in heads]).sum()
 
 
-def generation_loss(adversarial: Tensor, reconstruction: Tensor, *, alpha: float) -> Tensor:
-    """L_Re, eq. 8: L_GAN + α·L_1."""
-    return adversarial + alpha * reconstruction
-
-
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
     """What is computed inside passes gradients through a module and none to its parameters.

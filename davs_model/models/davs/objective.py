@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from davs_model.data.reads import Batch
 from davs_model.models.base import DRIVERS, FRAMES, PORTRAIT, REAL, SEQUENCE, SOUND, WINDOWS, Stage, term_of
 from davs_model.models.davs import losses
 from davs_model.models.davs.settings import Form, GanForm, Settings
+from davs_model.models.davs.speech import speech_terms
 
 if TYPE_CHECKING:
     from davs_model.models.davs.networks import DAVS, Identity
@@ -57,8 +57,8 @@ def terms(
     if any(name in wanted for name in ("identity_word", "identity_word_confusion")):
         found |= _identity_word_terms(model, batch, form)
     if generates or any(name in wanted for name in (*SPEECH, "speech_person", "speech_person_confusion")):
-        video = model.encode_speech_from_video(batch[FRAMES])
-        audio = model.encode_speech_from_audio(batch[WINDOWS], batch.get(SOUND))
+        video = model.encode_speech(frames=batch[FRAMES])
+        audio = model.encode_sound(batch[WINDOWS], batch.get(SOUND))
         found |= _speech_terms(model, batch, video, audio, form, wanted, gather)
         if identity is not None and generates:
             found |= _generation_terms(model, batch, identity, {"audio": audio, "video": video}, form, wanted)
@@ -85,14 +85,7 @@ def _speech_terms(
     gather: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
     """Figure 3 (a), and the person taken out of visual speech."""
-    found: dict[str, Tensor] = {}
-    if "word" in wanted:
-        found["word"] = losses.word_loss(model.words_from_video(video), model.words_from_audio(audio), batch["words"])
-    if "contrastive" in wanted:
-        found["contrastive"] = losses.contrastive_loss(gather(video), gather(audio), form=form)
-    if "domain" in wanted or "domain_confusion" in wanted:
-        found["domain"] = losses.domain_loss(model.domain_discriminator, video, audio)
-        found["domain_confusion"] = losses.domain_confusion(model.domain_discriminator, video, audio, form=form)
+    found = speech_terms(model, batch, video, audio, wanted, gather, form=form)
     reader = model.speech_person_classifier
     if reader is not None and ("speech_person" in wanted or "speech_person_confusion" in wanted):
         found["speech_person"] = losses.speech_person_loss(reader, video, batch["speakers"])
@@ -134,13 +127,13 @@ def talking_terms(
     judges = any(name in wanted for name in SEQUENCE_GAN)
     windows = [batch[name] for name in (WINDOWS, TARGET_WINDOWS, *((RUN_WINDOWS,) * judges))]
     lengths = [part.shape[1] for part in windows]
-    audio = model.encode_speech_from_audio(torch.cat(windows, dim=1), batch.get(SOUND)).split(lengths, 1)
+    audio = model.encode_sound(torch.cat(windows, dim=1), batch.get(SOUND)).split(lengths, 1)
     if CODES in batch:
         video = tuple(batch[name] for name in (CODES, TARGET_CODES, *((RUN_CODES,) * judges)))
     else:
         frames = torch.cat([batch[name] for name in (FRAMES, TARGET_FRAMES, *((RUN_FRAMES,) * judges))], dim=1)
         with torch.set_grad_enabled(settings.generation.visual == "train" and torch.is_grad_enabled()):
-            video = model.encode_speech_from_video(frames).split(lengths, 1)
+            video = model.encode_speech(frames=frames).split(lengths, 1)
     identity = model.encode_identity(batch[PORTRAIT])
     found = _speech_terms(model, batch, video[0], audio[0], settings.form, wanted, gather)
     if "person" in wanted and model.person_classifier is not None:
@@ -233,31 +226,3 @@ def factors(model: DAVS, stage: Stage, settings: Settings, *, people_are_speaker
         if weight:
             found[term] = weight
     return found
-
-
-def random_batch(model: DAVS, size: int, *, seed: int = 0) -> Batch:
-    """Make a batch of random soft pictures and windows of the right shapes, on the CPU, to measure with.
-
-    Not white noise, all of which looks alike to the networks.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    dimensions = model.dimensions
-    side, n_frames = int(dimensions["image_size"]), int(dimensions["speech_frames"])
-
-    def frames(count: int) -> Tensor:
-        person, moments = (torch.rand(size, n, 3, 4, 4, generator=generator) for n in (1, count))
-        coarse = ((person + moments) / 2).flatten(0, 1)
-        return functional.interpolate(coarse, side, mode="bilinear").view(size, count, 3, side, side)
-
-    def labels(count: int | float) -> Tensor:
-        return torch.randint(max(1, int(count)), (size,), generator=generator)
-
-    return {
-        PORTRAIT: frames(1),
-        FRAMES: frames(n_frames),
-        WINDOWS: torch.randn(size, n_frames, 12, 20, generator=generator) * 3,
-        SEQUENCE: frames(int(dimensions["identity_frames"])),
-        "words": labels(dimensions["n_words"]),
-        "speakers": labels(dimensions["n_speakers"]),
-        f"{FRAMES}_start": torch.tensor((n_frames - int(dimensions["sequence_frames"])) // 2),
-    }

@@ -20,8 +20,8 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 OwnWidth = Annotated[float, Ge(0), Le(16)]
 
 
-class Model(Section):
-    """The networks; 1 and 256 are the released ones."""
+class Networks(Section):
+    """The networks that AMIE has, too; 1 and 256 are the released ones."""
 
     width: Annotated[float, Gt(0), Le(16)] = 1.0
     """Multiplier of all channel counts."""
@@ -29,12 +29,6 @@ class Model(Section):
     """Side of the frames in pixels."""
     speech_frames: Frames = 12
     """Frames that C_w reads at once."""
-    identity_frames: Frames = 20
-    """Frames that C_p^w reads at once."""
-    sequence_frames: Frames = 6
-    """Frames that are generated, and that D_seq reads at once; they are among the `speech_frames`."""
-    shared_classifier: bool = True
-    """One word classifier for audio and video (SC of Table 3); false: one each."""
     identity_scales: Annotated[int, Ge(1), Le(4)] = 1
     """Identity maps that the decoder sees: 1: an eighth of the frame's side, 2: a quarter, 3: a half, 4: the frame."""
     blend: bool = False
@@ -46,13 +40,24 @@ class Model(Section):
     visual_width: OwnWidth = 0.0
     """Multiplier of the visual speech encoder's channels; 0: that of `width`."""
     audio_width: OwnWidth = 0.0
-    """Multiplier of the audio speech encoder's channels; 0: that of `width`."""
+    """Multiplier of the channels of what encodes audio; 0: that of `width`."""
+    standardise: Standardise = "none"
+    """Statistics that MFCC are standardised by: none, those of the training set, or those of each clip."""
+
+
+class Model(Networks):
+    """The networks."""
+
+    identity_frames: Frames = 20
+    """Frames that C_p^w reads at once."""
+    sequence_frames: Frames = 6
+    """Frames that are generated, and that D_seq reads at once; they are among the `speech_frames`."""
+    shared_classifier: bool = True
+    """One word classifier for audio and video (SC of Table 3); false: one each."""
     identity_words: Literal["maps", "feature"] = "maps"
     """What C_p^w reads of the identity encoder: its maps, as in the released code, or its features."""
     normalised: bool = False
     """Give the features of each modality mean 0 and variance 1, by BatchNorm without parameters."""
-    standardise: Standardise = "none"
-    """Statistics that MFCC are standardised by: none, those of the training set, or those of each clip."""
 
 
 class Generation(Section):
@@ -96,8 +101,8 @@ class Steps(Section):
     """Optimizer steps of everything together."""
 
 
-class Weights(Section):
-    """Factors of the terms of the objective; 0 switches a term off."""
+class SpeechWeights(Section):
+    """Factors of the first terms, which AMIE has, too; 0 switches a term off."""
 
     person: Factor = 1.0
     """Factor of the cross-entropy over people of the identity stage."""
@@ -107,6 +112,11 @@ class Weights(Section):
     """Factor of L_C, eq. 1."""
     domain: Factor = 1.0
     """Factor of L_adv^D, both sides."""
+
+
+class Weights(SpeechWeights):
+    """Factors of the terms of the objective; 0 switches a term off."""
+
     identity_word: Factor = 200.0
     """Factor of eq. 2 and 3; the released code has twice its factor of L_1."""
     speech_person: Factor = 20.0

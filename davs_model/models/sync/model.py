@@ -113,9 +113,9 @@ class Sync(TalkingModel):
         if frames is not None:
             return self.visual_encoder(standardised_grey(frames))
         assert windows is not None
-        return self.encode_sound(windows, None)
+        return self.encode_sound(windows)
 
-    def encode_sound(self, windows: Tensor, statistics: Tensor | None) -> Tensor:
+    def encode_sound(self, windows: Tensor, statistics: Tensor | None = None) -> Tensor:
         """Encode windows `[B, T, 12, 20]` by the statistics of their clips: unit vectors `[B, T, 256]`."""
         return self.audio_encoder(
             standardised_windows(windows, _statistics(windows) if statistics is None else statistics)

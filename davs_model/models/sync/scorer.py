@@ -102,10 +102,12 @@ class Scorer:
 
     @torch.inference_mode()
     def features(self, grey: Grey, windows: Windows, valid: curve.Bools) -> Features:
-        """Return the features of a clip.
+        """Return the features of a clip, of the frames that both have.
 
         grey: uint8 (T, S, S). windows: float32 (T, 12, 20). valid: (T,), which windows hold real audio alone.
         """
+        length = min(len(grey), len(windows))
+        grey, windows, valid = grey[:length], windows[:length], valid[:length]
         seen = np.zeros(len(grey), bool)
         seen[CONTEXT : len(grey) - CONTEXT] = True
         return Features(self.see(grey), self.hear(windows), seen, np.asarray(valid, bool))

@@ -139,12 +139,9 @@ def test_a_damaged_packet_costs_only_itself(tmp_path: Path) -> None:
     assert np.allclose(made.peaks(read.samples[20_000:], 20_000, 1), [1.5], atol=0.001)
 
 
-@pytest.mark.parametrize("shown", [{"start": 25.0, "duration": 1.16}, {"duration": 1.16}, {}])
-def test_only_what_is_needed_is_decoded(
-    shown: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """For a clip out of a long file, some seconds of sound are decoded."""
-    clip = made.numbered(tmp_path / "clip.mp4", made.steady(25, 40), made.noise(40, 16_000))
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many samples were kept of what was decoded, one number for each sound that is read."""
     kept: list[int] = []
     original = Pieces.resampled
 
@@ -153,24 +150,23 @@ def test_only_what_is_needed_is_decoded(
         return original(self, *arguments)
 
     monkeypatch.setattr(Pieces, "resampled", resampled)
+    return kept
+
+
+@pytest.mark.parametrize("shown", [{"start": 25.0, "duration": 1.16}, {"duration": 1.16}, {}])
+def test_only_what_is_needed_is_decoded(shown: dict[str, float], tmp_path: Path, decoded: list[int]) -> None:
+    """For a clip out of a long file, some seconds of sound are decoded."""
+    clip = made.numbered(tmp_path / "clip.mp4", made.steady(25, 40), made.noise(40, 16_000))
     read_sound(clip, **shown)
-    assert kept[0] <= 16_000 * ((shown["duration"] + 4) if shown else 41)
+    assert decoded[0] <= 16_000 * ((shown["duration"] + 4) if shown else 41)
 
 
-def test_long_sound_beside_a_short_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_sound_beside_a_short_picture(tmp_path: Path, decoded: list[int]) -> None:
     """A sound file that is far longer than its picture is read as far as the picture goes."""
     picture = made.numbered(tmp_path / "picture.mp4", TIMES)
     wav = made.write_wav(tmp_path / "sound.wav", made.noise(60, 16_000), 16_000)
-    kept: list[int] = []
-    original = Pieces.resampled
-
-    def resampled(self: Pieces, *arguments: Any) -> Any:
-        kept.append(sum(piece.size for _, piece in self._pieces))
-        return original(self, *arguments)
-
-    monkeypatch.setattr(Pieces, "resampled", resampled)
     assert read_sound(picture, wav, after=1520).samples.size == 32_000 + 1520
-    assert kept[0] < 6 * 16_000
+    assert decoded[0] < 6 * 16_000
     assert math.isclose(read_sound(picture, wav, start=1.0).samples.size, 16_000)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import cv2
+import interrupted
 import made_media
 import numpy as np
 import pytest
@@ -34,7 +35,6 @@ from davs_model.models.amie.networks import AMIE
 from davs_model.models.base import PORTRAIT
 from davs_model.models.davs import Settings as DavsSettings
 from davs_model.training import loop
-from davs_model.training import state as states
 from davs_model.training.sources import training_shape
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -192,9 +192,10 @@ def train(out: Path, run: Path, *overrides: str, init_from: Path | None = None) 
 
 @pytest.fixture(scope="module")
 def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of all stages; not to be changed."""
+    """A run of all stages, and beside it `killed`, as it was amid its last stage; not to be changed."""
     folder = tmp_path_factory.mktemp("amie") / "run"
-    train(out, folder)
+    with interrupted.kept({("talk", 2): folder.parent / "killed"}):
+        train(out, folder)
     return folder
 
 
@@ -213,22 +214,9 @@ def test_it_trains_in_four_stages(run: Path) -> None:
 
 
 def test_it_goes_on_bit_for_bit(out: Path, run: Path, tmp_path: Path) -> None:
-    """A run that is interrupted in its last stage ends with the very bytes of one that was not."""
-    save = states.save
-
-    def saving(folder: Path, state: states.TrainingState) -> None:
-        save(folder, state)
-        if (state.stage, state.step) == ("talk", 2):
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(states, "save", saving)
-        with pytest.raises(KeyboardInterrupt):
-            train(out, tmp_path / "run")
-    train(out, tmp_path / "run")
-    for name in (checkpoint.NAME, states.NAME):
-        digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for folder in (run, tmp_path / "run")]
-        assert digests[0] == digests[1], name
+    """A run that was killed in its last stage ends with the very bytes of one that was not."""
+    train(out, Path(shutil.copytree(run.parent / "killed", tmp_path / "run")))
+    interrupted.assert_same_bytes(run, tmp_path / "run")
 
 
 def test_it_begins_with_the_weights_of_davs(out: Path, tmp_path: Path) -> None:
@@ -252,7 +240,7 @@ def test_it_begins_with_the_weights_of_davs(out: Path, tmp_path: Path) -> None:
 
 
 def test_corners_are_points_of_the_crop(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Corners of the mouth are the shards' points in the crop, mirrored and moved as the frames are."""
+    """Corners of the mouth are the shards' points in the crop, mirrored and moved as the frames are, read with them."""
     settings = Settings.resolve("small", None, ("data.shift=2", *QUICK))
     corpus = read_corpus(out, settings)
     shape = training_shape(AMIE, AMIE.dimensions_for(corpus, settings), AMIE.plan("talk", settings), settings)
@@ -261,8 +249,13 @@ def test_corners_are_points_of_the_crop(out: Path, monkeypatch: pytest.MonkeyPat
     points = np.tile(np.array([[0, 0], [0, 0], [0, 0], [50, 97.5], [78, 105]], np.float32), (n_frames, 1, 1))
     affine = np.tile(np.array([[2, 0, 1], [0, 2, 2]], np.float32), (n_frames, 1, 1))
     given = {"points.npy": schema.encode_array(points), "affine.npy": schema.encode_array(affine)}
-    read = source.read
-    monkeypatch.setattr(source, "read", lambda *place: read(*place) | (given if place[1] == "crop" else {}))
+    read, times = source.read, []
+
+    def reading(row: int, column: str, frames: Any, **options: bool) -> dict[str, bytes]:
+        times.append(column)
+        return read(row, column, frames, **options) | (given if column == "crop" else {})
+
+    monkeypatch.setattr(source, "read", reading)
     raw = empty_batch(shape, 1)
     for seed in range(4):
         rng = np.random.default_rng(seed)
@@ -276,6 +269,7 @@ def test_corners_are_points_of_the_crop(out: Path, monkeypatch: pytest.MonkeyPat
             assert (slant, abs(x - 129) <= 2) == (15, True)
         else:
             assert (slant, abs(x - 126) <= 2) == (-15, True)
+    assert times == ["mfcc", "crop"] * 4
 
 
 def test_a_portrait_keeps_apart() -> None:
@@ -287,7 +281,7 @@ def test_a_portrait_keeps_apart() -> None:
 
 def test_it_is_evaluated_by_what_drives_it(out: Path, run: Path, tmp_path: Path) -> None:
     """Its frames are generated from audio alone, and the tables say nothing of video."""
-    settings = evaluation.Settings(batch_size=3, workers=0)
+    settings = evaluation.Settings(batch_size=3, workers=0, talking_clips=2)
     found = evaluation.evaluate(run, out, tmp_path, settings, say=lambda _: None)
     assert found["reconstruction"].keys() == {"audio", "repeated"}
     assert found["generated_retrieval"].keys() == {"audio", "repeated"}

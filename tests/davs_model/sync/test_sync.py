@@ -7,25 +7,25 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import interrupted
 import numpy as np
 import pytest
 import torch
 from avprep_cli.main import main
 from click.testing import CliRunner, Result
-from small_models import SMALL
+from small_models import made_model
 from talking_shards import make_talking_shards, picture
 
 from avprep import manifest, schema, shards
 from avprep.errors import RunError
 from avprep.quality import verify
 from davs_model import checkpoint
+from davs_model.checkpoint import Checkpoint
 from davs_model.generation import Talker
-from davs_model.models.davs import Settings as DavsSettings
 from davs_model.models.sync import Settings
 from davs_model.models.sync import clips as sync_clips
 from davs_model.sync.load import load
 from davs_model.training import left_out, loop
-from davs_model.training import state as states
 
 SHIFTED = {"train/clip003": 6, "train/clip011": -5, "train/clip017": 9, "val/clip002": 4}
 FAILED = {"test/clip001": "no_face"}
@@ -55,9 +55,10 @@ def train(out: Path, run: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained sync model; not to be changed."""
+    """A trained sync model, and beside it `killed`, as it was amid its second pass; not to be changed."""
     folder = tmp_path_factory.mktemp("sync") / "run"
-    train(out, folder)
+    with interrupted.kept({("refine", 5): folder.parent / "killed"}):
+        train(out, folder)
     return folder
 
 
@@ -105,19 +106,8 @@ def test_the_second_pass_leaves_out_what_is_out_of_sync(run: Path) -> None:
 
 
 def test_a_run_goes_on_bit_for_bit_in_its_second_pass(out: Path, run: Path, tmp_path: Path) -> None:
-    """A run that is interrupted in the second pass ends with the very weights of one that was not."""
-    save = states.save
-
-    def saving(folder: Path, state: states.TrainingState) -> None:
-        save(folder, state)
-        if (state.stage, state.step) == ("refine", 5):
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(states, "save", saving)
-        with pytest.raises(KeyboardInterrupt):
-            train(out, tmp_path / "run")
-    train(out, tmp_path / "run")
+    """A run that was killed in the second pass ends with the very weights of one that was not."""
+    train(out, Path(shutil.copytree(run.parent / "killed", tmp_path / "run")))
     assert checkpoint.load(tmp_path / "run").digest() == checkpoint.load(run).digest()
 
 
@@ -213,9 +203,8 @@ def test_it_is_evaluated_and_draws_nothing(out: Path, run: Path, tmp_path: Path)
 
 def test_generated_films_are_judged_beside_real_ones(out: Path, run: Path, tmp_path: Path) -> None:
     """`evaluate --sync` shows offset and confidence of generated and real films; real ones are in sync."""
-    overrides = ("data.workers=0", "data.cache_mib=0", "weights.identity_word=0", *SMALL)
-    settings = DavsSettings.resolve("small", None, overrides)
-    loop.train(out, tmp_path / "talker", settings, stages=("full",), say=lambda _: None)
+    about = {"mfcc_preset": "davs", "steps": {"full": 1}}
+    checkpoint.save(tmp_path / "talker", Checkpoint.of(made_model(), about))
     command = ("evaluate", tmp_path / "talker", out, "-o", tmp_path / "results", "--sync", run, "--split", "val")
     result = call(*command, "--workers", 0, "--detector", "opencv")
     assert result.exit_code == 0, result.output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -11,9 +11,9 @@ from torch import Tensor
 from davs_model.data.clips import Clips
 from davs_model.data.corpus import Corpus
 from davs_model.data.pictures import WHOLE
-from davs_model.data.reads import Batch, Reads
-from davs_model.models.amie import curve, objective, stages
+from davs_model.models.amie import curve, objective
 from davs_model.models.amie import settings as own
+from davs_model.models.amie import stages as own_stages
 from davs_model.models.amie.dimensions import Dimensions
 from davs_model.models.amie.masks import mask
 from davs_model.models.amie.networks.attention import DynamicAttention
@@ -22,14 +22,14 @@ from davs_model.models.amie.networks.estimator import Estimator
 from davs_model.models.amie.networks.image import ImageEncoder
 from davs_model.models.amie.paper import TABLES
 from davs_model.models.amie.stages import LABELS, STAGES
-from davs_model.models.base import FRAMES, PORTRAIT, SOUND, WINDOWS, Measure, Stage, TalkingModel
-from davs_model.models.davs.initialise import fit_speech_encoders
+from davs_model.models.base import Measure
 from davs_model.models.davs.networks.classifiers import DomainDiscriminator, PersonClassifier, WordClassifier
 from davs_model.models.davs.networks.decoder import Decoder
 from davs_model.models.davs.networks.identity import Identity, IdentityEncoder
 from davs_model.models.davs.networks.layers import FEATURES
 from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
 from davs_model.models.davs.settings import STANDARDISE
+from davs_model.models.davs.speech import SpeechModel
 from davs_model.models.davs.stages import MOUTH_REGION
 
 
@@ -40,8 +40,6 @@ class Face(NamedTuple):
     """Of the input face I_f."""
     frame: Tensor
     """The frame generated last, `[B, 1, 3, S, S]`; at first the input face."""
-    attention: Tensor | None = None
-    """P of that frame, `[B, 1, S/4, S/4]`; None before the first frame."""
 
 
 class Generated(NamedTuple):
@@ -50,12 +48,12 @@ class Generated(NamedTuple):
     frames: Tensor
     """`[B, T, 3, S, S]`, RGB in [0, 1], float32."""
     attention: Tensor
-    """Logits of P of the frames but the first, `[B, T − 1, S/4, S/4]`."""
+    """Logits of P of the frames but the first, `[B, T − 1, S/4, S/4]`; of none where nothing is masked."""
     face: Face
     """Where the next frame begins."""
 
 
-class AMIE(TalkingModel):
+class AMIE(SpeechModel):
     """Arbitrary talking faces by attentional audio-visual coherence.
 
     Frames are RGB in [0, 1], `[B, T, 3, S, S]`; windows `[B, T, 12, 20]`, as in the shards (the paper's are 13×20);
@@ -70,7 +68,11 @@ class AMIE(TalkingModel):
     labels = LABELS
     drivers = ("audio",)
     paper = TABLES
-    adapts = ("identity_encoder", "decoder")
+    reads = staticmethod(own_stages.reads)
+    training_reads = staticmethod(own_stages.training_reads)
+    plan = staticmethod(own_stages.plan)
+    terms = objective.terms
+    factors = objective.factors
 
     def __init__(self, **dimensions: Any) -> None:
         super().__init__()
@@ -113,43 +115,6 @@ class AMIE(TalkingModel):
         """Return the arguments that fit these clips and settings."""
         return Dimensions.of(corpus, settings).as_dict()
 
-    @classmethod
-    def reads(cls, dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
-        """Return all that a model of these dimensions reads; see `stages`."""
-        return stages.reads(dimensions)
-
-    @classmethod
-    def training_reads(
-        cls, dimensions: Mapping[str, int | float], stage: str, settings: own.Settings
-    ) -> dict[str, Reads]:
-        """Return that, as a stage of training with these settings reads it; see `stages`."""
-        return stages.training_reads(dimensions, stage, settings)
-
-    @classmethod
-    def plan(cls, stage: str, settings: own.Settings) -> Stage:
-        """Return a stage as these settings change it; see `stages`."""
-        return stages.plan(stage, settings)
-
-    def terms(
-        self,
-        batch: Batch,
-        wanted: Collection[str],
-        settings: own.Settings,
-        *,
-        progress: float = 1.0,
-        gather: Callable[[Tensor], Tensor] = lambda features: features,
-    ) -> dict[str, Tensor]:
-        """Return the terms that are wanted; see `objective`."""
-        return objective.terms(self, batch, wanted, settings, progress=progress, gather=gather)
-
-    def factors(self, stage: Stage, settings: own.Settings, *, people_are_speakers: bool) -> dict[str, float]:
-        """Return the factor of each term that a stage minimises; see `objective`."""
-        return objective.factors(self, stage, settings, people_are_speakers=people_are_speakers)
-
-    def initialise(self, batch: Batch) -> None:
-        """Fit the last layers of the speech encoders to a batch, in place."""
-        fit_speech_encoders(self, batch)
-
     def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
         """Return what the estimator makes of matched and of shifted sound, once it was trained; see `curve`."""
         trained = any("estimator" in phase.networks for phase in STAGES[stage].phases)
@@ -158,33 +123,6 @@ class AMIE(TalkingModel):
     def encode_identity(self, frames: Tensor) -> Face:
         """Encode who is seen in a frame of each clip, `[B, 1, 3, S, S]`: also the frame before the first."""
         return Face(self.identity_encoder(frames), frames)
-
-    def encode_sound(self, windows: Tensor, statistics: Tensor | None) -> Tensor:
-        """Encode what is said in windows `[B, T, 12, 20]`: f_a `[B, T, 256]`; statistics: `SOUND` of the batch."""
-        return self.audio_speech_encoder(windows, statistics)
-
-    def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
-        """Encode what is said in windows: f_a `[B, T, 256]`; or seen in frames, which drives nothing here."""
-        if frames is not None:
-            return self.encode_speech_from_video(frames)
-        assert windows is not None
-        return self.encode_speech_from_audio(windows)
-
-    def encode_speech_from_video(self, frames: Tensor) -> Tensor:
-        """Encode what is said in frames: the perceptual network's features `[B, T, 256]`."""
-        return self.visual_speech_encoder(frames)
-
-    def encode_speech_from_audio(self, windows: Tensor, sound: Tensor | None = None) -> Tensor:
-        """Encode what is said in windows: f_a `[B, T, 256]`; sound: `SOUND` of the batch."""
-        return self.audio_speech_encoder(windows, sound)
-
-    def words_from_video(self, speech: Tensor) -> Tensor:
-        """Map features of frames `[B, T, 256]` to logits of words `[B, N_w]`."""
-        return self.word_classifier(speech)
-
-    def words_from_audio(self, speech: Tensor) -> Tensor:
-        """Map features of windows `[B, T, 256]` to logits of words `[B, N_w]`."""
-        return self.word_classifier(speech)
 
     def generate(
         self,
@@ -198,32 +136,30 @@ class AMIE(TalkingModel):
     ) -> Generated:
         """Generate frames one after the other, each from the face, what is said `[B, T, 256]` and the frame before.
 
-        on: what attention masks. rates: r of each frame; none: 1, as after training, when nothing is masked.
+        on: what attention masks. rates: r of each frame; none: 1, as after training: nothing is masked, and no
+            attention is computed.
         taught: real frames `[B, T, 3, S, S]`, of which frame i − 1 is fed to frame i where `teaches[i]`.
         No gradient passes from a frame to the one before.
         """
         frames: list[Tensor] = []
         logits: list[Tensor] = []
+        attention = self.attention.first(len(face.frame), speech.device)
         for i, spoken in enumerate(speech.split(1, dim=1)):
             frame = face.frame if not (i and teaches and teaches[i] and taught is not None) else taught[:, i - 1 : i]
             frame = frame.detach()
-            if face.attention is None:
-                attention = self.attention.first(len(frame), frame.device)
-            else:
-                logits.append(self.attention(frame[:, 0], face.attention))
+            if i and rates:
+                logits.append(self.attention(frame[:, 0], attention.detach()))
                 attention = self.attention.attention(logits[-1])
-            rate = rates[i] if rates else 1.0
-            drawn = self._draw(face.identity, frame, spoken, attention if rate < 1 and on != "none" else None, rate, on)
-            frames.append(drawn)
-            face = Face(face.identity, drawn.detach(), attention.detach())
-        predicted = torch.cat(logits, dim=1) if logits else frames[0].new_zeros(len(speech), 0, *attention.shape[2:])
+            frames.append(self._draw(face.identity, frame, spoken, attention, rates[i] if rates else 1.0, on))
+            face = Face(face.identity, frames[-1].detach())
+        predicted = torch.cat(logits, dim=1) if logits else attention[:, :0]
         return Generated(torch.cat(frames, dim=1), predicted, face)
 
     def _draw(
-        self, identity: Identity, frame: Tensor, spoken: Tensor, attention: Tensor | None, rate: float, on: own.On
+        self, identity: Identity, frame: Tensor, spoken: Tensor, attention: Tensor, rate: float, on: own.On
     ) -> Tensor:
-        """Draw the next frame `[B, 1, 3, S, S]`; attention: P_i, None where nothing is masked."""
-        if attention is not None:
+        """Draw the next frame `[B, 1, 3, S, S]`; attention: P_i; rate: 1 masks nothing."""
+        if rate < 1:
             masked = mask(attention, rate, frame.shape[-1])[:, None]
             if on in ("face", "both"):
                 identity = self.identity_encoder(identity.frames * masked)._replace(frames=identity.frames)
@@ -240,15 +176,3 @@ class AMIE(TalkingModel):
         """Generate frames, and return the face where the next ones begin."""
         generated = self.generate(identity, speech)
         return generated.frames, generated.face
-
-    def embeddings(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the identity of the portrait, and what the speech encoders make of frames and windows."""
-        found: dict[str, Tensor] = {}
-        if PORTRAIT in batch:
-            found["identity"] = self.identity_encoder(batch[PORTRAIT]).feature[:, 0]
-        if FRAMES in batch:
-            found["video"] = self.encode_speech_from_video(batch[FRAMES])
-            found["audio"] = self.encode_speech_from_audio(batch[WINDOWS], batch.get(SOUND))
-            found["video_logits"] = self.words_from_video(found["video"])
-            found["audio_logits"] = self.words_from_audio(found["audio"])
-        return found

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from davs_model.data.corpus import Corpus
-from davs_model.data.reads import Batch, Reads
-from davs_model.models.base import FRAMES, PORTRAIT, SEQUENCE, SOUND, WINDOWS, Stage, TalkingModel, term_of
-from davs_model.models.davs import losses, objective, stages
+from davs_model.data.reads import Batch
+from davs_model.models.base import SEQUENCE, term_of
+from davs_model.models.davs import losses, objective
 from davs_model.models.davs import settings as own
+from davs_model.models.davs import stages as own_stages
 from davs_model.models.davs.dimensions import Dimensions
-from davs_model.models.davs.initialise import fit_speech_encoders
 from davs_model.models.davs.networks.classifiers import (
     DomainDiscriminator,
     IdentityWordClassifier,
@@ -27,13 +27,14 @@ from davs_model.models.davs.networks.identity import Identity, IdentityEncoder
 from davs_model.models.davs.networks.layers import FEATURES
 from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
 from davs_model.models.davs.settings import STANDARDISE
+from davs_model.models.davs.speech import SpeechModel
 from davs_model.models.davs.stages import LABELS, STAGES
 
 ALIKE = 0.01
 """Mean squared difference up to which pictures are averaged: 20 dB. Frames of a GRID sentence differ by 33 dB."""
 
 
-class DAVS(TalkingModel):
+class DAVS(SpeechModel):
     """The disentangled audio-visual system: who (pid space) and what is said (wid space), taken apart and put together.
 
     Frames are RGB in [0, 1], `[B, T, 3, S, S]`; windows `[B, T, 12, 20]`, as in the shards; features 256 long.
@@ -46,7 +47,10 @@ class DAVS(TalkingModel):
     stages = STAGES
     labels = LABELS
     code_length = FEATURES
-    adapts = ("identity_encoder", "decoder")
+    reads = staticmethod(own_stages.reads)
+    training_reads = staticmethod(own_stages.training_reads)
+    plan = staticmethod(own_stages.plan)
+    factors = objective.factors
 
     def __init__(self, **dimensions: Any) -> None:
         super().__init__()
@@ -96,23 +100,6 @@ class DAVS(TalkingModel):
         """Return the arguments that fit these clips and settings."""
         return Dimensions.of(corpus, settings).as_dict()
 
-    @classmethod
-    def reads(cls, dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
-        """Return all that a model of these dimensions reads; see `stages`."""
-        return stages.reads(dimensions)
-
-    @classmethod
-    def training_reads(
-        cls, dimensions: Mapping[str, int | float], stage: str, settings: own.Settings
-    ) -> dict[str, Reads]:
-        """Return that, as a stage of training with these settings reads it; see `stages`."""
-        return stages.training_reads(dimensions, stage, settings)
-
-    @classmethod
-    def plan(cls, stage: str, settings: own.Settings) -> Stage:
-        """Return a stage as these settings change it; see `stages`."""
-        return stages.plan(stage, settings)
-
     def terms(
         self,
         batch: Batch,
@@ -128,14 +115,6 @@ class DAVS(TalkingModel):
             return objective.talking_terms(self, batch, settings, wanted=wanted, gather=gather)
         return objective.terms(self, batch, form=settings.form, wanted=wanted, gather=gather)
 
-    def factors(self, stage: Stage, settings: own.Settings, *, people_are_speakers: bool) -> dict[str, float]:
-        """Return the factor of each term that a stage minimises; see `objective`."""
-        return objective.factors(self, stage, settings, people_are_speakers=people_are_speakers)
-
-    def initialise(self, batch: Batch) -> None:
-        """Fit the last layers of the speech encoders to a batch, in place."""
-        fit_speech_encoders(self, batch)
-
     def adaptation_loss(self, photo: Tensor, generated: Tensor, before: Tensor) -> Tensor:
         """Return the L1 to the photo outside the mouth box, and inside it, so that lips stay, to the frames before."""
         return losses.outside_mouth_loss(photo, generated) + losses.mouth_loss(before, generated)
@@ -146,16 +125,9 @@ class DAVS(TalkingModel):
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
         """Return f_p^v of the portrait and of the frames in a row, F_w^v, F_w^a and what C_w makes of these."""
-        found: dict[str, Tensor] = {}
-        if PORTRAIT in batch:
-            found["identity"] = self.encode_identity(batch[PORTRAIT]).feature[:, 0]
+        found = super().embeddings(batch)
         if SEQUENCE in batch:
             found["identity_sequence"] = self.encode_identity(batch[SEQUENCE]).feature
-        if FRAMES in batch:
-            found["video"] = self.encode_speech_from_video(batch[FRAMES])
-            found["audio"] = self.encode_speech_from_audio(batch[WINDOWS], batch.get(SOUND))
-            found["video_logits"] = self.words_from_video(found["video"])
-            found["audio_logits"] = self.words_from_audio(found["audio"])
         return found
 
     def encode_identity(self, frames: Tensor) -> Identity:
@@ -171,33 +143,6 @@ class DAVS(TalkingModel):
         mean = (frames * alike).sum(1, keepdim=True) / alike.sum(1, keepdim=True)
         feature = self.encode_identity(frames).feature.mean(1, keepdim=True)
         return self.encode_identity(mean)._replace(feature=feature)
-
-    def encode_sound(self, windows: Tensor, statistics: Tensor | None) -> Tensor:
-        """Encode what is said in windows `[B, T, 12, 20]`: F_w^a `[B, T, 256]`; statistics: `SOUND` of the batch."""
-        return self.encode_speech_from_audio(windows, statistics)
-
-    def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
-        """Encode what is said in frames `[B, T, 3, S, S]` or windows `[B, T, 12, 20]`: F_w^v or F_w^a `[B, T, 256]`."""
-        if frames is not None:
-            return self.encode_speech_from_video(frames)
-        assert windows is not None
-        return self.encode_speech_from_audio(windows)
-
-    def encode_speech_from_video(self, frames: Tensor) -> Tensor:
-        """Encode what is said in frames `[B, T, 3, S, S]`: F_w^v `[B, T, 256]`."""
-        return self.visual_speech_encoder(frames)
-
-    def encode_speech_from_audio(self, windows: Tensor, sound: Tensor | None = None) -> Tensor:
-        """Encode what is said in MFCC windows `[B, T, 12, 20]`: F_w^a `[B, T, 256]`; sound: `SOUND` of the batch."""
-        return self.audio_speech_encoder(windows, sound)
-
-    def words_from_video(self, speech: Tensor) -> Tensor:
-        """Map F_w^v `[B, T, 256]` to logits of words `[B, N_w]`."""
-        return self.word_classifier(speech)
-
-    def words_from_audio(self, speech: Tensor) -> Tensor:
-        """Map F_w^a `[B, T, 256]` to logits of words `[B, N_w]`: by the same classifier, if it is shared."""
-        return (self.audio_word_classifier or self.word_classifier)(speech)
 
     def decode(self, identity: Identity, speech: Tensor) -> Tensor:
         """Draw frames `[B, T, 3, S, S]` of a person (of one frame or T) saying F_w^v or F_w^a `[B, T, 256]`."""

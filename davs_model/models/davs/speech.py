@@ -1,0 +1,95 @@
+"""What DAVS and AMIE have in common: the speech space of Figure 3 (a), its terms, and how a model encodes into it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from davs_model.data.reads import Batch
+from davs_model.models.base import FRAMES, PORTRAIT, SOUND, WINDOWS, Gather, TalkingModel
+from davs_model.models.davs import losses
+from davs_model.models.davs.initialise import fit_speech_encoders
+from davs_model.models.davs.settings import Form
+
+if TYPE_CHECKING:  # the package of the networks imports DAVS, which imports this module
+    from davs_model.models.davs.networks.classifiers import DomainDiscriminator, PersonClassifier, WordClassifier
+    from davs_model.models.davs.networks.identity import IdentityEncoder
+    from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
+
+
+class SpeechModel(TalkingModel):
+    """A model with DAVS's encoders and a shared speech space.
+
+    Frames are RGB in [0, 1], `[B, T, 3, S, S]`; windows `[B, T, 12, 20]`, as in the shards; features 256 long.
+    A subclass makes the networks: their order decides which random numbers are whose first weights.
+    """
+
+    adapts = ("identity_encoder", "decoder")
+
+    identity_encoder: IdentityEncoder
+    visual_speech_encoder: VisualSpeechEncoder
+    audio_speech_encoder: AudioSpeechEncoder
+    word_classifier: WordClassifier
+    audio_word_classifier: WordClassifier | None
+    """None: the other one is of both modalities."""
+    domain_discriminator: DomainDiscriminator
+    person_classifier: PersonClassifier | None
+
+    def initialise(self, batch: Batch) -> None:
+        """Fit the last layers of the speech encoders to a batch, in place."""
+        fit_speech_encoders(self, batch)
+
+    def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
+        """Encode what is said in frames `[B, T, 3, S, S]` or windows `[B, T, 12, 20]`: F_w^v or F_w^a `[B, T, 256]`."""
+        if frames is not None:
+            return self.visual_speech_encoder(frames)
+        assert windows is not None
+        return self.encode_sound(windows)
+
+    def encode_sound(self, windows: Tensor, statistics: Tensor | None = None) -> Tensor:
+        """Encode what is said in windows `[B, T, 12, 20]`: F_w^a `[B, T, 256]`; statistics: `SOUND` of the batch."""
+        return self.audio_speech_encoder(windows, statistics)
+
+    def words_from_video(self, speech: Tensor) -> Tensor:
+        """Map F_w^v `[B, T, 256]` to logits of words `[B, N_w]`."""
+        return self.word_classifier(speech)
+
+    def words_from_audio(self, speech: Tensor) -> Tensor:
+        """Map F_w^a `[B, T, 256]` to logits of words `[B, N_w]`: by the same classifier, if it is shared."""
+        return (self.audio_word_classifier or self.word_classifier)(speech)
+
+    def embeddings(self, batch: Batch) -> dict[str, Tensor]:
+        """Return f_p^v of the portrait, F_w^v, F_w^a and what C_w makes of these."""
+        found: dict[str, Tensor] = {}
+        if PORTRAIT in batch:
+            found["identity"] = self.identity_encoder(batch[PORTRAIT]).feature[:, 0]
+        if FRAMES in batch:
+            found["video"] = self.encode_speech(frames=batch[FRAMES])
+            found["audio"] = self.encode_sound(batch[WINDOWS], batch.get(SOUND))
+            found["video_logits"] = self.words_from_video(found["video"])
+            found["audio_logits"] = self.words_from_audio(found["audio"])
+        return found
+
+
+def speech_terms(
+    model: SpeechModel,
+    batch: Batch,
+    video: Tensor,
+    audio: Tensor,
+    wanted: Collection[str],
+    gather: Gather,
+    *,
+    form: Form = "paper",
+) -> dict[str, Tensor]:
+    """Return L_w, L_C and both sides of L_adv^D of F_w^v and F_w^a `[B, T, 256]`, those of them that are wanted."""
+    found: dict[str, Tensor] = {}
+    if "word" in wanted:
+        found["word"] = losses.word_loss(model.words_from_video(video), model.words_from_audio(audio), batch["words"])
+    if "contrastive" in wanted:
+        found["contrastive"] = losses.contrastive_loss(gather(video), gather(audio), form=form)
+    if "domain" in wanted or "domain_confusion" in wanted:
+        found["domain"] = losses.domain_loss(model.domain_discriminator, video, audio)
+        found["domain_confusion"] = losses.domain_confusion(model.domain_discriminator, video, audio, form=form)
+    return found

@@ -1,0 +1,44 @@
+"""How long a file, a function and a class of the source may be."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parents[2]
+MOST = {ast.Module: 450, ast.FunctionDef: 60, ast.AsyncFunctionDef: 60, ast.ClassDef: 200}
+
+
+def too_long(text: str) -> Iterator[str]:
+    """Name what is longer than it may be, from `def` or `class` to the last line, docstrings and all."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module):
+            length = len(text.splitlines())
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+        else:
+            continue
+        if length > MOST[type(node)]:
+            yield f"{getattr(node, 'name', 'the file')}: {length} lines, {MOST[type(node)]} at most"
+
+
+@pytest.mark.parametrize("folder", ["avprep", "davs_model", "cli/avprep_cli"])
+def test_everything_fits_on_a_screen_or_a_few(folder: str) -> None:
+    """A file of the source has at most 450 lines, a function 60, a class 200."""
+    sources = sorted((HERE / folder).rglob("*.py"))
+    assert sources
+    assert [f"{path.relative_to(HERE)}: {one}" for path in sources for one in too_long(path.read_text())] == []
+
+
+def test_what_is_longer_is_found() -> None:
+    """One line more is too long, of a method as of a function, a class and a file."""
+    body = "\n".join("        pass" for _ in range(60))
+    method = f"class A:\n    def b(self):\n{body}\n"
+    assert list(too_long(method)) == ["b: 61 lines, 60 at most"]
+    fields = "\n".join(f"    x{i} = 0" for i in range(200))
+    assert list(too_long(f"class A:\n{fields}\n")) == ["A: 201 lines, 200 at most"]
+    assert list(too_long("pass\n" * 451)) == ["the file: 451 lines, 450 at most"]
