@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from pathlib import Path
@@ -30,8 +31,6 @@ class OpenShard:
         self._before = self._stamp()
         self._kept: dict[int, shards.Stretch] = {}  # rows whose samples are copied from the tar that is replaced
         self._source: IO[bytes] | None = None  # that tar
-        self._writer: shards.ShardWriter | None = None
-        self._written = 0
         self._versions: object = None  # what the sidecar holds of other versions
         self._started, self._spent = time.time(), 0.0  # the first run's start, and the seconds it took
 
@@ -65,51 +64,52 @@ class OpenShard:
         """Return where a worker writes the sample of a row."""
         return self._work / f"{self.name}-{row}.part"
 
-    def add(self, row: int, record: dict[str, Any]) -> None:
-        """Note how a clip ended."""
+    def add(self, row: int, record: dict[str, Any]) -> bool:
+        """Note how a clip ended; return whether the shard is complete."""
         if row in self.failed and record.get("reason") == self.failed[row]:
             record["again"] = True
         self.records[row] = {"key": self.clips[row].key, **record}
         if record["state"] != "ok":
             self.stretch(row).unlink(missing_ok=True)
+        return len(self.records) == len(self.clips)
 
-    def write(self) -> bool:
-        """Append the samples that are next in order; return whether the shard is complete."""
-        if self._writer is None:
-            path = shards.tar_path(self._out, self._stage.column, self.name)
-            self._writer = shards.ShardWriter(path, self._work / f"{self.name}.tar.part")
-        while self._written in self.records:
-            if self._written in self._kept:
-                assert self._source is not None
-                self._writer.copy(self._source, self._kept[self._written])
-            elif self.records[self._written]["state"] == "ok":
-                self._writer.append(self.stretch(self._written))
-            self._written += 1
-        return self._written == len(self.clips)
+    @property
+    def copies(self) -> bool:
+        """Whether samples are copied from the tar that is replaced, which this process alone has open."""
+        return bool(self._kept)
 
-    def finish(self) -> dict[str, Any]:
-        """Put the complete shard in place, unless another run did so while this one worked on it.
+    @functools.cached_property
+    def parts(self) -> tuple[Path, Path, list[Path | shards.Stretch]]:
+        """What `shards.string_together` makes the tar of the complete shard of."""
+        rows = (row for row in range(len(self.clips)) if self.records[row]["state"] == "ok")
+        samples = [self._kept[row] if row in self._kept else self.stretch(row) for row in rows]
+        return shards.tar_path(self._out, self._stage.column, self.name), self._work / f"{self.name}.tar.part", samples
+
+    def string(self) -> tuple[str, int]:
+        """Make that tar; return its sha256 and size in bytes."""
+        return shards.string_together(*self.parts, self._source)
+
+    def finish(self, digest: str, size: int) -> dict[str, Any]:
+        """Put the shard in place, unless another run did so while this one worked on it; its tar lies aside.
 
         Returns the counts of the shard that lies there.
         """
-        assert self._writer is not None
-        digest, size = self._writer.finish()
+        path, aside, _ = self.parts
         records = [self.records[row] for row in range(len(self.clips))]
         sidecar = shards.render_sidecar(self._head(records, digest, size), records)
         with one_at_a_time(self._out / self._stage.column / "run.json"):
             theirs = self._made_meanwhile()
             if theirs is None:
-                self._writer.publish(sidecar, self._work / f"{self.name}.json.part")
+                shards.publish(path, aside, sidecar, self._work / f"{self.name}.json.part")
             else:
-                self._writer.discard()
+                aside.unlink()
         self.close()
         return shards.counts(records if theirs is None else theirs["clips"])
 
     def close(self) -> None:
-        """Close its files."""
-        for file in (self._source, self._writer):
-            if file is not None:
-                file.close()
+        """Close the tar that is replaced."""
+        if self._source is not None:
+            self._source.close()
 
     def _head(self, records: list[dict[str, Any]], digest: str, size: int) -> dict[str, Any]:
         """Return the first line of the sidecar."""

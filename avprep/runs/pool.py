@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import pickle
+import selectors
 import signal
 import subprocess
 import sys
@@ -123,6 +124,8 @@ class Pool:
         self._abandoned: list[tuple[subprocess.Popen[bytes], Any]] = []
         self._said, self._saying = os.pipe()
         os.set_blocking(self._said, False)
+        self._readable = selectors.DefaultSelector()  # kept from wait to wait: a new one costs time for each worker
+        self._readable.register(self._said, selectors.EVENT_READ)
         self._failed_starts = 0
         self._exit_code: int | None = None
 
@@ -147,12 +150,11 @@ class Pool:
             self._start_workers()
             self._hand_out()
             due = min([until, *(worker.due() for worker in self._workers)])
-            pipes = {worker.pipe: worker for worker in self._workers}
-            for pipe in connection.wait([self._said, *pipes], max(0.0, due - time.monotonic())):
-                if pipe == self._said:
+            for key, _ in self._readable.select(max(0.0, due - time.monotonic())):
+                if key.data is None:
                     self._pass_on()
                 else:
-                    ended += self._read(pipes[pipe])  # type: ignore[index]
+                    ended += self._read(key.data)
             if self._failed_starts >= _STARTS * self._size:
                 raise PoolError(f"workers die before they do anything (exit code {self._exit_code})")
             now = time.monotonic()
@@ -185,6 +187,7 @@ class Pool:
                 worker.process.wait(max(0.0, until - time.monotonic()))
             self._bury(worker, worker.process.poll())
         self._pass_on()
+        self._readable.close()
         os.close(self._said)
         os.close(self._saying)
         left = self.stuck()
@@ -205,7 +208,9 @@ class Pool:
         starting = sum(not worker.ready for worker in self._workers)
         for _ in range(min(self._size - len(self._workers), len(self._queue) - starting)):
             try:
-                self._workers.append(self._start())
+                worker = self._start()
+                self._readable.register(worker.pipe, selectors.EVENT_READ, worker)
+                self._workers.append(worker)
             except OSError as error:
                 if not self._workers:
                     raise PoolError(f"no worker can be started ({error.strerror})") from error
@@ -256,24 +261,24 @@ class Pool:
                     worker.begin()
 
     def _read(self, worker: _Worker) -> Iterator[Ended]:
-        """Take what a worker has sent."""
+        """Take one message of a worker; the next one is told of again."""
         try:
-            while worker.pipe.poll():
-                kind, value = pickle.loads(worker.pipe.recv_bytes())  # noqa: S301 - our own worker's
-                match kind:
-                    case "ready":
-                        worker.ready, self._failed_starts = True, 0
-                    case "broken":
-                        raise PoolError(f"a worker could not start: {value}")
-                    case "took":
-                        worker.took, worker.begun = True, time.monotonic()
-                    case "grant":
-                        worker.limit = max(worker.limit, value)
-                    case _:
-                        job = worker.jobs.popleft()
-                        worker.quick = time.monotonic() - worker.begun < _QUICK
-                        worker.begin()
-                        yield Ended(job.tag, *((value, None) if kind == "value" else (None, value)))
+            kind, value, took = pickle.loads(worker.pipe.recv_bytes())  # noqa: S301 - our own worker's
+            match kind:
+                case "ready":
+                    worker.ready, self._failed_starts = True, 0
+                case "broken":
+                    raise PoolError(f"a worker could not start: {value}")
+                case "took":
+                    worker.took, worker.begun = True, time.monotonic()
+                case "grant":
+                    worker.limit = max(worker.limit, value)
+                case _:
+                    job = worker.jobs.popleft()
+                    worker.quick = time.monotonic() - worker.begun < _QUICK
+                    worker.begin()
+                    worker.took = took
+                    yield Ended(job.tag, *((value, None) if kind == "value" else (None, value)))
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.process.wait(PATIENCE)
@@ -282,6 +287,7 @@ class Pool:
     def _bury(self, worker: _Worker, exit_code: int | None) -> Iterator[Ended]:
         """Part with a worker: the job it was at has ended, others are queued again. exit_code: None if it lives."""
         self._workers.remove(worker)
+        self._readable.unregister(worker.pipe)
         worker.pipe.close()
         blamed = worker.took if worker.late is None else worker.jobs and worker.jobs[0] is worker.late
         job = worker.jobs.popleft() if blamed else None
@@ -305,7 +311,13 @@ _pipe: connection.Connection[Any, Any] | None = None
 def grant(seconds: float) -> None:
     """Let the job that runs in this worker take so long in all, where its own limit is shorter."""
     if _pipe is not None:
-        _pipe.send_bytes(pickle.dumps(("grant", seconds)))
+        _say("grant", seconds)
+
+
+def _say(kind: str, value: Any = None) -> None:
+    """Send the parent a message that ends no job."""
+    assert _pipe is not None
+    _pipe.send_bytes(pickle.dumps((kind, value, False)))
 
 
 def serve(number: int, parent: int) -> None:
@@ -321,32 +333,44 @@ def serve(number: int, parent: int) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, deaf)
         if initializer is not None:
             initializer(*initargs)
-        _pipe.send_bytes(pickle.dumps(("ready", None)))
+        _say("ready")
     except (EOFError, BrokenPipeError):
         return
     except BaseException as error:  # the parent reports it
         hint = "; what workers run must lie in a module, not in a script" if "__main__" in str(error) else ""
-        _pipe.send_bytes(pickle.dumps(("broken", " ".join(f"{type(error).__name__}: {error}{hint}".split()))))
+        _say("broken", " ".join(f"{type(error).__name__}: {error}{hint}".split()))
         return
     with contextlib.suppress(EOFError, ConnectionError):
+        message: bytes | None = None
         while True:
-            message = _pipe.recv_bytes()
-            _pipe.send_bytes(pickle.dumps(("took", None)))
-            _pipe.send_bytes(_outcome(message))
+            if message is None:
+                message = _pipe.recv_bytes()
+                _say("took")
+            kind, value = _outcome(message)
+            # With the next job here already, one message ends this one and says that it was taken.
+            message = _pipe.recv_bytes() if _pipe.poll() else None
+            _pipe.send_bytes(_pickled(kind, value, message is not None))
 
 
-def _outcome(message: bytes) -> bytes:
+def _outcome(message: bytes) -> tuple[str, Any]:
     """Do a job; return what became of it."""
     try:
         function, args = pickle.loads(message)  # noqa: S301 - our own parent's
-        return pickle.dumps(("value", function(*args)))
+        return "value", function(*args)
     except BaseException as error:
-        try:
-            said = pickle.dumps(("error", error))
+        return "error", error
+
+
+def _pickled(kind: str, value: Any, took: bool) -> bytes:
+    """Return the message that ends a job; took: whether the next one was begun."""
+    try:
+        said = pickle.dumps((kind, value, took))
+        if kind == "error":
             pickle.loads(said)  # noqa: S301 - an exception with a constructor of its own may not come back
-            return said
-        except Exception:
-            return pickle.dumps(("error", RuntimeError(f"{type(error).__name__}: {error}")))
+        return said
+    except BaseException as error:
+        error = value if kind == "error" else error
+        return pickle.dumps(("error", RuntimeError(f"{type(error).__name__}: {error}"), took))
 
 
 def _die_with(parent: int) -> None:

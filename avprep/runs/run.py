@@ -154,6 +154,7 @@ class _Filler:
         self._stop = stop
         self._retry = retry
         self._pending: dict[_Tag, _Job] = {}
+        self._strung: dict[str, OpenShard] = {}  # complete shards whose tar a worker makes
         self._submitted = 0
         self._streak = _Streak()
         self._stuck: tuple[tuple[int, str], ...] = ()
@@ -194,15 +195,18 @@ class _Filler:
         pool = Pool(jobs, worker.start, (self._stage,), deaf=worker.DEAF_TO)
         more = True
         try:
-            while more or self._pending:
+            while more or self._pending or self._strung:
                 self._heed_stop()
+                job = None
                 if room := more and len(self._pending) < jobs * _QUEUED_PER_WORKER:
                     try:
-                        self._submit(pool, next(queue))
+                        self._submit(pool, job := next(queue))
                     except StopIteration:
                         more = False
+                if job is not None and len(self._pending) < jobs * _QUEUED_PER_WORKER:
+                    continue
                 for ended in pool.wait(0 if room else _TICK):
-                    self._collect(ended)
+                    self._collect(pool, ended)
                 if len(pool.stuck()) > max(_MAX_STUCK, 2 * jobs):
                     raise RunError("too many processes hang in the kernel: does the file system still answer?")
                 self._progress.tick()
@@ -280,20 +284,31 @@ class _Filler:
         self._pending[tag] = job
         self._submitted += 1
 
-    def _collect(self, ended: Ended) -> None:
+    def _collect(self, pool: Pool, ended: Ended) -> None:
+        """Take how a job ended: that of a clip, or of a tar; of samples that are removed nothing is to be known."""
+        try:
+            if ended.tag in self._strung:
+                self._finish(pool, self._strung.pop(ended.tag), ended)
+            elif ended.tag in self._pending:
+                self._note(pool, ended)
+        except OSError as error:
+            raise RunError(f"{self._out}: cannot write ({error.strerror})") from error
+
+    def _note(self, pool: Pool, ended: Ended) -> None:
+        """Note how a clip ended; with the last one of a shard, have its tar made."""
         record = self._record(ended)
         shard, row = self._pending.pop(ended.tag)
         if (fatal := record.pop("fatal", None)) is not None:
             raise RunError(fatal)
         fault = record.pop("fault", None)
-        shard.add(row, record)
+        complete = shard.add(row, record)
         self._clips += 1
         self._progress.clip(shard.clips[row].key, record)
-        try:
-            if shard.write():
-                self._finish(shard)
-        except OSError as error:
-            raise RunError(f"{self._out}: cannot write ({error.strerror})") from error
+        if complete and shard.copies:
+            self._finish(pool, shard, None)
+        elif complete:
+            self._strung[shard.name] = shard
+            pool.submit(shard.name, shards.string_together, *shard.parts)
         if self._streak.add(ended.tag[0], fault):
             raise RunError(
                 f"stopped, {self._so_far()}, since {SAME_ERRORS} clips in a row ended with the same internal error "
@@ -315,8 +330,15 @@ class _Filler:
             case error:
                 return worker.failed("error", " ".join(f"{type(error).__name__}: {error}".split()), None)
 
-    def _finish(self, shard: OpenShard) -> None:
-        counts = shard.finish()
+    def _finish(self, pool: Pool, shard: OpenShard, strung: Ended | None) -> None:
+        """Put a shard in place; strung: how a worker ended that made its tar, None where it is still to be made."""
+        if strung is not None and isinstance(strung.error, Died):
+            self._heed_stop(_GRACE)  # as for a clip; else it is made here
+            strung = None
+        if strung is not None and strung.error is not None:
+            raise strung.error
+        counts = shard.finish(*(shard.string() if strung is None else strung.value))
+        pool.submit(None, worker.remove, [sample for sample in shard.parts[2] if isinstance(sample, Path)])
         self._open.remove(shard)
         self._count(counts)
         self._progress.shard(shard.name, counts, time.monotonic() - shard.begun)

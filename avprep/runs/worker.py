@@ -6,7 +6,7 @@ import json
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,12 @@ def do_clip(clip: Clip, shard: str, stretch: Path, scaled: bool) -> dict[str, An
     except BaseException as error:  # one clip must not end the run, not by sys.exit() either
         fault = f"{type(error).__name__} ({_place(error)})"
         return failed("error", _describe(error), time.monotonic() - begin) | {"fault": fault}
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove the samples of a shard that is in place."""
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _describe(error: BaseException) -> str:

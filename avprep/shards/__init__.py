@@ -25,7 +25,7 @@ from avprep.shards.sidecar import (
     sidecar_path,
     tar_path,
 )
-from avprep.shards.writer import ShardWriter, write_members
+from avprep.shards.writer import ShardWriter, publish, string_together, write_members
 
 __all__ = [
     "MAX_SAMPLE",
@@ -38,6 +38,7 @@ __all__ = [
     "finished_head",
     "open_finished",
     "places",
+    "publish",
     "read",
     "read_at",
     "read_joined",
@@ -48,6 +49,7 @@ __all__ = [
     "render_sidecar",
     "sidecar_path",
     "stretches",
+    "string_together",
     "tar_path",
     "write_members",
 ]

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -64,9 +64,13 @@ class ShardWriter:
 
     def append(self, path: Path) -> None:
         """Append what `write_members` wrote, and remove it."""
-        with path.open("rb") as file:
-            self.copy(file, Stretch(0, path.stat().st_size))
+        self.copy_file(path)
         path.unlink()
+
+    def copy_file(self, path: Path) -> None:
+        """Append what `write_members` wrote."""
+        with path.open("rb", buffering=0) as file:
+            self.copy(file, Stretch(0, os.fstat(file.fileno()).st_size))
 
     def copy(self, source: IO[bytes], stretch: Stretch) -> None:
         """Append a stretch of another file, byte for byte."""
@@ -90,10 +94,7 @@ class ShardWriter:
 
     def publish(self, sidecar: bytes, aside: Path) -> None:
         """Put the finished tar in place and then its sidecar, which is written `aside` before either appears."""
-        files.write_aside(aside, sidecar)
-        self._aside.replace(self.path)
-        aside.replace(self.path.with_suffix(".json"))
-        files.sync_folder(self.path.parent)
+        publish(self.path, self._aside, sidecar, aside)
 
     def discard(self) -> None:
         """Remove the unfinished file."""
@@ -109,6 +110,31 @@ class ShardWriter:
         self._file.write(data)
         self._digest.update(data)
         self._size += len(data)
+
+
+def string_together(
+    path: Path, aside: Path, samples: Sequence[Path | Stretch], source: IO[bytes] | None = None
+) -> tuple[str, int]:
+    """Make the tar of `path`, still aside, synced to disk; return its sha256 and size in bytes.
+
+    samples: in order, files that `write_members` wrote and stretches of `source`.
+    """
+    with contextlib.closing(ShardWriter(path, aside)) as writer:
+        for sample in samples:
+            if isinstance(sample, Path):
+                writer.copy_file(sample)
+            else:
+                assert source is not None
+                writer.copy(source, sample)
+        return writer.finish()
+
+
+def publish(path: Path, tar_aside: Path, sidecar: bytes, sidecar_aside: Path) -> None:
+    """Put a finished tar in place and then its sidecar, which is written aside before either appears."""
+    files.write_aside(sidecar_aside, sidecar)
+    tar_aside.replace(path)
+    sidecar_aside.replace(path.with_suffix(".json"))
+    files.sync_folder(path.parent)
 
 
 def _header(name: str, size: int) -> bytes:

@@ -28,6 +28,7 @@ from avprep.errors import REASONS, AvprepError, RunError
 from avprep.layouts import index
 from avprep.quality import verify
 from avprep.runs import fingerprint, run, status, workfolder
+from avprep.runs.filling import OpenShard
 from avprep.runs.pool import Ended, Pool
 
 pytestmark = pytest.mark.interpreters
@@ -242,14 +243,14 @@ class TestMeanwhile:
 
     def test_the_faster_one_wins(self, once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A shard that another run puts in place first stays as that one made it."""
-        finish = shards.ShardWriter.finish
+        finish = OpenShard.finish
 
-        def late(self: shards.ShardWriter) -> tuple[str, int]:
+        def late(self: OpenShard, digest: str, size: int) -> dict[str, Any]:
             for path in (once / "mfcc").glob("train-000002.*"):
                 shutil.copy(path, tmp_path / "mfcc")
-            return finish(self)
+            return finish(self, digest, size)
 
-        monkeypatch.setattr(shards.ShardWriter, "finish", late)
+        monkeypatch.setattr(OpenShard, "finish", late)
         outcome = stand_ins.start(WORDS, tmp_path)
         theirs, ours = ((folder / "mfcc/train-000002.json").read_bytes() for folder in (once, tmp_path))
         assert theirs == ours
