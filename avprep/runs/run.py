@@ -30,6 +30,9 @@ from avprep.signals import Stop, Stopped, stop_signals
 SAME_ERRORS = 20
 """Clips in a row, in the manifest's order, that end with the same internal error before the run is stopped."""
 
+FEW = 16
+"""Clips of a shard up to which its tar is made by this process: on a small disk that frees room at once."""
+
 _QUEUED_PER_WORKER = 4
 _TICK = 0.25  # s between looks at the stop flag and the clock
 _GRACE = 1.0  # s: a signal to the whole job may reach a worker before it reaches this process
@@ -304,7 +307,7 @@ class _Filler:
         complete = shard.add(row, record)
         self._clips += 1
         self._progress.clip(shard.clips[row].key, record)
-        if complete and shard.copies:
+        if complete and (shard.copies or len(shard.clips) <= FEW):
             self._finish(pool, shard, None)
         elif complete:
             self._strung[shard.name] = shard

@@ -30,6 +30,7 @@ from avprep.quality import verify
 from avprep.runs import fingerprint, run, status, workfolder
 from avprep.runs.filling import OpenShard
 from avprep.runs.pool import Ended, Pool
+from avprep.shards import writer
 
 pytestmark = pytest.mark.interpreters
 
@@ -268,6 +269,55 @@ class TestMeanwhile:
         """A run.json that may only be read does not keep a run from finishing shards."""
         monkeypatch.setattr(workfolder.os, "access", lambda *_: False)
         assert stand_ins.start(["ok"], tmp_path).ok == 1
+
+
+WIDE = ("ok", "reject", "ok", "ok") * 10
+
+
+@pytest.fixture(scope="module")
+def by_parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shards whose tars the run made itself."""
+    out = tmp_path_factory.mktemp("by-parent")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "FEW", 1000)
+        stand_ins.start(WIDE, out, jobs=2, shard_size=20)
+    return out
+
+
+class TestTarsByWorkers:
+    """The tar of a shard of more than a few clips is made by a worker."""
+
+    def test_the_same_bytes(self, by_parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They are those that the run itself would make, and nothing else is left."""
+        own: list[str] = []
+        string = OpenShard.string
+        monkeypatch.setattr(OpenShard, "string", lambda shard: own.append(shard.name) or string(shard))
+        outcome = stand_ins.start(WIDE, tmp_path, jobs=2, shard_size=20)
+        assert (outcome.ok, own) == (30, [])
+        assert tars(tmp_path) == tars(by_parent)
+        assert rubbish(tmp_path) == []
+        assert verify.verify(tmp_path) == []
+
+    def test_a_worker_that_dies_over_it(self, by_parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The run makes the tar itself, and no clip is done again."""
+        monkeypatch.setattr(shards, "string_together", stand_ins.end_instead)
+        monkeypatch.setattr(OpenShard, "string", lambda shard: writer.string_together(*shard.parts))
+        outcome = stand_ins.start(WIDE, tmp_path, jobs=2, shard_size=20)
+        assert (outcome.clips, outcome.ok) == (40, 30)
+        assert tars(tmp_path) == tars(by_parent)
+        assert rubbish(tmp_path) == []
+
+    def test_a_full_disk(self, tmp_path: Path) -> None:
+        """A disk on which the tar has no room ends the run with one line, and leaves nothing unfinished."""
+        with tiny_disk(tmp_path / "disk", "300k") as disk:
+            plan, out = write_plan(tmp_path / "plan.jsonl", ["ok"] * 25), disk / "out"
+            process = launch(plan, out, "--shard-size", "25")
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 1
+            assert "Traceback" not in errors
+            assert "cannot write (No space left on device)" in errors
+            assert rubbish(out) == []
+            assert tars(out) == {}
 
 
 BETTER = ["ok", "hang", "reject", "ok", "ok"] * 2 + ["ok"] * 5 + ["hang", "segv", "ok", "ok", "ok"]
