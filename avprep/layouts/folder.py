@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -123,9 +123,14 @@ def scan(
             audio = sounds.only(path, "beside it" if audio_root is None else f"below {audio_root}", scan)
             if audio is None:
                 continue
-        word, others = labels.get("word"), {name: labels[name] for name in _LABELS if name in labels}
-        clip = Clip(make_key(stem), path, split, audio=audio, word=word, speaker=speaker, labels=others or None)
-        scan.clips.append(clip)
+        scan.clips.append(_clip(path, split, audio, labels))
+
+
+def _clip(path: str, split: str, audio: str | None, found: Mapping[str, str]) -> Clip:
+    """Return the clip of a video; found: what stands in the place of each placeholder."""
+    labels = {name: found[name] for name in _LABELS if name in found}
+    key, word, speaker = make_key(posixpath.splitext(path)[0]), found.get("word"), found.get("speaker")
+    return Clip(key, path, split, audio=audio, word=word, speaker=speaker, labels=labels or None)
 
 
 def _check_fractions(val_share: float, test_share: float) -> None:

@@ -104,8 +104,8 @@ class _Worker:
 class Pool:
     """Does jobs in `size` processes, each of which calls `initializer` once; a context that closes it.
 
-    deaf: signals that workers ignore from their first moment, since the parent decides what becomes of them.
-    A worker that dies, or is killed for taking too long, costs the job it was at and is replaced.
+    deaf: signals that workers ignore from their first moment, since the parent decides what becomes of them. A worker
+    that dies, or is killed for taking too long, costs the job it was at and is replaced.
     """
 
     def __init__(
@@ -191,9 +191,8 @@ class Pool:
         os.close(self._said)
         os.close(self._saying)
         left = self.stuck()
-        for process, _ in self._abandoned:
-            process.returncode = -signal.SIGKILL  # which it will have in the end
-        self._abandoned.clear()
+        while self._abandoned:
+            self._abandoned.pop()[0].returncode = -signal.SIGKILL  # which it will have in the end
         return left
 
     def _pass_on(self) -> None:
@@ -208,9 +207,8 @@ class Pool:
         starting = sum(not worker.ready for worker in self._workers)
         for _ in range(min(self._size - len(self._workers), len(self._queue) - starting)):
             try:
-                worker = self._start()
+                self._workers.append(worker := self._start())
                 self._readable.register(worker.pipe, selectors.EVENT_READ, worker)
-                self._workers.append(worker)
             except OSError as error:
                 if not self._workers:
                     raise PoolError(f"no worker can be started ({error.strerror})") from error

@@ -12,7 +12,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +162,8 @@ class _Filler:
         self._streak = _Streak()
         self._stuck: tuple[tuple[int, str], ...] = ()
         self._open: set[OpenShard] = set()
-        self._totals: Counter[str] = Counter()
-        self._frames = self._silent = 0
-        self._clips = 0
-        self._planned = 0
-        self._done = 0
+        self._tally = _Tally()
+        self._clips = self._planned = 0
         self._skipped: list[str] = []
         self._unfinished: list[str] = []
 
@@ -184,13 +181,13 @@ class _Filler:
             planned=tuple(name for name, _ in mine),
             skipped=tuple(self._skipped),
             clips=self._clips,
-            frames=self._frames,
+            frames=self._tally.frames,
             seconds=time.monotonic() - begin,
-            ok=self._totals.pop("ok", 0),
-            failed=dict(sorted(self._totals.items())),
+            ok=self._tally.totals.pop("ok", 0),
+            failed=dict(sorted(self._tally.totals.items())),
             unfinished=tuple(self._unfinished),
             stuck=self._stuck,
-            silent=self._silent,
+            silent=self._tally.silent,
         )
 
     def _work_through(self, queue: Iterator[_Job | None], jobs: int) -> None:
@@ -232,7 +229,7 @@ class _Filler:
             raise Stopped(f"stopped by {self._stop.by}, {self._so_far()}; run it again to go on")
 
     def _so_far(self) -> str:
-        return f"{self._done} of {self._planned} shards done"
+        return f"{self._tally.shards} of {self._planned} shards done"
 
     def _queue(self, mine: list[tuple[str, tuple[Clip, ...]]]) -> Iterator[_Job | None]:
         """Yield the clips that are to be done, and None for a shard without any; look at each when its turn comes."""
@@ -273,7 +270,7 @@ class _Filler:
         """Count a shard in which there is nothing to do."""
         self._progress.skip(counts["clips"], counts["failed"])
         self._skipped.append(name)
-        self._count(counts)
+        self._tally.add(counts)
 
     def _submit(self, pool: Pool, job: _Job | None) -> None:
         if job is None:
@@ -320,18 +317,9 @@ class _Filler:
 
     def _record(self, ended: Ended) -> dict[str, Any]:
         """Return how a clip ended, whatever became of its process."""
-        match ended.error:
-            case None:
-                return dict(ended.value)
-            case TimeoutError():
-                message = f"stopped after {ended.limit:g} s; try --clip-timeout {longer(ended.limit)}"
-                return worker.failed("timeout", message, ended.limit)
-            case Died(exit_code=exit_code):
-                if exit_code in (-signal.SIGTERM, -signal.SIGKILL):
-                    self._heed_stop(_GRACE)  # a scheduler ends every process of a job: that is no fault of the clip
-                return worker.failed("crashed", f"the process died ({_how_it_died(exit_code)})", None)
-            case error:
-                return worker.failed("error", " ".join(f"{type(error).__name__}: {error}".split()), None)
+        if isinstance(ended.error, Died) and ended.error.exit_code in (-signal.SIGTERM, -signal.SIGKILL):
+            self._heed_stop(_GRACE)  # a scheduler ends every process of a job: that is no fault of the clip
+        return _record(ended)
 
     def _finish(self, pool: Pool, shard: OpenShard, strung: Ended | None) -> None:
         """Put a shard in place; strung: how a worker ended that made its tar, None where it is still to be made."""
@@ -343,15 +331,39 @@ class _Filler:
         counts = shard.finish(*(shard.string() if strung is None else strung.value))
         pool.submit(None, worker.remove, [sample for sample in shard.parts[2] if isinstance(sample, Path)])
         self._open.remove(shard)
-        self._count(counts)
+        self._tally.add(counts)
         self._progress.shard(shard.name, counts, time.monotonic() - shard.begun)
 
-    def _count(self, counts: dict[str, Any]) -> None:
+
+@dataclass
+class _Tally:
+    """What the finished shards hold; totals: clips by how they ended."""
+
+    shards: int = 0
+    frames: int = 0
+    silent: int = 0
+    totals: Counter[str] = field(default_factory=Counter)
+
+    def add(self, counts: dict[str, Any]) -> None:
         """Count a shard that is done."""
-        self._done += 1
-        self._totals.update({"ok": counts["ok"], **counts["reasons"]})
-        self._frames += counts["frames"]
-        self._silent += counts.get("silent", 0)
+        self.shards += 1
+        self.totals.update({"ok": counts["ok"], **counts["reasons"]})
+        self.frames += counts["frames"]
+        self.silent += counts.get("silent", 0)
+
+
+def _record(ended: Ended) -> dict[str, Any]:
+    """Return the record of a clip."""
+    match ended.error:
+        case None:
+            return dict(ended.value)
+        case TimeoutError():
+            message = f"stopped after {ended.limit:g} s; try --clip-timeout {longer(ended.limit)}"
+            return worker.failed("timeout", message, ended.limit)
+        case Died(exit_code=exit_code):
+            return worker.failed("crashed", f"the process died ({_how_it_died(exit_code)})", None)
+        case error:
+            return worker.failed("error", " ".join(f"{type(error).__name__}: {error}".split()), None)
 
 
 def longer(seconds: float) -> int:

@@ -159,20 +159,7 @@ def evaluate(
     say(f"{settings.split}: {len(clips)} clips of {out}")
     found, places = subject.measure(settings, results / EMBEDDINGS, drawn, say)
     metrics: dict[str, Any] = {
-        "run": str(run),
-        "model": saved.name,
-        "checkpoint": saved.digest(),
-        "steps": saved.settings.get("steps", {}),
-        "dimensions": saved.dimensions,
-        "data": {
-            "dataset": clips.dataset,
-            "out": str(out),
-            "split": settings.split,
-            "clips": len(found.keys()),
-            "words": len(clips.vocabulary),
-            "speakers": len(set(found["speakers"].tolist()) - {-1}),
-            "skipped": dict(clips.skipped),
-        },
+        **_about(subject, out, found, settings),
         "settings": asdict(settings),
         **_tables(found, places, missing),
         **_drawn_tables(drawn, landmarks, missing),
@@ -197,6 +184,27 @@ def evaluate(
         shown["samples"] = "samples.png"
     _write(results, metrics, shown)
     return metrics
+
+
+def _about(subject: _Subject, out: Path, found: Embeddings, settings: Settings) -> dict[str, Any]:
+    """Return which model was measured, and on what."""
+    saved, clips = subject.saved, subject.clips
+    return {
+        "run": str(subject.run),
+        "model": saved.name,
+        "checkpoint": saved.digest(),
+        "steps": saved.settings.get("steps", {}),
+        "dimensions": saved.dimensions,
+        "data": {
+            "dataset": clips.dataset,
+            "out": str(out),
+            "split": settings.split,
+            "clips": len(found.keys()),
+            "words": len(clips.vocabulary),
+            "speakers": len(set(found["speakers"].tolist()) - {-1}),
+            "skipped": dict(clips.skipped),
+        },
+    }
 
 
 def _write(results: Path, metrics: dict[str, Any], shown: dict[str, str]) -> None:

@@ -63,7 +63,7 @@ NUMBERS = replace(SETTINGS, talking_clips=0)
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no figures, which take a third of the time."""
-    monkeypatch.setattr(library, "_figures", lambda *_: {})
+    monkeypatch.setattr(library.figures, "draw", lambda *_: {})
 
 
 def corners(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
