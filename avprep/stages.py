@@ -268,15 +268,16 @@ def align_track(
         if size < settings.min_face:
             raise Reject("face_too_small", f"the face is {size:.0f} px wide, --min-face is {settings.min_face:g}")
         track.check_gaps(subject, tracks, detections)
-    raw = steady.points_per_frame(subject, detections.n_frames, detections.cuts, smooth=False)
-    smoothed = steady.points_per_frame(subject, detections.n_frames, detections.cuts)
-    points = (raw if settings.align == "per-frame" else smoothed).astype(np.float32)
+    smoothed, detected = steady.points_per_frame(subject, detections.n_frames, detections.cuts)
+    points = (detected if settings.align == "per-frame" else smoothed).astype(np.float32)
     affine = align.similarity(points).astype(np.float32)
     if settings.align == "per-clip":
         affine[:] = align.similarity(np.median(points, axis=0))
     if not np.isfinite(affine).all():
         raise Reject("face_lost", f"{name}: the face's points fall together")
-    return Aligned(frames, detections, subject, size, points, affine, align.jitter(align.similarity(raw), smoothed))
+    return Aligned(
+        frames, detections, subject, size, points, affine, align.jitter(align.similarity(detected), smoothed)
+    )
 
 
 def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:

@@ -104,10 +104,10 @@ class Followed:
         moved = np.linalg.norm(align.three_points(points).mean(axis=0) - align.TEMPLATE.mean(axis=0))
         return float(moved), abs(math.degrees(cmath.phase(away.turn)))
 
-    def see(self, face: Face, noise: float) -> None:
-        """Take in a detection in the last picture, whose points may be so many crop pixels off."""
+    def see(self, face: Face, noise: float, size: int = -1) -> None:
+        """Take in a detection in the last picture, whose points may be so many crop pixels off. See `Look`."""
         points = self._onto(face.points)
-        self._look = Look(points, noise)
+        self._look = Look(points, noise, size)
         self._score = face.score
         self._recent = [*self._recent[1 - REMEMBERED :], points]
         self._shape = np.mean(self._recent, axis=0)

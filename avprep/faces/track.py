@@ -31,10 +31,12 @@ class Look:
     """What detecting a followed face showed.
 
     points: float64 (5, 2), in its frame of reference. noise: how far they may be off there (a standard deviation).
+    size: which of the detector's sizes it was shown in, for each has an error of its own; -1: none of them.
     """
 
     points: NDArray[np.float64]
     noise: float
+    size: int = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -90,7 +90,7 @@ class CloseUps:
             onto = align.chained(_turn(missing, _MIDDLE), align.chained(right, onto))
         return face
 
-    def look(self, keyframe: Keyframe, onto: NDArray[np.float64], number: int) -> tuple[Face, float] | None:
+    def look(self, keyframe: Keyframe, onto: NDArray[np.float64], number: int) -> tuple[Face, float, int] | None:
         """Detect a face as it is and mirrored, at one of the detector's sizes; None where it is not there.
 
         onto: (2, 3), picture → crop pixels, where it is expected. number: looks before this one: sizes take turns.
@@ -106,7 +106,7 @@ class CloseUps:
         if abs(missing) < MOST_MISSING:
             points = align.apply(_turn(-missing, align.three_points(points).mean(axis=0)), points)
         face = Face(face.box, face.score, self._bias.corrected(points).astype(np.float32))
-        return moved(face, _inverse(onto)), NOISE / view.tilt_shown
+        return moved(face, _inverse(onto)), NOISE / view.tilt_shown, number % self.sizes
 
 
 class WholePictures:
@@ -124,7 +124,7 @@ class WholePictures:
         small = keyframe.picture.small(self._detector.picture_side)
         return _same(face, self._detected(small[None], keyframe.picture)[0])
 
-    def look(self, keyframe: Keyframe, onto: NDArray[np.float64], number: int) -> tuple[Face, float] | None:
+    def look(self, keyframe: Keyframe, onto: NDArray[np.float64], number: int) -> tuple[Face, float, int] | None:
         """Detect a face as it is and mirrored, the picture shrunk to one of two sizes. See `CloseUps.look`."""
         small = keyframe.picture.small(round(self._detector.picture_side * SHRUNK[number % self.sizes]))
         both = self._detected(np.stack([small, small[:, ::-1]]), keyframe.picture)
@@ -140,7 +140,7 @@ class WholePictures:
         if face is None:
             return None
         points = align.apply(expected, self._bias.corrected(align.apply(onto, face.points)))
-        return Face(face.box, face.score, points.astype(np.float32)), NOISE
+        return Face(face.box, face.score, points.astype(np.float32)), NOISE, number % self.sizes
 
     def _detected(self, small: NDArray[np.uint8], picture: Picture) -> list[list[Face]]:
         found = self._detector.detect(np.ascontiguousarray(small))

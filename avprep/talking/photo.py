@@ -252,7 +252,7 @@ def _closer(image: NDArray[np.uint8], face: Face, detector: Detector) -> Face | 
     best = max(tracks, key=shared, default=None)
     if best is None or shared(best) <= SAME:
         return None
-    points = steady.points_per_frame(best, found.n_frames, found.cuts).mean(axis=0)
+    points = steady.points_per_frame(best, found.n_frames, found.cuts).smoothed.mean(axis=0)
     last = best.detections[best.last].face
     return views.moved(Face(last.box, last.score, points.astype(np.float32)), to_photo)
 

@@ -98,7 +98,7 @@ class DotDetector:
 def places(seen: Detections) -> NDArray[np.float64]:
     """Return the five points of the one face in each frame, (T, 5, 2)."""
     (one,) = track.link(seen)
-    return steady.points_per_frame(one, seen.n_frames, seen.cuts)
+    return steady.points_per_frame(one, seen.n_frames, seen.cuts).smoothed
 
 
 def test_keyframes_are_those_that_are_detected_and_the_last() -> None:

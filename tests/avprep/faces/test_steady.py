@@ -24,12 +24,13 @@ def detection(
     *,
     number: int | None = 0,
     noise: float = 1.0,
+    size: int = 0,
     path: tuple[tuple[int, Similarity], ...] = (),
 ) -> Detection:
     """Return a face that was followed to a place, and what a look showed in its frame of reference."""
     points = onto.inverse()(SHAPE).astype(np.float32)
     face = Face(np.concatenate([points.min(axis=0), points.max(axis=0)]), 0.9, points)
-    seen = None if look is None else Look(look, noise)
+    seen = None if look is None else Look(look, noise, size)
     return Detection(face, np.zeros(1, np.float32), onto, number, seen, path)
 
 
@@ -38,13 +39,16 @@ def at(x: float, y: float = 0.0) -> Similarity:
     return Similarity(2, complex(-2 * x, -2 * y))
 
 
-def followed(places: Floats, looks: dict[int, Floats], noise: dict[int, float] | None = None) -> Track:
-    """Return a face that was at these places, (T,), detected in some frames and recorded in them and the last."""
+def followed(places: Floats, looks: dict[int, Floats], noises: tuple[float, ...] = (1.0,)) -> Track:
+    """Return a face that was at these places, (T,), detected in some frames and recorded in them and the last.
+
+    noises: of each of the sizes that take turns.
+    """
     one, path = Track(), list[tuple[int, Similarity]]()
     for frame, x in enumerate(places.tolist()):
         if frame in looks or frame == len(places) - 1:
-            of = 1.0 if noise is None else noise.get(frame, 1.0)
-            one.detections[frame] = detection(at(x), looks.get(frame), noise=of, path=tuple(path))
+            size = sorted(looks).index(frame) % len(noises) if frame in looks else 0
+            one.detections[frame] = detection(at(x), looks.get(frame), noise=noises[size], size=size, path=tuple(path))
             path = []
         else:
             path.append((frame, at(x)))
@@ -95,7 +99,7 @@ def test_movement_stays_and_noise_goes() -> None:
     rng, t = np.random.default_rng(2), np.arange(100)
     places = 100 + 6 * np.sin(t * 0.75)
     looks = {n: SHAPE + rng.normal(0, 1, (5, 2)) for n in range(0, 100, 5)}
-    points = steady.points_per_frame(followed(places, looks), 100, NO_CUTS)
+    points = steady.points_per_frame(followed(places, looks), 100, NO_CUTS).smoothed
     within = np.stack([at(x)(each) for x, each in zip(places, points, strict=True)])
     assert np.linalg.norm(np.diff(within, axis=0), axis=2).mean() < 0.15
     assert np.abs(within - SHAPE).mean() < 0.6
@@ -106,20 +110,20 @@ def test_looks_that_are_taken_as_they_are_move_more() -> None:
     rng = np.random.default_rng(3)
     looks = {n: SHAPE + rng.normal(0, 1, (5, 2)) for n in range(0, 60, 5)}
     one = followed(np.full(60, 100.0), looks)
-    raw = steady.points_per_frame(one, 60, NO_CUTS, smooth=False)
+    raw = steady.points_per_frame(one, 60, NO_CUTS).detected
     for frame, look in looks.items():
         np.testing.assert_allclose(raw[frame], at(100.0).inverse()(look), atol=1e-9)
-    smooth = steady.points_per_frame(one, 60, NO_CUTS)
+    smooth = steady.points_per_frame(one, 60, NO_CUTS).smoothed
     assert np.abs(np.diff(smooth, axis=0)).mean() < 0.5 * np.abs(np.diff(raw, axis=0)).mean()
 
 
-def test_sizes_that_take_turns_do_not_shake_single_looks() -> None:
-    """Looks as they are come without what those of one size are off by on average, and their mean stays."""
-    off = {n: 2.0 if n // 5 % 2 else -2.0 for n in range(0, 60, 5)}
-    looks = {n: SHAPE + by for n, by in off.items()}
-    noise = {n: 1.5 if by > 0 else 1.0 for n, by in off.items()}
-    points = steady.points_per_frame(followed(np.full(60, 100.0), looks, noise), 60, NO_CUTS, smooth=False)
-    np.testing.assert_allclose(at(100.0)(points), np.broadcast_to(SHAPE, points.shape), atol=1e-9)
+@pytest.mark.parametrize("n_frames", [6, 11, 30, 100])
+def test_a_clip_of_any_length_estimates_the_same(n_frames: int) -> None:
+    """However often each size was seen, points are the sizes' mean, weighted by how sure each is, and do not shake."""
+    looks = {n: SHAPE + (2.0 if n // 5 % 2 else -1.0) for n in range(0, n_frames, 5)}
+    both = steady.points_per_frame(followed(np.full(n_frames, 100.0), looks, (1.0, 4.0)), n_frames, NO_CUTS)
+    for points in both:
+        np.testing.assert_allclose(at(100.0)(points), np.broadcast_to(SHAPE, points.shape), atol=1e-9)
 
 
 def test_a_head_that_turns_aside_is_followed_by_its_looks() -> None:
@@ -129,7 +133,7 @@ def test_a_head_that_turns_aside_is_followed_by_its_looks() -> None:
 
     def end(onto: Similarity) -> float:
         one = Track({0: detection(grown[0], SHAPE), 6: detection(onto, shifted, path=((1, onto),))})
-        points = steady.points_per_frame(one, 7, NO_CUTS)
+        points = steady.points_per_frame(one, 7, NO_CUTS).smoothed
         return float(onto(points[6])[0, 0] - SHAPE[0, 0])
 
     assert end(grown[1]) > end(grown[0]) + 1
@@ -140,7 +144,7 @@ def test_nothing_is_smoothed_over_a_cut_that_was_not_followed(followed_over: boo
     """A face found anew after a cut starts from its own looks, one that was followed over it goes on."""
     before, after = {0: detection(at(100), SHAPE)}, detection(at(200), SHAPE + 5.0, number=0 if followed_over else 1)
     one = Track({**before, 5: detection(at(100), SHAPE, path=tuple((n, at(100)) for n in range(1, 5))), 6: after})
-    points = steady.points_per_frame(one, 7, frozenset({6}))
+    points = steady.points_per_frame(one, 7, frozenset({6})).smoothed
     last, first = at(100)(points[5]), at(200)(points[6])
     if followed_over:
         assert (last - SHAPE).min() > 0.02
@@ -153,7 +157,7 @@ def test_nothing_is_smoothed_over_a_cut_that_was_not_followed(followed_over: boo
 def test_gaps_are_interpolated_and_ends_are_held() -> None:
     """Points move in a straight line while the face is missing, and stay at both of a clip's ends."""
     one = Track({3: detection(at(100)), 9: detection(at(112), number=1)})
-    points = steady.points_per_frame(one, 14, NO_CUTS)
+    points = steady.points_per_frame(one, 14, NO_CUTS).smoothed
     moved = points[:, 0, 0] - at(100).inverse()(SHAPE)[0, 0]
     np.testing.assert_allclose(moved, np.interp(np.arange(14), [3, 9], [0, 12]), atol=1e-6)
 
@@ -161,7 +165,7 @@ def test_gaps_are_interpolated_and_ends_are_held() -> None:
 def test_a_gap_around_a_cut_is_held_up_to_the_cut() -> None:
     """Over a cut nothing moves gradually: the old place holds up to it and the new one from it on."""
     one = Track({3: detection(at(100)), 9: detection(at(160), number=1)})
-    points = steady.points_per_frame(one, 12, frozenset({7}))
+    points = steady.points_per_frame(one, 12, frozenset({7})).smoothed
     assert np.ptp(points[:7, 0, 0]) < 1e-9
     assert np.ptp(points[7:, 0, 0]) < 1e-9
     assert points[7, 0, 0] - points[6, 0, 0] == pytest.approx(60)
@@ -172,8 +176,8 @@ def test_a_missing_nose_stays_missing() -> None:
     without = SHAPE.copy()
     without[2] = np.nan
     places, looks = np.linspace(100, 120, 30), dict.fromkeys(range(0, 30, 5), without)
-    points = steady.points_per_frame(followed(places, looks), 30, NO_CUTS)
+    points = steady.points_per_frame(followed(places, looks), 30, NO_CUTS).smoothed
     assert np.isnan(points[:, 2]).all()
-    whole = steady.points_per_frame(followed(places, dict.fromkeys(looks, SHAPE)), 30, NO_CUTS)
+    whole = steady.points_per_frame(followed(places, dict.fromkeys(looks, SHAPE)), 30, NO_CUTS).smoothed
     np.testing.assert_allclose(points[:, [0, 1, 3, 4]], whole[:, [0, 1, 3, 4]])
     assert np.isfinite(align.similarity(points)).all()

@@ -111,7 +111,7 @@ def test_gaps_up_to_twelve_frames_are_filled(frames: list[int], n_frames: int, l
         assert caught.value.reason == "face_lost"
     else:
         track.check_gaps(one, [one], detections({}, n_frames))
-        assert np.isfinite(steady.points_per_frame(one, n_frames, frozenset())).all()
+        assert np.isfinite(steady.points_per_frame(one, n_frames, frozenset()).smoothed).all()
 
 
 def test_a_followed_face_is_one_track_wherever_it_went() -> None:
@@ -152,7 +152,7 @@ def test_detections_alone_are_interpolated() -> None:
     for found in one.detections.values():
         assert found.look is not None
         found.look.points[2] = np.nan
-    points = steady.points_per_frame(one, 6, frozenset())
+    points = steady.points_per_frame(one, 6, frozenset()).smoothed
     np.testing.assert_allclose(np.diff(points[:, 0, 0]), 2, atol=1e-5)
     assert np.isnan(points[:, 2]).all()
 
