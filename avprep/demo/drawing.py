@@ -167,7 +167,7 @@ def _head(who: Speaker) -> tuple[Picture, Picture, Floats]:
     white = _bump(x, y, eyes[0], (7, 3)) + _bump(x, y, eyes[1], (7, 3))  # eyeballs keep some of their colour
     picture = _tint(picture, matte * (1 - skin), 105, who.hair, 0.75)
     picture = _tint(picture, skin * (1 - 0.4 * white), 184, who.skin)
-    if who.beard:
+    if who.beard or who.moustache:
         picture = _with_beard(picture, who, rng)
     picture, matte = _dressed(picture, matte, who, rng)
     if who.glasses:
@@ -183,9 +183,9 @@ def _with_beard(picture: Floats, who: Speaker, rng: np.random.Generator) -> Floa
         ((np.abs(x - 160) / 55) ** 2 + ((y - 165) / 68) ** 2 - 0.28) * 3, 0, 1
     )
     jaw *= np.clip((238 - y) / 10, 0, 1)
-    moustache = _bump(x, y, (160, 180), (19, 4))
+    moustache = np.clip(1.6 * _bump(x, y, (160, 181), (19, 4.5)), 0, 1) * max(1.2 * who.moustache, who.beard)
     grain = cv2.GaussianBlur(rng.normal(0, 1, x.shape).astype(np.float32), (0, 0), 0.7)
-    weight = cv2.GaussianBlur(np.maximum(jaw, moustache).astype(np.float32), (0, 0), 2) * who.beard * 0.7
+    weight = cv2.GaussianBlur(np.maximum(jaw * who.beard, moustache).astype(np.float32), (0, 0), 2) * 0.7
     return _tint(picture, np.clip(weight * (1 + 0.25 * grain), 0, 0.9), 150, who.hair)
 
 
@@ -258,6 +258,8 @@ def render(take: Take, who: Speaker, size: int = 256) -> Picture:
         moved = cv2.warpAffine(head, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         seen = 255 - moved[..., 3:].repeat(3, axis=2)  # how much of the wall
         frames[i] = cv2.add(moved[..., :3], cv2.multiply(behind, seen, scale=1 / 255))
+        if who.blur > 0.1:
+            cv2.GaussianBlur(frames[i], (0, 0), who.blur * scale, dst=frames[i])
     return frames
 
 
@@ -338,7 +340,7 @@ def _mouths(lips: Floats, who: Speaker) -> tuple[Floats, Floats]:
     mouth = _between(edges.upper_out, y, lower_out, 2.2) * np.clip((half - np.abs(x)) / 2.5, 0, 1)
     hole = _between(upper_in, y, lower_in, 1.2) * np.clip((lower_in - upper_in) / 1.5, 0, 1)
     colour = _lip_colour(edges, half, x, y, who)
-    colour += (_inside(lips, edges, half, x, y) - colour) * hole[..., None]
+    colour += (_inside(lips, edges, half, x, y, who) - colour) * hole[..., None]
     shadow = 0.22 * np.exp(-(((y - lower_out) / 4 - 0.6) ** 2) - (x / (0.6 * half)) ** 2) * (1 - mouth)  # on the chin
     opacity = mouth + shadow
     colour *= (mouth / np.maximum(opacity, 1e-4))[..., None]
@@ -356,15 +358,16 @@ def _lip_colour(edges: _Edges, half: Floats, x: Floats, y: Floats, who: Speaker)
     shine = 0.26 * np.exp(-(((rise - 0.45) / 0.3) ** 2) - (x / (0.5 * half)) ** 2)
     shade = np.where(y < middle, 0.86 + 0.02 * (edges.upper_in - y), 1.04 + shine - 0.12 * rise)
     seam = 0.75 * np.exp(-(((y - middle) / 1.1) ** 2)) * (np.abs(x) < half) * np.clip(1.3 - gap / 3, 0, 1)
-    red = np.array(who.skin, np.float32) * np.array([0.9, 0.6, 0.64], np.float32)
-    return (red * (shade * (1 - seam))[..., None]).astype(np.float32)
+    return (np.array(who.lips, np.float32) * (shade * (1 - seam))[..., None]).astype(np.float32)
 
 
-def _inside(lips: Floats, edges: _Edges, half: Floats, x: Floats, y: Floats) -> Floats:
+def _inside(lips: Floats, edges: _Edges, half: Floats, x: Floats, y: Floats, who: Speaker) -> Floats:
     """Paint what an open mouth shows: the dark, the tongue, the teeth."""
-    jaw, _, _, teeth, tongue = lips.T[:, :, None, None]
+    jaw, _, purse, teeth, tongue = lips.T[:, :, None, None]
+    teeth = np.maximum(teeth, who.teeth * np.clip(1.6 * jaw, 0, 1) * (1 - purse))  # as the upper lip rises
     _, top, bottom, _ = edges
-    picture = np.array([62, 22, 22], np.float32) * (0.55 + 0.5 * (y - top) / (bottom - top + 1e-3))[..., None]
+    depth = (0.55 + 0.5 * (y - top) / (bottom - top + 1e-3))[..., None]
+    picture = who.inside * np.array([62, 22, 22], np.float32) * depth
     tongue_top = bottom - (1.5 + (bottom - top) * 0.62 * tongue + 2.2 * jaw)
     flesh = 0.85 * _between(tongue_top, y, bottom + 9, 2.0) * np.exp(-((x / (0.62 * half)) ** 4))
     picture += (np.array([176, 88, 84], np.float32) - picture) * flesh[..., None]

@@ -128,9 +128,11 @@ class Speaker:
     """How one person looks and sounds.
 
     seed: of what is not listed here, and of each take. shape: amounts of the warps of `avprep.demo.drawing`, −1 … 1.
-    beard: 0 … 1. lip_size, mouth_size, tract (length of the vocal tract), rate (of speech): 1 is medium.
+    beard, moustache: 0 … 1. lip_size, mouth_size, tract (length of the vocal tract), rate (of speech): 1 is medium.
     side_light: −1 (the image's left is dark) … 1. contrast, gamma: of the camera. pitch: Hz.
-    hiss: level of the background noise, 1 is full scale.
+    hiss: level of the background noise, 1 is full scale. teeth: how much of the upper ones an open jaw shows, 0 … 1.
+    inside: brightness of the open mouth behind them, 1 is medium. blur: of the camera, standard deviation in pixels of
+    a 256×256 picture.
     """
 
     seed: int
@@ -152,6 +154,11 @@ class Speaker:
     tract: float
     rate: float
     hiss: float
+    lips: Colour
+    teeth: float
+    inside: float
+    moustache: float
+    blur: float
 
 
 _SKIN = ((232, 196, 174), (228, 180, 152), (205, 150, 118), (168, 115, 86), (122, 82, 62))
@@ -189,7 +196,20 @@ def speaker(seed: int, index: int = 0) -> Speaker:
         tract=float((0.88 + 0.22 * deep) * rng.uniform(0.98, 1.02)),
         rate=float(rng.uniform(0.96, 1.04)),
         hiss=float(10 ** rng.uniform(-3.2, -2.6)),
+        lips=_lip_colour(np.array(skin), rng),
+        teeth=float(min(1, rng.uniform(0.2, 1.3))),
+        inside=float(rng.uniform(0.5, 2)),
+        moustache=float(rng.uniform(0.5, 1)) if deep > 0.55 and rng.random() < 0.5 else 0.0,
+        blur=float(max(0, rng.uniform(-0.6, 1.4))),
     )
+
+
+def _lip_colour(skin: NDArray[np.float64], rng: np.random.Generator) -> Colour:
+    """Return a red that is darker than a light skin, and darker or lighter than a dark one."""
+    light = rng.uniform(0.7, 1.0) + 0.5 * rng.random() * np.clip((190 - skin.mean()) / 100, 0, 1)
+    red, pale = rng.uniform(1.0, 1.15), rng.uniform(0.62, 0.88)
+    r, g, b = np.clip(skin * light * [red, pale, pale + 0.04], 0, 250)
+    return float(r), float(g), float(b)
 
 
 _LIPS = ("jaw", "width", "round", "teeth", "tongue")

@@ -34,7 +34,8 @@ def write_clip(path: Path, frames: Picture, samples: Sound, sample_rate: int = S
     frames: uint8 (T, H, W, 3), RGB, even H and W. samples: int16 (N,), mono. The same input gives the same bytes.
     """
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}) as out:
-        video = out.add_stream("libx264", rate=FPS, options={"crf": "16", "preset": "fast", "bf": "0", "threads": "1"})
+        options = {"crf": "16", "preset": "veryfast", "bf": "0", "threads": "1"}
+        video = out.add_stream("libx264", rate=FPS, options=options)
         video.height, video.width = frames.shape[1:3]
         video.pix_fmt = "yuv420p"
         audio = out.add_stream("aac", rate=sample_rate, layout="mono", options={"b": "64k"})

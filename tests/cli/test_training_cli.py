@@ -128,6 +128,12 @@ def test_the_page_names_the_stages_and_real_settings() -> None:
         assert name in DavsSettings.defaults()
 
 
+def test_the_settings_beside_the_pages_are_real() -> None:
+    """The settings of docs/people.toml fit the preset of its row in docs/results.md, and need no words or names."""
+    settings = DavsSettings.resolve("small", DOCS / "people.toml")
+    assert not settings.weights.word + settings.weights.identity_word + settings.weights.person
+
+
 def test_the_python_lines_work(out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The lines of Python on the page run as they stand, where OUT is."""
     monkeypatch.chdir(out.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from collections.abc import Iterator
@@ -136,6 +137,43 @@ def test_people_look_and_sound_different() -> None:
     assert np.abs(frames[face].astype(float) - other_frames[face]).mean() > 15
     assert abs(PEOPLE[0].pitch - PEOPLE[1].pitch) > 20
     assert not np.array_equal(sound, other_sound)
+
+
+def test_open_mouths_are_bright_or_dark() -> None:
+    """Between the lips, teeth and the colour of the inside decide how bright an open mouth is."""
+    take = speech.perform("ABOUT", PEOPLE[0], 0)
+    widest = int(take.lips[:, 0].argmax())
+
+    def brightness(**look: float) -> float:
+        frame = drawing.render(take, dataclasses.replace(PEOPLE[0], blur=0.0, **look))[widest]
+        return float(frame[160:172, 120:136].mean())
+
+    dark = brightness(teeth=0.0, inside=0.5)
+    assert brightness(teeth=1.0, inside=0.5) > dark + 10
+    assert brightness(teeth=0.0, inside=2.0) > dark + 10
+
+
+def test_lips_are_darker_or_lighter_than_the_skin() -> None:
+    """Light skins have darker lips; dark ones have darker or lighter lips."""
+    people = [synthetic.speaker(SEED, index) for index in range(60)]
+    lighter = [np.mean(who.lips) > np.mean(who.skin) for who in people if np.mean(who.skin) < 130]
+    assert 0 < sum(lighter) < len(lighter)
+    assert not any(np.mean(who.lips) > np.mean(who.skin) for who in people if np.mean(who.skin) > 190)
+
+
+def test_a_moustache_and_the_camera_show() -> None:
+    """A moustache darkens the upper lip, and blur takes detail away."""
+    take, shaved = (
+        speech.perform("ABOUT", PEOPLE[0], 0),
+        dataclasses.replace(PEOPLE[0], beard=0.0, moustache=0.0, blur=0.0),
+    )
+    plain, grown, soft = (
+        drawing.render(take, dataclasses.replace(shaved, **look))[0].astype(float)
+        for look in (dict[str, float](), {"moustache": 1.0}, {"blur": 1.4})
+    )
+    above = np.s_[146:152, 112:144]
+    assert grown[above].mean() < plain[above].mean() - 10
+    assert np.abs(np.diff(soft, axis=1)).mean() < 0.9 * np.abs(np.diff(plain, axis=1)).mean()
 
 
 def test_takes_differ() -> None:
