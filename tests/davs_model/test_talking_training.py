@@ -20,6 +20,7 @@ from davs_model.evaluation import talk
 from davs_model.generation import Heard, Talker
 from davs_model.models.davs import Settings, losses, objective
 from davs_model.models.davs.networks import DAVS
+from davs_model.models.davs.networks.classifiers import IdentityWordClassifier
 from davs_model.models.davs.networks.speech import AudioSpeechEncoder, sound_statistics
 from davs_model.training import loop
 from davs_model.training import state as states
@@ -201,6 +202,16 @@ def test_words_are_taken_out_in_the_identity_stage(out: Path, tmp_path: Path) ->
     assert "identity_word" not in DAVS.plan("identity", Settings.resolve("small", None, TINY)).terms
     faces = Settings.resolve("small", None, ("adversaries.identity_stage=true", "data.faces=faces"))
     assert "identity_word" not in DAVS.plan("identity", faces).terms
+
+
+def test_words_are_read_from_features_of_any_scale() -> None:
+    """C_p^w gives the same for features with an offset many times what varies in them."""
+    torch.manual_seed(0)
+    words = IdentityWordClassifier(n_words=3, from_feature=True)
+    words.dropout.p = 0.0
+    read = torch.randn(8, 20, 256)
+    torch.testing.assert_close(words(0.03 * read + 0.6), words(read), rtol=0.05, atol=0.02)
+    assert float(words(read).detach().std()) > 0.05
 
 
 def test_several_out_are_mixed_by_their_shares(out: Path, tmp_path: Path) -> None:
