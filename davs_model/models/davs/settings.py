@@ -48,7 +48,7 @@ class Model(Section):
     audio_width: OwnWidth = 0.0
     """Multiplier of the audio speech encoder's channels; 0: that of `width`."""
     identity_words: Literal["maps", "feature"] = "maps"
-    """What C_p^w reads of the identity encoder: its maps, as in the released code, or its features, standardised."""
+    """What C_p^w reads of the identity encoder: its maps, as in the released code, or how its features change."""
     normalised: bool = False
     """Give the features of each modality mean 0 and variance 1, by BatchNorm without parameters."""
     standardise: Standardise = "none"
