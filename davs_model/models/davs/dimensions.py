@@ -17,6 +17,7 @@ OPTIONS = (
     "normalised",
     "standardise",
     "words_from_feature",
+    "audio_smoothing",
 )
 """Dimensions that only models of ours have; a checkpoint without one of them has 0."""
 
@@ -37,7 +38,7 @@ class Dimensions:
     identity_scales, blend, speech_map: see `Decoder`.
     mouth_size: side of the mouth region that E_w^v sees; 0: it sees whole frames of `image_size`.
     visual_width, audio_width: channel multiplier of E_w^v, E_w^a; 0: `width`.
-    words_from_feature: see `IdentityWordClassifier`.
+    words_from_feature: see `IdentityWordClassifier`. audio_smoothing: see `DAVS.smooth_sound`.
     normalised: see `VisualSpeechEncoder`. standardise: number of the `STANDARDISE` of E_w^a.
     """
 
@@ -59,6 +60,7 @@ class Dimensions:
     normalised: int = 0
     standardise: int = 0
     words_from_feature: int = 0
+    audio_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         if self.n_word_classifiers not in (1, 2):
@@ -87,6 +89,7 @@ class Dimensions:
             normalised=int(model.normalised),
             standardise=STANDARDISE.index(model.standardise),
             words_from_feature=int(model.identity_words == "feature"),
+            audio_smoothing=model.audio_smoothing,
         )
 
     def as_dict(self) -> dict[str, int | float]:

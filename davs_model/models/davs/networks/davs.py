@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from davs_model.data.corpus import Corpus
@@ -52,6 +53,7 @@ class DAVS(TalkingModel):
         super().__init__()
         size = Dimensions(**dimensions)
         self.dimensions = size.as_dict()
+        self.audio_smoothing, self.smooths = size.audio_smoothing, size.audio_smoothing > 0
         # Figure 2
         self.identity_encoder = IdentityEncoder(width=size.width, image_size=size.image_size)  # E_p^v
         self.visual_speech_encoder = VisualSpeechEncoder(  # E_w^v
@@ -175,6 +177,15 @@ class DAVS(TalkingModel):
     def encode_sound(self, windows: Tensor, statistics: Tensor | None) -> Tensor:
         """Encode what is said in windows `[B, T, 12, 20]`: F_w^a `[B, T, 256]`; statistics: `SOUND` of the batch."""
         return self.encode_speech_from_audio(windows, statistics)
+
+    def smooth_sound(self, speech: Tensor) -> Tensor:
+        """Return F_w^a `[B, T, 256]` with a part of each frame's features taken, half each, from the frames beside it.
+
+        An MFCC window is .2 s long; so a frame hears a little more, and jitters less.
+        """
+        around = torch.cat((speech[:, :1], speech, speech[:, -1:]), dim=1)
+        beside = (around[:, :-2] + around[:, 2:]) / 2
+        return speech.lerp(beside, self.audio_smoothing)
 
     def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
         """Encode what is said in frames `[B, T, 3, S, S]` or windows `[B, T, 12, 20]`: F_w^v or F_w^a `[B, T, 256]`."""
