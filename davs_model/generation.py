@@ -120,9 +120,8 @@ class Talker:
         Yields frames, uint8, of the shape of `faces`.
         """
         identity, people = self._encode_faces(faces, more), len(faces) if faces.ndim == 4 else 1
-        for part, sound in self._with_statistics(speech):
-            features = self._encode_speech(part, speech_scale, sound).expand(people, -1, -1)
-            drawn, identity = self._decode(identity, features)
+        for features in self._features(speech, speech_scale):
+            drawn, identity = self._decode(identity, features.expand(people, -1, -1))
             yield from drawn if faces.ndim == 4 else drawn[:, 0]
 
     def adapted(
@@ -163,6 +162,22 @@ class Talker:
             if more is None or not len(more):
                 return self.model.encode_identity(pictures)
             return self.model.encode_person(torch.cat((pictures, self._pictures(more))).transpose(0, 1))
+
+    def _features(self, speech: Iterable[NDArray[Any]], scale: float) -> Iterator[Tensor]:
+        """Yield f_w^a or f_w^v of runs of frames; where the model smooths the former, a frame late."""
+        waiting: Tensor | None = None
+        drawn = 0
+        for part, sound in self._with_statistics(speech):
+            features = self._encode_speech(part, scale, sound)
+            if part.dtype == np.uint8 or not self.model.smooths:
+                yield features
+                continue
+            run = features if waiting is None else torch.cat((waiting, features), dim=1)
+            if run.shape[1] > drawn + 1:
+                yield self.model.smooth_sound(run)[:, drawn:-1]
+            waiting, drawn = run[:, -2:], min(run.shape[1] - 1, 1)
+        if waiting is not None:
+            yield self.model.smooth_sound(waiting)[:, drawn:]
 
     def _with_statistics(self, speech: Iterable[NDArray[Any]]) -> Iterator[tuple[NDArray[Any], Tensor | None]]:
         """Yield runs of frames, those of windows with the statistics of their sound if the model reads them."""

@@ -56,8 +56,9 @@ def _differences(
     gaping = opening(clip.real[0, clip.spoken])
     faces = [clip.spoken.start + int(at) for at in (gaping.argmax(), gaping.argmin())]
     with precision.autocast(clip.real.device, bf16=bf16):
-        said = model.encode_sound(clip.batch[WINDOWS], clip.batch.get(SOUND))
-        foreign = model.encode_sound(other.batch[WINDOWS], other.batch.get(SOUND))
+        said, foreign = (
+            model.smooth_sound(model.encode_sound(one.batch[WINDOWS], one.batch.get(SOUND))) for one in (clip, other)
+        )
         foreign = foreign[:, [t % foreign.shape[1] for t in range(said.shape[1])]]
         films = torch.stack([torch.stack([_mouths(model, clip, at, one) for one in (said, foreign)]) for at in faces])
     return float((films[0] - films[1]).abs().mean()), float((films[:, 0] - films[:, 1]).abs().mean())

@@ -84,8 +84,8 @@ def _judged(
     real, windows = clip.real[0], clip.batch[WINDOWS]
     with precision.autocast(real.device, bf16=bf16):
         identity = model.encode_identity(clip.real[:, clip.identity : clip.identity + 1])
-        right = model.encode_sound(windows, clip.batch.get(SOUND))
-        wrong = model.encode_sound(other.batch[WINDOWS], other.batch.get(SOUND))
+        right = model.smooth_sound(model.encode_sound(windows, clip.batch.get(SOUND)))
+        wrong = model.smooth_sound(model.encode_sound(other.batch[WINDOWS], other.batch.get(SOUND)))
         wrong = wrong[:, [t % wrong.shape[1] for t in range(len(real))]]
 
         def drawn(speech: Tensor) -> Tensor:

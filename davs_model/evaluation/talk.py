@@ -86,12 +86,12 @@ def _whole(
 
 
 def _heard(model: TalkingModel, clips: Clips, device: torch.device, *, limit: int, bf16: bool) -> dict[int, Tensor]:
-    """Return `TalkingModel.encode_sound` of the first clips by their rows, `[1, T, F]`; broken ones are left out."""
+    """Return what is decoded of the sound of the first clips, by their rows, `[1, T, F]`; broken ones are left out."""
     found: dict[int, Tensor] = {}
     for row in range(min(limit, len(clips))):
         with contextlib.suppress(ShardError), precision.autocast(device, bf16=bf16):
             batch, _ = _whole(model, clips, row, device, (WINDOWS, SOUND))
-            found[row] = model.encode_sound(batch[WINDOWS], batch.get(SOUND))
+            found[row] = model.smooth_sound(model.encode_sound(batch[WINDOWS], batch.get(SOUND)))
     return found
 
 

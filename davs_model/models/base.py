@@ -110,6 +110,8 @@ class TalkingModel(nn.Module, ABC):
     adapts: ClassVar[tuple[str, ...]] = ()
     """Networks that are tuned to a person before they talk; none: the model cannot be adapted."""
 
+    smooths: bool = False
+    """Whether `smooth_sound` does anything."""
     dimensions: dict[str, int | float]
     """The arguments that make another one like this; `image_size` is among them."""
 
@@ -168,6 +170,10 @@ class TalkingModel(nn.Module, ABC):
         statistics: `SOUND` of the clips that the windows are from, `[B, 2, 12]`; None: that of these windows.
         """
         return self.encode_speech(windows=windows)
+
+    def smooth_sound(self, speech: Tensor) -> Tensor:
+        """Return what `encode_sound` made of frames in a row as it is decoded; each may depend on those beside it."""
+        return speech
 
     @abstractmethod
     def decode(self, identity: Any, speech: Tensor) -> Tensor:

@@ -71,6 +71,24 @@ def test_runs_do_not_show(talker: Talker) -> None:
         assert np.abs(parts.astype(int) - whole).max() <= 1
 
 
+@pytest.mark.parametrize("size", [1, 2, 5, 17])
+def test_smoothed_audio_is_that_of_the_whole(size: int) -> None:
+    """With smoothing, audio in runs of any length gives the frames of the whole, each of its own and its neighbours."""
+    talker = Talker(made_model(audio_smoothing=0.5))
+    face, speech = soft(1), windows(3, 17)
+    with torch.no_grad():
+        features = talker.model.encode_sound(torch.from_numpy(speech)[None])
+        smoothed = talker.model.smooth_sound(features)
+    middle = features[:, 7:10]
+    torch.testing.assert_close(smoothed[:, 8], (middle[:, 0] + 2 * middle[:, 1] + middle[:, 2]) / 4)
+    torch.testing.assert_close(smoothed[:, 0], (3 * features[:, 0] + features[:, 1]) / 4)
+    found = torch.cat(list(talker._features(np.split(speech, range(size, 17, size)), 1.0)), dim=1)
+    torch.testing.assert_close(found, smoothed, rtol=1e-4, atol=1e-5)
+    assert len(list(talker.talk(face, [speech[:3]]))) == 3
+    seen = soft(2, 3)
+    assert torch.cat(list(talker._features([seen], 1.0))).equal(talker._encode_speech(seen, 1.0))
+
+
 def test_people_side_by_side(talker: Talker) -> None:
     """Several faces saying the same are each what they are alone, to a grey."""
     faces, speech = soft(4, 3), windows(5, 6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from davs_model.data.corpus import read_corpus
 from davs_model.evaluation import talk
 from davs_model.generation import Heard, Talker
 from davs_model.models.davs import Settings, losses, objective
+from davs_model.models.davs.dimensions import Dimensions
 from davs_model.models.davs.networks import DAVS
+from davs_model.models.davs.networks.classifiers import IdentityWordClassifier
 from davs_model.models.davs.networks.speech import AudioSpeechEncoder, sound_statistics
 from davs_model.training import loop
 from davs_model.training import state as states
@@ -175,6 +178,16 @@ def test_words_are_taken_out_in_the_identity_stage(out: Path, tmp_path: Path) ->
     assert "identity_word" not in DAVS.plan("identity", faces).terms
 
 
+def test_words_are_read_from_how_features_change() -> None:
+    """C_p^w gives the same whoever it is, and however little features change beside that."""
+    torch.manual_seed(0)
+    words = IdentityWordClassifier(n_words=3, from_feature=True)
+    words.dropout.p = 0.0
+    changes, people = torch.randn(8, 20, 256), torch.randn(8, 1, 256)
+    torch.testing.assert_close(words(0.1 * changes + people), words(changes), rtol=0.02, atol=0.01)
+    assert float(words(changes).detach().std()) > 0.05
+
+
 def test_several_out_are_mixed_by_their_shares(out: Path, tmp_path: Path) -> None:
     """Labels of all OUT are put together, the smaller OUT is repeated, and every clip is there."""
     other = make_shards(tmp_path / "other", clips=4, words=2, people=1)
@@ -209,6 +222,23 @@ def test_the_whole_clip_is_measured(out: Path, run: Path) -> None:
     assert found["repeated"]["amplitude"] == pytest.approx(0, abs=1e-3)
     assert found["mean"]["mouth_psnr"] > found["repeated"]["mouth_psnr"]
     assert talk.measure(saved.model(), clips, torch.device("cpu"), limit=1) == {}
+
+
+def test_audio_is_smoothed_where_clips_are_whole(out: Path, run: Path) -> None:
+    """A model that smooths audio does so in evaluation, and keeps that in its checkpoint."""
+    saved = checkpoint.load(run)
+    clips = read_clips(out, "test", vocabulary=tuple(saved.settings["words"]))
+    smooth = replace(saved, dimensions={**saved.dimensions, "audio_smoothing": 1.0}).model().eval()
+    assert smooth.dimensions["audio_smoothing"] == 1.0
+    how: dict[str, Any] = {"limit": 1, "bf16": False}
+    with torch.no_grad():
+        heard, found = (
+            talk._heard(model, clips, torch.device("cpu"), **how)[0] for model in (saved.model().eval(), smooth)
+        )
+    torch.testing.assert_close(found[:, 1:-1], (heard[:, :-2] + heard[:, 2:]) / 2)
+    assert not found.equal(heard)
+    settings = Settings.resolve("small", None, (*TINY, "model.audio_smoothing=0.5"))
+    assert Dimensions.of(read_corpus(out, settings), settings).as_dict()["audio_smoothing"] == 0.5
 
 
 def test_the_wrong_sound_is_that_of_several_clips(out: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ OPTIONS = (
     "normalised",
     "standardise",
     "words_from_feature",
+    "audio_smoothing",
 )
 """Dimensions that only models of ours have; a checkpoint without one of them has 0."""
 
@@ -73,7 +74,8 @@ class Dimensions(SharedDimensions):
     n_speakers: people of the talking clips; 0: no `speech_person_classifier`.
     identity_frames, sequence_frames: frames that C_p^w and D_seq read at once.
     n_word_classifiers: 1: C_w, shared by both modalities; 2: one each, as in the rows of Table 3 without SC.
-    words_from_feature: see `IdentityWordClassifier`. normalised: see `VisualSpeechEncoder`.
+    words_from_feature: see `IdentityWordClassifier`. audio_smoothing: see `DAVS.smooth_sound`.
+    normalised: see `VisualSpeechEncoder`.
 
     Those of `OPTIONS` are not in the paper; each is 0 in the released networks.
     """
@@ -84,6 +86,7 @@ class Dimensions(SharedDimensions):
     n_word_classifiers: int = 1
     normalised: int = 0
     words_from_feature: int = 0
+    audio_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         if self.n_word_classifiers not in (1, 2):
@@ -103,6 +106,7 @@ class Dimensions(SharedDimensions):
             n_word_classifiers=1 if model.shared_classifier else 2,
             normalised=int(model.normalised),
             words_from_feature=int(model.identity_words == "feature"),
+            audio_smoothing=model.audio_smoothing,
         )
 
     def as_dict(self) -> dict[str, int | float]:

@@ -55,7 +55,9 @@ class Model(Networks):
     shared_classifier: bool = True
     """One word classifier for audio and video (SC of Table 3); false: one each."""
     identity_words: Literal["maps", "feature"] = "maps"
-    """What C_p^w reads of the identity encoder: its maps, as in the released code, or its features."""
+    """What C_p^w reads of the identity encoder: its maps, as in the released code, or how its features change."""
+    audio_smoothing: Fraction = 0.0
+    """Part of a frame's audio features that is taken from the frames beside it where whole clips are generated."""
     normalised: bool = False
     """Give the features of each modality mean 0 and variance 1, by BatchNorm without parameters."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from davs_model.data.corpus import Corpus
@@ -56,6 +57,7 @@ class DAVS(SpeechModel):
         super().__init__()
         size = Dimensions(**dimensions)
         self.dimensions = size.as_dict()
+        self.audio_smoothing, self.smooths = size.audio_smoothing, size.audio_smoothing > 0
         # Figure 2
         self.identity_encoder = IdentityEncoder(width=size.width, image_size=size.image_size)  # E_p^v
         self.visual_speech_encoder = VisualSpeechEncoder(  # E_w^v
@@ -143,6 +145,15 @@ class DAVS(SpeechModel):
         mean = (frames * alike).sum(1, keepdim=True) / alike.sum(1, keepdim=True)
         feature = self.encode_identity(frames).feature.mean(1, keepdim=True)
         return self.encode_identity(mean)._replace(feature=feature)
+
+    def smooth_sound(self, speech: Tensor) -> Tensor:
+        """Return F_w^a `[B, T, 256]` with a part of each frame's features taken, half each, from the frames beside it.
+
+        An MFCC window is .2 s long; so a frame hears a little more, and jitters less.
+        """
+        around = torch.cat((speech[:, :1], speech, speech[:, -1:]), dim=1)
+        beside = (around[:, :-2] + around[:, 2:]) / 2
+        return speech.lerp(beside, self.audio_smoothing)
 
     def decode(self, identity: Identity, speech: Tensor) -> Tensor:
         """Draw frames `[B, T, 3, S, S]` of a person (of one frame or T) saying F_w^v or F_w^a `[B, T, 256]`."""
