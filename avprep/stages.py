@@ -439,8 +439,7 @@ def _labels(clip: Clip) -> dict[str, Any]:
         "source": clip.video.encode("utf-8", "backslashreplace").decode(),  # for names that are not UTF-8
         "start": clip.start,
         "duration": clip.duration,
-        **({"labels": dict(clip.labels)} if clip.labels else {}),
-    }
+    } | ({"labels": dict(clip.labels)} if clip.labels else {})
 
 
 def _rounded(value: float | np.floating[Any]) -> float:

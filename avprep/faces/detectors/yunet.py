@@ -66,7 +66,7 @@ class YuNetDetector:
         CloseUp((192, 192), zoom=0.9, rise=4, tilt_shown=0.95),
         CloseUp((96, 128), zoom=0.52, rise=3, tilt_shown=0.395),
     )
-    bias = Bias(scale=0.99, down=-1.8)
+    bias = Bias(scale=0.983, down=-1.5)
 
     def __init__(self, *, picture_side: int = 128, min_score: float = 0.6) -> None:
         self.picture_side = picture_side

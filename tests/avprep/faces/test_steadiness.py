@@ -89,9 +89,8 @@ def test_the_figures_stand_in_the_clips_facts(tmp_path: Path, films: dict[str, t
     """`jitter` and `slip` of clip.json and of the summary are those of the crops themselves."""
     film, motion = films["shake"]
     made.write(tmp_path / "a.mp4", film)
-    sample = crop_clip(
-        Clip("a", "a.mp4", "train"), tmp_path, CropSettings("opencv", every=4), detectors.build("opencv")
-    )
+    settings = CropSettings("opencv", every=4)
+    sample = crop_clip(Clip("a", "a.mp4", "train"), tmp_path, settings, detectors.build("opencv"))
     facts = json.loads(dict(sample.members)["clip.json"])
     crops = crops_of(aligned(film, detectors.build("opencv"), "opencv"), motion)
     assert close(facts["jitter"], crops.step)

@@ -65,8 +65,8 @@ def off_identity(affine: NDArray[np.float32]) -> tuple[float, float, float]:
     [
         ("yunet", 0.7, 0.04, 0.015, 3.5),
         ("dlib", 0.5, 0.02, 0.02, 3.0),
-        # One eye's cascade places it too low in the second photo, whose crop leans by 5°; the others by .5° at most.
-        ("opencv", 2.8, 0.07, 0.03, 4.0),
+        # One eye's cascade sees little of the second photo's, whose crop leans by 2.7°; the others by 1.1° at most.
+        ("opencv", 1.5, 0.05, 0.02, 4.0),
     ],
 )
 def test_the_authors_own_crops_come_back(
@@ -105,13 +105,13 @@ REAL = ("grid/s26/lrbi7p.mpg", "voxceleb2/dev/mp4/id00002/vid086/00001.mp4")
 @pytest.mark.parametrize("name", ["opencv", "yunet"])
 @pytest.mark.parametrize("clip", ["synthetic", *REAL])
 def test_a_mirrored_clip_gets_mirrored_crops(clip: str, name: str, build: Build, shared: Path) -> None:
-    """A clip and its mirror image differ by nothing but the mirror, to .2° and 1 px."""
+    """A clip and its mirror image differ by nothing but the mirror, to .2° and 1 px; the cascades' to .3°."""
     if clip == "synthetic":
         film = filmed(moved(6 * np.sin(np.arange(29) / 2), degrees=np.linspace(-6, 6, 29)))
     else:
         film = np.stack([picture.rgb() for picture in islice(Frames(shared / "clips" / clip, duration=1.2), 30)])
     degrees, pixels = mirrored_apart(film, build(name), name)
-    assert degrees <= 0.2
+    assert degrees <= (0.3 if name == "opencv" else 0.2)
     assert pixels <= 1.0
 
 
