@@ -136,9 +136,16 @@ class Weights(SpeechWeights):
 
 
 _TALKING: Mapping[str, Mapping[str, Any]] = {
-    "model": {"identity_scales": 4, "blend": True, "speech_map": 16, "mouth_size": 64, "standardise": "clip"},
+    "model": {
+        "identity_scales": 4,
+        "blend": True,
+        "speech_map": 16,
+        "mouth_size": 64,
+        "standardise": "clip",
+        "audio_smoothing": 0.5,
+    },
     "generation": {"targets": 3, "drive": "alternate", "video": 0.35, "visual": "cache"},
-    "data": {"noise": 0.5},
+    "data": {"noise": 0.25},
     "optimizer": {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 30},
     "weights": {
         "contrastive": 0.2,
@@ -164,7 +171,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "small": _preset(
         model={"width": 0.25, "image_size": 64, "audio_width": 0.5},
         data={"batch_size": 12, "workers": 0, "cache_mib": 2048},
-        steps={"identity": 200, "speech": 300, "full": 1600},
+        steps={"identity": 200, "speech": 400, "full": 1800},
         loop={
             "log_every": 25,
             "validate_every": 1000,
@@ -177,8 +184,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "medium": _preset(
         model={"width": 0.25, "image_size": 128, "audio_width": 0.5},
         data={"batch_size": 12, "workers": 0, "cache_mib": 6144},
-        steps={"identity": 200, "speech": 1000, "full": 3000},
-        loop={"log_every": 50, "validate_every": 1000, "sample_every": 1000, "save_every": 500},
+        steps={"identity": 200, "speech": 600, "full": 2500},
+        loop={
+            "log_every": 50,
+            "validate_every": 1250,
+            "sample_every": 1250,
+            "save_every": 250,
+            "validation_clips": 400,
+        },
         machine={"bf16": False},
     ),
     "large": _preset(
