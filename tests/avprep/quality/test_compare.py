@@ -150,7 +150,7 @@ def test_two_ways_of_aligning_are_compared(runs: tuple[Path, Path], text: str) -
     assert "None: every clip that both have finished ended alike." in text
     assert "All 5 clips that are ok in both runs." in text
     steady, restless = (float(cells(text, f"shake, {name}")[2]) for name in NAMES)
-    assert 0 < steady <= restless  # in 29 frames a face is looked at so often that little is left to be smoothed
+    assert 0 < steady <= restless  # of 29 frames few show a face at each size: little is left to be smoothed
     assert cells(text, "… of the nose") == ["–"] * 6 + ["0"]
     assert 0 < float(cells(text, "distance between crops")[2]) < 2
     assert text.count("<image ") == 5 * 6
