@@ -95,7 +95,7 @@ class CloseUps:
 
         onto: (2, 3), picture → crop pixels, where it is expected. number: looks before this one: sizes take turns.
         Returns the mean of both, in pixels of the picture, so that neither side is preferred, and how far its points
-        may be off, in crop pixels (about a standard deviation).
+        may be off, in crop pixels (about a standard deviation), and the number of the size.
         """
         view = self._looks[number % self.sizes]
         face = view.both(keyframe.rgba, onto)

@@ -1,9 +1,9 @@
 """The Haar cascades that ship inside opencv-python: nothing to download, for faces that look into the camera.
 
 A cascade returns windows, not points. The face window is steady, and people's eyes lie at nearly the same fraction of
-it; the eye windows follow the person, but less steadily. An eye that is not seen is taken to be moved as the other one
-is, or the face would seem to be tilted; the mouth follows from the eyes. All fractions below were measured against
-YuNet's points on 13 people (GRID, VoxCeleb2 and others).
+it; the eye windows follow the person, but less steadily. An eye that is not seen lies where the face window has it; the
+mouth follows from the eyes. All fractions below were measured against YuNet's points on 13 people (GRID, VoxCeleb2 and
+others).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CLOSE_FACE, CLOSE_RANGE = 64, (0.8, 1.25)
 """Side of the face window in a close-up that is shrunk to search it (pixels), and how much smaller or larger it may
 be. Measured: at 40 pixels windows come out larger, so that the eyes lie apart by a tenth too much."""
 
-EYE_STEP, EYE_RANGE, EYE_NEIGHBOURS = 1.1, (24, 48), 2
+EYE_STEP, EYE_RANGE, EYE_NEIGHBOURS = 1.1, (24, 48), 3
 """The same of the eye windows, whose sides are those in a face of FACE_SIDE (pixels)."""
 
 EYES = np.array([[0.309, 0.384], [0.691, 0.384]])
@@ -130,7 +130,7 @@ class OpenCVDetector:
     def _eyes_in(self, face: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Find both eyes in a square grey face; (2, 2), x y in fractions of its side."""
         least, most = EYE_RANGE
-        moved = np.full((2, 2), np.nan)
+        eyes = EYES.copy()
         for eye, (cascade, area) in enumerate(zip(self._eyes, EYE_SEARCH, strict=True)):
             x0, y0, x1, y1 = np.rint(area * FACE_SIDE).astype(int)
             found = cascade.detectMultiScale(
@@ -143,9 +143,8 @@ class OpenCVDetector:
             if len(found):
                 windows = np.asarray(found, float)
                 centres = (windows[:, :2] + windows[:, 2:] / 2 + (x0, y0)) / FACE_SIDE - EYE_WINDOW_OFFSET[eye]
-                moved[eye] = centres[np.linalg.norm(centres - EYES[eye], axis=1).argmin()] - EYES[eye]
-        moved = np.where(np.isnan(moved), moved[::-1], moved)
-        return np.asarray(EYES + np.nan_to_num(moved), np.float64)
+                eyes[eye] = centres[np.linalg.norm(centres - EYES[eye], axis=1).argmin()]
+        return eyes
 
 
 build = OpenCVDetector
