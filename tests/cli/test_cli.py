@@ -61,7 +61,7 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}}))
         listed = re.findall(r"^  (\w\S*)", call("--help").output.partition("\nData:\n")[2], re.MULTILINE)
         assert listed[:7] == ["index", "crop", "mfcc", "sync", "select", "verify", "weights"]
         assert listed[7:12] == ["slurm", "status", "retry", "report", "inspect"]
-        assert listed[12:15] == ["train", "evaluate", "generate"]
+        assert listed[12:16] == ["train", "evaluate", "ablate", "generate"]
 
 
 class TestIndex:

@@ -29,6 +29,8 @@ FREE_TEXT = {
     "slurm sync --setup": "lines of the user's own shell",
     "slurm sync --sbatch": "options that sbatch checks",
     "select --where": "an expression that avprep.quality.select parses, before anything is read",
+    "ablate --row": "a row of a model's ablation; davs_model.ablation names those that there are",
+    "ablate --set": "settings that davs_model.settings checks, one by one",
     "train --set": "settings that davs_model.settings checks, one by one",
     "bench --set": "settings that davs_model.settings checks, one by one",
     "study --title": "words for the people who take part",

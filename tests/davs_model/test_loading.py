@@ -397,9 +397,9 @@ class TestFrames:
         columns: list[str] = []
         read = ClipSource.read
 
-        def watched(self: ClipSource, row: int, column: str, frames: Any) -> dict[str, bytes]:
+        def watched(self: ClipSource, row: int, column: str, frames: Any, **more: bool) -> dict[str, bytes]:
             columns.append(column)
-            return read(self, row, column, frames)
+            return read(self, row, column, frames, **more)
 
         monkeypatch.setattr(ClipSource, "read", watched)
         sound = {"sound": Reads("windows", 5, every=3, at="sound", part=2)}

@@ -100,10 +100,10 @@ def test_the_identity_frame_is_of_any_clip_of_the_speaker(clips: Clips, monkeypa
     read: list[int] = []
     whole = Clips.read
 
-    def noted(self: Clips, row: int, column: str, frames: Collection[int]) -> dict[str, bytes]:
+    def noted(self: Clips, row: int, column: str, frames: Collection[int], *, arrays: bool = False) -> dict[str, bytes]:
         if column == "crop":
             read.append(row)
-        return whole(self, row, column, frames)
+        return whole(self, row, column, frames, arrays=arrays)
 
     monkeypatch.setattr(Clips, "read", noted)
     for seed in range(30):

@@ -105,13 +105,13 @@ REAL = ("grid/s26/lrbi7p.mpg", "voxceleb2/dev/mp4/id00002/vid086/00001.mp4")
 @pytest.mark.parametrize("name", ["opencv", "yunet"])
 @pytest.mark.parametrize("clip", ["synthetic", *REAL])
 def test_a_mirrored_clip_gets_mirrored_crops(clip: str, name: str, build: Build, shared: Path) -> None:
-    """A clip and its mirror image differ by nothing but the mirror, to .2° and 1 px; the cascades' to .3°."""
+    """A clip and its mirror image differ by nothing but the mirror, to .2° and 1 px; the cascades' to .4°."""
     if clip == "synthetic":
         film = filmed(moved(6 * np.sin(np.arange(29) / 2), degrees=np.linspace(-6, 6, 29)))
     else:
         film = np.stack([picture.rgb() for picture in islice(Frames(shared / "clips" / clip, duration=1.2), 30)])
     degrees, pixels = mirrored_apart(film, build(name), name)
-    assert degrees <= (0.3 if name == "opencv" else 0.2)
+    assert degrees <= (0.4 if name == "opencv" else 0.2)
     assert pixels <= 1.0
 
 
