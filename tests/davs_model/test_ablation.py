@@ -16,7 +16,7 @@ from torch import Tensor
 from avprep.errors import SettingsError
 from davs_model import ablation, models
 from davs_model.data.clips import read_clips
-from davs_model.evaluation import dependence, page
+from davs_model.evaluation import dependence, evaluate, page
 from davs_model.models.amie import Settings
 from davs_model.models.amie.networks import AMIE
 
@@ -62,8 +62,9 @@ def test_every_row_of_a_paper_is_settings_that_there_are() -> None:
         assert set(kind.ablation.paper) <= set(made)
 
 
-def test_one_command_trains_evaluates_and_tells(out: Path, tmp_path: Path) -> None:
+def test_one_command_trains_evaluates_and_tells(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row has a run and an evaluation, and a second command does nothing anew."""
+    monkeypatch.setattr(evaluate.figures, "draw", lambda *_: {})  # they are tested elsewhere
     done = ablate(out, tmp_path)
     assert done.exit_code == 0, done.output
     rows = json.loads((tmp_path / ablation.TABLE).read_text(encoding="utf-8"))
