@@ -18,30 +18,30 @@ from avprep.errors import SettingsError
 from davs_model import checkpoint
 from davs_model.evaluation import evaluate as evaluation
 from davs_model.evaluation import page, samples
-from davs_model.evaluation.section import Row, Section
+from davs_model.evaluation.section import Row, Section, figure
 from davs_model.settings import Ablation, RunSettings
 from davs_model.training import loop
 
 RESULTS, TABLE, PAGE, HTML = "results", "ablation.json", "ablation.md", "ablation.html"
-COLUMNS: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "PSNR": (("reconstruction", "audio", "psnr"), ".2f"),
-    "SSIM": (("reconstruction", "audio", "ssim"), ".3f"),
-    "LMD": (("mouth", "audio", "distance_px"), ".2f"),
-    "opening r": (("talking", "audio", "opening_r"), ".3f"),
-    "opening r, wrong audio": (("talking", "wrong_audio", "opening_r"), ".3f"),
-    "motion r": (("talking", "audio", "motion_r"), ".3f"),
-    "amplitude": (("talking", "audio", "amplitude"), ".2f"),
-    "R@1": (("talking", "audio", "r1"), ".1%"),
-    "mouth PSNR": (("talking", "audio", "mouth_psnr"), ".2f"),
-    "flicker": (("talking", "audio", "flicker"), ".2f"),
-    "sync confidence": (("sync", "audio", "confidence"), ".3f"),
-    "sync confidence, real": (("sync", "real", "confidence"), ".3f"),
-    "dependence on the reference": (("reference", "dependence"), ".3f"),
-    "words seen": (("recognition", "visual"), ".1%"),
-    "words heard": (("recognition", "audio"), ".1%"),
-    "words, both": (("recognition", "both"), ".1%"),
-    "video → audio R@1": (("retrieval", "video_to_audio", "r1"), ".1%"),
-    "audio → video R@1": (("retrieval", "audio_to_video", "r1"), ".1%"),
+COLUMNS: Mapping[str, tuple[str, str]] = {
+    "PSNR": ("reconstruction.audio.psnr", ".2f"),
+    "SSIM": ("reconstruction.audio.ssim", ".3f"),
+    "LMD": ("mouth.audio.distance_px", ".2f"),
+    "opening r": ("talking.audio.opening_r", ".3f"),
+    "opening r, wrong audio": ("talking.wrong_audio.opening_r", ".3f"),
+    "motion r": ("talking.audio.motion_r", ".3f"),
+    "amplitude": ("talking.audio.amplitude", ".2f"),
+    "R@1": ("talking.audio.r1", ".1%"),
+    "mouth PSNR": ("talking.audio.mouth_psnr", ".2f"),
+    "flicker": ("talking.audio.flicker", ".2f"),
+    "sync confidence": ("sync.audio.confidence", ".3f"),
+    "sync confidence, real": ("sync.real.confidence", ".3f"),
+    "dependence on the reference": ("reference.dependence", ".3f"),
+    "words seen": ("recognition.visual", ".1%"),
+    "words heard": ("recognition.audio", ".1%"),
+    "words, both": ("recognition.both", ".1%"),
+    "video → audio R@1": ("retrieval.video_to_audio.r1", ".1%"),
+    "audio → video R@1": ("retrieval.audio_to_video.r1", ".1%"),
 }
 """Columns of the table: where each stands in metrics.json, and the form of its numbers."""
 OWN_FORM = ".3f"
@@ -133,13 +133,8 @@ def _evaluated(
 
 def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Return the columns that metrics.json has, and what was measured of the model alone."""
-    found: dict[str, float] = {}
-    for column, (keys, _) in COLUMNS.items():
-        value: Any = metrics
-        for key in keys:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        if isinstance(value, int | float):
-            found[column] = float(value)
+    places = {column: figure(metrics, place) for column, (place, _) in COLUMNS.items()}
+    found = {column: value for column, value in places.items() if value is not None}
     for name, measured in metrics.get("own", {}).items():
         found |= {f"{name}: {key}": value for key, value in measured["facts"].items() if isinstance(value, float)}
     return found

@@ -11,6 +11,7 @@ from typing import IO, Any
 from avprep import schema, shards
 from avprep.errors import RunError
 from avprep.manifest import Clip
+from avprep.runs import worker
 from avprep.runs.fingerprint import Stage, other_versions
 from avprep.runs.workfolder import one_at_a_time
 
@@ -85,9 +86,16 @@ class OpenShard:
         samples = [self._kept[row] if row in self._kept else self.stretch(row) for row in rows]
         return shards.tar_path(self._out, self._stage.column, self.name), self._work / f"{self.name}.tar.part", samples
 
+    @property
+    def written(self) -> list[Path]:
+        """What workers wrote, which nobody needs once the tar is made."""
+        return [sample for sample in self.parts[2] if isinstance(sample, Path)]
+
     def string(self) -> tuple[str, int]:
-        """Make that tar; return its sha256 and size in bytes."""
-        return shards.string_together(*self.parts, self._source)
+        """Make that tar, and remove what workers wrote; return its sha256 and size in bytes."""
+        made = shards.string_together(*self.parts, self._source)
+        worker.remove(self.written)
+        return made
 
     def finish(self, digest: str, size: int) -> dict[str, Any]:
         """Put the shard in place, unless another run did so while this one worked on it; its tar lies aside.

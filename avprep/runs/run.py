@@ -326,10 +326,11 @@ class _Filler:
         if strung is not None and isinstance(strung.error, Died):
             self._heed_stop(_GRACE)  # as for a clip; else it is made here
             strung = None
-        if strung is not None and strung.error is not None:
+        elif strung is not None and strung.error is not None:
             raise strung.error
         counts = shard.finish(*(shard.string() if strung is None else strung.value))
-        pool.submit(None, worker.remove, [sample for sample in shard.parts[2] if isinstance(sample, Path)])
+        if strung is not None:
+            pool.submit(None, worker.remove, shard.written)
         self._open.remove(shard)
         self._tally.add(counts)
         self._progress.shard(shard.name, counts, time.monotonic() - shard.begun)

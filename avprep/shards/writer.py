@@ -96,11 +96,6 @@ class ShardWriter:
         """Put the finished tar in place and then its sidecar, which is written `aside` before either appears."""
         publish(self.path, self._aside, sidecar, aside)
 
-    def discard(self) -> None:
-        """Remove the unfinished file."""
-        self.close()
-        self._aside.unlink()
-
     def close(self) -> None:
         """Give up: close the unfinished file and leave it to whoever clears its folder."""
         with contextlib.suppress(OSError):  # a full disk says it again

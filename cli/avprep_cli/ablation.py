@@ -70,7 +70,6 @@ def ablate(
     from davs_model import ablation
     from davs_model.evaluation import evaluate
 
-    ablation.ablation_of(resolve(()), rows)
     chosen = options.chosen_device(device)
     how = evaluate.Settings(limit=limit, device=chosen, sync="" if sync is None else str(sync))
     mouths = auto.mouth_finder(detector, say.once, say.detail)

@@ -13,7 +13,7 @@ from davs_model.data.clips import Clips
 from davs_model.data.pictures import MOUTH_BOX, region
 from davs_model.evaluation import talk
 from davs_model.evaluation.metrics.talking import opening
-from davs_model.models.base import SOUND, WINDOWS, TalkingModel
+from davs_model.models.base import TalkingModel
 
 CLIPS = 10
 """Most clips that are measured: four films are generated of each."""
@@ -35,11 +35,13 @@ class Dependence:
 
 
 @torch.inference_mode()
-def measure(model: TalkingModel, clips: Clips, device: torch.device, *, bf16: bool = False) -> Dependence | None:
+def measure(
+    model: TalkingModel, clips: Clips, device: torch.device, *, limit: int = CLIPS + 1, bf16: bool = False
+) -> Dependence | None:
     """Measure the first clips, each by its own audio and by that of the clip before; None for less than two."""
     found: list[tuple[float, float]] = []
     before: talk.WholeClip | None = None
-    for clip in talk.whole_clips(model.eval(), clips, device, limit=CLIPS + 1):
+    for clip in talk.whole_clips(model.eval(), clips, device, limit=min(limit, CLIPS + 1)):
         if before is not None:
             found.append(_differences(model, clip, before, bf16=bf16))
         before = clip
@@ -56,10 +58,8 @@ def _differences(
     gaping = opening(clip.real[0, clip.spoken])
     faces = [clip.spoken.start + int(at) for at in (gaping.argmax(), gaping.argmin())]
     with precision.autocast(clip.real.device, bf16=bf16):
-        said, foreign = (
-            model.smooth_sound(model.encode_sound(one.batch[WINDOWS], one.batch.get(SOUND))) for one in (clip, other)
-        )
-        foreign = foreign[:, [t % foreign.shape[1] for t in range(said.shape[1])]]
+        said = talk.heard(model, clip.batch)
+        foreign = talk.lasting(talk.heard(model, other.batch), said.shape[1])
         films = torch.stack([torch.stack([_mouths(model, clip, at, one) for one in (said, foreign)]) for at in faces])
     return float((films[0] - films[1]).abs().mean()), float((films[:, 0] - films[:, 1]).abs().mean())
 

@@ -366,7 +366,7 @@ def _talking(subject: _Subject, settings: Settings, say: Say) -> dict[str, Any]:
         subject.missing["talking"] = "it takes two clips, one of which lends the other a wrong sound"
         return {}
     tables: dict[str, Any] = {"talking": {**found, "talks": talking.talks(found)}}
-    if (reference := dependence.measure(subject.model, whole, device, bf16=settings.bf16)) is not None:
+    if (reference := dependence.measure(subject.model, whole, device, limit=total, bf16=settings.bf16)) is not None:
         tables["reference"] = asdict(reference)
     if settings.sync:
         judge = in_sync.judge_of(Path(settings.sync), whole.mfcc_preset, settings.device)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from avprep.errors import RunError, ShardError
 from avprep.schema import decode_array
@@ -17,7 +16,7 @@ from davs_model import precision
 from davs_model.data.clips import Clips
 from davs_model.data.pictures import to_crops
 from davs_model.evaluation import talk
-from davs_model.models.base import SOUND, WINDOWS, TalkingModel
+from davs_model.models.base import WINDOWS, TalkingModel
 from davs_model.models.sync.curve import Offset
 from davs_model.models.sync.scorer import Scorer
 from davs_model.sync.load import load
@@ -81,18 +80,13 @@ def _judged(
     model: TalkingModel, judge: Scorer, clip: talk.WholeClip, other: talk.WholeClip, valid: Any, *, bf16: bool
 ) -> dict[str, Offset]:
     """Return the offset of each film of a clip; other: one with another audio."""
-    real, windows = clip.real[0], clip.batch[WINDOWS]
+    real = clip.real[0]
     with precision.autocast(real.device, bf16=bf16):
         identity = model.encode_identity(clip.real[:, clip.identity : clip.identity + 1])
-        right = model.smooth_sound(model.encode_sound(windows, clip.batch.get(SOUND)))
-        wrong = model.smooth_sound(model.encode_sound(other.batch[WINDOWS], other.batch.get(SOUND)))
-        wrong = wrong[:, [t % wrong.shape[1] for t in range(len(real))]]
-
-        def drawn(speech: Tensor) -> Tensor:
-            return torch.cat([model.decode(identity, part)[0].float() for part in speech.split(talk.AT_ONCE, 1)])
-
-        films = {"real": real, "audio": drawn(right), "wrong_audio": drawn(wrong)}
-    heard = windows[0].cpu().numpy()
+        right, wrong = talk.heard(model, clip.batch), talk.lasting(talk.heard(model, other.batch), len(real))
+        films = {"real": real, "audio": talk.generated(model, identity, right)}
+        films["wrong_audio"] = talk.generated(model, identity, wrong)
+    heard = clip.batch[WINDOWS][0].cpu().numpy()
     offsets = {name: judge.features(judge.grey(to_crops(film)), heard, valid).offset() for name, film in films.items()}
     return {name: offset for name, offset in offsets.items() if offset is not None}
 

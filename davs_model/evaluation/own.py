@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from davs_model import models
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.clips import Clips
-from davs_model.evaluation.section import Section
+from davs_model.evaluation.section import Section, figure
 from davs_model.models.base import TalkingModel
 
 
@@ -32,14 +32,8 @@ def papers(metrics: Mapping[str, Any]) -> Iterator[Section]:
     """Yield the tables of the model's paper, each below what metrics.json has in its place."""
     name = metrics.get("model")
     for table in models.find(name).paper if name in models.names() else ():
-        measured = [_measured(metrics, place.split(".")) for place in table.columns.values()]
-        ours = [(f"here: {metrics.get('run', '–')}", *measured)] if any(table.columns.values()) else []
-        rows = (*ours, *((f"paper: {row}", *cells) for row, cells in table.rows.items()))
+        measured = (figure(metrics, place) for place in table.columns.values())
+        cells = ("–" if value is None else f"{value:.3g}" for value in measured)
+        ours = [(f"here: {metrics.get('run', '–')}", *cells)] if any(table.columns.values()) else []
+        rows = (*ours, *((f"paper: {row}", *theirs) for row, theirs in table.rows.items()))
         yield Section(table.title, (table.note,), (), ("", *table.columns), rows)
-
-
-def _measured(metrics: Any, keys: Sequence[str]) -> str:
-    """Return a figure with three digits, – where there is none."""
-    for key in keys:
-        metrics = metrics.get(key) if isinstance(metrics, Mapping) else None
-    return f"{metrics:.3g}" if isinstance(metrics, int | float) else "–"

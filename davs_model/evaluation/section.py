@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Chance(NamedTuple):
@@ -29,3 +29,10 @@ class Section:
     missing: tuple[tuple[str, str], ...] = ()
     head: tuple[str, ...] = ()
     rows: tuple[Row, ...] = ()
+
+
+def figure(metrics: Any, place: str) -> float | None:
+    """Return a number of metrics.json by its place in it, `reconstruction.audio.psnr`; None where there is none."""
+    for key in place.split("."):
+        metrics = metrics.get(key) if isinstance(metrics, Mapping) else None
+    return float(metrics) if isinstance(metrics, int | float) else None

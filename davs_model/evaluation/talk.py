@@ -91,7 +91,7 @@ def _heard(model: TalkingModel, clips: Clips, device: torch.device, *, limit: in
     for row in range(min(limit, len(clips))):
         with contextlib.suppress(ShardError), precision.autocast(device, bf16=bf16):
             batch, _ = _whole(model, clips, row, device, (WINDOWS, SOUND))
-            found[row] = model.smooth_sound(model.encode_sound(batch[WINDOWS], batch.get(SOUND)))
+            found[row] = heard(model, batch)
     return found
 
 
@@ -116,15 +116,15 @@ def measure(
     """
     model.eval()
     scores: dict[str, list[TalkingScores]] = {}
-    heard = _heard(model, clips, device, limit=limit, bf16=bf16)
-    rows = list(heard)
+    sounds = _heard(model, clips, device, limit=limit, bf16=bf16)
+    rows = list(sounds)
     n_wrong = min(1 if cheap else WRONG, len(rows) - 1)
     if n_wrong < 1:
         return {}
     for done, clip in enumerate(whole_clips(model, clips, device, limit=limit, seed=seed)):
         at = rows.index(clip.row)
-        others = [heard[rows[(at + n) % len(rows)]] for n in range(1, n_wrong + 1)]
-        _add(model, clip, heard[clip.row], others, scores, bf16=bf16, cheap=cheap)
+        others = [sounds[rows[(at + n) % len(rows)]] for n in range(1, n_wrong + 1)]
+        _add(model, clip, sounds[clip.row], others, scores, bf16=bf16, cheap=cheap)
         told(done + 1)
     return {name: mean([one.result() for one in kept]) for name, kept in scores.items()}
 
@@ -132,7 +132,7 @@ def measure(
 def _add(
     model: TalkingModel,
     clip: WholeClip,
-    heard: Tensor,
+    own: Tensor,
     others: Sequence[Tensor],
     scores: dict[str, list[TalkingScores]],
     *,
@@ -145,8 +145,8 @@ def _add(
     repeated = real[clip.identity].expand_as(real)
     with precision.autocast(device, bf16=bf16):
         identity = model.encode_identity(clip.real[:, clip.identity : clip.identity + 1])
-        speech = [("audio", heard)]
-        speech += [("wrong_audio", other[:, [t % other.shape[1] for t in range(n_frames)]]) for other in others]
+        speech = [("audio", own)]
+        speech += [("wrong_audio", lasting(other, n_frames)) for other in others]
         if not cheap and "video" in model.drivers:
             speech.append(("video", model.encode_speech(frames=clip.batch[FRAMES])))
         drawn = [(name, generated(model, identity, features)) for name, features in speech]
@@ -159,6 +159,16 @@ def _add(
             kept.append(TalkingScores())
         kept[counts[name]].add(real, frames, clip.spoken, identity=clip.identity, repeated=repeated)
         counts[name] += 1
+
+
+def heard(model: TalkingModel, batch: Batch) -> Tensor:
+    """Return what is decoded of the sound of a whole clip, `[1, T, F]`; batch: that of `WholeClip`."""
+    return model.smooth_sound(model.encode_sound(batch[WINDOWS], batch.get(SOUND)))
+
+
+def lasting(speech: Tensor, n_frames: int) -> Tensor:
+    """Return the features of another clip `[1, T, F]` for so many frames: it is cut, or begins again."""
+    return speech[:, [t % speech.shape[1] for t in range(n_frames)]]
 
 
 def generated(model: TalkingModel, identity: Any, features: Tensor) -> Tensor:
