@@ -13,7 +13,6 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,6 +64,8 @@ class Display:
             return upright
         size = upright.shape[1::-1]
         back = _rotation(-self.angle, *size)
+        import cv2  # here, since sound is read without it
+
         return np.asarray(cv2.warpAffine(upright, back, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.uint8)
 
     def to_source(self, width: int, height: int) -> NDArray[np.float64] | None:

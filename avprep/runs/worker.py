@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from avprep import shards
-from avprep.errors import AvprepError, Reject
+from avprep.errors import AvprepError, Reject, missing_library
 from avprep.manifest import Clip
 from avprep.runs import pool
 from avprep.runs.fingerprint import Derived, Stage
@@ -39,7 +39,8 @@ def start(stage: Stage) -> None:
     except AvprepError as error:
         _fatal = str(error)
     except BaseException as error:  # reported by the parent, which ends the run
-        _fatal = f"a worker could not start: {_describe(error)}"
+        remedy = missing_library(error) if isinstance(error, ImportError) else None
+        _fatal = remedy or f"a worker could not start: {_describe(error)}"
 
 
 def do_clip(clip: Clip, shard: str, stretch: Path, scaled: bool) -> dict[str, Any]:

@@ -81,14 +81,14 @@ def sync(
         _video(video, run, output, device, scale, detector=detector, track=audio_track, channel=audio_channel)
         return
     assert out is not None
-    from avprep import api, auto
+    from avprep import auto
     from avprep.runs.fingerprint import read_manifest
 
     if device == "cuda" and options.is_default("jobs"):
         jobs = min(jobs, auto.GPU_WORKERS)
     plan = read_manifest(out)
     if scale == "syncnet":  # whose audio features are not those of the shards
-        plan = api.rooted(plan, root)
+        plan = manifest.rooted(plan, root)
     say.aside(f"sync: {device}, {say.number(jobs, 'worker')}")
     data.fill(stage(out, run, scale, device, plan.root), plan, out, jobs, {**given, "shard_size": None})
 

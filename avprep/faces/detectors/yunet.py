@@ -6,16 +6,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from avprep.errors import WeightsError
 from avprep.faces import weights
 from avprep.faces.detectors.base import Bias, CloseUp, Face
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the process that hands clips out reads what the detector needs, and should not wait for numpy
+    import numpy as np
     import onnxruntime
+    from numpy.typing import NDArray
 
 PACKAGES = {"onnxruntime": "onnxruntime"}
 WEIGHTS = (
@@ -86,6 +84,9 @@ class YuNetDetector:
         The formulas are those of the code that the network was published with (libfacedetection, and OpenCV's
         FaceDetectorYN, whose answers these equal): the input is BGR, padded with black to whole cells.
         """
+        import cv2
+        import numpy as np
+
         height, width = frame.shape[:2]
         padded = np.zeros((1, 3, -(-height // 32) * 32, -(-width // 32) * 32), np.float32)
         for plane, values in zip(padded[0], reversed(cv2.split(frame)), strict=True):
@@ -138,6 +139,8 @@ def _merge(candidates: NDArray[np.float32], min_score: float) -> list[Face]:
     candidates: float32 (N, 15): x y width height, five points x y, score. YuNet names the points from the person's
     side, right eye first; the person's right is the image's left, so this is our order already.
     """
+    import numpy as np
+
     candidates = candidates[np.argsort(-candidates[:, 14], kind="stable")]
     faces = []
     while len(candidates) and candidates[0, 14] >= min_score:
@@ -152,6 +155,8 @@ def _merge(candidates: NDArray[np.float32], min_score: float) -> list[Face]:
 
 def _overlap(one: NDArray[np.float32], many: NDArray[np.float32]) -> NDArray[np.float32]:
     """Intersection over union of one candidate with many: (15,), (N, 15) -> (N,)."""
+    import numpy as np
+
     extent = np.minimum(one[:2] + one[2:4], many[:, :2] + many[:, 2:4]) - np.maximum(one[:2], many[:, :2])
     extent = np.maximum(extent, 0)
     shared = extent[:, 0] * extent[:, 1]
