@@ -90,6 +90,11 @@ def display(matrix: bytes | None, aspect: Fraction | None) -> Display:
     matrix: nine native 32-bit integers, as FFmpeg's side data has them; None: upright.
     aspect: width of a stored pixel over its height; None or not above 0: square.
     """
+    found = _display(matrix, aspect)
+    return AS_STORED if found == AS_STORED else found
+
+
+def _display(matrix: bytes | None, aspect: Fraction | None) -> Display:
     if not aspect or aspect < 0 or abs(aspect - 1) < SQUARE_WITHIN:
         aspect = Fraction(1)
     if matrix is None or len(matrix) < 36:
