@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PRESETS = ("latentsync", "wav2lip")
 """Those of `avprep.quality.select`."""
-OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "device")
+OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "device", "threads")
 """Options of `sync` that an array job does not take."""
 
 
@@ -42,6 +42,7 @@ OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "
 @options.audio_track
 @options.audio_channel
 @options.device
+@options.threads
 @options.root
 @options.sync_run_options
 def sync(
