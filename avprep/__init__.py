@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from avprep.lazy import public_api
+from avprep.lazy import on_first_use
 
 if TYPE_CHECKING:
     from avprep.api import Example, crop, index, mfcc, open, verify  # noqa: A004 - avprep.open is read as such
 
 __version__ = "0.1.0"
 __all__ = ["Example", "crop", "index", "mfcc", "open", "verify"]
-__getattr__, __dir__ = public_api(__name__, __all__)
+__getattr__, __dir__ = on_first_use(__name__, {"api": __all__})

@@ -113,7 +113,7 @@ def crop(
         "subject": subject,
         "max_seconds": max_seconds,
     }
-    found = opened(plan, root)
+    found = manifest.opened(plan, root)
     settings = auto.crop_settings(found.dataset, Path(out), given)
     workers = auto.workers(settings.detector, tasks.cores()) if jobs is None else jobs
     stage = rebuilt.crop_stage(found.root, settings, auto.decoder_threads(workers), judge)
@@ -143,7 +143,7 @@ def mfcc(
     min_confidence; windows that are there without it are kept as OUT/mfcc-unmoved.
     For the rest and the result see `crop`.
     """
-    found = opened(plan, root)
+    found = manifest.opened(plan, root)
     settings = MfccSettings(preset, audio_shift_ms, max_seconds, audio_track, audio_channel)
     stage = offsets.mfcc_stage(found.root, settings, Path(out), audio_offset, min_confidence)
     offsets.set_unmoved_aside(stage)
@@ -228,20 +228,3 @@ def _examples(out: Path, names: list[str]) -> Iterator[Example]:
             word, speaker = facts.get("word"), facts.get("speaker")
             labels = facts.get("labels") or {}
             yield Example(key, name.partition("-")[0], word, speaker, labels, windows, valid, members)
-
-
-def opened(plan: Manifest | Path | str, root: Path | str | None = None, limit: int | None = None) -> Manifest:
-    """Return a manifest, read from its file where it is one, cut to `limit` clips of each split, below `root`.
-
-    Raises RunError where its data set is not there.
-    """
-    found = plan if isinstance(plan, Manifest) else manifest.read(Path(plan))
-    return rooted(found.limited(limit), root)
-
-
-def rooted(plan: Manifest, root: Path | str | None) -> Manifest:
-    """Return a manifest whose data set lies at `root`, if that is given; RunError where it is not there."""
-    plan = plan if root is None else Manifest(plan.dataset, Path(root).resolve(), plan.clips, plan.seed, plan.extra)
-    if not plan.root.is_dir():
-        raise RunError(f"{plan.root}: the data set is not there; give --root if it was moved")
-    return plan

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from avprep.errors import AvprepError
-from avprep.faces import detectors, mouth
+from avprep.faces import detectors
 from avprep.runs import tasks
 from avprep.runs.fingerprint import read_fingerprint
 from avprep.stages import CropSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 GPU_WORKERS = 4
 """Workers of face-alignment unless another number is given: each holds its networks on the GPU."""
@@ -24,7 +25,7 @@ CENTRAL = ("lrs3", "lrw")
 
 Remark = Callable[[str], None]
 """Takes a line that is good to know but no result."""
-Landmarks = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+Landmarks = Callable[["NDArray[np.uint8]"], "NDArray[np.float32]"]
 """Finds the mouth in aligned crops; see `avprep.faces.mouth.mouth_landmarks`."""
 
 log: Remark = logging.getLogger("avprep").warning
@@ -84,6 +85,10 @@ def mouth_finder(name: str, remark: Remark = log, detail: Remark = lambda _: Non
 
     name: of a detector, or `auto`.
     """
+    import numpy as np
+
+    from avprep.faces import mouth
+
     found = detector(name, remark)
     detail(f"mouths by {found}")
     try:

@@ -41,6 +41,16 @@ class WeightsError(AvprepError):
     """Detector weights that are missing or do not have the pinned digest."""
 
 
+def missing_library(error: ImportError) -> str | None:
+    """Return the remedy for the system libraries that opencv-python wants and slim machines lack."""
+    if any(library in str(error) for library in ("libGL", "libgthread", "libglib", "libxcb", "libX11", "libSM")):
+        return (
+            f"opencv-python cannot be loaded ({error}): install the library (Debian: apt install libgl1 libglib2.0-0), "
+            "or pip install --force-reinstall --no-deps 'opencv-python-headless<5'"
+        )
+    return None
+
+
 class RunError(AvprepError):
     """A run that must not start or cannot go on: another run's output folder, a full disk."""
 

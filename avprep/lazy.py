@@ -1,19 +1,25 @@
-"""A package whose public API is loaded when it is first used."""
+"""A package whose names are loaded when they are first used (PEP 562)."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 
-def public_api(package: str, names: Sequence[str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return `__getattr__` and `__dir__` (PEP 562) of a package whose API of these names lies in its module `api`."""
+def on_first_use(
+    package: str, modules: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return `__getattr__` and `__dir__` of a package.
+
+    modules: those of the package by their names, and the names in each that the package offers.
+    """
+    places = {name: module for module, names in modules.items() for name in names}
 
     def load(name: str) -> Any:
-        if name not in names:
+        if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.api"), name)
+        return getattr(import_module(f"{package}.{places[name]}"), name)
 
-    return load, lambda: sorted({*vars(sys.modules[package]), *names})
+    return load, lambda: sorted({*vars(sys.modules[package]), *places})

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from avprep import untrusted
-from avprep.errors import ManifestError
+from avprep.errors import ManifestError, RunError
 from avprep.schema import MANIFEST_VERSION
 
 SPLITS = ("train", "val", "test")
@@ -304,3 +304,20 @@ def _short(value: object) -> str:
     """Return an untrusted value, shortened for a message."""
     shown = repr(value)
     return shown if len(shown) <= 100 else f"{shown[:99]}…"
+
+
+def opened(plan: Manifest | Path | str, root: Path | str | None = None, limit: int | None = None) -> Manifest:
+    """Return a manifest, read from its file where it is one, cut to `limit` clips of each split, below `root`.
+
+    Raises RunError where its data set is not there.
+    """
+    found = plan if isinstance(plan, Manifest) else read(Path(plan))
+    return rooted(found.limited(limit), root)
+
+
+def rooted(plan: Manifest, root: Path | str | None) -> Manifest:
+    """Return a manifest whose data set lies at `root`, if that is given; RunError where it is not there."""
+    plan = plan if root is None else Manifest(plan.dataset, Path(root).resolve(), plan.clips, plan.seed, plan.extra)
+    if not plan.root.is_dir():
+        raise RunError(f"{plan.root}: the data set is not there; give --root if it was moved")
+    return plan

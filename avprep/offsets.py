@@ -15,7 +15,7 @@ from avprep.memory import keep_freed_memory
 from avprep.runs.fingerprint import read_fingerprint
 from avprep.runs.threads import KEPT, one_thread
 from avprep.shards import Sample
-from avprep.stages import MfccSettings, MfccStage, by_name, mfcc_clip
+from avprep.stages import MfccSettings, MfccStage, by_name
 
 UNMOVED = "mfcc-unmoved"
 """Where the windows that were measured are kept, beside those that take their place."""
@@ -67,6 +67,8 @@ def moved_clip(clip: Clip, root: Path, settings: MfccSettings, measured: dict[st
 
     measured: its record in the sidecar of sync. least: the confidence from which on it is moved.
     """
+    from avprep.stages import mfcc_clip  # here, where a worker needs it
+
     lead, confidence = measured.get("audio_lead_frames"), measured.get("confidence")
     sure = isinstance(lead, int | float) and isinstance(confidence, int | float) and confidence >= least
     delay = round(lead * MS_PER_FRAME, 1) if sure and lead is not None else 0.0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avprep.errors import RunError
 from avprep.offsets import MIN_CONFIDENCE, MovedMfccStage
-from avprep.speaking import Judge, SpeakingCropStage
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
+
+if TYPE_CHECKING:
+    from avprep.speaking import Judge
 
 _MOVED = ("audio_offset", "min_confidence", "sync")
 """Settings of `MovedMfccStage` beside those of `MfccSettings`."""
@@ -38,4 +40,6 @@ def crop_stage(root: Path, settings: CropSettings, threads: int, judge: Judge | 
         return CropStage(root, settings, threads)
     if judge is None:
         raise RunError("crop: the subject is who speaks: give the RUN of a sync model")
+    from avprep.speaking import SpeakingCropStage  # here, for it loads all that finds faces
+
     return SpeakingCropStage(root, settings, threads, judge=judge)

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from avprep.lazy import public_api
+from avprep.lazy import on_first_use
 
 if TYPE_CHECKING:
     from davs_model.api import load, train
 
 __all__ = ["load", "train"]
-__getattr__, __dir__ = public_api(__name__, __all__)
+__getattr__, __dir__ = on_first_use(__name__, {"api": __all__})

@@ -20,7 +20,9 @@ from unittest import mock
 from avprep.runs import pool
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["avprep.stages", "avprep.runs.worker", "avprep.faces.detectors.opencv"])
+_CONTEXT.set_forkserver_preload(
+    ["avprep.stages.crop", "avprep.stages.mfcc", "avprep.runs.worker", "avprep.faces.detectors.opencv"]
+)
 
 
 class _Forked:

@@ -84,6 +84,8 @@ class Stage:
                 raise WeightsError("stand-in.onnx: the weights are missing; fetch them")
             case "exit":
                 sys.exit(4)
+            case "library":
+                raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
             case "abort":
                 os.abort()
         raise ValueError(f"a worker that\ncannot {self.start}")

@@ -99,9 +99,14 @@ def make_corpus(
         for task in tasks:
             _make_clips(task, seed, size)
     else:
-        with ProcessPoolExecutor(min(jobs, speakers), multiprocessing.get_context("spawn"), one_thread) as pool:
+        with ProcessPoolExecutor(min(jobs, speakers), multiprocessing.get_context("spawn"), _one_thread) as pool:
             list(pool.map(_make_clips, tasks, [seed] * speakers, [size] * speakers))
     return [clip.path for clip in clips]
+
+
+def _one_thread() -> None:
+    """Begin a worker; this module has loaded what is to calculate in one thread."""
+    one_thread()
 
 
 def _plan(root: Path, words: int, speakers: int, takes: int, seed: int, size: int) -> Iterator[_Clip]:

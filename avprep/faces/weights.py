@@ -9,22 +9,20 @@ them, and they are read where it has put them. On a node without a network, fetc
 from __future__ import annotations
 
 import hashlib
-import http.client
 import importlib.util
 import os
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING
 
-from avprep import __version__
 from avprep.errors import WeightsError
 
+if TYPE_CHECKING:
+    from avprep.faces.https import Response
+
 BLOCK = 1 << 20  # bytes read at a time
-TIMEOUT = 30.0  # seconds without an answer before a download is given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +73,10 @@ def folder() -> Path:
 
 def needed(detector: str) -> list[Weights]:
     """Return the weights that a detector reads; none for `opencv`."""
+    from avprep.faces import detectors
+
+    if detector in detectors.NAMES:  # the modules of others, and OpenCV with them, need not be loaded
+        return list(getattr(detectors.module(detector), "WEIGHTS", ()))
     return [weights for weights in known().values() if weights.detector == detector]
 
 
@@ -159,43 +161,16 @@ def table() -> list[dict[str, str]]:
     ]
 
 
-class Response(Protocol):
-    """The part of an open download that is used here."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes, none at the end."""
-        ...
-
-
-def open_url(url: str) -> AbstractContextManager[Response]:
-    """Open an https address and refuse to be sent on to anything else; OSError where it cannot be reached."""
-    _require_https(url)
-    request = urllib.request.Request(url, headers={"User-Agent": f"avprep/{__version__}"})  # noqa: S310 - checked above
-    response: AbstractContextManager[Response] = urllib.request.build_opener(_HttpsOnly()).open(
-        request, timeout=TIMEOUT
-    )
-    return response
-
-
-class _HttpsOnly(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        _require_https(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _require_https(url: str) -> None:
-    if not url.startswith("https://"):
-        raise OSError(f"{url} is not an https address")
-
-
 def _download(weights: Weights, path: Path, progress: Callable[[str, int], None] | None) -> None:
     """Write a verified file, whole or not at all; the process number keeps two fetches apart."""
+    from http.client import HTTPException
+
+    from avprep.faces import https  # here, since nothing else waits for what loads web pages
+
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open_url(weights.url) as response, part.open("wb") as file:
+        with https.open_url(weights.url) as response, part.open("wb") as file:
             _copy(response, file, weights, progress)
             file.flush()
             os.fsync(file.fileno())
@@ -203,7 +178,7 @@ def _download(weights: Weights, path: Path, progress: Callable[[str, int], None]
         if problem:
             raise WeightsError(f"what {weights.url} sent {problem}: it was thrown away; fetch again later")
         part.replace(path)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, HTTPException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise WeightsError(
             f"{weights.file} could not be fetched from {weights.url} to {path.parent}: {reason}; for a machine without "
@@ -265,6 +240,9 @@ def _cache() -> Path:
 
 
 def _entry(name: str) -> Weights:
+    for weights in needed(name):  # most have the name of their detector
+        if weights.name == name:
+            return weights
     if name not in known():
         raise WeightsError(f"no weights are called {name}: choose from {', '.join(known())}")
     return known()[name]

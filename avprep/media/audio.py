@@ -28,7 +28,7 @@ from avprep.media.container import (
 )
 from avprep.media.mfcc import silent_steps
 from avprep.media.packets import Packets, beyond, in_ticks, packets
-from avprep.media.pcm import Line, Pieces, sample_at, source_range
+from avprep.media.pcm import Line, Pieces, sampling, source_range
 from avprep.media.timeline import LEAD, TAIL, PictureTimes, check_promise, too_long
 from avprep.media.video import Frames
 from avprep.schema import FPS, SAMPLE_RATE
@@ -245,7 +245,8 @@ class SoundFile:
                     if line is None:
                         self.zero = (time or 0) * pieces.clock
                         line = Line(pieces.rate, 0, sys.maxsize)
-                    position = None if time is None else sample_at(time, pieces.clock, self.zero, pieces.rate)
+                        sample_at = sampling(pieces.clock, self.zero, pieces.rate)
+                    position = None if time is None else sample_at(time)
                     if position is not None and position - line.end > MAX_SILENCE * pieces.rate:
                         gap = (position - line.end) / pieces.rate
                         raise Reject("unreadable", f"{self.path}: {gap:.0f} s without sound in the middle: cut it")

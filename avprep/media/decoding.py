@@ -192,7 +192,7 @@ class _Stamps:
             if self._delay is None:
                 self._delay = stamp - (self._first_packet or 0)
             stamp -= self._delay
-        clock = Fraction(frame.time_base or Fraction(1, av.time_base))
+        clock = frame.time_base or Fraction(1, av.time_base)
         if stamp is None:
             first = round(self._zero / clock)
             stamp = first if self._last is None else self._last + (self._shortest or round(self._step / clock))

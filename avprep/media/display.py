@@ -13,7 +13,6 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,6 +64,8 @@ class Display:
             return upright
         size = upright.shape[1::-1]
         back = _rotation(-self.angle, *size)
+        import cv2  # here, since sound is read without it
+
         return np.asarray(cv2.warpAffine(upright, back, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.uint8)
 
     def to_source(self, width: int, height: int) -> NDArray[np.float64] | None:
@@ -89,6 +90,11 @@ def display(matrix: bytes | None, aspect: Fraction | None) -> Display:
     matrix: nine native 32-bit integers, as FFmpeg's side data has them; None: upright.
     aspect: width of a stored pixel over its height; None or not above 0: square.
     """
+    found = _display(matrix, aspect)
+    return AS_STORED if found == AS_STORED else found
+
+
+def _display(matrix: bytes | None, aspect: Fraction | None) -> Display:
     if not aspect or aspect < 0 or abs(aspect - 1) < SQUARE_WITHIN:
         aspect = Fraction(1)
     if matrix is None or len(matrix) < 36:

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import av
-import cv2
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorTrc
 from numpy.typing import NDArray
@@ -50,6 +49,8 @@ def to_bt709(frame: av.VideoFrame, convert: Callable[..., av.VideoFrame], form: 
 
     convert: makes RGB of 16 bits of the frame, at the wanted size.
     """
+    import cv2  # here, since sound is read without it
+
     if frame.colorspace == _UNSPECIFIED:
         frame.colorspace = _BT2020_NCL
     signal = np.asarray(convert(frame, format="rgb48le").to_ndarray(), np.uint16) >> 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ class Pieces:
             return np.empty(0, np.int16), 0
         line = Line(self.rate, *source_range(self.rate, low, high))
         pieces = self.taken()
-        positions = [None if time is None else sample_at(time, self.clock, zero, self.rate) for time, _ in pieces]
+        sample_at = sampling(self.clock, zero, self.rate)
+        positions = [None if time is None else sample_at(time) for time, _ in pieces]
         stamped = next((n for n, position in enumerate(positions) if position is not None), 0)
         if stamped:  # what Matroska plays before zero has no time stamp: it ends where the first one begins
             positions[0] = (positions[stamped] or 0) - sum(piece.size for _, piece in pieces[:stamped])
@@ -184,12 +186,16 @@ def source_range(rate: int, low: int, high: int) -> tuple[int, int]:
     return low * rate // SAMPLE_RATE - margin, high * rate // SAMPLE_RATE + margin
 
 
-def sample_at(time: int, clock: Seconds, zero: Seconds, rate: int) -> int:
-    """Return `round((time * clock - zero) * rate)`, in whole numbers throughout: it is asked for every packet."""
-    above = (time * clock.numerator * zero.denominator - zero.numerator * clock.denominator) * rate
+def sampling(clock: Seconds, zero: Seconds, rate: int) -> Callable[[int], int]:
+    """Return the function `round((time * clock - zero) * rate)`, in whole numbers: it is asked for every packet."""
+    tick, begin = clock.numerator * zero.denominator * rate, zero.numerator * clock.denominator * rate
     below = clock.denominator * zero.denominator
-    whole, rest = divmod(above, below)
-    return whole + (2 * rest > below or (2 * rest == below and whole % 2 == 1))
+
+    def sample_at(time: int) -> int:
+        whole, rest = divmod(time * tick - begin, below)
+        return whole + (2 * rest > below or (2 * rest == below and whole % 2 == 1))
+
+    return sample_at
 
 
 _DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}

@@ -76,7 +76,10 @@ class Picture:
         Returns uint8 (H, W, 4), RGBA, and the transform (2, 3) from pixels as shown to these; None where both are the
         same.
         """
-        upright = np.ascontiguousarray(self._display.upright(self._colours(_CONVERTERS.whole, "rgba", self._stored)))
+        colours = self._colours(_CONVERTERS.whole, "rgba", self._stored)
+        if self._display is AS_STORED:
+            return colours, None
+        upright = np.ascontiguousarray(self._display.upright(colours))
         return upright, self._display.to_source(*self._stored)
 
     def luma(self) -> Bytes:

@@ -61,9 +61,9 @@ class OpenShard:
                     raise RunError(f"{self._source.name}: {record['key']} is missing; delete the file and run again")
                 self._kept[row] = there[record["key"]]
 
-    def stretch(self, row: int) -> Path:
-        """Return where a worker writes the sample of a row."""
-        return self._work / f"{self.name}-{row}.part"
+    def stretch(self, row: int) -> str:
+        """Return where a worker writes the sample of a row; a string, for a Path takes longer to pickle than a clip."""
+        return f"{self._work}/{self.name}-{row}.part"
 
     def add(self, row: int, record: dict[str, Any]) -> bool:
         """Note how a clip ended; return whether the shard is complete."""
@@ -71,7 +71,7 @@ class OpenShard:
             record["again"] = True
         self.records[row] = {"key": self.clips[row].key, **record}
         if record["state"] != "ok":
-            self.stretch(row).unlink(missing_ok=True)
+            Path(self.stretch(row)).unlink(missing_ok=True)
         return len(self.records) == len(self.clips)
 
     @property
@@ -80,16 +80,16 @@ class OpenShard:
         return bool(self._kept)
 
     @functools.cached_property
-    def parts(self) -> tuple[Path, Path, list[Path | shards.Stretch]]:
+    def parts(self) -> tuple[Path, Path, list[str | shards.Stretch]]:
         """What `shards.string_together` makes the tar of the complete shard of."""
         rows = (row for row in range(len(self.clips)) if self.records[row]["state"] == "ok")
         samples = [self._kept[row] if row in self._kept else self.stretch(row) for row in rows]
         return shards.tar_path(self._out, self._stage.column, self.name), self._work / f"{self.name}.tar.part", samples
 
     @property
-    def written(self) -> list[Path]:
+    def written(self) -> list[str]:
         """What workers wrote, which nobody needs once the tar is made."""
-        return [sample for sample in self.parts[2] if isinstance(sample, Path)]
+        return [sample for sample in self.parts[2] if isinstance(sample, str)]
 
     def string(self) -> tuple[str, int]:
         """Make that tar, and remove what workers wrote; return its sha256 and size in bytes."""

@@ -12,6 +12,7 @@ import os
 import pickle
 import selectors
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ _AHEAD = 2  # jobs that lie with a worker: the one it is at, and the next
 _QUICK = 1.0  # s: only a worker whose last job took no longer is given one ahead
 _SMALL = 16_384  # bytes: a larger job may block its sender, so it is sent to an idle worker only
 _LONG = 3600.0  # s
+_READ = 1 << 16  # bytes of a worker's messages that are read at once
 _STARTS = 3  # rounds of workers that may die before one of them is ready
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _CODE = "import sys; sys.path[:] = sys.argv[3:]; from avprep.runs import pool; pool.serve(*map(int, sys.argv[1:3]))"
@@ -69,6 +71,42 @@ class _Job:
     timeout: float
 
 
+class _Inbox:
+    """What a worker says, as `connection.Connection` frames it: one call to the system for all messages that are there.
+
+    A message that is there in part is waited for with the next ones, and holds nobody up.
+    """
+
+    def __init__(self, pipe: connection.Connection[Any, Any]) -> None:
+        self._pipe = pipe
+        self._held = bytearray()
+
+    def read(self) -> Iterator[bytes]:
+        """Yield the messages that are there now; EOFError or OSError where the pipe has ended."""
+        data = os.read(self._pipe.fileno(), _READ)
+        if not data:
+            raise EOFError
+        self._held += data
+        while (framed := self._framed()) is not None:
+            begin, end = framed
+            message = bytes(self._held[begin:end])
+            del self._held[:end]
+            yield message
+
+    def _framed(self) -> tuple[int, int] | None:
+        """Return where the first message lies; None where it is not there whole."""
+        held, begin = self._held, 4
+        if len(held) < begin:
+            return None
+        (size,) = struct.unpack_from("!i", held)
+        if size == -1:  # so large that its length takes eight bytes more
+            begin = 12
+            if len(held) < begin:
+                return None
+            (size,) = struct.unpack_from("!Q", held, 4)
+        return (begin, begin + size) if len(held) >= begin + size else None
+
+
 @dataclass(eq=False)
 class _Worker:
     """A worker as its parent sees it; the first of its `jobs` is the one it is at, `begun` then.
@@ -82,11 +120,15 @@ class _Worker:
     ready: bool = False
     quick: bool = False
     jobs: deque[_Job] = field(default_factory=deque)
+    inbox: _Inbox = field(init=False)
     begun: float = 0.0
     limit: float = 0.0
     took: bool = False
     late: _Job | None = None
     killed: float | None = None
+
+    def __post_init__(self) -> None:
+        self.inbox = _Inbox(self.pipe)
 
     def begin(self) -> None:
         """Start the clock of the first job, if there is one."""
@@ -259,24 +301,25 @@ class Pool:
                     worker.begin()
 
     def _read(self, worker: _Worker) -> Iterator[Ended]:
-        """Take one message of a worker; the next one is told of again."""
+        """Take what a worker has said."""
         try:
-            kind, value, took = pickle.loads(worker.pipe.recv_bytes())  # noqa: S301 - our own worker's
-            match kind:
-                case "ready":
-                    worker.ready, self._failed_starts = True, 0
-                case "broken":
-                    raise PoolError(f"a worker could not start: {value}")
-                case "took":
-                    worker.took, worker.begun = True, time.monotonic()
-                case "grant":
-                    worker.limit = max(worker.limit, value)
-                case _:
-                    job = worker.jobs.popleft()
-                    worker.quick = time.monotonic() - worker.begun < _QUICK
-                    worker.begin()
-                    worker.took = took
-                    yield Ended(job.tag, *((value, None) if kind == "value" else (None, value)))
+            for message in worker.inbox.read():
+                kind, value, took = pickle.loads(message)  # noqa: S301 - our own worker's
+                match kind:
+                    case "ready":
+                        worker.ready, self._failed_starts = True, 0
+                    case "broken":
+                        raise PoolError(f"a worker could not start: {value}")
+                    case "took":
+                        worker.took, worker.begun = True, time.monotonic()
+                    case "grant":
+                        worker.limit = max(worker.limit, value)
+                    case _:
+                        job = worker.jobs.popleft()
+                        worker.quick = time.monotonic() - worker.begun < _QUICK
+                        worker.begin()
+                        worker.took = took
+                        yield Ended(job.tag, *((value, None) if kind == "value" else (None, value)))
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.process.wait(PATIENCE)

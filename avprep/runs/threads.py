@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import cv2
+import sys
+
 from threadpoolctl import threadpool_limits
 
 KEPT = 256 << 20
@@ -10,10 +11,11 @@ KEPT = 256 << 20
 
 
 def one_thread() -> threadpool_limits:
-    """Have OpenCV, the linear algebra below numpy, and torch where it is loaded, calculate in one thread each.
+    """Have OpenCV, the linear algebra below numpy, and torch calculate in one thread each, those that are loaded.
 
     By default they take every core: workers then wait for each other's threads, sums come in another order, and
     cascades find their windows in none. The result is a context that gives all but OpenCV's threads back.
     """
-    cv2.setNumThreads(1)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(1)
     return threadpool_limits(1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import time
 import traceback
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from avprep import shards
-from avprep.errors import AvprepError, Reject
+from avprep.errors import AvprepError, Reject, missing_library
 from avprep.manifest import Clip
 from avprep.runs import pool
 from avprep.runs.fingerprint import Derived, Stage
@@ -39,13 +41,14 @@ def start(stage: Stage) -> None:
     except AvprepError as error:
         _fatal = str(error)
     except BaseException as error:  # reported by the parent, which ends the run
-        _fatal = f"a worker could not start: {_describe(error)}"
+        remedy = missing_library(error) if isinstance(error, ImportError) else None
+        _fatal = remedy or f"a worker could not start: {_describe(error)}"
 
 
-def do_clip(clip: Clip, shard: str, stretch: Path, scaled: bool) -> dict[str, Any]:
+def do_clip(clip: Clip, shard: str, stretch: str, scaled: bool) -> dict[str, Any]:
     """Do one clip in a worker; return its record for the sidecar.
 
-    shard: the name of its shard. scaled: ask for time by the clip's length.
+    shard: the name of its shard. stretch: the file to write its sample to. scaled: ask for time by the clip's length.
     An internal error's record also has `fault`, its type and place, and what ends the run is `fatal` alone; neither is
     for the sidecar.
     """
@@ -56,12 +59,13 @@ def do_clip(clip: Clip, shard: str, stretch: Path, scaled: bool) -> dict[str, An
         if scaled and (seconds := _stage.seconds(clip)) is not None:
             pool.grant(TIMES_LENGTH * seconds)
         sample = _do(clip, shard) if isinstance(_stage, Derived) else _do(clip)
-        shards.write_members(stretch, clip.key, sample.members)
+        path = Path(stretch)
+        shards.write_members(path, clip.key, sample.members)
         record = {
             "state": "ok",
             "n_frames": sample.n_frames,
             **sample.summary,
-            "bytes": stretch.stat().st_size,
+            "bytes": path.stat().st_size,
             "seconds": round(time.monotonic() - begin, 3),
         }
         json.dumps(record, allow_nan=False)  # what a sidecar cannot hold is this clip's error, not the run's end
@@ -75,10 +79,11 @@ def do_clip(clip: Clip, shard: str, stretch: Path, scaled: bool) -> dict[str, An
         return failed("error", _describe(error), time.monotonic() - begin) | {"fault": fault}
 
 
-def remove(paths: Iterable[Path]) -> None:
+def remove(paths: Iterable[str]) -> None:
     """Remove the samples of a shard that is in place."""
     for path in paths:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def _describe(error: BaseException) -> str:

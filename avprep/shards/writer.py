@@ -40,9 +40,7 @@ def write_members(path: Path, key: str, members: Iterable[tuple[str, bytes]]) ->
                 except OSError as error:
                     maker_failed = error
                 else:
-                    file.write(_header(f"{key}.{name}", len(data)))
-                    file.write(data)
-                    file.write(bytes(-len(data) % _BLOCK))
+                    file.writelines((_header(f"{key}.{name}", len(data)), data, bytes(-len(data) % _BLOCK)))
     except OSError as error:
         raise RunError(f"{path}: cannot write ({error.strerror})") from error
     if maker_failed is not None:
@@ -108,7 +106,7 @@ class ShardWriter:
 
 
 def string_together(
-    path: Path, aside: Path, samples: Sequence[Path | Stretch], source: IO[bytes] | None = None
+    path: Path, aside: Path, samples: Sequence[str | Stretch], source: IO[bytes] | None = None
 ) -> tuple[str, int]:
     """Make the tar of `path`, still aside, synced to disk; return its sha256 and size in bytes.
 
@@ -116,8 +114,8 @@ def string_together(
     """
     with contextlib.closing(ShardWriter(path, aside)) as writer:
         for sample in samples:
-            if isinstance(sample, Path):
-                writer.copy_file(sample)
+            if isinstance(sample, str):
+                writer.copy_file(Path(sample))
             else:
                 assert source is not None
                 writer.copy(source, sample)

@@ -77,7 +77,7 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, run: Path | Non
     avprep retry OUT --reason timeout,crashed --clip-timeout 600
     avprep retry OUT --reason missing --dry-run
     """
-    from avprep import api, auto
+    from avprep import auto, manifest
     from avprep.runs import run as runs
     from avprep.runs.fingerprint import read_fingerprint, read_manifest
     from avprep.runs.status import status as read_status
@@ -98,7 +98,7 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, run: Path | Non
             failed += sum(found.reasons.values())
             continue
         settings = (read_fingerprint(out, found.column) or {}).get("settings", {})
-        plan = api.rooted(read_manifest(out), root)
+        plan = manifest.rooted(read_manifest(out), root)
         workers = auto.workers(settings.get("detector", ""), jobs) if options.is_default("jobs") else jobs
         stage = _rebuilt(out, found.column, settings, plan.root, auto.decoder_threads(workers), run)
         data.show_settings(stage)
@@ -300,7 +300,7 @@ def _make_script(
     submit: bool,
 ) -> None:
     """Print or send the script of an array job."""
-    from avprep import api, auto, offsets, stages
+    from avprep import auto, manifest, offsets, stages
     from avprep.runs import arrays
 
     column = command.name or ""
@@ -309,7 +309,7 @@ def _make_script(
     typed = {name: value for name, value in given.items() if not options.is_default(name)}
     if typed.get("root"):
         typed["root"] = typed["root"].absolute()
-    plan = api.opened(manifest_path, given.get("root"), given.get("limit"))
+    plan = manifest.opened(manifest_path, given.get("root"), given.get("limit"))
     stage: Stage
     workers: int | None = None
     if column == "sync":

@@ -149,10 +149,10 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     avprep crop lrw.jsonl OUT --detector yunet -j 8
     avprep crop lrw.jsonl OUT --limit 20 --dry-run    what would be done
     """
-    from avprep import api, auto
+    from avprep import auto
     from avprep.stages import CropSettings
 
-    plan = api.opened(manifest_path, given.pop("root"), given.pop("limit"))
+    plan = manifest.opened(manifest_path, given.pop("root"), given.pop("limit"))
     judge = given.pop("sync")
     settings = auto.crop_settings(plan.dataset, out, settings_of(CropSettings, given), remark=say.once)
     if options.is_default("jobs"):
@@ -204,10 +204,10 @@ def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     avprep mfcc vox2.jsonl OUT --preset syncnet -j 8
     avprep mfcc mine.jsonl OUT --audio-offset sync    after avprep sync
     """
-    from avprep import api, offsets
+    from avprep import offsets
     from avprep.stages import MfccSettings
 
-    plan = api.opened(manifest_path, given.pop("root"), given.pop("limit"))
+    plan = manifest.opened(manifest_path, given.pop("root"), given.pop("limit"))
     settings = MfccSettings(**settings_of(MfccSettings, given))
     moved = given.pop("audio_offset"), given.pop("min_confidence")
     say.aside(f"mfcc: preset {settings.preset}, {say.number(jobs, 'worker')}")

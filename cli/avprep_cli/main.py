@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from avprep import __version__
-from avprep.errors import AvprepError, missing_package
+from avprep.errors import AvprepError, missing_library, missing_package
 from avprep_cli import ablation, bench, cluster, data, demo, look, measure, model, options, results, say, streams
 
 _NAMES = ("h5py", "matplotlib", "pydantic", "safetensors", "tensorboard", "torch", "torchmetrics")
@@ -48,7 +48,7 @@ class Commands(click.Group):
         except AvprepError as error:
             raise click.ClickException(say.one_line(str(error))) from error
         except ImportError as error:
-            if remedy := _missing_library(error) or _missing_extra(error, ctx.invoked_subcommand or "avprep"):
+            if remedy := missing_library(error) or _missing_extra(error, ctx.invoked_subcommand or "avprep"):
                 raise click.ClickException(remedy) from error
             raise
 
@@ -63,16 +63,6 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they are used."""
         return list(self.commands)
-
-
-def _missing_library(error: ImportError) -> str | None:
-    """Return the remedy for the system libraries that opencv-python wants and slim machines lack."""
-    if any(library in str(error) for library in ("libGL", "libgthread", "libglib", "libxcb", "libX11", "libSM")):
-        return (
-            f"opencv-python cannot be loaded ({error}): install the library (Debian: apt install libgl1 libglib2.0-0), "
-            "or pip install --force-reinstall --no-deps 'opencv-python-headless<5'"
-        )
-    return None
 
 
 def _missing_extra(error: ImportError, command: str) -> str | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PRESETS = ("latentsync", "wav2lip")
 """Those of `avprep.quality.select`."""
-OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "device")
+OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "device", "threads")
 """Options of `sync` that an array job does not take."""
 
 
@@ -42,6 +42,7 @@ OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "
 @options.audio_track
 @options.audio_channel
 @options.device
+@options.threads
 @options.root
 @options.sync_run_options
 def sync(
@@ -81,14 +82,14 @@ def sync(
         _video(video, run, output, device, scale, detector=detector, track=audio_track, channel=audio_channel)
         return
     assert out is not None
-    from avprep import api, auto
+    from avprep import auto
     from avprep.runs.fingerprint import read_manifest
 
     if device == "cuda" and options.is_default("jobs"):
         jobs = min(jobs, auto.GPU_WORKERS)
     plan = read_manifest(out)
     if scale == "syncnet":  # whose audio features are not those of the shards
-        plan = api.rooted(plan, root)
+        plan = manifest.rooted(plan, root)
     say.aside(f"sync: {device}, {say.number(jobs, 'worker')}")
     data.fill(stage(out, run, scale, device, plan.root), plan, out, jobs, {**given, "shard_size": None})
 

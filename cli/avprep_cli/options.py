@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -118,10 +119,31 @@ device = click.option(
 )
 
 
+_THREADS = "avprep.threads"
+
+
+def _note_threads(context: click.Context, _: click.Parameter, value: int | None) -> int | None:
+    context.meta[_THREADS] = value
+    # Before torch is loaded: threads that wait for each other by counting keep cores from other processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return value
+
+
+threads = click.option(
+    "--threads",
+    type=click.IntRange(1, MOST_PROCESSES),
+    callback=_note_threads,
+    expose_value=False,
+    help="Threads that calculate on a CPU.  [OMP_NUM_THREADS, or all cores]",
+)
+
+
 def chosen_device(name: str) -> str:
-    """Return the device that --device names; UsageError where it is not there."""
+    """Return the device that --device names, with torch set to --threads; UsageError where it is not there."""
     import torch
 
+    if (count := click.get_current_context().meta.get(_THREADS)) is not None:
+        torch.set_num_threads(count)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():

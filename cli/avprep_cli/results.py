@@ -68,6 +68,7 @@ max_length = click.option(
 @max_length
 @options.detector
 @options.device
+@options.threads
 @options.as_json
 @options.verbosity
 def generate(
@@ -255,6 +256,7 @@ def progress(output: Path) -> Counted:
 @options.seed("Random seed; it draws the identity frames.")
 @options.detector
 @options.device
+@options.threads
 @options.as_json
 @options.verbosity
 def evaluate(
@@ -324,6 +326,7 @@ def evaluate(
 @max_length
 @options.detector
 @options.device
+@options.threads
 @options.verbosity
 def study(
     runs: tuple[Path, ...],

@@ -56,6 +56,22 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}}))
         heavy = {"torch", "numpy", "cv2", "av", "skimage", "scipy", "face_alignment", "webdataset", "tqdm"}
         assert not set(modules.split()) & heavy
 
+    def test_who_hands_clips_out_waits_for_no_library(self, lrw: Path, tmp_path: Path) -> None:
+        """The process that keeps a run's books loads neither numpy nor what decodes, detects and computes."""
+        script = f"""
+import sys
+from click.testing import CliRunner
+from avprep_cli.main import main
+from avprep.runs import run
+for words in (["crop", "--detector", "yunet"], ["mfcc"]):
+    made = CliRunner().invoke(main, [words[0], {str(lrw / "plan.jsonl")!r}, {str(tmp_path / "out")!r}, *words[1:],
+        "--dry-run"])
+    assert made.exit_code == 0 or "yunet" in made.output, made.output
+print(*sorted({{name.split(".")[0] for name in sys.modules}}))
+"""
+        modules = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+        assert not set(modules.split()) & {"torch", "numpy", "cv2", "av", "onnxruntime", "scipy"}
+
     def test_commands_come_in_the_order_of_use(self) -> None:
         """The list of commands begins with what one does first."""
         listed = re.findall(r"^  (\w\S*)", call("--help").output.partition("\nData:\n")[2], re.MULTILINE)

@@ -25,7 +25,7 @@ from small_models import SMALL, made_model
 from tiny_shards import make_shards
 
 from avprep import layouts, manifest, shards
-from avprep.faces import weights
+from avprep.faces import https, weights
 from avprep.runs.progress import Progress, counted
 from avprep.runs.status import status
 from davs_model import checkpoint
@@ -137,7 +137,7 @@ class TestSummary:
         content = b"tensors"
         tiny = replace(weights.known()["yunet"], sha256=hashlib.sha256(content).hexdigest(), size=len(content))
         monkeypatch.setitem(weights.known(), "yunet", tiny)
-        monkeypatch.setattr(weights, "open_url", lambda _: io.BytesIO(content))
+        monkeypatch.setattr(https, "open_url", lambda _: io.BytesIO(content))
         monkeypatch.setenv("AVPREP_WEIGHTS", str(tmp_path / "here"))
         result = call("weights", "fetch", "yunet")
         assert result.stdout == f"yunet: {tmp_path}/here/{tiny.file}\n"

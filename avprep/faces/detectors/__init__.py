@@ -17,7 +17,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from importlib import metadata
+import re
+import sys
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +64,10 @@ def require(name: str) -> None:
 
 def identity(name: str) -> dict[str, str]:
     """Return what decides a detector's output besides its settings: package versions and weight digests."""
-    found = module(name)
-    import cv2
-
     from avprep.faces import weights
 
-    versions = {"opencv": cv2.__version__}
+    found = module(name)
+    versions = {"opencv": _opencv()}
     versions |= {package: _version(package, imported) for package, imported in _packages(found).items()}
     versions |= found.identity() if hasattr(found, "identity") else {}
     # A detector reads no file whose digest differs from the pinned one, so the pinned one says what it read.
@@ -101,10 +101,26 @@ def _packages(found: ModuleType) -> dict[str, str]:
 
 def _version(package: str, imported: str) -> str:
     """Return a distribution's version; of the import package itself where another distribution brought it."""
+    from importlib import metadata  # here, for it takes a third as long to load as numpy, and help needs neither
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return str(getattr(importlib.import_module(imported), "__version__", "unknown"))
+
+
+def _opencv() -> str:
+    """Return `cv2.__version__`, where the wheel has it in a file without loading OpenCV, which takes longer than all
+    else that begins a run."""
+    spec = importlib.util.find_spec("cv2")
+    path = Path(spec.origin).with_name("version.py") if spec is not None and spec.origin else Path()
+    if "cv2" not in sys.modules and path.is_file():
+        stated = re.search(r'^opencv_version = "(\d+\.\d+\.\d+)\.\d+"$', path.read_text(), re.MULTILINE)
+        if stated and "rolling = False" in path.read_text():
+            return stated[1]
+    import cv2
+
+    return cv2.__version__
 
 
 def _missing(found: ModuleType) -> list[str]:

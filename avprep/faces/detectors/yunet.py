@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from avprep.errors import WeightsError
 from avprep.faces import weights
 from avprep.faces.detectors.base import Bias, CloseUp, Face
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the process that hands clips out reads what the detector needs, and should not wait for numpy
+    import numpy as np
     import onnxruntime
+    from numpy.typing import NDArray
 
 PACKAGES = {"onnxruntime": "onnxruntime"}
 WEIGHTS = (
@@ -86,27 +85,38 @@ class YuNetDetector:
         The formulas are those of the code that the network was published with (libfacedetection, and OpenCV's
         FaceDetectorYN, whose answers these equal): the input is BGR, padded with black to whole cells.
         """
+        import cv2
+        import numpy as np
+
         height, width = frame.shape[:2]
         padded = np.zeros((1, 3, -(-height // 32) * 32, -(-width // 32) * 32), np.float32)
         for plane, values in zip(padded[0], reversed(cv2.split(frame)), strict=True):
             plane[:height, :width] = values
-        answers = self._session.run(None, {"input": padded})
-        found = []
-        for n, stride in enumerate(STRIDES):
-            face, there, box, points = (answer[0] for answer in answers[n::3])
-            score = np.sqrt(np.clip(face[:, 0], 0, 1) * np.clip(there[:, 0], 0, 1))
-            cells = np.flatnonzero(score >= CANDIDATE_SCORE)
-            if cells.size:
-                down, across = np.divmod(cells, padded.shape[3] // stride)
-                cell = np.stack([across, down], axis=1).astype(np.float32)
-                size = np.exp(box[cells, 2:])
-                candidates = np.empty((cells.size, 15), np.float32)
-                candidates[:, :2] = (cell + box[cells, :2] - size / 2) * stride
-                candidates[:, 2:4] = size * stride
-                candidates[:, 4:14] = (points[cells] + np.tile(cell, 5)) * stride
-                candidates[:, 14] = score[cells]
-                found.append(candidates)
-        return np.concatenate(found) if found else np.empty((0, 15), np.float32)
+        answers = [answer[0] for answer in self._session.run(None, {"input": padded})]
+        # The three grids as one, for numpy's calls take longer than the few numbers of each.
+        face, there, box, points = (np.concatenate(answers[n : n + 3]) for n in range(0, 12, 3))
+        score = np.sqrt(np.clip(face[:, 0], 0, 1) * np.clip(there[:, 0], 0, 1))
+        cells = np.flatnonzero(score >= CANDIDATE_SCORE)
+        places, strides = _grids(*padded.shape[2:])
+        place, stride, box = places[cells], strides[cells], box[cells]
+        size = np.exp(box[:, 2:])
+        candidates = np.empty((cells.size, 15), np.float32)
+        candidates[:, :2] = (place[:, :2] + box[:, :2] - size / 2) * stride
+        candidates[:, 2:4] = size * stride
+        candidates[:, 4:14] = (points[cells] + place) * stride
+        candidates[:, 14] = score[cells]
+        return candidates
+
+
+@lru_cache
+def _grids(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return where the cells of an input's three grids lie, (N, 10), x y five times, in cells; and strides (N, 1)."""
+    import numpy as np
+
+    sizes = [(height // stride, width // stride, stride) for stride in STRIDES]
+    places = [np.indices((down, across))[::-1].reshape(2, -1).T for down, across, _ in sizes]
+    strides = [np.full((down * across, 1), stride) for down, across, stride in sizes]
+    return np.tile(np.concatenate(places), 5).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
@@ -138,6 +148,8 @@ def _merge(candidates: NDArray[np.float32], min_score: float) -> list[Face]:
     candidates: float32 (N, 15): x y width height, five points x y, score. YuNet names the points from the person's
     side, right eye first; the person's right is the image's left, so this is our order already.
     """
+    import numpy as np
+
     candidates = candidates[np.argsort(-candidates[:, 14], kind="stable")]
     faces = []
     while len(candidates) and candidates[0, 14] >= min_score:
@@ -152,6 +164,8 @@ def _merge(candidates: NDArray[np.float32], min_score: float) -> list[Face]:
 
 def _overlap(one: NDArray[np.float32], many: NDArray[np.float32]) -> NDArray[np.float32]:
     """Intersection over union of one candidate with many: (15,), (N, 15) -> (N,)."""
+    import numpy as np
+
     extent = np.minimum(one[:2] + one[2:4], many[:, :2] + many[:, 2:4]) - np.maximum(one[:2], many[:, :2])
     extent = np.maximum(extent, 0)
     shared = extent[:, 0] * extent[:, 1]

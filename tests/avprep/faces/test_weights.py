@@ -16,7 +16,7 @@ from urllib.error import URLError
 import pytest
 
 from avprep.errors import WeightsError
-from avprep.faces import weights
+from avprep.faces import https, weights
 
 CONTENT = b"tensors" * 100
 TINY = weights.Weights(
@@ -39,7 +39,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AVPREP_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("TORCH_HOME", raising=False)
-    monkeypatch.setattr(weights, "open_url", refuse)
+    monkeypatch.setattr(https, "open_url", refuse)
     return tmp_path / "weights"
 
 
@@ -126,7 +126,7 @@ def test_available_needs_every_file(tiny: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_fetch_downloads_and_verifies(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fetch makes the folder, writes the file under its name alone and reports what arrived."""
-    monkeypatch.setattr(weights, "open_url", serve(CONTENT))
+    monkeypatch.setattr(https, "open_url", serve(CONTENT))
     arrived: list[tuple[str, int]] = []
     assert list(weights.fetch(["tiny"], progress=lambda name, count: arrived.append((name, count)))) == [
         (TINY, tiny / TINY.file, True)
@@ -138,7 +138,7 @@ def test_fetch_downloads_and_verifies(tiny: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_fetch_takes_a_detector_and_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A detector's name means all of its files, and --to names the folder."""
-    monkeypatch.setattr(weights, "open_url", serve(CONTENT))
+    monkeypatch.setattr(https, "open_url", serve(CONTENT))
     assert [path for _, path, _ in weights.fetch(["tiny-detector"], tmp_path / "usb")] == [tmp_path / "usb" / TINY.file]
 
 
@@ -152,7 +152,7 @@ def test_fetch_keeps_a_good_file(tiny: Path) -> None:
 
 def test_fetch_never_overwrites(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another file under the same name stops fetch and stays."""
-    monkeypatch.setattr(weights, "open_url", serve(CONTENT))
+    monkeypatch.setattr(https, "open_url", serve(CONTENT))
     path = put(tiny, b"mine")
     with pytest.raises(WeightsError, match="move it away"):
         list(weights.fetch(["tiny"]))
@@ -168,7 +168,7 @@ def test_fetch_throws_away_what_is_wrong(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
 ) -> None:
     """Whatever arrives but the pinned file leaves no file behind."""
-    monkeypatch.setattr(weights, "open_url", serve(content))
+    monkeypatch.setattr(https, "open_url", serve(content))
     with pytest.raises(WeightsError, match=message):
         list(weights.fetch(["tiny"]))
     assert list(tiny.iterdir()) == []
@@ -183,11 +183,11 @@ def test_fetch_broken_off_leaves_nothing(tiny: Path, monkeypatch: pytest.MonkeyP
                 raise ConnectionResetError("connection reset by peer")
             return super().read(10)
 
-    monkeypatch.setattr(weights, "open_url", lambda url: Breaking(CONTENT))
+    monkeypatch.setattr(https, "open_url", lambda url: Breaking(CONTENT))
     with pytest.raises(WeightsError, match=r"https://weights\.test/tiny\.onnx.*reset"):
         list(weights.fetch(["tiny"]))
     assert list(tiny.iterdir()) == []
-    monkeypatch.setattr(weights, "open_url", serve(CONTENT))
+    monkeypatch.setattr(https, "open_url", serve(CONTENT))
     assert [downloaded for *_, downloaded in weights.fetch(["tiny"])] == [True]
 
 
@@ -202,7 +202,7 @@ def test_fetch_offline_says_what_to_do() -> None:
 
 def test_unknown_names_are_refused_first(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that does not exist is refused before anything is downloaded."""
-    monkeypatch.setattr(weights, "open_url", serve(CONTENT))
+    monkeypatch.setattr(https, "open_url", serve(CONTENT))
     with pytest.raises(WeightsError, match="choose from"):
         list(weights.fetch(["tiny", "tinny"]))
     assert not tiny.exists()
@@ -212,9 +212,9 @@ def test_only_https(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither an address nor a redirect may leave https."""
     monkeypatch.undo()
     with pytest.raises(OSError, match="not an https"):
-        weights.open_url("http://weights.test/tiny.onnx")
+        https.open_url("http://weights.test/tiny.onnx")
     request = urllib.request.Request(TINY.url)  # noqa: S310 - never opened
-    handler = weights._HttpsOnly()
+    handler = https._HttpsOnly()
     with pytest.raises(OSError, match="not an https"):
         handler.redirect_request(request, io.BytesIO(), 302, "Found", HTTPMessage(), "http://weights.test/")
     assert handler.redirect_request(request, io.BytesIO(), 302, "Found", HTTPMessage(), "https://weights.test/")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from avprep.errors import Reject
 from avprep.media.audio import SoundFile, read_sound
-from avprep.media.pcm import GAP, Line, Pieces, sample_at
+from avprep.media.pcm import GAP, Line, Pieces, sampling
 
 TIMES = made.steady(25, 2)
 
@@ -74,7 +74,7 @@ def test_pieces_are_laid_out_by_time(drawn: tuple[list[tuple[Fraction | None, ND
     line = Line(1000, low, high)
     for time, piece in laid:
         line.add(
-            None if time is None else sample_at(time.numerator, Fraction(1, time.denominator), Fraction(0), 1000), piece
+            None if time is None else sampling(Fraction(1, time.denominator), Fraction(0), 1000)(time.numerator), piece
         )
     expected = sample_by_sample(laid, 1000, Fraction(0), low, high)
     assert line.samples().tolist() == list(expected.values())

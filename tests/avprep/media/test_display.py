@@ -21,7 +21,7 @@ from made_faces import Anywhere, clip_of
 from numpy.typing import NDArray
 from PIL import Image
 
-from avprep import stages
+from avprep import schema, stages
 from avprep.demo import synthetic
 from avprep.errors import Reject
 from avprep.faces import align
@@ -187,7 +187,7 @@ def cropped(clip: Path, detector: Any = None, **settings: Any) -> tuple[list[NDA
     )
     members = dict(sample.members)
     crops = [cv2.imdecode(np.frombuffer(data, np.uint8), 1) for name, data in members.items() if name.endswith("png")]
-    arrays = {name: stages.schema.decode_array(data) for name, data in members.items() if name.endswith("npy")}
+    arrays = {name: schema.decode_array(data) for name, data in members.items() if name.endswith("npy")}
     return crops, {**arrays, **json.loads(members["clip.json"])}
 
 

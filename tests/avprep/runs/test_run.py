@@ -561,6 +561,10 @@ class TestEveryClipHasOneEnd:
         ("user-error", r"^stand-in\.onnx: the weights are missing; fetch them$"),
         ("explode", r"^a worker could not start: ValueError: a worker that cannot explode \(stand_ins\.py:\d+\)$"),
         ("exit", r"^a worker could not start: SystemExit: 4 "),
+        (
+            "library",
+            r"^opencv-python cannot be loaded \(libGL\.so\.1: .*\): install the library .*opencv-python-headless",
+        ),
         ("abort", r"^workers die before they do anything \(.*\); try a smaller -j$"),
     ],
 )

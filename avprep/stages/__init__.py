@@ -1,0 +1,199 @@
+"""What is done to a clip: its columns' settings, and the stages that build their functions in workers.
+
+`crop_clip` and `mfcc_clip` are pure functions from a Clip to a Sample or a Reject. They, and OpenCV and PyAV with them,
+are loaded when they are first used: the process that hands clips out needs neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import avprep
+from avprep.errors import Reject
+from avprep.lazy import on_first_use
+from avprep.manifest import Clip
+from avprep.memory import keep_freed_memory
+from avprep.runs.threads import KEPT, one_thread
+from avprep.shards import Sample
+
+if TYPE_CHECKING:
+    from avprep.faces import track
+    from avprep.media import mfcc
+    from avprep.stages.crop import Aligned, align_clip, align_detections, align_track, crop_clip
+    from avprep.stages.mfcc import clip_sound, mfcc_clip
+
+__all__ = [
+    "Align",
+    "Aligned",
+    "CropSettings",
+    "CropStage",
+    "MfccSettings",
+    "MfccStage",
+    "align_clip",
+    "align_detections",
+    "align_track",
+    "by_name",
+    "clip_sound",
+    "crop_clip",
+    "mfcc_clip",
+]
+_CROP = ("Aligned", "align_clip", "align_detections", "align_track", "crop_clip")
+__getattr__, __dir__ = on_first_use(__name__, {"crop": _CROP, "mfcc": ("clip_sound", "mfcc_clip")})
+
+Align = Literal["smooth", "per-frame", "per-clip"]
+_LARGE = 500_000  # bytes: a smaller file is read long before its time is up, and its header not worth a millisecond
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """What decides the bytes of the crop column.
+
+    detector: `opencv`, `yunet` or `face-alignment` (resolved, never `auto`).
+    align: `smooth` points, the detector's own `per-frame`, or one transform `per-clip`.
+    every: frames from one keyframe to the next, 1 … 12; see `avprep.faces.keyframes.find_faces`.
+    min_face: minimum median face size in source pixels.
+    image_format: `jpg` (quality 95) or `png`.
+    subject: `largest` or `central`, see `avprep.faces.track.choose`; or `speaking`, see `avprep.speaking`.
+    max_seconds: longest clip.
+    """
+
+    detector: str = "opencv"
+    align: Align = "smooth"
+    every: int = 12
+    min_face: float = 32.0
+    image_format: str = "jpg"
+    subject: track.Subject = "largest"
+    max_seconds: float = 1800.0
+
+
+@dataclass(frozen=True)
+class MfccSettings:
+    """What decides the bytes of the mfcc column.
+
+    preset: `davs` or `syncnet`.
+    audio_shift_ms: milliseconds by which the sound is moved later.
+    max_seconds: longest clip.
+    audio_track, audio_channel: those to read, from 0; None: as `avprep.media.audio.read_heard` chooses.
+    """
+
+    preset: mfcc.Preset = "davs"
+    audio_shift_ms: float = 0.0
+    max_seconds: float = 1800.0
+    audio_track: int | None = None
+    audio_channel: int | None = None
+
+
+@dataclass(frozen=True)
+class CropStage:
+    """Builds the crop function of a worker: `CropStage(root, settings)()` is a function from Clip to Sample.
+
+    threads: decoder threads of each worker; keep_bytes: decoded pictures that a worker may hold on to. Neither changes
+    the result.
+    """
+
+    root: Path
+    settings: CropSettings
+    threads: int = 1
+    keep_bytes: int = 256 << 20
+
+    column = "crop"
+
+    def require(self) -> None:
+        """Prove that the detector can be built here; AvprepError, one line, where it cannot."""
+        from avprep.faces import detectors
+
+        detectors.require(self.settings.detector)
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions and digests that decide the result besides the settings."""
+        from avprep.faces import detectors
+
+        return {**_versions(), **detectors.identity(self.settings.detector)}
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the settings as JSON."""
+        return asdict(self.settings)
+
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip is by the manifest, or else by its video's header, `max_seconds` at most."""
+        return _seconds(clip, self.root, self.settings.max_seconds)
+
+    def __call__(self) -> Callable[[Clip], Sample]:
+        """Build the detector and return the function."""
+        from avprep.faces import detectors
+        from avprep.stages.crop import crop_clip
+
+        keep_freed_memory(KEPT)
+        detector = detectors.build(self.settings.detector)
+        one_thread()
+        return partial(
+            by_name,
+            crop_clip,
+            root=self.root,
+            settings=self.settings,
+            detector=detector,
+            threads=self.threads,
+            keep_bytes=self.keep_bytes,
+        )
+
+
+@dataclass(frozen=True)
+class MfccStage:
+    """Builds the MFCC function of a worker: `MfccStage(root, settings)()` is a function from Clip to Sample."""
+
+    root: Path
+    settings: MfccSettings
+
+    column = "mfcc"
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions that decide the result besides the settings."""
+        return _versions("python-speech-features")
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the settings as JSON; a choice that is left to the file is none."""
+        return {name: value for name, value in asdict(self.settings).items() if value is not None}
+
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip is by the manifest, or else by its file's header, `max_seconds` at most."""
+        return _seconds(clip, self.root, self.settings.max_seconds)
+
+    def __call__(self) -> Callable[[Clip], Sample]:
+        """Return the function."""
+        from avprep.stages.mfcc import mfcc_clip
+
+        keep_freed_memory(KEPT)
+        one_thread()
+        return partial(by_name, mfcc_clip, root=self.root, settings=self.settings)
+
+
+def by_name(work: Callable[..., Sample], clip: Clip, root: Path, **given: Any) -> Sample:
+    """Do a clip; files are named in a Reject as in the manifest, not by where the data set lies just now."""
+    try:
+        return work(clip, root=root, **given)
+    except Reject as reject:
+        raise Reject(reject.reason, reject.message.removeprefix(f"{root}/")) from reject
+
+
+def _seconds(clip: Clip, root: Path, most: float) -> float | None:
+    """Return the length of a clip; None for a small file, or where no header has it."""
+    length = clip.duration
+    if length is None:
+        with suppress(Reject, OSError):
+            if (root / clip.video).stat().st_size >= _LARGE:
+                from avprep.media import container
+
+                length = container.duration(root / clip.video)
+    return None if length is None else min(length, most)
+
+
+def _versions(*others: str) -> dict[str, str]:
+    """Return the versions of avprep and of distributions that every column needs, and of others; none is loaded."""
+    from importlib.metadata import version
+
+    return {"avprep": avprep.__version__, **{name: version(name) for name in ("av", "numpy", *others)}}
