@@ -32,7 +32,7 @@ from davs_model.data.loader import evaluation_batches
 from davs_model.data.pictures import as_read, to_crops
 from davs_model.data.reads import Shape, chosen
 from davs_model.data.sources import ClipSource, usable
-from davs_model.evaluation import dependence, embed, embeddings, figures, in_sync, own, page, samples, talk
+from davs_model.evaluation import dependence, embed, embeddings, expression, figures, in_sync, own, page, samples, talk
 from davs_model.evaluation.embeddings import Embeddings
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.leakage import cross_leakage, leakage
@@ -65,6 +65,7 @@ class Settings:
     limit: most clips of the split; None: all. svm_clips: most clips of the train split that the SVM learns from.
     mouth_clips: most clips whose mouths are measured. talking_clips: most clips that are generated whole, to measure
         whether they talk. seed: draws the identity frames. sync: a run whose sync model judges them, too; "": none.
+        identity: a run whose identity encoder judges frames of an expressive model; "": none.
     """
 
     split: str = "test"
@@ -78,6 +79,7 @@ class Settings:
     talking_clips: int = 100
     seed: int = 0
     sync: str = ""
+    identity: str = ""
 
 
 @dataclass
@@ -165,7 +167,8 @@ def evaluate(
         **_drawn_tables(drawn, landmarks, missing),
         **_talking(subject, settings, say),
         "leakage": _leakage(subject, out, found, settings, say),
-        "own": own.measure(saved, subject.model, subject.whole, settings.device, settings.talking_clips),
+        "own": own.measure(saved, subject.model, subject.whole, settings.device, settings.talking_clips)
+        | _expression(subject, out, settings, say),
     }
     if baselines:
         metrics["baselines"] = {
@@ -414,6 +417,15 @@ def _identity_of_train(subject: _Subject, out: Path, settings: Settings, say: Sa
         features.append(encoded["identity_sequence"][:, ::EVERY].float().flatten(1).cpu())
         words.append(raw["words"].clone())
     return torch.cat(features), torch.cat(words)
+
+
+def _expression(subject: _Subject, out: Path, settings: Settings, say: Say) -> dict[str, Any]:
+    """Return what is measured of an expressive model alone."""
+    if not (subject.model.expressive and draws(subject.saved) and settings.talking_clips):
+        return {}
+    device, clips = torch.device(settings.device), min(settings.talking_clips, settings.limit or settings.talking_clips)
+    how = expression.Settings(clips, settings.svm_clips, settings.seed, settings.bf16, settings.sync, settings.identity)
+    return expression.measure(subject.model, subject.whole, out, device, how, missing=subject.missing, say=say)
 
 
 def _baseline(run: Path, out: Path, settings: Settings, path: Path, say: Say) -> dict[str, Any]:

@@ -91,6 +91,12 @@ def _judged(
     return {name: offset for name, offset in offsets.items() if offset is not None}
 
 
+def offset_of(judge: Scorer, film: Tensor, clip: talk.WholeClip, clips: Clips) -> Offset | None:
+    """Return the offset of a film `[T, 3, S, S]` to the audio of a clip of the table; None where it has none."""
+    heard = clip.batch[WINDOWS][0].cpu().numpy()
+    return judge.features(judge.grey(to_crops(film)), heard, _valid(clips, clip.row)).offset()
+
+
 def _valid(clips: Clips, row: int) -> Any:
     try:
         first, count = int(clips.first[row]), int(clips.n_frames[row])

@@ -58,14 +58,17 @@ def whole_clips(
     seed: draws the identity frame.
     """
     for row in range(min(limit, len(clips))):
-        n_frames = int(clips.n_frames[row])
-        try:
-            batch, valid = _whole(model, clips, row, device, (FRAMES, WINDOWS, REAL, SOUND))
-        except ShardError:
-            continue
-        first, end = spoken_part(n_frames, clips.timed[row] if clips.timed else NO_WORDS, valid)
-        identity = int(portrait_rng(seed, row).integers(n_frames))
-        yield WholeClip(row, batch, slice(first, end), identity)
+        with contextlib.suppress(ShardError):
+            yield whole_clip(model, clips, row, device, seed=seed)
+
+
+def whole_clip(model: TalkingModel, clips: Clips, row: int, device: torch.device, *, seed: int = 0) -> WholeClip:
+    """Read one clip of a table whole, as `whole_clips`; ShardError."""
+    n_frames = int(clips.n_frames[row])
+    batch, valid = _whole(model, clips, row, device, (FRAMES, WINDOWS, REAL, SOUND))
+    first, end = spoken_part(n_frames, clips.timed[row] if clips.timed else NO_WORDS, valid)
+    identity = int(portrait_rng(seed, row).integers(n_frames))
+    return WholeClip(row, batch, slice(first, end), identity)
 
 
 def _whole(
