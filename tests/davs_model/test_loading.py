@@ -179,7 +179,7 @@ class TestOrder:
         ours, theirs = np.random.default_rng(0), np.random.default_rng(0)
         for row in [*range(len(some))] * 3:
             same = np.flatnonzero(some.speakers == some.speakers[row])
-            assert source._partner(row, ours) == (row if row % 5 == 0 else theirs.choice(same))
+            assert source._partners.draw("speaker", row, ours) == (row if row % 5 == 0 else theirs.choice(same))
 
 
 class TestProcesses:
