@@ -252,6 +252,7 @@ def progress(output: Path) -> Counted:
     help="Maximum clips generated whole, to measure whether they talk.",
 )
 @click.option("--sync", type=RUN, help="A RUN of a sync model that judges generated clips beside real ones.")
+@click.option("--identity", type=RUN, help="A RUN whose identity encoder judges the clips of a model with expressions.")
 @options.seed("Random seed; it draws the identity frames.")
 @options.detector
 @options.device
@@ -266,13 +267,15 @@ def evaluate(
     baselines: tuple[Path, ...],
     batch: int,
     sync: Path | None,
+    identity: Path | None,
     **given: Any,
 ) -> None:
     """Evaluate the model of RUN: talking, the paper's tables.
 
     Writes evaluation.md with figures, metrics.json with every number and embeddings.h5 with the embeddings of each
     clip; the paper's values stand beside. Word recognition and retrieval need the speech stage, the rest the full stage
-    as well. Mouth landmarks need a detector that finds mouths, and its weights.
+    as well. Mouth landmarks need a detector that finds mouths, and its weights. A model with expressions is measured on
+    them where the clips have emotions.
 
     \b
     avprep evaluate RUN OUT -o results/
@@ -282,8 +285,8 @@ def evaluate(
     from avprep import auto
     from davs_model.evaluation import evaluate as library
 
-    judge = "" if sync is None else str(sync)
-    settings = library.Settings(batch_size=batch, device=options.chosen_device(device), sync=judge, **given)
+    judges = {name: "" if of is None else str(of) for name, of in (("sync", sync), ("identity", identity))}
+    settings = library.Settings(batch_size=batch, device=options.chosen_device(device), **judges, **given)
     say.detail(f"evaluate: {settings}")
     mouths = auto.mouth_finder(detector, say.once, say.detail)
     metrics = library.evaluate(run, out, output, settings, baselines=baselines, landmarks=mouths, say=say.aside)

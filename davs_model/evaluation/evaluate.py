@@ -41,7 +41,7 @@ from davs_model.evaluation.metrics.recognition import recognise
 from davs_model.evaluation.metrics.reconstruction import Reconstructions
 from davs_model.evaluation.metrics.retrieval import ranks, summarise
 from davs_model.generation import draws, generating_stage
-from davs_model.models.base import EVALUATED, FRAMES, PORTRAIT, REAL, SEQUENCE, TalkingModel
+from davs_model.models.base import EVALUATED, FRAMES, PORTRAIT, REAL, SEQUENCE, ExpressiveModel, TalkingModel
 
 METRICS, PAGE, HTML, EMBEDDINGS = "metrics.json", "evaluation.md", "evaluation.html", "embeddings.h5"
 SOURCES = ("audio", "video", "repeated")
@@ -421,7 +421,7 @@ def _identity_of_train(subject: _Subject, out: Path, settings: Settings, say: Sa
 
 def _expression(subject: _Subject, out: Path, settings: Settings, say: Say) -> dict[str, Any]:
     """Return what is measured of an expressive model alone."""
-    if not (subject.model.expressive and draws(subject.saved) and settings.talking_clips):
+    if not (isinstance(subject.model, ExpressiveModel) and draws(subject.saved) and settings.talking_clips):
         return {}
     device, clips = torch.device(settings.device), min(settings.talking_clips, settings.limit or settings.talking_clips)
     how = expression.Settings(clips, settings.svm_clips, settings.seed, settings.bf16, settings.sync, settings.identity)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from avprep.errors import RunError, ShardError
 from avprep.schema import decode_array

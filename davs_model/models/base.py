@@ -233,6 +233,29 @@ class TalkingModel(nn.Module, ABC):
         return slice(start, start + part if part else None)
 
 
+class ExpressiveModel(TalkingModel):
+    """A model whose faces show the expression that is seen in other pictures, of anybody."""
+
+    @abstractmethod
+    def encode_expression(self, frames: Tensor) -> Tensor:
+        """Encode the expression of clips, frames `[B, T, 3, S, S]`, whose mouths are covered first: `[B, D]`."""
+
+    @abstractmethod
+    def express(self, identity: Any, expression: Tensor) -> Any:
+        """Return what `encode_person` or `encode_identity` made of B people with expressions `[B, D]`, for `decode`."""
+
+    @abstractmethod
+    def identity_features(self, frames: Tensor) -> Tensor:
+        """Return the feature of who is seen in K frames of the same person, `[B, K, 3, S, S]`: `[B, F]`."""
+
+    @abstractmethod
+    def weights(self, identity: Any, speech: Tensor) -> dict[str, Tensor]:
+        """Return the weight of each modality in the frames that `decode` would draw of the same, `[B, T]` each.
+
+        By name, `identity`, `speech` and `expression` among them; they sum to their number.
+        """
+
+
 def term_of(name: str) -> str:
     """Return the term that a loss belongs to: `sequence` of `sequence_audio`."""
     for driver in DRIVERS:

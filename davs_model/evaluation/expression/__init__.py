@@ -16,7 +16,7 @@ from davs_model.evaluation.expression import axes, damage, mechanisms, steering
 from davs_model.evaluation.expression.axes import Bench
 from davs_model.evaluation.expression.readers import IdentityReader, Readers
 from davs_model.evaluation.expression.targets import targets
-from davs_model.models.base import Measure, TalkingModel
+from davs_model.models.base import ExpressiveModel, Measure
 
 SAY_EVERY = 30.0
 STEERED = 0.4
@@ -38,7 +38,7 @@ class Settings:
 
 
 def measure(
-    model: TalkingModel,
+    model: ExpressiveModel,
     clips: Clips,
     out: Path,
     device: torch.device,

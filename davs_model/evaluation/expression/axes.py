@@ -22,7 +22,7 @@ from davs_model.evaluation.expression.targets import Target, evenly, frames_of
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.reconstruction import psnr, ssim
 from davs_model.evaluation.metrics.spread import Estimate, estimate
-from davs_model.models.base import Measure, TalkingModel
+from davs_model.models.base import ExpressiveModel, Measure
 from davs_model.models.sync.scorer import Scorer
 
 FILMS = {
@@ -55,7 +55,7 @@ class Bench:
     clips: the emotions of which are numbered as those that the readers know. identity, sync: None where there is none.
     """
 
-    model: TalkingModel
+    model: ExpressiveModel
     clips: Clips
     device: torch.device
     readers: Readers

@@ -137,7 +137,8 @@ def _shown(
     weights: Mapping[tuple[str, float], Sequence[float]],
     quality: Mapping[tuple[str, float], Sequence[Mapping[str, float]]],
 ) -> Measure:
-    rows, facts, parts = [], {}, []
+    rows, parts = [], []
+    facts: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     for ladder in LADDERS:
         means: list[Estimate] = []
@@ -161,7 +162,7 @@ def _shown(
         parts.append(f"{ladder.modality} {means[0].mean:.2f} → {means[-1].mean:.2f} (Spearman {rho:+.2f})")
     summary = "weights from clean to worst: " + ", ".join(parts)
     note = (
-        f"Each modality is spoiled alone; {len(speakers)} clips, intervals by speaker, weights of all modalities sum to "
+        f"Each modality is spoiled alone; {len(speakers)} clips, intervals by speaker; all weights sum to "
         "their number. Spearman: of the mean weight with the step. Decibels are those of the cepstra, not of the wave."
     )
     head = ("spoiled", "by", "its mean weight", "PSNR, dB", "mouth PSNR, dB", "opening r")

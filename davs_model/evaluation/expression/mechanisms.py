@@ -1,4 +1,4 @@
-"""Whether the parts of an expressive model do what they are there for: views, expression code, weights of modalities."""
+"""Whether several pictures make a better identity, and whether the expression carries nothing but the expression."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def views(bench: Bench, chosen: Sequence[Target]) -> Measure | None:
     )
     note = (
         f"Merged identity features of K pictures from K clips of a person, against the mean of those of {COUNTS[-1]} "
-        f"pictures of other sets; {len(speakers)} people, up to {DRAWS} sets each. Spread: standard deviation over them."
+        f"pictures of other sets; {len(speakers)} people, up to {DRAWS} sets each. "
+        "Spread: standard deviation over them."
     )
     head = ("pictures", "cosine", "spread")
     return Measure("views", summary, facts, "Several pictures of one person", (note,), head, rows)

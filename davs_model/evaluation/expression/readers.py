@@ -1,4 +1,4 @@
-"""Who reads what a model draws: the emotion, the person and the sync, each by something that it has not learned from."""
+"""What reads emotion and person in generated frames: nothing that the model has learned from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same face saying the same, with each emotion in turn: the one that is asked for should show, the lips not change."""
+"""The same face and sound with each emotion in turn: it should show, and the lips should not change."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _shown(bench: Bench, found: dict[str, dict[str, Estimate]], reads: Any, rang
         "reads": {name: dict(zip(names, map(int, row), strict=True)) for name, row in zip(names, reads, strict=True)},
     }
     read = found["all"]["emotion"]
-    summary = f"the emotion that is asked for is read in {read.text('.0%')} of films of one face and sound, chance {chance:.0%}"
+    summary = f"the emotion asked for is read in {read.text('.0%')} of films of one face and sound, chance {chance:.0%}"
     between = "; ".join(f"{COLUMNS[key][0]}: {one.text()}" for key, one in ranges.items())
     notes = (
         "The same pictures and the same sound with an expression of each emotion, each of another person's clip.",

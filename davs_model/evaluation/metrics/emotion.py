@@ -1,8 +1,8 @@
 """Which emotion a face shows, as a reader has it that no model learns from: gradients and a linear SVM.
 
-It is fitted to real frames of the train split by each evaluation, and reads frames from their gradients alone (histograms
-of oriented gradients, Dalal and Triggs 2005), so that it has nothing in common with a network that a model is trained
-by.
+It is fitted to real frames of the train split by each evaluation, and reads frames from their gradients alone
+(histograms of oriented gradients, Dalal and Triggs 2005), so that it has nothing in common with a network that a model
+is trained by.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def gradients(frames: Frames, *, mouth: bool) -> NDArray[np.float64]:
     for frame in frames:
         shown = frame if mouth else covered(frame)
         grey = cv2.cvtColor(np.ascontiguousarray(shown), cv2.COLOR_RGB2GRAY)
-        found.append(cells.compute(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)).ravel())
+        small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        found.append(np.ravel(cells.compute(small)))
     return np.asarray(np.mean(found, axis=0), np.float64)
 
 
