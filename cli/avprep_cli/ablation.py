@@ -55,8 +55,9 @@ def ablate(
     """Train and evaluate every row of a paper's ablation.
 
     The rows of DAVS's Table 3 differ in the speech stage, those of AMIE's Table 3 in the talk stage, those of etgan,
-    which are ours, in the full stage; what comes before is trained once for each seed. Every row is a RUN in FOLDER, with its evaluation; ablation.md and ablation.html are
-    the table, and are written after each. If it is interrupted, run the same command again: what is done is kept.
+    which are ours, in the full stage; what comes before is trained once for each seed. Every row is a RUN in FOLDER,
+    with its evaluation; ablation.md and ablation.html are the table, and are written after each. If it is interrupted,
+    run the same command again: what is done is kept.
 
     \b
     avprep ablate OUT FOLDER --model amie --preset small --sync SYNC_RUN
@@ -73,8 +74,8 @@ def ablate(
     from davs_model.evaluation import evaluate
 
     chosen = options.chosen_device(device)
-    judges = {name: "" if of is None else str(of) for name, of in (("sync", sync), ("identity", identity))}
-    how = evaluate.Settings(limit=limit, device=chosen, **judges)
+    by, whom = (str(judge or "") for judge in (sync, identity))
+    how = evaluate.Settings(limit=limit, device=chosen, sync=by, identity=whom)
     mouths = auto.mouth_finder(detector, say.once, say.detail)
     done = ablation.ablate(
         out, folder, resolve, rows=rows, seeds=seeds, init_from=init_from, how=how, landmarks=mouths, say=say.story

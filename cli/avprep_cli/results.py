@@ -285,8 +285,8 @@ def evaluate(
     from avprep import auto
     from davs_model.evaluation import evaluate as library
 
-    judges = {name: "" if of is None else str(of) for name, of in (("sync", sync), ("identity", identity))}
-    settings = library.Settings(batch_size=batch, device=options.chosen_device(device), **judges, **given)
+    by, whom = (str(judge or "") for judge in (sync, identity))
+    settings = library.Settings(batch_size=batch, device=options.chosen_device(device), sync=by, identity=whom, **given)
     say.detail(f"evaluate: {settings}")
     mouths = auto.mouth_finder(detector, say.once, say.detail)
     metrics = library.evaluate(run, out, output, settings, baselines=baselines, landmarks=mouths, say=say.aside)
