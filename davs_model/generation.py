@@ -17,8 +17,8 @@ from avprep.errors import RunError
 from avprep.schema import CROP_SIZE, FPS, N_COEFFICIENTS, WINDOW_STEPS
 from davs_model import adaptation, checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
+from davs_model.data.arrays import MIN_DEVIATION
 from davs_model.data.pictures import WHOLE, Form, region, resized, to_crops
-from davs_model.data.sources import MIN_DEVIATION
 from davs_model.models.base import FRAMES, SOUND, TalkingModel
 
 LISTENED = 60 * FPS

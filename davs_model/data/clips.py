@@ -191,20 +191,8 @@ def read_clips(
     vocabulary = _names(vocabulary, (*(one.word for one in labels.values()), *spoken))
     people = _names(people, (one.speaker for one in labels.values()))
     emotion_names = _names(emotion_names, (one.emotion for one in labels.values()))
-    of_words, of_people, of_emotions = (
-        {name: n for n, name in enumerate(names)} for names in (vocabulary, people, emotion_names)
-    )
-
     names = sorted({path.stem for column in schema.COLUMNS for path in (out / column).glob(f"{split}-*.json")})
-    numbered = {
-        key: (
-            of_words.get(one.word or "", -1),
-            of_people.get(one.speaker or "", -1),
-            of_emotions.get(one.emotion or "", -1),
-            _in_frames(one.words, of_words),
-        )
-        for key, one in labels.items()
-    }
+    numbered = _numbered(labels, vocabulary, people, emotion_names)
     rows, skipped = _read_rows(out, names, numbered.keys(), keep_silent=keep_silent)
     keys = [key for key, _ in rows]
     table = np.array([places for _, places in rows], np.int64).reshape(len(rows), 6)
@@ -384,6 +372,24 @@ def _expected(column: str, n_frames: int, image_format: str) -> frozenset[str]:
     if column == "crop":
         names |= {schema.frame_member(i, image_format) for i in range(n_frames)}
     return frozenset(names)
+
+
+def _numbered(
+    labels: Mapping[str, _Labels], vocabulary: tuple[str, ...], people: tuple[str, ...], emotion_names: tuple[str, ...]
+) -> dict[str, tuple[int, int, int, NDArray[np.float64]]]:
+    """Return, by key, the numbers of a clip's word, speaker and emotion, and its words with their times."""
+    of_words, of_people, of_emotions = (
+        {name: n for n, name in enumerate(names)} for names in (vocabulary, people, emotion_names)
+    )
+    return {
+        key: (
+            of_words.get(one.word or "", -1),
+            of_people.get(one.speaker or "", -1),
+            of_emotions.get(one.emotion or "", -1),
+            _in_frames(one.words, of_words),
+        )
+        for key, one in labels.items()
+    }
 
 
 def _in_frames(words: tuple[TimedWord, ...], numbers: Mapping[str, int]) -> NDArray[np.float64]:

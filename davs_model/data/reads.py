@@ -16,7 +16,7 @@ Batch = Mapping[str, Tensor]
 """What a step reads of B clips, by the name of its `Reads`.
 
 Frames are float32 `[B, T, 3, S, S]`, RGB in [0, 1]; windows float32 `[B, T, 12, 20]`. `words`, `speakers` and
-`emotions`, int64 `[B]`, are always there, −1 where unknown; `NAME_words` and so on for each `Reads` of an emotion, which
+`emotions`, int64 `[B]`, are always there, −1 where unknown; `NAME_words` and so on for each `Reads` of an emotion, that
 may be of another clip. `NAME_start`, one number on the CPU, is there for each `Reads` with a part.
 """
 LABELS = ("words", "speakers", "emotions")

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avprep.errors import ShardError
-from avprep.schema import ARRAYS, CROP_SIZE, N_POINTS, decode_array
+from avprep.schema import CROP_SIZE
+from davs_model.data.arrays import WHOLE_SOUND, heard, points_of, statistics, windows_of
 from davs_model.data.batch import RawBatch
 from davs_model.data.clips import NO_WORDS, Clips
 from davs_model.data.partners import Partners, rows_of_each
@@ -33,10 +33,6 @@ from davs_model.data.store import FrameStore
 
 POINTS = ("corners", "positions")
 """Sources that are made of the points of a face."""
-WHOLE_SOUND = "all windows"
-"""The windows of the whole sample, of which a clip may be a part."""
-MIN_DEVIATION = 1e-3
-"""Least standard deviation of a coefficient: that of silence is 0."""
 Chosen = list[tuple[int, int]]
 """Frames that are read: the row and the number of each."""
 
@@ -103,7 +99,7 @@ class ClipSource:
                 chosen[name] = self._portraits(reads, row, chosen.get(reads.apart), rng)
             else:
                 of = self._partners.draw(reads.of, row, rng)
-                frames = self._choose(reads, of, arrays, rng, into["words"][place : place + 1])
+                frames = _choose(self.clips, reads, of, arrays, rng, into["words"][place : place + 1])
                 chosen[name] = [(of, frame) for frame in frames]
             self._arrays_into(into[name][place], name, row, arrays, [frame for _, frame in chosen[name]], rng)
         for name in self.shape.of_emotions():
@@ -133,7 +129,7 @@ class ClipSource:
         elif source == "codes":
             target[:] = torch.from_numpy(self.codes[row][frames])
         elif source == "heard":
-            target[:] = torch.from_numpy(self._heard(row, arrays)[frames])
+            target[:] = torch.from_numpy(heard(self.clips, row, arrays)[frames])
 
     def _crop_into(
         self, into: RawBatch, place: int, row: int, chosen: Mapping[str, Chosen], rng: np.random.Generator | None
@@ -158,7 +154,7 @@ class ClipSource:
                 warp.apply(into[name][place].numpy(), reads[name].box)
         if not pointed:
             return
-        points, affine = self._points(row, members)
+        points, affine = points_of(self.clips, row, members if "points.npy" in members else self.read(row, "crop", ()))
         eyes, nose, corners = (change.points(part) for part in np.split(points, (2, 3), axis=1))
         moved = np.concatenate((eyes, nose, corners), axis=1)
         moved = moved if warp is None else warp.points(moved)
@@ -168,6 +164,10 @@ class ClipSource:
                 moved[:, 3:] if reads[name].source == "corners" else positions(moved, affine, mirrored=change.mirror)
             )
             into[name][place] = torch.from_numpy(of_clip[frames])
+
+    def _arrays(self, row: int) -> dict[str, NDArray[np.generic]]:
+        """Read the windows of a clip and which of them hold real sound alone."""
+        return windows_of(self.clips, row, self.read(row, "mfcc", ()))
 
     def valid(self, row: int) -> NDArray[np.generic]:
         """Return which frames of a clip have windows that hold real sound alone; ShardError."""
@@ -193,54 +193,6 @@ class ClipSource:
             frame = apart(n_frames, [one for _, one in apart_from or ()], rng) if away else int(rng.integers(n_frames))
             found.append((of, frame))
         return found
-
-    def _choose(
-        self,
-        reads: Reads,
-        row: int,
-        arrays: Mapping[str, NDArray[np.generic]],
-        rng: np.random.Generator | None,
-        label: Tensor,
-    ) -> Sequence[int]:
-        """Return which frames of a clip are read; label: takes the number of the word that they are around."""
-        n_frames = int(self.clips.n_frames[row])
-        words = self.clips.timed[row] if self.clips.timed else NO_WORDS
-        if reads.source == "statistics":
-            return ()
-        if reads.at == "sound":
-            if len(words) and rng is not None:
-                word = words[rng.integers(len(words))]
-                label[0] = int(word[0])
-                return word_stretch(n_frames, word, reads.length, reads.every, rng)
-            return sound_stretch(arrays["valid.npy"], reads.length, reads.every, rng)
-        if reads.at == "moments":
-            return moments(n_frames, spoken_part(n_frames, words, arrays["valid.npy"]), reads.length, rng)
-        if reads.at == "spread":
-            return spread(n_frames, reads.length)
-        return stretch(n_frames, reads.length, reads.every, rng)
-
-    def _heard(self, row: int, arrays: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-        """Return 1 for each frame of a clip whose window holds real sound alone while somebody speaks, else 0."""
-        n_frames, heard = int(self.clips.n_frames[row]), arrays["valid.npy"].astype(np.float32)
-        words = self.clips.timed[row] if self.clips.timed else NO_WORDS
-        first, end = spoken_part(n_frames, words, arrays["valid.npy"])
-        heard[:first] = heard[end:] = 0
-        return heard
-
-    def _points(self, row: int, members: Mapping[str, bytes]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the five points of each frame of a clip in pixels of the crop, (T, 5, 2), and its affine (T, 2, 3).
-
-        members: arrays of the clip, if they were read.
-        """
-        first = int(self.clips.first[row])
-        if "points.npy" not in members:
-            members = self.read(row, "crop", ())
-        points, affine = (decode_array(members[name]).astype(np.float32) for name in ("points.npy", "affine.npy"))
-        if points.shape != (int(self.clips.whole[row]), N_POINTS, 2) or affine.shape != (len(points), 2, 3):
-            raise ShardError(f"{self.key(row)}: points.npy {points.shape} and affine.npy {affine.shape} do not agree")
-        crops = points @ affine[:, :, :2].transpose(0, 2, 1) + affine[:, None, :, 2]
-        part = slice(first, first + int(self.clips.n_frames[row]))
-        return crops[part], affine[part]
 
     def _decode(
         self,
@@ -284,28 +236,6 @@ class ClipSource:
                     done[form] = slot
         return members
 
-    def _arrays(self, row: int) -> dict[str, NDArray[np.generic]]:
-        """Read the windows of a clip and which of them hold real sound alone."""
-        n_frames, first = int(self.clips.whole[row]), int(self.clips.first[row])
-        members = self.read(row, "mfcc", ())
-        found: dict[str, NDArray[np.generic]] = {}
-        for name, (dtype, shape) in ARRAYS["mfcc"].items():
-            array = decode_array(members[name])
-            if array.dtype.str != dtype or array.shape != (n_frames, *shape):
-                raise ShardError(f"{name} is {array.dtype.str} {array.shape}, expected {dtype} {(n_frames, *shape)}")
-            if not np.isfinite(array).all():
-                raise ShardError(f"{name} holds numbers that are not finite")
-            if name == "mfcc.npy":
-                found[WHOLE_SOUND] = array
-            found[name] = array[first : first + int(self.clips.n_frames[row])]
-        return found
-
-
-def statistics(windows: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Return mean and standard deviation of each coefficient of a clip's windows (T, 12, 20): float32 (2, 12)."""
-    mean, deviation = windows.mean((0, 2), dtype=np.float64), windows.std((0, 2), dtype=np.float64)
-    return np.stack((mean, deviation.clip(MIN_DEVIATION))).astype(np.float32)
-
 
 def usable(clips: Clips, shape: Shape, *, words: bool, speakers: bool, emotions: bool = False) -> Clips:
     """Return the clips that a stage can use; those that are too short or lack a label are counted as skipped."""
@@ -318,3 +248,29 @@ def usable(clips: Clips, shape: Shape, *, words: bool, speakers: bool, emotions:
     if emotions:
         clips = clips.where(clips.emotions >= 0, "no emotion of the training set")
     return clips
+
+
+def _choose(
+    clips: Clips,
+    reads: Reads,
+    row: int,
+    arrays: Mapping[str, NDArray[np.generic]],
+    rng: np.random.Generator | None,
+    label: Tensor,
+) -> Sequence[int]:
+    """Return which frames of a clip are read; label: takes the number of the word that they are around."""
+    n_frames = int(clips.n_frames[row])
+    words = clips.timed[row] if clips.timed else NO_WORDS
+    if reads.source == "statistics":
+        return ()
+    if reads.at == "sound":
+        if len(words) and rng is not None:
+            word = words[rng.integers(len(words))]
+            label[0] = int(word[0])
+            return word_stretch(n_frames, word, reads.length, reads.every, rng)
+        return sound_stretch(arrays["valid.npy"], reads.length, reads.every, rng)
+    if reads.at == "moments":
+        return moments(n_frames, spoken_part(n_frames, words, arrays["valid.npy"]), reads.length, rng)
+    if reads.at == "spread":
+        return spread(n_frames, reads.length)
+    return stretch(n_frames, reads.length, reads.every, rng)
