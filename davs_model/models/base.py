@@ -195,6 +195,14 @@ class TalkingModel(nn.Module, ABC):
         `audio_logits` `[B, N_w]`, the words that a classifier finds.
         """
 
+    def person_features(self, frames: Tensor) -> Tensor:
+        """Return the feature of who is seen in K frames of the same person, `[B, K, 3, S, S]`: `[B, F]`.
+
+        A model that cannot put several together has the mean of theirs.
+        """
+        each = self.embeddings({PORTRAIT: frames.flatten(0, 1)[:, None]})["identity"]
+        return each.unflatten(0, frames.shape[:2]).mean(1)
+
     def factors(self, stage: Stage, settings: Any, *, people_are_speakers: bool) -> dict[str, float]:
         """Return the factor of each term that a stage minimises; terms that are switched off are not in it.
 
@@ -231,29 +239,6 @@ class TalkingModel(nn.Module, ABC):
         part = self.reads(self.dimensions)[FRAMES].part
         start = int(batch[f"{FRAMES}_start"]) if part else 0
         return slice(start, start + part if part else None)
-
-
-class ExpressiveModel(TalkingModel):
-    """A model whose faces show the expression that is seen in other pictures, of anybody."""
-
-    @abstractmethod
-    def encode_expression(self, frames: Tensor) -> Tensor:
-        """Encode the expression of clips, frames `[B, T, 3, S, S]`, whose mouths are covered first: `[B, D]`."""
-
-    @abstractmethod
-    def express(self, identity: Any, expression: Tensor) -> Any:
-        """Return what `encode_person` or `encode_identity` made of B people with expressions `[B, D]`, for `decode`."""
-
-    @abstractmethod
-    def identity_features(self, frames: Tensor) -> Tensor:
-        """Return the feature of who is seen in K frames of the same person, `[B, K, 3, S, S]`: `[B, F]`."""
-
-    @abstractmethod
-    def weights(self, identity: Any, speech: Tensor) -> dict[str, Tensor]:
-        """Return the weight of each modality in the frames that `decode` would draw of the same, `[B, T]` each.
-
-        By name, `identity`, `speech` and `expression` among them; they sum to their number.
-        """
 
 
 def term_of(name: str) -> str:

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from davs_model.data.clips import Clips, read_clips
-from davs_model.evaluation import in_sync
+from davs_model.evaluation import in_sync, samples
 from davs_model.evaluation.expression import axes, damage, mechanisms, steering
 from davs_model.evaluation.expression.axes import Bench
 from davs_model.evaluation.expression.readers import IdentityReader, Readers
+from davs_model.evaluation.expression.sheet import sheet
 from davs_model.evaluation.expression.targets import targets
-from davs_model.models.base import ExpressiveModel, Measure
+from davs_model.models.base import Measure, TalkingModel
 
 SAY_EVERY = 30.0
 STEERED = 0.4
@@ -38,7 +39,7 @@ class Settings:
 
 
 def measure(
-    model: ExpressiveModel,
+    model: TalkingModel,
     clips: Clips,
     out: Path,
     device: torch.device,
@@ -46,11 +47,13 @@ def measure(
     *,
     missing: dict[str, str],
     say: Callable[[str], None],
+    picture: Path | None = None,
 ) -> dict[str, Any]:
     """Return what is measured of an expressive model by its name, as `own.measure` does.
 
     clips: whole ones, of people that the model has not learned from; out: whose train split the readers are fitted to.
-    missing: takes what cannot be measured, and why. CheckpointError or RunError for runs that cannot judge.
+    missing: takes what cannot be measured, and why. picture: where to write `sheet`, a .png.
+    CheckpointError or RunError for runs that cannot judge.
     """
     if not (chosen := targets(clips, settings.clips, seed=settings.seed)):
         missing["expression"] = "it takes clips with emotions, of two speakers who show the same and have several each"
@@ -69,6 +72,8 @@ def measure(
         missing["expression: identity"] = "no other run encodes it: --identity RUN"
     bench = Bench(model.eval(), clips, device, readers, person, judge, settings.bf16, settings.seed)
     with torch.inference_mode():
+        if picture is not None:
+            samples.write_png(picture, sheet(bench, chosen))
         return {one.name: asdict(one) for one in _measures(bench, settings, chosen, say)}
 
 

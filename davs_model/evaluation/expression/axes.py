@@ -22,7 +22,7 @@ from davs_model.evaluation.expression.targets import Target, evenly, frames_of
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.reconstruction import psnr, ssim
 from davs_model.evaluation.metrics.spread import Estimate, estimate
-from davs_model.models.base import ExpressiveModel, Measure
+from davs_model.models.base import Measure, TalkingModel
 from davs_model.models.sync.scorer import Scorer
 
 FILMS = {
@@ -55,7 +55,7 @@ class Bench:
     clips: the emotions of which are numbered as those that the readers know. identity, sync: None where there is none.
     """
 
-    model: ExpressiveModel
+    model: TalkingModel
     clips: Clips
     device: torch.device
     readers: Readers
@@ -88,7 +88,7 @@ class Bench:
         """Return the film of a person with an expression saying what is heard in a clip, `[T, 3, S, S]`."""
         with precision.autocast(self.device, bf16=self.bf16):
             said = talk.heard(self.model, clip.batch)
-            return talk.generated(self.model, self.model.express(person, expression), said)
+            return talk.generated(self.model, self.model.expressing(person, expression), said)
 
     def person(self, views: Tensor) -> Any:
         """Encode who is seen in pictures `[1, K, 3, S, S]`."""

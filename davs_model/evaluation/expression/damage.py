@@ -37,7 +37,7 @@ COVERED = (0, 1, 2, 3, 4)
 class Ladder(NamedTuple):
     """One modality, spoiled in steps.
 
-    modality: of `TalkingModel.weights`. title, unit: in words. steps: from clean to worst.
+    modality: of `TalkingModel.modalities`. title, unit: in words. steps: from clean to worst.
     """
 
     modality: str
@@ -47,7 +47,7 @@ class Ladder(NamedTuple):
 
 
 LADDERS = (
-    Ladder("speech", "noise on the sound", "dB", DECIBELS),
+    Ladder("audio", "noise on the sound", "dB", DECIBELS),
     Ladder("expression", "blur of the expression clip", "px", BLURS),
     Ladder("identity", "pictures half covered", "of 4", COVERED),
 )
@@ -78,7 +78,7 @@ def _spoiled(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return windows `[1, T, 12, 20]`, expression frames `[8, 3, S, S]` and pictures `[1, K, 3, S, S]`, one spoiled."""
     windows, watched, seen = inputs
-    if modality == "speech" and math.isfinite(amount):
+    if modality == "audio" and math.isfinite(amount):
         heard = windows[0].cpu().numpy()
         deviation = heard.std((0, 2)) * 10 ** (-amount / 20)
         windows = torch.from_numpy(noisy(heard, deviation.astype(np.float32), rng))[None].to(windows)
@@ -118,9 +118,9 @@ def _drawn(
     person = bench.person(seen)
     with precision.autocast(bench.device, bf16=bench.bf16):
         expression = bench.model.encode_expression(watched[None])
-        expressed = bench.model.express(person, expression)
+        expressed = bench.model.expressing(person, expression)
         said = talk.heard(bench.model, spoiled.batch)
-        weight = bench.model.weights(expressed, said)[modality]
+        weight = bench.model.modality_weights(expressed, said)[..., bench.model.modalities.index(modality)]
     film = bench.film(person, expression, spoiled)
     part, real = film[clip.spoken], clip.real[0, clip.spoken]
     found = {

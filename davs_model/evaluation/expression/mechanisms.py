@@ -75,7 +75,7 @@ def _merged(bench: Bench, sets: Sequence[Sequence[tuple[int, int]]], count: int)
     found = []
     for one in sets:
         frames = [frames_of(bench.clips, row, [at], bench.side, bench.device) for row, at in one[:count]]
-        found.append(bench.model.identity_features(torch.cat(frames)[None])[0].float())
+        found.append(bench.model.person_features(torch.cat(frames)[None])[0].float())
     return found
 
 

@@ -21,7 +21,7 @@ from davs_model.evaluation.expression.damage import falling
 from davs_model.evaluation.expression.readers import Readers
 from davs_model.evaluation.expression.targets import targets
 from davs_model.evaluation.metrics.spread import estimate
-from davs_model.models.base import FRAMES, WINDOWS, ExpressiveModel
+from davs_model.models.base import FRAMES, WINDOWS, TalkingModel
 
 SIDE = 64
 BROWS = slice(SIDE * 64 // 256, SIDE * 130 // 256)
@@ -35,11 +35,13 @@ class Person:
     brows: Tensor | None = None
 
 
-class Collage(ExpressiveModel):
+class Collage(TalkingModel):
     """Draws a person's first picture with the brows of the expression clip; blind: with their own."""
 
     name = "collage"
     drivers = ("audio",)
+    modalities = ("identity", "expression", "audio")
+    expression_length = 1
 
     def __init__(self, *, blind: bool = False) -> None:
         super().__init__()
@@ -72,7 +74,7 @@ class Collage(ExpressiveModel):
         """Take the brows, grey."""
         return frames[..., BROWS, :].mean((1, 2)).flatten(1)
 
-    def express(self, identity: Person, expression: Tensor) -> Person:
+    def expressing(self, identity: Person, expression: Tensor) -> Person:
         """Keep the brows with the person."""
         return Person(identity.picture, None if self.blind else expression.reshape(len(expression), 1, -1, SIDE))
 
@@ -90,14 +92,14 @@ class Collage(ExpressiveModel):
         """It has none."""
         return {}
 
-    def identity_features(self, frames: Tensor) -> Tensor:
+    def person_features(self, frames: Tensor) -> Tensor:
         """Take the mean picture, small."""
         return frames.mean(1)[..., ::8, ::8].flatten(1)
 
-    def weights(self, identity: Person, speech: Tensor) -> dict[str, Tensor]:
+    def modality_weights(self, identity: Person, speech: Tensor) -> Tensor:
         """Trust sound less the more it varies from window to window, others not less."""
         trust = 1 / (1 + speech.std(-1))
-        return {"speech": trust, **dict.fromkeys(("identity", "expression"), (3 - trust) / 2)}
+        return torch.stack(((3 - trust) / 2, (3 - trust) / 2, trust), -1)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,7 @@ def clips(shards: Path) -> Clips:
     return read_clips(shards, "test")
 
 
-def measured(model: ExpressiveModel, clips: Clips, shards: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def measured(model: TalkingModel, clips: Clips, shards: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the facts of each measure, and what is missing."""
     missing: dict[str, str] = {}
     how = expression.Settings(9, 100)
@@ -156,10 +158,10 @@ def test_lips_are_compared_over_the_emotions(collage: tuple[dict[str, Any], dict
 def test_weight_of_the_sound_falls_with_the_noise(collage: tuple[dict[str, Any], dict[str, str]]) -> None:
     """A weight that falls step by step has Spearman −1, one that nothing spoils has 0; what noise costs is a figure."""
     facts = collage[0]["weighing"]
-    assert facts["speech_spearman"] == pytest.approx(-1)
+    assert facts["audio_spearman"] == pytest.approx(-1)
     assert facts["expression_spearman"] == 0
-    assert facts["speech_clean"] > facts["speech_worst"]
-    assert facts["speech_opening_r_lost"] > 0.1
+    assert facts["audio_clean"] > facts["audio_worst"]
+    assert facts["audio_opening_r_lost"] > 0.1
 
 
 def test_leakage_has_emotions_people_and_words(collage: tuple[dict[str, Any], dict[str, str]]) -> None:
