@@ -16,6 +16,7 @@ SHOWN_ASIDE = 10
 STAGES = {
     "davs": ("identity", "speech", "full"),
     "amie": ("identity", "speech", "coherence", "talk"),
+    "etgan": ("identity", "speech", "judge", "expression", "full"),
     "sync": ("contrast", "refine"),
 }
 """The models that are trained, and their stages, in order."""

@@ -266,7 +266,7 @@ def _embed(subject: _Subject, settings: Settings, path: Path, drawn: Drawn, say:
             with precision.autocast(device, bf16=settings.bf16):
                 found = model.embeddings(batch)
                 if generates:
-                    identity = model.encode_identity(batch[PORTRAIT])
+                    identity = model.conditioned(model.encode_identity(batch[PORTRAIT]), batch)
                     frames = {name: model.decode(identity, found[name]) for name in model.drivers}
                     real = batch.get(REAL, batch[FRAMES])
                     frames["repeated"] = batch[PORTRAIT].expand_as(real)

@@ -84,6 +84,7 @@ def _judged(
     real = clip.real[0]
     with precision.autocast(real.device, bf16=bf16):
         identity = model.encode_identity(clip.real[:, clip.identity : clip.identity + 1])
+        identity = model.conditioned(identity, clip.batch)
         right, wrong = talk.heard(model, clip.batch), talk.lasting(talk.heard(model, other.batch), len(real))
         films = {"real": real, "audio": talk.generated(model, identity, right)}
         films["wrong_audio"] = talk.generated(model, identity, wrong)
