@@ -214,8 +214,8 @@ def clips_of(saved: Checkpoint, out: Path, split: str, reads: Sequence[str] = EV
 
     RunError where there is none, or their windows are of another preset than the model's.
     """
-    words = tuple(str(word) for word in saved.settings.get("words") or ())
-    clips = read_clips(out, split, vocabulary=words or None)
+    words, emotions = (tuple(map(str, saved.settings.get(name) or ())) for name in ("words", "emotions"))
+    clips = read_clips(out, split, vocabulary=words or None, emotion_names=emotions or None)
     preset = saved.settings.get("mfcc_preset")
     if preset and clips.mfcc_preset and preset != clips.mfcc_preset:
         raise RunError(f"{out}: its windows are of the preset {clips.mfcc_preset}, the model's are of {preset}")

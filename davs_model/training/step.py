@@ -113,7 +113,8 @@ class StageTrainer:
         """Take step number `step` of `total`, counted from 1, in every phase; return the terms, without factors."""
         self.model.train()
         for name in self.stage.frozen:
-            self.model.get_submodule(name).eval()
+            if (network := getattr(self.model, name)) is not None:
+                network.eval()
         torch.manual_seed(
             _seed(self.settings.seed, list(self.model.stages).index(self.stage.name), step, self.world.rank)
         )

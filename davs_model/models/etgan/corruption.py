@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from davs_model.models.etgan.networks.weighting import MODALITIES
+from davs_model.data.pictures import MOUTH_BOX, region
+from davs_model.models.etgan.dimensions import MODALITIES
 
 NOISE_DB = (-5.0, 10.0)
 """Ratio of sound to noise, of each coefficient of MFCC over the clip."""
@@ -71,8 +72,20 @@ def masked(positions: Tensor, probability: float) -> Tensor:
     return positions.masked_fill(hidden.to(positions.device), math.nan)
 
 
+def hide_mouth(frames: Tensor) -> Tensor:
+    """Fill the mouth box of frames `[B, T, 3, S, S]` with its mean colour over the clip: an expression has no lips."""
+    rows, columns = region(MOUTH_BOX, frames.shape[-1])
+    hidden = frames.clone()
+    hidden[..., rows, columns] = frames[..., rows, columns].mean((1, 3, 4), keepdim=True)
+    return hidden
+
+
 def disguised(frames: Tensor) -> Tensor:
-    """Flip, shift and tint expression clips `[B, T, 3, S, S]` each by itself: they carry no pixel of the target."""
+    """Hide the mouths of expression clips `[B, T, 3, S, S]`; flip, shift and tint each by itself.
+
+    They carry neither lips nor any pixel of the target.
+    """
+    frames = hide_mouth(frames)
     side = frames.shape[-1]
     most = max(1, round(side * SHIFT))
     found = []

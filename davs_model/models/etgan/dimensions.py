@@ -8,6 +8,10 @@ from davs_model.data.corpus import Corpus
 from davs_model.models.davs.dimensions import SharedDimensions
 from davs_model.models.etgan.settings import Settings
 
+MODALITIES = ("identity", "expression", "audio", "position")
+RUN_LENGTH = 8
+"""Frames in a row that are generated in a step."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dimensions(SharedDimensions):

@@ -17,7 +17,6 @@ from davs_model.models.davs.speech import first_terms
 from davs_model.models.davs.stages import MOUTH_REGION
 from davs_model.models.etgan import corruption, losses
 from davs_model.models.etgan.corruption import Inputs
-from davs_model.models.etgan.networks.expression import hide_mouth
 from davs_model.models.etgan.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def terms(
     if any(name in wanted for name in GENERATION):
         found |= _full_terms(model, batch, wanted, settings, gather)
     elif any(name in wanted for name in EXPRESSIVE):
-        code = model.expression_encoder(corruption.disguised(hide_mouth(batch[EXPRESSION])))
+        code = model.expression_encoder(corruption.disguised(batch[EXPRESSION]))
         found |= _expression_terms(model, batch, code, torch.ones(len(code), dtype=torch.bool, device=code.device))
     return {name: loss for name, loss in found.items() if name in wanted}
 
@@ -99,7 +98,7 @@ def inputs(model: ETGAN, batch: Batch, settings: Settings) -> Inputs:
     count = int(torch.randint(settings.generation.views, ())) + 1
     return corruption.spoil(
         batch[VIEWS][:, :count],
-        corruption.disguised(hide_mouth(batch[EXPRESSION])),
+        corruption.disguised(batch[EXPRESSION]),
         batch[RUN_WINDOWS],
         corruption.masked(batch[POSITIONS], settings.corruption.masked),
         settings.corruption.probability,
@@ -123,7 +122,7 @@ def _full_terms(
     found["mouth"] = shared.mouth_loss(real, drawn)
     found["motion"] = shared.motion_loss(real, drawn)
     for name, discriminator in (("frame", model.frame_discriminator), ("clip", model.clip_discriminator)):
-        if name in wanted:
+        if name in wanted or f"{name}_confusion" in wanted:
             found[name] = losses.hinge_loss(discriminator, real, drawn)
             found[f"{name}_confusion"] = losses.hinge_confusion(discriminator, drawn)
     return found | _held_to(model, batch, drawn, identity, code, given, wanted, gather)

@@ -14,7 +14,7 @@ from davs_model.models.base import EXPRESSION, FRAMES, PORTRAIT, REAL, SOUND, WI
 from davs_model.models.davs import stages as davs
 from davs_model.models.davs.objective import RUN, RUN_WINDOWS
 from davs_model.models.etgan import objective
-from davs_model.models.etgan.networks.position import RUN_LENGTH
+from davs_model.models.etgan.dimensions import RUN_LENGTH
 from davs_model.models.etgan.objective import JUDGED, POSITIONS, VIEWS
 from davs_model.models.etgan.settings import Settings
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from davs_model.models.davs.networks.layers import LEAK, channels, conv_bn, fold, unfold
-from davs_model.models.etgan.networks.position import RUN_LENGTH
+from davs_model.models.etgan.dimensions import RUN_LENGTH
 
 
 class FrameDiscriminator(nn.Module):

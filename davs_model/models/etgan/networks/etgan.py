@@ -21,9 +21,9 @@ from davs_model.models.davs.speech import SpeechModel
 from davs_model.models.etgan import objective, readings
 from davs_model.models.etgan import settings as own
 from davs_model.models.etgan import stages as own_stages
-from davs_model.models.etgan.dimensions import Dimensions
+from davs_model.models.etgan.dimensions import MODALITIES, Dimensions
 from davs_model.models.etgan.networks import expression as expressions
-from davs_model.models.etgan.networks import position, weighting
+from davs_model.models.etgan.networks import position
 from davs_model.models.etgan.networks.discriminators import ClipDiscriminator, FrameDiscriminator
 from davs_model.models.etgan.networks.expression import EmotionReader, ExpressionEncoder, classifier
 from davs_model.models.etgan.networks.position import PositionEncoder
@@ -48,8 +48,8 @@ class ETGAN(SpeechModel):
     """Expression-tailored talking faces with adaptive cross-modal weighting.
 
     Frames are RGB in [0, 1], `[B, T, 3, S, S]`; windows `[B, T, 12, 20]`, as in the shards; features 256 long, e_exp
-    64. Identity and speech encoders and the decoder are those of DAVS (ours: the abstract names none). The first half of
-    the fused features takes the place of the identity feature in the decoder, the second that of speech.
+    64. Identity and speech encoders and the decoder are those of DAVS (ours: the abstract names none). The first half
+    of the fused features takes the place of the identity feature in the decoder, the second that of speech.
 
     dimensions: of `etgan.dimensions.Dimensions`.
     """
@@ -59,7 +59,7 @@ class ETGAN(SpeechModel):
     stages = STAGES
     labels = LABELS
     drivers = ("audio",)
-    modalities = weighting.MODALITIES
+    modalities = MODALITIES
     expression_length = expressions.EXPRESSION
     adapts = ("identity_encoder", "decoder")
     reads = staticmethod(own_stages.reads)

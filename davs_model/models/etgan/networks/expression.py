@@ -7,9 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from davs_model.data.pictures import MOUTH_BOX, region
 from davs_model.models.amie.networks.image import CELLS, halvings
 from davs_model.models.davs.networks.layers import LEAK, channels, fold, unfold
+from davs_model.models.etgan.corruption import hide_mouth
 
 EXPRESSION = 64
 """Length of e_exp."""
@@ -17,14 +17,6 @@ CHANNELS = (32, 64, 128, 128, 256, 256)
 """Of each halving at width 1."""
 HIDDEN = 128
 """Features of a frame."""
-
-
-def hide_mouth(frames: Tensor) -> Tensor:
-    """Fill the mouth box of frames `[B, T, 3, S, S]` with its mean colour over the clip: an expression has no lips."""
-    rows, columns = region(MOUTH_BOX, frames.shape[-1])
-    hidden = frames.clone()
-    hidden[..., rows, columns] = frames[..., rows, columns].mean((1, 3, 4), keepdim=True)
-    return hidden
 
 
 class FrameEncoder(nn.Module):

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from davs_model.data.positions import POSITION
 from davs_model.models.davs.networks.layers import expect
+from davs_model.models.etgan.dimensions import RUN_LENGTH
 
 FEATURES = 64
 """Length of what is encoded of a frame."""
-RUN_LENGTH = 8
-"""Frames in a row that are generated in a step."""
 
 
 class PositionEncoder(nn.Module):

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from davs_model.models.davs.networks.layers import FEATURES
 
-MODALITIES = ("identity", "expression", "audio", "position")
 GROUPS = 8
 """Groups of channels of a modality, each of which has a weight of its own."""
 FUSED = 2 * FEATURES
