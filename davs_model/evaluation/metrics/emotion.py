@@ -53,7 +53,7 @@ class EmotionReader:
     @classmethod
     def fit(cls, features: NDArray[np.float64], emotions: NDArray[np.int64], *, seed: int = 0) -> EmotionReader:
         """Fit it to `gradients` of clips `[N, D]` and their emotions `[N]`; ValueError for fewer than two emotions."""
-        return cls(linear_svm(features, emotions, seed=seed))
+        return cls(linear_svm(features, emotions, seed=seed, choose=False))
 
     def read(self, features: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the emotion of clips `[N, D]`."""

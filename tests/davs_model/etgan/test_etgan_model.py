@@ -264,7 +264,7 @@ def test_clips_without_emotions_leave_stages_out(tmp_path: Path) -> None:
 
 def test_it_is_evaluated_by_what_drives_it(out: Path, run: Path, tmp_path: Path) -> None:
     """Its frames are generated from audio alone; readers of its own are measured besides."""
-    settings = evaluation.Settings(batch_size=3, workers=0, talking_clips=4)
+    settings = evaluation.Settings(batch_size=3, workers=0, talking_clips=2)
     found = evaluation.evaluate(run, out, tmp_path, settings, say=lambda _: None)
     assert found["reconstruction"].keys() == {"audio", "repeated"}
     assert "self" in found["own"]["emotions"]["facts"]
