@@ -156,7 +156,7 @@ def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: s
     from avprep.demo import synthetic
     from avprep.media.video import Frames
     from avprep.quality import sheet
-    from avprep_cli.results import progress
+    from avprep_cli.talk import progress
     from davs_model.film import PhotoTalker
 
     still, spoken, film = (directory / name for name in ("photo.png", "spoken.mp4", "talking.mp4"))
@@ -178,7 +178,7 @@ def _animate(model: Path, directory: Path, spoken: Path, detector: str) -> Path:
     from avprep.demo import drawing
     from avprep.quality import sheet
     from avprep.talking import inputs
-    from avprep_cli.results import progress
+    from avprep_cli.talk import progress
     from davs_model.film import PhotoTalker
 
     still, film = directory / "portrait.png", directory / "portrait.mp4"

@@ -80,7 +80,7 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
     type=click.Choice(tuple(STAGES)),
     default="davs",
     show_default=True,
-    help="davs, amie: talking faces; sync: offsets between audio and video.",
+    help="davs, amie, etgan: talking faces; sync: offsets between audio and video.",
 )
 @click.option(
     "--stage",
@@ -112,10 +112,12 @@ def train(
 
     DAVS has three stages: identity (face recognition on labelled faces), speech (the shared space of audio and video)
     and full (generation, with identity and words disentangled). AMIE has the first two, then coherence (what audio and
-    video have in common) and talk (generation, frame after frame). sync has two: contrast (on all clips) and refine
-    (without those that are found out of sync); `avprep sync` measures with it. If it is interrupted at any point, run
-    the same command again: it resumes from the last saved state. RUN/checkpoint.safetensors is the model,
-    RUN/metrics.jsonl and RUN/tensorboard its history, RUN/samples generated frames, RUN/settings.toml all settings.
+    video have in common) and talk (generation, frame after frame). etgan has the first two, then judge (a reader of
+    emotions, on speakers of its own), expression and full (generation with an expression). sync has two: contrast (on
+    all clips) and refine (without those that are found out of sync); `avprep sync` measures with it. If it is
+    interrupted at any point, run the same command again: it resumes from the last saved state.
+    RUN/checkpoint.safetensors is the model, RUN/metrics.jsonl and RUN/tensorboard its history, RUN/samples generated
+    frames, RUN/settings.toml all settings.
     Clips that hold only silence are left out, unless --set data.keep_silent=true.
 
     \b
@@ -125,6 +127,7 @@ def train(
     avprep train OUT RUN --init-from OTHER_RUN        begin with its weights
     avprep train OUT OTHER_OUT RUN --share 1 --share 1
     avprep train OUT RUN --model amie --preset small
+    avprep train OUT RUN --model etgan --preset small
     avprep train OUT RUN --model sync                 to measure offsets
     torchrun --nproc-per-node 8 --no-python avprep train OUT RUN
     """

@@ -6,16 +6,23 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import interrupted
+import made_media
 import numpy as np
 import pytest
 import torch
+from avprep_cli.main import main
+from click.testing import CliRunner, Result
+from small_models import made_model
 from tiny_shards import make_shards
 from torch import Tensor
 
+from avprep.errors import RunError
+from avprep.talking.person import Person
 from davs_model import checkpoint
 from davs_model.data.corpus import read_corpus
-from davs_model.evaluation import evaluate as evaluation
+from davs_model.film import PhotoTalker
 from davs_model.generation import Talker
 from davs_model.models.base import EXPRESSION, SOUND
 from davs_model.models.etgan import Settings, objective
@@ -262,14 +269,6 @@ def test_clips_without_emotions_leave_stages_out(tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path / "run").settings["steps"]["full"] == 1
 
 
-def test_it_is_evaluated_by_what_drives_it(out: Path, run: Path, tmp_path: Path) -> None:
-    """Its frames are generated from audio alone; readers of its own are measured besides."""
-    settings = evaluation.Settings(batch_size=3, workers=0, talking_clips=2)
-    found = evaluation.evaluate(run, out, tmp_path, settings, say=lambda _: None)
-    assert found["reconstruction"].keys() == {"audio", "repeated"}
-    assert "self" in found["own"]["emotions"]["facts"]
-
-
 def test_a_talker_goes_on_from_run_to_run(run: Path) -> None:
     """What a talker draws does not depend on how the windows are cut."""
     talker = Talker.load(run, device="cpu")
@@ -287,3 +286,108 @@ def test_readers_are_networks_of_the_model() -> None:
         for name in (*stage.frozen, *(one for phase in stage.phases for one in phase.networks)):
             assert hasattr(model, name), name
     assert all(hasattr(model, name) for name in READERS)
+
+
+def pictures(count: int, seed: int = 0) -> np.ndarray:
+    """Make soft pictures (n, 256, 256, 3), each another one."""
+    coarse = np.random.default_rng(seed).integers(0, 255, (count, 4, 4, 3), np.uint8)
+    return np.stack([cv2.resize(one, (256, 256)) for one in coarse])
+
+
+def test_an_expression_is_a_clip_or_an_emotion(run: Path) -> None:
+    """Neither: neutral, which is what an emotion of that name gives; without it the mean of all; a clip is its code."""
+    talker, windows = Talker.load(run, device="cpu"), np.zeros((2, 12, 20), np.float32)
+    assert talker.emotions == EMOTIONS
+
+    codes = [talker.expression(), *(talker.expression(emotion=name) for name in ("neutral", "happy"))]
+    clip = talker.expression(pictures(8, 3))
+    assert all(code is not None and code.shape == (1, 64) for code in (*codes, clip))
+    assert torch.equal(codes[0], codes[1])
+    assert not torch.equal(codes[1], codes[2])
+    silent, asked = (
+        np.stack(list(talker.talk(pictures(1)[0], [windows], expression=code))) for code in (None, codes[1])
+    )
+    assert np.array_equal(silent, asked)
+    person = talker.model.encode_identity(torch.rand(1, 1, 3, 64, 64))
+    with torch.no_grad():
+        drawn = [
+            talker.model.decode(talker.model.expressing(person, code), torch.zeros(1, 2, 256))
+            for code in (*codes, clip)
+        ]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[1], drawn[2])
+    assert not torch.equal(drawn[2], drawn[3])
+    talker.emotions = ("happy", "joyful", "sad")
+    assert torch.equal(talker.expression(), talker.model.mean_expression())
+    with pytest.raises(RunError, match="knows no emotion bored: it knows happy, joyful, sad"):
+        talker.expression(emotion="bored")
+
+
+def test_several_pictures_in_any_order(run: Path) -> None:
+    """Pictures of one person in any order give the same frames; a grid of several people has each person's own."""
+    talker, windows = Talker.load(run, device="cpu"), np.zeros((2, 12, 20), np.float32)
+    three = pictures(3)
+    first, second = (
+        np.stack(list(talker.talk(three[order[0]], [windows], more=three[order[1:]])))
+        for order in ([0, 1, 2], [2, 0, 1])
+    )
+    assert np.array_equal(first, second)
+    grid = np.stack(list(talker.talk(three, [windows])))
+    alone = np.stack(list(talker.talk(three[1], [windows])))
+    assert grid.shape == (2, 3, 256, 256, 3)
+    assert np.abs(grid[:, 1].astype(int) - alone).max() <= 1
+
+
+def generate(run: Path, folder: Path, *arguments: object) -> Result:
+    """Run `avprep generate` with two aligned pictures and a sound."""
+    for name, picture in zip("ab", pictures(2), strict=True):
+        cv2.imwrite(str(folder / f"{name}.png"), picture)
+    made_media.write_wav(folder / "speech.wav", made_media.noise(0.6, 16_000), 16_000)
+    faces = ("--face", folder / "a.png", "--face", folder / "b.png", "--aligned", "--one-person")
+    command = ("generate", run, *faces, "--audio", folder / "speech.wav", "-o", folder / "film.mp4", *arguments)
+    return CliRunner().invoke(main, [str(argument) for argument in command])
+
+
+def test_a_film_of_an_emotion_with_its_weights(run: Path, tmp_path: Path) -> None:
+    """`generate` makes a film of one person in an emotion, and plots how much each modality counts."""
+    done = generate(run, tmp_path, "--emotion", "happy", "--weights-plot", tmp_path / "weights.png")
+    assert done.exit_code == 0, done.output
+    assert "film.mp4: 15 frames" in done.output
+    plot = cv2.imread(str(tmp_path / "weights.png"))
+    assert plot is not None
+    assert plot.std() > 10
+
+
+def test_a_film_takes_the_expression_of_a_clip(run: Path, tmp_path: Path) -> None:
+    """`film` reads an expression from a clip of anybody."""
+    speech = made_media.write_wav(tmp_path / "speech.wav", made_media.noise(0.6, 16_000), 16_000)
+    photo = tmp_path / "photo.png"
+    cv2.imwrite(str(photo), pictures(1)[0])
+    clip = Person(pictures(12, 5), None)
+    film = PhotoTalker.load(run, device="cpu").film(photo, speech, tmp_path / "a.mp4", aligned=True, expression=clip)
+    assert film.n_frames == 15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--emotion", "bored"), "the model knows no emotion bored: it knows happy, neutral, sad"),
+        (("--emotion", "sad", "--expression", "."), "give either --expression or --emotion"),
+        (("--grid",), "--one-person puts several photos together, --grid shows several people"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_line(run: Path, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    """An unknown emotion names the known ones; options that exclude each other are refused."""
+    done = generate(run, tmp_path, *arguments)
+    assert done.exit_code != 0
+    assert [line for line in done.output.splitlines() if line.startswith("Error:")] == [f"Error: {said}"]
+
+
+def test_other_models_take_no_expression() -> None:
+    """A model without expressions or weights refuses both in one line, and draws as ever without."""
+    talker = PhotoTalker(made_model())
+    assert talker.expression() is None
+    with pytest.raises(RunError, match="takes no expression: leave out --expression and --emotion"):
+        talker.expression(emotion="happy")
+    with pytest.raises(RunError, match="weighs no modalities: leave out --weights-plot"):
+        talker.weights(pictures(1)[0], [np.zeros((2, 12, 20), np.float32)])

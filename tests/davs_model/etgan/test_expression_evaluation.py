@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from expressive_shards import make_expressive_shards
+from expressive_shards import EMOTIONS, make_expressive_shards
 from torch import Tensor
 
+from davs_model import checkpoint
+from davs_model.checkpoint import Checkpoint
 from davs_model.data.clips import Clips, read_clips
 from davs_model.data.reads import Reads
+from davs_model.evaluation import evaluate as evaluation
 from davs_model.evaluation import expression
 from davs_model.evaluation.expression import steering
 from davs_model.evaluation.expression.axes import Bench
@@ -22,6 +25,7 @@ from davs_model.evaluation.expression.readers import Readers
 from davs_model.evaluation.expression.targets import targets
 from davs_model.evaluation.metrics.spread import estimate
 from davs_model.models.base import FRAMES, WINDOWS, TalkingModel
+from davs_model.models.etgan.networks import ETGAN
 
 SIDE = 64
 BROWS = slice(SIDE * 64 // 256, SIDE * 130 // 256)
@@ -179,6 +183,21 @@ def test_views_are_measured_and_what_is_missing_has_a_reason(
     assert facts["views"]["cosine_8"] >= facts["views"]["cosine_1"]
     assert facts["views"]["spread_8"] <= facts["views"]["spread_1"]
     assert "--identity" in missing["expression: identity"]
+
+
+def test_evaluate_measures_a_run_and_draws_each_emotion(shards: Path, tmp_path: Path) -> None:
+    """Of a run of ET-GAN, evaluate has all that, identity by the encoder of a run, a sheet, and sections of the page."""
+    sizes = {"n_words": 2, "n_speakers": 4, "n_emotions": 3, "width": 0.05, "image_size": 64, "speech_frames": 5}
+    note = {"steps": {"full": 1}, "words": ["word0", "word1"], "emotions": sorted(EMOTIONS), "mfcc_preset": "davs"}
+    run = checkpoint.save(tmp_path / "run", Checkpoint.of(ETGAN(**sizes).eval(), note))
+    settings = evaluation.Settings(batch_size=6, workers=0, talking_clips=2, identity=str(run))
+    found = evaluation.evaluate(run, shards, tmp_path, settings, say=lambda _: None)
+    assert {"expression", "steering", "weighing", "views", "expression_leakage"} <= found["own"].keys()
+    assert {"real_identity_cosine", "cross_identity_distance"} <= found["own"]["expression"]["facts"].keys()
+    assert (tmp_path / evaluation.EXPRESSIONS).stat().st_size > 1000
+    page = (tmp_path / evaluation.PAGE).read_text(encoding="utf-8")
+    assert "## The same face and sound, each emotion" in page
+    assert "cross: expression of another person" in page
 
 
 def test_targets_take_turns_and_get_nothing_of_their_own(clips: Clips) -> None:
