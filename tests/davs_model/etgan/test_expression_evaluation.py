@@ -186,7 +186,7 @@ def test_views_are_measured_and_what_is_missing_has_a_reason(
 
 
 def test_evaluate_measures_a_run_and_draws_each_emotion(shards: Path, tmp_path: Path) -> None:
-    """Of a run of ET-GAN, evaluate has all that, identity by the encoder of a run, a sheet, and sections of the page."""
+    """Of a run of ET-GAN, evaluate has all that, identity by the encoder of a run, a sheet and sections of a page."""
     sizes = {"n_words": 2, "n_speakers": 4, "n_emotions": 3, "width": 0.05, "image_size": 64, "speech_frames": 5}
     note = {"steps": {"full": 1}, "words": ["word0", "word1"], "emotions": sorted(EMOTIONS), "mfcc_preset": "davs"}
     run = checkpoint.save(tmp_path / "run", Checkpoint.of(ETGAN(**sizes).eval(), note))
