@@ -166,7 +166,9 @@ def write(
     picture to write, .png, of how much each modality counts in each frame. See `PhotoTalker.film`.
     """
     faces = np.stack([one.crop for one in photos])
-    how: dict[str, Any] = {"speech_scale": speech_scale, "expression": expression}
+    how: dict[str, Any] = {"speech_scale": speech_scale}
+    if expression is not None:
+        how["expression"] = expression
     if not grid and (person is not None or len(faces) > 1):
         others = [faces[1:]] if person is None else [faces[1:], person.spread(AVERAGED)]
         faces, how["more"] = faces[:1], np.concatenate(others)

@@ -87,7 +87,8 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
     type=click.Choice((*(stage for stages in STAGES.values() for stage in stages), "all")),
     default="all",
     show_default=True,
-    help="The stage to train; all: one after the other.",
+    metavar="STAGE",
+    help="The stage to train, one of the model's; all: one after the other.",
 )
 @click.option("--preset", type=click.Choice(kinds.PRESETS), help="Settings to start from.  [paper; sync: small]")
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings; it overrides the preset.")
