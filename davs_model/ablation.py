@@ -18,6 +18,7 @@ from avprep.errors import SettingsError
 from davs_model import checkpoint
 from davs_model.evaluation import evaluate as evaluation
 from davs_model.evaluation import page, samples
+from davs_model.evaluation.drawn import Landmarks
 from davs_model.evaluation.section import Row, Section, figure
 from davs_model.settings import Ablation, RunSettings
 from davs_model.training import loop
@@ -67,7 +68,7 @@ def ablate(
     seeds: int = 2,
     init_from: Path | None = None,
     how: evaluation.Settings,
-    landmarks: tuple[evaluation.Landmarks, str] | str = "not asked for",
+    landmarks: tuple[Landmarks, str] | str = "not asked for",
     say: evaluation.Say = print,
 ) -> list[Trained]:
     """Train and evaluate rows of an ablation on the shards of OUT, each in a run of its own in `folder`.
@@ -118,7 +119,7 @@ def _evaluated(
     run: Path,
     out: Path,
     how: evaluation.Settings,
-    landmarks: tuple[evaluation.Landmarks, str] | str,
+    landmarks: tuple[Landmarks, str] | str,
     say: evaluation.Say,
 ) -> dict[str, Any]:
     """Evaluate a run, unless it is done: return what metrics.json holds."""

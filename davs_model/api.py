@@ -28,7 +28,7 @@ def train(
 ) -> dict[str, Any]:
     """Train a model on the shards of OUT, into RUN; return the last validation.
 
-    model: its name, `davs` or `sync`.
+    model: its name, `davs`, `amie`, `etgan` or `sync`.
     out: one OUT or several; shares: of each of them in the clips that are seen; none: each clip counts alike.
     preset, config_file, overrides: the settings, each over the ones before: a preset, a TOML file,
         `"data.batch_size=8"`; see `avprep train --help`.

@@ -322,9 +322,11 @@ def problem(checkpoint: Checkpoint) -> str | None:
 
 def _odd_setting(settings: dict[str, Any]) -> str | None:
     """Return what is wrong with a setting that readers of checkpoints use; None where each is absent or sound."""
-    words, steps = settings.get("words"), settings.get("steps")
-    if words is not None and not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
-        return "words is not a list of words"
+    steps = settings.get("steps")
+    for name in ("words", "emotions"):
+        names = settings.get(name)
+        if names is not None and not (isinstance(names, list) and all(isinstance(one, str) for one in names)):
+            return f"{name} is not a list of words"
     if steps is not None and not (isinstance(steps, dict) and all(type(count) is int for count in steps.values())):
         return "steps is not a number for each stage"
     if not isinstance(settings.get("mfcc_preset") or "", str):

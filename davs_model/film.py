@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from avprep.media import film as media
 from avprep.schema import FPS
@@ -17,6 +18,7 @@ from avprep.talking import inputs, photo
 from avprep.talking.driver import Driver
 from avprep.talking.person import Person
 from avprep.talking.photo import Photo
+from davs_model.evaluation import figures
 from davs_model.generation import Talker
 
 Pictures = NDArray[np.uint8]
@@ -24,6 +26,8 @@ Counted = Callable[[Iterable[Pictures], int], Iterable[Pictures]]
 """Passes frames on, whose number it is told, and may show how far they are."""
 AVERAGED = 8
 """Frames of a video of the person whose identity features are averaged with the photo's."""
+SHOWN = 8
+"""Frames that an expression is read from."""
 GAP = 8
 """White pixels around each picture of a grid; a multiple of 2, for videos have even sides."""
 
@@ -64,12 +68,11 @@ class PhotoTalker(Talker):
         grid: bool | None = None,
         paste_back: bool = False,
         beside: Driver | Path | str | None = None,
-        speech_scale: float = 1.0,
         person: Person | Path | str | None = None,
-        adapt_steps: int = 0,
-        seed: int = 0,
+        expression: Person | Path | str | None = None,
+        emotion: str | None = None,
         max_seconds: float = inputs.MAX_SECONDS,
-        counted: Counted | None = None,
+        **how: Any,
     ) -> Film:
         """Write a video, .mp4 at 25 fps, of a photo that speaks.
 
@@ -78,12 +81,14 @@ class PhotoTalker(Talker):
             else its sound again; or a folder prepared from either; or what `avprep.talking` read.
         detector: finds faces; see `avprep crop --detector`. aligned: the photos are crops already.
         grid: show the talking faces side by side and their photos above; by default where there are several. False:
-            they are of one person, as the first one shows them: their identity features are averaged.
+            they are of one person, which the model puts together; see `TalkingModel.encode_person`.
         paste_back: put the talking face back into its photo. max_seconds: longest speech that is taken.
         beside: a video whose aligned face is shown to the right of the talking one: what it ought to look like.
         person: a few seconds of video of the person, or what `avprep.talking` read of it: more pictures to average, and
             what `adapt_steps` learn from, by the random numbers of `seed`.
-        speech_scale, adapt_steps: see `Talker.talk`, `Talker.adapted`.
+        expression: a few seconds of video of anybody, whose expression the face takes on; emotion: or an emotion that
+            the model knows; see `Talker.expression`.
+        how: `speech_scale`, `adapt_steps`, `seed`, `weights_plot` and `counted` of `write`.
 
         Raises AvprepError, one line, for what cannot be read or written.
         """
@@ -92,8 +97,8 @@ class PhotoTalker(Talker):
         _check_choice(grid=grid, paste_back=paste_back, aligned=aligned, beside=beside, person=person)
         read = [_read_photo(one, detector, aligned=aligned, paste_back=paste_back) for one in many]
         driver = self._read_driver(speech, self.driver(drive_by), detector, max_seconds)
-        if person is not None and not isinstance(person, Person):
-            person = inputs.read_person(Path(person), preset=self.mfcc_preset, detector=detector)
+        shown = self._read_person(expression, detector)
+        look = self.expression(None if shown is None else shown.spread(SHOWN), emotion)
         write(
             Path(output),
             self,
@@ -102,13 +107,16 @@ class PhotoTalker(Talker):
             grid=grid,
             paste_back=paste_back,
             beside=None if beside is None else self._read_driver(beside, "video", detector, max_seconds),
-            speech_scale=speech_scale,
-            person=person,
-            adapt_steps=adapt_steps,
-            seed=seed,
-            counted=counted,
+            person=self._read_person(person, detector),
+            expression=look,
+            **how,
         )
         return Film(Path(output), driver.n_frames, driver.sound is not None)
+
+    def _read_person(self, given: Person | Path | str | None, detector: str) -> Person | None:
+        if given is None or isinstance(given, Person):
+            return given
+        return inputs.read_person(Path(given), preset=self.mfcc_preset, detector=detector)
 
     def _read_driver(
         self, given: Driver | Path | str, by: Literal["audio", "video"], detector: str, max_seconds: float
@@ -146,24 +154,31 @@ def write(
     beside: Driver | None = None,
     speech_scale: float = 1.0,
     person: Person | None = None,
+    expression: Tensor | None = None,
     adapt_steps: int = 0,
     seed: int = 0,
+    weights_plot: Path | None = None,
     counted: Counted | None = None,
 ) -> None:
     """Write a video of photos that speak, side by side if `grid`; else all are of the one person that the first shows.
 
-    See `PhotoTalker.film`.
+    speech_scale, adapt_steps: see `Talker.talk`, `Talker.adapted`. expression: of `Talker.expression`. weights_plot: a
+    picture to write, .png, of how much each modality counts in each frame. See `PhotoTalker.film`.
     """
     faces = np.stack([one.crop for one in photos])
-    more: dict[str, Any] = {}
+    how: dict[str, Any] = {"speech_scale": speech_scale}
+    if expression is not None:
+        how["expression"] = expression
     if not grid and (person is not None or len(faces) > 1):
         others = [faces[1:]] if person is None else [faces[1:], person.spread(AVERAGED)]
-        faces, more = faces[:1], {"more": np.concatenate(others)}
+        faces, how["more"] = faces[:1], np.concatenate(others)
     if adapt_steps:
         of: dict[str, Any] = {} if person is None else {"video": person.crops, "heard": person.windows, "seed": seed}
         talker = talker.adapted(faces, next(driver.read()), adapt_steps, speech_scale=speech_scale, **of)
+    if weights_plot is not None:
+        figures.weights(weights_plot, talker.weights(faces, driver.read(), **how), talker.model.modalities)
     frames: Iterable[Pictures]
-    spoken = talker.talk(faces, driver.read(), speech_scale=speech_scale, **more)
+    spoken = talker.talk(faces, driver.read(), **how)
     if grid:
         frames = grid_frames(faces, spoken, _driving_frames(driver))
     elif paste_back:

@@ -17,13 +17,15 @@ from avprep.errors import RunError
 from avprep.schema import CROP_SIZE, FPS, N_COEFFICIENTS, WINDOW_STEPS
 from davs_model import adaptation, checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
-from davs_model.data.pictures import WHOLE, Form, region, resized, to_crops
-from davs_model.data.sources import MIN_DEVIATION
+from davs_model.data.arrays import MIN_DEVIATION
+from davs_model.data.pictures import WHOLE, Box, region, resized, to_crops
 from davs_model.models.base import FRAMES, SOUND, TalkingModel
 
 LISTENED = 60 * FPS
 """Frames whose windows are read before the first is drawn, by a model that standardises sound."""
 
+NEUTRAL = "neutral"
+"""The emotion that a face shows unless another one is asked for."""
 Pictures = NDArray[np.uint8]
 
 
@@ -60,6 +62,7 @@ class Talker:
     doubt: why its faces may not talk, in one line; "" where nothing says so.
     people: how many speakers it has learned from; None where that is unknown.
     measured: how its faces talked in its last validation, in one line; "" where that is unknown.
+    emotions: names of those that it knows, in their order.
     """
 
     def __init__(
@@ -72,10 +75,11 @@ class Talker:
         doubt: str = "",
         people: int | None = None,
         measured: str = "",
+        emotions: tuple[str, ...] = (),
     ) -> None:
         self.model = precision.place(model, device).eval()
         self.device, self.bf16, self.mfcc_preset = torch.device(device), bf16, mfcc_preset
-        self.doubt, self.people, self.measured = doubt, people, measured
+        self.doubt, self.people, self.measured, self.emotions = doubt, people, measured, emotions
         self.side = int(model.dimensions["image_size"])
 
     @classmethod
@@ -94,7 +98,10 @@ class Talker:
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         speakers = saved.settings.get("speakers")
         people = len(speakers) if isinstance(speakers, list) and speakers else None
-        said: dict[str, str] = {"doubt": _doubt(run, saved), "measured": _measured(saved)}
+        said: dict[str, Any] = {"doubt": _doubt(run, saved), "measured": _measured(saved)}
+        names = tuple(saved.settings.get("emotions") or ())
+        if len(names) == saved.dimensions.get("n_emotions"):
+            said["emotions"] = names
         return cls(saved.model(), device=chosen, bf16=bf16, mfcc_preset=preset, people=people, **said)
 
     def driver(self, wanted: Literal["audio", "video"]) -> Literal["audio", "video"]:
@@ -108,6 +115,7 @@ class Talker:
         *,
         speech_scale: float = 1.0,
         more: Pictures | None = None,
+        expression: Tensor | None = None,
     ) -> Iterator[Pictures]:
         """Draw each frame of speech.
 
@@ -116,13 +124,48 @@ class Talker:
             speaks, uint8 (n, 256, 256, 3); memory grows with n × K. Where the model standardises each clip's sound, the
             first minute of windows is read before the first frame is drawn, and what follows adds to its statistics.
         speech_scale: factor of the features of sound; the released demo takes 1.5.
-        more: other aligned pictures of a single person, (n, 256, 256, 3), whose identity features are averaged.
+        more: other aligned pictures of a single person, (n, 256, 256, 3), which are put together with the first.
+        expression: what `expression` returned; None: the one that it returns of nothing.
         Yields frames, uint8, of the shape of `faces`.
         """
-        identity, people = self._encode_faces(faces, more), len(faces) if faces.ndim == 4 else 1
+        identity, people = self._encode_faces(faces, more, expression), len(faces) if faces.ndim == 4 else 1
         for features in self._features(speech, speech_scale):
             drawn, identity = self._decode(identity, features.expand(people, -1, -1))
             yield from drawn if faces.ndim == 4 else drawn[:, 0]
+
+    def expression(self, frames: Pictures | None = None, emotion: str | None = None) -> Tensor | None:
+        """Return the expression of anybody in aligned frames (n, 256, 256, 3), or the mean one of an emotion.
+
+        Of neither: that of `neutral` where the model has learned it, else of all clips; None for a model that takes no
+        expression. RunError where such a model is given one, and for an emotion that it does not know.
+        """
+        if not self.model.expression_length:
+            if frames is None and emotion is None:
+                return None
+            raise RunError(f"the model {self.model.name} takes no expression: leave out --expression and --emotion")
+        if emotion is not None and emotion not in self.emotions:
+            raise RunError(f"the model knows no emotion {emotion}: it knows {', '.join(self.emotions) or 'none'}")
+        if frames is None:
+            named = emotion or (NEUTRAL if NEUTRAL in self.emotions else None)
+            return self.model.mean_expression(None if named is None else self.emotions.index(named))
+        with torch.inference_mode(), precision.autocast(self.device, bf16=self.bf16):
+            return self.model.encode_expression(self._pictures(frames).transpose(0, 1))
+
+    @torch.inference_mode()
+    def weights(self, faces: Pictures, speech: Iterable[NDArray[Any]], **how: Any) -> NDArray[np.float32]:
+        """Return how much each of `TalkingModel.modalities` counts in each frame, (T, M), over the faces on average.
+
+        Arguments as of `talk`. RunError for a model that weighs none.
+        """
+        if not self.model.modalities:
+            raise RunError(f"the model {self.model.name} weighs no modalities: leave out --weights-plot")
+        identity = self._encode_faces(faces, how.get("more"), how.get("expression"))
+        people = len(faces) if faces.ndim == 4 else 1
+        found = [
+            self.model.modality_weights(identity, features.expand(people, -1, -1)).mean(0).float().cpu()
+            for features in self._features(speech, how.get("speech_scale", 1.0))
+        ]
+        return torch.cat(found).numpy()
 
     def adapted(
         self,
@@ -156,18 +199,25 @@ class Talker:
             adaptation.to_video(tuned.model, frames, kinds, steps, seed=seed, bf16=self.bf16)
         return tuned
 
-    def _encode_faces(self, faces: Pictures, more: Pictures | None) -> Any:
-        pictures = self._pictures(faces)
+    def _encode_faces(self, faces: Pictures, more: Pictures | None, expression: Tensor | None) -> Any:
+        seen = self._pictures(faces)
         with torch.inference_mode(), precision.autocast(self.device, bf16=self.bf16):
             if more is None or not len(more):
-                return self.model.encode_identity(pictures)
-            return self.model.encode_person(torch.cat((pictures, self._pictures(more))).transpose(0, 1))
+                identity = self.model.encode_identity(seen)
+            else:
+                identity = self.model.encode_person(torch.cat((seen, self._pictures(more))).transpose(0, 1))
+            shown = self.expression() if expression is None else expression
+            return identity if shown is None else self.model.expressing(identity, shown)
+
+    def _pictures(self, faces: Pictures) -> Tensor:
+        return pictures(faces, self.side).to(self.device)
 
     def _features(self, speech: Iterable[NDArray[Any]], scale: float) -> Iterator[Tensor]:
         """Yield f_w^a or f_w^v of runs of frames; where the model smooths the former, a frame late."""
         waiting: Tensor | None = None
         drawn = 0
-        for part, sound in self._with_statistics(speech):
+        reads = SOUND in self.model.reads(self.model.dimensions)
+        for part, sound in with_statistics(speech) if reads else ((part, None) for part in speech):
             features = self._encode_speech(part, scale, sound)
             if part.dtype == np.uint8 or not self.model.smooths:
                 yield features
@@ -179,21 +229,6 @@ class Talker:
         if waiting is not None:
             yield self.model.smooth_sound(waiting)[:, drawn:]
 
-    def _with_statistics(self, speech: Iterable[NDArray[Any]]) -> Iterator[tuple[NDArray[Any], Tensor | None]]:
-        """Yield runs of frames, those of windows with the statistics of their sound if the model reads them."""
-        reads, heard = SOUND in self.model.reads(self.model.dimensions), Heard()
-        waiting: list[NDArray[Any]] = []
-        for part in speech:
-            if not reads or part.dtype == np.uint8:
-                yield part, None
-                continue
-            heard.add(part)
-            waiting.append(part)
-            if heard.n_frames >= LISTENED:
-                yield from ((one, heard.statistics()) for one in waiting)
-                waiting = []
-        yield from ((one, heard.statistics()) for one in waiting)
-
     @torch.no_grad()
     def _encode_speech(self, part: NDArray[Any], scale: float, sound: Tensor | None = None) -> Tensor:
         """Return f_w^a or f_w^v, `[1, n, 256]`; sound: its statistics, as of `TalkingModel.encode_sound`."""
@@ -201,7 +236,7 @@ class Talker:
         with precision.autocast(self.device, bf16=self.bf16):
             if part.dtype == np.uint8:
                 form = reads[FRAMES]
-                frames = self._pictures(part, (form.box, form.size or self.side))
+                frames = pictures(part, form.size or self.side, form.box).to(self.device)
                 return self.model.encode_speech(frames=frames.transpose(0, 1))
             if part.shape[1:] != (N_COEFFICIENTS, WINDOW_STEPS):
                 raise ValueError(f"windows are (n, {N_COEFFICIENTS}, {WINDOW_STEPS}), these {part.shape}")
@@ -218,20 +253,35 @@ class Talker:
             raise RunError("the model generates numbers that are not finite: take another checkpoint")
         return to_crops(drawn.transpose(0, 1)), identity
 
-    def _pictures(self, faces: Pictures, form: Form | None = None) -> Tensor:
-        """Return faces (…, 256, 256, 3) as float32 `[K, 1, 3, S, S]` in [0, 1], made smaller as in training.
 
-        form: the part of them that is seen, and its side S; None: all of them, at the size that is generated.
-        """
-        box, side = form or (WHOLE, self.side)
-        if faces.dtype != np.uint8 or faces.ndim not in (3, 4) or faces.shape[-3:] != (CROP_SIZE, CROP_SIZE, 3):
-            raise ValueError(f"faces are uint8 (…, {CROP_SIZE}, {CROP_SIZE}, 3), these {faces.dtype} {faces.shape}")
-        many = faces.reshape(-1, CROP_SIZE, CROP_SIZE, 3)
-        if (box, side) != (WHOLE, CROP_SIZE):
-            rows, columns = region(box, CROP_SIZE)
-            many = resized(many[:, rows, columns], side, cv2.INTER_AREA)
-        tensor = torch.from_numpy(np.ascontiguousarray(many)).to(self.device)
-        return tensor.permute(0, 3, 1, 2)[:, None].float() / 255
+def with_statistics(speech: Iterable[NDArray[Any]]) -> Iterator[tuple[NDArray[Any], Tensor | None]]:
+    """Yield runs of frames, those of windows with the statistics of their sound so far; see `Talker.talk`."""
+    heard = Heard()
+    waiting: list[NDArray[Any]] = []
+    for part in speech:
+        if part.dtype == np.uint8:
+            yield part, None
+            continue
+        heard.add(part)
+        waiting.append(part)
+        if heard.n_frames >= LISTENED:
+            yield from ((one, heard.statistics()) for one in waiting)
+            waiting = []
+    yield from ((one, heard.statistics()) for one in waiting)
+
+
+def pictures(faces: Pictures, side: int, box: Box = WHOLE) -> Tensor:
+    """Return faces (…, 256, 256, 3) as float32 `[K, 1, 3, S, S]` in [0, 1], made smaller as in training.
+
+    side: S. box: the part of them that is seen.
+    """
+    if faces.dtype != np.uint8 or faces.ndim not in (3, 4) or faces.shape[-3:] != (CROP_SIZE, CROP_SIZE, 3):
+        raise ValueError(f"faces are uint8 (…, {CROP_SIZE}, {CROP_SIZE}, 3), these {faces.dtype} {faces.shape}")
+    many = faces.reshape(-1, CROP_SIZE, CROP_SIZE, 3)
+    if (box, side) != (WHOLE, CROP_SIZE):
+        rows, columns = region(box, CROP_SIZE)
+        many = resized(many[:, rows, columns], side, cv2.INTER_AREA)
+    return torch.from_numpy(np.ascontiguousarray(many)).permute(0, 3, 1, 2)[:, None].float() / 255
 
 
 def _doubt(run: Path | str, saved: Checkpoint) -> str:

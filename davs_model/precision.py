@@ -29,7 +29,10 @@ def place(model: Model, device: torch.device | str, *, channels_last: bool = Tru
     compiled: each network by `torch.compile`, which needs Triton (CUDA) or a C++ compiler, and time at the first step.
     """
     model.to(device=device)
-    model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)  # type: ignore[call-overload]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dim() == 4:  # not those of convolutions over time, too: torch's own `model.to` refuses them
+            tensor.data = tensor.data.to(memory_format=layout)
     if compiled:
         for network in model.children():
             network.compile()

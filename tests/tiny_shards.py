@@ -18,10 +18,10 @@ from avprep.manifest import Clip, Manifest
 SHARD_SIZE = 6
 
 
-def make_shards(out: Path, *, clips: int = 12, words: int = 3, people: int = 2) -> Path:
+def make_shards(out: Path, *, clips: int = 12, words: int = 3, people: int = 2, emotions: tuple[str, ...] = ()) -> Path:
     """Fill OUT as `avprep crop` and `mfcc` do: `clips` in train, four each in val and test; return OUT.
 
-    words, people: labels to give in turn; 0: none.
+    words, people: labels to give in turn; 0: none. emotions: likewise, to each for as many clips as there are people.
     """
     rows = [
         Made(
@@ -35,7 +35,13 @@ def make_shards(out: Path, *, clips: int = 12, words: int = 3, people: int = 2) 
         for n in range(count)
     ]
     out.mkdir(parents=True, exist_ok=True)
-    plan = (Clip(row.key, f"{row.key}.mp4", row.split, word=row.word, speaker=row.speaker) for row in rows)
+    labels = [
+        {"emotion": emotions[int(row.key[-2:]) // max(1, people) % len(emotions)]} if emotions else None for row in rows
+    ]
+    plan = (
+        Clip(row.key, f"{row.key}.mp4", row.split, word=row.word, speaker=row.speaker, labels=given)
+        for row, given in zip(rows, labels, strict=True)
+    )
     (out / "manifest.jsonl").write_text(manifest.render(Manifest("tiny", out, tuple(plan))), encoding="utf-8")
     for split, number in sorted({(row.split, row.shard) for row in rows}):
         of_shard = [row for row in rows if (row.split, row.shard) == (split, number)]

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from avprep.demo.expression import Expression, brows, bump, furrows, without_brows
+from avprep.demo.expression import shift as expressed
 from avprep.demo.speech import Colour, Floats, Speaker, Take
 
 Picture = NDArray[np.uint8]
@@ -56,17 +58,12 @@ _SHAPE = {
 }
 
 
-def _bump(x: Floats, y: Floats, centre: tuple[float, float] | Floats, sigma: tuple[float, float]) -> Floats:
-    """Return a Gaussian hill of height 1."""
-    return np.exp(-0.5 * (((x - centre[0]) / sigma[0]) ** 2 + ((y - centre[1]) / sigma[1]) ** 2)).astype(np.float32)
-
-
 def _shift(shape: tuple[float, ...], x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """Return how far a face shape moves the points (x, y) of the average face, in pixels."""
     dx, dy = np.zeros_like(x), np.zeros_like(y)
     for amount, hills in zip(shape, _SHAPE.values(), strict=True):
         for cx, cy, sigma_x, sigma_y, stretch_x, stretch_y, shift_x, shift_y in hills:
-            hill = amount * _bump(x, y, (cx, cy), (sigma_x, sigma_y))
+            hill = amount * bump(x, y, (cx, cy), (sigma_x, sigma_y))
             dx += hill * (stretch_x * (x - cx) + shift_x)
             dy += hill * (stretch_y * (y - cy) + shift_y)
     return dx, dy
@@ -149,26 +146,32 @@ def _exposed(picture: Floats, x: Floats, y: Floats, who: Speaker) -> Floats:
 
 
 @functools.lru_cache(maxsize=16)
-def _head(who: Speaker) -> tuple[Picture, Picture, Floats]:
-    """Build a person without a mouth.
+def _head(who: Speaker, face: Expression | None) -> tuple[Picture, Picture, Floats]:
+    """Build a person without a mouth, with an expression or without any.
 
     Returns the person, uint8 (320, 320, 4), RGB premultiplied by alpha, and alpha; the wall behind, uint8
     (320, 320, 3); the centres of the eyes, float32 (2, 2) x y, all on the plane.
     """
     rng = np.random.default_rng(who.seed)
     x, y = _X, _Y
-    layers = _portrait()[:, ::-1] if who.mirror else _portrait()
+    layers = _portrait() if face is None else without_brows(_portrait())
+    layers = layers[:, ::-1] if who.mirror else layers
     dx, dy = _shift(who.shape, x, y)
     layers = _remap(layers, x - dx, y - dy)
+    if face is not None:
+        dx, dy = expressed(face, x, y)
+        layers = _remap(layers, x - dx, y - dy)
     picture, matte, skin = layers[..., :3], layers[..., 3] * np.float32(1 / 255), layers[..., 4] * np.float32(1 / 255)
     eyes = np.array(_EYES, np.float32)
     eyes += np.stack(_shift(who.shape, eyes[:, 0], eyes[:, 1]), axis=1)
 
-    white = _bump(x, y, eyes[0], (7, 3)) + _bump(x, y, eyes[1], (7, 3))  # eyeballs keep some of their colour
+    white = bump(x, y, eyes[0], (7, 3)) + bump(x, y, eyes[1], (7, 3))  # eyeballs keep some of their colour
     picture = _tint(picture, matte * (1 - skin), 105, who.hair, 0.75)
     picture = _tint(picture, skin * (1 - 0.4 * white), 184, who.skin)
     if who.beard or who.moustache:
         picture = _with_beard(picture, who, rng)
+    if face is not None:
+        picture = _with_brows(picture, face, eyes, who)
     picture, matte = _dressed(picture, matte, who, rng)
     if who.glasses:
         picture = _with_glasses(picture, eyes)
@@ -183,10 +186,17 @@ def _with_beard(picture: Floats, who: Speaker, rng: np.random.Generator) -> Floa
         ((np.abs(x - 160) / 55) ** 2 + ((y - 165) / 68) ** 2 - 0.28) * 3, 0, 1
     )
     jaw *= np.clip((238 - y) / 10, 0, 1)
-    moustache = np.clip(1.6 * _bump(x, y, (160, 181), (19, 4.5)), 0, 1) * max(1.2 * who.moustache, who.beard)
+    moustache = np.clip(1.6 * bump(x, y, (160, 181), (19, 4.5)), 0, 1) * max(1.2 * who.moustache, who.beard)
     grain = cv2.GaussianBlur(rng.normal(0, 1, x.shape).astype(np.float32), (0, 0), 0.7)
     weight = cv2.GaussianBlur(np.maximum(jaw * who.beard, moustache).astype(np.float32), (0, 0), 2) * 0.7
     return _tint(picture, np.clip(weight * (1 + 0.25 * grain), 0, 0.9), 150, who.hair)
+
+
+def _with_brows(picture: Floats, face: Expression, eyes: Floats, who: Speaker) -> Floats:
+    """Draw brows, a little darker than the hair, and furrows."""
+    picture = picture * (1 - 0.55 * furrows(face, _X, _Y))[..., None]
+    colour = np.minimum(np.array(who.hair, np.float32) * 0.8, 90)
+    return np.asarray(picture + (colour - picture) * (0.85 * brows(face, eyes, _X.shape))[..., None], np.float32)
 
 
 def _dressed(picture: Floats, matte: Floats, who: Speaker, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -238,18 +248,18 @@ def _wall(who: Speaker, rng: np.random.Generator) -> Picture:
     return np.asarray(np.clip(np.array(who.wall, np.float32) * shade[..., None], 0, 255), np.uint8)
 
 
-def render(take: Take, who: Speaker, size: int = 256) -> Picture:
-    """Draw a take: uint8 (29, size, size, 3), RGB."""
-    person, wall, eyes = _head(who)
-    mouths, alphas = _mouths(take.lips, who)
-    expression = _Expression(eyes)
+def render(take: Take, who: Speaker, size: int = 256, face: Expression | None = None) -> Picture:
+    """Draw a take, with an expression or without any: uint8 (29, size, size, 3), RGB."""
+    person, wall, eyes = _head(who, face)
+    mouths, alphas = _mouths(take.lips, who, face or Expression())
+    motion = _Motion(eyes)
     scale = size / 256
     offset = -_MARGIN * scale
     behind = cv2.warpAffine(wall, np.array([[scale, 0, offset], [0, scale, offset]]), (size, size))
     frames = np.empty((len(take.lips), size, size, 3), np.uint8)
     x0, y0, width, height = _MOUTH_BOX
     for i, (x, y, roll, zoom) in enumerate(take.pose.astype(float)):
-        head = expression(person, float(take.lips[i, 0]), float(take.lips[i, 1]) - 1, float(take.lids[i]))
+        head = motion(person, float(take.lips[i, 0]), float(take.lips[i, 1]) - 1, float(take.lids[i]))
         box = head[y0 : y0 + height, x0 : x0 + width, :3]
         box[:] = np.rint(box + (mouths[i] - box) * alphas[i, ..., None])
         matrix = cv2.getRotationMatrix2D(_NECK, math.degrees(roll), zoom * scale)
@@ -263,7 +273,7 @@ def render(take: Take, who: Speaker, size: int = 256) -> Picture:
     return frames
 
 
-class _Expression:
+class _Motion:
     """Moves jaw, mouth corners and eyelids of a head, by one remap of its face.
 
     eyes: (2, 2), x y on the plane.
@@ -277,7 +287,7 @@ class _Expression:
         below = np.clip((y - _MOUTH[1] + 4) / 14, 0, 1)
         neck = np.clip((258 - y) / 26, 0, 1)
         self.drop = 8 * below * neck * np.exp(-0.5 * ((x - 160) / 34) ** 2)  # pixels at jaw 1
-        self.pull = (x - 160) * 0.45 * _bump(x, y, _MOUTH, (30, 16))  # pixels for each unit of width
+        self.pull = (x - 160) * 0.45 * bump(x, y, _MOUTH, (30, 16))  # pixels for each unit of width
 
     def __call__(self, head: Picture, jaw: float, wider: float, lids: float) -> Picture:
         """Return a changed copy of `head`, (320, 320, 4)."""
@@ -315,8 +325,8 @@ class _Edges(NamedTuple):
     lower_out: Floats
 
 
-def _edges(lips: Floats, half: Floats, x: Floats, lip_size: float) -> _Edges:
-    """Shape the lips of half width `half` over the points x."""
+def _edges(lips: Floats, half: Floats, x: Floats, lip_size: float, up: float) -> _Edges:
+    """Shape the lips of half width `half` over the points x; their corners are lifted by `up` pixels."""
     jaw, wide, purse, teeth, _ = lips.T[:, :, None, None]
     u = np.clip(np.abs(x) / half, 0, 1)
     gap = np.clip(jaw * 1.12 - 0.03, 0, None) + 0.12 * np.clip(teeth - 0.4, 0, 1)  # teeth part the lips a little
@@ -324,18 +334,19 @@ def _edges(lips: Floats, half: Floats, x: Floats, lip_size: float) -> _Edges:
     thick = lip_size * (1 + 0.2 * purse) / (0.6 + 0.4 * wide) * np.sqrt(np.clip(1 - u**2.2, 0, 1))
     bow = 1 - 0.22 * np.exp(-0.5 * (x / (0.14 * half)) ** 2) * (1 - purse)  # the dip in the upper lip
     corner = 1.5 * u**2 * (0.7 - 0.5 * wide)  # corners sink a little when the mouth narrows
+    corner = corner - up * u**2
     upper_in, lower_in = corner - 3.8 * opening, corner + 14 * opening
     lower = 6.2 * thick * (1 - 0.15 * np.clip(jaw, 0, 1))
     return _Edges(upper_in - 4.6 * thick * bow, upper_in, lower_in, lower_in + lower)
 
 
-def _mouths(lips: Floats, who: Speaker) -> tuple[Floats, Floats]:
+def _mouths(lips: Floats, who: Speaker, face: Expression) -> tuple[Floats, Floats]:
     """Draw the mouth of each frame: RGB float32 (T, 66, 76, 3), 0–255, and its opacity (T, 66, 76), 0–1."""
     x0, y0, width, height = _MOUTH_BOX
     plane_y, plane_x = np.mgrid[y0 : y0 + height, x0 : x0 + width].astype(np.float32)
     x, y = plane_x - _MOUTH[0], plane_y - _MOUTH[1]
-    half = 20.5 * who.mouth_size * lips[:, 1, None, None]
-    edges = _edges(lips, half, x, who.lip_size)
+    half = 20.5 * who.mouth_size * face.width * lips[:, 1, None, None]
+    edges = _edges(lips, half, x, who.lip_size, face.corners)
     _, upper_in, lower_in, lower_out = edges
     mouth = _between(edges.upper_out, y, lower_out, 2.2) * np.clip((half - np.abs(x)) / 2.5, 0, 1)
     hole = _between(upper_in, y, lower_in, 1.2) * np.clip((lower_in - upper_in) / 1.5, 0, 1)

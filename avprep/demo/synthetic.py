@@ -14,6 +14,7 @@ import av
 import numpy as np
 
 from avprep.demo.drawing import Picture, render
+from avprep.demo.expression import EMOTIONS, INTENSITIES, expression
 from avprep.demo.speech import AAC_FRAME, WORDS, Sound, Speaker, perform, speak, speaker
 from avprep.errors import AvprepError
 from avprep.runs.threads import one_thread
@@ -21,11 +22,27 @@ from avprep.schema import FPS, SAMPLE_RATE
 
 CHANNEL = "Channel: avprep synthetic"  # the line of a .txt that marks this corpus
 
+APART = 100_000
+"""Takes of two emotions are so far apart: nobody says a word twice in the same way."""
 
-def utterance(word: str, who: Speaker, take_seed: int, size: int = 256) -> tuple[Picture, Sound]:
-    """Let a speaker say a word: frames uint8 (29, size, size, 3), RGB, and samples int16 (19456,), 16 kHz."""
+
+class Feeling(NamedTuple):
+    """An emotion of `EMOTIONS` and an intensity of `INTENSITIES`."""
+
+    emotion: str
+    intensity: str
+
+
+def utterance(
+    word: str, who: Speaker, take_seed: int, size: int = 256, *, feeling: Feeling | None = None
+) -> tuple[Picture, Sound]:
+    """Let a speaker say a word: frames uint8 (29, size, size, 3), RGB, and samples int16 (19456,), 16 kHz.
+
+    feeling: shows in the face alone; None: the face of a corpus without emotions.
+    """
     take = perform(word, who, take_seed)
-    return render(take, who, size), speak(take, who)
+    face = None if feeling is None else expression(*feeling, who, take_seed)
+    return render(take, who, size, face), speak(take, who)
 
 
 def write_clip(path: Path, frames: Picture, samples: Sound, sample_rate: int = SAMPLE_RATE) -> None:
@@ -70,14 +87,24 @@ class _Clip(NamedTuple):
     word: str
     person: int
     take_seed: int
+    feeling: Feeling | None
     text: str
 
 
 def make_corpus(
-    root: Path, *, words: int = 4, speakers: int = 4, takes: int = 2, seed: int = 0, size: int = 256, jobs: int = 1
+    root: Path,
+    *,
+    words: int = 4,
+    speakers: int = 4,
+    takes: int = 2,
+    emotions: bool = False,
+    seed: int = 0,
+    size: int = 256,
+    jobs: int = 1,
 ) -> list[Path]:
     """Make `words` × `speakers` × `takes` clips in LRW's layout: ROOT/WORD/{train,val,test}/WORD_00001.mp4 and .txt.
 
+    emotions: so many in each of `EMOTIONS`, the intensity high and low by turns, with both in the .txt.
     Speakers of val and test are not in train. The files do not depend on `jobs`, a number of processes; they are
     spawned, so a script that asks for more than one needs `if __name__ == "__main__":`. Returns the .mp4 paths.
     AvprepError where an argument is out of range or `root` holds anything but this very corpus, whole or in part.
@@ -88,7 +115,7 @@ def make_corpus(
             raise AvprepError(f"{name} must be {low} to {high}, not {value}")
     if size < 128 or size % 2:
         raise AvprepError(f"size must be an even number of pixels from 128, not {size}")
-    clips = list(_plan(Path(root), words, speakers, takes, seed, size))
+    clips = list(_plan(Path(root), words, speakers, takes, seed, size, emotions=emotions))
     _check_folder(Path(root), clips)
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
@@ -109,22 +136,44 @@ def _one_thread() -> None:
     one_thread()
 
 
-def _plan(root: Path, words: int, speakers: int, takes: int, seed: int, size: int) -> Iterator[_Clip]:
+def _plan(
+    root: Path, words: int, speakers: int, takes: int, seed: int, size: int, *, emotions: bool
+) -> Iterator[_Clip]:
     held_out = max(1, round(0.15 * speakers)) if speakers >= 3 else 0  # speakers in each of val and test
     order = np.random.default_rng([seed, 2]).permutation(speakers)
     people = {"train": order[2 * held_out :], "val": order[:held_out], "test": order[held_out : 2 * held_out]}
+    performed = list(_takes(takes, emotions=emotions))
     for word in list(WORDS)[:words]:
         for split, members in people.items():
-            for n, (person, take) in enumerate(((p, t) for p in sorted(members) for t in range(takes)), start=1):
+            each = ((person, *one) for person in sorted(members) for one in performed)
+            for n, (person, take, feeling) in enumerate(each, start=1):
                 path = root / word / split / f"{word}_{n:05d}.mp4"
                 edges = perform(word, speaker(seed, int(person)), take).edges
-                reference = zlib.crc32(f"{seed} {size} {word} {person} {take}".encode())
+                said = f"{seed} {size} {word} {person} {take}" + (f" {' '.join(feeling)}" if feeling else "")
                 text = (
-                    f"Disk reference: {reference}\n{CHANNEL}\nProgram start: 2000-01-01 00:00:00 +0000\n"
+                    f"Disk reference: {zlib.crc32(said.encode())}\n{CHANNEL}\n"
+                    f"Program start: 2000-01-01 00:00:00 +0000\n"
                     f"Clip start: {take * 2.0:.2f} seconds\nDuration: {edges[-1] - edges[0]:.2f} seconds\n"
-                    f"Speaker: s{person:02d}\n"
+                    f"Speaker: s{person:02d}\n{_described(feeling)}"
                 )
-                yield _Clip(path, word, int(person), take, text)
+                yield _Clip(path, word, int(person), take, feeling, text)
+
+
+def _takes(takes: int, *, emotions: bool) -> Iterator[tuple[int, Feeling | None]]:
+    """Yield the seed and the feeling of each take of a word."""
+    intensities = list(reversed(INTENSITIES))  # high first
+    for number, emotion in enumerate(EMOTIONS if emotions else ("",)):
+        for take in range(takes):
+            feeling = Feeling(emotion, intensities[take % len(intensities)]) if emotion else None
+            yield take + APART * number, feeling
+
+
+def _described(feeling: Feeling | None) -> str:
+    """Return the lines of a .txt; a neutral face has no intensity."""
+    if feeling is None:
+        return ""
+    intensity = "" if feeling.emotion == "neutral" else f"Intensity: {feeling.intensity}\n"
+    return f"Emotion: {feeling.emotion}\n{intensity}"
 
 
 def _check_folder(root: Path, clips: list[_Clip]) -> None:
@@ -160,7 +209,7 @@ def _part(path: Path) -> Path:
 def _make_clips(clips: list[_Clip], seed: int, size: int) -> None:
     """Make all clips of one speaker; a clip appears whole, after its .txt."""
     for clip in clips:
-        frames, samples = utterance(clip.word, speaker(seed, clip.person), clip.take_seed, size)
+        frames, samples = utterance(clip.word, speaker(seed, clip.person), clip.take_seed, size, feeling=clip.feeling)
         clip.path.parent.mkdir(parents=True, exist_ok=True)
         clip.path.with_suffix(".txt").write_text(clip.text, encoding="utf-8", newline="\n")
         write_clip(_part(clip.path), frames, samples)

@@ -9,7 +9,8 @@ Splits: official, 488,766 train, 25,000 val and 25,000 test clips.
     lipread_mp4/ABOUT/train/ABOUT_00001.txt     where it was broadcast, and "Duration: 0.45 seconds" of the word
 
 The label and the split come from the path, so a clip outlives its damaged `.txt`, which is counted all the same. LRW
-does not say who speaks; a line "Speaker: NAME" of a `.txt`, which the synthetic corpus has, becomes the clip's speaker.
+does not say who speaks; a line "Speaker: NAME" of a `.txt`, which the synthetic corpus has, becomes the clip's speaker,
+and lines "Emotion: NAME" and "Intensity: NAME" become its labels.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ SHOWN_WORDS = 10
 
 _PLACE = re.compile(r"(?:[^/]+/)*(?P<word>[^/]+)/(?P<split>train|val|test)/[^/]+")
 _SPEAKER = re.compile(r"^Speaker:[ \t]*(\S+)", re.MULTILINE)
+_LABELS = {name: re.compile(rf"^{name.capitalize()}:[ \t]*(\S+)", re.MULTILINE) for name in ("emotion", "intensity")}
 _DURATION = re.compile(r"^Duration:\s*\d*\.?\d+\s*seconds", re.MULTILINE)
 
 
@@ -50,11 +52,13 @@ def scan(root: Path, scan: Scan) -> None:
         stem = posixpath.splitext(path)[0]
         described.add(stem)
         if stem in annotations:
-            speaker = _read_speaker(root, annotations[stem], scan)
+            speaker, labels = _read_speaker(root, annotations[stem], scan)
         else:
-            speaker = None
+            speaker, labels = None, None
             scan.problem("missing_annotation", stem + ".txt", "no .txt beside the video; the clip is kept")
-        scan.clips.append(Clip(make_key(stem), path, place["split"], word=place["word"], speaker=speaker))
+        scan.clips.append(
+            Clip(make_key(stem), path, place["split"], word=place["word"], speaker=speaker, labels=labels)
+        )
     for stem in sorted(annotations.keys() - described):
         scan.problem("missing_video", annotations[stem], "no video beside the .txt")
     _count_missing_splits(scan)
@@ -71,14 +75,15 @@ def _count_missing_splits(scan: Scan) -> None:
             scan.problem("missing_split", split, message, len(missing))
 
 
-def _read_speaker(root: Path, path: str, scan: Scan) -> str | None:
-    """Return who speaks, if the annotation says so, and report an annotation that is damaged."""
+def _read_speaker(root: Path, path: str, scan: Scan) -> tuple[str | None, dict[str, str] | None]:
+    """Return who speaks, and the labels, if the annotation has any, and report an annotation that is damaged."""
     try:
         text = read_annotation(root / path)
     except ValueError as error:
         scan.problem("bad_annotation", path, f"the .txt {error}; the clip is kept")
-        return None
+        return None, None
     if not _DURATION.search(text):
         scan.problem("bad_annotation", path, 'the .txt has no line "Duration: … seconds"; the clip is kept')
     speaker = _SPEAKER.search(text)
-    return speaker[1] if speaker else None
+    labels = {name: found[1] for name, form in _LABELS.items() if (found := form.search(text))}
+    return speaker[1] if speaker else None, labels or None

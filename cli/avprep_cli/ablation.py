@@ -13,7 +13,7 @@ from avprep_cli import kinds, options, say, summary
 if TYPE_CHECKING:
     from davs_model.settings import RunSettings
 
-MODELS = ("davs", "amie")
+MODELS = ("davs", "amie", "etgan")
 """The models whose papers have an ablation that is settings."""
 
 
@@ -31,6 +31,7 @@ MODELS = ("davs", "amie")
 @click.option("--init-from", type=options.EXISTING, help="A run or checkpoint whose weights all begin with.")
 @click.option("--limit", type=click.IntRange(1, kinds.MOST), help="Only the first clips of the test split.")
 @click.option("--sync", type=options.EXISTING, help="A RUN of a sync model that judges generated clips.")
+@click.option("--identity", type=options.EXISTING, help="A RUN whose identity encoder judges clips with expressions.")
 @options.detector
 @options.device
 @options.as_json
@@ -47,14 +48,16 @@ def ablate(
     init_from: Path | None,
     limit: int | None,
     sync: Path | None,
+    identity: Path | None,
     detector: str,
     device: str,
 ) -> None:
     """Train and evaluate every row of a paper's ablation.
 
-    The rows of DAVS's Table 3 differ in the speech stage, those of AMIE's Table 3 in the talk stage; what comes before
-    is trained once for each seed. Every row is a RUN in FOLDER, with its evaluation; ablation.md and ablation.html are
-    the table, and are written after each. If it is interrupted, run the same command again: what is done is kept.
+    The rows of DAVS's Table 3 differ in the speech stage, those of AMIE's Table 3 in the talk stage, those of etgan,
+    which are ours, in the full stage; what comes before is trained once for each seed. Every row is a RUN in FOLDER,
+    with its evaluation; ablation.md and ablation.html are the table, and are written after each. If it is interrupted,
+    run the same command again: what is done is kept.
 
     \b
     avprep ablate OUT FOLDER --model amie --preset small --sync SYNC_RUN
@@ -71,7 +74,8 @@ def ablate(
     from davs_model.evaluation import evaluate
 
     chosen = options.chosen_device(device)
-    how = evaluate.Settings(limit=limit, device=chosen, sync="" if sync is None else str(sync))
+    by, whom = (str(judge or "") for judge in (sync, identity))
+    how = evaluate.Settings(limit=limit, device=chosen, sync=by, identity=whom)
     mouths = auto.mouth_finder(detector, say.once, say.detail)
     done = ablation.ablate(
         out, folder, resolve, rows=rows, seeds=seeds, init_from=init_from, how=how, landmarks=mouths, say=say.story

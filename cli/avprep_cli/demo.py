@@ -44,6 +44,7 @@ WORDS_SPOKEN = 5
     show_default=True,
     help="Clips per word and speaker.",
 )
+@click.option("--emotions", is_flag=True, help="Everybody says each word in each of five emotions, which are labelled.")
 @options.seed("Random seed of the corpus.")
 @click.option(
     "--train-steps",
@@ -54,7 +55,9 @@ WORDS_SPOKEN = 5
 )
 @options.jobs
 @options.verbosity
-def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, train_steps: int, jobs: int) -> None:
+def demo(
+    directory: Path, words: int, speakers: int, takes: int, emotions: bool, seed: int, train_steps: int, jobs: int
+) -> None:
     """Run every step once on a small synthetic corpus.
 
     It needs no data and no network, and takes some minutes on two cores. DIR then holds the corpus, its manifest, the
@@ -65,7 +68,7 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, trai
     if train_steps:
         import torch  # noqa: F401 - that it is missing should be known before minutes of work
     out, picture = directory / "shards", directory / "contact-sheet.png"
-    plan = _index(directory, words, speakers, takes, seed, jobs)
+    plan = _index(directory, words, speakers, takes, seed, jobs, emotions=emotions)
     detector = _fill(plan, out, picture, jobs)
     if not train_steps:
         summary.show(f"Look at {picture}; read the shards with webdataset from {out}")
@@ -78,13 +81,16 @@ def demo(directory: Path, words: int, speakers: int, takes: int, seed: int, trai
     summary.show(f"Look at {picture}, {page}, {film} and {portrait}; read the shards with webdataset from {out}")
 
 
-def _index(directory: Path, words: int, speakers: int, takes: int, seed: int, jobs: int) -> manifest.Manifest:
+def _index(
+    directory: Path, words: int, speakers: int, takes: int, seed: int, jobs: int, *, emotions: bool
+) -> manifest.Manifest:
     """Make the corpus and its plan."""
-    from avprep.demo import synthetic
+    from avprep.demo import expression, synthetic
 
     corpus, path = directory / "corpus", directory / "manifest.jsonl"
-    say.story(f"1/9 synthesise {words * speakers * takes} clips of talking faces: {corpus}")
-    synthetic.make_corpus(corpus, words=words, speakers=speakers, takes=takes, seed=seed, jobs=jobs)
+    clips = words * speakers * takes * (len(expression.EMOTIONS) if emotions else 1)
+    say.story(f"1/9 synthesise {clips} clips of talking faces: {corpus}")
+    synthetic.make_corpus(corpus, words=words, speakers=speakers, takes=takes, emotions=emotions, seed=seed, jobs=jobs)
     say.story(f"2/9 index: {path}")
     plan, scan = layouts.index("lrw", corpus, seed=seed)
     plan = replace(plan, dataset="synthetic")  # which only lies on disk as LRW does
@@ -150,7 +156,7 @@ def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: s
     from avprep.demo import synthetic
     from avprep.media.video import Frames
     from avprep.quality import sheet
-    from avprep_cli.results import progress
+    from avprep_cli.talk import progress
     from davs_model.film import PhotoTalker
 
     still, spoken, film = (directory / name for name in ("photo.png", "spoken.mp4", "talking.mp4"))
@@ -172,7 +178,7 @@ def _animate(model: Path, directory: Path, spoken: Path, detector: str) -> Path:
     from avprep.demo import drawing
     from avprep.quality import sheet
     from avprep.talking import inputs
-    from avprep_cli.results import progress
+    from avprep_cli.talk import progress
     from davs_model.film import PhotoTalker
 
     still, film = directory / "portrait.png", directory / "portrait.mp4"

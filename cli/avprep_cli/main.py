@@ -9,7 +9,7 @@ import click
 
 from avprep import __version__
 from avprep.errors import AvprepError, missing_library, missing_package
-from avprep_cli import ablation, bench, cluster, data, demo, look, measure, model, options, results, say, streams
+from avprep_cli import ablation, bench, cluster, data, demo, look, measure, model, options, results, say, streams, talk
 
 _NAMES = ("h5py", "matplotlib", "pydantic", "safetensors", "tensorboard", "torch", "torchmetrics")
 OPTIONAL = {name: name for name in _NAMES}
@@ -95,7 +95,7 @@ def main(context: click.Context) -> None:
     say.choose_colour(context)
 
 
-_modules = (data, measure, cluster, look, model, results, ablation, demo, bench)
+_modules = (data, measure, cluster, look, model, results, talk, ablation, demo, bench)
 _commands = {command.name: command for module in _modules for command in module.COMMANDS}
 for _name in (name for names in SECTIONS.values() for name in names):
     main.add_command(_commands[_name])

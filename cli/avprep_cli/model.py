@@ -16,6 +16,7 @@ SHOWN_ASIDE = 10
 STAGES = {
     "davs": ("identity", "speech", "full"),
     "amie": ("identity", "speech", "coherence", "talk"),
+    "etgan": ("identity", "speech", "judge", "expression", "full"),
     "sync": ("contrast", "refine"),
 }
 """The models that are trained, and their stages, in order."""
@@ -79,14 +80,15 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
     type=click.Choice(tuple(STAGES)),
     default="davs",
     show_default=True,
-    help="davs, amie: talking faces; sync: offsets between audio and video.",
+    help="davs, amie, etgan: talking faces; sync: offsets between audio and video.",
 )
 @click.option(
     "--stage",
     type=click.Choice((*(stage for stages in STAGES.values() for stage in stages), "all")),
     default="all",
     show_default=True,
-    help="The stage to train; all: one after the other.",
+    metavar="STAGE",
+    help="The stage to train, one of the model's; all: one after the other.",
 )
 @click.option("--preset", type=click.Choice(kinds.PRESETS), help="Settings to start from.  [paper; sync: small]")
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings; it overrides the preset.")
@@ -111,10 +113,12 @@ def train(
 
     DAVS has three stages: identity (face recognition on labelled faces), speech (the shared space of audio and video)
     and full (generation, with identity and words disentangled). AMIE has the first two, then coherence (what audio and
-    video have in common) and talk (generation, frame after frame). sync has two: contrast (on all clips) and refine
-    (without those that are found out of sync); `avprep sync` measures with it. If it is interrupted at any point, run
-    the same command again: it resumes from the last saved state. RUN/checkpoint.safetensors is the model,
-    RUN/metrics.jsonl and RUN/tensorboard its history, RUN/samples generated frames, RUN/settings.toml all settings.
+    video have in common) and talk (generation, frame after frame). etgan has the first two, then judge (a reader of
+    emotions, on speakers of its own), expression and full (generation with an expression). sync has two: contrast (on
+    all clips) and refine (without those that are found out of sync); `avprep sync` measures with it. If it is
+    interrupted at any point, run the same command again: it resumes from the last saved state.
+    RUN/checkpoint.safetensors is the model, RUN/metrics.jsonl and RUN/tensorboard its history, RUN/samples generated
+    frames, RUN/settings.toml all settings.
     Clips that hold only silence are left out, unless --set data.keep_silent=true.
 
     \b
@@ -124,6 +128,7 @@ def train(
     avprep train OUT RUN --init-from OTHER_RUN        begin with its weights
     avprep train OUT OTHER_OUT RUN --share 1 --share 1
     avprep train OUT RUN --model amie --preset small
+    avprep train OUT RUN --model etgan --preset small
     avprep train OUT RUN --model sync                 to measure offsets
     torchrun --nproc-per-node 8 --no-python avprep train OUT RUN
     """

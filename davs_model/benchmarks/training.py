@@ -33,7 +33,7 @@ from davs_model.data.sources import ClipSource, usable
 from davs_model.settings import RunSettings
 from davs_model.training.distributed import World
 from davs_model.training.loop import device_of
-from davs_model.training.sources import people_problem, training_shape
+from davs_model.training.sources import label_problem, training_shape
 from davs_model.training.step import Part, StageTrainer
 
 LRW_CLIPS = 488_766
@@ -268,7 +268,7 @@ def bench_train(
     try:
         stages = tuple(kind.stages) if stages is None else stages
         for stage in (kind.plan(name, settings) for name in stages):
-            if len(stages) > 1 and (problem := people_problem(stage, corpus)):
+            if len(stages) > 1 and (problem := label_problem(stage, corpus)):
                 left_out[stage.name] = problem
             else:
                 trainer = StageTrainer.of(stage, model, corpus, settings, World(), device)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from avprep.schema import N_COEFFICIENTS, WINDOW_STEPS
+from davs_model.data.positions import POSITION
 from davs_model.data.reads import LABELS, Batch, Reads, Shape
 
 
@@ -66,10 +67,12 @@ def empty_batch(shape: Shape, count: int, memory: Memory = torch.empty) -> RawBa
             "statistics": (N_COEFFICIENTS,),
             "frames": (side, side, 3),
             "corners": (2, 2),
+            "positions": (POSITION,),
             "heard": (),
         }[reads.source]
         dtype = torch.uint8 if reads.source == "frames" else torch.float32
         return memory((count, reads.length, *own), dtype=dtype)
 
-    labels = {name: memory((count,), dtype=torch.int64) for name in LABELS}
+    names = (*LABELS, *(f"{name}_{label}" for name in shape.of_emotions() for label in LABELS))
+    labels = {name: memory((count,), dtype=torch.int64) for name in names}
     return RawBatch({name: empty(reads) for name, reads in shape.reads.items()} | labels)

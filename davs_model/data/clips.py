@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +32,20 @@ _NOT_THERE = "not there"
 _ANOTHER_TAR = "the tar is not the one that its sidecar describes"
 
 Ints = NDArray[np.int64]
-_ARRAYS = ("keys", "shard", "n_frames", "words", "speakers", "places", "first", "whole")
+_ARRAYS = ("keys", "shard", "n_frames", "words", "speakers", "emotions", "places", "first", "whole")
 NO_WORDS = np.zeros((0, 3))
 """Of a clip whose words have no times."""
 WORD_FRAMES = 29
 """Frames of a clip around a word, as LRW has them."""
-_Label = tuple[str | None, str | None, tuple[TimedWord, ...]]
-"""Word, speaker, and words with their times."""
+
+
+class _Labels(NamedTuple):
+    """What the manifest says of a clip; words with their times."""
+
+    word: str | None
+    speaker: str | None
+    words: tuple[TimedWord, ...]
+    emotion: str | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,8 @@ class Clips:
     """The clips of a split that both columns hold. Arrays, not objects: half a million rows, shared by processes.
 
     out: the folder. shards: names of shards; folders: the folder of each. keys: `S`, UTF-8, (N,).
-    shard, n_frames, words, speakers: int64 (N,); a label is an index into `vocabulary` or `people`, −1 where unknown.
+    shard, n_frames, words, speakers, emotions: int64 (N,); a label is an index into `vocabulary`, `people` or
+        `emotion_names`, −1 where unknown.
     places: int64 (N, 2, 2): offset and length in bytes in the tar of crop and of mfcc.
     timed: words of each clip whose times are known, float64 (M, 3): number, start and end in frames of the clip; empty
         where no clip has any.
@@ -61,9 +70,11 @@ class Clips:
     n_frames: Ints
     words: Ints
     speakers: Ints
+    emotions: Ints
     places: Ints
     vocabulary: tuple[str, ...]
     people: tuple[str, ...]
+    emotion_names: tuple[str, ...]
     skipped: Counter[str]
     mfcc_preset: str
     dataset: str
@@ -160,11 +171,13 @@ def read_clips(
     *,
     vocabulary: tuple[str, ...] | None = None,
     people: tuple[str, ...] | None = None,
+    emotion_names: tuple[str, ...] | None = None,
     keep_silent: bool = False,
 ) -> Clips:
     """Read the table of a split: the clips that are finished and `ok` in both columns.
 
-    vocabulary, people: those of another split, whose numbers the labels are to have; None: this split's own, sorted.
+    vocabulary, people, emotion_names: those of another split, whose numbers the labels are to have; None: this split's
+        own, sorted.
     keep_silent: take clips that hold silence alone.
     Shards that are not finished or cut off, clips that failed in a column, and silent ones are left out and counted.
     ShardError for a folder that holds no shards of ours or was written by another version.
@@ -174,23 +187,18 @@ def read_clips(
     for column in schema.COLUMNS:
         if not (out / column).is_dir():
             raise ShardError(f"{out}: there is no {column} column: run `avprep {column}` first")
-    spoken = (word for *_, timed in labels.values() for word, _, _ in timed)
-    vocabulary = _names(vocabulary, (*(word for word, *_ in labels.values()), *spoken))
-    people = _names(people, (speaker for _, speaker, _ in labels.values()))
-    word_numbers = {word: n for n, word in enumerate(vocabulary)}
-    speaker_numbers = {speaker: n for n, speaker in enumerate(people)}
-
+    spoken = (word for one in labels.values() for word, _, _ in one.words)
+    vocabulary = _names(vocabulary, (*(one.word for one in labels.values()), *spoken))
+    people = _names(people, (one.speaker for one in labels.values()))
+    emotion_names = _names(emotion_names, (one.emotion for one in labels.values()))
     names = sorted({path.stem for column in schema.COLUMNS for path in (out / column).glob(f"{split}-*.json")})
-    numbered = {
-        key: (word_numbers.get(word or "", -1), speaker_numbers.get(speaker or "", -1), _in_frames(words, word_numbers))
-        for key, (word, speaker, words) in labels.items()
-    }
+    numbered = _numbered(labels, vocabulary, people, emotion_names)
     rows, skipped = _read_rows(out, names, numbered.keys(), keep_silent=keep_silent)
     keys = [key for key, _ in rows]
     table = np.array([places for _, places in rows], np.int64).reshape(len(rows), 6)
     shard, lengths = table[:, :2].T.copy()
-    said, by = np.array([numbered[key][:2] for key in keys], np.int64).reshape(len(rows), 2).T.copy()
-    timed = tuple(numbered[key][2] for key in keys)
+    said, by, felt = np.array([numbered[key][:3] for key in keys], np.int64).reshape(len(rows), 3).T.copy()
+    timed = tuple(numbered[key][3] for key in keys)
     return Clips(
         out=out,
         shards=tuple(names),
@@ -199,9 +207,11 @@ def read_clips(
         n_frames=lengths,
         words=said,
         speakers=by,
+        emotions=felt,
         places=table[:, 2:].reshape(-1, 2, 2),
         vocabulary=vocabulary,
         people=people,
+        emotion_names=emotion_names,
         skipped=skipped,
         mfcc_preset=_mfcc_preset(out),
         dataset=dataset,
@@ -225,9 +235,13 @@ def joined(tables: Sequence[Clips], shares: Sequence[float] = ()) -> Clips:
         raise ShardError(f"windows of different presets: {outs}: make them with one `avprep mfcc --preset`")
     vocabulary = _names(None, (word for table in tables for word in table.vocabulary))
     people = _names(None, (person for table in tables for person in table.people))
+    emotion_names = _names(None, (emotion for table in tables for emotion in table.emotion_names))
     sizes = zip(tables, _sizes(tables, shares), strict=True)
     rows = [np.arange(size, dtype=np.int64) % max(1, len(table)) for table, size in sizes]
-    parts = [_renumbered(table.rows(which), vocabulary, people) for table, which in zip(tables, rows, strict=True)]
+    parts = [
+        _renumbered(table.rows(which), vocabulary, people, emotion_names)
+        for table, which in zip(tables, rows, strict=True)
+    ]
     first_shard = np.cumsum([0, *(len(table.shards) for table in tables[:-1])])
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS if name != "shard"}
     return Clips(
@@ -237,6 +251,7 @@ def joined(tables: Sequence[Clips], shares: Sequence[float] = ()) -> Clips:
         shard=np.concatenate([part.shard + first for part, first in zip(parts, first_shard, strict=True)]),
         vocabulary=vocabulary,
         people=people,
+        emotion_names=emotion_names,
         skipped=sum((table.skipped for table in tables), Counter()),
         mfcc_preset=presets.pop(),
         dataset=" + ".join(dict.fromkeys(table.dataset for table in tables)),
@@ -255,16 +270,23 @@ def _sizes(tables: Sequence[Clips], shares: Sequence[float]) -> list[int]:
     return [round(total * share) for share in shares]
 
 
-def _renumbered(clips: Clips, vocabulary: tuple[str, ...], people: tuple[str, ...]) -> Clips:
+def _renumbered(
+    clips: Clips, vocabulary: tuple[str, ...], people: tuple[str, ...], emotion_names: tuple[str, ...]
+) -> Clips:
     """Return clips whose labels are places in other lists, which hold all of theirs."""
-    words, persons = (
+    words, persons, emotions = (
         np.array([*(theirs.index(name) for name in ours), -1], np.int64)  # the last one for −1
-        for ours, theirs in ((clips.vocabulary, vocabulary), (clips.people, people))
+        for ours, theirs in (
+            (clips.vocabulary, vocabulary),
+            (clips.people, people),
+            (clips.emotion_names, emotion_names),
+        )
     )
     timed = tuple(
         np.column_stack((words[of[:, 0].astype(np.int64)].astype(np.float64), of[:, 1:])) for of in clips.timed
     )
-    return replace(clips, words=words[clips.words], speakers=persons[clips.speakers], timed=timed)
+    by, felt = persons[clips.speakers], emotions[clips.emotions]
+    return replace(clips, words=words[clips.words], speakers=by, emotions=felt, timed=timed)
 
 
 def _read_rows(
@@ -352,24 +374,43 @@ def _expected(column: str, n_frames: int, image_format: str) -> frozenset[str]:
     return frozenset(names)
 
 
+def _numbered(
+    labels: Mapping[str, _Labels], vocabulary: tuple[str, ...], people: tuple[str, ...], emotion_names: tuple[str, ...]
+) -> dict[str, tuple[int, int, int, NDArray[np.float64]]]:
+    """Return, by key, the numbers of a clip's word, speaker and emotion, and its words with their times."""
+    of_words, of_people, of_emotions = (
+        {name: n for n, name in enumerate(names)} for names in (vocabulary, people, emotion_names)
+    )
+    return {
+        key: (
+            of_words.get(one.word or "", -1),
+            of_people.get(one.speaker or "", -1),
+            of_emotions.get(one.emotion or "", -1),
+            _in_frames(one.words, of_words),
+        )
+        for key, one in labels.items()
+    }
+
+
 def _in_frames(words: tuple[TimedWord, ...], numbers: Mapping[str, int]) -> NDArray[np.float64]:
     """Return the words that have a number, with their start and end in frames: float64 (M, 3)."""
     rows = [(numbers[word], start * schema.FPS, end * schema.FPS) for word, start, end in words if word in numbers]
     return np.array(rows, np.float64).reshape(len(rows), 3)
 
 
-def _read_labels(path: Path, split: str) -> tuple[str, dict[str, _Label]]:
+def _read_labels(path: Path, split: str) -> tuple[str, dict[str, _Labels]]:
     """Read the data set's name, and key -> labels of a split, from the frozen plan."""
     if not path.exists():
         raise ShardError(f"{path.parent}: no shards here (no manifest.jsonl): run `avprep crop` and `mfcc`")
-    labels: dict[str, _Label] = {}
+    labels: dict[str, _Labels] = {}
     try:
         head, clips = manifest.scan(path)
         for clip in clips:
             if not clip.key.isprintable():  # text, on one line
                 raise ShardError(f"{path}: a line is no clip")
             if clip.split == split:
-                labels[clip.key] = (clip.word or None, clip.speaker or None, clip.words or ())
+                emotion = (clip.labels or {}).get("emotion")
+                labels[clip.key] = _Labels(clip.word or None, clip.speaker or None, clip.words or (), emotion)
     except ManifestError as error:
         raise ShardError(str(error)) from error
     return head.dataset, labels

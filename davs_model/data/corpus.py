@@ -21,7 +21,8 @@ from davs_model.settings import RunSettings
 class Corpus:
     """The clips of a run.
 
-    train, val: tables of the two splits; the words of val are numbered as those of train, its people by themselves.
+    train, val: tables of the two splits; words and emotions of val are numbered as those of train, its people by
+        themselves.
     faces: people of the folder of faces, empty without one.
     """
 
@@ -34,6 +35,8 @@ class Corpus:
         digest = hashlib.sha256(json.dumps([self.train.vocabulary, self.train.people, self.faces]).encode())
         for array in (self.train.keys, self.train.n_frames, self.train.words, self.train.speakers):
             digest.update(np.ascontiguousarray(array).tobytes())
+        if self.train.emotion_names:
+            digest.update(json.dumps(self.train.emotion_names).encode() + self.train.emotions.tobytes())
         return digest.hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -44,6 +47,7 @@ class Corpus:
             "val": {"clips": len(self.val), "skipped": dict(self.val.skipped)},
             "words": len(self.train.vocabulary),
             "speakers": len(self.train.people),
+            "emotions": list(self.train.emotion_names),
             "mfcc_preset": self.train.mfcc_preset,
         }
 
@@ -55,6 +59,7 @@ def read_corpus(out: Path | Sequence[Path], settings: RunSettings, shares: Seque
     """
     keep_silent, outs = settings.data.keep_silent, [out] if isinstance(out, Path) else out
     train = joined([read_clips(one, "train", keep_silent=keep_silent) for one in outs], shares)
-    val = joined([read_clips(one, "val", vocabulary=train.vocabulary, keep_silent=keep_silent) for one in outs])
+    known: Any = {"vocabulary": train.vocabulary, "emotion_names": train.emotion_names}
+    val = joined([read_clips(one, "val", **known, keep_silent=keep_silent) for one in outs])
     faces = settings.data.faces
     return Corpus(train, val, FaceFolder(Path(faces), Shape({})).people if faces else ())

@@ -57,5 +57,5 @@ class FaceFolder:
         change = Augmentation.draw(rng, shift=self.shape.shift, flip=self.shape.flip)
         for name in self.shape.reads:
             change.into(into[name][place].numpy()[0], square.astype(np.uint8))  # a copy each: the picture is used up
-        into["words"][place] = -1
+        into["words"][place] = into["emotions"][place] = -1
         into["speakers"][place] = int(self._person[row])

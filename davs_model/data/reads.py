@@ -9,15 +9,17 @@ from typing import Literal
 from torch import Tensor
 
 from avprep.schema import CROP_SIZE
+from davs_model.data.partners import Of
 from davs_model.data.pictures import WHOLE, Box, Form
 
 Batch = Mapping[str, Tensor]
 """What a step reads of B clips, by the name of its `Reads`.
 
-Frames are float32 `[B, T, 3, S, S]`, RGB in [0, 1]; windows float32 `[B, T, 12, 20]`. `words` and `speakers`, int64
-`[B]`, are always there, −1 where unknown. `NAME_start`, one number on the CPU, is there for each `Reads` with a part.
+Frames are float32 `[B, T, 3, S, S]`, RGB in [0, 1]; windows float32 `[B, T, 12, 20]`. `words`, `speakers` and
+`emotions`, int64 `[B]`, are always there, −1 where unknown; `NAME_words` and so on for each `Reads` of an emotion, that
+may be of another clip. `NAME_start`, one number on the CPU, is there for each `Reads` with a part.
 """
-LABELS = ("words", "speakers")
+LABELS = ("words", "speakers", "emotions")
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,18 @@ class Reads:
     source: `frames`; their MFCC `windows`; `codes`: features `[T, F]` of frames that the model has computed before
         training; `statistics`: mean and standard deviation `[2, 12]` of the coefficients of all windows of the clip;
         `corners`: left and right corner of the mouth, x and y in pixels of the 256×256 crop `[T, 2, 2]`, NaN where
-        unknown; `heard`: `[T]`, 1 where the window holds real sound alone while somebody speaks, else 0.
+        unknown; `positions`: how the face lies, `[T, 14]` of `davs_model.data.positions`, NaN where unknown; `heard`:
+        `[T]`, 1 where the window holds real sound alone while somebody speaks, else 0.
     length: T. every: frames from one to the next.
     at: where they lie in the clip. `anywhere`: at random in training, in the middle in evaluation. `sound`: likewise,
         among the frames whose windows hold real sound alone if there are enough of them; in training around one of the
-        clip's words if their times are known, which is then the label. `portrait`: a single frame from anywhere, which
-        evaluation may draw by a seed. `moments`: each frame at random by itself, mostly while somebody speaks.
-    of: the clip itself, or any clip of its speaker, as which the clip itself may be drawn.
+        clip's words if their times are known, which is then the label. `portrait`: each frame from anywhere by itself,
+        which evaluation may draw by a seed. `moments`: each frame at random by itself, mostly while somebody speaks.
+        `spread`: evenly over the clip.
+    of: `clip`: the clip itself; `speaker`: any clip of its speaker, as which the clip itself may be drawn; `others`:
+        the other clips of its speaker, the clip itself where there are none; `emotion`: in half of the cases the clip
+        itself, else a clip of its emotion by another speaker. Portraits are each of a clip of their own. Evaluation
+        reads the clip itself.
     beside: another `Reads`, listed before this one, whose frames are taken; `every` and `at` are then its own.
     apart: another `Reads`, listed before this one, from whose frames a portrait keeps `DISTANCE` where the clip has
         such frames; with all clips of a speaker to choose from, of the other ones any frame.
@@ -41,20 +48,20 @@ class Reads:
     box, size: what is seen of a frame, and the side of that picture; 0: the side of the frames that are generated.
     """
 
-    source: Literal["frames", "windows", "codes", "statistics", "corners", "heard"]
+    source: Literal["frames", "windows", "codes", "statistics", "corners", "positions", "heard"]
     length: int
     every: int = 1
-    at: Literal["anywhere", "sound", "portrait", "moments"] = "anywhere"
+    at: Literal["anywhere", "sound", "portrait", "moments", "spread"] = "anywhere"
     beside: str = ""
     apart: str = ""
     part: int = 0
-    of: Literal["clip", "speaker"] = "clip"
+    of: Of = "clip"
     box: Box = WHOLE
     size: int = 0
 
     def span(self) -> int:
         """Return the frames from the first to the last, both counted; 1 where no two need to follow one another."""
-        if self.at in ("portrait", "moments") or self.source == "statistics":
+        if self.at in ("portrait", "moments", "spread") or self.source == "statistics":
             return 1
         return self.every * (self.length - 1) + 1
 
@@ -88,6 +95,10 @@ class Shape:
             reads.source in ("windows", "statistics", "heard") or reads.at in ("sound", "moments")
             for reads in self.reads.values()
         )
+
+    def of_emotions(self) -> list[str]:
+        """Return the names of what may be read of other people's clips, which have labels of their own."""
+        return [name for name, reads in self.reads.items() if reads.of == "emotion"]
 
     def forms(self) -> set[Form]:
         """Return every form in which frames are read."""

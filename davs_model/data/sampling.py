@@ -113,9 +113,14 @@ def moments(n_frames: int, spoken: tuple[int, int], length: int, rng: np.random.
     """Return frames, each drawn by itself, mostly while somebody speaks; without random numbers, evenly spread."""
     first, end = spoken
     if rng is None:
-        return [first + (2 * n + 1) * (end - first) // (2 * length) for n in range(length)]
+        return [first + frame for frame in spread(end - first, length)]
     inside = rng.random(length) < WHILE_SPEAKING
     return [int(rng.integers(*spoken) if speaking else rng.integers(n_frames)) for speaking in inside]
+
+
+def spread(n_frames: int, length: int) -> list[int]:
+    """Return `length` frames evenly over a clip, some of them twice if it is shorter."""
+    return [(2 * n + 1) * n_frames // (2 * length) for n in range(length)]
 
 
 def apart(n_frames: int, frames: Sequence[int], rng: np.random.Generator) -> int:

@@ -10,20 +10,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avprep.errors import ShardError
-from avprep.schema import ARRAYS, CROP_SIZE, N_POINTS, decode_array
+from avprep.schema import CROP_SIZE
+from davs_model.data.arrays import WHOLE_SOUND, heard, points_of, statistics, windows_of
 from davs_model.data.batch import RawBatch
 from davs_model.data.clips import NO_WORDS, Clips
+from davs_model.data.partners import Partners, rows_of_each
 from davs_model.data.pictures import WHOLE, Augmentation, Form, Frames, Tint, Warp, shown
-from davs_model.data.reads import Reads, Shape
-from davs_model.data.sampling import apart, moments, portrait_rng, sound_stretch, spoken_part, stretch, word_stretch
+from davs_model.data.positions import positions
+from davs_model.data.reads import LABELS, Reads, Shape
+from davs_model.data.sampling import (
+    apart,
+    moments,
+    portrait_rng,
+    sound_stretch,
+    spoken_part,
+    spread,
+    stretch,
+    word_stretch,
+)
 from davs_model.data.sound import noisy, warped_voice
 from davs_model.data.store import FrameStore
 
-WHOLE_SOUND = "all windows"
-"""The windows of the whole sample, of which a clip may be a part."""
-MIN_DEVIATION = 1e-3
-"""Least standard deviation of a coefficient: that of silence is 0."""
+POINTS = ("corners", "positions")
+"""Sources that are made of the points of a face."""
+Chosen = list[tuple[int, int]]
+"""Frames that are read: the row and the number of each."""
 
 
 class Source(Protocol):
@@ -61,8 +72,8 @@ class ClipSource:
         codes: Sequence[NDArray[np.float32]] = (),
     ) -> None:
         self.clips, self.shape, self.portrait_seed, self.store, self.codes = clips, shape, portrait_seed, store, codes
-        self.groups: list[NDArray[np.int64]] = _rows_of_each(clips.shard)
-        self._of_speaker = {int(clips.speakers[rows[0]]): rows for rows in _rows_of_each(clips.speakers)}
+        self.groups: list[NDArray[np.int64]] = rows_of_each(clips.shard)
+        self._partners = Partners(clips)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -78,38 +89,61 @@ class ClipSource:
         if (down or up) and rng is not None and arrays:
             matrix = warped_voice(float(rng.uniform(-up, down)), self.clips.mfcc_preset)
             arrays |= {name: matrix @ np.asarray(arrays[name], np.float32) for name in ("mfcc.npy", WHOLE_SOUND)}
-        chosen: dict[str, tuple[int, Sequence[int]]] = {}
-        into["words"][place] = int(self.clips.words[row])
-        into["speakers"][place] = int(self.clips.speakers[row])
+        for label in LABELS:
+            into[label][place] = int(getattr(self.clips, label)[row])
+        chosen: dict[str, Chosen] = {}
         for name, reads in self.shape.reads.items():
             if reads.beside:
                 chosen[name] = chosen[reads.beside]
+            elif reads.at == "portrait":
+                chosen[name] = self._portraits(reads, row, chosen.get(reads.apart), rng)
             else:
-                of = self._partner(row, rng) if reads.of == "speaker" and rng is not None else row
-                if reads.apart and of == row and rng is not None:
-                    chosen[name] = of, [apart(int(self.clips.n_frames[row]), chosen[reads.apart][1], rng)]
-                else:
-                    chosen[name] = of, self._choose(reads, of, arrays, rng, into["words"][place : place + 1])
-            if reads.source == "windows":
-                windows = arrays["mfcc.npy"][chosen[name][1]]
-                if self.shape.noise and rng is not None:
-                    windows = noisy(windows, self.shape.noise * statistics(arrays[WHOLE_SOUND])[1], rng)
-                into[name][place] = torch.from_numpy(windows)
-            elif reads.source == "statistics":
-                into[name][place] = torch.from_numpy(statistics(arrays[WHOLE_SOUND]))
-            elif reads.source == "codes":
-                into[name][place] = torch.from_numpy(self.codes[row][chosen[name][1]])
-            elif reads.source == "heard":
-                into[name][place] = torch.from_numpy(self._heard(row, arrays)[chosen[name][1]])
-        seen = [name for name, reads in self.shape.reads.items() if reads.source == "frames"]
-        if not seen:
-            return
+                of = self._partners.draw(reads.of, row, rng)
+                frames = _choose(self.clips, reads, of, arrays, rng, into["words"][place : place + 1])
+                chosen[name] = [(of, frame) for frame in frames]
+            self._arrays_into(into[name][place], name, row, arrays, [frame for _, frame in chosen[name]], rng)
+        for name in self.shape.of_emotions():
+            for label in LABELS:
+                into[f"{name}_{label}"][place] = int(getattr(self.clips, label)[chosen[name][0][0]])
+        if any(reads.source in ("frames", *POINTS) for reads in self.shape.reads.values()):
+            self._crop_into(into, place, row, chosen, rng)
+
+    def _arrays_into(
+        self,
+        target: Tensor,
+        name: str,
+        row: int,
+        arrays: Mapping[str, NDArray[np.generic]],
+        frames: Sequence[int],
+        rng: np.random.Generator | None,
+    ) -> None:
+        """Write what is read of a clip's sound, or of its features, if this `Reads` is of that kind."""
+        source = self.shape.reads[name].source
+        if source == "windows":
+            windows = arrays["mfcc.npy"][frames]
+            if self.shape.noise and rng is not None:
+                windows = noisy(windows, self.shape.noise * statistics(arrays[WHOLE_SOUND])[1], rng)
+            target[:] = torch.from_numpy(windows)
+        elif source == "statistics":
+            target[:] = torch.from_numpy(statistics(arrays[WHOLE_SOUND]))
+        elif source == "codes":
+            target[:] = torch.from_numpy(self.codes[row][frames])
+        elif source == "heard":
+            target[:] = torch.from_numpy(heard(self.clips, row, arrays)[frames])
+
+    def _crop_into(
+        self, into: RawBatch, place: int, row: int, chosen: Mapping[str, Chosen], rng: np.random.Generator | None
+    ) -> None:
+        """Write frames, and points of them, all changed alike."""
+        reads = self.shape.reads
+        seen = [name for name, one in reads.items() if one.source == "frames"]
+        pointed = [name for name, one in reads.items() if one.source in POINTS]
         change = Augmentation.draw(rng, shift=self.shape.shift, flip=self.shape.flip)
-        corners = [name for name, reads in self.shape.reads.items() if reads.source == "corners"]
         members: dict[str, bytes] = {}
-        for of in dict.fromkeys(chosen[name][0] for name in seen):
-            wanted = {name: chosen[name][1] for name in seen if chosen[name][0] == of}
-            members |= self._decode(of, wanted, into, place, change, arrays=bool(corners) and of == row)
+        for of in dict.fromkeys(of for name in seen for of, _ in chosen[name]):
+            wanted = {name: {n: frame for n, (by, frame) in enumerate(chosen[name]) if by == of} for name in seen}
+            found = self._decode(of, wanted, into, place, change, arrays=bool(pointed) and of == row)
+            members = found if of == row else members
         if self.shape.jitter and rng is not None:
             tint = Tint.draw(rng, self.shape.jitter)
             for name in seen:
@@ -117,10 +151,23 @@ class ClipSource:
         warp = Warp.draw(rng, self.shape.warp) if self.shape.warp and rng is not None else None
         if warp is not None:
             for name in seen:
-                warp.apply(into[name][place].numpy(), self.shape.reads[name].box)
-        for name in corners:
-            points = change.points(self._corners(row, members)[chosen[name][1]])
-            into[name][place] = torch.from_numpy(points if warp is None else warp.points(points))
+                warp.apply(into[name][place].numpy(), reads[name].box)
+        if not pointed:
+            return
+        points, affine = points_of(self.clips, row, members if "points.npy" in members else self.read(row, "crop", ()))
+        eyes, nose, corners = (change.points(part) for part in np.split(points, (2, 3), axis=1))
+        moved = np.concatenate((eyes, nose, corners), axis=1)
+        moved = moved if warp is None else warp.points(moved)
+        for name in pointed:
+            frames = [frame for _, frame in chosen[name]]
+            of_clip = (
+                moved[:, 3:] if reads[name].source == "corners" else positions(moved, affine, mirrored=change.mirror)
+            )
+            into[name][place] = torch.from_numpy(of_clip[frames])
+
+    def _arrays(self, row: int) -> dict[str, NDArray[np.generic]]:
+        """Read the windows of a clip and which of them hold real sound alone."""
+        return windows_of(self.clips, row, self.read(row, "mfcc", ()))
 
     def valid(self, row: int) -> NDArray[np.generic]:
         """Return which frames of a clip have windows that hold real sound alone; ShardError."""
@@ -130,65 +177,27 @@ class ClipSource:
         """Read members of a clip; as `Clips.read`."""
         return self.clips.read(row, column, frames, arrays=arrays)
 
-    def _partner(self, row: int, rng: np.random.Generator) -> int:
-        """Return a clip of the same speaker, maybe the same one."""
-        if self.clips.speakers[row] < 0:
-            return row
-        return int(rng.choice(self._of_speaker[int(self.clips.speakers[row])]))
-
-    def _choose(
-        self,
-        reads: Reads,
-        row: int,
-        arrays: Mapping[str, NDArray[np.generic]],
-        rng: np.random.Generator | None,
-        label: Tensor,
-    ) -> Sequence[int]:
-        """Return which frames of a clip are read; label: takes the number of the word that they are around."""
-        n_frames = int(self.clips.n_frames[row])
-        words = self.clips.timed[row] if self.clips.timed else NO_WORDS
-        if reads.source == "statistics":
-            return ()
-        if reads.at == "sound":
-            if len(words) and rng is not None:
-                word = words[rng.integers(len(words))]
-                label[0] = int(word[0])
-                return word_stretch(n_frames, word, reads.length, reads.every, rng)
-            return sound_stretch(arrays["valid.npy"], reads.length, reads.every, rng)
-        if reads.at == "moments":
-            return moments(n_frames, spoken_part(n_frames, words, arrays["valid.npy"]), reads.length, rng)
-        if reads.at == "portrait":
-            if rng is None and self.portrait_seed is not None:
-                rng = portrait_rng(self.portrait_seed, row)
-            return [n_frames // 2 if rng is None else int(rng.integers(n_frames))]
-        return stretch(n_frames, reads.length, reads.every, rng)
-
-    def _heard(self, row: int, arrays: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-        """Return 1 for each frame of a clip whose window holds real sound alone while somebody speaks, else 0."""
-        n_frames, heard = int(self.clips.n_frames[row]), arrays["valid.npy"].astype(np.float32)
-        words = self.clips.timed[row] if self.clips.timed else NO_WORDS
-        first, end = spoken_part(n_frames, words, arrays["valid.npy"])
-        heard[:first] = heard[end:] = 0
-        return heard
-
-    def _corners(self, row: int, members: Mapping[str, bytes]) -> NDArray[np.float32]:
-        """Return the corners of the mouth of each frame of a clip in pixels of the crop, (T, 2, 2).
-
-        members: arrays of the clip, if they were read.
-        """
-        first = int(self.clips.first[row])
-        if "points.npy" not in members:
-            members = self.read(row, "crop", ())
-        points, affine = (decode_array(members[name]).astype(np.float32) for name in ("points.npy", "affine.npy"))
-        if points.shape != (int(self.clips.whole[row]), N_POINTS, 2) or affine.shape != (len(points), 2, 3):
-            raise ShardError(f"{self.key(row)}: points.npy {points.shape} and affine.npy {affine.shape} do not agree")
-        crops = points[:, 3:] @ affine[:, :, :2].transpose(0, 2, 1) + affine[:, None, :, 2]
-        return crops[first : first + int(self.clips.n_frames[row])]
+    def _portraits(self, reads: Reads, row: int, apart_from: Chosen | None, rng: np.random.Generator | None) -> Chosen:
+        """Return frames each of which is drawn by itself, each of its own partner."""
+        if rng is None:
+            n_frames = int(self.clips.n_frames[row])
+            if self.portrait_seed is None:
+                return [(row, n_frames // 2)] * reads.length
+            drawn = portrait_rng(self.portrait_seed, row)
+            return [(row, int(drawn.integers(n_frames))) for _ in range(reads.length)]
+        found: Chosen = []
+        for _ in range(reads.length):
+            of = self._partners.draw(reads.of, row, rng)
+            n_frames = int(self.clips.n_frames[of])
+            away = apart_from is not None and of == row
+            frame = apart(n_frames, [one for _, one in apart_from or ()], rng) if away else int(rng.integers(n_frames))
+            found.append((of, frame))
+        return found
 
     def _decode(
         self,
         row: int,
-        wanted: Mapping[str, Sequence[int]],
+        wanted: Mapping[str, Mapping[int, int]],
         into: RawBatch,
         place: int,
         change: Augmentation,
@@ -197,12 +206,15 @@ class ClipSource:
     ) -> dict[str, bytes]:
         """Decode frames, each once, all of them moved alike, into each form in which they are read.
 
+        wanted: of what is read by each name, the frame for each place in it.
         Returns what was read for it: nothing of a clip whose frames are held; arrays: those of the clip, too.
         """
         slots: dict[int, list[tuple[Form, Frames]]] = {}
         for name, frames in wanted.items():
             form = self.shape.form(self.shape.reads[name])
-            for slot, frame in zip(into[name][place].numpy(), frames, strict=True):
+            target = into[name][place].numpy()
+            for number, frame in frames.items():
+                slot = target[number]
                 slots.setdefault(frame + int(self.clips.first[row]), []).append((form, slot))
         held = self.store.get(self.clips, row) if self.store is not None else None
         if held is not None:
@@ -224,36 +236,8 @@ class ClipSource:
                     done[form] = slot
         return members
 
-    def _arrays(self, row: int) -> dict[str, NDArray[np.generic]]:
-        """Read the windows of a clip and which of them hold real sound alone."""
-        n_frames, first = int(self.clips.whole[row]), int(self.clips.first[row])
-        members = self.read(row, "mfcc", ())
-        found: dict[str, NDArray[np.generic]] = {}
-        for name, (dtype, shape) in ARRAYS["mfcc"].items():
-            array = decode_array(members[name])
-            if array.dtype.str != dtype or array.shape != (n_frames, *shape):
-                raise ShardError(f"{name} is {array.dtype.str} {array.shape}, expected {dtype} {(n_frames, *shape)}")
-            if not np.isfinite(array).all():
-                raise ShardError(f"{name} holds numbers that are not finite")
-            if name == "mfcc.npy":
-                found[WHOLE_SOUND] = array
-            found[name] = array[first : first + int(self.clips.n_frames[row])]
-        return found
 
-
-def _rows_of_each(numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Return the rows that have each number, in order."""
-    order = np.argsort(numbers, kind="stable").astype(np.int64)
-    return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(order) else []
-
-
-def statistics(windows: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Return mean and standard deviation of each coefficient of a clip's windows (T, 12, 20): float32 (2, 12)."""
-    mean, deviation = windows.mean((0, 2), dtype=np.float64), windows.std((0, 2), dtype=np.float64)
-    return np.stack((mean, deviation.clip(MIN_DEVIATION))).astype(np.float32)
-
-
-def usable(clips: Clips, shape: Shape, *, words: bool, speakers: bool) -> Clips:
+def usable(clips: Clips, shape: Shape, *, words: bool, speakers: bool, emotions: bool = False) -> Clips:
     """Return the clips that a stage can use; those that are too short or lack a label are counted as skipped."""
     clips = clips.where(clips.n_frames >= shape.shortest(), f"shorter than {shape.shortest()} frames")
     if words:
@@ -261,4 +245,32 @@ def usable(clips: Clips, shape: Shape, *, words: bool, speakers: bool) -> Clips:
         clips = clips.where(spoken | (clips.words >= 0), "no word of the training set")
     if speakers:
         clips = clips.where(clips.speakers >= 0, "no speaker of the training set")
+    if emotions:
+        clips = clips.where(clips.emotions >= 0, "no emotion of the training set")
     return clips
+
+
+def _choose(
+    clips: Clips,
+    reads: Reads,
+    row: int,
+    arrays: Mapping[str, NDArray[np.generic]],
+    rng: np.random.Generator | None,
+    label: Tensor,
+) -> Sequence[int]:
+    """Return which frames of a clip are read; label: takes the number of the word that they are around."""
+    n_frames = int(clips.n_frames[row])
+    words = clips.timed[row] if clips.timed else NO_WORDS
+    if reads.source == "statistics":
+        return ()
+    if reads.at == "sound":
+        if len(words) and rng is not None:
+            word = words[rng.integers(len(words))]
+            label[0] = int(word[0])
+            return word_stretch(n_frames, word, reads.length, reads.every, rng)
+        return sound_stretch(arrays["valid.npy"], reads.length, reads.every, rng)
+    if reads.at == "moments":
+        return moments(n_frames, spoken_part(n_frames, words, arrays["valid.npy"]), reads.length, rng)
+    if reads.at == "spread":
+        return spread(n_frames, reads.length)
+    return stretch(n_frames, reads.length, reads.every, rng)

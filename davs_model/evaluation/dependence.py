@@ -66,6 +66,7 @@ def _differences(
 
 def _mouths(model: TalkingModel, clip: talk.WholeClip, face: int, said: Tensor) -> Tensor:
     """Return the mouth box while somebody speaks, generated from one of the clip's frames."""
-    frames = talk.generated(model, model.encode_identity(clip.real[:, face : face + 1]), said)
+    identity = model.conditioned(model.encode_identity(clip.real[:, face : face + 1]), clip.batch)
+    frames = talk.generated(model, identity, said)
     rows, columns = region(MOUTH_BOX, frames.shape[-1])
     return frames[clip.spoken][..., rows, columns]

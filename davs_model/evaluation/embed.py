@@ -58,7 +58,8 @@ def embed(
         with precision.autocast(device, bf16=bf16):
             found = model.embeddings(batch)
             if generate:
-                identity, part = model.encode_identity(batch[PORTRAIT]), model.generated_part(batch)
+                identity = model.conditioned(model.encode_identity(batch[PORTRAIT]), batch)
+                part = model.generated_part(batch)
                 real = batch.get(REAL, batch[FRAMES])
                 for name in model.drivers:
                     generated = model.decode(identity, found[name][:, part])

@@ -12,13 +12,11 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from avprep import __version__
@@ -29,21 +27,21 @@ from davs_model.data.batch import RawBatch
 from davs_model.data.batches import EvaluationBatches
 from davs_model.data.clips import Clips, read_clips
 from davs_model.data.loader import evaluation_batches
-from davs_model.data.pictures import as_read, to_crops
+from davs_model.data.pictures import as_read
 from davs_model.data.reads import Shape, chosen
 from davs_model.data.sources import ClipSource, usable
-from davs_model.evaluation import dependence, embed, embeddings, figures, in_sync, own, page, samples, talk
+from davs_model.evaluation import dependence, embed, embeddings, expression, figures, in_sync, own, page, samples, talk
+from davs_model.evaluation.drawn import Drawn, Landmarks, drawn_tables
 from davs_model.evaluation.embeddings import Embeddings
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.leakage import cross_leakage, leakage
-from davs_model.evaluation.metrics.mouth import mouth_distance
 from davs_model.evaluation.metrics.recognition import recognise
-from davs_model.evaluation.metrics.reconstruction import Reconstructions
 from davs_model.evaluation.metrics.retrieval import ranks, summarise
 from davs_model.generation import draws, generating_stage
 from davs_model.models.base import EVALUATED, FRAMES, PORTRAIT, REAL, SEQUENCE, TalkingModel
 
 METRICS, PAGE, HTML, EMBEDDINGS = "metrics.json", "evaluation.md", "evaluation.html", "embeddings.h5"
+EXPRESSIONS = "expressions.png"
 SOURCES = ("audio", "video", "repeated")
 """What frames are drawn from: sound, pictures, or nothing: the identity frame again and again."""
 EVERY = 4
@@ -54,8 +52,6 @@ SAY_EVERY = 30.0
 
 Say = Callable[[str], None]
 """Shows a line."""
-Landmarks = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Finds mouths in crops, uint8 (N, 256, 256, 3): landmarks float32 (N, L, 2) in pixels, NaN where there are none."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +61,7 @@ class Settings:
     limit: most clips of the split; None: all. svm_clips: most clips of the train split that the SVM learns from.
     mouth_clips: most clips whose mouths are measured. talking_clips: most clips that are generated whole, to measure
         whether they talk. seed: draws the identity frames. sync: a run whose sync model judges them, too; "": none.
+        identity: a run whose identity encoder judges frames of an expressive model; "": none.
     """
 
     split: str = "test"
@@ -78,28 +75,7 @@ class Settings:
     talking_clips: int = 100
     seed: int = 0
     sync: str = ""
-
-
-@dataclass
-class _Drawn:
-    """What is measured of the frames themselves, clip by clip."""
-
-    landmarks: Landmarks | None
-    mouth_clips: int
-    quality: dict[str, Reconstructions] = field(default_factory=dict)
-    mouths: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
-    _measured: int = 0
-
-    def add(self, real: Tensor, drawn: dict[str, Tensor]) -> None:
-        """Add frames `[B, T, 3, S, S]`, real ones and what was drawn in their place."""
-        for name, frames in drawn.items():
-            self.quality.setdefault(name, Reconstructions()).add(real.flatten(0, 1), frames.flatten(0, 1))
-        clips = min(len(real), self.mouth_clips - self._measured)
-        if self.landmarks is None or clips <= 0:
-            return
-        self._measured += clips
-        for name, frames in {"real": real, **drawn}.items():
-            self.mouths.setdefault(name, []).append(self.landmarks(to_crops(frames[:clips].flatten(0, 1))))
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +102,7 @@ class _Subject:
         problem, clips = _words_problem(saved, whole), whole.spoken_words()
         return cls(run, saved, model, clips, whole, shape, {"recognition": problem} if problem else {})
 
-    def measure(self, settings: Settings, path: Path, drawn: _Drawn, say: Say) -> tuple[Embeddings, dict[str, Tensor]]:
+    def measure(self, settings: Settings, path: Path, drawn: Drawn, say: Say) -> tuple[Embeddings, dict[str, Tensor]]:
         """Embed every clip into a file; return it, and the ranks of the clips that belong together."""
         try:
             _embed(self, settings, path, drawn, say)
@@ -155,17 +131,18 @@ def evaluate(
     begin = time.monotonic()
     subject = _Subject.load(run, out, settings)
     saved, clips, missing = subject.saved, subject.clips, subject.missing
-    drawn = _Drawn(None if isinstance(landmarks, str) else landmarks[0], settings.mouth_clips)
+    drawn = Drawn(None if isinstance(landmarks, str) else landmarks[0], settings.mouth_clips)
     say(f"{settings.split}: {len(clips)} clips of {out}")
     found, places = subject.measure(settings, results / EMBEDDINGS, drawn, say)
     metrics: dict[str, Any] = {
         **_about(subject, out, found, settings),
         "settings": asdict(settings),
         **_tables(found, places, missing),
-        **_drawn_tables(drawn, landmarks, missing),
+        **drawn_tables(drawn, landmarks, missing),
         **_talking(subject, settings, say),
         "leakage": _leakage(subject, out, found, settings, say),
-        "own": own.measure(saved, subject.model, subject.whole, settings.device, settings.talking_clips),
+        "own": own.measure(saved, subject.model, subject.whole, settings.device, settings.talking_clips)
+        | _expression(subject, out, settings, say, results / EXPRESSIONS),
     }
     if baselines:
         metrics["baselines"] = {
@@ -182,6 +159,8 @@ def evaluate(
         raw = _batches(clips, subject.shape, settings, samples.CLIPS)[0]
         samples.write_png(results / "samples.png", samples.sheet(subject.model, raw, torch.device(settings.device)))
         shown["samples"] = "samples.png"
+    if "steering" in metrics["own"]:
+        shown["expressions"] = EXPRESSIONS
     _write(results, metrics, shown)
     return metrics
 
@@ -235,8 +214,8 @@ def clips_of(saved: Checkpoint, out: Path, split: str, reads: Sequence[str] = EV
 
     RunError where there is none, or their windows are of another preset than the model's.
     """
-    words = tuple(str(word) for word in saved.settings.get("words") or ())
-    clips = read_clips(out, split, vocabulary=words or None)
+    words, emotions = (tuple(map(str, saved.settings.get(name) or ())) for name in ("words", "emotions"))
+    clips = read_clips(out, split, vocabulary=words or None, emotion_names=emotions or None)
     preset = saved.settings.get("mfcc_preset")
     if preset and clips.mfcc_preset and preset != clips.mfcc_preset:
         raise RunError(f"{out}: its windows are of the preset {clips.mfcc_preset}, the model's are of {preset}")
@@ -269,7 +248,7 @@ def _read(clips: Clips, shape: Shape, settings: Settings, limit: int | None) -> 
 
 
 @torch.inference_mode()
-def _embed(subject: _Subject, settings: Settings, path: Path, drawn: _Drawn, say: Say) -> None:
+def _embed(subject: _Subject, settings: Settings, path: Path, drawn: Drawn, say: Say) -> None:
     """Embed every clip, and what is drawn in its place, into a file; measure the frames on the way."""
     saved, model, clips = subject.saved, subject.model, subject.clips
     device = torch.device(settings.device)
@@ -287,7 +266,7 @@ def _embed(subject: _Subject, settings: Settings, path: Path, drawn: _Drawn, say
             with precision.autocast(device, bf16=settings.bf16):
                 found = model.embeddings(batch)
                 if generates:
-                    identity = model.encode_identity(batch[PORTRAIT])
+                    identity = model.conditioned(model.encode_identity(batch[PORTRAIT]), batch)
                     frames = {name: model.decode(identity, found[name]) for name in model.drivers}
                     real = batch.get(REAL, batch[FRAMES])
                     frames["repeated"] = batch[PORTRAIT].expand_as(real)
@@ -330,20 +309,6 @@ def _tables(found: Embeddings, places: dict[str, Tensor], missing: dict[str, str
     tables["retrieval"] = {name: judged.pop(name) for name in ("video_to_audio", "audio_to_video")}
     if judged:
         tables["generated_retrieval"] = judged
-    return tables
-
-
-def _drawn_tables(drawn: _Drawn, landmarks: tuple[Landmarks, str] | str, missing: dict[str, str]) -> dict[str, Any]:
-    """Return how near frames come to the real ones, and their mouths."""
-    tables: dict[str, Any] = {}
-    if drawn.quality:
-        tables["reconstruction"] = {name: asdict(kept.result()) for name, kept in drawn.quality.items()}
-    if isinstance(landmarks, str):
-        missing.setdefault("mouth", landmarks)
-    elif drawn.mouths:
-        mouths = {name: np.concatenate(parts) for name, parts in drawn.mouths.items()}
-        tables["mouth"] = {"landmarks": landmarks[1]}
-        tables["mouth"] |= {name: asdict(mouth_distance(mouths["real"], mouths[name])) for name in drawn.quality}
     return tables
 
 
@@ -416,13 +381,24 @@ def _identity_of_train(subject: _Subject, out: Path, settings: Settings, say: Sa
     return torch.cat(features), torch.cat(words)
 
 
+def _expression(subject: _Subject, out: Path, settings: Settings, say: Say, picture: Path) -> dict[str, Any]:
+    """Return what is measured of an expressive model alone, and draw it with each emotion."""
+    if not (subject.model.expression_length and draws(subject.saved) and settings.talking_clips):
+        return {}
+    device, clips = torch.device(settings.device), min(settings.talking_clips, settings.limit or settings.talking_clips)
+    how = expression.Settings(clips, settings.svm_clips, settings.seed, settings.bf16, settings.sync, settings.identity)
+    return expression.measure(
+        subject.model, subject.whole, out, device, how, missing=subject.missing, say=say, picture=picture
+    )
+
+
 def _baseline(run: Path, out: Path, settings: Settings, path: Path, say: Say) -> dict[str, Any]:
     """Measure another run by what the tables have columns for."""
-    subject, drawn = _Subject.load(run, out, settings), _Drawn(None, 0)
+    subject, drawn = _Subject.load(run, out, settings), Drawn(None, 0)
     missing = subject.missing
     say(f"baseline {run}")
     found, places = subject.measure(settings, path, drawn, say)
-    tables = {**_tables(found, places, missing), **_drawn_tables(drawn, "", missing)}
+    tables = {**_tables(found, places, missing), **drawn_tables(drawn, "", missing)}
     return {**tables, **_talking(subject, settings, say), "missing": missing}
 
 

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from avprep.pages.drawing import COLOURS, drawing
+from avprep.schema import FPS
 from davs_model.evaluation.embeddings import Embeddings
 from davs_model.evaluation.samples import write_png
 
@@ -198,3 +199,17 @@ def _shares(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _short(name: str, longest: int) -> str:
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def weights(path: Path, found: NDArray[np.floating[Any]], names: Sequence[str]) -> None:
+    """Draw how much each modality counts in each frame, (T, M) with a mean of 1 over the M `names`."""
+    with _drawn(path, 7.0, 3.6) as figure:
+        axes = figure.add_subplot()
+        seconds = np.arange(len(found)) / FPS
+        for number, name in enumerate(names):
+            axes.plot(seconds, found[:, number], color=COLOURS[number % len(COLOURS)], label=name)
+        axes.axhline(1, color="0.4", linestyle="-.", linewidth=1)
+        axes.set_ylim(0, max(2.0, 1.05 * float(found.max(initial=0))))
+        axes.set_xlabel("s")
+        axes.set_ylabel("weight, 1 on average")
+        axes.legend(loc="upper right", ncols=len(names))

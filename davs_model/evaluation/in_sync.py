@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from avprep.errors import RunError, ShardError
 from avprep.schema import decode_array
@@ -83,12 +84,19 @@ def _judged(
     real = clip.real[0]
     with precision.autocast(real.device, bf16=bf16):
         identity = model.encode_identity(clip.real[:, clip.identity : clip.identity + 1])
+        identity = model.conditioned(identity, clip.batch)
         right, wrong = talk.heard(model, clip.batch), talk.lasting(talk.heard(model, other.batch), len(real))
         films = {"real": real, "audio": talk.generated(model, identity, right)}
         films["wrong_audio"] = talk.generated(model, identity, wrong)
     heard = clip.batch[WINDOWS][0].cpu().numpy()
     offsets = {name: judge.features(judge.grey(to_crops(film)), heard, valid).offset() for name, film in films.items()}
     return {name: offset for name, offset in offsets.items() if offset is not None}
+
+
+def offset_of(judge: Scorer, film: Tensor, clip: talk.WholeClip, clips: Clips) -> Offset | None:
+    """Return the offset of a film `[T, 3, S, S]` to the audio of a clip of the table; None where it has none."""
+    heard = clip.batch[WINDOWS][0].cpu().numpy()
+    return judge.features(judge.grey(to_crops(film)), heard, _valid(clips, clip.row)).offset()
 
 
 def _valid(clips: Clips, row: int) -> Any:

@@ -17,7 +17,8 @@ from davs_model.models.base import TalkingModel
 
 def measure(saved: Checkpoint, model: TalkingModel, clips: Clips, device: str, limit: int) -> dict[str, Any]:
     """Return what a model measures of itself after the last stage that it was trained in, by name."""
-    done = [name for name, steps in dict(saved.settings.get("steps") or {}).items() if steps]
+    steps = dict(saved.settings.get("steps") or {})
+    done = [name for name in model.stages if steps.get(name)]
     measured = model.measures(done[-1], clips, torch.device(device), limit=limit) if done else ()
     return {one.name: asdict(one) for one in measured}
 

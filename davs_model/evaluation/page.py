@@ -96,6 +96,7 @@ PICTURES = {
     "by_word": "Accuracy of single words",
     "ranks": "Fraction of queries whose match is among the first k",
     "samples": "Per clip: the identity frame, then real frames, those generated from audio, and those from video",
+    "expressions": "Per person: a picture, and the same frame generated with each emotion, of other people's clips",
 }
 """Figures that the page has words for; any other is called by its name."""
 

@@ -38,7 +38,7 @@ def sheet(model: TalkingModel, raw: RawBatch, device: torch.device, *, bf16: boo
     batch = raw.to(device)
     part, real = model.generated_part(batch), batch.get(REAL, batch[FRAMES])
     with precision.autocast(device, bf16=bf16):
-        identity = model.encode_identity(batch[PORTRAIT])
+        identity = model.conditioned(model.encode_identity(batch[PORTRAIT]), batch)
         spoken = {"audio": model.encode_sound(batch[WINDOWS], batch.get(SOUND))}
         if "video" in model.drivers:
             spoken["video"] = model.encode_speech(frames=batch[FRAMES])

@@ -21,7 +21,7 @@ from davs_model.data.reads import Batch, Reads, Shape
 from davs_model.data.sampling import portrait_rng, spoken_part
 from davs_model.data.sources import ClipSource
 from davs_model.evaluation.metrics.talking import TalkingScores, mean
-from davs_model.models.base import FRAMES, REAL, SOUND, WINDOWS, TalkingModel
+from davs_model.models.base import EXPRESSION, FRAMES, REAL, SOUND, WINDOWS, TalkingModel
 
 RIVALS = ("repeated", "mean")
 """Pictures that do not move: the identity frame, and the mean of the real clip, the best of them."""
@@ -35,7 +35,8 @@ WRONG = 3
 class WholeClip:
     """A clip from its first frame to its last, on a device.
 
-    row: its number in the table. batch: `FRAMES`, `WINDOWS`, `REAL` and `SOUND` of all T frames, `[1, T, …]`.
+    row: its number in the table. batch: `FRAMES`, `WINDOWS`, `REAL` and `SOUND` of all T frames, `[1, T, …]`, and
+        `EXPRESSION`.
     spoken: the frames in which somebody speaks. identity: the frame that shows who it is.
     """
 
@@ -58,14 +59,17 @@ def whole_clips(
     seed: draws the identity frame.
     """
     for row in range(min(limit, len(clips))):
-        n_frames = int(clips.n_frames[row])
-        try:
-            batch, valid = _whole(model, clips, row, device, (FRAMES, WINDOWS, REAL, SOUND))
-        except ShardError:
-            continue
-        first, end = spoken_part(n_frames, clips.timed[row] if clips.timed else NO_WORDS, valid)
-        identity = int(portrait_rng(seed, row).integers(n_frames))
-        yield WholeClip(row, batch, slice(first, end), identity)
+        with contextlib.suppress(ShardError):
+            yield whole_clip(model, clips, row, device, seed=seed)
+
+
+def whole_clip(model: TalkingModel, clips: Clips, row: int, device: torch.device, *, seed: int = 0) -> WholeClip:
+    """Read one clip of a table whole, as `whole_clips`; ShardError."""
+    n_frames = int(clips.n_frames[row])
+    batch, valid = _whole(model, clips, row, device, (FRAMES, WINDOWS, REAL, SOUND, EXPRESSION))
+    first, end = spoken_part(n_frames, clips.timed[row] if clips.timed else NO_WORDS, valid)
+    identity = int(portrait_rng(seed, row).integers(n_frames))
+    return WholeClip(row, batch, slice(first, end), identity)
 
 
 def _whole(
@@ -78,7 +82,7 @@ def _whole(
     for name in names:
         if name in reads:
             whole = replace(reads[name], length=n_frames, every=1, at="anywhere", beside="", part=0)
-            wanted[name] = reads[name] if name == SOUND else whole
+            wanted[name] = reads[name] if name in (SOUND, EXPRESSION) else whole
     shape = Shape(wanted, int(model.dimensions["image_size"]))
     raw, source = empty_batch(shape, 1), ClipSource(clips, shape)
     source.load(row, raw, 0, None)
@@ -145,6 +149,7 @@ def _add(
     repeated = real[clip.identity].expand_as(real)
     with precision.autocast(device, bf16=bf16):
         identity = model.encode_identity(clip.real[:, clip.identity : clip.identity + 1])
+        identity = model.conditioned(identity, clip.batch)
         speech = [("audio", own)]
         speech += [("wrong_audio", lasting(other, n_frames)) for other in others]
         if not cheap and "video" in model.drivers:

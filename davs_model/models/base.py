@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from davs_model.data.clips import Clips
@@ -16,11 +18,12 @@ from davs_model.data.reads import Batch, Reads
 from davs_model.settings import RunSettings
 
 PORTRAIT, FRAMES, WINDOWS, SEQUENCE = "identity_frame", "frames", "windows", "consecutive"
-REAL, SOUND = "real_frames", "sound"
+REAL, SOUND, EXPRESSION = "real_frames", "sound", "expression"
 """What evaluation and sample sheets read, if the model reads it: a single frame that shows who is to speak; the frames
 that visual speech is read from; their MFCC windows; frames in a row, whose identity features leakage is measured in;
-the frames to generate, where those of `FRAMES` are of another form; the statistics of the clip's windows."""
-EVALUATED = (PORTRAIT, FRAMES, WINDOWS, SEQUENCE, REAL, SOUND)
+the frames to generate, where those of `FRAMES` are of another form; the statistics of the clip's windows; frames that
+show an expression."""
+EVALUATED = (PORTRAIT, FRAMES, WINDOWS, SEQUENCE, REAL, SOUND, EXPRESSION)
 DRIVERS = ("audio", "video")
 """What frames are generated from, by a model that says no other."""
 
@@ -43,6 +46,7 @@ class Stage:
     reads: names of `TalkingModel.reads`. terms: those of the objective. phases: each network belongs to one at most.
     validation_reads: what validation reads instead; None: the same.
     people: whether it tells people apart, so that it needs several, and takes those of `data.faces` if that is set.
+    emotions: whether it tells emotions apart, so that it needs several.
     frozen: networks that stay as they are, in eval mode; they belong to no phase.
     initialises: whether the model fits its first weights to a batch before the first of such stages.
     generates: whether the model can generate frames from then on.
@@ -55,6 +59,7 @@ class Stage:
     phases: tuple[Phase, ...]
     validation_reads: tuple[str, ...] | None = None
     people: bool = False
+    emotions: bool = False
     frozen: tuple[str, ...] = ()
     initialises: bool = False
     generates: bool = False
@@ -101,12 +106,16 @@ class TalkingModel(nn.Module, ABC):
     stages: ClassVar[Mapping[str, Stage]]
     """In the order of training."""
     labels: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """The terms that need a label of each clip, `words` or `speakers`."""
+    """The terms that need a label of each clip, `words`, `speakers` or `emotions`."""
     paper: ClassVar[tuple[PaperTable, ...]] = ()
     code_length: ClassVar[int] = 0
     """F of `encode_speech`, for a model that reads `codes`."""
     drivers: ClassVar[tuple[str, ...]] = DRIVERS
     """Of `DRIVERS`, what its frames are generated from; a video drives others by its sound."""
+    modalities: ClassVar[tuple[str, ...]] = ()
+    """What `modality_weights` weighs."""
+    expression_length: ClassVar[int] = 0
+    """D of `encode_expression`; 0: the model takes no expression."""
     adapts: ClassVar[tuple[str, ...]] = ()
     """Networks that are tuned to a person before they talk; none: the model cannot be adapted."""
 
@@ -164,6 +173,26 @@ class TalkingModel(nn.Module, ABC):
         Returns `[B, T, F]`.
         """
 
+    def encode_expression(self, frames: Tensor) -> Tensor:
+        """Encode the expression in T frames of any person, `[B, T, 3, S, S]`: `[B, D]`."""
+        raise NotImplementedError
+
+    def mean_expression(self, emotion: int | None = None) -> Tensor:
+        """Return the mean of what clips of an emotion express, by its number, or clips of any: `[1, D]`."""
+        raise NotImplementedError
+
+    def expressing(self, identity: Any, expression: Tensor) -> Any:
+        """Return somebody with another expression, `[B, D]` or `[1, D]`; for `decode` alone."""
+        raise NotImplementedError
+
+    def conditioned(self, identity: Any, batch: Batch) -> Any:
+        """Return somebody with all that a batch of `EVALUATED` says of how they are to look."""
+        return identity
+
+    def modality_weights(self, identity: Any, speech: Tensor) -> Tensor:
+        """Return how much each of `modalities` counts in each frame, 1 on average: `[B, T, M]`."""
+        raise NotImplementedError
+
     def encode_sound(self, windows: Tensor, statistics: Tensor | None = None) -> Tensor:
         """Encode what is said in windows `[B, T, 12, 20]`: `[B, T, F]`; for a model that reads `SOUND`, by that.
 
@@ -195,6 +224,14 @@ class TalkingModel(nn.Module, ABC):
         `audio_logits` `[B, N_w]`, the words that a classifier finds.
         """
 
+    def person_features(self, frames: Tensor) -> Tensor:
+        """Return the feature of who is seen in K frames of the same person, `[B, K, 3, S, S]`: `[B, F]`.
+
+        A model that cannot put several together has the mean of theirs.
+        """
+        each = self.embeddings({PORTRAIT: frames.flatten(0, 1)[:, None]})["identity"]
+        return each.unflatten(0, frames.shape[:2]).mean(1)
+
     def factors(self, stage: Stage, settings: Any, *, people_are_speakers: bool) -> dict[str, float]:
         """Return the factor of each term that a stage minimises; terms that are switched off are not in it.
 
@@ -217,6 +254,11 @@ class TalkingModel(nn.Module, ABC):
     def imitation_loss(self, real: Tensor, generated: Tensor) -> Tensor:
         """Return what tuning to a video minimises; frames `[B, T, 3, S, S]` in [0, 1], any T of a clip."""
         return (real.float() - generated.float()).abs().mean()
+
+    @classmethod
+    def uses(cls, clips: Clips, stage: str, settings: Any) -> NDArray[np.bool_]:
+        """Return which of the training clips a stage learns from, bool (N,)."""
+        return np.ones(len(clips), bool)
 
     def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
         """Return what can be measured of this model alone after a stage, on the first whole clips; in eval mode."""

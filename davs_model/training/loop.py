@@ -32,7 +32,7 @@ from davs_model.training.log import Clock
 from davs_model.training.optimizers import Optimizers
 from davs_model.training.reports import Reporter
 from davs_model.training.run_folder import Say, check_same, locked, write_facts
-from davs_model.training.sources import people_problem
+from davs_model.training.sources import label_problem
 from davs_model.training.step import StageTrainer, StepCheck, Sums
 
 KEPT = 1 << 30
@@ -80,7 +80,7 @@ def train(
                 # torchrun repeats to its processes a signal that all of them may have had, and kills after 30 s.
                 with stop_signals(STOP_SIGNALS, again="ends" if world.size == 1 else "ignored") as stop:
                     for stage in (going.model.plan(name, settings) for name in stages):
-                        if len(stages) > 1 and (problem := people_problem(stage, going.corpus)):
+                        if len(stages) > 1 and (problem := label_problem(stage, going.corpus)):
                             going.say(f"{stage.name}: left out: {problem}")
                         else:
                             going.train_stage(stage, stop)
@@ -142,6 +142,7 @@ class _Run:
             "words": list(corpus.train.vocabulary),
             "speakers": list(corpus.train.people),
             "faces": list(corpus.faces),
+            "emotions": list(corpus.train.emotion_names),
             "data": corpus.digest(),
         }
         if state is not None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from avprep.errors import RunError
 from davs_model.data.corpus import Corpus
 from davs_model.data.faces import FaceFolder
-from davs_model.data.reads import Shape, chosen
+from davs_model.data.reads import LABELS, Shape, chosen
 from davs_model.data.sources import ClipSource, Source, usable
 from davs_model.data.store import FrameStore
 from davs_model.models.base import Stage, TalkingModel
@@ -46,8 +46,13 @@ def validation_shape(model: TalkingModel, stage: Stage) -> Shape:
     return Shape(chosen(model.reads(model.dimensions), names), int(model.dimensions["image_size"]))
 
 
-def people_problem(stage: Stage, corpus: Corpus) -> str | None:
-    """Return, in one line, why a stage that tells people apart has none to; None where it has."""
+def label_problem(stage: Stage, corpus: Corpus) -> str | None:
+    """Return, in one line, why a stage that tells people or emotions apart has none to; None where it has."""
+    if stage.emotions and len(corpus.train.emotion_names) < 2:
+        return (
+            f"{corpus.train.out}: its clips are of {len(corpus.train.emotion_names)} labelled emotions, and the "
+            f"{stage.name} stage tells emotions apart: index them with emotions"
+        )
     if not stage.people or corpus.faces or len(corpus.train.people) > 1:
         return None
     return (
@@ -74,13 +79,14 @@ def source_of(
     clips = corpus.train
     if stage.people and corpus.faces:
         return FaceFolder(Path(settings.data.faces), shape), Counter()
-    words, speakers = (any(term in terms for term in model.labels.get(label, ())) for label in ("words", "speakers"))
-    if words and not clips.vocabulary:
+    needed = {label: any(term in terms for term in model.labels.get(label, ())) for label in LABELS}
+    if needed["words"] and not clips.vocabulary:
         switches = " ".join(f"--set weights.{term}=0" for term in model.labels["words"])
         raise RunError(
             f"{clips.out}: its clips have no words: index them with words, or train without these terms by {switches}"
         )
-    used = usable(clips, shape, words=words, speakers=speakers)
+    kept = clips.where(model.uses(clips, stage.name, settings), "of people kept for another stage")
+    used = usable(kept, shape, **needed)
     if store is not None:
         store.fill(used, {shape.form(one) for one in model.reads(model.dimensions).values() if one.source == "frames"})
     codes: Sequence[NDArray[np.float32]] = ()

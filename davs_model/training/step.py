@@ -31,7 +31,7 @@ from davs_model.training import optimizers
 from davs_model.training import state as states
 from davs_model.training.distributed import World
 from davs_model.training.optimizers import Optimizers
-from davs_model.training.sources import people_problem, source_of, training_shape
+from davs_model.training.sources import label_problem, source_of, training_shape
 
 Part = Literal["copy", "forward", "backward", "optimizer"]
 """What a step consists of once its batch is read: to the device and to numbers in [0, 1], then as they are called."""
@@ -78,7 +78,7 @@ class StageTrainer:
 
         stage: as `TalkingModel.plan` returns it. store: keeps frames in memory, also for the stages after this one.
         """
-        if problem := people_problem(stage, corpus):
+        if problem := label_problem(stage, corpus):
             raise RunError(problem)
         terms = model.factors(stage, settings, people_are_speakers=not corpus.faces)
         if not terms:
@@ -113,7 +113,8 @@ class StageTrainer:
         """Take step number `step` of `total`, counted from 1, in every phase; return the terms, without factors."""
         self.model.train()
         for name in self.stage.frozen:
-            self.model.get_submodule(name).eval()
+            if (network := getattr(self.model, name)) is not None:
+                network.eval()
         torch.manual_seed(
             _seed(self.settings.seed, list(self.model.stages).index(self.stage.name), step, self.world.rank)
         )

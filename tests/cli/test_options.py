@@ -29,6 +29,7 @@ FREE_TEXT = {
     "slurm sync --setup": "lines of the user's own shell",
     "slurm sync --sbatch": "options that sbatch checks",
     "select --where": "an expression that avprep.quality.select parses, before anything is read",
+    "generate --emotion": "an emotion of the model; davs_model.generation names those that there are",
     "ablate --row": "a row of a model's ablation; davs_model.ablation names those that there are",
     "ablate --set": "settings that davs_model.settings checks, one by one",
     "train --set": "settings that davs_model.settings checks, one by one",

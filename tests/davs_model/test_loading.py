@@ -32,7 +32,7 @@ from davs_model.data.clips import Clips, read_clips
 from davs_model.data.faces import FaceFolder
 from davs_model.data.loader import AHEAD, evaluation_batches, training_batches
 from davs_model.data.pictures import Augmentation
-from davs_model.data.reads import Reads, Shape, chosen
+from davs_model.data.reads import LABELS, Reads, Shape, chosen
 from davs_model.data.sampling import epoch_order, sound_stretch, stretch
 from davs_model.data.sources import ClipSource
 
@@ -179,7 +179,7 @@ class TestOrder:
         ours, theirs = np.random.default_rng(0), np.random.default_rng(0)
         for row in [*range(len(some))] * 3:
             same = np.flatnonzero(some.speakers == some.speakers[row])
-            assert source._partner(row, ours) == (row if row % 5 == 0 else theirs.choice(same))
+            assert source._partners.draw("speaker", row, ours) == (row if row % 5 == 0 else theirs.choice(same))
 
 
 class TestProcesses:
@@ -387,7 +387,7 @@ class TestFrames:
         shape = Shape(PORTRAIT, image_size=64)
         batch = Batches(ClipSource(clips, shape), shape, batch_size=4, seed=0)[0, 0]
         assert batch["identity_frame"].shape == (4, 1, 64, 64, 3)
-        assert batch.tensors.keys() == {"identity_frame", "words", "speakers"}
+        assert batch.tensors.keys() == {"identity_frame", *LABELS}
         assert shape.shortest() == 1
         assert Shape(chosen(READS, ("frames", "windows"))).shortest() == 23
         assert Shape(READS).shortest() == 23
@@ -406,7 +406,7 @@ class TestFrames:
         shape = Shape(sound)
         batch = Batches(ClipSource(clips, shape), shape, batch_size=4, seed=0)[0, 0]
         assert set(columns) == {"mfcc"}
-        assert batch.tensors.keys() == {"sound", "words", "speakers"}
+        assert batch.tensors.keys() == {"sound", *LABELS}
         assert batch.starts["sound"] in range(4)
         assert (batch["sound"][:, 1:, 0, 0] - batch["sound"][:, :-1, 0, 0] == 3).all()
         assert shape.shortest() == 13

@@ -69,9 +69,9 @@ def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_is_one_file() -> None:
     """The toy model took one file: it is found by its name, and no other file of the package names it."""
     assert [path.name for path in FOLDER.glob("*.py")] == ["toy.py"]
-    assert models.names() == ["amie", "davs", "sync", "toy"]
+    assert models.names() == ["amie", "davs", "etgan", "sync", "toy"]
     assert models.find("toy").name == models.build("toy", {"features": 2, "image_size": 64}).name == "toy"
-    with pytest.raises(ValueError, match="no model os: there is amie, davs, sync, toy"):
+    with pytest.raises(ValueError, match="no model os: there is amie, davs, etgan, sync, toy"):
         models.find("os")
 
 

@@ -14,12 +14,13 @@ from made_shards import Made, frame_of
 
 from avprep import manifest, schema
 from avprep.manifest import Clip, Manifest
+from davs_model.data.arrays import statistics
 from davs_model.data.batch import empty_batch
 from davs_model.data.clips import Clips, joined, read_clips
 from davs_model.data.pictures import WHOLE, as_read
 from davs_model.data.reads import Reads, Shape
 from davs_model.data.sampling import spoken_part
-from davs_model.data.sources import ClipSource, statistics, usable
+from davs_model.data.sources import ClipSource, usable
 from davs_model.data.store import FrameStore
 
 WORDS = (("now", 0.2, 0.4), ("then", 0.6, 0.9))

@@ -93,12 +93,25 @@ def sequence_ranks(generated: Tensor, real: Tensor) -> Tensor:
 
 def flicker(frames: Tensor) -> float:
     """Return the mean absolute difference of successive frames outside the mouth box, in grey levels of 255."""
-    if len(frames) < 2:
+    return _outside(frames[1:] - frames[:-1])
+
+
+def second_difference(frames: Tensor) -> float:
+    """Return the mean absolute second difference over time outside the mouth box, in grey levels of 255.
+
+    Unlike `flicker` it is small for a face that moves evenly.
+    """
+    return _outside(frames[2:] - 2 * frames[1:-1] + frames[:-2])
+
+
+def _outside(differences: Tensor) -> float:
+    """Return the mean absolute value outside the mouth box, in grey levels of 255; 0 without frames."""
+    if not len(differences):
         return 0.0
-    difference = (frames[1:] - frames[:-1]).abs().mean(1)
-    outside = torch.ones(difference.shape[-2:], dtype=torch.bool, device=difference.device)
-    outside[region(MOUTH_BOX, difference.shape[-1])] = False
-    return 255 * float(difference[:, outside].mean())
+    mean = differences.abs().mean(1)
+    outside = torch.ones(mean.shape[-2:], dtype=torch.bool, device=mean.device)
+    outside[region(MOUTH_BOX, mean.shape[-1])] = False
+    return 255 * float(mean[:, outside].mean())
 
 
 @dataclass

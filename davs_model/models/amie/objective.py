@@ -12,9 +12,9 @@ from davs_model.data.pictures import WHOLE, as_read
 from davs_model.data.reads import Batch
 from davs_model.models.amie import losses, masks
 from davs_model.models.amie.settings import Settings
-from davs_model.models.base import FRAMES, PORTRAIT, SOUND, WINDOWS, Gather, Stage
+from davs_model.models.base import PORTRAIT, SOUND, Gather, Stage
 from davs_model.models.davs import losses as shared
-from davs_model.models.davs.speech import speech_terms
+from davs_model.models.davs.speech import first_terms
 from davs_model.models.davs.stages import MOUTH_REGION
 
 if TYPE_CHECKING:
@@ -38,14 +38,7 @@ def terms(
     gather: Gather = lambda features: features,
 ) -> dict[str, Tensor]:
     """Compute the terms that are wanted, and what these need and no more; see `TalkingModel.terms`."""
-    found: dict[str, Tensor] = {}
-    if "person" in wanted and model.person_classifier is not None:
-        feature = model.identity_encoder(batch[PORTRAIT]).feature
-        found["person"] = shared.person_loss(model.person_classifier(feature), batch["speakers"])
-    if any(name in wanted for name in ("word", "contrastive", "domain", "domain_confusion")):
-        video = model.encode_speech(frames=batch[FRAMES])
-        audio = model.encode_sound(batch[WINDOWS], batch.get(SOUND))
-        found |= speech_terms(model, batch, video, audio, wanted, gather)
+    found = first_terms(model, batch, wanted, gather)
     generates = any(name in wanted for name in TALK if name != "estimator")
     generated = _generate(model, batch, settings, progress) if generates else None
     if "estimator" in wanted:
@@ -128,14 +121,11 @@ def _perceived(model: AMIE, frames: Tensor) -> list[Tensor]:
     Of whole frames S/2 and S/4, of what the visual speech encoder sees its half and an eighth.
     """
     identity, speech, side = model.identity_encoder, model.visual_speech_encoder, int(model.dimensions["mouth_size"])
-    trains = identity.training
-    identity.eval()
-    with shared.frozen(identity), shared.frozen(speech):
+    with shared.still(identity), shared.frozen(speech):
         half = identity.stem(frames.flatten(0, 1))
         quarter = identity.quarter(identity.pool(half))
         first = speech.stem(as_read(frames, MOUTH_REGION if side else WHOLE, side).flatten(0, 1))
         second = speech.blocks(first)
-    identity.train(trains)
     return [half, quarter, first, second]
 
 

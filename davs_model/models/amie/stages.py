@@ -9,7 +9,7 @@ from davs_model.data.reads import Reads
 from davs_model.models.amie import objective
 from davs_model.models.amie.objective import CORNERS, HEARD, RUN, RUN_WINDOWS
 from davs_model.models.amie.settings import Settings
-from davs_model.models.base import FRAMES, PORTRAIT, REAL, SEQUENCE, SOUND, WINDOWS, Phase, Stage
+from davs_model.models.base import FRAMES, PORTRAIT, REAL, SOUND, WINDOWS, Phase, Stage
 from davs_model.models.davs import stages as davs
 
 LABELS = {"words": ("word",), "speakers": ("person",)}
@@ -54,8 +54,7 @@ def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
 
     The portrait is 8 frames away from the run where there is such a frame (ours).
     """
-    found = davs.reads({**dimensions, "identity_frames": 1, "sequence_frames": dimensions["speech_frames"]})
-    found = {name: replace(one, part=0) for name, one in found.items() if name != SEQUENCE}
+    found = davs.speech_reads(dimensions)
     portrait = found.pop(PORTRAIT)
     return {
         **found,

@@ -242,6 +242,16 @@ def frozen(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+@contextmanager
+def still(module: nn.Module) -> Iterator[None]:
+    """What is computed inside passes gradients through a module in eval mode, and neither moves nor changes it."""
+    trains = module.training
+    module.eval()
+    with frozen(module):
+        yield
+    module.train(trains)
+
+
 def mouth_box(image_size: int) -> tuple[slice, slice]:
     """Return the rows and columns of the mouth box in crops of another size."""
     return region(MOUTH_BOX, image_size)

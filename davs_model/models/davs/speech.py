@@ -15,8 +15,11 @@ from davs_model.models.davs.settings import Form
 
 if TYPE_CHECKING:  # the package of the networks imports DAVS, which imports this module
     from davs_model.models.davs.networks.classifiers import DomainDiscriminator, PersonClassifier, WordClassifier
-    from davs_model.models.davs.networks.identity import IdentityEncoder
+    from davs_model.models.davs.networks.identity import Identity, IdentityEncoder
     from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
+
+ALIKE = 0.01
+"""Mean squared difference up to which pictures are averaged: 20 dB. Frames of a GRID sentence differ by 33 dB."""
 
 
 class SpeechModel(TalkingModel):
@@ -52,6 +55,16 @@ class SpeechModel(TalkingModel):
         """Encode what is said in windows `[B, T, 12, 20]`: F_w^a `[B, T, 256]`; statistics: `SOUND` of the batch."""
         return self.audio_speech_encoder(windows, statistics)
 
+    def merged(self, frames: Tensor) -> Identity:
+        """Encode who is seen in frames `[B, K, 3, S, S]`: the mean of f_p^v, and the maps of a mean picture.
+
+        Frames of one video, which are alike, average to a picture with a mouth and eyes at rest; others are left out.
+        """
+        alike = ((frames - frames[:, :1]).square().mean((2, 3, 4), keepdim=True) < ALIKE).float()
+        mean = (frames * alike).sum(1, keepdim=True) / alike.sum(1, keepdim=True)
+        feature = self.identity_encoder(frames).feature.mean(1, keepdim=True)
+        return self.identity_encoder(mean)._replace(feature=feature)
+
     def words_from_video(self, speech: Tensor) -> Tensor:
         """Map F_w^v `[B, T, 256]` to logits of words `[B, N_w]`."""
         return self.word_classifier(speech)
@@ -71,6 +84,19 @@ class SpeechModel(TalkingModel):
             found["video_logits"] = self.words_from_video(found["video"])
             found["audio_logits"] = self.words_from_audio(found["audio"])
         return found
+
+
+def first_terms(model: SpeechModel, batch: Batch, wanted: Collection[str], gather: Gather) -> dict[str, Tensor]:
+    """Return what the first two stages of AMIE and ET-GAN minimise, as DAVS does: people, and the speech space."""
+    found: dict[str, Tensor] = {}
+    if "person" in wanted and PORTRAIT in batch and model.person_classifier is not None:
+        feature = model.identity_encoder(batch[PORTRAIT]).feature
+        found["person"] = losses.person_loss(model.person_classifier(feature), batch["speakers"])
+    if any(name in wanted for name in ("word", "contrastive", "domain", "domain_confusion")):
+        video = model.encode_speech(frames=batch[FRAMES])
+        audio = model.encode_sound(batch[WINDOWS], batch.get(SOUND))
+        found |= speech_terms(model, batch, video, audio, wanted, gather)
+    return found
 
 
 def speech_terms(

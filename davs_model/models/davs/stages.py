@@ -116,6 +116,12 @@ def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
     return found
 
 
+def speech_reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
+    """Return those of DAVS's reads that AMIE and ET-GAN have, too: all but frames in a row, none generated in parts."""
+    found = reads({**dimensions, "identity_frames": 1, "sequence_frames": dimensions["speech_frames"]})
+    return {name: replace(one, part=0) for name, one in found.items() if name != SEQUENCE}
+
+
 def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: Settings) -> dict[str, Reads]:
     """Return what a stage reads: that, and where it generates frames of random moments, these and what drives them.
 

@@ -16,8 +16,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from avprep.errors import ShardError
 from avprep.schema import CROP_SIZE
+from davs_model.data.arrays import statistics
 from davs_model.data.pictures import region
-from davs_model.data.sources import statistics
 from davs_model.models.sync import curve
 from davs_model.models.sync.curve import Offset
 from davs_model.models.sync.networks import (

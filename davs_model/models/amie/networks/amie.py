@@ -124,6 +124,11 @@ class AMIE(SpeechModel):
         """Encode who is seen in a frame of each clip, `[B, 1, 3, S, S]`: also the frame before the first."""
         return Face(self.identity_encoder(frames), frames)
 
+    def encode_person(self, frames: Tensor) -> Face:
+        """Encode who is seen in frames `[B, K, 3, S, S]`; the mean picture is the frame before the first."""
+        identity = self.merged(frames)
+        return Face(identity, identity.frames)
+
     def generate(
         self,
         face: Face,

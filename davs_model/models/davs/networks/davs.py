@@ -31,9 +31,6 @@ from davs_model.models.davs.settings import STANDARDISE
 from davs_model.models.davs.speech import SpeechModel
 from davs_model.models.davs.stages import LABELS, STAGES
 
-ALIKE = 0.01
-"""Mean squared difference up to which pictures are averaged: 20 dB. Frames of a GRID sentence differ by 33 dB."""
-
 
 class DAVS(SpeechModel):
     """The disentangled audio-visual system: who (pid space) and what is said (wid space), taken apart and put together.
@@ -137,14 +134,8 @@ class DAVS(SpeechModel):
         return self.identity_encoder(frames)
 
     def encode_person(self, frames: Tensor) -> Identity:
-        """Encode who is seen in frames `[B, K, 3, S, S]`: the mean of f_p^v, and the maps of a mean picture.
-
-        Frames of one video, which are alike, average to a picture with a mouth and eyes at rest; others are left out.
-        """
-        alike = ((frames - frames[:, :1]).square().mean((2, 3, 4), keepdim=True) < ALIKE).float()
-        mean = (frames * alike).sum(1, keepdim=True) / alike.sum(1, keepdim=True)
-        feature = self.encode_identity(frames).feature.mean(1, keepdim=True)
-        return self.encode_identity(mean)._replace(feature=feature)
+        """Encode who is seen in frames `[B, K, 3, S, S]`; see `merged`."""
+        return self.merged(frames)
 
     def smooth_sound(self, speech: Tensor) -> Tensor:
         """Return F_w^a `[B, T, 256]` with a part of each frame's features taken, half each, from the frames beside it.

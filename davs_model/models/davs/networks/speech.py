@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avprep.schema import N_COEFFICIENTS, WINDOW_STEPS
-from davs_model.data.sources import MIN_DEVIATION
+from davs_model.data.arrays import MIN_DEVIATION
 from davs_model.models.davs.networks.layers import (
     FEATURES,
     channels,

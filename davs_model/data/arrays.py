@@ -1,0 +1,63 @@
+"""Arrays of a clip, as the members of its sample hold them, checked: windows, points, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.errors import ShardError
+from avprep.schema import ARRAYS, N_POINTS, decode_array
+from davs_model.data.clips import NO_WORDS, Clips
+from davs_model.data.sampling import spoken_part
+
+WHOLE_SOUND = "all windows"
+"""The windows of the whole sample, of which a clip may be a part."""
+MIN_DEVIATION = 1e-3
+"""Least standard deviation of a coefficient: that of silence is 0."""
+
+
+def statistics(windows: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return mean and standard deviation of each coefficient of a clip's windows (T, 12, 20): float32 (2, 12)."""
+    mean, deviation = windows.mean((0, 2), dtype=np.float64), windows.std((0, 2), dtype=np.float64)
+    return np.stack((mean, deviation.clip(MIN_DEVIATION))).astype(np.float32)
+
+
+def windows_of(clips: Clips, row: int, members: Mapping[str, bytes]) -> dict[str, NDArray[np.generic]]:
+    """Return the windows of a clip and which of them hold real sound alone, from the members of its `mfcc`."""
+    n_frames, first = int(clips.whole[row]), int(clips.first[row])
+    found: dict[str, NDArray[np.generic]] = {}
+    for name, (dtype, shape) in ARRAYS["mfcc"].items():
+        array = decode_array(members[name])
+        if array.dtype.str != dtype or array.shape != (n_frames, *shape):
+            raise ShardError(f"{name} is {array.dtype.str} {array.shape}, expected {dtype} {(n_frames, *shape)}")
+        if not np.isfinite(array).all():
+            raise ShardError(f"{name} holds numbers that are not finite")
+        if name == "mfcc.npy":
+            found[WHOLE_SOUND] = array
+        found[name] = array[first : first + int(clips.n_frames[row])]
+    return found
+
+
+def heard(clips: Clips, row: int, arrays: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+    """Return 1 for each frame of a clip whose window holds real sound alone while somebody speaks, else 0."""
+    n_frames, heard = int(clips.n_frames[row]), arrays["valid.npy"].astype(np.float32)
+    words = clips.timed[row] if clips.timed else NO_WORDS
+    first, end = spoken_part(n_frames, words, arrays["valid.npy"])
+    heard[:first] = heard[end:] = 0
+    return heard
+
+
+def points_of(clips: Clips, row: int, members: Mapping[str, bytes]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the five points of each frame of a clip in pixels of the crop, (T, 5, 2), and its affine (T, 2, 3).
+
+    members: of its `crop`.
+    """
+    first = int(clips.first[row])
+    points, affine = (decode_array(members[name]).astype(np.float32) for name in ("points.npy", "affine.npy"))
+    if points.shape != (int(clips.whole[row]), N_POINTS, 2) or affine.shape != (len(points), 2, 3):
+        raise ShardError(f"{clips.key(row)}: points.npy {points.shape} and affine.npy {affine.shape} do not agree")
+    crops = points @ affine[:, :, :2].transpose(0, 2, 1) + affine[:, None, :, 2]
+    part = slice(first, first + int(clips.n_frames[row]))
+    return crops[part], affine[part]

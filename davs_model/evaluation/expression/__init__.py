@@ -1,0 +1,102 @@
+"""An expressive model on people that it has not seen: the axes of its paper, and whether its parts do their work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from davs_model.data.clips import Clips, read_clips
+from davs_model.evaluation import in_sync, samples
+from davs_model.evaluation.expression import axes, damage, mechanisms, steering
+from davs_model.evaluation.expression.axes import Bench
+from davs_model.evaluation.expression.readers import IdentityReader, Readers
+from davs_model.evaluation.expression.sheet import sheet
+from davs_model.evaluation.expression.targets import targets
+from davs_model.models.base import Measure, TalkingModel
+
+SAY_EVERY = 30.0
+STEERED = 0.4
+"""Fraction of the clips that are drawn with every emotion."""
+SPOILED = 0.2
+"""Fraction of the clips whose modalities are spoiled."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure; as of `davs_model.evaluation.evaluate.Settings`, with identity: a run whose encoder judges."""
+
+    clips: int
+    svm_clips: int
+    seed: int = 0
+    bf16: bool = False
+    sync: str = ""
+    identity: str = ""
+
+
+def measure(
+    model: TalkingModel,
+    clips: Clips,
+    out: Path,
+    device: torch.device,
+    settings: Settings,
+    *,
+    missing: dict[str, str],
+    say: Callable[[str], None],
+    picture: Path | None = None,
+) -> dict[str, Any]:
+    """Return what is measured of an expressive model by its name, as `own.measure` does.
+
+    clips: whole ones, of people that the model has not learned from; out: whose train split the readers are fitted to.
+    missing: takes what cannot be measured, and why. picture: where to write `sheet`, a .png.
+    CheckpointError or RunError for runs that cannot judge.
+    """
+    if not (chosen := targets(clips, settings.clips, seed=settings.seed)):
+        missing["expression"] = "it takes clips with emotions, of two speakers who show the same and have several each"
+        return {}
+    train = read_clips(out, "train", emotion_names=clips.emotion_names)
+    side = int(model.dimensions["image_size"])
+    say(f"train: {min(len(train), settings.svm_clips)} clips for the reader of emotions")
+    try:
+        readers = Readers.fit(train, side, limit=settings.svm_clips, seed=settings.seed)
+    except ValueError as error:
+        missing["expression"] = str(error)
+        return {}
+    judge = in_sync.judge_of(Path(settings.sync), clips.mfcc_preset, str(device)) if settings.sync else None
+    person = IdentityReader.load(Path(settings.identity), str(device)) if settings.identity else None
+    if person is None:
+        missing["expression: identity"] = "no other run encodes it: --identity RUN"
+    bench = Bench(model.eval(), clips, device, readers, person, judge, settings.bf16, settings.seed)
+    with torch.inference_mode():
+        if picture is not None:
+            samples.write_png(picture, sheet(bench, chosen))
+        return {one.name: asdict(one) for one in _measures(bench, settings, chosen, say)}
+
+
+def _measures(bench: Bench, settings: Settings, chosen: list[Any], say: Callable[[str], None]) -> Iterator[Measure]:
+    yield axes.measure(bench, chosen, _told(say, "both protocols", len(chosen)))
+    few = chosen[: max(2, round(STEERED * len(chosen)))]
+    yield steering.measure(bench, few, _told(say, "every emotion", len(few)))
+    few = chosen[: max(2, round(SPOILED * len(chosen)))]
+    yield damage.measure(bench, few, _told(say, "spoiled", len(few)))
+    many = targets(bench.clips, len(bench.clips), seed=bench.seed, views=mechanisms.COUNTS[-1])
+    for one in (mechanisms.views(bench, many), mechanisms.leaks(bench, settings.svm_clips)):
+        if one is not None:
+            yield one
+
+
+def _told(say: Callable[[str], None], what: str, total: int) -> Callable[[int], None]:
+    """Return what shows the number of clips done, now and then."""
+    told = time.monotonic()
+
+    def progress(done: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= SAY_EVERY:
+            told = time.monotonic()
+            say(f"expression, {what}: {done}/{total} clips")
+
+    return progress

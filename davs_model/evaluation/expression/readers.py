@@ -1,0 +1,89 @@
+"""What reads emotion and person in generated frames: nothing that the model has learned from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from avprep.errors import RunError, ShardError
+from davs_model import checkpoint, precision
+from davs_model.data.clips import Clips
+from davs_model.data.pictures import Frames, as_read
+from davs_model.evaluation.expression.targets import evenly, frames_of
+from davs_model.evaluation.metrics.emotion import EmotionReader, gradients
+from davs_model.models.base import PORTRAIT, TalkingModel
+
+
+def pictures(frames: Tensor) -> Frames:
+    """Return frames float `[T, 3, S, S]` in [0, 1] as uint8 (T, S, S, 3)."""
+    return frames.float().clamp(0, 1).mul(255).round().byte().movedim(1, -1).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Readers:
+    """Two readers of emotions: one that sees whole faces and one that sees no mouths; clips: that they learned from."""
+
+    whole: EmotionReader
+    mouthless: EmotionReader
+    n_clips: int
+
+    @classmethod
+    def fit(cls, clips: Clips, side: int, *, limit: int, seed: int = 0) -> Readers:
+        """Fit them to real frames of the first clips with an emotion; ValueError where there are not two emotions."""
+        seen: dict[bool, list[NDArray[np.float64]]] = {True: [], False: []}
+        emotions = []
+        for row in np.flatnonzero(clips.emotions >= 0)[:limit]:
+            try:
+                frames = pictures(frames_of(clips, int(row), evenly(int(clips.n_frames[row])), side))
+            except ShardError:
+                continue
+            for mouth, found in seen.items():
+                found.append(gradients(frames, mouth=mouth))
+            emotions.append(int(clips.emotions[row]))
+        if len(set(emotions)) < 2:
+            raise ValueError("the train split has no clips of two emotions")
+        labels = np.array(emotions)
+        whole, mouthless = (EmotionReader.fit(np.stack(seen[mouth]), labels, seed=seed) for mouth in (True, False))
+        return cls(whole, mouthless, len(labels))
+
+    def read(self, frames: Tensor) -> tuple[int, int]:
+        """Return the emotion of a clip `[T, 3, S, S]` by the whole face, and without its mouth."""
+        shown = pictures(frames[evenly(len(frames))])
+        by = ((self.whole, True), (self.mouthless, False))
+        whole, mouthless = (int(reader.read(gradients(shown, mouth=mouth)[None])[0]) for reader, mouth in by)
+        return whole, mouthless
+
+
+class IdentityReader:
+    """The identity encoder of another run."""
+
+    def __init__(self, model: TalkingModel) -> None:
+        self.model = model
+        self._form = model.reads(model.dimensions)[PORTRAIT]
+        self._side = self._form.size or int(model.dimensions["image_size"])
+
+    @classmethod
+    def load(cls, run: Path, device: str) -> IdentityReader:
+        """Load the model of a run; CheckpointError, and RunError where it does not encode who is seen."""
+        model = precision.place(checkpoint.load(run).model(), device).eval()
+        if PORTRAIT not in model.reads(model.dimensions):
+            raise RunError(f"{run}: a model {model.name}, which does not encode identity")
+        return cls(model)
+
+    @torch.inference_mode()
+    def features(self, frames: Tensor) -> Tensor:
+        """Return what it makes of frames `[T, 3, S, S]`: `[T, D]`."""
+        read = as_read(frames[:, None].float(), self._form.box, self._side)
+        return self.model.embeddings({PORTRAIT: read})["identity"].float().flatten(1)
+
+    def against(self, frames: Tensor, person: Tensor) -> tuple[float, float]:
+        """Return cosine and squared distance of frames `[T, 3, S, S]` to features of a person `[D]`, mean over them."""
+        found = self.features(frames)
+        cosine = functional.cosine_similarity(found, person[None].expand_as(found)).mean()
+        return float(cosine), float((found - person).square().sum(1).mean())

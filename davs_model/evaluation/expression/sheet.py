@@ -1,0 +1,54 @@
+"""A sheet to look at: the same face at the same instant of the same sound, with each emotion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from avprep.pages.captions import caption
+from davs_model import precision
+from davs_model.evaluation import talk
+from davs_model.evaluation.expression.axes import Bench
+from davs_model.evaluation.expression.readers import pictures
+from davs_model.evaluation.expression.targets import Target
+from davs_model.evaluation.metrics.talking import opening
+
+PEOPLE = 4
+GAP = 4
+"""White pixels around each picture."""
+
+
+def sheet(bench: Bench, chosen: Sequence[Target]) -> NDArray[np.uint8]:
+    """Return a sheet, RGB uint8 (H, W, 3): a row for each of the first people, a column for each emotion.
+
+    A row begins with the first picture of the person. All else is generated, at the instant at which the real mouth is
+    most open, with the expression of the first clip of another person who shows the emotion.
+    """
+    names = bench.clips.emotion_names
+    first = list({target.speaker: target for target in reversed(chosen)}.values())[::-1][:PEOPLE]
+    rows = [np.concatenate((pictures(bench.views(target)[0, :1]), _drawn(bench, target))) for target in first]
+    framed = np.pad(np.stack(rows), ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
+    height, width = framed.shape[2:4]
+    body = framed.transpose(0, 2, 1, 3, 4).reshape(len(rows) * height, -1, 3)
+    above = np.concatenate([caption(name, width) for name in ("picture", *names)], axis=1)
+    return np.concatenate((above, body))
+
+
+def _drawn(bench: Bench, target: Target) -> NDArray[np.uint8]:
+    """Return the frame of a target with each emotion, (E, S, S, 3); white where nobody else shows it."""
+    clip, person = bench.clip(target.row), bench.person(bench.views(target))
+    at = clip.spoken.start + int(opening(clip.real[0, clip.spoken]).argmax())
+    frames = []
+    for emotion in range(len(bench.clips.emotion_names)):
+        donors = np.flatnonzero((bench.clips.emotions == emotion) & (bench.clips.speakers != target.speaker))
+        if not len(donors):
+            frames.append(torch.ones_like(clip.real[0, at]))
+            continue
+        expressed = bench.model.expressing(person, bench.expression(int(donors[0])))
+        with precision.autocast(bench.device, bf16=bench.bf16):
+            said = talk.heard(bench.model, clip.batch)[:, at : at + 1]
+            frames.append(bench.model.decode(expressed, said)[0, 0].float())
+    return pictures(torch.stack(frames))

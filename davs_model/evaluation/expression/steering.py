@@ -1,0 +1,85 @@
+"""The same face and sound with each emotion in turn: it should show, and the lips should not change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from davs_model.evaluation.expression.axes import COLUMNS, Bench, Kept
+from davs_model.evaluation.expression.targets import Target
+from davs_model.evaluation.metrics.spread import Estimate, estimate
+from davs_model.models.base import Measure
+
+UNCHANGED = ("opening_r", "sync_confidence")
+"""What should not depend on the emotion."""
+
+
+def measure(bench: Bench, chosen: Sequence[Target], told: Callable[[int], object] = lambda _: None) -> Measure:
+    """Draw each target with an expression of every emotion; told: is called with the number of clips done.
+
+    Each expression is that of a clip of somebody else, drawn by the seed.
+    """
+    rng = np.random.default_rng([bench.seed, 21])
+    kept, reads = Kept(), np.zeros((len(bench.clips.emotion_names),) * 2, np.int64)
+    shift: dict[str, list[float]] = {}
+    for done, target in enumerate(chosen):
+        _add(bench, target, rng, kept, reads, shift)
+        told(done + 1)
+    found = kept.estimates(bench.seed)
+    speakers = [target.speaker for target in chosen]
+    ranges = {name: estimate(values, speakers, seed=bench.seed) for name, values in shift.items()}
+    return _shown(bench, found, reads, ranges)
+
+
+def _add(
+    bench: Bench, target: Target, rng: np.random.Generator, kept: Kept, reads: Any, shift: dict[str, list[float]]
+) -> None:
+    clips = bench.clips
+    clip, person = bench.clip(target.row), bench.person(bench.views(target))
+    by_emotion: dict[str, list[float]] = {}
+    for emotion, name in enumerate(clips.emotion_names):
+        donors = np.flatnonzero((clips.emotions == emotion) & (clips.speakers != target.speaker))
+        if not len(donors):
+            continue
+        film = bench.film(person, bench.expression(int(rng.choice(donors))), clip)
+        found = bench.read(film, clip, emotion)
+        for key in ("all", name):
+            kept.add(key, target.speaker, found)
+        reads[emotion, bench.readers.read(film)[0]] += 1
+        for key in set(UNCHANGED) & found.keys():
+            by_emotion.setdefault(key, []).append(found[key])
+    for key, values in by_emotion.items():
+        shift.setdefault(key, []).append(max(values) - min(values))
+
+
+def _shown(bench: Bench, found: dict[str, dict[str, Estimate]], reads: Any, ranges: dict[str, Estimate]) -> Measure:
+    names = bench.clips.emotion_names
+    columns = [key for key in COLUMNS if key in found["all"]]
+    rows = []
+    for name in (*names, "all"):
+        if name in found:
+            cells = (found[name][key].text(COLUMNS[key][1]) for key in columns)
+            of = reads.sum(0) if name == "all" else reads[names.index(name)]
+            rows.append((name, *cells, *map(str, of)))
+    chance = 1 / sum(name in found for name in names)
+    facts: dict[str, Any] = {key: one.mean for key, one in found["all"].items()}
+    facts |= {f"{key}_range": one.mean for key, one in ranges.items()}
+    facts |= {
+        "chance": chance,
+        "intervals": {name: {key: asdict(one) for key, one in values.items()} for name, values in found.items()},
+        "ranges": {key: asdict(one) for key, one in ranges.items()},
+        "reads": {name: dict(zip(names, map(int, row), strict=True)) for name, row in zip(names, reads, strict=True)},
+    }
+    read = found["all"]["emotion"]
+    summary = f"the emotion asked for is read in {read.text('.0%')} of films of one face and sound, chance {chance:.0%}"
+    between = "; ".join(f"{COLUMNS[key][0]}: {one.text()}" for key, one in ranges.items())
+    notes = (
+        "The same pictures and the same sound with an expression of each emotion, each of another person's clip.",
+        f"Largest less smallest over the emotions, mean over clips: {between}." if between else "",
+    )
+    head = ("emotion asked for", *(COLUMNS[key][0] for key in columns), *(f"read: {name}" for name in names))
+    title = "The same face and sound, each emotion"
+    return Measure("steering", summary, facts, title, tuple(filter(None, notes)), head, tuple(rows))

@@ -1,0 +1,82 @@
+"""The clips that an expressive model draws anew, and what it is given for each: all by people that it has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from davs_model.data.clips import Clips
+from davs_model.data.pictures import WHOLE, shown
+from davs_model.data.sampling import spread
+
+VIEWS = 4
+"""Pictures of a person that a model is given."""
+EXPRESSION_FRAMES = 8
+"""Frames of an expression clip."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A clip to draw anew.
+
+    row: its number in the table; speaker, emotion: its labels. views: clip and frame of pictures of the speaker, from
+    other clips of theirs. donor: a clip of another speaker who shows the same emotion.
+    """
+
+    row: int
+    speaker: int
+    emotion: int
+    views: tuple[tuple[int, int], ...]
+    donor: int
+
+
+def targets(clips: Clips, limit: int, *, seed: int = 0, views: int = VIEWS) -> list[Target]:
+    """Draw at most `limit` targets, by turns of each speaker and, as far as there are clips, of each emotion.
+
+    Clips without emotion or speaker are left out, as are those whose speaker has no other clip or whose emotion nobody
+    else shows. Empty where no clip is left.
+    """
+    rng = np.random.default_rng([seed, 20])
+    found = []
+    for row in _dealt(clips, rng):
+        speaker, emotion = int(clips.speakers[row]), int(clips.emotions[row])
+        others = np.flatnonzero((clips.speakers == speaker) & (np.arange(len(clips)) != row))
+        donors = np.flatnonzero((clips.emotions == emotion) & (clips.speakers != speaker) & (clips.speakers >= 0))
+        if len(others) and len(donors):
+            seen = [int(other) for other in np.resize(rng.permutation(others), views)]
+            places = tuple((other, int(rng.integers(clips.n_frames[other]))) for other in seen)
+            found.append(Target(row, speaker, emotion, places, int(rng.choice(donors))))
+        if len(found) == limit:
+            break
+    return found
+
+
+def _dealt(clips: Clips, rng: np.random.Generator) -> list[int]:
+    """Return the labelled rows at random, ordered so that each run of them has all speakers, then all emotions."""
+    rows = rng.permutation(np.flatnonzero((clips.emotions >= 0) & (clips.speakers >= 0)))
+    turn: dict[tuple[int, int], int] = {}
+    of_speaker: dict[int, dict[int, int]] = {}
+    keyed = []
+    for row in rows:
+        pair = int(clips.speakers[row]), int(clips.emotions[row])
+        order = of_speaker.setdefault(pair[0], {})
+        turn[pair] = turn.get(pair, -1) + 1
+        keyed.append((turn[pair], order.setdefault(pair[1], len(order)), int(row)))
+    return [row for *_, row in sorted(keyed, key=lambda one: one[:2])]
+
+
+def frames_of(clips: Clips, row: int, frames: list[int], side: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return frames of a clip, float `[T, 3, S, S]` in [0, 1], RGB; ShardError for a clip that is damaged."""
+    pictures = np.empty((len(frames), side, side, 3), np.uint8)
+    first = int(clips.first[row])
+    for place, crop in zip(pictures, clips.pictures(row, [first + frame for frame in frames]), strict=True):
+        shown(crop, WHOLE, place)
+    return torch.from_numpy(pictures).to(device).movedim(-1, 1).float() / 255
+
+
+def evenly(n_frames: int) -> list[int]:
+    """Return the frames of a clip that show its expression."""
+    return spread(n_frames, EXPRESSION_FRAMES)

@@ -1,0 +1,142 @@
+"""What is spoilt of a step's inputs, and how an expression clip is disguised; ours.
+
+A gate learns to shift only if modalities are of unequal worth. All random numbers are drawn on the CPU, so that they
+are the same wherever the networks are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from davs_model.data.pictures import MOUTH_BOX, region
+from davs_model.models.etgan.dimensions import MODALITIES
+
+NOISE_DB = (-5.0, 10.0)
+"""Ratio of sound to noise, of each coefficient of MFCC over the clip."""
+SHIFT = 1 / 32
+"""Maximum shift of an expression clip each way, as a fraction of its side."""
+JITTER = 0.2
+"""Maximum change of the gain of each colour of it; a third of it of its offset."""
+BLUR = (4, 16)
+"""How many times smaller a picture is made that is blurred: least and most."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What frames are generated from.
+
+    views `[B, K, 3, S, S]`, expression `[B, 8, 3, S, S]`, windows `[B, T, 12, 20]`, positions `[B, T, 14]`.
+    spoilt: the number in `MODALITIES` of what is spoilt of each clip, −1 where nothing is, int64 `[B]`.
+    """
+
+    views: Tensor
+    expression: Tensor
+    windows: Tensor
+    positions: Tensor
+    spoilt: Tensor
+
+    def whole(self, modality: str) -> Tensor:
+        """Return of which clips a modality is not spoilt, bool `[B]`."""
+        return self.spoilt != MODALITIES.index(modality)
+
+
+def spoil(views: Tensor, expression: Tensor, windows: Tensor, positions: Tensor, probability: float) -> Inputs:
+    """Spoil, with this probability, one modality of each clip; what is given stays as it is."""
+    views, expression, windows, positions = (one.clone() for one in (views, expression, windows, positions))
+    count = len(views)
+    chosen = torch.where(torch.rand(count) < probability, torch.randint(len(MODALITIES), (count,)), -1)
+    for clip, modality in enumerate(chosen.tolist()):
+        if modality < 0:
+            continue
+        name = MODALITIES[modality]
+        if name == "identity":
+            view = int(torch.randint(views.shape[1], ()))
+            views[clip, view] = _blurred(views[clip, view : view + 1])[0] if _coin() else _covered(views[clip, view])
+        elif name == "expression":
+            expression[clip] = _blurred(expression[clip]) if _coin() else expression[clip].mean()
+        elif name == "audio":
+            windows[clip] = _spoilt_sound(windows[clip])
+        else:
+            positions[clip] = math.nan
+    return Inputs(views, expression, windows, positions, chosen.to(views.device))
+
+
+def masked(positions: Tensor, probability: float) -> Tensor:
+    """Return positions `[B, T, 14]`, those of this fraction of the clips unknown."""
+    hidden = torch.rand(len(positions), 1, 1) < probability
+    return positions.masked_fill(hidden.to(positions.device), math.nan)
+
+
+def hide_mouth(frames: Tensor) -> Tensor:
+    """Fill the mouth box of frames `[B, T, 3, S, S]` with its mean colour over the clip: an expression has no lips."""
+    rows, columns = region(MOUTH_BOX, frames.shape[-1])
+    hidden = frames.clone()
+    hidden[..., rows, columns] = frames[..., rows, columns].mean((1, 3, 4), keepdim=True)
+    return hidden
+
+
+def disguised(frames: Tensor) -> Tensor:
+    """Hide the mouths of expression clips `[B, T, 3, S, S]`; flip, shift and tint each by itself.
+
+    They carry neither lips nor any pixel of the target.
+    """
+    frames = hide_mouth(frames)
+    side = frames.shape[-1]
+    most = max(1, round(side * SHIFT))
+    found = []
+    for clip in frames:
+        x, y = torch.randint(-most, most + 1, (2,)).tolist()
+        padded = functional.pad(clip, (most,) * 4, mode="replicate")
+        moved = padded[..., most + y : most + y + side, most + x : most + x + side]
+        found.append(moved.flip(-1) if _coin() else moved)
+    gain = 1 + JITTER * (2 * torch.rand(len(frames), 1, 3, 1, 1) - 1)
+    offset = JITTER / 3 * (2 * torch.rand(len(frames), 1, 3, 1, 1) - 1)
+    return (torch.stack(found) * gain.to(frames.device) + offset.to(frames.device)).clamp(0, 1)
+
+
+def noisy(windows: Tensor, ratio_db: float) -> Tensor:
+    """Return windows `[T, 12, 20]` with noise of a ratio to the deviation of each coefficient over them."""
+    deviation = windows.std((0, 2), keepdim=True, correction=0)
+    noise = torch.randn(windows.shape).to(windows)
+    return windows + deviation * 10 ** (-ratio_db / 20) * noise
+
+
+def blurred(frames: Tensor, factor: float) -> Tensor:
+    """Return pictures `[T, 3, S, S]` made so many times smaller, and large again."""
+    side = frames.shape[-1]
+    small = functional.interpolate(frames, max(2, round(side / factor)), mode="bilinear", antialias=True)
+    return functional.interpolate(small, side, mode="bilinear", align_corners=False)
+
+
+def _coin() -> bool:
+    return bool(torch.rand(()) < 0.5)
+
+
+def _blurred(frames: Tensor) -> Tensor:
+    least, most = BLUR
+    return blurred(frames, least * (most / least) ** float(torch.rand(())))
+
+
+def _covered(frame: Tensor) -> Tensor:
+    """Return a picture `[3, S, S]` of which one half is its mean colour."""
+    side, kind = frame.shape[-1], int(torch.randint(4, ()))
+    half = slice(side // 2) if kind % 2 else slice(side // 2, side)
+    covered = frame.clone()
+    part = (slice(None), half) if kind < 2 else (slice(None), slice(None), half)
+    covered[part] = frame.mean((1, 2), keepdim=True)
+    return covered
+
+
+def _spoilt_sound(windows: Tensor) -> Tensor:
+    """Return windows `[T, 12, 20]` that are noisy, in another order, or their mean."""
+    kind, (least, most) = int(torch.randint(3, ())), NOISE_DB
+    if kind == 0:
+        return noisy(windows, least + (most - least) * float(torch.rand(())))
+    if kind == 1:
+        return windows[torch.randperm(len(windows)).to(windows.device)]
+    return windows.mean((0, 2), keepdim=True).expand_as(windows)

@@ -1,0 +1,36 @@
+"""The arguments that build ET-GAN, which a checkpoint keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from davs_model.data.corpus import Corpus
+from davs_model.models.davs.dimensions import SharedDimensions
+from davs_model.models.etgan.settings import Settings
+
+MODALITIES = ("identity", "expression", "audio", "position")
+RUN_LENGTH = 8
+"""Frames in a row that are generated in a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimensions(SharedDimensions):
+    """The arguments of `ETGAN`.
+
+    n_speakers, n_emotions: people and emotions of the talking clips; fewer than 2: nothing tells them apart.
+    weighting: 1: ACW; 0: all modalities weigh the same.
+    """
+
+    n_speakers: int = 0
+    n_emotions: int = 0
+    weighting: int = 1
+
+    @classmethod
+    def of(cls, corpus: Corpus, settings: Settings) -> Dimensions:
+        """Return the dimensions that fit these clips and settings."""
+        return cls(
+            **cls.shared(corpus, settings.model),
+            n_speakers=len(corpus.train.people),
+            n_emotions=len(corpus.train.emotion_names),
+            weighting=int(settings.model.weighting),
+        )

@@ -1,0 +1,20 @@
+"""The networks of ET-GAN-ACW, and `ETGAN`, which wires them."""
+
+from davs_model.models.etgan.networks.discriminators import ClipDiscriminator, FrameDiscriminator
+from davs_model.models.etgan.networks.etgan import ETGAN, Person
+from davs_model.models.etgan.networks.expression import EmotionReader, ExpressionEncoder
+from davs_model.models.etgan.networks.position import PositionEncoder
+from davs_model.models.etgan.networks.views import ViewMerge
+from davs_model.models.etgan.networks.weighting import CrossModalWeighting
+
+__all__ = [
+    "ETGAN",
+    "ClipDiscriminator",
+    "CrossModalWeighting",
+    "EmotionReader",
+    "ExpressionEncoder",
+    "FrameDiscriminator",
+    "Person",
+    "PositionEncoder",
+    "ViewMerge",
+]

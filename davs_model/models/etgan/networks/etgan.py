@@ -1,0 +1,196 @@
+"""ET-GAN-ACW: views of a face, an expression, a sound and positions; weighed, fused and drawn."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from davs_model.data.clips import Clips
+from davs_model.data.corpus import Corpus
+from davs_model.data.reads import Batch
+from davs_model.models.base import EXPRESSION, Measure
+from davs_model.models.davs.networks.classifiers import DomainDiscriminator, PersonClassifier, WordClassifier
+from davs_model.models.davs.networks.decoder import Decoder
+from davs_model.models.davs.networks.identity import Identity, IdentityEncoder
+from davs_model.models.davs.networks.layers import FEATURES
+from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
+from davs_model.models.davs.settings import STANDARDISE
+from davs_model.models.davs.speech import SpeechModel
+from davs_model.models.etgan import objective, readings
+from davs_model.models.etgan import settings as own
+from davs_model.models.etgan import stages as own_stages
+from davs_model.models.etgan.dimensions import MODALITIES, Dimensions
+from davs_model.models.etgan.networks import expression as expressions
+from davs_model.models.etgan.networks import position
+from davs_model.models.etgan.networks.discriminators import ClipDiscriminator, FrameDiscriminator
+from davs_model.models.etgan.networks.expression import EmotionReader, ExpressionEncoder, classifier
+from davs_model.models.etgan.networks.position import PositionEncoder
+from davs_model.models.etgan.networks.views import ViewMerge
+from davs_model.models.etgan.networks.weighting import CrossModalWeighting
+from davs_model.models.etgan.stages import LABELS, STAGES
+
+MEMORY = 0.005
+"""What a clip takes at least of the mean expression that is kept of its emotion."""
+
+
+class Person(NamedTuple):
+    """Who is to speak, and with which expression."""
+
+    identity: Identity
+    """Of one frame, or of several merged: `[B, 1, …]`."""
+    expression: Tensor
+    """e_exp `[B, 64]`."""
+
+
+class ETGAN(SpeechModel):
+    """Expression-tailored talking faces with adaptive cross-modal weighting.
+
+    Frames are RGB in [0, 1], `[B, T, 3, S, S]`; windows `[B, T, 12, 20]`, as in the shards; features 256 long, e_exp
+    64. Identity and speech encoders and the decoder are those of DAVS (ours: the abstract names none). The first half
+    of the fused features takes the place of the identity feature in the decoder, the second that of speech.
+
+    dimensions: of `etgan.dimensions.Dimensions`.
+    """
+
+    name: ClassVar[str] = "etgan"
+    Settings = own.Settings
+    stages = STAGES
+    labels = LABELS
+    drivers = ("audio",)
+    modalities = MODALITIES
+    expression_length = expressions.EXPRESSION
+    adapts = ("identity_encoder", "decoder")
+    reads = staticmethod(own_stages.reads)
+    training_reads = staticmethod(own_stages.training_reads)
+    plan = staticmethod(own_stages.plan)
+    uses = staticmethod(own_stages.uses)
+    terms = objective.terms
+    factors = objective.factors
+
+    def __init__(self, **dimensions: Any) -> None:
+        super().__init__()
+        size = Dimensions(**dimensions)
+        self.dimensions = size.as_dict()
+        width, side, standardise = size.width, size.image_size, STANDARDISE[size.standardise]
+        self.identity_encoder = IdentityEncoder(width=width, image_size=side)  # E_id
+        self.merge = ViewMerge()
+        self.expression_encoder = ExpressionEncoder(width=width, image_size=side)  # E_exp
+        self.audio_speech_encoder = AudioSpeechEncoder(
+            width=size.audio_width or width, standardise=standardise
+        )  # E_aud
+        self.position_encoder = PositionEncoder()  # E_pos
+        lengths = (FEATURES, expressions.EXPRESSION, FEATURES, position.FEATURES)
+        self.weighting = CrossModalWeighting(lengths, adaptive=bool(size.weighting))
+        self.decoder = Decoder(
+            width=width,
+            image_size=side,
+            identity_scales=size.identity_scales or 1,
+            blend=bool(size.blend),
+            speech_map=size.speech_map,
+        )
+        self.frame_discriminator = FrameDiscriminator(width=width, image_size=side)
+        self.clip_discriminator = ClipDiscriminator(width=width)
+        several = size.n_emotions > 1
+        self.judge = EmotionReader(n_emotions=size.n_emotions, width=width, image_size=side) if several else None
+        self.emotion_classifier = classifier(size.n_emotions) if several else None
+        self.expression_person_classifier = classifier(size.n_speakers) if size.n_speakers > 1 else None
+        self.expression_word_classifier = classifier(size.n_words) if size.n_words > 1 else None
+        # The first two stages, as DAVS has them.
+        self.visual_speech_encoder = VisualSpeechEncoder(
+            width=size.visual_width or width, image_size=size.mouth_size or side
+        )
+        self.word_classifier = WordClassifier(n_words=size.n_words, n_frames=size.speech_frames)
+        self.audio_word_classifier = None
+        self.domain_discriminator = DomainDiscriminator()
+        self.person_classifier = PersonClassifier(n_people=size.n_people) if size.n_people else None
+        # Of each emotion, and of all clips.
+        self.expressions: Tensor
+        self.expressions_seen: Tensor
+        self.register_buffer("expressions", torch.zeros(size.n_emotions + 1, expressions.EXPRESSION))
+        self.register_buffer("expressions_seen", torch.zeros(size.n_emotions + 1))
+
+    @classmethod
+    def dimensions_for(cls, corpus: Corpus, settings: own.Settings) -> dict[str, int | float]:
+        """Return the arguments that fit these clips and settings."""
+        return Dimensions.of(corpus, settings).as_dict()
+
+    def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
+        """Return which emotions are read in real and in generated frames; see `readings`."""
+        return readings.measure(self, stage, clips, device, limit)
+
+    @torch.no_grad()
+    def remember(self, code: Tensor, emotions: Tensor) -> None:
+        """Take e_exp of clips `[B, 64]` into the means of their emotions `[B]`, −1 where unknown, while training."""
+        if not self.training:
+            return
+        for row in range(len(self.expressions)):
+            some = code if row == len(self.expressions) - 1 else code[emotions == row]
+            if len(some):
+                self.expressions_seen[row] += len(some)
+                rate = max(len(some) / float(self.expressions_seen[row]), min(1.0, MEMORY * len(some)))
+                self.expressions[row].lerp_(some.float().mean(0), rate)
+
+    def embeddings(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what DAVS's encoders make of a batch, and e_exp `[B, 64]` as `expression`."""
+        found = super().embeddings(batch)
+        if EXPRESSION in batch:
+            found["expression"] = self.encode_expression(batch[EXPRESSION])
+        return found
+
+    def encode_identity(self, frames: Tensor) -> Person:
+        """Encode who is seen in a frame of each clip, `[B, 1, 3, S, S]`, with the mean expression of all clips."""
+        return self.encode_person(frames[:, :1])
+
+    def encode_person(self, frames: Tensor) -> Person:
+        """Encode who is seen in frames `[B, K, 3, S, S]`, in any order."""
+        identity, _ = self.merge(self.identity_encoder(frames))
+        return self.expressing(Person(identity, frames.new_empty(0)), self.mean_expression())
+
+    def person_features(self, frames: Tensor) -> Tensor:
+        """Return the merged feature of who is seen in frames `[B, K, 3, S, S]`, in any order: `[B, 256]`."""
+        return self.merge(self.identity_encoder(frames))[0].feature[:, 0]
+
+    def encode_expression(self, frames: Tensor) -> Tensor:
+        """Encode the expression of anybody in frames `[B, T, 3, S, S]`, best evenly spread: e_exp `[B, 64]`."""
+        return self.expression_encoder(frames)
+
+    def mean_expression(self, emotion: int | None = None) -> Tensor:
+        """Return the mean e_exp of an emotion, or of all clips, `[1, 64]`."""
+        row = len(self.expressions) - 1 if emotion is None else emotion
+        return self.expressions[row : row + 1]
+
+    def expressing(self, identity: Person, expression: Tensor) -> Person:
+        """Return somebody with another e_exp, `[B, 64]` or `[1, 64]`."""
+        return identity._replace(expression=expression.expand(len(identity.identity.feature), -1))
+
+    def conditioned(self, identity: Person, batch: Batch) -> Person:
+        """Return somebody with the expression of the clips of a batch."""
+        return self.expressing(identity, self.encode_expression(batch[EXPRESSION])) if EXPRESSION in batch else identity
+
+    def fuse(
+        self, identity: Identity, expression: Tensor, audio: Tensor, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Weigh and fuse all modalities: `[B, T, 512]`, and w `[B, T, 4, 8]`.
+
+        expression: `[B, 64]`. audio: `[B, T, 256]`. positions: of E_pos, `[B, T, 64]`; None: unknown.
+        """
+        shape = audio.shape[:2]
+        where = self.position_encoder.neutral() if positions is None else positions
+        return self.weighting(
+            identity.feature.expand(*shape, -1), expression[:, None].expand(*shape, -1), audio, where.expand(*shape, -1)
+        )
+
+    def draw(self, identity: Identity, fused: Tensor) -> Tensor:
+        """Draw frames `[B, T, 3, S, S]` of somebody from fused features `[B, T, 512]`."""
+        person, speech = fused.split(FEATURES, -1)
+        return self.decoder(identity._replace(feature=person), speech)
+
+    def decode(self, identity: Person, speech: Tensor) -> Tensor:
+        """Draw frames `[B, T, 3, S, S]` of somebody saying `[B, T, 256]`, positions unknown."""
+        return self.draw(identity.identity, self.fuse(identity.identity, identity.expression, speech)[0])
+
+    def modality_weights(self, identity: Person, speech: Tensor) -> Tensor:
+        """Return w of each frame, over the groups of channels on average: `[B, T, 4]`."""
+        return self.fuse(identity.identity, identity.expression, speech)[1].mean(-1)

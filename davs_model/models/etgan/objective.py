@@ -1,0 +1,180 @@
+"""The objective in one pass: a batch through the stage's networks, every term by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from davs_model.data.pictures import WHOLE, as_read
+from davs_model.data.reads import Batch
+from davs_model.models.base import EXPRESSION, SOUND, Gather, Stage
+from davs_model.models.davs import losses as shared
+from davs_model.models.davs.objective import RUN, RUN_WINDOWS
+from davs_model.models.davs.speech import first_terms
+from davs_model.models.davs.stages import MOUTH_REGION
+from davs_model.models.etgan import corruption, losses
+from davs_model.models.etgan.corruption import Inputs
+from davs_model.models.etgan.settings import Settings
+
+if TYPE_CHECKING:
+    from davs_model.models.davs.networks.identity import Identity
+    from davs_model.models.etgan.networks import ETGAN
+
+VIEWS, POSITIONS, JUDGED = "views", "positions", "judged"
+"""Pictures of the person from their other clips, how the face lies in `RUN`, and what the judge learns from."""
+EXPRESSIVE = (
+    "emotion",
+    "expression_person",
+    "expression_person_confusion",
+    "expression_word",
+    "expression_word_confusion",
+)
+PICTURES = ("reconstruction", "mouth", "motion", "frame", "frame_confusion", "clip", "clip_confusion")
+HELD_TO = ("read", "retained", "likeness", "spoken")
+GENERATION = (*PICTURES, *HELD_TO)
+"""Names of the terms."""
+LIKENED = 4
+"""Every such frame is compared with the person: E_id costs as much as the decoder."""
+
+
+def terms(
+    model: ETGAN,
+    batch: Batch,
+    wanted: Collection[str],
+    settings: Settings,
+    *,
+    progress: float = 1.0,
+    gather: Gather = lambda features: features,
+) -> dict[str, Tensor]:
+    """Compute the terms that are wanted and have begun; see `TalkingModel.terms`."""
+    wanted = begun(wanted, settings, progress)
+    found = first_terms(model, batch, wanted, gather)
+    if "judge" in wanted and model.judge is not None:
+        found["judge"] = shared.person_loss(model.judge(batch[JUDGED]), batch["emotions"])
+    if any(name in wanted for name in GENERATION):
+        found |= _full_terms(model, batch, wanted, settings, gather)
+    elif any(name in wanted for name in EXPRESSIVE):
+        code = model.expression_encoder(corruption.disguised(batch[EXPRESSION]))
+        found |= _expression_terms(model, batch, code, torch.ones(len(code), dtype=torch.bool, device=code.device))
+    return {name: loss for name, loss in found.items() if name in wanted}
+
+
+def begun(wanted: Collection[str], settings: Settings, progress: float) -> Collection[str]:
+    """Return the terms that have begun at a fraction of a stage; all of them where none has, so that a step learns."""
+    begins = {"frame": settings.adversaries.frame_from, "clip": settings.adversaries.clip_from}
+    found = [term for term in wanted if progress >= begins.get(term.removesuffix("_confusion"), 0.0)]
+    return found or wanted
+
+
+def _expression_terms(model: ETGAN, batch: Batch, code: Tensor, whole: Tensor) -> dict[str, Tensor]:
+    """Emotions in e_exp, people and words out of it; and its mean of each emotion, which is kept.
+
+    code: e_exp `[B, 64]`. whole: of which clips it was not spoilt, bool `[B]`; the others do not count.
+    """
+    code, people, words, emotions = (
+        one[whole] for one in (code, *(batch[f"{EXPRESSION}_{label}"] for label in ("speakers", "words", "emotions")))
+    )
+    model.remember(code, emotions)
+    found: dict[str, Tensor] = {}
+    if not len(code):
+        return found
+    if model.emotion_classifier is not None:
+        found["emotion"] = shared.person_loss(model.emotion_classifier(code)[:, None], emotions)
+    for name, reader, labels in (
+        ("expression_person", model.expression_person_classifier, people),
+        ("expression_word", model.expression_word_classifier, words),
+    ):
+        if reader is not None:
+            found[name] = shared.identity_word_loss(reader, code, labels)
+            found[f"{name}_confusion"] = shared.identity_word_confusion(reader, code)
+    return found
+
+
+def inputs(model: ETGAN, batch: Batch, settings: Settings) -> Inputs:
+    """Return what the run of a step is generated from: so many views, an expression in disguise, some of it spoilt."""
+    count = int(torch.randint(settings.generation.views, ())) + 1
+    return corruption.spoil(
+        batch[VIEWS][:, :count],
+        corruption.disguised(batch[EXPRESSION]),
+        batch[RUN_WINDOWS],
+        corruption.masked(batch[POSITIONS], settings.corruption.masked),
+        settings.corruption.probability,
+    )
+
+
+def _full_terms(
+    model: ETGAN, batch: Batch, wanted: Collection[str], settings: Settings, gather: Gather
+) -> dict[str, Tensor]:
+    """Generate the run of each clip, and say what is to be said of it."""
+    real, given = batch[RUN], inputs(model, batch, settings)
+    identity, _ = model.merge(model.identity_encoder(given.views))
+    code = model.expression_encoder(given.expression)
+    audio = model.encode_sound(given.windows, batch.get(SOUND))
+    fused, _ = model.fuse(identity, code, audio, model.position_encoder(given.positions))
+    drawn = model.draw(identity, fused)
+    found = _expression_terms(model, batch, code, given.whole("expression"))
+    if "person" in wanted and model.person_classifier is not None:
+        found["person"] = shared.person_loss(model.person_classifier(identity.feature), batch["speakers"])
+    found["reconstruction"] = shared.reconstruction_loss(real, drawn)
+    found["mouth"] = shared.mouth_loss(real, drawn)
+    found["motion"] = shared.motion_loss(real, drawn)
+    for name, discriminator in (("frame", model.frame_discriminator), ("clip", model.clip_discriminator)):
+        if name in wanted or f"{name}_confusion" in wanted:
+            found[name] = losses.hinge_loss(discriminator, real, drawn)
+            found[f"{name}_confusion"] = losses.hinge_confusion(discriminator, drawn)
+    return found | _held_to(model, batch, drawn, identity, code, given, wanted, gather)
+
+
+def _held_to(
+    model: ETGAN,
+    batch: Batch,
+    drawn: Tensor,
+    identity: Identity,
+    code: Tensor,
+    given: Inputs,
+    wanted: Collection[str],
+    gather: Gather,
+) -> dict[str, Tensor]:
+    """What the frames are held to by networks that do not move for it: emotion, expression, person, speech."""
+    found: dict[str, Tensor] = {}
+    whole = given.whole("expression")
+    if "read" in wanted and model.judge is not None and bool(whole.any()):
+        with shared.still(model.judge):
+            found["read"] = shared.person_loss(model.judge(drawn[whole]), batch["emotions"][whole])
+    if "retained" in wanted:
+        with shared.still(model.expression_encoder):
+            found["retained"] = losses.unlikeness(model.expression_encoder(drawn), code, whole)
+    if "likeness" in wanted:
+        with shared.still(model.identity_encoder):
+            with torch.no_grad():
+                real = model.identity_encoder(batch[VIEWS]).feature.mean(1, keepdim=True)
+            found["likeness"] = losses.unlikeness(model.identity_encoder(drawn[:, ::LIKENED]).feature, real)
+    if "spoken" in wanted:
+        side = int(model.dimensions["mouth_size"])
+        with shared.still(model.visual_speech_encoder):
+            seen = model.encode_speech(frames=as_read(drawn, MOUTH_REGION if side else WHOLE, side))
+        with torch.no_grad():
+            heard = model.encode_sound(batch[RUN_WINDOWS], batch.get(SOUND))
+        found["spoken"] = shared.contrastive_loss(gather(seen), gather(heard))
+    return found
+
+
+def factors(model: ETGAN, stage: Stage, settings: Settings, *, people_are_speakers: bool) -> dict[str, float]:
+    """Return the factor of each term that a stage minimises; what is switched off, or has no labels, is not in it."""
+    idle = {
+        "person": model.person_classifier is None or not (stage.people or people_are_speakers),
+        "judge": model.judge is None,
+        "read": model.judge is None,
+        "emotion": model.emotion_classifier is None,
+        "expression_person": model.expression_person_classifier is None,
+        "expression_word": model.expression_word_classifier is None,
+    }
+    found = {term: (name, float(getattr(settings.weights, name))) for term in stage.terms if (name := _name(term))}
+    return {term: weight for term, (name, weight) in found.items() if weight and not idle.get(name, False)}
+
+
+def _name(term: str) -> str:
+    return term.removesuffix("_confusion")

@@ -1,0 +1,163 @@
+"""The settings of ET-GAN-ACW: its networks, stages, spoilt inputs, weights, ablation and presets; all of them ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Le
+
+from davs_model.models.davs.settings import Fraction, Networks, SpeechWeights
+from davs_model.settings import Ablation, Count, Factor, RunSettings, Section
+
+
+class Model(Networks):
+    """The networks."""
+
+    weighting: bool = True
+    """Adaptive cross-modal weighting; false: all modalities weigh the same."""
+
+
+class Generation(Section):
+    """What the full stage generates from."""
+
+    views: Annotated[int, Ge(1), Le(16)] = 4
+    """Maximum number of pictures that show the person; each step draws a number from 1 on."""
+
+
+class Corruption(Section):
+    """What is spoilt of the inputs, never of the frames to generate, so that the weights have something to learn."""
+
+    probability: Fraction = 0.3
+    """Fraction of the clips of which one modality is spoilt."""
+    masked: Fraction = 0.5
+    """Fraction of the clips whose positions are masked besides, as they are where films are generated."""
+
+
+class Judge(Section):
+    """The reader of emotions that the full stage is held to."""
+
+    people: Fraction = 0.25
+    """Fraction of the speakers that it learns from, and expression and generation do not."""
+
+
+class Adversaries(Section):
+    """When the discriminators begin."""
+
+    frame_from: Fraction = 0.1
+    """Fraction of the full stage's steps after which D_frame begins."""
+    clip_from: Fraction = 0.3
+    """Fraction of them after which D_st begins."""
+
+
+class Steps(Section):
+    """Length of the stages; 0 leaves one out."""
+
+    identity: Count = 100_000
+    """Optimizer steps of the identity encoder on labelled faces."""
+    speech: Count = 300_000
+    """Optimizer steps of the speech space."""
+    judge: Count = 20_000
+    """Optimizer steps of the judge, on people of its own."""
+    expression: Count = 50_000
+    """Optimizer steps of the expression encoder, on emotions."""
+    full: Count = 300_000
+    """Optimizer steps of everything together."""
+
+
+class Weights(SpeechWeights):
+    """Factors of the terms of the objective; 0 switches a term off."""
+
+    domain: Factor = 0.0
+    """Factor of L_adv^D of the speech stage, both sides."""
+    judge: Factor = 1.0
+    """Factor of the judge's own cross-entropy."""
+    emotion: Factor = 1.0
+    """Factor of the cross-entropy of emotions of e_exp."""
+    expression_person: Factor = 20.0
+    """Factor of people taken out of e_exp, in the form of DAVS's eq. 4 and 5."""
+    expression_word: Factor = 20.0
+    """Factor of words taken out of e_exp, in the form of DAVS's eq. 2 and 3."""
+    reconstruction: Factor = 100.0
+    """Factor of the L1 of frames."""
+    mouth: Factor = 100.0
+    """Factor of the L1 inside the mouth box, in addition."""
+    motion: Factor = 0.0
+    """Factor of the L1 of how the mouth box differs from its mean over the generated frames of a clip."""
+    frame: Factor = 1.0
+    """Factor of the hinge loss of D_frame, both sides."""
+    clip: Factor = 1.0
+    """Factor of the hinge loss of D_st, both sides."""
+    read: Factor = 1.0
+    """Factor of the cross-entropy of emotions that the judge reads in generated frames."""
+    retained: Factor = 1.0
+    """Factor of 1 − cosine of e_exp and of what is encoded of the generated frames."""
+    likeness: Factor = 5.0
+    """Factor of 1 − cosine of the person's identity feature and of that of the generated frames."""
+    spoken: Factor = 0.0
+    """Factor of L_C of the audio and what the visual speech encoder, held still, sees in generated frames."""
+
+
+_TALKING: Mapping[str, Mapping[str, Any]] = {
+    "model": {
+        "width": 0.25,
+        "audio_width": 0.5,
+        "identity_scales": 4,
+        "blend": True,
+        "speech_map": 16,
+        "mouth_size": 64,
+        "standardise": "clip",
+    },
+    "data": {"batch_size": 8, "workers": 0, "noise": 0.25},
+    "optimizer": {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 30},
+    "weights": {"contrastive": 0.2, "reconstruction": 25.0, "mouth": 100.0, "motion": 100.0},
+    "loop": {"log_every": 25, "validate_every": 1000, "sample_every": 500, "save_every": 250, "validation_clips": 400},
+    "machine": {"bf16": False},
+}
+"""What small models have in common: the options of DAVS's that talk."""
+
+
+def _preset(side: int, mib: int, steps: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """Return `_TALKING` at a size, with memory for frames."""
+    changes: dict[str, dict[str, Any]] = {"model": {"image_size": side}, "data": {"cache_mib": mib}}
+    return {name: {**found, **changes.get(name, {})} for name, found in _TALKING.items()} | {"steps": dict(steps)}
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},
+    "small": _preset(64, 2048, {"identity": 200, "speech": 400, "judge": 200, "expression": 300, "full": 1500}),
+    "medium": _preset(128, 6144, {"identity": 200, "speech": 600, "judge": 300, "expression": 400, "full": 2500}),
+}
+"""What each preset changes. paper: nothing. small: frames of 64 pixels, minutes on a CPU. medium: of 128 pixels."""
+
+ROWS: Mapping[str, tuple[str, ...]] = {
+    "all": (),
+    "without ACW": ("model.weighting=false",),
+    "one view": ("generation.views=1",),
+    "nothing spoilt": ("corruption.probability=0",),
+    "without D_frame": ("weights.frame=0",),
+    "without D_st": ("weights.clip=0",),
+    "without the judge": ("weights.read=0",),
+    "without the expression terms": ("weights.read=0", "weights.retained=0"),
+}
+"""Rows of an ablation, which is ours: the paper's was not at hand."""
+
+
+class Settings(RunSettings):
+    """Every setting of `avprep train --model etgan`."""
+
+    of_model: ClassVar[str] = "etgan"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    ablation: ClassVar[Ablation | None] = Ablation(
+        stage="full", rows=ROWS, before=("identity", "speech", "judge", "expression")
+    )
+
+    preset: Literal["paper", "small", "medium"] = "paper"
+    """Name of the preset that the others started from."""
+    model: Model = Model()
+    generation: Generation = Generation()
+    corruption: Corruption = Corruption()
+    judge: Judge = Judge()
+    adversaries: Adversaries = Adversaries()
+    steps: Steps = Steps()
+    weights: Weights = Weights()

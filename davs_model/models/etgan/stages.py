@@ -1,0 +1,144 @@
+"""The five stages of training ET-GAN-ACW: what each reads, which terms it minimises, which networks it moves; ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from davs_model.data.clips import Clips
+from davs_model.data.reads import Reads
+from davs_model.models.base import EXPRESSION, FRAMES, PORTRAIT, REAL, SOUND, WINDOWS, Phase, Stage
+from davs_model.models.davs import stages as davs
+from davs_model.models.davs.objective import RUN, RUN_WINDOWS
+from davs_model.models.etgan import objective
+from davs_model.models.etgan.dimensions import RUN_LENGTH
+from davs_model.models.etgan.objective import JUDGED, POSITIONS, VIEWS
+from davs_model.models.etgan.settings import Settings
+
+LABELS = {
+    "words": ("word", "expression_word"),
+    "speakers": ("person", "expression_person"),
+    "emotions": ("emotion", "read", "judge"),
+}
+"""Terms that need labels."""
+EXPRESSION_FRAMES = 8
+"""Frames of an expression clip, evenly spread over it."""
+JUDGED_FRAMES = 4
+"""Frames of a clip that the judge learns from at once."""
+READERS = ("emotion_classifier", "expression_person_classifier", "expression_word_classifier")
+"""What reads emotions, people and words in e_exp."""
+
+STAGES: dict[str, Stage] = {
+    # First weights: as DAVS has them.
+    "identity": davs.STAGES["identity"],
+    "speech": replace(davs.STAGES["speech"], reads=(FRAMES, WINDOWS, SOUND)),
+    # The reader of emotions, on people of its own.
+    "judge": Stage(
+        "judge",
+        reads=(JUDGED,),
+        terms=("judge",),
+        phases=(Phase("judge", ("judge",)),),
+        validation_reads=(PORTRAIT, EXPRESSION),
+        emotions=True,
+    ),
+    # e_exp, on emotions, without people and words.
+    "expression": Stage(
+        "expression",
+        reads=(EXPRESSION,),
+        terms=objective.EXPRESSIVE,
+        phases=(Phase("expression", ("expression_encoder", READERS[0])), Phase("readers", READERS[1:])),
+        validation_reads=(PORTRAIT, EXPRESSION),
+        emotions=True,
+    ),
+    # Everything together.
+    "full": Stage(
+        "full",
+        reads=(RUN, RUN_WINDOWS, POSITIONS, VIEWS, EXPRESSION, SOUND),
+        terms=("person", *objective.EXPRESSIVE, *objective.GENERATION),
+        phases=(
+            Phase(
+                "generator",
+                (
+                    "identity_encoder",
+                    "person_classifier",
+                    "merge",
+                    "expression_encoder",
+                    READERS[0],
+                    "audio_speech_encoder",
+                    "position_encoder",
+                    "weighting",
+                    "decoder",
+                ),
+            ),
+            Phase("discriminators", ("frame_discriminator", "clip_discriminator", *READERS[1:])),
+        ),
+        validation_reads=(FRAMES, WINDOWS, PORTRAIT, REAL, SOUND, EXPRESSION),
+        frozen=("visual_speech_encoder", "judge"),
+        generates=True,
+    ),
+}
+"""In the order of training."""
+
+
+def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
+    """Return all that a model of these dimensions reads: what DAVS does, and what ET-GAN generates from."""
+    found = davs.speech_reads(dimensions)
+    portrait = found.pop(PORTRAIT)
+    return {
+        **found,
+        RUN: Reads("frames", RUN_LENGTH, at="sound"),
+        RUN_WINDOWS: Reads("windows", RUN_LENGTH, beside=RUN),
+        POSITIONS: Reads("positions", RUN_LENGTH, beside=RUN),
+        VIEWS: replace(portrait, of="others", apart=RUN),
+        EXPRESSION: Reads("frames", EXPRESSION_FRAMES, at="spread", of="emotion"),
+        JUDGED: Reads("frames", JUDGED_FRAMES, at="portrait"),
+        PORTRAIT: portrait,
+    }
+
+
+def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: Settings) -> dict[str, Reads]:
+    """Return that, as a stage reads it: with as many views as a step may draw."""
+    found = reads(dimensions)
+    found[VIEWS] = replace(found[VIEWS], length=settings.generation.views)
+    return found
+
+
+def plan(name: str, settings: Settings) -> Stage:
+    """Return a stage as the settings change it: discriminators that are switched off are not trained."""
+    stage = STAGES[name]
+    idle = {
+        "frame_discriminator": not settings.weights.frame,
+        "clip_discriminator": not settings.weights.clip,
+    }
+    phases = (
+        replace(phase, networks=tuple(one for one in phase.networks if not idle.get(one, False)))
+        for phase in stage.phases
+    )
+    return replace(stage, phases=tuple(phase for phase in phases if phase.networks))
+
+
+def judges(clips: Clips, fraction: float) -> NDArray[np.bool_]:
+    """Return which clips are of the people that the judge learns from, bool (N,): ours.
+
+    People with an emotion, in the order of their names, evenly spread: this fraction of them, none where that leaves
+    either side without anybody.
+    """
+    people = np.unique(clips.speakers[(clips.speakers >= 0) & (clips.emotions >= 0)])
+    count = round(fraction * len(people))
+    if not 0 < count < len(people):
+        return np.zeros(len(clips), bool)
+    return np.isin(clips.speakers, people[[(2 * n + 1) * len(people) // (2 * count) for n in range(count)]])
+
+
+def uses(clips: Clips, stage: str, settings: Settings) -> NDArray[np.bool_]:
+    """Return which clips a stage learns from: the judge from its people, expression and generation from the others.
+
+    Where nobody can be spared all of them learn from all.
+    """
+    found = judges(clips, settings.judge.people)
+    if stage not in ("judge", "expression", "full") or not found.any():
+        return np.ones(len(clips), bool)
+    return found if stage == "judge" else ~found

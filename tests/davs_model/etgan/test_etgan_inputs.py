@@ -1,0 +1,240 @@
+"""What ET-GAN-ACW is fed and minimises: partners of clips, positions, disguise, spoilt inputs, terms."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_shards import make_shards
+from torch import nn
+
+from avprep.faces import align
+from davs_model.data.batch import empty_batch
+from davs_model.data.batches import Batches
+from davs_model.data.clips import Clips, read_clips
+from davs_model.data.loader import training_batches
+from davs_model.data.partners import Partners
+from davs_model.data.pictures import MOUTH_BOX, Augmentation, region
+from davs_model.data.positions import PLACES, SHIFT_UNIT, TURN_UNIT, positions
+from davs_model.data.reads import Reads, Shape
+from davs_model.data.sampling import DISTANCE, spread
+from davs_model.data.sources import ClipSource
+from davs_model.models.etgan import corruption, losses
+from davs_model.models.etgan.dimensions import MODALITIES
+from davs_model.models.etgan.networks import PositionEncoder
+from davs_model.models.etgan.stages import reads
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+READS = reads({"speech_frames": 12})
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
+    """Clips of three people in two emotions, three of each; not to be changed."""
+    out = make_shards(tmp_path_factory.mktemp("inputs") / "out", clips=18, people=3, emotions=("happy", "sad"))
+    return read_clips(out, "train")
+
+
+def test_partners_are_whom_they_should_be(clips: Clips) -> None:
+    """Others are other clips of the speaker; of an emotion, half are the clip itself, half somebody else's."""
+    partners, rng = Partners(clips), np.random.default_rng(0)
+    own = 0
+    for row in list(range(len(clips))) * 20:
+        other = partners.draw("others", row, rng)
+        assert other != row
+        assert clips.speakers[other] == clips.speakers[row]
+        felt = partners.draw("emotion", row, rng)
+        assert clips.emotions[felt] == clips.emotions[row]
+        assert felt == row or clips.speakers[felt] != clips.speakers[row]
+        own += felt == row
+    assert own / (20 * len(clips)) == pytest.approx(0.5, abs=0.1)
+    assert partners.draw("others", 3, None) == partners.draw("emotion", 3, None) == 3
+
+
+def test_without_partners_a_clip_is_alone(clips: Clips) -> None:
+    """Where nobody else has the emotion, or the speaker no other clip, the clip itself is read, far from the run."""
+    alone = clips.rows(np.array([0]))
+    partners, rng = Partners(alone), np.random.default_rng(0)
+    assert {partners.draw(of, 0, rng) for of in ("others", "emotion", "speaker") for _ in range(20)} == {0}
+    shape = Shape({"run": Reads("frames", 8), "views": READS["views"]}, 64)
+    source = ClipSource(alone, shape)
+    for _ in range(10):
+        run = source._portraits(READS["views"], 0, [(0, frame) for frame in range(8)], rng)
+        assert all(frame >= 7 + DISTANCE for _, frame in run)
+
+
+def test_batches_are_the_same_for_any_number_of_processes(clips: Clips) -> None:
+    """Views and expressions of partners are a function of seed and step, whoever reads them; their labels go along."""
+    shape = Shape({name: READS[name] for name in ("run", "run_windows", "views", "expression")}, 64, flip=True)
+    batches = Batches(ClipSource(clips, shape), shape, batch_size=6, seed=3)
+    read = [
+        [{name: tensor.clone() for name, tensor in raw.tensors.items()} for raw in found]
+        for found in (training_batches(batches, first=0, last=4, workers=workers) for workers in (0, 2))
+    ]
+    later = next(iter(training_batches(batches, first=3, last=4, workers=0)))
+    for one, other in zip(*read, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+        assert torch.equal(one["emotions"], one["expression_emotions"])
+    assert all(torch.equal(later[name], read[0][3][name]) for name in later.tensors)
+    assert any(not torch.equal(one["speakers"], one["expression_speakers"]) for one in read[0])
+
+
+def test_spread_is_even() -> None:
+    """Eight frames of a clip are evenly spread; of a shorter one some are there twice."""
+    assert spread(80, 8) == [5, 15, 25, 35, 45, 55, 65, 75]
+    assert spread(4, 8) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_positions_are_deviations() -> None:
+    """A face in its place that never moves is 0; a turn and a step of the head are measured against the median."""
+    points = np.repeat(PLACES[None], 9, axis=0)
+    affine = np.repeat(np.array([[[0.5, 0, 10], [0, 0.5, 20]]], np.float32), 9, axis=0)
+    assert not positions(points, affine).any()
+    moved = affine.copy()
+    moved[0, :, 2] -= 0.5 * np.array([20, 0], np.float32)  # 20 source pixels to the right: 10 of the crop
+    cos, sin = 0.5 * math.cos(0.1), 0.5 * math.sin(0.1)
+    moved[1, :, :2] = [[cos, -sin], [sin, cos]]
+    points[2] += 16
+    points[3, 4] = np.nan
+    found = positions(points, moved)
+    assert found[0, -2:] == pytest.approx([10 / SHIFT_UNIT, 0], abs=1e-4)
+    assert found[1, -4:-2] == pytest.approx([0, 0.1 / TURN_UNIT], abs=1e-3)
+    assert found[2, :10] == pytest.approx(np.ones(10))
+    assert np.isnan(found[3]).all()
+    mirrored = positions(points, moved, mirrored=True)
+    assert mirrored[0, -2:] == pytest.approx([-10 / SHIFT_UNIT, 0], abs=1e-4)
+    assert mirrored[1, -4:-2] == pytest.approx([0, -0.1 / TURN_UNIT], abs=1e-3)
+    assert np.isnan(positions(points, np.zeros((9, 2, 3), np.float32))).all()
+
+
+def test_places_are_those_of_the_template() -> None:
+    """Eyes and the middle of the mouth lie where crops are aligned; the places stay what they are when mirrored."""
+    assert align.three_points(PLACES) == pytest.approx(align.TEMPLATE, abs=0.1)
+    halves = np.split(PLACES[None], (2, 3), axis=1)
+    turned = np.concatenate([Augmentation(mirror=True).points(part) for part in halves], axis=1)
+    assert turned[0] == pytest.approx(PLACES, abs=5)
+
+
+def test_unknown_positions_are_one_neutral_position() -> None:
+    """What is unknown is marked, not 0; the neutral position does not depend on the length of a speech."""
+    torch.manual_seed(0)
+    encoder = PositionEncoder()
+    unknown, known = torch.full((1, 8, 14), math.nan), torch.zeros(1, 8, 14)
+    with torch.no_grad():
+        assert not torch.allclose(encoder(unknown), encoder(known))
+        assert torch.equal(encoder.neutral(), encoder(unknown)[:, 4:5])
+        assert bool(encoder(unknown).isfinite().all())
+
+
+def test_positions_are_read_with_their_frames(tmp_path: Path, clips: Clips) -> None:
+    """Points that a shard lacks are unknown positions, for a clip of which frames are read or not."""
+    for names in (("run", "positions"), ("run", "run_windows", "positions")):
+        shape = Shape({name: READS[name] for name in names}, 64)
+        raw = empty_batch(shape, 1)
+        ClipSource(clips, shape).load(0, raw, 0, np.random.default_rng(0))
+        assert bool(raw["positions"].isnan().all())  # the made shards' transforms are 0, from which nothing follows
+
+
+def test_a_disguise_has_no_lips() -> None:
+    """Whatever the mouth does, the disguised clip is the same; each clip is flipped, moved and tinted by itself."""
+    torch.manual_seed(0)
+    frames = torch.rand(3, 8, 3, 64, 64)
+    rows, columns = region(MOUTH_BOX, 64)
+    other = frames.clone()
+    other[..., rows, columns] = other[..., rows, columns].flip(1, -1)
+    found = []
+    for clip in (frames, other, frames):
+        torch.manual_seed(4)
+        found.append(corruption.disguised(clip))
+    assert torch.allclose(found[0], found[1], atol=1e-6)
+    assert torch.equal(found[0], found[2])
+    assert 0 <= float(found[0].min()) <= float(found[0].max()) <= 1
+    same = corruption.disguised(frames[:1].expand(3, -1, -1, -1, -1))
+    assert not torch.allclose(same[0], same[1])
+
+
+def test_one_modality_is_spoilt_and_no_more() -> None:
+    """Of a clip nothing or one modality is spoilt, at the given rate and alike for a seed; what is given stays."""
+    views, expression = torch.rand(200, 2, 3, 16, 16), torch.rand(200, 3, 3, 16, 16)
+    windows, where = torch.randn(200, 5, 12, 20), torch.randn(200, 5, 14)
+    kept = [one.clone() for one in (views, expression, windows, where)]
+    found = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        found.append(corruption.spoil(views, expression, windows, where, 0.3))
+    first, second = found
+    assert all(torch.equal(one, other) for one, other in zip((views, expression, windows, where), kept, strict=True))
+    assert torch.equal(first.spoilt, second.spoilt)
+    assert torch.equal(first.windows, second.windows)
+    assert float((first.spoilt >= 0).float().mean()) == pytest.approx(0.3, abs=0.1)
+    pairs = {"identity": "views", "expression": "expression", "audio": "windows", "position": "positions"}
+    for (modality, name), given in zip(pairs.items(), kept, strict=True):
+        changed = (getattr(first, name) != given).flatten(1).any(1)
+        assert torch.equal(changed, ~first.whole(modality)), name
+        assert bool(changed.any())
+    assert set(pairs) == set(MODALITIES)
+    assert bool((corruption.spoil(views, expression, windows, where, 0.0).spoilt < 0).all())
+
+
+def test_noise_has_the_ratio_that_is_asked_for() -> None:
+    """Noise of −5 and 10 dB is that much of the deviation of each coefficient."""
+    torch.manual_seed(0)
+    windows = torch.randn(400, 12, 20) * torch.arange(1, 13)[:, None]
+    for ratio in (-5.0, 10.0):
+        noise = corruption.noisy(windows, ratio) - windows
+        found = 20 * torch.log10(windows.std((0, 2)) / noise.std((0, 2)))
+        assert found.numpy() == pytest.approx(ratio, abs=0.3)
+
+
+def test_positions_are_masked_whole() -> None:
+    """A fraction of the clips has no position at all, the others all of theirs."""
+    torch.manual_seed(0)
+    hidden = corruption.masked(torch.zeros(400, 8, 14), 0.5).isnan().flatten(1)
+    assert torch.equal(hidden.any(1), hidden.all(1))
+    assert float(hidden.all(1).float().mean()) == pytest.approx(0.5, abs=0.1)
+
+
+class Discriminator(nn.Module):
+    """A number in the place of D."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """A logit of each frame."""
+        return self.weight * frames.mean((2, 3, 4))
+
+
+def test_each_side_of_a_hinge_moves_its_own() -> None:
+    """Both sides are their closed forms; D's moves D alone, the other the frames alone."""
+    real, discriminator = torch.full((1, 1, 3, 4, 4), 0.4), Discriminator()
+    generated = torch.full((1, 1, 3, 4, 4), 0.3, requires_grad=True)
+    loss = losses.hinge_loss(discriminator, real, generated)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx((1 - 0.8) + (1 + 0.6))
+    assert generated.grad is None
+    assert discriminator.weight.grad is not None
+    discriminator.weight.grad = None
+    confusion = losses.hinge_confusion(discriminator, generated)
+    confusion.backward()
+    assert float(confusion.detach()) == pytest.approx(-0.6)
+    assert discriminator.weight.grad is None
+    assert generated.grad is not None
+
+
+def test_unlikeness_is_of_those_that_count() -> None:
+    """1 − cosine, of the clips that count; 0 where none does; the second side has no gradient."""
+    one = torch.tensor([[1.0, 0.0], [1.0, 0.0]], requires_grad=True)
+    other = torch.tensor([[1.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    assert float(losses.unlikeness(one, other).detach()) == pytest.approx(0.5)
+    second = losses.unlikeness(one, other, torch.tensor([False, True]))
+    assert float(second.detach()) == pytest.approx(1.0)
+    assert float(losses.unlikeness(one, other, torch.zeros(2, dtype=torch.bool)).detach()) == 0
+    second.backward()
+    assert other.grad is None
+    assert one.grad is not None

@@ -1,0 +1,393 @@
+"""ET-GAN-ACW as a model: its shapes, weights, stages, from training to a video."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import interrupted
+import made_media
+import numpy as np
+import pytest
+import torch
+from avprep_cli.main import main
+from click.testing import CliRunner, Result
+from small_models import made_model
+from tiny_shards import make_shards
+from torch import Tensor
+
+from avprep.errors import RunError
+from avprep.talking.person import Person
+from davs_model import checkpoint
+from davs_model.data.corpus import read_corpus
+from davs_model.film import PhotoTalker
+from davs_model.generation import Talker
+from davs_model.models.base import EXPRESSION, SOUND
+from davs_model.models.etgan import Settings, objective
+from davs_model.models.etgan.networks import ETGAN
+from davs_model.models.etgan.stages import READERS, judges
+from davs_model.training import loop
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+EMOTIONS = ("happy", "neutral", "sad")
+QUICK = (
+    "model.width=0.05",
+    "model.audio_width=0",
+    "model.mouth_size=0",
+    "data.batch_size=3",
+    "data.cache_mib=0",
+    "generation.views=2",
+    "adversaries.frame_from=0",
+    "adversaries.clip_from=0",
+    "loop.log_every=1",
+    "loop.save_every=2",
+    "loop.talking_clips=4",
+    "steps.identity=1",
+    "steps.speech=1",
+    "steps.judge=1",
+    "steps.expression=2",
+    "steps.full=3",
+)
+SIZES = {
+    "n_words": 3,
+    "n_people": 3,
+    "n_speakers": 3,
+    "n_emotions": 3,
+    "width": 0.05,
+    "image_size": 64,
+    "identity_scales": 4,
+    "blend": 1,
+    "speech_map": 4,
+}
+
+
+def made(seed: int = 0, **sizes: float) -> ETGAN:
+    """Make a small model."""
+    torch.manual_seed(seed)
+    return ETGAN(**{**SIZES, **sizes})
+
+
+def batch(count: int = 3, side: int = 64) -> dict[str, Tensor]:
+    """Make what the full stage reads, at random."""
+    torch.manual_seed(5)
+    labels = {name: torch.arange(count) % 3 for name in ("words", "speakers", "emotions")}
+    return {
+        "run": torch.rand(count, 8, 3, side, side),
+        "run_windows": torch.randn(count, 8, 12, 20),
+        "positions": torch.randn(count, 8, 14),
+        "views": torch.rand(count, 4, 3, side, side),
+        EXPRESSION: torch.rand(count, 8, 3, side, side),
+        SOUND: torch.stack((torch.zeros(count, 12), torch.ones(count, 12)), 1),
+        "judged": torch.rand(count, 4, 3, side, side),
+        **labels,
+        **{f"{EXPRESSION}_{name}": numbers for name, numbers in labels.items()},
+    }
+
+
+def gradients(model: ETGAN, *terms: str, progress: float = 0.5, overrides: tuple[str, ...] = ()) -> set[str]:
+    """Return which networks have a gradient of these terms."""
+    settings = Settings.resolve("small", None, ["corruption.probability=0", *overrides])
+    model.zero_grad(set_to_none=True)
+    found = model.train().terms(batch(), terms, settings, progress=progress)
+    assert found.keys() == set(terms)
+    torch.stack(list(found.values())).sum().backward()
+    return {name.partition(".")[0] for name, each in model.named_parameters() if each.grad is not None}
+
+
+@pytest.mark.parametrize("side", [64, 128, 256])
+def test_it_generates_frames_of_every_size(side: int) -> None:
+    """Frames are `[B, T, 3, S, S]` in [0, 1] and differ with the expression; both discriminators see them."""
+    model = made(image_size=side).eval()
+    with torch.no_grad():
+        person = model.encode_identity(torch.rand(2, 1, 3, side, side))
+        frames = model.decode(person, torch.randn(2, 8, 256))
+        other = model.decode(model.expressing(person, torch.randn(2, 64)), torch.zeros(2, 8, 256))
+        assert model.frame_discriminator(frames).shape[:2] == (2, 8)
+        assert model.clip_discriminator(frames).shape[0] == 2
+    assert frames.shape == other.shape == (2, 8, 3, side, side)
+    assert not torch.equal(frames, other)
+    assert 0 <= float(frames.min()) <= float(frames.max()) <= 1
+
+
+def test_views_in_any_order_are_one_person() -> None:
+    """Pictures in any order give the very same frames; one picture alone is what E_id says of it."""
+    model = made().eval()
+    views, speech = torch.rand(2, 4, 3, 64, 64), torch.randn(2, 3, 256)
+    with torch.no_grad():
+        frames = [model.decode(model.encode_person(views[:, order]), speech) for order in ([0, 1, 2, 3], [2, 0, 3, 1])]
+        alone, plain = model.encode_person(views[:, :1]).identity, model.identity_encoder(views[:, :1])
+        _, alpha = model.merge(model.identity_encoder(views))
+        _, turned = model.merge(model.identity_encoder(views.flip(1)))
+    assert torch.equal(*frames)
+    assert all(torch.equal(one, other) for one, other in zip(alone, plain, strict=True))
+    assert torch.allclose(alpha.sum(1), torch.ones(2))
+    assert torch.allclose(alpha, turned.flip(1))
+
+
+def test_weights_are_one_on_average_and_equal_at_first() -> None:
+    """w has a mean of 1 over the modalities; all are 1 before training, and where weighting is off."""
+    for adaptive in (1, 0):
+        model = made(weighting=adaptive).eval()
+        person, speech = model.encode_identity(torch.rand(2, 1, 3, 64, 64)), torch.randn(2, 5, 256)
+        with torch.no_grad():
+            first = model.modality_weights(person, speech)
+            model.weighting.second.weight.normal_()
+            later = model.modality_weights(person, speech)
+        assert first.shape == (2, 5, 4)
+        assert bool((first == 1).all())
+        assert torch.allclose(later.mean(-1), torch.ones(2, 5))
+        assert bool((later == 1).all()) == (not adaptive)
+
+
+def test_part_by_part_is_at_once() -> None:
+    """A speech decoded in parts of any length gives the frames that it gives at once, position unknown in all."""
+    model = made().eval()
+    with torch.no_grad():
+        person, speech = model.encode_identity(torch.rand(1, 1, 3, 64, 64)), torch.randn(1, 9, 256)
+        whole = model.decode(person, speech)
+        parts = torch.cat([model.decode(person, part) for part in speech.split([1, 4, 2, 2], dim=1)], dim=1)
+    assert torch.allclose(parts, whole, atol=1e-6)
+
+
+def test_whose_gradients_are_whose() -> None:
+    """Discriminators and readers move themselves alone; nothing that frames are held to moves for it."""
+    model = made()
+    generator = {
+        "identity_encoder",
+        "merge",
+        "expression_encoder",
+        "audio_speech_encoder",
+        "position_encoder",
+        "weighting",
+        "decoder",
+    }
+    everywhere = generator - {"merge"}  # one view has no weight to learn, and how many there are is drawn
+    assert gradients(model, "judge") == {"judge"}
+    assert gradients(model, "frame") == {"frame_discriminator"}
+    assert gradients(model, "clip") == {"clip_discriminator"}
+    assert gradients(model, "emotion") == {"expression_encoder", "emotion_classifier"}
+    for name in ("expression_person", "expression_word"):
+        assert gradients(model, name) == {f"{name}_classifier"}
+        assert gradients(model, f"{name}_confusion") == {"expression_encoder"}
+    for term in ("reconstruction", "mouth", "frame_confusion", "clip_confusion", "read", "retained", "spoken"):
+        found = gradients(model, term)
+        assert everywhere <= found <= generator, term
+    assert everywhere <= gradients(model, "likeness") <= generator
+
+
+def test_discriminators_begin_late() -> None:
+    """D_frame begins at a tenth of the steps, D_st at three tenths."""
+    settings = Settings.resolve("small")
+    terms = ("reconstruction", "frame", "frame_confusion", "clip", "clip_confusion")
+    names = [set(objective.begun(terms, settings, progress)) - {"reconstruction"} for progress in (0.05, 0.2, 0.4)]
+    assert names == [set(), {"frame", "frame_confusion"}, set(terms[1:])]
+
+
+def test_without_labels_there_is_nothing_to_tell_apart() -> None:
+    """On clips without emotions, words or several people the rest trains; what is switched off is not planned."""
+    model = made(n_emotions=0, n_speakers=1, n_words=1, n_people=0)
+    settings = Settings.resolve("small", None, ["weights.clip=0"])
+    stage = ETGAN.plan("full", settings)
+    factors = model.factors(stage, settings, people_are_speakers=True)
+    assert not factors.keys() & {"person", "read", "emotion", "expression_person", "expression_word", "clip"}
+    assert "clip_discriminator" not in stage.phases[1].networks
+    found = model.train().terms(batch(), factors, settings, progress=1.0)
+    assert all(bool(value.isfinite()) for value in found.values())
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of shards with emotions; not to be changed."""
+    return make_shards(tmp_path_factory.mktemp("etgan") / "shards", clips=18, people=3, emotions=EMOTIONS)
+
+
+def train(out: Path, run: Path, *overrides: str) -> list[str]:
+    """Train all stages, and return what was said."""
+    lines: list[str] = []
+    settings = Settings.resolve("small", None, (*QUICK, *overrides))
+    loop.train(out, run, settings, stages=tuple(ETGAN.stages), say=lines.append)
+    return lines
+
+
+@pytest.fixture(scope="module")
+def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of all stages, and beside it `killed`, as it was amid its last stage; not to be changed."""
+    folder = tmp_path_factory.mktemp("etgan") / "run"
+    with interrupted.kept({("full", 2): folder.parent / "killed"}):
+        train(out, folder)
+    return folder
+
+
+def test_it_trains_in_five_stages(run: Path) -> None:
+    """Every stage ends with its steps and its terms; the checkpoint has the emotions' names and their mean e_exp."""
+    found = checkpoint.load(run)
+    assert found.name == "etgan"
+    assert found.settings["emotions"] == list(EMOTIONS)
+    assert found.settings["steps"] == {"identity": 1, "speech": 1, "judge": 1, "expression": 2, "full": 3}
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    terms = {r["stage"]: set(r["terms"]) for r in records if "terms" in r}
+    assert terms["judge"] == {"judge"}
+    assert terms["expression"] == set(objective.EXPRESSIVE)
+    assert terms["full"] == {"person", *objective.EXPRESSIVE, *objective.GENERATION} - {"spoken"}
+    validations = {r["stage"]: r["validation"] for r in records if "validation" in r}
+    assert {"judge_of_real_frames", "expression_code", "self", "cross"} <= validations["full"]["emotions"].keys()
+    assert (run / "samples" / "full-000003.png").stat().st_size > 1000
+    assert bool((found.weights["expressions_seen"] > 0).all())
+    assert bool((found.weights["expressions"].abs().sum(1) > 0).all())
+
+
+def test_it_goes_on_bit_for_bit(out: Path, run: Path, tmp_path: Path) -> None:
+    """A run that was killed in its last stage ends with the very bytes of one that was not."""
+    train(out, Path(shutil.copytree(run.parent / "killed", tmp_path / "run")))
+    interrupted.assert_same_bytes(run, tmp_path / "run")
+
+
+def test_the_judge_learns_from_people_of_its_own(out: Path) -> None:
+    """A fraction of the labelled people is the judge's; with nobody to spare all of them learn from all."""
+    settings = Settings.resolve("small", None, QUICK)
+    clips = read_corpus(out, settings).train
+    of_judge, of_others = (ETGAN.uses(clips, stage, settings) for stage in ("judge", "full"))
+    assert bool((of_judge == ~of_others).all())
+    assert len(set(clips.speakers[of_judge])) == 1
+    assert bool((ETGAN.uses(clips, "expression", settings) == of_others).all())
+    assert bool(ETGAN.uses(clips, "speech", settings).all())
+    assert not judges(clips, 0.1).any()
+    nobody = Settings.resolve("small", None, ["judge.people=0"])
+    assert bool(ETGAN.uses(clips, "judge", nobody).all())
+    assert bool(ETGAN.uses(clips, "full", nobody).all())
+
+
+def test_clips_without_emotions_leave_stages_out(tmp_path: Path) -> None:
+    """On clips without labelled emotions judge and expression are left out, said so, and the rest trains."""
+    out = make_shards(tmp_path / "shards", people=1)
+    lines = train(out, tmp_path / "run", "steps.speech=1", "steps.full=1")
+    left = [line for line in lines if "left out: " in line and "labelled emotions" in line]
+    assert [line.partition(":")[0] for line in left] == ["judge", "expression"]
+    assert checkpoint.load(tmp_path / "run").settings["steps"]["full"] == 1
+
+
+def test_a_talker_goes_on_from_run_to_run(run: Path) -> None:
+    """What a talker draws does not depend on how the windows are cut."""
+    talker = Talker.load(run, device="cpu")
+    face = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
+    windows = np.random.default_rng(1).standard_normal((9, 12, 20)).astype(np.float32)
+    at_once = np.stack(list(talker.talk(face, [windows])))
+    in_parts = np.stack(list(talker.talk(face, [windows[:2], windows[2:7], windows[7:]])))
+    assert np.array_equal(at_once, in_parts)
+
+
+def test_readers_are_networks_of_the_model() -> None:
+    """The names of stages and phases are attributes of the model."""
+    model = made()
+    for stage in ETGAN.stages.values():
+        for name in (*stage.frozen, *(one for phase in stage.phases for one in phase.networks)):
+            assert hasattr(model, name), name
+    assert all(hasattr(model, name) for name in READERS)
+
+
+def pictures(count: int, seed: int = 0) -> np.ndarray:
+    """Make soft pictures (n, 256, 256, 3), each another one."""
+    coarse = np.random.default_rng(seed).integers(0, 255, (count, 4, 4, 3), np.uint8)
+    return np.stack([cv2.resize(one, (256, 256)) for one in coarse])
+
+
+def test_an_expression_is_a_clip_or_an_emotion(run: Path) -> None:
+    """Neither: neutral, which is what an emotion of that name gives; without it the mean of all; a clip is its code."""
+    talker, windows = Talker.load(run, device="cpu"), np.zeros((2, 12, 20), np.float32)
+    assert talker.emotions == EMOTIONS
+
+    codes = [talker.expression(), *(talker.expression(emotion=name) for name in ("neutral", "happy"))]
+    clip = talker.expression(pictures(8, 3))
+    assert all(code is not None and code.shape == (1, 64) for code in (*codes, clip))
+    assert torch.equal(codes[0], codes[1])
+    assert not torch.equal(codes[1], codes[2])
+    silent, asked = (
+        np.stack(list(talker.talk(pictures(1)[0], [windows], expression=code))) for code in (None, codes[1])
+    )
+    assert np.array_equal(silent, asked)
+    person = talker.model.encode_identity(torch.rand(1, 1, 3, 64, 64))
+    with torch.no_grad():
+        drawn = [
+            talker.model.decode(talker.model.expressing(person, code), torch.zeros(1, 2, 256))
+            for code in (*codes, clip)
+        ]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[1], drawn[2])
+    assert not torch.equal(drawn[2], drawn[3])
+    talker.emotions = ("happy", "joyful", "sad")
+    assert torch.equal(talker.expression(), talker.model.mean_expression())
+    with pytest.raises(RunError, match="knows no emotion bored: it knows happy, joyful, sad"):
+        talker.expression(emotion="bored")
+
+
+def test_several_pictures_in_any_order(run: Path) -> None:
+    """Pictures of one person in any order give the same frames; a grid of several people has each person's own."""
+    talker, windows = Talker.load(run, device="cpu"), np.zeros((2, 12, 20), np.float32)
+    three = pictures(3)
+    first, second = (
+        np.stack(list(talker.talk(three[order[0]], [windows], more=three[order[1:]])))
+        for order in ([0, 1, 2], [2, 0, 1])
+    )
+    assert np.array_equal(first, second)
+    grid = np.stack(list(talker.talk(three, [windows])))
+    alone = np.stack(list(talker.talk(three[1], [windows])))
+    assert grid.shape == (2, 3, 256, 256, 3)
+    assert np.abs(grid[:, 1].astype(int) - alone).max() <= 1
+
+
+def generate(run: Path, folder: Path, *arguments: object) -> Result:
+    """Run `avprep generate` with two aligned pictures and a sound."""
+    for name, picture in zip("ab", pictures(2), strict=True):
+        cv2.imwrite(str(folder / f"{name}.png"), picture)
+    made_media.write_wav(folder / "speech.wav", made_media.noise(0.6, 16_000), 16_000)
+    faces = ("--face", folder / "a.png", "--face", folder / "b.png", "--aligned", "--one-person")
+    command = ("generate", run, *faces, "--audio", folder / "speech.wav", "-o", folder / "film.mp4", *arguments)
+    return CliRunner().invoke(main, [str(argument) for argument in command])
+
+
+def test_a_film_of_an_emotion_with_its_weights(run: Path, tmp_path: Path) -> None:
+    """`generate` makes a film of one person in an emotion, and plots how much each modality counts."""
+    done = generate(run, tmp_path, "--emotion", "happy", "--weights-plot", tmp_path / "weights.png")
+    assert done.exit_code == 0, done.output
+    assert "film.mp4: 15 frames" in done.output
+    plot = cv2.imread(str(tmp_path / "weights.png"))
+    assert plot is not None
+    assert plot.std() > 10
+
+
+def test_a_film_takes_the_expression_of_a_clip(run: Path, tmp_path: Path) -> None:
+    """`film` reads an expression from a clip of anybody."""
+    speech = made_media.write_wav(tmp_path / "speech.wav", made_media.noise(0.6, 16_000), 16_000)
+    photo = tmp_path / "photo.png"
+    cv2.imwrite(str(photo), pictures(1)[0])
+    clip = Person(pictures(12, 5), None)
+    film = PhotoTalker.load(run, device="cpu").film(photo, speech, tmp_path / "a.mp4", aligned=True, expression=clip)
+    assert film.n_frames == 15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--emotion", "bored"), "the model knows no emotion bored: it knows happy, neutral, sad"),
+        (("--emotion", "sad", "--expression", "."), "give either --expression or --emotion"),
+        (("--grid",), "--one-person puts several photos together, --grid shows several people"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_line(run: Path, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    """An unknown emotion names the known ones; options that exclude each other are refused."""
+    done = generate(run, tmp_path, *arguments)
+    assert done.exit_code != 0
+    assert [line for line in done.output.splitlines() if line.startswith("Error:")] == [f"Error: {said}"]
+
+
+def test_other_models_take_no_expression() -> None:
+    """A model without expressions or weights refuses both in one line, and draws as ever without."""
+    talker = PhotoTalker(made_model())
+    assert talker.expression() is None
+    with pytest.raises(RunError, match="takes no expression: leave out --expression and --emotion"):
+        talker.expression(emotion="happy")
+    with pytest.raises(RunError, match="weighs no modalities: leave out --weights-plot"):
+        talker.weights(pictures(1)[0], [np.zeros((2, 12, 20), np.float32)])

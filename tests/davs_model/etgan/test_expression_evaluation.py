@@ -1,0 +1,239 @@
+"""The evaluation of expressive models: it tells one that shows the expression from one that does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from expressive_shards import EMOTIONS, make_expressive_shards
+from torch import Tensor
+
+from davs_model import checkpoint
+from davs_model.checkpoint import Checkpoint
+from davs_model.data.clips import Clips, read_clips
+from davs_model.data.reads import Reads
+from davs_model.evaluation import evaluate as evaluation
+from davs_model.evaluation import expression
+from davs_model.evaluation.expression import steering
+from davs_model.evaluation.expression.axes import Bench
+from davs_model.evaluation.expression.damage import falling
+from davs_model.evaluation.expression.readers import Readers
+from davs_model.evaluation.expression.targets import targets
+from davs_model.evaluation.metrics.spread import estimate
+from davs_model.models.base import FRAMES, WINDOWS, TalkingModel
+from davs_model.models.etgan.networks import ETGAN
+
+SIDE = 64
+BROWS = slice(SIDE * 64 // 256, SIDE * 130 // 256)
+
+
+@dataclass
+class Person:
+    """A picture `[B, 3, S, S]` and brows."""
+
+    picture: Tensor
+    brows: Tensor | None = None
+
+
+class Collage(TalkingModel):
+    """Draws a person's first picture with the brows of the expression clip; blind: with their own."""
+
+    name = "collage"
+    drivers = ("audio",)
+    modalities = ("identity", "expression", "audio")
+    expression_length = 1
+
+    def __init__(self, *, blind: bool = False) -> None:
+        super().__init__()
+        self.dimensions, self.blind = {"image_size": SIDE}, blind
+
+    @classmethod
+    def dimensions_for(cls, corpus: Any, settings: Any) -> dict[str, int | float]:
+        """Frames of `SIDE`."""
+        return {"image_size": SIDE}
+
+    @classmethod
+    def reads(cls, dimensions: Any) -> dict[str, Reads]:
+        """Frames and their windows."""
+        return {FRAMES: Reads("frames", 8), WINDOWS: Reads("windows", 8, beside=FRAMES)}
+
+    def terms(self, batch: Any, wanted: Any, settings: Any, *, progress: float, gather: Any) -> dict[str, Tensor]:
+        """It does not train."""
+        return {}
+
+    def encode_identity(self, frames: Tensor) -> Person:
+        """Take the first picture."""
+        return Person(frames[:, 0])
+
+    def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
+        """Take the windows as they are."""
+        assert windows is not None
+        return windows.flatten(2)
+
+    def encode_expression(self, frames: Tensor) -> Tensor:
+        """Take the brows, grey."""
+        return frames[..., BROWS, :].mean((1, 2)).flatten(1)
+
+    def expressing(self, identity: Person, expression: Tensor) -> Person:
+        """Keep the brows with the person."""
+        return Person(identity.picture, None if self.blind else expression.reshape(len(expression), 1, -1, SIDE))
+
+    def decode(self, identity: Person, speech: Tensor) -> Tensor:
+        """Draw the person with these brows, and the lower half of the mouth the darker, the louder it is."""
+        frames = identity.picture[:, None].repeat(1, speech.shape[1], 1, 1, 1)
+        if identity.brows is not None:
+            frames[..., BROWS, :] = identity.brows[:, None]
+        upper, lower = (slice(top * SIDE // 256, (top + 19) * SIDE // 256) for top in (184, 203))
+        frames[..., upper, 26:39] = 0.6
+        frames[..., lower, 26:39] = (0.6 - 0.4 * speech[..., :1]).clamp(0, 1)[..., None, None]
+        return frames
+
+    def embeddings(self, batch: Any) -> dict[str, Tensor]:
+        """It has none."""
+        return {}
+
+    def person_features(self, frames: Tensor) -> Tensor:
+        """Take the mean picture, small."""
+        return frames.mean(1)[..., ::8, ::8].flatten(1)
+
+    def modality_weights(self, identity: Person, speech: Tensor) -> Tensor:
+        """Trust sound less the more it varies from window to window, others not less."""
+        trust = 1 / (1 + speech.std(-1))
+        return torch.stack(((3 - trust) / 2, (3 - trust) / 2, trust), -1)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four people to fit readers to, three to measure on, each with three emotions and two words."""
+    return make_expressive_shards(tmp_path_factory.mktemp("faces"), {"train": 4, "test": 3})
+
+
+@pytest.fixture(scope="module")
+def clips(shards: Path) -> Clips:
+    """Those to measure on."""
+    return read_clips(shards, "test")
+
+
+def measured(model: TalkingModel, clips: Clips, shards: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the facts of each measure, and what is missing."""
+    missing: dict[str, str] = {}
+    how = expression.Settings(9, 100)
+    device = torch.device("cpu")
+    found = expression.measure(model, clips, shards, device, how, missing=missing, say=lambda _: None)
+    return {name: one["facts"] for name, one in found.items()}, missing
+
+
+@pytest.fixture(scope="module")
+def collage(clips: Clips, shards: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What is measured of a model that shows the expression."""
+    return measured(Collage(), clips, shards)
+
+
+def test_expression_is_read_where_it_is_shown(collage: tuple[dict[str, Any], dict[str, str]]) -> None:
+    """A model that shows another person's expression is read in most films, far above chance."""
+    facts = collage[0]["expression"]
+    assert facts["real_emotion"] == facts["real_emotion_mouthless"] == 1
+    assert facts["cross_emotion_mouthless"] > 0.7
+    assert facts["cross_emotion"] > 0.6
+    assert facts["chance"] == pytest.approx(1 / 3)
+    assert facts["intervals"]["cross"]["emotion"]["n_speakers"] == 3
+    assert collage[0]["steering"]["emotion_mouthless"] > 0.7
+
+
+def test_expression_is_not_read_where_it_is_not_shown(clips: Clips, shards: Path) -> None:
+    """A model that does not show it is read at chance when the same face is asked for each emotion."""
+    readers = Readers.fit(read_clips(shards, "train"), SIDE, limit=100)
+    bench = Bench(Collage(blind=True), clips, torch.device("cpu"), readers)
+    facts = steering.measure(bench, targets(clips, 3)).facts
+    assert facts["emotion_mouthless"] == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_lips_are_compared_over_the_emotions(collage: tuple[dict[str, Any], dict[str, str]]) -> None:
+    """Lips that follow the sound alone are as good with every emotion."""
+    steering = collage[0]["steering"]
+    assert steering["opening_r"] > 0.8
+    assert steering["opening_r_range"] < 0.05
+
+
+def test_weight_of_the_sound_falls_with_the_noise(collage: tuple[dict[str, Any], dict[str, str]]) -> None:
+    """A weight that falls step by step has Spearman −1, one that nothing spoils has 0; what noise costs is a figure."""
+    facts = collage[0]["weighing"]
+    assert facts["audio_spearman"] == pytest.approx(-1)
+    assert facts["expression_spearman"] == 0
+    assert facts["audio_clean"] > facts["audio_worst"]
+    assert facts["audio_opening_r_lost"] > 0.1
+
+
+def test_leakage_has_emotions_people_and_words(collage: tuple[dict[str, Any], dict[str, str]]) -> None:
+    """Brows give the emotion away whole, and words not at all."""
+    facts = collage[0]["expression_leakage"]
+    assert facts["emotion_accuracy"] == 1
+    assert facts["words_accuracy"] < 0.8
+
+
+def test_views_are_measured_and_what_is_missing_has_a_reason(
+    collage: tuple[dict[str, Any], dict[str, str]],
+) -> None:
+    """Merged pictures agree the more, the more there are; without another run nobody reads identity."""
+    facts, missing = collage
+    assert facts["views"]["cosine_8"] >= facts["views"]["cosine_1"]
+    assert facts["views"]["spread_8"] <= facts["views"]["spread_1"]
+    assert "--identity" in missing["expression: identity"]
+
+
+def test_evaluate_measures_a_run_and_draws_each_emotion(shards: Path, tmp_path: Path) -> None:
+    """Of a run of ET-GAN, evaluate has all that, identity by the encoder of a run, a sheet and sections of a page."""
+    sizes = {"n_words": 2, "n_speakers": 4, "n_emotions": 3, "width": 0.05, "image_size": 64, "speech_frames": 5}
+    note = {"steps": {"full": 1}, "words": ["word0", "word1"], "emotions": sorted(EMOTIONS), "mfcc_preset": "davs"}
+    run = checkpoint.save(tmp_path / "run", Checkpoint.of(ETGAN(**sizes).eval(), note))
+    settings = evaluation.Settings(batch_size=6, workers=0, talking_clips=2, identity=str(run))
+    found = evaluation.evaluate(run, shards, tmp_path, settings, say=lambda _: None)
+    assert {"expression", "steering", "weighing", "views", "expression_leakage"} <= found["own"].keys()
+    assert {"real_identity_cosine", "cross_identity_distance"} <= found["own"]["expression"]["facts"].keys()
+    assert (tmp_path / evaluation.EXPRESSIONS).stat().st_size > 1000
+    page = (tmp_path / evaluation.PAGE).read_text(encoding="utf-8")
+    assert "## The same face and sound, each emotion" in page
+    assert "cross: expression of another person" in page
+
+
+def test_targets_take_turns_and_get_nothing_of_their_own(clips: Clips) -> None:
+    """The first targets are of all speakers; pictures are of other clips of theirs, the donor is somebody else."""
+    found = targets(clips, 9)
+    assert {target.speaker for target in found[:3]} == {0, 1, 2}
+    assert sorted((target.speaker, target.emotion) for target in found) == [(s, e) for s in range(3) for e in range(3)]
+    for target in found:
+        assert all(row != target.row and clips.speakers[row] == target.speaker for row, _ in target.views)
+        assert clips.emotions[target.donor] == target.emotion
+        assert clips.speakers[target.donor] != target.speaker
+    assert targets(clips, 9) == found
+
+
+def test_clips_without_emotions_have_no_targets(clips: Clips, shards: Path) -> None:
+    """Where no clip has an emotion nothing is measured, and the reason is given."""
+    import dataclasses
+
+    nothing = dataclasses.replace(clips, emotions=np.full(len(clips), -1))
+    facts, missing = measured(Collage(), nothing, shards)
+    assert not facts
+    assert "emotions" in missing["expression"]
+
+
+def test_interval_is_by_speaker() -> None:
+    """Clips of a speaker who are all the same count as one; a single speaker has no interval."""
+    alike = estimate([1.0] * 50 + [0.0] * 50, [0] * 50 + [1] * 50)
+    assert (alike.low, alike.high) == (0, 1)
+    assert alike.mean == 0.5
+    assert np.isnan(estimate([1.0, 0.0], [3, 3]).low)
+    with pytest.raises(ValueError, match="no values"):
+        estimate([], [])
+
+
+def test_falling_is_spearman() -> None:
+    """Falling means are −1, rising ones 1, equal ones 0."""
+    assert falling([3.0, 2.0, 1.5]) == pytest.approx(-1)
+    assert falling([1.0, 2.0, 3.0]) == pytest.approx(1)
+    assert falling([1.0, 1.0]) == 0
