@@ -114,11 +114,12 @@ def train(
     DAVS has three stages: identity (face recognition on labelled faces), speech (the shared space of audio and video)
     and full (generation, with identity and words disentangled). AMIE has the first two, then coherence (what audio and
     video have in common) and talk (generation, frame after frame). etgan has the first two, then judge (a reader of
-    emotions, on speakers of its own), expression and full (generation with an expression). sync has two: contrast (on all clips) and refine
-    (without those that are found out of sync); `avprep sync` measures with it. If it is interrupted at any point, run
-    the same command again: it resumes from the last saved state. RUN/checkpoint.safetensors is the model,
-    RUN/metrics.jsonl and RUN/tensorboard its history, RUN/samples generated frames, RUN/settings.toml all settings.
-    Clips that hold only silence are left out, unless --set data.keep_silent=true.
+    emotions, on speakers of its own), expression and full (generation with an expression). sync has two: contrast (on
+    all clips) and refine (without those that are found out of sync); `avprep sync` measures with it. If it is
+    interrupted at any point, run the same command again: it resumes from the last saved state.
+    RUN/checkpoint.safetensors is the model, RUN/metrics.jsonl and RUN/tensorboard its history, RUN/samples generated
+    frames, RUN/settings.toml all settings. Clips that hold only silence are left out, unless --set
+    data.keep_silent=true.
 
     \b
     avprep train OUT RUN --dry-run                    settings and clip counts
