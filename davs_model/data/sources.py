@@ -96,7 +96,7 @@ class ClipSource:
                     windows = noisy(windows, self.shape.noise * statistics(arrays[WHOLE_SOUND])[1], rng)
                 into[name][place] = torch.from_numpy(windows)
             elif reads.source == "statistics":
-                into[name][place] = torch.from_numpy(statistics(arrays[WHOLE_SOUND]))
+                into[name][place] = torch.from_numpy(statistics(arrays[WHOLE_SOUND], reads.length))
             elif reads.source == "codes":
                 into[name][place] = torch.from_numpy(self.codes[row][chosen[name][1]])
             elif reads.source == "heard":
@@ -247,10 +247,17 @@ def _rows_of_each(numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(order) else []
 
 
-def statistics(windows: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Return mean and standard deviation of each coefficient of a clip's windows (T, 12, 20): float32 (2, 12)."""
+def statistics(windows: NDArray[np.generic], length: int = 2) -> NDArray[np.float32]:
+    """Return mean and standard deviation of each coefficient of a clip's windows (T, 12, 20): float32 (2, 12).
+
+    length: `ALL_STATISTICS`: and their covariance, (14, 12).
+    """
     mean, deviation = windows.mean((0, 2), dtype=np.float64), windows.std((0, 2), dtype=np.float64)
-    return np.stack((mean, deviation.clip(MIN_DEVIATION))).astype(np.float32)
+    rows = [mean, deviation.clip(MIN_DEVIATION)]
+    if length > len(rows):
+        steps = np.asarray(windows, np.float64).transpose(1, 0, 2).reshape(windows.shape[1], -1)
+        rows += list(np.cov(steps, bias=True))
+    return np.stack(rows).astype(np.float32)
 
 
 def usable(clips: Clips, shape: Shape, *, words: bool, speakers: bool) -> Clips:
