@@ -38,19 +38,23 @@ class Heard:
     def __init__(self) -> None:
         self.n_frames = 0
         self._sum = self._squares = np.zeros(N_COEFFICIENTS)
+        self._products = np.zeros((N_COEFFICIENTS, N_COEFFICIENTS))
 
     def add(self, windows: NDArray[np.floating[Any]]) -> None:
         """Add windows (n, 12, 20)."""
         self.n_frames += len(windows)
         self._sum = self._sum + windows.sum((0, 2), dtype=np.float64)
         self._squares = self._squares + np.square(windows, dtype=np.float64).sum((0, 2))
+        steps = np.asarray(windows, np.float64).transpose(1, 0, 2).reshape(N_COEFFICIENTS, -1)
+        self._products = self._products + steps @ steps.T
 
     def statistics(self) -> Tensor:
-        """Return mean and standard deviation of each coefficient so far: float32 `[1, 2, 12]`."""
+        """Return mean, standard deviation and covariance of the coefficients so far: float32 `[1, 14, 12]`."""
         count = self.n_frames * WINDOW_STEPS
         mean = self._sum / count
         deviation = np.sqrt((self._squares / count - mean**2).clip(MIN_DEVIATION**2))
-        return torch.from_numpy(np.stack((mean, deviation))[None]).float()
+        covariance = self._products / count - np.outer(mean, mean)
+        return torch.from_numpy(np.stack((mean, deviation, *covariance))[None]).float()
 
 
 class Talker:

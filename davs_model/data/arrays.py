@@ -18,10 +18,17 @@ MIN_DEVIATION = 1e-3
 """Least standard deviation of a coefficient: that of silence is 0."""
 
 
-def statistics(windows: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Return mean and standard deviation of each coefficient of a clip's windows (T, 12, 20): float32 (2, 12)."""
+def statistics(windows: NDArray[np.generic], length: int = 2) -> NDArray[np.float32]:
+    """Return mean and standard deviation of each coefficient of a clip's windows (T, 12, 20): float32 (2, 12).
+
+    length: `ALL_STATISTICS`: and their covariance, (14, 12).
+    """
     mean, deviation = windows.mean((0, 2), dtype=np.float64), windows.std((0, 2), dtype=np.float64)
-    return np.stack((mean, deviation.clip(MIN_DEVIATION))).astype(np.float32)
+    rows = [mean, deviation.clip(MIN_DEVIATION)]
+    if length > len(rows):
+        steps = np.asarray(windows, np.float64).transpose(1, 0, 2).reshape(windows.shape[1], -1)
+        rows += list(np.cov(steps, bias=True))
+    return np.stack(rows).astype(np.float32)
 
 
 def windows_of(clips: Clips, row: int, members: Mapping[str, bytes]) -> dict[str, NDArray[np.generic]]:

@@ -27,7 +27,8 @@ class Reads:
     """One tensor of a batch: T frames of each clip, or what belongs to T frames.
 
     source: `frames`; their MFCC `windows`; `codes`: features `[T, F]` of frames that the model has computed before
-        training; `statistics`: mean and standard deviation `[2, 12]` of the coefficients of all windows of the clip;
+        training; `statistics`: mean and standard deviation `[2, 12]` of the coefficients of all windows of the clip,
+        or with T = 14 their covariance as well;
         `corners`: left and right corner of the mouth, x and y in pixels of the 256×256 crop `[T, 2, 2]`, NaN where
         unknown; `positions`: how the face lies, `[T, 14]` of `davs_model.data.positions`, NaN where unknown; `heard`:
         `[T]`, 1 where the window holds real sound alone while somebody speaks, else 0.

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from avprep.schema import N_COEFFICIENTS
 
+ALL_STATISTICS = 2 + N_COEFFICIENTS
+"""Rows of the statistics of a clip: mean and standard deviation of each coefficient, and their covariance."""
 LIFTER = 22
 BANDS = {"davs": (13, 300.0, 3700.0), "syncnet": (26, 0.0, 8000.0)}
 """Filters of each MFCC preset, and the edges of the first and the last in Hz."""

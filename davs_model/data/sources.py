@@ -118,14 +118,14 @@ class ClipSource:
         rng: np.random.Generator | None,
     ) -> None:
         """Write what is read of a clip's sound, or of its features, if this `Reads` is of that kind."""
-        source = self.shape.reads[name].source
-        if source == "windows":
+        reads = self.shape.reads[name]
+        if (source := reads.source) == "windows":
             windows = arrays["mfcc.npy"][frames]
             if self.shape.noise and rng is not None:
                 windows = noisy(windows, self.shape.noise * statistics(arrays[WHOLE_SOUND])[1], rng)
             target[:] = torch.from_numpy(windows)
         elif source == "statistics":
-            target[:] = torch.from_numpy(statistics(arrays[WHOLE_SOUND]))
+            target[:] = torch.from_numpy(statistics(arrays[WHOLE_SOUND], reads.length))
         elif source == "codes":
             target[:] = torch.from_numpy(self.codes[row][frames])
         elif source == "heard":

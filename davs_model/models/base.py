@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -196,7 +196,8 @@ class TalkingModel(nn.Module, ABC):
     def encode_sound(self, windows: Tensor, statistics: Tensor | None = None) -> Tensor:
         """Encode what is said in windows `[B, T, 12, 20]`: `[B, T, F]`; for a model that reads `SOUND`, by that.
 
-        statistics: `SOUND` of the clips that the windows are from, `[B, 2, 12]`; None: that of these windows.
+        statistics: `SOUND` of the clips that the windows are from, `[B, 2, 12]`, or `[B, 14, 12]` with the
+            covariance; None: that of these windows.
         """
         return self.encode_speech(windows=windows)
 
@@ -239,6 +240,14 @@ class TalkingModel(nn.Module, ABC):
         """
         found = {term: float(getattr(settings.weights, term)) for term in stage.terms}
         return {term: factor for term, factor in found.items() if factor}
+
+    @property
+    def listens(self) -> bool:
+        """Whether the model is to `listen` before it learns."""
+        return False
+
+    def listen(self, batches: Sequence[Batch]) -> None:
+        """Take what it has to know of the training's voices, in place; see `listens`."""
 
     def initialise(self, batch: Batch) -> None:
         """Fit the first weights to a batch of the training set, float32, in place; see `Stage.initialises`."""

@@ -23,7 +23,7 @@ from davs_model.checkpoint import Checkpoint
 from davs_model.data.corpus import Corpus, read_corpus
 from davs_model.data.loader import STOP_SIGNALS
 from davs_model.data.store import FrameStore
-from davs_model.models.base import Stage, TalkingModel
+from davs_model.models.base import SOUND, Stage, TalkingModel
 from davs_model.settings import RunSettings
 from davs_model.training import distributed, left_out, optimizers
 from davs_model.training import state as states
@@ -222,6 +222,8 @@ class _Run:
         if stage.initialises and not self.initialised:
             trainer.initialise()
             self.initialised = True
+        if self.model.listens and SOUND in stage.reads:
+            trainer.listen()
         if at is not None and (at.stage, at.step) == (stage.name, first):
             optimizers.restore(trainer.phases, self.model, at.moments)
         self.say(

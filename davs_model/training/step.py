@@ -39,6 +39,10 @@ Tell = Callable[[Part], object]
 """Is told when a part of a step has been done, or on a GPU has been ordered."""
 
 
+LISTENED = 16
+"""Batches that a model hears before it learns, if it has to."""
+
+
 def _nobody(_: Part) -> None:
     pass
 
@@ -103,6 +107,14 @@ class StageTrainer:
             self.source, self.shape, batch_size=data.batch_size, seed=self.settings.seed, window=data.window
         )
         self.model.initialise(whole[0, 0].to(self.device))
+
+    def listen(self) -> None:
+        """Let the model hear the voices of the first batches of all processes, in place."""
+        data = self.settings.data
+        whole = Batches(
+            self.source, self.shape, batch_size=data.batch_size, seed=self.settings.seed, window=data.window
+        )
+        self.model.listen([whole[0, number].to(self.device) for number in range(min(LISTENED, len(whole)))])
 
     def read(self, first: int, last: int) -> Iterator[RawBatch]:
         """Yield the batches of the steps after step `first` up to step `last`; see `training_batches`."""

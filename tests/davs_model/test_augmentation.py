@@ -7,11 +7,13 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from avprep.demo.speech import perform, speak, speaker
 from avprep.media.mfcc import coefficients
 from davs_model.data.pictures import WHOLE, Warp, shown
 from davs_model.data.sound import warped_voice
+from davs_model.models.davs.networks.speech import Voice, sound_statistics
 
 MOUTH = (144, 248, 76, 180)
 
@@ -31,6 +33,31 @@ def test_a_stretched_voice_is_that_of_another_vocal_tract() -> None:
         return float(np.abs(long @ warped_voice(amount, "davs").T - short).mean())
 
     assert distance(-np.log(1.12)) < 0.75 * distance(0) < distance(0) < distance(np.log(1.12))
+
+
+def test_a_voice_is_moved_to_the_reference() -> None:
+    """Words by a longer and by a shorter tract are moved back by what the tracts differ in, those of the reference not.
+
+    Without a reference nothing is moved; MFCC that are moved have mean 0 and variance 1.
+    """
+    who = replace(speaker(3, 1), hiss=1e-4)
+
+    def windows(by: float) -> torch.Tensor:
+        takes = [perform(word, who, 0) for word in ("SEVEN", "FAMILY", "WATER", "ABOUT", "HOUSE", "PEOPLE")]
+        sounds = [speak(take, replace(who, tract=who.tract * by)) for take in takes]
+        steps = np.stack([coefficients(sound)[30:90, 1:] for sound in sounds]).reshape(1, -1, 20, 12)
+        return torch.from_numpy(steps.transpose(0, 1, 3, 2).astype(np.float32))
+
+    voice = Voice("davs").eval()
+    reference, longer, shorter = (sound_statistics(windows(by))[:, 2:] for by in (1, 1.12, 1 / 1.12))
+    assert voice.steps(longer).tolist() == [0]
+    voice.fit(reference)
+    steps = [int(voice.steps(one)) for one in (longer, reference, shorter)]
+    assert abs(steps[1]) <= 1
+    assert steps[0] < steps[1] < steps[2]
+    moved = voice(windows(1.12), sound_statistics(windows(1.12)))
+    assert moved.mean((1, 3)) == pytest.approx(np.zeros((1, 12)), abs=1e-3)
+    assert moved.std((1, 3)) == pytest.approx(np.ones((1, 12)), abs=0.01)
 
 
 def test_a_part_is_warped_as_the_whole() -> None:

@@ -63,7 +63,7 @@ def train(out: Path | list[Path], run: Path, *overrides: str, **more: Any) -> li
     """Train the preset `small`, made tiny; return what was said."""
     lines: list[str] = []
     settings = Settings.resolve("small", None, (*TINY, *overrides))
-    loop.train(out, run, settings, stages=("speech", "full"), say=lines.append, **more)
+    loop.train(out, run, settings, **{"stages": ("speech", "full"), "say": lines.append, **more})
     return lines
 
 
@@ -277,13 +277,43 @@ def test_talkers_standardise_sound_as_training_does(run: Path) -> None:
     assert torch.allclose(heard.statistics(), sound_statistics(torch.from_numpy(windows)[None]), atol=1e-4)
 
 
+UNSEEN = ("model.standardise=voice", "generation.video=0", *(f"weights.{name}=0" for name in ("word", "contrastive")))
+
+
+def test_people_who_were_never_seen_are_learned_from_audio_alone(out: Path, tmp_path: Path) -> None:
+    """Without terms of speech no video is read or encoded; a reference voice is heard first, and kept in a resume."""
+    settings = Settings.resolve("small", None, (*TINY, *UNSEEN))
+    assert set(DAVS.plan("full", settings).reads) == {"identity_frame", "targets", "target_windows", "sound"}
+    with interrupted.kept({("full", 2): tmp_path / "parts"}):
+        train(out, tmp_path / "whole", *UNSEEN, stages=("full",))
+    part = states.load(tmp_path / "parts")
+    assert part is not None
+    assert part[0] is not None
+    before = part[0].checkpoint.weights
+    assert before["audio_speech_encoder.voice.precision"].any()
+    train(out, tmp_path / "parts", *UNSEEN, stages=("full",))
+    found, wanted = (checkpoint.load(tmp_path / name).weights for name in ("parts", "whole"))
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    assert not torch.equal(before["decoder.first.0.weight"], found["decoder.first.0.weight"])
+
+
+def test_a_begun_model_hears_a_voice_too(out: Path, run: Path, tmp_path: Path) -> None:
+    """A model that began with weights of one without a reference voice takes one; a second run keeps it."""
+    train(out, tmp_path / "first", *UNSEEN, stages=("full",), init_from=run)
+    train(out, tmp_path / "second", *UNSEEN, "seed=1", stages=("full",), init_from=tmp_path / "first")
+    first, second = (checkpoint.load(tmp_path / name).weights for name in ("first", "second"))
+    voice = "audio_speech_encoder.voice.precision"
+    assert first[voice].any()
+    assert torch.equal(first[voice], second[voice])
+
+
 def test_standardised_sound_does_not_depend_on_gain_or_channel() -> None:
     """By clip, a scaled and shifted sound has the same features; without, it has others."""
     windows = torch.randn(2, 6, 12, 20)
     other = windows * 3 + 5
     torch.manual_seed(0)
-    for standardise, same in (("clip", True), ("none", False)):
-        encoder = AudioSpeechEncoder(width=0.05, standardise=standardise).eval()  # type: ignore[arg-type]
+    for standardise, same in (("clip", True), ("voice", True), ("none", False)):
+        encoder = AudioSpeechEncoder(width=0.05, standardise=standardise).eval()
         with torch.no_grad():
             assert torch.allclose(encoder(windows), encoder(other), atol=1e-3) is same
 

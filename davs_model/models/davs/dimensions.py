@@ -96,6 +96,8 @@ class Dimensions(SharedDimensions):
     def of(cls, corpus: Corpus, settings: Settings) -> Dimensions:
         """Return the dimensions that fit these clips and settings."""
         model, shared = settings.model, cls.shared(corpus, settings.model)
+        if model.standardise == "voice" and corpus.train.mfcc_preset == "syncnet":
+            shared["standardise"] = STANDARDISE.index("voice of syncnet")
         if model.identity_scales == 1:
             shared["identity_scales"] = 0  # 1 is the released decoder, whose dimensions do not name it
         return cls(

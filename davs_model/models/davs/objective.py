@@ -30,6 +30,12 @@ CODES, TARGET_CODES = "codes", "target_codes"
 """f_w^v of `FRAMES` and of `TARGETS`, computed before, by an encoder that stays as it is."""
 RUN, RUN_WINDOWS, RUN_FRAMES, RUN_CODES = "run", "run_windows", "run_frames", "run_codes"
 """The same four of frames in a row that D_seq reads, where the others that are generated are at random moments."""
+KINDS = (
+    (WINDOWS, FRAMES, CODES),
+    (TARGET_WINDOWS, TARGET_FRAMES, TARGET_CODES),
+    (RUN_WINDOWS, RUN_FRAMES, RUN_CODES),
+)
+"""Windows, frames and features of the words, of the targets and of the run."""
 
 
 def terms(
@@ -125,26 +131,44 @@ def talking_terms(
     E_w^v gets no gradient if its features were computed before. L_GAN is of frames in a row, generated besides.
     """
     judges = any(name in wanted for name in SEQUENCE_GAN)
-    windows = [batch[name] for name in (WINDOWS, TARGET_WINDOWS, *((RUN_WINDOWS,) * judges))]
-    lengths = [part.shape[1] for part in windows]
-    audio = model.encode_sound(torch.cat(windows, dim=1), batch.get(SOUND)).split(lengths, 1)
-    if CODES in batch:
-        video = tuple(batch[name] for name in (CODES, TARGET_CODES, *((RUN_CODES,) * judges)))
-    else:
-        frames = torch.cat([batch[name] for name in (FRAMES, TARGET_FRAMES, *((RUN_FRAMES,) * judges))], dim=1)
-        with torch.set_grad_enabled(settings.generation.visual == "train" and torch.is_grad_enabled()):
-            video = model.encode_speech(frames=frames).split(lengths, 1)
+    audio, video = _features(model, batch, settings, judges=judges)
     identity = model.encode_identity(batch[PORTRAIT])
-    found = _speech_terms(model, batch, video[0], audio[0], settings.form, wanted, gather)
+    found: dict[str, Tensor] = {}
+    if WINDOWS in batch:
+        found |= _speech_terms(model, batch, video[WINDOWS], audio[WINDOWS], settings.form, wanted, gather)
     if "person" in wanted and model.person_classifier is not None:
         found["person"] = losses.person_loss(model.person_classifier(identity.feature), batch["speakers"])
     if SEQUENCE in batch:
         found |= _identity_word_terms(model, batch, settings.form)
-    for driver, real, generated in _generated(model, identity, batch[TARGETS], video[1], audio[1], settings):
+    for driver, real, generated in _generated(
+        model, identity, batch[TARGETS], video[TARGET_WINDOWS], audio[TARGET_WINDOWS], settings
+    ):
         found |= _picture_terms(driver, real, generated, settings.form, wanted)
     if judges:
-        found |= _run_terms(model, batch, identity, _alternated(video[2], audio[2], settings), settings)
+        speech = _alternated(video[RUN_WINDOWS], audio[RUN_WINDOWS], settings)
+        found |= _run_terms(model, batch, identity, speech, settings)
     return {name: loss for name, loss in found.items() if term_of(name) in wanted}
+
+
+def _features(
+    model: DAVS, batch: Batch, settings: Settings, *, judges: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return F_w^a and F_w^v of the words, the targets and the run, as far as they are read, by their windows.
+
+    Without anything read from video F_w^a stands for it: nothing is generated from the latter.
+    """
+    kinds = [kind for kind in KINDS if kind[0] in batch and (judges or kind[0] != RUN_WINDOWS)]
+    windows, frames, codes = zip(*kinds, strict=True)
+    lengths = [batch[name].shape[1] for name in windows]
+    audio = model.encode_sound(torch.cat([batch[name] for name in windows], dim=1), batch.get(SOUND))
+    heard = dict(zip(windows, audio.split(lengths, 1), strict=True))
+    if TARGET_CODES in batch:
+        return heard, {name: batch[code] for name, code in zip(windows, codes, strict=True)}
+    if TARGET_FRAMES not in batch:
+        return heard, heard
+    with torch.set_grad_enabled(settings.generation.visual == "train" and torch.is_grad_enabled()):
+        video = model.encode_speech(frames=torch.cat([batch[name] for name in frames], dim=1))
+    return heard, dict(zip(windows, video.split(lengths, 1), strict=True))
 
 
 def _run_terms(model: DAVS, batch: Batch, identity: Identity, speech: Tensor, settings: Settings) -> dict[str, Tensor]:

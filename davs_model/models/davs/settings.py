@@ -14,8 +14,8 @@ Form = Literal["paper", "released"]
 GanForm = Literal["paper", "released", "hinge"]
 """Losses of D_seq: cross-entropy in either form, or hinge, which is ours."""
 Frames = Annotated[int, Ge(1), Le(1000)]
-Standardise = Literal["none", "corpus", "clip"]
-STANDARDISE: tuple[Standardise, ...] = ("none", "corpus", "clip")
+STANDARDISE = ("none", "corpus", "clip", "voice", "voice of syncnet")
+"""What a checkpoint has the number of; the last one is `voice` of MFCC of the preset `syncnet`."""
 Fraction = Annotated[float, Ge(0), Le(1)]
 OwnWidth = Annotated[float, Ge(0), Le(16)]
 
@@ -41,8 +41,9 @@ class Networks(Section):
     """Multiplier of the visual speech encoder's channels; 0: that of `width`."""
     audio_width: OwnWidth = 0.0
     """Multiplier of the channels of what encodes audio; 0: that of `width`."""
-    standardise: Standardise = "none"
-    """Statistics that MFCC are standardised by: none, those of the training set, or those of each clip."""
+    standardise: Literal["none", "corpus", "clip", "voice"] = "none"
+    """Statistics that MFCC are standardised by: none, those of the training set, those of each clip, or these once the
+    formants are moved to where those of the speaker are who is heard most in training."""
 
 
 class Model(Networks):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from davs_model.data.reads import Batch
@@ -43,6 +44,19 @@ class SpeechModel(TalkingModel):
     def initialise(self, batch: Batch) -> None:
         """Fit the last layers of the speech encoders to a batch, in place."""
         fit_speech_encoders(self, batch)
+
+    @property
+    def listens(self) -> bool:
+        """Whether voices are moved to a reference that there is not yet."""
+        voice = self.audio_speech_encoder.voice
+        return voice is not None and not bool(voice.precision.any())
+
+    def listen(self, batches: Sequence[Batch]) -> None:
+        """Take the voice of the speaker of most of the clips as the reference."""
+        assert self.audio_speech_encoder.voice is not None
+        speakers = torch.cat([batch["speakers"] for batch in batches])
+        statistics = torch.cat([batch[SOUND] for batch in batches])
+        self.audio_speech_encoder.voice.fit(statistics[speakers == speakers.mode().values, 2:])
 
     def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
         """Encode what is said in frames `[B, T, 3, S, S]` or windows `[B, T, 12, 20]`: F_w^v or F_w^a `[B, T, 256]`."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from davs_model.data.pictures import Box
 from davs_model.data.reads import Reads
+from davs_model.data.sound import ALL_STATISTICS
 from davs_model.models.base import FRAMES, PORTRAIT, REAL, SEQUENCE, SOUND, WINDOWS, Phase, Stage
 from davs_model.models.davs import objective
 from davs_model.models.davs.objective import (
@@ -111,8 +112,11 @@ def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
     }
     if mouth:
         found[REAL] = Reads("frames", speech, beside=FRAMES)
-    if STANDARDISE[int(dimensions.get("standardise", 0))] == "clip":
+    standardise = STANDARDISE[int(dimensions.get("standardise", 0))]
+    if standardise == "clip":
         found[SOUND] = Reads("statistics", 2)
+    elif standardise.startswith("voice"):
+        found[SOUND] = Reads("statistics", ALL_STATISTICS)
     return found
 
 
@@ -147,6 +151,13 @@ def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: 
     return found
 
 
+def hears_alone(settings: Settings) -> bool:
+    """Return whether the full stage generates from audio alone and has no term of speech: no video is encoded then."""
+    generation, weights = settings.generation, settings.weights
+    speech = (weights.word, weights.contrastive, weights.domain, weights.speech_person)
+    return generation.drive == "alternate" and generation.video == 0 and not any(speech)
+
+
 def plan(name: str, settings: Settings) -> Stage:
     """Return a stage as the settings of `Generation` change it."""
     stage, generation = STAGES[name], settings.generation
@@ -162,10 +173,14 @@ def plan(name: str, settings: Settings) -> Stage:
         return stage
     stage = replace(stage, validation_reads=(*SPEECH, PORTRAIT, REAL, SOUND))
     if generation.targets:
-        video = (WINDOWS, CODES, TARGET_CODES) if generation.visual == "cache" else (*SPEECH, TARGET_FRAMES)
+        video: tuple[str, ...] = (*SPEECH, TARGET_FRAMES, RUN_FRAMES)
+        if generation.visual == "cache":
+            video = (WINDOWS, CODES, TARGET_CODES, RUN_CODES)
+        if hears_alone(settings):
+            video = ()
         disentangles = (SEQUENCE,) if settings.weights.identity_word else ()
-        run = (RUN, RUN_WINDOWS, RUN_CODES if generation.visual == "cache" else RUN_FRAMES)
-        judged = run if settings.weights.sequence else ()
+        judged = (RUN, RUN_WINDOWS) if settings.weights.sequence else ()
+        video = tuple(name for name in video if judged or name not in (RUN_FRAMES, RUN_CODES))
         stage = replace(stage, reads=(*video, *disentangles, PORTRAIT, TARGETS, TARGET_WINDOWS, *judged, SOUND))
     if generation.visual != "train":
         moved, *others = stage.phases

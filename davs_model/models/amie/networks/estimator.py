@@ -9,7 +9,6 @@ from davs_model.data.pictures import WHOLE, Box, as_read
 from davs_model.models.amie.networks.image import ImageEncoder
 from davs_model.models.davs.networks.layers import FEATURES
 from davs_model.models.davs.networks.speech import AudioSpeechEncoder
-from davs_model.models.davs.settings import Standardise
 
 
 class Estimator(nn.Module):
@@ -27,7 +26,7 @@ class Estimator(nn.Module):
         audio_width: float = 1.0,
         image_size: int = 256,
         box: Box = WHOLE,
-        standardise: Standardise = "none",
+        standardise: str = "none",
     ) -> None:
         super().__init__()
         self.box, self.size = box, image_size if box == WHOLE else image_size // 2

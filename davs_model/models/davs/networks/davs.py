@@ -10,7 +10,7 @@ from torch import Tensor
 
 from davs_model.data.corpus import Corpus
 from davs_model.data.reads import Batch
-from davs_model.models.base import SEQUENCE, term_of
+from davs_model.models.base import SEQUENCE, WINDOWS, term_of
 from davs_model.models.davs import losses, objective
 from davs_model.models.davs import settings as own
 from davs_model.models.davs import stages as own_stages
@@ -98,6 +98,11 @@ class DAVS(SpeechModel):
     def dimensions_for(cls, corpus: Corpus, settings: own.Settings) -> dict[str, int | float]:
         """Return the arguments that fit these clips and settings."""
         return Dimensions.of(corpus, settings).as_dict()
+
+    def initialise(self, batch: Batch) -> None:
+        """Fit the last layers of the speech encoders to a batch, in place; by the targets where no words are read."""
+        windows = batch[WINDOWS if WINDOWS in batch else objective.TARGET_WINDOWS]
+        super().initialise({**batch, WINDOWS: windows})
 
     def terms(
         self,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from avprep.schema import N_COEFFICIENTS, WINDOW_STEPS
 from davs_model.data.arrays import MIN_DEVIATION
+from davs_model.data.sound import warped_voice
 from davs_model.models.davs.networks.layers import (
     FEATURES,
     channels,
@@ -19,10 +21,11 @@ from davs_model.models.davs.networks.layers import (
     unfold,
     unused,
 )
-from davs_model.models.davs.settings import Standardise
 
 LANDMARK_MAPS = 68
 """Maps at the end of FAN: one a landmark of the face."""
+NEAREST = 1e-3
+"""What a step of `Voice` costs, so that of equally likely ones the nearest is taken, and none without a reference."""
 DEPTH = 4
 """Times that the hourglass halves its maps."""
 
@@ -122,11 +125,11 @@ class AudioSpeechEncoder(nn.Module):
 
     width: channel multiplier; the 256 features stay.
     normalised: as of `VisualSpeechEncoder`.
-    standardise: what gives every coefficient mean 0 and variance 1: nothing, the statistics of the training set, which
-        the network holds, or those of each clip.
+    standardise: one of `STANDARDISE`, what gives every coefficient mean 0 and variance 1: nothing, the statistics of
+        the training set, which the network holds, those of each clip, or these after `Voice`.
     """
 
-    def __init__(self, *, width: float = 1.0, normalised: bool = False, standardise: Standardise = "none") -> None:
+    def __init__(self, *, width: float = 1.0, normalised: bool = False, standardise: str = "none") -> None:
         super().__init__()
         self.standardise = standardise
         self.norm = nn.BatchNorm1d(FEATURES, affine=False) if normalised else nn.Identity()
@@ -135,6 +138,8 @@ class AudioSpeechEncoder(nn.Module):
         if standardise == "corpus":
             self.register_buffer("mean", torch.zeros(N_COEFFICIENTS))
             self.register_buffer("deviation", torch.ones(N_COEFFICIENTS))
+        moves = standardise.startswith("voice")
+        self.voice = Voice("syncnet" if standardise.endswith("syncnet") else "davs") if moves else None
         c64, c128, c256, c512 = (channels(count, width) for count in (64, 128, 256, 512))
         self.square = nn.Sequential(  # 20×12 → 7×7 → 4×4 → 2×2 → 1×1
             conv_bn(1, c64, 3, (3, 2), (1, 2), leaky=True),
@@ -155,8 +160,8 @@ class AudioSpeechEncoder(nn.Module):
     def forward(self, windows: Tensor, statistics: Tensor | None = None) -> Tensor:
         """Encode MFCC windows `[B, T, 12, 20]` (coefficient × time, as in the shards) as f_w^a `[B, T, 256]`.
 
-        statistics: mean and standard deviation `[B, 2, 12]` of each clip's coefficients, for `standardise` by clip;
-        None: those of the windows themselves.
+        statistics: mean and standard deviation `[B, 2, 12]` of each clip's coefficients, for `standardise` by clip, and
+        their covariance, `[B, 14, 12]`, by voice; None: those of the windows themselves.
         """
         expect(windows, "T", N_COEFFICIENTS, WINDOW_STEPS)
         windows = self._standardised(windows, statistics)
@@ -171,11 +176,71 @@ class AudioSpeechEncoder(nn.Module):
             mean, deviation = self.mean, self.deviation
         else:
             statistics = sound_statistics(windows) if statistics is None else statistics
-            mean, deviation = (one[:, None] for one in statistics.unbind(1))
+            if self.voice is not None:
+                return self.voice(windows, statistics)
+            mean, deviation = (one[:, None] for one in statistics[:, :2].unbind(1))
         return (windows - mean[..., None]) / deviation[..., None]
 
 
+class Voice(nn.Module):
+    """Moves the formants of a clip to where those of a reference voice are, and standardises its MFCC.
+
+    Vocal tract length normalisation (Lee and Rose, ICASSP 1996): of the warps of `warped_voice` in steps of `STEP`, the
+    one under which the clip is likeliest, by one Gaussian of the reference's standardised coefficients. So a clip's
+    covariance is all it takes. In training a voice is moved by up to `MOVED` steps more, at random.
+
+    preset: of the MFCC.
+    """
+
+    STEP, LOWEST, HIGHEST, MOVED = 0.05, -4, 6, 2
+    """The step is of the logarithm of the vocal tract's length; lowest and highest are numbers of steps."""
+
+    def __init__(self, preset: str) -> None:
+        super().__init__()
+        self.precision: Tensor
+        self.warps: Tensor
+        steps = range(self.LOWEST - self.MOVED, self.HIGHEST + self.MOVED + 1)
+        warps = np.stack([warped_voice(self.STEP * step, preset) for step in steps])
+        self.register_buffer("warps", torch.from_numpy(warps), persistent=False)
+        self.register_buffer("precision", torch.zeros(N_COEFFICIENTS, N_COEFFICIENTS))
+
+    def forward(self, windows: Tensor, statistics: Tensor) -> Tensor:
+        """Return windows `[B, T, 12, 20]` of clips with these statistics `[B, 14, 12]`, moved and standardised."""
+        with torch.no_grad():
+            mean, covariance = statistics[:, 0].float(), statistics[:, 2:].float()
+            chosen = self.steps(covariance)
+            if self.training:
+                chosen = chosen + torch.randint(-self.MOVED, self.MOVED + 1, chosen.shape, device=chosen.device)
+            matrix = self.warps[chosen + self.MOVED - self.LOWEST]
+            deviation = _deviation(matrix @ covariance @ matrix.mT)
+            return (matrix / deviation[..., None])[:, None] @ (windows - mean[:, None, :, None])
+
+    def steps(self, covariance: Tensor) -> Tensor:
+        """Return by how many steps each clip is moved, int64 `[B]`; covariance: `[B, 12, 12]`."""
+        count = self.HIGHEST - self.LOWEST + 1
+        warps = self.warps[self.MOVED : self.MOVED + count]
+        moved = warps @ covariance[:, None].float() @ warps.mT
+        steps = torch.arange(self.LOWEST, self.HIGHEST + 1, device=covariance.device)
+        unlikely = (self.precision * _correlation(moved)).sum((-2, -1))
+        return steps[(unlikely + NEAREST * steps.abs()).argmin(1)]
+
+    def fit(self, covariance: Tensor) -> None:
+        """Take the mean correlation of clips as that of the voice to move others to; covariance: `[B, 12, 12]`."""
+        self.precision.copy_(torch.linalg.inv(_correlation(covariance.double()).mean(0)))
+
+
+def _deviation(covariance: Tensor) -> Tensor:
+    return covariance.diagonal(dim1=-2, dim2=-1).clamp(min=MIN_DEVIATION**2).sqrt()
+
+
+def _correlation(covariance: Tensor) -> Tensor:
+    deviation = _deviation(covariance)
+    return covariance / (deviation[..., None] * deviation[..., None, :])
+
+
 def sound_statistics(windows: Tensor) -> Tensor:
-    """Return mean and standard deviation of each coefficient of windows `[B, T, 12, 20]`: `[B, 2, 12]`."""
+    """Return mean, standard deviation and covariance of the coefficients of windows `[B, T, 12, 20]`: `[B, 14, 12]`."""
     deviation, mean = torch.std_mean(windows.float(), dim=(1, 3), correction=0)
-    return torch.stack((mean, deviation.clamp(min=MIN_DEVIATION)), dim=1)
+    steps = (windows.float() - mean[:, None, :, None]).transpose(1, 2).flatten(2)
+    covariance = steps @ steps.mT / steps.shape[-1]
+    return torch.cat((torch.stack((mean, deviation.clamp(min=MIN_DEVIATION)), dim=1), covariance), dim=1)
