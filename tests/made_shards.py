@@ -118,7 +118,7 @@ def write_shard(out: Path, column: str, name: str, clips: Sequence[tuple[Made, b
         "counts": shards.counts(rows),
         "timings": {"clip_seconds": 1.0},
     }
-    writer.publish(shards.render_sidecar(head, rows), folder / "sidecar.part")
+    shards.publish(writer.path, folder / f"{name}.part", shards.render_sidecar(head, rows), folder / "sidecar.part")
     return writer.path
 
 

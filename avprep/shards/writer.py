@@ -48,14 +48,13 @@ def write_members(path: Path, key: str, members: Iterable[tuple[str, bytes]]) ->
 
 
 class ShardWriter:
-    """Strings samples together into one tar and puts it in place whole.
+    """Strings samples together into one tar.
 
-    path: where the finished tar appears; aside: the unfinished file, on the same file system.
+    path: where `publish` is to put it; aside: the unfinished file, on the same file system.
     """
 
     def __init__(self, path: Path, aside: Path) -> None:
         self.path = path
-        self._aside = aside
         self._file = aside.open("wb")
         self._digest = hashlib.sha256()
         self._size = 0
@@ -89,10 +88,6 @@ class ShardWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
         return self._digest.hexdigest(), self._size
-
-    def publish(self, sidecar: bytes, aside: Path) -> None:
-        """Put the finished tar in place and then its sidecar, which is written `aside` before either appears."""
-        publish(self.path, self._aside, sidecar, aside)
 
     def close(self) -> None:
         """Give up: close the unfinished file and leave it to whoever clears its folder."""

@@ -68,7 +68,7 @@ def write_shard(out: Path, column: str, name: str, samples: dict[str, dict[str, 
         "counts": shards.counts(clips),
         "timings": {"clip_seconds": seconds},
     }
-    writer.publish(shards.render_sidecar(head, clips), work / "json")
+    shards.publish(writer.path, work / "tar", shards.render_sidecar(head, clips), work / "json")
     work.rmdir()
 
 

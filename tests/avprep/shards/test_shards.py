@@ -41,7 +41,7 @@ def write(folder: Path, samples: Samples, name: str = "train-000000") -> Path:
         shards.write_members(folder / "stretch.part", key, members.items())
         writer.append(folder / "stretch.part")
     digest, size = writer.finish()
-    writer.publish(b"{}", folder / "sidecar.part")
+    shards.publish(writer.path, folder / f"{name}.part", b"{}", folder / "sidecar.part")
     assert (digest, size) == (files.sha256(writer.path), writer.path.stat().st_size)
     assert [path.name for path in folder.glob("*.part")] == []
     return writer.path
