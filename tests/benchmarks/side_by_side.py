@@ -205,7 +205,8 @@ def main() -> None:
 
 def asked(name: str, worker: subprocess.Popen[str]) -> tuple[float, ...]:
     """Have a pipeline do a pass; return frames, CPU seconds of pictures, and of sound."""
-    assert worker.stdin is not None and worker.stdout is not None
+    assert worker.stdin is not None
+    assert worker.stdout is not None
     worker.stdin.write("pass\n")
     worker.stdin.flush()
     for line in worker.stdout:
