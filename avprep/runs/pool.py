@@ -82,7 +82,7 @@ class _Inbox:
         self._held = bytearray()
 
     def read(self) -> Iterator[tuple[str, Any, bool]]:
-        """Yield the messages that are there now, as `_say` and `_pickled` make them; EOFError or OSError where the pipe has ended."""
+        """Yield what is there now, as `_say` and `_pickled` make it; EOFError or OSError where the pipe has ended."""
         data = os.read(self._pipe.fileno(), _READ)
         if not data:
             raise EOFError
