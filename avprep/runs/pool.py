@@ -81,8 +81,8 @@ class _Inbox:
         self._pipe = pipe
         self._held = bytearray()
 
-    def read(self) -> Iterator[bytes]:
-        """Yield the messages that are there now; EOFError or OSError where the pipe has ended."""
+    def read(self) -> Iterator[tuple[str, Any, bool]]:
+        """Yield what is there now, as `_say` and `_pickled` make it; EOFError or OSError where the pipe has ended."""
         data = os.read(self._pipe.fileno(), _READ)
         if not data:
             raise EOFError
@@ -91,7 +91,7 @@ class _Inbox:
             begin, end = framed
             message = bytes(self._held[begin:end])
             del self._held[:end]
-            yield message
+            yield pickle.loads(message)  # noqa: S301 - our own worker's
 
     def _framed(self) -> tuple[int, int] | None:
         """Return where the first message lies; None where it is not there whole."""
@@ -303,8 +303,7 @@ class Pool:
     def _read(self, worker: _Worker) -> Iterator[Ended]:
         """Take what a worker has said."""
         try:
-            for message in worker.inbox.read():
-                kind, value, took = pickle.loads(message)  # noqa: S301 - our own worker's
+            for kind, value, took in worker.inbox.read():
                 match kind:
                     case "ready":
                         worker.ready, self._failed_starts = True, 0
