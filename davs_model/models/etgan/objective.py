@@ -64,7 +64,9 @@ def terms(
 
 def begun(wanted: Collection[str], settings: Settings, progress: float) -> Collection[str]:
     """Return the terms that have begun at a fraction of a stage; all of them where none has, so that a step learns."""
-    begins = {"frame": settings.adversaries.frame_from, "clip": settings.adversaries.clip_from}
+    adversaries = settings.adversaries
+    begins = {"frame": adversaries.frame_from, "clip": adversaries.clip_from}
+    begins |= dict.fromkeys(("read", "retained"), adversaries.read_from)
     found = [term for term in wanted if progress >= begins.get(term.removesuffix("_confusion"), 0.0)]
     return found or wanted
 
