@@ -118,8 +118,8 @@ def train(
     all clips) and refine (without those that are found out of sync); `avprep sync` measures with it. If it is
     interrupted at any point, run the same command again: it resumes from the last saved state.
     RUN/checkpoint.safetensors is the model, RUN/metrics.jsonl and RUN/tensorboard its history, RUN/samples generated
-    frames, RUN/settings.toml all settings.
-    Clips that hold only silence are left out, unless --set data.keep_silent=true.
+    frames, RUN/settings.toml all settings. Clips that hold only silence are left out, unless --set
+    data.keep_silent=true.
 
     \b
     avprep train OUT RUN --dry-run                    settings and clip counts

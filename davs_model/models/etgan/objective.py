@@ -64,7 +64,9 @@ def terms(
 
 def begun(wanted: Collection[str], settings: Settings, progress: float) -> Collection[str]:
     """Return the terms that have begun at a fraction of a stage; all of them where none has, so that a step learns."""
-    begins = {"frame": settings.adversaries.frame_from, "clip": settings.adversaries.clip_from}
+    adversaries = settings.adversaries
+    begins = {"frame": adversaries.frame_from, "clip": adversaries.clip_from}
+    begins |= dict.fromkeys(("read", "retained"), adversaries.read_from)
     found = [term for term in wanted if progress >= begins.get(term.removesuffix("_confusion"), 0.0)]
     return found or wanted
 
@@ -72,15 +74,17 @@ def begun(wanted: Collection[str], settings: Settings, progress: float) -> Colle
 def _expression_terms(model: ETGAN, batch: Batch, code: Tensor, whole: Tensor) -> dict[str, Tensor]:
     """Emotions in e_exp, people and words out of it; and its mean of each emotion, which is kept.
 
-    code: e_exp `[B, 64]`. whole: of which clips it was not spoilt, bool `[B]`; the others do not count.
+    code: e_exp `[B, 64]`. whole: of which clips it was not spoilt, bool `[B]`; the others do not count. Where all are
+    spoilt the terms are 0, and there all the same: several processes put theirs together.
     """
+    counts = float(whole.any())
+    whole = whole if counts else torch.ones_like(whole)
     code, people, words, emotions = (
         one[whole] for one in (code, *(batch[f"{EXPRESSION}_{label}"] for label in ("speakers", "words", "emotions")))
     )
-    model.remember(code, emotions)
+    if counts:
+        model.remember(code, emotions)
     found: dict[str, Tensor] = {}
-    if not len(code):
-        return found
     if model.emotion_classifier is not None:
         found["emotion"] = shared.person_loss(model.emotion_classifier(code)[:, None], emotions)
     for name, reader, labels in (
@@ -90,7 +94,7 @@ def _expression_terms(model: ETGAN, batch: Batch, code: Tensor, whole: Tensor) -
         if reader is not None:
             found[name] = shared.identity_word_loss(reader, code, labels)
             found[f"{name}_confusion"] = shared.identity_word_confusion(reader, code)
-    return found
+    return {name: counts * loss for name, loss in found.items()}
 
 
 def inputs(model: ETGAN, batch: Batch, settings: Settings) -> Inputs:
@@ -141,9 +145,11 @@ def _held_to(
     """What the frames are held to by networks that do not move for it: emotion, expression, person, speech."""
     found: dict[str, Tensor] = {}
     whole = given.whole("expression")
-    if "read" in wanted and model.judge is not None and bool(whole.any()):
+    if "read" in wanted and model.judge is not None:
+        some = whole if bool(whole.any()) else torch.ones_like(whole)
         with shared.still(model.judge):
-            found["read"] = shared.person_loss(model.judge(drawn[whole]), batch["emotions"][whole])
+            read = shared.person_loss(model.judge(drawn[some]), batch["emotions"][some])
+        found["read"] = float(whole.any()) * read
     if "retained" in wanted:
         with shared.still(model.expression_encoder):
             found["retained"] = losses.unlikeness(model.expression_encoder(drawn), code, whole)

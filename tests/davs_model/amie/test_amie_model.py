@@ -113,6 +113,20 @@ def test_part_by_part_is_at_once() -> None:
     assert torch.equal(torch.cat(parts, dim=1), whole)
 
 
+def test_several_pictures_are_one_person() -> None:
+    """Features of several pictures are averaged; alike ones are averaged themselves, one alone is as ever."""
+    model = made().eval()
+    first = torch.rand(1, 1, 3, 64, 64)
+    alike, other = (first + 0.02 * torch.randn_like(first)).clamp(0, 1), torch.rand(1, 1, 3, 64, 64)
+    with torch.no_grad():
+        features = [model.encode_identity(one).identity.feature for one in (first, alike, other)]
+        person, alone = model.encode_person(torch.cat((first, alike, other), 1)), model.encode_person(first)
+    assert torch.allclose(person.identity.feature, torch.stack(features).mean(0), atol=1e-6)
+    assert torch.allclose(person.frame, (first + alike) / 2)
+    assert torch.equal(alone.frame, first)
+    assert torch.allclose(alone.identity.feature, features[0], atol=1e-6)
+
+
 def test_a_frame_depends_on_the_one_before() -> None:
     """Another frame before changes the next one; with the mouth masked away, another mouth in it does not."""
     model = made().eval()

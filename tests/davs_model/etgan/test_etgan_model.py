@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import interrupted
@@ -25,7 +27,9 @@ from davs_model.data.corpus import read_corpus
 from davs_model.film import PhotoTalker
 from davs_model.generation import Talker
 from davs_model.models.base import EXPRESSION, SOUND
-from davs_model.models.etgan import Settings, objective
+from davs_model.models.etgan import Settings, corruption, objective
+from davs_model.models.etgan.corruption import Inputs
+from davs_model.models.etgan.dimensions import MODALITIES
 from davs_model.models.etgan.networks import ETGAN
 from davs_model.models.etgan.stages import READERS, judges
 from davs_model.training import loop
@@ -176,6 +180,29 @@ def test_whose_gradients_are_whose() -> None:
         found = gradients(model, term)
         assert everywhere <= found <= generator, term
     assert everywhere <= gradients(model, "likeness") <= generator
+
+
+def test_a_step_moves_the_same_whatever_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One view or several, every expression spoilt or none: the same terms and gradients, which processes average."""
+    settings = Settings.resolve("small")
+    stage, found = ETGAN.plan("full", settings), []
+    spoil = corruption.spoil
+    for views, spoilt in ((1, -1), (4, -1), (1, MODALITIES.index("expression"))):
+        model = made()
+        factors = model.factors(stage, settings, people_are_speakers=True)
+
+        def drawn(*inputs: Any, spoilt: int = spoilt) -> Inputs:
+            return replace(spoil(*inputs[:4], 0.0), spoilt=torch.full((3,), spoilt))
+
+        monkeypatch.setattr(corruption, "spoil", drawn)
+        given = {**batch(), "views": batch()["views"][:, :views]}
+        losses = model.train().terms(given, factors, settings, progress=1.0)
+        torch.stack(list(losses.values())).sum().backward()
+        moved = {name for name, each in model.named_parameters() if each.grad is not None}
+        found.append((set(losses), moved, float(losses["read"].detach()), float(losses["emotion"].detach())))
+    assert found[0][:2] == found[1][:2] == found[2][:2]
+    assert found[2][2:] == (0, 0)
+    assert min(found[0][2:]) > 0
 
 
 def test_discriminators_begin_late() -> None:

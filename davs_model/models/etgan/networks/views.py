@@ -26,12 +26,10 @@ class ViewMerge(nn.Module):
     def forward(self, views: Identity) -> tuple[Identity, Tensor]:
         """Merge what E_id says of K views `[B, K, …]` into `[B, 1, …]`; also return α `[B, K]`, in the views' order.
 
-        One view comes out as it went in. Views are summed in the order of their α, of their brightness where that is
-        the same, so that any order gives the very same sum.
+        One view comes out as it went in: its α is 1. Views are summed in the order of their α, of their brightness
+        where that is the same, so that any order gives the very same sum.
         """
         scores = self.score(views.feature)[..., 0].float()
-        if scores.shape[1] == 1:
-            return views, torch.ones_like(scores)
         order = views.frames.float().mean((2, 3, 4)).argsort(1)
         ordered, places = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
         order = order.gather(1, places)
