@@ -32,7 +32,7 @@ EXPRESSIVE = (
     "expression_word",
     "expression_word_confusion",
 )
-PICTURES = ("reconstruction", "mouth", "motion", "frame", "frame_confusion", "clip", "clip_confusion")
+PICTURES = ("reconstruction", "mouth", "motion", "eyes", "frame", "frame_confusion", "clip", "clip_confusion")
 HELD_TO = ("read", "retained", "likeness", "spoken")
 GENERATION = (*PICTURES, *HELD_TO)
 """Names of the terms."""
@@ -125,6 +125,7 @@ def _full_terms(
     found["reconstruction"] = shared.reconstruction_loss(real, drawn)
     found["mouth"] = shared.mouth_loss(real, drawn)
     found["motion"] = shared.motion_loss(real, drawn)
+    found["eyes"] = losses.eyes_loss(real, drawn)
     for name, discriminator in (("frame", model.frame_discriminator), ("clip", model.clip_discriminator)):
         if name in wanted or f"{name}_confusion" in wanted:
             found[name] = losses.hinge_loss(discriminator, real, drawn)

@@ -86,6 +86,8 @@ class Weights(SpeechWeights):
     """Factor of the L1 inside the mouth box, in addition."""
     motion: Factor = 0.0
     """Factor of the L1 of how the mouth box differs from its mean over the generated frames of a clip."""
+    eyes: Factor = 0.0
+    """Factor of the L1 of brows and eyes, in addition."""
     frame: Factor = 1.0
     """Factor of the hinge loss of D_frame, both sides."""
     clip: Factor = 1.0
@@ -117,6 +119,7 @@ _TALKING: Mapping[str, Mapping[str, Any]] = {
         "reconstruction": 50.0,
         "mouth": 100.0,
         "motion": 100.0,
+        "eyes": 100.0,
         "frame": 0.2,
         "clip": 0.2,
         "read": 0.2,
