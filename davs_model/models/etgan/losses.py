@@ -9,7 +9,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from davs_model.data.pictures import Box, region
 from davs_model.models.davs.losses import frozen
+
+EYES_BOX: Box = (70, 134, 64, 192)
+"""Brows and eyes, as large as the mouth box."""
 
 
 def hinge_loss(discriminator: nn.Module, real: Tensor, generated: Tensor) -> Tensor:
@@ -22,6 +26,15 @@ def hinge_confusion(discriminator: nn.Module, generated: Tensor) -> Tensor:
     """The generator's side of it: minus the logit of generated frames. Does not move the discriminator."""
     with frozen(discriminator):
         return -discriminator(generated).float().mean()
+
+
+def eyes_loss(real: Tensor, generated: Tensor) -> Tensor:
+    """Mean absolute difference of brows and eyes of frames `[…, S, S]` in [0, 1].
+
+    They are a small part of a frame: without it a face keeps the expression of its picture for a long time.
+    """
+    box = (..., *region(EYES_BOX, real.shape[-1]))
+    return (real[box].float() - generated[box].float()).abs().mean()
 
 
 def unlikeness(one: Tensor, other: Tensor, among: Tensor | None = None) -> Tensor:

@@ -32,7 +32,7 @@ EXPRESSIVE = (
     "expression_word",
     "expression_word_confusion",
 )
-PICTURES = ("reconstruction", "mouth", "motion", "frame", "frame_confusion", "clip", "clip_confusion")
+PICTURES = ("reconstruction", "mouth", "motion", "eyes", "frame", "frame_confusion", "clip", "clip_confusion")
 HELD_TO = ("read", "retained", "likeness", "spoken")
 GENERATION = (*PICTURES, *HELD_TO)
 """Names of the terms."""
@@ -64,7 +64,9 @@ def terms(
 
 def begun(wanted: Collection[str], settings: Settings, progress: float) -> Collection[str]:
     """Return the terms that have begun at a fraction of a stage; all of them where none has, so that a step learns."""
-    begins = {"frame": settings.adversaries.frame_from, "clip": settings.adversaries.clip_from}
+    adversaries = settings.adversaries
+    begins = {"frame": adversaries.frame_from, "clip": adversaries.clip_from}
+    begins |= dict.fromkeys(("read", "retained"), adversaries.read_from)
     found = [term for term in wanted if progress >= begins.get(term.removesuffix("_confusion"), 0.0)]
     return found or wanted
 
@@ -123,6 +125,7 @@ def _full_terms(
     found["reconstruction"] = shared.reconstruction_loss(real, drawn)
     found["mouth"] = shared.mouth_loss(real, drawn)
     found["motion"] = shared.motion_loss(real, drawn)
+    found["eyes"] = losses.eyes_loss(real, drawn)
     for name, discriminator in (("frame", model.frame_discriminator), ("clip", model.clip_discriminator)):
         if name in wanted or f"{name}_confusion" in wanted:
             found[name] = losses.hinge_loss(discriminator, real, drawn)

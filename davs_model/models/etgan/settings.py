@@ -42,12 +42,14 @@ class Judge(Section):
 
 
 class Adversaries(Section):
-    """When the discriminators begin."""
+    """When the discriminators begin, and those who read expressions."""
 
     frame_from: Fraction = 0.1
     """Fraction of the full stage's steps after which D_frame begins."""
     clip_from: Fraction = 0.3
     """Fraction of them after which D_st begins."""
+    read_from: Fraction = 0.3
+    """Fraction of them after which generated frames are held to what the judge and E_exp read: before, patterns are."""
 
 
 class Steps(Section):
@@ -84,6 +86,8 @@ class Weights(SpeechWeights):
     """Factor of the L1 inside the mouth box, in addition."""
     motion: Factor = 0.0
     """Factor of the L1 of how the mouth box differs from its mean over the generated frames of a clip."""
+    eyes: Factor = 0.0
+    """Factor of the L1 of brows and eyes, in addition."""
     frame: Factor = 1.0
     """Factor of the hinge loss of D_frame, both sides."""
     clip: Factor = 1.0
@@ -110,7 +114,18 @@ _TALKING: Mapping[str, Mapping[str, Any]] = {
     },
     "data": {"batch_size": 8, "workers": 0, "noise": 0.25},
     "optimizer": {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 30},
-    "weights": {"contrastive": 0.2, "reconstruction": 25.0, "mouth": 100.0, "motion": 100.0},
+    "weights": {
+        "contrastive": 0.2,
+        "reconstruction": 50.0,
+        "mouth": 100.0,
+        "motion": 100.0,
+        "eyes": 100.0,
+        "frame": 0.2,
+        "clip": 0.2,
+        "read": 0.2,
+        "retained": 0.2,
+        "likeness": 1.0,
+    },
     "loop": {"log_every": 25, "validate_every": 1000, "sample_every": 500, "save_every": 250, "validation_clips": 400},
     "machine": {"bf16": False},
 }

@@ -227,6 +227,16 @@ def test_each_side_of_a_hinge_moves_its_own() -> None:
     assert generated.grad is not None
 
 
+def test_brows_count_besides() -> None:
+    """The L1 of brows and eyes is that of their box, wherever else frames differ."""
+    real, drawn = torch.zeros(1, 2, 3, 64, 64), torch.zeros(1, 2, 3, 64, 64)
+    rows, columns = region(losses.EYES_BOX, 64)
+    drawn[..., rows, columns] = 0.25
+    assert float(losses.eyes_loss(real, drawn)) == pytest.approx(0.25)
+    drawn[..., 40:, :] = 1.0
+    assert float(losses.eyes_loss(real, drawn)) == pytest.approx(0.25)
+
+
 def test_unlikeness_is_of_those_that_count() -> None:
     """1 − cosine, of the clips that count; 0 where none does; the second side has no gradient."""
     one = torch.tensor([[1.0, 0.0], [1.0, 0.0]], requires_grad=True)

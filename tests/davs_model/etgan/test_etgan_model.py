@@ -106,13 +106,13 @@ def test_it_generates_frames_of_every_size(side: int) -> None:
     """Frames are `[B, T, 3, S, S]` in [0, 1] and differ with the expression; both discriminators see them."""
     model = made(image_size=side).eval()
     with torch.no_grad():
-        person = model.encode_identity(torch.rand(2, 1, 3, side, side))
-        frames = model.decode(person, torch.randn(2, 8, 256))
-        other = model.decode(model.expressing(person, torch.randn(2, 64)), torch.zeros(2, 8, 256))
-        assert model.frame_discriminator(frames).shape[:2] == (2, 8)
-        assert model.clip_discriminator(frames).shape[0] == 2
-    assert frames.shape == other.shape == (2, 8, 3, side, side)
-    assert not torch.equal(frames, other)
+        person, speech = model.encode_identity(torch.rand(1, 1, 3, side, side)), torch.randn(1, 8, 256)
+        frames = model.decode(person, speech)
+        other = model.decode(model.expressing(person, torch.randn(1, 64)), speech[:, :1])
+        assert model.frame_discriminator(frames[:, :2]).shape[:2] == (1, 2)
+        assert model.clip_discriminator(frames).shape[0] == 1
+    assert frames.shape == (1, 8, 3, side, side)
+    assert not torch.equal(frames[:, :1], other)
     assert 0 <= float(frames.min()) <= float(frames.max()) <= 1
 
 
