@@ -206,20 +206,21 @@ class Voice(nn.Module):
 
     def forward(self, windows: Tensor, statistics: Tensor) -> Tensor:
         """Return windows `[B, T, 12, 20]` of clips with these statistics `[B, 14, 12]`, moved and standardised."""
-        with torch.no_grad():
+        # In float32 also under autocast: half precision does not tell one step from the next.
+        with torch.no_grad(), torch.autocast(windows.device.type, enabled=False):
             mean, covariance = statistics[:, 0].float(), statistics[:, 2:].float()
             chosen = self.steps(covariance)
             if self.training:
                 chosen = chosen + torch.randint(-self.MOVED, self.MOVED + 1, chosen.shape, device=chosen.device)
             matrix = self.warps[chosen + self.MOVED - self.LOWEST]
             deviation = _deviation(matrix @ covariance @ matrix.mT)
-            return (matrix / deviation[..., None])[:, None] @ (windows - mean[:, None, :, None])
+            return (matrix / deviation[..., None])[:, None] @ (windows.float() - mean[:, None, :, None])
 
     def steps(self, covariance: Tensor) -> Tensor:
         """Return by how many steps each clip is moved, int64 `[B]`; covariance: `[B, 12, 12]`."""
         count = self.HIGHEST - self.LOWEST + 1
         warps = self.warps[self.MOVED : self.MOVED + count]
-        moved = warps @ covariance[:, None].float() @ warps.mT
+        moved = warps @ covariance[:, None] @ warps.mT
         steps = torch.arange(self.LOWEST, self.HIGHEST + 1, device=covariance.device)
         unlikely = (self.precision * _correlation(moved)).sum((-2, -1))
         return steps[(unlikely + NEAREST * steps.abs()).argmin(1)]
