@@ -250,4 +250,7 @@ def _entry(name: str) -> Weights:
 
 def _entries(names: Iterable[str]) -> list[Weights]:
     """Resolve names of weights and of detectors before anything is downloaded."""
-    return [weights for name in names for weights in needed(name) or [_entry(name)]]
+    found: list[Weights] = []
+    for name in names:
+        found += [weights for weights in known().values() if weights.detector == name] or [_entry(name)]
+    return found
