@@ -27,7 +27,15 @@ FIRST = {"slurm", "browser"}
 """Fixtures of files that take long and mostly wait: these begin first, so that none of them is left at the end."""
 LONG = (
     *("test_training", "test_run", "test_talking_training", "test_generate_cli", "test_photo", "test_stages"),
-    *("test_timing", "test_evaluate", "test_clip_view", "test_amie_model", "test_sync", "test_evaluation_page"),
+    *(
+        "test_timing",
+        "test_evaluate",
+        "test_etgan_model",
+        "test_clip_view",
+        "test_amie_model",
+        "test_sync",
+        "test_evaluation_page",
+    ),
     *("test_generate", "test_loading", "test_released", "test_manners", "test_odd_inputs", "test_docs_commands"),
     *("test_checkpoint", "test_torch_file", "test_synthetic", "test_streams", "test_study_cli", "test_privacy"),
 )
