@@ -7,20 +7,13 @@ every formula, size and weight of this package is ours.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from avprep.lazy import on_first_use
 from davs_model.models.etgan.settings import Settings
 
 if TYPE_CHECKING:
-    from davs_model.models.etgan.networks import ETGAN as Model  # noqa: N811 - the name that every model has
+    from davs_model.models.etgan.networks import Model
 
 __all__ = ["Model", "Settings"]
-
-
-def __getattr__(name: str) -> Any:
-    """Load the networks once they are asked for: settings need no torch."""
-    if name == "Model":
-        from davs_model.models.etgan.networks import ETGAN
-
-        return ETGAN
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = on_first_use(__name__, {"networks": ["Model"]})  # settings need no torch

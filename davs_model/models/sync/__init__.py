@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from avprep.lazy import on_first_use
 from davs_model.models.sync.settings import Settings
 
 if TYPE_CHECKING:
-    from davs_model.models.sync.model import Sync as Model
+    from davs_model.models.sync.model import Model
 
 __all__ = ["Model", "Settings"]
-
-
-def __getattr__(name: str) -> Any:
-    """Load the networks once they are asked for: settings need no torch."""
-    if name == "Model":
-        from davs_model.models.sync.model import Sync
-
-        return Sync
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = on_first_use(__name__, {"model": ["Model"]})  # settings need no torch

@@ -146,3 +146,7 @@ def _nearest(settings: own.Contrast, progress: float) -> int:
     """Return how far negatives are apart at least: `far` to the middle of a pass, then evenly down to `near`."""
     left = min(1.0, max(0.0, 2 * (1 - progress)))
     return settings.near + round((settings.far - settings.near) * left)
+
+
+Model = Sync
+"""The name that every model has."""

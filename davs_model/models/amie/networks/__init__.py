@@ -6,6 +6,9 @@ from davs_model.models.amie.networks.discriminator import FrameDiscriminator
 from davs_model.models.amie.networks.estimator import Estimator
 from davs_model.models.amie.networks.image import ImageEncoder
 
+Model = AMIE
+"""The name that every model has."""
+
 __all__ = [
     "AMIE",
     "DynamicAttention",
@@ -14,4 +17,5 @@ __all__ = [
     "FrameDiscriminator",
     "Generated",
     "ImageEncoder",
+    "Model",
 ]

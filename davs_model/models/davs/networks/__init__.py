@@ -13,6 +13,9 @@ from davs_model.models.davs.networks.discriminator import SequenceDiscriminator,
 from davs_model.models.davs.networks.identity import Identity, IdentityEncoder
 from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
 
+Model = DAVS
+"""The name that every model has."""
+
 __all__ = [
     "DAVS",
     "AudioSpeechEncoder",
@@ -21,6 +24,7 @@ __all__ = [
     "Identity",
     "IdentityEncoder",
     "IdentityWordClassifier",
+    "Model",
     "PersonClassifier",
     "SequenceDiscriminator",
     "SequenceLogits",

@@ -7,6 +7,9 @@ from davs_model.models.etgan.networks.position import PositionEncoder
 from davs_model.models.etgan.networks.views import ViewMerge
 from davs_model.models.etgan.networks.weighting import CrossModalWeighting
 
+Model = ETGAN
+"""The name that every model has."""
+
 __all__ = [
     "ETGAN",
     "ClipDiscriminator",
@@ -14,6 +17,7 @@ __all__ = [
     "EmotionReader",
     "ExpressionEncoder",
     "FrameDiscriminator",
+    "Model",
     "Person",
     "PositionEncoder",
     "ViewMerge",
