@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avprep.errors import RunError
 from avprep.media import film as media
 from avprep.schema import FPS
 from avprep.talking import inputs, photo
@@ -20,14 +21,13 @@ from avprep.talking.person import Person
 from avprep.talking.photo import Photo
 from davs_model.evaluation import figures
 from davs_model.generation import Talker
+from davs_model.models.base import EXPRESSION_FRAMES
 
 Pictures = NDArray[np.uint8]
 Counted = Callable[[Iterable[Pictures], int], Iterable[Pictures]]
 """Passes frames on, whose number it is told, and may show how far they are."""
 AVERAGED = 8
 """Frames of a video of the person whose identity features are averaged with the photo's."""
-SHOWN = 8
-"""Frames that an expression is read from."""
 GAP = 8
 """White pixels around each picture of a grid; a multiple of 2, for videos have even sides."""
 
@@ -98,7 +98,7 @@ class PhotoTalker(Talker):
         read = [_read_photo(one, detector, aligned=aligned, paste_back=paste_back) for one in many]
         driver = self._read_driver(speech, self.driver(drive_by), detector, max_seconds)
         shown = self._read_person(expression, detector)
-        look = self.expression(None if shown is None else shown.spread(SHOWN), emotion)
+        look = self.expression(None if shown is None else shown.spread(EXPRESSION_FRAMES), emotion)
         write(
             Path(output),
             self,
@@ -165,18 +165,21 @@ def write(
     speech_scale, adapt_steps: see `Talker.talk`, `Talker.adapted`. expression: of `Talker.expression`. weights_plot: a
     picture to write, .png, of how much each modality counts in each frame. See `PhotoTalker.film`.
     """
+    weighed: list[NDArray[np.float32]] = []
+    if weights_plot is not None and not talker.model.modalities:
+        raise RunError(f"the model {talker.model.name} weighs no modalities: leave out --weights-plot")
     faces = np.stack([one.crop for one in photos])
     how: dict[str, Any] = {"speech_scale": speech_scale}
     if expression is not None:
         how["expression"] = expression
+    if weights_plot is not None:
+        how["weighed"] = weighed.append
     if not grid and (person is not None or len(faces) > 1):
         others = [faces[1:]] if person is None else [faces[1:], person.spread(AVERAGED)]
         faces, how["more"] = faces[:1], np.concatenate(others)
     if adapt_steps:
         of: dict[str, Any] = {} if person is None else {"video": person.crops, "heard": person.windows, "seed": seed}
         talker = talker.adapted(faces, next(driver.read()), adapt_steps, speech_scale=speech_scale, **of)
-    if weights_plot is not None:
-        figures.weights(weights_plot, talker.weights(faces, driver.read(), **how), talker.model.modalities)
     frames: Iterable[Pictures]
     spoken = talker.talk(faces, driver.read(), **how)
     if grid:
@@ -190,6 +193,8 @@ def write(
     if counted is not None:
         frames = counted(frames, driver.n_frames)
     media.write_film(output, frames, driver.n_frames, sound=driver.sound, zero=driver.zero, track=driver.track)
+    if weights_plot is not None:
+        figures.weights(weights_plot, np.concatenate(weighed), talker.model.modalities)
 
 
 def pairs(left: Iterable[Pictures], right: Iterator[Pictures]) -> Iterator[Pictures]:

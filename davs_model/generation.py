@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,14 +37,13 @@ class Heard:
 
     def __init__(self) -> None:
         self.n_frames = 0
-        self._sum = self._squares = np.zeros(N_COEFFICIENTS)
+        self._sum = np.zeros(N_COEFFICIENTS)
         self._products = np.zeros((N_COEFFICIENTS, N_COEFFICIENTS))
 
     def add(self, windows: NDArray[np.floating[Any]]) -> None:
         """Add windows (n, 12, 20)."""
         self.n_frames += len(windows)
         self._sum = self._sum + windows.sum((0, 2), dtype=np.float64)
-        self._squares = self._squares + np.square(windows, dtype=np.float64).sum((0, 2))
         steps = np.asarray(windows, np.float64).transpose(1, 0, 2).reshape(N_COEFFICIENTS, -1)
         self._products = self._products + steps @ steps.T
 
@@ -52,8 +51,8 @@ class Heard:
         """Return mean, standard deviation and covariance of the coefficients so far: float32 `[1, 14, 12]`."""
         count = self.n_frames * WINDOW_STEPS
         mean = self._sum / count
-        deviation = np.sqrt((self._squares / count - mean**2).clip(MIN_DEVIATION**2))
         covariance = self._products / count - np.outer(mean, mean)
+        deviation = np.sqrt(covariance.diagonal().clip(MIN_DEVIATION**2))
         return torch.from_numpy(np.stack((mean, deviation, *covariance))[None]).float()
 
 
@@ -120,6 +119,7 @@ class Talker:
         speech_scale: float = 1.0,
         more: Pictures | None = None,
         expression: Tensor | None = None,
+        weighed: Callable[[NDArray[np.float32]], object] | None = None,
     ) -> Iterator[Pictures]:
         """Draw each frame of speech.
 
@@ -130,11 +130,16 @@ class Talker:
         speech_scale: factor of the features of sound; the released demo takes 1.5.
         more: other aligned pictures of a single person, (n, 256, 256, 3), which are put together with the first.
         expression: what `expression` returned; None: the one that it returns of nothing.
+        weighed: of a model that weighs modalities, is given how much each of them counts in each frame, (n, M), over
+            the faces on average, before those frames are drawn.
         Yields frames, uint8, of the shape of `faces`.
         """
         identity, people = self._encode_faces(faces, more, expression), len(faces) if faces.ndim == 4 else 1
         for features in self._features(speech, speech_scale):
-            drawn, identity = self._decode(identity, features.expand(people, -1, -1))
+            features = features.expand(people, -1, -1)
+            if weighed is not None:
+                weighed(self._weights(identity, features))
+            drawn, identity = self._decode(identity, features)
             yield from drawn if faces.ndim == 4 else drawn[:, 0]
 
     def expression(self, frames: Pictures | None = None, emotion: str | None = None) -> Tensor | None:
@@ -154,22 +159,6 @@ class Talker:
             return self.model.mean_expression(None if named is None else self.emotions.index(named))
         with torch.inference_mode(), precision.autocast(self.device, bf16=self.bf16):
             return self.model.encode_expression(self._pictures(frames).transpose(0, 1))
-
-    @torch.inference_mode()
-    def weights(self, faces: Pictures, speech: Iterable[NDArray[Any]], **how: Any) -> NDArray[np.float32]:
-        """Return how much each of `TalkingModel.modalities` counts in each frame, (T, M), over the faces on average.
-
-        Arguments as of `talk`. RunError for a model that weighs none.
-        """
-        if not self.model.modalities:
-            raise RunError(f"the model {self.model.name} weighs no modalities: leave out --weights-plot")
-        identity = self._encode_faces(faces, how.get("more"), how.get("expression"))
-        people = len(faces) if faces.ndim == 4 else 1
-        found = [
-            self.model.modality_weights(identity, features.expand(people, -1, -1)).mean(0).float().cpu()
-            for features in self._features(speech, how.get("speech_scale", 1.0))
-        ]
-        return torch.cat(found).numpy()
 
     def adapted(
         self,
@@ -212,6 +201,11 @@ class Talker:
                 identity = self.model.encode_person(torch.cat((seen, self._pictures(more))).transpose(0, 1))
             shown = self.expression() if expression is None else expression
             return identity if shown is None else self.model.expressing(identity, shown)
+
+    @torch.inference_mode()
+    def _weights(self, identity: Any, features: Tensor) -> NDArray[np.float32]:
+        with precision.autocast(self.device, bf16=self.bf16):
+            return self.model.modality_weights(identity, features).mean(0).float().cpu().numpy()
 
     def _pictures(self, faces: Pictures) -> Tensor:
         return pictures(faces, self.side).to(self.device)

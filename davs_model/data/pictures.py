@@ -145,9 +145,14 @@ def as_read(frames: Tensor, box: Box, size: int) -> Tensor:
     return resized.unflatten(0, frames.shape[:2])
 
 
+def to_pictures(frames: Tensor) -> Frames:
+    """Return frames float `[…, 3, S, S]` in [0, 1] as uint8 (…, S, S, 3), RGB."""
+    return frames.float().mul(255).round().byte().movedim(-3, -1).cpu().numpy()
+
+
 def to_crops(frames: Tensor) -> Frames:
     """Return frames float `[…, 3, S, S]` in [0, 1], as a decoder draws them, as crops uint8 (…, 256, 256, 3), RGB."""
-    pictures = frames.float().mul(255).round().byte().movedim(-3, -1).cpu().numpy()
+    pictures = to_pictures(frames)
     if pictures.shape[-2] == CROP_SIZE:
         return np.ascontiguousarray(pictures)
     large = resized(pictures.reshape(-1, *pictures.shape[-3:]), CROP_SIZE, cv2.INTER_CUBIC)

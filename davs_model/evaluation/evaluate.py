@@ -37,6 +37,7 @@ from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.leakage import cross_leakage, leakage
 from davs_model.evaluation.metrics.recognition import recognise
 from davs_model.evaluation.metrics.retrieval import ranks, summarise
+from davs_model.evaluation.told import told
 from davs_model.generation import draws, generating_stage
 from davs_model.models.base import EVALUATED, FRAMES, PORTRAIT, REAL, SEQUENCE, TalkingModel
 
@@ -46,9 +47,6 @@ SOURCES = ("audio", "video", "repeated")
 """What frames are drawn from: sound, pictures, or nothing: the identity frame again and again."""
 EVERY = 4
 """Of the identity features of frames in a row, the SVM reads every fourth."""
-
-SAY_EVERY = 30.0
-"""Seconds between lines of progress."""
 
 Say = Callable[[str], None]
 """Shows a line."""
@@ -259,7 +257,7 @@ def _embed(subject: _Subject, settings: Settings, path: Path, drawn: Drawn, say:
         subject.missing.update(dict.fromkeys(("talking", "reconstruction", "generated_retrieval", "mouth"), reason))
     facts = {"checkpoint": saved.digest(), "out": str(clips.out), "settings": asdict(settings)}
     total = len(clips) if settings.limit is None else min(settings.limit, len(clips))
-    told, done = time.monotonic(), 0
+    progress, done = told(say, total), 0
     with embeddings.writing(path, facts) as writer:
         for raw in _read(clips, subject.shape, settings, settings.limit):
             batch = raw.to(device)
@@ -280,9 +278,7 @@ def _embed(subject: _Subject, settings: Settings, path: Path, drawn: Drawn, say:
                 clips.skipped["cannot be read"] += 1
                 say(f"skipped: {reason}")
             done += len(raw.keys)
-            if time.monotonic() - told >= SAY_EVERY:
-                told = time.monotonic()
-                say(f"{done}/{total} clips")
+            progress(done)
 
 
 def _places(found: Embeddings) -> dict[str, Tensor]:
@@ -317,14 +313,8 @@ def _talking(subject: _Subject, settings: Settings, say: Say) -> dict[str, Any]:
     if not draws(subject.saved) or not settings.talking_clips:
         return {}
     whole, device = subject.whole, torch.device(settings.device)
-    told, total = time.monotonic(), min(settings.talking_clips, len(whole), settings.limit or len(whole))
-
-    def progress(done: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= SAY_EVERY:
-            told = time.monotonic()
-            say(f"generated whole: {done}/{total} clips")
-
+    total = min(settings.talking_clips, len(whole), settings.limit or len(whole))
+    progress = told(say, total, "generated whole: ")
     how: dict[str, Any] = {"limit": total, "seed": settings.seed, "bf16": settings.bf16, "told": progress}
     found = talk.measure(subject.model, whole, device, **how)
     if not found:

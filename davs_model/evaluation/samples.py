@@ -15,6 +15,7 @@ from avprep.errors import RunError
 from avprep.pages.captions import caption
 from davs_model import precision
 from davs_model.data.batch import RawBatch
+from davs_model.data.pictures import to_pictures
 from davs_model.models.base import FRAMES, PORTRAIT, REAL, SOUND, WINDOWS, TalkingModel
 
 CLIPS = 4
@@ -48,8 +49,9 @@ def sheet(model: TalkingModel, raw: RawBatch, device: torch.device, *, bf16: boo
         for clip in range(len(real))
         for frames in (real[:, part], *generated)
     ]
-    pictures = torch.stack(rows).permute(0, 1, 3, 4, 2).mul(255).round().byte().cpu().numpy()
-    framed = np.pad(pictures, ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
+    framed = np.pad(
+        to_pictures(torch.stack(rows)), ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255
+    )
     return labelled(framed, ROWS[: 1 + len(spoken)])
 
 

@@ -23,6 +23,8 @@ REAL, SOUND, EXPRESSION = "real_frames", "sound", "expression"
 that visual speech is read from; their MFCC windows; frames in a row, whose identity features leakage is measured in;
 the frames to generate, where those of `FRAMES` are of another form; the statistics of the clip's windows; frames that
 show an expression."""
+EXPRESSION_FRAMES = 8
+"""Frames, evenly spread over a clip, that its expression is read from."""
 EVALUATED = (PORTRAIT, FRAMES, WINDOWS, SEQUENCE, REAL, SOUND, EXPRESSION)
 DRIVERS = ("audio", "video")
 """What frames are generated from, by a model that says no other."""

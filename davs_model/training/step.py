@@ -102,19 +102,19 @@ class StageTrainer:
 
     def initialise(self) -> None:
         """Fit the first weights of the model to the first batch of all processes, in place."""
-        data = self.settings.data
-        whole = Batches(
-            self.source, self.shape, batch_size=data.batch_size, seed=self.settings.seed, window=data.window
-        )
-        self.model.initialise(whole[0, 0].to(self.device))
+        self.model.initialise(self._first_batches(1)[0])
 
     def listen(self) -> None:
         """Let the model hear the voices of the first batches of all processes, in place."""
+        self.model.listen(self._first_batches(LISTENED))
+
+    def _first_batches(self, count: int) -> list[Batch]:
+        """Return at most so many of the first batches, those of all processes in one."""
         data = self.settings.data
         whole = Batches(
             self.source, self.shape, batch_size=data.batch_size, seed=self.settings.seed, window=data.window
         )
-        self.model.listen([whole[0, number].to(self.device) for number in range(min(LISTENED, len(whole)))])
+        return [whole[0, number].to(self.device) for number in range(min(count, len(whole)))]
 
     def read(self, first: int, last: int) -> Iterator[RawBatch]:
         """Yield the batches of the steps after step `first` up to step `last`; see `training_batches`."""

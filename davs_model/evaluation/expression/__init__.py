@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ from davs_model.evaluation.expression.axes import Bench
 from davs_model.evaluation.expression.readers import IdentityReader, Readers
 from davs_model.evaluation.expression.sheet import sheet
 from davs_model.evaluation.expression.targets import targets
+from davs_model.evaluation.told import told
 from davs_model.models.base import Measure, TalkingModel
 
-SAY_EVERY = 30.0
 STEERED = 0.4
 """Fraction of the clips that are drawn with every emotion."""
 SPOILED = 0.2
@@ -78,25 +77,12 @@ def measure(
 
 
 def _measures(bench: Bench, settings: Settings, chosen: list[Any], say: Callable[[str], None]) -> Iterator[Measure]:
-    yield axes.measure(bench, chosen, _told(say, "both protocols", len(chosen)))
+    yield axes.measure(bench, chosen, told(say, len(chosen), "expression, both protocols: "))
     few = chosen[: max(2, round(STEERED * len(chosen)))]
-    yield steering.measure(bench, few, _told(say, "every emotion", len(few)))
+    yield steering.measure(bench, few, told(say, len(few), "expression, every emotion: "))
     few = chosen[: max(2, round(SPOILED * len(chosen)))]
-    yield damage.measure(bench, few, _told(say, "spoiled", len(few)))
+    yield damage.measure(bench, few, told(say, len(few), "expression, spoiled: "))
     many = targets(bench.clips, len(bench.clips), seed=bench.seed, views=mechanisms.COUNTS[-1])
     for one in (mechanisms.views(bench, many), mechanisms.leaks(bench, settings.svm_clips)):
         if one is not None:
             yield one
-
-
-def _told(say: Callable[[str], None], what: str, total: int) -> Callable[[int], None]:
-    """Return what shows the number of clips done, now and then."""
-    told = time.monotonic()
-
-    def progress(done: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= SAY_EVERY:
-            told = time.monotonic()
-            say(f"expression, {what}: {done}/{total} clips")
-
-    return progress

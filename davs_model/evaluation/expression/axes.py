@@ -18,7 +18,7 @@ from davs_model import precision
 from davs_model.data.clips import Clips
 from davs_model.evaluation import in_sync, talk
 from davs_model.evaluation.expression.readers import IdentityReader, Readers
-from davs_model.evaluation.expression.targets import Target, evenly, frames_of
+from davs_model.evaluation.expression.targets import Target, evenly, expression_of, frames_of
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.reconstruction import psnr, ssim
 from davs_model.evaluation.metrics.spread import Estimate, estimate
@@ -80,7 +80,7 @@ class Bench:
 
     def expression(self, row: int) -> Tensor:
         """Return the expression of a clip, `[1, D]`; ShardError."""
-        frames = frames_of(self.clips, row, evenly(int(self.clips.n_frames[row])), self.side, self.device)
+        frames = expression_of(self.clips, row, self.side, self.device)
         with precision.autocast(self.device, bf16=self.bf16):
             return self.model.encode_expression(frames[None])
 
@@ -95,8 +95,11 @@ class Bench:
         with precision.autocast(self.device, bf16=self.bf16):
             return self.model.encode_person(views)
 
-    def read(self, film: Tensor, clip: talk.WholeClip, emotion: int) -> dict[str, float]:
-        """Return what is read of a film that says what is heard in a clip and is to show an emotion."""
+    def read(self, film: Tensor, clip: talk.WholeClip, emotion: int) -> tuple[int, dict[str, float]]:
+        """Return the emotion that a film shows, and what else is read of it.
+
+        It says what is heard in a clip, and is to show `emotion`.
+        """
         shown, part = self.readers.read(film), film[clip.spoken]
         found = {
             "emotion": float(shown[0] == emotion),
@@ -110,7 +113,7 @@ class Bench:
             if offset is not None:
                 found["sync_confidence"] = offset.confidence
                 found["sync_within_1"] = float(abs(offset.audio_lead_frames) <= 1)
-        return found
+        return shown[0], found
 
 
 @dataclass
@@ -158,15 +161,15 @@ def _add(bench: Bench, target: Target, kept: Kept) -> None:
     at = evenly(len(real))
     known = None if bench.identity is None else bench.identity.features(views[0]).mean(0)
     for name, film in films.items():
-        found = bench.read(film, clip, target.emotion)
+        _, found = bench.read(film, clip, target.emotion)
         if name != "real":
             found |= {"psnr": float(psnr(real[at], film[at]).mean()), "ssim": float(ssim(real[at], film[at]).mean())}
         if bench.identity is not None and known is not None:
             found |= _identity(bench.identity, film[at], known)
         kept.add(name, target.speaker, {key: value for key, value in found.items() if np.isfinite(value)})
     if bench.identity is not None and known is not None:
-        donor = frames_of(bench.clips, target.donor, evenly(int(bench.clips.n_frames[target.donor])), bench.side)
-        kept.add("other_person", target.speaker, _identity(bench.identity, donor.to(bench.device), known))
+        donor = expression_of(bench.clips, target.donor, bench.side, bench.device)
+        kept.add("other_person", target.speaker, _identity(bench.identity, donor, known))
 
 
 def _identity(reader: IdentityReader, frames: Tensor, known: Tensor) -> dict[str, float]:

@@ -20,7 +20,7 @@ from davs_model import precision
 from davs_model.data.sound import noisy
 from davs_model.evaluation import talk
 from davs_model.evaluation.expression.axes import Bench
-from davs_model.evaluation.expression.targets import Target, evenly, frames_of
+from davs_model.evaluation.expression.targets import Target, expression_of
 from davs_model.evaluation.metrics.reconstruction import psnr
 from davs_model.evaluation.metrics.spread import Estimate, estimate
 from davs_model.evaluation.metrics.talking import correlation, mouth_psnr, opening
@@ -60,9 +60,7 @@ def measure(bench: Bench, chosen: Sequence[Target], told: Callable[[int], object
     for done, target in enumerate(chosen):
         rng = np.random.default_rng([bench.seed, 22, target.row])
         clip, seen = bench.clip(target.row), bench.views(target)
-        watched = frames_of(
-            bench.clips, target.donor, evenly(int(bench.clips.n_frames[target.donor])), bench.side, bench.device
-        )
+        watched = expression_of(bench.clips, target.donor, bench.side, bench.device)
         for ladder in LADDERS:
             for step in ladder.steps:
                 inputs = _spoiled(ladder.modality, step, (clip.batch[WINDOWS], watched, seen), rng)
@@ -117,11 +115,10 @@ def _drawn(
     spoiled = replace(clip, batch={**clip.batch, WINDOWS: windows})
     person = bench.person(seen)
     with precision.autocast(bench.device, bf16=bench.bf16):
-        expression = bench.model.encode_expression(watched[None])
-        expressed = bench.model.expressing(person, expression)
+        expressed = bench.model.expressing(person, bench.model.encode_expression(watched[None]))
         said = talk.heard(bench.model, spoiled.batch)
         weight = bench.model.modality_weights(expressed, said)[..., bench.model.modalities.index(modality)]
-    film = bench.film(person, expression, spoiled)
+        film = talk.generated(bench.model, expressed, said)
     part, real = film[clip.spoken], clip.real[0, clip.spoken]
     found = {
         "psnr": float(psnr(real, part).mean()),
@@ -142,16 +139,17 @@ def _shown(
     curves: dict[str, Any] = {}
     for ladder in LADDERS:
         means: list[Estimate] = []
+        found: list[dict[str, float]] = []
         for step in ladder.steps:
             place = ladder.modality, step
             means.append(estimate(weights[place], speakers, seed=bench.seed))
-            found = {key: float(np.mean([one[key] for one in quality[place]])) for key in quality[place][0]}
+            of = {key: float(np.mean([one[key] for one in quality[place]])) for key in quality[place][0]}
+            found.append(of)
             name = "clean" if step == ladder.steps[0] else f"{step:g} {ladder.unit}"
-            cells = (f"{found['psnr']:.2f}", f"{found['mouth_psnr']:.2f}", f"{found['opening_r']:.3f}")
+            cells = (f"{of['psnr']:.2f}", f"{of['mouth_psnr']:.2f}", f"{of['opening_r']:.3f}")
             rows.append((ladder.title, name, means[-1].text(), *cells))
-            curves.setdefault(ladder.modality, {})[name] = {"weight": means[-1].mean, **found}
-            worst = found
-        best = {key: float(np.mean([one[key] for one in quality[ladder.modality, ladder.steps[0]]])) for key in worst}
+            curves.setdefault(ladder.modality, {})[name] = {"weight": means[-1].mean, **of}
+        best, worst = found[0], found[-1]
         rho = falling([one.mean for one in means])
         facts |= {
             f"{ladder.modality}_spearman": rho,

@@ -14,15 +14,10 @@ from torch.nn import functional
 from avprep.errors import RunError, ShardError
 from davs_model import checkpoint, precision
 from davs_model.data.clips import Clips
-from davs_model.data.pictures import Frames, as_read
-from davs_model.evaluation.expression.targets import evenly, frames_of
+from davs_model.data.pictures import as_read, to_pictures
+from davs_model.evaluation.expression.targets import evenly, expression_of
 from davs_model.evaluation.metrics.emotion import EmotionReader, gradients
 from davs_model.models.base import PORTRAIT, TalkingModel
-
-
-def pictures(frames: Tensor) -> Frames:
-    """Return frames float `[T, 3, S, S]` in [0, 1] as uint8 (T, S, S, 3)."""
-    return frames.float().clamp(0, 1).mul(255).round().byte().movedim(1, -1).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class Readers:
         emotions = []
         for row in np.flatnonzero(clips.emotions >= 0)[:limit]:
             try:
-                frames = pictures(frames_of(clips, int(row), evenly(int(clips.n_frames[row])), side))
+                frames = to_pictures(expression_of(clips, int(row), side))
             except ShardError:
                 continue
             for mouth, found in seen.items():
@@ -54,7 +49,7 @@ class Readers:
 
     def read(self, frames: Tensor) -> tuple[int, int]:
         """Return the emotion of a clip `[T, 3, S, S]` by the whole face, and without its mouth."""
-        shown = pictures(frames[evenly(len(frames))])
+        shown = to_pictures(frames[evenly(len(frames))])
         by = ((self.whole, True), (self.mouthless, False))
         whole, mouthless = (int(reader.read(gradients(shown, mouth=mouth)[None])[0]) for reader, mouth in by)
         return whole, mouthless

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from avprep.pages.captions import caption
 from davs_model import precision
+from davs_model.data.pictures import to_pictures
 from davs_model.evaluation import talk
 from davs_model.evaluation.expression.axes import Bench
-from davs_model.evaluation.expression.readers import pictures
-from davs_model.evaluation.expression.targets import Target
+from davs_model.evaluation.expression.targets import Target, others_showing
 from davs_model.evaluation.metrics.talking import opening
 
 PEOPLE = 4
@@ -29,7 +29,7 @@ def sheet(bench: Bench, chosen: Sequence[Target]) -> NDArray[np.uint8]:
     """
     names = bench.clips.emotion_names
     first = list({target.speaker: target for target in reversed(chosen)}.values())[::-1][:PEOPLE]
-    rows = [np.concatenate((pictures(bench.views(target)[0, :1]), _drawn(bench, target))) for target in first]
+    rows = [np.concatenate((to_pictures(bench.views(target)[0, :1]), _drawn(bench, target))) for target in first]
     framed = np.pad(np.stack(rows), ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
     height, width = framed.shape[2:4]
     body = framed.transpose(0, 2, 1, 3, 4).reshape(len(rows) * height, -1, 3)
@@ -43,7 +43,7 @@ def _drawn(bench: Bench, target: Target) -> NDArray[np.uint8]:
     at = clip.spoken.start + int(opening(clip.real[0, clip.spoken]).argmax())
     frames = []
     for emotion in range(len(bench.clips.emotion_names)):
-        donors = np.flatnonzero((bench.clips.emotions == emotion) & (bench.clips.speakers != target.speaker))
+        donors = others_showing(bench.clips, emotion, target.speaker)
         if not len(donors):
             frames.append(torch.ones_like(clip.real[0, at]))
             continue
@@ -51,4 +51,4 @@ def _drawn(bench: Bench, target: Target) -> NDArray[np.uint8]:
         with precision.autocast(bench.device, bf16=bench.bf16):
             said = talk.heard(bench.model, clip.batch)[:, at : at + 1]
             frames.append(bench.model.decode(expressed, said)[0, 0].float())
-    return pictures(torch.stack(frames))
+    return to_pictures(torch.stack(frames))

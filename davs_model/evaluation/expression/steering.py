@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from davs_model.evaluation.expression.axes import COLUMNS, Bench, Kept
-from davs_model.evaluation.expression.targets import Target
+from davs_model.evaluation.expression.targets import Target, others_showing
 from davs_model.evaluation.metrics.spread import Estimate, estimate
 from davs_model.models.base import Measure
 
@@ -41,14 +41,14 @@ def _add(
     clip, person = bench.clip(target.row), bench.person(bench.views(target))
     by_emotion: dict[str, list[float]] = {}
     for emotion, name in enumerate(clips.emotion_names):
-        donors = np.flatnonzero((clips.emotions == emotion) & (clips.speakers != target.speaker))
+        donors = others_showing(clips, emotion, target.speaker)
         if not len(donors):
             continue
         film = bench.film(person, bench.expression(int(rng.choice(donors))), clip)
-        found = bench.read(film, clip, emotion)
+        shown, found = bench.read(film, clip, emotion)
         for key in ("all", name):
             kept.add(key, target.speaker, found)
-        reads[emotion, bench.readers.read(film)[0]] += 1
+        reads[emotion, shown] += 1
         for key in set(UNCHANGED) & found.keys():
             by_emotion.setdefault(key, []).append(found[key])
     for key, values in by_emotion.items():

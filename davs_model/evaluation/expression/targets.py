@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from davs_model.data.clips import Clips
 from davs_model.data.pictures import WHOLE, shown
 from davs_model.data.sampling import spread
+from davs_model.models.base import EXPRESSION_FRAMES
 
 VIEWS = 4
 """Pictures of a person that a model is given."""
-EXPRESSION_FRAMES = 8
-"""Frames of an expression clip."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ def targets(clips: Clips, limit: int, *, seed: int = 0, views: int = VIEWS) -> l
     for row in _dealt(clips, rng):
         speaker, emotion = int(clips.speakers[row]), int(clips.emotions[row])
         others = np.flatnonzero((clips.speakers == speaker) & (np.arange(len(clips)) != row))
-        donors = np.flatnonzero((clips.emotions == emotion) & (clips.speakers != speaker) & (clips.speakers >= 0))
+        donors = others_showing(clips, emotion, speaker)
+        donors = donors[clips.speakers[donors] >= 0]
         if len(others) and len(donors):
             seen = [int(other) for other in np.resize(rng.permutation(others), views)]
             places = tuple((other, int(rng.integers(clips.n_frames[other]))) for other in seen)
@@ -75,6 +76,16 @@ def frames_of(clips: Clips, row: int, frames: list[int], side: int, device: torc
     for place, crop in zip(pictures, clips.pictures(row, [first + frame for frame in frames]), strict=True):
         shown(crop, WHOLE, place)
     return torch.from_numpy(pictures).to(device).movedim(-1, 1).float() / 255
+
+
+def expression_of(clips: Clips, row: int, side: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return the frames of a clip that show its expression, as `frames_of`; ShardError."""
+    return frames_of(clips, row, evenly(int(clips.n_frames[row])), side, device)
+
+
+def others_showing(clips: Clips, emotion: int, speaker: int) -> NDArray[np.int64]:
+    """Return the rows of clips with an emotion that are not of a speaker."""
+    return np.flatnonzero((clips.emotions == emotion) & (clips.speakers != speaker))
 
 
 def evenly(n_frames: int) -> list[int]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from davs_model.data.clips import Clips
 from davs_model.data.reads import Reads
-from davs_model.models.base import EXPRESSION, FRAMES, PORTRAIT, REAL, SOUND, WINDOWS, Phase, Stage
+from davs_model.models.base import EXPRESSION, EXPRESSION_FRAMES, FRAMES, PORTRAIT, REAL, SOUND, WINDOWS, Phase, Stage
 from davs_model.models.davs import stages as davs
 from davs_model.models.davs.objective import RUN, RUN_WINDOWS
 from davs_model.models.etgan import objective
@@ -24,8 +24,6 @@ LABELS = {
     "emotions": ("emotion", "read", "judge"),
 }
 """Terms that need labels."""
-EXPRESSION_FRAMES = 8
-"""Frames of an expression clip, evenly spread over it."""
 JUDGED_FRAMES = 4
 """Frames of a clip that the judge learns from at once."""
 READERS = ("emotion_classifier", "expression_person_classifier", "expression_word_classifier")

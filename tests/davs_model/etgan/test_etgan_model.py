@@ -410,11 +410,15 @@ def test_what_cannot_be_shown_is_one_line(run: Path, tmp_path: Path, arguments: 
     assert [line for line in done.output.splitlines() if line.startswith("Error:")] == [f"Error: {said}"]
 
 
-def test_other_models_take_no_expression() -> None:
+def test_other_models_take_no_expression(tmp_path: Path) -> None:
     """A model without expressions or weights refuses both in one line, and draws as ever without."""
+    speech = made_media.write_wav(tmp_path / "speech.wav", made_media.noise(0.6, 16_000), 16_000)
+    photo = tmp_path / "photo.png"
+    cv2.imwrite(str(photo), pictures(1)[0])
     talker = PhotoTalker(made_model())
     assert talker.expression() is None
     with pytest.raises(RunError, match="takes no expression: leave out --expression and --emotion"):
         talker.expression(emotion="happy")
     with pytest.raises(RunError, match="weighs no modalities: leave out --weights-plot"):
-        talker.weights(pictures(1)[0], [np.zeros((2, 12, 20), np.float32)])
+        talker.film(photo, speech, tmp_path / "film.mp4", aligned=True, weights_plot=tmp_path / "weights.png")
+    assert not list(tmp_path.glob("film*")) + list(tmp_path.glob("weights*"))
