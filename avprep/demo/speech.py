@@ -255,10 +255,33 @@ def perform(word: str, who: Speaker, take_seed: int) -> Take:
         edges=edges,
         lips=_lips(row, which, rng),
         voice=_voice(row, which, edges, rng),
-        pose=_sway(rng) * np.array([2.2, 1.8, 0.025, 0.015], np.float32) + np.array([0, 0, 0, 1], np.float32),
+        pose=_pose(rng),
         lids=_blink(rng),
         seed=int(rng.integers(2**31)),
     )
+
+
+def performed(lips: Floats, who: Speaker, name: str) -> Take:
+    """Return a take whose lips (T, 5) are given and which is heard elsewhere: pose and blinks by its name."""
+    rng = np.random.default_rng([who.seed, zlib.crc32(name.encode())])
+    nothing = np.zeros(0)
+    effort = rng.uniform(0.8, 1.1)
+    return Take(
+        edges=nothing,
+        lips=(lips * np.array([effort, 1, 1, 1, 1])).astype(np.float32),
+        voice=np.zeros((0, 7), np.float32),
+        pose=_pose(rng, len(lips)),
+        lids=_blink(rng, len(lips)),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def people(speakers: int, seed: int) -> dict[str, list[int]]:
+    """Split the numbers of speakers into train, val and test, a seventh in each of the last two; see `speaker`."""
+    held_out = max(1, round(0.15 * speakers)) if speakers >= 3 else 0
+    order = np.random.default_rng([seed, 2]).permutation(speakers)
+    members = {"train": order[2 * held_out :], "val": order[:held_out], "test": order[held_out : 2 * held_out]}
+    return {split: sorted(map(int, found)) for split, found in members.items()}
 
 
 def _blur(track: Floats, sigma_ms: float) -> Floats:
@@ -292,19 +315,24 @@ def _voice(row: list[Unit], which: NDArray[np.intp], edges: NDArray[np.float64],
     return np.hstack([slow, _blur(track[:, 3:5], 7), _blur(track[:, 5:], 7)])[::5].astype(np.float32)
 
 
-def _sway(rng: np.random.Generator) -> Floats:
+def _pose(rng: np.random.Generator, length: int = FRAMES) -> Floats:
+    """Return slow motion of a head: (T, 4), as `Take.pose`."""
+    return _sway(rng, length) * np.array([2.2, 1.8, 0.025, 0.015], np.float32) + np.array([0, 0, 0, 1], np.float32)
+
+
+def _sway(rng: np.random.Generator, length: int) -> Floats:
     """Return slow motion in four channels, each within about ±1: (T, 4)."""
-    seconds = np.arange(FRAMES)[:, None, None] / FPS
+    seconds = np.arange(length)[:, None, None] / FPS
     hertz, phase = rng.uniform(0.15, 1.1, (1, 4, 3)), rng.uniform(0, 2 * np.pi, (1, 4, 3))
     return np.asarray((np.sin(2 * np.pi * hertz * seconds + phase) / (1 + hertz)).sum(axis=2), np.float32)
 
 
-def _blink(rng: np.random.Generator) -> Floats:
+def _blink(rng: np.random.Generator, length: int = FRAMES) -> Floats:
     """Return how far the lids are closed: one blink of about 0.2 s in every third take."""
     if rng.random() > 1 / 3:
-        return np.zeros(FRAMES, np.float32)
-    middle = rng.uniform(0.1, 1.05)
-    return np.exp(-0.5 * ((np.arange(FRAMES) / FPS - middle) / 0.045) ** 2).astype(np.float32)
+        return np.zeros(length, np.float32)
+    middle = rng.uniform(0.1, max(0.1, 1.05 + (length - FRAMES) / FPS))
+    return np.exp(-0.5 * ((np.arange(length) / FPS - middle) / 0.045) ** 2).astype(np.float32)
 
 
 _HOP = 80  # samples: 5 ms, the step of `Take.voice`

@@ -15,7 +15,7 @@ import numpy as np
 
 from avprep.demo.drawing import Picture, render
 from avprep.demo.expression import EMOTIONS, INTENSITIES, expression
-from avprep.demo.speech import AAC_FRAME, WORDS, Sound, Speaker, perform, speak, speaker
+from avprep.demo.speech import AAC_FRAME, WORDS, Sound, Speaker, people, perform, speak, speaker
 from avprep.errors import AvprepError
 from avprep.runs.threads import one_thread
 from avprep.schema import FPS, SAMPLE_RATE
@@ -139,16 +139,13 @@ def _one_thread() -> None:
 def _plan(
     root: Path, words: int, speakers: int, takes: int, seed: int, size: int, *, emotions: bool
 ) -> Iterator[_Clip]:
-    held_out = max(1, round(0.15 * speakers)) if speakers >= 3 else 0  # speakers in each of val and test
-    order = np.random.default_rng([seed, 2]).permutation(speakers)
-    people = {"train": order[2 * held_out :], "val": order[:held_out], "test": order[held_out : 2 * held_out]}
     performed = list(_takes(takes, emotions=emotions))
     for word in list(WORDS)[:words]:
-        for split, members in people.items():
-            each = ((person, *one) for person in sorted(members) for one in performed)
+        for split, members in people(speakers, seed).items():
+            each = ((person, *one) for person in members for one in performed)
             for n, (person, take, feeling) in enumerate(each, start=1):
                 path = root / word / split / f"{word}_{n:05d}.mp4"
-                edges = perform(word, speaker(seed, int(person)), take).edges
+                edges = perform(word, speaker(seed, person), take).edges
                 said = f"{seed} {size} {word} {person} {take}" + (f" {' '.join(feeling)}" if feeling else "")
                 text = (
                     f"Disk reference: {zlib.crc32(said.encode())}\n{CHANNEL}\n"
@@ -156,7 +153,7 @@ def _plan(
                     f"Clip start: {take * 2.0:.2f} seconds\nDuration: {edges[-1] - edges[0]:.2f} seconds\n"
                     f"Speaker: s{person:02d}\n{_described(feeling)}"
                 )
-                yield _Clip(path, word, int(person), take, feeling, text)
+                yield _Clip(path, word, person, take, feeling, text)
 
 
 def _takes(takes: int, *, emotions: bool) -> Iterator[tuple[int, Feeling | None]]:

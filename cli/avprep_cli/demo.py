@@ -191,4 +191,47 @@ def _animate(model: Path, directory: Path, spoken: Path, detector: str) -> Path:
     return film
 
 
-COMMANDS: tuple[click.Command, ...] = (demo,)
+@click.command()
+@click.argument("out", type=options.EXISTING_OUT)
+@click.argument("directory", metavar="DIR", type=options.OUT)
+@click.option(
+    "--speakers", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Drawn people who say them."
+)
+@click.option(
+    "--clips",
+    type=click.IntRange(1, kinds.MOST),
+    default=600,
+    show_default=True,
+    help="Clips of OUT of each split that are said again, at most.",
+)
+@options.seed("Random seed of the people.")
+@options.jobs
+@options.as_json
+@options.verbosity
+def dub(out: Path, directory: Path, speakers: int, clips: int, seed: int, jobs: int) -> None:
+    """Let drawn people say what the clips of OUT say.
+
+    Each clip is said once more, with its own sound, by one of many synthetic people whose mouth moves as the clip's.
+    DIR then holds these videos and their manifest. A model that is trained on both learns many faces from few voices.
+    OUT must have crops with 68 landmarks.
+
+    \b
+    avprep crop grid.jsonl marked --detector dlib
+    avprep dub marked dubbed
+    avprep crop dubbed/manifest.jsonl dubbed/shards
+    avprep mfcc dubbed/manifest.jsonl dubbed/shards
+    """
+    from avprep.demo import dubbing
+
+    made = dubbing.dub(out, directory, speakers=speakers, clips=clips, seed=seed, jobs=jobs)
+    path, said_by = directory / dubbing.PLAN, len({clip.speaker for clip in made.clips})
+    splits = {split: len(made.split(split)) for split in manifest.SPLITS}
+    counts = ", ".join(f"{split} {count}" for split, count in splits.items())
+    summary.show(
+        f"{path}: {say.number(len(made.clips), 'clip')} ({counts}) by {say.number(said_by, 'drawn speaker')}",
+        then=[summary.line("crop", path, directory / "shards")],
+        facts={"clips": len(made.clips), "splits": splits, "speakers": said_by, "where": [str(path)]},
+    )
+
+
+COMMANDS: tuple[click.Command, ...] = (demo, dub)

@@ -16,14 +16,22 @@ OPTIONAL = {name: name for name in _NAMES}
 OPTIONAL |= {"face_alignment": "face-alignment", "skimage": "scikit-image", "sklearn": "scikit-learn"}
 OPTIONAL |= {"annotated_types": "pydantic"}  # which requires it
 """Packages that only an extra installs: pip's name of each, by its import name."""
-EXTRAS = {"crop": "gpu", "retry": "gpu", "slurm": "gpu", "inspect": "look", "demo": "demo", "bench": "all"}
+EXTRAS = {
+    "crop": "gpu",
+    "retry": "gpu",
+    "slurm": "gpu",
+    "inspect": "look",
+    "demo": "demo",
+    "dub": "demo",
+    "bench": "all",
+}
 """The extra that a command needs; `model` for all others."""
 SECTIONS = {
     "Data": ("index", "crop", "mfcc", "sync", "select", "verify", "weights"),
     "Cluster": ("slurm", "status", "retry"),
     "Look": ("report", "inspect"),
     "Model": ("train", "evaluate", "ablate", "generate", "import-checkpoint", "study", "study-results"),
-    "Tools": ("demo", "bench"),
+    "Tools": ("demo", "dub", "bench"),
 }
 """The commands in the order in which they are used."""
 

@@ -1,0 +1,201 @@
+"""Synthetic people who say what people of an OUT say: many faces for a few voices.
+
+A generator that has seen two speakers takes a voice for a sign of a face. Here many faces move their mouths as one real
+speaker did, and are heard with that speaker's own sound.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep import files, manifest, schema, shards
+from avprep.demo.drawing import render
+from avprep.demo.speech import Floats, people, performed, speaker
+from avprep.demo.synthetic import write_clip
+from avprep.errors import AvprepError, RunError
+from avprep.manifest import Clip, Manifest
+from avprep.media.audio import read_heard
+from avprep.runs import fingerprint
+from avprep.runs.threads import one_thread
+
+PLAN = "manifest.jsonl"
+CORNERS, INNER_UPPER, INNER_LOWER = (48, 54), (61, 62, 63), (67, 66, 65)
+"""Of the 68 points of iBUG 300-W: corners of the mouth, and points of the inner lips, one above the other."""
+SHUT, OPEN = 15, 97
+"""Percentiles of a speaker's gap between the lips that are a shut mouth and a wide open one."""
+LEAST = 4.0
+"""Pixels between these two at least: less is the noise of the landmarks."""
+PURSED = 0.93
+"""Width, 1 being usual, below which lips are round."""
+FOUND = 0.5
+"""Fraction of a clip's frames that must have landmarks."""
+
+
+class Mouth(NamedTuple):
+    """What is seen of a mouth in a clip: gap between the lips and width, float32 (T, 2), crop pixels."""
+
+    whose: str
+    track: Floats
+
+
+class _Part(NamedTuple):
+    """One clip to make: the source and its root, who says it, and how the lips move (T, 5)."""
+
+    clip: Clip
+    source: Path
+    person: int
+    lips: Floats
+
+    @property
+    def row(self) -> Clip:
+        """The clip that is made."""
+        name = f"s{self.person:03d}"
+        key = f"{name}/{self.clip.key}"
+        whole = replace(self.clip, audio=None, start=None, duration=None, track=None)
+        return replace(whole, key=manifest.make_key(key), video=f"{key}.mp4", speaker=name)
+
+
+def dub(out: Path, root: Path, *, speakers: int = 100, clips: int = 600, seed: int = 0, jobs: int = 1) -> Manifest:
+    """Let `speakers` drawn people say what the clips of OUT say: ROOT/SPEAKER/CLIP.mp4 and ROOT/manifest.jsonl.
+
+    out: whose crops have the 68 landmarks: detector `dlib` or `face-alignment`.
+    clips: how many of each split, at most: the first ones in the manifest's order; memory grows with them.
+    Splits, words and labels are those of OUT; people of val and test are not in train. The files do not depend on
+    `jobs`. After an interruption the same call goes on.
+    Raises AvprepError where nothing can be said, or `root` holds anything but this very corpus.
+    """
+    source = manifest.read(out / PLAN)
+    mouths = _mouths(out, {clip.key: clip.speaker for clip in source.clips}, clips)
+    said = [clip for clip in source.clips if clip.key in mouths]
+    parts = list(_parts(said, source.root, lips_of(mouths), people(speakers, seed)))
+    made = Manifest("dubbed", root.resolve(), tuple(part.row for part in parts), seed=source.seed)
+    _begin(root, manifest.render(made))
+    make = partial(_make, root, seed)
+    if jobs <= 1:
+        for part in parts:
+            make(part)
+    else:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), one_thread) as pool:
+            list(pool.map(make, parts, chunksize=4))
+    return made
+
+
+def mouth(landmarks: NDArray[np.float32]) -> Floats | None:
+    """Measure a mouth by landmarks (T, 68, 2): gap and width, float32 (T, 2); None where too few frames have any.
+
+    Frames without landmarks are between those that have some, and the track is smoothed over three frames.
+    """
+    gaps = np.linalg.norm(landmarks[:, INNER_UPPER] - landmarks[:, INNER_LOWER], axis=2).mean(axis=1)
+    track = np.stack((gaps, np.linalg.norm(np.diff(landmarks[:, CORNERS], axis=1)[:, 0], axis=1)), axis=1)
+    there = np.isfinite(track).all(axis=1)
+    if there.mean() < FOUND:
+        return None
+    frames = np.arange(len(track))
+    whole = np.stack([np.interp(frames, frames[there], column[there]) for column in track.T], axis=1)
+    padded = np.pad(whole, ((1, 1), (0, 0)), mode="edge")
+    return np.asarray(0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:], np.float32)
+
+
+def lips_of(mouths: Mapping[str, Mouth]) -> dict[str, Floats]:
+    """Return the lips of each clip, float32 (T, 5), as `Take.lips` has them: teeth and tongue are not known.
+
+    Each speaker's mouth is measured by its own usual width, and by how far it is open when it is shut and wide open.
+    """
+    found: dict[str, Floats] = {}
+    for name in sorted({one.whose for one in mouths.values()}):
+        own = {key: one.track for key, one in mouths.items() if one.whose == name}
+        gaps, widths = np.concatenate(list(own.values())).T
+        shut, wide_open = np.percentile(gaps, (SHUT, OPEN))
+        for key, track in own.items():
+            jaw = np.clip((track[:, 0] - shut) / max(wide_open - shut, LEAST), 0, 1.1)
+            width = np.clip(track[:, 1] / np.median(widths), 0.55, 1.3)
+            purse = np.clip(4 * (PURSED - width), 0, 1)
+            nothing = np.zeros_like(jaw)
+            found[key] = np.stack((jaw, width, purse, nothing, nothing), axis=1).astype(np.float32)
+    return found
+
+
+def _mouths(out: Path, speakers: Mapping[str, str | None], clips: int) -> dict[str, Mouth]:
+    """Measure the mouths of the first clips of each split; a clip without a speaker is its own one."""
+    found: dict[str, Mouth] = {}
+    landmarks = False
+    for split in manifest.SPLITS:
+        for key, members in islice(_crops(out, split), clips):
+            if (member := members.get("landmarks.npy")) is None:
+                continue
+            landmarks = True
+            if (track := mouth(schema.decode_array(member))) is not None:
+                found[key] = Mouth(speakers.get(key) or key, track)
+    if not found:
+        remedy = "no mouth was found in them" if landmarks else "crop with --detector dlib or face-alignment"
+        raise AvprepError(f"{out}: its crops have no landmarks of lips: {remedy}")
+    return found
+
+
+def _crops(out: Path, split: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield the crops of a split, in the manifest's order; ShardError where a shard is not finished."""
+    started = fingerprint.read_fingerprint(out, "crop")
+    if started is None:
+        raise RunError(f"{out}: its column crop was never started: run `avprep crop`")
+    for name, _ in manifest.shard_lengths(fingerprint.clip_counts(out, started), started["shard_size"]):
+        if name.partition("-")[0] == split:
+            yield from shards.read(shards.tar_path(out, "crop", name))
+
+
+def _parts(
+    clips: list[Clip], source: Path, lips: Mapping[str, Floats], members: Mapping[str, list[int]]
+) -> Iterator[_Part]:
+    """Give each clip somebody who says it: everybody of a split in turn."""
+    for split in manifest.SPLITS:
+        who = members[split] or members["train"]
+        for number, clip in enumerate(one for one in clips if one.split == split):
+            yield _Part(clip, source, who[number % len(who)], lips[clip.key])
+
+
+def _begin(root: Path, plan: str) -> None:
+    """Write the plan, or see that the one that is there is the same; so nothing else is mixed with it."""
+    try:
+        if (root / PLAN).exists():
+            if (root / PLAN).read_text(encoding="utf-8") != plan:
+                raise AvprepError(f"{root / PLAN} is of other clips or settings: use an empty folder")
+            return
+        if root.exists() and any(root.iterdir()):
+            raise AvprepError(f"{root} holds other files: use an empty folder")
+        root.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(root / PLAN, plan.encode(), aside=files.own_aside(root / PLAN))
+    except OSError as error:
+        raise AvprepError(f"{error.filename or root}: {error.strerror}") from error
+
+
+def _make(root: Path, seed: int, part: _Part) -> None:
+    """Make one clip, unless it is there; it appears whole."""
+    path = root / part.row.video
+    if path.exists():
+        return
+    clip, length = part.clip, len(part.lips)
+    sound = read_heard(
+        part.source / clip.video,
+        None if clip.audio is None else part.source / clip.audio,
+        start=clip.start,
+        duration=clip.duration,
+    )
+    samples = np.zeros(math.ceil(length * schema.SAMPLE_RATE / schema.FPS), np.int16)
+    heard = sound.samples[max(0, -sound.first) :][: max(0, len(samples) - max(0, sound.first))]
+    begin = max(0, sound.first)
+    samples[begin : begin + len(heard)] = heard
+    who = speaker(seed, part.person)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".mp4.part")
+    write_clip(unfinished, render(performed(part.lips, who, clip.key), who), samples)
+    unfinished.replace(path)

@@ -1,0 +1,155 @@
+"""Drawn people who say what real clips say: whose mouth moves how, what is heard, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import assert_one_line, call
+from hypothesis import given
+from hypothesis import strategies as st
+
+import avprep
+from avprep import layouts, manifest
+from avprep.demo import dubbing, speech
+from avprep.errors import AvprepError
+from avprep.faces import detectors
+from avprep.media.audio import read_sound
+from avprep.media.video import Frames
+
+pytestmark = pytest.mark.usefixtures("torch_and_opencv_in_one_thread")
+
+
+@pytest.fixture(scope="module")
+def marked(made_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six clips of synthetic people, in shards with landmarks; not to be changed."""
+    try:
+        detectors.require("dlib")
+    except AvprepError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("marked")
+    plan, _ = layouts.index("lrw", made_corpus)
+    (folder / "plan.jsonl").write_text(manifest.render(plan), encoding="utf-8")
+    avprep.crop(folder / "plan.jsonl", folder / "out", detector="dlib", jobs=1)
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def dubbed(marked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """These clips said by ten others, as the command makes them; not to be changed."""
+    root = tmp_path_factory.mktemp("dubbed") / "new"
+    result = call("dub", marked, root, "--speakers", "10", "--seed", "3", "-j", "1", "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert (facts["clips"], facts["splits"]) == (6, {"train": 2, "val": 2, "test": 2})
+    return root
+
+
+def test_the_plan_keeps_splits_and_labels_and_names_the_drawn_people(marked: Path, dubbed: Path) -> None:
+    """Each clip is there once more, of the same split and word, and nobody of val or test is in train."""
+    old, new = manifest.read(marked / "manifest.jsonl"), manifest.read(dubbed / "manifest.jsonl")
+    assert sorted((clip.split, clip.word) for clip in new.clips) == sorted(
+        (clip.split, clip.word) for clip in old.clips
+    )
+    assert {clip.key.partition("/")[2] for clip in new.clips} == {clip.key for clip in old.clips}
+    speakers = {split: {clip.speaker for clip in new.split(split)} for split in manifest.SPLITS}
+    assert not (speakers["train"] & (speakers["val"] | speakers["test"]))
+    assert all((dubbed / clip.video).is_file() for clip in new.clips)
+
+
+def test_mouths_move_as_those_of_the_source(made_corpus: Path, dubbed: Path) -> None:
+    """Around the drawn mouth it is dark in the frames in which the source's jaw was open."""
+    likeness = []
+    for clip in manifest.read(dubbed / "manifest.jsonl").clips:
+        source = (made_corpus / clip.key.partition("/")[2]).with_suffix(".txt").read_text(encoding="utf-8")
+        person = speech.speaker(0, int(source.split("Speaker: s")[1]))
+        jaw = speech.perform(str(clip.word), person, 0).lips[:, 0]
+        frames = np.stack([frame.rgb() for frame in Frames(dubbed / clip.video)])
+        mouth = frames[:, 150:186, 106:150].mean(axis=3)
+        dark = (mouth < 0.55 * np.median(mouth)).mean(axis=(1, 2))
+        likeness.append(np.corrcoef(jaw, dark)[0, 1])
+    assert np.median(likeness) > 0.8, likeness
+
+
+def test_the_sound_is_that_of_the_source_at_the_same_time(marked: Path, dubbed: Path) -> None:
+    """What is heard in a dubbed clip is what is heard in its source, to the sample."""
+    plan = manifest.read(marked / "manifest.jsonl")
+    for clip in manifest.read(dubbed / "manifest.jsonl").clips:
+        source = next(one for one in plan.clips if one.key == clip.key.partition("/")[2])
+        before, after = (read_sound(path) for path in (plan.root / source.video, dubbed / clip.video))
+        assert after.n_frames == before.n_frames == 29
+        count = min(len(before.samples), len(after.samples))
+        x, y = (np.float64(sound.samples[:count]) for sound in (before, after))
+        lags = [np.corrcoef(x[100:-100], np.roll(y, lag)[100:-100])[0, 1] for lag in range(-8, 9)]
+        assert np.argmax(lags) == 8
+        assert lags[8] > 0.98
+
+
+def test_the_number_of_workers_and_interruptions_change_no_byte(marked: Path, dubbed: Path, tmp_path: Path) -> None:
+    """A corpus that was left half made, and is gone on with by two processes, is the same byte for byte."""
+    again = tmp_path / "again"
+    shutil.copytree(dubbed, again)
+    (again / "manifest.jsonl").unlink()
+    with pytest.raises(AvprepError, match="holds other files"):
+        dubbing.dub(marked, again, speakers=10, seed=3)
+    shutil.rmtree(again)
+    dubbing.dub(marked, again, speakers=10, seed=3, jobs=1)
+    videos = sorted(again.rglob("*.mp4"))
+    videos[0].unlink()
+    videos[3].unlink()
+    dubbing.dub(marked, again, speakers=10, seed=3, jobs=2)
+    for path in videos:
+        assert path.read_bytes() == (dubbed / path.relative_to(again)).read_bytes()
+
+
+def test_another_corpus_is_not_mixed_in(marked: Path, dubbed: Path) -> None:
+    """Other settings in the same folder are refused in one line, and nothing is written."""
+    before = sorted(dubbed.rglob("*"))
+    assert_one_line(call("dub", marked, dubbed, "--speakers", "11", "--seed", "3"), 1, "manifest.jsonl", "empty folder")
+    assert sorted(dubbed.rglob("*")) == before
+
+
+def test_crops_without_landmarks_are_told(marked: Path, tmp_path: Path) -> None:
+    """An OUT of a detector without landmarks is answered by the detectors that have them."""
+    plan = replace(manifest.read(marked / "manifest.jsonl"), clips=manifest.read(marked / "manifest.jsonl").clips[:1])
+    avprep.crop(plan, tmp_path / "out", detector="opencv", jobs=1)
+    assert_one_line(call("dub", tmp_path / "out", tmp_path / "new"), 1, "landmarks", "--detector dlib")
+    assert not (tmp_path / "new").exists()
+
+
+@given(st.lists(st.booleans(), min_size=8, max_size=40), st.integers(0, 2**31))
+def test_frames_without_landmarks_lie_between_those_that_have_some(there: list[bool], seed: int) -> None:
+    """A mouth is measured where enough frames have landmarks; the others get what lies between, never beyond."""
+    landmarks = np.random.default_rng(seed).uniform(80, 180, (len(there), 68, 2)).astype(np.float32)
+    landmarks[~np.array(there)] = np.nan
+    track = dubbing.mouth(landmarks)
+    if np.mean(there) < dubbing.FOUND:
+        assert track is None
+        return
+    assert track is not None
+    assert np.isfinite(track).all()
+    gaps = np.linalg.norm(landmarks[there][:, (61, 62, 63)] - landmarks[there][:, (67, 66, 65)], axis=2).mean(axis=1)
+    assert track[:, 0].min() >= gaps.min() - 1e-3
+    assert track[:, 0].max() <= gaps.max() + 1e-3
+
+
+def test_each_speaker_is_measured_by_the_own_mouth() -> None:
+    """A large mouth and a small one that open alike, in proportion, give the same lips; a still one stays shut."""
+    gap = np.abs(np.sin(np.arange(40) / 3)).astype(np.float32)
+    wide = np.ones_like(gap)
+    mouths = {
+        name: dubbing.Mouth(name, np.stack((scale * gap, 40 * scale * wide), axis=1))
+        for name, scale in (("large", 14.0), ("small", 7.0), ("still", 0.05))
+    }
+    lips = dubbing.lips_of(mouths)
+    np.testing.assert_allclose(lips["large"], lips["small"], atol=1e-5)
+    assert lips["large"][:, 0].max() > 0.95
+    assert lips["still"][:, 0].max() < 0.1
+    take = speech.performed(lips["large"], speech.speaker(1), "a")
+    assert take.lips.shape == (40, 5)
+    assert take.pose.shape == (40, 4)
+    assert take.lids.shape == (40,)
