@@ -230,12 +230,13 @@ def from_shrunk(face: Face, picture: Picture, small: NDArray[np.uint8]) -> Face:
 def detect_turned(detector: Detector, image: NDArray[np.uint8], turns: int) -> list[Face]:
     """Detect in a picture turned by quarter turns counter-clockwise; return faces in pixels of the unturned one.
 
-    It is shown as it is and mirrored; where both show a face, their mean is returned.
+    It is shown as it is and mirrored: faces that either shows, the mean of both where both show one.
     """
     shown = np.ascontiguousarray(np.rot90(image, turns))
     faces, others = (finite(found) for found in detector.detect(np.stack([shown, shown[:, ::-1]])))
     others = [_flipped(other, shown.shape[1]) for other in others]
-    faces = [mean([face, _same(face, others)]) or face for face in faces]
+    only_mirrored = [other for other in others if _same(other, faces) is None]
+    faces = [mean([face, _same(face, others)]) or face for face in faces] + only_mirrored
     if not turns:
         return faces
     middle, middle_shown = (np.array([each.shape[1] - 1, each.shape[0] - 1]) / 2 for each in (image, shown))
