@@ -89,7 +89,8 @@ class Measure:
 class PaperTable:
     """A table of the paper, which stands on the evaluation's page below what was measured here.
 
-    columns: each with where it stands in metrics.json, `reconstruction.audio.psnr`; "": it is not measured here.
+    columns: each with where it stands in metrics.json, `reconstruction.audio.psnr`; "": it is not measured here. A
+    fraction there is shown in % where the column's title ends so.
     rows: the paper's, with the name of each.
     """
 
@@ -97,6 +98,21 @@ class PaperTable:
     note: str
     columns: Mapping[str, str]
     rows: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class PaperData:
+    """The clips that all tables of a paper are of, so that figures of the very same ones compare.
+
+    dataset: its name; manifests have it in lower case. words, clips: those of the split. image_size: pixels of a
+    frame's side.
+    """
+
+    dataset: str
+    split: str
+    words: int
+    clips: int
+    image_size: int
 
 
 class TalkingModel(nn.Module, ABC):
@@ -110,6 +126,7 @@ class TalkingModel(nn.Module, ABC):
     labels: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """The terms that need a label of each clip, `words`, `speakers` or `emotions`."""
     paper: ClassVar[tuple[PaperTable, ...]] = ()
+    paper_data: ClassVar[PaperData | None] = None
     code_length: ClassVar[int] = 0
     """F of `encode_speech`, for a model that reads `codes`."""
     drivers: ClassVar[tuple[str, ...]] = DRIVERS
