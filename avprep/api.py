@@ -184,7 +184,7 @@ class Example:
 
         Raises ShardError, naming the frame, for one that cannot be decoded.
         """
-        image_format = "png" if schema.frame_member(0, "png") in self.members else "jpg"
+        image_format = schema.image_format(self.members)
         frames = np.empty((len(self.windows), schema.CROP_SIZE, schema.CROP_SIZE, 3), np.uint8)
         for n in range(len(frames)):
             member = schema.frame_member(n, image_format)

@@ -220,7 +220,7 @@ def _sound_at_start(view: ClipView) -> tuple[Path, Seconds, int]:
 def images(view: ClipView, indices: Iterable[int] | None = None) -> Iterator[NDArray[np.uint8]]:
     """Yield crops, uint8 (256, 256, 3), RGB, all of them or some; ShardError for one that is damaged."""
     members = view.crop.members
-    image_format = next(name for name in schema.IMAGE_FORMATS if schema.frame_member(0, name) in members)
+    image_format = schema.image_format(members)
     for index in range(view.n_frames) if indices is None else indices:
         image = decode_image(members[schema.frame_member(index, image_format)])
         if image is None or image.shape != (CROP_SIZE, CROP_SIZE, 3):

@@ -267,7 +267,7 @@ def _faces(run: Run, plan: Manifest, keys: Iterable[str]) -> dict[str, Face]:
 def _face(key: str, members: Mapping[str, bytes]) -> Face:
     facts = schema.check_sample("crop", key, members)
     last = facts["n_frames"] - 1
-    image_format = next(name for name in schema.IMAGE_FORMATS if schema.frame_member(0, name) in members)
+    image_format = schema.image_format(members)
     first, middle, end = (members[schema.frame_member(n, image_format)] for n in (0, (last + 1) // 2, last))
     return Face(
         schema.decode_array(members["points.npy"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from avprep.shards.reader import (
-    MAX_SAMPLE,
     close_tars,
     places,
     read,
@@ -13,6 +12,7 @@ from avprep.shards.reader import (
     read_sample,
     stretches,
 )
+from avprep.shards.run_json import read_run
 from avprep.shards.sample import Sample, Stretch
 from avprep.shards.sidecar import (
     counts,
@@ -28,7 +28,6 @@ from avprep.shards.sidecar import (
 from avprep.shards.writer import ShardWriter, publish, string_together, write_members
 
 __all__ = [
-    "MAX_SAMPLE",
     "Sample",
     "ShardWriter",
     "Stretch",
@@ -43,6 +42,7 @@ __all__ = [
     "read_at",
     "read_joined",
     "read_placed",
+    "read_run",
     "read_sample",
     "read_sidecar",
     "read_sidecar_head",

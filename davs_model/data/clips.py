@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import manifest, schema, shards, untrusted
-from avprep.errors import ManifestError, ShardError
+from avprep import manifest, schema, shards
+from avprep.errors import ManifestError, RunError, ShardError
 from avprep.manifest import TimedWord
 from avprep.shards import tars
 from avprep.shards.image import decode_picture
@@ -132,7 +132,7 @@ class Clips:
         """Yield frames of a sample as uint8 (256, 256, 3), RGB; ShardError. members: them as they were read, if so."""
         members = self.read(row, "crop", frames) if members is None else members
         for frame in frames:
-            name = schema.frame_member(frame, "jpg" if schema.frame_member(frame, "jpg") in members else "png")
+            name = schema.frame_member(frame, schema.image_format(members, frame))
             try:
                 yield decode_picture(members[name], (schema.CROP_SIZE, schema.CROP_SIZE))
             except ShardError as error:
@@ -152,7 +152,7 @@ class Clips:
             raise ShardError(f"{path}: {key}: {_UNREADABLE} ({error})") from error
         except OSError as error:
             raise ShardError(f"{path}: {key}: {error}") from error
-        image_format = "jpg" if schema.frame_member(0, "jpg") in found else "png"
+        image_format = schema.image_format(found)
         expected = _expected(column, int(self.whole[row]), image_format)
         for names, problem in (
             (expected - found.keys(), "is missing"),
@@ -422,7 +422,7 @@ def _names(given: tuple[str, ...] | None, found: Iterable[str | None]) -> tuple[
 
 def _mfcc_preset(out: Path) -> str:
     try:
-        settings = untrusted.read_json(out / "mfcc" / "run.json").get("settings")
-    except (OSError, ValueError):  # shards without it are shards all the same
+        run = shards.read_run(out, "mfcc") or {}
+    except RunError:  # shards without it are shards all the same
         return ""
-    return str(settings.get("preset", "")) if isinstance(settings, dict) else ""
+    return str(run.get("settings", {}).get("preset", ""))

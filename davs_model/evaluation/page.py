@@ -84,7 +84,7 @@ class Page:
 def content(metrics: Metrics) -> Page:
     """Return what the page holds; metrics: what metrics.json holds."""
     parts = [_generation, _recognition_and_retrieval, _generated_retrieval, _leakage, _mouth]
-    if _models(metrics, "talking") or "talking" in _part(metrics, "missing"):  # earlier versions did not measure it
+    if _models(metrics, "talking") or "talking" in _part(metrics, "missing"):  # of a model that draws
         parts.insert(0, _talking)
     if _models(metrics, "sync"):
         parts.insert(1, _in_sync)

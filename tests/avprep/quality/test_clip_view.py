@@ -218,8 +218,7 @@ class TestPicture:
         """Of many frames, evenly spaced ones are shown; hostile transforms and bare facts do no harm."""
         clips = [made_shards.Made("long", 0, "yes", "s1", n_frames=500)]
         made_shards.write(tmp_path, clips, picture=lambda frame: made_shards.plain(frame % 29))
-        for column in ("crop", "mfcc"):
-            (tmp_path / column / "run.json").write_text('{"shard_size": 4}')
+        made_shards.write_runs(tmp_path, shard_size=4)
         picture = clip_picture.draw(clip_view.read(tmp_path, "long"))
         assert picture.shape[0] < 3000
 
