@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from avprep.shards.column import ColumnShard
 from avprep.shards.reader import (
     close_tars,
     places,
@@ -28,6 +29,7 @@ from avprep.shards.sidecar import (
 from avprep.shards.writer import ShardWriter, publish, string_together, write_members
 
 __all__ = [
+    "ColumnShard",
     "Sample",
     "ShardWriter",
     "Stretch",

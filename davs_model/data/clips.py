@@ -335,33 +335,35 @@ def _read_column(out: Path, column: str, name: str, silent: set[str]) -> dict[st
 
     silent: takes the keys of those that hold silence alone.
     """
-    path, tar = shards.sidecar_path(out, column, name), shards.tar_path(out, column, name)
+    tar = shards.tar_path(out, column, name)
     try:
-        sidecar = shards.read_sidecar(out, column, name)
+        shard = shards.ColumnShard.read(out, column, name)
         size = tar.stat().st_size
-        places = shards.places(path, sidecar["clips"]) if sidecar is not None else {}
+        places = shard.places if shard is not None else {}
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ShardError(f"{tar}: cannot be read ({error.strerror}): run `avprep {column}` again") from error
     except ShardError as error:
         raise ShardError(f"{error}: run `avprep {column}` again") from error
-    if sidecar is None:
+    if shard is None:
         return {}
     records: dict[str, _Record | str] = {}
-    for clip in sidecar["clips"]:
+    for clip in shard.clips:
         key = clip["key"]
         if clip["state"] == "failed":
             records[key] = clip["reason"]
             continue
         n_frames, place = clip["n_frames"], places[key]
         if n_frames <= 0:
-            raise ShardError(f"{path}: damaged, {key} has {n_frames} frames")
+            raise ShardError(f"{tar.with_suffix('.json')}: damaged, {key} has {n_frames} frames")
         if clip.get("silent") is True:
             silent.add(key)
         # Before memory is taken for it; a frame of a crop is a member with its header.
         inside = place.offset + place.length <= size and (column != "crop" or n_frames <= place.length // tars.BLOCK)
-        records[key] = (n_frames, place.offset, place.length) if inside and sidecar["bytes"] == size else _ANOTHER_TAR
+        records[key] = (
+            (n_frames, place.offset, place.length) if inside and shard.sidecar["bytes"] == size else _ANOTHER_TAR
+        )
     return records
 
 

@@ -119,28 +119,28 @@ def _of_second(found: Offset) -> dict[str, Any]:
 
 def read_members(out: Path, column: str, shard: str, key: str) -> Mapping[str, memoryview]:
     """Return the members of a clip in a column; Reject where it failed there."""
-    places, failed = _places(out, column, shard)
-    if key in failed:
-        raise Reject("no_sample", f"failed in {column}: {failed[key]}")
-    path = shards.tar_path(out, column, shard)
+    found = _shard(out, column, shard)
+    record = found.record(key)
+    if record is not None and record["state"] == "failed":
+        raise Reject("no_sample", f"failed in {column}: {record['reason']}")
+    if key not in found.places:
+        raise ShardError(f"{found.path}: lacks {key}: see `avprep verify {out}`")
     try:
-        return shards.read_at(path, key, places[key])
-    except KeyError as error:
-        raise ShardError(f"{path}: lacks {key}: see `avprep verify {out}`") from error
+        return found.members_at_once(key)
     except ShardError as error:
-        raise ShardError(f"{path}: {key}: {error}: see `avprep verify {out}`") from error
+        raise ShardError(f"{found.path}: {key}: {error}: see `avprep verify {out}`") from error
     except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+        raise RunError(f"{found.path}: cannot be read ({error.strerror})") from error
 
 
 @functools.lru_cache(8)
-def _places(out: Path, column: str, shard: str) -> tuple[dict[str, shards.Stretch], dict[str, str]]:
-    """Return where a finished shard has each clip, and why others failed."""
-    path, sidecar = shards.sidecar_path(out, column, shard), shards.read_sidecar(out, column, shard)
-    if sidecar is None:
+def _shard(out: Path, column: str, shard: str) -> shards.ColumnShard:
+    """Return a shard that has to be finished."""
+    found = shards.ColumnShard.read(out, column, shard)
+    if found is None:
+        path = shards.sidecar_path(out, column, shard)
         raise RunError(f"{path}: is not there: run `avprep {column}` first (see `avprep status {out}`)")
-    failed = {clip["key"]: clip["reason"] for clip in sidecar["clips"] if clip["state"] == "failed"}
-    return shards.places(path, sidecar["clips"]), failed
+    return found
 
 
 @functools.lru_cache(8)
