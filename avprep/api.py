@@ -21,7 +21,7 @@ from avprep.runs import fingerprint, tasks
 from avprep.runs.run import Outcome, run
 from avprep.shards.image import decode_image
 from avprep.speaking import Judge
-from avprep.stages import Align, MfccSettings
+from avprep.stages import Align, CropSettings, ImageFormat, MfccSettings
 
 Split = Literal["train", "val", "test"]
 log = logging.getLogger("avprep")
@@ -82,13 +82,13 @@ def crop(
     out: Path | str,
     *,
     detector: str = "auto",
-    align: Align = "smooth",
-    every: int = 5,
-    min_face: float = 32.0,
-    image_format: Literal["jpg", "png"] = "jpg",
+    align: Align = CropSettings.align,
+    every: int = CropSettings.every,
+    min_face: float = CropSettings.min_face,
+    image_format: ImageFormat = CropSettings.image_format,
     subject: Literal["auto", "largest", "central", "speaking"] = "auto",
     judge: Judge | None = None,
-    max_seconds: float = 1800.0,
+    max_seconds: float = CropSettings.max_seconds,
     jobs: int | None = None,
     root: Path | str | None = None,
     **options: Unpack[RunOptions],
@@ -124,13 +124,13 @@ def mfcc(
     plan: Manifest | Path | str,
     out: Path | str,
     *,
-    preset: Preset = "davs",
-    audio_shift_ms: float = 0.0,
-    audio_track: int | None = None,
-    audio_channel: int | None = None,
+    preset: Preset = MfccSettings.preset,
+    audio_shift_ms: float = MfccSettings.audio_shift_ms,
+    audio_track: int | None = MfccSettings.audio_track,
+    audio_channel: int | None = MfccSettings.audio_channel,
     audio_offset: Literal["sync"] | None = None,
     min_confidence: float = offsets.MIN_CONFIDENCE,
-    max_seconds: float = 1800.0,
+    max_seconds: float = MfccSettings.max_seconds,
     jobs: int | None = None,
     root: Path | str | None = None,
     **options: Unpack[RunOptions],
@@ -184,7 +184,7 @@ class Example:
 
         Raises ShardError, naming the frame, for one that cannot be decoded.
         """
-        image_format = "png" if schema.frame_member(0, "png") in self.members else "jpg"
+        image_format = schema.image_format(self.members)
         frames = np.empty((len(self.windows), schema.CROP_SIZE, schema.CROP_SIZE, 3), np.uint8)
         for n in range(len(frames)):
             member = schema.frame_member(n, image_format)

@@ -111,14 +111,14 @@ def mfcc_stage(root: Path, settings: MfccSettings, out: Path, audio_offset: str 
 
 
 def _moved(stage: MovedMfccStage, clip: Clip, shard: str) -> Sample:
-    measured = _measured(stage.out, shard).get(clip.key, {})
+    measured = _measured(stage.out, shard).record(clip.key) or {}
     return by_name(moved_clip, clip, stage.root, settings=stage.settings, measured=measured, least=stage.min_confidence)
 
 
 @functools.lru_cache(8)
-def _measured(out: Path, shard: str) -> dict[str, dict[str, Any]]:
-    sidecar = shards.read_sidecar(out, "sync", shard)
-    if sidecar is None:
+def _measured(out: Path, shard: str) -> shards.ColumnShard:
+    found = shards.ColumnShard.read(out, "sync", shard)
+    if found is None:
         path = shards.sidecar_path(out, "sync", shard)
         raise RunError(f"{path}: is not there: run `avprep sync` first (see `avprep status {out}`)")
-    return {clip["key"]: clip for clip in sidecar["clips"]}
+    return found

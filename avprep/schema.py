@@ -11,7 +11,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from avprep import untrusted
@@ -88,6 +88,12 @@ _FRAME = re.compile(r"(\d{3,})\.(jpg|png)")
 def frame_member(index: int, image_format: str) -> str:
     """Return the member name of frame `index`: `000.jpg`, …, `999.jpg`, `1000.jpg`."""
     return f"{index:03d}.{image_format}"
+
+
+def image_format(members: Container[str], frame: int = 0) -> str:
+    """Return the format of the frames among the members of a crop sample: that of one which is there."""
+    jpg, png = (frame_member(frame, name) for name in IMAGE_FORMATS)
+    return "png" if png in members and jpg not in members else "jpg"
 
 
 def encode_array(array: NDArray[Any]) -> bytes:

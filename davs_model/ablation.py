@@ -14,13 +14,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from avprep.errors import SettingsError
 from davs_model import checkpoint
 from davs_model.evaluation import evaluate as evaluation
 from davs_model.evaluation import page, samples
 from davs_model.evaluation.drawn import Landmarks
 from davs_model.evaluation.section import Row, Section, figure
-from davs_model.settings import Ablation, RunSettings
+from davs_model.settings import Ablation, RunSettings, ablation_of
 from davs_model.training import loop
 
 RESULTS, TABLE, PAGE, HTML = "results", "ablation.json", "ablation.md", "ablation.html"
@@ -91,16 +90,6 @@ def ablate(
             done.append(Trained(row, seed, str(run), figures(_evaluated(run, out, how, landmarks, say))))
             write(folder, plan, settings.of_model, done)
     return done
-
-
-def ablation_of(settings: RunSettings, rows: Sequence[str] = ()) -> Ablation:
-    """Return the ablation of a model's paper; SettingsError where the model has none, or not these rows."""
-    plan = settings.ablation
-    if plan is None:
-        raise SettingsError(f"the model {settings.of_model} has no ablation")
-    if unknown := [row for row in rows if row not in plan.rows]:
-        raise SettingsError(f"no row {unknown[0][:60]}: there is {', '.join(plan.rows)}")
-    return plan
 
 
 def _first_stages(

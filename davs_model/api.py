@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -18,7 +18,7 @@ def train(
     run: Path | str,
     *,
     model: str = "davs",
-    preset: Literal["paper", "small", "medium", "large"] | None = None,
+    preset: str | None = None,
     config_file: Path | str | None = None,
     overrides: Sequence[str] = (),
     stage: str = "all",
@@ -28,9 +28,9 @@ def train(
 ) -> dict[str, Any]:
     """Train a model on the shards of OUT, into RUN; return the last validation.
 
-    model: its name, `davs`, `amie`, `etgan` or `sync`.
+    model: its name, one of `davs_model.models.names()`.
     out: one OUT or several; shares: of each of them in the clips that are seen; none: each clip counts alike.
-    preset, config_file, overrides: the settings, each over the ones before: a preset, a TOML file,
+    preset, config_file, overrides: the settings, each over the ones before: a preset of the model, a TOML file,
         `"data.batch_size=8"`; see `avprep train --help`.
     stage: what to train; `all` trains one after the other. init_from: a run or checkpoint to begin with.
     say: takes the lines that tell how far it is.

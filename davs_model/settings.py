@@ -161,7 +161,7 @@ class RunSettings(Section):
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
     steps: Section = Section()
-    """Optimizer steps of each stage, by its name; 0 leaves one out."""
+    """Optimizer steps of each stage, by its name and in the order of training; 0 leaves one out."""
     weights: Section = Section()
     """Factors of the terms of the objective."""
     loop: Loop = Loop()
@@ -224,6 +224,11 @@ class RunSettings(Section):
         return frozenset({"preset", "data.workers", *free})
 
     @classmethod
+    def stages(cls) -> tuple[str, ...]:
+        """Return the names of the model's stages, in the order of training."""
+        return tuple(cls.sections()["steps"].model_fields)
+
+    @classmethod
     @functools.cache
     def sections(cls) -> dict[str, type[Section]]:
         """Return the class of each section."""
@@ -279,6 +284,16 @@ class RunSettings(Section):
             section, _, key = name.rpartition(".")
             (tables[section] if section else tables)[key] = value
         return cls.model_validate(tables)
+
+
+def ablation_of(settings: RunSettings, rows: Sequence[str] = ()) -> Ablation:
+    """Return the ablation of a model's paper; SettingsError where the model has none, or not these rows."""
+    plan = settings.ablation
+    if plan is None:
+        raise SettingsError(f"the model {settings.of_model} has no ablation")
+    if unknown := [row for row in rows if row not in plan.rows]:
+        raise SettingsError(f"no row {unknown[0][:60]}: there is {', '.join(plan.rows)}")
+    return plan
 
 
 def _wording(kind: Any) -> str:

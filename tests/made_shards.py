@@ -122,6 +122,13 @@ def write_shard(out: Path, column: str, name: str, clips: Sequence[tuple[Made, b
     return writer.path
 
 
+def write_runs(out: Path, shard_size: int = 500, **more: Any) -> None:
+    """Write the run.json of both columns of a plan, as far as readers need it."""
+    run = {"clips": manifest.read(out / "manifest.jsonl").counts(), "shard_size": shard_size, **more}
+    for column in schema.COLUMNS:
+        (out / column / "run.json").write_text(json.dumps(run), encoding="utf-8")
+
+
 def write(
     out: Path,
     clips: Sequence[Made],
@@ -133,10 +140,10 @@ def write(
     """Write the plan and the shards of both columns."""
     for column in schema.COLUMNS:
         (out / column).mkdir(parents=True, exist_ok=True)
-        (out / column / "run.json").write_text(json.dumps({"settings": {"preset": "davs"}}), encoding="utf-8")
     plan = tuple(manifest.Clip(c.key, f"{n}.mp4", c.split, word=c.word, speaker=c.speaker) for n, c in enumerate(clips))
     text = manifest.render(manifest.Manifest("made", Path("/nowhere"), plan))
     (out / "manifest.jsonl").write_text(text, encoding="utf-8")
+    write_runs(out, settings={"preset": "davs"})
     for split, number in sorted({(clip.split, clip.shard) for clip in clips}):
         of_shard = [clip for clip in clips if (clip.split, clip.shard) == (split, number)]
         crops = [

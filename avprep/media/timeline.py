@@ -24,7 +24,6 @@ from avprep.media.container import (
     broken_storage,
     container_start,
     has_presentation_times,
-    open_file,
     seconds,
     seek,
     video_stream,
@@ -114,16 +113,6 @@ class Timeline:
     reliable: bool
     joined: bool
     promised: Seconds | None
-
-
-def read_timeline(path: Path, start: Seconds, duration: float | None, max_seconds: float) -> Timeline:
-    """Read the packets around a clip's span, without decoding them.
-
-    Raises Reject: `missing`, `unreadable`, `no_video`, `too_short`, `too_long`.
-    """
-    with open_file(path) as container:
-        timeline, _ = PictureTimes(path, container, start, duration, max_seconds).read()
-        return timeline
 
 
 @dataclass(frozen=True, slots=True)

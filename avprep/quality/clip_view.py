@@ -168,20 +168,17 @@ def play(view: ClipView, output: Path) -> str:
 
 def _part(out: Path, column: str, shard: str, key: str) -> Part:
     """Return what a column holds of a clip; other samples of its shard are passed over."""
-    sidecar = shards.read_sidecar(out, column, shard)
-    record = next((one for one in (sidecar or {}).get("clips", ()) if one["key"] == key), None)
-    if record is None:
+    found = shards.ColumnShard.read(out, column, shard)
+    record = None if found is None else found.record(key)
+    if found is None or record is None:
         return Part("missing")
     if record["state"] == "failed":
         return Part("failed", record["reason"], " ".join(record["message"].split()))
-    path = shards.tar_path(out, column, shard)
-    assert sidecar is not None
-    place = shards.places(shards.sidecar_path(out, column, shard), sidecar["clips"])[key]
-    members = shards.read_sample(path, key, place)
+    members = found.members(key)
     try:
         return Part("ok", members=members, facts=schema.check_sample(column, key, members))
     except ShardError as error:
-        raise ShardError(f"{path}: {printable(str(error), 300)}") from error
+        raise ShardError(f"{found.path}: {printable(str(error), 300)}") from error
 
 
 def sound_of(view: ClipView) -> Sound | str:
@@ -220,7 +217,7 @@ def _sound_at_start(view: ClipView) -> tuple[Path, Seconds, int]:
 def images(view: ClipView, indices: Iterable[int] | None = None) -> Iterator[NDArray[np.uint8]]:
     """Yield crops, uint8 (256, 256, 3), RGB, all of them or some; ShardError for one that is damaged."""
     members = view.crop.members
-    image_format = next(name for name in schema.IMAGE_FORMATS if schema.frame_member(0, name) in members)
+    image_format = schema.image_format(members)
     for index in range(view.n_frames) if indices is None else indices:
         image = decode_image(members[schema.frame_member(index, image_format)])
         if image is None or image.shape != (CROP_SIZE, CROP_SIZE, 3):

@@ -250,16 +250,14 @@ def _faces(run: Run, plan: Manifest, keys: Iterable[str]) -> dict[str, Face]:
     found: dict[str, Face] = {}
     for name, rows in plan.shards(run.shard_size):
         here = [clip.key for clip in rows if clip.key in wanted]
-        sidecar = shards.read_sidecar(run.out, "crop", name) if here else None
-        if sidecar is None:
+        shard = shards.ColumnShard.read(run.out, "crop", name) if here else None
+        if shard is None:
             continue
-        path = shards.tar_path(run.out, "crop", name)
-        where = shards.places(path.with_suffix(".json"), sidecar["clips"])
         for key in here:
             try:
-                found[key] = _face(key, shards.read_sample(path, key, where[key]))
+                found[key] = _face(key, shard.members(key))
             except ShardError as error:
-                named = "" if str(path) in str(error) else f"{path}: "
+                named = "" if str(shard.path.with_suffix("")) in str(error) else f"{shard.path}: "
                 raise ShardError(f"{named}{printable(str(error), 300)}") from error
     return found
 
@@ -267,7 +265,7 @@ def _faces(run: Run, plan: Manifest, keys: Iterable[str]) -> dict[str, Face]:
 def _face(key: str, members: Mapping[str, bytes]) -> Face:
     facts = schema.check_sample("crop", key, members)
     last = facts["n_frames"] - 1
-    image_format = next(name for name in schema.IMAGE_FORMATS if schema.frame_member(0, name) in members)
+    image_format = schema.image_format(members)
     first, middle, end = (members[schema.frame_member(n, image_format)] for n in (0, (last + 1) // 2, last))
     return Face(
         schema.decode_array(members["points.npy"]),

@@ -148,21 +148,17 @@ def _figures(out: Path, shard: str, runs: Mapping[str, Any], names: frozenset[st
     """Return what the columns recorded of each clip of a shard, by `name` and by `column.name`."""
     found: dict[str, dict[str, Any]] = {}
     for column in runs:
-        sidecar = shards.read_sidecar(out, column, shard)
-        if sidecar is None:
+        there = shards.ColumnShard.read(out, column, shard)
+        if there is None:
             continue
-        places = shards.places(shards.sidecar_path(out, column, shard), sidecar["clips"])
-        for record in sidecar["clips"]:
+        for record in there.clips:
             figures = found.setdefault(record["key"], {})
             if record["state"] != "ok":
                 continue
             facts = dict(record)
             if _wanted(column, names) - facts.keys() - figures.keys():
-                path = shards.tar_path(out, column, shard)
                 member = schema.METADATA[column]
-                facts |= schema.decode_json(
-                    shards.read_sample(path, record["key"], places[record["key"]], {member})[member]
-                )
+                facts |= schema.decode_json(there.members(record["key"], {member})[member])
             figures |= {name: value for name, value in facts.items() if name not in figures}
             figures |= {f"{column}.{name}": value for name, value in facts.items()}
             figures |= {f"{column}.ok": True, "seconds": record["n_frames"] / schema.FPS}

@@ -54,14 +54,11 @@ def _strips(path: Path, wanted: int, columns: int) -> list[NDArray[np.uint8]]:
     if not wanted:
         return strips
     for key, members in shards.read(path):
-        schema.check_sample("crop", key, members)
-        frames = sorted(
-            (name for name in members if name.endswith(schema.IMAGE_FORMATS)), key=lambda name: int(name.split(".")[0])
-        )
-        picked = [frames[n * (len(frames) - 1) // max(columns - 1, 1)] for n in range(columns)]
+        last = schema.check_sample("crop", key, members)["n_frames"] - 1
+        image_format = schema.image_format(members)
         cells = []
-        for name in picked:
-            image = decode_image(members[name])
+        for n in range(columns):
+            image = decode_image(members[schema.frame_member(n * last // max(columns - 1, 1), image_format)])
             if image is not None:
                 cells.append(cv2.resize(image, (CELL, CELL), interpolation=cv2.INTER_AREA))
         if len(cells) == columns:

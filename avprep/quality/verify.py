@@ -32,7 +32,7 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
             continue
         if run.get("manifest") != digest:
             problems.append(f"{out / column / 'run.json'}: made from another manifest")
-        if run.get("clips") not in (None, plan.counts()):
+        if run.get("clips") != plan.counts():
             problems.append(f"{out / column / 'run.json'}: its numbers of clips are not the plan's")
         planned = [(name, [clip.key for clip in clips]) for name, clips in plan.shards(run["shard_size"])]
         names = {name for name, _ in planned}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from avprep import files, shards, untrusted
+from avprep import files, shards
 from avprep import manifest as manifests
 from avprep.errors import RunError
 from avprep.manifest import Clip, Manifest
@@ -162,13 +162,12 @@ def clip_counts(out: Path, run: dict[str, Any]) -> dict[str, int]:
                     f"{out}: its run.json is damaged: it speaks of {total} clips, more than its manifest has"
                 )
             return {"train": train, "val": val, "test": test}
-    return read_manifest(out).counts()
+    raise RunError(f"{out}: its run.json is damaged: it does not hold the number of clips of each split")
 
 
 def read_fingerprint(out: Path, column: str) -> dict[str, Any] | None:
     """Read a column's run.json; None where the column was never started; RunError where it is damaged."""
-    path = out / column / "run.json"
-    return _read_run(path) if path.is_file() else None
+    return shards.read_run(out, column)
 
 
 def join(
@@ -201,7 +200,10 @@ def join(
 def _shard_size(out: Path, wanted: int | None) -> int:
     """Return the shard size that every column of a folder shares."""
     for path in sorted(out.glob("*/run.json")):
-        size: int = _read_run(path)["shard_size"]
+        run = shards.read_run(out, path.parent.name)
+        if run is None:  # removed this moment
+            continue
+        size: int = run["shard_size"]
         if wanted not in (None, size):
             raise RunError(f"{path}: made with --shard-size {size}; both columns need the same")
         return size
@@ -210,23 +212,6 @@ def _shard_size(out: Path, wanted: int | None) -> int:
 
 def _create(path: Path, text: str, aside: Path) -> bool:
     return files.create(path, text.encode(), aside=aside)
-
-
-def _read_run(path: Path) -> dict[str, Any]:
-    """Read a run.json; RunError where it is damaged: what it holds has the kinds that `fingerprint` gives it."""
-    try:
-        run = untrusted.read_json(path)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error})") from error
-    size = run.get("shard_size")
-    kinds = {"column": str, "manifest": str, "settings": dict, "versions": dict}
-    if (
-        type(size) is not int
-        or size < 1
-        or not all(isinstance(run.get(name, kind()), kind) for name, kind in kinds.items())
-    ):
-        raise RunError(f"{path}: damaged; delete it and give the first run's options again")
-    return run
 
 
 def _with_our_libraries(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from avprep.shards.column import ColumnShard
 from avprep.shards.reader import (
-    MAX_SAMPLE,
     close_tars,
     places,
     read,
@@ -13,6 +13,7 @@ from avprep.shards.reader import (
     read_sample,
     stretches,
 )
+from avprep.shards.run_json import read_run
 from avprep.shards.sample import Sample, Stretch
 from avprep.shards.sidecar import (
     counts,
@@ -28,7 +29,7 @@ from avprep.shards.sidecar import (
 from avprep.shards.writer import ShardWriter, publish, string_together, write_members
 
 __all__ = [
-    "MAX_SAMPLE",
+    "ColumnShard",
     "Sample",
     "ShardWriter",
     "Stretch",
@@ -43,6 +44,7 @@ __all__ = [
     "read_at",
     "read_joined",
     "read_placed",
+    "read_run",
     "read_sample",
     "read_sidecar",
     "read_sidecar_head",

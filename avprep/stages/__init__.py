@@ -32,6 +32,7 @@ __all__ = [
     "Aligned",
     "CropSettings",
     "CropStage",
+    "ImageFormat",
     "MfccSettings",
     "MfccStage",
     "align_clip",
@@ -46,12 +47,13 @@ _CROP = ("Aligned", "align_clip", "align_detections", "align_track", "crop_clip"
 __getattr__, __dir__ = on_first_use(__name__, {"crop": _CROP, "mfcc": ("clip_sound", "mfcc_clip")})
 
 Align = Literal["smooth", "per-frame", "per-clip"]
+ImageFormat = Literal["jpg", "png"]
 _LARGE = 500_000  # bytes: a smaller file is read long before its time is up, and its header not worth a millisecond
 
 
 @dataclass(frozen=True)
 class CropSettings:
-    """What decides the bytes of the crop column.
+    """What decides the bytes of the crop column; its defaults are those of `avprep.crop` and of the command.
 
     detector: `opencv`, `yunet` or `face-alignment` (resolved, never `auto`).
     align: `smooth` points, the detector's own `per-frame`, or one transform `per-clip`.
@@ -66,14 +68,14 @@ class CropSettings:
     align: Align = "smooth"
     every: int = 12
     min_face: float = 32.0
-    image_format: str = "jpg"
+    image_format: ImageFormat = "jpg"
     subject: track.Subject = "largest"
     max_seconds: float = 1800.0
 
 
 @dataclass(frozen=True)
 class MfccSettings:
-    """What decides the bytes of the mfcc column.
+    """What decides the bytes of the mfcc column; its defaults are those of `avprep.mfcc` and of the command.
 
     preset: `davs` or `syncnet`.
     audio_shift_ms: milliseconds by which the sound is moved later.

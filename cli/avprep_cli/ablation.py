@@ -13,19 +13,16 @@ from avprep_cli import kinds, options, say, summary
 if TYPE_CHECKING:
     from davs_model.settings import RunSettings
 
-MODELS = ("davs", "amie", "etgan")
-"""The models whose papers have an ablation that is settings."""
-
 
 @click.command()
 @click.argument("out", type=options.EXISTING_OUT)
 @click.argument("folder", type=options.OUT)
-@click.option("--model", type=click.Choice(MODELS), default="davs", show_default=True, help="The model.")
+@click.option("--model", type=kinds.Model(), default="davs", show_default=True, help="The model, one with an ablation.")
 @click.option("--row", "rows", type=kinds.Line(200), multiple=True, help="Only this row. Repeatable.  [all]")
 @click.option(
     "--seeds", type=click.IntRange(1, 100), default=2, show_default=True, help="Runs of each row, of the seeds 0, 1, …"
 )
-@click.option("--preset", type=click.Choice(kinds.PRESETS), help="Settings of all rows to start from.  [paper]")
+@options.preset("Settings of all rows to start from, as of `avprep train`.")
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings; it overrides the preset.")
 @options.setting("A setting of all rows; it overrides all others but those of a row. Repeatable.")
 @click.option("--init-from", type=options.EXISTING, help="A run or checkpoint whose weights all begin with.")
@@ -64,11 +61,12 @@ def ablate(
     avprep ablate OUT FOLDER --row 'L_C + SC' --row 'L_C + SC + L_adv'
     """
     from davs_model import models
+    from davs_model.settings import ablation_of
 
     def resolve(more: Sequence[str]) -> RunSettings:
         return models.settings(model).resolve(preset, config_file, [*overrides, *more])
 
-    resolve(())  # what is wrong with the settings is said before the seconds that torch takes
+    ablation_of(resolve(()), rows)  # what is wrong with the settings is said before the seconds that torch takes
     from avprep import auto
     from davs_model import ablation
     from davs_model.evaluation import evaluate

@@ -59,13 +59,7 @@ SHARDS, MODEL = ("crop", "mfcc"), ("load", "train")
     show_default=True,
     help="load: over how many to watch the memory.",
 )
-@click.option(
-    "--preset",
-    type=click.Choice(kinds.PRESETS),
-    default="small",
-    show_default=True,
-    help="load, train: settings to begin with.",
-)
+@options.preset("load, train: settings of DAVS to begin with.", "small")
 @options.setting("load, train: one setting.")
 @click.option("--batch", type=click.IntRange(2, kinds.MOST_BATCH), help="load, train: clips a step.  [the preset's]")
 @click.option(

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from avprep.runs import slurm
+from davs_model import models
 
 MOST = 1_000_000_000
 """Upper bound of a number of clips, steps and the like: far beyond any corpus, and small enough to be added up."""
@@ -24,8 +25,6 @@ MOST_BATCH = 65_536
 MOST_SEED = 2**31 - 1
 """Upper bound of a seed, as in the settings of the model."""
 
-PRESETS = ("paper", "small", "medium", "large")
-"""Presets of `davs_model.models.davs.settings`, which is not imported for a help text."""
 _SLURM_WORDS = ("UNLIMITED", "INFINITE")
 
 
@@ -125,6 +124,18 @@ class Words(click.ParamType[frozenset[str]]):
         if strange := sorted(words.difference(self.choices)):
             self.fail(f"{strange[0][:60]!r} is none of {', '.join(self.choices)}", param, ctx)
         return words
+
+
+class Model(click.Choice[str]):
+    """The name of a model of `davs_model.models`, none of which is imported for it."""
+
+    def __init__(self) -> None:
+        super().__init__(models.names())
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name; of any model that is there by now."""
+        self.choices = tuple(models.names())
+        return super().convert(value, param, ctx)
 
 
 class Frames(click.ParamType[tuple[int, ...]]):

@@ -13,13 +13,6 @@ from avprep.errors import CheckpointError
 from avprep_cli import kinds, options, say, summary
 
 SHOWN_ASIDE = 10
-STAGES = {
-    "davs": ("identity", "speech", "full"),
-    "amie": ("identity", "speech", "coherence", "talk"),
-    "etgan": ("identity", "speech", "judge", "expression", "full"),
-    "sync": ("contrast", "refine"),
-}
-"""The models that are trained, and their stages, in order."""
 
 
 @click.command("import-checkpoint")
@@ -77,20 +70,20 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
 )
 @click.option(
     "--model",
-    type=click.Choice(tuple(STAGES)),
+    type=kinds.Model(),
     default="davs",
     show_default=True,
     help="davs, amie, etgan: talking faces; sync: offsets between audio and video.",
 )
 @click.option(
     "--stage",
-    type=click.Choice((*(stage for stages in STAGES.values() for stage in stages), "all")),
+    type=kinds.Line(100),
     default="all",
     show_default=True,
     metavar="STAGE",
     help="The stage to train, one of the model's; all: one after the other.",
 )
-@click.option("--preset", type=click.Choice(kinds.PRESETS), help="Settings to start from.  [paper; sync: small]")
+@options.preset("Settings to start from: paper, small, medium or large; of each model, those it has.")
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings; it overrides the preset.")
 @options.setting("A setting; it overrides all others. Repeatable.")
 @click.option("--init-from", type=options.EXISTING, help="A run or checkpoint whose weights to start from.")
@@ -134,15 +127,16 @@ def train(
     """
     from davs_model import models
 
-    if stage not in (*STAGES[model], "all"):
-        raise click.UsageError(f"--stage {stage}: the model {model} has {', '.join(STAGES[model])}")
     if shares and len(shares) != len(outs):
         raise click.UsageError(f"{len(outs)} OUT and {len(shares)} --share: give one for each, or none")
-    settings = models.settings(model).resolve(preset, config_file, overrides)  # before the seconds that torch takes
+    kind = models.settings(model)
+    if stage not in (*kind.stages(), "all"):
+        raise click.UsageError(f"--stage {stage}: the model {model} has {', '.join(kind.stages())}")
+    settings = kind.resolve(preset, config_file, overrides)  # before the seconds that torch takes
     from davs_model.data import corpus
     from davs_model.training import loop, run_folder
 
-    stages = [name for name in STAGES[model] if stage in (name, "all")]
+    stages = [name for name in kind.stages() if stage in (name, "all")]
     if dry_run:
         run_folder.describe(
             run, settings, corpus.read_corpus(outs, settings, shares), say.aside if say.as_json() else say.echo

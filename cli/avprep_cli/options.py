@@ -208,6 +208,12 @@ def setting(text: str) -> Callable[[F], F]:
     return click.option("--set", "overrides", type=Line(), multiple=True, metavar="SECTION.NAME=VALUE", help=text)
 
 
+def preset(text: str, default: str | None = None) -> Callable[[F], F]:
+    """--preset, one of the model's: `davs_model.settings` knows which it has."""
+    text += "" if default else "  [paper; sync: small]"
+    return click.option("--preset", type=Line(100), default=default, show_default=True, metavar="NAME", help=text)
+
+
 def seed(text: str) -> Callable[[F], F]:
     """--seed, with what it draws or shuffles."""
     return click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True, help=text)

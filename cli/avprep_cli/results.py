@@ -80,9 +80,9 @@ def evaluate(
     """Evaluate the model of RUN: talking, the paper's tables.
 
     Writes evaluation.md with figures, metrics.json with every number and embeddings.h5 with the embeddings of each
-    clip; the paper's values stand beside. Word recognition and retrieval need the speech stage, the rest the full stage
-    as well. Mouth landmarks need a detector that finds mouths, and its weights. A model with expressions is measured on
-    them where the clips have emotions.
+    clip; the values of the model's paper stand below. Word recognition and retrieval need the speech stage, the rest
+    the full stage as well. Mouth landmarks need a detector that finds mouths, and its weights. A model with expressions
+    is measured on them where the clips have emotions.
 
     \b
     avprep evaluate RUN OUT -o results/

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import manifest, schema, shards, untrusted
-from avprep.errors import ManifestError, ShardError
+from avprep import manifest, schema, shards
+from avprep.errors import ManifestError, RunError, ShardError
 from avprep.manifest import TimedWord
 from avprep.shards import tars
 from avprep.shards.image import decode_picture
@@ -132,7 +132,7 @@ class Clips:
         """Yield frames of a sample as uint8 (256, 256, 3), RGB; ShardError. members: them as they were read, if so."""
         members = self.read(row, "crop", frames) if members is None else members
         for frame in frames:
-            name = schema.frame_member(frame, "jpg" if schema.frame_member(frame, "jpg") in members else "png")
+            name = schema.frame_member(frame, schema.image_format(members, frame))
             try:
                 yield decode_picture(members[name], (schema.CROP_SIZE, schema.CROP_SIZE))
             except ShardError as error:
@@ -152,7 +152,7 @@ class Clips:
             raise ShardError(f"{path}: {key}: {_UNREADABLE} ({error})") from error
         except OSError as error:
             raise ShardError(f"{path}: {key}: {error}") from error
-        image_format = "jpg" if schema.frame_member(0, "jpg") in found else "png"
+        image_format = schema.image_format(found)
         expected = _expected(column, int(self.whole[row]), image_format)
         for names, problem in (
             (expected - found.keys(), "is missing"),
@@ -335,33 +335,35 @@ def _read_column(out: Path, column: str, name: str, silent: set[str]) -> dict[st
 
     silent: takes the keys of those that hold silence alone.
     """
-    path, tar = shards.sidecar_path(out, column, name), shards.tar_path(out, column, name)
+    tar = shards.tar_path(out, column, name)
     try:
-        sidecar = shards.read_sidecar(out, column, name)
+        shard = shards.ColumnShard.read(out, column, name)
         size = tar.stat().st_size
-        places = shards.places(path, sidecar["clips"]) if sidecar is not None else {}
+        places = shard.places if shard is not None else {}
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ShardError(f"{tar}: cannot be read ({error.strerror}): run `avprep {column}` again") from error
     except ShardError as error:
         raise ShardError(f"{error}: run `avprep {column}` again") from error
-    if sidecar is None:
+    if shard is None:
         return {}
     records: dict[str, _Record | str] = {}
-    for clip in sidecar["clips"]:
+    for clip in shard.clips:
         key = clip["key"]
         if clip["state"] == "failed":
             records[key] = clip["reason"]
             continue
         n_frames, place = clip["n_frames"], places[key]
         if n_frames <= 0:
-            raise ShardError(f"{path}: damaged, {key} has {n_frames} frames")
+            raise ShardError(f"{tar.with_suffix('.json')}: damaged, {key} has {n_frames} frames")
         if clip.get("silent") is True:
             silent.add(key)
         # Before memory is taken for it; a frame of a crop is a member with its header.
         inside = place.offset + place.length <= size and (column != "crop" or n_frames <= place.length // tars.BLOCK)
-        records[key] = (n_frames, place.offset, place.length) if inside and sidecar["bytes"] == size else _ANOTHER_TAR
+        records[key] = (
+            (n_frames, place.offset, place.length) if inside and shard.sidecar["bytes"] == size else _ANOTHER_TAR
+        )
     return records
 
 
@@ -422,7 +424,7 @@ def _names(given: tuple[str, ...] | None, found: Iterable[str | None]) -> tuple[
 
 def _mfcc_preset(out: Path) -> str:
     try:
-        settings = untrusted.read_json(out / "mfcc" / "run.json").get("settings")
-    except (OSError, ValueError):  # shards without it are shards all the same
+        run = shards.read_run(out, "mfcc") or {}
+    except RunError:  # shards without it are shards all the same
         return ""
-    return str(settings.get("preset", "")) if isinstance(settings, dict) else ""
+    return str(run.get("settings", {}).get("preset", ""))

@@ -13,14 +13,11 @@ from torch import Tensor
 
 from avprep.errors import RunError, ShardError
 from avprep.schema import decode_array
-from davs_model import precision
+from davs_model import checkpoint, precision
 from davs_model.data.clips import Clips
 from davs_model.data.pictures import to_crops
 from davs_model.evaluation import talk
-from davs_model.models.base import WINDOWS, TalkingModel
-from davs_model.models.sync.curve import Offset
-from davs_model.models.sync.scorer import Scorer
-from davs_model.sync.load import load
+from davs_model.models.base import WINDOWS, Lead, SyncJudge, TalkingModel
 
 FILMS = ("real", "audio", "wrong_audio")
 """Real frames at the size of the model; those generated from the clip's audio; those generated from another clip's."""
@@ -40,18 +37,22 @@ class InSync:
     n_clips: int
 
 
-def judge_of(run: Path, preset: str, device: str) -> Scorer:
-    """Load the sync model of a run; RunError where it has learned from other windows than `preset`."""
-    scorer = load(run, device=device)
-    if scorer.mfcc_preset and preset and scorer.mfcc_preset != preset:
-        raise RunError(f"{run}: has learned from windows of the preset {scorer.mfcc_preset}, these are {preset}")
-    return scorer
+def judge_of(run: Path, preset: str, device: str) -> SyncJudge:
+    """Load the sync model of a run; RunError for another model, or for one that knows other windows than `preset`."""
+    saved = checkpoint.load(run)
+    judge = precision.place(saved.model(), device).sync_judge(device)
+    if judge is None:
+        raise RunError(f"{run}: is a model {saved.name}: give a RUN of `avprep train OUT RUN --model sync`")
+    learned = saved.settings.get("mfcc_preset")
+    if learned and preset and learned != preset:
+        raise RunError(f"{run}: has learned from windows of the preset {learned}, these are {preset}")
+    return judge
 
 
 @torch.inference_mode()
 def measure(
     model: TalkingModel,
-    judge: Scorer,
+    judge: SyncJudge,
     clips: Clips,
     device: torch.device,
     *,
@@ -65,7 +66,7 @@ def measure(
     told: is called with the number of clips done. Empty without two clips.
     """
     model.eval()
-    found: dict[str, list[Offset]] = {name: [] for name in FILMS}
+    found: dict[str, list[Lead]] = {name: [] for name in FILMS}
     before: talk.WholeClip | None = None
     for row in range(min(limit, len(clips))):
         whole = next(talk.whole_clips(model, clips.rows(np.array([row])), device, limit=1, seed=seed + row), None)
@@ -78,8 +79,8 @@ def measure(
 
 
 def _judged(
-    model: TalkingModel, judge: Scorer, clip: talk.WholeClip, other: talk.WholeClip, valid: Any, *, bf16: bool
-) -> dict[str, Offset]:
+    model: TalkingModel, judge: SyncJudge, clip: talk.WholeClip, other: talk.WholeClip, valid: Any, *, bf16: bool
+) -> dict[str, Lead]:
     """Return the offset of each film of a clip; other: one with another audio."""
     real = clip.real[0]
     with precision.autocast(real.device, bf16=bf16):
@@ -89,14 +90,14 @@ def _judged(
         films = {"real": real, "audio": talk.generated(model, identity, right)}
         films["wrong_audio"] = talk.generated(model, identity, wrong)
     heard = clip.batch[WINDOWS][0].cpu().numpy()
-    offsets = {name: judge.features(judge.grey(to_crops(film)), heard, valid).offset() for name, film in films.items()}
+    offsets = {name: judge.lead(to_crops(film), heard, valid) for name, film in films.items()}
     return {name: offset for name, offset in offsets.items() if offset is not None}
 
 
-def offset_of(judge: Scorer, film: Tensor, clip: talk.WholeClip, clips: Clips) -> Offset | None:
+def offset_of(judge: SyncJudge, film: Tensor, clip: talk.WholeClip, clips: Clips) -> Lead | None:
     """Return the offset of a film `[T, 3, S, S]` to the audio of a clip of the table; None where it has none."""
     heard = clip.batch[WINDOWS][0].cpu().numpy()
-    return judge.features(judge.grey(to_crops(film)), heard, _valid(clips, clip.row)).offset()
+    return judge.lead(to_crops(film), heard, _valid(clips, clip.row))
 
 
 def _valid(clips: Clips, row: int) -> Any:
@@ -107,7 +108,7 @@ def _valid(clips: Clips, row: int) -> Any:
         return np.zeros(0, bool)
 
 
-def _summed(offsets: list[Offset]) -> InSync:
+def _summed(offsets: list[Lead]) -> InSync:
     leads = np.abs([one.audio_lead_frames for one in offsets])
     return InSync(
         confidence=float(np.mean([one.confidence for one in offsets])),

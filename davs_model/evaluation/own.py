@@ -11,8 +11,8 @@ import torch
 from davs_model import models
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.clips import Clips
-from davs_model.evaluation.section import Section, figure
-from davs_model.models.base import TalkingModel
+from davs_model.evaluation.section import Section, figure, number
+from davs_model.models.base import PaperData, TalkingModel
 
 
 def measure(saved: Checkpoint, model: TalkingModel, clips: Clips, device: str, limit: int) -> dict[str, Any]:
@@ -31,10 +31,48 @@ def sections(measured: Mapping[str, Any]) -> Iterator[Section]:
 
 def papers(metrics: Mapping[str, Any]) -> Iterator[Section]:
     """Yield the tables of the model's paper, each below what metrics.json has in its place."""
-    name = metrics.get("model")
-    for table in models.find(name).paper if name in models.names() else ():
-        measured = (figure(metrics, place) for place in table.columns.values())
-        cells = ("–" if value is None else f"{value:.3g}" for value in measured)
+    kind = _kind(metrics)
+    for table in () if kind is None else kind.paper:
+        cells = (_cell(title, figure(metrics, place)) for title, place in table.columns.items())
         ours = [(f"here: {metrics.get('run', '–')}", *cells)] if any(table.columns.values()) else []
         rows = (*ours, *((f"paper: {row}", *theirs) for row, theirs in table.rows.items()))
         yield Section(table.title, (table.note,), (), ("", *table.columns), rows)
+
+
+def paper_data(metrics: Mapping[str, Any]) -> PaperData | None:
+    """Return the clips that the tables of the model's paper are of; None where they are of several sets, or unknown."""
+    kind = _kind(metrics)
+    return None if kind is None else kind.paper_data
+
+
+def comparison(metrics: Mapping[str, Any]) -> str:
+    """Return whether the figures of the model's paper and ours are of the same clips; "" where the paper has none."""
+    theirs = paper_data(metrics)
+    if theirs is None:
+        return ""
+    data = metrics.get("data")
+    ours = data if isinstance(data, Mapping) else {}
+    words, clips = ours.get("words"), ours.get("clips")
+    found = (ours.get("dataset"), ours.get("split", theirs.split), words, clips)
+    if found == (theirs.dataset.lower(), theirs.split, theirs.words, theirs.clips):
+        return (
+            f"These are {theirs.dataset}'s {theirs.split} clips, all of them, as in the paper: its figures and ours "
+            "compare."
+        )
+    return (
+        f"The paper's figures are of {theirs.dataset}'s {theirs.split} split, {theirs.words} words and "
+        f"{theirs.clips:,} clips; ours are of {ours.get('dataset', 'data without a name')}, {number(words, ',.0f')} "
+        f"words and {number(clips, ',.0f')} clips. They are for reference only; not comparable."
+    )
+
+
+def _kind(metrics: Mapping[str, Any]) -> type[TalkingModel] | None:
+    name = metrics.get("model")
+    return models.find(name) if name in models.names() else None
+
+
+def _cell(title: str, value: float | None) -> str:
+    """Return what was measured here in the form of a paper's column."""
+    if title.endswith("%"):
+        return number(value, ".1f", scale=100)
+    return number(value, ".3g" if value is None or abs(value) < 1000 else ",.0f")

@@ -1,11 +1,10 @@
-"""The page of an evaluation in the layout of the paper's Tables 1, 3 and 4, its figures beside ours; Markdown and HTML.
+"""The page of an evaluation: what was measured, then the tables of the model's paper; Markdown and HTML.
 
 Metrics that are missing have a line with the reason, and chance levels stand wherever there are any.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,44 +16,12 @@ from avprep import pages
 from avprep.pages.pictures import data_url
 from davs_model.evaluation import own
 from davs_model.evaluation.definitions import DEFINITIONS
-from davs_model.evaluation.section import Chance, Row, Section
+from davs_model.evaluation.section import Chance, Row, Section, number
 
 Metrics = Mapping[str, Any]
 Columns = Mapping[str, Callable[[Any], str]]
 """Keys of figures, and how each is written."""
 
-PAPER_WORDS, PAPER_CLIPS, PAPER_IMAGE_SIZE = 500, 25_000, 256
-"""LRW's vocabulary and test split, and the pixels of a frame's side."""
-PAPER_TABLE_1: Mapping[str, Metrics] = {
-    "audio, L_1": {"psnr": 25.4, "ssim": 0.859},
-    "video, L_1": {"psnr": 25.7, "ssim": 0.865},
-    "audio, L_Re": {"psnr": 26.7, "ssim": 0.883},
-    "video, L_Re": {"psnr": 26.8, "ssim": 0.884},
-}
-"""Columns of Table 1: without the GAN (L_1, eq. 6) and with it (L_Re, eq. 8)."""
-PAPER_TABLE_3: Mapping[str, Metrics] = {
-    supervision: {
-        "recognition": {"visual": visual, "audio": audio, "both": both},
-        "retrieval": {
-            "video_to_audio": {"r1": there[0], "r10": there[1], "median_rank": there[2]},
-            "audio_to_video": {"r1": back[0], "r10": back[1], "median_rank": back[2]},
-        },
-    }
-    for supervision, (visual, audio, both), there, back in (
-        ("L_C", (0.618, 0.817, 0.908), (0.293, 0.563, 6), (0.298, 0.563, 6)),
-        ("L_C + SC", (0.656, 0.916, 0.949), (0.388, 0.664, 3), (0.445, 0.709, 2)),
-        ("L_C + L_adv", (0.635, 0.881, 0.937), (0.393, 0.679, 3), (0.422, 0.692, 2)),
-        ("L_C + SC + L_adv", (0.675, 0.918, 0.952), (0.642, 0.847, 1), (0.677, 0.858, 1)),
-    )
-}
-"""Rows of Table 3: its supervisions, SC being the shared classifier. It has no R@5."""
-PAPER_LEAKAGE: Mapping[str, Metrics] = {
-    "before disentangling": {"accuracy": 0.278, "chance": 1 / PAPER_WORDS},
-    "after disentangling": {"accuracy": 0.097, "chance": 1 / PAPER_WORDS},
-}
-"""Section 4.2: words that an SVM reads from identity features. LRW has as many test clips of each word."""
-
-PAPER = f"paper, LRW, {PAPER_WORDS} words, {PAPER_CLIPS:,} clips"
 SOURCES = {"audio": "audio", "video": "video", "repeated": "identity frame repeated"}
 """What frames are generated from; the last is no model's work."""
 SCORES = {
@@ -64,7 +31,7 @@ SCORES = {
     "frames": ("n_frames", ",.0f"),
     "identical to ground truth": ("identical", ",.0f"),
 }
-"""Rows of Table 1: the key of each, and the form of its numbers."""
+"""Scores of frames: the key of each, and the form of its numbers."""
 DRIVEN = {
     "audio": "audio",
     "wrong_audio": "another clip's audio",
@@ -117,7 +84,7 @@ class Page:
 def content(metrics: Metrics) -> Page:
     """Return what the page holds; metrics: what metrics.json holds."""
     parts = [_generation, _recognition_and_retrieval, _generated_retrieval, _leakage, _mouth]
-    if _models(metrics, "talking") or "talking" in _part(metrics, "missing"):  # earlier versions did not measure it
+    if _models(metrics, "talking") or "talking" in _part(metrics, "missing"):  # of a model that draws
         parts.insert(0, _talking)
     if _models(metrics, "sync"):
         parts.insert(1, _in_sync)
@@ -126,7 +93,7 @@ def content(metrics: Metrics) -> Page:
     facts += tuple(f"not measured: {n}: {why}" for n, why in _part(metrics, "missing").items() if n not in PARTS)
     title = f"Evaluation of {metrics.get('run', '–')}"
     sections = (*(part(metrics) for part in parts), *own.sections(_part(metrics, "own")), *own.papers(metrics))
-    return Page(title, facts, _comparison(_part(metrics, "data")), sections)
+    return Page(title, facts, own.comparison(metrics), sections)
 
 
 def render(metrics: Metrics, figures: Mapping[str, str]) -> str:
@@ -169,31 +136,20 @@ def html(page: Page, figures: Mapping[str, bytes] = MappingProxyType({})) -> str
 def _facts(metrics: Metrics) -> dict[str, str]:
     """Return what was evaluated, and on what; empty text where it is unknown."""
     data, size = _part(metrics, "data"), _part(metrics, "dimensions").get("image_size")
+    paper = own.paper_data(metrics)
+    theirs = "" if paper is None else f" (the paper's: {paper.image_size})"
     dataset, out, split = (data.get(key, "–") for key in ("dataset", "out", "split"))
     skipped = [f"{_count(n)} × {reason}" for reason, n in _part(data, "skipped").items()]
     clips = (f"{name} {_count(data.get(name))}" for name in ("clips", "words", "speakers"))
     return {
         "run": f"{metrics.get('run', '–')}, checkpoint {str(metrics.get('checkpoint') or '–')[:12]}",
         "trained steps": ", ".join(f"{name} {_count(n)}" for name, n in _part(metrics, "steps").items()),
-        "frames": "" if size is None else f"{_count(size)} pixels high and wide (the paper's: {PAPER_IMAGE_SIZE})",
+        "frames": "" if size is None else f"{_count(size)} pixels high and wide{theirs}",
         "data": f"{dataset} ({out}), split {split}: {', '.join(clips)}",
         "skipped": ", ".join(skipped) or ("none" if "skipped" in data else ""),
         "versions": ", ".join(f"{name} {one}" for name, one in _part(metrics, "versions").items()),
-        "seconds": _number(metrics.get("seconds"), ",.1f"),
+        "seconds": number(metrics.get("seconds"), ",.1f"),
     }
-
-
-def _comparison(data: Metrics) -> str:
-    """Return whether the paper's figures and ours are of the same clips."""
-    words, clips = data.get("words"), data.get("clips")
-    # LRW's validation split has as many clips.
-    if (data.get("dataset"), data.get("split", "test"), words, clips) == ("lrw", "test", PAPER_WORDS, PAPER_CLIPS):
-        return "These are LRW's test clips, all of them, as in the paper: its figures and ours compare."
-    return (
-        f"The paper's figures are of LRW's test split, {PAPER_WORDS} words and {PAPER_CLIPS:,} clips; ours are of "
-        f"{data.get('dataset', 'data without a name')}, {_count(words)} words and {_count(clips)} clips. They "
-        "are for reference only; not comparable."
-    )
 
 
 def _talking(metrics: Metrics) -> Section:
@@ -262,17 +218,14 @@ def _in_sync(metrics: Metrics) -> Section:
 def _generation(metrics: Metrics) -> Section:
     rows = []
     for name, model in _models(metrics, "reconstruction"):
-        columns = [*(_part(model, "reconstruction", source) for source in SOURCES), *PAPER_TABLE_1.values()]
+        columns = [_part(model, "reconstruction", source) for source in SOURCES]
         for title, (key, form) in SCORES.items():
-            rows.append([name, title, *(_number(column.get(key), form) for column in columns)])
+            rows.append([name, title, *(number(column.get(key), form) for column in columns)])
     return Section(
-        "Table 1: generated frames",
-        (
-            "L_1 is the paper's model without the GAN, L_Re the one with it. The identity frame repeated is the floor: "
-            "the score of a face that does not move.",
-        ),
+        "Generated frames",
+        ("The identity frame repeated is the floor: the score of a face that does not move.",),
         _missing(metrics, "reconstruction"),
-        ("model", "score", *SOURCES.values(), *(f"paper: {name}" for name in PAPER_TABLE_1)),
+        ("model", "score", *SOURCES.values()),
         tuple(rows),
     )
 
@@ -289,12 +242,10 @@ def _recognition_and_retrieval(metrics: Metrics) -> Section:
     rows: list[Row] = [
         *(row(name, model) for name, model in models),
         [Chance(), *[words] * 3, *(cell for n in galleries for cell in _retrieval_chance(n))],
-        *(row(f"{PAPER}: {name}", model) for name, model in PAPER_TABLE_3.items()),
-        [Chance(f"{PAPER}:"), *[_chance(1 / PAPER_WORDS)] * 3, *_retrieval_chance(PAPER_CLIPS) * 2],
     ]
     ways = [cell for way in WAYS.values() for cell in (f"{way} R@1", "R@5", "R@10", "MedR")]
     return Section(
-        "Table 3: words recognised, and clips found by the other modality",
+        "Words recognised, and clips found by the other modality",
         ("In % except MedR.",),
         _missing(metrics, "recognition", "retrieval"),
         ("model", "visual", "audio", "both", *ways),
@@ -308,12 +259,11 @@ def _generated_retrieval(metrics: Metrics) -> Section:
     n = _first(_part(model, "generated_retrieval", way).get("n_clips") for _, model in models for way in SOURCES)
     chance: Row = [Chance(), "–", *_retrieval_chance(n), _count(n)]
     return Section(
-        "Table 4: originals found by generated videos",
+        "Originals found by generated videos",
         (
-            "The paper's protocol: from a random frame of each test clip generate it anew by its audio, G(f_p, F_w^a), "
-            "and by its video, G(f_p, F_w^v), embed what was generated and find the original by it; against a model "
-            "without disentangling, and against that frame repeated, to prove that appearance alone does not find it. "
-            "In % except MedR. The paper's numbers are not given here: the text at hand lacks them.",
+            "From a random frame of each clip it is generated anew, by its audio and by its video; what was generated "
+            "is embedded, and finds the original. That frame repeated proves that appearance alone does not. In % "
+            "except MedR.",
         ),
         _missing(metrics, "generated_retrieval"),
         ("model", "generated from", "R@1", "R@5", "R@10", "MedR", "clips"),
@@ -324,16 +274,12 @@ def _generated_retrieval(metrics: Metrics) -> Section:
 def _leakage(metrics: Metrics) -> Section:
     columns = {"accuracy": _percent, "chance": _chance, "n_train": _count, "n_test": _count}
     rows = _rows(_models(metrics, "leakage"), "leakage", READINGS, columns)
-    paper = (
-        [f"paper, LRW, {PAPER_WORDS} words, {when}", READINGS["words_from_identity"], *_cells(found, columns)]
-        for when, found in PAPER_LEAKAGE.items()
-    )
     return Section(
-        "Disentangling (section 4.2)",
+        "Disentangling",
         ("Accuracy of a linear SVM on features that should not hold the label, in %: closer to chance is better.",),
         _missing(metrics, "leakage", *(name for name in READINGS if name in _part(metrics, "missing"))),
         ("model", "read", "accuracy", "chance", "training clips", "test clips"),
-        (*rows, *paper) if rows else (),
+        tuple(rows),
     )
 
 
@@ -342,7 +288,7 @@ def _mouth(metrics: Metrics) -> Section:
     landmarks = _part(metrics, "mouth").get("landmarks")
     return Section(
         "Mouth",
-        (f"Landmarks: {landmarks}. The paper has no such figure.",) if landmarks else (),
+        (f"Landmarks: {landmarks}.",) if landmarks else (),
         _missing(metrics, "mouth"),
         ("model", "generated from", "distance, pixels", "frames", "not found: real", "not found: generated"),
         tuple(_rows(_models(metrics, "mouth"), "mouth", SOURCES, columns)),
@@ -377,7 +323,7 @@ def _table(head: Sequence[str], rows: Sequence[Row]) -> str:
 
 
 def _cell(cell: str | Chance) -> str:
-    return f"{_text(cell.before)}{' ' * bool(cell.before)}*chance*" if isinstance(cell, Chance) else _text(cell)
+    return "*chance*" if isinstance(cell, Chance) else _text(cell)
 
 
 def _cells(found: Metrics, columns: Columns) -> list[str]:
@@ -403,39 +349,32 @@ def _first(values: Iterable[Any]) -> Any:
 
 
 def _percent(share: Any) -> str:
-    return _number(share, ".1f", scale=100)
+    return number(share, ".1f", scale=100)
 
 
 def _chance(share: Any) -> str:
     """Return a level of chance in percent: one of 0.004 % is not to be shown as 0.0."""
-    return _number(share, ".2g" if isinstance(share, int | float) and 0 < share < 0.01 else ".1f", scale=100)
+    return number(share, ".2g" if isinstance(share, int | float) and 0 < share < 0.01 else ".1f", scale=100)
 
 
 def _count(value: Any) -> str:
-    return _number(value, ",.0f")
+    return number(value, ",.0f")
 
 
 def _correlation(value: Any) -> str:
-    return _number(value, ".2f")
+    return number(value, ".2f")
 
 
 def _decibels(value: Any) -> str:
-    return _number(value, ".1f")
+    return number(value, ".1f")
 
 
 def _similarity(value: Any) -> str:
-    return _number(value, ".3f")
+    return number(value, ".3f")
 
 
 def _pixels(value: Any) -> str:
-    return _number(value, ".2f")
-
-
-def _number(value: Any, form: str, *, scale: float = 1) -> str:
-    """Return a number in a form, – for what is none, ∞ for what has no end."""
-    if not isinstance(value, int | float) or math.isnan(number := scale * float(value)):
-        return "–"
-    return format(number, form) if math.isfinite(number) else "∞" if number > 0 else "−∞"
+    return number(value, ".2f")
 
 
 def _text(value: object) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 
-class Chance(NamedTuple):
-    """The first cell of a row of chance levels; `before`: whose."""
-
-    before: str = ""
+class Chance:
+    """The first cell of a row of chance levels."""
 
 
 Row = Sequence[str | Chance]
@@ -36,3 +35,10 @@ def figure(metrics: Any, place: str) -> float | None:
     for key in place.split("."):
         metrics = metrics.get(key) if isinstance(metrics, Mapping) else None
     return float(metrics) if isinstance(metrics, int | float) else None
+
+
+def number(value: Any, form: str, *, scale: float = 1) -> str:
+    """Return a number in a form, – for what is none, ∞ for what has no end."""
+    if not isinstance(value, int | float) or math.isnan(scaled := scale * float(value)):
+        return "–"
+    return format(scaled, form) if math.isfinite(scaled) else "∞" if scaled > 0 else "−∞"

@@ -23,8 +23,6 @@ from davs_model.data.sources import ClipSource
 from davs_model.evaluation.metrics.talking import TalkingScores, mean
 from davs_model.models.base import EXPRESSION, FRAMES, REAL, SOUND, WINDOWS, TalkingModel
 
-RIVALS = ("repeated", "mean")
-"""Pictures that do not move: the identity frame, and the mean of the real clip, the best of them."""
 AT_ONCE = 32
 """Frames that are decoded at once."""
 WRONG = 3
@@ -114,7 +112,8 @@ def measure(
     """Generate clips whole and return how they talk, by what they are generated from; the model is left in eval mode.
 
     `audio`, `video`, `wrong_audio`: its own sound, its own pictures, the sound of each of the next `WRONG` clips, over
-    which that is averaged. `repeated`, `mean`: see `RIVALS`.
+    which that is averaged. `repeated`, `mean`: pictures that do not move, the identity frame and the mean of the real
+    clip, the best of them.
     cheap: by sound alone, right and of one wrong clip. told: is called with the number of clips done. Empty without two
     clips.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -89,7 +89,8 @@ class Measure:
 class PaperTable:
     """A table of the paper, which stands on the evaluation's page below what was measured here.
 
-    columns: each with where it stands in metrics.json, `reconstruction.audio.psnr`; "": it is not measured here.
+    columns: each with where it stands in metrics.json, `reconstruction.audio.psnr`; "": it is not measured here. A
+    fraction there is shown in % where the column's title ends so.
     rows: the paper's, with the name of each.
     """
 
@@ -97,6 +98,51 @@ class PaperTable:
     note: str
     columns: Mapping[str, str]
     rows: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class PaperData:
+    """The clips that all tables of a paper are of, so that figures of the very same ones compare.
+
+    dataset: its name; manifests have it in lower case. words, clips: those of the split. image_size: pixels of a
+    frame's side.
+    """
+
+    dataset: str
+    split: str
+    words: int
+    clips: int
+    image_size: int
+
+
+class Lead(Protocol):
+    """How far audio and video of a film are apart: how early its audio is, in frames, and how sure that is."""
+
+    @property
+    def audio_lead_frames(self) -> float:
+        """Positive where the audio is early."""
+        ...
+
+    @property
+    def confidence(self) -> float:
+        """On the scale of the model."""
+        ...
+
+    @property
+    def distance(self) -> float:
+        """Of audio and video at that lead, on the scale of the model."""
+        ...
+
+
+class SyncJudge(Protocol):
+    """Finds out how far audio and video of films are apart."""
+
+    def lead(self, crops: NDArray[np.uint8], windows: NDArray[np.float32], valid: NDArray[np.bool_]) -> Lead | None:
+        """Return that of a film; None where it is too short.
+
+        crops: (T, 256, 256, 3), RGB. windows: (T, 12, 20). valid: (T,), which windows hold real audio alone.
+        """
+        ...
 
 
 class TalkingModel(nn.Module, ABC):
@@ -110,6 +156,7 @@ class TalkingModel(nn.Module, ABC):
     labels: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """The terms that need a label of each clip, `words`, `speakers` or `emotions`."""
     paper: ClassVar[tuple[PaperTable, ...]] = ()
+    paper_data: ClassVar[PaperData | None] = None
     code_length: ClassVar[int] = 0
     """F of `encode_speech`, for a model that reads `codes`."""
     drivers: ClassVar[tuple[str, ...]] = DRIVERS
@@ -278,6 +325,10 @@ class TalkingModel(nn.Module, ABC):
     def left_out(self, clips: Clips, device: torch.device, settings: Any) -> dict[str, Any]:
         """Return the keys of clips that a stage which chooses leaves out, each with what was measured of it, JSON."""
         return {}
+
+    def sync_judge(self, device: torch.device | str) -> SyncJudge | None:
+        """Return what judges films by this model, which is on a device; None where it does not judge their sync."""
+        return None
 
     def generated_part(self, batch: Batch) -> slice:
         """Return which of `FRAMES` are generated in a step."""

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import torch
 
-from avprep import __version__, files, schema, shards, untrusted
+from avprep import __version__, files, schema, shards
 from avprep.errors import Reject, RunError, ShardError
 from avprep.manifest import Clip
 from avprep.shards import Sample
@@ -42,8 +42,10 @@ class SyncStage:
     def require(self) -> None:
         """Prove that the model and both columns are there and fit each other; AvprepError, one line, if not."""
         scorer = load(self.run)
-        settings = _run(self.out, "mfcc").get("settings")
-        preset = str(settings.get("preset", "")) if isinstance(settings, dict) else ""
+        run = shards.read_run(self.out, "mfcc")
+        if run is None:
+            raise RunError(f"{self.out}: has no column mfcc: run `avprep mfcc` first")
+        preset = str(run.get("settings", {}).get("preset", ""))
         if preset and scorer.mfcc_preset and preset != scorer.mfcc_preset:
             raise RunError(
                 f"{self.run}: has learned from windows of the preset {scorer.mfcc_preset}, and those of {self.out} are "
@@ -74,7 +76,7 @@ class SyncStage:
 def measure(out: Path, scorer: Scorer, clip: Clip, shard: str) -> Sample:
     """Measure a clip; Reject where a column lacks it or it is too short, ShardError for a damaged shard."""
     crop, mfcc = (read_members(out, name, shard, clip.key) for name in schema.COLUMNS)
-    image_format = "jpg" if schema.frame_member(0, "jpg") in crop else "png"
+    image_format = schema.image_format(crop)
     try:
         windows, valid = (schema.decode_array(bytes(mfcc[name])) for name in schema.ARRAYS["mfcc"])
         frames = {name: crop[name] for n in range(len(windows)) if (name := schema.frame_member(n, image_format))}
@@ -117,38 +119,28 @@ def _of_second(found: Offset) -> dict[str, Any]:
 
 def read_members(out: Path, column: str, shard: str, key: str) -> Mapping[str, memoryview]:
     """Return the members of a clip in a column; Reject where it failed there."""
-    places, failed = _places(out, column, shard)
-    if key in failed:
-        raise Reject("no_sample", f"failed in {column}: {failed[key]}")
-    path = shards.tar_path(out, column, shard)
+    found = _shard(out, column, shard)
+    record = found.record(key)
+    if record is not None and record["state"] == "failed":
+        raise Reject("no_sample", f"failed in {column}: {record['reason']}")
+    if key not in found.places:
+        raise ShardError(f"{found.path}: lacks {key}: see `avprep verify {out}`")
     try:
-        return shards.read_at(path, key, places[key])
-    except KeyError as error:
-        raise ShardError(f"{path}: lacks {key}: see `avprep verify {out}`") from error
+        return found.members_at_once(key)
     except ShardError as error:
-        raise ShardError(f"{path}: {key}: {error}: see `avprep verify {out}`") from error
+        raise ShardError(f"{found.path}: {key}: {error}: see `avprep verify {out}`") from error
     except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+        raise RunError(f"{found.path}: cannot be read ({error.strerror})") from error
 
 
 @functools.lru_cache(8)
-def _places(out: Path, column: str, shard: str) -> tuple[dict[str, shards.Stretch], dict[str, str]]:
-    """Return where a finished shard has each clip, and why others failed."""
-    path, sidecar = shards.sidecar_path(out, column, shard), shards.read_sidecar(out, column, shard)
-    if sidecar is None:
+def _shard(out: Path, column: str, shard: str) -> shards.ColumnShard:
+    """Return a shard that has to be finished."""
+    found = shards.ColumnShard.read(out, column, shard)
+    if found is None:
+        path = shards.sidecar_path(out, column, shard)
         raise RunError(f"{path}: is not there: run `avprep {column}` first (see `avprep status {out}`)")
-    failed = {clip["key"]: clip["reason"] for clip in sidecar["clips"] if clip["state"] == "failed"}
-    return shards.places(path, sidecar["clips"]), failed
-
-
-def _run(out: Path, column: str) -> dict[str, Any]:
-    path = out / column / "run.json"
-    try:
-        return untrusted.read_json(path)
-    except FileNotFoundError as error:
-        raise RunError(f"{out}: has no column {column}: run `avprep {column}` first") from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error})") from error
+    return found
 
 
 @functools.lru_cache(8)

@@ -68,7 +68,7 @@ class LseStage:
 def measure(out: Path, root: Path, net: SyncNet, clip: Clip, shard: str) -> Sample:
     """Measure a clip; Reject where it failed in crop, has no audio or is too short, ShardError for a damaged shard."""
     members = read_members(out, "crop", shard, clip.key)
-    image_format = "jpg" if schema.frame_member(0, "jpg") in members else "png"
+    image_format = schema.image_format(members)
     size = (schema.CROP_SIZE, schema.CROP_SIZE)
     frames: list[NDArray[np.uint8]] = []
     while (name := schema.frame_member(len(frames), image_format)) in members:

@@ -7,17 +7,20 @@ import logging
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
+from avprep_cli.main import main
 
 import avprep
 import davs_model
 from avprep import manifest
 from avprep.errors import RunError, ShardError
-from avprep.runs.run import Outcome
+from avprep.runs.run import Outcome, run
+from avprep.stages import CropSettings, MfccSettings
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,25 @@ def test_every_name_is_typed_and_documented(package: object) -> None:
             assert signature.return_annotation is not inspect.Signature.empty
             for parameter in signature.parameters.values():
                 assert parameter.annotation is not inspect.Parameter.empty, f"{name}: {parameter}"
+
+
+@pytest.mark.parametrize(("name", "settings"), [("crop", CropSettings), ("mfcc", MfccSettings)])
+def test_api_and_command_have_the_defaults_of_the_settings(name: str, settings: type) -> None:
+    """A call and the command that bears its name fill the same OUT: options that they share have the same defaults."""
+    options = [param for param in main.commands[name].params if isinstance(param, click.Option)]
+    typed = {str(option.name): option.to_info_dict()["default"] for option in options}
+    own = {key: value.default for key, value in inspect.signature(getattr(avprep, name)).parameters.items()}
+    of_run = inspect.signature(run).parameters
+    own |= {key: of_run[key].default for key in ("shard_size", "clip_timeout", "accept_versions")}
+    del own["jobs"]  # None: all cores, which is what the command's default counts
+    shared = {key: value for key, value in own.items() if key in typed}
+    assert shared == {key: typed[key] for key in shared}
+    of_settings = {field.name: field.default for field in fields(settings)}
+    assert of_settings.keys() <= shared.keys()
+    resolved = {"detector": "auto", "subject": "auto"}  # settings hold what these stand for
+    assert {key: shared[key] for key in of_settings} == {
+        key: resolved.get(key, value) for key, value in of_settings.items()
+    }
 
 
 @pytest.mark.parametrize("package", [avprep, davs_model])

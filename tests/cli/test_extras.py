@@ -22,12 +22,29 @@ OF_DETECTORS = {
     imported: package for found in DETECTORS for package, imported in getattr(found, "PACKAGES", {}).items()
 }
 """Packages that detectors name themselves, by import name."""
-SCRIPT = "import sys; sys.modules |= dict.fromkeys(%r); from avprep_cli.main import main; main()"
+SCRIPT = """
+import sys
+from importlib import metadata
+
+imported, distributions = %r, %r
+sys.modules |= dict.fromkeys(imported)
+version = metadata.version
+def version_of(name):
+    if name in distributions:
+        raise metadata.PackageNotFoundError(name)
+    return version(name)
+metadata.version = version_of
+from avprep_cli.main import main
+
+main()
+"""
+"""Runs a command as if some packages had never been installed: without a module, and without a version."""
 
 
 def base(*arguments: object, without: tuple[str, ...] = (*OPTIONAL, "dlib")) -> subprocess.CompletedProcess[str]:
     """Run a command where some packages cannot be imported; by default all that only extras install."""
-    words = [sys.executable, "-c", SCRIPT % (without,), *map(str, arguments)]
+    distributions = {OPTIONAL.get(name, OF_DETECTORS.get(name)) for name in without}
+    words = [sys.executable, "-c", SCRIPT % (without, distributions), *map(str, arguments)]
     return subprocess.run(words, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=False)
 
 
@@ -61,6 +78,10 @@ def test_the_base_makes_shards(lrw: Path, tmp_path: Path) -> None:
         (("crop", "PLAN", "NEW", "--detector", "face-alignment"), "needs torch, .* pip install 'avprep[gpu]'"),
         (
             ("crop", "PLAN", "NEW", "--detector", "dlib"),
+            "dlib needs dlib-bin, .* pip install 'avprep[dlib]'",
+        ),
+        (
+            ("crop", "PLAN", "NEW", "--detector", "dlib", "--dry-run"),
             "dlib needs dlib-bin, .* pip install 'avprep[dlib]'",
         ),
     ],

@@ -19,6 +19,7 @@ from davs_model.data.clips import read_clips
 from davs_model.evaluation import dependence, evaluate, page
 from davs_model.models.amie import Settings
 from davs_model.models.amie.networks import AMIE
+from davs_model.settings import ablation_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -100,12 +101,12 @@ def test_a_row_that_there_is_not(out: Path, tmp_path: Path) -> None:
 def test_a_model_without_an_ablation() -> None:
     """It is said to have none."""
     with pytest.raises(SettingsError, match="the model sync has no ablation"):
-        ablation.ablation_of(models.settings("sync").resolve())
+        ablation_of(models.settings("sync").resolve())
 
 
 def test_the_table_has_the_mean_and_how_far_seeds_lie_apart(tmp_path: Path) -> None:
     """Two seeds make one row, of a mean and half the difference; a figure that no run has is not a column."""
-    plan = ablation.ablation_of(Settings.resolve())
+    plan = ablation_of(Settings.resolve())
     runs = [ablation.Trained("baseline", n, f"run{n}", {"PSNR": value}) for n, value in enumerate((28.0, 29.0))]
     ablation.write(tmp_path, plan, "amie", runs)
     text = (tmp_path / ablation.PAGE).read_text(encoding="utf-8")

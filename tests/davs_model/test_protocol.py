@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from avprep_cli.main import main
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from tiny_shards import make_shards
 
 import davs_model
@@ -133,6 +133,27 @@ def test_it_makes_a_film(run: Path, tmp_path: Path) -> None:
     tuned = CliRunner().invoke(main, [str(argument) for argument in (*command, "--adapt-steps", 1)])
     assert tuned.exit_code == 1
     assert "the model toy cannot be tuned to a face" in tuned.stderr
+
+
+def test_the_command_trains_it(out: Path, tmp_path: Path) -> None:
+    """`avprep train --model toy` takes its preset and its stages, and refuses others in one line, as `ablate` it."""
+
+    def call(*words: object) -> Result:
+        return CliRunner().invoke(main, [str(word) for word in words])
+
+    overrides = [word for text in (*QUICK, "steps.listen=1", "steps.talk=1") for word in ("--set", text)]
+    words = ("train", out, tmp_path / "run", "--model", "toy", *overrides)
+    made = call(*words, "--preset", "plain")
+    assert made.exit_code == 0, made.output
+    assert checkpoint.load(tmp_path / "run").settings["steps"] == {"listen": 1, "talk": 1}
+    for more, status, line in (
+        (("--stage", "full"), 2, "--stage full: the model toy has listen, talk"),
+        (("--preset", "small"), 1, 'preset = "small" must be one of plain'),
+    ):
+        refused = call(*words, *more)
+        assert (refused.exit_code, line in refused.stderr) == (status, True), refused.output
+    refused = call("ablate", out, tmp_path / "rows", "--model", "toy")
+    assert (refused.exit_code, "the model toy has no ablation" in refused.stderr) == (1, True), refused.output
 
 
 def test_its_settings_are_its_own(run: Path) -> None:

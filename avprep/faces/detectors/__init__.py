@@ -63,10 +63,14 @@ def require(name: str) -> None:
 
 
 def identity(name: str) -> dict[str, str]:
-    """Return what decides a detector's output besides its settings: package versions and weight digests."""
+    """Return what decides a detector's output besides its settings: package versions and weight digests.
+
+    Raises AvprepError where its packages are missing: they have no versions.
+    """
     from avprep.faces import weights
 
     found = module(name)
+    _require_packages(name, found)
     versions = {"opencv": _opencv()}
     versions |= {package: _version(package, imported) for package, imported in _packages(found).items()}
     versions |= found.identity() if hasattr(found, "identity") else {}

@@ -22,8 +22,7 @@ from davs_model.evaluation.expression.targets import Target, evenly, expression_
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.reconstruction import psnr, ssim
 from davs_model.evaluation.metrics.spread import Estimate, estimate
-from davs_model.models.base import Measure, TalkingModel
-from davs_model.models.sync.scorer import Scorer
+from davs_model.models.base import Measure, SyncJudge, TalkingModel
 
 FILMS = {
     "real": "real frames",
@@ -60,7 +59,7 @@ class Bench:
     device: torch.device
     readers: Readers
     identity: IdentityReader | None = None
-    sync: Scorer | None = None
+    sync: SyncJudge | None = None
     bf16: bool = False
     seed: int = 0
 

@@ -100,6 +100,10 @@ class Scorer:
             found[frame] = picture
         return found
 
+    def lead(self, crops: NDArray[np.uint8], windows: Windows, valid: curve.Bools) -> Offset | None:
+        """Return the offset of a film; as `davs_model.models.base.SyncJudge`."""
+        return self.features(self.grey(crops), windows, valid).offset()
+
     @torch.inference_mode()
     def features(self, grey: Grey, windows: Windows, valid: curve.Bools) -> Features:
         """Return the features of a clip, of the frames that both have.

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from avprep import manifest, shards
+from avprep import manifest
 from avprep.errors import RunError, ShardError
 from avprep.manifest import Clip, Manifest
 from avprep.media import mfcc
@@ -29,6 +29,7 @@ from avprep.media.audio import read_sound
 from avprep.media.video import Frames
 from avprep.quality import clip_courses, clip_picture, clip_view
 from avprep.runs.run import run
+from avprep.shards import column as column_shards
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
 HOSTILE = "a$_{x}^/<b>|?ß日%"
@@ -87,8 +88,8 @@ class TestFinding:
     def test_only_the_clips_own_shard_is_read(self, run_of_all: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """One tar of each column is opened, the one that the plan puts the clip into."""
         opened = []
-        whole = shards.read_sample
-        monkeypatch.setattr(shards, "read_sample", lambda path, *rest: opened.append(path) or whole(path, *rest))
+        whole = column_shards.read_sample
+        monkeypatch.setattr(column_shards, "read_sample", lambda path, *rest: opened.append(path) or whole(path, *rest))
         for clip in manifest.read(run_of_all / "manifest.jsonl").clips:
             opened.clear()
             view = clip_view.read(run_of_all, clip.key)
@@ -218,8 +219,7 @@ class TestPicture:
         """Of many frames, evenly spaced ones are shown; hostile transforms and bare facts do no harm."""
         clips = [made_shards.Made("long", 0, "yes", "s1", n_frames=500)]
         made_shards.write(tmp_path, clips, picture=lambda frame: made_shards.plain(frame % 29))
-        for column in ("crop", "mfcc"):
-            (tmp_path / column / "run.json").write_text('{"shard_size": 4}')
+        made_shards.write_runs(tmp_path, shard_size=4)
         picture = clip_picture.draw(clip_view.read(tmp_path, "long"))
         assert picture.shape[0] < 3000
 

@@ -259,8 +259,7 @@ def test_made_shards_with_both_columns(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         made_shards.write(folder, made_shards.a_dozen())
-        for column in ("crop", "mfcc"):
-            (folder / column / "run.json").write_text('{"shard_size": 4}')
+        made_shards.write_runs(folder, shard_size=4)
     text = page(*folders)
     assert "Clips that changed state: crop" in text
     assert "Clips that changed state: mfcc" in text

@@ -248,8 +248,7 @@ def test_damaged_pictures_and_arrays_are_problems(tmp_path: Path) -> None:
         for clip, changes in zip(clips, bad, strict=True)
     ]
     made_shards.write_shard(out, "crop", "train-000000", data)
-    for column in schema.COLUMNS:
-        (out / column / "run.json").write_text(json.dumps({"shard_size": 4}))
+    made_shards.write_runs(out, shard_size=4)
     made = report.report(out)
     said = words(made.page, "problems")
     assert made.n_problems == 4
@@ -268,6 +267,8 @@ def test_a_folder_that_holds_nothing_is_refused(tmp_path: Path, what: str) -> No
             shutil.rmtree(tmp_path / column)
     if what == "no manifest":
         (tmp_path / "manifest.jsonl").unlink()
+    if what == "a damaged run.json":
+        (tmp_path / "crop" / "run.json").write_text("{}")
     with pytest.raises(RunError) as caught:
         report.report(tmp_path)
     assert str(tmp_path) in str(caught.value)
@@ -381,9 +382,7 @@ def hostile(out: Path, plan_key: str) -> Path:
         out / "crop/train-000000.json",
         lambda clip: clip.update(message=HOSTILE, reason=HOSTILE) if clip["state"] == "failed" else None,
     )
-    for column in schema.COLUMNS:
-        settings = {"shard_size": 2, "settings": {HOSTILE: HOSTILE, "n": [HOSTILE]}, HOSTILE: HOSTILE}
-        (out / column / "run.json").write_text(json.dumps(settings))
+    made_shards.write_runs(out, 2, settings={HOSTILE: HOSTILE, "n": [HOSTILE]}, **{HOSTILE: HOSTILE})
     path = out / "manifest.jsonl"
     path.write_text(path.read_text().replace('"dataset": "made"', f'"dataset": {json.dumps("@MAIN@" + HOSTILE)}'))
     return out

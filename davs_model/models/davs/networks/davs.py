@@ -12,6 +12,7 @@ from davs_model.data.corpus import Corpus
 from davs_model.data.reads import Batch
 from davs_model.models.base import SEQUENCE, WINDOWS, term_of
 from davs_model.models.davs import losses, objective
+from davs_model.models.davs import paper as own_paper
 from davs_model.models.davs import settings as own
 from davs_model.models.davs import stages as own_stages
 from davs_model.models.davs.dimensions import Dimensions
@@ -44,6 +45,8 @@ class DAVS(SpeechModel):
     Settings = own.Settings
     stages = STAGES
     labels = LABELS
+    paper = own_paper.TABLES
+    paper_data = own_paper.DATA
     code_length = FEATURES
     reads = staticmethod(own_stages.reads)
     training_reads = staticmethod(own_stages.training_reads)

@@ -1,0 +1,52 @@
+"""A shard of one column: what its sidecar has of each clip, and the samples by key."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from avprep.shards.reader import places, read_at, read_sample
+from avprep.shards.sample import Stretch
+from avprep.shards.sidecar import read_sidecar, tar_path
+
+
+class ColumnShard:
+    """A finished shard of a column. path: its tar; sidecar: as `read_sidecar` returns it."""
+
+    def __init__(self, path: Path, sidecar: dict[str, Any]) -> None:
+        self.path, self.sidecar = path, sidecar
+
+    @classmethod
+    def read(cls, out: Path, column: str, shard: str) -> ColumnShard | None:
+        """Read the sidecar; None where the shard is not finished, ShardError where the sidecar is damaged."""
+        sidecar = read_sidecar(out, column, shard)
+        return None if sidecar is None else cls(tar_path(out, column, shard), sidecar)
+
+    @property
+    def clips(self) -> list[dict[str, Any]]:
+        """The record of each clip, in the plan's order."""
+        clips: list[dict[str, Any]] = self.sidecar["clips"]
+        return clips
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        """Return the record of a clip; None where the shard has no such clip."""
+        return self._records.get(key)
+
+    @cached_property
+    def places(self) -> dict[str, Stretch]:
+        """Where each clip that is ok lies in the tar; ShardError where the sidecar does not say it."""
+        return places(self.path.with_suffix(".json"), self.clips)
+
+    def members(self, key: str, wanted: Collection[str] | None = None) -> dict[str, bytes]:
+        """Return members of a clip that is ok, all or those that are wanted; errors as of `read_sample`."""
+        return read_sample(self.path, key, self.places[key], wanted)
+
+    def members_at_once(self, key: str) -> dict[str, memoryview]:
+        """Return all members of a clip that is ok, from a tar that stays open; errors as of `read_at`."""
+        return read_at(self.path, key, self.places[key])
+
+    @cached_property
+    def _records(self) -> dict[str, dict[str, Any]]:
+        return {clip["key"]: clip for clip in self.clips}

@@ -1,0 +1,33 @@
+"""The run.json of a column: what decides its bytes, as `avprep.runs.fingerprint` writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from avprep import untrusted
+from avprep.errors import RunError
+
+_KINDS = {"column": str, "manifest": str, "settings": dict, "versions": dict}
+
+
+def read_run(out: Path, column: str) -> dict[str, Any] | None:
+    """Read a column's run.json; None where the column was never started.
+
+    RunError where it is damaged: `shard_size` is there, and its parts have the kinds that a run gives them.
+    """
+    path = out / column / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        run = untrusted.read_json(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error})") from error
+    size = run.get("shard_size")
+    if (
+        type(size) is not int
+        or size < 1
+        or not all(isinstance(run.get(name, kind()), kind) for name, kind in _KINDS.items())
+    ):
+        raise RunError(f"{path}: damaged; delete it and give the first run's options again")
+    return run

@@ -1,0 +1,45 @@
+"""A shard of a column by key: its records, its members, and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import made_shards
+import pytest
+
+from avprep import schema, shards
+from avprep.errors import ShardError
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips, one of which failed in crop; not to be changed."""
+    folder = tmp_path_factory.mktemp("column")
+    made_shards.write(folder, [made_shards.Made("a"), made_shards.Made("b", crop="no_face")])
+    return folder
+
+
+def test_a_shard_by_key(out: Path) -> None:
+    """Records are found by key, members whole or those that are wanted, in one way or the other."""
+    found = shards.ColumnShard.read(out, "crop", "train-000000")
+    assert found is not None
+    assert [clip["key"] for clip in found.clips] == ["a", "b"]
+    record, failed = found.record("a"), found.record("b")
+    assert record is not None
+    assert failed is not None
+    assert (record["state"], failed["reason"], found.record("c")) == ("ok", "no_face", None)
+    whole = found.members("a")
+    assert schema.check_sample("crop", "a", whole)["n_frames"] == record["n_frames"]
+    assert found.members("a", {"clip.json"}) == {"clip.json": whole["clip.json"]}
+    assert found.members_at_once("a") == whole
+    assert list(found.places) == ["a"]
+    shards.close_tars()
+
+
+def test_no_shard(out: Path, tmp_path: Path) -> None:
+    """A shard that is not finished is none; a member that a sample lacks is an error that names tar and clip."""
+    assert shards.ColumnShard.read(tmp_path, "crop", "train-000000") is None
+    found = shards.ColumnShard.read(out, "crop", "train-000000")
+    assert found is not None
+    with pytest.raises(ShardError, match=r"crop/train-000000\.tar: a: has no mfcc\.npy"):
+        found.members("a", {"mfcc.npy"})
