@@ -122,7 +122,10 @@ class ETGAN(SpeechModel):
 
     @torch.no_grad()
     def remember(self, code: Tensor, emotions: Tensor) -> None:
-        """Take e_exp of clips `[B, 64]` into the means of their emotions `[B]`, −1 where unknown, while training."""
+        """Take e_exp of clips `[B, 64]` into the means of their emotions `[B]`, −1 where unknown, while training.
+
+        The clips are those of all processes: means of a process's own would differ from one to the next.
+        """
         if not self.training:
             return
         for row in range(len(self.expressions)):
