@@ -249,7 +249,7 @@ class TalkingModel(nn.Module, ABC):
         return False
 
     def listen(self, batches: Sequence[Batch]) -> None:
-        """Take what it has to know of the training's voices, in place; see `listens`."""
+        """Take what it has to know of the training's voices, in place; see `listens`. ValueError for silence."""
 
     def initialise(self, batch: Batch) -> None:
         """Fit the first weights to a batch of the training set, float32, in place; see `Stage.initialises`."""
