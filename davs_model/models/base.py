@@ -164,7 +164,7 @@ class TalkingModel(nn.Module, ABC):
     def encode_person(self, frames: Tensor) -> Any:
         """Encode who is seen in K frames of the same person, `[B, K, 3, S, S]`; for `decode` alone.
 
-        What a picture looks like is that of the first. A model that cannot put several together has it alone.
+        A model shows the first, or chooses among them. One that cannot put several together has the first alone.
         """
         return self.encode_identity(frames[:, :1])
 

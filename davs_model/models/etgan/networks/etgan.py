@@ -147,7 +147,7 @@ class ETGAN(SpeechModel):
         return self.encode_person(frames[:, :1])
 
     def encode_person(self, frames: Tensor) -> Person:
-        """Encode who is seen in frames `[B, K, 3, S, S]`, in any order."""
+        """Encode who is seen in frames `[B, K, 3, S, S]`, in any order; see `ViewMerge` for which of them is shown."""
         identity, _ = self.merge(self.identity_encoder(frames))
         return self.expressing(Person(identity, frames.new_empty(0)), self.mean_expression())
 
