@@ -95,6 +95,8 @@ class PhotoTalker(Talker):
         many = [photos] if isinstance(photos, Photo | Path | str) else list(photos)
         grid = len(many) > 1 if grid is None else grid
         _check_choice(grid=grid, paste_back=paste_back, aligned=aligned, beside=beside, person=person)
+        if emotion is not None:
+            self.expression(emotion=emotion)  # one that cannot be shown is refused before anything is read
         read = [_read_photo(one, detector, aligned=aligned, paste_back=paste_back) for one in many]
         driver = self._read_driver(speech, self.driver(drive_by), detector, max_seconds)
         shown = self._read_person(expression, detector)
@@ -160,7 +162,7 @@ def write(
     weights_plot: Path | None = None,
     counted: Counted | None = None,
 ) -> None:
-    """Write a video of photos that speak, side by side if `grid`; else all are of the one person that the first shows.
+    """Write a video of photos that speak, side by side if `grid`; else all are of one person.
 
     speech_scale, adapt_steps: see `Talker.talk`, `Talker.adapted`. expression: of `Talker.expression`. weights_plot: a
     picture to write, .png, of how much each modality counts in each frame. See `PhotoTalker.film`.

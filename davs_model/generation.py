@@ -146,17 +146,24 @@ class Talker:
         """Return the expression of anybody in aligned frames (n, 256, 256, 3), or the mean one of an emotion.
 
         Of neither: that of `neutral` where the model has learned it, else of all clips; None for a model that takes no
-        expression. RunError where such a model is given one, and for an emotion that it does not know.
+        expression. RunError where such a model is given one, and for an emotion that it does not know or never saw.
         """
         if not self.model.expression_length:
             if frames is None and emotion is None:
                 return None
             raise RunError(f"the model {self.model.name} takes no expression: leave out --expression and --emotion")
-        if emotion is not None and emotion not in self.emotions:
-            raise RunError(f"the model knows no emotion {emotion}: it knows {', '.join(self.emotions) or 'none'}")
+        means = {name: self.model.mean_expression(number) for number, name in enumerate(self.emotions)}
+        learned = [name for name, mean in means.items() if bool(mean.any())]
+        if emotion is not None and emotion not in learned:
+            problem = (
+                f"has learned from no clip of the emotion {emotion}"
+                if emotion in means
+                else f"knows no emotion {emotion}"
+            )
+            raise RunError(f"the model {problem}: it knows {', '.join(learned) or 'none'}")
         if frames is None:
-            named = emotion or (NEUTRAL if NEUTRAL in self.emotions else None)
-            return self.model.mean_expression(None if named is None else self.emotions.index(named))
+            named = emotion or (NEUTRAL if NEUTRAL in learned else None)
+            return self.model.mean_expression() if named is None else means[named]
         with torch.inference_mode(), precision.autocast(self.device, bf16=self.bf16):
             return self.model.encode_expression(self._pictures(frames).transpose(0, 1))
 

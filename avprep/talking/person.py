@@ -15,6 +15,8 @@ from avprep.media import mfcc
 from avprep.media.video import Frames
 from avprep.stages import CropSettings, MfccSettings, align_clip, clip_sound
 
+NEEDED = "give a video of a face, of a few seconds"
+"""What a file that holds none is answered with."""
 SECONDS = 20.0
 """Longest video of a person that is taken: its frames are in memory all at once."""
 
@@ -41,13 +43,16 @@ def read_person(path: Path, detector: Detector, settings: CropSettings, preset: 
 
     preset: of the windows. AvprepError, one line, for what cannot be read, shows no face, or is longer than `SECONDS`.
     """
+    if path.is_dir():
+        raise AvprepError(f"{path}: is a folder: {NEEDED}")
     frames = Frames(path, max_seconds=SECONDS)
     try:
         found = align_clip(frames, detector, settings, name=str(path))
         crops = np.stack([crop[..., :3] for crop in found.crops()])
     except Reject as reject:
-        longer = f": cut it to {SECONDS:g} s" if reject.reason == "too_long" else ""
-        raise AvprepError(reject.message + longer) from reject
+        remedies = {"too_long": f"cut it to {SECONDS:g} s", "no_video": NEEDED, "unreadable": NEEDED}
+        remedy = f": {todo}" if (todo := remedies.get(reject.reason)) else ""
+        raise AvprepError(reject.message + remedy) from reject
     return Person(crops, _windows(path, len(crops), preset))
 
 

@@ -36,14 +36,19 @@ max_length = click.option(
     type=PATH,
     multiple=True,
     required=True,
-    help="A photo of the face that talks; several are of one person, the first of which is shown, unless --grid.",
+    help="A photo of the face that talks. Several are of one person, unless --grid: the first is shown, or by etgan "
+    "the one that it weighs most.",
 )
 @click.option("--audio", type=PATH, help="Speech that drives the face: any file with audio, or a folder of N.bin.")
 @click.option("--video", type=PATH, help="A talking face that drives it: a video, or a folder of aligned N.jpg.")
 @click.option("-o", "--output", type=kinds.Output(".mp4"), required=True, help="The video to write, .mp4.")
 @click.option("--face-box", type=kinds.Box(), help="Where the face is in the photo, in pixels.  [the largest]")
 @click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
-@click.option("--one-person", is_flag=True, help="All photos are of one person; so they are without --grid.")
+@click.option(
+    "--one-person",
+    is_flag=True,
+    help="The photos are of one person, as they are without --grid, which it refuses; nothing checks it.",
+)
 @click.option("--grid", is_flag=True, help="Show several faces side by side, their photos above.")
 @click.option("--paste-back", is_flag=True, help="Put the talking face back into the photo.")
 @click.option(
@@ -62,7 +67,7 @@ max_length = click.option(
 )
 @click.option("--person", type=PATH, help="A few seconds of video of the person, up to 20: more pictures of the face.")
 @click.option(
-    "--expression", type=PATH, help="A few seconds of video, up to 20, of anybody with the expression to show."
+    "--expression", type=PATH, help="A few seconds of video, up to 20, of anybody's face with the expression to show."
 )
 @click.option(
     "--emotion", type=kinds.Line(100), help="An emotion to show, of those that the model has learned.  [neutral]"
@@ -120,14 +125,15 @@ def generate(
     if how["expression"] is not None and how["emotion"] is not None:
         raise click.UsageError("give either --expression or --emotion")
     from avprep.talking import inputs
-
-    shown: Any = {"remark": say.once, "detail": say.detail}
-    photos = inputs.read_photos(faces, detector=detector, box=face_box, aligned=aligned, paste_back=paste_back, **shown)
     from davs_model.film import PhotoTalker
 
     device = options.chosen_device(device)
     say.detail(f"generate: on {device}")
     talker = PhotoTalker.load(run, device=device)
+    if how["emotion"] is not None:
+        talker.expression(emotion=how["emotion"])  # one that cannot be shown is refused before any photo is read
+    shown: Any = {"remark": say.once, "detail": say.detail}
+    photos = inputs.read_photos(faces, detector=detector, box=face_box, aligned=aligned, paste_back=paste_back, **shown)
     _tell_what_to_expect(run, talker)
     driver = read_driver(audio, video, detector, talker, max_seconds, **tracks)
     how |= {"person": person, "detector": detector, "counted": progress(output)}

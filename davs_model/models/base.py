@@ -211,7 +211,7 @@ class TalkingModel(nn.Module, ABC):
     def encode_person(self, frames: Tensor) -> Any:
         """Encode who is seen in K frames of the same person, `[B, K, 3, S, S]`; for `decode` alone.
 
-        What a picture looks like is that of the first. A model that cannot put several together has it alone.
+        A model shows the first, or chooses among them. One that cannot put several together has the first alone.
         """
         return self.encode_identity(frames[:, :1])
 
@@ -296,7 +296,7 @@ class TalkingModel(nn.Module, ABC):
         return False
 
     def listen(self, batches: Sequence[Batch]) -> None:
-        """Take what it has to know of the training's voices, in place; see `listens`."""
+        """Take what it has to know of the training's voices, in place; see `listens`. ValueError for silence."""
 
     def initialise(self, batch: Batch) -> None:
         """Fit the first weights to a batch of the training set, float32, in place; see `Stage.initialises`."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.nn import functional as differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from avprep.errors import RunError
 
@@ -86,37 +87,44 @@ def synchronise_batchnorm(model: nn.Module, device: str) -> None:
         return
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if type(child) is nn.BatchNorm2d:
+            if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
                 setattr(module, name, CpuSyncBatchNorm.of(child))
 
 
-class CpuSyncBatchNorm(nn.BatchNorm2d):
-    """BatchNorm over all processes on the CPU, where torch has none; every process has as many values."""
+class CpuSyncBatchNorm(_BatchNorm):
+    """BatchNorm over all processes on the CPU, where torch has none; a process may have more values than another."""
 
     @classmethod
-    def of(cls, other: nn.BatchNorm2d) -> CpuSyncBatchNorm:
+    def of(cls, other: _BatchNorm) -> CpuSyncBatchNorm:
         """Return one with the weights, counters and mode of another, which it shares."""
-        made = cls(other.num_features, other.eps, other.momentum, device="meta")
+        made = cls(other.num_features, other.eps, other.momentum, other.affine, device="meta")
         made._parameters, made._buffers, made.training = other._parameters, other._buffers, other.training
         return made
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Normalise `[N, C, H, W]`."""
+        """Normalise `[N, C]`, `[N, C, T]` or `[N, C, H, W]`."""
         if not self.training:
             return super().forward(maps)
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        size = distributed.get_world_size()
+        axes = (0, *range(2, maps.dim()))
+        shape = (1, -1, *(1,) * (maps.dim() - 2))
         values = maps.float()
-        mean = differentiable.all_reduce(values.mean((0, 2, 3))) / size
-        centred = values - mean[:, None, None]
-        variance = differentiable.all_reduce(centred.square().mean((0, 2, 3))) / size
+        own = values.new_tensor([values.numel() // values.shape[1]])
+        sums, count = differentiable.all_reduce(torch.cat((values.sum(axes), own))).split((self.num_features, 1))
+        mean = sums / count
+        centred = values - mean.view(shape)
+        variance = differentiable.all_reduce(centred.square().sum(axes)) / count
         with torch.no_grad():
-            count = size * values.numel() / values.shape[1]
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(maps.dtype)
+        scaled = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            scaled = scaled * self.weight.view(shape) + self.bias.view(shape)
+        return scaled.to(maps.dtype)
+
+    def _check_input_dim(self, maps: Tensor) -> None:
+        """Take maps of any dimension."""

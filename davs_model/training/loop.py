@@ -223,7 +223,12 @@ class _Run:
             trainer.initialise()
             self.initialised = True
         if self.model.listens and SOUND in stage.reads:
-            trainer.listen()
+            try:
+                trainer.listen()
+            except ValueError as error:
+                raise RunError(
+                    f"{corpus.train.out}: {error}; give clips with speech, or model.standardise=clip"
+                ) from error
         if at is not None and (at.stage, at.step) == (stage.name, first):
             optimizers.restore(trainer.phases, self.model, at.moments)
         self.say(

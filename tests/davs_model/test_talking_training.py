@@ -13,20 +13,23 @@ import pytest
 import torch
 from tiny_shards import make_shards
 
-from avprep.errors import ShardError
+from avprep.errors import RunError, ShardError
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.clips import joined, read_clips
 from davs_model.data.corpus import read_corpus
 from davs_model.evaluation import talk
 from davs_model.generation import Heard, Talker
+from davs_model.models.base import SOUND
 from davs_model.models.davs import Settings, losses, objective
 from davs_model.models.davs.dimensions import Dimensions
 from davs_model.models.davs.networks import DAVS
 from davs_model.models.davs.networks.classifiers import IdentityWordClassifier
 from davs_model.models.davs.networks.speech import AudioSpeechEncoder, sound_statistics
+from davs_model.models.davs.settings import STANDARDISE
 from davs_model.training import loop
 from davs_model.training import state as states
+from davs_model.training.step import StageTrainer
 
 TINY = (
     "model.width=0.05",
@@ -295,6 +298,39 @@ def test_people_who_were_never_seen_are_learned_from_audio_alone(out: Path, tmp_
     found, wanted = (checkpoint.load(tmp_path / name).weights for name in ("parts", "whole"))
     assert all(torch.equal(found[name], value) for name, value in wanted.items())
     assert not torch.equal(before["decoder.first.0.weight"], found["decoder.first.0.weight"])
+
+
+def test_a_reference_voice_is_heard_from_speech_alone() -> None:
+    """Silent clips have no part in the reference, nor have those of unknown speakers beside those of a known one."""
+
+    def reference(windows: torch.Tensor, speakers: list[int]) -> torch.Tensor:
+        model = DAVS(n_words=3, width=0.05, image_size=64, standardise=STANDARDISE.index("voice"))
+        assert model.listens
+        model.listen([{SOUND: sound_statistics(windows), "speakers": torch.tensor(speakers)}])
+        assert not model.listens
+        assert model.audio_speech_encoder.voice is not None
+        return model.audio_speech_encoder.voice.precision
+
+    torch.manual_seed(0)
+    windows = torch.randn(8, 6, 12, 20) * torch.rand(8, 1, 12, 1)
+    silent, click = torch.full((4, 6, 12, 20), -3.0), torch.zeros(4, 6, 12, 20)
+    click[:, 2, :, 5] = 7.0
+    wanted = reference(windows[:3], [1, 1, 1])
+    assert torch.equal(reference(torch.cat((windows[:4], silent, click)), [1, 1, 1, 0, *[0] * 8]), wanted)
+    assert torch.equal(reference(windows, [1, 1, 1, 0, -1, -1, -1, -1]), wanted)
+    assert torch.equal(reference(windows[:3], [-1, -1, -1]), wanted)
+
+
+def test_silent_clips_have_no_voice(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all clips that are heard first are silent, the run ends in one line that says what to do."""
+    first = StageTrainer._first_batches
+
+    def silent(self: StageTrainer, count: int) -> list[Any]:
+        return [{**batch, SOUND: sound_statistics(torch.zeros(4, 6, 12, 20))} for batch in first(self, count)]
+
+    monkeypatch.setattr(StageTrainer, "_first_batches", silent)
+    with pytest.raises(RunError, match=r"the first 8 clips are silent: .*; give clips with speech, or model\.standard"):
+        train(out, tmp_path / "run", *UNSEEN, stages=("full",))
 
 
 def test_a_begun_model_hears_a_voice_too(out: Path, run: Path, tmp_path: Path) -> None:

@@ -52,11 +52,20 @@ class SpeechModel(TalkingModel):
         return voice is not None and not bool(voice.precision.any())
 
     def listen(self, batches: Sequence[Batch]) -> None:
-        """Take the voice of the speaker of most of the clips as the reference."""
-        assert self.audio_speech_encoder.voice is not None
+        """Take the voice of the speaker of most of the clips as the reference; of all, where no speaker is known.
+
+        Silent clips do not count. ValueError where there are no others.
+        """
+        voice = self.audio_speech_encoder.voice
+        assert voice is not None
         speakers = torch.cat([batch["speakers"] for batch in batches])
-        statistics = torch.cat([batch[SOUND] for batch in batches])
-        self.audio_speech_encoder.voice.fit(statistics[speakers == speakers.mode().values, 2:])
+        covariance = torch.cat([batch[SOUND] for batch in batches])[:, 2:]
+        heard = voice.heard(covariance)
+        if not bool(heard.any()):
+            raise ValueError(f"all of the first {len(heard)} clips are silent: there is no voice to move others to")
+        known = heard & (speakers >= 0)
+        chosen = known & (speakers == speakers[known].mode().values) if bool(known.any()) else heard
+        voice.fit(covariance[chosen])
 
     def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
         """Encode what is said in frames `[B, T, 3, S, S]` or windows `[B, T, 12, 20]`: F_w^v or F_w^a `[B, T, 256]`."""

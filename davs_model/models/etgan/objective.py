@@ -58,7 +58,8 @@ def terms(
         found |= _full_terms(model, batch, wanted, settings, gather)
     elif any(name in wanted for name in EXPRESSIVE):
         code = model.expression_encoder(corruption.disguised(batch[EXPRESSION]))
-        found |= _expression_terms(model, batch, code, torch.ones(len(code), dtype=torch.bool, device=code.device))
+        whole = torch.ones(len(code), dtype=torch.bool, device=code.device)
+        found |= _expression_terms(model, batch, code, whole, gather)
     return {name: loss for name, loss in found.items() if name in wanted}
 
 
@@ -71,19 +72,18 @@ def begun(wanted: Collection[str], settings: Settings, progress: float) -> Colle
     return found or wanted
 
 
-def _expression_terms(model: ETGAN, batch: Batch, code: Tensor, whole: Tensor) -> dict[str, Tensor]:
+def _expression_terms(model: ETGAN, batch: Batch, code: Tensor, whole: Tensor, gather: Gather) -> dict[str, Tensor]:
     """Emotions in e_exp, people and words out of it; and its mean of each emotion, which is kept.
 
     code: e_exp `[B, 64]`. whole: of which clips it was not spoilt, bool `[B]`; the others do not count. Where all are
     spoilt the terms are 0, and there all the same: several processes put theirs together.
     """
+    _remember(model, code, batch[f"{EXPRESSION}_emotions"], whole, gather)
     counts = float(whole.any())
     whole = whole if counts else torch.ones_like(whole)
     code, people, words, emotions = (
         one[whole] for one in (code, *(batch[f"{EXPRESSION}_{label}"] for label in ("speakers", "words", "emotions")))
     )
-    if counts:
-        model.remember(code, emotions)
     found: dict[str, Tensor] = {}
     if model.emotion_classifier is not None:
         found["emotion"] = shared.person_loss(model.emotion_classifier(code)[:, None], emotions)
@@ -95,6 +95,19 @@ def _expression_terms(model: ETGAN, batch: Batch, code: Tensor, whole: Tensor) -
             found[name] = shared.identity_word_loss(reader, code, labels)
             found[f"{name}_confusion"] = shared.identity_word_confusion(reader, code)
     return {name: counts * loss for name, loss in found.items()}
+
+
+@torch.no_grad()
+def _remember(model: ETGAN, code: Tensor, emotions: Tensor, whole: Tensor, gather: Gather) -> None:
+    """Let the model remember e_exp of the clips of all processes, so that every process has the same means.
+
+    Each sends as much whatever is spoilt of its own: they wait for each other.
+    """
+    # In one message, in float32, which has every number of an emotion, and of half precision.
+    sent = torch.cat((code.float(), torch.stack((emotions, whole), dim=1).to(code.device, torch.float32)), dim=1)
+    code, emotions, whole = gather(sent).split((code.shape[1], 1, 1), dim=1)
+    some = whole[:, 0] > 0
+    model.remember(code[some], emotions[some, 0])
 
 
 def inputs(model: ETGAN, batch: Batch, settings: Settings) -> Inputs:
@@ -119,7 +132,7 @@ def _full_terms(
     audio = model.encode_sound(given.windows, batch.get(SOUND))
     fused, _ = model.fuse(identity, code, audio, model.position_encoder(given.positions))
     drawn = model.draw(identity, fused)
-    found = _expression_terms(model, batch, code, given.whole("expression"))
+    found = _expression_terms(model, batch, code, given.whole("expression"), gather)
     if "person" in wanted and model.person_classifier is not None:
         found["person"] = shared.person_loss(model.person_classifier(identity.feature), batch["speakers"])
     found["reconstruction"] = shared.reconstruction_loss(real, drawn)

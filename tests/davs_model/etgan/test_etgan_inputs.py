@@ -22,7 +22,7 @@ from davs_model.data.positions import PLACES, SHIFT_UNIT, TURN_UNIT, positions
 from davs_model.data.reads import Reads, Shape
 from davs_model.data.sampling import DISTANCE, spread
 from davs_model.data.sources import ClipSource
-from davs_model.models.etgan import corruption, losses
+from davs_model.models.etgan import Settings, corruption, losses, objective
 from davs_model.models.etgan.dimensions import MODALITIES
 from davs_model.models.etgan.networks import PositionEncoder
 from davs_model.models.etgan.stages import reads
@@ -248,3 +248,11 @@ def test_unlikeness_is_of_those_that_count() -> None:
     second.backward()
     assert other.grad is None
     assert one.grad is not None
+
+
+def test_discriminators_begin_late() -> None:
+    """D_frame begins at a tenth of the steps, D_st at three tenths."""
+    settings = Settings.resolve("small")
+    terms = ("reconstruction", "frame", "frame_confusion", "clip", "clip_confusion")
+    names = [set(objective.begun(terms, settings, progress)) - {"reconstruction"} for progress in (0.05, 0.2, 0.4)]
+    assert names == [set(), {"frame", "frame_confusion"}, set(terms[1:])]

@@ -26,6 +26,8 @@ LANDMARK_MAPS = 68
 """Maps at the end of FAN: one a landmark of the face."""
 NEAREST = 1e-3
 """What a step of `Voice` costs, so that of equally likely ones the nearest is taken, and none without a reference."""
+SPREAD = 1e-4
+"""Least eigenvalue of the correlation of a clip's coefficients that says something of a voice: silence has 0."""
 DEPTH = 4
 """Times that the hourglass halves its maps."""
 
@@ -225,8 +227,13 @@ class Voice(nn.Module):
         unlikely = (self.precision * _correlation(moved)).sum((-2, -1))
         return steps[(unlikely + NEAREST * steps.abs()).argmin(1)]
 
+    @staticmethod
+    def heard(covariance: Tensor) -> Tensor:
+        """Return which clips a voice can be taken from, bool `[B]`: not from silence; covariance: `[B, 12, 12]`."""
+        return torch.linalg.eigvalsh(_correlation(covariance.double()))[:, 0] > SPREAD
+
     def fit(self, covariance: Tensor) -> None:
-        """Take the mean correlation of clips as that of the voice to move others to; covariance: `[B, 12, 12]`."""
+        """Take the mean correlation of clips, all `heard`, as that of the voice to move others to: `[B, 12, 12]`."""
         self.precision.copy_(torch.linalg.inv(_correlation(covariance.double()).mean(0)))
 
 

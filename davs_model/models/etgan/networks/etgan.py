@@ -122,7 +122,10 @@ class ETGAN(SpeechModel):
 
     @torch.no_grad()
     def remember(self, code: Tensor, emotions: Tensor) -> None:
-        """Take e_exp of clips `[B, 64]` into the means of their emotions `[B]`, −1 where unknown, while training."""
+        """Take e_exp of clips `[B, 64]` into the means of their emotions `[B]`, −1 where unknown, while training.
+
+        The clips are those of all processes: means of a process's own would differ from one to the next.
+        """
         if not self.training:
             return
         for row in range(len(self.expressions)):
@@ -144,7 +147,7 @@ class ETGAN(SpeechModel):
         return self.encode_person(frames[:, :1])
 
     def encode_person(self, frames: Tensor) -> Person:
-        """Encode who is seen in frames `[B, K, 3, S, S]`, in any order."""
+        """Encode who is seen in frames `[B, K, 3, S, S]`, in any order; see `ViewMerge` for which of them is shown."""
         identity, _ = self.merge(self.identity_encoder(frames))
         return self.expressing(Person(identity, frames.new_empty(0)), self.mean_expression())
 
