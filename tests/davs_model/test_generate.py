@@ -132,7 +132,7 @@ def test_adapting_brings_frames_nearer_to_the_photo(talker: Talker) -> None:
     """Steps of tuning lower the error outside the mouth; the talker itself stays as it was, and the speech encoders."""
     face, speech = soft(1), windows(2, 4)
     before = {name: tensor.clone() for name, tensor in talker.model.state_dict().items()}
-    tuned = talker.adapted(face, speech, 15)
+    tuned = talker.adapted(face, speech, 40)
     truth = torch.from_numpy(face).permute(2, 0, 1) / 255
 
     def error(of: Talker) -> float:
@@ -153,7 +153,7 @@ def test_adapting_to_a_photo_holds_the_mouth(talker: Talker) -> None:
     """Frames of the tuned model have the mouths that they had, far nearer than their surroundings move."""
     face, speech = soft(1), windows(2, 4)
     before, after = (
-        np.stack(list(one.talk(face, [speech]))).astype(int) for one in (talker, talker.adapted(face, speech, 15))
+        np.stack(list(one.talk(face, [speech]))).astype(int) for one in (talker, talker.adapted(face, speech, 40))
     )
     changed = np.abs(after - before)
     mouth = changed[:, 170:234, 64:192].mean()
