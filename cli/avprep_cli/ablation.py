@@ -63,6 +63,8 @@ def ablate(
     from davs_model import models
     from davs_model.settings import ablation_of
 
+    options.check_preset(preset, models.settings(model).presets)
+
     def resolve(more: Sequence[str]) -> RunSettings:
         return models.settings(model).resolve(preset, config_file, [*overrides, *more])
 

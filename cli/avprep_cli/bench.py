@@ -110,6 +110,7 @@ def bench(
 
     given = {"data.batch_size": batch, "data.workers": workers, "machine.device": None if device == "auto" else device}
     overrides += tuple(f"{name}={value}" for name, value in given.items() if value is not None)
+    options.check_preset(preset, Settings.presets)
     settings = Settings.resolve(preset, None, overrides)
     wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
     busy = library.busy()  # before there is work of our own

@@ -132,6 +132,7 @@ def train(
     kind = models.settings(model)
     if stage not in (*kind.stages(), "all"):
         raise click.UsageError(f"--stage {stage}: the model {model} has {', '.join(kind.stages())}")
+    options.check_preset(preset, kind.presets)
     settings = kind.resolve(preset, config_file, overrides)  # before the seconds that torch takes
     from davs_model.data import corpus
     from davs_model.training import loop, run_folder

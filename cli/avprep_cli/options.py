@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -212,6 +212,12 @@ def preset(text: str, default: str | None = None) -> Callable[[F], F]:
     """--preset, one of the model's: `davs_model.settings` knows which it has."""
     text += "" if default else "  [paper; sync: small]"
     return click.option("--preset", type=Line(100), default=default, show_default=True, metavar="NAME", help=text)
+
+
+def check_preset(name: str | None, known: Iterable[str]) -> None:
+    """Refuse a preset that the model does not have."""
+    if name is not None and name not in (names := tuple(known)):
+        raise click.BadParameter(f"{name!r} is not one of {', '.join(names)}.", param_hint="'--preset'")
 
 
 def seed(text: str) -> Callable[[F], F]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from avprep_cli.main import main
 from click.testing import CliRunner, Result
+from command_line import assert_one_line
 from small_models import SMALL
 from tiny_shards import make_shards
 
@@ -126,6 +127,14 @@ def test_the_page_names_the_stages_and_real_settings() -> None:
         DavsSettings.resolve(None, None, [override])
     for name in re.findall(r"`((?:data|model|machine|weights)\.\w+)`", PAGE):
         assert name in DavsSettings.defaults()
+
+
+@pytest.mark.parametrize("words", [("train", "{out}", "{run}"), ("ablate", "{out}", "{run}"), ("bench", "load")])
+def test_a_preset_that_the_model_lacks_is_refused(words: tuple[str, ...], out: Path, tmp_path: Path) -> None:
+    """The presets that there are are named, before anything is read."""
+    words = tuple(word.format(out=out, run=tmp_path / "run") for word in words)
+    assert_one_line(call(*words, "--preset", "huge"), 2, "--preset", "paper, small")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_settings_beside_the_pages_are_real() -> None:
