@@ -37,7 +37,16 @@ LONG = (
         "test_evaluation_page",
     ),
     *("test_generate", "test_loading", "test_released", "test_manners", "test_odd_inputs", "test_docs_commands"),
-    *("test_checkpoint", "test_torch_file", "test_synthetic", "test_streams", "test_study_cli", "test_privacy"),
+    *(
+        "test_processes",
+        "test_checkpoint",
+        "test_dubbing",
+        "test_torch_file",
+        "test_synthetic",
+        "test_streams",
+        "test_study_cli",
+        "test_privacy",
+    ),
 )
 """Files that calculate for long, the longest first: these are next, for the same reason."""
 
