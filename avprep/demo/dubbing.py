@@ -23,7 +23,7 @@ from avprep import files, manifest, schema, shards
 from avprep.demo.drawing import render
 from avprep.demo.speech import Floats, people, performed, speaker
 from avprep.demo.synthetic import write_clip
-from avprep.errors import AvprepError, RunError
+from avprep.errors import AvprepError, Reject, RunError, ShardError
 from avprep.manifest import Clip, Manifest
 from avprep.media.audio import read_heard
 from avprep.runs import fingerprint
@@ -40,6 +40,8 @@ PURSED = 0.93
 """Width, 1 being usual, below which lips are round."""
 FOUND = 0.5
 """Fraction of a clip's frames that must have landmarks."""
+LONGEST = 20 * schema.FPS
+"""Frames of a clip at most: all that are drawn are in memory at once."""
 
 
 class Mouth(NamedTuple):
@@ -72,14 +74,16 @@ def dub(out: Path, root: Path, *, speakers: int = 100, clips: int = 600, seed: i
     out: whose crops have the 68 landmarks: detector `dlib` or `face-alignment`.
     clips: how many of each split, at most: the first ones in the manifest's order; memory grows with them.
     Splits, words and labels are those of OUT; people of val and test are not in train. The files do not depend on
-    `jobs`. After an interruption the same call goes on.
-    Raises AvprepError where nothing can be said, or `root` holds anything but this very corpus.
+    `jobs`. After an interruption the same call goes on. The manifest's `left_out` counts clips that are longer than
+    `LONGEST`, or have landmarks in too few frames.
+    Raises AvprepError where nothing can be said, a source cannot be heard, or `root` holds anything but this corpus.
     """
     source = manifest.read(out / PLAN)
-    mouths = _mouths(out, {clip.key: clip.speaker for clip in source.clips}, clips)
+    mouths, left_out = _mouths(out, {clip.key: clip.speaker for clip in source.clips}, clips)
     said = [clip for clip in source.clips if clip.key in mouths]
     parts = list(_parts(said, source.root, lips_of(mouths), people(speakers, seed)))
-    made = Manifest("dubbed", root.resolve(), tuple(part.row for part in parts), seed=source.seed)
+    rows = tuple(part.row for part in parts)
+    made = Manifest("dubbed", root.resolve(), rows, seed=source.seed, extra={"left_out": left_out})
     _begin(root, manifest.render(made))
     make = partial(_make, root, seed)
     if jobs <= 1:
@@ -126,21 +130,27 @@ def lips_of(mouths: Mapping[str, Mouth]) -> dict[str, Floats]:
     return found
 
 
-def _mouths(out: Path, speakers: Mapping[str, str | None], clips: int) -> dict[str, Mouth]:
-    """Measure the mouths of the first clips of each split; a clip without a speaker is its own one."""
+def _mouths(out: Path, speakers: Mapping[str, str | None], clips: int) -> tuple[dict[str, Mouth], int]:
+    """Measure the mouths of the first clips of each split, and count those of them that are left out.
+
+    A clip without a speaker is its own one.
+    """
     found: dict[str, Mouth] = {}
-    landmarks = False
+    left_out = 0
     for split in manifest.SPLITS:
         for key, members in islice(_crops(out, split), clips):
             if (member := members.get("landmarks.npy")) is None:
-                continue
-            landmarks = True
-            if (track := mouth(schema.decode_array(member))) is not None:
+                raise AvprepError(f"{out}: its crops have no landmarks: crop with --detector dlib or face-alignment")
+            points = schema.decode_array(member)
+            if points.shape[1:] != (schema.N_LANDMARKS, 2) or not len(points):
+                raise ShardError(f"{out}: {key}: landmarks.npy is damaged: run avprep verify {out}")
+            if len(points) <= LONGEST and (track := mouth(points)) is not None:
                 found[key] = Mouth(speakers.get(key) or key, track)
+            else:
+                left_out += 1
     if not found:
-        remedy = "no mouth was found in them" if landmarks else "crop with --detector dlib or face-alignment"
-        raise AvprepError(f"{out}: its crops have no landmarks of lips: {remedy}")
-    return found
+        raise AvprepError(f"{out}: no clip shows a mouth, or all are longer than {LONGEST // schema.FPS} s")
+    return found, left_out
 
 
 def _crops(out: Path, split: str) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -184,12 +194,11 @@ def _make(root: Path, seed: int, part: _Part) -> None:
     if path.exists():
         return
     clip, length = part.clip, len(part.lips)
-    sound = read_heard(
-        part.source / clip.video,
-        None if clip.audio is None else part.source / clip.audio,
-        start=clip.start,
-        duration=clip.duration,
-    )
+    audio = None if clip.audio is None else part.source / clip.audio
+    try:
+        sound = read_heard(part.source / clip.video, audio, start=clip.start, duration=clip.duration)
+    except Reject as reject:
+        raise AvprepError(f"{clip.key}: {reject.message}") from reject
     samples = np.zeros(math.ceil(length * schema.SAMPLE_RATE / schema.FPS), np.int16)
     heard = sound.samples[max(0, -sound.first) :][: max(0, len(samples) - max(0, sound.first))]
     begin = max(0, sound.first)

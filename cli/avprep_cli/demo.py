@@ -10,6 +10,7 @@ import click
 
 from avprep import layouts, manifest
 from avprep.errors import RunError
+from avprep.schema import FPS
 from avprep_cli import data, kinds, options, say, summary
 
 if TYPE_CHECKING:
@@ -227,10 +228,18 @@ def dub(out: Path, directory: Path, speakers: int, clips: int, seed: int, jobs: 
     path, said_by = directory / dubbing.PLAN, len({clip.speaker for clip in made.clips})
     splits = {split: len(made.split(split)) for split in manifest.SPLITS}
     counts = ", ".join(f"{split} {count}" for split, count in splits.items())
+    left_out = made.extra["left_out"]
+    less = f", {left_out} left out: no mouth, or longer than {dubbing.LONGEST // FPS} s" if left_out else ""
     summary.show(
-        f"{path}: {say.number(len(made.clips), 'clip')} ({counts}) by {say.number(said_by, 'drawn speaker')}",
+        f"{path}: {say.number(len(made.clips), 'clip')} ({counts}) by {say.number(said_by, 'drawn speaker')}{less}",
         then=[summary.line("crop", path, directory / "shards")],
-        facts={"clips": len(made.clips), "splits": splits, "speakers": said_by, "where": [str(path)]},
+        facts={
+            "clips": len(made.clips),
+            "splits": splits,
+            "speakers": said_by,
+            "left_out": left_out,
+            "where": [str(path)],
+        },
     )
 
 

@@ -121,6 +121,15 @@ def test_crops_without_landmarks_are_told(marked: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_source_that_is_gone_is_named(marked: Path, tmp_path: Path) -> None:
+    """A clip whose video was moved away is named in one line."""
+    out = tmp_path / "out"
+    shutil.copytree(marked, out)
+    plan = replace(manifest.read(out / "manifest.jsonl"), root=tmp_path / "moved")
+    (out / "manifest.jsonl").write_text(manifest.render(plan), encoding="utf-8")
+    assert_one_line(call("dub", out, tmp_path / "new", "-j", "1"), 1, plan.clips[0].key.partition("/")[0], "moved")
+
+
 @given(st.lists(st.booleans(), min_size=8, max_size=40), st.integers(0, 2**31))
 def test_frames_without_landmarks_lie_between_those_that_have_some(there: list[bool], seed: int) -> None:
     """A mouth is measured where enough frames have landmarks; the others get what lies between, never beyond."""
