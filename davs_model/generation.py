@@ -155,12 +155,8 @@ class Talker:
         means = {name: self.model.mean_expression(number) for number, name in enumerate(self.emotions)}
         learned = [name for name, mean in means.items() if bool(mean.any())]
         if emotion is not None and emotion not in learned:
-            problem = (
-                f"has learned from no clip of the emotion {emotion}"
-                if emotion in means
-                else f"knows no emotion {emotion}"
-            )
-            raise RunError(f"the model {problem}: it knows {', '.join(learned) or 'none'}")
+            problem = "has learned from no clip of the emotion" if emotion in means else "knows no emotion"
+            raise RunError(f"the model {problem} {emotion}: it knows {', '.join(learned) or 'none'}")
         if frames is None:
             named = emotion or (NEUTRAL if NEUTRAL in learned else None)
             return self.model.mean_expression() if named is None else means[named]

@@ -130,8 +130,7 @@ def generate(
     device = options.chosen_device(device)
     say.detail(f"generate: on {device}")
     talker = PhotoTalker.load(run, device=device)
-    if how["emotion"] is not None:
-        talker.expression(emotion=how["emotion"])  # one that cannot be shown is refused before any photo is read
+    talker.expression(emotion=how["emotion"])  # one that cannot be shown is refused before any photo is read
     shown: Any = {"remark": say.once, "detail": say.detail}
     photos = inputs.read_photos(faces, detector=detector, box=face_box, aligned=aligned, paste_back=paste_back, **shown)
     _tell_what_to_expect(run, talker)
