@@ -148,7 +148,7 @@ def test_the_command_trains_it(out: Path, tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path / "run").settings["steps"] == {"listen": 1, "talk": 1}
     for more, status, line in (
         (("--stage", "full"), 2, "--stage full: the model toy has listen, talk"),
-        (("--preset", "small"), 1, 'preset = "small" must be one of plain'),
+        (("--preset", "small"), 2, "'small' is not one of plain"),
     ):
         refused = call(*words, *more)
         assert (refused.exit_code, line in refused.stderr) == (status, True), refused.output
