@@ -144,7 +144,6 @@ def write(
         shown.pix_fmt, shown.codec_context.time_base = pixels, clock
         if vcodec in ("mpeg1video", "mpeg2video", "mpeg4"):
             shown.bit_rate = 4_000_000
-            shown.codec_context.thread_count = 2  # its slices: else the bytes would depend on the cores that there are
         heard = None
         if samples is not None:
             heard = out.add_stream(acodec, rate=rate, layout=layout, options={**options, **(audio or {})})

@@ -46,7 +46,8 @@ def mpeg(vcodec: str) -> Callable[[Path], Path]:
     """Return a maker of MPEG-1 or 2 with open GOPs, and MP2."""
 
     def make(path: Path) -> Path:
-        options = {"vcodec": vcodec, "acodec": "mp2", "video": GOP}
+        # As many slices as threads: else the bytes would depend on the cores that there are.
+        options = {"vcodec": vcodec, "acodec": "mp2", "video": {**GOP, "threads": "2"}}
         container = {".ts": None, ".mpg": "vob" if vcodec == "mpeg2video" else None}[path.suffix]
         return made.numbered(path, TIMES, made.noise(3, 44_100), rate=44_100, fps=25, container=container, **options)
 
