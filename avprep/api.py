@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import auto, files, layouts, manifest, offsets, rebuilt, schema, shards
-from avprep.errors import RunError, ShardError
+from avprep.errors import ShardError
 from avprep.manifest import Manifest
 from avprep.media.mfcc import Preset
 from avprep.quality.verify import verify as find_problems
@@ -204,15 +204,8 @@ def open(out: Path | str, *, split: Split | None = None) -> Iterator[Example]:  
     folder = Path(out)
     if split not in (None, *manifest.SPLITS):
         raise ValueError(f"split is one of {', '.join(manifest.SPLITS)}, not {split!r}")
-    started = {column: fingerprint.read_fingerprint(folder, column) for column in schema.COLUMNS}
-    for column, fingerprints in started.items():
-        if fingerprints is None:
-            raise RunError(f"{folder}: its column {column} was never started: run `avprep {column}`")
-    of_crop = started["crop"]
-    assert of_crop is not None
-    counts = fingerprint.clip_counts(folder, of_crop)
-    names = (name for name, _ in manifest.shard_lengths(counts, of_crop["shard_size"]))
-    return _examples(folder, [name for name in names if split in (None, name.partition("-")[0])])
+    started = {column: fingerprint.started(folder, column) for column in schema.COLUMNS}
+    return _examples(folder, fingerprint.shard_names(folder, started["crop"], split))
 
 
 def _examples(out: Path, names: list[str]) -> Iterator[Example]:

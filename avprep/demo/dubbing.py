@@ -6,13 +6,10 @@ speaker did, and are heard with that speaker's own sound.
 
 from __future__ import annotations
 
-import math
-import multiprocessing
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,12 +19,11 @@ from numpy.typing import NDArray
 from avprep import files, manifest, schema, shards
 from avprep.demo.drawing import render
 from avprep.demo.speech import Floats, people, performed, speaker
-from avprep.demo.synthetic import write_clip
-from avprep.errors import AvprepError, Reject, RunError, ShardError
+from avprep.demo.synthetic import in_processes, write_whole
+from avprep.errors import AvprepError, Reject, ShardError
 from avprep.manifest import Clip, Manifest
 from avprep.media.audio import read_heard
 from avprep.runs import fingerprint
-from avprep.runs.threads import one_thread
 
 PLAN = "manifest.jsonl"
 CORNERS, INNER_UPPER, INNER_LOWER = (48, 54), (61, 62, 63), (67, 66, 65)
@@ -78,20 +74,14 @@ def dub(out: Path, root: Path, *, speakers: int = 100, clips: int = 600, seed: i
     `LONGEST`, or have landmarks in too few frames.
     Raises AvprepError where nothing can be said, a source cannot be heard, or `root` holds anything but this corpus.
     """
-    source = manifest.read(out / PLAN)
+    source = fingerprint.read_manifest(out)
     mouths, left_out = _mouths(out, {clip.key: clip.speaker for clip in source.clips}, clips)
     said = [clip for clip in source.clips if clip.key in mouths]
     parts = list(_parts(said, source.root, lips_of(mouths), people(speakers, seed)))
     rows = tuple(part.row for part in parts)
     made = Manifest("dubbed", root.resolve(), rows, seed=source.seed, extra={"left_out": left_out})
-    _begin(root, manifest.render(made))
-    make = partial(_make, root, seed)
-    if jobs <= 1:
-        for part in parts:
-            make(part)
-    else:
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), one_thread) as pool:
-            list(pool.map(make, parts, chunksize=4))
+    _begin(root, manifest.render(made).encode("utf-8", "surrogateescape"))
+    in_processes(partial(_make, root, seed), parts, jobs)
     return made
 
 
@@ -137,8 +127,11 @@ def _mouths(out: Path, speakers: Mapping[str, str | None], clips: int) -> tuple[
     """
     found: dict[str, Mouth] = {}
     left_out = 0
+    run = fingerprint.started(out, "crop")
     for split in manifest.SPLITS:
-        for key, members in islice(_crops(out, split), clips):
+        names = fingerprint.shard_names(out, run, split)
+        crops = chain.from_iterable(shards.read(shards.tar_path(out, "crop", name)) for name in names)
+        for key, members in islice(crops, clips):
             if (member := members.get("landmarks.npy")) is None:
                 raise AvprepError(f"{out}: its crops have no landmarks: crop with --detector dlib or face-alignment")
             points = schema.decode_array(member)
@@ -153,16 +146,6 @@ def _mouths(out: Path, speakers: Mapping[str, str | None], clips: int) -> tuple[
     return found, left_out
 
 
-def _crops(out: Path, split: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yield the crops of a split, in the manifest's order; ShardError where a shard is not finished."""
-    started = fingerprint.read_fingerprint(out, "crop")
-    if started is None:
-        raise RunError(f"{out}: its column crop was never started: run `avprep crop`")
-    for name, _ in manifest.shard_lengths(fingerprint.clip_counts(out, started), started["shard_size"]):
-        if name.partition("-")[0] == split:
-            yield from shards.read(shards.tar_path(out, "crop", name))
-
-
 def _parts(
     clips: list[Clip], source: Path, lips: Mapping[str, Floats], members: Mapping[str, list[int]]
 ) -> Iterator[_Part]:
@@ -173,17 +156,17 @@ def _parts(
             yield _Part(clip, source, who[number % len(who)], lips[clip.key])
 
 
-def _begin(root: Path, plan: str) -> None:
+def _begin(root: Path, plan: bytes) -> None:
     """Write the plan, or see that the one that is there is the same; so nothing else is mixed with it."""
     try:
         if (root / PLAN).exists():
-            if (root / PLAN).read_text(encoding="utf-8") != plan:
+            if (root / PLAN).read_bytes() != plan:
                 raise AvprepError(f"{root / PLAN} is of other clips or settings: use an empty folder")
             return
         if root.exists() and any(root.iterdir()):
             raise AvprepError(f"{root} holds other files: use an empty folder")
         root.mkdir(parents=True, exist_ok=True)
-        files.write_atomically(root / PLAN, plan.encode(), aside=files.own_aside(root / PLAN))
+        files.write_atomically(root / PLAN, plan, aside=files.own_aside(root / PLAN))
     except OSError as error:
         raise AvprepError(f"{error.filename or root}: {error.strerror}") from error
 
@@ -193,18 +176,12 @@ def _make(root: Path, seed: int, part: _Part) -> None:
     path = root / part.row.video
     if path.exists():
         return
-    clip, length = part.clip, len(part.lips)
+    clip = part.clip
     audio = None if clip.audio is None else part.source / clip.audio
     try:
         sound = read_heard(part.source / clip.video, audio, start=clip.start, duration=clip.duration)
     except Reject as reject:
         raise AvprepError(f"{clip.key}: {reject.message}") from reject
-    samples = np.zeros(math.ceil(length * schema.SAMPLE_RATE / schema.FPS), np.int16)
-    heard = sound.samples[max(0, -sound.first) :][: max(0, len(samples) - max(0, sound.first))]
-    begin = max(0, sound.first)
-    samples[begin : begin + len(heard)] = heard
     who = speaker(seed, part.person)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".mp4.part")
-    write_clip(unfinished, render(performed(part.lips, who, clip.key), who), samples)
-    unfinished.replace(path)
+    write_whole(path, render(performed(part.lips, who, clip.key), who), sound.beside(len(part.lips)))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import av
 import numpy as np
@@ -22,6 +23,7 @@ from avprep.schema import FPS, SAMPLE_RATE
 
 CHANNEL = "Channel: avprep synthetic"  # the line of a .txt that marks this corpus
 
+Task = TypeVar("Task")
 APART = 100_000
 """Takes of two emotions are so far apart: nobody says a word twice in the same way."""
 
@@ -68,6 +70,12 @@ def write_clip(path: Path, frames: Picture, samples: Sound, sample_rate: int = S
             sound.sample_rate, sound.pts, sound.time_base = sample_rate, start, Fraction(1, sample_rate)
             out.mux(audio.encode(sound))
         out.mux(audio.encode(None))
+
+
+def write_whole(path: Path, frames: Picture, samples: Sound) -> None:
+    """Write an mp4 as `write_clip` does, so that it appears whole."""
+    write_clip(_part(path), frames, samples)
+    _part(path).replace(path)
 
 
 def write_sentence(
@@ -122,13 +130,18 @@ def make_corpus(
     except OSError as error:
         raise AvprepError(f"cannot make the folder {root}: {error.strerror}") from error
     tasks = [[clip for clip in clips if clip.person == person] for person in range(speakers)]
+    in_processes(partial(_make_clips, seed=seed, size=size), tasks, jobs)
+    return [clip.path for clip in clips]
+
+
+def in_processes(make: Callable[[Task], object], tasks: Sequence[Task], jobs: int) -> None:
+    """Do all tasks, in this process or in several that are spawned; the first error ends it."""
     if jobs <= 1:
         for task in tasks:
-            _make_clips(task, seed, size)
+            make(task)
     else:
-        with ProcessPoolExecutor(min(jobs, speakers), multiprocessing.get_context("spawn"), _one_thread) as pool:
-            list(pool.map(_make_clips, tasks, [seed] * speakers, [size] * speakers))
-    return [clip.path for clip in clips]
+        with ProcessPoolExecutor(min(jobs, len(tasks)), multiprocessing.get_context("spawn"), _one_thread) as pool:
+            list(pool.map(make, tasks))
 
 
 def _one_thread() -> None:
@@ -209,5 +222,4 @@ def _make_clips(clips: list[_Clip], seed: int, size: int) -> None:
         frames, samples = utterance(clip.word, speaker(seed, clip.person), clip.take_seed, size, feeling=clip.feeling)
         clip.path.parent.mkdir(parents=True, exist_ok=True)
         clip.path.with_suffix(".txt").write_text(clip.text, encoding="utf-8", newline="\n")
-        write_clip(_part(clip.path), frames, samples)
-        _part(clip.path).replace(clip.path)
+        write_whole(clip.path, frames, samples)

@@ -69,6 +69,14 @@ class Sound:
         """Whether no 25 ms of it are as loud as −60 dB of full scale."""
         return bool(silent_steps(self.samples, self.first).all())
 
+    def beside(self, n_frames: int) -> NDArray[np.int16]:
+        """Return what is heard from the first picture to the end of so many, silence where there is no sound."""
+        whole = np.zeros(n_frames * SAMPLE_RATE // FPS, np.int16)
+        first = max(0, self.first)
+        part = self.samples[max(0, -self.first) :][: max(0, len(whole) - first)]
+        whole[first : first + len(part)] = part
+        return whole
+
 
 def read_heard(path: Path, audio: Path | None = None, *, channel: int | None = None, **given: Any) -> Sound:
     """Read the sound of a clip as `read_sound` does, of the channel that carries it.

@@ -170,6 +170,20 @@ def read_fingerprint(out: Path, column: str) -> dict[str, Any] | None:
     return shards.read_run(out, column)
 
 
+def started(out: Path, column: str) -> dict[str, Any]:
+    """Read the run.json of a column that must have been started; RunError where it was not, or where it is damaged."""
+    run = read_fingerprint(out, column)
+    if run is None:
+        raise RunError(f"{out}: its column {column} was never started: run `avprep {column}`")
+    return run
+
+
+def shard_names(out: Path, run: dict[str, Any], split: str | None = None) -> list[str]:
+    """Return the names of a column's shards, or those of a split, by its run.json; RunError where that is damaged."""
+    names = (name for name, _ in manifests.shard_lengths(clip_counts(out, run), run["shard_size"]))
+    return [name for name in names if split in (None, name.partition("-")[0])]
+
+
 def join(
     stage: Stage,
     manifest: Manifest,

@@ -79,7 +79,7 @@ def index(
         say.aside(f"{problem.kind}: {problem.path}: {problem.message}")
     if len(scan.problems) > shown:
         say.aside(f"… and {len(scan.problems) - shown} more problems (--problems FILE lists them)")
-    splits = {split: len(found.split(split)) for split in manifest.SPLITS}
+    splits = found.counts()
     counts = ", ".join(f"{split} {count}" for split, count in splits.items())
     tally = summary.tally("problem", scan.counts())
     clips = say.good(say.number(len(found.clips), "clip"))

@@ -226,7 +226,7 @@ def dub(out: Path, directory: Path, speakers: int, clips: int, seed: int, jobs: 
 
     made = dubbing.dub(out, directory, speakers=speakers, clips=clips, seed=seed, jobs=jobs)
     path, said_by = directory / dubbing.PLAN, len({clip.speaker for clip in made.clips})
-    splits = {split: len(made.split(split)) for split in manifest.SPLITS}
+    splits = made.counts()
     counts = ", ".join(f"{split} {count}" for split, count in splits.items())
     left_out = made.extra["left_out"]
     less = f", {left_out} left out: no mouth, or longer than {dubbing.LONGEST // FPS} s" if left_out else ""

@@ -23,7 +23,7 @@ from avprep.stages import MfccSettings, clip_sound
 from davs_model.models.sync.curve import Offset
 from davs_model.sync import syncnet
 from davs_model.sync.column import read_members, sync_sample
-from davs_model.sync.syncnet import SAMPLES_PER_FRAME, SyncNet
+from davs_model.sync.syncnet import SyncNet
 
 
 @dataclass(frozen=True)
@@ -77,23 +77,14 @@ def measure(out: Path, root: Path, net: SyncNet, clip: Clip, shard: str) -> Samp
         except ShardError as error:
             raise ShardError(f"{out}: {shard}: {clip.key}: {name}: {error}: see `avprep verify {out}`") from error
         frames.append(syncnet.pictures(picture[None])[0])
-    samples = whole_sound(clip_sound(clip, root, MfccSettings()), len(frames))
+    samples = clip_sound(clip, root, MfccSettings()).beside(len(frames))
     found = syncnet.evaluate(net, np.stack(frames), samples)
     if found is None:
         raise Reject("too_short", f"{clip.video}: no more than the 5 frames of a window")
     return sync_sample(clip.key, len(frames), "syncnet", found.as_offset(), [])
 
 
-def whole_sound(sound: Sound, n_frames: int) -> NDArray[np.int16]:
-    """Return the audio of a clip from its first frame to the end of its last, silence where there is none."""
-    whole = np.zeros(n_frames * SAMPLES_PER_FRAME, np.int16)
-    first = max(0, sound.first)
-    part = sound.samples[max(0, -sound.first) :][: max(0, len(whole) - first)]
-    whole[first : first + len(part)] = part
-    return whole
-
-
 def measure_pictures(net: SyncNet, crops: NDArray[np.uint8], sound: Sound) -> Offset | None:
     """Return the offset of crops (T, 256, 256, 3), RGB, and their audio; None where they are too short."""
-    found = syncnet.evaluate(net, syncnet.pictures(crops), whole_sound(sound, len(crops)))
+    found = syncnet.evaluate(net, syncnet.pictures(crops), sound.beside(len(crops)))
     return None if found is None else found.as_offset()
