@@ -22,12 +22,21 @@ MOVED = 40
 """Pixels of the crop that a face is moved by at most, times the amount of a `Warp`."""
 MOUTH_BOX: Box = (170, 234, 64, 192)
 """The mouth, as the released code of DAVS has it."""
+MOUTH_REGION: Box = (144, 248, 76, 180)
+"""Mouth, chin and the tip of the nose: what E_w^v sees where it sees the mouth alone."""
+GREY = (0.299, 0.587, 0.114)
+"""Parts of red, green and blue in how bright a pixel is, ITU-R BT.601."""
 
 
-def region(box: Box, image_size: int) -> tuple[slice, slice]:
-    """Return the rows and columns of a box in crops of another size."""
-    top, bottom, left, right = (round(edge * image_size / CROP_SIZE) for edge in box)
-    return slice(top, bottom), slice(left, right)
+def region(box: Box, image_size: int, seen: Box = WHOLE) -> tuple[slice, slice]:
+    """Return the rows and columns of a box of the crop in square pictures of another size, as far as they show it.
+
+    seen: the square box of the crop that they show.
+    """
+    (top, left), side = (seen[0], seen[2]), seen[1] - seen[0]
+    edges = (box[0] - top, box[1] - top, box[2] - left, box[3] - left)
+    first, last, before, after = (min(max(round(edge * image_size / side), 0), image_size) for edge in edges)
+    return slice(first, last), slice(before, after)
 
 
 class Augmentation(NamedTuple):

@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from davs_model.data.pictures import MOUTH_BOX, Box, region
+from davs_model.data.pictures import GREY, MOUTH_BOX, Box, region
 from davs_model.evaluation.metrics.reconstruction import WINDOW_SIDE, ssim
 from davs_model.evaluation.metrics.retrieval import ranks
 
 INNER_MOUTH: Box = (184, 222, 104, 156)
 """Between the lips: dark teeth and tongue make it vary more when it is open."""
-GREY = (0.299, 0.587, 0.114)
 STILL = 1e-6
 """Standard deviation below which nothing moves: of pixel values from 0 to 1."""
 LEAST = 1e-8

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from davs_model.data.pictures import WHOLE, as_read
+from davs_model.data.pictures import as_read
 from davs_model.data.reads import Batch
 from davs_model.models.amie import losses, masks
 from davs_model.models.amie.settings import Settings
 from davs_model.models.base import PORTRAIT, SOUND, Gather, Stage
 from davs_model.models.davs import losses as shared
 from davs_model.models.davs.speech import first_terms
-from davs_model.models.davs.stages import MOUTH_REGION
 
 if TYPE_CHECKING:
     from davs_model.models.amie.networks import AMIE, Generated
@@ -124,7 +123,7 @@ def _perceived(model: AMIE, frames: Tensor) -> list[Tensor]:
     with shared.still(identity), shared.frozen(speech):
         half = identity.stem(frames.flatten(0, 1))
         quarter = identity.quarter(identity.pool(half))
-        first = speech.stem(as_read(frames, MOUTH_REGION if side else WHOLE, side).flatten(0, 1))
+        first = speech.stem(as_read(frames, model.sees, side).flatten(0, 1))
         second = speech.blocks(first)
     return [half, quarter, first, second]
 

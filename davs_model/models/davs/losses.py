@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from davs_model.data.pictures import MOUTH_BOX, region
+from davs_model.data.pictures import GREY, MOUTH_BOX, WHOLE, Box, region
 from davs_model.models.davs.settings import Form, GanForm
 
 if TYPE_CHECKING:
@@ -151,6 +151,20 @@ def motion_loss(real: Tensor, generated: Tensor) -> Tensor:
     """
     box = (..., *mouth_box(real.shape[-1]))
     moves = [frames[box].float() - frames[box].float().mean(1, keepdim=True) for frames in (real, generated)]
+    return (moves[0] - moves[1]).abs().mean()
+
+
+def mouth_reading_loss(read: Tensor, frames: Tensor, seen: Box = WHOLE) -> Tensor:
+    """Mean absolute difference of how a mouth moves, in small grey pictures, and how it does by its sound alone.
+
+    read: `[B, T, H, W]`, what was read from F_w^a. frames: `[B, T, 3, S, S]` in [0, 1] that show a box of the crop, any T
+    of a clip. Both without their mean over the T, as in `motion_loss`, so that it does not matter who is seen. In no
+    paper: C_w and L_C tell sounds apart that look alike, and what they learn of one voice does not hold for others.
+    """
+    box = (..., *region(MOUTH_BOX, frames.shape[-1], seen))
+    grey = torch.einsum("btchw,c->bthw", frames[box].float(), frames.new_tensor(GREY, dtype=torch.float32))
+    small = functional.adaptive_avg_pool2d(grey, (read.shape[-2], read.shape[-1]))
+    moves = [pictures.float() - pictures.float().mean(1, keepdim=True) for pictures in (read, small)]
     return (moves[0] - moves[1]).abs().mean()
 
 

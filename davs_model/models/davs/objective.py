@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from davs_model.data.pictures import WHOLE, Box
 from davs_model.data.reads import Batch
 from davs_model.models.base import DRIVERS, FRAMES, PORTRAIT, REAL, SEQUENCE, SOUND, WINDOWS, Stage, term_of
 from davs_model.models.davs import losses
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 
 PERSON = ("person",)
 SPEECH = ("word", "contrastive", "domain", "domain_confusion")
+READING = ("mouth_reading",)
 DISENTANGLING = ("identity_word", "identity_word_confusion", "speech_person", "speech_person_confusion")
 PICTURES = ("reconstruction", "mouth", "motion")
 SEQUENCE_GAN = ("sequence", "sequence_confusion")
+AUDIO = "audio_speech_encoder"
 GENERATION = ("reconstruction", *SEQUENCE_GAN, "stillness", "mouth", "motion")
 """Names of the terms; those of generation come once for sound and once for video."""
 TARGETS, TARGET_WINDOWS, TARGET_FRAMES = "targets", "target_windows", "target_frames"
@@ -62,12 +65,15 @@ def terms(
         found["person"] = losses.person_loss(logits, batch["speakers"])
     if any(name in wanted for name in ("identity_word", "identity_word_confusion")):
         found |= _identity_word_terms(model, batch, form)
-    if generates or any(name in wanted for name in (*SPEECH, "speech_person", "speech_person_confusion")):
-        video = model.encode_speech(frames=batch[FRAMES])
+    speaks = generates or any(name in wanted for name in (*SPEECH, "speech_person", "speech_person_confusion"))
+    if speaks or "mouth_reading" in wanted:
+        video = model.encode_speech(frames=batch[FRAMES]) if speaks else None
         audio = model.encode_sound(batch[WINDOWS], batch.get(SOUND))
-        found |= _speech_terms(model, batch, video, audio, form, wanted, gather)
-        if identity is not None and generates:
-            found |= _generation_terms(model, batch, identity, {"audio": audio, "video": video}, form, wanted)
+        found |= _reading_terms(model, audio, batch[FRAMES], model.sees)
+        if video is not None:
+            found |= _speech_terms(model, batch, video, audio, form, wanted, gather)
+            if identity is not None and generates:
+                found |= _generation_terms(model, batch, identity, {"audio": audio, "video": video}, form, wanted)
     return {name: loss for name, loss in found.items() if term_of(name) in wanted}
 
 
@@ -97,6 +103,13 @@ def _speech_terms(
         found["speech_person"] = losses.speech_person_loss(reader, video, batch["speakers"])
         found["speech_person_confusion"] = losses.speech_person_confusion(reader, video, form=form)
     return found
+
+
+def _reading_terms(model: DAVS, audio: Tensor, frames: Tensor, seen: Box) -> dict[str, Tensor]:
+    """How the mouth moves, read from F_w^a, where there is a reader; frames show a box of the crop."""
+    if model.mouth_reader is None:
+        return {}
+    return {"mouth_reading": losses.mouth_reading_loss(model.mouth_reader(audio), frames, seen)}
 
 
 def _generation_terms(
@@ -140,6 +153,7 @@ def talking_terms(
         found["person"] = losses.person_loss(model.person_classifier(identity.feature), batch["speakers"])
     if SEQUENCE in batch:
         found |= _identity_word_terms(model, batch, settings.form)
+    found |= _reading_terms(model, audio[TARGET_WINDOWS], batch[TARGETS], WHOLE)
     for driver, real, generated in _generated(
         model, identity, batch[TARGETS], video[TARGET_WINDOWS], audio[TARGET_WINDOWS], settings
     ):
@@ -245,6 +259,8 @@ def factors(model: DAVS, stage: Stage, settings: Settings, *, people_are_speaker
             continue
         if term.startswith("speech_person") and model.speech_person_classifier is None:
             continue
+        if term in READING and (model.mouth_reader is None or AUDIO in stage.frozen):
+            continue  # nothing would learn from it but the reader
         if settings.form == "released":
             weight *= losses.RELEASED_WEIGHTS.get(term, 1.0)
         if weight:

@@ -59,6 +59,8 @@ class Model(Networks):
     """What C_p^w reads of the identity encoder: its maps, as in the released code, or how its features change."""
     audio_smoothing: Fraction = 0.0
     """Part of a frame's audio features that is taken from the frames beside it where whole clips are generated."""
+    audio_code: Annotated[int, Ge(0), Le(256)] = 0
+    """Numbers that all audio features of a frame are made of, so that they tell no more; 0: as many as features."""
     normalised: bool = False
     """Give the features of each modality mean 0 and variance 1, by BatchNorm without parameters."""
 
@@ -76,6 +78,8 @@ class Generation(Section):
     """Fraction of the clips that are generated from video where `drive` is alternate."""
     visual: Literal["train", "freeze", "cache"] = "train"
     """The visual speech encoder: trained on, kept as it is, or kept and its features of all frames held in memory."""
+    audio: Literal["train", "freeze"] = "train"
+    """The audio speech encoder: trained on, or kept as it is."""
 
 
 class Adversaries(Section):
@@ -132,6 +136,8 @@ class Weights(SpeechWeights):
     """Factor of the L1 inside the mouth box, in addition to L_1."""
     motion: Factor = 0.0
     """Factor of the L1 of how the mouth box differs from its mean over the generated frames of a clip."""
+    mouth_reading: Factor = 0.0
+    """Factor of the L1 of how the mouth moves, as a linear layer reads it from audio features, with how it does."""
     stillness: Factor = 0.0
     """Factor of the L1 to the frame before, outside the mouth; only the released code has it."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from davs_model.data.pictures import MOUTH_REGION, WHOLE, Box
 from davs_model.data.reads import Batch
 from davs_model.models.base import FRAMES, PORTRAIT, SOUND, WINDOWS, Gather, TalkingModel
 from davs_model.models.davs import losses
@@ -40,6 +41,11 @@ class SpeechModel(TalkingModel):
     """None: the other one is of both modalities."""
     domain_discriminator: DomainDiscriminator
     person_classifier: PersonClassifier | None
+
+    @property
+    def sees(self) -> Box:
+        """What E_w^v sees of a crop."""
+        return MOUTH_REGION if self.dimensions.get("mouth_size") else WHOLE
 
     def initialise(self, batch: Batch) -> None:
         """Fit the last layers of the speech encoders to a batch, in place."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from davs_model.data.pictures import Box
+from davs_model.data.pictures import MOUTH_REGION
 from davs_model.data.reads import Reads
 from davs_model.data.sound import ALL_STATISTICS
 from davs_model.models.base import FRAMES, PORTRAIT, REAL, SEQUENCE, SOUND, WINDOWS, Phase, Stage
@@ -30,8 +30,6 @@ from davs_model.models.davs.settings import STANDARDISE, Settings
 EVERY = 2
 """Speech is read from every second frame."""
 SPEECH = (FRAMES, WINDOWS)
-MOUTH_REGION: Box = (144, 248, 76, 180)
-"""What E_w^v sees where it sees the mouth alone: mouth, chin and the tip of the nose."""
 VISUAL = "visual_speech_encoder"
 LABELS = {"words": ("word", "identity_word"), "speakers": ("person", "speech_person")}
 """Terms that need labels; of an adversarial pair, the side that moves the classifier."""
@@ -49,11 +47,17 @@ STAGES: dict[str, Stage] = {
     "speech": Stage(
         "speech",
         reads=SPEECH,
-        terms=objective.SPEECH,
+        terms=(*objective.SPEECH, *objective.READING),
         phases=(
             Phase(
                 "speech",
-                ("visual_speech_encoder", "audio_speech_encoder", "word_classifier", "audio_word_classifier"),
+                (
+                    "visual_speech_encoder",
+                    "audio_speech_encoder",
+                    "word_classifier",
+                    "audio_word_classifier",
+                    "mouth_reader",
+                ),
             ),
             Phase("domain", ("domain_discriminator",)),
         ),
@@ -63,7 +67,13 @@ STAGES: dict[str, Stage] = {
     "full": Stage(
         "full",
         reads=(*SPEECH, SEQUENCE, PORTRAIT),
-        terms=(*objective.PERSON, *objective.SPEECH, *objective.DISENTANGLING, *objective.GENERATION),
+        terms=(
+            *objective.PERSON,
+            *objective.SPEECH,
+            *objective.READING,
+            *objective.DISENTANGLING,
+            *objective.GENERATION,
+        ),
         phases=(
             Phase(
                 "model",
@@ -75,6 +85,7 @@ STAGES: dict[str, Stage] = {
                     "word_classifier",
                     "audio_word_classifier",
                     "person_classifier",
+                    "mouth_reader",
                 ),
             ),
             Phase(
@@ -182,8 +193,8 @@ def plan(name: str, settings: Settings) -> Stage:
         judged = (RUN, RUN_WINDOWS) if settings.weights.sequence else ()
         video = tuple(name for name in video if judged or name not in (RUN_FRAMES, RUN_CODES))
         stage = replace(stage, reads=(*video, *disentangles, PORTRAIT, TARGETS, TARGET_WINDOWS, *judged, SOUND))
-    if generation.visual != "train":
-        moved, *others = stage.phases
-        kept = tuple(network for network in moved.networks if network != VISUAL)
-        stage = replace(stage, phases=(replace(moved, networks=kept), *others), frozen=(VISUAL,))
-    return stage
+    stays = {VISUAL: generation.visual != "train", objective.AUDIO: generation.audio == "freeze"}
+    frozen = tuple(network for network, still in stays.items() if still)
+    moved, *others = stage.phases
+    kept = tuple(network for network in moved.networks if network not in frozen)
+    return replace(stage, phases=(replace(moved, networks=kept), *others), frozen=frozen)

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from davs_model.data.pictures import WHOLE, as_read
+from davs_model.data.pictures import as_read
 from davs_model.data.reads import Batch
 from davs_model.models.base import EXPRESSION, SOUND, Gather, Stage
 from davs_model.models.davs import losses as shared
 from davs_model.models.davs.objective import RUN, RUN_WINDOWS
 from davs_model.models.davs.speech import first_terms
-from davs_model.models.davs.stages import MOUTH_REGION
 from davs_model.models.etgan import corruption, losses
 from davs_model.models.etgan.corruption import Inputs
 from davs_model.models.etgan.settings import Settings
@@ -175,7 +174,7 @@ def _held_to(
     if "spoken" in wanted:
         side = int(model.dimensions["mouth_size"])
         with shared.still(model.visual_speech_encoder):
-            seen = model.encode_speech(frames=as_read(drawn, MOUTH_REGION if side else WHOLE, side))
+            seen = model.encode_speech(frames=as_read(drawn, model.sees, side))
         with torch.no_grad():
             heard = model.encode_sound(batch[RUN_WINDOWS], batch.get(SOUND))
         found["spoken"] = shared.contrastive_loss(gather(seen), gather(heard))

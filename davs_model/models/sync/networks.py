@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avprep.schema import N_COEFFICIENTS, WINDOW_FRAMES, WINDOW_STEPS
-from davs_model.data.pictures import Box
+from davs_model.data.pictures import GREY, Box
 
 FEATURES = 256
 """Length of a feature."""
@@ -17,8 +17,6 @@ LOWER_HALF: Box = (128, 256, 32, 224)
 """What the visual encoder sees of a crop: from the tip of the nose to below the chin, without the ears."""
 CONTEXT = WINDOW_FRAMES // 2
 """Frames before and after the one that a window is centred on."""
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in grey, ITU-R BT.601, as JPEG has them."""
 MIN_CONTRAST = 1e-3
 """Least standard deviation of the grey levels of a clip: that of one even colour is 0."""
 MAX_SCALE = 100.0
@@ -96,7 +94,7 @@ def standardised_grey(frames: Tensor) -> Tensor:
     if frames.shape[2] == 1:
         grey = frames[:, :, 0].float()
     else:
-        grey = torch.einsum("btchw,c->bthw", frames.float(), frames.new_tensor(LUMA, dtype=torch.float32))
+        grey = torch.einsum("btchw,c->bthw", frames.float(), frames.new_tensor(GREY, dtype=torch.float32))
     mean, deviation = grey.mean((1, 2, 3), keepdim=True), grey.std((1, 2, 3), keepdim=True)
     return (grey - mean) / deviation.clamp(min=MIN_CONTRAST)
 

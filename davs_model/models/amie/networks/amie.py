@@ -10,7 +10,7 @@ from torch import Tensor
 
 from davs_model.data.clips import Clips
 from davs_model.data.corpus import Corpus
-from davs_model.data.pictures import WHOLE
+from davs_model.data.pictures import MOUTH_REGION, WHOLE
 from davs_model.models.amie import curve, objective
 from davs_model.models.amie import settings as own
 from davs_model.models.amie import stages as own_stages
@@ -30,7 +30,6 @@ from davs_model.models.davs.networks.layers import FEATURES
 from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
 from davs_model.models.davs.settings import STANDARDISE
 from davs_model.models.davs.speech import SpeechModel
-from davs_model.models.davs.stages import MOUTH_REGION
 
 
 class Face(NamedTuple):

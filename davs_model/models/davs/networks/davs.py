@@ -27,6 +27,7 @@ from davs_model.models.davs.networks.decoder import Decoder
 from davs_model.models.davs.networks.discriminator import SequenceDiscriminator
 from davs_model.models.davs.networks.identity import Identity, IdentityEncoder
 from davs_model.models.davs.networks.layers import FEATURES
+from davs_model.models.davs.networks.mouth_reader import MouthReader
 from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
 from davs_model.models.davs.settings import STANDARDISE
 from davs_model.models.davs.speech import SpeechModel
@@ -69,6 +70,7 @@ class DAVS(SpeechModel):
             width=size.audio_width or size.width,
             normalised=bool(size.normalised),
             standardise=STANDARDISE[size.standardise],
+            code=size.audio_code,
         )
         self.decoder = Decoder(  # G
             width=size.width,
@@ -96,6 +98,7 @@ class DAVS(SpeechModel):
         speakers, people = size.n_speakers, size.n_people
         self.speech_person_classifier = SpeechPersonClassifier(n_people=speakers) if speakers else None  # C_w^p
         self.person_classifier = PersonClassifier(n_people=people) if people else None
+        self.mouth_reader = MouthReader() if size.reads_mouth else None
 
     @classmethod
     def dimensions_for(cls, corpus: Corpus, settings: own.Settings) -> dict[str, int | float]:
