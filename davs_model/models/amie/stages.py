@@ -83,10 +83,4 @@ def plan(name: str, settings: Settings) -> Stage:
         "estimator": not weights.mi,
         "frame_discriminator": not weights.frame,
     }
-    if not stage.generates:
-        return stage
-    phases = tuple(
-        replace(phase, networks=tuple(network for network in phase.networks if not idle.get(network, False)))
-        for phase in stage.phases
-    )
-    return replace(stage, phases=tuple(phase for phase in phases if phase.networks))
+    return stage.without([network for network, off in idle.items() if off]) if stage.generates else stage

@@ -183,7 +183,5 @@ def plan(name: str, settings: Settings) -> Stage:
         video = tuple(name for name in video if judged or name not in (RUN_FRAMES, RUN_CODES))
         stage = replace(stage, reads=(*video, *disentangles, PORTRAIT, TARGETS, TARGET_WINDOWS, *judged, SOUND))
     if generation.visual != "train":
-        moved, *others = stage.phases
-        kept = tuple(network for network in moved.networks if network != VISUAL)
-        stage = replace(stage, phases=(replace(moved, networks=kept), *others), frozen=(VISUAL,))
+        stage = replace(stage.without([VISUAL]), frozen=(VISUAL,))
     return stage

@@ -106,16 +106,8 @@ def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: 
 
 def plan(name: str, settings: Settings) -> Stage:
     """Return a stage as the settings change it: discriminators that are switched off are not trained."""
-    stage = STAGES[name]
-    idle = {
-        "frame_discriminator": not settings.weights.frame,
-        "clip_discriminator": not settings.weights.clip,
-    }
-    phases = (
-        replace(phase, networks=tuple(one for one in phase.networks if not idle.get(one, False)))
-        for phase in stage.phases
-    )
-    return replace(stage, phases=tuple(phase for phase in phases if phase.networks))
+    weights = {"frame_discriminator": settings.weights.frame, "clip_discriminator": settings.weights.clip}
+    return STAGES[name].without([network for network, weight in weights.items() if not weight])
 
 
 def judges(clips: Clips, fraction: float) -> NDArray[np.bool_]:
