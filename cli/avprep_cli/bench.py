@@ -105,6 +105,7 @@ def bench(
     avprep bench train --shards OUT --preset paper --batch 32 \\
         --set machine.compile=true
     """
+    from avprep import auto
     from avprep.demo import bench as library
     from davs_model.models.davs import Settings
 
@@ -116,7 +117,7 @@ def bench(
     busy = library.busy()  # before there is work of our own
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
         # Neither is asked for where shards are there.
-        chosen = cache(lambda: options.chosen_detector(detector))
+        chosen = cache(lambda: auto.detector(detector, say.once))
         plan = cache(lambda: library.plan_of(clips, Path(temporary), limit, as_lrw=as_lrw))
 
         def measured() -> Iterator[tuple[str, Measured]]:

@@ -102,13 +102,6 @@ detector = click.option(
 )
 
 
-def chosen_detector(name: str) -> str:
-    """Return the detector that --detector names; where auto is but opencv, say what is lost and how to get it."""
-    from avprep import auto
-
-    return auto.detector(name, say.once)
-
-
 sync_judge = click.option(
     "--sync", type=EXISTING, help="With --subject speaking: a RUN of a sync model, which finds the face that speaks."
 )

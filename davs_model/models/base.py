@@ -339,10 +339,6 @@ class TalkingModel(nn.Module, ABC):
         """Return the keys of clips that a stage which chooses leaves out, each with what was measured of it, JSON."""
         return {}
 
-    def sync_judge(self, device: torch.device | str) -> SyncJudge | None:
-        """Return what judges films by this model, which is on a device; None where it does not judge their sync."""
-        return None
-
     def generated_part(self, batch: Batch) -> slice:
         """Return which of `FRAMES` are generated in a step."""
         part = self.reads(self.dimensions)[FRAMES].part
