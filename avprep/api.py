@@ -105,10 +105,9 @@ def crop(
     by reason. Raises RunError, one line, where OUT belongs to another run or cannot be written.
     """
     filling = columns.crop(
-        plan,
+        manifest.opened(plan, root),
         Path(out),
         jobs=jobs,
-        root=root,
         judge=lambda: judge,
         detector=detector,
         align=align,
@@ -145,10 +144,9 @@ def mfcc(
     For the rest and the result see `crop`.
     """
     filling = columns.mfcc(
-        plan,
+        manifest.opened(plan, root),
         Path(out),
         jobs=jobs,
-        root=root,
         audio_offset=audio_offset,
         min_confidence=min_confidence,
         preset=preset,

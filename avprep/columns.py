@@ -69,12 +69,10 @@ class Filling(Generic[S]):
 
 
 def crop(
-    plan: Manifest | Path | str,
+    plan: Manifest,
     out: Path,
     *,
     jobs: int | None = None,
-    root: Path | str | None = None,
-    limit: int | None = None,
     judge: Callable[[], Judge | None] = lambda: None,
     otherwise: str = "auto",
     remark: Remark = auto.log,
@@ -85,28 +83,24 @@ def crop(
     jobs: None: one per core, of face-alignment at most four. judge: is asked for where the subject is who speaks.
     given, otherwise: see `auto.crop_settings`.
     """
-    found = manifest.opened(plan, root, limit)
-    settings = auto.crop_settings(found.dataset, out, given, otherwise=otherwise, remark=remark)
+    settings = auto.crop_settings(plan.dataset, out, given, otherwise=otherwise, remark=remark)
     workers = auto.workers(settings.detector, tasks.cores()) if jobs is None else jobs
-    stage = crop_stage(found.root, settings, auto.decoder_threads(workers), _asked(settings.subject, judge))
-    return Filling(stage, found, out, workers)
+    stage = crop_stage(plan.root, settings, auto.decoder_threads(workers), _asked(settings.subject, judge))
+    return Filling(stage, plan, out, workers)
 
 
 def mfcc(
-    plan: Manifest | Path | str,
+    plan: Manifest,
     out: Path,
     *,
     jobs: int | None = None,
-    root: Path | str | None = None,
-    limit: int | None = None,
     audio_offset: str | None = None,
     min_confidence: float = MIN_CONFIDENCE,
     **given: Any,
 ) -> Filling[MfccStage]:
     """Return what fills the mfcc column, its windows moved where `audio_offset` is `sync`; given: `MfccSettings`."""
-    found = manifest.opened(plan, root, limit)
-    stage = _mfcc_stage(found.root, MfccSettings(**given), out, audio_offset, min_confidence)
-    return Filling(stage, found, out, jobs or tasks.cores())
+    stage = _mfcc_stage(plan.root, MfccSettings(**given), out, audio_offset, min_confidence)
+    return Filling(stage, plan, out, jobs or tasks.cores())
 
 
 def begun(

@@ -253,7 +253,6 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
         ["--time"],
         type=kinds.TimeLimit(),
         default=slurm.ArrayJob.time,
-        show_default=True,
         help="Time limit per task.",
     ),
     click.Option(["--partition"], type=kinds.Line(200), help="Partition.  [the cluster's default]"),
@@ -261,7 +260,6 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
         ["--cpus"],
         type=click.IntRange(1, kinds.MOST_PROCESSES),
         default=slurm.ArrayJob.cpus,
-        show_default=True,
         help="Cores per task.",
     ),
     click.Option(["--mem"], type=kinds.Memory(), show_default="2 GiB per core", help="Memory per task, e.g. 16G."),
@@ -295,7 +293,7 @@ def _make_script(
     submit: bool,
 ) -> None:
     """Print or send the script of an array job."""
-    from avprep import auto, columns, manifest, offsets
+    from avprep import auto, columns, offsets
     from avprep.runs import arrays
 
     column = command.name or ""
@@ -311,7 +309,7 @@ def _make_script(
 
         device = "cuda" if asked["gpus"] else "cpu"
         typed |= {"run": given["run"].absolute(), "device": device}
-        plan = manifest.opened(manifest_path, given["root"])
+        plan = data.opened(manifest_path, given)
         filling = columns.Filling(sync.stage(out, given["run"], given["scale"], device, plan.root), plan, out, 1)
     elif column == "crop":
         cropping = filling = data.cropping(manifest_path, out, given, "face-alignment" if asked["gpus"] else "auto")

@@ -106,36 +106,22 @@ def index(
     "--align",
     type=click.Choice(("smooth", "per-frame", "per-clip")),
     default="smooth",
-    show_default=True,
     help="One transform per frame from smoothed points, one from raw points, or one per clip.",
 )
 @click.option(
     "--every",
     type=click.IntRange(1, 12),
     default=12,
-    show_default=True,
     help="Detect faces in every n-th frame, more rarely later in a shot; between, follow them by registration.",
 )
+@click.option("--min-face", type=kinds.Number(0, 10_000), default=32.0, help="Minimum face size in source pixels.")
 @click.option(
-    "--min-face",
-    type=kinds.Number(0, 10_000),
-    default=32.0,
-    show_default=True,
-    help="Minimum face size in source pixels.",
-)
-@click.option(
-    "--format",
-    "image_format",
-    type=click.Choice(("jpg", "png")),
-    default="jpg",
-    show_default=True,
-    help="Image format of the crops.",
+    "--format", "image_format", type=click.Choice(("jpg", "png")), default="jpg", help="Image format of the crops."
 )
 @click.option(
     "--subject",
     type=click.Choice(("auto", "largest", "central", "speaking")),
     default="auto",
-    show_default=True,
     help="Which face to follow if several are visible; auto is central for lrw and lrs3, else largest.",
 )
 @options.sync_judge
@@ -164,16 +150,10 @@ def crop(manifest_path: Path, out: Path, **given: Any) -> None:
     "--preset",
     type=click.Choice(("davs", "syncnet")),
     default="davs",
-    show_default=True,
     help="davs: the released MATLAB chain; syncnet: python_speech_features. Not interchangeable.",
 )
 @click.option(
-    "--audio-shift-ms",
-    type=kinds.Number(-60_000, 60_000),
-    default=0.0,
-    show_default=True,
-    help="Delay the audio by N ms.",
-    metavar="N",
+    "--audio-shift-ms", type=kinds.Number(-60_000, 60_000), default=0.0, help="Delay the audio by N ms.", metavar="N"
 )
 @options.audio_track
 @options.audio_channel
@@ -186,7 +166,6 @@ def crop(manifest_path: Path, out: Path, **given: Any) -> None:
     "--min-confidence",
     type=kinds.Number(0, 100),
     default=MIN_CONFIDENCE,
-    show_default=True,
     help="With --audio-offset: leave clips that are less sure as they are.",
 )
 @options.run_options
@@ -290,9 +269,9 @@ def cropping(manifest_path: Path, out: Path, given: dict[str, Any], otherwise: s
     from avprep import columns
     from avprep.stages import CropSettings
 
-    sync = given.pop("sync")
+    plan, sync = opened(manifest_path, given), given.pop("sync")
     how: dict[str, Any] = {"judge": lambda: speaker(sync), "otherwise": otherwise, "remark": say.once}
-    return columns.crop(manifest_path, out, **_taken(CropSettings, given), **how)
+    return columns.crop(plan, out, **_taken(CropSettings, given), **how)
 
 
 def windows(manifest_path: Path, out: Path, given: dict[str, Any]) -> Filling[MfccStage]:
@@ -301,13 +280,17 @@ def windows(manifest_path: Path, out: Path, given: dict[str, Any]) -> Filling[Mf
     from avprep.stages import MfccSettings
 
     moved = {name: given.pop(name) for name in ("audio_offset", "min_confidence")}
-    return columns.mfcc(manifest_path, out, **_taken(MfccSettings, given), **moved)
+    return columns.mfcc(opened(manifest_path, given), out, **_taken(MfccSettings, given), **moved)
 
 
 def _taken(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Take what both columns need, and the settings of one of them, out of what was given."""
-    jobs = chosen_jobs(given.pop("jobs", None))
-    return {"jobs": jobs} | {name: given.pop(name) for name in ("root", "limit", *(one.name for one in fields(kind)))}
+    """Take the number of workers and the settings of a column out of what was given."""
+    return {"jobs": chosen_jobs(given.pop("jobs", None))} | {one.name: given.pop(one.name) for one in fields(kind)}
+
+
+def opened(path: Path, given: dict[str, Any]) -> manifest.Manifest:
+    """Read a manifest, and take what changes it out of what was given."""
+    return manifest.opened(path, given.pop("root"), given.pop("limit", None))
 
 
 def chosen_jobs(jobs: int | None) -> int | None:

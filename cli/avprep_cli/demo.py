@@ -35,24 +35,15 @@ WORDS_SPOKEN = 5
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=options.OUT)
-@click.option("--words", type=click.IntRange(1, 26), default=5, show_default=True, help="Words in the corpus.")
-@click.option(
-    "--speakers", type=click.IntRange(1, 10_000), default=24, show_default=True, help="Speakers in the corpus."
-)
-@click.option(
-    "--takes",
-    type=click.IntRange(1, 10_000),
-    default=1,
-    show_default=True,
-    help="Clips per word and speaker.",
-)
+@click.option("--words", type=click.IntRange(1, 26), default=5, help="Words in the corpus.")
+@click.option("--speakers", type=click.IntRange(1, 10_000), default=24, help="Speakers in the corpus.")
+@click.option("--takes", type=click.IntRange(1, 10_000), default=1, help="Clips per word and speaker.")
 @click.option("--emotions", is_flag=True, help="Everybody says each word in each of five emotions, which are labelled.")
 @options.seed("Random seed of the corpus.")
 @click.option(
     "--train-steps",
     type=click.IntRange(0, kinds.MOST),
     default=600,
-    show_default=True,
     help="Training steps of the generator, and a sixth as many of the speech space before; 0: make shards only.",
 )
 @options.jobs
@@ -192,14 +183,11 @@ def _animate(model: Path, directory: Path, spoken: Path, detector: str) -> Path:
 @click.command()
 @click.argument("out", type=options.EXISTING_OUT)
 @click.argument("directory", metavar="DIR", type=options.OUT)
-@click.option(
-    "--speakers", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Drawn people who say them."
-)
+@click.option("--speakers", type=click.IntRange(1, 10_000), default=100, help="Drawn people who say them.")
 @click.option(
     "--clips",
     type=click.IntRange(1, kinds.MOST),
     default=600,
-    show_default=True,
     help="Clips of OUT of each split that are said again, at most.",
 )
 @options.seed("Random seed of the people.")

@@ -29,7 +29,6 @@ OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "
     "--scale",
     type=click.Choice(("ours", "syncnet")),
     default="ours",
-    show_default=True,
     help="syncnet: LSE-D and LSE-C by the released weights, as their evaluation computes them.",
 )
 @click.option("--video", type=options.FILE, help="Measure this video instead of an OUT.")

@@ -44,9 +44,9 @@ def measure(
     device: torch.device,
     *,
     limit: int,
-    seed: int = 0,
-    bf16: bool = False,
-    told: Callable[[int], object] = lambda _: None,
+    seed: int,
+    bf16: bool,
+    told: Callable[[int], object],
 ) -> dict[str, dict[str, Any]]:
     """Generate clips whole and return how well they are in sync, by what they are generated from; see `FILMS`.
 

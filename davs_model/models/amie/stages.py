@@ -54,16 +54,14 @@ def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
 
     The portrait is 8 frames away from the run where there is such a frame (ours).
     """
-    found = davs.speech_reads(dimensions)
-    portrait = found.pop(PORTRAIT)
-    return {
-        **found,
-        RUN: Reads("frames", int(dimensions["run"]), at="sound"),
-        RUN_WINDOWS: Reads("windows", int(dimensions["run"]), beside=RUN),
-        HEARD: Reads("heard", int(dimensions["run"]), beside=RUN),
-        CORNERS: Reads("corners", int(dimensions["run"]), beside=RUN),
-        PORTRAIT: portrait,
+    length = int(dimensions["run"])
+    own = {
+        RUN: Reads("frames", length, at="sound"),
+        RUN_WINDOWS: Reads("windows", length, beside=RUN),
+        HEARD: Reads("heard", length, beside=RUN),
+        CORNERS: Reads("corners", length, beside=RUN),
     }
+    return davs.speech_reads(dimensions, own)
 
 
 def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: Settings) -> dict[str, Reads]:

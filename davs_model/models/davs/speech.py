@@ -44,6 +44,10 @@ class SpeechModel(TalkingModel):
     domain_discriminator: DomainDiscriminator
     person_classifier: PersonClassifier | None
 
+    def __init__(self, size: SharedDimensions) -> None:
+        super().__init__()
+        self.dimensions = size.as_dict()
+
     @classmethod
     def dimensions_for(cls, corpus: Corpus, settings: Any) -> dict[str, int | float]:
         """Return the arguments that fit these clips and settings."""

@@ -120,10 +120,14 @@ def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
     return found
 
 
-def speech_reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
-    """Return those of DAVS's reads that AMIE and ET-GAN have, too: all but frames in a row, none generated in parts."""
+def speech_reads(dimensions: Mapping[str, int | float], own: Mapping[str, Reads]) -> dict[str, Reads]:
+    """Return those of DAVS's reads that AMIE and ET-GAN have, too, and before the portrait their own.
+
+    These are all but frames in a row, none generated in parts.
+    """
     found = reads({**dimensions, "identity_frames": 1, "sequence_frames": dimensions["speech_frames"]})
-    return {name: replace(one, part=0) for name, one in found.items() if name != SEQUENCE}
+    shared = {name: replace(one, part=0) for name, one in found.items() if name not in (SEQUENCE, PORTRAIT)}
+    return {**shared, **own, PORTRAIT: found[PORTRAIT]}
 
 
 def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: Settings) -> dict[str, Reads]:

@@ -83,18 +83,15 @@ STAGES: dict[str, Stage] = {
 
 def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
     """Return all that a model of these dimensions reads: what DAVS does, and what ET-GAN generates from."""
-    found = davs.speech_reads(dimensions)
-    portrait = found.pop(PORTRAIT)
-    return {
-        **found,
+    own = {
         RUN: Reads("frames", RUN_LENGTH, at="sound"),
         RUN_WINDOWS: Reads("windows", RUN_LENGTH, beside=RUN),
         POSITIONS: Reads("positions", RUN_LENGTH, beside=RUN),
-        VIEWS: replace(portrait, of="others", apart=RUN),
+        VIEWS: Reads("frames", 1, at="portrait", of="others", apart=RUN),
         EXPRESSION: Reads("frames", EXPRESSION_FRAMES, at="spread", of="emotion"),
         JUDGED: Reads("frames", JUDGED_FRAMES, at="portrait"),
-        PORTRAIT: portrait,
     }
+    return davs.speech_reads(dimensions, own)
 
 
 def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: Settings) -> dict[str, Reads]:

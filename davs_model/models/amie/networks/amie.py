@@ -72,9 +72,8 @@ class AMIE(SpeechModel):
     own_terms = objective.own_terms
 
     def __init__(self, **dimensions: Any) -> None:
-        super().__init__()
         size = Dimensions(**dimensions)
-        self.dimensions = size.as_dict()
+        super().__init__(size)
         side = size.image_size
         self.identity_encoder = IdentityEncoder(width=size.width, image_size=side)
         self.visual_speech_encoder = sized.visual_speech_encoder(size)

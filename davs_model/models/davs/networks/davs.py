@@ -50,9 +50,8 @@ class DAVS(SpeechModel):
     plan = staticmethod(own_stages.plan)
 
     def __init__(self, **dimensions: Any) -> None:
-        super().__init__()
         size = Dimensions(**dimensions)
-        self.dimensions = size.as_dict()
+        super().__init__(size)
         self.audio_smoothing, self.smooths = size.audio_smoothing, size.audio_smoothing > 0
         # Figure 2
         self.identity_encoder = IdentityEncoder(width=size.width, image_size=size.image_size)  # E_p^v

@@ -56,19 +56,18 @@ class ETGAN(SpeechModel):
     labels = LABELS
     drivers = ("audio",)
     modalities = MODALITIES
+    Dimensions = Dimensions
     expression_length = expressions.EXPRESSION
     adapts = ("identity_encoder", "decoder")
     reads = staticmethod(own_stages.reads)
     training_reads = staticmethod(own_stages.training_reads)
-    plan = staticmethod(own_stages.plan)
     uses = staticmethod(own_stages.uses)
-    Dimensions = Dimensions
+    plan = staticmethod(own_stages.plan)
     own_terms = objective.own_terms
 
     def __init__(self, **dimensions: Any) -> None:
-        super().__init__()
         size = Dimensions(**dimensions)
-        self.dimensions = size.as_dict()
+        super().__init__(size)
         width, side = size.width, size.image_size
         self.identity_encoder = IdentityEncoder(width=width, image_size=side)  # E_id
         self.merge = ViewMerge()
