@@ -12,13 +12,13 @@ from typing import Any, Literal, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import auto, files, layouts, manifest, offsets, rebuilt, schema, shards
+from avprep import columns, files, layouts, manifest, offsets, schema, shards
 from avprep.errors import ShardError
 from avprep.manifest import Manifest
 from avprep.media.mfcc import Preset
 from avprep.quality.verify import verify as find_problems
-from avprep.runs import fingerprint, tasks
-from avprep.runs.run import Outcome, run
+from avprep.runs import fingerprint
+from avprep.runs.run import Outcome
 from avprep.shards.image import decode_image
 from avprep.speaking import Judge
 from avprep.stages import Align, CropSettings, ImageFormat, MfccSettings
@@ -104,20 +104,20 @@ def crop(
     Finished shards are kept: after an interruption, call it again. Returns how many clips are ok and how many failed,
     by reason. Raises RunError, one line, where OUT belongs to another run or cannot be written.
     """
-    given = {
-        "detector": detector,
-        "align": align,
-        "every": every,
-        "min_face": min_face,
-        "image_format": image_format,
-        "subject": subject,
-        "max_seconds": max_seconds,
-    }
-    found = manifest.opened(plan, root)
-    settings = auto.crop_settings(found.dataset, Path(out), given)
-    workers = auto.workers(settings.detector, tasks.cores()) if jobs is None else jobs
-    stage = rebuilt.crop_stage(found.root, settings, auto.decoder_threads(workers), judge)
-    return run(stage, found, Path(out), jobs=workers, **options)
+    filling = columns.crop(
+        manifest.opened(plan, root),
+        Path(out),
+        jobs=jobs,
+        judge=lambda: judge,
+        detector=detector,
+        align=align,
+        every=every,
+        min_face=min_face,
+        image_format=image_format,
+        subject=subject,
+        max_seconds=max_seconds,
+    )
+    return filling.run(**options)
 
 
 def mfcc(
@@ -143,11 +143,19 @@ def mfcc(
     min_confidence; windows that are there without it are kept as OUT/mfcc-unmoved.
     For the rest and the result see `crop`.
     """
-    found = manifest.opened(plan, root)
-    settings = MfccSettings(preset, audio_shift_ms, max_seconds, audio_track, audio_channel)
-    stage = offsets.mfcc_stage(found.root, settings, Path(out), audio_offset, min_confidence)
-    offsets.set_unmoved_aside(stage)
-    return run(stage, found, Path(out), jobs=jobs or tasks.cores(), **options)
+    filling = columns.mfcc(
+        manifest.opened(plan, root),
+        Path(out),
+        jobs=jobs,
+        audio_offset=audio_offset,
+        min_confidence=min_confidence,
+        preset=preset,
+        audio_shift_ms=audio_shift_ms,
+        audio_track=audio_track,
+        audio_channel=audio_channel,
+        max_seconds=max_seconds,
+    )
+    return filling.run(**options)
 
 
 def verify(out: Path | str, *, jobs: int = 1) -> None:

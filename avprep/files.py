@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import io
 import os
 import secrets
 import stat
 from pathlib import Path
+from typing import IO
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -79,6 +81,19 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def lock_file(file: IO[str] | int, *, patient: bool = False) -> bool | None:
+    """Lock a file for as long as it is open; False where another process holds it, None where there are no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF):
+            return None  # Lustre without -o flock, or not ours on NFS
+        raise
+    return True
 
 
 def sha256(path: Path) -> str:

@@ -105,11 +105,6 @@ def set_unmoved_aside(stage: object) -> bool:
     return True
 
 
-def mfcc_stage(root: Path, settings: MfccSettings, out: Path, audio_offset: str | None, least: float) -> MfccStage:
-    """Return the stage that makes windows, moved if `audio_offset` is `sync`, else as they are."""
-    return MovedMfccStage(root, settings, out, least) if audio_offset else MfccStage(root, settings)
-
-
 def _moved(stage: MovedMfccStage, clip: Clip, shard: str) -> Sample:
     measured = _measured(stage.out, shard).record(clip.key) or {}
     return by_name(moved_clip, clip, stage.root, settings=stage.settings, measured=measured, least=stage.min_confidence)

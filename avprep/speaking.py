@@ -20,6 +20,7 @@ from avprep.media.mfcc import Preset
 from avprep.media.video import Frames
 from avprep.shards import Sample
 from avprep.stages import Aligned, CropSettings, CropStage, MfccSettings, align_detections, align_track, mfcc_clip
+from avprep.stages.crop import Hints
 
 MAX_FACES = 6
 """Faces of a clip that are judged, the largest ones."""
@@ -71,7 +72,7 @@ def follow_speaking(
     settings: CropSettings,
     *,
     name: str,
-    hints: Callable[[tuple[int, int]], dict[int, NDArray[np.float32]]] = lambda _: {},
+    hints: Hints,
     judging: Judging,
     sound: Callable[[], tuple[NDArray[np.float32], NDArray[np.bool_]]],
 ) -> Aligned:

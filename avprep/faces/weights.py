@@ -8,7 +8,6 @@ them, and they are read where it has put them. On a node without a network, fetc
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from avprep.errors import WeightsError
+from avprep.files import sha256
 
 if TYPE_CHECKING:
     from avprep.faces.https import Response
@@ -202,8 +202,7 @@ def _copy(response: Response, file: IO[bytes], weights: Weights, progress: Calla
 def _problem(path: Path, weights: Weights) -> str:
     """Return what is wrong with a file, or nothing."""
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256(path)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return "" if digest == weights.sha256 else f"has the sha256 {digest[:10]}…, not the pinned {weights.sha256[:10]}…"

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import schema, shards
+from avprep.columns import rebuilt
 from avprep.errors import Reject, RunError, ShardError
 from avprep.manifest import SPLITS, Clip, Manifest, shard_name
 from avprep.media import film
 from avprep.media.audio import Sound
 from avprep.media.container import Seconds, container_start, open_file, seconds
 from avprep.media.video import Frames
-from avprep.rebuilt import rebuilt
 from avprep.runs.fingerprint import read_fingerprint, read_manifest
 from avprep.schema import CROP_SIZE, FPS
 from avprep.shards.image import decode_image

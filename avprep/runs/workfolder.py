@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import shutil
 import socket
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from avprep.errors import RunError
+from avprep.files import lock_file
 
 _WORK = ".work-"
 _DAY = 24 * 3600.0
@@ -50,7 +49,7 @@ def one_at_a_time(path: Path) -> Iterator[None]:
     writable = os.access(path, os.W_OK) and not path.is_dir()
     held = os.open(path, os.O_RDWR if writable else os.O_RDONLY)  # NFS locks only what is open for writing
     try:
-        _lock(held, patient=True)
+        lock_file(held, patient=True)
         yield
     finally:
         os.close(held)
@@ -61,7 +60,7 @@ def _new_lock(folder: Path) -> tuple[IO[str], Path]:
     while True:
         handle, name = tempfile.mkstemp(prefix=_own_prefix(), suffix=".lock", dir=folder)
         file = os.fdopen(handle, "r+")
-        if _lock(file) is not False and Path(name).exists():
+        if lock_file(file) is not False and Path(name).exists():
             return file, Path(name)
         file.close()
 
@@ -76,7 +75,7 @@ def _sweep(lock: Path) -> None:
         if theirs and time.time() - max(path.stat().st_mtime for path in (lock, _work(lock)) if path.exists()) < _DAY:
             return
         with lock.open("r+") as file:  # NFS locks only what is open for writing
-            if _lock(file):
+            if lock_file(file):
                 _clear(lock)
 
 
@@ -94,16 +93,3 @@ def _work(lock: Path) -> Path:
 
 def _own_prefix() -> str:
     return f"{_WORK}{socket.gethostname()}~"
-
-
-def _lock(file: IO[str] | int, *, patient: bool = False) -> bool | None:
-    """Lock a file for as long as it is open; False where another process holds it, None where there are no locks."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF):
-            return None  # Lustre without -o flock, or not ours on NFS
-        raise
-    return True

@@ -26,6 +26,10 @@ from avprep.shards.image import encode_image
 from avprep.stages import CropSettings
 from avprep.stages.facts import check_length, labels, named, rounded
 
+Boxes = dict[int, NDArray[np.float32]]
+Hints = Callable[[tuple[int, int]], Boxes]
+"""Maps the pictures' width and height to the data set's own face boxes: frame → box in source pixels."""
+
 
 def crop_clip(
     clip: Clip,
@@ -96,17 +100,11 @@ class Aligned:
 
 
 def align_clip(
-    frames: Frames,
-    detector: Detector,
-    settings: CropSettings,
-    *,
-    name: str,
-    hints: Callable[[tuple[int, int]], dict[int, NDArray[np.float32]]] = lambda _: {},
+    frames: Frames, detector: Detector, settings: CropSettings, *, name: str, hints: Hints = lambda _: {}
 ) -> Aligned:
     """Detect, track and align the face of one clip; raises Reject.
 
     name: of the clip in messages.
-    hints: maps the pictures' width and height to the data set's own face boxes: frame → box in source pixels.
     """
     detections = keyframes.find_faces(frames, detector, settings.every)
     return align_detections(frames, detections, settings, name=name, hints=hints(detections.size))
@@ -118,7 +116,7 @@ def align_detections(
     settings: CropSettings,
     *,
     name: str,
-    hints: dict[int, NDArray[np.float32]] | None = None,
+    hints: Boxes | None = None,
 ) -> Aligned:
     """Track and align the face of one clip in which faces have been found; raises Reject. See `align_clip`."""
     with named(name):
@@ -203,7 +201,7 @@ def _crop_members(
     yield schema.METADATA["crop"], schema.encode_json({**facts, **measured})
 
 
-def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> dict[int, NDArray[np.float32]]:
+def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> Boxes:
     """Read the data set's own face boxes: clip frame -> box in source pixels."""
     if clip.track is None:
         return {}

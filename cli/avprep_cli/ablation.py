@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("out", type=options.EXISTING_OUT)
 @click.argument("folder", type=options.OUT)
-@click.option("--model", type=kinds.Model(), default="davs", show_default=True, help="The model, one with an ablation.")
+@click.option("--model", type=kinds.Model(), default="davs", help="The model, one with an ablation.")
 @click.option("--row", "rows", type=kinds.Line(200), multiple=True, help="Only this row. Repeatable.  [all]")
-@click.option(
-    "--seeds", type=click.IntRange(1, 100), default=2, show_default=True, help="Runs of each row, of the seeds 0, 1, …"
-)
+@click.option("--seeds", type=click.IntRange(1, 100), default=2, help="Runs of each row, of the seeds 0, 1, …")
 @options.preset("Settings of all rows to start from, as of `avprep train`.")
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings; it overrides the preset.")
 @options.setting("A setting of all rows; it overrides all others but those of a row. Repeatable.")

@@ -40,32 +40,22 @@ SHARDS, MODEL = ("crop", "mfcc"), ("load", "train")
 @click.option("--clips", type=options.EXISTING_OUT, help="Videos to measure with, any tree.  [a synthetic corpus]")
 @click.option("--shards", type=options.EXISTING_OUT, help="OUT for load and train to read.  [made from the clips]")
 @options.detector
-@click.option("--repeat", type=click.IntRange(1, 1000), default=3, show_default=True, help="Passes; the median counts.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=24, show_default=True, help="Clips to measure with.")
+@click.option("--repeat", type=click.IntRange(1, 1000), default=3, help="Passes; the median counts.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=24, help="Clips to measure with.")
 @click.option("--as-lrw", is_flag=True, help="Cut a clip of LRW's shape out of each video: 29 frames, 256×256, H.264.")
 @options.jobs
 @click.option(
-    "--stage",
-    type=click.Choice(("identity", "speech", "full", "all")),
-    default="all",
-    show_default=True,
-    help="load, train: of training.",
+    "--stage", type=click.Choice(("identity", "speech", "full", "all")), default="all", help="load, train: of training."
 )
-@click.option("--steps", type=click.IntRange(1, 10_000), default=2, show_default=True, help="train: steps of a pass.")
+@click.option("--steps", type=click.IntRange(1, 10_000), default=2, help="train: steps of a pass.")
 @click.option(
-    "--batches",
-    type=click.IntRange(10, 1_000_000),
-    default=20,
-    show_default=True,
-    help="load: over how many to watch the memory.",
+    "--batches", type=click.IntRange(10, 1_000_000), default=20, help="load: over how many to watch the memory."
 )
 @options.preset("load, train: settings of DAVS to begin with.", "small")
 @options.setting("load, train: one setting.")
 @click.option("--batch", type=click.IntRange(2, kinds.MOST_BATCH), help="load, train: clips a step.  [the preset's]")
 @click.option(
-    "--workers",
-    type=click.IntRange(0, kinds.MOST_PROCESSES),
-    help="load, train: loader processes.  [the preset's]",
+    "--workers", type=click.IntRange(0, kinds.MOST_PROCESSES), help="load, train: loader processes.  [the preset's]"
 )
 @options.device
 @click.option("--json", "as_json", is_flag=True, help="One object, a member for each thing measured.")
@@ -105,6 +95,7 @@ def bench(
     avprep bench train --shards OUT --preset paper --batch 32 \\
         --set machine.compile=true
     """
+    from avprep import auto
     from avprep.demo import bench as library
     from davs_model.models.davs import Settings
 
@@ -116,7 +107,7 @@ def bench(
     busy = library.busy()  # before there is work of our own
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
         # Neither is asked for where shards are there.
-        chosen = cache(lambda: options.chosen_detector(detector))
+        chosen = cache(lambda: auto.detector(detector, say.once))
         plan = cache(lambda: library.plan_of(clips, Path(temporary), limit, as_lrw=as_lrw))
 
         def measured() -> Iterator[tuple[str, Measured]]:

@@ -17,6 +17,7 @@ from avprep.schema import MEASURED
 from avprep_cli import data, kinds, measure, options, say, summary
 
 if TYPE_CHECKING:
+    from avprep.columns import Filling
     from avprep.runs.fingerprint import Stage
     from avprep.runs.status import ColumnStatus
 
@@ -77,9 +78,6 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, run: Path | Non
     avprep retry OUT --reason timeout,crashed --clip-timeout 600
     avprep retry OUT --reason missing --dry-run
     """
-    from avprep import auto, manifest
-    from avprep.runs import run as runs
-    from avprep.runs.fingerprint import read_fingerprint, read_manifest
     from avprep.runs.status import status as read_status
 
     columns = read_status(out, columns=FILLERS if column is None else (column,))
@@ -97,13 +95,10 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, run: Path | Non
             summary.tell(f"{found.column}: {summary.tally('clip', again)} to run again")
             failed += sum(found.reasons.values())
             continue
-        settings = (read_fingerprint(out, found.column) or {}).get("settings", {})
-        plan = manifest.rooted(read_manifest(out), root)
-        workers = auto.workers(settings.get("detector", ""), jobs) if options.is_default("jobs") else jobs
-        stage = _rebuilt(out, found.column, settings, plan.root, auto.decoder_threads(workers), run)
-        data.show_settings(stage)
+        filling = _begun(out, found.column, data.chosen_jobs(jobs), root, run)
+        data.show_settings(filling.stage)
         task: dict[str, Any] = {"task_index": task_index, "num_tasks": num_tasks, "verbosity": say.verbosity()}
-        outcome = runs.run(stage, plan, out, jobs=workers, retry=wanted, **task, **given)
+        outcome = filling.run(retry=wanted, **task, **given)
         done, where, facts = summary.of_column(outcome, out, found.column)
         summary.tell(done, where)
         ends[found.column] |= facts
@@ -121,21 +116,21 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, run: Path | Non
         raise RunError("; ".join(summary.none_ok(name, counts) for name, counts in bad.items()))
 
 
-def _rebuilt(out: Path, column: str, settings: dict[str, Any], root: Path, threads: int, run: Path | None) -> Stage:
-    """Return the stage that a column was begun with."""
-    from avprep.rebuilt import rebuilt
-    from avprep.runs.fingerprint import read_fingerprint
-    from avprep.stages import CropSettings
+def _begun(out: Path, column: str, jobs: int | None, root: Path | None, run: Path | None) -> Filling[Stage]:
+    """Return what a column was begun with; run: of the sync model that it was made by."""
+    from avprep import columns, manifest
+    from avprep.runs.fingerprint import read_manifest, started
 
     if column != "sync":
-        if settings.get("subject") == "speaking":
-            return data.crop_stage(root, CropSettings(**settings), threads, run)
-        return rebuilt(out, column, settings, root, threads)
+        return columns.begun(out, column, jobs=jobs, root=root, judge=lambda: data.speaker(run))
     if run is None:
         raise RunError("sync: give the RUN that measured it as --model, or --column for another column")
-    versions = (read_fingerprint(out, column) or {}).get("versions", {})
-    device = options.chosen_device("cuda" if versions.get("device") == "cuda" else "cpu")
-    return measure.stage(out, run, settings.get("scale", "ours"), device, root)
+    from davs_model.sync import column as sync
+
+    before, plan = started(out, column), manifest.rooted(read_manifest(out), root)
+    device = options.chosen_device("cuda" if before.get("versions", {}).get("device") == "cuda" else "cpu")
+    stage = sync.stage(out, run, before.get("settings", {}).get("scale", "ours"), device, plan.root)
+    return columns.Filling(stage, plan, out, jobs or tasks.cores())
 
 
 def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
@@ -258,7 +253,6 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
         ["--time"],
         type=kinds.TimeLimit(),
         default=slurm.ArrayJob.time,
-        show_default=True,
         help="Time limit per task.",
     ),
     click.Option(["--partition"], type=kinds.Line(200), help="Partition.  [the cluster's default]"),
@@ -266,7 +260,6 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
         ["--cpus"],
         type=click.IntRange(1, kinds.MOST_PROCESSES),
         default=slurm.ArrayJob.cpus,
-        show_default=True,
         help="Cores per task.",
     ),
     click.Option(["--mem"], type=kinds.Memory(), show_default="2 GiB per core", help="Memory per task, e.g. 16G."),
@@ -300,7 +293,7 @@ def _make_script(
     submit: bool,
 ) -> None:
     """Print or send the script of an array job."""
-    from avprep import auto, manifest, offsets, stages
+    from avprep import auto, columns, offsets
     from avprep.runs import arrays
 
     column = command.name or ""
@@ -309,33 +302,32 @@ def _make_script(
     typed = {name: value for name, value in given.items() if not options.is_default(name)}
     if typed.get("root"):
         typed["root"] = typed["root"].absolute()
-    plan = manifest.opened(manifest_path, given.get("root"), given.get("limit"))
-    stage: Stage
+    filling: Filling[Stage]
     workers: int | None = None
     if column == "sync":
+        from davs_model.sync import column as sync
+
         device = "cuda" if asked["gpus"] else "cpu"
         typed |= {"run": given["run"].absolute(), "device": device}
-        stage = measure.stage(out, given["run"], given["scale"], device, plan.root)
+        plan = data.opened(manifest_path, given)
+        filling = columns.Filling(sync.stage(out, given["run"], given["scale"], device, plan.root), plan, out, 1)
     elif column == "crop":
-        otherwise = "face-alignment" if asked["gpus"] else "auto"
-        chosen = data.settings_of(stages.CropSettings, given)
-        settings = auto.crop_settings(plan.dataset, out, chosen, otherwise=otherwise, remark=say.once)
-        stage = data.crop_stage(plan.root, settings, 1, given["sync"])
-        typed |= {"sync": given["sync"].absolute()} if given["sync"] else {}
+        cropping = filling = data.cropping(manifest_path, out, given, "face-alignment" if asked["gpus"] else "auto")
+        settings = cropping.stage.settings
+        typed |= {"sync": typed["sync"].absolute()} if "sync" in typed else {}
         typed["detector"] = settings.detector  # another machine might resolve auto in another way
         say.aside(f"crop: detector {settings.detector}, align {settings.align}")
         if (most := auto.workers(settings.detector, asked["cpus"])) < asked["cpus"]:
             workers = most
     else:
-        heard = stages.MfccSettings(**data.settings_of(stages.MfccSettings, given))
-        stage = offsets.mfcc_stage(plan.root, heard, out, given["audio_offset"], given["min_confidence"])
-    line, anew = _command_line(command, manifest_path, out, typed), offsets.replaces_unmoved(stage)
-    resources, size = arrays.Resources(**asked), given.get("shard_size")
-    job = arrays.plan(stage, plan, out, line, resources, shard_size=size, workers=workers, anew=anew, remark=say.aside)
+        filling = data.windows(manifest_path, out, given)
+    line, anew = _command_line(command, manifest_path, out, typed), filling.anew
+    how: dict[str, Any] = {"shard_size": given.get("shard_size"), "workers": workers, "anew": anew}
+    job = arrays.plan(filling.stage, filling.manifest, out, line, arrays.Resources(**asked), **how, remark=say.aside)
     if job is None:
         return
     if anew:
-        by = "" if submit and offsets.set_unmoved_aside(stage) else " by the first task"
+        by = "" if submit and offsets.set_unmoved_aside(filling.stage) else " by the first task"
         say.aside(f"mfcc: the windows as they were are kept in {out / offsets.UNMOVED}{by}")
     if not submit:
         click.echo(job.script, nl=False)  # noqa: TID251 - a script, with the user's own paths as they are

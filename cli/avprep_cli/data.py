@@ -18,8 +18,10 @@ from avprep.runs import tasks
 from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
+    from avprep.columns import Filling
     from avprep.runs.fingerprint import Stage
-    from avprep.stages import CropSettings, CropStage
+    from avprep.stages import CropStage, MfccStage
+    from davs_model.sync.speaker import SpeakerJudge
 
 SHOWN_PROBLEMS = 20
 MIN_CONFIDENCE = 0.2
@@ -104,41 +106,27 @@ def index(
     "--align",
     type=click.Choice(("smooth", "per-frame", "per-clip")),
     default="smooth",
-    show_default=True,
     help="One transform per frame from smoothed points, one from raw points, or one per clip.",
 )
 @click.option(
     "--every",
     type=click.IntRange(1, 12),
     default=12,
-    show_default=True,
     help="Detect faces in every n-th frame, more rarely later in a shot; between, follow them by registration.",
 )
+@click.option("--min-face", type=kinds.Number(0, 10_000), default=32.0, help="Minimum face size in source pixels.")
 @click.option(
-    "--min-face",
-    type=kinds.Number(0, 10_000),
-    default=32.0,
-    show_default=True,
-    help="Minimum face size in source pixels.",
-)
-@click.option(
-    "--format",
-    "image_format",
-    type=click.Choice(("jpg", "png")),
-    default="jpg",
-    show_default=True,
-    help="Image format of the crops.",
+    "--format", "image_format", type=click.Choice(("jpg", "png")), default="jpg", help="Image format of the crops."
 )
 @click.option(
     "--subject",
     type=click.Choice(("auto", "largest", "central", "speaking")),
     default="auto",
-    show_default=True,
     help="Which face to follow if several are visible; auto is central for lrw and lrs3, else largest.",
 )
 @options.sync_judge
 @options.run_options
-def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
+def crop(manifest_path: Path, out: Path, **given: Any) -> None:
     """Crop aligned 256×256 faces into OUT/crop.
 
     Faces are detected, tracked and aligned. After any interruption, run the same command again: finished shards are
@@ -149,16 +137,10 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     avprep crop lrw.jsonl OUT --detector yunet -j 8
     avprep crop lrw.jsonl OUT --limit 20 --dry-run    what would be done
     """
-    from avprep import auto
-    from avprep.stages import CropSettings
-
-    plan = manifest.opened(manifest_path, given.pop("root"), given.pop("limit"))
-    judge = given.pop("sync")
-    settings = auto.crop_settings(plan.dataset, out, settings_of(CropSettings, given), remark=say.once)
-    if options.is_default("jobs"):
-        jobs = auto.workers(settings.detector, jobs)
-    say.aside(f"crop: detector {settings.detector}, align {settings.align}, {say.number(jobs, 'worker')}")
-    fill(crop_stage(plan.root, settings, auto.decoder_threads(jobs), judge), plan, out, jobs, given)
+    filling = cropping(manifest_path, out, given)
+    settings = filling.stage.settings
+    say.aside(f"crop: detector {settings.detector}, align {settings.align}, {say.number(filling.jobs, 'worker')}")
+    fill(filling, given)
 
 
 @click.command()
@@ -168,16 +150,10 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     "--preset",
     type=click.Choice(("davs", "syncnet")),
     default="davs",
-    show_default=True,
     help="davs: the released MATLAB chain; syncnet: python_speech_features. Not interchangeable.",
 )
 @click.option(
-    "--audio-shift-ms",
-    type=kinds.Number(-60_000, 60_000),
-    default=0.0,
-    show_default=True,
-    help="Delay the audio by N ms.",
-    metavar="N",
+    "--audio-shift-ms", type=kinds.Number(-60_000, 60_000), default=0.0, help="Delay the audio by N ms.", metavar="N"
 )
 @options.audio_track
 @options.audio_channel
@@ -190,11 +166,10 @@ def crop(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     "--min-confidence",
     type=kinds.Number(0, 100),
     default=MIN_CONFIDENCE,
-    show_default=True,
     help="With --audio-offset: leave clips that are less sure as they are.",
 )
 @options.run_options
-def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
+def mfcc(manifest_path: Path, out: Path, **given: Any) -> None:
     """Compute a 12×20 MFCC window per video frame.
 
     The windows go into OUT/mfcc. After any interruption, run the same command again.
@@ -204,18 +179,9 @@ def mfcc(manifest_path: Path, out: Path, jobs: int, **given: Any) -> None:
     avprep mfcc vox2.jsonl OUT --preset syncnet -j 8
     avprep mfcc mine.jsonl OUT --audio-offset sync    after avprep sync
     """
-    from avprep import offsets
-    from avprep.stages import MfccSettings
-
-    plan = manifest.opened(manifest_path, given.pop("root"), given.pop("limit"))
-    settings = MfccSettings(**settings_of(MfccSettings, given))
-    moved = given.pop("audio_offset"), given.pop("min_confidence")
-    say.aside(f"mfcc: preset {settings.preset}, {say.number(jobs, 'worker')}")
-    stage = offsets.mfcc_stage(plan.root, settings, out, *moved)
-    anew = offsets.replaces_unmoved(stage)
-    if not given["dry_run"] and offsets.set_unmoved_aside(stage):
-        say.aside(f"mfcc: the windows as they were are kept in {out / offsets.UNMOVED}")
-    fill(stage, plan, out, jobs, given, anew=anew)
+    filling = windows(manifest_path, out, given)
+    say.aside(f"mfcc: preset {filling.stage.settings.preset}, {say.number(filling.jobs, 'worker')}")
+    fill(filling, given)
 
 
 @click.command()
@@ -298,64 +264,80 @@ def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
     summary.show("\n".join(lines), then=then, facts={})
 
 
-def crop_stage(root: Path, settings: CropSettings, threads: int, sync: Path | None) -> CropStage:
-    """Return the stage that crops; UsageError where who speaks is to be judged, and no sync model is there for it."""
-    from avprep import rebuilt
+def cropping(manifest_path: Path, out: Path, given: dict[str, Any], otherwise: str = "auto") -> Filling[CropStage]:
+    """Return what fills the crop column, and take what decides that out of what was given."""
+    from avprep import columns
+    from avprep.stages import CropSettings
 
-    if settings.subject != "speaking":
-        return rebuilt.crop_stage(root, settings, threads, None)
+    plan, sync = opened(manifest_path, given), given.pop("sync")
+    how: dict[str, Any] = {"judge": lambda: speaker(sync), "otherwise": otherwise, "remark": say.once}
+    return columns.crop(plan, out, **_taken(CropSettings, given), **how)
+
+
+def windows(manifest_path: Path, out: Path, given: dict[str, Any]) -> Filling[MfccStage]:
+    """Return what fills the mfcc column, and take what decides that out of what was given."""
+    from avprep import columns
+    from avprep.stages import MfccSettings
+
+    moved = {name: given.pop(name) for name in ("audio_offset", "min_confidence")}
+    return columns.mfcc(opened(manifest_path, given), out, **_taken(MfccSettings, given), **moved)
+
+
+def _taken(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Take the number of workers and the settings of a column out of what was given."""
+    return {"jobs": chosen_jobs(given.pop("jobs", None))} | {one.name: given.pop(one.name) for one in fields(kind)}
+
+
+def opened(path: Path, given: dict[str, Any]) -> manifest.Manifest:
+    """Read a manifest, and take what changes it out of what was given."""
+    return manifest.opened(path, given.pop("root"), given.pop("limit", None))
+
+
+def chosen_jobs(jobs: int | None) -> int | None:
+    """Return --jobs; None where it was not given."""
+    return None if options.is_default("jobs") else jobs
+
+
+def speaker(sync: Path | None) -> SpeakerJudge:
+    """Return the judge of who speaks; UsageError without a sync model."""
     if sync is None:
         raise click.UsageError("--subject speaking needs --sync RUN, of `avprep train --model sync`")
     from davs_model.sync.speaker import SpeakerJudge
 
-    return rebuilt.crop_stage(root, settings, threads, SpeakerJudge(sync.absolute()))
+    return SpeakerJudge(sync.absolute())
 
 
-def settings_of(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Take the settings of a column out of what was given."""
-    return {field.name: given.pop(field.name) for field in fields(kind)}
-
-
-def fill(
-    stage: Stage, plan: manifest.Manifest, out: Path, jobs: int, given: dict[str, Any], *, anew: bool = False
-) -> None:
-    """Run a stage over this task's shards and report; anew: a dry run takes no notice of the column that is there."""
-    from avprep.runs import fingerprint
-    from avprep.runs.run import run
-    from avprep.shards import finished_head
-
-    strict, dry_run = given.pop("strict"), given.pop("dry_run")
-    task_index, num_tasks = tasks.select(given.pop("task_index"), given.pop("num_tasks"))
+def fill(filling: Filling[Stage], given: dict[str, Any]) -> None:
+    """Fill this task's shards of a column and report."""
+    stage, out, strict, dry_run = filling.stage, filling.out, given.pop("strict"), given.pop("dry_run")
+    given["task_index"], given["num_tasks"] = tasks.select(given["task_index"], given["num_tasks"])
     if dry_run:
-        accepts = given["accept_versions"]
-        size = fingerprint.check(stage, plan, out, given["shard_size"], accept_versions=accepts, anew=anew)
-        resolved = fingerprint.fingerprint(stage, plan, size)
-        mine = list(plan.shards(size))[task_index::num_tasks]
-        names = [name for name, _ in mine]
-        # Digests would take hours.
-        done = [] if anew else [name for name in names if finished_head(out, stage.column, name) is not None]
-        clips = sum(len(clips) for _, clips in mine)
-        if say.as_json():
-            task = {"task_index": task_index, "num_tasks": num_tasks, "planned": names, "done": done}
-            say.echo(json.dumps({**resolved, **task, "planned_clips": clips}, indent=2))
-            return
-        say.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
-        work = f"{say.number(len(mine), 'shard')}, {say.number(clips, 'clip')}"
-        say.echo(f"task {task_index} of {num_tasks}: {work}; {say.number(len(done), 'shard')} done")
+        del given["clip_timeout"]
+        _show_plan(*filling.planned(**given))
         return
+    filling.set_aside(say.aside)
     show_settings(stage)
     if given["accept_versions"]:
         tell_versions(stage, out)
-    outcome = run(
-        stage, plan, out, jobs=jobs, task_index=task_index, num_tasks=num_tasks, verbosity=say.verbosity(), **given
-    )
+    outcome = filling.run(verbosity=say.verbosity(), **given)
     then = summary.next_steps(out, summary.line("verify", out))
-    done_, where, facts = summary.of_column(outcome, out, stage.column)
-    summary.show(done_, where=where, then=then, facts=facts)
+    done, where, facts = summary.of_column(outcome, out, stage.column)
+    summary.show(done, where=where, then=then, facts=facts)
     if strict and outcome.failed:
         sys.exit(3)
     if outcome.failed and not outcome.ok:
         raise RunError(summary.none_ok(stage.column, outcome.failed))
+
+
+def _show_plan(fingerprint: dict[str, Any], task: dict[str, Any]) -> None:
+    """Print what decides the bytes of a column and what a task would do."""
+    if say.as_json():
+        say.echo(json.dumps(fingerprint | task, indent=2))
+        return
+    say.echo(json.dumps(fingerprint, indent=2, ensure_ascii=False))
+    work = f"{say.number(len(task['planned']), 'shard')}, {say.number(task['planned_clips'], 'clip')}"
+    done = say.number(len(task["done"]), "shard")
+    say.echo(f"task {task['task_index']} of {task['num_tasks']}: {work}; {done} done")
 
 
 def show_settings(stage: Stage) -> None:

@@ -14,6 +14,7 @@ from avprep.schema import FPS
 from avprep_cli import data, kinds, options, say, summary
 
 if TYPE_CHECKING:
+    from avprep.columns import Filling
     from avprep.runs.fingerprint import Stage
 
 TRAINING = (
@@ -34,24 +35,15 @@ WORDS_SPOKEN = 5
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=options.OUT)
-@click.option("--words", type=click.IntRange(1, 26), default=5, show_default=True, help="Words in the corpus.")
-@click.option(
-    "--speakers", type=click.IntRange(1, 10_000), default=24, show_default=True, help="Speakers in the corpus."
-)
-@click.option(
-    "--takes",
-    type=click.IntRange(1, 10_000),
-    default=1,
-    show_default=True,
-    help="Clips per word and speaker.",
-)
+@click.option("--words", type=click.IntRange(1, 26), default=5, help="Words in the corpus.")
+@click.option("--speakers", type=click.IntRange(1, 10_000), default=24, help="Speakers in the corpus.")
+@click.option("--takes", type=click.IntRange(1, 10_000), default=1, help="Clips per word and speaker.")
 @click.option("--emotions", is_flag=True, help="Everybody says each word in each of five emotions, which are labelled.")
 @options.seed("Random seed of the corpus.")
 @click.option(
     "--train-steps",
     type=click.IntRange(0, kinds.MOST),
     default=600,
-    show_default=True,
     help="Training steps of the generator, and a sixth as many of the speech space before; 0: make shards only.",
 )
 @options.jobs
@@ -103,29 +95,25 @@ def _index(
 
 def _fill(plan: manifest.Manifest, out: Path, picture: Path, jobs: int) -> str:
     """Fill both columns, prove them and draw a contact sheet; return the detector that was used."""
-    from avprep import auto
+    from avprep import columns
     from avprep.quality import sheet
     from avprep.quality.verify import verify
-    from avprep.runs.fingerprint import read_fingerprint
-    from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
-    detector: str = auto.pinned(read_fingerprint(out, "crop"), "detector") or options.chosen_detector("auto")
+    crop = columns.crop(plan, out, jobs=jobs, remark=say.once, subject="central")
+    detector = crop.stage.settings.detector
     say.story(f"3/9 crop with {detector}: {out / 'crop'}")
-    settings = CropSettings(detector, subject="central")
-    _fill_column(CropStage(plan.root, settings), plan, out, jobs)
+    _fill_column(crop)
     say.story(f"4/9 mfcc: {out / 'mfcc'}")
-    _fill_column(MfccStage(plan.root, MfccSettings()), plan, out, jobs)
+    _fill_column(columns.mfcc(plan, out, jobs=jobs))
     data.refuse(out, verify(out, jobs))
     say.story(f"5/9 verify: every one of {len(plan.clips)} clips is accounted for")
     sheet.write(sheet.contact_sheet(out), picture)
     return detector
 
 
-def _fill_column(stage: Stage, plan: manifest.Manifest, out: Path, jobs: int) -> None:
-    from avprep.runs.run import run
-
-    outcome = run(stage, plan, out, jobs=jobs, verbosity=say.verbosity())
-    done, where, _ = summary.of_column(outcome, out, stage.column)
+def _fill_column(filling: Filling[Stage]) -> None:
+    outcome = filling.run(verbosity=say.verbosity())
+    done, where, _ = summary.of_column(outcome, filling.out, filling.stage.column)
     for line in (done, *(f"  {path}" for path in where)):
         say.story(line)
 
@@ -195,14 +183,11 @@ def _animate(model: Path, directory: Path, spoken: Path, detector: str) -> Path:
 @click.command()
 @click.argument("out", type=options.EXISTING_OUT)
 @click.argument("directory", metavar="DIR", type=options.OUT)
-@click.option(
-    "--speakers", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Drawn people who say them."
-)
+@click.option("--speakers", type=click.IntRange(1, 10_000), default=100, help="Drawn people who say them.")
 @click.option(
     "--clips",
     type=click.IntRange(1, kinds.MOST),
     default=600,
-    show_default=True,
     help="Clips of OUT of each split that are said again, at most.",
 )
 @options.seed("Random seed of the people.")

@@ -81,7 +81,10 @@ def _missing_extra(error: ImportError, command: str) -> str | None:
     return missing_package(f"avprep {command}", OPTIONAL[package], EXTRAS.get(command, "model"))
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
+)
 @click.version_option(__version__, prog_name="avprep")
 @options.verbosity
 @click.pass_context

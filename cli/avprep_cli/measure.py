@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from avprep import manifest
 from avprep_cli import data, kinds, options, say, summary
-
-if TYPE_CHECKING:
-    from davs_model.sync.column import SyncStage
-    from davs_model.sync.lse import LseStage
 
 PRESETS = ("latentsync", "wav2lip")
 """Those of `avprep.quality.select`."""
@@ -33,7 +29,6 @@ OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "
     "--scale",
     type=click.Choice(("ours", "syncnet")),
     default="ours",
-    show_default=True,
     help="syncnet: LSE-D and LSE-C by the released weights, as their evaluation computes them.",
 )
 @click.option("--video", type=options.FILE, help="Measure this video instead of an OUT.")
@@ -82,8 +77,9 @@ def sync(
         _video(video, run, output, device, scale, detector=detector, track=audio_track, channel=audio_channel)
         return
     assert out is not None
-    from avprep import auto
+    from avprep import auto, columns
     from avprep.runs.fingerprint import read_manifest
+    from davs_model.sync import column
 
     if device == "cuda" and options.is_default("jobs"):
         jobs = min(jobs, auto.GPU_WORKERS)
@@ -91,18 +87,8 @@ def sync(
     if scale == "syncnet":  # whose audio features are not those of the shards
         plan = manifest.rooted(plan, root)
     say.aside(f"sync: {device}, {say.number(jobs, 'worker')}")
-    data.fill(stage(out, run, scale, device, plan.root), plan, out, jobs, {**given, "shard_size": None})
-
-
-def stage(out: Path, run: Path, scale: str, device: str, root: Path) -> SyncStage | LseStage:
-    """Return what measures the clips of OUT."""
-    if scale == "syncnet":
-        from davs_model.sync.lse import LseStage
-
-        return LseStage(out, run, root, device)
-    from davs_model.sync.column import SyncStage
-
-    return SyncStage(out, run, device)
+    filling = columns.Filling(column.stage(out, run, scale, device, plan.root), plan, out, jobs)
+    data.fill(filling, {**given, "shard_size": None})
 
 
 def _video(video: Path, run: Path, output: Path | None, device: str, scale: str, **given: Any) -> None:
@@ -111,10 +97,8 @@ def _video(video: Path, run: Path, output: Path | None, device: str, scale: str,
     from davs_model.sync.syncnet import SyncNet
 
     options.spare(output, video)
-    if scale == "syncnet":
-        found = film.measure_video_by_syncnet(video, SyncNet.load(run, device), remark=say.once, **given)
-    else:
-        found = film.measure_video(video, load(run, device=device), remark=say.once, **given)
+    model = SyncNet.load(run, device) if scale == "syncnet" else load(run, device=device)
+    found = film.measure_video(video, model, remark=say.once, **given)
     lines = [f"{video}: {film.in_words(found.whole)}, {found.whole.n_windows} windows"]
     lines += [f"  second {second}: {film.in_words(one)}" for second, one in found.seconds]
     if output is not None:

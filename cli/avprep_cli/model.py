@@ -72,14 +72,12 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
     "--model",
     type=kinds.Model(),
     default="davs",
-    show_default=True,
     help="davs, amie, etgan: talking faces; sync: offsets between audio and video.",
 )
 @click.option(
     "--stage",
     type=kinds.Line(100),
     default="all",
-    show_default=True,
     metavar="STAGE",
     help="The stage to train, one of the model's; all: one after the other.",
 )

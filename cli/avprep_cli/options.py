@@ -96,17 +96,9 @@ detector = click.option(
     "--detector",
     type=click.Choice(("auto", *detectors.NAMES)),
     default="auto",
-    show_default=True,
     help="auto: face-alignment with CUDA and weights, else yunet with weights, else opencv. "
     "dlib: 68 landmarks, for non-commercial use only.",
 )
-
-
-def chosen_detector(name: str) -> str:
-    """Return the detector that --detector names; where auto is but opencv, say what is lost and how to get it."""
-    from avprep import auto
-
-    return auto.detector(name, say.once)
 
 
 sync_judge = click.option(
@@ -114,9 +106,7 @@ sync_judge = click.option(
 )
 
 
-device = click.option(
-    "--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="Where to compute."
-)
+device = click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", help="Where to compute.")
 
 
 _THREADS = "avprep.threads"
@@ -197,7 +187,6 @@ max_seconds = click.option(
     "--max-seconds",
     type=Number(0, 86_400, min_open=True),
     default=1800.0,
-    show_default=True,
     help="Maximum clip length in seconds; it bounds a worker's memory.",
 )
 limit = click.option("--limit", type=click.IntRange(1, MOST), help="Only the first clips of each split.")
@@ -211,7 +200,7 @@ def setting(text: str) -> Callable[[F], F]:
 def preset(text: str, default: str | None = None) -> Callable[[F], F]:
     """--preset, one of the model's: `davs_model.settings` knows which it has."""
     text += "" if default else "  [paper; sync: small]"
-    return click.option("--preset", type=Line(100), default=default, show_default=True, metavar="NAME", help=text)
+    return click.option("--preset", type=Line(100), default=default, metavar="NAME", help=text)
 
 
 def check_preset(name: str | None, known: Iterable[str]) -> None:
@@ -222,7 +211,7 @@ def check_preset(name: str | None, known: Iterable[str]) -> None:
 
 def seed(text: str) -> Callable[[F], F]:
     """--seed, with what it draws or shuffles."""
-    return click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True, help=text)
+    return click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, help=text)
 
 
 audio_track = click.option(

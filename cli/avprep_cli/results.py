@@ -21,40 +21,19 @@ RUN = PATH = options.EXISTING
 @click.argument("run", type=RUN)
 @click.argument("out", type=options.EXISTING_OUT)
 @click.option("-o", "--output", type=options.OUT, required=True, help="Folder for the page, figures and numbers.")
-@click.option(
-    "--split",
-    type=click.Choice(("train", "val", "test")),
-    default="test",
-    show_default=True,
-    help="Split to evaluate on.",
-)
+@click.option("--split", type=click.Choice(("train", "val", "test")), default="test", help="Split to evaluate on.")
 @click.option("--limit", type=click.IntRange(1, kinds.MOST), help="Only the first clips of the split.")
 @click.option("--baseline", "baselines", type=RUN, multiple=True, help="Another run to show in the tables. Repeatable.")
+@click.option("--batch", type=click.IntRange(1, kinds.MOST_BATCH), default=16, help="Clips per batch.")
+@click.option("--workers", type=click.IntRange(0, kinds.MOST_PROCESSES), default=2, help="Loader processes.")
+@click.option("--svm-clips", type=click.IntRange(2, kinds.MOST), default=5000, help="Maximum SVM training clips.")
 @click.option(
-    "--batch", type=click.IntRange(1, kinds.MOST_BATCH), default=16, show_default=True, help="Clips per batch."
-)
-@click.option(
-    "--workers", type=click.IntRange(0, kinds.MOST_PROCESSES), default=2, show_default=True, help="Loader processes."
-)
-@click.option(
-    "--svm-clips",
-    type=click.IntRange(2, kinds.MOST),
-    default=5000,
-    show_default=True,
-    help="Maximum SVM training clips.",
-)
-@click.option(
-    "--mouth-clips",
-    type=click.IntRange(0, kinds.MOST),
-    default=1000,
-    show_default=True,
-    help="Maximum clips for mouth landmarks.",
+    "--mouth-clips", type=click.IntRange(0, kinds.MOST), default=1000, help="Maximum clips for mouth landmarks."
 )
 @click.option(
     "--talking-clips",
     type=click.IntRange(0, kinds.MOST),
     default=100,
-    show_default=True,
     help="Maximum clips generated whole, to measure whether they talk.",
 )
 @click.option("--sync", type=RUN, help="A RUN of a sync model that judges generated clips beside real ones.")
@@ -122,13 +101,7 @@ def evaluate(
     help="A video by another method, or a real one, to rate among the others. Repeatable.",
 )
 @click.option("-o", "--output", type=kinds.Output(".html"), required=True, help="The page to write, .html.")
-@click.option(
-    "--title",
-    type=kinds.Line(500),
-    default="Talking faces",
-    show_default=True,
-    help="Title of the page.",
-)
+@click.option("--title", type=kinds.Line(500), default="Talking faces", help="Title of the page.")
 @click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
 @options.seed("Random seed; it shuffles the videos.")
 @max_length

@@ -23,7 +23,6 @@ max_length = click.option(
     "--max-seconds",
     type=kinds.Number(0, 86_400, min_open=True),
     default=1800.0,
-    show_default=True,
     help="Maximum length of audio or video in seconds.",
 )
 
@@ -55,14 +54,12 @@ max_length = click.option(
     "--speech-scale",
     type=kinds.Number(0, 10, min_open=True),
     default=1.0,
-    show_default=True,
     help="Factor of the audio features; the released demo has 1.5.",
 )
 @click.option(
     "--adapt-steps",
     type=click.IntRange(0, 100_000),
     default=0,
-    show_default=True,
     help="Steps that fine-tune the model first: to --person, else to the photo outside the mouth.",
 )
 @click.option("--person", type=PATH, help="A few seconds of video of the person, up to 20: more pictures of the face.")

@@ -40,6 +40,7 @@ from davs_model.evaluation.metrics.retrieval import ranks, summarise
 from davs_model.evaluation.told import told
 from davs_model.generation import draws, generating_stage
 from davs_model.models.base import EVALUATED, FRAMES, PORTRAIT, REAL, SEQUENCE, TalkingModel
+from davs_model.sync.load import load as load_sync
 
 METRICS, PAGE, HTML, EMBEDDINGS = "metrics.json", "evaluation.md", "evaluation.html", "embeddings.h5"
 EXPRESSIONS = "expressions.png"
@@ -324,7 +325,7 @@ def _talking(subject: _Subject, settings: Settings, say: Say) -> dict[str, Any]:
     if (reference := dependence.measure(subject.model, whole, device, limit=total, bf16=settings.bf16)) is not None:
         tables["reference"] = asdict(reference)
     if settings.sync:
-        judge = in_sync.judge_of(Path(settings.sync), whole.mfcc_preset, settings.device)
+        judge = load_sync(settings.sync, device=settings.device, windows=whole.mfcc_preset)
         tables["sync"] = in_sync.measure(subject.model, judge, whole, device, **how)
     return tables
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from avprep.errors import RunError, ShardError
+from avprep.errors import ShardError
 from avprep.schema import decode_array
-from davs_model import checkpoint, precision
+from davs_model import precision
 from davs_model.data.clips import Clips
 from davs_model.data.pictures import to_crops
 from davs_model.evaluation import talk
@@ -37,18 +36,6 @@ class InSync:
     n_clips: int
 
 
-def judge_of(run: Path, preset: str, device: str) -> SyncJudge:
-    """Load the sync model of a run; RunError for another model, or for one that knows other windows than `preset`."""
-    saved = checkpoint.load(run)
-    judge = precision.place(saved.model(), device).sync_judge(device)
-    if judge is None:
-        raise RunError(f"{run}: is a model {saved.name}: give a RUN of `avprep train OUT RUN --model sync`")
-    learned = saved.settings.get("mfcc_preset")
-    if learned and preset and learned != preset:
-        raise RunError(f"{run}: has learned from windows of the preset {learned}, these are {preset}")
-    return judge
-
-
 @torch.inference_mode()
 def measure(
     model: TalkingModel,
@@ -57,9 +44,9 @@ def measure(
     device: torch.device,
     *,
     limit: int,
-    seed: int = 0,
-    bf16: bool = False,
-    told: Callable[[int], object] = lambda _: None,
+    seed: int,
+    bf16: bool,
+    told: Callable[[int], object],
 ) -> dict[str, dict[str, Any]]:
     """Generate clips whole and return how well they are in sync, by what they are generated from; see `FILMS`.
 

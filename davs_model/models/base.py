@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -66,6 +66,12 @@ class Stage:
     initialises: bool = False
     generates: bool = False
     chooses: bool = False
+
+    def without(self, networks: Collection[str]) -> Stage:
+        """Return the stage as it is where these networks are not trained."""
+        kept = (tuple(name for name in phase.networks if name not in networks) for phase in self.phases)
+        phases = (replace(phase, networks=names) for phase, names in zip(self.phases, kept, strict=True) if names)
+        return replace(self, phases=tuple(phases))
 
 
 @dataclass(frozen=True)
@@ -283,12 +289,19 @@ class TalkingModel(nn.Module, ABC):
         return each.unflatten(0, frames.shape[:2]).mean(1)
 
     def factors(self, stage: Stage, settings: Any, *, people_are_speakers: bool) -> dict[str, float]:
-        """Return the factor of each term that a stage minimises; terms that are switched off are not in it.
+        """Return the factor of each term that a stage minimises, those of both sides of an adversarial pair alike.
 
+        Terms that are switched off, or `idle`, are not in it: nothing of them is computed.
         people_are_speakers: a person of the labelled faces is a speaker of the clips, not one of `data.faces`.
         """
-        found = {term: float(getattr(settings.weights, term)) for term in stage.terms}
+        idle = self.idle(stage, settings, people_are_speakers=people_are_speakers)
+        names = {term: name for term in stage.terms if (name := term.removesuffix("_confusion")) not in idle}
+        found = {term: float(getattr(settings.weights, name)) for term, name in names.items()}
         return {term: factor for term, factor in found.items() if factor}
+
+    def idle(self, stage: Stage, settings: Any, *, people_are_speakers: bool) -> Collection[str]:
+        """Return the terms, without `_confusion`, that this model cannot have, or these settings leave out."""
+        return ()
 
     @property
     def listens(self) -> bool:
@@ -325,10 +338,6 @@ class TalkingModel(nn.Module, ABC):
     def left_out(self, clips: Clips, device: torch.device, settings: Any) -> dict[str, Any]:
         """Return the keys of clips that a stage which chooses leaves out, each with what was measured of it, JSON."""
         return {}
-
-    def sync_judge(self, device: torch.device | str) -> SyncJudge | None:
-        """Return what judges films by this model, which is on a device; None where it does not judge their sync."""
-        return None
 
     def generated_part(self, batch: Batch) -> slice:
         """Return which of `FRAMES` are generated in a step."""

@@ -1,4 +1,7 @@
-"""The column `sync`: the offset of each clip, measured on its crops and windows by a trained model."""
+"""The column `sync`: the offset of each clip, measured on its crops and windows by a trained model.
+
+Or, as LSE-D, LSE-C and offset, by the released SyncNet, on its crops and its own audio.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,27 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from avprep import __version__, files, schema, shards
 from avprep.errors import Reject, RunError, ShardError
 from avprep.manifest import Clip
+from avprep.media.audio import Sound
 from avprep.shards import Sample
+from avprep.shards.image import decode_picture
+from avprep.stages import MfccSettings, clip_sound
 from davs_model import checkpoint
 from davs_model.models.sync import curve
 from davs_model.models.sync.curve import Offset
 from davs_model.models.sync.scorer import Scorer
+from davs_model.sync import syncnet
 from davs_model.sync.load import load
+from davs_model.sync.syncnet import SyncNet
 
 SUMMARY = ("audio_lead_frames", "confidence", "distance", "n_windows")
 """Figures that the sidecars hold, too."""
@@ -37,30 +47,29 @@ class SyncStage:
     device: str = "cpu"
 
     column = "sync"
-    inputs = schema.COLUMNS
+    scale: ClassVar[str] = "ours"
+    inputs: ClassVar[tuple[str, ...]] = schema.COLUMNS
 
     def require(self) -> None:
         """Prove that the model and both columns are there and fit each other; AvprepError, one line, if not."""
-        scorer = load(self.run)
         run = shards.read_run(self.out, "mfcc")
         if run is None:
             raise RunError(f"{self.out}: has no column mfcc: run `avprep mfcc` first")
-        preset = str(run.get("settings", {}).get("preset", ""))
-        if preset and scorer.mfcc_preset and preset != scorer.mfcc_preset:
-            raise RunError(
-                f"{self.run}: has learned from windows of the preset {scorer.mfcc_preset}, and those of {self.out} are "
-                f"{preset}: give a model that was trained on such"
-            )
+        load(self.run, windows=str(run.get("settings", {}).get("preset", "")))
 
     def versions(self) -> dict[str, str]:
         """Return what decides the figures besides the settings: versions, the model's digest, the device."""
         libraries = {"avprep": __version__, "torch": torch.__version__, "opencv": cv2.__version__}
-        return {**libraries, "model": _digest(self.run), "device": self.device}
+        return {**libraries, "model": self.digest(), "device": self.device}
+
+    def digest(self) -> str:
+        """Return the digest of the model."""
+        return _digest(self.run)
 
     def resolved(self) -> dict[str, Any]:
-        """Return the settings: which columns are measured, by the digests of their run.json."""
+        """Return the settings: the scale, and which columns are measured, by the digests of their run.json."""
         inputs = {name: files.sha256(self.out / name / "run.json")[:16] for name in self.inputs}
-        return {"scale": "ours", **inputs}
+        return {"scale": self.scale, **inputs}
 
     def seconds(self, clip: Clip) -> float | None:
         """Return how long a clip is by the manifest."""
@@ -70,7 +79,41 @@ class SyncStage:
         """Load the model and return the function, which takes a clip and the name of its shard."""
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
+        return self.measuring()
+
+    def measuring(self) -> Callable[[Clip, str], Sample]:
+        """Load the model and return the function."""
         return functools.partial(measure, self.out, load(self.run, device=self.device))
+
+
+@dataclass(frozen=True)
+class LseStage(SyncStage):
+    """Builds the function of a worker that measures a clip of OUT by SyncNet.
+
+    run: the file `syncnet_v2.model`. root: where the data set lies, whose audio is read.
+    """
+
+    root: Path = Path()
+
+    scale = "syncnet"
+    inputs = ("crop",)
+
+    def require(self) -> None:
+        """Prove that the weights are SyncNet's; CheckpointError, one line, if not."""
+        SyncNet.load(self.run)
+
+    def digest(self) -> str:
+        """Return the digest of the weights."""
+        return files.sha256(self.run)
+
+    def measuring(self) -> Callable[[Clip, str], Sample]:
+        """Load the networks and return the function."""
+        return functools.partial(measure_lse, self.out, self.root, SyncNet.load(self.run, self.device))
+
+
+def stage(out: Path, run: Path, scale: str, device: str, root: Path) -> SyncStage:
+    """Return what measures the clips of OUT; root: where the data set lies."""
+    return LseStage(out, run, device, root) if scale == "syncnet" else SyncStage(out, run, device)
 
 
 def measure(out: Path, scorer: Scorer, clip: Clip, shard: str) -> Sample:
@@ -90,6 +133,31 @@ def measure(out: Path, scorer: Scorer, clip: Clip, shard: str) -> Sample:
     if whole is None:
         raise Reject("too_short", f"{clip.video}: fewer than {curve.MIN_PAIRS} pairs of whole windows")
     return sync_sample(clip.key, len(windows), "ours", whole, curve.seconds(found))
+
+
+def measure_lse(out: Path, root: Path, net: SyncNet, clip: Clip, shard: str) -> Sample:
+    """Measure a clip; Reject where it failed in crop, has no audio or is too short, ShardError for a damaged shard."""
+    members = read_members(out, "crop", shard, clip.key)
+    image_format = schema.image_format(members)
+    size = (schema.CROP_SIZE, schema.CROP_SIZE)
+    frames: list[NDArray[np.uint8]] = []
+    while (name := schema.frame_member(len(frames), image_format)) in members:
+        try:
+            picture = decode_picture(bytes(members[name]), size)
+        except ShardError as error:
+            raise ShardError(f"{out}: {shard}: {clip.key}: {name}: {error}: see `avprep verify {out}`") from error
+        frames.append(syncnet.pictures(picture[None])[0])
+    samples = clip_sound(clip, root, MfccSettings()).beside(len(frames))
+    found = syncnet.evaluate(net, np.stack(frames), samples)
+    if found is None:
+        raise Reject("too_short", f"{clip.video}: no more than the 5 frames of a window")
+    return sync_sample(clip.key, len(frames), "syncnet", found.as_offset(), [])
+
+
+def measure_pictures(net: SyncNet, crops: NDArray[np.uint8], sound: Sound) -> Offset | None:
+    """Return the offset of crops (T, 256, 256, 3), RGB, and their audio; None where they are too short."""
+    found = syncnet.evaluate(net, syncnet.pictures(crops), sound.beside(len(crops)))
+    return None if found is None else found.as_offset()
 
 
 def sync_sample(key: str, n_frames: int, scale: str, whole: Offset, seconds: Sequence[tuple[int, Offset]]) -> Sample:

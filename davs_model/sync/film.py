@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from avprep.auto import Remark, log
 from avprep.errors import AvprepError, Reject
 from avprep.manifest import Clip
-from avprep.media import mfcc
 from avprep.pages.drawing import COLOURS, drawing
 from avprep.schema import ARRAYS, decode_array
 from avprep.stages import MfccSettings, clip_sound, mfcc_clip
@@ -21,7 +20,7 @@ from avprep.talking import inputs
 from davs_model.models.sync import curve
 from davs_model.models.sync.curve import Offset
 from davs_model.models.sync.scorer import Scorer
-from davs_model.sync.lse import measure_pictures
+from davs_model.sync.column import measure_pictures
 from davs_model.sync.syncnet import SyncNet
 
 Sound = TypeVar("Sound")
@@ -37,7 +36,7 @@ class FilmOffset:
 
 def measure_video(
     path: Path,
-    scorer: Scorer,
+    model: Scorer | SyncNet,
     *,
     detector: str = "auto",
     track: int | None = None,
@@ -47,36 +46,26 @@ def measure_video(
 ) -> FilmOffset:
     """Measure a video with sound: its subject is found and cropped, its windows computed, as for shards.
 
+    model: ours, or the released SyncNet, for offset, LSE-C and LSE-D.
     track, channel: of the audio, from 0; None: the default ones. AvprepError, one line, for what cannot be measured.
     """
-    preset: mfcc.Preset = "syncnet" if scorer.mfcc_preset == "syncnet" else "davs"
-    settings = MfccSettings(preset, max_seconds=max_seconds, audio_track=track, audio_channel=channel)
-    sound, crops = _read(path, mfcc_clip, settings, detector, remark)
-    windows, valid = (decode_array(dict(sound.members)[name]) for name in ARRAYS["mfcc"])
-    found = scorer.features(np.concatenate([scorer.grey(part) for part in crops]), windows, valid).distances()
-    whole = curve.offset(found)
-    if whole is None:
-        raise AvprepError(f"{path}: too short: fewer than {curve.MIN_PAIRS} pairs of whole windows")
-    return FilmOffset(whole, tuple(curve.seconds(found)))
-
-
-def measure_video_by_syncnet(
-    path: Path,
-    net: SyncNet,
-    *,
-    detector: str = "auto",
-    track: int | None = None,
-    channel: int | None = None,
-    max_seconds: float = inputs.MAX_SECONDS,
-    remark: Remark = log,
-) -> FilmOffset:
-    """Measure a video by the released SyncNet: offset, LSE-C and LSE-D; see `measure_video`."""
     settings = MfccSettings(max_seconds=max_seconds, audio_track=track, audio_channel=channel)
-    sound, crops = _read(path, clip_sound, settings, detector, remark)
-    found = measure_pictures(net, np.concatenate(list(crops)), sound)
-    if found is None:
-        raise AvprepError(f"{path}: too short: no more than the 5 frames of a window")
-    return FilmOffset(found, ())
+    if isinstance(model, SyncNet):
+        heard, crops = _read(path, clip_sound, settings, detector, remark)
+        whole, seconds = measure_pictures(model, np.concatenate(list(crops)), heard), []
+        short = "no more than the 5 frames of a window"
+    else:
+        if model.mfcc_preset == "syncnet":
+            settings = replace(settings, preset="syncnet")
+        sample, crops = _read(path, mfcc_clip, settings, detector, remark)
+        windows, valid = (decode_array(dict(sample.members)[name]) for name in ARRAYS["mfcc"])
+        found = model.features(np.concatenate([model.grey(part) for part in crops]), windows, valid).distances()
+        whole = curve.offset(found)
+        seconds = [] if whole is None else curve.seconds(found)
+        short = f"fewer than {curve.MIN_PAIRS} pairs of whole windows"
+    if whole is None:
+        raise AvprepError(f"{path}: too short: {short}")
+    return FilmOffset(whole, tuple(seconds))
 
 
 def _read(

@@ -13,11 +13,20 @@ from davs_model.models.sync.model import Sync
 from davs_model.models.sync.scorer import Scorer
 
 
-def load(run: Path | str, *, device: torch.device | str = "cpu") -> Scorer:
-    """Load the model of a run, or a checkpoint; CheckpointError, or RunError for another model."""
+def load(run: Path | str, *, device: torch.device | str = "cpu", windows: str = "") -> Scorer:
+    """Load the model of a run, or a checkpoint.
+
+    windows: the preset of those that it is to take, "" where that is unknown.
+    CheckpointError, or RunError for another model, and for one that has learned from other windows.
+    """
     saved = checkpoint.load(Path(run))
     if saved.name != Sync.name:
         raise RunError(f"{run}: is a model {saved.name}: give a RUN of `avprep train OUT RUN --model sync`")
     preset = str(saved.settings.get("mfcc_preset") or "")
+    if windows and preset and windows != preset:
+        raise RunError(
+            f"{run}: has learned from windows of the preset {preset}, these are {windows}: give a model that was "
+            "trained on such"
+        )
     model = precision.place(cast(Sync, saved.model()), device)
     return Scorer(model, device=device, digest=saved.digest(), mfcc_preset=preset)

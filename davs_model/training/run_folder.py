@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ import torch
 
 from avprep import __version__
 from avprep.errors import RunError
+from avprep.files import lock_file
 from davs_model import checkpoint, models
 from davs_model.data.corpus import Corpus
 from davs_model.settings import RunSettings
@@ -91,12 +91,9 @@ def locked(run: Path) -> Iterator[None]:
     with file, contextlib.ExitStack() as at_end:
         _locks.add(file)
         at_end.callback(_locks.discard, file)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f"{run}: another process trains in it: wait for it, or give another RUN") from error
-        except OSError:  # some network file systems have no locks
-            pass
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            if lock_file(file) is False:
+                raise RunError(f"{run}: another process trains in it: wait for it, or give another RUN")
         yield
 
 

@@ -14,7 +14,7 @@ import pytest
 from avprep_cli.main import main
 from click.testing import CliRunner
 
-from avprep import layouts, rebuilt, schema
+from avprep import columns, layouts, schema
 from avprep.errors import RunError
 from avprep.manifest import Clip
 from avprep.stages import CropSettings
@@ -62,7 +62,7 @@ def pair(made_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cropped(film: Path, judge: ColourJudge) -> tuple[float, dict[str, Any]]:
     """Return where the eyes of the followed face are, from left to right, and the facts of the clip."""
     settings = CropSettings("opencv", subject="speaking", min_face=20)
-    work = rebuilt.crop_stage(film.parent, settings, 1, judge)()  # type: ignore[arg-type]
+    work = columns.crop_stage(film.parent, settings, 1, judge)()  # type: ignore[arg-type]
     members = dict(work(Clip("pair", film.name, "test")).members)
     return float(schema.decode_array(members["points.npy"])[:, :2, 0].mean()), json.loads(members["clip.json"])
 
@@ -97,12 +97,12 @@ def test_who_speaks_needs_a_judge(pair: Path, tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "--subject speaking needs --sync RUN" in done.stderr
     with pytest.raises(RunError, match="give the RUN of a sync model"):
-        rebuilt.crop_stage(tmp_path, CropSettings(subject="speaking"), 1, None)
+        columns.crop_stage(tmp_path, CropSettings(subject="speaking"), 1, None)
 
 
 def test_the_judge_is_part_of_the_fingerprint(tmp_path: Path) -> None:
     """Another sync model is another version of the column."""
     settings = CropSettings("opencv", subject="speaking")
-    stages = [rebuilt.crop_stage(tmp_path, settings, 1, ColourJudge(n)) for n in (0, 2)]  # type: ignore[arg-type]
+    stages = [columns.crop_stage(tmp_path, settings, 1, ColourJudge(n)) for n in (0, 2)]  # type: ignore[arg-type]
     assert [stage.versions()["sync_model"] for stage in stages] == ["colour0", "colour2"]
     assert stages[0].resolved()["subject"] == "speaking"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from davs_model.data.clips import Clips, read_clips
-from davs_model.evaluation import in_sync, samples
+from davs_model.evaluation import samples
 from davs_model.evaluation.expression import axes, damage, mechanisms, steering
 from davs_model.evaluation.expression.axes import Bench
 from davs_model.evaluation.expression.readers import IdentityReader, Readers
@@ -18,6 +18,7 @@ from davs_model.evaluation.expression.sheet import sheet
 from davs_model.evaluation.expression.targets import targets
 from davs_model.evaluation.told import told
 from davs_model.models.base import Measure, TalkingModel
+from davs_model.sync.load import load as load_sync
 
 STEERED = 0.4
 """Fraction of the clips that are drawn with every emotion."""
@@ -65,7 +66,7 @@ def measure(
     except ValueError as error:
         missing["expression"] = str(error)
         return {}
-    judge = in_sync.judge_of(Path(settings.sync), clips.mfcc_preset, str(device)) if settings.sync else None
+    judge = load_sync(settings.sync, device=device, windows=clips.mfcc_preset) if settings.sync else None
     person = IdentityReader.load(Path(settings.identity), str(device)) if settings.identity else None
     if person is None:
         missing["expression: identity"] = "no other run encodes it: --identity RUN"

@@ -12,9 +12,8 @@ from davs_model.data.pictures import as_read
 from davs_model.data.reads import Batch
 from davs_model.models.amie import losses, masks
 from davs_model.models.amie.settings import Settings
-from davs_model.models.base import PORTRAIT, SOUND, Gather, Stage
+from davs_model.models.base import PORTRAIT, SOUND, Gather
 from davs_model.models.davs import losses as shared
-from davs_model.models.davs.speech import first_terms
 
 if TYPE_CHECKING:
     from davs_model.models.amie.networks import AMIE, Generated
@@ -27,24 +26,18 @@ MI_FROM = 0.2
 """Fraction of the stage's steps from which T's opinion counts; ours."""
 
 
-def terms(
-    model: AMIE,
-    batch: Batch,
-    wanted: Collection[str],
-    settings: Settings,
-    *,
-    progress: float = 1.0,
-    gather: Gather = lambda features: features,
+def own_terms(
+    model: AMIE, batch: Batch, wanted: Collection[str], settings: Settings, progress: float, gather: Gather
 ) -> dict[str, Tensor]:
-    """Compute the terms that are wanted, and what these need and no more; see `TalkingModel.terms`."""
-    found = first_terms(model, batch, wanted, gather)
+    """Compute the terms that are wanted, and what these need and no more; see `SpeechModel.own_terms`."""
+    found: dict[str, Tensor] = {}
     generates = any(name in wanted for name in TALK if name != "estimator")
     generated = _generate(model, batch, settings, progress) if generates else None
     if "estimator" in wanted:
         found["estimator"] = -_real_coherence(model, batch, settings, generated)
     if generated is not None:
         found |= _talk_terms(model, batch, generated, wanted, settings, progress)
-    return {name: loss for name, loss in found.items() if name in wanted}
+    return found
 
 
 def _drawn(model: AMIE, batch: Batch, settings: Settings) -> slice:
@@ -126,20 +119,3 @@ def _perceived(model: AMIE, frames: Tensor) -> list[Tensor]:
         first = speech.stem(as_read(frames, model.sees, side).flatten(0, 1))
         second = speech.blocks(first)
     return [half, quarter, first, second]
-
-
-def factors(model: AMIE, stage: Stage, settings: Settings, *, people_are_speakers: bool) -> dict[str, float]:
-    """Return the factor of each term that a stage minimises; what is switched off is not in it."""
-    found: dict[str, float] = {}
-    weights = settings.weights
-    for term in stage.terms:
-        weight = float(getattr(weights, term.removesuffix("_confusion")))
-        if term == "person" and (model.person_classifier is None or not (stage.people or people_are_speakers)):
-            continue
-        if stage.generates and term == "estimator" and not weights.mi:
-            continue
-        if term == "mask" and (settings.attention.on == "none" or settings.generation.frames < 2):
-            continue
-        if weight:
-            found[term] = weight
-    return found

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
-from davs_model.models.davs.settings import Networks, SpeechWeights
+from davs_model.models.davs.settings import COURSE, NARROW, SHORT, TALKING, FirstSteps, Networks, SpeechWeights
 from davs_model.settings import Ablation, Count, Factor, RunSettings, Section
 
 Form = Literal["js", "dv"]
@@ -43,13 +43,9 @@ class Generation(Section):
     """Of these, frames that are generated one after the other in a step."""
 
 
-class Steps(Section):
+class Steps(FirstSteps):
     """Length of the stages; 0 leaves one out."""
 
-    identity: Count = 100_000
-    """Optimizer steps of the identity encoder on labelled faces."""
-    speech: Count = 300_000
-    """Optimizer steps of the speech space."""
     coherence: Count = 50_000
     """Optimizer steps of T alone, on real pairs."""
     talk: Count = 300_000
@@ -80,29 +76,14 @@ class Weights(SpeechWeights):
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
     "small": {
-        "model": {
-            "width": 0.25,
-            "image_size": 64,
-            "audio_width": 0.5,
-            "identity_scales": 4,
-            "blend": True,
-            "speech_map": 16,
-            "mouth_size": 64,
-            "standardise": "clip",
-        },
+        "model": {**NARROW, **TALKING},
         "mi": {"region": "mouth"},
         "generation": {"frames": 4},
         "data": {"batch_size": 12, "workers": 0, "cache_mib": 2048},
-        "optimizer": {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 30},
+        "optimizer": COURSE,
         "weights": {"contrastive": 0.2},
         "steps": {"identity": 200, "speech": 500, "coherence": 500, "talk": 1500},
-        "loop": {
-            "log_every": 25,
-            "validate_every": 1000,
-            "sample_every": 500,
-            "save_every": 250,
-            "validation_clips": 400,
-        },
+        "loop": SHORT,
         "machine": {"bf16": False},
     },
 }

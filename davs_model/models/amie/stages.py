@@ -54,16 +54,14 @@ def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
 
     The portrait is 8 frames away from the run where there is such a frame (ours).
     """
-    found = davs.speech_reads(dimensions)
-    portrait = found.pop(PORTRAIT)
-    return {
-        **found,
-        RUN: Reads("frames", int(dimensions["run"]), at="sound"),
-        RUN_WINDOWS: Reads("windows", int(dimensions["run"]), beside=RUN),
-        HEARD: Reads("heard", int(dimensions["run"]), beside=RUN),
-        CORNERS: Reads("corners", int(dimensions["run"]), beside=RUN),
-        PORTRAIT: portrait,
+    length = int(dimensions["run"])
+    own = {
+        RUN: Reads("frames", length, at="sound"),
+        RUN_WINDOWS: Reads("windows", length, beside=RUN),
+        HEARD: Reads("heard", length, beside=RUN),
+        CORNERS: Reads("corners", length, beside=RUN),
     }
+    return davs.speech_reads(dimensions, own)
 
 
 def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: Settings) -> dict[str, Reads]:
@@ -83,10 +81,4 @@ def plan(name: str, settings: Settings) -> Stage:
         "estimator": not weights.mi,
         "frame_discriminator": not weights.frame,
     }
-    if not stage.generates:
-        return stage
-    phases = tuple(
-        replace(phase, networks=tuple(network for network in phase.networks if not idle.get(network, False)))
-        for phase in stage.phases
-    )
-    return replace(stage, phases=tuple(phase for phase in phases if phase.networks))
+    return stage.without([network for network, off in idle.items() if off]) if stage.generates else stage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,8 +27,8 @@ OPTIONS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedDimensions:
-    """The arguments that `DAVS` and `AMIE` have in common.
+class SharedDimensions(ABC):
+    """The arguments that all models of talking faces have in common.
 
     n_words: N_w of the word classifiers.
     n_people: people of the labelled faces; 0: no `person_classifier`.
@@ -51,6 +52,11 @@ class SharedDimensions:
     visual_width: float = 0.0
     audio_width: float = 0.0
     standardise: int = 0
+
+    @classmethod
+    @abstractmethod
+    def of(cls, corpus: Corpus, settings: Any) -> SharedDimensions:
+        """Return the dimensions that fit these clips and settings."""
 
     @staticmethod
     def shared(corpus: Corpus, model: Networks) -> dict[str, Any]:

@@ -157,8 +157,8 @@ def motion_loss(real: Tensor, generated: Tensor) -> Tensor:
 def mouth_reading_loss(read: Tensor, frames: Tensor, seen: Box = WHOLE) -> Tensor:
     """Mean absolute difference of how a mouth moves, in small grey pictures, and how it does by its sound alone.
 
-    read: `[B, T, H, W]`, what was read from F_w^a. frames: `[B, T, 3, S, S]` in [0, 1] that show a box of the crop, any T
-    of a clip. Both without their mean over the T, as in `motion_loss`, so that it does not matter who is seen. In no
+    read: `[B, T, H, W]`, what was read from F_w^a. frames: `[B, T, 3, S, S]` in [0, 1] that show a box of the crop, any
+    T of a clip. Both without their mean over the T, as in `motion_loss`, so that it does not matter who is seen. In no
     paper: C_w and L_C tell sounds apart that look alike, and what they learn of one voice does not hold for others.
     """
     box = (..., *region(MOUTH_BOX, frames.shape[-1], seen))

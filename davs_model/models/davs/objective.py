@@ -10,7 +10,7 @@ from torch import Tensor
 
 from davs_model.data.pictures import WHOLE, Box
 from davs_model.data.reads import Batch
-from davs_model.models.base import DRIVERS, FRAMES, PORTRAIT, REAL, SEQUENCE, SOUND, WINDOWS, Stage, term_of
+from davs_model.models.base import DRIVERS, FRAMES, PORTRAIT, REAL, SEQUENCE, SOUND, WINDOWS, term_of
 from davs_model.models.davs import losses
 from davs_model.models.davs.settings import Form, GanForm, Settings
 from davs_model.models.davs.speech import speech_terms
@@ -239,30 +239,3 @@ def begun(wanted: Collection[str], settings: Settings, progress: float) -> Colle
     begins = {"sequence": settings.adversaries.gan_from, "domain": settings.adversaries.domain_from}
     found = [term for term in wanted if progress >= begins.get(term.removesuffix("_confusion"), 0.0)]
     return found or wanted
-
-
-def factors(model: DAVS, stage: Stage, settings: Settings, *, people_are_speakers: bool) -> dict[str, float]:
-    """Return the factor of each term that a stage minimises, those of both sides of an adversarial pair alike.
-
-    In the released form a term has the released factor besides. Terms that are switched off, or whose classifier the
-    model does not have, are not in it: nothing of them is computed.
-    people_are_speakers: the person classifier knows the speakers of the clips, and not the people of other pictures.
-    """
-    found: dict[str, float] = {}
-    for term in stage.terms:
-        weight = float(getattr(settings.weights, term.removesuffix("_confusion")))
-        if term == "stillness" and settings.form == "paper":
-            continue
-        if settings.generation.targets and term == "stillness":
-            continue  # it needs frames in a row
-        if term == "person" and (model.person_classifier is None or not (stage.people or people_are_speakers)):
-            continue
-        if term.startswith("speech_person") and model.speech_person_classifier is None:
-            continue
-        if term in READING and (model.mouth_reader is None or AUDIO in stage.frozen):
-            continue  # nothing would learn from it but the reader
-        if settings.form == "released":
-            weight *= losses.RELEASED_WEIGHTS.get(term, 1.0)
-        if weight:
-            found[term] = weight
-    return found

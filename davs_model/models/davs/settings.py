@@ -97,13 +97,18 @@ class Adversaries(Section):
     """Show D_seq real frames with the sound of another clip, too, as out of sync."""
 
 
-class Steps(Section):
-    """Length of the three stages; 0 leaves one out."""
+class FirstSteps(Section):
+    """Length of the first stages, which AMIE has, too."""
 
     identity: Count = 100_000
     """Optimizer steps of the identity encoder on labelled faces."""
     speech: Count = 300_000
     """Optimizer steps of the speech space."""
+
+
+class Steps(FirstSteps):
+    """Length of the three stages; 0 leaves one out."""
+
     full: Count = 300_000
     """Optimizer steps of everything together."""
 
@@ -142,18 +147,32 @@ class Weights(SpeechWeights):
     """Factor of the L1 to the frame before, outside the mouth; only the released code has it."""
 
 
+TALKING: Mapping[str, Any] = {
+    "identity_scales": 4,
+    "blend": True,
+    "speech_map": 16,
+    "mouth_size": 64,
+    "standardise": "clip",
+}
+"""Networks that make any model talk."""
+NARROW: Mapping[str, Any] = {"width": 0.25, "image_size": 64, "audio_width": 0.5}
+"""Networks for a CPU."""
+COURSE: Mapping[str, Any] = {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 30}
+"""The optimizer of short trainings."""
+SHORT: Mapping[str, Any] = {
+    "log_every": 25,
+    "validate_every": 1000,
+    "sample_every": 500,
+    "save_every": 250,
+    "validation_clips": 400,
+}
+"""What happens between the steps of a training of minutes."""
+
 _TALKING: Mapping[str, Mapping[str, Any]] = {
-    "model": {
-        "identity_scales": 4,
-        "blend": True,
-        "speech_map": 16,
-        "mouth_size": 64,
-        "standardise": "clip",
-        "audio_smoothing": 0.5,
-    },
+    "model": {**TALKING, "audio_smoothing": 0.5},
     "generation": {"targets": 3, "drive": "alternate", "video": 0.35, "visual": "cache"},
     "data": {"noise": 0.25},
-    "optimizer": {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 30},
+    "optimizer": COURSE,
     "weights": {
         "contrastive": 0.2,
         "domain": 0.0,
@@ -176,29 +195,17 @@ def _preset(**changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
     "small": _preset(
-        model={"width": 0.25, "image_size": 64, "audio_width": 0.5},
+        model=NARROW,
         data={"batch_size": 12, "workers": 0, "cache_mib": 2048},
         steps={"identity": 200, "speech": 400, "full": 1800},
-        loop={
-            "log_every": 25,
-            "validate_every": 1000,
-            "sample_every": 500,
-            "save_every": 250,
-            "validation_clips": 400,
-        },
+        loop=SHORT,
         machine={"bf16": False},
     ),
     "medium": _preset(
-        model={"width": 0.25, "image_size": 128, "audio_width": 0.5},
+        model={**NARROW, "image_size": 128},
         data={"batch_size": 12, "workers": 0, "cache_mib": 6144},
         steps={"identity": 200, "speech": 600, "full": 2500},
-        loop={
-            "log_every": 50,
-            "validate_every": 1250,
-            "sample_every": 1250,
-            "save_every": 250,
-            "validation_clips": 400,
-        },
+        loop={**SHORT, "log_every": 50, "validate_every": 1250, "sample_every": 1250},
         machine={"bf16": False},
     ),
     "large": _preset(

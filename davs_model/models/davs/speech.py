@@ -1,17 +1,19 @@
-"""What DAVS and AMIE have in common: the speech space of Figure 3 (a), its terms, and how a model encodes into it."""
+"""What all models of talking faces have in common: the speech space of Figure 3 (a), and first stages of training."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from davs_model.data.corpus import Corpus
 from davs_model.data.pictures import MOUTH_REGION, WHOLE, Box
 from davs_model.data.reads import Batch
-from davs_model.models.base import FRAMES, PORTRAIT, SOUND, WINDOWS, Gather, TalkingModel
+from davs_model.models.base import FRAMES, PORTRAIT, SOUND, WINDOWS, Gather, Stage, TalkingModel
 from davs_model.models.davs import losses
+from davs_model.models.davs.dimensions import SharedDimensions
 from davs_model.models.davs.initialise import fit_speech_encoders
 from davs_model.models.davs.settings import Form
 
@@ -32,6 +34,7 @@ class SpeechModel(TalkingModel):
     """
 
     adapts = ("identity_encoder", "decoder")
+    Dimensions: ClassVar[type[SharedDimensions]]
 
     identity_encoder: IdentityEncoder
     visual_speech_encoder: VisualSpeechEncoder
@@ -41,6 +44,40 @@ class SpeechModel(TalkingModel):
     """None: the other one is of both modalities."""
     domain_discriminator: DomainDiscriminator
     person_classifier: PersonClassifier | None
+
+    def __init__(self, size: SharedDimensions) -> None:
+        super().__init__()
+        self.dimensions = size.as_dict()
+
+    @classmethod
+    def dimensions_for(cls, corpus: Corpus, settings: Any) -> dict[str, int | float]:
+        """Return the arguments that fit these clips and settings."""
+        return cls.Dimensions.of(corpus, settings).as_dict()
+
+    def terms(
+        self,
+        batch: Batch,
+        wanted: Collection[str],
+        settings: Any,
+        *,
+        progress: float = 1.0,
+        gather: Gather = lambda features: features,
+    ) -> dict[str, Tensor]:
+        """Return those terms of the first two stages that are wanted, and the model's `own_terms`."""
+        found = first_terms(self, batch, wanted, gather)
+        found |= self.own_terms(batch, wanted, settings, progress, gather)
+        return {name: loss for name, loss in found.items() if name in wanted}
+
+    def own_terms(
+        self, batch: Batch, wanted: Collection[str], settings: Any, progress: float, gather: Gather
+    ) -> dict[str, Tensor]:
+        """Compute the terms of later stages that are wanted, and what these need and no more; maybe others besides."""
+        return {}
+
+    def idle(self, stage: Stage, settings: Any, *, people_are_speakers: bool) -> set[str]:
+        """Return `person` where the people of the stage are others than those of the classifier."""
+        people = self.person_classifier is not None and (stage.people or people_are_speakers)
+        return set() if people else {"person"}
 
     @property
     def sees(self) -> Box:

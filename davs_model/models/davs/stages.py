@@ -131,10 +131,14 @@ def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
     return found
 
 
-def speech_reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
-    """Return those of DAVS's reads that AMIE and ET-GAN have, too: all but frames in a row, none generated in parts."""
+def speech_reads(dimensions: Mapping[str, int | float], own: Mapping[str, Reads]) -> dict[str, Reads]:
+    """Return those of DAVS's reads that AMIE and ET-GAN have, too, and before the portrait their own.
+
+    These are all but frames in a row, none generated in parts.
+    """
     found = reads({**dimensions, "identity_frames": 1, "sequence_frames": dimensions["speech_frames"]})
-    return {name: replace(one, part=0) for name, one in found.items() if name != SEQUENCE}
+    shared = {name: replace(one, part=0) for name, one in found.items() if name not in (SEQUENCE, PORTRAIT)}
+    return {**shared, **own, PORTRAIT: found[PORTRAIT]}
 
 
 def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: Settings) -> dict[str, Reads]:
@@ -195,6 +199,4 @@ def plan(name: str, settings: Settings) -> Stage:
         stage = replace(stage, reads=(*video, *disentangles, PORTRAIT, TARGETS, TARGET_WINDOWS, *judged, SOUND))
     stays = {VISUAL: generation.visual != "train", objective.AUDIO: generation.audio == "freeze"}
     frozen = tuple(network for network, still in stays.items() if still)
-    moved, *others = stage.phases
-    kept = tuple(network for network in moved.networks if network not in frozen)
-    return replace(stage, phases=(replace(moved, networks=kept), *others), frozen=frozen)
+    return replace(stage.without(frozen), frozen=frozen)

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from davs_model.data.pictures import as_read
 from davs_model.data.reads import Batch
-from davs_model.models.base import EXPRESSION, SOUND, Gather, Stage
+from davs_model.models.base import EXPRESSION, SOUND, Gather
 from davs_model.models.davs import losses as shared
 from davs_model.models.davs.objective import RUN, RUN_WINDOWS
-from davs_model.models.davs.speech import first_terms
 from davs_model.models.etgan import corruption, losses
 from davs_model.models.etgan.corruption import Inputs
 from davs_model.models.etgan.settings import Settings
@@ -39,18 +38,12 @@ LIKENED = 4
 """Every such frame is compared with the person: E_id costs as much as the decoder."""
 
 
-def terms(
-    model: ETGAN,
-    batch: Batch,
-    wanted: Collection[str],
-    settings: Settings,
-    *,
-    progress: float = 1.0,
-    gather: Gather = lambda features: features,
+def own_terms(
+    model: ETGAN, batch: Batch, wanted: Collection[str], settings: Settings, progress: float, gather: Gather
 ) -> dict[str, Tensor]:
-    """Compute the terms that are wanted and have begun; see `TalkingModel.terms`."""
+    """Compute the terms that are wanted and have begun; see `SpeechModel.own_terms`."""
     wanted = begun(wanted, settings, progress)
-    found = first_terms(model, batch, wanted, gather)
+    found: dict[str, Tensor] = {}
     if "judge" in wanted and model.judge is not None:
         found["judge"] = shared.person_loss(model.judge(batch[JUDGED]), batch["emotions"])
     if any(name in wanted for name in GENERATION):
@@ -59,7 +52,7 @@ def terms(
         code = model.expression_encoder(corruption.disguised(batch[EXPRESSION]))
         whole = torch.ones(len(code), dtype=torch.bool, device=code.device)
         found |= _expression_terms(model, batch, code, whole, gather)
-    return {name: loss for name, loss in found.items() if name in wanted}
+    return found
 
 
 def begun(wanted: Collection[str], settings: Settings, progress: float) -> Collection[str]:
@@ -179,21 +172,3 @@ def _held_to(
             heard = model.encode_sound(batch[RUN_WINDOWS], batch.get(SOUND))
         found["spoken"] = shared.contrastive_loss(gather(seen), gather(heard))
     return found
-
-
-def factors(model: ETGAN, stage: Stage, settings: Settings, *, people_are_speakers: bool) -> dict[str, float]:
-    """Return the factor of each term that a stage minimises; what is switched off, or has no labels, is not in it."""
-    idle = {
-        "person": model.person_classifier is None or not (stage.people or people_are_speakers),
-        "judge": model.judge is None,
-        "read": model.judge is None,
-        "emotion": model.emotion_classifier is None,
-        "expression_person": model.expression_person_classifier is None,
-        "expression_word": model.expression_word_classifier is None,
-    }
-    found = {term: (name, float(getattr(settings.weights, name))) for term in stage.terms if (name := _name(term))}
-    return {term: weight for term, (name, weight) in found.items() if weight and not idle.get(name, False)}
-
-
-def _name(term: str) -> str:
-    return term.removesuffix("_confusion")

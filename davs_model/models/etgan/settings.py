@@ -7,7 +7,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
-from davs_model.models.davs.settings import Fraction, Networks, SpeechWeights
+from davs_model.models.davs.settings import (
+    COURSE,
+    NARROW,
+    SHORT,
+    TALKING,
+    FirstSteps,
+    Fraction,
+    Networks,
+    SpeechWeights,
+)
 from davs_model.settings import Ablation, Count, Factor, RunSettings, Section
 
 
@@ -52,13 +61,9 @@ class Adversaries(Section):
     """Fraction of them after which generated frames are held to what the judge and E_exp read: before, patterns are."""
 
 
-class Steps(Section):
+class Steps(FirstSteps):
     """Length of the stages; 0 leaves one out."""
 
-    identity: Count = 100_000
-    """Optimizer steps of the identity encoder on labelled faces."""
-    speech: Count = 300_000
-    """Optimizer steps of the speech space."""
     judge: Count = 20_000
     """Optimizer steps of the judge, on people of its own."""
     expression: Count = 50_000
@@ -103,17 +108,9 @@ class Weights(SpeechWeights):
 
 
 _TALKING: Mapping[str, Mapping[str, Any]] = {
-    "model": {
-        "width": 0.25,
-        "audio_width": 0.5,
-        "identity_scales": 4,
-        "blend": True,
-        "speech_map": 16,
-        "mouth_size": 64,
-        "standardise": "clip",
-    },
+    "model": {**NARROW, **TALKING},
     "data": {"batch_size": 8, "workers": 0, "noise": 0.25},
-    "optimizer": {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 30},
+    "optimizer": COURSE,
     "weights": {
         "contrastive": 0.2,
         "reconstruction": 50.0,
@@ -126,7 +123,7 @@ _TALKING: Mapping[str, Mapping[str, Any]] = {
         "retained": 0.2,
         "likeness": 1.0,
     },
-    "loop": {"log_every": 25, "validate_every": 1000, "sample_every": 500, "save_every": 250, "validation_clips": 400},
+    "loop": SHORT,
     "machine": {"bf16": False},
 }
 """What small models have in common: the options of DAVS's that talk."""

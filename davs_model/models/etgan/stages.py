@@ -83,18 +83,15 @@ STAGES: dict[str, Stage] = {
 
 def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
     """Return all that a model of these dimensions reads: what DAVS does, and what ET-GAN generates from."""
-    found = davs.speech_reads(dimensions)
-    portrait = found.pop(PORTRAIT)
-    return {
-        **found,
+    own = {
         RUN: Reads("frames", RUN_LENGTH, at="sound"),
         RUN_WINDOWS: Reads("windows", RUN_LENGTH, beside=RUN),
         POSITIONS: Reads("positions", RUN_LENGTH, beside=RUN),
-        VIEWS: replace(portrait, of="others", apart=RUN),
+        VIEWS: Reads("frames", 1, at="portrait", of="others", apart=RUN),
         EXPRESSION: Reads("frames", EXPRESSION_FRAMES, at="spread", of="emotion"),
         JUDGED: Reads("frames", JUDGED_FRAMES, at="portrait"),
-        PORTRAIT: portrait,
     }
+    return davs.speech_reads(dimensions, own)
 
 
 def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: Settings) -> dict[str, Reads]:
@@ -106,16 +103,8 @@ def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: 
 
 def plan(name: str, settings: Settings) -> Stage:
     """Return a stage as the settings change it: discriminators that are switched off are not trained."""
-    stage = STAGES[name]
-    idle = {
-        "frame_discriminator": not settings.weights.frame,
-        "clip_discriminator": not settings.weights.clip,
-    }
-    phases = (
-        replace(phase, networks=tuple(one for one in phase.networks if not idle.get(one, False)))
-        for phase in stage.phases
-    )
-    return replace(stage, phases=tuple(phase for phase in phases if phase.networks))
+    weights = {"frame_discriminator": settings.weights.frame, "clip_discriminator": settings.weights.clip}
+    return STAGES[name].without([network for network, weight in weights.items() if not weight])
 
 
 def judges(clips: Clips, fraction: float) -> NDArray[np.bool_]:

@@ -105,10 +105,6 @@ class Sync(TalkingModel):
         limits = settings.refine
         return offsets.doubtful(Scorer(self, device=device), clips, limits.offset, limits.confidence)
 
-    def sync_judge(self, device: torch.device | str) -> Scorer:
-        """Return a scorer."""
-        return Scorer(self, device=device)
-
     def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
         """Encode frames `[B, T, 3, S, S]`, or grey ones, or windows `[B, T, 12, 20]`: unit vectors `[B, T, 256]`.
 

@@ -949,7 +949,7 @@ class TestSweeping:
         def refuse(*_: object) -> None:
             raise OSError(38, "Function not implemented")
 
-        monkeypatch.setattr(workfolder.fcntl, "flock", refuse)
+        monkeypatch.setattr(fcntl, "flock", refuse)
         work, _ = self.leave(tmp_path, socket.gethostname())
         assert stand_ins.start(["ok"], tmp_path).ok == 1
         assert sorted(path.name for path in (tmp_path / "mfcc").glob(".work-*")) == [work.name, f"{work.name}.lock"]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from davs_model.data.clips import Clips
-from davs_model.data.corpus import Corpus
 from davs_model.data.pictures import MOUTH_REGION, WHOLE
 from davs_model.models.amie import curve, objective
 from davs_model.models.amie import settings as own
@@ -22,12 +21,10 @@ from davs_model.models.amie.networks.estimator import Estimator
 from davs_model.models.amie.networks.image import ImageEncoder
 from davs_model.models.amie.paper import TABLES
 from davs_model.models.amie.stages import LABELS, STAGES
-from davs_model.models.base import Measure
-from davs_model.models.davs.networks.classifiers import DomainDiscriminator, PersonClassifier, WordClassifier
-from davs_model.models.davs.networks.decoder import Decoder
+from davs_model.models.base import Measure, Stage
+from davs_model.models.davs.networks import sized
 from davs_model.models.davs.networks.identity import Identity, IdentityEncoder
 from davs_model.models.davs.networks.layers import FEATURES
-from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
 from davs_model.models.davs.settings import STANDARDISE
 from davs_model.models.davs.speech import SpeechModel
 
@@ -70,49 +67,37 @@ class AMIE(SpeechModel):
     reads = staticmethod(own_stages.reads)
     training_reads = staticmethod(own_stages.training_reads)
     plan = staticmethod(own_stages.plan)
-    terms = objective.terms
-    factors = objective.factors
+    Dimensions = Dimensions
+    own_terms = objective.own_terms
 
     def __init__(self, **dimensions: Any) -> None:
-        super().__init__()
         size = Dimensions(**dimensions)
-        self.dimensions = size.as_dict()
-        side, audio_width = size.image_size, size.audio_width or size.width
-        standardise = STANDARDISE[size.standardise]
+        super().__init__(size)
+        side = size.image_size
         self.identity_encoder = IdentityEncoder(width=size.width, image_size=side)
-        self.visual_speech_encoder = VisualSpeechEncoder(
-            width=size.visual_width or size.width, image_size=size.mouth_size or side
-        )
-        self.audio_speech_encoder = AudioSpeechEncoder(width=audio_width, standardise=standardise)
+        self.visual_speech_encoder = sized.visual_speech_encoder(size)
+        self.audio_speech_encoder = sized.audio_speech_encoder(size)
         self.image_encoder = ImageEncoder(width=size.width, size=side)
-        self.decoder = Decoder(
-            width=size.width,
-            image_size=side,
-            identity_scales=size.identity_scales or 1,
-            blend=bool(size.blend),
-            speech_map=size.speech_map,
-            speech_length=2 * FEATURES,
-        )
+        self.decoder = sized.decoder(size, speech_length=2 * FEATURES)
         self.attention = DynamicAttention(image_size=side)
         self.estimator = Estimator(
             width=size.width,
-            audio_width=audio_width,
+            audio_width=size.audio_width or size.width,
             image_size=side,
             box=MOUTH_REGION if size.mouth_estimator else WHOLE,
-            standardise=standardise,
+            standardise=STANDARDISE[size.standardise],
         )
         self.frame_discriminator = FrameDiscriminator(width=size.width, image_size=side)
-        # The first two stages, as DAVS has them.
-        self.word_classifier = WordClassifier(n_words=size.n_words, n_frames=size.speech_frames)
-        self.audio_word_classifier = None
-        self.domain_discriminator = DomainDiscriminator()
-        self.speech_person_classifier = None
-        self.person_classifier = PersonClassifier(n_people=size.n_people) if size.n_people else None
+        sized.add_classifiers(self, size)
 
-    @classmethod
-    def dimensions_for(cls, corpus: Corpus, settings: own.Settings) -> dict[str, int | float]:
-        """Return the arguments that fit these clips and settings."""
-        return Dimensions.of(corpus, settings).as_dict()
+    def idle(self, stage: Stage, settings: own.Settings, *, people_are_speakers: bool) -> set[str]:
+        """Return terms without a classifier, of T where nothing asks it, and of attention where there is none."""
+        found = super().idle(stage, settings, people_are_speakers=people_are_speakers)
+        if stage.generates and not settings.weights.mi:
+            found.add("estimator")
+        if settings.attention.on == "none" or settings.generation.frames < 2:
+            found.add("mask")
+        return found
 
     def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
         """Return what the estimator makes of matched and of shifted sound, once it was trained; see `curve`."""

@@ -8,28 +8,24 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from davs_model.data.corpus import Corpus
 from davs_model.data.reads import Batch
-from davs_model.models.base import SEQUENCE, WINDOWS, term_of
+from davs_model.models.base import SEQUENCE, WINDOWS, Stage, term_of
 from davs_model.models.davs import losses, objective
 from davs_model.models.davs import paper as own_paper
 from davs_model.models.davs import settings as own
 from davs_model.models.davs import stages as own_stages
 from davs_model.models.davs.dimensions import Dimensions
+from davs_model.models.davs.networks import sized
 from davs_model.models.davs.networks.classifiers import (
     DomainDiscriminator,
     IdentityWordClassifier,
     PersonClassifier,
     SpeechPersonClassifier,
-    WordClassifier,
 )
-from davs_model.models.davs.networks.decoder import Decoder
 from davs_model.models.davs.networks.discriminator import SequenceDiscriminator
 from davs_model.models.davs.networks.identity import Identity, IdentityEncoder
 from davs_model.models.davs.networks.layers import FEATURES
 from davs_model.models.davs.networks.mouth_reader import MouthReader
-from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
-from davs_model.models.davs.settings import STANDARDISE
 from davs_model.models.davs.speech import SpeechModel
 from davs_model.models.davs.stages import LABELS, STAGES
 
@@ -49,43 +45,29 @@ class DAVS(SpeechModel):
     paper = own_paper.TABLES
     paper_data = own_paper.DATA
     code_length = FEATURES
+    Dimensions = Dimensions
     reads = staticmethod(own_stages.reads)
     training_reads = staticmethod(own_stages.training_reads)
     plan = staticmethod(own_stages.plan)
-    factors = objective.factors
 
     def __init__(self, **dimensions: Any) -> None:
-        super().__init__()
         size = Dimensions(**dimensions)
-        self.dimensions = size.as_dict()
+        super().__init__(size)
         self.audio_smoothing, self.smooths = size.audio_smoothing, size.audio_smoothing > 0
         # Figure 2
         self.identity_encoder = IdentityEncoder(width=size.width, image_size=size.image_size)  # E_p^v
-        self.visual_speech_encoder = VisualSpeechEncoder(  # E_w^v
-            width=size.visual_width or size.width,
-            image_size=size.mouth_size or size.image_size,
-            normalised=bool(size.normalised),
-        )
-        self.audio_speech_encoder = AudioSpeechEncoder(  # E_w^a
-            width=size.audio_width or size.width,
-            normalised=bool(size.normalised),
-            standardise=STANDARDISE[size.standardise],
-            code=size.audio_code,
-        )
-        self.decoder = Decoder(  # G
-            width=size.width,
-            image_size=size.image_size,
-            identity_scales=size.identity_scales or 1,
-            blend=bool(size.blend),
-            speech_map=size.speech_map,
-        )
+        normalised = bool(size.normalised)
+        self.visual_speech_encoder = sized.visual_speech_encoder(size, normalised=normalised)  # E_w^v
+        self.audio_speech_encoder = sized.audio_speech_encoder(
+            size, normalised=normalised, code=size.audio_code
+        )  # E_w^a
+        self.decoder = sized.decoder(size)  # G
         self.sequence_discriminator = SequenceDiscriminator(  # D_seq
             n_frames=size.sequence_frames, width=size.width, image_size=size.image_size
         )
         # Figure 3 (a)
-        self.word_classifier = WordClassifier(n_words=size.n_words, n_frames=size.speech_frames)  # C_w
-        own = size.n_word_classifiers == 2
-        self.audio_word_classifier = WordClassifier(n_words=size.n_words, n_frames=size.speech_frames) if own else None
+        self.word_classifier = sized.word_classifier(size)  # C_w
+        self.audio_word_classifier = sized.word_classifier(size) if size.n_word_classifiers == 2 else None
         self.domain_discriminator = DomainDiscriminator()  # D
         # Figure 3 (b)
         self.identity_word_classifier = IdentityWordClassifier(  # C_p^w
@@ -99,11 +81,6 @@ class DAVS(SpeechModel):
         self.speech_person_classifier = SpeechPersonClassifier(n_people=speakers) if speakers else None  # C_w^p
         self.person_classifier = PersonClassifier(n_people=people) if people else None
         self.mouth_reader = MouthReader() if size.reads_mouth else None
-
-    @classmethod
-    def dimensions_for(cls, corpus: Corpus, settings: own.Settings) -> dict[str, int | float]:
-        """Return the arguments that fit these clips and settings."""
-        return Dimensions.of(corpus, settings).as_dict()
 
     def initialise(self, batch: Batch) -> None:
         """Fit the last layers of the speech encoders to a batch, in place; by the targets where no words are read."""
@@ -124,6 +101,23 @@ class DAVS(SpeechModel):
         if settings.generation.targets and any(term_of(name) in wanted for name in objective.PICTURES):
             return objective.talking_terms(self, batch, settings, wanted=wanted, gather=gather)
         return objective.terms(self, batch, form=settings.form, wanted=wanted, gather=gather)
+
+    def factors(self, stage: Stage, settings: own.Settings, *, people_are_speakers: bool) -> dict[str, float]:
+        """Return the factor of each term that a stage minimises, times that of the released form in that form."""
+        found = super().factors(stage, settings, people_are_speakers=people_are_speakers)
+        released = losses.RELEASED_WEIGHTS if settings.form == "released" else {}
+        return {term: weight * released.get(term, 1.0) for term, weight in found.items()}
+
+    def idle(self, stage: Stage, settings: own.Settings, *, people_are_speakers: bool) -> set[str]:
+        """Return terms without a classifier or reader, and `stillness` but in the released form, of frames in a row."""
+        found = super().idle(stage, settings, people_are_speakers=people_are_speakers)
+        if self.speech_person_classifier is None:
+            found.add("speech_person")
+        if settings.form == "paper" or settings.generation.targets:
+            found.add("stillness")
+        if self.mouth_reader is None or objective.AUDIO in stage.frozen:
+            found.update(objective.READING)  # nothing but the reader would learn from it
+        return found
 
     def adaptation_loss(self, photo: Tensor, generated: Tensor, before: Tensor) -> Tensor:
         """Return the L1 to the photo outside the mouth box, and inside it, so that lips stay, to the frames before."""

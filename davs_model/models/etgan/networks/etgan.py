@@ -8,15 +8,11 @@ import torch
 from torch import Tensor
 
 from davs_model.data.clips import Clips
-from davs_model.data.corpus import Corpus
 from davs_model.data.reads import Batch
-from davs_model.models.base import EXPRESSION, Measure
-from davs_model.models.davs.networks.classifiers import DomainDiscriminator, PersonClassifier, WordClassifier
-from davs_model.models.davs.networks.decoder import Decoder
+from davs_model.models.base import EXPRESSION, Measure, Stage
+from davs_model.models.davs.networks import sized
 from davs_model.models.davs.networks.identity import Identity, IdentityEncoder
 from davs_model.models.davs.networks.layers import FEATURES
-from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
-from davs_model.models.davs.settings import STANDARDISE
 from davs_model.models.davs.speech import SpeechModel
 from davs_model.models.etgan import objective, readings
 from davs_model.models.etgan import settings as own
@@ -60,36 +56,27 @@ class ETGAN(SpeechModel):
     labels = LABELS
     drivers = ("audio",)
     modalities = MODALITIES
+    Dimensions = Dimensions
     expression_length = expressions.EXPRESSION
     adapts = ("identity_encoder", "decoder")
     reads = staticmethod(own_stages.reads)
     training_reads = staticmethod(own_stages.training_reads)
-    plan = staticmethod(own_stages.plan)
     uses = staticmethod(own_stages.uses)
-    terms = objective.terms
-    factors = objective.factors
+    plan = staticmethod(own_stages.plan)
+    own_terms = objective.own_terms
 
     def __init__(self, **dimensions: Any) -> None:
-        super().__init__()
         size = Dimensions(**dimensions)
-        self.dimensions = size.as_dict()
-        width, side, standardise = size.width, size.image_size, STANDARDISE[size.standardise]
+        super().__init__(size)
+        width, side = size.width, size.image_size
         self.identity_encoder = IdentityEncoder(width=width, image_size=side)  # E_id
         self.merge = ViewMerge()
         self.expression_encoder = ExpressionEncoder(width=width, image_size=side)  # E_exp
-        self.audio_speech_encoder = AudioSpeechEncoder(
-            width=size.audio_width or width, standardise=standardise
-        )  # E_aud
+        self.audio_speech_encoder = sized.audio_speech_encoder(size)  # E_aud
         self.position_encoder = PositionEncoder()  # E_pos
         lengths = (FEATURES, expressions.EXPRESSION, FEATURES, position.FEATURES)
         self.weighting = CrossModalWeighting(lengths, adaptive=bool(size.weighting))
-        self.decoder = Decoder(
-            width=width,
-            image_size=side,
-            identity_scales=size.identity_scales or 1,
-            blend=bool(size.blend),
-            speech_map=size.speech_map,
-        )
+        self.decoder = sized.decoder(size)
         self.frame_discriminator = FrameDiscriminator(width=width, image_size=side)
         self.clip_discriminator = ClipDiscriminator(width=width)
         several = size.n_emotions > 1
@@ -97,24 +84,25 @@ class ETGAN(SpeechModel):
         self.emotion_classifier = classifier(size.n_emotions) if several else None
         self.expression_person_classifier = classifier(size.n_speakers) if size.n_speakers > 1 else None
         self.expression_word_classifier = classifier(size.n_words) if size.n_words > 1 else None
-        # The first two stages, as DAVS has them.
-        self.visual_speech_encoder = VisualSpeechEncoder(
-            width=size.visual_width or width, image_size=size.mouth_size or side
-        )
-        self.word_classifier = WordClassifier(n_words=size.n_words, n_frames=size.speech_frames)
-        self.audio_word_classifier = None
-        self.domain_discriminator = DomainDiscriminator()
-        self.person_classifier = PersonClassifier(n_people=size.n_people) if size.n_people else None
+        self.visual_speech_encoder = sized.visual_speech_encoder(size)
+        sized.add_classifiers(self, size)
         # Of each emotion, and of all clips.
         self.expressions: Tensor
         self.expressions_seen: Tensor
         self.register_buffer("expressions", torch.zeros(size.n_emotions + 1, expressions.EXPRESSION))
         self.register_buffer("expressions_seen", torch.zeros(size.n_emotions + 1))
 
-    @classmethod
-    def dimensions_for(cls, corpus: Corpus, settings: own.Settings) -> dict[str, int | float]:
-        """Return the arguments that fit these clips and settings."""
-        return Dimensions.of(corpus, settings).as_dict()
+    def idle(self, stage: Stage, settings: own.Settings, *, people_are_speakers: bool) -> set[str]:
+        """Return terms whose reader the model does not have, for want of labels."""
+        found = super().idle(stage, settings, people_are_speakers=people_are_speakers)
+        readers = {
+            "judge": self.judge,
+            "read": self.judge,
+            "emotion": self.emotion_classifier,
+            "expression_person": self.expression_person_classifier,
+            "expression_word": self.expression_word_classifier,
+        }
+        return found | {term for term, reader in readers.items() if reader is None}
 
     def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
         """Return which emotions are read in real and in generated frames; see `readings`."""

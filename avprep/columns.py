@@ -1,0 +1,157 @@
+"""What fills the columns of OUT: as a user asks for them, or as their run.json has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from avprep import auto, manifest, offsets
+from avprep.auto import Remark
+from avprep.errors import RunError
+from avprep.manifest import Manifest
+from avprep.offsets import MIN_CONFIDENCE, MovedMfccStage
+from avprep.runs import fingerprint, tasks
+from avprep.runs.fingerprint import Stage
+from avprep.runs.run import Outcome, run
+from avprep.shards import finished_head
+from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
+
+if TYPE_CHECKING:
+    from avprep.speaking import Judge
+
+S = TypeVar("S", bound=Stage, covariant=True)
+_MOVED = ("audio_offset", "min_confidence", "sync")
+"""Settings of `MovedMfccStage` beside those of `MfccSettings`."""
+
+
+@dataclass(frozen=True)
+class Filling(Generic[S]):
+    """A column that is to be filled with the clips of a manifest; jobs: worker processes."""
+
+    stage: S
+    manifest: Manifest
+    out: Path
+    jobs: int
+
+    @property
+    def anew(self) -> bool:
+        """Return whether the column that is there is going to be set aside."""
+        return offsets.replaces_unmoved(self.stage)
+
+    def set_aside(self, remark: Remark = lambda _: None) -> None:
+        """Set the windows that are there aside, where these are to be moved; see `offsets.set_unmoved_aside`."""
+        if offsets.set_unmoved_aside(self.stage):
+            remark(f"mfcc: the windows as they were are kept in {self.out / offsets.UNMOVED}")
+
+    def run(self, **options: Any) -> Outcome:
+        """Fill this task's shards; see `avprep.runs.run.run`, whose options these are."""
+        self.set_aside()
+        return run(self.stage, self.manifest, self.out, jobs=self.jobs, **options)
+
+    def planned(
+        self, shard_size: int | None, task_index: int, num_tasks: int, *, accept_versions: bool
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the fingerprint and what the task would do, both as JSON, without doing it; RunError as by `run`."""
+        stage, out, anew = self.stage, self.out, self.anew
+        size = fingerprint.check(stage, self.manifest, out, shard_size, accept_versions=accept_versions, anew=anew)
+        mine = dict(list(self.manifest.shards(size))[task_index::num_tasks])
+        # Digests would take hours.
+        done = [name for name in mine if not anew and finished_head(out, stage.column, name) is not None]
+        return fingerprint.fingerprint(stage, self.manifest, size), {
+            "task_index": task_index,
+            "num_tasks": num_tasks,
+            "planned": list(mine),
+            "done": done,
+            "planned_clips": sum(map(len, mine.values())),
+        }
+
+
+def crop(
+    plan: Manifest,
+    out: Path,
+    *,
+    jobs: int | None = None,
+    judge: Callable[[], Judge | None] = lambda: None,
+    otherwise: str = "auto",
+    remark: Remark = auto.log,
+    **given: Any,
+) -> Filling[CropStage]:
+    """Return what fills the crop column.
+
+    jobs: None: one per core, of face-alignment at most four. judge: is asked for where the subject is who speaks.
+    given, otherwise: see `auto.crop_settings`.
+    """
+    settings = auto.crop_settings(plan.dataset, out, given, otherwise=otherwise, remark=remark)
+    workers = auto.workers(settings.detector, tasks.cores()) if jobs is None else jobs
+    stage = crop_stage(plan.root, settings, auto.decoder_threads(workers), _asked(settings.subject, judge))
+    return Filling(stage, plan, out, workers)
+
+
+def mfcc(
+    plan: Manifest,
+    out: Path,
+    *,
+    jobs: int | None = None,
+    audio_offset: str | None = None,
+    min_confidence: float = MIN_CONFIDENCE,
+    **given: Any,
+) -> Filling[MfccStage]:
+    """Return what fills the mfcc column, its windows moved where `audio_offset` is `sync`; given: `MfccSettings`."""
+    stage = _mfcc_stage(plan.root, MfccSettings(**given), out, audio_offset, min_confidence)
+    return Filling(stage, plan, out, jobs or tasks.cores())
+
+
+def begun(
+    out: Path,
+    column: str,
+    *,
+    jobs: int | None = None,
+    root: Path | str | None = None,
+    judge: Callable[[], Judge | None] = lambda: None,
+) -> Filling[CropStage | MfccStage]:
+    """Return what a column was begun with; root: where the data set lies now. For the rest see `crop`."""
+    settings = fingerprint.started(out, column).get("settings", {})
+    found = manifest.rooted(fingerprint.read_manifest(out), root)
+    workers = auto.workers(settings.get("detector", ""), tasks.cores()) if jobs is None else jobs
+    asked = _asked(settings.get("subject"), judge)
+    return Filling(
+        rebuilt(out, column, settings, found.root, auto.decoder_threads(workers), asked), found, out, workers
+    )
+
+
+def rebuilt(
+    out: Path, column: str, settings: dict[str, Any], root: Path, threads: int = 1, judge: Judge | None = None
+) -> CropStage | MfccStage:
+    """Return the stage whose `resolved` settings these are; RunError where they are not this avprep's.
+
+    judge: of who speaks, where the column was made by one.
+    """
+    try:
+        if column == "crop":
+            return crop_stage(root, CropSettings(**settings), threads, judge)
+        heard = MfccSettings(**{name: value for name, value in settings.items() if name not in _MOVED})
+    except TypeError as error:
+        raise RunError(f"{column}: its settings are of another avprep ({error})") from error
+    least = float(settings.get("min_confidence", MIN_CONFIDENCE))
+    return _mfcc_stage(root, heard, out, settings.get("audio_offset"), least)
+
+
+def crop_stage(root: Path, settings: CropSettings, threads: int, judge: Judge | None) -> CropStage:
+    """Return the stage that crops; RunError where the subject is who speaks, and nothing judges that."""
+    if settings.subject != "speaking":
+        return CropStage(root, settings, threads)
+    if judge is None:
+        raise RunError("crop: the subject is who speaks: give the RUN of a sync model")
+    from avprep.speaking import SpeakingCropStage  # here, for it loads all that finds faces
+
+    return SpeakingCropStage(root, settings, threads, judge=judge)
+
+
+def _asked(subject: str | None, judge: Callable[[], Judge | None]) -> Judge | None:
+    return judge() if subject == "speaking" else None
+
+
+def _mfcc_stage(root: Path, settings: MfccSettings, out: Path, audio_offset: str | None, least: float) -> MfccStage:
+    return MovedMfccStage(root, settings, out, least) if audio_offset else MfccStage(root, settings)
