@@ -1,0 +1,140 @@
+"""The lesson of E_w^a: how a mouth moves, read from a few numbers that are then kept as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_shards import make_shards
+
+from avprep.errors import RunError
+from davs_model import checkpoint
+from davs_model.data.pictures import MOUTH_BOX, MOUTH_REGION, region
+from davs_model.models.davs import Settings, losses
+from davs_model.models.davs.networks.mouth_reader import COLUMNS, ROWS
+from davs_model.models.davs.networks.speech import AudioSpeechEncoder
+from davs_model.training import loop
+from davs_model.training import state as states
+
+TINY = (
+    "model.width=0.05",
+    "model.audio_width=0.05",
+    "model.speech_map=2",
+    "data.batch_size=4",
+    "machine.threads=1",
+    "loop.log_every=1",
+    "loop.talking_clips=2",
+    "steps.identity=0",
+    "steps.speech=2",
+    "steps.full=2",
+    "weights.mouth_reading=40",
+)
+LESSON = ("weights.word=0", "weights.contrastive=0")
+ALONE = ("generation.video=0", *LESSON)
+AUDIO, VISUAL, READER = "audio_speech_encoder.", "visual_speech_encoder.", "mouth_reader."
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tiny shards; not to be changed."""
+    return make_shards(tmp_path_factory.mktemp("shards"), clips=8)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """Compute in one thread, and leave torch's threads as they were."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def train(out: Path, run: Path, *overrides: str, stages: tuple[str, ...], **more: Any) -> states.TrainingState:
+    """Train the preset `small`, made tiny; return its state."""
+    settings = Settings.resolve("small", None, (*TINY, *overrides))
+    loop.train([out], run, settings, stages=stages, say=lambda _: None, **more)
+    found = states.load(run)
+    assert found is not None
+    return found[0]
+
+
+def moved(before: states.TrainingState, after: states.TrainingState, network: str) -> bool:
+    """Return whether anything of a network has changed."""
+    first, last = before.checkpoint.weights, after.checkpoint.weights
+    return any(not torch.equal(value, last[name]) for name, value in first.items() if name.startswith(network))
+
+
+def test_the_lesson_moves_what_hears_and_nothing_that_sees(out: Path, tmp_path: Path) -> None:
+    """Where it is the only term of the stage, E_w^a and the reader learn, and E_w^v is not even looked through."""
+    one = train(out, tmp_path / "one", *LESSON, "steps.speech=1", stages=("speech",))
+    two = train(out, tmp_path / "two", *LESSON, stages=("speech",), init_from=tmp_path / "one")
+    assert moved(one, two, AUDIO)
+    assert moved(one, two, READER)
+    assert not moved(one, two, VISUAL)
+
+
+def test_what_was_learned_is_kept_while_frames_are(out: Path, tmp_path: Path) -> None:
+    """With `generation.audio=freeze` the full stage leaves E_w^a as it was; else it trains it, by this term too."""
+    lesson = train(out, tmp_path / "lesson", *LESSON, stages=("speech",))
+    frozen = train(
+        out, tmp_path / "kept", *ALONE, "generation.audio=freeze", stages=("full",), init_from=tmp_path / "lesson"
+    )
+    free = train(out, tmp_path / "free", *ALONE, stages=("full",), init_from=tmp_path / "lesson")
+    assert not moved(lesson, frozen, AUDIO)
+    assert not moved(lesson, frozen, READER)
+    assert moved(lesson, frozen, "decoder.")
+    assert moved(lesson, free, AUDIO)
+    assert moved(lesson, free, READER)
+    assert not any(AUDIO in name for name in frozen.moments)
+
+
+def test_a_stage_of_a_term_that_cannot_teach_is_refused(out: Path, tmp_path: Path) -> None:
+    """Weights that leave a stage with nothing to learn are one line, not a run that stands still."""
+    with pytest.raises(RunError, match="nothing to learn"):
+        train(out, tmp_path / "none", *LESSON, "weights.mouth_reading=0", stages=("speech",))
+
+
+def test_features_are_made_of_a_few_numbers() -> None:
+    """With `audio_code` the features of any windows lie in a space of so many dimensions."""
+    encoder = AudioSpeechEncoder(width=0.05, code=3).eval()
+    with torch.no_grad():
+        features = encoder(torch.randn(1, 40, 12, 20, generator=torch.Generator().manual_seed(0)))[0].double()
+    assert torch.linalg.matrix_rank(features - features.mean(0), rtol=1e-5) == 3
+
+
+def test_options_are_in_the_checkpoint(out: Path, tmp_path: Path) -> None:
+    """A model with a code and a reader is built again from its checkpoint; one without has no weights of either."""
+    train(out, tmp_path / "with", *LESSON, "model.audio_code=5", stages=("speech",))
+    train(out, tmp_path / "without", "weights.mouth_reading=0", stages=("speech",))
+    whole, plain = (checkpoint.load(tmp_path / name) for name in ("with", "without"))
+    assert whole.model().dimensions["audio_code"] == 5
+    assert whole.weights["mouth_reader.weight"].shape == (ROWS * COLUMNS, 256)
+    assert not any(name.startswith((READER, "audio_speech_encoder.code")) for name in plain.weights)
+    assert not {"audio_code", "reads_mouth"} & plain.dimensions.keys()
+
+
+def test_only_the_motion_of_a_mouth_counts() -> None:
+    """A reading that is right but for what all frames have in common costs nothing; a still one costs the motion."""
+    rng = torch.Generator().manual_seed(0)
+    frames = torch.rand((2, 5, 3, 64, 64), generator=rng)
+    rows, columns = region(MOUTH_BOX, 64)
+    grey = (frames[..., rows, columns] * torch.tensor((0.299, 0.587, 0.114))[:, None, None]).sum(2)
+    small = grey.unflatten(-1, (COLUMNS, -1)).unflatten(2, (ROWS, -1)).mean((3, 5))
+    face = torch.rand((2, 1, ROWS, COLUMNS), generator=rng)
+    assert losses.mouth_reading_loss(small + face, frames).item() == pytest.approx(0, abs=1e-6)
+    still = losses.mouth_reading_loss(torch.zeros_like(small), frames)
+    assert still.item() == pytest.approx((small - small.mean(1, keepdim=True)).abs().mean().item(), rel=1e-5)
+
+
+def test_the_mouth_is_found_where_only_its_region_is_shown() -> None:
+    """A box of the crop is at the same place in pictures of the mouth's region, as far as these show it."""
+    crop = torch.arange(256.0)
+    for size in (64, 104):
+        rows, columns = region(MOUTH_BOX, size, MOUTH_REGION)
+        scale = size / 104
+        assert crop[144 + round(rows.start / scale)] == pytest.approx(170, abs=1)
+        assert crop[144 + round(rows.stop / scale)] == pytest.approx(234, abs=1)
+        assert (columns.start, columns.stop) == (0, size), "the region is narrower than the box"
+    assert region(MOUTH_BOX, 256) == (slice(170, 234), slice(64, 192))
