@@ -70,10 +70,7 @@ def index(
     for problem in scan.problems:
         log.warning("%s: %s: %s", problem.kind, problem.path, problem.message)
     if output is not None:
-        path = Path(output)
-        files.write_atomically(
-            path, manifest.render(found).encode("utf-8", "surrogateescape"), aside=files.own_aside(path)
-        )
+        files.write_text(Path(output), manifest.render(found))
     return found
 
 

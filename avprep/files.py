@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -11,6 +12,8 @@ import secrets
 import stat
 from pathlib import Path
 from typing import IO
+
+from avprep.errors import RunError
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -56,6 +59,27 @@ def create(path: Path, data: bytes, *, aside: Path) -> bool:
     except OSError:  # a file system without links, exFAT say: the last one wins, and reads what it wrote
         aside.replace(path)
     return True
+
+
+def write_text(path: Path, text: str, *, replace: bool = True) -> None:
+    """Write a file so that it appears whole, whoever else writes it; RunError where it cannot be written.
+
+    replace: whether it may take the place of a file that is there.
+    """
+    data, aside = text.encode("utf-8", "surrogateescape"), own_aside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise RunError(f"{path}: not a plain file, so nothing can be put in its place; give another name")
+        if replace:
+            write_atomically(path, data, aside=aside)
+        elif not create(path, data, aside=aside):
+            raise RunError(f"{path}: another process has just written it; it was left as it is")
+    except OSError as error:
+        raise RunError(f"{path}: cannot write ({error.strerror})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def own_aside(path: Path) -> Path:

@@ -106,14 +106,5 @@ def set_unmoved_aside(stage: object) -> bool:
 
 
 def _moved(stage: MovedMfccStage, clip: Clip, shard: str) -> Sample:
-    measured = _measured(stage.out, shard).record(clip.key) or {}
+    measured = shards.ColumnShard.finished(stage.out, "sync", shard).record(clip.key) or {}
     return by_name(moved_clip, clip, stage.root, settings=stage.settings, measured=measured, least=stage.min_confidence)
-
-
-@functools.lru_cache(8)
-def _measured(out: Path, shard: str) -> shards.ColumnShard:
-    found = shards.ColumnShard.read(out, "sync", shard)
-    if found is None:
-        path = shards.sidecar_path(out, "sync", shard)
-        raise RunError(f"{path}: is not there: run `avprep sync` first (see `avprep status {out}`)")
-    return found

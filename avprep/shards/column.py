@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from avprep.errors import RunError
 from avprep.shards.reader import places, read_at, read_sample
 from avprep.shards.sample import Stretch
-from avprep.shards.sidecar import read_sidecar, tar_path
+from avprep.shards.sidecar import read_sidecar, sidecar_path, tar_path
 
 
 class ColumnShard:
@@ -23,6 +24,16 @@ class ColumnShard:
         """Read the sidecar; None where the shard is not finished, ShardError where the sidecar is damaged."""
         sidecar = read_sidecar(out, column, shard)
         return None if sidecar is None else cls(tar_path(out, column, shard), sidecar)
+
+    @classmethod
+    @lru_cache(8)
+    def finished(cls, out: Path, column: str, shard: str) -> ColumnShard:
+        """Read it, or return what was read before; RunError where it is not finished, ShardError as of `read`."""
+        found = cls.read(out, column, shard)
+        if found is None:
+            path = sidecar_path(out, column, shard)
+            raise RunError(f"{path}: is not there: run `avprep {column}` first (see `avprep status {out}`)")
+        return found
 
     @property
     def clips(self) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import avprep
 from avprep.errors import Reject
@@ -90,16 +90,43 @@ class MfccSettings:
     audio_channel: int | None = None
 
 
+S = TypeVar("S", CropSettings, MfccSettings)
+
+
 @dataclass(frozen=True)
-class CropStage:
+class ClipStage(Generic[S]):
+    """What both stages have in common; root: where the data set lies."""
+
+    root: Path
+    settings: S
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the settings as JSON; a choice that is left to the file is none."""
+        return {name: value for name, value in asdict(self.settings).items() if value is not None}
+
+    def seconds(self, clip: Clip) -> float | None:
+        """Return how long a clip is by the manifest or else by its video's header, `max_seconds` at most.
+
+        None for a small file, or where no header has it.
+        """
+        length = clip.duration
+        if length is None:
+            with suppress(Reject, OSError):
+                if (self.root / clip.video).stat().st_size >= _LARGE:
+                    from avprep.media import container
+
+                    length = container.duration(self.root / clip.video)
+        return None if length is None else min(length, self.settings.max_seconds)
+
+
+@dataclass(frozen=True)
+class CropStage(ClipStage[CropSettings]):
     """Builds the crop function of a worker: `CropStage(root, settings)()` is a function from Clip to Sample.
 
     threads: decoder threads of each worker; keep_bytes: decoded pictures that a worker may hold on to. Neither changes
     the result.
     """
 
-    root: Path
-    settings: CropSettings
     threads: int = 1
     keep_bytes: int = 256 << 20
 
@@ -116,14 +143,6 @@ class CropStage:
         from avprep.faces import detectors
 
         return {**_versions(), **detectors.identity(self.settings.detector)}
-
-    def resolved(self) -> dict[str, Any]:
-        """Return the settings as JSON."""
-        return asdict(self.settings)
-
-    def seconds(self, clip: Clip) -> float | None:
-        """Return how long a clip is by the manifest, or else by its video's header, `max_seconds` at most."""
-        return _seconds(clip, self.root, self.settings.max_seconds)
 
     def __call__(self) -> Callable[[Clip], Sample]:
         """Build the detector and return the function."""
@@ -145,25 +164,14 @@ class CropStage:
 
 
 @dataclass(frozen=True)
-class MfccStage:
+class MfccStage(ClipStage[MfccSettings]):
     """Builds the MFCC function of a worker: `MfccStage(root, settings)()` is a function from Clip to Sample."""
-
-    root: Path
-    settings: MfccSettings
 
     column = "mfcc"
 
     def versions(self) -> dict[str, str]:
         """Return the versions that decide the result besides the settings."""
         return _versions("python-speech-features")
-
-    def resolved(self) -> dict[str, Any]:
-        """Return the settings as JSON; a choice that is left to the file is none."""
-        return {name: value for name, value in asdict(self.settings).items() if value is not None}
-
-    def seconds(self, clip: Clip) -> float | None:
-        """Return how long a clip is by the manifest, or else by its file's header, `max_seconds` at most."""
-        return _seconds(clip, self.root, self.settings.max_seconds)
 
     def __call__(self) -> Callable[[Clip], Sample]:
         """Return the function."""
@@ -180,18 +188,6 @@ def by_name(work: Callable[..., Sample], clip: Clip, root: Path, **given: Any) -
         return work(clip, root=root, **given)
     except Reject as reject:
         raise Reject(reject.reason, reject.message.removeprefix(f"{root}/")) from reject
-
-
-def _seconds(clip: Clip, root: Path, most: float) -> float | None:
-    """Return the length of a clip; None for a small file, or where no header has it."""
-    length = clip.duration
-    if length is None:
-        with suppress(Reject, OSError):
-            if (root / clip.video).stat().st_size >= _LARGE:
-                from avprep.media import container
-
-                length = container.duration(root / clip.video)
-    return None if length is None else min(length, most)
 
 
 def _versions(*others: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,23 +110,18 @@ def from_video(path: Path, detector: Detector, settings: CropSettings, *, track:
 def from_windows(folder: Path) -> Driver:
     """Return prepared windows: N.bin, float64, 20×12 time-major, as the released code writes them."""
     files = _numbered(folder, ("bin",))
-
-    def windows() -> Iterator[NDArray[np.float32]]:
-        for first in range(0, len(files), AT_ONCE):
-            yield np.stack([_window(path) for path in files[first : first + AT_ONCE]])
-
-    return Driver("audio", len(files), windows)
+    return Driver("audio", len(files), partial(_parts, files, _window))
 
 
 def from_frames(folder: Path) -> Driver:
     """Return prepared frames: N.jpg or N.png, aligned, 256×256 or the released code's 260×260."""
     files = _numbered(folder, ("jpg", "jpeg", "png"))
+    return Driver("video", len(files), partial(_parts, files, lambda path: photo.read_aligned(path).crop))
 
-    def crops() -> Iterator[NDArray[np.uint8]]:
-        for first in range(0, len(files), AT_ONCE):
-            yield np.stack([photo.read_aligned(path).crop for path in files[first : first + AT_ONCE]])
 
-    return Driver("video", len(files), crops)
+def _parts(files: list[Path], read: Callable[[Path], NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    for first in range(0, len(files), AT_ONCE):
+        yield np.stack([read(path) for path in files[first : first + AT_ONCE]])
 
 
 def _numbered(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -106,8 +106,7 @@ def bench(
     wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
     busy = library.busy()  # before there is work of our own
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
-        # Neither is asked for where shards are there.
-        chosen = cache(lambda: auto.detector(detector, say.once))
+        chosen = cache(lambda: auto.detector(detector, say.once))  # neither is asked for where shards are there
         plan = cache(lambda: library.plan_of(clips, Path(temporary), limit, as_lrw=as_lrw))
 
         def measured() -> Iterator[tuple[str, Measured]]:
@@ -151,13 +150,14 @@ def _measured_learning(
 
 def _made_shards(plan: Manifest, detector: str, jobs: int, temporary: Path) -> Path:
     """Make shards of the clips by the real run, all in the train split; those without a word get one and the same."""
-    from avprep.runs.run import run
-    from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
+    from avprep import columns
 
     plan = replace(plan, clips=tuple(replace(clip, split="train", word=clip.word or "any") for clip in plan.clips))
-    for stage in (CropStage(plan.root, CropSettings(detector)), MfccStage(plan.root, MfccSettings())):
-        run(stage, plan, temporary / "shards", jobs=jobs, verbosity=-1)
-    return temporary / "shards"
+    out = temporary / "shards"
+    crop = columns.crop(plan, out, jobs=jobs, remark=say.once, detector=detector, subject="largest")
+    for filling in (crop, columns.mfcc(plan, out, jobs=jobs)):
+        filling.run(verbosity=-1)
+    return out
 
 
 COMMANDS = (bench,)

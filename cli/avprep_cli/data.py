@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 import sys
@@ -72,10 +71,10 @@ def index(
     if output.exists() and not force:
         raise click.UsageError(f"{output} is there already: give another -o, or --force to replace it")
     found, scan = layouts.index(layout, root, seed=seed, limit=limit, **given)
-    write_text(output, manifest.render(found), replace=force)
+    files.write_text(output, manifest.render(found), replace=force)
     if problems is not None:
         rows = ({"kind": p.kind, "path": p.path, "message": p.message, "count": p.count} for p in scan.problems)
-        write_text(problems, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        files.write_text(problems, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     shown = len(scan.problems) if say.verbosity() == say.VERBOSE else SHOWN_PROBLEMS
     for problem in scan.problems[:shown]:
         say.aside(f"{problem.kind}: {problem.path}: {problem.message}")
@@ -362,28 +361,6 @@ def refuse(out: Path, problems: list[str]) -> None:
         say.echo(say.one_line(problem), err=True)
     if problems:
         raise RunError(f"{out}: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
-
-
-def write_text(path: Path, text: str, *, replace: bool = True) -> None:
-    """Write a file so that it appears whole, whoever else writes it; RunError where it cannot be written.
-
-    replace: whether it may take the place of a file that is there.
-    """
-
-    data, aside = text.encode("utf-8", "surrogateescape"), files.own_aside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():
-            raise RunError(f"{path}: not a plain file, so nothing can be put in its place; give another name")
-        if replace:
-            files.write_atomically(path, data, aside=aside)
-        elif not files.create(path, data, aside=aside):
-            raise RunError(f"{path}: another process has just written it; it was left as it is")
-    except OSError as error:
-        raise RunError(f"{path}: cannot write ({error.strerror})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
 
 
 COMMANDS: tuple[click.Command, ...] = (index, crop, mfcc, verify, weights)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from avprep import layouts, manifest
+from avprep import files, layouts, manifest
 from avprep.errors import RunError
 from avprep.schema import FPS
 from avprep_cli import data, kinds, options, say, summary
@@ -87,7 +87,7 @@ def _index(
     say.story(f"2/9 index: {path}")
     plan, scan = layouts.index("lrw", corpus, seed=seed)
     plan = replace(plan, dataset="synthetic")  # which only lies on disk as LRW does
-    data.write_text(path, manifest.render(plan))
+    files.write_text(path, manifest.render(plan))
     if scan.problems:
         raise RunError(f"{corpus}: {scan.problems[0].path}: {scan.problems[0].message}")
     return plan

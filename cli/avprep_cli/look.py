@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from avprep import files
 from avprep_cli import kinds, options, say, summary
-from avprep_cli.data import write_text
 
 
 @click.command()
@@ -35,13 +35,13 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
     if compare:
         from avprep.quality import compare as comparison
 
-        write_text(output, comparison.page(*outs, seed=seed))
+        files.write_text(output, comparison.page(*outs, seed=seed))
         summary.show(f"{output}: {outs[0]} beside {outs[1]}, {output.stat().st_size / 1e6:.1f} MB")
         return
     from avprep.quality import report as library
 
     made = library.report(outs[0], root=root, seed=seed)
-    write_text(output, made.page)
+    files.write_text(output, made.page)
     failures = say.number(made.n_failures, "failure")
     if made.n_problems:
         then = [summary.line("verify", outs[0])]  # what is damaged may not tell what is missing

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from avprep import manifest
+from avprep import files, manifest
 from avprep_cli import data, kinds, options, say, summary
 
 PRESETS = ("latentsync", "wav2lip")
@@ -152,7 +152,7 @@ def select(out: Path, wheres: tuple[str, ...], preset: str | None, output: Path,
         parsed.append(library.preset(out, preset))
         say.aside(f"{preset}: {parsed[-1].text} (the scale of confidence is that of the model)")
     found = library.select(out, parsed)
-    data.write_text(output, manifest.render(found.manifest), replace=force)
+    files.write_text(output, manifest.render(found.manifest), replace=force)
     kept, left = len(found.manifest.clips), found.left_out.total()
     for reason, count in sorted(found.left_out.items()):
         say.aside(f"left out: {count}: {reason}")

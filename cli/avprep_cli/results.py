@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from avprep import files
 from avprep_cli import kinds, options, say, summary
 from avprep_cli.talk import max_length, progress, read_driver
 
@@ -139,13 +140,12 @@ def study(
     options.spare(output, *faces, *audios, *videos, *(path for _, film, photo in films for path in (film, photo)))
     import tempfile
 
-    from avprep_cli.data import write_text
     from davs_model.study import study as library
 
     with tempfile.TemporaryDirectory() as folder:
         made = _study_films(Path(folder), runs, faces, audios, videos, max_seconds, detector, device, aligned=aligned)
         made += [library.Film(method, film, photo, label=photo.stem) for method, film, photo in films]
-        write_text(output, library.page(made, title=title, seed=seed))
+        files.write_text(output, library.page(made, title=title, seed=seed))
     methods = sorted({film.method for film in made})
     summary.show(
         f"{output}: {len(made)} videos by {len(methods)} methods: {'; '.join(methods)}",
@@ -163,12 +163,11 @@ def study_results(answers: tuple[Path, ...], output: Path | None) -> None:
     avprep study-results study-*.csv -o table-2.md
     """
     options.spare(output, *answers)
-    from avprep_cli.data import write_text
     from davs_model.study import study as library
 
     table = library.table(library.read(answers))
     if output is not None:
-        write_text(output, table)
+        files.write_text(output, table)
     say.echo(table, nl=not table.endswith("\n"))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,20 +24,22 @@ def names() -> list[str]:
 
 def find(name: str) -> type[TalkingModel]:
     """Return the class of a model; ValueError for a name that no model has."""
-    if name not in (known := names()):  # the name may come from a file: nothing else is imported by it
-        raise ValueError(f"no model {name}: there is {', '.join(known)}")
-    found: type[TalkingModel] = importlib.import_module(f"{__name__}.{name}").Model
+    found: type[TalkingModel] = _module(name).Model
     return found
 
 
 def settings(name: str) -> type[RunSettings]:
     """Return the settings of a model, without torch; ValueError for a name that no model has."""
-    if name not in (known := names()):
-        raise ValueError(f"no model {name}: there is {', '.join(known)}")
-    found: type[RunSettings] = importlib.import_module(f"{__name__}.{name}").Settings
+    found: type[RunSettings] = _module(name).Settings
     return found
 
 
 def build(name: str, dimensions: Mapping[str, int | float]) -> TalkingModel:
     """Build a model, its weights drawn at random; ValueError for a name that no model has, TypeError as its class."""
     return find(name)(**dimensions)
+
+
+def _module(name: str) -> ModuleType:
+    if name not in (known := names()):  # the name may come from a file: nothing else is imported by it
+        raise ValueError(f"no model {name}: there is {', '.join(known)}")
+    return importlib.import_module(f"{__name__}.{name}")

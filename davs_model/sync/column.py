@@ -187,7 +187,7 @@ def _of_second(found: Offset) -> dict[str, Any]:
 
 def read_members(out: Path, column: str, shard: str, key: str) -> Mapping[str, memoryview]:
     """Return the members of a clip in a column; Reject where it failed there."""
-    found = _shard(out, column, shard)
+    found = shards.ColumnShard.finished(out, column, shard)
     record = found.record(key)
     if record is not None and record["state"] == "failed":
         raise Reject("no_sample", f"failed in {column}: {record['reason']}")
@@ -199,16 +199,6 @@ def read_members(out: Path, column: str, shard: str, key: str) -> Mapping[str, m
         raise ShardError(f"{found.path}: {key}: {error}: see `avprep verify {out}`") from error
     except OSError as error:
         raise RunError(f"{found.path}: cannot be read ({error.strerror})") from error
-
-
-@functools.lru_cache(8)
-def _shard(out: Path, column: str, shard: str) -> shards.ColumnShard:
-    """Return a shard that has to be finished."""
-    found = shards.ColumnShard.read(out, column, shard)
-    if found is None:
-        path = shards.sidecar_path(out, column, shard)
-        raise RunError(f"{path}: is not there: run `avprep {column}` first (see `avprep status {out}`)")
-    return found
 
 
 @functools.lru_cache(8)

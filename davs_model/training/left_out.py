@@ -21,11 +21,7 @@ REASON = "left out by the model of the stage before"
 def measure(run: Path, model: TalkingModel, clips: Clips, device: torch.device, settings: RunSettings) -> None:
     """Let the model name the clips that are left out, and write them to the folder of the run."""
     text = json.dumps({"clips": model.left_out(clips, device, settings)}, indent=0, ensure_ascii=False)
-    path = run / NAME
-    try:
-        files.write_atomically(path, text.encode("utf-8", "surrogateescape"), aside=files.own_aside(path))
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror})") from error
+    files.write_text(run / NAME, text)
 
 
 def kept(run: Path, clips: Clips) -> Clips:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from avprep_cli.data import write_text
 from command_line import assert_one_line, call
 
 from avprep import manifest
 from avprep.errors import RunError
+from avprep.files import write_text
 from avprep.runs import slurm
 
 MANY = 8
