@@ -1,4 +1,4 @@
-"""The lesson of E_w^a: how a mouth moves, read from a few numbers that are then kept as they are."""
+"""The lesson of E_w^a: how a mouth moves, which is then kept as it is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from davs_model import checkpoint
 from davs_model.data.pictures import MOUTH_BOX, MOUTH_REGION, region
 from davs_model.models.davs import Settings, losses
 from davs_model.models.davs.networks.mouth_reader import COLUMNS, ROWS
-from davs_model.models.davs.networks.speech import AudioSpeechEncoder
 from davs_model.training import loop
 from davs_model.training import state as states
 
@@ -96,23 +95,15 @@ def test_a_stage_of_a_term_that_cannot_teach_is_refused(out: Path, tmp_path: Pat
         train(out, tmp_path / "none", *LESSON, "weights.mouth_reading=0", stages=("speech",))
 
 
-def test_features_are_made_of_a_few_numbers() -> None:
-    """With `audio_code` the features of any windows lie in a space of so many dimensions."""
-    encoder = AudioSpeechEncoder(width=0.05, code=3).eval()
-    with torch.no_grad():
-        features = encoder(torch.randn(1, 40, 12, 20, generator=torch.Generator().manual_seed(0)))[0].double()
-    assert torch.linalg.matrix_rank(features - features.mean(0), rtol=1e-5) == 3
-
-
 def test_options_are_in_the_checkpoint(out: Path, tmp_path: Path) -> None:
-    """A model with a code and a reader is built again from its checkpoint; one without has no weights of either."""
-    train(out, tmp_path / "with", *LESSON, "model.audio_code=5", stages=("speech",))
+    """A model with a reader is built again with it from its checkpoint; one without has no weights of any."""
+    train(out, tmp_path / "with", *LESSON, stages=("speech",))
     train(out, tmp_path / "without", "weights.mouth_reading=0", stages=("speech",))
     whole, plain = (checkpoint.load(tmp_path / name) for name in ("with", "without"))
-    assert whole.model().dimensions["audio_code"] == 5
+    assert whole.model().dimensions["reads_mouth"] == 1
     assert whole.weights["mouth_reader.weight"].shape == (ROWS * COLUMNS, 256)
-    assert not any(name.startswith((READER, "audio_speech_encoder.code")) for name in plain.weights)
-    assert not {"audio_code", "reads_mouth"} & plain.dimensions.keys()
+    assert not any(name.startswith(READER) for name in plain.weights)
+    assert "reads_mouth" not in plain.dimensions
 
 
 def test_only_the_motion_of_a_mouth_counts() -> None:

@@ -20,7 +20,6 @@ OPTIONS = (
     "standardise",
     "words_from_feature",
     "audio_smoothing",
-    "audio_code",
     "reads_mouth",
 )
 """Dimensions that only models of ours have; a checkpoint without one of them has 0."""
@@ -83,7 +82,7 @@ class Dimensions(SharedDimensions):
     identity_frames, sequence_frames: frames that C_p^w and D_seq read at once.
     n_word_classifiers: 1: C_w, shared by both modalities; 2: one each, as in the rows of Table 3 without SC.
     words_from_feature: see `IdentityWordClassifier`. audio_smoothing: see `DAVS.smooth_sound`.
-    normalised: see `VisualSpeechEncoder`. audio_code: see `AudioSpeechEncoder`. reads_mouth: there is a `MouthReader`.
+    normalised: see `VisualSpeechEncoder`. reads_mouth: there is a `MouthReader`.
 
     Those of `OPTIONS` are not in the paper; each is 0 in the released networks.
     """
@@ -95,7 +94,6 @@ class Dimensions(SharedDimensions):
     normalised: int = 0
     words_from_feature: int = 0
     audio_smoothing: float = 0.0
-    audio_code: int = 0
     reads_mouth: int = 0
 
     def __post_init__(self) -> None:
@@ -119,7 +117,6 @@ class Dimensions(SharedDimensions):
             normalised=int(model.normalised),
             words_from_feature=int(model.identity_words == "feature"),
             audio_smoothing=model.audio_smoothing,
-            audio_code=model.audio_code,
             reads_mouth=int(settings.weights.mouth_reading > 0),
         )
 

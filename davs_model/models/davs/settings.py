@@ -59,8 +59,6 @@ class Model(Networks):
     """What C_p^w reads of the identity encoder: its maps, as in the released code, or how its features change."""
     audio_smoothing: Fraction = 0.0
     """Part of a frame's audio features that is taken from the frames beside it where whole clips are generated."""
-    audio_code: Annotated[int, Ge(0), Le(256)] = 0
-    """Numbers that all audio features of a frame are made of, so that they tell no more; 0: as many as features."""
     normalised: bool = False
     """Give the features of each modality mean 0 and variance 1, by BatchNorm without parameters."""
 

@@ -58,9 +58,7 @@ class DAVS(SpeechModel):
         self.identity_encoder = IdentityEncoder(width=size.width, image_size=size.image_size)  # E_p^v
         normalised = bool(size.normalised)
         self.visual_speech_encoder = sized.visual_speech_encoder(size, normalised=normalised)  # E_w^v
-        self.audio_speech_encoder = sized.audio_speech_encoder(
-            size, normalised=normalised, code=size.audio_code
-        )  # E_w^a
+        self.audio_speech_encoder = sized.audio_speech_encoder(size, normalised=normalised)  # E_w^a
         self.decoder = sized.decoder(size)  # G
         self.sequence_discriminator = SequenceDiscriminator(  # D_seq
             n_frames=size.sequence_frames, width=size.width, image_size=size.image_size

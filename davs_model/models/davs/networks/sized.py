@@ -21,10 +21,10 @@ def visual_speech_encoder(size: SharedDimensions, *, normalised: bool = False) -
     return VisualSpeechEncoder(width=width, image_size=side, normalised=normalised)
 
 
-def audio_speech_encoder(size: SharedDimensions, *, normalised: bool = False, code: int = 0) -> AudioSpeechEncoder:
+def audio_speech_encoder(size: SharedDimensions, *, normalised: bool = False) -> AudioSpeechEncoder:
     """Return E_w^a."""
     width, standardise = size.audio_width or size.width, STANDARDISE[size.standardise]
-    return AudioSpeechEncoder(width=width, normalised=normalised, standardise=standardise, code=code)
+    return AudioSpeechEncoder(width=width, normalised=normalised, standardise=standardise)
 
 
 def decoder(size: SharedDimensions, speech_length: int = FEATURES) -> Decoder:

@@ -127,14 +127,11 @@ class AudioSpeechEncoder(nn.Module):
 
     width: channel multiplier; the 256 features stay.
     normalised: as of `VisualSpeechEncoder`.
-    code: numbers that the features are a linear map of; 0: there is no such bottleneck.
     standardise: one of `STANDARDISE`, what gives every coefficient mean 0 and variance 1: nothing, the statistics of
         the training set, which the network holds, those of each clip, or these after `Voice`.
     """
 
-    def __init__(
-        self, *, width: float = 1.0, normalised: bool = False, standardise: str = "none", code: int = 0
-    ) -> None:
+    def __init__(self, *, width: float = 1.0, normalised: bool = False, standardise: str = "none") -> None:
         super().__init__()
         self.standardise = standardise
         self.norm = nn.BatchNorm1d(FEATURES, affine=False) if normalised else nn.Identity()
@@ -159,8 +156,7 @@ class AudioSpeechEncoder(nn.Module):
             nn.MaxPool2d(1, (2, 1)),
             nn.Conv2d(c256, c512, (3, 1), bias=False),
         )
-        self.code = nn.Linear(2 * c512, code) if code else nn.Identity()
-        self.fc = nn.Linear(code or 2 * c512, FEATURES)
+        self.fc = nn.Linear(2 * c512, FEATURES)
         self.unused = unused(bn=nn.BatchNorm2d(c512))
 
     def forward(self, windows: Tensor, statistics: Tensor | None = None) -> Tensor:
@@ -173,7 +169,7 @@ class AudioSpeechEncoder(nn.Module):
         windows = self._standardised(windows, statistics)
         images = fold(windows, N_COEFFICIENTS, WINDOW_STEPS).transpose(1, 2).unsqueeze(1)
         both = torch.cat((self.square(images).flatten(1), self.temporal(images).flatten(1)), dim=1)
-        return unfold(self.norm(self.fc(self.code(both))), len(windows))
+        return unfold(self.norm(self.fc(both)), len(windows))
 
     def _standardised(self, windows: Tensor, statistics: Tensor | None) -> Tensor:
         if self.standardise == "none":
