@@ -405,6 +405,8 @@ def _writing(folder: Path) -> Iterator[_Write]:
             shards.write_members(stretch, key, members)
             if append:
                 writer.append(stretch)
+            else:  # written over, a file system may bring it to the disk first; workers write new ones
+                stretch.unlink()
 
         yield write
 

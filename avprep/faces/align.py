@@ -118,6 +118,8 @@ def crop(
     Returns uint8 (256, 256, C).
     """
     matrix = np.asarray(affine, np.float64)
+    if not sigma and to_image is None:
+        return warp(image, matrix, (CROP_SIZE, CROP_SIZE))
     sigmas = np.array([sigma, sigma])
     if to_image is not None:
         matrix = chained(matrix, cv2.invertAffineTransform(to_image))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -44,16 +45,17 @@ def with_cuts(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bool]]:
         if not upcoming:
             return
         picture, thumbnail = upcoming.popleft()
-        if past and _equal(past[-1], thumbnail):  # a source slower than 25 fps shows a picture more than once
+        difference = _difference(past[-1], thumbnail) if past else math.inf
+        if not difference:  # a source slower than 25 fps shows a picture more than once
             yield picture, False
             continue
         begins = False
-        if past and _suspicious(past[-1], thumbnail):
+        if LEAST_SEEN < difference < math.inf:  # the quick question, for it is asked of every picture
             ahead(FLASH)
             after = [other for _, other in upcoming]
             change = _change(past[-1], thumbnail)
             usual = [_change(*past)] if len(past) == 2 else []
-            usual += [_change(thumbnail, other) for other in after if not _equal(thumbnail, other)][:1]
+            usual += [_change(thumbnail, other) for other in after if _difference(thumbnail, other)][:1]
             back = before_flash is not None and _change(before_flash, thumbnail) * TIMES < change
             gone = any(_change(past[-1], other) * TIMES < change for other in after)
             before_flash = past[-1] if gone else None
@@ -76,15 +78,11 @@ class _Thumbnail:
         return np.asarray((blurred - mean.item()) * (_CONTRAST / max(deviation.item(), 8.0)), np.float32)
 
 
-def _equal(one: _Thumbnail, other: _Thumbnail) -> bool:
-    return one.seen.shape == other.seen.shape and not cv2.norm(one.seen, other.seen, cv2.NORM_L1)
-
-
-def _suspicious(one: _Thumbnail, other: _Thumbnail) -> bool:
-    """Return whether there may be a cut: quickly, as it is asked of every picture."""
+def _difference(one: _Thumbnail, other: _Thumbnail) -> float:
+    """Return the mean difference of two pictures as they are, grey levels; infinite for two of different sizes."""
     if one.seen.shape != other.seen.shape:
-        return False
-    return cv2.norm(one.seen, other.seen, cv2.NORM_L1) > LEAST_SEEN * other.seen.size
+        return math.inf
+    return cv2.norm(one.seen, other.seen, cv2.NORM_L1) / other.seen.size
 
 
 def _change(one: _Thumbnail, other: _Thumbnail) -> float:

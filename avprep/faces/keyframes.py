@@ -20,10 +20,11 @@ def find_faces(pictures: Iterable[Picture], detector: Detector, every: int) -> D
     """
     cuts: set[int] = set()
     faces = Following(detector, cuts, every)
-    n_frames, size = 0, (0, 0)
+    n_frames, picture = 0, None
     for frame, (picture, begins) in enumerate(with_cuts(pictures)):
         if begins:
             cuts.add(frame)
         faces.add(frame, picture)
-        n_frames, size = frame + 1, picture.size
+        n_frames = frame + 1
+    size = (0, 0) if picture is None else picture.size
     return Detections(n_frames, size, faces.finish(n_frames), frozenset(cuts))

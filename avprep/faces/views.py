@@ -127,7 +127,7 @@ class WholePictures:
     def look(self, keyframe: Keyframe, onto: NDArray[np.float64], number: int) -> tuple[Face, float, int] | None:
         """Detect a face as it is and mirrored, the picture shrunk to one of two sizes. See `CloseUps.look`."""
         small = keyframe.picture.small(round(self._detector.picture_side * SHRUNK[number % self.sizes]))
-        both = self._detected(np.stack([small, small[:, ::-1]]), keyframe.picture)
+        both = self._detected(_with_mirrored(small), keyframe.picture)
         expected = _inverse(onto)
         corners = align.apply(expected, _FACE)
         near = Face(
@@ -150,6 +150,14 @@ class WholePictures:
 def viewer(detector: Detector) -> CloseUps | WholePictures:
     """Return how faces are detected again with a detector."""
     return WholePictures(detector) if detector.close_up is None else CloseUps(detector)
+
+
+def _with_mirrored(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture (H, W, 3) and its mirror image, (2, H, W, 3); numpy takes twenty times as long to turn rows."""
+    both = np.empty((2, *image.shape), np.uint8)
+    both[0] = image
+    cv2.flip(image, 1, dst=both[1])
+    return both
 
 
 def _same(face: Face, found: list[Face]) -> Face | None:
@@ -184,7 +192,7 @@ class _View:
         """
         warped = align.warp(rgba, align.chained(self._shown, onto), self._size)
         patch = np.asarray(cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), np.uint8)
-        found = self._detector.detect_close(np.stack([patch, patch[:, ::-1]]))
+        found = self._detector.detect_close(_with_mirrored(patch))
         mirrored = [_flipped(face, self._size[0]) for face in finite(found[1])]
         return mean([self._nearest(finite(found[0])), self._nearest(mirrored)])
 
@@ -202,9 +210,9 @@ class _View:
 def mean(faces: list[Face | None]) -> Face | None:
     """Return the mean of one face's detections, None where there are none."""
     seen = [face for face in faces if face is not None]
-    if not seen:
-        return None
-    box, points, score = (np.mean([getattr(face, name) for face in seen], 0) for name in ("box", "points", "score"))
+    if len(seen) < 2:
+        return seen[0] if seen else None
+    box, points, score = (sum(getattr(face, name) for face in seen) / len(seen) for name in ("box", "points", "score"))
     return Face(box.astype(np.float32), float(score), points.astype(np.float32))
 
 
@@ -233,7 +241,7 @@ def detect_turned(detector: Detector, image: NDArray[np.uint8], turns: int) -> l
     It is shown as it is and mirrored: faces that either shows, the mean of both where both show one.
     """
     shown = np.ascontiguousarray(np.rot90(image, turns))
-    faces, others = (finite(found) for found in detector.detect(np.stack([shown, shown[:, ::-1]])))
+    faces, others = (finite(found) for found in detector.detect(_with_mirrored(shown)))
     others = [_flipped(other, shown.shape[1]) for other in others]
     only_mirrored = [other for other in others if _same(other, faces) is None]
     faces = [mean([face, _same(face, others)]) or face for face in faces] + only_mirrored

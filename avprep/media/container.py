@@ -167,4 +167,4 @@ def seek(container: av.container.InputContainer, stream: Any, time: Seconds) -> 
 
 def seconds(value: float | None) -> Seconds:
     """Return a number of seconds exactly, to the microsecond; None is 0."""
-    return Fraction(value or 0).limit_denominator(10**6)
+    return Fraction(value).limit_denominator(10**6) if value else Fraction(0)

@@ -111,14 +111,20 @@ class Decoder:
                 stamps.refused()
                 continue
             for frame in frames:
-                stamps.stamp(frame)
+                clock = stamps.stamp(frame)
                 if deinterlacer is None and frame.interlaced_frame:
                     self.interlaced = True
                     deinterlacer = Deinterlacer()
-                for whole in (frame,) if deinterlacer is None else deinterlacer.push(frame):
-                    yield self._ticks(whole), whole
-        for whole in deinterlacer.push(None) if deinterlacer else ():
-            yield self._ticks(whole), whole
+                if deinterlacer is None:
+                    yield self._ticks(frame.pts, clock), frame
+                else:
+                    yield from self._whole(deinterlacer.push(frame))
+        if deinterlacer is not None:
+            yield from self._whole(deinterlacer.push(None))
+
+    def _whole(self, frames: Iterable[av.VideoFrame]) -> Iterator[Stamped]:
+        for frame in frames:
+            yield self._ticks(frame.pts, frame.time_base), frame
 
     def _sought(self, stamps: _Stamps, frames: Iterator[Stamped]) -> Iterator[Stamped]:
         """Yield the file's first frame and then those from before the clip's start on."""
@@ -148,13 +154,13 @@ class Decoder:
             self._set_up(anew)
             yield from self._decoded(self._read(again), anew, _Stamps(again, anew, self._timeline))
 
-    def _ticks(self, frame: av.VideoFrame) -> int:
+    def _ticks(self, stamp: int | None, clock: Fraction | None) -> int:
         """Return a stamped frame's time in ticks, to the nearest."""
-        assert frame.pts is not None
-        clock, tick = frame.time_base, self.tick
+        assert stamp is not None
         assert clock is not None
+        tick = self.tick
         one = clock.denominator * tick.numerator
-        whole, rest = divmod(frame.pts * clock.numerator * tick.denominator, one)
+        whole, rest = divmod(stamp * clock.numerator * tick.denominator, one)
         return whole + (2 * rest >= one)
 
 
@@ -184,20 +190,25 @@ class _Stamps:
         if self._delay is None:
             self._first_packet = None
 
-    def stamp(self, frame: av.VideoFrame) -> None:
-        """Set the frame's `pts` and `time_base`; one without a stamp follows the last by the shortest gap so far."""
+    def stamp(self, frame: av.VideoFrame) -> Fraction:
+        """Set the frame's `pts` and `time_base`, and return the latter.
+
+        A frame without a stamp follows the last one by the shortest gap so far.
+        """
         stamp = frame.pts if frame.pts is not None and self._presented else frame.dts
         if not self._presented and stamp is not None:
             # The decoder stamps a frame with the packet that set it free: late by its delay.
             if self._delay is None:
                 self._delay = stamp - (self._first_packet or 0)
             stamp -= self._delay
-        clock = frame.time_base or Fraction(1, av.time_base)
+        clock = frame.time_base
+        if clock is None:
+            clock = frame.time_base = Fraction(1, av.time_base)
         if stamp is None:
             first = round(self._zero / clock)
             stamp = first if self._last is None else self._last + (self._shortest or round(self._step / clock))
         elif self._last is not None and stamp > self._last:
             gap = stamp - self._last
             self._shortest = gap if self._shortest is None else min(self._shortest, gap)
-        frame.pts, frame.time_base = stamp, clock
-        self._last = stamp
+        frame.pts = self._last = stamp
+        return clock

@@ -38,7 +38,7 @@ class Display:
 
     def squared(self, width: int, height: int) -> tuple[int, int]:
         """Return the size with square pixels, before turning: one side of what is stored, the other longer."""
-        if self.aspect == 1:
+        if self is AS_STORED or self.aspect == 1:
             return width, height
         if self.aspect > 1:
             return round(width * self.aspect), height

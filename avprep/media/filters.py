@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from avprep.schema import SAMPLE_RATE
 
-_BLOCK = 8192  # samples handed to the resampler at once: small enough for the cache
+_BLOCK = 1 << 16  # samples handed to the resampler at once: each call costs, and so many still fit into the cache
 
 
 class Deinterlacer:

@@ -52,7 +52,7 @@ class Pieces:
         self.others: tuple[int, ...] = ()
         self.decode_errors = 0
         self.clock = Fraction(1, SAMPLE_RATE)  # s, the unit of the pieces' times
-        self._low: tuple[Seconds | float, Seconds | float] = (-math.inf, -math.inf)  # in seconds, and in that unit
+        self._low: tuple[Seconds | float, float] = (-math.inf, -math.inf)  # in seconds, and in that unit
         self._pieces: list[tuple[int | None, NDArray[Any]]] = []
 
     def add(self, packet: av.Packet[Any], low: Seconds | float) -> None:
@@ -66,8 +66,8 @@ class Pieces:
             if not self.rate:  # the first one: a decoder's clock stays the same
                 self.clock = Fraction(frame.time_base or self.clock)
                 self._begin(frame)
-            if low != self._low[0]:
-                self._low = low, low / self.clock
+            if low is not self._low[0]:
+                self._low = low, math.ceil(low / self.clock) if isinstance(low, Fraction) else low
             if frame.pts is not None and frame.pts < self._low[1]:
                 continue
             if self.rate not in (0, frame.sample_rate):
@@ -128,6 +128,7 @@ class Line:
 
     def __init__(self, rate: int, low: int, high: int) -> None:
         self.rate, self.low, self.high = rate, low, high
+        self._gap = math.floor(GAP * rate)
         self.begin = self.end = 0
         self._parts: list[NDArray[np.int16]] = []
         self._last: int | None = None  # where the last piece ended, kept or not
@@ -139,7 +140,7 @@ class Line:
         if position is None:
             position = self.low  # no time stamp at all: the sound starts where the reading does
         end = self._last
-        if end is not None and abs(position - end) <= math.floor(GAP * self.rate):
+        if end is not None and abs(position - end) <= self._gap:
             position = end
         if end is not None and position < end:
             piece, position = piece[end - position :], end

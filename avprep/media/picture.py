@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
@@ -41,6 +42,7 @@ class Picture:
     def __init__(self, frame: av.VideoFrame, display: Display = AS_STORED) -> None:
         self._frame = frame
         self._display = display
+        self._plane: Bytes | None = None  # of luma, a view of the frame
 
     @property
     def nbytes(self) -> int:
@@ -130,10 +132,13 @@ class Picture:
         return np.asarray(convert(self._frame, format=form).to_ndarray(), np.uint8)
 
     def _luma(self) -> Bytes:
+        if self._plane is not None:
+            return self._plane
         if self._frame.format.name in ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "nv12", "gray"):
             plane = self._frame.planes[0]
             rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-            return rows[:, : plane.width]
+            self._plane = rows[:, : plane.width]
+            return self._plane
         return np.asarray(_CONVERTERS.shrunk.reformat(self._frame, format="gray", threads=1).to_ndarray(), np.uint8)
 
     def _shown(self, image: Bytes) -> Bytes:
@@ -153,7 +158,6 @@ class Displays:
         """Return how a picture is shown; a file's own pixel aspect comes before its stream's, as in FFmpeg."""
         if self._display is None or frame.key_frame or frame.rotation != self._rotation:
             if frame.rotation != self._rotation:
-                # Side data and its frame hold on to each other: to ask each frame would pile pictures up in memory.
                 self._rotation, self._matrix = frame.rotation, _display_matrix(frame)
             aspect = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
             self._display = display(self._matrix, Fraction(aspect) if aspect else None)
@@ -162,8 +166,10 @@ class Displays:
 
 def _display_matrix(frame: av.VideoFrame) -> bytes | None:
     """Return a frame's display matrix as FFmpeg holds it, None where it has none."""
+    # Not `frame.side_data`: a frame keeps that, and it the frame, and both the memory of all pictures of the clip.
+    container: Any = SideDataContainer  # its constructor is not in PyAV's stubs
     try:
-        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+        matrix: Any = container(frame).get("DISPLAYMATRIX")
     except ValueError:  # PyAV before 19 gives up where one kind of side data is newer than itself
         return rotation_matrix(-frame.rotation)
     return None if matrix is None else bytes(matrix)

@@ -185,7 +185,7 @@ class _Lost:
     def __init__(self, frames: Frames) -> None:
         self._frames = frames
         self._last: int | None = None
-        self._scale: Seconds | None = None  # ticks of `frames` in one of its timeline
+        self._ratio: tuple[int, int] | None = None
         frames.held = 0
 
     def seen(self, time: int) -> None:
@@ -209,17 +209,13 @@ class _Lost:
         if frames._timeline is None:
             return
         times, tick = frames._timeline.times, frames._timeline.tick
-        scale = self._scale
-        if scale is None:
-            scale = self._scale = tick / self._tick
-        if scale == 1:  # as nearly always; fractions take their time
-            first = bisect.bisect_right(times, -1 if before is None else before)
-            if first == len(times) or times[first] >= time:
-                return
-        else:
-            first = bisect.bisect_right(times, -1 if before is None else before / scale)
-            if first == len(times) or times[first] * scale >= time:
-                return
+        if self._ratio is None:
+            self._ratio = (tick / self._tick).as_integer_ratio()
+        ours, theirs = self._ratio  # so many ticks of `frames` are so many of its timeline
+        # Whole numbers: fractions would take longer than the decoding.
+        first = bisect.bisect_right(times, -1 if before is None else before * theirs // ours)
+        if first == len(times) or times[first] * ours >= time * theirs:
+            return
         low = max(frames.start, times[first] * tick)
         high = min(time * self._tick, frames.start + Fraction(frames._timeline.n_frames, FPS))
         held = max(0, round((high - low) * FPS))

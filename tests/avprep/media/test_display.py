@@ -169,6 +169,20 @@ def test_pictures_are_let_go_one_by_one(tmp_path: Path) -> None:
     assert 1 <= held <= 5
 
 
+def test_no_picture_outlives_its_clip(tmp_path: Path) -> None:
+    """Nothing of a clip waits for cycles to be collected: one picture would hold on to the memory of all."""
+    path = plain(tmp_path / "clip.mp4", scene(), 10)
+    gc.collect()
+    gc.disable()
+    try:
+        for picture in Frames(path):
+            picture.rgb()
+        del picture
+        assert not any(issubclass(type(thing), av.VideoFrame) for thing in gc.get_objects())
+    finally:
+        gc.enable()
+
+
 @pytest.fixture(scope="module")
 def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A talking face in a large lossless video, 512×512, of ten frames."""
