@@ -19,7 +19,7 @@ VALIDATED = (FRAMES, WINDOWS, PORTRAIT, REAL, SOUND)
 STAGES: dict[str, Stage] = {
     # First weights and the perceptual network: as DAVS has them.
     "identity": davs.STAGES["identity"],
-    "speech": replace(davs.STAGES["speech"], reads=(FRAMES, WINDOWS, SOUND)),
+    "speech": davs.WORDS_AND_CONTRAST,
     # T alone, on real pairs.
     "coherence": Stage(
         "coherence",

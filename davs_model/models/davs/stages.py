@@ -104,6 +104,10 @@ STAGES: dict[str, Stage] = {
     ),
 }
 """In the order of training."""
+WORDS_AND_CONTRAST = replace(
+    STAGES["speech"].without(("mouth_reader",)), reads=(*SPEECH, SOUND), terms=objective.SPEECH
+)
+"""The speech stage of AMIE and ET-GAN: as in the paper."""
 
 
 def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:

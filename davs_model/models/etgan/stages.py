@@ -32,7 +32,7 @@ READERS = ("emotion_classifier", "expression_person_classifier", "expression_wor
 STAGES: dict[str, Stage] = {
     # First weights: as DAVS has them.
     "identity": davs.STAGES["identity"],
-    "speech": replace(davs.STAGES["speech"], reads=(FRAMES, WINDOWS, SOUND)),
+    "speech": davs.WORDS_AND_CONTRAST,
     # The reader of emotions, on people of its own.
     "judge": Stage(
         "judge",
