@@ -115,7 +115,9 @@ class TestStages:
 
     def test_every_network_has_one_phase(self) -> None:
         """In the full stage every network of the model belongs to exactly one phase, and no phase names another."""
-        model = DAVS(n_words=2, n_people=2, n_speakers=2, width=0.05, image_size=64, n_word_classifiers=2)
+        model = DAVS(
+            n_words=2, n_people=2, n_speakers=2, width=0.05, image_size=64, n_word_classifiers=2, reads_mouth=1
+        )
         for stage in STAGES.values():
             owned = [network for phase in stage.phases for network in phase.networks]
             assert len(owned) == len(set(owned))
