@@ -1,12 +1,15 @@
-"""Checkpoints that several test files read."""
+"""Checkpoints and shards that several test files read."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import released_form
+import torch
 from checkpoint_files import DOMAIN, SMALL, lived_in
+from tiny_shards import make_shards
 from torch import Tensor
 
 from davs_model import checkpoint
@@ -30,3 +33,18 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(ours: Path) -> Checkpoint:
     """That checkpoint, loaded; not to be changed."""
     return checkpoint.load(ours)
+
+
+@pytest.fixture(scope="session")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tiny shards; not to be changed."""
+    return make_shards(tmp_path_factory.mktemp("shards"), clips=8)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute in one thread, and leave torch's threads as they were."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

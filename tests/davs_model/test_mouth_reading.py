@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_shards import make_shards
 
 from avprep.errors import RunError
 from davs_model import checkpoint
@@ -32,22 +31,8 @@ TINY = (
 )
 LESSON = ("weights.word=0", "weights.contrastive=0")
 ALONE = ("generation.video=0", *LESSON)
+pytestmark = pytest.mark.usefixtures("one_thread")
 AUDIO, VISUAL, READER = "audio_speech_encoder.", "visual_speech_encoder.", "mouth_reader."
-
-
-@pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of tiny shards; not to be changed."""
-    return make_shards(tmp_path_factory.mktemp("shards"), clips=8)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    """Compute in one thread, and leave torch's threads as they were."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def train(out: Path, run: Path, *overrides: str, stages: tuple[str, ...], **more: Any) -> states.TrainingState:

@@ -45,21 +45,7 @@ TINY = (
     "steps.full=3",
 )
 VISUAL = "visual_speech_encoder."
-
-
-@pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of tiny shards; not to be changed."""
-    return make_shards(tmp_path_factory.mktemp("shards"), clips=8)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    """Compute in one thread, and leave torch's threads as they were."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(out: Path | list[Path], run: Path, *overrides: str, **more: Any) -> list[str]:

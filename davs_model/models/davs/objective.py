@@ -65,11 +65,13 @@ def terms(
         found["person"] = losses.person_loss(logits, batch["speakers"])
     if any(name in wanted for name in ("identity_word", "identity_word_confusion")):
         found |= _identity_word_terms(model, batch, form)
+    reads = "mouth_reading" in wanted
     speaks = generates or any(name in wanted for name in (*SPEECH, "speech_person", "speech_person_confusion"))
-    if speaks or "mouth_reading" in wanted:
+    if speaks or reads:
         video = model.encode_speech(frames=batch[FRAMES]) if speaks else None
         audio = model.encode_sound(batch[WINDOWS], batch.get(SOUND))
-        found |= _reading_terms(model, audio, batch[FRAMES], model.sees)
+        if reads:
+            found |= _reading_terms(model, audio, batch[FRAMES], model.sees)
         if video is not None:
             found |= _speech_terms(model, batch, video, audio, form, wanted, gather)
             if identity is not None and generates:
@@ -106,9 +108,8 @@ def _speech_terms(
 
 
 def _reading_terms(model: DAVS, audio: Tensor, frames: Tensor, seen: Box) -> dict[str, Tensor]:
-    """How the mouth moves, read from F_w^a, where there is a reader; frames show a box of the crop."""
-    if model.mouth_reader is None:
-        return {}
+    """How the mouth moves, read from F_w^a; frames show a box of the crop."""
+    assert model.mouth_reader is not None
     return {"mouth_reading": losses.mouth_reading_loss(model.mouth_reader(audio), frames, seen)}
 
 
@@ -153,7 +154,8 @@ def talking_terms(
         found["person"] = losses.person_loss(model.person_classifier(identity.feature), batch["speakers"])
     if SEQUENCE in batch:
         found |= _identity_word_terms(model, batch, settings.form)
-    found |= _reading_terms(model, audio[TARGET_WINDOWS], batch[TARGETS], WHOLE)
+    if "mouth_reading" in wanted:
+        found |= _reading_terms(model, audio[TARGET_WINDOWS], batch[TARGETS], WHOLE)
     for driver, real, generated in _generated(
         model, identity, batch[TARGETS], video[TARGET_WINDOWS], audio[TARGET_WINDOWS], settings
     ):
@@ -174,7 +176,8 @@ def _features(
     kinds = [kind for kind in KINDS if kind[0] in batch and (judges or kind[0] != RUN_WINDOWS)]
     windows, frames, codes = zip(*kinds, strict=True)
     lengths = [batch[name].shape[1] for name in windows]
-    audio = model.encode_sound(torch.cat([batch[name] for name in windows], dim=1), batch.get(SOUND))
+    with torch.set_grad_enabled(settings.generation.audio == "train" and torch.is_grad_enabled()):
+        audio = model.encode_sound(torch.cat([batch[name] for name in windows], dim=1), batch.get(SOUND))
     heard = dict(zip(windows, audio.split(lengths, 1), strict=True))
     if TARGET_CODES in batch:
         return heard, {name: batch[code] for name, code in zip(windows, codes, strict=True)}
