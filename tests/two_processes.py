@@ -10,7 +10,6 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import torch
@@ -43,8 +42,8 @@ def expressions(world: World) -> dict[str, Tensor]:
         torch.manual_seed(step)
         marks = torch.where(torch.tensor(spoilt) > 0, MODALITIES.index("expression"), -1)
 
-        def drawn(*given: Any, marks: Tensor = marks) -> Inputs:
-            return replace(spoil(*given[:4], 0.0), spoilt=marks[part])
+        def drawn(whole: Inputs, _: float, marks: Tensor = marks) -> Inputs:
+            return replace(spoil(whole, 0.0), spoilt=marks[part])
 
         batch = {
             "run": torch.rand(4, 8, 3, 64, 64),

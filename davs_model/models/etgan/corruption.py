@@ -7,7 +7,7 @@ are the same wherever the networks are.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -44,10 +44,16 @@ class Inputs:
         """Return of which clips a modality is not spoilt, bool `[B]`."""
         return self.spoilt != MODALITIES.index(modality)
 
+    def of(self, some: Tensor) -> Inputs:
+        """Return those of some clips; some: bool `[B]`."""
+        return Inputs(*(getattr(self, field.name)[some] for field in fields(self)))
 
-def spoil(views: Tensor, expression: Tensor, windows: Tensor, positions: Tensor, probability: float) -> Inputs:
+
+def spoil(whole: Inputs, probability: float) -> Inputs:
     """Spoil, with this probability, one modality of each clip; what is given stays as it is."""
-    views, expression, windows, positions = (one.clone() for one in (views, expression, windows, positions))
+    views, expression, windows, positions = (
+        one.clone() for one in (whole.views, whole.expression, whole.windows, whole.positions)
+    )
     count = len(views)
     chosen = torch.where(torch.rand(count) < probability, torch.randint(len(MODALITIES), (count,)), -1)
     for clip, modality in enumerate(chosen.tolist()):

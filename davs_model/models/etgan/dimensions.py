@@ -19,11 +19,13 @@ class Dimensions(SharedDimensions):
 
     n_speakers, n_emotions: people and emotions of the talking clips; fewer than 2: nothing tells them apart.
     weighting: 1: ACW; 0: all modalities weigh the same.
+    expression_rank: see `ExpressionEncoder`.
     """
 
     n_speakers: int = 0
     n_emotions: int = 0
     weighting: int = 1
+    expression_rank: int = 0
 
     @classmethod
     def of(cls, corpus: Corpus, settings: Settings) -> Dimensions:
@@ -33,4 +35,5 @@ class Dimensions(SharedDimensions):
             n_speakers=len(corpus.train.people),
             n_emotions=len(corpus.train.emotion_names),
             weighting=int(settings.model.weighting),
+            expression_rank=settings.model.expression_rank,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,8 +33,10 @@ EXPRESSIVE = (
 )
 PICTURES = ("reconstruction", "mouth", "motion", "eyes", "frame", "frame_confusion", "clip", "clip_confusion")
 HELD_TO = ("read", "retained", "likeness", "spoken")
-GENERATION = (*PICTURES, *HELD_TO)
+GENERATION = (*PICTURES, *HELD_TO, "reliance")
 """Names of the terms."""
+ENCODERS = ("identity_encoder", "merge", "expression_encoder", "audio_speech_encoder", "position_encoder")
+"""Of the modalities."""
 LIKENED = 4
 """Every such frame is compared with the person: E_id costs as much as the decoder."""
 
@@ -102,31 +105,50 @@ def _remember(model: ETGAN, code: Tensor, emotions: Tensor, whole: Tensor, gathe
     model.remember(code[some], emotions[some, 0])
 
 
-def inputs(model: ETGAN, batch: Batch, settings: Settings) -> Inputs:
-    """Return what the run of a step is generated from: so many views, an expression in disguise, some of it spoilt."""
+def inputs(batch: Batch, settings: Settings) -> tuple[Inputs, Inputs]:
+    """Return what a run may be generated from, so many views and an expression in disguise: whole, and some spoilt."""
     count = int(torch.randint(settings.generation.views, ())) + 1
-    return corruption.spoil(
+    whole = Inputs(
         batch[VIEWS][:, :count],
         corruption.disguised(batch[EXPRESSION]),
         batch[RUN_WINDOWS],
         corruption.masked(batch[POSITIONS], settings.corruption.masked),
-        settings.corruption.probability,
+        torch.full((len(batch[VIEWS]),), -1, device=batch[VIEWS].device),
     )
+    return whole, corruption.spoil(whole, settings.corruption.probability)
+
+
+def _encoded(model: ETGAN, given: Inputs, sound: Tensor | None) -> tuple[Identity, Tensor, Tensor, Tensor]:
+    """Return what `ETGAN.fuse` puts together: a person, e_exp, a sound and positions; sound: `SOUND` of the clips."""
+    identity, _ = model.merge(model.identity_encoder(given.views))
+    code = model.expression_encoder(given.expression)
+    return identity, code, model.encode_sound(given.windows, sound), model.position_encoder(given.positions)
+
+
+def _reliance(model: ETGAN, whole: Inputs, given: Inputs, sound: Tensor | None) -> Tensor:
+    """Compare the weights of clips with a modality spoilt and without; the encoders are still, as in generation."""
+    some = given.spoilt >= 0
+    some = some if bool(some.any()) else torch.ones_like(some)
+    heard = None if sound is None else sound[some]
+    with ExitStack() as stack:
+        for name in ENCODERS:
+            stack.enter_context(shared.still(getattr(model, name)))
+        weights = [model.fuse(*_encoded(model, one.of(some), heard))[1] for one in (given, whole)]
+    return losses.reliance_loss(*weights, given.spoilt[some])
 
 
 def _full_terms(
     model: ETGAN, batch: Batch, wanted: Collection[str], settings: Settings, gather: Gather
 ) -> dict[str, Tensor]:
     """Generate the run of each clip, and say what is to be said of it."""
-    real, given = batch[RUN], inputs(model, batch, settings)
-    identity, _ = model.merge(model.identity_encoder(given.views))
-    code = model.expression_encoder(given.expression)
-    audio = model.encode_sound(given.windows, batch.get(SOUND))
-    fused, _ = model.fuse(identity, code, audio, model.position_encoder(given.positions))
-    drawn = model.draw(identity, fused)
+    real, (whole, given) = batch[RUN], inputs(batch, settings)
+    identity, code, audio, where = _encoded(model, given, batch.get(SOUND))
+    drawn = model.draw(identity, model.fuse(identity, code, audio, where)[0])
     found = _expression_terms(model, batch, code, given.whole("expression"), gather)
     if "person" in wanted and model.person_classifier is not None:
         found["person"] = shared.person_loss(model.person_classifier(identity.feature), batch["speakers"])
+    if "reliance" in wanted:
+        found["reliance"] = _reliance(model, whole, given, batch.get(SOUND))
     found["reconstruction"] = shared.reconstruction_loss(real, drawn)
     found["mouth"] = shared.mouth_loss(real, drawn)
     found["motion"] = shared.motion_loss(real, drawn)

@@ -25,6 +25,8 @@ class Model(Networks):
 
     weighting: bool = True
     """Adaptive cross-modal weighting; false: all modalities weigh the same."""
+    expression_rank: Annotated[int, Ge(0), Le(64)] = 0
+    """Numbers that e_exp is made of by a linear layer, so that it has little room but for the expression; 0: 64."""
 
 
 class Generation(Section):
@@ -103,6 +105,8 @@ class Weights(SpeechWeights):
     """Factor of 1 − cosine of e_exp and of what is encoded of the generated frames."""
     likeness: Factor = 5.0
     """Factor of 1 − cosine of the person's identity feature and of that of the generated frames."""
+    reliance: Factor = 1.0
+    """Factor of the term by which a spoilt modality is to weigh less than the same one whole."""
     spoken: Factor = 0.0
     """Factor of L_C of the audio and what the visual speech encoder, held still, sees in generated frames."""
 

@@ -23,6 +23,7 @@ from davs_model.data.reads import Reads, Shape
 from davs_model.data.sampling import DISTANCE, spread
 from davs_model.data.sources import ClipSource
 from davs_model.models.etgan import Settings, corruption, losses, objective
+from davs_model.models.etgan.corruption import Inputs
 from davs_model.models.etgan.dimensions import MODALITIES
 from davs_model.models.etgan.networks import PositionEncoder
 from davs_model.models.etgan.stages import reads
@@ -160,14 +161,14 @@ def test_a_disguise_has_no_lips() -> None:
 def test_one_modality_is_spoilt_and_no_more() -> None:
     """Of a clip nothing or one modality is spoilt, at the given rate and alike for a seed; what is given stays."""
     views, expression = torch.rand(200, 2, 3, 16, 16), torch.rand(200, 3, 3, 16, 16)
-    windows, where = torch.randn(200, 5, 12, 20), torch.randn(200, 5, 14)
-    kept = [one.clone() for one in (views, expression, windows, where)]
+    inputs = (views, expression, torch.randn(200, 5, 12, 20), torch.randn(200, 5, 14))
+    kept, whole = [one.clone() for one in inputs], Inputs(*inputs, torch.full((200,), -1))
     found = []
     for _ in range(2):
         torch.manual_seed(1)
-        found.append(corruption.spoil(views, expression, windows, where, 0.3))
+        found.append(corruption.spoil(whole, 0.3))
     first, second = found
-    assert all(torch.equal(one, other) for one, other in zip((views, expression, windows, where), kept, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(inputs, kept, strict=True))
     assert torch.equal(first.spoilt, second.spoilt)
     assert torch.equal(first.windows, second.windows)
     assert float((first.spoilt >= 0).float().mean()) == pytest.approx(0.3, abs=0.1)
@@ -177,7 +178,10 @@ def test_one_modality_is_spoilt_and_no_more() -> None:
         assert torch.equal(changed, ~first.whole(modality)), name
         assert bool(changed.any())
     assert set(pairs) == set(MODALITIES)
-    assert bool((corruption.spoil(views, expression, windows, where, 0.0).spoilt < 0).all())
+    assert bool((corruption.spoil(whole, 0.0).spoilt < 0).all())
+    some = torch.arange(200) % 3 == 0
+    assert torch.equal(first.of(some).windows, first.windows[some])
+    assert torch.equal(first.of(some).spoilt, first.spoilt[some])
 
 
 def test_noise_has_the_ratio_that_is_asked_for() -> None:
@@ -256,3 +260,16 @@ def test_discriminators_begin_late() -> None:
     terms = ("reconstruction", "frame", "frame_confusion", "clip", "clip_confusion")
     names = [set(objective.begun(terms, settings, progress)) - {"reconstruction"} for progress in (0.05, 0.2, 0.4)]
     assert names == [set(), {"frame", "frame_confusion"}, set(terms[1:])]
+
+
+def test_a_spoilt_modality_is_to_weigh_less() -> None:
+    """The loss is ln 2 where it weighs as much as whole, less where it weighs less; what is whole does not count."""
+    whole = torch.ones(3, 2, 4, 8)
+    lighter = whole.clone()
+    lighter[:, :, 2] = 0.5
+    spoilt = torch.tensor([2, -1, 2])
+    assert float(losses.reliance_loss(whole, whole, spoilt)) == pytest.approx(math.log(2))
+    assert float(losses.reliance_loss(lighter, whole, spoilt)) == pytest.approx(math.log(1 + 0.5))
+    assert float(losses.reliance_loss(whole, lighter, spoilt)) == pytest.approx(math.log(1 + 2))
+    assert float(losses.reliance_loss(lighter, whole, torch.tensor([0, -1, 3]))) == pytest.approx(math.log(2))
+    assert float(losses.reliance_loss(lighter, whole, torch.full((3,), -1))) == 0

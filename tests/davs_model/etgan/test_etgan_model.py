@@ -6,7 +6,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import interrupted
@@ -182,6 +181,9 @@ def test_whose_gradients_are_whose() -> None:
         found = gradients(model, term)
         assert everywhere <= found <= generator, term
     assert everywhere <= gradients(model, "likeness") <= generator
+    # Of a spoilt modality there is always something to say; the encoders do not learn to hide it.
+    assert gradients(model, "reliance") == gradients(model, "reliance", overrides=("corruption.probability=1",))
+    assert gradients(model, "reliance") == {"weighting"}
 
 
 def test_a_step_moves_the_same_whatever_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,8 +195,8 @@ def test_a_step_moves_the_same_whatever_is_drawn(monkeypatch: pytest.MonkeyPatch
         model = made()
         factors = model.factors(stage, settings, people_are_speakers=True)
 
-        def drawn(*inputs: Any, spoilt: int = spoilt) -> Inputs:
-            return replace(spoil(*inputs[:4], 0.0), spoilt=torch.full((3,), spoilt))
+        def drawn(whole: Inputs, _: float, spoilt: int = spoilt) -> Inputs:
+            return replace(spoil(whole, 0.0), spoilt=torch.full((3,), spoilt))
 
         monkeypatch.setattr(corruption, "spoil", drawn)
         given = {**batch(), "views": batch()["views"][:, :views]}

@@ -71,7 +71,7 @@ class ETGAN(SpeechModel):
         width, side = size.width, size.image_size
         self.identity_encoder = IdentityEncoder(width=width, image_size=side)  # E_id
         self.merge = ViewMerge()
-        self.expression_encoder = ExpressionEncoder(width=width, image_size=side)  # E_exp
+        self.expression_encoder = ExpressionEncoder(width=width, image_size=side, rank=size.expression_rank)  # E_exp
         self.audio_speech_encoder = sized.audio_speech_encoder(size)  # E_aud
         self.position_encoder = PositionEncoder()  # E_pos
         lengths = (FEATURES, expressions.EXPRESSION, FEATURES, position.FEATURES)

@@ -52,13 +52,14 @@ class FrameEncoder(nn.Module):
 class ExpressionEncoder(nn.Module):
     """E_exp: features of each frame with its mouth hidden, their mean and deviation over time, a linear layer.
 
-    width: channel multiplier; e_exp stays 64 long. image_size: S.
+    width: channel multiplier; e_exp stays 64 long. image_size: S. rank: numbers that it is made of; 0: 64.
     """
 
-    def __init__(self, *, width: float = 1.0, image_size: int = 256) -> None:
+    def __init__(self, *, width: float = 1.0, image_size: int = 256, rank: int = 0) -> None:
         super().__init__()
         self.frame = FrameEncoder(width=width, image_size=image_size)
-        self.fc = nn.Linear(2 * HIDDEN, EXPRESSION)
+        sizes = (2 * HIDDEN, rank, EXPRESSION) if rank else (2 * HIDDEN, EXPRESSION)
+        self.fc = nn.Sequential(*(nn.Linear(inside, outside) for inside, outside in pairwise(sizes)))
 
     def forward(self, frames: Tensor) -> Tensor:
         """Encode RGB frames of clips `[B, T, 3, S, S]` in [0, 1] as e_exp `[B, 64]`."""
