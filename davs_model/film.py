@@ -86,8 +86,8 @@ class PhotoTalker(Talker):
         beside: a video whose aligned face is shown to the right of the talking one: what it ought to look like.
         person: a few seconds of video of the person, or what `avprep.talking` read of it: more pictures to average, and
             what `adapt_steps` learn from, by the random numbers of `seed`.
-        expression: a few seconds of video of anybody, whose expression the face takes on; emotion: or an emotion that
-            the model knows; see `Talker.expression`.
+        expression: a few seconds of video of anybody, or a photo, whose expression the face takes on; emotion: or an
+            emotion that the model knows; see `Talker.expression`.
         how: `speech_scale`, `adapt_steps`, `seed`, `weights_plot` and `counted` of `write`.
 
         Raises AvprepError, one line, for what cannot be read or written.
@@ -99,7 +99,7 @@ class PhotoTalker(Talker):
             self.expression(emotion=emotion)  # one that cannot be shown is refused before anything is read
         read = [_read_photo(one, detector, aligned=aligned, paste_back=paste_back) for one in many]
         driver = self._read_driver(speech, self.driver(drive_by), detector, max_seconds)
-        shown = self._read_person(expression, detector)
+        shown = self._read_person(expression, detector, inputs.read_expression)
         look = self.expression(None if shown is None else shown.spread(EXPRESSION_FRAMES), emotion)
         write(
             Path(output),
@@ -109,16 +109,18 @@ class PhotoTalker(Talker):
             grid=grid,
             paste_back=paste_back,
             beside=None if beside is None else self._read_driver(beside, "video", detector, max_seconds),
-            person=self._read_person(person, detector),
+            person=self._read_person(person, detector, inputs.read_person),
             expression=look,
             **how,
         )
         return Film(Path(output), driver.n_frames, driver.sound is not None)
 
-    def _read_person(self, given: Person | Path | str | None, detector: str) -> Person | None:
+    def _read_person(
+        self, given: Person | Path | str | None, detector: str, read: Callable[..., Person]
+    ) -> Person | None:
         if given is None or isinstance(given, Person):
             return given
-        return inputs.read_person(Path(given), preset=self.mfcc_preset, detector=detector)
+        return read(Path(given), preset=self.mfcc_preset, detector=detector)
 
     def _read_driver(
         self, given: Driver | Path | str, by: Literal["audio", "video"], detector: str, max_seconds: float

@@ -99,6 +99,13 @@ def read_person(path: Path, *, preset: str = "davs", detector: str = "auto", rem
     return person.read_person(path, detectors.build(name), CropSettings(name), _preset(preset))
 
 
+def read_expression(path: Path, *, preset: str = "davs", detector: str = "auto", remark: Remark = auto.log) -> Person:
+    """Read a few seconds of video of anybody's face, or a photo, which is a video of one frame; see `read_person`."""
+    if not photo.is_still(path):
+        return read_person(path, preset=preset, detector=detector, remark=remark)
+    return Person(read_photos([path], detector=detector, remark=remark)[0].crop[None], None)
+
+
 def _preset(name: str) -> Preset:
     """Return a preset by its name; RunError for another one."""
     if name not in PRESETS:

@@ -58,6 +58,17 @@ class Photo:
     turned: float | None = None
 
 
+def is_still(path: Path) -> bool:
+    """Tell whether a file holds a single picture that `read_image` may read; an animation is a video."""
+    try:
+        if not path.is_file():  # to open a pipe is to wait for it
+            return False
+        with Image.open(path, formats=FORMATS) as image:
+            return not getattr(image, "is_animated", False)
+    except (OSError, ValueError, Image.DecompressionBombError):  # no picture, or one that is refused when it is read
+        return False
+
+
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Read a picture file upright: uint8 (H, W, 3), RGB; of an animation the first picture.
 

@@ -64,7 +64,9 @@ max_length = click.option(
 )
 @click.option("--person", type=PATH, help="A few seconds of video of the person, up to 20: more pictures of the face.")
 @click.option(
-    "--expression", type=PATH, help="A few seconds of video, up to 20, of anybody's face with the expression to show."
+    "--expression",
+    type=PATH,
+    help="A few seconds of video, up to 20, or a photo of anybody's face with the expression to show.",
 )
 @click.option(
     "--emotion", type=kinds.Line(100), help="An emotion to show, of those that the model has learned.  [neutral]"

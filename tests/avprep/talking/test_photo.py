@@ -178,9 +178,19 @@ def test_first_picture_of_several_is_taken(name: str, tmp_path: Path) -> None:
     pages = [Image.new("RGB", (40, 30), (level, level, level)) for level in (10, 120, 240)]
     image = photo.read_image(saved(tmp_path / name, pages[0], save_all=True, append_images=pages[1:], lossless=True))
     np.testing.assert_array_equal(image, np.full((30, 40, 3), 10))
+    assert not photo.is_still(tmp_path / name)
+    assert photo.is_still(saved(tmp_path / f"one-{name}", pages[0]))
 
 
 # ---------------------------------------------------------------- files from strangers
+def test_what_is_no_picture_is_no_still(tmp_path: Path) -> None:
+    """A folder, a pipe, a text and a name that nothing has are no still pictures, and are told so at once."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "text.png").write_text("Dear Sir or Madam,\n", encoding="utf-8")
+    for name in (".", "pipe.jpg", "text.png", "gone.png", "a\0b"):
+        assert not photo.is_still(tmp_path / name)
+
+
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     """A file that isn't there, a folder, a pipe and an impossible name are told apart from damaged pictures."""
     assert "no such file" in refused(tmp_path / "gone.jpg")

@@ -19,6 +19,8 @@ from small_models import made_model
 from tiny_shards import make_shards
 from torch import Tensor
 
+from avprep.demo import drawing, speech
+from avprep.demo.expression import expression
 from avprep.errors import RunError
 from avprep.talking.person import Person
 from davs_model import checkpoint
@@ -401,16 +403,34 @@ def test_a_film_takes_the_expression_of_a_clip(run: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "problem"), [("speech.wav", "holds no picture"), ("a.png", "read"), (".", "a folder")]
+    ("name", "problem", "advice"),
+    [
+        ("speech.wav", "holds no picture", ": give a video of a face, of a few seconds"),
+        (".", "a folder", ": give a video of a face, of a few seconds"),
+        ("a.png", "no face was found", "or try another --detector"),
+    ],
 )
-def test_an_expression_is_a_video_of_a_face(run: Path, tmp_path: Path, name: str, problem: str) -> None:
-    """A sound, a picture and a folder are answered in one line that says what an expression is taken from."""
-    done = generate(run, tmp_path, "--expression", tmp_path / name)
+def test_an_expression_is_a_video_of_a_face(run: Path, tmp_path: Path, name: str, problem: str, advice: str) -> None:
+    """A sound, a folder and a picture without a face are answered in one line that says what to give instead."""
+    done = generate(run, tmp_path, "--expression", tmp_path / name, "--detector", "opencv")
     assert done.exit_code == 1
     (said,) = [line for line in done.output.splitlines() if line.startswith("Error:")]
     assert said.startswith(f"Error: {tmp_path / name}: ")
     assert problem in said
-    assert said.endswith(": give a video of a face, of a few seconds")
+    assert said.endswith(advice)
+
+
+def test_a_film_takes_the_expression_of_a_photo(run: Path, tmp_path: Path) -> None:
+    """A photo is a video of one frame: the film is that of its aligned face, and another than without."""
+    take, who = speech.perform("WATER", speech.speaker(0, 1), 0), speech.speaker(0, 1)
+    face = drawing.render(take, who, face=expression("surprised", "high", who, 0))[0]
+    cv2.imwrite(str(tmp_path / "face.png"), face[..., ::-1])
+    films = []
+    for given in (("--expression", tmp_path / "face.png", "--detector", "opencv"), ()):
+        done = generate(run, tmp_path, *given)
+        assert done.exit_code == 0, done.output
+        films.append((tmp_path / "film.mp4").read_bytes())
+    assert films[0] != films[1]
 
 
 def test_a_wrong_emotion_is_refused_before_photos(run: Path, tmp_path: Path) -> None:
