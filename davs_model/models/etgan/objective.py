@@ -133,8 +133,8 @@ def _reliance(model: ETGAN, whole: Inputs, given: Inputs, sound: Tensor | None) 
     with ExitStack() as stack:
         for name in ENCODERS:
             stack.enter_context(shared.still(getattr(model, name)))
-        weights = [model.fuse(*_encoded(model, one.of(some), heard))[1] for one in (given, whole)]
-    return losses.reliance_loss(*weights, given.spoilt[some])
+        weights, before = (model.fuse(*_encoded(model, one.of(some), heard))[1] for one in (given, whole))
+    return losses.reliance_loss(weights, before, given.spoilt[some])
 
 
 def _full_terms(
