@@ -26,6 +26,7 @@ from davs_model.models.etgan import Settings, corruption, losses, objective
 from davs_model.models.etgan.corruption import Inputs
 from davs_model.models.etgan.dimensions import MODALITIES
 from davs_model.models.etgan.networks import PositionEncoder
+from davs_model.models.etgan.networks.expression import expressive
 from davs_model.models.etgan.stages import reads
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -156,6 +157,23 @@ def test_a_disguise_has_no_lips() -> None:
     assert 0 <= float(found[0].min()) <= float(found[0].max()) <= 1
     same = corruption.disguised(frames[:1].expand(3, -1, -1, -1, -1))
     assert not torch.allclose(same[0], same[1])
+
+
+def test_an_expression_has_no_colour_light_or_surroundings() -> None:
+    """Tint, brightness, contrast, hair, wall and mouth make no difference to what E_exp sees; brows do."""
+    torch.manual_seed(0)
+    frames = torch.rand(2, 3, 1, 64, 64).repeat(1, 1, 3, 1, 1)
+    seen = expressive(frames)
+    assert seen.shape == (2, 3, 1, 64, 64)
+    other = (0.6 * frames + 0.1) * torch.tensor([0.9, 1.0, 0.7])[:, None, None]
+    other[..., :10, :] = 0
+    other[..., -6:] = 1
+    other[..., region(MOUTH_BOX, 64)[0], 20:44] = torch.rand(16, 24)
+    assert torch.allclose(expressive(other), seen, atol=0.02)
+    brows = frames.clone()
+    brows[..., 24:27, 20:44] = 0
+    assert float((expressive(brows) - seen).abs().max()) > 0.2
+    assert bool(expressive(torch.zeros(1, 2, 3, 64, 64)).isfinite().all())
 
 
 def test_one_modality_is_spoilt_and_no_more() -> None:

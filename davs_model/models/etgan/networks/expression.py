@@ -7,9 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from davs_model.data.pictures import GREY, MOUTH_BOX, Box, region
 from davs_model.models.amie.networks.image import CELLS, halvings
 from davs_model.models.davs.networks.layers import LEAK, channels, fold, unfold
-from davs_model.models.etgan.corruption import hide_mouth
 
 EXPRESSION = 64
 """Length of e_exp."""
@@ -17,6 +17,10 @@ CHANNELS = (32, 64, 128, 128, 256, 256)
 """Of each halving at width 1."""
 HIDDEN = 128
 """Features of a frame."""
+FACE_BOX: Box = (48, 224, 44, 212)
+"""Brows, eyes, nose and cheeks: what E_exp sees, but for the mouth. Hair, ears and what is behind tell who it is."""
+CONTRAST = 0.25
+"""Standard deviation of the grey levels that it sees, in [0, 1]."""
 
 
 class FrameEncoder(nn.Module):
@@ -24,13 +28,13 @@ class FrameEncoder(nn.Module):
 
     With GroupNorm: what is seen of a clip does not depend on others, in training or after it.
 
-    width: channel multiplier. image_size: S.
+    width: channel multiplier. image_size: S. colours: of a picture.
     """
 
-    def __init__(self, *, width: float = 1.0, image_size: int = 256) -> None:
+    def __init__(self, *, width: float = 1.0, image_size: int = 256, colours: int = 3) -> None:
         super().__init__()
-        self.image_size = image_size
-        counts = (3, *(channels(count, width) for count in CHANNELS[: halvings(image_size)]))
+        self.image_size, self.colours = image_size, colours
+        counts = (colours, *(channels(count, width) for count in CHANNELS[: halvings(image_size)]))
         self.layers = nn.Sequential(
             *(
                 nn.Sequential(
@@ -44,26 +48,42 @@ class FrameEncoder(nn.Module):
         self.fc = nn.Linear(counts[-1] * CELLS**2, HIDDEN)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Encode RGB frames `[B, T, 3, S, S]` in [0, 1] as `[B, T, 128]`."""
-        maps = self.layers(fold(2 * frames - 1, 3, self.image_size, self.image_size))
+        """Encode frames `[B, T, 3, S, S]` in [0, 1], RGB or grey as `[B, T, 1, S, S]`, as `[B, T, 128]`."""
+        maps = self.layers(fold(2 * frames - 1, self.colours, self.image_size, self.image_size))
         return unfold(self.fc(maps.flatten(1)), len(frames))
 
 
+def expressive(frames: Tensor) -> Tensor:
+    """Return what E_exp sees of RGB frames of clips `[B, T, 3, S, S]` in [0, 1]: `[B, T, 1, S, S]`, around ½.
+
+    The face without its mouth, in grey and, over the clip, of the same brightness and contrast: neither what surrounds
+    a face nor its colour is an expression, and both tell people apart.
+    """
+    side = frames.shape[-1]
+    seen = torch.zeros(side, side, dtype=torch.bool, device=frames.device)
+    seen[region(FACE_BOX, side)] = True
+    seen[region(MOUTH_BOX, side)] = False
+    grey = torch.einsum("btchw,c->bthw", frames.float(), torch.tensor(GREY, device=frames.device))[:, :, None]
+    spread, mean = torch.std_mean(grey[..., seen], (1, 2, 3), correction=0)
+    level = (grey - mean.view(-1, 1, 1, 1, 1)) / (spread.view(-1, 1, 1, 1, 1) + 1e-3)
+    return (0.5 + CONTRAST * level * seen).to(frames.dtype)
+
+
 class ExpressionEncoder(nn.Module):
-    """E_exp: features of each frame with its mouth hidden, their mean and deviation over time, a linear layer.
+    """E_exp: features of each frame as `expressive` has it, their mean and deviation over time, a linear layer.
 
     width: channel multiplier; e_exp stays 64 long. image_size: S. rank: numbers that it is made of; 0: 64.
     """
 
     def __init__(self, *, width: float = 1.0, image_size: int = 256, rank: int = 0) -> None:
         super().__init__()
-        self.frame = FrameEncoder(width=width, image_size=image_size)
+        self.frame = FrameEncoder(width=width, image_size=image_size, colours=1)
         sizes = (2 * HIDDEN, rank, EXPRESSION) if rank else (2 * HIDDEN, EXPRESSION)
         self.fc = nn.Sequential(*(nn.Linear(inside, outside) for inside, outside in pairwise(sizes)))
 
     def forward(self, frames: Tensor) -> Tensor:
         """Encode RGB frames of clips `[B, T, 3, S, S]` in [0, 1] as e_exp `[B, 64]`."""
-        features = nn.functional.leaky_relu(self.frame(hide_mouth(frames)), LEAK)
+        features = nn.functional.leaky_relu(self.frame(expressive(frames)), LEAK)
         mean = features.mean(1)
         deviation = ((features - mean[:, None]).square().mean(1) + 1e-6).sqrt()
         return self.fc(torch.cat((mean, deviation), dim=1))
