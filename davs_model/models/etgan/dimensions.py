@@ -25,7 +25,7 @@ class Dimensions(SharedDimensions):
     n_speakers: int = 0
     n_emotions: int = 0
     weighting: int = 1
-    expression_rank: int = 0
+    expression_rank: int = 8
 
     @classmethod
     def of(cls, corpus: Corpus, settings: Settings) -> Dimensions:

@@ -25,8 +25,8 @@ class Model(Networks):
 
     weighting: bool = True
     """Adaptive cross-modal weighting; false: all modalities weigh the same."""
-    expression_rank: Annotated[int, Ge(0), Le(64)] = 0
-    """Numbers that e_exp is made of by a linear layer, so that it has little room but for the expression; 0: 64."""
+    expression_rank: Annotated[int, Ge(1), Le(64)] = 8
+    """Numbers that e_exp is made of by a linear layer, so that it has little room but for the expression."""
 
 
 class Generation(Section):
@@ -141,8 +141,8 @@ def _preset(side: int, mib: int, steps: Mapping[str, int]) -> dict[str, dict[str
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
-    "small": _preset(64, 2048, {"identity": 200, "speech": 400, "judge": 200, "expression": 300, "full": 1500}),
-    "medium": _preset(128, 6144, {"identity": 200, "speech": 600, "judge": 300, "expression": 400, "full": 2500}),
+    "small": _preset(64, 2048, {"identity": 200, "speech": 400, "judge": 200, "expression": 1500, "full": 1500}),
+    "medium": _preset(128, 6144, {"identity": 200, "speech": 600, "judge": 300, "expression": 1500, "full": 2500}),
 }
 """What each preset changes. paper: nothing. small: frames of 64 pixels, minutes on a CPU. medium: of 128 pixels."""
 

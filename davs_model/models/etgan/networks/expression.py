@@ -60,26 +60,26 @@ def expressive(frames: Tensor) -> Tensor:
     a face nor its colour is an expression, and both tell people apart.
     """
     side = frames.shape[-1]
-    seen = torch.zeros(side, side, dtype=torch.bool, device=frames.device)
-    seen[region(FACE_BOX, side)] = True
-    seen[region(MOUTH_BOX, side)] = False
+    seen = torch.zeros(side, side, device=frames.device)
+    seen[region(FACE_BOX, side)] = 1
+    seen[region(MOUTH_BOX, side)] = 0
     grey = torch.einsum("btchw,c->bthw", frames.float(), torch.tensor(GREY, device=frames.device))[:, :, None]
-    spread, mean = torch.std_mean(grey[..., seen], (1, 2, 3), correction=0)
-    level = (grey - mean.view(-1, 1, 1, 1, 1)) / (spread.view(-1, 1, 1, 1, 1) + 1e-3)
-    return (0.5 + CONTRAST * level * seen).to(frames.dtype)
+    count = frames.shape[1] * seen.sum()
+    level = seen * (grey - (seen * grey).sum((1, 2, 3, 4), keepdim=True) / count)
+    spread = (level.square().sum((1, 2, 3, 4), keepdim=True) / count + 1e-6).sqrt()
+    return (0.5 + CONTRAST * level / spread).to(frames.dtype)
 
 
 class ExpressionEncoder(nn.Module):
     """E_exp: features of each frame as `expressive` has it, their mean and deviation over time, a linear layer.
 
-    width: channel multiplier; e_exp stays 64 long. image_size: S. rank: numbers that it is made of; 0: 64.
+    width: channel multiplier; e_exp stays 64 long. image_size: S. rank: numbers that it is made of.
     """
 
-    def __init__(self, *, width: float = 1.0, image_size: int = 256, rank: int = 0) -> None:
+    def __init__(self, *, width: float = 1.0, image_size: int = 256, rank: int = 8) -> None:
         super().__init__()
         self.frame = FrameEncoder(width=width, image_size=image_size, colours=1)
-        sizes = (2 * HIDDEN, rank, EXPRESSION) if rank else (2 * HIDDEN, EXPRESSION)
-        self.fc = nn.Sequential(*(nn.Linear(inside, outside) for inside, outside in pairwise(sizes)))
+        self.fc = nn.Sequential(nn.Linear(2 * HIDDEN, rank), nn.Linear(rank, EXPRESSION))
 
     def forward(self, frames: Tensor) -> Tensor:
         """Encode RGB frames of clips `[B, T, 3, S, S]` in [0, 1] as e_exp `[B, 64]`."""
