@@ -28,6 +28,7 @@ FILMS = {
     "real": "real frames",
     "self": "self: expression of the clip itself",
     "cross": "cross: expression of another person",
+    "photo": "cross: of a single frame of them",
     "picture": "first picture repeated",
     "other_person": "real frames of another person",
 }
@@ -77,9 +78,10 @@ class Bench:
         seen = [frames_of(self.clips, row, [frame], self.side, self.device) for row, frame in target.views[:count]]
         return torch.cat(seen)[None]
 
-    def expression(self, row: int) -> Tensor:
-        """Return the expression of a clip, `[1, D]`; ShardError."""
+    def expression(self, row: int, *, photo: bool = False) -> Tensor:
+        """Return the expression of a clip, or of its middle frame as a photo, `[1, D]`; ShardError."""
         frames = expression_of(self.clips, row, self.side, self.device)
+        frames = frames[len(frames) // 2 :][:1] if photo else frames
         with precision.autocast(self.device, bf16=self.bf16):
             return self.model.encode_expression(frames[None])
 
@@ -155,6 +157,7 @@ def _add(bench: Bench, target: Target, kept: Kept) -> None:
         "real": real,
         "self": bench.film(person, bench.expression(target.row), clip),
         "cross": bench.film(person, bench.expression(target.donor), clip),
+        "photo": bench.film(person, bench.expression(target.donor, photo=True), clip),
         "picture": views[0, :1].expand_as(real),
     }
     at = evenly(len(real))

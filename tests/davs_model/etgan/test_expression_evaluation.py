@@ -139,6 +139,7 @@ def test_expression_is_read_where_it_is_shown(collage: tuple[dict[str, Any], dic
     assert facts["real_emotion"] == facts["real_emotion_mouthless"] == 1
     assert facts["cross_emotion_mouthless"] > 0.7
     assert facts["cross_emotion"] > 0.6
+    assert facts["photo_emotion_mouthless"] > 0.7
     assert facts["chance"] == pytest.approx(1 / 3)
     assert facts["intervals"]["cross"]["emotion"]["n_speakers"] == 3
     assert collage[0]["steering"]["emotion_mouthless"] > 0.7
