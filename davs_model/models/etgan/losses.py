@@ -49,13 +49,18 @@ def unlikeness(one: Tensor, other: Tensor, among: Tensor | None = None) -> Tenso
     return (apart * weights).sum() / weights.sum().clamp(min=1)
 
 
+NEGLIGIBLE = 0.01
+"""A modality that weighs as little as that has no less to weigh."""
+
+
 def reliance_loss(weights: Tensor, whole: Tensor, spoilt: Tensor) -> Tensor:
     """−log σ(log w of a modality that is whole − log w of the same one spoilt): Bradley and Terry's (1952) of a pair.
 
     weights, whole: w `[B, T, M, G]` of each clip with one modality spoilt, and with none. spoilt: which one, −1 where
     none is, int64 `[B]`; these do not count.
     """
-    lighter = (weights.float().log() - whole.float().log()).mean((1, 3))
+    spoilt_one, whole_one = (one.float().clamp(min=NEGLIGIBLE).log() for one in (weights, whole))
+    lighter = (spoilt_one - whole_one).mean((1, 3))
     pairs = functional.softplus(lighter.gather(1, spoilt.clamp(min=0)[:, None])[:, 0])
     some = (spoilt >= 0).to(pairs.dtype)
     return (pairs * some).sum() / some.sum().clamp(min=1)

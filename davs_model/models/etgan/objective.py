@@ -70,26 +70,33 @@ def begun(wanted: Collection[str], settings: Settings, progress: float) -> Colle
 def _expression_terms(model: ETGAN, batch: Batch, code: Tensor, whole: Tensor, gather: Gather) -> dict[str, Tensor]:
     """Emotions in e_exp, people and words out of it; and its mean of each emotion, which is kept.
 
-    code: e_exp `[B, 64]`. whole: of which clips it was not spoilt, bool `[B]`; the others do not count. Where all are
-    spoilt the terms are 0, and there all the same: several processes put theirs together.
+    code: e_exp `[B, 64]`. whole: of which clips it was not spoilt, bool `[B]`; the others do not count, nor do those
+    without a label, such as sentences of many words. Where none counts a term is 0, and there all the same: several
+    processes put theirs together.
     """
-    _remember(model, code, batch[f"{EXPRESSION}_emotions"], whole, gather)
-    counts = float(whole.any())
-    whole = whole if counts else torch.ones_like(whole)
-    code, people, words, emotions = (
-        one[whole] for one in (code, *(batch[f"{EXPRESSION}_{label}"] for label in ("speakers", "words", "emotions")))
-    )
+    labels = {name: batch[f"{EXPRESSION}_{name}"].to(code.device) for name in ("emotions", "speakers", "words")}
+    _remember(model, code, labels["emotions"], whole, gather)
     found: dict[str, Tensor] = {}
     if model.emotion_classifier is not None:
-        found["emotion"] = shared.person_loss(model.emotion_classifier(code)[:, None], emotions)
-    for name, reader, labels in (
-        ("expression_person", model.expression_person_classifier, people),
-        ("expression_word", model.expression_word_classifier, words),
+        some, counts = _counting(whole & (labels["emotions"] >= 0))
+        emotions = labels["emotions"][some].clamp(min=0)
+        found["emotion"] = counts * shared.person_loss(model.emotion_classifier(code[some])[:, None], emotions)
+    for name, reader, label in (
+        ("expression_person", model.expression_person_classifier, "speakers"),
+        ("expression_word", model.expression_word_classifier, "words"),
     ):
         if reader is not None:
-            found[name] = shared.identity_word_loss(reader, code, labels)
-            found[f"{name}_confusion"] = shared.identity_word_confusion(reader, code)
-    return {name: counts * loss for name, loss in found.items()}
+            some, counts = _counting(whole & (labels[label] >= 0))
+            right = labels[label][some].clamp(min=0)
+            found[name] = counts * shared.identity_word_loss(reader, code[some], right)
+            found[f"{name}_confusion"] = counts * shared.identity_word_confusion(reader, code[some])
+    return found
+
+
+def _counting(some: Tensor) -> tuple[Tensor, float]:
+    """Return the clips that a term is of, bool `[B]`, all where there are none, and 1 or 0: what the term counts."""
+    counts = float(some.any())
+    return (some if counts else torch.ones_like(some)), counts
 
 
 @torch.no_grad()
@@ -174,10 +181,9 @@ def _held_to(
     found: dict[str, Tensor] = {}
     whole = given.whole("expression")
     if "read" in wanted and model.judge is not None:
-        some = whole if bool(whole.any()) else torch.ones_like(whole)
+        some, counts = _counting(whole)
         with shared.still(model.judge):
-            read = shared.person_loss(model.judge(drawn[some]), batch["emotions"][some])
-        found["read"] = float(whole.any()) * read
+            found["read"] = counts * shared.person_loss(model.judge(drawn[some]), batch["emotions"][some])
     if "retained" in wanted:
         with shared.still(model.expression_encoder):
             found["retained"] = losses.unlikeness(model.expression_encoder(drawn), code, whole)

@@ -291,3 +291,7 @@ def test_a_spoilt_modality_is_to_weigh_less() -> None:
     assert float(losses.reliance_loss(whole, lighter, spoilt)) == pytest.approx(math.log(1 + 2))
     assert float(losses.reliance_loss(lighter, whole, torch.tensor([0, -1, 3]))) == pytest.approx(math.log(2))
     assert float(losses.reliance_loss(lighter, whole, torch.full((3,), -1))) == 0
+    nothing = torch.zeros_like(whole).requires_grad_()  # as a softmax has it in float32
+    losses.reliance_loss(nothing, nothing.detach(), spoilt).backward()
+    assert nothing.grad is not None
+    assert not nothing.grad.any()

@@ -223,6 +223,21 @@ def test_without_labels_there_is_nothing_to_tell_apart() -> None:
     assert all(bool(value.isfinite()) for value in found.values())
 
 
+def test_expression_clips_without_a_label_do_not_count() -> None:
+    """Words are read in e_exp of clips of one word alone: sentences of many are left out, and all may be such."""
+    model, settings = made(), Settings.resolve("small", None, ["corruption.probability=0"])
+    names = ("expression_word", "expression_word_confusion", "expression_person", "emotion")
+    known = batch()
+    for label in ("words", "speakers", "emotions"):
+        known[f"{EXPRESSION}_{label}"] = torch.tensor([1, -1, -1])
+    found = model.terms(known, names, settings)
+    assert all(bool(value.isfinite()) and float(value) > 0 for value in found.values())
+    known[f"{EXPRESSION}_words"] = torch.full((3,), -1)
+    found = model.terms(known, names, settings)
+    assert [float(found[name].detach()) for name in names[:2]] == [0, 0]
+    assert all(found[name].requires_grad for name in names)
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of shards with emotions; not to be changed."""
