@@ -231,7 +231,7 @@ def test_expression_clips_without_a_label_do_not_count() -> None:
     for label in ("words", "speakers", "emotions"):
         known[f"{EXPRESSION}_{label}"] = torch.tensor([1, -1, -1])
     found = model.terms(known, names, settings)
-    assert all(bool(value.isfinite()) and float(value) > 0 for value in found.values())
+    assert all(bool(value.isfinite()) and float(value.detach()) > 0 for value in found.values())
     known[f"{EXPRESSION}_words"] = torch.full((3,), -1)
     found = model.terms(known, names, settings)
     assert [float(found[name].detach()) for name in names[:2]] == [0, 0]
