@@ -7,7 +7,7 @@ are the same wherever the networks are.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,10 +43,6 @@ class Inputs:
     def whole(self, modality: str) -> Tensor:
         """Return of which clips a modality is not spoilt, bool `[B]`."""
         return self.spoilt != MODALITIES.index(modality)
-
-    def of(self, some: Tensor) -> Inputs:
-        """Return those of some clips; some: bool `[B]`."""
-        return Inputs(*(getattr(self, field.name)[some] for field in fields(self)))
 
 
 def spoil(whole: Inputs, probability: float) -> Inputs:

@@ -132,16 +132,19 @@ def _encoded(model: ETGAN, given: Inputs, sound: Tensor | None) -> tuple[Identit
     return identity, code, model.encode_sound(given.windows, sound), model.position_encoder(given.positions)
 
 
-def _reliance(model: ETGAN, whole: Inputs, given: Inputs, sound: Tensor | None) -> Tensor:
-    """Compare the weights of clips with a modality spoilt and without; the encoders are still, as in generation."""
-    some = given.spoilt >= 0
-    some = some if bool(some.any()) else torch.ones_like(some)
-    heard = None if sound is None else sound[some]
+def _reliance(model: ETGAN, whole: Inputs, sound: Tensor | None) -> Tensor:
+    """Compare the weights of each clip with one modality spoilt and with none; encoders are still, as in generation.
+
+    Of every clip one is spoilt: what frames are generated from is spoilt too seldom to learn from.
+    """
+    spoilt = corruption.spoil(whole, 1.0)
     with ExitStack() as stack:
         for name in ENCODERS:
             stack.enter_context(shared.still(getattr(model, name)))
-        weights, before = (model.fuse(*_encoded(model, one.of(some), heard))[1] for one in (given, whole))
-    return losses.reliance_loss(weights, before, given.spoilt[some])
+        with torch.no_grad():
+            encoded = [_encoded(model, one, sound) for one in (spoilt, whole)]
+    weights, before = (model.fuse(*one)[1] for one in encoded)
+    return losses.reliance_loss(weights, before, spoilt.spoilt)
 
 
 def _full_terms(
@@ -155,7 +158,7 @@ def _full_terms(
     if "person" in wanted and model.person_classifier is not None:
         found["person"] = shared.person_loss(model.person_classifier(identity.feature), batch["speakers"])
     if "reliance" in wanted:
-        found["reliance"] = _reliance(model, whole, given, batch.get(SOUND))
+        found["reliance"] = _reliance(model, whole, batch.get(SOUND))
     found["reconstruction"] = shared.reconstruction_loss(real, drawn)
     found["mouth"] = shared.mouth_loss(real, drawn)
     found["motion"] = shared.motion_loss(real, drawn)

@@ -197,9 +197,6 @@ def test_one_modality_is_spoilt_and_no_more() -> None:
         assert bool(changed.any())
     assert set(pairs) == set(MODALITIES)
     assert bool((corruption.spoil(whole, 0.0).spoilt < 0).all())
-    some = torch.arange(200) % 3 == 0
-    assert torch.equal(first.of(some).windows, first.windows[some])
-    assert torch.equal(first.of(some).spoilt, first.spoilt[some])
 
 
 def test_noise_has_the_ratio_that_is_asked_for() -> None:

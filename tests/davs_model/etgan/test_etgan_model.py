@@ -183,9 +183,7 @@ def test_whose_gradients_are_whose() -> None:
         found = gradients(model, term)
         assert everywhere <= found <= generator, term
     assert everywhere <= gradients(model, "likeness") <= generator
-    # Of a spoilt modality there is always something to say; the encoders do not learn to hide it.
-    assert gradients(model, "reliance") == gradients(model, "reliance", overrides=("corruption.probability=1",))
-    assert gradients(model, "reliance") == {"weighting"}
+    assert gradients(model, "reliance") == {"weighting"}  # the encoders do not learn to hide what is spoilt
 
 
 def test_a_step_moves_the_same_whatever_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,11 +211,19 @@ def test_a_step_moves_the_same_whatever_is_drawn(monkeypatch: pytest.MonkeyPatch
 
 def test_without_labels_there_is_nothing_to_tell_apart() -> None:
     """On clips without emotions, words or several people the rest trains; what is switched off is not planned."""
-    model = made(n_emotions=0, n_speakers=1, n_words=1, n_people=0)
+    model = made(n_emotions=0, n_speakers=1, n_words=1, n_people=0, weighting=0)
     settings = Settings.resolve("small", None, ["weights.clip=0"])
     stage = ETGAN.plan("full", settings)
     factors = model.factors(stage, settings, people_are_speakers=True)
-    assert not factors.keys() & {"person", "read", "emotion", "expression_person", "expression_word", "clip"}
+    assert not factors.keys() & {
+        "person",
+        "read",
+        "emotion",
+        "expression_person",
+        "expression_word",
+        "reliance",
+        "clip",
+    }
     assert "clip_discriminator" not in stage.phases[1].networks
     found = model.train().terms(batch(), factors, settings, progress=1.0)
     assert all(bool(value.isfinite()) for value in found.values())

@@ -93,7 +93,7 @@ class ETGAN(SpeechModel):
         self.register_buffer("expressions_seen", torch.zeros(size.n_emotions + 1))
 
     def idle(self, stage: Stage, settings: own.Settings, *, people_are_speakers: bool) -> set[str]:
-        """Return terms whose reader the model does not have, for want of labels."""
+        """Return terms whose reader the model does not have, for want of labels, and that of weights that are fixed."""
         found = super().idle(stage, settings, people_are_speakers=people_are_speakers)
         readers = {
             "judge": self.judge,
@@ -101,6 +101,7 @@ class ETGAN(SpeechModel):
             "emotion": self.emotion_classifier,
             "expression_person": self.expression_person_classifier,
             "expression_word": self.expression_word_classifier,
+            "reliance": self.weighting if self.weighting.adaptive else None,
         }
         return found | {term for term, reader in readers.items() if reader is None}
 
