@@ -1,6 +1,6 @@
 """The Haar cascades that ship inside opencv-python: nothing to download, for faces that look into the camera.
 
-A cascade returns windows, not points: some thirty on each eye, and a few more or less where the picture differs by a
+A cascade returns windows, not points: a hundred on each eye, and a few more or less where the picture differs by a
 grey level. OpenCV would join them into one of whole pixels. Here an eye is their mean, each weighed by how surely it
 passed, and the face window is the mean of its own, so that the answer to nearly the same picture is nearly the same.
 
@@ -46,16 +46,16 @@ LOOKS = tuple(
     CloseUp((round(136 * size), round(136 * size)), zoom=0.464 * size, rise=5 * size, tilt_shown=0.88)
     for size in (1.36, 1.6)
 )
-"""Sizes that take turns. In smaller ones eyes are missed, for they are searched in the face window enlarged to 128."""
+"""Sizes that take turns. In smaller ones eyes are missed, for they are searched in the face window enlarged."""
 CLOSE_FACE, CLOSE_RANGE = 64, (0.8, 1.25)
 """Side of the face window in a close-up that is shrunk to search it (pixels), and how much smaller or larger it may
 be. Measured: at 40 pixels windows come out larger, so that the eyes lie apart by a tenth too much."""
 
-EYE_STEP, EYE_RANGE = 1.07, (24, 36)
+EYE_STEP, EYE_RANGE = 1.07, (40, 60)
 """The same of the eye windows, whose sides are those in a face of FACE_SIDE (pixels)."""
-EYE_LEAST, EYE_EXPECTED = -1.8, 5.0
+EYE_LEAST, EYE_EXPECTED = -1.8, 20.0
 """A window weighs as its sum in the cascade's last stage is above this, about the least with which it passes; and so
-much weighs where the face window has the eye. An eye's windows weigh 80 together in the median."""
+much weighs where the face window has the eye. An eye's windows weigh 330 together in the median."""
 
 EYES = np.array([[0.309, 0.384], [0.691, 0.384]])
 """Where eyes lie on average, in fractions of the face window."""
@@ -67,8 +67,10 @@ which would draw their mean to the middle."""
 EYE_WINDOW_OFFSET = np.array([[0.002, -0.033], [-0.002, -0.033]])
 """From an eye to the centre of its window (the brow is in it), in fractions of the face window."""
 
-FACE_SIDE = 128
-"""Pixels: the face window is resized to this before eyes are searched, as an eye window spans at least 20."""
+FACE_SIDE = 216
+"""Pixels: the face window is resized to this before eyes are searched. So large that all of EYE_RANGE is at least twice
+the 20 pixels of a cascade's own window: for smaller ones OpenCV leaves out every second place across and down, and with
+a quarter of the windows a shift by a hundredth of a pixel moves their mean twice as far."""
 
 WINDOW_SIDE = float((align.TEMPLATE[1, 0] - align.TEMPLATE[0, 0]) / (EYES[1, 0] - EYES[0, 0]))
 """Side of the face window in a crop (pixels): the distance between the eyes over its fraction of the window."""
