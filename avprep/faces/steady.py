@@ -91,6 +91,8 @@ def _stretches(track: Track, cuts: frozenset[int]) -> Iterator[tuple[list[int], 
 
 def _interpolated(frames: NDArray[np.intp], known: NDArray[np.intp], values: Array) -> Array:
     """Return values, known in some frames, (N, …), in other ones."""
+    if np.array_equal(frames, known):
+        return values
     columns = [np.interp(frames, known, column) for column in values.reshape(len(known), -1).T]
     return np.stack(columns, axis=1).reshape(len(frames), *values.shape[1:])
 
