@@ -61,8 +61,8 @@ class Steadiness:
             place = _STRIP if begins else _found(self._first, strip, _STRIP)
             if place is not None:
                 self._places[-1].append(_places(place))
-                return self._first, place
-        patch = None if begins else _patch(strip)  # it looks different from when the shot began
+        # Not from the first crop: a step would come out too small where it does not look quite as then.
+        patch = self._first if begins else _patch(strip)
         return None if patch is None else (patch, _STRIP)
 
     def figures(self) -> dict[str, float | None]:
