@@ -17,15 +17,16 @@ def overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     return float(shared / union) if union > 0 else 0.0
 
 
-def extent(box: NDArray[Any]) -> NDArray[np.float64]:
-    """Return width and height, at least 0."""
-    return np.asarray(np.maximum(0.0, np.asarray(box[2:], np.float64) - box[:2]))
-
-
 def area(box: NDArray[Any]) -> float:
     """Return the area, at least 0."""
     x0, y0, x1, y1 = box.tolist()
     return float(max(x1 - x0, 0.0) * max(y1 - y0, 0.0))
+
+
+def size(box: NDArray[Any]) -> float:
+    """Return the mean of width and height, at least 0."""
+    x0, y0, x1, y1 = box.tolist()
+    return float((max(x1 - x0, 0.0) + max(y1 - y0, 0.0)) / 2)
 
 
 def middle(box: NDArray[Any]) -> NDArray[np.float64]:

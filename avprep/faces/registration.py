@@ -206,6 +206,6 @@ def appearance(luma: NDArray[np.uint8], onto: NDArray[np.float64]) -> NDArray[np
 def grey_patch(luma: NDArray[np.uint8], affine: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:
     """Warp a grey picture to a patch of `size`, float32 (N,), of zero mean and unit length, whatever the light."""
     patch = align.warp(luma, affine, size).astype(np.float32).ravel()
-    patch -= patch.sum() / patch.size
+    patch -= np.add.reduce(patch) / patch.size
     patch *= 1 / max(math.sqrt(patch @ patch), 1e-6)
     return patch

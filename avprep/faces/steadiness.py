@@ -13,12 +13,13 @@ FOREHEAD = Region(complex(TEMPLATE[:2, 0].mean(), 75), 164.0, 90.0)
 """What is compared: forehead, brows and eyes. Speech does not move it, and it is not what the face was followed by."""
 ZOOM = 0.4
 """Patch pixels per crop pixel."""
-STEP_EVERY, PLACE_EVERY = 5, 10
-"""Frames from one measured step, and from one measured place, to the next."""
+EVERY = 5
+"""Frames from one that is measured, its place and its step to the next frame, to the next such one."""
 
 _POINTS = np.array([TEMPLATE[0], TEMPLATE[1], [TEMPLATE[:2, 0].mean(), 150]])  # eyes and nose
 _ROWS, _COLUMNS = slice(20, 130), slice(38, 222)  # around the forehead
 _STRIP = Similarity(1, complex(_COLUMNS.start, _ROWS.start))  # its pixels → crop pixels
+_BACK = _STRIP.inverse()
 
 
 class Steadiness:
@@ -31,8 +32,8 @@ class Steadiness:
     def __init__(self, cuts: frozenset[int]) -> None:
         self._cuts = cuts
         self._frame = -1
-        self._before: Patch | None = None
         self._first: Patch | None = None
+        self._before: tuple[Patch, Similarity] | None = None  # what the next crop is compared with, and where it was
         self._steps: list[float] = []
         self._places: list[list[NDArray[np.float64]]] = []
 
@@ -41,20 +42,28 @@ class Steadiness:
         self._frame += 1
         begins = self._frame == 0 or self._frame in self._cuts
         before, self._before = None if begins else self._before, None
-        step, place = self._frame % STEP_EVERY == 0, self._frame % PLACE_EVERY == 0
-        if not (begins or step or place or before):
+        due = self._frame % EVERY == 0
+        if not (begins or due or before):
             return
         strip = np.asarray(cv2.cvtColor(crop[_ROWS, _COLUMNS], cv2.COLOR_RGBA2GRAY), np.uint8)
-        if before is not None and (moved := _moved(before, strip)) is not None:
-            self._steps.append(float(np.linalg.norm(moved, axis=1).mean()))
-        patch = _patch(strip) if begins or step else None
+        if before is not None and (there := _found(before[0], strip, before[1])) is not None:
+            step = _places(there) - _places(before[1])
+            self._steps.append(float(np.linalg.norm(step, axis=1).mean()))
         if begins:
-            self._first = patch
+            self._first = _patch(strip)
             self._places.append([])
-        if place and self._first is not None and (moved := _moved(self._first, strip)) is not None:
-            self._places[-1].append(moved)
-        if step:
-            self._before = patch
+        if due:
+            self._before = self._placed(strip, begins=begins)
+
+    def _placed(self, strip: NDArray[np.uint8], *, begins: bool) -> tuple[Patch, Similarity] | None:
+        """Note where the face is in a crop; return what the next crop is compared with, and where that was."""
+        if self._first is not None:
+            place = _STRIP if begins else _found(self._first, strip, _STRIP)
+            if place is not None:
+                self._places[-1].append(_places(place))
+        # Not from the first crop: a step would come out too small where it does not look quite as then.
+        patch = self._first if begins else _patch(strip)
+        return None if patch is None else (patch, _STRIP)
 
     def figures(self) -> dict[str, float | None]:
         """Return `jitter` and `slip` to four digits; None for what could not be measured."""
@@ -69,7 +78,12 @@ def _patch(strip: NDArray[np.uint8]) -> Patch | None:
     return None if patch.flat else patch
 
 
-def _moved(patch: Patch, strip: NDArray[np.uint8]) -> NDArray[np.float64] | None:
-    """Return how far eyes and nose are from where they were, (3, 2); None where nothing like them is there."""
-    onto, correlation = patch.find(strip, _STRIP)
-    return onto.after(_STRIP.inverse())(_POINTS) - _POINTS if correlation >= ALIKE else None
+def _found(patch: Patch, strip: NDArray[np.uint8], near: Similarity) -> Similarity | None:
+    """Return what lays a strip over the crop of the patch; None where nothing like it is there."""
+    onto, correlation = patch.find(strip, near)
+    return onto if correlation >= ALIKE else None
+
+
+def _places(onto: Similarity) -> NDArray[np.float64]:
+    """Return how far eyes and nose of the patch's crop are from where they are in a strip's, (3, 2)."""
+    return np.asarray(onto.after(_BACK)(_POINTS) - _POINTS)

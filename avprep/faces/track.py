@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -174,7 +175,7 @@ def choose(tracks: list[Track], found: Detections, subject: Subject, hints: dict
 
 def area(track: Track) -> float:
     """Return the total box area of a track over its frames, in source pixels."""
-    return float(sum(d.frames * np.prod(boxes.extent(d.face.box)) for d in track.detections.values()))
+    return float(sum(d.frames * boxes.area(d.face.box) for d in track.detections.values()))
 
 
 def check_gaps(subject: Track, tracks: list[Track], found: Detections) -> None:
@@ -208,7 +209,7 @@ def check_gaps(subject: Track, tracks: list[Track], found: Detections) -> None:
 
 def face_size(track: Track) -> float:
     """Return the median face size of a track: the mean of box width and height, in source pixels."""
-    return float(np.median([boxes.extent(d.face.box).mean() for d in track.detections.values()]))
+    return statistics.median(boxes.size(d.face.box) for d in track.detections.values())
 
 
 def _likeness(before: Detection, after: Detection) -> float:

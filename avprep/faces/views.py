@@ -183,7 +183,7 @@ class _View:
         shift_y = (height - 1) / 2 - zoom * (CROP_SIZE - 1) / 2 - close_up.rise
         self._shown = np.array([[zoom, 0, shift_x], [0, zoom, shift_y]])
         self._back = _inverse(self._shown)
-        self._eyes = float(align.TEMPLATE[1, 0] - align.TEMPLATE[0, 0])
+        self._eyes, self._middle = float(align.TEMPLATE[1, 0] - align.TEMPLATE[0, 0]), _MIDDLE.tolist()
 
     def both(self, rgba: NDArray[np.uint8], onto: NDArray[np.float64]) -> Face | None:
         """Return the mean of a face as it is and mirrored, in crop pixels; None where neither shows it.
@@ -200,9 +200,10 @@ class _View:
         best, least = None, 1.5 * self._eyes
         for found in faces:
             face = moved(found, self._back)
-            three = align.three_points(face.points)
-            distance = math.dist(three.sum(axis=0) / 3, _MIDDLE)
-            if 0.5 < math.dist(three[0], three[1]) / self._eyes < 2 and distance < least:
+            left, right, _, (x0, y0), (x1, y1) = face.points.tolist()
+            middle = (left[0] + right[0] + (x0 + x1) / 2) / 3, (left[1] + right[1] + (y0 + y1) / 2) / 3
+            distance = math.dist(middle, self._middle)
+            if 0.5 < math.dist(left, right) / self._eyes < 2 and distance < least:
                 best, least = face, distance
         return best
 
@@ -268,12 +269,14 @@ def turns_upright(face: Face) -> int:
 
 def moved(face: Face, transform: NDArray[np.float64]) -> Face:
     """Move a face by a transform (2, 3), which may mirror; the box's sides stay along the axes."""
-    corners = np.asarray(face.box, np.float64).reshape(2, 2)
-    centre = align.apply(transform, corners.mean(axis=0, keepdims=True))[0]
-    half = (corners[1] - corners[0]) / 2 * align.scale(transform)
-    if abs(transform[1, 0]) > abs(transform[0, 0]):  # a face on its side
-        half = half[::-1]
-    box = np.concatenate([centre - half, centre + half]).astype(np.float32)
+    x0, y0, x1, y1 = face.box.tolist()
+    (along, aside, right), (turned, down_along, down) = transform.tolist()
+    x, y, size = (x0 + x1) / 2, (y0 + y1) / 2, math.hypot(along, turned) / 2
+    x, y = along * x + aside * y + right, turned * x + down_along * y + down
+    across, high = (x1 - x0) * size, (y1 - y0) * size
+    if abs(turned) > abs(along):  # a face on its side
+        across, high = high, across
+    box = np.array([x - across, y - high, x + across, y + high], np.float32)
     return Face(box, face.score, align.apply(transform, face.points).astype(np.float32))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
+from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
@@ -129,20 +130,29 @@ class Picture:
         convert = partial(converter.reformat, width=width, height=height, interpolation=interpolation, threads=1)
         if hdr.needed(self._frame):
             return hdr.to_bt709(self._frame, convert, form)
-        return np.asarray(convert(self._frame, format=form).to_ndarray(), np.uint8)
+        converted = convert(self._frame, format=form)
+        return _rgba(converted) if form == "rgba" else np.asarray(converted.to_ndarray(), np.uint8)
 
     def _luma(self) -> Bytes:
         if self._plane is not None:
             return self._plane
         if self._frame.format.name in ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "nv12", "gray"):
-            plane = self._frame.planes[0]
-            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-            self._plane = rows[:, : plane.width]
+            self._plane = _rows(self._frame.planes[0])[:, : self._frame.planes[0].width]
             return self._plane
         return np.asarray(_CONVERTERS.shrunk.reformat(self._frame, format="gray", threads=1).to_ndarray(), np.uint8)
 
     def _shown(self, image: Bytes) -> Bytes:
         return self._display.turned(image)
+
+
+def _rows(plane: VideoPlane) -> Bytes:
+    """Return a plane's bytes as they lie in memory, padded rows: a view of the frame."""
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+
+
+def _rgba(frame: av.VideoFrame) -> Bytes:
+    """Return the pixels of an RGBA frame, (H, W, 4): a view of it, for `to_ndarray` would copy them."""
+    return _rows(frame.planes[0])[:, : 4 * frame.width].reshape(frame.height, frame.width, 4)
 
 
 class Displays:

@@ -171,7 +171,8 @@ class Frames:
                 if time - zero > furthest:  # its time stamp is damaged
                     continue
                 if last is None or time > last:  # a broken file may run backwards
-                    self.zero = zero * self._tick
+                    if last is None:
+                        self.zero = zero * self._tick
                     shown = displays.of(frame)
                     if math.prod(shown.size(frame.width, frame.height)) > MAX_PIXELS:
                         raise Reject("unreadable", f"{self.path}: the picture is shown larger than {MAX_PIXELS} pixels")

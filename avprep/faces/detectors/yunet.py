@@ -95,8 +95,10 @@ class YuNetDetector:
         answers = [answer[0] for answer in self._session.run(None, {"input": padded})]
         # The three grids as one, for numpy's calls take longer than the few numbers of each.
         face, there, box, points = (np.concatenate(answers[n : n + 3]) for n in range(0, 12, 3))
-        score = np.sqrt(np.clip(face[:, 0], 0, 1) * np.clip(there[:, 0], 0, 1))
-        cells = np.flatnonzero(score >= CANDIDATE_SCORE)
+        sure = np.concatenate([face, there], axis=1)
+        np.minimum(np.maximum(sure, 0, out=sure), 1, out=sure)  # as np.clip, which takes twice as long
+        score = np.sqrt(sure[:, 0] * sure[:, 1])
+        cells = (score >= CANDIDATE_SCORE).nonzero()[0]
         places, strides = _grids(*padded.shape[2:])
         place, stride, box = places[cells], strides[cells], box[cells]
         size = np.exp(box[:, 2:])

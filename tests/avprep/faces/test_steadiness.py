@@ -82,7 +82,7 @@ def test_what_does_not_follow_the_face_is_said_to_shake(films: dict[str, tuple[P
     still = crops_of(aligned(film, detectors.build("opencv"), "opencv", "per-clip"), motion)
     assert still.step > 5
     assert still.jitter == pytest.approx(still.step, rel=0.3)
-    assert still.slip == pytest.approx(5.1, rel=0.3)  # of 6 and 4 px, root mean square, grown to crop pixels
+    assert still.slip == pytest.approx(still.away, rel=0.1)
 
 
 def test_the_figures_stand_in_the_clips_facts(tmp_path: Path, films: dict[str, tuple[Pixels, Motion]]) -> None:

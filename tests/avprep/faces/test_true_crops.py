@@ -67,8 +67,8 @@ def off_identity(affine: NDArray[np.float32]) -> tuple[float, float, float]:
     [
         ("yunet", 0.7, 0.04, 0.015, 3.5),
         ("dlib", 0.5, 0.02, 0.02, 3.0),
-        # One eye's cascade sees little of the second photo's, whose crop leans by 3.6°; the others by 1.1° at most.
-        ("opencv", 2.2, 0.05, 0.02, 4.0),
+        # One eye's cascade sees little of the second photo's, whose crop leans by 3.4°; the others by 0.7° at most.
+        ("opencv", 1.9, 0.05, 0.02, 4.0),
     ],
 )
 def test_the_authors_own_crops_come_back(
@@ -124,7 +124,7 @@ def test_the_cascades_answer_nearly_the_same_picture_nearly_alike() -> None:
     rng = np.random.default_rng(0)
     noisy = [np.clip(close + rng.integers(-1, 2, close.shape), 0, 255).astype(np.uint8) for _ in range(12)]
     places = np.stack([align.three_points(faces[0].points) for faces in detector.detect(np.stack(noisy))])
-    assert np.linalg.norm(places.std(axis=0), axis=1).mean() < 0.35
+    assert np.linalg.norm(places.std(axis=0), axis=1).mean() < 0.2
 
 
 def test_a_face_that_only_the_mirror_image_shows_is_found() -> None:
