@@ -7,7 +7,7 @@ are the same wherever the networks are.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -44,28 +44,45 @@ class Inputs:
         """Return of which clips a modality is not spoilt, bool `[B]`."""
         return self.spoilt != MODALITIES.index(modality)
 
+    def copied(self) -> Inputs:
+        """Return a copy that may be changed in place."""
+        return Inputs(*(getattr(self, field.name).clone() for field in fields(self)))
+
 
 def spoil(whole: Inputs, probability: float) -> Inputs:
     """Spoil, with this probability, one modality of each clip; what is given stays as it is."""
-    views, expression, windows, positions = (
-        one.clone() for one in (whole.views, whole.expression, whole.windows, whole.positions)
-    )
-    count = len(views)
+    found, count = whole.copied(), len(whole.views)
     chosen = torch.where(torch.rand(count) < probability, torch.randint(len(MODALITIES), (count,)), -1)
     for clip, modality in enumerate(chosen.tolist()):
-        if modality < 0:
-            continue
-        name = MODALITIES[modality]
-        if name == "identity":
-            view = int(torch.randint(views.shape[1], ()))
-            views[clip, view] = _blurred(views[clip, view : view + 1])[0] if _coin() else _covered(views[clip, view])
-        elif name == "expression":
-            expression[clip] = _blurred(expression[clip]) if _coin() else expression[clip].mean()
-        elif name == "audio":
-            windows[clip] = _spoilt_sound(windows[clip])
-        else:
-            positions[clip] = math.nan
-    return Inputs(views, expression, windows, positions, chosen.to(views.device))
+        if modality >= 0:
+            _spoil(
+                found, clip, MODALITIES[modality], int(torch.randint(3, ())) if MODALITIES[modality] == "audio" else 0
+            )
+    return replace(found, spoilt=chosen.to(whole.views.device))
+
+
+def spoil_all(whole: Inputs) -> Inputs:
+    """Spoil every modality of each clip by itself, the sound in ways that a single window shows: not its order."""
+    found = whole.copied()
+    for clip in range(len(whole.views)):
+        for modality in MODALITIES:
+            _spoil(found, clip, modality, int(_coin()))
+    return found
+
+
+def _spoil(inputs: Inputs, clip: int, modality: str, kind: int) -> None:
+    """Spoil a modality of a clip in place; kind: of `_spoilt_sound`."""
+    if modality == "identity":
+        views = inputs.views[clip]
+        view = int(torch.randint(len(views), ()))
+        views[view] = _blurred(views[view : view + 1])[0] if _coin() else _covered(views[view])
+    elif modality == "expression":
+        expression = inputs.expression[clip]
+        inputs.expression[clip] = _blurred(expression) if _coin() else expression.mean()
+    elif modality == "audio":
+        inputs.windows[clip] = _spoilt_sound(inputs.windows[clip], kind)
+    else:
+        inputs.positions[clip] = math.nan
 
 
 def masked(positions: Tensor, probability: float) -> Tensor:
@@ -134,11 +151,11 @@ def _covered(frame: Tensor) -> Tensor:
     return covered
 
 
-def _spoilt_sound(windows: Tensor) -> Tensor:
-    """Return windows `[T, 12, 20]` that are noisy, in another order, or their mean."""
-    kind, (least, most) = int(torch.randint(3, ())), NOISE_DB
+def _spoilt_sound(windows: Tensor, kind: int) -> Tensor:
+    """Return windows `[T, 12, 20]` that are their mean, noisy, or in another order: kind 0, 1 or 2."""
     if kind == 0:
-        return noisy(windows, least + (most - least) * float(torch.rand(())))
+        return windows.mean((0, 2), keepdim=True).expand_as(windows)
     if kind == 1:
-        return windows[torch.randperm(len(windows)).to(windows.device)]
-    return windows.mean((0, 2), keepdim=True).expand_as(windows)
+        least, most = NOISE_DB
+        return noisy(windows, least + (most - least) * float(torch.rand(())))
+    return windows[torch.randperm(len(windows)).to(windows.device)]

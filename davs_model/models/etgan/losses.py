@@ -53,14 +53,10 @@ NEGLIGIBLE = 0.01
 """A modality that weighs as little as that has no less to weigh."""
 
 
-def reliance_loss(weights: Tensor, whole: Tensor, spoilt: Tensor) -> Tensor:
+def reliance_loss(spoilt: Tensor, whole: Tensor) -> Tensor:
     """−log σ(log w of a modality that is whole − log w of the same one spoilt): Bradley and Terry's (1952) of a pair.
 
-    weights, whole: w `[B, T, M, G]` of each clip with one modality spoilt, and with none. spoilt: which one, −1 where
-    none is, int64 `[B]`; these do not count.
+    spoilt, whole: w `[B, T, M, G]` of each modality spoilt, the others whole, and of all of them whole.
     """
-    spoilt_one, whole_one = (one.float().clamp(min=NEGLIGIBLE).log() for one in (weights, whole))
-    lighter = (spoilt_one - whole_one).mean((1, 3))
-    pairs = functional.softplus(lighter.gather(1, spoilt.clamp(min=0)[:, None])[:, 0])
-    some = (spoilt >= 0).to(pairs.dtype)
-    return (pairs * some).sum() / some.sum().clamp(min=1)
+    lighter, other = (one.float().clamp(min=NEGLIGIBLE).log() for one in (spoilt, whole))
+    return functional.softplus((lighter - other).mean((1, 3))).mean()

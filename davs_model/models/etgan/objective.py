@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from davs_model.models.davs import losses as shared
 from davs_model.models.davs.objective import RUN, RUN_WINDOWS
 from davs_model.models.etgan import corruption, losses
 from davs_model.models.etgan.corruption import Inputs
+from davs_model.models.etgan.dimensions import MODALITIES
 from davs_model.models.etgan.settings import Settings
 
 if TYPE_CHECKING:
@@ -125,26 +126,35 @@ def inputs(batch: Batch, settings: Settings) -> tuple[Inputs, Inputs]:
     return whole, corruption.spoil(whole, settings.corruption.probability)
 
 
-def _encoded(model: ETGAN, given: Inputs, sound: Tensor | None) -> tuple[Identity, Tensor, Tensor, Tensor]:
-    """Return what `ETGAN.fuse` puts together: a person, e_exp, a sound and positions; sound: `SOUND` of the clips."""
+class Encoded(NamedTuple):
+    """What `ETGAN.fuse` puts together, by the names in `MODALITIES`."""
+
+    identity: Identity
+    expression: Tensor
+    audio: Tensor
+    position: Tensor
+
+
+def _encoded(model: ETGAN, given: Inputs, sound: Tensor | None) -> Encoded:
+    """Encode what is given; sound: `SOUND` of the clips."""
     identity, _ = model.merge(model.identity_encoder(given.views))
     code = model.expression_encoder(given.expression)
-    return identity, code, model.encode_sound(given.windows, sound), model.position_encoder(given.positions)
+    return Encoded(identity, code, model.encode_sound(given.windows, sound), model.position_encoder(given.positions))
 
 
 def _reliance(model: ETGAN, whole: Inputs, sound: Tensor | None) -> Tensor:
-    """Compare the weights of each clip with one modality spoilt and with none; encoders are still, as in generation.
+    """Compare the weights of each clip whole and with each modality spoilt; encoders are still, as in generation.
 
-    Of every clip one is spoilt: what frames are generated from is spoilt too seldom to learn from.
+    Of every clip each is spoilt: what frames are generated from is spoilt too seldom to learn from.
     """
-    spoilt = corruption.spoil(whole, 1.0)
     with ExitStack() as stack:
         for name in ENCODERS:
             stack.enter_context(shared.still(getattr(model, name)))
         with torch.no_grad():
-            encoded = [_encoded(model, one, sound) for one in (spoilt, whole)]
-    weights, before = (model.fuse(*one)[1] for one in encoded)
-    return losses.reliance_loss(weights, before, spoilt.spoilt)
+            before, spoilt = (_encoded(model, one, sound) for one in (whole, corruption.spoil_all(whole)))
+    one_spoilt = (before._replace(**{name: getattr(spoilt, name)}) for name in MODALITIES)
+    weights = [model.fuse(*one)[1][:, :, number] for number, one in enumerate(one_spoilt)]
+    return losses.reliance_loss(torch.stack(weights, dim=2), model.fuse(*before)[1])
 
 
 def _full_terms(

@@ -277,18 +277,33 @@ def test_discriminators_begin_late() -> None:
     assert names == [set(), {"frame", "frame_confusion"}, set(terms[1:])]
 
 
+def test_every_modality_is_spoilt_by_itself() -> None:
+    """For the weights every modality of every clip is spoilt, the sound never in its order alone."""
+    inputs = (
+        torch.rand(40, 1, 3, 16, 16),
+        torch.rand(40, 3, 3, 16, 16),
+        torch.randn(40, 5, 12, 20),
+        torch.zeros(40, 5, 14),
+    )
+    whole = Inputs(*inputs, torch.full((40,), -1))
+    found = corruption.spoil_all(whole)
+    for name in ("views", "expression", "windows"):
+        assert bool((getattr(found, name) != getattr(whole, name)).flatten(1).any(1).all()), name
+    assert bool(found.positions.isnan().all())
+    sums = found.windows.sum((1, 2, 3)) - whole.windows.sum((1, 2, 3))
+    assert 5 < int((sums.abs() > 1e-2).sum()) < 35  # noise changes it, the mean does not
+    assert not whole.positions.any()
+
+
 def test_a_spoilt_modality_is_to_weigh_less() -> None:
-    """The loss is ln 2 where it weighs as much as whole, less where it weighs less; what is whole does not count."""
+    """The loss is ln 2 where each weighs as much as whole, less where one weighs less, and ln 2 of next to nothing."""
     whole = torch.ones(3, 2, 4, 8)
     lighter = whole.clone()
     lighter[:, :, 2] = 0.5
-    spoilt = torch.tensor([2, -1, 2])
-    assert float(losses.reliance_loss(whole, whole, spoilt)) == pytest.approx(math.log(2))
-    assert float(losses.reliance_loss(lighter, whole, spoilt)) == pytest.approx(math.log(1 + 0.5))
-    assert float(losses.reliance_loss(whole, lighter, spoilt)) == pytest.approx(math.log(1 + 2))
-    assert float(losses.reliance_loss(lighter, whole, torch.tensor([0, -1, 3]))) == pytest.approx(math.log(2))
-    assert float(losses.reliance_loss(lighter, whole, torch.full((3,), -1))) == 0
+    assert float(losses.reliance_loss(whole, whole)) == pytest.approx(math.log(2))
+    assert float(losses.reliance_loss(lighter, whole)) == pytest.approx((3 * math.log(2) + math.log(1 + 0.5)) / 4)
+    assert float(losses.reliance_loss(whole, lighter)) == pytest.approx((3 * math.log(2) + math.log(1 + 2)) / 4)
     nothing = torch.zeros_like(whole).requires_grad_()  # as a softmax has it in float32
-    losses.reliance_loss(nothing, nothing.detach(), spoilt).backward()
+    losses.reliance_loss(nothing, nothing.detach()).backward()
     assert nothing.grad is not None
     assert not nothing.grad.any()
