@@ -126,6 +126,7 @@ _TALKING: Mapping[str, Mapping[str, Any]] = {
         "read": 0.2,
         "retained": 0.2,
         "likeness": 1.0,
+        "reliance": 3.0,
     },
     "loop": SHORT,
     "machine": {"bf16": False},
