@@ -55,9 +55,7 @@ def spoil(whole: Inputs, probability: float) -> Inputs:
     chosen = torch.where(torch.rand(count) < probability, torch.randint(len(MODALITIES), (count,)), -1)
     for clip, modality in enumerate(chosen.tolist()):
         if modality >= 0:
-            _spoil(
-                found, clip, MODALITIES[modality], int(torch.randint(3, ())) if MODALITIES[modality] == "audio" else 0
-            )
+            _spoil(found, clip, MODALITIES[modality], kind=int(torch.randint(3, ())))
     return replace(found, spoilt=chosen.to(whole.views.device))
 
 
@@ -69,11 +67,11 @@ def spoil_all(whole: Inputs) -> Inputs:
     found = whole.copied()
     for clip in range(len(whole.views)):
         for modality in MODALITIES:
-            _spoil(found, clip, modality, int(torch.rand(()) < 0.75))
+            _spoil(found, clip, modality, kind=int(torch.rand(()) < 0.75))
     return found
 
 
-def _spoil(inputs: Inputs, clip: int, modality: str, kind: int) -> None:
+def _spoil(inputs: Inputs, clip: int, modality: str, *, kind: int) -> None:
     """Spoil a modality of a clip in place; kind: of `_spoilt_sound`."""
     if modality == "identity":
         views = inputs.views[clip]

@@ -14,6 +14,8 @@ from davs_model.models.davs.losses import frozen
 
 EYES_BOX: Box = (70, 134, 64, 192)
 """Brows and eyes, as large as the mouth box."""
+NEGLIGIBLE = 0.01
+"""A modality that weighs as little as that has no less to weigh."""
 
 
 def hinge_loss(discriminator: nn.Module, real: Tensor, generated: Tensor) -> Tensor:
@@ -47,10 +49,6 @@ def unlikeness(one: Tensor, other: Tensor, among: Tensor | None = None) -> Tenso
         return apart.mean()
     weights = among.to(apart.dtype).view(-1, *(1,) * (apart.dim() - 1)).expand_as(apart)
     return (apart * weights).sum() / weights.sum().clamp(min=1)
-
-
-NEGLIGIBLE = 0.01
-"""A modality that weighs as little as that has no less to weigh."""
 
 
 def reliance_loss(spoilt: Tensor, whole: Tensor) -> Tensor:
