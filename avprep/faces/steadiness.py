@@ -33,7 +33,7 @@ class Steadiness:
         self._cuts = cuts
         self._frame = -1
         self._first: Patch | None = None
-        self._before: tuple[Patch, Similarity] | None = None  # what the next crop is compared with, and where it was
+        self._before: Patch | None = None  # what the next crop is compared with
         self._steps: list[float] = []
         self._places: list[list[NDArray[np.float64]]] = []
 
@@ -46,24 +46,17 @@ class Steadiness:
         if not (begins or due or before):
             return
         strip = np.asarray(cv2.cvtColor(crop[_ROWS, _COLUMNS], cv2.COLOR_RGBA2GRAY), np.uint8)
-        if before is not None and (there := _found(before[0], strip, before[1])) is not None:
-            step = _places(there) - _places(before[1])
-            self._steps.append(float(np.linalg.norm(step, axis=1).mean()))
+        if before is not None and (moved := _moved(before, strip)) is not None:
+            self._steps.append(float(np.linalg.norm(moved, axis=1).mean()))
         if begins:
             self._first = _patch(strip)
             self._places.append([])
         if due:
-            self._before = self._placed(strip, begins=begins)
-
-    def _placed(self, strip: NDArray[np.uint8], *, begins: bool) -> tuple[Patch, Similarity] | None:
-        """Note where the face is in a crop; return what the next crop is compared with, and where that was."""
-        if self._first is not None:
-            place = _STRIP if begins else _found(self._first, strip, _STRIP)
-            if place is not None:
-                self._places[-1].append(_places(place))
-        # Not from the first crop: a step would come out too small where it does not look quite as then.
-        patch = self._first if begins else _patch(strip)
-        return None if patch is None else (patch, _STRIP)
+            moved = None if self._first is None else np.zeros_like(_POINTS) if begins else _moved(self._first, strip)
+            if moved is not None:
+                self._places[-1].append(moved)
+            # Not from the first crop: a step would come out too small where it does not look quite as then.
+            self._before = self._first if begins else _patch(strip)
 
     def figures(self) -> dict[str, float | None]:
         """Return `jitter` and `slip` to four digits; None for what could not be measured."""
@@ -78,12 +71,7 @@ def _patch(strip: NDArray[np.uint8]) -> Patch | None:
     return None if patch.flat else patch
 
 
-def _found(patch: Patch, strip: NDArray[np.uint8], near: Similarity) -> Similarity | None:
-    """Return what lays a strip over the crop of the patch; None where nothing like it is there."""
-    onto, correlation = patch.find(strip, near)
-    return onto if correlation >= ALIKE else None
-
-
-def _places(onto: Similarity) -> NDArray[np.float64]:
-    """Return how far eyes and nose of the patch's crop are from where they are in a strip's, (3, 2)."""
-    return np.asarray(onto.after(_BACK)(_POINTS) - _POINTS)
+def _moved(patch: Patch, strip: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+    """Return how far eyes and nose are from where they were, (3, 2); None where nothing like them is there."""
+    onto, correlation = patch.find(strip, _STRIP)
+    return np.asarray(onto.after(_BACK)(_POINTS) - _POINTS) if correlation >= ALIKE else None

@@ -91,15 +91,8 @@ def _stretches(track: Track, cuts: frozenset[int]) -> Iterator[tuple[list[int], 
 
 def _interpolated(frames: NDArray[np.intp], known: NDArray[np.intp], values: Array) -> Array:
     """Return values, known in some frames, (N, …), in other ones."""
-    if np.array_equal(frames, known):
-        return values
-    if len(known) == 1:
-        return np.repeat(values, len(frames), axis=0)
-    after = np.searchsorted(known, frames, side="right").clip(1, len(known) - 1)
-    before, each = after - 1, (-1, *(1,) * (values.ndim - 1))
-    slopes = np.diff(values, axis=0) / np.diff(known).reshape(each)
-    passed = np.clip(frames, known[0], known[-1]) - known[before]
-    return np.asarray(slopes[before] * passed.reshape(each) + values[before])
+    columns = [np.interp(frames, known, column) for column in values.reshape(len(known), -1).T]
+    return np.stack(columns, axis=1).reshape(len(frames), *values.shape[1:])
 
 
 def _in_source(detections: dict[int, Detection]) -> Array:

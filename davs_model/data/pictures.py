@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -138,6 +139,11 @@ class Warp(NamedTuple):
         for frame in frames:
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             frame[:] = cv2.warpAffine(frame, matrix, frame.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def grey_levels(frames: Tensor) -> Tensor:
+    """Return how bright the pixels of RGB frames `[…, 3, H, W]` are: `[…, H, W]`, float32."""
+    return torch.einsum("...chw,c->...hw", frames.float(), frames.new_tensor(GREY, dtype=torch.float32))
 
 
 def as_read(frames: Tensor, box: Box, size: int) -> Tensor:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import released_form
-import torch
 from checkpoint_files import DOMAIN, SMALL, lived_in
 from tiny_shards import make_shards
 from torch import Tensor
@@ -39,12 +37,3 @@ def whole(ours: Path) -> Checkpoint:
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of tiny shards; not to be changed."""
     return make_shards(tmp_path_factory.mktemp("shards"), clips=8)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Compute in one thread, and leave torch's threads as they were."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

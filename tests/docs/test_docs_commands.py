@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ import cv2
 import made_media as made
 import pytest
 import skimage.data
-import torch
 from avprep_cli.main import main
 from click.testing import CliRunner
 from small_models import made_model
@@ -30,6 +28,8 @@ from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
 from davs_model.models.davs import Settings as DavsSettings
 from davs_model.models.davs import losses
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -103,15 +103,6 @@ def spans(page: str) -> list[str]:
     """What stands between single backticks in running text and tables."""
     prose = re.sub(r"^(```.*?^```|>.*?)$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
     return re.findall(r"`([^`\n]+)`", prose)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Let torch calculate in one thread: the models are small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class TestCommandLines:

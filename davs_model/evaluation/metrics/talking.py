@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from davs_model.data.pictures import GREY, MOUTH_BOX, Box, region
+from davs_model.data.pictures import MOUTH_BOX, Box, grey_levels, region
 from davs_model.evaluation.metrics.reconstruction import WINDOW_SIDE, ssim
 from davs_model.evaluation.metrics.retrieval import ranks
 
@@ -199,8 +199,7 @@ def talks(scores: Mapping[str, Any]) -> bool | None:
 def _grey(frames: Tensor, box: Box) -> Tensor:
     """Return the grey levels inside a box, `[T, H·W]`."""
     rows, columns = region(box, frames.shape[-1])
-    inside = frames[..., rows, columns].float()
-    return torch.einsum("tchw,c->thw", inside, torch.tensor(GREY, device=frames.device)).flatten(1)
+    return grey_levels(frames[..., rows, columns]).flatten(1)
 
 
 def _share(found: Tensor) -> float:

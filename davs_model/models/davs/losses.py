@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from davs_model.data.pictures import GREY, MOUTH_BOX, WHOLE, Box, region
+from davs_model.data.pictures import MOUTH_BOX, WHOLE, Box, grey_levels, region
 from davs_model.models.davs.settings import Form, GanForm
 
 if TYPE_CHECKING:
@@ -162,8 +162,7 @@ def mouth_reading_loss(read: Tensor, frames: Tensor, seen: Box = WHOLE) -> Tenso
     paper: C_w and L_C tell sounds apart that look alike, and what they learn of one voice does not hold for others.
     """
     box = (..., *region(MOUTH_BOX, frames.shape[-1], seen))
-    grey = torch.einsum("btchw,c->bthw", frames[box].float(), frames.new_tensor(GREY, dtype=torch.float32))
-    small = functional.adaptive_avg_pool2d(grey, (read.shape[-2], read.shape[-1]))
+    small = functional.adaptive_avg_pool2d(grey_levels(frames[box]), (read.shape[-2], read.shape[-1]))
     moves = [pictures.float() - pictures.float().mean(1, keepdim=True) for pictures in (read, small)]
     return (moves[0] - moves[1]).abs().mean()
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avprep.schema import N_COEFFICIENTS, WINDOW_FRAMES, WINDOW_STEPS
-from davs_model.data.pictures import GREY, Box
+from davs_model.data.pictures import Box, grey_levels
 
 FEATURES = 256
 """Length of a feature."""
@@ -91,12 +91,9 @@ def standardised_grey(frames: Tensor) -> Tensor:
 
     So brightness and contrast of the light do not matter. `[B, T, S, S]`, float32.
     """
-    if frames.shape[2] == 1:
-        grey = frames[:, :, 0].float()
-    else:
-        grey = torch.einsum("btchw,c->bthw", frames.float(), frames.new_tensor(GREY, dtype=torch.float32))
-    mean, deviation = grey.mean((1, 2, 3), keepdim=True), grey.std((1, 2, 3), keepdim=True)
-    return (grey - mean) / deviation.clamp(min=MIN_CONTRAST)
+    seen = frames[:, :, 0].float() if frames.shape[2] == 1 else grey_levels(frames)
+    mean, deviation = seen.mean((1, 2, 3), keepdim=True), seen.std((1, 2, 3), keepdim=True)
+    return (seen - mean) / deviation.clamp(min=MIN_CONTRAST)
 
 
 def standardised_windows(windows: Tensor, statistics: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from davs_model.data.pictures import GREY, MOUTH_BOX, Box, region
+from davs_model.data.pictures import MOUTH_BOX, Box, grey_levels, region
 from davs_model.models.amie.networks.image import CELLS, halvings
 from davs_model.models.davs.networks.layers import LEAK, channels, fold, unfold
 
@@ -63,9 +63,9 @@ def expressive(frames: Tensor) -> Tensor:
     seen = torch.zeros(side, side, device=frames.device)
     seen[region(FACE_BOX, side)] = 1
     seen[region(MOUTH_BOX, side)] = 0
-    grey = torch.einsum("btchw,c->bthw", frames.float(), torch.tensor(GREY, device=frames.device))[:, :, None]
+    light = grey_levels(frames)[:, :, None]
     count = frames.shape[1] * seen.sum()
-    level = seen * (grey - (seen * grey).sum((1, 2, 3, 4), keepdim=True) / count)
+    level = seen * (light - (seen * light).sum((1, 2, 3, 4), keepdim=True) / count)
     spread = (level.square().sum((1, 2, 3, 4), keepdim=True) / count + 1e-6).sqrt()
     return (0.5 + CONTRAST * level / spread).to(frames.dtype)
 
