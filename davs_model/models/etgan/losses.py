@@ -14,8 +14,6 @@ from davs_model.models.davs.losses import frozen
 
 EYES_BOX: Box = (70, 134, 64, 192)
 """Brows and eyes, as large as the mouth box."""
-NEGLIGIBLE = 0.01
-"""A modality that weighs as little as that has no less to weigh."""
 
 
 def hinge_loss(discriminator: nn.Module, real: Tensor, generated: Tensor) -> Tensor:
@@ -51,10 +49,6 @@ def unlikeness(one: Tensor, other: Tensor, among: Tensor | None = None) -> Tenso
     return (apart * weights).sum() / weights.sum().clamp(min=1)
 
 
-def reliance_loss(spoilt: Tensor, whole: Tensor) -> Tensor:
-    """−log σ(log w of a modality that is whole − log w of the same one spoilt): Bradley and Terry's (1952) of a pair.
-
-    spoilt, whole: w `[B, T, M, G]` of each modality spoilt, the others whole, and of all of them whole.
-    """
-    lighter, other = (one.float().clamp(min=NEGLIGIBLE).log() for one in (spoilt, whole))
-    return functional.softplus((lighter - other).mean((1, 3))).mean()
+def doubt_loss(whole: Tensor, spoilt: Tensor) -> Tensor:
+    """Cross-entropy of the logits that a modality is spoilt: of features that are whole, and of spoilt ones."""
+    return functional.softplus(whole.float()).mean() + functional.softplus(-spoilt.float()).mean()

@@ -16,7 +16,6 @@ from davs_model.models.davs import losses as shared
 from davs_model.models.davs.objective import RUN, RUN_WINDOWS
 from davs_model.models.etgan import corruption, losses
 from davs_model.models.etgan.corruption import Inputs
-from davs_model.models.etgan.dimensions import MODALITIES
 from davs_model.models.etgan.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ EXPRESSIVE = (
 )
 PICTURES = ("reconstruction", "mouth", "motion", "eyes", "frame", "frame_confusion", "clip", "clip_confusion")
 HELD_TO = ("read", "retained", "likeness", "spoken")
-GENERATION = (*PICTURES, *HELD_TO, "reliance")
+GENERATION = (*PICTURES, *HELD_TO, "doubt")
 """Names of the terms."""
 ENCODERS = ("identity_encoder", "merge", "expression_encoder", "audio_speech_encoder", "position_encoder")
 """Of the modalities."""
@@ -142,19 +141,16 @@ def _encoded(model: ETGAN, given: Inputs, sound: Tensor | None) -> Encoded:
     return Encoded(identity, code, model.encode_sound(given.windows, sound), model.position_encoder(given.positions))
 
 
-def _reliance(model: ETGAN, whole: Inputs, sound: Tensor | None) -> Tensor:
-    """Compare the weights of each clip whole and with each modality spoilt; encoders are still, as in generation.
+def _doubt(model: ETGAN, whole: Inputs, sound: Tensor | None) -> Tensor:
+    """Tell modalities that are whole from spoilt ones; encoders are still, as in generation.
 
     Of every clip each is spoilt: what frames are generated from is spoilt too seldom to learn from.
     """
-    with ExitStack() as stack:
+    with ExitStack() as stack, torch.no_grad():
         for name in ENCODERS:
             stack.enter_context(shared.still(getattr(model, name)))
-        with torch.no_grad():
-            before, spoilt = (_encoded(model, one, sound) for one in (whole, corruption.spoil_all(whole)))
-    one_spoilt = (before._replace(**{name: getattr(spoilt, name)}) for name in MODALITIES)
-    weights = [model.fuse(*one)[1][:, :, number] for number, one in enumerate(one_spoilt)]
-    return losses.reliance_loss(torch.stack(weights, dim=2), model.fuse(*before)[1])
+        encoded = [_encoded(model, one, sound) for one in (whole, corruption.spoil_all(whole))]
+    return losses.doubt_loss(*(model.doubts(*one) for one in encoded))
 
 
 def _full_terms(
@@ -167,8 +163,8 @@ def _full_terms(
     found = _expression_terms(model, batch, code, given.whole("expression"), gather)
     if "person" in wanted and model.person_classifier is not None:
         found["person"] = shared.person_loss(model.person_classifier(identity.feature), batch["speakers"])
-    if "reliance" in wanted:
-        found["reliance"] = _reliance(model, whole, batch.get(SOUND))
+    if "doubt" in wanted:
+        found["doubt"] = _doubt(model, whole, batch.get(SOUND))
     found["reconstruction"] = shared.reconstruction_loss(real, drawn)
     found["mouth"] = shared.mouth_loss(real, drawn)
     found["motion"] = shared.motion_loss(real, drawn)

@@ -105,8 +105,8 @@ class Weights(SpeechWeights):
     """Factor of 1 − cosine of e_exp and of what is encoded of the generated frames."""
     likeness: Factor = 5.0
     """Factor of 1 − cosine of the person's identity feature and of that of the generated frames."""
-    reliance: Factor = 1.0
-    """Factor of the term by which a spoilt modality is to weigh less than the same one whole."""
+    doubt: Factor = 1.0
+    """Factor of the cross-entropy by which the weights learn to tell modalities that are spoilt."""
     spoken: Factor = 0.0
     """Factor of L_C of the audio and what the visual speech encoder, held still, sees in generated frames."""
 
@@ -126,7 +126,6 @@ _TALKING: Mapping[str, Mapping[str, Any]] = {
         "read": 0.2,
         "retained": 0.2,
         "likeness": 1.0,
-        "reliance": 3.0,
     },
     "loop": SHORT,
     "machine": {"bf16": False},

@@ -295,15 +295,9 @@ def test_every_modality_is_spoilt_by_itself() -> None:
     assert not whole.positions.any()
 
 
-def test_a_spoilt_modality_is_to_weigh_less() -> None:
-    """The loss is ln 2 where each weighs as much as whole, less where one weighs less, and ln 2 of next to nothing."""
-    whole = torch.ones(3, 2, 4, 8)
-    lighter = whole.clone()
-    lighter[:, :, 2] = 0.5
-    assert float(losses.reliance_loss(whole, whole)) == pytest.approx(math.log(2))
-    assert float(losses.reliance_loss(lighter, whole)) == pytest.approx((3 * math.log(2) + math.log(1 + 0.5)) / 4)
-    assert float(losses.reliance_loss(whole, lighter)) == pytest.approx((3 * math.log(2) + math.log(1 + 2)) / 4)
-    nothing = torch.zeros_like(whole).requires_grad_()  # as a softmax has it in float32
-    losses.reliance_loss(nothing, nothing.detach()).backward()
-    assert nothing.grad is not None
-    assert not nothing.grad.any()
+def test_doubt_is_a_cross_entropy() -> None:
+    """The loss is 2 ln 2 where nothing is known, 0 where whole and spoilt are told for sure, and finite where wrong."""
+    nothing, sure = torch.zeros(3, 2, 4), torch.full((3, 2, 4), 40.0)
+    assert float(losses.doubt_loss(nothing, nothing)) == pytest.approx(2 * math.log(2))
+    assert float(losses.doubt_loss(-sure, sure)) == pytest.approx(0)
+    assert float(losses.doubt_loss(sure, -sure)) == pytest.approx(80)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -184,7 +185,29 @@ def test_whose_gradients_are_whose() -> None:
         found = gradients(model, term)
         assert everywhere <= found <= generator, term
     assert everywhere <= gradients(model, "likeness") <= generator
-    assert gradients(model, "reliance") == {"weighting"}  # the encoders do not learn to hide what is spoilt
+    assert gradients(model, "doubt") == {"weighting"}  # the encoders do not learn to hide what is spoilt
+
+
+def test_frames_do_not_move_the_doubts() -> None:
+    """Only its own term moves what doubts a modality: frames would rather have noise weigh more."""
+    model = made()
+    for term, doubts in (("reconstruction", False), ("likeness", False), ("doubt", True)):
+        gradients(model, term)
+        for name, each in model.weighting.named_parameters():
+            assert (each.grad is not None) == (name.startswith("doubt.") == doubts), (term, name)
+
+
+def test_what_is_doubted_weighs_less() -> None:
+    """Doubt of a modality takes weight from it, in every group of channels, and gives it to the others alike."""
+    model = made().eval()
+    with torch.no_grad():
+        person, speech = model.encode_identity(torch.rand(2, 1, 3, 64, 64)), torch.randn(2, 5, 256)
+        model.weighting.doubt[MODALITIES.index("audio")][-1].bias.fill_(3.0)
+        weights = model.fuse(person.identity, person.expression, speech)[1]
+    # softplus(3) = 3.049 and, where there is no doubt, softplus(0) = 0.693
+    least = 4 / (1 + 3 * math.exp(math.log1p(math.exp(3)) - math.log(2)))
+    assert torch.allclose(weights[:, :, MODALITIES.index("audio")], torch.full((2, 5, 8), least))
+    assert torch.allclose(weights[:, :, MODALITIES.index("identity")], torch.full((2, 5, 8), (4 - least) / 3))
 
 
 def test_a_step_moves_the_same_whatever_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +245,7 @@ def test_without_labels_there_is_nothing_to_tell_apart() -> None:
         "emotion",
         "expression_person",
         "expression_word",
-        "reliance",
+        "doubt",
         "clip",
     }
     assert "clip_discriminator" not in stage.phases[1].networks

@@ -101,7 +101,7 @@ class ETGAN(SpeechModel):
             "emotion": self.emotion_classifier,
             "expression_person": self.expression_person_classifier,
             "expression_word": self.expression_word_classifier,
-            "reliance": self.weighting if self.weighting.adaptive else None,
+            "doubt": self.weighting if self.weighting.adaptive else None,
         }
         return found | {term for term, reader in readers.items() if reader is None}
 
@@ -168,10 +168,23 @@ class ETGAN(SpeechModel):
 
         expression: `[B, 64]`. audio: `[B, T, 256]`. positions: of E_pos, `[B, T, 64]`; None: unknown.
         """
+        return self.weighting(*self._of_frames(identity, expression, audio, positions))
+
+    def doubts(self, identity: Identity, expression: Tensor, audio: Tensor, positions: Tensor) -> Tensor:
+        """Return the logit that each modality of each frame is spoilt, `[B, T, 4]`; what is given as `fuse` has it."""
+        return self.weighting.doubts(*self._of_frames(identity, expression, audio, positions))
+
+    def _of_frames(
+        self, identity: Identity, expression: Tensor, audio: Tensor, positions: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Return the features of each modality for each frame, `[B, T, …]`."""
         shape = audio.shape[:2]
         where = self.position_encoder.neutral() if positions is None else positions
-        return self.weighting(
-            identity.feature.expand(*shape, -1), expression[:, None].expand(*shape, -1), audio, where.expand(*shape, -1)
+        return (
+            identity.feature.expand(*shape, -1),
+            expression[:, None].expand(*shape, -1),
+            audio,
+            where.expand(*shape, -1),
         )
 
     def draw(self, identity: Identity, fused: Tensor) -> Tensor:

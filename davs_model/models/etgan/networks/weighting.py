@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from davs_model.models.davs.networks.layers import FEATURES
 
@@ -11,13 +12,17 @@ GROUPS = 8
 """Groups of channels of a modality, each of which has a weight of its own."""
 FUSED = 2 * FEATURES
 """Length of the fused features of a frame."""
+DOUBTING = 64
+"""Width of what doubts a modality."""
 
 
 class CrossModalWeighting(nn.Module):
-    """Each modality to 256 features with LayerNorm; w = M · softmax over the M modalities of W₂ ReLU(W₁ [all]) (ours).
+    """Each modality to 256 features with LayerNorm; w = M · softmax over the M modalities of g − log(1 + exp d) (ours).
 
-    The abstract says that features of all modalities are weighed adaptively and fused, and no more. W₂ begins at 0, so
-    that all weigh the same at first.
+    The abstract says that features of all modalities are weighed adaptively and fused, and no more. The gate
+    g = W₂ ReLU(W₁ [all]) learns what makes better frames. The doubt d of each modality, the logit that it is spoilt,
+    learns from that alone: frames would have a gate that knows of both weigh noisy sound more, not less. W₂ and the
+    last layers of d begin at 0, so that all weigh the same at first.
 
     lengths: of the features of each of `MODALITIES`. adaptive: false: they weigh the same for good.
     """
@@ -28,15 +33,30 @@ class CrossModalWeighting(nn.Module):
         self.enter = nn.ModuleList(nn.Sequential(nn.Linear(n, FEATURES), nn.LayerNorm(FEATURES)) for n in lengths)
         self.first = nn.Linear(len(lengths) * FEATURES, FEATURES)
         self.second = nn.Linear(FEATURES, len(lengths) * GROUPS)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        last = [nn.Linear(DOUBTING, 1) for _ in lengths]
+        self.doubt = nn.ModuleList(nn.Sequential(nn.Linear(FEATURES, DOUBTING), nn.ReLU(), one) for one in last)
+        for one in (self.second, *last):
+            nn.init.zeros_(one.weight)
+            nn.init.zeros_(one.bias)
         self.fuse = nn.Linear(len(lengths) * FEATURES, FUSED)
 
     def forward(self, *features: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse the features of each modality `[B, T, …]`: `[B, T, 512]`, and w `[B, T, M, 8]`, 1 on average over M."""
-        entered = torch.stack([enter(one) for enter, one in zip(self.enter, features, strict=True)], dim=2)
+        entered = self._entered(features)
         n_modalities = entered.shape[2]
-        logits = self.second(self.first(entered.flatten(2)).relu()).unflatten(-1, (n_modalities, GROUPS))
-        weights = n_modalities * (logits if self.adaptive else torch.zeros_like(logits)).float().softmax(2)
+        gate = self.second(self.first(entered.flatten(2)).relu()).unflatten(-1, (n_modalities, GROUPS))
+        logits = gate.float() - functional.softplus(self._doubts(entered).detach())[..., None]
+        weights = n_modalities * (logits if self.adaptive else torch.zeros_like(logits)).softmax(2)
         weighed = entered.unflatten(-1, (GROUPS, -1)) * weights[..., None].to(entered.dtype)
         return self.fuse(weighed.flatten(2)), weights
+
+    def doubts(self, *features: Tensor) -> Tensor:
+        """Return the logit that each modality of each frame is spoilt, `[B, T, M]`; moves nothing but what doubts."""
+        return self._doubts(self._entered(features))
+
+    def _entered(self, features: tuple[Tensor, ...]) -> Tensor:
+        return torch.stack([enter(one) for enter, one in zip(self.enter, features, strict=True)], dim=2)
+
+    def _doubts(self, entered: Tensor) -> Tensor:
+        each = zip(self.doubt, entered.detach().unbind(2), strict=True)
+        return torch.cat([doubt(one) for doubt, one in each], dim=-1).float()
