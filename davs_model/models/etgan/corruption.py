@@ -55,32 +55,34 @@ def spoil(whole: Inputs, probability: float) -> Inputs:
     chosen = torch.where(torch.rand(count) < probability, torch.randint(len(MODALITIES), (count,)), -1)
     for clip, modality in enumerate(chosen.tolist()):
         if modality >= 0:
-            _spoil(found, clip, MODALITIES[modality], kind=int(torch.randint(3, ())))
+            _spoil(found, clip, MODALITIES[modality])
     return replace(found, spoilt=chosen.to(whole.views.device))
 
 
 def spoil_all(whole: Inputs) -> Inputs:
-    """Spoil every modality of each clip by itself, the sound in ways that a single window shows: not its order.
-
-    Noise is three times as often as silence, which is easily told.
-    """
+    """Spoil every modality of each clip by itself, plainly."""
     found = whole.copied()
     for clip in range(len(whole.views)):
         for modality in MODALITIES:
-            _spoil(found, clip, modality, kind=int(torch.rand(()) < 0.75))
+            _spoil(found, clip, modality, plainly=True)
     return found
 
 
-def _spoil(inputs: Inputs, clip: int, modality: str, *, kind: int) -> None:
-    """Spoil a modality of a clip in place; kind: of `_spoilt_sound`."""
+def _spoil(inputs: Inputs, clip: int, modality: str, *, plainly: bool = False) -> None:
+    """Spoil a modality of a clip in place.
+
+    plainly: so that features of a single frame show it: every view, for the others make up for one, and the sound not
+    in its order. Noise is then three times as often as silence, which is easily told.
+    """
     if modality == "identity":
         views = inputs.views[clip]
-        view = int(torch.randint(len(views), ()))
-        views[view] = _blurred(views[view : view + 1])[0] if _coin() else _covered(views[view])
+        for view in range(len(views)) if plainly else [int(torch.randint(len(views), ()))]:
+            views[view] = _blurred(views[view : view + 1])[0] if _coin() else _covered(views[view])
     elif modality == "expression":
         expression = inputs.expression[clip]
         inputs.expression[clip] = _blurred(expression) if _coin() else expression.mean()
     elif modality == "audio":
+        kind = int(torch.rand(()) < 0.75) if plainly else int(torch.randint(3, ()))
         inputs.windows[clip] = _spoilt_sound(inputs.windows[clip], kind)
     else:
         inputs.positions[clip] = math.nan

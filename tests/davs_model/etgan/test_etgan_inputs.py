@@ -278,16 +278,17 @@ def test_discriminators_begin_late() -> None:
 
 
 def test_every_modality_is_spoilt_by_itself() -> None:
-    """For the weights every modality of every clip is spoilt, the sound never in its order alone."""
+    """For the doubts every modality of every clip is spoilt, in every view, the sound never in its order alone."""
     inputs = (
-        torch.rand(40, 1, 3, 16, 16),
+        torch.rand(40, 3, 3, 16, 16),
         torch.rand(40, 3, 3, 16, 16),
         torch.randn(40, 5, 12, 20),
         torch.zeros(40, 5, 14),
     )
     whole = Inputs(*inputs, torch.full((40,), -1))
     found = corruption.spoil_all(whole)
-    for name in ("views", "expression", "windows"):
+    assert bool((found.views != whole.views).flatten(2).any(2).all())
+    for name in ("expression", "windows"):
         assert bool((getattr(found, name) != getattr(whole, name)).flatten(1).any(1).all()), name
     assert bool(found.positions.isnan().all())
     sums = found.windows.sum((1, 2, 3)) - whole.windows.sum((1, 2, 3))
