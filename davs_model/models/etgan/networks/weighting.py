@@ -17,12 +17,13 @@ DOUBTING = 64
 
 
 class CrossModalWeighting(nn.Module):
-    """Each modality to 256 features with LayerNorm; w = M · softmax over the M modalities of g − log(1 + exp d) (ours).
+    """Each modality to 256 features with LayerNorm; w = M · softmax over M modalities of g − log(1 + exp d) (ours).
 
     The abstract says that features of all modalities are weighed adaptively and fused, and no more. The gate
-    g = W₂ ReLU(W₁ [all]) learns what makes better frames. The doubt d of each modality, the logit that it is spoilt,
-    learns from that alone: frames would have a gate that knows of both weigh noisy sound more, not less. W₂ and the
-    last layers of d begin at 0, so that all weigh the same at first.
+    g = tanh(W₂ ReLU(W₁ [all])) learns what makes better frames; without a bound it gives each group of channels to one
+    modality for good. The doubt d of each modality, the logit that it is spoilt, learns from that alone: frames would
+    have a gate that knows of both weigh noisy sound more, not less. W₂ and the last layers of d begin at 0, so that all
+    weigh the same at first.
 
     lengths: of the features of each of `MODALITIES`. adaptive: false: they weigh the same for good.
     """
@@ -44,7 +45,7 @@ class CrossModalWeighting(nn.Module):
         """Fuse the features of each modality `[B, T, …]`: `[B, T, 512]`, and w `[B, T, M, 8]`, 1 on average over M."""
         entered = self._entered(features)
         n_modalities = entered.shape[2]
-        gate = self.second(self.first(entered.flatten(2)).relu()).unflatten(-1, (n_modalities, GROUPS))
+        gate = self.second(self.first(entered.flatten(2)).relu()).tanh().unflatten(-1, (n_modalities, GROUPS))
         logits = gate.float() - functional.softplus(self._doubts(entered).detach())[..., None]
         weights = n_modalities * (logits if self.adaptive else torch.zeros_like(logits)).softmax(2)
         weighed = entered.unflatten(-1, (GROUPS, -1)) * weights[..., None].to(entered.dtype)
