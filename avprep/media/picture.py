@@ -137,7 +137,8 @@ class Picture:
         if self._plane is not None:
             return self._plane
         if self._frame.format.name in ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "nv12", "gray"):
-            self._plane = _rows(self._frame.planes[0])[:, : self._frame.planes[0].width]
+            plane = self._frame.planes[0]  # each time a new object
+            self._plane = _rows(plane)[:, : plane.width]
             return self._plane
         return np.asarray(_CONVERTERS.shrunk.reformat(self._frame, format="gray", threads=1).to_ndarray(), np.uint8)
 
