@@ -38,14 +38,14 @@ class Steadiness:
         self._places: list[list[NDArray[np.float64]]] = []
 
     def add(self, crop: NDArray[np.uint8]) -> None:
-        """Compare the next crop, uint8 (256, 256, 4), RGBA."""
+        """Compare the next crop, uint8 (256, 256, 4), BGRA."""
         self._frame += 1
         begins = self._frame == 0 or self._frame in self._cuts
         before, self._before = None if begins else self._before, None
         due = self._frame % EVERY == 0
         if not (begins or due or before):
             return
-        strip = np.asarray(cv2.cvtColor(crop[_ROWS, _COLUMNS], cv2.COLOR_RGBA2GRAY), np.uint8)
+        strip = np.asarray(cv2.cvtColor(crop[_ROWS, _COLUMNS], cv2.COLOR_BGRA2GRAY), np.uint8)
         if before is not None and (moved := _moved(before, strip)) is not None:
             self._steps.append(float(np.linalg.norm(moved, axis=1).mean()))
         patch = Patch(strip, _STRIP, ZOOM, FOREHEAD) if begins or due else None

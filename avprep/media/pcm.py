@@ -105,7 +105,8 @@ class Pieces:
         stamped = next((n for n, position in enumerate(positions) if position is not None), 0)
         if stamped:  # what Matroska plays before zero has no time stamp: it ends where the first one begins
             positions[0] = (positions[stamped] or 0) - sum(piece.size for _, piece in pieces[:stamped])
-        line.add_all(positions, [piece for _, piece in pieces])
+        for position, (_, piece) in zip(positions, pieces, strict=True):
+            line.add(position, piece)
         return line.resampled(low, high)
 
     def taken(self) -> list[tuple[int | None, NDArray[np.int16]]]:
@@ -153,28 +154,6 @@ class Line:
             self._parts.append(np.zeros(position - end, np.int16))
         self._parts.append(piece)
         self.end = self._last = position + piece.size
-
-    def add_all(self, positions: list[int | None], pieces: list[NDArray[np.int16]]) -> None:
-        """Lay pieces at their positions, those at once that follow each other without a gap: packets hold so little."""
-        first = 0
-        while first < len(pieces):
-            begin, position = first, positions[first]
-            end, first = self._placed(position, pieces[first].size), first + 1
-            while end is not None and first < len(pieces):
-                at = positions[first]
-                if at is None or abs(at - end) > self._gap:
-                    break
-                end, first = end + pieces[first].size, first + 1
-            self.add(position, pieces[begin] if first == begin + 1 else np.concatenate(pieces[begin:first]))
-
-    def _placed(self, position: int | None, size: int) -> int | None:
-        """Return where a piece will end; None where that does not settle where the next one begins."""
-        if position is None or position < self.low or not size:
-            return None
-        if self._last is None:
-            return position + size
-        near = abs(position - self._last) <= self._gap
-        return (self._last if near else position) + size if near or position > self._last else None
 
     def samples(self) -> NDArray[np.int16]:
         """Return what is laid out, int16 (N,), the first sample of which is at `begin`."""
