@@ -111,7 +111,7 @@ def crops_of(found: Aligned, motion: Motion) -> Crops:
     steps = np.delete(steps, [cut - 1 for cut in cuts])
     off = np.linalg.norm(shown - np.median(shown, axis=0), axis=2).mean(axis=1)
     measured = Steadiness(cuts)
-    for crop in found.crops():
+    for crop in found.crops("bgra"):
         measured.add(crop)
     away = float(np.sqrt((np.linalg.norm(shown - shown.mean(axis=0), axis=2) ** 2).mean()))
     return Crops(float(steps.mean()), float(off.max()), away, *figures(measured), cuts)

@@ -30,7 +30,7 @@ from avprep.runs.fingerprint import Stage
 from avprep.runs.threads import KEPT, one_thread
 from avprep.schema import FPS, SAMPLE_RATE
 from avprep.shards import Sample
-from avprep.shards.image import encode_image
+from avprep.shards.image import encode_bgr
 
 LRW_CLIPS, LRW_FRAMES = 538_766, 29
 """Clips of LRW's three splits, and frames of each."""
@@ -144,7 +144,7 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
     plan = _usable(plan, do)
     for clip in plan.clips:
         found[clip.key] = stages.align_clip(frames_of(clip), built, settings, name=clip.video)
-        crops[clip.key] = list(found[clip.key].crops())
+        crops[clip.key] = list(found[clip.key].crops("bgra"))
     n_frames = sum(map(len, crops.values()))
 
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary, _writing(Path(temporary)) as write:
@@ -156,8 +156,8 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
                 "decode": lambda clip: _exhaust(frames_of(clip)),
                 "detect": lambda clip: keyframes.find_faces(found[clip.key].frames, built, settings.every),
                 "track": track,
-                "warp": lambda clip: _exhaust(found[clip.key].crops()),
-                "encode": lambda clip: [encode_image(crop, "jpg") for crop in crops[clip.key]],
+                "warp": lambda clip: _exhaust(found[clip.key].crops("bgra")),
+                "encode": lambda clip: [encode_bgr(crop, "jpg") for crop in crops[clip.key]],
                 "write": lambda clip: write(clip.key, members[clip.key], append=True),
                 "floor": lambda clip: _decode_and_encode(plan.root / clip.video, crops[clip.key], quickly),
                 "script": lambda clip: _decode_and_encode(plan.root / clip.video, crops[clip.key], plainly),
@@ -420,7 +420,7 @@ def _decode_and_encode(
         for frame in container.decode(video=0):
             to_rgb(frame)
     for crop in crops:
-        encode_image(crop, "jpg")
+        encode_bgr(crop, "jpg")
 
 
 def decode_sound(path: Path, *, resample: bool = True) -> int:

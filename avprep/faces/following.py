@@ -1,8 +1,8 @@
 """Following the faces of a clip from frame to frame.
 
 Registration says how a face moved, to a fraction of a pixel and without a detector's noise, but not where in the face
-its eyes and mouth are. So a face is detected too, every so often, each time at another size and both as it is and
-mirrored: `avprep.faces.steady` averages these looks in the face's own frame.
+its eyes and mouth are. So a face is detected too, every so often, each time at another size, as it is or mirrored or
+both: `avprep.faces.steady` averages these looks in the face's own frame.
 
 A face may be upside down or on its side. Detectors find such faces too, at poorer scores and with points in the wrong
 places. So where the search starts afresh, a face with a doubtful score is detected four ways up; and until a shot has
@@ -37,8 +37,8 @@ UNSURE = 4.0
 """Noise of a face's points where no look shows it (crop pixels)."""
 FIRST_LOOKS = 3
 """Maximum looks of the first size until one shows the face where it was expected."""
-OFF, TURNED = 4.0, 1.5
-"""A first look that is further from where the face was expected (crop pixels, degrees) is taken again from there."""
+TURNED = 1.5
+"""A first look that is further from where the face was expected (degrees) is taken again from there."""
 MISSES = 2
 """Looks in a row, in one frame after another, that must miss a face for it to be given up."""
 LOST = 20.0
@@ -147,7 +147,7 @@ class Following:
             if seen is None:
                 return None
             off, turned = one.distance(seen[0])
-            if off <= OFF and turned <= TURNED:
+            if off <= self._views.off and turned <= TURNED:
                 break
             one.begin(seen[0], keyframe.luma)
             seen = self._views.look(keyframe, one.expected.affine, 0)

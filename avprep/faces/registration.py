@@ -107,12 +107,15 @@ class Patch:
         """Whether there is too little to see."""
         return self._steps is None
 
-    def find(self, luma: NDArray[np.uint8], near: Similarity) -> tuple[Similarity, float]:
-        """Lay the patch over a picture, starting near; return picture → crop pixels and the correlation there."""
+    def find(self, luma: NDArray[np.uint8], near: Similarity, there: Patch | None = None) -> tuple[Similarity, float]:
+        """Lay the patch over a picture, starting near; return picture → crop pixels and the correlation there.
+
+        there: what is near in that picture at the same scale, where that is known already.
+        """
         assert self._steps is not None
         placed, middle = self._from_crop.after(near), self._middle
         turn, shift = placed.turn, placed.shift
-        patch = self._seen(luma, turn, shift)
+        patch = self._seen(luma, turn, shift) if there is None else there._pixels
         for _ in range(ROUNDS):
             growth, rotation, right, down = (self._steps @ (patch - self._pixels)).tolist()
             step = complex(1 + growth / self._reach, rotation / self._reach)

@@ -38,25 +38,26 @@ class Steadiness:
         self._places: list[list[NDArray[np.float64]]] = []
 
     def add(self, crop: NDArray[np.uint8]) -> None:
-        """Compare the next crop, uint8 (256, 256, 4), RGBA."""
+        """Compare the next crop, uint8 (256, 256, 4), BGRA."""
         self._frame += 1
         begins = self._frame == 0 or self._frame in self._cuts
         before, self._before = None if begins else self._before, None
         due = self._frame % EVERY == 0
         if not (begins or due or before):
             return
-        strip = np.asarray(cv2.cvtColor(crop[_ROWS, _COLUMNS], cv2.COLOR_RGBA2GRAY), np.uint8)
+        strip = np.asarray(cv2.cvtColor(crop[_ROWS, _COLUMNS], cv2.COLOR_BGRA2GRAY), np.uint8)
         if before is not None and (moved := _moved(before, strip)) is not None:
             self._steps.append(float(np.linalg.norm(moved, axis=1).mean()))
+        patch = Patch(strip, _STRIP, ZOOM, FOREHEAD) if begins or due else None
         if begins:
-            self._first = _patch(strip)
+            self._first = patch
             self._places.append([])
-        if due:
-            moved = None if self._first is None else np.zeros_like(_POINTS) if begins else _moved(self._first, strip)
+        if due and self._first is not None:
+            moved = np.zeros_like(_POINTS) if begins and not self._first.flat else _moved(self._first, strip, patch)
             if moved is not None:
                 self._places[-1].append(moved)
             # Not from the first crop: a step would come out too small where it does not look quite as then.
-            self._before = self._first if begins else _patch(strip)
+            self._before = patch
 
     def figures(self) -> dict[str, float | None]:
         """Return `jitter` and `slip` to four digits; None for what could not be measured."""
@@ -66,12 +67,12 @@ class Steadiness:
         return {name: value and round(value, 4) for name, value in (("jitter", jitter), ("slip", slip))}
 
 
-def _patch(strip: NDArray[np.uint8]) -> Patch | None:
-    patch = Patch(strip, _STRIP, ZOOM, FOREHEAD)
-    return None if patch.flat else patch
+def _moved(patch: Patch, strip: NDArray[np.uint8], there: Patch | None = None) -> NDArray[np.float64] | None:
+    """Return how far eyes and nose are from where they were, (3, 2); None where nothing like them is there.
 
-
-def _moved(patch: Patch, strip: NDArray[np.uint8]) -> NDArray[np.float64] | None:
-    """Return how far eyes and nose are from where they were, (3, 2); None where nothing like them is there."""
-    onto, correlation = patch.find(strip, _STRIP)
+    there: the strip's own patch, where there is one.
+    """
+    if patch.flat:
+        return None
+    onto, correlation = patch.find(strip, _STRIP, there)
     return np.asarray(onto.after(_BACK)(_POINTS) - _POINTS) if correlation >= ALIKE else None

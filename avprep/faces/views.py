@@ -7,6 +7,7 @@ the whole picture is detected again close up, upright and at one size. Points ar
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from avprep import boxes
 from avprep.faces import align
-from avprep.faces.detectors.base import MIRRORED, Bias, CloseUp, Detector, Face, finite
+from avprep.faces.detectors.base import MIRRORED, Bias, CloseUp, Detector, Face, Way, finite
 from avprep.media.picture import Picture
 from avprep.schema import CROP_SIZE
 
@@ -55,7 +56,7 @@ class Keyframe:
 class CloseUps:
     """Detects faces close up.
 
-    sure, better: see `avprep.faces.detectors.base.CloseUp`.
+    sure, better, off: see `avprep.faces.detectors.base.CloseUp`.
     """
 
     def __init__(self, detector: Detector) -> None:
@@ -65,7 +66,7 @@ class CloseUps:
         self._looks = [_View(detector, size) for size in looks(detector)]
         self._bias = bias(detector)
         self.sizes = len(self._looks)
-        self.sure, self.better = close_up.sure, close_up.better
+        self.sure, self.better, self.off = close_up.sure, close_up.better, close_up.off
 
     def find(self, keyframe: Keyframe, face: Face) -> Face | None:
         """Detect a face upright and at one size; None where it is not there.
@@ -76,7 +77,7 @@ class CloseUps:
         for _ in range(CLOSE_UPS):
             if not np.isfinite(onto).all():
                 return None
-            seen = self._finding.both(keyframe.rgba, onto)
+            seen = self._finding.seen(keyframe.rgba, onto)
             if seen is None:
                 return settled
             face = moved(seen, _inverse(onto))
@@ -91,14 +92,14 @@ class CloseUps:
         return face
 
     def look(self, keyframe: Keyframe, onto: NDArray[np.float64], number: int) -> tuple[Face, float, int] | None:
-        """Detect a face as it is and mirrored, at one of the detector's sizes; None where it is not there.
+        """Detect a face at one of the detector's sizes; None where it is not there.
 
         onto: (2, 3), picture → crop pixels, where it is expected. number: looks before this one: sizes take turns.
-        Returns the mean of both, in pixels of the picture, so that neither side is preferred, and how far its points
-        may be off, in crop pixels (about a standard deviation), and the number of the size.
+        Returns it in pixels of the picture, how far its points may be off, in crop pixels (about a standard deviation),
+        and the number of the size.
         """
         view = self._looks[number % self.sizes]
-        face = view.both(keyframe.rgba, onto)
+        face = view.seen(keyframe.rgba, onto)
         if face is None:
             return None
         points = np.asarray(face.points, np.float64)
@@ -113,7 +114,7 @@ class WholePictures:
     """Detects faces anew in whole pictures, for a detector that is not made for close-ups; as `CloseUps`."""
 
     sizes = len(SHRUNK)
-    sure, better = 0.0, math.inf
+    sure, better, off = 0.0, math.inf, 4.0
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
@@ -160,6 +161,22 @@ def _with_mirrored(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return both
 
 
+def _one_way(
+    detect: Callable[[NDArray[np.uint8]], list[list[Face]]], image: NDArray[np.uint8], way: Way
+) -> Iterator[list[Face]]:
+    """Yield the faces of a picture (H, W, 3) shown one way round, and then the other, in pixels of it as it is."""
+    half = image.shape[1] // 2
+    left, right = (sum(cv2.sumElems(part)) for part in (image[:, :half], image[:, -half:]))
+    as_it_is = (left >= right) == (way == "lighter left")
+    for mirrored in (not as_it_is, as_it_is):
+        if mirrored:
+            (found,) = detect(np.asarray(cv2.flip(image, 1), np.uint8)[None])
+            yield [_flipped(face, image.shape[1]) for face in finite(found)]
+        else:
+            (found,) = detect(image[None])
+            yield finite(found)
+
+
 def _same(face: Face, found: list[Face]) -> Face | None:
     best = max(found, key=lambda other: boxes.overlap(other.box, face.box), default=None)
     return best if best is not None and boxes.overlap(best.box, face.box) > 0.3 else None
@@ -176,7 +193,7 @@ class _View:
     """One close-up of a detector. The template's middle is its middle across, so that it is mirrored as it is."""
 
     def __init__(self, detector: Detector, close_up: CloseUp) -> None:
-        self._detector, self._size = detector, close_up.size
+        self._detector, self._size, self._way = detector, close_up.size, close_up.way
         self.tilt_shown = close_up.tilt_shown
         width, height = close_up.size
         zoom, shift_x = close_up.zoom, (width - 1) / 2 - close_up.zoom * _MIDDLE[0]
@@ -185,13 +202,16 @@ class _View:
         self._back = _inverse(self._shown)
         self._eyes, self._middle = float(align.TEMPLATE[1, 0] - align.TEMPLATE[0, 0]), _MIDDLE.tolist()
 
-    def both(self, rgba: NDArray[np.uint8], onto: NDArray[np.float64]) -> Face | None:
-        """Return the mean of a face as it is and mirrored, in crop pixels; None where neither shows it.
+    def seen(self, rgba: NDArray[np.uint8], onto: NDArray[np.float64]) -> Face | None:
+        """Return a face as it is shown this way round, in crop pixels; None where it is not there.
 
         It is the one nearest to where it is expected, of about the right size.
         """
         warped = align.warp(rgba, align.chained(self._shown, onto), self._size)
         patch = np.asarray(cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), np.uint8)
+        if self._way != "both":
+            faces = (self._nearest(found) for found in _one_way(self._detector.detect_close, patch, self._way))
+            return next((face for face in faces if face is not None), None)
         found = self._detector.detect_close(_with_mirrored(patch))
         mirrored = [_flipped(face, self._size[0]) for face in finite(found[1])]
         return mean([self._nearest(finite(found[0])), self._nearest(mirrored)])
@@ -239,13 +259,17 @@ def from_shrunk(face: Face, picture: Picture, small: NDArray[np.uint8]) -> Face:
 def detect_turned(detector: Detector, image: NDArray[np.uint8], turns: int) -> list[Face]:
     """Detect in a picture turned by quarter turns counter-clockwise; return faces in pixels of the unturned one.
 
-    It is shown as it is and mirrored: faces that either shows, the mean of both where both show one.
+    It is shown the way round that its close-up is: both ways, for faces that either shows, the mean of both where both
+    show one; or one way, and the other where that shows no face.
     """
     shown = np.ascontiguousarray(np.rot90(image, turns))
-    faces, others = (finite(found) for found in detector.detect(_with_mirrored(shown)))
-    others = [_flipped(other, shown.shape[1]) for other in others]
-    only_mirrored = [other for other in others if _same(other, faces) is None]
-    faces = [mean([face, _same(face, others)]) or face for face in faces] + only_mirrored
+    if (close_up := getattr(detector, "close_up", None)) is not None and close_up.way != "both":
+        faces = next((faces for faces in _one_way(detector.detect, shown, close_up.way) if faces), [])
+    else:
+        faces, others = (finite(found) for found in detector.detect(_with_mirrored(shown)))
+        others = [_flipped(other, shown.shape[1]) for other in others]
+        only_mirrored = [other for other in others if _same(other, faces) is None]
+        faces = [mean([face, _same(face, others)]) or face for face in faces] + only_mirrored
     if not turns:
         return faces
     middle, middle_shown = (np.array([each.shape[1] - 1, each.shape[0] - 1]) / 2 for each in (image, shown))

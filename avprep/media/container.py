@@ -31,7 +31,7 @@ FORMATS = (
 among them."""
 MAX_PIXELS = 8192 * 8192
 """Larger pictures are refused before memory is taken for them (pixels)."""
-SEEK_BEYOND = 20.0
+SEEK_BEYOND = 20
 """Clips that start later than this into a file are reached by seeking (s)."""
 _METADATA: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(av.container.Container, "metadata_errors") else {}
 """What makes PyAV take tags that are not UTF-8: from 19 on it always does."""

@@ -63,6 +63,7 @@ class Decoder:
         self._path, self._container, self._timeline = path, container, timeline
         self._start, self._threads = start, threads
         self._packets = packets
+        self._clock: tuple[Fraction, int, int] | None = None  # of the last frame, and see `_ticks`
 
     def __iter__(self) -> Iterator[Stamped]:
         """Decode."""
@@ -158,9 +159,11 @@ class Decoder:
         """Return a stamped frame's time in ticks, to the nearest."""
         assert stamp is not None
         assert clock is not None
-        tick = self.tick
-        one = clock.denominator * tick.numerator
-        whole, rest = divmod(stamp * clock.numerator * tick.denominator, one)
+        if self._clock is None or clock is not self._clock[0]:
+            tick = self.tick
+            self._clock = clock, clock.numerator * tick.denominator, clock.denominator * tick.numerator
+        _, times, one = self._clock
+        whole, rest = divmod(stamp * times, one)
         return whole + (2 * rest >= one)
 
 
@@ -172,6 +175,8 @@ class _Stamps:
         self._presented = has_presentation_times(container)
         self._step = 1 / Fraction(stream.average_rate) if stream.average_rate else Fraction(1, FPS)
         self._delay: int | None = None
+        self._clock: Fraction | None = None
+        self._flushed = False
         self.restart()
 
     def restart(self) -> None:
@@ -182,6 +187,7 @@ class _Stamps:
 
     def fed(self, packet: av.Packet[Any]) -> None:
         """Note a packet that goes into the decoder."""
+        self._flushed = not packet.size
         if self._first_packet is None:
             self._first_packet = packet.dts
 
@@ -201,7 +207,10 @@ class _Stamps:
             if self._delay is None:
                 self._delay = stamp - (self._first_packet or 0)
             stamp -= self._delay
-        clock = frame.time_base
+        # Frames have the clock of the packets that they come from: the stream's, but for those that flush the decoder.
+        if self._clock is None or self._flushed:
+            self._clock = frame.time_base
+        clock = self._clock
         if clock is None:
             clock = frame.time_base = Fraction(1, av.time_base)
         if stamp is None:

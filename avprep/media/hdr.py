@@ -45,7 +45,7 @@ def needed(frame: av.VideoFrame) -> bool:
 
 
 def to_bt709(frame: av.VideoFrame, convert: Callable[..., av.VideoFrame], form: str) -> NDArray[np.uint8]:
-    """Return a picture's colours on a BT.709 screen, uint8 (H, W, 3 or 4): `rgb24`, or `rgba` with alpha 255.
+    """Return a picture's colours on a BT.709 screen, uint8 (H, W, 3 or 4): `rgb24`, or `rgba` or `bgra` with alpha 255.
 
     convert: makes RGB of 16 bits of the frame, at the wanted size.
     """
@@ -63,7 +63,9 @@ def to_bt709(frame: av.VideoFrame, convert: Callable[..., av.VideoFrame], form: 
     if frame.color_primaries in (_BT2020, _UNSPECIFIED):
         light = np.asarray(cv2.transform(light, _FROM_BT2020), np.float32)
     seen = _seen()[_index(np.clip(light, 0, 1))]
-    return seen if form == "rgb24" else np.asarray(cv2.cvtColor(seen, cv2.COLOR_RGB2RGBA), np.uint8)
+    if form == "rgb24":
+        return seen
+    return np.asarray(cv2.cvtColor(seen, cv2.COLOR_RGB2RGBA if form == "rgba" else cv2.COLOR_RGB2BGRA), np.uint8)
 
 
 def _index(light: NDArray[np.float32]) -> NDArray[np.uint16]:

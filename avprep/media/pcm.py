@@ -220,10 +220,9 @@ def _others(layout: av.AudioLayout, chosen: int) -> tuple[int, ...]:
 
 def _channel(frame: av.AudioFrame, number: int) -> NDArray[Any]:
     """Return a channel as it was decoded."""
-    planar = frame.format.is_planar
-    samples = np.frombuffer(
-        memoryview(frame.planes[number if planar else 0]), _DTYPES[frame.format.name.removesuffix("p")]
-    )
+    form = frame.format  # each time a new object
+    planar = form.is_planar
+    samples = np.frombuffer(memoryview(frame.planes[number if planar else 0]), _DTYPES[form.name.removesuffix("p")])
     first, channels = (0, 1) if planar else (number, frame.layout.nb_channels)
     return samples[first : frame.samples * channels : channels].copy()
 

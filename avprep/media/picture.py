@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -73,13 +73,13 @@ class Picture:
         """Return uint8 (H, W, 4), RGBA: OpenCV warps four channels faster than three."""
         return self._shown(self._colours(_CONVERTERS.whole, "rgba", self._squared))
 
-    def source(self) -> tuple[Bytes, NDArray[np.float64] | None]:
+    def source(self, form: Literal["rgba", "bgra"] = "rgba") -> tuple[Bytes, NDArray[np.float64] | None]:
         """Return the stored pixels, for who resamples them anyway.
 
-        Returns uint8 (H, W, 4), RGBA, and the transform (2, 3) from pixels as shown to these; None where both are the
-        same.
+        Returns uint8 (H, W, 4), in this order of channels, and the transform (2, 3) from pixels as shown to these; None
+        where both are the same.
         """
-        colours = self._colours(_CONVERTERS.whole, "rgba", self._stored)
+        colours = self._colours(_CONVERTERS.whole, form, self._stored)
         if self._display is AS_STORED:
             return colours, None
         upright = np.ascontiguousarray(self._display.upright(colours))
@@ -123,7 +123,7 @@ class Picture:
     def _colours(
         self, converter: VideoReformatter, form: str, size: tuple[int, ...], interpolation: str | None = None
     ) -> Bytes:
-        """Return the picture in RGB or RGBA of eight bits at a width and height, before it is turned."""
+        """Return the picture in RGB, RGBA or BGRA of eight bits at a width and height, before it is turned."""
         width, height = size
         if interpolation is None and size != self._stored:
             interpolation = "BICUBIC"
@@ -131,13 +131,14 @@ class Picture:
         if hdr.needed(self._frame):
             return hdr.to_bt709(self._frame, convert, form)
         converted = convert(self._frame, format=form)
-        return _rgba(converted) if form == "rgba" else np.asarray(converted.to_ndarray(), np.uint8)
+        return np.asarray(converted.to_ndarray(), np.uint8) if form == "rgb24" else _four_channels(converted)
 
     def _luma(self) -> Bytes:
         if self._plane is not None:
             return self._plane
         if self._frame.format.name in ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "nv12", "gray"):
-            self._plane = _rows(self._frame.planes[0])[:, : self._frame.planes[0].width]
+            plane = self._frame.planes[0]  # each time a new object
+            self._plane = _rows(plane)[:, : plane.width]
             return self._plane
         return np.asarray(_CONVERTERS.shrunk.reformat(self._frame, format="gray", threads=1).to_ndarray(), np.uint8)
 
@@ -150,8 +151,8 @@ def _rows(plane: VideoPlane) -> Bytes:
     return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
 
 
-def _rgba(frame: av.VideoFrame) -> Bytes:
-    """Return the pixels of an RGBA frame, (H, W, 4): a view of it, for `to_ndarray` would copy them."""
+def _four_channels(frame: av.VideoFrame) -> Bytes:
+    """Return the pixels of an RGBA or BGRA frame, (H, W, 4): a view of it, for `to_ndarray` would copy them."""
     return _rows(frame.planes[0])[:, : 4 * frame.width].reshape(frame.height, frame.width, 4)
 
 

@@ -163,7 +163,9 @@ class Frames:
             self._tick = decoder.tick
             displays = Displays(decoder.stream)
             zero = int(timeline.zero / self._tick) if timeline.reliable else None
-            furthest = (timeline.times[-1] * timeline.tick + TAIL) / self._tick if timeline.reliable else math.inf
+            furthest: float = math.inf
+            if timeline.reliable:  # a whole number, for it is compared with every picture's time
+                furthest = math.floor((timeline.times[-1] * timeline.tick + TAIL) / self._tick)
             last = None
             for time, frame in decoder:
                 if zero is None:

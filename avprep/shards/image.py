@@ -57,8 +57,16 @@ def encode_image(image: NDArray[np.uint8], image_format: str) -> bytes:
     import cv2
 
     order = cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGR
+    return encode_bgr(np.asarray(cv2.cvtColor(image, order), np.uint8), image_format)
+
+
+def encode_bgr(image: NDArray[np.uint8], image_format: str) -> bytes:
+    """Do the same with BGR, for a JPEG also BGRA: OpenCV's own order, which takes no conversion."""
+    import cv2
+
+    assert image.shape[2] == 3 or image_format == "jpg"  # a PNG would keep the last channel
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if image_format == "jpg" else []
-    done, data = cv2.imencode(f".{image_format}", cv2.cvtColor(image, order), options)
+    done, data = cv2.imencode(f".{image_format}", image, options)
     assert done
     return data.tobytes()
 

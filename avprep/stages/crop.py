@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from avprep.files import check_regular
 from avprep.manifest import Clip
 from avprep.media.video import Frames
 from avprep.shards import Sample
-from avprep.shards.image import encode_image
+from avprep.shards.image import encode_bgr
 from avprep.stages import CropSettings
 from avprep.stages.facts import check_length, labels, named, rounded
 
@@ -88,13 +88,13 @@ class Aligned:
         across, down = self.affine[:, :, 0].mean(axis=0)
         return int(round(math.degrees(math.atan2(float(down), float(across))) / 90) % 4 * 90)
 
-    def crops(self) -> Iterator[NDArray[np.uint8]]:
-        """Cut the face out of each frame, uint8 (256, 256, 4), RGBA; raises Reject as reading the pictures does."""
+    def crops(self, form: Literal["rgba", "bgra"] = "rgba") -> Iterator[NDArray[np.uint8]]:
+        """Cut the face out of each frame, uint8 (256, 256, 4); raises Reject as reading the pictures does."""
         sigma = align.blur_sigma(self.affine)
         shown = image = to_image = None
         for index, picture in enumerate(self.frames):
             if picture is not shown:  # a source slower than 25 fps shows a picture more than once
-                shown, (image, to_image) = picture, picture.source()
+                shown, (image, to_image) = picture, picture.source(form)
             assert image is not None
             yield align.crop(image, self.affine[index], sigma=sigma, to_image=to_image)
 
@@ -187,11 +187,12 @@ def _crop_members(
 ) -> Iterator[tuple[str, bytes]]:
     finder = Landmarks(detector) if isinstance(detector, LandmarkDetector) else None
     steadiness = Steadiness(found.detections.cuts)
-    for index, crop in enumerate(found.crops()):
+    for index, crop in enumerate(found.crops("bgra")):
         steadiness.add(crop)
-        yield schema.frame_member(index, image_format), encode_image(crop, image_format)
+        pixels = crop if image_format == "jpg" else crop[..., :3]
+        yield schema.frame_member(index, image_format), encode_bgr(pixels, image_format)
         if finder is not None:
-            finder.add(crop)
+            finder.add(crop[..., 2::-1])
     yield "points.npy", schema.encode_array(found.points)
     yield "affine.npy", schema.encode_array(found.affine)
     if finder is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # the command line takes the names from here, and its help should not wait for numpy
     import numpy as np
@@ -16,6 +16,10 @@ LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = range(5)
 
 MIRRORED = (RIGHT_EYE, LEFT_EYE, NOSE, RIGHT_MOUTH, LEFT_MOUTH)
 """Which of the five points of a mirrored picture is each point of the picture itself; for every detector."""
+
+Way = Literal["both", "lighter left", "darker left"]
+"""Which way round a picture is shown: as it is and mirrored, for the mean of both; or only so that its left half is the
+lighter one, or the darker. A picture and its mirror image are then shown alike, at half the cost."""
 
 _SEEN = [LEFT_EYE, RIGHT_EYE, LEFT_MOUTH, RIGHT_MOUTH]
 
@@ -43,6 +47,8 @@ class CloseUp:
     tilt_shown: fraction of a head's tilt that the detector's points show.
     sure: minimum score of a face that is surely upright; others are detected the other ways up too.
     better: a face is taken to be turned if its score is more than so many times that of the upright one.
+    way: see `Way`; where one way round shows no face, the other one is shown.
+    off: a first look further than so many crop pixels from where this one expects it is taken again from there.
     """
 
     size: tuple[int, int]
@@ -51,6 +57,8 @@ class CloseUp:
     tilt_shown: float = 1.0
     sure: float = 0.0
     better: float = 1.0
+    way: Way = "both"
+    off: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)

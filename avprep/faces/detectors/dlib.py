@@ -77,12 +77,12 @@ class DlibDetector:
 
     @property
     def close_up(self) -> CloseUp:
-        """The other detector's, larger; the landmarks show all of a head's tilt."""
+        """The other detector's, larger and shown both ways round; the landmarks show all of a head's tilt."""
         close_up = self._boxes.close_up
         assert close_up is not None
         width, height = close_up.size
-        size = (CLOSER * width, CLOSER * height)
-        return replace(close_up, size=size, zoom=CLOSER * close_up.zoom, rise=CLOSER * close_up.rise, tilt_shown=1.0)
+        size, zoom, rise = (CLOSER * width, CLOSER * height), CLOSER * close_up.zoom, CLOSER * close_up.rise
+        return replace(close_up, size=size, zoom=zoom, rise=rise, tilt_shown=1.0, way="both", off=4.0)
 
     def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
         """Find the faces of each frame; see `avprep.faces.detectors.base.Detector`."""

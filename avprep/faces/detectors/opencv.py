@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.faces import align
-from avprep.faces.detectors.base import Bias, CloseUp, Face
+from avprep.faces.detectors.base import Bias, CloseUp, Face, Way
 
 FACE_CASCADE = "haarcascade_frontalface_alt.xml"
 """The default and alt2 cascades are as quick, but see faces where there are none."""
@@ -39,14 +39,16 @@ FRACTIONS = 16
 SMALLEST = 20
 """Side of the face cascade's own window (pixels)."""
 
-CLOSE_UP = CloseUp((136, 136), zoom=0.464, rise=5, tilt_shown=0.9, sure=16, better=1.5)
+CLOSE_UP = CloseUp((136, 136), zoom=0.464, rise=5, tilt_shown=0.9, sure=16, better=1.5, way="lighter left", off=6)
 """The eyes are 36 px apart in it, so that the face window is 94 px wide. Faces seldom score less than 18 in
 it, turned ones and what is no face at most 14."""
+_SHOWN: tuple[tuple[float, Way], ...] = ((1.36, "darker left"), (1.6, "lighter left"))
 LOOKS = tuple(
-    CloseUp((round(136 * size), round(136 * size)), zoom=0.464 * size, rise=5 * size, tilt_shown=0.88)
-    for size in (1.36, 1.6)
+    CloseUp((round(136 * size), round(136 * size)), zoom=0.464 * size, rise=5 * size, tilt_shown=0.88, way=way)
+    for size, way in _SHOWN
 )
-"""Sizes that take turns. In smaller ones eyes are missed, for they are searched in the face window enlarged."""
+"""Sizes and ways round that take turns: both ways of each would take twice as long, and are hardly better. In smaller
+ones eyes are missed, for they are searched in the face window enlarged."""
 CLOSE_FACE, CLOSE_RANGE = 64, (0.8, 1.25)
 """Side of the face window in a close-up that is shrunk to search it (pixels), and how much smaller or larger it may
 be. Measured: at 40 pixels windows come out larger, so that the eyes lie apart by a tenth too much."""
@@ -112,7 +114,8 @@ class OpenCVDetector:
 
     def _detect_one(self, grey: NDArray[np.uint8]) -> list[Face]:
         least = max(round(MIN_FACE * min(grey.shape)), SMALLEST)
-        return self._faces(grey, grey, QUICK_STEP if max(grey.shape) <= self.picture_side else STEP, least, 0)
+        quick = max(grey.shape) <= self.picture_side  # each face will be detected close up, which finds its eyes
+        return self._faces(grey, grey, QUICK_STEP if quick else STEP, least, 0, eyes=not quick)
 
     def _detect_one_close(self, grey: NDArray[np.uint8]) -> list[Face]:
         shrink = CLOSE_FACE / (WINDOW_SIDE * CLOSE_UP.zoom)
@@ -122,9 +125,19 @@ class OpenCVDetector:
         return self._faces(grey, np.asarray(small, np.uint8), STEP, least, most)
 
     def _faces(
-        self, grey: NDArray[np.uint8], searched: NDArray[np.uint8], step: float, least: int, most: int
+        self,
+        grey: NDArray[np.uint8],
+        searched: NDArray[np.uint8],
+        step: float,
+        least: int,
+        most: int,
+        *,
+        eyes: bool = True,
     ) -> list[Face]:
-        """Find faces of `least` to `most` pixels, 0 for any, in a picture or its shrunk copy; place their points."""
+        """Find faces of `least` to `most` pixels, 0 for any, in a picture or its shrunk copy; place their points.
+
+        eyes: whether they are searched; otherwise they lie where they do on average.
+        """
         each = self._face.detectMultiScale(
             searched, scaleFactor=step, minNeighbors=0, minSize=(least, least), maxSize=(most, most)
         )
@@ -132,13 +145,14 @@ class OpenCVDetector:
         windows, counts = cv2.groupRectangles(finer, MIN_NEIGHBOURS, ALIKE)
         scale = grey.shape[0] / searched.shape[0] / FRACTIONS
         found = sorted(zip(np.ravel(counts).tolist(), windows, strict=True), key=lambda face: -face[0])
-        return [self._face_in(grey, np.asarray(window, float) * scale, float(count)) for count, window in found]
+        return [self._face_in(grey, np.asarray(window, float) * scale, float(count), eyes) for count, window in found]
 
-    def _face_in(self, grey: NDArray[np.uint8], window: NDArray[np.float64], score: float) -> Face:
+    def _face_in(self, grey: NDArray[np.uint8], window: NDArray[np.float64], score: float, search: bool) -> Face:
         """Place the points in one face window: x y width height, pixels."""
         origin, size = window[:2], window[2:]
         large = bool(size[0] >= LARGE)
-        eyes = origin + size * self._eyes_in(_cut(grey, window, FACE_SIDES[large]), EYE_EXPECTED[large])
+        placed = self._eyes_in(_cut(grey, window, FACE_SIDES[large]), EYE_EXPECTED[large]) if search else EYES
+        eyes = origin + size * placed
         mouth = _mouth(eyes)
         points = np.stack([*eyes, np.full(2, np.nan), *mouth])
         box = np.concatenate([origin, origin + size])

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from PIL import Image
 
 from avprep.errors import AvprepError
 from avprep.faces import align, detectors, views
-from avprep.faces.detectors.base import Detector, Face
+from avprep.faces.detectors.base import CloseUp, Detector, Face
 from avprep.media.video import Frames
 from avprep.schema import CROP_SIZE
 from avprep.talking import photo
@@ -135,6 +136,25 @@ def test_a_face_that_only_the_mirror_image_shows_is_found() -> None:
     (found,) = views.detect_turned(detector, np.zeros((50, 100, 3), np.uint8), 0)
     assert found.box.tolist() == [80, 0, 100, 20]
     assert found.points[0].tolist() == [84, 5]
+
+
+def test_a_detector_that_is_shown_one_way_round_sees_a_picture_and_its_mirror_image_alike() -> None:
+    """It is shown the way that is lighter to the left, and the other one where that shows no face."""
+    points = np.array([[5, 5], [15, 5], [10, 10], [6, 15], [14, 15]], np.float32)
+    seen = Face(np.array([0, 0, 20, 20], np.float32), 0.9, points)
+    lighter = np.zeros((50, 100, 3), np.uint8)
+    lighter[:, :40] = 200
+    darker = np.ascontiguousarray(lighter[:, ::-1])
+    close_up = CloseUp((96, 96), zoom=0.4, rise=0, way="lighter left")
+    for one, other, shown in ((lighter, darker, 1), (darker, lighter, 2)):
+        detect = Mock(side_effect=lambda frames, one=one: [[seen] if (frames[0] == one).all() else []])
+        detector: Any = SimpleNamespace(detect=detect, close_up=close_up)
+        for picture, box, eye in ((one, [0, 0, 20, 20], [5, 5]), (other, [80, 0, 100, 20], [84, 5])):
+            detect.reset_mock()
+            (found,) = views.detect_turned(detector, picture, 0)
+            assert found.box.tolist() == box
+            assert found.points[0].tolist() == eye
+            assert detect.call_count == shown
 
 
 # The mouth of the first speaker lies 9 px lower for YuNet than for dlib.

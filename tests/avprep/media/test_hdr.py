@@ -45,6 +45,7 @@ def shown(clip: Path) -> NDArray[np.float64]:
     found = colours(picture.rgb())
     assert np.array_equal(picture.rgba()[..., :3], picture.rgb())
     assert np.array_equal(picture.source()[0], picture.rgba())
+    assert np.array_equal(picture.source("bgra")[0][..., [2, 1, 0, 3]], picture.rgba())
     assert (picture.rgba()[..., 3] == 255).all()
     small = picture.small(64)
     assert np.abs(small[8, 8::16].astype(float) - found[:4]).max() <= 4

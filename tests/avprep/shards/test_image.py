@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from avprep.shards.image import decode_image, encode_image
+from avprep.shards.image import decode_image, encode_bgr, encode_image
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,16 @@ def test_pixels_are_those_that_opencv_decodes(crop: NDArray[np.uint8], image_for
     data = encode_image(crop, image_format)
     opencv = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert np.array_equal(decode_image(data), opencv[..., ::-1])
+
+
+def test_rgb_and_the_order_of_opencv_are_encoded_alike(crop: NDArray[np.uint8]) -> None:
+    """The same pixels give the same bytes, with and without a fourth channel where there may be one."""
+    for image_format in ("jpg", "png"):
+        data = encode_image(crop, image_format)
+        assert encode_image(np.dstack([crop, np.full((256, 256), 255, np.uint8)]), image_format) == data
+        assert encode_bgr(np.ascontiguousarray(crop[..., ::-1]), image_format) == data
+    bgra = np.dstack([crop[..., ::-1], np.full((256, 256), 255, np.uint8)])
+    assert encode_bgr(bgra, "jpg") == encode_image(crop, "jpg")
 
 
 def damaged(crop: NDArray[np.uint8]) -> list[bytes]:
