@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from avprep import boxes
 from avprep.faces import align
-from avprep.faces.detectors.base import MIRRORED, Bias, CloseUp, Detector, Face, Way, finite
+from avprep.faces.detectors.base import MIRRORED, OFF, Bias, CloseUp, Detector, Face, Way, finite
 from avprep.media.picture import Picture
 from avprep.schema import CROP_SIZE
 
@@ -114,7 +114,7 @@ class WholePictures:
     """Detects faces anew in whole pictures, for a detector that is not made for close-ups; as `CloseUps`."""
 
     sizes = len(SHRUNK)
-    sure, better, off = 0.0, math.inf, 4.0
+    sure, better, off = 0.0, math.inf, OFF
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
@@ -263,7 +263,8 @@ def detect_turned(detector: Detector, image: NDArray[np.uint8], turns: int) -> l
     show one; or one way, and the other where that shows no face.
     """
     shown = np.ascontiguousarray(np.rot90(image, turns))
-    if (close_up := getattr(detector, "close_up", None)) is not None and close_up.way != "both":
+    close_up = detector.close_up
+    if close_up is not None and close_up.way != "both":
         faces = next((faces for faces in _one_way(detector.detect, shown, close_up.way) if faces), [])
     else:
         faces, others = (finite(found) for found in detector.detect(_with_mirrored(shown)))

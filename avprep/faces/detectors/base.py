@@ -21,6 +21,9 @@ Way = Literal["both", "lighter left", "darker left"]
 """Which way round a picture is shown: as it is and mirrored, for the mean of both; or only so that its left half is the
 lighter one, or the darker. A picture and its mirror image are then shown alike, at half the cost."""
 
+OFF = 4.0
+"""How far a first look may be from where it was expected (crop pixels), unless a close-up says otherwise."""
+
 _SEEN = [LEFT_EYE, RIGHT_EYE, LEFT_MOUTH, RIGHT_MOUTH]
 
 
@@ -58,7 +61,7 @@ class CloseUp:
     sure: float = 0.0
     better: float = 1.0
     way: Way = "both"
-    off: float = 4.0
+    off: float = OFF
 
 
 @dataclass(frozen=True, slots=True)

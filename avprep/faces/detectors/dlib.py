@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from avprep.errors import WeightsError
 from avprep.faces import align, detectors, weights
-from avprep.faces.detectors.base import Bias, CloseUp, Detector, Face, finite
+from avprep.faces.detectors.base import OFF, Bias, CloseUp, Detector, Face, finite
 from avprep.faces.landmarks import five_points
 from avprep.schema import CROP_SIZE, N_LANDMARKS
 
@@ -82,7 +82,7 @@ class DlibDetector:
         assert close_up is not None
         width, height = close_up.size
         size, zoom, rise = (CLOSER * width, CLOSER * height), CLOSER * close_up.zoom, CLOSER * close_up.rise
-        return replace(close_up, size=size, zoom=zoom, rise=rise, tilt_shown=1.0, way="both", off=4.0)
+        return replace(close_up, size=size, zoom=zoom, rise=rise, tilt_shown=1.0, way="both", off=OFF)
 
     def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
         """Find the faces of each frame; see `avprep.faces.detectors.base.Detector`."""

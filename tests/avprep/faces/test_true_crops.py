@@ -132,7 +132,7 @@ def test_a_face_that_only_the_mirror_image_shows_is_found() -> None:
     """What a detector sees only in the mirror image of a whole picture is a face of the picture."""
     points = np.array([[5, 5], [15, 5], [10, 10], [6, 15], [14, 15]], np.float32)
     seen = Face(np.array([0, 0, 20, 20], np.float32), 0.9, points)
-    detector: Any = SimpleNamespace(detect=lambda _: [[], [seen]])
+    detector: Any = SimpleNamespace(detect=lambda _: [[], [seen]], close_up=None)
     (found,) = views.detect_turned(detector, np.zeros((50, 100, 3), np.uint8), 0)
     assert found.box.tolist() == [80, 0, 100, 20]
     assert found.points[0].tolist() == [84, 5]
