@@ -569,9 +569,9 @@ RawBatch.to, optimizers.step = to_double, step
 keeps the gradient instead of following it, for Adam makes a whole step of one that is nearly 0."""
 SAY_PROCESS = """
 import os
-print("process", os.environ["RANK"], "is", os.getpid(), flush=True)
+os.write(1, f"process {os.environ['RANK']} is {os.getpid()}\\n".encode())
 """
-"""Tells the numbers of processes."""
+"""Tells the numbers of processes, each in one write, so that two lines do not mix."""
 STOP_AT_STEP = """
 import os, signal
 from davs_model.training.step import StageTrainer
