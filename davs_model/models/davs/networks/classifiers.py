@@ -5,6 +5,7 @@ All return logits, not probabilities: the losses take softmax and sigmoid in flo
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from davs_model.models.davs.networks.identity import Identity
@@ -34,10 +35,13 @@ class IdentityWordClassifier(nn.Module):
     """C_p^w, the adversary of eq. 2 and 3: does the identity encoder still know the word?
 
     n_words: N_w. n_frames: T, consecutive frames that it reads. width, image_size: those of the identity encoder.
-    from_feature: read f_p^v instead of the maps that the released code reads; ours. What the T frames have in common,
-        who it is, is subtracted, and the rest is given variance 1 by BatchNorm without parameters: it is a tenth to a
-        twentieth of the features, and no words are found in them otherwise.
+    from_feature: read f_p^v instead of the maps that the released code reads; ours. Features are given variance 1 over
+        clips and frames, and what the T frames have in common, who it is, is subtracted. While training, noise is
+        added: what changes less is not read, so an encoder hides words by keeping its features still. Where changes
+        are scaled to one size, it hides them under others, and another reader still finds them.
     """
+
+    NOISE = 0.1
 
     def __init__(
         self,
@@ -73,10 +77,15 @@ class IdentityWordClassifier(nn.Module):
 
     def forward(self, identity: Tensor) -> Tensor:
         """Map what is read of T frames, `[B, T, 64, S/4, S/4]` or `[B, T, 256]`, to logits `[B, N_w]`."""
+        frames = self.norm(fold(identity, *self.shape))
         if self.from_feature:
-            identity = identity - identity.mean(1, keepdim=True)
-        vectors = unfold(self.frame(self.norm(fold(identity, *self.shape))), len(identity))
+            frames = self._changes(unfold(frames, len(identity))).flatten(0, 1)
+        vectors = unfold(self.frame(frames), len(identity))
         return self.fc(self.dropout(vectors.flatten(1)))
+
+    def _changes(self, features: Tensor) -> Tensor:
+        changes = features - features.mean(1, keepdim=True)
+        return changes + self.NOISE * torch.randn_like(changes) if self.training else changes
 
 
 class SpeechPersonClassifier(nn.Module):
