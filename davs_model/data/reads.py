@@ -33,9 +33,10 @@ class Reads:
         unknown; `positions`: how the face lies, `[T, 14]` of `davs_model.data.positions`, NaN where unknown; `heard`:
         `[T]`, 1 where the window holds real sound alone while somebody speaks, else 0.
     length: T. every: frames from one to the next.
-    at: where they lie in the clip. `anywhere`: at random in training, in the middle in evaluation. `sound`: likewise,
-        among the frames whose windows hold real sound alone if there are enough of them; in training around one of the
-        clip's words if their times are known, which is then the label. `portrait`: each frame from anywhere by itself,
+    at: where they lie in the clip. `anywhere`: at random in training, in the middle in evaluation. `word`: likewise; in
+        training around one of the clip's words if their times are known, the same for all that is read of the clip,
+        which is then its label. `sound`: as `word`, else among the frames whose windows hold real sound alone if there
+        are enough of them. `portrait`: each frame from anywhere by itself,
         which evaluation may draw by a seed. `moments`: each frame at random by itself, mostly while somebody speaks.
         `spread`: evenly over the clip.
     of: `clip`: the clip itself; `speaker`: any clip of its speaker, as which the clip itself may be drawn; `others`:
@@ -52,7 +53,7 @@ class Reads:
     source: Literal["frames", "windows", "codes", "statistics", "corners", "positions", "heard"]
     length: int
     every: int = 1
-    at: Literal["anywhere", "sound", "portrait", "moments", "spread"] = "anywhere"
+    at: Literal["anywhere", "word", "sound", "portrait", "moments", "spread"] = "anywhere"
     beside: str = ""
     apart: str = ""
     part: int = 0

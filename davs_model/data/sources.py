@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -91,6 +92,7 @@ class ClipSource:
             arrays |= {name: matrix @ np.asarray(arrays[name], np.float32) for name in ("mfcc.npy", WHOLE_SOUND)}
         for label in LABELS:
             into[label][place] = int(getattr(self.clips, label)[row])
+        said = _SaidWord(into["words"][place : place + 1])
         chosen: dict[str, Chosen] = {}
         for name, reads in self.shape.reads.items():
             if reads.beside:
@@ -99,7 +101,7 @@ class ClipSource:
                 chosen[name] = self._portraits(reads, row, chosen.get(reads.apart), rng)
             else:
                 of = self._partners.draw(reads.of, row, rng)
-                frames = _choose(self.clips, reads, of, arrays, rng, into["words"][place : place + 1])
+                frames = _choose(self.clips, reads, of, arrays, rng, said)
                 chosen[name] = [(of, frame) for frame in frames]
             self._arrays_into(into[name][place], name, row, arrays, [frame for _, frame in chosen[name]], rng)
         for name in self.shape.of_emotions():
@@ -250,24 +252,40 @@ def usable(clips: Clips, shape: Shape, *, words: bool, speakers: bool, emotions:
     return clips
 
 
+@dataclass
+class _SaidWord:
+    """The word of a clip that frames are read around: one for all that is read, so that the clip has one label.
+
+    label: int64 `[1]`, takes its number. drawn: its place among the clip's words.
+    """
+
+    label: Tensor
+    drawn: int | None = None
+
+    def among(self, words: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return it: number, start and end; the first time, of words `[N, 3]`, it is drawn."""
+        if self.drawn is None:
+            self.drawn = int(rng.integers(len(words)))
+            self.label[0] = int(words[self.drawn, 0])
+        return words[self.drawn]
+
+
 def _choose(
     clips: Clips,
     reads: Reads,
     row: int,
     arrays: Mapping[str, NDArray[np.generic]],
     rng: np.random.Generator | None,
-    label: Tensor,
+    said: _SaidWord,
 ) -> Sequence[int]:
-    """Return which frames of a clip are read; label: takes the number of the word that they are around."""
+    """Return which frames of a clip are read."""
     n_frames = int(clips.n_frames[row])
     words = clips.timed[row] if clips.timed else NO_WORDS
     if reads.source == "statistics":
         return ()
+    if reads.at in ("sound", "word") and len(words) and rng is not None:
+        return word_stretch(n_frames, said.among(words, rng), reads.length, reads.every, rng)
     if reads.at == "sound":
-        if len(words) and rng is not None:
-            word = words[rng.integers(len(words))]
-            label[0] = int(word[0])
-            return word_stretch(n_frames, word, reads.length, reads.every, rng)
         return sound_stretch(arrays["valid.npy"], reads.length, reads.every, rng)
     if reads.at == "moments":
         return moments(n_frames, spoken_part(n_frames, words, arrays["valid.npy"]), reads.length, rng)

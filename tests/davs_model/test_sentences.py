@@ -14,6 +14,7 @@ from made_shards import Made, frame_of
 
 from avprep import manifest, schema
 from avprep.manifest import Clip, Manifest
+from davs_model import checkpoint
 from davs_model.data.arrays import statistics
 from davs_model.data.batch import empty_batch
 from davs_model.data.clips import Clips, joined, read_clips
@@ -22,6 +23,8 @@ from davs_model.data.reads import Reads, Shape
 from davs_model.data.sampling import spoken_part
 from davs_model.data.sources import ClipSource, usable
 from davs_model.data.store import FrameStore
+from davs_model.models.davs import Settings
+from davs_model.training import loop
 
 WORDS = (("now", 0.2, 0.4), ("then", 0.6, 0.9))
 READS = {
@@ -77,6 +80,55 @@ def test_a_word_is_read_with_its_label(clips: Clips) -> None:
         middle = float(found["windows"][2, 0, 0])  # a window's numbers are its frame's
         assert abs(middle - (7.5, 18.75)[word]) <= 4.5
     assert seen == {0, 1}
+
+
+@pytest.mark.parametrize("first", ["windows", "row"])
+def test_all_that_is_read_around_a_word_is_around_the_same(clips: Clips, first: str) -> None:
+    """What lies at a word and what lies at the sound are around one word of the clip, whose number is the label."""
+    reads = {
+        "windows": READS["windows"],
+        "row": Reads("windows", 7, at="word"),
+        "again": Reads("windows", 3, at="sound"),
+    }
+    order = sorted(reads, key=lambda name: name != first)
+    source = ClipSource(clips, Shape({name: reads[name] for name in order}, 64))
+    seen = set()
+    for seed in range(20):
+        found = load(source, 0, seed)
+        seen.add(word := int(found["words"]))
+        for name, one in reads.items():
+            middle = float(found[name][one.length // 2, 0, 0])
+            assert abs(middle - (7.5, 18.75)[word]) <= 4.5
+    assert seen == {0, 1}
+
+
+def test_frames_in_a_row_are_anywhere_where_no_times_are_known(clips: Clips) -> None:
+    """A clip without times of its words keeps its label, and `word` is as `anywhere`, in training and evaluation."""
+    plain = replace(clips, timed=(), words=np.full(len(clips), 1))
+    found = {}
+    for at in ("word", "anywhere"):
+        source = ClipSource(plain, Shape({"row": Reads("windows", 7, at=at), "sound": READS["sound"]}, 64))
+        found[at] = [load(source, 0, seed) for seed in (*range(10), None)]
+    for one, other in zip(found["word"], found["anywhere"], strict=True):
+        assert one["words"] == 1
+        assert torch.equal(one["row"], other["row"])
+
+
+def test_eq_2_reads_words_of_sentences(out: Path, tmp_path: Path) -> None:
+    """The full stage takes words out of the identity of sentences, also where no other term reads words."""
+    settings = Settings.resolve(
+        "small",
+        None,
+        (
+            *("model.width=0.05", "model.audio_width=0.05", "data.batch_size=4", "machine.threads=1"),
+            *("generation.video=0", "weights.word=0", "weights.contrastive=0", "weights.identity_word=1"),
+            *("weights.person=0", "loop.talking_clips=0", "steps.full=2"),
+        ),
+    )
+    said: list[str] = []
+    loop.train(out, tmp_path / "run", settings, stages=("full",), say=said.append)
+    assert any("identity_word × 1" in line for line in said)
+    assert checkpoint.load(tmp_path / "run").settings["steps"] == {"full": 2}
 
 
 def test_moments_are_mostly_of_speech(clips: Clips) -> None:

@@ -122,7 +122,7 @@ def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
     found = {
         FRAMES: replace(seen, box=MOUTH_REGION, size=mouth) if mouth else seen,
         WINDOWS: Reads("windows", speech, beside=FRAMES),
-        SEQUENCE: Reads("frames", identity),
+        SEQUENCE: Reads("frames", identity, at="word"),
         PORTRAIT: Reads("frames", 1, at="portrait"),
     }
     if mouth:
