@@ -36,9 +36,8 @@ class Reads:
     at: where they lie in the clip. `anywhere`: at random in training, in the middle in evaluation. `word`: likewise; in
         training around one of the clip's words if their times are known, the same for all that is read of the clip,
         which is then its label. `sound`: as `word`, else among the frames whose windows hold real sound alone if there
-        are enough of them. `portrait`: each frame from anywhere by itself,
-        which evaluation may draw by a seed. `moments`: each frame at random by itself, mostly while somebody speaks.
-        `spread`: evenly over the clip.
+        are enough of them. `portrait`: each frame from anywhere by itself, which evaluation may draw by a seed.
+        `moments`: each frame at random by itself, mostly while somebody speaks. `spread`: evenly over the clip.
     of: `clip`: the clip itself; `speaker`: any clip of its speaker, as which the clip itself may be drawn; `others`:
         the other clips of its speaker, the clip itself where there are none; `emotion`: in half of the cases the clip
         itself, else a clip of its emotion by another speaker. Portraits are each of a clip of their own. Evaluation
