@@ -228,6 +228,7 @@ class TalkingModel(nn.Module, ABC):
         Returns `[B, T, F]`.
         """
 
+    # Only a model with an `expression_length` is asked for the next three, one with `modalities` for their weights.
     def encode_expression(self, frames: Tensor) -> Tensor:
         """Encode the expression in T frames of any person, `[B, T, 3, S, S]`: `[B, D]`."""
         raise NotImplementedError

@@ -37,11 +37,12 @@ class IdentityWordClassifier(nn.Module):
     n_words: N_w. n_frames: T, consecutive frames that it reads. width, image_size: those of the identity encoder.
     from_feature: read f_p^v instead of the maps that the released code reads; ours. Features are given variance 1 over
         clips and frames, and what the T frames have in common, who it is, is subtracted. While training, noise is
-        added: what changes less is not read, so an encoder hides words by keeping its features still. Where changes
-        are scaled to one size, it hides them under others, and another reader still finds them.
+        added: what changes less is not read, so an encoder hides words by keeping its features still. That hides
+        nothing from a reader that scales changes to one size.
     """
 
     NOISE = 0.1
+    """Its standard deviation, where that of the features is 1."""
 
     def __init__(
         self,
