@@ -4,6 +4,9 @@ Only `fetch` ever uses the network. Everything else reads a folder: `$AVPREP_WEI
 `$XDG_CACHE_HOME/avprep/weights` (`~/.cache/avprep/weights`). Some weights come with a Python package instead: pip gets
 them, and they are read where it has put them. On a node without a network, fetch elsewhere with
 `avprep weights fetch NAME --to DIR` and set `AVPREP_WEIGHTS=DIR`.
+
+pooch was tried: the limits of a download stay ours with it, so it saves two lines. It brings seven packages, syncs
+nothing, and leaves files that only their owner can read, where a cluster shares one folder.
 """
 
 from __future__ import annotations

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from avprep import __version__
 from avprep.errors import RunError
-from avprep.files import lock_file
 from davs_model import checkpoint, models
 from davs_model.data.corpus import Corpus
 from davs_model.settings import RunSettings
@@ -82,28 +81,24 @@ def check_same(
 
 @contextlib.contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Keep other processes out of a run's folder."""
+    """Keep other processes out of a run's folder.
+
+    Forked processes do not hold the lock: a loader outlives a killed trainer by seconds, and would keep its run.
+    """
+    path = run / ".lock"
+    lock = FileLock(path, fallback_to_soft=False)
     try:
         run.mkdir(parents=True, exist_ok=True)
-        file = (run / ".lock").open("w")
+        path.touch()
     except OSError as error:
         raise RunError(f"{run}: cannot be written ({error.strerror})") from error
-    with file, contextlib.ExitStack() as at_end:
-        _locks.add(file)
-        at_end.callback(_locks.discard, file)
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            if lock_file(file) is False:
-                raise RunError(f"{run}: another process trains in it: wait for it, or give another RUN")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise RunError(f"{run}: another process trains in it: wait for it, or give another RUN") from error
+    except OSError:
+        pass  # some network file systems have no locks
+    try:
         yield
-
-
-_locks: set[TextIO] = set()
-
-
-def _let_go() -> None:
-    """Close the locks in a forked process: a loader outlives a killed trainer by seconds, and would keep its run."""
-    for file in _locks:
-        file.close()
-
-
-os.register_at_fork(after_in_child=_let_go)
+    finally:
+        lock.release()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -314,6 +316,19 @@ class TestResuming:
 
         with locked(tmp_path / "run"), pytest.raises(RunError, match="another process trains in it"):
             run(out, tmp_path / "run")
+
+    def test_a_file_system_without_locks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A run begins where files cannot be locked, e.g. Lustre without flock; it stops no later one."""
+        from davs_model.training.run_folder import locked
+
+        for error in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+
+            def refuse(*_: object, error: int = error) -> None:
+                raise OSError(error, os.strerror(error))
+
+            monkeypatch.setattr(fcntl, "flock", refuse)
+            with locked(tmp_path / "run"), locked(tmp_path / "run"):
+                pass
 
     def test_a_loader_that_lives_on_keeps_nobody_out(self, tmp_path: Path) -> None:
         """A process forked by a trainer does not lock RUN: a loader outlives a trainer that was killed by seconds."""
