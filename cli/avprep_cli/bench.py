@@ -97,12 +97,9 @@ def bench(
     """
     from avprep import auto
     from avprep.demo import bench as library
-    from davs_model.models.davs import Settings
 
     given = {"data.batch_size": batch, "data.workers": workers, "machine.device": None if device == "auto" else device}
-    overrides += tuple(f"{name}={value}" for name, value in given.items() if value is not None)
-    options.check_preset(preset, Settings.presets)
-    settings = Settings.resolve(preset, None, overrides)
+    settings = None if what in SHARDS else _settings(preset, overrides, given)
     wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
     busy = library.busy()  # before there is work of our own
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
@@ -114,11 +111,20 @@ def bench(
                 yield "crop", library.bench_crop(plan(), chosen(), repeat=repeat, jobs=jobs)
             if "mfcc" in wanted:
                 yield "mfcc", library.bench_mfcc(plan(), repeat=repeat, jobs=jobs)
-            if what in (*MODEL, "all"):
+            if settings is not None:
                 out = shards or _made_shards(plan(), chosen(), jobs, Path(temporary))
                 yield from _measured_learning(wanted, out, settings, stage, repeat, steps, batches)
 
         _show(measured(), busy, as_json)
+
+
+def _settings(preset: str, overrides: tuple[str, ...], given: dict[str, Any]) -> Settings:
+    """Return the settings of DAVS that load and train measure with; crop and mfcc are measured without a model."""
+    from davs_model.models.davs import Settings
+
+    options.check_preset(preset, Settings.presets)
+    overrides += tuple(f"{name}={value}" for name, value in given.items() if value is not None)
+    return Settings.resolve(preset, None, overrides)
 
 
 def _show(measured: Iterator[tuple[str, Measured]], busy: str | None, as_json: bool) -> None:

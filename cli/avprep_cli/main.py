@@ -11,7 +11,7 @@ from avprep import __version__
 from avprep.errors import AvprepError, missing_library, missing_package
 from avprep_cli import ablation, bench, cluster, data, demo, look, measure, model, options, results, say, streams, talk
 
-_NAMES = ("h5py", "matplotlib", "pydantic", "safetensors", "tensorboard", "torch", "torchmetrics")
+_NAMES = ("filelock", "h5py", "matplotlib", "pydantic", "safetensors", "tensorboard", "torch", "torchmetrics")
 OPTIONAL = {name: name for name in _NAMES}
 OPTIONAL |= {"face_alignment": "face-alignment", "skimage": "scikit-image", "sklearn": "scikit-learn"}
 OPTIONAL |= {"annotated_types": "pydantic"}  # which requires it

@@ -100,7 +100,7 @@ def train(
     init_from: Path | None,
     dry_run: bool,
 ) -> None:
-    """Train a model on the shards of one OUT, or more, into RUN.
+    """Train a model on the shards of one or more OUT.
 
     DAVS has three stages: identity (face recognition on labelled faces), speech (the shared space of audio and video)
     and full (generation, with identity and words disentangled). AMIE has the first two, then coherence (what audio and

@@ -54,7 +54,7 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def test_the_base_makes_shards(lrw: Path, tmp_path: Path) -> None:
-    """Without any package of the extras, shards are made, verified, counted and reported on."""
+    """Without any package of the extras, shards are made, verified, counted and reported on, and their making timed."""
     out = tmp_path / "out"
     assert base("index", "lrw", lrw / "corpus", "-o", tmp_path / "plan.jsonl").returncode == 0
     for words in (
@@ -64,6 +64,7 @@ def test_the_base_makes_shards(lrw: Path, tmp_path: Path) -> None:
         ("status", out),
         ("report", out, "-o", tmp_path / "report.html"),
         ("weights", "list"),
+        ("bench", "mfcc", "--clips", lrw / "corpus", "--repeat", 1, "--limit", 2, "-j", 1),
     ):
         done = base(*words)
         assert done.returncode == 0, f"{words[0]}: {done.stderr}"
