@@ -20,7 +20,7 @@ from avprep.quality.verify import verify as find_problems
 from avprep.runs import fingerprint
 from avprep.runs.run import Outcome
 from avprep.shards.image import decode_image
-from avprep.speaking import Judge
+from avprep.speaking import JudgeBuilder
 from avprep.stages import Align, CropSettings, ImageFormat, MfccSettings
 
 Split = Literal["train", "val", "test"]
@@ -84,7 +84,7 @@ def crop(
     min_face: float = CropSettings.min_face,
     image_format: ImageFormat = CropSettings.image_format,
     subject: Literal["auto", "largest", "central", "speaking"] = "auto",
-    judge: Judge | None = None,
+    judge: JudgeBuilder | None = None,
     max_seconds: float = CropSettings.max_seconds,
     jobs: int | None = None,
     root: Path | str | None = None,
@@ -94,7 +94,7 @@ def crop(
 
     plan: a manifest or its file. root: where the data set lies now, if not where it was indexed.
     detector, subject: `auto` is what OUT has, else the best that is available here.
-    judge: of who speaks, for the subject `speaking`: `davs_model.sync.speaker.SpeakerJudge`.
+    judge: of who speaks, for the subject `speaking`: `davs_model.sync.speaker.JudgeBuilder`.
     align, every, min_face, image_format, max_seconds: see `avprep.stages.CropSettings`.
     jobs: worker processes; by default one per core, of face-alignment at most four. options: see `RunOptions`.
 

@@ -13,15 +13,15 @@ from avprep.errors import RunError
 from avprep.manifest import Manifest
 from avprep.offsets import MIN_CONFIDENCE, MovedMfccStage
 from avprep.runs import fingerprint, tasks
-from avprep.runs.fingerprint import Stage
+from avprep.runs.fingerprint import ColumnStage
 from avprep.runs.run import Outcome, run
 from avprep.shards import finished_head
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
 if TYPE_CHECKING:
-    from avprep.speaking import Judge
+    from avprep.speaking import JudgeBuilder
 
-S = TypeVar("S", bound=Stage, covariant=True)
+S = TypeVar("S", bound=ColumnStage, covariant=True)
 _MOVED = ("audio_offset", "min_confidence", "sync")
 """Settings of `MovedMfccStage` beside those of `MfccSettings`."""
 
@@ -73,7 +73,7 @@ def crop(
     out: Path,
     *,
     jobs: int | None = None,
-    judge: Callable[[], Judge | None] = lambda: None,
+    judge: Callable[[], JudgeBuilder | None] = lambda: None,
     otherwise: str = "auto",
     remark: Remark = auto.log,
     **given: Any,
@@ -109,7 +109,7 @@ def begun(
     *,
     jobs: int | None = None,
     root: Path | str | None = None,
-    judge: Callable[[], Judge | None] = lambda: None,
+    judge: Callable[[], JudgeBuilder | None] = lambda: None,
 ) -> Filling[CropStage | MfccStage]:
     """Return what a column was begun with; root: where the data set lies now. For the rest see `crop`."""
     settings = fingerprint.started(out, column).get("settings", {})
@@ -122,7 +122,7 @@ def begun(
 
 
 def rebuilt(
-    out: Path, column: str, settings: dict[str, Any], root: Path, threads: int = 1, judge: Judge | None = None
+    out: Path, column: str, settings: dict[str, Any], root: Path, threads: int = 1, judge: JudgeBuilder | None = None
 ) -> CropStage | MfccStage:
     """Return the stage whose `resolved` settings these are; RunError where they are not this avprep's.
 
@@ -138,7 +138,7 @@ def rebuilt(
     return _mfcc_stage(root, heard, out, settings.get("audio_offset"), least)
 
 
-def crop_stage(root: Path, settings: CropSettings, threads: int, judge: Judge | None) -> CropStage:
+def crop_stage(root: Path, settings: CropSettings, threads: int, judge: JudgeBuilder | None) -> CropStage:
     """Return the stage that crops; RunError where the subject is who speaks, and nothing judges that."""
     if settings.subject != "speaking":
         return CropStage(root, settings, threads)
@@ -149,7 +149,7 @@ def crop_stage(root: Path, settings: CropSettings, threads: int, judge: Judge | 
     return SpeakingCropStage(root, settings, threads, judge=judge)
 
 
-def _asked(subject: str | None, judge: Callable[[], Judge | None]) -> Judge | None:
+def _asked(subject: str | None, judge: Callable[[], JudgeBuilder | None]) -> JudgeBuilder | None:
     return judge() if subject == "speaking" else None
 
 

@@ -32,7 +32,7 @@ Returns how surely the mouth goes with the sound, None where too little is there
 """
 
 
-class Judge(Protocol):
+class JudgeBuilder(Protocol):
     """Builds a judge in a worker: pickled to it and called there once."""
 
     def digest(self) -> str:
@@ -52,7 +52,7 @@ class Judge(Protocol):
 class SpeakingCropStage(CropStage):
     """Builds the crop function of a worker that follows the face which speaks."""
 
-    judge: Judge | None = None
+    judge: JudgeBuilder | None = None
 
     def versions(self) -> dict[str, str]:
         """Return the versions and digests that decide the result besides the settings."""

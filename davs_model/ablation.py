@@ -18,7 +18,7 @@ from davs_model import checkpoint
 from davs_model.evaluation import evaluate as evaluation
 from davs_model.evaluation import page, samples
 from davs_model.evaluation.drawn import Landmarks
-from davs_model.evaluation.section import Row, Section, figure
+from davs_model.evaluation.section import PageSection, Row, figure
 from davs_model.settings import Ablation, RunSettings, ablation_of
 from davs_model.training import loop
 
@@ -66,7 +66,7 @@ def ablate(
     rows: Sequence[str] = (),
     seeds: int = 2,
     init_from: Path | None = None,
-    how: evaluation.Settings,
+    how: evaluation.EvaluationSettings,
     landmarks: tuple[Landmarks, str] | str = "not asked for",
     say: evaluation.Say = print,
 ) -> list[Trained]:
@@ -107,7 +107,7 @@ def _first_stages(
 def _evaluated(
     run: Path,
     out: Path,
-    how: evaluation.Settings,
+    how: evaluation.EvaluationSettings,
     landmarks: tuple[Landmarks, str] | str,
     say: evaluation.Say,
 ) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _page(folder: Path, plan: Ablation, model: str, done: Sequence[Trained]) -> 
             settings = ", ".join(plan.rows[row]) or "as they are"
             rows.append([row, settings, str(len(runs)), *map(_cell, columns, cells)])
     sections = [
-        Section(
+        PageSection(
             "Rows",
             ("Mean over the seeds ± half of how far they lie apart.",),
             (),
@@ -160,7 +160,7 @@ def _page(folder: Path, plan: Ablation, model: str, done: Sequence[Trained]) -> 
         names = dict.fromkeys(name for found in plan.paper.values() for name in found)
         theirs = tuple([row, *(str(found.get(name, "–")) for name in names)] for row, found in plan.paper.items())
         note = "On the paper's data, at its size: for reference only, not comparable."
-        sections.append(Section("The paper's figures", (note,), (), ("row", *names), theirs))
+        sections.append(PageSection("The paper's figures", (note,), (), ("row", *names), theirs))
     return page.Page(f"Ablation of {model}: {folder}", (), "", tuple(sections))
 
 

@@ -44,7 +44,7 @@ COUNTER = "num_batches_tracked"
 
 
 @dataclass
-class Findings:
+class FileContent:
     """What a file in the released form holds, lacks and holds besides; tensors are named `network.name`, no prefix."""
 
     loaded: dict[str, int] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Findings:
         return not self.missing and not self.odd
 
 
-def read(path: Path, *, seed: int | None = None) -> tuple[Checkpoint, Findings]:
+def read(path: Path, *, seed: int | None = None) -> tuple[Checkpoint, FileContent]:
     """Read a checkpoint of the released code, of any number of words.
 
     seed: of the initial values that stand for what is missing or odd. Without one the weights lack it, and `save`
@@ -75,7 +75,7 @@ def read(path: Path, *, seed: int | None = None) -> tuple[Checkpoint, Findings]:
     networks = {network: _without_prefix(content.get(network)) for network in NETWORKS}
     if not any(networks.values()):
         raise CheckpointError(f"{path}: not a DAVS checkpoint: it holds none of {', '.join(NETWORKS)}")
-    findings = Findings(aside=[one_line(name) for name in content if name not in NETWORKS])
+    findings = FileContent(aside=[one_line(name) for name in content if name not in NETWORKS])
     model = skeleton(MODEL, {"n_words": _n_words(networks)})
     weights = model.state_dict()
     for network, tensors in networks.items():
@@ -116,7 +116,7 @@ def _n_words(networks: dict[str, dict[str, Any]]) -> int:
     return N_WORDS
 
 
-def _take(network: str, tensors: dict[str, Any], weights: dict[str, Tensor], findings: Findings) -> None:
+def _take(network: str, tensors: dict[str, Any], weights: dict[str, Tensor], findings: FileContent) -> None:
     """Move the tensors of one released network to where they belong in `weights`."""
     taken = set()
     loaded = 0

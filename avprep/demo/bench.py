@@ -26,7 +26,7 @@ from avprep.media import mfcc
 from avprep.media.video import Frames
 from avprep.memory import keep_freed_memory
 from avprep.runs import run
-from avprep.runs.fingerprint import Stage
+from avprep.runs.fingerprint import ColumnStage
 from avprep.runs.threads import KEPT, one_thread
 from avprep.schema import FPS, SAMPLE_RATE
 from avprep.shards import Sample
@@ -266,7 +266,7 @@ def _result(
     n_frames: int,
     timed: dict[str, list[Spent]],
     floors: dict[str, str],
-    stage: Stage,
+    stage: ColumnStage,
     jobs: int,
 ) -> Result:
     """Put together what was timed; add what processes cost and how fast they are together."""
@@ -354,7 +354,7 @@ def _timed(clips: Sequence[Clip], steps: dict[str, Callable[[Clip], object]], re
     return {name: found[1:] for name, found in spent.items()}
 
 
-def _seconds_a_clip(stage: Stage, plan: Manifest, jobs: int, count: int) -> float:
+def _seconds_a_clip(stage: ColumnStage, plan: Manifest, jobs: int, count: int) -> float:
     """Return how long a clip takes in a run of so many with `jobs` processes, without what starting takes."""
     begin, rows = 4 * jobs, []
     for number in range(begin + count):

@@ -29,7 +29,7 @@ BLOCK = 1 << 20  # bytes read at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class WeightsFile:
     """One file of weights.
 
     sha256: lower-case hex digest of the whole file.
@@ -58,7 +58,7 @@ class Weights:
 
 
 @cache
-def known() -> dict[str, Weights]:
+def known() -> dict[str, WeightsFile]:
     """Return every file of weights by the name that `avprep weights fetch` takes: the `WEIGHTS` of all detectors."""
     from avprep.faces import detectors
 
@@ -74,7 +74,7 @@ def folder() -> Path:
     return _cache() / "avprep" / "weights"
 
 
-def needed(detector: str) -> list[Weights]:
+def needed(detector: str) -> list[WeightsFile]:
     """Return the weights that a detector reads; none for `opencv`."""
     from avprep.faces import detectors
 
@@ -122,7 +122,7 @@ def find(name: str) -> Path:
 
 def fetch(
     names: Iterable[str], to: Path | None = None, progress: Callable[[str, int], None] | None = None
-) -> Iterator[tuple[Weights, Path, bool]]:
+) -> Iterator[tuple[WeightsFile, Path, bool]]:
     """Download weights over https, verify them, and only then give them their names.
 
     names: names of weights or of detectors (`face-alignment` means both of its files).
@@ -164,7 +164,7 @@ def table() -> list[dict[str, str]]:
     ]
 
 
-def _download(weights: Weights, path: Path, progress: Callable[[str, int], None] | None) -> None:
+def _download(weights: WeightsFile, path: Path, progress: Callable[[str, int], None] | None) -> None:
     """Write a verified file, whole or not at all; the process number keeps two fetches apart."""
     from http.client import HTTPException
 
@@ -191,7 +191,9 @@ def _download(weights: Weights, path: Path, progress: Callable[[str, int], None]
         part.unlink(missing_ok=True)
 
 
-def _copy(response: Response, file: IO[bytes], weights: Weights, progress: Callable[[str, int], None] | None) -> None:
+def _copy(
+    response: Response, file: IO[bytes], weights: WeightsFile, progress: Callable[[str, int], None] | None
+) -> None:
     arrived = 0
     while block := response.read(BLOCK):
         arrived += len(block)
@@ -202,7 +204,7 @@ def _copy(response: Response, file: IO[bytes], weights: Weights, progress: Calla
             progress(weights.name, len(block))
 
 
-def _problem(path: Path, weights: Weights) -> str:
+def _problem(path: Path, weights: WeightsFile) -> str:
     """Return what is wrong with a file, or nothing."""
     try:
         digest = sha256(path)
@@ -211,18 +213,18 @@ def _problem(path: Path, weights: Weights) -> str:
     return "" if digest == weights.sha256 else f"has the sha256 {digest[:10]}…, not the pinned {weights.sha256[:10]}…"
 
 
-def _state(weights: Weights) -> str:
+def _state(weights: WeightsFile) -> str:
     path = _locate(weights)
     if path is None:
         return "missing"
     return _problem(path, weights) or f"ready: {path}"
 
 
-def _reinstall(weights: Weights) -> str:
+def _reinstall(weights: WeightsFile) -> str:
     return f"pip install --force-reinstall --no-deps {weights.package.partition('/')[0]}"
 
 
-def _locate(weights: Weights) -> Path | None:
+def _locate(weights: WeightsFile) -> Path | None:
     places = _package_folders(weights.package) if weights.package else [folder()]
     if weights.torch_hub:
         hub = os.environ.get("TORCH_HOME") or _cache() / "torch"
@@ -241,7 +243,7 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
 
 
-def _entry(name: str) -> Weights:
+def _entry(name: str) -> WeightsFile:
     for weights in needed(name):  # most have the name of their detector
         if weights.name == name:
             return weights
@@ -250,9 +252,9 @@ def _entry(name: str) -> Weights:
     return known()[name]
 
 
-def _entries(names: Iterable[str]) -> list[Weights]:
+def _entries(names: Iterable[str]) -> list[WeightsFile]:
     """Resolve names of weights and of detectors before anything is downloaded."""
-    found: list[Weights] = []
+    found: list[WeightsFile] = []
     for name in names:
         found += [weights for weights in known().values() if weights.detector == name] or [_entry(name)]
     return found

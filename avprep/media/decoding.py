@@ -35,7 +35,7 @@ Stamped = tuple[int, av.VideoFrame]
 """A decoded frame and its time in ticks."""
 
 
-class Decoder:
+class ClipDecoder:
     """Decodes the video of an open file from before a clip's start on; iterate once.
 
     Yields the file's first frame, where that sets the clock, and then those around the clip, as (time in ticks, frame).

@@ -12,7 +12,7 @@ from typing import Any
 
 from avprep.errors import Reject
 from avprep.media.container import MAX_PIXELS, Seconds, open_file, seconds
-from avprep.media.decoding import Decoder
+from avprep.media.decoding import ClipDecoder
 from avprep.media.picture import Displays, Picture
 from avprep.media.timeline import TAIL, FrameCount, PictureTimes, Timeline, too_long
 from avprep.schema import FPS
@@ -57,7 +57,7 @@ class Frames:
         self.source_frames = 0
         self.held = 0
         self.promised: Seconds | None = None
-        self._decoder: Decoder | None = None
+        self._decoder: ClipDecoder | None = None
         self._timeline: Timeline | None = None  # where the packets tell it
         self.hdr: str | None = None
         self.pixel_aspect = Fraction(1)
@@ -157,7 +157,7 @@ class Frames:
                 container = opened.enter_context(open_file(self.path))
             self.promised = timeline.promised
             self._timeline = timeline if timeline.reliable else None
-            self._decoder = decoder = Decoder(
+            self._decoder = decoder = ClipDecoder(
                 self.path, container, timeline, start=self.start, threads=self.threads, packets=packets
             )
             self._tick = decoder.tick

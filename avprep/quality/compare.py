@@ -25,7 +25,7 @@ from avprep.pages.histogram import histogram
 from avprep.pages.pictures import data_url
 from avprep.pages.words import count
 from avprep.quality.clip_view import printable
-from avprep.quality.distances import MEASURES, NAMES, Face, distances, known, summary
+from avprep.quality.distances import MEASURES, NAMES, Cropped, distances, known, summary
 from avprep.quality.excerpts import encode
 from avprep.runs.fingerprint import read_fingerprint, read_manifest
 from avprep.schema import CROP_SIZE
@@ -49,14 +49,14 @@ Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedState:
     """The state of a clip that is not ok: `failed` with its reason and message."""
 
     reason: str
     message: str
 
 
-States = Mapping[str, Failure | None]
+States = Mapping[str, FailedState | None]
 """The state of each clip by key: None is ok; clips of shards that are not finished are absent."""
 
 
@@ -111,13 +111,13 @@ def _run(out: Path, plan: Manifest) -> Run:
     return Run(out, columns, {column: _states(out, column, run, plan) for column, run in columns.items()})
 
 
-def _states(out: Path, column: str, run: dict[str, Any], plan: Manifest) -> dict[str, Failure | None]:
-    found: dict[str, Failure | None] = {}
+def _states(out: Path, column: str, run: dict[str, Any], plan: Manifest) -> dict[str, FailedState | None]:
+    found: dict[str, FailedState | None] = {}
     for name, _ in plan.shards(run["shard_size"]):
         sidecar = shards.read_sidecar(out, column, name)
         for clip in () if sidecar is None else sidecar["clips"]:
             ok = clip["state"] == "ok"
-            found[clip["key"]] = None if ok else Failure(clip["reason"], clip["message"])
+            found[clip["key"]] = None if ok else FailedState(clip["reason"], clip["message"])
     return found
 
 
@@ -165,10 +165,10 @@ def _flat(run: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]
 def _changes(column: str, plan: Manifest, a: Run, b: Run) -> Values:
     """Return the clips that ended in another state, or failed for another reason."""
     both: Counter[tuple[str, str]] = Counter()
-    rows: list[tuple[str, Failure | None, Failure | None]] = []
+    rows: list[tuple[str, FailedState | None, FailedState | None]] = []
     changed = 0
     for clip in plan.clips:
-        first, second = (run.states[column].get(clip.key, Failure("missing", "")) for run in (a, b))
+        first, second = (run.states[column].get(clip.key, FailedState("missing", "")) for run in (a, b))
         before, after = ("ok" if one is None else printable(one.reason) for one in (first, second))
         both[before, after] += 1
         if before != after and all(clip.key in run.states[column] for run in (a, b)):
@@ -184,8 +184,8 @@ def _changes(column: str, plan: Manifest, a: Run, b: Run) -> Values:
     }
 
 
-def _printable(state: Failure | None) -> Failure | None:
-    return None if state is None else Failure(printable(state.reason), printable(state.message, 300))
+def _printable(state: FailedState | None) -> FailedState | None:
+    return None if state is None else FailedState(printable(state.reason), printable(state.message, 300))
 
 
 # How far apart
@@ -244,10 +244,10 @@ def sample(plan: Manifest, shard_size: int, ok: set[str], seed: int, clips: int)
     return [clip.key for clip in plan.clips if clip.key in chosen], used
 
 
-def _faces(run: Run, plan: Manifest, keys: Iterable[str]) -> dict[str, Face]:
+def _faces(run: Run, plan: Manifest, keys: Iterable[str]) -> dict[str, Cropped]:
     """Read what a run cropped of some clips, one sample in memory at a time."""
     wanted = set(keys)
-    found: dict[str, Face] = {}
+    found: dict[str, Cropped] = {}
     for name, rows in plan.shards(run.shard_size):
         here = [clip.key for clip in rows if clip.key in wanted]
         shard = shards.ColumnShard.read(run.out, "crop", name) if here else None
@@ -262,12 +262,12 @@ def _faces(run: Run, plan: Manifest, keys: Iterable[str]) -> dict[str, Face]:
     return found
 
 
-def _face(key: str, members: Mapping[str, bytes]) -> Face:
+def _face(key: str, members: Mapping[str, bytes]) -> Cropped:
     facts = schema.check_sample("crop", key, members)
     last = facts["n_frames"] - 1
     image_format = schema.image_format(members)
     first, middle, end = (members[schema.frame_member(n, image_format)] for n in (0, (last + 1) // 2, last))
-    return Face(
+    return Cropped(
         schema.decode_array(members["points.npy"]),
         schema.decode_array(members["affine.npy"]),
         facts,
@@ -295,7 +295,7 @@ def _plot(names: Sequence[str], rows: Sequence[Mapping[str, float]]) -> Values |
     return {"title": title, "histogram": plot, "names": NAMES if others else ()}
 
 
-def _pair(key: str, a: Face, b: Face, apart: Mapping[str, float]) -> Values:
+def _pair(key: str, a: Cropped, b: Cropped, apart: Mapping[str, float]) -> Values:
     """Return what is shown of one clip in both runs."""
 
     def with_unit(name: str) -> str:
@@ -312,7 +312,7 @@ def _pair(key: str, a: Face, b: Face, apart: Mapping[str, float]) -> Values:
     return {"key": printable(key, 200), "facts": "; ".join(facts), "strips": strips}
 
 
-def _crop(key: str, own: Face, other: Face, n: int) -> Values:
+def _crop(key: str, own: Cropped, other: Cropped, n: int) -> Values:
     """Return a crop, its own points as dots and the other run's as rings."""
     index = own.indices[n]
     image = decode_image(own.crops[n])

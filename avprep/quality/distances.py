@@ -20,7 +20,7 @@ _KINDS = {"eyes": [0, 1], "nose": [2], "mouth corners": [3, 4]}
 
 
 @dataclass(frozen=True)
-class Measure:
+class Quantity:
     """What is measured of every sampled clip.
 
     title, unit: as the page has them. digits: decimal places.
@@ -38,30 +38,30 @@ class Measure:
 
 
 MEASURES = {
-    "points_px": Measure("distance between points", "source px"),
-    "points_share": Measure("distance between points", "% of face size", 1),
-    "eyes": Measure("… of the eyes", "source px"),
-    "nose": Measure("… of the nose", "source px"),
-    "mouth corners": Measure("… of the mouth corners", "source px"),
-    "crop": Measure("distance between crops", "crop px"),
-    "right": Measure("B's face lies further right by", "crop px"),
-    "down": Measure("B's face lies further down by", "crop px"),
-    "zoom": Measure("B's face is larger by", "%", 1),
-    "against": Measure("movement of the crops against each other", "crop px per frame", 3),
-    "shake_A": Measure("shake, A", "crop px per frame²", 3),
-    "shake_B": Measure("shake, B", "crop px per frame²", 3),
-    "jitter_A": Measure("jitter, A", "crop px per frame", 3),
-    "jitter_B": Measure("jitter, B", "crop px per frame", 3),
-    "slip_A": Measure("slip, A", "crop px", 3),
-    "slip_B": Measure("slip, B", "crop px", 3),
-    "face_A": Measure("face size, A", "source px", 1),
-    "face_B": Measure("face size, B", "source px", 1),
+    "points_px": Quantity("distance between points", "source px"),
+    "points_share": Quantity("distance between points", "% of face size", 1),
+    "eyes": Quantity("… of the eyes", "source px"),
+    "nose": Quantity("… of the nose", "source px"),
+    "mouth corners": Quantity("… of the mouth corners", "source px"),
+    "crop": Quantity("distance between crops", "crop px"),
+    "right": Quantity("B's face lies further right by", "crop px"),
+    "down": Quantity("B's face lies further down by", "crop px"),
+    "zoom": Quantity("B's face is larger by", "%", 1),
+    "against": Quantity("movement of the crops against each other", "crop px per frame", 3),
+    "shake_A": Quantity("shake, A", "crop px per frame²", 3),
+    "shake_B": Quantity("shake, B", "crop px per frame²", 3),
+    "jitter_A": Quantity("jitter, A", "crop px per frame", 3),
+    "jitter_B": Quantity("jitter, B", "crop px per frame", 3),
+    "slip_A": Quantity("slip, A", "crop px", 3),
+    "slip_B": Quantity("slip, B", "crop px", 3),
+    "face_A": Quantity("face size, A", "source px", 1),
+    "face_B": Quantity("face size, B", "source px", 1),
 }
 """In the order of the page."""
 
 
 @dataclass(frozen=True)
-class Face:
+class Cropped:
     """What a run cropped of one clip.
 
     points: float32 (T, 5, 2), affine: float32 (T, 2, 3), both of `avprep.schema`. facts: those of clip.json.
@@ -75,7 +75,7 @@ class Face:
     crops: tuple[bytes, bytes, bytes]
 
 
-def distances(a: Face, b: Face) -> dict[str, float]:
+def distances(a: Cropped, b: Cropped) -> dict[str, float]:
     """Measure how two crops of one clip, of as many frames, differ: a number for each of `MEASURES`, NaN if unknown."""
     apart = np.linalg.norm(a.points.astype(np.float64) - b.points, axis=-1)
     sizes = [_fact(face, "face_size") for face in (a, b)]
@@ -115,7 +115,7 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(known.mean()) if known.size else math.nan
 
 
-def _fact(face: Face, name: str) -> float:
+def _fact(face: Cropped, name: str) -> float:
     value = face.facts.get(name)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 

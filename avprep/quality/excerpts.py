@@ -38,7 +38,7 @@ class Shot:
 
 
 @dataclass(frozen=True, eq=False)
-class Sound:
+class MfccExcerpt:
     """MFCC columns of a clip of T frames, float32 (12, 4T), frame `i` owning 4i … 4i+3; valid: bool (T,)."""
 
     columns: NDArray[np.float32]
@@ -62,13 +62,13 @@ def read_shots(out: Path, row: Row, frames: Sequence[int], image_format: str) ->
     return shots
 
 
-def read_sound(out: Path, row: Row) -> Sound:
+def read_sound(out: Path, row: Row) -> MfccExcerpt:
     """Return the MFCC columns of a clip; ShardError where the sample is damaged."""
     members = read_members(out, row, "mfcc", {"mfcc.npy", "valid.npy"})
     windows = _array(row, "mfcc", "mfcc.npy", members)
     own = windows[:, :, mfcc.BEFORE : mfcc.BEFORE + schema.STEPS_PER_FRAME]
     columns = own.transpose(1, 0, 2).reshape(schema.N_COEFFICIENTS, -1)
-    return Sound(columns.astype(np.float32), _array(row, "mfcc", "valid.npy", members))
+    return MfccExcerpt(columns.astype(np.float32), _array(row, "mfcc", "valid.npy", members))
 
 
 def read_curve(out: Path, row: Row) -> list[float | None]:

@@ -19,7 +19,7 @@ from avprep.pages.histogram import histogram
 from avprep.pages.pictures import Pictures
 from avprep.pages.words import number, words
 from avprep.quality import excerpts, findings
-from avprep.quality.excerpts import Label, Shot, Sound
+from avprep.quality.excerpts import Label, MfccExcerpt, Shot
 from avprep.quality.findings import FIGURES, Column, Failure, Figure, Findings, Row
 from avprep.runs.status import SplitStatus
 
@@ -215,7 +215,7 @@ class _Clips:
             self.found.problem(str(error))
             return []
 
-    def sound(self, row: Row) -> Sound | None:
+    def sound(self, row: Row) -> MfccExcerpt | None:
         """Return a clip's MFCC columns, None where they cannot be read."""
         if "mfcc" not in row.where:
             return None
@@ -246,7 +246,7 @@ class _Clips:
         url = self.pictures.url(excerpts.encode(np.asarray(small, np.uint8)))
         return {"frame": shot.frame, "url": url, "marks": marks(shot.points)}
 
-    def strip(self, sound: Sound, frames: Sequence[int] = ()) -> Values:
+    def strip(self, sound: MfccExcerpt, frames: Sequence[int] = ()) -> Values:
         """Return a clip's MFCC for the page; `pale`: stretches of frames whose windows have no real sound."""
         url = self.pictures.url(_strip_png(sound.columns), "png")
         edges = np.flatnonzero(np.diff(np.concatenate(([False], ~sound.valid, [False])).astype(np.int8))).tolist()

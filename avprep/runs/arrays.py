@@ -13,7 +13,7 @@ from pathlib import Path
 from avprep.errors import RunError
 from avprep.manifest import Manifest
 from avprep.runs import fingerprint, slurm
-from avprep.runs.fingerprint import Stage
+from avprep.runs.fingerprint import ColumnStage
 from avprep.runs.status import column_status
 
 SHORTEST_SECONDS = 600
@@ -57,7 +57,7 @@ class ArrayPlan:
 
 
 def plan(
-    stage: Stage,
+    stage: ColumnStage,
     manifest: Manifest,
     out: Path,
     command: Sequence[str],

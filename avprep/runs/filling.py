@@ -12,7 +12,7 @@ from avprep import schema, shards
 from avprep.errors import RunError
 from avprep.manifest import Clip
 from avprep.runs import worker
-from avprep.runs.fingerprint import Stage, other_versions
+from avprep.runs.fingerprint import ColumnStage, other_versions
 from avprep.runs.workfolder import one_at_a_time
 
 
@@ -23,7 +23,7 @@ class OpenShard:
     begun: this run's start in monotonic seconds.
     """
 
-    def __init__(self, stage: Stage, out: Path, work: Path, name: str, clips: tuple[Clip, ...]) -> None:
+    def __init__(self, stage: ColumnStage, out: Path, work: Path, name: str, clips: tuple[Clip, ...]) -> None:
         self.name, self.clips = name, clips
         self.records: dict[int, dict[str, Any]] = {}
         self.failed: dict[int, str] = {}

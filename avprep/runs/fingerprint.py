@@ -18,7 +18,7 @@ MIN_CLIP = len('{"key":"k","video":"v","split":"val"}')
 """Bytes that a clip takes in a manifest at least."""
 
 
-class Stage(Protocol):
+class ColumnStage(Protocol):
     """What is done to each clip. Pickled to every worker and called there once for the function that does it.
 
     column: the folder below OUT that the shards go to.
@@ -65,7 +65,7 @@ class Derived(Protocol):
         ...
 
 
-def fingerprint(stage: Stage, manifest: Manifest, shard_size: int) -> dict[str, Any]:
+def fingerprint(stage: ColumnStage, manifest: Manifest, shard_size: int) -> dict[str, Any]:
     """Return what decides a column's bytes, as JSON gives it back."""
     ours = {
         "avprep_run": FINGERPRINT_VERSION,
@@ -80,7 +80,7 @@ def fingerprint(stage: Stage, manifest: Manifest, shard_size: int) -> dict[str, 
 
 
 def check(
-    stage: Stage,
+    stage: ColumnStage,
     manifest: Manifest,
     out: Path,
     shard_size: int | None,
@@ -128,7 +128,7 @@ def check(
     return size
 
 
-def other_versions(stage: Stage, out: Path, before: object = None) -> list[dict[str, str]]:
+def other_versions(stage: ColumnStage, out: Path, before: object = None) -> list[dict[str, str]]:
     """Return what a shard that is made now records of versions: the sets beside that of run.json, oldest first.
 
     before: what it recorded until now. Empty where everything was made with the versions of run.json.
@@ -185,7 +185,7 @@ def shard_names(out: Path, run: dict[str, Any], split: str | None = None) -> lis
 
 
 def join(
-    stage: Stage,
+    stage: ColumnStage,
     manifest: Manifest,
     out: Path,
     shard_size: int,

@@ -21,7 +21,7 @@ from avprep.errors import RunError
 from avprep.manifest import Clip, Manifest
 from avprep.runs import worker
 from avprep.runs.filling import OpenShard
-from avprep.runs.fingerprint import Stage, check, join, read_fingerprint
+from avprep.runs.fingerprint import ColumnStage, check, join, read_fingerprint
 from avprep.runs.pool import Died, Ended, Pool, PoolError
 from avprep.runs.progress import Progress
 from avprep.runs.workfolder import work_folder
@@ -70,7 +70,7 @@ _Tag = tuple[int, str]
 
 
 def run(
-    stage: Stage,
+    stage: ColumnStage,
     manifest: Manifest,
     out: Path,
     *,
@@ -139,7 +139,7 @@ class _Filler:
 
     def __init__(
         self,
-        stage: Stage,
+        stage: ColumnStage,
         out: Path,
         work: Path,
         progress: Progress,

@@ -16,7 +16,7 @@ from avprep import shards
 from avprep.errors import AvprepError, Reject, missing_library
 from avprep.manifest import Clip
 from avprep.runs import pool
-from avprep.runs.fingerprint import Derived, Stage
+from avprep.runs.fingerprint import ColumnStage, Derived
 
 DEAF_TO = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
 """Signals that reach a whole job, of a terminal or a scheduler: the parent decides what becomes of its workers."""
@@ -26,12 +26,12 @@ CLIP_TIMEOUT = 120.0
 TIMES_LENGTH = 10.0
 """A clip may take this many times its own length, where that is more."""
 
-_stage: Stage | None = None
+_stage: ColumnStage | None = None
 _do: Callable[..., shards.Sample] | None = None
 _fatal: str | None = None
 
 
-def start(stage: Stage) -> None:
+def start(stage: ColumnStage) -> None:
     """Build the worker's function once; what fails there fails the run, not one clip after another."""
     global _stage, _do, _fatal
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -52,16 +52,11 @@ def decode_picture(data: bytes, size: tuple[int, int] | None = None) -> NDArray[
     return picture.astype(np.uint8, copy=False)
 
 
-def encode_image(image: NDArray[np.uint8], image_format: str) -> bytes:
-    """Encode uint8 (H, W, 3) RGB, or (H, W, 4) RGBA without its last channel, as JPEG of quality 95 or PNG."""
-    import cv2
-
-    order = cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGR
-    return encode_bgr(np.asarray(cv2.cvtColor(image, order), np.uint8), image_format)
-
-
 def encode_bgr(image: NDArray[np.uint8], image_format: str) -> bytes:
-    """Do the same with BGR, for a JPEG also BGRA: OpenCV's own order, which takes no conversion."""
+    """Encode uint8 (H, W, 3) BGR, OpenCV's own order, as JPEG of quality 95 or PNG.
+
+    For a JPEG also (H, W, 4) BGRA, without its last channel.
+    """
     import cv2
 
     assert image.shape[2] == 3 or image_format == "jpg"  # a PNG would keep the last channel

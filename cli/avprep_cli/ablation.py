@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("out", type=options.EXISTING_OUT)
 @click.argument("folder", type=options.OUT)
-@click.option("--model", type=kinds.Model(), default="davs", help="The model, one with an ablation.")
-@click.option("--row", "rows", type=kinds.Line(200), multiple=True, help="Only this row. Repeatable.  [all]")
+@click.option("--model", type=kinds.ModelName(), default="davs", help="The model, one with an ablation.")
+@click.option("--row", "rows", type=kinds.OneLine(200), multiple=True, help="Only this row. Repeatable.  [all]")
 @click.option("--seeds", type=click.IntRange(1, 100), default=2, help="Runs of each row, of the seeds 0, 1, …")
 @options.preset("Settings of all rows to start from, as of `avprep train`.")
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings; it overrides the preset.")
@@ -73,7 +73,7 @@ def ablate(
 
     chosen = options.chosen_device(device)
     by, whom = (str(judge or "") for judge in (sync, identity))
-    how = evaluate.Settings(limit=limit, device=chosen, sync=by, identity=whom)
+    how = evaluate.EvaluationSettings(limit=limit, device=chosen, sync=by, identity=whom)
     mouths = auto.mouth_finder(detector, say.once, say.detail)
     done = ablation.ablate(
         out, folder, resolve, rows=rows, seeds=seeds, init_from=init_from, how=how, landmarks=mouths, say=say.story

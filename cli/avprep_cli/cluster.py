@@ -18,7 +18,7 @@ from avprep_cli import data, kinds, measure, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.columns import Filling
-    from avprep.runs.fingerprint import Stage
+    from avprep.runs.fingerprint import ColumnStage
     from avprep.runs.status import ColumnStatus
 
 FILLERS: dict[str, click.Command] = {"crop": data.crop, "mfcc": data.mfcc, "sync": measure.sync}
@@ -116,7 +116,7 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, run: Path | Non
         raise RunError("; ".join(summary.none_ok(name, counts) for name, counts in bad.items()))
 
 
-def _begun(out: Path, column: str, jobs: int | None, root: Path | None, run: Path | None) -> Filling[Stage]:
+def _begun(out: Path, column: str, jobs: int | None, root: Path | None, run: Path | None) -> Filling[ColumnStage]:
     """Return what a column was begun with; run: of the sync model that it was made by."""
     from avprep import columns, manifest
     from avprep.runs.fingerprint import read_manifest, started
@@ -255,27 +255,27 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
         default=slurm.ArrayJob.time,
         help="Time limit per task.",
     ),
-    click.Option(["--partition"], type=kinds.Line(200), help="Partition.  [the cluster's default]"),
+    click.Option(["--partition"], type=kinds.OneLine(200), help="Partition.  [the cluster's default]"),
     click.Option(
         ["--cpus"],
         type=click.IntRange(1, kinds.MOST_PROCESSES),
         default=slurm.ArrayJob.cpus,
         help="Cores per task.",
     ),
-    click.Option(["--mem"], type=kinds.Memory(), show_default="2 GiB per core", help="Memory per task, e.g. 16G."),
+    click.Option(["--mem"], type=kinds.MemorySize(), show_default="2 GiB per core", help="Memory per task, e.g. 16G."),
     click.Option(["--gpus"], type=click.IntRange(1, 1024), help="GPUs per task; auto then means face-alignment."),
     click.Option(
         ["--max-parallel"], type=click.IntRange(1, kinds.MOST_TASKS), help="Maximum tasks that run at once.  [all]"
     ),
     click.Option(
         ["--setup"],
-        type=kinds.Line(),
+        type=kinds.OneLine(),
         multiple=True,
         help="A shell line before the command: 'module load …'. Repeatable.",
     ),
     click.Option(
         ["--sbatch"],
-        type=kinds.Line(),
+        type=kinds.OneLine(),
         multiple=True,
         help="Another sbatch option: --account=lab. Repeatable.",
     ),
@@ -302,7 +302,7 @@ def _make_script(
     typed = {name: value for name, value in given.items() if not options.is_default(name)}
     if typed.get("root"):
         typed["root"] = typed["root"].absolute()
-    filling: Filling[Stage]
+    filling: Filling[ColumnStage]
     workers: int | None = None
     if column == "sync":
         from davs_model.sync import column as sync

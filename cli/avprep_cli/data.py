@@ -18,7 +18,7 @@ from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.columns import Filling
-    from avprep.runs.fingerprint import Stage
+    from avprep.runs.fingerprint import ColumnStage
     from avprep.stages import CropStage, MfccStage
     from davs_model.sync.speaker import SpeakerJudge
 
@@ -242,7 +242,7 @@ def weights_list() -> None:
 
 
 @weights.command("fetch")
-@click.argument("names", nargs=-1, type=kinds.Line(100))
+@click.argument("names", nargs=-1, type=kinds.OneLine(100))
 @click.option("--to", type=options.OUT, help="Where to put them.  [AVPREP_WEIGHTS or the user's cache]")
 @options.verbosity
 def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
@@ -306,7 +306,7 @@ def speaker(sync: Path | None) -> SpeakerJudge:
     return SpeakerJudge(sync.absolute())
 
 
-def fill(filling: Filling[Stage], given: dict[str, Any]) -> None:
+def fill(filling: Filling[ColumnStage], given: dict[str, Any]) -> None:
     """Fill this task's shards of a column and report."""
     stage, out, strict, dry_run = filling.stage, filling.out, given.pop("strict"), given.pop("dry_run")
     given["task_index"], given["num_tasks"] = tasks.select(given["task_index"], given["num_tasks"])
@@ -339,13 +339,13 @@ def _show_plan(fingerprint: dict[str, Any], task: dict[str, Any]) -> None:
     say.echo(f"task {task['task_index']} of {task['num_tasks']}: {work}; {done} done")
 
 
-def show_settings(stage: Stage) -> None:
+def show_settings(stage: ColumnStage) -> None:
     """Say, where it is asked for, what decides the bytes of a column: its settings, and the versions of libraries."""
     for name, values in (("settings", stage.resolved()), ("versions", stage.versions())):
         say.detail(f"{stage.column}: {name}: " + ", ".join(f"{key} {value}" for key, value in values.items()))
 
 
-def tell_versions(stage: Stage, out: Path) -> None:
+def tell_versions(stage: ColumnStage, out: Path) -> None:
     """Say where a run goes on in a folder that was begun with other versions."""
     from avprep.runs.fingerprint import other_versions
 

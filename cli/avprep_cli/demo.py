@@ -15,7 +15,7 @@ from avprep_cli import data, kinds, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.columns import Filling
-    from avprep.runs.fingerprint import Stage
+    from avprep.runs.fingerprint import ColumnStage
 
 TRAINING = (
     "steps.identity=0",
@@ -111,7 +111,7 @@ def _fill(plan: manifest.Manifest, out: Path, picture: Path, jobs: int) -> str:
     return detector
 
 
-def _fill_column(filling: Filling[Stage]) -> None:
+def _fill_column(filling: Filling[ColumnStage]) -> None:
     outcome = filling.run(verbosity=say.verbosity())
     done, where, _ = summary.of_column(outcome, filling.out, filling.stage.column)
     for line in (done, *(f"  {path}" for path in where)):
@@ -135,7 +135,7 @@ def _evaluate(model: Path, out: Path, results: Path, detector: str) -> Path:
 
     say.story(f"7/9 evaluate on the test split: {results}")
     mouths = auto.mouth_finder(detector, say.once, say.detail)
-    metrics = library.evaluate(model, out, results, library.Settings(), landmarks=mouths, say=say.story)
+    metrics = library.evaluate(model, out, results, library.EvaluationSettings(), landmarks=mouths, say=say.story)
     say.story(library.in_words(metrics))
     return results / library.PAGE
 

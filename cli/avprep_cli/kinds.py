@@ -97,7 +97,7 @@ class Text(click.ParamType[str]):
         return text
 
 
-class Line(Text):
+class OneLine(Text):
     """Free text in one line, without control characters, which a script or a terminal would obey."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
@@ -126,7 +126,7 @@ class Words(click.ParamType[frozenset[str]]):
         return words
 
 
-class Model(click.Choice[str]):
+class ModelName(click.Choice[str]):
     """The name of a model of `davs_model.models`, none of which is imported for it."""
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class Model(click.Choice[str]):
         return super().convert(value, param, ctx)
 
 
-class Frames(click.ParamType[tuple[int, ...]]):
+class FrameNumbers(click.ParamType[tuple[int, ...]]):
     """Numbers of frames with commas between."""
 
     name = "frames"
@@ -189,7 +189,7 @@ class TimeLimit(click.ParamType[str]):
         return text
 
 
-class Memory(click.ParamType[str]):
+class MemorySize(click.ParamType[str]):
     """An amount of memory as Slurm takes it."""
 
     name = "memory"

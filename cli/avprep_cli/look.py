@@ -62,7 +62,7 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
 )
 @click.option(
     "--frames",
-    type=kinds.Frames(),
+    type=kinds.FrameNumbers(),
     metavar="N,N,…",
     help="Frames whose windows are outlined: 0,12,28.  [first, middle, last]",
 )

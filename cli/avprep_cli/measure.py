@@ -115,7 +115,7 @@ def _video(video: Path, run: Path, output: Path | None, device: str, scale: str,
 @click.option(
     "--where",
     "wheres",
-    type=kinds.Line(),
+    type=kinds.OneLine(),
     multiple=True,
     metavar="EXPR",
     help="Keep clips for which this holds: 'abs(audio_lead_frames) <= 1 and jitter < 2'. Repeatable.",

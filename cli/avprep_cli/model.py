@@ -70,13 +70,13 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
 )
 @click.option(
     "--model",
-    type=kinds.Model(),
+    type=kinds.ModelName(),
     default="davs",
     help="davs, amie, etgan: talking faces; sync: offsets between audio and video.",
 )
 @click.option(
     "--stage",
-    type=kinds.Line(100),
+    type=kinds.OneLine(100),
     default="all",
     metavar="STAGE",
     help="The stage to train, one of the model's; all: one after the other.",

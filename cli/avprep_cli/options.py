@@ -16,7 +16,7 @@ from avprep.faces import detectors
 from avprep.files import check_regular
 from avprep.runs import tasks
 from avprep_cli import say
-from avprep_cli.kinds import MOST, MOST_PROCESSES, MOST_SEED, MOST_TASKS, Line, ManifestFile, Number, Text
+from avprep_cli.kinds import MOST, MOST_PROCESSES, MOST_SEED, MOST_TASKS, ManifestFile, Number, OneLine, Text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -194,13 +194,13 @@ limit = click.option("--limit", type=click.IntRange(1, MOST), help="Only the fir
 
 def setting(text: str) -> Callable[[F], F]:
     """--set, a setting of the model: `davs_model.settings` knows what each may be."""
-    return click.option("--set", "overrides", type=Line(), multiple=True, metavar="SECTION.NAME=VALUE", help=text)
+    return click.option("--set", "overrides", type=OneLine(), multiple=True, metavar="SECTION.NAME=VALUE", help=text)
 
 
 def preset(text: str, default: str | None = None) -> Callable[[F], F]:
     """--preset, one of the model's: `davs_model.settings` knows which it has."""
     text += "" if default else "  [paper; sync: small]"
-    return click.option("--preset", type=Line(100), default=default, metavar="NAME", help=text)
+    return click.option("--preset", type=OneLine(100), default=default, metavar="NAME", help=text)
 
 
 def check_preset(name: str | None, known: Iterable[str]) -> None:

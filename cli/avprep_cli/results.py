@@ -13,7 +13,7 @@ from avprep_cli import kinds, options, say, summary
 from avprep_cli.talk import max_length, progress, read_driver
 
 if TYPE_CHECKING:
-    from davs_model.study.study import Film
+    from davs_model.study.study import StudyVideo
 
 RUN = PATH = options.EXISTING
 
@@ -73,7 +73,9 @@ def evaluate(
     from davs_model.evaluation import evaluate as library
 
     by, whom = (str(judge or "") for judge in (sync, identity))
-    settings = library.Settings(batch_size=batch, device=options.chosen_device(device), sync=by, identity=whom, **given)
+    settings = library.EvaluationSettings(
+        batch_size=batch, device=options.chosen_device(device), sync=by, identity=whom, **given
+    )
     say.detail(f"evaluate: {settings}")
     mouths = auto.mouth_finder(detector, say.once, say.detail)
     metrics = library.evaluate(run, out, output, settings, baselines=baselines, landmarks=mouths, say=say.aside)
@@ -96,13 +98,13 @@ def evaluate(
 @click.option(
     "--film",
     "films",
-    type=(kinds.Line(200), options.FILE, options.FILE),
+    type=(kinds.OneLine(200), options.FILE, options.FILE),
     multiple=True,
     metavar="METHOD VIDEO PHOTO",
     help="A video by another method, or a real one, to rate among the others. Repeatable.",
 )
 @click.option("-o", "--output", type=kinds.Output(".html"), required=True, help="The page to write, .html.")
-@click.option("--title", type=kinds.Line(500), default="Talking faces", help="Title of the page.")
+@click.option("--title", type=kinds.OneLine(500), default="Talking faces", help="Title of the page.")
 @click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
 @options.seed("Random seed; it shuffles the videos.")
 @max_length
@@ -144,7 +146,7 @@ def study(
 
     with tempfile.TemporaryDirectory() as folder:
         made = _study_films(Path(folder), runs, faces, audios, videos, max_seconds, detector, device, aligned=aligned)
-        made += [library.Film(method, film, photo, label=photo.stem) for method, film, photo in films]
+        made += [library.StudyVideo(method, film, photo, label=photo.stem) for method, film, photo in films]
         files.write_text(output, library.page(made, title=title, seed=seed))
     methods = sorted({film.method for film in made})
     summary.show(
@@ -182,19 +184,19 @@ def _study_films(
     device: str,
     *,
     aligned: bool,
-) -> list[Film]:
+) -> list[StudyVideo]:
     """Make a film of every run, face and driver in a folder, and a picture of each face as it was aligned."""
     from avprep.quality import sheet
     from avprep.talking import inputs
     from davs_model.film import PhotoTalker
-    from davs_model.study.study import Film
+    from davs_model.study.study import StudyVideo
 
     photos = inputs.read_photos(faces, detector=detector, aligned=aligned, remark=say.once, detail=say.detail)
     shown = []
     for n, one in enumerate(photos):
         shown.append(folder / f"{n}.png")
         sheet.write(one.crop, shown[-1])
-    made: list[Film] = []
+    made: list[StudyVideo] = []
     for run in runs:
         talker = PhotoTalker.load(run, device=options.chosen_device(device))
         name = str(run) if len({other.name for other in runs}) < len(runs) else run.name
@@ -205,7 +207,7 @@ def _study_films(
                 talker.film(one, driver, film, counted=progress(film))
                 source = "audio" if audio is not None else "video"
                 label = f"{face.stem}, {(audio or video or face).stem}"
-                made.append(Film(f"{name}, from {source}", film, picture, label))
+                made.append(StudyVideo(f"{name}, from {source}", film, picture, label))
     return made
 
 

@@ -69,7 +69,7 @@ max_length = click.option(
     help="A few seconds of video, up to 20, or a photo of anybody's face with the expression to show.",
 )
 @click.option(
-    "--emotion", type=kinds.Line(100), help="An emotion to show, of those that the model has learned.  [neutral]"
+    "--emotion", type=kinds.OneLine(100), help="An emotion to show, of those that the model has learned.  [neutral]"
 )
 @click.option("--weights-plot", type=kinds.Output(".png"), help="A plot to write: how much each modality counts, .png.")
 @options.seed("Random seed of --adapt-steps.")

@@ -62,7 +62,7 @@ def writing(path: Path, facts: dict[str, Any]) -> Iterator[Writer]:
         part.unlink(missing_ok=True)
 
 
-class Embeddings:
+class EmbeddingsFile:
     """A file of embeddings of N clips, read as it is needed.
 
     `key` (text), and of the float32 arrays those that were read: `identity` f_p^v `[N, 256]` of a random frame,

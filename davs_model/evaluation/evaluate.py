@@ -32,7 +32,7 @@ from davs_model.data.reads import Shape, chosen
 from davs_model.data.sources import ClipSource, usable
 from davs_model.evaluation import dependence, embed, embeddings, expression, figures, in_sync, own, page, samples, talk
 from davs_model.evaluation.drawn import Drawn, Landmarks, drawn_tables
-from davs_model.evaluation.embeddings import Embeddings
+from davs_model.evaluation.embeddings import EmbeddingsFile
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.leakage import cross_leakage, leakage
 from davs_model.evaluation.metrics.recognition import recognise
@@ -54,7 +54,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationSettings:
     """How to evaluate.
 
     limit: most clips of the split; None: all. svm_clips: most clips of the train split that the SVM learns from.
@@ -93,7 +93,7 @@ class _Subject:
     missing: dict[str, str]
 
     @classmethod
-    def load(cls, run: Path, out: Path, settings: Settings) -> _Subject:
+    def load(cls, run: Path, out: Path, settings: EvaluationSettings) -> _Subject:
         """Load the model of a run and the table of a split."""
         saved = checkpoint.load(run)
         model = precision.place(saved.model(), settings.device).eval()
@@ -101,11 +101,13 @@ class _Subject:
         problem, clips = _words_problem(saved, whole), whole.spoken_words()
         return cls(run, saved, model, clips, whole, shape, {"recognition": problem} if problem else {})
 
-    def measure(self, settings: Settings, path: Path, drawn: Drawn, say: Say) -> tuple[Embeddings, dict[str, Tensor]]:
+    def measure(
+        self, settings: EvaluationSettings, path: Path, drawn: Drawn, say: Say
+    ) -> tuple[EmbeddingsFile, dict[str, Tensor]]:
         """Embed every clip into a file; return it, and the ranks of the clips that belong together."""
         try:
             _embed(self, settings, path, drawn, say)
-            found = Embeddings(path)
+            found = EmbeddingsFile(path)
             return found, _places(found)
         except ValueError as error:  # it is not finite, say
             raise RunError(f"{self.run}: cannot be measured: {error}") from error
@@ -115,7 +117,7 @@ def evaluate(
     run: Path,
     out: Path,
     results: Path,
-    settings: Settings,
+    settings: EvaluationSettings,
     *,
     baselines: Sequence[Path] = (),
     landmarks: tuple[Landmarks, str] | str = "not asked for",
@@ -164,7 +166,7 @@ def evaluate(
     return metrics
 
 
-def _about(subject: _Subject, out: Path, found: Embeddings, settings: Settings) -> dict[str, Any]:
+def _about(subject: _Subject, out: Path, found: EmbeddingsFile, settings: EvaluationSettings) -> dict[str, Any]:
     """Return which model was measured, and on what."""
     saved, clips = subject.saved, subject.clips
     return {
@@ -236,18 +238,20 @@ def _words_problem(saved: Checkpoint, clips: Clips) -> str | None:
     return f"the model knows {n_words} words and not their names, these clips have {len(clips.vocabulary)}"
 
 
-def _batches(clips: Clips, shape: Shape, settings: Settings, size: int, limit: int | None = None) -> EvaluationBatches:
+def _batches(
+    clips: Clips, shape: Shape, settings: EvaluationSettings, size: int, limit: int | None = None
+) -> EvaluationBatches:
     source = ClipSource(clips, shape, portrait_seed=settings.seed)
     return EvaluationBatches(source, shape, batch_size=size, limit=limit)
 
 
-def _read(clips: Clips, shape: Shape, settings: Settings, limit: int | None) -> Iterator[RawBatch]:
+def _read(clips: Clips, shape: Shape, settings: EvaluationSettings, limit: int | None) -> Iterator[RawBatch]:
     batches = _batches(clips, shape, settings, settings.batch_size, limit)
     return evaluation_batches(batches, workers=settings.workers, pin=settings.device.startswith("cuda"))
 
 
 @torch.inference_mode()
-def _embed(subject: _Subject, settings: Settings, path: Path, drawn: Drawn, say: Say) -> None:
+def _embed(subject: _Subject, settings: EvaluationSettings, path: Path, drawn: Drawn, say: Say) -> None:
     """Embed every clip, and what is drawn in its place, into a file; measure the frames on the way."""
     saved, model, clips = subject.saved, subject.model, subject.clips
     device = torch.device(settings.device)
@@ -282,7 +286,7 @@ def _embed(subject: _Subject, settings: Settings, path: Path, drawn: Drawn, say:
             progress(done)
 
 
-def _places(found: Embeddings) -> dict[str, Tensor]:
+def _places(found: EmbeddingsFile) -> dict[str, Tensor]:
     """Return the ranks of right clips: by the other modality, and by what was drawn in the place of the pictures."""
     video, audio = found["video"], found["audio"]
     places = {"video_to_audio": ranks(video, audio), "audio_to_video": ranks(audio, video)}
@@ -291,7 +295,7 @@ def _places(found: Embeddings) -> dict[str, Tensor]:
     return places
 
 
-def _tables(found: Embeddings, places: dict[str, Tensor], missing: dict[str, str]) -> dict[str, Any]:
+def _tables(found: EmbeddingsFile, places: dict[str, Tensor], missing: dict[str, str]) -> dict[str, Any]:
     """Return words recognised, and clips found again."""
     tables: dict[str, Any] = {}
     words = found["words"]
@@ -309,7 +313,7 @@ def _tables(found: Embeddings, places: dict[str, Tensor], missing: dict[str, str
     return tables
 
 
-def _talking(subject: _Subject, settings: Settings, say: Say) -> dict[str, Any]:
+def _talking(subject: _Subject, settings: EvaluationSettings, say: Say) -> dict[str, Any]:
     """Return how the mouths of whole clips move, from their own sound and pictures and from a wrong sound."""
     if not draws(subject.saved) or not settings.talking_clips:
         return {}
@@ -330,7 +334,9 @@ def _talking(subject: _Subject, settings: Settings, say: Say) -> dict[str, Any]:
     return tables
 
 
-def _leakage(subject: _Subject, out: Path, found: Embeddings, settings: Settings, say: Say) -> dict[str, Any]:
+def _leakage(
+    subject: _Subject, out: Path, found: EmbeddingsFile, settings: EvaluationSettings, say: Say
+) -> dict[str, Any]:
     """Return what an SVM reads: words from identity features, people from speech features.
 
     Words: it learns from clips of the train split. People: from four fifths of these clips, for those of a test split
@@ -356,7 +362,7 @@ def _leakage(subject: _Subject, out: Path, found: Embeddings, settings: Settings
 
 
 @torch.inference_mode()
-def _identity_of_train(subject: _Subject, out: Path, settings: Settings, say: Say) -> tuple[Tensor, Tensor]:
+def _identity_of_train(subject: _Subject, out: Path, settings: EvaluationSettings, say: Say) -> tuple[Tensor, Tensor]:
     """Return identity features `[N, D]` and words `[N]` of clips of the train split, whose rows are shuffled."""
     clips, shape = clips_of(subject.saved, out, "train", [SEQUENCE])
     device = torch.device(settings.device)
@@ -372,18 +378,20 @@ def _identity_of_train(subject: _Subject, out: Path, settings: Settings, say: Sa
     return torch.cat(features), torch.cat(words)
 
 
-def _expression(subject: _Subject, out: Path, settings: Settings, say: Say, picture: Path) -> dict[str, Any]:
+def _expression(subject: _Subject, out: Path, settings: EvaluationSettings, say: Say, picture: Path) -> dict[str, Any]:
     """Return what is measured of an expressive model alone, and draw it with each emotion."""
     if not (subject.model.expression_length and draws(subject.saved) and settings.talking_clips):
         return {}
     device, clips = torch.device(settings.device), min(settings.talking_clips, settings.limit or settings.talking_clips)
-    how = expression.Settings(clips, settings.svm_clips, settings.seed, settings.bf16, settings.sync, settings.identity)
+    how = expression.ExpressionSettings(
+        clips, settings.svm_clips, settings.seed, settings.bf16, settings.sync, settings.identity
+    )
     return expression.measure(
         subject.model, subject.whole, out, device, how, missing=subject.missing, say=say, picture=picture
     )
 
 
-def _baseline(run: Path, out: Path, settings: Settings, path: Path, say: Say) -> dict[str, Any]:
+def _baseline(run: Path, out: Path, settings: EvaluationSettings, path: Path, say: Say) -> dict[str, Any]:
     """Measure another run by what the tables have columns for."""
     subject, drawn = _Subject.load(run, out, settings), Drawn(None, 0)
     missing = subject.missing

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from avprep.pages.drawing import COLOURS, drawing
 from avprep.schema import FPS
-from davs_model.evaluation.embeddings import Embeddings
+from davs_model.evaluation.embeddings import EmbeddingsFile
 from davs_model.evaluation.samples import write_png
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ RANKED = {
 """Curves of the figure of ranks."""
 
 
-def draw(found: Embeddings, vocabulary: Sequence[str], places: Mapping[str, Tensor], results: Path) -> dict[str, str]:
+def draw(
+    found: EmbeddingsFile, vocabulary: Sequence[str], places: Mapping[str, Tensor], results: Path
+) -> dict[str, str]:
     """Draw the figures of the page; return their names and files."""
     shown: dict[str, str] = {}
     words, n = found["words"], len(vocabulary)

@@ -11,7 +11,7 @@ import torch
 from davs_model import models
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.clips import Clips
-from davs_model.evaluation.section import Section, figure, number
+from davs_model.evaluation.section import PageSection, figure, number
 from davs_model.models.base import PaperData, TalkingModel
 
 
@@ -23,20 +23,20 @@ def measure(saved: Checkpoint, model: TalkingModel, clips: Clips, device: str, l
     return {one.name: asdict(one) for one in measured}
 
 
-def sections(measured: Mapping[str, Any]) -> Iterator[Section]:
+def sections(measured: Mapping[str, Any]) -> Iterator[PageSection]:
     """Yield a section for each; measured: what `measure` returned."""
     for one in measured.values():
-        yield Section(one["title"], tuple(one["notes"]), (), tuple(one["head"]), tuple(map(tuple, one["rows"])))
+        yield PageSection(one["title"], tuple(one["notes"]), (), tuple(one["head"]), tuple(map(tuple, one["rows"])))
 
 
-def papers(metrics: Mapping[str, Any]) -> Iterator[Section]:
+def papers(metrics: Mapping[str, Any]) -> Iterator[PageSection]:
     """Yield the tables of the model's paper, each below what metrics.json has in its place."""
     kind = _kind(metrics)
     for table in () if kind is None else kind.paper:
         cells = (_cell(title, figure(metrics, place)) for title, place in table.columns.items())
         ours = [(f"here: {metrics.get('run', '–')}", *cells)] if any(table.columns.values()) else []
         rows = (*ours, *((f"paper: {row}", *theirs) for row, theirs in table.rows.items()))
-        yield Section(table.title, (table.note,), (), ("", *table.columns), rows)
+        yield PageSection(table.title, (table.note,), (), ("", *table.columns), rows)
 
 
 def paper_data(metrics: Mapping[str, Any]) -> PaperData | None:

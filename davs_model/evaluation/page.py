@@ -16,7 +16,7 @@ from avprep import pages
 from avprep.pages.pictures import data_url
 from davs_model.evaluation import own
 from davs_model.evaluation.definitions import DEFINITIONS
-from davs_model.evaluation.section import Chance, Row, Section, number
+from davs_model.evaluation.section import Chance, PageSection, Row, number
 
 Metrics = Mapping[str, Any]
 Columns = Mapping[str, Callable[[Any], str]]
@@ -78,7 +78,7 @@ class Page:
     title: str
     facts: tuple[str, ...]
     comparison: str
-    sections: tuple[Section, ...]
+    sections: tuple[PageSection, ...]
 
 
 def content(metrics: Metrics) -> Page:
@@ -152,7 +152,7 @@ def _facts(metrics: Metrics) -> dict[str, str]:
     }
 
 
-def _talking(metrics: Metrics) -> Section:
+def _talking(metrics: Metrics) -> PageSection:
     columns = {
         "opening_r": _correlation,
         "motion_r": _correlation,
@@ -170,7 +170,7 @@ def _talking(metrics: Metrics) -> Section:
     verdict = VERDICTS.get(bool(talks)) if (talks := _part(metrics, "talking").get("talks")) is not None else None
     n = _first(_part(metrics, "talking", name).get("n_clips") for name in DRIVEN)
     chance: Row = [Chance(), "–", "0", "0", "–", *(_retrieval_chance(n)[i] for i in (0, 2, 0)), *["–"] * 5]
-    return Section(
+    return PageSection(
         "Does it talk?",
         (
             *((verdict,) if verdict else ()),
@@ -204,9 +204,9 @@ def _reference(metrics: Metrics) -> tuple[str, ...]:
     return () if share is None else (f"Dependence on the mouth of the identity frame: {_percent(share)} %.",)
 
 
-def _in_sync(metrics: Metrics) -> Section:
+def _in_sync(metrics: Metrics) -> PageSection:
     columns = {"confidence": _similarity, "distance": _similarity, "offset": _pixels, "within_1": _percent}
-    return Section(
+    return PageSection(
         "Is it in sync?",
         ("By a sync model that has seen none of these films; its scale is its own. Each against its clip's audio.",),
         (),
@@ -215,13 +215,13 @@ def _in_sync(metrics: Metrics) -> Section:
     )
 
 
-def _generation(metrics: Metrics) -> Section:
+def _generation(metrics: Metrics) -> PageSection:
     rows = []
     for name, model in _models(metrics, "reconstruction"):
         columns = [_part(model, "reconstruction", source) for source in SOURCES]
         for title, (key, form) in SCORES.items():
             rows.append([name, title, *(number(column.get(key), form) for column in columns)])
-    return Section(
+    return PageSection(
         "Generated frames",
         ("The identity frame repeated is the floor: the score of a face that does not move.",),
         _missing(metrics, "reconstruction"),
@@ -230,7 +230,7 @@ def _generation(metrics: Metrics) -> Section:
     )
 
 
-def _recognition_and_retrieval(metrics: Metrics) -> Section:
+def _recognition_and_retrieval(metrics: Metrics) -> PageSection:
     def row(name: str, model: Metrics) -> list[str]:
         found = (_cells(_part(model, "retrieval", way), RANKED) for way in WAYS)
         shares = {"visual": _percent, "audio": _percent, "both": _percent}
@@ -244,7 +244,7 @@ def _recognition_and_retrieval(metrics: Metrics) -> Section:
         [Chance(), *[words] * 3, *(cell for n in galleries for cell in _retrieval_chance(n))],
     ]
     ways = [cell for way in WAYS.values() for cell in (f"{way} R@1", "R@5", "R@10", "MedR")]
-    return Section(
+    return PageSection(
         "Words recognised, and clips found by the other modality",
         ("In % except MedR.",),
         _missing(metrics, "recognition", "retrieval"),
@@ -253,12 +253,12 @@ def _recognition_and_retrieval(metrics: Metrics) -> Section:
     )
 
 
-def _generated_retrieval(metrics: Metrics) -> Section:
+def _generated_retrieval(metrics: Metrics) -> PageSection:
     models = _models(metrics, "generated_retrieval")
     rows: list[Row] = _rows(models, "generated_retrieval", SOURCES, {**RANKED, "n_clips": _count})
     n = _first(_part(model, "generated_retrieval", way).get("n_clips") for _, model in models for way in SOURCES)
     chance: Row = [Chance(), "–", *_retrieval_chance(n), _count(n)]
-    return Section(
+    return PageSection(
         "Originals found by generated videos",
         (
             "From a random frame of each clip it is generated anew, by its audio and by its video; what was generated "
@@ -271,10 +271,10 @@ def _generated_retrieval(metrics: Metrics) -> Section:
     )
 
 
-def _leakage(metrics: Metrics) -> Section:
+def _leakage(metrics: Metrics) -> PageSection:
     columns = {"accuracy": _percent, "chance": _chance, "n_train": _count, "n_test": _count}
     rows = _rows(_models(metrics, "leakage"), "leakage", READINGS, columns)
-    return Section(
+    return PageSection(
         "Disentangling",
         ("Accuracy of a linear SVM on features that should not hold the label, in %: closer to chance is better.",),
         _missing(metrics, "leakage", *(name for name in READINGS if name in _part(metrics, "missing"))),
@@ -283,10 +283,10 @@ def _leakage(metrics: Metrics) -> Section:
     )
 
 
-def _mouth(metrics: Metrics) -> Section:
+def _mouth(metrics: Metrics) -> PageSection:
     columns = {"distance_px": _pixels, "n_frames": _count, "not_found_real": _count, "not_found_generated": _count}
     landmarks = _part(metrics, "mouth").get("landmarks")
-    return Section(
+    return PageSection(
         "Mouth",
         (f"Landmarks: {landmarks}.",) if landmarks else (),
         _missing(metrics, "mouth"),

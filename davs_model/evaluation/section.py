@@ -16,7 +16,7 @@ Row = Sequence[str | Chance]
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """One section of the page, as plain text.
 
     notes: paragraphs. missing: what was not measured, each with its reason, "" where there is none. head, rows: a

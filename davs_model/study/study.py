@@ -56,7 +56,7 @@ IMAGES = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
 
 
 @dataclass(frozen=True)
-class Film:
+class StudyVideo:
     """One film to judge: an mp4 of H.264 and AAC, which every browser plays."""
 
     method: str
@@ -99,7 +99,7 @@ class Rate:
     n_answers: int
 
 
-def page(films: Sequence[Film], *, title: str, seed: int = 0) -> str:
+def page(films: Sequence[StudyVideo], *, title: str, seed: int = 0) -> str:
     """Return the study as one HTML page; the same films (in any order), title and seed give the same text.
 
     title: what participants read above it, so it should not name a method.

@@ -20,7 +20,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class SpeakerJudge:
-    """Judges faces by the sync model of a run; as `avprep.speaking.Judge`."""
+    """Judges faces by the sync model of a run; as `avprep.speaking.JudgeBuilder`."""
 
     run: Path
     device: str = "cpu"

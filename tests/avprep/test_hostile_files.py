@@ -376,7 +376,7 @@ def test_settings_of_another_kind(tmp_path: Path, made: Path, settings: dict[str
     small = checkpoint.Checkpoint.of(DAVS(n_words=3, width=0.125, image_size=64), {"steps": {"full": 1}, **settings})
     described(run / checkpoint.NAME, small.header(), small.weights)
     with pytest.raises(CheckpointError, match=complaint):
-        evaluate.evaluate(run, made, tmp_path / "results", evaluate.Settings(split="train", workers=0))
+        evaluate.evaluate(run, made, tmp_path / "results", evaluate.EvaluationSettings(split="train", workers=0))
     result = call("evaluate", run, made, "-o", tmp_path / "results")
     assert result.stderr.splitlines()[-1].startswith(f"Error: {run / checkpoint.NAME}: its setting ")
 

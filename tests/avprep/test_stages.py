@@ -22,7 +22,7 @@ from avprep.errors import Reject
 from avprep.faces import align, detectors, steadiness
 from avprep.faces.detectors.base import MIRRORED, Detector
 from avprep.manifest import Clip, Manifest
-from avprep.shards.image import decode_image, encode_image
+from avprep.shards.image import decode_image, encode_bgr
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage, crop_clip, mfcc_clip
 
 
@@ -185,11 +185,12 @@ def test_a_failure_calls_the_file_as_the_plan_does(tmp_path: Path) -> None:
 
 
 def test_images_survive_encoding() -> None:
-    """RGB stays RGB through PNG and, nearly, through JPEG."""
+    """What is encoded as BGR is decoded as RGB, through PNG the same and through JPEG nearly."""
     image = np.zeros((256, 256, 3), np.uint8)
     image[..., 0] = 200
-    png = decode_image(encode_image(image, "png"))
-    jpg = decode_image(encode_image(image, "jpg"))
+    bgr = np.ascontiguousarray(image[..., ::-1])
+    png = decode_image(encode_bgr(bgr, "png"))
+    jpg = decode_image(encode_bgr(bgr, "jpg"))
     assert png is not None
     assert jpg is not None
     np.testing.assert_array_equal(png, image)

@@ -21,7 +21,7 @@ from avprep.errors import CheckpointError, RunError, ShardError
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
 from davs_model.evaluation import evaluate as library
-from davs_model.evaluation.evaluate import Settings, evaluate
+from davs_model.evaluation.evaluate import EvaluationSettings, evaluate
 from davs_model.evaluation.metrics.recognition import recognise
 from davs_model.evaluation.metrics.retrieval import retrieve
 from davs_model.models.davs import Settings as DavsSettings
@@ -55,7 +55,7 @@ def results(out: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-SETTINGS = Settings(batch_size=3, workers=0)
+SETTINGS = EvaluationSettings(batch_size=3, workers=0)
 NUMBERS = replace(SETTINGS, talking_clips=0)
 """Without films of whole clips; with the fixture `no_figures`, for tests of numbers."""
 

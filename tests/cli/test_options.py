@@ -43,7 +43,7 @@ FREE_TEXT = {
 }
 """Where any text may stand, and why. It is bounded all the same, and one line unless a file could be called so."""
 
-OWN = (kinds.Words, kinds.Frames, kinds.Box, kinds.TimeLimit, kinds.Memory)
+OWN = (kinds.Words, kinds.FrameNumbers, kinds.Box, kinds.TimeLimit, kinds.MemorySize)
 """Kinds of text that have a grammar of their own."""
 
 PARAMETERS = {
@@ -96,7 +96,7 @@ def test_everything_is_bounded(name: str, tmp_path: Path) -> None:
         else:
             assert isinstance(kind, kinds.Text), f"{name}: {kind!r} takes anything"
             assert name in FREE_TEXT, f"{name} is free text for no stated reason"
-            controls = ("a\nb", "\x1b[2J") if isinstance(kind, kinds.Line) else ()
+            controls = ("a\nb", "\x1b[2J") if isinstance(kind, kinds.OneLine) else ()
             for absurd in ("", "  ", "x" * 10_000, *controls):
                 assert refused(param, kind, absurd), absurd
 

@@ -111,7 +111,7 @@ def test_it_goes_on_bit_for_bit(out: Path, run: Path, tmp_path: Path, stage: str
 
 def test_it_is_evaluated(out: Path, run: Path, tmp_path: Path) -> None:
     """It is measured by what it has; the page says of the rest why it is missing."""
-    settings = evaluation.Settings(batch_size=3, workers=0)
+    settings = evaluation.EvaluationSettings(batch_size=3, workers=0)
     found = evaluation.evaluate(run, out, tmp_path, settings, say=lambda _: None)
     assert found["retrieval"]["video_to_audio"]["n_clips"] == 4
     assert found["reconstruction"]["audio"]["n_frames"] == 4 * 7

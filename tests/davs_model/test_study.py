@@ -25,7 +25,7 @@ from scipy import stats
 
 from avprep.errors import RunError
 from davs_model.study import study
-from davs_model.study.study import COLUMNS, Answer, Film, page, rate, read, table
+from davs_model.study.study import COLUMNS, Answer, StudyVideo, page, rate, read, table
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -38,11 +38,11 @@ METHODS = ("=SUM(1+1)|*ours*", "</script><b>Base, \"line\" – '5'", "'@quoted")
 
 
 @pytest.fixture
-def film(tmp_path: Path) -> Film:
+def film(tmp_path: Path) -> StudyVideo:
     """A film and its photo, as files that begin as such."""
     (tmp_path / "film.mp4").write_bytes(MP4)
     (tmp_path / "photo.jpg").write_bytes(JPEG)
-    return Film("ours", tmp_path / "film.mp4", tmp_path / "photo.jpg", "someone")
+    return StudyVideo("ours", tmp_path / "film.mp4", tmp_path / "photo.jpg", "someone")
 
 
 def row(**values: object) -> dict[str, str]:
@@ -84,11 +84,11 @@ def answer(person: int, film: int = 0, *, method: str = "ours", yes: bool | None
 # The page
 
 
-def test_the_same_study_is_the_same_page(film: Film, tmp_path: Path) -> None:
+def test_the_same_study_is_the_same_page(film: StudyVideo, tmp_path: Path) -> None:
     """Films, title and seed decide every byte, in whatever order the films are given; the seed only shuffles."""
-    films = [Film(f"method {n}", film.film, film.face) for n in range(8)]
+    films = [StudyVideo(f"method {n}", film.film, film.face) for n in range(8)]
     (tmp_path / "other.png").write_bytes(PNG)
-    films.append(Film("ours", film.film, tmp_path / "other.png"))
+    films.append(StudyVideo("ours", film.film, tmp_path / "other.png"))
     first = page(films, title="Faces", seed=1)
     assert page(films[::-1], title="Faces", seed=1) == first
     other = page(films, title="Faces", seed=2)
@@ -98,9 +98,9 @@ def test_the_same_study_is_the_same_page(film: Film, tmp_path: Path) -> None:
     assert name.findall(page(films[1:], title="Faces", seed=1)) != name.findall(first)
 
 
-def test_the_seed_shuffles_methods(film: Film) -> None:
+def test_the_seed_shuffles_methods(film: StudyVideo) -> None:
     """Neither the order given nor that of the names is the order in the page."""
-    films = [Film(f"method {n}", film.film, None) for n in range(20)]
+    films = [StudyVideo(f"method {n}", film.film, None) for n in range(20)]
     coded = re.findall('"method":"(.+?)"', page(films, title="Faces"))
     names = [base64.b64decode(name).decode() for name in coded]
     given = [film.method for film in films]
@@ -108,31 +108,33 @@ def test_the_seed_shuffles_methods(film: Film) -> None:
     assert names not in (given, sorted(given))
 
 
-def test_files_are_in_the_page_once(film: Film) -> None:
+def test_files_are_in_the_page_once(film: StudyVideo) -> None:
     """Films lie in the page byte for byte, and a photo that several films share lies there once."""
-    html = page([film, Film("other", film.film, film.face)], title="Faces")
+    html = page([film, StudyVideo("other", film.film, film.face)], title="Faces")
     assert html.count(base64.b64encode(MP4).decode()) == 2
     assert html.count(f"data:image/jpeg;base64,{base64.b64encode(JPEG).decode()}") == 1
 
 
-def test_no_method_can_be_read_in_the_page(film: Film, tmp_path: Path) -> None:
+def test_no_method_can_be_read_in_the_page(film: StudyVideo, tmp_path: Path) -> None:
     """Names of methods, labels and files are nowhere in the page's text."""
     shutil.copy(film.film, tmp_path / "secretly-ours.mp4")
     shutil.copy(tmp_path / "photo.jpg", tmp_path / "portrayed.jpg")
-    html = page([Film("Wav2Lip", tmp_path / "secretly-ours.mp4", tmp_path / "portrayed.jpg", "Ada")], title="Faces")
+    html = page(
+        [StudyVideo("Wav2Lip", tmp_path / "secretly-ours.mp4", tmp_path / "portrayed.jpg", "Ada")], title="Faces"
+    )
     assert not re.search('wav2lip|secret|portrayed|>Ada<|"Ada"', html, re.IGNORECASE)
 
 
 @pytest.mark.parametrize("words", ["</title><script>alert(1)</script>", "@DATA@ & @TITLE@", '"><b>'])
-def test_names_stay_text(film: Film, words: str) -> None:
+def test_names_stay_text(film: StudyVideo, words: str) -> None:
     """No title, method or label adds an element to the page or ends its script."""
     plain = page([film], title="Faces")
-    html = page([Film(words, film.film, film.face, words)], title=words)
+    html = page([StudyVideo(words, film.film, film.face, words)], title=words)
     for bracket in "<>":
         assert html.count(bracket) == plain.count(bracket)
 
 
-def test_the_page_may_load_nothing(film: Film) -> None:
+def test_the_page_may_load_nothing(film: StudyVideo) -> None:
     """The page holds no address, and its policy allows only what it holds itself."""
     html = page([film], title="Faces")
     policy = re.search('Content-Security-Policy" content="(.+?)"', html)
@@ -143,34 +145,34 @@ def test_the_page_may_load_nothing(film: Film) -> None:
     assert not re.search("https?:|src=|@import|url\\(", html)
 
 
-def test_what_is_no_film_or_photo_is_refused(film: Film, tmp_path: Path) -> None:
+def test_what_is_no_film_or_photo_is_refused(film: StudyVideo, tmp_path: Path) -> None:
     """Files that are absent, of another kind or a folder stop the page, in one line that names them."""
     text_file = tmp_path / "words.txt"
     text_file.write_text("no film, no photo")
     for broken, complaint in [
-        (Film("a", tmp_path / "absent.mp4", None), "absent.mp4: cannot be read"),
-        (Film("a", tmp_path, None), "cannot be read"),
-        (Film("a", text_file, None), "words.txt: not an mp4"),
-        (Film("a", film.film, tmp_path / "absent.jpg"), "absent.jpg: cannot be read"),
-        (Film("a", film.film, film.film), "film.mp4: neither JPEG nor PNG"),
+        (StudyVideo("a", tmp_path / "absent.mp4", None), "absent.mp4: cannot be read"),
+        (StudyVideo("a", tmp_path, None), "cannot be read"),
+        (StudyVideo("a", text_file, None), "words.txt: not an mp4"),
+        (StudyVideo("a", film.film, tmp_path / "absent.jpg"), "absent.jpg: cannot be read"),
+        (StudyVideo("a", film.film, film.film), "film.mp4: neither JPEG nor PNG"),
     ]:
         with pytest.raises(RunError, match=f"^[^\n]*{complaint}[^\n]*$"):
             page([film, broken], title="Faces")
 
 
 @pytest.mark.parametrize("name", ["", "  ", "two\nlines", "nul\0", "\u202etfel", "\udc80", "x" * 201])
-def test_names_that_do_not_print_are_refused(film: Film, name: str) -> None:
+def test_names_that_do_not_print_are_refused(film: StudyVideo, name: str) -> None:
     """Methods, labels and titles fit on a line and hide nothing; only a label may be empty."""
     with pytest.raises(RunError, match=r"film\.mp4: its method"):
-        page([Film(name, film.film, None)], title="Faces")
+        page([StudyVideo(name, film.film, None)], title="Faces")
     with pytest.raises(RunError, match="title"):
         page([film], title=name)
     if name.strip():
         with pytest.raises(RunError, match=r"film\.mp4: its label"):
-            page([Film("ours", film.film, None, name)], title="Faces")
+            page([StudyVideo("ours", film.film, None, name)], title="Faces")
 
 
-def test_a_study_needs_films_and_each_once(film: Film) -> None:
+def test_a_study_needs_films_and_each_once(film: StudyVideo) -> None:
     """No films, and the same film twice for one method, are refused."""
     with pytest.raises(RunError, match="no videos"):
         page([], title="Faces")
@@ -178,9 +180,9 @@ def test_a_study_needs_films_and_each_once(film: Film) -> None:
         page([film, film], title="Faces")
 
 
-def test_pages_too_large_for_a_browser_are_refused(film: Film, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_too_large_for_a_browser_are_refused(film: StudyVideo, monkeypatch: pytest.MonkeyPatch) -> None:
     """One file and all files together have a limit; what films share counts once."""
-    films = [Film(f"method {n}", film.film, film.face) for n in range(3)]
+    films = [StudyVideo(f"method {n}", film.film, film.face) for n in range(3)]
     film.film.write_bytes(MP4 + bytes(300_000))
     assert film.face
     film.face.write_bytes(JPEG + bytes(90_000))
@@ -417,7 +419,7 @@ def test_the_table_shows_intervals() -> None:
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> list[Film]:
+def films(tmp_path_factory: pytest.TempPathFactory) -> list[StudyVideo]:
     """Six short films by three methods, one of them without a photo."""
     folder = tmp_path_factory.mktemp("films")
     made = []
@@ -427,7 +429,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> list[Film]:
         path = write(folder / f"{n}.mp4", times, [image] * len(times), noise(0.4, 16_000, seed=n))
         photo = folder / f"{n}.png"
         photo.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-        made.append(Film(METHODS[n % 3], path, photo if n else None, f"=person, {n}"))
+        made.append(StudyVideo(METHODS[n % 3], path, photo if n else None, f"=person, {n}"))
     return made
 
 
@@ -448,7 +450,7 @@ class Visit:
         """Click a button, when it can be."""
         self.page.get_by_role("button", name=name, exact=True).click()
 
-    def shown(self, films: Sequence[Film]) -> Film:
+    def shown(self, films: Sequence[StudyVideo]) -> StudyVideo:
         """Return the film on show, known by its bytes."""
         source = str(self.page.locator("video").evaluate("film => film.src"))
         data = base64.b64decode(source.removeprefix("data:video/mp4;base64,"))
@@ -464,7 +466,7 @@ class Visit:
         group = self.page.get_by_role("group", name=question)
         group.get_by_role("radio", name=choice, exact=True).check()
 
-    def judge(self, film: Film, said: tuple[str, str, int]) -> None:
+    def judge(self, film: StudyVideo, said: tuple[str, str, int]) -> None:
         """Watch the film on show, answer all of its questions and go on."""
         self.watch()
         self.say("realistic", said[0])
@@ -495,7 +497,7 @@ def visit(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
     """A function that opens a study in a browser that has never seen it."""
     contexts = []
 
-    def open_page(films: Sequence[Film], width: int = 1280, script: str = "") -> Visit:
+    def open_page(films: Sequence[StudyVideo], width: int = 1280, script: str = "") -> Visit:
         path = tmp_path / "study.html"
         path.write_text(page(films, title="Faces & <voices>"), encoding="utf-8")
         context = browser.new_context(viewport={"width": width, "height": 800})
@@ -511,11 +513,11 @@ def visit(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
 
 @pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 390])
 def test_a_participant_judges_all_films(
-    visit: Callable[..., Visit], films: list[Film], tmp_path: Path, width: int
+    visit: Callable[..., Visit], films: list[StudyVideo], tmp_path: Path, width: int
 ) -> None:
     """What was said of the film on show is what `read` returns, nothing tells its method, and all fits the screen."""
     here = visit(films, width)
-    seen: list[tuple[Film, tuple[str, str, int]]] = []
+    seen: list[tuple[StudyVideo, tuple[str, str, int]]] = []
 
     def look() -> None:
         assert here.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -553,7 +555,7 @@ def test_a_participant_judges_all_films(
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
 
 
-def test_a_film_is_judged_after_it_was_played(visit: Callable[..., Visit], films: list[Film]) -> None:
+def test_a_film_is_judged_after_it_was_played(visit: Callable[..., Visit], films: list[StudyVideo]) -> None:
     """Nothing can be answered before the film's end, and nobody goes on before all is answered."""
     here = visit(films[1:2])
     here.press("Begin")
@@ -571,7 +573,7 @@ def test_a_film_is_judged_after_it_was_played(visit: Callable[..., Visit], films
     assert on.is_enabled()
 
 
-def test_films_can_be_played_again(visit: Callable[..., Visit], films: list[Film]) -> None:
+def test_films_can_be_played_again(visit: Callable[..., Visit], films: list[StudyVideo]) -> None:
     """A film that has ended plays from its start once more."""
     here = visit(films[1:2])
     here.press("Begin")
@@ -583,7 +585,7 @@ def test_films_can_be_played_again(visit: Callable[..., Visit], films: list[Film
     assert here.page.get_by_role("button", name="Play again").is_visible()
 
 
-def test_a_reload_loses_nothing(visit: Callable[..., Visit], films: list[Film], tmp_path: Path) -> None:
+def test_a_reload_loses_nothing(visit: Callable[..., Visit], films: list[StudyVideo], tmp_path: Path) -> None:
     """After a reload the same participant is at the same film with the same answers, the film counting as played."""
     here = visit(films[1:4])
     here.press("Begin")
@@ -613,7 +615,7 @@ def test_a_reload_loses_nothing(visit: Callable[..., Visit], films: list[Film], 
     assert {one.participant for one in answers} == {before["participant"]}
 
 
-def test_answers_can_be_changed(visit: Callable[..., Visit], films: list[Film], tmp_path: Path) -> None:
+def test_answers_can_be_changed(visit: Callable[..., Visit], films: list[StudyVideo], tmp_path: Path) -> None:
     """Going back from the end shows what was said; what is said then counts, and is to be saved again."""
     here = visit(films[1:2])
     here.press("Begin")
@@ -630,7 +632,7 @@ def test_answers_can_be_changed(visit: Callable[..., Visit], films: list[Film], 
 
 
 def test_a_film_that_cannot_be_played_is_skipped(
-    visit: Callable[..., Visit], films: list[Film], film: Film, tmp_path: Path
+    visit: Callable[..., Visit], films: list[StudyVideo], film: StudyVideo, tmp_path: Path
 ) -> None:
     """The participant is told in one line and goes on; its row has no answers, and it can be judged no other way."""
     here = visit([film])
@@ -644,7 +646,9 @@ def test_a_film_that_cannot_be_played_is_skipped(
     assert "| ours | – | – | – | 0 | 0 |" in table([one])
 
 
-def test_a_film_that_fails_later_is_skipped_too(visit: Callable[..., Visit], films: list[Film], tmp_path: Path) -> None:
+def test_a_film_that_fails_later_is_skipped_too(
+    visit: Callable[..., Visit], films: list[StudyVideo], tmp_path: Path
+) -> None:
     """Skipping a film takes back what was said of it."""
     here = visit(films[1:2])
     here.press("Begin")
@@ -661,13 +665,13 @@ def test_a_film_whose_picture_is_unknown_is_skipped(visit: Callable[..., Visit],
     data = path.read_bytes()
     assert b"avc1" in data
     path.write_bytes(data.replace(b"avc1", b"zzzz"))
-    here = visit([Film("ours", path, None)])
+    here = visit([StudyVideo("ours", path, None)])
     here.press("Begin")
     here.press("Skip it")
     assert here.page.get_by_text("1 of 1 videos").is_visible()
 
 
-def test_every_participant_has_an_order_of_their_own(visit: Callable[..., Visit], films: list[Film]) -> None:
+def test_every_participant_has_an_order_of_their_own(visit: Callable[..., Visit], films: list[StudyVideo]) -> None:
     """Participants see all films, in orders that differ, under names that differ."""
     # Five equal orders of six films come once in 720⁴ = 3 · 10¹¹ runs.
     kept = [visit(films).kept() for _ in range(5)]
@@ -677,7 +681,7 @@ def test_every_participant_has_an_order_of_their_own(visit: Callable[..., Visit]
 
 
 def test_one_browser_serves_several_participants(
-    visit: Callable[..., Visit], films: list[Film], tmp_path: Path
+    visit: Callable[..., Visit], films: list[StudyVideo], tmp_path: Path
 ) -> None:
     """Once answers are saved, the next participant begins with none, and both files are read together."""
     here = visit(films[1:2])
@@ -692,7 +696,7 @@ def test_one_browser_serves_several_participants(
     assert sorted(one.in_sync or 0 for one in read(paths)) == [30, 70]
 
 
-def test_the_keyboard_is_enough(visit: Callable[..., Visit], films: list[Film]) -> None:
+def test_the_keyboard_is_enough(visit: Callable[..., Visit], films: list[StudyVideo]) -> None:
     """Without a mouse a film is played, judged and left."""
     here = visit(films[1:2])
     keys = here.page.keyboard
@@ -714,7 +718,9 @@ def test_the_keyboard_is_enough(visit: Callable[..., Visit], films: list[Film]) 
     assert here.page.get_by_role("heading", name="Thank you").is_visible()
 
 
-def test_a_browser_that_keeps_nothing_says_so(visit: Callable[..., Visit], films: list[Film], tmp_path: Path) -> None:
+def test_a_browser_that_keeps_nothing_says_so(
+    visit: Callable[..., Visit], films: list[StudyVideo], tmp_path: Path
+) -> None:
     """Without storage the page warns of a reload, and works."""
     refuse = (
         "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no', 'SecurityError'); } })"
@@ -730,7 +736,7 @@ def test_a_browser_that_keeps_nothing_says_so(visit: Callable[..., Visit], films
 @pytest.mark.parametrize(
     "junk", ["{", "null", "{}", '{"order": [], "at": 0, "answers": {}}', '{"order": ["a"], "at": 0, "answers": {}}']
 )
-def test_storage_of_something_else_is_ignored(visit: Callable[..., Visit], films: list[Film], junk: str) -> None:
+def test_storage_of_something_else_is_ignored(visit: Callable[..., Visit], films: list[StudyVideo], junk: str) -> None:
     """What the page cannot have kept itself does not stop it."""
     here = visit(films[1:2], script=f"Storage.prototype.getItem = () => {json.dumps(junk)}")
     here.press("Begin")
@@ -739,7 +745,7 @@ def test_storage_of_something_else_is_ignored(visit: Callable[..., Visit], films
     assert here.complaints == []
 
 
-def test_the_page_reaches_no_network(visit: Callable[..., Visit], films: list[Film]) -> None:
+def test_the_page_reaches_no_network(visit: Callable[..., Visit], films: list[StudyVideo]) -> None:
     """Not even a script in the page can send something anywhere."""
     here = visit(films[1:2])
     sent = "fetch('http://127.0.0.1:9/').then(() => 'sent', (error) => error.name)"

@@ -1,9 +1,10 @@
-"""How long a file, a function and a class of the source may be."""
+"""How long a file, a function and a class of the source may be, and that no two classes have one name."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,19 @@ def test_everything_fits_on_a_screen_or_a_few(folder: str) -> None:
     sources = sorted((HERE / folder).rglob("*.py"))
     assert sources
     assert [f"{path.relative_to(HERE)}: {one}" for path in sources for one in too_long(path.read_text())] == []
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """A class is found by its name; what each model has of its own, such as `Settings`, is there once a model."""
+    owners: dict[str, list[str]] = {}  # of each name: the model that has such a class, "" where it is none's own
+    for path in chain.from_iterable((HERE / folder).rglob("*.py") for folder in ("avprep", "davs_model", "cli")):
+        parts = path.relative_to(HERE).parts
+        model = parts[2] if parts[:2] == ("davs_model", "models") and len(parts) > 3 else ""
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                owners.setdefault(node.name, []).append(model)
+    several = {name: found for name, found in owners.items() if len(found) > 1}
+    assert [name for name, found in several.items() if "" in found or len(set(found)) < len(found)] == []
 
 
 def test_what_is_longer_is_found() -> None:

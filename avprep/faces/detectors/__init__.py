@@ -6,7 +6,7 @@ A detector's module has `build(**options)`, which returns a `base.Detector`, and
   each with the name of its import package,
 - `EXTRA`: the extra of avprep that installs them,
 - `NOTICE`: what its user should know before it runs, one line,
-- `WEIGHTS`: the files of weights that it reads, as `avprep.faces.weights.Weights`,
+- `WEIGHTS`: the files of weights that it reads, as `avprep.faces.weights.WeightsFile`,
 - `identity()`: what else decides its output, by name.
 
 Importing such a module imports none of its `PACKAGES`. A new file here is a new detector; nothing else changes.

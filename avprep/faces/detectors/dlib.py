@@ -27,7 +27,7 @@ PACKAGES = {"dlib-bin": "dlib", "face_recognition_models": "face_recognition_mod
 EXTRA = "dlib"
 NOTICE = "the landmark weights of dlib were trained on iBUG 300-W, whose licence excludes commercial use"
 WEIGHTS = (
-    weights.Weights(
+    weights.WeightsFile(
         name="dlib-68",
         detector="dlib",
         file="shape_predictor_68_face_landmarks.dat",

@@ -32,7 +32,7 @@ EXTRA = "gpu"
 _FAN = "https://www.adrianbulat.com/downloads/python-fan"
 # The digests of these two begin with the digits in their file names, as torch hub names its files.
 WEIGHTS = (
-    weights.Weights(
+    weights.WeightsFile(
         name="s3fd",
         detector="face-alignment",
         file="s3fd-619a316812.pth",
@@ -43,7 +43,7 @@ WEIGHTS = (
         source="https://github.com/1adrianb/face-alignment",
         torch_hub=True,
     ),
-    weights.Weights(
+    weights.WeightsFile(
         name="2dfan4",
         detector="face-alignment",
         file="2DFAN4-11f355bf06.pth.tar",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the process that hands clips out reads what the detector ne
 
 PACKAGES = {"onnxruntime": "onnxruntime"}
 WEIGHTS = (
-    weights.Weights(
+    weights.WeightsFile(
         name="yunet",
         detector="yunet",
         file="face_detection_yunet_2023mar.onnx",

@@ -27,8 +27,8 @@ SPOILED = 0.2
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to measure; as of `davs_model.evaluation.evaluate.Settings`, with identity: a run whose encoder judges."""
+class ExpressionSettings:
+    """How to measure; as of `EvaluationSettings`, with identity: a run whose encoder judges."""
 
     clips: int
     svm_clips: int
@@ -43,7 +43,7 @@ def measure(
     clips: Clips,
     out: Path,
     device: torch.device,
-    settings: Settings,
+    settings: ExpressionSettings,
     *,
     missing: dict[str, str],
     say: Callable[[str], None],
@@ -77,7 +77,9 @@ def measure(
         return {one.name: asdict(one) for one in _measures(bench, settings, chosen, say)}
 
 
-def _measures(bench: Bench, settings: Settings, chosen: list[Any], say: Callable[[str], None]) -> Iterator[Measure]:
+def _measures(
+    bench: Bench, settings: ExpressionSettings, chosen: list[Any], say: Callable[[str], None]
+) -> Iterator[Measure]:
     yield axes.measure(bench, chosen, told(say, len(chosen), "expression, both protocols: "))
     few = chosen[: max(2, round(STEERED * len(chosen)))]
     yield steering.measure(bench, few, told(say, len(few), "expression, every emotion: "))

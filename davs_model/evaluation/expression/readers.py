@@ -16,7 +16,7 @@ from davs_model import checkpoint, precision
 from davs_model.data.clips import Clips
 from davs_model.data.pictures import as_read, to_pictures
 from davs_model.evaluation.expression.targets import evenly, expression_of
-from davs_model.evaluation.metrics.emotion import EmotionReader, gradients
+from davs_model.evaluation.metrics.emotion import EmotionSVM, gradients
 from davs_model.models.base import PORTRAIT, TalkingModel
 
 
@@ -24,8 +24,8 @@ from davs_model.models.base import PORTRAIT, TalkingModel
 class Readers:
     """Two readers of emotions: one that sees whole faces and one that sees no mouths; clips: that they learned from."""
 
-    whole: EmotionReader
-    mouthless: EmotionReader
+    whole: EmotionSVM
+    mouthless: EmotionSVM
     n_clips: int
 
     @classmethod
@@ -44,7 +44,7 @@ class Readers:
         if len(set(emotions)) < 2:
             raise ValueError("the train split has no clips of two emotions")
         labels = np.array(emotions)
-        whole, mouthless = (EmotionReader.fit(np.stack(seen[mouth]), labels, seed=seed) for mouth in (True, False))
+        whole, mouthless = (EmotionSVM.fit(np.stack(seen[mouth]), labels, seed=seed) for mouth in (True, False))
         return cls(whole, mouthless, len(labels))
 
     def read(self, frames: Tensor) -> tuple[int, int]:

@@ -44,14 +44,14 @@ def covered(frame: Frames) -> Frames:
     return frame
 
 
-class EmotionReader:
+class EmotionSVM:
     """Reads the emotion of clips from their gradients."""
 
     def __init__(self, svm: Any) -> None:
         self._svm = svm
 
     @classmethod
-    def fit(cls, features: NDArray[np.float64], emotions: NDArray[np.int64], *, seed: int = 0) -> EmotionReader:
+    def fit(cls, features: NDArray[np.float64], emotions: NDArray[np.int64], *, seed: int = 0) -> EmotionSVM:
         """Fit it to `gradients` of clips `[N, D]` and their emotions `[N]`; ValueError for fewer than two emotions."""
         return cls(linear_svm(features, emotions, seed=seed, choose=False))
 

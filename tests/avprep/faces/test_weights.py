@@ -19,7 +19,7 @@ from avprep.errors import WeightsError
 from avprep.faces import https, weights
 
 CONTENT = b"tensors" * 100
-TINY = weights.Weights(
+TINY = weights.WeightsFile(
     name="tiny",
     detector="tiny-detector",
     file="tiny.onnx",
@@ -29,7 +29,7 @@ TINY = weights.Weights(
     licence="MIT",
     source="https://weights.test",
 )
-HUB = weights.Weights(**{name: getattr(TINY, name) for name in TINY.__slots__} | {"torch_hub": True})
+HUB = weights.WeightsFile(**{name: getattr(TINY, name) for name in TINY.__slots__} | {"torch_hub": True})
 
 
 @pytest.fixture(autouse=True)
@@ -225,7 +225,7 @@ def test_weights_of_a_package_are_read_where_it_is_installed(tiny: Path, monkeyp
     put(tiny)
     package = tiny.parent / "has_weights"
     fields = {name: getattr(TINY, name) for name in TINY.__slots__}
-    monkeypatch.setitem(weights.known(), "tiny", weights.Weights(**fields | {"package": "has_weights/models"}))
+    monkeypatch.setitem(weights.known(), "tiny", weights.WeightsFile(**fields | {"package": "has_weights/models"}))
     monkeypatch.syspath_prepend(tiny.parent)
     remedy = "pip install --force-reinstall --no-deps has_weights"
     with pytest.raises(WeightsError, match=f"^tiny.onnx is not installed: {remedy}$"):

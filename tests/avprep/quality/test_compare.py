@@ -19,7 +19,7 @@ from avprep.errors import RunError, ShardError
 from avprep.faces import align
 from avprep.manifest import Clip, Manifest
 from avprep.quality.compare import page, sample
-from avprep.quality.distances import MEASURES, NAMES, Face, distances, summary
+from avprep.quality.distances import MEASURES, NAMES, Cropped, distances, summary
 from avprep.runs.run import run
 from avprep.stages import Align, CropSettings, CropStage
 
@@ -49,9 +49,9 @@ def text(runs: tuple[Path, Path]) -> str:
     return page(*runs)
 
 
-def face(points: Any, affine: Any, **facts: object) -> Face:
+def face(points: Any, affine: Any, **facts: object) -> Cropped:
     """Return what a run might have cropped."""
-    return Face(np.float32(points), np.float32(affine), facts, (0, 0, 0), (b"", b"", b""))
+    return Cropped(np.float32(points), np.float32(affine), facts, (0, 0, 0), (b"", b"", b""))
 
 
 def cells(text: str, title: str) -> list[str]:

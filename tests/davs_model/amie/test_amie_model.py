@@ -294,7 +294,7 @@ def test_a_portrait_keeps_apart() -> None:
 
 def test_it_is_evaluated_by_what_drives_it(out: Path, run: Path, tmp_path: Path) -> None:
     """Its frames are generated from audio alone, and the tables say nothing of video."""
-    settings = evaluation.Settings(batch_size=3, workers=0, talking_clips=2)
+    settings = evaluation.EvaluationSettings(batch_size=3, workers=0, talking_clips=2)
     found = evaluation.evaluate(run, out, tmp_path, settings, say=lambda _: None)
     assert found["reconstruction"].keys() == {"audio", "repeated"}
     assert found["generated_retrieval"].keys() == {"audio", "repeated"}

@@ -121,7 +121,7 @@ def clips(shards: Path) -> Clips:
 def measured(model: TalkingModel, clips: Clips, shards: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the facts of each measure, and what is missing."""
     missing: dict[str, str] = {}
-    how = expression.Settings(9, 100)
+    how = expression.ExpressionSettings(9, 100)
     device = torch.device("cpu")
     found = expression.measure(model, clips, shards, device, how, missing=missing, say=lambda _: None)
     return {name: one["facts"] for name, one in found.items()}, missing
@@ -191,7 +191,7 @@ def test_evaluate_measures_a_run_and_draws_each_emotion(shards: Path, tmp_path: 
     sizes = {"n_words": 2, "n_speakers": 4, "n_emotions": 3, "width": 0.05, "image_size": 64, "speech_frames": 5}
     note = {"steps": {"full": 1}, "words": ["word0", "word1"], "emotions": sorted(EMOTIONS), "mfcc_preset": "davs"}
     run = checkpoint.save(tmp_path / "run", Checkpoint.of(ETGAN(**sizes).eval(), note))
-    settings = evaluation.Settings(batch_size=6, workers=0, talking_clips=2, identity=str(run))
+    settings = evaluation.EvaluationSettings(batch_size=6, workers=0, talking_clips=2, identity=str(run))
     found = evaluation.evaluate(run, shards, tmp_path, settings, say=lambda _: None)
     assert {"expression", "steering", "weighing", "views", "expression_leakage"} <= found["own"].keys()
     assert {"real_identity_cosine", "cross_identity_distance"} <= found["own"]["expression"]["facts"].keys()

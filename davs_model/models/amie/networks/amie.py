@@ -29,7 +29,7 @@ from davs_model.models.davs.settings import STANDARDISE
 from davs_model.models.davs.speech import SpeechModel
 
 
-class Face(NamedTuple):
+class FaceState(NamedTuple):
     """Who is to speak, and how far they have come."""
 
     identity: Identity
@@ -45,7 +45,7 @@ class Generated(NamedTuple):
     """`[B, T, 3, S, S]`, RGB in [0, 1], float32."""
     attention: Tensor
     """Logits of P of the frames but the first, `[B, T − 1, S/4, S/4]`; of none where nothing is masked."""
-    face: Face
+    face: FaceState
     """Where the next frame begins."""
 
 
@@ -104,18 +104,18 @@ class AMIE(SpeechModel):
         trained = any("estimator" in phase.networks for phase in STAGES[stage].phases)
         return curve.measure(self, clips, device, limit) if trained else ()
 
-    def encode_identity(self, frames: Tensor) -> Face:
+    def encode_identity(self, frames: Tensor) -> FaceState:
         """Encode who is seen in a frame of each clip, `[B, 1, 3, S, S]`: also the frame before the first."""
-        return Face(self.identity_encoder(frames), frames)
+        return FaceState(self.identity_encoder(frames), frames)
 
-    def encode_person(self, frames: Tensor) -> Face:
+    def encode_person(self, frames: Tensor) -> FaceState:
         """Encode who is seen in frames `[B, K, 3, S, S]`; the mean picture is the frame before the first."""
         identity = self.merged(frames)
-        return Face(identity, identity.frames)
+        return FaceState(identity, identity.frames)
 
     def generate(
         self,
-        face: Face,
+        face: FaceState,
         speech: Tensor,
         *,
         on: own.On = "previous",
@@ -140,7 +140,7 @@ class AMIE(SpeechModel):
                 logits.append(self.attention(frame[:, 0], attention.detach()))
                 attention = self.attention.attention(logits[-1])
             frames.append(self._draw(face.identity, frame, spoken, attention, rates[i] if rates else 1.0, on))
-            face = Face(face.identity, frames[-1].detach())
+            face = FaceState(face.identity, frames[-1].detach())
         predicted = torch.cat(logits, dim=1) if logits else attention[:, :0]
         return Generated(torch.cat(frames, dim=1), predicted, face)
 
@@ -157,11 +157,11 @@ class AMIE(SpeechModel):
         codes = torch.cat((self.image_encoder(frame), spoken.expand(len(frame), -1, -1)), dim=-1)
         return self.decoder(identity, codes)
 
-    def decode(self, identity: Face, speech: Tensor) -> Tensor:
+    def decode(self, identity: FaceState, speech: Tensor) -> Tensor:
         """Generate frames `[B, T, 3, S, S]` of a face saying f_a `[B, T, 256]`."""
         return self.decode_on(identity, speech)[0]
 
-    def decode_on(self, identity: Face, speech: Tensor) -> tuple[Tensor, Face]:
+    def decode_on(self, identity: FaceState, speech: Tensor) -> tuple[Tensor, FaceState]:
         """Generate frames, and return the face where the next ones begin."""
         generated = self.generate(identity, speech)
         return generated.frames, generated.face

@@ -1,7 +1,7 @@
 """The networks of ET-GAN-ACW, and `ETGAN`, which wires them."""
 
 from davs_model.models.etgan.networks.discriminators import ClipDiscriminator, FrameDiscriminator
-from davs_model.models.etgan.networks.etgan import ETGAN, Person
+from davs_model.models.etgan.networks.etgan import ETGAN, ExpressiveFace
 from davs_model.models.etgan.networks.expression import EmotionReader, ExpressionEncoder
 from davs_model.models.etgan.networks.position import PositionEncoder
 from davs_model.models.etgan.networks.views import ViewMerge
@@ -16,9 +16,9 @@ __all__ = [
     "CrossModalWeighting",
     "EmotionReader",
     "ExpressionEncoder",
+    "ExpressiveFace",
     "FrameDiscriminator",
     "Model",
-    "Person",
     "PositionEncoder",
     "ViewMerge",
 ]

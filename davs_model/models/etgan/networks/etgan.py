@@ -31,7 +31,7 @@ MEMORY = 0.005
 """What a clip takes at least of the mean expression that is kept of its emotion."""
 
 
-class Person(NamedTuple):
+class ExpressiveFace(NamedTuple):
     """Who is to speak, and with which expression."""
 
     identity: Identity
@@ -131,14 +131,14 @@ class ETGAN(SpeechModel):
             found["expression"] = self.encode_expression(batch[EXPRESSION])
         return found
 
-    def encode_identity(self, frames: Tensor) -> Person:
+    def encode_identity(self, frames: Tensor) -> ExpressiveFace:
         """Encode who is seen in a frame of each clip, `[B, 1, 3, S, S]`, with the mean expression of all clips."""
         return self.encode_person(frames[:, :1])
 
-    def encode_person(self, frames: Tensor) -> Person:
+    def encode_person(self, frames: Tensor) -> ExpressiveFace:
         """Encode who is seen in frames `[B, K, 3, S, S]`, in any order; see `ViewMerge` for which of them is shown."""
         identity, _ = self.merge(self.identity_encoder(frames))
-        return self.expressing(Person(identity, frames.new_empty(0)), self.mean_expression())
+        return self.expressing(ExpressiveFace(identity, frames.new_empty(0)), self.mean_expression())
 
     def person_features(self, frames: Tensor) -> Tensor:
         """Return the merged feature of who is seen in frames `[B, K, 3, S, S]`, in any order: `[B, 256]`."""
@@ -153,11 +153,11 @@ class ETGAN(SpeechModel):
         row = len(self.expressions) - 1 if emotion is None else emotion
         return self.expressions[row : row + 1]
 
-    def expressing(self, identity: Person, expression: Tensor) -> Person:
+    def expressing(self, identity: ExpressiveFace, expression: Tensor) -> ExpressiveFace:
         """Return somebody with another e_exp, `[B, 64]` or `[1, 64]`."""
         return identity._replace(expression=expression.expand(len(identity.identity.feature), -1))
 
-    def conditioned(self, identity: Person, batch: Batch) -> Person:
+    def conditioned(self, identity: ExpressiveFace, batch: Batch) -> ExpressiveFace:
         """Return somebody with the expression of the clips of a batch."""
         return self.expressing(identity, self.encode_expression(batch[EXPRESSION])) if EXPRESSION in batch else identity
 
@@ -192,10 +192,10 @@ class ETGAN(SpeechModel):
         person, speech = fused.split(FEATURES, -1)
         return self.decoder(identity._replace(feature=person), speech)
 
-    def decode(self, identity: Person, speech: Tensor) -> Tensor:
+    def decode(self, identity: ExpressiveFace, speech: Tensor) -> Tensor:
         """Draw frames `[B, T, 3, S, S]` of somebody saying `[B, T, 256]`, positions unknown."""
         return self.draw(identity.identity, self.fuse(identity.identity, identity.expression, speech)[0])
 
-    def modality_weights(self, identity: Person, speech: Tensor) -> Tensor:
+    def modality_weights(self, identity: ExpressiveFace, speech: Tensor) -> Tensor:
         """Return w of each frame, over the groups of channels on average: `[B, T, 4]`."""
         return self.fuse(identity.identity, identity.expression, speech)[1].mean(-1)
