@@ -41,8 +41,8 @@ def detector(name: str, remark: Remark = log) -> str:
         remark(notice)
     if name == "auto" and found == "opencv":
         remark(
-            "auto is opencv here, for there are no weights of yunet: it finds only frontal faces and no mouth points; "
-            "`avprep weights fetch yunet` (0.2 MB) gets the better one"
+            "auto is opencv here: frontal faces only, no mouth points; "
+            "`avprep weights fetch yunet` (0.2 MB) gets a better one"
         )
     return found
 

@@ -20,6 +20,11 @@ REASONS: dict[str, str] = {
 """Every reason code that a failed clip can carry, with its meaning."""
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a number of things as messages have it: `1 clip`, `2 clips`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def missing_package(who: str, package: str, extra: str | None = None) -> str:
     """Return the message for a package that is not installed: one line with the remedy.
 

@@ -19,7 +19,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from avprep import layouts, shards, stages
-from avprep.errors import Reject, RunError
+from avprep.errors import Reject, RunError, plural
 from avprep.faces import detectors, keyframes
 from avprep.manifest import Clip, Manifest
 from avprep.media import mfcc
@@ -91,7 +91,7 @@ class Result:
         """Return it as text."""
         detector = f" with {self.detector}" if self.detector else ""
         frames_per_s = self.frames / self.seconds
-        clips = "1 clip" if self.clips == 1 else f"{self.clips} clips"
+        clips = plural(self.clips, "clip")
         lines = [
             f"{self.name}{detector}: {clips}, {self.frames} frames ({self.frames / FPS:.0f} s)",
             f"  one process     {self._ms(self.seconds)} a clip {frames_per_s:8.0f} frames/s, "
@@ -115,7 +115,7 @@ class Result:
 
 
 def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Result:
-    """Measure `crop` on a plan's clips; RunError where none of them can be used.
+    """Measure `crop` on a manifest's clips; RunError where none of them can be used.
 
     detector: resolved name. repeat: passes over all clips, steps and floors in turn; jobs: processes of the last run.
     """
@@ -177,7 +177,7 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
 
 
 def bench_mfcc(plan: Manifest, *, repeat: int, jobs: int) -> Result:
-    """Measure `mfcc` on a plan's clips; RunError where none of them can be used. See `bench_crop`."""
+    """Measure `mfcc` on a manifest's clips; RunError where none of them can be used. See `bench_crop`."""
     settings = stages.MfccSettings()
 
     def do(clip: Clip) -> Sample:

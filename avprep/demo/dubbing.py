@@ -157,7 +157,7 @@ def _parts(
 
 
 def _begin(root: Path, plan: bytes) -> None:
-    """Write the plan, or see that the one that is there is the same; so nothing else is mixed with it."""
+    """Write the manifest, or see that the one that is there is the same; so nothing else is mixed with it."""
     try:
         if (root / PLAN).exists():
             if (root / PLAN).read_bytes() != plan:

@@ -70,8 +70,8 @@ def scan(
     scan: Scan,
     *,
     pattern: str | None = None,
-    val_share: float = 0.1,
-    test_share: float = 0.1,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
     split_by: SplitBy = "clip",
     audio_beside: bool = False,
     audio_root: Path | None = None,
@@ -79,8 +79,8 @@ def scan(
     """Make a clip of every video.
 
     pattern: where labels stand in the path, e.g. '{split}/{speaker}/{word}/*'.
-    val_share: fraction of the clips for validation.
-    test_share: fraction of the clips for testing.
+    val_fraction: fraction of the clips for validation.
+    test_fraction: fraction of the clips for testing.
     split_by: what never lies in two splits.
     audio_beside: audio lies in a file beside each video.
     audio_root: the folder that holds the audio files, if not ROOT.
@@ -91,7 +91,7 @@ def scan(
     check_split_by(split_by, SplitBy)
     if audio_beside and audio_root is not None:
         raise ManifestError("--audio-beside and --audio-root: give one of the two")
-    _check_fractions(val_share, test_share)
+    _check_fractions(val_fraction, test_fraction)
     expression = compile_pattern("**" if pattern is None else pattern)
     if split_by == "speaker" and "speaker" not in expression.groupindex:
         raise ManifestError("--split-by speaker needs {speaker} in --pattern")
@@ -112,7 +112,7 @@ def scan(
         speaker = labels.get("speaker")
         if "split" not in labels:
             hashed = speaker if split_by == "speaker" and speaker is not None else stem
-            split = stable_split(hashed, val_share=val_share, test_share=test_share)
+            split = stable_split(hashed, val_fraction=val_fraction, test_fraction=test_fraction)
         elif labels["split"].lower() in _SPLITS:
             split = _SPLITS[labels["split"].lower()]
         else:
@@ -133,11 +133,11 @@ def _clip(path: str, split: str, audio: str | None, found: Mapping[str, str]) ->
     return Clip(key, path, split, audio=audio, word=word, speaker=speaker, labels=labels or None)
 
 
-def _check_fractions(val_share: float, test_share: float) -> None:
-    if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):  # nor NaN
+def _check_fractions(val_fraction: float, test_fraction: float) -> None:
+    if not (val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):  # nor NaN
         raise ManifestError(
-            f"--val-share {val_share} and --test-share {test_share}: neither may be below 0, and their sum must be "
-            "below 1, or nothing is left to train on"
+            f"--val-fraction {val_fraction} and --test-fraction {test_fraction}: neither may be below 0, "
+            "and their sum must be below 1, or nothing is left to train on"
         )
 
 

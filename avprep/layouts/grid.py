@@ -160,4 +160,4 @@ def _split(speaker: str, sentence: str, split_by: str) -> str:
         return stable_split(f"{speaker}/{sentence}")
     if speaker in _UNSEEN_SPEAKERS:
         return "test"
-    return stable_split(speaker, test_share=0)
+    return stable_split(speaker, test_fraction=0)

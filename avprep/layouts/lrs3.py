@@ -30,10 +30,10 @@ _WORDS = re.compile(r"^WORD[ \t]+START[ \t]+END\b.*$", re.MULTILINE)
 _WORD = re.compile(r"(\S+)[ \t]+(\d+(?:\.\d+)?)[ \t]+(\d+(?:\.\d+)?)(?:[ \t]+\S+)?\s*")
 
 
-def scan(root: Path, scan: Scan, *, val_share: float = 0.05) -> None:
+def scan(root: Path, scan: Scan, *, val_fraction: float = 0.05) -> None:
     """Make a clip of every video.
 
-    val_share: fraction of the talks of pretrain and trainval for validation.
+    val_fraction: fraction of the talks of pretrain and trainval for validation.
 
     Problems: `unexpected_place`; with the clip kept, `missing_annotation`, `bad_annotation`.
     """
@@ -45,7 +45,7 @@ def scan(root: Path, scan: Scan, *, val_share: float = 0.05) -> None:
             scan.problem("unexpected_place", path, f"expected {EXPECTS}")
             continue
         stem, talk = posixpath.splitext(path)[0], place["talk"]
-        split = "test" if place["part"] == "test" else stable_split(talk, val_share=val_share, test_share=0)
+        split = "test" if place["part"] == "test" else stable_split(talk, val_fraction=val_fraction, test_fraction=0)
         text, words = _annotation(root, texts.get(stem), path, scan)
         labels = {"text": text} if text else None
         scan.clips.append(Clip(make_key(stem), path, split, speaker=talk, words=words, labels=labels))

@@ -177,12 +177,12 @@ def nearest(path: str, candidates: Sequence[str]) -> str | None:
     return min(candidates, key=rank, default=None)
 
 
-def stable_split(name: str, *, val_share: float = 0.1, test_share: float = 0.1) -> str:
+def stable_split(name: str, *, val_fraction: float = 0.1, test_fraction: float = 0.1) -> str:
     """Return the split of a name by its hash: the same for every seed, machine and set of other files."""
     draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64  # even over [0, 1)
-    if draw < test_share:
+    if draw < test_fraction:
         return "test"
-    return "val" if draw < test_share + val_share else "train"
+    return "val" if draw < test_fraction + val_fraction else "train"
 
 
 def preferred(candidates: Sequence[str], suffixes: Sequence[str] = AUDIO_SUFFIXES) -> list[str]:

@@ -20,7 +20,7 @@ import av.container
 import av.error
 import av.stream
 
-from avprep.errors import Reject
+from avprep.errors import Reject, plural
 from avprep.files import check_regular
 
 FORMATS = (
@@ -134,7 +134,7 @@ def audio_stream(container: av.container.InputContainer, track: int | None = Non
     if track is not None:
         if track < len(every) and every[track].codec_context is not None:
             return every[track]
-        there = "1 audio track" if len(every) == 1 else f"{len(every)} audio tracks"
+        there = plural(len(every), "audio track")
         which = "cannot be decoded" if track < len(every) else f"does not exist: the file has {there}, from 0"
         raise Reject("no_audio", f"{container.name.removeprefix('file:')}: --audio-track {track} {which}")
     usable = [stream for stream in every if stream.codec_context is not None]

@@ -14,7 +14,7 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.errors import Reject
+from avprep.errors import Reject, plural
 from avprep.media.container import Seconds
 from avprep.media.filters import resample
 from avprep.schema import SAMPLE_RATE
@@ -84,8 +84,7 @@ class Pieces:
             raise Reject("unreadable", f"{self.path}: the audio's sample rate is {frame.sample_rate} Hz; {limits}")
         count = frame.layout.nb_channels
         if self.wanted is not None and self.wanted >= count:
-            there = "1 channel" if count == 1 else f"{count} channels"
-            lack = f"--audio-channel {self.wanted} does not exist: its audio has {there}, from 0"
+            lack = f"--audio-channel {self.wanted} does not exist: its audio has {plural(count, 'channel')}, from 0"
             raise Reject("no_audio", f"{self.path}: {lack}")
         self.others = _others(frame.layout, _chosen(frame.layout, self.wanted))
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.errors import RunError
+from avprep.errors import RunError, plural
 from avprep.faces import align
 from avprep.media.audio import Sound
 from avprep.pages.drawing import COLOURS, drawing
@@ -127,9 +127,11 @@ def _crop_facts(facts: dict[str, Any]) -> list[str]:
 def _mfcc_facts(facts: dict[str, Any]) -> list[str]:
     if not facts:
         return []
+    channels = facts.get("channels")
+    heard = "? channels" if channels is None else plural(channels, "channel")
     return [
         f"preset   {facts.get('preset', '?')}",
-        f"source   {facts.get('sample_rate', '?')} Hz, {facts.get('channels', '?')} channel(s)",
+        f"source   {facts.get('sample_rate', '?')} Hz, {heard}",
         f"audio    {_number(facts.get('seconds'))} s from {_number(facts.get('start_offset'))} s",
         f"peak     {_number(facts.get('peak'))} of full scale, silent fraction {_number(facts.get('silent_share'))}",
         f"valid    {facts.get('n_valid', '?')} of {facts.get('n_frames', '?')} windows",

@@ -1,6 +1,6 @@
 """One clip of a run: what both columns hold of it, its sound, and its crops as a film.
 
-Reads the shard that the plan puts the clip into and no other.
+Reads the shard that the manifest puts the clip into and no other.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Part:
 class ClipView:
     """A clip and what both columns of a run hold of it.
 
-    shard: the name of the shard that the plan puts it into. root: where its data set lies.
+    shard: the name of the shard that the manifest puts it into. root: where its data set lies.
     heard: the settings by which the run read the sound.
     """
 
@@ -91,8 +91,8 @@ def read(out: Path, key: str, root: Path | None = None) -> ClipView:
     """Read one clip of a run.
 
     root: where the data set lies now, if not where the manifest has it.
-    Raises RunError where `out` holds no run and, naming the nearest keys, where the plan has no such key; ShardError
-    where its shard is damaged.
+    Raises RunError where `out` holds no run and, naming the nearest keys, where the manifest has no such key;
+    ShardError where its shard is damaged.
     """
     plan = read_manifest(out)
     runs = {column: read_fingerprint(out, column) for column in schema.COLUMNS}
@@ -108,7 +108,7 @@ def read(out: Path, key: str, root: Path | None = None) -> ClipView:
 
 
 def find(plan: Manifest, key: str, shard_size: int) -> tuple[Clip, str]:
-    """Return a clip of a plan and the name of its shard; RunError, naming the nearest keys, where there is none."""
+    """Return a clip of a manifest and the name of its shard; RunError, naming the nearest keys, where there is none."""
     rows = dict.fromkeys(SPLITS, 0)
     for clip in plan.clips:
         if clip.key == key:

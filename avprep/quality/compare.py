@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from avprep import pages, schema, shards
-from avprep.errors import RunError, ShardError
+from avprep.errors import RunError, ShardError, plural
 from avprep.faces import align
 from avprep.manifest import Manifest
 from avprep.pages.histogram import histogram
@@ -84,8 +84,8 @@ def page(first: Path, second: Path, *, seed: int = 0, clips: int = CLIPS) -> str
     plan, other = read_manifest(first), read_manifest(second)
     if plan.digest() != other.digest():
         raise RunError(
-            f"{first} and {second}: made from different manifests ({plan.dataset}, {len(plan.clips)} clips, and "
-            f"{other.dataset}, {len(other.clips)} clips): only runs of one manifest can be compared"
+            f"{first} and {second}: made from different manifests ({plan.dataset}, {plural(len(plan.clips), 'clip')}, "
+            f"and {other.dataset}, {plural(len(other.clips), 'clip')}): only runs of one manifest can be compared"
         )
     a, b = _run(first, plan), _run(second, plan)
     begun = [column for column in schema.COLUMNS if column in a.columns and column in b.columns]
@@ -225,7 +225,7 @@ def _crops(plan: Manifest, a: Run, b: Run, seed: int, clips: int) -> Values:
 
 
 def sample(plan: Manifest, shard_size: int, ok: set[str], seed: int, clips: int) -> tuple[list[str], int]:
-    """Draw clips from few shards, so that few have to be read; return their keys in plan order and how many shards.
+    """Draw clips from few shards, so that few have to be read; return their keys in manifest order and how many shards.
 
     ok: the keys to draw from.
     """

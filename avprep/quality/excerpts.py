@@ -94,7 +94,7 @@ def _array(row: Row, column: str, member: str, members: Mapping[str, bytes]) -> 
 
 @dataclass(frozen=True)
 class Label:
-    """What the plan says of a clip; video: its path below the root."""
+    """What the manifest says of a clip; video: its path below the root."""
 
     video: str = ""
     start: float | None = None
@@ -103,7 +103,7 @@ class Label:
 
 
 def read_labels(out: Path, keys: set[str]) -> tuple[Manifest, dict[str, Label]]:
-    """Return the plan without its clips and what it says of some of them, a line in memory at a time; ManifestError."""
+    """Return the manifest without its clips, and the labels of some, a line in memory at a time; ManifestError."""
     plan, clips = manifest.scan(manifest_path(out))
     chosen = (clip for clip in clips if clip.key in keys) if keys else ()
     return plan, {clip.key: Label(clip.video, clip.start, clip.word or "", clip.speaker or "") for clip in chosen}
@@ -125,7 +125,7 @@ def stills(root: Path, labels: Mapping[str, Label], side: int, jobs: int = 2) ->
                 found.update(dict.fromkeys(keys, "left alone, since decoding others took too long"))
                 continue
             for key in keys:
-                found[key] = "the plan names no video below its root"
+                found[key] = "the manifest names no video below its root"
                 if labels[key].video:
                     pool.submit(key, still, root / labels[key].video, labels[key].start, side, timeout=STILL_SECONDS)
             for ended in pool.all():

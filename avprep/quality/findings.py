@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from avprep import schema, shards
-from avprep.errors import REASONS, ShardError
+from avprep.errors import REASONS, ShardError, plural
 from avprep.manifest import SPLITS, shard_lengths
 from avprep.media import mfcc
 from avprep.runs.fingerprint import clip_counts, manifest_path, read_fingerprint
@@ -295,7 +295,7 @@ def _count(out: Path, found: Findings, column: str, name: str, n_clips: int) -> 
     clips: list[dict[str, Any]] = sidecar["clips"]
     if len(clips) != n_clips:
         where = shards.sidecar_path(out, column, name)
-        found.problem(f"{where}: {len(clips)} clips, the plan has {n_clips}: see `avprep verify`")
+        found.problem(f"{where}: {plural(len(clips), 'clip')}, the manifest has {n_clips}: see `avprep verify`")
     counts = shards.counts(clips)
     status.shards_done += 1
     status.ok += counts["ok"]

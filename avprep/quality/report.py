@@ -56,8 +56,8 @@ def report(out: Path, *, root: Path | None = None, seed: int = 0) -> Report:
     """Return the report of a run's folder; the same folder, data set and seed give the same page.
 
     root: where the data set lies now, if not where it was indexed. seed: draws the clips that are looked at.
-    Raises RunError where `out` holds nothing, ManifestError where its plan cannot be read. A shard that cannot be read
-    is a problem on the page.
+    Raises RunError where `out` holds nothing, ManifestError where its manifest cannot be read. A shard that cannot be
+    read is a problem on the page.
     """
     found = findings.gather(out, seed=seed, per_split=4 * PER_SPLIT)  # some may be damaged
     if all(column.run is None for column in found.columns.values()):
@@ -199,7 +199,7 @@ class _Clips:
     pictures: Pictures
 
     def label(self, row: Row) -> Label:
-        """Return what the plan has of a clip."""
+        """Return what the manifest has of a clip."""
         return self.labels.get(row.key, Label())
 
     def shots(self, row: Row, frames: Sequence[int]) -> list[Shot]:
@@ -345,7 +345,7 @@ def _facts(row: Row) -> str:
 
 
 def _settings(found: Findings, header: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return the name and the settings of each file that has any, the plan's header first."""
+    """Return the name and the settings of each file that has any, the manifest's header first."""
     files: dict[str, Mapping[str, Any]] = {"manifest.jsonl": header}
     files |= {f"{name}/run.json": column.run for name, column in found.columns.items() if column.run is not None}
     tables = []

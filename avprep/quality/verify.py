@@ -1,4 +1,4 @@
-"""The proof that a run's folder holds what its plan asks for: everything is read again."""
+"""The proof that a run's folder holds what its manifest asks for: everything is read again."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from avprep import files, schema, shards
-from avprep.errors import REASONS, ShardError
+from avprep.errors import REASONS, ShardError, plural
 from avprep.runs.fingerprint import read_fingerprint, read_manifest
 from avprep.runs.progress import counted
 from avprep.shards.image import decode_image
 
 
 def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
-    """Read every shard again; prove that each clip of the plan has one state and each sample keeps the contract.
+    """Read every shard again; prove that each clip of the manifest has one state and each sample keeps the contract.
 
-    Returns the problems, one line each; none means proven: digests agree, keys and their order are the plan's, every
-    `ok` clip has one well-formed sample, every image decodes to 256×256, columns agree on the number of frames.
+    Returns the problems, one line each; none means proven: digests agree, keys and their order are the manifest's,
+    every `ok` clip has one well-formed sample, every image decodes to 256×256, columns agree on the number of frames.
     quiet: without progress.
     """
     import joblib  # here, since commands that verify nothing need not wait for it
@@ -33,12 +33,12 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
         if run.get("manifest") != digest:
             problems.append(f"{out / column / 'run.json'}: made from another manifest")
         if run.get("clips") != plan.counts():
-            problems.append(f"{out / column / 'run.json'}: its numbers of clips are not the plan's")
+            problems.append(f"{out / column / 'run.json'}: its numbers of clips are not the manifest's")
         planned = [(name, [clip.key for clip in clips]) for name, clips in plan.shards(run["shard_size"])]
         names = {name for name, _ in planned}
         lies_in[column] = {key: name for name, keys in planned for key in keys}
         problems += [
-            f"{path}: not a shard of the plan"
+            f"{path}: not a shard of the manifest"
             for path in sorted((out / column).glob("*"))
             if path.suffix in (".tar", ".json") and path.stem not in names and path.name != "run.json"
         ]
@@ -70,7 +70,7 @@ def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> tuple[l
     except ShardError as error:
         return [str(error)], {}
     if sidecar is None:
-        return [f"{path}: not finished, {len(keys)} clips are missing"], {}
+        return [f"{path}: not finished, {plural(len(keys), 'clip')} missing"], {}
     where = shards.sidecar_path(out, column, name)
     clips = sidecar["clips"]
     expected = {clip["key"]: clip["n_frames"] for clip in clips if clip["state"] == "ok"}
@@ -81,7 +81,7 @@ def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> tuple[l
     if (sidecar["column"], sidecar["shard"]) != (column, name):
         problems.append(f"{where}: is the sidecar of {sidecar['column']}/{sidecar['shard']}")
     if [clip["key"] for clip in clips] != keys:
-        problems.append(f"{where}: its clips are not those of the plan")
+        problems.append(f"{where}: its clips are not those of the manifest")
     if sidecar["counts"] != shards.counts(clips):
         problems.append(f"{where}: its counts are not those of its clips")
     if strange := [clip["reason"] for clip in clips if clip["state"] == "failed" and clip["reason"] not in REASONS]:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from avprep.errors import RunError
+from avprep.errors import RunError, plural
 from avprep.manifest import Manifest
 from avprep.runs import fingerprint, slurm
 from avprep.runs.fingerprint import ColumnStage
 from avprep.runs.status import column_status
 
 SHORTEST_SECONDS = 600
-"""A shorter time limit is remarked upon: a task must start, read its plan and finish a shard before the warning."""
+"""A shorter time limit is remarked upon: a task must start, read its manifest and finish a shard before the warning."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def plan(
             command=list(command),
             array=found.array(num_tasks),
             num_tasks=num_tasks,
-            work=f"{column}: {len(manifest.clips)} clips in {found.shards} shards, {done} of them done.",
+            work=f"{column}: {plural(len(manifest.clips), 'clip')} in {plural(found.shards, 'shard')}, {done} done.",
             logs=out / "logs",
             time=resources.time,
             cpus=resources.cpus,

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from avprep import files, shards
 from avprep import manifest as manifests
-from avprep.errors import RunError
+from avprep.errors import RunError, plural
 from avprep.manifest import Clip, Manifest
 
 FINGERPRINT_VERSION = 1
@@ -113,8 +113,8 @@ def check(
         frozen = manifests.read(frozen_path)
         if frozen.digest() != ours["manifest"]:
             raise RunError(
-                f"{frozen_path}: another plan ({frozen.dataset}, {len(frozen.clips)} clips; this one: "
-                f"{manifest.dataset}, {len(manifest.clips)} clips); use another OUT or that manifest"
+                f"{frozen_path}: another manifest ({frozen.dataset}, {plural(len(frozen.clips), 'clip')}; this one: "
+                f"{manifest.dataset}, {plural(len(manifest.clips), 'clip')}); use another OUT or that manifest"
             )
     if theirs is not None:
         differences = "; ".join(_differences(theirs, ours))

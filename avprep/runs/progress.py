@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from avprep.errors import plural
 from avprep.untrusted import shown
 
 Item = TypeVar("Item")
@@ -44,7 +45,7 @@ class Progress:
             self._failed += 1
             self._say(f"{key}: {record['reason']}: {record['message']}{spent}")
         elif self._verbosity > 0:
-            self._say(f"{key}: ok, {record['n_frames']} frames{spent}")
+            self._say(f"{key}: ok, {plural(record['n_frames'], 'frame')}{spent}")
         if self._bar is not None:
             self._bar.set_postfix(failed=self._failed, refresh=False)
             self._bar.update()

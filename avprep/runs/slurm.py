@@ -91,7 +91,7 @@ def render(job: ArrayJob) -> str:
     parts = [
         "#!/bin/bash\n" + "\n".join(f"#SBATCH {directive}" for directive in directives),
         f"# {job.work}\n"
-        f"# Task I of {n} makes shards I, I + {n}, I + {2 * n}, … of the plan, but for those that are done: this\n"
+        f"# Task I of {n} makes shards I, I + {n}, I + {2 * n}, … of the manifest, but for those that are done: this\n"
         "# script can be sent again at any time, and some of its tasks with `sbatch --array=3,7-9 SCRIPT`.",
         _REQUEUE,
         "\n".join(job.setup),

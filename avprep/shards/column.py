@@ -37,7 +37,7 @@ class ColumnShard:
 
     @property
     def clips(self) -> list[dict[str, Any]]:
-        """The record of each clip, in the plan's order."""
+        """The record of each clip, in the manifest's order."""
         clips: list[dict[str, Any]] = self.sidecar["clips"]
         return clips
 

@@ -177,10 +177,10 @@ def _named(path: Path | str) -> Iterator[None]:
 
 
 def read_joined(out: Path, shard: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yield the samples of a shard that both columns hold, members of both together, in plan order.
+    """Yield the samples of a shard that both columns hold, members of both together, in manifest order.
 
-    Both columns keep the plan's order, so one sample of each is in memory at a time. Raises ShardError where a column
-    has not finished the shard.
+    Both columns keep the manifest's order, so one sample of each is in memory at a time. Raises ShardError where a
+    column has not finished the shard.
     """
     sidecar = read_sidecar(out, "crop", shard)
     if sidecar is None:

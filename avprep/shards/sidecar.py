@@ -107,7 +107,7 @@ def render_sidecar(head: dict[str, Any], clips: list[dict[str, Any]]) -> bytes:
 
 
 def finished(out: Path, column: str, shard: str, keys: Iterable[str]) -> dict[str, Any] | None:
-    """Return the sidecar of a finished shard: tar and sidecar are there, the digest agrees, the keys are the plan's.
+    """Return the sidecar of a finished shard: tar and sidecar are there, digest and keys are right.
 
     None for any other: whatever is wrong with it, it is made anew.
     """

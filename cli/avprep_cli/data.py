@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from avprep import files, layouts, manifest
-from avprep.errors import RunError
+from avprep.errors import RunError, plural
 from avprep.runs import tasks
 from avprep_cli import kinds, options, say, summary
 
@@ -83,7 +83,7 @@ def index(
     splits = found.counts()
     counts = ", ".join(f"{split} {count}" for split, count in splits.items())
     tally = summary.tally("problem", scan.counts())
-    clips = say.good(say.number(len(found.clips), "clip"))
+    clips = say.good(plural(len(found.clips), "clip"))
     summary.show(
         f"{output}: {clips} ({counts}), {say.bad(tally) if scan.problems else tally}",
         then=[summary.line("crop", output, "OUT")],
@@ -138,7 +138,7 @@ def crop(manifest_path: Path, out: Path, **given: Any) -> None:
     """
     filling = cropping(manifest_path, out, given)
     settings = filling.stage.settings
-    say.aside(f"crop: detector {settings.detector}, align {settings.align}, {say.number(filling.jobs, 'worker')}")
+    say.aside(f"crop: detector {settings.detector}, align {settings.align}, {plural(filling.jobs, 'worker')}")
     fill(filling, given)
 
 
@@ -179,7 +179,7 @@ def mfcc(manifest_path: Path, out: Path, **given: Any) -> None:
     avprep mfcc mine.jsonl OUT --audio-offset sync    after avprep sync
     """
     filling = windows(manifest_path, out, given)
-    say.aside(f"mfcc: preset {filling.stage.settings.preset}, {say.number(filling.jobs, 'worker')}")
+    say.aside(f"mfcc: preset {filling.stage.settings.preset}, {plural(filling.jobs, 'worker')}")
     fill(filling, given)
 
 
@@ -208,7 +208,7 @@ def verify(out: Path, jobs: int) -> None:
         names = ("ok", "failed", "silent")
         ok, failed, silent = (sum(getattr(split, name) for split in column.splits.values()) for name in names)
         columns[column.column] = {"clips": ok + failed, "ok": ok, "failed": failed, "silent": silent}
-        counts = f"{say.number(ok + failed, 'clip')} = {ok} ok{summary.silent(silent)} + "
+        counts = f"{plural(ok + failed, 'clip')} = {ok} ok{summary.silent(silent)} + "
         counts += summary.tally("failed", column.reasons)
         verdict = say.good("verified") if ok or not failed else say.bad("verified, but no clip is ok")
         lines.append(f"{column.column}: {verdict}: {counts}")
@@ -334,8 +334,8 @@ def _show_plan(fingerprint: dict[str, Any], task: dict[str, Any]) -> None:
         say.echo(json.dumps(fingerprint | task, indent=2))
         return
     say.echo(json.dumps(fingerprint, indent=2, ensure_ascii=False))
-    work = f"{say.number(len(task['planned']), 'shard')}, {say.number(task['planned_clips'], 'clip')}"
-    done = say.number(len(task["done"]), "shard")
+    work = f"{plural(len(task['planned']), 'shard')}, {plural(task['planned_clips'], 'clip')}"
+    done = plural(len(task["done"]), "shard")
     say.echo(f"task {task['task_index']} of {task['num_tasks']}: {work}; {done} done")
 
 

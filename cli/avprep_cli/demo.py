@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from avprep import files, layouts, manifest
-from avprep.errors import RunError
+from avprep.errors import RunError, plural
 from avprep.schema import FPS
 from avprep_cli import data, kinds, options, say, summary
 
@@ -77,7 +77,7 @@ def demo(
 def _index(
     directory: Path, words: int, speakers: int, takes: int, seed: int, jobs: int, *, emotions: bool
 ) -> manifest.Manifest:
-    """Make the corpus and its plan."""
+    """Make the corpus and its manifest."""
     from avprep.demo import expression, synthetic
 
     corpus, path = directory / "corpus", directory / "manifest.jsonl"
@@ -216,7 +216,7 @@ def dub(out: Path, directory: Path, speakers: int, clips: int, seed: int, jobs: 
     left_out = made.extra["left_out"]
     less = f", {left_out} left out: no mouth, or longer than {dubbing.LONGEST // FPS} s" if left_out else ""
     summary.show(
-        f"{path}: {say.number(len(made.clips), 'clip')} ({counts}) by {say.number(said_by, 'drawn speaker')}{less}",
+        f"{path}: {plural(len(made.clips), 'clip')} ({counts}) by {plural(said_by, 'drawn speaker')}{less}",
         then=[summary.line("crop", path, directory / "shards")],
         facts={
             "clips": len(made.clips),

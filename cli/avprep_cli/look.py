@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from avprep import files
+from avprep.errors import plural
 from avprep_cli import kinds, options, say, summary
 
 
@@ -42,14 +43,14 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
 
     made = library.report(outs[0], root=root, seed=seed)
     files.write_text(output, made.page)
-    failures = say.number(made.n_failures, "failure")
+    failures = plural(made.n_failures, "failure")
     if made.n_problems:
         then = [summary.line("verify", outs[0])]  # what is damaged may not tell what is missing
     else:
         then = summary.next_steps(outs[0], summary.line("train", outs[0], "RUN"))
     summary.show(
-        f"{output}: {say.number(made.n_clips, 'clip')}, {say.bad(failures) if made.n_failures else failures}, "
-        f"{say.number(made.n_problems, 'problem')}, {output.stat().st_size / 1e6:.1f} MB",
+        f"{output}: {plural(made.n_clips, 'clip')}, {say.bad(failures) if made.n_failures else failures}, "
+        f"{plural(made.n_problems, 'problem')}, {output.stat().st_size / 1e6:.1f} MB",
         then=then,
     )
 
@@ -92,7 +93,7 @@ def inspect(
     picture = clip_picture.draw(view, frames)
     sheet.write(picture, path)
     said = ", ".join(f"{name} {part.words}" for name, part in (("crop", view.crop), ("mfcc", view.mfcc)))
-    done = f"{path}: {said}, {view.n_frames} frames"
+    done = f"{path}: {said}, {plural(view.n_frames, 'frame')}"
     if film is not None:
         silent = clip_view.play(view, film)
         done += f"\n{film}: {view.n_frames / 25:.2f} s" + (f", without sound: {silent}" if silent else "")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from avprep import files, manifest
+from avprep.errors import plural
 from avprep_cli import data, kinds, options, say, summary
 
 PRESETS = ("latentsync", "wav2lip")
@@ -86,7 +87,7 @@ def sync(
     plan = read_manifest(out)
     if scale == "syncnet":  # whose audio features are not those of the shards
         plan = manifest.rooted(plan, root)
-    say.aside(f"sync: {device}, {say.number(jobs, 'worker')}")
+    say.aside(f"sync: {device}, {plural(jobs, 'worker')}")
     filling = columns.Filling(column.stage(out, run, scale, device, plan.root), plan, out, jobs)
     data.fill(filling, {**given, "shard_size": None})
 
@@ -157,7 +158,7 @@ def select(out: Path, wheres: tuple[str, ...], preset: str | None, output: Path,
     for reason, count in sorted(found.left_out.items()):
         say.aside(f"left out: {count}: {reason}")
     summary.show(
-        f"{output}: {say.number(kept, 'clip')} of {kept + left}",
+        f"{output}: {plural(kept, 'clip')} of {kept + left}",
         then=[summary.line("crop", output, "OUT2")],
         facts={"kept": kept, "left_out": dict(found.left_out), "where": [str(output)]},
     )

@@ -138,7 +138,10 @@ def train(
     stages = [name for name in kind.stages() if stage in (name, "all")]
     if dry_run:
         run_folder.describe(
-            run, settings, corpus.read_corpus(outs, settings, shares), say.aside if say.as_json() else say.echo
+            run,
+            settings,
+            corpus.read_corpus(outs, settings, shares),
+            say.aside if say.as_json() else lambda text: say.echo(say.folded(text)),
         )
         summary.close([], {"settings": tomllib.loads(settings.to_toml())})
         return
@@ -154,8 +157,9 @@ def _show_run(run: Path, model: str, out: Path, found: dict[str, Any]) -> None:
 
     path = run / checkpoint.NAME
     measured = in_words(found)
+    text = f"{path}: {measured}" if measured else str(path)
     summary.show(
-        f"{path}: {measured}" if measured else str(path),
+        text if say.quiet() else say.folded(text),
         then=[
             summary.line("sync", out, "--model", run)
             if model == "sync"

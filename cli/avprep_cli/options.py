@@ -280,7 +280,7 @@ def run_options(command: F) -> F:
 
 
 def sync_run_options(command: F) -> F:
-    """Options of the command that fills the shards of a column from others, whose plan and size it takes."""
+    """Options of the command that fills the shards of a column from others, whose manifest and size it takes."""
     return _all_of(
         command, jobs, clip_timeout, task_index, num_tasks, accept_versions, dry_run, strict, as_json, verbosity
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 
 import click
 
@@ -14,6 +15,16 @@ QUIET, NORMAL, VERBOSE = -1, 0, 1
 _VERBOSITY, _JSON, _SAID = (f"{__name__}.{name}" for name in ("verbosity", "json", "said"))
 """Names in Context.meta, which a group's commands share."""
 _STYLED = re.compile(r"(\x1b\[(?:1|31|32)m)([^\x1b]*)(\x1b\[0m)")  # what good, bad and to_type make
+WIDTH = 120
+"""Most characters of a line of a log, unless one word has more."""
+_FOLD = textwrap.TextWrapper(
+    WIDTH,
+    subsequent_indent="    ",
+    expand_tabs=False,
+    replace_whitespace=False,
+    break_long_words=False,
+    break_on_hyphens=False,
+)
 _LIBRARIES = ("click", "numpy", "av", "opencv-python", "opencv-python-headless", "torch")
 
 
@@ -64,18 +75,18 @@ def once(line: str) -> None:
 def detail(line: str) -> None:
     """Say what only -v wants to know."""
     if verbosity() == VERBOSE:
-        echo(line, err=True)
+        echo(folded(line), err=True)
 
 
-def story(line: str) -> None:
+def story(text: str) -> None:
     """Say a line of a long story that is a result itself: what a training run or the demo goes through."""
     if not quiet():
-        echo(line, err=as_json())
+        echo(folded(text), err=as_json())
 
 
-def number(count: int, noun: str) -> str:
-    """Return a number of things: `1 clip`, `2 clips`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def folded(text: str) -> str:
+    """Return lines of a log with those that are too long broken between words, indented from the second on."""
+    return "\n".join(line if len(line) <= WIDTH else _FOLD.fill(line) for line in text.split("\n"))
 
 
 def good(text: str) -> str:

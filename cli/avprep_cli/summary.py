@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avprep import manifest
+from avprep.errors import plural
 from avprep_cli import say
 
 if TYPE_CHECKING:
@@ -62,12 +63,12 @@ def of_column(outcome: Outcome, out: Path, column: str) -> tuple[str, list[str],
     from avprep.runs.status import status
 
     before = f" ({len(outcome.skipped)} done before)" if outcome.skipped else ""
-    ok, failed = f"{say.number(outcome.ok, 'clip')} ok", tally("failed", outcome.failed)
+    ok, failed = f"{plural(outcome.ok, 'clip')} ok", tally("failed", outcome.failed)
     ok = (say.good(ok) if outcome.ok or not outcome.failed else ok) + silent(outcome.silent)
     failed = say.bad(failed) if outcome.failed else failed
     done = (
-        f"{column}: {say.number(len(outcome.planned), 'shard')}{before}, {ok}, {failed}, "
-        f"{say.number(outcome.frames, 'frame')}, {outcome.seconds:.1f} s"
+        f"{column}: {plural(len(outcome.planned), 'shard')}{before}, {ok}, {failed}, "
+        f"{plural(outcome.frames, 'frame')}, {outcome.seconds:.1f} s"
     )
     (found,) = status(out, columns=(column,))
     patterns = [str(out / column / brace_pattern(split, counts.shards)) for split, counts in found.splits.items()]
@@ -174,5 +175,5 @@ def tally(noun: str, counts: dict[str, int]) -> str:
     """Return a number of things and what kinds of them: `3 failed (no_face 2, timeout 1)`."""
     total = sum(counts.values())
     detail = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-    label = f"{total} failed" if noun == "failed" else say.number(total, noun)
+    label = f"{total} failed" if noun == "failed" else plural(total, noun)
     return label + (f" ({detail})" if detail else "")

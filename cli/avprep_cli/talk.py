@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from avprep.errors import plural
 from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def generate(
     film = talker.film(photos, driver, output, grid=grid, paste_back=paste_back, **how)
     heard = "" if film.sound else ", without sound: there is none to it"
     summary.show(
-        f"{output}: {film.n_frames} frames, {film.seconds:.2f} s{heard}",
+        f"{output}: {plural(film.n_frames, 'frame')}, {film.seconds:.2f} s{heard}",
         facts={"frames": film.n_frames, "seconds": film.seconds, "sound": film.sound, "where": [str(output)]},
     )
 

@@ -59,7 +59,7 @@ class Clips:
     timed: words of each clip whose times are known, float64 (M, 3): number, start and end in frames of the clip; empty
         where no clip has any.
     first, whole: int64 (N,): the first frame of a clip in its sample, and how many the sample has.
-    skipped: why clips of the plan are not here, with their number.
+    skipped: why clips of the manifest are not here, with their number.
     mfcc_preset: `davs` or `syncnet`, "" where nothing says it. dataset: what the manifest calls it, "" likewise.
     """
 
@@ -401,7 +401,7 @@ def _in_frames(words: tuple[TimedWord, ...], numbers: Mapping[str, int]) -> NDAr
 
 
 def _read_labels(path: Path, split: str) -> tuple[str, dict[str, _Labels]]:
-    """Read the data set's name, and key -> labels of a split, from the frozen plan."""
+    """Read the data set's name, and key -> labels of a split, from the frozen manifest."""
     if not path.exists():
         raise ShardError(f"{path.parent}: no shards here (no manifest.jsonl): run `avprep crop` and `mfcc`")
     labels: dict[str, _Labels] = {}

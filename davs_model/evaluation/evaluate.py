@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from avprep import __version__
-from avprep.errors import RunError
+from avprep.errors import RunError, plural
 from davs_model import checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.batch import RawBatch
@@ -133,7 +133,7 @@ def evaluate(
     subject = _Subject.load(run, out, settings)
     saved, clips, missing = subject.saved, subject.clips, subject.missing
     drawn = Drawn(None if isinstance(landmarks, str) else landmarks[0], settings.mouth_clips)
-    say(f"{settings.split}: {len(clips)} clips of {out}")
+    say(f"{settings.split}: {plural(len(clips), 'clip')} of {out}")
     found, places = subject.measure(settings, results / EMBEDDINGS, drawn, say)
     metrics: dict[str, Any] = {
         **_about(subject, out, found, settings),
@@ -366,7 +366,7 @@ def _identity_of_train(subject: _Subject, out: Path, settings: EvaluationSetting
     """Return identity features `[N, D]` and words `[N]` of clips of the train split, whose rows are shuffled."""
     clips, shape = clips_of(subject.saved, out, "train", [SEQUENCE])
     device = torch.device(settings.device)
-    say(f"train: {min(len(clips), settings.svm_clips)} clips for the SVM")
+    say(f"train: {plural(min(len(clips), settings.svm_clips), 'clip')} for the SVM")
     features, words = [], []
     clips = clips.spoken_words()
     for raw in _read(clips, shape, settings, settings.svm_clips):

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from avprep.errors import CheckpointError, RunError
+from avprep.errors import CheckpointError, RunError, plural
 from avprep.memory import keep_freed_memory
 from avprep.signals import Stop, stop_signals
 from davs_model import checkpoint, models, precision
@@ -232,8 +232,8 @@ class _Run:
         if at is not None and (at.stage, at.step) == (stage.name, first):
             optimizers.restore(trainer.phases, self.model, at.moments)
         self.say(
-            f"{stage.name}: {len(trainer.source)} clips, {len(trainer.batches)} batches of "
-            f"{self.settings.data.batch_size} an epoch, steps {first} to {total}; "
+            f"{stage.name}: {plural(len(trainer.source), 'clip')}, batches of {self.settings.data.batch_size}: "
+            f"{len(trainer.batches)} an epoch, steps {first} to {total}; "
             + ", ".join(f"{name} × {factor:g}" for name, factor in trainer.terms.items())
         )
         return trainer
@@ -246,7 +246,9 @@ class _Run:
                 left_out.measure(self.run, self.model, clips, self.device, self.settings)
             self.world.wait(self.device)
         kept = left_out.kept(self.run, clips)
-        self.say(f"{len(clips) - len(kept)} of {len(clips)} clips are {left_out.REASON}: {self.run / left_out.NAME}")
+        self.say(
+            f"{len(clips) - len(kept)} of {plural(len(clips), 'clip')} {left_out.REASON}: {self.run / left_out.NAME}"
+        )
         return replace(self.corpus, train=kept)
 
     def _save(self, stage: Stage, step: int, phases: Optimizers) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from avprep.errors import RunError
+from avprep.errors import RunError, plural
 from davs_model.data.batch import RawBatch
 from davs_model.data.batches import EvaluationBatches
 from davs_model.data.corpus import Corpus
@@ -91,7 +91,7 @@ class Reporter:
             self._talk(stage)
         if self.validation:
             n_clips = len(found["words"])
-            self.say(f"{stage.name} {step} validation, {n_clips} clips: {embed.in_words(self.validation)}")
+            self.say(f"{stage.name} {step} validation, {plural(n_clips, 'clip')}: {embed.in_words(self.validation)}")
             for one in self._own(stage):
                 self.say(f"{stage.name} {step} validation, {one.summary}")
             self.log.write(stage.name, step, overall=self._overall(), validation=self.validation)

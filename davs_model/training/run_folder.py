@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from avprep import __version__
-from avprep.errors import RunError
+from avprep.errors import RunError, plural
 from davs_model import checkpoint, models
 from davs_model.data.corpus import Corpus
 from davs_model.settings import RunSettings
@@ -29,8 +29,8 @@ def describe(run: Path, settings: RunSettings, corpus: Corpus, say: Say) -> None
     say(settings.to_toml())
     for split, clips in (("train", corpus.train), ("val", corpus.val)):
         skipped = "".join(f", {count} left out: {reason}" for reason, count in sorted(clips.skipped.items()))
-        say(f"{split}: {len(clips)} clips{skipped}")
-    say(f"{len(corpus.train.vocabulary)} words, {len(corpus.train.people)} speakers")
+        say(f"{split}: {plural(len(clips), 'clip')}{skipped}")
+    say(f"{plural(len(corpus.train.vocabulary), 'word')}, {plural(len(corpus.train.people), 'speaker')}")
     model = checkpoint.outline(settings.of_model, models.find(settings.of_model).dimensions_for(corpus, settings))
     counts = {name: sum(p.numel() for p in network.parameters()) for name, network in model.named_children()}
     say("parameters: " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items()))

@@ -105,7 +105,7 @@ class TestIndex:
 
     @pytest.mark.parametrize(
         ("layout", "options", "name"),
-        [("lrw", ["--sentences"], "--sentences"), ("voxceleb2", ["--val-share", "0.2"], "--val-share")],
+        [("lrw", ["--sentences"], "--sentences"), ("voxceleb2", ["--val-fraction", "0.2"], "--val-fraction")],
     )
     def test_options_of_other_layouts(
         self, lrw: Path, tmp_path: Path, layout: str, options: list[str], name: str
@@ -199,7 +199,7 @@ class TestRun:
     def test_limit_is_another_plan(self, lrw: Path, shards_made: tuple[Path, Result]) -> None:
         """A limited plan does not join a whole one."""
         result = call("mfcc", lrw / "plan.jsonl", shards_made[0], "--limit", 1)
-        assert_one_line(result, 1, "manifest.jsonl: another plan (lrw, 6 clips; this one: lrw, 3 clips)")
+        assert_one_line(result, 1, "manifest.jsonl: another manifest (lrw, 6 clips; this one: lrw, 3 clips)")
 
     def test_root(self, lrw: Path, tmp_path: Path) -> None:
         """A data set that was moved is found with --root, and missed without."""

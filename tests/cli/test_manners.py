@@ -441,7 +441,7 @@ class TestNothingStray:
             for at in range(60 + n, len(data), len(data) // (4 * n)):
                 flipped[at] ^= 0xFF
             (folder / f"bits{n}.mp4").write_bytes(flipped)
-        assert call("index", "folder", folder, "-o", tmp_path / "plan.jsonl", "--val-share", 0).exit_code == 0
+        assert call("index", "folder", folder, "-o", tmp_path / "plan.jsonl", "--val-fraction", 0).exit_code == 0
         for column in ("crop", "mfcc"):
             options = ("--detector", "opencv") if column == "crop" else ()
             result = call(column, tmp_path / "plan.jsonl", tmp_path / "out", "-j", 1, *options)

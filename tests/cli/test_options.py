@@ -114,7 +114,7 @@ def test_free_text_is_rare() -> None:
         (["crop", "P", "O", "--clip-timeout", "inf"], "--clip-timeout"),
         (["crop", "P", "O", "--jobs", "100000"], "--jobs"),
         (["mfcc", "P", "O", "--audio-shift-ms", "nan"], "--audio-shift-ms"),
-        (["index", "folder", ".", "-o", "m.jsonl", "--val-share", "7"], "--val-share"),
+        (["index", "folder", ".", "-o", "m.jsonl", "--val-fraction", "7"], "--val-fraction"),
         (["index", "grid", ".", "-o", "m.jsonl", "--split-by", "speakers"], "--split-by"),
         (["index", "grid", ".", "-o", "m.csv"], "--output"),
         (["report", ".", "-o", "z.pdf"], "--output"),
@@ -167,5 +167,5 @@ class TestSplitBy:
     @pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (0.9, 0.2)])
     def test_nothing_left_to_train_on(self, root: Path, val: float, test: float) -> None:
         """Fractions for validation and testing leave something to train on."""
-        result = call("index", "folder", root, "-o", root / "m.jsonl", "--val-share", val, "--test-share", test)
-        assert_one_line(result, 1, "--val-share", "--test-share", "below 1")
+        result = call("index", "folder", root, "-o", root / "m.jsonl", "--val-fraction", val, "--test-fraction", test)
+        assert_one_line(result, 1, "--val-fraction", "--test-fraction", "below 1")

@@ -49,7 +49,8 @@ def test_train(out: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "[model]\nwidth = 0.05\n" in result.stdout
     assert "train: 12 clips\n" in result.stdout
-    assert re.search(r"^full 2 validation, 4 clips: words .* L1 ", result.stdout, re.MULTILINE)
+    assert re.search(r"^full 2 validation, 4 clips: words .* L1 ", result.stdout, re.MULTILINE | re.DOTALL)
+    assert [line for line in result.stdout.splitlines() if len(line) > 120 and str(tmp_path) not in line] == []
     assert f"full 2 sample grid: {tmp_path / 'run' / 'samples' / 'full-000002.png'}" in result.stdout
     assert checkpoint.load(tmp_path / "run").settings["training"]["preset"] == "small"
 

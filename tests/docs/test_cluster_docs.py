@@ -39,7 +39,7 @@ def script() -> str:
             command=["avprep", "crop", "/scratch/me/lrw.jsonl", "/scratch/me/lrw", "--detector", "yunet"],
             array=tasks.expression(n % TASKS for n in range(1, n_shards)),
             num_tasks=TASKS,
-            work=f"crop: {sum(CLIPS['LRW'])} clips in {n_shards} shards, 1 of them done.",
+            work=f"crop: {sum(CLIPS['LRW'])} clips in {n_shards} shards, 1 done.",
             logs=Path("/scratch/me/lrw/logs"),
             time="01:00:00",
             mem="4G",

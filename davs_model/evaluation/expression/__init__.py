@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from avprep.errors import plural
 from davs_model.data.clips import Clips, read_clips
 from davs_model.evaluation import samples
 from davs_model.evaluation.expression import axes, damage, mechanisms, steering
@@ -60,7 +61,7 @@ def measure(
         return {}
     train = read_clips(out, "train", emotion_names=clips.emotion_names)
     side = int(model.dimensions["image_size"])
-    say(f"train: {min(len(train), settings.svm_clips)} clips for the reader of emotions")
+    say(f"train: {plural(min(len(train), settings.svm_clips), 'clip')} for the reader of emotions")
     try:
         readers = Readers.fit(train, side, limit=settings.svm_clips, seed=settings.seed)
     except ValueError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from avprep.errors import ShardError
+from avprep.errors import ShardError, plural
 from davs_model.data.batch import empty_batch
 from davs_model.data.clips import Clips
 from davs_model.data.reads import Shape, chosen
@@ -98,7 +98,7 @@ def measure(model: AMIE, clips: Clips, device: torch.device, limit: int) -> tupl
             "Audio-visual coherence, as the estimator has it",
             (
                 f"The bound of Jensen and Shannon, + 2 log 2, of real frames with their own windows and with windows "
-                f"that are some frames later; {found.n_clips} clips. {summary[0].upper()}{summary[1:]}.",
+                f"that are some frames later; {plural(found.n_clips, 'clip')}. {summary[0].upper()}{summary[1:]}.",
             ),
             ("shift, frames", *map(str, found.bound)),
             (("bound, nats", *(f"{value:.2f}" for value in found.bound.values())),),

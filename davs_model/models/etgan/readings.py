@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from avprep.errors import plural
 from davs_model.data.batches import EvaluationBatches
 from davs_model.data.clips import Clips
 from davs_model.data.reads import Batch, Shape, chosen
@@ -44,7 +45,8 @@ def measure(model: ETGAN, stage: str, clips: Clips, device: torch.device, limit:
     n_clips = sum(len(found) for found in next(iter(right.values()), []))
     chance = 1 / int(model.dimensions["n_emotions"])
     summary = "emotions read: " + ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in values.items())
-    notes = (f"{n_clips} clips; chance {chance:.1%}. The judge learned from the training set, from people of its own.",)
+    learned = "The judge learned from the training set, from people of its own."
+    notes = (f"{plural(n_clips, 'clip')}; chance {chance:.1%}. {learned}",)
     rows = tuple((name.replace("_", " "), f"{value:.1%}") for name, value in values.items())
     facts = {**values, "chance": chance, "n_clips": n_clips}
     return (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from avprep.errors import ShardError
+from avprep.errors import ShardError, plural
 from avprep.schema import ARRAYS, FPS, decode_array
 from davs_model.data.clips import Clips
 from davs_model.models.base import Measure
@@ -76,7 +76,7 @@ def measure(scorer: Scorer, clips: Clips, limit: int) -> tuple[Measure, ...]:
     return (
         Measure(
             "offsets",
-            f"{shifts['n_clips']} clips: {summary.format(**shifts)}",
+            f"{plural(shifts['n_clips'], 'clip')}: {summary.format(**shifts)}",
             shifts,
             "Known shifts found again",
             (f"Clips whose audio is moved by {SHIFTS[0]} to {SHIFTS[-1]} frames, by {LENGTH} windows of each.",),

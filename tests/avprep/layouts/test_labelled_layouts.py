@@ -234,7 +234,7 @@ class TestLRS3:
                 "lrs3/test/0akiEFwtkyA/00002.txt": "Text:  THANK YOU\nConf:  4\n",
             },
         )
-        found, problems = clips_of("lrs3", tmp_path, val_share=0.0)
+        found, problems = clips_of("lrs3", tmp_path, val_fraction=0.0)
         first, second = (found[key] for key in sorted(found))
         assert first.words == (("SO", 0.08, 0.2), ("WE", 0.2, 0.32), ("LOOK", 0.4, 0.75))
         assert (first.labels, first.split, first.speaker) == ({"text": "SO WE LOOK"}, "train", "0Fi83BHQsMA")
@@ -268,7 +268,7 @@ class TestLRS3:
     def test_validation_takes_whole_talks(self, tmp_path: Path) -> None:
         """All clips of a talk lie in one split."""
         plant(tmp_path, *(f"pretrain/talk{n:07d}/{clip:05d}.mp4" for n in range(40) for clip in range(2)))
-        manifest, _ = index("lrs3", tmp_path, val_share=0.3)
+        manifest, _ = index("lrs3", tmp_path, val_fraction=0.3)
         splits = {
             clip.speaker: {other.split for other in manifest.clips if other.speaker == clip.speaker}
             for clip in manifest.clips

@@ -268,13 +268,13 @@ class TestStableSplit:
     @given(st.text())
     def test_shares_at_the_ends(self, name: str) -> None:
         """A share of 0 takes nothing and a share of 1 takes everything."""
-        assert stable_split(name, val_share=0, test_share=0) == "train"
-        assert stable_split(name, val_share=1, test_share=0) == "val"
-        assert stable_split(name, val_share=0, test_share=1) == "test"
+        assert stable_split(name, val_fraction=0, test_fraction=0) == "train"
+        assert stable_split(name, val_fraction=1, test_fraction=0) == "val"
+        assert stable_split(name, val_fraction=0, test_fraction=1) == "test"
 
     def test_shares(self) -> None:
         """The shares of many names come out as asked for."""
-        counts = Counter(stable_split(f"s1/{n}", val_share=0.2, test_share=0.1) for n in range(10_000))
+        counts = Counter(stable_split(f"s1/{n}", val_fraction=0.2, test_fraction=0.1) for n in range(10_000))
         assert counts["val"] == pytest.approx(2000, rel=0.1)
         assert counts["test"] == pytest.approx(1000, rel=0.1)
 
@@ -835,8 +835,8 @@ class TestFolder:
     def test_shares(self, tmp_path: Path) -> None:
         """Without {split} the clips are shared out as asked, the same for every seed."""
         plant(tmp_path, *(f"{n}.mp4" for n in range(300)))
-        clips, _ = clips_of("folder", tmp_path, val_share=0.5, test_share=0)
-        again, _ = clips_of("folder", tmp_path, val_share=0.5, test_share=0, seed=9)
+        clips, _ = clips_of("folder", tmp_path, val_fraction=0.5, test_fraction=0)
+        again, _ = clips_of("folder", tmp_path, val_fraction=0.5, test_fraction=0, seed=9)
         assert clips == again
         counts = Counter(clip.split for clip in clips.values())
         assert set(counts) == {"train", "val"}
@@ -845,8 +845,8 @@ class TestFolder:
     @pytest.mark.parametrize("shares", [(-0.1, 0.1), (0.6, 0.6), (float("nan"), 0.1)])
     def test_bad_shares(self, tmp_path: Path, shares: tuple[float, float]) -> None:
         """Shares that are no shares are an error that names the options."""
-        with pytest.raises(ManifestError, match="--val-share"):
-            index("folder", tmp_path, val_share=shares[0], test_share=shares[1])
+        with pytest.raises(ManifestError, match="--val-fraction"):
+            index("folder", tmp_path, val_fraction=shares[0], test_fraction=shares[1])
 
     def test_split_by_speaker(self, tmp_path: Path) -> None:
         """Split by speaker, no speaker lies in two splits; the pattern must say who speaks."""

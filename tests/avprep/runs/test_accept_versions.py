@@ -86,7 +86,7 @@ class TestRun:
 
     def test_the_manifest_must_be_the_same(self, begun: Path) -> None:
         """So is another manifest."""
-        with pytest.raises(RunError, match="another plan"):
+        with pytest.raises(RunError, match="another manifest"):
             stand_ins.start(["ok"] * 7, begun, shard_size=2, version="2", accept_versions=True)
 
     @pytest.mark.parametrize(("there", "here"), [("8f" * 32, "9e" * 32), ("cpu", "cuda"), (None, "8f" * 32)])

@@ -427,7 +427,7 @@ class TestSlurm:
         fill("mfcc", lrw, out, "--task-index", 1, "--num-tasks", 3)
         text = call("slurm", "mfcc", lrw / "plan.jsonl", out, "--tasks", 3).stdout
         assert "--array=0,2" in read_by_sbatch(text)
-        assert "# mfcc: 6 clips in 6 shards, 2 of them done.\n" in text
+        assert "# mfcc: 6 clips in 6 shards, 2 done.\n" in text
         text = call("slurm", "mfcc", lrw / "plan.jsonl", out, "--tasks", 100).stdout
         assert "--array=0,2-3,5" in read_by_sbatch(text)
         assert "--num-tasks 6 " in text
@@ -542,7 +542,7 @@ class TestSlurm:
         other = call("slurm", "mfcc", lrw / "plan.jsonl", whole, "--submit")
         assert_one_line(other, 1, "made with other settings (settings.audio_shift_ms: there 12.5, here 0.0; settings.")
         plan = call("slurm", "mfcc", lrw / "plan.jsonl", whole, *MFCC, "--limit", 1, "--submit")
-        assert_one_line(plan, 1, "manifest.jsonl: another plan (lrw, 6 clips; this one: lrw, 3 clips)")
+        assert_one_line(plan, 1, "manifest.jsonl: another manifest (lrw, 6 clips; this one: lrw, 3 clips)")
         size = call("slurm", "mfcc", lrw / "plan.jsonl", whole, *MFCC, "--shard-size", 3)
         assert_one_line(size, 1, "made with --shard-size 2")
         assert sent() is None

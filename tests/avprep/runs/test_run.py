@@ -741,7 +741,7 @@ class TestJoining:
             ({"shard_size": 4}, r"run\.json: made with --shard-size 5"),
             (
                 {"plan": stand_ins.plan(["ok"] * 7)},
-                r"manifest\.jsonl: another plan \(stand-ins, 6 clips; this one: .* 7",
+                r"manifest\.jsonl: another manifest \(stand-ins, 6 clips; this one: .* 7",
             ),
             ({"plan": stand_ins.plan(["ok"] * 6, dataset="other")}, r"this one: other, 6 clips"),
         ],

@@ -34,7 +34,7 @@ PLAIN = slurm.ArrayJob(
     command=["avprep", "mfcc", "/data/lrw.jsonl", "/data/shards"],
     array="0-63",
     num_tasks=64,
-    work="mfcc: 538766 clips in 1079 shards, 0 of them done.",
+    work="mfcc: 538766 clips in 1079 shards, 0 done.",
     logs=Path("/data/shards/logs"),
 )
 FULL = slurm.ArrayJob(
@@ -42,7 +42,7 @@ FULL = slurm.ArrayJob(
     command=["avprep", "crop", "/my data/100% lrw.jsonl", "/my data/50%/it's", "--detector", "face-alignment"],
     array="0-2,7,9-11",
     num_tasks=12,
-    work="crop: 538766 clips in 1079 shards, 500 of them done.",
+    work="crop: 538766 clips in 1079 shards, 500 done.",
     logs=Path("/my data/50%/shards/logs"),
     time="1-12:00:00",
     cpus=8,

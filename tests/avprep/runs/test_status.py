@@ -164,13 +164,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing tar": (lambda out: (out / "mfcc/test-000000.tar").unlink(), "mfcc/test-000000.tar: cannot be read"),
     "missing sidecar": (
         lambda out: (out / "mfcc/test-000000.json").unlink(),
-        "mfcc/test-000000.tar: not finished, 2 clips are missing",
+        "mfcc/test-000000.tar: not finished, 2 clips missing",
     ),
-    "extra tar": (lambda out: (out / "mfcc/val-000000.tar").touch(), "mfcc/val-000000.tar: not a shard of the plan"),
+    "extra tar": (lambda out: (out / "mfcc/val-000000.tar").touch(), "mfcc/val-000000.tar: not a shard of the"),
     "extra sidecar": (lambda out: (out / "mfcc/val-000000.json").touch(), "mfcc/val-000000.json: not a shard of the"),
     "swapped sidecar": (
         lambda out: shutil.copy(out / "mfcc/test-000000.json", out / "mfcc/train-000000.json"),
-        "mfcc/train-000000.json: its clips are not those of the plan",
+        "mfcc/train-000000.json: its clips are not those of the manifest",
     ),
     "sidecar of the other column": (
         lambda out: shutil.copy(out / "crop/test-000000.json", out / "mfcc/test-000000.json"),
@@ -190,7 +190,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         "its counts are not those of its clips",
     ),
     "other length": (edit(SIDECAR, '"n_frames": 3', '"n_frames": 4'), "has 3 frames, the sidecar says 4"),
-    "other key": (edit(SIDECAR, '"key": "s1/c"', '"key": "s1/x"'), f"{SIDECAR}: its clips are not those of the plan"),
+    "other key": (edit(SIDECAR, '"key": "s1/c"', '"key": "s1/x"'), f"{SIDECAR}: its clips are not those of the"),
     "ok that failed": (
         edit(SIDECAR, '"state": "failed"', '"n_frames": 3, "state": "ok"'),
         "train-000001.tar: holds 1 samples, the sidecar has 2 ok clips",
@@ -209,18 +209,18 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "sidecar laid out otherwise": (laid_out, f"{SIDECAR}: its first line does not hold all but its clips"),
     "bytes before the first sample": (padded, "crop/train-000000.tar: s1/a does not lie where the sidecar says"),
-    "other order": (rewritten({**B, **A}), "crop/train-000000.json: its clips are not those of the plan"),
+    "other order": (rewritten({**B, **A}), "crop/train-000000.json: its clips are not those of the manifest"),
     "columns that differ": (
         rewritten({**A, "s1/b": crop_members("s1/b", 4)}),
         "s1/b: crop has 4 frames, mfcc 3",
     ),
     "other numbers": (
         edit("crop/run.json", '"test": 2', '"test": 3'),
-        "crop/run.json: its numbers of clips are not the plan's",
+        "crop/run.json: its numbers of clips are not the manifest's",
     ),
     "no numbers": (
         edit("mfcc/run.json", '"clips": ', '"clips": {}, "others": '),
-        "mfcc/run.json: its numbers of clips are not the plan's",
+        "mfcc/run.json: its numbers of clips are not the manifest's",
     ),
     "other plan": (edit("manifest.jsonl", "s1/f", "s1/g"), "run.json: made from another manifest"),
 }
