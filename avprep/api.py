@@ -12,7 +12,8 @@ from typing import Any, Literal, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import columns, files, layouts, manifest, offsets, schema, shards
+from avprep import columns, files, layouts, offsets, schema, shards
+from avprep import manifest as manifests
 from avprep.errors import ShardError
 from avprep.manifest import Manifest
 from avprep.media.mfcc import Preset
@@ -70,12 +71,12 @@ def index(
     for problem in scan.problems:
         log.warning("%s: %s: %s", problem.kind, problem.path, problem.message)
     if output is not None:
-        files.write_text(Path(output), manifest.render(found))
+        files.write_text(Path(output), manifests.render(found))
     return found
 
 
 def crop(
-    plan: Manifest | Path | str,
+    manifest: Manifest | Path | str,
     out: Path | str,
     *,
     detector: str = "auto",
@@ -92,7 +93,7 @@ def crop(
 ) -> Outcome:
     """Detect, track, align and crop the faces of a manifest's clips to 256×256, into OUT/crop.
 
-    plan: a manifest or its file. root: where the data set lies now, if not where it was indexed.
+    manifest: one, or its file. root: where the data set lies now, if not where it was indexed.
     detector, subject: `auto` is what OUT has, else the best that is available here.
     judge: of who speaks, for the subject `speaking`: `davs_model.sync.speaker.JudgeBuilder`.
     align, every, min_face, image_format, max_seconds: see `avprep.stages.CropSettings`.
@@ -102,7 +103,7 @@ def crop(
     by reason. Raises RunError, one line, where OUT belongs to another run or cannot be written.
     """
     filling = columns.crop(
-        manifest.opened(plan, root),
+        manifests.opened(manifest, root),
         Path(out),
         jobs=jobs,
         judge=lambda: judge,
@@ -118,7 +119,7 @@ def crop(
 
 
 def mfcc(
-    plan: Manifest | Path | str,
+    manifest: Manifest | Path | str,
     out: Path | str,
     *,
     preset: Preset = MfccSettings.preset,
@@ -141,7 +142,7 @@ def mfcc(
     For the rest and the result see `crop`.
     """
     filling = columns.mfcc(
-        manifest.opened(plan, root),
+        manifests.opened(manifest, root),
         Path(out),
         jobs=jobs,
         audio_offset=audio_offset,
@@ -207,8 +208,8 @@ def open(out: Path | str, *, split: Split | None = None) -> Iterator[Example]:  
     Raises RunError where a column was never started, ShardError where a shard is not finished or is damaged.
     """
     folder = Path(out)
-    if split not in (None, *manifest.SPLITS):
-        raise ValueError(f"split is one of {', '.join(manifest.SPLITS)}, not {split!r}")
+    if split not in (None, *manifests.SPLITS):
+        raise ValueError(f"split is one of {', '.join(manifests.SPLITS)}, not {split!r}")
     started = {column: fingerprint.started(folder, column) for column in schema.COLUMNS}
     return _examples(folder, fingerprint.shard_names(folder, started["crop"], split))
 

@@ -1,4 +1,4 @@
-"""How long a file, a function and a class of the source may be, and that no two classes have one name."""
+"""How long a file, a function and a class of the source may be, and what is there once: names of classes, six lines."""
 
 from __future__ import annotations
 
@@ -46,6 +46,32 @@ def test_no_two_classes_have_one_name() -> None:
                 owners.setdefault(node.name, []).append(model)
     several = {name: found for name, found in owners.items() if len(found) > 1}
     assert [name for name, found in several.items() if "" in found or len(set(found)) < len(found)] == []
+
+
+def statements(text: str) -> list[str]:
+    """Return the lines of a file that are code: no comments, docstrings, imports or blank lines."""
+    left_out: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        words = (
+            isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        )
+        if words or isinstance(node, ast.Import | ast.ImportFrom):
+            left_out |= set(range(node.lineno, (node.end_lineno or 0) + 1))
+    lines = ((n, line.strip()) for n, line in enumerate(text.splitlines(), 1))
+    return [line for n, line in lines if line and not line.startswith("#") and n not in left_out]
+
+
+def test_no_six_lines_are_written_twice() -> None:
+    """What works the same is written once: no six lines of code in a row are there a second time."""
+    seen: dict[tuple[str, ...], Path] = {}
+    twice = []
+    for path in chain.from_iterable((HERE / folder).rglob("*.py") for folder in ("avprep", "davs_model", "cli")):
+        lines = statements(path.read_text(encoding="utf-8"))
+        for six in zip(*(lines[n:] for n in range(6)), strict=False):
+            if six in seen:
+                twice.append(f"{seen[six].relative_to(HERE)}, {path.relative_to(HERE)}: {six[0]}")
+            seen[six] = path
+    assert twice == []
 
 
 def test_what_is_longer_is_found() -> None:
