@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from avprep import auto, manifest, offsets
 from avprep.auto import Remark
 from avprep.bounds import check_choice, check_number, check_whole
-from avprep.errors import RunError
+from avprep.errors import RunError, SettingsError
 from avprep.manifest import Manifest
 from avprep.offsets import MIN_CONFIDENCE, MovedMfccStage
 from avprep.runs import fingerprint, tasks
@@ -136,7 +136,7 @@ def rebuilt(
         if column == "crop":
             return crop_stage(root, CropSettings(**settings), threads, judge)
         heard = MfccSettings(**{name: value for name, value in settings.items() if name not in _MOVED})
-    except TypeError as error:
+    except (TypeError, SettingsError) as error:
         raise RunError(f"{column}: its settings are of another avprep ({error})") from error
     least = float(settings.get("min_confidence", MIN_CONFIDENCE))
     return _mfcc_stage(root, heard, out, settings.get("audio_offset"), least)

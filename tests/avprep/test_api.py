@@ -18,7 +18,7 @@ from avprep_cli.main import main
 
 import avprep
 import davs_model
-from avprep import manifest, stages
+from avprep import columns, manifest, stages
 from avprep.errors import RunError, SettingsError, ShardError
 from avprep.faces import track
 from avprep.media import mfcc
@@ -132,6 +132,13 @@ def test_values_that_an_option_cannot_have(lrw: Path, tmp_path: Path, call: str,
     with pytest.raises(SettingsError, match=rf"^{name} must be .*, not {re.escape(repr(value))}$"):
         getattr(avprep, call)(plan, tmp_path / "out", verbosity=-1, **{"jobs": 1, **given, name: value})
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("column", "wrong"), [("crop", {"align": "x"}), ("mfcc", {"preset": "x"}), ("mfcc", {"y": 1})])
+def test_settings_of_another_avprep(tmp_path: Path, column: str, wrong: dict[str, object]) -> None:
+    """A run.json with a setting that this version does not have names the column, not an option of no command."""
+    with pytest.raises(RunError, match=rf"^{column}: its settings are of another avprep \("):
+        columns.rebuilt(tmp_path, column, wrong, tmp_path)
 
 
 def test_choices_are_those_of_the_rooms_below() -> None:
