@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from avprep import columns, files, layouts, offsets, schema, shards
 from avprep import manifest as manifests
+from avprep.bounds import check_whole
 from avprep.errors import ShardError
 from avprep.manifest import Manifest
 from avprep.media.mfcc import Preset
@@ -100,7 +101,8 @@ def crop(
     jobs: worker processes; by default one per core, of face-alignment at most four. options: see `RunOptions`.
 
     Finished shards are kept: after an interruption, call it again. Returns how many clips are ok and how many failed,
-    by reason. Raises RunError, one line, where OUT belongs to another run or cannot be written.
+    by reason. Raises SettingsError for a value that an option cannot have, and RunError where OUT belongs to another
+    run or cannot be written, one line each.
     """
     filling = columns.crop(
         manifests.opened(manifest, root),
@@ -161,6 +163,7 @@ def verify(out: Path | str, *, jobs: int = 1) -> None:
 
     Raises ShardError, which names the first problem and the number of all; `avprep verify OUT` lists them.
     """
+    check_whole("jobs", jobs, 1)
     if problems := find_problems(Path(out), jobs):
         more = f", and {len(problems) - 1} more: see `avprep verify {out}`" if len(problems) > 1 else ""
         raise ShardError(f"{problems[0]}{more}")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from avprep import auto, manifest, offsets
 from avprep.auto import Remark
-from avprep.errors import RunError
+from avprep.bounds import check_choice, check_number, check_whole
+from avprep.errors import RunError, SettingsError
 from avprep.manifest import Manifest
 from avprep.offsets import MIN_CONFIDENCE, MovedMfccStage
 from avprep.runs import fingerprint, tasks
@@ -84,7 +85,7 @@ def crop(
     given, otherwise: see `auto.crop_settings`.
     """
     settings = auto.crop_settings(plan.dataset, out, given, otherwise=otherwise, remark=remark)
-    workers = auto.workers(settings.detector, tasks.cores()) if jobs is None else jobs
+    workers = _workers(jobs, settings.detector)
     stage = crop_stage(plan.root, settings, auto.decoder_threads(workers), _asked(settings.subject, judge))
     return Filling(stage, plan, out, workers)
 
@@ -99,8 +100,11 @@ def mfcc(
     **given: Any,
 ) -> Filling[MfccStage]:
     """Return what fills the mfcc column, its windows moved where `audio_offset` is `sync`; given: `MfccSettings`."""
+    if audio_offset is not None:
+        check_choice("audio_offset", audio_offset, ("sync",))
+    check_number("min_confidence", min_confidence, 0)
     stage = _mfcc_stage(plan.root, MfccSettings(**given), out, audio_offset, min_confidence)
-    return Filling(stage, plan, out, jobs or tasks.cores())
+    return Filling(stage, plan, out, _workers(jobs))
 
 
 def begun(
@@ -114,7 +118,7 @@ def begun(
     """Return what a column was begun with; root: where the data set lies now. For the rest see `crop`."""
     settings = fingerprint.started(out, column).get("settings", {})
     found = manifest.rooted(fingerprint.read_manifest(out), root)
-    workers = auto.workers(settings.get("detector", ""), tasks.cores()) if jobs is None else jobs
+    workers = _workers(jobs, settings.get("detector", ""))
     asked = _asked(settings.get("subject"), judge)
     return Filling(
         rebuilt(out, column, settings, found.root, auto.decoder_threads(workers), asked), found, out, workers
@@ -132,7 +136,7 @@ def rebuilt(
         if column == "crop":
             return crop_stage(root, CropSettings(**settings), threads, judge)
         heard = MfccSettings(**{name: value for name, value in settings.items() if name not in _MOVED})
-    except TypeError as error:
+    except (TypeError, SettingsError) as error:
         raise RunError(f"{column}: its settings are of another avprep ({error})") from error
     least = float(settings.get("min_confidence", MIN_CONFIDENCE))
     return _mfcc_stage(root, heard, out, settings.get("audio_offset"), least)
@@ -147,6 +151,14 @@ def crop_stage(root: Path, settings: CropSettings, threads: int, judge: JudgeBui
     from avprep.speaking import SpeakingCropStage  # here, for it loads all that finds faces
 
     return SpeakingCropStage(root, settings, threads, judge=judge)
+
+
+def _workers(jobs: int | None, detector: str = "") -> int:
+    """Return the number of workers; where it is not given, one per core, of face-alignment at most four."""
+    if jobs is None:
+        return auto.workers(detector, tasks.cores())
+    check_whole("jobs", jobs, 1)
+    return jobs
 
 
 def _asked(subject: str | None, judge: Callable[[], JudgeBuilder | None]) -> JudgeBuilder | None:

@@ -62,11 +62,16 @@ def create(path: Path, data: bytes, *, aside: Path) -> bool:
 
 
 def write_text(path: Path, text: str, *, replace: bool = True) -> None:
+    """Write a file of text, as `write_whole`."""
+    write_whole(path, text.encode("utf-8", "surrogateescape"), replace=replace)
+
+
+def write_whole(path: Path, data: bytes, *, replace: bool = True) -> None:
     """Write a file so that it appears whole, whoever else writes it; RunError where it cannot be written.
 
     replace: whether it may take the place of a file that is there.
     """
-    data, aside = text.encode("utf-8", "surrogateescape"), own_aside(path)
+    aside = own_aside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():

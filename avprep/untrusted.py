@@ -31,14 +31,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def json_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a file, one in memory at a time; ValueError for what is not UTF-8 or too long."""
+    """Yield the lines of a file, one in memory at a time; ValueError for what is not UTF-8 or too long.
+
+    A byte order mark, which editors on Windows put before the first line, is left out.
+    """
     with files.open_file(path) as file:
         if os.fstat(file.fileno()).st_size > MAX_LINES:
             raise ValueError(f"larger than {MAX_LINES >> 20} MiB")
+        encoding = "utf-8-sig"
         while line := file.readline(MAX_LINE):
             if len(line) == MAX_LINE:
                 raise ValueError(f"a line is longer than {MAX_LINE >> 10} KiB")
-            yield line.decode("utf-8")
+            yield line.decode(encoding)
+            encoding = "utf-8"
 
 
 def parse_json(text: str | bytes) -> dict[str, Any]:

@@ -161,7 +161,10 @@ def write(
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{path.name}.*.part"):  # by a process that was killed: a run has one writer
             left.unlink(missing_ok=True)
+        part.touch()
+        mode = part.stat().st_mode & 0o777  # of any new file here; safetensors lets nobody else read its own
         save_file(tensors, part, {ENTRY: text})  # one entry: safetensors writes several in any order
+        part.chmod(mode)
         with part.open("rb") as file:
             if (size := _header_size(file)) > MAX_HEADER:
                 raise CheckpointError(f"{path}: not written: its header would have {size} bytes: too many names")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import schema, shards
+from avprep import files, schema, shards
 from avprep.errors import RunError
 from avprep.pages.captions import caption
 from avprep.runs.fingerprint import read_fingerprint, read_manifest
@@ -40,13 +40,10 @@ def contact_sheet(out: Path, *, rows: int = 6, columns: int = 8) -> NDArray[np.u
 
 
 def write(image: NDArray[np.uint8], path: Path) -> None:
-    """Write uint8 (H, W, 3) RGB as PNG; RunError where the disk cannot take it."""
+    """Write uint8 (H, W, 3) RGB as PNG, which appears whole; RunError where the disk cannot take it."""
     done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     assert done
-    try:
-        path.write_bytes(data.tobytes())
-    except OSError as error:
-        raise RunError(f"{path}: cannot write ({error.strerror})") from error
+    files.write_whole(path, data.tobytes())
 
 
 def _strips(path: Path, wanted: int, columns: int) -> list[NDArray[np.uint8]]:

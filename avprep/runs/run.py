@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from avprep import shards
+from avprep.bounds import check_number, check_whole
 from avprep.errors import RunError
 from avprep.manifest import Clip, Manifest
 from avprep.runs import worker
@@ -98,6 +99,7 @@ def run(
     clips in a row with the same internal error; Stopped after one of STOP_SIGNALS. In each case finished shards stay
     and nothing unfinished is left behind.
     """
+    _check_options(jobs, shard_size, clip_timeout, task_index, num_tasks)
     with stop_signals() as stop:
         if retry and read_fingerprint(out, stage.column) is None:
             raise RunError(f"{out}: no run of {stage.column} was ever started there, so there is nothing to run again")
@@ -112,6 +114,19 @@ def run(
                 return filler.fill(mine)
             finally:
                 progress.close()
+
+
+def _check_options(
+    jobs: int, shard_size: int | None, clip_timeout: float | None, task_index: int, num_tasks: int
+) -> None:
+    """SettingsError, one line, for a value that is none: before anything is written."""
+    check_whole("jobs", jobs, 1)
+    check_whole("num_tasks", num_tasks, 1)
+    check_whole("task_index", task_index, 0, num_tasks - 1)
+    if shard_size is not None:
+        check_whole("shard_size", shard_size, 1)
+    if clip_timeout is not None:
+        check_number("clip_timeout", clip_timeout, 0, above=True)
 
 
 class _Streak:

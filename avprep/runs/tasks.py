@@ -21,6 +21,10 @@ _OUTSIDE = {"SGE": "undefined", "LSF": "0"}
 """What a scheduler gives as the task's number to a job that is no array."""
 
 
+class TaskOptionError(RunError):
+    """A task that is not one of those that there are, or only half of what names one."""
+
+
 def select(index: int | None, count: int | None, environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """Return (task index, number of tasks), from the command line or else from an array job's variables.
 
@@ -31,9 +35,9 @@ def select(index: int | None, count: int | None, environ: Mapping[str, str] = os
     if index is None:
         index, count = _from_scheduler(count, environ)
     if count is None:
-        raise RunError("--task-index needs --num-tasks")
+        raise TaskOptionError("--task-index needs --num-tasks")
     if not 0 <= index < count:
-        raise RunError(f"--task-index {index} is not one of {count} tasks: they count from 0 to {count - 1}")
+        raise TaskOptionError(f"--task-index {index} is not one of {count} tasks: they count from 0 to {count - 1}")
     return index, count
 
 
@@ -62,17 +66,20 @@ def _from_scheduler(count: int | None, environ: Mapping[str, str]) -> tuple[int,
         if count is not None:
             return value - base, count
         low = _whole(environ, first, base)
-        if last not in environ:
+        told = environ.get("SLURM_ARRAY_TASK_COUNT") if scheduler == "Slurm" else None
+        if last not in environ and told is None:
             raise RunError(f"{scheduler} does not tell how many tasks the array {number} has: give --num-tasks")
         stride = _whole(environ, step, 1)
         if stride < 1:
             raise RunError(f"{step} is 0, which is no step of an array job: give --task-index and --num-tasks")
+        if last not in environ:  # a shell that hands on some of Slurm's variables only
+            return (value - low) // stride, _whole(environ, "SLURM_ARRAY_TASK_COUNT")
         total = (_whole(environ, last) - low) // stride + 1
-        if environ.get("SLURM_ARRAY_TASK_COUNT", str(total)) != str(total):
+        if told not in (None, str(total)):
             raise RunError("this array does not count evenly, so its tasks have no order: give --num-tasks")
         return (value - low) // stride, total
     if count not in (None, 1):
-        raise RunError("--num-tasks needs --task-index outside an array job")
+        raise TaskOptionError("--num-tasks needs --task-index outside an array job")
     return 0, 1
 
 

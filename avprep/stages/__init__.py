@@ -6,14 +6,16 @@ are loaded when they are first used: the process that hands clips out needs neit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
 import avprep
+from avprep.bounds import check_choice, check_number, check_whole
 from avprep.errors import Reject
 from avprep.lazy import on_first_use
 from avprep.manifest import Clip
@@ -48,6 +50,9 @@ __getattr__, __dir__ = on_first_use(__name__, {"crop": _CROP, "mfcc": ("clip_sou
 
 Align = Literal["smooth", "per-frame", "per-clip"]
 ImageFormat = Literal["jpg", "png"]
+PRESETS = ("davs", "syncnet")
+SUBJECTS = ("largest", "central", "speaking")
+"""Those of `avprep.media.mfcc` and `avprep.faces.track`, which are not loaded for their names alone."""
 _LARGE = 500_000  # bytes: a smaller file is read long before its time is up, and its header not worth a millisecond
 
 
@@ -62,6 +67,8 @@ class CropSettings:
     image_format: `jpg` (quality 95) or `png`.
     subject: `largest` or `central`, see `avprep.faces.track.choose`; or `speaking`, see `avprep.speaking`.
     max_seconds: longest clip.
+
+    SettingsError, one line, for a value that is none.
     """
 
     detector: str = "opencv"
@@ -72,6 +79,15 @@ class CropSettings:
     subject: track.Subject = "largest"
     max_seconds: float = 1800.0
 
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_choice("align", self.align, get_args(Align))
+        check_whole("every", self.every, 1, 12)
+        check_number("min_face", self.min_face, 0)
+        check_choice("image_format", self.image_format, get_args(ImageFormat))
+        check_choice("subject", self.subject, SUBJECTS)
+        _check_seconds(self.max_seconds)
+
 
 @dataclass(frozen=True)
 class MfccSettings:
@@ -81,6 +97,8 @@ class MfccSettings:
     audio_shift_ms: milliseconds by which the sound is moved later.
     max_seconds: longest clip.
     audio_track, audio_channel: those to read, from 0; None: as `avprep.media.audio.read_heard` chooses.
+
+    SettingsError, one line, for a value that is none.
     """
 
     preset: mfcc.Preset = "davs"
@@ -88,6 +106,20 @@ class MfccSettings:
     max_seconds: float = 1800.0
     audio_track: int | None = None
     audio_channel: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_choice("preset", self.preset, PRESETS)
+        check_number("audio_shift_ms", self.audio_shift_ms)
+        _check_seconds(self.max_seconds)
+        for name, value in (("audio_track", self.audio_track), ("audio_channel", self.audio_channel)):
+            if value is not None:
+                check_whole(name, value, 0)
+
+
+def _check_seconds(value: object) -> None:
+    if value != math.inf:
+        check_number("max_seconds", value, 0, above=True)
 
 
 S = TypeVar("S", CropSettings, MfccSettings)

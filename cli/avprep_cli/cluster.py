@@ -84,7 +84,7 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, run: Path | Non
     if not columns:
         raise RunError(f"{out}: no {column or 'column'} was ever started there")
     dry_run, strict, root, jobs = (given.pop(name) for name in ("dry_run", "strict", "root", "jobs"))
-    task_index, num_tasks = tasks.select(given.pop("task_index"), given.pop("num_tasks"))
+    task_index, num_tasks = options.selected_task(given.pop("task_index"), given.pop("num_tasks"))
     ok = failed = 0
     bad: dict[str, dict[str, int]] = {}
     ends: dict[str, dict[str, Any]] = {}

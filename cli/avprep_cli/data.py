@@ -13,7 +13,6 @@ import click
 
 from avprep import files, layouts, manifest
 from avprep.errors import RunError, plural
-from avprep.runs import tasks
 from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
@@ -309,7 +308,7 @@ def speaker(sync: Path | None) -> SpeakerJudge:
 def fill(filling: Filling[ColumnStage], given: dict[str, Any]) -> None:
     """Fill this task's shards of a column and report."""
     stage, out, strict, dry_run = filling.stage, filling.out, given.pop("strict"), given.pop("dry_run")
-    given["task_index"], given["num_tasks"] = tasks.select(given["task_index"], given["num_tasks"])
+    given["task_index"], given["num_tasks"] = options.selected_task(given["task_index"], given["num_tasks"])
     if dry_run:
         del given["clip_timeout"]
         _show_plan(*filling.planned(**given))

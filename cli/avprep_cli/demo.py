@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 TRAINING = (
     "steps.identity=0",
-    "data.batch_size=8",
     "data.jitter=0.2",
     "loop.validate_every=5000",
     "loop.sample_every=5000",
@@ -27,6 +26,8 @@ TRAINING = (
     "loop.talking_clips=10",
 )
 """Settings of the demo's model, over the preset `small`."""
+BATCH = 8
+"""Clips a step, or all that there are to train on."""
 UNHEARD = 10_000
 """Seed of the takes of that video: no corpus has so many."""
 WORDS_SPOKEN = 5
@@ -59,6 +60,7 @@ def demo(
     says the same.
     """
     if train_steps:
+        _enough_to_train(words, speakers, takes, emotions=emotions)
         import torch  # noqa: F401 - that it is missing should be known before minutes of work
     out, picture = directory / "shards", directory / "contact-sheet.png"
     plan = _index(directory, words, speakers, takes, seed, jobs, emotions=emotions)
@@ -67,11 +69,24 @@ def demo(
         summary.show(f"Look at {picture}; read the shards with webdataset from {out}")
         return
     model = directory / "model"
-    _train(out, model, train_steps)
+    _train(out, model, train_steps, batch=min(BATCH, len(plan.split("train"))))
     page = _evaluate(model, out, directory / "results", detector)
     film = _generate(plan, model, directory, detector, seed)
     portrait = _animate(model, directory, film, detector)
     summary.show(f"Look at {picture}, {page}, {film} and {portrait}; read the shards with webdataset from {out}")
+
+
+def _enough_to_train(words: int, speakers: int, takes: int, *, emotions: bool) -> None:
+    """UsageError for a corpus too small to train on: a split without a person, or a single clip to learn from."""
+    from avprep.demo import expression, speech
+
+    splits = speech.people(speakers, 0)
+    if not all(splits.values()):
+        raise click.UsageError(
+            f"--speakers {speakers}: training, validation and test need a person each: give 3, or --train-steps 0"
+        )
+    if words * takes * len(splits["train"]) * (len(expression.EMOTIONS) if emotions else 1) < 2:
+        raise click.UsageError("one clip is too little to train on: give more --words or --takes, or --train-steps 0")
 
 
 def _index(
@@ -88,8 +103,9 @@ def _index(
     plan, scan = layouts.index("lrw", corpus, seed=seed)
     plan = replace(plan, dataset="synthetic")  # which only lies on disk as LRW does
     files.write_text(path, manifest.render(plan))
-    if scan.problems:
-        raise RunError(f"{corpus}: {scan.problems[0].path}: {scan.problems[0].message}")
+    # One or two people lie in one split.
+    if problems := [problem for problem in scan.problems if speakers >= 3 or problem.kind != "missing_split"]:
+        raise RunError(f"{corpus}: {problems[0].path}: {problems[0].message}")
     return plan
 
 
@@ -118,12 +134,12 @@ def _fill_column(filling: Filling[ColumnStage]) -> None:
         say.story(line)
 
 
-def _train(out: Path, model: Path, steps: int) -> None:
+def _train(out: Path, model: Path, steps: int, *, batch: int) -> None:
     from davs_model.models.davs import Model, Settings
     from davs_model.training import loop
 
     say.story(f"6/9 train the small preset for a few minutes: {model}")
-    length = (f"steps.speech={max(1, steps // 6)}", f"steps.full={steps}")
+    length = (f"steps.speech={max(1, steps // 6)}", f"steps.full={steps}", f"data.batch_size={batch}")
     preset = Settings.resolve("small", None, [*TRAINING, *length])
     loop.train(out, model, preset, stages=tuple(Model.stages), say=say.story)
 

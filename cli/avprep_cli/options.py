@@ -168,6 +168,16 @@ task_index = click.option(
 num_tasks = click.option(
     "--num-tasks", type=click.IntRange(1, MOST_TASKS), help="Tasks that share the work.  [the array job's]"
 )
+
+
+def selected_task(index: int | None, count: int | None) -> tuple[int, int]:
+    """Return the task and the number of tasks, as `tasks.select` does; UsageError where the options contradict."""
+    try:
+        return tasks.select(index, count)
+    except tasks.TaskOptionError as error:
+        raise click.UsageError(str(error)) from error
+
+
 dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
 strict = click.option("--strict", is_flag=True, help="Exit with status 3 if any clip failed.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avprep.errors import RunError
+from avprep import files
 from avprep.pages.captions import caption
 from davs_model import precision
 from davs_model.data.batch import RawBatch
@@ -77,10 +76,4 @@ def write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
 
 def write(path: Path, data: bytes) -> None:
     """Write a file, its folder made if need be, so that it appears whole; RunError where it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_bytes(data)
-        os.replace(part, path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror})") from error
+    files.write_whole(path, data)

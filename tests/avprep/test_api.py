@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_args
 
 import click
 import numpy as np
@@ -17,8 +18,10 @@ from avprep_cli.main import main
 
 import avprep
 import davs_model
-from avprep import manifest
-from avprep.errors import RunError, ShardError
+from avprep import columns, manifest, stages
+from avprep.errors import RunError, SettingsError, ShardError
+from avprep.faces import track
+from avprep.media import mfcc
 from avprep.runs.run import Outcome, run
 from avprep.stages import CropSettings, MfccSettings
 
@@ -89,6 +92,59 @@ def test_api_and_command_have_the_defaults_of_the_settings(name: str, settings: 
     assert {key: shared[key] for key in of_settings} == {
         key: resolved.get(key, value) for key, value in of_settings.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "value"),
+    [
+        ("mfcc", "preset", "Davs"),
+        ("mfcc", "preset", None),
+        ("mfcc", "audio_shift_ms", float("nan")),
+        ("mfcc", "audio_track", -1),
+        ("mfcc", "audio_channel", "left"),
+        ("mfcc", "audio_offset", "Sync"),
+        ("mfcc", "max_seconds", -1),
+        ("mfcc", "max_seconds", "60"),
+        ("mfcc", "jobs", 0),
+        ("mfcc", "jobs", "2"),
+        ("mfcc", "shard_size", 0),
+        ("mfcc", "shard_size", -1),
+        ("mfcc", "shard_size", 2.5),
+        ("mfcc", "clip_timeout", 0),
+        ("mfcc", "clip_timeout", float("nan")),
+        ("mfcc", "num_tasks", 0),
+        ("mfcc", "task_index", 1),
+        ("crop", "align", "per_frame"),
+        ("crop", "every", 0),
+        ("crop", "every", 13),
+        ("crop", "every", True),
+        ("crop", "min_face", "32"),
+        ("crop", "image_format", "jpeg"),
+        ("crop", "subject", "biggest"),
+        ("crop", "jobs", 0),
+        ("crop", "jobs", -1),
+    ],
+)
+def test_values_that_an_option_cannot_have(lrw: Path, tmp_path: Path, call: str, name: str, value: object) -> None:
+    """A typo in a call is one line with the name and the value, before OUT is touched."""
+    plan = avprep.index("lrw", lrw / "corpus", limit=1)
+    given = {"detector": "opencv"} if call == "crop" else {}
+    with pytest.raises(SettingsError, match=rf"^{name} must be .*, not {re.escape(repr(value))}$"):
+        getattr(avprep, call)(plan, tmp_path / "out", verbosity=-1, **{"jobs": 1, **given, name: value})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("column", "wrong"), [("crop", {"align": "x"}), ("mfcc", {"preset": "x"}), ("mfcc", {"y": 1})])
+def test_settings_of_another_avprep(tmp_path: Path, column: str, wrong: dict[str, object]) -> None:
+    """A run.json with a setting that this version does not have names the column, not an option of no command."""
+    with pytest.raises(RunError, match=rf"^{column}: its settings are of another avprep \("):
+        columns.rebuilt(tmp_path, column, wrong, tmp_path)
+
+
+def test_choices_are_those_of_the_rooms_below() -> None:
+    """Presets and subjects that settings take are those that media and faces know."""
+    assert get_args(mfcc.Preset) == stages.PRESETS
+    assert get_args(track.Subject) == stages.SUBJECTS
 
 
 @pytest.mark.parametrize("package", [avprep, davs_model])

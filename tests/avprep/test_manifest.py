@@ -75,6 +75,13 @@ class TestRoundTrip:
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
         assert read(path) == expected
 
+    def test_byte_order_mark(self, tmp_path: Path) -> None:
+        """A manifest that Notepad or PowerShell saved, with a byte order mark and CRLF line ends, is read the same."""
+        path = write(tmp_path, row())
+        expected = read(path)
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+        assert read(path) == expected
+
     def test_unset_fields_are_left_out(self) -> None:
         """A row holds the fields that are set, and no nulls."""
         assert Clip("a", "a.mp4", "val", word="hi").to_json() == {

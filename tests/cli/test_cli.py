@@ -220,8 +220,8 @@ class TestRun:
         ],
     )
     def test_tasks(self, lrw: Path, tmp_path: Path, options: list[str], message: str) -> None:
-        """Task options that do not go together are one line."""
-        assert_one_line(call("mfcc", lrw / "plan.jsonl", tmp_path / "out", *options), 1, message)
+        """Task options that do not go together are wrong usage, exit status 2, in one line."""
+        assert_one_line(call("mfcc", lrw / "plan.jsonl", tmp_path / "out", *options), 2, message)
 
     @pytest.mark.parametrize(
         ("options", "name"),

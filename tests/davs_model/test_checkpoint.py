@@ -255,6 +255,16 @@ checkpoint.save(run, replace(old, settings={{"new": True}}))
         checkpoint.save(tmp_path, whole)
         assert steps == ["file", "name", "folder"]
 
+    @pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+    def test_who_may_read_it(self, tmp_path: Path, whole: Checkpoint, mask: int) -> None:
+        """A checkpoint has the mode of any other new file, so that a group that shares a folder shares its models."""
+        before = os.umask(mask)
+        try:
+            path = checkpoint.save(tmp_path, whole)
+        finally:
+            os.umask(before)
+        assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
     def test_a_full_disk_ends_in_one_line_and_leaves_the_old_one(self, tmp_path: Path, whole: Checkpoint) -> None:
         """Where the new one does not fit, the line says so, the old one stays and nothing else is left."""
         path = checkpoint.save(tmp_path, whole)

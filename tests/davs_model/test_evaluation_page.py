@@ -6,6 +6,7 @@ import io
 import math
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -524,3 +525,17 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="0 clips"):
         figures.ranks(path, {}, 0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+    """Where a page does not fit, the line says so, the old one stays and nothing else is left."""
+    path = tmp_path / "evaluation.md"
+    path.write_text("old", encoding="utf-8")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as a disk that is full then
+    try:
+        with pytest.raises(RunError, match=r"evaluation\.md: cannot write \(File too large\)"):
+            samples.write(path, b"new" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {found.name: found.read_bytes() for found in tmp_path.iterdir()} == {"evaluation.md": b"old"}

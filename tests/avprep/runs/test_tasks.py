@@ -57,6 +57,13 @@ def test_an_array_job_knows_its_task(environ: dict[str, str], expected: tuple[in
     assert tasks.select(None, None, environ) == expected
 
 
+@pytest.mark.parametrize(("number", "first", "expected"), [("0", None, (0, 4)), ("3", "0", (3, 4)), ("4", "1", (3, 4))])
+def test_slurms_count_is_enough(number: str, first: str | None, expected: tuple[int, int]) -> None:
+    """Where a shell handed on the number and the count of an array, but not its last number, the count is taken."""
+    environ = {"SLURM_ARRAY_TASK_ID": number, "SLURM_ARRAY_TASK_COUNT": "4"}
+    assert tasks.select(None, None, environ | ({"SLURM_ARRAY_TASK_MIN": first} if first else {})) == expected
+
+
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
