@@ -155,6 +155,12 @@ def folder_there(*outputs: Path | None) -> None:
             raise RunError(f"{path}: cannot write (its folder is not there): make {path.parent} first")
 
 
+speech_scale = click.option(
+    "--speech-scale",
+    type=Number(0, 10, min_open=True),
+    default=1.0,
+    help="Factor of the audio features; the released demo has 1.5.",
+)
 root = click.option("--root", type=EXISTING_OUT, help="Where the data set lies now, if not where it was indexed.")
 clip_timeout = click.option(
     "--clip-timeout",

@@ -37,6 +37,7 @@ RUN = PATH = options.EXISTING
     default=100,
     help="Maximum clips generated whole, to measure whether they talk.",
 )
+@options.speech_scale
 @click.option("--sync", type=RUN, help="A RUN of a sync model that judges generated clips beside real ones.")
 @click.option("--identity", type=RUN, help="A RUN whose identity encoder judges the clips of a model with expressions.")
 @options.seed("Random seed; it draws the identity frames.")

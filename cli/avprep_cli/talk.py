@@ -51,12 +51,7 @@ max_length = click.option(
 )
 @click.option("--grid", is_flag=True, help="Show several faces side by side, their photos above.")
 @click.option("--paste-back", is_flag=True, help="Put the talking face back into the photo.")
-@click.option(
-    "--speech-scale",
-    type=kinds.Number(0, 10, min_open=True),
-    default=1.0,
-    help="Factor of the audio features; the released demo has 1.5.",
-)
+@options.speech_scale
 @click.option(
     "--adapt-steps",
     type=click.IntRange(0, 100_000),

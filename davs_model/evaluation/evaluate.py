@@ -60,7 +60,8 @@ class EvaluationSettings:
     limit: most clips of the split; None: all. svm_clips: most clips of the train split that the SVM learns from.
     mouth_clips: most clips whose mouths are measured. talking_clips: most clips that are generated whole, to measure
         whether they talk. seed: draws the identity frames. sync: a run whose sync model judges them, too; "": none.
-        identity: a run whose identity encoder judges frames of an expressive model; "": none.
+        identity: a run whose identity encoder judges frames of an expressive model; "": none. speech_scale: factor of
+        the audio features of these clips.
     """
 
     split: str = "test"
@@ -75,6 +76,7 @@ class EvaluationSettings:
     seed: int = 0
     sync: str = ""
     identity: str = ""
+    speech_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -320,7 +322,13 @@ def _talking(subject: _Subject, settings: EvaluationSettings, say: Say) -> dict[
     whole, device = subject.whole, torch.device(settings.device)
     total = min(settings.talking_clips, len(whole), settings.limit or len(whole))
     progress = told(say, total, "generated whole: ")
-    how: dict[str, Any] = {"limit": total, "seed": settings.seed, "bf16": settings.bf16, "told": progress}
+    how: dict[str, Any] = {
+        "limit": total,
+        "seed": settings.seed,
+        "bf16": settings.bf16,
+        "scale": settings.speech_scale,
+        "told": progress,
+    }
     found = talk.measure(subject.model, whole, device, **how)
     if not found:
         subject.missing["talking"] = "it takes two clips, one of which lends the other a wrong sound"

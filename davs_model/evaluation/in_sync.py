@@ -46,11 +46,12 @@ def measure(
     limit: int,
     seed: int,
     bf16: bool,
+    scale: float,
     told: Callable[[int], object],
 ) -> dict[str, dict[str, Any]]:
     """Generate clips whole and return how well they are in sync, by what they are generated from; see `FILMS`.
 
-    told: is called with the number of clips done. Empty without two clips.
+    scale: factor of the audio features. told: is called with the number of clips done. Empty without two clips.
     """
     model.eval()
     found: dict[str, list[Lead]] = {name: [] for name in FILMS}
@@ -58,7 +59,9 @@ def measure(
     for row in range(min(limit, len(clips))):
         whole = next(talk.whole_clips(model, clips.rows(np.array([row])), device, limit=1, seed=seed + row), None)
         if whole is not None and before is not None:
-            for name, offset in _judged(model, judge, whole, before, _valid(clips, row), bf16=bf16).items():
+            for name, offset in _judged(
+                model, judge, whole, before, _valid(clips, row), bf16=bf16, scale=scale
+            ).items():
                 found[name].append(offset)
         before = whole or before
         told(row + 1)
@@ -66,14 +69,22 @@ def measure(
 
 
 def _judged(
-    model: TalkingModel, judge: SyncJudge, clip: talk.WholeClip, other: talk.WholeClip, valid: Any, *, bf16: bool
+    model: TalkingModel,
+    judge: SyncJudge,
+    clip: talk.WholeClip,
+    other: talk.WholeClip,
+    valid: Any,
+    *,
+    bf16: bool,
+    scale: float,
 ) -> dict[str, Lead]:
     """Return the offset of each film of a clip; other: one with another audio."""
     real = clip.real[0]
     with precision.autocast(real.device, bf16=bf16):
         identity = model.encode_identity(clip.real[:, clip.identity : clip.identity + 1])
         identity = model.conditioned(identity, clip.batch)
-        right, wrong = talk.heard(model, clip.batch), talk.lasting(talk.heard(model, other.batch), len(real))
+        right, wrong = (talk.heard(model, one.batch, scale) for one in (clip, other))
+        wrong = talk.lasting(wrong, len(real))
         films = {"real": real, "audio": talk.generated(model, identity, right)}
         films["wrong_audio"] = talk.generated(model, identity, wrong)
     heard = clip.batch[WINDOWS][0].cpu().numpy()

@@ -87,13 +87,15 @@ def _whole(
     return raw.to(device), source.valid(row)
 
 
-def _heard(model: TalkingModel, clips: Clips, device: torch.device, *, limit: int, bf16: bool) -> dict[int, Tensor]:
+def _heard(
+    model: TalkingModel, clips: Clips, device: torch.device, *, limit: int, bf16: bool, scale: float
+) -> dict[int, Tensor]:
     """Return what is decoded of the sound of the first clips, by their rows, `[1, T, F]`; broken ones are left out."""
     found: dict[int, Tensor] = {}
     for row in range(min(limit, len(clips))):
         with contextlib.suppress(ShardError), precision.autocast(device, bf16=bf16):
             batch, _ = _whole(model, clips, row, device, (WINDOWS, SOUND))
-            found[row] = heard(model, batch)
+            found[row] = heard(model, batch, scale)
     return found
 
 
@@ -106,6 +108,7 @@ def measure(
     limit: int,
     seed: int = 0,
     bf16: bool = False,
+    scale: float = 1.0,
     cheap: bool = False,
     told: Callable[[int], object] = lambda _: None,
 ) -> dict[str, dict[str, Any]]:
@@ -114,12 +117,12 @@ def measure(
     `audio`, `video`, `wrong_audio`: its own sound, its own pictures, the sound of each of the next `WRONG` clips, over
     which that is averaged. `repeated`, `mean`: pictures that do not move, the identity frame and the mean of the real
     clip, the best of them.
-    cheap: by sound alone, right and of one wrong clip. told: is called with the number of clips done. Empty without two
-    clips.
+    scale: factor of the audio features. cheap: by sound alone, right and of one wrong clip. told: is called with the
+    number of clips done. Empty without two clips.
     """
     model.eval()
     scores: dict[str, list[TalkingScores]] = {}
-    sounds = _heard(model, clips, device, limit=limit, bf16=bf16)
+    sounds = _heard(model, clips, device, limit=limit, bf16=bf16, scale=scale)
     rows = list(sounds)
     n_wrong = min(1 if cheap else WRONG, len(rows) - 1)
     if n_wrong < 1:
@@ -165,9 +168,12 @@ def _add(
         counts[name] += 1
 
 
-def heard(model: TalkingModel, batch: Batch) -> Tensor:
-    """Return what is decoded of the sound of a whole clip, `[1, T, F]`; batch: that of `WholeClip`."""
-    return model.smooth_sound(model.encode_sound(batch[WINDOWS], batch.get(SOUND)))
+def heard(model: TalkingModel, batch: Batch, scale: float = 1.0) -> Tensor:
+    """Return what is decoded of the sound of a whole clip, `[1, T, F]`; batch: that of `WholeClip`.
+
+    scale: factor of the audio features, as `Talker.talk` has it.
+    """
+    return model.smooth_sound(scale * model.encode_sound(batch[WINDOWS], batch.get(SOUND)))
 
 
 def lasting(speech: Tensor, n_frames: int) -> Tensor:

@@ -25,6 +25,7 @@ from davs_model.models.davs import Settings, losses, objective
 from davs_model.models.davs.dimensions import Dimensions
 from davs_model.models.davs.networks import DAVS
 from davs_model.models.davs.networks.classifiers import IdentityWordClassifier
+from davs_model.models.davs.networks.decoder import moved
 from davs_model.models.davs.networks.speech import AudioSpeechEncoder, sound_statistics
 from davs_model.models.davs.settings import STANDARDISE
 from davs_model.training import loop
@@ -219,6 +220,17 @@ def test_the_whole_clip_is_measured(out: Path, run: Path) -> None:
     assert talk.measure(saved.model(), clips, torch.device("cpu"), limit=1) == {}
 
 
+def test_a_scale_of_the_features_reaches_what_is_heard_alone(out: Path, run: Path) -> None:
+    """Evaluation with a factor of the audio features draws other frames from sound, the same from pictures."""
+    saved = checkpoint.load(run)
+    clips = read_clips(out, "test", vocabulary=tuple(saved.settings["words"]))
+    plain, more = (
+        talk.measure(saved.model(), clips, torch.device("cpu"), limit=3, scale=scale) for scale in (1.0, 4.0)
+    )
+    for name in plain:
+        assert (plain[name] == more[name]) is (name not in ("audio", "wrong_audio")), name
+
+
 def test_audio_is_smoothed_where_clips_are_whole(out: Path, run: Path) -> None:
     """A model that smooths audio does so in evaluation, and keeps that in its checkpoint."""
     saved = checkpoint.load(run)
@@ -226,7 +238,7 @@ def test_audio_is_smoothed_where_clips_are_whole(out: Path, run: Path) -> None:
     plain, smooth = (
         replace(saved, dimensions={**saved.dimensions, "audio_smoothing": part}).model().eval() for part in (0.0, 1.0)
     )
-    how: dict[str, Any] = {"limit": 1, "bf16": False}
+    how: dict[str, Any] = {"limit": 1, "bf16": False, "scale": 1.0}
     with torch.no_grad():
         heard, found = (talk._heard(model, clips, torch.device("cpu"), **how)[0] for model in (plain, smooth))
     torch.testing.assert_close(found[:, 1:-1], (heard[:, :-2] + heard[:, 2:]) / 2)
@@ -357,6 +369,26 @@ def test_a_blended_picture_begins_as_the_identity_frame() -> None:
     assert float((drawn - face).abs().mean()) < 0.1
     assert float(drawn.min()) >= 0
     assert float(drawn.max()) <= 1
+
+
+def test_a_flow_moves_the_identity_frame_and_learns() -> None:
+    """A new flow moves nothing and has a gradient; one of whole pixels takes each pixel from there, edges repeated."""
+    torch.manual_seed(0)
+    face = torch.rand(2, 1, 3, 64, 64)
+    frames = face[:, 0]
+    torch.testing.assert_close(moved(frames, torch.zeros(2, 2, 32, 32)), frames)
+    right = torch.tensor([6 / 64, 0.0])[:, None, None].expand(2, 2, 32, 32)
+    expected = torch.cat((frames[..., 3:], frames[..., -1:].expand(2, 3, 64, 3)), dim=-1)
+    torch.testing.assert_close(moved(frames, right), expected, atol=1e-5, rtol=0)
+    down = right.flip(1)
+    expected = torch.cat((frames[..., 3:, :], frames[..., -1:, :].expand(2, 3, 3, 64)), dim=-2)
+    torch.testing.assert_close(moved(frames, down), expected, atol=1e-5, rtol=0)
+    model = DAVS(n_words=3, width=0.05, image_size=64, identity_scales=4, blend=1, flow=1, mouth_size=64)
+    drawn = model.decode(model.encode_identity(face), torch.randn(2, 3, 256))
+    assert float((drawn.detach() - face).abs().mean()) < 0.1
+    (drawn - 0.5).abs().mean().backward()
+    assert model.decoder.to_flow is not None
+    assert all(float(parameter.grad.abs().max()) > 0 for parameter in model.decoder.to_flow.parameters())
 
 
 def test_motion_is_what_differs_from_a_clips_mean() -> None:

@@ -12,6 +12,7 @@ from davs_model.models.davs.settings import STANDARDISE, Networks, Settings
 OPTIONS = (
     "identity_scales",
     "blend",
+    "flow",
     "speech_map",
     "mouth_size",
     "visual_width",
@@ -33,7 +34,7 @@ class SharedDimensions(ABC):
     n_people: people of the labelled faces; 0: no `person_classifier`.
     width, image_size: channel multiplier and S (64, 128 or 256).
     speech_frames: frames that C_w reads at once.
-    identity_scales, blend, speech_map: see `Decoder`.
+    identity_scales, blend, flow, speech_map: see `Decoder`.
     mouth_size: side of the mouth region that E_w^v sees; 0: it sees whole frames of `image_size`.
     visual_width, audio_width: channel multiplier of E_w^v, and of what encodes audio; 0: `width`.
     standardise: number of the `STANDARDISE` of E_w^a.
@@ -46,6 +47,7 @@ class SharedDimensions(ABC):
     speech_frames: int = 12
     identity_scales: int = 0
     blend: int = 0
+    flow: int = 0
     speech_map: int = 0
     mouth_size: int = 0
     visual_width: float = 0.0
@@ -66,6 +68,7 @@ class SharedDimensions(ABC):
             "n_people": len(corpus.faces or corpus.train.people),
             **{name: getattr(model, name) for name in (*named, "visual_width", "audio_width")},
             "blend": int(model.blend),
+            "flow": int(model.flow),
             "standardise": STANDARDISE.index(model.standardise),
         }
 

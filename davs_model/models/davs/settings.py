@@ -33,6 +33,8 @@ class Networks(Section):
     """Identity maps that the decoder sees: 1: an eighth of the frame's side, 2: a quarter, 3: a half, 4: the frame."""
     blend: bool = False
     """Let the decoder keep parts of the identity frame, by a fourth output that weights them."""
+    flow: bool = False
+    """Let the decoder move the identity frame before it joins it and keeps parts of it."""
     speech_map: Annotated[int, Ge(0), Le(1024)] = 0
     """Channels of a map of speech that the decoder sees beside the identity maps; 0: none."""
     mouth_size: Literal[0, 64, 128, 256] = 0

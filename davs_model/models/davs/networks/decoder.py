@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from davs_model.models.davs.networks.identity import Identity
 from davs_model.models.davs.networks.layers import (
@@ -30,6 +31,12 @@ KEPT = 2.0
 """Initial logit of the part of the identity frame that a blended picture keeps: .88 of it."""
 
 
+FLOWS = 4
+"""After this block (from 0), at S/2, the flow is read from the maps, where `flow` asks for one."""
+REACH = 0.1
+"""Unit of the flow, in halves of the frame's side: at the size that a new network's outputs have, some pixels."""
+
+
 class Decoder(nn.Module):
     """G, convolutions and bilinear upsampling from a vector to a picture.
 
@@ -40,6 +47,8 @@ class Decoder(nn.Module):
 
     identity_scales: identity maps that are joined: 1: those of S/8, 2: of S/4 too, 3: of S/2, 4: the frame itself.
     blend: draw a fourth map α; the picture is α · identity frame + (1 − α) · what is drawn.
+    flow: move the identity frame by a flow that is read at S/2, before it is joined and blended. Of a face that was
+        never seen the generator knows no more than this frame: how lips and chin move, others have taught it.
     speech_map: channels of a map of S/8 that a linear layer makes of the speech feature, joined with the identity maps.
     speech_length: length of the speech feature, with which a model may say more than what is spoken.
     """
@@ -53,6 +62,7 @@ class Decoder(nn.Module):
         blend: bool = False,
         speech_map: int = 0,
         speech_length: int = FEATURES,
+        flow: bool = False,
     ) -> None:
         super().__init__()
         check_image_size(image_size)
@@ -86,6 +96,10 @@ class Decoder(nn.Module):
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(c32, 3 + blend, 3, padding=1),
         )
+        self.to_flow = nn.Conv2d(channels(BLOCKS[FLOWS][1], width), 2, 3, padding=1) if flow else None
+        if self.to_flow is not None:
+            for parameter in self.to_flow.parameters():
+                nn.init.zeros_(parameter)
         if blend:
             self._keep_the_frame()
 
@@ -112,6 +126,7 @@ class Decoder(nn.Module):
         person = identity.feature.expand(batch, n_frames, FEATURES)
         vectors = torch.cat((fold(person, FEATURES), fold(speech, self.speech_length)), dim=1)
         maps = self.first(vectors[:, :, None, None])
+        frame = each(identity.frames)
         for number, block in enumerate(self.blocks):
             if number in self.joined:
                 maps = torch.cat((each(getattr(identity, self.joined[number])), maps), dim=1)
@@ -119,7 +134,8 @@ class Decoder(nn.Module):
                 side = self.image_size // 8
                 maps = torch.cat((self.to_map(speech.flatten(0, 1)).unflatten(1, (-1, side, side)), maps), dim=1)
             maps = double(block(maps))
-        frame = each(identity.frames)
+            if number == FLOWS and self.to_flow is not None:
+                frame = moved(frame, REACH * self.to_flow(maps).float())
         if self.frame_joined:
             maps = torch.cat((frame, maps), dim=1)
         # In float32 also under autocast: half precision has fewer steps than a picture has greys.
@@ -129,3 +145,16 @@ class Decoder(nn.Module):
             kept = drawn[:, 3:].sigmoid()
             picture = kept * frame.float() + (1 - kept) * picture
         return unfold(picture, batch)
+
+
+def moved(frames: Tensor, flow: Tensor) -> Tensor:
+    """Take each pixel of frames from where a flow points to, bilinearly: float32 `[N, 3, S, S]`.
+
+    flow: `[N, 2, s, s]`, across and down, in halves of the side; beyond the edge lies the edge.
+    """
+    side = frames.shape[-1]
+    flow = functional.interpolate(flow, size=(side, side), mode="bilinear", align_corners=False)
+    centres = (torch.arange(side, device=flow.device) + 0.5) * (2 / side) - 1
+    down, across = torch.meshgrid(centres, centres, indexing="ij")
+    where = torch.stack((across, down), dim=-1) + flow.movedim(1, -1)
+    return functional.grid_sample(frames.float(), where, padding_mode="border", align_corners=False)

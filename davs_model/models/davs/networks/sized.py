@@ -34,6 +34,7 @@ def decoder(size: SharedDimensions, speech_length: int = FEATURES) -> Decoder:
         image_size=size.image_size,
         identity_scales=size.identity_scales or 1,
         blend=bool(size.blend),
+        flow=bool(size.flow),
         speech_map=size.speech_map,
         speech_length=speech_length,
     )
