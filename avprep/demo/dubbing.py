@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import files, manifest, schema, shards
+from avprep.demo import voices as recorded
 from avprep.demo.drawing import render
 from avprep.demo.speech import Floats, people, performed, speaker
 from avprep.demo.synthetic import in_processes, write_whole
 from avprep.errors import AvprepError, Reject, ShardError
 from avprep.manifest import Clip, Manifest
-from avprep.media.audio import read_heard
+from avprep.media.audio import Sound, read_heard
 from avprep.runs import fingerprint
 
 PLAN = "manifest.jsonl"
@@ -48,12 +49,16 @@ class Mouth(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """One clip to make: the source and its root, who says it, and how the lips move (T, 5)."""
+    """One clip to make: the source and its root, who says it, and how the lips move (T, 5).
+
+    recording: what is heard instead of the source's sound.
+    """
 
     clip: Clip
     source: Path
     person: int
     lips: Floats
+    recording: Path | None = None
 
     @property
     def row(self) -> Clip:
@@ -64,22 +69,38 @@ class _Part(NamedTuple):
         return replace(whole, key=manifest.make_key(key), video=f"{key}.mp4", speaker=name)
 
 
-def dub(out: Path, root: Path, *, speakers: int = 100, clips: int = 600, seed: int = 0, jobs: int = 1) -> Manifest:
+def dub(
+    out: Path,
+    root: Path,
+    *,
+    speakers: int = 100,
+    clips: int = 600,
+    voices: Path | None = None,
+    seed: int = 0,
+    jobs: int = 1,
+) -> Manifest:
     """Let `speakers` drawn people say what the clips of OUT say: ROOT/SPEAKER/CLIP.mp4 and ROOT/manifest.jsonl.
 
     out: whose crops have the 68 landmarks: detector `dlib` or `face-alignment`.
     clips: how many of each split, at most: the first ones in the manifest's order; memory grows with them.
+    voices: recordings VOICES/NAME/KEY.wav of what clip KEY of OUT says, by other voices: people of train have one of
+        them each, in turn; lips and times of words move to where the recording says them. Clips without a recording or
+        times of words, and those of val and test, keep the source's sound.
     Splits, words and labels are those of OUT; people of val and test are not in train. The files do not depend on
     `jobs`. After an interruption the same call goes on. The manifest's `left_out` counts clips that are longer than
-    `LONGEST`, or have landmarks in too few frames.
+    `LONGEST`, or have landmarks in too few frames, and `recorded` those that are heard with other voices.
     Raises AvprepError where nothing can be said, a source cannot be heard, or `root` holds anything but this corpus.
     """
     source = fingerprint.read_manifest(out)
     mouths, left_out = _mouths(out, {clip.key: clip.speaker for clip in source.clips}, clips)
     said = [clip for clip in source.clips if clip.key in mouths]
     parts = list(_parts(said, source.root, lips_of(mouths), people(speakers, seed)))
+    extra = {"left_out": left_out}
+    if voices is not None:
+        parts = _recorded(parts, voices, seed)
+        extra["recorded"] = sum(part.recording is not None for part in parts)
     rows = tuple(part.row for part in parts)
-    made = Manifest("dubbed", root.resolve(), rows, seed=source.seed, extra={"left_out": left_out})
+    made = Manifest("dubbed", root.resolve(), rows, seed=source.seed, extra=extra)
     _begin(root, manifest.render(made).encode("utf-8", "surrogateescape"))
     in_processes(partial(_make, root, seed), parts, jobs)
     return made
@@ -156,6 +177,50 @@ def _parts(
             yield _Part(clip, source, who[number % len(who)], lips[clip.key])
 
 
+def _recorded(parts: list[_Part], voices: Path, seed: int) -> list[_Part]:
+    """Give the people of train voices in turn, and move their lips to what is heard; see `dub`."""
+    names = recorded.names(voices)
+    people = sorted({part.person for part in parts if part.clip.split == "train"})
+    voice = {person: names[(turn + seed) % len(names)] for turn, person in enumerate(people)}
+    moved = []
+    for part in parts:
+        heard = None
+        if part.clip.split == "train" and part.clip.words:
+            heard = voices / voice[part.person] / f"{part.clip.key}{recorded.SUFFIX}"
+        moved.append(part if heard is None or not heard.exists() else _moved(part, heard))
+    if not any(part.recording for part in moved):
+        timed = [part.clip.key for part in parts if part.clip.split == "train" and part.clip.words]
+        such = f"such as {names[0]}/{timed[0]}{recorded.SUFFIX}" if timed else "for none has the times of its words"
+        raise AvprepError(f"{voices}: no recording of a clip of train is used, {such}")
+    return moved
+
+
+def _moved(part: _Part, recording: Path) -> _Part:
+    """Return a clip that says what a recording says, when it says it."""
+    n_frames = len(part.lips)
+    again = recorded.recording(recording, LONGEST)
+    words = part.clip.words or ()
+    times = recorded.aligned(_heard(part).beside(n_frames), again.beside(again.n_frames), (words[0][1], words[-1][2]))
+    if times is None:
+        raise AvprepError(f"{recording}: too little is spoken there, or in {part.clip.key}: take it away")
+    steps = np.arange(len(times)) / recorded.STEPS_PER_SECOND
+    at = np.interp(np.arange(again.n_frames) / schema.FPS, steps, times) * schema.FPS
+    lips = np.stack([np.interp(at, np.arange(n_frames), column) for column in part.lips.T], axis=1)
+    begins, ends = np.interp([word[1:] for word in words], times, steps).round(3).T.tolist()
+    said = tuple(zip((word for word, _, _ in words), begins, ends, strict=True))
+    return part._replace(clip=replace(part.clip, words=said), lips=lips.astype(np.float32), recording=recording)
+
+
+def _heard(part: _Part) -> Sound:
+    """Read the sound of a clip's source; AvprepError where it has none."""
+    clip = part.clip
+    audio = None if clip.audio is None else part.source / clip.audio
+    try:
+        return read_heard(part.source / clip.video, audio, start=clip.start, duration=clip.duration)
+    except Reject as reject:
+        raise AvprepError(f"{clip.key}: {reject.message}") from reject
+
+
 def _begin(root: Path, plan: bytes) -> None:
     """Write the manifest, or see that the one that is there is the same; so nothing else is mixed with it."""
     try:
@@ -176,12 +241,7 @@ def _make(root: Path, seed: int, part: _Part) -> None:
     path = root / part.row.video
     if path.exists():
         return
-    clip = part.clip
-    audio = None if clip.audio is None else part.source / clip.audio
-    try:
-        sound = read_heard(part.source / clip.video, audio, start=clip.start, duration=clip.duration)
-    except Reject as reject:
-        raise AvprepError(f"{clip.key}: {reject.message}") from reject
+    sound = _heard(part) if part.recording is None else recorded.recording(part.recording, LONGEST)
     who = speaker(seed, part.person)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, render(performed(part.lips, who, clip.key), who), sound.beside(len(part.lips)))
+    write_whole(path, render(performed(part.lips, who, part.clip.key), who), sound.beside(len(part.lips)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -206,16 +206,23 @@ def _animate(model: Path, directory: Path, spoken: Path, detector: str) -> Path:
     default=600,
     help="Clips of OUT of each split that are said again, at most.",
 )
+@click.option(
+    "--voices",
+    type=options.EXISTING_OUT,
+    metavar="VOICES",
+    help="Recordings of the same by other voices, VOICES/NAME/KEY.wav: people of train get these.",
+)
 @options.seed("Random seed of the people.")
 @options.jobs
 @options.as_json
 @options.verbosity
-def dub(out: Path, directory: Path, speakers: int, clips: int, seed: int, jobs: int) -> None:
+def dub(out: Path, directory: Path, jobs: int, **given: Any) -> None:
     """Let drawn people say what the clips of OUT say.
 
     Each clip is said once more, with its own sound, by one of many synthetic people whose mouth moves as the clip's.
     DIR then holds these videos and their manifest. A model that is trained on both learns many faces from few voices.
-    OUT must have crops with 68 landmarks.
+    OUT must have crops with 68 landmarks. With --voices the people of train are heard with recordings of the same words
+    by other voices, human or synthetic, and their mouths move to the recordings: OUT must have times of words.
 
     \b
     avprep crop grid.jsonl marked --detector dlib
@@ -225,20 +232,23 @@ def dub(out: Path, directory: Path, speakers: int, clips: int, seed: int, jobs: 
     """
     from avprep.demo import dubbing
 
-    made = dubbing.dub(out, directory, speakers=speakers, clips=clips, seed=seed, jobs=jobs)
+    made = dubbing.dub(out, directory, jobs=jobs, **given)
     path, said_by = directory / dubbing.PLAN, len({clip.speaker for clip in made.clips})
     splits = made.counts()
     counts = ", ".join(f"{split} {count}" for split, count in splits.items())
     left_out = made.extra["left_out"]
     less = f", {left_out} left out: no mouth, or longer than {dubbing.LONGEST // FPS} s" if left_out else ""
+    recorded = made.extra.get("recorded", 0)
+    heard = f", {recorded} with other voices" if recorded else ""
     summary.show(
-        f"{path}: {plural(len(made.clips), 'clip')} ({counts}) by {plural(said_by, 'drawn speaker')}{less}",
+        f"{path}: {plural(len(made.clips), 'clip')} ({counts}) by {plural(said_by, 'drawn speaker')}{heard}{less}",
         then=[summary.line("crop", path, directory / "shards")],
         facts={
             "clips": len(made.clips),
             "splits": splits,
             "speakers": said_by,
             "left_out": left_out,
+            "recorded": recorded,
             "where": [str(path)],
         },
     )

@@ -14,28 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import avprep
-from avprep import layouts, manifest
+from avprep import manifest
 from avprep.demo import dubbing, speech
 from avprep.errors import AvprepError
-from avprep.faces import detectors
 from avprep.media.audio import read_sound
 from avprep.media.video import Frames
 
 pytestmark = pytest.mark.usefixtures("torch_and_opencv_in_one_thread")
-
-
-@pytest.fixture(scope="module")
-def marked(made_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six clips of synthetic people, in shards with landmarks; not to be changed."""
-    try:
-        detectors.require("dlib")
-    except AvprepError as error:
-        pytest.skip(str(error))
-    folder = tmp_path_factory.mktemp("marked")
-    plan, _ = layouts.index("lrw", made_corpus)
-    (folder / "plan.jsonl").write_text(manifest.render(plan), encoding="utf-8")
-    avprep.crop(folder / "plan.jsonl", folder / "out", detector="dlib", jobs=1)
-    return folder / "out"
 
 
 @pytest.fixture(scope="module")
