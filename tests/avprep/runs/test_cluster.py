@@ -378,7 +378,7 @@ class TestSlurm:
         result = call("slurm", "crop", plan, "the shards", *CROP, "--shard-size", 1, "--tasks", 4, "--max-parallel", 3)
         assert result.exit_code == 0, result.output
         lost, chosen = result.stderr.splitlines()
-        assert "only frontal faces" in lost
+        assert "frontal faces only" in lost
         assert chosen == "crop: detector opencv, align per-clip"
         return result.stdout
 
