@@ -27,14 +27,14 @@ FINE, COARSE = 0.4, 0.13
 """Patch pixels per crop pixel. The coarse patch finds a face that moved too far for the fine one."""
 ROUNDS = 16
 """Maximum steps towards the best place."""
-STILL = 0.15
+STILL = 0.1
 """A step that moves the patch by less is the last one (patch pixels)."""
 NEAR = 0.8
 """A step that moves the patch by less is taken again with less say for pixels that it does not explain (patch pixels).
 """
-AGREES = 2.5
+AGREES = 3.2
 """A quarter of the say, where a pixel differs by so many times the mean difference (Geman and McClure's weights)."""
-FURTHER = 2.5
+FURTHER = 2.0
 """It is taken again so many times as far, for these weights leave about so much less of a patch's slopes. Measured: as
 good as solving anew, which takes three times as long."""
 AGAIN, SETTLED = 2, 0.08
