@@ -13,8 +13,11 @@ FOREHEAD = Region(complex(TEMPLATE[:2, 0].mean(), 75), 164.0, 90.0)
 """What is compared: forehead, brows and eyes. Speech does not move it, and it is not what the face was followed by."""
 ZOOM = 0.4
 """Patch pixels per crop pixel."""
-EVERY = 5
-"""Frames from one that is measured, its place and its step to the next frame, to the next such one."""
+PLACED = 5
+"""Frames from one crop in which the face's place is measured to the next."""
+EVERY, STEPS = 10, 2
+"""Of so many crops, so many steps after the first one are measured, all against that: a blink falls among them more
+often than among single steps, of which each would need a patch of its own."""
 
 _POINTS = np.array([TEMPLATE[0], TEMPLATE[1], [TEMPLATE[:2, 0].mean(), 150]])  # eyes and nose
 _ROWS, _COLUMNS = slice(20, 130), slice(38, 222)  # around the forehead
@@ -32,32 +35,51 @@ class Steadiness:
     def __init__(self, cuts: frozenset[int]) -> None:
         self._cuts = cuts
         self._frame = -1
+        self._began = 0  # the shot's first frame
         self._first: Patch | None = None
-        self._before: Patch | None = None  # what the next crop is compared with
+        self._base: Patch | None = None  # what the next crops' steps are measured against
+        self._before = np.zeros_like(_POINTS)  # where the crop before is, seen from there
         self._steps: list[float] = []
         self._places: list[list[NDArray[np.float64]]] = []
 
     def add(self, crop: NDArray[np.uint8]) -> None:
         """Compare the next crop, uint8 (256, 256, 4), BGRA."""
         self._frame += 1
-        begins = self._frame == 0 or self._frame in self._cuts
-        before, self._before = None if begins else self._before, None
-        due = self._frame % EVERY == 0
-        if not (begins or due or before):
+        if self._frame == 0 or self._frame in self._cuts:
+            self._began, self._first = self._frame, None
+            self._places.append([])
+        frame = self._frame - self._began
+        step, placed = frame % EVERY, frame % PLACED == 0
+        if not (placed or (step <= STEPS and self._base is not None)):
             return
         strip = np.asarray(cv2.cvtColor(crop[_ROWS, _COLUMNS], cv2.COLOR_BGRA2GRAY), np.uint8)
-        if before is not None and (moved := _moved(before, strip)) is not None:
-            self._steps.append(float(np.linalg.norm(moved, axis=1).mean()))
-        patch = Patch(strip, _STRIP, ZOOM, FOREHEAD) if begins or due else None
-        if begins:
+        patch = None
+        if step == 0:
+            patch = Patch(strip, _STRIP, ZOOM, FOREHEAD)
+            self._base, self._before = None if patch.flat else patch, np.zeros_like(_POINTS)
+        elif step <= STEPS:
+            self._step(strip)
+        if placed:
+            self._place(strip, patch)
+
+    def _step(self, strip: NDArray[np.uint8]) -> None:
+        # Not from the shot's first crop: a step would come out too small where it does not look quite as then.
+        moved = None if self._base is None else _moved(self._base, strip)
+        if moved is None:
+            self._base = None
+            return
+        self._steps.append(float(np.linalg.norm(moved - self._before, axis=1).mean()))
+        self._before = moved
+
+    def _place(self, strip: NDArray[np.uint8], patch: Patch | None) -> None:
+        if self._first is None:
             self._first = patch
-            self._places.append([])
-        if due and self._first is not None:
-            moved = np.zeros_like(_POINTS) if begins and not self._first.flat else _moved(self._first, strip, patch)
-            if moved is not None:
-                self._places[-1].append(moved)
-            # Not from the first crop: a step would come out too small where it does not look quite as then.
-            self._before = patch
+            assert patch is not None
+            moved = None if patch.flat else np.zeros_like(_POINTS)
+        else:
+            moved = _moved(self._first, strip, patch)
+        if moved is not None:
+            self._places[-1].append(moved)
 
     def figures(self) -> dict[str, float | None]:
         """Return `jitter` and `slip` to four digits; None for what could not be measured."""

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_faces import EYES_AND_MOUTH
+from made_motion import FACE, filmed, moved
 from numpy.typing import NDArray
 from skimage import data
 
@@ -65,6 +66,20 @@ def test_similarities_are_their_transforms(first: Similarity, second: Similarity
     np.testing.assert_allclose(first.inverse().affine, cv2.invertAffineTransform(first.affine), rtol=1e-6, atol=1e-6)
     assert cmath.isclose(Similarity.of(first.affine).turn, first.turn)
     assert cmath.isclose(Similarity.of(first.affine).shift, first.shift)
+
+
+def test_a_blink_does_not_move_the_face() -> None:
+    """While a talker whose head holds still closes the eyes, the face stays where it is to .1 px."""
+    still = filmed(moved(np.zeros(44)))
+    open_, *blinking = (np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8) for frame in still[35:])
+    onto = Similarity.of(align.similarity(np.stack([*FACE, *[FACE[2] + (0, 25)] * 2])))
+    anchor = Anchor.of(open_, onto)
+    assert anchor is not None
+    assert max(np.abs(open_[100:120, 90:165].astype(int) - frame[100:120, 90:165]).max() for frame in blinking) > 100
+    for frame in blinking:
+        found = anchor.find(frame, onto)
+        assert found is not None
+        np.testing.assert_allclose(found[0].inverse()(onto(FACE)), FACE, atol=0.1)
 
 
 @given(st.floats(-4, 4), st.floats(0.95, 1.05), st.floats(-5, 5), st.floats(-5, 5))
