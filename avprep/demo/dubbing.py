@@ -199,7 +199,8 @@ def _moved(part: _Part, recording: Path) -> _Part:
     """Return a clip that says what a recording says, when it says it."""
     n_frames = len(part.lips)
     again = recorded.recording(recording, LONGEST)
-    words = part.clip.words or ()
+    words = part.clip.words
+    assert words, part.clip.key
     times = recorded.aligned(_heard(part).beside(n_frames), again.beside(again.n_frames), (words[0][1], words[-1][2]))
     if times is None:
         raise AvprepError(f"{recording}: too little is spoken there, or in {part.clip.key}: take it away")
