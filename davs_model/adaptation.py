@@ -5,7 +5,7 @@ Only `TalkingModel.adapts` moves, by Adam at `RATE`, with BatchNorm in eval mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from davs_model.models.base import TalkingModel
 RATE = 1e-4
 """Step size of Adam. Of 10⁻⁴, 5·10⁻⁴ and 10⁻³, on 3 s of two people, 100 steps, the one that helps both."""
 TARGETS = 8
-"""Frames of a video that are generated in a step, half of them from audio if there is any."""
+"""Frames of a video that are generated in a step."""
 
 
 def to_photo(model: TalkingModel, photo: Tensor, speech: Tensor, steps: int, *, bf16: bool = False) -> None:
@@ -36,12 +36,12 @@ def to_photo(model: TalkingModel, photo: Tensor, speech: Tensor, steps: int, *, 
 
 
 def to_video(
-    model: TalkingModel, frames: Tensor, speech: Sequence[Tensor], steps: int, *, seed: int = 0, bf16: bool = False
+    model: TalkingModel, frames: Tensor, speech: Tensor, steps: int, *, seed: int = 0, bf16: bool = False
 ) -> None:
     """Tune a model, in place, to generate frames of a video from one of them, the mouth too.
 
-    frames: `[1, T, 3, S, S]`. speech: features of these frames `[1, T, F]`, one or two kinds. Each step draws by the
-    seed an identity frame and `TARGETS` others; see `TalkingModel.imitation_loss`.
+    frames: `[1, T, 3, S, S]`. speech: their features `[1, T, F]`. Each step draws by the seed an identity frame and
+    `TARGETS` others; see `TalkingModel.imitation_loss`.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -50,10 +50,8 @@ def to_video(
 
     def loss() -> Tensor:
         identity = model.encode_identity(frames[:, draw(1)])
-        targets = [draw(TARGETS // len(speech)) for _ in speech]
-        features = torch.cat([kind[:, some] for kind, some in zip(speech, targets, strict=True)], dim=1)
-        real = torch.cat([frames[:, some] for some in targets], dim=1)
-        return model.imitation_loss(real, model.decode(identity, features))
+        targets = draw(TARGETS)
+        return model.imitation_loss(frames[:, targets], model.decode(identity, speech[:, targets]))
 
     _tune(model, loss, steps, frames.device, bf16)
 

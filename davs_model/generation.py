@@ -179,7 +179,8 @@ class Talker:
         faces, speech: a photo, or one each of several people, and a first run of what `talk` reads: frames are to look
             like the photo but for the mouth, as the released demo tunes its own.
         video: a few seconds of a single person instead, aligned, (n, 256, 256, 3), which are to be generated from each
-            other; heard: their windows (n, 12, 20), if there is sound. seed: draws what each step takes of it.
+            other; heard: their windows (n, 12, 20), if there is sound. They are driven by what drives `talk`: by these
+            where `speech` is heard. seed: draws what each step takes of it.
         RunError for a model that cannot be adapted. See `davs_model.adaptation`.
         """
         if not self.model.adapts:
@@ -190,9 +191,10 @@ class Talker:
             features = self._encode_speech(speech, speech_scale)
             adaptation.to_photo(tuned.model, self._pictures(faces), features, steps, bf16=self.bf16)
         else:
-            kinds = [self._encode_speech(part, 1.0) for part in (video, heard) if part is not None]
+            driving = video if heard is None or speech.dtype == np.uint8 else heard
+            features = torch.cat(list(self._features([driving], 1.0)), dim=1)
             frames = self._pictures(video).transpose(0, 1)
-            adaptation.to_video(tuned.model, frames, kinds, steps, seed=seed, bf16=self.bf16)
+            adaptation.to_video(tuned.model, frames, features, steps, seed=seed, bf16=self.bf16)
         return tuned
 
     def _encode_faces(self, faces: Pictures, more: Pictures | None, expression: Tensor | None) -> Any:

@@ -162,7 +162,7 @@ def test_adapting_to_a_photo_holds_the_mouth(talker: Talker) -> None:
 
 
 def test_adapting_to_a_video_learns_its_frames() -> None:
-    """Steps on a video lower the error of its frames, the mouth's too; its sound counts, the seed, and nothing else."""
+    """Steps on a video lower the error of its frames, the mouth's too; what drives them is what is to drive the face."""
     video, heard, speech = (0.8 * soft(1) + 0.2 * soft(7, 12)).astype(np.uint8), windows(8, 12), windows(2, 4)
     model = made_model()
     with torch.no_grad():
@@ -179,13 +179,14 @@ def test_adapting_to_a_video_learns_its_frames() -> None:
     assert error(tuned) < 0.97 * error(talker)
     assert all(tensor.equal(before[name]) for name, tensor in talker.model.state_dict().items())
 
-    def weights(**given: Any) -> torch.Tensor:
+    def weights(speech: NDArray[Any] = speech, **given: Any) -> torch.Tensor:
         found = talker.adapted(video[0], speech, 2, video=video, **given).model.get_parameter("decoder.last.0.weight")
         return found.detach()
 
     assert weights(heard=heard).equal(weights(heard=heard))
     assert not weights(heard=heard).equal(weights(heard=heard, seed=1))
     assert not weights(heard=heard).equal(weights())
+    assert weights(speech=video, heard=heard).equal(weights())
 
 
 def test_pictures_of_one_person_are_averaged(talker: Talker) -> None:
