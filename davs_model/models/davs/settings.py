@@ -197,7 +197,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "small": _preset(
         model=NARROW,
         data={"batch_size": 12, "workers": 0, "cache_mib": 2048},
-        steps={"identity": 200, "speech": 400, "full": 1800},
+        steps={"identity": 200, "speech": 600, "full": 2400},
         loop=SHORT,
         machine={"bf16": False},
     ),
