@@ -103,9 +103,13 @@ PLAIN = (
 SMALL = (
     *PLAIN,
     "model.width=0.05",
+    "model.speech_frames=8",
+    "model.identity_frames=9",
+    "model.sequence_frames=4",
     "data.batch_size=4",
     "data.workers=0",
     "loop.log_every=1",
+    "loop.talking_clips=2",
     "loop.validate_every=100",
     "loop.sample_every=100",
     "loop.save_every=100",

@@ -21,7 +21,7 @@ from small_models import made_model
 from avprep.media.audio import read_sound
 from avprep.media.video import Frames
 from avprep.talking import driver as drivers
-from avprep.talking import photo
+from avprep.talking import inputs, photo
 from davs_model import checkpoint
 from davs_model import film as film_of
 from davs_model.checkpoint import Checkpoint
@@ -32,14 +32,30 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, a photo, a speech of 1.2 s and one of 0.4 s; not to be changed."""
+    """A run, a photo and its aligned face, a speech of 1.2 s and one of 0.4 s; not to be changed."""
     folder = tmp_path_factory.mktemp("generate")
     checkpoint.save(folder / "run", Checkpoint.of(made_model(), {"mfcc_preset": "davs", "steps": {"full": 1}}))
     face = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR)
     cv2.imwrite(str(folder / "photo.jpg"), face)
+    (read,) = inputs.read_photos([folder / "photo.jpg"], detector="opencv")
+    cv2.imwrite(str(folder / "face.png"), read.crop[..., ::-1])
     made.write_wav(folder / "speech.wav", made.noise(1.2, 16_000), 16_000)
     made.write_wav(folder / "word.wav", made.noise(0.4, 16_000), 16_000)
     return folder
+
+
+@pytest.fixture(scope="module")
+def clip(lrw: Path) -> Path:
+    """A talking face of 29 frames."""
+    return min(path for path in (lrw / "corpus").rglob("*.mp4") if path.stat().st_size > 100)
+
+
+@pytest.fixture(scope="module")
+def part(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 10 frames of it."""
+    path = tmp_path_factory.mktemp("part") / "part.mp4"
+    made.ffmpeg("-i", clip, "-t", "0.4", path)
+    return path
 
 
 def call(*arguments: object) -> Result:
@@ -78,17 +94,18 @@ def test_speech_on_the_right_channel(folder: Path, tmp_path: Path) -> None:
     left = made.write_wav(tmp_path / "left.wav", np.zeros(19_200, np.int16), 16_000)
     both = ("-i", left, "-i", folder / "speech.wav", "-filter_complex", "[0:a][1:a]join=inputs=2:channel_layout=stereo")
     made.ffmpeg(*both, tmp_path / "right.wav")
-    told = generate(folder, tmp_path / "right.mp4", "--audio", tmp_path / "right.wav")
+    aligned: dict[str, Any] = {"face": "face.png"}
+    told = generate(folder, tmp_path / "right.mp4", "--aligned", "--audio", tmp_path / "right.wav", **aligned)
     assert told.exit_code == 0, told.output
     assert "right.wav: audio track 0, channel 1" in told.stderr
-    assert generate(folder, tmp_path / "mono.mp4", "--audio", folder / "speech.wav").exit_code == 0
+    mono = generate(folder, tmp_path / "mono.mp4", "--aligned", "--audio", folder / "speech.wav", **aligned)
+    assert mono.exit_code == 0
     right, mono = (pictures(tmp_path / f"{name}.mp4") for name in ("right", "mono"))
     assert all(np.array_equal(*two) for two in zip(right, mono, strict=True))
 
 
-def test_a_photo_says_what_is_seen(folder: Path, lrw: Path, tmp_path: Path) -> None:
+def test_a_photo_says_what_is_seen(folder: Path, clip: Path, tmp_path: Path) -> None:
     """Driven by a video, the film has its frames and its sound."""
-    clip = sorted(path for path in (lrw / "corpus").rglob("*.mp4") if path.stat().st_size > 100)[0]
     film = tmp_path / "film.mp4"
     result = generate(folder, film, "--video", clip)
     assert result.exit_code == 0, result.output
@@ -99,13 +116,13 @@ def test_a_photo_says_what_is_seen(folder: Path, lrw: Path, tmp_path: Path) -> N
     assert likeness > 0.9  # AAC once more, and nothing shifted
 
 
-def test_a_grid(folder: Path, lrw: Path, tmp_path: Path) -> None:
+def test_a_grid(folder: Path, part: Path, tmp_path: Path) -> None:
     """Several faces stand side by side below their photos, the driving face at the left."""
-    clip = sorted(path for path in (lrw / "corpus").rglob("*.mp4") if path.stat().st_size > 100)[0]
-    two = ("--face", folder / "photo.jpg", "--grid")
+    two, face = ("--aligned", "--face", folder / "face.png", "--grid"), "face.png"
     heard, seen = tmp_path / "heard.mp4", tmp_path / "seen.mp4"
-    assert generate(folder, heard, *two, "--audio", folder / "word.wav").exit_code == 0
-    assert generate(folder, seen, *two, "--video", clip).exit_code == 0
+    photos = ("--face", folder / "photo.jpg", "--grid")
+    assert generate(folder, heard, *photos, "--audio", folder / "word.wav").exit_code == 0
+    assert generate(folder, seen, *two, "--video", part, "--detector", "opencv", face=face).exit_code == 0
     assert pictures(heard)[0].shape == (2 * 272, 2 * 272, 3)
     frame = pictures(seen)[3]
     assert frame.shape == (2 * 272, 3 * 272, 3)
@@ -144,27 +161,26 @@ def test_aligned_photos_and_prepared_speech(folder: Path, tmp_path: Path) -> Non
 def test_scale_and_adaptation_change_the_film(folder: Path, tmp_path: Path) -> None:
     """Features of sound that are scaled, and a model that was tuned to the photo, draw other frames."""
     plain, scaled, tuned = (tmp_path / f"{name}.mp4" for name in ("plain", "scaled", "tuned"))
-    speech = ("--audio", folder / "word.wav")
-    assert generate(folder, plain, *speech).exit_code == 0
-    assert generate(folder, scaled, *speech, "--speech-scale", 1.5).exit_code == 0
-    assert generate(folder, tuned, *speech, "--adapt-steps", 3).exit_code == 0
+    speech = ("--aligned", "--audio", folder / "word.wav")
+    for film, more in ((plain, ()), (scaled, ("--speech-scale", 1.5)), (tuned, ("--adapt-steps", 2))):
+        assert generate(folder, film, *speech, *more, face="face.png").exit_code == 0
     assert len({film.read_bytes() for film in (plain, scaled, tuned)}) == 3
 
 
-def test_more_of_the_person_changes_the_film(folder: Path, lrw: Path, tmp_path: Path) -> None:
+def test_more_of_the_person_changes_the_film(folder: Path, part: Path, tmp_path: Path) -> None:
     """A second photo and a video of the person are averaged with the first, and adaptation learns from the video."""
-    clip = sorted(path for path in (lrw / "corpus").rglob("*.mp4") if path.stat().st_size > 100)[0]
-    speech, person = ("--audio", folder / "word.wav"), ("--person", clip)
+    speech = ("--aligned", "--audio", folder / "word.wav")
+    person = ("--person", part, "--detector", "opencv")
     plain, two, seen, tuned, again = (tmp_path / f"{name}.mp4" for name in ("plain", "two", "seen", "tuned", "again"))
-    cv2.imwrite(str(folder / "other.jpg"), cv2.imread(str(folder / "photo.jpg"))[:, ::-1])
+    cv2.imwrite(str(tmp_path / "other.png"), cv2.imread(str(folder / "face.png"))[:, ::-1])
     for film, arguments in (
         (plain, ()),
-        (two, ("--face", folder / "other.jpg")),
+        (two, ("--face", tmp_path / "other.png")),
         (seen, person),
         (tuned, (*person, "--adapt-steps", 2)),
         (again, (*person, "--adapt-steps", 2, "--seed", 1)),
     ):
-        result = generate(folder, film, *speech, *arguments)
+        result = generate(folder, film, *speech, *arguments, face="face.png")
         assert result.exit_code == 0, result.output
     films = {film.read_bytes() for film in (plain, two, seen, tuned, again)}
     assert len(films) == 5
@@ -177,10 +193,10 @@ def test_it_says_what_to_expect(folder: Path, tmp_path: Path) -> None:
     scores = {"opening_r": 0.71, "amplitude": 0.64}
     about = {"mfcc_preset": "davs", "steps": {"full": 1}, "talking": {"audio": scores, "talks": True}}
     checkpoint.save(tmp_path / "run", Checkpoint.of(made_model(), about))
-    far = np.full((700, 700, 3), 127, np.uint8)
-    far[200:500, 200:500] = cv2.resize(cv2.imread(str(folder / "photo.jpg")), (300, 300), interpolation=cv2.INTER_AREA)
+    far = np.full((400, 400, 3), 127, np.uint8)
+    far[50:350, 50:350] = cv2.resize(cv2.imread(str(folder / "photo.jpg")), (300, 300), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(tmp_path / "far.png"), far)
-    arguments = ("--face", tmp_path / "far.png", "--audio", folder / "speech.wav", "-o", tmp_path / "film.mp4")
+    arguments = ("--face", tmp_path / "far.png", "--audio", folder / "word.wav", "-o", tmp_path / "film.mp4")
     result = call("generate", tmp_path / "run", *arguments, "--detector", "opencv")
     assert result.exit_code == 0, result.output
     assert "mouths opened with a correlation of 0.71 with the real ones, and moved 64% as far" in result.stderr
@@ -269,23 +285,23 @@ def test_no_input_is_overwritten(folder: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_done_is_one_line(folder: Path, tmp_path: Path) -> None:
     """No face, no sound, no talker in the video, no model, no folder to write to: one line each, and no film."""
-    noise = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
-    cv2.imwrite(str(folder / "noise.png"), noise)
+    cv2.imwrite(str(folder / "wall.png"), np.full((96, 128, 3), 150, np.uint8))
     cv2.imwrite(str(folder / "crop.png"), np.full((256, 256, 3), 90, np.uint8))
     made.write_wav(folder / "short.wav", made.noise(0.01, 16_000), 16_000)
     made.numbered(folder / "nobody.mp4", made.steady(25, 0.2))
     film = tmp_path / "film.mp4"
+    crop = ("--aligned", "--detector", "opencv")
     searched = [
-        (("--audio", folder / "speech.wav"), "noise.png", "noise.png: no face was found"),
-        (("--video", folder / "nobody.mp4"), "photo.jpg", "nobody.mp4: no face was found"),
-        (("--video", folder / "speech.wav"), "photo.jpg", "speech.wav: holds no picture"),
-        (("--video", folder / "speech.wav", "--audio-track", 1), "photo.jpg", "--audio-track 1 does not exist"),
+        (("--audio", folder / "speech.wav"), "wall.png", "wall.png: no face was found"),
+        ((*crop, "--video", folder / "nobody.mp4"), "crop.png", "nobody.mp4: no face was found"),
+        ((*crop, "--video", folder / "speech.wav"), "crop.png", "speech.wav: holds no picture"),
+        ((*crop, "--video", folder / "speech.wav", "--audio-track", 1), "crop.png", "--audio-track 1 does not exist"),
     ]
     no_speech = [
         (("--audio", folder / "short.wav"), "short.wav: the sound is shorter than"),
         (("--audio", folder / "nobody.mp4"), "nobody.mp4: holds no sound"),
         (("--audio", tmp_path), "holds no prepared files"),
-        (("--audio", folder / "noise.png"), "noise.png: cannot be read as a file with audio"),
+        (("--audio", folder / "wall.png"), "wall.png: cannot be read as a file with audio"),
         (("--audio", folder / "speech.wav", "--max-seconds", 1), "longer than 1 s; raise --max-seconds"),
         (("--audio", folder / "speech.wav", "--audio-channel", 1), "--audio-channel 1 does not exist"),
         (("--audio", folder / "speech.wav", "-o", tmp_path / "none" / "a.mp4"), "a.mp4"),

@@ -364,7 +364,7 @@ class TestJson:
         assert "speech 4/4" in trained.stderr
         saved = Checkpoint.of(made_model(), {"mfcc_preset": "davs", "steps": {"full": 1}})
         checkpoint.save(tmp_path / "talker", saved)
-        options = ("--workers", 0, "--mouth-clips", 0, "--detector", "opencv", "--json")
+        options = ("--workers", 0, "--svm-clips", 2, "--mouth-clips", 0, "--detector", "opencv", "--json")
         measured = call("evaluate", run, out, "-o", tmp_path / "results", *options)
         found = json.loads(measured.stdout)
         assert "recognition" in found["metrics"]

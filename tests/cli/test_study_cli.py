@@ -31,8 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         checkpoint.save(folder / name, Checkpoint.of(made_model(seed), {"mfcc_preset": "davs"}))
     cv2.imwrite(str(folder / "photo.jpg"), cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR))
     for name in ("one", "two"):
-        made.write_wav(folder / f"{name}.wav", made.noise(0.5, 16_000), 16_000)
-    made.numbered(folder / "real.mp4", made.steady(25, 1), made.noise(1, 16_000))
+        made.write_wav(folder / f"{name}.wav", made.noise(0.2, 16_000), 16_000)
+    made.numbered(folder / "real.mp4", made.steady(25, 0.4), made.noise(0.4, 16_000))
     return folder
 
 

@@ -27,6 +27,7 @@ TINY = (
     "model.width=0.05",
     "model.audio_width=0",
     "model.mouth_size=0",
+    "model.speech_frames=8",
     "data.batch_size=4",
     "data.cache_mib=0",
     "loop.talking_clips=0",

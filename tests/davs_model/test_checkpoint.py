@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import resource
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -206,26 +205,28 @@ class TestWriting:
         """A kill in the middle changes nothing for a reader; the next save clears what was left behind."""
         path = checkpoint.save(tmp_path, whole)
         before = path.read_bytes()
-        script = f"""
-import os, signal, sys
-from pathlib import Path
-from dataclasses import replace
-from davs_model import checkpoint
-run, moment = Path(sys.argv[1]), sys.argv[2]
-old = checkpoint.load(run)
-save = checkpoint.save_file
-def half(tensors, path, metadata):
-    save(tensors, path, metadata)
-    os.truncate(path, path.stat().st_size // 2)
-    os.kill(os.getpid(), signal.{signal.SIGKILL.name})
-if moment == "while it is written":
-    checkpoint.save_file = half
-else:
-    os.fsync = lambda descriptor: os.kill(os.getpid(), signal.{signal.SIGKILL.name})
-checkpoint.save(run, replace(old, settings={{"new": True}}))
-"""
-        ended = subprocess.run([sys.executable, "-c", script, tmp_path, moment], check=False)
-        assert ended.returncode == -signal.SIGKILL
+
+        def kill(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def save() -> None:
+            write = checkpoint.save_file
+
+            def half(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+                write(tensors, path, metadata)
+                os.truncate(path, path.stat().st_size // 2)
+                kill()
+
+            if moment == "while it is written":
+                checkpoint.save_file = half  # type: ignore[assignment]
+            else:
+                os.fsync = kill
+            checkpoint.save(tmp_path, replace(whole, settings={"new": True}))
+
+        process = multiprocessing.get_context("fork").Process(target=save)
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         assert len(list(tmp_path.iterdir())) == 2
         assert path.read_bytes() == before
         new = checkpoint.load(tmp_path)

@@ -27,6 +27,18 @@ def talker() -> Talker:
     return Talker(made_model())
 
 
+@pytest.fixture(scope="module")
+def tuned(talker: Talker) -> Talker:
+    """That talker after 40 steps on the photo `soft(1)`; not to be changed."""
+    return talker.adapted(soft(1), windows(2, 4), 40)
+
+
+@pytest.fixture(scope="module")
+def smoothing() -> Talker:
+    """A talker that smooths audio."""
+    return Talker(made_model(audio_smoothing=0.5))
+
+
 def soft(seed: int, *count: int) -> NDArray[np.uint8]:
     """Make soft pictures, uint8 (…, 256, 256, 3)."""
     coarse = np.random.default_rng(seed).integers(0, 255, (*count, 8, 8, 3), np.uint8)
@@ -72,10 +84,9 @@ def test_runs_do_not_show(talker: Talker) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 17])
-def test_smoothed_audio_is_that_of_the_whole(size: int) -> None:
+def test_smoothed_audio_is_that_of_the_whole(smoothing: Talker, size: int) -> None:
     """With smoothing, audio in runs of any length gives the frames of the whole, each of its own and its neighbours."""
-    talker = Talker(made_model(audio_smoothing=0.5))
-    face, speech = soft(1), windows(3, 17)
+    talker, face, speech = smoothing, soft(1), windows(3, 17)
     with torch.no_grad():
         features = talker.model.encode_sound(torch.from_numpy(speech)[None])
         smoothed = talker.model.smooth_sound(features)
@@ -128,11 +139,13 @@ def test_speech_scale_is_a_factor_of_the_features_of_sound(talker: Talker) -> No
     assert np.array_equal(plain, scaled)
 
 
-def test_adapting_brings_frames_nearer_to_the_photo(talker: Talker) -> None:
+def test_adapting_brings_frames_nearer_to_the_photo(talker: Talker, tuned: Talker) -> None:
     """Steps of tuning lower the error outside the mouth; the talker itself stays as it was, and the speech encoders."""
     face, speech = soft(1), windows(2, 4)
     before = {name: tensor.clone() for name, tensor in talker.model.state_dict().items()}
-    tuned = talker.adapted(face, speech, 40)
+    one, other = (talker.adapted(face, speech, 2).model.state_dict() for _ in range(2))
+    assert all(tensor.equal(one[name]) for name, tensor in other.items())
+    assert all(tensor.equal(before[name]) for name, tensor in talker.model.state_dict().items())
     truth = torch.from_numpy(face).permute(2, 0, 1) / 255
 
     def error(of: Talker) -> float:
@@ -140,21 +153,16 @@ def test_adapting_brings_frames_nearer_to_the_photo(talker: Talker) -> None:
         return float(losses.outside_mouth_loss(truth, frames))
 
     assert error(tuned) < 0.99 * error(talker)
-    assert all(tensor.equal(before[name]) for name, tensor in talker.model.state_dict().items())
     changed = {
         name.partition(".")[0] for name, tensor in tuned.model.state_dict().items() if not tensor.equal(before[name])
     }
     assert changed == {"identity_encoder", "decoder"}
-    one, other = (talker.adapted(face, speech, 2).model.state_dict() for _ in range(2))
-    assert all(tensor.equal(one[name]) for name, tensor in other.items())
 
 
-def test_adapting_to_a_photo_holds_the_mouth(talker: Talker) -> None:
+def test_adapting_to_a_photo_holds_the_mouth(talker: Talker, tuned: Talker) -> None:
     """Frames of the tuned model have the mouths that they had, far nearer than their surroundings move."""
     face, speech = soft(1), windows(2, 4)
-    before, after = (
-        np.stack(list(one.talk(face, [speech]))).astype(int) for one in (talker, talker.adapted(face, speech, 40))
-    )
+    before, after = (np.stack(list(one.talk(face, [speech]))).astype(int) for one in (talker, tuned))
     changed = np.abs(after - before)
     mouth = changed[:, 170:234, 64:192].mean()
     changed[:, 170:234, 64:192] = 0
@@ -162,7 +170,7 @@ def test_adapting_to_a_photo_holds_the_mouth(talker: Talker) -> None:
 
 
 def test_adapting_to_a_video_learns_its_frames() -> None:
-    """Steps on a video lower the error of its frames, the mouth's too; what drives them is what is to drive the face."""
+    """Steps on a video lower the error of its frames, mouths too; they are driven by what is to drive the face."""
     video, heard, speech = (0.8 * soft(1) + 0.2 * soft(7, 12)).astype(np.uint8), windows(8, 12), windows(2, 4)
     model = made_model()
     with torch.no_grad():
@@ -183,10 +191,11 @@ def test_adapting_to_a_video_learns_its_frames() -> None:
         found = talker.adapted(video[0], speech, 2, video=video, **given).model.get_parameter("decoder.last.0.weight")
         return found.detach()
 
-    assert weights(heard=heard).equal(weights(heard=heard))
-    assert not weights(heard=heard).equal(weights(heard=heard, seed=1))
-    assert not weights(heard=heard).equal(weights())
-    assert weights(speech=video, heard=heard).equal(weights())
+    one, seen = weights(heard=heard), weights()
+    assert one.equal(weights(heard=heard))
+    assert not one.equal(weights(heard=heard, seed=1))
+    assert not one.equal(seen)
+    assert weights(speech=video, heard=heard).equal(seen)
 
 
 def test_pictures_of_one_person_are_averaged(talker: Talker) -> None:

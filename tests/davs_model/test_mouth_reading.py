@@ -20,13 +20,14 @@ TINY = (
     "model.width=0.05",
     "model.audio_width=0.05",
     "model.speech_map=2",
+    "model.speech_frames=8",
     "data.batch_size=4",
     "machine.threads=1",
     "loop.log_every=1",
     "loop.talking_clips=2",
     "steps.identity=0",
-    "steps.speech=2",
-    "steps.full=2",
+    "steps.speech=1",
+    "steps.full=1",
     "weights.mouth_reading=40",
 )
 LESSON = ("weights.word=0", "weights.contrastive=0")
@@ -50,27 +51,37 @@ def moved(before: states.TrainingState, after: states.TrainingState, network: st
     return any(not torch.equal(value, last[name]) for name, value in first.items() if name.startswith(network))
 
 
-def test_the_lesson_moves_what_hears_and_nothing_that_sees(out: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def lesson(out: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, states.TrainingState]:
+    """A run of the speech stage with the lesson alone, and its state; not to be changed."""
+    folder = tmp_path_factory.mktemp("lesson") / "run"
+    return folder, train(out, folder, *LESSON, stages=("speech",))
+
+
+def test_the_lesson_moves_what_hears_and_nothing_that_sees(
+    out: Path, lesson: tuple[Path, states.TrainingState], tmp_path: Path
+) -> None:
     """Where it is the only term of the stage, E_w^a and the reader learn, and E_w^v is not even looked through."""
-    one = train(out, tmp_path / "one", *LESSON, "steps.speech=1", stages=("speech",))
-    two = train(out, tmp_path / "two", *LESSON, stages=("speech",), init_from=tmp_path / "one")
+    one = lesson[1]
+    two = train(out, tmp_path / "two", *LESSON, stages=("speech",), init_from=lesson[0])
     assert moved(one, two, AUDIO)
     assert moved(one, two, READER)
     assert not moved(one, two, VISUAL)
 
 
-def test_what_was_learned_is_kept_while_frames_are(out: Path, tmp_path: Path) -> None:
+def test_what_was_learned_is_kept_while_frames_are(
+    out: Path, lesson: tuple[Path, states.TrainingState], tmp_path: Path
+) -> None:
     """With `generation.audio=freeze` the full stage leaves E_w^a as it was; else it trains it, by this term too."""
-    lesson = train(out, tmp_path / "lesson", *LESSON, stages=("speech",))
-    frozen = train(
-        out, tmp_path / "kept", *ALONE, "generation.audio=freeze", stages=("full",), init_from=tmp_path / "lesson"
-    )
-    free = train(out, tmp_path / "free", *ALONE, stages=("full",), init_from=tmp_path / "lesson")
-    assert not moved(lesson, frozen, AUDIO)
-    assert not moved(lesson, frozen, READER)
-    assert moved(lesson, frozen, "decoder.")
-    assert moved(lesson, free, AUDIO)
-    assert moved(lesson, free, READER)
+    folder, before = lesson
+    begun: dict[str, Any] = {"stages": ("full",), "init_from": folder}
+    frozen = train(out, tmp_path / "kept", *ALONE, "generation.audio=freeze", **begun)
+    free = train(out, tmp_path / "free", *ALONE, **begun)
+    assert not moved(before, frozen, AUDIO)
+    assert not moved(before, frozen, READER)
+    assert moved(before, frozen, "decoder.")
+    assert moved(before, free, AUDIO)
+    assert moved(before, free, READER)
     assert not any(AUDIO in name for name in frozen.moments)
 
 
@@ -80,11 +91,10 @@ def test_a_stage_of_a_term_that_cannot_teach_is_refused(out: Path, tmp_path: Pat
         train(out, tmp_path / "none", *LESSON, "weights.mouth_reading=0", stages=("speech",))
 
 
-def test_options_are_in_the_checkpoint(out: Path, tmp_path: Path) -> None:
+def test_options_are_in_the_checkpoint(out: Path, lesson: tuple[Path, states.TrainingState], tmp_path: Path) -> None:
     """A model with a reader is built again with it from its checkpoint; one without has no weights of any."""
-    train(out, tmp_path / "with", *LESSON, stages=("speech",))
     train(out, tmp_path / "without", "weights.mouth_reading=0", stages=("speech",))
-    whole, plain = (checkpoint.load(tmp_path / name) for name in ("with", "without"))
+    whole, plain = (checkpoint.load(folder) for folder in (lesson[0], tmp_path / "without"))
     assert whole.model().dimensions["reads_mouth"] == 1
     assert whole.weights["mouth_reader.weight"].shape == (ROWS * COLUMNS, 256)
     assert not any(name.startswith(READER) for name in plain.weights)

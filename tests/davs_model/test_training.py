@@ -47,6 +47,14 @@ def finished(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def constant(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two steps of the speech stage with a constant rate; not to be changed."""
+    folder = tmp_path_factory.mktemp("constant") / "run"
+    run(out, folder, "optimizer.schedule=constant", "steps.speech=2")
+    return folder
+
+
 @pytest.fixture
 def copied(finished: Path, tmp_path: Path) -> Path:
     """A copy of it."""
@@ -76,6 +84,13 @@ def run(out: Path, folder: Path, *overrides: str, stages: tuple[str, ...] = ("sp
 def weights(folder: Path) -> dict[str, Tensor]:
     """The weights of a run."""
     return checkpoint.load(folder).weights
+
+
+def state(folder: Path) -> states.TrainingState:
+    """The last state of a run."""
+    found = states.load(folder)
+    assert found is not None
+    return found[0]
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -129,16 +144,10 @@ class TestStages:
     @pytest.mark.parametrize("name", ["identity", "speech", "full"])
     def test_a_step_moves_the_networks_of_its_phases_alone(self, out: Path, tmp_path: Path, name: str) -> None:
         """A stage moves every network of its phases and leaves the others as they were."""
-        run(
-            out,
-            tmp_path / "none",
-            f"steps.{name}=1",
-            "optimizer.learning_rate=1e-30",
-            "optimizer.warmup=0",
-            stages=(name,),
-        )
-        run(out, tmp_path / "run", f"steps.{name}=1", "optimizer.warmup=0", stages=(name,))
-        before, after = weights(tmp_path / "none"), weights(tmp_path / "run")
+        with interrupted.kept({(name, 1): tmp_path / "before"}):
+            wanted = (f"steps.{name}=2", "optimizer.warmup=0", "loop.save_every=1")
+            run(out, tmp_path / "run", *wanted, stages=(name,))
+        before, after = state(tmp_path / "before").checkpoint.weights, weights(tmp_path / "run")
         parameters = {n for n, p in checkpoint.load(tmp_path / "run").model().named_parameters() if p.requires_grad}
         moved = {n.split(".")[0] for n in parameters if not torch.equal(before[n], after[n])}
         owned = {network for phase in STAGES[name].phases for network in phase.networks}
@@ -253,12 +262,11 @@ class TestResuming:
         with pytest.raises(RunError, match="the clips are not those that it was started with"):
             run(other, copied)
 
-    def test_a_constant_rate_can_be_trained_on(self, out: Path, tmp_path: Path) -> None:
+    def test_a_constant_rate_can_be_trained_on(self, out: Path, constant: Path, tmp_path: Path) -> None:
         """With a constant learning rate, more steps of a finished stage are the steps of a longer run."""
         run(out, tmp_path / "a", "optimizer.schedule=constant", "steps.speech=1")
         run(out, tmp_path / "a", "optimizer.schedule=constant", "steps.speech=2")
-        run(out, tmp_path / "b", "optimizer.schedule=constant", "steps.speech=2")
-        assert_equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+        assert_equal(weights(tmp_path / "a"), weights(constant))
 
     def test_a_damaged_state_gives_way_to_the_one_before(self, out: Path, finished: Path, copied: Path) -> None:
         """Where the last state is damaged the previous one is taken, which is said, and the run ends the same."""
@@ -301,10 +309,10 @@ class TestResuming:
     def test_files_of_a_run_that_went_on(self, out: Path, tmp_path: Path) -> None:
         """A run that was stopped twice ends with the very bytes, so with the digest, of one that was not."""
         wanted = ("loop.save_every=1", "steps.speech=2")
-        run(out, tmp_path / "straight", *wanted, stages=("speech", "full"))
-        for after in (("speech", 1), ("full", 1)):
-            with interrupted.after(*after):
-                run(out, tmp_path / "stopped", *wanted, stages=("speech", "full"))
+        with interrupted.kept({("speech", 1): tmp_path / "stopped"}):
+            run(out, tmp_path / "straight", *wanted, stages=("speech", "full"))
+        with interrupted.after("full", 1):
+            run(out, tmp_path / "stopped", *wanted, stages=("speech", "full"))
         assert checkpoint.load(tmp_path / "straight").settings["steps"] == {"speech": 2, "full": 2}
         run(out, tmp_path / "stopped", *wanted, stages=("speech", "full"))
         names = (checkpoint.NAME, states.NAME, states.PREVIOUS)
@@ -352,9 +360,9 @@ class TestResuming:
             loader.kill()
             loader.join()
 
-    def test_a_stage_is_finished_before_the_next(self, out: Path, tmp_path: Path) -> None:
+    def test_a_stage_is_finished_before_the_next(self, out: Path, constant: Path, tmp_path: Path) -> None:
         """A run in the middle of a stage refuses to begin another."""
-        run(out, tmp_path / "run", "optimizer.schedule=constant", "steps.speech=2")
+        shutil.copytree(constant, tmp_path / "run")
         with pytest.raises(RunError, match="at step 2 of its speech stage"):
             run(out, tmp_path / "run", "optimizer.schedule=constant", "steps.speech=4", stages=("full",))
 
@@ -381,10 +389,9 @@ class TestTransfer:
         assert "not in it, or of another shape, at least in part: word_classifier" in lines
         assert checkpoint.load(tmp_path / "third").settings["init_from"] == str(tmp_path / "first")
 
-    def test_a_model_of_another_width_is_refused(self, out: Path, tmp_path: Path) -> None:
+    def test_a_model_of_another_width_is_refused(self, out: Path, finished: Path, tmp_path: Path) -> None:
         """A checkpoint of which hardly anything fits is an error, or says what does not fit."""
-        run(out, tmp_path / "first", "steps.speech=1")
-        lines = run(out, tmp_path / "second", "model.width=0.1", "steps.speech=1", init_from=tmp_path / "first")
+        lines = run(out, tmp_path / "second", "model.width=0.1", "steps.speech=1", init_from=finished)
         assert any("visual_speech_encoder" in line for line in lines)
 
     def test_an_imported_checkpoint_is_not_trained_over(self, out: Path, tmp_path: Path) -> None:
@@ -451,7 +458,7 @@ class TestTrouble:
         out = make_shards(tmp_path / "out", people=0)
         with pytest.raises(RunError, match="labelled people"):
             run(out, tmp_path / "run", stages=("identity",))
-        lines = run(out, tmp_path / "run", stages=("identity", "speech"))
+        lines = run(out, tmp_path / "run", "steps.speech=1", stages=("identity", "speech"))
         assert any(line.startswith("identity: left out") for line in lines)
 
     def test_every_weight_zero(self, out: Path, tmp_path: Path) -> None:

@@ -35,6 +35,14 @@ def state() -> TrainingState:
     return TrainingState(made, "speech", 7, {"identity": 4, "speech": 7}, moments)
 
 
+@pytest.fixture(scope="module")
+def read(state: TrainingState, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of its file; not to be changed."""
+    folder = tmp_path_factory.mktemp("state")
+    states.save(folder, state)
+    return checkpoint.read(folder / states.NAME, states.KIND)
+
+
 def loaded(run: Path) -> TrainingState:
     """The state of a run, whose last file is whole."""
     found = states.load(run)
@@ -87,10 +95,11 @@ def test_a_state_is_no_checkpoint_and_a_checkpoint_no_state(tmp_path: Path, stat
 
 @pytest.mark.parametrize("field", ["stage", "step", "done", "model"])
 @pytest.mark.parametrize("value", [None, 5.5, True, [1], {"speech": "1"}], ids=repr)
-def test_a_field_of_another_type_is_refused(tmp_path: Path, state: TrainingState, field: str, value: object) -> None:
+def test_a_field_of_another_type_is_refused(
+    tmp_path: Path, read: tuple[dict[str, Any], dict[str, Tensor]], field: str, value: object
+) -> None:
     """A state that holds something else where a stage or a number of steps should be is refused in one line."""
-    states.save(tmp_path, state)
-    header, tensors = checkpoint.read(tmp_path / states.NAME, states.KIND)
+    header, tensors = read
     checkpoint.write(tmp_path / states.NAME, states.KIND, header | {field: value}, tensors)
     with pytest.raises(CheckpointError, match="damaged: a part of it is missing"):
         states.load(tmp_path)

@@ -55,12 +55,12 @@ def test_a_trained_estimator_finds_the_information_of_gaussians(correlation: flo
     for step in range(400):
         for group in adam.param_groups:
             group["lr"] = 2e-3 * (1 - step / 400)
-        loss = -losses.bound(*parts(scores(128)), "js")
+        loss = -losses.bound(*parts(scores(64)), "js")
         adam.zero_grad()
         loss.backward()
         adam.step()
     with torch.no_grad():
-        measured = float(losses.bound(*parts(scores(60_000)), "dv"))
+        measured = float(losses.bound(*parts(scores(30_000)), "dv"))
     truth = -0.5 * math.log(1 - correlation**2)
     assert measured == pytest.approx(truth, rel=0.1, abs=0.01)
 

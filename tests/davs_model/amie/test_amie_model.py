@@ -42,6 +42,7 @@ QUICK = (
     "model.width=0.05",
     "model.audio_width=0",
     "model.mouth_size=0",
+    "model.speech_frames=8",
     "data.batch_size=4",
     "data.cache_mib=0",
     "loop.log_every=1",
@@ -61,7 +62,7 @@ def made(seed: int = 0, **sizes: float) -> AMIE:
     return AMIE(**{**SIZES, **sizes})
 
 
-def batch(count: int = 4, run: int = 16) -> dict[str, Tensor]:
+def batch(count: int = 2, run: int = 16) -> dict[str, Tensor]:
     """Make what the talk stage reads, at random."""
     torch.manual_seed(5)
     return {
@@ -294,7 +295,7 @@ def test_a_portrait_keeps_apart() -> None:
 
 def test_it_is_evaluated_by_what_drives_it(out: Path, run: Path, tmp_path: Path) -> None:
     """Its frames are generated from audio alone, and the tables say nothing of video."""
-    settings = evaluation.EvaluationSettings(batch_size=3, workers=0, talking_clips=2)
+    settings = evaluation.EvaluationSettings(batch_size=3, workers=0, svm_clips=2, talking_clips=2)
     found = evaluation.evaluate(run, out, tmp_path, settings, say=lambda _: None)
     assert found["reconstruction"].keys() == {"audio", "repeated"}
     assert found["generated_retrieval"].keys() == {"audio", "repeated"}

@@ -44,6 +44,7 @@ QUICK = (
     "model.width=0.05",
     "model.audio_width=0",
     "model.mouth_size=0",
+    "model.speech_frames=8",
     "data.batch_size=3",
     "data.cache_mib=0",
     "generation.views=2",

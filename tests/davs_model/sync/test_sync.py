@@ -32,7 +32,7 @@ FAILED = {"test/clip001": "no_face"}
 QUICK = (
     *("model.width=.25", "model.mouth_size=32", "contrast.augment=.2", "contrast.frames=24", "data.batch_size=8"),
     *("data.workers=0", "steps.contrast=50", "steps.refine=12", "optimizer.warmup=5", "optimizer.learning_rate=3e-3"),
-    *("loop.log_every=10", "loop.validate_every=50", "loop.save_every=5"),
+    *("loop.log_every=10", "loop.validate_every=50", "loop.save_every=8"),
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,7 +57,7 @@ def train(out: Path, run: Path) -> list[str]:
 def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained sync model, and beside it `killed`, as it was amid its second pass; not to be changed."""
     folder = tmp_path_factory.mktemp("sync") / "run"
-    with interrupted.kept({("refine", 5): folder.parent / "killed"}):
+    with interrupted.kept({("refine", 8): folder.parent / "killed"}):
         train(out, folder)
     return folder
 
@@ -206,7 +206,7 @@ def test_generated_films_are_judged_beside_real_ones(out: Path, run: Path, tmp_p
     about = {"mfcc_preset": "davs", "steps": {"full": 1}}
     checkpoint.save(tmp_path / "talker", Checkpoint.of(made_model(), about))
     command = ("evaluate", tmp_path / "talker", out, "-o", tmp_path / "results", "--sync", run, "--split", "val")
-    result = call(*command, "--workers", 0, "--detector", "opencv")
+    result = call(*command, "--workers", 0, "--svm-clips", 2, "--detector", "opencv")
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "results" / "metrics.json").read_text())["sync"]
     assert found.keys() == {"real", "audio", "wrong_audio"}
