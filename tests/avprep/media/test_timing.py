@@ -390,12 +390,18 @@ def test_a_part_of_a_file_that_rounds_to_milliseconds(tmp_path: Path) -> None:
         assert np.allclose(made.peaks(part.samples, part.first, 2), expected, atol=0.001)
 
 
+@pytest.fixture(scope="module")
+def apart(long_files: Path) -> tuple[Path, Path]:
+    """Pictures of 45 s in one file and their sound in another."""
+    wav = made.write_wav(long_files / "source.wav", made.noise(45, 16_000), 16_000)
+    return made.numbered(long_files / "picture.mp4", LONG), wav
+
+
 @pytest.mark.parametrize("suffix", ["m4a", "wav", "mp3", "flac", "aac"])
-def test_a_part_of_sound_apart(suffix: str, tmp_path: Path) -> None:
+def test_a_part_of_sound_apart(suffix: str, apart: tuple[Path, Path], tmp_path: Path) -> None:
     """A part of a sound file is that part of the whole sound, beyond the point where it is sought too."""
-    picture = made.numbered(tmp_path / "picture.mp4", LONG)
+    picture, wav = apart
     sound = tmp_path / f"sound.{suffix}"
-    wav = made.write_wav(tmp_path / "source.wav", made.noise(45, 16_000), 16_000)
     made.ffmpeg("-i", wav, *(("-aac_pns", "0") if suffix in ("m4a", "aac") else ()), sound)
     everything = read_sound(picture, sound)
     for start in (5.0, 30.0):
