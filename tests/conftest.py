@@ -76,6 +76,12 @@ def forked_workers(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the workers of this test as users do, in a file whose other tests fork them."""
+    monkeypatch.setattr(pool.Pool, "_start", forked.INTERPRETER)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real clips and reference values; the test is skipped where it is absent."""

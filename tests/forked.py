@@ -1,7 +1,7 @@
 """Workers forked from a process that has imported what they need: a new interpreter takes a third of a second to start.
 
 What such a worker gets of its parent is what a new one would: environment, folder, import path, blocked signals, and
-its standard output. Tests marked `interpreters` start workers as users do.
+its standard output. Files marked `interpreters` start workers as users do, as do tests with the fixture of that name.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from typing import Any
 from unittest import mock
 
 from avprep.runs import pool
+
+INTERPRETER = pool.Pool._start
+"""How a pool starts a worker by itself: in a new interpreter."""
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(

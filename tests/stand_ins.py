@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -13,15 +12,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avprep import manifest, schema
 from avprep.errors import AvprepError, Reject, WeightsError
 from avprep.manifest import Clip, Manifest
-from avprep.runs.run import Outcome, run
 from avprep.shards import Sample
+
+if TYPE_CHECKING:
+    from avprep.runs.run import Outcome
 
 FILE = "STAND_INS_FILE"
 """Environment variable with the file that `open` opens."""
@@ -171,6 +172,8 @@ def start(
     words: Iterable[str], out: Path, *, jobs: int = 1, shard_size: int = 5, clip_timeout: float = 30.0, **options: Any
 ) -> Outcome:
     """Run the stand-ins in this process."""
+    from avprep.runs.run import run  # which workers need not load
+
     stage = Stage(**{name: options.pop(name) for name in ("start", "setting", "version") if name in options})
     made = options.pop("plan", None) or plan(words)
     return run(stage, made, out, jobs=jobs, shard_size=shard_size, clip_timeout=clip_timeout, **options)
@@ -192,6 +195,10 @@ def still_or_hang(video: Path, start: float | None, side: int) -> bytes | str:
 
 def main() -> int:
     """Run the stand-ins over a manifest; as `avprep` does, a user error is one line and exit status 1."""
+    import argparse
+
+    from avprep.runs.run import run
+
     parser = argparse.ArgumentParser()
     parser.add_argument("manifest", type=Path)
     parser.add_argument("out", type=Path)

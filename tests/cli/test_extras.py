@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -23,10 +24,10 @@ OF_DETECTORS = {
 }
 """Packages that detectors name themselves, by import name."""
 SCRIPT = """
-import sys
+import json, sys
 from importlib import metadata
 
-imported, distributions = %r, %r
+imported, distributions, commands = json.loads(sys.argv[1])
 sys.modules |= dict.fromkeys(imported)
 version = metadata.version
 def version_of(name):
@@ -36,16 +37,34 @@ def version_of(name):
 metadata.version = version_of
 from avprep_cli.main import main
 
-main()
+for words in commands:
+    try:
+        main(words)
+    except SystemExit as end:
+        print("\\x1e%d" % (end.code or 0), file=sys.stderr)
 """
-"""Runs a command as if some packages had never been installed: without a module, and without a version."""
+"""Runs commands, one after the other, as if some packages had never been installed: without modules and versions.
+
+After each, its exit status stands on standard error, behind a record separator.
+"""
 
 
-def base(*arguments: object, without: tuple[str, ...] = (*OPTIONAL, "dlib")) -> subprocess.CompletedProcess[str]:
-    """Run a command where some packages cannot be imported; by default all that only extras install."""
-    distributions = {OPTIONAL.get(name, OF_DETECTORS.get(name)) for name in without}
-    words = [sys.executable, "-c", SCRIPT % (without, distributions), *map(str, arguments)]
-    return subprocess.run(words, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=False)
+def base(*commands: tuple[object, ...]) -> list[tuple[int, str]]:
+    """Run commands where nothing can be imported that only extras install; the exit status and the remarks of each."""
+    without = (*OPTIONAL, "dlib")
+    distributions = [OPTIONAL.get(name, OF_DETECTORS.get(name)) for name in without]
+    given = json.dumps((without, distributions, [[str(word) for word in words] for words in commands]))
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, given],
+        env={**os.environ, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *ended, rest = re.split(r"\x1e(\d+)\n", done.stderr)
+    assert rest == ""
+    return [(int(status), said) for said, status in zip(ended[::2], ended[1::2], strict=True)]
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -55,48 +74,60 @@ def names(requirements: list[str]) -> set[str]:
 
 def test_the_base_makes_shards(lrw: Path, tmp_path: Path) -> None:
     """Without any package of the extras, shards are made, verified, counted and reported on, and their making timed."""
-    out = tmp_path / "out"
-    assert base("index", "lrw", lrw / "corpus", "-o", tmp_path / "plan.jsonl").returncode == 0
-    for words in (
-        ("crop", tmp_path / "plan.jsonl", out, "-j", 1),
-        ("mfcc", tmp_path / "plan.jsonl", out, "-j", 1),
+    out, plan = tmp_path / "out", tmp_path / "plan.jsonl"
+    commands = (
+        ("index", "lrw", lrw / "corpus", "-o", plan),
+        ("crop", plan, out, "-j", 1),
+        ("mfcc", plan, out, "-j", 1),
         ("verify", out, "-j", 1),
         ("status", out),
         ("report", out, "-o", tmp_path / "report.html"),
         ("weights", "list"),
         ("bench", "mfcc", "--clips", lrw / "corpus", "--repeat", 1, "--limit", 2, "-j", 1),
-    ):
-        done = base(*words)
-        assert done.returncode == 0, f"{words[0]}: {done.stderr}"
+    )
+    for words, (status, said) in zip(commands, base(*commands), strict=True):
+        assert status == 0, f"{words[0]}: {said}"
 
 
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        (("train", "OUT", "RUN"), r"avprep train needs \w+, which is not installed: pip install 'avprep[model]'"),
-        (("demo", "RUN"), "avprep demo needs torch, which is not installed: pip install 'avprep[demo]'"),
-        (("bench", "crop"), r"avprep bench needs \S+, which is not installed: pip install 'avprep[all]'"),
-        (("crop", "PLAN", "NEW", "--detector", "face-alignment"), "needs torch, .* pip install 'avprep[gpu]'"),
-        (
-            ("crop", "PLAN", "NEW", "--detector", "dlib"),
-            "dlib needs dlib-bin, .* pip install 'avprep[dlib]'",
-        ),
-        (
-            ("crop", "PLAN", "NEW", "--detector", "dlib", "--dry-run"),
-            "dlib needs dlib-bin, .* pip install 'avprep[dlib]'",
-        ),
-    ],
-)
-def test_a_missing_extra_is_one_line(words: tuple[str, ...], line: str, lrw: Path, tmp_path: Path) -> None:
+LACKING = [
+    (("train", "OUT", "RUN"), r"avprep train needs \w+, which is not installed: pip install 'avprep[model]'"),
+    (("demo", "RUN"), "avprep demo needs torch, which is not installed: pip install 'avprep[demo]'"),
+    (("bench", "crop"), r"avprep bench needs \S+, which is not installed: pip install 'avprep[all]'"),
+    (("crop", "PLAN", "NEW", "--detector", "face-alignment"), "needs torch, .* pip install 'avprep[gpu]'"),
+    (
+        ("crop", "PLAN", "NEW", "--detector", "dlib"),
+        "dlib needs dlib-bin, .* pip install 'avprep[dlib]'",
+    ),
+    (
+        ("crop", "PLAN", "NEW", "--detector", "dlib", "--dry-run"),
+        "dlib needs dlib-bin, .* pip install 'avprep[dlib]'",
+    ),
+]
+"""Commands whose package is missing, and how the line ends that says so."""
+
+
+@pytest.fixture(scope="module")
+def lacking(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, Path]]:
+    """The exit status and the remarks of each of these, and the place in which it was to write."""
+    commands, new = [], []
+    for words, _ in LACKING:
+        folder = tmp_path_factory.mktemp("lacking")
+        (folder / "OUT").mkdir()
+        places = {"PLAN": lrw / "plan.jsonl", **{name: folder / name for name in ("OUT", "RUN", "NEW")}}
+        commands.append(tuple(places.get(word, word) for word in words))
+        new.append(folder / "NEW")
+    return [(*ended, place) for ended, place in zip(base(*commands), new, strict=True)]
+
+
+@pytest.mark.parametrize("number", range(len(LACKING)), ids=[" ".join(words) for words, _ in LACKING])
+def test_a_missing_extra_is_one_line(number: int, lacking: list[tuple[int, str, Path]]) -> None:
     """A command whose package is missing ends with status 1 and one line that names the command and the extra."""
-    (tmp_path / "OUT").mkdir()
-    places = {"PLAN": str(lrw / "plan.jsonl"), **{name: str(tmp_path / name) for name in ("OUT", "RUN", "NEW")}}
-    done = base(*(places.get(word, word) for word in words))
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert re.fullmatch("Error: .*" + line.replace("[", r"\["), last), done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "NEW").exists()
+    status, said, new = lacking[number]
+    assert status == 1
+    last = said.splitlines()[-1]
+    assert re.fullmatch("Error: .*" + LACKING[number][1].replace("[", r"\["), last), said
+    assert "Traceback" not in said
+    assert not new.exists()
 
 
 def test_every_import_is_of_the_base_or_an_extra() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import itertools
 import re
@@ -408,6 +409,7 @@ def blank(text: str) -> str:
     return re.sub("\0+", "\0", text.replace("…", "\0"))
 
 
+@functools.cache
 def messages() -> list[str]:
     """Every text of the source code, with what is filled in blanked."""
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -13,10 +14,18 @@ HERE = Path(__file__).resolve().parents[2]
 MOST = {ast.Module: 450, ast.FunctionDef: 60, ast.AsyncFunctionDef: 60, ast.ClassDef: 200}
 
 
+LOOKED_AT = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Expr | ast.Import | ast.ImportFrom
+
+
+@functools.cache
+def nodes(text: str) -> list[ast.AST]:
+    """Return the whole of a file, its functions, classes and imports, and what stands by itself, such as docstrings."""
+    return [node for node in ast.walk(ast.parse(text)) if isinstance(node, LOOKED_AT)]
+
+
 def too_long(text: str) -> Iterator[str]:
     """Name what is longer than it may be, from `def` or `class` to the last line, docstrings and all."""
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
+    for node in nodes(text):
         if isinstance(node, ast.Module):
             length = len(text.splitlines())
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -41,7 +50,7 @@ def test_no_two_classes_have_one_name() -> None:
     for path in chain.from_iterable((HERE / folder).rglob("*.py") for folder in ("avprep", "davs_model", "cli")):
         parts = path.relative_to(HERE).parts
         model = parts[2] if parts[:2] == ("davs_model", "models") and len(parts) > 3 else ""
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path.read_text(encoding="utf-8")):
             if isinstance(node, ast.ClassDef):
                 owners.setdefault(node.name, []).append(model)
     several = {name: found for name, found in owners.items() if len(found) > 1}
@@ -51,7 +60,7 @@ def test_no_two_classes_have_one_name() -> None:
 def statements(text: str) -> list[str]:
     """Return the lines of a file that are code: no comments, docstrings, imports or blank lines."""
     left_out: set[int] = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes(text):
         words = (
             isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         )

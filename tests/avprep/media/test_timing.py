@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -289,17 +290,18 @@ GOP = {"g": "250", "bf": "3", "preset": "veryfast", "x264-params": "scenecut=0:o
 PURE = {"aac_pns": "0"}  # without noise whose seed depends on where decoding starts
 
 
-def h264(rate: int) -> Callable[[Path], Path]:
-    """Return a maker of ten-second GOPs with B-frames, and AAC."""
-    return lambda path: made.numbered(path, LONG, made.noise(45.2, rate), rate=rate, video=GOP, audio=PURE)
+@functools.cache
+def streams(folder: Path, rate: int) -> Path:
+    """Make ten-second GOPs with B-frames, and AAC, in mp4, once in a folder."""
+    path = folder / f"streams-{rate}.mp4"
+    return made.numbered(path, LONG, made.noise(45.2, rate), rate=rate, video=GOP, audio=PURE)
 
 
 def remuxed(*options: str, rate: int = 44_100) -> Callable[[Path], Path]:
     """Return a maker that puts such streams into another container."""
 
     def make(path: Path) -> Path:
-        source = h264(rate)(path.with_name("source.mp4"))
-        made.ffmpeg("-i", source, "-c", "copy", *options, path)
+        made.ffmpeg("-i", streams(path.parent, rate), "-c", "copy", *options, path)
         return path
 
     return make
@@ -323,7 +325,7 @@ def mpeg4(path: Path) -> Path:
 
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
-    "long.mp4": h264(44_100),
+    "long.mp4": lambda path: streams(path.parent, 44_100),
     "long.mkv": remuxed(rate=16_000),  # whose AAC frames are whole milliseconds, as mkv and flv hold them
     "long.flv": remuxed(rate=16_000),
     "long.ts": remuxed(),
@@ -342,10 +344,16 @@ class Whole(NamedTuple):
     sound: Sound
 
 
+@pytest.fixture(scope="module")
+def long_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all of them, so that those with the same streams share these."""
+    return tmp_path_factory.mktemp("long")
+
+
 @pytest.fixture(scope="module", params=MAKERS)
-def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+def whole(request: pytest.FixtureRequest, long_files: Path) -> Whole:
     """A file of 45 s, read from end to end."""
-    path = MAKERS[request.param](tmp_path_factory.mktemp("long") / request.param)
+    path = MAKERS[request.param](long_files / request.param)
     return Whole(path, numbers(path), read_sound(path, **WINDOW))
 
 
@@ -382,12 +390,18 @@ def test_a_part_of_a_file_that_rounds_to_milliseconds(tmp_path: Path) -> None:
         assert np.allclose(made.peaks(part.samples, part.first, 2), expected, atol=0.001)
 
 
+@pytest.fixture(scope="module")
+def apart(long_files: Path) -> tuple[Path, Path]:
+    """Pictures of 45 s in one file and their sound in another."""
+    wav = made.write_wav(long_files / "source.wav", made.noise(45, 16_000), 16_000)
+    return made.numbered(long_files / "picture.mp4", LONG), wav
+
+
 @pytest.mark.parametrize("suffix", ["m4a", "wav", "mp3", "flac", "aac"])
-def test_a_part_of_sound_apart(suffix: str, tmp_path: Path) -> None:
+def test_a_part_of_sound_apart(suffix: str, apart: tuple[Path, Path], tmp_path: Path) -> None:
     """A part of a sound file is that part of the whole sound, beyond the point where it is sought too."""
-    picture = made.numbered(tmp_path / "picture.mp4", LONG)
+    picture, wav = apart
     sound = tmp_path / f"sound.{suffix}"
-    wav = made.write_wav(tmp_path / "source.wav", made.noise(45, 16_000), 16_000)
     made.ffmpeg("-i", wav, *(("-aac_pns", "0") if suffix in ("m4a", "aac") else ()), sound)
     everything = read_sound(picture, sound)
     for start in (5.0, 30.0):

@@ -1,4 +1,8 @@
-"""Runs: the same bytes whatever happens, every clip accounted for, nothing left behind. Real processes, real kills."""
+"""Runs: the same bytes whatever happens, every clip accounted for, nothing left behind. Real processes, real kills.
+
+Runs in processes of their own, and tests with the fixture `interpreters`, start workers as users do. The others fork
+them: these are about what a run leaves in its folder, which is the same from both (`test_number_of_workers`).
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import stand_ins
 
@@ -31,8 +36,6 @@ from avprep.runs import fingerprint, run, status, workfolder
 from avprep.runs.filling import OpenShard
 from avprep.runs.pool import Ended, Pool
 from avprep.shards import writer
-
-pytestmark = pytest.mark.interpreters
 
 TESTS = Path(__file__).parents[2]
 AVPREP = [str(Path(sys.executable).with_name("avprep"))]
@@ -151,8 +154,9 @@ def same_as(once: Path, out: Path) -> None:
 class TestSameBytes:
     """Same plan, settings and versions give the same tars."""
 
+    @pytest.mark.usefixtures("interpreters")
     def test_number_of_workers(self, once: Path, tmp_path: Path) -> None:
-        """One worker and three write the same tars."""
+        """One worker and three write the same tars, whether workers are forked or new interpreters."""
         stand_ins.start(WORDS, tmp_path, jobs=3)
         assert tars(tmp_path) == tars(once)
         assert rubbish(tmp_path) == rubbish(once) == []
@@ -298,6 +302,7 @@ class TestTarsByWorkers:
         assert rubbish(tmp_path) == []
         assert verify.verify(tmp_path) == []
 
+    @pytest.mark.usefixtures("interpreters")
     def test_a_worker_that_dies_over_it(self, by_parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The run makes the tar itself, and no clip is done again."""
         monkeypatch.setattr(shards, "string_together", stand_ins.end_instead)
@@ -499,7 +504,9 @@ def bad_day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, run.Outcome
     out = tmp_path_factory.mktemp("bad-day")
     words = [word for end in ENDS for word in (end, "ok")]
     words += ["ok"] * (-len(words) % 4) + ["reject", "abort", "raise", "reject"]
-    return out, stand_ins.start(words, out, jobs=2, shard_size=4, clip_timeout=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pool, "_start", forked.INTERPRETER)
+        return out, stand_ins.start(words, out, jobs=2, shard_size=4, clip_timeout=1)
 
 
 class TestEveryClipHasOneEnd:
@@ -555,6 +562,7 @@ class TestEveryClipHasOneEnd:
             assert [json.loads(line.rstrip(",")) for line in lines[2:-1]] == clips
 
 
+@pytest.mark.usefixtures("interpreters")
 @pytest.mark.parametrize(
     ("start", "message"),
     [
@@ -584,6 +592,7 @@ def test_an_error_for_the_user_ends_the_run(tmp_path: Path) -> None:
     assert rubbish(tmp_path) == []
 
 
+@pytest.mark.usefixtures("interpreters")
 def test_a_worker_that_starts_while_the_run_ends_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A worker that is late, and finds the run at its end, is no traceback on the user's screen."""
     stage = stand_ins.LateStage(marker=str(tmp_path / "first"))
@@ -591,6 +600,7 @@ def test_a_worker_that_starts_while_the_run_ends_is_quiet(tmp_path: Path, capfd:
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("interpreters")
 def test_an_idle_worker_that_is_killed_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that is killed while it does nothing is replaced; no clip is lost, doubled or blamed."""
     wait, killed = Pool.wait, []
@@ -682,6 +692,7 @@ class TestSignals:
         no_orphans(process.pid)
         assert rubbish(out) == []
 
+    @pytest.mark.usefixtures("interpreters")
     def test_while_skipping_what_is_done(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A run that only looks through finished shards is stopped between two of them."""
         words = ["ok"] * 30
@@ -699,6 +710,7 @@ class TestSignals:
             stand_ins.start(words, tmp_path)
         assert len(looked) == 2
 
+    @pytest.mark.usefixtures("interpreters")
     def test_handlers_are_given_back(self, tmp_path: Path) -> None:
         """After a run, signals do what they did before it."""
         before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)

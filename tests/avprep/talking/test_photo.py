@@ -72,9 +72,9 @@ def detector(request: pytest.FixtureRequest, built: dict[str, Detector]) -> Dete
 
 
 def saved(path: Path, image: Pixels | Image.Image, **options: Any) -> Path:
-    """Write a picture in the format that its name says."""
+    """Write a picture in the format that its name says; PNG, which is lossless at any level, quickly."""
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    picture.save(path, **options)
+    picture.save(path, compress_level=1, **options)
     return path
 
 
