@@ -216,12 +216,15 @@ class _Run:
                 f"--init-from {self.run}"
             )
         corpus = self._chosen(first) if stage.chooses else self.corpus
-        trainer = StageTrainer.of(stage, self.model, corpus, self.settings, self.world, self.device, self.store)
+        given = (stage, self.model, corpus, self.settings, self.world, self.device, self.store)
+        trainer = StageTrainer.of(*given)
         if left_out := trainer.left_out:
             self.say(f"{stage.name}: left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
         if stage.initialises and not self.initialised:
             trainer.initialise()
             self.initialised = True
+            if any(one.source == "codes" for one in trainer.shape.reads.values()):
+                trainer = StageTrainer.of(*given)  # computed by the encoder as it was before
         if self.model.listens and SOUND in stage.reads:
             try:
                 trainer.listen()
