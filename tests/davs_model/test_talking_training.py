@@ -104,7 +104,7 @@ SAVED = "loop.save_every=2"
 
 
 def test_the_gan_begins_when_it_is_told_to(out: Path, tmp_path: Path) -> None:
-    """L_GAN is computed and D_seq moved from its fraction on; a run of the full stage alone that is killed goes on alike."""
+    """L_GAN is computed and D_seq moved from its fraction on; a run of this stage alone goes on alike after a kill."""
     with interrupted.kept({("full", 2): tmp_path / "parts"}):
         train(out, tmp_path / "whole", *JUDGED, SAVED, stages=("full",))
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
