@@ -10,7 +10,8 @@ PYTEST_FLAGS ?=
 # One more than cores: tests wait for processes and pages.
 JOBS ?= $(shell n=$$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n + 1 : 8)))
 # Each test file in one process, which makes the fixtures of its module once; tests/conftest.py orders the files.
-PYTEST = $(VENV)/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
+# Cores are shared by processes: with more threads than one each torch takes many times as long.
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 unexport PYTHONDONTWRITEBYTECODE # hundreds of processes start: each would compile the same files again
 
