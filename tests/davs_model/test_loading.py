@@ -36,10 +36,7 @@ from davs_model.data.reads import LABELS, Reads, Shape, chosen
 from davs_model.data.sampling import epoch_order, sound_stretch, stretch
 from davs_model.data.sources import ClipSource
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:This DataLoader will create"),  # more processes than this machine has cores
-    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),  # from Python 3.12 on
-]
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than there are cores
 
 PORTRAIT = chosen(READS, ("identity_frame",))
 SMALL = Shape(READS, image_size=32, flip=True, shift=2)
