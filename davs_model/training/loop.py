@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from avprep.errors import CheckpointError, RunError, plural
 from avprep.memory import keep_freed_memory
@@ -115,6 +116,8 @@ class _Run:
     check: StepCheck
     store: FrameStore | None
     """Frames in memory, if there is room for any."""
+    random: Tensor
+    """State of torch's generator once the model was built, the same in each process and however the run came here."""
 
     @classmethod
     def start(
@@ -136,6 +139,7 @@ class _Run:
             say(f"{problem}; going on from the state before it")
         torch.manual_seed(settings.seed)
         model = models.build(kind.name, dimensions)
+        random = torch.get_rng_state()
         about: dict[str, Any] = {
             "source": "avprep train",
             "mfcc_preset": corpus.train.mfcc_preset,
@@ -158,11 +162,12 @@ class _Run:
             talked = state.checkpoint.settings.get("talking") if state is not None else None
             reporter = Reporter(run, settings, corpus, model, device, done, say, dict(talked or {}))
         begun = any(done.get(stage.name, 0) for stage in model.stages.values() if stage.initialises)
-        initialised = init_from is not None or begun
+        initialised = "init_from" in about or begun
         check, mib = StepCheck(run, world), settings.data.cache_mib
         store = FrameStore(mib << 20) if mib else None
         return cls(
-            run, settings, corpus, world, device, say, model, done, state, initialised, reporter, about, check, store
+            *(run, settings, corpus, world, device, say, model, done, state, initialised, reporter, about, check),
+            *(store, random),
         )
 
     def train_stage(self, stage: Stage, stop: Stop) -> None:
@@ -221,6 +226,8 @@ class _Run:
         if left_out := trainer.left_out:
             self.say(f"{stage.name}: left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
         if stage.initialises and not self.initialised:
+            torch.manual_seed(self.settings.seed)  # for GPUs, which drew nothing while the model was built
+            torch.set_rng_state(self.random)
             trainer.initialise()
             self.initialised = True
             if any(one.source == "codes" for one in trainer.shape.reads.values()):

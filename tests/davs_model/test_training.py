@@ -318,6 +318,22 @@ class TestResuming:
         names = (checkpoint.NAME, states.NAME, states.PREVIOUS)
         interrupted.assert_same_bytes(tmp_path / "straight", tmp_path / "stopped", names)
 
+    def test_first_weights_are_fitted_alike(self, out: Path, tmp_path: Path) -> None:
+        """A run that was killed just before first weights are fitted ends with the very bytes of one that was not."""
+        wanted: dict[str, Any] = {"stages": ("identity", "speech")}
+        with interrupted.kept({("identity", 2): tmp_path / "killed"}):
+            run(out, tmp_path / "straight", "steps.speech=1", **wanted)
+        run(out, tmp_path / "killed", "steps.speech=1", **wanted)
+        interrupted.assert_same_bytes(tmp_path / "straight", tmp_path / "killed")
+
+    def test_weights_of_another_run_are_not_fitted(self, out: Path, finished: Path, tmp_path: Path) -> None:
+        """A run that began with another's weights goes on alike whether that is named again or not."""
+        run(out, tmp_path / "named", stages=("identity",), init_from=finished)
+        shutil.copytree(tmp_path / "named", tmp_path / "unnamed")
+        for name, begun in (("named", finished), ("unnamed", None)):
+            run(out, tmp_path / name, "steps.speech=1", init_from=begun)
+        interrupted.assert_same_bytes(tmp_path / "named", tmp_path / "unnamed")
+
     def test_one_process_at_a_time(self, out: Path, tmp_path: Path) -> None:
         """A second process in the same RUN is refused."""
         from davs_model.training.run_folder import locked
