@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from small_models import made_model
 
 from avprep.errors import CheckpointError, RunError
-from davs_model import checkpoint
+from davs_model import adaptation, checkpoint
 from davs_model.checkpoint import Checkpoint
 from davs_model.generation import Talker
 from davs_model.models.davs import losses
@@ -196,6 +196,20 @@ def test_adapting_to_a_video_learns_its_frames() -> None:
     assert not one.equal(weights(heard=heard, seed=1))
     assert not one.equal(seen)
     assert weights(speech=video, heard=heard).equal(seen)
+
+
+def test_a_video_is_learned_from_the_features_that_it_is_drawn_from(
+    smoothing: Talker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that smooths audio is tuned by smoothed features of the video's sound, which are those that it draws."""
+    given: list[torch.Tensor] = []
+    monkeypatch.setattr(adaptation, "to_video", lambda _, frames, speech, *args, **how: given.append(speech))
+    heard = windows(3, 5)
+    smoothing.adapted(soft(1), windows(2, 4), 1, video=soft(7, 5), heard=heard)
+    with torch.no_grad():
+        features = smoothing.model.encode_sound(torch.from_numpy(heard)[None])
+        assert torch.allclose(given[0], smoothing.model.smooth_sound(features), atol=1e-6)
+        assert not torch.allclose(given[0], features, atol=1e-3)
 
 
 def test_pictures_of_one_person_are_averaged(talker: Talker) -> None:
