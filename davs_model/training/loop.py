@@ -165,10 +165,8 @@ class _Run:
         initialised = "init_from" in about or begun
         check, mib = StepCheck(run, world), settings.data.cache_mib
         store = FrameStore(mib << 20) if mib else None
-        return cls(
-            *(run, settings, corpus, world, device, say, model, done, state, initialised, reporter, about, check),
-            *(store, random),
-        )
+        known = (run, settings, corpus, world, device, say, model, done, state)
+        return cls(*known, initialised, reporter, about, check, store, random)
 
     def train_stage(self, stage: Stage, stop: Stop) -> None:
         """Train a stage to its last step."""

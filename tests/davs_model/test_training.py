@@ -509,6 +509,16 @@ class TestProcesses:
             assert float((found - wanted).norm() / wanted.norm()) < 1e-6
 
     @pytest.mark.slow
+    def test_two_processes_begin_with_the_same_weights(self, out: Path, tmp_path: Path) -> None:
+        """After an identity stage, whose steps draw differently in each process, both fit the same first weights."""
+        given = ("steps.identity=1", "steps.speech=1", "--stage", "identity-and-speech")
+        process = start(out, tmp_path / "run", *given, processes=2, script=SAY_WEIGHTS)
+        output = process.communicate()[0]
+        assert process.returncode == 0, output
+        first, second = re.findall(r"^first weights (\w+)$", output, re.MULTILINE)
+        assert first == second
+
+    @pytest.mark.slow
     @pytest.mark.parametrize("to", ["launcher", "all", "one"])
     def test_sigterm_saves_and_stops_all(self, out: Path, tmp_path: Path, to: str) -> None:
         """SIGTERM to torchrun, to it and all its processes, or to one of these: all stop at a step, which is saved."""
@@ -605,6 +615,21 @@ RawBatch.to, optimizers.step = to_double, step
 """
 """Computes in double precision, for BatchNorm over nearly equal features makes much of any rounding in gradients, and
 keeps the gradient instead of following it, for Adam makes a whole step of one that is nearly 0."""
+SAY_WEIGHTS = """
+import hashlib, os
+from davs_model.training.step import StageTrainer
+fit = StageTrainer.initialise
+
+def initialise(self):
+    fit(self)
+    digest = hashlib.sha256()
+    for tensor in self.model.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    os.write(1, f"first weights {digest.hexdigest()}\\n".encode())
+
+StageTrainer.initialise = initialise
+"""
+"""Tells what each process begins with once its first weights are fitted."""
 SAY_PROCESS = """
 import os
 os.write(1, f"process {os.environ['RANK']} is {os.getpid()}\\n".encode())
@@ -630,7 +655,7 @@ from avprep.errors import AvprepError
 from davs_model.models.davs import Settings
 from davs_model.training import loop
 out, run, stage, *overrides = sys.argv[1:]
-stages = {"all-but-identity": ("speech", "full")}.get(stage, (stage,))
+stages = {"all-but-identity": ("speech", "full"), "identity-and-speech": ("identity", "speech")}.get(stage, (stage,))
 def say(line):
     print(line, flush=True)
 try:
