@@ -229,7 +229,7 @@ class _Run:
             trainer.initialise()
             self.initialised = True
             if any(one.source == "codes" for one in trainer.shape.reads.values()):
-                trainer = StageTrainer.of(*given)  # computed by the encoder as it was before
+                trainer = StageTrainer.of(*given)  # for its codes are of the encoder before it was fitted
         if self.model.listens and SOUND in stage.reads:
             try:
                 trainer.listen()
