@@ -66,6 +66,7 @@ class Talker:
     people: how many speakers it has learned from; None where that is unknown.
     measured: how its faces talked in its last validation, in one line; "" where that is unknown.
     emotions: names of those that it knows, in their order.
+    drawn_from: what its last training generated frames from, audio, video or both; None: what drives the model.
     """
 
     def __init__(
@@ -79,10 +80,12 @@ class Talker:
         people: int | None = None,
         measured: str = "",
         emotions: tuple[str, ...] = (),
+        drawn_from: tuple[str, ...] | None = None,
     ) -> None:
         self.model = precision.place(model, device).eval()
         self.device, self.bf16, self.mfcc_preset = torch.device(device), bf16, mfcc_preset
         self.doubt, self.people, self.measured, self.emotions = doubt, people, measured, emotions
+        self.drawn_from = model.drivers if drawn_from is None else drawn_from
         self.side = int(model.dimensions["image_size"])
 
     @classmethod
@@ -102,6 +105,8 @@ class Talker:
         speakers = saved.settings.get("speakers")
         people = len(speakers) if isinstance(speakers, list) and speakers else None
         said: dict[str, Any] = {"doubt": _doubt(run, saved), "measured": _measured(saved)}
+        if isinstance(training := saved.settings.get("training"), dict):
+            said["drawn_from"] = models.find(saved.name).drawn_from(training)
         names = tuple(saved.settings.get("emotions") or ())
         if len(names) == saved.dimensions.get("n_emotions"):
             said["emotions"] = names
@@ -180,14 +185,15 @@ class Talker:
             like the photo but for the mouth, as the released demo tunes its own.
         video: a few seconds of a single person instead, aligned, (n, 256, 256, 3), which are to be generated from each
             other; heard: their windows (n, 12, 20), if there is sound. They are driven by what drives `talk`: by these
-            where `speech` is heard. seed: draws what each step takes of it.
+            where `speech` is heard. A model that only audio drives learns from the photo where there is no sound.
+            seed: draws what each step takes of it.
         RunError for a model that cannot be adapted. See `davs_model.adaptation`.
         """
         if not self.model.adapts:
             raise RunError(f"the model {self.model.name} cannot be tuned to a face: leave out --adapt-steps")
         tuned = copy.copy(self)
         tuned.model = copy.deepcopy(self.model)
-        if video is None:
+        if video is None or (heard is None and "video" not in self.model.drivers):
             features = self._encode_speech(speech, speech_scale)
             adaptation.to_photo(tuned.model, self._pictures(faces), features, steps, bf16=self.bf16)
         else:

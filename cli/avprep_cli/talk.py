@@ -12,6 +12,7 @@ from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
     from avprep.talking.driver import Driver
+    from avprep.talking.person import Person
     from davs_model.film import Counted
     from davs_model.generation import Talker
 
@@ -130,7 +131,8 @@ def generate(
     photos = inputs.read_photos(faces, detector=detector, box=face_box, aligned=aligned, paste_back=paste_back, **shown)
     _tell_what_to_expect(run, talker)
     driver = read_driver(audio, video, detector, talker, max_seconds, **tracks)
-    how |= {"person": person, "detector": detector, "counted": progress(output)}
+    how |= {"person": _read_person(person, detector, talker, how["adapt_steps"]), "counted": progress(output)}
+    how["detector"] = detector
     film = talker.film(photos, driver, output, grid=grid, paste_back=paste_back, **how)
     heard = "" if film.sound else ", without sound: there is none to it"
     summary.show(
@@ -220,9 +222,25 @@ def read_driver(
         channel=audio_channel,
         remark=say.once,
     )
+    if found.kind not in talker.drawn_from:
+        learned = f"the model has learned to draw from {talker.drawn_from[0]} alone"
+        say.echo(f"warning: {path}: {learned}: a face driven by {found.kind} may not talk", err=True)
     if audio is not None and (found.track or found.channel):
         say.aside(f"{audio}: audio track {found.track}, channel {found.channel}")
     return found
+
+
+def _read_person(path: Path | None, detector: str, talker: Talker, adapt_steps: int) -> Person | None:
+    """Read --person; warn where the model can learn nothing of the mouth from it."""
+    if path is None:
+        return None
+    from avprep.talking import inputs
+
+    person = inputs.read_person(path, preset=talker.mfcc_preset, detector=detector, remark=say.once)
+    if adapt_steps and person.windows is None and "video" not in talker.drawn_from:
+        learned = "the model has learned to draw from audio alone, so --adapt-steps teaches it nothing of the mouth"
+        say.echo(f"warning: {path}: has no sound, and {learned}: give a video in which the person is heard", err=True)
+    return person
 
 
 def progress(output: Path) -> Counted:

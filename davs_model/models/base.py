@@ -199,6 +199,11 @@ class TalkingModel(nn.Module, ABC):
         """Return a stage as these settings change it."""
         return cls.stages[name]
 
+    @classmethod
+    def drawn_from(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return from which of `drivers` a training with these settings generates frames; JSON values, maybe none."""
+        return cls.drivers
+
     @abstractmethod
     def terms(
         self, batch: Batch, wanted: Collection[str], settings: Any, *, progress: float, gather: Gather

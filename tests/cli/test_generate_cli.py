@@ -203,6 +203,30 @@ def test_it_says_what_to_expect(folder: Path, tmp_path: Path) -> None:
     assert "far.png: unlike what models learn from, so expect less: the face is small" in result.stderr
 
 
+def test_it_warns_of_what_the_model_never_learned_from(folder: Path, part: Path, tmp_path: Path) -> None:
+    """A model that drew from audio alone is driven by a video, or tuned to one without sound, with a warning."""
+    about = {"mfcc_preset": "davs", "steps": {"full": 1}}
+    alone = {"training": {"generation": {"drive": "alternate", "video": 0.0}}}
+    for name, more in (("alone", alone), ("both", {})):
+        checkpoint.save(tmp_path / name, Checkpoint.of(made_model(), about | more))
+    silent = tmp_path / "silent.mp4"
+    made.ffmpeg("-i", part, "-an", "-c", "copy", silent)
+    face = ("--face", folder / "face.png", "--aligned", "--detector", "opencv", "-o", tmp_path / "film.mp4")
+    spoken = ("--audio", folder / "word.wav", "--adapt-steps", 1, "--person")
+    for given, words in (
+        (("--video", part), f"warning: {part}: the model has learned to draw from audio alone: a face driven by video"),
+        ((*spoken, silent), f"warning: {silent}: has no sound, and the model has learned to draw from audio alone"),
+        ((*spoken, part), None),
+    ):
+        for name in ("alone", "both"):
+            result = call("generate", tmp_path / name, *face, *given)
+            assert result.exit_code == 0, result.output
+            if name == "alone" and words is not None:
+                assert words in result.stderr
+            else:
+                assert "warning" not in result.stderr
+
+
 class Blinking(Talker):
     """Stands in for a model: white where the windows' middle is loud, or the driving face bright, else black."""
 

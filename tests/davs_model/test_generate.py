@@ -198,6 +198,24 @@ def test_adapting_to_a_video_learns_its_frames() -> None:
     assert weights(speech=video, heard=heard).equal(seen)
 
 
+@pytest.mark.parametrize(
+    ("generation", "expected"),
+    [
+        ({"drive": "both", "video": 0.0}, ("audio", "video")),
+        ({"drive": "alternate", "video": 0.0}, ("audio",)),
+        ({"drive": "alternate", "video": 1.0}, ("video",)),
+        ({"drive": "alternate", "video": 0.35}, ("audio", "video")),
+        ({"drive": "alternate", "video": []}, ("audio", "video")),
+        (None, ("audio", "video")),
+    ],
+)
+def test_a_model_knows_what_it_learned_to_draw_from(tmp_path: Path, generation: Any, expected: tuple[str, ...]) -> None:
+    """Where drivers take turns, it is those whose turn comes; a checkpoint that does not say it has all."""
+    about = {"steps": {"full": 1}, "training": {"generation": generation}}
+    checkpoint.save(tmp_path, Checkpoint.of(made_model(), about))
+    assert set(Talker.load(tmp_path, device="cpu").drawn_from) == set(expected)
+
+
 def test_a_video_is_learned_from_the_features_that_it_is_drawn_from(
     smoothing: Talker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

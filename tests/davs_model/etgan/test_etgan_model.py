@@ -7,6 +7,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import interrupted
@@ -160,6 +161,22 @@ def test_part_by_part_is_at_once() -> None:
         whole = model.decode(person, speech)
         parts = torch.cat([model.decode(person, part) for part in speech.split([1, 4, 2, 2], dim=1)], dim=1)
     assert torch.allclose(parts, whole, atol=1e-6)
+
+
+def test_a_silent_video_of_a_person_is_as_a_photo() -> None:
+    """A model that only audio drives never drew from what is seen: without sound it is tuned to the photo alone."""
+    random = np.random.default_rng(0)
+    video = random.integers(0, 255, (5, 256, 256, 3), np.uint8)
+    speech, heard = (random.normal(size=(count, 12, 20)).astype(np.float32) for count in (4, 5))
+    talker = Talker(made())
+
+    def weights(**given: Any) -> Tensor:
+        tuned = talker.adapted(video[0], speech, 1, **given)
+        return tuned.model.get_parameter("decoder.last.0.weight").detach()
+
+    photo = weights()
+    assert weights(video=video).equal(photo)
+    assert not weights(video=video, heard=heard).equal(photo)
 
 
 def test_whose_gradients_are_whose() -> None:

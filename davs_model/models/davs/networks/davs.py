@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -79,6 +79,15 @@ class DAVS(SpeechModel):
         self.speech_person_classifier = SpeechPersonClassifier(n_people=speakers) if speakers else None  # C_w^p
         self.person_classifier = PersonClassifier(n_people=people) if people else None
         self.mouth_reader = MouthReader() if size.reads_mouth else None
+
+    @classmethod
+    def drawn_from(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the drivers; where they take turns, those whose turn comes."""
+        generation = settings.get("generation")
+        if not isinstance(generation, dict) or generation.get("drive") != "alternate":
+            return cls.drivers
+        never = {"audio": 1, "video": 0}
+        return tuple(driver for driver in cls.drivers if generation.get("video") != never[driver])
 
     def initialise(self, batch: Batch) -> None:
         """Fit the last layers of the speech encoders to a batch, in place; by the targets where no words are read."""
