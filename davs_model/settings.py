@@ -149,6 +149,8 @@ class RunSettings(Section):
     """What each preset changes; the first one is the default."""
     bounds: ClassVar[Mapping[str, str]] = {}
     """Settings that must not be larger than another one."""
+    needs: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Settings that, where they are on, do nothing unless one of others has this value."""
     ablation: ClassVar[Ablation | None] = None
     """The ablation of the model's paper."""
 
@@ -279,6 +281,11 @@ class RunSettings(Section):
                 sources = dict.fromkeys(given[name][1] for name in (whole, part) if name in given)
                 rule = f"must be at most {whole}, which is {values[whole]}"
                 raise _error(" and ".join(sources), f"{part} = {values[part]} {rule}")
+        for name, others in cls.needs.items():
+            if values[name] and all(values[other] != value for other, value in others.items()):
+                either = " or ".join(f"{other} = {_toml(value)}" for other, value in others.items())
+                sources = dict.fromkeys(given[one][1] for one in (name, *others) if one in given)
+                raise _error(" and ".join(sources), f"{name} = {_toml(values[name])} does nothing without {either}")
         tables: dict[str, Any] = {section: {} for section in cls.sections()}
         for name, value in values.items():
             section, _, key = name.rpartition(".")

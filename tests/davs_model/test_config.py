@@ -280,6 +280,17 @@ def test_a_sequence_longer_than_the_speech_is_refused(tmp_path: Path) -> None:
     assert resolve(None, file, ["model.speech_frames=7", "model.sequence_frames=7"]).model.sequence_frames == 7
 
 
+def test_a_setting_that_would_do_nothing_is_refused(tmp_path: Path) -> None:
+    """A flow moves a frame that the decoder keeps or joins; where it does neither, the error says what is missing."""
+    rule = "model.flow = true does nothing without model.blend = true or model.identity_scales = 4"
+    assert refusal("model.flow=true") == f"--set: {rule}"
+    file = write(tmp_path, "[model]\nidentity_scales = 3\n")
+    assert refusal("model.flow=true", file=file) == f"--set and {file}: {rule}"
+    for joined in ("model.blend=true", "model.identity_scales=4"):
+        assert resolve(None, None, ["model.flow=true", joined]).model.flow
+    assert resolve("small", None, ["model.flow=true"]).model.flow
+
+
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     """No file, a folder, other bytes than UTF-8 and other text than TOML are told apart."""
     missing = tmp_path / "none.toml"

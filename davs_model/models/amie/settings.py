@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
-from davs_model.models.davs.settings import COURSE, NARROW, SHORT, TALKING, FirstSteps, Networks, SpeechWeights
+from davs_model.models.davs.settings import COURSE, NARROW, NEEDS, SHORT, TALKING, FirstSteps, Networks, SpeechWeights
 from davs_model.settings import Ablation, Count, Factor, RunSettings, Section
 
 Form = Literal["js", "dv"]
@@ -111,6 +111,7 @@ class Settings(RunSettings):
 
     of_model: ClassVar[str] = "amie"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    needs: ClassVar[Mapping[str, Mapping[str, Any]]] = NEEDS
     bounds: ClassVar[Mapping[str, str]] = {"generation.frames": "generation.run"}
     ablation: ClassVar[Ablation | None] = Ablation(
         stage="talk",

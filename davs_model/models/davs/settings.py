@@ -147,6 +147,8 @@ class Weights(SpeechWeights):
     """Factor of the L1 to the frame before, outside the mouth; only the released code has it."""
 
 
+NEEDS: Mapping[str, Mapping[str, Any]] = {"model.flow": {"model.blend": True, "model.identity_scales": 4}}
+"""A frame that is moved has to be kept, or joined, by the decoder."""
 TALKING: Mapping[str, Any] = {
     "identity_scales": 4,
     "blend": True,
@@ -235,6 +237,7 @@ class Settings(RunSettings):
     of_model: ClassVar[str] = "davs"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     bounds: ClassVar[Mapping[str, str]] = {"model.sequence_frames": "model.speech_frames"}
+    needs: ClassVar[Mapping[str, Mapping[str, Any]]] = NEEDS
     ablation: ClassVar[Ablation | None] = Ablation(stage="speech", rows=TABLE_3)
 
     preset: Literal["paper", "small", "medium", "large"] = "paper"

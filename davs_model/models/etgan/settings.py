@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 from davs_model.models.davs.settings import (
     COURSE,
     NARROW,
+    NEEDS,
     SHORT,
     TALKING,
     FirstSteps,
@@ -164,6 +165,7 @@ class Settings(RunSettings):
 
     of_model: ClassVar[str] = "etgan"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    needs: ClassVar[Mapping[str, Mapping[str, Any]]] = NEEDS
     ablation: ClassVar[Ablation | None] = Ablation(
         stage="full", rows=ROWS, before=("identity", "speech", "judge", "expression")
     )
