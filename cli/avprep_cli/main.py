@@ -17,15 +17,12 @@ OPTIONAL |= {"face_alignment": "face-alignment", "skimage": "scikit-image", "skl
 OPTIONAL |= {"annotated_types": "pydantic"}  # which requires it
 """Packages that only an extra installs: pip's name of each, by its import name."""
 EXTRAS = {
-    "crop": "gpu",
-    "retry": "gpu",
-    "slurm": "gpu",
     "inspect": "look",
     "demo": "demo",
     "dub": "demo",
     "bench": "all",
 }
-"""The extra that a command needs; `model` for all others."""
+"""The extra that a command needs; `model` for all others. Detectors name theirs."""
 SECTIONS = {
     "Data": ("index", "crop", "mfcc", "sync", "select", "verify", "weights"),
     "Cluster": ("slurm", "status", "retry"),

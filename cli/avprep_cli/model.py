@@ -137,12 +137,8 @@ def train(
 
     stages = [name for name in kind.stages() if stage in (name, "all")]
     if dry_run:
-        run_folder.describe(
-            run,
-            settings,
-            corpus.read_corpus(outs, settings, shares),
-            say.aside if say.as_json() else lambda text: say.echo(say.folded(text)),
-        )
+        tell = say.aside if say.as_json() else lambda text: say.echo(say.folded(text))
+        run_folder.describe(run, settings, corpus.read_corpus(outs, settings, shares), tell, stages)
         summary.close([], {"settings": tomllib.loads(settings.to_toml())})
         return
     found = loop.train(outs, run, settings, stages=stages, shares=shares, init_from=init_from, say=say.story)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,23 @@ from davs_model.data.corpus import Corpus
 from davs_model.settings import RunSettings
 from davs_model.training import state as states
 from davs_model.training.distributed import World
+from davs_model.training.sources import foreseen
 
 Say = Callable[[str], None]
 """Shows a line."""
 
 
-def describe(run: Path, settings: RunSettings, corpus: Corpus, say: Say) -> None:
-    """Say what a run would do: its settings, clips and networks."""
+def describe(run: Path, settings: RunSettings, corpus: Corpus, say: Say, stages: Sequence[str] = ()) -> None:
+    """Say what a run would do: its settings, clips and networks, and what these stages would learn from."""
     say(settings.to_toml())
     for split, clips in (("train", corpus.train), ("val", corpus.val)):
         skipped = "".join(f", {count} left out: {reason}" for reason, count in sorted(clips.skipped.items()))
         say(f"{split}: {plural(len(clips), 'clip')}{skipped}")
     say(f"{plural(len(corpus.train.vocabulary), 'word')}, {plural(len(corpus.train.people), 'speaker')}")
     model = checkpoint.outline(settings.of_model, models.find(settings.of_model).dimensions_for(corpus, settings))
+    for name in stages:
+        if getattr(settings.steps, name):
+            say(foreseen(model, model.plan(name, settings), corpus, settings))
     counts = {name: sum(p.numel() for p in network.parameters()) for name, network in model.named_children()}
     say("parameters: " + ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items()))
     say(f"run: {run}")

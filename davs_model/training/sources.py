@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avprep.errors import RunError
+from avprep.errors import RunError, plural
+from davs_model.data.clips import Clips
 from davs_model.data.corpus import Corpus
 from davs_model.data.faces import FaceFolder
 from davs_model.data.reads import LABELS, Shape, chosen
@@ -76,9 +77,22 @@ def source_of(
     terms: those that it minimises. device: where the model is. store: takes the frames of the clips, and has them.
     RunError where the labels that the terms need are missing altogether.
     """
-    clips = corpus.train
     if stage.people and corpus.faces:
         return FaceFolder(Path(settings.data.faces), shape), Counter()
+    used = clips_of(model, stage, shape, corpus, settings, terms)
+    if store is not None:
+        store.fill(used, {shape.form(one) for one in model.reads(model.dimensions).values() if one.source == "frames"})
+    codes: Sequence[NDArray[np.float32]] = ()
+    if any(one.source == "codes" for one in shape.reads.values()):
+        codes = codes_of(model, used, device, store=store, bf16=settings.machine.bf16)
+    return ClipSource(used, shape, store=store, codes=codes), used.skipped - corpus.train.skipped
+
+
+def clips_of(
+    model: TalkingModel, stage: Stage, shape: Shape, corpus: Corpus, settings: RunSettings, terms: Collection[str]
+) -> Clips:
+    """Return the clips that a stage can use; RunError where the labels that its terms need are missing altogether."""
+    clips = corpus.train
     needed = {label: any(term in terms for term in model.labels.get(label, ())) for label in LABELS}
     if needed["words"] and not clips.vocabulary:
         switches = " ".join(f"--set weights.{term}=0" for term in model.labels["words"])
@@ -86,10 +100,22 @@ def source_of(
             f"{clips.out}: its clips have no words: index them with words, or train without these terms by {switches}"
         )
     kept = clips.where(model.uses(clips, stage.name, settings), "of people kept for another stage")
-    used = usable(kept, shape, **needed)
-    if store is not None:
-        store.fill(used, {shape.form(one) for one in model.reads(model.dimensions).values() if one.source == "frames"})
-    codes: Sequence[NDArray[np.float32]] = ()
-    if any(one.source == "codes" for one in shape.reads.values()):
-        codes = codes_of(model, used, device, store=store, bf16=settings.machine.bf16)
-    return ClipSource(used, shape, store=store, codes=codes), used.skipped - clips.skipped
+    return usable(kept, shape, **needed)
+
+
+def foreseen(model: TalkingModel, stage: Stage, corpus: Corpus, settings: RunSettings) -> str:
+    """Return in a line how many clips a stage can use, and why not the others, or why it has none; nothing is read."""
+    if problem := label_problem(stage, corpus):
+        return f"{stage.name}: left out: {problem}"
+    if stage.people and corpus.faces:
+        return f"{stage.name}: {plural(len(corpus.faces), 'folder')} of faces"
+    shape = training_shape(type(model), model.dimensions, stage, settings)
+    terms = model.factors(stage, settings, people_are_speakers=not corpus.faces)
+    try:
+        used = clips_of(model, stage, shape, corpus, settings, terms)
+    except RunError as error:
+        return f"{stage.name}: cannot be trained: {error}"
+    left_out = "".join(
+        f", {count} left out: {reason}" for reason, count in (used.skipped - corpus.train.skipped).items()
+    )
+    return f"{stage.name}: {plural(len(used), 'clip')}{left_out}"

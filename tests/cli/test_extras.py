@@ -93,6 +93,11 @@ LACKING = [
     (("train", "OUT", "RUN"), r"avprep train needs \w+, which is not installed: pip install 'avprep[model]'"),
     (("demo", "RUN"), "avprep demo needs torch, which is not installed: pip install 'avprep[demo]'"),
     (("bench", "crop"), r"avprep bench needs \S+, which is not installed: pip install 'avprep[all]'"),
+    (
+        ("crop", "PLAN", "NEW", "--subject", "speaking", "--sync", "OUT"),
+        "avprep crop needs torch, .* pip install 'avprep[model]'",
+    ),
+    (("slurm", "sync", "OUT", "--model", "OUT"), "avprep slurm needs torch, .* pip install 'avprep[model]'"),
     (("crop", "PLAN", "NEW", "--detector", "face-alignment"), "needs torch, .* pip install 'avprep[gpu]'"),
     (
         ("crop", "PLAN", "NEW", "--detector", "dlib"),

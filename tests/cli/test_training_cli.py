@@ -67,6 +67,16 @@ def test_dry_run_writes_nothing(out: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_dry_run_foresees_what_each_stage_leaves_out(out: Path, tmp_path: Path) -> None:
+    """--dry-run counts the clips that each stage can use, and those that it cannot, by reason."""
+    long = ("--set", "model.width=0.05", "--set", "model.speech_frames=20", "--set", "steps.full=0")
+    shown = call("train", out, tmp_path / "run", "--dry-run", *long).stdout
+    assert re.findall(r"^(?:identity|speech|full): .*$", shown, re.MULTILINE) == [
+        "identity: 12 clips",
+        "speech: 0 clips, 12 left out: shorter than 39 frames",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from small_models import made_model
+from small_models import SIZES, made_model
 
 from avprep.errors import CheckpointError, RunError
-from davs_model import adaptation, checkpoint
+from davs_model import adaptation, checkpoint, models
 from davs_model.checkpoint import Checkpoint
+from davs_model.data.pictures import MOUTH_BOX, region
 from davs_model.generation import Talker
 from davs_model.models.davs import losses
 
@@ -48,6 +49,17 @@ def soft(seed: int, *count: int) -> NDArray[np.uint8]:
 def windows(seed: int, count: int) -> NDArray[np.float32]:
     """Make windows (count, 12, 20)."""
     return np.random.default_rng(seed).normal(size=(count, 12, 20)).astype(np.float32) * 3
+
+
+@pytest.mark.parametrize("name", ["davs", "amie", "etgan"])
+def test_a_photo_teaches_no_mouth(name: str) -> None:
+    """Whatever the model, tuning to a photo asks for no more where a face has its looks and the mouth of before."""
+    model, box = models.build(name, SIZES), (..., *region(MOUTH_BOX, 64))
+    photo, before, drawn = (torch.rand(1, count, 3, 64, 64) for count in (1, 4, 4))
+    drawn[:] = photo
+    drawn[box] = before[box]
+    assert float(model.adaptation_loss(photo, drawn, before)) == 0
+    assert float(model.imitation_loss(drawn, before)) == pytest.approx(float(losses.imitation_loss(drawn, before)))
 
 
 @pytest.mark.parametrize("kind", ["windows", "faces"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import functools
 import importlib
 import itertools
@@ -10,6 +11,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -342,7 +344,23 @@ class TestNames:
         """A quotation with another word is not in the source code."""
         assert not any("made with different settings" in message for message in messages())
 
-    @pytest.mark.parametrize("page", NEW)
+    @pytest.mark.parametrize("page", PAGES)
+    def test_python_imports_what_it_uses(self, page: str) -> None:
+        """Each block of Python, fenced or indented, stands alone: each name in it is its own or one that it imports."""
+        indented = re.findall(r"(?:^ {4}(?:from|import) .*\n)(?:(?: {4}.*)?\n)*", text_of(page), re.MULTILINE)
+        for code in (*re.findall(r"```python\n(.*?)```", text_of(page), re.DOTALL), *map(textwrap.dedent, indented)):
+            nodes = list(ast.walk(ast.parse(code)))
+            known = {
+                alias.asname or alias.name.partition(".")[0]
+                for one in nodes
+                if isinstance(one, ast.Import | ast.ImportFrom)
+                for alias in one.names
+            }
+            names = [one for one in nodes if isinstance(one, ast.Name)]
+            known |= {one.id for one in names if isinstance(one.ctx, ast.Store)} | set(dir(builtins))
+            assert {one.id for one in names} <= known, page
+
+    @pytest.mark.parametrize("page", PAGES)
     def test_links_lead_somewhere(self, page: str) -> None:
         """Each link of a page to another file of the repository is one to a file that is there."""
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page)):

@@ -131,6 +131,14 @@ class SpeechModel(TalkingModel):
         feature = self.identity_encoder(frames).feature.mean(1, keepdim=True)
         return self.identity_encoder(mean)._replace(feature=feature)
 
+    def adaptation_loss(self, photo: Tensor, generated: Tensor, before: Tensor) -> Tensor:
+        """Return the L1 to the photo outside the mouth box, and inside it, so that lips stay, to the frames before."""
+        return losses.outside_mouth_loss(photo, generated) + losses.mouth_loss(before, generated)
+
+    def imitation_loss(self, real: Tensor, generated: Tensor) -> Tensor:
+        """Return L_1, and the L1 of the mouth box and of its motion in the proportions of the presets."""
+        return losses.imitation_loss(real, generated)
+
     def words_from_video(self, speech: Tensor) -> Tensor:
         """Map F_w^v `[B, T, 256]` to logits of words `[B, N_w]`."""
         return self.word_classifier(speech)

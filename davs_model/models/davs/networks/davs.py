@@ -126,14 +126,6 @@ class DAVS(SpeechModel):
             found.update(objective.READING)  # nothing but the reader would learn from it
         return found
 
-    def adaptation_loss(self, photo: Tensor, generated: Tensor, before: Tensor) -> Tensor:
-        """Return the L1 to the photo outside the mouth box, and inside it, so that lips stay, to the frames before."""
-        return losses.outside_mouth_loss(photo, generated) + losses.mouth_loss(before, generated)
-
-    def imitation_loss(self, real: Tensor, generated: Tensor) -> Tensor:
-        """Return L_1, and the L1 of the mouth box and of its motion in the proportions of the presets."""
-        return losses.imitation_loss(real, generated)
-
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
         """Return f_p^v of the portrait and of the frames in a row, F_w^v, F_w^a and what C_w makes of these."""
         found = super().embeddings(batch)
