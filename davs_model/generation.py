@@ -100,17 +100,8 @@ class Talker:
             if not (stage := generating_stage(saved)):
                 raise RunError(f"{run}: a model {saved.name}, which draws no faces: give a RUN of a model that does")
             raise RunError(f"{run}: has not learned to draw faces: train its {stage} stage first (avprep train)")
-        preset = str(saved.settings.get("mfcc_preset") or "davs")
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        speakers = saved.settings.get("speakers")
-        people = len(speakers) if isinstance(speakers, list) and speakers else None
-        said: dict[str, Any] = {"doubt": _doubt(run, saved), "measured": _measured(saved)}
-        if isinstance(training := saved.settings.get("training"), dict):
-            said["drawn_from"] = models.find(saved.name).drawn_from(training)
-        names = tuple(saved.settings.get("emotions") or ())
-        if len(names) == saved.dimensions.get("n_emotions"):
-            said["emotions"] = names
-        return cls(saved.model(), device=chosen, bf16=bf16, mfcc_preset=preset, people=people, **said)
+        return cls(saved.model(), device=chosen, bf16=bf16, doubt=_doubt(run, saved), **_said(saved))
 
     def driver(self, wanted: Literal["audio", "video"]) -> Literal["audio", "video"]:
         """Return what a file drives the face by: as is wanted, or by its audio, if the model takes no other."""
@@ -291,6 +282,19 @@ def pictures(faces: Pictures, side: int, box: Box = WHOLE) -> Tensor:
         rows, columns = region(box, CROP_SIZE)
         many = resized(many[:, rows, columns], side, cv2.INTER_AREA)
     return torch.from_numpy(np.ascontiguousarray(many)).permute(0, 3, 1, 2)[:, None].float() / 255
+
+
+def _said(saved: Checkpoint) -> dict[str, Any]:
+    """Return what a checkpoint says of its model, by the names of `Talker`'s arguments."""
+    speakers, training = (saved.settings.get(name) for name in ("speakers", "training"))
+    emotions = tuple(saved.settings.get("emotions") or ())
+    return {
+        "mfcc_preset": str(saved.settings.get("mfcc_preset") or "davs"),
+        "people": len(speakers) if isinstance(speakers, list) and speakers else None,
+        "measured": _measured(saved),
+        "emotions": emotions if len(emotions) == saved.dimensions.get("n_emotions") else (),
+        "drawn_from": models.find(saved.name).drawn_from(training) if isinstance(training, dict) else None,
+    }
 
 
 def _doubt(run: Path | str, saved: Checkpoint) -> str:

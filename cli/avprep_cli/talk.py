@@ -131,9 +131,8 @@ def generate(
     photos = inputs.read_photos(faces, detector=detector, box=face_box, aligned=aligned, paste_back=paste_back, **shown)
     _tell_what_to_expect(run, talker)
     driver = read_driver(audio, video, detector, talker, max_seconds, **tracks)
-    how |= {"person": _read_person(person, detector, talker, how["adapt_steps"]), "counted": progress(output)}
-    how["detector"] = detector
-    film = talker.film(photos, driver, output, grid=grid, paste_back=paste_back, **how)
+    how |= {"person": _read_person(person, detector, talker, how["adapt_steps"]), "detector": detector}
+    film = talker.film(photos, driver, output, grid=grid, paste_back=paste_back, counted=progress(output), **how)
     heard = "" if film.sound else ", without sound: there is none to it"
     summary.show(
         f"{output}: {plural(film.n_frames, 'frame')}, {film.seconds:.2f} s{heard}",
