@@ -53,6 +53,8 @@ class Pieces:
         self.decode_errors = 0
         self.clock = Fraction(1, SAMPLE_RATE)  # s, the unit of the pieces' times
         self._low: tuple[Seconds | float, float] = (-math.inf, -math.inf)  # in seconds, and in that unit
+        self._second = float(SAMPLE_RATE)  # in that unit
+        self._due: float | None = None  # where the last frame ended, kept or not, in that unit
         # In an Ogg libavformat dates the first short block of Vorbis behind a long one too late; its end is right.
         self._ogg_vorbis = False
         self._pieces: list[tuple[int | None, NDArray[Any]]] = []
@@ -67,14 +69,20 @@ class Pieces:
         for frame in frames:
             if not self.rate:  # the first one: a decoder's clock stays the same
                 self.clock = Fraction(frame.time_base or self.clock)
+                self._second = float(1 / self.clock)
                 self._begin(frame, packet.stream)
             if low is not self._low[0]:
                 self._low = low, math.ceil(low / self.clock) if isinstance(low, Fraction) else low
             time, rate = frame.pts, frame.sample_rate
             if self._ogg_vorbis and time is not None and packet.duration:
                 time -= max(0, frame.samples - packet.duration)
-            if time is not None and time < self._low[1]:
-                continue
+            begin = self._due if time is None else time  # only the first of a packet's frames has a time stamp
+            if begin is not None:
+                self._due = begin + frame.samples * self._second / rate
+                if begin < self._low[1]:
+                    continue
+                if not self._pieces:
+                    time = round(begin)
             if self.rate not in (0, rate):
                 change = f"from {self.rate} to {rate} Hz"
                 raise Reject("unreadable", f"{self.path}: the sample rate changes midway {change}")
@@ -110,8 +118,11 @@ class Pieces:
         stamped = next((n for n, position in enumerate(positions) if position is not None), 0)
         if stamped:  # what Matroska plays before zero has no time stamp: it ends where the first one begins
             positions[0] = (positions[stamped] or 0) - sum(piece.size for _, piece in pieces[:stamped])
+        after: int | None = None
         for position, (_, piece) in zip(positions, pieces, strict=True):
+            position = after if position is None else position
             line.add(position, piece)
+            after = None if position is None else position + piece.size
         return line.resampled(low, high)
 
     def taken(self) -> list[tuple[int | None, NDArray[np.int16]]]:
