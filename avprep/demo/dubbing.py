@@ -6,6 +6,7 @@ speaker did, and are heard with that speaker's own sound.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -37,6 +38,8 @@ PURSED = 0.93
 """Width, 1 being usual, below which lips are round."""
 FOUND = 0.5
 """Fraction of a clip's frames that must have landmarks."""
+LONGEST_NAME, SHORTENED = 240, 200
+"""Bytes of a part of a key that is the name of a file as it stands, and how much of a longer one is left."""
 LONGEST = 20 * schema.FPS
 """Frames of a clip at most: all that are drawn are in memory at once."""
 
@@ -66,7 +69,15 @@ class _Part(NamedTuple):
         name = f"s{self.person:03d}"
         key = f"{name}/{self.clip.key}"
         whole = replace(self.clip, audio=None, start=None, duration=None, track=None)
-        return replace(whole, key=manifest.make_key(key), video=f"{key}.mp4", speaker=name)
+        video = "/".join(map(_file_name, key.split("/")))
+        return replace(whole, key=manifest.make_key(key), video=f"{video}.mp4", speaker=name)
+
+
+def _file_name(part: str) -> str:
+    """Return a part of a key as the name of a file or folder: a key is longer than its video's name may be."""
+    if len(part.encode()) <= LONGEST_NAME:
+        return part
+    return f"{part.encode()[:SHORTENED].decode(errors='ignore')}~{hashlib.sha256(part.encode()).hexdigest()[:16]}"
 
 
 def dub(

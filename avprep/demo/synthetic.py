@@ -135,13 +135,25 @@ def make_corpus(
 
 
 def in_processes(make: Callable[[Task], object], tasks: Sequence[Task], jobs: int) -> None:
-    """Do all tasks, in this process or in several that are spawned; the first error ends it."""
+    """Do all tasks, in this process or in several that are spawned; the first error ends it.
+
+    AvprepError where something cannot be written.
+    """
+    work = partial(_do, make)
     if jobs <= 1:
         for task in tasks:
-            make(task)
+            work(task)
     else:
         with ProcessPoolExecutor(min(jobs, len(tasks)), multiprocessing.get_context("spawn"), _one_thread) as pool:
-            list(pool.map(make, tasks))
+            list(pool.map(work, tasks))
+
+
+def _do(make: Callable[[Task], object], task: Task) -> None:
+    """Do a task; AvprepError, which comes whole from another process, where something cannot be written."""
+    try:
+        make(task)
+    except OSError as error:
+        raise AvprepError(f"{error.filename or 'a video'}: cannot write ({error.strerror})") from error
 
 
 def _one_thread() -> None:

@@ -53,6 +53,10 @@ class Pieces:
         self.decode_errors = 0
         self.clock = Fraction(1, SAMPLE_RATE)  # s, the unit of the pieces' times
         self._low: tuple[Seconds | float, float] = (-math.inf, -math.inf)  # in seconds, and in that unit
+        self._second = float(SAMPLE_RATE)  # in that unit
+        self._due: float | None = None  # where the last frame ended, kept or not, in that unit
+        # In an Ogg libavformat dates the first short block of Vorbis behind a long one too late; its end is right.
+        self._ogg_vorbis = False
         self._pieces: list[tuple[int | None, NDArray[Any]]] = []
 
     def add(self, packet: av.Packet[Any], low: Seconds | float) -> None:
@@ -65,20 +69,29 @@ class Pieces:
         for frame in frames:
             if not self.rate:  # the first one: a decoder's clock stays the same
                 self.clock = Fraction(frame.time_base or self.clock)
-                self._begin(frame)
+                self._second = float(1 / self.clock)
+                self._begin(frame, packet.stream)
             if low is not self._low[0]:
                 self._low = low, math.ceil(low / self.clock) if isinstance(low, Fraction) else low
-            if frame.pts is not None and frame.pts < self._low[1]:
-                continue
-            if self.rate not in (0, frame.sample_rate):
-                change = f"from {self.rate} to {frame.sample_rate} Hz"
+            time, rate = frame.pts, frame.sample_rate
+            if self._ogg_vorbis and time is not None and packet.duration:
+                time -= max(0, frame.samples - packet.duration)
+            begin = self._due if time is None else time  # only the first of a packet's frames has a time stamp
+            if begin is not None:
+                self._due = begin + frame.samples * self._second / rate
+                if begin < self._low[1]:
+                    continue
+                if not self._pieces:
+                    time = round(begin)
+            if self.rate not in (0, rate):
+                change = f"from {self.rate} to {rate} Hz"
                 raise Reject("unreadable", f"{self.path}: the sample rate changes midway {change}")
             layout = frame.layout
-            self.rate, self.channels, self.channel = frame.sample_rate, layout.nb_channels, _chosen(layout, self.wanted)
-            self._pieces.append((frame.pts, _channel(frame, self.channel)))
+            self.rate, self.channels, self.channel = rate, layout.nb_channels, _chosen(layout, self.wanted)
+            self._pieces.append((time, _channel(frame, self.channel)))
 
-    def _begin(self, frame: av.AudioFrame) -> None:
-        """Note rate and layout of the first frame; Reject for what cannot be read as it is asked for."""
+    def _begin(self, frame: av.AudioFrame, stream: Any) -> None:
+        """Note what the first frame is; Reject for what cannot be read as it is asked for."""
         if not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
             limits = f"{LOWEST_RATE} to {HIGHEST_RATE} Hz can be read"
             raise Reject("unreadable", f"{self.path}: the audio's sample rate is {frame.sample_rate} Hz; {limits}")
@@ -87,6 +100,7 @@ class Pieces:
             lack = f"--audio-channel {self.wanted} does not exist: its audio has {plural(count, 'channel')}, from 0"
             raise Reject("no_audio", f"{self.path}: {lack}")
         self.others = _others(frame.layout, _chosen(frame.layout, self.wanted))
+        self._ogg_vorbis = stream.codec_context.name == "vorbis" and stream.container.format.name == "ogg"
 
     def resampled(self, zero: Seconds, low: int, high: int) -> tuple[NDArray[np.int16], int]:
         """Lay the pieces out by time and bring them to 16 kHz.
@@ -104,8 +118,11 @@ class Pieces:
         stamped = next((n for n, position in enumerate(positions) if position is not None), 0)
         if stamped:  # what Matroska plays before zero has no time stamp: it ends where the first one begins
             positions[0] = (positions[stamped] or 0) - sum(piece.size for _, piece in pieces[:stamped])
+        after: int | None = None
         for position, (_, piece) in zip(positions, pieces, strict=True):
+            position = after if position is None else position
             line.add(position, piece)
+            after = None if position is None else position + piece.size
         return line.resampled(low, high)
 
     def taken(self) -> list[tuple[int | None, NDArray[np.int16]]]:

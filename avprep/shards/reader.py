@@ -128,6 +128,11 @@ def _sample(descriptor: int, key: str, place: Stretch) -> dict[str, memoryview]:
     if place.offset + place.length > os.fstat(descriptor).st_size:  # before memory is taken for it
         raise ShardError("cut off")
     data = os.pread(descriptor, place.length, place.offset)
+    while len(data) < place.length:  # Linux hands over 2 GiB at a time at most, network file systems less
+        more = os.pread(descriptor, place.length - len(data), place.offset + len(data))
+        if not more:
+            raise ShardError("cut off")
+        data += more
     found: dict[str, memoryview] = {}
     entries = tars.whole_members(data)
     begin = len(key) + 1

@@ -210,7 +210,7 @@ def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> Boxes:
 
     try:
         check_regular(root / clip.track)
-        rows = read_track((root / clip.track).read_text(encoding="utf-8", errors="replace"))
+        rows = read_track((root / clip.track).read_text(encoding="utf-8-sig", errors="replace"))
     except FileNotFoundError as error:
         raise Reject("missing", f"{root / clip.track}: no such file") from error
     except (OSError, ValueError) as error:

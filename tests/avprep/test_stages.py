@@ -154,14 +154,15 @@ def test_audio_shift_moves_the_sound(corpus: Manifest) -> None:
     np.testing.assert_allclose(shifted[5:20], windows[4:19], atol=1e-4)
 
 
-def test_a_data_sets_own_track_chooses_the_face(tmp_path: Path) -> None:
-    """Of two people in a picture the one that the VoxCeleb1 track names is cropped."""
+@pytest.mark.parametrize("above", ["Identity  : \tid1\n\n", "\ufeff"])
+def test_a_data_sets_own_track_chooses_the_face(above: str, tmp_path: Path) -> None:
+    """Of two people in a picture the one that the VoxCeleb1 track names is cropped, byte order mark or not."""
     left, samples = synthetic.utterance("ABOUT", synthetic.speaker(1), 0)
     right, _ = synthetic.utterance("ABOUT", synthetic.speaker(2), 0)
     frames = np.concatenate([left, np.asarray(right)], axis=2)
     synthetic.write_clip(tmp_path / "two.mp4", frames, samples)
     rows = "\n".join(f"{190 + n:06d}\t316\t60\t130\t140" for n in range(29))
-    (tmp_path / "two.txt").write_text(f"Identity  : \tid1\n\nFRAME \tX \tY \tW \tH\n{rows}\n")
+    (tmp_path / "two.txt").write_text(f"{above}FRAME \tX \tY \tW \tH\n{rows}\n", encoding="utf-8")
     clip = Clip("two", "two.mp4", "train", track="two.txt")
     members = dict(crop_clip(clip, tmp_path, CropSettings(), detectors.build("opencv")).members)
     assert schema.decode_array(members["points.npy"])[:, 0, 0].min() > 256

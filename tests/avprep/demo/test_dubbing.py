@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 import avprep
 from avprep import manifest
-from avprep.demo import dubbing, speech
+from avprep.demo import dubbing, speech, synthetic
 from avprep.errors import AvprepError
 from avprep.media.audio import read_sound
 from avprep.media.video import Frames
@@ -113,6 +115,28 @@ def test_a_source_that_is_gone_is_named(marked: Path, tmp_path: Path) -> None:
     plan = replace(manifest.read(out / "manifest.jsonl"), root=tmp_path / "moved")
     (out / "manifest.jsonl").write_text(manifest.render(plan), encoding="utf-8")
     assert_one_line(call("dub", out, tmp_path / "new", "-j", "1"), 1, plan.clips[0].key.partition("/")[0], "moved")
+
+
+def test_a_key_that_is_longer_than_a_name_of_a_file(tmp_path: Path) -> None:
+    """A key of a name with many blanks has a video whose name a file may have, and another key has another video."""
+    keys = [manifest.make_key(f"talks/{'My talk (1) ' * 19}{n}") for n in range(2)] + ["talks/short"]
+    parts = [dubbing._Part(manifest.Clip(key, "x.mp4", "train"), tmp_path, 0, np.zeros((29, 5))) for key in keys]
+    videos = [part.row.video for part in parts]
+    for video in videos:
+        (tmp_path / f"{video}.part").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{video}.part").touch()
+    assert len(set(videos)) == 3
+    assert videos[2] == "s000/talks/short.mp4"
+
+
+def test_a_full_disk_is_one_line() -> None:
+    """What cannot be written ends the making of clips in one line that names the file."""
+
+    def fails(path: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    with pytest.raises(AvprepError, match=r"^a\.mp4: cannot write \(No space left on device\)$"):
+        synthetic.in_processes(fails, ["a.mp4"], 1)
 
 
 @given(st.lists(st.booleans(), min_size=8, max_size=40), st.integers(0, 2**31))

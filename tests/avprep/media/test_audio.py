@@ -107,6 +107,33 @@ def test_a_gap_in_the_sound_is_silent(tmp_path: Path) -> None:
     assert np.array_equal(read.samples, expected)
 
 
+def test_short_blocks_of_vorbis(tmp_path: Path) -> None:
+    """In an Ogg the blocks of Vorbis around a click lie where they lay before, without a hole or a loss."""
+    instants = [0.3 + 0.17 * n for n in range(9)]
+    wav = made.write_wav(tmp_path / "sound.wav", made.clicks(instants, 2, 16_000), 16_000)
+    clip = made.numbered(tmp_path / "clip.mp4", TIMES)
+    made.ffmpeg("-i", wav, "-c:a", "libvorbis", "-q:a", "8", tmp_path / "sound.ogg")
+    for start in (0.0, 1.1):
+        expected = read_sound(clip, wav, start=start, duration=0.88).samples.astype(float)
+        read = read_sound(clip, tmp_path / "sound.ogg", start=start, duration=0.88)
+        error = read.samples[: expected.size] - expected[: read.samples.size]
+        assert abs(read.samples.size - expected.size) <= 160
+        assert (error**2).mean() < 0.01 * (expected**2).mean()
+
+
+@pytest.mark.parametrize("start", [0.4, 1.6, 4.0])
+def test_packets_of_several_frames(start: float, tmp_path: Path) -> None:
+    """Where the first frame of a packet alone has a time stamp, a clip has the sound of its span and no earlier one."""
+    wav = made.write_wav(tmp_path / "source.wav", made.noise(6, 48_000), 48_000)
+    made.ffmpeg("-i", wav, "-c:a", "adpcm_ms", tmp_path / "sound.wav")
+    clip = made.numbered(tmp_path / "clip.mp4", made.steady(25, 6))
+    everything = read_sound(clip, tmp_path / "sound.wav")
+    part = read_sound(clip, tmp_path / "sound.wav", start=start, duration=1.0)
+    begin = round(start * 16_000)
+    assert (everything.first, part.first) == (0, 0)
+    assert np.array_equal(part.samples, everything.samples[begin : begin + 16_000])
+
+
 def test_sound_around_the_clip(tmp_path: Path) -> None:
     """`before` and `after` add the source's sound outside the span, no more than asked for and than there is."""
     sound = made.noise(2, 16_000)
