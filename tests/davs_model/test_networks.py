@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from davs_model import checkpoint, released
 from davs_model.data.reads import Batch
-from davs_model.models.davs import objective
+from davs_model.models.davs import Settings, objective
 from davs_model.models.davs.networks import (
     DAVS,
     AudioSpeechEncoder,
@@ -185,7 +185,7 @@ def test_everything_learns(image_size: int, form: objective.Form) -> None:
     torch.manual_seed(0)
     model = DAVS(**{**SMALL, "width": 0.05, "image_size": image_size})
     batch = random_batch(model, 2)
-    terms = objective.terms(model, batch, form=form)
+    terms = objective.terms(model, batch, settings=Settings(form=form))
     torch.stack(list(terms.values())).sum().backward()
     for name, parameter in model.named_parameters():
         if ".unused." in name or name.startswith("person_classifier."):
@@ -232,6 +232,28 @@ def small_model() -> tuple[DAVS, Batch]:
 def close(found: Tensor, wanted: Tensor) -> None:
     """Two tensors are equal but for rounding."""
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_set_of_d_seq_and_of_drivers_holds_for_frames_in_a_row() -> None:
+    """Without targets, too, L_GAN is hinge, has wrong sound, and frames are generated from either, as it is set."""
+    model, batch = small_model()
+    model.requires_grad_(False)
+
+    def found(*overrides: str) -> dict[str, float]:
+        settings = Settings.resolve("paper", None, overrides)
+        wanted = ("reconstruction", *objective.SEQUENCE_GAN)
+        return {name: loss.item() for name, loss in model.terms(batch, wanted, settings).items()}
+
+    plain, drawn = found(), ("reconstruction_audio", "reconstruction_video")
+    for change in ("adversaries.gan_loss=hinge", "adversaries.wrong_sound=true"):
+        changed = found(change)
+        assert changed.keys() == plain.keys()
+        assert all(changed[f"sequence_{driver}"] != plain[f"sequence_{driver}"] for driver in ("audio", "video"))
+        assert [changed[name] for name in drawn] == [plain[name] for name in drawn]
+    turns = ("reconstruction_audio", "sequence", "sequence_confusion", "reconstruction_video")
+    assert found("generation.drive=alternate").keys() == set(turns)
+    alone = {"reconstruction_audio", "sequence_audio", "sequence_confusion_audio"}
+    assert found("generation.drive=alternate", "generation.video=0").keys() == alone
 
 
 def test_unused_layers_are_never_used() -> None:
