@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from davs_model.checkpoint import Checkpoint
 from davs_model.data.clips import joined, read_clips
 from davs_model.data.corpus import read_corpus
 from davs_model.evaluation import talk
+from davs_model.evaluation.evaluate import EvaluationSettings, evaluate
 from davs_model.generation import Heard, Talker
 from davs_model.models.base import SOUND
 from davs_model.models.davs import Settings, losses, objective
@@ -84,6 +86,20 @@ def test_the_checkpoint_says_whether_it_talks(run: Path) -> None:
     )
     checkpoint.save(run.parent / "fluent", fluent)
     assert Talker.load(run.parent / "fluent").doubt == ""
+
+
+def test_a_broken_clip_ends_no_validation(out: Path, tmp_path: Path) -> None:
+    """A val clip that cannot be read ends neither a run nor an evaluation where it is a batch by itself."""
+    copied = Path(shutil.copytree(out, tmp_path / "out"))
+    clips = read_clips(copied, "val")
+    with (copied / "crop" / f"{clips.shards[clips.shard[3]]}.tar").open("r+b") as file:
+        file.seek(int(clips.places[3, 0, 0]) + 257)
+        file.write(b"XXXXX")
+    train(copied, tmp_path / "run", "data.batch_size=3", stages=("full",))
+    how = EvaluationSettings(split="val", batch_size=3, workers=0, talking_clips=2)
+    metrics = evaluate(tmp_path / "run", copied, tmp_path / "measured", how, say=lambda _: None)
+    assert metrics["data"]["clips"] == 3
+    assert metrics["data"]["skipped"] == {"cannot be read": 1}
 
 
 def test_a_frozen_encoder_stays_as_it_is(out: Path, run: Path, tmp_path: Path) -> None:
