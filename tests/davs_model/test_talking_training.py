@@ -32,6 +32,7 @@ from davs_model.models.davs.networks.speech import AudioSpeechEncoder, sound_sta
 from davs_model.models.davs.settings import STANDARDISE
 from davs_model.training import loop
 from davs_model.training import state as states
+from davs_model.training.distributed import World
 from davs_model.training.step import StageTrainer
 
 TINY = (
@@ -100,6 +101,25 @@ def test_a_broken_clip_ends_no_validation(out: Path, tmp_path: Path) -> None:
     metrics = evaluate(tmp_path / "run", copied, tmp_path / "measured", how, say=lambda _: None)
     assert metrics["data"]["clips"] == 3
     assert metrics["data"]["skipped"] == {"cannot be read": 1}
+
+
+def test_a_clip_without_features_is_not_learned_from(out: Path, tmp_path: Path) -> None:
+    """A clip of which a frame is damaged has no features that are kept: it is skipped whatever frames are asked for."""
+    copied = Path(shutil.copytree(out, tmp_path / "out"))
+    clips = read_clips(copied, "train")
+    path, (offset, length) = copied / "crop" / f"{clips.shards[clips.shard[0]]}.tar", clips.places[0, 0].tolist()
+    tar = bytearray(path.read_bytes())
+    picture = offset + tar[offset : offset + length].index(f"{clips.key(0)}.028.jpg".encode()) + 512
+    tar[picture : picture + 400] = bytes(400)
+    path.write_bytes(tar)
+    settings = Settings.resolve("small", None, (*TINY, "data.cache_mib=0"))
+    corpus = read_corpus(copied, settings)
+    model = DAVS(**DAVS.dimensions_for(corpus, settings))
+    trainer = StageTrainer.of(DAVS.plan("full", settings), model, corpus, settings, World(), torch.device("cpu"))
+    read = [trainer.batches[epoch, number] for epoch in range(3) for number in range(len(trainer.batches))]
+    assert {key for batch in read for key, _ in batch.skipped} == {clips.key(0)}
+    assert clips.key(0) not in {key for batch in read for key in batch.keys}
+    assert all(batch["target_codes"].any(-1).all() for batch in read)
 
 
 def test_a_frozen_encoder_stays_as_it_is(out: Path, run: Path, tmp_path: Path) -> None:
