@@ -98,6 +98,12 @@ class Clips:
         """Return which sample a clip is, or is a part of: its OUT and its key."""
         return self.folder(row), bytes(self.keys[row])
 
+    def name(self, row: int) -> str:
+        """Return a clip's key, and after it the number of its OUT if that is not the first: keys are of an OUT."""
+        if self.folder(row) == self.folders[0]:
+            return self.key(row)
+        return f"{self.key(row)} of OUT {list(dict.fromkeys(self.folders)).index(self.folder(row)) + 1}"
+
     def where(self, keep: NDArray[np.bool_], reason: str) -> Clips:
         """Return the clips to keep; the others are counted as skipped for a reason."""
         if keep.all():
