@@ -13,6 +13,7 @@ import torch
 from made_shards import Made, frame_of
 
 from avprep import manifest, schema
+from avprep.errors import ShardError
 from avprep.manifest import Clip, Manifest
 from davs_model import checkpoint
 from davs_model.data.arrays import statistics
@@ -192,6 +193,14 @@ def test_sentences_and_word_clips_train_together(clips: Clips) -> None:
     apart = both.spoken_words()
     assert apart.words.tolist() == [0, 1] * 4 + [1] * 4
     assert load(ClipSource(both, Shape(READS, 64)), 6, 0)["words"] == 1
+
+
+def test_a_share_of_an_out_without_clips_is_refused(clips: Clips) -> None:
+    """An OUT that holds no clips cannot be a part of those that are seen; without shares it adds none."""
+    nobody = clips.rows(np.zeros(0, np.int64))
+    with pytest.raises(ShardError, match="holds no clips to learn from"):
+        joined([clips, nobody], (1, 3))
+    assert len(joined([clips, nobody])) == len(clips)
 
 
 def test_kept_frames_are_those_that_are_decoded(clips: Clips) -> None:
