@@ -18,6 +18,9 @@ from davs_model.data.sources import ClipSource
 from davs_model.data.store import FrameStore
 from davs_model.models.base import FRAMES, TalkingModel
 
+AT_ONCE = 256
+"""Frames that go through the encoder at once: a clip may last half an hour."""
+
 
 @torch.inference_mode()
 def codes_of(
@@ -45,7 +48,10 @@ def codes_of(
         except ShardError:
             found.append(np.zeros((0, model.code_length), np.float32))
             continue
-        with precision.autocast(device, bf16=bf16):
-            codes = model.encode_speech(frames=raw.to(device)[FRAMES])
-        found.append(known.setdefault(place, codes[0].float().cpu().numpy()))
+        parts = []
+        for pictures in raw[FRAMES].split(AT_ONCE, 1):
+            with precision.autocast(device, bf16=bf16):
+                codes = model.encode_speech(frames=replace(raw, tensors={FRAMES: pictures}).to(device)[FRAMES])
+            parts.append(codes[0].float().cpu().numpy())
+        found.append(known.setdefault(place, np.concatenate(parts)))
     return found

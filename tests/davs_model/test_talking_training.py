@@ -12,6 +12,7 @@ import interrupted
 import numpy as np
 import pytest
 import torch
+from small_models import made_model
 from tiny_shards import make_shards
 
 from avprep.errors import RunError, ShardError
@@ -30,7 +31,7 @@ from davs_model.models.davs.networks.classifiers import IdentityWordClassifier
 from davs_model.models.davs.networks.decoder import moved
 from davs_model.models.davs.networks.speech import AudioSpeechEncoder, sound_statistics
 from davs_model.models.davs.settings import STANDARDISE
-from davs_model.training import loop
+from davs_model.training import codes, loop
 from davs_model.training import state as states
 from davs_model.training.distributed import World
 from davs_model.training.step import StageTrainer
@@ -101,6 +102,17 @@ def test_a_broken_clip_ends_no_validation(out: Path, tmp_path: Path) -> None:
     metrics = evaluate(tmp_path / "run", copied, tmp_path / "measured", how, say=lambda _: None)
     assert metrics["data"]["clips"] == 3
     assert metrics["data"]["skipped"] == {"cannot be read": 1}
+
+
+def test_features_of_a_long_clip_are_computed_part_by_part(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features that are kept are those of all frames at once, however few go through the encoder together."""
+    clips, model = read_clips(out, "train").rows(np.arange(2)), made_model()
+    whole = codes.codes_of(model, clips, torch.device("cpu"))
+    monkeypatch.setattr(codes, "AT_ONCE", 10)
+    parts = codes.codes_of(model, clips, torch.device("cpu"))
+    for one, other in zip(whole, parts, strict=True):
+        assert one.shape == other.shape == (29, 256)
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
 def test_a_clip_without_features_is_not_learned_from(out: Path, tmp_path: Path) -> None:
