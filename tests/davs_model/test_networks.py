@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -232,6 +233,18 @@ def small_model() -> tuple[DAVS, Batch]:
 def close(found: Tensor, wanted: Tensor) -> None:
     """Two tensors are equal but for rounding."""
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_factors_of_the_released_code_can_be_had_alone() -> None:
+    """With what docs/training.md sets, every term has the factor of the released code, which has no person softmax."""
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    line = next(line for line in page.splitlines() if "--set form=released --set" in line)
+    settings = Settings.resolve("paper", None, re.findall(r"--set ([a-z_.]+=\w+)", line))
+    model = DAVS(**{**SMALL, "n_speakers": 2})
+    factors = model.factors(DAVS.plan("full", settings), settings, people_are_speakers=True)
+    ones = dict.fromkeys(("person", "word", "contrastive", "domain", "identity_word", "reconstruction"), 1.0)
+    ones |= dict.fromkeys(("sequence", "sequence_confusion"), 1.0)
+    assert factors == ones | {"domain_confusion": 5, "identity_word_confusion": 1_000_000, "stillness": 5}
 
 
 def test_what_is_set_of_d_seq_and_of_drivers_holds_for_frames_in_a_row() -> None:
