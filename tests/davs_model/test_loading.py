@@ -578,6 +578,18 @@ class TestFaces:
             small = cv2.resize(moved(square, *move), (64, 64), interpolation=cv2.INTER_AREA)
             assert np.array_equal(batch["identity_frame"][0, 0], small)
 
+    @pytest.mark.parametrize("change", [{"jitter": 0.2}, {"warp": 0.1}])
+    def test_colours_and_shapes_change(self, tmp_path: Path, change: dict[str, float]) -> None:
+        """Pictures are tinted and warped, as frames of clips are: anew in each draw, not in evaluation."""
+        (tmp_path / "Ann").mkdir()
+        cv2.imwrite(str(tmp_path / "Ann" / "1.png"), np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+        batch = empty_batch(shape := replace(self.shape, **change), 4)
+        for place, rng in enumerate((None, None, np.random.default_rng(1), np.random.default_rng(2))):
+            FaceFolder(tmp_path, shape).load(0, batch, place, rng)
+        (name,) = shape.reads
+        assert [torch.equal(batch[name][0], batch[name][place]) for place in (1, 2, 3)] == [True, False, False]
+        assert not torch.equal(batch[name][2], batch[name][3])
+
     @pytest.mark.parametrize("name", ["ann/2.jpg", os.fsdecode(b"ann/\xff.jpg")], ids=["plain", "no-utf-8"])
     def test_no_picture(self, tmp_path: Path, name: str) -> None:
         """A file that is no picture is skipped and named by its path, whatever bytes that has."""
