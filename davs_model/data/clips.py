@@ -98,6 +98,12 @@ class Clips:
         """Return which sample a clip is, or is a part of: its OUT and its key."""
         return self.folder(row), bytes(self.keys[row])
 
+    def name(self, row: int) -> str:
+        """Return a clip's key, and after it the number of its OUT if that is not the first: keys are of an OUT."""
+        if self.folder(row) == self.folders[0]:
+            return self.key(row)
+        return f"{self.key(row)} of OUT {list(dict.fromkeys(self.folders)).index(self.folder(row)) + 1}"
+
     def where(self, keep: NDArray[np.bool_], reason: str) -> Clips:
         """Return the clips to keep; the others are counted as skipped for a reason."""
         if keep.all():
@@ -226,7 +232,7 @@ def joined(tables: Sequence[Clips], shares: Sequence[float] = ()) -> Clips:
     """Return the clips of several tables as one, their labels numbered anew; a name is one person in all of them.
 
     shares: of each table among the clips, by which the smaller ones are repeated, so that every clip is there; none:
-        each clip once. ShardError where the windows are of different presets.
+        each clip once. ShardError where the windows are of different presets, or a table with a share is empty.
     """
     if len(tables) == 1:
         return tables[0]
@@ -266,6 +272,10 @@ def _sizes(tables: Sequence[Clips], shares: Sequence[float]) -> list[int]:
     """Return how many clips each table has among all: at least its own."""
     if not shares:
         return [len(table) for table in tables]
+    if empty := [table for table in tables if not len(table)]:
+        raise ShardError(
+            f"{empty[0].out}: holds no clips to learn from, so they cannot be a part of those that are seen"
+        )
     total = max(len(table) / share for table, share in zip(tables, shares, strict=True))
     return [round(total * share) for share in shares]
 

@@ -44,8 +44,22 @@ def training_batches(batches: Batches, *, first: int, last: int, workers: int, p
 
 
 def evaluation_batches(batches: EvaluationBatches, *, workers: int, pin: bool = False) -> Iterator[RawBatch]:
-    """Yield all batches in order; arguments and memory as of `training_batches`."""
-    return _read_ahead(batches, range(len(batches)), batches.batch_size, workers, pin)
+    """Yield all batches in order; arguments and memory as of `training_batches`.
+
+    A batch of which nothing can be read is empty. ShardError at the end where nothing at all could be read.
+    """
+    some, problem = False, ""
+    for batch in _read_ahead(batches, range(len(batches)), batches.batch_size, workers, pin):
+        some |= bool(batch.keys)
+        problem = problem or next((reason for _, reason in batch.skipped), "")
+        yield batch
+    if problem and not some:
+        raise ShardError(f"none of {batches.count} clips can be read, the first because: {problem}")
+
+
+def first_batch(batches: EvaluationBatches) -> RawBatch:
+    """Return the first batch of which something can be read; ShardError where there is none."""
+    return next(batch for batch in evaluation_batches(batches, workers=0) if batch.keys)
 
 
 def processes(workers: int) -> int:

@@ -41,7 +41,10 @@ class Partners:
             rows = self._of_emotion[emotion]
             return rows[(speakers[rows] != speaker) & (rows != row)]
         rows = self._of_speaker[speaker] if speaker >= 0 else nobody
-        return rows[rows != row] if of == "others" else rows
+        if of != "others":
+            return rows
+        clips = self.clips  # a clip may be there several times
+        return rows[(clips.shard[rows] != clips.shard[row]) | (clips.places[rows, 0, 0] != clips.places[row, 0, 0])]
 
 
 def rows_of_each(numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avprep.errors import ShardError
 from avprep.schema import CROP_SIZE
 from davs_model.data.arrays import WHOLE_SOUND, heard, points_of, statistics, windows_of
 from davs_model.data.batch import RawBatch
@@ -60,7 +61,8 @@ class ClipSource:
 
     clips: must not be shorter than `shape.shortest()`.
     portrait_seed: draws the portrait even where nothing else is drawn; None: then it is the middle frame.
-    store: frames in memory, which are not shifted. codes: of `Reads.source`, float32 `[T, F]` for each row.
+    store: frames in memory, which are not shifted. codes: of `Reads.source`, float32 `[T, F]` for each row; of no frame
+        where a clip has none.
     """
 
     def __init__(
@@ -129,6 +131,8 @@ class ClipSource:
         elif source == "statistics":
             target[:] = torch.from_numpy(statistics(arrays[WHOLE_SOUND], reads.length))
         elif source == "codes":
+            if not len(self.codes[row]):
+                raise ShardError(f"{self.key(row)}: a frame of it cannot be read, so it has no features")
             target[:] = torch.from_numpy(self.codes[row][frames])
         elif source == "heard":
             target[:] = torch.from_numpy(heard(self.clips, row, arrays)[frames])

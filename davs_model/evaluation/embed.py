@@ -54,6 +54,9 @@ def embed(
     weights: list[int] = []
     skipped: list[tuple[str, str]] = []
     for raw in batches:
+        skipped += raw.skipped
+        if not raw.keys:
+            continue
         batch = raw.to(device)
         with precision.autocast(device, bf16=bf16):
             found = model.embeddings(batch)
@@ -68,7 +71,6 @@ def embed(
         for name, tensor in {**found, **{label: batch[label] for label in LABELS}}.items():
             parts.setdefault(name, []).append(tensor.float().cpu() if tensor.is_floating_point() else tensor.cpu())
         weights.append(len(raw.keys))
-        skipped += raw.skipped
     l1 = {
         name: sum(error * weight for error, weight in zip(found, weights, strict=True)) / sum(weights)
         for name, found in errors.items()

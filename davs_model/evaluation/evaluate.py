@@ -26,7 +26,7 @@ from davs_model.checkpoint import Checkpoint
 from davs_model.data.batch import RawBatch
 from davs_model.data.batches import EvaluationBatches
 from davs_model.data.clips import Clips, read_clips
-from davs_model.data.loader import evaluation_batches
+from davs_model.data.loader import evaluation_batches, first_batch
 from davs_model.data.pictures import as_read
 from davs_model.data.reads import Shape, chosen
 from davs_model.data.sources import ClipSource, usable
@@ -159,7 +159,7 @@ def evaluate(
     }
     shown = figures.draw(found, clips.vocabulary, places, results)
     if draws(saved):
-        raw = _batches(clips, subject.shape, settings, samples.CLIPS)[0]
+        raw = first_batch(_batches(clips, subject.shape, settings, samples.CLIPS))
         samples.write_png(results / "samples.png", samples.sheet(subject.model, raw, torch.device(settings.device)))
         shown["samples"] = "samples.png"
     if "steering" in metrics["own"]:
@@ -255,9 +255,7 @@ def _read(clips: Clips, shape: Shape, settings: EvaluationSettings, limit: int |
 @torch.inference_mode()
 def _embed(subject: _Subject, settings: EvaluationSettings, path: Path, drawn: Drawn, say: Say) -> None:
     """Embed every clip, and what is drawn in its place, into a file; measure the frames on the way."""
-    saved, model, clips = subject.saved, subject.model, subject.clips
-    device = torch.device(settings.device)
-    generates, form = draws(saved), subject.shape.reads[FRAMES]
+    saved, clips, generates = subject.saved, subject.clips, draws(subject.saved)
     if not generates:
         stage = generating_stage(saved)
         reason = f"the model has not trained its {stage} stage: it cannot draw" if stage else "the model draws nothing"
@@ -267,25 +265,33 @@ def _embed(subject: _Subject, settings: EvaluationSettings, path: Path, drawn: D
     progress, done = told(say, total), 0
     with embeddings.writing(path, facts) as writer:
         for raw in _read(clips, subject.shape, settings, settings.limit):
-            batch = raw.to(device)
-            with precision.autocast(device, bf16=settings.bf16):
-                found = model.embeddings(batch)
-                if generates:
-                    identity = model.conditioned(model.encode_identity(batch[PORTRAIT]), batch)
-                    frames = {name: model.decode(identity, found[name]) for name in model.drivers}
-                    real = batch.get(REAL, batch[FRAMES])
-                    frames["repeated"] = batch[PORTRAIT].expand_as(real)
-                    for name, pictures in frames.items():
-                        seen = as_read(pictures, form.box, form.size)
-                        found[f"generated_{name}"] = model.encode_speech(frames=seen)
-            if generates:
-                drawn.add(real, frames)
-            writer.add(raw.keys, {**found, "words": raw["words"], "speakers": raw["speakers"]})
+            if raw.keys:
+                found = _embedded(subject, settings, raw, drawn if generates else None)
+                writer.add(raw.keys, {**found, "words": raw["words"], "speakers": raw["speakers"]})
             for _, reason in raw.skipped:
                 clips.skipped["cannot be read"] += 1
                 say(f"skipped: {reason}")
             done += len(raw.keys)
             progress(done)
+
+
+def _embedded(subject: _Subject, settings: EvaluationSettings, raw: RawBatch, drawn: Drawn | None) -> dict[str, Tensor]:
+    """Embed the clips of a batch; drawn: takes what is drawn in their place, which is embedded, too."""
+    model, form, device = subject.model, subject.shape.reads[FRAMES], torch.device(settings.device)
+    batch = raw.to(device)
+    with precision.autocast(device, bf16=settings.bf16):
+        found = model.embeddings(batch)
+        if drawn is not None:
+            identity = model.conditioned(model.encode_identity(batch[PORTRAIT]), batch)
+            frames = {name: model.decode(identity, found[name]) for name in model.drivers}
+            real = batch.get(REAL, batch[FRAMES])
+            frames["repeated"] = batch[PORTRAIT].expand_as(real)
+            for name, pictures in frames.items():
+                seen = as_read(pictures, form.box, form.size)
+                found[f"generated_{name}"] = model.encode_speech(frames=seen)
+    if drawn is not None:
+        drawn.add(real, frames)
+    return found
 
 
 def _places(found: EmbeddingsFile) -> dict[str, Tensor]:
@@ -378,6 +384,8 @@ def _identity_of_train(subject: _Subject, out: Path, settings: EvaluationSetting
     features, words = [], []
     clips = clips.spoken_words()
     for raw in _read(clips, shape, settings, settings.svm_clips):
+        if not raw.keys:
+            continue
         batch = raw.to(device)
         with precision.autocast(device, bf16=settings.bf16):
             encoded = subject.model.embeddings(batch)

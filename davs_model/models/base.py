@@ -342,7 +342,7 @@ class TalkingModel(nn.Module, ABC):
         return ()
 
     def left_out(self, clips: Clips, device: torch.device, settings: Any) -> dict[str, Any]:
-        """Return the keys of clips that a stage which chooses leaves out, each with what was measured of it, JSON."""
+        """Return the names of clips that a stage which chooses leaves out, each with what was measured of it, JSON."""
         return {}
 
     def generated_part(self, batch: Batch) -> slice:

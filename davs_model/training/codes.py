@@ -18,6 +18,9 @@ from davs_model.data.sources import ClipSource
 from davs_model.data.store import FrameStore
 from davs_model.models.base import FRAMES, TalkingModel
 
+AT_ONCE = 256
+"""Frames that go through the encoder at once: a clip may last half an hour."""
+
 
 @torch.inference_mode()
 def codes_of(
@@ -25,7 +28,8 @@ def codes_of(
 ) -> list[NDArray[np.float32]]:
     """Return `TalkingModel.encode_speech` of every frame of each clip, float32 `[T, F]`.
 
-    The model is left in eval mode. A clip that cannot be read has features of 0: whoever reads its frames will say so.
+    The model is left in eval mode. A clip that cannot be read, be it for a frame that nobody asks for later, has
+    features of no frame, `[0, F]`.
     """
     model.eval()
     known: dict[tuple[Path, bytes], NDArray[np.float32]] = {}  # a clip may be there several times
@@ -42,9 +46,12 @@ def codes_of(
         try:
             ClipSource(clips, shape, store=store).load(row, raw, 0, None)
         except ShardError:
-            found.append(np.zeros((n_frames, model.code_length), np.float32))
+            found.append(np.zeros((0, model.code_length), np.float32))
             continue
-        with precision.autocast(device, bf16=bf16):
-            codes = model.encode_speech(frames=raw.to(device)[FRAMES])
-        found.append(known.setdefault(place, codes[0].float().cpu().numpy()))
+        parts = []
+        for pictures in raw[FRAMES].split(AT_ONCE, 1):
+            with precision.autocast(device, bf16=bf16):
+                codes = model.encode_speech(frames=replace(raw, tensors={FRAMES: pictures}).to(device)[FRAMES])
+            parts.append(codes[0].float().cpu().numpy())
+        found.append(known.setdefault(place, np.concatenate(parts)))
     return found

@@ -29,6 +29,6 @@ def kept(run: Path, clips: Clips) -> Clips:
     path = run / NAME
     try:
         out = untrusted.read_json(path)["clips"]
-        return clips.where(np.array([clips.key(row) not in out for row in range(len(clips))], bool), REASON)
+        return clips.where(np.array([clips.name(row) not in out for row in range(len(clips))], bool), REASON)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: cannot be read ({error}): give another RUN, and --init-from {run}") from error

@@ -12,7 +12,7 @@ from avprep.errors import RunError, plural
 from davs_model.data.batch import RawBatch
 from davs_model.data.batches import EvaluationBatches
 from davs_model.data.corpus import Corpus
-from davs_model.data.loader import evaluation_batches
+from davs_model.data.loader import evaluation_batches, first_batch
 from davs_model.data.sources import ClipSource, usable
 from davs_model.evaluation import embed, samples, talk
 from davs_model.evaluation.metrics import talking
@@ -119,7 +119,9 @@ class Reporter:
             clips = usable(table.spoken_words(), shape, words=False, speakers=False)
             if len(clips):
                 break
-        raw = EvaluationBatches(ClipSource(clips, shape), shape, batch_size=samples.CLIPS)[0]
+        if not len(clips):
+            return
+        raw = first_batch(EvaluationBatches(ClipSource(clips, shape), shape, batch_size=samples.CLIPS))
         picture = samples.sheet(self.model, raw, self.device, bf16=self.settings.machine.bf16)
         path = self.run / "samples" / f"{stage.name}-{step:06d}.png"
         samples.write_png(path, picture)

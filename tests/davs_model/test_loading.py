@@ -30,7 +30,7 @@ from davs_model.data.batch import RawBatch, empty_batch
 from davs_model.data.batches import Batches, EvaluationBatches
 from davs_model.data.clips import Clips, read_clips
 from davs_model.data.faces import FaceFolder
-from davs_model.data.loader import AHEAD, evaluation_batches, training_batches
+from davs_model.data.loader import AHEAD, evaluation_batches, first_batch, training_batches
 from davs_model.data.pictures import Augmentation
 from davs_model.data.reads import LABELS, Reads, Shape, chosen
 from davs_model.data.sampling import epoch_order, sound_stretch, stretch
@@ -261,6 +261,15 @@ class TestProcesses:
         assert [len(batch.keys) for batch in copied(evaluation_batches(few, workers=workers))] == [5, 2]
 
     @pytest.mark.parametrize("workers", [0, 1])
+    def test_nothing_of_a_batch_can_be_read(self, dozen: Path, tmp_path: Path, workers: int) -> None:
+        """A batch of evaluation of which nothing can be read is empty, says why, and does not end the others."""
+        clips = damaged(dozen, tmp_path / "out", *range(5), 10, 11)
+        batches = EvaluationBatches(ClipSource(clips, SMALL), SMALL, batch_size=5)
+        read = copied(evaluation_batches(batches, workers=workers))
+        assert [(len(batch.keys), len(batch.skipped)) for batch in read] == [(0, 5), (5, 0), (0, 2)]
+        assert first_batch(batches).keys == tuple(clips.key(row) for row in range(5, 10))
+
+    @pytest.mark.parametrize("workers", [0, 1])
     def test_nothing_can_be_read(self, dozen: Path, tmp_path: Path, workers: int) -> None:
         """Where nothing can be read the caller gets a ShardError of one line that names a file."""
         clips = damaged(dozen, tmp_path / "out", *range(12))
@@ -271,7 +280,7 @@ class TestProcesses:
             evaluation_batches(evaluation, workers=workers),
         ):
             with pytest.raises(
-                ShardError, match=r"^none of (4|21) clips .*train-00000\d\.tar: s\d/\w+: not a whole"
+                ShardError, match=r"^none of (12|21) clips .*train-00000\d\.tar: s\d/\w+: not a whole"
             ) as told:
                 list(batches)
             assert len(str(told.value).splitlines()) == 1
@@ -568,6 +577,18 @@ class TestFaces:
             move = Augmentation.draw(np.random.default_rng(seed), shift=3, flip=True)
             small = cv2.resize(moved(square, *move), (64, 64), interpolation=cv2.INTER_AREA)
             assert np.array_equal(batch["identity_frame"][0, 0], small)
+
+    @pytest.mark.parametrize("change", [{"jitter": 0.2}, {"warp": 0.1}])
+    def test_colours_and_shapes_change(self, tmp_path: Path, change: dict[str, float]) -> None:
+        """Pictures are tinted and warped, as frames of clips are: anew in each draw, not in evaluation."""
+        (tmp_path / "Ann").mkdir()
+        cv2.imwrite(str(tmp_path / "Ann" / "1.png"), np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+        batch = empty_batch(shape := replace(self.shape, **change), 4)
+        for place, rng in enumerate((None, None, np.random.default_rng(1), np.random.default_rng(2))):
+            FaceFolder(tmp_path, shape).load(0, batch, place, rng)
+        (name,) = shape.reads
+        assert [torch.equal(batch[name][0], batch[name][place]) for place in (1, 2, 3)] == [True, False, False]
+        assert not torch.equal(batch[name][2], batch[name][3])
 
     @pytest.mark.parametrize("name", ["ann/2.jpg", os.fsdecode(b"ann/\xff.jpg")], ids=["plain", "no-utf-8"])
     def test_no_picture(self, tmp_path: Path, name: str) -> None:

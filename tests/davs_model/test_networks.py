@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from davs_model import checkpoint, released
 from davs_model.data.reads import Batch
-from davs_model.models.davs import objective
+from davs_model.models.davs import Settings, objective
 from davs_model.models.davs.networks import (
     DAVS,
     AudioSpeechEncoder,
@@ -185,7 +186,7 @@ def test_everything_learns(image_size: int, form: objective.Form) -> None:
     torch.manual_seed(0)
     model = DAVS(**{**SMALL, "width": 0.05, "image_size": image_size})
     batch = random_batch(model, 2)
-    terms = objective.terms(model, batch, form=form)
+    terms = objective.terms(model, batch, settings=Settings(form=form))
     torch.stack(list(terms.values())).sum().backward()
     for name, parameter in model.named_parameters():
         if ".unused." in name or name.startswith("person_classifier."):
@@ -232,6 +233,40 @@ def small_model() -> tuple[DAVS, Batch]:
 def close(found: Tensor, wanted: Tensor) -> None:
     """Two tensors are equal but for rounding."""
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_factors_of_the_released_code_can_be_had_alone() -> None:
+    """With what docs/training.md sets, every term has the factor of the released code, which has no person softmax."""
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    line = next(line for line in page.splitlines() if "--set form=released --set" in line)
+    settings = Settings.resolve("paper", None, re.findall(r"--set ([a-z_.]+=\w+)", line))
+    model = DAVS(**{**SMALL, "n_speakers": 2})
+    factors = model.factors(DAVS.plan("full", settings), settings, people_are_speakers=True)
+    ones = dict.fromkeys(("person", "word", "contrastive", "domain", "identity_word", "reconstruction"), 1.0)
+    ones |= dict.fromkeys(("sequence", "sequence_confusion"), 1.0)
+    assert factors == ones | {"domain_confusion": 5, "identity_word_confusion": 1_000_000, "stillness": 5}
+
+
+def test_what_is_set_of_d_seq_and_of_drivers_holds_for_frames_in_a_row() -> None:
+    """Without targets, too, L_GAN is hinge, has wrong sound, and frames are generated from either, as it is set."""
+    model, batch = small_model()
+    model.requires_grad_(False)
+
+    def found(*overrides: str) -> dict[str, float]:
+        settings = Settings.resolve("paper", None, overrides)
+        wanted = ("reconstruction", *objective.SEQUENCE_GAN)
+        return {name: loss.item() for name, loss in model.terms(batch, wanted, settings).items()}
+
+    plain, drawn = found(), ("reconstruction_audio", "reconstruction_video")
+    for change in ("adversaries.gan_loss=hinge", "adversaries.wrong_sound=true"):
+        changed = found(change)
+        assert changed.keys() == plain.keys()
+        assert all(changed[f"sequence_{driver}"] != plain[f"sequence_{driver}"] for driver in ("audio", "video"))
+        assert [changed[name] for name in drawn] == [plain[name] for name in drawn]
+    turns = ("reconstruction_audio", "sequence", "sequence_confusion", "reconstruction_video")
+    assert found("generation.drive=alternate").keys() == set(turns)
+    alone = {"reconstruction_audio", "sequence_audio", "sequence_confusion_audio"}
+    assert found("generation.drive=alternate", "generation.video=0").keys() == alone
 
 
 def test_unused_layers_are_never_used() -> None:

@@ -13,11 +13,13 @@ import torch
 from made_shards import Made, frame_of
 
 from avprep import manifest, schema
+from avprep.errors import ShardError
 from avprep.manifest import Clip, Manifest
 from davs_model import checkpoint
 from davs_model.data.arrays import statistics
 from davs_model.data.batch import empty_batch
 from davs_model.data.clips import Clips, joined, read_clips
+from davs_model.data.partners import Partners
 from davs_model.data.pictures import WHOLE, as_read
 from davs_model.data.reads import Reads, Shape
 from davs_model.data.sampling import spoken_part
@@ -192,6 +194,25 @@ def test_sentences_and_word_clips_train_together(clips: Clips) -> None:
     apart = both.spoken_words()
     assert apart.words.tolist() == [0, 1] * 4 + [1] * 4
     assert load(ClipSource(both, Shape(READS, 64)), 6, 0)["words"] == 1
+
+
+def test_a_share_of_an_out_without_clips_is_refused(clips: Clips) -> None:
+    """An OUT that holds no clips cannot be a part of those that are seen; without shares it adds none."""
+    nobody = clips.rows(np.zeros(0, np.int64))
+    with pytest.raises(ShardError, match="holds no clips to learn from"):
+        joined([clips, nobody], (1, 3))
+    assert len(joined([clips, nobody])) == len(clips)
+
+
+def test_a_repeated_clip_is_not_another_one(clips: Clips) -> None:
+    """The other clips of a speaker are other samples, where shares of several OUT repeat clips, too."""
+    twice = replace(clips, speakers=np.zeros_like(clips.speakers), people=("one",))
+    twice = twice.rows(np.tile(np.arange(len(clips)), 2))
+    partners, rng = Partners(twice), np.random.default_rng(0)
+    drawn = [(row, partners.draw("others", row, rng)) for row in range(len(twice)) for _ in range(20)]
+    assert all(twice.sample(row) != twice.sample(other) for row, other in drawn)
+    alone = twice.rows(np.array([0, len(clips)]))
+    assert Partners(alone).draw("others", 1, rng) == 1
 
 
 def test_kept_frames_are_those_that_are_decoded(clips: Clips) -> None:

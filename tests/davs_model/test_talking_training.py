@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import interrupted
 import numpy as np
 import pytest
 import torch
+from small_models import made_model
 from tiny_shards import make_shards
 
 from avprep.errors import RunError, ShardError
@@ -19,6 +21,7 @@ from davs_model.checkpoint import Checkpoint
 from davs_model.data.clips import joined, read_clips
 from davs_model.data.corpus import read_corpus
 from davs_model.evaluation import talk
+from davs_model.evaluation.evaluate import EvaluationSettings, evaluate
 from davs_model.generation import Heard, Talker
 from davs_model.models.base import SOUND
 from davs_model.models.davs import Settings, losses, objective
@@ -28,8 +31,9 @@ from davs_model.models.davs.networks.classifiers import IdentityWordClassifier
 from davs_model.models.davs.networks.decoder import moved
 from davs_model.models.davs.networks.speech import AudioSpeechEncoder, sound_statistics
 from davs_model.models.davs.settings import STANDARDISE
-from davs_model.training import loop
+from davs_model.training import codes, loop
 from davs_model.training import state as states
+from davs_model.training.distributed import World
 from davs_model.training.step import StageTrainer
 
 TINY = (
@@ -84,6 +88,50 @@ def test_the_checkpoint_says_whether_it_talks(run: Path) -> None:
     )
     checkpoint.save(run.parent / "fluent", fluent)
     assert Talker.load(run.parent / "fluent").doubt == ""
+
+
+def test_a_broken_clip_ends_no_validation(out: Path, tmp_path: Path) -> None:
+    """A val clip that cannot be read ends neither a run nor an evaluation where it is a batch by itself."""
+    copied = Path(shutil.copytree(out, tmp_path / "out"))
+    clips = read_clips(copied, "val")
+    with (copied / "crop" / f"{clips.shards[clips.shard[3]]}.tar").open("r+b") as file:
+        file.seek(int(clips.places[3, 0, 0]) + 257)
+        file.write(b"XXXXX")
+    train(copied, tmp_path / "run", "data.batch_size=3", stages=("full",))
+    how = EvaluationSettings(split="val", batch_size=3, workers=0, talking_clips=2)
+    metrics = evaluate(tmp_path / "run", copied, tmp_path / "measured", how, say=lambda _: None)
+    assert metrics["data"]["clips"] == 3
+    assert metrics["data"]["skipped"] == {"cannot be read": 1}
+
+
+def test_features_of_a_long_clip_are_computed_part_by_part(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features that are kept are those of all frames at once, however few go through the encoder together."""
+    clips, model = read_clips(out, "train").rows(np.arange(2)), made_model()
+    whole = codes.codes_of(model, clips, torch.device("cpu"))
+    monkeypatch.setattr(codes, "AT_ONCE", 10)
+    parts = codes.codes_of(model, clips, torch.device("cpu"))
+    for one, other in zip(whole, parts, strict=True):
+        assert one.shape == other.shape == (29, 256)
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_a_clip_without_features_is_not_learned_from(out: Path, tmp_path: Path) -> None:
+    """A clip of which a frame is damaged has no features that are kept: it is skipped whatever frames are asked for."""
+    copied = Path(shutil.copytree(out, tmp_path / "out"))
+    clips = read_clips(copied, "train")
+    path, (offset, length) = copied / "crop" / f"{clips.shards[clips.shard[0]]}.tar", clips.places[0, 0].tolist()
+    tar = bytearray(path.read_bytes())
+    picture = offset + tar[offset : offset + length].index(f"{clips.key(0)}.028.jpg".encode()) + 512
+    tar[picture : picture + 400] = bytes(400)
+    path.write_bytes(tar)
+    settings = Settings.resolve("small", None, (*TINY, "data.cache_mib=0"))
+    corpus = read_corpus(copied, settings)
+    model = DAVS(**DAVS.dimensions_for(corpus, settings))
+    trainer = StageTrainer.of(DAVS.plan("full", settings), model, corpus, settings, World(), torch.device("cpu"))
+    read = [trainer.batches[epoch, number] for epoch in range(3) for number in range(len(trainer.batches))]
+    assert {key for batch in read for key, _ in batch.skipped} == {clips.key(0)}
+    assert clips.key(0) not in {key for batch in read for key in batch.keys}
+    assert all(batch["target_codes"].any(-1).all() for batch in read)
 
 
 def test_a_frozen_encoder_stays_as_it_is(out: Path, run: Path, tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ SHIFTS = range(-10, 11)
 FAR = 5
 """Frames of a shift that ears and eyes notice."""
 
+AT_ONCE = 32
+"""Frames compared with all windows at once: a pair takes kilobytes, and a clip has pairs by the square of frames."""
+
 
 @dataclass(frozen=True)
 class ShiftCurve:
@@ -52,7 +55,8 @@ def shift_curve(model: AMIE, clips: Iterable[tuple[Tensor, Tensor, Tensor | None
     n_clips = 0
     for frames, windows, sound, heard in clips:
         instants = torch.arange(len(heard), device=heard.device)
-        scores = model.estimator(*model.estimator.encode(frames, windows, sound))[0]
+        images, sounds = model.estimator.encode(frames, windows, sound)
+        scores = torch.cat([model.estimator(part, sounds)[0] for part in images.split(AT_ONCE, 1)])
         both = heard[:, None] & heard[None]
         apart = instants[None] - instants[:, None]
         marginal.append(scores[both & (apart.abs() >= losses.APART)])

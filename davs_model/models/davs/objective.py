@@ -10,7 +10,7 @@ from torch import Tensor
 
 from davs_model.data.pictures import WHOLE, Box
 from davs_model.data.reads import Batch
-from davs_model.models.base import DRIVERS, FRAMES, PORTRAIT, REAL, SEQUENCE, SOUND, WINDOWS, term_of
+from davs_model.models.base import FRAMES, PORTRAIT, REAL, SEQUENCE, SOUND, WINDOWS, term_of
 from davs_model.models.davs import losses
 from davs_model.models.davs.settings import Form, GanForm, Settings
 from davs_model.models.davs.speech import speech_terms
@@ -39,13 +39,14 @@ KINDS = (
     (RUN_WINDOWS, RUN_FRAMES, RUN_CODES),
 )
 """Windows, frames and features of the words, of the targets and of the run."""
+PAPER = Settings()
 
 
 def terms(
     model: DAVS,
     batch: Batch,
     *,
-    form: Form = "paper",
+    settings: Settings = PAPER,
     wanted: Collection[str] = (*SPEECH, *DISENTANGLING, *GENERATION),
     gather: Callable[[Tensor], Tensor] = lambda features: features,
 ) -> dict[str, Tensor]:
@@ -58,6 +59,7 @@ def terms(
     gather: puts the features `[B, …]` of all processes together, for L_C compares all clips of a batch.
     """
     found: dict[str, Tensor] = {}
+    form = settings.form
     generates = any(name in wanted for name in GENERATION)
     identity = model.encode_identity(batch[PORTRAIT]) if generates or "person" in wanted else None
     if "person" in wanted and identity is not None and model.person_classifier is not None:
@@ -75,7 +77,7 @@ def terms(
         if video is not None:
             found |= _speech_terms(model, batch, video, audio, form, wanted, gather)
             if identity is not None and generates:
-                found |= _generation_terms(model, batch, identity, {"audio": audio, "video": video}, form, wanted)
+                found |= _generation_terms(model, batch, identity, video, audio, settings, wanted)
     return {name: loss for name, loss in found.items() if term_of(name) in wanted}
 
 
@@ -114,20 +116,30 @@ def _reading_terms(model: DAVS, audio: Tensor, frames: Tensor, seen: Box) -> dic
 
 
 def _generation_terms(
-    model: DAVS, batch: Batch, identity: Identity, speech: dict[str, Tensor], form: Form, wanted: Collection[str]
+    model: DAVS,
+    batch: Batch,
+    identity: Identity,
+    video: Tensor,
+    audio: Tensor,
+    settings: Settings,
+    wanted: Collection[str],
 ) -> dict[str, Tensor]:
-    """Figure 2: six of the frames from each kind of speech, and what D_seq says of them."""
+    """Figure 2: six of the frames from each kind of speech, or from one of them, and what D_seq says of them."""
     found: dict[str, Tensor] = {}
-    discriminator = model.sequence_discriminator
-    sequence = model.generated_part(batch)
+    sequence, judges = model.generated_part(batch), any(name in wanted for name in SEQUENCE_GAN)
     real, windows = batch.get(REAL, batch[FRAMES])[:, sequence], batch[WINDOWS][:, sequence]
-    for source in DRIVERS:
-        generated = model.decode(identity, speech[source][:, sequence])
-        found |= _picture_terms(source, real, generated, form, wanted)
-        found[f"sequence_{source}"] = losses.sequence_loss(discriminator, real, generated, windows, form=form)
-        found[f"sequence_confusion_{source}"] = losses.sequence_confusion(discriminator, generated, windows, form=form)
-        if form == "released":
-            found[f"stillness_{source}"] = losses.stillness_loss(batch[PORTRAIT], generated)
+    by_driver: list[Tensor] = []
+    for driver, clips, generated in _generated(
+        model, identity, len(real), video[:, sequence], audio[:, sequence], settings
+    ):
+        found |= _picture_terms(driver, real[clips], generated, settings.form, wanted)
+        if settings.form == "released":
+            found[f"stillness_{driver}"] = losses.stillness_loss(batch[PORTRAIT][clips], generated)
+        if judges and len(generated) == len(real):
+            found |= _sequence_terms(model, real, generated, windows, settings, f"_{driver}")
+        by_driver.append(generated)
+    if judges and len(by_driver[0]) < len(real):
+        found |= _sequence_terms(model, real, torch.cat(by_driver[::-1]), windows, settings)  # video's clips are first
     return found
 
 
@@ -156,10 +168,11 @@ def talking_terms(
         found |= _identity_word_terms(model, batch, settings.form)
     if "mouth_reading" in wanted:
         found |= _reading_terms(model, audio[TARGET_WINDOWS], batch[TARGETS], WHOLE)
-    for driver, real, generated in _generated(
-        model, identity, batch[TARGETS], video[TARGET_WINDOWS], audio[TARGET_WINDOWS], settings
+    real = batch[TARGETS]
+    for driver, clips, generated in _generated(
+        model, identity, len(real), video[TARGET_WINDOWS], audio[TARGET_WINDOWS], settings
     ):
-        found |= _picture_terms(driver, real, generated, settings.form, wanted)
+        found |= _picture_terms(driver, real[clips], generated, settings.form, wanted)
     if judges:
         speech = _alternated(video[RUN_WINDOWS], audio[RUN_WINDOWS], settings)
         found |= _run_terms(model, batch, identity, speech, settings)
@@ -190,13 +203,19 @@ def _features(
 
 def _run_terms(model: DAVS, batch: Batch, identity: Identity, speech: Tensor, settings: Settings) -> dict[str, Tensor]:
     """L_GAN of frames in a row, those of some clips generated from video and of the others from audio."""
+    return _sequence_terms(model, batch[RUN], model.decode(identity, speech), batch[RUN_WINDOWS], settings)
+
+
+def _sequence_terms(
+    model: DAVS, real: Tensor, generated: Tensor, windows: Tensor, settings: Settings, ending: str = ""
+) -> dict[str, Tensor]:
+    """Both sides of L_GAN, named with an ending."""
     form: GanForm = "hinge" if settings.adversaries.gan_loss == "hinge" else settings.form
-    discriminator, windows = model.sequence_discriminator, batch[RUN_WINDOWS]
-    generated = model.decode(identity, speech)
+    discriminator = model.sequence_discriminator
     wrong = windows.roll(1, 0) if settings.adversaries.wrong_sound and len(windows) > 1 else None
     return {
-        "sequence": losses.sequence_loss(discriminator, batch[RUN], generated, windows, form=form, wrong=wrong),
-        "sequence_confusion": losses.sequence_confusion(discriminator, generated, windows, form=form),
+        f"sequence{ending}": losses.sequence_loss(discriminator, real, generated, windows, form=form, wrong=wrong),
+        f"sequence_confusion{ending}": losses.sequence_confusion(discriminator, generated, windows, form=form),
     }
 
 
@@ -212,18 +231,18 @@ def _alternated(video: Tensor, audio: Tensor, settings: Settings) -> Tensor:
 
 
 def _generated(
-    model: DAVS, identity: Identity, real: Tensor, video: Tensor, audio: Tensor, settings: Settings
-) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield the driver, real frames, and those generated in their place: of all clips, or of some of them by each."""
-    if settings.generation.drive == "both" or len(real) < 2:
+    model: DAVS, identity: Identity, count: int, video: Tensor, audio: Tensor, settings: Settings
+) -> Iterator[tuple[str, slice, Tensor]]:
+    """Yield the driver, which of the clips it drives, and their generated frames: all by each, or some by either."""
+    if settings.generation.drive == "both" or count < 2:
         for driver, speech in (("audio", audio), ("video", video)):
-            yield driver, real, model.decode(identity, speech)
+            yield driver, slice(None), model.decode(identity, speech)
         return
-    seen = _from_video(len(real), settings)
+    seen = _from_video(count, settings)
     generated = model.decode(identity, _alternated(video, audio, settings))
     for driver, clips in (("audio", slice(seen, None)), ("video", slice(seen))):
-        if len(real[clips]):
-            yield driver, real[clips], generated[clips]
+        if len(generated[clips]):
+            yield driver, clips, generated[clips]
 
 
 def _picture_terms(

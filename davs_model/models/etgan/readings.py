@@ -38,6 +38,8 @@ def measure(model: ETGAN, stage: str, clips: Clips, device: torch.device, limit:
     model.eval()
     for number in range(len(batches)):
         raw = batches[number]
+        if not raw.keys:
+            continue
         batch = raw.to(device)
         for name, found in _read(model, stage, batch).items():
             right.setdefault(name, []).append(found.float().cpu())

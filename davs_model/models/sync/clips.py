@@ -87,14 +87,15 @@ def measure(scorer: Scorer, clips: Clips, limit: int) -> tuple[Measure, ...]:
 
 
 def doubtful(scorer: Scorer, clips: Clips, offset: float, confidence: float) -> dict[str, Any]:
-    """Return lead and confidence of the clips, by key, that are out of sync or unsure; None where there is neither.
+    """Return lead and confidence of clips that are out of sync or unsure, None where there is neither.
 
-    offset: most frames of lead, either way. confidence: least, as a fraction of the median of all clips.
+    They go by `Clips.name`. offset: most frames of lead, either way. confidence: least, as a fraction of the median of
+    all clips.
     """
     found = offsets(scorer, clips)
     median = float(np.median([one.confidence for one in found if one is not None] or [0.0]))
     return {
-        clips.key(row): None if one is None else [one.audio_lead_frames, one.confidence]
+        clips.name(row): None if one is None else [one.audio_lead_frames, one.confidence]
         for row, one in enumerate(found)
         if one is None or abs(one.audio_lead_frames) > offset or one.confidence < confidence * median
     }

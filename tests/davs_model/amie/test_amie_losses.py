@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from davs_model.models.amie import losses, masks
+from davs_model.models.amie import curve, losses, masks
 from davs_model.models.amie.curve import FAR, shift_curve
-from davs_model.models.amie.networks import Estimator
+from davs_model.models.amie.networks import AMIE, Estimator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -180,6 +180,25 @@ class Clocks(nn.Module):
     def forward(self, images: torch.Tensor, sounds: torch.Tensor) -> torch.Tensor:
         """High where both are of one instant."""
         return 3.0 - 2 * (images[:, :, None] - sounds[:, None]).abs()
+
+
+def test_the_curve_compares_few_pairs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pairs of a long clip, which grow with its square, are compared part by part, with the same curve."""
+    torch.manual_seed(0)
+    model = AMIE(n_words=3, width=0.05, image_size=64).eval()
+    clip = (torch.rand(1, 40, 3, 64, 64), torch.randn(1, 40, 12, 20), None, torch.ones(40, dtype=torch.bool))
+    counts: list[int] = []
+
+    def counted(_: object, inputs: tuple[Tensor, ...]) -> None:
+        counts.append(inputs[0].shape[1])
+
+    model.estimator.register_forward_pre_hook(counted)
+    found = shift_curve(model, [clip])
+    monkeypatch.setattr(curve, "AT_ONCE", 40)
+    whole = shift_curve(model, [clip])
+    assert counts == [32, 8, 40]
+    assert found.bound == pytest.approx(whole.bound, abs=1e-4)
+    assert found.area == pytest.approx(whole.area, abs=1e-2)
 
 
 def test_the_curve_peaks_where_sound_and_picture_agree() -> None:

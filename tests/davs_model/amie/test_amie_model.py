@@ -253,6 +253,20 @@ def test_it_begins_with_the_weights_of_davs(out: Path, tmp_path: Path) -> None:
             assert torch.allclose(before[name], after[name], atol=1e-6), name
 
 
+@pytest.mark.parametrize("standardise", ["voice", "corpus"])
+def test_the_estimator_hears_what_the_generator_hears(out: Path, tmp_path: Path, standardise: str) -> None:
+    """T standardises MFCC by what the audio encoder does: the same reference voice, the same statistics."""
+    settings = Settings.resolve("small", None, [*QUICK, f"model.standardise={standardise}"])
+    loop.train(out, tmp_path / "run", settings, stages=("speech", "coherence"), say=lambda _: None)
+    weights = checkpoint.load(tmp_path / "run").weights
+    mine, its = (
+        {name.removeprefix(network): value for name, value in weights.items() if name.startswith(network)}
+        for network in ("audio_speech_encoder.", "estimator.audio_encoder.")
+    )
+    held = ("voice.precision",) if standardise == "voice" else ("mean", "deviation")
+    assert all(mine[name].any() and torch.equal(mine[name], its[name]) for name in held)
+
+
 def test_corners_are_points_of_the_crop(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Corners of the mouth are the shards' points in the crop, mirrored and moved as the frames are, read with them."""
     settings = Settings.resolve("small", None, ("data.shift=2", *QUICK))

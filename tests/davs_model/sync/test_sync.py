@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from avprep.errors import RunError
 from avprep.quality import verify
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
+from davs_model.data.clips import joined, read_clips
 from davs_model.generation import Talker
 from davs_model.models.sync import Settings
 from davs_model.models.sync import clips as sync_clips
+from davs_model.models.sync.curve import Offset
+from davs_model.models.sync.model import Sync
 from davs_model.sync.load import load
 from davs_model.training import left_out, loop
 
@@ -103,6 +107,21 @@ def test_the_second_pass_leaves_out_what_is_out_of_sync(run: Path) -> None:
     for key, (lead, confidence) in found.items():
         assert lead == pytest.approx(SHIFTED.get(key, 0), abs=1)
         assert confidence > 0
+
+
+def test_a_clip_is_not_left_out_for_one_of_another_out(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two OUT with clips of the same keys the clip that is out of sync is left out, and not its namesake."""
+    other = Path(shutil.copytree(out, tmp_path / "other"))
+    clips = joined([read_clips(one, "train") for one in (out, other)])
+    late = Offset(5.0, 1.0, 0.5, 20, ())
+    found = [late if row == len(clips) - 1 else replace(late, audio_lead_frames=0.0) for row in range(len(clips))]
+    monkeypatch.setattr(sync_clips, "offsets", lambda *_: found)
+    model, settings = Sync(width=0.1), Settings.resolve("small", None, ())
+    left_out.measure(tmp_path, model, clips, torch.device("cpu"), settings)
+    kept = left_out.kept(tmp_path, clips)
+    assert [kept.sample(row) for row in range(len(kept))] == [clips.sample(row) for row in range(len(clips) - 1)]
 
 
 def test_a_run_goes_on_bit_for_bit_in_its_second_pass(out: Path, run: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from davs_model.data.clips import Clips
 from davs_model.data.pictures import MOUTH_REGION, WHOLE
+from davs_model.data.reads import Batch
 from davs_model.models.amie import curve, objective
 from davs_model.models.amie import settings as own
 from davs_model.models.amie import stages as own_stages
@@ -103,6 +104,29 @@ class AMIE(SpeechModel):
         """Return what the estimator makes of matched and of shifted sound, once it was trained; see `curve`."""
         trained = any("estimator" in phase.networks for phase in STAGES[stage].phases)
         return curve.measure(self, clips, device, limit) if trained else ()
+
+    def initialise(self, batch: Batch) -> None:
+        """Fit the last layers of the speech encoders, and give T the statistics that MFCC are standardised by."""
+        super().initialise(batch)
+        mine, its = self.audio_speech_encoder, self.estimator.audio_encoder
+        if mine.standardise == "corpus":
+            its.mean.copy_(mine.mean)
+            its.deviation.copy_(mine.deviation)
+
+    @property
+    def listens(self) -> bool:
+        """Whether voices are moved to a reference that there is not yet, or that T does not have."""
+        its = self.estimator.audio_encoder.voice
+        return super().listens or (its is not None and not bool(its.precision.any()))
+
+    def listen(self, batches: Sequence[Batch]) -> None:
+        """Take a voice as the reference, unless there is one, and give it to T."""
+        if super().listens:
+            super().listen(batches)
+        mine, its = self.audio_speech_encoder.voice, self.estimator.audio_encoder.voice
+        assert mine is not None
+        assert its is not None
+        its.precision.copy_(mine.precision)
 
     def encode_identity(self, frames: Tensor) -> FaceState:
         """Encode who is seen in a frame of each clip, `[B, 1, 3, S, S]`: also the frame before the first."""

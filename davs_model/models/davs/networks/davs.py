@@ -107,7 +107,7 @@ class DAVS(SpeechModel):
         wanted = objective.begun(wanted, settings, progress)
         if settings.generation.targets and any(term_of(name) in wanted for name in objective.PICTURES):
             return objective.talking_terms(self, batch, settings, wanted=wanted, gather=gather)
-        return objective.terms(self, batch, form=settings.form, wanted=wanted, gather=gather)
+        return objective.terms(self, batch, settings=settings, wanted=wanted, gather=gather)
 
     def factors(self, stage: Stage, settings: own.Settings, *, people_are_speakers: bool) -> dict[str, float]:
         """Return the factor of each term that a stage minimises, times that of the released form in that form."""
