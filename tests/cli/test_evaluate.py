@@ -230,6 +230,15 @@ def test_the_command(out: Path, run: Path, tmp_path: Path, results: Path) -> Non
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_the_svm_is_judged_by_clips_that_it_has_not_seen(out: Path, run: Path, tmp_path: Path) -> None:
+    """On the train split words are read from identity features by cross-validation, as people are."""
+    found = evaluate(run, out, tmp_path, replace(NUMBERS, split="train"), say=lambda _: None)
+    read = found["leakage"]["words_from_identity"]
+    assert read["n_test"] == 18
+    assert read["n_train"] < 18
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_limit(out: Path, run: Path, tmp_path: Path) -> None:
     """Only so many clips are judged, and only so many mouths looked at."""
     found = evaluate(
