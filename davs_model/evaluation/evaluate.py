@@ -182,7 +182,7 @@ def _about(subject: _Subject, out: Path, found: EmbeddingsFile, settings: Evalua
             "out": str(out),
             "split": settings.split,
             "clips": len(found.keys()),
-            "words": len(clips.vocabulary),
+            "words": len(set(found["words"].tolist()) - {-1}),
             "speakers": len(set(found["speakers"].tolist()) - {-1}),
             "skipped": dict(clips.skipped),
         },
