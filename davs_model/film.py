@@ -143,7 +143,7 @@ def _check_choice(*, grid: bool, paste_back: bool, aligned: bool, beside: object
 
 def _read_photo(given: Photo | Path | str, detector: str, *, aligned: bool, paste_back: bool) -> Photo:
     if isinstance(given, Photo):
-        return given
+        return photo.fit_film(given) if paste_back else given
     return inputs.read_photos([Path(given)], detector=detector, aligned=aligned, paste_back=paste_back)[0]
 
 

@@ -86,7 +86,7 @@ def evaluate(
     summary.show(
         library.in_words(metrics),
         where=where,
-        then=[summary.line("generate", run, *summary.SOME_FILM)],
+        then=[summary.line("generate", run, *summary.SOME_FILM)] if "reconstruction" in metrics else [],
         facts={"metrics": json.loads(where[1].read_text(encoding="utf-8")), "where": [str(path) for path in where]},
     )
 

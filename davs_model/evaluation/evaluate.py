@@ -182,7 +182,7 @@ def _about(subject: _Subject, out: Path, found: EmbeddingsFile, settings: Evalua
             "out": str(out),
             "split": settings.split,
             "clips": len(found.keys()),
-            "words": len(clips.vocabulary),
+            "words": len(set(found["words"].tolist()) - {-1}),
             "speakers": len(set(found["speakers"].tolist()) - {-1}),
             "skipped": dict(clips.skipped),
         },
@@ -353,8 +353,8 @@ def _leakage(
 ) -> dict[str, Any]:
     """Return what an SVM reads: words from identity features, people from speech features.
 
-    Words: it learns from clips of the train split. People: from four fifths of these clips, for those of a test split
-    need not be in the train split.
+    Words: it learns from clips of the train split. People, and the words of the train split itself: from four fifths of
+    these clips, for the people of a test split need not be in the train split.
     """
     result: dict[str, Any] = {}
     missing = subject.missing
@@ -366,10 +366,14 @@ def _leakage(
     if "identity_sequence" not in found:
         missing["words_from_identity"] = "the model does not encode the identity of frames in a row"
         return result
+    judged, known = found["identity_sequence"][:, ::EVERY].flatten(1), found["words"]
     try:
-        features, words = _identity_of_train(subject, out, settings, say)
-        judged = found["identity_sequence"][:, ::EVERY].flatten(1)
-        result["words_from_identity"] = asdict(leakage(features, words, judged, found["words"], seed=settings.seed))
+        if settings.split == "train":
+            read = cross_leakage(judged, known, seed=settings.seed, most=settings.svm_clips)
+        else:
+            features, words = _identity_of_train(subject, out, settings, say)
+            read = leakage(features, words, judged, known, seed=settings.seed)
+        result["words_from_identity"] = asdict(read)
     except (RunError, ValueError) as error:
         missing["words_from_identity"] = str(error)
     return result

@@ -230,6 +230,35 @@ def test_the_command(out: Path, run: Path, tmp_path: Path, results: Path) -> Non
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_the_svm_is_judged_by_clips_that_it_has_not_seen(out: Path, run: Path, tmp_path: Path) -> None:
+    """On the train split words are read from identity features by cross-validation, as people are."""
+    found = evaluate(run, out, tmp_path, replace(NUMBERS, split="train"), say=lambda _: None)
+    read = found["leakage"]["words_from_identity"]
+    assert read["n_test"] == 18
+    assert read["n_train"] < 18
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_words_that_are_counted_are_those_of_the_clips(run: Path, tmp_path: Path) -> None:
+    """Clips without words are said to have none, whatever words the model knows."""
+    unlabelled = make_shards(tmp_path / "shards", clips=6, words=0)
+    found = evaluate(run, unlabelled, tmp_path / "r", NUMBERS, say=lambda _: None)
+    assert found["data"]["words"] == 0
+
+
+def test_no_model_that_cannot_draw_is_sent_to_generate(out: Path, run: Path, tmp_path: Path) -> None:
+    """`avprep evaluate` names `avprep generate` as the next command only for a model that it can take."""
+    saved = checkpoint.load(run)
+    steps = {"identity": 2, "speech": 2}
+    checkpoint.save(tmp_path / "run", replace(saved, settings={**saved.settings, "steps": steps}))
+    few = ("--workers", "0", "--talking-clips", "0", "--mouth-clips", "0", "--detector", "opencv")
+    for model, named in ((run, True), (tmp_path / "run", False)):
+        done = CliRunner().invoke(main, ["evaluate", str(model), str(out), "-o", str(tmp_path / "r"), *few])
+        assert done.exit_code == 0, done.output
+        assert ("avprep generate" in done.stderr) == named
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_limit(out: Path, run: Path, tmp_path: Path) -> None:
     """Only so many clips are judged, and only so many mouths looked at."""
     found = evaluate(

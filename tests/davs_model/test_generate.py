@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import made_media as made
 import numpy as np
 import pytest
 import torch
@@ -13,9 +14,12 @@ from numpy.typing import NDArray
 from small_models import SIZES, made_model
 
 from avprep.errors import CheckpointError, RunError
+from avprep.talking.driver import Driver
+from avprep.talking.photo import Photo
 from davs_model import adaptation, checkpoint, models
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.pictures import MOUTH_BOX, region
+from davs_model.film import PhotoTalker
 from davs_model.generation import Talker
 from davs_model.models.davs import losses
 
@@ -280,6 +284,15 @@ def test_what_cannot_talk_is_refused(tmp_path: Path) -> None:
         Talker.load(tmp_path)
     with pytest.raises(CheckpointError):
         Talker.load(tmp_path / "none")
+
+
+def test_a_photo_that_was_read_before_is_fitted_to_the_film(tmp_path: Path) -> None:
+    """A photo of odd sides that the caller has read is pasted back into as one that is given as a file."""
+    read = Photo(soft(1)[:201, :199], np.eye(2, 3), soft(1))
+    speech = Driver("audio", 2, lambda: iter([windows(2, 2)]))
+    PhotoTalker(made_model()).film(read, speech, tmp_path / "film.mp4", paste_back=True)
+    written = made.probe(tmp_path / "film.mp4")
+    assert (written.width, written.height) == (198, 200)
 
 
 @pytest.mark.parametrize(
