@@ -63,15 +63,16 @@ class MovedMfccStage(MfccStage):
 
 
 def moved_clip(clip: Clip, root: Path, settings: MfccSettings, measured: dict[str, Any], least: float) -> Sample:
-    """Compute the MFCC windows of one clip, its audio delayed by its lead; raises Reject.
+    """Compute the MFCC windows of one clip, its audio delayed by its lead, unless that may be larger; raises Reject.
 
     measured: its record in the sidecar of sync. least: the confidence from which on it is moved.
     """
     from avprep.stages import mfcc_clip  # here, where a worker needs it
 
     lead, confidence = measured.get("audio_lead_frames"), measured.get("confidence")
-    sure = isinstance(lead, int | float) and isinstance(confidence, int | float) and confidence >= least
-    delay = round(lead * MS_PER_FRAME, 1) if sure and lead is not None else 0.0
+    sure = isinstance(confidence, int | float) and confidence >= least
+    known = isinstance(lead, int | float) and abs(lead) < schema.MAX_LEAD
+    delay = round(lead * MS_PER_FRAME, 1) if sure and known and lead is not None else 0.0
     sample = mfcc_clip(clip, root, replace(settings, audio_shift_ms=settings.audio_shift_ms + delay))
     *arrays, (name, facts) = sample.members
     offset = {"audio_offset_ms": delay, "audio_lead_frames": lead, "sync_confidence": confidence}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # at run time numpy is loaded where arrays are: names and num
 
 FPS = 25
 """Video frames a second: frame `i` shows the instant `start + i / FPS`."""
+MAX_LEAD = 15
+"""Largest lead of the audio that is looked for, each way, in frames. One as large may be larger in truth."""
 SAMPLE_RATE = 16_000
 """Audio samples a second, mono; frame `i` owns samples `640*i … 640*i + 639`."""
 HOP = 160

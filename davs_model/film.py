@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avprep.bounds import check_choice, check_whole
 from avprep.errors import RunError
 from avprep.media import film as media
 from avprep.schema import FPS
@@ -21,7 +22,7 @@ from avprep.talking.person import Person
 from avprep.talking.photo import Photo
 from davs_model.evaluation import figures
 from davs_model.generation import Talker
-from davs_model.models.base import EXPRESSION_FRAMES
+from davs_model.models.base import DRIVERS, EXPRESSION_FRAMES
 
 Pictures = NDArray[np.uint8]
 Counted = Callable[[Iterable[Pictures], int], Iterable[Pictures]]
@@ -94,6 +95,7 @@ class PhotoTalker(Talker):
         """
         many = [photos] if isinstance(photos, Photo | Path | str) else list(photos)
         grid = len(many) > 1 if grid is None else grid
+        check_choice("drive_by", drive_by, DRIVERS)
         _check_choice(grid=grid, paste_back=paste_back, aligned=aligned, beside=beside, person=person)
         if emotion is not None:
             self.expression(emotion=emotion)  # one that cannot be shown is refused before anything is read
@@ -169,6 +171,7 @@ def write(
     speech_scale, adapt_steps: see `Talker.talk`, `Talker.adapted`. expression: of `Talker.expression`. weights_plot: a
     picture to write, .png, of how much each modality counts in each frame. See `PhotoTalker.film`.
     """
+    check_whole("adapt_steps", adapt_steps, 0)
     weighed: list[NDArray[np.float32]] = []
     if weights_plot is not None and not talker.model.modalities:
         raise RunError(f"the model {talker.model.name} weighs no modalities: leave out --weights-plot")

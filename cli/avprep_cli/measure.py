@@ -159,7 +159,7 @@ def select(out: Path, wheres: tuple[str, ...], preset: str | None, output: Path,
         say.aside(f"left out: {count}: {reason}")
     summary.show(
         f"{output}: {plural(kept, 'clip')} of {kept + left}",
-        then=[summary.line("crop", output, "OUT2")],
+        then=[summary.line("crop", output, "OUT2")] if kept else [],
         facts={"kept": kept, "left_out": dict(found.left_out), "where": [str(output)]},
     )
 

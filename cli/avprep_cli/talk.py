@@ -147,7 +147,9 @@ def _tell_what_to_expect(run: Path, talker: Talker) -> None:
     elif talker.measured:
         say.once(f"{run}: in its last validation {talker.measured}; photos unlike its training data come out worse")
     if talker.people is not None and talker.people < MANY_PEOPLE:
-        say.once(f"{run}: has learned from {talker.people} speakers: other faces may lose their looks or move less")
+        say.once(
+            f"{run}: has learned from {plural(talker.people, 'speaker')}: other faces may lose their looks or move less"
+        )
 
 
 def _check_faces(

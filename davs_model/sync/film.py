@@ -118,5 +118,6 @@ def _draw_seconds(axes: object, seconds: Sequence[tuple[int, Offset]]) -> None:
 def in_words(found: Offset) -> str:
     """Return an offset in a line."""
     lead = found.audio_lead_frames
-    side = "in sync" if not lead else f"audio {'early' if lead > 0 else 'late'} by {abs(lead):g} frames"
+    more = " or more" if abs(lead) >= curve.REACH else ""
+    side = "in sync" if not lead else f"audio {'early' if lead > 0 else 'late'} by {abs(lead):g} frames{more}"
     return f"{side} ({found.audio_lead_ms:+g} ms), confidence {found.confidence:.3f}"

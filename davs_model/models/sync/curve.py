@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.schema import FPS
+from avprep.schema import FPS, MAX_LEAD
 
-REACH = 15
-"""Largest lead that is looked for, each way, in frames."""
+REACH = MAX_LEAD
 MIN_PAIRS = 5
 """Pairs of windows that a point of the curve is the mean of at least."""
 SECONDS_FROM = 5.0

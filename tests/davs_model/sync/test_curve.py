@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from davs_model.models.sync import curve
+from davs_model.sync.film import in_words
 
 
 def unit(count: int, seed: int = 0, smooth: int = 1) -> np.ndarray:
@@ -58,6 +61,13 @@ def test_fewer_than_five_pairs_are_no_point() -> None:
     assert [n - 15 for n, value in enumerate(found.curve) if value is not None] == [-4, -3, -2, -1, 0, 1, 2, 3, 4]
     assert measure(video[:4], video[:4]) is None
     assert measure(video[:0], video[:0]) is None
+
+
+def test_the_largest_lead_may_be_larger() -> None:
+    """In words a lead at the end of what is looked for is that much or more."""
+    found = curve.Offset(-15.0, 0.21, 0.6, 60, ())
+    assert in_words(found) == "audio late by 15 frames or more (-600 ms), confidence 0.210"
+    assert "more" not in in_words(replace(found, audio_lead_frames=-14.5))
 
 
 def test_tenths_by_a_parabola() -> None:
