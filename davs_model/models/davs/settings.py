@@ -44,7 +44,7 @@ class Networks(Section):
     audio_width: OwnWidth = 0.0
     """Multiplier of the channels of what encodes audio; 0: that of `width`."""
     standardise: Literal["none", "corpus", "clip", "voice"] = "none"
-    """Statistics that MFCC are standardised by: none, those of the training set, those of each clip, or these once the
+    """Statistics that MFCC are standardised by: none, of a batch of the training set, of each clip, or these once the
     formants are moved to where those of the speaker are who is heard most in training."""
 
 
