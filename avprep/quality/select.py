@@ -155,19 +155,20 @@ def _figures(out: Path, shard: str, runs: Mapping[str, Any], names: frozenset[st
             figures = found.setdefault(record["key"], {})
             if record["state"] != "ok":
                 continue
-            facts = dict(record)
-            if _wanted(column, names) - facts.keys() - figures.keys():
+            facts = {name: value for name, value in record.items() if name != "seconds"}  # those of the work
+            if _wanted(column, names, figures) - facts.keys():
                 member = schema.METADATA[column]
                 facts |= schema.decode_json(there.members(record["key"], {member})[member])
             figures |= {name: value for name, value in facts.items() if name not in figures}
-            figures |= {f"{column}.{name}": value for name, value in facts.items()}
-            figures |= {f"{column}.ok": True, "seconds": record["n_frames"] / schema.FPS}
+            seconds = record["n_frames"] / schema.FPS
+            figures |= {f"{column}.{name}": value for name, value in ({"seconds": seconds} | facts).items()}
+            figures |= {f"{column}.ok": True, "seconds": seconds}
     return found
 
 
-def _wanted(column: str, names: frozenset[str]) -> set[str]:
-    """Return the names that a column may have to give, without it."""
-    plain = {name for name in names if "." not in name} - {"key", "split", "word", "speaker", "seconds"}
+def _wanted(column: str, names: frozenset[str], given: Figures) -> set[str]:
+    """Return the names that a column may have to give, without it; given: what others have given, for plain names."""
+    plain = {name for name in names if "." not in name} - {"key", "split", "word", "speaker", "seconds"} - given.keys()
     return plain | {name.partition(".")[2] for name in names if name.startswith(f"{column}.")}
 
 

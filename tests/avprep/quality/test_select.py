@@ -73,7 +73,10 @@ def test_presets_are_expressions() -> None:
 
 
 def test_figures_of_sidecars_and_samples(tmp_path: Path) -> None:
-    """A figure that no sidecar has is read from the samples; clips that failed in a column are left out and counted."""
+    """Figures that no sidecar has are read from the samples of their column; clips that failed in one are left out.
+
+    `seconds` are never those that the work took.
+    """
     rows = [Made(f"train/c{n}", word="about" if n % 2 else None, mfcc="no_audio" if n == 3 else "") for n in range(6)]
     clips = tuple(
         Clip(row.key, "c.mp4", "train", word=row.word, labels={"emotion": "sad" if row.word else "calm"})
@@ -88,6 +91,9 @@ def test_figures_of_sidecars_and_samples(tmp_path: Path) -> None:
             if column == "crop":
                 facts = schema.decode_json(members["clip.json"]) | {"source_frames": 10 * n}
                 members["clip.json"] = schema.encode_json(facts)
+            else:
+                facts = schema.decode_json(members["audio.json"]) | {"seconds": 2.0 + n, "source_frames": 10 * n}
+                members["audio.json"] = schema.encode_json(facts)
             stretches.append((row, made_shards.stretch(tmp_path, row.key, members)))
         made_shards.write_shard(tmp_path, column, "train-000000", stretches)
         run = {"avprep_run": 1, "column": column, "shard_size": 500, "settings": {}, "versions": {}}
@@ -106,3 +112,11 @@ def test_figures_of_sidecars_and_samples(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(main, [*command, "jiter > 0", "--force"])
     assert wrong.exit_code == 1
     assert "no clip has 'jiter': its columns are crop, mfcc" in wrong.stderr
+    for more in (
+        "",
+        " and mfcc.n_frames > 0 and crop.seconds == seconds",
+        " and crop.source_frames == mfcc.source_frames",
+    ):
+        timed = CliRunner().invoke(main, [*command, f"mfcc.seconds >= 6{more}", "--force"])
+        assert timed.exit_code == 0, timed.output
+        assert [clip.key for clip in manifest.read(tmp_path / "some.jsonl").clips] == ["train/c4", "train/c5"], more
