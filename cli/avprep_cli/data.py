@@ -69,6 +69,8 @@ def index(
         raise click.UsageError(f"--{name.replace('_', '-')} is not an option of the layout {layout}")
     if output.exists() and not force:
         raise click.UsageError(f"{output} is there already: give another -o, or --force to replace it")
+    if problems is not None and problems.resolve() == output.resolve():
+        raise click.UsageError("-o and --problems are the same file: the problems would take the manifest's place")
     found, scan = layouts.index(layout, root, seed=seed, limit=limit, **given)
     files.write_text(output, manifest.render(found), replace=force)
     if problems is not None:

@@ -146,6 +146,7 @@ def select(out: Path, wheres: tuple[str, ...], preset: str | None, output: Path,
 
     if not wheres and preset is None:
         raise click.UsageError("give --where EXPR or --preset, or both")
+    options.spare(output, out / "manifest.jsonl")
     if output.exists() and not force:
         raise click.UsageError(f"{output} is there already: give another -o, or --force to replace it")
     parsed = [library.Where.parse(text) for text in wheres]

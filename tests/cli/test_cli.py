@@ -132,6 +132,13 @@ class TestIndex:
         result = call("index", "lrw", lrw / "corpus", "-o", tmp_path / "file/x.jsonl")
         assert_one_line(result, 1, "file/x.jsonl: cannot write")
 
+    def test_problems_never_take_the_manifests_place(self, lrw: Path, tmp_path: Path) -> None:
+        """One file for the manifest and for its problems is wrong usage, by whatever path it is named."""
+        path = tmp_path / "x.jsonl"
+        refused = call("index", "lrw", lrw / "corpus", "-o", path, "--problems", tmp_path / "." / "x.jsonl")
+        assert_one_line(refused, 2, "-o and --problems are the same file")
+        assert not path.exists()
+
     def test_problems_are_listed(self, lrw: Path, tmp_path: Path) -> None:
         """--problems writes each problem as JSON; the counts are on the screen."""
         root = tmp_path / "corpus"
@@ -352,6 +359,14 @@ class TestStatusAndVerify:
             path.write_bytes(content)
         assert_one_line(broken, 1, "1 problem")
         assert f"{path}: the digest is not the sidecar's" in broken.stderr
+
+    def test_select_leaves_the_manifest_of_the_run_alone(self, shards_made: tuple[Path, Result]) -> None:
+        """The frozen manifest, which every shard belongs to, is not replaced by some of its clips, not by --force."""
+        path = shards_made[0] / "manifest.jsonl"
+        frozen = path.read_bytes()
+        refused = call("select", shards_made[0], "--where", "split == 'val'", "-o", path, "--force")
+        assert_one_line(refused, 2, f"{path}: is the input too")
+        assert path.read_bytes() == frozen
 
     @pytest.mark.parametrize("command", ["status", "verify"])
     def test_no_run(self, tmp_path: Path, command: str) -> None:
