@@ -8,9 +8,9 @@ Splits: official, by speaker: dev (5,994 speakers, here `train`) and test (118).
     dev/mp4/id00012/21Uxsk56VDQ/00001.mp4       the picture, 224×224, 25 frames a second, without sound
     dev/aac/id00012/21Uxsk56VDQ/00001.m4a       its sound (or a .wav made from it)
 
-ROOT holds `dev` and `test`, or is one of them. The two trees may lie apart below ROOT, in the folders that two archives
-were unpacked into: an utterance is found by its speaker, video and number. Or the audio lies below a root of its own,
-and then neither tree needs its folder `mp4` or `aac`.
+ROOT holds `dev` and `test`, or is one of them; `vox2_test_mp4` and the like, after the archives, will do. The two trees
+may lie apart below ROOT, in the folders that two archives were unpacked into: an utterance is found by its speaker,
+video and number. Or the audio lies below a root of its own, and then neither tree needs its folder `mp4` or `aac`.
 
 The boxes in the `.txt` files of VoxCeleb2 belong to the uncut videos and are not used.
 """
@@ -29,6 +29,8 @@ SIGN = re.compile(r"(?:[^/]+/)*id0\d{4}/[^/]+/\d{5}\.[^./]+")
 
 _PLACE = re.compile(r"(?P<above>(?:[^/]+/)*)(?P<tree>mp4|aac)/(?P<utterance>(?P<speaker>id\d+)/[^/]+/[^/]+)\.[^./]+")
 _BARE_PLACE = re.compile(r"(?P<above>(?:[^/]+/)*)(?P<utterance>(?P<speaker>id\d+)/[^/]+/[^/]+)\.[^./]+")
+_ARCHIVE = re.compile(r"vox(?:celeb)?2[_-](dev|test)(?:[_-](?:mp4|aac))?", re.IGNORECASE)
+"""A folder that an archive was unpacked into: `vox2_test_mp4.zip` holds no folder `test`."""
 _PREFERENCE = (".m4a", *(suffix for suffix in AUDIO_SUFFIXES if suffix != ".m4a"))  # the original first
 
 
@@ -98,9 +100,11 @@ def _choose(video: str, above: str, sounds: list[str]) -> str | None:
 
 
 def _split(root: Path, above: str) -> str:
-    """Return the split that the lowest folder named `dev` or `test` decides; the root's own name comes last."""
+    """Return the split by the lowest folder that is named `dev`, `test` or after an archive; ROOT's name comes last."""
     own = root.parent if root.name == "mp4" else root  # ROOT may be the tree of videos itself
     for folder in (*reversed(above.split("/")), own.name):
-        if folder in ("dev", "test"):
-            return "test" if folder == "test" else "train"
+        archive = _ARCHIVE.fullmatch(folder)
+        name = archive[1].lower() if archive else folder
+        if name in ("dev", "test"):
+            return "test" if name == "test" else "train"
     return "train"

@@ -359,7 +359,9 @@ class TestVoxCeleb2:
         assert clips["test/id00001/vid/00001"].split == "test"
         assert not problems
 
-    @pytest.mark.parametrize(("name", "split"), [("dev", "train"), ("test", "test"), ("vox", "train")])
+    @pytest.mark.parametrize(
+        ("name", "split"), [("dev", "train"), ("test", "test"), ("vox", "train"), ("vox2_test_mp4", "test")]
+    )
     def test_root_is_one_split(self, tmp_path: Path, name: str, split: str) -> None:
         """The root may be `dev` or `test` itself, whose name then decides."""
         root = plant(tmp_path / name, "mp4/id00001/vid/00001.mp4", "aac/id00001/vid/00001.wav")
@@ -379,6 +381,14 @@ class TestVoxCeleb2:
         plant(tmp_path, "pictures/dev/mp4/id00001/vid/1.mp4", "sounds/dev/aac/id00001/vid/1.m4a")
         clips, problems = clips_of("voxceleb2", tmp_path)
         assert clips["pictures/dev/id00001/vid/1"].audio == "sounds/dev/aac/id00001/vid/1.m4a"
+        assert not problems
+
+    def test_folders_of_the_archives(self, tmp_path: Path) -> None:
+        """The archives of the test split hold no folder `test`: one named after the archive says what its clips are."""
+        plant(tmp_path, "vox2_test_mp4/mp4/id00017/vid/1.mp4", "vox2_test_aac/aac/id00017/vid/1.m4a")
+        plant(tmp_path, "vox2_dev_mp4/dev/mp4/id00012/vid/1.mp4", "vox2_dev_aac/dev/aac/id00012/vid/1.m4a")
+        clips, problems = clips_of("voxceleb2", tmp_path)
+        assert {clip.speaker: clip.split for clip in clips.values()} == {"id00012": "train", "id00017": "test"}
         assert not problems
 
     def test_own_audio_first(self, tmp_path: Path) -> None:
