@@ -193,6 +193,11 @@ def still_or_hang(video: Path, start: float | None, side: int) -> bytes | str:
     return excerpts.still(video, start, side)
 
 
+def still_if_deaf(video: Path, start: float | None, side: int) -> bytes | str:
+    """Return, in place of a picture, whether a Ctrl-C of the terminal would end this worker, and with a traceback."""
+    return "deaf" if signal.getsignal(signal.SIGINT) == signal.SIG_IGN else "ends"
+
+
 def main() -> int:
     """Run the stand-ins over a manifest; as `avprep` does, a user error is one line and exit status 1."""
     import argparse

@@ -20,6 +20,7 @@ from avprep.media.video import Frames
 from avprep.quality.findings import Row, number, read_members
 from avprep.runs.fingerprint import manifest_path
 from avprep.runs.pool import Pool
+from avprep.runs.worker import DEAF_TO
 from avprep.shards.image import decode_image
 
 STILL_SECONDS = 5.0
@@ -118,7 +119,7 @@ def stills(root: Path, labels: Mapping[str, Label], side: int, jobs: int = 2) ->
         return {}
     found: dict[str, bytes | str] = {}
     slow = 0
-    with Pool(jobs) as pool:
+    with Pool(jobs, deaf=DEAF_TO) as pool:
         # A few at a time, so that those that are given up need not be waited for.
         for keys in _batches(list(labels), 4 * jobs):
             if slow > SLOW_STILLS:

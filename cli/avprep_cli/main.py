@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from avprep_cli import starting  # isort: skip - before all that takes time to load
+
 import sys
 from typing import Any
 
@@ -107,3 +109,4 @@ _modules = (data, measure, cluster, look, model, results, talk, ablation, demo, 
 _commands = {command.name: command for module in _modules for command in module.COMMANDS}
 for _name in (name for names in SECTIONS.values() for name in names):
     main.add_command(_commands[_name])
+starting.done()

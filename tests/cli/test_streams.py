@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,12 @@ def test_python_m(lrw: Path, tmp_path: Path) -> None:
     assert version.stdout.startswith("avprep, version ")
     subprocess.run([*run, "mfcc", lrw / "plan.jsonl", tmp_path / "out", "-j", "1", "-q", "--limit", "1"], check=True)
     assert verify.verify(tmp_path / "out") == []
+
+
+def test_a_stop_while_it_loads() -> None:
+    """Ctrl-C ends a command that is still being loaded without a traceback, and is heard as ever once it is there."""
+    stopped = "import signal, avprep_cli.starting; signal.raise_signal(signal.SIGINT)"
+    ended = subprocess.run([sys.executable, "-c", stopped], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
+    loaded = "import signal, avprep_cli.main; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", loaded], check=True)

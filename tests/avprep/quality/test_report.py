@@ -290,6 +290,12 @@ def test_a_video_that_hangs_costs_its_own_picture(tmp_path: Path, lrw: Path, mon
     assert found["plays 4"] == "left alone, since decoding others took too long"
 
 
+def test_a_stop_is_the_reports_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends the report, which ends the processes that decode: they print no tracebacks of their own."""
+    monkeypatch.setattr(excerpts, "still", stand_ins.still_if_deaf)
+    assert excerpts.stills(tmp_path, {"a": excerpts.Label("a.mp4")}, 160, jobs=1) == {"a": "deaf"}
+
+
 # What it shows
 
 
