@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from avprep_cli import starting  # isort: skip - before all that takes time to load
 
+import os
 import sys
 from typing import Any
 
@@ -54,6 +55,10 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except AvprepError as error:
             raise click.ClickException(say.one_line(str(error))) from error
+        except FileNotFoundError as error:
+            if _here():
+                raise
+            raise click.ClickException("the folder that this runs in was removed: cd to one that is there") from error
         except ImportError as error:
             if remedy := missing_library(error) or _missing_extra(error, ctx.invoked_subcommand or "avprep"):
                 raise click.ClickException(remedy) from error
@@ -70,6 +75,15 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they are used."""
         return list(self.commands)
+
+
+def _here() -> bool:
+    """Whether the current folder is there, which relative paths begin at."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _missing_extra(error: ImportError, command: str) -> str | None:

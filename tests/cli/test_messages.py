@@ -34,6 +34,18 @@ def test_a_folder_where_a_manifest_is_wanted(folder: Path, column: str) -> None:
     assert not (folder / "out").exists()
 
 
+@pytest.mark.parametrize("words", [("slurm", "mfcc", "plan.jsonl", "out"), ("mfcc", "{plan}", "out", "--root", ".")])
+def test_a_current_folder_that_was_removed(
+    lrw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Where the current folder is gone, and relative paths with it, one line says so."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = call(*(word.format(plan=lrw / "plan.jsonl") for word in words))
+    assert_one_line(result, 1, "the folder that this runs in was removed")
+
+
 def test_a_film_in_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An output whose folder is not there is named before photo and model are read."""
     monkeypatch.setattr(Talker, "load", None)
