@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avprep.bounds import check_choice, check_whole
 from avprep.errors import RunError
 from avprep.media import film as media
 from avprep.schema import FPS
@@ -95,7 +94,8 @@ class PhotoTalker(Talker):
         """
         many = [photos] if isinstance(photos, Photo | Path | str) else list(photos)
         grid = len(many) > 1 if grid is None else grid
-        check_choice("drive_by", drive_by, DRIVERS)
+        if drive_by not in DRIVERS:
+            raise ValueError(f"drive_by must be one of {', '.join(DRIVERS)}, not {drive_by!r}")
         _check_choice(grid=grid, paste_back=paste_back, aligned=aligned, beside=beside, person=person)
         if emotion is not None:
             self.expression(emotion=emotion)  # one that cannot be shown is refused before anything is read
@@ -171,7 +171,8 @@ def write(
     speech_scale, adapt_steps: see `Talker.talk`, `Talker.adapted`. expression: of `Talker.expression`. weights_plot: a
     picture to write, .png, of how much each modality counts in each frame. See `PhotoTalker.film`.
     """
-    check_whole("adapt_steps", adapt_steps, 0)
+    if adapt_steps < 0:
+        raise ValueError(f"adapt_steps must be at least 0, not {adapt_steps}")
     weighed: list[NDArray[np.float32]] = []
     if weights_plot is not None and not talker.model.modalities:
         raise RunError(f"the model {talker.model.name} weighs no modalities: leave out --weights-plot")

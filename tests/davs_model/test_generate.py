@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from small_models import SIZES, made_model
 
-from avprep.errors import CheckpointError, RunError, SettingsError
+from avprep.errors import CheckpointError, RunError
 from avprep.talking.driver import Driver
 from avprep.talking.photo import Photo
 from davs_model import adaptation, checkpoint, models
@@ -313,8 +313,8 @@ def test_arrays_of_other_shapes_are_refused(talker: Talker, face: NDArray[np.uin
 def test_a_film_refuses_values_that_no_option_has(tmp_path: Path) -> None:
     """Calls of the library say in one line what the command line would."""
     talker = PhotoTalker(made_model())
-    with pytest.raises(SettingsError, match="drive_by must be one of audio, video, not 'vid'"):
+    with pytest.raises(ValueError, match="drive_by must be one of audio, video, not 'vid'"):
         talker.film(tmp_path / "a.jpg", tmp_path / "a.mp4", tmp_path / "film.mp4", drive_by="vid")  # type: ignore[arg-type]
     shown, speech = Photo(soft(1), np.eye(2, 3), soft(1)), Driver("audio", 2, lambda: iter([windows(2, 2)]))
-    with pytest.raises(SettingsError, match="adapt_steps must be a whole number of at least 0, not -1"):
+    with pytest.raises(ValueError, match="adapt_steps must be at least 0, not -1"):
         talker.film(shown, speech, tmp_path / "film.mp4", adapt_steps=-1)
