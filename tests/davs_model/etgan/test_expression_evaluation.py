@@ -39,6 +39,15 @@ class Person:
     brows: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a sync model finds of a film."""
+
+    audio_lead_frames: float
+    confidence: float
+    distance: float
+
+
 class Collage(TalkingModel):
     """Draws a person's first picture with the brows of the expression clip; blind: with their own."""
 
@@ -158,6 +167,25 @@ def test_lips_are_compared_over_the_emotions(collage: tuple[dict[str, Any], dict
     steering = collage[0]["steering"]
     assert steering["opening_r"] > 0.8
     assert steering["opening_r_range"] < 0.05
+
+
+def test_a_film_without_an_offset_does_not_end_the_evaluation(clips: Clips, shards: Path) -> None:
+    """Where the sync model finds no offset of a clip's films, that clip alone is not in the figures of sync."""
+
+    class Judge:
+        def __init__(self) -> None:
+            self.films = 0
+
+        def lead(self, film: Any, windows: Any, valid: Any) -> Any:
+            """Find none of the first clip, drawn with three emotions."""
+            self.films += 1
+            return None if self.films <= len(EMOTIONS) else Found(0.0, 0.5, 1.0)
+
+    readers = Readers.fit(read_clips(shards, "train"), SIDE, limit=100)
+    bench = Bench(Collage(), clips, torch.device("cpu"), readers, sync=Judge())
+    facts = steering.measure(bench, targets(clips, 3)).facts
+    assert facts["ranges"]["opening_r"]["n_clips"] == 3
+    assert facts["ranges"]["sync_confidence"]["n_clips"] == 2
 
 
 def test_weight_of_the_sound_falls_with_the_noise(collage: tuple[dict[str, Any], dict[str, str]]) -> None:
