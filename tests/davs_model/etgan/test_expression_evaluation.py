@@ -241,6 +241,21 @@ def test_targets_take_turns_and_get_nothing_of_their_own(clips: Clips) -> None:
     assert targets(clips, 9) == found
 
 
+def test_a_damaged_clip_is_left_out(tmp_path: Path) -> None:
+    """A clip that cannot be read costs the figures that clip, whatever it was drawn for, and no evaluation."""
+    broken = make_expressive_shards(tmp_path, {"train": 2, "test": 3})
+    table = read_clips(broken, "test")
+    offset, length = table.places[targets(table, 9)[0].row, 0].tolist()
+    tar = next((broken / "crop").glob("test-*.tar"))
+    data = bytearray(tar.read_bytes())
+    data[offset : offset + length] = data[offset : offset + length].replace(b"\xff\xd8\xff", bytes(3))
+    tar.write_bytes(data)
+    facts, missing = measured(Collage(), table, broken)
+    assert {"expression", "steering", "weighing", "expression_leakage"} <= facts.keys()
+    assert 1 <= facts["expression"]["intervals"]["real"]["emotion"]["n_clips"] < 9
+    assert "expression" not in missing
+
+
 def test_clips_without_emotions_have_no_targets(clips: Clips, shards: Path) -> None:
     """Where no clip has an emotion nothing is measured, and the reason is given."""
     import dataclasses
