@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import torch
@@ -167,7 +168,7 @@ class TalkingScores:
             **{"amplitude": 0.0, **means},
             r1=_share(plain < 1),
             r10=_share(plain < 10),
-            median_rank=int(plain.median()) + 1,
+            median_rank=math.floor(median(plain.tolist())) + 1,
             cosine_r1=_share(angles < 1),
             n_clips=len(plain),
         )
