@@ -172,8 +172,9 @@ def _shown(
 
 
 def falling(means: Sequence[float]) -> float:
-    """Return Spearman's correlation of means with their order; 0 where they are all the same."""
-    ranks = np.argsort(np.argsort(means)).astype(float)
+    """Return Spearman's correlation of means with their order, ties sharing a rank; 0 where they are all the same."""
+    from scipy.stats import rankdata  # here, since it takes a second that a model without expressions does not need
+
     if max(means) - min(means) < 1e-9:
         return 0.0
-    return float(np.corrcoef(ranks, np.arange(len(means)))[0, 1])
+    return float(np.corrcoef(rankdata(means), np.arange(len(means)))[0, 1])

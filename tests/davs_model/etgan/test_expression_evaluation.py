@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from expressive_shards import EMOTIONS, make_expressive_shards
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from davs_model import checkpoint
@@ -277,7 +278,9 @@ def test_interval_is_by_speaker() -> None:
 
 
 def test_falling_is_spearman() -> None:
-    """Falling means are −1, rising ones 1, equal ones 0."""
+    """Falling means are −1, rising ones 1, equal ones 0; means that tie are as SciPy has them."""
+    tied = [0.9, 0.9, 0.9, 0.9, 0.8]
+    assert falling(tied) == pytest.approx(spearmanr(tied, range(5)).statistic)
     assert falling([3.0, 2.0, 1.5]) == pytest.approx(-1)
     assert falling([1.0, 2.0, 3.0]) == pytest.approx(1)
     assert falling([1.0, 1.0]) == 0
