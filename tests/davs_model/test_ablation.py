@@ -65,7 +65,7 @@ def test_every_row_of_a_paper_is_settings_that_there_are() -> None:
 
 
 def test_one_command_trains_evaluates_and_tells(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row has a run and an evaluation, and a second command does nothing anew."""
+    """A row has a run and an evaluation of so many clips, and a second command does nothing anew."""
     monkeypatch.setattr(evaluate.figures, "draw", lambda *_: {})  # they are tested elsewhere
     done = ablate(out, tmp_path)
     assert done.exit_code == 0, done.output
@@ -81,6 +81,7 @@ def test_one_command_trains_evaluates_and_tells(out: Path, tmp_path: Path, monke
     for row in rows:
         assert json.loads((Path(row["run"]) / "run.json").read_text(encoding="utf-8"))
         metrics = json.loads((Path(row["run"]) / "results" / "metrics.json").read_text(encoding="utf-8"))
+        assert metrics["own"]["coherence"]["facts"]["n_clips"] == 2  # of --limit
         assert "here: " in page.render(metrics, {})
         assert "paper: Chen 2019 (ATVGnet)" in page.render(metrics, {})
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
