@@ -345,7 +345,9 @@ def _talking(subject: _Subject, settings: EvaluationSettings, say: Say) -> dict[
         subject.missing["talking"] = "it takes two clips, one of which lends the other a wrong sound"
         return {}
     tables: dict[str, Any] = {"talking": {**found, "talks": talking.talks(found)}}
-    if (reference := dependence.measure(subject.model, whole, device, limit=total, bf16=settings.bf16)) is not None:
+    bf16, scale = settings.bf16, settings.speech_scale
+    reference = dependence.measure(subject.model, whole, device, limit=total, bf16=bf16, scale=scale)
+    if reference is not None:
         tables["reference"] = asdict(reference)
     if settings.sync:
         judge = load_sync(settings.sync, device=settings.device, windows=whole.mfcc_preset)

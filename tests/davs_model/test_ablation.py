@@ -138,3 +138,16 @@ def test_dependence_on_the_reference(out: Path, face: float, sound: float, least
     assert found is not None
     assert least - 1e-6 <= found.dependence <= most + 1e-6
     assert found.n_clips >= 1
+
+
+def test_dependence_is_measured_at_the_scale_of_the_audio_features(out: Path) -> None:
+    """Twice the features make a model's mouths differ twice as much by the sound, and not by the frame."""
+    torch.manual_seed(0)
+    model = _Picture(n_words=3, width=0.05, image_size=64)
+    model.sound = 0.1
+    clips, device = read_clips(out, "test"), torch.device("cpu")
+    once, twice = (dependence.measure(model, clips, device, scale=scale) for scale in (1.0, 2.0))
+    assert once is not None
+    assert twice is not None
+    assert twice.between_sounds == pytest.approx(2 * once.between_sounds, rel=1e-3)
+    assert twice.between_references == pytest.approx(once.between_references, rel=1e-3)
