@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from torch import Tensor
 from avprep.errors import SettingsError
 from davs_model import ablation, models
 from davs_model.data.clips import read_clips
-from davs_model.evaluation import dependence, evaluate, page
+from davs_model.evaluation import dependence, evaluate, page, samples
 from davs_model.models.amie import Settings
 from davs_model.models.amie.networks import AMIE
 from davs_model.settings import ablation_of
@@ -90,6 +92,31 @@ def test_one_command_trains_evaluates_and_tells(out: Path, tmp_path: Path, monke
     assert again.exit_code == 0, again.output
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")} == before
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")} == evaluated
+
+
+def test_mouths_are_measured_once_there_are_landmarks(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was evaluated without landmarks, or by others, is evaluated anew; one without new ones is not."""
+    monkeypatch.setattr(ablation.loop, "train", lambda *_, **__: None)
+    monkeypatch.setattr(ablation.checkpoint, "load", lambda _: SimpleNamespace(digest=lambda: "digest"))
+    how, evaluated = evaluate.EvaluationSettings(), []
+
+    def stand_in(run: Path, out: Path, results: Path, how: Any, *, landmarks: Any, say: Any) -> dict[str, Any]:
+        mouth = {} if isinstance(landmarks, str) else {"mouth": {"landmarks": landmarks[1]}}
+        found = {"checkpoint": "digest", "settings": asdict(how), "reconstruction": {"audio": {}}, **mouth}
+        samples.write(results / evaluate.METRICS, json.dumps(found).encode())
+        evaluated.append(landmarks if isinstance(landmarks, str) else landmarks[1])
+        return found
+
+    monkeypatch.setattr(evaluate, "evaluate", stand_in)
+
+    def resolve(more: Any) -> Any:
+        return Settings.resolve("small", None, [*more])
+
+    for landmarks in ("no weights", ("finder", "yunet"), ("finder", "yunet"), "no weights", ("finder", "dlib")):
+        ablation.ablate(out, tmp_path, resolve, rows=ROWS, seeds=1, how=how, landmarks=landmarks, say=lambda _: None)
+    assert evaluated == ["no weights", "yunet", "dlib"]
 
 
 def test_a_row_that_there_is_not(out: Path, tmp_path: Path) -> None:
