@@ -273,6 +273,7 @@ def test_interval_is_by_speaker() -> None:
     assert (alike.low, alike.high) == (0, 1)
     assert alike.mean == 0.5
     assert np.isnan(estimate([1.0, 0.0], [3, 3]).low)
+    assert estimate([1.0, 0.0], [3, 3]).text() == "0.500"
     with pytest.raises(ValueError, match="no values"):
         estimate([], [])
 
