@@ -116,9 +116,18 @@ def _evaluated(
     path = results / evaluation.METRICS
     if path.exists():
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if (found.get("checkpoint"), found.get("settings")) == (checkpoint.load(run).digest(), asdict(how)):
+        same = (found.get("checkpoint"), found.get("settings")) == (checkpoint.load(run).digest(), asdict(how))
+        if same and _has_mouths(found, landmarks):
             return found
     return evaluation.evaluate(run, out, results, how, landmarks=landmarks, say=say)
+
+
+def _has_mouths(metrics: Mapping[str, Any], landmarks: tuple[Landmarks, str] | str) -> bool:
+    """Whether mouths were measured by these landmarks, as far as there are any and the model draws."""
+    if isinstance(landmarks, str) or "reconstruction" not in metrics:
+        return True
+    mouth = metrics.get("mouth") or {}
+    return bool(mouth.get("landmarks") == landmarks[1])
 
 
 def figures(metrics: Mapping[str, Any]) -> dict[str, float]:

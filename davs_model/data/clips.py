@@ -56,8 +56,8 @@ class Clips:
     shard, n_frames, words, speakers, emotions: int64 (N,); a label is an index into `vocabulary`, `people` or
         `emotion_names`, −1 where unknown.
     places: int64 (N, 2, 2): offset and length in bytes in the tar of crop and of mfcc.
-    timed: words of each clip whose times are known, float64 (M, 3): number, start and end in frames of the clip; empty
-        where no clip has any.
+    timed: words of each clip whose times are known, float64 (M, 3): number, −1 of one that is not in `vocabulary`,
+        start and end in frames of the clip; empty where no clip has any.
     first, whole: int64 (N,): the first frame of a clip in its sample, and how many the sample has.
     skipped: why clips of the manifest are not here, with their number.
     mfcc_preset: `davs` or `syncnet`, "" where nothing says it. dataset: what the manifest calls it, "" likewise.
@@ -116,15 +116,14 @@ class Clips:
         return replace(self, **arrays, timed=tuple(self.timed[row] for row in which) if self.timed else ())
 
     def spoken_words(self) -> Clips:
-        """Return a clip of LRW's length around each word whose times are known, and other clips as they are."""
+        """Return a clip of LRW's length around each known word whose times are, and other clips as they are."""
         if not self.timed:
             return self
+        known = [words[words[:, 0] >= 0] for words in self.timed]
         whole = [np.array([[word, 0, 0]]) for word in self.words]  # without times: of all its frames
-        apart = [len(words) > 0 for words in self.timed]
-        words = np.concatenate(
-            [words if split else one for words, split, one in zip(self.timed, apart, whole, strict=True)]
-        )
-        rows = np.repeat(np.arange(len(self)), [max(1, len(words)) for words in self.timed])
+        apart = [len(words) > 0 for words in known]
+        words = np.concatenate([words if split else one for words, split, one in zip(known, apart, whole, strict=True)])
+        rows = np.repeat(np.arange(len(self)), [max(1, len(words)) for words in known])
         cut = np.array(apart)[rows]
         length = np.where(cut, np.minimum(self.n_frames[rows], WORD_FRAMES), self.n_frames[rows])
         middle = np.round(words[:, 1:].mean(1) - WORD_FRAMES / 2).astype(np.int64)
@@ -405,8 +404,8 @@ def _numbered(
 
 
 def _in_frames(words: tuple[TimedWord, ...], numbers: Mapping[str, int]) -> NDArray[np.float64]:
-    """Return the words that have a number, with their start and end in frames: float64 (M, 3)."""
-    rows = [(numbers[word], start * schema.FPS, end * schema.FPS) for word, start, end in words if word in numbers]
+    """Return the number of each word, −1 where it has none, with start and end in frames: float64 (M, 3)."""
+    rows = [(numbers.get(word, -1), start * schema.FPS, end * schema.FPS) for word, start, end in words]
     return np.array(rows, np.float64).reshape(len(rows), 3)
 
 

@@ -247,7 +247,7 @@ def usable(clips: Clips, shape: Shape, *, words: bool, speakers: bool, emotions:
     """Return the clips that a stage can use; those that are too short or lack a label are counted as skipped."""
     clips = clips.where(clips.n_frames >= shape.shortest(), f"shorter than {shape.shortest()} frames")
     if words:
-        spoken = np.array([len(found) > 0 for found in clips.timed] or [False] * len(clips), bool)
+        spoken = np.array([bool((found[:, 0] >= 0).any()) for found in clips.timed] or [False] * len(clips), bool)
         clips = clips.where(spoken | (clips.words >= 0), "no word of the training set")
     if speakers:
         clips = clips.where(clips.speakers >= 0, "no speaker of the training set")
@@ -287,8 +287,9 @@ def _choose(
     words = clips.timed[row] if clips.timed else NO_WORDS
     if reads.source == "statistics":
         return ()
-    if reads.at in ("sound", "word") and len(words) and rng is not None:
-        return word_stretch(n_frames, said.among(words, rng), reads.length, reads.every, rng)
+    known = words[words[:, 0] >= 0]
+    if reads.at in ("sound", "word") and len(known) and rng is not None:
+        return word_stretch(n_frames, said.among(known, rng), reads.length, reads.every, rng)
     if reads.at == "sound":
         return sound_stretch(arrays["valid.npy"], reads.length, reads.every, rng)
     if reads.at == "moments":

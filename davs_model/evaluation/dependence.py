@@ -17,6 +17,8 @@ from davs_model.models.base import TalkingModel
 
 CLIPS = 10
 """Most clips that are measured: four films are generated of each."""
+MOST = CLIPS + 1
+"""Most clips that are read: the first lends its audio alone."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,17 @@ class Dependence:
 
 @torch.inference_mode()
 def measure(
-    model: TalkingModel, clips: Clips, device: torch.device, *, limit: int = CLIPS + 1, bf16: bool = False
+    model: TalkingModel, clips: Clips, device: torch.device, *, limit: int = MOST, bf16: bool = False, scale: float = 1
 ) -> Dependence | None:
-    """Measure the first clips, each by its own audio and by that of the clip before; None for less than two."""
+    """Measure the first clips, each by its own audio and by that of the clip before; None for less than two.
+
+    scale: factor of the audio features.
+    """
     found: list[tuple[float, float]] = []
     before: talk.WholeClip | None = None
-    for clip in talk.whole_clips(model.eval(), clips, device, limit=min(limit, CLIPS + 1)):
+    for clip in talk.whole_clips(model.eval(), clips, device, limit=min(limit, MOST)):
         if before is not None:
-            found.append(_differences(model, clip, before, bf16=bf16))
+            found.append(_differences(model, clip, before, bf16=bf16, scale=scale))
         before = clip
     if not found:
         return None
@@ -52,14 +57,14 @@ def measure(
 
 
 def _differences(
-    model: TalkingModel, clip: talk.WholeClip, other: talk.WholeClip, *, bf16: bool
+    model: TalkingModel, clip: talk.WholeClip, other: talk.WholeClip, *, bf16: bool, scale: float
 ) -> tuple[float, float]:
     """Return the differences between references and between sounds, of pixels from 0 to 1."""
     gaping = opening(clip.real[0, clip.spoken])
     faces = [clip.spoken.start + int(at) for at in (gaping.argmax(), gaping.argmin())]
     with precision.autocast(clip.real.device, bf16=bf16):
-        said = talk.heard(model, clip.batch)
-        foreign = talk.lasting(talk.heard(model, other.batch), said.shape[1])
+        said, foreign = (talk.heard(model, one.batch, scale) for one in (clip, other))
+        foreign = talk.lasting(foreign, said.shape[1])
         films = torch.stack([torch.stack([_mouths(model, clip, at, one) for one in (said, foreign)]) for at in faces])
     return float((films[0] - films[1]).abs().mean()), float((films[:, 0] - films[:, 1]).abs().mean())
 

@@ -78,6 +78,11 @@ class EvaluationSettings:
     identity: str = ""
     speech_scale: float = 1.0
 
+    @property
+    def whole_clips(self) -> int:
+        """Most clips that are read whole."""
+        return min(self.talking_clips, self.limit or self.talking_clips)
+
 
 @dataclass(frozen=True)
 class _Subject:
@@ -144,7 +149,7 @@ def evaluate(
         **drawn_tables(drawn, landmarks, missing),
         **_talking(subject, settings, say),
         "leakage": _leakage(subject, out, found, settings, say),
-        "own": own.measure(saved, subject.model, subject.whole, settings.device, settings.talking_clips)
+        "own": own.measure(saved, subject.model, subject.whole, settings.device, settings.whole_clips)
         | _expression(subject, out, settings, say, results / EXPRESSIONS),
     }
     if baselines:
@@ -326,7 +331,7 @@ def _talking(subject: _Subject, settings: EvaluationSettings, say: Say) -> dict[
     if not draws(subject.saved) or not settings.talking_clips:
         return {}
     whole, device = subject.whole, torch.device(settings.device)
-    total = min(settings.talking_clips, len(whole), settings.limit or len(whole))
+    total = min(settings.whole_clips, len(whole))
     progress = told(say, total, "generated whole: ")
     how: dict[str, Any] = {
         "limit": total,
@@ -340,7 +345,9 @@ def _talking(subject: _Subject, settings: EvaluationSettings, say: Say) -> dict[
         subject.missing["talking"] = "it takes two clips, one of which lends the other a wrong sound"
         return {}
     tables: dict[str, Any] = {"talking": {**found, "talks": talking.talks(found)}}
-    if (reference := dependence.measure(subject.model, whole, device, limit=total, bf16=settings.bf16)) is not None:
+    bf16, scale = settings.bf16, settings.speech_scale
+    reference = dependence.measure(subject.model, whole, device, limit=total, bf16=bf16, scale=scale)
+    if reference is not None:
         tables["reference"] = asdict(reference)
     if settings.sync:
         judge = load_sync(settings.sync, device=settings.device, windows=whole.mfcc_preset)
@@ -402,9 +409,9 @@ def _expression(subject: _Subject, out: Path, settings: EvaluationSettings, say:
     """Return what is measured of an expressive model alone, and draw it with each emotion."""
     if not (subject.model.expression_length and draws(subject.saved) and settings.talking_clips):
         return {}
-    device, clips = torch.device(settings.device), min(settings.talking_clips, settings.limit or settings.talking_clips)
+    device = torch.device(settings.device)
     how = expression.ExpressionSettings(
-        clips, settings.svm_clips, settings.seed, settings.bf16, settings.sync, settings.identity
+        settings.whole_clips, settings.svm_clips, settings.seed, settings.bf16, settings.sync, settings.identity
     )
     return expression.measure(
         subject.model, subject.whole, out, device, how, missing=subject.missing, say=say, picture=picture

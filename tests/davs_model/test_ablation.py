@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from torch import Tensor
 from avprep.errors import SettingsError
 from davs_model import ablation, models
 from davs_model.data.clips import read_clips
-from davs_model.evaluation import dependence, evaluate, page
+from davs_model.evaluation import dependence, evaluate, page, samples
 from davs_model.models.amie import Settings
 from davs_model.models.amie.networks import AMIE
 from davs_model.settings import ablation_of
@@ -65,7 +67,7 @@ def test_every_row_of_a_paper_is_settings_that_there_are() -> None:
 
 
 def test_one_command_trains_evaluates_and_tells(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row has a run and an evaluation, and a second command does nothing anew."""
+    """A row has a run and an evaluation of so many clips, and a second command does nothing anew."""
     monkeypatch.setattr(evaluate.figures, "draw", lambda *_: {})  # they are tested elsewhere
     done = ablate(out, tmp_path)
     assert done.exit_code == 0, done.output
@@ -81,6 +83,7 @@ def test_one_command_trains_evaluates_and_tells(out: Path, tmp_path: Path, monke
     for row in rows:
         assert json.loads((Path(row["run"]) / "run.json").read_text(encoding="utf-8"))
         metrics = json.loads((Path(row["run"]) / "results" / "metrics.json").read_text(encoding="utf-8"))
+        assert metrics["own"]["coherence"]["facts"]["n_clips"] == 2  # of --limit
         assert "here: " in page.render(metrics, {})
         assert "paper: Chen 2019 (ATVGnet)" in page.render(metrics, {})
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
@@ -89,6 +92,31 @@ def test_one_command_trains_evaluates_and_tells(out: Path, tmp_path: Path, monke
     assert again.exit_code == 0, again.output
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")} == before
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")} == evaluated
+
+
+def test_mouths_are_measured_once_there_are_landmarks(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was evaluated without landmarks, or by others, is evaluated anew; one without new ones is not."""
+    monkeypatch.setattr(ablation.loop, "train", lambda *_, **__: None)
+    monkeypatch.setattr(ablation.checkpoint, "load", lambda _: SimpleNamespace(digest=lambda: "digest"))
+    how, evaluated = evaluate.EvaluationSettings(), []
+
+    def stand_in(run: Path, out: Path, results: Path, how: Any, *, landmarks: Any, say: Any) -> dict[str, Any]:
+        mouth = {} if isinstance(landmarks, str) else {"mouth": {"landmarks": landmarks[1]}}
+        found = {"checkpoint": "digest", "settings": asdict(how), "reconstruction": {"audio": {}}, **mouth}
+        samples.write(results / evaluate.METRICS, json.dumps(found).encode())
+        evaluated.append(landmarks if isinstance(landmarks, str) else landmarks[1])
+        return found
+
+    monkeypatch.setattr(evaluate, "evaluate", stand_in)
+
+    def resolve(more: Any) -> Any:
+        return Settings.resolve("small", None, [*more])
+
+    for landmarks in ("no weights", ("finder", "yunet"), ("finder", "yunet"), "no weights", ("finder", "dlib")):
+        ablation.ablate(out, tmp_path, resolve, rows=ROWS, seeds=1, how=how, landmarks=landmarks, say=lambda _: None)
+    assert evaluated == ["no weights", "yunet", "dlib"]
 
 
 def test_a_row_that_there_is_not(out: Path, tmp_path: Path) -> None:
@@ -137,3 +165,16 @@ def test_dependence_on_the_reference(out: Path, face: float, sound: float, least
     assert found is not None
     assert least - 1e-6 <= found.dependence <= most + 1e-6
     assert found.n_clips >= 1
+
+
+def test_dependence_is_measured_at_the_scale_of_the_audio_features(out: Path) -> None:
+    """Twice the features make a model's mouths differ twice as much by the sound, and not by the frame."""
+    torch.manual_seed(0)
+    model = _Picture(n_words=3, width=0.05, image_size=64)
+    model.sound = 0.1
+    clips, device = read_clips(out, "test"), torch.device("cpu")
+    once, twice = (dependence.measure(model, clips, device, scale=scale) for scale in (1.0, 2.0))
+    assert once is not None
+    assert twice is not None
+    assert twice.between_sounds == pytest.approx(2 * once.between_sounds, rel=1e-3)
+    assert twice.between_references == pytest.approx(once.between_references, rel=1e-3)

@@ -71,6 +71,19 @@ def test_timed_words_are_labels_of_a_sentence(clips: Clips) -> None:
     assert usable(clips, Shape({}), words=True, speakers=False) is clips
 
 
+def test_words_that_a_model_does_not_know_are_spoken_all_the_same(clips: Clips, out: Path) -> None:
+    """By any vocabulary a clip is spoken from its first word to its last, and is read around those that are known."""
+    fewer = read_clips(out, "train", vocabulary=("then",))
+    valid = np.ones(29, bool)
+    assert spoken_part(29, fewer.timed[0], valid) == spoken_part(29, clips.timed[0], valid)
+    assert fewer.spoken_words().words.tolist() == [0] * len(fewer)
+    assert {int(load(ClipSource(fewer, Shape(READS, 64)), 0, seed)["words"]) for seed in range(9)} == {0}
+    none = read_clips(out, "train", vocabulary=("other",))
+    assert spoken_part(29, none.timed[0], valid) == spoken_part(29, clips.timed[0], valid)
+    assert not len(usable(none, Shape({}), words=True, speakers=False))
+    assert none.spoken_words().n_frames.tolist() == none.n_frames.tolist()
+
+
 def test_a_word_is_read_with_its_label(clips: Clips) -> None:
     """Frames around a word come with that word's number, both words in turn, the middle within three frames."""
     source = ClipSource(clips, Shape(READS, 64))

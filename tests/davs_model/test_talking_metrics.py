@@ -84,6 +84,21 @@ def test_a_mouth_that_moves_half_as_far_has_half_the_amplitude() -> None:
     assert found.motion_r == pytest.approx(1, abs=1e-4)
 
 
+def test_a_real_mouth_that_never_moves_has_no_amplitude() -> None:
+    """A clip whose real mouth is still is not in the mean amplitude, which is 0 where all are."""
+    still = REAL[11][:1].expand_as(REAL[11])
+    assert measured(REAL, [*REAL[:11], still]).amplitude == pytest.approx(1)
+    assert measured(REAL[11:], [still]).amplitude == 0
+
+
+def test_the_median_of_the_ranks_is_that_of_retrieval() -> None:
+    """Of ranks 0, 0, 2 and 3 the median is 1, so that MedR is 2."""
+    real = [face(n, course(n) * scale) for n, scale in enumerate((0.1, 0.3, 0.6, 1))]
+    still = REAL[5][:1].expand_as(REAL[5])  # nearest to what moves least
+    scores = measured([real[0], real[1], still, still], real)
+    assert scores.median_rank == 2
+
+
 def test_the_identity_frame_is_left_out_of_errors() -> None:
     """An identity frame that is returned as it was does not raise PSNR."""
     drawn = REAL[0].clone()

@@ -18,7 +18,7 @@ from davs_model import precision
 from davs_model.data.clips import Clips
 from davs_model.evaluation import in_sync, talk
 from davs_model.evaluation.expression.readers import IdentityReader, Readers
-from davs_model.evaluation.expression.targets import Target, evenly, expression_of, frames_of
+from davs_model.evaluation.expression.targets import Target, each, evenly, expression_of, frames_of
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.reconstruction import psnr, ssim
 from davs_model.evaluation.metrics.spread import Estimate, estimate
@@ -141,11 +141,9 @@ class Kept:
 def measure(bench: Bench, chosen: Sequence[Target], told: Callable[[int], object] = lambda _: None) -> Measure:
     """Draw each target in both protocols and return the axes; told: is called with the number of clips done."""
     kept = Kept()
-    for done, target in enumerate(chosen):
-        _add(bench, target, kept)
-        told(done + 1)
+    read = each(chosen, told, lambda target: _add(bench, target, kept))
     found = kept.estimates(bench.seed)
-    emotions = bench.clips.emotions[[target.row for target in chosen]]
+    emotions = bench.clips.emotions[[target.row for target in read]]
     chance = float(np.bincount(emotions).max() / len(emotions))
     return _shown(bench, found, chance)
 

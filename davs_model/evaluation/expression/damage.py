@@ -20,7 +20,7 @@ from davs_model import precision
 from davs_model.data.sound import noisy
 from davs_model.evaluation import talk
 from davs_model.evaluation.expression.axes import Bench
-from davs_model.evaluation.expression.targets import Target, expression_of
+from davs_model.evaluation.expression.targets import Target, each, expression_of
 from davs_model.evaluation.metrics.reconstruction import psnr
 from davs_model.evaluation.metrics.spread import Estimate, estimate
 from davs_model.evaluation.metrics.talking import correlation, mouth_psnr, opening
@@ -57,7 +57,8 @@ def measure(bench: Bench, chosen: Sequence[Target], told: Callable[[int], object
     """Spoil each modality of each target in steps, the others stay clean; told: is called with the clips done."""
     weights: dict[tuple[str, float], list[float]] = {}
     quality: dict[tuple[str, float], list[dict[str, float]]] = {}
-    for done, target in enumerate(chosen):
+
+    def spoil(target: Target) -> None:
         rng = np.random.default_rng([bench.seed, 22, target.row])
         clip, seen = bench.clip(target.row), bench.views(target)
         watched = expression_of(bench.clips, target.donor, bench.side, bench.device)
@@ -67,8 +68,9 @@ def measure(bench: Bench, chosen: Sequence[Target], told: Callable[[int], object
                 weight, found = _drawn(bench, clip, inputs, ladder.modality)
                 weights.setdefault((ladder.modality, step), []).append(weight)
                 quality.setdefault((ladder.modality, step), []).append(found)
-        told(done + 1)
-    return _shown(bench, [target.speaker for target in chosen], weights, quality)
+
+    read = each(chosen, told, spoil)
+    return _shown(bench, [target.speaker for target in read], weights, quality)
 
 
 def _spoiled(
@@ -170,8 +172,9 @@ def _shown(
 
 
 def falling(means: Sequence[float]) -> float:
-    """Return Spearman's correlation of means with their order; 0 where they are all the same."""
-    ranks = np.argsort(np.argsort(means)).astype(float)
+    """Return Spearman's correlation of means with their order, ties sharing a rank; 0 where they are all the same."""
+    from scipy.stats import rankdata  # here, since it takes a second that a model without expressions does not need
+
     if max(means) - min(means) < 1e-9:
         return 0.0
-    return float(np.corrcoef(ranks, np.arange(len(means)))[0, 1])
+    return float(np.corrcoef(rankdata(means), np.arange(len(means)))[0, 1])

@@ -34,8 +34,11 @@ def views(bench: Bench, chosen: Sequence[Target]) -> Measure | None:
     speakers = []
     for speaker in sorted({target.speaker for target in chosen}):
         sets = [target.views for target in chosen if target.speaker == speaker][:DRAWS]
-        features = {count: _merged(bench, sets, count) for count in COUNTS}
         if len(sets) < 2:
+            continue
+        try:
+            features = {count: _merged(bench, sets, count) for count in COUNTS}
+        except ShardError:
             continue
         whole = torch.stack(features[COUNTS[-1]])
         for count in COUNTS:

@@ -13,7 +13,7 @@ from davs_model import precision
 from davs_model.data.pictures import to_pictures
 from davs_model.evaluation import talk
 from davs_model.evaluation.expression.axes import Bench
-from davs_model.evaluation.expression.targets import Target, others_showing
+from davs_model.evaluation.expression.targets import Target, each, others_showing
 from davs_model.evaluation.metrics.talking import opening
 
 PEOPLE = 4
@@ -29,7 +29,12 @@ def sheet(bench: Bench, chosen: Sequence[Target]) -> NDArray[np.uint8]:
     """
     names = bench.clips.emotion_names
     first = list({target.speaker: target for target in reversed(chosen)}.values())[::-1][:PEOPLE]
-    rows = [np.concatenate((to_pictures(bench.views(target)[0, :1]), _drawn(bench, target))) for target in first]
+    rows: list[NDArray[np.uint8]] = []
+
+    def show(target: Target) -> None:
+        rows.append(np.concatenate((to_pictures(bench.views(target)[0, :1]), _drawn(bench, target))))
+
+    each(first, lambda _: None, show)
     framed = np.pad(np.stack(rows), ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
     height, width = framed.shape[2:4]
     body = framed.transpose(0, 2, 1, 3, 4).reshape(len(rows) * height, -1, 3)

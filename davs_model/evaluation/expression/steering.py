@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from davs_model.evaluation.expression.axes import COLUMNS, Bench, Kept
-from davs_model.evaluation.expression.targets import Target, others_showing
-from davs_model.evaluation.metrics.spread import Estimate, estimate
+from davs_model.evaluation.expression.targets import Target, each, others_showing
+from davs_model.evaluation.metrics.spread import Estimate
 from davs_model.models.base import Measure
 
 UNCHANGED = ("opening_r", "sync_confidence")
@@ -24,35 +24,27 @@ def measure(bench: Bench, chosen: Sequence[Target], told: Callable[[int], object
     """
     rng = np.random.default_rng([bench.seed, 21])
     kept, reads = Kept(), np.zeros((len(bench.clips.emotion_names),) * 2, np.int64)
-    shift: dict[str, list[float]] = {}
-    for done, target in enumerate(chosen):
-        _add(bench, target, rng, kept, reads, shift)
-        told(done + 1)
-    found = kept.estimates(bench.seed)
-    speakers = [target.speaker for target in chosen]
-    ranges = {name: estimate(values, speakers, seed=bench.seed) for name, values in shift.items()}
-    return _shown(bench, found, reads, ranges)
+    shift = Kept()
+    each(chosen, told, lambda target: _add(bench, target, rng, kept, reads, shift))
+    return _shown(bench, kept.estimates(bench.seed), reads, shift.estimates(bench.seed)["range"])
 
 
-def _add(
-    bench: Bench, target: Target, rng: np.random.Generator, kept: Kept, reads: Any, shift: dict[str, list[float]]
-) -> None:
+def _add(bench: Bench, target: Target, rng: np.random.Generator, kept: Kept, reads: Any, shift: Kept) -> None:
     clips = bench.clips
     clip, person = bench.clip(target.row), bench.person(bench.views(target))
     by_emotion: dict[str, list[float]] = {}
-    for emotion, name in enumerate(clips.emotion_names):
-        donors = others_showing(clips, emotion, target.speaker)
-        if not len(donors):
-            continue
-        film = bench.film(person, bench.expression(int(rng.choice(donors))), clip)
+    donors = {emotion: others_showing(clips, emotion, target.speaker) for emotion in range(len(clips.emotion_names))}
+    drawn = {emotion: int(rng.choice(rows)) for emotion, rows in donors.items() if len(rows)}
+    expressions = {emotion: bench.expression(row) for emotion, row in drawn.items()}  # all, or none of the clip counts
+    for emotion, expression in expressions.items():
+        name, film = clips.emotion_names[emotion], bench.film(person, expression, clip)
         shown, found = bench.read(film, clip, emotion)
         for key in ("all", name):
             kept.add(key, target.speaker, found)
         reads[emotion, shown] += 1
         for key in set(UNCHANGED) & found.keys():
             by_emotion.setdefault(key, []).append(found[key])
-    for key, values in by_emotion.items():
-        shift.setdefault(key, []).append(max(values) - min(values))
+    shift.add("range", target.speaker, {key: max(values) - min(values) for key, values in by_emotion.items()})
 
 
 def _shown(bench: Bench, found: dict[str, dict[str, Estimate]], reads: Any, ranges: dict[str, Estimate]) -> Measure:

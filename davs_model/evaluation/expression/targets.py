@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avprep.errors import ShardError
 from davs_model.data.clips import Clips
 from davs_model.data.pictures import WHOLE, shown
 from davs_model.data.sampling import spread
@@ -53,6 +55,24 @@ def targets(clips: Clips, limit: int, *, seed: int = 0, views: int = VIEWS) -> l
         if len(found) == limit:
             break
     return found
+
+
+def each(chosen: Sequence[Target], told: Callable[[int], object], do: Callable[[Target], None]) -> list[Target]:
+    """Call `do` with each target; return those whose clips can be read. ShardError where there are none.
+
+    told: is called with the number of clips done.
+    """
+    read, broken = [], None
+    for done, target in enumerate(chosen, start=1):
+        try:
+            do(target)
+            read.append(target)
+        except ShardError as error:
+            broken = error
+        told(done)
+    if broken is not None and not read:
+        raise broken
+    return read
 
 
 def _dealt(clips: Clips, rng: np.random.Generator) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,9 @@ class Estimate:
     n_speakers: int
 
     def text(self, form: str = ".3f") -> str:
-        """Return it as `mean [low, high]`."""
+        """Return it as `mean [low, high]`, without bounds where there are none."""
+        if math.isnan(self.low):
+            return format(self.mean, form)
         return f"{format(self.mean, form)} [{format(self.low, form)}, {format(self.high, form)}]"
 
 

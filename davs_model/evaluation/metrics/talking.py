@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ class Talking:
     """Means over clips of how generated mouths move.
 
     opening_r: correlation over time of how open the mouth is (`opening`), generated and real.
-    motion_r, amplitude: correlation of how the pixels of the mouth move (`motion`), and the ratio of their deviations.
+    motion_r, amplitude: correlation of how the pixels of the mouth move (`mouth_sequence`), and the ratio of their
+        deviations, of clips whose real mouth moves; 0 where none does.
     r1, r10, median_rank: real mouth sequences found by generated ones, by Euclidean distance; cosine_r1: by the angle.
     mouth_psnr, mouth_ssim: of the mouth box, without the identity frame; better: fraction of clips whose mouth is
         nearer to the real one than the repeated identity frame.
@@ -135,12 +137,13 @@ class TalkingScores:
         values = {
             "opening_r": correlation(opening(generated[span]), opening(inside)),
             "motion_r": correlation(*moves),
-            "amplitude": float(moves[0].std() / moves[1].std().clamp(min=STILL)),
             "mouth_psnr": psnr,
             "mouth_ssim": mouth_ssim(real[frames], generated[frames]),
             "better": float(repeated is not None and psnr > mouth_psnr(real[frames], repeated[frames])),
             "flicker": flicker(generated[span]),
         }
+        if (deviation := float(moves[1].std())) >= STILL:
+            values["amplitude"] = float(moves[0].std()) / deviation
         for name, value in values.items():
             self._sums.setdefault(name, []).append(value)
         # At half precision: a thousand clips of a few seconds fit into memory.
@@ -162,10 +165,10 @@ class TalkingScores:
         plain, angles = sequence_ranks(generated, real), ranks(generated, real)
         means = {name: math.fsum(values) / len(values) for name, values in self._sums.items()}
         return Talking(
-            **means,
+            **{"amplitude": 0.0, **means},
             r1=_share(plain < 1),
             r10=_share(plain < 10),
-            median_rank=int(plain.median()) + 1,
+            median_rank=math.floor(median(plain.tolist())) + 1,
             cosine_r1=_share(angles < 1),
             n_clips=len(plain),
         )

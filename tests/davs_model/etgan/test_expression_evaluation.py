@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from expressive_shards import EMOTIONS, make_expressive_shards
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from davs_model import checkpoint
@@ -37,6 +38,15 @@ class Person:
 
     picture: Tensor
     brows: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a sync model finds of a film."""
+
+    audio_lead_frames: float
+    confidence: float
+    distance: float
 
 
 class Collage(TalkingModel):
@@ -160,6 +170,25 @@ def test_lips_are_compared_over_the_emotions(collage: tuple[dict[str, Any], dict
     assert steering["opening_r_range"] < 0.05
 
 
+def test_a_film_without_an_offset_does_not_end_the_evaluation(clips: Clips, shards: Path) -> None:
+    """Where the sync model finds no offset of a clip's films, that clip alone is not in the figures of sync."""
+
+    class Judge:
+        def __init__(self) -> None:
+            self.films = 0
+
+        def lead(self, film: Any, windows: Any, valid: Any) -> Any:
+            """Find none of the first clip, drawn with three emotions."""
+            self.films += 1
+            return None if self.films <= len(EMOTIONS) else Found(0.0, 0.5, 1.0)
+
+    readers = Readers.fit(read_clips(shards, "train"), SIDE, limit=100)
+    bench = Bench(Collage(), clips, torch.device("cpu"), readers, sync=Judge())
+    facts = steering.measure(bench, targets(clips, 3)).facts
+    assert facts["ranges"]["opening_r"]["n_clips"] == 3
+    assert facts["ranges"]["sync_confidence"]["n_clips"] == 2
+
+
 def test_weight_of_the_sound_falls_with_the_noise(collage: tuple[dict[str, Any], dict[str, str]]) -> None:
     """A weight that falls step by step has Spearman −1, one that nothing spoils has 0; what noise costs is a figure."""
     facts = collage[0]["weighing"]
@@ -213,6 +242,21 @@ def test_targets_take_turns_and_get_nothing_of_their_own(clips: Clips) -> None:
     assert targets(clips, 9) == found
 
 
+def test_a_damaged_clip_is_left_out(tmp_path: Path) -> None:
+    """A clip that cannot be read costs the figures that clip, whatever it was drawn for, and no evaluation."""
+    broken = make_expressive_shards(tmp_path, {"train": 2, "test": 3})
+    table = read_clips(broken, "test")
+    offset, length = table.places[targets(table, 9)[0].row, 0].tolist()
+    tar = next((broken / "crop").glob("test-*.tar"))
+    data = bytearray(tar.read_bytes())
+    data[offset : offset + length] = data[offset : offset + length].replace(b"\xff\xd8\xff", bytes(3))
+    tar.write_bytes(data)
+    facts, missing = measured(Collage(), table, broken)
+    assert {"expression", "steering", "weighing", "expression_leakage"} <= facts.keys()
+    assert 1 <= facts["expression"]["intervals"]["real"]["emotion"]["n_clips"] < 9
+    assert "expression" not in missing
+
+
 def test_clips_without_emotions_have_no_targets(clips: Clips, shards: Path) -> None:
     """Where no clip has an emotion nothing is measured, and the reason is given."""
     import dataclasses
@@ -229,12 +273,15 @@ def test_interval_is_by_speaker() -> None:
     assert (alike.low, alike.high) == (0, 1)
     assert alike.mean == 0.5
     assert np.isnan(estimate([1.0, 0.0], [3, 3]).low)
+    assert estimate([1.0, 0.0], [3, 3]).text() == "0.500"
     with pytest.raises(ValueError, match="no values"):
         estimate([], [])
 
 
 def test_falling_is_spearman() -> None:
-    """Falling means are −1, rising ones 1, equal ones 0."""
+    """Falling means are −1, rising ones 1, equal ones 0; means that tie are as SciPy has them."""
+    tied = [0.9, 0.9, 0.9, 0.9, 0.8]
+    assert falling(tied) == pytest.approx(spearmanr(tied, range(5)).statistic)
     assert falling([3.0, 2.0, 1.5]) == pytest.approx(-1)
     assert falling([1.0, 2.0, 3.0]) == pytest.approx(1)
     assert falling([1.0, 1.0]) == 0
