@@ -78,8 +78,9 @@ def follow_speaking(
 ) -> Aligned:
     """Detect, track and align the face that speaks; raises Reject. See `avprep.stages.align_clip`.
 
-    Faces that are too small, or out of sight for too long, are no candidates. Where there is one candidate or none, or
-    no sound to judge by, it is as with `largest`. sound: returns the windows of the clip, and which of them are real.
+    Faces that are too small, or out of sight for too long, are no candidates. Where there is one candidate or none, it
+    is as with `largest`; so it is, among the candidates, without a sound or a verdict. sound: returns the windows of
+    the clip, and which of them are real.
     """
     detections = keyframes.find_faces(frames, detector, settings.every)
     tracks = track.link(detections)
@@ -91,12 +92,18 @@ def follow_speaking(
             continue
     if len(candidates) < 2:
         return align_detections(frames, detections, settings, name=name, hints=hints(detections.size))
+    scores: list[float | None] | None = None
     try:
-        windows, valid = sound()
+        heard = sound()
     except Reject:
-        return replace(candidates[0], chosen={"faces": len(candidates), "speaking": None})
-    scores = [judging(one.crops(), windows, valid) for one in candidates]
-    best = max(range(len(candidates)), key=lambda n: -1.0 if scores[n] is None else float(scores[n] or 0))
+        pass
+    else:
+        scores = [judging(one.crops(), *heard) for one in candidates]
+    if scores is None or all(score is None for score in scores):
+        subject = track.choose([one.subject for one in candidates], detections, "largest", hints(detections.size))
+        best = next(n for n, one in enumerate(candidates) if one.subject is subject)
+    else:
+        best = max(range(len(candidates)), key=lambda n: -1.0 if scores[n] is None else float(scores[n] or 0))
     return replace(candidates[best], chosen={"faces": len(candidates), "speaking": scores})
 
 

@@ -19,22 +19,28 @@ TIMES = 2.5
 """How many times as large the change at a cut is as those right before and after it."""
 FLASH = 3
 """Maximum frames of a flash: what shows the picture from before again is none but a flash."""
+MIXED = 0.2
+"""What differs from a mix of two pictures by less, as a part of their difference, is one."""
 
 LEAST_SEEN = 3.0
 """The same of the pictures as they are, below which nobody looks closer."""
 
 _CONTRAST = 48.0  # grey levels that a thumbnail's standard deviation is brought to
+_FAINT = 8.0  # least standard deviation that it is brought from
 
 
 def with_cuts(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bool]]:
     """Yield pictures, each with whether it begins a new shot.
 
-    Fades, flashes, noise and shaking are no cuts. Up to `FLASH` pictures are held to tell.
+    Fades, flashes, noise and shaking are no cuts. Where up to `FLASH` pictures between two shots are mixed of both, as
+    converters of frame rates leave them, or are white or black, each begins a shot, and so does the one after them.
+    Up to `FLASH` + 1 pictures are held to tell.
     """
     upcoming: deque[tuple[Picture, _Thumbnail]] = deque()
     rest = iter(pictures)
     past: deque[_Thumbnail] = deque(maxlen=2)
     before_flash: _Thumbnail | None = None
+    between = 0  # pictures that are yet to begin a shot
 
     def ahead(count: int) -> None:
         while len(upcoming) < count and (picture := next(rest, None)) is not None:
@@ -46,13 +52,14 @@ def with_cuts(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bool]]:
             return
         picture, thumbnail = upcoming.popleft()
         difference = _difference(past[-1], thumbnail) if past else math.inf
+        begins, between = between > 0, max(between - 1, 0)
         if not difference:  # a source slower than 25 fps shows a picture more than once
-            yield picture, False
+            yield picture, begins
             continue
-        begins = False
-        if LEAST_SEEN < difference < math.inf:  # the quick question, for it is asked of every picture
-            ahead(FLASH)
-            after = [other for _, other in upcoming]
+        if not begins and LEAST_SEEN < difference < math.inf:  # the quick question, for it is asked of every picture
+            ahead(FLASH + 1)
+            further = [other for _, other in upcoming]
+            after = further[:FLASH]
             change = _change(past[-1], thumbnail)
             usual = [_change(*past)] if len(past) == 2 else []
             usual += [_change(thumbnail, other) for other in after if _difference(thumbnail, other)][:1]
@@ -60,8 +67,39 @@ def with_cuts(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bool]]:
             gone = any(_change(past[-1], other) * TIMES < change for other in after)
             before_flash = past[-1] if gone else None
             begins = not back and not gone and change > max([LEAST, *(TIMES * other for other in usual)])
+            if not (begins or back or gone):
+                between = _between([*past], [thumbnail, *further])
+                begins = between > 0
         past.append(thumbnail)
         yield picture, begins
+
+
+def _between(past: list[_Thumbnail], ahead: list[_Thumbnail]) -> int:
+    """Return how many pictures ahead, at most `FLASH`, lie between two shots, mixed of both or empty; 0: it is no cut.
+
+    A fade or a movement goes on before or after them: over more pictures more must have changed.
+    """
+    before = past[-1]
+    for count in range(1, min(FLASH, len(ahead) - 1) + 1):
+        new = ahead[count]
+        if before.empty or new.empty or not _difference(ahead[count - 1], new):
+            continue
+        usual = [_change(*past)] if len(past) == 2 else []
+        usual += [_change(new, other) for other in ahead[count + 1 :] if _difference(new, other)][:1]
+        least = max([LEAST, *(TIMES * (count + 1) * other for other in usual)])
+        if _change(before, new) > least and all(_mixed(one, before, new) for one in ahead[:count]):
+            return count
+    return 0
+
+
+def _mixed(one: _Thumbnail, before: _Thumbnail, new: _Thumbnail) -> bool:
+    """Return whether a picture is mixed of two others and of light."""
+    if one.seen.shape != before.seen.shape or one.seen.shape != new.seen.shape:
+        return False
+    parts = np.stack([before.seen.ravel(), new.seen.ravel(), np.ones(one.seen.size)], axis=1).astype(np.float64)
+    shares, *_ = np.linalg.lstsq(parts, one.seen.ravel().astype(np.float64), rcond=None)
+    left = np.abs(one.seen.ravel() - parts @ shares).mean()
+    return bool(left < MIXED * _difference(before, new))
 
 
 class _Thumbnail:
@@ -71,11 +109,16 @@ class _Thumbnail:
         self.seen = picture.thumbnail()
 
     @cached_property
+    def empty(self) -> bool:
+        """Whether it shows hardly anything."""
+        return float(self.seen.std()) < _FAINT
+
+    @cached_property
     def normalised(self) -> NDArray[np.float32]:
         """It blurred against noise and brought to one brightness and contrast."""
         blurred = cv2.blur(self.seen.astype(np.float32), (3, 3))
         mean, deviation = cv2.meanStdDev(blurred)
-        return np.asarray((blurred - mean.item()) * (_CONTRAST / max(deviation.item(), 8.0)), np.float32)
+        return np.asarray((blurred - mean.item()) * (_CONTRAST / max(deviation.item(), _FAINT)), np.float32)
 
 
 def _difference(one: _Thumbnail, other: _Thumbnail) -> float:

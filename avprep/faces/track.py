@@ -226,8 +226,14 @@ def _same(track: Track, detection: Detection, frame: int, cuts: frozenset[int]) 
     if not 0 < first - track.last <= MAX_GAP + 1:
         return False
     shared = boxes.overlap(before.face.box, detection.face.box)
-    if any(track.last < cut <= first for cut in cuts):
-        return float(before.appearance @ detection.appearance) >= (ALIKE if shared >= 0.2 else SURELY_ALIKE)
+    if crossed := [cut for cut in cuts if track.last < cut <= first]:
+        cut = min(crossed)
+        while cut - 1 in cuts:  # what lies between two shots may show both faces at once
+            cut -= 1
+        earlier = [seen for frame, seen in track.detections.items() if frame < cut]
+        if not earlier:
+            return False
+        return float(earlier[-1].appearance @ detection.appearance) >= (ALIKE if shared >= 0.2 else SURELY_ALIKE)
     return shared >= 0.2
 
 

@@ -176,7 +176,7 @@ def _crop_facts(clip: Clip, found: Aligned, settings: CropSettings) -> dict[str,
         "score_min": rounded(np.min(scores)),
         "face_size": rounded(found.face_size),
         "jitter_unsmoothed": rounded(found.jitter_unsmoothed),
-        "cuts": len(detections.cuts),
+        "cuts": sum(cut - 1 not in detections.cuts for cut in detections.cuts),  # pictures between two shots are none
         **({"turned": found.turned} if found.turned else {}),
         **found.chosen,
     }

@@ -59,11 +59,14 @@ def pair(made_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "pair.mp4"
 
 
-def cropped(film: Path, judge: ColourJudge) -> tuple[float, dict[str, Any]]:
-    """Return where the eyes of the followed face are, from left to right, and the facts of the clip."""
+def cropped(film: Path, judge: ColourJudge, track: str | None = None) -> tuple[float, dict[str, Any]]:
+    """Return where the eyes of the followed face are, from left to right, and the facts of the clip.
+
+    track: the file of the data set's own face boxes, if it has any.
+    """
     settings = CropSettings("opencv", subject="speaking", min_face=20)
     work = columns.crop_stage(film.parent, settings, 1, judge)()  # type: ignore[arg-type]
-    members = dict(work(Clip("pair", film.name, "test")).members)
+    members = dict(work(Clip("pair", film.name, "test", track=track)).members)
     return float(schema.decode_array(members["points.npy"])[:, :2, 0].mean()), json.loads(members["clip.json"])
 
 
@@ -85,6 +88,19 @@ def test_without_a_verdict_the_largest_face_is_followed(pair: Path, tmp_path: Pa
     made_media.ffmpeg("-i", pair, "-an", "-c:v", "copy", tmp_path / "mute.mp4")
     mute, facts = cropped(tmp_path / "mute.mp4", ColourJudge(2))
     assert (mute > 256, facts["speaking"]) == (True, None)
+
+
+def test_without_a_verdict_the_face_of_the_data_set_is_followed(pair: Path) -> None:
+    """Where nothing can be judged, the data set's own boxes come before a face's size, as they do with `largest`."""
+    rows = "".join(f"{frame:06d} 60 60 140 140\n" for frame in range(29))
+    (pair.parent / "track.txt").write_text(f"FRAME X Y W H\n{rows}")
+    unsure, facts = cropped(pair, ColourJudge(None), "track.txt")
+    assert (unsure < 256, facts["speaking"]) == (True, [None, None])
+    made_media.ffmpeg("-i", pair, "-an", "-c:v", "copy", pair.parent / "mute.mp4")
+    mute, facts = cropped(pair.parent / "mute.mp4", ColourJudge(2), "track.txt")
+    assert (mute < 256, facts["speaking"]) == (True, None)
+    red, _ = cropped(pair, ColourJudge(0), "track.txt")
+    assert red > 256
 
 
 def test_who_speaks_needs_a_judge(pair: Path, tmp_path: Path) -> None:

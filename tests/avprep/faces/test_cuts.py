@@ -79,6 +79,27 @@ def test_a_picture_of_something_else_is_no_cut(frames: int, film: Pixels, others
     assert cuts_of(broken) == []
 
 
+BETWEEN = {
+    "a mix": [(0.5, 0.5)],
+    "two mixes": [(0.67, 0.33), (0.33, 0.67)],
+    "a black picture": [(0, 0)],
+    "three black ones": [(0, 0)] * 3,
+    "a dip to black": [(0.6, 0), (0, 0), (0, 0.6)],
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_pictures_between_two_shots_hide_no_cut(name: str, film: Pixels, others: list[Pixels]) -> None:
+    """Up to three pictures that show both shots, or nothing, begin a shot each, and so does the one after them."""
+    shares = BETWEEN[name]
+    mixes = [np.asarray(np.rint(a * film[12] + b * others[0][12]), np.uint8) for a, b in shares]
+    found = cuts_of(np.concatenate([film[:12], mixes, others[0][12:24]]))
+    assert found
+    assert found[-1] - found[0] == len(found) - 1
+    assert 12 <= found[0] <= found[-1] <= 12 + len(shares)
+    assert cuts_of(np.concatenate([film[:12], [film[12] // 2, np.zeros_like(film[0])], film[14:26]])) == []
+
+
 @pytest.mark.parametrize("to", ["black", "white", "another shot"])
 def test_a_fade_is_no_cut(to: str, film: Pixels, others: list[Pixels]) -> None:
     """A picture that fades over 8 frames into darkness, light or another shot changes by degrees."""

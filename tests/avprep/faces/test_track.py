@@ -65,6 +65,15 @@ def test_a_cut_separates_people_in_the_same_place() -> None:
     assert frames_of(track.link(detections(other, 6))) == [[0, 5]]
 
 
+def test_a_picture_that_shows_two_people_at_once_does_not_make_them_one() -> None:
+    """Over pictures that each begin a shot, a face is compared with the one before all of them."""
+    mixed = np.float32([1, 1]) / np.sqrt(np.float32(2)) * np.float32(1.2)
+    faces = {4: [detection(100)], 5: [detection(100, appearance=mixed)], 6: [detection(100, appearance=FACE_B)]}
+    assert frames_of(track.link(detections(faces, 7, cuts=(5, 6)))) == [[4, 5], [6]]
+    faces[6] = [detection(100)]
+    assert frames_of(track.link(detections(faces, 7, cuts=(5, 6)))) == [[4, 5, 6]]
+
+
 def test_largest_subject_has_the_most_area_in_total() -> None:
     """A large face that is there for an instant loses against a smaller one that stays."""
     faces = {n: [detection(100, size=60)] for n in range(0, 50, 5)}
