@@ -106,19 +106,21 @@ def test_a_folder_without_shards(tmp_path: Path) -> None:
 def test_the_rows_of_the_papers_tables(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loops of docs/results.md train the rows of its tables, and measure them."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "syn").mkdir()
-    (tmp_path / "syn" / "shards").symlink_to(out)
-    (tmp_path / "docs").symlink_to(DOCS)
-    lines = re.findall(r"^ +avprep ((?:train|evaluate) .*syn/shards.*)$", RESULTS, re.MULTILINE)
-    row, measure, before, switched, measure_switched = lines
-    for run, sharing, adversarial in (("work/first", "false", "0"), ("work/syn-true-1", "true", "1")):
-        run_line(row, run=run, sharing=sharing, adversarial=adversarial)
-        run_line(measure, run=run)
-    run_line(before)
-    for weight in ("0", "200"):
+    (tmp_path / "people").mkdir()
+    for link, there in (("grid", out), ("people/shards", out), ("docs", DOCS)):
+        (tmp_path / link).symlink_to(there)
+    lines = re.findall(r"^ +avprep ((?:train|evaluate) .*)$", RESULTS, re.MULTILINE)
+    (row,) = (line for line in lines if "runs/table-$sharing-$adversarial" in line)
+    (people,) = (line for line in lines if line.startswith("train people/shards runs/syn "))
+    switched, measure = (line for line in lines if "runs/words-$weight" in line)
+    for sharing, adversarial in (("false", "0"), ("true", "1")):
+        run_line(row, sharing=sharing, adversarial=adversarial)
+    assert "validation" in (tmp_path / "runs" / "table-true-1" / "metrics.jsonl").read_text(encoding="utf-8")
+    run_line(people)
+    for weight in ("0", "20"):
         run_line(switched, weight=weight)
-        run_line(measure_switched, run=f"work/syn-{weight}")
-    found = json.loads((tmp_path / "work" / "syn-200" / "results" / "metrics.json").read_text())
+        run_line(measure, weight=weight)
+    found = json.loads((tmp_path / "runs" / "words-20" / "results" / "metrics.json").read_text())
     assert "words_from_identity" in found["leakage"]
     assert {"recognition", "retrieval"} < found.keys()
 
@@ -126,7 +128,11 @@ def test_the_rows_of_the_papers_tables(out: Path, tmp_path: Path, monkeypatch: p
 def run_line(line: str, **variables: str) -> None:
     """Run a line of a page in small, its variables replaced."""
     words = Template(line).substitute(variables).split()
-    small = OVERRIDES if words[0] == "train" else ["--workers", "0", "--mouth-clips", "0", "--detector", "opencv"]
+    small = (
+        [*OVERRIDES, "--set", "model.blend=true"]
+        if words[0] == "train"
+        else ["--workers", "0", "--mouth-clips", "0", "--detector", "opencv"]
+    )
     result = call(*words, *small)
     assert result.exit_code == 0, result.output
 
