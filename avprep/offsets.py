@@ -71,8 +71,9 @@ def moved_clip(clip: Clip, root: Path, settings: MfccSettings, measured: dict[st
 
     lead, confidence = measured.get("audio_lead_frames"), measured.get("confidence")
     sure = isinstance(confidence, int | float) and confidence >= least
-    known = isinstance(lead, int | float) and abs(lead) < schema.MAX_LEAD
-    delay = round(lead * MS_PER_FRAME, 1) if sure and known and lead is not None else 0.0
+    delay = 0.0
+    if sure and isinstance(lead, int | float) and abs(lead) < schema.MAX_LEAD:
+        delay = round(lead * MS_PER_FRAME, 1)
     sample = mfcc_clip(clip, root, replace(settings, audio_shift_ms=settings.audio_shift_ms + delay))
     *arrays, (name, facts) = sample.members
     offset = {"audio_offset_ms": delay, "audio_lead_frames": lead, "sync_confidence": confidence}

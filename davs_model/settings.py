@@ -278,19 +278,23 @@ class RunSettings(Section):
         values = cls.defaults() | {name: value for name, (value, _) in given.items()}
         for part, whole in cls.bounds.items():
             if values[part] > values[whole]:
-                sources = dict.fromkeys(given[name][1] for name in (whole, part) if name in given)
                 rule = f"must be at most {whole}, which is {values[whole]}"
-                raise _error(" and ".join(sources), f"{part} = {values[part]} {rule}")
+                raise _error(_sources(given, whole, part), f"{part} = {values[part]} {rule}")
         for name, others in cls.needs.items():
             if values[name] and all(values[other] != value for other, value in others.items()):
                 either = " or ".join(f"{other} = {_toml(value)}" for other, value in others.items())
-                sources = dict.fromkeys(given[one][1] for one in (name, *others) if one in given)
-                raise _error(" and ".join(sources), f"{name} = {_toml(values[name])} does nothing without {either}")
+                problem = f"{name} = {_toml(values[name])} does nothing without {either}"
+                raise _error(_sources(given, name, *others), problem)
         tables: dict[str, Any] = {section: {} for section in cls.sections()}
         for name, value in values.items():
             section, _, key = name.rpartition(".")
             (tables[section] if section else tables)[key] = value
         return cls.model_validate(tables)
+
+
+def _sources(given: Mapping[str, tuple[Any, str]], *names: str) -> str:
+    """Return where some settings were given, each place once."""
+    return " and ".join(dict.fromkeys(given[name][1] for name in names if name in given))
 
 
 def ablation_of(settings: RunSettings, rows: Sequence[str] = ()) -> Ablation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import cv2
@@ -61,20 +61,25 @@ def with_cuts(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bool]]:
             further = [other for _, other in upcoming]
             after = further[:FLASH]
             change = _change(past[-1], thumbnail)
-            usual = [_change(*past)] if len(past) == 2 else []
-            usual += [_change(thumbnail, other) for other in after if _difference(thumbnail, other)][:1]
+            usual = _usual(past, thumbnail, after)
             back = before_flash is not None and _change(before_flash, thumbnail) * TIMES < change
             gone = any(_change(past[-1], other) * TIMES < change for other in after)
             before_flash = past[-1] if gone else None
             begins = not back and not gone and change > max([LEAST, *(TIMES * other for other in usual)])
             if not (begins or back or gone):
-                between = _between([*past], [thumbnail, *further])
+                between = _between(past, [thumbnail, *further])
                 begins = between > 0
         past.append(thumbnail)
         yield picture, begins
 
 
-def _between(past: list[_Thumbnail], ahead: list[_Thumbnail]) -> int:
+def _usual(past: Sequence[_Thumbnail], new: _Thumbnail, after: Iterable[_Thumbnail]) -> list[float]:
+    """Return the changes right before and right after a cut to a new picture, as far as there are any."""
+    before = [_change(*past)] if len(past) == 2 else []
+    return before + [_change(new, other) for other in after if _difference(new, other)][:1]
+
+
+def _between(past: Sequence[_Thumbnail], ahead: Sequence[_Thumbnail]) -> int:
     """Return how many pictures ahead, at most `FLASH`, lie between two shots, mixed of both or empty; 0: it is no cut.
 
     A fade or a movement goes on before or after them: over more pictures more must have changed.
@@ -84,8 +89,7 @@ def _between(past: list[_Thumbnail], ahead: list[_Thumbnail]) -> int:
         new = ahead[count]
         if before.empty or new.empty or not _difference(ahead[count - 1], new):
             continue
-        usual = [_change(*past)] if len(past) == 2 else []
-        usual += [_change(new, other) for other in ahead[count + 1 :] if _difference(new, other)][:1]
+        usual = _usual(past, new, ahead[count + 1 :])
         least = max([LEAST, *(TIMES * (count + 1) * other for other in usual)])
         if _change(before, new) > least and all(_mixed(one, before, new) for one in ahead[:count]):
             return count

@@ -13,7 +13,7 @@ from avprep.errors import ShardError
 from avprep.schema import CROP_SIZE
 from avprep.shards.image import decode_picture
 from davs_model.data.batch import RawBatch
-from davs_model.data.pictures import Augmentation, Tint, Warp
+from davs_model.data.pictures import Augmentation, change_looks
 from davs_model.data.reads import Shape
 
 
@@ -57,13 +57,7 @@ class FaceFolder:
         change = Augmentation.draw(rng, shift=self.shape.shift, flip=self.shape.flip)
         for name in self.shape.reads:
             change.into(into[name][place].numpy()[0], square.astype(np.uint8))  # a copy each: the picture is used up
-        tint = Tint.draw(rng, self.shape.jitter) if self.shape.jitter and rng is not None else None
-        warp = Warp.draw(rng, self.shape.warp) if self.shape.warp and rng is not None else None
-        for name, reads in self.shape.reads.items():
-            frames = into[name][place].numpy()
-            if tint is not None:
-                tint.apply(frames)
-            if warp is not None:
-                warp.apply(frames, reads.box)
+        frames_of = [(into[name][place].numpy(), reads.box) for name, reads in self.shape.reads.items()]
+        change_looks(frames_of, rng, jitter=self.shape.jitter, warp=self.shape.warp)
         into["words"][place] = into["emotions"][place] = -1
         into["speakers"][place] = int(self._person[row])

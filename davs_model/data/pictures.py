@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -139,6 +140,28 @@ class Warp(NamedTuple):
         for frame in frames:
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             frame[:] = cv2.warpAffine(frame, matrix, frame.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def change_looks(
+    shown: Sequence[tuple[Frames, Box]], rng: np.random.Generator | None, *, jitter: float, warp: float
+) -> Warp | None:
+    """Tint and warp all frames of a clip alike, in place; return the warp, None where nothing is moved.
+
+    shown: frames (T, S, S, 3) and the box of the crop that they show. rng: None: nothing is changed.
+    jitter, warp: how much at most; 0: neither draws a number.
+    """
+    if rng is None:
+        return None
+    if jitter:
+        tint = Tint.draw(rng, jitter)
+        for frames, _ in shown:
+            tint.apply(frames)
+    if not warp:
+        return None
+    moved = Warp.draw(rng, warp)
+    for frames, box in shown:
+        moved.apply(frames, box)
+    return moved
 
 
 def grey_levels(frames: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from davs_model.data.arrays import WHOLE_SOUND, heard, points_of, statistics, wi
 from davs_model.data.batch import RawBatch
 from davs_model.data.clips import NO_WORDS, Clips
 from davs_model.data.partners import Partners, rows_of_each
-from davs_model.data.pictures import WHOLE, Augmentation, Form, Frames, Tint, Warp, shown
+from davs_model.data.pictures import WHOLE, Augmentation, Form, Frames, change_looks, shown
 from davs_model.data.positions import positions
 from davs_model.data.reads import LABELS, Reads, Shape
 from davs_model.data.sampling import (
@@ -150,14 +150,8 @@ class ClipSource:
             wanted = {name: {n: frame for n, (by, frame) in enumerate(chosen[name]) if by == of} for name in seen}
             found = self._decode(of, wanted, into, place, change, arrays=bool(pointed) and of == row)
             members = found if of == row else members
-        if self.shape.jitter and rng is not None:
-            tint = Tint.draw(rng, self.shape.jitter)
-            for name in seen:
-                tint.apply(into[name][place].numpy())
-        warp = Warp.draw(rng, self.shape.warp) if self.shape.warp and rng is not None else None
-        if warp is not None:
-            for name in seen:
-                warp.apply(into[name][place].numpy(), reads[name].box)
+        frames_of = [(into[name][place].numpy(), reads[name].box) for name in seen]
+        warp = change_looks(frames_of, rng, jitter=self.shape.jitter, warp=self.shape.warp)
         if not pointed:
             return
         points, affine = points_of(self.clips, row, members if "points.npy" in members else self.read(row, "crop", ()))

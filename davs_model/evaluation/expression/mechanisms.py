@@ -38,7 +38,7 @@ def views(bench: Bench, chosen: Sequence[Target]) -> Measure | None:
             continue
         try:
             features = {count: _merged(bench, sets, count) for count in COUNTS}
-        except ShardError:
+        except ShardError:  # a damaged clip counts nowhere in an evaluation, nor does what is merged of it
             continue
         whole = torch.stack(features[COUNTS[-1]])
         for count in COUNTS:
