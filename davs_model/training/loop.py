@@ -162,7 +162,7 @@ class _Run:
             talked = state.checkpoint.settings.get("talking") if state is not None else None
             reporter = Reporter(run, settings, corpus, model, device, done, say, dict(talked or {}))
         begun = any(done.get(stage.name, 0) for stage in model.stages.values() if stage.initialises)
-        initialised = "init_from" in about or begun
+        initialised = begun or ("init_from" in about and model.is_fitted)
         check, mib = StepCheck(run, world), settings.data.cache_mib
         store = FrameStore(mib << 20) if mib else None
         known = (run, settings, corpus, world, device, say, model, done, state)

@@ -410,6 +410,20 @@ class TestTransfer:
         lines = run(out, tmp_path / "second", "model.width=0.1", "steps.speech=1", init_from=finished)
         assert any("visual_speech_encoder" in line for line in lines)
 
+    def test_encoders_that_learned_nothing_are_fitted(self, out: Path, tmp_path: Path) -> None:
+        """A run that begins with another's identity encoder alone fits its speech encoders, after a kill as well."""
+        run(out, tmp_path / "first", stages=("identity",))
+        still = ("optimizer.learning_rate=1e-30", "optimizer.warmup=0", "steps.speech=1", "model.standardise=corpus")
+        wanted: dict[str, Any] = {"stages": ("identity", "speech")}
+        with interrupted.kept({("identity", 2): tmp_path / "killed"}):
+            run(out, tmp_path / "second", *still, init_from=tmp_path / "first", **wanted)
+        run(out, tmp_path / "killed", *still, **wanted)
+        interrupted.assert_same_bytes(tmp_path / "second", tmp_path / "killed")
+        before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
+        for name in ("visual_speech_encoder.fc.weight", "audio_speech_encoder.fc.weight"):
+            assert not torch.equal(before[name], after[name])
+        assert after["audio_speech_encoder.mean"].any()
+
     def test_an_imported_checkpoint_is_not_trained_over(self, out: Path, tmp_path: Path) -> None:
         """A RUN with a checkpoint that training did not write is refused, and how to begin with it is said."""
         checkpoint.save(tmp_path / "run", checkpoint.Checkpoint.of(DAVS(n_words=3, width=0.05), {}))
