@@ -74,6 +74,11 @@ def train(
     try:
         if settings.data.batch_size % world.size:
             raise RunError(f"data.batch_size = {settings.data.batch_size} is no multiple of {world.size} processes")
+        if settings.data.batch_size == world.size and not settings.machine.sync_batchnorm:
+            raise RunError(
+                f"data.batch_size = {settings.data.batch_size} gives each of {world.size} processes one clip, of which "
+                "BatchNorm has no statistics without machine.sync_batchnorm: give a larger one"
+            )
         with locked(run) if world.first else contextlib.nullcontext():
             corpus = read_corpus(out, settings, shares)
             going = _Run.start(corpus, run, settings, world, device, init_from, say if world.first else lambda _: None)

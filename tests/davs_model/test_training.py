@@ -585,6 +585,12 @@ class TestProcesses:
         with pytest.raises(RunError, match=r"data\.batch_size = 3 is no multiple of 2 processes"):
             run(out, tmp_path / "run", "data.batch_size=3")
 
+    def test_a_share_of_one_clip(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A batch of one clip for each process is refused where BatchNorm would see that clip alone."""
+        monkeypatch.setattr(loop.distributed, "join", lambda _: loop.World(size=2))
+        with pytest.raises(RunError, match=r"each of 2 processes one clip, .* without machine\.sync_batchnorm"):
+            run(out, tmp_path / "run", "data.batch_size=2", "machine.sync_batchnorm=false")
+
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
