@@ -31,6 +31,7 @@ from davs_model.models.davs.networks import DAVS
 from davs_model.models.davs.stages import STAGES
 from davs_model.training import loop, optimizers
 from davs_model.training import state as states
+from davs_model.training.log import MetricsLog
 
 
 @pytest.fixture(scope="module")
@@ -333,6 +334,15 @@ class TestResuming:
         for name, begun in (("named", finished), ("unnamed", None)):
             run(out, tmp_path / name, "steps.speech=1", init_from=begun)
         interrupted.assert_same_bytes(tmp_path / "named", tmp_path / "unnamed")
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+    def test_a_log_on_a_full_disk(self, tmp_path: Path) -> None:
+        """A log that cannot be written is one line that names it."""
+        log = MetricsLog(tmp_path, {})
+        (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+        with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"):
+            log.write("speech", 1, overall=1, terms={"word": 1.0})
+        log.close()
 
     def test_one_process_at_a_time(self, out: Path, tmp_path: Path) -> None:
         """A second process in the same RUN is refused."""
