@@ -27,7 +27,9 @@ from torch import Tensor
 from avprep.errors import CheckpointError, RunError
 from davs_model import checkpoint
 from davs_model.models.davs import Settings
+from davs_model.models.davs.initialise import has_learned
 from davs_model.models.davs.networks import DAVS
+from davs_model.models.davs.networks.speech import AudioSpeechEncoder
 from davs_model.models.davs.stages import STAGES
 from davs_model.training import loop, optimizers
 from davs_model.training import state as states
@@ -433,6 +435,16 @@ class TestTransfer:
         for name in ("visual_speech_encoder.fc.weight", "audio_speech_encoder.fc.weight"):
             assert not torch.equal(before[name], after[name])
         assert after["audio_speech_encoder.mean"].any()
+
+    def test_an_encoder_that_fits_in_part_has_not_learned(self) -> None:
+        """An encoder has learned once all of its layers have: not if some of them did not fit."""
+        encoder = AudioSpeechEncoder(width=0.05).train()
+        assert not has_learned(encoder)
+        encoder(torch.randn(2, 3, 12, 20))
+        assert has_learned(encoder)
+        layer = encoder.square[1][1]
+        layer.reset_running_stats()
+        assert not has_learned(encoder)
 
     def test_an_imported_checkpoint_is_not_trained_over(self, out: Path, tmp_path: Path) -> None:
         """A RUN with a checkpoint that training did not write is refused, and how to begin with it is said."""

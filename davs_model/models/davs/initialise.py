@@ -27,7 +27,7 @@ def fit_speech_encoders(model: SpeechModel, batch: Batch) -> None:
     encoders begins with features of mean 0 and variance 1 over a batch (the data-dependent start of Krähenbühl et al.,
     ICLR 2016, in the last layer alone).
 
-    model: an encoder that has learned something stays as it is. batch: of the training set, float32.
+    model: an encoder that has learned stays as it is. batch: of the training set, float32.
     """
     video, audio = model.visual_speech_encoder, model.audio_speech_encoder
     if lacks_statistics(audio):
@@ -48,9 +48,10 @@ def fit_speech_encoders(model: SpeechModel, batch: Batch) -> None:
 
 
 def has_learned(encoder: nn.Module) -> bool:
-    """Whether anything was learned with an encoder: whether its BatchNorm has seen anything, here or elsewhere."""
-    means = (layer.running_mean for layer in encoder.modules() if isinstance(layer, _BatchNorm))
-    return any(mean is not None and bool(mean.any()) for mean in means)
+    """Whether an encoder has learned, here or elsewhere, as a whole: whether every BatchNorm has seen something."""
+    layers = [layer for name, layer in encoder.named_modules() if not name.startswith("unused")]
+    means = [layer.running_mean for layer in layers if isinstance(layer, _BatchNorm)]
+    return all(mean is not None and bool(mean.any()) for mean in means)
 
 
 def lacks_statistics(audio: AudioSpeechEncoder) -> bool:

@@ -86,12 +86,12 @@ class SpeechModel(TalkingModel):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether both speech encoders have learned something, and E_w^a has the statistics that it needs."""
+        """Whether both speech encoders have learned, and E_w^a has the statistics that it needs."""
         audio = self.audio_speech_encoder
         return has_learned(self.visual_speech_encoder) and has_learned(audio) and not lacks_statistics(audio)
 
     def initialise(self, batch: Batch) -> None:
-        """Fit the last layers of the speech encoders to a batch, in place, of those that have learned nothing."""
+        """Fit the last layers of the speech encoders to a batch, in place, of those that have not learned."""
         fit_speech_encoders(self, batch)
 
     @property
