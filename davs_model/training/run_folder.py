@@ -77,6 +77,9 @@ def check_same(
         raise RunError(
             f"{run}: the clips are not those that it was started with: give another RUN, and --init-from {run}"
         )
+    there, here = before.get("mfcc_preset"), about["mfcc_preset"]
+    if there and here and there != here:
+        raise RunError(f"{run}: was started with windows of the preset {there}, these are of {here}: give another RUN")
 
 
 @contextlib.contextmanager

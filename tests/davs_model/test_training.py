@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import interrupted
+import made_shards
 import numpy as np
 import pytest
 import torch
@@ -345,6 +346,15 @@ class TestResuming:
         with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"):
             log.write("speech", 1, overall=1, terms={"word": 1.0})
         log.close()
+
+    def test_windows_of_another_preset_are_refused(self, out: Path, tmp_path: Path) -> None:
+        """A run does not go on with windows of another MFCC preset, though the clips are the same."""
+        copied = Path(shutil.copytree(out, tmp_path / "out"))
+        made_shards.write_runs(copied, settings={"preset": "davs"})
+        run(copied, tmp_path / "run", "steps.speech=1")
+        made_shards.write_runs(copied, settings={"preset": "syncnet"})
+        with pytest.raises(RunError, match=r"run: was started with windows of the preset davs, these are of syncnet"):
+            run(copied, tmp_path / "run", "steps.speech=1")
 
     def test_one_process_at_a_time(self, out: Path, tmp_path: Path) -> None:
         """A second process in the same RUN is refused."""
