@@ -617,6 +617,14 @@ class TestProcesses:
         with pytest.raises(RunError, match=r"data\.batch_size = 3 is no multiple of 2 processes"):
             run(out, tmp_path / "run", "data.batch_size=3")
 
+    def test_a_world_without_others(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A number of processes in the environment, and no more of what torchrun sets, is one line."""
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises(RunError, match="WORLD_SIZE is 2 and RANK, MASTER_ADDR, MASTER_PORT not set: start with"):
+            run(out, tmp_path / "run")
+
     def test_a_share_of_one_clip(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A batch of one clip for each process is refused where BatchNorm would see that clip alone."""
         monkeypatch.setattr(loop.distributed, "join", lambda _: loop.World(size=2))
