@@ -27,24 +27,25 @@ def fit_speech_encoders(model: SpeechModel, batch: Batch) -> None:
     encoders begins with features of mean 0 and variance 1 over a batch (the data-dependent start of Krähenbühl et al.,
     ICLR 2016, in the last layer alone).
 
-    model: an encoder that has learned stays as it is. batch: of the training set, float32.
+    model: where either encoder has learned both stay as they are, for one may be left alone on purpose, and is fitted
+    already. batch: of the training set, float32.
     """
     video, audio = model.visual_speech_encoder, model.audio_speech_encoder
     if lacks_statistics(audio):
         deviation, mean = torch.std_mean(batch[WINDOWS], dim=(0, 1, 3))
         audio.mean.copy_(mean)
         audio.deviation.copy_(deviation)
+    if has_learned(video) or has_learned(audio):
+        return
+    last = video.to_map[2]
+    assert isinstance(last, nn.Conv2d)
+    assert last.bias is not None
+    last.weight.abs_()
+    last.bias.zero_()
     # In training mode, but copies: BatchNorm counts what it sees.
-    if not has_learned(video):
-        last = video.to_map[2]
-        assert isinstance(last, nn.Conv2d)
-        assert last.bias is not None
-        last.weight.abs_()
-        last.bias.zero_()
-        if FRAMES in batch:
-            _normalise(video.fc, copy.deepcopy(video).train()(batch[FRAMES]))
-    if not has_learned(audio):
-        _normalise(audio.fc, copy.deepcopy(audio).train()(batch[WINDOWS], batch.get(SOUND)))
+    if FRAMES in batch:
+        _normalise(video.fc, copy.deepcopy(video).train()(batch[FRAMES]))
+    _normalise(audio.fc, copy.deepcopy(audio).train()(batch[WINDOWS], batch.get(SOUND)))
 
 
 def has_learned(encoder: nn.Module) -> bool:

@@ -86,12 +86,12 @@ class SpeechModel(TalkingModel):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether both speech encoders have learned, and E_w^a has the statistics that it needs."""
+        """Whether a speech encoder has learned, and E_w^a has the statistics that it needs."""
         audio = self.audio_speech_encoder
-        return has_learned(self.visual_speech_encoder) and has_learned(audio) and not lacks_statistics(audio)
+        return not lacks_statistics(audio) and (has_learned(audio) or has_learned(self.visual_speech_encoder))
 
     def initialise(self, batch: Batch) -> None:
-        """Fit the last layers of the speech encoders to a batch, in place, of those that have not learned."""
+        """Fit the last layers of the speech encoders to a batch, in place, where neither has learned."""
         fit_speech_encoders(self, batch)
 
     @property
