@@ -348,13 +348,15 @@ class TestResuming:
         log.close()
 
     def test_windows_of_another_preset_are_refused(self, out: Path, tmp_path: Path) -> None:
-        """A run does not go on with windows of another MFCC preset, though the clips are the same."""
+        """A run does not go on with windows of another MFCC preset; one that begins with its weights says so."""
         copied = Path(shutil.copytree(out, tmp_path / "out"))
         made_shards.write_runs(copied, settings={"preset": "davs"})
         run(copied, tmp_path / "run", "steps.speech=1")
         made_shards.write_runs(copied, settings={"preset": "syncnet"})
         with pytest.raises(RunError, match=r"run: was started with windows of the preset davs, these are of syncnet"):
             run(copied, tmp_path / "run", "steps.speech=1")
+        lines = run(copied, tmp_path / "new", "steps.speech=1", init_from=tmp_path / "run")
+        assert any("learned from windows of the preset davs, these are of syncnet" in line for line in lines)
 
     def test_one_process_at_a_time(self, out: Path, tmp_path: Path) -> None:
         """A second process in the same RUN is refused."""
