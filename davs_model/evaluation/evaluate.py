@@ -215,15 +215,18 @@ def in_words(metrics: dict[str, Any]) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def clips_of(saved: Checkpoint, out: Path, split: str, reads: Sequence[str] = EVALUATED) -> tuple[Clips, Shape]:
+def clips_of(
+    saved: Checkpoint, out: Path, split: str, reads: Sequence[str] = EVALUATED, vocabulary: tuple[str, ...] = ()
+) -> tuple[Clips, Shape]:
     """Return the clips of a split that a model can be measured on, labelled as it was trained, and what is read.
 
-    reads: names of `TalkingModel.reads`, of which those that the model has are read.
+    reads: names of `TalkingModel.reads`, of which those that the model has are read. vocabulary: numbers the words of a
+        model that does not name its own; none: those of the split do.
 
     RunError where there is none, or their windows are of another preset than the model's.
     """
     words, emotions = (tuple(map(str, saved.settings.get(name) or ())) for name in ("words", "emotions"))
-    clips = read_clips(out, split, vocabulary=words or None, emotion_names=emotions or None)
+    clips = read_clips(out, split, vocabulary=words or vocabulary or None, emotion_names=emotions or None)
     preset = saved.settings.get("mfcc_preset")
     if preset and clips.mfcc_preset and preset != clips.mfcc_preset:
         raise RunError(f"{out}: its windows are of the preset {clips.mfcc_preset}, the model's are of {preset}")
@@ -389,7 +392,7 @@ def _leakage(
 @torch.inference_mode()
 def _identity_of_train(subject: _Subject, out: Path, settings: EvaluationSettings, say: Say) -> tuple[Tensor, Tensor]:
     """Return identity features `[N, D]` and words `[N]` of clips of the train split, whose rows are shuffled."""
-    clips, shape = clips_of(subject.saved, out, "train", [SEQUENCE])
+    clips, shape = clips_of(subject.saved, out, "train", [SEQUENCE], subject.clips.vocabulary)
     device = torch.device(settings.device)
     say(f"train: {plural(min(len(clips), settings.svm_clips), 'clip')} for the SVM")
     features, words = [], []

@@ -317,6 +317,11 @@ class TalkingModel(nn.Module, ABC):
     def listen(self, batches: Sequence[Batch]) -> None:
         """Take what it has to know of the training's voices, in place; see `listens`. ValueError for silence."""
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether weights of another run leave nothing to `initialise`."""
+        return True
+
     def initialise(self, batch: Batch) -> None:
         """Fit the first weights to a batch of the training set, float32, in place; see `Stage.initialises`."""
 

@@ -58,10 +58,17 @@ class World:
 
 
 def join(device: str) -> World:
-    """Join the processes that torchrun has started, if it has; RunError where there are fewer GPUs than processes."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    """Join the processes that torchrun has started, if it has; RunError where there are fewer GPUs than processes.
+
+    RunError, too, where the environment says that there are others, and not where.
+    """
+    if (processes := os.environ.get("WORLD_SIZE", "1")) == "1":
         return World()
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise RunError(
+            f"WORLD_SIZE is {processes} and {', '.join(missing)} not set: start with torchrun, or unset WORLD_SIZE"
+        )
+    size = int(processes)
     world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
     if device == "cuda":
         if world.local >= torch.cuda.device_count():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from avprep import untrusted
+from avprep.errors import RunError
 
 METRICS = "metrics.jsonl"
 """A JSON object a line: `stage`, `step` and what was measured there."""
@@ -28,28 +29,41 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter  # a second of imports
 
         self._path = run / METRICS
-        self._forget(done)
-        self._board: SummaryWriter = SummaryWriter(str(run / "tensorboard"), purge_step=sum(done.values()))
+        with self._writing():
+            self._forget(done)
+            self._board: SummaryWriter = SummaryWriter(str(run / "tensorboard"), purge_step=sum(done.values()))
 
     def write(self, stage: str, step: int, *, overall: int, **values: Any) -> None:
-        """Record nested values at a step; overall: the step counted over all stages."""
+        """Record nested values at a step; overall: the step counted over all stages. RunError where it cannot."""
         line = json.dumps({"stage": stage, "step": step, **values}, allow_nan=False)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        for name, value in _scalars(values):
-            self._board.add_scalar(f"{stage}/{name}", value, overall)
+        with self._writing():
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            for name, value in _scalars(values):
+                self._board.add_scalar(f"{stage}/{name}", value, overall)
 
     def picture(self, stage: str, name: str, rgb: Any, *, overall: int) -> None:
         """Show a picture, uint8 (H, W, 3), in TensorBoard."""
-        self._board.add_image(f"{stage}/{name}", rgb, overall, dataformats="HWC")
+        with self._writing():
+            self._board.add_image(f"{stage}/{name}", rgb, overall, dataformats="HWC")
 
     def flush(self) -> None:
         """Bring everything to disk."""
-        self._board.flush()
+        with self._writing():
+            self._board.flush()
 
     def close(self) -> None:
         """End."""
-        self._board.close()
+        with self._writing():
+            self._board.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What cannot be written, on a full disk say, is one line."""
+        try:
+            yield
+        except OSError as error:
+            raise RunError(f"{error.filename or self._path.parent}: cannot be written ({error.strerror})") from error
 
     def _forget(self, done: dict[str, int]) -> None:
         """Drop the records of steps that are not done: they will be made again."""

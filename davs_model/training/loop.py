@@ -74,6 +74,11 @@ def train(
     try:
         if settings.data.batch_size % world.size:
             raise RunError(f"data.batch_size = {settings.data.batch_size} is no multiple of {world.size} processes")
+        if settings.data.batch_size == world.size and not settings.machine.sync_batchnorm:
+            raise RunError(
+                f"data.batch_size = {settings.data.batch_size} gives each of {world.size} processes one clip, of which "
+                "BatchNorm has no statistics without machine.sync_batchnorm: give a larger one"
+            )
         with locked(run) if world.first else contextlib.nullcontext():
             corpus = read_corpus(out, settings, shares)
             going = _Run.start(corpus, run, settings, world, device, init_from, say if world.first else lambda _: None)
@@ -151,7 +156,7 @@ class _Run:
         }
         if state is not None:
             check_same(run, state, settings, dimensions, about)
-        about |= _begin(model, run, state, init_from, say)
+        about |= _begin(model, run, state, init_from, corpus.train.mfcc_preset, say)
         if world.size > 1 and settings.machine.sync_batchnorm:
             distributed.synchronise_batchnorm(model, device.type)
         precision.place(model, device, channels_last=settings.machine.channels_last, compiled=settings.machine.compile)
@@ -162,7 +167,7 @@ class _Run:
             talked = state.checkpoint.settings.get("talking") if state is not None else None
             reporter = Reporter(run, settings, corpus, model, device, done, say, dict(talked or {}))
         begun = any(done.get(stage.name, 0) for stage in model.stages.values() if stage.initialises)
-        initialised = "init_from" in about or begun
+        initialised = begun or ("init_from" in about and model.is_fitted)
         check, mib = StepCheck(run, world), settings.data.cache_mib
         store = FrameStore(mib << 20) if mib else None
         known = (run, settings, corpus, world, device, say, model, done, state)
@@ -275,16 +280,23 @@ class _Run:
 
 
 def _begin(
-    model: TalkingModel, run: Path, state: states.TrainingState | None, init_from: Path | None, say: Say
+    model: TalkingModel, run: Path, state: states.TrainingState | None, init_from: Path | None, preset: str, say: Say
 ) -> dict[str, Any]:
-    """Give a model the weights of the run, or those that a new run begins with; return what checkpoints say of it."""
+    """Give a model the weights of the run, or those that a new run begins with; return what checkpoints say of it.
+
+    preset: of the windows.
+    """
     if state is not None:
         model.load_state_dict(state.checkpoint.weights)
         before = state.checkpoint.settings  # as the run began, with or without it, so that the bytes are the same
         return {"init_from": before["init_from"]} if "init_from" in before else {}
     if init_from is not None:
-        for line in _load_what_fits(model, checkpoint.load(init_from)):
+        source = checkpoint.load(init_from)
+        for line in _load_what_fits(model, source):
             say(line)
+        there = source.settings.get("mfcc_preset")
+        if there and preset and there != preset:
+            say(f"it has learned from windows of the preset {there}, these are of {preset}: it hears other numbers")
         return {"init_from": str(init_from)}
     if (run / checkpoint.NAME).exists():
         raise RunError(f"{run}: holds a checkpoint that no training run wrote: give another RUN, and --init-from {run}")

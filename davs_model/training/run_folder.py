@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from avprep import __version__
+from avprep import __version__, files
 from avprep.errors import RunError, plural
 from davs_model import checkpoint, models
 from davs_model.data.corpus import Corpus
@@ -51,12 +51,8 @@ def write_facts(run: Path, settings: RunSettings, corpus: Corpus, world: World, 
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
         "processes": world.size,
     }
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        (run / "settings.toml").write_text(settings.to_toml(), encoding="utf-8")
-        (run / "run.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{run}: cannot be written ({error.strerror})") from error
+    files.write_text(run / "settings.toml", settings.to_toml())
+    files.write_text(run / "run.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
 
 def check_same(
@@ -81,6 +77,9 @@ def check_same(
         raise RunError(
             f"{run}: the clips are not those that it was started with: give another RUN, and --init-from {run}"
         )
+    there, here = before.get("mfcc_preset"), about["mfcc_preset"]
+    if there and here and there != here:
+        raise RunError(f"{run}: was started with windows of the preset {there}, these are of {here}: give another RUN")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tiny_shards import make_shards
 from avprep.errors import CheckpointError, RunError, ShardError
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
+from davs_model.data.clips import read_clips
 from davs_model.evaluation import evaluate as library
 from davs_model.evaluation.evaluate import EvaluationSettings, evaluate
 from davs_model.evaluation.metrics.recognition import recognise
@@ -244,6 +246,34 @@ def test_words_that_are_counted_are_those_of_the_clips(run: Path, tmp_path: Path
     unlabelled = make_shards(tmp_path / "shards", clips=6, words=0)
     found = evaluate(run, unlabelled, tmp_path / "r", NUMBERS, say=lambda _: None)
     assert found["data"]["words"] == 0
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_words_have_one_number_in_both_splits(
+    out: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model that does not name its words, the SVM learns those of the split that it is judged on."""
+    copied = Path(shutil.copytree(out, tmp_path / "out"))
+    lines = [json.loads(line) for line in (copied / "manifest.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line.get("split") == "test":
+            line["word"] = {"word0": "word2"}.get(line["word"], line["word"])
+    (copied / "manifest.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    words = {line["key"]: line["word"] for line in lines[1:]}
+    saved = checkpoint.load(run)
+    unnamed = {name: value for name, value in saved.settings.items() if name != "words"}
+    checkpoint.save(tmp_path / "run", replace(saved, settings=unnamed))
+    numbers: set[tuple[str, int]] = set()
+
+    def read(_: Any, learned: torch.Tensor, __: Any, judged: torch.Tensor, **___: Any) -> None:
+        for split, given in (("train", learned), ("test", judged)):
+            clips = read_clips(copied, split)
+            numbers.update(zip((words[clips.key(row)] for row in range(len(clips))), given.tolist(), strict=True))
+        raise ValueError("it was seen")
+
+    monkeypatch.setattr(library, "leakage", read)
+    evaluate(tmp_path / "run", copied, tmp_path / "r", NUMBERS, say=lambda _: None)
+    assert numbers == {("word0", -1), ("word1", 0), ("word2", 1)}
 
 
 def test_no_model_that_cannot_draw_is_sent_to_generate(out: Path, run: Path, tmp_path: Path) -> None:

@@ -189,6 +189,19 @@ def test_frames_in_a_row_are_read_for_the_gan_alone(out: Path, visual: str) -> N
     assert list(reads)[-4:] == ["run", "run_windows", "run_frames", "run_codes"]  # drawn after all others
 
 
+@pytest.mark.parametrize(("visual", "judged"), [("cache", 1), ("cache", 0), ("train", 1)])
+def test_without_terms_of_pictures_the_others_are_learned(out: Path, visual: str, judged: int) -> None:
+    """Where no weight asks for pictures at random moments, what is left is computed, L_GAN of frames in a row."""
+    off = [f"weights.{name}=0" for name in objective.PICTURES]
+    chosen = (*TINY, *off, f"weights.sequence={judged}", f"generation.visual={visual}", "data.batch_size=2")
+    settings = Settings.resolve("small", None, chosen)
+    corpus = read_corpus(out, settings)
+    model = DAVS(**DAVS.dimensions_for(corpus, settings))
+    trainer = StageTrainer.of(DAVS.plan("full", settings), model, corpus, settings, World(), torch.device("cpu"))
+    found = trainer.step(1, 1, trainer.batches[0, 0])
+    assert found.keys() == {"word", "contrastive", "person", *(("sequence", "sequence_confusion") if judged else ())}
+
+
 def test_an_adversary_that_has_not_begun_leaves_the_rest() -> None:
     """Both sides of L_adv^D wait for their fraction, and a stage of nothing else does not wait."""
     settings = Settings.resolve("small", None, ("adversaries.domain_from=0.5",))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import interrupted
+import made_shards
 import numpy as np
 import pytest
 import torch
@@ -27,10 +28,13 @@ from torch import Tensor
 from avprep.errors import CheckpointError, RunError
 from davs_model import checkpoint
 from davs_model.models.davs import Settings
+from davs_model.models.davs.initialise import has_learned
 from davs_model.models.davs.networks import DAVS
+from davs_model.models.davs.networks.speech import AudioSpeechEncoder
 from davs_model.models.davs.stages import STAGES
 from davs_model.training import loop, optimizers
 from davs_model.training import state as states
+from davs_model.training.log import MetricsLog
 
 
 @pytest.fixture(scope="module")
@@ -334,6 +338,26 @@ class TestResuming:
             run(out, tmp_path / name, "steps.speech=1", init_from=begun)
         interrupted.assert_same_bytes(tmp_path / "named", tmp_path / "unnamed")
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+    def test_a_log_on_a_full_disk(self, tmp_path: Path) -> None:
+        """A log that cannot be written is one line that names it."""
+        log = MetricsLog(tmp_path, {})
+        (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+        with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"):
+            log.write("speech", 1, overall=1, terms={"word": 1.0})
+        log.close()
+
+    def test_windows_of_another_preset_are_refused(self, out: Path, tmp_path: Path) -> None:
+        """A run does not go on with windows of another MFCC preset; one that begins with its weights says so."""
+        copied = Path(shutil.copytree(out, tmp_path / "out"))
+        made_shards.write_runs(copied, settings={"preset": "davs"})
+        run(copied, tmp_path / "run", "steps.speech=1")
+        made_shards.write_runs(copied, settings={"preset": "syncnet"})
+        with pytest.raises(RunError, match=r"run: was started with windows of the preset davs, these are of syncnet"):
+            run(copied, tmp_path / "run", "steps.speech=1")
+        lines = run(copied, tmp_path / "new", "steps.speech=1", init_from=tmp_path / "run")
+        assert any("learned from windows of the preset davs, these are of syncnet" in line for line in lines)
+
     def test_one_process_at_a_time(self, out: Path, tmp_path: Path) -> None:
         """A second process in the same RUN is refused."""
         from davs_model.training.run_folder import locked
@@ -409,6 +433,30 @@ class TestTransfer:
         """A checkpoint of which hardly anything fits is an error, or says what does not fit."""
         lines = run(out, tmp_path / "second", "model.width=0.1", "steps.speech=1", init_from=finished)
         assert any("visual_speech_encoder" in line for line in lines)
+
+    def test_encoders_that_learned_nothing_are_fitted(self, out: Path, tmp_path: Path) -> None:
+        """A run that begins with another's identity encoder alone fits its speech encoders, after a kill as well."""
+        run(out, tmp_path / "first", stages=("identity",))
+        still = ("optimizer.learning_rate=1e-30", "optimizer.warmup=0", "steps.speech=1", "model.standardise=corpus")
+        wanted: dict[str, Any] = {"stages": ("identity", "speech")}
+        with interrupted.kept({("identity", 2): tmp_path / "killed"}):
+            run(out, tmp_path / "second", *still, init_from=tmp_path / "first", **wanted)
+        run(out, tmp_path / "killed", *still, **wanted)
+        interrupted.assert_same_bytes(tmp_path / "second", tmp_path / "killed")
+        before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
+        for name in ("visual_speech_encoder.fc.weight", "audio_speech_encoder.fc.weight"):
+            assert not torch.equal(before[name], after[name])
+        assert after["audio_speech_encoder.mean"].any()
+
+    def test_an_encoder_that_fits_in_part_has_not_learned(self) -> None:
+        """An encoder has learned once all of its layers have: not if some of them did not fit."""
+        encoder = AudioSpeechEncoder(width=0.05).train()
+        assert not has_learned(encoder)
+        encoder(torch.randn(2, 3, 12, 20))
+        assert has_learned(encoder)
+        layer = encoder.square[1][1]
+        layer.reset_running_stats()
+        assert not has_learned(encoder)
 
     def test_an_imported_checkpoint_is_not_trained_over(self, out: Path, tmp_path: Path) -> None:
         """A RUN with a checkpoint that training did not write is refused, and how to begin with it is said."""
@@ -570,6 +618,20 @@ class TestProcesses:
         monkeypatch.setattr(loop.distributed, "join", lambda _: loop.World(size=2))
         with pytest.raises(RunError, match=r"data\.batch_size = 3 is no multiple of 2 processes"):
             run(out, tmp_path / "run", "data.batch_size=3")
+
+    def test_a_world_without_others(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A number of processes in the environment, and no more of what torchrun sets, is one line."""
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises(RunError, match="WORLD_SIZE is 2 and RANK, MASTER_ADDR, MASTER_PORT not set: start with"):
+            run(out, tmp_path / "run")
+
+    def test_a_share_of_one_clip(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A batch of one clip for each process is refused where BatchNorm would see that clip alone."""
+        monkeypatch.setattr(loop.distributed, "join", lambda _: loop.World(size=2))
+        with pytest.raises(RunError, match=r"each of 2 processes one clip, .* without machine\.sync_batchnorm"):
+            run(out, tmp_path / "run", "data.batch_size=2", "machine.sync_batchnorm=false")
 
 
 @pytest.mark.gpu

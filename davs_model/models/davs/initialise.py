@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from davs_model.data.reads import Batch
 from davs_model.models.base import FRAMES, SOUND, WINDOWS
 
 if TYPE_CHECKING:
+    from davs_model.models.davs.networks.speech import AudioSpeechEncoder
     from davs_model.models.davs.speech import SpeechModel
 
 
@@ -25,22 +27,37 @@ def fit_speech_encoders(model: SpeechModel, batch: Batch) -> None:
     encoders begins with features of mean 0 and variance 1 over a batch (the data-dependent start of Krähenbühl et al.,
     ICLR 2016, in the last layer alone).
 
-    model: with weights of either encoder that nothing was learned with. batch: of the training set, float32.
+    model: where either encoder has learned both stay as they are, for one may be left alone on purpose, and is fitted
+    already. batch: of the training set, float32.
     """
-    last = model.visual_speech_encoder.to_map[2]
+    video, audio = model.visual_speech_encoder, model.audio_speech_encoder
+    if lacks_statistics(audio):
+        deviation, mean = torch.std_mean(batch[WINDOWS], dim=(0, 1, 3))
+        audio.mean.copy_(mean)
+        audio.deviation.copy_(deviation)
+    if has_learned(video) or has_learned(audio):
+        return
+    last = video.to_map[2]
     assert isinstance(last, nn.Conv2d)
     assert last.bias is not None
     last.weight.abs_()
     last.bias.zero_()
-    audio = model.audio_speech_encoder
-    if audio.standardise == "corpus":
-        deviation, mean = torch.std_mean(batch[WINDOWS], dim=(0, 1, 3))
-        audio.mean.copy_(mean)
-        audio.deviation.copy_(deviation)
     # In training mode, but copies: BatchNorm counts what it sees.
     if FRAMES in batch:
-        _normalise(model.visual_speech_encoder.fc, copy.deepcopy(model.visual_speech_encoder).train()(batch[FRAMES]))
+        _normalise(video.fc, copy.deepcopy(video).train()(batch[FRAMES]))
     _normalise(audio.fc, copy.deepcopy(audio).train()(batch[WINDOWS], batch.get(SOUND)))
+
+
+def has_learned(encoder: nn.Module) -> bool:
+    """Whether an encoder has learned, here or elsewhere, as a whole: whether every BatchNorm has seen something."""
+    layers = [layer for name, layer in encoder.named_modules() if not name.startswith("unused")]
+    means = [layer.running_mean for layer in layers if isinstance(layer, _BatchNorm)]
+    return all(mean is not None and bool(mean.any()) for mean in means)
+
+
+def lacks_statistics(audio: AudioSpeechEncoder) -> bool:
+    """Whether E_w^a is to standardise by the statistics of the training set and does not have them yet."""
+    return audio.standardise == "corpus" and not bool(audio.mean.any())
 
 
 def _normalise(last: nn.Linear, features: Tensor) -> None:

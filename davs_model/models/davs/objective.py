@@ -168,11 +168,10 @@ def talking_terms(
         found |= _identity_word_terms(model, batch, settings.form)
     if "mouth_reading" in wanted:
         found |= _reading_terms(model, audio[TARGET_WINDOWS], batch[TARGETS], WHOLE)
-    real = batch[TARGETS]
-    for driver, clips, generated in _generated(
-        model, identity, len(real), video[TARGET_WINDOWS], audio[TARGET_WINDOWS], settings
-    ):
-        found |= _picture_terms(driver, real[clips], generated, settings.form, wanted)
+    if any(name in wanted for name in PICTURES):
+        real, both = batch[TARGETS], (video[TARGET_WINDOWS], audio[TARGET_WINDOWS])
+        for driver, clips, generated in _generated(model, identity, len(real), *both, settings):
+            found |= _picture_terms(driver, real[clips], generated, settings.form, wanted)
     if judges:
         speech = _alternated(video[RUN_WINDOWS], audio[RUN_WINDOWS], settings)
         found |= _run_terms(model, batch, identity, speech, settings)

@@ -14,7 +14,7 @@ from davs_model.data.reads import Batch
 from davs_model.models.base import FRAMES, PORTRAIT, SOUND, WINDOWS, Gather, Stage, TalkingModel
 from davs_model.models.davs import losses
 from davs_model.models.davs.dimensions import SharedDimensions
-from davs_model.models.davs.initialise import fit_speech_encoders
+from davs_model.models.davs.initialise import fit_speech_encoders, has_learned, lacks_statistics
 from davs_model.models.davs.settings import Form
 
 if TYPE_CHECKING:  # the package of the networks imports DAVS, which imports this module
@@ -84,8 +84,14 @@ class SpeechModel(TalkingModel):
         """What E_w^v sees of a crop."""
         return MOUTH_REGION if self.dimensions.get("mouth_size") else WHOLE
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether a speech encoder has learned, and E_w^a has the statistics that it needs."""
+        audio = self.audio_speech_encoder
+        return not lacks_statistics(audio) and (has_learned(audio) or has_learned(self.visual_speech_encoder))
+
     def initialise(self, batch: Batch) -> None:
-        """Fit the last layers of the speech encoders to a batch, in place."""
+        """Fit the last layers of the speech encoders to a batch, in place, where neither has learned."""
         fit_speech_encoders(self, batch)
 
     @property

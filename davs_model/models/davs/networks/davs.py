@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from davs_model.data.reads import Batch
-from davs_model.models.base import SEQUENCE, WINDOWS, Stage, term_of
+from davs_model.models.base import SEQUENCE, WINDOWS, Stage
 from davs_model.models.davs import losses, objective
 from davs_model.models.davs import paper as own_paper
 from davs_model.models.davs import settings as own
@@ -105,7 +105,7 @@ class DAVS(SpeechModel):
     ) -> dict[str, Tensor]:
         """Return the terms that are wanted and have begun; see `objective`."""
         wanted = objective.begun(wanted, settings, progress)
-        if settings.generation.targets and any(term_of(name) in wanted for name in objective.PICTURES):
+        if objective.TARGETS in batch:
             return objective.talking_terms(self, batch, settings, wanted=wanted, gather=gather)
         return objective.terms(self, batch, settings=settings, wanted=wanted, gather=gather)
 
