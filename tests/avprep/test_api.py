@@ -19,7 +19,7 @@ from avprep_cli.main import main
 import avprep
 import davs_model
 from avprep import columns, manifest, stages
-from avprep.errors import RunError, SettingsError, ShardError
+from avprep.errors import ManifestError, RunError, SettingsError, ShardError
 from avprep.faces import track
 from avprep.media import mfcc
 from avprep.runs.run import Outcome, run
@@ -223,3 +223,24 @@ def test_a_data_set_that_was_moved(lrw: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="the data set is not there"):
         avprep.mfcc(gone, tmp_path / "out", jobs=1, verbosity=-1)
     assert avprep.mfcc(gone, tmp_path / "out", jobs=1, root=lrw / "corpus", verbosity=-1).planned
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"split": "valid"}, "clip 1: split must be one of train, val, test, not 'valid'"),
+        ({"key": "a.b"}, "clip 1: a key holds no dot"),
+        ({"video": "../x.mp4"}, "clip 1: video must be a path below the root"),
+        ({"key": "ABOUT/x"}, "the key ABOUT/x is there 2 times"),
+        ({"start": -1.0}, "clip 1: start must be a number of seconds"),
+        ({"words": (("two", 1.0, 0.5),)}, "clip 1: words must be in order"),
+    ],
+)
+def test_a_manifest_made_in_python_is_checked(tmp_path: Path, wrong: dict[str, object], message: str) -> None:
+    """Clips that a manifest's file must not hold are refused before anything is written, not dropped or run."""
+    clips = [manifest.Clip(f"ABOUT/{name}", f"ABOUT/{name}.mp4", "test", words=(("a", 0, 1),)) for name in "xy"]
+    plan = manifest.Manifest("mine", tmp_path, (clips[0], replace(clips[1], **wrong)))  # type: ignore[arg-type]
+    for call in (avprep.crop, avprep.mfcc):
+        with pytest.raises(ManifestError, match=re.escape(message)):
+            call(plan, tmp_path / "out", jobs=1)
+    assert not (tmp_path / "out").exists()
