@@ -194,14 +194,7 @@ def scan(path: Path) -> tuple[Manifest, Iterator[Clip]]:
         raise ManifestError(
             f"{path}: manifest version {_short(version)}, but this avprep reads version {MANIFEST_VERSION}"
         )
-    if not isinstance(header.get("root"), str) or not isinstance(header.get("dataset"), str):
-        raise ManifestError(f"{path}:1: the header needs the text fields dataset and root")
-    seed = header.get("seed", 0)
-    if not isinstance(seed, int):
-        raise ManifestError(f"{path}:1: seed must be a whole number, not {_short(seed)}")
-    known = {"avprep_manifest", "dataset", "root", "seed"}
-    extra = {name: value for name, value in header.items() if name not in known}
-    head = Manifest(header["dataset"], Path(header["root"]), (), seed, extra)
+    head = _head(f"{path}:1", header)
     return head, (_clip(f"{path}:{number}", row) for number, row in rows)
 
 
@@ -235,9 +228,22 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise ManifestError(f"{path}:{number}: not JSON ({error})") from error
 
 
+def _head(where: str, header: dict[str, Any]) -> Manifest:
+    """Return the manifest of a header, without clips; ManifestError, beginning with `where`, for a bad field."""
+    if not isinstance(header.get("root"), str) or not isinstance(header.get("dataset"), str):
+        raise ManifestError(f"{where}: the header needs the text fields dataset and root")
+    seed = header.get("seed", 0)
+    if not isinstance(seed, int):
+        raise ManifestError(f"{where}: seed must be a whole number, not {_short(seed)}")
+    known = {"avprep_manifest", "dataset", "root", "seed"}
+    extra = {name: value for name, value in header.items() if name not in known}
+    return Manifest(header["dataset"], Path(header["root"]), (), seed, extra)
+
+
 def check(manifest: Manifest) -> None:
     """Raise ManifestError, naming the clip by its number, for a manifest that `read` would refuse as a file."""
     where = "the manifest"
+    _head(where, manifest.header())
     for number, clip in enumerate(manifest.clips):
         _clip(f"{where}: clip {number}", clip.to_json())
     _check_keys(where, manifest.clips)

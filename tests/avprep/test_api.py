@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -216,6 +216,14 @@ def test_index_logs_problems_and_writes(lrw: Path, tmp_path: Path, caplog: pytes
     assert manifest.read(tmp_path / "plan.jsonl") == plan
 
 
+@pytest.mark.parametrize("wrong", [{"seed": 1.5}, {"seed": None}, {"seed": -1}, {"limit": 0}, {"limit": 1.5}])
+def test_index_refuses_what_a_manifest_cannot_hold(lrw: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """A seed that no reader of the manifest takes, or a limit that is none, is refused before anything is written."""
+    with pytest.raises(SettingsError, match=f"{next(iter(wrong))} must be a whole number"):
+        avprep.index("lrw", lrw / "corpus", output=tmp_path / "plan.jsonl", **wrong)
+    assert not (tmp_path / "plan.jsonl").exists()
+
+
 def test_a_data_set_that_was_moved(lrw: Path, tmp_path: Path) -> None:
     """A manifest whose data set is elsewhere now is refused, unless it is said where."""
     plan = avprep.index("lrw", lrw / "corpus", limit=1)
@@ -243,4 +251,6 @@ def test_a_manifest_made_in_python_is_checked(tmp_path: Path, wrong: dict[str, o
     for call in (avprep.crop, avprep.mfcc):
         with pytest.raises(ManifestError, match=re.escape(message)):
             call(plan, tmp_path / "out", jobs=1)
+        with pytest.raises(ManifestError, match=r"seed must be a whole number, not 1\.5"):
+            call(replace(plan, clips=(), seed=1.5), tmp_path / "out", jobs=1)
     assert not (tmp_path / "out").exists()
