@@ -64,8 +64,12 @@ def index(
     options: those of the layout, such as `sentences=True` or `pattern="{speaker}/{word}/*"`.
 
     Files that no clip can be made from are logged as warnings of the logger `avprep`.
-    Raises ManifestError, one line, where no clip is found or several clips share a key.
+    Raises ManifestError where no clip is found or several clips share a key, and SettingsError for a value that `seed`
+    or `limit` cannot have, one line each.
     """
+    check_whole("seed", seed, 0)
+    if limit is not None:
+        check_whole("limit", limit, 1)
     if isinstance(options.get("audio_root"), str):
         options["audio_root"] = Path(options["audio_root"])
     found, scan = layouts.index(layout, Path(root), seed=seed, limit=limit, **options)

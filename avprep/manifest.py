@@ -173,9 +173,7 @@ def read(path: Path) -> Manifest:
     """Read a manifest file; ManifestError as of `scan`, and for a key that is there twice."""
     head, rows = scan(path)
     clips = tuple(rows)
-    for key, videos in duplicate_keys(clips).items():
-        shown = ", ".join(video[:100] for video in videos[:3])
-        raise ManifestError(f"{path}: the key {key[:100]} is there {len(videos)} times ({shown})")
+    _check_keys(str(path), clips)
     return replace(head, clips=clips)
 
 
@@ -196,15 +194,8 @@ def scan(path: Path) -> tuple[Manifest, Iterator[Clip]]:
         raise ManifestError(
             f"{path}: manifest version {_short(version)}, but this avprep reads version {MANIFEST_VERSION}"
         )
-    if not isinstance(header.get("root"), str) or not isinstance(header.get("dataset"), str):
-        raise ManifestError(f"{path}:1: the header needs the text fields dataset and root")
-    seed = header.get("seed", 0)
-    if not isinstance(seed, int):
-        raise ManifestError(f"{path}:1: seed must be a whole number, not {_short(seed)}")
-    known = {"avprep_manifest", "dataset", "root", "seed"}
-    extra = {name: value for name, value in header.items() if name not in known}
-    head = Manifest(header["dataset"], Path(header["root"]), (), seed, extra)
-    return head, (_clip(path, number, row) for number, row in rows)
+    head = _head(f"{path}:1", header)
+    return head, (_clip(f"{path}:{number}", row) for number, row in rows)
 
 
 def _dump(row: dict[str, Any]) -> str:
@@ -237,8 +228,35 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise ManifestError(f"{path}:{number}: not JSON ({error})") from error
 
 
-def _clip(path: Path, number: int, row: dict[str, Any]) -> Clip:
-    where = f"{path}:{number}"
+def _head(where: str, header: dict[str, Any]) -> Manifest:
+    """Return the manifest of a header, without clips; ManifestError, beginning with `where`, for a bad field."""
+    if not isinstance(header.get("root"), str) or not isinstance(header.get("dataset"), str):
+        raise ManifestError(f"{where}: the header needs the text fields dataset and root")
+    seed = header.get("seed", 0)
+    if not isinstance(seed, int):
+        raise ManifestError(f"{where}: seed must be a whole number, not {_short(seed)}")
+    known = {"avprep_manifest", "dataset", "root", "seed"}
+    extra = {name: value for name, value in header.items() if name not in known}
+    return Manifest(header["dataset"], Path(header["root"]), (), seed, extra)
+
+
+def check(manifest: Manifest) -> None:
+    """Raise ManifestError, naming the clip by its number, for a manifest that `read` would refuse as a file."""
+    where = "the manifest"
+    _head(where, manifest.header())
+    for number, clip in enumerate(manifest.clips):
+        _clip(f"{where}: clip {number}", clip.to_json())
+    _check_keys(where, manifest.clips)
+
+
+def _check_keys(where: str, clips: Iterable[Clip]) -> None:
+    for key, videos in duplicate_keys(clips).items():
+        shown = ", ".join(video[:100] for video in videos[:3])
+        raise ManifestError(f"{where}: the key {key[:100]} is there {len(videos)} times ({shown})")
+
+
+def _clip(where: str, row: dict[str, Any]) -> Clip:
+    """Return the clip of a row, checked; ManifestError, beginning with `where`, for an unknown or bad field."""
     if unknown := sorted(row.keys() - _FIELDS):
         raise ManifestError(f"{where}: unknown field {_short(unknown[0])}")
     for name in ("key", "video", "split"):
@@ -309,10 +327,13 @@ def _short(value: object) -> str:
 def opened(plan: Manifest | Path | str, root: Path | str | None = None, limit: int | None = None) -> Manifest:
     """Return a manifest, read from its file where it is one, cut to `limit` clips of each split, below `root`.
 
-    Raises RunError where its data set is not there.
+    Raises ManifestError for one that is not well-formed, RunError where its data set is not there.
     """
-    found = plan if isinstance(plan, Manifest) else read(Path(plan))
-    return rooted(found.limited(limit), root)
+    if isinstance(plan, Manifest):
+        check(plan)
+    else:
+        plan = read(Path(plan))
+    return rooted(plan.limited(limit), root)
 
 
 def rooted(plan: Manifest, root: Path | str | None) -> Manifest:

@@ -29,6 +29,8 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
     for column in schema.ALL_COLUMNS:
         run = read_fingerprint(out, column)
         if run is None:
+            if any((out / column).glob("*.tar")):
+                problems.append(f"{out / column}: holds shards, but no run.json; give the first run's command again")
             continue
         if run.get("manifest") != digest:
             problems.append(f"{out / column / 'run.json'}: made from another manifest")
@@ -49,7 +51,7 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
         for found, frames in counted(results, f"avprep verify {column}", len(planned), "shard", quiet=quiet):
             problems += found
             lengths[column].update(frames)
-    if not lengths:
+    if not lengths and not problems:
         problems.append(f"{out}: no column was started")
     for column in schema.ALL_COLUMNS[1:]:
         for key in sorted(lengths.get("crop", {}).keys() & lengths.get(column, {}).keys()):

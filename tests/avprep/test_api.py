@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -19,7 +19,7 @@ from avprep_cli.main import main
 import avprep
 import davs_model
 from avprep import columns, manifest, stages
-from avprep.errors import RunError, SettingsError, ShardError
+from avprep.errors import ManifestError, RunError, SettingsError, ShardError
 from avprep.faces import track
 from avprep.media import mfcc
 from avprep.runs.run import Outcome, run
@@ -216,6 +216,14 @@ def test_index_logs_problems_and_writes(lrw: Path, tmp_path: Path, caplog: pytes
     assert manifest.read(tmp_path / "plan.jsonl") == plan
 
 
+@pytest.mark.parametrize("wrong", [{"seed": 1.5}, {"seed": None}, {"seed": -1}, {"limit": 0}, {"limit": 1.5}])
+def test_index_refuses_what_a_manifest_cannot_hold(lrw: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """A seed that no reader of the manifest takes, or a limit that is none, is refused before anything is written."""
+    with pytest.raises(SettingsError, match=f"{next(iter(wrong))} must be a whole number"):
+        avprep.index("lrw", lrw / "corpus", output=tmp_path / "plan.jsonl", **wrong)
+    assert not (tmp_path / "plan.jsonl").exists()
+
+
 def test_a_data_set_that_was_moved(lrw: Path, tmp_path: Path) -> None:
     """A manifest whose data set is elsewhere now is refused, unless it is said where."""
     plan = avprep.index("lrw", lrw / "corpus", limit=1)
@@ -223,3 +231,26 @@ def test_a_data_set_that_was_moved(lrw: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="the data set is not there"):
         avprep.mfcc(gone, tmp_path / "out", jobs=1, verbosity=-1)
     assert avprep.mfcc(gone, tmp_path / "out", jobs=1, root=lrw / "corpus", verbosity=-1).planned
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"split": "valid"}, "clip 1: split must be one of train, val, test, not 'valid'"),
+        ({"key": "a.b"}, "clip 1: a key holds no dot"),
+        ({"video": "../x.mp4"}, "clip 1: video must be a path below the root"),
+        ({"key": "ABOUT/x"}, "the key ABOUT/x is there 2 times"),
+        ({"start": -1.0}, "clip 1: start must be a number of seconds"),
+        ({"words": (("two", 1.0, 0.5),)}, "clip 1: words must be in order"),
+    ],
+)
+def test_a_manifest_made_in_python_is_checked(tmp_path: Path, wrong: dict[str, object], message: str) -> None:
+    """Clips that a manifest's file must not hold are refused before anything is written, not dropped or run."""
+    clips = [manifest.Clip(f"ABOUT/{name}", f"ABOUT/{name}.mp4", "test", words=(("a", 0, 1),)) for name in "xy"]
+    plan = manifest.Manifest("mine", tmp_path, (clips[0], replace(clips[1], **wrong)))  # type: ignore[arg-type]
+    for call in (avprep.crop, avprep.mfcc):
+        with pytest.raises(ManifestError, match=re.escape(message)):
+            call(plan, tmp_path / "out", jobs=1)
+        with pytest.raises(ManifestError, match=r"seed must be a whole number, not 1\.5"):
+            call(replace(plan, clips=(), seed=1.5), tmp_path / "out", jobs=1)
+    assert not (tmp_path / "out").exists()

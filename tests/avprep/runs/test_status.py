@@ -223,6 +223,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         "mfcc/run.json: its numbers of clips are not the manifest's",
     ),
     "other plan": (edit("manifest.jsonl", "s1/f", "s1/g"), "run.json: made from another manifest"),
+    "no run.json": (lambda out: (out / "crop/run.json").unlink(), "crop: holds shards, but no run.json"),
 }
 
 
