@@ -112,8 +112,8 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, run: Path | Non
         summary.close(then, {"columns": ends})
     if strict and failed and not dry_run:
         sys.exit(3)
-    for name, counts in () if ok else bad.items():
-        summary.tell_none_ok(name, counts)
+    if bad and not ok:
+        raise RunError("; ".join(summary.none_ok(name, counts) for name, counts in bad.items()))
 
 
 def _begun(out: Path, column: str, jobs: int | None, root: Path | None, run: Path | None) -> Filling[ColumnStage]:

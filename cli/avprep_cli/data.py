@@ -326,7 +326,7 @@ def fill(filling: Filling[ColumnStage], given: dict[str, Any]) -> None:
     if strict and outcome.failed:
         sys.exit(3)
     if outcome.failed and not outcome.ok:
-        summary.tell_none_ok(stage.column, outcome.failed)
+        raise RunError(summary.none_ok(stage.column, outcome.failed))
 
 
 def _show_plan(fingerprint: dict[str, Any], task: dict[str, Any]) -> None:

@@ -147,13 +147,10 @@ def _longer(column: ColumnStatus) -> int:
     return longer(column.longest_timeout or CLIP_TIMEOUT)
 
 
-def tell_none_ok(column: str, failed: dict[str, int]) -> None:
-    """Warn, after -q too, of a run in which no clip ended well.
-
-    It is no error: a task of an array may hold nothing but clips that fail, and jobs that wait for it are to begin.
-    """
+def none_ok(column: str, failed: dict[str, int]) -> str:
+    """Return the error of a run in which no clip ended well."""
     report = "; please report this error" if set(failed) == {"error"} else ""
-    say.echo(say.bad(f"Warning: {column}: no clip is ok, {tally('failed', failed)}{report}"), err=True)
+    return f"{column}: no clip is ok, {tally('failed', failed)}{report}"
 
 
 def missing_shards(column: ColumnStatus) -> str:
