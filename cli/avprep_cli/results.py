@@ -206,9 +206,8 @@ def _study_films(
             for face, one, picture in zip(faces, photos, shown, strict=True):
                 film = folder / f"{len(made)}-{face.stem}.mp4"
                 talker.film(one, driver, film, counted=progress(film))
-                source = "audio" if audio is not None else "video"
                 label = f"{face.stem}, {(audio or video or face).stem}"
-                made.append(StudyVideo(f"{name}, from {source}", film, picture, label))
+                made.append(StudyVideo(f"{name}, from {driver.kind}", film, picture, label))
     return made
 
 

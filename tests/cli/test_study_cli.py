@@ -14,10 +14,11 @@ import pytest
 import skimage.data
 from avprep_cli.main import main
 from click.testing import CliRunner, Result
-from small_models import made_model
+from small_models import SIZES, made_model
 
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
+from davs_model.models.amie.networks import AMIE
 from davs_model.study.study import COLUMNS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,6 +64,15 @@ def test_a_page_of_every_run_face_and_sound(folder: Path, tmp_path: Path) -> Non
     again = call("study", *runs, *face, *sounds, *film, "-o", tmp_path / "again.html", "--title", "Who speaks?")
     assert again.exit_code == 0
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
+
+
+def test_a_model_of_sound_alone_is_rated_as_such(folder: Path, tmp_path: Path) -> None:
+    """A video drives such a model by its audio, and the row of the table says so."""
+    run = tmp_path / "run"
+    checkpoint.save(run, Checkpoint.of(AMIE(**SIZES).eval(), {"mfcc_preset": "davs"}))
+    face, page = ("--face", folder / "photo.jpg", "--detector", "opencv"), tmp_path / "study.html"
+    result = call("study", run, *face, "--video", folder / "real.mp4", "-o", page)
+    assert result.stdout == f"{page}: 1 videos by 1 methods: run, from audio\n"
 
 
 def test_runs_of_one_name_are_told_apart(folder: Path, tmp_path: Path) -> None:

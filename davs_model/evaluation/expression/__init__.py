@@ -73,9 +73,10 @@ def measure(
         missing["expression: identity"] = "no other run encodes it: --identity RUN"
     bench = Bench(model.eval(), clips, device, readers, person, judge, settings.bf16, settings.seed)
     with torch.inference_mode():
+        found = {one.name: asdict(one) for one in _measures(bench, settings, chosen, say)}
         if picture is not None:
             samples.write_png(picture, sheet(bench, chosen))
-        return {one.name: asdict(one) for one in _measures(bench, settings, chosen, say)}
+        return found
 
 
 def _measures(

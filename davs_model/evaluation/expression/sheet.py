@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from avprep.errors import ShardError
 from avprep.pages.captions import caption
 from davs_model import precision
 from davs_model.data.pictures import to_pictures
 from davs_model.evaluation import talk
 from davs_model.evaluation.expression.axes import Bench
-from davs_model.evaluation.expression.targets import Target, each, others_showing
+from davs_model.evaluation.expression.targets import Target, others_showing
 from davs_model.evaluation.metrics.talking import opening
 
 PEOPLE = 4
@@ -25,16 +28,18 @@ def sheet(bench: Bench, chosen: Sequence[Target]) -> NDArray[np.uint8]:
     """Return a sheet, RGB uint8 (H, W, 3): a row for each of the first people, a column for each emotion.
 
     A row begins with the first picture of the person. All else is generated, at the instant at which the real mouth is
-    most open, with the expression of the first clip of another person who shows the emotion.
+    most open, with the expression of the first clip of another person who shows the emotion. Damaged clips give way to
+    the next ones; one of `chosen` at least can be read.
     """
     names = bench.clips.emotion_names
-    first = list({target.speaker: target for target in reversed(chosen)}.values())[::-1][:PEOPLE]
     rows: list[NDArray[np.uint8]] = []
-
-    def show(target: Target) -> None:
-        rows.append(np.concatenate((to_pictures(bench.views(target)[0, :1]), _drawn(bench, target))))
-
-    each(first, lambda _: None, show)
+    for speaker in dict.fromkeys(target.speaker for target in chosen):
+        for target in (one for one in chosen if one.speaker == speaker):
+            with contextlib.suppress(ShardError):
+                rows.append(np.concatenate((to_pictures(bench.views(target)[0, :1]), _drawn(bench, target))))
+                break
+        if len(rows) == PEOPLE:
+            break
     framed = np.pad(np.stack(rows), ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
     height, width = framed.shape[2:4]
     body = framed.transpose(0, 2, 1, 3, 4).reshape(len(rows) * height, -1, 3)
@@ -48,12 +53,20 @@ def _drawn(bench: Bench, target: Target) -> NDArray[np.uint8]:
     at = clip.spoken.start + int(opening(clip.real[0, clip.spoken]).argmax())
     frames = []
     for emotion in range(len(bench.clips.emotion_names)):
-        donors = others_showing(bench.clips, emotion, target.speaker)
-        if not len(donors):
+        expression = _shown_by_others(bench, emotion, target.speaker)
+        if expression is None:
             frames.append(torch.ones_like(clip.real[0, at]))
             continue
-        expressed = bench.model.expressing(person, bench.expression(int(donors[0])))
+        expressed = bench.model.expressing(person, expression)
         with precision.autocast(bench.device, bf16=bench.bf16):
             said = talk.heard(bench.model, clip.batch)[:, at : at + 1]
             frames.append(bench.model.decode(expressed, said)[0, 0].float())
     return to_pictures(torch.stack(frames))
+
+
+def _shown_by_others(bench: Bench, emotion: int, speaker: int) -> Tensor | None:
+    """Return the expression of the first clip of somebody else that can be read, `[1, D]`; None without one."""
+    for row in others_showing(bench.clips, emotion, speaker):
+        with contextlib.suppress(ShardError):
+            return bench.expression(int(row))
+    return None

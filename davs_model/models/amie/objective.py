@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from davs_model.data.pictures import as_read
 from davs_model.data.reads import Batch
@@ -90,7 +92,7 @@ def _talk_terms(
         found["mi"] = real.new_zeros(())
         if progress >= MI_FROM:
             instants = torch.arange(windows.shape[1], device=windows.device)[part]
-            with shared.frozen(model.estimator):
+            with shared.frozen(model.estimator), _uncounted(model.estimator):
                 found["mi"] = -_coherence(
                     model, frames, instants, windows, batch.get(SOUND), batch[HEARD] > 0, settings
                 )
@@ -105,6 +107,23 @@ def _talk_terms(
         lips = masks.lips(batch[CORNERS][:, part], real)[:, :-1]  # P_i is laid on the frame before
         found["mask"] = losses.mask_loss(generated.attention, lips)
     return found
+
+
+@contextmanager
+def _uncounted(network: nn.Module) -> Iterator[None]:
+    """What passes inside is normalised as in training, and is not in the statistics that BatchNorm has after it.
+
+    T learns from real pairs alone: with those of generated frames half of what it is measured by would be theirs.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
 
 
 def _perceived(model: AMIE, frames: Tensor) -> list[Tensor]:

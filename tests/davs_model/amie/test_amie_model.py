@@ -177,6 +177,23 @@ def test_an_asymmetric_estimator_learns_from_real_pairs_alone() -> None:
     assert bounds["false", -9] != bounds["false", 9]
 
 
+def test_generated_frames_are_not_in_the_statistics_of_the_estimator() -> None:
+    """The statistics that T is measured by after training are those of real frames alone."""
+    settings, model = Settings.resolve("small"), made().train()
+
+    def statistics() -> dict[str, Tensor]:
+        found = model.estimator.named_buffers()
+        return {name: value.clone() for name, value in found if ".running_" in name and ".unused." not in name}
+
+    before = statistics()
+    with torch.no_grad():
+        model.terms(batch(), ("mi",), settings, progress=0.5)
+    assert all(torch.equal(value, before[name]) for name, value in statistics().items())
+    with torch.no_grad():
+        model.terms(batch(), ("estimator",), settings, progress=0.5)
+    assert not any(torch.equal(value, before[name]) for name, value in statistics().items())
+
+
 @pytest.mark.parametrize("on", ["none", "previous", "face", "both"])
 def test_what_attention_masks_is_a_setting(on: str) -> None:
     """Each setting trains; without attention its network has no gradient and no term."""

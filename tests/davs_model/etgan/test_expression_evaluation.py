@@ -23,7 +23,8 @@ from davs_model.evaluation.expression import steering
 from davs_model.evaluation.expression.axes import Bench
 from davs_model.evaluation.expression.damage import falling
 from davs_model.evaluation.expression.readers import Readers
-from davs_model.evaluation.expression.targets import targets
+from davs_model.evaluation.expression.sheet import sheet
+from davs_model.evaluation.expression.targets import others_showing, targets
 from davs_model.evaluation.metrics.spread import estimate
 from davs_model.models.base import FRAMES, WINDOWS, TalkingModel
 from davs_model.models.etgan.networks import ETGAN
@@ -242,19 +243,37 @@ def test_targets_take_turns_and_get_nothing_of_their_own(clips: Clips) -> None:
     assert targets(clips, 9) == found
 
 
+def damage(out: Path, clips: Clips, row: int) -> None:
+    """Make a clip of the test split one that cannot be read."""
+    offset, length = clips.places[row, 0].tolist()
+    tar = next((out / "crop").glob("test-*.tar"))
+    data = bytearray(tar.read_bytes())
+    data[offset : offset + length] = data[offset : offset + length].replace(b"\xff\xd8\xff", bytes(3))
+    tar.write_bytes(data)
+
+
 def test_a_damaged_clip_is_left_out(tmp_path: Path) -> None:
     """A clip that cannot be read costs the figures that clip, whatever it was drawn for, and no evaluation."""
     broken = make_expressive_shards(tmp_path, {"train": 2, "test": 3})
     table = read_clips(broken, "test")
-    offset, length = table.places[targets(table, 9)[0].row, 0].tolist()
-    tar = next((broken / "crop").glob("test-*.tar"))
-    data = bytearray(tar.read_bytes())
-    data[offset : offset + length] = data[offset : offset + length].replace(b"\xff\xd8\xff", bytes(3))
-    tar.write_bytes(data)
+    damage(broken, table, targets(table, 9)[0].row)
     facts, missing = measured(Collage(), table, broken)
     assert {"expression", "steering", "weighing", "expression_leakage"} <= facts.keys()
     assert 1 <= facts["expression"]["intervals"]["real"]["emotion"]["n_clips"] < 9
     assert "expression" not in missing
+
+
+def test_the_sheet_does_without_a_damaged_clip(tmp_path: Path) -> None:
+    """A clip that would lend everybody on the sheet its expression gives way to the next, if it cannot be read."""
+    out = make_expressive_shards(tmp_path, {"train": 1, "test": 3})
+    table = read_clips(out, "test")
+    readers = Readers.fit(read_clips(out, "train"), SIDE, limit=100)
+    bench = Bench(Collage(), table, torch.device("cpu"), readers)
+    chosen = [target for target in targets(table, 18) if target.speaker != table.speakers[0]]
+    whole = sheet(bench, chosen)
+    damage(out, table, 0)
+    assert all(others_showing(table, int(table.emotions[0]), target.speaker)[0] == 0 for target in chosen)
+    assert sheet(bench, chosen).shape == whole.shape
 
 
 def test_clips_without_emotions_have_no_targets(clips: Clips, shards: Path) -> None:
