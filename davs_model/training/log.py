@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from avprep import untrusted
+from avprep.errors import RunError
 
 METRICS = "metrics.jsonl"
 """A JSON object a line: `stage`, `step` and what was measured there."""
@@ -19,7 +21,7 @@ METRICS = "metrics.jsonl"
 class MetricsLog:
     """Takes the records of a run; those of steps that are not done are dropped, for they will be made again.
 
-    done: steps of each stage that the run goes on from.
+    done: steps of each stage that the run goes on from. RunError, one line, where the disk takes no more.
     """
 
     def __init__(self, run: Path, done: dict[str, int]) -> None:
@@ -28,28 +30,48 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter  # a second of imports
 
         self._path = run / METRICS
-        self._forget(done)
-        self._board: SummaryWriter = SummaryWriter(str(run / "tensorboard"), purge_step=sum(done.values()))
+        self._hook = threading.excepthook
+        with self._writing():
+            self._forget(done)
+            self._board: SummaryWriter = SummaryWriter(str(run / "tensorboard"), purge_step=sum(done.values()))
+        threading.excepthook = self._in_a_thread
 
     def write(self, stage: str, step: int, *, overall: int, **values: Any) -> None:
         """Record nested values at a step; overall: the step counted over all stages."""
         line = json.dumps({"stage": stage, "step": step, **values}, allow_nan=False)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        for name, value in _scalars(values):
-            self._board.add_scalar(f"{stage}/{name}", value, overall)
+        with self._writing():
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            for name, value in _scalars(values):
+                self._board.add_scalar(f"{stage}/{name}", value, overall)
 
     def picture(self, stage: str, name: str, rgb: Any, *, overall: int) -> None:
         """Show a picture, uint8 (H, W, 3), in TensorBoard."""
-        self._board.add_image(f"{stage}/{name}", rgb, overall, dataformats="HWC")
+        with self._writing():
+            self._board.add_image(f"{stage}/{name}", rgb, overall, dataformats="HWC")
 
     def flush(self) -> None:
         """Bring everything to disk."""
-        self._board.flush()
+        with self._writing():
+            self._board.flush()
 
     def close(self) -> None:
-        """End."""
-        self._board.close()
+        """End; what was flushed is on disk, whether or not the rest still is."""
+        with contextlib.suppress(OSError):
+            self._board.close()
+        threading.excepthook = self._hook
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(f"{self._path.parent}: cannot be written ({error.strerror})") from error
+
+    def _in_a_thread(self, args: threading.ExceptHookArgs) -> None:
+        """Print what ends a thread, but for OSError: TensorBoard's thread hands that on, too."""
+        if not issubclass(args.exc_type, OSError):
+            self._hook(args)
 
     def _forget(self, done: dict[str, int]) -> None:
         """Drop the records of steps that are not done: they will be made again."""
