@@ -59,7 +59,7 @@ class Commands(click.Group):
             if _here():
                 raise
             raise click.ClickException("the folder that this runs in was removed: cd to one that is there") from error
-        except PermissionError as error:  # a folder that another user keeps closed may be met anywhere
+        except OSError as error:  # a folder that another user keeps closed, say, may be met anywhere
             if error.filename is None:
                 raise
             raise click.ClickException(say.one_line(f"{error.filename}: {error.strerror}")) from error

@@ -57,6 +57,12 @@ def test_a_column_that_another_user_keeps_closed(lrw: Path, tmp_path: Path, word
     assert done.stderr == f"Error: {out}/mfcc/run.json: Permission denied\n"
 
 
+@pytest.mark.parametrize("words", [("mfcc",), ("slurm", "mfcc")])
+def test_a_name_that_no_file_may_have(lrw: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """An OUT whose name is too long for the file system is one line."""
+    assert_one_line(call(*words, lrw / "plan.jsonl", tmp_path / ("x" * 300)), 1, "File name too long")
+
+
 @pytest.mark.parametrize("words", [("slurm", "mfcc", "plan.jsonl", "out"), ("mfcc", "{plan}", "out", "--root", ".")])
 def test_a_current_folder_that_was_removed(
     lrw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
