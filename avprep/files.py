@@ -55,7 +55,7 @@ def create(path: Path, data: bytes, *, aside: Path) -> bool:
     try:
         path.hardlink_to(aside)
     except FileExistsError:
-        return False
+        return path.samefile(aside)  # NFS may say so of the link that it has just made
     except OSError:  # a file system without links, exFAT say: the last one wins, and reads what it wrote
         aside.replace(path)
     return True

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from avprep import files, shards
+from avprep import files, schema, shards
 from avprep import manifest as manifests
 from avprep.errors import RunError, plural
 from avprep.manifest import Clip, Manifest
+from avprep.runs.workfolder import one_at_a_time
 
 FINGERPRINT_VERSION = 1
 MIN_CLIP = len('{"key":"k","video":"v","split":"val"}')
@@ -99,7 +100,7 @@ def check(
     """
     if isinstance(stage, Demanding):
         stage.require()
-    size = _shard_size(out, shard_size)
+    size = _shard_size(out, shard_size, stage.column)
     ours = fingerprint(stage, manifest, size)
     theirs = None if anew else read_fingerprint(out, stage.column)
     if theirs is not None:
@@ -200,28 +201,33 @@ def join(
     """
     try:
         for path in missing:
-            if path.name == "run.json":
-                text = json.dumps(fingerprint(stage, manifest, shard_size), indent=2, ensure_ascii=False) + "\n"
+            if path.name == "manifest.jsonl":
+                created = _create(path, manifests.render(manifest), work / path.name)
             else:
-                text = manifests.render(manifest)
-            if not _create(path, text, work / path.name):
+                text = json.dumps(fingerprint(stage, manifest, shard_size), indent=2, ensure_ascii=False) + "\n"
+                with one_at_a_time(out / "manifest.jsonl"):  # another column may start this moment
+                    _shard_size(out, shard_size, stage.column)
+                    created = _create(path, text, work / path.name)
+            if not created:
                 check(stage, manifest, out, shard_size, accept_versions=accept_versions)
     except OSError as error:
         raise RunError(f"{out}: cannot write there ({error.strerror})") from error
-    _shard_size(out, shard_size)  # the other column may have started this moment
+    _shard_size(out, shard_size, stage.column)  # where there are no locks
 
 
-def _shard_size(out: Path, wanted: int | None) -> int:
-    """Return the shard size that every column of a folder shares."""
-    for path in sorted(out.glob("*/run.json")):
-        run = shards.read_run(out, path.parent.name)
-        if run is None:  # removed this moment
+def _shard_size(out: Path, wanted: int | None, own: str) -> int:
+    """Return the shard size that every column of a folder shares; own: the column that asks."""
+    size = wanted
+    for column in sorted({*schema.ALL_COLUMNS, own}):  # other folders may hold training runs
+        run = shards.read_run(out, column)
+        if run is None:
             continue
-        size: int = run["shard_size"]
-        if wanted not in (None, size):
-            raise RunError(f"{path}: made with --shard-size {size}; both columns need the same")
-        return size
-    return wanted or 500
+        theirs: int = run["shard_size"]
+        if size not in (None, theirs):
+            path = out / column / "run.json"
+            raise RunError(f"{path}: made with --shard-size {theirs}; both columns need the same")
+        size = theirs
+    return size or 500
 
 
 def _create(path: Path, text: str, aside: Path) -> bool:

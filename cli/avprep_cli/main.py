@@ -59,6 +59,10 @@ class Commands(click.Group):
             if _here():
                 raise
             raise click.ClickException("the folder that this runs in was removed: cd to one that is there") from error
+        except OSError as error:  # a folder that another user keeps closed, say, may be met anywhere
+            if error.filename is None:
+                raise
+            raise click.ClickException(say.one_line(f"{error.filename}: {error.strerror}")) from error
         except ImportError as error:
             if remedy := missing_library(error) or _missing_extra(error, ctx.invoked_subcommand or "avprep"):
                 raise click.ClickException(remedy) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ METRICS = "metrics.jsonl"
 class MetricsLog:
     """Takes the records of a run; those of steps that are not done are dropped, for they will be made again.
 
-    done: steps of each stage that the run goes on from.
+    done: steps of each stage that the run goes on from. RunError, one line, where the disk takes no more.
     """
 
     def __init__(self, run: Path, done: dict[str, int]) -> None:
@@ -29,9 +30,11 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter  # a second of imports
 
         self._path = run / METRICS
+        self._hook = threading.excepthook
         with self._writing():
             self._forget(done)
             self._board: SummaryWriter = SummaryWriter(str(run / "tensorboard"), purge_step=sum(done.values()))
+        threading.excepthook = self._in_a_thread
 
     def write(self, stage: str, step: int, *, overall: int, **values: Any) -> None:
         """Record nested values at a step; overall: the step counted over all stages. RunError where it cannot."""
@@ -53,9 +56,10 @@ class MetricsLog:
             self._board.flush()
 
     def close(self) -> None:
-        """End."""
-        with self._writing():
+        """End; what was flushed is on disk, whether or not the rest still is."""
+        with contextlib.suppress(OSError):
             self._board.close()
+        threading.excepthook = self._hook
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -64,6 +68,11 @@ class MetricsLog:
             yield
         except OSError as error:
             raise RunError(f"{error.filename or self._path.parent}: cannot be written ({error.strerror})") from error
+
+    def _in_a_thread(self, args: threading.ExceptHookArgs) -> None:
+        """Print what ends a thread, but for OSError: TensorBoard's thread hands that on, too."""
+        if not issubclass(args.exc_type, OSError):
+            self._hook(args)
 
     def _forget(self, done: dict[str, int]) -> None:
         """Drop the records of steps that are not done: they will be made again."""

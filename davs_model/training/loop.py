@@ -177,6 +177,8 @@ class _Run:
         """Train a stage to its last step."""
         total, first = getattr(self.settings.steps, stage.name), self.done.get(stage.name, 0)
         if first >= total:
+            if self.reporter is not None and self.state is not None and self.state.stage == stage.name:
+                _catch_up(self.run, self.state.checkpoint)
             self.say(f"{stage.name}: done, {first} steps")
             return
         trainer = self._prepare(stage, first, total)
@@ -301,6 +303,14 @@ def _begin(
     if (run / checkpoint.NAME).exists():
         raise RunError(f"{run}: holds a checkpoint that no training run wrote: give another RUN, and --init-from {run}")
     return {}
+
+
+def _catch_up(run: Path, last: Checkpoint) -> None:
+    """Write the last checkpoint of a run that was killed, or had no room, between its state and that."""
+    with contextlib.suppress(CheckpointError):
+        if checkpoint.load(run).digest() == last.digest():
+            return
+    checkpoint.save(run, last)
 
 
 def _load_what_fits(model: TalkingModel, source: Checkpoint) -> list[str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import made_media as made
@@ -32,6 +36,31 @@ def test_a_folder_where_a_manifest_is_wanted(folder: Path, column: str) -> None:
     result = call(column, folder, folder / "out")
     assert_one_line(result, 2, "is a folder, not a manifest", f"`avprep index LAYOUT {folder} -o manifest.jsonl`")
     assert not (folder / "out").exists()
+
+
+CLOSED = (("status",), ("verify",), ("report", "-o", "page.html"), ("retry", "--reason", "missing"))
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv here (Debian: apt install util-linux)")
+@pytest.mark.parametrize("words", CLOSED, ids=lambda words: words[0])
+def test_a_column_that_another_user_keeps_closed(lrw: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A column's folder that may not be entered, as umask 077 makes it, is named in one line."""
+    out = tmp_path / "out"
+    (out / "mfcc").mkdir(parents=True)
+    shutil.copy(lrw / "plan.jsonl", out / "manifest.jsonl")
+    (out / "mfcc").chmod(0)
+    humble = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    command = [*humble, sys.executable, "-m", "avprep", words[0], str(out), *words[1:]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    (out / "mfcc").chmod(0o755)
+    assert done.returncode == 1
+    assert done.stderr == f"Error: {out}/mfcc/run.json: Permission denied\n"
+
+
+@pytest.mark.parametrize("words", [("mfcc",), ("slurm", "mfcc")])
+def test_a_name_that_no_file_may_have(lrw: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """An OUT whose name is too long for the file system is one line."""
+    assert_one_line(call(*words, lrw / "plan.jsonl", tmp_path / ("x" * 300)), 1, "File name too long")
 
 
 @pytest.mark.parametrize("words", [("slurm", "mfcc", "plan.jsonl", "out"), ("mfcc", "{plan}", "out", "--root", ".")])

@@ -322,6 +322,16 @@ class TestResuming:
         names = (checkpoint.NAME, states.NAME, states.PREVIOUS)
         interrupted.assert_same_bytes(tmp_path / "straight", tmp_path / "stopped", names)
 
+    @pytest.mark.parametrize("save_every", [2, 4])
+    def test_killed_between_its_last_files(self, out: Path, finished: Path, tmp_path: Path, save_every: int) -> None:
+        """A run that was killed after its last state and before its checkpoint has that checkpoint once it goes on."""
+        wanted = f"loop.save_every={save_every}"
+        with interrupted.after("speech", 4):
+            run(out, tmp_path / "run", wanted)
+        assert "speech: done, 4 steps" in run(out, tmp_path / "run", wanted)
+        assert checkpoint.load(tmp_path / "run").settings["steps"] == {"speech": 4}
+        assert_equal(weights(tmp_path / "run"), weights(finished))
+
     def test_first_weights_are_fitted_alike(self, out: Path, tmp_path: Path) -> None:
         """A run that was killed just before first weights are fitted ends with the very bytes of one that was not."""
         wanted: dict[str, Any] = {"stages": ("identity", "speech")}

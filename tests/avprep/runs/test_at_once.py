@@ -51,6 +51,20 @@ class TestText:
         assert all("another process has just written it" in str(end) for end in ended if end is not None)
         assert list(tmp_path.iterdir()) == [path]
 
+    def test_an_answer_that_nfs_repeats(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A link that was made, though the file system says that it was there before, is this process's own."""
+        link = Path.hardlink_to
+
+        def twice(path: Path, target: Path) -> None:
+            link(path, target)
+            link(path, target)
+
+        monkeypatch.setattr(Path, "hardlink_to", twice)
+        write_text(tmp_path / "m.jsonl", "ours", replace=False)
+        assert (tmp_path / "m.jsonl").read_text() == "ours"
+        with pytest.raises(RunError, match="another process has just written it"):
+            write_text(tmp_path / "m.jsonl", "theirs", replace=False)
+
     def test_the_last_one_stays(self, tmp_path: Path) -> None:
         """Where it may be replaced, the file is one of them, whole."""
         path = tmp_path / "m.jsonl"

@@ -805,6 +805,32 @@ class TestJoining:
             stand_ins.start(["ok"], tmp_path)
         assert rubbish(tmp_path) == []
 
+    @pytest.mark.parametrize("column", ["crop", "sync"])
+    def test_another_column_that_starts_at_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str
+    ) -> None:
+        """A run is refused that finds another column of another shard size just begun, and may start with that size."""
+        create = fingerprint._create
+
+        def late(path: Path, text: str, aside: Path) -> bool:
+            if path.name == "manifest.jsonl":
+                (tmp_path / column).mkdir()
+                (tmp_path / column / "run.json").write_text('{"shard_size": 3}')
+            return create(path, text, aside)
+
+        monkeypatch.setattr(fingerprint, "_create", late)
+        with pytest.raises(RunError, match=rf"{column}/run\.json: made with --shard-size 3; both columns"):
+            stand_ins.start(["ok"] * 6, tmp_path)
+        assert not (tmp_path / "mfcc/run.json").exists()
+        assert stand_ins.start(["ok"] * 6, tmp_path, shard_size=None).planned == ("train-000000", "train-000001")
+
+    def test_a_training_run_beside_the_columns(self, first: Path, tmp_path: Path) -> None:
+        """A folder in OUT that is no column, such as a training run's with a run.json of its own, is left alone."""
+        out = shutil.copytree(first, tmp_path / "out")
+        (out / "a").mkdir()
+        (out / "a/run.json").write_text('{"settings": {}, "versions": {}}')
+        assert stand_ins.start(["ok"] * 6, out).skipped == ("train-000000", "train-000001")
+
     def test_a_file_system_without_links(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A run starts on a file system that has no hard links, e.g. exFAT."""
 

@@ -1,0 +1,36 @@
+"""The log of a training run on a disk that is full."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avprep.errors import RunError
+from davs_model.training.log import MetricsLog
+
+
+def fill(log: MetricsLog, values: dict[str, Any]) -> None:
+    """Write more than there is room for."""
+    for step in range(1000):
+        log.write("speech", step, overall=step, **values)
+        log.flush()
+
+
+@pytest.mark.parametrize(
+    "values", [{"text": "x" * 100}, {str(n): n for n in range(30)}], ids=["metrics.jsonl", "tensorboard"]
+)
+def test_a_full_disk_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str], values: dict[str, Any]) -> None:
+    """Whichever file of a log the disk takes no more of, that is one line, and no thread prints anything."""
+    log = MetricsLog(tmp_path, {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as a disk that is full then
+    try:
+        with pytest.raises(RunError, match=rf"^{tmp_path}: cannot be written \(File too large\)$"):
+            fill(log, values)
+        log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "Traceback" not in capfd.readouterr().err
