@@ -195,9 +195,9 @@ def numbered(path: Path, times: Sequence[Fraction], samples: NDArray[np.int16] |
 
 
 def write_wav(path: Path, samples: NDArray[np.int16], rate: int) -> Path:
-    """Write int16 samples (N,) as a mono wav."""
+    """Write int16 samples as a wav: mono (N,), or of several channels (N, C)."""
     with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
+        out.setnchannels(1 if samples.ndim == 1 else samples.shape[1])
         out.setsampwidth(2)
         out.setframerate(rate)
         out.writeframes(samples.astype("<i2").tobytes())

@@ -33,6 +33,8 @@ from davs_model.sync.syncnet import SyncNet
 
 SUMMARY = ("audio_lead_frames", "confidence", "distance", "n_windows")
 """Figures that the sidecars hold, too."""
+CHOICES = ("audio_shift_ms", "audio_track", "audio_channel")
+"""Settings of the column mfcc that say which audio it is of, and when it is heard."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,21 @@ class LseStage(SyncStage):
         """Return the digest of the weights."""
         return files.sha256(self.run)
 
+    def resolved(self) -> dict[str, Any]:
+        """Return the settings as JSON, with those of the audio that are not the defaults."""
+        audio, usual = self.audio(), MfccSettings()
+        chosen = {name: getattr(audio, name) for name in CHOICES if getattr(audio, name) != getattr(usual, name)}
+        return super().resolved() | chosen
+
+    def audio(self) -> MfccSettings:
+        """Return how the audio is read: as OUT's windows were made of it, where there are any."""
+        made = (shards.read_run(self.out, "mfcc") or {}).get("settings", {})
+        return MfccSettings(**{name: made[name] for name in CHOICES if name in made})
+
     def measuring(self) -> Callable[[Clip, str], Sample]:
         """Load the networks and return the function."""
-        return functools.partial(measure_lse, self.out, self.root, SyncNet.load(self.run, self.device))
+        net = SyncNet.load(self.run, self.device)
+        return functools.partial(measure_lse, self.out, self.root, net, self.audio())
 
 
 def stage(out: Path, run: Path, scale: str, device: str, root: Path) -> SyncStage:
@@ -135,7 +149,7 @@ def measure(out: Path, scorer: Scorer, clip: Clip, shard: str) -> Sample:
     return sync_sample(clip.key, len(windows), "ours", whole, curve.seconds(found))
 
 
-def measure_lse(out: Path, root: Path, net: SyncNet, clip: Clip, shard: str) -> Sample:
+def measure_lse(out: Path, root: Path, net: SyncNet, audio: MfccSettings, clip: Clip, shard: str) -> Sample:
     """Measure a clip; Reject where it failed in crop, has no audio or is too short, ShardError for a damaged shard."""
     members = read_members(out, "crop", shard, clip.key)
     image_format = schema.image_format(members)
@@ -147,7 +161,7 @@ def measure_lse(out: Path, root: Path, net: SyncNet, clip: Clip, shard: str) -> 
         except ShardError as error:
             raise ShardError(f"{out}: {shard}: {clip.key}: {name}: {error}: see `avprep verify {out}`") from error
         frames.append(syncnet.pictures(picture[None])[0])
-    samples = clip_sound(clip, root, MfccSettings()).beside(len(frames))
+    samples = clip_sound(clip, root, audio).beside(len(frames))
     found = syncnet.evaluate(net, np.stack(frames), samples)
     if found is None:
         raise Reject("too_short", f"{clip.video}: no more than the 5 frames of a window")

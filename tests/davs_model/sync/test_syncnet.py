@@ -139,12 +139,16 @@ def test_the_figures_are_those_of_the_released_evaluation(
     assert found.n_windows == min(n_frames, n_samples // 640) - 5
 
 
-def test_the_column_has_the_figures_of_the_evaluation(weights: dict[str, Tensor], file: Path, tmp_path: Path) -> None:
-    """`avprep sync --scale syncnet` reads crops from shards and audio from the data set, and so do its presets."""
+@pytest.mark.parametrize("chosen", [{}, {"audio_channel": 1}])
+def test_the_column_has_the_figures_of_the_evaluation(
+    weights: dict[str, Tensor], file: Path, tmp_path: Path, chosen: dict[str, int]
+) -> None:
+    """`avprep sync --scale syncnet` reads crops from shards and audio from the data set, that of OUT's windows."""
     n_frames, out = 14, tmp_path / "out"
     rng = np.random.default_rng(0)
     samples = rng.normal(0, 3000, n_frames * 640).astype(np.int16)
-    made_media.write_wav(tmp_path / "film.wav", samples, 16_000)
+    channels = np.stack((rng.permutation(samples), samples), axis=1) if chosen else samples
+    made_media.write_wav(tmp_path / "film.wav", channels, 16_000)
     made_media.numbered(tmp_path / "film.mp4", made_media.steady(25, n_frames / 25))
     plan = Manifest("made", tmp_path, (Clip("film", "film.mp4", "test", audio="film.wav"),))
     out.mkdir()
@@ -152,10 +156,14 @@ def test_the_column_has_the_figures_of_the_evaluation(weights: dict[str, Tensor]
     members = made_shards.crop_members("film", n_frames)
     row = Made("film", split="test", n_frames=n_frames)
     made_shards.write_shard(out, "crop", "test-000000", [(row, made_shards.stretch(tmp_path, "film", members))])
-    run = {"avprep_run": 1, "column": "crop", "manifest": plan.digest(), "clips": plan.counts(), "shard_size": 500}
-    (out / "crop" / "run.json").write_bytes(schema.encode_json({**run, "settings": {}, "versions": {}}))
+    run = {"avprep_run": 1, "manifest": plan.digest(), "clips": plan.counts(), "shard_size": 500, "versions": {}}
+    (out / "mfcc").mkdir()
+    for column, settings in (("crop", {}), ("mfcc", chosen)):
+        facts = {**run, "column": column, "settings": settings}
+        (out / column / "run.json").write_bytes(schema.encode_json(facts))
     done = CliRunner().invoke(main, ["sync", str(out), "--scale", "syncnet", "--model", str(file), "-j", "1"])
     assert done.exit_code == 0, done.output
+    assert schema.decode_json((out / "sync" / "run.json").read_bytes())["settings"].items() >= chosen.items()
     ((_, found),) = shards.read(out / "sync" / "test-000000.tar")
     facts = schema.check_sample("sync", "film", found)
     levels = [cv2.imdecode(np.frombuffer(members[f"{n:03d}.jpg"], np.uint8), cv2.IMREAD_COLOR) for n in range(n_frames)]
