@@ -96,7 +96,7 @@ class PhotoTalker(Talker):
         grid = len(many) > 1 if grid is None else grid
         if drive_by not in DRIVERS:
             raise ValueError(f"drive_by must be one of {', '.join(DRIVERS)}, not {drive_by!r}")
-        _check_choice(grid=grid, paste_back=paste_back, aligned=aligned, beside=beside, person=person)
+        _check_choice(output, grid=grid, paste_back=paste_back, aligned=aligned, beside=beside, person=person)
         if emotion is not None:
             self.expression(emotion=emotion)  # one that cannot be shown is refused before anything is read
         read = [_read_photo(one, detector, aligned=aligned, paste_back=paste_back) for one in many]
@@ -133,8 +133,12 @@ class PhotoTalker(Talker):
         return inputs.read_driver(Path(given), by, preset=preset, detector=detector, max_seconds=max_seconds)
 
 
-def _check_choice(*, grid: bool, paste_back: bool, aligned: bool, beside: object, person: object) -> None:
-    """Raise ValueError for options that do not go together."""
+def _check_choice(
+    output: Path | str, *, grid: bool, paste_back: bool, aligned: bool, beside: object, person: object
+) -> None:
+    """Raise ValueError for options that do not go together, and for an output that is no mp4."""
+    if Path(output).suffix.lower() != ".mp4":  # others cannot say how far an encoder delays audio or video
+        raise ValueError(f"output must end in .mp4, not '{output}'")
     if paste_back and (grid or aligned):
         raise ValueError("paste_back needs a photo that is not aligned yet, and no grid")
     if beside is not None and (paste_back or grid):

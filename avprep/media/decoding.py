@@ -202,6 +202,9 @@ class _Stamps:
         A frame without a stamp follows the last one by the shortest gap so far.
         """
         stamp = frame.pts if frame.pts is not None and self._presented else frame.dts
+        if stamp is not None and frame.dts is not None and self._last is not None and stamp <= self._last:
+            # A packet of an MPEG program stream may hold parts of two pictures: libavformat gives one the other's time.
+            stamp = max(stamp, frame.dts)
         if not self._presented and stamp is not None:
             # The decoder stamps a frame with the packet that set it free: late by its delay.
             if self._delay is None:

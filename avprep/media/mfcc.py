@@ -7,6 +7,7 @@ python_speech_features. Both take frames of 400 samples every 160, at 16 kHz, in
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import cache
 from typing import Literal
 
@@ -57,19 +58,22 @@ def coefficients(samples: ArrayLike, preset: Preset = "davs", *, previous: float
     Returns float64 (C, 13), C = `n_steps(N)`: c0 … c12 for `davs`; log energy and c1 … c12 for `syncnet`, whose
     padded last step is left out because it is made of zeros.
     """
-    signal = np.asarray(samples, np.float64)
-    if signal.size and np.abs(signal).max() <= 1 and not np.issubdtype(np.asarray(samples).dtype, np.integer):
-        signal = signal * 32768.0
-        previous = None if previous is None else previous * 32768.0
-    count = n_steps(signal.size)
-    before = np.concatenate([[0.0 if previous is None else previous], signal[:-1]])
-    emphasised = signal - PRE_EMPHASIS * before[: signal.size]
+    signal = np.asarray(samples)
+    small = signal.size and not np.issubdtype(signal.dtype, np.integer) and np.abs(signal).max() <= 1
+    scale = 32768.0 if small else 1.0
     compute = _davs if preset == "davs" else _syncnet
     blocks = []
-    for first in range(0, count, _BLOCK):
-        n = min(_BLOCK, count - first)
-        blocks.append(compute(emphasised[first * HOP : (first + n - 1) * HOP + FRAME]))
+    for begin, end in _blocks(n_steps(signal.size)):
+        block = signal[begin:end].astype(np.float64) * scale
+        before = signal[begin - 1] if begin else 0.0 if previous is None else previous
+        blocks.append(compute(block - PRE_EMPHASIS * np.concatenate([[before * scale], block[:-1]])))
     return np.concatenate(blocks) if blocks else np.empty((0, N_CEPSTRA))
+
+
+def _blocks(count: int) -> Iterator[tuple[int, int]]:
+    """Yield the samples, from and to, of `_BLOCK` steps after another of so many."""
+    for first in range(0, count, _BLOCK):
+        yield first * HOP, (min(first + _BLOCK, count) - 1) * HOP + FRAME
 
 
 def windows(cepstra: NDArray[np.float64], first: int, n_frames: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -125,10 +129,13 @@ def _first_step(first: int) -> tuple[int, int]:
 
 def _silent(samples: NDArray[np.int16], count: int) -> NDArray[np.bool_]:
     size = math.gcd(FRAME, HOP)
-    pieces = samples[: ((count - 1) * HOP + FRAME)].astype(np.float32).reshape(-1, size)
-    energy = np.einsum("ns,ns->n", pieces, pieces, dtype=np.float64)
-    steps = np.lib.stride_tricks.sliding_window_view(energy, FRAME // size)[:: HOP // size]
-    return np.asarray(steps.sum(axis=1) < FRAME * SILENCE_RMS**2)
+    blocks = []
+    for begin, end in _blocks(count):
+        pieces = samples[begin:end].astype(np.float32).reshape(-1, size)
+        energy = np.einsum("ns,ns->n", pieces, pieces, dtype=np.float64)
+        steps = np.lib.stride_tricks.sliding_window_view(energy, FRAME // size)[:: HOP // size]
+        blocks.append(steps.sum(axis=1) < FRAME * SILENCE_RMS**2)
+    return np.concatenate(blocks)
 
 
 def _davs(signal: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -316,5 +316,7 @@ def test_a_film_refuses_values_that_no_option_has(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="drive_by must be one of audio, video, not 'vid'"):
         talker.film(tmp_path / "a.jpg", tmp_path / "a.mp4", tmp_path / "film.mp4", drive_by="vid")  # type: ignore[arg-type]
     shown, speech = Photo(soft(1), np.eye(2, 3), soft(1)), Driver("audio", 2, lambda: iter([windows(2, 2)]))
+    with pytest.raises(ValueError, match=r"output must end in \.mp4, not 'film\.avi'"):
+        talker.film(shown, speech, "film.avi")
     with pytest.raises(ValueError, match="adapt_steps must be at least 0, not -1"):
         talker.film(shown, speech, tmp_path / "film.mp4", adapt_steps=-1)

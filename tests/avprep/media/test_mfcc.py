@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,17 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = mfcc.coefficients(samples)
     monkeypatch.setattr(mfcc, "_BLOCK", 7)
     np.testing.assert_allclose(mfcc.coefficients(samples), at_once, rtol=0, atol=1e-12)
+
+
+def test_memory_is_that_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside its windows a long sound takes the memory of a block, not several times its own."""
+    samples = np.zeros(2_000_000, np.int16)
+    monkeypatch.setattr(mfcc, "_BLOCK", 100)
+    tracemalloc.start()
+    windows, _, _ = mfcc.clip_windows(samples, 0, 5, "davs")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak - windows.nbytes < samples.nbytes
 
 
 def test_too_little_sound_has_no_step() -> None:

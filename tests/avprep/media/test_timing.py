@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import av
 import made_media as made
 import numpy as np
 import pytest
@@ -165,6 +166,19 @@ def test_one_damaged_time_of_showing(tmp_path: Path) -> None:
     assert data.count(old) >= 1
     (tmp_path / "damaged.ts").write_bytes(data.replace(old, new))
     assert sum(1 for _ in Frames(tmp_path / "damaged.ts")) == sum(1 for _ in Frames(file.video))
+
+
+def test_a_time_of_showing_before_the_last_one(tmp_path: Path) -> None:
+    """A picture that is said to be shown before the last one, as some in VOB are, is shown when it is decoded."""
+    whole = made.numbered(tmp_path / "whole.mp4", made.steady(25, 2), fps=25, video={"bf": "2", "g": "12"})
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "clip.mp4"), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in itertools.takewhile(lambda packet: packet.size, source.demux()):
+            frame = packet.duration
+            packet.pts -= 2 * frame if packet.pts == 21 * frame else 0  # that of a P-frame behind two B-frames
+            packet.stream = stream
+            out.mux(packet)
+    assert numbers(whole) == numbers(tmp_path / "clip.mp4") == list(range(50))
 
 
 @pytest.mark.parametrize("sound_name", ["sound.wav", "sound.ts", "sound.m4a"])
