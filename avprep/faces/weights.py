@@ -109,9 +109,10 @@ def find(name: str) -> Path:
     if path is None and weights.package:
         raise WeightsError(f"{weights.file} is not installed: {_reinstall(weights)}")
     if path is None:
+        who = weights.detector  # which may need other files, too
         raise WeightsError(
-            f"{weights.file} is not in {folder()}: run `avprep weights fetch {name}`; for a machine without a network, "
-            f"run `avprep weights fetch {name} --to DIR` elsewhere and set AVPREP_WEIGHTS=DIR here"
+            f"{weights.file} is not in {folder()}: run `avprep weights fetch {who}`; for a machine without a network, "
+            f"run `avprep weights fetch {who} --to DIR` elsewhere and set AVPREP_WEIGHTS=DIR here"
         )
     problem = _problem(path, weights)
     if problem:
@@ -173,7 +174,13 @@ def _download(weights: WeightsFile, path: Path, progress: Callable[[str, int], N
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with https.open_url(weights.url) as response, part.open("wb") as file:
+        opened = part.open("wb")
+    except OSError as error:
+        raise WeightsError(
+            f"{path.parent}: cannot write there ({error.strerror}); name another folder by --to DIR"
+        ) from error
+    try:
+        with opened as file, https.open_url(weights.url) as response:
             _copy(response, file, weights, progress)
             file.flush()
             os.fsync(file.fileno())

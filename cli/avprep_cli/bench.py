@@ -85,7 +85,7 @@ def bench(
     WHAT is crop, mfcc, load, train or all. crop: decoding the same clips and encoding as many JPEGs is its floor. mfcc:
     decoding the sound. load, the loader of training: decoding the same JPEGs in as many processes. train: forward and
     backward of a batch that lies on the device. Steps and floors take turns, so that a noisy machine slows both. crop
-    and mfcc also tell what -j processes are good for, and the hours that LRW and VoxCeleb2 would take.
+    and mfcc also measure the speed-up of -j processes, and estimate the hours for LRW and VoxCeleb2.
 
     \b
     avprep bench                     everything, small, on a synthetic corpus

@@ -269,7 +269,10 @@ def cropping(manifest_path: Path, out: Path, given: dict[str, Any], otherwise: s
     from avprep import columns
     from avprep.stages import CropSettings
 
-    plan, sync = opened(manifest_path, given), given.pop("sync")
+    sync = given.pop("sync")
+    if sync is not None and given["subject"] != "speaking":
+        raise click.UsageError("--sync is for --subject speaking: give both, or neither")
+    plan = opened(manifest_path, given)
     how: dict[str, Any] = {"judge": lambda: speaker(sync), "otherwise": otherwise, "remark": say.once}
     return columns.crop(plan, out, **_taken(CropSettings, given), **how)
 

@@ -63,7 +63,7 @@ def sync(
 
     \b
     avprep sync OUT --model RUN
-    avprep sync --video film.mp4 --model RUN -o curve.png
+    avprep sync --video talk.mp4 --model RUN -o curve.png
     avprep sync OUT --scale syncnet --model syncnet_v2.model
     avprep mfcc MANIFEST OUT --audio-offset sync      to move the audio
     avprep select OUT --preset wav2lip -o good.jsonl

@@ -104,7 +104,7 @@ def test_without_a_verdict_the_face_of_the_data_set_is_followed(pair: Path) -> N
 
 
 def test_who_speaks_needs_a_judge(pair: Path, tmp_path: Path) -> None:
-    """--subject speaking without --sync is a usage error, and so it is in the library."""
+    """--subject speaking and --sync go together: either alone is an error."""
     plan = tmp_path / "plan.jsonl"
     head = {"avprep_manifest": 1, "dataset": "pair", "root": str(pair.parent), "seed": 0}
     row = {"key": "pair", "video": "pair.mp4", "split": "test"}
@@ -112,6 +112,9 @@ def test_who_speaks_needs_a_judge(pair: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["crop", str(plan), str(tmp_path / "out"), "--subject", "speaking"])
     assert done.exit_code == 2
     assert "--subject speaking needs --sync RUN" in done.stderr
+    done = CliRunner().invoke(main, ["crop", str(plan), str(tmp_path / "out"), "--sync", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "--sync is for --subject speaking" in done.stderr
     with pytest.raises(RunError, match="give the RUN of a sync model"):
         columns.crop_stage(tmp_path, CropSettings(subject="speaking"), 1, None)
 

@@ -82,11 +82,11 @@ def test_find_reads_the_cache_by_default(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_missing_weights_name_the_command(tiny: Path) -> None:
-    """The error for missing weights is one line with the file, the folder and both ways to get it."""
+    """The error for missing weights is one line: the file, the folder, and how to get all that its detector needs."""
     with pytest.raises(WeightsError) as caught:
         weights.find("tiny")
     message = str(caught.value)
-    for part in ("tiny.onnx", str(tiny), "avprep weights fetch tiny", "--to DIR", "AVPREP_WEIGHTS=DIR"):
+    for part in ("tiny.onnx", str(tiny), "avprep weights fetch tiny-detector`", "--to DIR", "AVPREP_WEIGHTS=DIR"):
         assert part in message
     assert "\n" not in message
 
@@ -198,6 +198,14 @@ def test_fetch_offline_says_what_to_do() -> None:
     assert "not known" in str(caught.value)
     assert "--to DIR" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["", "below/it"])
+def test_fetch_into_what_is_no_folder_names_it(tmp_path: Path, place: str) -> None:
+    """Where the folder cannot be made or written, the error names it and --to, and speaks of no network."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WeightsError, match=r"file.*: cannot write there \(.+\); name another folder by --to DIR$"):
+        list(weights.fetch(["tiny"], tmp_path / "file" / place))
 
 
 def test_unknown_names_are_refused_first(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
