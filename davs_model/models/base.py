@@ -287,10 +287,7 @@ class TalkingModel(nn.Module, ABC):
         """
 
     def person_features(self, frames: Tensor) -> Tensor:
-        """Return the feature of who is seen in K frames of the same person, `[B, K, 3, S, S]`: `[B, F]`.
-
-        A model that cannot put several together has the mean of theirs.
-        """
+        """Return the feature of who is seen in K frames, `[B, K, 3, S, S]`: `[B, F]`, here the mean of each frame's."""
         each = self.embeddings({PORTRAIT: frames.flatten(0, 1)[:, None]})["identity"]
         return each.unflatten(0, frames.shape[:2]).mean(1)
 
@@ -328,8 +325,7 @@ class TalkingModel(nn.Module, ABC):
     def adaptation_loss(self, photo: Tensor, generated: Tensor, before: Tensor) -> Tensor:
         """Return what tuning to a photo minimises; frames in [0, 1].
 
-        photo: `[K, 1, 3, S, S]`. generated: frames of some speech, `[K, T, 3, S, S]`. before: what was generated of it
-        before tuning.
+        photo: `[K, 1, 3, S, S]`. generated: frames of some speech, `[K, T, 3, S, S]`. before: the same before tuning.
         """
         return (photo.float() - generated.float()).abs().mean()
 
