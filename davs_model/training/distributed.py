@@ -64,7 +64,8 @@ def join(device: str) -> World:
     """
     if (processes := os.environ.get("WORLD_SIZE", "1")) == "1":
         return World()
-    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+    needed = ["RANK"] if distributed.is_initialized() else ["RANK", "MASTER_ADDR", "MASTER_PORT"]
+    if missing := [name for name in needed if name not in os.environ]:
         raise RunError(
             f"WORLD_SIZE is {processes} and {', '.join(missing)} not set: start with torchrun, or unset WORLD_SIZE"
         )
