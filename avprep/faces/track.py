@@ -111,7 +111,8 @@ class Detections:
 def link(found: Detections) -> list[Track]:
     """Join faces of successive keyframes into tracks.
 
-    A face that was followed is the same; others join by overlap, best first, over a cut only if the appearance agrees.
+    A face that was followed is the same; others join by overlap, best first. Over a cut either joins only if the
+    appearance agrees: pictures between two shots that mix both lead from one face to the other.
     """
     tracks: list[Track] = []
     for frame in sorted(found.by_frame):
@@ -219,13 +220,11 @@ def _likeness(before: Detection, after: Detection) -> float:
 
 
 def _same(track: Track, detection: Detection, frame: int, cuts: frozenset[int]) -> bool:
-    before = track.detections[track.last]
-    if before.number is not None and before.number == detection.number:
-        return True
-    first = detection.first(frame)
-    if not 0 < first - track.last <= MAX_GAP + 1:
+    before, first = track.detections[track.last], detection.first(frame)
+    followed = before.number is not None and before.number == detection.number
+    if not followed and not 0 < first - track.last <= MAX_GAP + 1:
         return False
-    shared = boxes.overlap(before.face.box, detection.face.box)
+    near = followed or boxes.overlap(before.face.box, detection.face.box) >= 0.2
     if crossed := [cut for cut in cuts if track.last < cut <= first]:
         cut = min(crossed)
         while cut - 1 in cuts:  # what lies between two shots may show both faces at once
@@ -233,8 +232,8 @@ def _same(track: Track, detection: Detection, frame: int, cuts: frozenset[int]) 
         earlier = [seen for frame, seen in track.detections.items() if frame < cut]
         if not earlier:
             return False
-        return float(earlier[-1].appearance @ detection.appearance) >= (ALIKE if shared >= 0.2 else SURELY_ALIKE)
-    return shared >= 0.2
+        return float(earlier[-1].appearance @ detection.appearance) >= (ALIKE if near else SURELY_ALIKE)
+    return near
 
 
 def _longest_gap(frames: Iterable[int], n_frames: int) -> tuple[int, int]:

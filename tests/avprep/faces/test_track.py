@@ -74,6 +74,16 @@ def test_a_picture_that_shows_two_people_at_once_does_not_make_them_one() -> Non
     assert frames_of(track.link(detections(faces, 7, cuts=(5, 6)))) == [[4, 5, 6]]
 
 
+def test_a_face_that_is_followed_through_mixed_pictures_must_look_as_before() -> None:
+    """Registration that is led from one person to another by pictures that show both does not make them one."""
+    mixed = np.float32([1, 1]) / np.sqrt(np.float32(2)) * np.float32(1.2)
+    looks = {4: FACE_A, 5: mixed, 6: FACE_B}
+    faces = {n: [followed(100, range(n, n + 1), 0, appearance=look)] for n, look in looks.items()}
+    assert frames_of(track.link(detections(faces, 7, cuts=(5, 6)))) == [[4, 5], [6]]
+    faces[6] = [followed(100, range(6, 7), 0)]
+    assert frames_of(track.link(detections(faces, 7, cuts=(5, 6)))) == [[4, 5, 6]]
+
+
 def test_largest_subject_has_the_most_area_in_total() -> None:
     """A large face that is there for an instant loses against a smaller one that stays."""
     faces = {n: [detection(100, size=60)] for n in range(0, 50, 5)}
