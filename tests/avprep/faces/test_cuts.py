@@ -11,7 +11,7 @@ import pytest
 from made_motion import Pixels, filmed, moved, talker
 
 from avprep.demo import synthetic
-from avprep.faces.cuts import FLASH, with_cuts
+from avprep.faces.cuts import FLASH, dissolves, with_cuts
 from avprep.talking import photo
 
 T = np.arange(36) / 25
@@ -108,6 +108,23 @@ def test_a_fade_is_no_cut(to: str, film: Pixels, others: list[Pixels]) -> None:
     assert cuts_of(mixed(film, np.clip((np.arange(36) - 12) / 8, 0, 1), end)) == []
 
 
+def dissolving(film: Pixels) -> bool:
+    """Return whether a film goes over from its first picture to its last by degrees."""
+    thumbnails: list[Any] = []
+    assert len(list(with_cuts([photo._picture(frame) for frame in film], thumbnails))) == len(thumbnails)
+    return dissolves(thumbnails)
+
+
+@pytest.mark.parametrize("length", [5, 8, 25])
+def test_pictures_mixed_of_the_first_and_the_last_dissolve(length: int, film: Pixels, others: list[Pixels]) -> None:
+    """Also while both talk; a hard cut does not, nor does what ends or begins with an empty picture."""
+    other = np.concatenate([others[0], others[0]])[:36]
+    assert dissolving(mixed(film, np.clip((np.arange(36) - 5) / length, 0, 1), other))
+    assert not dissolving(np.concatenate([film[:18], other[18:]]))
+    assert not dissolving(mixed(film, np.clip((np.arange(36) - 5) / length, 0, 1), 0))
+    assert not dissolves([])
+
+
 MOVING: dict[str, Callable[[], Pixels]] = {
     "shake": lambda: filmed(moved(6 * np.sin(6 * np.pi * T), 4 * np.sin(7.4 * np.pi * T))),
     "zoom": lambda: filmed(moved(zoom=1 + T / 3)),
@@ -119,8 +136,10 @@ MOVING: dict[str, Callable[[], Pixels]] = {
 
 @pytest.mark.parametrize("name", MOVING)
 def test_movement_and_noise_are_no_cut(name: str) -> None:
-    """Shaking, panning, zooming and grain are none."""
-    assert cuts_of(MOVING[name]()) == []
+    """Shaking, panning, zooming and grain are none, and no dissolve."""
+    moving = MOVING[name]()
+    assert cuts_of(moving) == []
+    assert not dissolving(moving)
 
 
 @pytest.mark.parametrize("fps", [9, 12, 15])

@@ -60,6 +60,42 @@ def test_two_people_are_never_one_subject(one: int, other: int, detector: Detect
     assert "not detected" not in caught.value.message
 
 
+def dissolved(one: Pixels, other: Pixels, length: int, through: int | None = None) -> Pixels:
+    """Return a dissolve over so many pictures; of two shots of them each, or through an empty picture."""
+    shares = np.clip((np.arange(60 + length) - 29) / (length + 1), 0, 1)[:, None, None, None]
+    before, after = ([shot[n % len(shot)] for n in range(len(shares))] for shot in (one, other))
+    parts = (1 - shares, shares) if through is None else (np.clip(1 - 2 * shares, 0, 1), np.clip(2 * shares - 1, 0, 1))
+    light = (1 - parts[0] - parts[1]) * (through or 0)
+    return np.asarray(np.rint(parts[0] * before + parts[1] * after + light), np.uint8)
+
+
+@pytest.mark.parametrize("through", [None, 0, 255])
+@pytest.mark.parametrize("length", [5, 12, 25])
+def test_a_dissolve_between_two_people_is_refused(length: int, through: int | None, detector: Detector) -> None:
+    """Where a picture goes over into one of another speaker by degrees, or through black or white, no clip has both."""
+    with pytest.raises(Reject) as caught:
+        aligned(dissolved(take(0), take(5), length, through), detector)
+    assert caught.value.reason == "face_lost"
+
+
+@pytest.mark.parametrize("through", [None, 0])
+@pytest.mark.parametrize("length", [8, 25])
+def test_one_person_goes_on_over_a_dissolve(length: int, through: int | None, detector: Detector) -> None:
+    """Where a dissolve, or a fade out and in, leads to the same speaker, the clip is one and has no cut."""
+    found = aligned(dissolved(take(3), take(3)[::-1] // 2 + 60, length, through), detector)
+    assert not found.detections.cuts
+
+
+@pytest.mark.parametrize("between", ["two mixes", "three mixes"])
+def test_mixed_pictures_do_not_lead_from_one_person_to_another(between: str, detector: Detector) -> None:
+    """A face that is followed through pictures that mix two shots must look as it did before them."""
+    one, other = take(0), take(5)
+    shares = {"two mixes": (0.33, 0.67), "three mixes": (0.25, 0.5, 0.75)}[between]
+    mixes = [np.asarray(np.rint((1 - share) * one[14] + share * other[14]), np.uint8) for share in shares]
+    with pytest.raises(Reject, match="cuts at frame"):
+        aligned(np.concatenate([one[:15], mixes, other[14:]]), detector)
+
+
 def test_a_face_that_is_hidden_is_missing_where_it_is_hidden(detector: Detector) -> None:
     """The message names the stretch in which no face is seen, not all that lies before the longer part."""
     frames = np.concatenate([take(3), take(3)])
