@@ -26,6 +26,9 @@ ALIKE, SURELY_ALIKE = 0.75, 0.85
 """Minimum correlation of a face's appearance before and after a cut: where it was, and anywhere else. Measured on 26
 people in 27 clips: of two people at most 0.66, of one before and after he turns his head in other light 0.77."""
 
+NEAR = 0.2
+"""Minimum overlap of two boxes in the same place."""
+
 DISSOLVE, TRIED = 3 * FPS, 4
 """A face is compared with detections of so many frames before it, at most so many of them, where the picture may have
 dissolved in between."""
@@ -193,11 +196,19 @@ def area(track: Track) -> float:
 def check_gaps(subject: Track, tracks: list[Track], found: Detections) -> None:
     """Raise Reject(`face_lost`), with what is there, where the subject is missing for more than `MAX_GAP` frames.
 
+    The same where another face is in its place while it is missing, as in a few frames of another shot, for its crops
+    would show that one.
     tracks: all that were linked. Those that are never there together with the subject may show the same face: only
     where they are missing too is the face known to be.
     """
     first, length = _longest_gap(subject.frames, found.n_frames)
     if length <= MAX_GAP:
+        if instead := [other.frames[0] for other in tracks if _instead_of(subject, other)]:
+            raise Reject(
+                "face_lost",
+                f"from frame {min(instead)} on another face is where the clip's is before or after it; cut the video "
+                "there, or leave it out",
+            )
         return
     maybe = {frame for track in tracks if track is subject or _apart(track, subject) for frame in track.frames}
     hidden, missing = _longest_gap(maybe, found.n_frames)
@@ -242,7 +253,7 @@ def _same(track: Track, detection: Detection, frame: int, found: Detections) -> 
     followed = _followed(track, detection, frame)
     if not followed and not 0 < first - track.last <= MAX_GAP + 1:
         return False
-    near = followed or boxes.overlap(before.face.box, detection.face.box) >= 0.2
+    near = followed or boxes.overlap(before.face.box, detection.face.box) >= NEAR
     if crossed := [cut for cut in found.cuts if track.last < cut <= first]:
         cut = min(crossed)
         while cut - 1 in found.cuts:  # what lies between two shots may show both faces at once
@@ -266,6 +277,16 @@ def _longest_gap(frames: Iterable[int], n_frames: int) -> tuple[int, int]:
     """Return the first frame and the length of the longest stretch that holds none of some frames."""
     edges = [-1, *sorted(frames), n_frames]
     return max(((before + 1, after - before - 1) for before, after in pairwise(edges)), key=lambda gap: gap[1])
+
+
+def _instead_of(subject: Track, other: Track) -> bool:
+    """Return whether another face is only there while the subject is missing, and where the subject was or will be."""
+    if other is subject or not set(other.frames).isdisjoint(subject.frames):
+        return False
+    first = other.frames[0]
+    nearest = min(subject.detections, key=lambda frame: abs(frame - first))
+    shown = (detection.face.box for detection in other.detections.values())
+    return any(boxes.overlap(box, subject.detections[nearest].face.box) >= NEAR for box in shown)
 
 
 def _apart(one: Track, other: Track) -> bool:
