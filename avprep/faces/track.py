@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from avprep import boxes
 from avprep.errors import Reject
 from avprep.faces import align
-from avprep.faces.cuts import Thumbnail, dissolves
+from avprep.faces.cuts import FLASH, Thumbnail, dissolves
 from avprep.faces.detectors.base import Face
 from avprep.faces.registration import Similarity, appearance
 from avprep.schema import FPS
@@ -280,8 +280,11 @@ def _longest_gap(frames: Iterable[int], n_frames: int) -> tuple[int, int]:
 
 
 def _instead_of(subject: Track, other: Track) -> bool:
-    """Return whether another face is only there while the subject is missing, and where the subject was or will be."""
-    if other is subject or not set(other.frames).isdisjoint(subject.frames):
+    """Return whether another face is only there while the subject is missing, and where the subject was or will be.
+
+    Not one that is there as shortly as a flash: where a file is damaged, a face may not look like itself.
+    """
+    if other is subject or len(other.frames) <= FLASH or not set(other.frames).isdisjoint(subject.frames):
         return False
     first = other.frames[0]
     nearest = min(subject.detections, key=lambda frame: abs(frame - first))
