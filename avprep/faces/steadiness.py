@@ -83,7 +83,8 @@ class Steadiness:
 
     def figures(self) -> dict[str, float | None]:
         """Return `jitter` and `slip` to four digits; None for what could not be measured."""
-        off = [np.stack(shot) - np.mean(shot, axis=0) for shot in self._places if shot]
+        # One place alone, where nothing later looks like the first crop, is off by 0 from itself and says nothing.
+        off = [np.stack(shot) - np.mean(shot, axis=0) for shot in self._places if len(shot) > 1]
         slip = float(np.sqrt(2 * np.mean(np.concatenate(off) ** 2))) if off else None
         jitter = float(np.mean(self._steps)) if self._steps else None
         return {name: value and round(value, 4) for name, value in (("jitter", jitter), ("slip", slip))}

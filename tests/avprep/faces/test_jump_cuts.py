@@ -104,6 +104,20 @@ def test_mixed_pictures_do_not_lead_from_one_person_to_another(between: str, det
         aligned(np.concatenate([one[:15], mixes, other[14:]]), detector)
 
 
+def test_who_walks_by_before_the_talker_is_not_taken_for_them(detector: Detector) -> None:
+    """Two people are no subject where, without a cut, one steps before the other and goes on."""
+    there_and_back = [*range(29), *range(27, -1, -1)]
+    film, before = take(2)[there_and_back], take(9)[there_and_back]
+    y, x = np.mgrid[:256, :256]
+    head = ((x - 128) / 62) ** 2 + ((y - 125) / 85) ** 2 < 1
+    for n, picture in enumerate(film):
+        aside = 16 * (n - 30)
+        shown = np.roll(head, aside, axis=1) & (abs(x - aside - 128) <= 128)
+        picture[shown] = np.roll(before[n], aside, axis=1)[shown]
+    with pytest.raises(Reject, match="another face is detected there"):
+        aligned(film, detector)
+
+
 def test_a_face_that_is_hidden_is_missing_where_it_is_hidden(detector: Detector) -> None:
     """The message names the stretch in which no face is seen, not all that lies before the longer part."""
     frames = np.concatenate([take(3), take(3)])

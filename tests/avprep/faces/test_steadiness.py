@@ -122,6 +122,17 @@ def test_what_shows_nothing_is_not_measured() -> None:
     assert np.isnan(figures(measured)).all()
 
 
+def test_a_place_that_is_compared_with_none_is_not_measured(films: dict[str, tuple[Pixels, Motion]]) -> None:
+    """Crops that look like the first one nowhere, as where a face comes late or in noise, have no slip: it is not 0."""
+    film, _ = films["still"]
+    measured = Steadiness(frozenset())
+    for crop in (np.roll(film[0], 90, axis=1), *film):
+        measured.add(np.dstack([crop, crop[..., :1]]))
+    jitter, slip = figures(measured)
+    assert jitter < 0.5
+    assert np.isnan(slip)
+
+
 def test_a_cut_is_no_movement(films: dict[str, tuple[Pixels, Motion]]) -> None:
     """What is shown before a cut and after it is not compared."""
     crop = np.asarray(cv2.resize(films["still"][0][0], (256, 256)), np.uint8)
