@@ -191,7 +191,7 @@ def write(
         faces, how["more"] = faces[:1], np.concatenate(others)
     if adapt_steps:
         of: dict[str, Any] = {} if person is None else {"video": person.crops, "heard": person.windows, "seed": seed}
-        talker = talker.adapted(faces, next(driver.read()), adapt_steps, speech_scale=speech_scale, **of)
+        talker = talker.adapted(faces, driver.read(), adapt_steps, speech_scale=speech_scale, **of)
     frames: Iterable[Pictures]
     spoken = talker.talk(faces, driver.read(), **how)
     if grid:
