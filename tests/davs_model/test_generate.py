@@ -337,3 +337,8 @@ def test_a_film_refuses_values_that_no_option_has(tmp_path: Path) -> None:
         talker.film(shown, speech, "film.avi")
     with pytest.raises(ValueError, match="adapt_steps must be at least 0, not -1"):
         talker.film(shown, speech, tmp_path / "film.mp4", adapt_steps=-1)
+    for scale in (float("nan"), float("inf"), 0.0):
+        with pytest.raises(ValueError, match=f"speech_scale must be a number above 0, not {scale:g}"):
+            talker.film(shown, speech, tmp_path / "film.mp4", speech_scale=scale)
+    with pytest.raises(ValueError, match="photos must hold one at least"):
+        talker.film([], speech, tmp_path / "film.mp4")
