@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +178,10 @@ def write(
     """
     if adapt_steps < 0:
         raise ValueError(f"adapt_steps must be at least 0, not {adapt_steps}")
+    if not 0 < speech_scale < math.inf:
+        raise ValueError(f"speech_scale must be a number above 0, not {speech_scale:g}")
+    if not photos:
+        raise ValueError("photos must hold one at least")
     weighed: list[NDArray[np.float32]] = []
     if weights_plot is not None and not talker.model.modalities:
         raise RunError(f"the model {talker.model.name} weighs no modalities: leave out --weights-plot")
@@ -191,7 +196,7 @@ def write(
         faces, how["more"] = faces[:1], np.concatenate(others)
     if adapt_steps:
         of: dict[str, Any] = {} if person is None else {"video": person.crops, "heard": person.windows, "seed": seed}
-        talker = talker.adapted(faces, next(driver.read()), adapt_steps, speech_scale=speech_scale, **of)
+        talker = talker.adapted(faces, driver.read(), adapt_steps, speech_scale=speech_scale, **of)
     frames: Iterable[Pictures]
     spoken = talker.talk(faces, driver.read(), **how)
     if grid:

@@ -162,7 +162,7 @@ class Talker:
     def adapted(
         self,
         faces: Pictures,
-        speech: NDArray[Any],
+        speech: Iterable[NDArray[Any]],
         steps: int,
         *,
         speech_scale: float = 1.0,
@@ -172,8 +172,8 @@ class Talker:
     ) -> Talker:
         """Return a talker that is tuned to a person in so many steps; this one stays as it is.
 
-        faces, speech: a photo, or one each of several people, and a first run of what `talk` reads: frames are to look
-            like the photo but for the mouth, as the released demo tunes its own.
+        faces, speech, speech_scale: a photo, or one each of several people, and what `talk` reads: the first frames
+            that it would draw are to look like the photo but for the mouth, as the released demo tunes its own.
         video: a few seconds of a single person instead, aligned, (n, 256, 256, 3), which are to be generated from each
             other; heard: their windows (n, 12, 20), if there is sound. They are driven by what drives `talk`: by these
             where `speech` is heard. A model that only audio drives learns from the photo where there is no sound.
@@ -185,10 +185,10 @@ class Talker:
         tuned = copy.copy(self)
         tuned.model = copy.deepcopy(self.model)
         if video is None or (heard is None and "video" not in self.model.drivers):
-            features = self._encode_speech(speech, speech_scale)
+            features = next(self._features(speech, speech_scale))
             adaptation.to_photo(tuned.model, self._pictures(faces), features, steps, bf16=self.bf16)
         else:
-            driving = video if heard is None or speech.dtype == np.uint8 else heard
+            driving = video if heard is None or next(iter(speech)).dtype == np.uint8 else heard
             features = torch.cat(list(self._features([driving], 1.0)), dim=1)
             frames = self._pictures(video).transpose(0, 1)
             adaptation.to_video(tuned.model, frames, features, steps, seed=seed, bf16=self.bf16)

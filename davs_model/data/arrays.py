@@ -36,11 +36,13 @@ def windows_of(clips: Clips, row: int, members: Mapping[str, bytes]) -> dict[str
     n_frames, first = int(clips.whole[row]), int(clips.first[row])
     found: dict[str, NDArray[np.generic]] = {}
     for name, (dtype, shape) in ARRAYS["mfcc"].items():
-        array = decode_array(members[name])
+        array = _array(clips, row, members, name)
         if array.dtype.str != dtype or array.shape != (n_frames, *shape):
-            raise ShardError(f"{name} is {array.dtype.str} {array.shape}, expected {dtype} {(n_frames, *shape)}")
+            raise ShardError(
+                f"{clips.key(row)}: {name} is {array.dtype.str} {array.shape}, expected {dtype} {(n_frames, *shape)}"
+            )
         if not np.isfinite(array).all():
-            raise ShardError(f"{name} holds numbers that are not finite")
+            raise ShardError(f"{clips.key(row)}: {name} holds numbers that are not finite")
         if name == "mfcc.npy":
             found[WHOLE_SOUND] = array
         found[name] = array[first : first + int(clips.n_frames[row])]
@@ -62,9 +64,17 @@ def points_of(clips: Clips, row: int, members: Mapping[str, bytes]) -> tuple[NDA
     members: of its `crop`.
     """
     first = int(clips.first[row])
-    points, affine = (decode_array(members[name]).astype(np.float32) for name in ("points.npy", "affine.npy"))
+    points, affine = (_array(clips, row, members, name).astype(np.float32) for name in ("points.npy", "affine.npy"))
     if points.shape != (int(clips.whole[row]), N_POINTS, 2) or affine.shape != (len(points), 2, 3):
         raise ShardError(f"{clips.key(row)}: points.npy {points.shape} and affine.npy {affine.shape} do not agree")
     crops = points @ affine[:, :, :2].transpose(0, 2, 1) + affine[:, None, :, 2]
     part = slice(first, first + int(clips.n_frames[row]))
     return crops[part], affine[part]
+
+
+def _array(clips: Clips, row: int, members: Mapping[str, bytes], name: str) -> NDArray[np.generic]:
+    """Decode a member of a clip's sample; ShardError that names both."""
+    try:
+        return decode_array(members[name])
+    except ShardError as error:
+        raise ShardError(f"{clips.key(row)}: {name}: {error}") from error

@@ -37,6 +37,8 @@ NO_WORDS = np.zeros((0, 3))
 """Of a clip whose words have no times."""
 WORD_FRAMES = 29
 """Frames of a clip around a word, as LRW has them."""
+MOST_ROWS = 20_000_000
+"""Maximum rows of tables joined by shares, which repeat clips: some GB, forty times LRW."""
 
 
 class _Labels(NamedTuple):
@@ -231,7 +233,8 @@ def joined(tables: Sequence[Clips], shares: Sequence[float] = ()) -> Clips:
     """Return the clips of several tables as one, their labels numbered anew; a name is one person in all of them.
 
     shares: of each table among the clips, by which the smaller ones are repeated, so that every clip is there; none:
-        each clip once. ShardError where the windows are of different presets, or a table with a share is empty.
+        each clip once. ShardError where the windows are of different presets, a table with a share is empty, or shares
+        differ so much that there would be more than `MOST_ROWS`.
     """
     if len(tables) == 1:
         return tables[0]
@@ -276,6 +279,11 @@ def _sizes(tables: Sequence[Clips], shares: Sequence[float]) -> list[int]:
             f"{empty[0].out}: holds no clips to learn from, so they cannot be a part of those that are seen"
         )
     total = max(len(table) / share for table, share in zip(tables, shares, strict=True))
+    if (seen := total * sum(shares)) > MOST_ROWS:
+        raise ShardError(
+            f"shares {', '.join(f'{share:g}' for share in shares)}: for every clip to be seen, an epoch would have "
+            f"{seen:.2g} clips: give shares that differ less"
+        )
     return [round(total * share) for share in shares]
 
 

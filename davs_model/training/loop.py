@@ -111,7 +111,7 @@ class _Run:
     model: TalkingModel
     done: dict[str, int]
     state: states.TrainingState | None
-    """What the run went on from."""
+    """What the run went on from; in the first process, what it last saved."""
     initialised: bool
     """Whether something was learned with the weights that `TalkingModel.initialise` fits."""
     reporter: Reporter | None
@@ -220,9 +220,10 @@ class _Run:
     def _prepare(self, stage: Stage, first: int, total: int) -> StageTrainer:
         """Return what takes the steps of a stage, as the run left it; RunError in the middle of another stage."""
         at = self.state
-        if at is not None and at.stage != stage.name and at.step < getattr(self.settings.steps, at.stage):
+        begun = self.done.get(at.stage, 0) if at is not None else 0  # only the first process has the states it saved
+        if at is not None and at.stage != stage.name and begun < getattr(self.settings.steps, at.stage):
             raise RunError(
-                f"{self.run}: is at step {at.step} of its {at.stage} stage: finish that, or give another RUN and "
+                f"{self.run}: is at step {begun} of its {at.stage} stage: finish that, or give another RUN and "
                 f"--init-from {self.run}"
             )
         corpus = self._chosen(first) if stage.chooses else self.corpus

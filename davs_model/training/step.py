@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avprep.errors import RunError
+from avprep.errors import RunError, plural
 from davs_model import precision
 from davs_model.data.batch import RawBatch
 from davs_model.data.batches import Batches
@@ -94,8 +94,8 @@ class StageTrainer:
         if not len(batches):
             reasons = "".join(f"; left out: {count} {reason}" for reason, count in left_out.items())
             raise RunError(
-                f"{corpus.train.out}: {len(source)} clips can be used in the {stage.name} stage, fewer than a "
-                f"batch of {size}: give a smaller data.batch_size{reasons}"
+                f"{corpus.train.out}: {plural(len(source), 'clip')} can be used in the {stage.name} stage, fewer than "
+                f"a batch of {size}: give a smaller data.batch_size{reasons}"
             )
         phases = optimizers.build(stage, model, settings)
         return cls(stage, model, settings, world, device, terms, source, shape, left_out, batches, phases)

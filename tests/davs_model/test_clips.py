@@ -562,9 +562,9 @@ class TestContent:
         ],
     )
     def test_arrays(self, tmp_path: Path, name: str, array: np.ndarray[Any, Any], reason: str) -> None:
-        """An array of another shape or dtype, or of numbers that are not finite, is refused by its name."""
+        """An array of another shape or dtype, or of numbers that are not finite, is refused by its clip and name."""
         clips = self.clips(tmp_path, mfcc={name: schema.encode_array(array)})
-        with pytest.raises(ShardError, match=reason):
+        with pytest.raises(ShardError, match=f"^{KEY}: .*{reason}"):
             load(clips, "frames", "windows")
 
     @pytest.mark.parametrize("name", ["mfcc.npy", "valid.npy"])
@@ -573,7 +573,9 @@ class TestContent:
         marker = tmp_path / "marker"
         for n, data in enumerate((object_array(Evil(marker)), pickle.dumps(Evil(marker)), b"", b"\x93NUMPY\x01\x00")):
             clips = self.clips(tmp_path / str(n), mfcc={name: data})
-            assert "not a plain .npy array" in refusal(lambda clips=clips: load(clips, "frames", "windows"))
+            assert f"{KEY}: {name}: not a plain .npy array" in refusal(
+                lambda clips=clips: load(clips, "frames", "windows")
+            )
         clips = self.clips(tmp_path / "json", mfcc={"audio.json": pickle.dumps(Evil(marker))})
         load(clips, "frames", "windows")
         assert not marker.exists()

@@ -22,6 +22,7 @@ from davs_model.data.pictures import MOUTH_BOX, region
 from davs_model.film import PhotoTalker
 from davs_model.generation import Talker
 from davs_model.models.davs import losses
+from davs_model.models.davs.settings import STANDARDISE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,7 +36,7 @@ def talker() -> Talker:
 @pytest.fixture(scope="module")
 def tuned(talker: Talker) -> Talker:
     """That talker after 40 steps on the photo `soft(1)`; not to be changed."""
-    return talker.adapted(soft(1), windows(2, 4), 40)
+    return talker.adapted(soft(1), [windows(2, 4)], 40)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,7 @@ def test_adapting_brings_frames_nearer_to_the_photo(talker: Talker, tuned: Talke
     """Steps of tuning lower the error outside the mouth; the talker itself stays as it was, and the speech encoders."""
     face, speech = soft(1), windows(2, 4)
     before = {name: tensor.clone() for name, tensor in talker.model.state_dict().items()}
-    one, other = (talker.adapted(face, speech, 2).model.state_dict() for _ in range(2))
+    one, other = (talker.adapted(face, [speech], 2).model.state_dict() for _ in range(2))
     assert all(tensor.equal(one[name]) for name, tensor in other.items())
     assert all(tensor.equal(before[name]) for name, tensor in talker.model.state_dict().items())
     truth = torch.from_numpy(face).permute(2, 0, 1) / 255
@@ -193,7 +194,7 @@ def test_adapting_to_a_video_learns_its_frames() -> None:
         model.decoder.last[-1].weight.mul_(0.1)  # so that no picture is black or white, from where nothing is learned
     talker = Talker(model)
     before = {name: tensor.clone() for name, tensor in talker.model.state_dict().items()}
-    tuned = talker.adapted(video[0], speech, 20, video=video, heard=heard)
+    tuned = talker.adapted(video[0], [speech], 20, video=video, heard=heard)
     truth = torch.from_numpy(video).permute(0, 3, 1, 2)[None] / 255
 
     def error(of: Talker) -> float:
@@ -204,7 +205,7 @@ def test_adapting_to_a_video_learns_its_frames() -> None:
     assert all(tensor.equal(before[name]) for name, tensor in talker.model.state_dict().items())
 
     def weights(speech: NDArray[Any] = speech, **given: Any) -> torch.Tensor:
-        found = talker.adapted(video[0], speech, 2, video=video, **given).model.get_parameter("decoder.last.0.weight")
+        found = talker.adapted(video[0], [speech], 2, video=video, **given).model.get_parameter("decoder.last.0.weight")
         return found.detach()
 
     one, seen = weights(heard=heard), weights()
@@ -239,11 +240,27 @@ def test_a_video_is_learned_from_the_features_that_it_is_drawn_from(
     given: list[torch.Tensor] = []
     monkeypatch.setattr(adaptation, "to_video", lambda _, frames, speech, *args, **how: given.append(speech))
     heard = windows(3, 5)
-    smoothing.adapted(soft(1), windows(2, 4), 1, video=soft(7, 5), heard=heard)
+    smoothing.adapted(soft(1), [windows(2, 4)], 1, video=soft(7, 5), heard=heard)
     with torch.no_grad():
         features = smoothing.model.encode_sound(torch.from_numpy(heard)[None])
         assert torch.allclose(given[0], smoothing.model.smooth_sound(features), atol=1e-6)
         assert not torch.allclose(given[0], features, atol=1e-3)
+
+
+@pytest.mark.parametrize("sizes", [{"audio_smoothing": 0.5}, {"standardise": STANDARDISE.index("clip")}])
+def test_a_photo_is_learned_from_the_features_that_are_drawn(
+    sizes: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tuning to a photo takes the features of the first frames as they are drawn: smoothed, by the whole sound."""
+    given: list[torch.Tensor] = []
+    monkeypatch.setattr(adaptation, "to_photo", lambda _, photo, speech, *args, **how: given.append(speech))
+    talker, runs = Talker(made_model(**sizes)), [windows(3, 5), 2 * windows(4, 5)]
+    talker.adapted(soft(1), runs, 1, speech_scale=1.5)
+    drawn = torch.cat(list(talker._features(runs, 1.5)), dim=1)
+    assert given[0].equal(drawn[:, : given[0].shape[1]])
+    with torch.no_grad():
+        alone = 1.5 * talker.model.encode_sound(torch.from_numpy(runs[0])[None])
+    assert not torch.allclose(given[0], alone[:, : given[0].shape[1]], atol=1e-3)
 
 
 def test_pictures_of_one_person_are_averaged(talker: Talker) -> None:
@@ -320,3 +337,8 @@ def test_a_film_refuses_values_that_no_option_has(tmp_path: Path) -> None:
         talker.film(shown, speech, "film.avi")
     with pytest.raises(ValueError, match="adapt_steps must be at least 0, not -1"):
         talker.film(shown, speech, tmp_path / "film.mp4", adapt_steps=-1)
+    for scale in (float("nan"), float("inf"), 0.0):
+        with pytest.raises(ValueError, match=f"speech_scale must be a number above 0, not {scale:g}"):
+            talker.film(shown, speech, tmp_path / "film.mp4", speech_scale=scale)
+    with pytest.raises(ValueError, match="photos must hold one at least"):
+        talker.film([], speech, tmp_path / "film.mp4")

@@ -217,6 +217,13 @@ def test_a_share_of_an_out_without_clips_is_refused(clips: Clips) -> None:
     assert len(joined([clips, nobody])) == len(clips)
 
 
+@pytest.mark.parametrize("small", [1e-12, 5e-324])
+def test_shares_that_differ_without_measure_are_refused(clips: Clips, small: float) -> None:
+    """Shares by which clips would be repeated beyond what memory holds are refused before any is taken."""
+    with pytest.raises(ShardError, match=r"^shares 1, \S+: .* give shares that differ less$"):
+        joined([clips, clips], (1, small))
+
+
 def test_a_repeated_clip_is_not_another_one(clips: Clips) -> None:
     """The other clips of a speaker are other samples, where shares of several OUT repeat clips, too."""
     twice = replace(clips, speakers=np.zeros_like(clips.speakers), people=("one",))

@@ -607,17 +607,16 @@ class TestProcesses:
 
     @pytest.mark.slow
     def test_a_stopped_run_of_two_goes_on(self, out: Path, tmp_path: Path) -> None:
-        """A run of two processes that is stopped by SIGTERM ends bit-equal to one that was left alone."""
-        straight = start(out, tmp_path / "straight", "steps.speech=12", "--stage", "speech", processes=2)
+        """A run of two processes that is stopped within a stage ends that and the next bit-equal to one left alone."""
+        given = ("steps.speech=6", "steps.full=1", "--stage", "all-but-identity")
+        straight = start(out, tmp_path / "straight", *given, processes=2)
         output = straight.communicate()[0]
         assert straight.returncode == 0, output
-        stopped = start(
-            out, tmp_path / "stopped", "steps.speech=12", "--stage", "speech", processes=2, script=STOP_AT_STEP
-        )
+        stopped = start(out, tmp_path / "stopped", *given, processes=2, script=STOP_AT_STEP)
         output = stopped.communicate()[0]
         assert "stopped by SIGTERM at step 4; the same command goes on" in output
         assert "at step 4" in output
-        on = start(out, tmp_path / "stopped", "steps.speech=12", "--stage", "speech", processes=2)
+        on = start(out, tmp_path / "stopped", *given, processes=2)
         output = on.communicate()[0]
         assert on.returncode == 0, output
         for name in (checkpoint.NAME, states.NAME):

@@ -171,7 +171,7 @@ def test_a_silent_video_of_a_person_is_as_a_photo() -> None:
     talker = Talker(made())
 
     def weights(**given: Any) -> Tensor:
-        tuned = talker.adapted(video[0], speech, 1, **given)
+        tuned = talker.adapted(video[0], [speech], 1, **given)
         return tuned.model.get_parameter("decoder.last.0.weight").detach()
 
     photo = weights()
