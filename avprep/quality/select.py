@@ -161,16 +161,15 @@ def _figures(
 ) -> dict[str, dict[str, Any]]:
     """Return what the columns recorded of each clip of a shard, by `name`, but for labels, and by `column.name`."""
     found: dict[str, dict[str, Any]] = {}
-    for column in runs:
-        there = shards.ColumnShard.read(out, column, shard)
-        if there is None:
-            continue
+    columns = {column: there for column in runs if (there := shards.ColumnShard.read(out, column, shard)) is not None}
+    told = labels.union(*(record for there in columns.values() for record in there.clips))  # no sample is read for it
+    for column, there in columns.items():
         for record in there.clips:
             figures = found.setdefault(record["key"], {})
             if record["state"] != "ok":
                 continue
             facts = {name: value for name, value in record.items() if name != "seconds"}  # those of the work
-            if _wanted(column, names, labels | figures.keys()) - facts.keys():
+            if _wanted(column, names, told | figures.keys()) - facts.keys():
                 member = schema.METADATA[column]
                 facts |= schema.decode_json(there.members(record["key"], {member})[member])
             figures |= {name: value for name, value in facts.items() if name not in figures and name not in labels}

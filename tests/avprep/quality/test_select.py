@@ -126,6 +126,11 @@ def test_figures_of_sidecars_and_samples(tmp_path: Path) -> None:
         tar.rename(f"{tar}.away")
     labelled = CliRunner().invoke(main, [*command, "emotion == 'sad'", "--force"])
     assert [clip.key for clip in manifest.read(tmp_path / "some.jsonl").clips] == ["train/c1", "train/c5"]
+    sidecar = tmp_path / "mfcc" / "train-000000.json"  # nor for what another column's sidecar has
+    text = sidecar.read_text()
+    sidecar.write_text(text.replace('"n_frames"', '"n_valid": 7, "n_frames"'))
+    assert CliRunner().invoke(main, [*command, "n_valid == 7", "--force"]).exit_code == 0
+    sidecar.write_text(text)
     for tar in tmp_path.glob("*/*.tar.away"):
         tar.rename(tar.with_suffix(""))
     assert "some.jsonl is there already" in CliRunner().invoke(main, [*command, "seconds > 0"]).stderr
