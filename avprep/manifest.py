@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from avprep import untrusted
-from avprep.errors import ManifestError, RunError
+from avprep.errors import ManifestError, RunError, plural
 from avprep.schema import MANIFEST_VERSION
 
 SPLITS = ("train", "val", "test")
@@ -116,6 +116,16 @@ class Manifest:
     def _digest(self) -> str:  # seconds for half a million clips
         rows = "\n".join(_dump(clip.to_json()) for clip in self.clips)
         return hashlib.sha256(f"{MANIFEST_VERSION}\n{self.dataset}\n{rows}".encode()).hexdigest()
+
+
+def in_words(manifest: Manifest, beside: Manifest | None = None) -> str:
+    """Return data set and number of clips; where another manifest has the same, also what tells this one from it."""
+    words = f"{manifest.dataset}, {plural(len(manifest.clips), 'clip')}"
+    if beside is None or in_words(beside) != words:
+        return words
+    rows = {_dump(clip.to_json()) for clip in beside.clips}
+    others = sum(_dump(clip.to_json()) not in rows for clip in manifest.clips)
+    return f"{words}, {others} of them not in the other" if others else f"{words}, the same in another order"
 
 
 def shard_name(split: str, number: int) -> str:

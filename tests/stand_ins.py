@@ -185,11 +185,13 @@ def end_instead(*_: object) -> None:
 
 
 def still_or_hang(video: Path, start: float | None, side: int) -> bytes | str:
-    """Do as `excerpts.still` does, but never end with a video named `hangs.mp4`."""
+    """Do as `excerpts.still` does, but never end with a video named `hangs.mp4` or, computing, `spins.mp4`."""
     from avprep.quality import excerpts  # which other workers need not load
 
     if video.name == "hangs.mp4":
         time.sleep(3600)
+    while video.name == "spins.mp4":
+        pass
     return excerpts.still(video, start, side)
 
 

@@ -17,6 +17,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from avprep.errors import plural
 from avprep.layouts.scan import AUDIO_SUFFIXES, Scan, is_video, nearest, preferred, stable_split, suffix_of, walk
 from avprep.manifest import Clip, make_key
 
@@ -82,7 +83,10 @@ def scan(root: Path, scan: Scan, *, view: View = "front") -> None:
         scan.clips.append(Clip(key, path, stable_split(actor), audio=sound, speaker=actor, labels=labels))
     if others:
         scan.problem(
-            "other_view", others[0], f"{len(others)} videos of other cameras passed over; see --view", len(others)
+            "other_view",
+            others[0],
+            f"{plural(len(others), 'video')} of other cameras passed over; see --view",
+            len(others),
         )
 
 

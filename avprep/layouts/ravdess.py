@@ -17,6 +17,7 @@ import posixpath
 import re
 from pathlib import Path
 
+from avprep.errors import plural
 from avprep.layouts.scan import Scan, is_video, stable_split, walk
 from avprep.manifest import Clip, make_key
 
@@ -56,4 +57,4 @@ def scan(root: Path, scan: Scan, *, songs: bool = False) -> None:
             scan.clips.append(Clip(make_key(stem), path, stable_split(actor), speaker=actor, labels=labels))
     for kind, why in (("no_sound", "picture alone"), ("song", "songs; --songs takes them")):
         if paths := passed[kind]:
-            scan.problem(kind, paths[0], f"{len(paths)} videos passed over: {why}", len(paths))
+            scan.problem(kind, paths[0], f"{plural(len(paths), 'video')} passed over: {why}", len(paths))

@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 
 from avprep import pages, schema, shards
-from avprep.errors import RunError, ShardError, plural
+from avprep.errors import RunError, ShardError
 from avprep.faces import align
-from avprep.manifest import Manifest
+from avprep.manifest import Manifest, in_words
 from avprep.pages.histogram import histogram
 from avprep.pages.pictures import data_url
 from avprep.pages.words import count
@@ -84,8 +84,8 @@ def page(first: Path, second: Path, *, seed: int = 0, clips: int = CLIPS) -> str
     plan, other = read_manifest(first), read_manifest(second)
     if plan.digest() != other.digest():
         raise RunError(
-            f"{first} and {second}: made from different manifests ({plan.dataset}, {plural(len(plan.clips), 'clip')}, "
-            f"and {other.dataset}, {plural(len(other.clips), 'clip')}): only runs of one manifest can be compared"
+            f"{first} and {second}: made from different manifests ({in_words(plan)}, and {in_words(other, plan)}): "
+            "only runs of one manifest can be compared"
         )
     a, b = _run(first, plan), _run(second, plan)
     begun = [column for column in schema.COLUMNS if column in a.columns and column in b.columns]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -19,14 +20,18 @@ from avprep.media import mfcc
 from avprep.media.video import Frames
 from avprep.quality.findings import Row, number, read_members
 from avprep.runs.fingerprint import manifest_path
-from avprep.runs.pool import Pool
+from avprep.runs.pool import Died, Pool
 from avprep.runs.worker import DEAF_TO
 from avprep.shards.image import decode_image
 
 STILL_SECONDS = 5.0
-"""Time to decode the first picture of one video."""
+"""Computing time to decode the first picture of one video: that of a clock would depend on the machine's load."""
+HUNG_SECONDS = 30.0
+"""Time by the clock after which that has stopped: it waits for a file system, say."""
 SLOW_STILLS = 8
 """Videos that may take longer than that before the rest is left alone: a dead file system, say."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +124,7 @@ def stills(root: Path, labels: Mapping[str, Label], side: int, jobs: int = 2) ->
         return {}
     found: dict[str, bytes | str] = {}
     slow = 0
-    with Pool(jobs, deaf=DEAF_TO) as pool:
+    with Pool(jobs, _imported, deaf=DEAF_TO) as pool:
         # A few at a time, so that those that are given up need not be waited for.
         for keys in _batches(list(labels), 4 * jobs):
             if slow > SLOW_STILLS:
@@ -128,14 +133,18 @@ def stills(root: Path, labels: Mapping[str, Label], side: int, jobs: int = 2) ->
             for key in keys:
                 found[key] = "the manifest names no video below its root"
                 if labels[key].video:
-                    pool.submit(key, still, root / labels[key].video, labels[key].start, side, timeout=STILL_SECONDS)
+                    asked = (root / labels[key].video, labels[key].start, side)
+                    pool.submit(key, _within, STILL_SECONDS, still, *asked, timeout=HUNG_SECONDS)
             for ended in pool.all():
                 match ended.error:
                     case None:
                         found[ended.tag] = ended.value
                     case TimeoutError():
                         slow += 1
-                        found[ended.tag] = f"decoding took longer than {STILL_SECONDS:g} s"
+                        found[ended.tag] = f"decoding did not end within {HUNG_SECONDS:g} s"
+                    case Died(exit_code=code) if code == -signal.SIGPROF:
+                        slow += 1
+                        found[ended.tag] = f"decoding takes more than {STILL_SECONDS:g} s of computing"
                     case error:  # Died, or whatever a decoder's binding raises
                         found[ended.tag] = f"decoding failed ({type(error).__name__})"
     return found
@@ -143,6 +152,19 @@ def stills(root: Path, labels: Mapping[str, Label], side: int, jobs: int = 2) ->
 
 def _batches(keys: list[str], size: int) -> Iterable[list[str]]:
     return (keys[first : first + size] for first in range(0, len(keys), size))
+
+
+def _imported() -> None:
+    """Have a worker import this module before its first video: that takes longer than a picture."""
+
+
+def _within(seconds: float, function: Callable[..., T], *args: Any) -> T:
+    """Call a function; SIGPROF ends this process, whatever C code it is in, once that has computed for so long."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        return function(*args)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def still(video: Path, start: float | None, side: int) -> bytes | str:

@@ -8,6 +8,8 @@ run.
 from __future__ import annotations
 
 import ast
+import contextlib
+import itertools
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +32,7 @@ SURE = {"syncnet": 3.0, "ours": 0.2}
 LONGEST = 2000
 """Characters of an expression."""
 
+_OF_THE_MANIFEST = ("key", "split", "word", "speaker")
 Figures = Mapping[str, Any]
 _COMPARE: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
@@ -55,6 +58,10 @@ class _MissingError(Exception):
     """A clip has no such figure."""
 
 
+_UNKNOWN = (_MissingError, TypeError, ArithmeticError, RecursionError, MemoryError)
+"""What a part of a condition raises that cannot be computed of a clip."""
+
+
 @dataclass(frozen=True)
 class Where:
     """A condition on a clip. text: as it was written; names: the figures that it asks for."""
@@ -69,7 +76,7 @@ class Where:
         try:
             if len(text) > LONGEST:
                 raise ValueError(f"longer than {LONGEST} characters")
-            tree = ast.parse(text, mode="eval")
+            tree = ast.parse(text.strip(), mode="eval")
             names = frozenset(_names(tree.body))
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             why = error.msg if isinstance(error, SyntaxError) else str(error)
@@ -77,10 +84,14 @@ class Where:
         return cls(text, names, tree.body)
 
     def holds(self, figures: Figures) -> bool | None:
-        """Return whether it holds; None where the clip lacks a figure that decides it, or it is of another kind."""
+        """Return whether it holds; None where the clip lacks a figure that decides it, or it is of another kind.
+
+        Of `a or b` one that holds decides it, of `a and b` one that does not, whichever is written first. Text that is
+        compared with a number counts as the number that it writes, since labels are texts.
+        """
         try:
             return bool(_value(self._tree, figures))
-        except (_MissingError, TypeError, ZeroDivisionError):
+        except _UNKNOWN:
             return None
 
 
@@ -111,13 +122,14 @@ def select(out: Path, wheres: list[Where]) -> Selection:
     if not runs:
         raise RunError(f"{out}: no column was ever started there")
     names = frozenset[str]().union(*(where.names for where in wheres))
+    labels = {name for clip in plan.clips for name in clip.labels or ()} | set(_OF_THE_MANIFEST)
     known: set[str] = set()
     kept: list[Clip] = []
     left: Counter[str] = Counter()
     for name, clips in plan.shards(next(iter(runs.values()))["shard_size"]):
-        found = _figures(out, name, runs, names)
+        found = _figures(out, name, runs, names, labels)
         for clip in clips:
-            figures = {**_labels(clip), **found.get(clip.key, {})}
+            figures = {**found.get(clip.key, {}), **_labels(clip)}
             known |= figures.keys() & names
             reason = _reason(figures, runs, wheres)
             if reason:
@@ -141,34 +153,35 @@ def _reason(figures: Figures, runs: Mapping[str, Any], wheres: list[Where]) -> s
 
 
 def _labels(clip: Clip) -> dict[str, Any]:
-    return {"key": clip.key, "split": clip.split, "word": clip.word, "speaker": clip.speaker, **(clip.labels or {})}
+    return {name: getattr(clip, name) for name in _OF_THE_MANIFEST} | dict(clip.labels or {})
 
 
-def _figures(out: Path, shard: str, runs: Mapping[str, Any], names: frozenset[str]) -> dict[str, dict[str, Any]]:
-    """Return what the columns recorded of each clip of a shard, by `name` and by `column.name`."""
+def _figures(
+    out: Path, shard: str, runs: Mapping[str, Any], names: frozenset[str], labels: set[str]
+) -> dict[str, dict[str, Any]]:
+    """Return what the columns recorded of each clip of a shard, by `name`, but for labels, and by `column.name`."""
     found: dict[str, dict[str, Any]] = {}
-    for column in runs:
-        there = shards.ColumnShard.read(out, column, shard)
-        if there is None:
-            continue
+    columns = {column: there for column in runs if (there := shards.ColumnShard.read(out, column, shard)) is not None}
+    told = labels.union(*(record for there in columns.values() for record in there.clips))  # no sample is read for it
+    for column, there in columns.items():
         for record in there.clips:
             figures = found.setdefault(record["key"], {})
             if record["state"] != "ok":
                 continue
             facts = {name: value for name, value in record.items() if name != "seconds"}  # those of the work
-            if _wanted(column, names, figures) - facts.keys():
+            if _wanted(column, names, told | figures.keys()) - facts.keys():
                 member = schema.METADATA[column]
                 facts |= schema.decode_json(there.members(record["key"], {member})[member])
-            figures |= {name: value for name, value in facts.items() if name not in figures}
+            figures |= {name: value for name, value in facts.items() if name not in figures and name not in labels}
             seconds = record["n_frames"] / schema.FPS
             figures |= {f"{column}.{name}": value for name, value in ({"seconds": seconds} | facts).items()}
             figures |= {f"{column}.ok": True, "seconds": seconds}
     return found
 
 
-def _wanted(column: str, names: frozenset[str], given: Figures) -> set[str]:
-    """Return the names that a column may have to give, without it; given: what others have given, for plain names."""
-    plain = {name for name in names if "." not in name} - {"key", "split", "word", "speaker", "seconds"} - given.keys()
+def _wanted(column: str, names: frozenset[str], given: set[str]) -> set[str]:
+    """Return the names that a column may have to give, without it; given: what others give, for plain names."""
+    plain = {name for name in names if "." not in name} - {"seconds"} - given
     return plain | {name.partition(".")[2] for name in names if name.startswith(f"{column}.")}
 
 
@@ -202,10 +215,8 @@ def _value(node: ast.expr, figures: Figures) -> Any:
             return _figure(figures, f"{column}.{name}")
         case ast.Call():
             return abs(_value(node.args[0], figures))
-        case ast.BoolOp(op=ast.And()):
-            return all(_value(one, figures) for one in node.values)
         case ast.BoolOp():
-            return any(_value(one, figures) for one in node.values)
+            return _joined(node, figures)
         case ast.UnaryOp(op=ast.Not()):
             return not _value(node.operand, figures)
         case ast.UnaryOp():
@@ -214,10 +225,32 @@ def _value(node: ast.expr, figures: Figures) -> Any:
             return _COMPUTE[type(node.op)](_value(node.left, figures), _value(node.right, figures))
         case ast.Compare():
             sides = [_value(one, figures) for one in (node.left, *node.comparators)]
-            return all(
-                _COMPARE[type(op)](left, right) for op, left, right in zip(node.ops, sides[:-1], sides[1:], strict=True)
-            )
+            pairs = zip(node.ops, itertools.pairwise(sides), strict=True)
+            return all(_COMPARE[type(op)](*_alike(*pair)) for op, pair in pairs)
     raise AssertionError(node)
+
+
+def _joined(node: ast.BoolOp, figures: Figures) -> bool:
+    """Return whether parts joined by `and` or `or` hold; what is not known of one is raised where no other decides."""
+    decides = isinstance(node.op, ast.Or)
+    unknown: Exception | None = None
+    for part in node.values:
+        try:
+            if bool(_value(part, figures)) is decides:
+                return decides
+        except _UNKNOWN as error:
+            unknown = error
+    if unknown is not None:
+        raise unknown
+    return not decides
+
+
+def _alike(left: Any, right: Any) -> tuple[Any, Any]:
+    """Return two sides of a comparison, a text beside a number as the number that it writes, if it does."""
+    if isinstance(left, str) != isinstance(right, str):
+        with contextlib.suppress(ValueError):
+            return (float(left), right) if isinstance(left, str) else (left, float(right))
+    return left, right
 
 
 def _figure(figures: Figures, name: str) -> Any:

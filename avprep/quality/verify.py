@@ -75,6 +75,7 @@ def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> tuple[l
         return [f"{path}: not finished, {plural(len(keys), 'clip')} missing"], {}
     where = shards.sidecar_path(out, column, name)
     clips = sidecar["clips"]
+    records = {clip["key"]: clip for clip in clips}
     expected = {clip["key"]: clip["n_frames"] for clip in clips if clip["state"] == "ok"}
     problems: list[str] = []
     frames: dict[str, int] = {}
@@ -100,6 +101,9 @@ def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> tuple[l
             if expected.get(key) != frames[key]:
                 problems.append(f"{path}: {key} has {frames[key]} frames, the sidecar says {expected.get(key)}")
             problems += [f"{path}: {key}.{bad} is not a 256×256 image" for bad in _bad_images(members)]
+            problems += [
+                f"{where}: {key}: {name} is not the sample's" for name in _untrue(records.get(key, {}), metadata)
+            ]
         if list(frames) != list(expected):
             problems.append(f"{path}: holds {len(frames)} samples, the sidecar has {len(expected)} ok clips")
         told = shards.places(where, clips)
@@ -120,6 +124,12 @@ def _starts_with_its_head(out: Path, column: str, name: str, sidecar: dict[str, 
     except ShardError:
         return False
     return head == {name: value for name, value in sidecar.items() if name != "clips"}
+
+
+def _untrue(record: dict[str, Any], metadata: dict[str, Any]) -> list[str]:
+    """Return the figures that a sidecar has of a clip, which `select` and `report` go by, and its sample has not."""
+    both = record.keys() & metadata.keys() - {"n_frames", "seconds"}  # in a sidecar the seconds are those of the work
+    return sorted(name for name in both if record[name] != metadata[name])
 
 
 def _bad_images(members: dict[str, bytes]) -> list[str]:

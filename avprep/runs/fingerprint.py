@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from avprep import files, schema, shards
 from avprep import manifest as manifests
-from avprep.errors import RunError, plural
+from avprep.errors import RunError
 from avprep.manifest import Clip, Manifest
 from avprep.runs.workfolder import one_at_a_time
 
@@ -114,8 +114,8 @@ def check(
         frozen = manifests.read(frozen_path)
         if frozen.digest() != ours["manifest"]:
             raise RunError(
-                f"{frozen_path}: another manifest ({frozen.dataset}, {plural(len(frozen.clips), 'clip')}; this one: "
-                f"{manifest.dataset}, {plural(len(manifest.clips), 'clip')}); use another OUT or that manifest"
+                f"{frozen_path}: another manifest ({manifests.in_words(frozen)}; this one: "
+                f"{manifests.in_words(manifest, frozen)}); use another OUT or that manifest"
             )
     if theirs is not None:
         differences = "; ".join(_differences(theirs, ours))

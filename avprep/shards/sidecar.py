@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from avprep import files, schema, untrusted
-from avprep.errors import ShardError
+from avprep.errors import RunError, ShardError
 
 
 def tar_path(out: Path, column: str, shard: str) -> Path:
@@ -132,13 +133,22 @@ def finished_head(out: Path, column: str, shard: str) -> dict[str, Any] | None:
 
 
 def open_finished(out: Path, column: str, shard: str, keys: Iterable[str]) -> tuple[dict[str, Any], IO[bytes]] | None:
-    """Return what `finished` does and the tar that it speaks of, open: another may take its place at any time."""
-    with contextlib.ExitStack() as on_return, contextlib.suppress(ShardError, OSError):
-        sidecar = read_sidecar(out, column, shard)
-        if sidecar is None or [clip["key"] for clip in sidecar["clips"]] != list(keys):
-            return None
-        file = on_return.enter_context(files.open_file(tar_path(out, column, shard)))
-        if hashlib.file_digest(file, "sha256").hexdigest() == sidecar["sha256"]:
-            on_return.pop_all()
-            return sidecar, file
+    """Return what `finished` does and the tar that it speaks of, open: another may take its place at any time.
+
+    RunError where this process has too many files open to tell.
+    """
+    try:
+        with contextlib.ExitStack() as on_return:
+            sidecar = read_sidecar(out, column, shard)
+            if sidecar is None or [clip["key"] for clip in sidecar["clips"]] != list(keys):
+                return None
+            file = on_return.enter_context(files.open_file(tar_path(out, column, shard)))
+            if hashlib.file_digest(file, "sha256").hexdigest() == sidecar["sha256"]:
+                on_return.pop_all()
+                return sidecar, file
+    except (ShardError, OSError) as error:
+        why = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(why, OSError) and why.errno in (errno.EMFILE, errno.ENFILE):
+            path = tar_path(out, column, shard)
+            raise RunError(f"{path}: cannot be opened ({why.strerror}); try a smaller -j, or `ulimit -n`") from error
     return None

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from avprep import schema
-from avprep.errors import Reject
+from avprep.errors import Reject, plural
 from avprep.manifest import Clip
 
 
 def check_length(n_frames: int) -> None:
     """Raise Reject(`too_short`) for a clip shorter than one window."""
     if n_frames < schema.WINDOW_FRAMES:
-        raise Reject("too_short", f"{n_frames} frames, fewer than the {schema.WINDOW_FRAMES} of a window")
+        raise Reject("too_short", f"{plural(n_frames, 'frame')}, fewer than the {schema.WINDOW_FRAMES} of a window")
 
 
 @contextmanager

@@ -109,6 +109,7 @@ def test_each_member_is_needed(column: str, name: str) -> None:
         ("crop", {"mfcc.npy": b""}, "mfcc.npy does not belong to a crop sample"),
         ("mfcc", {"mfcc.npy": schema.encode_array(f4(T, 20, 12))}, "mfcc.npy is <f4"),
         ("mfcc", {"mfcc.npy": schema.encode_array(f4(T, 12, 20) - np.inf)}, "mfcc.npy holds numbers"),
+        ("crop", {"points.npy": schema.encode_array(f4(T, 5, 2) - np.inf)}, "points.npy holds numbers"),
         ("mfcc", {"mfcc.npy": objects()}, "mfcc.npy: not a plain .npy array"),
         ("mfcc", {"mfcc.npy": pickle.dumps([1])}, "mfcc.npy: not a plain .npy array"),
         ("mfcc", {"valid.npy": schema.encode_array(np.ones(T, np.uint8))}, "valid.npy is |u1"),

@@ -133,16 +133,18 @@ def test_a_small_face_is_rejected(corpus: Manifest, opencv: Detector) -> None:
 
 
 def test_fewer_frames_than_a_window_are_too_short(corpus: Manifest, opencv: Detector) -> None:
-    """Four frames hold no whole window: `too_short` in both columns."""
+    """Four frames, or one, hold no whole window: `too_short` in both columns, which say how many there are."""
     clip = corpus.clips[0]
-    short = Clip(clip.key, clip.video, clip.split, start=0.0, duration=0.16)
-    for attempt in (
-        lambda: crop_clip(short, corpus.root, CropSettings(), opencv),
-        lambda: mfcc_clip(short, corpus.root, MfccSettings()),
-    ):
-        with pytest.raises(Reject) as caught:
-            attempt()
-        assert caught.value.reason == "too_short"
+    for seconds, count in ((0.16, "4 frames"), (0.04, "1 frame")):
+        short = replace(clip, start=0.0, duration=seconds)
+        for attempt in (
+            lambda short=short: crop_clip(short, corpus.root, CropSettings(), opencv),
+            lambda short=short: mfcc_clip(short, corpus.root, MfccSettings()),
+        ):
+            with pytest.raises(Reject) as caught:
+                attempt()
+            assert caught.value.reason == "too_short"
+            assert f"{count}, fewer than the 5 of a window" in caught.value.message
 
 
 def test_audio_shift_moves_the_sound(corpus: Manifest) -> None:

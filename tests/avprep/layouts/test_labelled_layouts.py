@@ -157,6 +157,9 @@ class TestRAVDESS:
         assert clip.labels == {"emotion": "happy", "intensity": "strong", "text": "Kids are talking by the door"}
         assert (clip.speaker, clip.split) == ("Actor_01", stable_split("Actor_01"))
         assert problems == {"no_sound": 2, "song": 1, "unexpected_place": 1}
+        said = {problem.kind: problem.message for problem in index("ravdess", tmp_path)[1].problems}
+        assert said["no_sound"] == "2 videos passed over: picture alone"
+        assert said["song"] == "1 video passed over: songs; --songs takes them"
 
     def test_songs(self, tmp_path: Path) -> None:
         """Songs are clips where they are asked for."""
@@ -186,6 +189,7 @@ class TestMEAD:
         )
         assert (clip.speaker, clip.labels) == ("M003", {"emotion": "angry", "intensity": "high"})
         assert problems == {"other_view": 1, "missing_audio": 1}
+        assert "1 video of other cameras" in index("mead", tmp_path)[1].problems[-1].message
         assert len(clips_of("mead", tmp_path, view="all")[0]) == 2
 
     def test_trees_apart(self, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from avprep.manifest import Clip, Manifest
 from avprep.quality.select import PRESETS, Where
 
 FIGURES: dict[str, Any] = {"jitter": 1.5, "split": "val", "word": None, "sync.confidence": 0.3, "n_frames": 29}
+FIGURES |= {"intensity": "79.44", "speaker": "1001"}
 
 
 @pytest.mark.parametrize(
@@ -33,11 +34,24 @@ FIGURES: dict[str, Any] = {"jitter": 1.5, "split": "val", "word": None, "sync.co
         ("slip < 2", None),
         ("split < 2", None),
         ("jitter / 0 > 1", None),
-        ("word == 'about' or jitter < 2", None),
+        ("word == 'about' or jitter < 2", True),
+        ("jitter < 2 or word == 'about'", True),
+        ("word == 'about' or jitter > 2", None),
+        ("not (word == 'about' and jitter > 2)", True),
+        ("word == 'about' and jitter < 2", None),
+        ("intensity >= 60 and 60 <= intensity", True),
+        ("speaker == 1001 and split != 1001", True),
+        (" jitter < 2", True),
+        (f"jitter * 1{'0' * 400} > 1", None),
+        (f"{'-' * 1900}jitter > 1", None),
+        ("'a' * 10000000000000 == split", None),
     ],
 )
 def test_a_condition_holds_or_not(text: str, holds: bool | None) -> None:
-    """Comparisons, arithmetic and logic are those of Python; what a clip lacks, or cannot be compared, is not known."""
+    """Comparisons, arithmetic and logic are those of Python; what a clip lacks, or cannot be compared, is not known.
+
+    The order of what `and` and `or` join is of no importance; labels, which are texts, are compared with numbers.
+    """
     assert Where.parse(text).holds(FIGURES) is holds
 
 
@@ -108,6 +122,17 @@ def test_figures_of_sidecars_and_samples(tmp_path: Path) -> None:
     labelled = CliRunner().invoke(main, [*command, "emotion == 'calm'", "--force"])
     assert labelled.exit_code == 0, labelled.output
     assert [clip.key for clip in manifest.read(tmp_path / "some.jsonl").clips] == ["train/c0", "train/c2", "train/c4"]
+    for tar in tmp_path.glob("*/*.tar"):  # labels are the manifest's, for which no sample is read
+        tar.rename(f"{tar}.away")
+    labelled = CliRunner().invoke(main, [*command, "emotion == 'sad'", "--force"])
+    assert [clip.key for clip in manifest.read(tmp_path / "some.jsonl").clips] == ["train/c1", "train/c5"]
+    sidecar = tmp_path / "mfcc" / "train-000000.json"  # nor for what another column's sidecar has
+    text = sidecar.read_text()
+    sidecar.write_text(text.replace('"n_frames"', '"n_valid": 7, "n_frames"'))
+    assert CliRunner().invoke(main, [*command, "n_valid == 7", "--force"]).exit_code == 0
+    sidecar.write_text(text)
+    for tar in tmp_path.glob("*/*.tar.away"):
+        tar.rename(tar.with_suffix(""))
     assert "some.jsonl is there already" in CliRunner().invoke(main, [*command, "seconds > 0"]).stderr
     wrong = CliRunner().invoke(main, [*command, "jiter > 0", "--force"])
     assert wrong.exit_code == 1

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -734,6 +735,9 @@ def renamed(plan: manifest.Manifest) -> manifest.Manifest:
     return manifest.Manifest(plan.dataset, plan.root, tuple(clips))
 
 
+SIX = stand_ins.plan(["ok"] * 6)
+
+
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
@@ -755,9 +759,17 @@ class TestJoining:
                 {"plan": stand_ins.plan(["ok"] * 7)},
                 r"manifest\.jsonl: another manifest \(stand-ins, 6 clips; this one: .* 7",
             ),
-            ({"plan": stand_ins.plan(["ok"] * 6, dataset="other")}, r"this one: other, 6 clips"),
+            ({"plan": stand_ins.plan(["ok"] * 6, dataset="other")}, r"this one: other, 6 clips\)"),
+            (
+                {"plan": replace(SIX, clips=SIX.clips[::-1])},
+                r"this one: stand-ins, 6 clips, the same in another order\)",
+            ),
+            (
+                {"plan": replace(SIX, clips=(replace(SIX.clips[0], word="else"), *SIX.clips[1:]))},
+                r"this one: stand-ins, 6 clips, 1 of them not in the other\)",
+            ),
         ],
-        ids=["settings", "versions", "shard-size", "plan", "data-set"],
+        ids=["settings", "versions", "shard-size", "plan", "data-set", "order", "word"],
     )
     def test_another_run_is_refused(self, first: Path, options: dict[str, Any], difference: str) -> None:
         """Another plan, other settings or versions are refused with the difference in one line; nothing is touched."""

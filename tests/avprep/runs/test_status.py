@@ -136,6 +136,14 @@ def rewritten(samples: dict[str, dict[str, bytes] | None], column: str = "crop")
     return lambda out: write_shard(out, column, "train-000000", samples, 4.0)
 
 
+def other_figure(out: Path) -> None:
+    """Write another jitter into a sidecar than the sample has."""
+    figures = schema.encode_json({"key": "s1/b", "n_frames": 3, "jitter": 0.1})
+    rewritten({**A, "s1/b": crop_members("s1/b", 3, clip_json=figures)})(out)
+    path = "crop/train-000000.json"
+    (out / path).write_text((out / path).read_text().replace('"n_frames": 3', '"n_frames": 3, "jitter": 0.2'))
+
+
 def laid_out(out: Path) -> None:
     """Write a sidecar's JSON as other programs do, over many lines."""
     path = out / SIDECAR
@@ -190,6 +198,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         "its counts are not those of its clips",
     ),
     "other length": (edit(SIDECAR, '"n_frames": 3', '"n_frames": 4'), "has 3 frames, the sidecar says 4"),
+    "other figure": (other_figure, "crop/train-000000.json: s1/b: jitter is not the sample's"),
     "other key": (edit(SIDECAR, '"key": "s1/c"', '"key": "s1/x"'), f"{SIDECAR}: its clips are not those of the"),
     "ok that failed": (
         edit(SIDECAR, '"state": "failed"', '"n_frames": 3, "state": "ok"'),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import resource
 import tarfile
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import made_shards
 import pytest
 import stand_ins
 import webdataset
@@ -341,3 +343,16 @@ def test_a_sidecar_keeps_any_name(tmp_path: Path) -> None:
     data = shards.render_sidecar({"avprep_sidecar": 1}, clips)
     assert len(data.split(b"\n")) == 5
     assert schema.decode_json(data)["clips"] == clips
+
+
+def test_a_shard_that_cannot_be_opened_is_not_unfinished(tmp_path: Path) -> None:
+    """Where a process has too many files open, a finished shard is not taken for one that is to be made."""
+    made_shards.write(tmp_path, [made_shards.Made("train/a")])
+    assert shards.finished(tmp_path, "crop", "train-000000", ["train/a"]) is not None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as held:
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        next_one = held.enter_context((tmp_path / "manifest.jsonl").open()).fileno() + 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, hard))
+        with pytest.raises(RunError, match=r"train-000000\.tar: cannot be opened \(Too many open files\)"):
+            shards.finished(tmp_path, "crop", "train-000000", ["train/a"])
