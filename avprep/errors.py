@@ -10,7 +10,7 @@ REASONS: dict[str, str] = {
     "too_short": "fewer frames than one MFCC window spans",
     "too_long": "longer than --max-seconds",
     "no_face": "no face was found anywhere in the clip",
-    "face_lost": "the face is not detected for longer than a gap may be, or does not look the same after a cut",
+    "face_lost": "the face is not detected for longer than a gap may be, or is another one there, as after a cut",
     "face_too_small": "the face is smaller than --min-face",
     "no_sample": "the clip failed in the column that this one is made from",
     "timeout": "the clip took longer than --clip-timeout and was stopped",
