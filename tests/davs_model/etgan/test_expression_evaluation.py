@@ -263,6 +263,28 @@ def test_a_damaged_clip_is_left_out(tmp_path: Path) -> None:
     assert "expression" not in missing
 
 
+def test_tables_of_few_clips_do_without_the_damaged_first_ones(tmp_path: Path) -> None:
+    """A table of the first clips alone takes the next ones where none of the first can be read."""
+    broken = make_expressive_shards(tmp_path, {"train": 2, "test": 3})
+    table = read_clips(broken, "test")
+    for target in targets(table, 9)[:2]:
+        damage(broken, table, target.row)
+    facts, missing = measured(Collage(), table, broken)
+    assert {"expression", "steering", "weighing"} <= facts.keys()
+    assert "expression" not in missing
+
+
+def test_where_no_clip_can_be_read_the_reason_is_given(tmp_path: Path) -> None:
+    """An expressive model without a readable clip loses its tables, and not the rest of the evaluation."""
+    broken = make_expressive_shards(tmp_path, {"train": 2, "test": 3})
+    table = read_clips(broken, "test")
+    for row in range(len(table)):
+        damage(broken, table, row)
+    facts, missing = measured(Collage(), table, broken)
+    assert not facts
+    assert missing["expression"].startswith("no clip can be read")
+
+
 def test_the_sheet_does_without_a_damaged_clip(tmp_path: Path) -> None:
     """A clip that would lend everybody on the sheet its expression gives way to the next, if it cannot be read."""
     out = make_expressive_shards(tmp_path, {"train": 1, "test": 3})
