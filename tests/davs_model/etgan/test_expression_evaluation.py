@@ -27,6 +27,7 @@ from davs_model.evaluation.expression.sheet import sheet
 from davs_model.evaluation.expression.targets import others_showing, targets
 from davs_model.evaluation.metrics.spread import estimate
 from davs_model.models.base import FRAMES, WINDOWS, TalkingModel
+from davs_model.models.etgan import readings
 from davs_model.models.etgan.networks import ETGAN
 
 SIDE = 64
@@ -283,6 +284,18 @@ def test_where_no_clip_can_be_read_the_reason_is_given(tmp_path: Path) -> None:
     facts, missing = measured(Collage(), table, broken)
     assert not facts
     assert missing["expression"].startswith("no clip can be read")
+
+
+def test_emotions_are_not_read_of_clips_that_cannot_be(tmp_path: Path) -> None:
+    """The readers of ET-GAN itself say nothing where no clip can be read; of readable ones they count each."""
+    out = make_expressive_shards(tmp_path, {"test": 2})
+    table = read_clips(out, "test")
+    model = ETGAN(n_words=2, n_speakers=4, n_emotions=3, width=0.05, image_size=64, speech_frames=5)
+    (found,) = readings.measure(model, "judge", table, torch.device("cpu"), 100)
+    assert found.facts["n_clips"] == len(table)
+    for row in range(len(table)):
+        damage(out, table, row)
+    assert readings.measure(model, "judge", table, torch.device("cpu"), 100) == ()
 
 
 def test_the_sheet_does_without_a_damaged_clip(tmp_path: Path) -> None:
