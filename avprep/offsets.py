@@ -42,6 +42,11 @@ class MovedMfccStage(MfccStage):
         if sync is None:
             raise RunError(f"{self.out}: was not measured: run `avprep sync {self.out} --model RUN` first")
         measured = sync.get("settings", {}).get("mfcc")
+        if measured is None:  # as by SyncNet
+            raise RunError(
+                f"{self.out / 'sync'}: was measured on no windows: put it aside and run "
+                f"`avprep sync {self.out} --model RUN`, without --scale syncnet"
+            )
         for name in (UNMOVED, "mfcc"):
             path = self.out / name / "run.json"
             if path.is_file():

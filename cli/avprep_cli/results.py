@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from avprep import files
+from avprep.errors import plural
 from avprep_cli import kinds, options, say, summary
 from avprep_cli.talk import max_length, progress, read_driver
 
@@ -145,13 +149,22 @@ def study(
 
     from davs_model.study import study as library
 
+    named = _names(runs)
+    faces, audios, videos = (tuple(dict.fromkeys(paths)) for paths in (faces, audios, videos))
+    made = [library.StudyVideo(method, film, photo, label=photo.stem) for method, film, photo in films]
+    # What the page would refuse is told before hours of generating.
+    for film in made:
+        library.check_names(str(film.film), film.method, film.label)
+    for run, name in named.items():
+        library.check_names(str(run), _method(name, "audio"), "")
+    for face, driver in itertools.product(faces, (*audios, *videos)):
+        library.check_names(f"{face} with {driver}", "any", _label(face, driver))
     with tempfile.TemporaryDirectory() as folder:
-        made = _study_films(Path(folder), runs, faces, audios, videos, max_seconds, detector, device, aligned=aligned)
-        made += [library.StudyVideo(method, film, photo, label=photo.stem) for method, film, photo in films]
+        made += _study_films(Path(folder), named, faces, audios, videos, max_seconds, detector, device, aligned=aligned)
         files.write_text(output, library.page(made, title=title, seed=seed))
     methods = sorted({film.method for film in made})
     summary.show(
-        f"{output}: {len(made)} videos by {len(methods)} methods: {'; '.join(methods)}",
+        f"{output}: {plural(len(made), 'video')} by {plural(len(methods), 'method')}: {'; '.join(methods)}",
         then=["avprep study-results study-*.csv"],
     )
 
@@ -174,9 +187,23 @@ def study_results(answers: tuple[Path, ...], output: Path | None) -> None:
     say.echo(table, nl=not table.endswith("\n"))
 
 
+def _names(runs: tuple[Path, ...]) -> dict[Path, str]:
+    """Return what to call each run: as its folder is, or where two are called alike, by its path."""
+    names = {run: Path(os.path.abspath(run)).name for run in runs}
+    return names if len(set(names.values())) == len(names) else {run: str(run) for run in names}
+
+
+def _method(name: str, kind: str) -> str:
+    return f"{name}, from {kind}"
+
+
+def _label(face: Path, driver: Path) -> str:
+    return f"{face.stem}, {driver.stem}"
+
+
 def _study_films(
     folder: Path,
-    runs: tuple[Path, ...],
+    runs: Mapping[Path, str],
     faces: tuple[Path, ...],
     audios: tuple[Path, ...],
     videos: tuple[Path, ...],
@@ -198,16 +225,15 @@ def _study_films(
         shown.append(folder / f"{n}.png")
         sheet.write(one.crop, shown[-1])
     made: list[StudyVideo] = []
-    for run in runs:
+    for run, name in runs.items():
         talker = PhotoTalker.load(run, device=options.chosen_device(device))
-        name = str(run) if len({other.name for other in runs}) < len(runs) else run.name
         for audio, video in (*((path, None) for path in audios), *((None, path) for path in videos)):
             driver = read_driver(audio, video, detector, talker, max_seconds)
             for face, one, picture in zip(faces, photos, shown, strict=True):
-                film = folder / f"{len(made)}-{face.stem}.mp4"
+                film = folder / f"{len(made)}.mp4"
                 talker.film(one, driver, film, counted=progress(film))
-                label = f"{face.stem}, {(audio or video or face).stem}"
-                made.append(StudyVideo(f"{name}, from {driver.kind}", film, picture, label))
+                label = _label(face, audio or video or face)
+                made.append(StudyVideo(_method(name, driver.kind), film, picture, label))
     return made
 
 

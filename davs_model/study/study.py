@@ -99,6 +99,12 @@ class Rate:
     n_answers: int
 
 
+def check_names(what: str, method: str, label: str) -> None:
+    """Prove that a page takes a method and a label; RunError, which begins with `what`, if not."""
+    _named(f"{what}: its method", method)
+    _named(f"{what}: its label", label, least=0)
+
+
 def page(films: Sequence[StudyVideo], *, title: str, seed: int = 0) -> str:
     """Return the study as one HTML page; the same films (in any order), title and seed give the same text.
 
@@ -115,8 +121,7 @@ def page(films: Sequence[StudyVideo], *, title: str, seed: int = 0) -> str:
     photos: dict[str, str] = {}
     size = 0
     for film in films:
-        _named(f"{film.film}: its method", film.method)
-        _named(f"{film.film}: its label", film.label, least=0)
+        check_names(str(film.film), film.method, film.label)
         data = _read(film.film, FILE_MB)
         if data[4:8] != b"ftyp":
             raise RunError(f"{film.film}: not an mp4")

@@ -61,8 +61,9 @@ def measure_video(
         windows, valid = (decode_array(dict(sample.members)[name]) for name in ARRAYS["mfcc"])
         found = model.features(np.concatenate([model.grey(part) for part in crops]), windows, valid).distances()
         whole = curve.offset(found)
+        whole = None if whole is None or whole.cut_off else whole
         seconds = [] if whole is None else curve.seconds(found)
-        short = f"fewer than {curve.MIN_PAIRS} pairs of whole windows"
+        short = curve.TOO_FEW
     if whole is None:
         raise AvprepError(f"{path}: too short: {short}")
     return FilmOffset(whole, tuple(seconds))

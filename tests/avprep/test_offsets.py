@@ -132,6 +132,17 @@ def test_what_was_measured_is_kept_aside_and_the_same_command_goes_on(out: Path)
     assert shown.exit_code == 0, shown.output
 
 
+def test_offsets_by_syncnet_move_no_windows(out: Path) -> None:
+    """Offsets that were measured on crops and audio alone are refused for what they are."""
+    write_sync(out)
+    run = out / "sync" / "run.json"
+    run.write_text(json.dumps(json.loads(run.read_text()) | {"settings": {"scale": "syncnet", "crop": "0" * 16}}))
+    refused = call("mfcc", out.parent / "plan.jsonl", out, "--audio-offset", "sync", "-j", 1)
+    assert refused.exit_code == 1
+    assert "was measured on no windows" in refused.stderr
+    assert not (out / "mfcc-unmoved").exists()
+
+
 def test_offsets_must_be_of_these_windows(out: Path) -> None:
     """Without a measurement, or with one of other windows, nothing is moved and nothing renamed."""
     command = ("mfcc", out.parent / "plan.jsonl", out, "--audio-offset", "sync", "-j", 1)

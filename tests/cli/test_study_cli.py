@@ -72,7 +72,7 @@ def test_a_model_of_sound_alone_is_rated_as_such(folder: Path, tmp_path: Path) -
     checkpoint.save(run, Checkpoint.of(AMIE(**SIZES).eval(), {"mfcc_preset": "davs"}))
     face, page = ("--face", folder / "photo.jpg", "--detector", "opencv"), tmp_path / "study.html"
     result = call("study", run, *face, "--video", folder / "real.mp4", "-o", page)
-    assert result.stdout == f"{page}: 1 videos by 1 methods: run, from audio\n"
+    assert result.stdout == f"{page}: 1 video by 1 method: run, from audio\n"
 
 
 def test_runs_of_one_name_are_told_apart(folder: Path, tmp_path: Path) -> None:
@@ -86,6 +86,29 @@ def test_runs_of_one_name_are_told_apart(folder: Path, tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     assert f"{other}, from audio" in result.stdout
+
+
+def test_a_run_goes_by_its_folder_from_within(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run in the current folder has the name of that folder; given twice, it is one."""
+    monkeypatch.chdir(folder / "ours")
+    sound = ("--audio", folder / "one.wav", "--face", folder / "photo.jpg", "--detector", "opencv")
+    result = call("study", ".", ".", *sound, "-o", tmp_path / "study.html")
+    assert result.stdout == f"{tmp_path / 'study.html'}: 1 video by 1 method: ours, from audio\n", result.output
+
+
+def test_names_that_no_page_takes_are_told_first(folder: Path, tmp_path: Path) -> None:
+    """A run's or file's name that does not print, or is too long, is told by that name, before any video is made."""
+    sound, run = folder / "one.wav", tmp_path / "no\u200dmodel"
+    run.mkdir()
+    photo = tmp_path / f"{'x' * 200}.jpg"
+    photo.symlink_to(folder / "photo.jpg")
+    page = tmp_path / "study.html"
+    result = call("study", run, "--face", folder / "photo.jpg", "--audio", sound, "-o", page)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {tmp_path / 'no'}\\u200dmodel: its method cannot be")
+    result = call("study", folder / "ours", "--face", photo, "--audio", sound, "-o", page)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {photo} with {sound}: its label cannot be")
 
 
 def test_what_no_study_can_be_made_of(folder: Path, tmp_path: Path) -> None:

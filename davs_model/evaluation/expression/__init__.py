@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from avprep.errors import plural
+from avprep.errors import ShardError, plural
 from davs_model.data.clips import Clips, read_clips
 from davs_model.evaluation import samples
 from davs_model.evaluation.expression import axes, damage, mechanisms, steering
@@ -72,21 +72,26 @@ def measure(
     if person is None:
         missing["expression: identity"] = "no other run encodes it: --identity RUN"
     bench = Bench(model.eval(), clips, device, readers, person, judge, settings.bf16, settings.seed)
+    found: dict[str, Any] = {}
     with torch.inference_mode():
-        found = {one.name: asdict(one) for one in _measures(bench, settings, chosen, say)}
-        if picture is not None:
+        try:
+            for one in _measures(bench, settings, chosen, say):
+                found[one.name] = asdict(one)
+        except ShardError as error:
+            missing["expression"] = f"no clip can be read for what is not there: {error}"
+        if picture is not None and "steering" in found:
             samples.write_png(picture, sheet(bench, chosen))
-        return found
+    return found
 
 
 def _measures(
     bench: Bench, settings: ExpressionSettings, chosen: list[Any], say: Callable[[str], None]
 ) -> Iterator[Measure]:
     yield axes.measure(bench, chosen, told(say, len(chosen), "expression, both protocols: "))
-    few = chosen[: max(2, round(STEERED * len(chosen)))]
-    yield steering.measure(bench, few, told(say, len(few), "expression, every emotion: "))
-    few = chosen[: max(2, round(SPOILED * len(chosen)))]
-    yield damage.measure(bench, few, told(say, len(few), "expression, spoiled: "))
+    few = min(len(chosen), max(2, round(STEERED * len(chosen))))
+    yield steering.measure(bench, chosen, told(say, few, "expression, every emotion: "), few)
+    few = min(len(chosen), max(2, round(SPOILED * len(chosen))))
+    yield damage.measure(bench, chosen, told(say, few, "expression, spoiled: "), few)
     many = targets(bench.clips, len(bench.clips), seed=bench.seed, views=mechanisms.COUNTS[-1])
     for one in (mechanisms.views(bench, many), mechanisms.leaks(bench, settings.svm_clips)):
         if one is not None:

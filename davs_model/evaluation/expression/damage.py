@@ -53,8 +53,13 @@ LADDERS = (
 )
 
 
-def measure(bench: Bench, chosen: Sequence[Target], told: Callable[[int], object] = lambda _: None) -> Measure:
-    """Spoil each modality of each target in steps, the others stay clean; told: is called with the clips done."""
+def measure(
+    bench: Bench,
+    chosen: Sequence[Target],
+    told: Callable[[int], object] = lambda _: None,
+    wanted: int | None = None,
+) -> Measure:
+    """Spoil each modality of targets in steps, the others stay clean; told, wanted: as of `each`."""
     weights: dict[tuple[str, float], list[float]] = {}
     quality: dict[tuple[str, float], list[dict[str, float]]] = {}
 
@@ -69,7 +74,7 @@ def measure(bench: Bench, chosen: Sequence[Target], told: Callable[[int], object
                 weights.setdefault((ladder.modality, step), []).append(weight)
                 quality.setdefault((ladder.modality, step), []).append(found)
 
-    read = each(chosen, told, spoil)
+    read = each(chosen, told, spoil, wanted)
     return _shown(bench, [target.speaker for target in read], weights, quality)
 
 

@@ -17,15 +17,20 @@ UNCHANGED = ("opening_r", "sync_confidence")
 """What should not depend on the emotion."""
 
 
-def measure(bench: Bench, chosen: Sequence[Target], told: Callable[[int], object] = lambda _: None) -> Measure:
-    """Draw each target with an expression of every emotion; told: is called with the number of clips done.
+def measure(
+    bench: Bench,
+    chosen: Sequence[Target],
+    told: Callable[[int], object] = lambda _: None,
+    wanted: int | None = None,
+) -> Measure:
+    """Draw targets with an expression of every emotion; told, wanted: as of `each`.
 
     Each expression is that of a clip of somebody else, drawn by the seed.
     """
     rng = np.random.default_rng([bench.seed, 21])
     kept, reads = Kept(), np.zeros((len(bench.clips.emotion_names),) * 2, np.int64)
     shift = Kept()
-    each(chosen, told, lambda target: _add(bench, target, rng, kept, reads, shift))
+    each(chosen, told, lambda target: _add(bench, target, rng, kept, reads, shift), wanted)
     return _shown(bench, kept.estimates(bench.seed), reads, shift.estimates(bench.seed)["range"])
 
 

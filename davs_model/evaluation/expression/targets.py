@@ -57,19 +57,28 @@ def targets(clips: Clips, limit: int, *, seed: int = 0, views: int = VIEWS) -> l
     return found
 
 
-def each(chosen: Sequence[Target], told: Callable[[int], object], do: Callable[[Target], None]) -> list[Target]:
-    """Call `do` with each target; return those whose clips can be read. ShardError where there are none.
+def each(
+    chosen: Sequence[Target],
+    told: Callable[[int], object],
+    do: Callable[[Target], None],
+    wanted: int | None = None,
+) -> list[Target]:
+    """Call `do` with targets; return those whose clips can be read. ShardError where there are none.
 
-    told: is called with the number of clips done.
+    told: is called with the number of clips done. wanted: how many to do, None for all; those whose clips cannot be
+    read give way to the next.
     """
-    read, broken = [], None
-    for done, target in enumerate(chosen, start=1):
+    read: list[Target] = []
+    broken = None
+    for target in chosen:
+        if len(read) == wanted:
+            break
         try:
             do(target)
             read.append(target)
         except ShardError as error:
             broken = error
-        told(done)
+        told(len(read))
     if broken is not None and not read:
         raise broken
     return read

@@ -23,7 +23,8 @@ BATCH = 8
 
 @torch.inference_mode()
 def measure(model: ETGAN, stage: str, clips: Clips, device: torch.device, limit: int) -> tuple[Measure, ...]:
-    """Measure which emotions are read once something was learned of them; nothing without labelled clips.
+    """Measure which emotions are read once something was learned of them; nothing without labelled clips that
+    can be read.
 
     After `full` also in generated frames: *self*, with the expression of the clip itself, and *cross*, with that of the
     next clip of another speaker with another emotion, which is then the right one.
@@ -44,7 +45,9 @@ def measure(model: ETGAN, stage: str, clips: Clips, device: torch.device, limit:
         for name, found in _read(model, stage, batch).items():
             right.setdefault(name, []).append(found.float().cpu())
     values = {name: float(torch.cat(found).mean()) for name, found in right.items() if sum(map(len, found))}
-    n_clips = sum(len(found) for found in next(iter(right.values()), []))
+    if not values:
+        return ()
+    n_clips = sum(len(found) for found in next(iter(right.values())))
     chance = 1 / int(model.dimensions["n_emotions"])
     summary = "emotions read: " + ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in values.items())
     learned = "The judge learned from the training set, from people of its own."

@@ -18,6 +18,8 @@ from avprep.schema import FPS, MAX_LEAD
 REACH = MAX_LEAD
 MIN_PAIRS = 5
 """Pairs of windows that a point of the curve is the mean of at least."""
+TOO_FEW = f"fewer than {MIN_PAIRS} pairs of whole windows at the leads that the offset may have"
+"""Why a clip has no offset."""
 SECONDS_FROM = 5.0
 """Seconds of a clip from which on each of its seconds is measured by itself, too."""
 DECIMALS = 4
@@ -45,6 +47,13 @@ class Offset:
     def audio_lead_ms(self) -> float:
         """Return the lead in milliseconds."""
         return round(self.audio_lead_frames * 1000 / FPS, 1)
+
+    @property
+    def cut_off(self) -> bool:
+        """Return whether the curve ends where it is lowest, before the largest leads: it may be larger."""
+        exist = [n for n, value in enumerate(self.curve) if value is not None]
+        lowest = min(exist, key=lambda n: self.curve[n] or 0.0)
+        return lowest in (exist[0], exist[-1]) and 0 < lowest < len(self.curve) - 1
 
 
 def distances(video: Features, audio: Features, seen: Bools, heard: Bools, reach: int = REACH) -> NDArray[np.float64]:

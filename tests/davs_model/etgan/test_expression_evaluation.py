@@ -27,6 +27,7 @@ from davs_model.evaluation.expression.sheet import sheet
 from davs_model.evaluation.expression.targets import others_showing, targets
 from davs_model.evaluation.metrics.spread import estimate
 from davs_model.models.base import FRAMES, WINDOWS, TalkingModel
+from davs_model.models.etgan import readings
 from davs_model.models.etgan.networks import ETGAN
 
 SIDE = 64
@@ -261,6 +262,40 @@ def test_a_damaged_clip_is_left_out(tmp_path: Path) -> None:
     assert {"expression", "steering", "weighing", "expression_leakage"} <= facts.keys()
     assert 1 <= facts["expression"]["intervals"]["real"]["emotion"]["n_clips"] < 9
     assert "expression" not in missing
+
+
+def test_tables_of_few_clips_do_without_the_damaged_first_ones(tmp_path: Path) -> None:
+    """A table of the first clips alone takes the next ones where none of the first can be read."""
+    broken = make_expressive_shards(tmp_path, {"train": 2, "test": 3})
+    table = read_clips(broken, "test")
+    for target in targets(table, 9)[:2]:
+        damage(broken, table, target.row)
+    facts, missing = measured(Collage(), table, broken)
+    assert {"expression", "steering", "weighing"} <= facts.keys()
+    assert "expression" not in missing
+
+
+def test_where_no_clip_can_be_read_the_reason_is_given(tmp_path: Path) -> None:
+    """An expressive model without a readable clip loses its tables, and not the rest of the evaluation."""
+    broken = make_expressive_shards(tmp_path, {"train": 2, "test": 3})
+    table = read_clips(broken, "test")
+    for row in range(len(table)):
+        damage(broken, table, row)
+    facts, missing = measured(Collage(), table, broken)
+    assert not facts
+    assert missing["expression"].startswith("no clip can be read")
+
+
+def test_emotions_are_not_read_of_clips_that_cannot_be(tmp_path: Path) -> None:
+    """The readers of ET-GAN itself say nothing where no clip can be read; of readable ones they count each."""
+    out = make_expressive_shards(tmp_path, {"test": 2})
+    table = read_clips(out, "test")
+    model = ETGAN(n_words=2, n_speakers=4, n_emotions=3, width=0.05, image_size=64, speech_frames=5)
+    (found,) = readings.measure(model, "judge", table, torch.device("cpu"), 100)
+    assert found.facts["n_clips"] == len(table)
+    for row in range(len(table)):
+        damage(out, table, row)
+    assert readings.measure(model, "judge", table, torch.device("cpu"), 100) == ()
 
 
 def test_the_sheet_does_without_a_damaged_clip(tmp_path: Path) -> None:

@@ -63,6 +63,23 @@ def test_fewer_than_five_pairs_are_no_point() -> None:
     assert measure(video[:0], video[:0]) is None
 
 
+def test_a_lead_beyond_a_short_curve_is_not_found_at_its_end() -> None:
+    """A clip too short for its lead is told by a curve that is lowest where it ends; one of its own leads is found."""
+    every = unit(40, smooth=4)
+    late = measure(every[10:20], every[3:13])
+    assert late is not None
+    assert late.cut_off
+    alone = measure(every[:5], every[:5])
+    assert alone is not None
+    assert alone.cut_off  # a single point is no minimum
+    inside = measure(every[10:20], every[8:18])
+    assert inside is not None
+    assert (inside.cut_off, round(inside.audio_lead_frames)) == (False, -2)
+    longest = measure(every, np.concatenate([unit(15, 1), every[:-15]]))
+    assert longest is not None
+    assert (longest.cut_off, longest.audio_lead_frames) == (False, -15)
+
+
 def test_the_largest_lead_may_be_larger() -> None:
     """In words a lead at the end of what is looked for is that much or more."""
     found = curve.Offset(-15.0, 0.21, 0.6, 60, ())
