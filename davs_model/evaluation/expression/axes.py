@@ -6,7 +6,7 @@ emotion, so that it shows transfer. Pictures of the speaker come from other clip
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from davs_model import precision
 from davs_model.data.clips import Clips
 from davs_model.evaluation import in_sync, talk
 from davs_model.evaluation.expression.readers import IdentityReader, Readers
-from davs_model.evaluation.expression.targets import Target, each, evenly, expression_of, frames_of
+from davs_model.evaluation.expression.targets import Target, Told, each, evenly, expression_of, frames_of
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.reconstruction import psnr, ssim
 from davs_model.evaluation.metrics.spread import Estimate, estimate
@@ -138,7 +138,7 @@ class Kept:
         }
 
 
-def measure(bench: Bench, chosen: Sequence[Target], told: Callable[[int], object] = lambda _: None) -> Measure:
+def measure(bench: Bench, chosen: Sequence[Target], told: Told = lambda _: None) -> Measure:
     """Draw each target in both protocols and return the axes; told: is called with the number of clips done."""
     kept = Kept()
     read = each(chosen, told, lambda target: _add(bench, target, kept))

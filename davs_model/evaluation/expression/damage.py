@@ -7,7 +7,7 @@ the clip to that of the noise.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from davs_model import precision
 from davs_model.data.sound import noisy
 from davs_model.evaluation import talk
 from davs_model.evaluation.expression.axes import Bench
-from davs_model.evaluation.expression.targets import Target, each, expression_of
+from davs_model.evaluation.expression.targets import Target, Told, each, expression_of
 from davs_model.evaluation.metrics.reconstruction import psnr
 from davs_model.evaluation.metrics.spread import Estimate, estimate
 from davs_model.evaluation.metrics.talking import correlation, mouth_psnr, opening
@@ -53,12 +53,7 @@ LADDERS = (
 )
 
 
-def measure(
-    bench: Bench,
-    chosen: Sequence[Target],
-    told: Callable[[int], object] = lambda _: None,
-    wanted: int | None = None,
-) -> Measure:
+def measure(bench: Bench, chosen: Sequence[Target], told: Told = lambda _: None, wanted: int | None = None) -> Measure:
     """Spoil each modality of targets in steps, the others stay clean; told, wanted: as of `each`."""
     weights: dict[tuple[str, float], list[float]] = {}
     quality: dict[tuple[str, float], list[dict[str, float]]] = {}

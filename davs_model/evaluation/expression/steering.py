@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from davs_model.evaluation.expression.axes import COLUMNS, Bench, Kept
-from davs_model.evaluation.expression.targets import Target, each, others_showing
+from davs_model.evaluation.expression.targets import Target, Told, each, others_showing
 from davs_model.evaluation.metrics.spread import Estimate
 from davs_model.models.base import Measure
 
@@ -17,12 +17,7 @@ UNCHANGED = ("opening_r", "sync_confidence")
 """What should not depend on the emotion."""
 
 
-def measure(
-    bench: Bench,
-    chosen: Sequence[Target],
-    told: Callable[[int], object] = lambda _: None,
-    wanted: int | None = None,
-) -> Measure:
+def measure(bench: Bench, chosen: Sequence[Target], told: Told = lambda _: None, wanted: int | None = None) -> Measure:
     """Draw targets with an expression of every emotion; told, wanted: as of `each`.
 
     Each expression is that of a clip of somebody else, drawn by the seed.

@@ -19,6 +19,9 @@ from davs_model.models.base import EXPRESSION_FRAMES
 VIEWS = 4
 """Pictures of a person that a model is given."""
 
+Told = Callable[[int], object]
+"""Is called with the number of clips that are done."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -59,7 +62,7 @@ def targets(clips: Clips, limit: int, *, seed: int = 0, views: int = VIEWS) -> l
 
 def each(
     chosen: Sequence[Target],
-    told: Callable[[int], object],
+    told: Told,
     do: Callable[[Target], None],
     wanted: int | None = None,
 ) -> list[Target]:
