@@ -63,7 +63,8 @@ class SpeakingCropStage(CropStage):
         """Build detector and judge, and return the function."""
         assert self.judge is not None
         work = super().__call__()
-        return partial(_crop, work, self.root, self.judge(), self.judge.preset())
+        heard = MfccSettings(self.judge.preset(), max_seconds=self.settings.max_seconds)
+        return partial(_crop, work, self.root, self.judge(), heard)
 
 
 def follow_speaking(
@@ -107,9 +108,9 @@ def follow_speaking(
     return replace(candidates[best], chosen={"faces": len(candidates), "speaking": scores})
 
 
-def _crop(work: Any, root: Path, judging: Judging, preset: Preset, clip: Clip) -> Sample:
-    """Do a clip; work: the function of a `CropStage`."""
-    sound = partial(_windows, clip, root, MfccSettings(preset))
+def _crop(work: Any, root: Path, judging: Judging, heard: MfccSettings, clip: Clip) -> Sample:
+    """Do a clip; work: the function of a `CropStage`. heard: of the windows that are judged."""
+    sound = partial(_windows, clip, root, heard)
     sample: Sample = work(clip, follow=partial(follow_speaking, judging=judging, sound=sound))
     return sample
 

@@ -405,6 +405,8 @@ def _identity_of_train(subject: _Subject, out: Path, settings: EvaluationSetting
             encoded = subject.model.embeddings(batch)
         features.append(encoded["identity_sequence"][:, ::EVERY].float().flatten(1).cpu())
         words.append(raw["words"].clone())
+    if not words:
+        raise ValueError(f"{out}: no clip of the train split with a word can be read")
     return torch.cat(features), torch.cat(words)
 
 

@@ -6,6 +6,7 @@ Or, as LSE-D, LSE-C and offset, by the released SyncNet, on its crops and its ow
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ class LseStage(SyncStage):
     def audio(self) -> MfccSettings:
         """Return how the audio is read: as OUT's windows were made of it, where there are any."""
         made = (shards.read_run(self.out, "mfcc") or {}).get("settings", {})
-        return MfccSettings(**{name: made[name] for name in CHOICES if name in made})
+        return MfccSettings(max_seconds=math.inf, **{name: made[name] for name in CHOICES if name in made})
 
     def measuring(self) -> Callable[[Clip, str], Sample]:
         """Load the networks and return the function."""
