@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from avprep import boxes
 from avprep.errors import Reject
 from avprep.faces import align
-from avprep.faces.cuts import FLASH, Thumbnail, dissolves
+from avprep.faces.cuts import Thumbnail, dissolves
 from avprep.faces.detectors.base import Face
 from avprep.faces.registration import Similarity, appearance
 from avprep.schema import FPS
@@ -25,11 +25,6 @@ MAX_GAP = 12
 ALIKE, SURELY_ALIKE = 0.75, 0.85
 """Minimum correlation of a face's appearance before and after a cut: where it was, and anywhere else. Measured on 26
 people in 27 clips: of two people at most 0.66, of one before and after he turns his head in other light 0.77."""
-SOMEBODY_ELSE = 0.5
-"""Below this correlation with all that a track has shown, a face that is detected in its place without a cut is of
-somebody who stepped before it. Measured as above: of one, blurred or turned aside, at least 0.60; of five in six pairs
-of people less than 0.5."""
-
 NEAR = 0.2
 """Minimum overlap of two boxes in the same place."""
 
@@ -200,19 +195,11 @@ def area(track: Track) -> float:
 def check_gaps(subject: Track, tracks: list[Track], found: Detections) -> None:
     """Raise Reject(`face_lost`), with what is there, where the subject is missing for more than `MAX_GAP` frames.
 
-    The same where another face is in its place while it is missing, as in a few frames of another shot, for its crops
-    would show that one.
     tracks: all that were linked. Those that are never there together with the subject may show the same face: only
     where they are missing too is the face known to be.
     """
     first, length = _longest_gap(subject.frames, found.n_frames)
     if length <= MAX_GAP:
-        if instead := [other.frames[0] for other in tracks if _instead_of(subject, other)]:
-            raise Reject(
-                "face_lost",
-                f"from frame {min(instead)} on another face is where the clip's is before or after it; cut the video "
-                "there, or leave it out",
-            )
         return
     maybe = {frame for track in tracks if track is subject or _apart(track, subject) for frame in track.frames}
     hidden, missing = _longest_gap(maybe, found.n_frames)
@@ -265,15 +252,9 @@ def _same(track: Track, detection: Detection, frame: int, found: Detections) -> 
         earlier = [seen for frame, seen in track.detections.items() if frame < cut]
         if not earlier or earlier[-1].appearance @ detection.appearance < (ALIKE if near else SURELY_ALIKE):
             return False
-    elif not near or (not followed and not _seems(track, detection)):
+    elif not near:
         return False
     return not _dissolved(track, detection, frame, found.seen)
-
-
-def _seems(track: Track, detection: Detection) -> bool:
-    """Return whether a face looks about as a track has done at some time."""
-    known = reversed(track.detections.values())
-    return any(seen.appearance @ detection.appearance >= SOMEBODY_ELSE for seen in known)
 
 
 def _dissolved(track: Track, detection: Detection, frame: int, seen: Sequence[Thumbnail]) -> bool:
@@ -287,19 +268,6 @@ def _longest_gap(frames: Iterable[int], n_frames: int) -> tuple[int, int]:
     """Return the first frame and the length of the longest stretch that holds none of some frames."""
     edges = [-1, *sorted(frames), n_frames]
     return max(((before + 1, after - before - 1) for before, after in pairwise(edges)), key=lambda gap: gap[1])
-
-
-def _instead_of(subject: Track, other: Track) -> bool:
-    """Return whether another face is only there while the subject is missing, and where the subject was or will be.
-
-    Not one that is there as shortly as a flash: where a file is damaged, a face may not look like itself.
-    """
-    if other is subject or len(other.frames) <= FLASH or not set(other.frames).isdisjoint(subject.frames):
-        return False
-    first = other.frames[0]
-    nearest = min(subject.detections, key=lambda frame: abs(frame - first))
-    shown = (detection.face.box for detection in other.detections.values())
-    return any(boxes.overlap(box, subject.detections[nearest].face.box) >= NEAR for box in shown)
 
 
 def _apart(one: Track, other: Track) -> bool:

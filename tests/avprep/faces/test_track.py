@@ -62,15 +62,7 @@ def test_a_cut_separates_people_in_the_same_place() -> None:
     same = {0: [detection(100)], 5: [detection(100)]}
     assert frames_of(track.link(detections(other, 6, cuts=(3,)))) == [[0], [5]]
     assert frames_of(track.link(detections(same, 6, cuts=(3,)))) == [[0, 5]]
-
-
-def test_who_steps_before_a_face_is_not_taken_for_it() -> None:
-    """Without a cut a track goes on with a face that looks like any that it showed, but not with one like none."""
-    half = np.float32([0.6, 0.8])
-    turned, aside, other = detection(100, appearance=half), detection(100, appearance=FACE_B), detection(100)
-    assert frames_of(track.link(detections({0: [detection(100)], 5: [turned], 9: [aside]}, 10))) == [[0, 5, 9]]
-    assert frames_of(track.link(detections({0: [turned], 5: [aside], 9: [other]}, 10))) == [[0, 5, 9]]
-    assert frames_of(track.link(detections({0: [detection(100)], 5: [aside], 9: [other]}, 10))) == [[0, 9], [5]]
+    assert frames_of(track.link(detections(other, 6))) == [[0, 5]]
 
 
 def test_a_picture_that_shows_two_people_at_once_does_not_make_them_one() -> None:
