@@ -558,7 +558,7 @@ class TestSlurm:
 
     @pytest.mark.parametrize(
         ("options", "weights"),
-        [(["--detector", "yunet"], "yunet"), (["--gpus", 1], "s3fd")],
+        [(["--detector", "yunet"], "yunet"), (["--gpus", 1], "face-alignment")],
         ids=["yunet", "gpus"],
     )
     def test_weights_that_are_missing(self, lrw: Path, tmp_path: Path, options: list[object], weights: str) -> None:
