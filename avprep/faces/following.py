@@ -66,12 +66,14 @@ class Following:
         self._turns: int | None = None  # that make the shot's faces upright; None before it has shown one
         self._followed: list[Followed] = []
         self._unseen: list[tuple[int, Picture]] = []  # since the last search, while no face is followed
+        self._last: Keyframe | None = None
 
     def add(self, frame: int, picture: Picture) -> None:
         """Follow the faces into the next frame; detect where that is due, and where one is lost."""
         keyframe, cut = Keyframe(frame, picture), frame in self._cuts
         if cut:
-            self._end(self._followed, frame - 1)
+            self._end_shot(frame - 1)
+        self._last = keyframe
         before = self._followed
         self._followed = [one for one in before if one.move(keyframe.luma, frame, cut=cut)]
         lost = [one for one in before if one not in self._followed]
@@ -101,7 +103,7 @@ class Following:
 
     def finish(self, n_frames: int) -> dict[int, list[Detection]]:
         """Return the faces of each keyframe of a clip of so many frames."""
-        self._end(self._followed, n_frames - 1)
+        self._end_shot(n_frames - 1)
         return self._found
 
     def _due(self, one: Followed, frame: int) -> bool:
@@ -115,6 +117,16 @@ class Following:
             return 1
         missing = not self._followed or frame - self._lost <= MAX_GAP + 1  # what was lost may come back
         return SEARCH_AGAIN if missing else SEARCH_EVERY
+
+    def _end_shot(self, frame: int) -> None:
+        """Record where the faces are in a shot's last frame; detect there those not yet seen at all sizes.
+
+        Otherwise the crops of a shot too short for the next detection pass would have the error of the first size.
+        """
+        for one in self._followed:
+            if self._last is not None and one.path and one.looks < self._views.sizes:
+                self._look(one, self._last)
+        self._end(self._followed, frame)
 
     def _end(self, faces: list[Followed], frame: int) -> None:
         """Record where some faces are in a keyframe, and were since the one before."""

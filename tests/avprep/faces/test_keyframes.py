@@ -146,6 +146,33 @@ def test_a_face_is_followed_between_detections() -> None:
     np.testing.assert_allclose(places(seen), expected, atol=0.7)
 
 
+class TwoSizes(DotDetector):
+    """Sees faces 4 pixels lower in close-ups of its second size than in those of its first."""
+
+    looks = (CloseUp((96, 128), zoom=0.45, rise=4), CloseUp((112, 144), zoom=0.5, rise=4))
+
+    def detect_close(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
+        """Find the dots, and move them where it is the second size."""
+        down = np.array([0, 4 * (frames.shape[2] == 112)], np.float32)
+        return [[Face(face.box, face.score, face.points + down) for face in faces] for faces in self.detect(frames)]
+
+
+@pytest.mark.parametrize("n_frames", [5, 12, 13, 40])
+def test_a_face_has_the_same_points_however_short_its_shot(n_frames: int) -> None:
+    """A shot too short for a second detection pass is seen at all of the detector's sizes, too."""
+    seen = find_faces((painted(150) for _ in range(n_frames)), TwoSizes(close_ups=True), 12)
+    longer = find_faces((painted(150) for _ in range(50)), TwoSizes(close_ups=True), 12)
+    np.testing.assert_allclose(places(seen)[0], places(longer)[0], atol=0.05)
+
+
+def test_a_short_shot_before_a_cut_is_seen_at_all_sizes() -> None:
+    """What a cut ends is detected at all of the detector's sizes before it."""
+    shots = [painted(100)] * 8 + [painted(220, background=200)] * 40
+    seen = find_faces(iter(shots), TwoSizes(close_ups=True), 12)
+    before = [one.look.size for frame, faces in seen.by_frame.items() if frame < 8 for one in faces if one.look]
+    assert (seen.cuts, before) == ({8}, [0, 1])
+
+
 def test_every_frame_is_detected_where_that_is_asked_for() -> None:
     """With a keyframe in each frame, each is detected."""
     detector = DotDetector(close_ups=True)
