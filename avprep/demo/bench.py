@@ -27,6 +27,7 @@ from avprep.media.video import Frames
 from avprep.memory import keep_freed_memory
 from avprep.runs import run
 from avprep.runs.fingerprint import ColumnStage
+from avprep.runs.progress import counted
 from avprep.runs.threads import KEPT, one_thread
 from avprep.schema import FPS, SAMPLE_RATE
 from avprep.shards import Sample
@@ -227,7 +228,7 @@ def plan_of(folder: Path | None, temporary: Path, limit: int, *, as_lrw: bool = 
     plan = replace(plan, clips=plan.clips[:limit])
     if not as_lrw:
         return plan
-    for clip in plan.clips:
+    for clip in counted(plan.clips, "avprep bench --as-lrw", len(plan.clips), "clip"):
         _cut_as_lrw(plan.root / clip.video, temporary / "lrw" / f"{clip.key}.mp4")
     return replace(layouts.index("folder", temporary / "lrw")[0], dataset="lrw")
 
@@ -274,7 +275,7 @@ def _result(
     shown = [_floor(title, whole, timed[key]) for key, title in floors.items()]
     steps = {step: statistics.median(one.wall for one in spent) for step, spent in timed.items() if step not in floors}
     steps["IPC"] = _seconds_a_clip(_Nothing(), plan, 1, 4 * PACED) * len(plan.clips)
-    paces = {count: 1 / _seconds_a_clip(stage, plan, count, PACED * count) for count in sorted({1, jobs})}
+    paces = {count: 1 / _seconds_a_clip(stage, plan, count, PACED * count, verbosity=0) for count in sorted({1, jobs})}
     frames_per_s = paces[max(paces)] * n_frames / len(plan.clips)
     projected = {
         "LRW": LRW_CLIPS * LRW_FRAMES / frames_per_s / 3600,
@@ -340,30 +341,33 @@ class Spent(NamedTuple):
 def _timed(clips: Sequence[Clip], steps: dict[str, Callable[[Clip], object]], repeat: int) -> dict[str, list[Spent]]:
     """Time passes over all clips, step after step, so that a machine that slows down slows all; as in a worker.
 
-    The first pass of each does not count.
+    The first pass of each does not count. Progress goes to standard error, under the name of the first step.
     """
     keep_freed_memory(KEPT)
     spent: dict[str, list[Spent]] = {name: [] for name in steps}
+    turns = [*steps.items()] * (1 + repeat)
     with one_thread():
-        for _ in range(1 + repeat):
-            for name, step in steps.items():
-                begin, cpu = time.perf_counter(), time.process_time()
-                for clip in clips:
-                    step(clip)
-                spent[name].append(Spent(time.perf_counter() - begin, time.process_time() - cpu))
+        for name, step in counted(turns, f"avprep bench {next(iter(steps))}", len(turns), "step"):
+            begin, cpu = time.perf_counter(), time.process_time()
+            for clip in clips:
+                step(clip)
+            spent[name].append(Spent(time.perf_counter() - begin, time.process_time() - cpu))
     return {name: found[1:] for name, found in spent.items()}
 
 
-def _seconds_a_clip(stage: ColumnStage, plan: Manifest, jobs: int, count: int) -> float:
-    """Return how long a clip takes in a run of so many with `jobs` processes, without what starting takes."""
+def _seconds_a_clip(stage: ColumnStage, plan: Manifest, jobs: int, count: int, *, verbosity: int = -1) -> float:
+    """Return how long a clip takes in a run of so many with `jobs` processes, without what starting takes.
+
+    verbosity: of that run; of the short one, which tells what starting takes, nothing is shown.
+    """
     begin, rows = 4 * jobs, []
     for number in range(begin + count):
         clip = plan.clips[number % len(plan.clips)]
         rows.append(replace(clip, key=f"{number}/{clip.key}", split="train"))
     seconds = []
-    for part in (rows[:begin], rows):
+    for part, told in ((rows[:begin], -1), (rows, verbosity)):
         with tempfile.TemporaryDirectory(prefix="avprep-bench-") as out:
-            outcome = run.run(stage, replace(plan, clips=tuple(part)), Path(out), jobs=jobs, verbosity=-1)
+            outcome = run.run(stage, replace(plan, clips=tuple(part)), Path(out), jobs=jobs, verbosity=told)
             seconds.append(outcome.seconds)
     return max(seconds[1] - seconds[0], 1e-9) / count
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from avprep.demo import bench, speech, synthetic
 from avprep.errors import RunError
 from avprep.manifest import Manifest
+from avprep.runs import progress
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,20 @@ def test_mfcc_is_measured_step_by_step(plan: Manifest) -> None:
     result = bench.bench_mfcc(plan, repeat=1, jobs=2)
     assert list(result.steps) == ["decode", "windows", "write", "IPC"]
     assert_whole(result, floors=2)
+
+
+def test_what_takes_minutes_shows_how_far_it_is(
+    plan: Manifest, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Passes and runs are counted against their totals on standard error, and nothing goes to standard output."""
+    monkeypatch.setattr(progress, "LINE_EVERY", 0)
+    bench.bench_mfcc(plan, repeat=1, jobs=2)
+    out, err = capfd.readouterr()
+    assert out == ""
+    steps = [line for line in err.splitlines() if line.startswith("avprep bench mfcc: ")]
+    assert [line.split(", ")[0] for line in steps] == [f"avprep bench mfcc: {n}/12 steps" for n in range(1, 13)]
+    assert re.search(r"^avprep mfcc: 5/5 clips, .*, 0 failed, ETA 00:00$", err, re.MULTILINE)
+    assert re.search(r"^avprep mfcc: 10/10 clips, .*, 0 failed, ETA 00:00$", err, re.MULTILINE)
 
 
 def test_the_sound_floor_decodes_everything(clips: Path) -> None:
