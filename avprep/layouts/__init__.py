@@ -22,10 +22,18 @@ from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from avprep.errors import ManifestError
-from avprep.layouts.scan import Scan, is_unicode, printable, walk
+from avprep.layouts.scan import Problem, Scan, is_unicode, printable, walk
 from avprep.manifest import Clip, Manifest, duplicate_keys, shuffled
 
 NAMES = tuple(sorted(found.name for found in pkgutil.iter_modules(__path__) if found.name != "scan"))
+
+
+class NoClipError(ManifestError):
+    """A data set that no clip can be made from; `problems` tell why, each with what can be done."""
+
+    def __init__(self, message: str, problems: Sequence[Problem]) -> None:
+        super().__init__(message)
+        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +115,7 @@ def index(
     then the folder that holds both; keys are those without it.
     options: keyword options of the layout's `scan`.
 
-    Raises ManifestError where the root is missing, no clip is found, or several clips share a key.
+    Raises ManifestError where the root is missing or several clips share a key; NoClipError where no clip is found.
     """
     corpus = module(layout)
     if limit is not None and limit < 1:
@@ -121,9 +129,10 @@ def index(
         corpus.scan(root, found, audio_root=audio_root, **options)
     if not found.clips:
         problems = ", ".join(f"{count} {kind}" for kind, count in sorted(found.counts().items())) or "none"
-        raise ManifestError(
+        raise NoClipError(
             f"{root}: no clip found; the layout {layout} expects {corpus.EXPECTS} under ROOT (problems: {problems})"
-            + _resemblance(layout, root)
+            + _resemblance(layout, root),
+            found.problems,
         )
     _refuse_duplicates(root, found.clips)
     if audio_root is not None:

@@ -16,7 +16,10 @@ from avprep.errors import RunError, plural
 from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from avprep.columns import Filling
+    from avprep.layouts.scan import Problem
     from avprep.runs.fingerprint import ColumnStage
     from avprep.stages import CropStage, MfccStage
     from davs_model.sync.speaker import SpeakerJudge
@@ -71,16 +74,13 @@ def index(
         raise click.UsageError(f"{output} is there already: give another -o, or --force to replace it")
     if problems is not None and problems.resolve() == output.resolve():
         raise click.UsageError("-o and --problems are the same file: the problems would take the manifest's place")
-    found, scan = layouts.index(layout, root, seed=seed, limit=limit, **given)
+    try:
+        found, scan = layouts.index(layout, root, seed=seed, limit=limit, **given)
+    except layouts.NoClipError as nothing:
+        _tell_problems(nothing.problems, problems)
+        raise
     files.write_text(output, manifest.render(found), replace=force)
-    if problems is not None:
-        rows = ({"kind": p.kind, "path": p.path, "message": p.message, "count": p.count} for p in scan.problems)
-        files.write_text(problems, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    shown = len(scan.problems) if say.verbosity() == say.VERBOSE else SHOWN_PROBLEMS
-    for problem in scan.problems[:shown]:
-        say.aside(f"{problem.kind}: {problem.path}: {problem.message}")
-    if len(scan.problems) > shown:
-        say.aside(f"… and {len(scan.problems) - shown} more problems (--problems FILE lists them)")
+    _tell_problems(scan.problems, problems)
     splits = found.counts()
     counts = ", ".join(f"{split} {count}" for split, count in splits.items())
     tally = summary.tally("problem", scan.counts())
@@ -96,6 +96,18 @@ def index(
             "where": [str(output)],
         },
     )
+
+
+def _tell_problems(found: Sequence[Problem], path: Path | None) -> None:
+    """Print the problems of a data set, no more than are read; write all of them to a file where there is one."""
+    if path is not None:
+        rows = ({"kind": p.kind, "path": p.path, "message": p.message, "count": p.count} for p in found)
+        files.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    shown = len(found) if say.verbosity() == say.VERBOSE else SHOWN_PROBLEMS
+    for problem in found[:shown]:
+        say.aside(f"{problem.kind}: {problem.path}: {problem.message}")
+    if len(found) > shown:
+        say.aside(f"… and {len(found) - shown} more problems (--problems FILE lists them)")
 
 
 @click.command()

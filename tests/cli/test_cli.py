@@ -151,6 +151,17 @@ class TestIndex:
         assert all(row.keys() == {"kind", "path", "message", "count"} for row in rows)
         assert f"{sum(row['count'] for row in rows)} problem" in result.stdout
 
+    def test_problems_tell_why_no_clip_is_found(self, tmp_path: Path) -> None:
+        """Where no clip can be made, the problems and their remedies are told and written all the same."""
+        (tmp_path / "mp4/id00012/video").mkdir(parents=True)
+        (tmp_path / "mp4/id00012/video/00001.mp4").touch()
+        listed = tmp_path / "problems.jsonl"
+        result = call("index", "voxceleb2", tmp_path, "-o", tmp_path / "x.jsonl", "--problems", listed)
+        assert_one_line(result, 1, "no clip found", "1 missing_audio")
+        assert "missing_audio: mp4/id00012/video/00001.mp4: " in result.stderr
+        assert "--audio-root" in result.stderr
+        assert [json.loads(line)["kind"] for line in listed.read_text().splitlines()] == ["missing_audio"]
+
 
 class TestRun:
     """`avprep crop` and `avprep mfcc`, the part that both share."""
