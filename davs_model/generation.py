@@ -23,6 +23,8 @@ from davs_model.models.base import FRAMES, SOUND, TalkingModel
 
 LISTENED = 60 * FPS
 """Frames whose windows are read before the first is drawn, by a model that standardises sound."""
+AT_ONCE = 16
+"""Frames after which its statistics are taken anew."""
 
 NEUTRAL = "neutral"
 """The emotion that a face shows unless another one is asked for."""
@@ -258,7 +260,7 @@ def with_statistics(speech: Iterable[NDArray[Any]]) -> Iterator[tuple[NDArray[An
     """Yield runs of frames, those of windows with the statistics of their sound so far; see `Talker.talk`."""
     heard = Heard()
     waiting: list[NDArray[Any]] = []
-    for part in speech:
+    for part in _cut_alike(speech):
         if part.dtype == np.uint8:
             yield part, None
             continue
@@ -268,6 +270,25 @@ def with_statistics(speech: Iterable[NDArray[Any]]) -> Iterator[tuple[NDArray[An
             yield from ((one, heard.statistics()) for one in waiting)
             waiting = []
     yield from ((one, heard.statistics()) for one in waiting)
+
+
+def _cut_alike(speech: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """Yield windows in runs that do not depend on how they come, so that their statistics do not; others as they come.
+
+    Runs of `AT_ONCE`, and the rest of every `LISTENED`.
+    """
+    rest: NDArray[Any] | None = None
+    done = 0
+    for part in speech:
+        if part.dtype == np.uint8:
+            yield part
+            continue
+        rest = part if rest is None else np.concatenate((rest, part))
+        while len(rest) >= (size := min(AT_ONCE, LISTENED - done % LISTENED)):
+            yield rest[:size]
+            rest, done = rest[size:], done + size
+    if rest is not None and len(rest):
+        yield rest
 
 
 def pictures(faces: Pictures, side: int, box: Box = WHOLE) -> Tensor:

@@ -50,11 +50,16 @@ def windows_of(clips: Clips, row: int, members: Mapping[str, bytes]) -> dict[str
 
 
 def heard(clips: Clips, row: int, arrays: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-    """Return 1 for each frame of a clip whose window holds real sound alone while somebody speaks, else 0."""
+    """Return 1 for each frame of a clip whose window holds real sound alone while somebody speaks, else 0.
+
+    A window of digital silence alone is not heard, with or without words whose times are known.
+    """
     n_frames, heard = int(clips.n_frames[row]), arrays["valid.npy"].astype(np.float32)
     words = clips.timed[row] if clips.timed else NO_WORDS
     first, end = spoken_part(n_frames, words, arrays["valid.npy"])
     heard[:first] = heard[end:] = 0
+    sizes = np.abs(arrays["mfcc.npy"].astype(np.float32)).max((1, 2))
+    heard[sizes < MIN_DEVIATION] = 0  # a flat spectrum has no coefficient but the one that windows lack
     return heard
 
 

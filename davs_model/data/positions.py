@@ -22,11 +22,13 @@ MOST = 10.0
 def positions(
     points: NDArray[np.float32], affine: NDArray[np.float32], *, mirrored: bool = False
 ) -> NDArray[np.float32]:
-    """Return how the face of each frame of a clip lies: float32 (T, 14), NaN where that is unknown.
+    """Return how the face of each frame of a clip lies: float32 (T, 14), each number NaN where it is unknown.
 
-    points: five points in pixels of the crop as it is shown, (T, 5, 2), NaN where unknown: how far from `PLACES`.
-    affine: from source to crop, (T, 2, 3): natural logarithm of the scale, turn, and where the middle of the crop is in
-        the source, in pixels of the crop, all against the median of the clip. mirrored: the crop is shown mirrored.
+    points: five points in pixels of the crop as it is shown, (T, 5, 2), NaN where unknown, as the nose of the detector
+        opencv is in every frame: how far from `PLACES`.
+    affine: from source to crop, (T, 2, 3), without which nothing is known: natural logarithm of the scale, turn, and
+        where the middle of the crop is in the source, in pixels of the crop, all against the median of the clip.
+    mirrored: the crop is shown mirrored.
     """
     linear = affine[:, :, :2].astype(np.float64)
     with np.errstate(all="ignore"):
@@ -40,5 +42,6 @@ def positions(
         found = np.column_stack(((points - PLACES).reshape(len(points), -1) / POINT_UNIT, moves))
     if mirrored:
         found[:, -3:-1] *= -1
-    found[~np.isfinite(found).all(1)] = np.nan
+    found[~np.isfinite(found)] = np.nan
+    found[np.isnan(found[:, -4:]).any(1)] = np.nan  # points of the crop follow from the transform
     return found.clip(-MOST, MOST).astype(np.float32)

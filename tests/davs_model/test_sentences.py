@@ -15,8 +15,9 @@ from made_shards import Made, frame_of
 from avprep import manifest, schema
 from avprep.errors import ShardError
 from avprep.manifest import Clip, Manifest
+from avprep.media.mfcc import Preset, clip_windows
 from davs_model import checkpoint
-from davs_model.data.arrays import statistics
+from davs_model.data.arrays import heard, statistics
 from davs_model.data.batch import empty_batch
 from davs_model.data.clips import Clips, joined, read_clips
 from davs_model.data.partners import Partners
@@ -160,6 +161,17 @@ def test_moments_are_mostly_of_speech(clips: Clips) -> None:
     inside = np.mean([first <= frame < end for frame in frames])
     assert 0.85 < inside < 1
     assert len(set(frames)) > 20
+
+
+@pytest.mark.parametrize("preset", ["davs", "syncnet"])
+def test_digital_silence_is_not_heard(clips: Clips, preset: Preset) -> None:
+    """Between the first word and the last, frames whose whole window is digital silence are not heard; others are."""
+    samples = np.random.default_rng(0).integers(-3000, 3000, (29 + 8) * 640).astype(np.int16)
+    samples[(4 + 8) * 640 : (4 + 20) * 640] = 0  # frames 8 to 19
+    windows, valid, _ = clip_windows(samples, -4 * 640, 29, preset)
+    found = heard(clips, 0, {"mfcc.npy": windows, "valid.npy": valid})
+    assert valid.all()
+    assert np.flatnonzero(found == 0).tolist() == [0, 1, *range(11, 17), 26, 27, 28]
 
 
 def test_the_identity_frame_is_of_any_clip_of_the_speaker(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:

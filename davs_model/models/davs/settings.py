@@ -77,7 +77,8 @@ class Generation(Section):
     video: Annotated[float, Ge(0), Le(1)] = 0.5
     """Fraction of the clips that are generated from video where `drive` is alternate."""
     visual: Literal["train", "freeze", "cache"] = "train"
-    """The visual speech encoder: trained on, kept as it is, or kept and its features of all frames held in memory."""
+    """The visual speech encoder: trained on, kept as it is, or kept and its features of all frames held in memory, for
+    which clips are not shifted, and mirrored only with `data.warp`."""
     audio: Literal["train", "freeze"] = "train"
     """The audio speech encoder: trained on, or kept as it is."""
 

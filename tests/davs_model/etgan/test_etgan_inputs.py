@@ -106,11 +106,23 @@ def test_positions_are_deviations() -> None:
     assert found[0, -2:] == pytest.approx([10 / SHIFT_UNIT, 0], abs=1e-4)
     assert found[1, -4:-2] == pytest.approx([0, 0.1 / TURN_UNIT], abs=1e-3)
     assert found[2, :10] == pytest.approx(np.ones(10))
-    assert np.isnan(found[3]).all()
+    assert np.flatnonzero(np.isnan(found[3])).tolist() == [8, 9]
     mirrored = positions(points, moved, mirrored=True)
     assert mirrored[0, -2:] == pytest.approx([-10 / SHIFT_UNIT, 0], abs=1e-4)
     assert mirrored[1, -4:-2] == pytest.approx([0, -0.1 / TURN_UNIT], abs=1e-3)
     assert np.isnan(positions(points, np.zeros((9, 2, 3), np.float32))).all()
+
+
+def test_a_point_that_no_detector_finds_leaves_the_others_known() -> None:
+    """Without a nose, as opencv is in every frame, the other points and the transform are still the face's position."""
+    points = np.repeat(PLACES[None], 5, axis=0) + np.arange(5, dtype=np.float32)[:, None, None]
+    affine = np.repeat(np.array([[[0.5, 0, 10], [0, 0.5, 20]]], np.float32), 5, axis=0)
+    noseless = points.copy()
+    noseless[:, 2] = np.nan
+    whole, found = positions(points, affine), positions(noseless, affine)
+    nose = np.isin(np.arange(14), (4, 5))
+    assert np.isnan(found[:, nose]).all()
+    assert np.array_equal(found[:, ~nose], whole[:, ~nose])
 
 
 def test_places_are_those_of_the_template() -> None:
