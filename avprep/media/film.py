@@ -17,8 +17,8 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.errors import AvprepError
-from avprep.media.container import FORMATS, Seconds
+from avprep.errors import AvprepError, Reject
+from avprep.media.container import FORMATS, Seconds, audio_stream, is_ogg_vorbis, open_file
 from avprep.media.pcm import GAP
 from avprep.schema import FPS
 
@@ -30,6 +30,9 @@ MESSAGE = 400
 """Maximum characters of ffmpeg's messages in an error."""
 THREADS = 4
 """x264's, on any machine: its bytes depend on their number."""
+VORBIS_LATE = 448
+"""Samples by which libavformat dates a short block of Ogg Vorbis late, behind a long one: a quarter of the difference
+of libvorbis's 2048 and 256 samples. What is decoded next has its right time."""
 
 
 def ffmpeg_binary() -> str:
@@ -84,7 +87,7 @@ def write_film(
     if sound is not None:
         start = float(zero or 0)
         heard = _input(sound)[f"a:{track}"].filter("atrim", start=start).filter("asetpts", f"PTS-{start:.6f}/TB")
-        heard = heard.filter("aresample", **{"async": 1, "min_hard_comp": float(GAP), "first_pts": 0})
+        heard = heard.filter("aresample", **{"async": 1, "min_hard_comp": _gap(sound, track), "first_pts": 0})
         streams.append(heard.filter("apad").filter("atrim", end=n_frames / FPS))
     options = {
         "vcodec": "libx264",
@@ -118,6 +121,16 @@ def _feed(process: subprocess.Popen[bytes], first: NDArray[np.uint8], others: It
 def _input(path: Path) -> Any:
     """Return a file as an input of ffmpeg that is read as what our own decoders would take it for, and nothing else."""
     return ffmpeg.input(_local(path), format_whitelist=FORMATS, protocol_whitelist="file")
+
+
+def _gap(sound: Path, track: int) -> float:
+    """Return from which gap on before a time stamp silence fills it (s)."""
+    late = 0.0
+    with suppress(Reject), open_file(sound) as container:  # ffmpeg's own words tell of a file that cannot be read
+        stream = audio_stream(container, track)
+        if stream is not None and stream.rate and is_ogg_vorbis(stream):
+            late = VORBIS_LATE / stream.rate
+    return late + float(GAP)
 
 
 def _local(path: Path) -> str:

@@ -201,6 +201,20 @@ class TestFilm:
         film.write_film(output, self.frames(count), count, sound=clip, zero=pictures.zero)
         self.measure(output, count)
 
+    def test_short_blocks_of_vorbis(self, tmp_path: Path) -> None:
+        """Clicks of Vorbis in Ogg, before which blocks change from long to short, are heard as the driver has them."""
+        wav = made.write_wav(tmp_path / "made.wav", made.clicks(self.instants, 2.6, 44_100), 44_100)
+        made.ffmpeg("-i", wav, "-c:a", "libvorbis", "-q:a", "8", tmp_path / "a.ogg")
+        file = SoundFile(tmp_path / "a.ogg")
+        file.scan()
+        (part,) = file.stretches(10_000)
+        film.write_film(tmp_path / "film.mp4", self.frames(65), 65, sound=file.path, zero=file.zero)
+        heard = read_sound(tmp_path / "film.mp4").samples[: part.samples.size]
+        for instant in self.instants:
+            click = slice(round(16_000 * (instant - 0.01)), round(16_000 * (instant + 0.01)))
+            wanted = part.samples[click].astype(float)
+            assert ((heard[click] - wanted) ** 2).mean() < 0.1 * (wanted**2).mean()
+
     def test_sound_that_is_too_short_or_too_long(self, tmp_path: Path, sound: Path) -> None:
         """Silence fills what is missing; what is beyond the pictures is left out."""
         for count in (10, 50, 200):
