@@ -34,6 +34,9 @@ VORBIS_LATE = 448
 """Samples by which libavformat dates a short block of Ogg Vorbis late, behind a long one: a quarter of the difference
 of libvorbis's 2048 and 256 samples. What is decoded next has its right time."""
 
+FINITE = "if(isnan(val(ch)),0,clip(val(ch),-1,1))"
+"""What is heard of a sample that is a fraction, as the windows have it: encoders take none that is not finite."""
+
 
 def ffmpeg_binary() -> str:
     """Return the system's ffmpeg, or else the one that imageio-ffmpeg ships; AvprepError where there is none."""
@@ -85,9 +88,7 @@ def write_film(
         )
     ]
     if sound is not None:
-        start = float(zero or 0)
-        heard = _input(sound)[f"a:{track}"].filter("atrim", start=start).filter("asetpts", f"PTS-{start:.6f}/TB")
-        heard = heard.filter("aresample", **{"async": 1, "min_hard_comp": _gap(sound, track), "first_pts": 0})
+        heard = _heard(sound, track, float(zero or 0))
         streams.append(heard.filter("apad").filter("atrim", end=n_frames / FPS))
     options = {
         "vcodec": "libx264",
@@ -123,14 +124,19 @@ def _input(path: Path) -> Any:
     return ffmpeg.input(_local(path), format_whitelist=FORMATS, protocol_whitelist="file")
 
 
-def _gap(sound: Path, track: int) -> float:
-    """Return from which gap on before a time stamp silence fills it (s)."""
-    late = 0.0
+def _heard(sound: Path, track: int, start: float) -> Any:
+    """Return an audio track from a time stamp on (s), with silence before it and in its gaps."""
+    gap, fractions = float(GAP), False
     with suppress(Reject), open_file(sound) as container:  # ffmpeg's own words tell of a file that cannot be read
         stream = audio_stream(container, track)
-        if stream is not None and stream.rate and is_ogg_vorbis(stream):
-            late = VORBIS_LATE / stream.rate
-    return late + float(GAP)
+        if stream is not None and stream.rate:
+            fractions = stream.codec_context.name.startswith("pcm_f")
+            gap += VORBIS_LATE / stream.rate if is_ogg_vorbis(stream) else 0
+    heard = _input(sound)[f"a:{track}"]
+    if fractions:
+        heard = heard.filter("aeval", FINITE, channel_layout="same")
+    heard = heard.filter("atrim", start=start).filter("asetpts", f"PTS-{start:.6f}/TB")
+    return heard.filter("aresample", **{"async": 1, "min_hard_comp": gap, "first_pts": 0})
 
 
 def _local(path: Path) -> str:
