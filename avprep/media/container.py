@@ -147,6 +147,14 @@ def track_number(container: av.container.InputContainer, stream: av.AudioStream)
     return [other.index for other in container.streams.audio].index(stream.index)
 
 
+def is_ogg_vorbis(stream: av.AudioStream) -> bool:
+    """Return whether an audio track is Vorbis in Ogg.
+
+    There libavformat dates the first short block behind a long one too late; its end is right.
+    """
+    return stream.codec_context.name == "vorbis" and stream.container.format.name == "ogg"
+
+
 def has_presentation_times(container: av.container.InputContainer) -> bool:
     """Return whether the packets have presentation times.
 

@@ -17,8 +17,8 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.errors import AvprepError
-from avprep.media.container import FORMATS, Seconds
+from avprep.errors import AvprepError, Reject
+from avprep.media.container import FORMATS, Seconds, audio_stream, is_ogg_vorbis, open_file
 from avprep.media.pcm import GAP
 from avprep.schema import FPS
 
@@ -30,6 +30,12 @@ MESSAGE = 400
 """Maximum characters of ffmpeg's messages in an error."""
 THREADS = 4
 """x264's, on any machine: its bytes depend on their number."""
+VORBIS_LATE = 448
+"""Samples by which libavformat dates a short block of Ogg Vorbis late, behind a long one: a quarter of the difference
+of libvorbis's 2048 and 256 samples. What is decoded next has its right time."""
+
+FINITE = "if(isnan(val(ch)),0,clip(val(ch),-1,1))"
+"""What is heard of a sample that is a fraction, as the windows have it: encoders take none that is not finite."""
 
 
 def ffmpeg_binary() -> str:
@@ -82,9 +88,7 @@ def write_film(
         )
     ]
     if sound is not None:
-        start = float(zero or 0)
-        heard = _input(sound)[f"a:{track}"].filter("atrim", start=start).filter("asetpts", f"PTS-{start:.6f}/TB")
-        heard = heard.filter("aresample", **{"async": 1, "min_hard_comp": float(GAP), "first_pts": 0})
+        heard = _heard(sound, track, float(zero or 0))
         streams.append(heard.filter("apad").filter("atrim", end=n_frames / FPS))
     options = {
         "vcodec": "libx264",
@@ -118,6 +122,21 @@ def _feed(process: subprocess.Popen[bytes], first: NDArray[np.uint8], others: It
 def _input(path: Path) -> Any:
     """Return a file as an input of ffmpeg that is read as what our own decoders would take it for, and nothing else."""
     return ffmpeg.input(_local(path), format_whitelist=FORMATS, protocol_whitelist="file")
+
+
+def _heard(sound: Path, track: int, start: float) -> Any:
+    """Return an audio track from a time stamp on (s), with silence before it and in its gaps."""
+    gap, fractions = float(GAP), False
+    with suppress(Reject), open_file(sound) as container:  # ffmpeg's own words tell of a file that cannot be read
+        stream = audio_stream(container, track)
+        if stream is not None and stream.rate:
+            fractions = stream.codec_context.name.startswith("pcm_f")
+            gap += VORBIS_LATE / stream.rate if is_ogg_vorbis(stream) else 0
+    heard = _input(sound)[f"a:{track}"]
+    if fractions:
+        heard = heard.filter("aeval", FINITE, channel_layout="same")
+    heard = heard.filter("atrim", start=start).filter("asetpts", f"PTS-{start:.6f}/TB")
+    return heard.filter("aresample", **{"async": 1, "min_hard_comp": gap, "first_pts": 0})
 
 
 def _local(path: Path) -> str:

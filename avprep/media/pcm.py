@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.errors import Reject, plural
-from avprep.media.container import Seconds
+from avprep.media.container import Seconds, is_ogg_vorbis
 from avprep.media.filters import resample
 from avprep.schema import SAMPLE_RATE
 
@@ -55,7 +55,6 @@ class Pieces:
         self._low: tuple[Seconds | float, float] = (-math.inf, -math.inf)  # in seconds, and in that unit
         self._second = float(SAMPLE_RATE)  # in that unit
         self._due: float | None = None  # where the last frame ended, kept or not, in that unit
-        # In an Ogg libavformat dates the first short block of Vorbis behind a long one too late; its end is right.
         self._ogg_vorbis = False
         self._pieces: list[tuple[int | None, NDArray[Any]]] = []
 
@@ -100,7 +99,7 @@ class Pieces:
             lack = f"--audio-channel {self.wanted} does not exist: its audio has {plural(count, 'channel')}, from 0"
             raise Reject("no_audio", f"{self.path}: {lack}")
         self.others = _others(frame.layout, _chosen(frame.layout, self.wanted))
-        self._ogg_vorbis = stream.codec_context.name == "vorbis" and stream.container.format.name == "ogg"
+        self._ogg_vorbis = is_ogg_vorbis(stream)
 
     def resampled(self, zero: Seconds, low: int, high: int) -> tuple[NDArray[np.int16], int]:
         """Lay the pieces out by time and bring them to 16 kHz.

@@ -201,6 +201,33 @@ class TestFilm:
         film.write_film(output, self.frames(count), count, sound=clip, zero=pictures.zero)
         self.measure(output, count)
 
+    def test_short_blocks_of_vorbis(self, tmp_path: Path) -> None:
+        """Clicks of Vorbis in Ogg, before which blocks change from long to short, are heard as the driver has them."""
+        wav = made.write_wav(tmp_path / "made.wav", made.clicks(self.instants, 2.6, 44_100), 44_100)
+        made.ffmpeg("-i", wav, "-c:a", "libvorbis", "-q:a", "8", tmp_path / "a.ogg")
+        file = SoundFile(tmp_path / "a.ogg")
+        file.scan()
+        (part,) = file.stretches(10_000)
+        film.write_film(tmp_path / "film.mp4", self.frames(65), 65, sound=file.path, zero=file.zero)
+        heard = read_sound(tmp_path / "film.mp4").samples[: part.samples.size]
+        for instant in self.instants:
+            click = slice(round(16_000 * (instant - 0.01)), round(16_000 * (instant + 0.01)))
+            wanted = part.samples[click].astype(float)
+            assert ((heard[click] - wanted) ** 2).mean() < 0.1 * (wanted**2).mean()
+
+    def test_samples_that_are_not_finite(self, tmp_path: Path) -> None:
+        """Samples that are no number are silent in a film, and infinite ones at full scale, as in windows."""
+        samples = (made.noise(0.8, 16_000) / 2**15).astype("<f4")
+        samples[4000:8000] = np.nan
+        samples[10_000:10_010] = np.inf
+        (tmp_path / "raw").write_bytes(samples.tobytes())
+        made.ffmpeg("-f", "f32le", "-ar", "16000", "-i", tmp_path / "raw", "-c:a", "pcm_f32le", tmp_path / "a.wav")
+        film.write_film(tmp_path / "film.mp4", self.frames(20), 20, sound=tmp_path / "a.wav")
+        heard = read_sound(tmp_path / "film.mp4").samples.astype(float)
+        assert np.abs(heard[5000:7000]).max() < 100 < np.abs(heard[1000:3000]).max()
+        assert np.corrcoef(heard[1000:3000], samples[1000:3000])[0, 1] > 0.9
+        assert heard[9990:10_020].max() > 20_000
+
     def test_sound_that_is_too_short_or_too_long(self, tmp_path: Path, sound: Path) -> None:
         """Silence fills what is missing; what is beyond the pictures is left out."""
         for count in (10, 50, 200):
