@@ -80,7 +80,7 @@ def decoder_threads(workers: int) -> int:
     return max(1, tasks.cores() // workers)
 
 
-def mouth_finder(name: str, remark: Remark = log, detail: Remark = lambda _: None) -> tuple[Landmarks, str] | str:
+def mouth_finder(name: str, remark: Remark, detail: Remark) -> tuple[Landmarks, str] | str:
     """Return a function that finds mouths in crops and its name in words, or the reason why there is none.
 
     name: of a detector, or `auto`.
