@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from avprep.errors import AvprepError
 from avprep.faces import detectors
 from avprep.runs import tasks
-from avprep.runs.fingerprint import read_fingerprint
+from avprep.shards import read_run
 from avprep.stages import CropSettings
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def crop_settings(
     otherwise: the detector where neither the caller nor `out` has chosen one.
     """
     chosen = dict(given)
-    before = read_fingerprint(out, "crop")
+    before = read_run(out, "crop")
     if chosen.get("detector", "auto") == "auto":
         chosen["detector"] = pinned(before, "detector") or otherwise
     chosen["detector"] = detector(chosen["detector"], remark)
@@ -80,7 +80,7 @@ def decoder_threads(workers: int) -> int:
     return max(1, tasks.cores() // workers)
 
 
-def mouth_finder(name: str, remark: Remark = log, detail: Remark = lambda _: None) -> tuple[Landmarks, str] | str:
+def mouth_finder(name: str, remark: Remark, detail: Remark) -> tuple[Landmarks, str] | str:
     """Return a function that finds mouths in crops and its name in words, or the reason why there is none.
 
     name: of a detector, or `auto`.

@@ -25,7 +25,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def missing_package(who: str, package: str, extra: str | None = None) -> str:
+def missing_package(who: str, package: str, extra: str | None) -> str:
     """Return the message for a package that is not installed: one line with the remedy.
 
     who: what needs it, as the beginning of the line. extra: the extra of avprep that installs it; None: pip does.

@@ -12,7 +12,6 @@ from avprep import files, schema, shards
 from avprep.errors import RunError
 from avprep.manifest import Clip
 from avprep.memory import keep_freed_memory
-from avprep.runs.fingerprint import read_fingerprint
 from avprep.runs.threads import KEPT, one_thread
 from avprep.shards import Sample
 from avprep.stages import MfccSettings, MfccStage, by_name
@@ -38,7 +37,7 @@ class MovedMfccStage(MfccStage):
 
     def require(self) -> None:
         """Prove that offsets are there, measured on windows that were not moved; RunError, one line, if not."""
-        sync = read_fingerprint(self.out, "sync")
+        sync = shards.read_run(self.out, "sync")
         if sync is None:
             raise RunError(f"{self.out}: was not measured: run `avprep sync {self.out} --model RUN` first")
         measured = sync.get("settings", {}).get("mfcc")
@@ -90,7 +89,7 @@ def replaces_unmoved(stage: object) -> bool:
     """Return whether the windows in OUT/mfcc differ from those of a stage in not being moved alone."""
     if not isinstance(stage, MovedMfccStage):
         return False
-    there = read_fingerprint(stage.out, "mfcc")
+    there = shards.read_run(stage.out, "mfcc")
     plain = MfccStage(stage.root, stage.settings).resolved()
     return there is not None and there.get("settings") == plain and not (stage.out / UNMOVED).exists()
 

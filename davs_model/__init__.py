@@ -1,4 +1,4 @@
-"""DAVS: Talking Face Generation by Adversarially Disentangled Audio-Visual Representation (Zhou et al., AAAI 2019).
+"""Models of talking faces that train on avprep's shards: DAVS (AAAI 2019), AMIE and ET-GAN-ACW; and a judge of sync.
 
     import davs_model
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from avprep import files
 from davs_model import checkpoint
 from davs_model.evaluation import evaluate as evaluation
-from davs_model.evaluation import page, samples
+from davs_model.evaluation import page
 from davs_model.evaluation.drawn import Landmarks
 from davs_model.evaluation.section import PageSection, Row, figure
 from davs_model.settings import Ablation, RunSettings, ablation_of
@@ -144,7 +145,7 @@ def write(folder: Path, plan: Ablation, model: str, done: Sequence[Trained]) -> 
     text = json.dumps([asdict(one) for one in done], indent=2, ensure_ascii=False) + "\n"
     shown = _page(folder, plan, model, done)
     for name, content in ((TABLE, text), (PAGE, page.markdown(shown)), (HTML, page.html(shown))):
-        samples.write(folder / name, content.encode())
+        files.write_whole(folder / name, content.encode())
 
 
 def _page(folder: Path, plan: Ablation, model: str, done: Sequence[Trained]) -> page.Page:

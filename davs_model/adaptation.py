@@ -35,9 +35,7 @@ def to_photo(model: TalkingModel, photo: Tensor, speech: Tensor, steps: int, *, 
     _tune(model, lambda: model.adaptation_loss(photo, drawn(), before), steps, photo.device, bf16)
 
 
-def to_video(
-    model: TalkingModel, frames: Tensor, speech: Tensor, steps: int, *, seed: int = 0, bf16: bool = False
-) -> None:
+def to_video(model: TalkingModel, frames: Tensor, speech: Tensor, steps: int, *, seed: int, bf16: bool) -> None:
     """Tune a model, in place, to generate frames of a video from one of them, the mouth too.
 
     frames: `[1, T, 3, S, S]`. speech: their features `[1, T, F]`. Each step draws by the seed an identity frame and

@@ -19,7 +19,6 @@ from avprep.schema import FPS, SAMPLE_RATE
 
 Colour = tuple[float, float, float]  # R, G, B: 0–255
 Floats = NDArray[np.float32]
-Picture = NDArray[np.uint8]
 Sound = NDArray[np.int16]
 
 FRAMES = 29  # LRW's clip length: 1.16 s

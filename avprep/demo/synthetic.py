@@ -47,8 +47,8 @@ def utterance(
     return render(take, who, size, face), speak(take, who)
 
 
-def write_clip(path: Path, frames: Picture, samples: Sound, sample_rate: int = SAMPLE_RATE) -> None:
-    """Write an mp4 (H.264 and AAC): frame i is shown at i/25 s, and sample n is heard at n / sample_rate s.
+def write_clip(path: Path, frames: Picture, samples: Sound) -> None:
+    """Write an mp4 (H.264 and AAC): frame i is shown at i/25 s, and sample n is heard at n/16000 s.
 
     frames: uint8 (T, H, W, 3), RGB, even H and W. samples: int16 (N,), mono. The same input gives the same bytes.
     """
@@ -57,7 +57,7 @@ def write_clip(path: Path, frames: Picture, samples: Sound, sample_rate: int = S
         video = out.add_stream("libx264", rate=FPS, options=options)
         video.height, video.width = frames.shape[1:3]
         video.pix_fmt = "yuv420p"
-        audio = out.add_stream("aac", rate=sample_rate, layout="mono", options={"b": "64k"})
+        audio = out.add_stream("aac", rate=SAMPLE_RATE, layout="mono", options={"b": "64k"})
         for stream in (video, audio):
             stream.codec_context.flags |= av.codec.context.Flags.bitexact
         for i, picture in enumerate(frames):
@@ -67,7 +67,7 @@ def write_clip(path: Path, frames: Picture, samples: Sound, sample_rate: int = S
         out.mux(video.encode(None))
         for start in range(0, len(samples), AAC_FRAME):
             sound = av.AudioFrame.from_ndarray(samples[None, start : start + AAC_FRAME], format="s16", layout="mono")
-            sound.sample_rate, sound.pts, sound.time_base = sample_rate, start, Fraction(1, sample_rate)
+            sound.sample_rate, sound.pts, sound.time_base = SAMPLE_RATE, start, Fraction(1, SAMPLE_RATE)
             out.mux(audio.encode(sound))
         out.mux(audio.encode(None))
 
@@ -78,11 +78,9 @@ def write_whole(path: Path, frames: Picture, samples: Sound) -> None:
     _part(path).replace(path)
 
 
-def write_sentence(
-    path: Path, words: Sequence[str], person: int, take_seed: int, *, seed: int, size: int = 256
-) -> None:
+def write_sentence(path: Path, words: Sequence[str], person: int, take_seed: int, *, seed: int) -> None:
     """Write an mp4 in which a speaker of the corpus of `seed` says words one after the other, 1.16 s each."""
-    takes = [utterance(word, speaker(seed, person), take_seed, size) for word in words]
+    takes = [utterance(word, speaker(seed, person), take_seed) for word in words]
     frames = np.concatenate([frames for frames, _ in takes])
     per_word = len(takes[0][0]) * SAMPLE_RATE // FPS
     write_clip(path, frames, np.concatenate([samples[:per_word] for _, samples in takes]))

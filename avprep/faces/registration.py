@@ -100,9 +100,9 @@ class Similarity:
 class Patch:
     """A face's grey values at one scale, and what a difference from them means.
 
-    pixels: float32 (N,), of zero mean and unit length; slopes: float32 (5, N), what growth, turn (both in patch pixels
-    at its edge), movement to the right and down, and light change in them; solved: float32 (5, 5), the inverse of
-    their products.
+    _pixels: float32 (N,), of zero mean and unit length. _slopes: float32 (5, N), what growth, turn (both in patch
+    pixels at its edge), movement to the right and down, and light change in them. _solved: float32 (5, 5), the inverse
+    of their products.
     """
 
     def __init__(self, luma: NDArray[np.uint8], onto: Similarity, zoom: float, region: Region) -> None:

@@ -68,11 +68,11 @@ class Detection:
     path: tuple[tuple[int, Similarity], ...] = ()
 
     @classmethod
-    def alone(cls, face: Face, luma: NDArray[np.uint8], noise: float = 1.0) -> Detection:
+    def alone(cls, face: Face, luma: NDArray[np.uint8]) -> Detection:
         """Return a face as it was detected once."""
         affine = align.similarity(face.points)
         onto = Similarity.of(affine)
-        return cls(face, appearance(luma, affine), onto, look=Look(onto(face.points), noise))
+        return cls(face, appearance(luma, affine), onto, look=Look(onto(face.points), noise=1.0))
 
     @property
     def frames(self) -> int:

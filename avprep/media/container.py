@@ -125,7 +125,7 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream | Non
     return stream
 
 
-def audio_stream(container: av.container.InputContainer, track: int | None = None) -> av.AudioStream | None:
+def audio_stream(container: av.container.InputContainer, track: int | None) -> av.AudioStream | None:
     """Return an audio track: the default one, the first of several, or the first where none is; None without audio.
 
     track: the number of another, from 0. Reject(`no_audio`) where the file has no such track, or it cannot be decoded.

@@ -154,10 +154,10 @@ def may_jump(container: av.container.InputContainer) -> bool:
     return len(clocks) == 1 and bool(av.format.Flags(container.format.flags) & av.format.Flags.ts_discont)
 
 
-def packets(container: av.container.InputContainer, *streams: Any, jumps: bool = True) -> Iterator[av.Packet[Any]]:
+def packets(container: av.container.InputContainer, *streams: Any) -> Iterator[av.Packet[Any]]:
     """Yield the packets of some streams; see `Packets`."""
     wanted = {stream.index for stream in streams}
-    for packet in Packets(container, jumps=jumps):
+    for packet in Packets(container):
         if packet.stream.index in wanted:
             yield packet
 

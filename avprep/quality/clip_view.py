@@ -27,7 +27,7 @@ from avprep.media.audio import Sound
 from avprep.media.container import Seconds, container_start, open_file, seconds
 from avprep.media.video import Frames
 from avprep.quality.findings import number
-from avprep.runs.fingerprint import read_fingerprint, read_manifest
+from avprep.runs.fingerprint import read_manifest
 from avprep.schema import CROP_SIZE, FPS
 from avprep.shards.image import decode_image
 from avprep.stages import MfccSettings, MfccStage, clip_sound
@@ -96,7 +96,7 @@ def read(out: Path, key: str, root: Path | None = None) -> ClipView:
     ShardError where its shard is damaged.
     """
     plan = read_manifest(out)
-    runs = {column: read_fingerprint(out, column) for column in schema.COLUMNS}
+    runs = {column: shards.read_run(out, column) for column in schema.COLUMNS}
     size = next((int(run["shard_size"]) for run in runs.values() if run is not None), 500)
     clip, shard = find(plan, key, size)
     parts = {column: _part(out, column, shard, key) for column in schema.COLUMNS}

@@ -27,7 +27,7 @@ from avprep.pages.words import count
 from avprep.quality.clip_view import printable
 from avprep.quality.distances import MEASURES, NAMES, Cropped, distances, known, summary
 from avprep.quality.excerpts import encode
-from avprep.runs.fingerprint import read_fingerprint, read_manifest
+from avprep.runs.fingerprint import read_manifest
 from avprep.schema import CROP_SIZE
 from avprep.shards.image import decode_image
 
@@ -105,7 +105,7 @@ def page(first: Path, second: Path, *, seed: int = 0, clips: int = CLIPS) -> str
 
 
 def _run(out: Path, plan: Manifest) -> Run:
-    columns = {column: run for column in schema.COLUMNS if (run := read_fingerprint(out, column)) is not None}
+    columns = {column: run for column in schema.COLUMNS if (run := shards.read_run(out, column)) is not None}
     if not columns:
         raise RunError(f"{out}: no column was ever started there")
     return Run(out, columns, {column: _states(out, column, run, plan) for column, run in columns.items()})

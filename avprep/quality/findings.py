@@ -21,7 +21,7 @@ from avprep import schema, shards
 from avprep.errors import REASONS, ShardError, plural
 from avprep.manifest import SPLITS, shard_lengths
 from avprep.media import mfcc
-from avprep.runs.fingerprint import clip_counts, manifest_path, read_fingerprint
+from avprep.runs.fingerprint import clip_counts, manifest_path
 from avprep.runs.status import SplitStatus
 from avprep.shards import Stretch
 
@@ -228,7 +228,7 @@ def gather(out: Path, *, seed: int = 0, per_split: int = 12) -> Findings:
         {
             column: Column(column, run)
             for column in schema.ALL_COLUMNS
-            if (run := read_fingerprint(out, column)) is not None or column in schema.COLUMNS
+            if (run := shards.read_run(out, column)) is not None or column in schema.COLUMNS
         },
         {figure.name: array("d") for figure in FIGURES},
     )

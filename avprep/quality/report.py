@@ -22,6 +22,7 @@ from avprep.quality import excerpts, findings
 from avprep.quality.excerpts import Label, MfccExcerpt, Shot
 from avprep.quality.findings import FIGURES, Column, Failure, Figure, Findings, Row
 from avprep.runs.status import SplitStatus
+from avprep.shards.image import encode_bgr
 
 PICTURES_MB = 7
 """Of all pictures together: base64 adds a third, and what is said of clips some more."""
@@ -277,9 +278,7 @@ def _strip_png(columns: NDArray[np.float32]) -> bytes:
     away /= np.maximum(clean.std(axis=1, keepdims=True), 1e-6)
     level = np.clip(255 * (away / 5 + 0.5), 0, 255).astype(np.uint8)
     image = cv2.applyColorMap(np.ascontiguousarray(level[::-1]), cv2.COLORMAP_VIRIDIS)
-    done, data = cv2.imencode(".png", image)
-    assert done
-    return data.tobytes()
+    return encode_bgr(np.asarray(image, np.uint8), "png")
 
 
 def _sheets(found: Findings, clips: _Clips) -> Iterator[Values]:

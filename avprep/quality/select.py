@@ -20,7 +20,7 @@ from typing import Any
 from avprep import schema, shards
 from avprep.errors import AvprepError, RunError
 from avprep.manifest import Clip, Manifest
-from avprep.runs.fingerprint import read_fingerprint, read_manifest
+from avprep.runs.fingerprint import read_manifest
 
 PRESETS: Mapping[str, str] = {
     "latentsync": "sync.confidence >= {sure} and abs(sync.audio_lead_frames) <= 6",
@@ -105,7 +105,7 @@ class Selection:
 
 def preset(out: Path, name: str) -> Where:
     """Return a selection of the field, on the scale that a run was measured on; RunError where it was not."""
-    sync = read_fingerprint(out, "sync")
+    sync = shards.read_run(out, "sync")
     if sync is None:
         raise RunError(f"{out}: was not measured: run `avprep sync {out} --model RUN` first")
     sure = SURE["syncnet" if (sync.get("settings") or {}).get("scale") == "syncnet" else "ours"]
@@ -118,7 +118,7 @@ def select(out: Path, wheres: list[Where]) -> Selection:
     RunError for a name that no column recorded, ShardError for a damaged shard.
     """
     plan = read_manifest(out)
-    runs = {name: run for name in schema.ALL_COLUMNS if (run := read_fingerprint(out, name)) is not None}
+    runs = {name: run for name in schema.ALL_COLUMNS if (run := shards.read_run(out, name)) is not None}
     if not runs:
         raise RunError(f"{out}: no column was ever started there")
     names = frozenset[str]().union(*(where.names for where in wheres))

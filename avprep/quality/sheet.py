@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from avprep import files, schema, shards
 from avprep.errors import RunError
 from avprep.pages.captions import caption
-from avprep.runs.fingerprint import read_fingerprint, read_manifest
-from avprep.shards.image import decode_image
+from avprep.runs.fingerprint import read_manifest
+from avprep.shards.image import decode_image, encode_bgr
 
 CELL = 128
 """Side of a crop on the sheet, in pixels."""
@@ -23,7 +23,7 @@ def contact_sheet(out: Path, *, rows: int = 6, columns: int = 8) -> NDArray[np.u
 
     Returns uint8 (H, W, 3), RGB. Raises RunError where `out` holds no finished crops.
     """
-    run = read_fingerprint(out, "crop")
+    run = shards.read_run(out, "crop")
     names = [] if run is None else [name for name, _ in read_manifest(out).shards(run["shard_size"])]
     heads = {name: head for name in names if (head := shards.read_sidecar_head(out, "crop", name)) is not None}
     total = sum(head["counts"]["ok"] for head in heads.values())
@@ -41,9 +41,7 @@ def contact_sheet(out: Path, *, rows: int = 6, columns: int = 8) -> NDArray[np.u
 
 def write(image: NDArray[np.uint8], path: Path) -> None:
     """Write uint8 (H, W, 3) RGB as PNG, which appears whole; RunError where the disk cannot take it."""
-    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    assert done
-    files.write_whole(path, data.tobytes())
+    files.write_whole(path, encode_bgr(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8), "png"))
 
 
 def _strips(path: Path, wanted: int, columns: int) -> list[NDArray[np.uint8]]:

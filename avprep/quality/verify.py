@@ -7,7 +7,7 @@ from typing import Any
 
 from avprep import files, schema, shards
 from avprep.errors import REASONS, ShardError, plural
-from avprep.runs.fingerprint import read_fingerprint, read_manifest
+from avprep.runs.fingerprint import read_manifest
 from avprep.runs.progress import counted
 from avprep.shards.image import decode_image
 
@@ -27,7 +27,7 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
     lengths: dict[str, dict[str, int]] = {}
     lies_in: dict[str, dict[str, str]] = {}  # column -> key -> shard
     for column in schema.ALL_COLUMNS:
-        run = read_fingerprint(out, column)
+        run = shards.read_run(out, column)
         if run is None:
             if any((out / column).glob("*.tar")):
                 problems.append(f"{out / column}: holds shards, but no run.json; give the first run's command again")

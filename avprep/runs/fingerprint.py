@@ -102,7 +102,7 @@ def check(
         stage.require()
     size = _shard_size(out, shard_size, stage.column)
     ours = fingerprint(stage, manifest, size)
-    theirs = None if anew else read_fingerprint(out, stage.column)
+    theirs = None if anew else shards.read_run(out, stage.column)
     if theirs is not None:
         theirs |= {name: ours[name] for name in ignore}
         if accept_versions:
@@ -135,7 +135,7 @@ def other_versions(stage: ColumnStage, out: Path, before: object = None) -> list
     before: what it recorded until now. Empty where everything was made with the versions of run.json.
     """
     others = [one for one in before if isinstance(one, dict)] if isinstance(before, list) else []
-    run = read_fingerprint(out, stage.column)
+    run = shards.read_run(out, stage.column)
     ours = stage.versions()
     return others if run is None or run.get("versions") == ours or ours in others else [*others, ours]
 
@@ -166,20 +166,15 @@ def clip_counts(out: Path, run: dict[str, Any]) -> dict[str, int]:
     raise RunError(f"{out}: its run.json is damaged: it does not hold the number of clips of each split")
 
 
-def read_fingerprint(out: Path, column: str) -> dict[str, Any] | None:
-    """Read a column's run.json; None where the column was never started; RunError where it is damaged."""
-    return shards.read_run(out, column)
-
-
 def started(out: Path, column: str) -> dict[str, Any]:
     """Read the run.json of a column that must have been started; RunError where it was not, or where it is damaged."""
-    run = read_fingerprint(out, column)
+    run = shards.read_run(out, column)
     if run is None:
         raise RunError(f"{out}: its column {column} was never started: run `avprep {column}`")
     return run
 
 
-def shard_names(out: Path, run: dict[str, Any], split: str | None = None) -> list[str]:
+def shard_names(out: Path, run: dict[str, Any], split: str | None) -> list[str]:
     """Return the names of a column's shards, or those of a split, by its run.json; RunError where that is damaged."""
     names = (name for name, _ in manifests.shard_lengths(clip_counts(out, run), run["shard_size"]))
     return [name for name in names if split in (None, name.partition("-")[0])]

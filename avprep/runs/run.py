@@ -22,7 +22,7 @@ from avprep.errors import RunError
 from avprep.manifest import Clip, Manifest
 from avprep.runs import worker
 from avprep.runs.filling import OpenShard
-from avprep.runs.fingerprint import ColumnStage, check, join, read_fingerprint
+from avprep.runs.fingerprint import ColumnStage, check, join
 from avprep.runs.pool import Died, Ended, Pool, PoolError
 from avprep.runs.progress import Progress
 from avprep.runs.workfolder import work_folder
@@ -101,7 +101,7 @@ def run(
     """
     _check_options(jobs, shard_size, clip_timeout, task_index, num_tasks)
     with stop_signals() as stop:
-        if retry and read_fingerprint(out, stage.column) is None:
+        if retry and shards.read_run(out, stage.column) is None:
             raise RunError(f"{out}: no run of {stage.column} was ever started there, so there is nothing to run again")
         missing = [path for path in (out / "manifest.jsonl", out / stage.column / "run.json") if not path.exists()]
         size = check(stage, manifest, out, shard_size, accept_versions=accept_versions)

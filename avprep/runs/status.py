@@ -13,7 +13,7 @@ from typing import Any
 from avprep import schema, shards
 from avprep.manifest import shard_lengths
 from avprep.runs import tasks
-from avprep.runs.fingerprint import clip_counts, manifest_path, read_fingerprint
+from avprep.runs.fingerprint import clip_counts, manifest_path
 
 RECENT = 3600.0
 """Seconds over which the rate is measured."""
@@ -82,7 +82,7 @@ def status(out: Path, now: float | None = None, columns: Iterable[str] = schema.
     manifest_path(out)
     found = []
     for column in columns:
-        run = read_fingerprint(out, column)
+        run = shards.read_run(out, column)
         if run is not None:
             found.append(column_status(out, column, clip_counts(out, run), run["shard_size"], now))
     return found

@@ -138,11 +138,11 @@ def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
 
     All None where nothing is missing.
     """
-    from avprep.runs.fingerprint import read_fingerprint
+    from avprep.shards import read_run
 
     if not column.unfinished:
         return dict.fromkeys(("command", "array", "num_tasks", "slurm"))
-    run = read_fingerprint(out, column.column) or {}
+    run = read_run(out, column.column) or {}
     line = _command_line(FILLERS[column.column], out / "manifest.jsonl", out, run.get("settings", {}))
     if run.get("settings", {}).get("subject") == "speaking":
         line += ["--sync", "RUN"]

@@ -45,7 +45,7 @@ def as_json() -> bool:
     return context is not None and bool(context.meta.get(_JSON))
 
 
-def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
     """Print a text; whatever a file's names or words hold besides text and our own colours is escaped."""
     parts = _STYLED.split(text)  # plain, begin, styled, end, plain, …
     safe = "".join(part if n % 4 in (1, 3) else shown(part) for n, part in enumerate(parts))

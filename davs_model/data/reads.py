@@ -101,10 +101,6 @@ class Shape:
         """Return the names of what may be read of other people's clips, which have labels of their own."""
         return [name for name, reads in self.reads.items() if reads.of == "emotion"]
 
-    def forms(self) -> set[Form]:
-        """Return every form in which frames are read."""
-        return {self.form(reads) for reads in self.reads.values() if reads.source == "frames"}
-
     def form(self, reads: Reads) -> Form:
         """Return the form of frames: the part of a crop that they show, and their side."""
         return reads.box, reads.size or self.image_size

@@ -1,1 +1,1 @@
-"""The measures of the paper's evaluation, one file each: recognition and retrieval (Table 3), leakage."""
+"""A trained model measured on a split of OUT: the tables of its paper, figures, sheets of samples, and their page."""

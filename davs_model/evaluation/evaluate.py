@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avprep import __version__
+from avprep import __version__, files
 from avprep.errors import RunError, plural
 from davs_model import checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
@@ -197,10 +197,10 @@ def _about(subject: _Subject, out: Path, found: EmbeddingsFile, settings: Evalua
 def _write(results: Path, metrics: dict[str, Any], shown: dict[str, str]) -> None:
     """Write metrics.json and both forms of the page; shown: names of figures to their files."""
     text = json.dumps(_plain(metrics), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    samples.write(results / METRICS, text.encode())
-    samples.write(results / PAGE, page.render(metrics, shown).encode())
+    files.write_whole(results / METRICS, text.encode())
+    files.write_whole(results / PAGE, page.render(metrics, shown).encode())
     pictures = {name: (results / file).read_bytes() for name, file in shown.items()}
-    samples.write(results / HTML, page.render_html(metrics, pictures).encode())
+    files.write_whole(results / HTML, page.render_html(metrics, pictures).encode())
 
 
 def in_words(metrics: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from avprep import files
 from avprep.pages.captions import caption
+from avprep.shards.image import encode_bgr
 from davs_model import precision
 from davs_model.data.batch import RawBatch
 from davs_model.data.pictures import to_pictures
@@ -69,11 +70,4 @@ def labelled(framed: NDArray[np.uint8], rows: Sequence[str] = ROWS) -> NDArray[n
 
 def write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
     """Write a picture, RGB uint8 (H, W, 3), so that it appears whole; RunError where it cannot be written."""
-    whole, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-    assert whole
-    write(path, data.tobytes())
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file, its folder made if need be, so that it appears whole; RunError where it cannot be written."""
-    files.write_whole(path, data)
+    files.write_whole(path, encode_bgr(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8), "png"))

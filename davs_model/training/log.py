@@ -45,10 +45,10 @@ class MetricsLog:
             for name, value in _scalars(values):
                 self._board.add_scalar(f"{stage}/{name}", value, overall)
 
-    def picture(self, stage: str, name: str, rgb: Any, *, overall: int) -> None:
-        """Show a picture, uint8 (H, W, 3), in TensorBoard."""
+    def samples(self, stage: str, rgb: Any, *, overall: int) -> None:
+        """Show generated samples, one picture uint8 (H, W, 3), in TensorBoard."""
         with self._writing():
-            self._board.add_image(f"{stage}/{name}", rgb, overall, dataformats="HWC")
+            self._board.add_image(f"{stage}/samples", rgb, overall, dataformats="HWC")
 
     def flush(self) -> None:
         """Bring everything to disk."""

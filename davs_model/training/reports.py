@@ -125,7 +125,7 @@ class Reporter:
         picture = samples.sheet(self.model, raw, self.device, bf16=self.settings.machine.bf16)
         path = self.run / "samples" / f"{stage.name}-{step:06d}.png"
         samples.write_png(path, picture)
-        self.log.picture(stage.name, "samples", picture, overall=self._overall())
+        self.log.samples(stage.name, picture, overall=self._overall())
         self.say(f"{stage.name} {step} sample grid: {path}")
 
     def count_skipped(self, raw: RawBatch) -> None:

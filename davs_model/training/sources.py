@@ -70,7 +70,7 @@ def source_of(
     settings: RunSettings,
     terms: Collection[str],
     device: torch.device,
-    store: FrameStore | None = None,
+    store: FrameStore | None,
 ) -> tuple[Source, Counter[str]]:
     """Return what a stage learns from, and how many clips it cannot use, by reason.
 

@@ -15,10 +15,11 @@ from click.testing import CliRunner, Result
 from tiny_shards import make_shards
 from torch import Tensor
 
+from avprep import files
 from avprep.errors import SettingsError
 from davs_model import ablation, models
 from davs_model.data.clips import read_clips
-from davs_model.evaluation import dependence, evaluate, page, samples
+from davs_model.evaluation import dependence, evaluate, page
 from davs_model.models.amie import Settings
 from davs_model.models.amie.networks import AMIE
 from davs_model.settings import ablation_of
@@ -105,7 +106,7 @@ def test_mouths_are_measured_once_there_are_landmarks(
     def stand_in(run: Path, out: Path, results: Path, how: Any, *, landmarks: Any, say: Any) -> dict[str, Any]:
         mouth = {} if isinstance(landmarks, str) else {"mouth": {"landmarks": landmarks[1]}}
         found = {"checkpoint": "digest", "settings": asdict(how), "reconstruction": {"audio": {}}, **mouth}
-        samples.write(results / evaluate.METRICS, json.dumps(found).encode())
+        files.write_whole(results / evaluate.METRICS, json.dumps(found).encode())
         evaluated.append(landmarks if isinstance(landmarks, str) else landmarks[1])
         return found
 

@@ -375,21 +375,20 @@ def test_one_test_clip_is_enough() -> None:
 
 def test_training_on_fewer_clips_draws_them_by_seed() -> None:
     """So many clips are drawn with their own labels, the same for the same seed; where there are no more, all are."""
-    train, labels = clusters(1, 600, n_labels=3, spread=1.0)
-    test, judged = clusters(2, 300, n_labels=3, spread=1.0)
-    found = leakage(train, labels, test, judged, most=30)
-    assert (found.n_train, found.n_test) == (30, 300)
+    clips = clusters(1, 600, n_labels=3, spread=1.0)
+    found = cross_leakage(*clips, most=30)
+    assert (found.n_train, found.n_test) == (30, 600)
     assert found.accuracy > 0.6
-    assert found == leakage(train, labels, test, judged, most=30)
-    assert len({leakage(train, labels, test, judged, most=30, seed=seed).accuracy for seed in range(5)}) > 1
-    assert leakage(train, labels, test, judged, most=600) == leakage(train, labels, test, judged)
+    assert found == cross_leakage(*clips, most=30)
+    assert len({cross_leakage(*clips, most=30, seed=seed).accuracy for seed in range(5)}) > 1
+    assert cross_leakage(*clips, most=480) == cross_leakage(*clips)
 
 
 def test_unknown_labels_are_not_drawn() -> None:
     """Clips of label -1 take no place among the few that are trained on."""
     train, labels = clusters(1, 60, n_labels=3, spread=0.05)
     many = np.concatenate((np.full((2000, 8), np.nan), train)), np.concatenate((np.full(2000, -1), labels))
-    found = leakage(*many, train, labels, most=40)
+    found = cross_leakage(*many, most=40)
     assert (found.accuracy, found.n_train) == (1, 40)
 
 
@@ -453,13 +452,6 @@ def test_what_cannot_be_read_within_one_part_is_refused(
     """Too few labels or folds, shapes that do not fit and features that are not numbers raise ValueError."""
     with pytest.raises(ValueError, match=complaint):
         cross_leakage(features, labels, **options)
-
-
-@pytest.mark.parametrize(("most", "complaint"), [(0, "most is 0"), (1, "two different labels")])
-def test_too_few_clips_to_train_on_are_refused(most: int, complaint: str) -> None:
-    """No clips, or clips of one label, raise ValueError."""
-    with pytest.raises(ValueError, match=complaint):
-        leakage(np.zeros((9, 2)), np.arange(9) % 2, np.zeros((1, 2)), [0], most=most)
 
 
 @pytest.mark.parametrize(

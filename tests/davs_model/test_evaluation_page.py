@@ -528,14 +528,14 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
-    """Where a page does not fit, the line says so, the old one stays and nothing else is left."""
-    path = tmp_path / "evaluation.md"
+    """Where a picture does not fit, the line says so, the old one stays and nothing else is left."""
+    path = tmp_path / "samples.png"
     path.write_text("old", encoding="utf-8")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as a disk that is full then
     try:
-        with pytest.raises(RunError, match=r"evaluation\.md: cannot write \(File too large\)"):
-            samples.write(path, b"new" * 100)
+        with pytest.raises(RunError, match=r"samples\.png: cannot write \(File too large\)"):
+            samples.write_png(path, np.arange(3072, dtype=np.uint8).reshape(32, 32, 3))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert {found.name: found.read_bytes() for found in tmp_path.iterdir()} == {"evaluation.md": b"old"}
+    assert {found.name: found.read_bytes() for found in tmp_path.iterdir()} == {"samples.png": b"old"}

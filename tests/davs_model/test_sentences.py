@@ -250,7 +250,7 @@ def test_a_repeated_clip_is_not_another_one(clips: Clips) -> None:
 def test_kept_frames_are_those_that_are_decoded(clips: Clips) -> None:
     """Batches are the same with frames in memory, of all clips or as many as the limit allows; mirrored ones, too."""
     shape = Shape(READS, 64, flip=True)
-    forms = shape.forms()
+    forms = {shape.form(reads) for reads in READS.values() if reads.source == "frames"}
     each = 29 * 3 * (64 * 64 + 32 * 32)
     for limit, count in ((10 * each, 4), (2 * each + 1, 2), (1, 0)):
         store = FrameStore(limit)

@@ -130,7 +130,7 @@ class Kept:
             self.values.setdefault(name, {}).setdefault(key, []).append(value)
             self.speakers.setdefault(name, {}).setdefault(key, []).append(speaker)
 
-    def estimates(self, seed: int = 0) -> dict[str, dict[str, Estimate]]:
+    def estimates(self, seed: int) -> dict[str, dict[str, Estimate]]:
         """Return the mean and interval of each value of each film."""
         return {
             name: {key: estimate(of, self.speakers[name][key], seed=seed) for key, of in values.items()}

@@ -1,1 +1,1 @@
-"""What a model says of a split, measured."""
+"""The measures of an evaluation, one file each: recognition and retrieval (Table 3), leakage, reconstruction."""

@@ -44,19 +44,16 @@ def leakage(
     test_labels: Tensor | ArrayLike,
     *,
     seed: int = 0,
-    most: int | None = None,
 ) -> Leakage:
     """Train a linear SVM to read labels from features of one part, and judge it on the other.
 
     train_features, test_features: float `[N, D]`. train_labels, test_labels: integers `[N]`; clips of label -1
     (unknown) are left out and not counted. A label that only the test part has is never read right.
-    seed: deals the clips into folds, draws those to train on, and orders them where the SVM is solved one clip at a
-        time.
-    most: train on so many clips at most, drawn at random; by default on all, which may take days for the half million
-        of LRW and its 500 words.
+    seed: deals the clips into folds, and orders them where the SVM is solved one clip at a time.
+    The half million clips of LRW and its 500 words may take days.
 
     Raises ValueError for shapes that do not fit, features that are not finite, fewer than two labels to train on and
-    none to judge on, and for a `most` below 1.
+    none to judge on.
     """
     features, labels = _known(train_features, train_labels, part="training")
     judged_features, judged_labels = _known(test_features, test_labels, part="test")
@@ -64,12 +61,11 @@ def leakage(
         raise ValueError(f"training features are {features.shape[1]} long, test features {judged_features.shape[1]}")
     if len(judged_labels) == 0:
         raise ValueError("no test clip has a label")
-    drawn = _drawn(len(labels), most, seed=seed)
-    svm = linear_svm(features[drawn], labels[drawn], seed=seed)
+    svm = linear_svm(features, labels, seed=seed)
     return Leakage(
         accuracy=float(np.mean(svm.predict(judged_features) == judged_labels)),
         chance=_chance(judged_labels),
-        n_train=len(drawn),
+        n_train=len(labels),
         n_test=len(judged_labels),
     )
 
@@ -90,9 +86,10 @@ def cross_leakage(
 
     features: float `[N, D]`. labels: integers `[N]`; clips of label -1 (unknown), and of labels with fewer clips than
     there are folds, are left out and not counted.
-    folds: at least 2. seed, most: as of `leakage`; the most clips that each SVM is trained on.
+    folds: at least 2. seed: as of `leakage`; it also draws the clips to train on.
+    most: train each SVM on so many clips at most, drawn at random; by default on all.
 
-    Raises ValueError as `leakage` does, and for fewer than two labels with a clip in every fold.
+    Raises ValueError as `leakage` does, for a `most` below 1, and for fewer than two labels with a clip in every fold.
     """
     # Here, since scikit-learn takes a second to import that training does not need.
     from sklearn.model_selection import StratifiedKFold

@@ -149,7 +149,7 @@ def talking_terms(
     settings: Settings,
     *,
     wanted: Collection[str],
-    gather: Callable[[Tensor], Tensor] = lambda features: features,
+    gather: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
     """Compute the terms that are wanted, where the frames to generate are at random moments of a clip.
 

@@ -40,16 +40,16 @@ def offsets(scorer: Scorer, clips: Clips) -> list[Offset | None]:
     return [None if found is None else found.offset() for found in features(scorer, clips, range(len(clips)))]
 
 
-def known_shifts(found: Sequence[Features], length: int = LENGTH, shifts: Sequence[int] = SHIFTS) -> dict[str, Any]:
-    """Return how many known shifts of clips are found again, by `length` windows in the middle of each.
+def known_shifts(found: Sequence[Features]) -> dict[str, Any]:
+    """Return how many known shifts of clips are found again, by `LENGTH` windows in the middle of each.
 
     Every clip is taken to be in sync. `within_1`, `within_03`: fraction within 1 and .3 frames; `confidence`: median.
     """
     errors: list[float] = []
     sure: list[float] = []
     for clip in found:
-        seen = middle(clip.seen, length)
-        for shift in shifts:
+        seen = middle(clip.seen, LENGTH)
+        for shift in SHIFTS:
             audio, heard = moved(clip, shift)
             result = curve.offset(curve.distances(clip.video, audio, seen, heard))
             if result is not None:

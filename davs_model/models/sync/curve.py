@@ -56,14 +56,14 @@ class Offset:
         return lowest in (exist[0], exist[-1]) and 0 < lowest < len(self.curve) - 1
 
 
-def distances(video: Features, audio: Features, seen: Bools, heard: Bools, reach: int = REACH) -> NDArray[np.float64]:
-    """Return the distance of each frame's video to the audio at each lead, (T, 2·reach + 1); NaN where no pair exists.
+def distances(video: Features, audio: Features, seen: Bools, heard: Bools) -> NDArray[np.float64]:
+    """Return the distance of each frame's video to the audio at each lead, (T, 2·`REACH` + 1); NaN without a pair.
 
     video, audio: (T, F). seen, heard: (T,), which frames have a whole window of each.
     """
     length = len(video)
-    found = np.full((length, 2 * reach + 1), np.nan)
-    for column, lead in enumerate(range(-reach, reach + 1)):
+    found = np.full((length, 2 * REACH + 1), np.nan)
+    for column, lead in enumerate(range(-REACH, REACH + 1)):
         frames = np.arange(max(0, lead), min(length, length + lead))
         frames = frames[seen[frames] & heard[frames - lead]]
         found[frames, column] = np.linalg.norm(video[frames] - audio[frames - lead], axis=1)

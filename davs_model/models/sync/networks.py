@@ -72,9 +72,9 @@ class AudioEncoder(nn.Module):
 class Temperature(nn.Module):
     """The temperature that likeness is divided by, learned."""
 
-    def __init__(self, initial: float = 0.07) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.inverse_log = nn.Parameter(torch.tensor(1 / initial).log())
+        self.inverse_log = nn.Parameter(torch.tensor(1 / 0.07).log())
 
     def scale(self) -> Tensor:
         """Return its inverse, at most `MAX_SCALE`."""

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from davs_model.models.amie import curve, losses, masks
 from davs_model.models.amie.curve import FAR, shift_curve
-from davs_model.models.amie.networks import AMIE, Estimator
+from davs_model.models.amie.networks import AMIE
+from davs_model.models.amie.networks.estimator import Estimator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -25,8 +25,8 @@ from davs_model.data.sources import ClipSource
 from davs_model.models.etgan import Settings, corruption, losses, objective
 from davs_model.models.etgan.corruption import Inputs
 from davs_model.models.etgan.dimensions import MODALITIES
-from davs_model.models.etgan.networks import PositionEncoder
 from davs_model.models.etgan.networks.expression import expressive
+from davs_model.models.etgan.networks.position import PositionEncoder
 from davs_model.models.etgan.stages import reads
 
 pytestmark = pytest.mark.usefixtures("one_thread")
