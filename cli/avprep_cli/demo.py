@@ -62,6 +62,8 @@ def demo(
     if train_steps:
         _enough_to_train(words, speakers, takes, emotions=emotions)
         import torch  # noqa: F401 - that it is missing should be known before minutes of work
+    import skimage  # noqa: F401 - and this before the folder of a corpus is made
+
     out, picture = directory / "shards", directory / "contact-sheet.png"
     plan = _index(directory, words, speakers, takes, seed, jobs, emotions=emotions)
     detector = _fill(plan, out, picture, jobs)

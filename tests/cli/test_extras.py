@@ -92,6 +92,7 @@ def test_the_base_makes_shards(lrw: Path, tmp_path: Path) -> None:
 LACKING = [
     (("train", "OUT", "RUN"), r"avprep train needs \w+, which is not installed: pip install 'avprep[model]'"),
     (("demo", "RUN"), "avprep demo needs torch, which is not installed: pip install 'avprep[demo]'"),
+    (("demo", "NEW", "--train-steps", "0"), "avprep demo needs scikit-image, .* pip install 'avprep[demo]'"),
     (("bench", "crop"), r"avprep bench needs \S+, which is not installed: pip install 'avprep[all]'"),
     (
         ("crop", "PLAN", "NEW", "--subject", "speaking", "--sync", "OUT"),

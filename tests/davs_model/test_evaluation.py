@@ -279,6 +279,12 @@ def best_penalty(train: NDArray[np.float64], labels: NDArray[np.int64]) -> float
     return PENALTIES[int(np.argmax(worth))]
 
 
+def test_leakage_reads_few_clips_of_many_labels() -> None:
+    """More labels than half the clips, as small corpora have them, are read without a warning."""
+    labels = np.array([*range(20), 0, 1])
+    assert leakage(np.eye(20)[labels], labels, np.eye(20), np.arange(20)).accuracy == 1
+
+
 def test_leakage_reads_what_a_cross_validated_svm_reads() -> None:
     """Accuracy is that of the SVM whose C does best on three folds."""
     train, labels = clusters(1, 120, n_labels=5, spread=1.0)

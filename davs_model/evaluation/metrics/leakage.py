@@ -133,6 +133,8 @@ def linear_svm(features: NDArray[np.float64], labels: NDArray[np.int64], *, seed
         # A solution that stops short is a linear reading like any other: what it is worth is measured on clips that
         # it has not seen.
         warnings.simplefilter("ignore", ConvergenceWarning)
+        # Few clips of many labels, as in a small corpus, are labels all the same.
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         if choose and len(np.unique(labels[often])) >= 2:
             search = GridSearchCV(
                 svm,

@@ -568,7 +568,7 @@ def test_the_command_writes_the_page(whole: Path, tmp_path: Path) -> None:
     result = call(whole, "-o", path, "--seed", 2)
     assert result.exit_code == 0, result.output
     assert path.read_text(encoding="utf-8") == report.report(whole, seed=2).page
-    assert re.fullmatch(r".*report.html: 5 clips, 2 failures, 0 problems, \d\.\d MB\n", result.stdout)
+    assert re.fullmatch(r".*report.html: 5 clips ok, 2 failures, 0 problems, \d\.\d MB\n", result.stdout)
 
 
 def test_the_command_ends_in_one_line(tmp_path: Path, whole: Path) -> None:
@@ -670,6 +670,17 @@ def test_failures_are_sorted_by_a_click(visit: Callable[..., Visit], failures_pa
     clips = [words_.split()[0] for words_ in here.column("Clip")]
     assert clips == sorted(clips, reverse=True)
     assert clips[0] == "val/000090"
+
+
+def test_the_filters_lie_on_one_line(visit: Callable[..., Visit], failures_page: Path) -> None:
+    """The search box and the choices beside it end at one height, and the box's outline is not cut off."""
+    here = visit(failures_page)
+    boxes = [control.bounding_box() for control in here.page.locator(".filters input, .filters select").all()]
+    ends = [box["y"] + box["height"] for box in boxes if box is not None]
+    assert len(ends) == 4
+    assert max(ends) - min(ends) < 1
+    overflow = "getComputedStyle(document.querySelector('.filters label')).overflowX"
+    assert here.page.evaluate(overflow) == "visible"
 
 
 def test_failures_are_filtered(visit: Callable[..., Visit], failures_page: Path) -> None:
