@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import interrupted
@@ -192,6 +192,23 @@ def test_generated_frames_are_not_in_the_statistics_of_the_estimator() -> None:
     with torch.no_grad():
         model.terms(batch(), ("estimator",), settings, progress=0.5)
     assert not any(torch.equal(value, before[name]) for name, value in statistics().items())
+
+
+@pytest.mark.parametrize("on", ["face", "both"])
+def test_a_mouth_that_is_masked_away_in_the_face_is_not_seen(on: Literal["face", "both"]) -> None:
+    """Two input faces that differ in the mouth give one frame, though the decoder joins and keeps parts of them."""
+    model, speech = made().eval(), torch.randn(1, 1, 256)
+    face = torch.rand(1, 1, 3, 64, 64)
+    other = face.clone()
+    other[..., 50:54, 24:40] = 0.0
+    with torch.no_grad():
+        one, two = (
+            model.generate(model.encode_identity(seen)._replace(frame=face), speech, on=on, rates=[0.0]).frames
+            for seen in (face, other)
+        )
+        seen = model.decode(model.encode_identity(face), speech), model.decode(model.encode_identity(other), speech)
+    assert torch.allclose(one, two, atol=1e-6)
+    assert not torch.allclose(*seen, atol=1e-3)
 
 
 @pytest.mark.parametrize("on", ["none", "previous", "face", "both"])

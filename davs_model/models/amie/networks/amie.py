@@ -175,7 +175,7 @@ class AMIE(SpeechModel):
         if rate < 1:
             masked = mask(attention, rate, frame.shape[-1])[:, None]
             if on in ("face", "both"):
-                identity = self.identity_encoder(identity.frames * masked)._replace(frames=identity.frames)
+                identity = self.identity_encoder(identity.frames * masked)  # of which G keeps parts, masked, too
             if on in ("previous", "both"):
                 frame = frame * masked
         codes = torch.cat((self.image_encoder(frame), spoken.expand(len(frame), -1, -1)), dim=-1)
