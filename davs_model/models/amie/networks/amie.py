@@ -64,6 +64,7 @@ class AMIE(SpeechModel):
     stages = STAGES
     labels = LABELS
     drivers = ("audio",)
+    in_order = True
     paper = TABLES
     reads = staticmethod(own_stages.reads)
     training_reads = staticmethod(own_stages.training_reads)
