@@ -39,16 +39,21 @@ def to_video(model: TalkingModel, frames: Tensor, speech: Tensor, steps: int, *,
     """Tune a model, in place, to generate frames of a video from one of them, the mouth too.
 
     frames: `[1, T, 3, S, S]`. speech: their features `[1, T, F]`. Each step draws by the seed an identity frame and
-    `TARGETS` others; see `TalkingModel.imitation_loss`.
+    `TARGETS` others, which are in a row where the model is `in_order`; see `TalkingModel.imitation_loss`.
     """
     generator = torch.Generator().manual_seed(seed)
+    length = frames.shape[1]
 
     def draw(count: int) -> list[int]:
-        return torch.randint(frames.shape[1], (count,), generator=generator).tolist()
+        return torch.randint(length, (count,), generator=generator).tolist()
+
+    def run(count: int) -> list[int]:
+        start = int(torch.randint(max(length - count, 0) + 1, (), generator=generator))
+        return list(range(start, min(start + count, length)))
 
     def loss() -> Tensor:
         identity = model.encode_identity(frames[:, draw(1)])
-        targets = draw(TARGETS)
+        targets = run(TARGETS) if model.in_order else draw(TARGETS)
         return model.imitation_loss(frames[:, targets], model.decode(identity, speech[:, targets]))
 
     _tune(model, loss, steps, frames.device, bf16)

@@ -37,6 +37,9 @@ Decay = Annotated[float, Ge(0), Lt(1)]
 Folder = Annotated[str, Field(pattern="^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
 """The path of a folder, which TOML and a terminal can show."""
 
+ON: Any = object()
+"""Any value above 0, where `RunSettings.needs` says what a setting needs."""
+
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -149,8 +152,8 @@ class RunSettings(Section):
     """What each preset changes; the first one is the default."""
     bounds: ClassVar[Mapping[str, str]] = {}
     """Settings that must not be larger than another one."""
-    needs: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Settings that, where they are on, do nothing unless one of others has this value."""
+    needs: ClassVar[Mapping[str, Sequence[Mapping[str, Any]]]] = {}
+    """Settings that, changed from their default, do nothing unless of each group of others one has this value."""
     ablation: ClassVar[Ablation | None] = None
     """The ablation of the model's paper."""
 
@@ -280,16 +283,25 @@ class RunSettings(Section):
             if values[part] > values[whole]:
                 rule = f"must be at most {whole}, which is {values[whole]}"
                 raise _error(_sources(given, whole, part), f"{part} = {values[part]} {rule}")
-        for name, others in cls.needs.items():
-            if values[name] and all(values[other] != value for other, value in others.items()):
-                either = " or ".join(f"{other} = {_toml(value)}" for other, value in others.items())
-                problem = f"{name} = {_toml(values[name])} does nothing without {either}"
-                raise _error(_sources(given, name, *others), problem)
+        for name, groups in cls.needs.items():
+            lacking = [group for group in groups if not any(_has(values[other], need) for other, need in group.items())]
+            if values[name] != cls.defaults()[name] and lacking:
+                lacks = " and ".join(" or ".join(_needed(*need) for need in group.items()) for group in lacking)
+                problem = f"{name} = {_toml(values[name])} does nothing without {lacks}"
+                raise _error(_sources(given, name, *(other for group in lacking for other in group)), problem)
         tables: dict[str, Any] = {section: {} for section in cls.sections()}
         for name, value in values.items():
             section, _, key = name.rpartition(".")
             (tables[section] if section else tables)[key] = value
         return cls.model_validate(tables)
+
+
+def _has(value: Any, need: Any) -> bool:
+    return bool(value > 0 if need is ON else value == need)
+
+
+def _needed(name: str, need: Any) -> str:
+    return f"{name} above 0" if need is ON else f"{name} = {_toml(need)}"
 
 
 def _sources(given: Mapping[str, tuple[Any, str]], *names: str) -> str:

@@ -173,6 +173,8 @@ class TalkingModel(nn.Module, ABC):
     """D of `encode_expression`; 0: the model takes no expression."""
     adapts: ClassVar[tuple[str, ...]] = ()
     """Networks that are tuned to a person before they talk; none: the model cannot be adapted."""
+    in_order: ClassVar[bool] = False
+    """Whether a frame depends on the one generated before, so that it learns from frames in a row alone."""
 
     smooths: bool = False
     """Whether `smooth_sound` does anything."""

@@ -92,7 +92,8 @@ any_settings = st.builds(
         warmup=st.integers(0, 10**9),
     ),
     steps=wholes(Steps, 0),
-    weights=st.builds(Weights, **dict.fromkeys(Weights.model_fields, numbers(0, 1e6))),
+    # Stillness is refused beside most of the other settings.
+    weights=st.builds(Weights, **dict.fromkeys(Weights.model_fields, numbers(0, 1e6)) | {"stillness": st.just(0.0)}),
     loop=wholes(Loop, 1),
     machine=st.builds(
         Machine,
@@ -289,6 +290,34 @@ def test_a_setting_that_would_do_nothing_is_refused(tmp_path: Path) -> None:
     for joined in ("model.blend=true", "model.identity_scales=4"):
         assert resolve(None, None, ["model.flow=true", joined]).model.flow
     assert resolve("small", None, ["model.flow=true"]).model.flow
+
+
+@pytest.mark.parametrize(
+    ("preset", "setting", "lacks", "more"),
+    [
+        ("paper", "weights.stillness = 1.0", 'form = "released"', ["form=released"]),
+        (
+            "small",
+            "weights.stillness = 1.0",
+            'form = "released" and generation.targets = 0',
+            ["form=released", "generation.targets=0"],
+        ),
+        ("small", "adversaries.wrong_sound = true", "weights.sequence above 0", ["weights.sequence=0.05"]),
+        ("small", 'adversaries.gan_loss = "hinge"', "weights.sequence above 0", ["weights.sequence=0.05"]),
+        ("small", "adversaries.identity_stage = true", "weights.identity_word above 0", ["weights.identity_word=1"]),
+    ],
+)
+def test_what_lacks_its_term_is_refused(preset: str, setting: str, lacks: str, more: list[str]) -> None:
+    """A setting of a term that its preset does not have is refused in one line that names all that it takes."""
+    problem = refusal(setting, preset=preset).removeprefix("--set").removeprefix(f" and preset {preset}")
+    assert problem == f": {setting} does nothing without {lacks}"
+    resolve(preset, None, [setting, *more])
+
+
+def test_words_are_not_taken_out_of_faces_that_say_none() -> None:
+    """The identity stage of a folder of faces has no words."""
+    rule = 'adversaries.identity_stage = true does nothing without data.faces = ""'
+    assert refusal("adversaries.identity_stage=true", "data.faces=faces") == f"--set: {rule}"
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:

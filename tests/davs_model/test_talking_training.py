@@ -229,8 +229,6 @@ def test_words_are_taken_out_in_the_identity_stage(out: Path, tmp_path: Path) ->
         read = torch.randn(2, 9, *words.shape)
         assert words(read).shape == (2, 3)
     assert "identity_word" not in DAVS.plan("identity", Settings.resolve("small", None, TINY)).terms
-    faces = Settings.resolve("small", None, ("adversaries.identity_stage=true", "data.faces=faces"))
-    assert "identity_word" not in DAVS.plan("identity", faces).terms
 
 
 def test_words_are_read_from_how_features_change() -> None:

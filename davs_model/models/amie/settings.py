@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
@@ -111,7 +111,7 @@ class Settings(RunSettings):
 
     of_model: ClassVar[str] = "amie"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
-    needs: ClassVar[Mapping[str, Mapping[str, Any]]] = NEEDS
+    needs: ClassVar[Mapping[str, Sequence[Mapping[str, Any]]]] = NEEDS
     bounds: ClassVar[Mapping[str, str]] = {"generation.frames": "generation.run"}
     ablation: ClassVar[Ablation | None] = Ablation(
         stage="talk",

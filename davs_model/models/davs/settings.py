@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from davs_model.settings import Ablation, Count, Factor, RunSettings, Section
+from davs_model.settings import ON, Ablation, Count, Factor, RunSettings, Section
 
 Form = Literal["paper", "released"]
 """Losses as the paper writes them, or as the released code has them."""
@@ -145,10 +145,10 @@ class Weights(SpeechWeights):
     mouth_reading: Factor = 0.0
     """Factor of the L1 of how the mouth moves, as a linear layer reads it from audio features, with how it does."""
     stillness: Factor = 0.0
-    """Factor of the L1 to the frame before, outside the mouth; only the released code has it."""
+    """Factor of the L1 to the frame before, outside the mouth; only of `form=released`, of frames in a row."""
 
 
-NEEDS: Mapping[str, Mapping[str, Any]] = {"model.flow": {"model.blend": True, "model.identity_scales": 4}}
+NEEDS: Mapping[str, Sequence[Mapping[str, Any]]] = {"model.flow": ({"model.blend": True, "model.identity_scales": 4},)}
 """A frame that is moved has to be kept, or joined, by the decoder."""
 TALKING: Mapping[str, Any] = {
     "identity_scales": 4,
@@ -238,7 +238,13 @@ class Settings(RunSettings):
     of_model: ClassVar[str] = "davs"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     bounds: ClassVar[Mapping[str, str]] = {"model.sequence_frames": "model.speech_frames"}
-    needs: ClassVar[Mapping[str, Mapping[str, Any]]] = NEEDS
+    needs: ClassVar[Mapping[str, Sequence[Mapping[str, Any]]]] = {
+        **NEEDS,
+        "adversaries.gan_loss": ({"weights.sequence": ON},),
+        "adversaries.wrong_sound": ({"weights.sequence": ON},),
+        "adversaries.identity_stage": ({"weights.identity_word": ON}, {"data.faces": ""}),
+        "weights.stillness": ({"form": "released"}, {"generation.targets": 0}),
+    }
     ablation: ClassVar[Ablation | None] = Ablation(stage="speech", rows=TABLE_3)
 
     preset: Literal["paper", "small", "medium", "large"] = "paper"

@@ -180,7 +180,7 @@ def hears_alone(settings: Settings) -> bool:
 def plan(name: str, settings: Settings) -> Stage:
     """Return a stage as the settings of `Generation` change it."""
     stage, generation = STAGES[name], settings.generation
-    if stage.people and settings.adversaries.identity_stage and not settings.data.faces:
+    if stage.people and settings.adversaries.identity_stage:
         disentangling = Phase("discriminators", ("identity_word_classifier",))
         words = ("identity_word", "identity_word_confusion")
         return replace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
@@ -165,7 +165,7 @@ class Settings(RunSettings):
 
     of_model: ClassVar[str] = "etgan"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
-    needs: ClassVar[Mapping[str, Mapping[str, Any]]] = NEEDS
+    needs: ClassVar[Mapping[str, Sequence[Mapping[str, Any]]]] = NEEDS
     ablation: ClassVar[Ablation | None] = Ablation(
         stage="full", rows=ROWS, before=("identity", "speech", "judge", "expression")
     )

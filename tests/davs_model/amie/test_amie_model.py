@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import interrupted
@@ -21,7 +21,7 @@ from tiny_shards import make_shards
 from torch import Tensor
 
 from avprep import schema
-from davs_model import checkpoint, models
+from davs_model import adaptation, checkpoint, models
 from davs_model.data.batch import empty_batch
 from davs_model.data.corpus import read_corpus
 from davs_model.data.pictures import WHOLE, Warp
@@ -192,6 +192,36 @@ def test_generated_frames_are_not_in_the_statistics_of_the_estimator() -> None:
     with torch.no_grad():
         model.terms(batch(), ("estimator",), settings, progress=0.5)
     assert not any(torch.equal(value, before[name]) for name, value in statistics().items())
+
+
+@pytest.mark.parametrize("on", ["face", "both"])
+def test_a_mouth_that_is_masked_away_in_the_face_is_not_seen(on: Literal["face", "both"]) -> None:
+    """Two input faces that differ in the mouth give one frame, though the decoder joins and keeps parts of them."""
+    model, speech = made().eval(), torch.randn(1, 1, 256)
+    face = torch.rand(1, 1, 3, 64, 64)
+    other = face.clone()
+    other[..., 50:54, 24:40] = 0.0
+    with torch.no_grad():
+        one, two = (
+            model.generate(model.encode_identity(seen)._replace(frame=face), speech, on=on, rates=[0.0]).frames
+            for seen in (face, other)
+        )
+        seen = model.decode(model.encode_identity(face), speech), model.decode(model.encode_identity(other), speech)
+    assert torch.allclose(one, two, atol=1e-6)
+    assert not torch.allclose(*seen, atol=1e-3)
+
+
+@pytest.mark.parametrize("length", [20, 5])
+def test_a_video_of_the_person_is_learned_in_the_order_of_time(length: int) -> None:
+    """Each step of tuning generates frames in a row, so that the frame before is that of the moment before."""
+    model, moments = made().eval(), torch.arange(float(length))[None, :, None].expand(1, -1, 256)
+    drawn: list[int] = []
+    model.decoder.register_forward_pre_hook(lambda _, given: drawn.append(int(given[1][0, 0, -1])))
+    adaptation.to_video(model, torch.rand(1, length, 3, 64, 64), moments, 3, seed=0, bf16=False)
+    count = min(adaptation.TARGETS, length)
+    starts = drawn[::count]
+    assert drawn == [start + i for start in starts for i in range(count)]
+    assert len(starts) == 3
 
 
 @pytest.mark.parametrize("on", ["none", "previous", "face", "both"])

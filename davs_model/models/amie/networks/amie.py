@@ -64,6 +64,7 @@ class AMIE(SpeechModel):
     stages = STAGES
     labels = LABELS
     drivers = ("audio",)
+    in_order = True
     paper = TABLES
     reads = staticmethod(own_stages.reads)
     training_reads = staticmethod(own_stages.training_reads)
@@ -175,7 +176,7 @@ class AMIE(SpeechModel):
         if rate < 1:
             masked = mask(attention, rate, frame.shape[-1])[:, None]
             if on in ("face", "both"):
-                identity = self.identity_encoder(identity.frames * masked)._replace(frames=identity.frames)
+                identity = self.identity_encoder(identity.frames * masked)  # of which G keeps parts, masked, too
             if on in ("previous", "both"):
                 frame = frame * masked
         codes = torch.cat((self.image_encoder(frame), spoken.expand(len(frame), -1, -1)), dim=-1)

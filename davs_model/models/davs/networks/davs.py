@@ -116,12 +116,10 @@ class DAVS(SpeechModel):
         return {term: weight * released.get(term, 1.0) for term, weight in found.items()}
 
     def idle(self, stage: Stage, settings: own.Settings, *, people_are_speakers: bool) -> set[str]:
-        """Return terms without a classifier or reader, and `stillness` but in the released form, of frames in a row."""
+        """Return terms without a classifier or reader."""
         found = super().idle(stage, settings, people_are_speakers=people_are_speakers)
         if self.speech_person_classifier is None:
             found.add("speech_person")
-        if settings.form == "paper" or settings.generation.targets:
-            found.add("stillness")
         if self.mouth_reader is None or objective.AUDIO in stage.frozen:
             found.update(objective.READING)  # nothing but the reader would learn from it
         return found
