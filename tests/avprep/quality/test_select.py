@@ -17,7 +17,7 @@ from avprep.manifest import Clip, Manifest
 from avprep.quality.select import PRESETS, Where
 
 FIGURES: dict[str, Any] = {"jitter": 1.5, "split": "val", "word": None, "sync.confidence": 0.3, "n_frames": 29}
-FIGURES |= {"intensity": "79.44", "speaker": "1001"}
+FIGURES |= {"intensity": "79.44", "curve": [1.0], "speaker": "1001"}
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,16 @@ FIGURES |= {"intensity": "79.44", "speaker": "1001"}
         (f"jitter * 1{'0' * 400} > 1", None),
         (f"{'-' * 1900}jitter > 1", None),
         ("'a' * 10000000000000 == split", None),
+        ("split * 9 == 'valvalvalvalvalvalvalvalval'", None),
+        ("curve * 2 == curve", None),
+        ("intensity * 2 < 160 and intensity + 1 > 80 and abs(-intensity) > 79", True),
     ],
 )
 def test_a_condition_holds_or_not(text: str, holds: bool | None) -> None:
     """Comparisons, arithmetic and logic are those of Python; what a clip lacks, or cannot be compared, is not known.
 
-    The order of what `and` and `or` join is of no importance; labels, which are texts, are compared with numbers.
+    The order of what `and` and `or` join is of no importance; labels, which are texts, count as numbers beside
+    numbers and in arithmetic, which has nothing to do with other texts and lists.
     """
     assert Where.parse(text).holds(FIGURES) is holds
 
