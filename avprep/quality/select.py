@@ -170,8 +170,7 @@ def _figures(
                 continue
             facts = {name: value for name, value in record.items() if name != "seconds"}  # those of the work
             if _wanted(column, names, told | figures.keys()) - facts.keys():
-                member = schema.METADATA[column]
-                facts |= schema.decode_json(there.members(record["key"], {member})[member])
+                facts |= shards.read_facts(there.path, column, record["key"], there.places[record["key"]])
             figures |= {name: value for name, value in facts.items() if name not in figures and name not in labels}
             seconds = record["n_frames"] / schema.FPS
             figures |= {f"{column}.{name}": value for name, value in ({"seconds": seconds} | facts).items()}
