@@ -116,6 +116,10 @@ def _crop(work: Any, root: Path, judging: Judging, heard: MfccSettings, clip: Cl
 
 
 def _windows(clip: Clip, root: Path, settings: MfccSettings) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    members = dict(mfcc_clip(clip, root, settings).members)
+    """Return the windows of a clip and which are real; Reject where it has no sound, silence being none to go by."""
+    sample = mfcc_clip(clip, root, settings)
+    if sample.summary["silent"]:
+        raise Reject("no_audio", f"{clip.audio or clip.video}: holds silence alone")
+    members = dict(sample.members)
     windows, valid = (schema.decode_array(members[name]) for name in schema.ARRAYS["mfcc"])
     return windows, valid

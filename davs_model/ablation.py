@@ -14,11 +14,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from avprep import files
+from avprep import files, shards
 from davs_model import checkpoint
 from davs_model.evaluation import evaluate as evaluation
 from davs_model.evaluation import page
 from davs_model.evaluation.drawn import Landmarks
+from davs_model.evaluation.judges import require
 from davs_model.evaluation.section import PageSection, Row, figure
 from davs_model.settings import Ablation, RunSettings, ablation_of
 from davs_model.training import loop
@@ -81,6 +82,8 @@ def ablate(
     Raises SettingsError for a row that there is not, and what training and evaluation raise.
     """
     plan = ablation_of(resolve(()), rows)
+    made = (shards.read_run(out, "mfcc") or {}).get("settings", {})
+    require(how.sync, how.identity, str(made.get("preset", "")))  # before a row is trained
     done: list[Trained] = []
     for seed in range(seeds):
         begin = _first_stages(out, folder, resolve((f"seed={seed}",)), plan, init_from, say)

@@ -25,12 +25,13 @@ from avprep.layouts.scan import AUDIO_SUFFIXES, Scan, is_video, nearest, preferr
 from avprep.manifest import Clip, make_key
 
 EXPECTS = "[dev|test]/mp4/idXXXXX/VIDEO/00001.mp4 and [dev|test]/aac/idXXXXX/VIDEO/00001.m4a"
-SIGN = re.compile(r"(?:[^/]+/)*id0\d{4}/[^/]+/\d{5}\.[^./]+")
+SIGN = re.compile(r"(?:[^/]+/)*(?:mp4|aac)/id0\d{4}/[^/]+/\d{5}\.[^./]+")
 
 _PLACE = re.compile(r"(?P<above>(?:[^/]+/)*)(?P<tree>mp4|aac)/(?P<utterance>(?P<speaker>id\d+)/[^/]+/[^/]+)\.[^./]+")
 _BARE_PLACE = re.compile(r"(?P<above>(?:[^/]+/)*)(?P<utterance>(?P<speaker>id\d+)/[^/]+/[^/]+)\.[^./]+")
 _ARCHIVE = re.compile(r"vox(?:celeb)?2[_-](dev|test)(?:[_-](?:mp4|aac))?", re.IGNORECASE)
 """A folder that an archive was unpacked into: `vox2_test_mp4.zip` holds no folder `test`."""
+_ROOTS = "ROOT holds mp4 and aac, or it is the folder of the videos and --audio-root that of the audio"
 _PREFERENCE = (".m4a", *(suffix for suffix in AUDIO_SUFFIXES if suffix != ".m4a"))  # the original first
 
 
@@ -86,7 +87,9 @@ def _find(path: str, tree: str, scan: Scan, *, bare: bool, shown: str | None = N
     elif place is None and bare:
         place = _BARE_PLACE.fullmatch(path)
     if place is None:
-        scan.problem("unexpected_place", shown or path, f"expected {EXPECTS}")
+        treeless = _PLACE.fullmatch(path) is None and _BARE_PLACE.fullmatch(path) is not None
+        message = f"no folder above it is named {tree}: {_ROOTS}" if treeless else f"expected {EXPECTS}"
+        scan.problem("unexpected_place", shown or path, message)
     elif voxceleb1.is_own_speaker(place["speaker"]):
         scan.problem("other_corpus", shown or path, f"{place['speaker']} is of VoxCeleb1: use `avprep index voxceleb1`")
         return None

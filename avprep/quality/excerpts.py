@@ -18,7 +18,7 @@ from avprep.faces import align
 from avprep.manifest import Manifest
 from avprep.media import mfcc
 from avprep.media.video import Frames
-from avprep.quality.findings import Row, number, read_members
+from avprep.quality.findings import Row, number, read_facts, read_members
 from avprep.runs.fingerprint import manifest_path
 from avprep.runs.pool import Died, Pool
 from avprep.runs.worker import DEAF_TO
@@ -79,11 +79,9 @@ def read_sound(out: Path, row: Row) -> MfccExcerpt:
 
 def read_curve(out: Path, row: Row) -> list[float | None]:
     """Return the curve of a clip; ShardError where the sample is damaged."""
-    member = schema.METADATA["sync"]
-    facts = schema.decode_json(read_members(out, row, "sync", {member})[member])
-    curve = facts.get("curve")
+    curve = read_facts(out, row, "sync").get("curve")
     if not isinstance(curve, list) or len(curve) != schema.CURVE:
-        raise ShardError(f"sync/{row.shard}: {row.key}.{member} holds no curve")
+        raise ShardError(f"sync/{row.shard}: {row.key}.sync.json holds no curve")
     return [number(value) for value in curve]
 
 

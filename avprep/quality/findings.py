@@ -385,12 +385,11 @@ def _look(out: Path, found: Findings, worst: dict[str, Least[Row]], rows: Sequen
         if not names:
             continue
         found.drawn |= names
-        member = schema.METADATA[column]
         for row in sorted(rows, key=lambda row: (row.split, row.shard, row.key)):
             if column not in row.where or names <= row.told:
                 continue
             try:
-                facts = schema.decode_json(read_members(out, row, column, {member})[member])
+                facts = read_facts(out, row, column)
             except ShardError as error:
                 found.problem(str(error))
                 continue
@@ -413,3 +412,8 @@ def number(value: object) -> float | None:
 def read_members(out: Path, row: Row, column: str, wanted: set[str]) -> dict[str, bytes]:
     """Return some members of a clip's sample; ShardError, naming the tar and the clip, where one cannot be read."""
     return shards.read_sample(shards.tar_path(out, column, row.shard), row.key, row.where[column], wanted)
+
+
+def read_facts(out: Path, row: Row, column: str) -> dict[str, Any]:
+    """Return what the JSON of a clip's sample holds; ShardError as of `read_members`."""
+    return shards.read_facts(shards.tar_path(out, column, row.shard), column, row.key, row.where[column])

@@ -87,7 +87,7 @@ class Where:
         """Return whether it holds; None where the clip lacks a figure that decides it, or it is of another kind.
 
         Of `a or b` one that holds decides it, of `a and b` one that does not, whichever is written first. Text that is
-        compared with a number counts as the number that it writes, since labels are texts.
+        compared with a number, or computed with, counts as the number that it writes, since labels are texts.
         """
         try:
             return bool(_value(self._tree, figures))
@@ -170,8 +170,7 @@ def _figures(
                 continue
             facts = {name: value for name, value in record.items() if name != "seconds"}  # those of the work
             if _wanted(column, names, told | figures.keys()) - facts.keys():
-                member = schema.METADATA[column]
-                facts |= schema.decode_json(there.members(record["key"], {member})[member])
+                facts |= shards.read_facts(there.path, column, record["key"], there.places[record["key"]])
             figures |= {name: value for name, value in facts.items() if name not in figures and name not in labels}
             seconds = record["n_frames"] / schema.FPS
             figures |= {f"{column}.{name}": value for name, value in ({"seconds": seconds} | facts).items()}
@@ -214,20 +213,31 @@ def _value(node: ast.expr, figures: Figures) -> Any:
         case ast.Attribute(value=ast.Name(id=column), attr=name):
             return _figure(figures, f"{column}.{name}")
         case ast.Call():
-            return abs(_value(node.args[0], figures))
+            return abs(_number(node.args[0], figures))
         case ast.BoolOp():
             return _joined(node, figures)
         case ast.UnaryOp(op=ast.Not()):
             return not _value(node.operand, figures)
         case ast.UnaryOp():
-            return -_value(node.operand, figures)
+            return -_number(node.operand, figures)
         case ast.BinOp():
-            return _COMPUTE[type(node.op)](_value(node.left, figures), _value(node.right, figures))
+            return _COMPUTE[type(node.op)](_number(node.left, figures), _number(node.right, figures))
         case ast.Compare():
             sides = [_value(one, figures) for one in (node.left, *node.comparators)]
             pairs = zip(node.ops, itertools.pairwise(sides), strict=True)
             return all(_COMPARE[type(op)](*_alike(*pair)) for op, pair in pairs)
     raise AssertionError(node)
+
+
+def _number(node: ast.expr, figures: Figures) -> float:
+    """Return what arithmetic is done with; TypeError for what is no number, which `*` would repeat beyond memory."""
+    value = _value(node, figures)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    if not isinstance(value, int | float):
+        raise TypeError(f"{type(value).__name__} is no number")
+    return value
 
 
 def _joined(node: ast.BoolOp, figures: Figures) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from avprep import files
+from avprep import files, schema
 from avprep.errors import ShardError
 from avprep.shards import tars
 from avprep.shards.sample import Stretch
@@ -102,6 +102,16 @@ def read_sample(path: Path, key: str, place: Stretch, wanted: Collection[str] | 
         raise ShardError(f"{path}: {shown}: {error}") from error
     except OSError as error:
         raise ShardError(f"{path}: {shown} cannot be read ({error.strerror})") from error
+
+
+def read_facts(path: Path, column: str, key: str, place: Stretch) -> dict[str, Any]:
+    """Return what the JSON of a column's sample at a place of a shard holds; errors as of `read_sample`."""
+    member = schema.METADATA[column]
+    content = read_sample(path, key, place, {member})[member]
+    try:
+        return schema.decode_json(content)
+    except ShardError as error:
+        raise ShardError(f"{path}: {key[:_SHOWN]}: {member}: {error}") from error
 
 
 def read_at(path: Path, key: str, place: Stretch) -> dict[str, memoryview]:

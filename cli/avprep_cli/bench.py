@@ -101,7 +101,8 @@ def bench(
     given = {"data.batch_size": batch, "data.workers": workers, "machine.device": None if device == "auto" else device}
     settings = None if what in SHARDS else _settings(preset, overrides, given)
     wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
-    busy = library.busy()  # before there is work of our own
+    if (busy := library.busy()) is not None:  # before there is work of our own, and before minutes of it
+        say.aside(busy)
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
         chosen = cache(lambda: auto.detector(detector, say.once))  # neither is asked for where shards are there
         plan = cache(lambda: library.plan_of(clips, Path(temporary), limit, as_lrw=as_lrw))
@@ -115,24 +116,28 @@ def bench(
                 out = shards or _made_shards(plan(), chosen(), jobs, Path(temporary))
                 yield from _measured_learning(wanted, out, settings, stage, repeat, steps, batches)
 
-        _show(measured(), busy, as_json)
+        _show(measured(), as_json)
 
 
 def _settings(preset: str, overrides: tuple[str, ...], given: dict[str, Any]) -> Settings:
-    """Return the settings of DAVS that load and train measure with; crop and mfcc are measured without a model."""
+    """Return the settings of DAVS that load and train measure with; crop and mfcc are measured without a model.
+
+    A device that is not there is refused here, not after crop and mfcc were measured.
+    """
     from davs_model.models.davs import Settings
+    from davs_model.training.loop import device_of
 
     options.check_preset(preset, Settings.presets)
     overrides += tuple(f"{name}={value}" for name, value in given.items() if value is not None)
-    return Settings.resolve(preset, None, overrides)
+    settings = Settings.resolve(preset, None, overrides)
+    device_of(settings)
+    return settings
 
 
-def _show(measured: Iterator[tuple[str, Measured]], busy: str | None, as_json: bool) -> None:
+def _show(measured: Iterator[tuple[str, Measured]], as_json: bool) -> None:
     """Print results, each as it comes, for all of them take minutes; or all as JSON."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, result in measured:
-        if busy is not None and not found:
-            say.aside(busy)
         if not as_json:
             say.echo(("\n" if found else "") + result.table())
         found.setdefault(name, []).append(result.to_json())

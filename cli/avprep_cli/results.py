@@ -109,7 +109,7 @@ def evaluate(
     help="A video by another method, or a real one, to rate among the others. Repeatable.",
 )
 @click.option("-o", "--output", type=kinds.Output(".html"), required=True, help="The page to write, .html.")
-@click.option("--title", type=kinds.OneLine(500), default="Talking faces", help="Title of the page.")
+@click.option("--title", type=kinds.OneLine(200), default="Talking faces", help="Title of the page.")
 @click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
 @options.seed("Random seed; it shuffles the videos.")
 @max_length
@@ -153,8 +153,9 @@ def study(
     faces, audios, videos = (tuple(dict.fromkeys(paths)) for paths in (faces, audios, videos))
     made = [library.StudyVideo(method, film, photo, label=photo.stem) for method, film, photo in films]
     # What the page would refuse is told before hours of generating.
-    for film in made:
-        library.check_names(str(film.film), film.method, film.label)
+    library.check_title(title)
+    if made:
+        library.page(made, title=title)
     for run, name in named.items():
         library.check_names(str(run), _method(name, "audio"), "")
     for face, driver in itertools.product(faces, (*audios, *videos)):

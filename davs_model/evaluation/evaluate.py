@@ -33,6 +33,7 @@ from davs_model.data.sources import ClipSource, usable
 from davs_model.evaluation import dependence, embed, embeddings, expression, figures, in_sync, own, page, samples, talk
 from davs_model.evaluation.drawn import Drawn, Landmarks, drawn_tables
 from davs_model.evaluation.embeddings import EmbeddingsFile
+from davs_model.evaluation.judges import require
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.leakage import cross_leakage, leakage
 from davs_model.evaluation.metrics.recognition import recognise
@@ -138,6 +139,9 @@ def evaluate(
     """
     begin = time.monotonic()
     subject = _Subject.load(run, out, settings)
+    require(settings.sync, settings.identity, subject.whole.mfcc_preset)
+    for other in baselines:
+        _Subject.load(other, out, settings)  # what is wrong with one is told now, not after hours
     saved, clips, missing = subject.saved, subject.clips, subject.missing
     drawn = Drawn(None if isinstance(landmarks, str) else landmarks[0], settings.mouth_clips)
     say(f"{settings.split}: {plural(len(clips), 'clip')} of {out}")
@@ -152,6 +156,8 @@ def evaluate(
         "own": own.measure(saved, subject.model, subject.whole, settings.device, settings.whole_clips)
         | _expression(subject, out, settings, say, results / EXPRESSIONS),
     }
+    if settings.sync and not metrics.get("sync"):
+        missing["sync"] = missing.get("talking", "no clip was generated whole of which an offset can be found")
     if baselines:
         metrics["baselines"] = {
             str(other): _baseline(other, out, settings, results / f"baseline-{n}.h5", say)

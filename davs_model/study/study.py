@@ -105,6 +105,11 @@ def check_names(what: str, method: str, label: str) -> None:
     _named(f"{what}: its label", label, least=0)
 
 
+def check_title(title: str) -> None:
+    """Prove that a page takes a title; RunError if not."""
+    _named("the study's title", title)
+
+
 def page(films: Sequence[StudyVideo], *, title: str, seed: int = 0) -> str:
     """Return the study as one HTML page; the same films (in any order), title and seed give the same text.
 
@@ -116,7 +121,7 @@ def page(films: Sequence[StudyVideo], *, title: str, seed: int = 0) -> str:
     """
     if not films:
         raise RunError("no videos: a study needs at least one")
-    _named("the study's title", title)
+    check_title(title)
     listed: dict[str, dict[str, str]] = {}
     photos: dict[str, str] = {}
     size = 0

@@ -82,12 +82,15 @@ def test_the_face_that_the_judge_is_surest_of_is_followed(pair: Path) -> None:
 
 
 def test_without_a_verdict_the_largest_face_is_followed(pair: Path, tmp_path: Path) -> None:
-    """Where nothing can be judged, for there is no sound or too little of it, the larger face is followed."""
+    """Where nothing can be judged, for there is no sound, silence or too little of it, the larger face is followed."""
     unsure, facts = cropped(pair, ColourJudge(None))
     assert (unsure > 256, facts["speaking"]) == (True, [None, None])
     made_media.ffmpeg("-i", pair, "-an", "-c:v", "copy", tmp_path / "mute.mp4")
-    mute, facts = cropped(tmp_path / "mute.mp4", ColourJudge(2))
-    assert (mute > 256, facts["speaking"]) == (True, None)
+    silence = ("-f", "lavfi", "-i", "anullsrc=r=16000:cl=mono", "-map", "0:v", "-map", "1:a", "-shortest")
+    made_media.ffmpeg("-i", pair, *silence, "-c:v", "copy", tmp_path / "silent.mp4")
+    for name in ("mute.mp4", "silent.mp4"):
+        mute, facts = cropped(tmp_path / name, ColourJudge(2))
+        assert (mute > 256, facts["speaking"]) == (True, None)
 
 
 def test_without_a_verdict_the_face_of_the_data_set_is_followed(pair: Path) -> None:

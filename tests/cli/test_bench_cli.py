@@ -136,6 +136,12 @@ class TestCommand:
         assert (found["crop"]["name"], found["crop"]["detector"], found["mfcc"]["name"]) == ("crop", "opencv", "mfcc")
         assert [row["stage"] for row in found["train"]["stages"]] == ["full"]
 
+    def test_a_busy_machine_is_told_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What else the machine does is said before anything is measured, not beside the first result."""
+        monkeypatch.setattr(avprep.demo.bench, "busy", lambda: "this machine is busy")
+        result = call("bench", "crop", "--clips", tmp_path)
+        assert (result.exit_code, result.stderr.splitlines()[0]) == (1, "this machine is busy")
+
     def test_mistakes_are_one_line(self, out: Path) -> None:
         """A wrong setting, or a device that is not there, is one clear line."""
         result = call("bench", "train", "--shards", out, "--set", "model.widht=1")
@@ -144,8 +150,9 @@ class TestCommand:
             "Error: --set: no setting model.widht; did you mean model.width?\n",
         )
         if not torch.cuda.is_available():
-            result = call("bench", "train", "--shards", out, "--device", "cuda")
-            assert (result.exit_code, result.stderr) == (
-                1,
-                "Error: machine.device = cuda: torch sees no CUDA device here\n",
-            )
+            for what in ("train", "all"):  # of all, before crop and mfcc are measured
+                result = call("bench", what, "--shards", out, "--device", "cuda")
+                assert (result.exit_code, result.stderr) == (
+                    1,
+                    "Error: machine.device = cuda: torch sees no CUDA device here\n",
+                )

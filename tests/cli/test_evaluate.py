@@ -172,6 +172,17 @@ def test_a_model_that_cannot_draw(out: Path, run: Path, tmp_path: Path) -> None:
     assert "cannot draw" in (tmp_path / "results" / "evaluation.md").read_text(encoding="utf-8")
 
 
+def test_runs_that_cannot_judge_are_told_first(out: Path, run: Path, tmp_path: Path) -> None:
+    """A sync model, an identity encoder or a baseline that is none is refused before anything is measured."""
+    results, models = tmp_path / "results", replace(SETTINGS, sync=str(run))
+    with pytest.raises(RunError, match="is a model davs: give a RUN of `avprep train OUT RUN --model sync`"):
+        evaluate(run, out, results, models, say=lambda _: None)
+    for settings, baselines in ((replace(SETTINGS, identity=str(out)), ()), (SETTINGS, (run, out))):
+        with pytest.raises(CheckpointError, match="no model in this folder yet"):
+            evaluate(run, out, results, settings, baselines=baselines, say=lambda _: None)
+    assert not results.exists()
+
+
 @pytest.mark.slow
 def test_baselines_stand_beside(out: Path, run: Path, tmp_path: Path) -> None:
     """Another run is measured the same way; the same run has the same numbers."""

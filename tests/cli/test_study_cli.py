@@ -111,6 +111,22 @@ def test_names_that_no_page_takes_are_told_first(folder: Path, tmp_path: Path) -
     assert result.stderr.startswith(f"Error: {photo} with {sound}: its label cannot be")
 
 
+def test_a_film_that_no_page_takes_is_told_first(folder: Path, tmp_path: Path) -> None:
+    """A --film that is no mp4 or is there twice, its photo, and a title that does not print, are told first."""
+    run, page, real, photo = tmp_path / "run", tmp_path / "study.html", folder / "real.mp4", folder / "photo.jpg"
+    run.mkdir()  # a run without a model, which is told once a video is to be made
+    command = ("study", run, "--face", photo, "--audio", folder / "one.wav", "-o", page)
+    for more, message in (
+        (("--film", "real", folder / "one.wav", photo), f"{folder / 'one.wav'}: not an mp4"),
+        (("--film", "real", real, real), f"{real}: neither JPEG nor PNG"),
+        (("--film", "real", real, photo) * 2, f"{real}: is in the study twice as 'real'"),
+        (("--title", "no\u200dtitle"), "the study's title cannot be"),
+    ):
+        result = call(*command, *more)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"Error: {message}"), result.stderr
+
+
 def test_what_no_study_can_be_made_of(folder: Path, tmp_path: Path) -> None:
     """Nothing to drive with is wrong usage; a film that is none is one line, and there is no page."""
     page = tmp_path / "study.html"

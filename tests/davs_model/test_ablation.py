@@ -120,6 +120,14 @@ def test_mouths_are_measured_once_there_are_landmarks(
     assert evaluated == ["no weights", "yunet", "dlib"]
 
 
+def test_a_run_that_cannot_judge_is_told_before_a_row_is_trained(out: Path, tmp_path: Path) -> None:
+    """A --sync RUN without a model is refused in one line, and nothing is trained for it."""
+    done = ablate(out, tmp_path, "--sync", str(out))
+    assert done.exit_code == 1
+    assert "no model in this folder yet" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_row_that_there_is_not(out: Path, tmp_path: Path) -> None:
     """It is one line that names the rows, and nothing is trained."""
     done = ablate(out, tmp_path, "--row", "no such row")

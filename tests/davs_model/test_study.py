@@ -615,6 +615,22 @@ def test_a_reload_loses_nothing(visit: Callable[..., Visit], films: list[StudyVi
     assert {one.participant for one in answers} == {before["participant"]}
 
 
+def test_time_in_another_tab_is_not_counted(visit: Callable[..., Visit], films: list[StudyVideo]) -> None:
+    """Hours for which the page is hidden count for no video, even where it is closed before it is seen again."""
+    here = visit(films[:2])
+    here.press("Begin")
+    here.page.evaluate(
+        """() => {
+            Object.defineProperty(document, "hidden", { value: true });
+            document.dispatchEvent(new Event("visibilitychange", { bubbles: true }));
+            const before = performance.now();
+            performance.now = () => before + 7200e3;
+            dispatchEvent(new Event("pagehide"));
+        }"""
+    )
+    assert [one["seconds"] < 60 for one in here.kept()["answers"].values()] == [True]
+
+
 def test_answers_can_be_changed(visit: Callable[..., Visit], films: list[StudyVideo], tmp_path: Path) -> None:
     """Going back from the end shows what was said; what is said then counts, and is to be saved again."""
     here = visit(films[1:2])

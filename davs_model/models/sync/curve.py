@@ -90,11 +90,14 @@ def offset(found: NDArray[np.float64]) -> Offset | None:
 
 
 def seconds(found: NDArray[np.float64]) -> list[tuple[int, Offset]]:
-    """Return the offset of each second, counted from 0, that has pairs enough; none for clips under `SECONDS_FROM`."""
+    """Return the offset of each second, counted from 0, that has pairs enough; none for clips under `SECONDS_FROM`.
+
+    A last second that is cut short has none where its curve ends before the lead may be found: see `cut_off`.
+    """
     if len(found) < SECONDS_FROM * FPS:
         return []
     parts = ((first // FPS, offset(found[first : first + FPS])) for first in range(0, len(found), FPS))
-    return [(second, part) for second, part in parts if part is not None]
+    return [(second, part) for second, part in parts if part is not None and not part.cut_off]
 
 
 def _vertex(curve: NDArray[np.float64], lowest: int) -> float:

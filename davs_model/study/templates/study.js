@@ -45,8 +45,8 @@ function recalled() {
 
 function keep() {
   const now = performance.now();
-  if (answer) answer.seconds += (now - since) / 1000;
-  since = now;
+  if (answer) answer.seconds += Math.max(0, now - since) / 1000;
+  since = Math.max(since, now);
   try {
     localStorage.setItem(KEY, JSON.stringify(state));
   } catch {
@@ -174,8 +174,10 @@ $("other").addEventListener("click", () => {
   show(-1);
 });
 addEventListener("visibilitychange", () => {  // time in another tab is not time spent on a film
-  if (document.hidden) keep();
-  else since = performance.now();
+  if (document.hidden) {
+    keep();
+    since = Infinity;  // until the page is seen again
+  } else since = performance.now();
 });
 addEventListener("pagehide", keep);
 addEventListener("beforeunload", (event) => {

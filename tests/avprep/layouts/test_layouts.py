@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avprep.errors import ManifestError
-from avprep.layouts import NAMES, index, voxceleb2
+from avprep.layouts import NAMES, NoClipError, index, voxceleb2
 from avprep.layouts.folder import compile_pattern
 from avprep.layouts.grid import read_align
 from avprep.layouts.scan import Scan, nearest, stable_split, walk
@@ -424,6 +424,20 @@ class TestVoxCeleb2:
         scan = Scan()
         voxceleb2.scan(tmp_path, scan)
         assert "--audio-root" in scan.problems[0].message
+
+    @pytest.mark.parametrize(("root", "better"), [("dev/mp4", "dev"), ("dev/mp4/id00001", "dev"), ("apart", None)])
+    def test_hint_at_the_root(self, tmp_path: Path, root: str, better: str | None) -> None:
+        """A ROOT without folders mp4 and aac is refused with the ROOT that has them, or each file with what to give."""
+        for number in (1, 2):
+            plant(tmp_path, f"dev/mp4/id00001/vid/0000{number}.mp4", f"dev/aac/id00001/vid/0000{number}.m4a")
+            plant(tmp_path, f"apart/v/id00001/vid/0000{number}.mp4", f"apart/a/id00001/vid/0000{number}.m4a")
+        with pytest.raises(NoClipError) as refused:
+            index("voxceleb2", tmp_path / root)
+        if better is not None:
+            assert str(refused.value).endswith(f"with ROOT {tmp_path.resolve() / better}")
+            assert len(index("voxceleb2", tmp_path / better)[0].clips) == 2
+        if root != "dev/mp4/id00001":
+            assert all("--audio-root that of the audio" in problem.message for problem in refused.value.problems)
 
     def test_voxceleb1(self, tmp_path: Path) -> None:
         """Speakers of VoxCeleb1 are told by their numbers, and named with the layout that they belong to."""

@@ -17,7 +17,7 @@ from avprep.manifest import Clip, Manifest
 from avprep.quality.select import PRESETS, Where
 
 FIGURES: dict[str, Any] = {"jitter": 1.5, "split": "val", "word": None, "sync.confidence": 0.3, "n_frames": 29}
-FIGURES |= {"intensity": "79.44", "speaker": "1001"}
+FIGURES |= {"intensity": "79.44", "curve": [1.0], "speaker": "1001"}
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,16 @@ FIGURES |= {"intensity": "79.44", "speaker": "1001"}
         (f"jitter * 1{'0' * 400} > 1", None),
         (f"{'-' * 1900}jitter > 1", None),
         ("'a' * 10000000000000 == split", None),
+        ("split * 9 == 'valvalvalvalvalvalvalvalval'", None),
+        ("curve * 2 == curve", None),
+        ("intensity * 2 < 160 and intensity + 1 > 80 and abs(-intensity) > 79", True),
     ],
 )
 def test_a_condition_holds_or_not(text: str, holds: bool | None) -> None:
     """Comparisons, arithmetic and logic are those of Python; what a clip lacks, or cannot be compared, is not known.
 
-    The order of what `and` and `or` join is of no importance; labels, which are texts, are compared with numbers.
+    The order of what `and` and `or` join is of no importance; labels, which are texts, count as numbers beside
+    numbers and in arithmetic, which has nothing to do with other texts and lists.
     """
     assert Where.parse(text).holds(FIGURES) is holds
 
@@ -145,3 +149,23 @@ def test_figures_of_sidecars_and_samples(tmp_path: Path) -> None:
         timed = CliRunner().invoke(main, [*command, f"mfcc.seconds >= 6{more}", "--force"])
         assert timed.exit_code == 0, timed.output
         assert [clip.key for clip in manifest.read(tmp_path / "some.jsonl").clips] == ["train/c4", "train/c5"], more
+
+
+def test_a_damaged_sample_is_named(tmp_path: Path) -> None:
+    """JSON of a sample that cannot be read is one line with its shard and clip, not the damage alone."""
+    plan = Manifest("made", tmp_path, (Clip("train/c0", "c.mp4", "train"),), seed=7)
+    (tmp_path / "manifest.jsonl").write_text(manifest.render(plan))
+    row = Made("train/c0")
+    for column in schema.COLUMNS:
+        members = getattr(made_shards, f"{column}_members")(row.key)
+        if column == "crop":
+            members["clip.json"] = b"{" + members["clip.json"]
+        made_shards.write_shard(
+            tmp_path, column, "train-000000", [(row, made_shards.stretch(tmp_path, row.key, members))]
+        )
+        run = {"avprep_run": 1, "column": column, "shard_size": 500, "settings": {}, "versions": {}}
+        (tmp_path / column / "run.json").write_bytes(schema.encode_json(run))
+    command = ["select", str(tmp_path), "-o", str(tmp_path / "some.jsonl"), "--where", "source_frames > 0"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: {tmp_path / 'crop/train-000000.tar'}: train/c0: clip.json: not JSON")

@@ -107,6 +107,14 @@ def test_foreign_audio_has_little_confidence() -> None:
     assert foreign.confidence < 0.2 * true.confidence
 
 
+def test_a_last_second_that_cannot_show_the_lead_has_none() -> None:
+    """Audio late by more frames than a cut-off last second reaches is found in all seconds but that one."""
+    angles = 0.03 * np.arange(137)
+    video, audio = (np.stack((np.cos(a), np.sin(a)), 1) for a in (angles, angles - 0.03 * 8))
+    found = curve.seconds(curve.distances(video, audio, np.ones(137, bool), np.ones(137, bool)))
+    assert [(second, one.audio_lead_frames) for second, one in found] == [(n, -8) for n in range(5)]
+
+
 def test_seconds_are_measured_from_five_seconds_on() -> None:
     """A clip of 5 s has the offset of each second; a shorter one has none; a move within it shows."""
     every = unit(200)

@@ -211,11 +211,12 @@ def test_select_finds_the_clips_that_are_out_of_sync(measured: Path, tmp_path: P
 def test_it_is_evaluated_and_draws_nothing(out: Path, run: Path, tmp_path: Path) -> None:
     """`evaluate` measures how clips find each other by audio and video; as a talker it is refused in one line."""
     command = ("evaluate", run, out, "-o", tmp_path / "results", "--split", "val", "--workers", 0)
-    result = call(*command, "--detector", "opencv")
+    result = call(*command, "--detector", "opencv", "--sync", run)
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "results" / "metrics.json").read_text())
     assert found["retrieval"]["video_to_audio"]["r1"] > 0.5
-    assert found["missing"]["reconstruction"] == "the model draws nothing"
+    assert found["missing"]["reconstruction"] == found["missing"]["sync"] == "the model draws nothing"
+    assert "- not measured: sync: the model draws nothing" in (tmp_path / "results" / "evaluation.md").read_text()
     with pytest.raises(RunError, match="a model sync, which draws no faces"):
         Talker.load(run)
 
