@@ -64,8 +64,8 @@ def index(
     options: those of the layout, such as `sentences=True` or `pattern="{speaker}/{word}/*"`.
 
     Files that no clip can be made from are logged as warnings of the logger `avprep`.
-    Raises ManifestError where no clip is found or several clips share a key, and SettingsError for a value that `seed`
-    or `limit` cannot have, one line each.
+    Raises ManifestError where no clip is found, several clips share a key, or the layout has no such option or none of
+    this value, and SettingsError for a value that `seed` or `limit` cannot have, one line each.
     """
     check_whole("seed", seed, 0)
     if limit is not None:
