@@ -4,8 +4,9 @@ A layout module has `scan(root, scan, **options)`, which walks a data set and ha
 `EXPECTS`, which states in one line what it looks for. `SIGN`, where a corpus has one, fits the path of a file that
 hardly any other corpus would hold. Only names and text annotations are read, never a video.
 
-The options of `avprep index` are the keyword-only parameters of every `scan`; see `options`. A new file here is a new
-layout; nothing else changes.
+The options of `avprep index` are the keyword-only parameters of every `scan`, annotated bool, str, int from 0, float
+for a fraction below 1, Path for a folder, or a `Literal` of texts; see `options`. A new file here is a new layout;
+nothing else changes.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _VALUES: dict[type[Any], tuple[Callable[[object], bool], str]] = {
     bool: (lambda value: isinstance(value, bool), "True or False"),
     str: (lambda value: isinstance(value, str), "a text"),
     float: (_is_fraction, "a number from 0 to below 1"),
+    int: (lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0, "a whole number from 0"),
     Path: (lambda value: isinstance(value, Path), "a path"),
 }
 """For each kind of option, what a caller of the library may give, also in words."""
@@ -54,7 +56,7 @@ class NoClipError(ManifestError):
 class Option:
     """A keyword-only parameter of the `scan` of one or more layouts.
 
-    kind: its type: bool, str, Path for a folder, float for a fraction, 0 ≤ x < 1; str where it is a choice.
+    kind: its type: bool, str, int from 0, Path for a folder, float for a fraction, 0 ≤ x < 1; str where it is a choice.
     choices: what it may be, of all layouts that take it; empty where it is no choice.
     help: for each layout that takes it, what it means there.
     default: for each of them, its default.
