@@ -143,6 +143,23 @@ def test_options_that_there_are_not(lrw: Path, tmp_path: Path, call: str) -> Non
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": "dav"}, "model must be one of amie, davs, etgan, sync, not 'dav'"),
+        ({"stage": "talk"}, "stage must be one of identity, speech, full, all, not 'talk'"),
+        ({"out": []}, "train needs at least one OUT, and as many shares or none, not 0 and 0"),
+        ({"shares": [0.5, 0.5]}, "train needs at least one OUT, and as many shares or none, not 1 and 2"),
+    ],
+)
+def test_training_that_cannot_be(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    """What no training can be asked for is one line, before RUN is touched."""
+    with pytest.raises(SettingsError) as refused:
+        davs_model.train(**{"out": tmp_path, "run": tmp_path / "run", **given})
+    assert str(refused.value) == message
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("package", ["torch", "h5py"])
 def test_a_missing_extra(package: str) -> None:
     """Where the model's extra is not installed, its public names are an ImportError that states the remedy."""
