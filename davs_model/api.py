@@ -59,6 +59,7 @@ def load(run: Path | str, *, device: torch.device | str | None = None, bf16: boo
     """Load the model of a run, or a checkpoint, to make photos talk: `load("run").film("a.jpg", "a.wav", "a.mp4")`.
 
     device: by default CUDA where it is available. bf16: compute in bfloat16 where that is safe.
-    Raises CheckpointError, one line, for what is no checkpoint; RunError for a model that cannot draw faces yet.
+    Raises CheckpointError, one line, for what is no checkpoint; RunError for a model that cannot draw faces yet;
+    SettingsError for a device that cannot be used here.
     """
     return PhotoTalker.load(run, device=device, bf16=bf16)

@@ -150,6 +150,13 @@ def test_it_makes_a_film(run: Path, tmp_path: Path) -> None:
     assert "the model toy cannot be tuned to a face" in tuned.stderr
 
 
+@pytest.mark.parametrize("device", ["xpu9", "nowhere", "cuda:99"])
+def test_a_device_that_is_not_there(run: Path, device: str) -> None:
+    """A device that this machine does not have is one line."""
+    with pytest.raises(SettingsError, match=rf"^device '{device}' cannot be used here: "):
+        davs_model.load(run, device=device)
+
+
 def test_the_command_trains_it(out: Path, tmp_path: Path) -> None:
     """`avprep train --model toy` takes its preset and its stages, and refuses others in one line, as `ablate` it."""
 
