@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from avprep import columns, files, layouts, offsets, schema, shards
 from avprep import manifest as manifests
 from avprep.bounds import check_whole
-from avprep.errors import ShardError
+from avprep.errors import SettingsError, ShardError
 from avprep.manifest import Manifest
 from avprep.media.mfcc import Preset
 from avprep.quality.verify import verify as find_problems
@@ -47,6 +47,13 @@ class RunOptions(TypedDict, total=False):
     verbosity: int
 
 
+def _checked(options: RunOptions) -> RunOptions:
+    """Return options of a run; SettingsError, one line, for one that there is not: before OUT is touched."""
+    for name in options.keys() - RunOptions.__annotations__.keys():
+        raise SettingsError(f"{name} is not an option: a run takes {', '.join(RunOptions.__annotations__)}")
+    return options
+
+
 def index(
     layout: str,
     root: Path | str,
@@ -64,8 +71,8 @@ def index(
     options: those of the layout, such as `sentences=True` or `pattern="{speaker}/{word}/*"`.
 
     Files that no clip can be made from are logged as warnings of the logger `avprep`.
-    Raises ManifestError where no clip is found or several clips share a key, and SettingsError for a value that `seed`
-    or `limit` cannot have, one line each.
+    Raises ManifestError where no clip is found, several clips share a key, or the layout has no such option or none of
+    this value, and SettingsError for a value that `seed` or `limit` cannot have, one line each.
     """
     check_whole("seed", seed, 0)
     if limit is not None:
@@ -105,8 +112,8 @@ def crop(
     jobs: worker processes; by default one per core, of face-alignment at most four. options: see `RunOptions`.
 
     Finished shards are kept: after an interruption, call it again. Returns how many clips are ok and how many failed,
-    by reason. Raises SettingsError for a value that an option cannot have, and RunError where OUT belongs to another
-    run or cannot be written, one line each.
+    by reason. Raises SettingsError for an option that there is not or a value that it cannot have, and RunError where
+    OUT belongs to another run or cannot be written, one line each.
     """
     filling = columns.crop(
         manifests.opened(manifest, root),
@@ -121,7 +128,7 @@ def crop(
         subject=subject,
         max_seconds=max_seconds,
     )
-    return filling.run(**options)
+    return filling.run(**_checked(options))
 
 
 def mfcc(
@@ -159,7 +166,7 @@ def mfcc(
         audio_channel=audio_channel,
         max_seconds=max_seconds,
     )
-    return filling.run(**options)
+    return filling.run(**_checked(options))
 
 
 def verify(out: Path | str, *, jobs: int = 1) -> None:

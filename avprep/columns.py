@@ -15,7 +15,7 @@ from avprep.manifest import Manifest
 from avprep.offsets import MIN_CONFIDENCE, MovedMfccStage
 from avprep.runs import fingerprint, tasks
 from avprep.runs.fingerprint import ColumnStage
-from avprep.runs.run import Outcome, run
+from avprep.runs.run import Outcome, check_options, run
 from avprep.shards import finished_head
 from avprep.stages import CropSettings, CropStage, MfccSettings, MfccStage
 
@@ -41,14 +41,21 @@ class Filling(Generic[S]):
         """Return whether the column that is there is going to be set aside."""
         return offsets.replaces_unmoved(self.stage)
 
-    def set_aside(self, remark: Remark = lambda _: None) -> None:
-        """Set the windows that are there aside, where these are to be moved; see `offsets.set_unmoved_aside`."""
+    def set_aside(self, remark: Remark = lambda _: None, **options: Any) -> None:
+        """Set the windows that are there aside, where these are to be moved; see `offsets.set_unmoved_aside`.
+
+        options: those of the `run` to come: where it would be refused, what is there stays in its place.
+        """
+        if not self.anew:
+            return
+        check_options(self.jobs, **options)
+        fingerprint.check(self.stage, self.manifest, self.out, options.get("shard_size"), anew=True)
         if offsets.set_unmoved_aside(self.stage):
             remark(f"mfcc: the windows as they were are kept in {self.out / offsets.UNMOVED}")
 
     def run(self, **options: Any) -> Outcome:
         """Fill this task's shards; see `avprep.runs.run.run`, whose options these are."""
-        self.set_aside()
+        self.set_aside(**options)
         return run(self.stage, self.manifest, self.out, jobs=self.jobs, **options)
 
     def planned(

@@ -12,17 +12,26 @@ if TYPE_CHECKING:
 
 
 def on_first_use(
-    package: str, modules: Mapping[str, Sequence[str]]
+    package: str, modules: Mapping[str, Sequence[str]], extra: str | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` of a package.
 
     modules: those of the package by their names, and the names in each that the package offers.
+    extra: the extra of avprep that installs what they import, if it is not the base install.
     """
     places = {name: module for module, names in modules.items() for name in names}
 
     def load(name: str) -> Any:
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{places[name]}"), name)
+        try:
+            return getattr(import_module(f"{package}.{places[name]}"), name)
+        except ModuleNotFoundError as error:
+            missing = (error.name or package).partition(".")[0]
+            if extra is None or missing in (package, "avprep"):
+                raise
+            from avprep.errors import missing_package
+
+            raise ModuleNotFoundError(missing_package(package, missing, extra), name=missing) from error
 
     return load, lambda: sorted({*vars(sys.modules[package]), *places})

@@ -18,4 +18,4 @@ if TYPE_CHECKING:
     from davs_model.api import load, train
 
 __all__ = ["load", "train"]
-__getattr__, __dir__ = on_first_use(__name__, {"api": __all__})
+__getattr__, __dir__ = on_first_use(__name__, {"api": __all__}, extra="model")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from avprep.errors import SettingsError
 from davs_model import models
 from davs_model.film import PhotoTalker
 from davs_model.training import loop
@@ -38,13 +39,19 @@ def train(
     After an interruption, call it again: it goes on where the last state was saved. Raises SettingsError, RunError,
     ShardError or CheckpointError, one line each.
     """
+    if model not in models.names():
+        raise SettingsError(f"model must be one of {', '.join(models.names())}, not {model!r}")
     kind = models.find(model)
+    if stage not in ("all", *kind.stages):
+        raise SettingsError(f"stage must be one of {', '.join(kind.stages)}, all, not {stage!r}")
+    outs = [Path(out)] if isinstance(out, Path | str) else [Path(one) for one in out]
+    if not outs or len(shares) not in (0, len(outs)):
+        raise SettingsError(
+            f"train needs at least one OUT, and as many shares or none, not {len(outs)} and {len(shares)}"
+        )
     settings = kind.Settings.resolve(preset, None if config_file is None else Path(config_file), overrides)
     stages = [name for name in kind.stages if stage in (name, "all")]
-    if not stages:
-        raise ValueError(f"no stage {stage}: there is {', '.join(kind.stages)}, all")
     begin = None if init_from is None else Path(init_from)
-    outs = Path(out) if isinstance(out, Path | str) else [Path(one) for one in out]
     return loop.train(outs, Path(run), settings, stages=stages, shares=shares, init_from=begin, say=say)
 
 
@@ -52,6 +59,7 @@ def load(run: Path | str, *, device: torch.device | str | None = None, bf16: boo
     """Load the model of a run, or a checkpoint, to make photos talk: `load("run").film("a.jpg", "a.wav", "a.mp4")`.
 
     device: by default CUDA where it is available. bf16: compute in bfloat16 where that is safe.
-    Raises CheckpointError, one line, for what is no checkpoint; RunError for a model that cannot draw faces yet.
+    Raises CheckpointError, one line, for what is no checkpoint; RunError for a model that cannot draw faces yet;
+    SettingsError for a device that cannot be used here.
     """
     return PhotoTalker.load(run, device=device, bf16=bf16)

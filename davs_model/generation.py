@@ -95,15 +95,14 @@ class Talker:
         """Load the model of a run, or a checkpoint.
 
         device: by default CUDA where there is one. CheckpointError, one line, for what is none; RunError for a model
-        that has not learned to draw.
+        that has not learned to draw; SettingsError for a device that cannot be used here.
         """
         saved = checkpoint.load(Path(run))
         if not draws(saved):
             if not (stage := generating_stage(saved)):
                 raise RunError(f"{run}: a model {saved.name}, which draws no faces: give a RUN of a model that does")
             raise RunError(f"{run}: has not learned to draw faces: train its {stage} stage first (avprep train)")
-        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(saved.model(), device=chosen, bf16=bf16, doubt=_doubt(run, saved), **_said(saved))
+        return cls(saved.model(), device=precision.device(device), bf16=bf16, doubt=_doubt(run, saved), **_said(saved))
 
     def driver(self, wanted: Literal["audio", "video"]) -> Literal["audio", "video"]:
         """Return what a file drives the face by: as is wanted, or by its audio, if the model takes no other."""

@@ -11,6 +11,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from avprep.errors import SettingsError
+
 Model = TypeVar("Model", bound=nn.Module)
 
 TOLERANCES = {"float32": 1e-3, "bf16": 0.2}
@@ -20,6 +22,17 @@ The Euclidean norm of the difference over that of the values. In float32, whatev
 not, sums of thousands of products are good to 1e-5, and through forty layers and back to 2e-4; bf16 keeps 8 bits, .4 %
 of each value.
 """
+
+
+def device(wanted: torch.device | str | None) -> torch.device:
+    """Return a device, CUDA by default where there is one; SettingsError, one line, where it cannot be used here."""
+    chosen = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=chosen)
+        return torch.device(chosen)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:  # as torch was built
+        why = str(error).partition("\n")[0]
+        raise SettingsError(f"device {chosen!r} cannot be used here: {why}") from error
 
 
 def place(model: Model, device: torch.device | str, *, channels_last: bool = True, compiled: bool = False) -> Model:

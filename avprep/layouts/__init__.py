@@ -4,8 +4,9 @@ A layout module has `scan(root, scan, **options)`, which walks a data set and ha
 `EXPECTS`, which states in one line what it looks for. `SIGN`, where a corpus has one, fits the path of a file that
 hardly any other corpus would hold. Only names and text annotations are read, never a video.
 
-The options of `avprep index` are the keyword-only parameters of every `scan`; see `options`. A new file here is a new
-layout; nothing else changes.
+The options of `avprep index` are the keyword-only parameters of every `scan`, annotated bool, str, int from 0, float
+for a fraction below 1, Path for a folder, or a `Literal` of texts; see `options`. A new file here is a new layout;
+nothing else changes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import inspect
 import os
 import pkgutil
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -26,6 +28,20 @@ from avprep.layouts.scan import Problem, Scan, is_unicode, printable, walk
 from avprep.manifest import Clip, Manifest, duplicate_keys, shuffled
 
 NAMES = tuple(sorted(found.name for found in pkgutil.iter_modules(__path__) if found.name != "scan"))
+
+
+def _is_fraction(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and 0 <= float(value) < 1
+
+
+_VALUES: dict[type[Any], tuple[Callable[[object], bool], str]] = {
+    bool: (lambda value: isinstance(value, bool), "True or False"),
+    str: (lambda value: isinstance(value, str), "a text"),
+    float: (_is_fraction, "a number from 0 to below 1"),
+    int: (lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0, "a whole number from 0"),
+    Path: (lambda value: isinstance(value, Path), "a path"),
+}
+"""For each kind of option, what a caller of the library may give, also in words."""
 
 
 class NoClipError(ManifestError):
@@ -40,7 +56,7 @@ class NoClipError(ManifestError):
 class Option:
     """A keyword-only parameter of the `scan` of one or more layouts.
 
-    kind: its type: bool, str, Path for a folder, float for a fraction, 0 ≤ x < 1; str where it is a choice.
+    kind: its type: bool, str, int from 0, Path for a folder, float for a fraction, 0 ≤ x < 1; str where it is a choice.
     choices: what it may be, of all layouts that take it; empty where it is no choice.
     help: for each layout that takes it, what it means there.
     default: for each of them, its default.
@@ -68,21 +84,22 @@ def options() -> list[Option]:
     """
     found: dict[str, Option] = {}
     for layout in NAMES:
-        scan = module(layout).scan
-        kinds = get_type_hints(scan)
-        for name, parameter in inspect.signature(scan).parameters.items():
-            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-                continue
-            before = found.get(name, Option(name, str, (), {}, {}))
-            kind, choices = _kind(kinds[name])
-            found[name] = Option(
-                name,
-                kind,
-                tuple(dict.fromkeys((*before.choices, *choices))),
-                before.help | {layout: _meaning(inspect.getdoc(scan) or "", name)},
-                before.default | {layout: parameter.default},
-            )
+        for name, its in _options(layout).items():
+            before = found.get(name, its)
+            choices = tuple(dict.fromkeys((*before.choices, *its.choices)))
+            found[name] = Option(name, its.kind, choices, before.help | its.help, before.default | its.default)
     return list(found.values())
+
+
+def _options(layout: str) -> dict[str, Option]:
+    """Return the options that one layout takes, by name."""
+    scan = module(layout).scan
+    kinds, meanings = get_type_hints(scan), inspect.getdoc(scan) or ""
+    return {
+        name: Option(name, *_kind(kinds[name]), {layout: _meaning(meanings, name)}, {layout: parameter.default})
+        for name, parameter in inspect.signature(scan).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
 
 
 def _kind(annotation: Any) -> tuple[type[Any], tuple[str, ...]]:
@@ -91,6 +108,21 @@ def _kind(annotation: Any) -> tuple[type[Any], tuple[str, ...]]:
         return str, get_args(annotation)
     (kind,) = {*(get_args(annotation) or (annotation,))} - {type(None)}
     return kind, ()
+
+
+def _check_options(layout: str, given: dict[str, Any]) -> None:
+    """ManifestError, one line, for what is no option of a layout, and for a value that an option of it cannot have."""
+    known = _options(layout)
+    for name, value in given.items():
+        if name not in known:
+            others = f", which takes {', '.join(known)}" if known else ", which takes none"
+            raise ManifestError(f"{name} is not an option of the layout {layout}{others}")
+        option, words = known[name], f"--{name.replace('_', '-')} {value!r}"
+        if option.choices and value not in option.choices:
+            raise ManifestError(f"{words} is none of this layout's: {', '.join(option.choices)}")
+        fits, what = _VALUES[option.kind]
+        if not fits(value) and value is not option.default[layout]:
+            raise ManifestError(f"{words} must be {what}")
 
 
 def _meaning(docstring: str, name: str) -> str:
@@ -115,9 +147,11 @@ def index(
     then the folder that holds both; keys are those without it.
     options: keyword options of the layout's `scan`.
 
-    Raises ManifestError where the root is missing or several clips share a key; NoClipError where no clip is found.
+    Raises ManifestError where the root is missing, several clips share a key, or the layout has no such option or
+    none of this value; NoClipError where no clip is found.
     """
     corpus = module(layout)
+    _check_options(layout, options if audio_root is None else options | {"audio_root": audio_root})
     if limit is not None and limit < 1:
         raise ManifestError(f"--limit must be at least 1, not {limit}")
     root = _folder(root, "ROOT is the folder that holds the data set")

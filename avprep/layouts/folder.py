@@ -33,7 +33,6 @@ from avprep.errors import ManifestError
 from avprep.layouts.scan import (
     AUDIO_SUFFIXES,
     Scan,
-    check_split_by,
     is_video,
     preferred,
     stable_split,
@@ -88,7 +87,6 @@ def scan(
     Raises ManifestError for a malformed pattern and for options that contradict each other.
     Problems: `no_match`, `unknown_split`, `missing_audio`, `ambiguous_audio`.
     """
-    check_split_by(split_by, SplitBy)
     if audio_beside and audio_root is not None:
         raise ManifestError("--audio-beside and --audio-root: give one of the two")
     _check_fractions(val_fraction, test_fraction)

@@ -23,7 +23,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from avprep.layouts.scan import Scan, check_split_by, is_video, nearest, read_annotation, stable_split, suffix_of, walk
+from avprep.layouts.scan import Scan, is_video, nearest, read_annotation, stable_split, suffix_of, walk
 from avprep.manifest import Clip, TimedWord, make_key
 
 EXPECTS = "sN/*.mpg and, unless --sentences, alignments/sN/*.align"
@@ -52,7 +52,6 @@ def scan(root: Path, scan: Scan, *, sentences: bool = False, split_by: SplitBy =
     Raises ManifestError for any other `split_by`.
     Problems: `unexpected_place`, `missing_align`, `bad_align`, `too_short`, `missing_video`.
     """
-    check_split_by(split_by, SplitBy)
     videos: list[tuple[str, str, str]] = []  # path, speaker, sentence
     aligns: dict[tuple[str, str], list[str]] = {}
     for path in walk(root, scan):

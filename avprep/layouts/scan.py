@@ -9,9 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
 
-from avprep.errors import ManifestError
 from avprep.files import check_regular
 from avprep.manifest import Clip
 
@@ -133,15 +131,6 @@ def walk_audio(audio_root: Path, scan: Scan) -> Iterator[str]:
     other = Scan()
     yield from walk(audio_root, other)
     scan.problems += [replace(problem, path=str(audio_root / problem.path)) for problem in other.problems]
-
-
-def check_split_by(value: str, allowed: Any) -> None:
-    """Refuse a `split_by` that is none of a layout's own: a typo would put one person into several splits.
-
-    allowed: the Literal of the layout. Raises ManifestError.
-    """
-    if value not in get_args(allowed):
-        raise ManifestError(f"--split-by {value!r} is none of this layout's: {', '.join(get_args(allowed))}")
 
 
 def is_video(path: str) -> bool:

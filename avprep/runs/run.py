@@ -99,7 +99,7 @@ def run(
     clips in a row with the same internal error; Stopped after one of STOP_SIGNALS. In each case finished shards stay
     and nothing unfinished is left behind.
     """
-    _check_options(jobs, shard_size, clip_timeout, task_index, num_tasks)
+    check_options(jobs, shard_size=shard_size, clip_timeout=clip_timeout, task_index=task_index, num_tasks=num_tasks)
     with stop_signals() as stop:
         if retry and shards.read_run(out, stage.column) is None:
             raise RunError(f"{out}: no run of {stage.column} was ever started there, so there is nothing to run again")
@@ -116,10 +116,16 @@ def run(
                 progress.close()
 
 
-def _check_options(
-    jobs: int, shard_size: int | None, clip_timeout: float | None, task_index: int, num_tasks: int
+def check_options(
+    jobs: int,
+    *,
+    shard_size: int | None = None,
+    clip_timeout: float | None = None,
+    task_index: int = 0,
+    num_tasks: int = 1,
+    **_: object,
 ) -> None:
-    """SettingsError, one line, for a value that is none: before anything is written."""
+    """SettingsError, one line, for options of `run` that have a value which is none: before anything is written."""
     check_whole("jobs", jobs, 1)
     check_whole("num_tasks", num_tasks, 1)
     check_whole("task_index", task_index, 0, num_tasks - 1)

@@ -7,7 +7,7 @@ import functools
 import io
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -88,7 +88,7 @@ def read_sample(path: Path, key: str, place: Stretch, wanted: Collection[str] | 
     Raises ShardError, naming file and key, where one of them is missing, or the place does not hold exactly this
     sample.
     """
-    shown = key[:_SHOWN] if key.isprintable() else ascii(key[:_SHOWN])
+    shown = _shown(key)
     try:
         with files.open_file(path) as file:
             found = _sample(file.fileno(), key, place)
@@ -195,20 +195,43 @@ def read_joined(out: Path, shard: str) -> Iterator[tuple[str, dict[str, bytes]]]
     """Yield the samples of a shard that both columns hold, members of both together, in manifest order.
 
     Both columns keep the manifest's order, so one sample of each is in memory at a time. Raises ShardError where a
-    column has not finished the shard.
+    column has not finished the shard, or its tar does not hold the clips that its sidecar has as ok.
     """
-    sidecar = read_sidecar(out, "crop", shard)
+    crop, mfcc = (_finished_keys(out, column, shard) for column in ("crop", "mfcc"))
+    both = set(crop).intersection(mfcc)
+    right = _read_all(tar_path(out, "mfcc", shard), mfcc)
+    for key, members in _read_all(tar_path(out, "crop", shard), crop):
+        if key in both:
+            beside = next((its for other, its in right if other == key), None)
+            if beside is None:
+                raise ShardError(f"{tar_path(out, 'mfcc', shard)}: {_shown(key)} is not in the order of the crops")
+            yield key, {**members, **beside}
+    for _ in right:  # what is left has failed in the other column, but has to be there
+        pass
+
+
+def _finished_keys(out: Path, column: str, shard: str) -> list[str]:
+    """Return the clips of a shard that are ok in a column, in order; ShardError where it is not finished."""
+    sidecar = read_sidecar(out, column, shard)
     if sidecar is None:
-        raise ShardError(f"{sidecar_path(out, 'crop', shard)}: is not there; run `avprep crop` again")
-    order = {clip["key"]: n for n, clip in enumerate(sidecar["clips"])}
-    right = read(tar_path(out, "mfcc", shard))
-    waiting = next(right, None)
-    for key, members in read(tar_path(out, "crop", shard)):
-        while waiting is not None and order.get(waiting[0], -1) < order.get(key, -1):
-            waiting = next(right, None)
-        if waiting is not None and waiting[0] == key:
-            yield key, {**members, **waiting[1]}
-            waiting = next(right, None)
+        raise ShardError(f"{sidecar_path(out, column, shard)}: is not there; run `avprep {column}` again")
+    return [clip["key"] for clip in sidecar["clips"] if clip["state"] == "ok"]
+
+
+def _read_all(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield the samples of a tar; ShardError where they are not those of its sidecar, in order."""
+    expected = iter(keys)
+    for key, members in read(path):
+        if key != next(expected, None):
+            raise ShardError(f"{path}: {_shown(key)} does not lie where the sidecar says; `avprep verify` tells more")
+        yield key, members
+    for key in expected:
+        raise ShardError(f"{path}: lacks {_shown(key)}, which its sidecar has as ok; `avprep verify` tells more")
+
+
+def _shown(key: str) -> str:
+    """Return the beginning of a key as it can be shown."""
+    return key[:_SHOWN] if key.isprintable() else ascii(key[:_SHOWN])
 
 
 def _check_end(file: IO[bytes]) -> None:

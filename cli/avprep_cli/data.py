@@ -330,7 +330,7 @@ def fill(filling: Filling[ColumnStage], given: dict[str, Any]) -> None:
         del given["clip_timeout"]
         _show_plan(*filling.planned(**given))
         return
-    filling.set_aside(say.aside)
+    filling.set_aside(say.aside, **given)
     show_settings(stage)
     if given["accept_versions"]:
         tell_versions(stage, out)

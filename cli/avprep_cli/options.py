@@ -270,6 +270,7 @@ def _of_layout(option: layouts.Option) -> Callable[[F], F]:
 _LAYOUT_KINDS: dict[type[Any], click.ParamType[Any]] = {
     float: Number(0, 1, max_open=True),
     str: Text(),
+    int: click.IntRange(0, MOST),
     Path: click.Path(file_okay=False, path_type=Path),
 }
 

@@ -8,7 +8,6 @@ the embeddings of the split, not with its frames.
 from __future__ import annotations
 
 import json
-import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +37,7 @@ from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.leakage import cross_leakage, leakage
 from davs_model.evaluation.metrics.recognition import recognise
 from davs_model.evaluation.metrics.retrieval import ranks, summarise
+from davs_model.evaluation.section import plain
 from davs_model.evaluation.told import told
 from davs_model.generation import draws, generating_stage
 from davs_model.models.base import EVALUATED, FRAMES, PORTRAIT, REAL, SEQUENCE, TalkingModel
@@ -202,7 +202,7 @@ def _about(subject: _Subject, out: Path, found: EmbeddingsFile, settings: Evalua
 
 def _write(results: Path, metrics: dict[str, Any], shown: dict[str, str]) -> None:
     """Write metrics.json and both forms of the page; shown: names of figures to their files."""
-    text = json.dumps(_plain(metrics), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(plain(metrics), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     files.write_whole(results / METRICS, text.encode())
     files.write_whole(results / PAGE, page.render(metrics, shown).encode())
     pictures = {name: (results / file).read_bytes() for name, file in shown.items()}
@@ -437,10 +437,3 @@ def _baseline(run: Path, out: Path, settings: EvaluationSettings, path: Path, sa
     found, places = subject.measure(settings, path, drawn, say)
     tables = {**_tables(found, places, missing), **drawn_tables(drawn, "", missing)}
     return {**tables, **_talking(subject, settings, say), "missing": missing}
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON without what JSON has no words for: numbers that are not finite become null."""
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -37,6 +37,13 @@ def figure(metrics: Any, place: str) -> float | None:
     return float(metrics) if isinstance(metrics, int | float) else None
 
 
+def plain(value: Any) -> Any:
+    """Return JSON without what JSON has no words for: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {name: plain(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def number(value: Any, form: str, *, scale: float = 1) -> str:
     """Return a number in a form, – for what is none, ∞ for what has no end."""
     if not isinstance(value, int | float) or math.isnan(scaled := scale * float(value)):

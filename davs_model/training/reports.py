@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from davs_model.data.loader import evaluation_batches, first_batch
 from davs_model.data.sources import ClipSource, usable
 from davs_model.evaluation import embed, samples, talk
 from davs_model.evaluation.metrics import talking
+from davs_model.evaluation.section import plain
 from davs_model.models.base import Measure, Stage, TalkingModel
 from davs_model.settings import RunSettings
 from davs_model.training import optimizers
@@ -61,7 +61,7 @@ class Reporter:
             step,
             overall=self._overall(),
             epoch=epoch,
-            terms={name: value if math.isfinite(value) else None for name, value in means.items()},
+            terms=plain(means),
             learning_rate=optimizers.learning_rate(self.settings, step, total),
             clips_per_s=round(rate, 2),
             data_wait=round(wait, 4),
@@ -109,7 +109,7 @@ class Reporter:
         limit, bf16 = self.settings.loop.talking_clips, self.settings.machine.bf16
         clips = usable(self.corpus.val, validation_shape(self.model, stage), words=False, speakers=False)
         if found := talk.measure(self.model, clips, self.device, limit=limit, bf16=bf16, cheap=True):
-            self.talking = {**found, "talks": talking.talks(found)}
+            self.talking = plain({**found, "talks": talking.talks(found)})
             self.validation["talking"] = self.talking
 
     def draw(self, stage: Stage, step: int) -> None:

@@ -134,6 +134,44 @@ def test_values_that_an_option_cannot_have(lrw: Path, tmp_path: Path, call: str,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("call", ["crop", "mfcc"])
+def test_options_that_there_are_not(lrw: Path, tmp_path: Path, call: str) -> None:
+    """A misspelt option is one line that lists those of a run, before OUT is touched."""
+    plan = avprep.index("lrw", lrw / "corpus", limit=1)
+    with pytest.raises(SettingsError, match=r"^shardsize is not an option: a run takes shard_size, clip_timeout, "):
+        getattr(avprep, call)(plan, tmp_path / "out", jobs=1, shardsize=5)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": "dav"}, "model must be one of amie, davs, etgan, sync, not 'dav'"),
+        ({"stage": "talk"}, "stage must be one of identity, speech, full, all, not 'talk'"),
+        ({"out": []}, "train needs at least one OUT, and as many shares or none, not 0 and 0"),
+        ({"shares": [0.5, 0.5]}, "train needs at least one OUT, and as many shares or none, not 1 and 2"),
+    ],
+)
+def test_training_that_cannot_be(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    """What no training can be asked for is one line, before RUN is touched."""
+    with pytest.raises(SettingsError) as refused:
+        davs_model.train(**{"out": tmp_path, "run": tmp_path / "run", **given})
+    assert str(refused.value) == message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("package", ["torch", "h5py"])
+def test_a_missing_extra(package: str) -> None:
+    """Where the model's extra is not installed, its public names are an ImportError that states the remedy."""
+    code = f"import sys; sys.modules['{package}'] = None; import davs_model; davs_model.{{}}"
+    for name in davs_model.__all__:
+        failed = subprocess.run([sys.executable, "-c", code.format(name)], capture_output=True, text=True, check=False)
+        last = failed.stderr.splitlines()[-1]
+        assert last == (
+            f"ModuleNotFoundError: davs_model needs {package}, which is not installed: pip install 'avprep[model]'"
+        )
+
+
 @pytest.mark.parametrize(("column", "wrong"), [("crop", {"align": "x"}), ("mfcc", {"preset": "x"}), ("mfcc", {"y": 1})])
 def test_settings_of_another_avprep(tmp_path: Path, column: str, wrong: dict[str, object]) -> None:
     """A run.json with a setting that this version does not have names the column, not an option of no command."""

@@ -16,7 +16,9 @@ from avprep_cli.main import main
 from click.testing import CliRunner, Result
 from made_shards import Made
 
+import avprep
 from avprep import manifest, schema, shards
+from avprep.errors import RunError, SettingsError
 from avprep.manifest import Clip, Manifest
 from avprep.quality import clip_view
 from davs_model.models.sync import curve
@@ -154,6 +156,22 @@ def test_offsets_must_be_of_these_windows(out: Path) -> None:
     assert "was measured on other windows" in refused.stderr
     assert not (out / "mfcc-unmoved").exists()
     assert "audio_offset_ms" not in windows(out)["sure"][2]
+
+
+def test_a_refused_run_renames_nothing(out: Path, tmp_path: Path) -> None:
+    """Where a run is refused, the windows that were to be moved stay in their place, and the right command goes on."""
+    write_sync(out)
+    plan = manifest.read(tmp_path / "plan.jsonl")
+    fewer = manifest.Manifest("films", plan.root, plan.clips[:3])
+    for given, options in ((plan, {"shard_size": 7}), (plan, {"task_index": 5}), (plan, {"jobs": 0}), (fewer, {})):
+        with pytest.raises((RunError, SettingsError)):
+            avprep.mfcc(given, out, audio_offset="sync", **{"jobs": 1, "verbosity": -1, **options})  # type: ignore[arg-type]
+        assert (out / "mfcc" / "train-000000.tar").is_file()
+        assert not (out / "mfcc-unmoved").exists()
+    command = ("mfcc", tmp_path / "plan.jsonl", out, "--audio-offset", "sync", "-j", 1)
+    assert call(*command, "--shard-size", 7).exit_code == 1
+    assert not (out / "mfcc-unmoved").exists()
+    assert call(*command).exit_code == 0
 
 
 def test_what_only_shows_renames_nothing(out: Path) -> None:

@@ -26,15 +26,16 @@ from avprep.manifest import Clip, make_key
 EXPECTS = "videos"
 
 
-def scan(root: Path, scan: Scan, *, loud: bool = False, tone: Literal["high", "low"] = "high") -> None:
+def scan(root: Path, scan: Scan, *, loud: bool = False, tone: Literal["high", "low"] = "high", age: int = 7) -> None:
     """Make a clip of every video.
 
     loud: words in capitals.
     tone: the speaker's tone.
+    age: the speaker's age.
     """
     for path in filter(is_video, walk(root, scan)):
         word = "TOY" if loud else "toy"
-        scan.clips.append(Clip(make_key(path), path, "train", word=word, speaker=tone))
+        scan.clips.append(Clip(make_key(path), path, "train", word=word, speaker=f"{tone}-{age}"))
 '''
 
 DETECTOR = '''
@@ -102,9 +103,9 @@ def test_a_layout_is_one_file(copy: Path, lrw: Path) -> None:
     assert "--loud " in shown
     assert "toy: words in capitals." in shown
     assert "--tone [high|low]" in shown
-    run(copy, "index", "toy", lrw / "corpus", "-o", copy.parent / "toy.jsonl", "--loud", "--tone", "low")
+    run(copy, "index", "toy", lrw / "corpus", "-o", copy.parent / "toy.jsonl", "--loud", "--tone", "low", "--age", 9)
     text = (copy.parent / "toy.jsonl").read_text()
-    assert text.count('"word": "TOY", "speaker": "low"') == 6
+    assert text.count('"word": "TOY", "speaker": "low-9"') == 6
     assert {name for name, content in files_of(copy).items() if before.get(name) != content} == {"layouts/toy.py"}
 
 

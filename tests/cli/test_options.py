@@ -12,6 +12,7 @@ from avprep_cli import kinds
 from avprep_cli.main import main
 from command_line import ALL, assert_one_line, call
 
+import avprep
 from avprep import layouts
 from avprep.errors import ManifestError
 
@@ -163,6 +164,30 @@ class TestSplitBy:
         """Who calls the library gets the same error."""
         with pytest.raises(ManifestError, match=r"--split-by .* is none of this layout's: .*speaker"):
             layouts.index(layout, root, split_by=wrong, **({"sentences": True} if layout == "grid" else {}))
+
+    @pytest.mark.parametrize(
+        ("layout", "given", "message"),
+        [
+            ("lrw", {"split_by": "speaker"}, "split_by is not an option of the layout lrw, which takes none"),
+            (
+                "grid",
+                {"sentence": True},
+                "sentence is not an option of the layout grid, which takes sentences, split_by",
+            ),
+            ("lrw", {"audio_root": "audio"}, "audio_root is not an option of the layout lrw, which takes none"),
+            ("grid", {"sentences": "no"}, "--sentences 'no' must be True or False"),
+            ("cremad", {"labels": "Rated"}, "--labels 'Rated' is none of this layout's: acted, rated"),
+            ("folder", {"pattern": 5}, "--pattern 5 must be a text"),
+            ("folder", {"val_fraction": "0.1"}, "--val-fraction '0.1' must be a number from 0 to below 1"),
+            ("lrs3", {"val_fraction": 1.5}, "--val-fraction 1.5 must be a number from 0 to below 1"),
+            ("folder", {"audio_root": 0}, "--audio-root 0 must be a path"),
+        ],
+    )
+    def test_what_a_layout_does_not_take(self, root: Path, layout: str, given: dict[str, Any], message: str) -> None:
+        """An option that the layout has not, or a value that it cannot have, is one line to who calls the library."""
+        with pytest.raises(ManifestError) as refused:
+            avprep.index(layout, root, **given)
+        assert str(refused.value) == message
 
     @pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (0.9, 0.2)])
     def test_nothing_left_to_train_on(self, root: Path, val: float, test: float) -> None:

@@ -75,6 +75,21 @@ def test_a_model_is_one_file() -> None:
         models.find("os")
 
 
+def test_pictures_too_small_for_a_measure(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model whose mouths are smaller than SSIM's window trains and is evaluated: that figure is null."""
+    small = {"features": 4, "image_size": 32}
+    monkeypatch.setattr(models.find("toy"), "dimensions_for", classmethod(lambda *_: small))
+    train(out, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    measured = [row["validation"]["talking"]["audio"] for row in rows if "talking" in row.get("validation", {})]
+    assert measured
+    assert all(one["mouth_ssim"] is None and one["mouth_psnr"] > 0 for one in measured)
+    settings = evaluation.EvaluationSettings(batch_size=3, workers=0)
+    evaluation.evaluate(tmp_path / "run", out, tmp_path / "results", settings, say=lambda _: None)
+    found = json.loads((tmp_path / "results" / "metrics.json").read_text())
+    assert found["talking"]["audio"]["mouth_ssim"] is None
+
+
 def test_shared_code_names_no_stage_of_davs() -> None:
     """No text of training, evaluation, generation and data is the name of its full stage, a phase or a term."""
     package = Path(davs_model.__file__).parent
@@ -133,6 +148,13 @@ def test_it_makes_a_film(run: Path, tmp_path: Path) -> None:
     tuned = CliRunner().invoke(main, [str(argument) for argument in (*command, "--adapt-steps", 1)])
     assert tuned.exit_code == 1
     assert "the model toy cannot be tuned to a face" in tuned.stderr
+
+
+@pytest.mark.parametrize("device", ["xpu9", "nowhere", "cuda:99"])
+def test_a_device_that_is_not_there(run: Path, device: str) -> None:
+    """A device that this machine does not have is one line."""
+    with pytest.raises(SettingsError, match=rf"^device '{device}' cannot be used here: "):
+        davs_model.load(run, device=device)
 
 
 def test_the_command_trains_it(out: Path, tmp_path: Path) -> None:

@@ -327,7 +327,31 @@ class TestJoined:
         self.make(tmp_path, "mfcc", "edb", planned="fedcba")
         assert [key for key, _ in shards.read_joined(tmp_path, "train-000000")] == ["d", "b"]
 
-    @pytest.mark.parametrize("gone", ["crop/train-000000.json", "crop/train-000000.tar", "mfcc/train-000000.tar"])
+    def test_columns_in_another_order(self, tmp_path: Path) -> None:
+        """Columns that do not keep one order, as of two manifests, are named."""
+        self.make(tmp_path, "crop", "abc")
+        self.make(tmp_path, "mfcc", "cab", planned="cab")
+        with pytest.raises(ShardError, match=r"mfcc/train-000000\.tar: c is not in the order of the crops"):
+            list(shards.read_joined(tmp_path, "train-000000"))
+
+    @pytest.mark.parametrize("column", ["crop", "mfcc"])
+    @pytest.mark.parametrize("keeps", ["", "ab", "ac"])
+    def test_a_tar_without_clips_of_its_sidecar(self, tmp_path: Path, column: str, keeps: str) -> None:
+        """A tar that is whole, but lacks clips that its sidecar has as ok, or is all zeros, is named."""
+        self.make(tmp_path, "crop", "abc")
+        self.make(tmp_path, "mfcc", "abc")
+        sidecar = shards.sidecar_path(tmp_path, column, "train-000000")
+        before = sidecar.read_bytes()
+        self.make(tmp_path, column, keeps, planned="abc")
+        sidecar.write_bytes(before)
+        if not keeps:
+            sidecar.with_suffix(".tar").write_bytes(bytes(20 * 512))
+        with pytest.raises(ShardError, match=rf"{column}/train-000000\.tar: .* sidecar"):
+            list(shards.read_joined(tmp_path, "train-000000"))
+
+    @pytest.mark.parametrize(
+        "gone", [f"{column}/train-000000.{kind}" for column in ("crop", "mfcc") for kind in ("json", "tar")]
+    )
     def test_unfinished(self, tmp_path: Path, gone: str) -> None:
         """A column that has not finished the shard is named; nothing is silently left out."""
         self.make(tmp_path, "crop", "abc")
