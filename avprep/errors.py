@@ -25,6 +25,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def explained(error: Exception) -> object:
+    """Return what an error says: of the system's in its own words, without number and path."""
+    return getattr(error, "strerror", None) or error
+
+
 def missing_package(who: str, package: str, extra: str | None) -> str:
     """Return the message for a package that is not installed: one line with the remedy.
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from avprep import untrusted
-from avprep.errors import ManifestError, RunError, plural
+from avprep.errors import ManifestError, RunError, explained, plural
 from avprep.schema import MANIFEST_VERSION
 
 SPLITS = ("train", "val", "test")
@@ -223,7 +223,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     _dump(row).encode()  # an escape may stand for half a letter, which is no text
                 yield number, row
     except OSError as error:
-        why = error.strerror or error
+        why = explained(error)
         raise ManifestError(f"{path}: cannot read the manifest ({why}); make one with `avprep index`") from error
     except UnicodeDecodeError as error:
         other = "" if number else "; MANIFEST is a file that `avprep index` writes"

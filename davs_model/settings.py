@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from avprep.errors import SettingsError
+from avprep.errors import SettingsError, explained
 
 _MAXIMUM = 10**9
 """Bound of what is only counted: far beyond any use, so that no such number overflows or takes all memory."""
@@ -353,7 +353,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise _error(str(file), f"cannot be read: {error.strerror or error}") from error
+        raise _error(str(file), f"cannot be read: {explained(error)}") from error
     except UnicodeDecodeError as error:
         raise _error(str(file), f"not UTF-8 text (byte {error.start}): save it as UTF-8") from error
     except (ValueError, RecursionError) as error:  # ValueError alone: a number of thousands of digits

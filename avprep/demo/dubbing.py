@@ -106,7 +106,7 @@ def dub(
     mouths, left_out = _mouths(out, {clip.key: clip.speaker for clip in source.clips}, clips)
     said = [clip for clip in source.clips if clip.key in mouths]
     parts = list(_parts(said, source.root, lips_of(mouths), people(speakers, seed)))
-    extra = {"left_out": left_out}
+    extra = {"left_out": left_out, "people_seed": seed}  # few people have the same numbers with any seed
     if voices is not None:
         parts = _recorded(parts, voices, seed)
         extra["recorded"] = sum(part.recording is not None for part in parts)
@@ -242,10 +242,9 @@ def _begin(root: Path, plan: bytes) -> None:
             return
         if root.exists() and any(root.iterdir()):
             raise AvprepError(f"{root} holds other files: use an empty folder")
-        root.mkdir(parents=True, exist_ok=True)
-        files.write_atomically(root / PLAN, plan, aside=files.own_aside(root / PLAN))
     except OSError as error:
         raise AvprepError(f"{error.filename or root}: {error.strerror}") from error
+    files.write_whole(root / PLAN, plan)
 
 
 def _make(root: Path, seed: int, part: _Part) -> None:

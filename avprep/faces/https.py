@@ -23,10 +23,13 @@ class Response(Protocol):
 def open_url(url: str) -> AbstractContextManager[Response]:
     """Open an https address and refuse to be sent on to anything else; OSError where it cannot be reached."""
     _require_https(url)
-    request = urllib.request.Request(url, headers={"User-Agent": f"avprep/{__version__}"})  # noqa: S310 - checked above
-    response: AbstractContextManager[Response] = urllib.request.build_opener(_HttpsOnly()).open(
-        request, timeout=TIMEOUT
-    )
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": f"avprep/{__version__}"})  # noqa: S310 - checked
+        response: AbstractContextManager[Response] = urllib.request.build_opener(_HttpsOnly()).open(
+            request, timeout=TIMEOUT
+        )
+    except ValueError as error:  # of an address to which a server sends us on, say
+        raise OSError(f"an address on the way is none ({error})") from error
     return response
 
 

@@ -20,7 +20,7 @@ import av.container
 import av.error
 import av.stream
 
-from avprep.errors import Reject, plural
+from avprep.errors import Reject, explained, plural
 from avprep.files import check_regular
 
 FORMATS = (
@@ -82,7 +82,7 @@ def open_file(path: Path) -> Iterator[av.container.InputContainer]:
     except FileNotFoundError as error:
         raise Reject("missing", f"{path}: no such file") from error
     except (OSError, ValueError) as error:
-        raise Reject("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        raise Reject("unreadable", f"{path}: {explained(error)}") from error
     with file:
         try:
             container = av.open(
@@ -96,7 +96,7 @@ def open_file(path: Path) -> Iterator[av.container.InputContainer]:
         except (av.error.FFmpegError, UnicodeError, ValueError) as error:
             if file.failure is not None:
                 raise broken_storage(path, file.failure) from error
-            reason = getattr(error, "strerror", None) or error
+            reason = explained(error)
             if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):  # the latter: none of FORMATS
                 reason = "no audio or video can be read from it (Invalid data found when processing input)"
             raise Reject("unreadable", f"{path}: {reason}") from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avprep import files
-from avprep.errors import RunError
+from avprep.errors import RunError, explained
 
 DEFAULT_TASKS = 64
 DEFAULT_ARRAY_LIMIT = 1001
@@ -141,7 +141,7 @@ def sent_tasks(script: Path) -> tuple[int, int | None] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise RunError(f"{script}: cannot be read ({error})") from error
+        raise RunError(f"{script}: cannot be read ({explained(error)})") from error
     tasks = re.search(r"^    --num-tasks (\d+) --jobs ", text, re.MULTILINE)
     parallel = re.search(r"^#SBATCH --array=\S+%(\d+)$", text, re.MULTILINE)
     return None if tasks is None else (int(tasks[1]), int(parallel[1]) if parallel else None)

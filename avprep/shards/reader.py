@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from avprep import files, schema
-from avprep.errors import ShardError
+from avprep.errors import ShardError, explained
 from avprep.shards import tars
 from avprep.shards.sample import Stretch
 from avprep.shards.sidecar import read_sidecar, sidecar_path, tar_path
@@ -188,7 +188,7 @@ def _named(path: Path | str) -> Iterator[None]:
     except ShardError as error:
         raise ShardError(f"{path}: {error}") from error
     except OSError as error:
-        raise ShardError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise ShardError(f"{path}: cannot be read ({explained(error)})") from error
 
 
 def read_joined(out: Path, shard: str) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from avprep import untrusted
-from avprep.errors import RunError
+from avprep.errors import RunError, explained
 
 _KINDS = {"column": str, "manifest": str, "settings": dict, "versions": dict}
 
@@ -22,7 +22,7 @@ def read_run(out: Path, column: str) -> dict[str, Any] | None:
     try:
         run = untrusted.read_json(path)
     except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error})") from error
+        raise RunError(f"{path}: cannot be read ({explained(error)})") from error
     size = run.get("shard_size")
     if (
         type(size) is not int

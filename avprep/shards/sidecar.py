@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from avprep import files, schema, untrusted
-from avprep.errors import RunError, ShardError
+from avprep.errors import RunError, ShardError, explained
 
 
 def tar_path(out: Path, column: str, shard: str) -> Path:
@@ -57,7 +57,7 @@ def _read_head(path: Path, *, whole: bool) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise ShardError(f"{path}: cannot read the sidecar ({error})") from error
+        raise ShardError(f"{path}: cannot read the sidecar ({explained(error)})") from error
     match head:
         case {
             "avprep_sidecar": version,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import schema
-from avprep.errors import Reject
+from avprep.errors import Reject, explained
 from avprep.faces import align, keyframes, steady, track
 from avprep.faces.detectors.base import Detector, LandmarkDetector
 from avprep.faces.landmarks import Landmarks
@@ -214,7 +214,7 @@ def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> Boxes:
     except FileNotFoundError as error:
         raise Reject("missing", f"{root / clip.track}: no such file") from error
     except (OSError, ValueError) as error:
-        raise Reject("unreadable", f"{root / clip.track}: {error}") from error
+        raise Reject("unreadable", f"{root / clip.track}: {explained(error)}") from error
     first = rows[0][0]
     boxes = np.array([[x, y, x + w, y + h] for _, x, y, w, h in rows], np.float32)
     if boxes.max() <= 2:  # VoxCeleb2 writes fractions of the picture

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from avprep import boxes
-from avprep.errors import AvprepError
+from avprep.errors import AvprepError, explained
 from avprep.faces import align, keyframes, steady, track, views
 from avprep.faces.detectors.base import Detector, Face
 from avprep.media.picture import Picture
@@ -80,7 +80,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             raise AvprepError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
         file = path.open("rb")
     except (OSError, ValueError) as error:
-        raise AvprepError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        raise AvprepError(f"{path}: {explained(error)}") from error
     with file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow finds odd about a file is of no use to its user
         try:

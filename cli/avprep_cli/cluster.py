@@ -122,7 +122,7 @@ def _begun(out: Path, column: str, jobs: int | None, root: Path | None, run: Pat
     from avprep.runs.fingerprint import read_manifest, started
 
     if column != "sync":
-        return columns.begun(out, column, jobs=jobs, root=root, judge=lambda: data.speaker(run))
+        return columns.begun(out, column, jobs=jobs, root=root, judge=lambda: data.speaker(run, "--model"))
     if run is None:
         raise RunError("sync: give the RUN that measured it as --model, or --column for another column")
     from davs_model.sync import column as sync

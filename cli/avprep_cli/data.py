@@ -313,10 +313,10 @@ def chosen_jobs(jobs: int | None) -> int | None:
     return None if options.is_default("jobs") else jobs
 
 
-def speaker(sync: Path | None) -> SpeakerJudge:
-    """Return the judge of who speaks; UsageError without a sync model."""
+def speaker(sync: Path | None, option: str = "--sync") -> SpeakerJudge:
+    """Return the judge of who speaks; UsageError, which names the option, without a sync model."""
     if sync is None:
-        raise click.UsageError("--subject speaking needs --sync RUN, of `avprep train --model sync`")
+        raise click.UsageError(f"--subject speaking needs {option} RUN, of `avprep train --model sync`")
     from davs_model.sync.speaker import SpeakerJudge
 
     return SpeakerJudge(sync.absolute())

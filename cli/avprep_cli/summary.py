@@ -135,9 +135,18 @@ def accidents(column: ColumnStatus, tried: Collection[str] = ()) -> dict[str, in
 
 
 def retry_line(out: Path, column: ColumnStatus, again: dict[str, int]) -> str:
-    """Return the command that runs clips again, with more time for those that took too long."""
+    """Return the command that runs clips again, with more time for those that took too long.
+
+    A column that a sync model made needs that model again, which its folder does not name.
+    """
+    from avprep.schema import MEASURED
+    from avprep.shards import read_run
+
+    settings = (read_run(out, column.column) or {}).get("settings", {})
+    judged = column.column in MEASURED or settings.get("subject") == "speaking"
+    model = ("--model", "RUN") if judged else ()
     more = ("--clip-timeout", _longer(column)) if "timeout" in again else ()
-    return line("retry", out, "--column", column.column, "--reason", ",".join(again), *more)
+    return line("retry", out, "--column", column.column, *model, "--reason", ",".join(again), *more)
 
 
 def _longer(column: ColumnStatus) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import manifest, schema, shards
-from avprep.errors import ManifestError, RunError, ShardError
+from avprep.errors import ManifestError, RunError, ShardError, explained
 from avprep.manifest import TimedWord
 from avprep.shards import tars
 from avprep.shards.image import decode_picture
@@ -158,7 +158,7 @@ class Clips:
         except ShardError as error:
             raise ShardError(f"{path}: {key}: {_UNREADABLE} ({error})") from error
         except OSError as error:
-            raise ShardError(f"{path}: {key}: {error}") from error
+            raise ShardError(f"{path}: {key}: {explained(error)}") from error
         image_format = schema.image_format(found)
         expected = _expected(column, int(self.whole[row]), image_format)
         for names, problem in (

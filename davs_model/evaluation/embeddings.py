@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avprep.errors import RunError
+from avprep.errors import RunError, explained
 
 FORMAT = "avprep embeddings"
 VERSION = 1
@@ -57,7 +57,7 @@ def writing(path: Path, facts: dict[str, Any]) -> Iterator[Writer]:
             yield Writer(file)
         os.replace(part, path)
     except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error})") from error
+        raise RunError(f"{path}: cannot be written ({explained(error)})") from error
     finally:
         part.unlink(missing_ok=True)
 

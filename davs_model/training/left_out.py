@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from avprep import files, untrusted
-from avprep.errors import RunError
+from avprep.errors import RunError, explained
 from davs_model.data.clips import Clips
 from davs_model.models.base import TalkingModel
 from davs_model.settings import RunSettings
@@ -31,4 +31,6 @@ def kept(run: Path, clips: Clips) -> Clips:
         out = untrusted.read_json(path)["clips"]
         return clips.where(np.array([clips.name(row) not in out for row in range(len(clips))], bool), REASON)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: cannot be read ({error}): give another RUN, and --init-from {run}") from error
+        raise RunError(
+            f"{path}: cannot be read ({explained(error)}): give another RUN, and --init-from {run}"
+        ) from error

@@ -11,12 +11,14 @@ from typing import Any
 import made_media
 import numpy as np
 import pytest
+from avprep_cli import summary
 from avprep_cli.main import main
 from click.testing import CliRunner
 
 from avprep import columns, layouts, schema
 from avprep.errors import RunError
-from avprep.manifest import Clip
+from avprep.manifest import Clip, Manifest
+from avprep.runs import status
 from avprep.stages import CropSettings
 
 
@@ -120,6 +122,20 @@ def test_who_speaks_needs_a_judge(pair: Path, tmp_path: Path) -> None:
     assert "--sync is for --subject speaking" in done.stderr
     with pytest.raises(RunError, match="give the RUN of a sync model"):
         columns.crop_stage(tmp_path, CropSettings(subject="speaking"), 1, None)
+
+
+def test_crops_of_who_speaks_are_run_again_with_the_judge(tmp_path: Path) -> None:
+    """What is recommended for clips that failed names the option that `retry` needs here, and so does `retry`."""
+    plan = Manifest("pair", tmp_path, (Clip("gone", "gone.mp4", "test"),), seed=0)
+    stage = columns.crop_stage(tmp_path, CropSettings("opencv", subject="speaking"), 1, ColourJudge(0))  # type: ignore[arg-type]
+    columns.Filling(stage, plan, tmp_path / "out", 1).run()
+    (found,) = status.status(tmp_path / "out")
+    assert found.reasons == {"missing": 1}
+    advice = summary.retry_line(tmp_path / "out", found, found.reasons)
+    assert advice.endswith("/out --column crop --model RUN --reason missing")
+    done = CliRunner().invoke(main, advice.replace(" --model RUN", "").split()[1:])
+    assert done.exit_code == 2
+    assert "--subject speaking needs --model RUN" in done.stderr
 
 
 def test_the_judge_is_part_of_the_fingerprint(tmp_path: Path) -> None:

@@ -38,6 +38,13 @@ def test_a_folder_where_a_manifest_is_wanted(folder: Path, column: str) -> None:
     assert not (folder / "out").exists()
 
 
+def _as_somebody(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder as somebody to whom closed files are closed, as to root they are not."""
+    humble = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    command = [*humble, sys.executable, "-m", "avprep", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
 CLOSED = (("status",), ("verify",), ("report", "-o", "page.html"), ("retry", "--reason", "missing"))
 
 
@@ -49,12 +56,32 @@ def test_a_column_that_another_user_keeps_closed(lrw: Path, tmp_path: Path, word
     (out / "mfcc").mkdir(parents=True)
     shutil.copy(lrw / "plan.jsonl", out / "manifest.jsonl")
     (out / "mfcc").chmod(0)
-    humble = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    command = [*humble, sys.executable, "-m", "avprep", words[0], str(out), *words[1:]]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = _as_somebody(words[0], str(out), *words[1:], folder=tmp_path)
     (out / "mfcc").chmod(0o755)
     assert done.returncode == 1
     assert done.stderr == f"Error: {out}/mfcc/run.json: Permission denied\n"
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv here (Debian: apt install util-linux)")
+@pytest.mark.parametrize(
+    ("closed", "words", "said"),
+    [
+        ("run.json", ("status",), "cannot be read"),
+        ("run.json", ("verify",), "cannot be read"),
+        ("train-000000.json", ("verify",), "cannot read the sidecar"),
+        ("train-000000.json", ("select", "--where", "n_frames > 1", "-o", "kept.jsonl"), "cannot read the sidecar"),
+    ],
+)
+def test_a_file_that_another_user_keeps_closed(
+    lrw: Path, tmp_path: Path, closed: str, words: tuple[str, ...], said: str
+) -> None:
+    """A file that only its owner may read is named once, and what is wrong with it is said without Python's words."""
+    out = tmp_path / "out"
+    assert call("mfcc", lrw / "plan.jsonl", out, "-j", "1").exit_code == 0
+    (out / "mfcc" / closed).chmod(0)
+    done = _as_somebody(words[0], str(out), *words[1:], folder=tmp_path)
+    assert done.returncode == 1
+    assert f"{out}/mfcc/{closed}: {said} (Permission denied)\n" in done.stderr
 
 
 @pytest.mark.parametrize("words", [("mfcc",), ("slurm", "mfcc")])

@@ -100,6 +100,32 @@ def test_another_corpus_is_not_mixed_in(marked: Path, dubbed: Path) -> None:
     assert sorted(dubbed.rglob("*")) == before
 
 
+def test_people_of_another_seed_are_not_mixed_in(marked: Path, tmp_path: Path) -> None:
+    """Two people have the same numbers with every seed, but other faces: another seed in the same folder is refused."""
+    root = tmp_path / "two"
+    dubbing.dub(marked, root, speakers=2, clips=1, seed=0)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    next(root.rglob("*.mp4")).unlink()
+    assert_one_line(call("dub", marked, root, "--speakers", "2", "--clips", "1", "--seed", "5"), 1, "empty folder")
+    dubbing.dub(marked, root, speakers=2, clips=1, seed=0)
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_a_plan_that_does_not_fit_on_the_disk_leaves_nothing(
+    marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the manifest could not be written, the same call succeeds once there is room."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(AvprepError, match="No space left"):
+            dubbing.dub(marked, tmp_path / "new", speakers=2, clips=1)
+    assert not list((tmp_path / "new").iterdir())
+
+
 def test_crops_without_landmarks_are_told(marked: Path, tmp_path: Path) -> None:
     """An OUT of a detector without landmarks is answered by the detectors that have them."""
     plan = replace(manifest.read(marked / "manifest.jsonl"), clips=manifest.read(marked / "manifest.jsonl").clips[:1])

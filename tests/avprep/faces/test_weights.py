@@ -228,6 +228,14 @@ def test_only_https(monkeypatch: pytest.MonkeyPatch) -> None:
     assert handler.redirect_request(request, io.BytesIO(), 302, "Found", HTTPMessage(), "https://weights.test/")
 
 
+@pytest.mark.parametrize("url", ["https://[::1/tiny.onnx", f"https://{'a' * 300}/tiny.onnx"])
+def test_an_address_that_is_none(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """What is no address, as a redirect may hold, cannot be reached, and is no error of ours."""
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="an address on the way is none"):
+        https.open_url(url)
+
+
 def test_weights_of_a_package_are_read_where_it_is_installed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes with a package is found in it alone, without importing it, and verified as any other file is."""
     put(tiny)
