@@ -230,10 +230,7 @@ class TalkingModel(nn.Module, ABC):
 
     @abstractmethod
     def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
-        """Encode what is said in frames, of the form of `FRAMES`, or windows `[B, T, 12, 20]`, one of the two.
-
-        Returns `[B, T, F]`.
-        """
+        """Encode what is said in frames, of the form of `FRAMES`, or windows `[B, T, 12, 20]`: `[B, T, F]`."""
 
     # Only a model with an `expression_length` is asked for the next three, one with `modalities` for their weights.
     def encode_expression(self, frames: Tensor) -> Tensor:

@@ -93,6 +93,8 @@ class StageTrainer:
         batches = Batches(source, shape, batch_size=size, seed=seed, window=window, rank=world.rank, world=world.size)
         if not len(batches):
             reasons = "".join(f"; left out: {count} {reason}" for reason, count in left_out.items())
+            if not len(source):
+                raise RunError(f"{corpus.train.out}: no clip can be used in the {stage.name} stage{reasons}")
             raise RunError(
                 f"{corpus.train.out}: {plural(len(source), 'clip')} can be used in the {stage.name} stage, fewer than "
                 f"a batch of {size}: give a smaller data.batch_size{reasons}"

@@ -49,7 +49,7 @@ def test_the_readme_s_python(lrw: Path, tmp_path: Path, monkeypatch: pytest.Monk
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     exec(code.replace("/data/grid", str(tmp_path / "grid")), {})  # noqa: S102 - our own page
     assert [sample.word for sample in avprep.open("out")] == ["bin", "bin"]
-    assert trained == [(Path("out"), "small", ["identity", "speech", "full"])]
+    assert trained == [([Path("out")], "small", ["identity", "speech", "full"])]
     assert made.probe(tmp_path / "talking.mp4").duration == pytest.approx(0.6, abs=0.05)
 
 

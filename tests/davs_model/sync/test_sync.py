@@ -109,6 +109,13 @@ def test_the_second_pass_leaves_out_what_is_out_of_sync(run: Path) -> None:
         assert confidence > 0
 
 
+def test_a_stage_that_can_use_no_clip_says_so(out: Path, tmp_path: Path) -> None:
+    """Where the first pass finds no clip in sync, no smaller batch would help, and none is proposed."""
+    settings = Settings.resolve("small", None, (*QUICK, "steps.contrast=1", "steps.refine=1", "refine.offset=0"))
+    with pytest.raises(RunError, match=r"no clip can be used in the refine stage$"):
+        loop.train(out, tmp_path, settings, stages=("contrast", "refine"), say=lambda _: None)
+
+
 def test_a_clip_is_not_left_out_for_one_of_another_out(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
