@@ -140,8 +140,9 @@ def run_line(line: str, **variables: str) -> None:
 def test_the_page_names_the_stages_and_real_settings() -> None:
     """docs/training.md lists every stage, and each setting that it names exists and takes the value that it gives."""
     assert [name for name in re.findall(r"^\| `(\w+)` \| ", PAGE, re.MULTILINE) if name in STAGES] == list(STAGES)
-    for override in set(re.findall(r"--set ([\w.]+=\S+?)[`\s]", PAGE)) - {"section.name=value"}:
-        DavsSettings.resolve(None, None, [override])
+    for line in PAGE.splitlines():  # a setting may need another one that is given beside it
+        given = set(re.findall(r"--set ([\w.]+=[^`\s]+)", line)) - {"section.name=value"}
+        DavsSettings.resolve(None, None, sorted(given))
     for name in re.findall(r"`((?:data|model|machine|weights)\.\w+)`", PAGE):
         assert name in DavsSettings.defaults()
 
