@@ -231,10 +231,7 @@ def _value(node: ast.expr, figures: Figures) -> Any:
 
 def _number(node: ast.expr, figures: Figures) -> float:
     """Return what arithmetic is done with; TypeError for what is no number, which `*` would repeat beyond memory."""
-    value = _value(node, figures)
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            return float(value)
+    value = _as_number(_value(node, figures))
     if not isinstance(value, int | float):
         raise TypeError(f"{type(value).__name__} is no number")
     return value
@@ -258,9 +255,16 @@ def _joined(node: ast.BoolOp, figures: Figures) -> bool:
 def _alike(left: Any, right: Any) -> tuple[Any, Any]:
     """Return two sides of a comparison, a text beside a number as the number that it writes, if it does."""
     if isinstance(left, str) != isinstance(right, str):
-        with contextlib.suppress(ValueError):
-            return (float(left), right) if isinstance(left, str) else (left, float(right))
+        return _as_number(left), _as_number(right)
     return left, right
+
+
+def _as_number(value: Any) -> Any:
+    """Return a text as the number that it writes, if it does; all else as it is."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
 
 
 def _figure(figures: Figures, name: str) -> Any:
