@@ -160,7 +160,10 @@ class Displays:
     """How a player shows the pictures of a stream."""
 
     def __init__(self, stream: av.VideoStream) -> None:
-        self._stream = stream
+        self._decoder = stream.codec_context
+        # A container's own aspect differs from the stream's; where both are the same, the stream's may change midway.
+        aspect = stream.sample_aspect_ratio
+        self._own = aspect if aspect != self._decoder.sample_aspect_ratio else None
         self._rotation: int | None = None
         self._matrix: bytes | None = None
         self._display: Display | None = None
@@ -170,7 +173,7 @@ class Displays:
         if self._display is None or frame.key_frame or frame.rotation != self._rotation:
             if frame.rotation != self._rotation:
                 self._rotation, self._matrix = frame.rotation, _display_matrix(frame)
-            aspect = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
+            aspect = self._own or self._decoder.sample_aspect_ratio
             self._display = display(self._matrix, Fraction(aspect) if aspect else None)
         return self._display
 

@@ -271,6 +271,20 @@ def test_the_containers_aspect_comes_before_the_streams(talker: Path, tmp_path: 
     assert first(clip).size == (240, 480)
 
 
+def test_a_clip_has_the_aspect_of_its_own_part_of_a_recording(talker: Path, tmp_path: Path) -> None:
+    """Where a recording changes its aspect, clips on either side have their own, and one across it is refused."""
+    parts = [
+        stored_as(talker, tmp_path / f"{name}.ts", "320:240", aspect, "-c:v", "mpeg2video", "-q:v", 2)
+        for name, aspect in (("narrow", "1"), ("wide", "4/3"))
+    ]
+    recording = tmp_path / "recording.ts"
+    recording.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert next(iter(Frames(recording, duration=0.2))).size == (320, 240)
+    assert next(iter(Frames(recording, start=0.5, duration=0.2))).size == (427, 240)
+    with pytest.raises(Reject, match="size changes midway"):
+        list(Frames(recording))
+
+
 def test_aspect_and_turn_together(talker: Path, tmp_path: Path) -> None:
     """The aspect is that of the pixels as stored, before the picture is turned."""
     wide = stored_as(talker, tmp_path / "wide.mp4", "240:320", "4/3")
