@@ -98,6 +98,15 @@ def test_every_reason_is_documented() -> None:
     assert listed.items() >= REASONS.items()
 
 
+@pytest.mark.parametrize("source", ["stages/crop.py", "stages/mfcc.py", "media/video.py"])
+def test_every_fact_of_a_sample_is_documented(source: str) -> None:
+    """docs/shards.md describes each name under which the source of a column records something."""
+    text = (ROOT / "docs" / "shards.md").read_text(encoding="utf-8")
+    recorded = re.findall(r'"(\w+)":', (ROOT / "avprep" / source).read_text(encoding="utf-8"))
+    assert recorded
+    assert {name for name in recorded if f"`{name}`" not in text} == set()
+
+
 if __name__ == "__main__":
     if "--show" in sys.argv:
         sys.stdout.buffer.write(reference().encode("utf-8"))
