@@ -165,16 +165,9 @@ def choose(tracks: list[Track], found: Detections, subject: Subject, hints: dict
         raise Reject("no_face", "no face was found in any keyframe")
 
     if hints:
-        agreed = [
-            sum(
-                d.frames * boxes.overlap(d.face.box, hints[frame])
-                for frame, d in track.detections.items()
-                if frame in hints
-            )
-            for track in tracks
-        ]
-        if max(agreed) > 0:
-            return tracks[int(np.argmax(agreed))]
+        best = max(tracks, key=lambda track: _shared(track, hints))
+        if _shared(best, hints) > 0:
+            return best
     if subject != "central":
         return max(tracks, key=area)
     longest = max(len(track.frames) for track in tracks)
@@ -185,6 +178,18 @@ def choose(tracks: list[Track], found: Detections, subject: Subject, hints: dict
         return float(np.average(away, weights=[d.frames for d in track.detections.values()]))
 
     return min((track for track in tracks if 2 * len(track.frames) >= longest), key=distance)
+
+
+def overlap(subject: Track, hints: dict[int, NDArray[np.float32]]) -> float:
+    """Return how much of the data set's own boxes a track shares on average: intersection over union, 0 to 1."""
+    frames = sum(d.frames for frame, d in subject.detections.items() if frame in hints)
+    return _shared(subject, hints) / max(frames, 1)
+
+
+def _shared(track: Track, hints: dict[int, NDArray[np.float32]]) -> float:
+    """Return a track's overlap with the data set's own boxes, added up over its frames."""
+    hinted = ((d, hints[frame]) for frame, d in track.detections.items() if frame in hints)
+    return float(sum(d.frames * boxes.overlap(d.face.box, box) for d, box in hinted))
 
 
 def area(track: Track) -> float:

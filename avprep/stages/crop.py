@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -123,7 +123,8 @@ def align_detections(
         check_length(detections.n_frames)
         tracks = track.link(detections)
         subject = track.choose(tracks, detections, settings.subject, hints or {})
-    return align_track(frames, detections, tracks, subject, settings, name=name)
+    found = align_track(frames, detections, tracks, subject, settings, name=name)
+    return replace(found, chosen={"track_overlap": rounded(track.overlap(subject, hints))}) if hints else found
 
 
 def align_track(

@@ -155,18 +155,21 @@ def test_audio_shift_moves_the_sound(corpus: Manifest) -> None:
     np.testing.assert_allclose(shifted[5:20], windows[4:19], atol=1e-4)
 
 
-@pytest.mark.parametrize("above", ["Identity  : \tid1\n\n", "\ufeff"])
-def test_a_data_sets_own_track_chooses_the_face(above: str, tmp_path: Path) -> None:
-    """Of two people in a picture the one that the VoxCeleb1 track names is cropped, byte order mark or not."""
+@pytest.mark.parametrize(
+    ("above", "x", "overlap"), [("Identity  : \tid1\n\n", 60, 1.0), ("\ufeff", 60, 1.0), ("", 1060, 0.0)]
+)
+def test_a_data_sets_own_track_chooses_the_face(above: str, x: int, overlap: float, tmp_path: Path) -> None:
+    """Of two people the one that the VoxCeleb1 track names is cropped; how far its boxes fit the face is recorded."""
     left, samples = synthetic.utterance("ABOUT", synthetic.speaker(1), 0)
     right, _ = synthetic.utterance("ABOUT", synthetic.speaker(2), 0)
     frames = np.concatenate([left, np.asarray(right)], axis=2)
     synthetic.write_clip(tmp_path / "two.mp4", frames, samples)
-    rows = "\n".join(f"{190 + n:06d}\t316\t60\t130\t140" for n in range(29))
+    rows = "\n".join(f"{190 + n:06d}\t{x}\t60\t130\t140" for n in range(29))
     (tmp_path / "two.txt").write_text(f"{above}FRAME \tX \tY \tW \tH\n{rows}\n", encoding="utf-8")
     clip = Clip("two", "two.mp4", "train", track="two.txt")
     members = dict(crop_clip(clip, tmp_path, CropSettings(), detectors.build("opencv")).members)
-    assert schema.decode_array(members["points.npy"])[:, 0, 0].min() > 256
+    assert (schema.decode_array(members["points.npy"])[:, 0, 0].max() < 256) == bool(overlap)
+    assert json.loads(members["clip.json"])["track_overlap"] == pytest.approx(overlap, abs=0.6 * overlap)
 
 
 def test_stages_say_what_decides_their_bytes(corpus: Manifest) -> None:
