@@ -270,6 +270,13 @@ class TestResuming:
         run(out, tmp_path / "a", "optimizer.schedule=constant", "steps.speech=2")
         assert_equal(weights(tmp_path / "a"), weights(constant))
 
+    def test_steps_that_a_term_goes_by_cannot_be_added(self, out: Path, tmp_path: Path) -> None:
+        """With a term that begins after a fraction of a stage, more steps are not those of a longer run: refused."""
+        given = ("optimizer.schedule=constant", "adversaries.domain_from=0.6")
+        run(out, tmp_path / "run", *given, "steps.speech=1")
+        with pytest.raises(RunError, match=r"steps\.speech: 1 there, 2 here"):
+            run(out, tmp_path / "run", *given, "steps.speech=2")
+
     def test_a_damaged_state_gives_way_to_the_one_before(self, out: Path, finished: Path, copied: Path) -> None:
         """Where the last state is damaged the previous one is taken, which is said, and the run ends the same."""
         path = copied / states.NAME
