@@ -224,9 +224,13 @@ class RunSettings(Section):
 
     @classmethod
     def free(cls) -> frozenset[str]:
-        """Return what may change when a run is resumed; `steps.*` only with the constant schedule."""
+        """Return what may change when a run is resumed; `steps.*` only of stages that are not `paced`."""
         free = {name for name in cls.defaults() if name.partition(".")[0] in ("loop", "steps")}
         return frozenset({"preset", "data.workers", *free})
+
+    def paced(self) -> frozenset[str]:
+        """Return the stages whose every step depends on their number of steps, by the learning rate or the terms."""
+        return frozenset(self.stages() if self.optimizer.schedule == "cosine" else ())
 
     @classmethod
     def stages(cls) -> tuple[str, ...]:

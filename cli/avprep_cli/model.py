@@ -136,13 +136,15 @@ def train(
     from davs_model.training import loop, run_folder
 
     stages = [name for name in kind.stages() if stage in (name, "all")]
-    if dry_run:
+    first = not int(os.environ.get("RANK", "0"))  # torchrun's: one process speaks for all
+    if dry_run and first:
         tell = say.aside if say.as_json() else lambda text: say.echo(say.folded(text))
         run_folder.describe(run, settings, corpus.read_corpus(outs, settings, shares), tell, stages)
         summary.close([], {"settings": tomllib.loads(settings.to_toml())})
+    if dry_run:
         return
     found = loop.train(outs, run, settings, stages=stages, shares=shares, init_from=init_from, say=say.story)
-    if not int(os.environ.get("RANK", "0")):  # torchrun's: one process speaks for all
+    if first:
         _show_run(run, model, outs[0], found)
 
 

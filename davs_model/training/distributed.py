@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed, nn
@@ -13,6 +15,11 @@ from torch.distributed.nn import functional as differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from avprep.errors import RunError
+
+ALONE = timedelta(days=1)
+"""How long processes wait while the first one validates, draws or measures all clips; torch's own is 10 or 30 minutes.
+
+They do not wait for one that has ended: torchrun ends all then."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +85,19 @@ def join(device: str) -> World:
     # Torch names functions of a private module instead, which the oldest torch that we take does not have.
     warnings.filterwarnings("ignore", r"torch\.distributed\.nn\.functional\.\w+ is deprecated", FutureWarning)
     if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+        distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=ALONE)
     return world
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What gloo raises in the others where a process has ended is one line: that process gives the reason."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "by peer" not in str(error):  # closed or reset: gloo has no type for it
+            raise
+        raise RunError("another process of this run has ended: see what was printed of that one") from error
 
 
 def leave() -> None:

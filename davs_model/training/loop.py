@@ -79,7 +79,7 @@ def train(
                 f"data.batch_size = {settings.data.batch_size} gives each of {world.size} processes one clip, of which "
                 "BatchNorm has no statistics without machine.sync_batchnorm: give a larger one"
             )
-        with locked(run) if world.first else contextlib.nullcontext():
+        with distributed.together(), locked(run) if world.first else contextlib.nullcontext():
             corpus = read_corpus(out, settings, shares)
             going = _Run.start(corpus, run, settings, world, device, init_from, say if world.first else lambda _: None)
             try:

@@ -65,9 +65,7 @@ def check_same(
     """Prove that a run goes on as it began; RunError with the difference where it would not."""
     before = state.checkpoint.settings
     theirs = type(settings).from_json(before.get("training", {}), source=str(run / states.NAME))
-    free = set(settings.free())
-    if settings.optimizer.schedule == "cosine":
-        free -= {f"steps.{name}" for name in state.done}  # the rate of the steps that were taken depends on it
+    free = settings.free() - {f"steps.{name}" for name in settings.paced() & state.done.keys()}
     differences = [line for line in theirs.difference(settings) if line.partition(":")[0] not in free]
     if differences:
         raise RunError(

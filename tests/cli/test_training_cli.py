@@ -67,6 +67,13 @@ def test_dry_run_writes_nothing(out: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_one_of_several_processes_speaks(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--dry-run under torchrun is shown by its first process alone."""
+    monkeypatch.setenv("RANK", "1")
+    result = call("train", out, tmp_path / "run", "--dry-run")
+    assert (result.exit_code, result.output) == (0, "")
+
+
 def test_dry_run_foresees_what_each_stage_leaves_out(out: Path, tmp_path: Path) -> None:
     """--dry-run counts the clips that each stage can use, and those that it cannot, by reason."""
     long = ("--set", "model.width=0.05", "--set", "model.speech_frames=20", "--set", "steps.full=0")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from avprep.errors import SettingsError
+from davs_model.models import settings as settings_of
 from davs_model.models.davs.settings import Model, Settings, Steps, Weights
 from davs_model.settings import Data, Loop, Machine, Optimizer
 
@@ -422,6 +423,26 @@ def test_what_may_change_in_a_resumed_run_does_not_shape_its_steps() -> None:
     sections = {"loop": Loop, "steps": Steps}
     found = {f"{section}.{name}" for section, kind in sections.items() for name in kind.model_fields}
     assert found | {"data.workers", "preset"} == Settings.free()
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides", "paced"),
+    [
+        ("davs", ["adversaries.gan_from=0.5"], {"full"}),
+        ("davs", ["adversaries.domain_from=0.5"], {"speech", "full"}),
+        ("davs", ["adversaries.domain_from=0.5", "weights.domain=0"], set()),
+        ("davs", ["optimizer.schedule=cosine"], {"identity", "speech", "full"}),
+        ("amie", [], {"talk"}),
+        ("etgan", [], {"full"}),
+        ("etgan", ["adversaries.frame_from=0", "adversaries.clip_from=0", "adversaries.read_from=0"], set()),
+        ("sync", [], {"contrast", "refine"}),
+        ("sync", ["optimizer.schedule=constant"], {"contrast"}),
+        ("sync", ["optimizer.schedule=constant", "contrast.far=2"], set()),
+    ],
+)
+def test_stages_that_go_by_their_length(model: str, overrides: list[str], paced: set[str]) -> None:
+    """Of a stage whose rate or terms depend on the fraction that is done, the length is no free setting."""
+    assert settings_of(model).resolve(None, None, overrides).paced() == paced
 
 
 def test_every_setting_that_is_no_boolean_is_bounded() -> None:

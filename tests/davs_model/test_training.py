@@ -270,6 +270,13 @@ class TestResuming:
         run(out, tmp_path / "a", "optimizer.schedule=constant", "steps.speech=2")
         assert_equal(weights(tmp_path / "a"), weights(constant))
 
+    def test_steps_that_a_term_goes_by_cannot_be_added(self, out: Path, tmp_path: Path) -> None:
+        """With a term that begins after a fraction of a stage, more steps are not those of a longer run: refused."""
+        given = ("optimizer.schedule=constant", "adversaries.domain_from=0.6")
+        run(out, tmp_path / "run", *given, "steps.speech=1")
+        with pytest.raises(RunError, match=r"steps\.speech: 1 there, 2 here"):
+            run(out, tmp_path / "run", *given, "steps.speech=2")
+
     def test_a_damaged_state_gives_way_to_the_one_before(self, out: Path, finished: Path, copied: Path) -> None:
         """Where the last state is damaged the previous one is taken, which is said, and the run ends the same."""
         path = copied / states.NAME
@@ -620,6 +627,17 @@ class TestProcesses:
         for name in (checkpoint.NAME, states.NAME):
             assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
 
+    @pytest.mark.slow
+    def test_the_others_wait_for_the_first(self, out: Path, tmp_path: Path) -> None:
+        """While the first process validates the others wait, for hours; where it ends by an error, so do they."""
+        given = ("loop.validate_every=1", "--stage", "speech")
+        process = start(out, tmp_path / "run", *given, processes=2, script=NO_ROOM)
+        output = process.communicate()[0]
+        assert process.returncode == 1
+        assert "no room for a validation, for which others wait 1 day, 0:00:00" in output
+        assert "another process of this run has ended: see what was printed of that one" in output
+        assert "RuntimeError" not in output
+
     def test_a_batch_that_cannot_be_shared(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A batch that is no multiple of the processes is refused."""
         monkeypatch.setattr(loop.distributed, "join", lambda _: loop.World(size=2))
@@ -717,6 +735,18 @@ def step(self, number, *rest):
 StageTrainer.step = step
 """
 """Each process gets a SIGTERM in its third step, all learn of it in the fourth."""
+NO_ROOM = """
+import torch
+from avprep.errors import RunError
+from davs_model.training.reports import Reporter
+
+def validate(self, stage, step):
+    group = torch.distributed.group.WORLD._get_backend(torch.device("cpu"))
+    raise RunError(f"no room for a validation, for which others wait {group.options._timeout}")
+
+Reporter.validate = validate
+"""
+"""The first process ends in its first validation, while the other waits for it in the second step."""
 SCRIPT = """
 import sys
 from pathlib import Path

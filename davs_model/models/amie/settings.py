@@ -128,3 +128,7 @@ class Settings(RunSettings):
     generation: Generation = Generation()
     steps: Steps = Steps()
     weights: Weights = Weights()
+
+    def paced(self) -> frozenset[str]:
+        """Return also the stage in which attention, what is fed back and L_mi go by progress; see `RunSettings`."""
+        return super().paced() | {"talk"}

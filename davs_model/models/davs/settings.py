@@ -256,3 +256,12 @@ class Settings(RunSettings):
     adversaries: Adversaries = Adversaries()
     steps: Steps = Steps()
     weights: Weights = Weights()
+
+    def paced(self) -> frozenset[str]:
+        """Return also the stages in which an adversary begins later; see `RunSettings.paced`."""
+        found = set(super().paced())
+        if self.adversaries.domain_from and self.weights.domain:
+            found |= {"speech", "full"}
+        if self.adversaries.gan_from and self.weights.sequence:
+            found.add("full")
+        return frozenset(found)

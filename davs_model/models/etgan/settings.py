@@ -179,3 +179,8 @@ class Settings(RunSettings):
     adversaries: Adversaries = Adversaries()
     steps: Steps = Steps()
     weights: Weights = Weights()
+
+    def paced(self) -> frozenset[str]:
+        """Return also the stage in which adversaries begin later; see `RunSettings.paced`."""
+        begins = self.adversaries
+        return super().paced() | ({"full"} if begins.frame_from or begins.clip_from or begins.read_from else set())

@@ -95,3 +95,7 @@ class Settings(RunSettings):
     weights: Weights = Weights()
     loop: Loop = Loop()
     machine: Machine = Machine()
+
+    def paced(self) -> frozenset[str]:
+        """Return also the pass in which negatives come nearer; see `RunSettings.paced`."""
+        return super().paced() | ({"contrast"} if self.contrast.near < self.contrast.far else set())
