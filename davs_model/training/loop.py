@@ -42,10 +42,8 @@ KEPT = 1 << 30
 
 def device_of(settings: RunSettings) -> torch.device:
     """Return the device that the settings name; RunError where it is not there."""
-    name = settings.machine.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
+    name = precision.device_name(settings.machine.device)
+    if name is None:
         raise RunError("machine.device = cuda: torch sees no CUDA device here")
     return torch.device(name)
 
