@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from avprep import schema
 from avprep.errors import Reject, explained
-from avprep.faces import align, keyframes, steady, track
+from avprep.faces import align, keyframes, smoothing, track
 from avprep.faces.detectors.base import Detector, LandmarkDetector
 from avprep.faces.landmarks import Landmarks
 from avprep.faces.steadiness import Steadiness
@@ -141,7 +141,7 @@ def align_track(
         if size < settings.min_face:
             raise Reject("face_too_small", f"the face is {size:.0f} px wide, --min-face is {settings.min_face:g}")
         track.check_gaps(subject, tracks, detections)
-    smoothed, detected = steady.points_per_frame(subject, detections.n_frames, detections.cuts)
+    smoothed, detected = smoothing.points_per_frame(subject, detections.n_frames, detections.cuts)
     points = (detected if settings.align == "per-frame" else smoothed).astype(np.float32)
     affine = align.similarity(points).astype(np.float32)
     if settings.align == "per-clip":

@@ -19,7 +19,7 @@ REMEMBERED = 6
 """Looks that tell where the next one expects the face."""
 
 
-class Followed:
+class FollowedFace:
     """A face that is being followed from frame to frame.
 
     Its frame of reference is about its crop: registration takes each picture there, whatever the face does. Where eyes
