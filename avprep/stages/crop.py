@@ -43,9 +43,10 @@ def crop_clip(
 ) -> Sample:
     """Detect, track and align the face of one clip.
 
+    threads: of the decoder; keep_bytes: decoded pictures that are held at most. Neither changes the result.
     follow: takes what `align_clip` does and is called in its place.
     The sample's members (crops, points, transforms, facts) are made as they are read. Pictures are read twice: once to
-    find the face, once to cut it out; short clips are held in memory between.
+    find the face, once to cut it out; those of a short clip are held in memory between.
     Raises Reject; so may reading the members.
     """
     frames = Frames(
@@ -104,7 +105,7 @@ def align_clip(
 ) -> Aligned:
     """Detect, track and align the face of one clip; raises Reject.
 
-    name: of the clip in messages.
+    name: of the clip in messages. hints: the data set's own face boxes, which tell the subject; none by default.
     """
     detections = keyframes.find_faces(frames, detector, settings.every)
     return align_detections(frames, detections, settings, name=name, hints=hints(detections.size))

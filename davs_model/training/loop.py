@@ -190,7 +190,7 @@ class _Run:
                 self.reporter.count_skipped(raw)
             values = trainer.step(step, total, raw)
             check.end(self.state is not None)
-            check.begin(step, raw.keys, values, told=stop.is_set())
+            check.begin(step, raw.keys, values, stop=stop.is_set())
             sums.add(values)
             clock.step()
             stopping, last = stop.is_set() if self.world.size == 1 else check.stopping, step == total
