@@ -1,4 +1,4 @@
-"""Fast forms of a model, and how far each may be from plain float32.
+"""Devices, the fast forms of a model on them, and how far each may be from plain float32.
 
 All frames of a batch pass in one go already (`networks.layers.fold`). What is left is how tensors lie in memory, which
 arithmetic is used and whether the graph is compiled.
