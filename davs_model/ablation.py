@@ -18,7 +18,7 @@ from avprep import files, shards
 from davs_model import checkpoint
 from davs_model.evaluation import evaluate as evaluation
 from davs_model.evaluation import page
-from davs_model.evaluation.drawn import Landmarks
+from davs_model.evaluation.frame_quality import Landmarks
 from davs_model.evaluation.judges import require
 from davs_model.evaluation.section import PageSection, Row, figure
 from davs_model.settings import Ablation, RunSettings, ablation_of

@@ -24,7 +24,7 @@ from davs_model.models.base import FRAMES, SOUND, TalkingModel
 LISTENED = 60 * FPS
 """Frames whose windows are read before the first is drawn, by a model that standardises sound."""
 AT_ONCE = 16
-"""Frames after which its statistics are taken anew."""
+"""Frames after which its statistics are taken anew, however many a driver hands over together."""
 
 NEUTRAL = "neutral"
 """The emotion that a face shows unless another one is asked for."""

@@ -1,4 +1,4 @@
-"""Fast forms of a model, and how far each may be from plain float32.
+"""Devices, the fast forms of a model on them, and how far each may be from plain float32.
 
 All frames of a batch pass in one go already (`networks.layers.fold`). What is left is how tensors lie in memory, which
 arithmetic is used and whether the graph is compiled.
@@ -24,9 +24,22 @@ of each value.
 """
 
 
+def best_device() -> str:
+    """Return `cuda` where torch sees a CUDA device, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name(wanted: str) -> str | None:
+    """Return the name of a device, for `auto` the best one; None for `cuda` where torch sees no CUDA device."""
+    best = best_device()
+    if wanted == "auto":
+        return best
+    return None if wanted == "cuda" and best != "cuda" else wanted
+
+
 def device(wanted: torch.device | str | None) -> torch.device:
     """Return a device, CUDA by default where there is one; SettingsError, one line, where it cannot be used here."""
-    chosen = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = wanted or best_device()
     try:
         torch.zeros(1, device=chosen)
         return torch.device(chosen)

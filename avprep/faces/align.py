@@ -89,7 +89,7 @@ def off_template(points: ArrayLike) -> float:
 
 
 def zoomed(points: NDArray[Any], zoom: Any) -> NDArray[Any]:
-    """Return where points lie in a picture so many times as large; pixel centres lie at +0.5 of the grid."""
+    """Return where points (…, 2) lie in a picture so many times as large; pixel centres lie at +0.5 of the grid."""
     enlarged: NDArray[Any] = (points + 0.5) * zoom - 0.5
     return enlarged
 
@@ -113,6 +113,7 @@ def scale(affine: NDArray[Any]) -> NDArray[np.float64]:
 def blur_sigma(affine: NDArray[Any]) -> float:
     """Return the low-pass that a clip needs before it is shrunk into crops, in source pixels; 0 where it needs none.
 
+    affine: (T, 2, 3), source → crop pixels.
     One value a clip, from its median scale, so that sharpness does not flicker.
     """
     s = float(np.median(scale(affine)))
@@ -149,7 +150,10 @@ def crop(
 
 
 def warp(image: NDArray[np.uint8], affine: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Warp a picture to another of `size`, width and height in pixels; bilinear, grey 127 outside the picture."""
+    """Warp a picture, uint8 (H, W, C), by a transform (2, 3) to one of `size`, width and height in pixels.
+
+    Bilinear, grey 127 outside the picture.
+    """
     warped = cv2.warpAffine(
         image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(BORDER,) * 4
     )

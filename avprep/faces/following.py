@@ -2,7 +2,7 @@
 
 Registration says how a face moved, to a fraction of a pixel and without a detector's noise, but not where in the face
 its eyes and mouth are. So a face is detected too, every so often, each time at another size, as it is or mirrored or
-both: `avprep.faces.steady` averages these looks in the face's own frame.
+both: `avprep.faces.smoothing` averages these looks in the face's own frame.
 
 A face may be upside down or on its side. Detectors find such faces too, at poorer scores and with points in the wrong
 places. So where the search starts afresh, a face with a doubtful score is detected four ways up; and until a shot has
@@ -16,7 +16,7 @@ import itertools
 from avprep import boxes
 from avprep.faces import views
 from avprep.faces.detectors.base import Detector, Face
-from avprep.faces.followed import Followed
+from avprep.faces.followed_face import FollowedFace
 from avprep.faces.track import MAX_GAP, Detection
 from avprep.faces.views import Keyframe
 from avprep.media.picture import Picture
@@ -64,7 +64,7 @@ class Following:
         self._found: dict[int, list[Detection]] = {}
         self._searched = self._lost = -SEARCH_EVERY  # frames
         self._turns: int | None = None  # that make the shot's faces upright; None before it has shown one
-        self._followed: list[Followed] = []
+        self._followed: list[FollowedFace] = []
         self._unseen: list[tuple[int, Picture]] = []  # since the last search, while no face is followed
         self._last: Keyframe | None = None
 
@@ -106,7 +106,7 @@ class Following:
         self._end_shot(n_frames - 1)
         return self._found
 
-    def _due(self, one: Followed, frame: int) -> bool:
+    def _due(self, one: FollowedFace, frame: int) -> bool:
         sparse = self._every > 1 and one.looks >= self._views.sizes
         waited = frame - one.frame
         return waited >= self._every * (SETTLED if sparse else 1) or (waited >= SOON and one.changed > CHANGED)
@@ -128,20 +128,20 @@ class Following:
                 self._look(one, self._last)
         self._end(self._followed, frame)
 
-    def _end(self, faces: list[Followed], frame: int) -> None:
+    def _end(self, faces: list[FollowedFace], frame: int) -> None:
         """Record where some faces are in a keyframe, and were since the one before."""
         for one in faces:
             if one.path and one.path[-1][0] == frame:
                 self._found.setdefault(frame, []).append(one.recorded())
 
-    def _again(self, one: Followed, keyframe: Keyframe) -> Followed | None:
+    def _again(self, one: FollowedFace, keyframe: Keyframe) -> FollowedFace | None:
         """Detect a face that registration has lost where it was; None where it is not there."""
         face = self._views.find(keyframe, one.face)
         return None if face is None else self._started(face, keyframe)
 
-    def _started(self, face: Face, keyframe: Keyframe) -> Followed:
+    def _started(self, face: Face, keyframe: Keyframe) -> FollowedFace:
         """Follow a face from here, and back through the pictures that were not searched."""
-        one = Followed(next(self._numbers), face, keyframe.frame, keyframe.luma)
+        one = FollowedFace(next(self._numbers), face, keyframe.frame, keyframe.luma)
         if not self._look(one, keyframe):
             one.see(face, UNSURE)
         for frame, picture in reversed(self._unseen):
@@ -149,7 +149,7 @@ class Following:
                 break
         return one
 
-    def _look(self, one: Followed, keyframe: Keyframe) -> bool | None:
+    def _look(self, one: FollowedFace, keyframe: Keyframe) -> bool | None:
         """Detect a face close up, the first time until it is where it was expected.
 
         Returns whether it is there; None where no face is.

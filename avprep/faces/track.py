@@ -1,4 +1,4 @@
-"""Faces of keyframes to one subject: pure arithmetic on boxes."""
+"""Faces of keyframes, linked into tracks by box and appearance, and the one of them that a clip is cropped to."""
 
 from __future__ import annotations
 
@@ -157,8 +157,9 @@ def choose(tracks: list[Track], found: Detections, subject: Subject, hints: dict
 
     `largest`: the largest total box area. `central`: the smallest mean distance to the picture's centre among the
     tracks that are there for at least half as long as the longest. `speaking`: as `largest`, where nothing judges
-    mouths. hints: frame -> the data set's own face box; where
-    there are any, the track that overlaps them most is the subject.
+    mouths.
+    hints: frame -> the data set's own face box, in source pixels; where there are any, the track that overlaps them
+    most is the subject.
     Raises Reject(`no_face`).
     """
     if not tracks:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from avprep import schema
 from avprep.errors import Reject, explained
-from avprep.faces import align, keyframes, steady, track
+from avprep.faces import align, keyframes, smoothing, track
 from avprep.faces.detectors.base import Detector, LandmarkDetector
 from avprep.faces.landmarks import Landmarks
 from avprep.faces.steadiness import Steadiness
@@ -43,9 +43,10 @@ def crop_clip(
 ) -> Sample:
     """Detect, track and align the face of one clip.
 
+    threads: of the decoder; keep_bytes: decoded pictures that are held at most. Neither changes the result.
     follow: takes what `align_clip` does and is called in its place.
     The sample's members (crops, points, transforms, facts) are made as they are read. Pictures are read twice: once to
-    find the face, once to cut it out; short clips are held in memory between.
+    find the face, once to cut it out; those of a short clip are held in memory between.
     Raises Reject; so may reading the members.
     """
     frames = Frames(
@@ -104,7 +105,7 @@ def align_clip(
 ) -> Aligned:
     """Detect, track and align the face of one clip; raises Reject.
 
-    name: of the clip in messages.
+    name: of the clip in messages. hints: the data set's own face boxes, which tell the subject; none by default.
     """
     detections = keyframes.find_faces(frames, detector, settings.every)
     return align_detections(frames, detections, settings, name=name, hints=hints(detections.size))
@@ -142,7 +143,7 @@ def align_track(
         if size < settings.min_face:
             raise Reject("face_too_small", f"the face is {size:.0f} px wide, --min-face is {settings.min_face:g}")
         track.check_gaps(subject, tracks, detections)
-    smoothed, detected = steady.points_per_frame(subject, detections.n_frames, detections.cuts)
+    smoothed, detected = smoothing.points_per_frame(subject, detections.n_frames, detections.cuts)
     points = (detected if settings.align == "per-frame" else smoothed).astype(np.float32)
     affine = align.similarity(points).astype(np.float32)
     if settings.align == "per-clip":

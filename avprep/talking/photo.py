@@ -17,7 +17,7 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from avprep import boxes
 from avprep.errors import AvprepError, explained
-from avprep.faces import align, keyframes, steady, track, views
+from avprep.faces import align, keyframes, smoothing, track, views
 from avprep.faces.detectors.base import Detector, Face
 from avprep.media.picture import Picture
 from avprep.schema import CROP_SIZE
@@ -263,7 +263,7 @@ def _closer(image: NDArray[np.uint8], face: Face, detector: Detector) -> Face | 
     best = max(tracks, key=shared, default=None)
     if best is None or shared(best) <= SAME:
         return None
-    points = steady.points_per_frame(best, found.n_frames, found.cuts).smoothed.mean(axis=0)
+    points = smoothing.points_per_frame(best, found.n_frames, found.cuts).smoothed.mean(axis=0)
     last = best.detections[best.last].face
     return views.moved(Face(last.box, last.score, points.astype(np.float32)), to_photo)
 

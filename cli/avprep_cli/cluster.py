@@ -144,7 +144,7 @@ def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
         return dict.fromkeys(("command", "array", "num_tasks", "slurm"))
     run = read_run(out, column.column) or {}
     line = _command_line(FILLERS[column.column], out / "manifest.jsonl", out, run.get("settings", {}))
-    if run.get("settings", {}).get("subject") == "speaking":
+    if summary.follows_speaker(run.get("settings", {})):
         line += ["--sync", "RUN"]
     if column.column in MEASURED:
         scale = ["--scale", "syncnet"] if (run.get("settings") or {}).get("scale") == "syncnet" else []

@@ -282,7 +282,7 @@ def cropping(manifest_path: Path, out: Path, given: dict[str, Any], otherwise: s
     from avprep.stages import CropSettings
 
     sync = given.pop("sync")
-    if sync is not None and given["subject"] != "speaking":
+    if sync is not None and not summary.follows_speaker(given):
         raise click.UsageError("--sync is for --subject speaking: give both, or neither")
     plan = opened(manifest_path, given)
     how: dict[str, Any] = {"judge": lambda: speaker(sync), "otherwise": otherwise, "remark": say.once}

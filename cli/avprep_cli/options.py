@@ -132,13 +132,13 @@ def chosen_device(name: str) -> str:
     """Return the device that --device names, with torch set to --threads; UsageError where it is not there."""
     import torch
 
+    from davs_model import precision
+
     if (count := click.get_current_context().meta.get(_THREADS)) is not None:
         torch.set_num_threads(count)
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
+    if (chosen := precision.device_name(name)) is None:
         raise click.UsageError("--device cuda: torch sees no CUDA device here")
-    return name
+    return chosen
 
 
 def spare(output: Path | None, *inputs: Path | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +134,11 @@ def accidents(column: ColumnStatus, tried: Collection[str] = ()) -> dict[str, in
     return found
 
 
+def follows_speaker(settings: Mapping[str, Any]) -> bool:
+    """Return whether crops of these settings are of who speaks, which a sync model decides."""
+    return settings.get("subject") == "speaking"
+
+
 def retry_line(out: Path, column: ColumnStatus, again: dict[str, int]) -> str:
     """Return the command that runs clips again, with more time for those that took too long.
 
@@ -143,7 +148,7 @@ def retry_line(out: Path, column: ColumnStatus, again: dict[str, int]) -> str:
     from avprep.shards import read_run
 
     settings = (read_run(out, column.column) or {}).get("settings", {})
-    judged = column.column in MEASURED or settings.get("subject") == "speaking"
+    judged = column.column in MEASURED or follows_speaker(settings)
     model = ("--model", "RUN") if judged else ()
     more = ("--clip-timeout", _longer(column)) if "timeout" in again else ()
     return line("retry", out, "--column", column.column, *model, "--reason", ",".join(again), *more)

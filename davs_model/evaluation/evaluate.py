@@ -29,16 +29,27 @@ from davs_model.data.loader import evaluation_batches, first_batch
 from davs_model.data.pictures import as_read
 from davs_model.data.reads import Shape, chosen
 from davs_model.data.sources import ClipSource, usable
-from davs_model.evaluation import dependence, embed, embeddings, expression, figures, in_sync, own, page, samples, talk
-from davs_model.evaluation.drawn import Drawn, Landmarks, drawn_tables
+from davs_model.evaluation import (
+    dependence,
+    embed,
+    embeddings,
+    expression,
+    figures,
+    in_sync,
+    model_measures,
+    page,
+    samples,
+    talk,
+)
 from davs_model.evaluation.embeddings import EmbeddingsFile
+from davs_model.evaluation.frame_quality import FrameQuality, Landmarks
 from davs_model.evaluation.judges import require
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.leakage import cross_leakage, leakage
 from davs_model.evaluation.metrics.recognition import recognise
 from davs_model.evaluation.metrics.retrieval import ranks, summarise
+from davs_model.evaluation.progress import progress_lines
 from davs_model.evaluation.section import plain
-from davs_model.evaluation.told import told
 from davs_model.generation import draws, generating_stage
 from davs_model.models.base import EVALUATED, FRAMES, PORTRAIT, REAL, SEQUENCE, TalkingModel
 from davs_model.sync.load import load as load_sync
@@ -110,11 +121,11 @@ class _Subject:
         return cls(run, saved, model, clips, whole, shape, {"recognition": problem} if problem else {})
 
     def measure(
-        self, settings: EvaluationSettings, path: Path, drawn: Drawn, say: Say
+        self, settings: EvaluationSettings, path: Path, quality: FrameQuality, say: Say
     ) -> tuple[EmbeddingsFile, dict[str, Tensor]]:
         """Embed every clip into a file; return it, and the ranks of the clips that belong together."""
         try:
-            _embed(self, settings, path, drawn, say)
+            _embed(self, settings, path, quality, say)
             found = EmbeddingsFile(path)
             return found, _places(found)
         except ValueError as error:  # it is not finite, say
@@ -143,17 +154,17 @@ def evaluate(
     for other in baselines:
         _Subject.load(other, out, settings)  # what is wrong with one is told now, not after hours
     saved, clips, missing = subject.saved, subject.clips, subject.missing
-    drawn = Drawn(None if isinstance(landmarks, str) else landmarks[0], settings.mouth_clips)
+    quality = FrameQuality(None if isinstance(landmarks, str) else landmarks[0], settings.mouth_clips)
     say(f"{settings.split}: {plural(len(clips), 'clip')} of {out}")
-    found, places = subject.measure(settings, results / EMBEDDINGS, drawn, say)
+    found, places = subject.measure(settings, results / EMBEDDINGS, quality, say)
     metrics: dict[str, Any] = {
         **_about(subject, out, found, settings),
         "settings": asdict(settings),
         **_tables(found, places, missing),
-        **drawn_tables(drawn, landmarks, missing),
+        **quality.tables(landmarks, missing),
         **_talking(subject, settings, say),
         "leakage": _leakage(subject, out, found, settings, say),
-        "own": own.measure(saved, subject.model, subject.whole, settings.device, settings.whole_clips)
+        "own": model_measures.measure(saved, subject.model, subject.whole, settings.device, settings.whole_clips)
         | _expression(subject, out, settings, say, results / EXPRESSIONS),
     }
     if settings.sync and not metrics.get("sync"):
@@ -267,8 +278,8 @@ def _read(clips: Clips, shape: Shape, settings: EvaluationSettings, limit: int |
 
 
 @torch.inference_mode()
-def _embed(subject: _Subject, settings: EvaluationSettings, path: Path, drawn: Drawn, say: Say) -> None:
-    """Embed every clip, and what is drawn in its place, into a file; measure the frames on the way."""
+def _embed(subject: _Subject, settings: EvaluationSettings, path: Path, quality: FrameQuality, say: Say) -> None:
+    """Embed every clip, and what is generated in its place, into a file; measure the frames on the way."""
     saved, clips, generates = subject.saved, subject.clips, draws(subject.saved)
     if not generates:
         stage = generating_stage(saved)
@@ -276,11 +287,11 @@ def _embed(subject: _Subject, settings: EvaluationSettings, path: Path, drawn: D
         subject.missing.update(dict.fromkeys(("talking", "reconstruction", "generated_retrieval", "mouth"), reason))
     facts = {"checkpoint": saved.digest(), "out": str(clips.out), "settings": asdict(settings)}
     total = len(clips) if settings.limit is None else min(settings.limit, len(clips))
-    progress, done = told(say, total), 0
+    progress, done = progress_lines(say, total), 0
     with embeddings.writing(path, facts) as writer:
         for raw in _read(clips, subject.shape, settings, settings.limit):
             if raw.keys:
-                found = _embedded(subject, settings, raw, drawn if generates else None)
+                found = _embedded(subject, settings, raw, quality if generates else None)
                 writer.add(raw.keys, {**found, "words": raw["words"], "speakers": raw["speakers"]})
             for _, reason in raw.skipped:
                 clips.skipped["cannot be read"] += 1
@@ -289,13 +300,15 @@ def _embed(subject: _Subject, settings: EvaluationSettings, path: Path, drawn: D
             progress(done)
 
 
-def _embedded(subject: _Subject, settings: EvaluationSettings, raw: RawBatch, drawn: Drawn | None) -> dict[str, Tensor]:
-    """Embed the clips of a batch; drawn: takes what is drawn in their place, which is embedded, too."""
+def _embedded(
+    subject: _Subject, settings: EvaluationSettings, raw: RawBatch, quality: FrameQuality | None
+) -> dict[str, Tensor]:
+    """Embed the clips of a batch; quality: takes what is generated in their place, which is embedded, too."""
     model, form, device = subject.model, subject.shape.reads[FRAMES], torch.device(settings.device)
     batch = raw.to(device)
     with precision.autocast(device, bf16=settings.bf16):
         found = model.embeddings(batch)
-        if drawn is not None:
+        if quality is not None:
             identity = model.conditioned(model.encode_identity(batch[PORTRAIT]), batch)
             frames = {name: model.decode(identity, found[name]) for name in model.drivers}
             real = batch.get(REAL, batch[FRAMES])
@@ -303,8 +316,8 @@ def _embedded(subject: _Subject, settings: EvaluationSettings, raw: RawBatch, dr
             for name, pictures in frames.items():
                 seen = as_read(pictures, form.box, form.size)
                 found[f"generated_{name}"] = model.encode_speech(frames=seen)
-    if drawn is not None:
-        drawn.add(real, frames)
+    if quality is not None:
+        quality.add(real, frames)
     return found
 
 
@@ -341,26 +354,21 @@ def _talking(subject: _Subject, settings: EvaluationSettings, say: Say) -> dict[
         return {}
     whole, device = subject.whole, torch.device(settings.device)
     total = min(settings.whole_clips, len(whole))
-    progress = told(say, total, "generated whole: ")
-    how: dict[str, Any] = {
-        "limit": total,
-        "seed": settings.seed,
-        "bf16": settings.bf16,
-        "scale": settings.speech_scale,
-        "told": progress,
-    }
-    found = talk.measure(subject.model, whole, device, **how)
+    progress, bf16, scale = progress_lines(say, total, "generated whole: "), settings.bf16, settings.speech_scale
+    how: dict[str, Any] = {"limit": total, "bf16": bf16, "scale": scale}
+    found = talk.measure(subject.model, whole, device, **how, seed=settings.seed, progress=progress)
     if not found:
         subject.missing["talking"] = "it takes two clips, one of which lends the other a wrong sound"
         return {}
     tables: dict[str, Any] = {"talking": {**found, "talks": talking.talks(found)}}
-    bf16, scale = settings.bf16, settings.speech_scale
-    reference = dependence.measure(subject.model, whole, device, limit=total, bf16=bf16, scale=scale)
+    reference = dependence.measure(subject.model, whole, device, **how)
     if reference is not None:
         tables["reference"] = asdict(reference)
     if settings.sync:
         judge = load_sync(settings.sync, device=settings.device, windows=whole.mfcc_preset)
-        tables["sync"] = in_sync.measure(subject.model, judge, whole, device, **how)
+        tables["sync"] = in_sync.measure(
+            subject.model, judge, whole, device, **how, seed=settings.seed, progress=progress
+        )
     return tables
 
 
@@ -431,9 +439,9 @@ def _expression(subject: _Subject, out: Path, settings: EvaluationSettings, say:
 
 def _baseline(run: Path, out: Path, settings: EvaluationSettings, path: Path, say: Say) -> dict[str, Any]:
     """Measure another run by what the tables have columns for."""
-    subject, drawn = _Subject.load(run, out, settings), Drawn(None, 0)
+    subject, quality = _Subject.load(run, out, settings), FrameQuality(None, 0)
     missing = subject.missing
     say(f"baseline {run}")
-    found, places = subject.measure(settings, path, drawn, say)
-    tables = {**_tables(found, places, missing), **drawn_tables(drawn, "", missing)}
+    found, places = subject.measure(settings, path, quality, say)
+    tables = {**_tables(found, places, missing), **quality.tables("", missing)}
     return {**tables, **_talking(subject, settings, say), "missing": missing}

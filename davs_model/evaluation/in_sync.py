@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from davs_model import precision
 from davs_model.data.clips import Clips
 from davs_model.data.pictures import to_crops
 from davs_model.evaluation import talk
+from davs_model.evaluation.progress import Progress
 from davs_model.models.base import WINDOWS, Lead, SyncJudge, TalkingModel
 
 FILMS = ("real", "audio", "wrong_audio")
@@ -47,11 +47,11 @@ def measure(
     seed: int,
     bf16: bool,
     scale: float,
-    told: Callable[[int], object],
+    progress: Progress,
 ) -> dict[str, dict[str, Any]]:
     """Generate clips whole and return how well they are in sync, by what they are generated from; see `FILMS`.
 
-    scale: factor of the audio features. told: is called with the number of clips done. Empty without two clips.
+    scale: factor of the audio features. progress: as of `Progress`. Empty without two clips.
     """
     model.eval()
     found: dict[str, list[Lead]] = {name: [] for name in FILMS}
@@ -64,7 +64,7 @@ def measure(
             ).items():
                 found[name].append(offset)
         before = whole or before
-        told(row + 1)
+        progress(row + 1)
     return {name: asdict(_summed(offsets)) for name, offsets in found.items() if offsets}
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from avprep import pages
 from avprep.pages.pictures import data_url
-from davs_model.evaluation import own
+from davs_model.evaluation import model_measures, paper_tables
 from davs_model.evaluation.definitions import DEFINITIONS
 from davs_model.evaluation.section import Chance, PageSection, Row, number
 
@@ -92,8 +92,9 @@ def content(metrics: Metrics) -> Page:
     # Parts of the page have such lines themselves.
     facts += tuple(f"not measured: {n}: {why}" for n, why in _part(metrics, "missing").items() if n not in PARTS)
     title = f"Evaluation of {metrics.get('run', '–')}"
-    sections = (*(part(metrics) for part in parts), *own.sections(_part(metrics, "own")), *own.papers(metrics))
-    return Page(title, facts, own.comparison(metrics), sections)
+    own = model_measures.sections(_part(metrics, "own"))
+    sections = (*(part(metrics) for part in parts), *own, *paper_tables.sections(metrics))
+    return Page(title, facts, paper_tables.comparison(metrics), sections)
 
 
 def render(metrics: Metrics, figures: Mapping[str, str]) -> str:
@@ -136,7 +137,7 @@ def html(page: Page, figures: Mapping[str, bytes] = MappingProxyType({})) -> str
 def _facts(metrics: Metrics) -> dict[str, str]:
     """Return what was evaluated, and on what; empty text where it is unknown."""
     data, size = _part(metrics, "data"), _part(metrics, "dimensions").get("image_size")
-    paper = own.paper_data(metrics)
+    paper = paper_tables.paper_data(metrics)
     theirs = "" if paper is None else f" (the paper's: {paper.image_size})"
     dataset, out, split = (data.get(key, "–") for key in ("dataset", "out", "split"))
     skipped = [f"{_count(n)} × {reason}" for reason, n in _part(data, "skipped").items()]

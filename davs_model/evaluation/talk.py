@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from davs_model.data.reads import Batch, Reads, Shape
 from davs_model.data.sampling import portrait_rng, spoken_part
 from davs_model.data.sources import ClipSource
 from davs_model.evaluation.metrics.talking import TalkingScores, mean
+from davs_model.evaluation.progress import Progress
 from davs_model.models.base import EXPRESSION, FRAMES, REAL, SOUND, WINDOWS, TalkingModel
 
 AT_ONCE = 32
@@ -110,15 +111,15 @@ def measure(
     bf16: bool = False,
     scale: float = 1.0,
     cheap: bool = False,
-    told: Callable[[int], object] = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> dict[str, dict[str, Any]]:
     """Generate clips whole and return how they talk, by what they are generated from; the model is left in eval mode.
 
     `audio`, `video`, `wrong_audio`: its own sound, its own pictures, the sound of each of the next `WRONG` clips, over
     which that is averaged. `repeated`, `mean`: pictures that do not move, the identity frame and the mean of the real
     clip, the best of them.
-    scale: factor of the audio features. cheap: by sound alone, right and of one wrong clip. told: is called with the
-    number of clips done. Empty without two clips.
+    scale: factor of the audio features. cheap: by sound alone, right and of one wrong clip. progress: as of
+    `Progress`. Empty without two clips.
     """
     model.eval()
     scores: dict[str, list[TalkingScores]] = {}
@@ -131,7 +132,7 @@ def measure(
         at = rows.index(clip.row)
         others = [sounds[rows[(at + n) % len(rows)]] for n in range(1, n_wrong + 1)]
         _add(model, clip, sounds[clip.row], others, scores, bf16=bf16, cheap=cheap)
-        told(done + 1)
+        progress(done + 1)
     return {name: mean([one.result() for one in kept]) for name, kept in scores.items()}
 
 

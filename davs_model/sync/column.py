@@ -144,8 +144,8 @@ def measure(out: Path, scorer: Scorer, clip: Clip, shard: str) -> Sample:
     except ShardError as error:
         raise ShardError(f"{out}: {shard}: {error}: see `avprep verify {out}`") from error
     found = scorer.features(pictures, windows, valid).distances()
-    whole = curve.offset(found)
-    if whole is None or whole.cut_off:
+    whole = curve.complete_offset(found)
+    if whole is None:
         raise Reject("too_short", f"{clip.video}: {curve.TOO_FEW}")
     return sync_sample(clip.key, len(windows), "ours", whole, curve.seconds(found))
 

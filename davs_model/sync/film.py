@@ -60,8 +60,7 @@ def measure_video(
         sample, crops = _read(path, mfcc_clip, settings, detector, remark)
         windows, valid = (decode_array(dict(sample.members)[name]) for name in ARRAYS["mfcc"])
         found = model.features(np.concatenate([model.grey(part) for part in crops]), windows, valid).distances()
-        whole = curve.offset(found)
-        whole = None if whole is None or whole.cut_off else whole
+        whole = curve.complete_offset(found)
         seconds = [] if whole is None else curve.seconds(found)
         short = curve.TOO_FEW
     if whole is None:

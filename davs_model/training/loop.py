@@ -42,10 +42,8 @@ KEPT = 1 << 30
 
 def device_of(settings: RunSettings) -> torch.device:
     """Return the device that the settings name; RunError where it is not there."""
-    name = settings.machine.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
+    name = precision.device_name(settings.machine.device)
+    if name is None:
         raise RunError("machine.device = cuda: torch sees no CUDA device here")
     return torch.device(name)
 
@@ -192,7 +190,7 @@ class _Run:
                 self.reporter.count_skipped(raw)
             values = trainer.step(step, total, raw)
             check.end(self.state is not None)
-            check.begin(step, raw.keys, values, told=stop.is_set())
+            check.begin(step, raw.keys, values, stop=stop.is_set())
             sums.add(values)
             clock.step()
             stopping, last = stop.is_set() if self.world.size == 1 else check.stopping, step == total

@@ -188,10 +188,10 @@ class StepCheck:
         self.run, self.world, self.stopping = run, world, False
         self._pending: tuple[int, tuple[str, ...], list[str], Tensor] | None = None
 
-    def begin(self, step: int, keys: tuple[str, ...], values: dict[str, Tensor], *, told: bool) -> None:
-        """Take the terms of a step, to be checked at the next one; told: whether this process was told to stop."""
+    def begin(self, step: int, keys: tuple[str, ...], values: dict[str, Tensor], *, stop: bool) -> None:
+        """Take the terms of a step, to be checked at the next one; stop: whether this process was told to stop."""
         losses = torch.stack(list(values.values()))
-        also = losses.new_full((1,), float(told))  # travels with the losses, so that it costs nothing
+        also = losses.new_full((1,), float(stop))  # travels with the losses, so that it costs nothing
         self._pending = (step, keys, list(values), torch.cat([losses, also]))
 
     def end(self, saved: bool) -> None:
@@ -199,8 +199,8 @@ class StepCheck:
         if self._pending is None:
             return
         (step, keys, names, values), self._pending = self._pending, None
-        *means, told = self.world.mean(values).tolist()
-        self.stopping |= told > 0
+        *means, stopped = self.world.mean(values).tolist()
+        self.stopping |= stopped > 0
         bad = [name for name, value in zip(names, means, strict=True) if not math.isfinite(value)]
         if bad:
             kept = f"the last good state, {self.run / states.NAME}, stays" if saved else "nothing was saved"

@@ -47,6 +47,14 @@ def test_the_reference_page_is_the_commands_help() -> None:
     assert REFERENCE.read_text(encoding="utf-8") == shown, "run python tests/docs/test_docs.py"
 
 
+def test_the_map_of_the_code_is_true() -> None:
+    """Each file and folder of the source that CONTRIBUTING.md names by its path is there."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:avprep|davs_model|cli|tests)/[\w/.]+)`", page)
+    assert len(named) > 20
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
 def test_every_command_and_option_is_explained(name: str) -> None:
     """Each command has a help text, and so has each of its options."""

@@ -17,7 +17,7 @@ from davs_model.evaluation.expression.axes import Bench
 from davs_model.evaluation.expression.readers import IdentityReader, Readers
 from davs_model.evaluation.expression.sheet import sheet
 from davs_model.evaluation.expression.targets import targets
-from davs_model.evaluation.told import told
+from davs_model.evaluation.progress import progress_lines
 from davs_model.models.base import Measure, TalkingModel
 from davs_model.sync.load import load as load_sync
 
@@ -50,7 +50,7 @@ def measure(
     say: Callable[[str], None],
     picture: Path | None = None,
 ) -> dict[str, Any]:
-    """Return what is measured of an expressive model by its name, as `own.measure` does.
+    """Return what is measured of an expressive model by its name, as `model_measures.measure` does.
 
     clips: whole ones, of people that the model has not learned from; out: whose train split the readers are fitted to.
     missing: takes what cannot be measured, and why. picture: where to write `sheet`, a .png.
@@ -87,11 +87,11 @@ def measure(
 def _measures(
     bench: Bench, settings: ExpressionSettings, chosen: list[Any], say: Callable[[str], None]
 ) -> Iterator[Measure]:
-    yield axes.measure(bench, chosen, told(say, len(chosen), "expression, both protocols: "))
+    yield axes.measure(bench, chosen, progress_lines(say, len(chosen), "expression, both protocols: "))
     few = min(len(chosen), max(2, round(STEERED * len(chosen))))
-    yield steering.measure(bench, chosen, told(say, few, "expression, every emotion: "), few)
+    yield steering.measure(bench, chosen, progress_lines(say, few, "expression, every emotion: "), few)
     few = min(len(chosen), max(2, round(SPOILED * len(chosen))))
-    yield damage.measure(bench, chosen, told(say, few, "expression, spoiled: "), few)
+    yield damage.measure(bench, chosen, progress_lines(say, few, "expression, spoiled: "), few)
     many = targets(bench.clips, len(bench.clips), seed=bench.seed, views=mechanisms.COUNTS[-1])
     for one in (mechanisms.views(bench, many), mechanisms.leaks(bench, settings.svm_clips)):
         if one is not None:

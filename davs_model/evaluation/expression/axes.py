@@ -18,10 +18,11 @@ from davs_model import precision
 from davs_model.data.clips import Clips
 from davs_model.evaluation import in_sync, talk
 from davs_model.evaluation.expression.readers import IdentityReader, Readers
-from davs_model.evaluation.expression.targets import Target, Told, each, evenly, expression_of, frames_of
+from davs_model.evaluation.expression.targets import Target, each, evenly, expression_of, frames_of
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.reconstruction import psnr, ssim
 from davs_model.evaluation.metrics.spread import Estimate, estimate
+from davs_model.evaluation.progress import Progress
 from davs_model.models.base import Measure, SyncJudge, TalkingModel
 
 FILMS = {
@@ -138,10 +139,10 @@ class Kept:
         }
 
 
-def measure(bench: Bench, chosen: Sequence[Target], told: Told = lambda _: None) -> Measure:
-    """Draw each target in both protocols and return the axes; told: is called with the number of clips done."""
+def measure(bench: Bench, chosen: Sequence[Target], progress: Progress = lambda _: None) -> Measure:
+    """Draw each target in both protocols and return the axes; progress: as of `Progress`."""
     kept = Kept()
-    read = each(chosen, told, lambda target: _add(bench, target, kept))
+    read = each(chosen, progress, lambda target: _add(bench, target, kept))
     found = kept.estimates(bench.seed)
     emotions = bench.clips.emotions[[target.row for target in read]]
     chance = float(np.bincount(emotions).max() / len(emotions))

@@ -20,10 +20,11 @@ from davs_model import precision
 from davs_model.data.sound import noisy
 from davs_model.evaluation import talk
 from davs_model.evaluation.expression.axes import Bench
-from davs_model.evaluation.expression.targets import Target, Told, each, expression_of
+from davs_model.evaluation.expression.targets import Target, each, expression_of
 from davs_model.evaluation.metrics.reconstruction import psnr
 from davs_model.evaluation.metrics.spread import Estimate, estimate
 from davs_model.evaluation.metrics.talking import correlation, mouth_psnr, opening
+from davs_model.evaluation.progress import Progress
 from davs_model.models.base import WINDOWS, Measure
 
 DECIBELS = (math.inf, 20.0, 10.0, 5.0, 0.0, -5.0, -10.0)
@@ -53,8 +54,10 @@ LADDERS = (
 )
 
 
-def measure(bench: Bench, chosen: Sequence[Target], told: Told = lambda _: None, wanted: int | None = None) -> Measure:
-    """Spoil each modality of targets in steps, the others stay clean; told, wanted: as of `each`."""
+def measure(
+    bench: Bench, chosen: Sequence[Target], progress: Progress = lambda _: None, wanted: int | None = None
+) -> Measure:
+    """Spoil each modality of targets in steps, the others stay clean; progress, wanted: as of `each`."""
     weights: dict[tuple[str, float], list[float]] = {}
     quality: dict[tuple[str, float], list[dict[str, float]]] = {}
 
@@ -69,7 +72,7 @@ def measure(bench: Bench, chosen: Sequence[Target], told: Told = lambda _: None,
                 weights.setdefault((ladder.modality, step), []).append(weight)
                 quality.setdefault((ladder.modality, step), []).append(found)
 
-    read = each(chosen, told, spoil, wanted)
+    read = each(chosen, progress, spoil, wanted)
     return _shown(bench, [target.speaker for target in read], weights, quality)
 
 

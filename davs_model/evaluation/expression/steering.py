@@ -9,23 +9,26 @@ from typing import Any
 import numpy as np
 
 from davs_model.evaluation.expression.axes import COLUMNS, Bench, Kept
-from davs_model.evaluation.expression.targets import Target, Told, each, others_showing
+from davs_model.evaluation.expression.targets import Target, each, others_showing
 from davs_model.evaluation.metrics.spread import Estimate
+from davs_model.evaluation.progress import Progress
 from davs_model.models.base import Measure
 
 UNCHANGED = ("opening_r", "sync_confidence")
 """What should not depend on the emotion."""
 
 
-def measure(bench: Bench, chosen: Sequence[Target], told: Told = lambda _: None, wanted: int | None = None) -> Measure:
-    """Draw targets with an expression of every emotion; told, wanted: as of `each`.
+def measure(
+    bench: Bench, chosen: Sequence[Target], progress: Progress = lambda _: None, wanted: int | None = None
+) -> Measure:
+    """Draw targets with an expression of every emotion; progress, wanted: as of `each`.
 
     Each expression is that of a clip of somebody else, drawn by the seed.
     """
     rng = np.random.default_rng([bench.seed, 21])
     kept, reads = Kept(), np.zeros((len(bench.clips.emotion_names),) * 2, np.int64)
     shift = Kept()
-    each(chosen, told, lambda target: _add(bench, target, rng, kept, reads, shift), wanted)
+    each(chosen, progress, lambda target: _add(bench, target, rng, kept, reads, shift), wanted)
     return _shown(bench, kept.estimates(bench.seed), reads, shift.estimates(bench.seed)["range"])
 
 

@@ -14,13 +14,11 @@ from avprep.errors import ShardError
 from davs_model.data.clips import Clips
 from davs_model.data.pictures import WHOLE, shown
 from davs_model.data.sampling import spread
+from davs_model.evaluation.progress import Progress
 from davs_model.models.base import EXPRESSION_FRAMES
 
 VIEWS = 4
 """Pictures of a person that a model is given."""
-
-Told = Callable[[int], object]
-"""Is called with the number of clips that are done."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +60,14 @@ def targets(clips: Clips, limit: int, *, seed: int = 0, views: int = VIEWS) -> l
 
 def each(
     chosen: Sequence[Target],
-    told: Told,
+    progress: Progress,
     do: Callable[[Target], None],
     wanted: int | None = None,
 ) -> list[Target]:
     """Call `do` with targets; return those whose clips can be read. ShardError where there are none.
 
-    told: is called with the number of clips done. wanted: how many to do, None for all; those whose clips cannot be
-    read give way to the next.
+    progress: as of `Progress`. wanted: how many to do, None for all; those whose clips cannot be read give way to the
+    next.
     """
     read: list[Target] = []
     broken = None
@@ -81,7 +79,7 @@ def each(
             read.append(target)
         except ShardError as error:
             broken = error
-        told(len(read))
+        progress(len(read))
     if broken is not None and not read:
         raise broken
     return read

@@ -14,7 +14,7 @@ from davs_model.models.base import FRAMES, SOUND, WINDOWS
 
 if TYPE_CHECKING:
     from davs_model.models.davs.networks.speech import AudioSpeechEncoder
-    from davs_model.models.davs.speech import SpeechModel
+    from davs_model.models.davs.speech_model import SpeechModel
 
 
 @torch.no_grad()

@@ -77,6 +77,7 @@ def domain_loss(discriminator: nn.Module, video: Tensor, audio: Tensor) -> Tenso
 def domain_confusion(discriminator: nn.Module, video: Tensor, audio: Tensor, *, form: Form = "paper") -> Tensor:
     """L_adv^D, the encoders' side: sound and pictures not to be told apart. Moves E_w^v and E_w^a, not D.
 
+    video, audio: as of `domain_loss`.
     The paper writes no formula but calls it a simple version of its section 3.2: eq. 3 with two classes.
     form="released": cross-entropy with swapped labels.
     """
@@ -99,6 +100,7 @@ def identity_word_loss(classifier: nn.Module, identity: Tensor, words: Tensor) -
 def identity_word_confusion(classifier: nn.Module, identity: Tensor, *, form: Form = "paper") -> Tensor:
     """Eq. 3: squared distance of C_p^w's softmax from 1/N_w, summed over the words. Moves E_p^v alone.
 
+    identity: as of `identity_word_loss`.
     form="released": the mean over the words instead of their sum.
     """
     with frozen(classifier):
@@ -117,6 +119,7 @@ def speech_person_loss(classifier: nn.Module, speech: Tensor, people: Tensor) ->
 def speech_person_confusion(classifier: nn.Module, speech: Tensor, *, form: Form = "paper") -> Tensor:
     """Eq. 5: squared distance of C_w^p's softmax from 1/N_p, summed over the people. Moves E_w^v alone.
 
+    speech: as of `speech_person_loss`.
     The released code has no such term; form="released" takes the mean over the people, as its eq. 3 does over words.
     """
     with frozen(classifier):
@@ -168,7 +171,10 @@ def mouth_reading_loss(read: Tensor, frames: Tensor, seen: Box = WHOLE) -> Tenso
 
 
 def imitation_loss(real: Tensor, generated: Tensor) -> Tensor:
-    """L_1 and, four times each, the L1 of the mouth box and of how it moves, of frames of a person to be learned."""
+    """L_1 and, four times each, the L1 of the mouth box and of how it moves, of frames of a person to be learned.
+
+    real, generated: frames `[B, T, 3, S, S]` in [0, 1].
+    """
     moves = motion_loss(real, generated)
     return reconstruction_loss(real, generated) + IMITATED * (mouth_loss(real, generated) + moves)
 

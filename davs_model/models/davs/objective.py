@@ -13,7 +13,7 @@ from davs_model.data.reads import Batch
 from davs_model.models.base import FRAMES, PORTRAIT, REAL, SEQUENCE, SOUND, WINDOWS, term_of
 from davs_model.models.davs import losses
 from davs_model.models.davs.settings import Form, GanForm, Settings
-from davs_model.models.davs.speech import speech_terms
+from davs_model.models.davs.speech_model import speech_terms
 
 if TYPE_CHECKING:
     from davs_model.models.davs.networks import DAVS, Identity

@@ -89,15 +89,21 @@ def offset(found: NDArray[np.float64]) -> Offset | None:
     )
 
 
+def complete_offset(found: NDArray[np.float64]) -> Offset | None:
+    """Return the offset, as `offset`; None, too, where the curve is cut off before the lead may be found."""
+    whole = offset(found)
+    return None if whole is None or whole.cut_off else whole
+
+
 def seconds(found: NDArray[np.float64]) -> list[tuple[int, Offset]]:
     """Return the offset of each second, counted from 0, that has pairs enough; none for clips under `SECONDS_FROM`.
 
-    A last second that is cut short has none where its curve ends before the lead may be found: see `cut_off`.
+    A last second that is cut short may have none: see `complete_offset`.
     """
     if len(found) < SECONDS_FROM * FPS:
         return []
-    parts = ((first // FPS, offset(found[first : first + FPS])) for first in range(0, len(found), FPS))
-    return [(second, part) for second, part in parts if part is not None and not part.cut_off]
+    parts = ((first // FPS, complete_offset(found[first : first + FPS])) for first in range(0, len(found), FPS))
+    return [(second, part) for second, part in parts if part is not None]
 
 
 def _vertex(curve: NDArray[np.float64], lowest: int) -> float:

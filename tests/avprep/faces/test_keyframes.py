@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from avprep.errors import Reject
-from avprep.faces import align, steady, track
+from avprep.faces import align, smoothing, track
 from avprep.faces.detectors.base import CloseUp, Face, finite
 from avprep.faces.following import SETTLED
 from avprep.faces.keyframes import find_faces
@@ -98,7 +98,7 @@ class DotDetector:
 def places(seen: Detections) -> NDArray[np.float64]:
     """Return the five points of the one face in each frame, (T, 5, 2)."""
     (one,) = track.link(seen)
-    return steady.points_per_frame(one, seen.n_frames, seen.cuts).smoothed
+    return smoothing.points_per_frame(one, seen.n_frames, seen.cuts).smoothed
 
 
 def test_keyframes_are_those_that_are_detected_and_the_last() -> None:

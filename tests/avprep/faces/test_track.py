@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from avprep.errors import Reject
-from avprep.faces import align, steady, track
+from avprep.faces import align, smoothing, track
 from avprep.faces.detectors.base import Face
 from avprep.faces.registration import Similarity
 from avprep.faces.track import Detection, Detections, Look, Track
@@ -130,7 +130,7 @@ def test_gaps_up_to_twelve_frames_are_filled(frames: list[int], n_frames: int, l
         assert caught.value.reason == "face_lost"
     else:
         track.check_gaps(one, [one], detections({}, n_frames))
-        assert np.isfinite(steady.points_per_frame(one, n_frames, frozenset()).smoothed).all()
+        assert np.isfinite(smoothing.points_per_frame(one, n_frames, frozenset()).smoothed).all()
 
 
 def test_a_followed_face_is_one_track_wherever_it_went() -> None:
@@ -171,7 +171,7 @@ def test_detections_alone_are_interpolated() -> None:
     for found in one.detections.values():
         assert found.look is not None
         found.look.points[2] = np.nan
-    points = steady.points_per_frame(one, 6, frozenset()).smoothed
+    points = smoothing.points_per_frame(one, 6, frozenset()).smoothed
     np.testing.assert_allclose(np.diff(points[:, 0, 0]), 2, atol=1e-5)
     assert np.isnan(points[:, 2]).all()
 

@@ -27,7 +27,7 @@ from davs_model.models.davs.networks import sized
 from davs_model.models.davs.networks.identity import Identity, IdentityEncoder
 from davs_model.models.davs.networks.layers import FEATURES
 from davs_model.models.davs.settings import STANDARDISE
-from davs_model.models.davs.speech import SpeechModel
+from davs_model.models.davs.speech_model import SpeechModel
 
 
 class FaceState(NamedTuple):

@@ -26,7 +26,7 @@ from davs_model.models.davs.networks.discriminator import SequenceDiscriminator
 from davs_model.models.davs.networks.identity import Identity, IdentityEncoder
 from davs_model.models.davs.networks.layers import FEATURES
 from davs_model.models.davs.networks.mouth_reader import MouthReader
-from davs_model.models.davs.speech import SpeechModel
+from davs_model.models.davs.speech_model import SpeechModel
 from davs_model.models.davs.stages import LABELS, STAGES
 
 

@@ -12,7 +12,7 @@ from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpe
 from davs_model.models.davs.settings import STANDARDISE
 
 if TYPE_CHECKING:
-    from davs_model.models.davs.speech import SpeechModel
+    from davs_model.models.davs.speech_model import SpeechModel
 
 
 def visual_speech_encoder(size: SharedDimensions, *, normalised: bool = False) -> VisualSpeechEncoder:

@@ -13,7 +13,7 @@ from davs_model.models.base import EXPRESSION, Measure, Stage
 from davs_model.models.davs.networks import sized
 from davs_model.models.davs.networks.identity import Identity, IdentityEncoder
 from davs_model.models.davs.networks.layers import FEATURES
-from davs_model.models.davs.speech import SpeechModel
+from davs_model.models.davs.speech_model import SpeechModel
 from davs_model.models.etgan import objective, readings
 from davs_model.models.etgan import settings as own
 from davs_model.models.etgan import stages as own_stages

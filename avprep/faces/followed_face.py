@@ -19,12 +19,13 @@ REMEMBERED = 6
 """Looks that tell where the next one expects the face."""
 
 
-class Followed:
+class FollowedFace:
     """A face that is being followed from frame to frame.
 
     Its frame of reference is about its crop: registration takes each picture there, whatever the face does. Where eyes
     and mouth lie in it is what looks tell.
 
+    luma, of any method: the grey levels of a picture, uint8 (H, W).
     number: its own. frame: when it was last detected; looks: how often it was.
     path: picture → its frame of reference, of each frame since it was last recorded.
     """

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from avprep.faces import align, steady
+from avprep.faces import align, smoothing
 from avprep.faces.detectors.base import Face
 from avprep.faces.registration import Similarity
 from avprep.faces.track import Detection, Look, Track
@@ -70,7 +70,7 @@ def test_the_smoother_is_its_formula(n: int, columns: int, seed: int) -> None:
     """The course is the one at which the sum of squares is least, whatever the noise and the drift."""
     rng = np.random.default_rng(seed)
     values, noise, drift = rng.normal(100, 20, (n, columns)), rng.uniform(0.3, 4, n), rng.uniform(0.1, 3, n - 1)
-    np.testing.assert_allclose(steady.settled(values, noise, drift), dense(values, noise, drift), atol=1e-6)
+    np.testing.assert_allclose(smoothing.whittaker(values, noise, drift), dense(values, noise, drift), atol=1e-6)
 
 
 @given(st.integers(1, 60), st.floats(-500, 500), st.integers(0, 2**32 - 1))
@@ -78,7 +78,7 @@ def test_what_does_not_change_comes_back(n: int, value: float, seed: int) -> Non
     """A constant course is left as it is, and what was handed over is not written to."""
     rng = np.random.default_rng(seed)
     values = np.full((n, 3), value)
-    course = steady.settled(values, rng.uniform(0.3, 4, n), rng.uniform(0.1, 3, n - 1))
+    course = smoothing.whittaker(values, rng.uniform(0.3, 4, n), rng.uniform(0.1, 3, n - 1))
     np.testing.assert_allclose(course, value, atol=1e-6)
     assert (values == value).all()
 
@@ -87,10 +87,13 @@ def test_noise_shrinks() -> None:
     """White noise of looks is left at less than a half, at the ends too, and moves by less than a tenth of it."""
     rng = np.random.default_rng(1)
     noise = rng.normal(0, 1, (400, 10))
-    course = steady.settled(noise, np.ones(400), np.full(399, steady.DRIFT))
+    course = smoothing.whittaker(noise, np.ones(400), np.full(399, smoothing.DRIFT))
     assert course.std(axis=0).max() < 0.5
     assert np.abs(np.diff(course, axis=0)).std() < 0.15
-    ends = [steady.settled(rng.normal(0, 1, (30, 1)), np.ones(30), np.full(29, steady.DRIFT))[0, 0] for _ in range(200)]
+    ends = [
+        smoothing.whittaker(rng.normal(0, 1, (30, 1)), np.ones(30), np.full(29, smoothing.DRIFT))[0, 0]
+        for _ in range(200)
+    ]
     assert np.std(ends) < 0.6
 
 
@@ -99,7 +102,7 @@ def test_movement_stays_and_noise_goes() -> None:
     rng, t = np.random.default_rng(2), np.arange(100)
     places = 100 + 6 * np.sin(t * 0.75)
     looks = {n: SHAPE + rng.normal(0, 1, (5, 2)) for n in range(0, 100, 5)}
-    points = steady.points_per_frame(followed(places, looks), 100, NO_CUTS).smoothed
+    points = smoothing.points_per_frame(followed(places, looks), 100, NO_CUTS).smoothed
     within = np.stack([at(x)(each) for x, each in zip(places, points, strict=True)])
     assert np.linalg.norm(np.diff(within, axis=0), axis=2).mean() < 0.15
     assert np.abs(within - SHAPE).mean() < 0.6
@@ -110,10 +113,10 @@ def test_looks_that_are_taken_as_they_are_move_more() -> None:
     rng = np.random.default_rng(3)
     looks = {n: SHAPE + rng.normal(0, 1, (5, 2)) for n in range(0, 60, 5)}
     one = followed(np.full(60, 100.0), looks)
-    raw = steady.points_per_frame(one, 60, NO_CUTS).detected
+    raw = smoothing.points_per_frame(one, 60, NO_CUTS).detected
     for frame, look in looks.items():
         np.testing.assert_allclose(raw[frame], at(100.0).inverse()(look), atol=1e-9)
-    smooth = steady.points_per_frame(one, 60, NO_CUTS).smoothed
+    smooth = smoothing.points_per_frame(one, 60, NO_CUTS).smoothed
     assert np.abs(np.diff(smooth, axis=0)).mean() < 0.5 * np.abs(np.diff(raw, axis=0)).mean()
 
 
@@ -121,7 +124,7 @@ def test_looks_that_are_taken_as_they_are_move_more() -> None:
 def test_a_clip_of_any_length_estimates_the_same(n_frames: int) -> None:
     """However often each size was seen, points are the sizes' mean, weighted by how sure each is, and do not shake."""
     looks = {n: SHAPE + (2.0 if n // 5 % 2 else -1.0) for n in range(0, n_frames, 5)}
-    both = steady.points_per_frame(followed(np.full(n_frames, 100.0), looks, (1.0, 4.0)), n_frames, NO_CUTS)
+    both = smoothing.points_per_frame(followed(np.full(n_frames, 100.0), looks, (1.0, 4.0)), n_frames, NO_CUTS)
     for points in both:
         np.testing.assert_allclose(at(100.0)(points), np.broadcast_to(SHAPE, points.shape), atol=1e-9)
 
@@ -133,7 +136,7 @@ def test_a_head_that_turns_aside_is_followed_by_its_looks() -> None:
 
     def end(onto: Similarity) -> float:
         one = Track({0: detection(grown[0], SHAPE), 6: detection(onto, shifted, path=((1, onto),))})
-        points = steady.points_per_frame(one, 7, NO_CUTS).smoothed
+        points = smoothing.points_per_frame(one, 7, NO_CUTS).smoothed
         return float(onto(points[6])[0, 0] - SHAPE[0, 0])
 
     assert end(grown[1]) > end(grown[0]) + 1
@@ -144,7 +147,7 @@ def test_nothing_is_smoothed_over_a_cut_that_was_not_followed(followed_over: boo
     """A face found anew after a cut starts from its own looks, one that was followed over it goes on."""
     before, after = {0: detection(at(100), SHAPE)}, detection(at(200), SHAPE + 5.0, number=0 if followed_over else 1)
     one = Track({**before, 5: detection(at(100), SHAPE, path=tuple((n, at(100)) for n in range(1, 5))), 6: after})
-    points = steady.points_per_frame(one, 7, frozenset({6})).smoothed
+    points = smoothing.points_per_frame(one, 7, frozenset({6})).smoothed
     last, first = at(100)(points[5]), at(200)(points[6])
     if followed_over:
         assert (last - SHAPE).min() > 0.02
@@ -157,7 +160,7 @@ def test_nothing_is_smoothed_over_a_cut_that_was_not_followed(followed_over: boo
 def test_gaps_are_interpolated_and_ends_are_held() -> None:
     """Points move in a straight line while the face is missing, and stay at both of a clip's ends."""
     one = Track({3: detection(at(100)), 9: detection(at(112), number=1)})
-    points = steady.points_per_frame(one, 14, NO_CUTS).smoothed
+    points = smoothing.points_per_frame(one, 14, NO_CUTS).smoothed
     moved = points[:, 0, 0] - at(100).inverse()(SHAPE)[0, 0]
     np.testing.assert_allclose(moved, np.interp(np.arange(14), [3, 9], [0, 12]), atol=1e-6)
 
@@ -165,7 +168,7 @@ def test_gaps_are_interpolated_and_ends_are_held() -> None:
 def test_a_gap_around_a_cut_is_held_up_to_the_cut() -> None:
     """Over a cut nothing moves gradually: the old place holds up to it and the new one from it on."""
     one = Track({3: detection(at(100)), 9: detection(at(160), number=1)})
-    points = steady.points_per_frame(one, 12, frozenset({7})).smoothed
+    points = smoothing.points_per_frame(one, 12, frozenset({7})).smoothed
     assert np.ptp(points[:7, 0, 0]) < 1e-9
     assert np.ptp(points[7:, 0, 0]) < 1e-9
     assert points[7, 0, 0] - points[6, 0, 0] == pytest.approx(60)
@@ -176,8 +179,8 @@ def test_a_missing_nose_stays_missing() -> None:
     without = SHAPE.copy()
     without[2] = np.nan
     places, looks = np.linspace(100, 120, 30), dict.fromkeys(range(0, 30, 5), without)
-    points = steady.points_per_frame(followed(places, looks), 30, NO_CUTS).smoothed
+    points = smoothing.points_per_frame(followed(places, looks), 30, NO_CUTS).smoothed
     assert np.isnan(points[:, 2]).all()
-    whole = steady.points_per_frame(followed(places, dict.fromkeys(looks, SHAPE)), 30, NO_CUTS).smoothed
+    whole = smoothing.points_per_frame(followed(places, dict.fromkeys(looks, SHAPE)), 30, NO_CUTS).smoothed
     np.testing.assert_allclose(points[:, [0, 1, 3, 4]], whole[:, [0, 1, 3, 4]])
     assert np.isfinite(align.similarity(points)).all()

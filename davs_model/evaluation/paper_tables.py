@@ -1,35 +1,16 @@
-"""What belongs to one model alone: what is measured of it, and the tables of its paper, as sections of the page."""
+"""The tables of the paper that a model is of, each with what was measured here, as sections of the page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
-import torch
-
 from davs_model import models
-from davs_model.checkpoint import Checkpoint
-from davs_model.data.clips import Clips
 from davs_model.evaluation.section import PageSection, figure, number
 from davs_model.models.base import PaperData, TalkingModel
 
 
-def measure(saved: Checkpoint, model: TalkingModel, clips: Clips, device: str, limit: int) -> dict[str, Any]:
-    """Return what a model measures of itself after the last stage that it was trained in, by name."""
-    steps = dict(saved.settings.get("steps") or {})
-    done = [name for name in model.stages if steps.get(name)]
-    measured = model.measures(done[-1], clips, torch.device(device), limit=limit) if done else ()
-    return {one.name: asdict(one) for one in measured}
-
-
-def sections(measured: Mapping[str, Any]) -> Iterator[PageSection]:
-    """Yield a section for each; measured: what `measure` returned."""
-    for one in measured.values():
-        yield PageSection(one["title"], tuple(one["notes"]), (), tuple(one["head"]), tuple(map(tuple, one["rows"])))
-
-
-def papers(metrics: Mapping[str, Any]) -> Iterator[PageSection]:
+def sections(metrics: Mapping[str, Any]) -> Iterator[PageSection]:
     """Yield the tables of the model's paper, each below what metrics.json has in its place."""
     kind = _kind(metrics)
     for table in () if kind is None else kind.paper:

@@ -53,7 +53,7 @@ def points_per_frame(track: Track, n_frames: int, cuts: frozenset[int]) -> Point
     return Points(*points.swapaxes(0, 1))
 
 
-def settled(values: Array, noise: Array, drift: Array) -> Array:
+def whittaker(values: Array, noise: Array, drift: Array) -> Array:
     """Return the most likely course of a random walk that was observed with noise (a Whittaker smoother).
 
     values: (N, C), observed in order of time. noise: (N,), the observations' standard deviations.
@@ -104,7 +104,7 @@ def _in_source(detections: dict[int, Detection]) -> Array:
     onto = [(number, to) for frame, one in detections.items() for number, to in (*one.path, (frame, one.onto))]
     noise, sizes = np.array([look.noise for _, look in looks]), np.array([look.size for _, look in looks])
     detected = _without_sizes(np.stack([look.points.ravel() for _, look in looks]), noise, sizes)
-    courses = np.stack([settled(detected, noise, _drifts(detections)), detected], axis=1).reshape(-1, 2, 5, 2)
+    courses = np.stack([whittaker(detected, noise, _drifts(detections)), detected], axis=1).reshape(-1, 2, 5, 2)
     times, frames = np.array([frame for frame, _ in looks]), np.array([frame for frame, _ in onto])
     return _taken_back([to for _, to in onto], _interpolated(frames, times, courses))
 
