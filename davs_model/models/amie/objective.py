@@ -129,7 +129,8 @@ def _uncounted(network: nn.Module) -> Iterator[None]:
 def _perceived(model: AMIE, frames: Tensor) -> list[Tensor]:
     """Return maps of the perceptual network: the first ones of our own identity and visual speech encoders.
 
-    Neither is moved by them; the identity encoder is by other terms. Of whole frames S/2 and S/4, of what the visual speech encoder sees its half and an eighth.
+    Neither is moved by them; the identity encoder is by other terms. The maps are of whole frames S/2 and S/4, of what
+    the visual speech encoder sees its half and an eighth.
     """
     identity, speech, side = model.identity_encoder, model.visual_speech_encoder, int(model.dimensions["mouth_size"])
     with shared.still(identity), shared.frozen(speech):

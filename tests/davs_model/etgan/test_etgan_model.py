@@ -28,9 +28,10 @@ from avprep.talking import inputs
 from avprep.talking.person import Person
 from davs_model import checkpoint
 from davs_model.data.corpus import read_corpus
+from davs_model.data.sampling import spread
 from davs_model.film import PhotoTalker
 from davs_model.generation import Talker
-from davs_model.models.base import EXPRESSION, SOUND
+from davs_model.models.base import EXPRESSION, EXPRESSION_FRAMES, SOUND
 from davs_model.models.etgan import Settings, corruption, objective
 from davs_model.models.etgan.corruption import Inputs
 from davs_model.models.etgan.dimensions import MODALITIES
@@ -177,6 +178,23 @@ def test_a_silent_video_of_a_person_is_as_a_photo() -> None:
     photo = weights()
     assert weights(video=video).equal(photo)
     assert not weights(video=video, heard=heard).equal(photo)
+
+
+def test_a_person_is_learned_with_the_expression_that_they_show() -> None:
+    """Tuning generates a photo, or a video of the person, with what is expressed there, as no film need show it."""
+    random = np.random.default_rng(0)
+    video = random.integers(0, 255, (9, 256, 256, 3), np.uint8)
+    speech, heard = (random.normal(size=(count, 12, 20)).astype(np.float32) for count in (4, 9))
+    talker, given = Talker(made()), list[Tensor]()
+    talker.model.get_submodule("weighting").register_forward_pre_hook(lambda _, features: given.append(features[1]))
+    talker.adapted(video[0], [speech], 1)
+    talker.adapted(video[0], [speech], 1, video=video, heard=heard)
+    photo, shown = (talker.expression(frames) for frames in (video[:1], video[spread(9, EXPRESSION_FRAMES)]))
+    assert photo is not None
+    assert shown is not None
+    assert len(given) == 3  # before the photo is learned, and in each step
+    for found, expected in zip(given, (photo, photo, shown), strict=True):
+        assert torch.allclose(found, expected.expand_as(found), atol=1e-6)
 
 
 def test_whose_gradients_are_whose() -> None:
