@@ -158,6 +158,11 @@ def test_options_that_there_are_not(lrw: Path, tmp_path: Path, call: str) -> Non
         ({"model": "dav"}, "model must be one of amie, davs, etgan, sync, not 'dav'"),
         ({"stage": "talk"}, "stage must be one of identity, speech, full, all, not 'talk'"),
         ({"out": []}, "train needs at least one OUT, and as many shares or none, not 0 and 0"),
+        ({"shares": [-1]}, "shares must be numbers above 0, not -1"),
+        ({"shares": [0]}, "shares must be numbers above 0, not 0"),
+        ({"shares": [float("nan")]}, "shares must be numbers above 0, not nan"),
+        ({"shares": ["1"]}, "shares must be numbers above 0, not '1'"),
+        ({"overrides": "steps.full=many"}, '--set: steps.full = "many" must be a whole number from 0 to 1000000000'),
         ({"shares": [0.5, 0.5]}, "train needs at least one OUT, and as many shares or none, not 1 and 2"),
     ],
 )
