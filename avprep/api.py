@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from avprep import columns, files, layouts, offsets, schema, shards
 from avprep import manifest as manifests
-from avprep.bounds import check_whole
+from avprep.bounds import check_flag, check_whole
 from avprep.errors import SettingsError, ShardError
 from avprep.manifest import Manifest
 from avprep.media.mfcc import Preset
@@ -48,9 +48,11 @@ class RunOptions(TypedDict, total=False):
 
 
 def _checked(options: RunOptions) -> RunOptions:
-    """Return options of a run; SettingsError, one line, for one that there is not: before OUT is touched."""
+    """Return options of a run; SettingsError, one line, for one that there is not or its value, before OUT is there."""
     for name in options.keys() - RunOptions.__annotations__.keys():
         raise SettingsError(f"{name} is not an option: a run takes {', '.join(RunOptions.__annotations__)}")
+    check_flag("accept_versions", options.get("accept_versions", False))
+    check_whole("verbosity", options.get("verbosity", 0), -1)
     return options
 
 

@@ -15,6 +15,12 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
         raise SettingsError(f"{name} must be one of {', '.join(known)}, not {value!r}")
 
 
+def check_flag(name: str, value: object) -> None:
+    """SettingsError, one line, for anything else than True or False: "no" would be taken for a yes."""
+    if not isinstance(value, bool):
+        raise SettingsError(f"{name} must be True or False, not {value!r}")
+
+
 def check_whole(name: str, value: object, least: int, most: int | None = None) -> None:
     """SettingsError, one line, for anything else than a whole number from `least` on, to `most` if there is one."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):

@@ -89,7 +89,7 @@ def write_whole(path: Path, data: bytes, *, replace: bool = True) -> None:
 
 def own_aside(path: Path) -> Path:
     """Return a name beside a file for what is not finished, which no other process on any machine takes."""
-    return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    return path.parent / f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.part"
 
 
 def write_aside(path: Path, data: bytes) -> None:

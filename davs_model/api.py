@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def train(
     model: str = "davs",
     preset: str | None = None,
     config_file: Path | str | None = None,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
     stage: str = "all",
     shares: Sequence[float] = (),
     init_from: Path | str | None = None,
@@ -32,7 +33,7 @@ def train(
     model: its name, one of `davs_model.models.names()`.
     out: one OUT or several; shares: of each of them in the clips that are seen; none: each clip counts alike.
     preset, config_file, overrides: the settings, each over the ones before: a preset of the model, a TOML file,
-        `"data.batch_size=8"`; see `avprep train --help`.
+        one `"data.batch_size=8"` or several; see `avprep train --help`.
     stage: what to train; `all` trains one after the other. init_from: a run or checkpoint to begin with.
     say: takes the lines that tell how far it is.
 
@@ -49,6 +50,9 @@ def train(
         raise SettingsError(
             f"train needs at least one OUT, and as many shares or none, not {len(outs)} and {len(shares)}"
         )
+    if wrong := [share for share in shares if not (isinstance(share, int | float) and 0 < share < math.inf)]:
+        raise SettingsError(f"shares must be numbers above 0, not {wrong[0]!r}")
+    overrides = [overrides] if isinstance(overrides, str) else overrides
     settings = kind.Settings.resolve(preset, None if config_file is None else Path(config_file), overrides)
     stages = [name for name in kind.stages if stage in (name, "all")]
     begin = None if init_from is None else Path(init_from)

@@ -168,7 +168,7 @@ def write(
     expression: Tensor | None = None,
     adapt_steps: int = 0,
     seed: int = 0,
-    weights_plot: Path | None = None,
+    weights_plot: Path | str | None = None,
     counted: Counted | None = None,
 ) -> None:
     """Write a video of photos that speak, side by side if `grid`; else all are of one person.
@@ -211,7 +211,7 @@ def write(
         frames = counted(frames, driver.n_frames)
     media.write_film(output, frames, driver.n_frames, sound=driver.sound, zero=driver.zero, track=driver.track)
     if weights_plot is not None:
-        figures.weights(weights_plot, np.concatenate(weighed), talker.model.modalities)
+        figures.weights(Path(weights_plot), np.concatenate(weighed), talker.model.modalities)
 
 
 def pairs(left: Iterable[Pictures], right: Iterator[Pictures]) -> Iterator[Pictures]:

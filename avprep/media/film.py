@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from avprep.errors import AvprepError, Reject
 from avprep.media.container import FORMATS, Seconds, audio_stream, is_ogg_vorbis, open_file
 from avprep.media.pcm import GAP
 from avprep.schema import FPS
+from avprep.signals import Stop, Stopped, stop_signals
 
 QUALITY = 18
 """x264's constant rate factor of films: smaller is better, 18 looks like the source."""
@@ -77,7 +79,7 @@ def write_film(
         lacks before, between and after; the film's sound is as long as its pictures, to the sample.
     track: which of the file's audio tracks, from 0.
     The output appears whole or not at all, also where reading the frames raises. Raises AvprepError with ffmpeg's own
-    last words.
+    last words, and Stopped after SIGTERM or SIGHUP: what is not whole is removed.
     """
     shown = iter(frames)
     first = next(shown)
@@ -100,20 +102,26 @@ def write_film(
         "color_range": "tv",
     }
     sources = [] if sound is None else [sound]
-    with _output(output, sources) as part:
+    with stop_signals((signal.SIGTERM, signal.SIGHUP)) as stop, _output(output, sources) as part:
         command = _command(streams, part, options).global_args("-copyts")  # so that `zero` is a time stamp of the file
         with _running(command, stdin=subprocess.PIPE) as (process, messages):
-            _feed(process, first, shown)
+            _feed(process, first, shown, stop)
+            if stop.is_set():
+                raise Stopped(f"{output}: stopped by {stop.by}, and not written")
             if process.wait():
                 raise _failed(sources, output, messages.read())
 
 
-def _feed(process: subprocess.Popen[bytes], first: NDArray[np.uint8], others: Iterator[NDArray[np.uint8]]) -> None:
-    """Hand frames over; where ffmpeg has ended early, its messages and status explain it."""
+def _feed(
+    process: subprocess.Popen[bytes], first: NDArray[np.uint8], others: Iterator[NDArray[np.uint8]], stop: Stop
+) -> None:
+    """Hand frames over until a stop; where ffmpeg has ended early, its messages and status explain it."""
     assert process.stdin is not None
     with suppress(BrokenPipeError):
         process.stdin.write(first.tobytes())
         for frame in others:
+            if stop.is_set():
+                return
             assert frame.shape == first.shape, (frame.shape, first.shape)
             process.stdin.write(frame.tobytes())
         process.stdin.close()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from avprep import files, schema, shards
-from avprep.errors import REASONS, ShardError, plural
+from avprep.errors import REASONS, RunError, ShardError, plural
 from avprep.runs.fingerprint import read_manifest
+from avprep.runs.pool import Pool, PoolError
 from avprep.runs.progress import counted
 from avprep.shards.image import decode_image
+
+Verified = tuple[list[str], dict[str, int]]
+"""Problems of a shard, one line each, and the number of frames of each sample, by its key."""
 
 
 def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
@@ -17,10 +23,9 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
 
     Returns the problems, one line each; none means proven: digests agree, keys and their order are the manifest's,
     every `ok` clip has one well-formed sample, every image decodes to 256×256, columns agree on the number of frames.
-    quiet: without progress.
+    jobs: processes that read. quiet: without progress.
+    Raises RunError where there is no OUT, or where no process can be started.
     """
-    import joblib  # here, since commands that verify nothing need not wait for it
-
     plan = read_manifest(out)
     digest = plan.digest()
     problems: list[str] = []
@@ -44,9 +49,7 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
             for path in sorted((out / column).glob("*"))
             if path.suffix in (".tar", ".json") and path.stem not in names and path.name != "run.json"
         ]
-        results = joblib.Parallel(n_jobs=jobs, return_as="generator")(
-            joblib.delayed(_verify_shard)(out, column, name, keys) for name, keys in planned
-        )
+        results = _verify_shards(out, column, planned, jobs)
         lengths[column] = {}
         for found, frames in counted(results, f"avprep verify {column}", len(planned), "shard", quiet=quiet):
             problems += found
@@ -64,7 +67,28 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
     return problems
 
 
-def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> tuple[list[str], dict[str, int]]:
+def _verify_shards(out: Path, column: str, planned: list[tuple[str, list[str]]], jobs: int) -> Iterator[Verified]:
+    """Yield what `_verify_shard` returns of each shard, in order; several are read at once, by so many processes."""
+    if min(jobs, len(planned)) <= 1:
+        yield from (_verify_shard(out, column, name, keys) for name, keys in planned)
+        return
+    early: dict[int, Verified] = {}
+    with Pool(min(jobs, len(planned)), deaf=[signal.SIGINT]) as pool:  # Ctrl-C ends them through this process
+        for number, (name, keys) in enumerate(planned):
+            pool.submit(number, _verify_shard, out, column, name, keys)
+        number = 0
+        try:
+            for ended in pool.all():
+                path = shards.tar_path(out, column, planned[ended.tag][0])
+                early[ended.tag] = ended.value or ([f"{path}: the process that read it died ({ended.error})"], {})
+                while number in early:
+                    yield early.pop(number)
+                    number += 1
+        except PoolError as error:
+            raise RunError(f"{error}; try a smaller -j") from error
+
+
+def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> Verified:
     """Return the problems of one shard and the number of frames of its samples."""
     path = shards.tar_path(out, column, name)
     try:

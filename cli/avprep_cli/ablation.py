@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from avprep.errors import plural
 from avprep_cli import kinds, options, say, summary
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def ablate(
     )
     where = [folder / name for name in (ablation.PAGE, ablation.HTML, ablation.TABLE)]
     summary.show(
-        f"{len(done)} runs of {len({one.row for one in done})} rows",
+        f"{plural(len(done), 'run')} of {plural(len({one.row for one in done}), 'row')}",
         where=where,
         facts={"runs": [one.run for one in done], "where": [str(path) for path in where]},
     )

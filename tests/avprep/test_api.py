@@ -51,7 +51,7 @@ def test_import_loads_nothing(package: str) -> None:
     """Importing a package loads none of its modules but the loader, and none of the libraries that they need."""
     modules = loaded(f"import {package}")
     assert not {name for name in modules if name.startswith(f"{package}.")} - {"avprep.lazy"}
-    assert not {"av", "cv2", "numpy", "torch", "click", "joblib", "PIL"} & modules
+    assert not {"av", "cv2", "numpy", "torch", "click", "PIL"} & modules
 
 
 def test_making_shards_loads_no_torch() -> None:
@@ -113,6 +113,8 @@ def test_api_and_command_have_the_defaults_of_the_settings(name: str, settings: 
         ("mfcc", "clip_timeout", 0),
         ("mfcc", "clip_timeout", float("nan")),
         ("mfcc", "num_tasks", 0),
+        ("mfcc", "accept_versions", "no"),
+        ("mfcc", "verbosity", "quiet"),
         ("mfcc", "task_index", 1),
         ("crop", "align", "per_frame"),
         ("crop", "every", 0),
@@ -130,7 +132,14 @@ def test_values_that_an_option_cannot_have(lrw: Path, tmp_path: Path, call: str,
     plan = avprep.index("lrw", lrw / "corpus", limit=1)
     given = {"detector": "opencv"} if call == "crop" else {}
     with pytest.raises(SettingsError, match=rf"^{name} must be .*, not {re.escape(repr(value))}$"):
-        getattr(avprep, call)(plan, tmp_path / "out", verbosity=-1, **{"jobs": 1, **given, name: value})
+        getattr(avprep, call)(plan, tmp_path / "out", **{"verbosity": -1, "jobs": 1, **given, name: value})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_detector_that_there_is_not(lrw: Path, tmp_path: Path) -> None:
+    """A misspelt detector is a value like others that an option cannot have: SettingsError, before OUT is touched."""
+    with pytest.raises(SettingsError, match=r"^no detector is called Yunet: choose from "):
+        avprep.crop(avprep.index("lrw", lrw / "corpus", limit=1), tmp_path / "out", detector="Yunet", jobs=1)
     assert not (tmp_path / "out").exists()
 
 
@@ -149,6 +158,11 @@ def test_options_that_there_are_not(lrw: Path, tmp_path: Path, call: str) -> Non
         ({"model": "dav"}, "model must be one of amie, davs, etgan, sync, not 'dav'"),
         ({"stage": "talk"}, "stage must be one of identity, speech, full, all, not 'talk'"),
         ({"out": []}, "train needs at least one OUT, and as many shares or none, not 0 and 0"),
+        ({"shares": [-1]}, "shares must be numbers above 0, not -1"),
+        ({"shares": [0]}, "shares must be numbers above 0, not 0"),
+        ({"shares": [float("nan")]}, "shares must be numbers above 0, not nan"),
+        ({"shares": ["1"]}, "shares must be numbers above 0, not '1'"),
+        ({"overrides": "steps.full=many"}, '--set: steps.full = "many" must be a whole number from 0 to 1000000000'),
         ({"shares": [0.5, 0.5]}, "train needs at least one OUT, and as many shares or none, not 1 and 2"),
     ],
 )
@@ -252,6 +266,15 @@ def test_index_logs_problems_and_writes(lrw: Path, tmp_path: Path, caplog: pytes
         plan = avprep.index("lrw", str(corpus), output=tmp_path / "plan.jsonl")
     assert "unexpected_place: stray.mp4" in caplog.text
     assert manifest.read(tmp_path / "plan.jsonl") == plan
+
+
+def test_index_writes_a_file_alone(lrw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An output that is a folder is one line, the current one, too."""
+    monkeypatch.chdir(tmp_path)
+    for output in (".", "", tmp_path):
+        with pytest.raises(RunError, match=r": not a plain file, so nothing can be put in its place"):
+            avprep.index("lrw", lrw / "corpus", output=output)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("wrong", [{"seed": 1.5}, {"seed": None}, {"seed": -1}, {"limit": 0}, {"limit": 1.5}])

@@ -138,7 +138,7 @@ def test_a_missing_extra_is_one_line(number: int, lacking: list[tuple[int, str, 
 
 def test_every_import_is_of_the_base_or_an_extra() -> None:
     """Each package that the source imports comes with the base install, or has its extra named where it is missing."""
-    base_names = {"av", "click", "cv2", "ffmpeg", "imageio_ffmpeg", "jinja2", "joblib", "numpy", "onnxruntime", "PIL"}
+    base_names = {"av", "click", "cv2", "ffmpeg", "imageio_ffmpeg", "jinja2", "numpy", "onnxruntime", "PIL"}
     base_names |= {"python_speech_features", "scipy", "threadpoolctl", "tqdm"}
     assert len(base_names) == len(PROJECT["dependencies"])
     imported = set()

@@ -72,6 +72,7 @@ def test_one_command_trains_evaluates_and_tells(out: Path, tmp_path: Path, monke
     monkeypatch.setattr(evaluate.figures, "draw", lambda *_: {})  # they are tested elsewhere
     done = ablate(out, tmp_path)
     assert done.exit_code == 0, done.output
+    assert "1 run of 1 row\n" in done.output
     rows = json.loads((tmp_path / ablation.TABLE).read_text(encoding="utf-8"))
     assert [row["row"] for row in rows] == list(ROWS)
     assert all({"PSNR", "SSIM", "coherence: matched"} <= row["figures"].keys() for row in rows)

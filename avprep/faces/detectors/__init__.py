@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from avprep.errors import AvprepError, missing_package
+from avprep.errors import AvprepError, SettingsError, missing_package
 
 if TYPE_CHECKING:  # the command line takes the names from here
     from avprep.faces.detectors.base import Detector
@@ -34,9 +34,9 @@ NAMES = tuple(sorted(name.replace("_", "-") for name in _FILES if name != "base"
 
 
 def module(name: str) -> ModuleType:
-    """Return the module of a detector; AvprepError for a name that no detector has."""
+    """Return the module of a detector; SettingsError for a name that no detector has."""
     if name not in NAMES:
-        raise AvprepError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
+        raise SettingsError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +20,7 @@ from avprep.errors import AvprepError, ShardError
 from avprep.media import film
 from avprep.media.audio import SoundFile, read_sound
 from avprep.media.video import Frames
+from avprep.signals import Stopped
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +274,28 @@ class TestFilm:
         with pytest.raises(AvprepError, match="ffmpeg failed"):
             film.write_film(tmp_path / "none" / "film.mp4", self.frames(3), 3)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.wav"]
+
+    @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+    def test_a_stop_leaves_nothing(self, tmp_path: Path, name: str) -> None:
+        """A scheduler that stops it, or a terminal that closes, leaves what was there, and nothing half-written."""
+
+        def stopped() -> Iterator[NDArray[np.uint8]]:
+            yield from self.frames(3)
+            os.kill(os.getpid(), signal.Signals[name])
+            yield from self.frames(37)
+
+        output = tmp_path / "film.mp4"
+        output.write_bytes(b"of before")
+        number = signal.Signals[name]
+        before = signal.signal(number, signal.SIG_DFL)  # SIGHUP may be ignored where the tests run
+        try:
+            with pytest.raises(Stopped, match=rf"film\.mp4: stopped by {name}, and not written"):
+                film.write_film(output, stopped(), 40)
+            assert signal.getsignal(number) is signal.SIG_DFL
+        finally:
+            signal.signal(number, before)
+        assert [path.name for path in tmp_path.iterdir()] == [output.name]
+        assert output.read_bytes() == b"of before"
 
     def test_its_sound_is_not_overwritten(self, tmp_path: Path, picture: Path) -> None:
         """A film does not take the place of the video that drives it."""

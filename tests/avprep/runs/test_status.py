@@ -106,6 +106,28 @@ def test_a_whole_run_is_proven(whole: Path) -> None:
     assert verify.verify(whole) == verify.verify(whole, jobs=2) == []
 
 
+def test_processes_read_where_the_caller_is(whole: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative OUT is the one of the current folder, after another one of that name was read, too."""
+    flip(out)
+    shutil.copytree(whole, out.parent / "other" / out.name)
+    for folder, proven in ((out.parent / "other", True), (out.parent, False)):
+        monkeypatch.chdir(folder)
+        assert (verify.verify(Path(out.name), jobs=2) == []) is proven
+
+
+def die(*_: object) -> None:
+    """Do not come back."""
+    os._exit(3)
+
+
+def test_a_process_that_dies_is_a_problem(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard whose reading kills its process is named, and the others are looked at; it was a traceback."""
+    monkeypatch.setattr(verify, "_verify_shard", die)
+    problems = verify.verify(whole, jobs=2)
+    assert len(problems) == 2 * len(list((whole / "crop").glob("*.tar")))
+    assert problems[0] == f"{whole / 'crop' / 'train-000000.tar'}: the process that read it died (exit code 3)"
+
+
 def edit(path: str, old: str, new: str) -> Callable[[Path], Any]:
     """Return a function that edits a text file of a run once."""
 

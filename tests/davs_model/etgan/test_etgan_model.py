@@ -473,6 +473,15 @@ def test_a_film_of_an_emotion_with_its_weights(run: Path, tmp_path: Path) -> Non
     assert plot.std() > 10
 
 
+def test_paths_of_a_film_may_be_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`film` takes each of its paths as text, that of the plot, too, below the folder that it is called in."""
+    monkeypatch.chdir(tmp_path)
+    made_media.write_wav(tmp_path / "speech.wav", made_media.noise(0.1, 16_000), 16_000)
+    cv2.imwrite("photo.png", pictures(1)[0])
+    PhotoTalker(made()).film("photo.png", "speech.wav", "film.mp4", aligned=True, weights_plot="weights.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["film.mp4", "photo.png", "speech.wav", "weights.png"]
+
+
 def test_a_film_takes_the_expression_of_a_clip(run: Path, tmp_path: Path) -> None:
     """`film` reads an expression from a clip of anybody."""
     speech = made_media.write_wav(tmp_path / "speech.wav", made_media.noise(0.6, 16_000), 16_000)
