@@ -133,10 +133,10 @@ def train(
     options.check_preset(preset, kind.presets)
     settings = kind.resolve(preset, config_file, overrides)  # before the seconds that torch takes
     from davs_model.data import corpus
-    from davs_model.training import loop, run_folder
+    from davs_model.training import distributed, loop, run_folder
 
     stages = [name for name in kind.stages() if stage in (name, "all")]
-    first = not int(os.environ.get("RANK", "0"))  # torchrun's: one process speaks for all
+    first = distributed.rank() == 0  # one process speaks for all
     if dry_run and first:
         tell = say.aside if say.as_json() else lambda text: say.echo(say.folded(text))
         run_folder.describe(run, settings, corpus.read_corpus(outs, settings, shares), tell, stages)

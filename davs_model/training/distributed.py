@@ -67,17 +67,19 @@ class World:
 def join(device: str) -> World:
     """Join the processes that torchrun has started, if it has; RunError where there are fewer GPUs than processes.
 
-    RunError, too, where the environment says that there are others, and not where.
+    RunError, too, where the environment says that there are others, and not where, or what is no number.
     """
-    if (processes := os.environ.get("WORLD_SIZE", "1")) == "1":
+    if (size := _number("WORLD_SIZE", "1")) == 1:
         return World()
     needed = ["RANK"] if distributed.is_initialized() else ["RANK", "MASTER_ADDR", "MASTER_PORT"]
     if missing := [name for name in needed if name not in os.environ]:
         raise RunError(
-            f"WORLD_SIZE is {processes} and {', '.join(missing)} not set: start with torchrun, or unset WORLD_SIZE"
+            f"WORLD_SIZE is {size} and {', '.join(missing)} not set: start with torchrun, or unset WORLD_SIZE"
         )
-    size = int(processes)
-    world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    _number("MASTER_PORT", "0")  # which torch reads
+    world = World(rank(), size, _number("LOCAL_RANK", "0"))
+    if world.rank >= size:  # it would wait for the others, and they for it
+        raise RunError(f"RANK is {world.rank} and WORLD_SIZE {size}: start with torchrun, or unset both")
     if device == "cuda":
         if world.local >= torch.cuda.device_count():
             raise RunError(f"process {world.local} of this machine has no GPU of its own: start fewer")
@@ -87,6 +89,21 @@ def join(device: str) -> World:
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=ALONE)
     return world
+
+
+def rank() -> int:
+    """Return the number of this process among those that torchrun has started, 0 without any; RunError as of `join`."""
+    return _number("RANK", "0")
+
+
+def _number(name: str, default: str) -> int:
+    text = os.environ.get(name, default)
+    try:
+        if (number := int(text)) >= 0:
+            return number
+    except ValueError:
+        pass
+    raise RunError(f"{name} is {text[:60]!r} in the environment, no number: start with torchrun, or unset {name}")
 
 
 @contextlib.contextmanager
