@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from avprep.errors import CheckpointError
+from avprep.errors import CheckpointError, RunError
 from avprep_cli import kinds, options, say, summary
 
 SHOWN_ASIDE = 10
@@ -149,11 +149,16 @@ def train(
 
 
 def _show_run(run: Path, model: str, out: Path, found: dict[str, Any]) -> None:
-    """Say where a trained model is, what its last validation has measured, and what may come next."""
+    """Say where a trained model is, what its last validation has measured, and what may come next.
+
+    RunError where no stage has trained one.
+    """
     from davs_model import checkpoint
     from davs_model.evaluation.embed import in_words
 
     path = run / checkpoint.NAME
+    if not path.exists():
+        raise RunError(f"{run}: nothing was trained: every stage has no steps, or is left out")
     measured = in_words(found)
     text = f"{path}: {measured}" if measured else str(path)
     summary.show(
