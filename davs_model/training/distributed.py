@@ -67,7 +67,8 @@ class World:
 def join(device: str) -> World:
     """Join the processes that torchrun has started, if it has; RunError where there are fewer GPUs than processes.
 
-    RunError, too, where the environment says that there are others, and not where, or what is no number.
+    RunError, too, where the environment names others and not where they are, holds what is no number, or names a place
+    where they cannot meet.
     """
     if (size := _number("WORLD_SIZE", "1")) == 1:
         return World()
@@ -76,7 +77,6 @@ def join(device: str) -> World:
         raise RunError(
             f"WORLD_SIZE is {size} and {', '.join(missing)} not set: start with torchrun, or unset WORLD_SIZE"
         )
-    _number("MASTER_PORT", "0")  # which torch reads
     world = World(rank(), size, _number("LOCAL_RANK", "0"))
     if world.rank >= size:  # it would wait for the others, and they for it
         raise RunError(f"RANK is {world.rank} and WORLD_SIZE {size}: start with torchrun, or unset both")
@@ -87,7 +87,11 @@ def join(device: str) -> World:
     # Torch names functions of a private module instead, which the oldest torch that we take does not have.
     warnings.filterwarnings("ignore", r"torch\.distributed\.nn\.functional\.\w+ is deprecated", FutureWarning)
     if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=ALONE)
+        try:
+            distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=ALONE)
+        except (ValueError, RuntimeError) as error:  # of a port that there is not, or that another program has
+            why, at = str(error).partition("\n")[0], f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise RunError(f"the processes of this run cannot meet at MASTER_ADDR:MASTER_PORT, {at}: {why}") from error
     return world
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -662,7 +663,6 @@ class TestProcesses:
             ("RANK", "2", "RANK is 2 and WORLD_SIZE 2"),
             ("WORLD_SIZE", "0", "RANK is 0 and WORLD_SIZE 0"),
             ("LOCAL_RANK", "x", "LOCAL_RANK is 'x' in the environment, no number"),
-            ("MASTER_PORT", "x", "MASTER_PORT is 'x' in the environment, no number"),
         ],
     )
     def test_a_world_that_cannot_be(
@@ -674,6 +674,19 @@ class TestProcesses:
             monkeypatch.setenv(variable, number)
         with pytest.raises(RunError, match=f"^{said}: start with torchrun, or unset"):
             run(out, tmp_path / "run")
+
+    @pytest.mark.parametrize("port", ["x", "99999", "taken"])
+    def test_a_port_where_nobody_can_meet(
+        self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: str
+    ) -> None:
+        """A port that is none, or that another program has, is one line."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            at = str(other.getsockname()[1]) if port == "taken" else port
+            given = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": at}
+            for name, value in given.items():
+                monkeypatch.setenv(name, value)
+            with pytest.raises(RunError, match=rf"^the processes of this run cannot meet at .*127\.0\.0\.1:{at}: .+$"):
+                run(out, tmp_path / "run")
 
     def test_a_share_of_one_clip(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A batch of one clip for each process is refused where BatchNorm would see that clip alone."""
