@@ -109,7 +109,7 @@ class Loop(Section):
     validation_clips: Interval = 1000
     """Maximum number of clips of a validation."""
     talking_clips: Count = 20
-    """Maximum number of clips that are generated whole in a validation, to measure whether they talk."""
+    """Maximum number of clips that are generated whole in a validation, to measure whether they talk; below 2: none."""
 
 
 class Machine(Section):

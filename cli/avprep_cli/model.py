@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from avprep.errors import CheckpointError
+from avprep.errors import CheckpointError, RunError
 from avprep_cli import kinds, options, say, summary
 
 SHOWN_ASIDE = 10
@@ -133,10 +133,10 @@ def train(
     options.check_preset(preset, kind.presets)
     settings = kind.resolve(preset, config_file, overrides)  # before the seconds that torch takes
     from davs_model.data import corpus
-    from davs_model.training import loop, run_folder
+    from davs_model.training import distributed, loop, run_folder
 
     stages = [name for name in kind.stages() if stage in (name, "all")]
-    first = not int(os.environ.get("RANK", "0"))  # torchrun's: one process speaks for all
+    first = distributed.rank() == 0  # one process speaks for all
     if dry_run and first:
         tell = say.aside if say.as_json() else lambda text: say.echo(say.folded(text))
         run_folder.describe(run, settings, corpus.read_corpus(outs, settings, shares), tell, stages)
@@ -149,11 +149,16 @@ def train(
 
 
 def _show_run(run: Path, model: str, out: Path, found: dict[str, Any]) -> None:
-    """Say where a trained model is, what its last validation has measured, and what may come next."""
+    """Say where a trained model is, what its last validation has measured, and what may come next.
+
+    RunError where no stage has trained one.
+    """
     from davs_model import checkpoint
     from davs_model.evaluation.embed import in_words
 
     path = run / checkpoint.NAME
+    if not path.exists():
+        raise RunError(f"{run}: nothing was trained: every stage has no steps, or is left out")
     measured = in_words(found)
     text = f"{path}: {measured}" if measured else str(path)
     summary.show(

@@ -67,17 +67,19 @@ class World:
 def join(device: str) -> World:
     """Join the processes that torchrun has started, if it has; RunError where there are fewer GPUs than processes.
 
-    RunError, too, where the environment says that there are others, and not where.
+    RunError, too, where the environment names others and not where they are, holds what is no number, or names a place
+    where they cannot meet.
     """
-    if (processes := os.environ.get("WORLD_SIZE", "1")) == "1":
+    if (size := _number("WORLD_SIZE", "1")) == 1:
         return World()
     needed = ["RANK"] if distributed.is_initialized() else ["RANK", "MASTER_ADDR", "MASTER_PORT"]
     if missing := [name for name in needed if name not in os.environ]:
         raise RunError(
-            f"WORLD_SIZE is {processes} and {', '.join(missing)} not set: start with torchrun, or unset WORLD_SIZE"
+            f"WORLD_SIZE is {size} and {', '.join(missing)} not set: start with torchrun, or unset WORLD_SIZE"
         )
-    size = int(processes)
-    world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    world = World(rank(), size, _number("LOCAL_RANK", "0"))
+    if world.rank >= size:  # it would wait for the others, and they for it
+        raise RunError(f"RANK is {world.rank} and WORLD_SIZE {size}: start with torchrun, or unset both")
     if device == "cuda":
         if world.local >= torch.cuda.device_count():
             raise RunError(f"process {world.local} of this machine has no GPU of its own: start fewer")
@@ -85,8 +87,27 @@ def join(device: str) -> World:
     # Torch names functions of a private module instead, which the oldest torch that we take does not have.
     warnings.filterwarnings("ignore", r"torch\.distributed\.nn\.functional\.\w+ is deprecated", FutureWarning)
     if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=ALONE)
+        try:
+            distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=ALONE)
+        except (ValueError, RuntimeError) as error:  # of a port that there is not, or that another program has
+            why, at = str(error).partition("\n")[0], f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise RunError(f"the processes of this run cannot meet at MASTER_ADDR:MASTER_PORT, {at}: {why}") from error
     return world
+
+
+def rank() -> int:
+    """Return the number of this process among those that torchrun has started, 0 without any; RunError as of `join`."""
+    return _number("RANK", "0")
+
+
+def _number(name: str, default: str) -> int:
+    text = os.environ.get(name, default)
+    try:
+        if (number := int(text)) >= 0:
+            return number
+    except ValueError:
+        pass
+    raise RunError(f"{name} is {text[:60]!r} in the environment, no number: start with torchrun, or unset {name}")
 
 
 @contextlib.contextmanager

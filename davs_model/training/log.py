@@ -33,7 +33,8 @@ class MetricsLog:
         self._hook = threading.excepthook
         with self._writing():
             self._forget(done)
-            self._board: SummaryWriter = SummaryWriter(str(run / "tensorboard"), purge_step=sum(done.values()))
+            first = sum(done.values()) + 1  # TensorBoard drops what it has of this step and later ones
+            self._board: SummaryWriter = SummaryWriter(str(run / "tensorboard"), purge_step=first)
         threading.excepthook = self._in_a_thread
 
     def write(self, stage: str, step: int, *, overall: int, **values: Any) -> None:

@@ -28,8 +28,9 @@ class Reporter:
     """Reports on a run, in its first process.
 
     done: steps of each stage, which the loop counts up.
-    validation: what the last validation measured. talking: how clips talked when that was last measured, at first
-        `talked`; checkpoints have it, so that whoever generates with one can be warned.
+    validation: what the last validation measured. talking: how clips talked in the last one that generated any,
+        at first `talked`, and nothing where it had too few; checkpoints have it, so that whoever generates with one can
+        be warned.
     """
 
     def __init__(
@@ -108,8 +109,9 @@ class Reporter:
         """Measure whether generated clips talk, the cheap way."""
         limit, bf16 = self.settings.loop.talking_clips, self.settings.machine.bf16
         clips = usable(self.corpus.val, validation_shape(self.model, stage), words=False, speakers=False)
-        if found := talk.measure(self.model, clips, self.device, limit=limit, bf16=bf16, cheap=True):
-            self.talking = plain({**found, "talks": talking.talks(found)})
+        found = talk.measure(self.model, clips, self.device, limit=limit, bf16=bf16, cheap=True)
+        self.talking = plain({**found, "talks": talking.talks(found)}) if found else {}
+        if found:
             self.validation["talking"] = self.talking
 
     def draw(self, stage: Stage, step: int) -> None:

@@ -55,6 +55,14 @@ def test_train(out: Path, tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path / "run").settings["training"]["preset"] == "small"
 
 
+def test_a_run_without_steps_has_no_result(out: Path, tmp_path: Path) -> None:
+    """Where no stage has steps no checkpoint is named, for there is none."""
+    result = call("train", out, tmp_path / "run", "--stage", "full", *OVERRIDES, "--set", "steps.full=0")
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'run'}: nothing was trained" in result.stderr
+    assert "checkpoint.safetensors" not in result.output
+
+
 def test_dry_run_writes_nothing(out: Path, tmp_path: Path) -> None:
     """--dry-run shows settings, clips and sizes, and leaves no folder."""
     result = call("train", out, tmp_path / "run", "--dry-run", "--set", "model.width=0.5")

@@ -90,6 +90,18 @@ def test_the_checkpoint_says_whether_it_talks(run: Path) -> None:
     assert Talker.load(run.parent / "fluent").doubt == ""
 
 
+def test_what_is_measured_no_more_leaves_the_checkpoint(out: Path, tmp_path: Path) -> None:
+    """A run that goes on without clips that are generated whole ends without figures, which earlier weights had."""
+    every = ("loop.save_every=1", "loop.validate_every=1")
+    with interrupted.after("full", 1):
+        train(out, tmp_path / "run", *every, stages=("full",))
+    before = states.load(tmp_path / "run")
+    assert before is not None
+    assert "talking" in before[0].checkpoint.settings
+    train(out, tmp_path / "run", *every, "loop.talking_clips=0", stages=("full",))
+    assert "talking" not in checkpoint.load(tmp_path / "run").settings
+
+
 def test_a_broken_clip_ends_no_validation(out: Path, tmp_path: Path) -> None:
     """A val clip that cannot be read ends neither a run nor an evaluation where it is a batch by itself."""
     copied = Path(shutil.copytree(out, tmp_path / "out"))

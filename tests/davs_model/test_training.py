@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -651,6 +652,41 @@ class TestProcesses:
             monkeypatch.delenv(name, raising=False)
         with pytest.raises(RunError, match="WORLD_SIZE is 2 and RANK, MASTER_ADDR, MASTER_PORT not set: start with"):
             run(out, tmp_path / "run")
+
+    @pytest.mark.parametrize(
+        ("name", "value", "said"),
+        [
+            ("WORLD_SIZE", "two", "WORLD_SIZE is 'two' in the environment, no number"),
+            ("WORLD_SIZE", "", "WORLD_SIZE is '' in the environment, no number"),
+            ("RANK", "x", "RANK is 'x' in the environment, no number"),
+            ("RANK", "-1", "RANK is '-1' in the environment, no number"),
+            ("RANK", "2", "RANK is 2 and WORLD_SIZE 2"),
+            ("WORLD_SIZE", "0", "RANK is 0 and WORLD_SIZE 0"),
+            ("LOCAL_RANK", "x", "LOCAL_RANK is 'x' in the environment, no number"),
+        ],
+    )
+    def test_a_world_that_cannot_be(
+        self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+    ) -> None:
+        """What torchrun sets and what is no number, or numbers that do not go together, is one line, and no waiting."""
+        given = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+        for variable, number in {**given, name: value}.items():
+            monkeypatch.setenv(variable, number)
+        with pytest.raises(RunError, match=f"^{said}: start with torchrun, or unset"):
+            run(out, tmp_path / "run")
+
+    @pytest.mark.parametrize("port", ["x", "99999", "taken"])
+    def test_a_port_where_nobody_can_meet(
+        self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: str
+    ) -> None:
+        """A port that is none, or that another program has, is one line."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            at = str(other.getsockname()[1]) if port == "taken" else port
+            given = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": at}
+            for name, value in given.items():
+                monkeypatch.setenv(name, value)
+            with pytest.raises(RunError, match=rf"^the processes of this run cannot meet at .*127\.0\.0\.1:{at}: .+$"):
+                run(out, tmp_path / "run")
 
     def test_a_share_of_one_clip(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A batch of one clip for each process is refused where BatchNorm would see that clip alone."""

@@ -1,4 +1,4 @@
-"""The log of a training run on a disk that is full."""
+"""The log of a training run: what TensorBoard shows of one that went on, and a disk that is full."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from avprep.errors import RunError
 from davs_model.training.log import MetricsLog
@@ -34,3 +35,14 @@ def test_a_full_disk_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[st
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_tensorboard_keeps_the_step_that_a_run_goes_on_from(tmp_path: Path) -> None:
+    """Of a run that goes on TensorBoard shows each step once, the one that it goes on from and later ones made anew."""
+    for done, steps in ((0, (1, 2, 3)), (2, (3, 4)), (4, ())):
+        log = MetricsLog(tmp_path, {"speech": done})
+        for step in steps:
+            log.write("speech", step, overall=step, done=done)
+        log.close()
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in shown.Scalars("speech/done")] == [(1, 0), (2, 0), (3, 2), (4, 2)]
