@@ -12,10 +12,13 @@ from datetime import timedelta
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.nn import functional as differentiable
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from avprep.errors import RunError
 
+MEETING = timedelta(minutes=30)
+"""How long processes wait at the start for those that have not come yet."""
 ALONE = timedelta(days=1)
 """How long processes wait while the first one validates, draws or measures all clips; torch's own is 10 or 30 minutes.
 
@@ -88,8 +91,10 @@ def join(device: str) -> World:
     warnings.filterwarnings("ignore", r"torch\.distributed\.nn\.functional\.\w+ is deprecated", FutureWarning)
     if not distributed.is_initialized():
         try:
-            distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=ALONE)
-        except (ValueError, RuntimeError) as error:  # of a port that there is not, or that another program has
+            store, number, count = next(rendezvous("env://", timeout=MEETING))
+            backend = "nccl" if device == "cuda" else "gloo"
+            distributed.init_process_group(backend, timeout=ALONE, store=store, rank=number, world_size=count)
+        except (ValueError, RuntimeError) as error:  # a port that there is not, or that others have; some never came
             why, at = str(error).partition("\n")[0], f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise RunError(f"the processes of this run cannot meet at MASTER_ADDR:MASTER_PORT, {at}: {why}") from error
     return world

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -675,13 +676,16 @@ class TestProcesses:
         with pytest.raises(RunError, match=f"^{said}: start with torchrun, or unset"):
             run(out, tmp_path / "run")
 
-    @pytest.mark.parametrize("port", ["x", "99999", "taken"])
+    @pytest.mark.parametrize("port", ["x", "99999", "taken", "free"])
     def test_a_port_where_nobody_can_meet(
         self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: str
     ) -> None:
-        """A port that is none, or that another program has, is one line."""
+        """A port that is none, that another program has, or where the others do not come in time, is one line."""
+        monkeypatch.setattr(loop.distributed, "MEETING", timedelta(seconds=1))
         with socket.create_server(("127.0.0.1", 0)) as other:
-            at = str(other.getsockname()[1]) if port == "taken" else port
+            at = port if port in ("x", "99999") else str(other.getsockname()[1])
+            if port == "free":
+                other.close()
             given = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": at}
             for name, value in given.items():
                 monkeypatch.setenv(name, value)
@@ -713,6 +717,7 @@ def test_cuda_trains_all_stages(out: Path, tmp_path: Path) -> None:
 
 ONE_STEP = """
 import sys, torch
+from datetime import timedelta
 from pathlib import Path
 from torch import nn
 from davs_model import checkpoint
@@ -785,6 +790,7 @@ Reporter.validate = validate
 """The first process ends in its first validation, while the other waits for it in the second step."""
 SCRIPT = """
 import sys
+from datetime import timedelta
 from pathlib import Path
 from avprep.errors import AvprepError
 from davs_model.models.davs import Settings
