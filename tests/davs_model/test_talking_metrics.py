@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -140,6 +142,12 @@ def test_the_identity_frame_is_left_out_of_errors() -> None:
     scores = TalkingScores()
     scores.add(REAL[0], drawn, slice(0, T), identity=0)
     assert scores.result().mouth_psnr == pytest.approx(20, abs=1e-3)
+
+
+def test_mouths_are_compared_in_structure_where_they_fill_a_window() -> None:
+    """Frames of 44 pixels, whose mouth box is as high as SSIM's window, have an SSIM; those of 40 have none."""
+    assert talking.mouth_ssim(REAL[0][..., :44, :44], REAL[0][..., :44, :44]) == pytest.approx(1)
+    assert math.isnan(talking.mouth_ssim(REAL[0][..., :40, :40], REAL[0][..., :40, :40]))
 
 
 def test_flicker_is_measured_outside_the_mouth() -> None:
