@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import resource
 import tarfile
 import tracemalloc
@@ -264,6 +265,17 @@ class TestHostile:
         with pytest.raises(ShardError, match="a is larger than"):
             list(shards.read(path))
 
+    def test_a_file_system_that_hands_over_little_at_a_time(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A sample that comes in pieces is whole; one whose file ends before it is cut off."""
+        path = write(tmp_path, {"a": {"a.npy": bytes(range(256)) * 4}})
+        whole = os.pread
+        monkeypatch.setattr(os, "pread", lambda file, length, offset: whole(file, min(length, 100), offset))
+        assert shards.read_sample(path, "a", shards.Stretch(0, 1536)) == {"a.npy": bytes(range(256)) * 4}
+        with pytest.raises(ShardError, match="a: cut off"):
+            shards.read_sample(path, "a", shards.Stretch(0, 1 << 20))
+
     @pytest.mark.parametrize("length", [None, 0, -1, True, 1536.0, "1536"])
     def test_a_sidecar_without_lengths(self, length: object) -> None:
         """A clip that is ok has a length in bytes, a whole number above 0."""
@@ -426,9 +438,9 @@ class TestJoined:
             list(shards.read_joined(tmp_path, "train-000000"))
 
     @pytest.mark.parametrize("column", ["crop", "mfcc"])
-    @pytest.mark.parametrize("keeps", ["", "ab", "ac"])
+    @pytest.mark.parametrize("keeps", ["", "ab", "ac", "bac"])
     def test_a_tar_without_clips_of_its_sidecar(self, tmp_path: Path, column: str, keeps: str) -> None:
-        """A tar that is whole, but lacks clips that its sidecar has as ok, or is all zeros, is named."""
+        """A tar that is whole, but lacks clips that its sidecar has as ok, has them elsewhere or is zeros, is named."""
         self.make(tmp_path, "crop", "abc")
         self.make(tmp_path, "mfcc", "abc")
         sidecar = shards.sidecar_path(tmp_path, column, "train-000000")
@@ -438,6 +450,17 @@ class TestJoined:
         if not keeps:
             sidecar.with_suffix(".tar").write_bytes(bytes(20 * 512))
         with pytest.raises(ShardError, match=rf"{column}/train-000000\.tar: .* sidecar"):
+            list(shards.read_joined(tmp_path, "train-000000"))
+
+    def test_a_tar_without_a_clip_that_failed_in_the_other_column(self, tmp_path: Path) -> None:
+        """A column's last clip has to be there, though it has no crop that it would be joined to."""
+        self.make(tmp_path, "crop", "ab")
+        self.make(tmp_path, "mfcc", "abc")
+        sidecar = shards.sidecar_path(tmp_path, "mfcc", "train-000000")
+        before = sidecar.read_bytes()
+        self.make(tmp_path, "mfcc", "ab")
+        sidecar.write_bytes(before)
+        with pytest.raises(ShardError, match=r"mfcc/train-000000\.tar: lacks c, which its sidecar has as ok"):
             list(shards.read_joined(tmp_path, "train-000000"))
 
     @pytest.mark.parametrize(
