@@ -47,7 +47,7 @@ def points_per_frame(track: Track, n_frames: int, cuts: frozenset[int]) -> Point
     """
     points = np.empty((n_frames, 2, 5, 2))
     known = [(frames, _in_source(detections)) for frames, detections in _stretches(track, cuts)]
-    edges = [0, *(_edge(before[-1], after[0], cuts) for (before, _), (after, _) in pairwise(known)), n_frames]
+    edges = [0, *(min(cut for cut in cuts if cut > frames[-1]) for frames, _ in known[:-1]), n_frames]
     for (frames, places), (first, end) in zip(known, pairwise(edges), strict=True):
         points[first:end] = _interpolated(np.arange(first, end), np.array(frames), places)
     return Points(*points.swapaxes(0, 1))
@@ -138,8 +138,3 @@ def _taken_back(onto: list[Similarity], points: Array) -> Array:
     turns, shifts = (np.array([getattr(to, name) for to in onto]).reshape(each) for name in ("turn", "shift"))
     moved = (np.ascontiguousarray(points).view(np.complex128)[..., 0] - shifts) / turns
     return np.ascontiguousarray(moved)[..., None].view(np.float64)
-
-
-def _edge(before: int, after: int, cuts: frozenset[int]) -> int:
-    """Return the frame at which the second of two stretches begins."""
-    return min(cut for cut in cuts if before < cut <= after)

@@ -147,12 +147,11 @@ def _davs(signal: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _syncnet(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """python_speech_features' own MFCC of a signal that is pre-emphasised already."""
+    """python_speech_features' own MFCC of whole frames that are pre-emphasised already."""
     from python_speech_features import base  # here, since scipy, which it imports, takes longer to load than all else
 
-    n = n_steps(signal.size)
     cepstra = base.mfcc(signal, SAMPLE_RATE, nfft=N_FFT, numcep=N_CEPSTRA, preemph=0, ceplifter=LIFTER)
-    return np.asarray(cepstra[:n], np.float64)
+    return np.asarray(cepstra, np.float64)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avprep.errors import ManifestError
-from avprep.manifest import SPLITS, Clip, Manifest, duplicate_keys, make_key, read, render, shuffled
+from avprep.errors import ManifestError, RunError
+from avprep.manifest import SPLITS, Clip, Manifest, duplicate_keys, make_key, read, render, rooted, shuffled
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 
@@ -74,6 +75,12 @@ class TestRoundTrip:
         expected = read(path)
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
         assert read(path) == expected
+
+    def test_empty_lines(self, tmp_path: Path) -> None:
+        """Lines that an editor left empty say nothing, and those behind them keep their numbers."""
+        assert read(write(tmp_path, "", row(), "  ")) == read(write(tmp_path, row()))
+        with pytest.raises(ManifestError, match=r"manifest\.jsonl:4: split must be"):
+            read(write(tmp_path, row(), "", row(key="b", split="dev")))
 
     def test_byte_order_mark(self, tmp_path: Path) -> None:
         """A manifest that Notepad or PowerShell saved, with a byte order mark and CRLF line ends, is read the same."""
@@ -161,9 +168,10 @@ class TestPlan:
             assert all(clip.split == split for name, held in shards if name.startswith(split) for clip in held)
 
     def test_limit_is_by_split(self) -> None:
-        """A limited plan begins as the whole one does, in each split."""
+        """A limited plan begins as the whole one does, in each split, and has its header."""
         rows = [Clip(f"{split}{n}", f"{split}{n}.mp4", split) for split in SPLITS for n in range(5)]
-        plan = Manifest("folder", Path("/data"), shuffled(rows, 0))
+        plan = Manifest("folder", Path("/data"), shuffled(rows, 0), 7, {"note": "kept"})
+        assert plan.limited(2).header() == plan.header()
         for split in SPLITS:
             assert plan.limited(2).split(split) == plan.split(split)[:2]
         assert plan.limited(None) == plan
@@ -177,6 +185,16 @@ class TestPlan:
         assert plan.digest() != Manifest("grid", Path("/data"), rows).digest()
 
 
+def test_a_data_set_that_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A root given from the folder that one is in becomes a whole path, and all else stays as it was."""
+    (tmp_path / "moved").mkdir()
+    monkeypatch.chdir(tmp_path)
+    plan = Manifest("folder", Path("/gone"), (Clip("a", "a.mp4", "train"),), 7, {"note": "kept"})
+    assert rooted(plan, "moved") == replace(plan, root=tmp_path / "moved")
+    with pytest.raises(RunError, match="/gone: the data set is not there"):
+        rooted(plan, None)
+
+
 class TestDamage:
     """Each kind of damage is one clear line."""
 
@@ -185,6 +203,8 @@ class TestDamage:
         [
             (row(key="a.b"), "no dot"),
             (row(key="/a"), "slash"),
+            (row(key="a/"), "slash"),
+            (row(key="a" * 12_289), "up to 12288 characters"),
             (row(key=""), "'key' is missing"),
             (row(video=""), "'video' is missing"),
             (row(video="/etc/passwd"), "below the root"),
@@ -201,6 +221,12 @@ class TestDamage:
             (row(duration=0), "duration must be a number"),
             (row(duration=float("nan")), "duration must be a number"),
             (row(duration=float("inf")), "duration must be a number"),
+            (row(words=[["on", 0.5, 0.2]]), "words must be in order"),
+            (row(words=[["on", 0.5, 0.7], ["off", 0.6, 0.8]]), "words must be in order"),
+            (row(words=[["on", -0.1, 0.2]]), "words must be in order"),
+            (row(words=[["on", 0, float("inf")]]), "words must be in order"),
+            (row(labels={"video": "b.mp4"}), "a label's name is"),
+            (row(labels={"text": ""}), "the label text must be text"),
             (row(colour="red"), "unknown field 'colour'"),
             ("[1]", "JSON object"),
             ("{", "not JSON"),
@@ -228,6 +254,10 @@ class TestDamage:
         """A file that is no manifest, or one of another version, is refused."""
         with pytest.raises(ManifestError, match=message):
             read(write(tmp_path, row(), **header))
+
+    def test_longest_key(self, tmp_path: Path) -> None:
+        """A key of as many characters as are allowed is read."""
+        assert len(read(write(tmp_path, row(key="a" * 12_288))).clips) == 1
 
     def test_duplicate_key(self, tmp_path: Path) -> None:
         """A key that is there twice is refused with the videos that share it."""

@@ -353,6 +353,15 @@ def test_one_channel_is_read_at_its_level(codec: str, channels: int, tmp_path: P
     assert np.abs(heard.samples[middle] - sound[middle]).max() <= allowed
 
 
+def test_silence_of_eight_bits_is_silence(tmp_path: Path) -> None:
+    """The middle of unsigned samples is exactly zero, so that silence is found."""
+    (tmp_path / "sound.raw").write_bytes(bytes([128]) * 16_000)
+    picture = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25:duration=1")
+    sound = ("-f", "u8", "-ar", 16_000, "-ac", 1, "-i", tmp_path / "sound.raw")
+    made.ffmpeg(*picture, *sound, "-c:a", "copy", tmp_path / "clip.mkv")
+    assert not read_sound(tmp_path / "clip.mkv").samples.any()
+
+
 def test_float_sound_beyond_all_measure(tmp_path: Path) -> None:
     """Float samples that are too loud, infinite or no numbers become samples without a warning."""
     raw = np.zeros(16_000, "<f4")

@@ -227,6 +227,22 @@ def test_reconstruction_is_equation_6(form: Form) -> None:
     assert_is(losses.reconstruction_loss(real, generated, form=form), expected)
 
 
+def test_imitation_is_its_formula() -> None:
+    """L_1, and 4 × the mean absolute differences of the mouth and of what each of its pixels differs from its mean."""
+    films = torch.rand(2, 2, 3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    everywhere, mouth, motion = [], [], []
+    values = [{place: value for place, _, value in pixels(frames)} for frames in films]
+    for (b, t, c, y, x), inside, _ in pixels(films[0]):
+        one, other = (of[b, t, c, y, x] for of in values)
+        everywhere.append(abs(one - other))
+        if inside:
+            means = [fmean(of[b, frame, c, y, x] for frame in range(3)) for of in values]
+            mouth.append(abs(one - other))
+            motion.append(abs(one - means[0] - other + means[1]))
+    expected = fmean(everywhere) + 4 * (fmean(mouth) + fmean(motion))
+    assert_is(losses.imitation_loss(films[0], films[1]), expected)
+
+
 def test_what_is_no_mouth_stands_still() -> None:
     """Each generated frame, the first from the identity frame on, is like the one before outside the mouth."""
     frames = torch.rand(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -461,3 +477,17 @@ def test_contrast_lets_go_beyond_the_margin(form: Form) -> None:
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-6)
     assert audio.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_what_is_held_still_goes_on_as_it_was(trains: bool) -> None:
+    """Inside, a network counts nothing and is not moved; behind it, it trains if it did before."""
+    network = nn.BatchNorm1d(2).train(trains)
+    given = torch.ones(3, 2, requires_grad=True)
+    with losses.still(network):
+        network(given).sum().backward()
+    assert network.training is trains
+    assert network.num_batches_tracked == 0
+    assert network.weight.grad is None
+    assert given.grad is not None
+    assert network.weight.requires_grad

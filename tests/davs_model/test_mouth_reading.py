@@ -114,6 +114,14 @@ def test_only_the_motion_of_a_mouth_counts() -> None:
     assert still.item() == pytest.approx((small - small.mean(1, keepdim=True)).abs().mean().item(), rel=1e-5)
 
 
+def test_a_mouth_is_read_alike_where_only_its_region_is_shown() -> None:
+    """What a reading costs is the same of whole crops and of a box of them."""
+    rng = torch.Generator().manual_seed(0)
+    frames, read = torch.rand((1, 2, 3, 256, 256), generator=rng), torch.rand((1, 2, ROWS, COLUMNS), generator=rng)
+    part = losses.mouth_reading_loss(read, frames[..., 128:256, 64:192], (128, 256, 64, 192))
+    assert part.item() == pytest.approx(losses.mouth_reading_loss(read, frames).item(), rel=1e-5)
+
+
 def test_the_mouth_is_found_where_only_its_region_is_shown() -> None:
     """A box of the crop is at the same place in pictures of the mouth's region, as far as these show it."""
     crop = torch.arange(256.0)

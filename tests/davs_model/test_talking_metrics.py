@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -76,6 +78,15 @@ def test_motion_of_another_clip_is_told_from_the_right_one() -> None:
     assert talking.talks({"audio": vars(of_right)}) is None
 
 
+@pytest.mark.parametrize(
+    ("opening_r", "motion_r", "talks"), [(0.1, 0.05, True), (0.099, 0.9, False), (0.9, 0.049, False)]
+)
+def test_talking_takes_a_lead_in_both_correlations(opening_r: float, motion_r: float, talks: bool) -> None:
+    """The right sound must lead the wrong one by a tenth in opening and by half of that in motion."""
+    scores = {"audio": {"opening_r": opening_r, "motion_r": motion_r}, "wrong_audio": {"opening_r": 0, "motion_r": 0}}
+    assert talking.talks(scores) is talks
+
+
 def test_a_mouth_that_moves_half_as_far_has_half_the_amplitude() -> None:
     """Half the motion has an amplitude of a half, and a correlation of 1 still."""
     half = [face(n, course(n) / 2) for n in range(12)]
@@ -99,6 +110,31 @@ def test_the_median_of_the_ranks_is_that_of_retrieval() -> None:
     assert scores.median_rank == 2
 
 
+def test_still_mouths_find_clips_by_how_little_they_move() -> None:
+    """Of twelve clips that move ever more, one is first for a mouth that does not move, and ten among the first ten."""
+    real = [face(n, course(0) * (n + 1) / 12) for n in range(12)]
+    found = measured([one[:1].expand_as(one) for one in real], real)
+    assert (found.r1, found.r10, found.median_rank) == (pytest.approx(1 / 12), pytest.approx(10 / 12), 6)
+
+
+def test_clips_of_other_lengths_are_compared_where_all_have_frames() -> None:
+    """Clips are found by the frames that all of them have, and measured in their spans alone."""
+    scores = TalkingScores()
+    for n, length in enumerate((T, T - 5, T - 2)):
+        scores.add(REAL[n][:length], REAL[n][:length], slice(2, length - 1), identity=0)
+    assert (scores.result().r1, len(scores)) == (1, 3)
+    assert scores.result().opening_r == pytest.approx(1, abs=1e-6)
+
+
+def test_a_span_of_the_identity_frame_alone_is_measured_in_it() -> None:
+    """Where no other frame is spoken, errors are those of the identity frame, and nothing flickers."""
+    scores = TalkingScores()
+    scores.add(REAL[0], REAL[0] + 0.1, slice(3, 4), identity=3)
+    found = scores.result()
+    assert found.mouth_psnr == pytest.approx(20, abs=1e-3)
+    assert found.flicker == 0
+
+
 def test_the_identity_frame_is_left_out_of_errors() -> None:
     """An identity frame that is returned as it was does not raise PSNR."""
     drawn = REAL[0].clone()
@@ -106,6 +142,12 @@ def test_the_identity_frame_is_left_out_of_errors() -> None:
     scores = TalkingScores()
     scores.add(REAL[0], drawn, slice(0, T), identity=0)
     assert scores.result().mouth_psnr == pytest.approx(20, abs=1e-3)
+
+
+def test_mouths_are_compared_in_structure_where_they_fill_a_window() -> None:
+    """Frames of 44 pixels, whose mouth box is as high as SSIM's window, have an SSIM; those of 40 have none."""
+    assert talking.mouth_ssim(REAL[0][..., :44, :44], REAL[0][..., :44, :44]) == pytest.approx(1)
+    assert math.isnan(talking.mouth_ssim(REAL[0][..., :40, :40], REAL[0][..., :40, :40]))
 
 
 def test_flicker_is_measured_outside_the_mouth() -> None:
@@ -116,6 +158,15 @@ def test_flicker_is_measured_outside_the_mouth() -> None:
     assert talking.flicker(trembling) == pytest.approx(4, abs=1e-3)
     rows, columns = region(MOUTH_BOX, SIDE)
     assert (rows.stop - rows.start, columns.stop - columns.start) == (16, 32)
+
+
+def test_a_picture_that_brightens_evenly_has_no_second_difference() -> None:
+    """What changes by one step in every frame flickers by it; the second difference shows only changes of the step."""
+    steps = torch.arange(5)[:, None, None, None] / 255
+    even = torch.full((5, 3, SIDE, SIDE), 0.2) + steps
+    assert talking.flicker(even) == pytest.approx(1, abs=1e-3)
+    assert talking.second_difference(even) == pytest.approx(0, abs=1e-3)
+    assert talking.second_difference(torch.full((5, 3, SIDE, SIDE), 0.2) + steps**2 * 255) == pytest.approx(2, abs=1e-3)
 
 
 def test_sequences_that_are_all_alike_find_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -98,6 +99,75 @@ def test_missing_nose_does_not_matter() -> None:
     np.testing.assert_array_equal(align.similarity(points), align.similarity(FACE))
 
 
+def test_points_that_fall_together_have_no_fit() -> None:
+    """Five points in one place give a transform that is not finite, alone and in a stack, and no error."""
+    together = np.full((5, 2), 7.0)
+    assert not np.isfinite(align.similarity(together)).any()
+    assert not np.isfinite(align.similarity(np.stack([together, together]))).any()
+
+
+def test_points_are_not_changed_by_being_fitted() -> None:
+    """The five points that a stack of transforms is fitted to, noses too, are what they were."""
+    points = np.stack([FACE, FACE * 2 + 7])
+    before = points.copy()
+    align.similarity(points)
+    np.testing.assert_array_equal(points, before)
+
+
+def test_distance_from_the_template_is_the_mean_of_three() -> None:
+    """A mouth 6 px from its place is an error of 2 px: both eyes are right."""
+    points = five_on_the_template()
+    points[3:] += (0, 6)
+    assert align.off_template(points) == pytest.approx(2)
+
+
+def test_zooming_counts_from_a_pixels_edge() -> None:
+    """The centre of the first pixel lies between the two that it becomes in a picture twice as large."""
+    np.testing.assert_allclose(align.zoomed(np.array([[0.0, 10.0]]), 2), [[0.5, 20.5]])
+
+
+def test_crops_are_bilinear() -> None:
+    """A crop's pixel a quarter of the way between two of the source is a quarter of the one, and no more."""
+    image = np.zeros((256, 256, 3), np.uint8)
+    image[:, 100:] = 200
+    crop = align.crop(image, np.array([[1.0, 0, 0.75], [0, 1, 0]]))
+    np.testing.assert_array_equal(crop[100, 98:103, 0], [0, 0, 50, 200, 200])
+
+
+@pytest.mark.parametrize("sigma", [1.0, 3.0])
+def test_low_pass_sees_beyond_the_crop(sigma: float) -> None:
+    """A low-passed crop is that of the whole picture low-passed, up to the crop's edges."""
+    image = np.random.default_rng(0).integers(0, 256, (400, 400, 3)).astype(np.uint8)
+    affine = np.array([[1.0, 0, -70], [0, 1, -60]])
+    whole = cv2.GaussianBlur(image, (0, 0), sigma)
+    np.testing.assert_array_equal(align.crop(image, affine, sigma=sigma), whole[60:316, 70:326])
+
+
+def test_low_pass_is_the_same_through_a_picture_of_the_sources_size() -> None:
+    """A picture that is the source as it is shown gives the crop that is given without saying so."""
+    image = np.random.default_rng(0).integers(0, 256, (400, 400, 3)).astype(np.uint8)
+    affine, same = np.array([[0.6, 0, 0], [0, 0.6, 0]]), np.eye(2, 3)
+    np.testing.assert_allclose(
+        align.crop(image, affine, sigma=0.7, to_image=same).astype(int), align.crop(image, affine, sigma=0.7), atol=1
+    )
+
+
+@pytest.mark.parametrize("to_image", [[[2.0, 0, 0], [0, 1, 0]], [[0, 2.0, 0], [1, 0, 0]]], ids=["upright", "turned"])
+def test_only_the_axis_that_shrinks_is_low_passed(to_image: list[list[float]]) -> None:
+    """Of a picture twice as wide as its source, upright or turned, stripes side by side blur and those above do not."""
+    stripes = np.repeat((np.arange(600)[:, None] % 2 * 255).astype(np.uint8), 600, axis=1)
+    rows, columns = (np.repeat(one[..., None], 3, axis=2) for one in (stripes, stripes.T))
+    affine, picture = np.array([[1.0, 0, -10], [0, 1, -10]]), np.array(to_image)
+    assert align.crop(rows, affine, to_image=picture).std() > 120
+    assert align.crop(columns, affine, to_image=picture).std() < 20
+
+
+def test_low_passed_crop_beside_the_picture_is_grey() -> None:
+    """A crop that shows nothing of the picture is grey 127, low-passed or not."""
+    far = np.array([[0.5, 0, 2000], [0, 0.5, 2000]])
+    assert (align.crop(np.zeros((100, 100, 3), np.uint8), far, sigma=0.8) == 127).all()
+
+
 def test_outside_of_the_picture_is_grey() -> None:
     """What the source picture does not show is grey 127 in the crop."""
     affine = np.array([[1.0, 0, 200], [0, 1, 0]])
@@ -131,9 +201,13 @@ def test_strong_shrinking_does_not_alias() -> None:
     assert crop[20:-20, 20:-20].std() < 3
 
 
-def test_enlarging_is_not_blurred() -> None:
-    """Faces smaller than their crop need no low-pass."""
-    assert align.blur_sigma(np.array([[[1.5, 0, 0], [0, 1.5, 0]]])) == 0
+@pytest.mark.parametrize(
+    ("scales", "sigma"), [([1.5], 0), ([0.76], 0), ([0.74], 0.4545), ([0.5, 0.5, 0.1], 0.8660), ([0.9, 0.9, 0.1], 0)]
+)
+def test_low_pass_is_that_of_the_median_scale(scales: list[float], sigma: float) -> None:
+    """Only faces that shrink to less than three quarters need a low-pass: √(1/s² − 1)/2 for a clip's median scale."""
+    affine = np.array([[[s, 0, 0], [0, s, 0]] for s in scales])
+    assert align.blur_sigma(affine) == pytest.approx(sigma, abs=1e-4)
 
 
 def test_jitter_measures_what_the_crop_shows() -> None:
@@ -146,3 +220,6 @@ def test_jitter_measures_what_the_crop_shows() -> None:
     shaken[:, :, 2] += rng.normal(0, 1, (50, 2))
     assert 1.4 < align.jitter(shaken, points) < 2.2  # the mean step of white noise of 1 px is √π ≈ 1.8
     assert align.jitter(affine[:1], points[:1]) == 0
+    twitching = points.copy()
+    twitching[1::2, 2, 0] += 3 / align.scale(affine)[1::2]
+    assert align.jitter(affine, twitching) == pytest.approx(1)  # a nose that jumps by 3 px, between eyes that do not

@@ -142,6 +142,16 @@ def test_a_head_that_turns_aside_is_followed_by_its_looks() -> None:
     assert end(grown[1]) > end(grown[0]) + 1
 
 
+def test_looks_that_lie_further_apart_may_differ_more() -> None:
+    """What a look shows long after the one before is trusted more than what it shows in the next frame."""
+
+    def end(frame: int) -> float:
+        one = followed(np.full(frame + 1, 100.0), {0: SHAPE, frame: SHAPE + 3.0})
+        return float(at(100)(smoothing.points_per_frame(one, frame + 1, NO_CUTS).smoothed[frame])[0, 0] - SHAPE[0, 0])
+
+    assert end(50) > end(1) + 0.5
+
+
 @pytest.mark.parametrize("followed_over", [False, True])
 def test_nothing_is_smoothed_over_a_cut_that_was_not_followed(followed_over: bool) -> None:
     """A face found anew after a cut starts from its own looks, one that was followed over it goes on."""
@@ -165,10 +175,11 @@ def test_gaps_are_interpolated_and_ends_are_held() -> None:
     np.testing.assert_allclose(moved, np.interp(np.arange(14), [3, 9], [0, 12]), atol=1e-6)
 
 
-def test_a_gap_around_a_cut_is_held_up_to_the_cut() -> None:
-    """Over a cut nothing moves gradually: the old place holds up to it and the new one from it on."""
+@pytest.mark.parametrize("cuts", [(7,), (2, 7, 8, 11)])
+def test_a_gap_around_a_cut_is_held_up_to_the_cut(cuts: tuple[int, ...]) -> None:
+    """Over a cut nothing moves gradually: the old place holds up to the first one and the new one from it on."""
     one = Track({3: detection(at(100)), 9: detection(at(160), number=1)})
-    points = smoothing.points_per_frame(one, 12, frozenset({7})).smoothed
+    points = smoothing.points_per_frame(one, 12, frozenset(cuts)).smoothed
     assert np.ptp(points[:7, 0, 0]) < 1e-9
     assert np.ptp(points[7:, 0, 0]) < 1e-9
     assert points[7, 0, 0] - points[6, 0, 0] == pytest.approx(60)

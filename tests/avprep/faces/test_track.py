@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,28 @@ def test_two_people_make_two_tracks() -> None:
     a, b = [detection(100 + n) for n in range(3)], [detection(300 - n) for n in range(3)]
     tracks = track.link(detections({0: [a[0], b[0]], 5: [b[1], a[1]], 10: [a[2], b[2]]}, 11))
     assert [[s.face.box[0] < 150 for s in one.detections.values()] for one in tracks] == [[True] * 3, [False] * 3]
+
+
+def test_the_face_that_overlaps_most_goes_on() -> None:
+    """Of two faces that overlap a track, the nearer one is its own, whichever comes first."""
+    near, beside = detection(102), detection(115)
+    for faces in ([near, beside], [beside, near]):
+        first, _ = track.link(detections({0: [detection(100)], 5: faces}, 6))
+        assert first.detections[5] is near
+
+
+@pytest.mark.parametrize(("shift", "tracks"), [(39, 1), (41, 2)])
+def test_a_face_must_overlap_a_fifth_to_go_on(shift: float, tracks: int) -> None:
+    """Boxes that share a fifth of what they cover are the same face's; those that share less are not."""
+    assert len(track.link(detections({0: [detection(100)], 5: [detection(100 + shift)]}, 6))) == tracks
+
+
+@pytest.mark.parametrize(("x", "alike", "tracks"), [(100, 0.76, 1), (100, 0.74, 2), (300, 0.86, 1), (300, 0.84, 2)])
+def test_a_face_that_a_cut_moves_must_look_more_alike(x: float, alike: float, tracks: int) -> None:
+    """Over a cut a face goes on where it was with a correlation of .75, and anywhere else with .85."""
+    look = np.float32([alike, np.sqrt(1 - alike**2)])
+    faces = {0: [detection(100)], 5: [detection(x, appearance=look)]}
+    assert len(track.link(detections(faces, 6, cuts=(3,)))) == tracks
 
 
 def test_a_gap_of_more_than_twelve_frames_ends_a_track() -> None:
@@ -101,12 +124,43 @@ def test_central_subject_is_nearest_to_the_middle() -> None:
     assert subject.detections[0].face.box[0] == 170
 
 
+@pytest.mark.parametrize(("there", "chosen"), [(3, 170), (2, 270)])
+def test_central_subject_is_there_for_half_as_long_as_the_longest(there: int, chosen: float) -> None:
+    """A face in the middle that is there in half of the frames is the subject, in fewer not."""
+    faces = {n: [detection(300), *([detection(200)] if n < there else [])] for n in range(6)}
+    what = detections(faces, 6)
+    assert track.choose(track.link(what), what, "central", {}).detections[0].face.box[0] == chosen
+
+
+def test_central_subject_is_where_it_stays() -> None:
+    """A face that is followed in the middle for long is nearer to it than one that always keeps some distance."""
+    one = Track({0: detection(380), 20: followed(200, range(1, 21), 0)})
+    other = Track({20: followed(250, range(21), 1)})
+    assert track.choose([other, one], detections({}, 21), "central", {}) is one
+
+
 def test_the_data_sets_own_boxes_decide() -> None:
     """Where the data set names the face, that one is the subject."""
     faces = {n: [detection(100, size=60), detection(300, size=120)] for n in range(0, 30, 5)}
     what = detections(faces, 30)
     hints = {n: np.float32([70, 70, 130, 130]) for n in range(30)}
     assert track.choose(track.link(what), what, "largest", hints).detections[0].face.box[0] == 70
+
+
+def test_boxes_that_show_no_face_do_not_decide() -> None:
+    """Where the data set's own boxes meet none of the faces, the subject is chosen as without them."""
+    faces = {n: [detection(100, size=60), detection(300, size=120)] for n in range(0, 30, 5)}
+    what = detections(faces, 30)
+    hints = {n: np.float32([0, 180, 10, 190]) for n in range(30)}
+    assert track.choose(track.link(what), what, "largest", hints).detections[0].face.box[0] == 240
+
+
+def test_the_data_sets_own_boxes_count_for_every_frame() -> None:
+    """A face that is followed for long near the boxes is their face, rather than one that is in them for an instant."""
+    hints = {20: np.float32([70, 70, 130, 130])}
+    long, short = Track({20: followed(110, range(21), 0)}), Track({20: detection(100)})
+    assert track.choose([short, long], detections({}, 21), "largest", hints) is long
+    assert track.overlap(long, hints) == pytest.approx(50 / 70)
 
 
 def test_no_face_is_rejected() -> None:
@@ -133,6 +187,27 @@ def test_gaps_up_to_twelve_frames_are_filled(frames: list[int], n_frames: int, l
         assert np.isfinite(smoothing.points_per_frame(one, n_frames, frozenset()).smoothed).all()
 
 
+@pytest.mark.parametrize(
+    ("there", "other", "cuts", "message"),
+    [
+        (range(20, 40), None, (), "the face is not detected for 20 frames from frame 0 (at most 12)"),
+        (range(20, 40), range(7), (), "the face is not detected for 13 frames from frame 7 (at most 12)"),
+        (range(20, 40), range(8), (), "the face is not where it was for 20 frames from frame 0 (at most 12)"),
+        (range(20), range(32, 40), (), "the face is not where it was for 20 frames from frame 20 (at most 12)"),
+        (range(20, 40), range(20), (20,), "the picture cuts at frame 20"),
+        (range(20, 40), range(20), (21,), "the face is not where it was for 20 frames"),
+    ],
+)
+def test_a_lost_face_is_said_to_be_hidden_cut_away_or_elsewhere(
+    there: range, other: range | None, cuts: tuple[int, ...], message: str
+) -> None:
+    """A gap is said to be without any face, or to begin or end with a cut, or to be there with a face elsewhere."""
+    subject = Track({frame: detection(100) for frame in there})
+    tracks = [subject, *([] if other is None else [Track({frame: detection(300) for frame in other})])]
+    with pytest.raises(Reject, match=re.escape(message)):
+        track.check_gaps(subject, tracks, detections({}, 40, cuts))
+
+
 def test_a_followed_face_is_one_track_wherever_it_went() -> None:
     """A face of one number is one track however far it moved, and over a cut; its path counts for its frames."""
     faces = {5: [followed(100, range(6), 0)], 11: [followed(300, range(6, 12), 0)]}
@@ -140,6 +215,13 @@ def test_a_followed_face_is_one_track_wherever_it_went() -> None:
         (one,) = track.link(detections(faces, 12, cuts=cuts))
         assert one.frames == list(range(12))
         track.check_gaps(one, [one], detections(faces, 12, cuts=cuts))
+
+
+def test_a_followed_face_is_not_given_up_for_one_that_comes_into_its_place() -> None:
+    """Where a track's face was followed away, another one where it was is not its own."""
+    away, there = followed(300, range(6, 12), 0), detection(100)
+    first, _ = track.link(detections({5: [followed(100, range(6), 0)], 11: [there, away]}, 12))
+    assert first.detections[11] is away
 
 
 def test_a_face_found_again_is_the_same_track() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import made_media as made
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -80,6 +80,15 @@ def test_pieces_are_laid_out_by_time(drawn: tuple[list[tuple[Fraction | None, ND
     assert line.samples().tolist() == list(expected.values())
     if expected:
         assert line.begin == min(expected)
+
+
+@given(st.fractions(Fraction(1, 96_000), 1), st.fractions(-9, 9), st.integers(-999, 999))
+@example(Fraction(1, 2), Fraction(0), 1)
+@example(Fraction(1, 2), Fraction(0), 3)
+def test_times_are_rounded_to_samples(clock: Fraction, zero: Fraction, time: int) -> None:
+    """A time in whole numbers of a clock lies at the nearest sample, of two the even one."""
+    for rate in (1, 16_000, 44_100):
+        assert sampling(clock, zero, rate)(time) == round((time * clock - zero) * rate)
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 32_000, 44_100, 48_000, 96_000])

@@ -95,6 +95,29 @@ def test_kept_davs_coefficients_ignore_loudness() -> None:
 
 
 @pytest.mark.parametrize("preset", mfcc.PRESETS)
+@pytest.mark.parametrize("peak", [0.5, 1.0])
+def test_floats_of_at_most_one_are_in_int16_scale(preset: mfcc.Preset, peak: float) -> None:
+    """Floats up to 1 itself give all coefficients of the same sound in int16 scale, with the sample before as well."""
+    samples = speech(0.1) * (32768 * peak / 8000)
+    samples[7] = 32768 * peak
+    samples = samples.clip(-32768 * peak, 32768 * peak)
+    for previous in (None, 900.0):
+        scaled = mfcc.coefficients(samples / 32768, preset, previous=None if previous is None else previous / 32768)
+        np.testing.assert_allclose(scaled, mfcc.coefficients(samples, preset, previous=previous), rtol=0, atol=1e-9)
+
+
+def test_davs_has_a_floor_of_one() -> None:
+    """A filter that hears nothing counts as 1, whose logarithm is 0: so all of digital silence is 0."""
+    assert (mfcc.coefficients(np.zeros(1000, np.int16)) == 0).all()
+
+
+@pytest.mark.parametrize(("level", "silent"), [(32, True), (33, False)])
+def test_steps_below_minus_60_db_are_silent(level: int, silent: bool) -> None:
+    """A thousandth of full scale, 32.8, is where silence ends."""
+    assert (mfcc.silent_steps(np.full(2000, level, np.int16), 0) == silent).all()
+
+
+@pytest.mark.parametrize("preset", mfcc.PRESETS)
 def test_digital_silence_is_finite_and_flagged(preset: mfcc.Preset) -> None:
     """Silence gives finite windows, and every step of it counts as silent."""
     windows, _, silent = mfcc.clip_windows(np.zeros(18560, np.int16), 0, 29, preset)

@@ -14,7 +14,7 @@ import av
 import made_media as made
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -496,6 +496,7 @@ class Number(NamedTuple):
 
 
 @given(clocks())
+@example(([Fraction(5 * n, 1000) for n in range(10)], Fraction(0), None))  # 200 pictures a second
 def test_frames_show_the_nearest_picture(drawn: tuple[list[Fraction], Fraction, float | None]) -> None:
     """Each frame shows the picture nearest to its instant, and there are as many as their times alone tell."""
     times, start, duration = drawn
@@ -512,6 +513,15 @@ def test_frames_show_the_nearest_picture(drawn: tuple[list[Fraction], Fraction, 
         return
     assert [picture.number for picture in frames] == expected
     assert frames.n_frames == len(expected)
+
+
+def test_pictures_of_one_time_count_once() -> None:
+    """A picture whose time stamp is there more than once does not make the others shorter."""
+    count = FrameCount(Fraction(0), None, Fraction(1, 25))
+    for n in range(6):
+        count.add(n // 3)
+    count.add(2)
+    assert count.total() == 3
 
 
 def test_a_leap_in_time_is_too_long_at_once() -> None:

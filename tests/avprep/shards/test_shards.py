@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import resource
 import tarfile
 import tracemalloc
@@ -14,13 +15,13 @@ import made_shards
 import pytest
 import stand_ins
 import webdataset
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from avprep import files, schema, shards
 from avprep.errors import RunError, ShardError
 from avprep.manifest import make_key
-from avprep.shards import tars, writer
+from avprep.shards import reader, tars, writer
 
 Samples = dict[str, dict[str, bytes]]
 
@@ -53,6 +54,8 @@ def write(folder: Path, samples: Samples, name: str = "train-000000") -> Path:
     st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=120),
     st.integers(0, 8**11 + 1) | st.sampled_from([0, 511, 8**11 - 1, 8**11]),
 )
+@example("n" * 100, 3)
+@example("a.jpg", 8**11)
 def test_headers_are_those_of_tarfile(name: str, size: int) -> None:
     """Each member's header is what the standard library writes, byte for byte, whatever its name and size."""
     info = tarfile.TarInfo(name)
@@ -135,6 +138,37 @@ class TestWriting:
         assert list(shards.read(path)) == list(samples.items())
         again = write(tmp_path_factory.mktemp("shard"), samples)
         assert path.read_bytes() == again.read_bytes()
+
+    @pytest.mark.parametrize("blocks", range(17, 21))
+    def test_a_whole_tar(self, tmp_path: Path, blocks: int) -> None:
+        """Of any length, a shard ends with two empty blocks and fills its last record, as tar has it."""
+        data = write(tmp_path, {"a": {"a.npy": b"1" * 512 * (blocks - 1)}}).read_bytes()
+        assert len(data) == (10_240 if blocks < 19 else 20_480)
+        assert not any(data[512 * blocks :])
+        assert [key for key, _ in shards.read(tmp_path / "train-000000.tar")] == ["a"]
+
+    def test_parts_of_another_shard(self, tmp_path: Path) -> None:
+        """Samples of a shard are strung together in any order, from wherever they lie; one that is cut off is told."""
+        samples = {key: {"a.npy": key[:1].encode() * 700} for key in KEYS}
+        path = write(tmp_path, samples)
+        with path.open("rb") as source:
+            places = shards.stretches(source)
+            shards.string_together(tmp_path / "b.tar", tmp_path / "b.part", [*reversed(places.values())], source)
+            beyond = shards.Stretch(path.stat().st_size - 512, 1024)
+            with pytest.raises(ShardError, match=r"c\.tar: changed while it was read"):
+                shards.string_together(tmp_path / "c.tar", tmp_path / "c.part", [beyond], source)
+        assert list(shards.read(tmp_path / "b.part")) == [*reversed(samples.items())]
+
+    def test_places(self, tmp_path: Path) -> None:
+        """A sample lies from its first header, a long name's included, to where the next one's headers are."""
+        path = write(tmp_path, {key: {"a.npy": b"1" * 700, "b.npy": b""} for key in KEYS})
+        with path.open("rb") as file:
+            places = shards.stretches(file)
+        assert {key: place for key, place, _ in shards.read_placed(path)} == places
+        ends = [place.offset + place.length for place in places.values()]
+        assert [place.offset for place in places.values()] == [0, *ends[:-1]]
+        for key, place in places.items():
+            assert shards.read_sample(path, key, place) == {"a.npy": b"1" * 700, "b.npy": b""}
 
     def test_one_member_at_a_time(self, tmp_path: Path) -> None:
         """Members that are made while they are written are never in memory together."""
@@ -220,6 +254,75 @@ class TestHostile:
         monkeypatch.setattr(tars, "MAX_MEMBER", 1 << 20)
         path = craft(tmp_path / "x.tar", ("a.npy", bytes((1 << 20) + 1)))
         with pytest.raises(ShardError, match=r"'a\.npy' is larger than 1 MiB"):
+            list(shards.read(path))
+
+    def test_an_oversized_sample(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A sample beyond the limit is refused, however small its members; many small samples are not."""
+        monkeypatch.setattr(reader, "MAX_SAMPLE", 1000)
+        path = write(tmp_path, {key: {"a.npy": bytes(600), "b.npy": bytes(400)} for key in "abc"})
+        assert len(list(shards.read(path))) == 3
+        path = write(tmp_path, {"a": {"a.npy": bytes(600), "b.npy": bytes(401)}})
+        with pytest.raises(ShardError, match="a is larger than"):
+            list(shards.read(path))
+
+    def test_a_file_system_that_hands_over_little_at_a_time(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A sample that comes in pieces is whole; one whose file ends before it is cut off."""
+        path = write(tmp_path, {"a": {"a.npy": bytes(range(256)) * 4}})
+        whole = os.pread
+        monkeypatch.setattr(os, "pread", lambda file, length, offset: whole(file, min(length, 100), offset))
+        assert shards.read_sample(path, "a", shards.Stretch(0, 1536)) == {"a.npy": bytes(range(256)) * 4}
+        with pytest.raises(ShardError, match="a: cut off"):
+            shards.read_sample(path, "a", shards.Stretch(0, 1 << 20))
+
+    @pytest.mark.parametrize("length", [None, 0, -1, True, 1536.0, "1536"])
+    def test_a_sidecar_without_lengths(self, length: object) -> None:
+        """A clip that is ok has a length in bytes, a whole number above 0."""
+        clips = [{"key": "a", "state": "ok", "bytes": length}]
+        with pytest.raises(ShardError, match=r"x\.json: damaged, a has no length in bytes"):
+            shards.places(Path("x.json"), clips)
+
+    @pytest.mark.parametrize("key", KEYS)
+    def test_a_damaged_sample_in_memory(self, tmp_path: Path, key: str) -> None:
+        """A sample by itself is read as in its shard; cut off, followed by zeros or no plain file it is refused."""
+        shards.write_members(tmp_path / "stretch", key, [("a.npy", b"1" * 512), ("b.npy", b"2" * 512)])
+        data = (tmp_path / "stretch").read_bytes()
+        assert [(name, bytes(content)) for name, content in tars.whole_members(data)] == [
+            (f"{key}.a.npy", b"1" * 512),
+            (f"{key}.b.npy", b"2" * 512),
+        ]
+        kind, size = data.rindex(b"ustar") - 257 + 156, data.rindex(b"ustar") - 257 + 124
+        damaged = [data[:-100], data + bytes(512), data[:kind] + b"2" + data[kind + 1 :]]
+        for bad in (*damaged, data[:size] + b"00000000900" + data[size + 11 :]):
+            with pytest.raises(ShardError):
+                tars.whole_members(bad)
+
+    @pytest.mark.parametrize("name", ["d" * 80 + "/" + "n" * 80 + ".npy", "日本語.npy"])
+    def test_names_of_other_writers(self, name: str) -> None:
+        """A plain ustar header gives a long name in two parts, and one that is not ASCII as it is."""
+        info = tarfile.TarInfo(name)
+        info.size = 512
+        data = info.tobuf(tarfile.USTAR_FORMAT, "utf-8") + b"1" * 512
+        assert [(found, bytes(content)) for found, content in tars.whole_members(data)] == [(name, b"1" * 512)]
+
+    @pytest.mark.parametrize(
+        "records", [b"14 path=a.npyX", b"15 path=a.npy\n", b"20 comment=\n", b"16 size=0000700\n", b"7 path=\n"]
+    )
+    def test_a_damaged_pax_header(self, tmp_path: Path, records: bytes) -> None:
+        """A record whose length is not its own, or that would change more than a name, is refused."""
+        head = tarfile.TarInfo("a.npy")
+        head.type, head.size = tarfile.XHDTYPE, len(records)
+        member = tarfile.TarInfo("a.npy").tobuf()
+        (tmp_path / "x.tar").write_bytes(head.tobuf() + records + bytes(-len(records) % 512) + member + bytes(1024))
+        with pytest.raises(ShardError, match=r"x\.tar: (a damaged )?PAX header|x\.tar: a PAX header with size"):
+            list(shards.read(tmp_path / "x.tar"))
+
+    def test_a_wrong_checksum(self, tmp_path: Path) -> None:
+        """A header that was changed is refused."""
+        path = craft(tmp_path / "x.tar", self.good)
+        path.write_bytes(b"b" + path.read_bytes()[1:])
+        with pytest.raises(ShardError, match=r"x\.tar: a tar header with a wrong checksum"):
             list(shards.read(path))
 
     @pytest.mark.parametrize("size", [-1, -512, -1024, -(1 << 40)])
@@ -335,9 +438,9 @@ class TestJoined:
             list(shards.read_joined(tmp_path, "train-000000"))
 
     @pytest.mark.parametrize("column", ["crop", "mfcc"])
-    @pytest.mark.parametrize("keeps", ["", "ab", "ac"])
+    @pytest.mark.parametrize("keeps", ["", "ab", "ac", "bac"])
     def test_a_tar_without_clips_of_its_sidecar(self, tmp_path: Path, column: str, keeps: str) -> None:
-        """A tar that is whole, but lacks clips that its sidecar has as ok, or is all zeros, is named."""
+        """A tar that is whole, but lacks clips that its sidecar has as ok, has them elsewhere or is zeros, is named."""
         self.make(tmp_path, "crop", "abc")
         self.make(tmp_path, "mfcc", "abc")
         sidecar = shards.sidecar_path(tmp_path, column, "train-000000")
@@ -347,6 +450,17 @@ class TestJoined:
         if not keeps:
             sidecar.with_suffix(".tar").write_bytes(bytes(20 * 512))
         with pytest.raises(ShardError, match=rf"{column}/train-000000\.tar: .* sidecar"):
+            list(shards.read_joined(tmp_path, "train-000000"))
+
+    def test_a_tar_without_a_clip_that_failed_in_the_other_column(self, tmp_path: Path) -> None:
+        """A column's last clip has to be there, though it has no crop that it would be joined to."""
+        self.make(tmp_path, "crop", "ab")
+        self.make(tmp_path, "mfcc", "abc")
+        sidecar = shards.sidecar_path(tmp_path, "mfcc", "train-000000")
+        before = sidecar.read_bytes()
+        self.make(tmp_path, "mfcc", "ab")
+        sidecar.write_bytes(before)
+        with pytest.raises(ShardError, match=r"mfcc/train-000000\.tar: lacks c, which its sidecar has as ok"):
             list(shards.read_joined(tmp_path, "train-000000"))
 
     @pytest.mark.parametrize(
