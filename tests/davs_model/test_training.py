@@ -717,7 +717,6 @@ def test_cuda_trains_all_stages(out: Path, tmp_path: Path) -> None:
 
 ONE_STEP = """
 import sys, torch
-from datetime import timedelta
 from pathlib import Path
 from torch import nn
 from davs_model import checkpoint
@@ -790,7 +789,6 @@ Reporter.validate = validate
 """The first process ends in its first validation, while the other waits for it in the second step."""
 SCRIPT = """
 import sys
-from datetime import timedelta
 from pathlib import Path
 from avprep.errors import AvprepError
 from davs_model.models.davs import Settings
