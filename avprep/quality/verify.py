@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from avprep.errors import REASONS, RunError, ShardError, plural
 from avprep.runs.fingerprint import read_manifest
 from avprep.runs.pool import Pool, PoolError
 from avprep.runs.progress import counted
+from avprep.runs.worker import DEAF_TO
 from avprep.shards.image import decode_image
 
 Verified = tuple[list[str], dict[str, int]]
@@ -73,7 +73,7 @@ def _verify_shards(out: Path, column: str, planned: list[tuple[str, list[str]]],
         yield from (_verify_shard(out, column, name, keys) for name, keys in planned)
         return
     early: dict[int, Verified] = {}
-    with Pool(min(jobs, len(planned)), deaf=[signal.SIGINT]) as pool:  # Ctrl-C ends them through this process
+    with Pool(min(jobs, len(planned)), deaf=DEAF_TO) as pool:
         for number, (name, keys) in enumerate(planned):
             pool.submit(number, _verify_shard, out, column, name, keys)
         number = 0
