@@ -204,10 +204,7 @@ class TalkingModel(nn.Module, ABC):
 
     @classmethod
     def drawn_from(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return from which of `drivers` a training with these settings generates frames.
-
-        settings: JSON values; may be empty.
-        """
+        """Return which `drivers` a training with these settings (JSON values, may be empty) generates frames from."""
         return cls.drivers
 
     @abstractmethod
@@ -276,8 +273,7 @@ class TalkingModel(nn.Module, ABC):
     def decode_on(self, identity: Any, speech: Tensor) -> tuple[Tensor, Any]:
         """Generate frames as `decode` does, and also return the identity to use for the frames that follow.
 
-        A model whose frames depend on the frames before thus generates long speech in parts, with the same result as
-        in one piece.
+        A model whose frames depend on earlier ones thus generates long speech in parts, exactly as in one piece.
         """
         return self.decode(identity, speech), identity
 
