@@ -64,7 +64,7 @@ class Talker:
     model: is moved to the device and put in eval mode.
     mfcc_preset: `davs` or `syncnet`, the preset that its windows must have; "" if the checkpoint does not name it.
     bf16: compute in bfloat16 where that is safe.
-    doubt: reason why its faces may not talk, in one line; "" if there is none.
+    doubt: reason why its faces may not talk, in one line; "" if none is known.
     people: number of speakers that it was trained on; None if unknown.
     measured: how well its faces talked in its last validation, in one line; "" if unknown.
     emotions: names of its emotions, in their order.
@@ -272,9 +272,9 @@ def with_statistics(speech: Iterable[NDArray[Any]]) -> Iterator[tuple[NDArray[An
 
 
 def _cut_alike(speech: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    """Regroup windows into parts that do not depend on the parts given, so that their statistics do not; frames pass.
+    """Regroup windows into parts that do not depend on the given parts, so that their statistics do not, either.
 
-    The parts have `AT_ONCE` windows, and the rest of every `LISTENED`.
+    The parts have `AT_ONCE` windows, and the rest of every `LISTENED`. Frames pass unchanged.
     """
     rest: NDArray[Any] | None = None
     done = 0
@@ -339,7 +339,7 @@ def _measured(saved: Checkpoint) -> str:
 
 
 def draws(saved: Checkpoint) -> bool:
-    """Whether the model has trained the stage that generates, as far as its checkpoint says."""
+    """Whether the model has a stage that generates, and its checkpoint records steps of it or no steps at all."""
     steps, stage = saved.settings.get("steps"), generating_stage(saved)
     return bool(stage) and (not isinstance(steps, dict) or bool(steps.get(stage)))
 

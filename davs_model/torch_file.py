@@ -72,7 +72,7 @@ def _inspect(file: IO[bytes]) -> None:
     head = file.read(512)
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    if head.startswith(b"PK\3\4"):  # as torch tells it; zipfile.is_zipfile goes by the end of the file
+    if head.startswith(b"PK\3\4"):  # the test of torch; zipfile.is_zipfile looks at the end of the file
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             if len(names) > len(set(names)) or not any(name.endswith("/data.pkl") for name in names):

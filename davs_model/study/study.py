@@ -28,7 +28,7 @@ from avprep.errors import RunError
 COLUMNS = (
     "study", "participant", "order", "film", "method", "label", "realistic", "same_person", "in_sync", "seconds",
 )  # fmt: skip
-"""The columns of the CSV that a page saves: one row per film, in the order in which the participant saw them."""
+"""The columns of the CSV that a page saves: one row per video, in the order in which the participant saw them."""
 CRITERIA = {
     "realistic": "Realistic rate",
     "in_sync": "Lip-audio synchronising rate",
