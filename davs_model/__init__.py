@@ -1,4 +1,4 @@
-"""Models of talking faces that train on avprep's shards: DAVS (AAAI 2019), AMIE and ET-GAN-ACW; and a judge of sync.
+"""Models that train on avprep's shards: talking faces by DAVS (AAAI 2019), AMIE and ET-GAN-ACW, and a sync model.
 
     import davs_model
 
@@ -6,14 +6,14 @@
     talker = davs_model.load("run")
     talker.film("photo.jpg", "speech.wav", "talking.mp4")
 
-Both are loaded, and torch with them, when they are first used.
+Both functions, and torch with them, are imported on first use.
 """
 
 from __future__ import annotations
 
 from avprep.lazy import on_first_use
 
-TYPE_CHECKING = False  # as of typing, which takes ten times as long to load as all else here
+TYPE_CHECKING = False  # instead of typing's, which takes ten times as long to import as everything else here
 if TYPE_CHECKING:
     from davs_model.api import load, train
 

@@ -1,7 +1,7 @@
-"""The ablation of a model's paper: its rows trained one after the other, evaluated, and put into one table.
+"""The ablation of a model's paper: its rows are trained one after the other, evaluated, and collected in one table.
 
 The rows begin with the same first stages and differ in the settings of one stage; each is trained with several seeds.
-What is done is kept: the same command goes on where the one before was interrupted.
+Finished work is kept: after an interruption, the same command resumes.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "video → audio R@1": ("retrieval.video_to_audio.r1", ".1%"),
     "audio → video R@1": ("retrieval.audio_to_video.r1", ".1%"),
 }
-"""Columns of the table: where each stands in metrics.json, and the form of its numbers."""
+"""Columns of the table: the place of each in metrics.json, and its number format."""
 OWN_FORM = ".3f"
-"""Form of what is measured of one model alone."""
+"""Number format of the measures that only one model has."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A row, trained with one seed and evaluated; figures: by column."""
+    """A row that was trained with one seed and evaluated; figures: results by column."""
 
     row: str
     seed: int
@@ -72,14 +72,13 @@ def ablate(
     landmarks: tuple[Landmarks, str] | str = "not asked for",
     say: evaluation.Say = print,
 ) -> list[Trained]:
-    """Train and evaluate rows of an ablation on the shards of OUT, each in a run of its own in `folder`.
+    """Train and evaluate rows of an ablation on the shards of OUT, each in its own run in `folder`.
 
-    resolve: returns the settings of all rows with these `name=value` over them. rows: their names; none: all. seeds:
-    runs of each row, of the seeds 0, 1, … init_from: a run or checkpoint that all begin with. how, landmarks: as
-    `davs_model.evaluation.evaluate.evaluate` takes them.
-
+    resolve: returns the common settings of all rows, overridden by the given `name=value`. rows: their names; empty:
+    all. seeds: number of runs of each row, with the seeds 0, 1, … init_from: a run or checkpoint with which all begin.
+    how, landmarks: see `davs_model.evaluation.evaluate.evaluate`.
     Returns every run that was evaluated, and writes `ablation.json`, `ablation.md` and `ablation.html` after each.
-    Raises SettingsError for a row that there is not, and what training and evaluation raise.
+    Raises SettingsError for an unknown row, and the errors of training and evaluation.
     """
     plan = ablation_of(resolve(()), rows)
     made = (shards.read_run(out, "mfcc") or {}).get("settings", {})
@@ -99,7 +98,7 @@ def ablate(
 def _first_stages(
     out: Path, folder: Path, settings: RunSettings, plan: Ablation, init_from: Path | None, say: evaluation.Say
 ) -> Path | None:
-    """Train what all rows begin with; return its run, or `init_from` where there is nothing to train."""
+    """Train the stages with which all rows begin; return their run, or `init_from` if there is nothing to train."""
     if not any(getattr(settings.steps, stage) for stage in plan.before):
         return init_from
     run = folder / f"first-{settings.seed}"
@@ -115,7 +114,7 @@ def _evaluated(
     landmarks: tuple[Landmarks, str] | str,
     say: evaluation.Say,
 ) -> dict[str, Any]:
-    """Evaluate a run, unless it is done: return what metrics.json holds."""
+    """Evaluate a run, unless that is done; return the contents of metrics.json."""
     results = run / RESULTS
     path = results / evaluation.METRICS
     if path.exists():
@@ -127,7 +126,7 @@ def _evaluated(
 
 
 def _has_mouths(metrics: Mapping[str, Any], landmarks: tuple[Landmarks, str] | str) -> bool:
-    """Whether mouths were measured by these landmarks, as far as there are any and the model draws."""
+    """Whether mouths were measured with these landmarks, if there are any and the model generates frames."""
     if isinstance(landmarks, str) or "reconstruction" not in metrics:
         return True
     mouth = metrics.get("mouth") or {}
@@ -135,7 +134,7 @@ def _has_mouths(metrics: Mapping[str, Any], landmarks: tuple[Landmarks, str] | s
 
 
 def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return the columns that metrics.json has, and what was measured of the model alone."""
+    """Return the columns that metrics.json has, and the measures that only this model has."""
     places = {column: figure(metrics, place) for column, (place, _) in COLUMNS.items()}
     found = {column: value for column, value in places.items() if value is not None}
     for name, measured in metrics.get("own", {}).items():
@@ -186,5 +185,5 @@ def _cell(column: str, values: Sequence[float]) -> str:
 
 
 def _slug(row: str) -> str:
-    """Return the name of a row as that of a folder."""
+    """Return the name of a row in a form for folders."""
     return re.sub(r"\W+", "-", row.lower()).strip("-")

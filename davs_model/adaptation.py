@@ -1,6 +1,7 @@
-"""A model tuned to a person before it generates: to a photo, or to a few seconds of video, from which it learns more.
+"""Fine-tuning of a model to a person before generation: to a photo, or to a few seconds of video, which helps more.
 
-Only `TalkingModel.adapts` moves, by Adam at `RATE`, with BatchNorm in eval mode. Speech encoders stay as they are.
+Adam at `RATE` updates only the networks of `TalkingModel.adapts`, with BatchNorm in eval mode. Speech encoders do not
+change.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from davs_model.data.sampling import spread
 from davs_model.models.base import EXPRESSION_FRAMES, TalkingModel
 
 RATE = 1e-4
-"""Step size of Adam. Of 10⁻⁴, 5·10⁻⁴ and 10⁻³, on 3 s of two people, 100 steps, the one that helps both."""
+"""Learning rate of Adam: of 10⁻⁴, 5·10⁻⁴ and 10⁻³, on 3 s of two people with 100 steps, the one that helps both."""
 TARGETS = 8
-"""Frames of a video that are generated in a step."""
+"""Number of frames of a video that are generated in a step."""
 
 
 def to_photo(model: TalkingModel, photo: Tensor, speech: Tensor, steps: int, *, bf16: bool = False) -> None:
-    """Tune a model, in place, so that frames of some speech look like a photo where the mouth is not.
+    """Fine-tune a model, in place, so that frames of some speech look like a photo outside the mouth.
 
-    photo: `[K, 1, 3, S, S]` of K people. speech: features `[1, T, F]`. The mouth of each frame is held to what the
-    model generated before, for a photo does not show how it moves; see `TalkingModel.adaptation_loss`.
+    photo: `[K, 1, 3, S, S]` of K people. speech: features `[1, T, F]`. The mouth of each frame is kept as the model
+    generated it before, because a photo does not show how it moves; see `TalkingModel.adaptation_loss`.
     """
     speech, encode = speech.expand(len(photo), -1, -1), _encoding(model, photo)
 
@@ -38,10 +39,10 @@ def to_photo(model: TalkingModel, photo: Tensor, speech: Tensor, steps: int, *, 
 
 
 def to_video(model: TalkingModel, frames: Tensor, speech: Tensor, steps: int, *, seed: int, bf16: bool) -> None:
-    """Tune a model, in place, to generate frames of a video from one of them, the mouth too.
+    """Fine-tune a model, in place, to generate frames of a video, including the mouth, from one of them.
 
-    frames: `[1, T, 3, S, S]`. speech: their features `[1, T, F]`. Each step draws by the seed an identity frame and
-    `TARGETS` others, which are in a row where the model is `in_order`; see `TalkingModel.imitation_loss`.
+    frames: `[1, T, 3, S, S]`. speech: their features `[1, T, F]`. With the seed, each step draws an identity frame and
+    `TARGETS` others, which are consecutive if the model is `in_order`; see `TalkingModel.imitation_loss`.
     """
     generator = torch.Generator().manual_seed(seed)
     length = frames.shape[1]
@@ -63,9 +64,9 @@ def to_video(model: TalkingModel, frames: Tensor, speech: Tensor, steps: int, *,
 
 
 def _encoding(model: TalkingModel, frames: Tensor) -> Callable[[Tensor], Any]:
-    """Return `encode_identity`, with the expression of frames `[K, T, 3, S, S]` where the model takes one.
+    """Return `encode_identity`, with the expression of frames `[K, T, 3, S, S]` if the model takes one.
 
-    With another one it would learn that this is how they look, and show neither afterwards.
+    With another expression, the model would learn that it looks like these frames, and could show neither afterwards.
     """
     if not model.expression_length:
         return model.encode_identity

@@ -1,4 +1,4 @@
-"""What `import davs_model` offers: train a model, load one."""
+"""The public API of `davs_model`: train a model, load a model."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def train(
     init_from: Path | str | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Train a model on the shards of OUT, into RUN; return the last validation.
+    """Train a model on the shards of OUT, write the run to RUN, and return the metrics of the last validation.
 
     model: its name, one of `davs_model.models.names()`.
-    out: one OUT or several; shares: of each of them in the clips that are seen; none: each clip counts alike.
-    preset, config_file, overrides: the settings, each over the ones before: a preset of the model, a TOML file,
+    out: one OUT or several. shares: the proportions of their clips in training; empty: each clip occurs once.
+    preset, config_file, overrides: the settings, each overriding the ones before: a preset of the model, a TOML file,
         one `"data.batch_size=8"` or several; see `avprep train --help`.
-    stage: what to train; `all` trains one after the other. init_from: a run or checkpoint to begin with.
-    say: takes the lines that tell how far it is.
+    stage: the stage to train; `all` trains all stages in order. init_from: a run or checkpoint with the first weights.
+    say: receives the progress lines.
 
-    After an interruption, call it again: it goes on where the last state was saved. Raises SettingsError, RunError,
-    ShardError or CheckpointError, one line each.
+    After an interruption, call it again: training resumes from the last saved state. Raises SettingsError, RunError,
+    ShardError or CheckpointError, each with a one-line message.
     """
     if model not in models.names():
         raise SettingsError(f"model must be one of {', '.join(models.names())}, not {model!r}")
@@ -62,8 +62,8 @@ def train(
 def load(run: Path | str, *, device: torch.device | str | None = None, bf16: bool = False) -> PhotoTalker:
     """Load the model of a run, or a checkpoint, to make photos talk: `load("run").film("a.jpg", "a.wav", "a.mp4")`.
 
-    device: by default CUDA where it is available. bf16: compute in bfloat16 where that is safe.
-    Raises CheckpointError, one line, for what is no checkpoint; RunError for a model that cannot draw faces yet;
-    SettingsError for a device that cannot be used here.
+    device: by default CUDA if it is available. bf16: compute in bfloat16 where that is safe.
+    Raises CheckpointError, one line, for a file that is not a checkpoint; RunError for a model that cannot generate
+    faces yet; SettingsError for a device that is not usable on this machine.
     """
     return PhotoTalker.load(run, device=device, bf16=bf16)

@@ -1,9 +1,9 @@
-"""Checkpoints: one file that holds a model and what it takes to build it, written whole or not at all.
+"""Checkpoints: one file with a model and everything that is needed to build it, written atomically.
 
-A safetensors file whose tensors are the weights, float32. Its metadata has one entry, `avprep`, of JSON: `format` and
-`schema_version`; `model`, the name of the model, and `dimensions`, the arguments that build it; `settings`, where the
-weights come from and what they expect; and a `digest` over all of these and the weights. A run's training state is a
-file of the same form (`davs_model.training.state`).
+It is a safetensors file whose tensors are the weights, float32. Its metadata has one JSON entry, `avprep`: `format` and
+`schema_version`; `model`, the name of the model, and `dimensions`, the arguments that build it; `settings`, the origin
+of the weights and the inputs that they expect; and a `digest` of all of these and the weights. A run's training state
+is a file of the same format (`davs_model.training.state`).
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from davs_model.models.base import TalkingModel
 KIND = "checkpoint"
 SCHEMA_VERSION = 1
 NAME = "checkpoint.safetensors"
-"""The checkpoint of a run's folder."""
+"""File name of the checkpoint in a run's folder."""
 ENTRY = "avprep"
 """The entry of a file's metadata that describes it."""
 MAX_HEADER = 8 << 20
-"""Largest header of a file that is read (bytes); reading one takes fifteen times its size in memory."""
+"""Maximum header of a file in bytes; reading it takes fifteen times its size in memory."""
 AGAIN = "copy or download it again"
 MAX_WIDTH, MAX_DIMENSION = 16, 10**7
-"""Largest channel multiplier, and largest number of anything else, that a model is built for."""
+"""Maximum channel multiplier, and maximum of all other dimensions, for which a model is built."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model at rest.
+    """A saved model.
 
     name: of the model, as in `davs_model.models`.
     dimensions: the arguments that build it.
     settings: JSON values: the source of the weights, the MFCC preset that they were trained on.
-    weights: the model's state, float32 but for the integer counters of BatchNorm, on the CPU.
+    weights: the model's state, float32 except for the integer counters of BatchNorm, on the CPU.
     """
 
     name: str
@@ -60,9 +60,9 @@ class Checkpoint:
 
     @classmethod
     def of(cls, model: TalkingModel, settings: dict[str, Any]) -> Checkpoint:
-        """Take the weights of a model as they are now, on any device, in any memory layout and precision.
+        """Copy the current weights of a model on any device, in any memory layout and precision.
 
-        A model in half precision becomes float32, which has every number of it; one in double precision is rounded.
+        Half precision is converted to float32 exactly; double precision is rounded.
         """
         weights = {
             name: tensor.detach().to(
@@ -87,25 +87,25 @@ class Checkpoint:
 
     @classmethod
     def from_header(cls, header: dict[str, Any], weights: dict[str, Tensor]) -> Checkpoint | None:
-        """Return what a file describes, None where a part is missing; `problem` finds out if it is a whole model."""
+        """Return the checkpoint that a file describes, None if a part is missing; `problem` checks the rest."""
         name, dimensions, settings = (header.get(part) for part in ("model", "dimensions", "settings"))
         if isinstance(name, str) and isinstance(dimensions, dict) and isinstance(settings, dict):
             return cls(name, dimensions, settings, weights)
         return None
 
     def digest(self) -> str:
-        """Return the sha256 of everything in the checkpoint."""
+        """Return the SHA-256 of everything in the checkpoint."""
         return _digest(_described(KIND, self.header()), self.weights)
 
 
 def skeleton(name: str, dimensions: dict[str, int | float]) -> TalkingModel:
-    """Build a model without memory for its weights, to learn their names and shapes; errors as of `models.build`."""
+    """Build a model without memory for its weights, to get their names and shapes; errors as in `models.build`."""
     with torch.device("meta"):
         return models.build(name, dimensions)
 
 
 def outline(name: str, dimensions: dict[str, int | float]) -> TalkingModel:
-    """Return a skeleton to look at, not to change: each is built once; building one takes longer than a step."""
+    """Return a skeleton that must not be changed: each is built once, because that takes longer than a step."""
     return _outline(models.find(name), tuple((key, type(size), size) for key, size in sorted(dimensions.items())))
 
 
@@ -115,9 +115,9 @@ def _outline(kind: type[TalkingModel], dimensions: tuple[tuple[str, type, int | 
 
 
 def save(run: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint into a run's folder, made if need be, in one step: a reader sees the old or the new one.
+    """Write a checkpoint into a run's folder, created if needed, atomically: a reader sees the old or the new one.
 
-    CheckpointError, one line, where it cannot be written or `load` would not give back the same; the old one stays.
+    CheckpointError, one line, if it cannot be written or `load` would not return the same; the old one then stays.
     """
     path = run / NAME
     if wrong := problem(checkpoint):
@@ -127,11 +127,11 @@ def save(run: Path, checkpoint: Checkpoint) -> Path:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint, `path` being the file or its run's folder, and prove that nothing in it has changed.
+    """Read a checkpoint, where `path` is the file or its run's folder, and verify that nothing in it has changed.
 
-    CheckpointError, one line, for anything that isn't a whole checkpoint of a version that this program knows.
+    CheckpointError, one line, for anything that is not a complete checkpoint of a supported version.
     """
-    if os.path.isdir(path):  # False, not an error, where one may not look
+    if os.path.isdir(path):  # False, and no error, without permission
         run, path = path, path / NAME
         if not os.path.lexists(path):
             raise CheckpointError(
@@ -149,21 +149,21 @@ def load(path: Path) -> Checkpoint:
 def write(
     path: Path, kind: str, header: dict[str, Any], tensors: dict[str, Tensor], *, keep: Path | None = None
 ) -> None:
-    """Write a described file in one step, its folder made if need be; CheckpointError, one line, where that fails.
+    """Write a file with a header atomically, in a folder created if needed; CheckpointError, one line, on failure.
 
-    kind: what the file is. header: JSON values. tensors: contiguous, on the CPU, none sharing memory with another.
-    keep: what was at `path` stays there under this name, so that one of the two is whole at any moment.
+    kind: what the file is. header: JSON values. tensors: contiguous, on the CPU, without shared memory.
+    keep: the previous file is kept under this name, so that one of the two is complete at any moment.
     """
     described = _described(kind, header)
     part = files.own_aside(path)
     try:
         text = json.dumps({**described, "digest": _digest(described, tensors)}, sort_keys=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{path.name}.*.part"):  # by a process that was killed: a run has one writer
+        for left in path.parent.glob(f".{path.name}.*.part"):  # left by a killed process: a run has one writer
             left.unlink(missing_ok=True)
         part.touch()
-        mode = part.stat().st_mode & 0o777  # of any new file here; safetensors lets nobody else read its own
-        save_file(tensors, part, {ENTRY: text})  # one entry: safetensors writes several in any order
+        mode = part.stat().st_mode & 0o777  # of any new file here; only the owner could read those of safetensors
+        save_file(tensors, part, {ENTRY: text})  # one entry, because safetensors writes several in arbitrary order
         part.chmod(mode)
         with part.open("rb") as file:
             if (size := _header_size(file)) > MAX_HEADER:
@@ -175,7 +175,7 @@ def write(
         files.sync_folder(path.parent)
     except CheckpointError:
         raise
-    except Exception as error:  # OSError, and what safetensors makes of it
+    except Exception as error:  # OSError, and the errors of safetensors
         raise CheckpointError(f"{path}: cannot be written: {said(error)}") from error
     finally:
         with contextlib.suppress(OSError):
@@ -183,14 +183,14 @@ def write(
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return header and tensors of a described file, proven unchanged by their digest; nothing else is checked.
+    """Return header and tensors of a file that `write` wrote, verified by their digest; nothing else is checked.
 
-    CheckpointError, one line, for any other file, without taking more memory than its size demands.
+    CheckpointError, one line, for any other file, with memory in proportion to its size.
     """
     with reading(path, f"{kind} of avprep"):
         with files.open_file(path) as file:
             _check_header(file, kind)
-        # Not mapped into memory: a file that somebody shortens meanwhile would end the process.
+        # Not memory-mapped: if the file were truncated meanwhile, the process would end.
         with safe_open(path, framework="pt", backend="pread") as opened:
             header = _parse(opened.metadata(), kind)
             tensors = opened.get_tensors()
@@ -201,7 +201,7 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is of the form that `write` writes."""
+    """Whether a file has the format of `write`."""
     try:
         with files.open_file(path) as file:
             if _header_size(file) > MAX_HEADER:
@@ -223,7 +223,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise CheckpointError(f"{path}: not there") from error
     except PermissionError as error:
         raise CheckpointError(f"{path}: may not be read: change its permissions") from error
-    except Exception as error:  # torch and safetensors raise nearly anything on a damaged file
+    except Exception as error:  # torch and safetensors raise almost any error on a damaged file
         raise CheckpointError(f"{path}: not a {what}, or damaged ({said(error)}): {AGAIN}") from error
 
 
@@ -232,7 +232,7 @@ def _described(kind: str, header: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digest(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """Return the sha256 of JSON values and named tensors, which are contiguous and on the CPU."""
+    """Return the SHA-256 of JSON values and named tensors, which must be contiguous and on the CPU."""
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, allow_nan=False).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -241,12 +241,12 @@ def _digest(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
 
 
 def _header_size(file: IO[bytes]) -> int:
-    """Return the size of the JSON that a safetensors file begins with."""
+    """Return the size of the JSON at the start of a safetensors file."""
     return int.from_bytes(file.read(8), "little")
 
 
 def _check_header(file: IO[bytes], kind: str) -> None:
-    """Refuse a file whose header is none, costs too much, or has a name twice, of which safetensors takes the last."""
+    """Refuse a file whose header is invalid, too large, or has a duplicate name, of which safetensors uses the last."""
     if (size := _header_size(file)) > MAX_HEADER:
         file.seek(0)
         is_torch = file.read(2) in (b"PK", b"\x80\x02")
@@ -260,7 +260,7 @@ def _check_header(file: IO[bytes], kind: str) -> None:
 
 
 def _parse(metadata: dict[str, str] | None, kind: str) -> dict[str, Any]:
-    """Return the header in a file's metadata; CheckpointError, without the path, or ValueError for another one."""
+    """Return the header in a file's metadata; CheckpointError, without the path, or ValueError for any other one."""
     header = untrusted.parse_json((metadata or {}).get(ENTRY, "{}"))
     if header.get("format") != f"avprep {kind}":
         raise CheckpointError(f"not a {kind} of avprep")
@@ -270,7 +270,7 @@ def _parse(metadata: dict[str, str] | None, kind: str) -> dict[str, Any]:
 
 
 def is_plain(value: Any) -> TypeGuard[Tensor]:
-    """Whether a value from a file is a dense tensor on the CPU that has each of its numbers in memory."""
+    """Whether a value from a file is a dense tensor on the CPU with all of its elements in memory."""
     return (
         type(value) in (Tensor, nn.Parameter)
         and value.layout == torch.strided
@@ -283,12 +283,12 @@ def is_plain(value: Any) -> TypeGuard[Tensor]:
 
 
 def one_line(text: object) -> str:
-    """Return what a file or a library says as one line that a terminal can show, at most 200 characters."""
+    """Return text from a file or a library as one line that a terminal can show, at most 200 characters."""
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(text).split())[:200])
 
 
 def problem(checkpoint: Checkpoint) -> str | None:
-    """Return, in one line, what keeps a checkpoint from being a whole model."""
+    """Return, in one line, why a checkpoint is not a complete model; None if it is."""
     dimensions, weights = checkpoint.dimensions, checkpoint.weights
     if not checkpoint.name.isidentifier():  # it becomes the name of a module
         return f"no model has the name {one_line(checkpoint.name)}"
@@ -306,9 +306,9 @@ def problem(checkpoint: Checkpoint) -> str | None:
         return f"its setting {odd}"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of layers that have no weights at such dimensions
+            warnings.simplefilter("ignore")  # of layers without weights at such dimensions
             expected = outline(checkpoint.name, dimensions).state_dict()
-    except Exception as error:  # whatever strange dimensions lead to
+    except Exception as error:  # any error that strange dimensions cause
         return f"no model has the name {checkpoint.name} and dimensions {one_line(dimensions)}: {said(error)}"
     for name in sorted(weights.keys() ^ expected.keys()):
         missing = "missing" if name in expected else "unknown"
@@ -324,7 +324,7 @@ def problem(checkpoint: Checkpoint) -> str | None:
 
 
 def _odd_setting(settings: dict[str, Any]) -> str | None:
-    """Return what is wrong with a setting that readers of checkpoints use; None where each is absent or sound."""
+    """Return the problem of a setting that readers of checkpoints use; None if each is absent or valid."""
     steps = settings.get("steps")
     for name in ("words", "emotions"):
         names = settings.get(name)
@@ -338,7 +338,7 @@ def _odd_setting(settings: dict[str, Any]) -> str | None:
 
 
 def said(error: BaseException) -> str:
-    """Return what matters in the text of an error, in one line."""
+    """Return the relevant part of an error message, in one line."""
     text = str(error)
     if found := re.search(r"(Unsupported|Trying to|Can only|Only persistent).*", text):  # torch wraps it in advice
         return one_line(found[0])

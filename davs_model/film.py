@@ -1,4 +1,4 @@
-"""Videos of talking faces: a photo and an audio or video file in, a video with its sound out."""
+"""Videos of talking faces: from a photo and an audio or video file to a video with audio."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from davs_model.models.base import DRIVERS, EXPRESSION_FRAMES
 
 Pictures = NDArray[np.uint8]
 Counted = Callable[[Iterable[Pictures], int], Iterable[Pictures]]
-"""Passes frames on, whose number it is told, and may show how far they are."""
+"""Passes frames through, given their number, and may show the progress."""
 AVERAGED = 8
-"""Frames of a video of the person whose identity features are averaged with the photo's."""
+"""Number of frames of a video of the person whose identity features are averaged with those of the photo."""
 GAP = 8
-"""White pixels around each picture of a grid; a multiple of 2, for videos have even sides."""
+"""White pixels around each image of a grid; a multiple of 2, because videos have even sides."""
 
 
 @dataclass(frozen=True)
 class Film:
-    """A video that was written: its file, the number of its frames at 25 fps, and whether it has sound."""
+    """A video that was written: its file, the number of its frames at 25 fps, and whether it has audio."""
 
     path: Path
     n_frames: int
@@ -43,12 +43,12 @@ class Film:
 
     @property
     def seconds(self) -> float:
-        """Return its length."""
+        """Return its duration in seconds."""
         return self.n_frames / FPS
 
 
 class PhotoTalker(Talker):
-    """A model that makes photos talk: photos and speech from files, a video into a file."""
+    """A model that makes photos talk: it reads photos and speech from files, and writes a video file."""
 
     @classmethod
     def load(cls, run: Path | str, *, device: torch.device | str | None = None, bf16: bool = False) -> PhotoTalker:
@@ -75,23 +75,22 @@ class PhotoTalker(Talker):
         max_seconds: float = inputs.MAX_SECONDS,
         **how: Any,
     ) -> Film:
-        """Write a video, .mp4 at 25 fps, of a photo that speaks.
+        """Write a video, .mp4 at 25 fps, of a photo that talks.
 
-        photos: files, whose largest face is found and aligned, or what `avprep.talking` read of them.
-        speech: a file whose sound drives the face, or, by `video`, whose talking face does, if that drives the model,
-            else its sound again; or a folder prepared from either; or what `avprep.talking` read.
-        detector: finds faces; see `avprep crop --detector`. aligned: the photos are crops already.
-        grid: show the talking faces side by side and their photos above; by default where there are several. False:
-            they are of one person, which the model puts together; see `TalkingModel.encode_person`.
-        paste_back: put the talking face back into its photo. max_seconds: longest speech that is taken.
-        beside: a video whose aligned face is shown to the right of the talking one: what it ought to look like.
-        person: a few seconds of video of the person, or what `avprep.talking` read of it: more pictures to average, and
-            what `adapt_steps` learn from, by the random numbers of `seed`.
-        expression: a few seconds of video of anybody, or a photo, whose expression the face takes on; emotion: or an
-            emotion that the model knows; see `Talker.expression`.
+        photos: files, whose largest face is detected and aligned, or photos that `avprep.talking` has read.
+        speech: a file whose audio drives the face; or with `drive_by="video"` its talking face, if the model supports
+            that. It may also be a folder prepared from either, or what `avprep.talking` has read.
+        detector: face detector; see `avprep crop --detector`. aligned: the photos are already crops.
+        grid: show the talking faces side by side with their photos above; by default if there are several photos.
+            False: they are of one person, and the model combines them; see `TalkingModel.encode_person`.
+        paste_back: paste the talking face back into its photo. max_seconds: maximum duration of the speech.
+        beside: a video whose aligned face is shown to the right of the talking one, as the ground truth.
+        person: a few seconds of video of the person, or what `avprep.talking` has read of it: more images to average,
+            and the data for `adapt_steps`, drawn by `seed`.
+        expression: a few seconds of video of any person, or a photo, whose expression the face takes on; emotion:
+            instead, one of the model's emotions; see `Talker.expression`.
         how: `speech_scale`, `adapt_steps`, `seed`, `weights_plot` and `counted` of `write`.
-
-        Raises AvprepError, one line, for what cannot be read or written.
+        Raises AvprepError, one line, for a file that cannot be read or written.
         """
         many = [photos] if isinstance(photos, Photo | Path | str) else list(photos)
         grid = len(many) > 1 if grid is None else grid
@@ -99,7 +98,7 @@ class PhotoTalker(Talker):
             raise ValueError(f"drive_by must be one of {', '.join(DRIVERS)}, not {drive_by!r}")
         _check_choice(output, grid=grid, paste_back=paste_back, aligned=aligned, beside=beside, person=person)
         if emotion is not None:
-            self.expression(emotion=emotion)  # one that cannot be shown is refused before anything is read
+            self.expression(emotion=emotion)  # refuse an unsupported emotion before anything is read
         read = [_read_photo(one, detector, aligned=aligned, paste_back=paste_back) for one in many]
         driver = self._read_driver(speech, self.driver(drive_by), detector, max_seconds)
         shown = self._read_person(expression, detector, inputs.read_expression)
@@ -137,8 +136,8 @@ class PhotoTalker(Talker):
 def _check_choice(
     output: Path | str, *, grid: bool, paste_back: bool, aligned: bool, beside: object, person: object
 ) -> None:
-    """Raise ValueError for options that do not go together, and for an output that is no mp4."""
-    if Path(output).suffix.lower() != ".mp4":  # others cannot say how far an encoder delays audio or video
+    """Raise ValueError for incompatible options, and for an output that is not .mp4."""
+    if Path(output).suffix.lower() != ".mp4":  # other formats cannot record the encoder's delay of audio or video
         raise ValueError(f"output must end in .mp4, not '{output}'")
     if paste_back and (grid or aligned):
         raise ValueError("paste_back needs a photo that is not aligned yet, and no grid")
@@ -171,10 +170,10 @@ def write(
     weights_plot: Path | str | None = None,
     counted: Counted | None = None,
 ) -> None:
-    """Write a video of photos that speak, side by side if `grid`; else all are of one person.
+    """Write a video of talking photos, side by side if `grid`; otherwise all are of one person.
 
-    speech_scale, adapt_steps: see `Talker.talk`, `Talker.adapted`. expression: of `Talker.expression`. weights_plot: a
-    picture to write, .png, of how much each modality counts in each frame. See `PhotoTalker.film`.
+    speech_scale, adapt_steps: see `Talker.talk`, `Talker.adapted`. expression: from `Talker.expression`. weights_plot:
+    a .png to write, of the weight of each modality in each frame. See `PhotoTalker.film`.
     """
     if adapt_steps < 0:
         raise ValueError(f"adapt_steps must be at least 0, not {adapt_steps}")
@@ -215,7 +214,7 @@ def write(
 
 
 def pairs(left: Iterable[Pictures], right: Iterator[Pictures]) -> Iterator[Pictures]:
-    """Yield frames (S, S, 3) in pairs with white around each; the last one on the right stays when there is no more."""
+    """Yield frames (S, S, 3) in pairs with a white border; the last frame on the right is repeated when they end."""
     other: Pictures | None = None
     for frame in left:
         other = next(right, other)
@@ -225,10 +224,10 @@ def pairs(left: Iterable[Pictures], right: Iterator[Pictures]) -> Iterator[Pictu
 
 
 def grid_frames(faces: Pictures, spoken: Iterable[Pictures], driving: Iterator[Pictures] | None) -> Iterator[Pictures]:
-    """Yield frames of a grid in the manner of Figure 4: the photos above, the talking faces below.
+    """Yield frames of a grid like Figure 4: the photos above, the talking faces below.
 
-    faces: uint8 (K, S, S, 3); spoken: the same, a frame at a time. driving: the frames (S, S, 3) of the face that they
-    follow, which stand at the left, if there are any.
+    faces: uint8 (K, S, S, 3); spoken: the same shape for each frame. driving: the frames (S, S, 3) of the driving face,
+    if any, which is shown at the left.
     """
     side = faces.shape[1]
     for drawn in spoken:
@@ -242,13 +241,13 @@ def grid_frames(faces: Pictures, spoken: Iterable[Pictures], driving: Iterator[P
 
 
 def _driving_frames(driver: Driver) -> Iterator[Pictures] | None:
-    """Return the driver's frames, one at a time; None where it is a sound."""
+    """Return an iterator over the driver's frames; None for audio."""
     if driver.kind == "audio":
         return None
     return _frames_of(driver)
 
 
 def _frames_of(driver: Driver) -> Iterator[Pictures]:
-    """Return the aligned faces of a video, one at a time."""
+    """Yield the aligned faces of a video, one at a time."""
     parts: Iterator[NDArray[Any]] = driver.read()
     return (frame for part in parts for frame in part)

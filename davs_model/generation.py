@@ -1,4 +1,4 @@
-"""Talking faces: who is seen in a photo, saying what is heard in windows or seen in frames."""
+"""Generation of talking faces: the person in a photo, driven by the speech in windows or frames."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from davs_model.data.pictures import WHOLE, Box, region, resized, to_crops
 from davs_model.models.base import FRAMES, SOUND, TalkingModel
 
 LISTENED = 60 * FPS
-"""Frames whose windows are read before the first is drawn, by a model that standardises sound."""
+"""Number of windows that are read before the first frame is generated, by a model that standardises audio."""
 AT_ONCE = 16
-"""Frames after which its statistics are taken anew, however many a driver hands over together."""
+"""Number of frames after which these statistics are updated, however many a driver passes at once."""
 
 NEUTRAL = "neutral"
-"""The emotion that a face shows unless another one is asked for."""
+"""The emotion that a face shows unless another one is requested."""
 Pictures = NDArray[np.uint8]
 
 
 class Heard:
-    """Adds up the windows of a sound, run by run, for the statistics that a model standardises them by.
+    """Accumulates the windows of an audio track, part by part, for the statistics by which a model standardises them.
 
-    n_frames: whose windows were added.
+    n_frames: number of windows that were added.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Heard:
         self._products = self._products + steps @ steps.T
 
     def statistics(self) -> Tensor:
-        """Return mean, standard deviation and covariance of the coefficients so far: float32 `[1, 14, 12]`."""
+        """Return mean, standard deviation and covariance of all coefficients so far: float32 `[1, 14, 12]`."""
         count = self.n_frames * WINDOW_STEPS
         mean = self._sum / count
         covariance = self._products / count - np.outer(mean, mean)
@@ -59,16 +59,16 @@ class Heard:
 
 
 class Talker:
-    """A model that draws a face saying something.
+    """A model that generates a talking face.
 
     model: is moved to the device and put in eval mode.
-    mfcc_preset: `davs` or `syncnet`: what its windows have to be; "" where the checkpoint does not say it.
+    mfcc_preset: `davs` or `syncnet`, the preset that its windows must have; "" if the checkpoint does not name it.
     bf16: compute in bfloat16 where that is safe.
-    doubt: why its faces may not talk, in one line; "" where nothing says so.
-    people: how many speakers it has learned from; None where that is unknown.
-    measured: how its faces talked in its last validation, in one line; "" where that is unknown.
-    emotions: names of those that it knows, in their order.
-    drawn_from: what its last training generated frames from, audio, video or both; None: what drives the model.
+    doubt: reason why its faces may not talk, in one line; "" if none is known.
+    people: number of speakers that it was trained on; None if unknown.
+    measured: how well its faces talked in its last validation, in one line; "" if unknown.
+    emotions: names of its emotions, in their order.
+    drawn_from: what its last training generated frames from, audio, video or both; None: the drivers of the model.
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class Talker:
     def load(cls, run: Path | str, *, device: torch.device | str | None = None, bf16: bool = False) -> Talker:
         """Load the model of a run, or a checkpoint.
 
-        device: by default CUDA where there is one. CheckpointError, one line, for what is none; RunError for a model
-        that has not learned to draw; SettingsError for a device that cannot be used here.
+        device: by default CUDA if it is available. CheckpointError, one line, for a file that is not a checkpoint;
+        RunError for a model that has not learned to generate frames; SettingsError for a device that is not usable.
         """
         saved = checkpoint.load(Path(run))
         if not draws(saved):
@@ -105,7 +105,7 @@ class Talker:
         return cls(saved.model(), device=precision.device(device), bf16=bf16, doubt=_doubt(run, saved), **_said(saved))
 
     def driver(self, wanted: Literal["audio", "video"]) -> Literal["audio", "video"]:
-        """Return what a file drives the face by: as is wanted, or by its audio, if the model takes no other."""
+        """Return the driver to use of a file: the wanted one, or audio if the model does not support that."""
         return wanted if wanted in self.model.drivers else "audio"
 
     def talk(
@@ -118,17 +118,17 @@ class Talker:
         expression: Tensor | None = None,
         weighed: Callable[[NDArray[np.float32]], object] | None = None,
     ) -> Iterator[Pictures]:
-        """Draw each frame of speech.
+        """Generate a frame for each frame of speech.
 
-        faces: aligned, uint8 (256, 256, 3) RGB, or (K, 256, 256, 3) for K people saying the same.
-        speech: runs of frames one after the other: windows float32 (n, 12, 20), or the aligned faces of somebody who
-            speaks, uint8 (n, 256, 256, 3); memory grows with n × K. Where the model standardises each clip's sound, the
-            first minute of windows is read before the first frame is drawn, and what follows adds to its statistics.
-        speech_scale: factor of the features of sound; the released demo takes 1.5.
-        more: other aligned pictures of a single person, (n, 256, 256, 3), which are put together with the first.
-        expression: what `expression` returned; None: the one that it returns of nothing.
-        weighed: of a model that weighs modalities, is given how much each of them counts in each frame, (n, M), over
-            the faces on average, before those frames are drawn.
+        faces: aligned, uint8 (256, 256, 3) RGB, or (K, 256, 256, 3) for K people with the same speech.
+        speech: consecutive parts: windows float32 (n, 12, 20), or aligned faces of a speaker, uint8 (n, 256, 256, 3);
+            memory grows with n × K. If the model standardises the audio of each clip, the first minute of windows is
+            read before the first frame is generated, and later windows update the statistics.
+        speech_scale: factor of the audio features; the released demo uses 1.5.
+        more: other aligned images of a single person, (n, 256, 256, 3), which are combined with the first.
+        expression: result of `expression`; None: its result without arguments.
+        weighed: for a model that weights modalities: receives the weight of each modality in each frame, (n, M),
+            averaged over the faces, before those frames are yielded.
         Yields frames, uint8, of the shape of `faces`.
         """
         identity, people = self._encode_faces(faces, more, expression), len(faces) if faces.ndim == 4 else 1
@@ -140,10 +140,10 @@ class Talker:
             yield from drawn if faces.ndim == 4 else drawn[:, 0]
 
     def expression(self, frames: Pictures | None = None, emotion: str | None = None) -> Tensor | None:
-        """Return the expression of anybody in aligned frames (n, 256, 256, 3), or the mean one of an emotion.
+        """Return the expression of any person in aligned frames (n, 256, 256, 3), or the mean one of an emotion.
 
-        Of neither: that of `neutral` where the model has learned it, else of all clips; None for a model that takes no
-        expression. RunError where such a model is given one, and for an emotion that it does not know or never saw.
+        Without arguments: that of `neutral` if the model has learned it, else the mean of all clips; None for a model
+        that takes no expression. RunError if such a model is given one, and for an unknown or unseen emotion.
         """
         if not self.model.expression_length:
             if frames is None and emotion is None:
@@ -171,14 +171,14 @@ class Talker:
         heard: NDArray[np.float32] | None = None,
         seed: int = 0,
     ) -> Talker:
-        """Return a talker that is tuned to a person in so many steps; this one stays as it is.
+        """Return a talker that is fine-tuned to a person in this number of steps; this one does not change.
 
-        faces, speech, speech_scale: a photo, or one each of several people, and what `talk` reads: the first frames
-            that it would draw are to look like the photo but for the mouth, as the released demo tunes its own.
-        video: a few seconds of a single person instead, aligned, (n, 256, 256, 3), which are to be generated from each
-            other; heard: their windows (n, 12, 20), if there is sound. They are driven by what drives `talk`: by these
-            where `speech` is heard. A model that only audio drives learns from the photo where there is no sound.
-            seed: draws what each step takes of it.
+        faces, speech, speech_scale: as for `talk`, with one photo per person. The first frames that `talk` would
+            generate are made to look like the photo except for the mouth, as in the released demo.
+        video: instead, a few seconds of one person, aligned, (n, 256, 256, 3), whose frames are generated from each
+            other; heard: their windows (n, 12, 20), if there is audio. The driver is that of `talk`: these windows if
+            `speech` holds windows. A model that only audio drives is tuned to the photo if the video has no audio.
+            seed: draws the frames of each step.
         RunError for a model that cannot be adapted. See `davs_model.adaptation`.
         """
         if not self.model.adapts:
@@ -214,7 +214,7 @@ class Talker:
         return pictures(faces, self.side).to(self.device)
 
     def _features(self, speech: Iterable[NDArray[Any]], scale: float) -> Iterator[Tensor]:
-        """Yield f_w^a or f_w^v of runs of frames; where the model smooths the former, a frame late."""
+        """Yield f_w^a or f_w^v of parts of the speech; one frame late if the model smooths f_w^a."""
         waiting: Tensor | None = None
         drawn = 0
         reads = SOUND in self.model.reads(self.model.dimensions)
@@ -232,7 +232,7 @@ class Talker:
 
     @torch.no_grad()
     def _encode_speech(self, part: NDArray[Any], scale: float, sound: Tensor | None = None) -> Tensor:
-        """Return f_w^a or f_w^v, `[1, n, 256]`; sound: its statistics, as of `TalkingModel.encode_sound`."""
+        """Return f_w^a or f_w^v, `[1, n, 256]`; sound: the statistics for `TalkingModel.encode_sound`."""
         reads = self.model.reads(self.model.dimensions)
         with precision.autocast(self.device, bf16=self.bf16):
             if part.dtype == np.uint8:
@@ -247,7 +247,7 @@ class Talker:
 
     @torch.inference_mode()
     def _decode(self, identity: Any, features: Tensor) -> tuple[Pictures, Any]:
-        """Return frames uint8 (n, K, 256, 256, 3), and the identity where the next ones begin."""
+        """Return frames uint8 (n, K, 256, 256, 3), and the identity from which the next ones are generated."""
         with precision.autocast(self.device, bf16=self.bf16):
             drawn, identity = self.model.decode_on(identity, features)
         if not bool(drawn.isfinite().all()):
@@ -256,7 +256,7 @@ class Talker:
 
 
 def with_statistics(speech: Iterable[NDArray[Any]]) -> Iterator[tuple[NDArray[Any], Tensor | None]]:
-    """Yield runs of frames, those of windows with the statistics of their sound so far; see `Talker.talk`."""
+    """Yield parts of the speech, windows with the statistics of their audio so far; see `Talker.talk`."""
     heard = Heard()
     waiting: list[NDArray[Any]] = []
     for part in _cut_alike(speech):
@@ -272,9 +272,9 @@ def with_statistics(speech: Iterable[NDArray[Any]]) -> Iterator[tuple[NDArray[An
 
 
 def _cut_alike(speech: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    """Yield windows in runs that do not depend on how they come, so that their statistics do not; others as they come.
+    """Regroup windows into parts that do not depend on the given parts, so that their statistics do not, either.
 
-    Runs of `AT_ONCE`, and the rest of every `LISTENED`.
+    The parts have `AT_ONCE` windows, and the rest of every `LISTENED`. Frames pass unchanged.
     """
     rest: NDArray[Any] | None = None
     done = 0
@@ -291,9 +291,9 @@ def _cut_alike(speech: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
 
 
 def pictures(faces: Pictures, side: int, box: Box = WHOLE) -> Tensor:
-    """Return faces (…, 256, 256, 3) as float32 `[K, 1, 3, S, S]` in [0, 1], made smaller as in training.
+    """Convert faces (…, 256, 256, 3) to float32 `[K, 1, 3, S, S]` in [0, 1], downscaled as in training.
 
-    side: S. box: the part of them that is seen.
+    side: S. box: the part of the faces that is seen.
     """
     if faces.dtype != np.uint8 or faces.ndim not in (3, 4) or faces.shape[-3:] != (CROP_SIZE, CROP_SIZE, 3):
         raise ValueError(f"faces are uint8 (…, {CROP_SIZE}, {CROP_SIZE}, 3), these {faces.dtype} {faces.shape}")
@@ -305,7 +305,7 @@ def pictures(faces: Pictures, side: int, box: Box = WHOLE) -> Tensor:
 
 
 def _said(saved: Checkpoint) -> dict[str, Any]:
-    """Return what a checkpoint says of its model, by the names of `Talker`'s arguments."""
+    """Return what a checkpoint records of its model, by the names of `Talker`'s arguments."""
     speakers, training = (saved.settings.get(name) for name in ("speakers", "training"))
     emotions = tuple(saved.settings.get("emotions") or ())
     return {
@@ -318,7 +318,7 @@ def _said(saved: Checkpoint) -> dict[str, Any]:
 
 
 def _doubt(run: Path | str, saved: Checkpoint) -> str:
-    """Return why the faces of a model may not talk, by its own last validation."""
+    """Return the reason why the faces of a model may not talk, according to its last validation."""
     talking = saved.settings.get("talking")
     if isinstance(talking, dict) and talking.get("talks") is False:
         return (
@@ -339,7 +339,7 @@ def _measured(saved: Checkpoint) -> str:
 
 
 def draws(saved: Checkpoint) -> bool:
-    """Whether the model has trained the stage that generates, as far as its checkpoint says."""
+    """Whether the model has a stage that generates, and its checkpoint records steps of it or no steps at all."""
     steps, stage = saved.settings.get("steps"), generating_stage(saved)
     return bool(stage) and (not isinstance(steps, dict) or bool(steps.get(stage)))
 

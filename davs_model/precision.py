@@ -1,7 +1,7 @@
-"""Devices, the fast forms of a model on them, and how far each may be from plain float32.
+"""Devices, the fast forms of a model on them, and the maximum deviation of each from plain float32.
 
-All frames of a batch pass in one go already (`networks.layers.fold`). What is left is how tensors lie in memory, which
-arithmetic is used and whether the graph is compiled.
+All frames of a batch already pass at once (`networks.layers.fold`). The remaining choices are the memory layout of
+tensors, the arithmetic, and whether the graph is compiled.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from avprep.errors import SettingsError
 Model = TypeVar("Model", bound=nn.Module)
 
 TOLERANCES = {"float32": 1e-3, "bf16": 0.2}
-"""Most that features, generated frames, losses and gradients may differ from plain float32, in eval mode.
+"""Maximum deviation of features, generated frames, losses and gradients from plain float32, in eval mode.
 
-The Euclidean norm of the difference over that of the values. In float32, whatever the memory layout and compiled or
-not, sums of thousands of products are good to 1e-5, and through forty layers and back to 2e-4; bf16 keeps 8 bits, .4 %
-of each value.
+It is the Euclidean norm of the difference divided by that of the values. In float32, for any memory layout and compiled
+or not, sums of thousands of products are accurate to 1e-5, and to 2e-4 through forty layers and back; bf16 keeps
+8 bits, .4 % of each value.
 """
 
 
 def best_device() -> str:
-    """Return `cuda` where torch sees a CUDA device, else `cpu`."""
+    """Return `cuda` if torch sees a CUDA device, else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def device_name(wanted: str) -> str | None:
-    """Return the name of a device, for `auto` the best one; None for `cuda` where torch sees no CUDA device."""
+    """Return the name of a device, for `auto` the best one; None for `cuda` if torch sees no CUDA device."""
     best = best_device()
     if wanted == "auto":
         return best
@@ -38,7 +38,7 @@ def device_name(wanted: str) -> str | None:
 
 
 def device(wanted: torch.device | str | None) -> torch.device:
-    """Return a device, CUDA by default where there is one; SettingsError, one line, where it cannot be used here."""
+    """Return a device, by default CUDA if it is available; SettingsError, one line, for a device that is not usable."""
     chosen = wanted or best_device()
     try:
         torch.zeros(1, device=chosen)
@@ -52,12 +52,13 @@ def place(model: Model, device: torch.device | str, *, channels_last: bool = Tru
     """Move a model to a device, in place, in the form that is fast there.
 
     channels_last: the memory layout that tensor cores, and convolutions on the CPU, read without a transposition.
-    compiled: each network by `torch.compile`, which needs Triton (CUDA) or a C++ compiler, and time at the first step.
+    compiled: compile each network with `torch.compile`, which needs Triton (CUDA) or a C++ compiler, and makes the
+    first step slow.
     """
     model.to(device=device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.dim() == 4:  # not those of convolutions over time, too: torch's own `model.to` refuses them
+        if tensor.dim() == 4:  # not 5-D weights of convolutions over time, which torch's `model.to` refuses
             tensor.data = tensor.data.to(memory_format=layout)
     if compiled:
         for network in model.children():
@@ -66,5 +67,5 @@ def place(model: Model, device: torch.device | str, *, channels_last: bool = Tru
 
 
 def autocast(device: torch.device | str, *, bf16: bool) -> torch.autocast:
-    """Return the context of a forward pass: bfloat16 where that is safe, else float32; losses are float32 always."""
+    """Return the context of a forward pass: bfloat16 where that is safe, else float32; losses are always float32."""
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16)

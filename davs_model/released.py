@@ -1,7 +1,7 @@
-"""The checkpoint of the released code, `101_DAVS_checkpoint.pth.tar`: where each of its tensors goes in our networks.
+"""The checkpoint of the released code, `101_DAVS_checkpoint.pth.tar`: the mapping of its tensors to our networks.
 
-The file is a torch file despite its name: a dictionary with one state dict a network, every name with the prefix of
-DataParallel.
+Despite its name, the file is a torch file: a dictionary with one state dict per network, whose names all have the
+prefix of DataParallel.
 """
 
 from __future__ import annotations
@@ -34,40 +34,40 @@ NETWORKS = {
 """Key of the released checkpoint -> attribute of `DAVS`."""
 MODEL = "davs"
 PREFIX = "module."
-"""What DataParallel puts in front of every name."""
+"""The prefix that DataParallel adds to every name."""
 MFCC_PRESET = "davs"
-"""What the released weights were trained on."""
+"""MFCC preset on which the released weights were trained."""
 N_WORDS = 500
-"""Words of LRW, where the file does not tell."""
+"""Number of words of LRW, the default if the file does not determine it."""
 COUNTER = "num_batches_tracked"
-"""The part of BatchNorm that younger versions of PyTorch have."""
+"""The buffer of BatchNorm that newer versions of PyTorch have."""
 
 
 @dataclass
 class FileContent:
-    """What a file in the released form holds, lacks and holds besides; tensors are named `network.name`, no prefix."""
+    """Loaded, missing and additional tensors of a released file; they are named `network.name`, without the prefix."""
 
     loaded: dict[str, int] = field(default_factory=dict)
-    """Released network -> parameters taken from the file."""
+    """Released network -> number of parameters loaded from the file."""
     missing: list[str] = field(default_factory=list)
-    """Networks and tensors that are not there."""
+    """Networks and tensors that the file lacks."""
     odd: list[str] = field(default_factory=list)
-    """Tensors that cannot be taken, each with what is wrong."""
+    """Tensors that cannot be loaded, each with the reason."""
     aside: list[str] = field(default_factory=list)
-    """What no network has a place for, and is left in the file."""
+    """Contents that belong to no network, and are not loaded."""
 
     @property
     def whole(self) -> bool:
-        """Whether every tensor was found and taken."""
+        """Whether every tensor was found and loaded."""
         return not self.missing and not self.odd
 
 
 def read(path: Path, *, seed: int | None = None) -> tuple[Checkpoint, FileContent]:
-    """Read a checkpoint of the released code, of any number of words.
+    """Read a checkpoint of the released code, for any number of words.
 
-    seed: of the initial values that stand for what is missing or odd. Without one the weights lack it, and `save`
+    seed: of the initial values that replace missing or odd tensors. Without a seed the weights lack these, and `save`
     refuses them unless the findings are whole.
-    CheckpointError, one line, where the file cannot be read or holds none of the networks.
+    CheckpointError, one line, if the file cannot be read or holds none of the networks.
     """
     if is_ours(path):
         raise CheckpointError(f"{path}: a checkpoint of avprep already, not a released one: nothing to import")
@@ -88,7 +88,7 @@ def read(path: Path, *, seed: int | None = None) -> tuple[Checkpoint, FileConten
         if name in fresh:
             weights[name] = fresh[name]
         elif name.endswith(COUNTER):
-            weights[name] = torch.tensor(0)  # PyTorch 0.2 did not count
+            weights[name] = torch.tensor(0)  # PyTorch 0.2 had no counters
         else:
             del weights[name]
     with path.open("rb") as file:
@@ -110,14 +110,14 @@ def _without_prefix(tensors: Any) -> dict[str, Any]:
 def _n_words(networks: dict[str, dict[str, Any]]) -> int:
     for network, features in (("model_fusion", 512), ("ID_lip_discriminator", 20 * 128)):
         tensor = networks[network].get("fc_2.weight")
-        # All of its shape: a file that says 10¹² words and holds no numbers would get a model of that size.
+        # The whole shape is checked: a file that claims 10¹² words without values would get a model of that size.
         if is_plain(tensor) and tensor.dim() == 2 and len(tensor) and tensor.shape[1] == features:
             return len(tensor)
     return N_WORDS
 
 
 def _take(network: str, tensors: dict[str, Any], weights: dict[str, Tensor], findings: FileContent) -> None:
-    """Move the tensors of one released network to where they belong in `weights`."""
+    """Move the tensors of one released network to their places in `weights`."""
     taken = set()
     loaded = 0
     for ours, released in layers(network).items():
@@ -138,7 +138,7 @@ def _take(network: str, tensors: dict[str, Any], weights: dict[str, Tensor], fin
 
 
 def _problem(tensors: dict[str, Any], name: str, shape: tuple[int, ...]) -> str | None:
-    """Return what keeps a tensor from being taken, `missing` where it is not there."""
+    """Return why a tensor cannot be loaded, `missing` if it is not in the file."""
     if name not in tensors:
         return "missing"
     tensor = tensors[name]
@@ -154,7 +154,7 @@ def _problem(tensors: dict[str, Any], name: str, shape: tuple[int, ...]) -> str 
 
 
 def _kind(value: Any) -> str:
-    """Name what stands in a tensor's place."""
+    """Name the kind of a value that is in the place of a tensor."""
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}"
     if value.is_quantized or value.layout != torch.strided or value.device.type != "cpu":

@@ -1,9 +1,9 @@
 """The settings of a training run: defaults, then a preset, then a TOML file, then `--set section.name=value`.
 
-Here are the settings of any run, and how they are read, checked and written. Each model adds its own
-(`davs_model.models.davs.settings`). A setting goes by its dotted name, `model.width`. Whatever the source, its value is
-checked for its kind and range, and an error is one line with source, name and value. Nothing here needs torch: the
-command line reads it before anything.
+This module defines the settings of any run, and how they are read, checked and written. Each model adds its own
+(`davs_model.models.davs.settings`). A setting has a dotted name, such as `model.width`. The type and range of its value
+are checked for every source, and an error is one line with source, name and value. Nothing here needs torch, because
+the command line imports it first.
 """
 
 from __future__ import annotations
@@ -24,79 +24,79 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from avprep.errors import SettingsError, explained
 
 _MAXIMUM = 10**9
-"""Bound of what is only counted: far beyond any use, so that no such number overflows or takes all memory."""
+"""Maximum of a count: far beyond any use, and small enough not to overflow or take all memory."""
 
 Count = Annotated[int, Ge(0), Le(_MAXIMUM)]
-"""A number of things, maybe none."""
+"""A count, at least 0."""
 Interval = Annotated[int, Ge(1), Le(_MAXIMUM)]
-"""A number of things, at least one."""
+"""A count, at least 1."""
 Factor = Annotated[float, Ge(0), Le(1e6)]
-"""A factor of a term of the objective."""
+"""Factor of a term of the objective."""
 Decay = Annotated[float, Ge(0), Lt(1)]
-"""A decay of Adam."""
+"""Decay rate of Adam."""
 Folder = Annotated[str, Field(pattern="^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
-"""The path of a folder, which TOML and a terminal can show."""
+"""Path of a folder, which TOML and a terminal can show."""
 
 ON: Any = object()
-"""Any value above 0, where `RunSettings.needs` says what a setting needs."""
+"""In `RunSettings.needs`: any value above 0."""
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Section(BaseModel):
-    """A section of settings, which cannot be changed."""
+    """An immutable section of settings."""
 
     model_config = _STRICT
 
 
 class Data(Section):
-    """What a step sees."""
+    """The data of a step."""
 
     batch_size: Annotated[int, Ge(2), Le(65_536)] = 16  # BatchNorm has no statistics of one clip, L_C no unpaired one
-    """Clips a step, over all processes."""
+    """Clips per step, over all processes."""
     workers: Annotated[int, Ge(0), Le(4096)] = 4
-    """Loader processes of each training process; 0: it loads by itself."""
+    """Loader processes of each training process; 0: it loads the clips itself."""
     window: Annotated[int, Ge(1), Le(1_000_000)] = 32
     """Shards whose clips are shuffled together."""
     flip: bool = True
     """Mirror every other clip, at random."""
     shift: Annotated[int, Ge(0), Le(32)] = 2
-    """Maximum shift of a clip each way, at random, in pixels of the 256×256 crop."""
+    """Maximum random shift of a clip in each direction, in pixels of the 256×256 crop."""
     jitter: Annotated[float, Ge(0), Le(1)] = 0.0
-    """Maximum change of the gain of each colour of a clip, at random; a third of it of its offset."""
+    """Maximum random change of the gain of each colour channel of a clip; that of its offset is a third of this."""
     warp: Annotated[float, Ge(0), Le(0.5)] = 0.0
-    """Maximum change of the width and the height of a face, at random; it is turned and moved in proportion."""
+    """Maximum random change of the width and the height of a face; it is rotated and shifted in proportion."""
     voice_up: Annotated[float, Ge(0), Le(0.5)] = 0.0
-    """Maximum rise of the formants of a clip's audio, at random, as of a shorter vocal tract (natural logarithm)."""
+    """Maximum random rise of the formants of a clip's audio, as of a shorter vocal tract (natural logarithm)."""
     voice_down: Annotated[float, Ge(0), Le(0.5)] = 0.0
-    """Maximum fall of them, as of a longer vocal tract."""
+    """Maximum random fall of the formants, as of a longer vocal tract (natural logarithm)."""
     noise: Annotated[float, Ge(0), Le(10)] = 0.0
     """Noise added to MFCC, in standard deviations of each coefficient of the clip."""
     cache_mib: Count = 0
-    """Memory for decoded frames, in MiB; with any, clips are not shifted."""
+    """Memory for decoded frames, in MiB; if above 0, clips are not shifted."""
     faces: Folder = ""
-    """Folder with a folder of pictures per person, for stages that tell people apart; empty: the speakers."""
+    """Folder with a folder of images per person, for stages that tell people apart; empty: the speakers."""
     keep_silent: bool = False
-    """Train on clips that hold silence alone, too."""
+    """Also train on clips that hold only silence."""
 
 
 class Optimizer(Section):
     """Adam."""
 
     learning_rate: Annotated[float, Gt(0), Le(10)] = 2e-4
-    """Step size of Adam."""
+    """Learning rate of Adam."""
     beta1: Decay = 0.9
     """Decay of the mean of the gradient, per step."""
     beta2: Decay = 0.999
-    """Decay of the mean of its square, per step."""
+    """Decay of the mean of the squared gradient, per step."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Course of the rate: constant, or cosine, which falls to 0 at the last step of a stage."""
+    """Schedule of the learning rate: constant, or cosine, which falls to 0 at the last step of a stage."""
     warmup: Count = 0
-    """Steps over which the rate rises linearly from 0."""
+    """Steps over which the learning rate rises linearly from 0."""
 
 
 class Loop(Section):
-    """What happens between the steps."""
+    """What happens between steps."""
 
     log_every: Interval = 50
     """Steps between lines of the log."""
@@ -107,24 +107,24 @@ class Loop(Section):
     save_every: Interval = 2000
     """Steps between checkpoints."""
     validation_clips: Interval = 1000
-    """Maximum number of clips of a validation."""
+    """Maximum number of clips in a validation."""
     talking_clips: Count = 20
     """Maximum number of clips that are generated whole in a validation, to measure whether they talk; below 2: none."""
 
 
 class Machine(Section):
-    """Where and how it is computed."""
+    """Where and how training is computed."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device to train on: cpu, cuda, or auto, which is cuda where there is one."""
+    """Device to train on: cpu, cuda, or auto, which is cuda if available."""
     bf16: bool = True
     """Compute in bfloat16 where that is safe; losses and weights stay float32."""
     channels_last: bool = True
-    """Lay pictures out in memory as NHWC."""
+    """Store images in memory as NHWC."""
     compile: bool = False
     """Compile the networks with torch.compile."""
     sync_batchnorm: bool = True
-    """Take the statistics of BatchNorm over all processes."""
+    """Compute the statistics of BatchNorm over all processes."""
     threads: Annotated[int, Ge(0), Le(4096)] = 0
     """CPU threads of each training process; 0: torch's own choice."""
 
@@ -134,7 +134,7 @@ class Ablation:
     """The rows of a paper's ablation: runs that differ in the settings of one stage.
 
     stage: that stage. before: stages that are trained once for all rows. rows: the settings of each row, `name=value`,
-    over those of the run. paper: the paper's figures of each row, by their names in it.
+    which override those of the run. paper: the paper's results of each row, by the names of its columns.
     """
 
     stage: str
@@ -144,23 +144,23 @@ class Ablation:
 
 
 class RunSettings(Section):
-    """The settings of any run. A model's own class gives `preset`, `model`, `steps` and `weights` their values."""
+    """The settings of any run. Each model's class defines its own `preset`, `model`, `steps` and `weights`."""
 
     of_model: ClassVar[str] = ""
     """Name of the model that these settings train, as in `davs_model.models`."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"": {}}
     """What each preset changes; the first one is the default."""
     bounds: ClassVar[Mapping[str, str]] = {}
-    """Settings that must not be larger than another one."""
+    """Settings, each with another one that it must not exceed."""
     needs: ClassVar[Mapping[str, Sequence[Mapping[str, Any]]]] = {}
-    """Settings that, changed from their default, do nothing unless of each group of others one has this value."""
+    """Settings that, if not at their default, have no effect unless one of each group of others has this value."""
     ablation: ClassVar[Ablation | None] = None
     """The ablation of the model's paper."""
 
     preset: str = ""
     """Name of the preset that the others started from."""
     seed: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
-    """Start of all random numbers."""
+    """Random seed."""
     model: Section = Section()
     """The networks."""
     data: Data = Data()
@@ -174,11 +174,11 @@ class RunSettings(Section):
 
     @classmethod
     def resolve(cls, preset: str | None = None, file: Path | None = None, overrides: Sequence[str] = ()) -> Self:
-        """Put the settings together: defaults, preset, file, overrides, each over the one before.
+        """Combine the settings: defaults, preset, file, overrides; each overrides the ones before.
 
         preset: None: the one that the overrides or the file name, else the default one.
-        overrides: `section.name=value`, the value as in TOML; text needs no quotes, nor a number below 1 its 0.
-        SettingsError, one line, for what does not exist, cannot be read, or is out of range.
+        overrides: `section.name=value`, the value as in TOML; text needs no quotes, and .5 is accepted for 0.5.
+        SettingsError, one line, for a setting or file that does not exist, cannot be read, or is out of range.
         """
         given = cls._checked(str(file), _flat(_read(file), cls.sections())) if file is not None else {}
         given |= cls._checked("--set", dict(_override(text, cls.defaults()) for text in overrides))
@@ -189,7 +189,7 @@ class RunSettings(Section):
 
     @classmethod
     def from_json(cls, value: dict[str, Any], *, source: str = "settings") -> Self:
-        """Return the settings that `to_json` gave; SettingsError from `source` if one is unknown, wrong or missing."""
+        """Return the settings of a `to_json`; SettingsError that names `source` if one is unknown, wrong or missing."""
         if not isinstance(value, dict):
             raise _error(source, f"{_toml(value)[:60]} must be a table of settings")
         given = cls._checked(source, _flat(value, cls.sections()))
@@ -204,7 +204,7 @@ class RunSettings(Section):
         return {name: values[name] for name in sorted(values, key=lambda name: isinstance(values[name], dict))}
 
     def to_toml(self) -> str:
-        """Return the settings as the TOML text that `resolve` reads back as the same."""
+        """Return the settings as TOML text, from which `resolve` reads the same settings."""
         lines = []
         for name, value in self.to_json().items():
             if isinstance(value, dict):
@@ -214,7 +214,7 @@ class RunSettings(Section):
         return "\n".join(lines) + "\n"
 
     def difference(self, here: RunSettings) -> list[str]:
-        """Return a line for each setting that differs, such as `model.width: 0.25 there, 0.5 here`; this is there."""
+        """Return a line for each setting that differs, such as `model.width: 0.25 there, 0.5 here`; `self` is there."""
         there, other = (_flat(settings.to_json(), self.sections()) for settings in (self, here))
         return [
             f"{name}: {_toml(there[name])} there, {_toml(value)} here"
@@ -224,12 +224,12 @@ class RunSettings(Section):
 
     @classmethod
     def free(cls) -> frozenset[str]:
-        """Return what may change when a run is resumed; `steps.*` only of stages that are not `paced`."""
+        """Return the settings that may change when a run is resumed; `steps.*` only of stages that are not `paced`."""
         free = {name for name in cls.defaults() if name.partition(".")[0] in ("loop", "steps")}
         return frozenset({"preset", "data.workers", *free})
 
     def paced(self) -> frozenset[str]:
-        """Return the stages whose every step depends on their number of steps, by the learning rate or the terms."""
+        """Return the stages in which every step depends on the number of steps, by the learning rate or the terms."""
         return frozenset(self.stages() if self.optimizer.schedule == "cosine" else ())
 
     @classmethod
@@ -253,16 +253,16 @@ class RunSettings(Section):
     @classmethod
     @functools.cache
     def _kind(cls, name: str) -> tuple[Any, TypeAdapter[Any]]:
-        """Return the annotated type of a setting, and what checks a value of it."""
+        """Return the annotated type of a setting, and the adapter that checks its values."""
         section, _, key = name.rpartition(".")
         field = (cls.sections()[section] if section else cls).model_fields[key]
         annotated: Any = Annotated
-        kind = annotated[field.annotation, *field.metadata, None]  # None: for there must be one constraint
+        kind = annotated[field.annotation, *field.metadata, None]  # None: Annotated needs at least one annotation
         return kind, TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
 
     @classmethod
     def _checked(cls, source: str, values: dict[str, Any]) -> dict[str, tuple[Any, str]]:
-        """Return each value, as the kind that it has to be, with its source."""
+        """Return each value, converted to its type, with its source."""
         return {name: (cls._value(source, name, value), source) for name, value in values.items()}
 
     @classmethod
@@ -276,7 +276,7 @@ class RunSettings(Section):
         kind, adapter = cls._kind(name)
         with contextlib.suppress(ValidationError, OverflowError):
             found = adapter.validate_python(value)
-            if type(found) in (type(value), float):  # 64.0 is no 64, though a choice takes it for one
+            if type(found) in (type(value), float):  # a Literal accepts 64.0 as 64; here it is an error
                 return found
         raise _error(source, f"{name} = {_toml(value)[:60]} must be {_wording(kind)}")
 
@@ -309,12 +309,12 @@ def _needed(name: str, need: Any) -> str:
 
 
 def _sources(given: Mapping[str, tuple[Any, str]], *names: str) -> str:
-    """Return where some settings were given, each place once."""
+    """Return the sources of some settings, each source once."""
     return " and ".join(dict.fromkeys(given[name][1] for name in names if name in given))
 
 
 def ablation_of(settings: RunSettings, rows: Sequence[str] = ()) -> Ablation:
-    """Return the ablation of a model's paper; SettingsError where the model has none, or not these rows."""
+    """Return the ablation of a model's paper; SettingsError if the model has none, or not these rows."""
     plan = settings.ablation
     if plan is None:
         raise SettingsError(f"the model {settings.of_model} has no ablation")
@@ -324,7 +324,7 @@ def ablation_of(settings: RunSettings, rows: Sequence[str] = ()) -> Ablation:
 
 
 def _wording(kind: Any) -> str:
-    """Return what a value of a kind must be."""
+    """Return what a value of a type must be, in words."""
     base, *constraints = get_args(kind)
     if get_origin(base) is Literal:
         return f"one of {', '.join(map(str, get_args(base)))}"
@@ -343,7 +343,7 @@ def _wording(kind: Any) -> str:
 
 
 def _flat(table: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested tables as dotted names; a section that isn't a table, and no section that is, keep their name."""
+    """Return nested tables as dotted names; a section that is no table, and an empty table, if no section, stay."""
     found: dict[str, Any] = {}
     for name, value in table.items():
         if isinstance(value, dict) and (value or name in sections):
@@ -360,7 +360,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise _error(str(file), f"cannot be read: {explained(error)}") from error
     except UnicodeDecodeError as error:
         raise _error(str(file), f"not UTF-8 text (byte {error.start}): save it as UTF-8") from error
-    except (ValueError, RecursionError) as error:  # ValueError alone: a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # a plain ValueError: a number of thousands of digits
         raise _error(str(file), f"not TOML: {error}") from error
 
 
@@ -373,15 +373,15 @@ def _override(text: str, defaults: Mapping[str, Any]) -> tuple[str, Any]:
         parsed = tomllib.loads(f"value = {value}")
     kind = type(defaults.get(name))
     if list(parsed) == ["value"] and (kind is not str or isinstance(parsed["value"], str)):
-        return name, parsed["value"]  # but a folder may be called 2024
+        return name, parsed["value"]  # otherwise text: a folder may be called 2024
     if kind is float:
         with contextlib.suppress(ValueError):
-            return name, float(value)  # .5 is no number in TOML
+            return name, float(value)  # TOML has no .5
     return name, value
 
 
 def _nearest(name: str, defaults: Mapping[str, Any]) -> str | None:
-    """Return the setting that was probably meant: the same one elsewhere, or one spelled alike."""
+    """Return the setting that was probably meant: the same name in another section, or a similar spelling."""
     last = {full.rpartition(".")[2]: full for full in defaults}
     if same := last.get(name.rpartition(".")[2]):
         return same
@@ -392,7 +392,7 @@ def _nearest(name: str, defaults: Mapping[str, Any]) -> str | None:
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    # What JSON escapes TOML escapes alike, except for a pair of surrogates: hence no escapes beyond ASCII.
+    # TOML has the escapes of JSON, except for surrogate pairs: non-ASCII characters are therefore not escaped.
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 

@@ -1,7 +1,7 @@
-"""Files of `torch.save` from anyone: their tensors and plain values are read, nothing in them is run.
+"""Untrusted files of `torch.save`: their tensors and plain values are read, no code in them is executed.
 
-The released weights come in one. Whatever file is read, no code in it can run: `weights_only=True`, after a look at
-every opcode.
+The released weights have this format. No code in any file can run: every opcode is checked, and then the file is read
+with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ GLOBALS = re.compile(
     r"|torch\._utils\._rebuild_(tensor(_v[23])?|parameter|qtensor|sparse_tensor|meta_tensor_no_storage)"
     r"|torch\.(b?float\d\w*|complex\d+|q?u?int\d\w*|bool|per_\w+)"
 )
-"""What a pickle may name: tensors of any kind, good or odd."""
+"""The globals that a pickle may name: tensors of any kind, usable or not."""
 DEEPEST_TUPLE = 3
 
 
 def read(path: Path) -> Any:
-    """Read a torch file: tensors and plain values only, memory as its size demands.
+    """Read a torch file: only tensors and plain values, with memory in proportion to its size.
 
-    CheckpointError, one line, for a file that is damaged, is none, or asks for more.
+    CheckpointError, one line, for a file that is damaged, not a torch file, or demands more.
     """
     with reading(path, "torch file of weights"), files.open_file(path) as file:
         _inspect(file)
@@ -43,15 +43,15 @@ def read(path: Path) -> Any:
 
 
 def record(value: Any) -> dict[str, Any] | None:
-    """Return a dictionary from a file as a plain one, None where it is none or has names that are no text."""
-    # The methods of dict itself: a file may give its OrderedDict attributes that hide them.
+    """Return a dictionary from a file as a plain dict, None if it is not one or has keys that are not text."""
+    # The methods of dict itself: an OrderedDict from a file may have attributes that hide them.
     if isinstance(value, dict) and all(type(name) is str for name in dict.keys(value)):
         return dict(dict.items(value))
     return None
 
 
 class _Budget:
-    """A `map_location` that keeps everything on the CPU and ends a file that claims more numbers than it can hold."""
+    """A `map_location` that keeps everything on the CPU, and refuses a file that claims more values than fit in it."""
 
     def __init__(self, size: int) -> None:
         self.left = size
@@ -64,14 +64,15 @@ class _Budget:
 
 
 def _inspect(file: IO[bytes]) -> None:
-    """Look through a torch file without building anything of it.
+    """Inspect a torch file without building any of its objects.
 
-    torch lets nothing be executed, but does build what costs a small file any amount of memory or the process its life.
+    torch executes no code, but would build objects with which a small file takes any amount of memory or ends the
+    process.
     """
     head = file.read(512)
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    if head.startswith(b"PK\3\4"):  # as torch tells it; zipfile.is_zipfile goes by the end of the file
+    if head.startswith(b"PK\3\4"):  # the test of torch; zipfile.is_zipfile looks at the end of the file
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             if len(names) > len(set(names)) or not any(name.endswith("/data.pkl") for name in names):
@@ -90,11 +91,12 @@ def _inspect(file: IO[bytes]) -> None:
 
 
 def _inspect_pickle(file: IO[bytes]) -> None:
-    """Walk over one pickle, opcode by opcode, and refuse what weights have no use for.
+    """Check one pickle, opcode by opcode, and refuse everything that weights do not need.
 
-    That is every global but those of tensors, and tuples in tuples in tuples, which as keys take ages or the stack.
+    This is every global except those of tensors, and deeply nested tuples, which as keys take very long or overflow the
+    stack.
     """
-    stack: list[int] = []  # of each value how deep it is a tuple of tuples
+    stack: list[int] = []  # for each value, its depth as nested tuples
     marks: list[int] = []
     memo: dict[Any, int] = {}
     for opcode, argument, _ in pickletools.genops(file):

@@ -1,7 +1,7 @@
-"""Speed of training on real shards: its loader and its steps, each against the least that it could take.
+"""Speed of training on real shards: its loader and its steps, each compared with the minimum time for the same work.
 
-The floor of the loader is decoding the same JPEGs in as many processes, that of a step the arithmetic that no trainer
-can leave out. Step and floor take turns, so that a noisy machine slows both.
+The floor of the loader is decoding the same JPEGs in as many processes; that of a step is the arithmetic that no
+trainer can omit. Step and floor alternate, so that a noisy machine slows both.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from davs_model.training.step import Part, StageTrainer
 LRW_CLIPS = 488_766
 """Clips of LRW's training split."""
 WARM_UP = 2
-"""Batches of each process before the clock starts: it begins, files come into memory."""
+"""Batches of each process before the clock starts, while it starts up and files are cached."""
 AT_LEAST, AT_MOST = 8, 32
-"""Batches of a pass: about an epoch, within these bounds, as many for each process."""
+"""Bounds of the batches of a pass: about an epoch, and the same number for each process."""
 FIRST_STEPS = 1
-"""Slow ones, before the clock starts: memory is laid out, kernels are chosen or compiled."""
+"""Slow steps before the clock starts: memory is allocated, kernels are chosen or compiled."""
 PARTS = ("loader", "copy", "forward", "backward", "optimizer")
-"""Waiting for the batch; bringing it to the device as numbers in [0, 1]; then as they are called."""
+"""The parts of a step: `loader` waits for the batch, `copy` brings it to the device as values in [0, 1]."""
 
 
 @dataclass
 class LoaderSpeed:
-    """What was measured.
+    """The measured speed of a loader.
 
-    clips_per_s, decoded_per_s: of the loader, and of decoding the same frames alone; medians of the repeats.
+    clips_per_s, decoded_per_s: of the loader, and of only decoding the same frames; medians of the repeats.
     ratio: the median of decoding's rate over the loader's, repeat by repeat: 1 is a loader that costs nothing.
-    lrw_epoch_h: hours of reading an epoch of LRW at this speed.
+    lrw_epoch_h: hours for reading an epoch of LRW at this speed.
     memory_mib: resident memory of all processes of the loader, each page once, after each tenth of the batches.
     """
 
@@ -73,7 +73,7 @@ class LoaderSpeed:
         return asdict(self)
 
     def table(self) -> str:
-        """Return lines to read."""
+        """Return the results as lines of text."""
         memory = " ".join(f"{value:.0f}" for value in self.memory_mib)
         return (
             f"{self.stage} stage, {self.workers} loader processes, {self.frames_per_clip:.1f} frames of a clip\n"
@@ -87,13 +87,13 @@ class LoaderSpeed:
 
 @dataclass
 class StageSpeed:
-    """One stage's speed.
+    """The speed of one stage.
 
-    step_s: seconds of a step as `avprep train` takes it, median of the passes. floor_s: seconds of forward and backward
-    of one batch that lies on the device already, likewise. ratio: median of the passes' step / floor.
-    parts, shares: seconds and share of each part of a step where the device is waited for after each; on a GPU the sum
-    is more than step_s, for otherwise it works on one part while the next is ordered.
-    memory_mib: most that tensors took on a GPU; None on a CPU. lrw_epoch_h: hours of an epoch of LRW at this speed.
+    step_s: seconds of a step as in `avprep train`, median of the passes. floor_s: seconds of forward and backward of
+    one batch that is already on the device, likewise. ratio: median of the passes' step / floor.
+    parts, shares: seconds and fraction of each part of a step, with a synchronisation of the device after each; on a
+    GPU the sum exceeds step_s, because otherwise it works on one part while the next is queued.
+    memory_mib: peak of tensors on a GPU; None on a CPU. lrw_epoch_h: hours for an epoch of LRW at this speed.
     """
 
     stage: str
@@ -109,7 +109,7 @@ class StageSpeed:
 
 @dataclass
 class TrainingSpeed:
-    """What was measured, on what; left_out: stages that these shards cannot train, and why."""
+    """The measured speeds, and the hardware and data; left_out: stages that these shards cannot train, and why."""
 
     device: str
     settings: dict[str, Any]
@@ -122,7 +122,7 @@ class TrainingSpeed:
         return asdict(self)
 
     def table(self) -> str:
-        """Return a table to read."""
+        """Return the results as a table of text."""
         model, machine, data = (self.settings[section] for section in ("model", "machine", "data"))
         forms = [name for name in ("bf16", "channels_last", "compile") if machine[name]]
         lines = [
@@ -143,10 +143,10 @@ class TrainingSpeed:
 
 
 def bench_load(out: Path, settings: RunSettings, stage: str, *, repeat: int = 5, batches: int = 1000) -> LoaderSpeed:
-    """Measure the loader of a stage on the train split of OUT, in loader processes alone.
+    """Measure the loader of a stage on the train split of OUT, only in loader processes.
 
-    batches: over how many the memory is watched. The two take turns, so that a noisy machine slows both. RunError where
-    there are too few clips.
+    batches: number of batches over which memory is watched. Loading and decoding alternate, so that a noisy machine
+    slows both. RunError for too few clips.
     """
     kind, corpus = models.find(settings.of_model), read_corpus(out, settings)
     shape = training_shape(kind, kind.dimensions_for(corpus, settings), kind.plan(stage, settings), settings)
@@ -187,14 +187,14 @@ def bench_load(out: Path, settings: RunSettings, stage: str, *, repeat: int = 5,
 
 
 def _any_codes(clips: Clips, shape: Shape) -> Sequence[NDArray[np.float32]]:
-    """Return features of the right shapes, for stages that read such: what they hold takes no time."""
+    """Return features of the right shapes for stages that read codes; their values do not affect the time."""
     if all(reads.source != "codes" for reads in shape.reads.values()):
         return ()
     return [np.zeros((n_frames, shape.features), np.float32) for n_frames in clips.n_frames.tolist()]
 
 
 class _Watched(ClipSource):
-    """Clips that remember the pictures that were read of them."""
+    """Clips that keep the images that were read from them."""
 
     def __init__(self, clips: Clips, shape: Shape) -> None:
         super().__init__(clips, shape, codes=_any_codes(clips, shape))
@@ -214,7 +214,7 @@ def _decode(pictures: list[bytes]) -> None:
 
 
 def _rate(batches: Batches, count: int, workers: int) -> float:
-    """Return clips/s of the loader once it runs."""
+    """Return clips/s of the loader after it has started up."""
     clips, begin, first = 0, 0.0, WARM_UP * workers
     for number, raw in enumerate(training_batches(batches, first=0, last=first + count, workers=workers)):
         if number == first - 1:
@@ -225,7 +225,7 @@ def _rate(batches: Batches, count: int, workers: int) -> float:
 
 
 def _resident(batches: Batches, count: int, workers: int) -> list[float]:
-    """Return the resident memory of this process and the loader's after each tenth of so many batches."""
+    """Return the resident memory of this process and the loader's processes after each tenth of `count` batches."""
     found = []
     for number, _ in enumerate(training_batches(batches, first=0, last=count, workers=workers), start=1):
         if number % max(1, count // 10) == 0:
@@ -235,7 +235,7 @@ def _resident(batches: Batches, count: int, workers: int) -> list[float]:
 
 
 def _proportional(pid: int) -> float:
-    """Return the memory of a process in KiB, pages that several share being shared out (Linux)."""
+    """Return the proportional memory of a process in KiB: shared pages are divided among their processes (Linux)."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
     except OSError:
@@ -246,12 +246,12 @@ def _proportional(pid: int) -> float:
 def bench_train(
     out: Path, settings: RunSettings, *, stages: Sequence[str] | None = None, steps: int = 2, repeat: int = 3
 ) -> TrainingSpeed:
-    """Train each stage for a while on the train split of OUT; nothing is written.
+    """Train each stage for some steps on the train split of OUT; nothing is written.
 
-    stages: None: all of the model. steps: of a pass; repeat: passes, each with a pass of the floor after it, so that a
-    noisy machine slows both.
-    RunError where a stage cannot be trained (one that tells people apart is then left out, unless it is the only one),
-    where the device is not there, or where a batch does not fit into its memory.
+    stages: None: all stages of the model. steps: of a pass; repeat: number of passes, each followed by a pass of the
+    floor, so that a noisy machine slows both.
+    RunError if a stage cannot be trained (one that tells people apart is then left out, unless it is the only one), if
+    the device does not exist, or if a batch does not fit in its memory.
     """
     device = device_of(settings)
     threads = torch.get_num_threads()
@@ -303,7 +303,7 @@ def _measure(trainer: StageTrainer, steps: int, repeat: int) -> StageSpeed:
 
 
 def _memory(trainer: StageTrainer) -> float | None:
-    """Return the most MiB that tensors take on a GPU while the first steps are trained; None on a CPU."""
+    """Return the peak memory of tensors on a GPU during the first steps, in MiB; None on a CPU."""
     if trainer.device.type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats()
@@ -312,7 +312,7 @@ def _memory(trainer: StageTrainer) -> float | None:
 
 
 def _train(trainer: StageTrainer, steps: int) -> float:
-    """Return the seconds of a step; as in training, its terms are looked at once the next step is ordered."""
+    """Return the seconds of a step; as in training, its terms are checked after the next step is queued."""
     begin, before, first = 0.0, torch.zeros(0), _warm_up(trainer)
     for step, raw in enumerate(trainer.read(0, first + steps), start=1):
         values = trainer.step(step, first + steps, raw)
@@ -326,7 +326,7 @@ def _train(trainer: StageTrainer, steps: int) -> float:
 
 
 def _floor(trainer: StageTrainer, steps: int) -> float:
-    """Return the seconds of forward and backward of one batch that lies on the device."""
+    """Return the seconds of forward and backward of one batch that is on the device."""
     trainer.model.train()
     batch = trainer.batches[0, 0].to(trainer.device)
     trainer.differentiate(batch, 1.0)
@@ -339,7 +339,7 @@ def _floor(trainer: StageTrainer, steps: int) -> float:
 
 
 def _parts(trainer: StageTrainer, steps: int) -> dict[str, float]:
-    """Return the mean seconds of each part of a step, the device being waited for after each."""
+    """Return the mean seconds of each part of a step, with a synchronisation of the device after each."""
     spent = dict.fromkeys(PARTS, 0.0)
     at, first = 0.0, _warm_up(trainer)
 
@@ -358,7 +358,7 @@ def _parts(trainer: StageTrainer, steps: int) -> dict[str, float]:
 
 
 def _warm_up(trainer: StageTrainer) -> int:
-    """Return the steps before the clock starts: after the slow ones, as many as were read ahead meanwhile."""
+    """Return the number of steps before the clock starts: the slow ones, and as many as were read ahead meanwhile."""
     return FIRST_STEPS + AHEAD * processes(trainer.settings.data.workers)
 
 

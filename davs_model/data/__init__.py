@@ -1,1 +1,1 @@
-"""Batches from shards: which clips, which of their frames, read by whom."""
+"""Batches from shards: which clips and frames they hold, and which process reads them."""

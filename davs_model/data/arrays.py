@@ -1,4 +1,4 @@
-"""Arrays of a clip, as the members of its sample hold them, checked: windows, points, and what follows from them."""
+"""Validated arrays of a clip, from the members of its sample: windows, landmarks, and what is computed from them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from davs_model.data.clips import NO_WORDS, Clips
 from davs_model.data.sampling import spoken_part
 
 WHOLE_SOUND = "all windows"
-"""The windows of the whole sample, of which a clip may be a part."""
+"""Name of the windows of the whole sample; a clip may be a part of it."""
 MIN_DEVIATION = 1e-3
-"""Least standard deviation of a coefficient: that of silence is 0."""
+"""Minimum standard deviation of a coefficient; that of silence is 0."""
 
 
 def statistics(windows: NDArray[np.generic], length: int = 2) -> NDArray[np.float32]:
     """Return mean and standard deviation of each coefficient of a clip's windows (T, 12, 20): float32 (2, 12).
 
-    length: `ALL_STATISTICS`: and their covariance, (14, 12).
+    length: `ALL_STATISTICS`: with their covariance, (14, 12).
     """
     mean, deviation = windows.mean((0, 2), dtype=np.float64), windows.std((0, 2), dtype=np.float64)
     rows = [mean, deviation.clip(MIN_DEVIATION)]
@@ -32,7 +32,7 @@ def statistics(windows: NDArray[np.generic], length: int = 2) -> NDArray[np.floa
 
 
 def windows_of(clips: Clips, row: int, members: Mapping[str, bytes]) -> dict[str, NDArray[np.generic]]:
-    """Return the windows of a clip and which of them hold real sound alone, from the members of its `mfcc`."""
+    """Return the windows of a clip, and which of them hold nothing but real audio, from the members of its `mfcc`."""
     n_frames, first = int(clips.whole[row]), int(clips.first[row])
     found: dict[str, NDArray[np.generic]] = {}
     for name, (dtype, shape) in ARRAYS["mfcc"].items():
@@ -50,23 +50,23 @@ def windows_of(clips: Clips, row: int, members: Mapping[str, bytes]) -> dict[str
 
 
 def heard(clips: Clips, row: int, arrays: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-    """Return 1 for each frame of a clip whose window holds real sound alone while somebody speaks, else 0.
+    """Return 1 for each frame whose window holds nothing but real audio while the clip's speaker speaks, else 0.
 
-    A window of digital silence alone is not heard, with or without words whose times are known.
+    A window of digital silence is never heard, whether or not the times of words are known.
     """
     n_frames, heard = int(clips.n_frames[row]), arrays["valid.npy"].astype(np.float32)
     words = clips.timed[row] if clips.timed else NO_WORDS
     first, end = spoken_part(n_frames, words, arrays["valid.npy"])
     heard[:first] = heard[end:] = 0
     sizes = np.abs(arrays["mfcc.npy"].astype(np.float32)).max((1, 2))
-    heard[sizes < MIN_DEVIATION] = 0  # a flat spectrum has no coefficient but the one that windows lack
+    heard[sizes < MIN_DEVIATION] = 0  # the only coefficient of a flat spectrum is c0, which windows lack
     return heard
 
 
 def points_of(clips: Clips, row: int, members: Mapping[str, bytes]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the five points of each frame of a clip in pixels of the crop, (T, 5, 2), and its affine (T, 2, 3).
+    """Return the five landmarks of each frame in pixels of the crop, (T, 5, 2), and its affine transform, (T, 2, 3).
 
-    members: of its `crop`.
+    members: those of the clip's `crop`.
     """
     first = int(clips.first[row])
     points, affine = (_array(clips, row, members, name).astype(np.float32) for name in ("points.npy", "affine.npy"))
@@ -78,7 +78,7 @@ def points_of(clips: Clips, row: int, members: Mapping[str, bytes]) -> tuple[NDA
 
 
 def _array(clips: Clips, row: int, members: Mapping[str, bytes], name: str) -> NDArray[np.generic]:
-    """Decode a member of a clip's sample; ShardError that names both."""
+    """Decode a member of a clip's sample; ShardError that names the clip and the member."""
     try:
         return decode_array(members[name])
     except ShardError as error:

@@ -1,4 +1,4 @@
-"""A batch as a loader process hands it over, and on a device."""
+"""A batch as a loader process returns it, and on a device."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from davs_model.data.reads import LABELS, Batch, Reads, Shape
 
 @dataclass(frozen=True)
 class RawBatch:
-    """B clips as a loader process hands them over.
+    """B clips as a loader process returns them.
 
-    tensors: by the name of its `Reads`: frames as RGB uint8 `[B, T, S, S, 3]`, windows float32 `[B, T, 12, 20]`; and
+    tensors: by the names of their `Reads`: frames as RGB uint8 `[B, T, S, S, 3]`, windows float32 `[B, T, 12, 20]`; and
         the labels, int64 `[B]`, −1 where unknown.
-    starts: by the name of its `Reads`, the first frame of the part that is generated.
-    keys: where each clip comes from. skipped: clips that could not be read, and why; others took their places.
+    starts: the first frame of the part that is generated, by the name of its `Reads`.
+    keys: the key of each clip. skipped: clips that could not be read, with the reason; other clips replace them.
     """
 
     tensors: Mapping[str, Tensor]
@@ -33,11 +33,11 @@ class RawBatch:
         return self.tensors[name]
 
     def first(self, count: int) -> RawBatch:
-        """Return the first clips alone, in the same memory."""
+        """Return only the first `count` clips, in the same memory."""
         return replace(self, tensors={name: tensor[:count] for name, tensor in self.tensors.items()})
 
     def to(self, device: torch.device) -> Batch:
-        """Copy to a device, frames as float32 in [0, 1] `[B, T, 3, S, S]`, channels last in memory."""
+        """Copy to a device; frames become float32 `[B, T, 3, S, S]` in [0, 1], channels-last in memory."""
         starts = {f"{name}_start": torch.tensor(start) for name, start in self.starts.items()}
         return {name: _on(device, tensor) for name, tensor in self.tensors.items()} | starts
 
@@ -49,15 +49,15 @@ def _on(device: torch.device, tensor: Tensor) -> Tensor:
 
 
 class Memory(Protocol):
-    """Makes tensors."""
+    """Allocates tensors."""
 
     def __call__(self, size: tuple[int, ...], /, *, dtype: torch.dtype) -> Tensor:
-        """Return a tensor of any content."""
+        """Return a tensor with arbitrary contents."""
         ...
 
 
 def empty_batch(shape: Shape, count: int, memory: Memory = torch.empty) -> RawBatch:
-    """Return a batch whose contents are whatever its memory holds; memory: makes a tensor of a size and dtype."""
+    """Return a batch with arbitrary contents; memory: allocates a tensor of a size and dtype."""
 
     def empty(reads: Reads) -> Tensor:
         side = reads.size or shape.image_size

@@ -1,4 +1,4 @@
-"""Batches of a source: in the order of an epoch for training, all rows in order for evaluation."""
+"""Batches of a source: in the order of an epoch for training, in the order of the rows for evaluation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from davs_model.data.sources import Source
 
 
 class Batches:
-    """The batches of this process: item `(epoch, number)` is its share of batch `number` of that epoch.
+    """The batches of this process: item `(epoch, number)` is its part of batch `number` of that epoch.
 
-    batch_size: clips of a whole batch, which `world` processes share; rank: this one. A last batch that is not whole is
-    left out (other clips fall into it in each epoch).
+    batch_size: clips of a whole batch, which is divided among `world` processes; rank: number of this process. An
+    incomplete last batch is left out (it has other clips in each epoch).
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Batches:
         return epoch_order(self.source.groups, seed=self.seed, epoch=epoch, window=self.window)
 
     def __getitem__(self, place: tuple[int, int]) -> RawBatch:
-        """Read a batch into memory of its own; ShardError where nothing in it can be read."""
+        """Read a batch into newly allocated memory; ShardError if nothing in it can be read."""
         return self.read(place, empty_batch(self.shape, self.share))
 
     def read(self, place: tuple[int, int], into: RawBatch) -> RawBatch:
-        """Read a batch into memory that is there already, and return it."""
+        """Read a batch into existing memory, and return it."""
         epoch, number = place
         first = number * self.batch_size + self.rank * self.share
         rows = self._order(epoch)[first : first + self.share]
@@ -63,7 +63,7 @@ class Batches:
 
 
 class EvaluationBatches:
-    """All clips in order, the middle of each, as they are; the last batch may be smaller."""
+    """All clips in order, the middle of each, without augmentation; the last batch may be smaller."""
 
     def __init__(self, source: Source, shape: Shape, *, batch_size: int, limit: int | None = None) -> None:
         self.source, self.shape, self.batch_size = source, shape, batch_size
@@ -73,11 +73,11 @@ class EvaluationBatches:
         return -(-self.count // self.batch_size)
 
     def __getitem__(self, number: int) -> RawBatch:
-        """Read a batch into memory of its own."""
+        """Read a batch into newly allocated memory."""
         return self.read(number, empty_batch(self.shape, self.batch_size))
 
     def read(self, number: int, into: RawBatch) -> RawBatch:
-        """Read a batch into memory that is there already, and return it; where nothing can be read it is empty."""
+        """Read a batch into existing memory, and return it; it is empty if nothing can be read."""
         rows = list(range(number * self.batch_size, min(self.count, (number + 1) * self.batch_size)))
         return _read_batch(self.source, rows, replace(into, starts=middle_starts(self.shape)), draw=None)
 
@@ -85,9 +85,9 @@ class EvaluationBatches:
 def _read_batch(
     source: Source, rows: list[int], into: RawBatch, *, draw: Callable[[int], np.random.Generator] | None
 ) -> RawBatch:
-    """Read rows of a source; for a row that cannot be read another is drawn, or its place is left out without `draw`.
+    """Read rows of a source; a row that cannot be read is replaced by another one, or left out without `draw`.
 
-    ShardError where another is drawn and none can be read.
+    ShardError if no replacement can be read.
     """
     keys: list[str] = []
     skipped: list[tuple[str, str]] = []
@@ -101,6 +101,6 @@ def _read_batch(
             keys.append(source.key(candidate))
             break
         else:
-            if draw is not None:  # no batch of training is smaller than it should be: other processes count on it
+            if draw is not None:  # a training batch must be complete: other processes depend on its size
                 raise ShardError(f"none of {SUBSTITUTES + 1} clips can be read, the last because: {skipped[-1][1]}")
     return replace(into.first(len(keys)), keys=tuple(keys), skipped=tuple(skipped))

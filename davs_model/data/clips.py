@@ -1,8 +1,8 @@
-"""What OUT holds, as a table: each row a clip of both columns, with its labels and where it lies in the tars.
+"""The contents of OUT as a table: each row is a clip of both columns, with its labels and its place in the tars.
 
-The table is made from the manifest and the sidecars alone. A clip's members are then read in one piece of each tar, so
-clips can be taken in any order, by any number of processes, and resuming costs nothing. Tars are hostile: no path from
-them is used, nothing is unpickled, nothing is read beyond the piece that the sidecar names.
+The table is built only from the manifest and the sidecars. A clip's members are then read in one piece of each tar.
+Clips can therefore be read in any order, by any number of processes, and resuming costs nothing. Tars are untrusted: no
+path from them is used, nothing is unpickled, nothing is read beyond the piece that the sidecar names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from avprep.shards import tars
 from avprep.shards.image import decode_picture
 
 SILENT = "silent"
-"""Why clips are left out that hold silence alone."""
+"""Reason for leaving out clips that hold only silence."""
 _Record = tuple[int, int, int]
 """Frames, offset, length."""
 _UNREADABLE = "not a whole sample of a tar"
@@ -34,15 +34,15 @@ _ANOTHER_TAR = "the tar is not the one that its sidecar describes"
 Ints = NDArray[np.int64]
 _ARRAYS = ("keys", "shard", "n_frames", "words", "speakers", "emotions", "places", "first", "whole")
 NO_WORDS = np.zeros((0, 3))
-"""Of a clip whose words have no times."""
+"""The timed words of a clip whose words have no times."""
 WORD_FRAMES = 29
-"""Frames of a clip around a word, as LRW has them."""
+"""Number of frames of a clip around a word, as in LRW."""
 MOST_ROWS = 20_000_000
-"""Maximum rows of tables joined by shares, which repeat clips: some GB, forty times LRW."""
+"""Maximum number of rows of tables joined by shares, which repeat clips: some GB, forty times LRW."""
 
 
 class _Labels(NamedTuple):
-    """What the manifest says of a clip; words with their times."""
+    """The labels of a clip in the manifest; words with their times."""
 
     word: str | None
     speaker: str | None
@@ -54,15 +54,15 @@ class _Labels(NamedTuple):
 class Clips:
     """The clips of a split that both columns hold. Arrays, not objects: half a million rows, shared by processes.
 
-    out: the folder. shards: names of shards; folders: the folder of each. keys: `S`, UTF-8, (N,).
+    out: the folder. shards: names of shards; folders: the folder of each. keys: dtype `S`, UTF-8, (N,).
     shard, n_frames, words, speakers, emotions: int64 (N,); a label is an index into `vocabulary`, `people` or
         `emotion_names`, −1 where unknown.
     places: int64 (N, 2, 2): offset and length in bytes in the tar of crop and of mfcc.
-    timed: words of each clip whose times are known, float64 (M, 3): number, −1 of one that is not in `vocabulary`,
-        start and end in frames of the clip; empty where no clip has any.
-    first, whole: int64 (N,): the first frame of a clip in its sample, and how many the sample has.
-    skipped: why clips of the manifest are not here, with their number.
-    mfcc_preset: `davs` or `syncnet`, "" where nothing says it. dataset: what the manifest calls it, "" likewise.
+    timed: the words of each clip whose times are known, float64 (M, 3): index in `vocabulary` or −1, start and end in
+        frames of the clip; empty if no clip has any.
+    first, whole: int64 (N,): the first frame of a clip in its sample, and the number of frames of the sample.
+    skipped: number of clips of the manifest that are not here, by reason.
+    mfcc_preset: `davs` or `syncnet`, "" if unknown. dataset: name in the manifest, "" if unknown.
     """
 
     out: Path
@@ -97,17 +97,17 @@ class Clips:
         return self.folders[self.shard[row]]
 
     def sample(self, row: int) -> tuple[Path, bytes]:
-        """Return which sample a clip is, or is a part of: its OUT and its key."""
+        """Return the sample that a clip is, or is a part of: its OUT and its key."""
         return self.folder(row), bytes(self.keys[row])
 
     def name(self, row: int) -> str:
-        """Return a clip's key, and after it the number of its OUT if that is not the first: keys are of an OUT."""
+        """Return a clip's key, with the number of its OUT if that is not the first: keys are unique only in an OUT."""
         if self.folder(row) == self.folders[0]:
             return self.key(row)
         return f"{self.key(row)} of OUT {list(dict.fromkeys(self.folders)).index(self.folder(row)) + 1}"
 
     def where(self, keep: NDArray[np.bool_], reason: str) -> Clips:
-        """Return the clips to keep; the others are counted as skipped for a reason."""
+        """Return the clips to keep; the others are counted as skipped for this reason."""
         if keep.all():
             return self
         return replace(self.rows(np.flatnonzero(keep)), skipped=self.skipped + Counter({reason: int((~keep).sum())}))
@@ -118,11 +118,11 @@ class Clips:
         return replace(self, **arrays, timed=tuple(self.timed[row] for row in which) if self.timed else ())
 
     def spoken_words(self) -> Clips:
-        """Return a clip of LRW's length around each known word whose times are, and other clips as they are."""
+        """Return a clip of LRW's length around each known word with known times; clips without any are unchanged."""
         if not self.timed:
             return self
         known = [words[words[:, 0] >= 0] for words in self.timed]
-        whole = [np.array([[word, 0, 0]]) for word in self.words]  # without times: of all its frames
+        whole = [np.array([[word, 0, 0]]) for word in self.words]  # without times: the word of all frames
         apart = [len(words) > 0 for words in known]
         words = np.concatenate([words if split else one for words, split, one in zip(known, apart, whole, strict=True)])
         rows = np.repeat(np.arange(len(self)), [max(1, len(words)) for words in known])
@@ -136,7 +136,7 @@ class Clips:
     def pictures(
         self, row: int, frames: Collection[int], members: Mapping[str, bytes] | None = None
     ) -> Iterator[NDArray[np.uint8]]:
-        """Yield frames of a sample as uint8 (256, 256, 3), RGB; ShardError. members: them as they were read, if so."""
+        """Yield frames of a sample as uint8 (256, 256, 3), RGB; ShardError. members: the frames, if already read."""
         members = self.read(row, "crop", frames) if members is None else members
         for frame in frames:
             name = schema.frame_member(frame, schema.image_format(members, frame))
@@ -146,7 +146,7 @@ class Clips:
                 raise ShardError(f"{self.key(row)}: {name}: {error}") from error
 
     def read(self, row: int, column: str, frames: Collection[int], *, arrays: bool = False) -> dict[str, bytes]:
-        """Read what is wanted of a clip in a column: frames of `crop`, and its arrays, or without any frames these.
+        """Read members of a clip in a column: frames of `crop`; its arrays if `arrays`, or if no frames are given.
 
         Returns member name -> bytes; frames as `000.jpg` or `000.png`. ShardError, one line, for a piece of a tar that
         is not exactly this sample.
@@ -183,13 +183,13 @@ def read_clips(
 ) -> Clips:
     """Read the table of a split: the clips that are finished and `ok` in both columns.
 
-    vocabulary, people, emotion_names: those of another split, whose numbers the labels are to have; None: this split's
-        own, sorted.
-    keep_silent: take clips that hold silence alone.
-    Shards that are not finished or cut off, clips that failed in a column, and silent ones are left out and counted.
-    ShardError for a folder that holds no shards of ours or was written by another version.
+    vocabulary, people, emotion_names: those of another split, by which labels are numbered; None: this split's own,
+        sorted.
+    keep_silent: keep clips that hold only silence.
+    Unfinished and truncated shards, clips that failed in a column, and silent ones are left out and counted.
+    ShardError for a folder that holds no shards of avprep, or that another version wrote.
     """
-    shards.close_tars()  # others may have taken their places since
+    shards.close_tars()  # the files may have been replaced since
     dataset, labels = _read_labels(out / "manifest.jsonl", split)
     for column in schema.COLUMNS:
         if not (out / column).is_dir():
@@ -230,11 +230,11 @@ def read_clips(
 
 
 def joined(tables: Sequence[Clips], shares: Sequence[float] = ()) -> Clips:
-    """Return the clips of several tables as one, their labels numbered anew; a name is one person in all of them.
+    """Join several tables, with labels numbered anew; a name stands for the same person in all of them.
 
-    shares: of each table among the clips, by which the smaller ones are repeated, so that every clip is there; none:
-        each clip once. ShardError where the windows are of different presets, a table with a share is empty, or shares
-        differ so much that there would be more than `MOST_ROWS`.
+    shares: proportions of the tables among the clips; clips of smaller tables are repeated, so that none is left out.
+        Empty: each clip once. ShardError if the windows are of different presets, a table with a share is empty, or the
+        shares differ so much that there would be more than `MOST_ROWS`.
     """
     if len(tables) == 1:
         return tables[0]
@@ -271,7 +271,7 @@ def joined(tables: Sequence[Clips], shares: Sequence[float] = ()) -> Clips:
 
 
 def _sizes(tables: Sequence[Clips], shares: Sequence[float]) -> list[int]:
-    """Return how many clips each table has among all: at least its own."""
+    """Return the number of rows of each table in the joined one: at least its number of clips."""
     if not shares:
         return [len(table) for table in tables]
     if empty := [table for table in tables if not len(table)]:
@@ -290,9 +290,9 @@ def _sizes(tables: Sequence[Clips], shares: Sequence[float]) -> list[int]:
 def _renumbered(
     clips: Clips, vocabulary: tuple[str, ...], people: tuple[str, ...], emotion_names: tuple[str, ...]
 ) -> Clips:
-    """Return clips whose labels are places in other lists, which hold all of theirs."""
+    """Return the clips with labels as indices into other lists, which hold all of their names."""
     words, persons, emotions = (
-        np.array([*(theirs.index(name) for name in ours), -1], np.int64)  # the last one for −1
+        np.array([*(theirs.index(name) for name in ours), -1], np.int64)  # the last one maps −1 to −1
         for ours, theirs in (
             (clips.vocabulary, vocabulary),
             (clips.people, people),
@@ -309,7 +309,7 @@ def _renumbered(
 def _read_rows(
     out: Path, names: Sequence[str], wanted: Collection[str], *, keep_silent: bool
 ) -> tuple[list[tuple[str, tuple[int, ...]]], Counter[str]]:
-    """Return the key of each clip that is read, with its shard's number, frames and places, and why others are not."""
+    """Return the key of each usable clip with its shard's number, frames and places, and the reasons of the others."""
     rows: list[tuple[str, tuple[int, ...]]] = []
     skipped: Counter[str] = Counter()
     left = set(wanted)
@@ -328,7 +328,7 @@ def _read_rows(
 
 
 def _read_shard(out: Path, name: str, *, keep_silent: bool) -> Iterator[tuple[str, tuple[int, ...] | str]]:
-    """Yield the key of each clip of a shard, with its frames and its places in both tars, or why it is left out."""
+    """Yield the key of each clip of a shard, with its frames and places in both tars, or the reason to leave it out."""
     silent: set[str] = set()
     crop, mfcc = (_read_column(out, column, name, silent) for column in schema.COLUMNS)
     for key in dict.fromkeys((*crop, *mfcc)):
@@ -348,9 +348,9 @@ def _read_shard(out: Path, name: str, *, keep_silent: bool) -> Iterator[tuple[st
 
 
 def _read_column(out: Path, column: str, name: str, silent: set[str]) -> dict[str, _Record | str]:
-    """Return where a column has each clip of a shard, or the reason of its failure; nothing of an unfinished shard.
+    """Return the place of each clip of a shard in a column, or the reason of its failure; nothing if it is unfinished.
 
-    silent: takes the keys of those that hold silence alone.
+    silent: receives the keys of the clips that hold only silence.
     """
     tar = shards.tar_path(out, column, name)
     try:
@@ -376,7 +376,7 @@ def _read_column(out: Path, column: str, name: str, silent: set[str]) -> dict[st
             raise ShardError(f"{tar.with_suffix('.json')}: damaged, {key} has {n_frames} frames")
         if clip.get("silent") is True:
             silent.add(key)
-        # Before memory is taken for it; a frame of a crop is a member with its header.
+        # Checked before memory is allocated; each frame of a crop is a member with a header of its own.
         inside = place.offset + place.length <= size and (column != "crop" or n_frames <= place.length // tars.BLOCK)
         records[key] = (
             (n_frames, place.offset, place.length) if inside and shard.sidecar["bytes"] == size else _ANOTHER_TAR
@@ -396,7 +396,7 @@ def _expected(column: str, n_frames: int, image_format: str) -> frozenset[str]:
 def _numbered(
     labels: Mapping[str, _Labels], vocabulary: tuple[str, ...], people: tuple[str, ...], emotion_names: tuple[str, ...]
 ) -> dict[str, tuple[int, int, int, NDArray[np.float64]]]:
-    """Return, by key, the numbers of a clip's word, speaker and emotion, and its words with their times."""
+    """Return, by key, the label numbers of a clip's word, speaker and emotion, and its words with their times."""
     of_words, of_people, of_emotions = (
         {name: n for n, name in enumerate(names)} for names in (vocabulary, people, emotion_names)
     )
@@ -412,20 +412,20 @@ def _numbered(
 
 
 def _in_frames(words: tuple[TimedWord, ...], numbers: Mapping[str, int]) -> NDArray[np.float64]:
-    """Return the number of each word, −1 where it has none, with start and end in frames: float64 (M, 3)."""
+    """Return the number of each word, or −1, with start and end in frames: float64 (M, 3)."""
     rows = [(numbers.get(word, -1), start * schema.FPS, end * schema.FPS) for word, start, end in words]
     return np.array(rows, np.float64).reshape(len(rows), 3)
 
 
 def _read_labels(path: Path, split: str) -> tuple[str, dict[str, _Labels]]:
-    """Read the data set's name, and key -> labels of a split, from the frozen manifest."""
+    """Read the name of the data set, and key -> labels of a split, from the frozen manifest."""
     if not path.exists():
         raise ShardError(f"{path.parent}: no shards here (no manifest.jsonl): run `avprep crop` and `mfcc`")
     labels: dict[str, _Labels] = {}
     try:
         head, clips = manifest.scan(path)
         for clip in clips:
-            if not clip.key.isprintable():  # text, on one line
+            if not clip.key.isprintable():  # one line of text
                 raise ShardError(f"{path}: a line is no clip")
             if clip.split == split:
                 emotion = (clip.labels or {}).get("emotion")
@@ -442,6 +442,6 @@ def _names(given: tuple[str, ...] | None, found: Iterable[str | None]) -> tuple[
 def _mfcc_preset(out: Path) -> str:
     try:
         run = shards.read_run(out, "mfcc") or {}
-    except RunError:  # shards without it are shards all the same
+    except RunError:  # shards are usable without it
         return ""
     return str(run.get("settings", {}).get("preset", ""))

@@ -1,4 +1,4 @@
-"""What a run learns from: the clips of OUT and its labels, and a folder of faces."""
+"""The training data of a run: the clips and labels of OUT, and a folder of faces."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from davs_model.settings import RunSettings
 class Corpus:
     """The clips of a run.
 
-    train, val: tables of the two splits; words and emotions of val are numbered as those of train, its people by
-        themselves.
-    faces: people of the folder of faces, empty without one.
+    train, val: tables of the two splits. Words and emotions of val have the numbers of train; its people are numbered
+        separately.
+    faces: people of the folder of faces; empty without a folder.
     """
 
     train: Clips
@@ -31,7 +31,7 @@ class Corpus:
     faces: tuple[str, ...] = ()
 
     def digest(self) -> str:
-        """Return the sha256 of what is learned from: keys, lengths and labels of the training clips."""
+        """Return the SHA-256 of the training data: keys, lengths and labels of the training clips."""
         digest = hashlib.sha256(json.dumps([self.train.vocabulary, self.train.people, self.faces]).encode())
         for array in (self.train.keys, self.train.n_frames, self.train.words, self.train.speakers):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -40,7 +40,7 @@ class Corpus:
         return digest.hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """Return numbers of clips, labels and of what is skipped."""
+        """Return the numbers of clips, labels and skipped clips."""
         return {
             "out": str(self.train.out.resolve()),
             "train": {"clips": len(self.train), "skipped": dict(self.train.skipped)},
@@ -53,9 +53,9 @@ class Corpus:
 
 
 def read_corpus(out: Path | Sequence[Path], settings: RunSettings, shares: Sequence[float] = ()) -> Corpus:
-    """Read what OUT holds, or several of them; errors as of `read_clips`, `joined` and `FaceFolder`.
+    """Read the contents of one OUT or several; errors as in `read_clips`, `joined` and `FaceFolder`.
 
-    shares: of each OUT in training; see `joined`.
+    shares: proportion of each OUT in training; see `joined`.
     """
     keep_silent, outs = settings.data.keep_silent, [out] if isinstance(out, Path) else out
     train = joined([read_clips(one, "train", keep_silent=keep_silent) for one in outs], shares)

@@ -1,4 +1,4 @@
-"""A folder of pictures of people."""
+"""A folder of images of people."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from davs_model.data.reads import Shape
 
 
 class FaceFolder:
-    """Pictures of people, a folder each: FOLDER/PERSON/….jpg or .png, aligned as crops are, of any size.
+    """Images of people, in a folder per person: FOLDER/PERSON/….jpg or .png, aligned like crops, of any size.
 
-    shape: reads portraits alone.
-    people: sorted names of the folders that hold pictures. ShardError where there are none.
+    shape: must read only portraits.
+    people: sorted names of the folders that hold images. ShardError if there are none.
     """
 
     def __init__(self, folder: Path, shape: Shape) -> None:
@@ -43,11 +43,11 @@ class FaceFolder:
         return len(self._paths)
 
     def key(self, row: int) -> str:
-        """Return a picture's path below the folder."""
+        """Return an image's path below the folder."""
         return os.fsdecode(bytes(self._paths[row]))
 
     def load(self, row: int, into: RawBatch, place: int, rng: np.random.Generator | None) -> None:
-        """Read a picture; ShardError for a file that is none."""
+        """Read an image; ShardError for a file that is not one."""
         path = self.folder / self.key(row)
         try:
             picture = decode_picture(path.read_bytes())
@@ -56,7 +56,7 @@ class FaceFolder:
         square = cv2.resize(picture, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA)
         change = Augmentation.draw(rng, shift=self.shape.shift, flip=self.shape.flip)
         for name in self.shape.reads:
-            change.into(into[name][place].numpy()[0], square.astype(np.uint8))  # a copy each: the picture is used up
+            change.into(into[name][place].numpy()[0], square.astype(np.uint8))  # a copy each: `into` overwrites it
         frames_of = [(into[name][place].numpy(), reads.box) for name, reads in self.shape.reads.items()]
         change_looks(frames_of, rng, jitter=self.shape.jitter, warp=self.shape.warp)
         into["words"][place] = into["emotions"][place] = -1

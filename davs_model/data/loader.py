@@ -1,7 +1,7 @@
-"""Batches read ahead by processes that share their memory with the one that trains.
+"""Batches that are read ahead by processes in memory shared with the training process.
 
-A process decodes straight into a slot of memory that all of them have from the start, and sends no more than the slot's
-number: nothing is copied on the way, pages are touched once, and a small /dev/shm, as containers have it, will do.
+A process decodes directly into a slot of memory that all processes share from the start, and sends only the number of
+the slot. Nothing is copied, memory pages are touched once, and the small /dev/shm of containers is sufficient.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from davs_model.data.batches import Batches, EvaluationBatches
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """Signals that ask a run to stop."""
 AHEAD = 2
-"""Batches that a process reads ahead."""
+"""Number of batches that a process reads ahead."""
 SLOTS = AHEAD + 3
-"""Batches of a process in memory: those ahead, one that is read, one in use, one that a GPU still copies."""
+"""Number of batches of a process in memory: those ahead, one being read, one in use, one that a GPU still copies."""
 
 
 def training_batches(batches: Batches, *, first: int, last: int, workers: int, pin: bool = False) -> Iterator[RawBatch]:
     """Yield the batches of the steps `first` … `last − 1`, epoch after epoch.
 
-    workers: processes that read, not more than there are cores; 0: this one.
+    workers: number of reading processes, limited to the number of cores; 0: this process reads.
     pin: let a GPU copy from the slots while it computes.
-    A batch's memory holds another one when the next but one has been asked for: use it, or copy it, before that.
+    The memory of a batch is reused once the next batch but one is requested: use or copy the batch before that.
     """
     return _read_ahead(batches, _Steps(first, last, len(batches)), batches.share, workers, pin)
 
 
 def evaluation_batches(batches: EvaluationBatches, *, workers: int, pin: bool = False) -> Iterator[RawBatch]:
-    """Yield all batches in order; arguments and memory as of `training_batches`.
+    """Yield all batches in order; arguments and memory as in `training_batches`.
 
-    A batch of which nothing can be read is empty. ShardError at the end where nothing at all could be read.
+    A batch of which nothing can be read is empty. ShardError at the end if nothing at all could be read.
     """
     some, problem = False, ""
     for batch in _read_ahead(batches, range(len(batches)), batches.batch_size, workers, pin):
@@ -58,19 +58,20 @@ def evaluation_batches(batches: EvaluationBatches, *, workers: int, pin: bool = 
 
 
 def first_batch(batches: EvaluationBatches) -> RawBatch:
-    """Return the first batch of which something can be read; ShardError where there is none."""
+    """Return the first batch of which something can be read; ShardError if there is none."""
     return next(batch for batch in evaluation_batches(batches, workers=0) if batch.keys)
 
 
 def processes(workers: int) -> int:
-    """Return how many processes read where so many are wanted: no more than there are cores."""
+    """Return the number of reading processes: `workers`, limited to the number of cores."""
     return min(workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers)
 
 
 def begin_reading(_: int = 0) -> None:
-    """Begin a process that reads: deaf to STOP_SIGNALS.
+    """Initialise a reading process: it ignores STOP_SIGNALS.
 
-    A scheduler sends these to every process of a job, a terminal to all in front; the one that trains decides.
+    A scheduler sends these signals to every process of a job, and a terminal to all processes in the foreground; only
+    the training process handles them.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -78,10 +79,10 @@ def begin_reading(_: int = 0) -> None:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Let processes that are forked meanwhile decode in one thread each, for there are as many as wanted.
+    """Context in which forked processes decode in one thread each, because there are enough processes.
 
-    OpenCV must be told so before: a process that is forked while OpenCV's threads run has none of them and waits for
-    them forever when it is told to use fewer.
+    OpenCV must be set before the fork: a process that is forked while OpenCV's threads run does not have these threads,
+    and waits for them forever when it is set to use fewer.
     """
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -92,7 +93,7 @@ def one_thread() -> Iterator[None]:
 
 
 class _Read(NamedTuple):
-    """What a process has read, and where."""
+    """What a process has read, and the slot that holds it."""
 
     worker: int
     slot: int
@@ -103,7 +104,7 @@ class _Read(NamedTuple):
 
 
 class _Slots(Dataset[_Read | str]):
-    """Reads batches into slots, one after the other; a ShardError travels as its text, for torch would add to it."""
+    """Reads batches into the slots in turn; a ShardError is returned as its text, because torch would extend it."""
 
     def __init__(self, batches: Batches | EvaluationBatches, slots: list[list[RawBatch]]) -> None:
         self.batches, self.slots = batches, slots
@@ -114,14 +115,14 @@ class _Slots(Dataset[_Read | str]):
         assert info is not None
         slot, self._next = self._next, (self._next + 1) % SLOTS
         try:
-            read = self.batches.read(place, self.slots[info.id][slot])  # type: ignore[arg-type] # as it wants them
+            read = self.batches.read(place, self.slots[info.id][slot])  # type: ignore[arg-type] # places match batches
         except ShardError as error:
             return str(error)
         return _Read(info.id, slot, len(read.keys), read.starts, read.keys, read.skipped)
 
 
 def _as_it_is(read: Any) -> Any:
-    return read  # torch's own would make lists of its tuples
+    return read  # torch's default would convert its tuples to lists
 
 
 class _Steps:
@@ -156,15 +157,15 @@ def _read_ahead(
         num_workers=workers,
         prefetch_factor=AHEAD,
         worker_init_fn=begin_reading,
-        multiprocessing_context="fork",  # for the memory to be shared
+        multiprocessing_context="fork",  # so that the memory is shared
     )
     with contextlib.ExitStack() as at_end:
         at_end.callback(memory.release)
         with one_thread():
             running = iter(reader)
         stop = running._shutdown_workers  # type: ignore[attr-defined]
-        # A traceback may hold this generator until Python ends, which then sends the processes a SIGTERM that they are
-        # deaf to and waits for them forever.
+        # A traceback may keep this generator alive until Python exits. Python then sends the processes a SIGTERM, which
+        # they ignore, and waits for them forever.
         atexit.register(stop)
         at_end.callback(atexit.unregister, stop)
         at_end.callback(stop)
@@ -176,7 +177,7 @@ def _read_ahead(
 
 
 class _SharedMemory:
-    """Makes tensors whose memory stays shared with processes that are forked later, and that a GPU may copy from."""
+    """Allocates tensors whose memory is shared with processes that are forked later; a GPU may copy from them."""
 
     def __init__(self, pin: bool) -> None:
         self.pin = pin
@@ -193,7 +194,7 @@ class _SharedMemory:
         return tensor
 
     def release(self) -> None:
-        """Let go of what was pinned, once nothing copies from it."""
+        """Unpin the memory, once no copy is in progress."""
         if self._pinned:
             torch.cuda.synchronize()
         for address in self._pinned:

@@ -1,4 +1,4 @@
-"""Other clips from which frames are taken beside a clip's own: of its speaker, or of its emotion."""
+"""Other clips from which frames are read in addition to a clip's own: of its speaker, or of its emotion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from davs_model.data.clips import Clips
 Of = Literal["clip", "speaker", "others", "emotion"]
 """Whose frames are read; see `davs_model.data.reads.Reads`."""
 OWN = 0.5
-"""How likely `emotion` is the clip itself."""
+"""Probability that `emotion` draws the clip itself."""
 
 
 class Partners:
@@ -24,7 +24,7 @@ class Partners:
         self._of_emotion = {int(clips.emotions[rows[0]]): rows for rows in rows_of_each(clips.emotions)}
 
     def draw(self, of: Of, row: int, rng: np.random.Generator | None) -> int:
-        """Return a partner of a clip at random, the clip itself where there is no other, or no random numbers."""
+        """Return a random partner of a clip; the clip itself if there is no other, or if `rng` is None."""
         if of == "clip" or rng is None:
             return row
         found = self._others(of, row, rng)
@@ -43,7 +43,7 @@ class Partners:
         rows = self._of_speaker[speaker] if speaker >= 0 else nobody
         if of != "others":
             return rows
-        clips = self.clips  # a clip may be there several times
+        clips = self.clips  # which may hold a clip several times
         return rows[(clips.shard[rows] != clips.shard[row]) | (clips.places[rows, 0, 0] != clips.places[row, 0, 0])]
 
 

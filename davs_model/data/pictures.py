@@ -1,4 +1,4 @@
-"""Pictures as they are moved on their way into a batch, and as they come out of a decoder."""
+"""Augmentation of the images of a batch, and conversion of generated images."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ Frames = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 """Top, bottom, left and right edge of a part of a 256×256 crop."""
 Form = tuple[Box, int]
-"""What pictures show of a crop, and their side."""
+"""The part of a crop that images show, and their side in pixels."""
 WHOLE: Box = (0, CROP_SIZE, 0, CROP_SIZE)
 MOVED = 40
-"""Pixels of the crop that a face is moved by at most, times the amount of a `Warp`."""
+"""Maximum shift of a face in pixels of the crop, per unit of the amount of a `Warp`."""
 MOUTH_BOX: Box = (170, 234, 64, 192)
 """The mouth, as the released code of DAVS has it."""
 MOUTH_REGION: Box = (144, 248, 76, 180)
-"""Mouth, chin and the tip of the nose: what E_w^v sees where it sees the mouth alone."""
+"""Mouth, chin and the tip of the nose: what E_w^v sees if it sees only the mouth region."""
 GREY = (0.299, 0.587, 0.114)
-"""Parts of red, green and blue in how bright a pixel is, ITU-R BT.601."""
+"""Weights of red, green and blue in the brightness of a pixel, ITU-R BT.601."""
 
 
 def region(box: Box, image_size: int, seen: Box = WHOLE) -> tuple[slice, slice]:
-    """Return the rows and columns of a box of the crop in square pictures of another size, as far as they show it.
+    """Return the rows and columns of a box of the crop in square images of another size, as far as they show it.
 
-    seen: the square box of the crop that they show.
+    seen: the square box of the crop that the images show.
     """
     (top, left), side = (seen[0], seen[2]), seen[1] - seen[0]
     edges = (box[0] - top, box[1] - top, box[2] - left, box[3] - left)
@@ -42,7 +42,7 @@ def region(box: Box, image_size: int, seen: Box = WHOLE) -> tuple[slice, slice]:
 
 
 class Augmentation(NamedTuple):
-    """A shift of all frames of a clip by x, y pixels of the 256×256 crop, after which they are mirrored or not."""
+    """A shift of all frames of a clip by x, y pixels of the 256×256 crop; then they are mirrored or not."""
 
     x: int = 0
     y: int = 0
@@ -50,18 +50,18 @@ class Augmentation(NamedTuple):
 
     @classmethod
     def draw(cls, rng: np.random.Generator | None, *, shift: int, flip: bool) -> Augmentation:
-        """Draw a shift of at most `shift` pixels each way; without random numbers, nothing changes."""
+        """Draw a shift of at most `shift` pixels in each direction; without `rng`, nothing changes."""
         if rng is None:
             return cls()
         x, y = (int(value) for value in rng.integers(-shift, shift + 1, 2))
         return cls(x, y, bool(rng.integers(2)) and flip)
 
     def into(self, target: Frames, picture: Frames) -> None:
-        """Write a 256×256 RGB picture, changed and made smaller, into `[S, S, 3]`; the picture itself is used up."""
+        """Write a 256×256 RGB image, augmented and resized, into `[S, S, 3]`; the image itself is overwritten."""
         shown(self.moved(picture, target if len(target) == CROP_SIZE else None), WHOLE, target)
 
     def moved(self, picture: Frames, target: Frames | None = None) -> Frames:
-        """Return a 256×256 RGB picture, changed, in `target` if there is one; the picture itself is used up."""
+        """Return an augmented 256×256 RGB image, in `target` if there is one; the image itself is overwritten."""
         if self.mirror:
             cv2.flip(picture, 1, dst=picture)
         x, y = self.x, self.y
@@ -72,14 +72,14 @@ class Augmentation(NamedTuple):
         return whole
 
     def points(self, pairs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return pairs of a left and a right point (T, 2, 2) of a crop, x and y in its pixels, as they are changed."""
+        """Transform pairs of a left and a right point (T, 2, 2) of a crop, x and y in its pixels, like the frames."""
         if self.mirror:
             pairs = pairs[:, ::-1] * np.array((-1, 1), np.float32) + np.array((CROP_SIZE - 1, 0), np.float32)
         return pairs + np.array((self.x, self.y), np.float32)
 
 
 def shown(crop: Frames, box: Box, target: Frames) -> None:
-    """Write what a box shows of a 256×256 crop into `[S, S, 3]`, unless it is there already."""
+    """Write the box of a 256×256 crop into `[S, S, 3]`, unless it is there already."""
     if crop is target:
         return
     rows, columns = region(box, CROP_SIZE)
@@ -87,7 +87,7 @@ def shown(crop: Frames, box: Box, target: Frames) -> None:
 
 
 class Tint(NamedTuple):
-    """A change of the colours of all frames of a clip: a table of 256 levels for each channel, uint8 (1, 256, 3)."""
+    """A colour change of all frames of a clip: a look-up table of 256 levels per channel, uint8 (1, 256, 3)."""
 
     levels: Frames
 
@@ -104,16 +104,16 @@ class Tint(NamedTuple):
 
 
 class Warp(NamedTuple):
-    """A change of the shape of a face, the same in all frames of a clip.
+    """An affine change of the shape of a face, the same in all frames of a clip.
 
-    matrix: from points of the 256×256 crop to where they were, (2, 3).
+    matrix: (2, 3), maps points of the warped 256×256 crop to where they were before.
     """
 
     matrix: NDArray[np.float64]
 
     @classmethod
     def draw(cls, rng: np.random.Generator, amount: float) -> Warp:
-        """Draw a change of the width and of the height by a factor of 1 ± amount at most, a turn and a move."""
+        """Draw factors of the width and of the height within 1 ± amount, a rotation and a shift."""
         wide, high = np.exp(rng.uniform(-amount, amount, 2))
         turn, move = rng.uniform(-amount / 2, amount / 2), rng.uniform(-amount, amount, 2) * MOVED
         cos, sin = np.cos(turn), np.sin(turn)
@@ -122,19 +122,19 @@ class Warp(NamedTuple):
         return cls(np.column_stack((linear, middle + move - linear @ middle)))
 
     def points(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return points of the crop (…, 2), x and y in its pixels, where they are afterwards."""
+        """Return points of the crop (…, 2), x and y in its pixels, after the warp."""
         linear, offset = self.matrix[:, :2], self.matrix[:, 2]
         # Pixel centres lie at halves.
         moved = (points + 0.5 - offset) @ np.linalg.inv(linear).T - 0.5
         return moved.astype(np.float32)
 
     def apply(self, frames: Frames, box: Box) -> None:
-        """Change frames (T, S, S, 3), which show a box of the crop, in place."""
+        """Warp frames (T, S, S, 3), which show a box of the crop, in place."""
         top, bottom, left, _ = box
         scale = len(frames[0]) / (bottom - top)
         corner = np.array([left, top])
         linear, offset = self.matrix[:, :2], self.matrix[:, 2]
-        # Pixel centres lie at halves: a point p of the picture is (p + ½) / scale + corner in the crop.
+        # Pixel centres lie at halves: a point p of the image is (p + ½) / scale + corner in the crop.
         shift = scale * (linear @ (0.5 / scale + corner) + offset - corner) - 0.5
         matrix = np.column_stack((linear, shift))
         for frame in frames:
@@ -145,10 +145,10 @@ class Warp(NamedTuple):
 def change_looks(
     shown: Sequence[tuple[Frames, Box]], rng: np.random.Generator | None, *, jitter: float, warp: float
 ) -> Warp | None:
-    """Tint and warp all frames of a clip alike, in place; return the warp, None where nothing is moved.
+    """Tint and warp all frames of a clip alike, in place; return the warp, or None if there is none.
 
     shown: frames (T, S, S, 3) and the box of the crop that they show. rng: None: nothing is changed.
-    jitter, warp: how much at most; 0: neither draws a number.
+    jitter, warp: maximum changes; one that is 0 draws no random number.
     """
     if rng is None:
         return None
@@ -165,14 +165,14 @@ def change_looks(
 
 
 def grey_levels(frames: Tensor) -> Tensor:
-    """Return how bright the pixels of RGB frames `[…, 3, H, W]` are: `[…, H, W]`, float32."""
+    """Return the brightness of the pixels of RGB frames `[…, 3, H, W]`: `[…, H, W]`, float32."""
     return torch.einsum("...chw,c->...hw", frames.float(), frames.new_tensor(GREY, dtype=torch.float32))
 
 
 def as_read(frames: Tensor, box: Box, size: int) -> Tensor:
-    """Return frames `[B, T, 3, S, S]` as `Reads` of this box and size give them, if they are not so already.
+    """Convert frames `[B, T, 3, S, S]` to the form of `Reads` with this box and size, unless they have it already.
 
-    size: 0: that of the frames.
+    size: side in pixels; 0: that of the frames.
     """
     if box == WHOLE and size in (0, frames.shape[-1]):
         return frames
@@ -184,12 +184,12 @@ def as_read(frames: Tensor, box: Box, size: int) -> Tensor:
 
 
 def to_pictures(frames: Tensor) -> Frames:
-    """Return frames float `[…, 3, S, S]` in [0, 1] as uint8 (…, S, S, 3), RGB."""
+    """Convert float frames `[…, 3, S, S]` in [0, 1] to uint8 (…, S, S, 3), RGB."""
     return frames.float().mul(255).round().byte().movedim(-3, -1).cpu().numpy()
 
 
 def to_crops(frames: Tensor) -> Frames:
-    """Return frames float `[…, 3, S, S]` in [0, 1], as a decoder draws them, as crops uint8 (…, 256, 256, 3), RGB."""
+    """Convert generated float frames `[…, 3, S, S]` in [0, 1] to crops, uint8 (…, 256, 256, 3), RGB."""
     pictures = to_pictures(frames)
     if pictures.shape[-2] == CROP_SIZE:
         return np.ascontiguousarray(pictures)
@@ -198,5 +198,5 @@ def to_crops(frames: Tensor) -> Frames:
 
 
 def resized(pictures: Frames, side: int, interpolation: int) -> Frames:
-    """Return pictures (N, H, W, 3) as squares (N, side, side, 3)."""
+    """Resize images (N, H, W, 3) to squares (N, side, side, 3)."""
     return np.stack([cv2.resize(one, (side, side), interpolation=interpolation) for one in pictures]).astype(np.uint8)

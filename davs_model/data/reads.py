@@ -1,4 +1,4 @@
-"""What a model reads of a clip, as data: one tensor of a batch for each `Reads`, by its name."""
+"""The inputs of a model, described as data: each named `Reads` is one tensor of a batch."""
 
 from __future__ import annotations
 
@@ -13,40 +13,42 @@ from davs_model.data.partners import Of
 from davs_model.data.pictures import WHOLE, Box, Form
 
 Batch = Mapping[str, Tensor]
-"""What a step reads of B clips, by the name of its `Reads`.
+"""The tensors of B clips that a step reads, by the names of their `Reads`.
 
-Frames are float32 `[B, T, 3, S, S]`, RGB in [0, 1]; windows float32 `[B, T, 12, 20]`. `words`, `speakers` and
-`emotions`, int64 `[B]`, are always there, −1 where unknown; `NAME_words` and so on for each `Reads` of an emotion, that
-may be of another clip. `NAME_start`, one number on the CPU, is there for each `Reads` with a part.
+Frames are float32 `[B, T, 3, S, S]`, RGB in [0, 1]; windows float32 `[B, T, 12, 20]`. The labels `words`, `speakers`
+and `emotions`, int64 `[B]`, are always present, −1 where unknown. `NAME_words` and so on are present for each `Reads`
+with `of="emotion"`, which may be of another clip. `NAME_start`, a scalar on the CPU, is present for each `Reads` with a
+part.
 """
 LABELS = ("words", "speakers", "emotions")
 
 
 @dataclass(frozen=True)
 class Reads:
-    """One tensor of a batch: T frames of each clip, or what belongs to T frames.
+    """One tensor of a batch: T frames of each clip, or data of T frames.
 
-    source: `frames`; their MFCC `windows`; `codes`: features `[T, F]` of frames that the model has computed before
+    source: `frames`; their MFCC `windows`; `codes`: features `[T, F]` of frames, which the model computes before
         training; `statistics`: mean and standard deviation `[2, 12]` of the coefficients of all windows of the clip,
-        or with T = 14 their covariance as well;
-        `corners`: left and right corner of the mouth, x and y in pixels of the 256×256 crop `[T, 2, 2]`, NaN where
-        unknown; `positions`: how the face lies, `[T, 14]` of `davs_model.data.positions`, NaN where unknown; `heard`:
-        `[T]`, 1 where the window holds real sound alone while somebody speaks, else 0.
-    length: T. every: frames from one to the next.
-    at: where they lie in the clip. `anywhere`: at random in training, in the middle in evaluation. `word`: likewise; in
-        training around one of the clip's words if their times are known, the same for all that is read of the clip,
-        which is then its label. `sound`: as `word`, else among the frames whose windows hold real sound alone if there
-        are enough of them. `portrait`: each frame from anywhere by itself, which evaluation may draw by a seed.
-        `moments`: each frame at random by itself, mostly while somebody speaks. `spread`: evenly over the clip.
-    of: `clip`: the clip itself; `speaker`: any clip of its speaker, as which the clip itself may be drawn; `others`:
-        the other clips of its speaker, the clip itself where there are none; `emotion`: in half of the cases the clip
-        itself, else a clip of its emotion by another speaker. Portraits are each of a clip of their own. Evaluation
-        reads the clip itself.
-    beside: another `Reads`, listed before this one, whose frames are taken; `every` and `at` are then its own.
-    apart: another `Reads`, listed before this one, from whose frames a portrait keeps `DISTANCE` where the clip has
-        such frames; with all clips of a speaker to choose from, of the other ones any frame.
-    part: so many of the T are generated in a step. The first of them is drawn once for all clips of a batch.
-    box, size: what is seen of a frame, and the side of that picture; 0: the side of the frames that are generated.
+        with T = 14 also their covariance;
+        `corners`: left and right mouth corner, x and y in pixels of the 256×256 crop `[T, 2, 2]`, NaN where unknown;
+        `positions`: position of the face, `[T, 14]` by `davs_model.data.positions`, NaN where unknown;
+        `heard`: `[T]`, 1 if the window holds nothing but real audio while the speaker speaks, else 0.
+    length: T. every: distance between consecutive frames of these.
+    at: place of the frames in the clip. `anywhere`: at random in training, in the middle in evaluation. `word`:
+        likewise; but in training around one of the clip's words if their times are known. It is the same word for all
+        reads of the clip, and becomes its label. `sound`: as `word`, else among the frames whose windows hold nothing
+        but real audio if there are enough of them. `portrait`: each frame independently from anywhere; evaluation may
+        draw it by a seed. `moments`: each frame independently at random, mostly during speech. `spread`: evenly over
+        the clip.
+    of: `clip`: the clip itself; `speaker`: any clip of its speaker, which may be the clip itself; `others`: the other
+        clips of its speaker, or the clip itself if there are none; `emotion`: with probability ½ the clip itself, else
+        a clip of its emotion by another speaker. Each portrait is drawn from its own clip. Evaluation reads the clip
+        itself.
+    beside: another `Reads`, listed before this one, whose frames are used; this one's `every` and `at` are ignored.
+    apart: another `Reads`, listed before this one. A portrait keeps `DISTANCE` from its frames if the clip has such
+        frames; from other clips of the speaker it may be any frame.
+    part: number of the T frames that are generated in a step. The first of them is drawn once per batch.
+    box, size: the visible part of a frame, and the side of that image in pixels; 0: that of the generated frames.
     """
 
     source: Literal["frames", "windows", "codes", "statistics", "corners", "positions", "heard"]
@@ -61,7 +63,7 @@ class Reads:
     size: int = 0
 
     def span(self) -> int:
-        """Return the frames from the first to the last, both counted; 1 where no two need to follow one another."""
+        """Return the number of frames from the first to the last, inclusive; 1 if they need not be consecutive."""
         if self.at in ("portrait", "moments", "spread") or self.source == "statistics":
             return 1
         return self.every * (self.length - 1) + 1
@@ -69,9 +71,9 @@ class Reads:
 
 @dataclass(frozen=True)
 class Shape:
-    """What is read of each clip, in the order in which it is drawn, and how its frames are changed.
+    """The reads of each clip, in the order in which they are sampled, and the augmentation.
 
-    image_size: side of the frames. flip, shift, jitter, warp, noise: as in `davs_model.settings.Data`.
+    image_size: side of the frames in pixels. flip, shift, jitter, warp, noise: as in `davs_model.settings.Data`.
     voice: its `voice_down` and `voice_up`.
     features: length of the features of `codes`.
     """
@@ -98,15 +100,15 @@ class Shape:
         )
 
     def of_emotions(self) -> list[str]:
-        """Return the names of what may be read of other people's clips, which have labels of their own."""
+        """Return the names of the reads that may be of other people's clips and therefore have their own labels."""
         return [name for name, reads in self.reads.items() if reads.of == "emotion"]
 
     def form(self, reads: Reads) -> Form:
-        """Return the form of frames: the part of a crop that they show, and their side."""
+        """Return the form of frames: the part of a crop that they show, and their side in pixels."""
         return reads.box, reads.size or self.image_size
 
 
 def chosen(reads: Mapping[str, Reads], names: Iterable[str]) -> dict[str, Reads]:
-    """Return those of the names that there are, in the order of `reads`."""
+    """Return those of `reads` that are named, in the order of `reads`."""
     wanted = frozenset(names)
     return {name: one for name, one in reads.items() if name in wanted}

@@ -1,4 +1,4 @@
-"""Cepstra as another vocal tract would have made them, and noisy ones."""
+"""Augmentation of cepstra: another vocal tract length, and noise."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from numpy.typing import NDArray
 from avprep.schema import N_COEFFICIENTS
 
 ALL_STATISTICS = 2 + N_COEFFICIENTS
-"""Rows of the statistics of a clip: mean and standard deviation of each coefficient, and their covariance."""
+"""Number of rows of a clip's statistics: mean and standard deviation of each coefficient, and their covariance."""
 LIFTER = 22
 BANDS = {"davs": (13, 300.0, 3700.0), "syncnet": (26, 0.0, 8000.0)}
-"""Filters of each MFCC preset, and the edges of the first and the last in Hz."""
+"""Number of filters of each MFCC preset, and the lower and upper edge of the filter bank in Hz."""
 
 
 def warped_voice(amount: float, preset: str) -> NDArray[np.float32]:
-    """Return the matrix (12, 12) that stretches the spectrum behind the coefficients 1 … 12.
+    """Return the matrix (12, 12) that, applied to coefficients 1 … 12, stretches the spectrum that they describe.
 
-    Formants are divided by exp(amount): that is by how much longer the vocal tract is.
+    Formants are divided by exp(amount), the factor by which the vocal tract becomes longer.
 
-    Vocal tract length perturbation (Jaitly and Hinton, 2013) as the linear map of cepstra that it is (Pitz and Ney,
-    2005): log energies by the inverse cosine transform, read at stretched frequencies, and transformed again. Without
-    c0 they lack a constant, which stretching keeps. preset: one of `BANDS`; any other one is taken for the first.
+    This is vocal tract length perturbation (Jaitly and Hinton, 2013) as a linear map of cepstra (Pitz and Ney, 2005):
+    the inverse cosine transform gives log energies, which are read at stretched frequencies and transformed again.
+    Without c0 the log energies lack a constant, which stretching preserves. preset: one of `BANDS`; any other value is
+    treated as the first.
     """
     n_filters, low, high = BANDS.get(preset, BANDS["davs"])
     orders = np.arange(1, N_COEFFICIENTS + 1)
@@ -38,7 +39,7 @@ def warped_voice(amount: float, preset: str) -> NDArray[np.float32]:
 def noisy(
     windows: NDArray[np.generic], deviation: NDArray[np.float32], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Return windows (T, 12, 20) with noise of a standard deviation (12,) for each coefficient, new in each window."""
+    """Return windows (T, 12, 20) with noise of standard deviation (12,) per coefficient, independent in each window."""
     noise = rng.standard_normal(windows.shape, np.float32) * deviation[:, None]
     return np.asarray(windows, np.float32) + noise
 

@@ -1,4 +1,4 @@
-"""Clips of shards as rows that are read in any order: their frames, decoded, flipped and shifted, and their windows."""
+"""Clips of shards as rows that can be read in any order: decoded and augmented frames, and their windows."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from davs_model.data.sound import noisy, warped_voice
 from davs_model.data.store import FrameStore
 
 POINTS = ("corners", "positions")
-"""Sources that are made of the points of a face."""
+"""Sources that are computed from the landmarks of a face."""
 Chosen = list[tuple[int, int]]
-"""Frames that are read: the row and the number of each."""
+"""The frames to read: the row and the number of each."""
 
 
 class Source(Protocol):
-    """Rows that can be drawn in any order."""
+    """Rows that can be read in any order."""
 
     groups: list[NDArray[np.int64]]
-    """Rows that lie together; whole groups are shuffled, then the rows of some of them."""
+    """Rows that are stored together; whole groups are shuffled, then the rows of some groups together."""
 
     def __len__(self) -> int: ...
 
     def key(self, row: int) -> str:
-        """Return where a row comes from."""
+        """Return a name of where a row comes from."""
         ...
 
     def load(self, row: int, into: RawBatch, place: int, rng: np.random.Generator | None) -> None:
-        """Read a row into a batch's place; rng: of what is drawn, None: the middle of the clip as it is."""
+        """Read a row into a place of a batch; rng: for all random choices; None: the middle of the clip, unchanged."""
         ...
 
 
@@ -60,9 +60,9 @@ class ClipSource:
     """Clips of shards.
 
     clips: must not be shorter than `shape.shortest()`.
-    portrait_seed: draws the portrait even where nothing else is drawn; None: then it is the middle frame.
-    store: frames in memory, which are not shifted. codes: of `Reads.source`, float32 `[T, F]` for each row; of no frame
-        where a clip has none.
+    portrait_seed: draws the portrait at random even without `rng`; None: the portrait is then the middle frame.
+    store: frames in memory, which are not shifted. codes: see `Reads.source`, float32 `[T, F]` for each row; `[0, F]`
+        for a clip without codes.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ClipSource:
         return self.clips.key(row)
 
     def load(self, row: int, into: RawBatch, place: int, rng: np.random.Generator | None) -> None:
-        """Read a clip; ShardError for one that breaks the contract."""
+        """Read a clip; ShardError for one that violates the format."""
         arrays = self._arrays(row) if self.shape.needs_windows() else {}
         down, up = self.shape.voice
         if (down or up) and rng is not None and arrays:
@@ -121,7 +121,7 @@ class ClipSource:
         frames: Sequence[int],
         rng: np.random.Generator | None,
     ) -> None:
-        """Write what is read of a clip's sound, or of its features, if this `Reads` is of that kind."""
+        """Write data of a clip's audio, or its codes, if this `Reads` is of that kind."""
         reads = self.shape.reads[name]
         if (source := reads.source) == "windows":
             windows = arrays["mfcc.npy"][frames]
@@ -140,7 +140,7 @@ class ClipSource:
     def _crop_into(
         self, into: RawBatch, place: int, row: int, chosen: Mapping[str, Chosen], rng: np.random.Generator | None
     ) -> None:
-        """Write frames, and points of them, all changed alike."""
+        """Write frames and their landmarks, all augmented alike."""
         reads = self.shape.reads
         seen = [name for name, one in reads.items() if one.source == "frames"]
         pointed = [name for name, one in reads.items() if one.source in POINTS]
@@ -166,19 +166,19 @@ class ClipSource:
             into[name][place] = torch.from_numpy(of_clip[frames])
 
     def _arrays(self, row: int) -> dict[str, NDArray[np.generic]]:
-        """Read the windows of a clip and which of them hold real sound alone."""
+        """Read the windows of a clip, and which of them hold nothing but real audio."""
         return windows_of(self.clips, row, self.read(row, "mfcc", ()))
 
     def valid(self, row: int) -> NDArray[np.generic]:
-        """Return which frames of a clip have windows that hold real sound alone; ShardError."""
+        """Return which frames of a clip have windows that hold nothing but real audio; ShardError."""
         return self._arrays(row)["valid.npy"]
 
     def read(self, row: int, column: str, frames: Collection[int], *, arrays: bool = False) -> dict[str, bytes]:
-        """Read members of a clip; as `Clips.read`."""
+        """Read members of a clip; see `Clips.read`."""
         return self.clips.read(row, column, frames, arrays=arrays)
 
     def _portraits(self, reads: Reads, row: int, apart_from: Chosen | None, rng: np.random.Generator | None) -> Chosen:
-        """Return frames each of which is drawn by itself, each of its own partner."""
+        """Return frames that are drawn independently, each from its own partner clip."""
         if rng is None:
             n_frames = int(self.clips.n_frames[row])
             if self.portrait_seed is None:
@@ -204,10 +204,11 @@ class ClipSource:
         *,
         arrays: bool,
     ) -> dict[str, bytes]:
-        """Decode frames, each once, all of them moved alike, into each form in which they are read.
+        """Decode frames, each only once and all augmented alike, into each form in which they are read.
 
-        wanted: of what is read by each name, the frame for each place in it.
-        Returns what was read for it: nothing of a clip whose frames are held; arrays: those of the clip, too.
+        wanted: for each name of a read, the frame at each of its places.
+        Returns the members that were read, with the clip's arrays if `arrays`; none for a clip whose frames are in the
+        store.
         """
         slots: dict[int, list[tuple[Form, Frames]]] = {}
         for name, frames in wanted.items():
@@ -238,7 +239,7 @@ class ClipSource:
 
 
 def usable(clips: Clips, shape: Shape, *, words: bool, speakers: bool, emotions: bool = False) -> Clips:
-    """Return the clips that a stage can use; those that are too short or lack a label are counted as skipped."""
+    """Return the clips that a stage can use; clips that are too short or lack a label are counted as skipped."""
     clips = clips.where(clips.n_frames >= shape.shortest(), f"shorter than {shape.shortest()} frames")
     if words:
         spoken = np.array([bool((found[:, 0] >= 0).any()) for found in clips.timed] or [False] * len(clips), bool)
@@ -252,16 +253,16 @@ def usable(clips: Clips, shape: Shape, *, words: bool, speakers: bool, emotions:
 
 @dataclass
 class _SaidWord:
-    """The word of a clip that frames are read around: one for all that is read, so that the clip has one label.
+    """The word of a clip around which frames are read: the same for all reads, so that the clip has one label.
 
-    label: int64 `[1]`, takes its number. drawn: its place among the clip's words.
+    label: int64 `[1]`, receives its number. drawn: its index among the clip's words.
     """
 
     label: Tensor
     drawn: int | None = None
 
     def among(self, words: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-        """Return it: number, start and end; the first time, of words `[N, 3]`, it is drawn."""
+        """Return its number, start and end; the first call draws it from words `[N, 3]`."""
         if self.drawn is None:
             self.drawn = int(rng.integers(len(words)))
             self.label[0] = int(words[self.drawn, 0])
@@ -276,7 +277,7 @@ def _choose(
     rng: np.random.Generator | None,
     said: _SaidWord,
 ) -> Sequence[int]:
-    """Return which frames of a clip are read."""
+    """Return the frames of a clip that are read."""
     n_frames = int(clips.n_frames[row])
     words = clips.timed[row] if clips.timed else NO_WORDS
     if reads.source == "statistics":

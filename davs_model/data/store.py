@@ -1,4 +1,4 @@
-"""Frames of clips in memory: decoded once, in the forms that a run reads, as far as a limit allows."""
+"""Frames of clips in memory, decoded once in the forms that a run reads, up to a size limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Held = Mapping[Form, Frames]
 
 
 class FrameStore:
-    """Keeps the frames of clips, those that were added first, until `limit` bytes are taken.
+    """Keeps the frames of the clips that were added first, up to `limit` bytes.
 
     Processes that are forked later share its memory.
     """
@@ -29,11 +29,11 @@ class FrameStore:
         return len(self._held)
 
     def get(self, clips: Clips, row: int) -> Held | None:
-        """Return what is kept of a clip; None where nothing is."""
+        """Return the frames of a clip; None if they are not kept."""
         return self._held.get(clips.sample(row))
 
     def fill(self, clips: Clips, forms: Iterable[Form]) -> None:
-        """Decode clips until the limit is reached; a clip that cannot be read is left to whoever reads it next."""
+        """Decode clips until the limit is reached; the next reader reports a clip that cannot be read."""
         wanted = sorted(set(forms))
         each = sum(3 * side * side for _, side in wanted)
         for row in range(len(clips)):

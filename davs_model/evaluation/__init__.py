@@ -1,1 +1,1 @@
-"""A trained model measured on a split of OUT: the tables of its paper, figures, sheets of samples, and their page."""
+"""Evaluation of a trained model on a split of OUT: the tables of its paper, figures, sample sheets, and a page."""

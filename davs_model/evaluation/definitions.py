@@ -1,4 +1,4 @@
-"""How each figure of an evaluation is defined, as its page says."""
+"""The definitions of the metrics of an evaluation, as printed on its page."""
 
 DEFINITIONS = (
     "Opening r: correlation over time of the grey levels' standard deviation between the lips, generated and real.",

@@ -1,4 +1,4 @@
-"""How much of a generated mouth comes from the picture of the face, and how much from what is said."""
+"""How much a generated mouth depends on the identity frame, and how much on the speech."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from davs_model.evaluation.metrics.talking import opening
 from davs_model.models.base import TalkingModel
 
 CLIPS = 10
-"""Most clips that are measured: four films are generated of each."""
+"""Maximum number of clips that are measured: four videos are generated for each."""
 MOST = CLIPS + 1
-"""Most clips that are read: the first lends its audio alone."""
+"""Maximum number of clips that are read: only the audio of the first is used."""
 
 
 @dataclass(frozen=True)
 class Dependence:
     """Means over clips of mean absolute differences inside the mouth box, in grey levels of 255.
 
-    between_references: of films of one audio, from the frame whose mouth is most open and from the most closed one.
-    between_sounds: of films from one frame, of two clips' audio.
-    dependence: between_references ÷ (between_references + between_sounds): 0 for a mouth that the audio alone decides.
+    between_references: between videos with the same audio, from the frames with the most open and most closed mouth.
+    between_sounds: between videos from the same frame, with the audio of two clips.
+    dependence: between_references ÷ (between_references + between_sounds): 0 if only the audio determines the mouth.
     """
 
     between_references: float
@@ -40,7 +40,7 @@ class Dependence:
 def measure(
     model: TalkingModel, clips: Clips, device: torch.device, *, limit: int = MOST, bf16: bool = False, scale: float = 1
 ) -> Dependence | None:
-    """Measure the first clips, each by its own audio and by that of the clip before; None for less than two.
+    """Measure the first clips, each with its own audio and with that of the clip before; None for fewer than two.
 
     scale: factor of the audio features.
     """
@@ -59,7 +59,7 @@ def measure(
 def _differences(
     model: TalkingModel, clip: talk.WholeClip, other: talk.WholeClip, *, bf16: bool, scale: float
 ) -> tuple[float, float]:
-    """Return the differences between references and between sounds, of pixels from 0 to 1."""
+    """Return the differences between references and between sounds, for pixel values from 0 to 1."""
     gaping = opening(clip.real[0, clip.spoken])
     faces = [clip.spoken.start + int(at) for at in (gaping.argmax(), gaping.argmin())]
     with precision.autocast(clip.real.device, bf16=bf16):
@@ -70,7 +70,7 @@ def _differences(
 
 
 def _mouths(model: TalkingModel, clip: talk.WholeClip, face: int, said: Tensor) -> Tensor:
-    """Return the mouth box while somebody speaks, generated from one of the clip's frames."""
+    """Return the mouth box during speech, generated from one of the clip's frames."""
     identity = model.conditioned(model.encode_identity(clip.real[:, face : face + 1]), clip.batch)
     frames = talk.generated(model, identity, said)
     rows, columns = region(MOUTH_BOX, frames.shape[-1])

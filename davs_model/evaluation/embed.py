@@ -1,4 +1,4 @@
-"""How good a model is on clips that it does not learn from: what training reports, and what tables are made of."""
+"""Embeddings of held-out clips, for the reports of training and the tables of an evaluation."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from davs_model.models.base import FRAMES, PORTRAIT, REAL, TalkingModel
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What a model makes of N clips.
+    """The embeddings of N clips by a model.
 
-    tensors: on the CPU: `words` and `speakers`, int64 `[N]`, −1 where unknown; and what `TalkingModel.embeddings`
-        returns, float32.
+    tensors: on the CPU: `words` and `speakers`, int64 `[N]`, −1 where unknown; and the result of
+        `TalkingModel.embeddings`, float32.
     l1: mean absolute error of frames generated from audio and video. skipped: clips that could not be read, and why.
     """
 
@@ -47,7 +47,7 @@ def embed(
     bf16: bool = False,
     generate: bool = False,
 ) -> Embeddings:
-    """Run clips through the encoders in eval mode, which the model is left in; generate: also frames, for `l1`."""
+    """Encode clips in eval mode, in which the model is left; generate: also generate frames, for `l1`."""
     model.eval()
     parts: dict[str, list[Tensor]] = {}
     errors: dict[str, list[float]] = {}
@@ -79,7 +79,7 @@ def embed(
 
 
 def measure(found: Embeddings) -> dict[str, Any]:
-    """Return what embeddings are worth: recognition and retrieval (Table 3), people told apart, L1 of frames."""
+    """Return the metrics of embeddings: recognition and retrieval (Table 3), people recognised, L1 of frames."""
     result: dict[str, Any] = {}
     if "video" in found:
         if "video_logits" in found and bool((found["words"] >= 0).any()):
@@ -94,7 +94,7 @@ def measure(found: Embeddings) -> dict[str, Any]:
 
 
 def in_words(found: dict[str, Any]) -> str:
-    """Return a validation in one line."""
+    """Return the metrics of a validation in one line of text."""
     parts = []
     if words := found.get("words"):
         parts.append(
@@ -115,10 +115,10 @@ def in_words(found: dict[str, Any]) -> str:
 
 
 def same_person(identity: Tensor, speakers: Tensor) -> dict[str, float]:
-    """Return the share of clips whose nearest other clip, by f_p^v, is of the same person, who need not be known.
+    """Return the fraction of clips whose nearest other clip, by f_p^v, is of the same person, who may be unseen.
 
-    identity: `[N, 256]`. speakers: `[N]`, −1 where unknown. `chance`: that share at random. Empty where no two clips
-    are of one person, or all are.
+    identity: `[N, 256]`. speakers: `[N]`, −1 where unknown. `chance`: that fraction for a random clip. Empty if no two
+    clips are of the same person, or all are.
     """
     known = speakers >= 0
     features, people = torch.nn.functional.normalize(identity[known]), speakers[known]

@@ -1,4 +1,4 @@
-"""What a model says of each clip, kept in an HDF5 file that grows batch by batch."""
+"""The embeddings of each clip, in an HDF5 file that grows batch by batch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Writer:
 
 @contextmanager
 def writing(path: Path, facts: dict[str, Any]) -> Iterator[Writer]:
-    """Open a new file, which appears whole in the end; RunError where it cannot be written.
+    """Open a new file, which appears only when it is complete; RunError if it cannot be written.
 
     facts: what the embeddings depend on; JSON.
     """
@@ -63,12 +63,12 @@ def writing(path: Path, facts: dict[str, Any]) -> Iterator[Writer]:
 
 
 class EmbeddingsFile:
-    """A file of embeddings of N clips, read as it is needed.
+    """A file of embeddings of N clips, from which arrays are read on demand.
 
-    `key` (text), and of the float32 arrays those that were read: `identity` f_p^v `[N, 256]` of a random frame,
-    `identity_sequence` `[N, 20, 256]`, `video` F_w^v and `audio` F_w^a `[N, 12, 256]`, their `video_logits` and
-    `audio_logits` `[N, N_w]`, `generated_audio`, `generated_video` and `generated_repeated` `[N, 12, 256]`: F_w^v of
-    frames drawn from them; int64 `words` and `speakers` `[N]`, −1 where unknown.
+    It has `key` (text); int64 `words` and `speakers` `[N]`, −1 where unknown; and those of the following float32 arrays
+    that the model has: `identity` f_p^v `[N, 256]` of a random frame, `identity_sequence` `[N, 20, 256]`, `video` F_w^v
+    and `audio` F_w^a `[N, 12, 256]`, their `video_logits` and `audio_logits` `[N, N_w]`, `generated_audio`,
+    `generated_video` and `generated_repeated` `[N, 12, 256]`: F_w^v of frames generated from these.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,11 +79,11 @@ class EmbeddingsFile:
             return name in file
 
     def __getitem__(self, name: str) -> Tensor:
-        """Read an array whole."""
+        """Read a whole array."""
         with h5py.File(self.path) as file:
             return torch.from_numpy(file[name][()])
 
     def keys(self) -> list[str]:
-        """Return the clips."""
+        """Return the keys of the clips."""
         with h5py.File(self.path) as file:
             return [key.decode() for key in file["key"][()]]

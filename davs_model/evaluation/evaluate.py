@@ -1,8 +1,8 @@
-"""A model measured on a split of OUT: the paper's tables, as numbers, figures and a page.
+"""Evaluation of a model on a split of OUT: the paper's tables, as metrics, figures and a page.
 
-One pass over the split embeds every clip and draws it anew, from its own sound and from its own pictures, beginning
-with a random frame of it; a pass over clips of the train split gives the SVM something to learn from. Memory grows with
-the embeddings of the split, not with its frames.
+One pass over the split embeds every clip and generates it from its own audio and from its own video, with a random
+frame of it as the identity frame. A pass over clips of the train split provides the training data of the SVM. Memory
+grows with the embeddings of the split, not with its frames.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ from davs_model.sync.load import load as load_sync
 METRICS, PAGE, HTML, EMBEDDINGS = "metrics.json", "evaluation.md", "evaluation.html", "embeddings.h5"
 EXPRESSIONS = "expressions.png"
 SOURCES = ("audio", "video", "repeated")
-"""What frames are drawn from: sound, pictures, or nothing: the identity frame again and again."""
+"""What frames are generated from: audio, video, or nothing: the identity frame repeated."""
 EVERY = 4
-"""Of the identity features of frames in a row, the SVM reads every fourth."""
+"""The SVM reads every fourth of the identity features of consecutive frames."""
 
 Say = Callable[[str], None]
 """Shows a line."""
@@ -67,13 +67,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How to evaluate.
+    """The settings of an evaluation.
 
-    limit: most clips of the split; None: all. svm_clips: most clips of the train split that the SVM learns from.
-    mouth_clips: most clips whose mouths are measured. talking_clips: most clips that are generated whole, to measure
-        whether they talk. seed: draws the identity frames. sync: a run whose sync model judges them, too; "": none.
-        identity: a run whose identity encoder judges frames of an expressive model; "": none. speech_scale: factor of
-        the audio features of these clips.
+    limit: maximum clips of the split; None: all. svm_clips: maximum clips of the train split for the SVM.
+    mouth_clips: maximum clips whose mouths are measured. talking_clips: maximum clips that are generated whole, to
+        measure whether they talk. seed: draws the identity frames. sync: a run whose sync model measures these, too;
+        "": none. identity: a run whose identity encoder measures frames of an expressive model; "": none.
+        speech_scale: factor of the audio features of these clips.
     """
 
     split: str = "test"
@@ -92,15 +92,15 @@ class EvaluationSettings:
 
     @property
     def whole_clips(self) -> int:
-        """Most clips that are read whole."""
+        """Maximum number of clips that are read whole."""
         return min(self.talking_clips, self.limit or self.talking_clips)
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """A model that is measured, and the clips and what is read of them; missing: tables that there are not, and why.
+    """A model under evaluation, the clips and their reads; missing: the tables that are missing, with the reasons.
 
-    clips: one for each word, where the times of words are known; whole: as they lie in the shards.
+    clips: one clip per word, if the times of words are known; whole: the clips as they are in the shards.
     """
 
     run: Path
@@ -123,7 +123,7 @@ class _Subject:
     def measure(
         self, settings: EvaluationSettings, path: Path, quality: FrameQuality, say: Say
     ) -> tuple[EmbeddingsFile, dict[str, Tensor]]:
-        """Embed every clip into a file; return it, and the ranks of the clips that belong together."""
+        """Embed every clip into a file; return it, and the ranks of matching clips."""
         try:
             _embed(self, settings, path, quality, say)
             found = EmbeddingsFile(path)
@@ -142,17 +142,17 @@ def evaluate(
     landmarks: tuple[Landmarks, str] | str = "not asked for",
     say: Say = print,
 ) -> dict[str, Any]:
-    """Measure the model of a run on the shards of OUT and write metrics.json, the page and figures into `results`.
+    """Measure the model of a run on the shards of OUT, and write metrics.json, the page and figures into `results`.
 
-    baselines: other runs, measured the same way without leakage and mouths. landmarks: what finds mouths, and what it
-    is called; or why there is none.
-    Errors are CheckpointError, ShardError or RunError, one line. Returns what metrics.json holds.
+    baselines: other runs, measured the same way, without leakage and mouths. landmarks: the detector of mouth landmarks
+    and its name; or the reason why there is none.
+    Errors are CheckpointError, ShardError or RunError, one line. Returns the contents of metrics.json.
     """
     begin = time.monotonic()
     subject = _Subject.load(run, out, settings)
     require(settings.sync, settings.identity, subject.whole.mfcc_preset)
     for other in baselines:
-        _Subject.load(other, out, settings)  # what is wrong with one is told now, not after hours
+        _Subject.load(other, out, settings)  # to report a problem now, and not after hours
     saved, clips, missing = subject.saved, subject.clips, subject.missing
     quality = FrameQuality(None if isinstance(landmarks, str) else landmarks[0], settings.mouth_clips)
     say(f"{settings.split}: {plural(len(clips), 'clip')} of {out}")
@@ -191,7 +191,7 @@ def evaluate(
 
 
 def _about(subject: _Subject, out: Path, found: EmbeddingsFile, settings: EvaluationSettings) -> dict[str, Any]:
-    """Return which model was measured, and on what."""
+    """Return the model that was measured, and the data."""
     saved, clips = subject.saved, subject.clips
     return {
         "run": str(subject.run),
@@ -212,7 +212,7 @@ def _about(subject: _Subject, out: Path, found: EmbeddingsFile, settings: Evalua
 
 
 def _write(results: Path, metrics: dict[str, Any], shown: dict[str, str]) -> None:
-    """Write metrics.json and both forms of the page; shown: names of figures to their files."""
+    """Write metrics.json and both forms of the page; shown: the file of each figure, by name."""
     text = json.dumps(plain(metrics), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     files.write_whole(results / METRICS, text.encode())
     files.write_whole(results / PAGE, page.render(metrics, shown).encode())
@@ -221,7 +221,7 @@ def _write(results: Path, metrics: dict[str, Any], shown: dict[str, str]) -> Non
 
 
 def in_words(metrics: dict[str, Any]) -> str:
-    """Return what was measured in one line."""
+    """Return the main metrics in one line of text."""
     parts = [embed.in_words({"words": metrics.get("recognition"), **metrics["retrieval"]})]
     parts += [
         "{} frames PSNR {psnr:.1f} dB, SSIM {ssim:.3f}".format(name, **found)
@@ -235,12 +235,11 @@ def in_words(metrics: dict[str, Any]) -> str:
 def clips_of(
     saved: Checkpoint, out: Path, split: str, reads: Sequence[str] = EVALUATED, vocabulary: tuple[str, ...] = ()
 ) -> tuple[Clips, Shape]:
-    """Return the clips of a split that a model can be measured on, labelled as it was trained, and what is read.
+    """Return the clips of a split on which a model can be measured, with the label numbers of its training, and reads.
 
-    reads: names of `TalkingModel.reads`, of which those that the model has are read. vocabulary: numbers the words of a
-        model that does not name its own; none: those of the split do.
-
-    RunError where there is none, or their windows are of another preset than the model's.
+    reads: names of `TalkingModel.reads`; those that the model has are read. vocabulary: numbers the words for a model
+        that does not store its own; empty: by the words of the split.
+    RunError if there are no such clips, or their windows have another preset than the model's.
     """
     words, emotions = (tuple(map(str, saved.settings.get(name) or ())) for name in ("words", "emotions"))
     clips = read_clips(out, split, vocabulary=words or vocabulary or None, emotion_names=emotions or None)
@@ -256,7 +255,7 @@ def clips_of(
 
 
 def _words_problem(saved: Checkpoint, clips: Clips) -> str | None:
-    """Return why the words of clips cannot be told to be those of a model; None where they can."""
+    """Return why the words of clips cannot be matched with those of a model; None if they can."""
     known, n_words = saved.settings.get("words"), saved.dimensions.get("n_words", 0)
     if known is not None and not known:
         return "the model has learned no words"
@@ -279,7 +278,7 @@ def _read(clips: Clips, shape: Shape, settings: EvaluationSettings, limit: int |
 
 @torch.inference_mode()
 def _embed(subject: _Subject, settings: EvaluationSettings, path: Path, quality: FrameQuality, say: Say) -> None:
-    """Embed every clip, and what is generated in its place, into a file; measure the frames on the way."""
+    """Embed every clip and its generated frames into a file; also measure these frames."""
     saved, clips, generates = subject.saved, subject.clips, draws(subject.saved)
     if not generates:
         stage = generating_stage(saved)
@@ -303,7 +302,7 @@ def _embed(subject: _Subject, settings: EvaluationSettings, path: Path, quality:
 def _embedded(
     subject: _Subject, settings: EvaluationSettings, raw: RawBatch, quality: FrameQuality | None
 ) -> dict[str, Tensor]:
-    """Embed the clips of a batch; quality: takes what is generated in their place, which is embedded, too."""
+    """Embed the clips of a batch; quality: measures their generated frames, which are then embedded, too."""
     model, form, device = subject.model, subject.shape.reads[FRAMES], torch.device(settings.device)
     batch = raw.to(device)
     with precision.autocast(device, bf16=settings.bf16):
@@ -322,7 +321,7 @@ def _embedded(
 
 
 def _places(found: EmbeddingsFile) -> dict[str, Tensor]:
-    """Return the ranks of right clips: by the other modality, and by what was drawn in the place of the pictures."""
+    """Return the ranks of the correct clips: by the other modality, and by frames generated in place of real ones."""
     video, audio = found["video"], found["audio"]
     places = {"video_to_audio": ranks(video, audio), "audio_to_video": ranks(audio, video)}
     generated = {name: f"generated_{name}" for name in SOURCES}
@@ -331,7 +330,7 @@ def _places(found: EmbeddingsFile) -> dict[str, Tensor]:
 
 
 def _tables(found: EmbeddingsFile, places: dict[str, Tensor], missing: dict[str, str]) -> dict[str, Any]:
-    """Return words recognised, and clips found again."""
+    """Return the tables of word recognition and clip retrieval."""
     tables: dict[str, Any] = {}
     words = found["words"]
     if "recognition" not in missing:
@@ -349,7 +348,7 @@ def _tables(found: EmbeddingsFile, places: dict[str, Tensor], missing: dict[str,
 
 
 def _talking(subject: _Subject, settings: EvaluationSettings, say: Say) -> dict[str, Any]:
-    """Return how the mouths of whole clips move, from their own sound and pictures and from a wrong sound."""
+    """Return how the mouths of whole clips move, from their own audio and video and from wrong audio."""
     if not draws(subject.saved) or not settings.talking_clips:
         return {}
     whole, device = subject.whole, torch.device(settings.device)
@@ -377,8 +376,8 @@ def _leakage(
 ) -> dict[str, Any]:
     """Return what an SVM reads: words from identity features, people from speech features.
 
-    Words: it learns from clips of the train split. People, and the words of the train split itself: from four fifths of
-    these clips, for the people of a test split need not be in the train split.
+    Words: it is trained on clips of the train split. People, and words if the split is train itself: on four fifths of
+    the measured clips, because the people of a test split need not be in the train split.
     """
     result: dict[str, Any] = {}
     missing = subject.missing
@@ -405,7 +404,7 @@ def _leakage(
 
 @torch.inference_mode()
 def _identity_of_train(subject: _Subject, out: Path, settings: EvaluationSettings, say: Say) -> tuple[Tensor, Tensor]:
-    """Return identity features `[N, D]` and words `[N]` of clips of the train split, whose rows are shuffled."""
+    """Return identity features `[N, D]` and words `[N]` of clips of the train split, in shuffled order."""
     clips, shape = clips_of(subject.saved, out, "train", [SEQUENCE], subject.clips.vocabulary)
     device = torch.device(settings.device)
     say(f"train: {plural(min(len(clips), settings.svm_clips), 'clip')} for the SVM")
@@ -425,7 +424,7 @@ def _identity_of_train(subject: _Subject, out: Path, settings: EvaluationSetting
 
 
 def _expression(subject: _Subject, out: Path, settings: EvaluationSettings, say: Say, picture: Path) -> dict[str, Any]:
-    """Return what is measured of an expressive model alone, and draw it with each emotion."""
+    """Return the measures that only expressive models have, and write a sheet of generated emotions."""
     if not (subject.model.expression_length and draws(subject.saved) and settings.talking_clips):
         return {}
     device = torch.device(settings.device)
@@ -438,7 +437,7 @@ def _expression(subject: _Subject, out: Path, settings: EvaluationSettings, say:
 
 
 def _baseline(run: Path, out: Path, settings: EvaluationSettings, path: Path, say: Say) -> dict[str, Any]:
-    """Measure another run by what the tables have columns for."""
+    """Measure another run for the columns of the tables."""
     subject, quality = _Subject.load(run, out, settings), FrameQuality(None, 0)
     missing = subject.missing
     say(f"baseline {run}")

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, PNG: which words are taken for which, how far up the right clip stands, word by word.
+"""Figures of an evaluation, as PNG: confusion of words, ranks of the correct clips, accuracy by word.
 
 The same input gives the same bytes: see `avprep.pages.drawing`.
 """
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 
 DPI = 120
 STYLES = ("-", "--", ":")
-"""Of lines, from one round of colours to the next."""
+"""Line styles, one for each cycle of colours."""
 NAMED_WORDS = 60
-"""Words in a confusion matrix up to which each row has its name."""
+"""Maximum number of words in a confusion matrix whose rows are labelled."""
 EXTREMES = 20
-"""Best words, and worst, in a picture of single words."""
+"""Number of best words, and of worst words, in the figure of single words."""
 LONGEST = 18
-"""Letters of a word that are shown; LRW's longest has 14."""
+"""Maximum number of letters of a word that are shown; LRW's longest word has 14."""
 RANKED = {
     "video_to_audio": "video → audio",
     "audio_to_video": "audio → video",
     "audio": "drawn from audio → original",
     "video": "drawn from video → original",
 }
-"""Curves of the figure of ranks."""
+"""Names of the curves in the figure of ranks."""
 
 
 def draw(
     found: EmbeddingsFile, vocabulary: Sequence[str], places: Mapping[str, Tensor], results: Path
 ) -> dict[str, str]:
-    """Draw the figures of the page; return their names and files."""
+    """Draw the figures of the page; return the file of each figure, by name."""
     shown: dict[str, str] = {}
     words, n = found["words"], len(vocabulary)
     if n and "video_logits" in found and found["video_logits"].shape[1] == n and bool((words >= 0).any()):
@@ -65,10 +65,10 @@ def draw(
 
 
 def confusion_matrix(logits: Tensor | NDArray[Any], labels: Tensor | ArrayLike, n: int) -> NDArray[np.int64]:
-    """Count the clips of each word (row) that were taken for each word (column), `[n, n]`.
+    """Count the clips of each word (row) that were predicted as each word (column), `[n, n]`.
 
-    logits: `[N, n]`, of which the largest (the first of equals) is what was said. labels: integers `[N]`; -1 (unknown)
-    is left out. Raises ValueError for shapes that do not fit and for labels from n on.
+    logits: `[N, n]`; the largest, or the first of equals, is the prediction. labels: integers `[N]`; -1 (unknown) is
+    left out. Raises ValueError for shapes that do not fit and for labels of n or more.
     """
     from sklearn.metrics import confusion_matrix as count
 
@@ -82,19 +82,19 @@ def confusion_matrix(logits: Tensor | NDArray[Any], labels: Tensor | ArrayLike, 
     if not known.any():  # which scikit-learn refuses
         return np.zeros((n, n), dtype=np.int64)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "A single label")  # of one word there is little to tell, but it is counted
+        warnings.filterwarnings("ignore", "A single label")  # a single word is of little interest, but valid
         return np.asarray(count(truth[known], scores[known].argmax(1), labels=range(n)), dtype=np.int64)
 
 
 def accuracy_by_word(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of each word's clips that were recognised, `[K]`, NaN of words without clips."""
+    """Return the fraction of each word's clips that were recognised, `[K]`; NaN for words without clips."""
     return np.asarray(_shares(matrix).diagonal())
 
 
 def confusion(path: Path, matrix: NDArray[np.int64], words: Sequence[str], title: str) -> None:
-    """Draw a confusion matrix `[K, K]` (row: the word, column: what it was taken for) as shares of each row.
+    """Draw a confusion matrix `[K, K]` (row: true word, column: predicted word) as fractions of each row.
 
-    RunError where the file cannot be written, as of all pictures here.
+    RunError if the file cannot be written, as for all figures here.
     """
     n = len(words)
     if matrix.shape != (n, n) or not n:
@@ -106,7 +106,7 @@ def confusion(path: Path, matrix: NDArray[np.int64], words: Sequence[str], title
 
         axes = figure.add_subplot()
         axes.set_facecolor("0.85")  # where a row is NaN
-        # By the cube root, or errors among hundreds of words, each of them rare, would not show beside what is right.
+        # On a cube-root scale: errors among hundreds of words, each of them rare, would be invisible on a linear one.
         image = axes.imshow(_shares(matrix), cmap="Blues", norm=PowerNorm(1 / 3, 0, 1), interpolation="nearest")
         bar = figure.colorbar(image, ax=axes, shrink=0.7, label="clips of the word spoken, %")
         percents = (0, 1, 5, 10, 25, 50, 100)
@@ -123,13 +123,13 @@ def confusion(path: Path, matrix: NDArray[np.int64], words: Sequence[str], title
 
 
 def ranks(path: Path, found: Mapping[str, NDArray[np.integer[Any]]], n: int) -> None:
-    """Draw the share of queries whose right clip is among the first k of n, for every k.
+    """Draw the fraction of queries whose correct clip is among the first k of n, for every k.
 
-    found: a name to the rank of the right clip of each query, from 0.
+    found: for each name, the rank of the correct clip of each query, from 0.
     """
     if n < 1:
         raise ValueError(f"a gallery of {n} clips has no ranks")
-    k = np.arange(1, n + 2)  # a step past the end, where the last value ends
+    k = np.arange(1, n + 2)  # one more, at which the last step ends
     with _drawn(path, 7.0, 4.6 + 0.2 * len(found)) as figure:
         axes = figure.add_subplot()
         for number, (name, places) in enumerate(found.items()):
@@ -155,9 +155,9 @@ def by_word(
     visual_accuracy: NDArray[np.floating[Any]],
     audio_accuracy: NDArray[np.floating[Any]],
 ) -> None:
-    """Draw how well single words are recognised, best lip-read first; of many, those at either end.
+    """Draw the accuracy of single words, in order of visual accuracy; of many words, the best and worst.
 
-    visual_accuracy, audio_accuracy: `[K]`, shares from 0 to 1, NaN of a word without clips, which is left out.
+    visual_accuracy, audio_accuracy: `[K]`, fractions from 0 to 1; NaN for a word without clips, which is left out.
     """
     if not visual_accuracy.shape == audio_accuracy.shape == (len(words),):
         shapes = f"{list(visual_accuracy.shape)} and {list(audio_accuracy.shape)}"
@@ -187,14 +187,14 @@ def by_word(
 
 @contextmanager
 def _drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """Give a figure of a size in inches to draw on, then write it: its pixels alone, as matplotlib's PNG names it."""
+    """Yield a figure of a size in inches, then write only its pixels, because matplotlib's PNG names matplotlib."""
     with drawing(width, height, DPI) as drawn:
         yield drawn.figure
     write_png(path, drawn.pixels)
 
 
 def _shares(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return each row over its sum, NaN where that is 0."""
+    """Return each row divided by its sum, NaN if that is 0."""
     totals = matrix.sum(1, keepdims=True)
     return np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
 
@@ -204,7 +204,7 @@ def _short(name: str, longest: int) -> str:
 
 
 def weights(path: Path, found: NDArray[np.floating[Any]], names: Sequence[str]) -> None:
-    """Draw how much each modality counts in each frame, (T, M) with a mean of 1 over the M `names`."""
+    """Draw the weight of each modality in each frame, (T, M), with a mean of 1 over the M `names`."""
     with _drawn(path, 7.0, 3.6) as figure:
         axes = figure.add_subplot()
         seconds = np.arange(len(found)) / FPS

@@ -1,4 +1,4 @@
-"""How near generated frames, and their mouths, come to the real ones: Table 1 of the paper, and mouth landmarks."""
+"""Similarity of generated frames and mouths to the real ones: Table 1 of the paper, and mouth landmarks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from davs_model.evaluation.metrics.mouth import mouth_distance
 from davs_model.evaluation.metrics.reconstruction import Reconstructions
 
 Landmarks = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Finds mouths in crops, uint8 (N, 256, 256, 3): landmarks float32 (N, L, 2) in pixels, NaN where there are none."""
+"""Detects mouth landmarks in crops, uint8 (N, 256, 256, 3): float32 (N, L, 2) in pixels, NaN where none is found."""
 
 
 @dataclass
 class FrameQuality:
     """Measures generated frames batch by batch.
 
-    landmarks: finds mouths, None: nothing does. mouth_clips: most clips whose mouths are measured.
+    landmarks: landmark detector, or None. mouth_clips: maximum number of clips whose mouths are measured.
     """
 
     landmarks: Landmarks | None
@@ -32,7 +32,7 @@ class FrameQuality:
     _measured: int = 0
 
     def add(self, real: Tensor, generated: dict[str, Tensor]) -> None:
-        """Add real frames `[B, T, 3, S, S]`, and those generated in their place, by what they were generated from."""
+        """Add real frames `[B, T, 3, S, S]`, and generated ones by the name of their driver."""
         for name, frames in generated.items():
             self.reconstructions.setdefault(name, Reconstructions()).add(real.flatten(0, 1), frames.flatten(0, 1))
         clips = min(len(real), self.mouth_clips - self._measured)
@@ -45,7 +45,7 @@ class FrameQuality:
     def tables(self, landmarks: tuple[Landmarks, str] | str, missing: dict[str, str]) -> dict[str, Any]:
         """Return `reconstruction` and `mouth` of metrics.json.
 
-        landmarks: what finds mouths, and what it is called; or why there is none, which `missing` takes.
+        landmarks: the landmark detector and its name; or the reason why there is none, which is added to `missing`.
         """
         tables: dict[str, Any] = {}
         if self.reconstructions:

@@ -1,4 +1,4 @@
-"""Whether generated films are in sync with their audio: judged by a sync model that has seen none, beside real ones."""
+"""Audio-video sync of generated and real videos, measured by a sync model that was not trained on generated ones."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from davs_model.evaluation.progress import Progress
 from davs_model.models.base import WINDOWS, Lead, SyncJudge, TalkingModel
 
 FILMS = ("real", "audio", "wrong_audio")
-"""Real frames at the size of the model; those generated from the clip's audio; those generated from another clip's."""
+"""Real frames at the model's size; frames generated from the clip's audio; those generated from another clip's."""
 
 
 @dataclass(frozen=True)
 class InSync:
-    """Means over films of one kind, each against the audio of its clip.
+    """Summary of the videos of one kind, each with the audio of its clip.
 
     confidence, distance: mean. offset: median of |lead|, in frames. within_1: fraction of |lead| ≤ 1.
     """
@@ -49,9 +49,9 @@ def measure(
     scale: float,
     progress: Progress,
 ) -> dict[str, dict[str, Any]]:
-    """Generate clips whole and return how well they are in sync, by what they are generated from; see `FILMS`.
+    """Generate whole clips and return how well they are in sync, for each kind of `FILMS`.
 
-    scale: factor of the audio features. progress: as of `Progress`. Empty without two clips.
+    scale: factor of the audio features. progress: see `Progress`. Empty for fewer than two clips.
     """
     model.eval()
     found: dict[str, list[Lead]] = {name: [] for name in FILMS}
@@ -78,7 +78,7 @@ def _judged(
     bf16: bool,
     scale: float,
 ) -> dict[str, Lead]:
-    """Return the offset of each film of a clip; other: one with another audio."""
+    """Return the offset of each video of a clip; other: a clip with other audio."""
     real = clip.real[0]
     with precision.autocast(real.device, bf16=bf16):
         identity = model.encode_identity(clip.real[:, clip.identity : clip.identity + 1])
@@ -93,7 +93,7 @@ def _judged(
 
 
 def offset_of(judge: SyncJudge, film: Tensor, clip: talk.WholeClip, clips: Clips) -> Lead | None:
-    """Return the offset of a film `[T, 3, S, S]` to the audio of a clip of the table; None where it has none."""
+    """Return the offset of a video `[T, 3, S, S]` to the audio of a clip of the table; None if it has none."""
     heard = clip.batch[WINDOWS][0].cpu().numpy()
     return judge.lead(to_crops(film), heard, _valid(clips, clip.row))
 
@@ -102,7 +102,7 @@ def _valid(clips: Clips, row: int) -> Any:
     try:
         first, count = int(clips.first[row]), int(clips.n_frames[row])
         return decode_array(clips.read(row, "mfcc", ())["valid.npy"])[first : first + count]
-    except ShardError:  # as the clip's frames, which are then not there either
+    except ShardError:  # the clip's frames are then missing, too
         return np.zeros(0, bool)
 
 

@@ -1,4 +1,4 @@
-"""Other runs that judge what a model generates: a sync model, and an encoder of who is seen."""
+"""Other runs that measure what a model generates: a sync model, and an identity encoder."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from davs_model.sync.load import load as load_sync
 
 
 def require(sync: str, identity: str, windows: str) -> None:
-    """Prove that these runs can judge, before hours of measuring or training; CheckpointError or RunError if not.
+    """Check that these runs are usable, before hours of measuring or training; CheckpointError or RunError if not.
 
-    sync, identity: as of `EvaluationSettings`. windows: the preset of those that are judged, "" where it is unknown.
+    sync, identity: as in `EvaluationSettings`. windows: MFCC preset of the windows, "" if unknown.
     """
     if sync:
         load_sync(sync, windows=windows)

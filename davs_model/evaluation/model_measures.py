@@ -1,4 +1,4 @@
-"""What a model measures of itself by `TalkingModel.measures`, and its sections of the page."""
+"""The measures of `TalkingModel.measures`, and their sections of the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from davs_model.models.base import TalkingModel
 
 
 def measure(saved: Checkpoint, model: TalkingModel, clips: Clips, device: str, limit: int) -> dict[str, Any]:
-    """Return what a model measures of itself after the last stage that it was trained in, by name."""
+    """Return a model's own measures after the last stage in which it was trained, by name."""
     steps = dict(saved.settings.get("steps") or {})
     done = [name for name in model.stages if steps.get(name)]
     measured = model.measures(done[-1], clips, torch.device(device), limit=limit) if done else ()
@@ -23,6 +23,6 @@ def measure(saved: Checkpoint, model: TalkingModel, clips: Clips, device: str, l
 
 
 def sections(measured: Mapping[str, Any]) -> Iterator[PageSection]:
-    """Yield a section for each; measured: what `measure` returned."""
+    """Yield a section for each measure; measured: result of `measure`."""
     for one in measured.values():
         yield PageSection(one["title"], tuple(one["notes"]), (), tuple(one["head"]), tuple(map(tuple, one["rows"])))

@@ -1,4 +1,4 @@
-"""The tables of the paper that a model is of, each with what was measured here, as sections of the page."""
+"""The tables of a model's paper, each with the values measured here, as sections of the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from davs_model.models.base import PaperData, TalkingModel
 
 
 def sections(metrics: Mapping[str, Any]) -> Iterator[PageSection]:
-    """Yield the tables of the model's paper, each below what metrics.json has in its place."""
+    """Yield the tables of the model's paper, each below the corresponding values of metrics.json."""
     kind = _kind(metrics)
     for table in () if kind is None else kind.paper:
         cells = (_cell(title, figure(metrics, place)) for title, place in table.columns.items())
@@ -21,13 +21,13 @@ def sections(metrics: Mapping[str, Any]) -> Iterator[PageSection]:
 
 
 def paper_data(metrics: Mapping[str, Any]) -> PaperData | None:
-    """Return the clips that the tables of the model's paper are of; None where they are of several sets, or unknown."""
+    """Return the clips of the tables of the model's paper; None if they are of several data sets, or unknown."""
     kind = _kind(metrics)
     return None if kind is None else kind.paper_data
 
 
 def comparison(metrics: Mapping[str, Any]) -> str:
-    """Return whether the figures of the model's paper and ours are of the same clips; "" where the paper has none."""
+    """Return whether the results of the model's paper and ours are of the same clips; "" if the paper has none."""
     theirs = paper_data(metrics)
     if theirs is None:
         return ""
@@ -53,7 +53,7 @@ def _kind(metrics: Mapping[str, Any]) -> type[TalkingModel] | None:
 
 
 def _cell(title: str, value: float | None) -> str:
-    """Return what was measured here in the form of a paper's column."""
+    """Return a value measured here in the format of a paper's column."""
     if title.endswith("%"):
         return number(value, ".1f", scale=100)
     return number(value, ".3g" if value is None or abs(value) < 1000 else ",.0f")

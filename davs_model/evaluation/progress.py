@@ -1,4 +1,4 @@
-"""Lines on how far a long measurement is."""
+"""Progress lines of a long measurement."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Progress = Callable[[int], object]
 
 
 def progress_lines(say: Callable[[str], None], total: int, title: str = "") -> Progress:
-    """Return what shows a line every `LINE_EVERY` seconds; title: stands before the number of clips done."""
+    """Return a function that prints a line every `LINE_EVERY` seconds; title: precedes the number of clips done."""
     last = time.monotonic()
 
     def progress(done: int) -> None:

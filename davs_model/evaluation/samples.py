@@ -1,4 +1,4 @@
-"""Sheets of generated frames to look at: the identity frame, real frames, those from audio, those from video."""
+"""Sheets of sample frames: the identity frame, real frames, and frames generated from audio and from video."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from davs_model.data.pictures import to_pictures
 from davs_model.models.base import FRAMES, PORTRAIT, REAL, SOUND, WINDOWS, TalkingModel
 
 CLIPS = 4
-"""Clips of a sheet."""
+"""Number of clips on a sheet."""
 GAP = 4
-"""White pixels around each picture."""
+"""White pixels around each image."""
 ROWS = ("real", "from audio", "from video")
-"""The rows of a clip, written beside them; above the first column stands `identity`."""
+"""The labels of the rows of a clip; that of the first column is `identity`."""
 LABELS = 84
-"""Pixels of the column of words."""
+"""Width of the column of labels in pixels."""
 
 
 @torch.inference_mode()
 def sheet(model: TalkingModel, raw: RawBatch, device: torch.device, *, bf16: bool = False) -> NDArray[np.uint8]:
-    """Return a sheet, RGB uint8 (H, W, 3), of B clips, a row of each kind; the model is left in eval mode.
+    """Return a sheet, RGB uint8 (H, W, 3), of B clips, with a row of each kind; the model is left in eval mode.
 
-    A row begins with its name and the identity frame; then come the frames of a step: real ones, those generated from
-    their audio, those from their video, if that drives the model.
+    A row begins with its label and the identity frame, followed by the frames of a step: real ones, those generated
+    from their audio, or those generated from their video, if that drives the model.
     """
     model.eval()
     batch = raw.to(device)
@@ -56,9 +56,9 @@ def sheet(model: TalkingModel, raw: RawBatch, device: torch.device, *, bf16: boo
 
 
 def labelled(framed: NDArray[np.uint8], rows: Sequence[str] = ROWS) -> NDArray[np.uint8]:
-    """Return pictures uint8 (rows, columns, H, W, 3) as one, with a line of words above and a column of them beside.
+    """Join images uint8 (rows, columns, H, W, 3) into one, with a line of labels above and a column of labels beside.
 
-    rows: the words beside them, again and again.
+    rows: the labels of the rows, which are repeated.
     """
     n_rows, n_columns, height, width, _ = framed.shape
     body = framed.transpose(0, 2, 1, 3, 4).reshape(n_rows * height, n_columns * width, 3)
@@ -69,5 +69,5 @@ def labelled(framed: NDArray[np.uint8], rows: Sequence[str] = ROWS) -> NDArray[n
 
 
 def write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Write a picture, RGB uint8 (H, W, 3), so that it appears whole; RunError where it cannot be written."""
+    """Write an image, RGB uint8 (H, W, 3), atomically; RunError if it cannot be written."""
     files.write_whole(path, encode_bgr(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8), "png"))

@@ -1,4 +1,4 @@
-"""A section of the evaluation's page, as plain text."""
+"""A section of the evaluation page, as plain text."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Row = Sequence[str | Chance]
 class PageSection:
     """One section of the page, as plain text.
 
-    notes: paragraphs. missing: what was not measured, each with its reason, "" where there is none. head, rows: a
-    table, none without rows.
+    notes: paragraphs. missing: what was not measured, each with its reason or "". head, rows: a table; without rows,
+    none.
     """
 
     title: str
@@ -31,21 +31,21 @@ class PageSection:
 
 
 def figure(metrics: Any, place: str) -> float | None:
-    """Return a number of metrics.json by its place in it, `reconstruction.audio.psnr`; None where there is none."""
+    """Return a number of metrics.json by its place, such as `reconstruction.audio.psnr`; None if there is none."""
     for key in place.split("."):
         metrics = metrics.get(key) if isinstance(metrics, Mapping) else None
     return float(metrics) if isinstance(metrics, int | float) else None
 
 
 def plain(value: Any) -> Any:
-    """Return JSON without what JSON has no words for: numbers that are not finite become null."""
+    """Return values that JSON can represent: numbers that are not finite become null."""
     if isinstance(value, dict):
         return {name: plain(inner) for name, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def number(value: Any, form: str, *, scale: float = 1) -> str:
-    """Return a number in a form, – for what is none, ∞ for what has no end."""
+    """Return a number in a format, – for a value that is no number, ∞ for infinity."""
     if not isinstance(value, int | float) or math.isnan(scaled := scale * float(value)):
         return "–"
     return format(scaled, form) if math.isfinite(scaled) else "∞" if scaled > 0 else "−∞"

@@ -1,4 +1,4 @@
-"""Whole clips generated from their own sound, from their own pictures and from a wrong sound, and how they talk."""
+"""Talking metrics of whole clips, generated from their own audio, from their own video and from wrong audio."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from davs_model.evaluation.progress import Progress
 from davs_model.models.base import EXPRESSION, FRAMES, REAL, SOUND, WINDOWS, TalkingModel
 
 AT_ONCE = 32
-"""Frames that are decoded at once."""
+"""Number of frames that are decoded at once."""
 WRONG = 3
-"""Other clips whose sound each clip is generated from; over one alone, of 67 sentences, opening r is ± .03."""
+"""Number of other clips whose audio drives each clip; with only one, for 67 sentences, opening r is ± .03."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class WholeClip:
 
     row: its number in the table. batch: `FRAMES`, `WINDOWS`, `REAL` and `SOUND` of all T frames, `[1, T, …]`, and
         `EXPRESSION`.
-    spoken: the frames in which somebody speaks. identity: the frame that shows who it is.
+    spoken: the frames with speech. identity: the number of the identity frame.
     """
 
     row: int
@@ -53,7 +53,7 @@ class WholeClip:
 def whole_clips(
     model: TalkingModel, clips: Clips, device: torch.device, *, limit: int, seed: int = 0
 ) -> Iterator[WholeClip]:
-    """Read the first clips of a table whole, at most `limit`; broken ones are left out.
+    """Read the first clips of a table whole, at most `limit`; unreadable ones are left out.
 
     seed: draws the identity frame.
     """
@@ -63,7 +63,7 @@ def whole_clips(
 
 
 def whole_clip(model: TalkingModel, clips: Clips, row: int, device: torch.device, *, seed: int = 0) -> WholeClip:
-    """Read one clip of a table whole, as `whole_clips`; ShardError."""
+    """Read one whole clip of a table, like `whole_clips`; ShardError."""
     n_frames = int(clips.n_frames[row])
     batch, valid = _whole(model, clips, row, device, (FRAMES, WINDOWS, REAL, SOUND, EXPRESSION))
     first, end = spoken_part(n_frames, clips.timed[row] if clips.timed else NO_WORDS, valid)
@@ -74,7 +74,7 @@ def whole_clip(model: TalkingModel, clips: Clips, row: int, device: torch.device
 def _whole(
     model: TalkingModel, clips: Clips, row: int, device: torch.device, names: tuple[str, ...]
 ) -> tuple[Batch, NDArray[np.generic]]:
-    """Read what a model reads by these names of all frames of a clip, and which of them have real sound; ShardError."""
+    """Read the named reads for all frames of a clip, and which of the frames have real audio; ShardError."""
     reads = model.reads(model.dimensions)
     n_frames = int(clips.n_frames[row])
     wanted: dict[str, Reads] = {}
@@ -91,7 +91,7 @@ def _whole(
 def _heard(
     model: TalkingModel, clips: Clips, device: torch.device, *, limit: int, bf16: bool, scale: float
 ) -> dict[int, Tensor]:
-    """Return what is decoded of the sound of the first clips, by their rows, `[1, T, F]`; broken ones are left out."""
+    """Return the audio features of the first clips, `[1, T, F]`, by row; unreadable clips are left out."""
     found: dict[int, Tensor] = {}
     for row in range(min(limit, len(clips))):
         with contextlib.suppress(ShardError), precision.autocast(device, bf16=bf16):
@@ -113,13 +113,13 @@ def measure(
     cheap: bool = False,
     progress: Progress = lambda _: None,
 ) -> dict[str, dict[str, Any]]:
-    """Generate clips whole and return how they talk, by what they are generated from; the model is left in eval mode.
+    """Generate whole clips and return how they talk, by what they are generated from; leaves the model in eval mode.
 
-    `audio`, `video`, `wrong_audio`: its own sound, its own pictures, the sound of each of the next `WRONG` clips, over
-    which that is averaged. `repeated`, `mean`: pictures that do not move, the identity frame and the mean of the real
-    clip, the best of them.
-    scale: factor of the audio features. cheap: by sound alone, right and of one wrong clip. progress: as of
-    `Progress`. Empty without two clips.
+    `audio`, `video`: the clip's own audio or video. `wrong_audio`: the audio of each of the next `WRONG` clips, over
+    which it is averaged. `repeated`, `mean`: still images: the identity frame, and the mean of the real clip, the best
+    of them.
+    scale: factor of the audio features. cheap: only the clip's own audio, and that of one wrong clip. progress: see
+    `Progress`. Empty for fewer than two clips.
     """
     model.eval()
     scores: dict[str, list[TalkingScores]] = {}
@@ -146,7 +146,7 @@ def _add(
     bf16: bool,
     cheap: bool,
 ) -> None:
-    """Measure a clip by its own sound and by those of others, `[1, T, F]`."""
+    """Measure a clip with its own audio features and with those of others, `[1, T, F]`."""
     real, device = clip.real[0], clip.real.device
     n_frames = len(real)
     repeated = real[clip.identity].expand_as(real)
@@ -170,20 +170,20 @@ def _add(
 
 
 def heard(model: TalkingModel, batch: Batch, scale: float = 1.0) -> Tensor:
-    """Return what is decoded of the sound of a whole clip, `[1, T, F]`; batch: that of `WholeClip`.
+    """Return the audio features for `decode` of a whole clip, `[1, T, F]`; batch: that of `WholeClip`.
 
-    scale: factor of the audio features, as `Talker.talk` has it.
+    scale: factor of the audio features, as in `Talker.talk`.
     """
     return model.smooth_sound(scale * model.encode_sound(batch[WINDOWS], batch.get(SOUND)))
 
 
 def lasting(speech: Tensor, n_frames: int) -> Tensor:
-    """Return the features of another clip `[1, T, F]` for so many frames: it is cut, or begins again."""
+    """Return the features of another clip `[1, T, F]` for `n_frames` frames: truncated, or repeated."""
     return speech[:, [t % speech.shape[1] for t in range(n_frames)]]
 
 
 def generated(model: TalkingModel, identity: Any, features: Tensor) -> Tensor:
-    """Return the frames of all features `[1, T, F]`, decoded part by part: `[T, 3, S, S]`."""
+    """Return the frames `[T, 3, S, S]` of all features `[1, T, F]`, decoded part by part."""
     frames = []
     for part in features.split(AT_ONCE, 1):
         drawn, identity = model.decode_on(identity, part)

@@ -1,7 +1,7 @@
-"""Models, each a module or package of this folder: what it is, reads and minimises.
+"""The models. Each is a module or package of this folder, which defines its networks, inputs and objective.
 
 Such a module has a `Model`, a subclass of `davs_model.models.base.TalkingModel`, and its `Settings`. A new model is a
-new file here; nothing else names it.
+new file here; no other file names it.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    """Return the names of the models that there are."""
+    """Return the names of all models, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
 
 
 def find(name: str) -> type[TalkingModel]:
-    """Return the class of a model; ValueError for a name that no model has."""
+    """Return the class of a model; ValueError for an unknown name."""
     found: type[TalkingModel] = _module(name).Model
     return found
 
 
 def settings(name: str) -> type[RunSettings]:
-    """Return the settings of a model, without torch; ValueError for a name that no model has."""
+    """Return the settings class of a model, without importing torch; ValueError for an unknown name."""
     found: type[RunSettings] = _module(name).Settings
     return found
 
 
 def build(name: str, dimensions: Mapping[str, int | float]) -> TalkingModel:
-    """Build a model, its weights drawn at random; ValueError for a name that no model has, TypeError as its class."""
+    """Build a randomly initialised model; ValueError for an unknown name, TypeError for unknown dimensions."""
     return find(name)(**dimensions)
 
 
 def _module(name: str) -> ModuleType:
-    if name not in (known := names()):  # the name may come from a file: nothing else is imported by it
+    if name not in (known := names()):  # the name may come from a file, which must not import any other module
         raise ValueError(f"no model {name}: there is {', '.join(known)}")
     return importlib.import_module(f"{__name__}.{name}")

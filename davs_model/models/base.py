@@ -1,4 +1,4 @@
-"""What a model is to training, evaluation and generation, which know it by this alone."""
+"""The interface of a model. Training, evaluation and generation depend on nothing else of it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from davs_model.settings import RunSettings
 
 PORTRAIT, FRAMES, WINDOWS, SEQUENCE = "identity_frame", "frames", "windows", "consecutive"
 REAL, SOUND, EXPRESSION = "real_frames", "sound", "expression"
-"""What evaluation and sample sheets read, if the model reads it: a single frame that shows who is to speak; the frames
-that visual speech is read from; their MFCC windows; frames in a row, whose identity features leakage is measured in;
-the frames to generate, where those of `FRAMES` are of another form; the statistics of the clip's windows; frames that
-show an expression."""
+"""What evaluation and sample sheets read, if the model reads it. In this order: the identity frame; the frames that
+visual speech is encoded from; their MFCC windows; consecutive frames, in whose identity features leakage is measured;
+the frames to generate, if those of `FRAMES` have another form; the statistics of the clip's windows; frames that show
+an expression."""
 EXPRESSION_FRAMES = 8
-"""Frames, evenly spread over a clip, that its expression is read from."""
+"""Number of frames, evenly spread over a clip, that its expression is encoded from."""
 EVALUATED = (PORTRAIT, FRAMES, WINDOWS, SEQUENCE, REAL, SOUND, EXPRESSION)
 DRIVERS = ("audio", "video")
-"""What frames are generated from, by a model that says no other."""
+"""What frames are generated from, unless a model sets its own `drivers`."""
 
 Gather = Callable[[Tensor], Tensor]
-"""Puts the features `[B, …]` of all processes together."""
+"""Concatenates the features `[B, …]` of all processes."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Networks, attributes of the model, that one optimizer moves."""
+    """The networks, attributes of the model, that one optimizer updates."""
 
     name: str
     networks: tuple[str, ...]
@@ -45,14 +45,15 @@ class Phase:
 class Stage:
     """One stage of training.
 
-    reads: names of `TalkingModel.reads`. terms: those of the objective. phases: each network belongs to one at most.
-    validation_reads: what validation reads instead; None: the same.
-    people: whether it tells people apart, so that it needs several, and takes those of `data.faces` if that is set.
-    emotions: whether it tells emotions apart, so that it needs several.
-    frozen: networks that stay as they are, in eval mode; they belong to no phase.
-    initialises: whether the model fits its first weights to a batch before the first of such stages.
-    generates: whether the model can generate frames from then on.
-    chooses: whether clips are left out that the model, as it is before the stage, names in `TalkingModel.left_out`.
+    reads: names of `TalkingModel.reads`. terms: names of the terms of the objective.
+    phases: the optimizers; a network belongs to at most one.
+    validation_reads: what validation reads instead of `reads`; None: the same.
+    people: whether it tells people apart. It then needs several, those of `data.faces` if that is set.
+    emotions: whether it tells emotions apart. It then needs several.
+    frozen: networks that are not trained and stay in eval mode; they belong to no phase.
+    initialises: whether the model fits its initial weights to a batch before the first such stage.
+    generates: whether the model can generate frames from this stage on.
+    chooses: whether to leave out the clips that `TalkingModel.left_out` names, by the model as it is before the stage.
     """
 
     name: str
@@ -68,7 +69,7 @@ class Stage:
     chooses: bool = False
 
     def without(self, networks: Collection[str]) -> Stage:
-        """Return the stage as it is where these networks are not trained."""
+        """Return the stage without training these networks; a phase that has no network left is dropped."""
         kept = (tuple(name for name in phase.networks if name not in networks) for phase in self.phases)
         phases = (replace(phase, networks=names) for phase, names in zip(self.phases, kept, strict=True) if names)
         return replace(self, phases=tuple(phases))
@@ -76,10 +77,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Measure:
-    """Something that is measured of one model alone, on clips that it does not learn from.
+    """A measure that only one model has, taken on clips that it does not train on.
 
-    name: in logs and metrics.json, which have `facts`, JSON values. summary: it in one line.
-    title, notes, head, rows: its section of the evaluation's page, as text.
+    name: its name in logs and in metrics.json. facts: its JSON values there. summary: the same in one line.
+    title, notes, head, rows: its section of the evaluation page, as text.
     """
 
     name: str
@@ -93,11 +94,11 @@ class Measure:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper, which stands on the evaluation's page below what was measured here.
+    """A table of the paper, which the evaluation page shows below the values measured here.
 
-    columns: each with where it stands in metrics.json, `reconstruction.audio.psnr`; "": it is not measured here. A
-    fraction there is shown in % where the column's title ends so.
-    rows: the paper's, with the name of each.
+    columns: the title of each, with its place in metrics.json, such as `reconstruction.audio.psnr`; "": not measured
+    here. A fraction is shown in % if the title ends in %.
+    rows: the cells of the paper, by the name of the row.
     """
 
     title: str
@@ -108,10 +109,10 @@ class PaperTable:
 
 @dataclass(frozen=True)
 class PaperData:
-    """The clips that all tables of a paper are of, so that figures of the very same ones compare.
+    """The clips on which a paper measured all its tables; only results on the same clips are comparable.
 
-    dataset: its name; manifests have it in lower case. words, clips: those of the split. image_size: pixels of a
-    frame's side.
+    dataset: its name; manifests have it in lower case. words, clips: numbers of words and clips of the split.
+    image_size: side of a frame in pixels.
     """
 
     dataset: str
@@ -122,11 +123,11 @@ class PaperData:
 
 
 class Lead(Protocol):
-    """How far audio and video of a film are apart: how early its audio is, in frames, and how sure that is."""
+    """The audio-video offset of a video: by how many frames its audio is early, and the confidence in that."""
 
     @property
     def audio_lead_frames(self) -> float:
-        """Positive where the audio is early."""
+        """Positive if the audio is early."""
         ...
 
     @property
@@ -136,50 +137,50 @@ class Lead(Protocol):
 
     @property
     def distance(self) -> float:
-        """Of audio and video at that lead, on the scale of the model."""
+        """Distance between audio and video at that lead, on the scale of the model."""
         ...
 
 
 class SyncJudge(Protocol):
-    """Finds out how far audio and video of films are apart."""
+    """Measures the audio-video offset of videos."""
 
     def lead(self, crops: NDArray[np.uint8], windows: NDArray[np.float32], valid: NDArray[np.bool_]) -> Lead | None:
-        """Return that of a film; None where it is too short.
+        """Return the lead of a video; None if it is too short.
 
-        crops: (T, 256, 256, 3), RGB. windows: (T, 12, 20). valid: (T,), which windows hold real audio alone.
+        crops: (T, 256, 256, 3), RGB. windows: (T, 12, 20). valid: (T,), which windows hold nothing but real audio.
         """
         ...
 
 
 class TalkingModel(nn.Module, ABC):
-    """A model that makes a person in a picture say what is heard or seen elsewhere."""
+    """A model that makes the person in an image speak, driven by audio or by the video of another speaker."""
 
     name: ClassVar[str]
-    """Of its module in `davs_model.models`."""
+    """Name of its module in `davs_model.models`."""
     Settings: ClassVar[type[RunSettings]]
     stages: ClassVar[Mapping[str, Stage]]
     """In the order of training."""
     labels: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """The terms that need a label of each clip, `words`, `speakers` or `emotions`."""
+    """The terms that need a label of each clip, by the label: `words`, `speakers` or `emotions`."""
     paper: ClassVar[tuple[PaperTable, ...]] = ()
     paper_data: ClassVar[PaperData | None] = None
     code_length: ClassVar[int] = 0
-    """F of `encode_speech`, for a model that reads `codes`."""
+    """F of `encode_speech`, for a model that reads `codes`; otherwise 0."""
     drivers: ClassVar[tuple[str, ...]] = DRIVERS
-    """Of `DRIVERS`, what its frames are generated from; a video drives others by its sound."""
+    """What its frames are generated from, of `DRIVERS`; a model without `video` uses the audio of a driving video."""
     modalities: ClassVar[tuple[str, ...]] = ()
-    """What `modality_weights` weighs."""
+    """The M modalities that `modality_weights` weights."""
     expression_length: ClassVar[int] = 0
     """D of `encode_expression`; 0: the model takes no expression."""
     adapts: ClassVar[tuple[str, ...]] = ()
-    """Networks that are tuned to a person before they talk; none: the model cannot be adapted."""
+    """Networks that can be fine-tuned to one person before generation; empty: the model cannot be adapted."""
     in_order: ClassVar[bool] = False
-    """Whether a frame depends on the one generated before, so that it learns from frames in a row alone."""
+    """Whether a frame depends on the one generated before it; the model then trains on consecutive frames only."""
 
     smooths: bool = False
-    """Whether `smooth_sound` does anything."""
+    """Whether `smooth_sound` changes anything."""
     dimensions: dict[str, int | float]
-    """The arguments that make another one like this; `image_size` is among them."""
+    """The arguments that build a model of the same shapes; `image_size` is one of them."""
 
     @classmethod
     @abstractmethod
@@ -189,112 +190,112 @@ class TalkingModel(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def reads(cls, dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
-        """Return all that a model of these dimensions reads, in the order in which it is drawn."""
+        """Return everything that a model of these dimensions reads, in the order in which it is sampled."""
 
     @classmethod
     def training_reads(cls, dimensions: Mapping[str, int | float], stage: str, settings: Any) -> dict[str, Reads]:
-        """Return that, as a stage of training with these settings reads it."""
+        """Return the same as a stage of a training with these settings reads it."""
         return cls.reads(dimensions)
 
     @classmethod
     def plan(cls, name: str, settings: Any) -> Stage:
-        """Return a stage as these settings change it."""
+        """Return a stage, as modified by these settings."""
         return cls.stages[name]
 
     @classmethod
     def drawn_from(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return from which of `drivers` a training with these settings generates frames; JSON values, maybe none."""
+        """Return which `drivers` a training with these settings (JSON values, may be empty) generates frames from."""
         return cls.drivers
 
     @abstractmethod
     def terms(
         self, batch: Batch, wanted: Collection[str], settings: Any, *, progress: float, gather: Gather
     ) -> dict[str, Tensor]:
-        """Return the terms of the objective that are wanted, one number each, without factors.
+        """Return the wanted terms of the objective, unweighted, one scalar each.
 
-        A term may come once for each of `DRIVERS`, as `TERM_audio` and `TERM_video`.
-        progress: fraction of the steps of the stage that are done, this one included.
+        A term may occur once for each of `DRIVERS`, as `TERM_audio` and `TERM_video`.
+        progress: fraction of the stage's steps that are done, this one included.
         gather: for terms that compare all clips of a batch.
         """
 
     @abstractmethod
     def encode_identity(self, frames: Tensor) -> Any:
-        """Encode who is seen in frames `[B, K, 3, S, S]`; for `decode` alone."""
+        """Encode the identity in frames `[B, K, 3, S, S]`; only `decode` interprets the result."""
 
     def encode_person(self, frames: Tensor) -> Any:
-        """Encode who is seen in K frames of the same person, `[B, K, 3, S, S]`; for `decode` alone.
+        """Encode the identity in K frames of one person, `[B, K, 3, S, S]`; only `decode` interprets the result.
 
-        A model shows the first, or chooses among them. One that cannot put several together has the first alone.
+        A model generates from the first frame, or chooses among them. One that cannot combine several uses the first.
         """
         return self.encode_identity(frames[:, :1])
 
     @abstractmethod
     def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
-        """Encode what is said in frames, of the form of `FRAMES`, or windows `[B, T, 12, 20]`: `[B, T, F]`."""
+        """Encode speech as `[B, T, F]`, from frames in the form of `FRAMES` or from windows `[B, T, 12, 20]`."""
 
-    # Only a model with an `expression_length` is asked for the next three, one with `modalities` for their weights.
+    # Only models with an `expression_length` need the next three methods; only those with `modalities` need weights.
     def encode_expression(self, frames: Tensor) -> Tensor:
-        """Encode the expression in T frames of any person, `[B, T, 3, S, S]`: `[B, D]`."""
+        """Encode the expression in T frames of any person, `[B, T, 3, S, S]`, as `[B, D]`."""
         raise NotImplementedError
 
     def mean_expression(self, emotion: int | None = None) -> Tensor:
-        """Return the mean of what clips of an emotion express, by its number, or clips of any: `[1, D]`."""
+        """Return the mean expression `[1, D]` of the clips of an emotion, given by its number; None: of all clips."""
         raise NotImplementedError
 
     def expressing(self, identity: Any, expression: Tensor) -> Any:
-        """Return somebody with another expression, `[B, D]` or `[1, D]`; for `decode` alone."""
+        """Return the identity with another expression, `[B, D]` or `[1, D]`; only `decode` interprets the result."""
         raise NotImplementedError
 
     def conditioned(self, identity: Any, batch: Batch) -> Any:
-        """Return somebody with all that a batch of `EVALUATED` says of how they are to look."""
+        """Return the identity with all conditions on its appearance that a batch of `EVALUATED` contains."""
         return identity
 
     def modality_weights(self, identity: Any, speech: Tensor) -> Tensor:
-        """Return how much each of `modalities` counts in each frame, 1 on average: `[B, T, M]`."""
+        """Return the weight `[B, T, M]` of each of `modalities` in each frame; the weights are 1 on average."""
         raise NotImplementedError
 
     def encode_sound(self, windows: Tensor, statistics: Tensor | None = None) -> Tensor:
-        """Encode what is said in windows `[B, T, 12, 20]`: `[B, T, F]`; for a model that reads `SOUND`, by that.
+        """Encode speech in windows `[B, T, 12, 20]` as `[B, T, F]`; a model that reads `SOUND` standardises by it.
 
         statistics: `SOUND` of the clips that the windows are from, `[B, 2, 12]`, or `[B, 14, 12]` with the
-            covariance; None: that of these windows.
+            covariance; None: the statistics of these windows.
         """
         return self.encode_speech(windows=windows)
 
     def smooth_sound(self, speech: Tensor) -> Tensor:
-        """Return what `encode_sound` made of frames in a row as it is decoded; each may depend on those beside it."""
+        """Return the `encode_sound` features of consecutive frames, smoothed for `decode` over neighbouring frames."""
         return speech
 
     @abstractmethod
     def decode(self, identity: Any, speech: Tensor) -> Tensor:
-        """Generate frames `[B, T, 3, S, S]` in [0, 1] of B people saying `[B, T, F]`."""
+        """Generate frames `[B, T, 3, S, S]` in [0, 1] of B people from speech features `[B, T, F]`."""
 
     def decode_on(self, identity: Any, speech: Tensor) -> tuple[Tensor, Any]:
-        """Generate frames as `decode`, and return what stands for the identity where the frames after them begin.
+        """Generate frames as `decode` does, and also return the identity to use for the frames that follow.
 
-        For a model whose frames depend on those before: it draws a long speech part by part as it would at once.
+        A model whose frames depend on earlier ones thus generates long speech in parts, exactly as in one piece.
         """
         return self.decode(identity, speech), identity
 
     @abstractmethod
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
-        """Return what the encoders make of that part of `EVALUATED` which a batch has.
+        """Return the embeddings of those of `EVALUATED` that a batch has.
 
-        `video` and `audio` `[B, T, F]`: `encode_speech` of `FRAMES` and `WINDOWS`. Each of these if the model has it:
+        `video` and `audio` `[B, T, F]`: `encode_speech` of `FRAMES` and `WINDOWS`. If the model has them:
         `identity` `[B, D]` of `PORTRAIT`, `identity_sequence` `[B, K, D]` of `SEQUENCE`, and `video_logits` and
-        `audio_logits` `[B, N_w]`, the words that a classifier finds.
+        `audio_logits` `[B, N_w]` of a word classifier.
         """
 
     def person_features(self, frames: Tensor) -> Tensor:
-        """Return the feature of who is seen in K frames, `[B, K, 3, S, S]`: `[B, F]`, here the mean of each frame's."""
+        """Return the identity feature `[B, F]` of K frames `[B, K, 3, S, S]`; here the mean of those of each frame."""
         each = self.embeddings({PORTRAIT: frames.flatten(0, 1)[:, None]})["identity"]
         return each.unflatten(0, frames.shape[:2]).mean(1)
 
     def factors(self, stage: Stage, settings: Any, *, people_are_speakers: bool) -> dict[str, float]:
-        """Return the factor of each term that a stage minimises, those of both sides of an adversarial pair alike.
+        """Return the factor of each term that a stage minimises; both sides of an adversarial pair have the same one.
 
-        Terms that are switched off, or `idle`, are not in it: nothing of them is computed.
-        people_are_speakers: a person of the labelled faces is a speaker of the clips, not one of `data.faces`.
+        Terms that are switched off or `idle` are absent, and are not computed.
+        people_are_speakers: the labelled faces are those of the speakers of the clips, not those of `data.faces`.
         """
         idle = self.idle(stage, settings, people_are_speakers=people_are_speakers)
         names = {term: name for term in stage.terms if (name := term.removesuffix("_confusion")) not in idle}
@@ -302,51 +303,52 @@ class TalkingModel(nn.Module, ABC):
         return {term: factor for term, factor in found.items() if factor}
 
     def idle(self, stage: Stage, settings: Any, *, people_are_speakers: bool) -> Collection[str]:
-        """Return the terms, without `_confusion`, that this model cannot have, or these settings leave out."""
+        """Return the terms, without `_confusion`, that this model cannot compute or these settings leave out."""
         return ()
 
     @property
     def listens(self) -> bool:
-        """Whether the model is to `listen` before it learns."""
+        """Whether `listen` must be called before training."""
         return False
 
     def listen(self, batches: Sequence[Batch]) -> None:
-        """Take what it has to know of the training's voices, in place; see `listens`. ValueError for silence."""
+        """Estimate statistics of the training voices, in place; see `listens`. ValueError if all clips are silent."""
 
     @property
     def is_fitted(self) -> bool:
-        """Whether weights of another run leave nothing to `initialise`."""
+        """Whether the weights, loaded from another run, need no `initialise`."""
         return True
 
     def initialise(self, batch: Batch) -> None:
-        """Fit the first weights to a batch of the training set, float32, in place; see `Stage.initialises`."""
+        """Fit the initial weights to a batch of the training set, float32, in place; see `Stage.initialises`."""
 
     def adaptation_loss(self, photo: Tensor, generated: Tensor, before: Tensor) -> Tensor:
-        """Return what tuning to a photo minimises; frames in [0, 1].
+        """Return the loss of fine-tuning to photos; frames are in [0, 1].
 
-        photo: `[K, 1, 3, S, S]`. generated: frames of some speech, `[K, T, 3, S, S]`. before: the same before tuning.
+        photo: `[K, 1, 3, S, S]`. generated: frames of some speech, `[K, T, 3, S, S]`. before: the same frames,
+        generated before fine-tuning.
         """
         return (photo.float() - generated.float()).abs().mean()
 
     def imitation_loss(self, real: Tensor, generated: Tensor) -> Tensor:
-        """Return what tuning to a video minimises; frames `[B, T, 3, S, S]` in [0, 1], any T of a clip."""
+        """Return the loss of fine-tuning to a video; frames `[B, T, 3, S, S]` in [0, 1], any T frames of a clip."""
         return (real.float() - generated.float()).abs().mean()
 
     @classmethod
     def uses(cls, clips: Clips, stage: str, settings: Any) -> NDArray[np.bool_]:
-        """Return which of the training clips a stage learns from, bool (N,)."""
+        """Return which of the training clips a stage trains on, bool (N,)."""
         return np.ones(len(clips), bool)
 
     def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
-        """Return what can be measured of this model alone after a stage, on the first whole clips; in eval mode."""
+        """Measure after a stage what only this model has, on the first `limit` whole clips, in eval mode."""
         return ()
 
     def left_out(self, clips: Clips, device: torch.device, settings: Any) -> dict[str, Any]:
-        """Return the names of clips that a stage which chooses leaves out, each with what was measured of it, JSON."""
+        """Return the clips that a stage which `chooses` leaves out, by key, each with its measured JSON values."""
         return {}
 
     def generated_part(self, batch: Batch) -> slice:
-        """Return which of `FRAMES` are generated in a step."""
+        """Return the slice of `FRAMES` that a step generates."""
         part = self.reads(self.dimensions)[FRAMES].part
         start = int(batch[f"{FRAMES}_start"]) if part else 0
         return slice(start, start + part if part else None)

@@ -1,7 +1,7 @@
-"""The user study of Table 2: one page of films to judge, blind and shuffled, and the table of what was answered.
+"""The user study of Table 2: a page of videos to rate, blind and shuffled, and the table of the answers.
 
-A page is one HTML file that needs no network. Whoever opens it judges every film by the paper's three criteria and
-saves the answers as CSV. No name of a method or a file shows in it; those of methods lie base64-coded in its script.
+A page is one HTML file that needs no network. Participants rate every video by the paper's three criteria and save the
+answers as CSV. The page shows no name of a method or a file; those of methods are base64-encoded in its script.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from avprep.errors import RunError
 COLUMNS = (
     "study", "participant", "order", "film", "method", "label", "realistic", "same_person", "in_sync", "seconds",
 )  # fmt: skip
-"""The columns of the CSV that a page saves: one row per film, in the order in which the participant saw them."""
+"""The columns of the CSV that a page saves: one row per video, in the order in which the participant saw them."""
 CRITERIA = {
     "realistic": "Realistic rate",
     "in_sync": "Lip-audio synchronising rate",
@@ -44,80 +44,79 @@ PAPER = {
 CONFIDENCE = 0.95
 """Coverage of the intervals."""
 FILE_MB = 20
-"""Of one film or photo: base64 adds a third, and Firefox takes data URLs of up to 32 MB."""
+"""Maximum size of one video or photo: base64 adds a third, and Firefox accepts data URLs of up to 32 MB."""
 PAGE_MB = 200
-"""Of films and photos together: a string of JavaScript ends at about 500 MB."""
+"""Maximum size of all videos and photos together: a JavaScript string is limited to about 500 MB."""
 ANSWERS_MB = 4
-"""Of one participant's CSV, whose rows have about 150 bytes."""
+"""Maximum size of one participant's CSV, whose rows have about 150 bytes."""
 NAME_LENGTH = 200
-"""Characters of a method's name, a label and a title."""
+"""Maximum number of characters of a method's name, a label and a title."""
 IMAGES = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
-"""How photos begin that every browser shows."""
+"""The first bytes of photos that every browser shows."""
 
 
 @dataclass(frozen=True)
 class StudyVideo:
-    """One film to judge: an mp4 of H.264 and AAC, which every browser plays."""
+    """One video to rate: an mp4 of H.264 and AAC, which every browser plays."""
 
     method: str
-    """What made it: the row of the table that its answers count for."""
+    """The method that generated it, a row of the table."""
     film: Path
     face: Path | None
-    """The photo of the person, JPEG or PNG; None: nobody is asked whether it is the same person."""
+    """The photo of the person, JPEG or PNG; None: participants are not asked whether it is the same person."""
     label: str = ""
-    """A name for the film in the CSV, such as the person's; participants do not see it."""
+    """A name for the video in the CSV, such as the person's; participants do not see it."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one participant said of one film; nothing (None) where their browser could not play it."""
+    """The answers of one participant for one video; None where their browser could not play it."""
 
     study: str
     participant: str
     order: int
-    """The position in which they saw it, from 1."""
+    """The position at which they saw it, from 1."""
     film: str
     method: str
     label: str
     realistic: bool | None
     same_person: bool | None
-    """None also where the film had no photo."""
+    """None also if the video had no photo."""
     in_sync: int | None
-    """The percent of the time in which mouth and sound are in step."""
+    """The percentage of the time in which mouth and audio are in sync."""
     seconds: float
-    """Time spent on the film."""
+    """Time spent on the video."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A share from 0 to 1, averaged over each participant's films and then over participants, and its interval."""
+    """A fraction from 0 to 1, averaged over each participant's videos and then over participants, with its interval."""
 
     mean: float
     interval: tuple[float, float] | None
-    """Where the mean over all possible participants lies, with a confidence of 95 %; None of one participant."""
+    """The 95 % confidence interval of the mean over all possible participants; None for one participant."""
     n_participants: int
     n_answers: int
 
 
 def check_names(what: str, method: str, label: str) -> None:
-    """Prove that a page takes a method and a label; RunError, which begins with `what`, if not."""
+    """Check that a page accepts a method and a label; RunError, which begins with `what`, if not."""
     _named(f"{what}: its method", method)
     _named(f"{what}: its label", label, least=0)
 
 
 def check_title(title: str) -> None:
-    """Prove that a page takes a title; RunError if not."""
+    """Check that a page accepts a title; RunError if not."""
     _named("the study's title", title)
 
 
 def page(films: Sequence[StudyVideo], *, title: str, seed: int = 0) -> str:
-    """Return the study as one HTML page; the same films (in any order), title and seed give the same text.
+    """Return the study as one HTML page; the same videos (in any order), title and seed give the same text.
 
-    title: what participants read above it, so it should not name a method.
-    seed: shuffles the films within the page; each participant then sees them in an order of their own.
-
-    Raises RunError for no films, one film twice, names that are empty or do not print, files that cannot be read, that
-    are no mp4, JPEG or PNG, or that are too large.
+    title: the heading that participants read, which should therefore not name a method.
+    seed: shuffles the videos within the page; each participant then sees them in a separate order.
+    Raises RunError for no videos, one video twice, names that are empty or not printable, and files that cannot be
+    read, are not mp4, JPEG or PNG, or are too large.
     """
     if not films:
         raise RunError("no videos: a study needs at least one")
@@ -157,7 +156,7 @@ def page(films: Sequence[StudyVideo], *, title: str, seed: int = 0) -> str:
         "films": [{"id": name, "face": None, **listed[name]} for name in order],
         "faces": dict(sorted(photos.items())),
     }
-    # All words in it are base64 or hexadecimal by now, so that no name can end the script that it lies in.
+    # All text in it is base64 or hexadecimal here, so that no name can end the script that contains it.
     text = Markup(json.dumps(content, separators=(",", ":")))  # noqa: S704
     return pages.render(__package__, "study.html", title=title, data=text)
 
@@ -165,8 +164,8 @@ def page(films: Sequence[StudyVideo], *, title: str, seed: int = 0) -> str:
 def read(paths: Sequence[Path]) -> list[Answer]:
     """Return the answers of all participants of one study, from the files that they saved.
 
-    Raises RunError, naming file and line, for what no page of a study saves, for files of different studies, and for a
-    participant who judges a film twice.
+    Raises RunError, naming file and line, for contents that no page of a study saves, for files of different studies,
+    and for a participant who rates a video twice.
     """
     if not paths:
         raise RunError("no files of answers to read")
@@ -195,13 +194,13 @@ def read(paths: Sequence[Path]) -> list[Answer]:
 
 
 def rate(answers: Sequence[Answer], criterion: str) -> Rate | None:
-    """Return the rate of one of `CRITERIA`, or None where nobody answered.
+    """Return the rate of one of `CRITERIA`, or None without answers.
 
-    The interval takes participants as drawn at random, and the films as they are. For percentages it is Student's t of
-    the participants' means. For yes and no it is Wilson's, with t in place of z, of n* answers: as many independent
-    ones as have the variance of those means (the effective sample size of Korn and Graubard 1998), at most all answers.
-    So it has a width where everybody said yes.
-    Both are cut at 0 and 1.
+    The interval treats participants as a random sample, and the videos as fixed. For percentages it is Student's t of
+    the participants' means. For yes and no it is Wilson's, with t in place of z, of n* answers: the number of
+    independent ones with the variance of those means (the effective sample size of Korn and Graubard 1998), at most all
+    answers. It therefore has a width even if all answers are yes.
+    Both intervals are clipped to 0 … 1.
     """
     said: dict[str, list[float]] = {}
     for answer in answers:
@@ -228,8 +227,8 @@ def rate(answers: Sequence[Answer], criterion: str) -> Rate | None:
 
 @functools.cache
 def _student(degrees: int) -> float:
-    """Return the quantile of Student's t that intervals take."""
-    from scipy.stats import t as student  # here, since it takes a second that making a page does not need
+    """Return the quantile of Student's t for the intervals."""
+    from scipy.stats import t as student  # here, since the import takes a second, and a page does not need it
 
     return float(student.ppf((1 + CONFIDENCE) / 2, degrees))
 
@@ -262,7 +261,7 @@ def _cell(value: Rate | None) -> str:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield each row of a CSV file, by column, with its line; RunError for what isn't a study's."""
+    """Yield each row of a CSV file, by column, with its line; RunError for a file that is not of a study."""
     data = _read(path, ANSWERS_MB)
     try:
         text = data.decode("utf-8-sig")
@@ -285,7 +284,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _answer(row: Mapping[str, str], here: str) -> Answer:
-    """Return the answer that a row holds; RunError where a value cannot be."""
+    """Return the answer in a row; RunError for an invalid value."""
 
     def value(column: str, pattern: str) -> str:
         if not re.fullmatch(pattern, row[column]):
@@ -301,7 +300,7 @@ def _answer(row: Mapping[str, str], here: str) -> Answer:
         participant=value("participant", "p[0-9a-f]{12}"),
         order=int(value("order", "[1-9][0-9]{0,5}")),
         film=value("film", "f[0-9a-f]{12}"),
-        # The page keeps spreadsheets from seeing a formula in a name by an apostrophe before it.
+        # The page adds an apostrophe before a name, so that spreadsheets do not read it as a formula.
         method=_named(f"{here}: method", row["method"].removeprefix("'")),
         label=_named(f"{here}: label", row["label"].removeprefix("'"), least=0),
         realistic=realistic == "1" if realistic else None,
@@ -323,7 +322,7 @@ def _read(path: Path, megabytes: int) -> bytes:
 
 
 def _named(what: str, name: str, least: int = 1) -> str:
-    """Return a name that fits on a line and hides nothing of itself; RunError for others."""
+    """Return a name that fits on one line and has no invisible characters; RunError for others."""
     if len(name.strip()) < least or not name.isprintable() or len(name) > NAME_LENGTH:
         raise RunError(f"{what} cannot be {name[:40]!r}: it takes {least} to {NAME_LENGTH} characters that print")
     return name
@@ -334,7 +333,7 @@ def _base64(data: bytes) -> str:
 
 
 def _digest(*parts: bytes) -> str:
-    """Return 12 hexadecimal digits that depend on every part and on where one ends."""
+    """Return 12 hexadecimal digits that depend on every part and on where each ends."""
     whole = hashlib.sha256()
     for part in parts:
         whole.update(hashlib.sha256(part).digest())

@@ -1,1 +1,1 @@
-"""How far the audio and the video of a clip are apart, and how sure that is."""
+"""The audio-video offset of a clip, and its confidence."""

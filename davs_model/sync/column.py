@@ -1,6 +1,6 @@
 """The column `sync`: the offset of each clip, measured on its crops and windows by a trained model.
 
-Or, as LSE-D, LSE-C and offset, by the released SyncNet, on its crops and its own audio.
+Alternatively, the released SyncNet measures offset, LSE-D and LSE-C on the crops and the audio of the clip.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from davs_model.sync.load import load
 from davs_model.sync.syncnet import SyncNet
 
 SUMMARY = ("audio_lead_frames", "confidence", "distance", "n_windows")
-"""Figures that the sidecars hold, too."""
+"""The results that the sidecars hold, too."""
 CHOICES = ("audio_shift_ms", "audio_track", "audio_channel")
-"""Settings of the column mfcc that say which audio it is of, and when it is heard."""
+"""Settings of the column mfcc that select the audio and its shift."""
 
 
 @dataclass(frozen=True)
 class SyncStage:
-    """Builds the function of a worker that measures a clip of OUT: `SyncStage(out, run)()`.
+    """Builds the worker function that measures a clip of OUT: `SyncStage(out, run)()`.
 
-    run: of the model. device: `cpu` or `cuda`.
+    run: the run of the model. device: `cpu` or `cuda`.
     """
 
     out: Path
@@ -54,14 +54,14 @@ class SyncStage:
     inputs: ClassVar[tuple[str, ...]] = schema.COLUMNS
 
     def require(self) -> None:
-        """Prove that the model and both columns are there and fit each other; AvprepError, one line, if not."""
+        """Check that the model and both columns exist and fit each other; AvprepError, one line, if not."""
         run = shards.read_run(self.out, "mfcc")
         if run is None:
             raise RunError(f"{self.out}: has no column mfcc: run `avprep mfcc` first")
         load(self.run, windows=str(run.get("settings", {}).get("preset", "")))
 
     def versions(self) -> dict[str, str]:
-        """Return what decides the figures besides the settings: versions, the model's digest, the device."""
+        """Return what determines the results besides the settings: versions, the model's digest, the device."""
         libraries = {"avprep": __version__, "torch": torch.__version__, "opencv": cv2.__version__}
         return {**libraries, "model": self.digest(), "device": self.device}
 
@@ -70,12 +70,12 @@ class SyncStage:
         return _digest(self.run)
 
     def resolved(self) -> dict[str, Any]:
-        """Return the settings: the scale, and which columns are measured, by the digests of their run.json."""
+        """Return the settings: the scale, and the measured columns by the digests of their run.json."""
         inputs = {name: files.sha256(self.out / name / "run.json")[:16] for name in self.inputs}
         return {"scale": self.scale, **inputs}
 
     def seconds(self, clip: Clip) -> float | None:
-        """Return how long a clip is by the manifest."""
+        """Return the duration of a clip according to the manifest."""
         return clip.duration
 
     def __call__(self) -> Callable[[Clip, str], Sample]:
@@ -91,9 +91,9 @@ class SyncStage:
 
 @dataclass(frozen=True)
 class LseStage(SyncStage):
-    """Builds the function of a worker that measures a clip of OUT by SyncNet.
+    """Builds the worker function that measures a clip of OUT with SyncNet.
 
-    run: the file `syncnet_v2.model`. root: where the data set lies, whose audio is read.
+    run: the file `syncnet_v2.model`. root: folder of the data set, whose audio is read.
     """
 
     root: Path = Path()
@@ -102,7 +102,7 @@ class LseStage(SyncStage):
     inputs = ("crop",)
 
     def require(self) -> None:
-        """Prove that the weights are SyncNet's; CheckpointError, one line, if not."""
+        """Check that the weights are those of SyncNet; CheckpointError, one line, if not."""
         SyncNet.load(self.run)
 
     def digest(self) -> str:
@@ -110,13 +110,13 @@ class LseStage(SyncStage):
         return files.sha256(self.run)
 
     def resolved(self) -> dict[str, Any]:
-        """Return the settings as JSON, with those of the audio that are not the defaults."""
+        """Return the settings as JSON, with the audio settings that are not the defaults."""
         audio, usual = self.audio(), MfccSettings()
         chosen = {name: getattr(audio, name) for name in CHOICES if getattr(audio, name) != getattr(usual, name)}
         return super().resolved() | chosen
 
     def audio(self) -> MfccSettings:
-        """Return how the audio is read: as OUT's windows were made of it, where there are any."""
+        """Return the settings for reading the audio: those of OUT's windows, if it has any."""
         made = (shards.read_run(self.out, "mfcc") or {}).get("settings", {})
         return MfccSettings(max_seconds=math.inf, **{name: made[name] for name in CHOICES if name in made})
 
@@ -127,12 +127,12 @@ class LseStage(SyncStage):
 
 
 def stage(out: Path, run: Path, scale: str, device: str, root: Path) -> SyncStage:
-    """Return what measures the clips of OUT; root: where the data set lies."""
+    """Return the stage that measures the clips of OUT; root: folder of the data set."""
     return LseStage(out, run, device, root) if scale == "syncnet" else SyncStage(out, run, device)
 
 
 def measure(out: Path, scorer: Scorer, clip: Clip, shard: str) -> Sample:
-    """Measure a clip; Reject where a column lacks it or it is too short, ShardError for a damaged shard."""
+    """Measure a clip; Reject if a column lacks it or it is too short, ShardError for a damaged shard."""
     crop, mfcc = (read_members(out, name, shard, clip.key) for name in schema.COLUMNS)
     image_format = schema.image_format(crop)
     try:
@@ -151,7 +151,7 @@ def measure(out: Path, scorer: Scorer, clip: Clip, shard: str) -> Sample:
 
 
 def measure_lse(out: Path, root: Path, net: SyncNet, audio: MfccSettings, clip: Clip, shard: str) -> Sample:
-    """Measure a clip; Reject where it failed in crop, has no audio or is too short, ShardError for a damaged shard."""
+    """Measure a clip; Reject if it failed in crop, has no audio or is too short, ShardError for a damaged shard."""
     members = read_members(out, "crop", shard, clip.key)
     image_format = schema.image_format(members)
     size = (schema.CROP_SIZE, schema.CROP_SIZE)
@@ -170,7 +170,7 @@ def measure_lse(out: Path, root: Path, net: SyncNet, audio: MfccSettings, clip: 
 
 
 def measure_pictures(net: SyncNet, crops: NDArray[np.uint8], sound: Sound) -> Offset | None:
-    """Return the offset of crops (T, 256, 256, 3), RGB, and their audio; None where they are too short."""
+    """Return the offset of crops (T, 256, 256, 3), RGB, and their audio; None if they are too short."""
     found = syncnet.evaluate(net, syncnet.pictures(crops), sound.beside(len(crops)))
     return None if found is None else found.as_offset()
 
@@ -201,7 +201,7 @@ def _of_second(found: Offset) -> dict[str, Any]:
 
 
 def read_members(out: Path, column: str, shard: str, key: str) -> Mapping[str, memoryview]:
-    """Return the members of a clip in a column; Reject where it failed there."""
+    """Return the members of a clip in a column; Reject if it failed there."""
     found = shards.ColumnShard.finished(out, column, shard)
     record = found.record(key)
     if record is not None and record["state"] == "failed":

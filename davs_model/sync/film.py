@@ -1,4 +1,4 @@
-"""One video, without shards: how far its audio and video are apart, and the curve as a picture."""
+"""The audio-video offset of a single video, without shards, and its curve as an image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Sound = TypeVar("Sound")
 
 @dataclass(frozen=True)
 class FilmOffset:
-    """The offset of a video; seconds: that of each second by itself, for one of 5 s and more."""
+    """The offset of a video; seconds: the offset of each single second, for a video of at least 5 s."""
 
     whole: Offset
     seconds: tuple[tuple[int, Offset], ...]
@@ -44,10 +44,10 @@ def measure_video(
     max_seconds: float = inputs.MAX_SECONDS,
     remark: Remark = log,
 ) -> FilmOffset:
-    """Measure a video with sound: its subject is found and cropped, its windows computed, as for shards.
+    """Measure a video with audio: its subject is detected and cropped, and its windows computed, as for shards.
 
-    model: ours, or the released SyncNet, for offset, LSE-C and LSE-D.
-    track, channel: of the audio, from 0; None: the default ones. AvprepError, one line, for what cannot be measured.
+    model: ours, or the released SyncNet for offset, LSE-C and LSE-D.
+    track, channel: of the audio, counted from 0; None: the defaults. AvprepError, one line, if it cannot be measured.
     """
     settings = MfccSettings(max_seconds=max_seconds, audio_track=track, audio_channel=channel)
     if isinstance(model, SyncNet):
@@ -75,7 +75,7 @@ def _read(
     detector: str,
     remark: Remark,
 ) -> tuple[Sound, Iterator[NDArray[np.uint8]]]:
-    """Return what is made of the audio of a video, and parts of the crops of its subject (n, 256, 256, 3), RGB."""
+    """Return the result of `sound` for a video, and the crops of its subject in parts (n, 256, 256, 3), RGB."""
     try:
         heard = sound(Clip("video", path.name, "test"), path.parent, settings)
     except Reject as reject:
@@ -86,7 +86,7 @@ def _read(
 
 
 def draw(found: FilmOffset, title: str) -> NDArray[np.uint8]:
-    """Return the curve of a video as a picture, and the lead of each second below it: uint8 (H, W, 3), RGB."""
+    """Return an image of the curve of a video, with the lead of each second below it: uint8 (H, W, 3), RGB."""
     whole, leads = found.whole, range(-curve.REACH, curve.REACH + 1)
     with drawing(6.4, 5.2 if found.seconds else 3.6, 120) as drawn:
         upper, *lower = drawn.figure.subplots(2 if found.seconds else 1, 1, squeeze=False)[:, 0]
@@ -116,7 +116,7 @@ def _draw_seconds(axes: object, seconds: Sequence[tuple[int, Offset]]) -> None:
 
 
 def in_words(found: Offset) -> str:
-    """Return an offset in a line."""
+    """Return an offset as one line of text."""
     lead = found.audio_lead_frames
     more = " or more" if abs(lead) >= curve.REACH else ""
     side = "in sync" if not lead else f"audio {'early' if lead > 0 else 'late'} by {abs(lead):g} frames{more}"

@@ -1,4 +1,4 @@
-"""The sync model of a run, as everything here takes it."""
+"""Loading the sync model of a run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from davs_model.models.sync.scorer import Scorer
 def load(run: Path | str, *, device: torch.device | str = "cpu", windows: str = "") -> Scorer:
     """Load the model of a run, or a checkpoint.
 
-    windows: the preset of those that it is to take, "" where that is unknown.
-    CheckpointError, or RunError for another model, and for one that has learned from other windows.
+    windows: MFCC preset of the windows to measure, "" if unknown.
+    CheckpointError, or RunError for another model, or for one that was trained on windows of another preset.
     """
     saved = checkpoint.load(Path(run))
     if saved.name != Sync.name:

@@ -1,4 +1,4 @@
-"""Who speaks, by a sync model: how surely the mouth of a face goes with the sound."""
+"""Active speaker detection by a sync model: the confidence that the mouth of a face is in sync with the audio."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class SpeakerJudge:
-    """Judges faces by the sync model of a run; as `avprep.speaking.JudgeBuilder`."""
+    """Scores faces by the sync model of a run; see `avprep.speaking.JudgeBuilder`."""
 
     run: Path
     device: str = "cpu"
@@ -30,11 +30,11 @@ class SpeakerJudge:
         return _loaded(self.run, "cpu").digest
 
     def preset(self) -> Literal["davs", "syncnet"]:
-        """Return the preset of the windows that it takes."""
+        """Return the preset of its input windows."""
         return "syncnet" if _loaded(self.run, "cpu").mfcc_preset == "syncnet" else "davs"
 
     def __call__(self) -> Callable[[Iterable[NDArray[np.uint8]], NDArray[np.float32], Bools], float | None]:
-        """Load the model; return what scores a face."""
+        """Load the model, and return the function that scores a face."""
         torch.set_num_threads(1)
         return functools.partial(confidence, _loaded(self.run, self.device))
 
@@ -42,9 +42,9 @@ class SpeakerJudge:
 def confidence(
     scorer: Scorer, crops: Iterable[NDArray[np.uint8]], windows: NDArray[np.float32], valid: Bools
 ) -> float | None:
-    """Return the confidence of a face against a sound; None where there are too few windows.
+    """Return the confidence of a face with an audio track; None if there are too few windows.
 
-    crops: (256, 256, 3 or 4) of each frame, RGB or RGBA. windows: (T, 12, 20). valid: (T,).
+    crops: (256, 256, 3 or 4) for each frame, RGB or RGBA. windows: (T, 12, 20). valid: (T,).
     """
     pictures = np.concatenate([scorer.grey(np.ascontiguousarray(crop[None, ..., :3])) for crop in crops])
     found = scorer.features(pictures, windows, valid).offset()

@@ -1,9 +1,9 @@
 """The released SyncNet, and LSE-D and LSE-C as its evaluation computes them.
 
 Out of Time: Automated Lip Sync in the Wild (Chung and Zisserman 2016); the field calls the minimum distance LSE-D and
-the confidence LSE-C (Prajwal et al. 2020). The weights, `syncnet_v2.model`, are the user's own. The evaluation pads the
-audio features with zeros at both ends, so that windows which do not exist count as features of zeros; it leaves out the
-last window; and its median is over all 31 offsets. So does this.
+the confidence LSE-C (Prajwal et al. 2020). Users provide the weights, `syncnet_v2.model`. As in the released
+evaluation, audio features are padded with zeros at both ends, so that windows that do not exist count as features of
+zeros; the last window is left out; and the median is over all 31 offsets.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from davs_model import torch_file
 from davs_model.models.sync.curve import DECIMALS, REACH, Offset
 
 SIDE = 224
-"""Side of the pictures that it sees."""
+"""Side of its input images in pixels."""
 FEATURES = 1024
 AT_ONCE = 20
-"""Windows that go through the networks at once, as the evaluation has it; each window is normalised by itself."""
+"""Number of windows in one pass of the networks, as in the evaluation; each window is normalised independently."""
 SAMPLES_PER_FRAME = 640
 
 
 class SyncNet(nn.Module):
-    """Both streams of SyncNet; networks and their layers have the names and shapes of the released weights."""
+    """Both streams of SyncNet; the networks and layers have the names and shapes of the released weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,13 +63,13 @@ class SyncNet(nn.Module):
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu") -> SyncNet:
-        """Read `syncnet_v2.model`; nothing in the file is run. CheckpointError, one line, for any other file."""
+        """Read `syncnet_v2.model`; no code in the file is executed. CheckpointError, one line, for any other file."""
         found = torch_file.record(torch_file.read(Path(path)))
         net = cls().eval()
         wanted = net.state_dict()
         for name, tensor in wanted.items():
             given = (found or {}).get(name)
-            if name.endswith("num_batches_tracked") and given is None:  # old files lack it, and nothing reads it
+            if name.endswith("num_batches_tracked") and given is None:  # old files lack it, and it is not used
                 continue
             if not isinstance(given, Tensor) or given.shape != tensor.shape:
                 raise CheckpointError(f"{path}: not those of SyncNet ({name} is missing or of another shape)")
@@ -77,7 +77,7 @@ class SyncNet(nn.Module):
         return net.to(device)
 
     def see(self, windows: Tensor) -> Tensor:
-        """Map five frames each, BGR in 0 … 255 `[N, 3, 5, 224, 224]`, to `[N, 1024]`."""
+        """Map N windows of five frames, BGR in 0 … 255 `[N, 3, 5, 224, 224]`, to `[N, 1024]`."""
         return self.netfclip(self.netcnnlip(windows).flatten(1))
 
     def hear(self, windows: Tensor) -> Tensor:
@@ -87,10 +87,10 @@ class SyncNet(nn.Module):
 
 @dataclass(frozen=True)
 class Lse:
-    """What the evaluation finds.
+    """The result of the evaluation.
 
-    offset: frames by which the audio is early, whole. lse_d, lse_c: minimum distance, and median minus minimum.
-    mean: the mean distance at each offset, from audio early by 15 to late by 15 frames, as the evaluation has them.
+    offset: frames by which the audio is early, a whole number. lse_d, lse_c: minimum distance, median minus minimum.
+    mean: the mean distance at each offset, from audio early by 15 to late by 15 frames, as in the evaluation.
     """
 
     offset: int
@@ -100,14 +100,14 @@ class Lse:
     n_windows: int
 
     def as_offset(self) -> Offset:
-        """Return it as our own score, whose curve goes from late to early."""
+        """Convert it to our own `Offset`, whose curve goes from late to early."""
         curve = tuple(round(float(value), DECIMALS) for value in self.mean[::-1])
         lead, confidence, distance = float(self.offset), round(self.lse_c, DECIMALS), round(self.lse_d, DECIMALS)
         return Offset(lead, confidence, distance, self.n_windows, curve)
 
 
 def pictures(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return what it sees of crops (T, 256, 256, 3), RGB: BGR (T, 224, 224, 3)."""
+    """Convert crops (T, 256, 256, 3), RGB, to its input: BGR (T, 224, 224, 3)."""
     return np.stack([cv2.resize(crop[:, :, ::-1], (SIDE, SIDE)) for crop in crops]).astype(np.uint8)
 
 
@@ -120,9 +120,9 @@ def mfcc(samples: NDArray[np.int16]) -> NDArray[np.float64]:
 
 @torch.inference_mode()
 def evaluate(net: SyncNet, frames: NDArray[np.uint8], samples: NDArray[np.int16]) -> Lse | None:
-    """Return offset, LSE-D and LSE-C of a clip as the released evaluation does; None for one of 5 frames or less.
+    """Return offset, LSE-D and LSE-C of a clip like the released evaluation; None for a clip of 5 frames or fewer.
 
-    frames: BGR (T, 224, 224, 3), at 25 fps. samples: int16 (N,), at 16 kHz, on the same zero.
+    frames: BGR (T, 224, 224, 3), at 25 fps. samples: int16 (N,), at 16 kHz, starting at the same time.
     """
     device = next(net.parameters()).device
     n_windows = min(len(frames), len(samples) // SAMPLES_PER_FRAME) - WINDOW_FRAMES
@@ -151,7 +151,7 @@ def evaluate(net: SyncNet, frames: NDArray[np.uint8], samples: NDArray[np.int16]
 
 
 def _distances(video: Tensor, audio: Tensor) -> Tensor:
-    """Return the distance of each window's video to the audio of 31 offsets, beyond the ends to zeros: `[N, 31]`."""
+    """Return the distance of each window's video to the audio at 31 offsets, to zeros beyond the ends: `[N, 31]`."""
     padded = functional.pad(audio, (0, 0, REACH, REACH))
     around = padded.unfold(0, 2 * REACH + 1, 1).transpose(1, 2)
     return functional.pairwise_distance(video[:, None], around)

@@ -1,1 +1,1 @@
-"""Training: steps, runs that go on where they were stopped, several processes."""
+"""Training: steps, runs that can be interrupted and resumed, several processes."""

@@ -1,4 +1,4 @@
-"""Features of all frames of the training clips, computed once by an encoder that a stage does not move."""
+"""Features of all frames of the training clips, computed once by an encoder that a stage does not train."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from davs_model.data.store import FrameStore
 from davs_model.models.base import FRAMES, TalkingModel
 
 AT_ONCE = 256
-"""Frames that go through the encoder at once: a clip may last half an hour."""
+"""Number of frames in one pass of the encoder: a clip may last half an hour."""
 
 
 @torch.inference_mode()
@@ -28,11 +28,11 @@ def codes_of(
 ) -> list[NDArray[np.float32]]:
     """Return `TalkingModel.encode_speech` of every frame of each clip, float32 `[T, F]`.
 
-    The model is left in eval mode. A clip that cannot be read, be it for a frame that nobody asks for later, has
-    features of no frame, `[0, F]`.
+    The model is left in eval mode. A clip that cannot be read has features of no frame, `[0, F]`, even if the
+    unreadable frame is not needed later.
     """
     model.eval()
-    known: dict[tuple[Path, bytes], NDArray[np.float32]] = {}  # a clip may be there several times
+    known: dict[tuple[Path, bytes], NDArray[np.float32]] = {}  # the table may hold a clip several times
     reads, side = model.reads(model.dimensions)[FRAMES], int(model.dimensions["image_size"])
     found = []
     for row, n_frames in enumerate(clips.n_frames.tolist()):

@@ -1,4 +1,4 @@
-"""Several processes that train one model, as torchrun starts them: who is who, and what they put together."""
+"""Several processes that train one model, started by torchrun: their ranks, and their collective operations."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from avprep.errors import RunError
 
 MEETING = timedelta(minutes=30)
-"""How long processes wait at the start for those that have not come yet."""
+"""How long processes wait at the start for others that have not joined yet."""
 ALONE = timedelta(days=1)
-"""How long processes wait while the first one validates, draws or measures all clips; torch's own is 10 or 30 minutes.
+"""How long processes wait while the first one validates, generates samples or measures all clips.
 
-They do not wait for one that has ended: torchrun ends all then."""
+The default of torch is 10 or 30 minutes. They do not wait for a process that has ended: torchrun then ends all."""
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among `size`; local: its number on this machine, and so its GPU."""
+    """This process among `size` processes; local: its number on this machine, and thus its GPU."""
 
     rank: int = 0
     size: int = 1
@@ -39,7 +39,7 @@ class World:
         return self.rank == 0
 
     def gather(self, features: Tensor) -> Tensor:
-        """Return the features `[B, …]` of all processes, `[size·B, …]`; gradients flow back to each."""
+        """Concatenate the features `[B, …]` of all processes, `[size·B, …]`; gradients flow back to each process."""
         return features if self.size == 1 else torch.cat(differentiable.all_gather(features.contiguous()))
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -63,15 +63,15 @@ class World:
         return values
 
     def wait(self, device: torch.device) -> None:
-        """Return when all processes have come this far."""
+        """Return when all processes have reached this call."""
         self.mean(torch.zeros(1, device=device)).tolist()
 
 
 def join(device: str) -> World:
-    """Join the processes that torchrun has started, if it has; RunError where there are fewer GPUs than processes.
+    """Join the processes that torchrun has started, if any; RunError if there are fewer GPUs than processes.
 
-    RunError, too, where the environment names others and not where they are, holds what is no number, or names a place
-    where they cannot meet.
+    RunError also if the environment names other processes without their address, holds an invalid number, or names an
+    address at which they cannot meet.
     """
     if (size := _number("WORLD_SIZE", "1")) == 1:
         return World()
@@ -81,27 +81,27 @@ def join(device: str) -> World:
             f"WORLD_SIZE is {size} and {', '.join(missing)} not set: start with torchrun, or unset WORLD_SIZE"
         )
     world = World(rank(), size, _number("LOCAL_RANK", "0"))
-    if world.rank >= size:  # it would wait for the others, and they for it
+    if world.rank >= size:  # otherwise all processes would wait for each other
         raise RunError(f"RANK is {world.rank} and WORLD_SIZE {size}: start with torchrun, or unset both")
     if device == "cuda":
         if world.local >= torch.cuda.device_count():
             raise RunError(f"process {world.local} of this machine has no GPU of its own: start fewer")
         torch.cuda.set_device(world.local)
-    # Torch names functions of a private module instead, which the oldest torch that we take does not have.
+    # Torch recommends functions of a private module, which the oldest supported torch does not have.
     warnings.filterwarnings("ignore", r"torch\.distributed\.nn\.functional\.\w+ is deprecated", FutureWarning)
     if not distributed.is_initialized():
         try:
             store, number, count = next(rendezvous("env://", timeout=MEETING))
             backend = "nccl" if device == "cuda" else "gloo"
             distributed.init_process_group(backend, timeout=ALONE, store=store, rank=number, world_size=count)
-        except (ValueError, RuntimeError) as error:  # a port that there is not, or that others have; some never came
+        except (ValueError, RuntimeError) as error:  # an invalid port, a port in use, or processes that never joined
             why, at = str(error).partition("\n")[0], f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise RunError(f"the processes of this run cannot meet at MASTER_ADDR:MASTER_PORT, {at}: {why}") from error
     return world
 
 
 def rank() -> int:
-    """Return the number of this process among those that torchrun has started, 0 without any; RunError as of `join`."""
+    """Return the rank of this process among those that torchrun has started, 0 without any; RunError as in `join`."""
     return _number("RANK", "0")
 
 
@@ -117,7 +117,7 @@ def _number(name: str, default: str) -> int:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What gloo raises in the others where a process has ended is one line: that process gives the reason."""
+    """Turn the error that gloo raises when another process has ended into one line; that process prints the reason."""
     try:
         yield
     except RuntimeError as error:
@@ -127,13 +127,13 @@ def together() -> Iterator[None]:
 
 
 def leave() -> None:
-    """Leave the group, if this process is in one."""
+    """Leave the process group, if this process is in one."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def synchronise_batchnorm(model: nn.Module, device: str) -> None:
-    """Let every BatchNorm of a model take its statistics over all processes, in place."""
+    """Make every BatchNorm of a model compute its statistics over all processes, in place."""
     if device == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return
@@ -144,11 +144,11 @@ def synchronise_batchnorm(model: nn.Module, device: str) -> None:
 
 
 class CpuSyncBatchNorm(_BatchNorm):
-    """BatchNorm over all processes on the CPU, where torch has none; a process may have more values than another."""
+    """BatchNorm over all processes on the CPU, which torch lacks; processes may have different numbers of values."""
 
     @classmethod
     def of(cls, other: _BatchNorm) -> CpuSyncBatchNorm:
-        """Return one with the weights, counters and mode of another, which it shares."""
+        """Return one that shares the weights, statistics and mode of another."""
         made = cls(other.num_features, other.eps, other.momentum, other.affine, device="meta")
         made._parameters, made._buffers, made.training = other._parameters, other._buffers, other.training
         return made
@@ -179,4 +179,4 @@ class CpuSyncBatchNorm(_BatchNorm):
         return scaled.to(maps.dtype)
 
     def _check_input_dim(self, maps: Tensor) -> None:
-        """Take maps of any dimension."""
+        """Accept maps of any dimension."""

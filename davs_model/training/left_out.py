@@ -1,4 +1,4 @@
-"""Which clips a stage leaves out by the model's own judgement, measured once, before its first step."""
+"""The clips that a stage leaves out by measures of the model itself, taken once before its first step."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ REASON = "left out by the model of the stage before"
 
 
 def measure(run: Path, model: TalkingModel, clips: Clips, device: torch.device, settings: RunSettings) -> None:
-    """Let the model name the clips that are left out, and write them to the folder of the run."""
+    """Write the clips that the model leaves out to the folder of the run."""
     text = json.dumps({"clips": model.left_out(clips, device, settings)}, indent=0, ensure_ascii=False)
     files.write_text(run / NAME, text)
 
 
 def kept(run: Path, clips: Clips) -> Clips:
-    """Return the clips of a run but for those that `measure` left out; RunError where it was never measured."""
+    """Return the clips of a run without those that `measure` left out; RunError if it was never measured."""
     path = run / NAME
     try:
         out = untrusted.read_json(path)["clips"]

@@ -1,4 +1,4 @@
-"""What a run says while it goes: lines for people, metrics.jsonl, TensorBoard."""
+"""The logs of a run: progress lines, metrics.jsonl, TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from avprep import untrusted
 from avprep.errors import RunError
 
 METRICS = "metrics.jsonl"
-"""A JSON object a line: `stage`, `step` and what was measured there."""
+"""One JSON object per line: `stage`, `step` and the values measured there."""
 
 
 class MetricsLog:
-    """Takes the records of a run; those of steps that are not done are dropped, for they will be made again.
+    """Writes the records of a run; those of steps after the resumed state are dropped, because they will be repeated.
 
-    done: steps of each stage that the run goes on from. RunError, one line, where the disk takes no more.
+    done: steps of each stage from which the run resumes. RunError, one line, if the disk is full.
     """
 
     def __init__(self, run: Path, done: dict[str, int]) -> None:
-        # Where TensorFlow happens to be installed, TensorBoard loads it to write files, and it talks of the processor.
+        # If TensorFlow is installed, TensorBoard loads it to write files, and it prints remarks about the processor.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         from torch.utils.tensorboard import SummaryWriter  # a second of imports
 
@@ -33,12 +33,12 @@ class MetricsLog:
         self._hook = threading.excepthook
         with self._writing():
             self._forget(done)
-            first = sum(done.values()) + 1  # TensorBoard drops what it has of this step and later ones
+            first = sum(done.values()) + 1  # TensorBoard drops its records of this step and later ones
             self._board: SummaryWriter = SummaryWriter(str(run / "tensorboard"), purge_step=first)
         threading.excepthook = self._in_a_thread
 
     def write(self, stage: str, step: int, *, overall: int, **values: Any) -> None:
-        """Record nested values at a step; overall: the step counted over all stages. RunError where it cannot."""
+        """Record nested values at a step; overall: the step counted over all stages. RunError if it cannot write."""
         line = json.dumps({"stage": stage, "step": step, **values}, allow_nan=False)
         with self._writing():
             with self._path.open("a", encoding="utf-8") as file:
@@ -47,36 +47,36 @@ class MetricsLog:
                 self._board.add_scalar(f"{stage}/{name}", value, overall)
 
     def samples(self, stage: str, rgb: Any, *, overall: int) -> None:
-        """Show generated samples, one picture uint8 (H, W, 3), in TensorBoard."""
+        """Show generated samples, one image uint8 (H, W, 3), in TensorBoard."""
         with self._writing():
             self._board.add_image(f"{stage}/samples", rgb, overall, dataformats="HWC")
 
     def flush(self) -> None:
-        """Bring everything to disk."""
+        """Write everything to disk."""
         with self._writing():
             self._board.flush()
 
     def close(self) -> None:
-        """End; what was flushed is on disk, whether or not the rest still is."""
+        """Close the log; what was flushed is on disk, even if the rest can no longer be written."""
         with contextlib.suppress(OSError):
             self._board.close()
         threading.excepthook = self._hook
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """What cannot be written, on a full disk say, is one line."""
+        """Turn an error of writing, such as a full disk, into one line."""
         try:
             yield
         except OSError as error:
             raise RunError(f"{error.filename or self._path.parent}: cannot be written ({error.strerror})") from error
 
     def _in_a_thread(self, args: threading.ExceptHookArgs) -> None:
-        """Print what ends a thread, but for OSError: TensorBoard's thread hands that on, too."""
+        """Print the exception that ends a thread, except OSError, which TensorBoard's thread also passes on."""
         if not issubclass(args.exc_type, OSError):
             self._hook(args)
 
     def _forget(self, done: dict[str, int]) -> None:
-        """Drop the records of steps that are not done: they will be made again."""
+        """Drop the records of steps after the resumed state: they will be repeated."""
         if not self._path.exists():
             return
         kept = []
@@ -103,7 +103,7 @@ def _scalars(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]
 
 
 class Clock:
-    """Measures steps without what comes between them."""
+    """Measures the speed of steps, without the time between them."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
@@ -117,20 +117,20 @@ class Clock:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count what happens meanwhile as waiting for data."""
+        """Context whose time counts as waiting for data."""
         begin = time.monotonic()
         yield
         self._waited += time.monotonic() - begin
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
-        """Leave out what happens meanwhile."""
+        """Context whose time is left out."""
         begin = time.monotonic()
         yield
         self._begin += time.monotonic() - begin
 
     def lap(self) -> tuple[float, float]:
-        """Return clips/s and the share of time spent waiting for data since the last lap."""
+        """Return clips/s and the fraction of time spent waiting for data, since the last lap."""
         now = time.monotonic()
         spent = max(now - self._begin, 1e-9)
         result = self._steps * self._batch_size / spent, self._waited / spent

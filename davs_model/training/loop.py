@@ -1,8 +1,8 @@
-"""The loop: build, and for each stage load, step, log, validate, draw, save; killed at any moment, it goes on.
+"""The training loop: build, and for each stage load, step, log, validate, sample, save; resumable at any point.
 
-What is minimised stands in the model's stages, what a step is in `step`. Each step draws its random numbers from the
-seed, the stage and its own number, and reads the batch of that number, so a run that goes on after a kill takes the
-steps that it would have taken.
+The model's stages define what is minimised, and `step` what a step is. Each step derives its random numbers from the
+seed, the stage and its own number, and reads the batch of that number. A resumed run therefore takes the same steps as
+an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from davs_model.training.sources import label_problem
 from davs_model.training.step import StageTrainer, StepCheck, Sums
 
 KEPT = 1 << 30
-"""Freed memory that training keeps at most (bytes)."""
+"""Maximum of freed memory that training keeps, in bytes."""
 
 
 def device_of(settings: RunSettings) -> torch.device:
-    """Return the device that the settings name; RunError where it is not there."""
+    """Return the device in the settings; RunError if it does not exist."""
     name = precision.device_name(settings.machine.device)
     if name is None:
         raise RunError("machine.device = cuda: torch sees no CUDA device here")
@@ -58,11 +58,11 @@ def train(
     init_from: Path | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Train the stages on the shards of OUT, or go on with it, in RUN; return the last validation.
+    """Train the stages on the shards of OUT in RUN, or resume; return the metrics of the last validation.
 
-    out: one OUT or several; shares: of each in the clips that are seen; none: each clip counts alike.
-    init_from: a checkpoint or a run whose weights a new run begins with, where they fit.
-    Errors are RunError, ShardError or CheckpointError, one line each; what was learned until then is kept.
+    out: one OUT or several. shares: the proportions of their clips in training; empty: each clip occurs once.
+    init_from: a checkpoint or run with the initial weights of a new run, as far as they fit.
+    Errors are RunError, ShardError or CheckpointError, one line each; what was trained until then is kept.
     """
     device = device_of(settings)
     if settings.machine.threads:
@@ -81,7 +81,7 @@ def train(
             corpus = read_corpus(out, settings, shares)
             going = _Run.start(corpus, run, settings, world, device, init_from, say if world.first else lambda _: None)
             try:
-                # torchrun repeats to its processes a signal that all of them may have had, and kills after 30 s.
+                # torchrun sends its processes a signal again that they may already have, and kills them after 30 s.
                 with stop_signals(STOP_SIGNALS, again="ends" if world.size == 1 else "ignored") as stop:
                     for stage in (going.model.plan(name, settings) for name in stages):
                         if len(stages) > 1 and (problem := label_problem(stage, going.corpus)):
@@ -98,7 +98,7 @@ def train(
 
 @dataclass
 class _Run:
-    """A run as it goes: the model, where it stands, and what it writes to."""
+    """A run in progress: the model, its state, and its outputs."""
 
     run: Path
     settings: RunSettings
@@ -109,18 +109,18 @@ class _Run:
     model: TalkingModel
     done: dict[str, int]
     state: states.TrainingState | None
-    """What the run went on from; in the first process, what it last saved."""
+    """The state from which the run was resumed; in the first process, the last saved state."""
     initialised: bool
-    """Whether something was learned with the weights that `TalkingModel.initialise` fits."""
+    """Whether training has begun with the weights that `TalkingModel.initialise` fits."""
     reporter: Reporter | None
-    """In the first process."""
+    """None except in the first process."""
     about: dict[str, Any]
-    """What checkpoints say of this run besides its settings."""
+    """What checkpoints record of this run besides its settings."""
     check: StepCheck
     store: FrameStore | None
-    """Frames in memory, if there is room for any."""
+    """Frames in memory, if `data.cache_mib` allows any."""
     random: Tensor
-    """State of torch's generator once the model was built, the same in each process and however the run came here."""
+    """State of torch's generator after building the model: the same in each process, and for new and resumed runs."""
 
     @classmethod
     def start(
@@ -133,7 +133,7 @@ class _Run:
         init_from: Path | None,
         say: Say,
     ) -> _Run:
-        """Build the model, new or as the run left it."""
+        """Build the model, new or from the saved state of the run."""
         kind = models.find(settings.of_model)
         dimensions = kind.dimensions_for(corpus, settings)
         loaded = states.load(run)
@@ -211,14 +211,14 @@ class _Run:
                     if save:
                         self._save(stage, step, trainer.phases)
             if stopping and not last:
-                self.world.wait(self.device)  # for the process that saves: torchrun kills all when one has ended
+                self.world.wait(self.device)  # for the saving process: torchrun kills all when one has ended
                 by = stop.by if stop.is_set() else "a signal to another process"
                 raise RunError(f"{self.run}: stopped by {by} at step {step}; the same command goes on from there")
 
     def _prepare(self, stage: Stage, first: int, total: int) -> StageTrainer:
-        """Return what takes the steps of a stage, as the run left it; RunError in the middle of another stage."""
+        """Return the trainer of a stage, in the state of the run; RunError if the run is within another stage."""
         at = self.state
-        begun = self.done.get(at.stage, 0) if at is not None else 0  # only the first process has the states it saved
+        begun = self.done.get(at.stage, 0) if at is not None else 0  # only the first process has the saved states
         if at is not None and at.stage != stage.name and begun < getattr(self.settings.steps, at.stage):
             raise RunError(
                 f"{self.run}: is at step {begun} of its {at.stage} stage: finish that, or give another RUN and "
@@ -230,12 +230,12 @@ class _Run:
         if left_out := trainer.left_out:
             self.say(f"{stage.name}: left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
         if stage.initialises and not self.initialised:
-            torch.manual_seed(self.settings.seed)  # for GPUs, which drew nothing while the model was built
+            torch.manual_seed(self.settings.seed)  # for GPUs, whose generator building the model did not use
             torch.set_rng_state(self.random)
             trainer.initialise()
             self.initialised = True
             if any(one.source == "codes" for one in trainer.shape.reads.values()):
-                trainer = StageTrainer.of(*given)  # for its codes are of the encoder before it was fitted
+                trainer = StageTrainer.of(*given)  # because its codes are from the encoder before it was fitted
         if self.model.listens and SOUND in stage.reads:
             try:
                 trainer.listen()
@@ -253,7 +253,7 @@ class _Run:
         return trainer
 
     def _chosen(self, first: int) -> Corpus:
-        """Return the corpus without the clips that the model left out before the first step of the stage."""
+        """Return the corpus without the clips that the model leaves out before the first step of the stage."""
         clips = self.corpus.train
         if first == 0:
             if self.world.first:
@@ -283,13 +283,13 @@ class _Run:
 def _begin(
     model: TalkingModel, run: Path, state: states.TrainingState | None, init_from: Path | None, preset: str, say: Say
 ) -> dict[str, Any]:
-    """Give a model the weights of the run, or those that a new run begins with; return what checkpoints say of it.
+    """Load the weights of the run, or the initial ones of a new run; return what checkpoints record of these.
 
-    preset: of the windows.
+    preset: MFCC preset of the windows.
     """
     if state is not None:
         model.load_state_dict(state.checkpoint.weights)
-        before = state.checkpoint.settings  # as the run began, with or without it, so that the bytes are the same
+        before = state.checkpoint.settings  # `init_from` as at the start of the run, so that the bytes are the same
         return {"init_from": before["init_from"]} if "init_from" in before else {}
     if init_from is not None:
         source = checkpoint.load(init_from)
@@ -305,7 +305,7 @@ def _begin(
 
 
 def _catch_up(run: Path, last: Checkpoint) -> None:
-    """Write the last checkpoint of a run that was killed, or had no room, between its state and that."""
+    """Write the last checkpoint of a run that was killed, or ran out of space, after writing its state."""
     with contextlib.suppress(CheckpointError):
         if checkpoint.load(run).digest() == last.digest():
             return
@@ -313,7 +313,7 @@ def _catch_up(run: Path, last: Checkpoint) -> None:
 
 
 def _load_what_fits(model: TalkingModel, source: Checkpoint) -> list[str]:
-    """Take over all weights whose names and shapes agree; return what was taken and what not, a line each."""
+    """Load all weights whose names and shapes agree; return lines that list what was loaded and what not."""
     own = model.state_dict()
     fitting = {name: value for name, value in source.weights.items() if name in own and own[name].shape == value.shape}
     if not fitting:

@@ -1,4 +1,4 @@
-"""Adam for each phase of a stage: the networks that it moves, its rate, and its moments at rest."""
+"""Adam for each phase of a stage: the networks that it updates, the learning rate, and saved moments."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from davs_model.models.base import Stage, TalkingModel
 from davs_model.settings import RunSettings
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What Adam knows of a parameter."""
+"""Adam's state of a parameter."""
 
 Optimizers = dict[str, torch.optim.Adam]
 """By the name of the phase."""
 
 
 def build(stage: Stage, model: TalkingModel, settings: RunSettings) -> Optimizers:
-    """Return an optimizer for each phase, of the networks that the model has."""
+    """Return an optimizer for each phase, with the parameters of the networks that the model has."""
     optimizer = settings.optimizer
     return {
         phase.name: torch.optim.Adam(
@@ -38,7 +38,7 @@ def build(stage: Stage, model: TalkingModel, settings: RunSettings) -> Optimizer
 
 
 def step(optimizers: Optimizers, rate: float) -> None:
-    """Take a step of each at a learning rate."""
+    """Take a step of every optimizer at a learning rate."""
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -55,7 +55,7 @@ def learning_rate(settings: RunSettings, step: int, total: int) -> float:
 
 
 def moments(optimizers: Optimizers, model: TalkingModel) -> dict[str, Tensor]:
-    """Return what the optimizers know, as `PHASE/PARAMETER/exp_avg` and so on -> tensor on the CPU."""
+    """Return the state of the optimizers, as `PHASE/PARAMETER/exp_avg` and so on -> tensor on the CPU."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{phase}/{names[parameter]}/{name}": held[name].detach().to("cpu", copy=True).contiguous()
@@ -66,7 +66,7 @@ def moments(optimizers: Optimizers, model: TalkingModel) -> dict[str, Tensor]:
 
 
 def restore(optimizers: Optimizers, model: TalkingModel, saved: dict[str, Tensor]) -> None:
-    """Give optimizers what `moments` returned."""
+    """Restore the state that `moments` returned."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for phase, optimizer in optimizers.items():
         for group in optimizer.param_groups:
@@ -76,6 +76,6 @@ def restore(optimizers: Optimizers, model: TalkingModel, saved: dict[str, Tensor
                     steps, *averages = (saved[f"{prefix}/{name}"] for name in MOMENTS)
                     optimizer.state[parameter] = {
                         "step": steps.to(parameter.device),
-                        "exp_avg": torch.empty_like(parameter).copy_(averages[0]),  # laid out as the parameter is
+                        "exp_avg": torch.empty_like(parameter).copy_(averages[0]),  # in the parameter's memory format
                         "exp_avg_sq": torch.empty_like(parameter).copy_(averages[1]),
                     }

@@ -1,4 +1,4 @@
-"""What a run shows of itself: log lines, validations, sheets of generated frames, and clips that were skipped."""
+"""The reports of a run: log lines, validations, sheets of generated frames, and skipped clips."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ from davs_model.training.sources import validation_shape
 class Reporter:
     """Reports on a run, in its first process.
 
-    done: steps of each stage, which the loop counts up.
-    validation: what the last validation measured. talking: how clips talked in the last one that generated any,
-        at first `talked`, and nothing where it had too few; checkpoints have it, so that whoever generates with one can
-        be warned.
+    done: steps of each stage, which the loop updates.
+    validation: metrics of the last validation. talking: talking metrics of the last validation that generated clips,
+        at first `talked`; empty if it had too few clips. Checkpoints store them, so that generation can warn users.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Reporter:
         self._skipped: dict[str, str] = {}
 
     def steps(self, stage: Stage, step: int, total: int, epoch: int, means: dict[str, float], clock: Clock) -> None:
-        """Log the means of the terms since the last line."""
+        """Log the means of the terms since the last log line."""
         rate, wait = clock.lap()
         eta = duration((total - step) * self.settings.data.batch_size / rate)
         text = "  ".join(f"{name} {value:.3g}" for name, value in means.items())
@@ -70,7 +69,7 @@ class Reporter:
         )
 
     def validate(self, stage: Stage, step: int) -> None:
-        """Measure the model on clips of the val split; RunError where what it makes cannot be measured."""
+        """Measure the model on clips of the val split; RunError if its outputs cannot be measured."""
         shape, data = validation_shape(self.model, stage), self.settings.data
         clips = usable(self.corpus.val.spoken_words(), shape, words=False, speakers=False)
         if not len(clips):
@@ -98,7 +97,7 @@ class Reporter:
             self.log.write(stage.name, step, overall=self._overall(), validation=self.validation)
 
     def _own(self, stage: Stage) -> tuple[Measure, ...]:
-        """Measure what can be measured of this model alone."""
+        """Take the measures that only this model has."""
         limit = self.settings.loop.talking_clips
         clips = usable(self.corpus.val, validation_shape(self.model, stage), words=False, speakers=False)
         measured = self.model.measures(stage.name, clips, self.device, limit=limit)
@@ -106,7 +105,7 @@ class Reporter:
         return measured
 
     def _talk(self, stage: Stage) -> None:
-        """Measure whether generated clips talk, the cheap way."""
+        """Measure whether generated clips talk, with the `cheap` option."""
         limit, bf16 = self.settings.loop.talking_clips, self.settings.machine.bf16
         clips = usable(self.corpus.val, validation_shape(self.model, stage), words=False, speakers=False)
         found = talk.measure(self.model, clips, self.device, limit=limit, bf16=bf16, cheap=True)
@@ -115,7 +114,7 @@ class Reporter:
             self.validation["talking"] = self.talking
 
     def draw(self, stage: Stage, step: int) -> None:
-        """Draw a sheet of generated frames of clips of the val split, or of train where there is none."""
+        """Write a sheet of generated frames of clips of the val split, or of train if there is no val split."""
         shape = validation_shape(self.model, stage)
         for table in (self.corpus.val, self.corpus.train):
             clips = usable(table.spoken_words(), shape, words=False, speakers=False)
@@ -131,7 +130,7 @@ class Reporter:
         self.say(f"{stage.name} {step} sample grid: {path}")
 
     def count_skipped(self, raw: RawBatch) -> None:
-        """Name each clip that could not be read, once."""
+        """Report each clip that could not be read, once."""
         for key, reason in raw.skipped:
             if key not in self._skipped:
                 self._skipped[key] = reason

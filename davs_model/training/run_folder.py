@@ -1,4 +1,4 @@
-"""The folder of a run: who may write to it, and what it says of itself."""
+"""The folder of a run: its lock, and the facts of the run in it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 
 
 def describe(run: Path, settings: RunSettings, corpus: Corpus, say: Say, stages: Sequence[str] = ()) -> None:
-    """Say what a run would do: its settings, clips and networks, and what these stages would learn from."""
+    """Print what a run would do: its settings, clips and networks, and the training clips of these stages."""
     say(settings.to_toml())
     for split, clips in (("train", corpus.train), ("val", corpus.val)):
         skipped = "".join(f", {count} left out: {reason}" for reason, count in sorted(clips.skipped.items()))
@@ -42,7 +42,7 @@ def describe(run: Path, settings: RunSettings, corpus: Corpus, say: Say, stages:
 
 
 def write_facts(run: Path, settings: RunSettings, corpus: Corpus, world: World, device: torch.device, say: Say) -> None:
-    """Say and write what a run does: settings.toml, run.json."""
+    """Print the facts of a run, and write them: settings.toml, run.json."""
     describe(run, settings, corpus, say)
     facts = {
         "settings": settings.to_json(),
@@ -62,7 +62,7 @@ def check_same(
     dimensions: dict[str, int | float],
     about: dict[str, Any],
 ) -> None:
-    """Prove that a run goes on as it began; RunError with the difference where it would not."""
+    """Check that a run is resumed with the inputs that it began with; RunError with the difference if not."""
     before = state.checkpoint.settings
     theirs = type(settings).from_json(before.get("training", {}), source=str(run / states.NAME))
     free = settings.free() - {f"steps.{name}" for name in settings.paced() & state.done.keys()}
@@ -82,9 +82,9 @@ def check_same(
 
 @contextlib.contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Keep other processes out of a run's folder.
+    """Lock a run's folder against other processes.
 
-    Forked processes do not hold the lock: a loader outlives a killed trainer by seconds, and would keep its run.
+    Forked processes do not hold the lock: a loader outlives a killed trainer by seconds, and would keep the run locked.
     """
     path = run / ".lock"
     lock = FileLock(path, fallback_to_soft=False)
@@ -98,7 +98,7 @@ def locked(run: Path) -> Iterator[None]:
     except Timeout as error:
         raise RunError(f"{run}: another process trains in it: wait for it, or give another RUN") from error
     except OSError:
-        pass  # some network file systems have no locks
+        pass  # some network file systems do not support locks
     try:
         yield
     finally:

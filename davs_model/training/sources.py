@@ -1,4 +1,4 @@
-"""What a stage of a model learns from, and what is read of it."""
+"""The training data of a stage of a model, and what is read of it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def training_shape(
 ) -> Shape:
     """Return what a stage of a model of these dimensions reads of each clip."""
     reads, data = chosen(kind.training_reads(dimensions, stage.name, settings), stage.reads), settings.data
-    fixed = any(one.source == "codes" for one in reads.values())  # they are of the frames as they are
+    fixed = any(one.source == "codes" for one in reads.values())  # codes are of frames without augmentation
     return Shape(
         reads,
         int(dimensions["image_size"]),
-        flip=data.flip and (not fixed or data.warp > 0),  # where features need not fit exactly
+        flip=data.flip and (not fixed or data.warp > 0),  # with a warp, codes need not fit exactly
         shift=0 if fixed or data.cache_mib else data.shift,
         jitter=data.jitter,
         warp=data.warp,
@@ -42,13 +42,13 @@ def training_shape(
 
 
 def validation_shape(model: TalkingModel, stage: Stage) -> Shape:
-    """Return what is read to measure a stage; nothing is moved."""
+    """Return what is read to measure a stage, without augmentation."""
     names = stage.reads if stage.validation_reads is None else stage.validation_reads
     return Shape(chosen(model.reads(model.dimensions), names), int(model.dimensions["image_size"]))
 
 
 def label_problem(stage: Stage, corpus: Corpus) -> str | None:
-    """Return, in one line, why a stage that tells people or emotions apart has none to; None where it has."""
+    """Return, in one line, why a stage lacks the people or emotions that it tells apart; None if it has them."""
     if stage.emotions and len(corpus.train.emotion_names) < 2:
         return (
             f"{corpus.train.out}: its clips are of {len(corpus.train.emotion_names)} labelled emotions, and the "
@@ -72,10 +72,10 @@ def source_of(
     device: torch.device,
     store: FrameStore | None,
 ) -> tuple[Source, Counter[str]]:
-    """Return what a stage learns from, and how many clips it cannot use, by reason.
+    """Return the training data of a stage, and the number of clips that it cannot use, by reason.
 
-    terms: those that it minimises. device: where the model is. store: takes the frames of the clips, and has them.
-    RunError where the labels that the terms need are missing altogether.
+    terms: those that it minimises. device: of the model. store: is filled with the frames of the clips.
+    RunError if the labels that the terms need are missing altogether.
     """
     if stage.people and corpus.faces:
         return FaceFolder(Path(settings.data.faces), shape), Counter()
@@ -91,7 +91,7 @@ def source_of(
 def clips_of(
     model: TalkingModel, stage: Stage, shape: Shape, corpus: Corpus, settings: RunSettings, terms: Collection[str]
 ) -> Clips:
-    """Return the clips that a stage can use; RunError where the labels that its terms need are missing altogether."""
+    """Return the clips that a stage can use; RunError if the labels that its terms need are missing altogether."""
     clips = corpus.train
     needed = {label: any(term in terms for term in model.labels.get(label, ())) for label in LABELS}
     if needed["words"] and not clips.vocabulary:
@@ -104,7 +104,7 @@ def clips_of(
 
 
 def foreseen(model: TalkingModel, stage: Stage, corpus: Corpus, settings: RunSettings) -> str:
-    """Return in a line how many clips a stage can use, and why not the others, or why it has none; nothing is read."""
+    """Return in one line how many clips a stage can use and why not the others, or why it has none; reads nothing."""
     if problem := label_problem(stage, corpus):
         return f"{stage.name}: left out: {problem}"
     if stage.people and corpus.faces:

@@ -1,8 +1,8 @@
-"""The state of a run between two steps, RUN/training.safetensors: all that the next step depends on but the shards.
+"""The state of a run between two steps, RUN/training.safetensors: all inputs of the next step except the shards.
 
-A file of the form of a checkpoint (`davs_model.checkpoint`), with `stage`, `step` and `done` beside the settings, and
-with two kinds of tensors: `weights/NAME` and Adam's `moments/PHASE/PARAMETER/MOMENT`. The state before it stays beside
-it as training.previous.safetensors. Random numbers are no part of it: each step draws its own.
+The file has the format of a checkpoint (`davs_model.checkpoint`), with `stage`, `step` and `done` in addition to the
+settings, and with two kinds of tensors: `weights/NAME` and Adam's `moments/PHASE/PARAMETER/MOMENT`. The previous state
+is kept as training.previous.safetensors. Random numbers are not part of it: each step derives its own.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ OF_MODEL, OF_ADAM = "weights/", "moments/"
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A run at rest.
+    """The saved state of a run.
 
-    checkpoint: the model, its settings being those of the run.
+    checkpoint: the model, with the settings of the run.
     stage, step: the stage that was trained last and its steps so far; done: the steps of each stage.
     moments: `PHASE/PARAMETER/exp_avg` and so on -> tensor, on the CPU.
     """
@@ -41,9 +41,9 @@ class TrainingState:
 
 
 def save(run: Path, state: TrainingState) -> None:
-    """Write a state into a run's folder; the one before it is kept.
+    """Write a state into a run's folder; the previous one is kept.
 
-    CheckpointError, one line, where it cannot be written or its weights are not finite: the last good ones stay.
+    CheckpointError, one line, if it cannot be written or its weights are not finite: the last good files then stay.
     """
     path = run / NAME
     for name, tensor in (*state.checkpoint.weights.items(), *state.moments.items()):
@@ -56,10 +56,10 @@ def save(run: Path, state: TrainingState) -> None:
 
 
 def load(run: Path) -> tuple[TrainingState, str] | None:
-    """Read the state of a run, the previous one where the last is damaged; None where there is none.
+    """Read the state of a run, or the previous one if the last is damaged; None if there is none.
 
-    Returns the state and, in one line, what was wrong with the last one, "" if nothing was. CheckpointError where both
-    are damaged.
+    Returns the state and, in one line, what was wrong with the last one, "" if nothing. CheckpointError if both are
+    damaged.
     """
     problem = ""
     for name in (NAME, PREVIOUS):
@@ -99,7 +99,7 @@ def _read(path: Path) -> TrainingState:
 
 
 def _fit(moments: dict[str, Tensor], weights: dict[str, Tensor]) -> bool:
-    """Whether moments are of parameters among the weights, all three of each."""
+    """Whether all moments belong to parameters among the weights, all three of each."""
     for name, tensor in moments.items():
         path, _, moment = name.rpartition("/")
         parameter = weights.get(path.rpartition("/")[2])

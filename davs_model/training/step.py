@@ -1,6 +1,6 @@
-"""A stage of training: what it reads, minimises and moves, and a step of it.
+"""A stage of training: what it reads, minimises and updates, and a single step of it.
 
-Each step draws its random numbers from the seed, the stage and its own number, and reads the batch of that number.
+Each step derives its random numbers from the seed, the stage and its own number, and reads the batch of that number.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from davs_model.training.optimizers import Optimizers
 from davs_model.training.sources import label_problem, source_of, training_shape
 
 Part = Literal["copy", "forward", "backward", "optimizer"]
-"""What a step consists of once its batch is read: to the device and to numbers in [0, 1], then as they are called."""
+"""The parts of a step after its batch is read. `copy` is the copy to the device with the conversion to [0, 1]."""
 Tell = Callable[[Part], object]
-"""Is told when a part of a step has been done, or on a GPU has been ordered."""
+"""Is called when a part of a step is done, or on a GPU is queued."""
 
 
 LISTENED = 16
-"""Batches that a model hears before it learns, if it has to."""
+"""Number of batches for `TalkingModel.listen`, for a model that needs it before training."""
 
 
 def _nobody(_: Part) -> None:
@@ -51,8 +51,8 @@ def _nobody(_: Part) -> None:
 class StageTrainer:
     """A stage of training with everything that its steps need.
 
-    terms: factor of each term that is minimised. left_out: clips that the stage cannot use, by reason. batches: this
-    process's share of them. phases: an optimizer each.
+    terms: factor of each term that is minimised. left_out: number of clips that the stage cannot use, by reason.
+    batches: those of this process. phases: an optimizer for each.
     """
 
     stage: Stage
@@ -78,9 +78,9 @@ class StageTrainer:
         device: torch.device,
         store: FrameStore | None = None,
     ) -> StageTrainer:
-        """Prepare a stage; RunError where the clips, labels or weights of it do not allow a single step.
+        """Prepare a stage; RunError if its clips, labels or weights do not allow a single step.
 
-        stage: as `TalkingModel.plan` returns it. store: keeps frames in memory, also for the stages after this one.
+        stage: as `TalkingModel.plan` returns it. store: keeps frames in memory, also for later stages.
         """
         if problem := label_problem(stage, corpus):
             raise RunError(problem)
@@ -103,15 +103,15 @@ class StageTrainer:
         return cls(stage, model, settings, world, device, terms, source, shape, left_out, batches, phases)
 
     def initialise(self) -> None:
-        """Fit the first weights of the model to the first batch of all processes, in place."""
+        """Fit the initial weights of the model to the first batch of all processes, in place."""
         self.model.initialise(self._first_batches(1)[0])
 
     def listen(self) -> None:
-        """Let the model hear the voices of the first batches of all processes, in place."""
+        """Call `TalkingModel.listen` with the first batches of all processes, in place."""
         self.model.listen(self._first_batches(LISTENED))
 
     def _first_batches(self, count: int) -> list[Batch]:
-        """Return at most so many of the first batches, those of all processes in one."""
+        """Return at most `count` of the first batches, each joined over all processes."""
         data = self.settings.data
         whole = Batches(
             self.source, self.shape, batch_size=data.batch_size, seed=self.settings.seed, window=data.window
@@ -124,7 +124,7 @@ class StageTrainer:
         return training_batches(self.batches, first=first, last=last, workers=self.settings.data.workers, pin=pin)
 
     def step(self, step: int, total: int, raw: RawBatch, done: Tell = _nobody) -> dict[str, Tensor]:
-        """Take step number `step` of `total`, counted from 1, in every phase; return the terms, without factors."""
+        """Take step number `step` of `total`, counted from 1, in every phase; return the unweighted terms."""
         self.model.train()
         for name in self.stage.frozen:
             if (network := getattr(self.model, name)) is not None:
@@ -141,9 +141,9 @@ class StageTrainer:
         return values
 
     def differentiate(self, batch: Batch, progress: float, done: Tell = _nobody) -> dict[str, Tensor]:
-        """Give every parameter its gradient of the weighted sum of the terms; return the terms, without factors.
+        """Compute the gradient of the weighted sum of the terms for every parameter; return the unweighted terms.
 
-        progress: fraction of the steps of the stage that are done, this one included.
+        progress: fraction of the stage's steps that are done, this one included.
         """
         with precision.autocast(self.device, bf16=self.settings.machine.bf16):
             values = self.model.terms(batch, self.terms, self.settings, progress=progress, gather=self.world.gather)
@@ -170,7 +170,7 @@ class Sums:
             self._counts[name] += 1
 
     def means(self, world: World) -> dict[str, float]:
-        """Return the means of all processes since the last time; those of a term that began meanwhile, since then."""
+        """Return the means over all processes since the last call; of a term that began in between, since it began."""
         sums = world.mean(torch.stack(list(self._sums.values()))).tolist()
         means = {name: total / self._counts[name] for name, total in zip(self._sums, sums, strict=True)}
         self._sums, self._counts = {}, Counter()
@@ -178,10 +178,10 @@ class Sums:
 
 
 class StepCheck:
-    """Ends a run once a term is not finite: one step late, so that a GPU need not wait.
+    """Ends a run if a term is not finite; it checks one step late, so that a GPU need not wait.
 
-    stopping: whether one of several processes had been told to stop before its step was checked, so that all stop at
-        one step.
+    stopping: whether any of several processes was asked to stop before its step was checked, so that all stop at the
+        same step.
     """
 
     def __init__(self, run: Path, world: World) -> None:
@@ -189,13 +189,13 @@ class StepCheck:
         self._pending: tuple[int, tuple[str, ...], list[str], Tensor] | None = None
 
     def begin(self, step: int, keys: tuple[str, ...], values: dict[str, Tensor], *, stop: bool) -> None:
-        """Take the terms of a step, to be checked at the next one; stop: whether this process was told to stop."""
+        """Take the terms of a step, to be checked at the next one; stop: whether this process was asked to stop."""
         losses = torch.stack(list(values.values()))
         also = losses.new_full((1,), float(stop))  # travels with the losses, so that it costs nothing
         self._pending = (step, keys, list(values), torch.cat([losses, also]))
 
     def end(self, saved: bool) -> None:
-        """Check the terms that were taken; RunError. saved: whether a state of the run was saved."""
+        """Check the terms that were taken; RunError if one is not finite. saved: whether the run has a saved state."""
         if self._pending is None:
             return
         (step, keys, names, values), self._pending = self._pending, None

@@ -366,7 +366,7 @@ def test_a_constant_encoder_leaks_nothing() -> None:
 
 
 def test_an_svm_that_does_not_converge_is_no_error() -> None:
-    """Features that all say the same one thing, which tells nothing of the labels, give an answer without a warning."""
+    """Features with identical columns that are independent of the labels give chance level without a warning."""
     features = np.repeat(np.random.default_rng(0).normal(size=(30, 1)), 2, axis=0) * np.ones(2000)
     labels = np.arange(60) % 2
     assert leakage(features, labels, features, labels).accuracy == 0.5
@@ -380,7 +380,7 @@ def test_one_test_clip_is_enough() -> None:
 
 
 def test_training_on_fewer_clips_draws_them_by_seed() -> None:
-    """So many clips are drawn with their own labels, the same for the same seed; where there are no more, all are."""
+    """The given number of clips is drawn with their labels, the same for the same seed, or all if there are no more."""
     clips = clusters(1, 600, n_labels=3, spread=1.0)
     found = cross_leakage(*clips, most=30)
     assert (found.n_train, found.n_test) == (30, 600)

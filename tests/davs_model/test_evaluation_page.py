@@ -453,7 +453,7 @@ def test_pictures_tell_their_input(tmp_path: Path) -> None:
 
 
 def test_a_confusion_is_shown_by_its_share(tmp_path: Path) -> None:
-    """Rows count as shares: ten times the clips of a word make the same picture."""
+    """Rows are fractions: ten times as many clips of a word give the same figure."""
     for name, factor in (("a", 1), ("b", 10)):
         matrix = np.array([[3, 1], [0, 2]]) * [[1], [factor]]
         figures.confusion(tmp_path / f"{name}.png", matrix, ["yes", "no"], "Words")
@@ -471,7 +471,7 @@ def test_strange_words_are_drawn(tmp_path: Path) -> None:
 
 
 def test_settings_of_the_user_change_nothing(tmp_path: Path) -> None:
-    """A dark style in force is not drawn by, and is in force afterwards."""
+    """Figures do not use an active dark style, which is still active afterwards."""
     import matplotlib
 
     drawn_ranks(tmp_path / "a.png", 20)

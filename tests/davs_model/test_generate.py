@@ -251,7 +251,7 @@ def test_a_video_is_learned_from_the_features_that_it_is_drawn_from(
 def test_a_photo_is_learned_from_the_features_that_are_drawn(
     sizes: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tuning to a photo takes the features of the first frames as they are drawn: smoothed, by the whole sound."""
+    """Fine-tuning to a photo uses the features of the first frames as in generation: smoothed, by the whole audio."""
     given: list[torch.Tensor] = []
     monkeypatch.setattr(adaptation, "to_photo", lambda _, photo, speech, *args, **how: given.append(speech))
     talker, runs = Talker(made_model(**sizes)), [windows(3, 5), 2 * windows(4, 5)]

@@ -380,7 +380,7 @@ LABELS, FRAMES, WINDOWS = torch.tensor([2, 0, 3]), (3, 2, 3, 16, 16), (3, 2, 12,
 @pytest.mark.parametrize("name", [name for name in TERMS if "confusion" in name])
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_judge_is_trainable_again(name: str, form: Form, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a confusion what could be trained of the judge still can and what could not cannot, even if it raised."""
+    """After a confusion loss, the discriminator's parameters are trainable or not as before it, even if it raised."""
     judge = Judge()
     if fails:
         monkeypatch.delattr(Judge, "forward")  # torch then raises NotImplementedError

@@ -141,7 +141,7 @@ def parameters(module: nn.Module) -> int:
 
 @pytest.mark.parametrize(("width", "image_size"), [(0.05, 64), (0.05, 128), (0.05, 256), (0.25, 64)])
 def test_small_models_have_the_same_outputs(width: float, image_size: int) -> None:
-    """Any width and picture size give features of 256, pictures of that size in [0, 1] and logits of every judge."""
+    """Any width and image size give features of 256, images of that size in [0, 1] and logits of all classifiers."""
     torch.manual_seed(0)
     model = DAVS(n_words=7, n_people=5, n_speakers=3, width=width, image_size=image_size)
     frames, windows = torch.rand(2, 12, 3, image_size, image_size), torch.randn(2, 12, 12, 20)

@@ -320,7 +320,7 @@ def test_studies_are_not_mixed(save: Callable[..., Path]) -> None:
 
 
 def test_rates_average_films_then_participants() -> None:
-    """A participant who could see fewer films weighs as much as another; skipped films count nowhere."""
+    """A participant who could see fewer videos has the same weight as others; skipped videos are not counted."""
     answers = [answer(1, 0, sync=100), answer(1, 1, yes=False, sync=0), answer(2, 0, yes=False, sync=20)]
     answers.append(answer(2, 1, yes=None))
     for criterion, mean in (("realistic", 0.25), ("same_person", 0.25), ("in_sync", 0.35)):

@@ -244,7 +244,7 @@ def test_words_are_taken_out_in_the_identity_stage(out: Path, tmp_path: Path) ->
 
 
 def test_words_are_read_from_how_features_change() -> None:
-    """C_p^w gives the same whoever it is, and in training no more of changes that its noise covers than of none."""
+    """C_p^w does not depend on the person, and in training does not respond to changes far below its noise."""
     torch.manual_seed(0)
     words = IdentityWordClassifier(n_words=3, from_feature=True)
     words.dropout.p = 0.0

@@ -1,4 +1,4 @@
-"""An expressive model on people that it has not seen: the axes of its paper, and whether its parts do their work."""
+"""Evaluation of an expressive model on unseen people: the axes of its paper, and tests of its mechanisms."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from davs_model.models.base import Measure, TalkingModel
 from davs_model.sync.load import load as load_sync
 
 STEERED = 0.4
-"""Fraction of the clips that are drawn with every emotion."""
+"""Fraction of the clips that are generated with every emotion."""
 SPOILED = 0.2
-"""Fraction of the clips whose modalities are spoiled."""
+"""Fraction of the clips whose modalities are corrupted."""
 
 
 @dataclass(frozen=True)
 class ExpressionSettings:
-    """How to measure; as of `EvaluationSettings`, with identity: a run whose encoder judges."""
+    """The settings of the measurement, as in `EvaluationSettings`; identity: a run whose encoder measures identity."""
 
     clips: int
     svm_clips: int
@@ -50,11 +50,11 @@ def measure(
     say: Callable[[str], None],
     picture: Path | None = None,
 ) -> dict[str, Any]:
-    """Return what is measured of an expressive model by its name, as `model_measures.measure` does.
+    """Return the measures of an expressive model, by name, like `model_measures.measure`.
 
-    clips: whole ones, of people that the model has not learned from; out: whose train split the readers are fitted to.
-    missing: takes what cannot be measured, and why. picture: where to write `sheet`, a .png.
-    CheckpointError or RunError for runs that cannot judge.
+    clips: whole clips of unseen people; out: the OUT to whose train split the readers are fitted.
+    missing: receives what cannot be measured, with the reason. picture: path for `sheet`, a .png.
+    CheckpointError or RunError for unsuitable runs.
     """
     if not (chosen := targets(clips, settings.clips, seed=settings.seed)):
         missing["expression"] = "it takes clips with emotions, of two speakers who show the same and have several each"

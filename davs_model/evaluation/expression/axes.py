@@ -1,7 +1,7 @@
 """The four axes of the paper: reconstruction, identity, expression and sync, in two protocols.
 
-*self*: the expression comes from the very clip that is drawn; *cross*: from a clip of another person with the same
-emotion, so that it shows transfer. Pictures of the speaker come from other clips of theirs, the sound from the clip.
+*self*: the expression comes from the generated clip itself; *cross*: from a clip of another person with the same
+emotion, which tests transfer. Views of the speaker come from their other clips, the audio from the clip.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ COLUMNS = {
     "flicker": ("flicker", ".2f"),
     "second_difference": ("second difference", ".2f"),
 }
-"""What is measured of each film: its column, and the form of its numbers."""
+"""The metrics of each video: the column and number format of each."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """An expressive model in eval mode, the clips it is measured on, and what reads its films.
+    """An expressive model in eval mode, the clips on which it is measured, and the readers of its videos.
 
-    clips: the emotions of which are numbered as those that the readers know. identity, sync: None where there is none.
+    clips: with the emotion numbers of the readers. identity, sync: None if there is none.
     """
 
     model: TalkingModel
@@ -67,15 +67,15 @@ class Bench:
 
     @property
     def side(self) -> int:
-        """Side of the frames."""
+        """Side of the frames in pixels."""
         return int(self.model.dimensions["image_size"])
 
     def clip(self, row: int) -> talk.WholeClip:
-        """Read a clip whole; ShardError."""
+        """Read a whole clip; ShardError."""
         return talk.whole_clip(self.model, self.clips, row, self.device)
 
     def views(self, target: Target, count: int | None = None) -> Tensor:
-        """Return the first pictures of a speaker, `[1, K, 3, S, S]`; ShardError."""
+        """Return the first views of a speaker, `[1, K, 3, S, S]`; ShardError."""
         seen = [frames_of(self.clips, row, [frame], self.side, self.device) for row, frame in target.views[:count]]
         return torch.cat(seen)[None]
 
@@ -87,20 +87,20 @@ class Bench:
             return self.model.encode_expression(frames[None])
 
     def film(self, person: Any, expression: Tensor, clip: talk.WholeClip) -> Tensor:
-        """Return the film of a person with an expression saying what is heard in a clip, `[T, 3, S, S]`."""
+        """Generate a video `[T, 3, S, S]` of a person with an expression, driven by the audio of a clip."""
         with precision.autocast(self.device, bf16=self.bf16):
             said = talk.heard(self.model, clip.batch)
             return talk.generated(self.model, self.model.expressing(person, expression), said)
 
     def person(self, views: Tensor) -> Any:
-        """Encode who is seen in pictures `[1, K, 3, S, S]`."""
+        """Encode the identity in views `[1, K, 3, S, S]`."""
         with precision.autocast(self.device, bf16=self.bf16):
             return self.model.encode_person(views)
 
     def read(self, film: Tensor, clip: talk.WholeClip, emotion: int) -> tuple[int, dict[str, float]]:
-        """Return the emotion that a film shows, and what else is read of it.
+        """Return the emotion recognised in a video, and its other metrics.
 
-        It says what is heard in a clip, and is to show `emotion`.
+        The video is driven by the audio of `clip`, and should show `emotion`.
         """
         shown, part = self.readers.read(film), film[clip.spoken]
         found = {
@@ -120,19 +120,19 @@ class Bench:
 
 @dataclass
 class Kept:
-    """Values of films by their name, each with its speaker."""
+    """Metrics of videos by the name of the video, each with its speaker."""
 
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     speakers: dict[str, dict[str, list[int]]] = field(default_factory=dict)
 
     def add(self, name: str, speaker: int, found: Mapping[str, float]) -> None:
-        """Keep what was found of one film."""
+        """Keep the metrics of one video."""
         for key, value in found.items():
             self.values.setdefault(name, {}).setdefault(key, []).append(value)
             self.speakers.setdefault(name, {}).setdefault(key, []).append(speaker)
 
     def estimates(self, seed: int) -> dict[str, dict[str, Estimate]]:
-        """Return the mean and interval of each value of each film."""
+        """Return the mean and interval of each metric of each video."""
         return {
             name: {key: estimate(of, self.speakers[name][key], seed=seed) for key, of in values.items()}
             for name, values in self.values.items()
@@ -140,7 +140,7 @@ class Kept:
 
 
 def measure(bench: Bench, chosen: Sequence[Target], progress: Progress = lambda _: None) -> Measure:
-    """Draw each target in both protocols and return the axes; progress: as of `Progress`."""
+    """Generate each target in both protocols, and return the axes; progress: see `Progress`."""
     kept = Kept()
     read = each(chosen, progress, lambda target: _add(bench, target, kept))
     found = kept.estimates(bench.seed)

@@ -1,7 +1,7 @@
-"""Modalities spoiled step by step: how the weights of a model follow, and what it costs.
+"""Modalities corrupted step by step: how the weights of a model respond, and how quality falls.
 
-Ours. The sound is spoiled in its coefficients, since shards hold no waveform: decibels are those of their variance over
-the clip to that of the noise.
+Not from the paper. Audio is corrupted in its MFCC, since shards hold no waveform: decibels are the ratio of their
+variance over the clip to that of the noise.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from davs_model.evaluation.progress import Progress
 from davs_model.models.base import WINDOWS, Measure
 
 DECIBELS = (math.inf, 20.0, 10.0, 5.0, 0.0, -5.0, -10.0)
-"""Of the sound over the noise, from clean to worst."""
+"""Signal-to-noise ratios of the audio, from clean to worst."""
 BLURS = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Standard deviations of the blur of an expression clip, in pixels of the 256×256 crop."""
 COVERED = (0, 1, 2, 3, 4)
-"""Pictures of a person of which a half is covered, of `VIEWS`."""
+"""Numbers of views, of `VIEWS`, of which a half is covered."""
 
 
 class Ladder(NamedTuple):
-    """One modality, spoiled in steps.
+    """The steps in which one modality is corrupted.
 
-    modality: of `TalkingModel.modalities`. title, unit: in words. steps: from clean to worst.
+    modality: one of `TalkingModel.modalities`. title, unit: in words. steps: from clean to worst.
     """
 
     modality: str
@@ -57,7 +57,7 @@ LADDERS = (
 def measure(
     bench: Bench, chosen: Sequence[Target], progress: Progress = lambda _: None, wanted: int | None = None
 ) -> Measure:
-    """Spoil each modality of targets in steps, the others stay clean; progress, wanted: as of `each`."""
+    """Corrupt each modality of targets in steps, with the others clean; progress, wanted: as in `each`."""
     weights: dict[tuple[str, float], list[float]] = {}
     quality: dict[tuple[str, float], list[dict[str, float]]] = {}
 
@@ -79,7 +79,7 @@ def measure(
 def _spoiled(
     modality: str, amount: float, inputs: tuple[Tensor, Tensor, Tensor], rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return windows `[1, T, 12, 20]`, expression frames `[8, 3, S, S]` and pictures `[1, K, 3, S, S]`, one spoiled."""
+    """Return windows `[1, T, 12, 20]`, expression frames `[8, 3, S, S]` and views `[1, K, 3, S, S]`, one corrupted."""
     windows, watched, seen = inputs
     if modality == "audio" and math.isfinite(amount):
         heard = windows[0].cpu().numpy()
@@ -93,7 +93,7 @@ def _spoiled(
 
 
 def blurred(frames: Tensor, deviation: float) -> Tensor:
-    """Blur frames `[T, 3, S, S]`; deviation: in pixels of the 256×256 crop."""
+    """Blur frames `[T, 3, S, S]`; deviation: standard deviation in pixels of the 256×256 crop."""
     side = frames.shape[-1]
     found = [
         cv2.GaussianBlur(np.ascontiguousarray(one), (0, 0), deviation * side / 256)
@@ -103,7 +103,7 @@ def blurred(frames: Tensor, deviation: float) -> Tensor:
 
 
 def half_covered(seen: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-    """Cover the left or right half of the first pictures of `[1, K, 3, S, S]` with grey."""
+    """Cover the left or right half of the first `count` views of `[1, K, 3, S, S]` with grey."""
     seen = seen.clone()
     half = seen.shape[-1] // 2
     for view in range(min(count, seen.shape[1])):
@@ -115,7 +115,7 @@ def half_covered(seen: Tensor, count: int, rng: np.random.Generator) -> Tensor:
 def _drawn(
     bench: Bench, clip: talk.WholeClip, inputs: tuple[Tensor, Tensor, Tensor], modality: str
 ) -> tuple[float, dict[str, float]]:
-    """Return the mean weight of a modality while somebody speaks, and how good the frames are."""
+    """Return the mean weight of a modality during speech, and quality metrics of the frames."""
     windows, watched, seen = inputs
     spoiled = replace(clip, batch={**clip.batch, WINDOWS: windows})
     person = bench.person(seen)
@@ -175,8 +175,8 @@ def _shown(
 
 
 def falling(means: Sequence[float]) -> float:
-    """Return Spearman's correlation of means with their order, ties sharing a rank; 0 where they are all the same."""
-    from scipy.stats import rankdata  # here, since it takes a second that a model without expressions does not need
+    """Return Spearman's correlation of means with their order; ties share a rank; 0 if all are the same."""
+    from scipy.stats import rankdata  # here, since the import takes a second and only expressive models need it
 
     if max(means) - min(means) < 1e-9:
         return 0.0

@@ -1,4 +1,4 @@
-"""Whether several pictures make a better identity, and whether the expression carries nothing but the expression."""
+"""Whether several views improve the identity feature, and whether the expression feature holds only the expression."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from davs_model.evaluation.metrics.spread import estimate
 from davs_model.models.base import Measure
 
 COUNTS = (1, 2, 4, 8)
-"""Pictures of a person."""
+"""Numbers of views of a person."""
 DRAWS = 4
-"""Sets of pictures of each person and number of pictures."""
+"""Number of sets of views for each person and number of views."""
 
 
 def views(bench: Bench, chosen: Sequence[Target]) -> Measure | None:
-    """Return how near the identity features of pictures of one person come to those of other pictures of theirs.
+    """Return the similarity of identity features from different views of the same person.
 
     chosen: with `COUNTS[-1]` views each. None without two people with enough clips.
     """
@@ -38,11 +38,11 @@ def views(bench: Bench, chosen: Sequence[Target]) -> Measure | None:
             continue
         try:
             features = {count: _merged(bench, sets, count) for count in COUNTS}
-        except ShardError:  # a damaged clip counts nowhere in an evaluation, nor does what is merged of it
+        except ShardError:  # damaged clips, and features merged from them, are left out of every evaluation
             continue
         whole = torch.stack(features[COUNTS[-1]])
         for count in COUNTS:
-            # Against what the other sets give with all of their pictures, so that a set is never its own measure.
+            # Compared with the features of the other sets from all of their views, never with the same set.
             cosines = [
                 float(functional.cosine_similarity(one, torch.cat((whole[:n], whole[n + 1 :])).mean(0), dim=0))
                 for n, one in enumerate(features[count])
@@ -74,7 +74,7 @@ def views(bench: Bench, chosen: Sequence[Target]) -> Measure | None:
 
 
 def _merged(bench: Bench, sets: Sequence[Sequence[tuple[int, int]]], count: int) -> list[Tensor]:
-    """Return the merged feature `[D]` of the first pictures of each set."""
+    """Return the merged feature `[D]` of the first `count` views of each set."""
     found = []
     for one in sets:
         frames = [frames_of(bench.clips, row, [at], bench.side, bench.device) for row, at in one[:count]]
@@ -85,7 +85,7 @@ def _merged(bench: Bench, sets: Sequence[Sequence[tuple[int, int]]], count: int)
 def leaks(bench: Bench, limit: int) -> Measure | None:
     """Return what a linear SVM reads from the expression of clips: people and words, which should be near chance.
 
-    The emotion, which should be read, stands beside them. None where nothing can be read.
+    The emotion, which should be readable, is reported for comparison. None if nothing can be read.
     """
     clips, codes, rows = bench.clips, [], []
     for row in np.flatnonzero(clips.emotions >= 0)[:limit]:
@@ -119,7 +119,7 @@ def leaks(bench: Bench, limit: int) -> Measure | None:
 
 
 def _binomial(one: Leakage) -> str:
-    """Return Wilson's interval of an accuracy, clips taken as independent."""
+    """Return Wilson's interval of an accuracy, as text, for independent clips."""
     z, n, p = 1.96, one.n_test, one.accuracy
     middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return f"[{(middle - half) / (1 + z * z / n):.3f}, {(middle + half) / (1 + z * z / n):.3f}]"

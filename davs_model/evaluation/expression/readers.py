@@ -1,4 +1,4 @@
-"""What reads emotion and person in generated frames: nothing that the model has learned from."""
+"""Readers of emotion and identity in generated frames; the model was trained with none of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from davs_model.models.base import PORTRAIT, TalkingModel
 
 @dataclass(frozen=True)
 class Readers:
-    """Two readers of emotions: one that sees whole faces and one that sees no mouths; clips: that they learned from."""
+    """Two emotion classifiers, of whole faces and of faces without mouths; n_clips: number of their training clips."""
 
     whole: EmotionSVM
     mouthless: EmotionSVM
@@ -30,7 +30,7 @@ class Readers:
 
     @classmethod
     def fit(cls, clips: Clips, side: int, *, limit: int, seed: int = 0) -> Readers:
-        """Fit them to real frames of the first clips with an emotion; ValueError where there are not two emotions."""
+        """Fit them to real frames of the first clips with an emotion; ValueError for fewer than two emotions."""
         seen: dict[bool, list[NDArray[np.float64]]] = {True: [], False: []}
         emotions = []
         for row in np.flatnonzero(clips.emotions >= 0)[:limit]:
@@ -65,7 +65,7 @@ class IdentityReader:
 
     @classmethod
     def load(cls, run: Path, device: str) -> IdentityReader:
-        """Load the model of a run; CheckpointError, and RunError where it does not encode who is seen."""
+        """Load the model of a run; CheckpointError, or RunError if it does not encode identity."""
         model = precision.place(checkpoint.load(run).model(), device).eval()
         if PORTRAIT not in model.reads(model.dimensions):
             raise RunError(f"{run}: a model {model.name}, which does not encode identity")
@@ -73,12 +73,12 @@ class IdentityReader:
 
     @torch.inference_mode()
     def features(self, frames: Tensor) -> Tensor:
-        """Return what it makes of frames `[T, 3, S, S]`: `[T, D]`."""
+        """Return the identity features `[T, D]` of frames `[T, 3, S, S]`."""
         read = as_read(frames[:, None].float(), self._form.box, self._side)
         return self.model.embeddings({PORTRAIT: read})["identity"].float().flatten(1)
 
     def against(self, frames: Tensor, person: Tensor) -> tuple[float, float]:
-        """Return cosine and squared distance of frames `[T, 3, S, S]` to features of a person `[D]`, mean over them."""
+        """Return mean cosine similarity and squared distance of frames `[T, 3, S, S]` to a person's feature `[D]`."""
         found = self.features(frames)
         cosine = functional.cosine_similarity(found, person[None].expand_as(found)).mean()
         return float(cosine), float((found - person).square().sum(1).mean())

@@ -1,4 +1,4 @@
-"""A sheet to look at: the same face at the same instant of the same sound, with each emotion."""
+"""A sheet of samples: the same face at the same instant of the same audio, with each emotion."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from davs_model.evaluation.metrics.talking import opening
 
 PEOPLE = 4
 GAP = 4
-"""White pixels around each picture."""
+"""White pixels around each image."""
 
 
 def sheet(bench: Bench, chosen: Sequence[Target]) -> NDArray[np.uint8]:
     """Return a sheet, RGB uint8 (H, W, 3): a row for each of the first people, a column for each emotion.
 
-    A row begins with the first picture of the person. All else is generated, at the instant at which the real mouth is
-    most open, with the expression of the first clip of another person who shows the emotion. Damaged clips give way to
-    the next ones; one of `chosen` at least can be read.
+    A row begins with the first view of the person. All other frames are generated, at the instant at which the real
+    mouth is most open, with the expression of the first clip of another person who shows the emotion. Damaged clips are
+    replaced by the next ones; at least one of `chosen` must be readable.
     """
     names = bench.clips.emotion_names
     rows: list[NDArray[np.uint8]] = []
@@ -48,7 +48,7 @@ def sheet(bench: Bench, chosen: Sequence[Target]) -> NDArray[np.uint8]:
 
 
 def _drawn(bench: Bench, target: Target) -> NDArray[np.uint8]:
-    """Return the frame of a target with each emotion, (E, S, S, 3); white where nobody else shows it."""
+    """Return the frame of a target with each emotion, (E, S, S, 3); white if no other speaker shows it."""
     clip, person = bench.clip(target.row), bench.person(bench.views(target))
     at = clip.spoken.start + int(opening(clip.real[0, clip.spoken]).argmax())
     frames = []
@@ -65,7 +65,7 @@ def _drawn(bench: Bench, target: Target) -> NDArray[np.uint8]:
 
 
 def _shown_by_others(bench: Bench, emotion: int, speaker: int) -> Tensor | None:
-    """Return the expression of the first clip of somebody else that can be read, `[1, D]`; None without one."""
+    """Return the expression `[1, D]` of the first readable clip of another speaker with the emotion, or None."""
     for row in others_showing(bench.clips, emotion, speaker):
         with contextlib.suppress(ShardError):
             return bench.expression(int(row))

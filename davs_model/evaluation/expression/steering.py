@@ -1,4 +1,4 @@
-"""The same face and sound with each emotion in turn: it should show, and the lips should not change."""
+"""The same face and audio with each emotion in turn: the emotion should be visible, and the lips should not change."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from davs_model.evaluation.progress import Progress
 from davs_model.models.base import Measure
 
 UNCHANGED = ("opening_r", "sync_confidence")
-"""What should not depend on the emotion."""
+"""The metrics that should not depend on the emotion."""
 
 
 def measure(
     bench: Bench, chosen: Sequence[Target], progress: Progress = lambda _: None, wanted: int | None = None
 ) -> Measure:
-    """Draw targets with an expression of every emotion; progress, wanted: as of `each`.
+    """Generate targets with an expression of every emotion; progress, wanted: as in `each`.
 
-    Each expression is that of a clip of somebody else, drawn by the seed.
+    Each expression is that of a clip of another speaker, drawn by the seed.
     """
     rng = np.random.default_rng([bench.seed, 21])
     kept, reads = Kept(), np.zeros((len(bench.clips.emotion_names),) * 2, np.int64)
@@ -38,7 +38,7 @@ def _add(bench: Bench, target: Target, rng: np.random.Generator, kept: Kept, rea
     by_emotion: dict[str, list[float]] = {}
     donors = {emotion: others_showing(clips, emotion, target.speaker) for emotion in range(len(clips.emotion_names))}
     drawn = {emotion: int(rng.choice(rows)) for emotion, rows in donors.items() if len(rows)}
-    expressions = {emotion: bench.expression(row) for emotion, row in drawn.items()}  # all, or none of the clip counts
+    expressions = {emotion: bench.expression(row) for emotion, row in drawn.items()}  # if one fails, none counts
     for emotion, expression in expressions.items():
         name, film = clips.emotion_names[emotion], bench.film(person, expression, clip)
         shown, found = bench.read(film, clip, emotion)

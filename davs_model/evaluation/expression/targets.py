@@ -1,4 +1,4 @@
-"""The clips that an expressive model draws anew, and what it is given for each: all by people that it has not seen."""
+"""The clips that an expressive model regenerates, with its inputs for each; all of unseen people."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from davs_model.evaluation.progress import Progress
 from davs_model.models.base import EXPRESSION_FRAMES
 
 VIEWS = 4
-"""Pictures of a person that a model is given."""
+"""Number of views of a person that a model gets."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A clip to draw anew.
+    """A clip to regenerate.
 
-    row: its number in the table; speaker, emotion: its labels. views: clip and frame of pictures of the speaker, from
-    other clips of theirs. donor: a clip of another speaker who shows the same emotion.
+    row: its number in the table; speaker, emotion: its labels. views: clip and frame of each view of the speaker, from
+    their other clips. donor: a clip of another speaker who shows the same emotion.
     """
 
     row: int
@@ -37,10 +37,10 @@ class Target:
 
 
 def targets(clips: Clips, limit: int, *, seed: int = 0, views: int = VIEWS) -> list[Target]:
-    """Draw at most `limit` targets, by turns of each speaker and, as far as there are clips, of each emotion.
+    """Sample at most `limit` targets, in turn from each speaker and, as far as there are clips, from each emotion.
 
-    Clips without emotion or speaker are left out, as are those whose speaker has no other clip or whose emotion nobody
-    else shows. Empty where no clip is left.
+    Clips without emotion or speaker are left out, as are those whose speaker has no other clip or whose emotion no
+    other speaker shows. Empty if no clip is left.
     """
     rng = np.random.default_rng([seed, 20])
     found = []
@@ -64,10 +64,9 @@ def each(
     do: Callable[[Target], None],
     wanted: int | None = None,
 ) -> list[Target]:
-    """Call `do` with targets; return those whose clips can be read. ShardError where there are none.
+    """Call `do` with targets; return those whose clips can be read. ShardError if there are none.
 
-    progress: as of `Progress`. wanted: how many to do, None for all; those whose clips cannot be read give way to the
-    next.
+    progress: see `Progress`. wanted: number of targets, None for all; unreadable ones are replaced by the next.
     """
     read: list[Target] = []
     broken = None
@@ -86,7 +85,7 @@ def each(
 
 
 def _dealt(clips: Clips, rng: np.random.Generator) -> list[int]:
-    """Return the labelled rows at random, ordered so that each run of them has all speakers, then all emotions."""
+    """Return the labelled rows, shuffled, in turn from each speaker, and for each speaker from each emotion."""
     rows = rng.permutation(np.flatnonzero((clips.emotions >= 0) & (clips.speakers >= 0)))
     turn: dict[tuple[int, int], int] = {}
     of_speaker: dict[int, dict[int, int]] = {}
@@ -100,7 +99,7 @@ def _dealt(clips: Clips, rng: np.random.Generator) -> list[int]:
 
 
 def frames_of(clips: Clips, row: int, frames: list[int], side: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return frames of a clip, float `[T, 3, S, S]` in [0, 1], RGB; ShardError for a clip that is damaged."""
+    """Return frames of a clip, float `[T, 3, S, S]` in [0, 1], RGB; ShardError for a damaged clip."""
     pictures = np.empty((len(frames), side, side, 3), np.uint8)
     first = int(clips.first[row])
     for place, crop in zip(pictures, clips.pictures(row, [first + frame for frame in frames]), strict=True):
@@ -109,15 +108,15 @@ def frames_of(clips: Clips, row: int, frames: list[int], side: int, device: torc
 
 
 def expression_of(clips: Clips, row: int, side: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return the frames of a clip that show its expression, as `frames_of`; ShardError."""
+    """Return the frames from which a clip's expression is encoded, as `frames_of` does; ShardError."""
     return frames_of(clips, row, evenly(int(clips.n_frames[row])), side, device)
 
 
 def others_showing(clips: Clips, emotion: int, speaker: int) -> NDArray[np.int64]:
-    """Return the rows of clips with an emotion that are not of a speaker."""
+    """Return the rows of clips with this emotion by other speakers."""
     return np.flatnonzero((clips.emotions == emotion) & (clips.speakers != speaker))
 
 
 def evenly(n_frames: int) -> list[int]:
-    """Return the frames of a clip that show its expression."""
+    """Return the numbers of the frames from which a clip's expression is encoded."""
     return spread(n_frames, EXPRESSION_FRAMES)

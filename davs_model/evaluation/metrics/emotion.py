@@ -1,8 +1,7 @@
-"""Which emotion a face shows, as a reader has it that no model learns from: gradients and a linear SVM.
+"""Emotion recognition that no model is trained with: a linear SVM of image gradients.
 
-It is fitted to real frames of the train split by each evaluation, and reads frames from their gradients alone
-(histograms of oriented gradients, Dalal and Triggs 2005), so that it has nothing in common with a network that a model
-is trained by.
+Each evaluation fits it to real frames of the train split. It uses only the gradients of frames (histograms of oriented
+gradients, Dalal and Triggs 2005), so that it has nothing in common with a network that trains a model.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from davs_model.data.pictures import MOUTH_BOX, Frames, region
 from davs_model.evaluation.metrics.leakage import linear_svm
 
 SIDE = 96
-"""Pixels to which frames are brought."""
+"""Side in pixels to which frames are resized."""
 CELL, BINS = 8, 9
 
 
 def gradients(frames: Frames, *, mouth: bool) -> NDArray[np.float64]:
     """Return the mean histogram of frames uint8 (T, S, S, 3), RGB, of one clip: float64 `[D]`.
 
-    mouth: without it, the mouth box is filled with its mean colour first.
+    mouth: if False, the mouth box is first filled with its mean colour.
     """
     cells = cv2.HOGDescriptor((SIDE, SIDE), (2 * CELL, 2 * CELL), (CELL, CELL), (CELL, CELL), BINS)
     found = []
@@ -37,7 +36,7 @@ def gradients(frames: Frames, *, mouth: bool) -> NDArray[np.float64]:
 
 
 def covered(frame: Frames) -> Frames:
-    """Return a frame (S, S, 3) whose mouth box is filled with its mean colour."""
+    """Return a frame (S, S, 3) with the mouth box filled with its mean colour."""
     frame = frame.copy()
     rows, columns = region(MOUTH_BOX, len(frame))
     frame[rows, columns] = frame[rows, columns].mean((0, 1)).round()
@@ -45,7 +44,7 @@ def covered(frame: Frames) -> Frames:
 
 
 class EmotionSVM:
-    """Reads the emotion of clips from their gradients."""
+    """A linear SVM that predicts the emotion of clips from their gradients."""
 
     def __init__(self, svm: Any) -> None:
         self._svm = svm
@@ -56,5 +55,5 @@ class EmotionSVM:
         return cls(linear_svm(features, emotions, seed=seed, choose=False))
 
     def read(self, features: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the emotion of clips `[N, D]`."""
+        """Return the predicted emotions `[N]` of clips `[N, D]`."""
         return np.asarray(self._svm.predict(features), np.int64)

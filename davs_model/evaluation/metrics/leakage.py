@@ -1,6 +1,6 @@
-"""What features give away that they should not: words in identity features, people in speech features.
+"""Information that features should not contain: words in identity features, people in speech features.
 
-The paper reads words from identity features by a linear SVM: 27.8 % right before, 9.7 % after disentangling.
+The paper reads words from identity features by a linear SVM: 27.8 % accuracy before, 9.7 % after disentangling.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 PENALTIES = (0.025, 0.25, 2.5)
-"""C of the SVM times the length of the features, the one that does best in cross-validation; the paper gives none.
+"""Candidates for C of the SVM times the length of the features, chosen by cross-validation; the paper gives none.
 
-The square of a standardised feature's norm is its length, and C is measured against that. With ten times more,
-features are separated as hard as they can be, at many times the time."""
+The squared norm of a standardised feature is its length, and C is relative to that. With ten times more, features are
+separated as hard as possible, in many times the time."""
 FEW_CLIPS_PENALTY = 0.25
-"""C times the length where there are too few clips to choose it by."""
+"""C times the length if there are too few clips for cross-validation."""
 ITERATIONS = 1000
-"""Passes over the clips after which the SVM is taken as it is."""
+"""Maximum number of passes over the clips, after which the SVM is used as it is."""
 FOLDS = 3
-"""Parts of the training clips in cross-validation, and so the clips that a label needs to take part in it."""
+"""Number of folds in cross-validation, and thus the minimum number of clips of a label in it."""
 
 
 @dataclass(frozen=True)
 class Leakage:
-    """The share of test clips whose label a linear SVM reads from features, from 0 to 1: the lower, the less leaks."""
+    """The fraction of test clips whose label a linear SVM reads from features, from 0 to 1; lower is less leakage."""
 
     accuracy: float
     chance: float
-    """The share that always saying the most frequent label of the test clips would get."""
+    """The accuracy of always predicting the most frequent label of the test clips."""
     n_train: int
     n_test: int
 
@@ -45,15 +45,14 @@ def leakage(
     *,
     seed: int = 0,
 ) -> Leakage:
-    """Train a linear SVM to read labels from features of one part, and judge it on the other.
+    """Train a linear SVM to read labels from features of the training clips, and test it on the test clips.
 
-    train_features, test_features: float `[N, D]`. train_labels, test_labels: integers `[N]`; clips of label -1
-    (unknown) are left out and not counted. A label that only the test part has is never read right.
-    seed: deals the clips into folds, and orders them where the SVM is solved one clip at a time.
+    train_features, test_features: float `[N, D]`. train_labels, test_labels: integers `[N]`; clips with label -1
+    (unknown) are left out and not counted. A label that only test clips have is never read correctly.
+    seed: divides the clips into folds, and orders them if the SVM is solved one clip at a time.
     The half million clips of LRW and its 500 words may take days.
-
-    Raises ValueError for shapes that do not fit, features that are not finite, fewer than two labels to train on and
-    none to judge on.
+    Raises ValueError for shapes that do not fit, features that are not finite, fewer than two training labels and no
+    test labels.
     """
     features, labels = _known(train_features, train_labels, part="training")
     judged_features, judged_labels = _known(test_features, test_labels, part="test")
@@ -78,17 +77,15 @@ def cross_leakage(
     seed: int = 0,
     most: int | None = None,
 ) -> Leakage:
-    """Read labels from features by the SVM of `leakage`, trained and judged within one part, by cross-validation.
+    """Read labels from features by the SVM of `leakage`, trained and tested on the same clips, by cross-validation.
 
-    For labels that no other part has, such as people whom training never saw. The clips of each label are dealt evenly
-    into folds, and each fold is judged by an SVM trained on all others: of the result, `n_test` counts the clips of all
-    folds, each judged once, and `n_train` those that an SVM was trained on, in the fold that left it fewest.
-
-    features: float `[N, D]`. labels: integers `[N]`; clips of label -1 (unknown), and of labels with fewer clips than
-    there are folds, are left out and not counted.
-    folds: at least 2. seed: as of `leakage`; it also draws the clips to train on.
-    most: train each SVM on so many clips at most, drawn at random; by default on all.
-
+    This is for labels that no other split has, such as unseen people. The clips of each label are divided evenly into
+    folds, and each fold is tested with an SVM trained on all others. In the result, `n_test` counts the clips of all
+    folds, each tested once, and `n_train` the training clips of an SVM, in the fold that left the fewest.
+    features: float `[N, D]`. labels: integers `[N]`; clips with label -1 (unknown), and with labels that have fewer
+    clips than there are folds, are left out and not counted.
+    folds: at least 2. seed: as in `leakage`; it also draws the training clips.
+    most: maximum number of training clips of each SVM, drawn at random; by default all.
     Raises ValueError as `leakage` does, for a `most` below 1, and for fewer than two labels with a clip in every fold.
     """
     # Here, since scikit-learn takes a second to import that training does not need.
@@ -113,7 +110,7 @@ def cross_leakage(
 def linear_svm(features: NDArray[np.float64], labels: NDArray[np.int64], *, seed: int, choose: bool = True) -> Any:
     """Return a linear SVM trained on features `[N, D]` and labels `[N]`.
 
-    choose: its C by cross-validation; else it is `FEW_CLIPS_PENALTY` over the length, at a tenth of the time.
+    choose: choose C by cross-validation; otherwise it is `FEW_CLIPS_PENALTY` over the length, in a tenth of the time.
     """
     # Here, since scikit-learn takes a second to import that training does not need.
     from sklearn.exceptions import ConvergenceWarning
@@ -130,10 +127,9 @@ def linear_svm(features: NDArray[np.float64], labels: NDArray[np.int64], *, seed
     )
     often = _frequent(labels, FOLDS)
     with warnings.catch_warnings():
-        # A solution that stops short is a linear reading like any other: what it is worth is measured on clips that
-        # it has not seen.
+        # A solution that has not converged is still a linear classifier, and its value is measured on unseen clips.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        # Few clips of many labels, as in a small corpus, are labels all the same.
+        # Few clips with many labels, as in a small corpus, are valid.
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         if choose and len(np.unique(labels[often])) >= 2:
             search = GridSearchCV(
@@ -149,14 +145,14 @@ def linear_svm(features: NDArray[np.float64], labels: NDArray[np.int64], *, seed
 
 
 def _frequent(labels: NDArray[np.int64], least: int) -> NDArray[np.bool_]:
-    """Return which clips are of a label that has at least so many of them."""
+    """Return which clips have a label with at least `least` clips."""
     values, counts = np.unique(labels, return_counts=True)
     frequent: NDArray[np.bool_] = np.isin(labels, values[counts >= least])
     return frequent
 
 
 def _drawn(n_clips: int, most: int | None, *, seed: int) -> NDArray[np.int64]:
-    """Return the clips to train on, in their order: all, or as many of them as there may be at most."""
+    """Return the training clips, in their order: all, or a random choice of `most`."""
     if most is not None and most < 1:
         raise ValueError(f"most is {most}; it counts clips to train on, at least 1")
     if most is None or most >= n_clips:
@@ -165,7 +161,7 @@ def _drawn(n_clips: int, most: int | None, *, seed: int) -> NDArray[np.int64]:
 
 
 def _chance(labels: NDArray[np.int64]) -> float:
-    """Return the share of clips that are of the most frequent label."""
+    """Return the fraction of clips with the most frequent label."""
     return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
 
 

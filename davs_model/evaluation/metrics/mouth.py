@@ -1,4 +1,4 @@
-"""How far the mouth of generated frames is from that of the real ones, told by landmarks that others have found."""
+"""Distance between the mouths of generated and real frames, by landmarks of an external detector."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class MouthDistance:
-    """The landmark distance of mouths, and how many frames it could be measured in."""
+    """The landmark distance of mouths, and the number of frames in which it was measured."""
 
     distance_px: float
     """Mean over landmarks and frames, in pixels of the crop; NaN if no frame has both mouths."""
     n_frames: int
-    """Frames in which both mouths were found, which alone the distance is measured in."""
+    """Number of frames in which both mouths were found; only these are measured."""
     not_found_real: int
     not_found_generated: int
-    """Frames without a mouth of their own; those without either count in both."""
+    """Number of generated frames without a mouth; where the real one is missing, too, the frame counts in both."""
 
 
 def mouth_distance(real: NDArray[np.floating[Any]], generated: NDArray[np.floating[Any]]) -> MouthDistance:
-    """Average `distances` over frames; takes and raises the same."""
+    """Return the mean of `distances` over frames; same arguments and errors."""
     apart = distances(real, generated)
     both = ~np.isnan(apart)
     return MouthDistance(
@@ -39,13 +39,11 @@ def distances(real: NDArray[np.floating[Any]], generated: NDArray[np.floating[An
     """Return the landmark distance of each frame in pixels, float64 `[N]`; NaN where either mouth was not found.
 
     real, generated: float `[N, L, 2]`, x y in pixels of the crop, the same L landmarks of the mouth in the same order,
-    at least two; a frame with a NaN among them counts as one where no mouth was found.
-
+    at least two; a frame with a NaN among them counts as one without a mouth.
     Chen et al., "Lip Movements Generation at a Glance", 2018 (LMD): the Euclidean distance between landmarks, averaged
-    over them, once the mean of each mouth lies in the origin. So it tells how mouths are shaped, not where they are; of
-    the two corners alone, how wide and how tilted.
-
-    Raises ValueError for shapes that differ or are others, no frames, and infinite landmarks.
+    over them, with the mean of each mouth at the origin. It thus compares the shape of mouths, not their place; with
+    only the two corners, their width and tilt.
+    Raises ValueError for shapes that differ or are invalid, no frames, and infinite landmarks.
     """
     if real.shape != generated.shape:
         raise ValueError(f"landmarks of real {list(real.shape)} and generated {list(generated.shape)} frames differ")

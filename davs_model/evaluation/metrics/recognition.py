@@ -1,4 +1,4 @@
-"""Words recognised from pictures, from sound and from both (left half of Table 3)."""
+"""Word recognition from video, from audio and from both (left half of Table 3)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Recognition:
-    """Shares of clips whose word was found, from 0 to 1."""
+    """Fractions of clips whose word was recognised, from 0 to 1."""
 
     visual: float
     audio: float
     both: float
     chance: float
-    """The share that always saying the most frequent word of these clips would get."""
+    """The accuracy of always predicting the most frequent word of these clips."""
     n_clips: int
 
 
 def recognise(video_logits: Tensor, audio_logits: Tensor, labels: Tensor) -> Recognition:
-    """Judge the words that C_w hears and sees in the same clips.
+    """Return the accuracies of C_w on audio and video of the same clips.
 
-    video_logits, audio_logits: `[N, N_w]`. labels: int64 `[N]`, -1 where the word is not known, which is never right.
-    Both: the paper adds "the two score vectors"; here they are softmax probabilities, so that neither modality weighs
-    more because its logits are larger. Raises ValueError as `accuracy` does.
+    video_logits, audio_logits: `[N, N_w]`. labels: int64 `[N]`, -1 for an unknown word, which is never correct.
+    Both: the paper adds "the two score vectors"; here these are softmax probabilities, so that no modality has more
+    weight because its logits are larger. Raises ValueError as `accuracy` does.
     """
     if video_logits.shape != audio_logits.shape:
         raise ValueError(
@@ -32,7 +32,7 @@ def recognise(video_logits: Tensor, audio_logits: Tensor, labels: Tensor) -> Rec
             f"video {list(video_logits.shape)}, audio {list(audio_logits.shape)}"
         )
     visual, audio = accuracy(video_logits, labels), accuracy(audio_logits, labels)
-    # In float64, or two words that are each all but certain to one modality tie at 1 + 0 in float32.
+    # In float64: in float32, two words, each almost certain for one modality, would tie at 1 + 0.
     scores = video_logits.double().softmax(-1) + audio_logits.double().softmax(-1)
     frequencies = labels[labels >= 0].bincount(minlength=1)
     return Recognition(
@@ -45,9 +45,9 @@ def recognise(video_logits: Tensor, audio_logits: Tensor, labels: Tensor) -> Rec
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Return the share of rows whose largest logit (the first of equals) is the label.
+    """Return the fraction of rows whose largest logit (the first of equals) is the label.
 
-    logits: `[N, K]`. labels: int64 `[N]`, -1 where not known, which is never right.
+    logits: `[N, K]`. labels: int64 `[N]`, -1 where unknown, which is never correct.
     Raises ValueError for no rows, for shapes that do not fit and for logits that are not finite.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:

@@ -1,4 +1,4 @@
-"""How near generated frames come to the real ones (Table 1): PSNR and SSIM, and the mean absolute error beside them."""
+"""Similarity of generated frames to the real ones (Table 1): PSNR and SSIM, and also the mean absolute error."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ WINDOW_SIGMA = 1.5
 K1, K2 = 0.01, 0.03
 """Window in pixels and constants of SSIM, as Wang et al. 2004 have them."""
 CHUNK = 16
-"""Frames at once: in float64, SSIM takes about 20 MB for each of 256×256."""
+"""Frames at once: in float64, SSIM takes about 20 MB for each frame of 256×256."""
 SLACK = 1e-3
-"""What frames may lie outside [0, 1] by: enough for rounding, too little for frames of another range."""
+"""Tolerance of values outside [0, 1]: enough for rounding, too little for frames of another range."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class Reconstruction:
     """Means over frames."""
 
     psnr: float
-    """In dB, over the frames that differ from the real ones: those that do not have infinity. Infinity if none does."""
+    """In dB, over the frames that differ from the real ones, since identical ones have infinity; infinity if all do."""
     ssim: float
     l1: float
     """Mean absolute error; frames span 0 to 1."""
     identical: int
-    """Frames that are equal to the real ones, which `psnr` leaves out."""
+    """Number of frames that are identical to the ground truth, which `psnr` leaves out."""
     n_frames: int
 
 
 class Reconstructions:
-    """Judges frames that come in batches; keeps sums only."""
+    """Measures frames batch by batch; keeps only sums."""
 
     def __init__(self) -> None:
         self._psnr = self._ssim = self._l1 = 0.0
@@ -42,7 +42,7 @@ class Reconstructions:
 
     @torch.no_grad()
     def add(self, real: Tensor, generated: Tensor) -> None:
-        """Count a batch of frames, float `[N, 3, H, W]` in [0, 1]; ValueError, and none counted, as of `ssim`."""
+        """Add a batch of frames, float `[N, 3, H, W]` in [0, 1]; ValueError as in `ssim`, and then none is added."""
         ratios, similarities = psnr(real, generated), ssim(real, generated)
         differing = ratios.isfinite()
         self._psnr += float(ratios[differing].sum())
@@ -69,9 +69,9 @@ class Reconstructions:
 def psnr(real: Tensor, generated: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio of each frame in dB, −10·log₁₀ of the mean squared error: float64 `[N]`.
 
-    real, generated: float `[N, 3, H, W]` in [0, 1], whose peak is 1; computed in float64, on their device. Infinity for
-    frames that are identical. Raises ValueError for shapes that differ, no frames, and values that are not finite or
-    not in [0, 1].
+    real, generated: float `[N, 3, H, W]` in [0, 1], with a peak of 1; computed in float64, on their device. Infinity
+    for identical frames. Raises ValueError for shapes that differ, no frames, and values that are not finite or not in
+    [0, 1].
     """
     # Here, since torchmetrics takes seconds to import that training does not need.
     from torchmetrics.functional.image import peak_signal_noise_ratio
@@ -86,16 +86,14 @@ def psnr(real: Tensor, generated: Tensor) -> Tensor:
 
 @torch.no_grad()
 def ssim(real: Tensor, generated: Tensor) -> Tensor:
-    """Return the structural similarity of each frame, at most 1, which identical frames have: float64 `[N]`.
+    """Return the structural similarity of each frame, float64 `[N]`: at most 1, for identical frames.
 
-    real, generated: as `psnr` takes them, at least 11×11; computed in float64, on their device.
-
+    real, generated: as for `psnr`, at least 11×11; computed in float64, on their device.
     Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, eq. 13, with means,
-    variances and the covariance under a Gaussian window: averaged over the places where the window lies whole inside
-    the picture, and over the three colours. Raises ValueError as `psnr` does, and for smaller frames.
-
-    torchmetrics has the same; but in float32, variances of bright flat areas are off by so much that SSIM is by up to
-    .0007, and in float64 it is some ten times slower on a CPU.
+    variances and the covariance under a Gaussian window: averaged over the places where the window lies completely
+    inside the image, and over the three colours. Raises ValueError as `psnr` does, and for smaller frames.
+    torchmetrics has the same. But in float32, its variances of bright flat areas are so inaccurate that SSIM is off by
+    up to .0007, and in float64 it is some ten times slower on a CPU.
     """
     if min(real.shape[-2:], default=0) < WINDOW_SIDE:
         raise ValueError(f"frames {list(real.shape)} are smaller than SSIM's window of {WINDOW_SIDE} pixels")
@@ -116,14 +114,14 @@ def _ssim(x: Tensor, y: Tensor) -> Tensor:
     similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
         (mean_x * mean_x + mean_y * mean_y + c1) * (variance_x + variance_y + c2)
     )
-    # Matrix products of equal pictures may differ in the last bit.
+    # Matrix products of equal images may differ in the last bit.
     return torch.where((x == y).flatten(1).all(1), 1.0, similarity.mean((1, 2, 3)))
 
 
 def _averaging(side: int, device: torch.device) -> Tensor:
-    """Return the matrix that takes a line of pixels to its means under the window: float64 `[side − 10, side]`.
+    """Return the matrix that maps a line of pixels to its means under the window: float64 `[side − 10, side]`.
 
-    A Gaussian in two dimensions is the product of two in one.
+    A two-dimensional Gaussian is the product of two one-dimensional ones.
     """
     offsets = torch.arange(WINDOW_SIDE, dtype=torch.float64, device=device) - WINDOW_SIDE // 2
     weights = torch.exp(-(offsets**2) / (2 * WINDOW_SIGMA**2))
@@ -134,7 +132,7 @@ def _averaging(side: int, device: torch.device) -> Tensor:
 
 
 def _chunks(real: Tensor, generated: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Check frames; return them in float64, a few at a time, in pairs of real and generated ones."""
+    """Check frames, and yield pairs of real and generated ones in float64, `CHUNK` at a time."""
     if real.shape != generated.shape:
         raise ValueError(f"real frames {list(real.shape)} and generated ones {list(generated.shape)} differ in shape")
     if real.ndim != 4 or real.shape[1] != 3:

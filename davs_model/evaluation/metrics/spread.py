@@ -1,4 +1,4 @@
-"""A mean over clips with its confidence interval by people: clips of one speaker are not independent."""
+"""A mean over clips with its confidence interval over people, because clips of one speaker are not independent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over clips, and the bounds of its 95 % interval, NaN for a single speaker."""
+    """A mean over clips, and the bounds of its 95 % confidence interval, NaN for a single speaker."""
 
     mean: float
     low: float
@@ -24,7 +24,7 @@ class Estimate:
     n_speakers: int
 
     def text(self, form: str = ".3f") -> str:
-        """Return it as `mean [low, high]`, without bounds where there are none."""
+        """Return it as `mean [low, high]`, or without bounds if there are none."""
         if math.isnan(self.low):
             return format(self.mean, form)
         return f"{format(self.mean, form)} [{format(self.low, form)}, {format(self.high, form)}]"
@@ -33,7 +33,7 @@ class Estimate:
 def estimate(values: ArrayLike, speakers: Sequence[int], *, seed: int = 0) -> Estimate:
     """Return the mean of values `[N]` with the percentiles of its bootstrap over whole speakers.
 
-    speakers: of each value. ValueError for no values or values that are not finite.
+    speakers: that of each value. ValueError for no values or values that are not finite.
     """
     found, whose = np.asarray(values, np.float64), np.asarray(speakers)
     if not len(found) or not np.isfinite(found).all():

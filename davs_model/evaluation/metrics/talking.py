@@ -1,7 +1,7 @@
-"""Whether a mouth moves as the sound has it: generated frames of whole clips against the real ones, from pixels alone.
+"""Whether a mouth follows the audio: generated frames of whole clips are compared with the real ones, only by pixels.
 
-All is measured while somebody speaks, in grey (ITU-R BT.601) or in all three colours, inside boxes of the crop. Frames
-are float `[T, 3, S, S]` in [0, 1], row t of one belonging to row t of the other.
+All metrics are computed during speech, in grey (ITU-R BT.601) or in all three colours, inside boxes of the crop. Frames
+are float `[T, 3, S, S]` in [0, 1]; row t of one matches row t of the other.
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ from davs_model.evaluation.metrics.reconstruction import WINDOW_SIDE, ssim
 from davs_model.evaluation.metrics.retrieval import ranks
 
 INNER_MOUTH: Box = (184, 222, 104, 156)
-"""Between the lips: dark teeth and tongue make it vary more when it is open."""
+"""The area between the lips: the dark, the teeth and the tongue make it vary more when the mouth is open."""
 STILL = 1e-6
-"""Standard deviation below which nothing moves: of pixel values from 0 to 1."""
+"""Standard deviation of pixel values from 0 to 1 below which nothing moves."""
 LEAST = 1e-8
-"""Least mean squared error, for which PSNR is 80 dB."""
+"""Minimum mean squared error, at which PSNR is 80 dB."""
 TALKS = {"opening_r": 0.1, "motion_r": 0.05}
-"""By how much the right sound must be better than a wrong one for a model to talk."""
+"""The margins by which the clip's own audio must exceed wrong audio for a model to count as talking."""
 
 
 @dataclass(frozen=True)
 class Talking:
-    """Means over clips of how generated mouths move.
+    """Means over clips of the motion of generated mouths.
 
-    opening_r: correlation over time of how open the mouth is (`opening`), generated and real.
-    motion_r, amplitude: correlation of how the pixels of the mouth move (`mouth_sequence`), and the ratio of their
-        deviations, of clips whose real mouth moves; 0 where none does.
-    r1, r10, median_rank: real mouth sequences found by generated ones, by Euclidean distance; cosine_r1: by the angle.
+    opening_r: correlation over time between the `opening` of the generated and the real mouth.
+    motion_r, amplitude: correlation of the motion of the mouth's pixels (`mouth_sequence`), and the ratio of the
+        standard deviations, over clips whose real mouth moves; 0 if none does.
+    r1, r10, median_rank: retrieval of real mouth sequences by generated ones, by Euclidean distance; cosine_r1: by the
+        angle.
     mouth_psnr, mouth_ssim: of the mouth box, without the identity frame; better: fraction of clips whose mouth is
-        nearer to the real one than the repeated identity frame.
-    flicker: mean absolute difference of a frame to the one before outside the mouth box, in grey levels of 255.
+        closer to the real one than the repeated identity frame is.
+    flicker: mean absolute difference between successive frames outside the mouth box, in grey levels of 255.
     """
 
     opening_r: float
@@ -57,7 +58,7 @@ class Talking:
 
 
 def mean(results: Sequence[Talking]) -> dict[str, Any]:
-    """Return the means of several results of the same clips by the names of `Talking`; of the ranks, a whole number."""
+    """Return the means of several results of the same clips by the names of `Talking`; for ranks, a whole number."""
     means = {name: math.fsum(getattr(one, name) for one in results) / len(results) for name in vars(results[0])}
     return means | {name: round(means[name]) for name in ("median_rank", "n_clips")}
 
@@ -68,13 +69,13 @@ def opening(frames: Tensor) -> Tensor:
 
 
 def mouth_sequence(frames: Tensor) -> Tensor:
-    """Return how the mouth box moves: grey levels without their mean over the frames, `[T, H·W]`."""
+    """Return the motion of the mouth box: grey levels minus their mean over the frames, `[T, H·W]`."""
     grey = _grey(frames, MOUTH_BOX)
     return grey - grey.mean(0)
 
 
 def correlation(first: Tensor, second: Tensor) -> float:
-    """Return Pearson's correlation of all values of two tensors; 0 where either does not vary."""
+    """Return Pearson's correlation of all values of two tensors; 0 if either does not vary."""
     x, y = (one.double().flatten() - one.double().mean() for one in (first, second))
     if min(float(one.square().mean()) for one in (x, y)) < STILL**2:
         return 0.0
@@ -82,9 +83,9 @@ def correlation(first: Tensor, second: Tensor) -> float:
 
 
 def sequence_ranks(generated: Tensor, real: Tensor) -> Tensor:
-    """Return how many other real sequences are no farther from a generated one than its own, int64 `[N]`.
+    """Return how many other real sequences are not farther from a generated one than its own, int64 `[N]`.
 
-    generated, real: `[N, D]`, float32, row by row of the same clips.
+    generated, real: `[N, D]`, float32; row n of both is of the same clip.
     """
     products = generated @ real.T
     squares = real.square().sum(1)
@@ -100,7 +101,7 @@ def flicker(frames: Tensor) -> float:
 def second_difference(frames: Tensor) -> float:
     """Return the mean absolute second difference over time outside the mouth box, in grey levels of 255.
 
-    Unlike `flicker` it is small for a face that moves evenly.
+    Unlike `flicker`, it is small for a face that moves smoothly.
     """
     return _outside(frames[2:] - 2 * frames[1:-1] + frames[:-2])
 
@@ -117,7 +118,7 @@ def _outside(differences: Tensor) -> float:
 
 @dataclass
 class TalkingScores:
-    """Measures clips one by one; keeps sums, and the mouth sequences that are ranked in the end."""
+    """Measures clips one by one; keeps sums, and the mouth sequences that are ranked at the end."""
 
     _sums: dict[str, list[float]] = field(default_factory=dict)
     _sequences: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -126,10 +127,10 @@ class TalkingScores:
     def add(
         self, real: Tensor, generated: Tensor, span: slice, *, identity: int, repeated: Tensor | None = None
     ) -> None:
-        """Count a clip: frames `[T, 3, S, S]`, of which those of `span` are measured.
+        """Add a clip: frames `[T, 3, S, S]`, of which those of `span` are measured.
 
-        identity: the frame that the face comes from, which no error is measured in. repeated: the generated frames'
-            rival, frames like them.
+        identity: number of the identity frame, in which no error is measured. repeated: frames of the same shape, with
+            which the generated ones are compared for `better`.
         """
         frames = [t for t in range(*span.indices(len(real))) if t != identity] or [identity]
         inside, moves = real[span], (mouth_sequence(generated[span]), mouth_sequence(real[span]))
@@ -146,7 +147,7 @@ class TalkingScores:
             values["amplitude"] = float(moves[0].std()) / deviation
         for name, value in values.items():
             self._sums.setdefault(name, []).append(value)
-        # At half precision: a thousand clips of a few seconds fit into memory.
+        # In half precision, so that a thousand clips of a few seconds fit in memory.
         self._sequences.append((_grey(generated, MOUTH_BOX).cpu().half(), _grey(real, MOUTH_BOX).cpu().half()))
 
     def __len__(self) -> int:
@@ -155,7 +156,7 @@ class TalkingScores:
     def result(self) -> Talking:
         """Return the means over all clips so far; ValueError if there are none.
 
-        Sequences are compared over the frames that all clips have.
+        Sequences are compared over the number of frames that all clips have.
         """
         if not self._sequences:
             raise ValueError("no clips to measure")
@@ -189,9 +190,9 @@ def mouth_ssim(real: Tensor, generated: Tensor) -> float:
 
 
 def talks(scores: Mapping[str, Any]) -> bool | None:
-    """Return whether a model's mouths follow the sound: by how much the right one is better than a wrong one.
+    """Return whether a model's mouths follow the audio: whether the clip's own audio exceeds wrong audio by `TALKS`.
 
-    scores: of `audio` and of `wrong_audio`, as `Talking` has them; None where either is missing.
+    scores: metrics of `Talking` for `audio` and `wrong_audio`; None if either is missing.
     """
     right, wrong = scores.get("audio"), scores.get("wrong_audio")
     if not right or not wrong:
@@ -210,7 +211,7 @@ def _share(found: Tensor) -> float:
 
 
 def summary(scores: Mapping[str, Any]) -> str:
-    """Return in one line how mouths follow the right and a wrong sound; scores as of `talks`."""
+    """Return in one line of text how mouths follow their own audio and wrong audio; scores: as in `talks`."""
     parts = [
         "{} opening r {opening_r:.2f}, motion r {motion_r:.2f}, amplitude {amplitude:.2f}, R@1 {r1:.0%}".format(
             title, **scores[name]

@@ -1,4 +1,4 @@
-"""What the estimator makes of clips that it does not learn from: its bound of matched and of shifted sound."""
+"""The estimator's bound on clips that it does not train on, for matched and for shifted audio."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from davs_model.models.amie.networks import AMIE
 
 SHIFTS = range(-10, 11)
-"""Frames by which windows are shifted; positive: the window is of a later instant than the frame."""
+"""Shifts of the windows in frames; positive: the window is later than the frame."""
 FAR = 5
-"""Frames of a shift that ears and eyes notice."""
+"""Shift in frames that people notice."""
 
 AT_ONCE = 32
-"""Frames compared with all windows at once: a pair takes kilobytes, and a clip has pairs by the square of frames."""
+"""Frames compared with all windows at once: a pair takes kilobytes, and a clip of T frames has T² pairs."""
 
 
 @dataclass(frozen=True)
 class ShiftCurve:
-    """The bound of Jensen and Shannon, in nats, + 2 log 2, so that independence is 0.
+    """The Jensen–Shannon bound in nats, plus 2 log 2, so that independence is 0.
 
-    bound: by shift. area: under the ROC curve of T, of matched pairs against those shifted by `FAR` or more.
-    n_clips, n_pairs: clips, and matched pairs.
+    bound: by shift. area: area under the ROC curve of T, of matched pairs against those shifted by `FAR` or more.
+    n_clips, n_pairs: numbers of clips and of matched pairs.
     """
 
     bound: dict[int, float]
@@ -46,9 +46,9 @@ class ShiftCurve:
 
 @torch.inference_mode()
 def shift_curve(model: AMIE, clips: Iterable[tuple[Tensor, Tensor, Tensor | None, Tensor]]) -> ShiftCurve:
-    """Measure T on clips: frames `[1, T, 3, S, S]`, windows `[1, T, 12, 20]`, `SOUND` or None, what is heard `[T]`.
+    """Measure T on clips: frames `[1, T, 3, S, S]`, windows `[1, T, 12, 20]`, `SOUND` or None, and `HEARD` `[T]`.
 
-    ValueError where no clip has a pair.
+    ValueError if no clip has a pair.
     """
     by_shift: dict[int, list[Tensor]] = {shift: [] for shift in SHIFTS}
     marginal: list[Tensor] = []
@@ -73,14 +73,14 @@ def shift_curve(model: AMIE, clips: Iterable[tuple[Tensor, Tensor, Tensor | None
 
 
 def _area(matched: Tensor, others: Tensor) -> float:
-    """Return how likely a matched pair scores higher than another, ties counted half."""
+    """Return the probability that a matched pair scores higher than another pair; ties count half."""
     ordered = others.sort().values
     below = torch.searchsorted(ordered, matched, right=False) + torch.searchsorted(ordered, matched, right=True)
     return float(below.double().mean()) / (2 * len(others))
 
 
 def measure(model: AMIE, clips: Clips, device: torch.device, limit: int) -> tuple[Measure, ...]:
-    """Measure T on the first clips, whole; nothing where none can be measured."""
+    """Measure T on the first `limit` clips, whole; nothing if none can be measured."""
     try:
         found = shift_curve(model.eval(), _read(model, clips, device, limit))
     except ValueError:
@@ -113,7 +113,7 @@ def measure(model: AMIE, clips: Clips, device: torch.device, limit: int) -> tupl
 def _read(
     model: AMIE, clips: Clips, device: torch.device, limit: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]:
-    """Yield what `shift_curve` takes of each clip; broken ones are left out."""
+    """Yield the input of `shift_curve` for each clip; unreadable clips are left out."""
     reads = chosen(model.reads(model.dimensions), (RUN, RUN_WINDOWS, HEARD, SOUND))
     for row in range(min(limit, len(clips))):
         length = int(clips.n_frames[row])

@@ -1,4 +1,4 @@
-"""The arguments that build AMIE, which a checkpoint keeps."""
+"""The arguments that build AMIE; a checkpoint stores them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from davs_model.models.davs.dimensions import SharedDimensions
 class Dimensions(SharedDimensions):
     """The arguments of `AMIE`.
 
-    run: frames in a row that are read of a clip.
-    mouth_estimator: 1: T sees the mouth region alone; 0: whole frames.
+    run: number of consecutive frames that are read of a clip.
+    mouth_estimator: 1: T sees only the mouth region; 0: whole frames.
     """
 
     run: int = 16

@@ -1,7 +1,7 @@
 """Every term of the paper's objective, one function each, with its equation where the paper numbers it.
 
-φ(x) = log(1 + eˣ) is softplus. A function named `…_loss` trains a discriminator or the estimator alone, its
-`…_confusion` only what generates. All are means, and float32 whatever they are given.
+φ(x) = log(1 + eˣ) is softplus. A function named `…_loss` trains only a discriminator or the estimator, its
+`…_confusion` only the generating networks. All losses are means, computed in float32 for inputs of any dtype.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from davs_model.models.amie.settings import Form
 from davs_model.models.davs.losses import frozen, mouth_loss
 
 APART = 3
-"""Frames between the two of an unpaired frame and window, at least; windows of nearer ones overlap more than half."""
+"""Minimum distance in frames between an unpaired frame and window; windows of nearer frames overlap more than half."""
 DROP = 2 * math.log(2)
-"""What the Jensen–Shannon bound of the paper lies below the divergence: 0 is independence at −2 log 2."""
+"""Difference between the divergence and the paper's Jensen–Shannon bound, which is −2 log 2 for independence."""
 
 
 def pairs(frames: Tensor, windows: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which frames and windows of a clip are joint, and which marginal: of one instant, or at least 3 apart.
+    """Return which pairs of a frame and a window are joint (of the same instant) and which marginal (at least 3 apart).
 
-    frames `[T]`, windows `[N]`: their instants, int64. heard: bool `[B, N]`, of the instants of the windows; frames are
-        among these. What is not heard is in neither. Returns bool `[B, T, N]` twice.
+    frames `[T]`, windows `[N]`: their instants, int64. heard: bool `[B, N]`, for the instants of the windows, which
+        include those of the frames. Pairs that are not heard are neither joint nor marginal. Returns bool `[B, T, N]`
+        twice.
     """
     apart = (frames[:, None] - windows[None]).abs()
     of_frames = heard[:, (frames[:, None] == windows[None]).int().argmax(1)]
@@ -36,9 +37,9 @@ def pairs(frames: Tensor, windows: Tensor, heard: Tensor) -> tuple[Tensor, Tenso
 
 
 def bound(joint: Tensor, marginal: Tensor, form: Form = "js") -> Tensor:
-    """Return the lower bound of mutual information that T gives: a number.
+    """Return the lower bound of the mutual information by T, a scalar.
 
-    joint: T of pairs that belong together, `[N]`. marginal: of pairs that do not, `[M]`.
+    joint: T of matching pairs, `[N]`. marginal: T of pairs that do not match, `[M]`.
     form="js": E_P[−φ(−T)] − E_Q[φ(T)], at most 0. form="dv": E_P[T] − log E_Q[e^T], Donsker and Varadhan's, as MINE.
     """
     joint, marginal = joint.float(), marginal.float()
@@ -50,7 +51,7 @@ def bound(joint: Tensor, marginal: Tensor, form: Form = "js") -> Tensor:
 def coherence(scores: Tensor, joint: Tensor, marginal: Tensor, form: Form = "js") -> Tensor:
     """Return the bound over the pairs of `pairs`, from T of every frame with every window `[B, T, N]`.
 
-    Where no clip has pairs of both kinds there is nothing to compare: 0, without a gradient to speak of.
+    Without pairs of both kinds there is nothing to compare: 0, with a gradient of 0.
     """
     if not (bool(joint.any()) and bool(marginal.any())):
         return 0.0 * scores.sum()
@@ -58,26 +59,26 @@ def coherence(scores: Tensor, joint: Tensor, marginal: Tensor, form: Form = "js"
 
 
 def frame_loss(discriminator: nn.Module, real: Tensor, generated: Tensor, windows: Tensor) -> Tensor:
-    """L_GAN, eq. 9, the discriminator's side: a real frame with its sound is 1, a generated one with it is 0.
+    """L_GAN, eq. 9, the discriminator's side: a real frame with its audio is 1, a generated frame with it is 0.
 
-    real, generated: frames `[B, T, 3, S, S]`. windows: `[B, T, 12, 20]`. Moves D alone.
+    real, generated: frames `[B, T, 3, S, S]`. windows: `[B, T, 12, 20]`. Trains D only.
     """
     true, false = discriminator(real, windows).float(), discriminator(generated.detach(), windows).float()
     return -functional.logsigmoid(true).mean() - functional.logsigmoid(-false).mean()
 
 
 def frame_confusion(discriminator: nn.Module, generated: Tensor, windows: Tensor) -> Tensor:
-    """L_GAN, eq. 9, the generator's side as −log D, whose gradient does not vanish where D is sure. Does not move D."""
+    """L_GAN, eq. 9, the generator's side as −log D, whose gradient does not vanish if D is sure. Does not train D."""
     with frozen(discriminator):
         logits = discriminator(generated, windows).float()
     return -functional.logsigmoid(logits).mean()
 
 
 def perceptual_loss(real: Sequence[Tensor], generated: Sequence[Tensor]) -> Tensor:
-    """L_perc, eq. 10: squared distance of features of a perceptual network, the mean over its maps.
+    """L_perc, eq. 10: squared distance of the features of a perceptual network, averaged over its maps.
 
-    real, generated: maps of the same shapes. Each is taken relative to the mean square of the real one, so that maps of
-    any scale count alike (ours: the paper's network is not public).
+    real, generated: maps of the same shapes. Each distance is divided by the mean square of the real map, so that maps
+    of any scale have the same weight (ours: the paper's network is not public).
     """
     terms = [
         (one.float() - other.float()).square().mean() / one.float().square().mean().clamp(min=1e-6)
@@ -87,7 +88,7 @@ def perceptual_loss(real: Sequence[Tensor], generated: Sequence[Tensor]) -> Tens
 
 
 def lip_loss(real: Tensor, generated: Tensor) -> Tensor:
-    """L_lip, eq. 11: mean absolute difference of the lip crop alone; frames `[…, S, S]` in [0, 1]."""
+    """L_lip, eq. 11: mean absolute difference inside the lip crop; frames `[…, S, S]` in [0, 1]."""
     return mouth_loss(real, generated)
 
 
@@ -97,9 +98,9 @@ def face_loss(real: Tensor, generated: Tensor) -> Tensor:
 
 
 def mask_loss(logits: Tensor, lips: Tensor) -> Tensor:
-    """Cross-entropy of attention with where the lips are, inside of the widened mouth box; ours.
+    """Cross-entropy between the attention and the place of the lips, inside the widened mouth box; not in the paper.
 
-    logits: of P, `[B, T, S/4, S/4]`. lips: `[B, T, S/4, S/4]` in [0, 1].
+    logits: of P, `[B, T, S/4, S/4]`. lips: target `[B, T, S/4, S/4]` in [0, 1].
     """
     side = logits.shape[-1]
     inside = wide_box(4 * side).to(logits)[0, 0].bool()
@@ -107,5 +108,8 @@ def mask_loss(logits: Tensor, lips: Tensor) -> Tensor:
 
 
 def teaching(progress: float) -> float:
-    """Return how likely the real frame before is fed instead of the generated one: from 1 to 0 in a fifth; ours."""
+    """Return the probability of feeding back the real frame instead of the generated one (teacher forcing).
+
+    It falls from 1 to 0 in the first fifth of the stage; not in the paper.
+    """
     return max(0.0, 1 - progress / 0.2)

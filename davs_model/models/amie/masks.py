@@ -1,4 +1,4 @@
-"""Where attention may lie: its boxes, its schedule, the mask that it makes, and what it learns from."""
+"""Attention to the lips: its boxes, its schedule, the mask that it gives, and its training target."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from avprep.schema import CROP_SIZE
 from davs_model.data.pictures import MOUTH_BOX, Box, region
 
 STEP = 4
-"""Attention is predicted at this fraction of the frame's side."""
+"""Attention is predicted at the side of the frame divided by this."""
 MARGIN = CROP_SIZE // 16
-"""Pixels of a 256×256 crop by which lips may lie outside of the mouth box."""
+"""Pixels of a 256×256 crop by which the lips may lie outside the mouth box."""
 _WIDE: Box = (MOUTH_BOX[0] - MARGIN, MOUTH_BOX[1] + MARGIN, MOUTH_BOX[2] - MARGIN, MOUTH_BOX[3] + MARGIN)
 
 
 def first_attention(image_size: int) -> Tensor:
-    """Return P_1, the mouth box with soft edges, `[1, 1, S/4, S/4]` in [0, 1]."""
+    """Return the initial attention P_1, the mouth box with soft edges, `[1, 1, S/4, S/4]` in [0, 1]."""
     side = image_size // STEP
     box = torch.zeros(1, 1, side, side)
     box[(..., *region(MOUTH_BOX, side))] = 1.0
@@ -25,7 +25,7 @@ def first_attention(image_size: int) -> Tensor:
 
 
 def wide_box(image_size: int) -> Tensor:
-    """Return the mouth box widened by S/16, outside of which attention is 0, `[1, 1, S/4, S/4]`."""
+    """Return the mouth box widened by S/16, outside which attention is 0, `[1, 1, S/4, S/4]`."""
     side = image_size // STEP
     box = torch.zeros(1, 1, side, side)
     box[(..., *region(_WIDE, side))] = 1.0
@@ -33,16 +33,16 @@ def wide_box(image_size: int) -> Tensor:
 
 
 def mask(attention: Tensor, rate: float, image_size: int) -> Tensor:
-    """Return M_i = 1 − (1 − r)·P_i at the size of the frames, `[B, 1, S, S]`; a rate r of 1 hides nothing."""
+    """Return M_i = 1 − (1 − r)·P_i at the size of the frames, `[B, 1, S, S]`; a rate r of 1 masks nothing."""
     large = functional.interpolate(attention, image_size, mode="bilinear", align_corners=False)
     return 1 - (1 - rate) * large
 
 
 def attention_range(progress: float) -> tuple[float, float]:
-    """Return the least and the most that the attention rate r may be at this fraction of the stage's steps.
+    """Return the minimum and maximum of the attention rate r at this fraction of the stage's steps.
 
-    The values are the paper's: .7–.9 at first, step by step down to .1–.3, and 1 in the last epochs; where they change
-    is ours: at .15, .70 and .90.
+    The values are the paper's: .7–.9 at first, decreasing in steps to .1–.3, and 1 in the last epochs. The points of
+    change, at .15, .70 and .90, are ours.
     """
     if progress >= 0.9:
         return 1.0, 1.0
@@ -51,11 +51,11 @@ def attention_range(progress: float) -> tuple[float, float]:
 
 
 def lips(corners: Tensor, real: Tensor) -> Tensor:
-    """Return what attention learns from, `[B, T, S/4, S/4]` in [0, 1]: a soft ellipse on the corners of the mouth.
+    """Return the training target of attention, `[B, T, S/4, S/4]` in [0, 1]: a soft ellipse on the mouth corners.
 
-    corners: left and right, x and y in pixels of the 256×256 crop, `[B, T, 2, 2]`; NaN where unknown: there it is how
-        much each pixel of the box varies over the frames of the clip, of which the most is 1.
-    real: frames `[B, T, 3, S, S]`. The paper does not say what attention learns from: this is ours.
+    corners: left and right, x and y in pixels of the 256×256 crop, `[B, T, 2, 2]`; NaN where unknown. There the target
+        is the variation of each pixel of the box over the frames of the clip, scaled to a maximum of 1.
+    real: frames `[B, T, 3, S, S]`. The paper gives no such target; this is ours.
     """
     side = real.shape[-1] // 4
     scale = side / CROP_SIZE
@@ -67,7 +67,7 @@ def lips(corners: Tensor, real: Tensor) -> Tensor:
     y = grid[None, None, :, None] - middle[..., 1, None, None]
     along = (x * half[..., 0, None, None] + y * half[..., 1, None, None]) / width
     across = (y * half[..., 0, None, None] - x * half[..., 1, None, None]) / width
-    # A mouth that opens is half as high as wide; its edge falls from 1 to 0 over a third of that.
+    # An open mouth is half as high as wide; the edge of the target falls from 1 to 0 over a third of that.
     radius = ((along / (1.25 * width)).square() + (across / (0.75 * width)).square()).sqrt()
     ellipse = ((1.15 - radius) / 0.3).clamp(0, 1)
     small = functional.adaptive_avg_pool2d(real.float().flatten(0, 1), side).unflatten(0, real.shape[:2])

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from davs_model.models.amie.networks import AMIE, Generated
 
 RUN, RUN_WINDOWS, HEARD, CORNERS = "run", "run_windows", "heard", "corners"
-"""Frames in a row, their windows, which of these are heard, and the corners of the mouth."""
+"""Consecutive frames, their windows, which of these are heard, and the mouth corners."""
 TALK = ("estimator", "mi", "frame", "frame_confusion", "lip", "perceptual", "face", "mask")
 """Names of the terms of the last stage."""
 MI_FROM = 0.2
-"""Fraction of the stage's steps from which T's opinion counts; ours."""
+"""Fraction of the stage's steps after which L_mi begins; not in the paper."""
 
 
 def own_terms(
     model: AMIE, batch: Batch, wanted: Collection[str], settings: Settings, progress: float, gather: Gather
 ) -> dict[str, Tensor]:
-    """Compute the terms that are wanted, and what these need and no more; see `SpeechModel.own_terms`."""
+    """Compute the wanted terms, and nothing that they do not need; see `SpeechModel.own_terms`."""
     found: dict[str, Tensor] = {}
     generates = any(name in wanted for name in TALK if name != "estimator")
     generated = _generate(model, batch, settings, progress) if generates else None
@@ -49,11 +49,11 @@ def _drawn(model: AMIE, batch: Batch, settings: Settings) -> slice:
 
 
 def _generate(model: AMIE, batch: Batch, settings: Settings, progress: float) -> Generated:
-    """Generate a part of the run, attention and what is fed back as of this progress."""
+    """Generate a part of the run, with the attention rates and teacher forcing of this progress."""
     part = _drawn(model, batch, settings)
     real, count = batch[RUN][:, part], settings.generation.frames
     least, most = masks.attention_range(progress)
-    # On the CPU, whose numbers are the same wherever the networks are.
+    # On the CPU, so that the random numbers do not depend on the device of the networks.
     rates = (least + (most - least) * torch.rand(count)).tolist()
     teaches = (torch.rand(count) < losses.teaching(progress)).tolist()
     speech = model.encode_sound(batch[RUN_WINDOWS][:, part], batch.get(SOUND))
@@ -72,7 +72,7 @@ def _coherence(
 
 
 def _real_coherence(model: AMIE, batch: Batch, settings: Settings, generated: Generated | None) -> Tensor:
-    """Return the bound that T maximises: of real pairs; of the generated ones where it is not asymmetric."""
+    """Return the bound that T maximises: of real pairs, or of generated ones if it is not `asymmetric`."""
     windows, sound, heard = batch[RUN_WINDOWS], batch.get(SOUND), batch[HEARD] > 0
     instants = torch.arange(windows.shape[1], device=windows.device)
     if generated is None or settings.mi.asymmetric:
@@ -84,7 +84,7 @@ def _real_coherence(model: AMIE, batch: Batch, settings: Settings, generated: Ge
 def _talk_terms(
     model: AMIE, batch: Batch, generated: Generated, wanted: Collection[str], settings: Settings, progress: float
 ) -> dict[str, Tensor]:
-    """What is said of the generated frames."""
+    """The terms of the generated frames."""
     part = _drawn(model, batch, settings)
     real, frames, windows = batch[RUN][:, part], generated.frames, batch[RUN_WINDOWS]
     found = {"lip": losses.lip_loss(real, frames), "face": losses.face_loss(real, frames)}
@@ -104,16 +104,16 @@ def _talk_terms(
             truth = _perceived(model, real)
         found["perceptual"] = losses.perceptual_loss(truth, _perceived(model, frames))
     if "mask" in wanted:
-        lips = masks.lips(batch[CORNERS][:, part], real)[:, :-1]  # P_i is laid on the frame before
+        lips = masks.lips(batch[CORNERS][:, part], real)[:, :-1]  # P_i is applied to the previous frame
         found["mask"] = losses.mask_loss(generated.attention, lips)
     return found
 
 
 @contextmanager
 def _uncounted(network: nn.Module) -> Iterator[None]:
-    """What passes inside is normalised as in training, and is not in the statistics that BatchNorm has after it.
+    """Context in which BatchNorm normalises as in training, but does not update its running statistics.
 
-    T learns from real pairs alone: with those of generated frames half of what it is measured by would be theirs.
+    T trains on real pairs only; otherwise half of the statistics for its evaluation would come from generated frames.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
     momenta = [layer.momentum for layer in layers]
@@ -127,10 +127,10 @@ def _uncounted(network: nn.Module) -> Iterator[None]:
 
 
 def _perceived(model: AMIE, frames: Tensor) -> list[Tensor]:
-    """Return maps of the perceptual network: the first ones of our own identity and visual speech encoders.
+    """Return the maps of the perceptual network: the first maps of our own identity and visual speech encoders.
 
-    Neither is moved by them; the identity encoder is by other terms. The maps are of whole frames S/2 and S/4, of what
-    the visual speech encoder sees its half and an eighth.
+    Their loss trains neither encoder; other terms train the identity encoder. The identity maps, of whole frames, have
+    sides S/2 and S/4; those of the visual speech encoder have half and an eighth of the side of its input.
     """
     identity, speech, side = model.identity_encoder, model.visual_speech_encoder, int(model.dimensions["mouth_size"])
     with shared.still(identity), shared.frozen(speech):

@@ -1,4 +1,4 @@
-"""The tables of the paper, for the evaluation's page."""
+"""The tables of the paper, for the evaluation page."""
 
 from __future__ import annotations
 

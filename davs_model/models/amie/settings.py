@@ -11,7 +11,7 @@ from davs_model.models.davs.settings import COURSE, NARROW, NEEDS, SHORT, TALKIN
 from davs_model.settings import Ablation, Count, Factor, RunSettings, Section
 
 Form = Literal["js", "dv"]
-"""The bound of mutual information: Jensen–Shannon's, or Donsker and Varadhan's as MINE has it."""
+"""The bound of mutual information: Jensen–Shannon, or Donsker–Varadhan as in MINE."""
 On = Literal["none", "previous", "face", "both"]
 """What attention masks: nothing, the frame generated before (the paper's Figure 2), the input face (its text), both."""
 
@@ -20,34 +20,34 @@ class Attention(Section):
     """Dynamic attention."""
 
     on: On = "previous"
-    """What the mask is laid on; none: there is no attention."""
+    """What the mask is applied to; none: no attention."""
 
 
 class Mi(Section):
     """The estimator T and its bound of mutual information."""
 
     form: Form = "js"
-    """Bound that T and the generator maximise."""
+    """The bound that T and the generator maximise."""
     asymmetric: bool = True
-    """Train T on real pairs alone; false: on generated ones alone, as MINE does."""
+    """Train T on real pairs only; false: on generated ones only, as MINE does."""
     region: Literal["frame", "mouth"] = "frame"
-    """What T sees: whole frames, or the mouth region alone."""
+    """What T sees: whole frames, or only the mouth region."""
 
 
 class Generation(Section):
     """What the talk stage generates."""
 
     run: Annotated[int, Ge(4), Le(1000)] = 16
-    """Frames in a row that are read of a clip; T compares them."""
+    """Number of consecutive frames that are read of a clip; T compares them."""
     frames: Annotated[int, Ge(1), Le(1000)] = 6
-    """Of these, frames that are generated one after the other in a step."""
+    """Number of these frames that are generated one after the other in a step."""
 
 
 class Steps(FirstSteps):
     """Length of the stages; 0 leaves one out."""
 
     coherence: Count = 50_000
-    """Optimizer steps of T alone, on real pairs."""
+    """Optimizer steps of T only, on real pairs."""
     talk: Count = 300_000
     """Optimizer steps of everything together."""
 
@@ -70,7 +70,7 @@ class Weights(SpeechWeights):
     face: Factor = 50.0
     """Factor of the L1 of whole frames; not in the paper, whose L_perc is of a larger network. 0 is eq. 13."""
     mask: Factor = 1.0
-    """Factor of the cross-entropy of the attention with the lips; the paper does not say what it learns from."""
+    """Factor of the cross-entropy between the attention and the lips; the paper gives no target for attention."""
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -103,7 +103,7 @@ TABLE_3: Mapping[str, tuple[tuple[str, ...], tuple[float, float, float]]] = {
     "(g) MINE + Asy + JS": ((_NO_ATTENTION,), (29.41, 0.92, 1.22)),
     "AMIE + DA": ((), (29.64, 0.92, 1.18)),
 }
-"""The rows of Table 3: the settings of each, and what the paper has on LRW: PSNR, SSIM and LMD."""
+"""The rows of Table 3: the settings of each, and the paper's results on LRW: PSNR, SSIM and LMD."""
 
 
 class Settings(RunSettings):
@@ -130,5 +130,5 @@ class Settings(RunSettings):
     weights: Weights = Weights()
 
     def paced(self) -> frozenset[str]:
-        """Return also the stage in which attention, what is fed back and L_mi go by progress; see `RunSettings`."""
+        """Also return the stage in which attention, teacher forcing and L_mi depend on progress; see `RunSettings`."""
         return super().paced() | {"talk"}

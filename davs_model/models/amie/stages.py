@@ -1,4 +1,4 @@
-"""The four stages of training AMIE: what each reads, which terms it minimises, which networks it moves."""
+"""The four stages of training AMIE: what each reads, which terms it minimises, which networks it trains."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LABELS = {"words": ("word",), "speakers": ("person",)}
 VALIDATED = (FRAMES, WINDOWS, PORTRAIT, REAL, SOUND)
 
 STAGES: dict[str, Stage] = {
-    # First weights and the perceptual network: as DAVS has them.
+    # Initial weights and the perceptual network, as in DAVS.
     "identity": davs.STAGES["identity"],
     "speech": davs.WORDS_AND_CONTRAST,
-    # T alone, on real pairs.
+    # T only, on real pairs.
     "coherence": Stage(
         "coherence",
         reads=(RUN, RUN_WINDOWS, HEARD, SOUND),
@@ -50,9 +50,9 @@ STAGES: dict[str, Stage] = {
 
 
 def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
-    """Return all that a model of these dimensions reads: what DAVS does, and a run of frames with all that is known.
+    """Return everything that a model of these dimensions reads: the reads of DAVS, and a run of consecutive frames.
 
-    The portrait is 8 frames away from the run where there is such a frame (ours).
+    The portrait is at least 8 frames away from the run if the clip has such a frame (ours).
     """
     length = int(dimensions["run"])
     own = {
@@ -65,7 +65,7 @@ def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
 
 
 def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: Settings) -> dict[str, Reads]:
-    """Return that, as a stage reads it: the frames that are generated are the same part of the run in all clips."""
+    """Return `reads` as a stage reads them: the same part of the run is generated in all clips."""
     found = reads(dimensions)
     if STAGES[stage].generates:
         found[RUN] = replace(found[RUN], part=settings.generation.frames)
@@ -74,7 +74,7 @@ def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: 
 
 
 def plan(name: str, settings: Settings) -> Stage:
-    """Return a stage as the settings change it: what is switched off is not trained."""
+    """Return a stage, as modified by the settings: networks that are switched off are not trained."""
     stage, weights = STAGES[name], settings.weights
     idle = {
         "attention": settings.attention.on == "none",

@@ -1,4 +1,4 @@
-"""The arguments that build DAVS, which a checkpoint keeps."""
+"""The arguments that build DAVS; a checkpoint stores them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ OPTIONS = (
     "audio_smoothing",
     "reads_mouth",
 )
-"""Dimensions that only models of ours have; a checkpoint without one of them has 0."""
+"""Dimensions that are not in the paper; a checkpoint without one of them means 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharedDimensions(ABC):
-    """The arguments that all models of talking faces have in common.
+    """The arguments that all talking-face models have in common.
 
     n_words: N_w of the word classifiers.
-    n_people: people of the labelled faces; 0: no `person_classifier`.
+    n_people: number of people in the labelled faces; 0: no `person_classifier`.
     width, image_size: channel multiplier and S (64, 128 or 256).
     speech_frames: frames that C_w reads at once.
     identity_scales, blend, flow, speech_map: see `Decoder`.
-    mouth_size: side of the mouth region that E_w^v sees; 0: it sees whole frames of `image_size`.
-    visual_width, audio_width: channel multiplier of E_w^v, and of what encodes audio; 0: `width`.
-    standardise: number of the `STANDARDISE` of E_w^a.
+    mouth_size: side in pixels of the mouth region that E_w^v sees; 0: it sees whole frames of `image_size`.
+    visual_width, audio_width: channel multipliers of E_w^v and of the audio encoders; 0: `width`.
+    standardise: index in `STANDARDISE`, for E_w^a.
     """
 
     n_words: int = 500
@@ -61,7 +61,7 @@ class SharedDimensions(ABC):
 
     @staticmethod
     def shared(corpus: Corpus, model: Networks) -> dict[str, Any]:
-        """Return those that fit these clips and settings."""
+        """Return the common arguments that fit these clips and settings."""
         named = ("width", "image_size", "speech_frames", "identity_scales", "speech_map", "mouth_size")
         return {
             "n_words": max(1, len(corpus.train.vocabulary)),
@@ -81,13 +81,13 @@ class SharedDimensions(ABC):
 class Dimensions(SharedDimensions):
     """The arguments of `DAVS`; the defaults are the released networks.
 
-    n_speakers: people of the talking clips; 0: no `speech_person_classifier`.
+    n_speakers: number of speakers of the clips; 0: no `speech_person_classifier`.
     identity_frames, sequence_frames: frames that C_p^w and D_seq read at once.
     n_word_classifiers: 1: C_w, shared by both modalities; 2: one each, as in the rows of Table 3 without SC.
     words_from_feature: see `IdentityWordClassifier`. audio_smoothing: see `DAVS.smooth_sound`.
-    normalised: see `VisualSpeechEncoder`. reads_mouth: there is a `MouthReader`.
+    normalised: see `VisualSpeechEncoder`. reads_mouth: 1: there is a `MouthReader`.
 
-    Those of `OPTIONS` are not in the paper; each is 0 in the released networks.
+    The `OPTIONS` are not in the paper; each is 0 in the released networks.
     """
 
     n_speakers: int = 0
@@ -110,7 +110,7 @@ class Dimensions(SharedDimensions):
         if model.standardise == "voice" and corpus.train.mfcc_preset == "syncnet":
             shared["standardise"] = STANDARDISE.index("voice of syncnet")
         if model.identity_scales == 1:
-            shared["identity_scales"] = 0  # 1 is the released decoder, whose dimensions do not name it
+            shared["identity_scales"] = 0  # 1 is the released decoder, whose dimensions do not have this option
         return cls(
             **shared,
             n_speakers=len(corpus.train.people),
@@ -124,5 +124,5 @@ class Dimensions(SharedDimensions):
         )
 
     def as_dict(self) -> dict[str, int | float]:
-        """Return the dimensions by name, without the options that are 0: models without any are as the released."""
+        """Return the dimensions by name, without options that are 0: the released networks have none of these."""
         return {name: size for name, size in asdict(self).items() if size or name not in OPTIONS}

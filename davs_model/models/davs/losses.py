@@ -1,9 +1,9 @@
 """Every term of the paper's objective, one function each, with its equation.
 
-`form="paper"` is what the paper writes, `form="released"` what the authors' code does where that differs. Terms of an
-adversarial pair take the discriminator or classifier and hold still what they must not move: a function named `…_loss`
-trains that network alone, its `…_confusion` only the encoders and the decoder. All are means over the batch unless said
-otherwise, and float32 whatever they are given.
+`form="paper"` is the loss of the paper, `form="released"` that of the authors' code where it differs. The functions of
+an adversarial pair take the discriminator or classifier and keep the other side fixed: a function named `…_loss` trains
+that network only, its `…_confusion` only the encoders and the decoder. All losses are means over the batch unless
+stated otherwise, and are computed in float32 for inputs of any dtype.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 MARGIN = 1.0
 """Distance beyond which unpaired clips no longer repel (eq. 1)."""
 SOFTENING = 0.1
-"""Most that the released code takes from a label of the sequence discriminator."""
+"""Maximum softening of a label of the sequence discriminator, in the released code."""
 IMITATED = 4.0
-"""Factor of the mouth and of its motion, beside L_1, in tuning to a video: as in the presets that make faces talk."""
+"""Factor, relative to L_1, of `mouth_loss` and `motion_loss` in fine-tuning to a video; as in the presets that talk."""
 RELEASED_WEIGHTS = {"domain_confusion": 5.0, "identity_word_confusion": 1_000_000.0, "stillness": 5.0}
-"""What the released code multiplies its forms by, where not by 1; the paper gives no weights but the name α (eq. 8)."""
+"""Factors other than 1 of the terms in the released code; the paper gives no values, and only names α (eq. 8)."""
 
 
 def contrastive_loss(video: Tensor, audio: Tensor, *, form: Form = "paper") -> Tensor:
-    """L_C, eq. 1: paired clips near, unpaired ones a margin apart; the *sum* over the N×N pairs.
+    """L_C, eq. 1: paired clips are pulled together, unpaired ones a margin apart; the *sum* over the N×N pairs.
 
-    video, audio: F_w^v and F_w^a `[N, T, 256]`, row n of one paired with row n of the other; made unit length here.
-    form="released": squared distances, divided by 2N, and the video side is not moved.
+    video, audio: F_w^v and F_w^a `[N, T, 256]`, row n paired with row n; scaled to unit length here.
+    form="released": squared distances, divided by 2N, without a gradient for the video side.
     """
     first, second = (functional.normalize(features.flatten(1).float()) for features in (video, audio))
     if form == "released":
         first = first.detach()
-    # Without the shortcut over a matrix product, which cannot tell small distances from none.
+    # Not by a matrix product, which is faster but cannot resolve small distances.
     distance = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
     paired = torch.eye(len(distance), dtype=torch.bool, device=distance.device)
     gap = (MARGIN - distance).clamp(min=0)
@@ -51,7 +51,7 @@ def contrastive_loss(video: Tensor, audio: Tensor, *, form: Form = "paper") -> T
 
 
 def word_loss(video_logits: Tensor, audio_logits: Tensor, words: Tensor) -> Tensor:
-    """L_w: softmax cross-entropy of both modalities through the one C_w, added.
+    """L_w: the sum of the softmax cross-entropies of both modalities, by the shared C_w.
 
     video_logits, audio_logits: `[B, N_w]`. words: int64 `[B]`.
     """
@@ -61,13 +61,13 @@ def word_loss(video_logits: Tensor, audio_logits: Tensor, words: Tensor) -> Tens
 def person_loss(logits: Tensor, people: Tensor) -> Tensor:
     """Softmax cross-entropy over people, the supervision of the pid space.
 
-    logits: `[B, T, N_p]`. people: int64 `[B]`, one a clip.
+    logits: `[B, T, N_p]`. people: int64 `[B]`, one per clip.
     """
     return functional.cross_entropy(logits.float().flatten(0, 1), people.repeat_interleave(logits.shape[1]))
 
 
 def domain_loss(discriminator: nn.Module, video: Tensor, audio: Tensor) -> Tensor:
-    """L_adv^D, the discriminator's side: cross-entropy of sound against pictures. Moves D alone.
+    """L_adv^D, the discriminator's side: cross-entropy of audio against video features. Trains D only.
 
     video, audio: features `[B, T, 256]`, classified one by one.
     """
@@ -75,10 +75,10 @@ def domain_loss(discriminator: nn.Module, video: Tensor, audio: Tensor) -> Tenso
 
 
 def domain_confusion(discriminator: nn.Module, video: Tensor, audio: Tensor, *, form: Form = "paper") -> Tensor:
-    """L_adv^D, the encoders' side: sound and pictures not to be told apart. Moves E_w^v and E_w^a, not D.
+    """L_adv^D, the encoders' side: audio and video features become indistinguishable. Trains E_w^v and E_w^a, not D.
 
-    video, audio: as of `domain_loss`.
-    The paper writes no formula but calls it a simple version of its section 3.2: eq. 3 with two classes.
+    video, audio: as in `domain_loss`.
+    The paper gives no formula, but calls it a simple version of its section 3.2: eq. 3 with two classes.
     form="released": cross-entropy with swapped labels.
     """
     with frozen(discriminator):
@@ -90,18 +90,18 @@ def domain_confusion(discriminator: nn.Module, video: Tensor, audio: Tensor, *, 
 
 
 def identity_word_loss(classifier: nn.Module, identity: Tensor, words: Tensor) -> Tensor:
-    """Eq. 2: cross-entropy of the words that C_p^w reads in the identity. Moves C_p^w alone.
+    """Eq. 2: cross-entropy of the words that C_p^w predicts from the identity. Trains C_p^w only.
 
-    identity: what it reads of T frames, `IdentityWordClassifier.read`. words: int64 `[B]`.
+    identity: its input from T frames, of `IdentityWordClassifier.read`. words: int64 `[B]`.
     """
     return functional.cross_entropy(classifier(identity.detach()).float(), words)
 
 
 def identity_word_confusion(classifier: nn.Module, identity: Tensor, *, form: Form = "paper") -> Tensor:
-    """Eq. 3: squared distance of C_p^w's softmax from 1/N_w, summed over the words. Moves E_p^v alone.
+    """Eq. 3: squared distance of C_p^w's softmax from 1/N_w, summed over the words. Trains E_p^v only.
 
-    identity: as of `identity_word_loss`.
-    form="released": the mean over the words instead of their sum.
+    identity: as in `identity_word_loss`.
+    form="released": the mean over the words instead of the sum.
     """
     with frozen(classifier):
         logits = classifier(identity)
@@ -109,7 +109,7 @@ def identity_word_confusion(classifier: nn.Module, identity: Tensor, *, form: Fo
 
 
 def speech_person_loss(classifier: nn.Module, speech: Tensor, people: Tensor) -> Tensor:
-    """Eq. 4: cross-entropy of the people that C_w^p reads in visual speech. Moves C_w^p alone.
+    """Eq. 4: cross-entropy of the people that C_w^p predicts from visual speech. Trains C_w^p only.
 
     speech: f_w^v `[B, T, 256]`. people: int64 `[B]`.
     """
@@ -117,9 +117,9 @@ def speech_person_loss(classifier: nn.Module, speech: Tensor, people: Tensor) ->
 
 
 def speech_person_confusion(classifier: nn.Module, speech: Tensor, *, form: Form = "paper") -> Tensor:
-    """Eq. 5: squared distance of C_w^p's softmax from 1/N_p, summed over the people. Moves E_w^v alone.
+    """Eq. 5: squared distance of C_w^p's softmax from 1/N_p, summed over the people. Trains E_w^v only.
 
-    speech: as of `speech_person_loss`.
+    speech: as in `speech_person_loss`.
     The released code has no such term; form="released" takes the mean over the people, as its eq. 3 does over words.
     """
     with frozen(classifier):
@@ -128,7 +128,7 @@ def speech_person_confusion(classifier: nn.Module, speech: Tensor, *, form: Form
 
 
 def reconstruction_loss(real: Tensor, generated: Tensor, *, form: Form = "paper") -> Tensor:
-    """L_1, eq. 6: mean absolute difference of all values, the paper's norm up to a factor that α holds.
+    """L_1, eq. 6: mean absolute difference of all values: the paper's norm up to a factor, which α absorbs.
 
     real, generated: frames `[B, T, 3, S, S]` in [0, 1].
     form="released": 4 × the mean on a scale of 0–255, plus 8 × that inside the mouth box.
@@ -141,16 +141,17 @@ def reconstruction_loss(real: Tensor, generated: Tensor, *, form: Form = "paper"
 
 
 def mouth_loss(real: Tensor, generated: Tensor) -> Tensor:
-    """Mean absolute difference inside the mouth box of frames `[…, S, S]` in [0, 1]; in no paper."""
+    """Mean absolute difference inside the mouth box of frames `[…, S, S]` in [0, 1]; not from a paper."""
     box = (..., *mouth_box(real.shape[-1]))
     return (real[box].float() - generated[box].float()).abs().mean()
 
 
 def motion_loss(real: Tensor, generated: Tensor) -> Tensor:
-    """Mean absolute difference of how the mouth box moves: of each pixel without its mean over a clip's frames.
+    """Mean absolute difference of the motion in the mouth box: of each pixel minus its mean over a clip's frames.
 
-    real, generated: frames `[B, T, 3, S, S]` in [0, 1], any T of a clip. In no paper: L_1 is content with a mouth that
-    keeps its mean, for all the motion of a mouth is a few thousandths of it.
+    real, generated: frames `[B, T, 3, S, S]` in [0, 1], any T frames of a clip.
+    Not from a paper. L_1 alone tolerates a mouth that stays at its mean, because all the motion of the mouth is only a
+    few thousandths of L_1.
     """
     box = (..., *mouth_box(real.shape[-1]))
     moves = [frames[box].float() - frames[box].float().mean(1, keepdim=True) for frames in (real, generated)]
@@ -158,11 +159,13 @@ def motion_loss(real: Tensor, generated: Tensor) -> Tensor:
 
 
 def mouth_reading_loss(read: Tensor, frames: Tensor, seen: Box = WHOLE) -> Tensor:
-    """Mean absolute difference of how a mouth moves, in small grey pictures, and how it does by its sound alone.
+    """Mean absolute difference between the motion of a mouth, in small grey images, and its prediction from audio.
 
-    read: `[B, T, H, W]`, what was read from F_w^a. frames: `[B, T, 3, S, S]` in [0, 1] that show a box of the crop, any
-    T of a clip. Both without their mean over the T, as in `motion_loss`, so that it does not matter who is seen. In no
-    paper: C_w and L_C tell sounds apart that look alike, and what they learn of one voice does not hold for others.
+    read: `[B, T, H, W]`, predicted from F_w^a. frames: `[B, T, 3, S, S]` in [0, 1] that show the box `seen` of the
+    crop, any T frames of a clip. The mean over the T frames is subtracted from both, as in `motion_loss`, so that the
+    appearance of the person does not matter.
+    Not from a paper. C_w and L_C separate sounds that look alike on the lips, and what they learn from one voice does
+    not hold for others.
     """
     box = (..., *region(MOUTH_BOX, frames.shape[-1], seen))
     small = functional.adaptive_avg_pool2d(grey_levels(frames[box]), (read.shape[-2], read.shape[-1]))
@@ -171,7 +174,7 @@ def mouth_reading_loss(read: Tensor, frames: Tensor, seen: Box = WHOLE) -> Tenso
 
 
 def imitation_loss(real: Tensor, generated: Tensor) -> Tensor:
-    """L_1 and, four times each, the L1 of the mouth box and of how it moves, of frames of a person to be learned.
+    """Fine-tuning to a person: L_1, plus four times the L1 inside the mouth box and four times that of its motion.
 
     real, generated: frames `[B, T, 3, S, S]` in [0, 1].
     """
@@ -180,9 +183,10 @@ def imitation_loss(real: Tensor, generated: Tensor) -> Tensor:
 
 
 def stillness_loss(identity_frame: Tensor, generated: Tensor) -> Tensor:
-    """Only in the released code: each frame like the one before it outside the mouth box, on a scale of 0–255.
+    """Only in the released code: L1 of each frame to the previous one outside the mouth box, on a scale of 0–255.
 
-    identity_frame: `[B, 1, 3, S, S]`, the frame before the first. generated: consecutive frames `[B, T, 3, S, S]`.
+    identity_frame: `[B, 1, 3, S, S]`, taken as the frame before the first. generated: consecutive frames
+    `[B, T, 3, S, S]`.
     """
     frames = torch.cat((identity_frame, generated), dim=1)
     return 255 * outside_mouth_loss(frames[:, :-1], frames[:, 1:])
@@ -206,11 +210,11 @@ def sequence_loss(
     wrong: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """L_GAN, eq. 7, maximised by D_seq, so with its sign turned: both heads added, patches averaged. Moves D_seq alone.
+    """L_GAN, eq. 7, negated, because D_seq maximises it: patches averaged, both heads added. Trains D_seq only.
 
     real, generated: 6 frames `[B, 6, 3, S, S]`. windows: their MFCC windows `[B, 6, 12, 20]`.
     form="released": labels are softened at random by up to .1, drawn from `generator`. form="hinge": hinge losses.
-    wrong: windows of other moments; real frames beside them are out of sync, to the head that tells whether they are.
+    wrong: windows of other moments; the sync head is trained to reject real frames with them.
     """
     total = real.new_zeros((), dtype=torch.float32)
     shown = [(real, windows, 1.0), (generated.detach(), windows, 0.0)]
@@ -231,9 +235,9 @@ def sequence_loss(
 def sequence_confusion(
     discriminator: nn.Module, generated: Tensor, windows: Tensor, *, form: GanForm = "paper"
 ) -> Tensor:
-    """L_GAN, eq. 7, minimised by the encoders and G: E[log(1 − D_seq(G(…)))], both heads added. Does not move D_seq.
+    """L_GAN, eq. 7, minimised by the encoders and G: E[log(1 − D_seq(G(…)))], both heads added. Does not train D_seq.
 
-    form="released": −E[log D_seq(G(…))], whose gradient does not vanish where D_seq is sure. form="hinge": −E[logit].
+    form="released": −E[log D_seq(G(…))], whose gradient does not vanish when D_seq is sure. form="hinge": −E[logit].
     """
     with frozen(discriminator):
         logits: SequenceLogits = discriminator(generated, windows)
@@ -247,9 +251,9 @@ def sequence_confusion(
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """What is computed inside passes gradients through a module and none to its parameters.
+    """Context in which gradients pass through a module, but not to its parameters.
 
-    BatchNorm in training mode goes on counting what it sees, as it does in the released code.
+    BatchNorm in training mode still updates its running statistics, as it does in the released code.
     """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trainable:
@@ -263,7 +267,7 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def still(module: nn.Module) -> Iterator[None]:
-    """What is computed inside passes gradients through a module in eval mode, and neither moves nor changes it."""
+    """Context in which gradients pass through a module in eval mode; its parameters and statistics do not change."""
     trains = module.training
     module.eval()
     with frozen(module):
@@ -272,12 +276,12 @@ def still(module: nn.Module) -> Iterator[None]:
 
 
 def mouth_box(image_size: int) -> tuple[slice, slice]:
-    """Return the rows and columns of the mouth box in crops of another size."""
+    """Return the rows and columns of the mouth box in crops of this size."""
     return region(MOUTH_BOX, image_size)
 
 
 def _domain_cross_entropy(video_logits: Tensor, audio_logits: Tensor, *, sound: float) -> Tensor:
-    """Cross-entropy of single features, where those of sound have the label `sound` and those of pictures the other."""
+    """Cross-entropy of single features; those of audio have the label `sound`, those of video 1 − `sound`."""
     logits = torch.cat((video_logits, audio_logits)).float()
     labels = torch.full_like(logits, sound)
     labels[: len(video_logits)] = 1 - sound

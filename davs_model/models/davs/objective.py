@@ -26,13 +26,13 @@ PICTURES = ("reconstruction", "mouth", "motion")
 SEQUENCE_GAN = ("sequence", "sequence_confusion")
 AUDIO = "audio_speech_encoder"
 GENERATION = ("reconstruction", *SEQUENCE_GAN, "stillness", "mouth", "motion")
-"""Names of the terms; those of generation come once for sound and once for video."""
+"""Names of the terms; those of generation occur once for audio and once for video."""
 TARGETS, TARGET_WINDOWS, TARGET_FRAMES = "targets", "target_windows", "target_frames"
 """Frames at random moments that are generated, their MFCC windows, and what E_w^v sees of them."""
 CODES, TARGET_CODES = "codes", "target_codes"
-"""f_w^v of `FRAMES` and of `TARGETS`, computed before, by an encoder that stays as it is."""
+"""f_w^v of `FRAMES` and of `TARGETS`, precomputed by a frozen encoder."""
 RUN, RUN_WINDOWS, RUN_FRAMES, RUN_CODES = "run", "run_windows", "run_frames", "run_codes"
-"""The same four of frames in a row that D_seq reads, where the others that are generated are at random moments."""
+"""The same four for consecutive frames, which D_seq reads if the targets are at random moments."""
 KINDS = (
     (WINDOWS, FRAMES, CODES),
     (TARGET_WINDOWS, TARGET_FRAMES, TARGET_CODES),
@@ -50,13 +50,13 @@ def terms(
     wanted: Collection[str] = (*SPEECH, *DISENTANGLING, *GENERATION),
     gather: Callable[[Tensor], Tensor] = lambda features: features,
 ) -> dict[str, Tensor]:
-    """Compute the terms that are wanted, and what these need of Figure 2 and no more.
+    """Compute the wanted terms, and no more of Figure 2 than they need.
 
-    Both sides of each adversarial pair, none moving what the other trains: the sum of all, each with its weight, has
-    the gradients of all phases of a step at once. Left out though wanted are `speech_person` terms without a
-    `speech_person_classifier`, and `stillness` in the paper's form.
+    Both sides of each adversarial pair are computed, and neither trains the networks of the other. The weighted sum of
+    all terms therefore has the gradients of all phases of a step at once. Even if wanted, `speech_person` terms are
+    left out without a `speech_person_classifier`, and `stillness` is left out in the paper's form.
 
-    gather: puts the features `[B, …]` of all processes together, for L_C compares all clips of a batch.
+    gather: concatenates the features `[B, …]` of all processes, because L_C compares all clips of a batch.
     """
     found: dict[str, Tensor] = {}
     form = settings.form
@@ -82,7 +82,7 @@ def terms(
 
 
 def _identity_word_terms(model: DAVS, batch: Batch, form: Form) -> dict[str, Tensor]:
-    """Words taken out of the identity."""
+    """The terms that remove words from the identity."""
     reader = model.identity_word_classifier
     read = reader.read(model.encode_identity(batch[SEQUENCE]))
     return {
@@ -100,7 +100,7 @@ def _speech_terms(
     wanted: Collection[str],
     gather: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
-    """Figure 3 (a), and the person taken out of visual speech."""
+    """The terms of Figure 3 (a), and those that remove the person from visual speech."""
     found = speech_terms(model, batch, video, audio, wanted, gather, form=form)
     reader = model.speech_person_classifier
     if reader is not None and ("speech_person" in wanted or "speech_person_confusion" in wanted):
@@ -110,7 +110,7 @@ def _speech_terms(
 
 
 def _reading_terms(model: DAVS, audio: Tensor, frames: Tensor, seen: Box) -> dict[str, Tensor]:
-    """How the mouth moves, read from F_w^a; frames show a box of the crop."""
+    """The loss of the motion of the mouth, predicted from F_w^a; frames show the box `seen` of the crop."""
     assert model.mouth_reader is not None
     return {"mouth_reading": losses.mouth_reading_loss(model.mouth_reader(audio), frames, seen)}
 
@@ -124,7 +124,7 @@ def _generation_terms(
     settings: Settings,
     wanted: Collection[str],
 ) -> dict[str, Tensor]:
-    """Figure 2: six of the frames from each kind of speech, or from one of them, and what D_seq says of them."""
+    """Figure 2: generate six of the frames from each kind of speech or from one of them; include the terms of D_seq."""
     found: dict[str, Tensor] = {}
     sequence, judges = model.generated_part(batch), any(name in wanted for name in SEQUENCE_GAN)
     real, windows = batch.get(REAL, batch[FRAMES])[:, sequence], batch[WINDOWS][:, sequence]
@@ -151,10 +151,11 @@ def talking_terms(
     wanted: Collection[str],
     gather: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
-    """Compute the terms that are wanted, where the frames to generate are at random moments of a clip.
+    """Compute the wanted terms when the frames to generate are at random moments of a clip.
 
-    Speech features of the words and of these frames come from one pass of each encoder, so that BatchNorm sees both.
-    E_w^v gets no gradient if its features were computed before. L_GAN is of frames in a row, generated besides.
+    The speech features of the words and of these frames come from one pass of each encoder, so that BatchNorm sees
+    both. E_w^v gets no gradient if its features are precomputed. L_GAN is computed on consecutive frames, which are
+    generated in addition.
     """
     judges = any(name in wanted for name in SEQUENCE_GAN)
     audio, video = _features(model, batch, settings, judges=judges)
@@ -181,9 +182,9 @@ def talking_terms(
 def _features(
     model: DAVS, batch: Batch, settings: Settings, *, judges: bool
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return F_w^a and F_w^v of the words, the targets and the run, as far as they are read, by their windows.
+    """Return F_w^a and F_w^v of the words, the targets and the run, if they are read, by the names of their windows.
 
-    Without anything read from video F_w^a stands for it: nothing is generated from the latter.
+    If no video is read, F_w^a takes the place of F_w^v: nothing is then generated from video.
     """
     kinds = [kind for kind in KINDS if kind[0] in batch and (judges or kind[0] != RUN_WINDOWS)]
     windows, frames, codes = zip(*kinds, strict=True)
@@ -201,14 +202,14 @@ def _features(
 
 
 def _run_terms(model: DAVS, batch: Batch, identity: Identity, speech: Tensor, settings: Settings) -> dict[str, Tensor]:
-    """L_GAN of frames in a row, those of some clips generated from video and of the others from audio."""
+    """L_GAN on consecutive frames, generated from video in some clips and from audio in the others."""
     return _sequence_terms(model, batch[RUN], model.decode(identity, speech), batch[RUN_WINDOWS], settings)
 
 
 def _sequence_terms(
     model: DAVS, real: Tensor, generated: Tensor, windows: Tensor, settings: Settings, ending: str = ""
 ) -> dict[str, Tensor]:
-    """Both sides of L_GAN, named with an ending."""
+    """Both sides of L_GAN; `ending` is appended to their names."""
     form: GanForm = "hinge" if settings.adversaries.gan_loss == "hinge" else settings.form
     discriminator = model.sequence_discriminator
     wrong = windows.roll(1, 0) if settings.adversaries.wrong_sound and len(windows) > 1 else None
@@ -219,12 +220,12 @@ def _sequence_terms(
 
 
 def _from_video(count: int, settings: Settings) -> int:
-    """Return how many of the clips of a batch, the first ones, are generated from video."""
+    """Return how many clips of a batch, from the first on, are generated from video."""
     return min(max(round(count * settings.generation.video), 0), count)
 
 
 def _alternated(video: Tensor, audio: Tensor, settings: Settings) -> Tensor:
-    """Return the video's features of the first clips and the audio's of the others."""
+    """Return the video features of the first clips and the audio features of the others."""
     seen = _from_video(len(audio), settings)
     return torch.cat((video[:seen], audio[seen:]))
 
@@ -232,7 +233,7 @@ def _alternated(video: Tensor, audio: Tensor, settings: Settings) -> Tensor:
 def _generated(
     model: DAVS, identity: Identity, count: int, video: Tensor, audio: Tensor, settings: Settings
 ) -> Iterator[tuple[str, slice, Tensor]]:
-    """Yield the driver, which of the clips it drives, and their generated frames: all by each, or some by either."""
+    """Yield each driver with the slice of clips that it drives, all or some, and their generated frames."""
     if settings.generation.drive == "both" or count < 2:
         for driver, speech in (("audio", audio), ("video", video)):
             yield driver, slice(None), model.decode(identity, speech)
@@ -256,7 +257,7 @@ def _picture_terms(
 
 
 def begun(wanted: Collection[str], settings: Settings, progress: float) -> Collection[str]:
-    """Return the terms that have begun at a fraction of a stage; all of them where none has, so that a step learns."""
+    """Return the terms that have begun at a fraction of a stage; if none has, all of them, so that each step trains."""
     begins = {"sequence": settings.adversaries.gan_from, "domain": settings.adversaries.domain_from}
     found = [term for term in wanted if progress >= begins.get(term.removesuffix("_confusion"), 0.0)]
     return found or wanted

@@ -1,4 +1,4 @@
-"""The figures of the paper, for the evaluation's page."""
+"""The results of the paper, for the evaluation page."""
 
 from __future__ import annotations
 

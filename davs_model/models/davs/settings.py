@@ -10,18 +10,18 @@ from annotated_types import Ge, Gt, Le
 from davs_model.settings import ON, Ablation, Count, Factor, RunSettings, Section
 
 Form = Literal["paper", "released"]
-"""Losses as the paper writes them, or as the released code has them."""
+"""Losses of the paper, or those of the released code."""
 GanForm = Literal["paper", "released", "hinge"]
-"""Losses of D_seq: cross-entropy in either form, or hinge, which is ours."""
+"""Losses of D_seq: cross-entropy in either form, or hinge, which is not in the paper."""
 Frames = Annotated[int, Ge(1), Le(1000)]
 STANDARDISE = ("none", "corpus", "clip", "voice", "voice of syncnet")
-"""What a checkpoint has the number of; the last one is `voice` of MFCC of the preset `syncnet`."""
+"""Ways to standardise MFCC; a checkpoint stores the index. The last one is `voice` for the MFCC preset `syncnet`."""
 Fraction = Annotated[float, Ge(0), Le(1)]
 OwnWidth = Annotated[float, Ge(0), Le(16)]
 
 
 class Networks(Section):
-    """The networks that AMIE has, too; 1 and 256 are the released ones."""
+    """The networks that AMIE has, too; a width of 1 and frames of 256 pixels are the released ones."""
 
     width: Annotated[float, Gt(0), Le(16)] = 1.0
     """Multiplier of all channel counts."""
@@ -34,18 +34,18 @@ class Networks(Section):
     blend: bool = False
     """Let the decoder keep parts of the identity frame, by a fourth output that weights them."""
     flow: bool = False
-    """Let the decoder move the identity frame before it joins it and keeps parts of it."""
+    """Let the decoder warp the identity frame before it joins it and keeps parts of it."""
     speech_map: Annotated[int, Ge(0), Le(1024)] = 0
-    """Channels of a map of speech that the decoder sees beside the identity maps; 0: none."""
+    """Channels of a map of speech that the decoder sees with the identity maps; 0: none."""
     mouth_size: Literal[0, 64, 128, 256] = 0
     """Side in pixels of the mouth region that the visual speech encoder sees; 0: it sees whole frames."""
     visual_width: OwnWidth = 0.0
-    """Multiplier of the visual speech encoder's channels; 0: that of `width`."""
+    """Multiplier of the visual speech encoder's channels; 0: the same as `width`."""
     audio_width: OwnWidth = 0.0
-    """Multiplier of the channels of what encodes audio; 0: that of `width`."""
+    """Multiplier of the audio encoders' channels; 0: the same as `width`."""
     standardise: Literal["none", "corpus", "clip", "voice"] = "none"
-    """Statistics that MFCC are standardised by: none, of a batch of the training set, of each clip, or these once the
-    formants are moved to where those of the speaker are who is heard most in training."""
+    """Statistics by which MFCC are standardised: none, those of a batch of the training set, those of each clip, or
+    those of each clip after its formants are moved to those of the speaker with the most training clips."""
 
 
 class Model(Networks):
@@ -60,31 +60,31 @@ class Model(Networks):
     identity_words: Literal["maps", "feature"] = "maps"
     """What C_p^w reads of the identity encoder: its maps, as in the released code, or how its features change."""
     audio_smoothing: Fraction = 0.0
-    """Part of a frame's audio features that is taken from the frames beside it where whole clips are generated."""
+    """Fraction of a frame's audio features that is taken from its neighbours when whole clips are generated."""
     normalised: bool = False
     """Give the features of each modality mean 0 and variance 1, by BatchNorm without parameters."""
 
 
 class Generation(Section):
-    """What the full stage generates, and what from."""
+    """What the full stage generates, and from what."""
 
     targets: Annotated[int, Ge(0), Le(1000)] = 0
     """Frames of a clip that are generated, each at a random moment; 0: `model.sequence_frames` in a row."""
     identity: Literal["clip", "speaker"] = "clip"
-    """Where the identity frame is from: another moment of the clip, or of any clip of its speaker."""
+    """Source of the identity frame: another moment of the clip, or any clip of its speaker."""
     drive: Literal["both", "alternate"] = "both"
-    """What frames are generated from: audio and video both, or some of the clips from either."""
+    """What frames are generated from: both audio and video, or some clips from audio and the others from video."""
     video: Annotated[float, Ge(0), Le(1)] = 0.5
-    """Fraction of the clips that are generated from video where `drive` is alternate."""
+    """Fraction of the clips that are generated from video if `drive` is alternate."""
     visual: Literal["train", "freeze", "cache"] = "train"
-    """The visual speech encoder: trained on, kept as it is, or kept and its features of all frames held in memory, for
-    which clips are not shifted, and mirrored only with `data.warp`."""
+    """The visual speech encoder: trained further, frozen, or frozen with its features of all frames cached in memory.
+    With the cache, clips are not shifted, and are mirrored only with `data.warp`."""
     audio: Literal["train", "freeze"] = "train"
-    """The audio speech encoder: trained on, or kept as it is."""
+    """The audio speech encoder: trained further, or frozen."""
 
 
 class Adversaries(Section):
-    """When adversaries begin, and how D_seq learns."""
+    """When adversarial terms begin, and how D_seq is trained."""
 
     gan_from: Fraction = 0.0
     """Fraction of the full stage's steps after which L_GAN begins; D_seq learns from then on, too."""
@@ -93,9 +93,9 @@ class Adversaries(Section):
     gan_loss: Literal["form", "hinge"] = "form"
     """Loss of L_GAN: cross-entropy in the form of the objective, or hinge."""
     identity_stage: bool = False
-    """Take words out of the identity in the identity stage, too, by eq. 2 and 3; not with `data.faces`."""
+    """Remove words from the identity in the identity stage, too, by eq. 2 and 3; not with `data.faces`."""
     wrong_sound: bool = False
-    """Show D_seq real frames with the sound of another clip, too, as out of sync."""
+    """Also train D_seq on real frames with the audio of another clip, as out of sync."""
 
 
 class FirstSteps(Section):
@@ -141,15 +141,15 @@ class Weights(SpeechWeights):
     mouth: Factor = 0.0
     """Factor of the L1 inside the mouth box, in addition to L_1."""
     motion: Factor = 0.0
-    """Factor of the L1 of how the mouth box differs from its mean over the generated frames of a clip."""
+    """Factor of the L1 of the motion in the mouth box: its difference from its mean over a clip's generated frames."""
     mouth_reading: Factor = 0.0
-    """Factor of the L1 of how the mouth moves, as a linear layer reads it from audio features, with how it does."""
+    """Factor of the L1 between the motion of the mouth and its prediction from audio features by a linear layer."""
     stillness: Factor = 0.0
-    """Factor of the L1 to the frame before, outside the mouth; only of `form=released`, of frames in a row."""
+    """Factor of the L1 to the previous frame, outside the mouth; only with `form=released` and consecutive frames."""
 
 
 NEEDS: Mapping[str, Sequence[Mapping[str, Any]]] = {"model.flow": ({"model.blend": True, "model.identity_scales": 4},)}
-"""A frame that is moved has to be kept, or joined, by the decoder."""
+"""A warped frame has no effect unless the decoder keeps parts of it or joins it."""
 TALKING: Mapping[str, Any] = {
     "identity_scales": 4,
     "blend": True,
@@ -157,11 +157,11 @@ TALKING: Mapping[str, Any] = {
     "mouth_size": 64,
     "standardise": "clip",
 }
-"""Networks that make any model talk."""
+"""Network settings with which every model learns to talk."""
 NARROW: Mapping[str, Any] = {"width": 0.25, "image_size": 64, "audio_width": 0.5}
-"""Networks for a CPU."""
+"""Network settings for a CPU."""
 COURSE: Mapping[str, Any] = {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 30}
-"""The optimizer of short trainings."""
+"""Optimizer settings of short trainings."""
 SHORT: Mapping[str, Any] = {
     "log_every": 25,
     "validate_every": 1000,
@@ -169,7 +169,7 @@ SHORT: Mapping[str, Any] = {
     "save_every": 250,
     "validation_clips": 400,
 }
-"""What happens between the steps of a training of minutes."""
+"""Loop settings of a training of minutes."""
 
 _TALKING: Mapping[str, Mapping[str, Any]] = {
     "model": {**TALKING, "audio_smoothing": 0.5},
@@ -187,7 +187,7 @@ _TALKING: Mapping[str, Mapping[str, Any]] = {
         "sequence": 0.0,
     },
 }
-"""What makes it talk, in every preset but that of the paper."""
+"""Settings with which it learns to talk, in every preset except that of the paper."""
 
 
 def _preset(**changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -219,8 +219,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         steps={"identity": 1000, "speech": 5000, "full": 20_000},
     ),
 }
-"""What each preset changes. paper: nothing. small: frames of 64 pixels that talk after minutes on a CPU. medium: of 128
-pixels, an hour. large: the paper's width and size, on a GPU."""
+"""What each preset changes. paper: nothing. small: frames of 64 pixels that talk after minutes on a CPU. medium: frames
+of 128 pixels, an hour. large: the paper's width and size, on a GPU."""
 
 
 TABLE_3: Mapping[str, tuple[str, ...]] = {
@@ -229,7 +229,7 @@ TABLE_3: Mapping[str, tuple[str, ...]] = {
     "L_C + L_adv": ("model.shared_classifier=false", "weights.domain=1"),
     "L_C + SC + L_adv": ("model.shared_classifier=true", "weights.domain=1"),
 }
-"""The settings of each row of Table 3, SC being the shared classifier."""
+"""The settings of each row of Table 3; SC is the shared classifier."""
 
 
 class Settings(RunSettings):
@@ -258,7 +258,7 @@ class Settings(RunSettings):
     weights: Weights = Weights()
 
     def paced(self) -> frozenset[str]:
-        """Return also the stages in which an adversary begins later; see `RunSettings.paced`."""
+        """Also return the stages in which an adversarial term begins later; see `RunSettings.paced`."""
         found = set(super().paced())
         if self.adversaries.domain_from and self.weights.domain:
             found |= {"speech", "full"}

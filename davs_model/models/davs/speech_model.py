@@ -1,4 +1,4 @@
-"""What all models of talking faces have in common: the speech space of Figure 3 (a), and first stages of training."""
+"""The common part of all talking-face models: the speech space of Figure 3 (a), and the first stages of training."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:  # the package of the networks imports DAVS, which imports thi
     from davs_model.models.davs.networks.speech import AudioSpeechEncoder, VisualSpeechEncoder
 
 ALIKE = 0.01
-"""Mean squared difference up to which pictures are averaged: 20 dB. Frames of a GRID sentence differ by 33 dB."""
+"""Mean squared difference up to which images are averaged: 20 dB. Frames of a GRID sentence differ by 33 dB."""
 
 
 class SpeechModel(TalkingModel):
     """A model with DAVS's encoders and a shared speech space.
 
     Frames are RGB in [0, 1], `[B, T, 3, S, S]`; windows `[B, T, 12, 20]`, as in the shards; features 256 long.
-    A subclass makes the networks: their order decides which random numbers are whose first weights.
+    A subclass builds the networks. Their order determines which random numbers become whose initial weights.
     """
 
     adapts = ("identity_encoder", "decoder")
@@ -41,7 +41,7 @@ class SpeechModel(TalkingModel):
     audio_speech_encoder: AudioSpeechEncoder
     word_classifier: WordClassifier
     audio_word_classifier: WordClassifier | None
-    """None: the other one is of both modalities."""
+    """None: `word_classifier` is shared by both modalities."""
     domain_discriminator: DomainDiscriminator
     person_classifier: PersonClassifier | None
 
@@ -63,7 +63,7 @@ class SpeechModel(TalkingModel):
         progress: float = 1.0,
         gather: Gather = lambda features: features,
     ) -> dict[str, Tensor]:
-        """Return those terms of the first two stages that are wanted, and the model's `own_terms`."""
+        """Return the wanted terms of the first two stages, and the model's `own_terms`."""
         found = first_terms(self, batch, wanted, gather)
         found |= self.own_terms(batch, wanted, settings, progress, gather)
         return {name: loss for name, loss in found.items() if name in wanted}
@@ -71,39 +71,39 @@ class SpeechModel(TalkingModel):
     def own_terms(
         self, batch: Batch, wanted: Collection[str], settings: Any, progress: float, gather: Gather
     ) -> dict[str, Tensor]:
-        """Compute the terms of later stages that are wanted, and what these need and no more; maybe others besides."""
+        """Compute the wanted terms of later stages, and nothing that they do not need; may return other terms, too."""
         return {}
 
     def idle(self, stage: Stage, settings: Any, *, people_are_speakers: bool) -> set[str]:
-        """Return `person` where the people of the stage are others than those of the classifier."""
+        """Return `person` if the people of the stage are not those of the classifier."""
         people = self.person_classifier is not None and (stage.people or people_are_speakers)
         return set() if people else {"person"}
 
     @property
     def sees(self) -> Box:
-        """What E_w^v sees of a crop."""
+        """The box of a crop that E_w^v sees."""
         return MOUTH_REGION if self.dimensions.get("mouth_size") else WHOLE
 
     @property
     def is_fitted(self) -> bool:
-        """Whether a speech encoder has learned, and E_w^a has the statistics that it needs."""
+        """Whether a speech encoder has been trained, and E_w^a has the statistics that it needs."""
         audio = self.audio_speech_encoder
         return not lacks_statistics(audio) and (has_learned(audio) or has_learned(self.visual_speech_encoder))
 
     def initialise(self, batch: Batch) -> None:
-        """Fit the last layers of the speech encoders to a batch, in place, where neither has learned."""
+        """Fit the last layers of the speech encoders to a batch, in place, if neither has been trained."""
         fit_speech_encoders(self, batch)
 
     @property
     def listens(self) -> bool:
-        """Whether voices are moved to a reference that there is not yet."""
+        """Whether voices are moved to a reference voice that is not set yet."""
         voice = self.audio_speech_encoder.voice
         return voice is not None and not bool(voice.precision.any())
 
     def listen(self, batches: Sequence[Batch]) -> None:
-        """Take the voice of the speaker of most of the clips as the reference; of all, where no speaker is known.
+        """Take the voice of the speaker with the most clips as the reference, or of all clips if no speaker is known.
 
-        Silent clips do not count. ValueError where there are no others.
+        Silent clips do not count. ValueError if all clips are silent.
         """
         voice = self.audio_speech_encoder.voice
         assert voice is not None
@@ -117,20 +117,21 @@ class SpeechModel(TalkingModel):
         voice.fit(covariance[chosen])
 
     def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
-        """Encode what is said in frames `[B, T, 3, S, S]` or windows `[B, T, 12, 20]`: F_w^v or F_w^a `[B, T, 256]`."""
+        """Encode speech in frames `[B, T, 3, S, S]` or windows `[B, T, 12, 20]`: F_w^v or F_w^a `[B, T, 256]`."""
         if frames is not None:
             return self.visual_speech_encoder(frames)
         assert windows is not None
         return self.encode_sound(windows)
 
     def encode_sound(self, windows: Tensor, statistics: Tensor | None = None) -> Tensor:
-        """Encode what is said in windows `[B, T, 12, 20]`: F_w^a `[B, T, 256]`; statistics: `SOUND` of the batch."""
+        """Encode speech in windows `[B, T, 12, 20]`: F_w^a `[B, T, 256]`; statistics: `SOUND` of the batch."""
         return self.audio_speech_encoder(windows, statistics)
 
     def merged(self, frames: Tensor) -> Identity:
-        """Encode who is seen in frames `[B, K, 3, S, S]`: the mean of f_p^v, and the maps of a mean picture.
+        """Encode the identity in frames `[B, K, 3, S, S]`: the mean of f_p^v, and the maps of a mean frame.
 
-        Frames of one video, which are alike, average to a picture with a mouth and eyes at rest; others are left out.
+        Frames similar to the first, as those of one video are, average to a frame whose mouth and eyes are at rest.
+        Other frames are left out of the mean frame.
         """
         alike = ((frames - frames[:, :1]).square().mean((2, 3, 4), keepdim=True) < ALIKE).float()
         mean = (frames * alike).sum(1, keepdim=True) / alike.sum(1, keepdim=True)
@@ -138,23 +139,23 @@ class SpeechModel(TalkingModel):
         return self.identity_encoder(mean)._replace(feature=feature)
 
     def adaptation_loss(self, photo: Tensor, generated: Tensor, before: Tensor) -> Tensor:
-        """Return the L1 to the photo outside the mouth box, and inside it, so that lips stay, to the frames before."""
+        """Return the L1 to the photo outside the mouth box plus, to preserve the lips, the L1 to `before` inside it."""
         return losses.outside_mouth_loss(photo, generated) + losses.mouth_loss(before, generated)
 
     def imitation_loss(self, real: Tensor, generated: Tensor) -> Tensor:
-        """Return L_1, and the L1 of the mouth box and of its motion in the proportions of the presets."""
+        """Return L_1 plus the L1 of the mouth box and that of its motion, in the proportions of the presets."""
         return losses.imitation_loss(real, generated)
 
     def words_from_video(self, speech: Tensor) -> Tensor:
-        """Map F_w^v `[B, T, 256]` to logits of words `[B, N_w]`."""
+        """Map F_w^v `[B, T, 256]` to word logits `[B, N_w]`."""
         return self.word_classifier(speech)
 
     def words_from_audio(self, speech: Tensor) -> Tensor:
-        """Map F_w^a `[B, T, 256]` to logits of words `[B, N_w]`: by the same classifier, if it is shared."""
+        """Map F_w^a `[B, T, 256]` to word logits `[B, N_w]`, by the same classifier if it is shared."""
         return (self.audio_word_classifier or self.word_classifier)(speech)
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
-        """Return f_p^v of the portrait, F_w^v, F_w^a and what C_w makes of these."""
+        """Return f_p^v of the portrait, F_w^v, F_w^a and the logits of C_w for these."""
         found: dict[str, Tensor] = {}
         if PORTRAIT in batch:
             found["identity"] = self.identity_encoder(batch[PORTRAIT]).feature[:, 0]
@@ -167,7 +168,7 @@ class SpeechModel(TalkingModel):
 
 
 def first_terms(model: SpeechModel, batch: Batch, wanted: Collection[str], gather: Gather) -> dict[str, Tensor]:
-    """Return what the first two stages of AMIE and ET-GAN minimise, as DAVS does: people, and the speech space."""
+    """Return the terms of the first two stages of AMIE and ET-GAN, as in DAVS: people, and the speech space."""
     found: dict[str, Tensor] = {}
     if "person" in wanted and PORTRAIT in batch and model.person_classifier is not None:
         feature = model.identity_encoder(batch[PORTRAIT]).feature
@@ -189,7 +190,7 @@ def speech_terms(
     *,
     form: Form = "paper",
 ) -> dict[str, Tensor]:
-    """Return L_w, L_C and both sides of L_adv^D of F_w^v and F_w^a `[B, T, 256]`, those of them that are wanted."""
+    """Return the wanted ones of L_w, L_C and both sides of L_adv^D, of F_w^v and F_w^a `[B, T, 256]`."""
     found: dict[str, Tensor] = {}
     if "word" in wanted:
         found["word"] = losses.word_loss(model.words_from_video(video), model.words_from_audio(audio), batch["words"])

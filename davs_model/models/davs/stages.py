@@ -1,7 +1,8 @@
-"""The three stages of training DAVS: what each reads, which terms it minimises, which networks which optimizer moves.
+"""The three stages of training DAVS: what each reads, which terms it minimises, which optimizer updates which networks.
 
-This is the one place that says whose gradients are whose. A term moves what its function in `losses` lets it move; each
-network belongs to one phase, and a phase has an optimizer: a step is one pass, one backward and a step of each phase.
+Only this file defines which gradients update which networks. A term has gradients for the networks that its function in
+`losses` trains. Each network belongs to one phase, and each phase has an optimizer: a step is one forward pass, one
+backward pass and one optimizer step per phase.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from davs_model.models.davs.objective import (
 from davs_model.models.davs.settings import STANDARDISE, Settings
 
 EVERY = 2
-"""Speech is read from every second frame."""
+"""Speech is encoded from every second frame."""
 SPEECH = (FRAMES, WINDOWS)
 VISUAL = "visual_speech_encoder"
 LABELS = {"words": ("word", "identity_word"), "speakers": ("person", "speech_person")}
-"""Terms that need labels; of an adversarial pair, the side that moves the classifier."""
+"""Terms that need labels; of an adversarial pair, the side that trains the classifier."""
 
 STAGES: dict[str, Stage] = {
     # The identity encoder on labelled faces.
@@ -107,14 +108,14 @@ STAGES: dict[str, Stage] = {
 WORDS_AND_CONTRAST = replace(
     STAGES["speech"].without(("mouth_reader",)), reads=(*SPEECH, SOUND), terms=objective.SPEECH
 )
-"""The speech stage of AMIE and ET-GAN: as in the paper."""
+"""The speech stage of AMIE and ET-GAN, as in the paper of DAVS."""
 
 
 def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
-    """Return all that a model of these dimensions reads: C_w twelve frames, C_p^w twenty in a row, D_seq six of C_w's.
+    """Return everything that a model of these dimensions reads.
 
-    Where E_w^v sees the mouth region alone, `REAL` are the same frames whole. The order decides which random numbers
-    draw what.
+    In the paper's sizes, C_w reads 12 frames, C_p^w 20 consecutive ones, and D_seq 6 of those of C_w. If E_w^v sees
+    only the mouth region, `REAL` holds the frames of C_w whole. The order determines which random numbers sample what.
     """
     speech, identity, sequence = (int(dimensions[f"{name}_frames"]) for name in ("speech", "identity", "sequence"))
     mouth = int(dimensions.get("mouth_size", 0))
@@ -136,9 +137,9 @@ def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
 
 
 def speech_reads(dimensions: Mapping[str, int | float], own: Mapping[str, Reads]) -> dict[str, Reads]:
-    """Return those of DAVS's reads that AMIE and ET-GAN have, too, and before the portrait their own.
+    """Return the reads that AMIE and ET-GAN share with DAVS, and their own ones before the portrait.
 
-    These are all but frames in a row, none generated in parts.
+    The shared ones are all but `SEQUENCE`; none has a `part`.
     """
     found = reads({**dimensions, "identity_frames": 1, "sequence_frames": dimensions["speech_frames"]})
     shared = {name: replace(one, part=0) for name, one in found.items() if name not in (SEQUENCE, PORTRAIT)}
@@ -146,9 +147,9 @@ def speech_reads(dimensions: Mapping[str, int | float], own: Mapping[str, Reads]
 
 
 def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: Settings) -> dict[str, Reads]:
-    """Return what a stage reads: that, and where it generates frames of random moments, these and what drives them.
+    """Return `reads` as a stage reads them; if it generates frames at random moments, also these and what drives them.
 
-    D_seq then has frames of its own, every second one, as those of C_w are that it reads in the paper.
+    D_seq then has frames of its own. They are every second frame, like the frames of C_w that D_seq reads in the paper.
     """
     found, generation = reads(dimensions), settings.generation
     if generation.identity == "speaker":
@@ -171,14 +172,14 @@ def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: 
 
 
 def hears_alone(settings: Settings) -> bool:
-    """Return whether the full stage generates from audio alone and has no term of speech: no video is encoded then."""
+    """Return whether the full stage generates from audio only and has no speech term; no video is then encoded."""
     generation, weights = settings.generation, settings.weights
     speech = (weights.word, weights.contrastive, weights.domain, weights.speech_person)
     return generation.drive == "alternate" and generation.video == 0 and not any(speech)
 
 
 def plan(name: str, settings: Settings) -> Stage:
-    """Return a stage as the settings of `Generation` change it."""
+    """Return a stage, as modified by the settings of `Generation`."""
     stage, generation = STAGES[name], settings.generation
     if stage.people and settings.adversaries.identity_stage:
         disentangling = Phase("discriminators", ("identity_word_classifier",))

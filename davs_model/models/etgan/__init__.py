@@ -1,8 +1,8 @@
 """ET-GAN with adaptive cross-modal weighting (Neurocomputing 2022), after Talking Face Generation with
 Expression-Tailored GAN (ACM Multimedia 2020).
 
-No code of it is public, and of the papers only the abstracts were at hand: what they say is named where it is built;
-every formula, size and weight of this package is ours.
+No code of it is public, and only the abstracts of the papers were available. What they state is cited where it is
+implemented; every formula, size and weight of this package is ours.
 """
 
 from __future__ import annotations

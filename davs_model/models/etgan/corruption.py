@@ -1,7 +1,7 @@
-"""What is spoilt of a step's inputs, and how an expression clip is disguised; ours.
+"""Corruption of the inputs of a training step, and augmentation of expression clips; not from the papers.
 
-A gate learns to shift only if modalities are of unequal worth. All random numbers are drawn on the CPU, so that they
-are the same wherever the networks are.
+The gate learns to shift weight between modalities only if they differ in quality. All random numbers are drawn on the
+CPU, so that they do not depend on the device of the networks.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from davs_model.data.pictures import MOUTH_BOX, region
 from davs_model.models.etgan.dimensions import MODALITIES
 
 NOISE_DB = (-5.0, 10.0)
-"""Ratio of sound to noise, of each coefficient of MFCC over the clip."""
+"""Minimum and maximum signal-to-noise ratio in dB, of each MFCC coefficient over the clip."""
 SHIFT = 1 / 32
-"""Maximum shift of an expression clip each way, as a fraction of its side."""
+"""Maximum shift of an expression clip in each direction, as a fraction of its side."""
 JITTER = 0.2
-"""Maximum change of the gain of each colour of it; a third of it of its offset."""
+"""Maximum change of the gain of each of its colour channels; that of the offset is a third of this."""
 BLUR = (4, 16)
-"""How many times smaller a picture is made that is blurred: least and most."""
+"""Minimum and maximum factor by which an image is downscaled to blur it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Inputs:
     """What frames are generated from.
 
     views `[B, K, 3, S, S]`, expression `[B, 8, 3, S, S]`, windows `[B, T, 12, 20]`, positions `[B, T, 14]`.
-    spoilt: the number in `MODALITIES` of what is spoilt of each clip, −1 where nothing is, int64 `[B]`.
+    spoilt: int64 `[B]`, the index in `MODALITIES` of the corrupted modality of each clip, −1 if none is.
     """
 
     views: Tensor
@@ -41,7 +41,7 @@ class Inputs:
     spoilt: Tensor
 
     def whole(self, modality: str) -> Tensor:
-        """Return of which clips a modality is not spoilt, bool `[B]`."""
+        """Return in which clips a modality is not corrupted, bool `[B]`."""
         return self.spoilt != MODALITIES.index(modality)
 
     def copied(self) -> Inputs:
@@ -50,7 +50,7 @@ class Inputs:
 
 
 def spoil(whole: Inputs, probability: float) -> Inputs:
-    """Spoil, with this probability, one modality of each clip; what is given stays as it is."""
+    """Return a copy in which one modality of each clip is corrupted with this probability."""
     found, count = whole.copied(), len(whole.views)
     chosen = torch.where(torch.rand(count) < probability, torch.randint(len(MODALITIES), (count,)), -1)
     for clip, modality in enumerate(chosen.tolist()):
@@ -60,7 +60,7 @@ def spoil(whole: Inputs, probability: float) -> Inputs:
 
 
 def spoil_all(whole: Inputs) -> Inputs:
-    """Spoil every modality of each clip by itself, plainly."""
+    """Return a copy in which every modality of each clip is corrupted, `plainly`."""
     found = whole.copied()
     for clip in range(len(whole.views)):
         for modality in MODALITIES:
@@ -69,10 +69,10 @@ def spoil_all(whole: Inputs) -> Inputs:
 
 
 def _spoil(inputs: Inputs, clip: int, modality: str, *, plainly: bool = False) -> None:
-    """Spoil a modality of a clip in place.
+    """Corrupt a modality of a clip in place.
 
-    plainly: so that features of a single frame show it: every view, for the others make up for one, and the sound not
-    in its order. Noise is then three times as often as silence, which is easily told.
+    plainly: so that the features of a single frame show it. All views are corrupted, because intact ones would make up
+    for one; windows are not reordered. Noise is then three times as frequent as silence, which is easy to detect.
     """
     if modality == "identity":
         views = inputs.views[clip]
@@ -89,13 +89,13 @@ def _spoil(inputs: Inputs, clip: int, modality: str, *, plainly: bool = False) -
 
 
 def masked(positions: Tensor, probability: float) -> Tensor:
-    """Return positions `[B, T, 14]`, those of this fraction of the clips unknown."""
+    """Return positions `[B, T, 14]`, those of each clip set to NaN (unknown) with this probability."""
     hidden = torch.rand(len(positions), 1, 1) < probability
     return positions.masked_fill(hidden.to(positions.device), math.nan)
 
 
 def hide_mouth(frames: Tensor) -> Tensor:
-    """Fill the mouth box of frames `[B, T, 3, S, S]` with its mean colour over the clip: an expression has no lips."""
+    """Fill the mouth box of frames `[B, T, 3, S, S]` with its mean colour over the clip, to hide the lips."""
     rows, columns = region(MOUTH_BOX, frames.shape[-1])
     hidden = frames.clone()
     hidden[..., rows, columns] = frames[..., rows, columns].mean((1, 3, 4), keepdim=True)
@@ -103,9 +103,9 @@ def hide_mouth(frames: Tensor) -> Tensor:
 
 
 def disguised(frames: Tensor) -> Tensor:
-    """Hide the mouths of expression clips `[B, T, 3, S, S]`; flip, shift and tint each by itself.
+    """Hide the mouths of expression clips `[B, T, 3, S, S]`; flip, shift and tint each clip independently.
 
-    They carry neither lips nor any pixel of the target.
+    The result shows no lips and shares no pixel with the target.
     """
     frames = hide_mouth(frames)
     side = frames.shape[-1]
@@ -122,14 +122,14 @@ def disguised(frames: Tensor) -> Tensor:
 
 
 def noisy(windows: Tensor, ratio_db: float) -> Tensor:
-    """Return windows `[T, 12, 20]` with noise of a ratio to the deviation of each coefficient over them."""
+    """Add noise to windows `[T, 12, 20]` at a signal-to-noise ratio to the standard deviation of each coefficient."""
     deviation = windows.std((0, 2), keepdim=True, correction=0)
     noise = torch.randn(windows.shape).to(windows)
     return windows + deviation * 10 ** (-ratio_db / 20) * noise
 
 
 def blurred(frames: Tensor, factor: float) -> Tensor:
-    """Return pictures `[T, 3, S, S]` made so many times smaller, and large again."""
+    """Blur images `[T, 3, S, S]`: downscale them by a factor, and upscale them again."""
     side = frames.shape[-1]
     small = functional.interpolate(frames, max(2, round(side / factor)), mode="bilinear", antialias=True)
     return functional.interpolate(small, side, mode="bilinear", align_corners=False)
@@ -145,7 +145,7 @@ def _blurred(frames: Tensor) -> Tensor:
 
 
 def _covered(frame: Tensor) -> Tensor:
-    """Return a picture `[3, S, S]` of which one half is its mean colour."""
+    """Return an image `[3, S, S]` with one half replaced by its mean colour."""
     side, kind = frame.shape[-1], int(torch.randint(4, ()))
     half = slice(side // 2) if kind % 2 else slice(side // 2, side)
     covered = frame.clone()
@@ -155,7 +155,7 @@ def _covered(frame: Tensor) -> Tensor:
 
 
 def _spoilt_sound(windows: Tensor, kind: int) -> Tensor:
-    """Return windows `[T, 12, 20]` that are their mean, noisy, or in another order: kind 0, 1 or 2."""
+    """Return windows `[T, 12, 20]` replaced by their mean, with noise, or in random order: kind 0, 1 or 2."""
     if kind == 0:
         return windows.mean((0, 2), keepdim=True).expand_as(windows)
     if kind == 1:

@@ -1,4 +1,4 @@
-"""The arguments that build ET-GAN, which a checkpoint keeps."""
+"""The arguments that build ET-GAN; a checkpoint stores them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from davs_model.models.etgan.settings import Settings
 
 MODALITIES = ("identity", "expression", "audio", "position")
 RUN_LENGTH = 8
-"""Frames in a row that are generated in a step."""
+"""Number of consecutive frames that are generated in a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dimensions(SharedDimensions):
     """The arguments of `ETGAN`.
 
-    n_speakers, n_emotions: people and emotions of the talking clips; fewer than 2: nothing tells them apart.
-    weighting: 1: ACW; 0: all modalities weigh the same.
+    n_speakers, n_emotions: numbers of speakers and emotions of the clips; below 2: no classifier of them.
+    weighting: 1: ACW; 0: all modalities have the same weight.
     expression_rank: see `ExpressionEncoder`.
     """
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from davs_model.models.etgan.networks import ETGAN
 
 VIEWS, POSITIONS, JUDGED = "views", "positions", "judged"
-"""Pictures of the person from their other clips, how the face lies in `RUN`, and what the judge learns from."""
+"""Frames of the person from other clips, the position of the face in `RUN`, and the frames that the judge trains on."""
 EXPRESSIVE = (
     "emotion",
     "expression_person",
@@ -36,15 +36,15 @@ HELD_TO = ("read", "retained", "likeness", "spoken")
 GENERATION = (*PICTURES, *HELD_TO, "doubt")
 """Names of the terms."""
 ENCODERS = ("identity_encoder", "merge", "expression_encoder", "audio_speech_encoder", "position_encoder")
-"""Of the modalities."""
+"""The encoders of the modalities."""
 LIKENED = 4
-"""Every such frame is compared with the person: E_id costs as much as the decoder."""
+"""Every 4th generated frame is compared with the person, because E_id costs as much as the decoder."""
 
 
 def own_terms(
     model: ETGAN, batch: Batch, wanted: Collection[str], settings: Settings, progress: float, gather: Gather
 ) -> dict[str, Tensor]:
-    """Compute the terms that are wanted and have begun; see `SpeechModel.own_terms`."""
+    """Compute the wanted terms that have begun; see `SpeechModel.own_terms`."""
     wanted = begun(wanted, settings, progress)
     found: dict[str, Tensor] = {}
     if "judge" in wanted and model.judge is not None:
@@ -59,7 +59,7 @@ def own_terms(
 
 
 def begun(wanted: Collection[str], settings: Settings, progress: float) -> Collection[str]:
-    """Return the terms that have begun at a fraction of a stage; all of them where none has, so that a step learns."""
+    """Return the terms that have begun at a fraction of a stage; if none has, all of them, so that each step trains."""
     adversaries = settings.adversaries
     begins = {"frame": adversaries.frame_from, "clip": adversaries.clip_from}
     begins |= dict.fromkeys(("read", "retained"), adversaries.read_from)
@@ -68,11 +68,11 @@ def begun(wanted: Collection[str], settings: Settings, progress: float) -> Colle
 
 
 def _expression_terms(model: ETGAN, batch: Batch, code: Tensor, whole: Tensor, gather: Gather) -> dict[str, Tensor]:
-    """Emotions in e_exp, people and words out of it; and its mean of each emotion, which is kept.
+    """The terms that put emotions into e_exp and remove people and words; also updates the mean of each emotion.
 
-    code: e_exp `[B, 64]`. whole: of which clips it was not spoilt, bool `[B]`; the others do not count, nor do those
-    without a label, such as sentences of many words. Where none counts a term is 0, and there all the same: several
-    processes put theirs together.
+    code: e_exp `[B, 64]`. whole: bool `[B]`, in which clips the expression is not corrupted. The other clips do not
+    count, nor do those without a label, such as sentences of many words. If no clip counts, a term is 0 but still
+    present, because several processes combine their terms.
     """
     labels = {name: batch[f"{EXPRESSION}_{name}"].to(code.device) for name in ("emotions", "speakers", "words")}
     _remember(model, code, labels["emotions"], whole, gather)
@@ -94,18 +94,18 @@ def _expression_terms(model: ETGAN, batch: Batch, code: Tensor, whole: Tensor, g
 
 
 def _counting(some: Tensor) -> tuple[Tensor, float]:
-    """Return the clips that a term is of, bool `[B]`, all where there are none, and 1 or 0: what the term counts."""
+    """Return the clips of a term, bool `[B]`, and its factor: 1, or 0 with all clips if there are none."""
     counts = float(some.any())
     return (some if counts else torch.ones_like(some)), counts
 
 
 @torch.no_grad()
 def _remember(model: ETGAN, code: Tensor, emotions: Tensor, whole: Tensor, gather: Gather) -> None:
-    """Let the model remember e_exp of the clips of all processes, so that every process has the same means.
+    """Update the model's mean e_exp with the clips of all processes, so that every process has the same means.
 
-    Each sends as much whatever is spoilt of its own: they wait for each other.
+    Every process sends the same amount of data, whatever is corrupted, because they wait for each other.
     """
-    # In one message, in float32, which has every number of an emotion, and of half precision.
+    # In one message, in float32, which represents every emotion number and every half-precision value exactly.
     sent = torch.cat((code.float(), torch.stack((emotions, whole), dim=1).to(code.device, torch.float32)), dim=1)
     code, emotions, whole = gather(sent).split((code.shape[1], 1, 1), dim=1)
     some = whole[:, 0] > 0
@@ -113,7 +113,7 @@ def _remember(model: ETGAN, code: Tensor, emotions: Tensor, whole: Tensor, gathe
 
 
 def inputs(batch: Batch, settings: Settings) -> tuple[Inputs, Inputs]:
-    """Return what a run may be generated from, so many views and an expression in disguise: whole, and some spoilt."""
+    """Return the inputs of a run, with a random number of views and a disguised expression: intact and corrupted."""
     count = int(torch.randint(settings.generation.views, ())) + 1
     whole = Inputs(
         batch[VIEWS][:, :count],
@@ -126,7 +126,7 @@ def inputs(batch: Batch, settings: Settings) -> tuple[Inputs, Inputs]:
 
 
 class Encoded(NamedTuple):
-    """What `ETGAN.fuse` puts together, by the names in `MODALITIES`."""
+    """The inputs of `ETGAN.fuse`, by the names in `MODALITIES`."""
 
     identity: Identity
     expression: Tensor
@@ -135,16 +135,16 @@ class Encoded(NamedTuple):
 
 
 def _encoded(model: ETGAN, given: Inputs, sound: Tensor | None) -> Encoded:
-    """Encode what is given; sound: `SOUND` of the clips."""
+    """Encode the inputs; sound: `SOUND` of the clips."""
     identity, _ = model.merge(model.identity_encoder(given.views))
     code = model.expression_encoder(given.expression)
     return Encoded(identity, code, model.encode_sound(given.windows, sound), model.position_encoder(given.positions))
 
 
 def _doubt(model: ETGAN, whole: Inputs, sound: Tensor | None) -> Tensor:
-    """Tell modalities that are whole from spoilt ones; encoders are still, as in generation.
+    """The loss of detecting corrupted modalities; encoders are frozen and in eval mode, as in generation.
 
-    Of every clip each is spoilt: what frames are generated from is spoilt too seldom to learn from.
+    Every modality of every clip is corrupted here, because the inputs of generation are corrupted too rarely.
     """
     with ExitStack() as stack, torch.no_grad():
         for name in ENCODERS:
@@ -156,7 +156,7 @@ def _doubt(model: ETGAN, whole: Inputs, sound: Tensor | None) -> Tensor:
 def _full_terms(
     model: ETGAN, batch: Batch, wanted: Collection[str], settings: Settings, gather: Gather
 ) -> dict[str, Tensor]:
-    """Generate the run of each clip, and say what is to be said of it."""
+    """Generate the run of each clip, and compute its terms."""
     real, (whole, given) = batch[RUN], inputs(batch, settings)
     identity, code, audio, where = _encoded(model, given, batch.get(SOUND))
     drawn = model.draw(identity, model.fuse(identity, code, audio, where)[0])
@@ -186,7 +186,7 @@ def _held_to(
     wanted: Collection[str],
     gather: Gather,
 ) -> dict[str, Tensor]:
-    """What the frames are held to by networks that do not move for it: emotion, expression, person, speech."""
+    """The terms by which fixed networks constrain the frames: emotion, expression, person, speech."""
     found: dict[str, Tensor] = {}
     whole = given.whole("expression")
     if "read" in wanted and model.judge is not None:

@@ -1,4 +1,4 @@
-"""Which emotions are read on clips that the model does not learn from: by E_exp, and by the judge."""
+"""Emotions recognised by E_exp and by the judge on clips that the model does not train on."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ BATCH = 8
 
 @torch.inference_mode()
 def measure(model: ETGAN, stage: str, clips: Clips, device: torch.device, limit: int) -> tuple[Measure, ...]:
-    """Measure which emotions are read once something was learned of them; nothing without labelled clips that
-    can be read.
+    """Measure emotion recognition after the stages that train it; nothing without readable clips with labels.
 
-    After `full` also in generated frames: *self*, with the expression of the clip itself, and *cross*, with that of the
-    next clip of another speaker with another emotion, which is then the right one.
+    After `full`, also in generated frames: *self*, with the expression of the clip itself, and *cross*, with that of
+    the next clip of another speaker with another emotion, which is then the correct one.
     """
     labelled = clips.rows((clips.emotions >= 0).nonzero()[0])
     if stage not in ("judge", "expression", "full") or model.judge is None or not len(labelled) or not limit:
@@ -60,7 +59,7 @@ def measure(model: ETGAN, stage: str, clips: Clips, device: torch.device, limit:
 
 
 def _read(model: ETGAN, stage: str, batch: Batch) -> dict[str, Tensor]:
-    """Return, by what is read, whether each emotion is right, bool `[B]`."""
+    """Return whether each emotion is recognised correctly, bool `[B]`, for each kind of reading."""
     emotions, shown = batch["emotions"], batch[EXPRESSION]
     assert model.judge is not None
     found: dict[str, Tensor] = {}
@@ -83,6 +82,6 @@ def _read(model: ETGAN, stage: str, batch: Batch) -> dict[str, Tensor]:
 
 
 def _judged(model: ETGAN, frames: Tensor) -> Tensor:
-    """Return the emotion that the judge reads in frames `[B, T, 3, S, S]`: `[B]`."""
+    """Return the emotion `[B]` that the judge recognises in frames `[B, T, 3, S, S]`."""
     assert model.judge is not None
     return model.judge(frames).softmax(-1).mean(1).argmax(-1)

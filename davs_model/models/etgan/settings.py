@@ -1,4 +1,4 @@
-"""The settings of ET-GAN-ACW: its networks, stages, spoilt inputs, weights, ablation and presets; all of them ours."""
+"""The settings of ET-GAN-ACW: networks, stages, corrupted inputs, weights, ablation and presets; all of them ours."""
 
 from __future__ import annotations
 
@@ -25,50 +25,51 @@ class Model(Networks):
     """The networks."""
 
     weighting: bool = True
-    """Adaptive cross-modal weighting; false: all modalities weigh the same."""
+    """Adaptive cross-modal weighting; false: all modalities have the same weight."""
     expression_rank: Annotated[int, Ge(1), Le(64)] = 8
-    """Numbers that e_exp is made of by a linear layer, so that it has little room but for the expression."""
+    """Number of values of which e_exp is a linear function, so that it has little room but for the expression."""
 
 
 class Generation(Section):
-    """What the full stage generates from."""
+    """From what the full stage generates."""
 
     views: Annotated[int, Ge(1), Le(16)] = 4
-    """Maximum number of pictures that show the person; each step draws a number from 1 on."""
+    """Maximum number of views of the person; each step draws a number of at least 1."""
 
 
 class Corruption(Section):
-    """What is spoilt of the inputs, never of the frames to generate, so that the weights have something to learn."""
+    """Corruption of the inputs, never of the target frames, so that the weights have something to learn."""
 
     probability: Fraction = 0.3
-    """Fraction of the clips of which one modality is spoilt."""
+    """Fraction of the clips in which one modality is corrupted."""
     masked: Fraction = 0.5
-    """Fraction of the clips whose positions are masked besides, as they are where films are generated."""
+    """Fraction of the clips whose positions are masked in addition, as they are when videos are generated."""
 
 
 class Judge(Section):
-    """The reader of emotions that the full stage is held to."""
+    """The emotion classifier that supervises the full stage."""
 
     people: Fraction = 0.25
-    """Fraction of the speakers that it learns from, and expression and generation do not."""
+    """Fraction of the speakers that only it trains on, and not expression and generation."""
 
 
 class Adversaries(Section):
-    """When the discriminators begin, and those who read expressions."""
+    """When the terms of the discriminators begin, and those of the expression classifiers."""
 
     frame_from: Fraction = 0.1
     """Fraction of the full stage's steps after which D_frame begins."""
     clip_from: Fraction = 0.3
-    """Fraction of them after which D_st begins."""
+    """Fraction of the full stage's steps after which D_st begins."""
     read_from: Fraction = 0.3
-    """Fraction of them after which generated frames are held to what the judge and E_exp read: before, patterns are."""
+    """Fraction of the full stage's steps after which the judge and E_exp supervise generated frames; if they do so
+    earlier, the generator learns patterns instead of expressions."""
 
 
 class Steps(FirstSteps):
     """Length of the stages; 0 leaves one out."""
 
     judge: Count = 20_000
-    """Optimizer steps of the judge, on people of its own."""
+    """Optimizer steps of the judge, on speakers of its own."""
     expression: Count = 50_000
     """Optimizer steps of the expression encoder, on emotions."""
     full: Count = 300_000
@@ -83,33 +84,33 @@ class Weights(SpeechWeights):
     judge: Factor = 1.0
     """Factor of the judge's own cross-entropy."""
     emotion: Factor = 1.0
-    """Factor of the cross-entropy of emotions of e_exp."""
+    """Factor of the cross-entropy of emotions predicted from e_exp."""
     expression_person: Factor = 20.0
-    """Factor of people taken out of e_exp, in the form of DAVS's eq. 4 and 5."""
+    """Factor of the removal of people from e_exp, in the form of DAVS's eq. 4 and 5."""
     expression_word: Factor = 20.0
-    """Factor of words taken out of e_exp, in the form of DAVS's eq. 2 and 3."""
+    """Factor of the removal of words from e_exp, in the form of DAVS's eq. 2 and 3."""
     reconstruction: Factor = 100.0
     """Factor of the L1 of frames."""
     mouth: Factor = 100.0
     """Factor of the L1 inside the mouth box, in addition."""
     motion: Factor = 0.0
-    """Factor of the L1 of how the mouth box differs from its mean over the generated frames of a clip."""
+    """Factor of the L1 of the motion in the mouth box: its difference from its mean over a clip's generated frames."""
     eyes: Factor = 0.0
-    """Factor of the L1 of brows and eyes, in addition."""
+    """Factor of the L1 of eyebrows and eyes, in addition."""
     frame: Factor = 1.0
     """Factor of the hinge loss of D_frame, both sides."""
     clip: Factor = 1.0
     """Factor of the hinge loss of D_st, both sides."""
     read: Factor = 1.0
-    """Factor of the cross-entropy of emotions that the judge reads in generated frames."""
+    """Factor of the cross-entropy of emotions that the judge predicts from generated frames."""
     retained: Factor = 1.0
-    """Factor of 1 − cosine of e_exp and of what is encoded of the generated frames."""
+    """Factor of 1 − cosine similarity of e_exp and the expression encoded from the generated frames."""
     likeness: Factor = 5.0
-    """Factor of 1 − cosine of the person's identity feature and of that of the generated frames."""
+    """Factor of 1 − cosine similarity of the person's identity feature and that of the generated frames."""
     doubt: Factor = 1.0
-    """Factor of the cross-entropy by which the weights learn to tell modalities that are spoilt."""
+    """Factor of the cross-entropy by which the weighting learns to detect corrupted modalities."""
     spoken: Factor = 0.0
-    """Factor of L_C of the audio and what the visual speech encoder, held still, sees in generated frames."""
+    """Factor of L_C between the audio features and those of a frozen visual speech encoder on generated frames."""
 
 
 _TALKING: Mapping[str, Mapping[str, Any]] = {
@@ -131,11 +132,11 @@ _TALKING: Mapping[str, Mapping[str, Any]] = {
     "loop": SHORT,
     "machine": {"bf16": False},
 }
-"""What small models have in common: the options of DAVS's that talk."""
+"""Settings that the small presets share: the options of DAVS with which it learns to talk."""
 
 
 def _preset(side: int, mib: int, steps: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    """Return `_TALKING` at a size, with memory for frames."""
+    """Return `_TALKING` at a frame size, with memory for frames."""
     changes: dict[str, dict[str, Any]] = {"model": {"image_size": side}, "data": {"cache_mib": mib}}
     return {name: {**found, **changes.get(name, {})} for name, found in _TALKING.items()} | {"steps": dict(steps)}
 
@@ -145,7 +146,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "small": _preset(64, 2048, {"identity": 200, "speech": 400, "judge": 200, "expression": 1500, "full": 1500}),
     "medium": _preset(128, 6144, {"identity": 200, "speech": 600, "judge": 300, "expression": 1500, "full": 2500}),
 }
-"""What each preset changes. paper: nothing. small: frames of 64 pixels, minutes on a CPU. medium: of 128 pixels."""
+"""What each preset changes. paper: nothing. small: 64-pixel frames, minutes on a CPU. medium: 128-pixel frames."""
 
 ROWS: Mapping[str, tuple[str, ...]] = {
     "all": (),
@@ -157,7 +158,7 @@ ROWS: Mapping[str, tuple[str, ...]] = {
     "without the judge": ("weights.read=0",),
     "without the expression terms": ("weights.read=0", "weights.retained=0"),
 }
-"""Rows of an ablation, which is ours: the paper's was not at hand."""
+"""Rows of an ablation of our own: that of the paper was not available."""
 
 
 class Settings(RunSettings):
@@ -181,6 +182,6 @@ class Settings(RunSettings):
     weights: Weights = Weights()
 
     def paced(self) -> frozenset[str]:
-        """Return also the stage in which adversaries begin later; see `RunSettings.paced`."""
+        """Also return the stage in which adversarial terms begin later; see `RunSettings.paced`."""
         begins = self.adversaries
         return super().paced() | ({"full"} if begins.frame_from or begins.clip_from or begins.read_from else set())

@@ -1,4 +1,4 @@
-"""The five stages of training ET-GAN-ACW: what each reads, which terms it minimises, which networks it moves; ours."""
+"""The five stages of training ET-GAN-ACW: what each reads, which terms it minimises, which networks it trains; ours."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ LABELS = {
 }
 """Terms that need labels."""
 JUDGED_FRAMES = 4
-"""Frames of a clip that the judge learns from at once."""
+"""Frames per clip that the judge trains on."""
 READERS = ("emotion_classifier", "expression_person_classifier", "expression_word_classifier")
-"""What reads emotions, people and words in e_exp."""
+"""The classifiers of emotions, people and words from e_exp."""
 
 STAGES: dict[str, Stage] = {
-    # First weights: as DAVS has them.
+    # Initial weights, as in DAVS.
     "identity": davs.STAGES["identity"],
     "speech": davs.WORDS_AND_CONTRAST,
-    # The reader of emotions, on people of its own.
+    # The emotion classifier, on speakers of its own.
     "judge": Stage(
         "judge",
         reads=(JUDGED,),
@@ -42,7 +42,7 @@ STAGES: dict[str, Stage] = {
         validation_reads=(PORTRAIT, EXPRESSION),
         emotions=True,
     ),
-    # e_exp, on emotions, without people and words.
+    # e_exp, with emotions, without people and words.
     "expression": Stage(
         "expression",
         reads=(EXPRESSION,),
@@ -82,7 +82,7 @@ STAGES: dict[str, Stage] = {
 
 
 def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
-    """Return all that a model of these dimensions reads: what DAVS does, and what ET-GAN generates from."""
+    """Return everything that a model of these dimensions reads: the reads of DAVS, and the inputs of ET-GAN."""
     own = {
         RUN: Reads("frames", RUN_LENGTH, at="sound"),
         RUN_WINDOWS: Reads("windows", RUN_LENGTH, beside=RUN),
@@ -95,23 +95,23 @@ def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
 
 
 def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: Settings) -> dict[str, Reads]:
-    """Return that, as a stage reads it: with as many views as a step may draw."""
+    """Return `reads` as a stage reads them: with the maximum number of views that a step may draw."""
     found = reads(dimensions)
     found[VIEWS] = replace(found[VIEWS], length=settings.generation.views)
     return found
 
 
 def plan(name: str, settings: Settings) -> Stage:
-    """Return a stage as the settings change it: discriminators that are switched off are not trained."""
+    """Return a stage, as modified by the settings: discriminators that are switched off are not trained."""
     weights = {"frame_discriminator": settings.weights.frame, "clip_discriminator": settings.weights.clip}
     return STAGES[name].without([network for network, weight in weights.items() if not weight])
 
 
 def judges(clips: Clips, fraction: float) -> NDArray[np.bool_]:
-    """Return which clips are of the people that the judge learns from, bool (N,): ours.
+    """Return which clips are of the speakers that the judge trains on, bool (N,): ours.
 
-    People with an emotion, in the order of their names, evenly spread: this fraction of them, none where that leaves
-    either side without anybody.
+    They are this fraction of the speakers with emotion labels, evenly spread in the order of their names; none if that
+    leaves either side without speakers.
     """
     people = np.unique(clips.speakers[(clips.speakers >= 0) & (clips.emotions >= 0)])
     count = round(fraction * len(people))
@@ -121,9 +121,9 @@ def judges(clips: Clips, fraction: float) -> NDArray[np.bool_]:
 
 
 def uses(clips: Clips, stage: str, settings: Settings) -> NDArray[np.bool_]:
-    """Return which clips a stage learns from: the judge from its people, expression and generation from the others.
+    """Return which clips a stage trains on: the judge on its speakers, expression and generation on the others.
 
-    Where nobody can be spared all of them learn from all.
+    If no speaker can be spared, these stages train on all clips.
     """
     found = judges(clips, settings.judge.people)
     if stage not in ("judge", "expression", "full") or not found.any():

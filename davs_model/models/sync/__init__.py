@@ -1,4 +1,4 @@
-"""Sync: how far audio and video are apart, by contrast within a clip (after SyncNet, Chung and Zisserman 2016)."""
+"""Sync: the audio-video offset, by contrastive learning within a clip (after SyncNet, Chung and Zisserman 2016)."""
 
 from __future__ import annotations
 

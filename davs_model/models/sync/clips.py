@@ -1,4 +1,4 @@
-"""Offsets of the clips of shards, as training measures them: of its own clips, and known ones of validation."""
+"""Offsets of the clips of shards, measured in training: those of its own clips, and known shifts in validation."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from davs_model.models.sync.curve import Offset
 from davs_model.models.sync.scorer import Features, Scorer
 
 SHIFTS = range(-12, 13)
-"""Offsets that validation gives to each clip, in frames."""
+"""Shifts that validation applies to each clip, in frames."""
 LENGTH = 2 * FPS
-"""Windows that an offset is found by in validation, or as many as the clip has."""
+"""Number of windows from which validation measures an offset, or all if the clip has fewer."""
 
 
 def features(scorer: Scorer, clips: Clips, rows: Sequence[int]) -> Iterator[Features | None]:
@@ -36,14 +36,15 @@ def features(scorer: Scorer, clips: Clips, rows: Sequence[int]) -> Iterator[Feat
 
 
 def offsets(scorer: Scorer, clips: Clips) -> list[Offset | None]:
-    """Return the offset of each clip; None where it cannot be measured."""
+    """Return the offset of each clip; None for one that cannot be measured."""
     return [None if found is None else found.offset() for found in features(scorer, clips, range(len(clips)))]
 
 
 def known_shifts(found: Sequence[Features]) -> dict[str, Any]:
-    """Return how many known shifts of clips are found again, by `LENGTH` windows in the middle of each.
+    """Return how many known shifts of clips are recovered, from `LENGTH` windows in the middle of each clip.
 
-    Every clip is taken to be in sync. `within_1`, `within_03`: fraction within 1 and .3 frames; `confidence`: median.
+    Every clip is assumed to be in sync. `within_1`, `within_03`: fraction recovered within 1 and .3 frames;
+    `confidence`: median.
     """
     errors: list[float] = []
     sure: list[float] = []
@@ -67,7 +68,7 @@ def known_shifts(found: Sequence[Features]) -> dict[str, Any]:
 
 
 def measure(scorer: Scorer, clips: Clips, limit: int) -> tuple[Measure, ...]:
-    """Measure how many known shifts of the first clips are found again; nothing where none can be measured."""
+    """Measure how many known shifts of the first `limit` clips are recovered; nothing if none can be measured."""
     found = [one for one in features(scorer, clips, range(min(limit, len(clips)))) if one is not None]
     if not (shifts := known_shifts(found)):
         return ()
@@ -87,10 +88,10 @@ def measure(scorer: Scorer, clips: Clips, limit: int) -> tuple[Measure, ...]:
 
 
 def doubtful(scorer: Scorer, clips: Clips, offset: float, confidence: float) -> dict[str, Any]:
-    """Return lead and confidence of clips that are out of sync or unsure, None where there is neither.
+    """Return lead and confidence of clips that are out of sync or uncertain; None for clips that cannot be measured.
 
-    They go by `Clips.name`. offset: most frames of lead, either way. confidence: least, as a fraction of the median of
-    all clips.
+    The keys are those of `Clips.name`. offset: maximum lead in frames, in either direction. confidence: minimum, as a
+    fraction of the median of all clips.
     """
     found = offsets(scorer, clips)
     median = float(np.median([one.confidence for one in found if one is not None] or [0.0]))
@@ -102,7 +103,7 @@ def doubtful(scorer: Scorer, clips: Clips, offset: float, confidence: float) -> 
 
 
 def middle(seen: curve.Bools, length: int) -> curve.Bools:
-    """Return the `length` frames in the middle of those that are seen, or all."""
+    """Return the `length` middle frames of those that are seen, or all of them if there are fewer."""
     frames = np.flatnonzero(seen)
     first = max(0, (len(frames) - length) // 2)
     kept = np.zeros_like(seen)
@@ -111,7 +112,7 @@ def middle(seen: curve.Bools, length: int) -> curve.Bools:
 
 
 def moved(clip: Features, lead: int) -> tuple[curve.Features, curve.Bools]:
-    """Return audio features, and which of them exist, of the clip with its audio earlier by `lead` frames."""
+    """Return the audio features of the clip with its audio moved `lead` frames earlier, and which of them exist."""
     frames = np.arange(len(clip.audio)) + lead
     inside = (frames >= 0) & (frames < len(clip.audio))
     source = np.where(inside, frames, 0)

@@ -1,9 +1,9 @@
 """Offset and confidence from features of audio and video: the mean distance at each offset, as SyncNet measures it.
 
-`audio_lead_frames` is positive where the audio is early: what is heard at frame i is seen at frame i + lead. The curve
-has the mean of ‖v_i − a_{i−lead}‖₂ for each whole lead, over the pairs that exist alone. Confidence is its median minus
-its minimum. The scale of both is that of the features: for unit vectors distances lie in 0 … 2, and neither may be
-compared with LSE-D and LSE-C of the released SyncNet.
+`audio_lead_frames` is positive if the audio is early: what is heard at frame i is seen at frame i + lead. For each
+whole lead, the curve has the mean of ‖v_i − a_{i−lead}‖₂ over the pairs that exist. Confidence is its median minus its
+minimum. Distance and confidence have the scale of the features: for unit vectors, distances lie in 0 … 2, and neither
+is comparable with LSE-D and LSE-C of the released SyncNet.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from avprep.schema import FPS, MAX_LEAD
 
 REACH = MAX_LEAD
 MIN_PAIRS = 5
-"""Pairs of windows that a point of the curve is the mean of at least."""
+"""Minimum number of pairs of windows for a point of the curve."""
 TOO_FEW = f"fewer than {MIN_PAIRS} pairs of whole windows at the leads that the offset may have"
 """Why a clip has no offset."""
 SECONDS_FROM = 5.0
-"""Seconds of a clip from which on each of its seconds is measured by itself, too."""
+"""Minimum duration in seconds of a clip whose single seconds are measured, too."""
 DECIMALS = 4
-"""Of distances: more depend on the processor."""
+"""Decimals of distances; further ones depend on the processor."""
 
 Features = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -31,7 +31,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Offset:
-    """What a curve says.
+    """The offset, confidence and distance of a curve.
 
     audio_lead_frames: to a tenth of a frame. distance: the minimum of the curve. n_windows: pairs at lead 0.
     curve: mean distance at leads −15 … 15, None where fewer than `MIN_PAIRS` pairs exist.
@@ -50,7 +50,7 @@ class Offset:
 
     @property
     def cut_off(self) -> bool:
-        """Return whether the curve ends where it is lowest, before the largest leads: it may be larger."""
+        """Return whether the minimum is at an end of the curve before the largest leads: the lead may be larger."""
         exist = [n for n, value in enumerate(self.curve) if value is not None]
         lowest = min(exist, key=lambda n: self.curve[n] or 0.0)
         return lowest in (exist[0], exist[-1]) and 0 < lowest < len(self.curve) - 1
@@ -59,7 +59,7 @@ class Offset:
 def distances(video: Features, audio: Features, seen: Bools, heard: Bools) -> NDArray[np.float64]:
     """Return the distance of each frame's video to the audio at each lead, (T, 2·`REACH` + 1); NaN without a pair.
 
-    video, audio: (T, F). seen, heard: (T,), which frames have a whole window of each.
+    video, audio: (T, F). seen, heard: (T,), which frames have a whole window of video and of audio.
     """
     length = len(video)
     found = np.full((length, 2 * REACH + 1), np.nan)
@@ -71,7 +71,7 @@ def distances(video: Features, audio: Features, seen: Bools, heard: Bools) -> ND
 
 
 def offset(found: NDArray[np.float64]) -> Offset | None:
-    """Return the offset by distances (T, 2·reach + 1); None where no lead has `MIN_PAIRS` pairs."""
+    """Return the offset from distances (T, 2·reach + 1); None if no lead has `MIN_PAIRS` pairs."""
     reach = found.shape[1] // 2
     pairs = np.isfinite(found).sum(0)
     if not len(found) or pairs.max() < MIN_PAIRS:
@@ -90,15 +90,15 @@ def offset(found: NDArray[np.float64]) -> Offset | None:
 
 
 def complete_offset(found: NDArray[np.float64]) -> Offset | None:
-    """Return the offset, as `offset`; None, too, where the curve is cut off before the lead may be found."""
+    """Return the same as `offset`; also None if the curve is cut off before the lead can be found."""
     whole = offset(found)
     return None if whole is None or whole.cut_off else whole
 
 
 def seconds(found: NDArray[np.float64]) -> list[tuple[int, Offset]]:
-    """Return the offset of each second, counted from 0, that has pairs enough; none for clips under `SECONDS_FROM`.
+    """Return the offset of each second, counted from 0, that has enough pairs; none for clips under `SECONDS_FROM`.
 
-    A last second that is cut short may have none: see `complete_offset`.
+    An incomplete last second may have none: see `complete_offset`.
     """
     if len(found) < SECONDS_FROM * FPS:
         return []
@@ -107,7 +107,7 @@ def seconds(found: NDArray[np.float64]) -> list[tuple[int, Offset]]:
 
 
 def _vertex(curve: NDArray[np.float64], lowest: int) -> float:
-    """Return by how much the minimum of a parabola through three points lies beside the middle one, −½ … ½."""
+    """Return the position of the minimum of a parabola through three points, relative to the middle one: −½ … ½."""
     if not 0 < lowest < len(curve) - 1:
         return 0.0
     before, middle, after = curve[lowest - 1 : lowest + 2]

@@ -1,4 +1,4 @@
-"""The contrast: each window of a clip against the other windows of that clip, in both directions (InfoNCE)."""
+"""The contrastive loss: each window of a clip against the other windows of that clip, in both directions (InfoNCE)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.nn import functional
 
 
 def contrast(video: Tensor, audio: Tensor, scale: Tensor, *, nearest: int, others: float) -> Tensor:
-    """Return the cross-entropy of finding the window of the same instant, from video to audio and back.
+    """Return the cross-entropy of finding the window of the same instant, from video to audio and vice versa.
 
-    video, audio: unit vectors `[B, N, F]` of N instants in a row of B clips. scale: inverse temperature.
-    nearest: frames by which a negative of the same clip is apart at least; nearer ones are left out, for a mouth moves
-        slowly. others: weight of each window of another clip among the negatives.
+    video, audio: unit vectors `[B, N, F]` of N consecutive instants of B clips. scale: inverse temperature.
+    nearest: minimum distance in frames of a negative from the same clip; nearer ones are left out, because a mouth
+        moves slowly. others: weight of each window of another clip among the negatives.
     """
     batch, length = video.shape[:2]
     scores = scale * video.flatten(0, 1) @ audio.flatten(0, 1).T

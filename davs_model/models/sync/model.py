@@ -1,4 +1,4 @@
-"""The sync model as training and its users know it: reads, stages, terms."""
+"""The sync model as a `TalkingModel`: its reads, stages and terms."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from davs_model.models.sync.networks import (
 from davs_model.models.sync.scorer import Scorer
 
 EVALUATED_FRAMES = 25
-"""Frames of a clip that retrieval compares: a second."""
+"""Number of frames of a clip that retrieval compares: one second."""
 NOISE = 0.2
 """Standard deviation of the noise that is added to standardised MFCC in training, at strength 1."""
 
@@ -38,14 +38,14 @@ _READS = (FRAMES, WINDOWS, SOUND)
 
 
 class Sync(TalkingModel):
-    """Features of audio and video that are alike where both are of one instant; it draws nothing."""
+    """Features of audio and video that are similar if both are of the same instant; it generates no frames."""
 
     name = "sync"
     Settings = own.Settings
     stages: ClassVar[Mapping[str, Stage]] = {
-        # Far negatives first, of all clips.
+        # First far negatives, of all clips.
         "contrast": Stage("contrast", reads=_READS, terms=("contrast",), phases=_PHASES),
-        # Near ones, of the clips that are in sync.
+        # Near negatives, of the clips that are in sync.
         "refine": Stage("refine", reads=_READS, terms=("refine",), phases=_PHASES, chooses=True),
     }
 
@@ -63,7 +63,7 @@ class Sync(TalkingModel):
 
     @classmethod
     def reads(cls, dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
-        """Return the lower half of frames in a row, their windows and the statistics of the clip's windows."""
+        """Return the lower half of consecutive frames, their windows and the statistics of the clip's windows."""
         side = int(dimensions["image_size"])
         return {
             FRAMES: Reads("frames", EVALUATED_FRAMES, at="sound", box=LOWER_HALF, size=side),
@@ -75,14 +75,14 @@ class Sync(TalkingModel):
     def training_reads(
         cls, dimensions: Mapping[str, int | float], stage: str, settings: own.Settings
     ) -> dict[str, Reads]:
-        """Return that, of as many frames as the settings contrast."""
+        """Return `reads` with the number of frames in the settings."""
         found, length = cls.reads(dimensions), settings.contrast.frames
         return found | {name: replace(found[name], length=length) for name in (FRAMES, WINDOWS)}
 
     def terms(
         self, batch: Batch, wanted: Collection[str], settings: own.Settings, *, progress: float, gather: Gather
     ) -> dict[str, Tensor]:
-        """Return the contrast of all whole windows: `contrast` with far negatives first, `refine` with near ones."""
+        """Return the contrastive loss of whole windows; `contrast` begins with far negatives, `refine` with near."""
         (term,) = wanted
         strength = settings.contrast.augment
         grey, windows = standardised_grey(batch[FRAMES]), standardised_windows(batch[WINDOWS], batch[SOUND])
@@ -97,18 +97,18 @@ class Sync(TalkingModel):
         return {term: contrast(video, audio, scale, nearest=nearest, others=others)}
 
     def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
-        """Return how many known shifts of clips are found again."""
+        """Return how many known shifts of clips are recovered."""
         return offsets.measure(Scorer(self, device=device), clips, limit)
 
     def left_out(self, clips: Clips, device: torch.device, settings: own.Settings) -> dict[str, Any]:
-        """Return the clips that are out of sync, or of which the model is unsure; see `clips.doubtful`."""
+        """Return the clips that are out of sync or uncertain; see `clips.doubtful`."""
         limits = settings.refine
         return offsets.doubtful(Scorer(self, device=device), clips, limits.offset, limits.confidence)
 
     def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
-        """Encode frames `[B, T, 3, S, S]`, or grey ones, or windows `[B, T, 12, 20]`: unit vectors `[B, T, 256]`.
+        """Encode frames `[B, T, 3, S, S]`, or grey ones, or windows `[B, T, 12, 20]` as unit vectors `[B, T, 256]`.
 
-        The first and last two of frames see repeated frames.
+        The features of the first two and last two frames depend on repeated frames.
         """
         if frames is not None:
             return self.visual_encoder(standardised_grey(frames))
@@ -116,13 +116,13 @@ class Sync(TalkingModel):
         return self.encode_sound(windows)
 
     def encode_sound(self, windows: Tensor, statistics: Tensor | None = None) -> Tensor:
-        """Encode windows `[B, T, 12, 20]` by the statistics of their clips: unit vectors `[B, T, 256]`."""
+        """Encode windows `[B, T, 12, 20]` as unit vectors `[B, T, 256]`; statistics: of their clips."""
         return self.audio_encoder(
             standardised_windows(windows, _statistics(windows) if statistics is None else statistics)
         )
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the features of frames and of their windows, but for the ends."""
+        """Return the features of frames and of their windows, without those at the ends."""
         inner = slice(CONTEXT, -CONTEXT)
         video, audio = self.encode_speech(frames=batch[FRAMES]), self.encode_sound(batch[WINDOWS], batch[SOUND])
         return {"video": video[:, inner], "audio": audio[:, inner]}
@@ -143,7 +143,7 @@ def _statistics(windows: Tensor) -> Tensor:
 
 
 def _nearest(settings: own.Contrast, progress: float) -> int:
-    """Return how far negatives are apart at least: `far` to the middle of a pass, then evenly down to `near`."""
+    """Return the minimum distance of negatives: `far` up to the middle of the stage, then linearly down to `near`."""
     left = min(1.0, max(0.0, 2 * (1 - progress)))
     return settings.near + round((settings.far - settings.near) * left)
 

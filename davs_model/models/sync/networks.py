@@ -1,4 +1,4 @@
-"""The two encoders: five frames of the lower half of a face, and the 200 ms of audio around them, as unit vectors."""
+"""The two encoders: from five frames of the lower half of a face, and their 200 ms of audio, to unit vectors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from davs_model.data.pictures import Box, grey_levels
 FEATURES = 256
 """Length of a feature."""
 LOWER_HALF: Box = (128, 256, 32, 224)
-"""What the visual encoder sees of a crop: from the tip of the nose to below the chin, without the ears."""
+"""The part of a crop that the visual encoder sees: from the tip of the nose to below the chin, without the ears."""
 CONTEXT = WINDOW_FRAMES // 2
-"""Frames before and after the one that a window is centred on."""
+"""Number of frames before and after the one on which a window is centred."""
 MIN_CONTRAST = 1e-3
-"""Least standard deviation of the grey levels of a clip: that of one even colour is 0."""
+"""Minimum standard deviation of the grey levels of a clip; that of a uniform colour is 0."""
 MAX_SCALE = 100.0
-"""Largest inverse temperature."""
+"""Maximum inverse temperature."""
 
 
 def channels(count: int, width: float) -> int:
@@ -29,7 +29,7 @@ def channels(count: int, width: float) -> int:
 
 
 class VisualEncoder(nn.Module):
-    """Five frames in a row, stacked as channels, to a unit vector."""
+    """From five consecutive frames, stacked as channels, to a unit vector."""
 
     def __init__(self, *, width: float, side: int) -> None:
         super().__init__()
@@ -43,9 +43,9 @@ class VisualEncoder(nn.Module):
         self.last = nn.Linear(counts[-1] * (-(-side // 16)) ** 2, FEATURES)
 
     def forward(self, grey: Tensor) -> Tensor:
-        """Map grey pictures `[B, T, S, S]`, standardised, to `[B, T, 256]`; the first and last are repeated."""
+        """Map standardised grey images `[B, T, S, S]` to `[B, T, 256]`; the first and last are repeated."""
         batch, length = grey.shape[:2]
-        # One frame more at each end for each of the context: every frame gets a window, as it does in the MFCC column.
+        # CONTEXT frames are added at each end, so that every frame has a window, as it does in the MFCC column.
         whole = torch.cat([grey[:, :1].expand(-1, CONTEXT, -1, -1), grey, grey[:, -1:].expand(-1, CONTEXT, -1, -1)], 1)
         stacked = whole.unfold(1, WINDOW_FRAMES, 1).flatten(0, 1).permute(0, 3, 1, 2)
         features = self.last(self.layers(stacked).flatten(1))
@@ -53,7 +53,7 @@ class VisualEncoder(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """An MFCC window, 12 coefficients × 20 steps, to a unit vector."""
+    """From an MFCC window, 12 coefficients × 20 steps, to a unit vector."""
 
     def __init__(self, *, width: float) -> None:
         super().__init__()
@@ -64,13 +64,13 @@ class AudioEncoder(nn.Module):
         self.last = nn.Linear(third * (WINDOW_STEPS // 4), FEATURES)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Map windows `[B, T, 12, 20]`, standardised, to `[B, T, 256]`."""
+        """Map standardised windows `[B, T, 12, 20]` to `[B, T, 256]`."""
         features = self.last(self.layers(windows.flatten(0, 1)).flatten(1))
         return functional.normalize(features.float(), dim=-1).view(*windows.shape[:2], FEATURES)
 
 
 class Temperature(nn.Module):
-    """The temperature that likeness is divided by, learned."""
+    """The learned temperature, by which similarities are divided."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,9 +87,9 @@ def _conv1d(before: int, after: int, stride: int) -> list[nn.Module]:
 
 
 def standardised_grey(frames: Tensor) -> Tensor:
-    """Return frames `[B, T, 3, S, S]`, or `[B, T, 1, S, S]` grey ones, as grey of mean 0 and variance 1 in each clip.
+    """Convert frames `[B, T, 3, S, S]`, or grey `[B, T, 1, S, S]`, to grey with mean 0 and variance 1 in each clip.
 
-    So brightness and contrast of the light do not matter. `[B, T, S, S]`, float32.
+    This removes the brightness and contrast of the lighting. Returns `[B, T, S, S]`, float32.
     """
     seen = frames[:, :, 0].float() if frames.shape[2] == 1 else grey_levels(frames)
     mean, deviation = seen.mean((1, 2, 3), keepdim=True), seen.std((1, 2, 3), keepdim=True)
@@ -97,18 +97,18 @@ def standardised_grey(frames: Tensor) -> Tensor:
 
 
 def standardised_windows(windows: Tensor, statistics: Tensor) -> Tensor:
-    """Return windows `[B, T, 12, 20]` by mean and standard deviation of each coefficient, `[B, 2, 12]`, of their clip.
+    """Standardise windows `[B, T, 12, 20]` by mean and standard deviation of their clip's coefficients `[B, 2, 12]`.
 
-    So neither loudness nor the microphone's response matters: both add a constant to each coefficient.
+    This removes loudness and the microphone's response: both add a constant to each coefficient.
     """
     mean, deviation = (one[:, None, :, None] for one in statistics.unbind(1))
     return (windows - mean) / deviation
 
 
 def moved(grey: Tensor, strength: float) -> Tensor:
-    """Return grey pictures `[B, T, S, S]`, those of a clip all moved alike, at random.
+    """Transform grey images `[B, T, S, S]` at random, all images of a clip alike.
 
-    At strength 1: turned by up to 8°, made larger or smaller by up to 12 %, shifted by up to 8 % of the side.
+    At strength 1, they are rotated by up to 8°, scaled by up to ±12 % and shifted by up to 8 % of the side.
     """
     batch, length = grey.shape[:2]
     draw = 2 * torch.rand(4, batch, device=grey.device) - 1

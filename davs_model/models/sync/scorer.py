@@ -1,4 +1,4 @@
-"""A trained sync model that scores clips: pictures and windows in, their features and offset out."""
+"""A trained sync model that scores clips: from frames and windows to features and the offset."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from davs_model.models.sync.model import Sync
 
 AT_ONCE = 512
-"""Windows that go through an encoder at once."""
+"""Maximum number of windows in one pass of an encoder."""
 
 Grey = NDArray[np.uint8]
 Windows = NDArray[np.float32]
@@ -42,7 +42,7 @@ Encoder = TypeVar("Encoder", VisualEncoder, AudioEncoder)
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Unit vectors of each frame (T, 256), and which frames have whole windows of them (T,)."""
+    """Unit vectors of each frame, (T, 256), and which frames have whole windows, (T,); for video and for audio."""
 
     video: NDArray[np.float32]
     audio: NDArray[np.float32]
@@ -54,14 +54,14 @@ class Features:
         return curve.distances(self.video, self.audio, self.seen, self.heard)
 
     def offset(self) -> Offset | None:
-        """Return the offset of the clip; None where too few windows exist."""
+        """Return the offset of the clip; None if there are too few windows."""
         return curve.offset(self.distances())
 
 
 class Scorer:
-    """A sync model, which is on the device and is put in eval mode.
+    """A sync model on its device, in eval mode.
 
-    digest: of its checkpoint. mfcc_preset: of the windows that it has learned from, "" where that is unknown.
+    digest: of its checkpoint. mfcc_preset: that of the windows that it was trained on, "" if unknown.
     """
 
     def __init__(
@@ -73,14 +73,14 @@ class Scorer:
         self.side = int(model.dimensions["image_size"])
 
     def grey(self, crops: NDArray[np.uint8]) -> Grey:
-        """Return what the model sees of crops (T, 256, 256, 3), RGB: grey (T, S, S)."""
+        """Convert crops (T, 256, 256, 3), RGB, to the input of the model: grey (T, S, S)."""
         rows, columns = region(LOWER_HALF, CROP_SIZE)
         return np.stack([self._small(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)[rows, columns]) for crop in crops])
 
     def read(self, data: bytes | memoryview) -> Grey | None:
-        """Decode what the model sees of an encoded crop: grey (S, S); None for what is no picture of 256×256.
+        """Decode an encoded crop to the input of the model, grey (S, S); None for data that is no 256×256 image.
 
-        A JPEG is decoded at half its size, in a third of the time; the pixels are those of `grey` but for rounding.
+        A JPEG is decoded at half its size, in a third of the time; the pixels are those of `grey` up to rounding.
         """
         half = cv2.imdecode(
             np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_IGNORE_ORIENTATION
@@ -91,7 +91,7 @@ class Scorer:
         return self._small(half[rows, columns].astype(np.uint8, copy=False))
 
     def pictures(self, key: str, members: Mapping[str, bytes | memoryview]) -> Grey:
-        """Return what the model sees of the frames of a clip, in their order: grey (T, S, S); ShardError, naming it."""
+        """Decode all frames of a clip, in order, to grey (T, S, S); ShardError that names the clip."""
         found = np.empty((len(members), self.side, self.side), np.uint8)
         for frame, (name, data) in enumerate(members.items()):
             picture = self.read(data)
@@ -101,14 +101,14 @@ class Scorer:
         return found
 
     def lead(self, crops: NDArray[np.uint8], windows: Windows, valid: curve.Bools) -> Offset | None:
-        """Return the offset of a film; as `davs_model.models.base.SyncJudge`."""
+        """Return the offset of a video; see `davs_model.models.base.SyncJudge`."""
         return self.features(self.grey(crops), windows, valid).offset()
 
     @torch.inference_mode()
     def features(self, grey: Grey, windows: Windows, valid: curve.Bools) -> Features:
-        """Return the features of a clip, of the frames that both have.
+        """Return the features of a clip, for the frames that have both an image and a window.
 
-        grey: uint8 (T, S, S). windows: float32 (T, 12, 20). valid: (T,), which windows hold real audio alone.
+        grey: uint8 (T, S, S). windows: float32 (T, 12, 20). valid: (T,), which windows hold nothing but real audio.
         """
         length = min(len(grey), len(windows))
         grey, windows, valid = grey[:length], windows[:length], valid[:length]
@@ -118,7 +118,7 @@ class Scorer:
 
     @torch.inference_mode()
     def see(self, grey: Grey) -> NDArray[np.float32]:
-        """Return the features of grey pictures (T, S, S): (T, 256); those of the ends see repeated pictures."""
+        """Return the features (T, 256) of grey images (T, S, S); those at the ends depend on repeated images."""
         mean, deviation = float(grey.mean()), max(float(grey.std()) / 255, MIN_CONTRAST) * 255
         whole = np.pad(grey, ((CONTEXT, CONTEXT), (0, 0), (0, 0)), mode="edge")
         found = []
@@ -130,7 +130,7 @@ class Scorer:
 
     @torch.inference_mode()
     def hear(self, windows: Windows) -> NDArray[np.float32]:
-        """Return the features of windows (T, 12, 20): (T, 256)."""
+        """Return the features (T, 256) of windows (T, 12, 20)."""
         of_clip = self._tensor(statistics(windows))[None]
         found = []
         for first in range(0, len(windows), AT_ONCE):
@@ -146,12 +146,12 @@ class Scorer:
 
 
 def _folded(encoder: Encoder) -> Encoder:
-    """Return a copy of an encoder whose BatchNorm is folded into the convolutions before: the same, a third faster."""
+    """Return a copy of an encoder with BatchNorm folded into its convolutions: equivalent, and a third faster."""
     copied = copy.deepcopy(encoder)
     layers: list[nn.Module] = []
     for layer in copied.layers:
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-            layers[-1] = fuse_conv_bn_eval(layers[-1], layer)  # type: ignore[type-var] # it takes both kinds
+            layers[-1] = fuse_conv_bn_eval(layers[-1], layer)  # type: ignore[type-var] # it accepts both types
         else:
             layers.append(layer)
     copied.layers = nn.Sequential(*layers)

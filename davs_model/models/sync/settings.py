@@ -23,24 +23,24 @@ class Contrast(Section):
     """What is contrasted in a step."""
 
     frames: Annotated[int, Ge(13), Le(1000)] = 29
-    """Frames in a row that are read of each clip; shorter clips are left out."""
+    """Number of consecutive frames that are read of each clip; shorter clips are left out."""
     far: Annotated[int, Ge(2), Le(100)] = 8
-    """Frames by which a negative is apart at least, in the first half of the first pass; falls to `near` from then."""
+    """Minimum distance of negatives in frames, in the first half of the first pass; falls to `near` in the second."""
     near: Annotated[int, Ge(2), Le(100)] = 2
-    """Frames by which a negative is apart at least, in the end; 2 leaves out the neighbours of a window alone."""
+    """Minimum distance of negatives in frames, at the end; 2 leaves out only the direct neighbours of a window."""
     others: Factor = 0.02
-    """Weight of each window of other clips among the negatives; 0: only the clip itself is contrasted."""
+    """Weight of each window of other clips among the negatives; 0: all negatives are from the same clip."""
     augment: Annotated[float, Ge(0), Le(1)] = 1.0
-    """Strength of random changes: of place, size, angle and brightness of the mouth, and of noise in the MFCC."""
+    """Strength of augmentation: of position, size, angle and brightness of the mouth, and of noise in the MFCC."""
 
 
 class Refine(Section):
     """Which clips the second pass leaves out."""
 
     offset: Annotated[float, Ge(0), Le(15)] = 1.0
-    """Largest offset in frames of the clips that are kept."""
+    """Maximum offset in frames of the clips that are kept."""
     confidence: Annotated[float, Ge(0), Le(1)] = 0.4
-    """Lowest confidence of the clips that are kept, as a fraction of the median of all."""
+    """Minimum confidence of the clips that are kept, as a fraction of the median of all clips."""
 
 
 class Steps(Section):
@@ -49,16 +49,16 @@ class Steps(Section):
     contrast: Count = 20_000
     """Optimizer steps on all clips."""
     refine: Count = 20_000
-    """Optimizer steps without the clips that the first pass finds out of sync, or is unsure of."""
+    """Optimizer steps without the clips that are out of sync or uncertain by the model of the first pass."""
 
 
 class Weights(Section):
     """Factors of the terms of the objective."""
 
     contrast: Factor = 1.0
-    """Factor of the contrast of the first pass."""
+    """Factor of the contrastive loss of the first pass."""
     refine: Factor = 1.0
-    """Factor of that of the second."""
+    """Factor of the contrastive loss of the second pass."""
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -97,5 +97,5 @@ class Settings(RunSettings):
     machine: Machine = Machine()
 
     def paced(self) -> frozenset[str]:
-        """Return also the pass in which negatives come nearer; see `RunSettings.paced`."""
+        """Also return the pass in which the minimum distance of negatives falls; see `RunSettings.paced`."""
         return super().paced() | ({"contrast"} if self.contrast.near < self.contrast.far else set())

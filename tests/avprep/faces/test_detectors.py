@@ -121,7 +121,7 @@ def test_frames_are_independent(detector: Detector, astronaut: NDArray[np.uint8]
 
 @pytest.mark.parametrize("size", [(400, 480), (128, 96), (75, 101)])
 def test_yunet_answers_as_opencv_does(size: tuple[int, int], yunet: Detector, astronaut: NDArray[np.uint8]) -> None:
-    """What the network says of a picture, of whole cells or not, is what OpenCV's own YuNet says of it in BGR."""
+    """The detections in an image, of whole cells or not, are those of OpenCV's own YuNet for it in BGR."""
     assert isinstance(yunet, YuNetDetector)
     frame = np.asarray(cv2.resize(astronaut[0], size, interpolation=cv2.INTER_AREA), np.uint8)
     theirs = cv2.FaceDetectorYN.create(str(weights.find("yunet")), "", size, CANDIDATE_SCORE, 1.0)

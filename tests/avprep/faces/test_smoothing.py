@@ -109,7 +109,7 @@ def test_movement_stays_and_noise_goes() -> None:
 
 
 def test_looks_that_are_taken_as_they_are_move_more() -> None:
-    """Without smoothing each look is where the points are, in its own frame."""
+    """Without smoothing, the landmarks in the frame of a detection are those of the detection."""
     rng = np.random.default_rng(3)
     looks = {n: SHAPE + rng.normal(0, 1, (5, 2)) for n in range(0, 60, 5)}
     one = followed(np.full(60, 100.0), looks)
@@ -143,7 +143,7 @@ def test_a_head_that_turns_aside_is_followed_by_its_looks() -> None:
 
 
 def test_looks_that_lie_further_apart_may_differ_more() -> None:
-    """What a look shows long after the one before is trusted more than what it shows in the next frame."""
+    """A change in landmarks long after the previous detection is smoothed less than the same change a frame later."""
 
     def end(frame: int) -> float:
         one = followed(np.full(frame + 1, 100.0), {0: SHAPE, frame: SHAPE + 3.0})

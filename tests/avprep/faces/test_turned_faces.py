@@ -147,9 +147,9 @@ def test_an_upright_face_costs_no_more_detections(yunet: str, spoken: tuple[Pixe
 def test_a_photo_settles_where_a_still_clip_does(
     name: str, request: pytest.FixtureRequest, spoken: tuple[Pixels, Any], tmp_path: Path
 ) -> None:
-    """A photo that is a frame of a video gets the transform of a clip that shows this frame alone, to a pixel.
+    """A photo that is a frame of a video gets the transform of a clip that shows only this frame, to about a pixel.
 
-    Of twelve drawn people that differ by 0.2 to 0.9 px with YuNet, this one by 1.0.
+    For twelve other synthetic speakers they differ by 0.2 to 0.9 px with YuNet, for this one by 1.0.
     """
     detector = detectors.build(name if name == "opencv" else request.getfixturevalue(name))
     image = np.ascontiguousarray(spoken[0][12])

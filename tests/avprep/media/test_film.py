@@ -252,7 +252,7 @@ class TestFilm:
         assert all(np.abs(image - colours[n // 5]).max() <= 6 for n, image in enumerate(shown))
 
     def test_the_same_frames_give_the_same_bytes(self, tmp_path: Path, sound: Path) -> None:
-        """Nothing of the moment or the place is in a film."""
+        """A video does not depend on the time at which it is written, or on its path."""
         for name in ("a.mp4", "b.mp4"):
             film.write_film(tmp_path / name, self.frames(40), 40, sound=sound)
         assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()

@@ -145,7 +145,7 @@ class TestFinding:
 
 
 class TestPicture:
-    """What there is of a clip is drawn, what there is not is said."""
+    """The available parts of a clip are drawn, and missing ones are named."""
 
     def test_a_whole_clip(self, run_of_all: Path, whole_picture: NDArray[np.uint8]) -> None:
         """Every crop is in the picture; chosen frames have their colour; nothing is in alarm red."""

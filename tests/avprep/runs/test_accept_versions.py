@@ -59,7 +59,7 @@ class TestRun:
         assert report.report(begun).n_problems == 0
 
     def test_the_first_versions_go_on_without_it(self, begun: Path) -> None:
-        """Who still has the first versions needs no option, and makes the bytes of a run that nobody interrupted."""
+        """With the first versions no option is needed, and the bytes are those of an uninterrupted run."""
         stand_ins.start(WORDS, begun, shard_size=2, version="2", accept_versions=True)
         shutil.copy(begun / "mfcc/train-000002.tar", begun.parent / "kept.tar")
         for suffix in ("tar", "json"):

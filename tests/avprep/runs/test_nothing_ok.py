@@ -86,7 +86,7 @@ class TestWorthATry:
         return summary.retry_line(out, found, again).split()[5:] if again else []
 
     def test_an_error_is_tried_once(self, tmp_path: Path) -> None:
-        """An internal error and a crash are worth one try; those that come again are not, whoever asks when."""
+        """An internal error and a crash are suggested for one retry; after a retry they are not suggested again."""
         words = ["ok", "raise", "segv", "ok"]
         stand_ins.start(words, tmp_path)
         assert self.advice(tmp_path) == ["--reason", "crashed,error"]

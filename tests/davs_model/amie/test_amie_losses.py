@@ -29,7 +29,7 @@ def test_the_bounds_are_their_closed_forms() -> None:
 
 
 def test_the_bound_of_jensen_and_shannon_has_its_ends() -> None:
-    """It is 0 where everything can be told apart, −2 log 2 where a T that knows nothing says 0."""
+    """The bound is 0 for a T that separates all pairs, and −2 log 2 for an uninformative T of 0."""
     certain = losses.bound(torch.full((4,), 40.0), torch.full((4,), -40.0), "js")
     nothing = losses.bound(torch.zeros(4), torch.zeros(9), "js")
     assert float(certain) == pytest.approx(0, abs=1e-6)

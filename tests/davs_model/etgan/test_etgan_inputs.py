@@ -189,7 +189,7 @@ def test_an_expression_has_no_colour_light_or_surroundings() -> None:
 
 
 def test_one_modality_is_spoilt_and_no_more() -> None:
-    """Of a clip nothing or one modality is spoilt, at the given rate and alike for a seed; what is given stays."""
+    """At most one modality of a clip is corrupted, at the given rate, the same for a seed; the inputs do not change."""
     views, expression = torch.rand(200, 2, 3, 16, 16), torch.rand(200, 3, 3, 16, 16)
     inputs = (views, expression, torch.randn(200, 5, 12, 20), torch.randn(200, 5, 14))
     kept, whole = [one.clone() for one in inputs], Inputs(*inputs, torch.full((200,), -1))
@@ -290,7 +290,7 @@ def test_discriminators_begin_late() -> None:
 
 
 def test_every_modality_is_spoilt_by_itself() -> None:
-    """For the doubts every modality of every clip is spoilt, in every view, the sound never in its order alone."""
+    """To train doubts, every modality of every clip is corrupted, in every view, and audio not only by reordering."""
     inputs = (
         torch.rand(40, 3, 3, 16, 16),
         torch.rand(40, 3, 3, 16, 16),
@@ -309,7 +309,7 @@ def test_every_modality_is_spoilt_by_itself() -> None:
 
 
 def test_doubt_is_a_cross_entropy() -> None:
-    """The loss is 2 ln 2 where nothing is known, 0 where whole and spoilt are told for sure, and finite where wrong."""
+    """The loss is 2 ln 2 for logits of 0, 0 if intact and corrupted are surely detected, and finite if wrong."""
     nothing, sure = torch.zeros(3, 2, 4), torch.full((3, 2, 4), 40.0)
     assert float(losses.doubt_loss(nothing, nothing)) == pytest.approx(2 * math.log(2))
     assert float(losses.doubt_loss(-sure, sure)) == pytest.approx(0)

@@ -123,7 +123,7 @@ def test_it_generates_frames_of_every_size(side: int) -> None:
 
 
 def test_views_in_any_order_are_one_person() -> None:
-    """Pictures in any order give the very same frames, of that weighed most; a single one is what E_id says of it."""
+    """Views in any order give exactly the same frames, of the view with most weight; one view gives E_id's output."""
     model = made().eval()
     views, speech = torch.rand(2, 4, 3, 64, 64), torch.randn(2, 3, 256)
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_a_silent_video_of_a_person_is_as_a_photo() -> None:
 
 
 def test_a_person_is_learned_with_the_expression_that_they_show() -> None:
-    """Tuning generates a photo, or a video of the person, with what is expressed there, as no film need show it."""
+    """Fine-tuning to a photo or a video of the person uses the expression shown there."""
     random = np.random.default_rng(0)
     video = random.integers(0, 255, (9, 256, 256, 3), np.uint8)
     speech, heard = (random.normal(size=(count, 12, 20)).astype(np.float32) for count in (4, 9))

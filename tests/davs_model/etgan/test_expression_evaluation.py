@@ -146,7 +146,7 @@ def collage(clips: Clips, shards: Path) -> tuple[dict[str, Any], dict[str, str]]
 
 
 def test_expression_is_read_where_it_is_shown(collage: tuple[dict[str, Any], dict[str, str]]) -> None:
-    """A model that shows another person's expression is read in most films, far above chance."""
+    """The emotion of a model that transfers another person's expression is recognised in most videos."""
     facts = collage[0]["expression"]
     assert facts["real_emotion"] == facts["real_emotion_mouthless"] == 1
     assert facts["cross_emotion_mouthless"] > 0.7
@@ -254,7 +254,7 @@ def damage(out: Path, clips: Clips, row: int) -> None:
 
 
 def test_a_damaged_clip_is_left_out(tmp_path: Path) -> None:
-    """A clip that cannot be read costs the figures that clip, whatever it was drawn for, and no evaluation."""
+    """A clip that cannot be read is left out of the metrics, whatever it was drawn for, and the evaluation goes on."""
     broken = make_expressive_shards(tmp_path, {"train": 2, "test": 3})
     table = read_clips(broken, "test")
     damage(broken, table, targets(table, 9)[0].row)

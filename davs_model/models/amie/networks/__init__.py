@@ -1,4 +1,4 @@
-"""The networks of AMIE; those that it shares with DAVS are DAVS's."""
+"""The networks of AMIE; those shared with DAVS are in DAVS's package."""
 
 from davs_model.models.amie.networks.amie import AMIE, Generated
 

@@ -1,4 +1,4 @@
-"""Figure 2: a face, a sound and the frame generated before, the next frame; and what judges it."""
+"""Figure 2: the next frame from a face, audio and the frame generated before; its discriminator and estimator."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from davs_model.models.davs.speech_model import SpeechModel
 
 
 class FaceState(NamedTuple):
-    """Who is to speak, and how far they have come."""
+    """The identity of the speaker, and the state of the generation."""
 
     identity: Identity
     """Of the input face I_f."""
@@ -40,14 +40,14 @@ class FaceState(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """Frames, generated one after the other."""
+    """Frames that were generated one after the other."""
 
     frames: Tensor
     """`[B, T, 3, S, S]`, RGB in [0, 1], float32."""
     attention: Tensor
-    """Logits of P of the frames but the first, `[B, T − 1, S/4, S/4]`; of none where nothing is masked."""
+    """Logits of P of all frames but the first, `[B, T − 1, S/4, S/4]`; of no frames if nothing is masked."""
     face: FaceState
-    """Where the next frame begins."""
+    """The state from which the next frame is generated."""
 
 
 class AMIE(SpeechModel):
@@ -56,7 +56,7 @@ class AMIE(SpeechModel):
     Frames are RGB in [0, 1], `[B, T, 3, S, S]`; windows `[B, T, 12, 20]`, as in the shards (the paper's are 13×20);
     features 256 long. The identity and speech encoders and the decoder are those of DAVS (ours: the paper names none).
 
-    dimensions: of `amie.dimensions.Dimensions`.
+    dimensions: those of `amie.dimensions.Dimensions`.
     """
 
     name: ClassVar[str] = "amie"
@@ -93,7 +93,7 @@ class AMIE(SpeechModel):
         sized.add_classifiers(self, size)
 
     def idle(self, stage: Stage, settings: own.Settings, *, people_are_speakers: bool) -> set[str]:
-        """Return terms without a classifier, of T where nothing asks it, and of attention where there is none."""
+        """Return terms without a classifier, that of T without `mi`, and that of attention if there is none."""
         found = super().idle(stage, settings, people_are_speakers=people_are_speakers)
         if stage.generates and not settings.weights.mi:
             found.add("estimator")
@@ -102,12 +102,12 @@ class AMIE(SpeechModel):
         return found
 
     def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
-        """Return what the estimator makes of matched and of shifted sound, once it was trained; see `curve`."""
+        """Return the estimator's bound for matched and for shifted audio, once it is trained; see `curve`."""
         trained = any("estimator" in phase.networks for phase in STAGES[stage].phases)
         return curve.measure(self, clips, device, limit) if trained else ()
 
     def initialise(self, batch: Batch) -> None:
-        """Fit the last layers of the speech encoders, and give T the statistics that MFCC are standardised by."""
+        """Fit the last layers of the speech encoders, and give T the statistics by which MFCC are standardised."""
         super().initialise(batch)
         mine, its = self.audio_speech_encoder, self.estimator.audio_encoder
         if mine.standardise == "corpus":
@@ -116,12 +116,12 @@ class AMIE(SpeechModel):
 
     @property
     def listens(self) -> bool:
-        """Whether voices are moved to a reference that there is not yet, or that T does not have."""
+        """Whether voices are moved to a reference voice that is not set yet, or that T does not have."""
         its = self.estimator.audio_encoder.voice
         return super().listens or (its is not None and not bool(its.precision.any()))
 
     def listen(self, batches: Sequence[Batch]) -> None:
-        """Take a voice as the reference, unless there is one, and give it to T."""
+        """Set the reference voice, unless there is one, and copy it to T."""
         if super().listens:
             super().listen(batches)
         mine, its = self.audio_speech_encoder.voice, self.estimator.audio_encoder.voice
@@ -130,11 +130,11 @@ class AMIE(SpeechModel):
         its.precision.copy_(mine.precision)
 
     def encode_identity(self, frames: Tensor) -> FaceState:
-        """Encode who is seen in a frame of each clip, `[B, 1, 3, S, S]`: also the frame before the first."""
+        """Encode the identity in one frame per clip, `[B, 1, 3, S, S]`, which is also the frame before the first."""
         return FaceState(self.identity_encoder(frames), frames)
 
     def encode_person(self, frames: Tensor) -> FaceState:
-        """Encode who is seen in frames `[B, K, 3, S, S]`; the mean picture is the frame before the first."""
+        """Encode the identity in frames `[B, K, 3, S, S]`; their mean frame is the frame before the first."""
         identity = self.merged(frames)
         return FaceState(identity, identity.frames)
 
@@ -148,11 +148,11 @@ class AMIE(SpeechModel):
         taught: Tensor | None = None,
         teaches: Sequence[bool] = (),
     ) -> Generated:
-        """Generate frames one after the other, each from the face, what is said `[B, T, 256]` and the frame before.
+        """Generate frames one after the other, each from the face, the speech `[B, T, 256]` and the frame before.
 
-        on: what attention masks. rates: r of each frame; none: 1, as after training: nothing is masked, and no
+        on: what attention masks. rates: r of each frame; empty: 1, as after training: nothing is masked, and no
             attention is computed.
-        taught: real frames `[B, T, 3, S, S]`, of which frame i − 1 is fed to frame i where `teaches[i]`.
+        taught: real frames `[B, T, 3, S, S]`; real frame i − 1 is fed to frame i if `teaches[i]`.
         No gradient passes from a frame to the one before.
         """
         frames: list[Tensor] = []
@@ -172,21 +172,21 @@ class AMIE(SpeechModel):
     def _draw(
         self, identity: Identity, frame: Tensor, spoken: Tensor, attention: Tensor, rate: float, on: own.On
     ) -> Tensor:
-        """Draw the next frame `[B, 1, 3, S, S]`; attention: P_i; rate: 1 masks nothing."""
+        """Generate the next frame `[B, 1, 3, S, S]`; attention: P_i; rate: 1 masks nothing."""
         if rate < 1:
             masked = mask(attention, rate, frame.shape[-1])[:, None]
             if on in ("face", "both"):
-                identity = self.identity_encoder(identity.frames * masked)  # of which G keeps parts, masked, too
+                identity = self.identity_encoder(identity.frames * masked)  # G keeps parts of the masked frame
             if on in ("previous", "both"):
                 frame = frame * masked
         codes = torch.cat((self.image_encoder(frame), spoken.expand(len(frame), -1, -1)), dim=-1)
         return self.decoder(identity, codes)
 
     def decode(self, identity: FaceState, speech: Tensor) -> Tensor:
-        """Generate frames `[B, T, 3, S, S]` of a face saying f_a `[B, T, 256]`."""
+        """Generate frames `[B, T, 3, S, S]` of a face from f_a `[B, T, 256]`."""
         return self.decode_on(identity, speech)[0]
 
     def decode_on(self, identity: FaceState, speech: Tensor) -> tuple[Tensor, FaceState]:
-        """Generate frames, and return the face where the next ones begin."""
+        """Generate frames, and return the state from which the next ones are generated."""
         generated = self.generate(identity, speech)
         return generated.frames, generated.face

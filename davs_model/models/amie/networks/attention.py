@@ -1,4 +1,4 @@
-"""Dynamic attention (DA): where the lips are in a frame, from where they were and from what was drawn last."""
+"""Dynamic attention (DA): the place of the lips in a frame, from the previous attention and the previous frame."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch.nn import functional
 from davs_model.models.amie.masks import first_attention, wide_box
 
 CHANNELS = 16
-"""Between the convolutions; the paper gives none."""
+"""Channels between the convolutions; the paper gives none."""
 
 
 class DynamicAttention(nn.Module):
-    """DA: 3×3 convolutions 4 → 16 → 16 → 1 on the frame drawn last and its attention, at S/4.
+    """DA: 3×3 convolutions 4 → 16 → 16 → 1 on the previous generated frame and its attention, at S/4.
 
-    The paper says no more than that a mask is predicted from these two; the layers are ours.
+    The paper states only that a mask is predicted from these two; the layers are ours.
 
     image_size: S.
     """
@@ -37,9 +37,9 @@ class DynamicAttention(nn.Module):
         return self.layers(torch.cat((small, before.to(small.dtype)), dim=1)).float()
 
     def attention(self, logits: Tensor) -> Tensor:
-        """Return P_i in [0, 1], 0 outside of the widened mouth box."""
+        """Return P_i in [0, 1], 0 outside the widened mouth box."""
         return logits.sigmoid() * wide_box(self.image_size).to(logits)
 
     def first(self, count: int, device: torch.device) -> Tensor:
-        """Return P_1 of as many clips, `[B, 1, S/4, S/4]`."""
+        """Return P_1 of `count` clips, `[B, 1, S/4, S/4]`."""
         return first_attention(self.image_size).to(device).expand(count, -1, -1, -1)

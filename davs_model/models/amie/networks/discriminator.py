@@ -1,4 +1,4 @@
-"""D: the discriminator of frames. Do a frame and a sound belong together, and is the frame real?"""
+"""D: the frame discriminator. Do a frame and its audio match, and is the frame real?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from davs_model.models.davs.networks.layers import LEAK, channels, expect, fold,
 
 
 class FrameDiscriminator(nn.Module):
-    """D, an image CNN, flattened, beside a layer of audio, and a classifier.
+    """D, a classifier of the flattened output of an image CNN, concatenated with that of an audio layer.
 
     width: channel multiplier. image_size: S.
     """

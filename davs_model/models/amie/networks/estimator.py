@@ -1,4 +1,4 @@
-"""T: the estimator of how much a frame and a sound have in common."""
+"""T: the estimator of the mutual information of a frame and its audio."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from davs_model.models.davs.networks.speech import AudioSpeechEncoder
 class Estimator(nn.Module):
     """T, an image and an audio encoder of the generator's architectures, and a classifier of three layers.
 
-    width, audio_width: channel multipliers. image_size: S, of the frames that it is shown.
-    box: what it sees of them; a part is seen at S/2.
-    standardise: as of the generator's audio encoder.
+    width, audio_width: channel multipliers. image_size: S of its input frames.
+    box: the part of the frames that it sees; a part smaller than the frame is seen at S/2.
+    standardise: as in the generator's audio encoder.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class Estimator(nn.Module):
         )
 
     def encode(self, frames: Tensor, windows: Tensor, sound: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Encode frames `[B, T, 3, S, S]` and windows `[B, N, 12, 20]`: `[B, T, 256]`, `[B, N, 256]`.
+        """Encode frames `[B, T, 3, S, S]` and windows `[B, N, 12, 20]` as `[B, T, 256]` and `[B, N, 256]`.
 
         sound: mean and standard deviation of the coefficients of each clip, for `standardise` by clip.
         """
         return self.image_encoder(as_read(frames, self.box, self.size)), self.audio_encoder(windows, sound)
 
     def forward(self, images: Tensor, sounds: Tensor) -> Tensor:
-        """Return T of every frame with every window of its clip, `[B, T, N]`, from what `encode` made of them."""
+        """Return T of every frame with every window of its clip, `[B, T, N]`, from the features of `encode`."""
         n_frames, n_windows = images.shape[1], sounds.shape[1]
         pairs = torch.cat(
             (

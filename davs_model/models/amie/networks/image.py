@@ -1,4 +1,4 @@
-"""E_img: the encoder of a frame, by strided convolutions; the estimator's image encoder has its shape."""
+"""E_img: the frame encoder, of strided convolutions; the estimator's image encoder has the same architecture."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from davs_model.models.davs.networks.layers import FEATURES, channels, conv_bn, fold, unfold
 
 CELLS = 4
-"""Side of the last maps."""
+"""Side of the last maps in pixels."""
 CHANNELS = (64, 128, 256, 512, 512, 512)
-"""Of each halving at width 1; the paper gives none."""
+"""Channels of each halving at width 1; the paper gives none."""
 
 
 def halvings(size: int) -> int:
-    """Return how often a side is halved until the maps are 4×4; ValueError for one that this does not reach."""
+    """Return the number of halvings from a side to 4; ValueError for a side that halving does not bring to 4."""
     count = (size // CELLS).bit_length() - 1
     if not 1 <= count <= len(CHANNELS) or CELLS << count != size:
         raise ValueError(f"size {size}: 4 times a power of two, from 8 to {CELLS << len(CHANNELS)}")

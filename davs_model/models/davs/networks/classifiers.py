@@ -1,4 +1,4 @@
-"""C_w, C_p^w, C_w^p, the person softmax and the domain discriminator: what says which word, person or modality.
+"""C_w, C_p^w, C_w^p, the person softmax and the domain discriminator: the classifiers of words, people and modalities.
 
 All return logits, not probabilities: the losses take softmax and sigmoid in float32, where they cannot overflow.
 """
@@ -15,7 +15,7 @@ from davs_model.models.davs.networks.layers import FEATURES, channels, check_ima
 class WordClassifier(nn.Module):
     """C_w, the word classifier that both modalities share.
 
-    n_words: N_w. n_frames: T, features that it reads at once.
+    n_words: N_w. n_frames: T, number of features that it reads at once.
     """
 
     def __init__(self, *, n_words: int, n_frames: int = 12) -> None:
@@ -32,17 +32,17 @@ class WordClassifier(nn.Module):
 
 
 class IdentityWordClassifier(nn.Module):
-    """C_p^w, the adversary of eq. 2 and 3: does the identity encoder still know the word?
+    """C_p^w, the adversary of eq. 2 and 3: can the word still be read from the identity features?
 
-    n_words: N_w. n_frames: T, consecutive frames that it reads. width, image_size: those of the identity encoder.
-    from_feature: read f_p^v instead of the maps that the released code reads; ours. Features are given variance 1 over
-        clips and frames, and what the T frames have in common, who it is, is subtracted. While training, noise is
-        added: what changes less is not read, so an encoder hides words by keeping its features still. That hides
-        nothing from a reader that scales changes to one size.
+    n_words: N_w. n_frames: T, number of consecutive frames that it reads. width, image_size: of the identity encoder.
+    from_feature: read f_p^v instead of the maps that the released code reads; not in the paper. The features are scaled
+        to variance 1 over clips and frames, and their mean over the T frames, the person, is subtracted. In training,
+        noise is added. Changes smaller than the noise cannot be read, so the encoder hides words by keeping its
+        features nearly constant. This does not hide them from another classifier that first rescales the changes.
     """
 
     NOISE = 0.1
-    """Its standard deviation, where that of the features is 1."""
+    """Standard deviation of the noise; that of the features is 1."""
 
     def __init__(
         self,
@@ -73,11 +73,11 @@ class IdentityWordClassifier(nn.Module):
         self.fc = nn.Linear(n_frames * 128, n_words)
 
     def read(self, identity: Identity) -> Tensor:
-        """Return what it reads of an identity: `Identity.quarter`, or the feature."""
+        """Return the part of an identity that it reads: `Identity.quarter`, or the feature."""
         return identity.feature if self.from_feature else identity.quarter
 
     def forward(self, identity: Tensor) -> Tensor:
-        """Map what is read of T frames, `[B, T, 64, S/4, S/4]` or `[B, T, 256]`, to logits `[B, N_w]`."""
+        """Map the output of `read` for T frames, `[B, T, 64, S/4, S/4]` or `[B, T, 256]`, to logits `[B, N_w]`."""
         frames = self.norm(fold(identity, *self.shape))
         if self.from_feature:
             frames = self._changes(unfold(frames, len(identity))).flatten(0, 1)
@@ -90,9 +90,9 @@ class IdentityWordClassifier(nn.Module):
 
 
 class SpeechPersonClassifier(nn.Module):
-    """C_w^p, the adversary of eq. 4 and 5: does the visual speech encoder still know the person?
+    """C_w^p, the adversary of eq. 4 and 5: can the person still be read from the visual speech features?
 
-    The released code has none.
+    The released code has no such network.
 
     n_people: N_p of the talking clips.
     """
@@ -107,7 +107,7 @@ class SpeechPersonClassifier(nn.Module):
 
 
 class PersonClassifier(nn.Module):
-    """The softmax over people that the identity encoder learns from.
+    """The softmax over people that supervises the identity encoder.
 
     n_people: N_p of the labelled faces.
     """
@@ -122,12 +122,12 @@ class PersonClassifier(nn.Module):
 
 
 class DomainDiscriminator(nn.Module):
-    """D of the domain GAN: does a feature come from sound or from pictures?"""
+    """D of the domain GAN: does a feature come from audio or from video?"""
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.ReLU(inplace=True), nn.Linear(FEATURES, 1))
 
     def forward(self, speech: Tensor) -> Tensor:
-        """Map single features `[B, T, 256]` to the logit `[B, T, 1]` of sound."""
+        """Map single features `[B, T, 256]` to logits `[B, T, 1]` of audio."""
         return self.layers(speech)

@@ -1,4 +1,4 @@
-"""Figure 2: the encoders, the decoder and their adversaries, wired."""
+"""Figure 2: the encoders, the decoder and their adversaries, connected."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from davs_model.models.davs.stages import LABELS, STAGES
 
 
 class DAVS(SpeechModel):
-    """The disentangled audio-visual system: who (pid space) and what is said (wid space), taken apart and put together.
+    """The disentangled audio-visual system: person (pid space) and speech (wid space) are separated and recombined.
 
     Frames are RGB in [0, 1], `[B, T, 3, S, S]`; windows `[B, T, 12, 20]`, as in the shards; features 256 long.
 
@@ -82,7 +82,7 @@ class DAVS(SpeechModel):
 
     @classmethod
     def drawn_from(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the drivers; where they take turns, those whose turn comes."""
+        """Return the drivers; with `generation.drive=alternate`, those that drive any clip."""
         generation = settings.get("generation")
         if not isinstance(generation, dict) or generation.get("drive") != "alternate":
             return cls.drivers
@@ -90,7 +90,7 @@ class DAVS(SpeechModel):
         return tuple(driver for driver in cls.drivers if generation.get("video") != never[driver])
 
     def initialise(self, batch: Batch) -> None:
-        """Fit the last layers of the speech encoders to a batch, in place; by the targets where no words are read."""
+        """Fit the last layers of the speech encoders to a batch, in place; to its targets if it has no `WINDOWS`."""
         windows = batch[WINDOWS if WINDOWS in batch else objective.TARGET_WINDOWS]
         super().initialise({**batch, WINDOWS: windows})
 
@@ -103,20 +103,20 @@ class DAVS(SpeechModel):
         progress: float = 1.0,
         gather: Callable[[Tensor], Tensor] = lambda features: features,
     ) -> dict[str, Tensor]:
-        """Return the terms that are wanted and have begun; see `objective`."""
+        """Return the wanted terms that have begun; see `objective`."""
         wanted = objective.begun(wanted, settings, progress)
         if objective.TARGETS in batch:
             return objective.talking_terms(self, batch, settings, wanted=wanted, gather=gather)
         return objective.terms(self, batch, settings=settings, wanted=wanted, gather=gather)
 
     def factors(self, stage: Stage, settings: own.Settings, *, people_are_speakers: bool) -> dict[str, float]:
-        """Return the factor of each term that a stage minimises, times that of the released form in that form."""
+        """Return the factor of each term that a stage minimises; in the released form, times `RELEASED_WEIGHTS`."""
         found = super().factors(stage, settings, people_are_speakers=people_are_speakers)
         released = losses.RELEASED_WEIGHTS if settings.form == "released" else {}
         return {term: weight * released.get(term, 1.0) for term, weight in found.items()}
 
     def idle(self, stage: Stage, settings: own.Settings, *, people_are_speakers: bool) -> set[str]:
-        """Return terms without a classifier or reader."""
+        """Return the terms whose classifier or reader the model does not have or need."""
         found = super().idle(stage, settings, people_are_speakers=people_are_speakers)
         if self.speech_person_classifier is None:
             found.add("speech_person")
@@ -125,29 +125,29 @@ class DAVS(SpeechModel):
         return found
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
-        """Return f_p^v of the portrait and of the frames in a row, F_w^v, F_w^a and what C_w makes of these."""
+        """Return f_p^v of the portrait and of the consecutive frames, F_w^v, F_w^a and the logits of C_w for these."""
         found = super().embeddings(batch)
         if SEQUENCE in batch:
             found["identity_sequence"] = self.encode_identity(batch[SEQUENCE]).feature
         return found
 
     def encode_identity(self, frames: Tensor) -> Identity:
-        """Encode who is seen in frames `[B, T, 3, S, S]`: f_p^v and its maps."""
+        """Encode the identity in frames `[B, T, 3, S, S]`: f_p^v and its maps."""
         return self.identity_encoder(frames)
 
     def encode_person(self, frames: Tensor) -> Identity:
-        """Encode who is seen in frames `[B, K, 3, S, S]`; see `merged`."""
+        """Encode the identity in frames `[B, K, 3, S, S]`; see `merged`."""
         return self.merged(frames)
 
     def smooth_sound(self, speech: Tensor) -> Tensor:
-        """Return F_w^a `[B, T, 256]` with a part of each frame's features taken, half each, from the frames beside it.
+        """Return F_w^a `[B, T, 256]` with the fraction `audio_smoothing` of each feature taken from its two neighbours.
 
-        An MFCC window is .2 s long; so a frame hears a little more, and jitters less.
+        An MFCC window is .2 s long. With smoothing, a frame depends on slightly more audio and jitters less.
         """
         around = torch.cat((speech[:, :1], speech, speech[:, -1:]), dim=1)
         beside = (around[:, :-2] + around[:, 2:]) / 2
         return speech.lerp(beside, self.audio_smoothing)
 
     def decode(self, identity: Identity, speech: Tensor) -> Tensor:
-        """Draw frames `[B, T, 3, S, S]` of a person (of one frame or T) saying F_w^v or F_w^a `[B, T, 256]`."""
+        """Generate frames `[B, T, 3, S, S]` from the identity, of one frame or T, and F_w^v or F_w^a `[B, T, 256]`."""
         return self.decoder(identity, speech)

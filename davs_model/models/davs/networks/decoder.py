@@ -1,4 +1,4 @@
-"""G: the decoder, from a person's and a speech feature to a frame."""
+"""G: the decoder, from an identity feature and a speech feature to a frame."""
 
 from __future__ import annotations
 
@@ -22,35 +22,36 @@ from davs_model.models.davs.networks.layers import (
 BLOCKS = ((2, 512), (3, 512), (4, 256), (4, 256), (3, 128), (2, 64))
 """Convolutions and channels of each block; every block is followed by ×2 upsampling."""
 JOINED = 3
-"""Before this block (from 0) the identity maps of S/8 are put in front of its input."""
+"""Block (from 0) to whose input the identity maps of S/8 are prepended."""
 JOINED_ALSO = {4: "quarter", 5: "half"}
-"""Blocks before which larger identity maps are joined too, where `identity_scales` asks for them."""
+"""Blocks to whose input larger identity maps are prepended too, depending on `identity_scales`."""
 MAP_CHANNELS = {"eighth": 160, "quarter": 64, "half": 32}
 """Channels of the identity maps at width 1."""
 KEPT = 2.0
-"""Initial logit of the part of the identity frame that a blended picture keeps: .88 of it."""
+"""Initial logit of α, the part of the identity frame that a blended frame keeps: .88."""
 
 
 FLOWS = 4
-"""After this block (from 0), at S/2, the flow is read from the maps, where `flow` asks for one."""
+"""Block (from 0) after which, at S/2, the flow is computed from the maps, if there is `flow`."""
 REACH = 0.1
-"""Unit of the flow, in halves of the frame's side: at the size that a new network's outputs have, some pixels."""
+"""Unit of the flow, in half sides of the frame: outputs of a new network then move the frame by some pixels."""
 
 
 class Decoder(nn.Module):
-    """G, convolutions and bilinear upsampling from a vector to a picture.
+    """G, convolutions and bilinear upsampling from a vector to an image.
 
     width: channel multiplier; the features stay 256 long.
     image_size: S, 64, 128 or 256; the first maps are S/64 wide, so that six doublings give S.
 
-    The rest is ours; by default it is off, which leaves the released network.
+    The other arguments are not in the paper. By default they are off, which gives the released network.
 
     identity_scales: identity maps that are joined: 1: those of S/8, 2: of S/4 too, 3: of S/2, 4: the frame itself.
-    blend: draw a fourth map α; the picture is α · identity frame + (1 − α) · what is drawn.
-    flow: move the identity frame by a flow that is read at S/2, before it is joined and blended. Of a face that was
-        never seen the generator knows no more than this frame: how lips and chin move, others have taught it.
-    speech_map: channels of a map of S/8 that a linear layer makes of the speech feature, joined with the identity maps.
-    speech_length: length of the speech feature, with which a model may say more than what is spoken.
+    blend: output a fourth map α; the frame is α · identity frame + (1 − α) · output.
+    flow: warp the identity frame, before it is joined and blended, by a flow that is computed at S/2. This frame is all
+        the information about an unseen face; how lips and chin move is learned from other people.
+    speech_map: channels of a map of S/8 that a linear layer computes from the speech feature; joined with the identity
+        maps.
+    speech_length: length of the speech feature, which may carry more than speech.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def _keep_the_frame(self) -> None:
-        """Let pictures begin as the identity frame, nearly."""
+        """Initialise the last layer so that output frames are nearly the identity frame."""
         last = self.last[-1]
         assert isinstance(last, nn.ConvTranspose2d)
         assert last.bias is not None
@@ -113,10 +114,10 @@ class Decoder(nn.Module):
         last.weight[:, 3] *= 0.1
 
     def forward(self, identity: Identity, speech: Tensor) -> Tensor:
-        """Draw RGB frames `[B, T, 3, S, S]` in [0, 1], float32.
+        """Generate RGB frames `[B, T, 3, S, S]` in [0, 1], float32.
 
-        identity: of one frame of each clip, `[B, 1, …]`, or of T frames, `[B, T, …]`.
-        speech: f_w^v or f_w^a, `[B, T, 256]`, or of `speech_length`.
+        identity: of one frame per clip, `[B, 1, …]`, or of T frames, `[B, T, …]`.
+        speech: f_w^v or f_w^a, `[B, T, 256]`, or of length `speech_length`.
         """
         batch, n_frames = speech.shape[:2]
 
@@ -138,7 +139,7 @@ class Decoder(nn.Module):
                 frame = moved(frame, REACH * self.to_flow(maps).float())
         if self.frame_joined:
             maps = torch.cat((frame, maps), dim=1)
-        # In float32 also under autocast: half precision has fewer steps than a picture has greys.
+        # In float32 also under autocast: half precision has fewer steps than an image has grey levels.
         drawn = self.last(maps).float()
         picture = (drawn[:, :3].tanh() + 1) / 2
         if self.blend:
@@ -148,9 +149,9 @@ class Decoder(nn.Module):
 
 
 def moved(frames: Tensor, flow: Tensor) -> Tensor:
-    """Take each pixel of frames from where a flow points to, bilinearly: float32 `[N, 3, S, S]`.
+    """Warp frames: sample each pixel bilinearly from where the flow points to; float32 `[N, 3, S, S]`.
 
-    flow: `[N, 2, s, s]`, across and down, in halves of the side; beyond the edge lies the edge.
+    flow: `[N, 2, s, s]`, x and y, in half sides of the frame; positions beyond the edge are clamped to it.
     """
     side = frames.shape[-1]
     flow = functional.interpolate(flow, size=(side, side), mode="bilinear", align_corners=False)

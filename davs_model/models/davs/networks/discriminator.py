@@ -1,4 +1,4 @@
-"""D_seq: the discriminator of sequences. Are six frames real, and is the mouth in step with the sound?"""
+"""D_seq: the sequence discriminator. Are six frames real, and is the mouth in sync with the audio?"""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from davs_model.models.davs.networks.layers import LEAK, channels, check_image_s
 
 
 class SequenceLogits(NamedTuple):
-    """What D_seq says of sequences, as logits of `real`."""
+    """The output of D_seq, as logits of `real`."""
 
     patch: Tensor
-    """`[B, 1, P, P]`, one for each patch of the picture; P is 30 at 256 pixels."""
+    """`[B, 1, P, P]`, one per patch of the frames; P is 30 at 256 pixels."""
     in_step: Tensor
-    """`[B, 1]`, of the mouth and the sound together."""
+    """`[B, 1]`, for mouth and audio being in sync."""
 
 
 class SequenceDiscriminator(nn.Module):
-    """D_seq, a patch discriminator of frames stacked as channels, with a second head for mouth and sound.
+    """D_seq, a patch discriminator of frames stacked as channels, with a second head for audio-video sync.
 
-    n_frames: consecutive frames, and as many windows. width: channel multiplier. image_size: S, 64, 128 or 256.
+    n_frames: number of consecutive frames, and of windows. width: channel multiplier. image_size: S, 64, 128 or 256.
     """
 
     def __init__(self, *, n_frames: int = 6, width: float = 1.0, image_size: int = 256) -> None:
@@ -39,7 +39,7 @@ class SequenceDiscriminator(nn.Module):
             conv_bn(c256, c512, 4, 1, 1, leaky=True),
         )
         self.patch = nn.Conv2d(c512, 1, 4, 1, 1)
-        # The mouth: rows 19:28 and columns 11:20 of the 31×31 maps at 256 pixels, else the same part of the picture.
+        # The mouth: rows 19:28 and columns 11:20 of the 31×31 maps at 256 pixels, else the same part of the frame.
         cells, side = image_size // 8 - 1, image_size // 32 + 1
         top, left = (round(centre / 31 * cells - side / 2) for centre in (23.5, 15.5))
         self.rows, self.columns = slice(top, top + side), slice(left, left + side)
@@ -64,7 +64,7 @@ class SequenceDiscriminator(nn.Module):
         )
 
     def forward(self, frames: Tensor, windows: Tensor) -> SequenceLogits:
-        """Judge RGB frames `[B, 6, 3, S, S]` in [0, 1] and their MFCC windows `[B, 6, 12, 20]`."""
+        """Classify RGB frames `[B, 6, 3, S, S]` in [0, 1] and their MFCC windows `[B, 6, 12, 20]`."""
         expect(frames, self.n_frames, 3, self.image_size, self.image_size)
         expect(windows, self.n_frames, N_COEFFICIENTS, WINDOW_STEPS)
         maps = self.trunk(frames.flatten(1, 2))

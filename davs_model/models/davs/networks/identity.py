@@ -1,4 +1,4 @@
-"""E_p^v: the identity encoder, from one frame to the person's features (pid space)."""
+"""E_p^v: the identity encoder, from one frame to identity features (pid space)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from davs_model.models.davs.networks.layers import FEATURES, channels, check_ima
 
 
 class Identity(NamedTuple):
-    """What E_p^v says of frames `[B, T, 3, S, S]`; channel counts at width 1."""
+    """The output of E_p^v for frames `[B, T, 3, S, S]`; channel counts are those at width 1."""
 
     feature: Tensor
     """f_p^v, `[B, T, 256]`."""
@@ -31,9 +31,9 @@ class Identity(NamedTuple):
 
 
 class Maxout(nn.Module):
-    """Two parallel convolutions with BatchNorm and the larger of both, element by element; no other non-linearity.
+    """The element-wise maximum of two parallel convolutions with BatchNorm; no other non-linearity.
 
-    The two are one convolution with twice the channels: same numbers, one pass over the input.
+    The two are computed as one convolution with twice the channels: the same values, in one pass over the input.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""What the networks share: the width of small models, and frames that pass all at once."""
+"""Shared layers and functions: channel counts of small models, and all frames of a batch in one pass."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 FEATURES = 256
-"""Length of every latent vector; does not change with the width."""
+"""Length of every latent vector, at any width."""
 LEAK = 0.2
 """Slope of LeakyReLU below zero, everywhere."""
 IMAGE_SIZES = (64, 128, 256)
 
 
 def channels(count: int, width: float) -> int:
-    """Return `count` channels times the width, a multiple of 4, so that halves and quarters of a block exist.
+    """Return `count` channels times the width, as a multiple of 4, so that a block can be split in halves and quarters.
 
     ValueError for a width that is not above 0.
     """
@@ -23,7 +23,7 @@ def channels(count: int, width: float) -> int:
 
 
 def check_image_size(image_size: int) -> None:
-    """Raise ValueError for an image size that the networks are not built for."""
+    """Raise ValueError for an image size that the networks do not support."""
     if image_size not in IMAGE_SIZES:
         raise ValueError(f"image_size {image_size}: one of {', '.join(map(str, IMAGE_SIZES))}")
 
@@ -37,22 +37,22 @@ def expect(batch: Tensor, *shape: int | str) -> None:
 
 
 def fold(batch: Tensor, *shape: int) -> Tensor:
-    """Return `[B, T, *shape]` as `[B·T, *shape]`: all frames of a batch go through a network in one pass.
+    """Reshape `[B, T, *shape]` to `[B·T, *shape]`, so that all frames of a batch pass through a network at once.
 
-    A loop over T gives the same numbers, with one exception: in training BatchNorm takes its mean over B·T frames, not
-    over the B frames of one instant as in the released code. ValueError for any other shape.
+    A loop over T gives the same values, with one exception: in training, BatchNorm takes its statistics over B·T
+    frames, and not over the B frames of one instant as in the released code. ValueError for any other shape.
     """
     expect(batch, "T", *shape)
     return batch.flatten(0, 1)
 
 
 def unfold(frames: Tensor, batch: int) -> Tensor:
-    """Return `[B·T, …]` as `[B, T, …]`."""
+    """Reshape `[B·T, …]` to `[B, T, …]`."""
     return frames.view(batch, -1, *frames.shape[1:])
 
 
 def double(maps: Tensor) -> Tensor:
-    """Return maps `[N, C, H, W]` at twice their size, corners aligned: `bilinear` when the weights were made."""
+    """Upsample maps `[N, C, H, W]` ×2 with aligned corners, as `bilinear` did when the weights were trained."""
     return functional.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=True)
 
 
@@ -80,8 +80,8 @@ def conv_bn(
 
 
 def unused(**layers: nn.Module) -> nn.ModuleDict:
-    """Return layers that the released networks hold but never use: no gradients, no part in any forward pass.
+    """Return layers that the released networks have but never use: no gradients, no part in any forward pass.
 
-    They are kept so that an imported checkpoint loses nothing and the parameter counts are the released ones.
+    They are kept so that an imported checkpoint loses nothing and the parameter counts are those of the released ones.
     """
     return nn.ModuleDict(layers).requires_grad_(False)

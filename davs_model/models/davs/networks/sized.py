@@ -1,4 +1,4 @@
-"""Networks that AMIE and ET-GAN have, too, made as the dimensions of a model say."""
+"""Builds the networks that AMIE and ET-GAN share with DAVS, with the dimensions of a model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def word_classifier(size: SharedDimensions) -> WordClassifier:
 
 
 def add_classifiers(model: SpeechModel, size: SharedDimensions) -> None:
-    """Give a model what the first two stages of AMIE and ET-GAN need besides, one C_w for both modalities."""
+    """Add the classifiers that the first two stages of AMIE and ET-GAN need; both modalities share C_w."""
     model.word_classifier = word_classifier(size)
     model.audio_word_classifier = None
     model.domain_discriminator = DomainDiscriminator()

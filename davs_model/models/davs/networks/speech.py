@@ -23,13 +23,13 @@ from davs_model.models.davs.networks.layers import (
 )
 
 LANDMARK_MAPS = 68
-"""Maps at the end of FAN: one a landmark of the face."""
+"""Number of maps at the end of FAN, one per facial landmark."""
 NEAREST = 1e-3
-"""What a step of `Voice` costs, so that of equally likely ones the nearest is taken, and none without a reference."""
+"""Cost of a step of `Voice`: of equally likely steps the smallest is taken, and 0 without a reference."""
 SPREAD = 1e-4
-"""Least eigenvalue of the correlation of a clip's coefficients that says something of a voice: silence has 0."""
+"""A clip holds a voice if the smallest eigenvalue of the correlation of its coefficients is above this (silence: 0)."""
 DEPTH = 4
-"""Times that the hourglass halves its maps."""
+"""How often the hourglass halves its maps."""
 
 
 class PreactivatedBlock(nn.Module):
@@ -61,7 +61,7 @@ class PreactivatedBlock(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """Maps at full and at half size, the half ones through the next hourglass, added; the innermost is a block."""
+    """The sum of a branch at full size and one at half size with the next hourglass in it; the innermost is a block."""
 
     def __init__(self, depth: int, width: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Hourglass(nn.Module):
 class VisualSpeechEncoder(nn.Module):
     """E_w^v, the front of a face-alignment network (FAN) with one hourglass, and a linear layer.
 
-    width: channel multiplier; the 68 landmark maps and the 256 features stay.
+    width: channel multiplier; it does not change the 68 landmark maps and the 256 features.
     image_size: S, 64, 128 or 256, of the frames, or of the part of them that it sees.
     normalised: features have mean 0 and variance 1, by BatchNorm without parameters.
     """
@@ -125,10 +125,10 @@ class VisualSpeechEncoder(nn.Module):
 class AudioSpeechEncoder(nn.Module):
     """E_w^a, two small convolutional branches over one window, similar to SyncNet's.
 
-    width: channel multiplier; the 256 features stay.
-    normalised: as of `VisualSpeechEncoder`.
-    standardise: one of `STANDARDISE`, what gives every coefficient mean 0 and variance 1: nothing, the statistics of
-        the training set, which the network holds, those of each clip, or these after `Voice`.
+    width: channel multiplier; it does not change the 256 features.
+    normalised: as in `VisualSpeechEncoder`.
+    standardise: one of `STANDARDISE`: the statistics by which every coefficient is given mean 0 and variance 1. They
+        are none, those of the training set, which the network stores, those of each clip, or the latter after `Voice`.
     """
 
     def __init__(self, *, width: float = 1.0, normalised: bool = False, standardise: str = "none") -> None:
@@ -162,8 +162,8 @@ class AudioSpeechEncoder(nn.Module):
     def forward(self, windows: Tensor, statistics: Tensor | None = None) -> Tensor:
         """Encode MFCC windows `[B, T, 12, 20]` (coefficient × time, as in the shards) as f_w^a `[B, T, 256]`.
 
-        statistics: mean and standard deviation `[B, 2, 12]` of each clip's coefficients, for `standardise` by clip, and
-        their covariance, `[B, 14, 12]`, by voice; None: those of the windows themselves.
+        statistics: mean and standard deviation of each clip's coefficients, `[B, 2, 12]`, for `standardise` "clip";
+        with their covariance, `[B, 14, 12]`, for "voice"; None: the statistics of the windows themselves.
         """
         expect(windows, "T", N_COEFFICIENTS, WINDOW_STEPS)
         windows = self._standardised(windows, statistics)
@@ -185,17 +185,18 @@ class AudioSpeechEncoder(nn.Module):
 
 
 class Voice(nn.Module):
-    """Moves the formants of a clip to where those of a reference voice are, and standardises its MFCC.
+    """Moves the formants of a clip to those of a reference voice, and standardises its MFCC.
 
-    Vocal tract length normalisation (Lee and Rose, ICASSP 1996): of the warps of `warped_voice` in steps of `STEP`, the
-    one under which the clip is likeliest, by one Gaussian of the reference's standardised coefficients. So a clip's
-    covariance is all it takes. In training a voice is moved by up to `MOVED` steps more, at random.
+    This is vocal tract length normalisation (Lee and Rose, ICASSP 1996). Of the warps of `warped_voice` in steps of
+    `STEP`, the one is chosen under which the clip is most likely, by one Gaussian of the reference's standardised
+    coefficients. It therefore needs only the covariance of a clip. In training, a voice is moved by up to `MOVED` steps
+    more, at random.
 
-    preset: of the MFCC.
+    preset: MFCC preset.
     """
 
     STEP, LOWEST, HIGHEST, MOVED = 0.05, -4, 6, 2
-    """The step is of the logarithm of the vocal tract's length; lowest and highest are numbers of steps."""
+    """STEP is a difference of the logarithm of the vocal tract length; the others are numbers of steps."""
 
     def __init__(self, preset: str) -> None:
         super().__init__()
@@ -207,8 +208,8 @@ class Voice(nn.Module):
         self.register_buffer("precision", torch.zeros(N_COEFFICIENTS, N_COEFFICIENTS))
 
     def forward(self, windows: Tensor, statistics: Tensor) -> Tensor:
-        """Return windows `[B, T, 12, 20]` of clips with these statistics `[B, 14, 12]`, moved and standardised."""
-        # In float32 also under autocast: half precision does not tell one step from the next.
+        """Move and standardise windows `[B, T, 12, 20]` of clips with these statistics `[B, 14, 12]`."""
+        # In float32 also under autocast: half precision cannot resolve single steps.
         with torch.no_grad(), torch.autocast(windows.device.type, enabled=False):
             mean, covariance = statistics[:, 0].float(), statistics[:, 2:].float()
             chosen = self.steps(covariance)
@@ -229,11 +230,11 @@ class Voice(nn.Module):
 
     @staticmethod
     def heard(covariance: Tensor) -> Tensor:
-        """Return which clips a voice can be taken from, bool `[B]`: not from silence; covariance: `[B, 12, 12]`."""
+        """Return which clips hold a voice and not only silence, bool `[B]`; covariance: `[B, 12, 12]`."""
         return torch.linalg.eigvalsh(_correlation(covariance.double()))[:, 0] > SPREAD
 
     def fit(self, covariance: Tensor) -> None:
-        """Take the mean correlation of clips, all `heard`, as that of the voice to move others to: `[B, 12, 12]`."""
+        """Set the reference voice to the mean correlation of clips, all `heard`; covariance: `[B, 12, 12]`."""
         self.precision.copy_(torch.linalg.inv(_correlation(covariance.double()).mean(0)))
 
 

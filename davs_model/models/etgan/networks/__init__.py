@@ -1,4 +1,4 @@
-"""The networks of ET-GAN-ACW, one file each, and `ETGAN`, which wires them."""
+"""The networks of ET-GAN-ACW, one file each, and `ETGAN`, which connects them."""
 
 from davs_model.models.etgan.networks.etgan import ETGAN
 

@@ -1,4 +1,4 @@
-"""D_frame and D_st: is a picture real, and does an expression move as real ones do?"""
+"""D_frame and D_st: is a frame real, and does an expression move like a real one?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from davs_model.models.etgan.dimensions import RUN_LENGTH
 
 
 class FrameDiscriminator(nn.Module):
-    """D_frame, a patch discriminator of single frames, with the trunk of DAVS's D_seq but for one layer.
+    """D_frame, a patch discriminator of single frames, with the trunk of DAVS's D_seq except for one layer.
 
     width: channel multiplier. image_size: S.
     """
@@ -29,7 +29,7 @@ class FrameDiscriminator(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return logits of `real` of each patch of frames `[B, T, 3, S, S]`: `[B, T, P, P]`."""
+        """Return the logit of `real` `[B, T, P, P]` for each patch of frames `[B, T, 3, S, S]`."""
         return unfold(self.layers(fold(frames, 3, self.image_size, self.image_size))[:, 0], len(frames))
 
 
@@ -54,5 +54,5 @@ class ClipDiscriminator(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return logits of `real` of parts of 8 frames in a row `[B, 8, 3, S, S]`: `[B, P, P]`."""
+        """Return the logit of `real` `[B, P, P]` for each part of 8 consecutive frames `[B, 8, 3, S, S]`."""
         return self.layers(self.smaller(2 * frames.transpose(1, 2) - 1))[:, 0, 0]

@@ -1,4 +1,4 @@
-"""ET-GAN-ACW: views of a face, an expression, a sound and positions; weighed, fused and drawn."""
+"""ET-GAN-ACW: frames from views of a face, an expression, audio and positions, which are weighted and fused."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from davs_model.models.etgan.networks.weighting import CrossModalWeighting
 from davs_model.models.etgan.stages import LABELS, STAGES
 
 MEMORY = 0.005
-"""What a clip takes at least of the mean expression that is kept of its emotion."""
+"""Minimum weight of a new clip in the running mean expression of its emotion."""
 
 
 class ExpressiveFace(NamedTuple):
-    """Who is to speak, and with which expression."""
+    """The identity of the speaker, and the expression."""
 
     identity: Identity
-    """Of one frame, or of several merged: `[B, 1, …]`."""
+    """From one frame, or from several merged ones: `[B, 1, …]`."""
     expression: Tensor
     """e_exp `[B, 64]`."""
 
@@ -47,7 +47,7 @@ class ETGAN(SpeechModel):
     64. Identity and speech encoders and the decoder are those of DAVS (ours: the abstract names none). The first half
     of the fused features takes the place of the identity feature in the decoder, the second that of speech.
 
-    dimensions: of `etgan.dimensions.Dimensions`.
+    dimensions: those of `etgan.dimensions.Dimensions`.
     """
 
     name: ClassVar[str] = "etgan"
@@ -86,14 +86,14 @@ class ETGAN(SpeechModel):
         self.expression_word_classifier = classifier(size.n_words) if size.n_words > 1 else None
         self.visual_speech_encoder = sized.visual_speech_encoder(size)
         sized.add_classifiers(self, size)
-        # Of each emotion, and of all clips.
+        # The mean of each emotion, and of all clips.
         self.expressions: Tensor
         self.expressions_seen: Tensor
         self.register_buffer("expressions", torch.zeros(size.n_emotions + 1, expressions.EXPRESSION))
         self.register_buffer("expressions_seen", torch.zeros(size.n_emotions + 1))
 
     def idle(self, stage: Stage, settings: own.Settings, *, people_are_speakers: bool) -> set[str]:
-        """Return terms whose reader the model does not have, for want of labels, and that of weights that are fixed."""
+        """Return terms whose classifier the model lacks for want of labels, and that of the weighting if it is off."""
         found = super().idle(stage, settings, people_are_speakers=people_are_speakers)
         readers = {
             "judge": self.judge,
@@ -106,14 +106,14 @@ class ETGAN(SpeechModel):
         return found | {term for term, reader in readers.items() if reader is None}
 
     def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
-        """Return which emotions are read in real and in generated frames; see `readings`."""
+        """Return how well emotions are recognised in real and in generated frames; see `readings`."""
         return readings.measure(self, stage, clips, device, limit)
 
     @torch.no_grad()
     def remember(self, code: Tensor, emotions: Tensor) -> None:
-        """Take e_exp of clips `[B, 64]` into the means of their emotions `[B]`, −1 where unknown, while training.
+        """Update the mean e_exp of each emotion in training. code: `[B, 64]`; emotions: `[B]`, −1 where unknown.
 
-        The clips are those of all processes: means of a process's own would differ from one to the next.
+        The clips must be those of all processes, or the means would differ between processes.
         """
         if not self.training:
             return
@@ -125,27 +125,27 @@ class ETGAN(SpeechModel):
                 self.expressions[row].lerp_(some.float().mean(0), rate)
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
-        """Return what DAVS's encoders make of a batch, and e_exp `[B, 64]` as `expression`."""
+        """Return the embeddings by DAVS's encoders, and e_exp `[B, 64]` as `expression`."""
         found = super().embeddings(batch)
         if EXPRESSION in batch:
             found["expression"] = self.encode_expression(batch[EXPRESSION])
         return found
 
     def encode_identity(self, frames: Tensor) -> ExpressiveFace:
-        """Encode who is seen in a frame of each clip, `[B, 1, 3, S, S]`, with the mean expression of all clips."""
+        """Encode the identity in one frame per clip, `[B, 1, 3, S, S]`, with the mean expression of all clips."""
         return self.encode_person(frames[:, :1])
 
     def encode_person(self, frames: Tensor) -> ExpressiveFace:
-        """Encode who is seen in frames `[B, K, 3, S, S]`, in any order; see `ViewMerge` for which of them is shown."""
+        """Encode the identity in frames `[B, K, 3, S, S]`, in any order; see `ViewMerge` for which of them is shown."""
         identity, _ = self.merge(self.identity_encoder(frames))
         return self.expressing(ExpressiveFace(identity, frames.new_empty(0)), self.mean_expression())
 
     def person_features(self, frames: Tensor) -> Tensor:
-        """Return the merged feature of who is seen in frames `[B, K, 3, S, S]`, in any order: `[B, 256]`."""
+        """Return the merged identity feature `[B, 256]` of frames `[B, K, 3, S, S]`, in any order."""
         return self.merge(self.identity_encoder(frames))[0].feature[:, 0]
 
     def encode_expression(self, frames: Tensor) -> Tensor:
-        """Encode the expression of anybody in frames `[B, T, 3, S, S]`, best evenly spread: e_exp `[B, 64]`."""
+        """Encode the expression in frames of any person `[B, T, 3, S, S]`, best evenly spread, as e_exp `[B, 64]`."""
         return self.expression_encoder(frames)
 
     def mean_expression(self, emotion: int | None = None) -> Tensor:
@@ -154,30 +154,30 @@ class ETGAN(SpeechModel):
         return self.expressions[row : row + 1]
 
     def expressing(self, identity: ExpressiveFace, expression: Tensor) -> ExpressiveFace:
-        """Return somebody with another e_exp, `[B, 64]` or `[1, 64]`."""
+        """Return the identity with another e_exp, `[B, 64]` or `[1, 64]`."""
         return identity._replace(expression=expression.expand(len(identity.identity.feature), -1))
 
     def conditioned(self, identity: ExpressiveFace, batch: Batch) -> ExpressiveFace:
-        """Return somebody with the expression of the clips of a batch."""
+        """Return the identity with the expression of the clips of a batch."""
         return self.expressing(identity, self.encode_expression(batch[EXPRESSION])) if EXPRESSION in batch else identity
 
     def fuse(
         self, identity: Identity, expression: Tensor, audio: Tensor, positions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Weigh and fuse all modalities: `[B, T, 512]`, and w `[B, T, 4, 8]`.
+        """Weight and fuse all modalities; return the fused features `[B, T, 512]` and w `[B, T, 4, 8]`.
 
-        expression: `[B, 64]`. audio: `[B, T, 256]`. positions: of E_pos, `[B, T, 64]`; None: unknown.
+        expression: `[B, 64]`. audio: `[B, T, 256]`. positions: output of E_pos, `[B, T, 64]`; None: unknown.
         """
         return self.weighting(*self._of_frames(identity, expression, audio, positions))
 
     def doubts(self, identity: Identity, expression: Tensor, audio: Tensor, positions: Tensor) -> Tensor:
-        """Return the logit that each modality of each frame is spoilt, `[B, T, 4]`; what is given as `fuse` has it."""
+        """Return the logit `[B, T, 4]` that each modality of each frame is corrupted; arguments as in `fuse`."""
         return self.weighting.doubts(*self._of_frames(identity, expression, audio, positions))
 
     def _of_frames(
         self, identity: Identity, expression: Tensor, audio: Tensor, positions: Tensor | None
     ) -> tuple[Tensor, ...]:
-        """Return the features of each modality for each frame, `[B, T, …]`."""
+        """Return the features `[B, T, …]` of each modality for each frame."""
         shape = audio.shape[:2]
         where = self.position_encoder.neutral() if positions is None else positions
         return (
@@ -188,14 +188,14 @@ class ETGAN(SpeechModel):
         )
 
     def draw(self, identity: Identity, fused: Tensor) -> Tensor:
-        """Draw frames `[B, T, 3, S, S]` of somebody from fused features `[B, T, 512]`."""
+        """Generate frames `[B, T, 3, S, S]` of a person from fused features `[B, T, 512]`."""
         person, speech = fused.split(FEATURES, -1)
         return self.decoder(identity._replace(feature=person), speech)
 
     def decode(self, identity: ExpressiveFace, speech: Tensor) -> Tensor:
-        """Draw frames `[B, T, 3, S, S]` of somebody saying `[B, T, 256]`, positions unknown."""
+        """Generate frames `[B, T, 3, S, S]` of a face from speech features `[B, T, 256]`, with positions unknown."""
         return self.draw(identity.identity, self.fuse(identity.identity, identity.expression, speech)[0])
 
     def modality_weights(self, identity: ExpressiveFace, speech: Tensor) -> Tensor:
-        """Return w of each frame, over the groups of channels on average: `[B, T, 4]`."""
+        """Return w of each frame, averaged over the groups of channels: `[B, T, 4]`."""
         return self.fuse(identity.identity, identity.expression, speech)[1].mean(-1)

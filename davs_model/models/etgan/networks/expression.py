@@ -1,4 +1,4 @@
-"""E_exp, from a few frames of anybody to an expression, and the reader of emotions that the model is held to."""
+"""E_exp, from a few frames of any person to an expression, and the emotion classifier that supervises the model."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from davs_model.models.davs.networks.layers import LEAK, channels, fold, unfold
 EXPRESSION = 64
 """Length of e_exp."""
 CHANNELS = (32, 64, 128, 128, 256, 256)
-"""Of each halving at width 1."""
+"""Channels of each halving at width 1."""
 HIDDEN = 128
-"""Features of a frame."""
+"""Length of the features of a frame."""
 FACE_BOX: Box = (48, 224, 44, 212)
-"""Brows, eyes, nose and cheeks: what E_exp sees, but for the mouth. Hair, ears and what is behind tell who it is."""
+"""What E_exp sees: eyebrows, eyes, nose and cheeks; the mouth is hidden. Hair, ears and background, which identify the
+person, are outside."""
 CONTRAST = 0.25
-"""Standard deviation of the grey levels that it sees, in [0, 1]."""
+"""Standard deviation of the grey levels that E_exp sees, in [0, 1]."""
 
 
 class FrameEncoder(nn.Module):
     """Convolutions of stride 2 from a frame to 4×4, and a linear layer: 128 features.
 
-    With GroupNorm: what is seen of a clip does not depend on others, in training or after it.
+    It uses GroupNorm, so that the features of a clip do not depend on other clips, in training or after it.
 
-    width: channel multiplier. image_size: S. colours: of a picture.
+    width: channel multiplier. image_size: S. colours: number of channels of an image.
     """
 
     def __init__(self, *, width: float = 1.0, image_size: int = 256, colours: int = 3) -> None:
@@ -48,7 +49,7 @@ class FrameEncoder(nn.Module):
         self.fc = nn.Linear(counts[-1] * CELLS**2, HIDDEN)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Encode frames `[B, T, 3, S, S]` in [0, 1], RGB or grey as `[B, T, 1, S, S]`, as `[B, T, 128]`."""
+        """Encode frames in [0, 1], RGB `[B, T, 3, S, S]` or grey `[B, T, 1, S, S]`, as `[B, T, 128]`."""
         maps = self.layers(fold(2 * frames - 1, self.colours, self.image_size, self.image_size))
         return unfold(self.fc(maps.flatten(1)), len(frames))
 
@@ -56,8 +57,8 @@ class FrameEncoder(nn.Module):
 def expressive(frames: Tensor) -> Tensor:
     """Return what E_exp sees of RGB frames of clips `[B, T, 3, S, S]` in [0, 1]: `[B, T, 1, S, S]`, around ½.
 
-    The face without its mouth, in grey and, over the clip, of the same brightness and contrast: neither what surrounds
-    a face nor its colour is an expression, and both tell people apart.
+    It is the face without the mouth, in grey, with brightness and contrast normalised over the clip. Surroundings and
+    colour of a face say nothing about its expression, but would identify the person.
     """
     side = frames.shape[-1]
     seen = torch.zeros(side, side, device=frames.device)
@@ -71,9 +72,9 @@ def expressive(frames: Tensor) -> Tensor:
 
 
 class ExpressionEncoder(nn.Module):
-    """E_exp: features of each frame as `expressive` has it, their mean and deviation over time, a linear layer.
+    """E_exp: features of each `expressive` frame, their mean and standard deviation over time, and a linear layer.
 
-    width: channel multiplier; e_exp stays 64 long. image_size: S. rank: numbers that it is made of.
+    width: channel multiplier; e_exp stays 64 long. image_size: S. rank: number of values that e_exp is computed from.
     """
 
     def __init__(self, *, width: float = 1.0, image_size: int = 256, rank: int = 8) -> None:
@@ -90,7 +91,7 @@ class ExpressionEncoder(nn.Module):
 
 
 class EmotionReader(nn.Module):
-    """The judge: which emotion does a frame show, mouth and all?
+    """The judge: a classifier of the emotion in a frame, including the mouth.
 
     n_emotions: N_e. width: channel multiplier. image_size: S.
     """
@@ -106,5 +107,5 @@ class EmotionReader(nn.Module):
 
 
 def classifier(n_classes: int) -> nn.Sequential:
-    """Return what reads classes in e_exp `[B, 64]`: logits `[B, N]`."""
+    """Return a classifier from e_exp `[B, 64]` to logits `[B, N]`."""
     return nn.Sequential(nn.Linear(EXPRESSION, HIDDEN), nn.ReLU(inplace=True), nn.Linear(HIDDEN, n_classes))

@@ -1,4 +1,4 @@
-"""E_pos: where the face lies in each frame, from points and transforms that may be unknown."""
+"""E_pos: the encoder of the position of the face in each frame, from landmarks and transforms that may be unknown."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from davs_model.models.davs.networks.layers import expect
 from davs_model.models.etgan.dimensions import RUN_LENGTH
 
 FEATURES = 64
-"""Length of what is encoded of a frame."""
+"""Length of the features of a frame."""
 
 
 class PositionEncoder(nn.Module):
-    """A linear layer from 14 numbers and 14 marks of what is known, and a GRU in both directions (ours)."""
+    """A linear layer from 14 values and 14 flags that mark the known ones, and a bidirectional GRU (ours)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,10 +31,10 @@ class PositionEncoder(nn.Module):
         return self.gru(self.fc(given).relu())[0]
 
     def neutral(self) -> Tensor:
-        """Return what stands for each frame where no position is known, `[1, 1, 64]`.
+        """Return the features `[1, 1, 64]` of a frame when no position is known.
 
-        It is that of the middle frame of a run of unknown ones, whatever the length of the speech: the GRU sees both
-        ways, and a film drawn part by part is to be the one that is drawn at once.
+        They are those of the middle frame of a run of unknown positions, for speech of any length. The GRU is
+        bidirectional, and a video that is generated in parts must equal one that is generated at once.
         """
         unknown = self.fc.weight.new_full((1, RUN_LENGTH, POSITION), math.nan)
         return self(unknown)[:, RUN_LENGTH // 2 : RUN_LENGTH // 2 + 1]

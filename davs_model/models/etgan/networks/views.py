@@ -9,14 +9,14 @@ from davs_model.models.davs.networks.identity import Identity
 from davs_model.models.davs.networks.layers import FEATURES
 
 HIDDEN = 64
-"""Length of what a view's weight is read from."""
+"""Length of the vector from which a view's weight is computed."""
 
 
 class ViewMerge(nn.Module):
-    """α = softmax over the views of u · tanh(W f_k); features and maps are their sums by α (ours).
+    """α = softmax over the views of u · tanh(W f_k); features and maps are summed with the weights α (ours).
 
-    The abstract names a multi-image identity encoder and no more. The picture that the decoder may keep parts of is the
-    view of the largest α: a mean of pictures would show every outline several times.
+    The abstract only names a multi-image identity encoder. The frame that the decoder may keep parts of is the view
+    with the largest α: a mean of frames would show every outline several times.
     """
 
     def __init__(self) -> None:
@@ -24,10 +24,10 @@ class ViewMerge(nn.Module):
         self.score = nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 1, bias=False))
 
     def forward(self, views: Identity) -> tuple[Identity, Tensor]:
-        """Merge what E_id says of K views `[B, K, …]` into `[B, 1, …]`; also return α `[B, K]`, in the views' order.
+        """Merge the output of E_id for K views `[B, K, …]` into `[B, 1, …]`; also return α `[B, K]`, in their order.
 
-        One view comes out as it went in: its α is 1. Views are summed in the order of their α, of their brightness
-        where that is the same, so that any order gives the very same sum.
+        A single view is unchanged: its α is 1. Views are summed in the order of their α, or of their brightness if α is
+        the same, so that the sum is exactly the same for any order of the views.
         """
         scores = self.score(views.feature)[..., 0].float()
         order = views.frames.float().mean((2, 3, 4)).argsort(1)

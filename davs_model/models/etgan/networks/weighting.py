@@ -1,4 +1,4 @@
-"""ACW, adaptive cross-modal weighting: how much each modality counts in each frame, and all of them fused."""
+"""ACW, adaptive cross-modal weighting: a weight for each modality in each frame, and the fusion of all modalities."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch.nn import functional
 from davs_model.models.davs.networks.layers import FEATURES
 
 GROUPS = 8
-"""Groups of channels of a modality, each of which has a weight of its own."""
+"""Groups of channels of a modality; each group has its own weight."""
 FUSED = 2 * FEATURES
 """Length of the fused features of a frame."""
 DOUBTING = 64
-"""Width of what doubts a modality."""
+"""Width of the network that predicts the doubt d of a modality."""
 
 
 class CrossModalWeighting(nn.Module):
-    """Each modality to 256 features with LayerNorm; w = M · softmax over M modalities of g − log(1 + exp d) (ours).
+    """Map each modality to 256 features with LayerNorm; w = M · softmax over M modalities of g − log(1 + exp d) (ours).
 
-    The abstract says that features of all modalities are weighed adaptively and fused, and no more. The gate
-    g = tanh(W₂ ReLU(W₁ [all])) learns what makes better frames; without a bound it gives each group of channels to one
-    modality for good. The doubt d of each modality, the logit that it is spoilt, learns from that alone: frames would
-    have a gate that knows of both weigh noisy sound more, not less. W₂ and the last layers of d begin at 0, so that all
-    weigh the same at first.
+    The abstract states only that features of all modalities are weighted adaptively and fused. The gate
+    g = tanh(W₂ ReLU(W₁ [all])) learns what improves the frames; without the bound of tanh it would give each group of
+    channels to one modality for good. The doubt d of each modality, the logit that it is corrupted, is trained only to
+    detect corruption: a gate trained on frames that sees both would give noisy audio more weight, not less. W₂ and the
+    last layers of d begin at 0, so that all modalities have the same weight at first.
 
-    lengths: of the features of each of `MODALITIES`. adaptive: false: they weigh the same for good.
+    lengths: of the features of each of `MODALITIES`. adaptive: false: all modalities always have the same weight.
     """
 
     def __init__(self, lengths: tuple[int, ...], *, adaptive: bool = True) -> None:
@@ -52,7 +52,7 @@ class CrossModalWeighting(nn.Module):
         return self.fuse(weighed.flatten(2)), weights
 
     def doubts(self, *features: Tensor) -> Tensor:
-        """Return the logit that each modality of each frame is spoilt, `[B, T, M]`; moves nothing but what doubts."""
+        """Return the logit `[B, T, M]` that each modality of each frame is corrupted; trains only the networks of d."""
         return self._doubts(self._entered(features))
 
     def _entered(self, features: tuple[Tensor, ...]) -> Tensor:
