@@ -31,7 +31,7 @@ class Contrast(Section):
     others: Factor = 0.02
     """Weight of each window of other clips among the negatives; 0: all negatives are from the same clip."""
     augment: Annotated[float, Ge(0), Le(1)] = 1.0
-    """Strength of augmentation: of position, size, angle and brightness of the mouth, and of noise in the MFCC."""
+    """Strength of augmentation: of position, size and angle of the mouth, and of noise in the MFCC."""
 
 
 class Refine(Section):
