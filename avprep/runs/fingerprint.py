@@ -154,7 +154,7 @@ def manifest_path(out: Path) -> Path:
 
 
 def clip_counts(out: Path, run: dict[str, Any]) -> dict[str, int]:
-    """Return the number of clips of each split, from a column's run.json, since large manifests take seconds to read."""
+    """Return the number of clips of each split, from a column's run.json: large manifests take seconds to read."""
     match run.get("clips"):
         case {"train": int(train), "val": int(val), "test": int(test)}:
             total = train + val + test

@@ -239,7 +239,7 @@ class _Filler:
             self._name_stuck(pool.close())
 
     def _name_stuck(self, found: list[tuple[int, Any]]) -> None:
-        """Record and show the processes that hang in the kernel and cannot be ended: e.g. a network file system is down."""
+        """Record and show the processes that hang in the kernel, for example on a network file system that is down."""
         self._stuck = tuple((pid, "none" if tag is None else tag[1]) for pid, tag in found)
         if self._stuck:
             named = ", ".join(f"{pid} ({video})" for pid, video in self._stuck)

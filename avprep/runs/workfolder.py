@@ -84,7 +84,7 @@ def _sweep(lock: Path) -> None:
 
 
 def _clear(lock: Path) -> None:
-    """Remove a work folder and its lock; if a file cannot be removed now, the lock stays, so that a later run sweeps."""
+    """Remove a work folder and its lock; if a file cannot be removed now, the lock stays for a later sweep."""
     shutil.rmtree(_work(lock), ignore_errors=True)
     if not _work(lock).exists():
         with contextlib.suppress(OSError):
