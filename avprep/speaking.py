@@ -28,7 +28,7 @@ MAX_FACES = 6
 Judging = Callable[[Iterable[NDArray[np.uint8]], NDArray[np.float32], NDArray[np.bool_]], float | None]
 """Takes crops (256, 256, 3 or 4) of each frame, windows (T, 12, 20), and which of them are real (T,).
 
-Returns how surely the mouth goes with the sound, None where too little is there.
+Returns the score of the mouth being in sync with the audio, None if there is too little of either.
 """
 
 
