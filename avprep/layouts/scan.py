@@ -187,7 +187,7 @@ def suffix_of(path: str) -> str:
 
 
 def _why_unread(path: str) -> str | None:
-    """Return the remedy for a file with the name of an unsupported video; None for others."""
+    """Return the remedy for an unsupported video or an unfinished download, by its name; None for others."""
     stem, suffix = posixpath.splitext(path.lower())
     if suffix in OTHER_VIDEO_SUFFIXES:
         return f"{suffix} is not read: convert it, e.g. to .mp4"
