@@ -9,14 +9,14 @@
     for sample in avprep.open("out", split="train"):
         sample.key, sample.frames, sample.windows, sample.valid, sample.word
 
-Each of these is a command of `avprep` as well. They are loaded when they are first used.
+Each of these is also a command of `avprep`. They are loaded on first use.
 """
 
 from __future__ import annotations
 
 from avprep.lazy import on_first_use
 
-TYPE_CHECKING = False  # as of typing, which takes ten times as long to load as all else here
+TYPE_CHECKING = False  # as typing.TYPE_CHECKING; importing typing takes ten times as long as all else here
 if TYPE_CHECKING:
     from avprep.api import Example, crop, index, mfcc, open, verify  # noqa: A004 - avprep.open is read as such
 

@@ -1,4 +1,4 @@
-"""`python -m avprep`: the command `avprep`, where the folder of scripts is not on PATH."""
+"""`python -m avprep`: the command `avprep`, for environments whose scripts are not on PATH."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from importlib import metadata
 
 if __name__ == "__main__":  # workers of a run load this module again, under another name
-    # By its entry point, and not by an import: the library knows nothing of the command line that is built on it.
+    # Loaded by its entry point, not imported: the library does not depend on the command line built on it.
     try:
         scripts = metadata.distribution("avprep").entry_points.select(group="console_scripts", name="avprep")
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What `import avprep` offers: make a manifest, fill both columns, verify them, read them."""
+"""The public API of `avprep`: make a manifest, fill both columns, verify them, read them."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ log = logging.getLogger("avprep")
 class RunOptions(TypedDict, total=False):
     """Options of a run that fills shards.
 
-    shard_size: clips per shard; by default what OUT has, else 500.
+    shard_size: clips per shard; default: that of an existing OUT, else 500.
     clip_timeout: seconds after which a clip fails; by default 120, or 10 times its length.
-    task_index, num_tasks: fill every `num_tasks`-th shard only, from this one on.
-    accept_versions: go on in an OUT that was begun with other versions of libraries.
-    verbosity: -1: without progress on standard error; 1: with a line for every clip.
+    task_index, num_tasks: fill only every `num_tasks`-th shard, starting from shard `task_index`.
+    accept_versions: continue an OUT that was started with other library versions.
+    verbosity: -1: no progress on standard error; 1: also a line for every clip.
     """
 
     shard_size: int | None
@@ -48,7 +48,10 @@ class RunOptions(TypedDict, total=False):
 
 
 def _checked(options: RunOptions) -> RunOptions:
-    """Return options of a run; SettingsError, one line, for one that there is not or its value, before OUT is there."""
+    """Return the options of a run, checked before OUT is created.
+
+    Raises SettingsError, one line, for an unknown option or an invalid value.
+    """
     for name in options.keys() - RunOptions.__annotations__.keys():
         raise SettingsError(f"{name} is not an option: a run takes {', '.join(RunOptions.__annotations__)}")
     check_flag("accept_versions", options.get("accept_versions", False))
@@ -68,13 +71,13 @@ def index(
     """Scan a data set into a manifest.
 
     layout: one of `avprep.layouts.NAMES`. root: the folder that holds the data set.
-    output: a file to write the manifest to as well; one that is there is replaced.
-    seed: shuffles the rows within each split. limit: keep the first so many clips of each split.
+    output: also write the manifest to this file; an existing file is replaced.
+    seed: shuffles the rows within each split. limit: keep only the first `limit` clips of each split.
     options: those of the layout, such as `sentences=True` or `pattern="{speaker}/{word}/*"`.
 
-    Files that no clip can be made from are logged as warnings of the logger `avprep`.
-    Raises ManifestError where no clip is found, several clips share a key, or the layout has no such option or none of
-    this value, and SettingsError for a value that `seed` or `limit` cannot have, one line each.
+    Files from which no clip can be made are logged as warnings of the logger `avprep`.
+    Raises ManifestError if no clip is found, if several clips share a key, or for an unknown option of the layout or an
+    invalid value of one. Raises SettingsError for an invalid `seed` or `limit`. Each message is one line.
     """
     check_whole("seed", seed, 0)
     if limit is not None:
@@ -107,15 +110,15 @@ def crop(
 ) -> Outcome:
     """Detect, track, align and crop the faces of a manifest's clips to 256×256, into OUT/crop.
 
-    manifest: one, or its file. root: where the data set lies now, if not where it was indexed.
-    detector, subject: `auto` is what OUT has, else the best that is available here.
-    judge: of who speaks, for the subject `speaking`: `davs_model.sync.speaker.JudgeBuilder`.
+    manifest: a Manifest or the path of its file. root: the data set's folder, if it was moved since it was indexed.
+    detector, subject: `auto` takes what OUT was started with, else the best that is available here.
+    judge: builds the model that scores who speaks, for the subject `speaking`: `davs_model.sync.speaker.JudgeBuilder`.
     align, every, min_face, image_format, max_seconds: see `avprep.stages.CropSettings`.
-    jobs: worker processes; by default one per core, of face-alignment at most four. options: see `RunOptions`.
+    jobs: worker processes; by default one per core, for face-alignment at most four. options: see `RunOptions`.
 
-    Finished shards are kept: after an interruption, call it again. Returns how many clips are ok and how many failed,
-    by reason. Raises SettingsError for an option that there is not or a value that it cannot have, and RunError where
-    OUT belongs to another run or cannot be written, one line each.
+    Finished shards are kept: after an interruption, make the same call again. Returns how many clips are ok and how
+    many failed, by reason. Raises SettingsError for an unknown option or an invalid value, and RunError if OUT belongs
+    to another run or cannot be written. Each message is one line.
     """
     filling = columns.crop(
         manifests.opened(manifest, root),
@@ -151,10 +154,10 @@ def mfcc(
     """Compute one 12×20 MFCC window per video frame of a manifest's clips, into OUT/mfcc.
 
     preset: `davs`, the released MATLAB chain, or `syncnet`, python_speech_features; they are not interchangeable.
-    audio_shift_ms: delay of the audio. audio_track, audio_channel: those to read, from 0; None: the file's default.
-    audio_offset: `sync` delays the audio of each clip by its lead in OUT/sync, unless that is less sure than
-    min_confidence; windows that are there without it are kept as OUT/mfcc-unmoved.
-    For the rest and the result see `crop`.
+    audio_shift_ms: delay of the audio. audio_track, audio_channel: which to read, from 0; None: the file's default.
+    audio_offset: `sync` delays the audio of each clip by its lead in OUT/sync, unless the lead's confidence is below
+    min_confidence. Existing windows without this delay are kept as OUT/mfcc-unmoved.
+    For the other parameters and the result see `crop`.
     """
     filling = columns.mfcc(
         manifests.opened(manifest, root),
@@ -172,9 +175,9 @@ def mfcc(
 
 
 def verify(out: Path | str, *, jobs: int = 1) -> None:
-    """Read every shard of OUT again, and check that each clip of the manifest is accounted for.
+    """Read every shard of OUT, and check that each clip of the manifest is accounted for.
 
-    Raises ShardError, which names the first problem and the number of all; `avprep verify OUT` lists them.
+    Raises ShardError, which names the first problem and the number of others; `avprep verify OUT` lists them all.
     """
     check_whole("jobs", jobs, 1)
     if problems := find_problems(Path(out), jobs):
@@ -186,8 +189,8 @@ def verify(out: Path | str, *, jobs: int = 1) -> None:
 class Example:
     """One clip of T frames as shards hold it, both columns joined.
 
-    windows: float32 (T, 12, 20), the MFCC window of each frame. valid: bool (T,), windows made only of real audio.
-    word, speaker: None where unknown. labels: others that the manifest has, such as `emotion`, by their names.
+    windows: float32 (T, 12, 20), the MFCC window of each frame. valid: bool (T,), whether it holds only real audio.
+    word, speaker: None if unknown. labels: the manifest's other labels, such as `emotion`, by name.
     members: the encoded members of both columns.
     """
 
@@ -202,9 +205,9 @@ class Example:
 
     @cached_property
     def frames(self) -> NDArray[np.uint8]:
-        """The aligned face in each frame: uint8 (T, 256, 256, 3), RGB; decoded when it is first asked for.
+        """The aligned face in each frame: uint8 (T, 256, 256, 3), RGB; decoded on first access.
 
-        Raises ShardError, naming the frame, for one that cannot be decoded.
+        Raises ShardError, naming the frame, if one cannot be decoded.
         """
         image_format = schema.image_format(self.members)
         frames = np.empty((len(self.windows), schema.CROP_SIZE, schema.CROP_SIZE, 3), np.uint8)
@@ -221,7 +224,7 @@ def open(out: Path | str, *, split: Split | None = None) -> Iterator[Example]:  
     """Yield the clips of OUT that are ok in both columns, in the manifest's order, one in memory at a time.
 
     split: `train`, `val` or `test`; None: all of them.
-    Raises RunError where a column was never started, ShardError where a shard is not finished or is damaged.
+    Raises RunError if a column was never started, ShardError if a shard is unfinished or damaged.
     """
     folder = Path(out)
     if split not in (None, *manifests.SPLITS):

@@ -1,4 +1,4 @@
-"""What `auto` stands for: the detector and subject of a run, the number of its workers, and who finds mouths."""
+"""The choices of `auto`: a run's detector and subject, its number of workers, and the detector of mouths."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GPU_WORKERS = 4
-"""Workers of face-alignment unless another number is given: each holds its networks on the GPU."""
+"""Default number of workers for face-alignment: each holds its networks on the GPU."""
 
 CENTRAL = ("lrs3", "lrw")
-"""Data sets whose clips were cut around the face that speaks."""
+"""Data sets whose clips were cropped around the active speaker."""
 
 Remark = Callable[[str], None]
-"""Takes a line that is good to know but no result."""
+"""Takes a line that is a remark, not a result."""
 Landmarks = Callable[["NDArray[np.uint8]"], "NDArray[np.float32]"]
 """Finds the mouth in aligned crops; see `avprep.faces.mouth.mouth_landmarks`."""
 
@@ -32,9 +32,9 @@ log: Remark = logging.getLogger("avprep").warning
 
 
 def detector(name: str, remark: Remark = log) -> str:
-    """Return the detector that a name stands for; where `auto` is but opencv, remark on what is lost.
+    """Return the detector that a name stands for; if `auto` becomes opencv, remark on its limits.
 
-    What a detector's user should know is remarked on, too.
+    A detector's notice for its users is also passed to `remark`.
     """
     found = detectors.resolve(name)
     if notice := detectors.notice(found):
@@ -50,10 +50,10 @@ def detector(name: str, remark: Remark = log) -> str:
 def crop_settings(
     dataset: str, out: Path, given: Mapping[str, Any], *, otherwise: str = "auto", remark: Remark = log
 ) -> CropSettings:
-    """Return the settings of the crop column; what is `auto` in them is what `out` has, else what suits.
+    """Return the settings of the crop column; for `auto` they take the value of `out`, else the best available one.
 
     given: the fields of CropSettings; `detector` and `subject` may be `auto`.
-    otherwise: the detector where neither the caller nor `out` has chosen one.
+    otherwise: the detector if neither the caller nor `out` has chosen one.
     """
     chosen = dict(given)
     before = read_run(out, "crop")
@@ -66,24 +66,24 @@ def crop_settings(
 
 
 def pinned(fingerprint: dict[str, Any] | None, setting: str) -> Any:
-    """Return what an earlier run of the same OUT resolved a setting to; None where there was none."""
+    """Return the value of a setting in an earlier run of the same OUT; None if there was none."""
     return None if fingerprint is None else fingerprint.get("settings", {}).get(setting)
 
 
 def workers(detector: str, wanted: int) -> int:
-    """Return the workers of crop where their number is not given: those of face-alignment share the GPU."""
+    """Return the default number of workers of crop: those of face-alignment share the GPU."""
     return min(wanted, GPU_WORKERS) if detector == "face-alignment" else wanted
 
 
 def decoder_threads(workers: int) -> int:
-    """Return the decoder threads of each of so many workers on this machine."""
+    """Return the number of decoder threads for each of `workers` workers on this machine."""
     return max(1, tasks.cores() // workers)
 
 
 def mouth_finder(name: str, remark: Remark, detail: Remark) -> tuple[Landmarks, str] | str:
-    """Return a function that finds mouths in crops and its name in words, or the reason why there is none.
+    """Return a function that finds mouths in crops and its description, or the reason why there is none.
 
-    name: of a detector, or `auto`.
+    name: a detector, or `auto`.
     """
     import numpy as np
 

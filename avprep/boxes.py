@@ -35,11 +35,11 @@ def middle(box: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def grown(box: NDArray[Any], by: float) -> NDArray[Any]:
-    """Return a box with a fraction of its size added on each side."""
+    """Return a box enlarged on each side by a fraction of its size."""
     return np.append(box[:2] - by * (box[2:] - box[:2]), box[2:] + by * (box[2:] - box[:2]))
 
 
 def meet(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    """Return whether the centres of two boxes are no further apart than half the larger box."""
+    """Return whether the centres of two boxes are at most half the larger box apart."""
     apart = np.abs(a[:2] + a[2:] - b[:2] - b[2:])
     return bool((apart <= np.maximum(a[2:] - a[:2], b[2:] - b[:2])).all())

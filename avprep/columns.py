@@ -1,4 +1,4 @@
-"""What fills the columns of OUT: as a user asks for them, or as their run.json has them."""
+"""Fillings of the columns of OUT, with a user's settings or with those of their run.json."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=ColumnStage, covariant=True)
 _MOVED = ("audio_offset", "min_confidence", "sync")
-"""Settings of `MovedMfccStage` beside those of `MfccSettings`."""
+"""Additional settings of `MovedMfccStage`, besides those of `MfccSettings`."""
 
 
 @dataclass(frozen=True)
 class Filling(Generic[S]):
-    """A column that is to be filled with the clips of a manifest; jobs: worker processes."""
+    """A column to fill with the clips of a manifest; jobs: worker processes."""
 
     stage: S
     manifest: Manifest
@@ -38,13 +38,13 @@ class Filling(Generic[S]):
 
     @property
     def anew(self) -> bool:
-        """Return whether the column that is there is going to be set aside."""
+        """Return whether the existing column is going to be set aside."""
         return offsets.replaces_unmoved(self.stage)
 
     def set_aside(self, remark: Remark = lambda _: None, **options: Any) -> None:
-        """Set the windows that are there aside, where these are to be moved; see `offsets.set_unmoved_aside`.
+        """Set the existing windows aside if the new ones are to be moved; see `offsets.set_unmoved_aside`.
 
-        options: those of the `run` to come: where it would be refused, what is there stays in its place.
+        options: those of the following `run`: if it would be refused, the existing windows stay in place.
         """
         if not self.anew:
             return
@@ -61,7 +61,7 @@ class Filling(Generic[S]):
     def planned(
         self, shard_size: int | None, task_index: int, num_tasks: int, *, accept_versions: bool
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the fingerprint and what the task would do, both as JSON, without doing it; RunError as by `run`."""
+        """Return the fingerprint and what the task would do, both as JSON, without doing it; RunError as in `run`."""
         stage, out, anew = self.stage, self.out, self.anew
         size = fingerprint.check(stage, self.manifest, out, shard_size, accept_versions=accept_versions, anew=anew)
         mine = dict(list(self.manifest.shards(size))[task_index::num_tasks])
@@ -86,9 +86,9 @@ def crop(
     remark: Remark = auto.log,
     **given: Any,
 ) -> Filling[CropStage]:
-    """Return what fills the crop column.
+    """Return the Filling of the crop column.
 
-    jobs: None: one per core, of face-alignment at most four. judge: is asked for where the subject is who speaks.
+    jobs: None: one per core, for face-alignment at most four. judge: called only for the subject `speaking`.
     given, otherwise: see `auto.crop_settings`.
     """
     settings = auto.crop_settings(plan.dataset, out, given, otherwise=otherwise, remark=remark)
@@ -106,7 +106,7 @@ def mfcc(
     min_confidence: float = MIN_CONFIDENCE,
     **given: Any,
 ) -> Filling[MfccStage]:
-    """Return what fills the mfcc column, its windows moved where `audio_offset` is `sync`; given: `MfccSettings`."""
+    """Return the Filling of the mfcc column, with moved windows if `audio_offset` is `sync`; given: `MfccSettings`."""
     if audio_offset is not None:
         check_choice("audio_offset", audio_offset, ("sync",))
     check_number("min_confidence", min_confidence, 0)
@@ -122,7 +122,7 @@ def begun(
     root: Path | str | None = None,
     judge: Callable[[], JudgeBuilder | None] = lambda: None,
 ) -> Filling[CropStage | MfccStage]:
-    """Return what a column was begun with; root: where the data set lies now. For the rest see `crop`."""
+    """Return the Filling with which a column was started; root: the data set's present folder. Others: see `crop`."""
     settings = fingerprint.started(out, column).get("settings", {})
     found = manifest.rooted(fingerprint.read_manifest(out), root)
     workers = _workers(jobs, settings.get("detector", ""))
@@ -135,9 +135,9 @@ def begun(
 def rebuilt(
     out: Path, column: str, settings: dict[str, Any], root: Path, threads: int = 1, judge: JudgeBuilder | None = None
 ) -> CropStage | MfccStage:
-    """Return the stage whose `resolved` settings these are; RunError where they are not this avprep's.
+    """Return the stage with these `resolved` settings; RunError if they are not valid in this version of avprep.
 
-    judge: of who speaks, where the column was made by one.
+    judge: builds the active-speaker model, if the column was made with one.
     """
     try:
         if column == "crop":
@@ -150,18 +150,18 @@ def rebuilt(
 
 
 def crop_stage(root: Path, settings: CropSettings, threads: int, judge: JudgeBuilder | None) -> CropStage:
-    """Return the stage that crops; RunError where the subject is who speaks, and nothing judges that."""
+    """Return the crop stage; RunError if the subject is `speaking` and there is no active-speaker model."""
     if settings.subject != "speaking":
         return CropStage(root, settings, threads)
     if judge is None:
         raise RunError("crop: the subject is who speaks: give the RUN of a sync model")
-    from avprep.speaking import SpeakingCropStage  # here, for it loads all that finds faces
+    from avprep.speaking import SpeakingCropStage  # imported here: it loads all of face detection
 
     return SpeakingCropStage(root, settings, threads, judge=judge)
 
 
 def _workers(jobs: int | None, detector: str = "") -> int:
-    """Return the number of workers; where it is not given, one per core, of face-alignment at most four."""
+    """Return the number of workers; by default one per core, for face-alignment at most four."""
     if jobs is None:
         return auto.workers(detector, tasks.cores())
     check_whole("jobs", jobs, 1)

@@ -1,4 +1,4 @@
-"""The exception tree. Each message is one line that names the file or option and says what to do."""
+"""The exception tree. Each message is one line that names the file or option and the remedy."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ REASONS: dict[str, str] = {
 
 
 def plural(count: int, noun: str) -> str:
-    """Return a number of things as messages have it: `1 clip`, `2 clips`."""
+    """Return a count with its noun as messages show it: `1 clip`, `2 clips`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def explained(error: Exception) -> object:
-    """Return what an error says: of the system's in its own words, without number and path."""
+    """Return the text of an error; for a system error, without its number and path."""
     return getattr(error, "strerror", None) or error
 
 
 def missing_package(who: str, package: str, extra: str | None) -> str:
     """Return the message for a package that is not installed: one line with the remedy.
 
-    who: what needs it, as the beginning of the line. extra: the extra of avprep that installs it; None: pip does.
+    who: what needs it; begins the line. extra: the extra of avprep that installs it; None: pip installs it by name.
     """
     remedy = f"'avprep[{extra}]'" if extra else package
     return f"{who} needs {package}, which is not installed: pip install {remedy}"
 
 
 class AvprepError(Exception):
-    """A problem that the user can solve; `str()` of it is one clear line."""
+    """A problem that the user can solve; its `str()` is one clear line."""
 
 
 class ManifestError(AvprepError):
@@ -52,7 +52,7 @@ class WeightsError(AvprepError):
 
 
 def missing_library(error: ImportError) -> str | None:
-    """Return the remedy for the system libraries that opencv-python wants and slim machines lack."""
+    """Return the remedy for system libraries that opencv-python needs and minimal installations lack, else None."""
     if any(library in str(error) for library in ("libGL", "libgthread", "libglib", "libxcb", "libX11", "libSM")):
         return (
             f"opencv-python cannot be loaded ({error}): install the library (Debian: apt install libgl1 libglib2.0-0), "
@@ -74,11 +74,11 @@ class CheckpointError(AvprepError):
 
 
 class SettingsError(AvprepError):
-    """A setting that does not exist or cannot have the value that it was given."""
+    """An unknown setting, or an invalid value of one."""
 
 
-class Reject(Exception):  # noqa: N818 - not an error: the honest end of one clip
-    """Ends one clip as `failed`; counted, never fatal for the run.
+class Reject(Exception):  # noqa: N818 - not an error: the regular outcome of a clip that cannot be used
+    """Ends one clip as `failed`; it is counted and never fatal for the run.
 
     reason: a code from `REASONS`.
     message: one line of explanation for the user.

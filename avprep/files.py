@@ -1,4 +1,4 @@
-"""Files: only regular ones are read; what is written is there whole or not at all."""
+"""Files: only regular ones are read; writing is atomic."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _KINDS = {
 
 
 def check_regular(path: Path) -> None:
-    """Refuse to read what is not a regular file: opening a named pipe blocks until somebody writes, a device for ever.
+    """Refuse anything but a regular file: opening a named pipe blocks until there is a writer, a device for ever.
 
-    Raises OSError, whose `strerror` says what is wrong: FileNotFoundError, IsADirectoryError, and for pipes, sockets
-    and devices one that names them; ValueError for an impossible name.
+    Raises OSError with the reason in its `strerror`: FileNotFoundError, IsADirectoryError, and for pipes, sockets and
+    devices one that names them; ValueError for an impossible name.
     """
     kind = stat.S_IFMT(path.stat().st_mode)
     if kind == stat.S_IFDIR:
@@ -37,39 +37,39 @@ def check_regular(path: Path) -> None:
 
 
 def open_file(path: Path, buffer: int = io.DEFAULT_BUFFER_SIZE) -> io.BufferedReader:
-    """Open a file to read; OSError for all but plain files: a named pipe, say, would be waited for without end."""
+    """Open a file for reading; OSError for all but regular files: a named pipe, for example, would block for ever."""
     check_regular(path)
     return io.BufferedReader(io.FileIO(path), buffer)
 
 
 def write_atomically(path: Path, data: bytes, *, aside: Path) -> None:
-    """Write a small file so that it appears whole: aside, synced, renamed."""
+    """Write a small file atomically: aside, synced, renamed."""
     write_aside(aside, data)
     aside.replace(path)
     sync_folder(path.parent)
 
 
 def create(path: Path, data: bytes, *, aside: Path) -> bool:
-    """Create a small file whole; of several processes that try, one wins. Return whether this one did."""
+    """Create a small file atomically; if several processes try, one wins. Return whether this one did."""
     write_aside(aside, data)
     try:
         path.hardlink_to(aside)
     except FileExistsError:
-        return path.samefile(aside)  # NFS may say so of the link that it has just made
-    except OSError:  # a file system without links, exFAT say: the last one wins, and reads what it wrote
+        return path.samefile(aside)  # NFS may report this for the link that it has just made
+    except OSError:  # a file system without links, e.g. exFAT: the last one wins, and reads its own file
         aside.replace(path)
     return True
 
 
 def write_text(path: Path, text: str, *, replace: bool = True) -> None:
-    """Write a file of text, as `write_whole`."""
+    """Write a text file as `write_whole` does."""
     write_whole(path, text.encode("utf-8", "surrogateescape"), replace=replace)
 
 
 def write_whole(path: Path, data: bytes, *, replace: bool = True) -> None:
-    """Write a file so that it appears whole, whoever else writes it; RunError where it cannot be written.
+    """Write a file atomically, even with concurrent writers; RunError if it cannot be written.
 
-    replace: whether it may take the place of a file that is there.
+    replace: whether it may replace an existing file.
     """
     aside = own_aside(path)
     try:
@@ -88,7 +88,7 @@ def write_whole(path: Path, data: bytes, *, replace: bool = True) -> None:
 
 
 def own_aside(path: Path) -> Path:
-    """Return a name beside a file for what is not finished, which no other process on any machine takes."""
+    """Return a name in the same folder for an unfinished file, unique among processes of all machines."""
     return path.parent / f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.part"
 
 
@@ -101,19 +101,19 @@ def write_aside(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable, where the file system can."""
+    """Make renames in a folder durable, if the file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # so do some network file systems say that they cannot
+        if error.errno != errno.EINVAL:  # this is how some network file systems refuse
             raise
     finally:
         os.close(descriptor)
 
 
 def lock_file(file: IO[str] | int, *, patient: bool = False) -> bool | None:
-    """Lock a file for as long as it is open; False where another process holds it, None where there are no locks."""
+    """Lock a file for as long as it is open; False if another process holds it, None if there are no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
     except BlockingIOError:

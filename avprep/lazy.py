@@ -1,11 +1,11 @@
-"""A package whose names are loaded when they are first used (PEP 562)."""
+"""Packages whose names are loaded on first use (PEP 562)."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
 
-TYPE_CHECKING = False  # as of typing, which takes ten times as long to load as all else here
+TYPE_CHECKING = False  # as typing.TYPE_CHECKING; importing typing takes ten times as long as all else here
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
@@ -16,8 +16,8 @@ def on_first_use(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` of a package.
 
-    modules: those of the package by their names, and the names in each that the package offers.
-    extra: the extra of avprep that installs what they import, if it is not the base install.
+    modules: the package's modules by name, with the names in each that the package exports.
+    extra: the extra of avprep that installs their dependencies, if the base install does not.
     """
     places = {name: module for module, names in modules.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""The manifest: JSON Lines, a header and then one clip per line. Every run follows it."""
+"""The manifest: a JSON Lines file with a header and then one clip per line. It is the input of every run."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from avprep.schema import MANIFEST_VERSION
 
 SPLITS = ("train", "val", "test")
 MAX_KEY = 12_288
-"""Longest key (characters): that of the longest path, 4096 bytes, each of them escaped."""
+"""Maximum length of a key (characters): that of the longest path, 4096 bytes, with each byte escaped."""
 
 
 TimedWord = tuple[str, float, float]
-"""A word, and where it starts and ends in its clip (s)."""
+"""A word, its start and its end in the clip (s)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
     """One clip of a data set.
 
-    key: unique over the data set, made from the full relative path; holds no dot.
-    video: path of the picture, relative to the manifest's root, with forward slashes.
+    key: unique in the data set, made from the full relative path; holds no dot.
+    video: path of the video file, relative to the manifest's root, with forward slashes.
     split: `train`, `val` or `test`.
-    audio: path of the sound where it lies in another file.
+    audio: path of the audio if it is in another file.
     start, duration: seconds into the video; None means the whole file.
-    word, speaker: labels, None where unknown.
+    word, speaker: labels, None if unknown.
     track: path of a file with the data set's own face boxes.
-    words: `(word, start, end)` of each word that the clip is known to hold, in order; seconds from the clip's start.
-    labels: whatever else is known of the clip, by a name such as `emotion`, `intensity` or `text`.
+    words: `(word, start, end)` of each annotated word of the clip, in order; seconds from the clip's start.
+    labels: other labels of the clip, by name, such as `emotion`, `intensity` or `text`.
     """
 
     key: str
@@ -72,8 +72,8 @@ _LABEL = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 class Manifest:
     """A data set: row `n` of a split belongs to shard `n // shard_size`.
 
-    root: the folder that clip paths are relative to.
-    seed: the seed that shuffled the rows.
+    root: the folder to which clip paths are relative.
+    seed: the seed with which the rows were shuffled.
     """
 
     dataset: str
@@ -83,7 +83,7 @@ class Manifest:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def header(self) -> dict[str, Any]:
-        """Return the first line of its file."""
+        """Return the first line of the manifest file."""
         known = {"dataset": self.dataset, "root": str(self.root), "seed": self.seed}
         return {"avprep_manifest": MANIFEST_VERSION, **known, **self.extra}
 
@@ -113,13 +113,13 @@ class Manifest:
         return self._digest
 
     @cached_property
-    def _digest(self) -> str:  # seconds for half a million clips
+    def _digest(self) -> str:  # takes seconds for half a million clips
         rows = "\n".join(_dump(clip.to_json()) for clip in self.clips)
         return hashlib.sha256(f"{MANIFEST_VERSION}\n{self.dataset}\n{rows}".encode()).hexdigest()
 
 
 def in_words(manifest: Manifest, beside: Manifest | None = None) -> str:
-    """Return data set and number of clips; where another manifest has the same, also what tells this one from it."""
+    """Return the data set and number of clips; if those of `beside` are the same, also how the two differ."""
     words = f"{manifest.dataset}, {plural(len(manifest.clips), 'clip')}"
     if beside is None or in_words(beside) != words:
         return words
@@ -146,8 +146,8 @@ def shard_lengths(clips: dict[str, int], shard_size: int) -> Iterator[tuple[str,
 def make_key(relative: str) -> str:
     """Return the clip key of a relative path without its extension.
 
-    WebDataset groups members by what precedes the first dot of the file name, so dots are written `%2E`; so are the
-    other characters that tar members, shells or JSON tools trip over. The map is one to one.
+    WebDataset groups members by what precedes the first dot of the file name, so dots are written as `%2E`. Other
+    characters that cause trouble in tar members, shells or JSON tools are escaped likewise. The map is one-to-one.
     """
     path = PurePosixPath(relative)
     if path.is_absolute() or ".." in path.parts:
@@ -167,7 +167,7 @@ def shuffled(clips: Iterable[Clip], seed: int) -> tuple[Clip, ...]:
 
 
 def duplicate_keys(clips: Iterable[Clip]) -> dict[str, list[str]]:
-    """Return the keys that more than one clip has, each with the videos that share it."""
+    """Return the keys of more than one clip, each with the videos that share it."""
     videos: dict[str, list[str]] = {}
     for clip in clips:
         videos.setdefault(clip.key, []).append(clip.video)
@@ -180,7 +180,7 @@ def render(manifest: Manifest) -> str:
 
 
 def read(path: Path) -> Manifest:
-    """Read a manifest file; ManifestError as of `scan`, and for a key that is there twice."""
+    """Read a manifest file; raises ManifestError as `scan` does, and for a duplicate key."""
     head, rows = scan(path)
     clips = tuple(rows)
     _check_keys(str(path), clips)
@@ -188,10 +188,10 @@ def read(path: Path) -> Manifest:
 
 
 def scan(path: Path) -> tuple[Manifest, Iterator[Clip]]:
-    """Open a manifest file: its header, as a manifest without clips, and its clips, one in memory at a time.
+    """Open a manifest file: return its header, as a manifest without clips, and its clips, one in memory at a time.
 
-    Raises ManifestError with file and line, here or at the clip, for a missing file, another format, a newer version,
-    an unknown or bad field.
+    Raises ManifestError with file and line, here or at the clip, for a missing file, another format, another version,
+    an unknown or invalid field.
     """
     rows = _rows(path)
     _, header = next(rows, (1, {}))
@@ -213,14 +213,14 @@ def _dump(row: dict[str, Any]) -> str:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number and content of each line that is not empty; of the first one in any case."""
+    """Yield the number and content of each line that is not empty, and of the first line even if it is."""
     number = 0
     try:
         for number, line in enumerate(untrusted.json_lines(path), 1):
             if number == 1 or line.strip():
                 row = untrusted.parse_json(line)
                 if "\\" in line:
-                    _dump(row).encode()  # an escape may stand for half a letter, which is no text
+                    _dump(row).encode()  # an escape may be a lone surrogate, which is not text
                 yield number, row
     except OSError as error:
         why = explained(error)
@@ -239,7 +239,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _head(where: str, header: dict[str, Any]) -> Manifest:
-    """Return the manifest of a header, without clips; ManifestError, beginning with `where`, for a bad field."""
+    """Return the manifest of a header, without clips; ManifestError, beginning with `where`, for an invalid field."""
     if not isinstance(header.get("root"), str) or not isinstance(header.get("dataset"), str):
         raise ManifestError(f"{where}: the header needs the text fields dataset and root")
     seed = header.get("seed", 0)
@@ -266,7 +266,7 @@ def _check_keys(where: str, clips: Iterable[Clip]) -> None:
 
 
 def _clip(where: str, row: dict[str, Any]) -> Clip:
-    """Return the clip of a row, checked; ManifestError, beginning with `where`, for an unknown or bad field."""
+    """Return the clip of a row, checked; ManifestError, beginning with `where`, for an unknown or invalid field."""
     if unknown := sorted(row.keys() - _FIELDS):
         raise ManifestError(f"{where}: unknown field {_short(unknown[0])}")
     for name in ("key", "video", "split"):
@@ -287,7 +287,7 @@ def _clip(where: str, row: dict[str, Any]) -> Clip:
         raise ManifestError(f"{where}: split must be one of {', '.join(SPLITS)}, not {_short(row['split'])}")
     if "." in row["key"] or row["key"].startswith("/") or row["key"].endswith("/"):
         raise ManifestError(f"{where}: a key holds no dot and no slash at either end: {_short(row['key'])}")
-    if len(row["key"]) > MAX_KEY or "\0" in row["key"]:  # as a name in a tar it would end there
+    if len(row["key"]) > MAX_KEY or "\0" in row["key"]:  # a NUL would end the name in a tar
         raise ManifestError(f"{where}: a key has up to {MAX_KEY} characters, none of them NUL: {_short(row['key'])}")
     for name in ("video", "audio", "track"):
         if "\0" in row.get(name, ""):
@@ -298,7 +298,7 @@ def _clip(where: str, row: dict[str, Any]) -> Clip:
 
 
 def _check_labels(where: str, value: object) -> None:
-    """ManifestError for anything else than texts by names, none of them that of a field."""
+    """Raise ManifestError unless the labels map names to texts and no name is that of a field."""
     if not isinstance(value, dict):
         raise ManifestError(f"{where}: labels must be texts by their names, not {_short(value)}")
     for name, text in value.items():
@@ -311,7 +311,7 @@ def _check_labels(where: str, value: object) -> None:
 
 
 def _timed_words(where: str, value: object) -> tuple[TimedWord, ...]:
-    """Return the words of a clip, checked; ManifestError for anything else than `[[word, start, end], …]` in order."""
+    """Return the words of a clip, checked; ManifestError for anything but `[[word, start, end], …]` in order."""
     rows = value if isinstance(value, list) else [value]
     words: list[TimedWord] = []
     for row in rows:
@@ -335,9 +335,9 @@ def _short(value: object) -> str:
 
 
 def opened(plan: Manifest | Path | str, root: Path | str | None = None, limit: int | None = None) -> Manifest:
-    """Return a manifest, read from its file where it is one, cut to `limit` clips of each split, below `root`.
+    """Return a manifest with the given root, cut to `limit` clips of each split; a path is read as a manifest file.
 
-    Raises ManifestError for one that is not well-formed, RunError where its data set is not there.
+    Raises ManifestError if it is not well-formed, RunError if its data set is missing.
     """
     if isinstance(plan, Manifest):
         check(plan)
@@ -347,7 +347,7 @@ def opened(plan: Manifest | Path | str, root: Path | str | None = None, limit: i
 
 
 def rooted(plan: Manifest, root: Path | str | None) -> Manifest:
-    """Return a manifest whose data set lies at `root`, if that is given; RunError where it is not there."""
+    """Return a manifest whose data set is at `root`, if given; RunError if that folder is missing."""
     plan = plan if root is None else Manifest(plan.dataset, Path(root).resolve(), plan.clips, plan.seed, plan.extra)
     if not plan.root.is_dir():
         raise RunError(f"{plan.root}: the data set is not there; give --root if it was moved")

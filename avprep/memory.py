@@ -1,4 +1,4 @@
-"""How the C library gives memory back: not at once, for the next picture or step needs as much again."""
+"""Keeping freed memory in the C library: the next picture or step needs as much again."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def keep_freed_memory(kept: int) -> None:
-    """Have glibc keep up to so many bytes of freed memory; other C libraries are left as they are.
+    """Have glibc keep up to `kept` bytes of freed memory; other C libraries are not changed.
 
-    Otherwise large buffers are handed back to the kernel and cleared page by page when they are taken anew. That costs
-    more than the colour conversion that fills a picture's, and a third of a training step on a CPU.
+    Otherwise large buffers are returned to the kernel and cleared page by page when they are allocated again. For a
+    picture this costs more than the colour conversion that fills its buffer, and a third of a training step on a CPU.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,4 +1,4 @@
-"""Windows moved by what the column `sync` has measured: each clip's audio by its own offset."""
+"""MFCC windows moved by the offsets that the column `sync` has measured for each clip."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from avprep.shards import Sample
 from avprep.stages import MfccSettings, MfccStage, by_name
 
 UNMOVED = "mfcc-unmoved"
-"""Where the windows that were measured are kept, beside those that take their place."""
+"""Folder that keeps the windows that were measured, next to those that replace them."""
 MIN_CONFIDENCE = 0.2
-"""Confidence from which on a clip is moved unless another is given, on the scale of the sync model."""
+"""Default minimum confidence for moving a clip, on the scale of the sync model."""
 MS_PER_FRAME = 1000 / schema.FPS
 
 
@@ -27,7 +27,7 @@ MS_PER_FRAME = 1000 / schema.FPS
 class MovedMfccStage(MfccStage):
     """Builds the MFCC function of a worker that moves each clip by its offset in OUT/sync.
 
-    min_confidence: clips that are less sure, or were not measured, stay as they are.
+    min_confidence: clips with a lower confidence, or without a measurement, are not moved.
     """
 
     out: Path = Path()
@@ -36,12 +36,12 @@ class MovedMfccStage(MfccStage):
     inputs = ("sync",)
 
     def require(self) -> None:
-        """Prove that offsets are there, measured on windows that were not moved; RunError, one line, if not."""
+        """Check that there are offsets, measured on windows that were not moved; RunError, one line, if not."""
         sync = shards.read_run(self.out, "sync")
         if sync is None:
             raise RunError(f"{self.out}: was not measured: run `avprep sync {self.out} --model RUN` first")
         measured = sync.get("settings", {}).get("mfcc")
-        if measured is None:  # as by SyncNet
+        if measured is None:  # for example by SyncNet
             raise RunError(
                 f"{self.out / 'sync'}: was measured on no windows: put it aside and run "
                 f"`avprep sync {self.out} --model RUN`, without --scale syncnet"
@@ -69,9 +69,9 @@ class MovedMfccStage(MfccStage):
 def moved_clip(clip: Clip, root: Path, settings: MfccSettings, measured: dict[str, Any], least: float) -> Sample:
     """Compute the MFCC windows of one clip, its audio delayed by its lead, unless that may be larger; raises Reject.
 
-    measured: its record in the sidecar of sync. least: the confidence from which on it is moved.
+    measured: its record in the sidecar of sync. least: the minimum confidence for moving it.
     """
-    from avprep.stages import mfcc_clip  # here, where a worker needs it
+    from avprep.stages import mfcc_clip  # imported here: only workers need it
 
     lead, confidence = measured.get("audio_lead_frames"), measured.get("confidence")
     sure = isinstance(confidence, int | float) and confidence >= least
@@ -86,7 +86,7 @@ def moved_clip(clip: Clip, root: Path, settings: MfccSettings, measured: dict[st
 
 
 def replaces_unmoved(stage: object) -> bool:
-    """Return whether the windows in OUT/mfcc differ from those of a stage in not being moved alone."""
+    """Return whether the windows in OUT/mfcc differ from those of a stage only in that they are not moved."""
     if not isinstance(stage, MovedMfccStage):
         return False
     there = shards.read_run(stage.out, "mfcc")
@@ -95,9 +95,9 @@ def replaces_unmoved(stage: object) -> bool:
 
 
 def set_unmoved_aside(stage: object) -> bool:
-    """Rename OUT/mfcc, where a stage replaces its windows; return whether.
+    """Rename OUT/mfcc if a stage replaces its windows; return whether it was renamed.
 
-    Of several tasks that do so at once, one renames it, and the others find the new column.
+    If several tasks do so at once, one renames it, and the others find the new column.
     """
     if not isinstance(stage, MovedMfccStage) or not replaces_unmoved(stage):
         return False

@@ -1,7 +1,8 @@
-"""The contract between avprep and whoever reads its shards: members, dtypes, shapes, units.
+"""The contract of the shards for all their readers: members, dtypes, shapes, units.
 
 A sample is a set of tar members `<key>.<member>`. `crop` and `mfcc` are two columns of one table: the same keys and
-shard numbers, joined by key when read; `sync` is a third, measured on these. Needs numpy and the standard library only.
+shard numbers, joined by key when read. `sync` is a third, measured on these two. This module needs only numpy and the
+standard library.
 """
 
 from __future__ import annotations
@@ -17,51 +18,51 @@ from typing import TYPE_CHECKING, Any, Literal
 from avprep import untrusted
 from avprep.errors import ShardError
 
-if TYPE_CHECKING:  # at run time numpy is loaded where arrays are: names and numbers need not wait for it
+if TYPE_CHECKING:  # at run time numpy is imported only by functions on arrays: names and numbers load without it
     from numpy.typing import NDArray
 
 FPS = 25
-"""Video frames a second: frame `i` shows the instant `start + i / FPS`."""
+"""Video frames per second: frame `i` shows the instant `start + i / FPS`."""
 MAX_LEAD = 15
-"""Largest lead of the audio that is looked for, each way, in frames. One as large may be larger in truth."""
+"""Maximum lead or lag of the audio that is searched, in frames. A measured value at this limit may really be larger."""
 SAMPLE_RATE = 16_000
-"""Audio samples a second, mono; frame `i` owns samples `640*i … 640*i + 639`."""
+"""Audio samples per second, mono; frame `i` spans samples `640*i … 640*i + 639`."""
 HOP = 160
-"""Samples between MFCC steps: 100 steps per second, step `c` starting at sample `160*c`."""
+"""Samples between MFCC steps: 100 steps per second; step `c` starts at sample `160*c`."""
 STEPS_PER_FRAME = SAMPLE_RATE // (FPS * HOP)
 assert STEPS_PER_FRAME * FPS * HOP == SAMPLE_RATE
 WINDOW_STEPS = 20
-"""MFCC steps of one window: 200 ms, the five video frames centred on its own."""
+"""MFCC steps per window: 200 ms, five video frames centred on the window's own frame."""
 WINDOW_FRAMES = WINDOW_STEPS // STEPS_PER_FRAME
 N_COEFFICIENTS = 12
 CROP_SIZE = 256
 """Width and height of a crop in pixels."""
 MAX_PICTURE = 1 << 20
-"""Largest encoded crop (bytes); its raw pixels have a fifth of that."""
+"""Maximum size of an encoded crop (bytes): about five times its raw pixels."""
 MAX_SCANS = 64
-"""Most scans of a JPEG; a progressive one has ten."""
+"""Maximum scans of a JPEG; a progressive one has ten."""
 N_POINTS = 5
 """Left eye, right eye, nose, left mouth corner, right mouth corner; left is the image's left."""
 N_LANDMARKS = 68
-"""Those of 300-W: jaw, brows, nose, eyes, outer and inner edge of the lips."""
+"""Landmarks of 300-W: jaw, brows, nose, eyes, outer and inner edge of the lips."""
 
 MANIFEST_VERSION = 1
 SIDECAR_VERSION = 1
-"""Of `manifest.jsonl` and of the JSON beside each shard; readers refuse what they do not know."""
+"""Versions of `manifest.jsonl` and of each shard's JSON sidecar; readers refuse any other."""
 COLUMNS = ("crop", "mfcc")
 """The columns that every reader joins."""
 MEASURED = ("sync",)
-"""Columns that are measured on those; an OUT may lack them."""
+"""Columns that are measured on `COLUMNS`; an OUT may lack them."""
 ALL_COLUMNS = (*COLUMNS, *MEASURED)
 IMAGE_FORMATS = ("jpg", "png")
 ARRAYS: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
     "crop": {
-        "points.npy": ("<f4", (N_POINTS, 2)),  # source pixels, x y, after smoothing; NaN: the detector has none
+        "points.npy": ("<f4", (N_POINTS, 2)),  # source pixels, x y, smoothed; NaN: the detector does not give it
         "affine.npy": ("<f4", (2, 3)),  # source pixel -> crop pixel
     },
     "mfcc": {
         "mfcc.npy": ("<f4", (N_COEFFICIENTS, WINDOW_STEPS)),  # coefficient × time
-        "valid.npy": ("|b1", ()),  # the window is made only of real steps
+        "valid.npy": ("|b1", ()),  # whether the window holds only real steps
     },
     "sync": {},
 }
@@ -71,11 +72,11 @@ OPTIONAL_ARRAYS: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
     "mfcc": {},
     "sync": {},
 }
-"""The same of members that only some detectors give."""
+"""The same for members that only some detectors provide."""
 METADATA = {"crop": "clip.json", "mfcc": "audio.json", "sync": "sync.json"}
-"""The JSON member of each column; all hold `key` and `n_frames`."""
+"""The JSON member of each column; each holds `key` and `n_frames`."""
 CURVE = 31
-"""Points of the curve of `sync`: mean distance of audio and video with the audio early by −15 … 15 frames."""
+"""Points of the curve of `sync`: mean audio-video distance at audio leads of −15 … 15 frames."""
 
 _MAY_BE_NAN = ("points.npy", "landmarks.npy")
 _IMAGE_MAGIC = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
@@ -83,7 +84,7 @@ _ARRAY = re.compile(
     rb"\x93NUMPY\x01\x00(..)\{'descr': '([<>|][biufc]\d{1,2})', 'fortran_order': (True|False), "
     rb"'shape': \(((?:\d{1,18}, ?){0,8}(?:\d{1,18})?)\), \} *\n",
     re.DOTALL,
-)  # what numpy writes, whose own reader takes the header for Python
+)  # as numpy writes it; numpy's own reader parses the header as Python
 _FRAME = re.compile(r"(\d{3,})\.(jpg|png)")
 
 
@@ -93,7 +94,7 @@ def frame_member(index: int, image_format: str) -> str:
 
 
 def image_format(members: Container[str], frame: int = 0) -> str:
-    """Return the format of the frames among the members of a crop sample: that of one which is there."""
+    """Return the image format of a crop sample's frames, found by the member of one frame."""
     jpg, png = (frame_member(frame, name) for name in IMAGE_FORMATS)
     return "png" if png in members and jpg not in members else "jpg"
 
@@ -108,7 +109,7 @@ def encode_array(array: NDArray[Any]) -> bytes:
 
 
 def decode_array(data: bytes) -> NDArray[Any]:
-    """Read the bytes of a `.npy` file; ShardError for anything else, pickled objects above all."""
+    """Read the bytes of a `.npy` file; ShardError for anything else, in particular pickled objects."""
     import numpy as np
 
     match = _ARRAY.match(data)
@@ -118,7 +119,7 @@ def decode_array(data: bytes) -> NDArray[Any]:
         dtype = np.dtype(match[2].decode())
         shape = tuple(int(length) for length in match[4].split(b",") if length.strip())
         content = memoryview(data)[match.end() :]
-        if math.prod(shape) * dtype.itemsize != len(content):  # before memory is taken for it
+        if math.prod(shape) * dtype.itemsize != len(content):  # checked before memory is allocated
             raise ValueError(f"{len(content)} bytes for {dtype} {shape}")
         order: Literal["C", "F"] = "F" if match[3] == b"True" else "C"
         return np.frombuffer(content, dtype).reshape(shape, order=order).copy()
@@ -132,7 +133,7 @@ def encode_json(value: Mapping[str, Any]) -> bytes:
 
 
 def decode_json(data: bytes) -> dict[str, Any]:
-    """Read a JSON member; ShardError where it is no JSON object."""
+    """Read a JSON member; ShardError if it is not a JSON object."""
     try:
         return untrusted.parse_json(data)
     except ValueError as error:
@@ -140,7 +141,7 @@ def decode_json(data: bytes) -> dict[str, Any]:
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height as the header of a JPEG or PNG gives them, None where there is none."""
+    """Return the width and height in the header of a JPEG or PNG, None if there is none."""
     if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and len(data) >= 24:
         width, height = struct.unpack(">II", data[16:24])
         return int(width), int(height)
@@ -150,7 +151,7 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
         if marker == 0xFF:  # a fill byte
             place += 1
             continue
-        if marker <= 0x01 or 0xD0 <= marker <= 0xD9:  # has no length: a decoder would go another way than this loop
+        if marker <= 0x01 or 0xD0 <= marker <= 0xD9:  # has no length: a decoder would proceed differently
             return None
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the start of a frame
             height, width = struct.unpack(">HH", data[place + 5 : place + 9])
@@ -160,9 +161,9 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
 
 
 def costly(data: bytes) -> bool:
-    """Whether an encoded crop, small as it is shown, would cost what no crop of ours does to decode.
+    """Whether an encoded crop, in spite of its small width and height, is too expensive to decode.
 
-    A JPEG of 1 MB can ask for 50,000 passes over the picture; a PNG can hold 200 MB of text or colours in 200 kB.
+    A JPEG of 1 MB can demand 50,000 passes over the picture; a PNG of 200 kB can hold 200 MB of text or colours.
     """
     if len(data) > MAX_PICTURE:
         return True
@@ -177,12 +178,12 @@ def costly(data: bytes) -> bool:
 
 
 def check_sample(column: str, key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
-    """Prove that the members of one sample keep the contract; return its metadata.
+    """Check that the members of one sample keep the contract; return its metadata.
 
     column: `crop`, `mfcc` or `sync`.
     members: member name (without the key) -> bytes.
-    Raises ShardError, one line, for anything missing, surplus or out of shape. Images are checked by their first
-    bytes only: decoding them needs an image library.
+    Raises ShardError, one line, for a missing or surplus member or a wrong shape or dtype. Only the first bytes of
+    images are checked: decoding them needs an image library.
     """
     import numpy as np
 
@@ -198,7 +199,7 @@ def check_sample(column: str, key: str, members: Mapping[str, bytes]) -> dict[st
     n_frames = metadata.get("n_frames")
     if type(n_frames) is not int or n_frames < 1:  # a bool is an int
         raise ShardError(f"{key}: {name} holds no positive n_frames")
-    if column == "crop" and n_frames > len(members):  # before memory is taken for their names
+    if column == "crop" and n_frames > len(members):  # checked before their names take memory
         raise ShardError(f"{key}: {name} speaks of {n_frames} frames, more than there are")
     given = {member: array for member, array in OPTIONAL_ARRAYS[column].items() if member in members}
     expected = {name, *ARRAYS[column], *given}

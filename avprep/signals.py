@@ -1,4 +1,4 @@
-"""Signals that end a run in good order."""
+"""Signals that end a run cleanly."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any, Literal
 from avprep.errors import AvprepError
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
-"""Ctrl-C, a scheduler's order to end, Ctrl-\\, a closed terminal, a scheduler's warning that time is nearly up.
+"""Ctrl-C, a scheduler's termination, Ctrl-\\, a closed terminal, a scheduler's warning before the time limit.
 
-Each ends a run in good order; SIGHUP does not where it is ignored, as `nohup` has it."""
+Each ends a run cleanly, except SIGHUP if it is ignored, as with `nohup`."""
 
 
-class Stopped(AvprepError):  # noqa: N818 - no error: what the user asked for
-    """The run was told to stop by a signal."""
+class Stopped(AvprepError):  # noqa: N818 - not an error: the user's wish
+    """The run was stopped by a signal."""
 
 
 class Stop(threading.Event):
-    """Set by a signal; the name of the first is in `by`."""
+    """An event that is set by a signal; `by` is the name of the first one."""
 
     by = "a signal"
 
@@ -31,9 +31,9 @@ class Stop(threading.Event):
 def stop_signals(
     numbers: Iterable[signal.Signals] = STOP_SIGNALS, *, again: Literal["ends", "ignored"] = "ends"
 ) -> Iterator[Stop]:
-    """Turn signals into an event for as long as a run lasts.
+    """Turn signals into an event for the duration of a run.
 
-    again: what a second one does: it ends the process as usual, or nothing.
+    again: the effect of a second signal: it ends the process as usual, or is ignored.
     """
     stop = Stop()
     before: dict[int, Any] = {}

@@ -1,4 +1,4 @@
-"""Which of several faces speaks: the one whose mouth goes with the sound, as a judge of both finds it."""
+"""Active-speaker selection: of several faces, the one whose mouth a model finds most in sync with the audio."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ from avprep.stages import Aligned, CropSettings, CropStage, MfccSettings, align_
 from avprep.stages.crop import Hints
 
 MAX_FACES = 6
-"""Faces of a clip that are judged, the largest ones."""
+"""Maximum faces of a clip that are scored: the largest ones."""
 
 Judging = Callable[[Iterable[NDArray[np.uint8]], NDArray[np.float32], NDArray[np.bool_]], float | None]
 """Takes crops (256, 256, 3 or 4) of each frame, windows (T, 12, 20), and which of them are real (T,).
 
-Returns how surely the mouth goes with the sound, None where too little is there.
+Returns the score of the mouth being in sync with the audio, None if there is too little of either.
 """
 
 
 class JudgeBuilder(Protocol):
-    """Builds a judge in a worker: pickled to it and called there once."""
+    """Builds the active-speaker model in a worker: it is pickled to the worker and called there once."""
 
     def digest(self) -> str:
-        """Return the digest of what it judges by."""
+        """Return the digest of the model."""
         ...
 
     def preset(self) -> Preset:
-        """Return the preset of the windows that it takes."""
+        """Return the preset of the windows that the model takes."""
         ...
 
     def __call__(self) -> Judging:
-        """Load it."""
+        """Load the model."""
         ...
 
 
 @dataclass(frozen=True)
 class SpeakingCropStage(CropStage):
-    """Builds the crop function of a worker that follows the face which speaks."""
+    """Builds the crop function of a worker that follows the active speaker."""
 
     judge: JudgeBuilder | None = None
 
     def versions(self) -> dict[str, str]:
-        """Return the versions and digests that decide the result besides the settings."""
+        """Return the versions and digests that, together with the settings, decide the result."""
         assert self.judge is not None
         return {**super().versions(), "sync_model": self.judge.digest()}
 
     def __call__(self) -> Callable[[Clip], Sample]:
-        """Build detector and judge, and return the function."""
+        """Build the detector and the active-speaker model, and return the function."""
         assert self.judge is not None
         work = super().__call__()
         heard = MfccSettings(self.judge.preset(), max_seconds=self.settings.max_seconds)
@@ -77,11 +77,11 @@ def follow_speaking(
     judging: Judging,
     sound: Callable[[], tuple[NDArray[np.float32], NDArray[np.bool_]]],
 ) -> Aligned:
-    """Detect, track and align the face that speaks; raises Reject. See `avprep.stages.align_clip`.
+    """Detect, track and align the active speaker; raises Reject. See `avprep.stages.align_clip`.
 
-    Faces that are too small, or out of sight for too long, are no candidates. Where there is one candidate or none, it
-    is as with `largest`; so it is, among the candidates, without a sound or a verdict. sound: returns the windows of
-    the clip, and which of them are real.
+    Faces that are too small or not detected for too long are not candidates. With fewer than two candidates the subject
+    is chosen as for `largest`; without audio or a score it is chosen so among the candidates. sound: returns the
+    windows of the clip, and which of them are real.
     """
     detections = keyframes.find_faces(frames, detector, settings.every)
     tracks = track.link(detections)
@@ -109,14 +109,14 @@ def follow_speaking(
 
 
 def _crop(work: Any, root: Path, judging: Judging, heard: MfccSettings, clip: Clip) -> Sample:
-    """Do a clip; work: the function of a `CropStage`. heard: of the windows that are judged."""
+    """Process a clip; work: the function of a `CropStage`. heard: the settings of the windows that are scored."""
     sound = partial(_windows, clip, root, heard)
     sample: Sample = work(clip, follow=partial(follow_speaking, judging=judging, sound=sound))
     return sample
 
 
 def _windows(clip: Clip, root: Path, settings: MfccSettings) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the windows of a clip and which are real; Reject where it has no sound, silence being none to go by."""
+    """Return the windows of a clip and which are real; Reject if it has no audio, or only silence."""
     sample = mfcc_clip(clip, root, settings)
     if sample.summary["silent"]:
         raise Reject("no_audio", f"{clip.audio or clip.video}: holds silence alone")

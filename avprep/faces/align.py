@@ -1,7 +1,7 @@
-"""Five points to similarity transforms to 256×256 crops: the paper's geometry, resampled once.
+"""From five points to similarity transforms and 256×256 crops: the paper's geometry, with a single resampling.
 
-The released aligner puts the eyes at (140, 224) and (220, 224) and the mouth at (180, 300) of a 356×436 picture, cuts
-the 268×268 box at (44, 104), resizes it to 260 and takes 256 at offset 2. `TEMPLATE` is where that leaves the three.
+The released aligner places the eyes at (140, 224) and (220, 224) and the mouth at (180, 300) of a 356×436 picture, cuts
+the 268×268 box at (44, 104), resizes it to 260 and crops 256 at offset 2. `TEMPLATE` is the result for these points.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from avprep.faces.detectors.base import Bias
 from avprep.schema import CROP_SIZE
 
 BORDER = 127
-"""Grey level of a crop where the source picture has nothing."""
+"""Grey level of a crop outside the source picture."""
 
 _RELEASED = np.array([[140.0, 224.0], [220.0, 224.0], [180.0, 300.0]])
 _BOX, _BOX_SIDE, _RESIZED, _OFFSET = np.array([44.0, 104.0]), 268, 260, 2
 # Pixel centres lie at +0.5 of the grid that a resize scales.
 TEMPLATE: NDArray[np.float64] = (_RELEASED - _BOX + 0.5) * (_RESIZED / _BOX_SIDE) - 0.5 - _OFFSET
-"""Left eye, right eye and mouth centre in the crop, float64 (3, 2), x y in pixels: about (91.1, 114.4), (168.7, 114.4),
-(129.9, 188.1)."""
+"""Left eye, right eye and mouth centre in the crop, float64 (3, 2), x y in pixels: about (91.1, 114.4), (168.7, 114.4)
+and (129.9, 188.1)."""
 
 _ANTI_ALIAS_BELOW = 0.75  # crop pixels per source pixel
 
 
 def three_points(points: ArrayLike) -> NDArray[np.float64]:
-    """Return left eye, right eye and mouth centre, float64 (…, 3, 2), of the five points (…, 5, 2)."""
+    """Return the left eye, right eye and mouth centre, float64 (…, 3, 2), from the five points (…, 5, 2)."""
     five = np.asarray(points, np.float64)
     three = five[..., :3, :].copy()
     three[..., 2, :] = (five[..., 3, :] + five[..., 4, :]) / 2
@@ -37,13 +37,13 @@ def three_points(points: ArrayLike) -> NDArray[np.float64]:
 
 
 def similarity(points: ArrayLike, target: ArrayLike = TEMPLATE) -> NDArray[np.float64]:
-    """Fit the similarity transforms that take points to the template, least squares, without reflection.
+    """Fit similarity transforms from points to the template by least squares, without reflection.
 
     points: (…, 5, 2), x y in source pixels.
-    target: (3, 2), where the eyes and the mouth centre should come to lie.
-    Returns float64 (…, 2, 3), source → target pixels; not finite where the points fall together.
+    target: (3, 2), the target positions of the eyes and the mouth centre.
+    Returns float64 (…, 2, 3), source → target pixels; not finite if the points coincide.
 
-    With points as complex numbers z and targets w, both less their means, the best w ≈ a·z has a = Σ z̄w / Σ |z|².
+    With points as complex numbers z and targets w, both minus their means, the best w ≈ a·z has a = Σ z̄w / Σ |z|².
     """
     points = np.asarray(points)
     if points.ndim == 2:
@@ -64,7 +64,7 @@ def similarity(points: ArrayLike, target: ArrayLike = TEMPLATE) -> NDArray[np.fl
 
 
 def _one_similarity(points: NDArray[Any], target: NDArray[Any]) -> NDArray[np.float64]:
-    """Do what `similarity` does for one face (5, 2), in a fifth of the time that numpy takes for so few numbers."""
+    """As `similarity` for one face (5, 2), in a fifth of the time that numpy needs for so few numbers."""
     left, right, _, left_mouth, right_mouth = (complex(x, y) for x, y in points.tolist())
     z = left, right, (left_mouth + right_mouth) / 2
     w = [complex(x, y) for x, y in target.tolist()]
@@ -78,18 +78,18 @@ def _one_similarity(points: NDArray[Any], target: NDArray[Any]) -> NDArray[np.fl
 
 
 def template(bias: Bias) -> NDArray[np.float64]:
-    """Return where a detector of this bias sees eyes and mouth centre in a crop that is right, float64 (3, 2)."""
+    """Return where a detector with this bias places eyes and mouth centre in a correct crop, float64 (3, 2)."""
     centre = TEMPLATE.mean(axis=0)
     return np.asarray((TEMPLATE - centre) * bias.scale + centre + (0, bias.down), np.float64)
 
 
 def off_template(points: ArrayLike) -> float:
-    """Return how far eyes and mouth of five points (5, 2) lie from their places in a crop: pixels, on average."""
+    """Return the mean distance (pixels) of eyes and mouth, of five points (5, 2), from their template positions."""
     return float(np.linalg.norm(three_points(points) - TEMPLATE, axis=-1).mean())
 
 
 def zoomed(points: NDArray[Any], zoom: Any) -> NDArray[Any]:
-    """Return where points (…, 2) lie in a picture so many times as large; pixel centres lie at +0.5 of the grid."""
+    """Return the points (…, 2) in a picture that is `zoom` times as large; pixel centres lie at +0.5 of the grid."""
     enlarged: NDArray[Any] = (points + 0.5) * zoom - 0.5
     return enlarged
 
@@ -101,20 +101,20 @@ def apply(affine: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def chained(second: NDArray[Any], first: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the transform (2, 3) that does what two do one after the other."""
+    """Return the composition (2, 3) of two transforms: `first`, then `second`."""
     return np.asarray(second[:, :2] @ first + second * [0, 0, 1], np.float64)
 
 
 def scale(affine: NDArray[Any]) -> NDArray[np.float64]:
-    """Return how many crop pixels a source pixel becomes, (…), of similarity transforms (…, 2, 3)."""
+    """Return the scale of similarity transforms (…, 2, 3) in crop pixels per source pixel, (…)."""
     return np.asarray(np.hypot(affine[..., 0, 0], affine[..., 1, 0]), np.float64)
 
 
 def blur_sigma(affine: NDArray[Any]) -> float:
-    """Return the low-pass that a clip needs before it is shrunk into crops, in source pixels; 0 where it needs none.
+    """Return the sigma (source pixels) of the low-pass that a clip needs before it is shrunk into crops; 0: none.
 
     affine: (T, 2, 3), source → crop pixels.
-    One value a clip, from its median scale, so that sharpness does not flicker.
+    There is one value per clip, from its median scale, so that sharpness does not flicker.
     """
     s = float(np.median(scale(affine)))
     return 0.5 * float(np.sqrt(1 / s**2 - 1)) if s < _ANTI_ALIAS_BELOW else 0.0
@@ -132,7 +132,7 @@ def crop(
     image: uint8 (H, W, C), three or four channels in any order.
     affine: (2, 3), source → crop pixels.
     sigma: low-pass against aliasing, see `blur_sigma`.
-    to_image: (2, 3), source → image pixels, where the image is not the source picture as it is shown.
+    to_image: (2, 3), source → image pixels, if the image is not the source picture as displayed.
     Returns uint8 (256, 256, C).
     """
     matrix = np.asarray(affine, np.float64)
@@ -150,7 +150,7 @@ def crop(
 
 
 def warp(image: NDArray[np.uint8], affine: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Warp a picture, uint8 (H, W, C), by a transform (2, 3) to one of `size`, width and height in pixels.
+    """Warp a picture, uint8 (H, W, C), by a transform (2, 3) to a picture of `size`, width and height in pixels.
 
     Bilinear, grey 127 outside the picture.
     """
@@ -161,10 +161,10 @@ def warp(image: NDArray[np.uint8], affine: NDArray[Any], size: tuple[int, int]) 
 
 
 def jitter(affine: NDArray[Any], points: NDArray[Any]) -> float:
-    """Return how restless crops would be: mean frame-to-frame movement of a face's eyes and nose in crop pixels.
+    """Return the jitter of crops: the mean frame-to-frame movement of a face's eyes and nose, in crop pixels.
 
-    affine: (T, 2, 3) transforms that the crops would be made with.
-    points: (T, 5, 2), where the face really was; a nose may be missing. 0 for a single frame.
+    affine: (T, 2, 3), the transforms of the crops.
+    points: (T, 5, 2), the true positions in the face; the nose may be missing. Returns 0 for a single frame.
     """
     rigid = points[:, :3]
     rigid = rigid[:, ~np.isnan(rigid).any(axis=(0, 2))]
@@ -190,5 +190,5 @@ def _blurred_region(
         return image, matrix
     moved = matrix.copy()
     moved[:, 2] += matrix[:, :2] @ (x0, y0)
-    x, y = np.maximum(sigmas, 0.01).tolist()  # OpenCV takes 0 for one that it should choose
+    x, y = np.maximum(sigmas, 0.01).tolist()  # OpenCV would choose a sigma itself for 0
     return np.asarray(cv2.GaussianBlur(region, (0, 0), x, sigmaY=y), np.uint8), moved

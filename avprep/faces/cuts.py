@@ -1,4 +1,4 @@
-"""Cuts: pictures that differ far more from the one before than those around them do, and do not go back at once."""
+"""Cuts: pictures that differ from the one before far more than their neighbours do, and that are not just a flash."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from numpy.typing import NDArray
 from avprep.media.picture import Picture
 
 LEAST = 10.0
-"""Minimum change at a cut: mean difference of two pictures of the same brightness and contrast, grey levels."""
+"""Minimum change at a cut: mean difference of two pictures with normalised brightness and contrast, grey levels."""
 TIMES = 2.5
-"""How many times as large the change at a cut is as those right before and after it."""
+"""Minimum ratio of the change at a cut to the changes right before and after it."""
 FLASH = 3
-"""Maximum frames of a flash: what shows the picture from before again is none but a flash."""
+"""Maximum frames of a flash: after it, the picture from before is shown again, so there is no cut."""
 MIXED = 0.2
-"""What differs from a mix of two pictures by less, as a part of their difference, is one."""
+"""Maximum difference of a picture from a mix of two others to count as a mix, as a fraction of their difference."""
 
 WHOLE = 0.9
-"""A picture in which another one has a larger share than that shows it as it is."""
+"""A picture in which another one has a larger weight counts as that picture, not as a mix."""
 
 LEAST_SEEN = 3.0
-"""The same of the pictures as they are, below which nobody looks closer."""
+"""As `LEAST` without normalising brightness and contrast; below it, pictures are not examined further."""
 
-_CONTRAST = 48.0  # grey levels that a thumbnail's standard deviation is brought to
-_FAINT = 8.0  # least standard deviation that it is brought from
+_CONTRAST = 48.0  # grey levels: a thumbnail's standard deviation is normalised to this
+_FAINT = 8.0  # minimum standard deviation to normalise from
 
 
 def with_cuts(pictures: Iterable[Picture], seen: list[Thumbnail] | None = None) -> Iterator[tuple[Picture, bool]]:
     """Yield pictures, each with whether it begins a new shot.
 
-    seen: takes the thumbnail of each picture that is yielded, a repeated one's once more.
-    Fades, flashes, noise and shaking are no cuts. Where up to `FLASH` pictures between two shots are mixed of both, as
-    converters of frame rates leave them, or are white or black, each begins a shot, and so does the one after them.
-    Up to `FLASH` + 1 pictures are held to tell.
+    seen: receives the thumbnail of each yielded picture; a repeated picture adds the same thumbnail again.
+    Fades, flashes, noise and shaking are not cuts. Up to `FLASH` pictures between two shots may be a mix of both, as
+    frame-rate converters produce them, or white or black. Each of these begins a shot, and so does the picture after
+    them. Up to `FLASH` + 1 pictures are held for this decision.
     """
     upcoming: deque[tuple[Picture, Thumbnail]] = deque()
     rest = iter(pictures)
@@ -61,10 +61,10 @@ def with_cuts(pictures: Iterable[Picture], seen: list[Thumbnail] | None = None) 
         if seen is not None:
             seen.append(thumbnail if difference else past[-1])
         begins, between = between > 0, max(between - 1, 0)
-        if not difference:  # a source slower than 25 fps shows a picture more than once
+        if not difference:  # a source slower than 25 fps repeats pictures
             yield picture, begins
             continue
-        if not begins and LEAST_SEEN < difference < math.inf:  # the quick question, for it is asked of every picture
+        if not begins and LEAST_SEEN < difference < math.inf:  # the cheap test first: it runs for every picture
             ahead(FLASH + 1)
             further = [other for _, other in upcoming]
             after = further[:FLASH]
@@ -82,15 +82,15 @@ def with_cuts(pictures: Iterable[Picture], seen: list[Thumbnail] | None = None) 
 
 
 def _usual(past: Sequence[Thumbnail], new: Thumbnail, after: Iterable[Thumbnail]) -> list[float]:
-    """Return the changes right before and right after a cut to a new picture, as far as there are any."""
+    """Return the changes right before and right after a cut to a new picture, if there are any."""
     before = [_change(*past)] if len(past) == 2 else []
     return before + [_change(new, other) for other in after if _difference(new, other)][:1]
 
 
 def _between(past: Sequence[Thumbnail], ahead: Sequence[Thumbnail]) -> int:
-    """Return how many pictures ahead, at most `FLASH`, lie between two shots, mixed of both or empty; 0: it is no cut.
+    """Return how many pictures ahead, at most `FLASH`, lie between two shots, as mixes of both or empty; 0: no cut.
 
-    A fade or a movement goes on before or after them: over more pictures more must have changed.
+    A fade or a movement continues before or after them, so more pictures require a larger change.
     """
     before = past[-1]
     for count in range(1, min(FLASH, len(ahead) - 1) + 1):
@@ -105,7 +105,7 @@ def _between(past: Sequence[Thumbnail], ahead: Sequence[Thumbnail]) -> int:
 
 
 def _mixed(one: Thumbnail, before: Thumbnail, new: Thumbnail) -> bool:
-    """Return whether a picture is mixed of two others and of light."""
+    """Return whether a picture is a mix of two others and a constant brightness."""
     if one.seen.shape != before.seen.shape or one.seen.shape != new.seen.shape:
         return False
     _, off = _as_mixes(one.seen.reshape(1, -1), before.seen.ravel(), new.seen.ravel())
@@ -113,11 +113,12 @@ def _mixed(one: Thumbnail, before: Thumbnail, new: Thumbnail) -> bool:
 
 
 def dissolves(pictures: Sequence[Thumbnail]) -> bool:
-    """Return whether pictures go over from the first to the last by degrees: a dissolve, or a fade out and in again.
+    """Return whether pictures change gradually from the first to the last: a dissolve, or a fade out and in again.
 
-    There more than `FLASH` are mixed of both and of light. Where a head turns or a hand comes in, they are not.
+    In a dissolve more than `FLASH` pictures are mixes of both and of a constant brightness. If a head turns or a hand
+    comes in, they are not.
     """
-    between = [one for earlier, one in pairwise(pictures[:-1]) if one is not earlier]  # a repeated one counts once
+    between = [one for earlier, one in pairwise(pictures[:-1]) if one is not earlier]  # repeated pictures count once
     if len(between) <= FLASH:
         return False
     before, new = pictures[0], pictures[-1]
@@ -131,9 +132,10 @@ def dissolves(pictures: Sequence[Thumbnail]) -> bool:
 def _as_mixes(
     pictures: NDArray[Any], before: NDArray[Any], new: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return what share two pictures, and light, have in each of others, (3, N), and what it then differs by, (N,).
+    """Fit each picture as a mix of `before`, `new` and a constant brightness.
 
     pictures: (N, M); before, new: (M,).
+    Returns the weights (3, N) and the mean absolute residuals (N,).
     """
     parts = np.stack([before, new, np.ones(new.size)], axis=1).astype(np.float64)
     shown = pictures.T.astype(np.float64)
@@ -149,31 +151,31 @@ class Thumbnail:
 
     @cached_property
     def empty(self) -> bool:
-        """Whether it shows hardly anything."""
+        """Whether it has hardly any contrast."""
         return float(self.seen.std()) < _FAINT
 
     @cached_property
     def coarse(self) -> NDArray[np.float32]:
-        """A quarter of its samples, blurred against noise, (M,)."""
+        """A quarter of its samples, blurred to reduce noise, (M,)."""
         return np.asarray(cv2.blur(self.seen.astype(np.float32), (3, 3))[1::2, 1::2].ravel(), np.float32)
 
     @cached_property
     def normalised(self) -> NDArray[np.float32]:
-        """It blurred against noise and brought to one brightness and contrast."""
+        """The thumbnail, blurred to reduce noise, with normalised brightness and contrast."""
         blurred = cv2.blur(self.seen.astype(np.float32), (3, 3))
         mean, deviation = cv2.meanStdDev(blurred)
         return np.asarray((blurred - mean.item()) * (_CONTRAST / max(deviation.item(), _FAINT)), np.float32)
 
 
 def _difference(one: Thumbnail, other: Thumbnail) -> float:
-    """Return the mean difference of two pictures as they are, grey levels; infinite for two of different sizes."""
+    """Return the mean difference of two pictures without normalisation, grey levels; infinite if the sizes differ."""
     if one.seen.shape != other.seen.shape:
         return math.inf
     return cv2.norm(one.seen, other.seen, cv2.NORM_L1) / other.seen.size
 
 
 def _change(one: Thumbnail, other: Thumbnail) -> float:
-    """Return the mean difference of two pictures of the same brightness and contrast, grey levels."""
+    """Return the mean difference of two pictures with normalised brightness and contrast, grey levels."""
     if one.seen.shape != other.seen.shape:
         return 0.0
     return cv2.norm(one.normalised, other.normalised, cv2.NORM_L1) / other.seen.size

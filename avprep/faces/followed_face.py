@@ -1,4 +1,4 @@
-"""A face that is being followed: where registration says that it is, and what detecting it has shown."""
+"""A face that is being followed: its position by registration, and the results of detecting it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from avprep.faces.registration import EXTENT, Anchor, Similarity, appearance
 from avprep.faces.track import ALIKE, Detection, Look
 
 REFRESH = 0.95
-"""Below this correlation with its anchor a face gets a new one when it is detected."""
+"""A detected face gets a new anchor if its correlation with the present one is lower."""
 REMEMBERED = 6
-"""Looks that tell where the next one expects the face."""
+"""Recent detections from which the expected position for the next one is computed."""
 
 
 class FollowedFace:
     """A face that is being followed from frame to frame.
 
-    Its frame of reference is about its crop: registration takes each picture there, whatever the face does. Where eyes
-    and mouth lie in it is what looks tell.
+    Its frame of reference is approximately its crop: registration maps each picture to it, whatever the face does. The
+    positions of eyes and mouth within it come from detections.
 
-    luma, of any method: the grey levels of a picture, uint8 (H, W).
-    number: its own. frame: when it was last detected; looks: how often it was.
-    path: picture → its frame of reference, of each frame since it was last recorded.
+    luma, in all methods: the grey levels of a picture, uint8 (H, W).
+    number: identifies the face. frame: when it was last detected. looks: how often it was detected.
+    path: picture → its frame of reference, for each frame since it was last recorded.
     """
 
     def __init__(self, number: int, face: Face, frame: int, luma: NDArray[np.uint8]) -> None:
@@ -37,7 +37,7 @@ class FollowedFace:
         self.begin(face, luma)
 
     def begin(self, face: Face, luma: NDArray[np.uint8]) -> None:
-        """Begin with a face's box and points in pixels of a picture: that of the frame it was last detected in."""
+        """Start from a face's box and points, in pixels of the picture in which it was last detected."""
         self._onto = self._before = Similarity.of(align.similarity(face.points))
         self._looked, self._correction = self._onto.turn, Similarity(1, 0)
         self._shape, self._score = self._onto(face.points), face.score
@@ -50,7 +50,7 @@ class FollowedFace:
 
     @property
     def face(self) -> Face:
-        """Where it is, in pixels of the last picture."""
+        """The face, in pixels of the last picture."""
         back = self._onto.inverse()
         centre, size = back.turn * self._centre + back.shift, abs(back.turn) / 2
         across, down = self._extent[0] * size, self._extent[1] * size
@@ -59,54 +59,54 @@ class FollowedFace:
 
     @property
     def expected(self) -> Similarity:
-        """The last picture → crop pixels, as far as looks have told."""
+        """The last picture → crop pixels, estimated from recent detections."""
         return self._correction.after(self._onto)
 
     @property
     def changed(self) -> float:
-        """By how many crop pixels growing and turning seem to have moved its points since it was last detected."""
+        """Apparent movement of its points by scaling and rotation since it was last detected, in crop pixels."""
         return EXTENT * abs(cmath.log(self._onto.turn / self._looked))
 
     def move(self, luma: NDArray[np.uint8], frame: int, *, cut: bool) -> bool:
-        """Follow it into the next picture; return whether it is there. Over a cut it must be where it was."""
+        """Follow the face into the next picture; return whether it is there. Across a cut it must not have moved."""
         near, found = self._onto, None
         if not cut:
-            near = near.after(self._before.inverse()).after(near)  # as it moved before
+            near = near.after(self._before.inverse()).after(near)  # assume the same motion as before
         if self._anchor is not None:
             found = self._anchor.find(luma, near)
         if found is None and not cut and (last := Anchor.of(self._luma, self._onto)) is not None:
-            found = last.find(luma, near)  # it looks different from when it was detected, but not from just before
+            found = last.find(luma, near)  # it differs from when it was detected, but not from the last picture
             self._anchor = last if found else self._anchor
         if found is not None and cut and not self._alike(luma, found[0]):
             found = None
         if found is None:
             return False
         before, (self._onto, self._correlation), self._luma = self._onto, found, luma
-        self._before = self._onto if cut else before  # a cut is no movement that might go on
+        self._before = self._onto if cut else before  # a cut is not a motion that could continue
         self.path.append((frame, self._onto))
         return True
 
     def _alike(self, luma: NDArray[np.uint8], onto: Similarity) -> bool:
-        """Return whether all of the face, not only what is followed, looks the same in another shot."""
+        """Return whether the whole face, not only the followed region, looks the same in another shot."""
         seen = appearance(luma, self._correction.after(onto).affine)
         return float(appearance(self._luma, self.expected.affine) @ seen) >= ALIKE
 
     def move_back(self, luma: NDArray[np.uint8], frame: int) -> bool:
-        """Follow it into the picture before the first one that it is known in; return whether it is there."""
+        """Follow the face into the picture before the first one in `path`; return whether it is there."""
         found = None if self._anchor is None else self._anchor.find(luma, self.path[0][1])
         if found is not None:
             self.path.insert(0, (frame, found[0]))
         return found is not None
 
     def distance(self, face: Face) -> tuple[float, float]:
-        """Return how far from where it is expected a detection is: crop pixels, degrees."""
+        """Return the distance of a detection from the expected position (crop pixels) and angle (degrees)."""
         points = self.expected(face.points)
         away = Similarity.of(align.similarity(points))
         moved = np.linalg.norm(align.three_points(points).mean(axis=0) - align.TEMPLATE.mean(axis=0))
         return float(moved), abs(math.degrees(cmath.phase(away.turn)))
 
     def see(self, face: Face, noise: float, size: int = -1) -> None:
-        """Take in a detection in the last picture, whose points may be so many crop pixels off. See `Look`."""
+        """Add a detection in the last picture; noise: standard deviation of its points, crop pixels. See `Look`."""
         points = self._onto(face.points)
         self._look = Look(points, noise, size)
         self._score = face.score
@@ -117,13 +117,13 @@ class FollowedFace:
         self.misses = 0
 
     def looked(self, frame: int, luma: NDArray[np.uint8]) -> None:
-        """Note when it was detected; follow its present looks where they have changed."""
+        """Record that the face was detected in this frame; renew the anchor if its appearance has changed."""
         self.frame, self._looked = frame, self._onto.turn
         if self._correlation < REFRESH:
             self._anchor = Anchor.of(luma, self._onto) or self._anchor
 
     def recorded(self) -> Detection:
-        """Return where it is and was since it was last recorded."""
+        """Return its present position and its path since it was last recorded."""
         *path, (_, onto) = self.path
         look, self._look, self.path = self._look, None, []
         patch = appearance(self._luma, self.expected.affine)

@@ -1,12 +1,12 @@
 """Following the faces of a clip from frame to frame.
 
-Registration says how a face moved, to a fraction of a pixel and without a detector's noise, but not where in the face
-its eyes and mouth are. So a face is detected too, every so often, each time at another size, as it is or mirrored or
-both: `avprep.faces.smoothing` averages these looks in the face's own frame.
+Registration measures how a face moved, to a fraction of a pixel and without a detector's noise, but not where in the
+face its eyes and mouth are. So a face is also detected at intervals, each time at another size, unchanged, mirrored or
+both. `avprep.faces.smoothing` averages these detections in the face's own frame of reference.
 
-A face may be upside down or on its side. Detectors find such faces too, at poorer scores and with points in the wrong
-places. So where the search starts afresh, a face with a doubtful score is detected four ways up; and until a shot has
-shown a sure one, the picture itself is searched the other ways up.
+A face may be upside down or on its side. Detectors find such faces too, but with lower scores and wrong points. So when
+a search starts without a known face, a face with a low score is detected in all four orientations. Until a shot has
+shown a face with a sure score, the whole picture is also searched in the other orientations.
 """
 
 from __future__ import annotations
@@ -23,36 +23,38 @@ from avprep.media.picture import Picture
 from avprep.schema import FPS
 
 FOLLOWED = 3
-"""Faces that are followed: the largest ones."""
+"""Maximum number of faces that are followed: the largest ones."""
 SEARCH_EVERY = 3 * FPS
-"""Frames after which the whole picture is searched even though faces are being followed."""
+"""Frames between searches of the whole picture while faces are being followed."""
 SEARCH_AGAIN = 5
-"""Frames from one search to the next while no face is followed, or one was lost lately."""
+"""Frames between searches while no face is followed or one was lost recently."""
 SETTLED = 3
-"""How many times as rarely a face is detected once it was seen at all of the detector's sizes."""
+"""Factor by which the interval between detections grows once a face was detected at all of the detector's sizes."""
 CHANGED, SOON = 3.0, 4
-"""A face is detected early, but so many frames apart, where growing and turning seem to have moved it by more (crop
-pixels): its head may have turned aside, which registration cannot tell from that."""
+"""A face is detected early if scaling and rotation appear to have moved its points by more than `CHANGED` crop pixels,
+but at least `SOON` frames after the last time. The head may have turned aside, which registration cannot distinguish
+from scaling and rotation."""
 UNSURE = 4.0
-"""Noise of a face's points where no look shows it (crop pixels)."""
+"""Noise of a face's points if no repeated detection shows it (crop pixels)."""
 FIRST_LOOKS = 3
-"""Maximum looks of the first size until one shows the face where it was expected."""
+"""Maximum detections at the first size until one finds the face where it was expected."""
 TURNED = 1.5
-"""A first look that is further from where the face was expected (degrees) is taken again from there."""
+"""A first detection that differs by more from the expected angle (degrees) is repeated from there."""
 MISSES = 2
-"""Looks in a row, in one frame after another, that must miss a face for it to be given up."""
+"""Number of detections in a row, in consecutive frames, that must miss a face before it is given up."""
 LOST = 20.0
-"""A later look that is further from where the face was expected (crop pixels) is of a face that registration lost."""
+"""If a later detection is further from the expected position (crop pixels), registration has lost the face."""
 TURNS = (2, 1, 3)
-"""Quarter turns of a picture that is not upright; half a turn first, where detectors find a face at wrong points."""
+"""Quarter turns to try for a picture that is not upright; half a turn first, as detectors find such faces, but with
+wrong points."""
 
 
 class Following:
     """Follows the largest faces of a clip.
 
     cuts: frames that begin a new shot, found so far; it grows while frames are added.
-    every: frames from one detection pass of a face to the next, until it was seen at all of the detector's sizes; then
-        `SETTLED` times as many. 1 detects in each frame.
+    every: frames from one detection pass of a face to the next, until it was detected at all of the detector's sizes;
+        then `SETTLED` times as many. 1 detects in each frame.
     """
 
     def __init__(self, detector: Detector, cuts: set[int], every: int) -> None:
@@ -63,13 +65,13 @@ class Following:
         self._numbers = itertools.count()
         self._found: dict[int, list[Detection]] = {}
         self._searched = self._lost = -SEARCH_EVERY  # frames
-        self._turns: int | None = None  # that make the shot's faces upright; None before it has shown one
+        self._turns: int | None = None  # that make the shot's faces upright; None until it shows one
         self._followed: list[FollowedFace] = []
         self._unseen: list[tuple[int, Picture]] = []  # since the last search, while no face is followed
         self._last: Keyframe | None = None
 
     def add(self, frame: int, picture: Picture) -> None:
-        """Follow the faces into the next frame; detect where that is due, and where one is lost."""
+        """Follow the faces into the next frame; detect those that are due or lost."""
         keyframe, cut = Keyframe(frame, picture), frame in self._cuts
         if cut:
             self._end_shot(frame - 1)
@@ -102,7 +104,7 @@ class Following:
             self._end(self._followed, frame)
 
     def finish(self, n_frames: int) -> dict[int, list[Detection]]:
-        """Return the faces of each keyframe of a clip of so many frames."""
+        """Return the faces of each keyframe of a clip of `n_frames` frames."""
         self._end_shot(n_frames - 1)
         return self._found
 
@@ -112,14 +114,14 @@ class Following:
         return waited >= self._every * (SETTLED if sparse else 1) or (waited >= SOON and one.changed > CHANGED)
 
     def _patience(self, frame: int) -> int:
-        """Return how many frames after the last search the picture is searched again."""
+        """Return the number of frames from the last search to the next."""
         if not self._followed and self._every == 1:
             return 1
-        missing = not self._followed or frame - self._lost <= MAX_GAP + 1  # what was lost may come back
+        missing = not self._followed or frame - self._lost <= MAX_GAP + 1  # a lost face may come back
         return SEARCH_AGAIN if missing else SEARCH_EVERY
 
     def _end_shot(self, frame: int) -> None:
-        """Record where the faces are in a shot's last frame; detect there those not yet seen at all sizes.
+        """Record the faces in a shot's last frame; detect there those not yet detected at all sizes.
 
         Otherwise the crops of a shot too short for the next detection pass would have the error of the first size.
         """
@@ -129,18 +131,18 @@ class Following:
         self._end(self._followed, frame)
 
     def _end(self, faces: list[FollowedFace], frame: int) -> None:
-        """Record where some faces are in a keyframe, and were since the one before."""
+        """Record the positions of some faces in a keyframe and since the previous one."""
         for one in faces:
             if one.path and one.path[-1][0] == frame:
                 self._found.setdefault(frame, []).append(one.recorded())
 
     def _again(self, one: FollowedFace, keyframe: Keyframe) -> FollowedFace | None:
-        """Detect a face that registration has lost where it was; None where it is not there."""
+        """Detect a face that registration has lost at its last position; None if it is not there."""
         face = self._views.find(keyframe, one.face)
         return None if face is None else self._started(face, keyframe)
 
     def _started(self, face: Face, keyframe: Keyframe) -> FollowedFace:
-        """Follow a face from here, and back through the pictures that were not searched."""
+        """Start to follow a face, and follow it back through the pictures that were not searched."""
         one = FollowedFace(next(self._numbers), face, keyframe.frame, keyframe.luma)
         if not self._look(one, keyframe):
             one.see(face, UNSURE)
@@ -150,9 +152,9 @@ class Following:
         return one
 
     def _look(self, one: FollowedFace, keyframe: Keyframe) -> bool | None:
-        """Detect a face close up, the first time until it is where it was expected.
+        """Detect a face close up; the first time, repeat this until it is at the expected position.
 
-        Returns whether it is there; None where no face is.
+        Returns whether it is there; None if no face is found.
         """
         seen = self._views.look(keyframe, one.expected.affine, one.looks)
         for _ in range(FIRST_LOOKS - 1 if one.looks == 0 else 0):
@@ -172,9 +174,9 @@ class Following:
         return True
 
     def _search(self, keyframe: Keyframe) -> None:
-        """Detect in the whole picture, where none is followed ever more finely until it shows a face.
+        """Detect in the whole picture; if no face is followed, at increasing resolution until a face is found.
 
-        The largest new faces are followed. Where a shot begins without a sure one, the picture is searched all ways up.
+        The largest new faces are followed. If a shot begins without a sure one, all four orientations are searched.
         """
         known = bool(self._followed)
         new = self._new_faces(keyframe, self._turns or 0)
@@ -183,7 +185,7 @@ class Following:
                 for turns in TURNS:
                     turned = self._new_faces(keyframe, turns)
                     if _best(turned) > self._views.better * _best(new):
-                        new = [(face, close) for face, close in turned if close]  # detectors find much that is no face
+                        new = [(face, close) for face, close in turned if close]  # detectors have many false positives
             close = [face for face, close in new if close]
             if close:
                 self._turns = views.turns_upright(max(close, key=_area))
@@ -197,9 +199,10 @@ class Following:
         del self._followed[FOLLOWED:]
 
     def _new_faces(self, keyframe: Keyframe, turns: int) -> list[tuple[Face, bool]]:
-        """Return faces that are not known yet, found by so many quarter turns, and whether a close-up shows them too.
+        """Return new faces, found in the picture turned by quarter turns, and whether a close-up confirms each.
 
-        The largest come first, with the close-up's points; with nothing known there is one for each of four ways up.
+        The largest come first, with the close-up's points. If no face is known, close-ups of all four orientations are
+        tried.
         """
         sides = getattr(self._detector, "search_sides", (self._detector.picture_side,))
         picture, found, known = keyframe.picture, list[Face](), [one.face for one in self._followed]
@@ -220,7 +223,7 @@ class Following:
         return [*confirmed, *((face, False) for face in new[FOLLOWED:])]
 
     def _upright(self, keyframe: Keyframe, face: Face) -> Face | None:
-        """Detect a face close up as it was found, and where that is not sure, the other ways up; return the best."""
+        """Detect a face close up as found and, if that is not sure, in the other orientations; return the best."""
         best = self._views.find(keyframe, face)
         score = face.score if best is None else best.score
         middle = (face.box[:2] + face.box[2:]) / 2
@@ -236,5 +239,5 @@ def _area(face: Face) -> float:
 
 
 def _best(faces: list[tuple[Face, bool]]) -> float:
-    """Return the best score of faces that a close-up shows too, 0 where there is none."""
+    """Return the best score of the faces that a close-up confirms, 0 if there is none."""
     return max((face.score for face, close in faces if close), default=0.0)

@@ -1,4 +1,4 @@
-"""Reading an https address."""
+"""Reading an https URL."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import IO, Any, Protocol
 from avprep import __version__
 
 TIMEOUT = 30.0
-"""Seconds without an answer before a download is given up."""
+"""Seconds without a response before a download is given up."""
 
 
 class Response(Protocol):
     """The part of an open download that is used here."""
 
     def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes, none at the end."""
+        """Return up to `size` bytes; none at the end."""
         ...
 
 
 def open_url(url: str) -> AbstractContextManager[Response]:
-    """Open an https address and refuse to be sent on to anything else; OSError where it cannot be reached."""
+    """Open an https URL and refuse redirects to any other scheme; OSError if it cannot be reached."""
     _require_https(url)
     try:
         request = urllib.request.Request(url, headers={"User-Agent": f"avprep/{__version__}"})  # noqa: S310 - checked
         response: AbstractContextManager[Response] = urllib.request.build_opener(_HttpsOnly()).open(
             request, timeout=TIMEOUT
         )
-    except ValueError as error:  # of an address to which a server sends us on, say
+    except ValueError as error:  # for example from the URL of a redirect
         raise OSError(f"an address on the way is none ({error})") from error
     return response
 

@@ -1,4 +1,4 @@
-"""Finding the faces of a clip: followed through its frames, detected in its keyframes."""
+"""Finding the faces of a clip: detected in its keyframes, followed through the frames between."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from avprep.media.picture import Picture
 def find_faces(pictures: Iterable[Picture], detector: Detector, every: int) -> Detections:
     """Find the faces of a clip.
 
-    pictures: the clip at 25 fps, read once; a few are held.
-    every: frames from one detection pass to the next, see `Following`. Between them faces are followed by registration.
+    pictures: the clip at 25 fps, read once; a few are held in memory.
+    every: frames from one detection pass to the next, see `Following`. In between, faces are followed by registration.
     Raises what reading the pictures raises.
     """
     cuts: set[int] = set()

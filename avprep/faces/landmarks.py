@@ -26,20 +26,20 @@ MIRRORED = (
     64, 63, 62, 61, 60, 67, 66, 65,                               # inner edge
 )
 # fmt: on
-"""Which landmark of a mirrored picture is each landmark of the picture itself."""
+"""For each landmark of a picture, the number of the same landmark in the mirrored picture."""
 
 
 def five_points(landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Reduce the 68 landmarks (68, 2) to our five points (5, 2): an eye is the mean of the six around it."""
+    """Reduce the 68 landmarks (68, 2) to the five points (5, 2); an eye is the mean of its six landmarks."""
     eyes = [landmarks[36:42].mean(axis=0), landmarks[42:48].mean(axis=0)]
     return np.stack([*eyes, landmarks[30], landmarks[48], landmarks[54]]).astype(np.float32)
 
 
 def in_crops(crops: NDArray[np.uint8], detector: LandmarkDetector) -> NDArray[np.float32]:
-    """Find the landmarks in each crop: of several faces, those of the one nearest to where crops have it.
+    """Find the landmarks in each crop; of several faces, those of the face nearest to its place in a crop.
 
     crops: uint8 (N, 256, 256, 3), RGB.
-    Returns float32 (N, 68, 2), x y in pixels of the crop, NaN where no face was found.
+    Returns float32 (N, 68, 2), x y in pixels of the crop; NaN if no face was found.
     """
     placed = np.full((len(crops), N_LANDMARKS, 2), np.nan, np.float32)
     found = detector.landmarks(crops) if len(crops) else []
@@ -51,7 +51,7 @@ def in_crops(crops: NDArray[np.uint8], detector: LandmarkDetector) -> NDArray[np
 
 
 class Landmarks:
-    """Finds the landmarks of crops that come one by one, in batches of the detector's size."""
+    """Finds the landmarks of crops that arrive one by one, in batches of the detector's size."""
 
     def __init__(self, detector: LandmarkDetector) -> None:
         self._detector = detector

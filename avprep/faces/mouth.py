@@ -1,4 +1,4 @@
-"""Landmarks of the mouth in aligned crops, real or generated: detected in each frame anew."""
+"""Mouth landmarks in aligned crops, real or generated; each frame is detected independently."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from avprep.faces.detectors.base import LEFT_MOUTH, RIGHT_MOUTH, Detector, Landm
 from avprep.schema import CROP_SIZE
 
 CORNERS = slice(LEFT_MOUTH, RIGHT_MOUTH + 1)
-"""Of the five points, the left corner of the mouth, then the right one."""
+"""The mouth corners among the five points: left, then right."""
 
 
 def mouth_landmarks(frames: NDArray[np.uint8], detector: Detector, name: str) -> tuple[NDArray[np.float32], str]:
-    """Find the mouth in each crop: of several faces, that of the one nearest to where `avprep.faces.align` puts faces.
+    """Find the mouth in each crop; of several faces, that of the face nearest to its place in a crop.
 
     frames: uint8 (N, 256, 256, 3), RGB, aligned crops.
-    detector, name: a detector and what the command line calls it.
-    Returns float32 (N, L, 2), x y in pixels of the crop, NaN where no face was found, and what they are, in words. L is
-    20 where the detector places landmarks, 48 … 67 of 300-W; else 2, the corners of the mouth, left one first.
+    detector, name: a detector and its name on the command line.
+    Returns float32 (N, L, 2), x y in pixels of the crop, NaN if no face was found; and a description of the points. L
+    is 20 if the detector places landmarks (48 … 67 of 300-W), else 2: the corners of the mouth, left one first.
 
-    Raises AvprepError for opencv, which sees no mouths: it puts them where they usually lie below the eyes.
+    Raises AvprepError for opencv, which does not detect mouths: it places them at their usual position below the eyes.
     """
     if name == "opencv":
         raise AvprepError("the detector opencv does not see mouths: choose yunet or face-alignment")
     if isinstance(detector, LandmarkDetector):
         mouths = landmarks.in_crops(frames, detector)[:, landmarks.MOUTH]
         return mouths, f"{mouths.shape[1]} landmarks of the mouth by {name}"
-    # YuNet was trained on smaller faces than crops show: at full size its mouth corners lie 3.0 pixels, each mouth
-    # centred, from those in the source picture, and 1.8 at its picture_side (GRID and VoxCeleb2).
+    # YuNet was trained on smaller faces than crops show. With each mouth centred, the corners lie 3.0 pixels from
+    # those in the source picture at full size, and 1.8 at its picture_side (GRID and VoxCeleb2).
     side = min(detector.picture_side, CROP_SIZE)
     if side < CROP_SIZE and len(frames):
         frames = np.stack([_resized(frame, side) for frame in frames])

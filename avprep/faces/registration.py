@@ -1,9 +1,9 @@
-"""Following a face by registration: the movement that lays one picture's face over another's.
+"""Following a face by registration: estimating the motion that aligns the face in one picture with that in another.
 
-The upper half of a face, brows to nose, stays one rigid thing while its owner talks. The grey values themselves show
-how it moved, to a fraction of a pixel (Lucas and Kanade 1981, in the inverse compositional form of Baker and Matthews
-2004), at a fraction of what detecting it anew costs, and without a detector's noise. Lids and brows do move: steps are
-taken again with less say for pixels that differ from the patch, so that a blink does not move the face.
+The upper half of a face, brows to nose, stays rigid during speech. Its motion is estimated from the grey values to a
+fraction of a pixel (Lucas and Kanade 1981, in the inverse compositional form of Baker and Matthews 2004). This costs a
+fraction of a new detection and has no detector noise. Eyelids and brows do move: steps are repeated with less weight
+for pixels that differ from the patch, so that a blink does not move the face.
 """
 
 from __future__ import annotations
@@ -22,31 +22,30 @@ from avprep.faces.align import TEMPLATE
 from avprep.schema import CROP_SIZE
 
 EXTENT = 55.0
-"""About how far eyes and mouth lie from their middle, crop pixels."""
+"""Approximate distance of eyes and mouth from their centre, crop pixels."""
 FINE, COARSE = 0.4, 0.13
 """Patch pixels per crop pixel. The coarse patch finds a face that moved too far for the fine one."""
 ROUNDS = 16
-"""Maximum steps towards the best place."""
+"""Maximum number of iterations."""
 STILL = 0.1
 """A step that moves the patch by less is the last one (patch pixels)."""
 NEAR = 0.8
-"""A step that moves the patch by less is taken again with less say for pixels that it does not explain (patch pixels).
-"""
+"""A step that moves the patch by less (patch pixels) is refined with less weight for pixels with large residuals."""
 AGREES = 3.2
-"""A quarter of the say, where a pixel differs by so many times the mean difference (Geman and McClure's weights)."""
+"""A pixel whose residual is this many times the mean residual has a quarter of the weight (Geman and McClure)."""
 FURTHER = 2.0
-"""It is taken again so many times as far, for these weights leave about so much less of a patch's slopes. Measured: as
-good as solving anew, which takes three times as long."""
+"""Refinements are multiplied by this, because the weights reduce a patch's gradients by about this factor. Measured: as
+good as solving again with the weights, which takes three times as long."""
 AGAIN, SETTLED = 2, 0.08
-"""Maximum times, and the way that is short enough for the last one (patch pixels)."""
+"""Maximum refinements of a step, and the length below which a refinement is the last one (patch pixels)."""
 ALIKE = 0.9
-"""Minimum correlation of two patches that show the same face looking the same way."""
+"""Minimum correlation of two patches that show the same face with the same appearance."""
 GROWTH = 1.3
-"""A face that seems to have grown or shrunk by more is not the same, or not well found."""
+"""A face whose scale changed by more than this factor is not the same, or not well registered."""
 FLAT = 1e-3
-"""Minimum information of a patch's slopes on a movement (their squares, the patch having unit length)."""
+"""Minimum information of a patch's gradients on a motion (their squares, for a patch of unit length)."""
 
-_APPEARANCE = 24  # side of the patch that faces are compared by over cuts
+_APPEARANCE = 24  # side of the patch by which faces are compared across cuts
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,50 +58,50 @@ class Region:
 
 
 UPPER_FACE = Region(complex(TEMPLATE[:2, 0].mean(), 120), 164.0, 100.0)
-"""What is followed: from the brows to below the nose, as wide as the face."""
+"""The region that is followed: from the brows to below the nose, as wide as the face."""
 AROUND = Region(UPPER_FACE.middle, 204.0, 140.0)
-"""What is seen coarsely."""
+"""The region of the coarse patch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """Takes the point z = x + iy to turn·z + shift: picture → crop pixels, or others of its kind."""
+    """Maps the point z = x + iy to turn·z + shift, usually picture → crop pixels."""
 
     turn: complex
     shift: complex
 
     @classmethod
     def of(cls, affine: NDArray[np.float64]) -> Similarity:
-        """Return the same of a transform (2, 3)."""
+        """Return a transform (2, 3) as a Similarity."""
         (turn, _, x), (rise, _, y) = affine.tolist()
         return cls(complex(turn, rise), complex(x, y))
 
     @property
     def affine(self) -> NDArray[np.float64]:
-        """As a transform, float64 (2, 3)."""
+        """The same as a transform, float64 (2, 3)."""
         turn, shift = self.turn, self.shift
         return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
     def after(self, first: Similarity) -> Similarity:
-        """Return what does another and then this."""
+        """Return the composition: `first`, then this."""
         return Similarity(self.turn * first.turn, self.turn * first.shift + self.shift)
 
     def inverse(self) -> Similarity:
-        """Return what takes it back."""
+        """Return the inverse."""
         return Similarity(1 / self.turn, -self.shift / self.turn)
 
     def __call__(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Move points (…, 2)."""
+        """Map points (…, 2)."""
         moved = np.ascontiguousarray(points, np.float64).view(np.complex128) * self.turn + self.shift
         return moved.view(np.float64)
 
 
 class Patch:
-    """A face's grey values at one scale, and what a difference from them means.
+    """A face's grey values at one scale, and their derivatives with respect to its motion.
 
-    _pixels: float32 (N,), of zero mean and unit length. _slopes: float32 (5, N), what growth, turn (both in patch
-    pixels at its edge), movement to the right and down, and light change in them. _solved: float32 (5, 5), the inverse
-    of their products.
+    _pixels: float32 (N,), of zero mean and unit length. _slopes: float32 (5, N), their derivatives with respect to
+    scaling and rotation (both in patch pixels at the patch's edge), motion to the right and down, and brightness.
+    _solved: float32 (5, 5), the inverse of the products of _slopes.
     """
 
     def __init__(self, luma: NDArray[np.uint8], onto: Similarity, zoom: float, region: Region) -> None:
@@ -110,7 +109,7 @@ class Patch:
         self._middle = complex((self._size[0] - 1) / 2, (self._size[1] - 1) / 2)
         self._from_crop = Similarity(zoom, self._middle - zoom * region.middle)
         self._to_crop = self._from_crop.inverse()
-        self._reach = self._middle.real  # patch pixels that growing or turning by 1 moves the patch's edge
+        self._reach = self._middle.real  # patch pixels by which scaling or rotation by 1 moves the patch's edge
         placed = self._from_crop.after(onto)
         self._pixels = self._seen(luma, placed.turn, placed.shift)
         self._slopes = self._sloping()
@@ -118,13 +117,13 @@ class Patch:
 
     @property
     def flat(self) -> bool:
-        """Whether there is too little to see."""
+        """Whether it has too little structure."""
         return self._solved is None
 
     def find(self, luma: NDArray[np.uint8], near: Similarity, there: Patch | None = None) -> tuple[Similarity, float]:
-        """Lay the patch over a picture, starting near; return picture → crop pixels and the correlation there.
+        """Register the patch in a picture, starting at `near`; return picture → crop pixels and the correlation there.
 
-        there: what is near in that picture at the same scale, where that is known already.
+        there: that picture's patch at `near` and the same scale, if it is known already.
         """
         assert self._solved is not None
         placed, middle = self._from_crop.after(near), self._middle
@@ -148,9 +147,9 @@ class Patch:
         return grey_patch(luma, matrix, self._size)
 
     def _agreed(self, off: NDArray[np.float32], moved: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return a step (5,) with less say for pixels that it does not explain.
+        """Return a step (5,) with less weight for pixels with large residuals.
 
-        off: (N,), how the picture differs from the patch. moved: the step with the same say for all.
+        off: (N,), the difference of the picture from the patch. moved: the step with equal weights.
         """
         assert self._solved is not None
         left = off - moved @ self._slopes
@@ -169,7 +168,7 @@ class Patch:
         return moved
 
     def _sloping(self) -> NDArray[np.float32]:
-        """Return what little movements and light change in the patch; see `Patch`."""
+        """Return the derivatives of the patch with respect to small motions and brightness; see `Patch`."""
         width, height = self._size
         across, down = _places(width, height)
         grey = self._pixels.reshape(height, width)
@@ -184,8 +183,8 @@ class Patch:
         return slopes.reshape(5, -1)
 
     def _inverse(self) -> NDArray[np.float32] | None:
-        """Return what solves for the least squares of a difference; None where the slopes say too little."""
-        # Of a copy, for numpy takes three times as long to multiply such an array by itself.
+        """Return the inverse of the normal equations; None if the gradients hold too little information."""
+        # With a copy, as numpy takes three times as long to multiply such an array by itself.
         strengths, directions = np.linalg.eigh(self._slopes @ self._slopes.copy().T)
         if strengths[0] < FLAT:
             return None
@@ -193,21 +192,21 @@ class Patch:
 
 
 def _furthest(step: NDArray[np.float32]) -> float:
-    """Return how far a step (5,) moves a patch at most (patch pixels)."""
+    """Return the maximum distance by which a step (5,) moves a patch (patch pixels)."""
     growth, rotation, right, down, _ = step.tolist()
     return float(max(abs(growth), abs(rotation), abs(right), abs(down)))
 
 
 @lru_cache
 def _places(width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return how far each pixel lies from a patch's middle, in half its width: to the right and down."""
+    """Return the offsets of each pixel from a patch's centre, to the right and down, in units of half its width."""
     across, down = np.arange(width) - (width - 1) / 2, np.arange(height) - (height - 1) / 2
     reach = (width - 1) / 2
     return (across / reach).astype(np.float32), (down / reach).astype(np.float32)[:, None]
 
 
 class Anchor:
-    """A face's appearance in one picture, by which it is found in others.
+    """A face's appearance in one picture, used to find the face in others.
 
     onto: that picture → crop pixels.
     """
@@ -220,7 +219,7 @@ class Anchor:
 
     @classmethod
     def of(cls, luma: NDArray[np.uint8], onto: Similarity) -> Anchor | None:
-        """Return a face's anchor in its picture, uint8 (H, W); None where there is too little to see."""
+        """Return a face's anchor in its picture, uint8 (H, W); None if there is too little structure."""
         if not (cmath.isfinite(onto.turn) and cmath.isfinite(onto.shift)):
             return None
         anchor = cls(luma, onto)
@@ -230,7 +229,7 @@ class Anchor:
         """Find the face in another picture.
 
         luma: uint8 (H, W). near: that picture → crop pixels, where the face is expected.
-        Returns the same for where it is now, and the correlation; None where nothing like it is there.
+        Returns picture → crop pixels as found, and the correlation; None if nothing similar is there.
         """
         found = self._alike(*self._fine.find(luma, near))
         if found is None:
@@ -249,7 +248,7 @@ class Anchor:
 def appearance(luma: NDArray[np.uint8], onto: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return the aligned grey patch of a face, float32 (576,), of zero mean and unit length.
 
-    onto: (2, 3), picture → crop pixels; of a face whose points fall together it is not finite, and the patch is 0.
+    onto: (2, 3), picture → crop pixels. If the face's points coincide, it is not finite and the patch is 0.
     """
     if not np.isfinite(onto).all():
         return np.zeros(_APPEARANCE * _APPEARANCE, np.float32)
@@ -257,7 +256,7 @@ def appearance(luma: NDArray[np.uint8], onto: NDArray[np.float64]) -> NDArray[np
 
 
 def grey_patch(luma: NDArray[np.uint8], affine: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Warp a grey picture to a patch of `size`, float32 (N,), of zero mean and unit length, whatever the light."""
+    """Warp a grey picture to a patch of `size`, float32 (N,), of zero mean and unit length, regardless of lighting."""
     patch = align.warp(luma, affine, size).astype(np.float32).ravel()
     patch -= np.add.reduce(patch) / patch.size
     patch *= 1 / max(math.sqrt(patch @ patch), 1e-6)

@@ -1,9 +1,9 @@
-"""A followed face to five points per frame: registration's motion, and where detections say that eyes and mouth are.
+"""From a followed face to five points per frame: motion from registration, positions of eyes and mouth from detections.
 
-Both are right about something else. Registration knows each movement to a fraction of a pixel, but slips slowly, and a
-head that turns changes what lies where. Detections know where eyes and mouth are, but jump by pixels from one to the
-next. So detections are smoothed, heavily, in the frame of reference that moves with the face, and only there: what the
-face does from frame to frame stays in its points, and its crop holds still.
+Each is accurate in a different respect. Registration measures each motion to a fraction of a pixel, but drifts slowly,
+and when the head turns, eyes and mouth move within the face. Detections locate eyes and mouth, but jump by pixels from
+one to the next. So detections are smoothed heavily, and only in the frame of reference that moves with the face. The
+frame-to-frame motion of the face stays in its points, and the face holds still in its crop.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from avprep.faces.registration import EXTENT, Similarity
 from avprep.faces.track import Detection, Track
 
 DRIFT = 0.2
-"""How far points move in the frame of reference in a frame's time: a random walk's standard deviation, crop pixels."""
+"""Motion of points in the frame of reference per frame: standard deviation of a random walk, crop pixels."""
 MISTAKEN = 0.35
-"""The same as a fraction of how far they seem to be moved by growing and turning, which may be a head's turn aside."""
+"""The same as a fraction of their apparent motion by scaling and rotation, which may really be a head turning aside."""
 
 SURE = 0.5
-"""A size weighs as its noise to the minus this. Measured: at 0 and at 1 the authors' own crops come back less well."""
+"""A size is weighted by its noise to the power of minus this. Measured: at 0 and at 1 the authors' own crops are
+reproduced less well."""
 
 Array = NDArray[np.float64]
 
@@ -32,7 +33,7 @@ Array = NDArray[np.float64]
 class Points(NamedTuple):
     """A face's points in every frame, float64 (T, 5, 2) each, in source pixels.
 
-    smoothed: from smoothed detections. detected: from detections as they are.
+    smoothed: from smoothed detections. detected: from unsmoothed detections.
     """
 
     smoothed: Array
@@ -42,8 +43,8 @@ class Points(NamedTuple):
 def points_per_frame(track: Track, n_frames: int, cuts: frozenset[int]) -> Points:
     """Return a track's points in every frame.
 
-    Frames that the face is not in are interpolated within a shot; at a shot's ends the points are held. See
-    `check_gaps` for how many there may be.
+    Frames without the face are interpolated within a shot; at the ends of a shot the points are held constant. See
+    `check_gaps` for their maximum number.
     """
     points = np.empty((n_frames, 2, 5, 2))
     known = [(frames, _in_source(detections)) for frames, detections in _stretches(track, cuts)]
@@ -54,18 +55,18 @@ def points_per_frame(track: Track, n_frames: int, cuts: frozenset[int]) -> Point
 
 
 def whittaker(values: Array, noise: Array, drift: Array) -> Array:
-    """Return the most likely course of a random walk that was observed with noise (a Whittaker smoother).
+    """Return the most likely trajectory of a random walk that was observed with noise (a Whittaker smoother).
 
-    values: (N, C), observed in order of time. noise: (N,), the observations' standard deviations.
+    values: (N, C), observations in temporal order. noise: (N,), their standard deviations.
     drift: (N − 1,), the walk's standard deviation from each to the next.
-    Minimises Σ (x − value)² / noise² + Σ (xₙ₊₁ − xₙ)² / drift²: a system of three diagonals.
+    Minimises Σ (x − value)² / noise² + Σ (xₙ₊₁ − xₙ)² / drift²: a tridiagonal system.
     """
     weight, link = 1 / noise**2, 1 / drift**2
     diagonal = weight.copy()
     diagonal[:-1] += link
     diagonal[1:] += link
     right = weight[:, None] * values
-    for n in range(1, len(values)):  # Gauss's elimination, downwards and back
+    for n in range(1, len(values)):  # Gaussian elimination, then back substitution
         factor = link[n - 1] / diagonal[n - 1]
         diagonal[n] -= factor * link[n - 1]
         right[n] += factor * right[n - 1]
@@ -76,7 +77,7 @@ def whittaker(values: Array, noise: Array, drift: Array) -> Array:
 
 
 def _stretches(track: Track, cuts: frozenset[int]) -> Iterator[tuple[list[int], dict[int, Detection]]]:
-    """Split a track where the picture cuts and the face was not followed over the cut; yield frames and detections."""
+    """Split a track at cuts across which the face was not followed; yield the frames and detections of each part."""
     part: dict[int, Detection] = {}
     frames: list[int] = []
     for frame, detection in track.detections.items():
@@ -90,13 +91,13 @@ def _stretches(track: Track, cuts: frozenset[int]) -> Iterator[tuple[list[int], 
 
 
 def _interpolated(frames: NDArray[np.intp], known: NDArray[np.intp], values: Array) -> Array:
-    """Return values, known in some frames, (N, …), in other ones."""
+    """Interpolate values (N, …), given in the frames `known`, at other frames."""
     columns = [np.interp(frames, known, column) for column in values.reshape(len(known), -1).T]
     return np.stack(columns, axis=1).reshape(len(frames), *values.shape[1:])
 
 
 def _in_source(detections: dict[int, Detection]) -> Array:
-    """Return the points in source pixels of each frame that a stretch's detections stand for: see `Points`.
+    """Return the points of each frame of a part of a track, in source pixels: smoothed and detected, see `Points`.
 
     Returns (N, 2, 5, 2).
     """
@@ -110,10 +111,10 @@ def _in_source(detections: dict[int, Detection]) -> Array:
 
 
 def _without_sizes(seen: Array, noise: Array, sizes: NDArray[np.intp]) -> Array:
-    """Return looks, (N, C), without what those of one size differ by, on average, from the mean of the sizes.
+    """Return detections (N, C) without the mean deviation of each size from the mean of the sizes.
 
-    Sizes take turns, and each has an error of its own. A size counts as much however often it was seen, so that a photo
-    and a clip of any length estimate the same; and less, the larger its noise.
+    Detections alternate between sizes, and each size has its own constant error. The weight of a size does not depend
+    on how often it was used, so that a photo and a clip of any length give the same estimate; it falls with its noise.
     """
     of_size = [sizes == size for size in np.unique(sizes)]
     means = [seen[these].mean(axis=0) for these in of_size]
@@ -125,7 +126,7 @@ def _without_sizes(seen: Array, noise: Array, sizes: NDArray[np.intp]) -> Array:
 
 
 def _drifts(detections: dict[int, Detection]) -> Array:
-    """Return how far points may move in the frame of reference from each look to the next (a standard deviation)."""
+    """Return the standard deviation of the points' motion in the frame of reference between successive detections."""
     frames = [frame for frame, one in detections.items() if one.look is not None]
     turns = np.array([detections[frame].onto.turn for frame in frames])
     seeming = EXTENT * np.abs(np.log(turns[1:] / turns[:-1]))
@@ -133,7 +134,7 @@ def _drifts(detections: dict[int, Detection]) -> Array:
 
 
 def _taken_back(onto: list[Similarity], points: Array) -> Array:
-    """Return the points (N, …, 2) before each was moved by its similarity."""
+    """Apply to the points (N, …, 2) the inverse of each one's similarity."""
     each = (-1, *(1,) * (points.ndim - 2))
     turns, shifts = (np.array([getattr(to, name) for to in onto]).reshape(each) for name in ("turn", "shift"))
     moved = (np.ascontiguousarray(points).view(np.complex128)[..., 0] - shifts) / turns

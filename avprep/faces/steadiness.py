@@ -1,4 +1,4 @@
-"""How still the face holds in its crops, measured on the crops themselves."""
+"""The steadiness of the face in its crops, measured on the crops themselves."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from avprep.faces.align import TEMPLATE
 from avprep.faces.registration import ALIKE, Patch, Region, Similarity
 
 FOREHEAD = Region(complex(TEMPLATE[:2, 0].mean(), 75), 164.0, 90.0)
-"""What is compared: forehead, brows and eyes. Speech does not move it, and it is not what the face was followed by."""
+"""The region that is compared: forehead, brows and eyes. Speech does not move it, and it is not the region by which the
+face was followed."""
 ZOOM = 0.4
 """Patch pixels per crop pixel."""
 PLACED = 5
-"""Frames from one crop in which the face's place is measured to the next."""
+"""Frames from one measurement of the face's position to the next."""
 EVERY = 10
-"""Crops that are compared with the same one, and so with each other: a patch for each would cost more."""
+"""Number of crops that are compared with the same one, and so with each other: a patch for each would cost more."""
 
 _POINTS = (complex(*TEMPLATE[0]), complex(*TEMPLATE[1]), complex(TEMPLATE[:2, 0].mean(), 150))  # eyes and nose
 _ROWS, _COLUMNS = slice(20, 130), slice(38, 222)  # around the forehead
@@ -24,7 +25,7 @@ _STRIP = Similarity(1, complex(_COLUMNS.start, _ROWS.start))  # its pixels → c
 _BACK = _STRIP.inverse()
 
 Place = tuple[complex, complex, complex]
-"""How far eyes and nose are from somewhere, x + iy, crop pixels."""
+"""Offsets of the eyes and the nose, x + iy, crop pixels."""
 _AT_HOME: Place = (0j, 0j, 0j)
 
 
@@ -40,8 +41,8 @@ class Steadiness:
         self._frame = -1
         self._began = 0  # the shot's first frame
         self._first: Patch | None = None
-        self._base: Patch | None = None  # what the next crops' steps are measured against
-        self._before = _AT_HOME  # where the crop before is, seen from there
+        self._base: Patch | None = None  # the patch against which the next crops are measured
+        self._before = _AT_HOME  # offsets of the previous crop from it
         self._steps: list[float] = []
         self._places: list[list[Place]] = []
 
@@ -65,7 +66,7 @@ class Steadiness:
             self._place(strip, patch)
 
     def _step(self, base: Patch, strip: NDArray[np.uint8], patch: Patch | None) -> None:
-        # Not from the shot's first crop: a step would come out too small where it does not look quite as then.
+        # Not against the shot's first crop: if the face looks different by now, a step would come out too small.
         moved = _moved(base, strip, patch)
         if moved is None:
             self._base = None
@@ -85,7 +86,7 @@ class Steadiness:
 
     def figures(self) -> dict[str, float | None]:
         """Return `jitter` and `slip` to four digits; None for what could not be measured."""
-        # One place alone, where nothing later looks like the first crop, is off by 0 from itself and says nothing.
+        # If no later crop resembles the first one, the single position deviates by 0 from itself: no measurement.
         off = [np.array(shot) - np.mean(shot, axis=0) for shot in self._places if len(shot) > 1]
         slip = float(np.sqrt(np.mean(np.abs(np.concatenate(off)) ** 2))) if off else None
         jitter = float(np.mean(self._steps)) if self._steps else None
@@ -93,9 +94,9 @@ class Steadiness:
 
 
 def _moved(patch: Patch, strip: NDArray[np.uint8], there: Patch | None = None) -> Place | None:
-    """Return how far eyes and nose are from where they were; None where nothing like them is there.
+    """Return the offsets of eyes and nose from their positions in the patch; None if nothing similar is there.
 
-    there: the strip's own patch, where there is one.
+    there: the strip's own patch, if there is one.
     """
     if patch.flat:
         return None

@@ -1,4 +1,4 @@
-"""Faces of keyframes, linked into tracks by box and appearance, and the one of them that a clip is cropped to."""
+"""Face tracks, linked from keyframes by box and appearance, and the choice of the one to which a clip is cropped."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from avprep.faces.registration import Similarity, appearance
 from avprep.schema import FPS
 
 MAX_GAP = 12
-"""Frames without the face that are interpolated; a longer gap fails the clip."""
+"""Maximum frames without the face that are interpolated; a longer gap fails the clip."""
 
 ALIKE, SURELY_ALIKE = 0.75, 0.85
-"""Minimum correlation of a face's appearance before and after a cut: where it was, and anywhere else. Measured on 26
-people in 27 clips: of two people at most 0.66, of one before and after he turns his head in other light 0.77."""
+"""Minimum correlation of a face's appearance before and after a cut: in the same place, and elsewhere. Measured on 26
+people in 27 clips: at most 0.66 for two people; 0.77 for one person before and after a head turn in different light."""
 NEAR = 0.2
 """Minimum overlap of two boxes in the same place."""
 
 DISSOLVE, TRIED = 3 * FPS, 4
-"""A face is compared with detections of so many frames before it, at most so many of them, where the picture may have
-dissolved in between."""
+"""To find dissolves, a face is compared with detections of up to `DISSOLVE` frames before it, at most `TRIED` of them.
+"""
 
 Subject = Literal["largest", "central", "speaking"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Look:
-    """What detecting a followed face showed.
+    """The result of detecting a followed face.
 
-    points: float64 (5, 2), in its frame of reference. noise: how far they may be off there (a standard deviation).
-    size: which of the detector's sizes it was shown in, for each has an error of its own; -1: none of them.
+    points: float64 (5, 2), in its frame of reference. noise: their standard deviation there.
+    size: number of the detector's size at which it was detected, as each has its own constant error; -1: none of them.
     """
 
     points: NDArray[np.float64]
@@ -50,14 +50,14 @@ class Look:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detection:
-    """One face in one keyframe, and how it came there.
+    """One face in one keyframe, and its motion up to there.
 
     face: in source pixels.
-    appearance: float32 (N,), aligned grey patch of zero mean and unit length; two are compared by their product.
-    onto: source pixels → the frame of reference in which the face is followed, about its crop.
-    number: of that frame of reference; None for a face that is not followed.
-    look: what detecting it showed, if it was detected here.
-    path: earlier frames since it was last recorded, and the same as `onto` in each.
+    appearance: float32 (N,), aligned grey patch of zero mean and unit length; two are compared by their dot product.
+    onto: source pixels → the frame of reference in which the face is followed, approximately its crop.
+    number: identifies that frame of reference; None for a face that is not followed.
+    look: the result of detecting it, if it was detected here.
+    path: the earlier frames since it was last recorded, each with the transform that `onto` is here.
     """
 
     face: Face
@@ -69,18 +69,18 @@ class Detection:
 
     @classmethod
     def alone(cls, face: Face, luma: NDArray[np.uint8]) -> Detection:
-        """Return a face as it was detected once."""
+        """Return the detection of a face that is not followed."""
         affine = align.similarity(face.points)
         onto = Similarity.of(affine)
         return cls(face, appearance(luma, affine), onto, look=Look(onto(face.points), noise=1.0))
 
     @property
     def frames(self) -> int:
-        """How many frames it stands for."""
+        """The number of frames that it covers."""
         return 1 + len(self.path)
 
     def first(self, frame: int) -> int:
-        """Return the first frame that it was followed in to be here in this one."""
+        """Return the first frame of its path, for a detection in this frame."""
         return self.path[0][0] if self.path else frame
 
 
@@ -92,23 +92,23 @@ class Track:
 
     @property
     def last(self) -> int:
-        """The last frame it is there in."""
+        """The last frame with the face."""
         return next(reversed(self.detections))
 
     @property
     def frames(self) -> list[int]:
-        """The frames it is there in."""
+        """The frames with the face."""
         return [frame for last, d in self.detections.items() for frame in (*(one for one, _ in d.path), last)]
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What was detected in a clip.
+    """The faces that were detected in a clip.
 
     by_frame: keyframe -> faces; a keyframe without faces has an empty list.
     cuts: frames that begin a new shot.
     size: width and height of the pictures in pixels.
-    seen: their thumbnails; where there are none, nothing dissolves.
+    seen: thumbnails of the pictures; if there are none, dissolves are not checked.
     """
 
     n_frames: int
@@ -121,8 +121,8 @@ class Detections:
 def link(found: Detections) -> list[Track]:
     """Join faces of successive keyframes into tracks.
 
-    A face that was followed is the same; others join by overlap, best first. Over a cut, and where the picture
-    dissolves, either joins only if the appearance agrees: what mixes two shots leads from one face to the other.
+    A face that was followed joins its track; others join by overlap, best first. Across a cut or a dissolve, both join
+    only if the appearance agrees, because pictures that mix two shots lead from one face to the other.
     """
     tracks: list[Track] = []
     for frame in sorted(found.by_frame):
@@ -146,7 +146,7 @@ def link(found: Detections) -> list[Track]:
                 taken_faces.add(s)
                 open_tracks[-t].detections[frame] = faces[-s]
         for face in (face for s, face in enumerate(faces) if -s not in taken_faces):
-            # Whose face it is on the way from before a dissolve to after it is not known.
+            # Within a dissolve it is unknown whose face is followed.
             parted = any(_followed(track, face, frame) for track in open_tracks)
             tracks.append(Track({frame: replace(face, path=()) if parted else face}))
     return tracks
@@ -156,10 +156,10 @@ def choose(tracks: list[Track], found: Detections, subject: Subject, hints: dict
     """Choose the clip's subject.
 
     `largest`: the largest total box area. `central`: the smallest mean distance to the picture's centre among the
-    tracks that are there for at least half as long as the longest. `speaking`: as `largest`, where nothing judges
+    tracks that have at least half as many frames as the longest. `speaking`: as `largest`, if no model scores the
     mouths.
-    hints: frame -> the data set's own face box, in source pixels; where there are any, the track that overlaps them
-    most is the subject.
+    hints: frame -> the data set's own face box, in source pixels. The track with the largest overlap with them is the
+    subject, if any track overlaps.
     Raises Reject(`no_face`).
     """
     if not tracks:
@@ -182,13 +182,13 @@ def choose(tracks: list[Track], found: Detections, subject: Subject, hints: dict
 
 
 def overlap(subject: Track, hints: dict[int, NDArray[np.float32]]) -> float:
-    """Return how much of the data set's own boxes a track shares on average: intersection over union, 0 to 1."""
+    """Return a track's mean intersection over union with the data set's own boxes, 0 to 1."""
     frames = sum(d.frames for frame, d in subject.detections.items() if frame in hints)
     return _shared(subject, hints) / max(frames, 1)
 
 
 def _shared(track: Track, hints: dict[int, NDArray[np.float32]]) -> float:
-    """Return a track's overlap with the data set's own boxes, added up over its frames."""
+    """Return a track's overlap with the data set's own boxes, summed over its frames."""
     hinted = ((d, hints[frame]) for frame, d in track.detections.items() if frame in hints)
     return float(sum(d.frames * boxes.overlap(d.face.box, box) for d, box in hinted))
 
@@ -199,10 +199,10 @@ def area(track: Track) -> float:
 
 
 def check_gaps(subject: Track, tracks: list[Track], found: Detections) -> None:
-    """Raise Reject(`face_lost`), with what is there, where the subject is missing for more than `MAX_GAP` frames.
+    """Raise Reject(`face_lost`), with the cause, if the subject is missing for more than `MAX_GAP` frames.
 
-    tracks: all that were linked. Those that are never there together with the subject may show the same face: only
-    where they are missing too is the face known to be.
+    tracks: all that were linked. Those that do not overlap the subject in time may show the same face, so the face is
+    surely missing only where they are missing too.
     """
     first, length = _longest_gap(subject.frames, found.n_frames)
     if length <= MAX_GAP:
@@ -233,14 +233,14 @@ def face_size(track: Track) -> float:
 
 
 def _likeness(track: Track, detection: Detection, frame: int) -> float:
-    """Return how surely a detection is of a track's face: above 1 for one that was followed, else their overlap."""
+    """Return how well a detection fits a track: above 1 for a face that was followed, else the overlap of the boxes."""
     if _followed(track, detection, frame):
         return 2.0
     return boxes.overlap(track.detections[track.last].face.box, detection.face.box)
 
 
 def _followed(track: Track, detection: Detection, frame: int) -> bool:
-    """Return whether a face was followed from where the track ends."""
+    """Return whether a face was followed from the end of the track."""
     before = track.detections[track.last]
     return before.number is not None and before.number == detection.number and detection.first(frame) == track.last + 1
 
@@ -253,7 +253,7 @@ def _same(track: Track, detection: Detection, frame: int, found: Detections) -> 
     near = followed or boxes.overlap(before.face.box, detection.face.box) >= NEAR
     if crossed := [cut for cut in found.cuts if track.last < cut <= first]:
         cut = min(crossed)
-        while cut - 1 in found.cuts:  # what lies between two shots may show both faces at once
+        while cut - 1 in found.cuts:  # pictures between two shots may show both faces at once
             cut -= 1
         earlier = [seen for frame, seen in track.detections.items() if frame < cut]
         if not earlier or earlier[-1].appearance @ detection.appearance < (ALIKE if near else SURELY_ALIKE):
@@ -264,14 +264,14 @@ def _same(track: Track, detection: Detection, frame: int, found: Detections) -> 
 
 
 def _dissolved(track: Track, detection: Detection, frame: int, seen: Sequence[Thumbnail]) -> bool:
-    """Return whether the picture has dissolved into one that shows another face than the track did."""
+    """Return whether the picture has dissolved to another face than the track's."""
     recent = takewhile(lambda one: one[0] >= frame - DISSOLVE, reversed(track.detections.items()))
     unlike = [earlier for earlier, one in recent if one.appearance @ detection.appearance < ALIKE]
     return any(dissolves(seen[earlier : frame + 1]) for earlier in unlike[:: -(-len(unlike) // TRIED) or 1])
 
 
 def _longest_gap(frames: Iterable[int], n_frames: int) -> tuple[int, int]:
-    """Return the first frame and the length of the longest stretch that holds none of some frames."""
+    """Return the first frame and the length of the longest gap between the given frames."""
     edges = [-1, *sorted(frames), n_frames]
     return max(((before + 1, after - before - 1) for before, after in pairwise(edges)), key=lambda gap: gap[1])
 

@@ -1,7 +1,7 @@
-"""What a detector is shown of a picture, and its answers mapped back: shrunk pictures, turned ones, close-ups.
+"""The inputs that a detector gets from a picture, and its results mapped back: shrunk or rotated pictures, close-ups.
 
-A network's points depend on where its grid falls on the face and on how large the face is. So a face that was found in
-the whole picture is detected again close up, upright and at one size. Points are always in pixels of the picture.
+A network's points depend on the position of its grid on the face and on the size of the face. So a face that was found
+in the whole picture is detected again close up, upright and at one size. Points are always in pixels of the picture.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from avprep.schema import CROP_SIZE
 CLOSE_UPS = 8
 """Maximum close-ups of one face in one frame."""
 DRIFT, TILT = 12.0, 2.0
-"""A face further than this from where its close-up expects it (crop pixels, degrees) gets another close-up."""
+"""A face further than this from its expected position in a close-up (crop pixels, degrees) gets another close-up."""
 MOST_MISSING = math.radians(20)
-"""A look that misses more of a head's tilt is taken as it is."""
+"""If a detection misses more of a head's tilt, its tilt is not corrected."""
 NOISE = 1.3
-"""Standard deviation of a look's points in crop pixels, of a detector that shows all of a head's tilt."""
+"""Standard deviation of a detection's points in crop pixels, for a detector that shows all of a head's tilt."""
 SHRUNK = (1.0, 0.8)
-"""Of the longest side at which a detector without close-ups is shown whole pictures: sizes that take turns."""
-_FACE = np.array([[52.0, 60], [208.0, 60], [52.0, 236], [208.0, 236]])  # corners of about a face's box, crop pixels
+"""Alternating sizes of whole pictures for a detector without close-ups, as fractions of its maximum longer side."""
+_FACE = np.array([[52.0, 60], [208.0, 60], [52.0, 236], [208.0, 236]])  # corners of a typical face box, crop pixels
 _MIDDLE = align.TEMPLATE.mean(axis=0)
-_TURNED = (1, 1j, -1, -1j)  # what takes a point by 0 … 3 quarter turns, clockwise as y points down
+_TURNED = (1, 1j, -1, -1j)  # factors for 0 … 3 quarter turns of a point, clockwise as y points down
 
 
 class Keyframe:
-    """A picture in which faces are detected, converted once however many faces there are."""
+    """A picture in which faces are detected; it is converted once for all faces."""
 
     def __init__(self, frame: int, picture: Picture) -> None:
         self.frame, self.picture = frame, picture
@@ -69,9 +69,9 @@ class CloseUps:
         self.sure, self.better, self.off = close_up.sure, close_up.better, close_up.off
 
     def find(self, keyframe: Keyframe, face: Face) -> Face | None:
-        """Detect a face upright and at one size; None where it is not there.
+        """Detect a face upright and at one size; None if it is not there.
 
-        A close-up shows only part of a head's tilt, so the next one is turned by more.
+        A detector may show only part of a head's tilt, so the next close-up is rotated by more.
         """
         onto, settled = align.similarity(face.points), None
         for _ in range(CLOSE_UPS):
@@ -92,10 +92,10 @@ class CloseUps:
         return face
 
     def look(self, keyframe: Keyframe, onto: NDArray[np.float64], number: int) -> tuple[Face, float, int] | None:
-        """Detect a face at one of the detector's sizes; None where it is not there.
+        """Detect a face at one of the detector's sizes; None if it is not there.
 
-        onto: (2, 3), picture → crop pixels, where it is expected. number: looks before this one: sizes take turns.
-        Returns it in pixels of the picture, how far its points may be off, in crop pixels (about a standard deviation),
+        onto: (2, 3), expected picture → crop pixels. number: detections before this one, as sizes alternate.
+        Returns the face in pixels of the picture, the standard deviation of its points in crop pixels (approximate),
         and the number of the size.
         """
         view = self._looks[number % self.sizes]
@@ -111,7 +111,7 @@ class CloseUps:
 
 
 class WholePictures:
-    """Detects faces anew in whole pictures, for a detector that is not made for close-ups; as `CloseUps`."""
+    """Detects faces again in whole pictures, for a detector not made for close-ups; otherwise as `CloseUps`."""
 
     sizes = len(SHRUNK)
     sure, better, off = 0.0, math.inf, OFF
@@ -121,12 +121,12 @@ class WholePictures:
         self._bias = bias(detector)
 
     def find(self, keyframe: Keyframe, face: Face) -> Face | None:
-        """Return the face that overlaps most with a known one; None where none does by a third."""
+        """Return the face that overlaps most with a known one; None if no overlap exceeds 0.3."""
         small = keyframe.picture.small(self._detector.picture_side)
         return _same(face, self._detected(small[None], keyframe.picture)[0])
 
     def look(self, keyframe: Keyframe, onto: NDArray[np.float64], number: int) -> tuple[Face, float, int] | None:
-        """Detect a face as it is and mirrored, the picture shrunk to one of two sizes. See `CloseUps.look`."""
+        """Detect a face in a picture shrunk to one of two sizes, unchanged and mirrored. See `CloseUps.look`."""
         small = keyframe.picture.small(round(self._detector.picture_side * SHRUNK[number % self.sizes]))
         both = self._detected(_with_mirrored(small), keyframe.picture)
         expected = _inverse(onto)
@@ -149,12 +149,12 @@ class WholePictures:
 
 
 def viewer(detector: Detector) -> CloseUps | WholePictures:
-    """Return how faces are detected again with a detector."""
+    """Return the object that detects faces again with a detector."""
     return WholePictures(detector) if detector.close_up is None else CloseUps(detector)
 
 
 def _with_mirrored(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a picture (H, W, 3) and its mirror image, (2, H, W, 3); numpy takes twenty times as long to turn rows."""
+    """Return a picture (H, W, 3) and its mirror image, (2, H, W, 3); numpy takes twenty times as long to flip rows."""
     both = np.empty((2, *image.shape), np.uint8)
     both[0] = image
     cv2.flip(image, 1, dst=both[1])
@@ -164,7 +164,10 @@ def _with_mirrored(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _one_way(
     detect: Callable[[NDArray[np.uint8]], list[list[Face]]], image: NDArray[np.uint8], way: Way
 ) -> Iterator[list[Face]]:
-    """Yield the faces of a picture (H, W, 3) shown one way round, and then the other, in pixels of it as it is."""
+    """Yield the faces of a picture (H, W, 3), detected first one way round and then the other.
+
+    Faces are in pixels of the picture itself.
+    """
     half = image.shape[1] // 2
     left, right = (sum(cv2.sumElems(part)) for part in (image[:, :half], image[:, -half:]))
     as_it_is = (left >= right) == (way == "lighter left")
@@ -183,14 +186,14 @@ def _same(face: Face, found: list[Face]) -> Face | None:
 
 
 def _flipped(face: Face, width: int) -> Face:
-    """Mirror a face in a picture so wide. Pixel centres lie at +0.5 for its box, at 0 for its points."""
+    """Mirror a face in a picture of this width. Pixel centres lie at +0.5 for its box, at 0 for its points."""
     x0, y0, x1, y1 = face.box.tolist()
     points = face.points[list(MIRRORED)] * (-1, 1) + (width - 1, 0)
     return Face(np.array([width - x1, y0, width - x0, y1], np.float32), face.score, points.astype(np.float32))
 
 
 class _View:
-    """One close-up of a detector. The template's middle is its middle across, so that it is mirrored as it is."""
+    """One close-up of a detector. It is centred horizontally on the template, so that mirroring keeps it aligned."""
 
     def __init__(self, detector: Detector, close_up: CloseUp) -> None:
         self._detector, self._size, self._way = detector, close_up.size, close_up.way
@@ -203,9 +206,9 @@ class _View:
         self._eyes, self._middle = float(align.TEMPLATE[1, 0] - align.TEMPLATE[0, 0]), _MIDDLE.tolist()
 
     def seen(self, rgba: NDArray[np.uint8], onto: NDArray[np.float64]) -> Face | None:
-        """Return a face as it is shown this way round, in crop pixels; None where it is not there.
+        """Detect the face in this close-up, in crop pixels; None if it is not there.
 
-        It is the one nearest to where it is expected, of about the right size.
+        It is the face nearest to the expected position, of about the right size.
         """
         warped = align.warp(rgba, align.chained(self._shown, onto), self._size)
         patch = np.asarray(cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), np.uint8)
@@ -229,7 +232,7 @@ class _View:
 
 
 def mean(faces: list[Face | None]) -> Face | None:
-    """Return the mean of one face's detections, None where there are none."""
+    """Return the mean of one face's detections, None if there are none."""
     seen = [face for face in faces if face is not None]
     if len(seen) < 2:
         return seen[0] if seen else None
@@ -238,12 +241,12 @@ def mean(faces: list[Face | None]) -> Face | None:
 
 
 def bias(detector: Detector) -> Bias:
-    """Return what is constant in the error of a detector's points; nothing where it does not state it."""
+    """Return the constant error of a detector's points; zero if the detector does not state it."""
     return getattr(detector, "bias", None) or Bias()
 
 
 def looks(detector: Detector) -> tuple[CloseUp, ...]:
-    """Return the close-ups that are averaged."""
+    """Return the close-ups whose results are averaged."""
     close_up = detector.close_up
     assert close_up is not None
     return getattr(detector, "looks", None) or (close_up,)
@@ -257,10 +260,10 @@ def from_shrunk(face: Face, picture: Picture, small: NDArray[np.uint8]) -> Face:
 
 
 def detect_turned(detector: Detector, image: NDArray[np.uint8], turns: int) -> list[Face]:
-    """Detect in a picture turned by quarter turns counter-clockwise; return faces in pixels of the unturned one.
+    """Detect in a picture rotated by quarter turns counter-clockwise; return faces in pixels of the unrotated picture.
 
-    It is shown the way round that its close-up is: both ways, for faces that either shows, the mean of both where both
-    show one; or one way, and the other where that shows no face.
+    Like close-ups, it is shown either both ways round or one way. Both ways give all faces that either shows, and the
+    mean for a face that both show. If one way shows no face, the other is tried.
     """
     shown = np.ascontiguousarray(np.rot90(image, turns))
     close_up = detector.close_up
@@ -278,7 +281,7 @@ def detect_turned(detector: Detector, image: NDArray[np.uint8], turns: int) -> l
 
 
 def turned_face(face: Face, turns: int, middle: NDArray[Any], to: NDArray[Any]) -> Face:
-    """Turn a face clockwise by quarter turns about a point (2,), and move that point to another."""
+    """Rotate a face clockwise by quarter turns about a point (2,), and move that point to another."""
     points = np.concatenate([face.points, face.box.reshape(2, 2)]) - middle
     turned = np.ascontiguousarray(points, np.float64).view(np.complex128) * _TURNED[turns]
     placed = (turned.view(np.float64) + to).astype(np.float32)
@@ -287,13 +290,13 @@ def turned_face(face: Face, turns: int, middle: NDArray[Any], to: NDArray[Any]) 
 
 
 def turns_upright(face: Face) -> int:
-    """Return the counter-clockwise quarter turns that make a face upright, to the nearest."""
+    """Return the number of counter-clockwise quarter turns that make a face most nearly upright."""
     affine = align.similarity(face.points)
     return round(-math.atan2(affine[1, 0], affine[0, 0]) / (math.pi / 2)) % 4
 
 
 def moved(face: Face, transform: NDArray[np.float64]) -> Face:
-    """Move a face by a transform (2, 3), which may mirror; the box's sides stay along the axes."""
+    """Map a face by a transform (2, 3), which may mirror; the box stays parallel to the axes."""
     x0, y0, x1, y1 = face.box.tolist()
     (along, aside, right), (turned, down_along, down) = transform.tolist()
     x, y, size = (x0 + x1) / 2, (y0 + y1) / 2, math.hypot(along, turned) / 2
@@ -314,6 +317,6 @@ def _angle(affine: NDArray[np.float64]) -> float:
 
 
 def _turn(angle: float, about: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the turn by an angle (radians) about a point (2,), as a transform (2, 3)."""
+    """Return the rotation by an angle (radians) about a point (2,), as a transform (2, 3)."""
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     return np.column_stack([turn, about - turn @ about])

@@ -1,12 +1,12 @@
-"""Detector weights: where they come from, where they lie, and proof that they are the ones we mean.
+"""Detector weights: their sources, their folder, and the verification of their digests.
 
-Only `fetch` ever uses the network. Everything else reads a folder: `$AVPREP_WEIGHTS` where it is set, else
-`$XDG_CACHE_HOME/avprep/weights` (`~/.cache/avprep/weights`). Some weights come with a Python package instead: pip gets
-them, and they are read where it has put them. On a node without a network, fetch elsewhere with
+Only `fetch` ever uses the network. Everything else reads a folder: `$AVPREP_WEIGHTS` if it is set, else
+`$XDG_CACHE_HOME/avprep/weights` (`~/.cache/avprep/weights`). Some weights come with a Python package instead: pip
+installs them, and they are read from there. For a node without a network, fetch elsewhere with
 `avprep weights fetch NAME --to DIR` and set `AVPREP_WEIGHTS=DIR`.
 
-pooch was tried: the limits of a download stay ours with it, so it saves two lines. It brings seven packages, syncs
-nothing, and leaves files that only their owner can read, where a cluster shares one folder.
+pooch was tried: it does not limit downloads for us, so it saves only two lines. It brings seven packages, does not sync
+files to disk, and makes files that only their owner can read, while a cluster shares one folder.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class WeightsFile:
     """One file of weights.
 
     sha256: lower-case hex digest of the whole file.
-    size: bytes; where the source states none, `None`, and only `limit` bounds the download.
-    torch_hub: whether torch hub keeps this very file in its `checkpoints` folder, so that a copy there will do.
-    package: the folder inside an installed package that has the file, the package's import name first; such weights
-        are not downloaded, and their url is empty.
+    size: bytes; `None` if the source does not state it: then only `limit` bounds the download.
+    torch_hub: whether torch hub keeps this same file in its `checkpoints` folder, so that a copy there can be used.
+    package: the folder inside an installed package that holds the file, starting with the package's import name; such
+        weights are not downloaded, and their url is empty.
     """
 
     name: str
@@ -53,13 +53,13 @@ class WeightsFile:
 
     @property
     def largest(self) -> int:
-        """Bytes beyond which a download cannot be this file."""
+        """Maximum bytes of a download of this file."""
         return self.limit if self.size is None else self.size
 
 
 @cache
 def known() -> dict[str, WeightsFile]:
-    """Return every file of weights by the name that `avprep weights fetch` takes: the `WEIGHTS` of all detectors."""
+    """Return the `WEIGHTS` of all detectors, by the names that `avprep weights fetch` takes."""
     from avprep.faces import detectors
 
     found = (weights for name in detectors.NAMES for weights in getattr(detectors.module(name), "WEIGHTS", ()))
@@ -67,7 +67,7 @@ def known() -> dict[str, WeightsFile]:
 
 
 def folder() -> Path:
-    """Return the folder that weights are read from, and fetched to unless another is named."""
+    """Return the folder from which weights are read, and to which they are fetched by default."""
     chosen = os.environ.get("AVPREP_WEIGHTS")
     if chosen:
         return Path(chosen).expanduser()
@@ -78,38 +78,38 @@ def needed(detector: str) -> list[WeightsFile]:
     """Return the weights that a detector reads; none for `opencv`."""
     from avprep.faces import detectors
 
-    if detector in detectors.NAMES:  # the modules of others, and OpenCV with them, need not be loaded
+    if detector in detectors.NAMES:  # loads no module of another detector, nor OpenCV with it
         return list(getattr(detectors.module(detector), "WEIGHTS", ()))
     return [weights for weights in known().values() if weights.detector == detector]
 
 
 def require(detector: str) -> None:
-    """Raise WeightsError, which says how to get them, where a detector's weights are missing."""
+    """Raise WeightsError, with the remedy, if a detector's weights are missing."""
     for entry in needed(detector):
         find(entry.name)
 
 
 def downloadable() -> list[str]:
-    """Return the names of all weights but those that come with a package."""
+    """Return the names of all weights except those that come with a package."""
     return [name for name, weights in known().items() if not weights.package]
 
 
 def available(detector: str) -> bool:
-    """Tell whether every file that the detector needs is there.
+    """Return whether every file that the detector needs is there.
 
-    The digests are left to `find`: damaged weights must stop a run, not quietly choose another detector.
+    The digests are checked by `find`: damaged weights must stop a run, not silently select another detector.
     """
     return all(_locate(weights) is not None for weights in needed(detector))
 
 
 def find(name: str) -> Path:
-    """Return the verified file of the weights `name`; WeightsError where it is missing or is another file."""
+    """Return the verified file of the weights `name`; WeightsError if it is missing or its digest is wrong."""
     weights = _entry(name)
     path = _locate(weights)
     if path is None and weights.package:
         raise WeightsError(f"{weights.file} is not installed: {_reinstall(weights)}")
     if path is None:
-        who = weights.detector  # which may need other files, too
+        who = weights.detector  # which may need other files as well
         raise WeightsError(
             f"{weights.file} is not in {folder()}: run `avprep weights fetch {who}`; for a machine without a network, "
             f"run `avprep weights fetch {who} --to DIR` elsewhere and set AVPREP_WEIGHTS=DIR here"
@@ -124,13 +124,13 @@ def find(name: str) -> Path:
 def fetch(
     names: Iterable[str], to: Path | None = None, progress: Callable[[str, int], None] | None = None
 ) -> Iterator[tuple[WeightsFile, Path, bool]]:
-    """Download weights over https, verify them, and only then give them their names.
+    """Download weights over https, verify them, and only then give the files their names.
 
     names: names of weights or of detectors (`face-alignment` means both of its files).
-    to: the folder to write; by default the one that `find` reads.
-    progress: called with the file's name and the bytes that have arrived since its last call.
-    Yields (weights, path, downloaded) as each file is ready; a good file that is already there is kept. It is a
-    generator: nothing happens until it is iterated. WeightsError where a download fails or another file has the name.
+    to: the folder to write to; by default the one that `find` reads.
+    progress: called with the file's name and the bytes received since the last call.
+    Yields (weights, path, downloaded) as each file is ready; an existing verified file is kept. It is a generator:
+    nothing happens until it is iterated. Raises WeightsError if a download fails or another file has the name.
     """
     where = folder() if to is None else to
     for weights in _entries(names):
@@ -148,7 +148,7 @@ def fetch(
 
 
 def table() -> list[dict[str, str]]:
-    """Return one row a file for `avprep weights list`: what it is, and whether a good copy is here."""
+    """Return one row per file for `avprep weights list`: what it is, and whether a verified copy is present."""
     return [
         {
             "name": weights.name,
@@ -166,10 +166,10 @@ def table() -> list[dict[str, str]]:
 
 
 def _download(weights: WeightsFile, path: Path, progress: Callable[[str, int], None] | None) -> None:
-    """Write a verified file, whole or not at all; the process number keeps two fetches apart."""
+    """Download and verify a file and write it atomically; the process id keeps concurrent fetches apart."""
     from http.client import HTTPException
 
-    from avprep.faces import https  # here, since nothing else waits for what loads web pages
+    from avprep.faces import https  # imported here: only downloads need it
 
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -212,7 +212,7 @@ def _copy(
 
 
 def _problem(path: Path, weights: WeightsFile) -> str:
-    """Return what is wrong with a file, or nothing."""
+    """Return what is wrong with a file, empty if nothing."""
     try:
         digest = sha256(path)
     except OSError as error:
@@ -240,7 +240,7 @@ def _locate(weights: WeightsFile) -> Path | None:
 
 
 def _package_folders(package: str) -> list[Path]:
-    """Return where a folder of a package is installed; the package itself is not imported."""
+    """Return where a folder of a package is installed, without importing the package."""
     name, _, inside = package.partition("/")
     spec = importlib.util.find_spec(name)
     return [Path(place) / inside for place in (spec and spec.submodule_search_locations) or ()]

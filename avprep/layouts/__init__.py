@@ -1,11 +1,11 @@
 """Data set layouts: one module each, whose name is its name on the command line.
 
-A layout module has `scan(root, scan, **options)`, which walks a data set and hands what it finds to a `Scan`, and
-`EXPECTS`, which states in one line what it looks for. `SIGN`, where a corpus has one, fits the path of a file that
+A layout module has `scan(root, scan, **options)`, which walks a data set and adds what it finds to a `Scan`, and
+`EXPECTS`, which states in one line what it looks for. `SIGN`, if a corpus has one, matches the path of a file that
 hardly any other corpus would hold. Only names and text annotations are read, never a video.
 
 The options of `avprep index` are the keyword-only parameters of every `scan`, annotated bool, str, int from 0, float
-for a fraction below 1, Path for a folder, or a `Literal` of texts; see `options`. A new file here is a new layout;
+for a fraction below 1, Path for a folder, or a `Literal` of texts; see `options`. To add a layout, add a file here;
 nothing else changes.
 """
 
@@ -41,11 +41,11 @@ _VALUES: dict[type[Any], tuple[Callable[[object], bool], str]] = {
     int: (lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0, "a whole number from 0"),
     Path: (lambda value: isinstance(value, Path), "a path"),
 }
-"""For each kind of option, what a caller of the library may give, also in words."""
+"""For each kind of option, a check of a library caller's value and a description of valid values."""
 
 
 class NoClipError(ManifestError):
-    """A data set that no clip can be made from; `problems` tell why, each with what can be done."""
+    """A data set from which no clip can be made; `problems` give the reasons, each with a remedy."""
 
     def __init__(self, message: str, problems: Sequence[Problem]) -> None:
         super().__init__(message)
@@ -56,10 +56,10 @@ class NoClipError(ManifestError):
 class Option:
     """A keyword-only parameter of the `scan` of one or more layouts.
 
-    kind: its type: bool, str, int from 0, Path for a folder, float for a fraction, 0 ≤ x < 1; str where it is a choice.
-    choices: what it may be, of all layouts that take it; empty where it is no choice.
-    help: for each layout that takes it, what it means there.
-    default: for each of them, its default.
+    kind: its type: bool, str, int from 0, Path for a folder, float for a fraction, 0 ≤ x < 1; str for a choice.
+    choices: its values in all layouts that have it; empty if it is not a choice.
+    help: its meaning in each layout that has it.
+    default: its default in each of them.
     """
 
     name: str
@@ -70,16 +70,16 @@ class Option:
 
 
 def module(layout: str) -> ModuleType:
-    """Return the module of a layout; ManifestError for a name that no layout has."""
+    """Return the module of a layout; ManifestError for an unknown name."""
     if layout not in NAMES:
         raise ManifestError(f"{layout}: no such layout; choose one of {', '.join(NAMES)}")
     return importlib.import_module(f"{__name__}.{layout}")
 
 
 def options() -> list[Option]:
-    """Return the options that layouts take, those of several layouts once.
+    """Return the options of all layouts; an option of several layouts occurs once.
 
-    The type of a parameter is the option's kind, a `Literal` a choice of texts; the docstring of `scan` has a line
+    The type of a parameter is the option's kind; a `Literal` is a choice of texts. The docstring of `scan` has a line
     `name: meaning` for each.
     """
     found: dict[str, Option] = {}
@@ -92,7 +92,7 @@ def options() -> list[Option]:
 
 
 def _options(layout: str) -> dict[str, Option]:
-    """Return the options that one layout takes, by name."""
+    """Return the options of one layout, by name."""
     scan = module(layout).scan
     kinds, meanings = get_type_hints(scan), inspect.getdoc(scan) or ""
     return {
@@ -103,7 +103,7 @@ def _options(layout: str) -> dict[str, Option]:
 
 
 def _kind(annotation: Any) -> tuple[type[Any], tuple[str, ...]]:
-    """Return the type of a parameter, without None, and the texts that it may be where it is a choice."""
+    """Return the type of a parameter, without None, and the texts of a choice."""
     if get_origin(annotation) is Literal:
         return str, get_args(annotation)
     (kind,) = {*(get_args(annotation) or (annotation,))} - {type(None)}
@@ -111,7 +111,7 @@ def _kind(annotation: Any) -> tuple[type[Any], tuple[str, ...]]:
 
 
 def _check_options(layout: str, given: dict[str, Any]) -> None:
-    """ManifestError, one line, for what is no option of a layout, and for a value that an option of it cannot have."""
+    """Raise ManifestError, one line, for an unknown option of a layout or an invalid value of one."""
     known = _options(layout)
     for name, value in given.items():
         if name not in known:
@@ -126,7 +126,7 @@ def _check_options(layout: str, given: dict[str, Any]) -> None:
 
 
 def _meaning(docstring: str, name: str) -> str:
-    """Return the text behind `name:`, alone or one of several names, in a docstring; up to the next paragraph."""
+    """Return the text after `name:`, alone or among several names, in a docstring, up to the next paragraph."""
     found = re.search(rf"^(?:\w+, )*{name}(?:, \w+)*: (.+(?:\n {{4}}.+)*)", docstring, re.MULTILINE)
     return " ".join(found[1].split()) if found else ""
 
@@ -142,13 +142,13 @@ def index(
 ) -> tuple[Manifest, Scan]:
     """Scan a data set into a shuffled manifest; also return the scan, which holds the problems.
 
-    limit: keep the first so many clips of each split, after shuffling.
-    audio_root: the folder that holds the audio files, for layouts whose `scan` takes it. The root of the manifest is
-    then the folder that holds both; keys are those without it.
+    limit: keep only the first `limit` clips of each split, after shuffling.
+    audio_root: the folder of the audio files, for layouts whose `scan` takes it. The root of the manifest is then the
+    folder that holds both; the keys are the same as without it.
     options: keyword options of the layout's `scan`.
 
-    Raises ManifestError where the root is missing, several clips share a key, or the layout has no such option or
-    none of this value; NoClipError where no clip is found.
+    Raises ManifestError if the root is missing, if several clips share a key, or for an unknown option of the layout or
+    an invalid value of one; NoClipError if no clip is found.
     """
     corpus = module(layout)
     _check_options(layout, options if audio_root is None else options | {"audio_root": audio_root})
@@ -175,8 +175,8 @@ def index(
 
 
 def _folder(path: Path, meaning: str) -> Path:
-    """Return the absolute path of a folder; ManifestError where it is none or cannot be named in a manifest."""
-    if not os.path.isdir(path):  # Path.is_dir raises below a closed folder
+    """Return the absolute path of a folder; ManifestError if it is not one or cannot be named in a manifest."""
+    if not os.path.isdir(path):  # Path.is_dir raises below a folder without permission
         raise ManifestError(f"{path}: not a folder; {meaning}")
     path = path.resolve()
     if not is_unicode(str(path)):
@@ -204,11 +204,11 @@ def _joined(root: Path, audio_root: Path, clips: Sequence[Clip]) -> tuple[Path, 
 
 
 def _resemblance(layout: str, root: Path) -> str:
-    """Return what the tree below a root looks like, as the end of a sentence; empty where nothing is recognised."""
+    """Return which layout the tree below a root resembles, as the end of a sentence; empty if none is recognised."""
     signs = {name: sign for name in NAMES if (sign := getattr(module(name), "SIGN", None)) is not None}
     paths = list(walk(root, Scan()))
     above: tuple[str, ...] = ()
-    for folder in (root, *root.parents[:2]):  # ROOT may lie inside of what it should be
+    for folder in (root, *root.parents[:2]):  # ROOT may be a folder inside the right one
         whole = ["/".join((*above, path)) for path in paths]
         counts = {name: sum(sign.fullmatch(path) is not None for path in whole) for name, sign in signs.items()}
         name = max(counts, key=lambda one: counts[one])

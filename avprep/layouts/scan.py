@@ -1,4 +1,4 @@
-"""What every layout needs: walking a data set, and what a walk found."""
+"""The common part of all layouts: walking a data set, and recording what is found."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _OTHER = "gif apng swf y4m yuv wtv dvr-ms amv nsv bik smk roq mod evo ivr viv vr
 
 
 VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _VIDEO.split())
-"""What a video file's name ends in, in lower case: the containers that `avprep.media.container.FORMATS` reads."""
+"""Suffixes of video files, in lower case: the containers that `avprep.media.container.FORMATS` reads."""
 
 
 AUDIO_SUFFIXES = tuple(f".{kind}" for kind in _AUDIO.split())
-"""What an audio file's name ends in, in lower case, in order of preference."""
+"""Suffixes of audio files, in lower case, in order of preference."""
 
 
 OTHER_VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _OTHER.split())
-"""Endings of moving pictures, and of lists of them, that are not read."""
+"""Suffixes of videos and playlists that are not read."""
 
 
 UNFINISHED_SUFFIXES = frozenset((".part", ".partial", ".crdownload", ".download", ".aria2", ".ytdl"))
-"""What a downloader appends to the name of a file that is not whole."""
+"""Suffixes that downloaders append to the names of incomplete files."""
 
 
 _MAC_FOLDERS = ("__MACOSX", ".AppleDouble")
@@ -49,12 +49,12 @@ _MAC_MESSAGE = "{} named ._* or __MACOSX, which a Mac leaves beside the files th
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something in the data set that a clip could not be made from.
+    """Something in the data set from which no clip could be made.
 
-    kind: a short code that problems are counted by, e.g. `missing_audio`.
-    path: the file, relative to the root; absolute where it lies below another folder.
+    kind: a short code by which problems are counted, e.g. `missing_audio`.
+    path: the file, relative to the root; absolute if it is below another folder.
     message: one line of explanation.
-    count: how many of a kind this line stands for.
+    count: the number of problems that this one stands for.
     """
 
     kind: str
@@ -65,13 +65,13 @@ class Problem:
 
 @dataclass
 class Scan:
-    """What a layout found: clips, and problems by name."""
+    """The results of a layout: clips and problems."""
 
     clips: list[Clip] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     def problem(self, kind: str, path: str, message: str, count: int = 1) -> None:
-        """Record a file that no clip could be made from, or whose annotation is damaged; or `count` of them."""
+        """Record a file from which no clip could be made, or whose annotation is damaged; or `count` of them."""
         self.problems.append(Problem(kind, path, message, count))
 
     def counts(self) -> dict[str, int]:
@@ -83,11 +83,11 @@ class Scan:
 
 
 def walk(root: Path, scan: Scan) -> Iterator[str]:
-    """Yield every file below `root`, relative and with forward slashes, in an order that only names decide.
+    """Yield every file below `root`, relative and with forward slashes, in an order that depends only on names.
 
-    Links are followed, except to a folder that they lie in. What cannot be followed, read or named in a manifest is
-    recorded as a problem: `unreadable_folder`, `link_loop`, `not_a_file`, `bad_name`. So is a video of a kind that is
-    not read, `unsupported_video`, and what a Mac leaves beside the files that it copies, in one line, `mac_leftover`.
+    Links are followed, except to a folder that contains them. Anything that cannot be followed, read or named in a
+    manifest is recorded as a problem: `unreadable_folder`, `link_loop`, `not_a_file`, `bad_name`. So is a video of an
+    unsupported kind, `unsupported_video`. The extra files of copies by a Mac are one problem, `mac_leftover`.
     """
     top = root.resolve()
     leftovers: list[str] = []
@@ -134,14 +134,14 @@ def walk_audio(audio_root: Path, scan: Scan) -> Iterator[str]:
 
 
 def is_video(path: str) -> bool:
-    """Tell whether a file's name ends like a video's."""
+    """Return whether a file's name has the suffix of a video."""
     return suffix_of(path) in VIDEO_SUFFIXES
 
 
 def read_annotation(path: Path) -> str:
     """Return the text of an annotation file.
 
-    Raises ValueError with one line where it cannot be read or is not UTF-8.
+    Raises ValueError, one line, if it cannot be read or is not UTF-8.
     """
     try:
         check_regular(path)
@@ -153,9 +153,9 @@ def read_annotation(path: Path) -> str:
 
 
 def nearest(path: str, candidates: Sequence[str]) -> str | None:
-    """Return the candidate that shares the most folders with `path` and is least deep below them.
+    """Return the candidate with the most folders in common with `path`, and the fewest folders below these.
 
-    So one beside `path` comes first. None where there is no candidate.
+    So one in the same folder comes first. None if there is no candidate.
     """
     folders = path.split("/")[:-1]
 
@@ -168,26 +168,26 @@ def nearest(path: str, candidates: Sequence[str]) -> str | None:
 
 def stable_split(name: str, *, val_fraction: float = 0.1, test_fraction: float = 0.1) -> str:
     """Return the split of a name by its hash: the same for every seed, machine and set of other files."""
-    draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64  # even over [0, 1)
+    draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64  # uniform in [0, 1)
     if draw < test_fraction:
         return "test"
     return "val" if draw < test_fraction + val_fraction else "train"
 
 
 def preferred(candidates: Sequence[str], suffixes: Sequence[str] = AUDIO_SUFFIXES) -> list[str]:
-    """Return those of some audio files that have the most preferred ending."""
+    """Return the audio files with the most preferred suffix."""
     rank = {suffix: n for n, suffix in enumerate(suffixes)}
     ranks = [rank[suffix_of(path)] for path in candidates]
     return [path for path, its_rank in zip(candidates, ranks, strict=True) if its_rank == min(ranks)]
 
 
 def suffix_of(path: str) -> str:
-    """Return the ending of a file's name in lower case, with its dot."""
+    """Return the suffix of a file's name in lower case, with its dot."""
     return posixpath.splitext(path)[1].lower()
 
 
 def _why_unread(path: str) -> str | None:
-    """Return, for a file whose name is that of a video which is not read, what to do about it."""
+    """Return the remedy for an unsupported video or an unfinished download, by its name; None for others."""
     stem, suffix = posixpath.splitext(path.lower())
     if suffix in OTHER_VIDEO_SUFFIXES:
         return f"{suffix} is not read: convert it, e.g. to .mp4"
@@ -197,10 +197,10 @@ def _why_unread(path: str) -> str | None:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """Return `file`, `folder` or `other`, seen through links."""
+    """Return `file`, `folder` or `other`, following links."""
     try:
         return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
-    except OSError:  # a link to itself, or into a folder that is closed to us
+    except OSError:  # a link to itself, or into a folder without permission
         return "other"
 
 
@@ -210,10 +210,10 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def is_unicode(name: str) -> bool:
-    """Tell whether a name was UTF-8 on disk; bytes that were not arrive as lone surrogates."""
+    """Return whether a name was UTF-8 on disk; other bytes arrive as lone surrogates."""
     return name.isascii() or not any("\ud800" <= char <= "\udfff" for char in name)
 
 
 def printable(name: str) -> str:
-    """Return a name as it can be shown: bytes that are not UTF-8 are escaped."""
+    """Return a name in printable form: bytes that are not UTF-8 are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

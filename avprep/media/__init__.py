@@ -1,1 +1,1 @@
-"""Media files: video, audio and image in, video out."""
+"""Media files: reading video, audio and images; writing video."""

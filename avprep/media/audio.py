@@ -1,4 +1,4 @@
-"""Sound at 16 kHz on the clock of a clip's pictures, by presentation time, decoded in process with PyAV."""
+"""Audio at 16 kHz on the clock of a clip's video, by presentation time, decoded in process with PyAV."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ from avprep.media.video import Frames
 from avprep.schema import FPS, SAMPLE_RATE
 
 LOOK = 10 * FPS
-"""Frames of a `SoundFile` whose audio is in memory at once while a channel is checked for silence."""
+"""Frames of a `SoundFile` whose audio is held in memory at once while a channel is checked for silence."""
 MAX_SILENCE = 600
-"""Maximum gap between two packets of a `SoundFile`, which has to be held as silence (s)."""
+"""Maximum gap between two packets of a `SoundFile`, which is held in memory as silence (s)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """The sound of one clip.
+    """The audio of one clip.
 
     samples: int16 (N,), mono, 16 kHz.
-    first: position of `samples[0]` in samples after the clip's first picture; negative where sound before it was read.
+    first: position of `samples[0]` in samples after the clip's first picture; negative if earlier audio was read too.
     n_frames: number of 25-fps video frames of the clip.
-    rate, channels: what the source holds (Hz, count).
-    decode_errors: damaged packets that were passed over.
-    promised: seconds that the file's header promises in the clip's span, where the file ends before it, else None.
-    track, channel: the audio track and the channel of it that were read, from 0; others: channels of the track that may
-        carry speech besides.
+    rate, channels: those of the source (Hz, count).
+    decode_errors: damaged packets that were skipped.
+    promised: seconds that the file's header promises in the clip's span if the file ends before that, else None.
+    track, channel: the audio track and its channel that were read, from 0. others: other channels of the track that may
+        carry speech.
     """
 
     samples: NDArray[np.int16]
@@ -66,11 +66,11 @@ class Sound:
 
     @property
     def silent(self) -> bool:
-        """Whether no 25 ms of it are as loud as −60 dB of full scale."""
+        """Whether every 25 ms of it are below −60 dB of full scale."""
         return bool(silent_steps(self.samples, self.first).all())
 
     def beside(self, n_frames: int) -> NDArray[np.int16]:
-        """Return what is heard from the first picture to the end of so many, silence where there is no sound."""
+        """Return the audio of `n_frames` frames from the first picture on, with silence where there is none."""
         whole = np.zeros(n_frames * SAMPLE_RATE // FPS, np.int16)
         first = max(0, self.first)
         part = self.samples[max(0, -self.first) :][: max(0, len(whole) - first)]
@@ -79,10 +79,10 @@ class Sound:
 
 
 def read_heard(path: Path, audio: Path | None = None, *, channel: int | None = None, **given: Any) -> Sound:
-    """Read the sound of a clip as `read_sound` does, of the channel that carries it.
+    """Read the audio of a clip as `read_sound` does, from the channel that is not silent.
 
-    channel: None: the usual channel, unless it is silent throughout the clip and another one is not: then the first
-        that is not, a surround subwoofer left aside.
+    channel: None: the usual channel; if it is silent throughout the clip, the first other one that is not, if any,
+        except a surround subwoofer.
     """
     usual = read_sound(path, audio, channel=channel, **given)
     if channel is None and usual.others and usual.silent:
@@ -104,17 +104,17 @@ def read_sound(
     track: int | None = None,
     channel: int | None = None,
 ) -> Sound:
-    """Read the sound of a clip on the clock of its pictures.
+    """Read the audio of a clip on the clock of its video.
 
-    video: the file whose first picture is zero; its pictures are counted by their time stamps, not decoded, unless
-        the file is damaged.
-    audio: the file that holds the sound, if another. As ffmpeg does, both files' clocks then start at their own start.
+    video: the file whose first picture is at time zero; its pictures are counted by their time stamps, not decoded,
+        unless the file is damaged.
+    audio: the file with the audio, if it is another. Then, as in ffmpeg, each file's clock begins at its own start.
     start, duration: the clip's span in seconds; None means the whole file.
-    before, after: samples wanted outside the clip's span, where the source has them.
-    shift: seconds by which the sound is moved later.
-    max_seconds: longest clip; it bounds the memory that the sound takes.
-    track, channel: those to read, from 0; `avprep.media.container.audio_stream` and `avprep.media.pcm.Pieces` choose
-        where None.
+    before, after: additional samples before and after the clip's span, if the source has them.
+    shift: delay of the audio in seconds.
+    max_seconds: maximum length of a clip; it bounds the memory for the audio.
+    track, channel: which to read, from 0; None: as `avprep.media.container.audio_stream` and `avprep.media.pcm.Pieces`
+        choose.
     Raises Reject: `missing`, `unreadable`, `no_video`, `no_audio`, `too_short`, `too_long`.
     """
     begin, moved = seconds(start), seconds(shift)
@@ -122,7 +122,7 @@ def read_sound(
     with open_file(video) as container:
         pictures = PictureTimes(video, container, begin, duration, max_seconds)
         sound = _audio_stream(container, video, track) if audio is None else None
-        # Both at once, unless the sound has to be sought by the time of the pictures.
+        # Both at once, unless the audio has to be sought by the time of the pictures.
         together = sound is not None and begin <= SEEK_BEYOND
         _read(pictures, sound if together else None, pieces, container_start(container) + begin, moved)
         begins = None if sound is None else _begin(sound)
@@ -152,7 +152,7 @@ def read_sound(
 
 
 def _audio_stream(container: av.container.InputContainer, path: Path, track: int | None) -> av.AudioStream:
-    """Return the audio track to read; Reject(`no_audio`) where the file has none."""
+    """Return the audio track to read; Reject(`no_audio`) if the file has none."""
     stream = audio_stream(container, track)
     if stream is None:
         raise Reject("no_audio", f"{path}: holds no sound")
@@ -162,7 +162,7 @@ def _audio_stream(container: av.container.InputContainer, path: Path, track: int
 def _decoded_length(
     video: Path, start: float | None, duration: float | None, max_seconds: float
 ) -> tuple[Seconds, int]:
-    """Decode a clip's pictures for the time of the file's first one (s) and the number of frames."""
+    """Decode a clip's pictures to find the time of the file's first picture (s) and the number of frames."""
     frames = Frames(video, start=start, duration=duration, max_seconds=max_seconds, keep_bytes=0)
     for _ in frames:
         pass
@@ -170,15 +170,15 @@ def _decoded_length(
 
 
 class SoundFile:
-    """The sound of a file of any length on a clock of its own: frame 0 begins with its first sample.
+    """The audio of a file of any length on its own clock: frame 0 begins with the first sample.
 
-    track, channel: those to read, from 0. None: the default track; the usual channel, unless it is silent from end to
-        end and another one is not, as `read_heard` has it.
-    max_seconds: longest file that is taken.
+    track, channel: which to read, from 0. None: the default track; the usual channel, unless it is silent from start to
+        end and another one is not, as in `read_heard`.
+    max_seconds: maximum length of a file.
 
-    `scan` decodes it once to learn `zero` (time stamp of the first sample), `n_frames` (25-fps frames that it lasts,
-    to the nearest, at least 1), `rate`, `channels`, `decode_errors`, and the `track` and `channel` that are read.
-    Memory does not grow with the file's length. Both ways of reading raise Reject: `missing`, `unreadable`,
+    `scan` decodes the file once and sets `zero` (time stamp of the first sample), `n_frames` (its length in 25-fps
+    frames, rounded, at least 1), `rate`, `channels`, `decode_errors`, and the `track` and `channel` that are read.
+    Memory does not grow with the file's length. `scan` and `stretches` raise Reject: `missing`, `unreadable`,
     `no_audio`, `too_long`.
     """
 
@@ -193,7 +193,7 @@ class SoundFile:
         self._wanted = channel
 
     def scan(self) -> None:
-        """Decode the whole file and let go of it; settle which channel is read, for all of it."""
+        """Decode the whole file without keeping it; choose the channel that is read from all of it."""
         found: Pieces | None = None
         for line, found in self._lines():
             line.forget(line.end)
@@ -212,13 +212,13 @@ class SoundFile:
             self._wanted = None
 
     def _silent(self) -> bool:
-        """Whether the channel that is read is silent from end to end; most files show it within the first stretch."""
+        """Whether the channel is silent from start to end; for most files the first stretch is enough to decide."""
         return all(part.silent for part in self.stretches(LOOK))
 
     def stretches(self, n_frames: int, *, before: int = 0, after: int = 0) -> Iterator[Sound]:
-        """Yield the sound of so many frames after another, the last of them shorter; all have been scanned before.
+        """Yield the audio in stretches of `n_frames` frames, the last one shorter; the file must have been scanned.
 
-        before, after: samples wanted outside a stretch's span, where the file has them.
+        before, after: additional samples before and after each stretch, if the file has them.
         """
         assert self.n_frames, "scan first"
         first = 0
@@ -242,7 +242,7 @@ class SoundFile:
             held.forget(source_range(held.rate, first * step - before, high)[0])
 
     def _lines(self) -> Iterator[tuple[Line, Pieces]]:
-        """Yield the growing line of samples after each packet that adds to it."""
+        """Yield the growing `Line` of samples after each packet that extends it."""
         pieces, line = Pieces(self.path, self._wanted), None
         with open_file(self.path) as container:
             stream = _audio_stream(container, self.path, self.track)
@@ -275,7 +275,7 @@ def _sound(
 
 
 def _read(pictures: PictureTimes, audio: av.AudioStream | None, pieces: Pieces, begin: Seconds, shift: Seconds) -> None:
-    """Read the packets around a clip's span, pictures by their times only, sound decoded.
+    """Read the packets around a clip's span: only the times of pictures, but decoded audio.
 
     begin: the earliest time at which the clip can start (s), by the header.
     """
@@ -303,9 +303,9 @@ def _read_sound(
     *,
     joined: bool,
 ) -> Seconds | None:
-    """Read the sound around a span of a file that holds nothing else of interest; returns as `check_promise` does.
+    """Read only the audio around a span of a file; returns as `check_promise` does.
 
-    joined: whether time stamps are known to jump, so that nothing can be sought by them.
+    joined: whether time stamps are known to jump, so that they cannot be used for seeking.
     """
     far = begin - container_start(container) > SEEK_BEYOND and not joined
     if far:
@@ -321,12 +321,12 @@ def _read_sound(
 
 
 def _begin(audio: av.AudioStream) -> Seconds | None:
-    """Return the time stamp at which a stream begins (s), by the header."""
+    """Return the time stamp at which a stream begins (s), from the header."""
     clock = audio.time_base
     return None if audio.start_time is None or not clock else audio.start_time * Fraction(clock)
 
 
 def _elsewhere(begins: Seconds | None, clip: Seconds) -> str:
-    """Return a remark on how far from a clip the sound begins, for files with a camera's clock, say."""
+    """Return a remark on how far from a clip the audio begins, for example in files with a camera's clock."""
     away = 0 if begins is None else round(begins - clip)
     return f": by its time stamps it begins {abs(away)} s {'after' if away > 0 else 'before'} it" if away else ""

@@ -1,4 +1,4 @@
-"""Media files as PyAV opens them: one local file and nothing else, its audio and video streams, its clock.
+"""Opening media files with PyAV: a single local file, its audio and video streams, its clock.
 
 Input is untrusted: decoders get no network, no playlists and no second file to open.
 """
@@ -27,30 +27,29 @@ FORMATS = (
     "aac,ac3,aiff,asf,avi,flac,flv,h264,hevc,ivf,m4v,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,mpegvideo,"
     "mxf,nut,ogg,rm,vob,wav,w64,gxf,dv"
 )
-"""Demuxers that read one file and nothing else. Playlists (hls, dash, concat), scripts and image sequences are not
-among them."""
+"""Demuxers that read a single file. They exclude playlists (hls, dash, concat), scripts and image sequences."""
 MAX_PIXELS = 8192 * 8192
-"""Larger pictures are refused before memory is taken for them (pixels)."""
+"""Larger pictures are refused before memory is allocated (pixels)."""
 SEEK_BEYOND = 20
 """Clips that start later than this into a file are reached by seeking (s)."""
 _METADATA: dict[str, Any] = {"metadata_errors": "replace"} if hasattr(av.container.Container, "metadata_errors") else {}
-"""What makes PyAV take tags that are not UTF-8: from 19 on it always does."""
+"""Makes PyAV accept tags that are not UTF-8; from version 19 on it always does."""
 Seconds = Fraction
 
 
 def duration(path: Path) -> float | None:
-    """Return the duration in a file's header (s), None where there is none. Reject(`missing`, `unreadable`)."""
+    """Return the duration in a file's header (s), None if there is none. Reject(`missing`, `unreadable`)."""
     with open_file(path) as container:
         return None if container.duration is None else container.duration / av.time_base
 
 
 class _File(io.FileIO):
-    """A file that keeps the first error of reading it, which demuxers take for the file's end."""
+    """A file that keeps its first read error, because demuxers treat it as the end of the file."""
 
     failure: OSError | None = None
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read up to so many bytes; none where that fails."""
+        """Read up to `size` bytes; none if that fails."""
         try:
             return super().read() if size is None or size < 0 else os.read(self.fileno(), size)
         except OSError as error:
@@ -58,17 +57,17 @@ class _File(io.FileIO):
             return b""
 
     def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position and return it; -1 where that fails, libavformat's own sign."""
+        """Go to a position and return it; -1, libavformat's error value, if that fails."""
         try:
             return super().seek(position, whence)
         except OSError as error:
-            # Demuxers ask for places before the start of damaged files.
+            # In damaged files demuxers seek to positions before the start.
             self.failure = self.failure or (None if error.errno == errno.EINVAL else error)
             return -1
 
 
 def broken_storage(path: object, failure: OSError) -> Reject:
-    """Return the Reject of a file whose bytes the system could not hand over."""
+    """Return the Reject for a file that the system could not read."""
     again = "a fault of the storage; once it is mended, run `avprep retry OUT --reason unreadable`"
     return Reject("unreadable", f"{path}: {failure.strerror} while reading: {again}")
 
@@ -88,7 +87,7 @@ def open_file(path: Path) -> Iterator[av.container.InputContainer]:
             container = av.open(
                 file,
                 "r",
-                # Headers are enough: without this each file's first picture is decoded twice.
+                # Headers suffice: without this each file's first picture is decoded twice.
                 options={"max_pixels": str(MAX_PIXELS), "skip_frame": "all"},
                 container_options={"protocol_whitelist": "file", "format_whitelist": FORMATS},
                 **_METADATA,
@@ -97,7 +96,7 @@ def open_file(path: Path) -> Iterator[av.container.InputContainer]:
             if file.failure is not None:
                 raise broken_storage(path, file.failure) from error
             reason = explained(error)
-            if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):  # the latter: none of FORMATS
+            if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):  # the latter: not one of FORMATS
                 reason = "no audio or video can be read from it (Invalid data found when processing input)"
             raise Reject("unreadable", f"{path}: {reason}") from error
         try:
@@ -107,12 +106,12 @@ def open_file(path: Path) -> Iterator[av.container.InputContainer]:
 
 
 def container_start(container: av.container.InputContainer) -> Seconds:
-    """Return where a file's own clock starts, in seconds."""
+    """Return the start time of a file's own clock, in seconds."""
     return Fraction(container.start_time or 0, av.time_base)
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """Return the default stream of moving pictures, else the first; cover art is none."""
+    """Return the default video stream, else the first; cover art does not count."""
     cover, default = av.stream.Disposition.attached_pic, av.stream.Disposition.default
     streams = [
         stream
@@ -126,9 +125,9 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream | Non
 
 
 def audio_stream(container: av.container.InputContainer, track: int | None) -> av.AudioStream | None:
-    """Return an audio track: the default one, the first of several, or the first where none is; None without audio.
+    """Return an audio track: the first default one, else the first; None without audio.
 
-    track: the number of another, from 0. Reject(`no_audio`) where the file has no such track, or it cannot be decoded.
+    track: the number of another, from 0. Reject(`no_audio`) if the file has no such track or it cannot be decoded.
     """
     every = container.streams.audio
     if track is not None:
@@ -143,14 +142,14 @@ def audio_stream(container: av.container.InputContainer, track: int | None) -> a
 
 
 def track_number(container: av.container.InputContainer, stream: av.AudioStream) -> int:
-    """Return which of a file's audio tracks a stream is, from 0."""
+    """Return the number of a stream among the file's audio tracks, from 0."""
     return [other.index for other in container.streams.audio].index(stream.index)
 
 
 def is_ogg_vorbis(stream: av.AudioStream) -> bool:
     """Return whether an audio track is Vorbis in Ogg.
 
-    There libavformat dates the first short block behind a long one too late; its end is right.
+    For these, libavformat gives the first short block after a long one too late a time stamp; its end is correct.
     """
     return stream.codec_context.name == "vorbis" and stream.container.format.name == "ogg"
 
@@ -158,14 +157,14 @@ def is_ogg_vorbis(stream: av.AudioStream) -> bool:
 def has_presentation_times(container: av.container.InputContainer) -> bool:
     """Return whether the packets have presentation times.
 
-    Those of AVI lie in decoding order, one for each instant; the times that libavformat makes up for them are wrong
+    Packets of AVI are in decoding order, one for each instant; the times that libavformat makes up for them are wrong
     for H.264.
     """
     return container.format.name != "avi"
 
 
 def seek(container: av.container.InputContainer, stream: Any, time: Seconds) -> bool:
-    """Go to the key frame before a time in seconds; False where the file cannot be sought in."""
+    """Seek to the key frame before a time in seconds; False if the file is not seekable."""
     try:
         container.seek(math.floor(time / Fraction(stream.time_base)), stream=stream, backward=True)
     except av.error.FFmpegError:
@@ -174,5 +173,5 @@ def seek(container: av.container.InputContainer, stream: Any, time: Seconds) -> 
 
 
 def seconds(value: float | None) -> Seconds:
-    """Return a number of seconds exactly, to the microsecond; None is 0."""
+    """Return a number of seconds as an exact fraction, rounded to microseconds; None is 0."""
     return Fraction(value).limit_denominator(10**6) if value else Fraction(0)

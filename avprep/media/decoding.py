@@ -1,4 +1,4 @@
-"""Decoding a clip's video stream: damage is passed over, frames are stamped and deinterlaced, far clips are sought."""
+"""Decoding a clip's video: damage is skipped, frames are time-stamped and deinterlaced, late clips are sought."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from avprep.media.timeline import PicturePackets, Timeline
 from avprep.schema import FPS
 
 KEYED = frozenset({"mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9"})
-"""Codecs of which nothing behind a key frame depends on what came before it."""
+"""Codecs in which nothing after a key frame depends on anything before it."""
 BEFORE = 2
-"""Pictures before a clip's first one that are decoded too: the deinterlacer looks at them."""
+"""Pictures before a clip's first one that are decoded too: the deinterlacer needs them."""
 Stamped = tuple[int, av.VideoFrame]
 """A decoded frame and its time in ticks."""
 
 
 class ClipDecoder:
-    """Decodes the video of an open file from before a clip's start on; iterate once.
+    """Decodes the video of an open file, starting before a clip's start; iterate once.
 
-    Yields the file's first frame, where that sets the clock, and then those around the clip, as (time in ticks, frame).
+    Yields the file's first frame, if that sets the clock, and then those around the clip, as (time in ticks, frame).
 
     tick: half the stream's own, since the deinterlacer's clock is twice as fine (s).
-    decode_errors: damaged packets that were passed over. interlaced: whether frames had to be deinterlaced.
+    decode_errors: damaged packets that were skipped. interlaced: whether frames had to be deinterlaced.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ClipDecoder:
         packets: PicturePackets | None = None,
     ) -> None:
         stream = video_stream(container)
-        assert stream is not None  # for it has a timeline
+        assert stream is not None  # since it has a timeline
         self.stream: av.VideoStream = stream
         self.tick = Fraction(stream.time_base or Fraction(1, av.time_base)) / 2
         self.decode_errors = 0
@@ -78,12 +78,12 @@ class ClipDecoder:
         return frames
 
     def _set_up(self, stream: av.VideoStream) -> None:
-        """Set a decoder up before its first packet."""
+        """Set up a decoder before its first packet."""
         stream.codec_context.thread_count = self._threads
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
     def _from_key_frame(self, packets: list[av.Packet[Any]]) -> list[av.Packet[Any]]:
-        """Leave out the packets before the last key frame that the clip's first picture needs, where that is known."""
+        """Leave out the packets before the last key frame that the clip's first picture needs, if that is known."""
         timeline, stream = self._timeline, self.stream
         known = timeline.reliable and has_presentation_times(self._container)
         if not self._start or not known or stream.codec_context.name not in KEYED:
@@ -99,7 +99,7 @@ class ClipDecoder:
         return iter(Packets(container, jumps=self._timeline.joined))
 
     def _decoded(self, packets: Iterable[av.Packet[Any]], stream: av.VideoStream, stamps: _Stamps) -> Iterator[Stamped]:
-        """Decode a stream's packets, passing over damaged ones."""
+        """Decode a stream's packets, skipping damaged ones."""
         deinterlacer = None
         for packet in packets:
             if packet.stream.index != stream.index:
@@ -128,7 +128,7 @@ class ClipDecoder:
             yield self._ticks(frame.pts, frame.time_base), frame
 
     def _sought(self, stamps: _Stamps, frames: Iterator[Stamped]) -> Iterator[Stamped]:
-        """Yield the file's first frame and then those from before the clip's start on."""
+        """Yield the file's first frame and then those from shortly before the clip's start on."""
         first = next(frames, None)
         if first is None:
             return
@@ -138,7 +138,7 @@ class ClipDecoder:
             yield from frames
             return
         target = first[0] * self.tick + self._start
-        for back in (2, 10, 60):  # a decoder needs a key frame before the start, however far back it lies
+        for back in (2, 10, 60):  # a decoder needs a key frame before the start, however far back it is
             if back > self._start or not seek(self._container, stream, target - back):
                 break
             stream.codec_context.flush_buffers()
@@ -156,7 +156,7 @@ class ClipDecoder:
             yield from self._decoded(self._read(again), anew, _Stamps(again, anew, self._timeline))
 
     def _ticks(self, stamp: int | None, clock: Fraction | None) -> int:
-        """Return a stamped frame's time in ticks, to the nearest."""
+        """Return a frame's time in ticks, rounded."""
         assert stamp is not None
         assert clock is not None
         if self._clock is None or clock is not self._clock[0]:
@@ -168,7 +168,7 @@ class ClipDecoder:
 
 
 class _Stamps:
-    """Stamps the decoded frames of one stream, also those that have no time in the file."""
+    """Time-stamps the decoded frames of one stream, including those without a time in the file."""
 
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, timeline: Timeline) -> None:
         self._zero = timeline.zero
@@ -180,37 +180,38 @@ class _Stamps:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew after seeking; the decoder's delay stays what it was."""
+        """Start again after seeking; the decoder's delay is kept."""
         self._first_packet: int | None = None
         self._shortest: int | None = None
         self._last: int | None = None
 
     def fed(self, packet: av.Packet[Any]) -> None:
-        """Note a packet that goes into the decoder."""
+        """Record a packet that goes into the decoder."""
         self._flushed = not packet.size
         if self._first_packet is None:
             self._first_packet = packet.dts
 
     def refused(self) -> None:
-        """Note that the decoder refused the last packet: refused packets at the start do not count as its delay."""
+        """Record that the decoder refused the last packet: refused packets at the start do not count as its delay."""
         if self._delay is None:
             self._first_packet = None
 
     def stamp(self, frame: av.VideoFrame) -> Fraction:
         """Set the frame's `pts` and `time_base`, and return the latter.
 
-        A frame without a stamp follows the last one by the shortest gap so far.
+        A frame without a time stamp follows the last one by the shortest gap so far.
         """
         stamp = frame.pts if frame.pts is not None and self._presented else frame.dts
         if stamp is not None and frame.dts is not None and self._last is not None and stamp <= self._last:
-            # A packet of an MPEG program stream may hold parts of two pictures: libavformat gives one the other's time.
+            # A packet of an MPEG program stream may hold parts of two pictures; libavformat then gives one of them the
+            # other's time.
             stamp = max(stamp, frame.dts)
         if not self._presented and stamp is not None:
-            # The decoder stamps a frame with the packet that set it free: late by its delay.
+            # The decoder stamps a frame with the packet that released it: late by its delay.
             if self._delay is None:
                 self._delay = stamp - (self._first_packet or 0)
             stamp -= self._delay
-        # Frames have the clock of the packets that they come from: the stream's, but for those that flush the decoder.
+        # Frames have the clock of their packets: the stream's, except for the empty ones that flush the decoder.
         if self._clock is None or self._flushed:
             self._clock = frame.time_base
         clock = self._clock

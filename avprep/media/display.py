@@ -1,7 +1,7 @@
-"""How a player shows a stored picture: turned and mirrored by its display matrix, with square pixels.
+"""How a player displays a stored picture: rotated and mirrored by its display matrix, with square pixels.
 
-The display matrix is applied as ffmpeg's autorotation does: its angle is rounded to whole degrees; multiples of 90° and
-mirrors are exact, any other angle turns the picture within its own frame, whose corners are lost.
+The display matrix is applied as in ffmpeg's autorotation: its angle is rounded to whole degrees. Multiples of 90° and
+mirrors are exact; any other angle rotates the picture within its own frame, so that corners are lost.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 SQUARE_WITHIN = Fraction(1, 200)
-"""A pixel aspect that differs by less is square: encoders round sides to whole pixels and write the rest down."""
+"""A pixel aspect that differs from 1 by less counts as square: encoders round sides to whole pixels and store the rest
+as an aspect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Display:
-    """How stored pixels become the picture as shown; first `aspect`, then the others in this order.
+    """The transformation of stored pixels to the displayed picture: first `aspect`, then the others in this order.
 
     aspect: width of a pixel over its height.
     transpose: swaps rows and columns.
     mirror: swaps left and right; flip: swaps top and bottom.
-    angle: degrees clockwise about the middle, within the picture's frame.
+    angle: degrees clockwise about the centre, within the picture's frame.
     """
 
     aspect: Fraction = Fraction(1)
@@ -37,7 +38,7 @@ class Display:
     angle: int = 0
 
     def squared(self, width: int, height: int) -> tuple[int, int]:
-        """Return the size with square pixels, before turning: one side of what is stored, the other longer."""
+        """Return the size with square pixels, before rotation: one side as stored, the other longer."""
         if self is AS_STORED or self.aspect == 1:
             return width, height
         if self.aspect > 1:
@@ -45,12 +46,12 @@ class Display:
         return width, round(height / self.aspect)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Return the size as shown of a stored picture."""
+        """Return the displayed size of a stored picture."""
         width, height = self.squared(width, height)
         return (height, width) if self.transpose else (width, height)
 
     def upright(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Turn by multiples of 90° and mirror a picture, (H, W) or (H, W, C): a view of it."""
+        """Return a view of a picture, (H, W) or (H, W, C), rotated by multiples of 90° and mirrored."""
         if self.transpose:
             image = image.swapaxes(0, 1)
         if self.mirror:
@@ -58,18 +59,18 @@ class Display:
         return image[::-1] if self.flip else image
 
     def turned(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Turn and mirror a picture with square pixels, uint8 (H, W) or (H, W, C); black where it leaves corners."""
+        """Rotate and mirror a picture with square pixels, uint8 (H, W) or (H, W, C); empty corners are black."""
         upright = np.ascontiguousarray(self.upright(image))
         if not self.angle:
             return upright
         size = upright.shape[1::-1]
         back = _rotation(-self.angle, *size)
-        import cv2  # here, since sound is read without it
+        import cv2  # imported here: audio is read without it
 
         return np.asarray(cv2.warpAffine(upright, back, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.uint8)
 
     def to_source(self, width: int, height: int) -> NDArray[np.float64] | None:
-        """Return the transform (2, 3) from pixels as shown to those of `upright`; None where both are the same."""
+        """Return the transform (2, 3) from displayed pixels to those of `upright`; None if both are the same."""
         stored = np.array((height, width) if self.transpose else (width, height))
         shown = self.size(width, height)
         ratio = stored / shown
@@ -85,9 +86,9 @@ AS_STORED = Display()
 
 @lru_cache(maxsize=64)
 def display(matrix: bytes | None, aspect: Fraction | None) -> Display:
-    """Return how a picture is shown.
+    """Return how a picture is displayed.
 
-    matrix: nine native 32-bit integers, as FFmpeg's side data has them; None: upright.
+    matrix: nine native 32-bit integers, as in FFmpeg's side data; None: upright.
     aspect: width of a stored pixel over its height; None or not above 0: square.
     """
     found = _display(matrix, aspect)
@@ -109,17 +110,17 @@ def _display(matrix: bytes | None, aspect: Fraction | None) -> Display:
         return Display(aspect, transpose=True, mirror=c < 0, flip=True)
     if angle == 0:
         return Display(aspect, flip=d < 0)
-    return Display(aspect, angle=angle if angle > 1 else 0)  # ffmpeg lets a single degree be
+    return Display(aspect, angle=angle if angle > 1 else 0)  # ffmpeg ignores a single degree
 
 
 def rotation_matrix(degrees: float) -> bytes:
-    """Return the display matrix that turns a picture clockwise and does nothing else."""
+    """Return the display matrix that rotates a picture clockwise and does nothing else."""
     cos, sin = (round(65536 * part(math.radians(degrees))) for part in (math.cos, math.sin))
     return struct.pack("=9i", cos, sin, 0, -sin, cos, 0, 0, 0, 1 << 30)
 
 
 def _angle(a: int, b: int, c: int, d: int) -> int:
-    """Return the whole degrees clockwise, 0 … 359, that a matrix turns by; 0 for one that flattens the picture."""
+    """Return a matrix's clockwise rotation in whole degrees, 0 … 359; 0 for a degenerate matrix."""
     across, down = math.hypot(a, c), math.hypot(b, d)
     if not across or not down:
         return 0
@@ -127,7 +128,7 @@ def _angle(a: int, b: int, c: int, d: int) -> int:
 
 
 def _rotation(degrees: float, width: int, height: int) -> NDArray[np.float64]:
-    """Return the turn clockwise about the middle of a picture, as a transform (2, 3)."""
+    """Return the clockwise rotation about the centre of a picture, as a transform (2, 3)."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turn = np.array([[cos, -sin], [sin, cos]])
     middle = np.array([width - 1, height - 1]) / 2

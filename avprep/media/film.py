@@ -1,4 +1,4 @@
-"""Whole files through ffmpeg: transcoding, and videos from frames and audio. Needs no ffmpeg on the system."""
+"""Whole files with ffmpeg: transcoding, and videos from frames and audio. Needs no ffmpeg on the system."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from avprep.schema import FPS
 from avprep.signals import Stop, Stopped, stop_signals
 
 QUALITY = 18
-"""x264's constant rate factor of films: smaller is better, 18 looks like the source."""
+"""x264's constant rate factor for videos: smaller is better, 18 looks like the source."""
 SAID = 1 << 16
-"""Bytes of ffmpeg's messages that are kept, of the beginning and of the end."""
+"""Bytes of ffmpeg's messages that are kept from the beginning and from the end."""
 MESSAGE = 400
 """Maximum characters of ffmpeg's messages in an error."""
 THREADS = 4
-"""x264's, on any machine: its bytes depend on their number."""
+"""x264's threads on every machine: its bytes depend on their number."""
 VORBIS_LATE = 448
-"""Samples by which libavformat dates a short block of Ogg Vorbis late, behind a long one: a quarter of the difference
-of libvorbis's 2048 and 256 samples. What is decoded next has its right time."""
+"""Samples by which libavformat's time stamp of a short block of Ogg Vorbis after a long one is late: a quarter of the
+difference of libvorbis's 2048 and 256 samples. The next block has its correct time."""
 
 FINITE = "if(isnan(val(ch)),0,clip(val(ch),-1,1))"
-"""What is heard of a sample that is a fraction, as the windows have it: encoders take none that is not finite."""
+"""Filter for floating-point samples, as for the MFCC windows: encoders accept only finite ones."""
 
 
 def ffmpeg_binary() -> str:
-    """Return the system's ffmpeg, or else the one that imageio-ffmpeg ships; AvprepError where there is none."""
+    """Return the system's ffmpeg, or else the one that imageio-ffmpeg ships; AvprepError if there is none."""
     system = shutil.which("ffmpeg")
     if system is not None:
         return system
@@ -54,7 +54,7 @@ def ffmpeg_binary() -> str:
 def transcode(source: Path, output: Path, **options: Any) -> None:
     """Transcode one file; options are ffmpeg's output options, e.g. `vcodec="libx264", r=25`.
 
-    The output appears whole or not at all. Raises AvprepError with ffmpeg's own last message.
+    The output is written atomically. Raises AvprepError with ffmpeg's own last message.
     """
     with _output(output, [source]) as part:
         command = _command([_input(source)], part, options).global_args("-nostdin")
@@ -72,14 +72,14 @@ def write_film(
     zero: Seconds | None = None,
     track: int = 0,
 ) -> None:
-    """Write frames as a film of 25 fps, H.264 in mp4, with the sound of a file.
+    """Write frames as a video of 25 fps, H.264 in mp4, with the audio of a file.
 
-    frames: uint8 (H, W, 3), RGB, all of one even size; n_frames of them.
-    sound: a file that holds sound; what is heard at frame 0 has the time stamp `zero` (s) in it. Silence fills what it
-        lacks before, between and after; the film's sound is as long as its pictures, to the sample.
+    frames: uint8 (H, W, 3), RGB, all of the same even size; n_frames of them.
+    sound: a file with audio; the audio at frame 0 has the time stamp `zero` (s) in it. Silence fills missing audio
+        before, between and after; the video's audio is as long as its pictures, to the sample.
     track: which of the file's audio tracks, from 0.
-    The output appears whole or not at all, also where reading the frames raises. Raises AvprepError with ffmpeg's own
-    last words, and Stopped after SIGTERM or SIGHUP: what is not whole is removed.
+    The output is written atomically, even if reading the frames raises. Raises AvprepError with ffmpeg's own last
+    message, and Stopped after SIGTERM or SIGHUP; an unfinished output is removed.
     """
     shown = iter(frames)
     first = next(shown)
@@ -115,7 +115,7 @@ def write_film(
 def _feed(
     process: subprocess.Popen[bytes], first: NDArray[np.uint8], others: Iterator[NDArray[np.uint8]], stop: Stop
 ) -> None:
-    """Hand frames over until a stop; where ffmpeg has ended early, its messages and status explain it."""
+    """Send frames to ffmpeg until a stop; if ffmpeg has ended early, its messages and status explain it."""
     assert process.stdin is not None
     with suppress(BrokenPipeError):
         process.stdin.write(first.tobytes())
@@ -128,14 +128,14 @@ def _feed(
 
 
 def _input(path: Path) -> Any:
-    """Return a file as an input of ffmpeg that is read as what our own decoders would take it for, and nothing else."""
+    """Return a file as an input of ffmpeg, read only in the format in which our own decoders would open it."""
     return ffmpeg.input(_local(path), format_whitelist=FORMATS, protocol_whitelist="file")
 
 
 def _heard(sound: Path, track: int, start: float) -> Any:
-    """Return an audio track from a time stamp on (s), with silence before it and in its gaps."""
+    """Return an audio track from a time stamp (s) on, with silence before it and in its gaps."""
     gap, fractions = float(GAP), False
-    with suppress(Reject), open_file(sound) as container:  # ffmpeg's own words tell of a file that cannot be read
+    with suppress(Reject), open_file(sound) as container:  # ffmpeg reports an unreadable file itself
         stream = audio_stream(container, track)
         if stream is not None and stream.rate:
             fractions = stream.codec_context.name.startswith("pcm_f")
@@ -148,7 +148,7 @@ def _heard(sound: Path, track: int, start: float) -> Any:
 
 
 def _local(path: Path) -> str:
-    return f"file:{path}"  # so that no name is ever taken for a protocol
+    return f"file:{path}"  # so that no name is interpreted as a protocol
 
 
 def _command(streams: list[Any], part: Path, options: dict[str, Any]) -> Any:
@@ -158,10 +158,10 @@ def _command(streams: list[Any], part: Path, options: dict[str, Any]) -> Any:
 
 @contextmanager
 def _output(output: Path, sources: list[Path]) -> Iterator[Path]:
-    """Give a name to write to; what is there in the end takes the output's own name."""
+    """Yield a temporary name to write to; afterwards the file gets the output's own name."""
     if output.exists() and any(source.exists() and source.samefile(output) for source in sources):
         raise AvprepError(f"{output}: is the input too; choose another name for the output")
-    # Its own for each process; ffmpeg takes the format from the suffix.
+    # A separate name for each process; ffmpeg takes the format from the suffix.
     part = output.with_name(f".{output.stem[:100]}.{os.getpid()}.part{output.suffix}")
     try:
         yield part
@@ -174,7 +174,7 @@ def _output(output: Path, sources: list[Path]) -> Iterator[Path]:
 
 @contextmanager
 def _running(command: Any, *, stdin: int) -> Iterator[tuple[subprocess.Popen[bytes], _Messages]]:
-    """Start ffmpeg, and listen to it for as long as it runs; it does not outlive the block."""
+    """Start ffmpeg and read its messages while it runs; it does not outlive the block."""
     process = subprocess.Popen(
         command.compile(cmd=ffmpeg_binary()), stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -193,9 +193,9 @@ def _running(command: Any, *, stdin: int) -> Iterator[tuple[subprocess.Popen[byt
 
 
 class _Messages:
-    """ffmpeg's messages on its standard error, read while it runs: a pipe that nobody empties would stop it for ever.
+    """ffmpeg's messages on standard error, read while it runs: a full pipe would block it for ever.
 
-    The beginning and the end are kept, `SAID` bytes of each: a damaged file is worth a line a packet.
+    Only the beginning and the end are kept, `SAID` bytes of each: a damaged file may cause a line per packet.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -205,7 +205,7 @@ class _Messages:
         self._listener.start()
 
     def read(self) -> bytes:
-        """Return it, when ffmpeg has ended."""
+        """Return the messages, once ffmpeg has ended."""
         self._listener.join()
         return self._head + self._tail
 
@@ -226,7 +226,7 @@ def _names(sources: list[Path], output: Path) -> str:
 
 
 def _reason(stderr: bytes) -> str:
-    """Return the first and the last of ffmpeg's lines, without the addresses of its objects: the cause and the end."""
+    """Return the first and the last of ffmpeg's lines (the cause and the end), without its objects' addresses."""
     lines = [
         re.sub(r"^(\[[^]]*\] )+", "", line) for line in stderr.decode(errors="replace").splitlines() if line.strip()
     ]

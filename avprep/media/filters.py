@@ -1,4 +1,4 @@
-"""Filters of libavfilter, each in one thread since workers share the cores: deinterlacing and resampling."""
+"""Filters of libavfilter, each in one thread because workers share the cores: deinterlacing and resampling."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from avprep.schema import SAMPLE_RATE
 
-_BLOCK = 1 << 16  # samples handed to the resampler at once: each call costs, and so many still fit into the cache
+_BLOCK = 1 << 16  # samples per call of the resampler: calls are expensive, and this many still fit into the cache
 
 
 class Deinterlacer:
-    """Turns interlaced frames into whole ones, one for one, with bwdif."""
+    """Turns interlaced frames into progressive ones, one for one, with bwdif."""
 
     def __init__(self) -> None:
         self._graph: av.filter.Graph | None = None
@@ -41,10 +41,10 @@ class Deinterlacer:
 
 
 def resample(samples: NDArray[np.int16], rate: int) -> NDArray[np.int16]:
-    """Resample int16 samples to 16 kHz with libswresample; sample 0 stays sample 0 (the filter's delay is made up)."""
+    """Resample int16 samples to 16 kHz with libswresample; sample 0 stays sample 0 (the filter's delay is removed)."""
     if rate == SAMPLE_RATE or not samples.size:
         return samples
-    # Not av.AudioResampler: each starts a thread for every core, which workers then fight over.
+    # Not av.AudioResampler: each starts a thread for every core, for which the workers then compete.
     graph = av.filter.Graph()
     graph.threads = 1
     graph.link_nodes(

@@ -1,10 +1,10 @@
-"""HDR and wide-gamut pictures (PQ, HLG, BT.2020) to what a BT.709 screen shows.
+"""Conversion of HDR and wide-gamut pictures (PQ, HLG, BT.2020) to BT.709.
 
-1. Signal to light, in units of 203 cd/m², the white of SDR pictures in an HDR one (ITU-R BT.2408):
+1. Signal to light, in units of 203 cd/m², the level of SDR white in an HDR picture (ITU-R BT.2408):
    PQ by its EOTF (BT.2100 table 4); HLG by its inverse OETF and the OOTF of a 1000 cd/m² screen, system gamma 1.2
    (BT.2100 table 5); SDR by 2.4 (BT.1886).
-2. Highlights: the largest of R, G and B is brought from 1000 cd/m² at most to 203 by the knee of BT.2390 (EETF,
-   section 5.4.1), and the other two with it, so that hues stay. Below about 90 cd/m² nothing changes.
+2. Highlights: the largest of R, G and B is compressed from at most 1000 cd/m² to 203 by the knee of BT.2390 (EETF,
+   section 5.4.1), and the other two are scaled with it, to keep hues. Below about 90 cd/m² nothing changes.
 3. Primaries of BT.2020 to those of BT.709 (BT.2087), clipped.
 4. Light to signal: 1/2.4 (BT.1886).
 """
@@ -20,9 +20,9 @@ from av.video.reformatter import ColorPrimaries, ColorTrc
 from numpy.typing import NDArray
 
 WHITE = 203.0
-"""Light of SDR white in an HDR picture (cd/m², BT.2408)."""
+"""Luminance of SDR white in an HDR picture (cd/m², BT.2408)."""
 PEAK = 1000.0
-"""Light of the brightest highlight that stays distinct (cd/m²)."""
+"""Luminance of the brightest highlight that stays distinct (cd/m²)."""
 
 _TRANSFERS = {int(ColorTrc.SMPTE2084): "pq", int(ColorTrc.ARIB_STD_B67): "hlg"}
 _BT2020 = int(ColorPrimaries.BT2020)
@@ -40,16 +40,16 @@ def transfer(frame: av.VideoFrame) -> str | None:
 
 
 def needed(frame: av.VideoFrame) -> bool:
-    """Return whether a picture has to be brought to BT.709: it is HDR or has the primaries of BT.2020."""
+    """Return whether a picture has to be converted to BT.709: it is HDR or has the primaries of BT.2020."""
     return frame.color_primaries == _BT2020 or frame.color_trc in _TRANSFERS
 
 
 def to_bt709(frame: av.VideoFrame, convert: Callable[..., av.VideoFrame], form: str) -> NDArray[np.uint8]:
     """Return a picture's colours on a BT.709 screen, uint8 (H, W, 3 or 4): `rgb24`, or `rgba` or `bgra` with alpha 255.
 
-    convert: makes RGB of 16 bits of the frame, at the wanted size.
+    convert: converts the frame to 16-bit RGB of the wanted size.
     """
-    import cv2  # here, since sound is read without it
+    import cv2  # imported here: audio is read without it
 
     if frame.colorspace == _UNSPECIFIED:
         frame.colorspace = _BT2020_NCL
@@ -69,13 +69,13 @@ def to_bt709(frame: av.VideoFrame, convert: Callable[..., av.VideoFrame], form: 
 
 
 def _index(light: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Return the place in a table of light 0 … 1; its steps are those of a square root, finer where it is dark."""
+    """Return the table index for light 0 … 1, with the steps of a square root: finer in the dark."""
     return np.asarray(np.rint(np.sqrt(light) * (_STEPS - 1)), np.uint16)
 
 
 @lru_cache(maxsize=3)
 def _light(kind: str | None) -> NDArray[np.float32]:
-    """Return the light of each signal, float32 (4096,): in units of `WHITE`; of HLG that of the scene, 0 … 1."""
+    """Return the light of each signal, float32 (4096,), in units of `WHITE`; for HLG the scene's light, 0 … 1."""
     signal = np.arange(_STEPS) / (_STEPS - 1)
     if kind == "pq":
         light = _pq_eotf(signal) / WHITE
@@ -89,7 +89,7 @@ def _light(kind: str | None) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=1)
 def _gain() -> NDArray[np.float32]:
-    """Return what the knee multiplies a colour by whose brightest part is 0 … 1 of `PEAK`, float32 (4096,)."""
+    """Return the knee's factor for a colour whose brightest channel is 0 … 1 of `PEAK`, float32 (4096,)."""
     light = np.maximum((np.arange(_STEPS) / (_STEPS - 1)) ** 2, 1e-9) * PEAK
     top = _pq(np.array(PEAK))
     signal, most = _pq(light) / top, _pq(np.array(WHITE)) / top

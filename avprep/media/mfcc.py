@@ -25,24 +25,24 @@ N_FFT = 512
 PRE_EMPHASIS = 0.97
 LIFTER = 22
 N_CEPSTRA = 13
-"""Coefficients of a step; the first (c0, or log energy) is left out of the windows."""
+"""Coefficients per step; the first (c0, or log energy) is not part of the windows."""
 DAVS_FILTERS = 13
 DAVS_LOW, DAVS_HIGH = 300.0, 3700.0
 """Edges of the `davs` filter bank in Hz."""
 DAVS_FLOOR = 1.0
-"""Minimum filter output at int16 scale. The released code has no floor: digital silence gives it −Inf."""
+"""Minimum filter output at int16 scale. The released code has no floor: it gives −Inf for digital silence."""
 SILENCE_RMS = 32768 * 10 ** (-60 / 20)
 """A step quieter than −60 dB of full scale counts as silent (int16 scale, root mean square)."""
 
 BEFORE = (WINDOW_FRAMES // 2) * STEPS_PER_FRAME
-"""Steps of the first frame's window that lie before the clip: 8, 80 ms."""
+"""Steps of the first frame's window that lie before the clip: 8, which is 80 ms."""
 SAMPLES_BEFORE = BEFORE * HOP + 1
-"""Sound before the clip that its windows can use; one more than the steps hold, for the pre-emphasis."""
+"""Samples before the clip that its windows can use; one more than the steps span, for the pre-emphasis."""
 SAMPLES_AFTER = (WINDOW_STEPS - BEFORE - STEPS_PER_FRAME - 1) * HOP + FRAME
-"""Sound after the clip that its windows can use: 95 ms."""
+"""Samples after the clip that its windows can use: 95 ms."""
 assert SAMPLES_AFTER == 0.095 * SAMPLE_RATE
 
-_BLOCK = 6000  # steps computed at a time: a minute, so that memory does not grow with the clip
+_BLOCK = 6000  # steps computed at a time: one minute, so that memory does not grow with the clip
 
 
 def n_steps(n_samples: int) -> int:
@@ -71,19 +71,19 @@ def coefficients(samples: ArrayLike, preset: Preset = "davs", *, previous: float
 
 
 def _blocks(count: int) -> Iterator[tuple[int, int]]:
-    """Yield the samples, from and to, of `_BLOCK` steps after another of so many."""
+    """Yield the range of samples, begin and end, of successive blocks of up to `_BLOCK` of `count` steps."""
     for first in range(0, count, _BLOCK):
         yield first * HOP, (min(first + _BLOCK, count) - 1) * HOP + FRAME
 
 
 def windows(cepstra: NDArray[np.float64], first: int, n_frames: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Cut the window of every video frame out of the steps.
+    """Cut the window of every video frame from the steps.
 
     cepstra: (C, 13), C ≥ 1, consecutive real steps.
     first: the number of the first of them; step `c` starts at sample `160*c` of the clip.
-    Frame `i` gets steps `4*(i−2) … 4*(i−2)+19`, coefficients 1…12. Steps that the source does not have repeat the
+    Frame `i` gets steps `4*(i−2) … 4*(i−2)+19`, coefficients 1…12. Steps missing in the source are copies of the
     nearest real one.
-    Returns windows float32 (n_frames, 12, 20), coefficient × time, and valid bool (n_frames,): made of real steps.
+    Returns windows float32 (n_frames, 12, 20), coefficient × time, and valid bool (n_frames,): only real steps.
     """
     last = first + len(cepstra) - 1
     begins = STEPS_PER_FRAME * np.arange(n_frames) - BEFORE
@@ -97,11 +97,11 @@ def windows(cepstra: NDArray[np.float64], first: int, n_frames: int) -> tuple[ND
 def clip_windows(
     samples: NDArray[np.int16], first: int, n_frames: int, preset: Preset
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Compute the windows of a clip from the sound that was read for it.
+    """Compute the windows of a clip from its audio.
 
     samples: int16 (N,); first: position of `samples[0]` in samples after the clip's start (negative: before it).
-    Returns windows and valid as `windows` does, and silent bool (C,) for each real step; C = 0 where the sound is
-    too short for a single one.
+    Returns windows and valid as `windows` does, and silent bool (C,) for each real step; C = 0 if the audio is too
+    short for a single one.
     """
     step, skip = _first_step(first)
     previous = float(samples[skip - 1]) if 0 < skip <= samples.size else None
@@ -115,14 +115,14 @@ def clip_windows(
 
 
 def silent_steps(samples: NDArray[np.int16], first: int) -> NDArray[np.bool_]:
-    """Return bool (C,): which real steps of a clip are silent; samples, first: as `clip_windows` takes them."""
+    """Return bool (C,): which real steps of a clip are silent; samples, first: as in `clip_windows`."""
     used = samples[_first_step(first)[1] :]
     count = n_steps(used.size)
     return _silent(used, count) if count else np.zeros(0, np.bool_)
 
 
 def _first_step(first: int) -> tuple[int, int]:
-    """Return the first step that begins in what was read from a position on, and the samples before it."""
+    """Return the first step that begins at or after sample `first`, and the number of samples before it."""
     step = math.ceil(first / HOP)
     return step, step * HOP - first
 
@@ -147,8 +147,8 @@ def _davs(signal: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _syncnet(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """python_speech_features' own MFCC of whole frames that are pre-emphasised already."""
-    from python_speech_features import base  # here, since scipy, which it imports, takes longer to load than all else
+    """python_speech_features' own MFCC of whole frames of an already pre-emphasised signal."""
+    from python_speech_features import base  # imported here: it loads scipy, which takes longer than all else
 
     cepstra = base.mfcc(signal, SAMPLE_RATE, nfft=N_FFT, numcep=N_CEPSTRA, preemph=0, ceplifter=LIFTER)
     return np.asarray(cepstra, np.float64)

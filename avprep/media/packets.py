@@ -1,4 +1,4 @@
-"""The packets of a media file on one running clock, also where a broadcast's time stamps jump."""
+"""The packets of a media file on one continuous clock, even if a broadcast's time stamps jump."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import av.format
 from avprep.media.container import Seconds, broken_storage
 
 JUMP_BACK, JUMP_AHEAD = Fraction(1, 10), Fraction(10)
-"""Time stamps of a broadcast that step back or ahead by more than this begin another part, as in ffmpeg (s)."""
+"""Time stamps of a broadcast that jump back or ahead by more than this begin another part, as in ffmpeg (s)."""
 
 
 class Packets:
-    """The packets of a file, from where its container stands to the end, on one running clock.
+    """The packets of a file, from the container's present position to the end, on one continuous clock.
 
-    A file that breaks off ends there, and what came before counts. Iterating raises Reject(`unreadable`) where the
+    A truncated file ends at its break, and everything before that counts. Iterating raises Reject(`unreadable`) if the
     system cannot read the file.
 
-    jumps: whether time stamps may jump, in a container where they can; after seeking the first ones are not reliable.
+    jumps: whether time stamps may jump, if the container allows it; after seeking the first ones are not reliable.
     ended: whether the file's end was reached. joined: whether time stamps jumped.
-    last: where the last packet in time ends (s), None before any.
+    last: the end of the last packet in time (s), None before any.
     """
 
     def __init__(self, container: av.container.InputContainer, *, jumps: bool = True) -> None:
@@ -35,12 +35,12 @@ class Packets:
         self._broadcast = may_jump(container)
         self._jumps = jumps and self._broadcast
         self.ended = self.joined = False
-        self._ends: dict[int, int] = {}  # of each stream, in ticks
+        self._ends: dict[int, int] = {}  # end of each stream, in ticks
         self._far: dict[int, int] = {}  # JUMP_AHEAD in ticks of each stream
 
     @property
     def last(self) -> Seconds | None:
-        """Where the last packet in time ends (s)."""
+        """The end of the last packet in time (s)."""
         clocks = {stream.index: Fraction(stream.time_base or 0) for stream in self._container.streams}
         return max((end * clock for n, end in self._ends.items() if (clock := clocks[n])), default=None)
 
@@ -58,7 +58,7 @@ class Packets:
             except av.error.FFmpegError:
                 break
             except IndexError:
-                # PyAV up to 18 wants to flush streams too that appeared after opening: they come last.
+                # PyAV up to 18 also tries to flush streams that appeared after opening: they come last.
                 self.ended = True
                 return
             finally:
@@ -78,7 +78,7 @@ class Packets:
             yield flush
 
     def _shown_far_from_decoded(self, packet: av.Packet[Any]) -> bool:
-        """Tell whether a packet's time of showing is so far from that of decoding that it must be damaged."""
+        """Return whether a packet's presentation time is so far from its decoding time that it must be damaged."""
         if packet.pts is None or packet.dts is None or packet.pts == packet.dts:
             return False
         stream = packet.stream.index
@@ -97,16 +97,16 @@ class Packets:
 
 
 class _Joints:
-    """Puts the parts of a joined broadcast one behind the other: where time stamps jump, later ones are shifted.
+    """Places the parts of a joined broadcast one after the other: after a jump, time stamps are shifted.
 
-    All streams are shifted by the same amount, as in ffmpeg, so that they stay in sync. Each of them enters a new part
-    by itself: around a joint packets of both parts lie side by side.
+    All streams are shifted by the same amount, as in ffmpeg, so that they stay in sync. Each stream enters a new part
+    independently: around a joint, packets of both parts are interleaved.
     """
 
     def __init__(self) -> None:
         self._back = self._ahead = 0  # JUMP_BACK and JUMP_AHEAD in ticks
         self._offsets = [0]  # of each part, in ticks
-        self._due: dict[int, int] = {}  # when each stream goes on, shifted
+        self._due: dict[int, int] = {}  # when each stream continues, shifted
         self._latest: int | None = None
 
     @property
@@ -131,7 +131,7 @@ class _Joints:
         self._latest = stamp + offset if self._latest is None else max(self._latest, stamp + offset)
 
     def _offset(self, stamp: int, due: int | None) -> int:
-        """Return the shift of the part that a time stamp belongs to, which may be a new one."""
+        """Return the shift of the part to which a time stamp belongs; this may be a new part."""
         latest = self._latest
         if latest is None:
             return 0
@@ -146,9 +146,9 @@ class _Joints:
 
 
 def may_jump(container: av.container.InputContainer) -> bool:
-    """Return whether the container is a broadcast's: its time stamps may start anew, its streams share one clock.
+    """Return whether the container is a broadcast's: its time stamps may restart, and its streams share one clock.
 
-    libavformat says of Ogg, too, that its time stamps jump, and joins the parts of a chained file itself.
+    libavformat also marks Ogg as having jumps, but joins the parts of a chained file itself.
     """
     clocks = {stream.time_base for stream in container.streams if stream.type in ("video", "audio")}
     return len(clocks) == 1 and bool(av.format.Flags(container.format.flags) & av.format.Flags.ts_discont)
@@ -163,11 +163,11 @@ def packets(container: av.container.InputContainer, *streams: Any) -> Iterator[a
 
 
 def in_ticks(time: Seconds | float, stream: Any) -> float:
-    """Return a time (s) in the unit of a stream's time stamps, for comparing packets with: there are many of them."""
+    """Return a time (s) in the unit of a stream's time stamps, for fast comparison with many packets."""
     return math.inf if time == math.inf or not stream.time_base else float(time / Fraction(stream.time_base))
 
 
 def beyond(packet: av.Packet[Any], ticks: float) -> bool:
-    """Return whether a packet is decoded after a time, given in ticks of its stream."""
+    """Return whether a packet's decoding time is after a time, given in ticks of its stream."""
     stamp = packet.dts
     return stamp is not None and stamp > ticks

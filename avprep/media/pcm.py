@@ -1,4 +1,4 @@
-"""Decoded sound as samples: one channel of it, laid out by time, brought to 16 kHz."""
+"""Decoded audio as samples: one channel, placed by presentation time, resampled to 16 kHz."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from avprep.media.filters import resample
 from avprep.schema import SAMPLE_RATE
 
 GAP = Fraction(5, 1000)
-"""Sound whose time stamp is off by more than this is moved there; less is the container's rounding (s)."""
+"""Audio whose time stamp is off by more than this is moved to it; less is the container's rounding (s)."""
 
 CENTRE = "FC"
-"""The front centre, by libavutil's name."""
+"""libavutil's name of the front centre."""
 SUBWOOFERS = ("LFE", "LFE2")
 """Channels that carry no speech."""
 MAX_CHANNELS = 16
-"""Maximum channels that are tried where the usual one is silent."""
+"""Maximum channels to try if the usual one is silent."""
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000
-"""Sample rates outside this range are refused (Hz): a header's lie decides how long a file lasts."""
+"""Sample rates outside this range are refused (Hz): a wrong header would decide the length of a file."""
 
 
 class Pieces:
-    """One channel as it is decoded: int16 pieces with their presentation times.
+    """One channel during decoding: int16 pieces with their presentation times.
 
-    wanted: the channel to take, from 0. None: the front centre of surround audio, where videos have their speech, else
-        the first channel.
+    wanted: the channel to take, from 0. None: the front centre of surround audio, which usually carries the speech,
+        else the first channel.
 
-    While decoding, `rate` (Hz), `channels` (count), `channel` (the one that is taken) and `others` (those that may
-    carry speech besides it) are set. Raises Reject(`no_audio`) where the wanted channel does not exist,
-    Reject(`unreadable`) for an impossible sample rate.
+    Decoding sets `rate` (Hz), `channels` (count), `channel` (the one that is taken) and `others` (other channels that
+    may carry speech). Raises Reject(`no_audio`) if the wanted channel does not exist, Reject(`unreadable`) for an
+    impossible sample rate.
     """
 
     def __init__(self, path: Path, wanted: int | None = None) -> None:
@@ -54,12 +54,12 @@ class Pieces:
         self.clock = Fraction(1, SAMPLE_RATE)  # s, the unit of the pieces' times
         self._low: tuple[Seconds | float, float] = (-math.inf, -math.inf)  # in seconds, and in that unit
         self._second = float(SAMPLE_RATE)  # in that unit
-        self._due: float | None = None  # where the last frame ended, kept or not, in that unit
+        self._due: float | None = None  # end of the last frame, kept or not, in that unit
         self._ogg_vorbis = False
         self._pieces: list[tuple[int | None, NDArray[Any]]] = []
 
     def add(self, packet: av.Packet[Any], low: Seconds | float) -> None:
-        """Decode a packet; keep what begins after a time."""
+        """Decode a packet; keep the frames that begin at the time `low` or later."""
         try:
             frames: list[Any] = packet.decode()
         except av.error.FFmpegError:
@@ -90,7 +90,7 @@ class Pieces:
             self._pieces.append((time, _channel(frame, self.channel)))
 
     def _begin(self, frame: av.AudioFrame, stream: Any) -> None:
-        """Note what the first frame is; Reject for what cannot be read as it is asked for."""
+        """Record the properties of the first frame; Reject for a missing channel or an impossible sample rate."""
         if not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
             limits = f"{LOWEST_RATE} to {HIGHEST_RATE} Hz can be read"
             raise Reject("unreadable", f"{self.path}: the audio's sample rate is {frame.sample_rate} Hz; {limits}")
@@ -102,7 +102,7 @@ class Pieces:
         self._ogg_vorbis = is_ogg_vorbis(stream)
 
     def resampled(self, zero: Seconds, low: int, high: int) -> tuple[NDArray[np.int16], int]:
-        """Lay the pieces out by time and bring them to 16 kHz.
+        """Place the pieces by time and resample them to 16 kHz.
 
         zero: the time of sample 0.
         low, high: wanted range in 16 kHz samples.
@@ -115,7 +115,7 @@ class Pieces:
         sample_at = sampling(self.clock, zero, self.rate)
         positions = [None if time is None else sample_at(time) for time, _ in pieces]
         stamped = next((n for n, position in enumerate(positions) if position is not None), 0)
-        if stamped:  # what Matroska plays before zero has no time stamp: it ends where the first one begins
+        if stamped:  # Matroska's audio before zero has no time stamp: it ends where the first one begins
             positions[0] = (positions[stamped] or 0) - sum(piece.size for _, piece in pieces[:stamped])
         after: int | None = None
         for position, (_, piece) in zip(positions, pieces, strict=True):
@@ -125,20 +125,20 @@ class Pieces:
         return line.resampled(low, high)
 
     def taken(self) -> list[tuple[int | None, NDArray[np.int16]]]:
-        """Hand over what was decoded since the last time, with its presentation time in `clock`s."""
+        """Return the pieces decoded since the last call, with their presentation times in `clock`s."""
         pieces, self._pieces = self._pieces, []
         if len({piece.dtype for _, piece in pieces}) > 1:
             return [(time, _int16(piece)) for time, piece in pieces]
-        # All at once: a packet holds so little that numpy's calls would cost more than the decoding.
+        # All at once: packets are so small that numpy's calls would cost more than the decoding.
         whole = _int16(np.concatenate([piece for _, piece in pieces])) if pieces else np.empty(0, np.int16)
         ends = itertools.accumulate(piece.size for _, piece in pieces)
         return [(time, whole[end - piece.size : end]) for (time, piece), end in zip(pieces, ends, strict=True)]
 
 
 class Line:
-    """Samples of one source laid out by time at its own rate: silence in gaps, what overlaps cut off.
+    """Samples of one source, placed by time at its own rate: silence in gaps, overlaps cut off.
 
-    low, high: positions of the first sample that is kept and of the one after the last.
+    low, high: positions of the first sample to keep and of the one after the last.
     """
 
     def __init__(self, rate: int, low: int, high: int) -> None:
@@ -146,14 +146,14 @@ class Line:
         self._gap = math.floor(GAP * rate)
         self.begin = self.end = 0
         self._parts: list[NDArray[np.int16]] = []
-        self._last: int | None = None  # where the last piece ended, kept or not
+        self._last: int | None = None  # end of the last piece, kept or not
 
     def add(self, position: int | None, piece: NDArray[np.int16]) -> None:
-        """Lay a piece at its position; None: behind the last one."""
+        """Place a piece at its position; None: after the last one."""
         if position is None:
             position = self._last
         if position is None:
-            position = self.low  # no time stamp at all: the sound starts where the reading does
+            position = self.low  # no time stamp at all: the audio starts where reading does
         end = self._last
         if end is not None and abs(position - end) <= self._gap:
             position = end
@@ -171,17 +171,17 @@ class Line:
         self.end = self._last = position + piece.size
 
     def samples(self) -> NDArray[np.int16]:
-        """Return what is laid out, int16 (N,), the first sample of which is at `begin`."""
+        """Return the placed samples, int16 (N,); the first one is at `begin`."""
         return np.concatenate([*self._parts, np.empty(0, np.int16)])
 
     def forget(self, position: int) -> None:
-        """Let go of the samples before a position."""
+        """Drop the samples before a position."""
         if position > self.begin and self._parts:
             kept = self.samples()[position - self.begin :]
             self._parts, self.begin = [kept], min(position, self.end)
 
     def resampled(self, low: int, high: int) -> tuple[NDArray[np.int16], int]:
-        """Bring what lies between two positions, in 16 kHz samples, to 16 kHz.
+        """Resample the part between two positions, given in 16 kHz samples, to 16 kHz.
 
         Returns the samples and the position of the first one.
         """
@@ -197,13 +197,13 @@ class Line:
 
 
 def source_range(rate: int, low: int, high: int) -> tuple[int, int]:
-    """Return a range of 16 kHz samples as one of the source's, a little wider: the resampler's filter reaches out."""
+    """Return a range of 16 kHz samples in samples of the source, slightly wider because of the resampler's filter."""
     margin = rate // 100
     return low * rate // SAMPLE_RATE - margin, high * rate // SAMPLE_RATE + margin
 
 
 def sampling(clock: Seconds, zero: Seconds, rate: int) -> Callable[[int], int]:
-    """Return the function `round((time * clock - zero) * rate)`, in whole numbers: it is asked for every packet."""
+    """Return the function `round((time * clock - zero) * rate)`, in integers, as it is called for every packet."""
     tick, begin = clock.numerator * zero.denominator * rate, zero.numerator * clock.denominator * rate
     below = clock.denominator * zero.denominator
 
@@ -218,24 +218,24 @@ _DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "f
 
 
 def _chosen(layout: av.AudioLayout, wanted: int | None) -> int:
-    """Return the channel to take: the wanted one where a layout has it, else the front centre, else the first."""
+    """Return the channel to take: the wanted one if a layout has it, else the front centre, else the first."""
     if wanted is not None and wanted < layout.nb_channels:
         return wanted
-    if layout.nb_channels < 3:  # spares mono and stereo the look at names
+    if layout.nb_channels < 3:  # names need not be read for mono and stereo
         return 0
     names = [channel.name for channel in layout.channels]
     return names.index(CENTRE) if CENTRE in names else 0
 
 
 def _others(layout: av.AudioLayout, chosen: int) -> tuple[int, ...]:
-    """Return the channels that may carry speech besides the chosen one, in the file's order; bounded in number."""
+    """Return the other channels that may carry speech, in the file's order; their number is bounded."""
     names = [channel.name for channel in layout.channels[:MAX_CHANNELS]] if layout.nb_channels > 1 else []
     return tuple(n for n, name in enumerate(names) if n != chosen and name not in SUBWOOFERS)
 
 
 def _channel(frame: av.AudioFrame, number: int) -> NDArray[Any]:
-    """Return a channel as it was decoded."""
-    form = frame.format  # each time a new object
+    """Return a channel as decoded."""
+    form = frame.format  # a new object at each access
     planar = form.is_planar
     samples = np.frombuffer(memoryview(frame.planes[number if planar else 0]), _DTYPES[form.name.removesuffix("p")])
     first, channels = (0, 1) if planar else (number, frame.layout.nb_channels)
@@ -243,7 +243,7 @@ def _channel(frame: av.AudioFrame, number: int) -> NDArray[Any]:
 
 
 def _int16(channel: NDArray[Any]) -> NDArray[np.int16]:
-    """Bring samples of any format to int16, scaled as ffmpeg scales."""
+    """Convert samples of any format to int16, with ffmpeg's scaling."""
     if channel.dtype == np.int16:
         return channel
     if channel.dtype == np.uint8:

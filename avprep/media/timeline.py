@@ -1,6 +1,6 @@
-"""When the pictures of a clip are shown, from the time stamps of packets alone: the one rule for its number of frames.
+"""Presentation times of a clip's pictures, from packet time stamps alone: the one rule for its number of frames.
 
-Zero of a clip's clock is the file's first picture plus the clip's `start`.
+The zero of a clip's clock is the file's first picture plus the clip's `start`.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from avprep.schema import FPS
 LEAD, TAIL = Fraction(1), Fraction(2)
 """Packets that are read before and after what a clip needs: files do not interleave exactly (s)."""
 MAX_DELAY = 16
-"""Maximum pictures that a decoder holds back."""
+"""Maximum number of pictures that a decoder holds back."""
 MIN_FOUND = Fraction(1, 3)
-"""A file that ends before this fraction of what its header promises in the clip's span is refused."""
+"""A file that ends before this fraction of the length promised by its header in the clip's span is refused."""
 KEPT = 8 << 20
-"""Maximum size of the packets of a clip's pictures that are kept for decoding (bytes)."""
+"""Maximum size of a clip's video packets that are kept for decoding (bytes)."""
 PROMISING = ("mov", "matroska", "avi", "asf", "wav", "w64")
 """Containers with a duration in their header; for others libavformat guesses from the last packets."""
 
 
 class FrameCount:
-    """How many 25-fps frames a stretch of pictures makes, from presentation times alone.
+    """Counts the 25-fps frames of a sequence of pictures, from presentation times alone.
 
     The last picture is held as long as the median picture, so 75 pictures at 25 fps make 75 frames, and 60 at
     29.97 fps (2.002 s) make 50.
 
-    tick: the unit of the times (s); they are whole numbers, for fractions would cost more than decoding.
+    tick: the unit of the times (s), which are integers, because fractions would cost more than decoding.
     """
 
     def __init__(self, start: Seconds, duration: float | None, tick: Seconds) -> None:
         self.wanted = None if duration is None else max(1, round(duration * FPS))
-        # Instants of frames as whole numbers of a finer unit.
+        # The frames' instants as integers of a finer unit.
         fine = math.lcm(2 * FPS, start.denominator, tick.denominator)
         self._start = start.numerator * (fine // start.denominator)
         self._frame = fine // FPS
@@ -62,11 +62,11 @@ class FrameCount:
         self._times: list[int] = []
 
     def add(self, ticks: int) -> None:
-        """Count a picture shown so many ticks after the file's first."""
+        """Add a picture at a time in ticks after the file's first picture."""
         self._times.append(ticks * self._tick)
 
     def until(self, half_ticks: int) -> int:
-        """Return how many frames have their instants up to a time in half ticks after the file's first picture."""
+        """Return the number of frames up to a time in half ticks after the file's first picture."""
         return self._until(half_ticks * self._tick)
 
     def _until(self, twice: int) -> int:
@@ -74,20 +74,20 @@ class FrameCount:
 
     @property
     def past_the_end(self) -> bool:
-        """Whether the last picture counted is beyond what the clip wants."""
+        """Whether the last picture is beyond the end of the clip."""
         return self.wanted is not None and self._times[-1] >= self._start + (self.wanted + 1) * self._frame
 
     def total(self) -> int:
-        """Return the number of frames between the clip's start and its end or the last picture's."""
+        """Return the number of frames from the clip's start to its end or that of the last picture."""
         if not self._times:
             return 0
         start, frame = self._start, self._frame
         times = sorted(set(self._times))
-        # Pictures before the clip do not count: how many of them are read depends on where seeking lands.
+        # Pictures before the clip do not count: how many of them are read depends on the position after seeking.
         gaps = sorted(after - before for before, after in itertools.pairwise(times) if after >= start)
         twice_hold = gaps[(len(gaps) - 1) // 2] + gaps[len(gaps) // 2] if gaps else 2 * frame
         available = (2 * (times[-1] - start) + twice_hold + frame) // (2 * frame)
-        if gaps:  # the picture before the last is shown until half way; above 75 fps that may be the later bound
+        if gaps:  # the second last picture is shown until half way; above 75 fps that may be the later bound
             available = max(available, self._until(times[-2] + times[-1]))
         available = max(available, int(start <= times[-1]))
         return available if self.wanted is None else min(available, self.wanted)
@@ -95,15 +95,15 @@ class FrameCount:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """When the pictures of a clip are shown: the one rule for the number of frames, the same for every column.
+    """Presentation times of a clip's pictures: the one rule for the number of frames, the same for every column.
 
-    It follows from the time stamps of packets, so that damage inside of them does not change it.
+    It depends only on the time stamps of packets, so that damaged contents do not change it.
 
     zero: time stamp of the file's first picture (s). n_frames: 25-fps frames of the clip.
     tick: unit of `times` (s). times: when each picture is shown, after `zero`, ascending.
     reliable: whether the packets are enough for all of this. Otherwise `Frames` counts decoded pictures.
-    joined: whether time stamps jump, so that nothing can be sought by them.
-    promised: what the file's header promises in the clip's span (s) where the file ends before it, else None.
+    joined: whether time stamps jump, so that they cannot be used for seeking.
+    promised: length that the file's header promises in the clip's span (s) if the file ends before that, else None.
     """
 
     zero: Seconds
@@ -117,9 +117,9 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class PicturePackets:
-    """The packets of a clip's pictures from the file's start on, for decoding what a timeline was read from.
+    """The packets of a clip's pictures from the file's start on, so that they can be decoded without reading again.
 
-    first: those that were read. rest: those that follow in the file, and of other streams.
+    first: those that were read for the timeline. rest: the following packets of the file, including other streams'.
     """
 
     first: list[av.Packet[Any]]
@@ -158,7 +158,7 @@ class PictureTimes:
         self._blank: list[int] = []
         self._damaged = False
         self.high: Seconds | float = math.inf
-        self._limit = math.inf  # that in ticks
+        self._limit = math.inf  # the same in ticks
         self._beyond = 0
 
     @property
@@ -167,13 +167,13 @@ class PictureTimes:
         return min(self._ticks) * self._tick if self._ticks else None
 
     def span(self) -> Iterator[av.Packet[Any]]:
-        """Yield the packets from the file's start, or that and what lies around a clip far behind it, to the end.
+        """Yield all packets of the file; if the clip is far into it, those of the file's start and from its span on.
 
-        `add` must be given each of them; what comes when it is `done` does not count.
+        Each of them must be passed to `add`; those after it is `done` do not count.
         """
         reading = iter(self.packets)
         if self._start > SEEK_BEYOND and not may_jump(self._container):
-            for n, packet in enumerate(reading):  # the file's first picture, not the span's, is zero
+            for n, packet in enumerate(reading):  # zero is the file's first picture, not the span's
                 yield packet
                 if n > 4 * MAX_DELAY and self.zero is not None:
                     break
@@ -183,7 +183,7 @@ class PictureTimes:
         yield from reading
 
     def read(self) -> tuple[Timeline, PicturePackets | None]:
-        """Read the span's packets; return those of pictures too, None where they are many or the span is sought."""
+        """Read the span's packets; also return those of pictures, None if they are large or the span was sought."""
         reading, size = self.span(), 0
         first: list[av.Packet[Any]] = []
         for packet in reading:
@@ -199,7 +199,7 @@ class PictureTimes:
         return self.timeline(), PicturePackets(first, reading) if whole else None
 
     def add(self, packet: av.Packet[Any]) -> None:
-        """Note a packet; those of other streams do not count."""
+        """Add a packet; those of other streams do not count."""
         if self.done or packet.stream.index != self.stream.index or not packet.size:
             return
         if beyond(packet, self._limit):
@@ -207,10 +207,10 @@ class PictureTimes:
             self.done = self._beyond > MAX_DELAY
             return
         self._beyond = 0
-        # Packets of AVI lie in decoding order and only their order gives the time.
+        # Packets of AVI are in decoding order, and only their order gives the time.
         stamp = packet.dts if self._in_order else packet.pts
         if stamp is None and self._blank_before_zero and not self._ticks and packet.duration and not packet.is_corrupt:
-            self._blank.append(packet.duration)  # libavformat gives none to what Matroska shows before zero
+            self._blank.append(packet.duration)  # Matroska's pictures before zero get no time stamp from libavformat
             self._damaged |= len(self._blank) == 1 and not packet.is_keyframe
             return
         if stamp is None or packet.is_corrupt:
@@ -228,13 +228,13 @@ class PictureTimes:
         if self._in_order and 1 < len(self._ticks) <= MAX_DELAY:
             first, second, *_ = self._ticks
             if stamp - self._ticks[-1] != second - first:
-                self._damaged = True  # a hole so early: the decoder's delay decides where the first picture lies
-        # Pictures that lead the first key frame cannot be decoded, those that an edit list hides are not shown.
+                self._damaged = True  # a gap so early: the time of the first picture depends on the decoder's delay
+        # Pictures before the first key frame cannot be decoded; those hidden by an edit list are not shown.
         if (stamp >= self._first_key or self._blank) and not packet.is_discard:
             self._ticks.append(stamp)
 
     def timeline(self) -> Timeline:
-        """Return the timeline of the packets so far."""
+        """Return the timeline of the packets added so far."""
         ticks = list(self._ticks)
         for step in reversed(self._blank if ticks else ()):
             ticks.append(min(ticks[-1:] if len(ticks) > len(self._ticks) else ticks) - step)
@@ -260,17 +260,17 @@ class PictureTimes:
 def check_promise(
     path: Path, container: av.container.InputContainer, found: Seconds | None, begin: Seconds, length: Seconds | None
 ) -> Seconds | None:
-    """Compare where a file ends with what its header promises.
+    """Compare the actual end of a file with the length that its header promises.
 
-    found: where its last packet ends; begin, length: of the clip (s, by the file's time stamps; None: to its end).
-    Returns the seconds that are promised in the clip's span where more than a tenth of a second of it is missing, else
-    None. Reject(`unreadable`) where only `MIN_FOUND` of them are there, and more than a second is missing.
+    found: the end of its last packet. begin, length: of the clip (s, by the file's time stamps; None: to its end).
+    Returns the seconds promised in the clip's span if more than a tenth of a second of it is missing, else None.
+    Reject(`unreadable`) if less than `MIN_FOUND` of them are there and more than a second is missing.
     """
     if container.duration is None or not container.format.name.startswith(PROMISING):
         return None
     start, duration = container_start(container), Fraction(container.duration, av.time_base) * _cut_short(container)
-    # Where a file's clock starts late, some headers count from its zero (Matroska, ASF), others from
-    # its start; the earlier end is what is surely promised.
+    # If a file's clock starts late, some headers count from its zero (Matroska, ASF), others from
+    # its start; the earlier end is surely promised.
     end = duration if 0 < start < duration else start + duration
     promised = end - begin
     if length is not None:
@@ -287,9 +287,9 @@ def check_promise(
 
 
 def _cut_short(container: av.container.InputContainer) -> Fraction:
-    """Return how many times longer than it is a RIFF file (AVI, wav) promises to be; 1 for one that is whole.
+    """Return the ratio of the size promised by a RIFF file (AVI, wav) to its actual size; 1 for a complete file.
 
-    libavformat makes the duration of such a file that of what is there.
+    libavformat reduces the duration of a truncated RIFF file to the part that is there.
     """
     file = container.file.file
     try:
@@ -298,12 +298,12 @@ def _cut_short(container: av.container.InputContainer) -> Fraction:
     except OSError as error:
         raise broken_storage(file.name, error) from error
     promised = int.from_bytes(head[4:8], "little") + 8
-    # Who cannot go back to write the size writes 0, or the largest of 31 or 32 bits, or nearly that.
+    # Programs that cannot seek back to write the size write 0, or the maximum of 31 or 32 bits, or nearly that.
     if head[:4] != b"RIFF" or promised <= size or promised >= 2**31 - 2**16:
         return Fraction(1)
     return Fraction(promised, size)
 
 
 def too_long(path: Path, max_seconds: float) -> Reject:
-    """Return the Reject of a clip beyond the longest that is allowed."""
+    """Return the Reject for a clip longer than `max_seconds`."""
     return Reject("too_long", f"{path}: longer than {max_seconds:g} s; raise --max-seconds or cut it")

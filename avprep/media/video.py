@@ -18,19 +18,19 @@ from avprep.media.timeline import TAIL, FrameCount, PictureTimes, Timeline, too_
 from avprep.schema import FPS
 
 MAX_HELD = 12
-"""Frames in a row that may show a neighbour's picture because their own is damaged."""
+"""Maximum consecutive frames that show a neighbour's picture because their own is damaged."""
 
 
 class Frames:
     """The pictures of one clip at 25 fps; iterate as often as needed.
 
-    Yields one `Picture` a frame, the one whose presentation time is nearest (the same object again where the source
-    is slower). The pictures are kept for the next iteration while they fit into `keep_bytes`, otherwise decoded anew.
+    Yields one `Picture` per frame, the one with the nearest presentation time (the same object again if the source is
+    slower). The pictures are kept for the next iteration if they fit into `keep_bytes`, otherwise decoded again.
 
-    After a full iteration `zero` (time stamp of the file's first picture), `n_frames`, `source_frames` (pictures
+    A full iteration sets `zero` (time stamp of the file's first picture), `n_frames`, `source_frames` (pictures
     decoded), `decode_errors`, `interlaced`, `held` (frames that show a neighbour's picture because their own is
-    damaged), `promised` (s, what the file's header promises in the clip's span, where the file ends before it, else
-    None), and of the first picture `hdr` and `pixel_aspect` are set.
+    damaged), `promised` (s: length that the file's header promises in the clip's span if the file ends before that,
+    else None), and, from the first picture, `hdr` and `pixel_aspect`.
 
     Iterating raises Reject: `missing`, `unreadable` (also: more than `MAX_HELD` damaged pictures in a row),
     `no_video`, `too_short` (nothing to show in the clip's span), `too_long`.
@@ -58,7 +58,7 @@ class Frames:
         self.held = 0
         self.promised: Seconds | None = None
         self._decoder: ClipDecoder | None = None
-        self._timeline: Timeline | None = None  # where the packets tell it
+        self._timeline: Timeline | None = None  # if the packets give it
         self.hdr: str | None = None
         self.pixel_aspect = Fraction(1)
         self._tick = Fraction(1, 2 * FPS)
@@ -66,7 +66,7 @@ class Frames:
 
     @property
     def decode_errors(self) -> int:
-        """Damaged packets that were passed over, as ffmpeg does."""
+        """Damaged packets that were skipped, as in ffmpeg."""
         return 0 if self._decoder is None else self._decoder.decode_errors
 
     @property
@@ -76,7 +76,7 @@ class Frames:
 
     @property
     def damage(self) -> dict[str, Any]:
-        """What is recorded of a damaged file, as JSON; empty for one that is whole."""
+        """The metadata recorded for a damaged file, as JSON; empty for an intact one."""
         held = {"held_frames": self.held} if self.held else {}
         return held if self.promised is None else {**held, "promised_seconds": round(float(self.promised), 4)}
 
@@ -128,7 +128,7 @@ class Frames:
                 raise too_long(self.path, self.max_seconds)
             lost.seen(time)
             if shown is not None:
-                # Instants up to half way between two pictures belong to the earlier one.
+                # Instants up to halfway between two pictures belong to the earlier one.
                 for _ in range(emitted, math.floor(min(count.until(before + time), limit))):
                     yield shown
                     emitted += 1
@@ -147,7 +147,7 @@ class Frames:
             yield shown
 
     def _pictures(self) -> Iterator[tuple[int, Picture]]:
-        """Yield (ticks after the file's first picture, picture) from before the clip's start on, in order."""
+        """Yield (ticks after the file's first picture, picture), in order, from shortly before the clip's start on."""
         with ExitStack() as opened:
             container = opened.enter_context(open_file(self.path))
             times = PictureTimes(self.path, container, self.start, self.duration, self.max_seconds)
@@ -164,7 +164,7 @@ class Frames:
             displays = Displays(decoder.stream)
             zero = int(timeline.zero / self._tick) if timeline.reliable else None
             furthest: float = math.inf
-            if timeline.reliable:  # a whole number, for it is compared with every picture's time
+            if timeline.reliable:  # an integer, as it is compared with every picture's time
                 furthest = math.floor((timeline.times[-1] * timeline.tick + TAIL) / self._tick)
             last = None
             for time, frame in decoder:
@@ -172,7 +172,7 @@ class Frames:
                     zero = time
                 if time - zero > furthest:  # its time stamp is damaged
                     continue
-                if last is None or time > last:  # a broken file may run backwards
+                if last is None or time > last:  # time stamps of a damaged file may run backwards
                     if last is None:
                         self.zero = zero * self._tick
                     shown = displays.of(frame)
@@ -183,7 +183,7 @@ class Frames:
 
 
 class _Lost:
-    """Counts the frames whose own picture is damaged; more than `MAX_HELD` in a row end the clip."""
+    """Counts the frames whose own picture is damaged; more than `MAX_HELD` consecutive ones end the clip."""
 
     def __init__(self, frames: Frames) -> None:
         self._frames = frames
@@ -192,13 +192,13 @@ class _Lost:
         frames.held = 0
 
     def seen(self, time: int) -> None:
-        """Note the next decoded picture, in ticks of `frames`."""
+        """Record the next decoded picture; time: in ticks of `frames`."""
         if self._last is None or time > self._last:
             self._between(self._last, time)
             self._last = time
 
     def end(self) -> None:
-        """Note that no more pictures come."""
+        """Record that no more pictures follow."""
         timeline = self._frames._timeline
         if timeline is not None:
             self._between(self._last, math.ceil((self._frames.start + Fraction(timeline.n_frames, FPS)) / self._tick))
@@ -214,8 +214,8 @@ class _Lost:
         times, tick = frames._timeline.times, frames._timeline.tick
         if self._ratio is None:
             self._ratio = (tick / self._tick).as_integer_ratio()
-        ours, theirs = self._ratio  # so many ticks of `frames` are so many of its timeline
-        # Whole numbers: fractions would take longer than the decoding.
+        ours, theirs = self._ratio  # `ours` ticks of `frames` equal `theirs` of its timeline
+        # Integers: fractions would take longer than the decoding.
         first = bisect.bisect_right(times, -1 if before is None else before * theirs // ours)
         if first == len(times) or times[first] * ours >= time * theirs:
             return

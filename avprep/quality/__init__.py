@@ -1,1 +1,1 @@
-"""What a run made, looked at: verification, reports, comparisons, single clips."""
+"""Quality of a run's results: verification, reports, comparisons, single clips."""

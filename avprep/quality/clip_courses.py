@@ -1,4 +1,4 @@
-"""What has a course over a clip's time, one below another on the same axis: transforms, sound, valid windows, MFCC."""
+"""Plots over a clip's time, one below the other on the same axis: transforms, audio, valid windows, MFCC."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
 ALARM = "#B3261E"
-"""Colour of what failed."""
+"""Colour of failures."""
 TIME_AXIS = 70
-"""Pixels of what stands above and below the courses."""
+"""Pixels above and below the plots."""
 _HEIGHTS = {"scale": 100, "rotation": 100, "centre": 120, "sound": 140, "valid": 36, "mfcc": 220}
-"""Pixels of each course and the gap below it."""
-_SAMPLES = 1680  # ranges of the sound that are drawn, about one a pixel
+"""Pixels of each plot and the gap below it."""
+_SAMPLES = 1680  # ranges of the audio that are drawn, about one per pixel
 _LEGEND = (
     "; MFCC columns at the middle of their 25 ms, each row by its own mean and spread; grey: no audio there, and the "
     "nearest column stands in; hatched: a window that touches it"
@@ -35,7 +35,7 @@ _LEGEND = (
 
 
 def heights(view: ClipView) -> dict[str, int]:
-    """Return the names of what is drawn over time, with the height of each in pixels."""
+    """Return the names of the plots over time, with the height of each in pixels."""
     found = {**_HEIGHTS}
     if view.mfcc.state != "ok":
         found |= {"mfcc": 80}
@@ -47,7 +47,7 @@ def heights(view: ClipView) -> dict[str, int]:
 
 
 def draw(part: SubFigure, courses: dict[str, int], view: ClipView, sound: Sound | str, chosen: list[int]) -> None:
-    """Draw everything that has a course over the clip's time, one below another on the same axis."""
+    """Draw all plots over the clip's time, one below the other on the same axis."""
     end = _length(view, sound)
     columns = part.subplots(len(courses), 1, sharex=True, squeeze=False, height_ratios=list(courses.values()))[:, 0]
     columns[0].set_xlim(-(mfcc.SAMPLES_BEFORE + HOP) / SAMPLE_RATE, end + (mfcc.SAMPLES_AFTER + HOP) / SAMPLE_RATE)
@@ -64,7 +64,7 @@ def draw(part: SubFigure, courses: dict[str, int], view: ClipView, sound: Sound 
 
 
 def _length(view: ClipView, sound: Sound | str) -> float:
-    """Return the seconds that the time axis has to hold, 1 where nothing is known."""
+    """Return the length of the time axis in seconds, 1 if nothing is known."""
     if view.n_frames:
         return view.n_frames / FPS
     return view.clip.duration or (1.0 if isinstance(sound, str) else sound.n_frames / FPS)
@@ -119,7 +119,7 @@ def _line(axes: Axes, times: NDArray[np.float64], values: NDArray[np.float64], l
 
 
 def _roomy(axes: Axes, least: float) -> None:
-    """Keep an axis from magnifying what hardly moves: it spans `least` at least."""
+    """Keep an axis from magnifying tiny changes: it spans at least `least`."""
     low, high = axes.get_ylim()
     if high - low < least:
         axes.set_ylim((low + high - least) / 2, (low + high + least) / 2)
@@ -138,7 +138,7 @@ def _draw_sound(axes: Axes, view: ClipView, sound: Sound | str, _chosen: list[in
     n = sound.samples.size // per_pixel
     pieces = sound.samples[: n * per_pixel].reshape(n, per_pixel)
     times = (sound.first + (np.arange(n) + 0.5) * per_pixel) / SAMPLE_RATE
-    # Each range reaches into the next pixel's, or a slope between them would be a gap.
+    # Each range overlaps the next pixel's, otherwise a slope between them would be a gap.
     low, high = pieces.min(axis=1), pieces.max(axis=1)
     low[1:], high[1:] = np.minimum(low[1:], high[:-1]), np.maximum(high[1:], low[:-1])
     axes.fill_between(times, low, high, color="0.15", linewidth=0.4)
@@ -166,7 +166,7 @@ def _draw_valid(axes: Axes, view: ClipView, _sound: Sound | str, chosen: list[in
 
 
 def course_of_windows(windows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """String the windows of all frames, (T, 12, 20), together again: (12, 4·(T−1)+20), the first column number −8."""
+    """Concatenate the windows of all frames, (T, 12, 20), to (12, 4·(T−1)+20); the first column has the number −8."""
     first = windows[0]
     others = windows[1:, :, -STEPS_PER_FRAME:]  # each frame's window ends one frame later
     return np.concatenate([first, *others], axis=1)
@@ -215,7 +215,7 @@ def _draw_mfcc(axes: Axes, view: ClipView, _sound: Sound | str, chosen: list[int
 
 
 def _real(facts: dict[str, Any], numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which columns the source has sound for; all of them where the facts do not tell."""
+    """Return for which columns the source has audio; all of them if the metadata does not state it."""
     first, count = facts.get("first_sample"), facts.get("n_samples")
     if type(first) is not int or type(count) is not int:
         return np.ones(len(numbers), np.bool_)

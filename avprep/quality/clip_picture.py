@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 POINTS = ("#56B4E9", "#56B4E9", "#E69F00", "#CC79A7", "#CC79A7")
 """Colour of each of the five points on a crop: eyes, nose, corners of the mouth."""
 MOST_CHOSEN = 12
-"""Frames whose windows are outlined."""
+"""Maximum frames whose windows are outlined."""
 MOST_SHOWN = 600
-"""Crops in a picture; of a longer clip they are evenly spaced."""
+"""Maximum crops in a picture; for a longer clip they are evenly spaced."""
 
 _WIDTH = 1680  # pixels of the picture
 _DPI = 100
-_CELLS = ((50, 157), (240, 98), (MOST_SHOWN, 62))  # up to so many crops, each of them has so many pixels
+_CELLS = ((50, 157), (240, 98), (MOST_SHOWN, 62))  # (maximum crops, pixels of the side of each)
 _PADS = {"w_pad": 0.1, "h_pad": 0.06, "hspace": 0, "wspace": 0}  # inches
 _GAP = 2  # pixels between crops
 _LONGEST = 78  # letters of a line in one of the three columns of facts
@@ -47,7 +47,7 @@ _LINE, _TITLES = 17, 50  # pixels of a line of facts, and of the lines above a p
 def draw(view: ClipView, frames: Sequence[int] | None = None) -> NDArray[np.uint8]:
     """Draw a clip.
 
-    frames: those whose MFCC windows are outlined; None: the first, the middle and the last.
+    frames: frames whose MFCC windows are outlined; None: the first, the middle and the last.
     Returns uint8 (H, W, 3), RGB. Raises RunError for a frame that the clip does not have, and for too many.
     """
     chosen = _chosen(view, frames)
@@ -144,7 +144,7 @@ def _number(value: object, digits: int = 3) -> str:
 
 @dataclass(frozen=True)
 class _Grid:
-    """A grid of crops; n: how many there are, cell: pixels of the side of each."""
+    """A grid of crops; n: their number, cell: pixels of the side of each."""
 
     n: int
     cell: int
@@ -167,7 +167,7 @@ class _Grid:
 
     @property
     def height(self) -> int:
-        """Pixels of all rows, and of one line where there are no crops."""
+        """Pixels of all rows, or of one line if there are no crops."""
         return math.ceil(self.n / self.per_row) * self.step or _LINE
 
 

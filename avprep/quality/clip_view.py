@@ -1,6 +1,6 @@
-"""One clip of a run: what both columns hold of it, its sound, and its crops as a film.
+"""One clip of a run: its samples in both columns, its audio, and its crops as a video.
 
-Reads the shard that the manifest puts the clip into and no other.
+Reads only the shard to which the manifest assigns the clip.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from avprep.shards.image import decode_image
 from avprep.stages import MfccSettings, MfccStage, clip_sound
 
 SIMILAR = 5
-"""Keys that are named where one is unknown."""
+"""Number of similar keys to name if one is unknown."""
 NEAR = 1000
-"""Keys before and after an unknown one, in order of the alphabet, that its likes are looked for among."""
+"""Number of keys before and after an unknown one, in alphabetical order, among which similar ones are searched."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one column holds of a clip.
+    """A clip's result in one column.
 
-    state: `ok`, `failed`, or `missing` where its shard is not finished or the column was never begun.
-    reason, message: why it failed. members: of its sample, checked; facts: those of its JSON member.
+    state: `ok`, `failed`, or `missing` if its shard is not finished or the column was never started.
+    reason, message: why it failed. members: of its sample, checked. facts: the contents of its JSON member.
     """
 
     state: str
@@ -64,10 +64,10 @@ class Part:
 
 @dataclass(frozen=True)
 class ClipView:
-    """A clip and what both columns of a run hold of it.
+    """A clip and its results in both columns of a run.
 
-    shard: the name of the shard that the manifest puts it into. root: where its data set lies.
-    heard: the settings by which the run read the sound.
+    shard: the name of the shard to which the manifest assigns it. root: the folder of its data set.
+    heard: the settings with which the run read the audio.
     """
 
     clip: Clip
@@ -79,21 +79,21 @@ class ClipView:
 
     @property
     def shift(self) -> float:
-        """Seconds by which the run moved the sound later."""
+        """The run's delay of the audio in seconds."""
         return self.heard.audio_shift_ms / 1000
 
     @property
     def n_frames(self) -> int:
-        """Frames of the clip; 0 where no column knows."""
+        """Frames of the clip; 0 if no column states it."""
         return int(self.crop.facts.get("n_frames") or self.mfcc.facts.get("n_frames") or 0)
 
 
 def read(out: Path, key: str, root: Path | None = None) -> ClipView:
     """Read one clip of a run.
 
-    root: where the data set lies now, if not where the manifest has it.
-    Raises RunError where `out` holds no run and, naming the nearest keys, where the manifest has no such key;
-    ShardError where its shard is damaged.
+    root: the data set's present folder, if it is not that of the manifest.
+    Raises RunError if `out` holds no run and, naming similar keys, if the manifest has no such key; ShardError if its
+    shard is damaged.
     """
     plan = read_manifest(out)
     runs = {column: shards.read_run(out, column) for column in schema.COLUMNS}
@@ -109,7 +109,7 @@ def read(out: Path, key: str, root: Path | None = None) -> ClipView:
 
 
 def find(plan: Manifest, key: str, shard_size: int) -> tuple[Clip, str]:
-    """Return a clip of a manifest and the name of its shard; RunError, naming the nearest keys, where there is none."""
+    """Return a clip of a manifest and the name of its shard; RunError, naming similar keys, if there is none."""
     rows = dict.fromkeys(SPLITS, 0)
     for clip in plan.clips:
         if clip.key == key:
@@ -121,10 +121,10 @@ def find(plan: Manifest, key: str, shard_size: int) -> tuple[Clip, str]:
 
 
 def similar(key: str, keys: Iterable[str]) -> list[str]:
-    """Return up to five of the keys that are most like one, looked for among a bounded number of them.
+    """Return up to five of the most similar keys, searched among a bounded number of them.
 
-    First those that hold it; then those that resemble it, among its neighbours in the alphabet and the keys that end
-    as it does.
+    First come keys that contain it; then similar ones among its alphabetical neighbours and the keys with the same
+    ending.
     """
     wanted = key[:200]
     ordered = sorted(keys)
@@ -134,27 +134,27 @@ def similar(key: str, keys: Iterable[str]) -> list[str]:
     last = wanted.rpartition("/")[2]
     near += itertools.islice((one for one in ordered if last and one.endswith(last)), NEAR)
     found += difflib.get_close_matches(wanted, [one[:200] for one in dict.fromkeys(near)], SIMILAR, 0.6)
-    known = set(ordered)  # a key that was cut is none
+    known = set(ordered)  # a truncated key is not a key
     return [one for one in dict.fromkeys(found) if one in known][:SIMILAR]
 
 
 def file_name(key: str) -> str:
-    """Return the name, without its extension, of a file for a clip: its key with slashes and odd characters as `_`."""
+    """Return a file name without extension for a clip: its key with `_` for slashes and unusual characters."""
     plain = re.sub(r"[^\w+=@,%-]", "_", key)
     return plain.encode("utf-8", "replace")[:200].decode("utf-8", "ignore") or "_"
 
 
 def printable(text: str, longest: int = 120) -> str:
-    """Return a text that fits on a line: what does not print is a dot, what is too long ends in an ellipsis."""
+    """Return a text that fits on a line: unprintable characters become dots, a long text ends in an ellipsis."""
     shown = "".join(letter if letter.isprintable() else "·" for letter in text[: longest + 1])
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 
 def play(view: ClipView, output: Path) -> str:
-    """Write the crops of a clip as a film of 25 fps, its sound in step, as mp4.
+    """Write the crops of a clip as an mp4 video of 25 fps, with its audio in sync.
 
-    Returns why the film is silent, in one line; nothing where it has its sound. Raises RunError where there are no
-    crops, AvprepError where the film cannot be written.
+    Returns why the video is silent, in one line; empty if it has its audio. Raises RunError if there are no crops,
+    AvprepError if the video cannot be written.
     """
     if view.crop.state != "ok":
         raise RunError(f"{printable(view.clip.key)}: has no crops to play: crop is {view.crop.words}")
@@ -168,7 +168,7 @@ def play(view: ClipView, output: Path) -> str:
 
 
 def _part(out: Path, column: str, shard: str, key: str) -> Part:
-    """Return what a column holds of a clip; other samples of its shard are passed over."""
+    """Return a clip's result in a column; other samples of its shard are not read."""
     found = shards.ColumnShard.read(out, column, shard)
     record = None if found is None else found.record(key)
     if found is None or record is None:
@@ -183,7 +183,7 @@ def _part(out: Path, column: str, shard: str, key: str) -> Part:
 
 
 def sound_of(view: ClipView) -> Sound | str:
-    """Return the sound of a clip's source as its windows saw it; one line where it cannot be read."""
+    """Return the audio of a clip's source as used for its windows, or one line of explanation if it cannot be read."""
     if not view.root.is_dir():
         return f"the data set is not at {view.root}: give --root"
     try:
@@ -193,12 +193,12 @@ def sound_of(view: ClipView) -> Sound | str:
 
 
 def _sound_at_start(view: ClipView) -> tuple[Path, Seconds, int]:
-    """Return the file that holds a clip's sound, the time stamp in it of the clip's start, and the audio track.
+    """Return the file with a clip's audio, the time stamp in it of the clip's start, and the audio track.
 
-    Reject without sound.
+    Raises Reject without audio.
 
-    The clock is that of `avprep.media.audio.read_sound`: the file's first picture is zero, and where the sound lies in
-    another file both files' clocks start at their own start.
+    The clock is that of `avprep.media.audio.read_sound`: zero is the file's first picture; if the audio is in another
+    file, each file's clock begins at its own start.
     """
     clip = view.clip
     video, sound = view.root / clip.video, view.root / (clip.audio or clip.video)

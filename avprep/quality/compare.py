@@ -1,7 +1,7 @@
-"""Two runs of one manifest side by side: detectors, or ways of aligning, as one page that needs no network.
+"""Comparison of two runs of one manifest, e.g. of detectors or alignments, as one page that needs no network.
 
-Which clips changed state, which settings differ, and for a sample of the clips that both cropped: how far their points
-and crops lie apart, how restless each is, and the clips that differ most, to look at.
+It shows which clips changed state, which settings differ, and for a sample of the clips that both cropped: the distance
+between their points and crops, the jitter of each, and the clips that differ most.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from avprep.schema import CROP_SIZE
 from avprep.shards.image import decode_image
 
 CLIPS = 400
-"""Clips whose points and crops are compared, at most."""
+"""Maximum clips whose points and crops are compared."""
 LEAST_SHARDS = 8
-"""Shards that they are drawn from where there are so many: rows are shuffled, so that any shard is a fair sample."""
+"""Minimum shards from which they are drawn, if there are as many: rows are shuffled, so any shard is a fair sample."""
 MOST_CHANGES = 500
-"""Rows of the table of clips that changed state."""
+"""Maximum rows of the table of clips that changed state."""
 EXTREMES = 20
-"""Clips that differ most and are shown."""
+"""Number of most different clips to show."""
 THUMBNAIL, QUALITY = 160, 85
 """Pixels of a shown crop's side, and its JPEG quality."""
 HISTOGRAMS = (("points_share",), ("crop",), ("shake_A", "shake_B"), ("face_A", "face_B"))
-"""Measures that are drawn, in pairs where both runs have one."""
+"""Measures with a histogram, in pairs if each run has its own value."""
 
 Values = dict[str, Any]
-"""What a part of the template is filled with."""
+"""Values for a part of the template."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,16 @@ class Run:
 
     @property
     def shard_size(self) -> int:
-        """Clips of a shard, the same in both columns."""
+        """Clips per shard, the same in both columns."""
         return int(next(iter(self.columns.values()))["shard_size"])
 
 
 def page(first: Path, second: Path, *, seed: int = 0, clips: int = CLIPS) -> str:
     """Return the comparison of two runs' folders as one HTML page; the same runs and seed give the same text.
 
-    clips: at most so many of those that are ok in both have their points and crops compared, drawn by the seed.
-    Raises RunError where a folder holds no run, or where the two are of different manifests; ShardError where a shard
-    that is read is damaged.
+    clips: maximum number of clips, among those ok in both runs, to compare by points and crops; drawn by the seed.
+    Raises RunError if a folder holds no run or the runs have different manifests; ShardError if a shard that is read is
+    damaged.
     """
     plan, other = read_manifest(first), read_manifest(second)
     if plan.digest() != other.digest():
@@ -125,7 +125,7 @@ def _states(out: Path, column: str, run: dict[str, Any], plan: Manifest) -> dict
 
 
 def _about(name: str, run: Run, plan: Manifest) -> Values:
-    """Return a run's folder, how it cropped, and how its clips ended."""
+    """Return a run's folder, its crop settings and the outcome of its clips."""
     counts = []
     for column, states in run.states.items():
         failed = sum(one is not None for one in states.values())
@@ -163,7 +163,7 @@ def _flat(run: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _changes(column: str, plan: Manifest, a: Run, b: Run) -> Values:
-    """Return the clips that ended in another state, or failed for another reason."""
+    """Return the clips with a different state, or with a different reason of failure."""
     both: Counter[tuple[str, str]] = Counter()
     rows: list[tuple[str, FailedState | None, FailedState | None]] = []
     changed = 0
@@ -225,7 +225,7 @@ def _crops(plan: Manifest, a: Run, b: Run, seed: int, clips: int) -> Values:
 
 
 def sample(plan: Manifest, shard_size: int, ok: set[str], seed: int, clips: int) -> tuple[list[str], int]:
-    """Draw clips from few shards, so that few have to be read; return their keys in manifest order and how many shards.
+    """Draw clips from a few shards, to read few; return their keys in manifest order and the number of shards.
 
     ok: the keys to draw from.
     """
@@ -245,7 +245,7 @@ def sample(plan: Manifest, shard_size: int, ok: set[str], seed: int, clips: int)
 
 
 def _faces(run: Run, plan: Manifest, keys: Iterable[str]) -> dict[str, Cropped]:
-    """Read what a run cropped of some clips, one sample in memory at a time."""
+    """Read a run's crops of some clips, one sample in memory at a time."""
     wanted = set(keys)
     found: dict[str, Cropped] = {}
     for name, rows in plan.shards(run.shard_size):
@@ -285,7 +285,7 @@ def _measured(name: str, rows: Sequence[Mapping[str, float]]) -> Values:
 
 
 def _plot(names: Sequence[str], rows: Sequence[Mapping[str, float]]) -> Values | None:
-    """Return the histogram of a measure, or of both runs'; None where no clip has it."""
+    """Return the histogram of a measure, or of both runs'; None if no clip has it."""
     first, *others = (known(rows, name) for name in names)
     if not first.size and not any(other.size for other in others):
         return None
@@ -296,7 +296,7 @@ def _plot(names: Sequence[str], rows: Sequence[Mapping[str, float]]) -> Values |
 
 
 def _pair(key: str, a: Cropped, b: Cropped, apart: Mapping[str, float]) -> Values:
-    """Return what is shown of one clip in both runs."""
+    """Return the values to show for one clip in both runs."""
 
     def with_unit(name: str) -> str:
         return f"{MEASURES[name].shown(apart[name])} {MEASURES[name].unit}"

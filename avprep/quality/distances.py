@@ -1,4 +1,4 @@
-"""How far two crops of one clip lie apart, and how restless each is: a number for each of `MEASURES`."""
+"""The distance between two crops of one clip, and the jitter of each: a number for each of `MEASURES`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _KINDS = {"eyes": [0, 1], "nose": [2], "mouth corners": [3, 4]}
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is measured of every sampled clip.
+    """A measure of every sampled clip.
 
-    title, unit: as the page has them. digits: decimal places.
+    title, unit: as shown on the page. digits: decimal places.
     """
 
     title: str
@@ -31,7 +31,7 @@ class Quantity:
     digits: int = 2
 
     def shown(self, value: float) -> str:
-        """Return a value as the page has it."""
+        """Return a value as shown on the page."""
         if not math.isfinite(value):
             return "–"
         return f"{round(value, self.digits) + 0.0:,.{self.digits}f}".replace("-", "−")
@@ -62,10 +62,10 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Cropped:
-    """What a run cropped of one clip.
+    """A run's crops of one clip.
 
-    points: float32 (T, 5, 2), affine: float32 (T, 2, 3), both of `avprep.schema`. facts: those of clip.json.
-    crops: the first, the middle and the last one, as they are stored; indices: their frames.
+    points: float32 (T, 5, 2), affine: float32 (T, 2, 3), both as in `avprep.schema`. facts: the contents of clip.json.
+    crops: the first, the middle and the last one, as stored. indices: their frames.
     """
 
     points: NDArray[np.float32]
@@ -105,7 +105,7 @@ def distances(a: Cropped, b: Cropped) -> dict[str, float]:
 
 
 def _places(affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the source pixels, float64 (T, 3, 2), that transforms (T, 2, 3) take to the eyes and mouth of a crop."""
+    """Return the source pixels, float64 (T, 3, 2), that transforms (T, 2, 3) map to the eyes and mouth of a crop."""
     back = np.linalg.pinv(affine[:, :, :2])  # no inverse: a hostile transform may be singular
     return np.asarray((align.TEMPLATE - affine[:, None, :, 2]) @ np.swapaxes(back, -1, -2), np.float64)
 
@@ -121,7 +121,7 @@ def _fact(face: Cropped, name: str) -> float:
 
 
 def summary(rows: Sequence[Mapping[str, float]], measure: str) -> tuple[int, list[float]]:
-    """Return of how many clips a measure is known, and its percentiles 5, 25, 50, 75, 95 and 100."""
+    """Return the number of clips for which a measure is known, and its percentiles 5, 25, 50, 75, 95 and 100."""
     found = known(rows, measure)
     return found.size, [float(value) for value in np.percentile(found, _PERCENTILES)] if found.size else []
 

@@ -1,4 +1,4 @@
-"""What a report shows of single clips: their frames with points, their MFCC, their labels, stills of failed videos."""
+"""A report's excerpts of single clips: frames with points, MFCC, labels, and stills of failed videos."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from avprep.runs.worker import DEAF_TO
 from avprep.shards.image import decode_image
 
 STILL_SECONDS = 5.0
-"""Computing time to decode the first picture of one video: that of a clock would depend on the machine's load."""
+"""Maximum CPU time to decode the first picture of a video: wall-clock time would depend on the machine's load."""
 HUNG_SECONDS = 30.0
-"""Time by the clock after which that has stopped: it waits for a file system, say."""
+"""Wall-clock time after which decoding counts as hung, for example on a file system."""
 SLOW_STILLS = 8
-"""Videos that may take longer than that before the rest is left alone: a dead file system, say."""
+"""Maximum videos that may take longer before the rest is skipped, for example on a dead file system."""
 
 T = TypeVar("T")
 
@@ -45,14 +45,14 @@ class Shot:
 
 @dataclass(frozen=True, eq=False)
 class MfccExcerpt:
-    """MFCC columns of a clip of T frames, float32 (12, 4T), frame `i` owning 4i … 4i+3; valid: bool (T,)."""
+    """MFCC steps of a clip of T frames, float32 (12, 4T); frame `i` has steps 4i … 4i+3. valid: bool (T,)."""
 
     columns: NDArray[np.float32]
     valid: NDArray[np.bool_]
 
 
 def read_shots(out: Path, row: Row, frames: Sequence[int], image_format: str) -> list[Shot]:
-    """Return frames of a clip and where eyes and mouth are in them; ShardError where the sample is damaged."""
+    """Return frames of a clip with the positions of eyes and mouth; ShardError if the sample is damaged."""
     names = [schema.frame_member(frame, image_format) for frame in frames]
     members = read_members(out, row, "crop", {"points.npy", "affine.npy", *names})
     points = _array(row, "crop", "points.npy", members)
@@ -69,7 +69,7 @@ def read_shots(out: Path, row: Row, frames: Sequence[int], image_format: str) ->
 
 
 def read_sound(out: Path, row: Row) -> MfccExcerpt:
-    """Return the MFCC columns of a clip; ShardError where the sample is damaged."""
+    """Return the MFCC steps of a clip; ShardError if the sample is damaged."""
     members = read_members(out, row, "mfcc", {"mfcc.npy", "valid.npy"})
     windows = _array(row, "mfcc", "mfcc.npy", members)
     own = windows[:, :, mfcc.BEFORE : mfcc.BEFORE + schema.STEPS_PER_FRAME]
@@ -78,7 +78,7 @@ def read_sound(out: Path, row: Row) -> MfccExcerpt:
 
 
 def read_curve(out: Path, row: Row) -> list[float | None]:
-    """Return the curve of a clip; ShardError where the sample is damaged."""
+    """Return the curve of a clip; ShardError if the sample is damaged."""
     curve = read_facts(out, row, "sync").get("curve")
     if not isinstance(curve, list) or len(curve) != schema.CURVE:
         raise ShardError(f"sync/{row.shard}: {row.key}.sync.json holds no curve")
@@ -98,7 +98,7 @@ def _array(row: Row, column: str, member: str, members: Mapping[str, bytes]) -> 
 
 @dataclass(frozen=True)
 class Label:
-    """What the manifest says of a clip; video: its path below the root."""
+    """The manifest's labels of a clip; video: its path below the root."""
 
     video: str = ""
     start: float | None = None
@@ -107,23 +107,26 @@ class Label:
 
 
 def read_labels(out: Path, keys: set[str]) -> tuple[Manifest, dict[str, Label]]:
-    """Return the manifest without its clips, and the labels of some, a line in memory at a time; ManifestError."""
+    """Return the manifest without its clips, and the labels of some, with one line in memory at a time.
+
+    Raises ManifestError.
+    """
     plan, clips = manifest.scan(manifest_path(out))
     chosen = (clip for clip in clips if clip.key in keys) if keys else ()
     return plan, {clip.key: Label(clip.video, clip.start, clip.word or "", clip.speaker or "") for clip in chosen}
 
 
 def stills(root: Path, labels: Mapping[str, Label], side: int, jobs: int = 2) -> dict[str, bytes | str]:
-    """Return the first picture of each clip's video that decodes, or why there is none, in processes of their own.
+    """Return the first picture of each clip's video that decodes, or why there is none, using separate processes.
 
-    side: the longer side of the JPEG in pixels. A video that hangs or kills its decoder costs only its own picture.
+    side: the longer side of the JPEG in pixels. A video that hangs or kills its decoder loses only its own picture.
     """
     if not labels:
         return {}
     found: dict[str, bytes | str] = {}
     slow = 0
     with Pool(jobs, _imported, deaf=DEAF_TO) as pool:
-        # A few at a time, so that those that are given up need not be waited for.
+        # A few at a time, so that there is no waiting for those that are given up.
         for keys in _batches(list(labels), 4 * jobs):
             if slow > SLOW_STILLS:
                 found.update(dict.fromkeys(keys, "left alone, since decoding others took too long"))
@@ -143,7 +146,7 @@ def stills(root: Path, labels: Mapping[str, Label], side: int, jobs: int = 2) ->
                     case Died(exit_code=code) if code == -signal.SIGPROF:
                         slow += 1
                         found[ended.tag] = f"decoding takes more than {STILL_SECONDS:g} s of computing"
-                    case error:  # Died, or whatever a decoder's binding raises
+                    case error:  # Died, or any exception of a decoder's binding
                         found[ended.tag] = f"decoding failed ({type(error).__name__})"
     return found
 
@@ -157,7 +160,7 @@ def _imported() -> None:
 
 
 def _within(seconds: float, function: Callable[..., T], *args: Any) -> T:
-    """Call a function; SIGPROF ends this process, whatever C code it is in, once that has computed for so long."""
+    """Call a function; after this much CPU time SIGPROF ends the process, whatever C code is running."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         return function(*args)

@@ -1,8 +1,8 @@
-"""What a report shows of a run's folder: all of its sidecars, read once, and a look into the shards at some clips.
+"""The data of a report on a run's folder: all sidecars, read once, and some clips read from the shards.
 
-Half a million clips take seconds and a few hundred megabytes, since no more than one shard's sidecars are in memory
-at a time, and of the clips only their figures and the few that are shown. What is drawn, is drawn by a hash of the key:
-the same folder and seed give the same clips.
+Half a million clips take seconds and a few hundred megabytes: only one shard's sidecars are in memory at a time, and
+only the figures of clips and the few clips that are shown are kept. Random choices use a hash of the key: the same
+folder and seed give the same clips.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from avprep.runs.status import SplitStatus
 from avprep.shards import Stretch
 
 LOOKED_AT = 2000
-"""Clips whose own JSON is read in the shards, for figures that no sidecar holds."""
+"""Maximum clips whose own JSON is read from the shards, for figures that are not in sidecars."""
 LISTED = 2000
-"""Failures that are listed one by one; rare reasons whole, the others in equal numbers."""
+"""Maximum failures to list individually; rare reasons completely, the others in equal numbers."""
 PROBLEMS = 50
-"""Problems that are listed one by one."""
+"""Maximum problems to list individually."""
 WORST = 20
-"""Clips shown for each figure."""
+"""Number of worst clips to show for each figure."""
 MESSAGE = 400
-"""Characters kept of a failure's message."""
+"""Maximum characters to keep of a failure's message."""
 UNKNOWN = "unknown"
-"""What stands for a reason that is none of `REASONS`."""
+"""Stands for a reason that is not in `REASONS`."""
 MAX_FRAMES = 10**9
-"""More than a year: a sidecar that says so is damaged."""
+"""More than a year: a sidecar with more is damaged."""
 LEAD = mfcc.SAMPLES_BEFORE / schema.SAMPLE_RATE
-"""Seconds of sound before a clip that its first windows use where the source has it."""
+"""Seconds of audio before a clip that its first windows use, if the source has it."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that every clip has, and which end of it is the bad one.
+    """A number that every clip has, and how to rank the worst clips by it.
 
-    name: in the sidecar, or in the sample's JSON; column: whose.
-    scale, unit: from the number to what is shown; grain: the step in which it can vary, in `unit`.
-    worst: heading of the worst clips; badness: the larger, the worse; None: nothing wrong with it.
+    name: in the sidecar, or in the sample's JSON. column: the column of that sidecar or sample.
+    scale, unit: conversion of the number for display. grain: the step in which it varies, in `unit`.
+    worst: heading of the worst clips. badness: the larger, the worse; None: nothing is wrong.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Figure:
 
 
 def _late(seconds: float) -> float | None:
-    """Return how far the sound is from covering the windows' lead; sound from before the clip is as it should be."""
+    """Return how much of the windows' lead the audio does not cover; audio from before the clip is as it should be."""
     gap = max(seconds, -LEAD - 1 / schema.SAMPLE_RATE - seconds)
     return gap if gap > 0 else None
 
@@ -120,8 +120,8 @@ FIGURES = (
 class Row:
     """A clip that is ok in a column or both.
 
-    told: figures that its sidecars name, those that it cannot have among them.
-    where: its place in each column's tar.
+    told: figures that its sidecars name, including those that it cannot have.
+    where: its position in each column's tar.
     """
 
     key: str
@@ -147,9 +147,9 @@ class Failure:
 
 @dataclass
 class Column:
-    """One column; `run` is its run.json, None where it was never started.
+    """One column; `run` is its run.json, None if it was never started.
 
-    reasons: split -> reason -> failed clips. unfinished: shards to be made yet.
+    reasons: split -> reason -> failed clips. unfinished: shards that are still to be made.
     """
 
     name: str
@@ -161,9 +161,10 @@ class Column:
 
 @dataclass
 class Findings:
-    """What there is to show.
+    """The data of a report.
 
-    values: figure -> that of every clip, or of those looked at. looked_at: clips that were, for the figures in `drawn`.
+    values: figure -> its value for every clip, or for those that were read. looked_at: number of clips that were read,
+    for the figures in `drawn`.
     clips: split -> clips that are ok in a column or both. worst: figure -> clips, the worst first. sheets: split ->
     clips drawn from it.
     failures: those listed, of `n_failures`; problems: those listed, of `n_problems`.
@@ -189,7 +190,7 @@ class Findings:
     def problem(self, line: str) -> None:
         """Add a problem; the first are listed, all counted."""
         line = " ".join(line.split())[:MESSAGE]
-        if line in self.problems:  # a clip may be shown in two places
+        if line in self.problems:  # a clip may occur in two places
             return
         self.n_problems += 1
         if len(self.problems) < PROBLEMS:
@@ -197,7 +198,7 @@ class Findings:
 
 
 class Least(Generic[T]):
-    """Keeps the items of least rank, of so many as come by."""
+    """Keeps the `size` items of lowest rank."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -205,7 +206,7 @@ class Least(Generic[T]):
         self._counter = itertools.count()
 
     def offer(self, rank: float, draw: float, item: T) -> None:
-        """Take an item if it is among the least; of equal ones the lower draw."""
+        """Keep an item if it is among the lowest; among equal ones the lower draw wins."""
         entry = (-rank, -draw, next(self._counter), item)
         if len(self._heap) < self.size:
             heapq.heappush(self._heap, entry)
@@ -213,15 +214,15 @@ class Least(Generic[T]):
             heapq.heapreplace(self._heap, entry)
 
     def items(self) -> list[T]:
-        """Return what was kept, the least first."""
+        """Return the kept items, the lowest first."""
         return [item for _, _, _, item in sorted(self._heap, key=lambda entry: entry[:3], reverse=True)]
 
 
 def gather(out: Path, *, seed: int = 0, per_split: int = 12) -> Findings:
     """Read every sidecar, and the JSON of some clips in the shards.
 
-    seed: draws the clips that are looked at; per_split: how many of each split are for its contact sheet.
-    Raises RunError where `out` holds no run or a run.json is damaged; whatever is wrong with a shard is a problem.
+    seed: draws the clips that are read. per_split: number of clips per split for its contact sheet.
+    Raises RunError if `out` holds no run or a run.json is damaged; errors of a shard are recorded as problems.
     """
     manifest_path(out)
     found = Findings(
@@ -267,13 +268,13 @@ def gather(out: Path, *, seed: int = 0, per_split: int = 12) -> Findings:
 
 
 def draw(key: str, seed: int) -> float:
-    """Return a number in [0, 1) that looks random and is the same for the same key and seed."""
+    """Return a pseudo-random number in [0, 1) that depends only on the key and the seed."""
     data = f"{seed}/{key}".encode("utf-8", "backslashreplace")
     return int.from_bytes(hashlib.blake2b(data, digest_size=6).digest()) / 2**48
 
 
 def even_shares(counts: Mapping[Any, int], total: int) -> dict[Any, int]:
-    """Return how much of each group to take so that all have the same, or everything where they are smaller."""
+    """Return how many items of each group to take: equal numbers, or all items of smaller groups."""
     shares = {}
     for n, (group, count) in enumerate(sorted(counts.items(), key=lambda item: (item[1], str(item[0])))):
         shares[group] = min(count, total // (len(counts) - n))
@@ -282,7 +283,7 @@ def even_shares(counts: Mapping[Any, int], total: int) -> dict[Any, int]:
 
 
 def _count(out: Path, found: Findings, column: str, name: str, n_clips: int) -> list[dict[str, Any]]:
-    """Count a shard of a column; return its clips, none where it is not finished."""
+    """Count a shard of a column; return its clips, none if it is not finished."""
     counted = found.columns[column]
     split = name.partition("-")[0]
     status = counted.splits.setdefault(split, SplitStatus())
@@ -309,7 +310,7 @@ def _count(out: Path, found: Findings, column: str, name: str, n_clips: int) -> 
 
 
 def _sidecar(out: Path, found: Findings, column: str, name: str) -> dict[str, Any] | None:
-    """Return the sidecar of a shard whose tar is there and has its size; a problem where only one of them is well."""
+    """Return the sidecar of a shard whose tar is there with the right size; if only one of them is, add a problem."""
     path = shards.tar_path(out, column, name)
     try:
         sidecar = shards.read_sidecar(out, column, name)
@@ -367,7 +368,7 @@ def _failed(column: str, name: str, clips: Iterable[dict[str, Any]]) -> Iterable
 
 
 def _offer(found: Findings, worst: dict[str, Least[Row]], row: Row, names: Iterable[str] | None = None) -> None:
-    """Count a clip's figures, all or those named, and keep it where it is among the worst."""
+    """Count a clip's figures, all or those named, and keep it if it is among the worst."""
     for figure in FIGURES:
         value = row.figures.get(figure.name)
         if value is not None and (names is None or figure.name in names):
@@ -378,7 +379,7 @@ def _offer(found: Findings, worst: dict[str, Least[Row]], row: Row, names: Itera
 
 
 def _look(out: Path, found: Findings, worst: dict[str, Least[Row]], rows: Sequence[Row]) -> None:
-    """Read the figures that no sidecar holds from the JSON of some clips."""
+    """Read the figures that are not in sidecars from the JSON of some clips."""
     found.looked_at = len(rows)
     for column in found.columns:
         names = {figure.name for figure in FIGURES if figure.column == column and not found.values[figure.name]}
@@ -399,7 +400,7 @@ def _look(out: Path, found: Findings, worst: dict[str, Least[Row]], rows: Sequen
 
 
 def number(value: object) -> float | None:
-    """Return a number as a float; None for anything else, and for what is too large to be a figure of a clip."""
+    """Return a number as a float; None for anything else, and for numbers too large to be a figure of a clip."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -410,10 +411,10 @@ def number(value: object) -> float | None:
 
 
 def read_members(out: Path, row: Row, column: str, wanted: set[str]) -> dict[str, bytes]:
-    """Return some members of a clip's sample; ShardError, naming the tar and the clip, where one cannot be read."""
+    """Return some members of a clip's sample; ShardError, naming the tar and the clip, if one cannot be read."""
     return shards.read_sample(shards.tar_path(out, column, row.shard), row.key, row.where[column], wanted)
 
 
 def read_facts(out: Path, row: Row, column: str) -> dict[str, Any]:
-    """Return what the JSON of a clip's sample holds; ShardError as of `read_members`."""
+    """Return the content of a clip's JSON member; ShardError as in `read_members`."""
     return shards.read_facts(shards.tar_path(out, column, row.shard), column, row.key, row.where[column])

@@ -1,4 +1,4 @@
-"""The report: one HTML page to look at what a run has made, which needs no network."""
+"""The report: one HTML page about the results of a run, which needs no network."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from avprep.runs.status import SplitStatus
 from avprep.shards.image import encode_bgr
 
 PICTURES_MB = 7
-"""Of all pictures together: base64 adds a third, and what is said of clips some more."""
+"""Maximum size of all pictures together: base64 adds a third, and text about clips some more."""
 STILLS = 200
-"""Failed clips whose video is looked into; rare reasons whole, the others in equal numbers."""
+"""Maximum failed clips of which a still is made; rare reasons completely, the others in equal numbers."""
 PER_SPLIT = 12
 """Clips on the contact sheet of each split."""
 STILL_SIDE, SHEET_SIDE, WORST_SIDE = 160, 160, 128
-"""Longer sides of pictures: of a failed clip's video, on a contact sheet, among the worst clips."""
+"""Longer sides of pictures (pixels): stills of failed clips, contact sheets, worst clips."""
 STRIP_COLUMNS = 400
-"""Most columns of a drawn MFCC strip; more are averaged."""
+"""Maximum columns of a drawn MFCC strip; more are averaged."""
 ROWS = 50
 """Rows of the table of failures that are shown at first."""
 SETTINGS = 100
-"""Most lines of a table of settings."""
+"""Maximum lines of a table of settings."""
 
 Values = dict[str, Any]
-"""What a part of the template is filled with."""
+"""Values for a part of the template."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """The page and what it is made of: clips ok in any column, failures, and problems that were met."""
+    """The page and its counts: clips ok in any column, failures, and problems found."""
 
     page: str
     n_clips: int
@@ -56,9 +56,9 @@ class Report:
 def report(out: Path, *, root: Path | None = None, seed: int = 0) -> Report:
     """Return the report of a run's folder; the same folder, data set and seed give the same page.
 
-    root: where the data set lies now, if not where it was indexed. seed: draws the clips that are looked at.
-    Raises RunError where `out` holds nothing, ManifestError where its manifest cannot be read. A shard that cannot be
-    read is a problem on the page.
+    root: the data set's folder, if it was moved since it was indexed. seed: draws the clips that are read.
+    Raises RunError if `out` holds nothing, ManifestError if its manifest cannot be read. A shard that cannot be read is
+    listed as a problem on the page.
     """
     found = findings.gather(out, seed=seed, per_split=4 * PER_SPLIT)  # some may be damaged
     if all(column.run is None for column in found.columns.values()):
@@ -99,7 +99,7 @@ def report(out: Path, *, root: Path | None = None, seed: int = 0) -> Report:
 
 
 def _column(column: Column) -> Values:
-    """Return a column's counts as rows, of each split and of all."""
+    """Return a column's counts as rows: one for each split and one for all."""
     total = _total(column)
     splits = {**column.splits, "all": total}
     reasons: dict[str, Counter[str]] = {**column.reasons, "all": sum(column.reasons.values(), Counter[str]())}
@@ -140,7 +140,7 @@ def _meaning(reason: str) -> str:
 
 
 def _failures(found: Findings, labels: Mapping[str, Label], root: Path, pictures: Pictures, seed: int) -> Values:
-    """Return the failures that are listed, each with a picture of its video or why it has none."""
+    """Return the listed failures, each with a picture of its video or the reason why there is none."""
     wanted = _looked_into(found.failures, seed) if root.is_dir() else []
     stills = excerpts.stills(root, {key: labels.get(key, Label()) for key in wanted}, STILL_SIDE)
     urls = {key: pictures.url(data) for key, data in stills.items() if isinstance(data, bytes)}
@@ -162,7 +162,7 @@ def _failures(found: Findings, labels: Mapping[str, Label], root: Path, pictures
 
 
 def _looked_into(failures: Sequence[Failure], seed: int) -> list[str]:
-    """Return the keys of failed clips whose video is looked into."""
+    """Return the keys of failed clips of which a still is made."""
     groups: dict[tuple[str, str], list[str]] = {}
     for failure in failures:
         groups.setdefault((failure.column, failure.reason), []).append(failure.key)
@@ -175,7 +175,7 @@ def _looked_into(failures: Sequence[Failure], seed: int) -> list[str]:
 
 
 def _plot(found: Findings, figure: Figure) -> Values:
-    """Return a figure's histogram, None where no clip has it."""
+    """Return a figure's histogram, None if no clip has it."""
     values = np.frombuffer(found.values[figure.name], np.float64) * figure.scale
     plot = histogram(values, figure.title, figure.unit, figure.grain) if len(values) else None
     beyond = plot is not None and any(bar.beyond for bar in plot.bars)
@@ -183,7 +183,7 @@ def _plot(found: Findings, figure: Figure) -> Values:
 
 
 def _is_sample(found: Findings, figure: Figure) -> bool:
-    """Whether a figure is known of some clips only."""
+    """Whether a figure is known only for some clips."""
     return figure.name in found.drawn and bool(found.values[figure.name]) and found.looked_at < found.n_clips
 
 
@@ -192,7 +192,7 @@ def _is_sample(found: Findings, figure: Figure) -> bool:
 
 @dataclass(frozen=True)
 class _Clips:
-    """Reads what is shown of clips; what cannot be read is a problem of the findings."""
+    """Reads the data to show for clips; if it cannot be read, adds a problem to the findings."""
 
     out: Path
     found: Findings
@@ -200,11 +200,11 @@ class _Clips:
     pictures: Pictures
 
     def label(self, row: Row) -> Label:
-        """Return what the manifest has of a clip."""
+        """Return the manifest's labels of a clip."""
         return self.labels.get(row.key, Label())
 
     def shots(self, row: Row, frames: Sequence[int]) -> list[Shot]:
-        """Return frames of a clip, none where they cannot be read."""
+        """Return frames of a clip, none if they cannot be read."""
         run = self.found.columns["crop"].run
         if "crop" not in row.where or run is None:
             return []
@@ -217,7 +217,7 @@ class _Clips:
             return []
 
     def sound(self, row: Row) -> MfccExcerpt | None:
-        """Return a clip's MFCC columns, None where they cannot be read."""
+        """Return a clip's MFCC steps, None if they cannot be read."""
         if "mfcc" not in row.where:
             return None
         try:
@@ -227,7 +227,7 @@ class _Clips:
             return None
 
     def curve(self, row: Row) -> Values | None:
-        """Return the curve of a clip for the page, in a box of 30 × 12; None where it cannot be read."""
+        """Return the curve of a clip for the page, in a box of 30 × 12; None if it cannot be read."""
         try:
             curve = excerpts.read_curve(self.out, row)
         except ShardError as error:

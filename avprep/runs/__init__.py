@@ -1,1 +1,1 @@
-"""What runs clips: worker processes, time-outs, restarts, array jobs; whatever is done to a clip."""
+"""Running clips through a stage: worker processes, time-outs, restarts, array jobs; independent of the stage."""

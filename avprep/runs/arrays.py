@@ -1,4 +1,4 @@
-"""Array jobs of a column: which tasks have something left to do, and the script that makes them."""
+"""Array jobs of a column: which tasks have work left, and the script that runs them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from avprep.runs.fingerprint import ColumnStage
 from avprep.runs.status import column_status
 
 SHORTEST_SECONDS = 600
-"""A shorter time limit is remarked upon: a task must start, read its manifest and finish a shard before the warning."""
+"""A shorter time limit causes a remark: a task must start, read its manifest and finish a shard before the warning."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What an array job asks of Slurm; None leaves a choice to the cluster.
+    """The resources that an array job requests from Slurm; None leaves a choice to the cluster.
 
-    tasks: tasks that share the shards; None: `slurm.DEFAULT_TASKS`, or one a shard. max_parallel: those that run at
-    once. mem: memory of a task; None: 2 GiB a core. sbatch: more options of sbatch. setup: shell lines that come first.
+    tasks: number of tasks among which shards are divided; None: `slurm.DEFAULT_TASKS`, or one per shard. max_parallel:
+    tasks that run at once. mem: memory per task; None: 2 GiB per core. sbatch: further options of sbatch. setup: shell
+    lines that run first.
     """
 
     tasks: int | None = None
@@ -41,9 +42,9 @@ class Resources:
 
 @dataclass(frozen=True)
 class ArrayPlan:
-    """An array job that is ready to be sent.
+    """An array job that is ready to be submitted.
 
-    script: its text; path: where it is kept once it is sent; shards: those that are missing; logs: their folder.
+    script: its text. path: where it is kept once submitted. shards: those that are missing. logs: the folder of logs.
     """
 
     script: str
@@ -52,7 +53,7 @@ class ArrayPlan:
     logs: Path
 
     def submit(self) -> str:
-        """Send it and keep its script; return the number of the job. RunError, one line, where that fails."""
+        """Submit it and keep its script; return the job number. Raises RunError, one line, if that fails."""
         return slurm.keep_and_submit(self.script, self.path)
 
 
@@ -68,11 +69,11 @@ def plan(
     anew: bool = False,
     remark: Callable[[str], None],
 ) -> ArrayPlan | None:
-    """Return the array job for what is missing of a column; None where nothing is. Makes the folder of its logs.
+    """Return the array job for the missing shards of a column, None if none are missing. Creates its folder of logs.
 
-    command: the command line of a task, without its number. workers: processes of a task, where not one a core.
-    anew: everything is missing: the column that is there is going to be set aside.
-    Raises RunError where `out` belongs to another run, or cannot be written.
+    command: the command line of a task, without its number. workers: processes per task; None: one per core.
+    anew: treat everything as missing: the existing column is going to be set aside.
+    Raises RunError if `out` belongs to another run or cannot be written.
     """
     size = fingerprint.check(stage, manifest, out, shard_size, ignore=("versions",), anew=anew)
     column = stage.column
@@ -117,7 +118,7 @@ def plan(
 
 
 def environment() -> list[str]:
-    """Return the shell lines that give a task this command and its weights."""
+    """Return the shell lines with which a task finds this command and its weights."""
     beside = Path(sys.executable).with_name("avprep")
     found = str(beside) if beside.exists() else shutil.which("avprep")
     lines = [f"export PATH={shlex.quote(str(Path(found).parent))}:$PATH"] if found else []

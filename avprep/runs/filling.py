@@ -1,4 +1,4 @@
-"""A shard that is being filled: samples in the manifest's order, from workers or from the tar that it replaces."""
+"""A shard that is being filled: samples in the manifest's order, from workers or copied from the tar it replaces."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from avprep.runs.workfolder import one_at_a_time
 class OpenShard:
     """A shard that is being filled.
 
-    records: how each row ended. failed: the reason of each row that is run again.
-    begun: this run's start in monotonic seconds.
+    records: the outcome of each row. failed: the reason for each row that is run again.
+    begun: when this run began the shard, in monotonic seconds.
     """
 
     def __init__(self, stage: ColumnStage, out: Path, work: Path, name: str, clips: tuple[Clip, ...]) -> None:
@@ -30,15 +30,15 @@ class OpenShard:
         self.begun = time.monotonic()
         self._stage, self._out, self._work = stage, out, work
         self._before = self._stamp()
-        self._kept: dict[int, shards.Stretch] = {}  # rows whose samples are copied from the tar that is replaced
+        self._kept: dict[int, shards.Stretch] = {}  # rows whose samples are copied from the replaced tar
         self._source: IO[bytes] | None = None  # that tar
-        self._versions: object = None  # what the sidecar holds of other versions
+        self._versions: object = None  # the sidecar's record of other versions
         self._started, self._spent = time.time(), 0.0  # the first run's start, and the seconds it took
 
     def resume(self, retry: frozenset[str]) -> dict[str, Any] | None:
-        """Take over the records of a finished shard, but for clips that failed for a reason to retry.
+        """Take over the records of a finished shard, except for clips that failed for a reason to retry.
 
-        Returns its sidecar; None where the shard is not finished.
+        Returns its sidecar; None if the shard is not finished.
         """
         found = shards.open_finished(self._out, self._stage.column, self.name, [clip.key for clip in self.clips])
         if found is None:
@@ -52,7 +52,7 @@ class OpenShard:
         return sidecar
 
     def keep_samples(self) -> None:
-        """Find the samples in the resumed tar that are copied; RunError where one is missing."""
+        """Find the samples to copy in the resumed tar; RunError if one is missing."""
         assert self._source is not None
         there = shards.stretches(self._source)
         for row, record in self.records.items():
@@ -62,11 +62,11 @@ class OpenShard:
                 self._kept[row] = there[record["key"]]
 
     def stretch(self, row: int) -> str:
-        """Return where a worker writes the sample of a row; a string, for a Path takes longer to pickle than a clip."""
+        """Return the path of a row's sample; a string, because a Path takes longer to pickle than a clip."""
         return f"{self._work}/{self.name}-{row}.part"
 
     def add(self, row: int, record: dict[str, Any]) -> bool:
-        """Note how a clip ended; return whether the shard is complete."""
+        """Record the outcome of a clip; return whether the shard is complete."""
         if row in self.failed and record.get("reason") == self.failed[row]:
             record["again"] = True
         self.records[row] = {"key": self.clips[row].key, **record}
@@ -76,31 +76,31 @@ class OpenShard:
 
     @property
     def copies(self) -> bool:
-        """Whether samples are copied from the tar that is replaced, which this process alone has open."""
+        """Whether samples are copied from the replaced tar, which only this process has open."""
         return bool(self._kept)
 
     @functools.cached_property
     def parts(self) -> tuple[Path, Path, list[str | shards.Stretch]]:
-        """What `shards.string_together` makes the tar of the complete shard of."""
+        """The arguments with which `shards.string_together` makes the tar of the complete shard."""
         rows = (row for row in range(len(self.clips)) if self.records[row]["state"] == "ok")
         samples = [self._kept[row] if row in self._kept else self.stretch(row) for row in rows]
         return shards.tar_path(self._out, self._stage.column, self.name), self._work / f"{self.name}.tar.part", samples
 
     @property
     def written(self) -> list[str]:
-        """What workers wrote, which nobody needs once the tar is made."""
+        """The files written by workers, which are not needed once the tar is made."""
         return [sample for sample in self.parts[2] if isinstance(sample, str)]
 
     def string(self) -> tuple[str, int]:
-        """Make that tar, and remove what workers wrote; return its sha256 and size in bytes."""
+        """Make the tar, and remove the files written by workers; return its sha256 and size in bytes."""
         made = shards.string_together(*self.parts, self._source)
         worker.remove(self.written)
         return made
 
     def finish(self, digest: str, size: int) -> dict[str, Any]:
-        """Put the shard in place, unless another run did so while this one worked on it; its tar lies aside.
+        """Move the shard, whose tar is still aside, into place, unless another run finished it in the meantime.
 
-        Returns the counts of the shard that lies there.
+        Returns the counts of the shard that is in place.
         """
         path, aside, _ = self.parts
         records = [self.records[row] for row in range(len(self.clips))]
@@ -115,7 +115,7 @@ class OpenShard:
         return shards.counts(records if theirs is None else theirs["clips"])
 
     def close(self) -> None:
-        """Close the tar that is replaced."""
+        """Close the replaced tar."""
         if self._source is not None:
             self._source.close()
 
@@ -143,13 +143,13 @@ class OpenShard:
         return head
 
     def _made_meanwhile(self) -> dict[str, Any] | None:
-        """Return the sidecar of another run that was faster; None where there is none."""
+        """Return the sidecar of another run that was faster; None if there is none."""
         if self._stamp() == self._before:
             return None
         return shards.finished(self._out, self._stage.column, self.name, [clip.key for clip in self.clips])
 
     def _stamp(self) -> tuple[int, int, int] | None:
-        """Return what marks the sidecar's content without reading it; None where there is none."""
+        """Return a stamp that changes with the sidecar's content, without reading it; None if there is no sidecar."""
         try:
             found = shards.sidecar_path(self._out, self._stage.column, self.name).stat()
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What decides the bytes of a column, kept in its run.json: a folder takes only the run it belongs to."""
+"""The fingerprint of a column: what decides its bytes, kept in run.json. A folder accepts only its own run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from avprep.runs.workfolder import one_at_a_time
 
 FINGERPRINT_VERSION = 1
 MIN_CLIP = len('{"key":"k","video":"v","split":"val"}')
-"""Bytes that a clip takes in a manifest at least."""
+"""Minimum size of a clip in a manifest (bytes)."""
 
 
 class ColumnStage(Protocol):
-    """What is done to each clip. Pickled to every worker and called there once for the function that does it.
+    """The processing of each clip. It is pickled to every worker and called there once to build the worker's function.
 
-    column: the folder below OUT that the shards go to.
+    column: the folder below OUT for the shards.
     """
 
     @property
@@ -39,26 +39,26 @@ class ColumnStage(Protocol):
         ...
 
     def seconds(self, clip: Clip) -> float | None:
-        """Return how long a clip is, which decides the time that it may take; None where that is unknown."""
+        """Return the length of a clip, which decides its time-out; None if unknown."""
         ...
 
     def __call__(self) -> Callable[..., shards.Sample]:
-        """Build the function of a clip, and of its shard for a `Derived` stage; it raises Reject to fail a clip."""
+        """Build the function of a clip (and its shard, for a `Derived` stage); it raises Reject to fail a clip."""
         ...
 
 
 @runtime_checkable
 class Demanding(Protocol):
-    """A stage that needs something on the machine besides the clips: weights, say."""
+    """A stage that needs something on the machine besides the clips, for example weights."""
 
     def require(self) -> None:
-        """Raise AvprepError, one line, where it is not there."""
+        """Raise AvprepError, one line, if it is missing."""
         ...
 
 
 @runtime_checkable
 class Derived(Protocol):
-    """A stage that reads other columns: its function takes the name of the clip's shard, too."""
+    """A stage that reads other columns: its function also takes the name of the clip's shard."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ class Derived(Protocol):
 
 
 def fingerprint(stage: ColumnStage, manifest: Manifest, shard_size: int) -> dict[str, Any]:
-    """Return what decides a column's bytes, as JSON gives it back."""
+    """Return what decides a column's bytes, as it is after a round trip through JSON."""
     ours = {
         "avprep_run": FINGERPRINT_VERSION,
         "column": stage.column,
@@ -90,13 +90,13 @@ def check(
     accept_versions: bool = False,
     anew: bool = False,
 ) -> int:
-    """Prove that `out` is free or holds this very run, and that the stage has what it needs; return its shard size.
+    """Check that `out` is free or holds this same run, and that the stage has what it needs; return the shard size.
 
-    Nothing is written, so a first try that fails here leaves `out` as it was.
-    ignore: parts of the fingerprint that may differ: `versions`, where another machine is to do the work.
-    accept_versions: whether versions of libraries may differ; weights and all else must be the same.
-    anew: the column that is there is going to be set aside, and is not compared.
-    Raises RunError with the difference where `out` belongs to another manifest or other settings.
+    Nothing is written, so a first attempt that fails here leaves `out` as it was.
+    ignore: parts of the fingerprint that may differ: `versions`, if another machine will do the work.
+    accept_versions: whether library versions may differ; weights and everything else must be the same.
+    anew: the existing column is going to be set aside, and is not compared.
+    Raises RunError with the difference if `out` belongs to another manifest or other settings.
     """
     if isinstance(stage, Demanding):
         stage.require()
@@ -107,7 +107,7 @@ def check(
         theirs |= {name: ours[name] for name in ignore}
         if accept_versions:
             theirs = _with_our_libraries(theirs, ours)
-    if theirs == ours:  # so the frozen manifest, seconds of reading for a large set, is this one too
+    if theirs == ours:  # so the frozen manifest is the same too; reading a large one takes seconds
         return size
     frozen_path = out / "manifest.jsonl"
     if frozen_path.exists():
@@ -130,9 +130,9 @@ def check(
 
 
 def other_versions(stage: ColumnStage, out: Path, before: object = None) -> list[dict[str, str]]:
-    """Return what a shard that is made now records of versions: the sets beside that of run.json, oldest first.
+    """Return the sets of versions, other than that of run.json, that a shard made now records, oldest first.
 
-    before: what it recorded until now. Empty where everything was made with the versions of run.json.
+    before: those it recorded until now. Empty if everything was made with the versions of run.json.
     """
     others = [one for one in before if isinstance(one, dict)] if isinstance(before, list) else []
     run = shards.read_run(out, stage.column)
@@ -141,12 +141,12 @@ def other_versions(stage: ColumnStage, out: Path, before: object = None) -> list
 
 
 def read_manifest(out: Path) -> Manifest:
-    """Read the frozen manifest of a run's folder; RunError where there is none."""
+    """Read the frozen manifest of a run's folder; RunError if there is none."""
     return manifests.read(manifest_path(out))
 
 
 def manifest_path(out: Path) -> Path:
-    """Return where the frozen manifest of a run's folder lies; RunError where there is none."""
+    """Return the path of the frozen manifest of a run's folder; RunError if there is none."""
     path = out / "manifest.jsonl"
     if not path.is_file():
         raise RunError(f"{out}: no run was ever started there (no manifest.jsonl)")
@@ -154,7 +154,7 @@ def manifest_path(out: Path) -> Path:
 
 
 def clip_counts(out: Path, run: dict[str, Any]) -> dict[str, int]:
-    """Return the number of clips of each split: from a column's run.json, since large manifests take seconds."""
+    """Return the number of clips of each split, from a column's run.json: large manifests take seconds to read."""
     match run.get("clips"):
         case {"train": int(train), "val": int(val), "test": int(test)}:
             total = train + val + test
@@ -167,7 +167,7 @@ def clip_counts(out: Path, run: dict[str, Any]) -> dict[str, int]:
 
 
 def started(out: Path, column: str) -> dict[str, Any]:
-    """Read the run.json of a column that must have been started; RunError where it was not, or where it is damaged."""
+    """Read the run.json of a column that must have been started; RunError if it was not, or if it is damaged."""
     run = shards.read_run(out, column)
     if run is None:
         raise RunError(f"{out}: its column {column} was never started: run `avprep {column}`")
@@ -175,7 +175,7 @@ def started(out: Path, column: str) -> dict[str, Any]:
 
 
 def shard_names(out: Path, run: dict[str, Any], split: str | None) -> list[str]:
-    """Return the names of a column's shards, or those of a split, by its run.json; RunError where that is damaged."""
+    """Return the names of a column's shards, or those of a split, from its run.json; RunError if that is damaged."""
     names = (name for name, _ in manifests.shard_lengths(clip_counts(out, run), run["shard_size"]))
     return [name for name in names if split in (None, name.partition("-")[0])]
 
@@ -190,9 +190,9 @@ def join(
     *,
     accept_versions: bool = False,
 ) -> None:
-    """Enter `out`: write what is `missing` of the frozen manifest and the fingerprint, by way of the folder `work`.
+    """Join the run in `out`: write the `missing` ones of the frozen manifest and the fingerprint, by way of `work`.
 
-    Raises RunError with the difference where another run was a moment faster and differs.
+    Raises RunError with the difference if another run was a moment faster and differs.
     """
     try:
         for path in missing:
@@ -200,18 +200,18 @@ def join(
                 created = _create(path, manifests.render(manifest), work / path.name)
             else:
                 text = json.dumps(fingerprint(stage, manifest, shard_size), indent=2, ensure_ascii=False) + "\n"
-                with one_at_a_time(out / "manifest.jsonl"):  # another column may start this moment
+                with one_at_a_time(out / "manifest.jsonl"):  # another column may start at the same moment
                     _shard_size(out, shard_size, stage.column)
                     created = _create(path, text, work / path.name)
             if not created:
                 check(stage, manifest, out, shard_size, accept_versions=accept_versions)
     except OSError as error:
         raise RunError(f"{out}: cannot write there ({error.strerror})") from error
-    _shard_size(out, shard_size, stage.column)  # where there are no locks
+    _shard_size(out, shard_size, stage.column)  # again, in case there are no locks
 
 
 def _shard_size(out: Path, wanted: int | None, own: str) -> int:
-    """Return the shard size that every column of a folder shares; own: the column that asks."""
+    """Return the shard size common to all columns of a folder; own: the calling column."""
     size = wanted
     for column in sorted({*schema.ALL_COLUMNS, own}):  # other folders may hold training runs
         run = shards.read_run(out, column)
@@ -230,9 +230,9 @@ def _create(path: Path, text: str, aside: Path) -> bool:
 
 
 def _with_our_libraries(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-    """Return their fingerprint as if it had been made with our versions of libraries.
+    """Return their fingerprint with our library versions in place of theirs.
 
-    Digests of weights stand among the versions, and the device: these are no versions, and stay.
+    The digests of weights and the device, which are listed among the versions, are not replaced.
     """
     there, here = theirs.get("versions"), ours["versions"]
     if not isinstance(there, dict):
@@ -242,7 +242,7 @@ def _with_our_libraries(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[st
 
 
 def _is_version(text: object) -> bool:
-    """Tell a version, `2.1.0+cpu`, from a digest or a word."""
+    """Return whether a text is a version, such as `2.1.0+cpu`, and not a digest or a word."""
     return isinstance(text, str) and re.match(r"\d+(\.|$)", text) is not None
 
 

@@ -1,7 +1,7 @@
-"""A small pool of worker processes: jobs in, how each of them ended out. It is independent of clips.
+"""A small pool of worker processes: it takes jobs and returns the outcome of each. It is independent of clips.
 
-A worker is a fresh interpreter with one pipe to its parent. There are no locks, queues, semaphores or threads that a
-kill could leave behind, nothing runs the user's script a second time, and nothing waits for a worker at exit.
+A worker is a new interpreter with one pipe to its parent. There are no locks, queues, semaphores or threads that a kill
+could leave behind. Nothing runs the user's script a second time, and nothing waits for a worker at exit.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from multiprocessing import connection
 from typing import Any
 
 PATIENCE = 1.5
-"""Seconds that a killed worker has to die; one in uninterruptible sleep does not, and is abandoned."""
+"""Seconds for a killed worker to die; one in uninterruptible sleep does not, and is abandoned."""
 
-_AHEAD = 2  # jobs that lie with a worker: the one it is at, and the next
-_QUICK = 1.0  # s: only a worker whose last job took no longer is given one ahead
-_SMALL = 16_384  # bytes: a larger job may block its sender, so it is sent to an idle worker only
+_AHEAD = 2  # jobs assigned to a worker: the current one and the next
+_QUICK = 1.0  # s: a worker gets a job ahead only if its last one took no longer
+_SMALL = 16_384  # bytes: a larger job may block its sender, so it is sent only to an idle worker
 _LONG = 3600.0  # s
-_READ = 1 << 16  # bytes of a worker's messages that are read at once
-_STARTS = 3  # rounds of workers that may die before one of them is ready
+_READ = 1 << 16  # maximum bytes of a worker's messages per read
+_STARTS = 3  # maximum rounds of workers that die before one of them is ready
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _CODE = "import sys; sys.path[:] = sys.argv[3:]; from avprep.runs import pool; pool.serve(*map(int, sys.argv[1:3]))"
 
@@ -40,10 +40,10 @@ class PoolError(Exception):
     """No worker can be started."""
 
 
-class Died(Exception):  # noqa: N818 - what became of a process
-    """A worker's process ended amid a job.
+class Died(Exception):  # noqa: N818 - the outcome of a process
+    """A worker's process ended during a job.
 
-    exit_code: as `subprocess` has it: the signal, negative, where there was one.
+    exit_code: as in `subprocess`: negative for a signal.
     """
 
     def __init__(self, exit_code: int) -> None:
@@ -53,9 +53,9 @@ class Died(Exception):  # noqa: N818 - what became of a process
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended: `value` is what its function returned.
+    """The outcome of a job: `value` is the return value of its function.
 
-    error: what it raised; Died; TimeoutError where it took longer than `limit`, its seconds.
+    error: the exception that it raised; Died; or TimeoutError if it took longer than `limit` seconds.
     """
 
     tag: Any
@@ -72,9 +72,9 @@ class _Job:
 
 
 class _Inbox:
-    """What a worker says, as `connection.Connection` frames it: one call to the system for all messages that are there.
+    """Messages of a worker, framed as by `connection.Connection`, but read with one system call for all that are there.
 
-    A message that is there in part is waited for with the next ones, and holds nobody up.
+    An incomplete message does not block: the rest of it is read with the next ones.
     """
 
     def __init__(self, pipe: connection.Connection[Any, Any]) -> None:
@@ -82,7 +82,7 @@ class _Inbox:
         self._held = bytearray()
 
     def read(self) -> Iterator[tuple[str, Any, bool]]:
-        """Yield what is there now, as `_say` and `_pickled` make it; EOFError or OSError where the pipe has ended."""
+        """Yield the messages of `_say` and `_pickled` that are there; EOFError or OSError at the end of the pipe."""
         data = os.read(self._pipe.fileno(), _READ)
         if not data:
             raise EOFError
@@ -94,12 +94,12 @@ class _Inbox:
             yield pickle.loads(message)  # noqa: S301 - our own worker's
 
     def _framed(self) -> tuple[int, int] | None:
-        """Return where the first message lies; None where it is not there whole."""
+        """Return the position of the first message; None if it is incomplete."""
         held, begin = self._held, 4
         if len(held) < begin:
             return None
         (size,) = struct.unpack_from("!i", held)
-        if size == -1:  # so large that its length takes eight bytes more
+        if size == -1:  # so large that its length takes eight more bytes
             begin = 12
             if len(held) < begin:
                 return None
@@ -109,9 +109,9 @@ class _Inbox:
 
 @dataclass(eq=False)
 class _Worker:
-    """A worker as its parent sees it; the first of its `jobs` is the one it is at, `begun` then.
+    """The parent's state of a worker; the first of its `jobs` is the current one, `begun` at that time.
 
-    took: whether it has reported that it is at it.
+    took: whether the worker has reported that it began the current job.
     late: the job for which it was killed, at `killed`.
     """
 
@@ -131,23 +131,23 @@ class _Worker:
         self.inbox = _Inbox(self.pipe)
 
     def begin(self) -> None:
-        """Start the clock of the first job, if there is one."""
+        """Start the clock of the current job, if there is one."""
         self.took = False
         if self.jobs:
             self.begun, self.limit = time.monotonic(), self.jobs[0].timeout
 
     def due(self) -> float:
-        """Return when something must be done about it (monotonic seconds)."""
+        """Return the time at which the parent must act on it (monotonic seconds)."""
         if self.killed is not None:
             return self.killed + PATIENCE
         return self.begun + self.limit if self.ready and self.jobs else float("inf")
 
 
 class Pool:
-    """Does jobs in `size` processes, each of which calls `initializer` once; a context that closes it.
+    """Runs jobs in `size` processes, each of which calls `initializer` once; a context manager that closes the pool.
 
-    deaf: signals that workers ignore from their first moment, since the parent decides what becomes of them. A worker
-    that dies, or is killed for taking too long, costs the job it was at and is replaced.
+    deaf: signals that workers ignore from the start, since the parent decides when they end. A worker that dies or is
+    killed for exceeding a time limit loses only its current job and is replaced.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Pool:
         self._abandoned: list[tuple[subprocess.Popen[bytes], Any]] = []
         self._said, self._saying = os.pipe()
         os.set_blocking(self._said, False)
-        self._readable = selectors.DefaultSelector()  # kept from wait to wait: a new one costs time for each worker
+        self._readable = selectors.DefaultSelector()  # kept between waits: a new one costs time for each worker
         self._readable.register(self._said, selectors.EVENT_READ)
         self._failed_starts = 0
         self._exit_code: int | None = None
@@ -178,13 +178,13 @@ class Pool:
         self.close()
 
     def submit(self, tag: Any, function: Callable[..., Any], *args: Any, timeout: float = float("inf")) -> None:
-        """Queue a job, to be known as `tag`; it may take `timeout` seconds from when a worker begins it."""
+        """Queue a job, identified by `tag`; it may take `timeout` seconds from when a worker begins it."""
         self._queue.append(_Job(tag, pickle.dumps((function, args)), timeout))
 
     def wait(self, timeout: float) -> list[Ended]:
-        """Return the jobs that have ended, none if none did within so many seconds.
+        """Return the jobs that have ended; none if none does within `timeout` seconds.
 
-        Raises PoolError where workers cannot be started, or die before they are ready.
+        Raises PoolError if workers cannot be started or die before they are ready.
         """
         until = time.monotonic() + timeout
         ended: list[Ended] = []
@@ -210,17 +210,17 @@ class Pool:
                 return ended
 
     def all(self) -> Iterator[Ended]:
-        """Yield how each job ends, in the order in which they do, until none is left."""
+        """Yield the outcome of each job, in the order in which they end, until none is left."""
         while self._queue or any(worker.jobs for worker in self._workers):
             yield from self.wait(_LONG)
 
     def stuck(self) -> list[tuple[int, Any]]:
-        """Return process id and job's tag of each worker that outlives its kill: it hangs in the kernel."""
+        """Return the process id and the job's tag of each worker that survives its kill: it hangs in the kernel."""
         self._abandoned = [(process, tag) for process, tag in self._abandoned if process.poll() is None]
         return [(process.pid, tag) for process, tag in self._abandoned]
 
     def close(self) -> list[tuple[int, Any]]:
-        """Kill all workers, whose jobs are lost, and return those that are `stuck`: nobody will wait for them."""
+        """Kill all workers, whose jobs are lost, and return those that are `stuck`, which are not waited for."""
         for worker in self._workers:
             worker.process.kill()
         until = time.monotonic() + PATIENCE
@@ -234,18 +234,18 @@ class Pool:
         os.close(self._saying)
         left = self.stuck()
         while self._abandoned:
-            self._abandoned.pop()[0].returncode = -signal.SIGKILL  # which it will have in the end
+            self._abandoned.pop()[0].returncode = -signal.SIGKILL  # its eventual return code
         return left
 
     def _pass_on(self) -> None:
-        """Print what workers wrote. They do not write there themselves: a stuck one would keep a shell's pipe open."""
+        """Print the output of workers. They do not print it themselves: a stuck one would keep a shell's pipe open."""
         with contextlib.suppress(BlockingIOError):
             data = os.read(self._said, 1 << 20)
             if sys.stderr is not None:
                 sys.stderr.write(data.decode(errors="replace"))
 
     def _start_workers(self) -> None:
-        """Start as many as there is work for."""
+        """Start as many workers as there is work for."""
         starting = sum(not worker.ready for worker in self._workers)
         for _ in range(min(self._size - len(self._workers), len(self._queue) - starting)):
             try:
@@ -264,7 +264,7 @@ class Pool:
         path = [entry for entry in sys.path if isinstance(entry, str)]
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self._deaf)
         try:
-            # -P: what lies in the current folder is not imported in place of the libraries.
+            # -P: files in the current folder are not imported in place of the libraries.
             process = subprocess.Popen(
                 [sys.executable, *flags, "-P", "-c", _CODE, str(number), str(os.getpid()), *path],
                 stdin=subprocess.DEVNULL,
@@ -278,12 +278,12 @@ class Pool:
         finally:
             theirs.close()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        with contextlib.suppress(OSError):  # it is dead already, as its pipe will show
+        with contextlib.suppress(OSError):  # it has already died, as its pipe will show
             ours.send_bytes(self._setup)
         return _Worker(process, ours)
 
     def _hand_out(self) -> None:
-        """Give each worker a job, and then those that are quick another one ahead."""
+        """Give each worker a job, and then fast workers another one ahead."""
         for depth in range(_AHEAD):
             for worker in self._workers:
                 if not self._queue:
@@ -301,7 +301,7 @@ class Pool:
                     worker.begin()
 
     def _read(self, worker: _Worker) -> Iterator[Ended]:
-        """Take what a worker has said."""
+        """Process the messages of a worker."""
         try:
             for kind, value, took in worker.inbox.read():
                 match kind:
@@ -325,7 +325,7 @@ class Pool:
             yield from self._bury(worker, worker.process.poll())
 
     def _bury(self, worker: _Worker, exit_code: int | None) -> Iterator[Ended]:
-        """Part with a worker: the job it was at has ended, others are queued again. exit_code: None if it lives."""
+        """Remove a worker: its current job has ended, others are queued again. exit_code: None if it is still alive."""
         self._workers.remove(worker)
         self._readable.unregister(worker.pipe)
         worker.pipe.close()
@@ -349,7 +349,7 @@ _pipe: connection.Connection[Any, Any] | None = None
 
 
 def grant(seconds: float) -> None:
-    """Let the job that runs in this worker take so long in all, where its own limit is shorter."""
+    """Raise the time limit of the job that runs in this worker to `seconds` in total, if its limit is shorter."""
     if _pipe is not None:
         _say("grant", seconds)
 
@@ -361,7 +361,7 @@ def _say(kind: str, value: Any = None) -> None:
 
 
 def serve(number: int, parent: int) -> None:
-    """Be a worker: do what comes through the pipe with this file descriptor, until it or the parent is gone."""
+    """Run a worker: do the jobs from the pipe with this file descriptor until the pipe or the parent ends."""
     global _pipe
     _die_with(parent)
     os.set_inheritable(number, False)
@@ -376,7 +376,7 @@ def serve(number: int, parent: int) -> None:
         _say("ready")
     except (EOFError, BrokenPipeError):
         return
-    except BaseException as error:  # the parent reports it
+    except BaseException as error:  # reported by the parent
         hint = "; what workers run must lie in a module, not in a script" if "__main__" in str(error) else ""
         _say("broken", " ".join(f"{type(error).__name__}: {error}{hint}".split()))
         return
@@ -387,13 +387,13 @@ def serve(number: int, parent: int) -> None:
                 message = _pipe.recv_bytes()
                 _say("took")
             kind, value = _outcome(message)
-            # With the next job here already, one message ends this one and says that it was taken.
+            # If the next job is already here, a single message ends this one and reports that the next was begun.
             message = _pipe.recv_bytes() if _pipe.poll() else None
             _pipe.send_bytes(_pickled(kind, value, message is not None))
 
 
 def _outcome(message: bytes) -> tuple[str, Any]:
-    """Do a job; return what became of it."""
+    """Do a job; return its outcome."""
     try:
         function, args = pickle.loads(message)  # noqa: S301 - our own parent's
         return "value", function(*args)
@@ -414,12 +414,12 @@ def _pickled(kind: str, value: Any, took: bool) -> bytes:
 
 
 def _die_with(parent: int) -> None:
-    """Have this process killed when its parent ends, however that ends and whatever C code this one is in."""
+    """Have this process killed when its parent ends, however that ends and whatever C code is running here."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:  # it was gone before
+    if os.getppid() != parent:  # it had already ended
         os._exit(1)
 
 

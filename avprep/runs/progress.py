@@ -24,8 +24,8 @@ LINE_EVERY = 30.0
 class Progress:
     """Counts clips and failures against a total; shows rate and time left.
 
-    Clips that were done before are taken off the total: rate and ETA are of what this run does.
-    verbosity: below 0 nothing is shown, above 0 also how every clip and shard ended.
+    Clips that were done before are subtracted from the total: rate and ETA refer to this run's work.
+    verbosity: below 0 nothing is shown, above 0 also the outcome of every clip and shard.
     """
 
     def __init__(self, title: str, total: int, verbosity: int = 0) -> None:
@@ -38,7 +38,7 @@ class Progress:
         self._bar = _bar(title, total, "clip") if verbosity >= 0 else None
 
     def clip(self, key: str, record: dict[str, Any]) -> None:
-        """Count a clip; show which one failed and why."""
+        """Count a clip; if it failed, show it and why."""
         self._done += 1
         spent = f", {record['seconds']:.1f} s" if self._verbosity > 0 and record["seconds"] is not None else ""
         if record["state"] != "ok":
@@ -56,11 +56,11 @@ class Progress:
             self._say(f"{name}: finished, {counts['ok']} ok, {counts['failed']} failed, {seconds:.1f} s")
 
     def note(self, line: str) -> None:
-        """Show a line, after -q too."""
+        """Show a line, even with -q."""
         self._say(line, always=True)
 
     def skip(self, clips: int, failed: int) -> None:
-        """Take clips that were done before off the total; their failures still count."""
+        """Subtract clips that were done before from the total; their failures still count."""
         self._left -= clips
         self._failed += failed
         if self._bar is not None:
@@ -100,7 +100,7 @@ class Progress:
 
 
 def counted(items: Iterable[Item], title: str, total: int, unit: str, *, quiet: bool = False) -> Iterator[Item]:
-    """Pass items on and show how many of the total there have been, unless that is to be quiet."""
+    """Yield the items and show how many of the total have passed, unless quiet."""
     if quiet:
         yield from items
         return
@@ -123,7 +123,7 @@ def counted(items: Iterable[Item], title: str, total: int, unit: str, *, quiet: 
 
 @contextlib.contextmanager
 def download(*, quiet: bool = False) -> Iterator[Callable[[str, int], None]]:
-    """Give a function that takes what has arrived, a name and a number of bytes, and shows it on a terminal."""
+    """Yield a function that takes a file's name and a number of received bytes, and shows them on a terminal."""
     bar = None if quiet else _bar("download", None, "B")
 
     def arrived(name: str, count: int) -> None:
@@ -139,8 +139,8 @@ def download(*, quiet: bool = False) -> Iterator[Callable[[str, int], None]]:
 
 
 def _bar(title: str, total: int | None, unit: str) -> Any:
-    """Return a bar; None where standard error is no terminal, or one that cannot go back to the start of a line."""
+    """Return a bar; None if standard error is not a terminal, or one that cannot return to the start of a line."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         return None
-    tqdm.set_lock(threading.RLock())  # its own lies in shared memory, where a kill leaves it
+    tqdm.set_lock(threading.RLock())  # its default lock is in shared memory, where a kill would leave it
     return tqdm(total=total, desc=title, unit=unit, unit_scale=unit == "B", dynamic_ncols=True)

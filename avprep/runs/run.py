@@ -1,8 +1,8 @@
-"""The one place of processes, time-outs and restarts: a manifest in, finished shards out, whatever is in them.
+"""Processes, time-outs and restarts: from a manifest to finished shards, independent of their contents.
 
-Shards own the work: a task is given some of the manifest's shards, skips those that are done, and fills the others
-with a pool of processes. A clip that hangs is killed. One that crashes its process costs only itself. Every clip ends
-in its shard's sidecar as `ok` or `failed`.
+The unit of work is a shard: a task gets some of the manifest's shards, skips those that are done, and fills the others
+with a pool of processes. A clip that hangs is killed. One that crashes its process loses only itself. Every clip is
+recorded in its shard's sidecar as `ok` or `failed`.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from avprep.runs.workfolder import work_folder
 from avprep.signals import Stop, Stopped, stop_signals
 
 SAME_ERRORS = 20
-"""Clips in a row, in the manifest's order, that end with the same internal error before the run is stopped."""
+"""Number of consecutive clips, in the manifest's order, with the same internal error that stop the run."""
 
 FEW = 16
-"""Clips of a shard up to which its tar is made by this process: on a small disk that frees room at once."""
+"""Maximum clips of a shard whose tar is made by this process: on a small disk that frees space at once."""
 
 _QUEUED_PER_WORKER = 4
-_TICK = 0.25  # s between looks at the stop flag and the clock
+_TICK = 0.25  # s between checks of the stop flag and the clock
 _GRACE = 1.0  # s: a signal to the whole job may reach a worker before it reaches this process
-_MAX_STUCK = 20  # processes that hang in the kernel before the run is stopped, or two a worker if that is more
+_MAX_STUCK = 20  # maximum processes that hang in the kernel before the run is stopped; two per worker if more
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """The outcome of a run.
 
-    planned: this task's shards; skipped: those that were done before, in a retry those without a clip to run again;
+    planned: this task's shards. skipped: those that were done before; in a retry, those without a clip to run again.
     unfinished: those that a retry left alone, because the run that makes them has not finished them.
-    stuck: process and video of each clip that was given up, but hangs in the kernel to this moment.
-    clips: what this run did, in `seconds`.
-    ok, failed (reason -> clips), frames, silent (of those that are ok): of all the task's shards, whoever did them.
+    stuck: process and video of each clip that was given up but still hangs in the kernel.
+    clips: number of clips that this run did, in `seconds`.
+    ok, failed (reason -> clips), frames, silent (among the ok): of all the task's shards, including earlier runs'.
     """
 
     planned: tuple[str, ...]
@@ -64,10 +64,10 @@ class Outcome:
 
 
 _Job = tuple[OpenShard, int]
-"""A shard and the row of a clip in it."""
+"""A shard and the row of one of its clips."""
 
 _Tag = tuple[int, str]
-"""What a job is known by: its number in this run, in the manifest's order, and its video."""
+"""Identifies a job: its number in this run, in the manifest's order, and its video."""
 
 
 def run(
@@ -86,18 +86,18 @@ def run(
 ) -> Outcome:
     """Fill this task's shards of one column.
 
-    jobs: worker processes. clip_timeout: seconds after which a clip is stopped and counted as `timeout`; None takes
-    `worker.CLIP_TIMEOUT`, or `worker.TIMES_LENGTH` times the clip's length where that is more.
-    shard_size: clips a shard; None takes what the folder already has, else 500.
-    task_index, num_tasks: this task takes every `num_tasks`-th shard from `task_index` on.
-    retry: instead of that, run again the clips of finished shards that failed for one of these reasons; everything else
-    in those shards is copied.
-    accept_versions: go on in a folder that was begun with other versions of libraries; the sidecars of the shards that
-    are made then record them.
+    jobs: worker processes. clip_timeout: seconds after which a clip is stopped and counted as `timeout`; None:
+    `worker.CLIP_TIMEOUT`, or `worker.TIMES_LENGTH` times the clip's length if that is more.
+    shard_size: clips per shard; None: that of the folder if it has one, else 500.
+    task_index, num_tasks: this task fills every `num_tasks`-th shard from `task_index` on.
+    retry: instead, run again the clips of finished shards that failed for one of these reasons; everything else in
+    those shards is copied.
+    accept_versions: continue a folder that was started with other library versions; the sidecars of shards that are
+    made then record them.
     verbosity: see `Progress`.
-    Raises RunError, one line: another manifest or other settings in `out`, a disk that cannot be written, SAME_ERRORS
-    clips in a row with the same internal error; Stopped after one of STOP_SIGNALS. In each case finished shards stay
-    and nothing unfinished is left behind.
+    Raises RunError, one line, for another manifest or other settings in `out`, a disk that cannot be written, or
+    SAME_ERRORS consecutive clips with the same internal error; Stopped after one of STOP_SIGNALS. In each case finished
+    shards stay and nothing unfinished is left behind.
     """
     check_options(jobs, shard_size=shard_size, clip_timeout=clip_timeout, task_index=task_index, num_tasks=num_tasks)
     with stop_signals() as stop:
@@ -125,7 +125,7 @@ def check_options(
     num_tasks: int = 1,
     **_: object,
 ) -> None:
-    """SettingsError, one line, for options of `run` that have a value which is none: before anything is written."""
+    """Raise SettingsError, one line, for an invalid value of an option of `run`, before anything is written."""
     check_whole("jobs", jobs, 1)
     check_whole("num_tasks", num_tasks, 1)
     check_whole("task_index", task_index, 0, num_tasks - 1)
@@ -136,7 +136,7 @@ def check_options(
 
 
 class _Streak:
-    """How many clips in a row ended with the same internal error: in the order of their numbers, whoever is first."""
+    """Counts consecutive clips with the same internal error, in the order of their numbers, not in that of ending."""
 
     def __init__(self) -> None:
         self.length = 0
@@ -145,7 +145,7 @@ class _Streak:
         self._ends: dict[int, str | None] = {}
 
     def add(self, number: int, fault: str | None) -> bool:
-        """Take how a clip ended, None for anything but an internal error; return whether that makes SAME_ERRORS."""
+        """Add the fault of a clip, None if it had no internal error; return whether SAME_ERRORS is reached."""
         self._ends[number] = fault
         while self._next in self._ends and self.length < SAME_ERRORS:
             fault = self._ends.pop(self._next)
@@ -156,7 +156,7 @@ class _Streak:
 
 
 class _Filler:
-    """Fills shards with a pool of processes. One instance a run."""
+    """Fills shards with a pool of processes. One instance per run."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class _Filler:
         self._unfinished: list[str] = []
 
     def fill(self, mine: list[tuple[str, tuple[Clip, ...]]]) -> Outcome:
-        """Do every clip that is to be done."""
+        """Process every clip that is not done."""
         begin = time.monotonic()
         self._planned = len(mine)
         jobs = min(self._jobs, sum(len(clips) for _, clips in mine))
@@ -212,7 +212,7 @@ class _Filler:
         )
 
     def _work_through(self, queue: Iterator[_Job | None], jobs: int) -> None:
-        """Do what is queued."""
+        """Process the queue."""
         pool = Pool(jobs, worker.start, (self._stage,), deaf=worker.DEAF_TO)
         more = True
         try:
@@ -239,7 +239,7 @@ class _Filler:
             self._name_stuck(pool.close())
 
     def _name_stuck(self, found: list[tuple[int, Any]]) -> None:
-        """Note which processes hang in the kernel, where nothing ends them: a network file system that is down, say."""
+        """Record and show the processes that hang in the kernel, for example on a network file system that is down."""
         self._stuck = tuple((pid, "none" if tag is None else tag[1]) for pid, tag in found)
         if self._stuck:
             named = ", ".join(f"{pid} ({video})" for pid, video in self._stuck)
@@ -253,7 +253,7 @@ class _Filler:
         return f"{self._tally.shards} of {self._planned} shards done"
 
     def _queue(self, mine: list[tuple[str, tuple[Clip, ...]]]) -> Iterator[_Job | None]:
-        """Yield the clips that are to be done, and None for a shard without any; look at each when its turn comes."""
+        """Yield the clips to process, and None for a shard without any; each shard is checked when its turn comes."""
         for name, clips in mine:
             shard = self._take(name, clips)
             if shard is None:
@@ -265,7 +265,7 @@ class _Filler:
                     yield shard, row
 
     def _take(self, name: str, clips: tuple[Clip, ...]) -> OpenShard | None:
-        """Return a shard in which there is something to do; count any other."""
+        """Return a shard with work to do; for any other, count it and return None."""
         if self._retry:
             head = shards.finished_head(self._out, self._stage.column, name)
             if head is not None and not self._retry & head["counts"]["reasons"].keys():
@@ -288,7 +288,7 @@ class _Filler:
         return shard
 
     def _skip(self, name: str, counts: dict[str, Any]) -> None:
-        """Count a shard in which there is nothing to do."""
+        """Count a shard without work to do."""
         self._progress.skip(counts["clips"], counts["failed"])
         self._skipped.append(name)
         self._tally.add(counts)
@@ -306,7 +306,7 @@ class _Filler:
         self._submitted += 1
 
     def _collect(self, pool: Pool, ended: Ended) -> None:
-        """Take how a job ended: that of a clip, or of a tar; of samples that are removed nothing is to be known."""
+        """Handle the outcome of a clip's or a tar's job; that of removing samples is ignored."""
         try:
             if ended.tag in self._strung:
                 self._finish(pool, self._strung.pop(ended.tag), ended)
@@ -316,7 +316,7 @@ class _Filler:
             raise RunError(f"{self._out}: cannot write ({error.strerror})") from error
 
     def _note(self, pool: Pool, ended: Ended) -> None:
-        """Note how a clip ended; with the last one of a shard, have its tar made."""
+        """Record the outcome of a clip; after the last one of a shard, have its tar made."""
         record = self._record(ended)
         shard, row = self._pending.pop(ended.tag)
         if (fatal := record.pop("fatal", None)) is not None:
@@ -337,15 +337,15 @@ class _Filler:
             )
 
     def _record(self, ended: Ended) -> dict[str, Any]:
-        """Return how a clip ended, whatever became of its process."""
+        """Return the record of a clip, whatever happened to its process."""
         if isinstance(ended.error, Died) and ended.error.exit_code in (-signal.SIGTERM, -signal.SIGKILL):
-            self._heed_stop(_GRACE)  # a scheduler ends every process of a job: that is no fault of the clip
+            self._heed_stop(_GRACE)  # a scheduler ends every process of a job: not the clip's fault
         return _record(ended)
 
     def _finish(self, pool: Pool, shard: OpenShard, strung: Ended | None) -> None:
-        """Put a shard in place; strung: how a worker ended that made its tar, None where it is still to be made."""
+        """Move a shard into place; strung: the outcome of the worker that made its tar, None if it is not made yet."""
         if strung is not None and isinstance(strung.error, Died):
-            self._heed_stop(_GRACE)  # as for a clip; else it is made here
+            self._heed_stop(_GRACE)  # as for a clip; otherwise the tar is made here
             strung = None
         elif strung is not None and strung.error is not None:
             raise strung.error
@@ -359,7 +359,7 @@ class _Filler:
 
 @dataclass
 class _Tally:
-    """What the finished shards hold; totals: clips by how they ended."""
+    """Totals of the finished shards; totals: clips by outcome."""
 
     shards: int = 0
     frames: int = 0
@@ -389,12 +389,12 @@ def _record(ended: Ended) -> dict[str, Any]:
 
 
 def longer(seconds: float) -> int:
-    """Return a --clip-timeout to try where one of so many seconds was too short."""
+    """Return a --clip-timeout to suggest if one of `seconds` was too short."""
     return math.ceil(5 * seconds)
 
 
 def _how_it_died(exit_code: int) -> str:
-    """Return what a process died of: a signal's name where there was one."""
+    """Return the cause of a process's death: a signal's name, or the exit status."""
     if exit_code >= 0:
         return f"exit status {exit_code}"
     try:

@@ -1,4 +1,4 @@
-"""Slurm array jobs: the script as text, the largest array that the cluster takes, and sending the script."""
+"""Slurm array jobs: the text of the script, the cluster's maximum array size, and submitting the script."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from avprep.errors import RunError, explained
 
 DEFAULT_TASKS = 64
 DEFAULT_ARRAY_LIMIT = 1001
-"""Slurm's own MaxArraySize, where a cluster does not set another."""
+"""Slurm's default MaxArraySize, if a cluster does not set another."""
 
 WARNING_SECONDS = 120
-"""How long before the time limit Slurm is asked to warn; it does so up to a minute earlier or later."""
+"""Seconds before the time limit at which Slurm is asked to warn; it may do so up to a minute earlier or later."""
 
 _REQUEUE = f"""\
 # Slurm sends USR1 {WARNING_SECONDS} s before the time limit. avprep then drops the clips in hand, and this task goes
@@ -38,15 +38,15 @@ trap '[ "$avprep" ] || kill -KILL "$!"; wait "$!"; exit $?' TERM"""
 
 @dataclass(frozen=True)
 class ArrayJob:
-    """What an array job is to do and what it asks for.
+    """The work and the resources of an array job.
 
-    command: the command line of one task, without its share of the work and its workers.
-    workers: worker processes of a task; None for one a core.
-    array: the tasks that have something to do, `0-2,7`, of `num_tasks`; max_parallel: how many run at once.
-    work: one line on what there is to do.
-    logs: the folder of the logs, one file a task.
-    time, partition, mem, gpus, cpus: as sbatch takes them, for one task; sbatch: further options, `--account=lab`.
-    setup: shell lines that come before the command.
+    command: the command line of one task, without its task number and workers.
+    workers: worker processes per task; None: one per core.
+    array: the tasks that have work, such as `0-2,7`, of `num_tasks`. max_parallel: how many run at once.
+    work: one line that describes the work.
+    logs: the folder of the logs, one file per task.
+    time, partition, mem, gpus, cpus: as for sbatch, per task. sbatch: further options, such as `--account=lab`.
+    setup: shell lines before the command.
     """
 
     name: str
@@ -67,9 +67,9 @@ class ArrayJob:
 
 
 def render(job: ArrayJob) -> str:
-    """Return the text of the script that `sbatch` takes.
+    """Return the text of the script for `sbatch`.
 
-    Raises RunError for an option that would spill into the next line.
+    Raises RunError for an option with a line break.
     """
     options: list[tuple[str, object]] = [
         ("job-name", job.name),
@@ -101,9 +101,9 @@ def render(job: ArrayJob) -> str:
 
 
 def array_limit() -> int:
-    """Ask Slurm how many tasks an array may have; its own default where there is no Slurm to ask.
+    """Ask Slurm for the maximum number of tasks of an array; without Slurm, return its default.
 
-    Raises RunError where the cluster takes no arrays.
+    Raises RunError if the cluster does not accept arrays.
     """
     try:
         answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False).stdout
@@ -117,7 +117,7 @@ def array_limit() -> int:
 
 
 def seconds(limit: str) -> int | None:
-    """Return the seconds of a time limit as Slurm reads it: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S; None for any other."""
+    """Return the seconds of a time limit in Slurm's forms: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S; None for any other."""
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit)
     if found is None:
         return None
@@ -130,12 +130,12 @@ def seconds(limit: str) -> int | None:
 
 
 def script_path(out: Path, column: str) -> Path:
-    """Return where the script lies that was last sent for a column."""
+    """Return the path of the script that was last submitted for a column."""
     return out / f"{column}.sbatch"
 
 
 def sent_tasks(script: Path) -> tuple[int, int | None] | None:
-    """Return the number of tasks of a script that was sent, and how many of them run at once; None without a script."""
+    """Return the number of tasks of a submitted script, and how many of them run at once; None without a script."""
     try:
         text = script.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
@@ -148,11 +148,11 @@ def sent_tasks(script: Path) -> tuple[int, int | None] | None:
 
 
 def keep_and_submit(script: str, path: Path) -> str:
-    """Send the text of a script and keep it as `path`, whose folder is there; return the number of the job.
+    """Submit the text of a script and keep it as `path`, whose folder must exist; return the job number.
 
-    It is written before it is sent, so that no job runs whose script cannot be kept, and takes its name once sbatch has
-    taken it. Of several calls at once each waits for the one before: the file that stays is the script of the last job.
-    RunError where it cannot be written, and as `submit` raises it.
+    It is written before it is submitted, so that no job runs whose script cannot be kept, and gets its name once sbatch
+    has accepted it. Concurrent calls wait for each other: the file that stays is the script of the last job.
+    Raises RunError if it cannot be written, and as `submit` does.
     """
     from avprep.runs import workfolder
 
@@ -176,7 +176,7 @@ def keep_and_submit(script: str, path: Path) -> str:
 
 
 def submit(script: str) -> str:
-    """Send the text of a script; return the number of the job. Raises RunError with sbatch's message."""
+    """Submit the text of a script; return the job number. Raises RunError with sbatch's message."""
     text = script.encode("utf-8", "surrogateescape")
     try:
         done = subprocess.run(["sbatch", "--parsable"], input=text, capture_output=True, check=False)
@@ -189,10 +189,10 @@ def submit(script: str) -> str:
 
 
 def _log_folder(folder: Path) -> str:
-    """Return a folder as `--output` takes it, where % begins a pattern."""
+    """Escape a folder for `--output`, in which % begins a pattern."""
     return str(folder).replace("%", "%%")
 
 
 def _quoted(value: str) -> str:
-    """Quote what sbatch would split, cut off or unquote: blanks, `#`, quotes and backslashes."""
+    """Quote what sbatch would split, truncate or unquote: blanks, `#`, quotes and backslashes."""
     return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"' if re.search(r"""[\s#"'\\]""", value) else value

@@ -1,4 +1,4 @@
-"""What a run's folder holds: a quick count, from the first line of every sidecar. Proof is left to `verify`."""
+"""The state of a run's folder: a fast count from the first line of every sidecar. `verify` checks the contents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RECENT = 3600.0
 
 @dataclass
 class SplitStatus:
-    """Clips of one split in one column; `missing` ones are in shards that are not finished, `silent` ones are ok."""
+    """Clips of one split in one column; `missing` ones are in unfinished shards, `silent` ones are among the ok."""
 
     ok: int = 0
     failed: int = 0
@@ -36,13 +36,13 @@ class SplitStatus:
 class ColumnStatus:
     """One column of a run's folder.
 
-    reasons: failed clips by reason; again: those of them that failed for the same reason when they were run again.
-    longest_timeout: seconds that a clip had at most before it was stopped; None where none was, or none was recorded.
-    clip_seconds: work done so far, in seconds of one worker; core_seconds_left: the same for what is missing, at that
-    rate, None where nothing is done yet.
-    rate: clips/s of all tasks together over the last hour, None where none finished a shard in it; eta_seconds: the
-    time left at that rate.
-    unfinished: names of the shards that are still to be made, in the manifest's order.
+    reasons: failed clips by reason. again: those of them that failed for the same reason when they were run again.
+    longest_timeout: maximum seconds after which a clip was stopped; None if none was, or none was recorded.
+    clip_seconds: work done so far, in worker seconds. core_seconds_left: estimate for the missing clips at the same
+    rate; None if nothing is done yet.
+    rate: clips/s of all tasks together over the last hour; None if no shard was finished in it. eta_seconds: the time
+    left at that rate.
+    unfinished: names of the missing shards, in the manifest's order.
     """
 
     column: str
@@ -62,22 +62,22 @@ class ColumnStatus:
         return sum(split.shards for split in self.splits.values())
 
     def array(self, num_tasks: int) -> str:
-        """Return which of `num_tasks` tasks have something left to do, as Slurm's `--array` takes it."""
+        """Return which of `num_tasks` tasks have work left, in the form of Slurm's `--array`."""
         ends = accumulate(split.shards for split in self.splits.values())
         first = {name: end - split.shards for (name, split), end in zip(self.splits.items(), ends, strict=True)}
         names = (name.partition("-") for name in self.unfinished)
         return tasks.expression((first[split] + int(number)) % num_tasks for split, _, number in names)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return the status as JSON."""
         return asdict(self)
 
 
 def status(out: Path, now: float | None = None, columns: Iterable[str] = schema.ALL_COLUMNS) -> list[ColumnStatus]:
-    """Count what is done, from the first line of every sidecar and the size of its tar; digests are left to `verify`.
+    """Count what is done, from the first line of every sidecar and the size of its tar; `verify` checks digests.
 
-    now: seconds since 1970, for the rate. columns: those to look at; one that was never started is left out.
-    Raises RunError where `out` holds no run.
+    now: seconds since 1970, for the rate. columns: those to count; one that was never started is left out.
+    Raises RunError if `out` holds no run.
     """
     manifest_path(out)
     found = []
@@ -91,7 +91,7 @@ def status(out: Path, now: float | None = None, columns: Iterable[str] = schema.
 def column_status(
     out: Path, column: str, clips: dict[str, int], shard_size: int, now: float | None = None, *, anew: bool = False
 ) -> ColumnStatus:
-    """Count one column, started or not, of a manifest with so many clips in each split; anew: as if never started."""
+    """Count one column, started or not. clips: number of clips in each split. anew: as if never started."""
     result = ColumnStatus(column)
     reasons: Counter[str] = Counter()
     again: Counter[str] = Counter()
@@ -126,12 +126,12 @@ def column_status(
 
 
 def _rate(heads: list[dict[str, Any]], now: float) -> float | None:
-    """Return the clips/s of the shards that were finished within the last hour, since the first of them was begun."""
+    """Return the clips/s of the shards finished within the last hour, measured since the first of them was begun."""
     spans = [(head["timings"].get("started", 0.0), head["timings"].get("wall_seconds", 0.0)) for head in heads]
     recent: list[tuple[float, int]] = [
         (started, head["counts"]["clips"])
         for (started, seconds), head in zip(spans, heads, strict=True)
-        if now - RECENT < started + seconds and started < now + RECENT  # unless a clock was set back since
+        if now - RECENT < started + seconds and started < now + RECENT  # excludes clocks that were set back since
     ]
     if not recent:
         return None

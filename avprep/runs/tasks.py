@@ -1,4 +1,4 @@
-"""Array jobs: which part of the work a task does, read from the scheduler's variables; and arrays as text."""
+"""Array jobs: the task's number and count, from the scheduler's environment variables; arrays as text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from avprep.errors import RunError
 
-# Scheduler, variable of the task's number, of the first, the last and the step; PBS gives only the number.
+# Scheduler; variables of the task's number, the first, the last and the step. PBS gives only the number.
 _SCHEDULERS = (
     ("Slurm", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX", "SLURM_ARRAY_TASK_STEP"),
     ("SGE", "SGE_TASK_ID", "SGE_TASK_FIRST", "SGE_TASK_LAST", "SGE_TASK_STEPSIZE"),
@@ -18,18 +18,18 @@ _SCHEDULERS = (
 )
 
 _OUTSIDE = {"SGE": "undefined", "LSF": "0"}
-"""What a scheduler gives as the task's number to a job that is no array."""
+"""The task number that a scheduler gives to a job that is not an array."""
 
 
 class TaskOptionError(RunError):
-    """A task that is not one of those that there are, or only half of what names one."""
+    """A task number out of range, or only one of the two options that name a task."""
 
 
 def select(index: int | None, count: int | None, environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """Return (task index, number of tasks), from the command line or else from an array job's variables.
 
-    Outside an array job and without options the one task does everything. Raises RunError where neither can be
-    determined, e.g. for an array of single numbers (`--array=3,7`) without `--num-tasks`, or a variable that is no
+    Outside an array job and without options a single task does everything. Raises RunError if they cannot be
+    determined, e.g. for an array of single numbers (`--array=3,7`) without `--num-tasks`, or a variable that is not a
     number.
     """
     if index is None:
@@ -42,12 +42,12 @@ def select(index: int | None, count: int | None, environ: Mapping[str, str] = os
 
 
 def cores() -> int:
-    """Return the processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def expression(numbers: Iterable[int]) -> str:
-    """Return task numbers as schedulers write them: `0-2,7`."""
+    """Return task numbers in the schedulers' notation: `0-2,7`."""
     runs: list[list[int]] = []
     for number in sorted(set(numbers)):
         if runs and number == runs[-1][1] + 1:
@@ -62,7 +62,7 @@ def _from_scheduler(count: int | None, environ: Mapping[str, str]) -> tuple[int,
         if environ.get(number, "") in ("", _OUTSIDE.get(scheduler)):
             continue
         value = _whole(environ, number)
-        base = 1 if scheduler in ("SGE", "LSF") else 0  # these refuse a task number 0
+        base = 1 if scheduler in ("SGE", "LSF") else 0  # these do not allow task number 0
         if count is not None:
             return value - base, count
         low = _whole(environ, first, base)
@@ -72,7 +72,7 @@ def _from_scheduler(count: int | None, environ: Mapping[str, str]) -> tuple[int,
         stride = _whole(environ, step, 1)
         if stride < 1:
             raise RunError(f"{step} is 0, which is no step of an array job: give --task-index and --num-tasks")
-        if last not in environ:  # a shell that hands on some of Slurm's variables only
+        if last not in environ:  # a shell that passes on only some of Slurm's variables
             return (value - low) // stride, _whole(environ, "SLURM_ARRAY_TASK_COUNT")
         total = (_whole(environ, last) - low) // stride + 1
         if told not in (None, str(total)):
@@ -84,7 +84,7 @@ def _from_scheduler(count: int | None, environ: Mapping[str, str]) -> tuple[int,
 
 
 def _whole(environ: Mapping[str, str], name: str, default: int | None = None) -> int:
-    """Return the number that a scheduler's variable holds; the default where it is not set."""
+    """Return the number in a scheduler's variable; the default if it is not set."""
     text = environ.get(name, "")
     if not text and default is not None:
         return default

@@ -1,4 +1,4 @@
-"""What a worker process sets up before its first clip: calculation in one thread, and how much memory it keeps."""
+"""Set-up of a worker process before its first clip: computation in one thread, and the memory that it keeps."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import sys
 from threadpoolctl import threadpool_limits
 
 KEPT = 256 << 20
-"""Freed memory that a worker keeps at most (bytes)."""
+"""Maximum freed memory that a worker keeps (bytes)."""
 
 
 def one_thread() -> threadpool_limits:
-    """Have OpenCV, the linear algebra below numpy, and torch calculate in one thread each, those that are loaded.
+    """Limit OpenCV, numpy's linear algebra and torch, as far as they are loaded, to one thread each.
 
-    By default they take every core: workers then wait for each other's threads, sums come in another order, and
-    cascades find their windows in none. The result is a context that gives all but OpenCV's threads back.
+    By default they use every core: workers then wait for each other's threads, sums change their order, and cascades
+    return their windows in no fixed order. The result is a context that restores all threads except OpenCV's.
     """
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(1)

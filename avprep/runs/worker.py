@@ -1,4 +1,4 @@
-"""What runs in the worker processes: build the stage's function once, then do one clip after another."""
+"""The code of worker processes: build the stage's function once, then process one clip after another."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from avprep.runs import pool
 from avprep.runs.fingerprint import ColumnStage, Derived
 
 DEAF_TO = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
-"""Signals that reach a whole job, of a terminal or a scheduler: the parent decides what becomes of its workers."""
+"""Signals that a terminal or scheduler sends to a whole job: the parent decides when its workers end."""
 
 CLIP_TIMEOUT = 120.0
-"""Seconds that every clip may take, unless another limit was given."""
+"""Seconds that every clip may take, unless another limit is given."""
 TIMES_LENGTH = 10.0
-"""A clip may take this many times its own length, where that is more."""
+"""A clip may take this many times its own length, if that is more."""
 
 _stage: ColumnStage | None = None
 _do: Callable[..., shards.Sample] | None = None
@@ -32,7 +32,7 @@ _fatal: str | None = None
 
 
 def start(stage: ColumnStage) -> None:
-    """Build the worker's function once; what fails there fails the run, not one clip after another."""
+    """Build the worker's function once; a failure here fails the run, not one clip after another."""
     global _stage, _do, _fatal
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _stage = stage
@@ -46,11 +46,11 @@ def start(stage: ColumnStage) -> None:
 
 
 def do_clip(clip: Clip, shard: str, stretch: str, scaled: bool) -> dict[str, Any]:
-    """Do one clip in a worker; return its record for the sidecar.
+    """Process one clip in a worker; return its record for the sidecar.
 
-    shard: the name of its shard. stretch: the file to write its sample to. scaled: ask for time by the clip's length.
-    An internal error's record also has `fault`, its type and place, and what ends the run is `fatal` alone; neither is
-    for the sidecar.
+    shard: the name of its shard. stretch: the file for its sample. scaled: request a time limit by the clip's length.
+    The record of an internal error also has `fault`, its type and place; that of an error that ends the run is `fatal`
+    alone. Neither is for the sidecar.
     """
     if _fatal is not None or _do is None or _stage is None:
         return {"fatal": _fatal or "a worker was not started"}
@@ -68,13 +68,13 @@ def do_clip(clip: Clip, shard: str, stretch: str, scaled: bool) -> dict[str, Any
             "bytes": path.stat().st_size,
             "seconds": round(time.monotonic() - begin, 3),
         }
-        json.dumps(record, allow_nan=False)  # what a sidecar cannot hold is this clip's error, not the run's end
+        json.dumps(record, allow_nan=False)  # a record that JSON cannot hold fails this clip, not the run
         return record
     except Reject as reject:
         return failed(reject.reason, reject.message, time.monotonic() - begin)
     except AvprepError as error:
         return {"fatal": str(error)}
-    except BaseException as error:  # one clip must not end the run, not by sys.exit() either
+    except BaseException as error:  # one clip must not end the run, not even by sys.exit()
         fault = f"{type(error).__name__} ({_place(error)})"
         return failed("error", _describe(error), time.monotonic() - begin) | {"fault": fault}
 
@@ -87,7 +87,7 @@ def remove(paths: Iterable[str]) -> None:
 
 
 def _describe(error: BaseException) -> str:
-    """Return type, message and place of an error in one line."""
+    """Return the type, message and place of an error in one line."""
     return " ".join(f"{type(error).__name__}: {error} ({_place(error)})".split())
 
 

@@ -1,7 +1,7 @@
-"""The folder for unfinished files of one run. It dies with its run: it is locked, and whoever comes next sweeps up.
+"""The folder for the unfinished files of one run. It is locked; if its run dies, the next run removes it.
 
-The locks are plain flock. filelock, which locks a training run, was tried: its `FileLock` takes neither a folder nor a
-file that can only be read; its `lock_descriptor`, which does, is the same call, which polls and takes 45 ms to load.
+The locks are plain flock. filelock, which locks a training run, was tried: its `FileLock` accepts neither a folder nor
+a read-only file; its `lock_descriptor`, which does, is the same call, but polls and takes 45 ms to load.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _DAY = 24 * 3600.0
 
 @contextlib.contextmanager
 def work_folder(folder: Path) -> Iterator[Path]:
-    """Make a locked folder for unfinished files below `folder`; remove it in the end, and those of runs that died.
+    """Make a locked folder for unfinished files below `folder`; at the end remove it, and those of runs that died.
 
-    Raises RunError where nothing can be written.
+    Raises RunError if nothing can be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,9 +46,9 @@ def work_folder(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Hold the lock of a file or folder that is there, so that one process at a time does what follows.
+    """Hold the lock of an existing file or folder, so that one process at a time runs the block.
 
-    Where there are no locks nothing is held.
+    On a file system without locks nothing is held.
     """
     writable = os.access(path, os.W_OK) and not path.is_dir()
     held = os.open(path, os.O_RDWR if writable else os.O_RDONLY)  # NFS locks only what is open for writing
@@ -60,7 +60,7 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 
 def _new_lock(folder: Path) -> tuple[IO[str], Path]:
-    """Create a file and lock it; a sweep that comes between the two takes it away, so look again."""
+    """Create a file and lock it; a sweep between the two may remove it, so check and repeat."""
     while True:
         handle, name = tempfile.mkstemp(prefix=_own_prefix(), suffix=".lock", dir=folder)
         file = os.fdopen(handle, "r+")
@@ -70,9 +70,9 @@ def _new_lock(folder: Path) -> tuple[IO[str], Path]:
 
 
 def _sweep(lock: Path) -> None:
-    """Remove the unfinished files of a run that is no more, as its lock shows.
+    """Remove the unfinished files of a run that has ended, as its lock shows.
 
-    On some cluster file systems locks hold within one machine only, so what another machine touched today stays.
+    On some cluster file systems locks work only within one machine, so files that another machine touched today stay.
     """
     with contextlib.suppress(OSError):  # swept by another run just now, or not ours to remove
         theirs = not lock.name.startswith(_own_prefix())
@@ -84,7 +84,7 @@ def _sweep(lock: Path) -> None:
 
 
 def _clear(lock: Path) -> None:
-    """Remove a work folder and its lock; what cannot be removed now keeps its lock, so a later run sweeps it up."""
+    """Remove a work folder and its lock; if a file cannot be removed now, the lock stays for a later sweep."""
     shutil.rmtree(_work(lock), ignore_errors=True)
     if not _work(lock).exists():
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""A shard of one column: what its sidecar has of each clip, and the samples by key."""
+"""A shard of one column: the sidecar's record of each clip, and the samples by key."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from avprep.shards.sidecar import read_sidecar, sidecar_path, tar_path
 
 
 class ColumnShard:
-    """A finished shard of a column. path: its tar; sidecar: as `read_sidecar` returns it."""
+    """A finished shard of a column. path: its tar. sidecar: as returned by `read_sidecar`."""
 
     def __init__(self, path: Path, sidecar: dict[str, Any]) -> None:
         self.path, self.sidecar = path, sidecar
 
     @classmethod
     def read(cls, out: Path, column: str, shard: str) -> ColumnShard | None:
-        """Read the sidecar; None where the shard is not finished, ShardError where the sidecar is damaged."""
+        """Read a shard's sidecar; None if the shard is not finished, ShardError if the sidecar is damaged."""
         sidecar = read_sidecar(out, column, shard)
         return None if sidecar is None else cls(tar_path(out, column, shard), sidecar)
 
     @classmethod
     @lru_cache(8)
     def finished(cls, out: Path, column: str, shard: str) -> ColumnShard:
-        """Read it, or return what was read before; RunError where it is not finished, ShardError as of `read`."""
+        """Read a shard, cached; RunError if it is not finished, ShardError as in `read`."""
         found = cls.read(out, column, shard)
         if found is None:
             path = sidecar_path(out, column, shard)
@@ -42,20 +42,20 @@ class ColumnShard:
         return clips
 
     def record(self, key: str) -> dict[str, Any] | None:
-        """Return the record of a clip; None where the shard has no such clip."""
+        """Return the record of a clip; None if the shard has no such clip."""
         return self._records.get(key)
 
     @cached_property
     def places(self) -> dict[str, Stretch]:
-        """Where each clip that is ok lies in the tar; ShardError where the sidecar does not say it."""
+        """The position in the tar of each clip that is ok; ShardError if the sidecar does not give it."""
         return places(self.path.with_suffix(".json"), self.clips)
 
     def members(self, key: str, wanted: Collection[str] | None = None) -> dict[str, bytes]:
-        """Return members of a clip that is ok, all or those that are wanted; errors as of `read_sample`."""
+        """Return all members, or the wanted ones, of a clip that is ok; errors as in `read_sample`."""
         return read_sample(self.path, key, self.places[key], wanted)
 
     def members_at_once(self, key: str) -> dict[str, memoryview]:
-        """Return all members of a clip that is ok, from a tar that stays open; errors as of `read_at`."""
+        """Return all members of a clip that is ok, from a tar that stays open; errors as in `read_at`."""
         return read_at(self.path, key, self.places[key])
 
     @cached_property

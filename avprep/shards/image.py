@@ -1,8 +1,8 @@
-"""Encoded pictures, JPEG or PNG, of RGB; before one is decoded, its header is looked at: memory and time are bounded.
+"""JPEG and PNG coding of RGB pictures; headers are checked before decoding, so memory and time are bounded.
 
-Two codecs, because neither does for both readers. Training takes OpenCV, in two thirds of Pillow's time. OpenCV and its
-libraries print a line for each damaged picture, though, which only turning standard error off for the whole process
-would keep back; Pillow prints none, so whoever looks at pictures of unknown state takes it. The pixels are the same.
+There are two decoders, because neither suits both uses. Training uses OpenCV, which takes two thirds of Pillow's time.
+But OpenCV and its libraries print a line for each damaged picture, which only closing standard error for the whole
+process would suppress. Pillow prints none, so it reads pictures that may be damaged. The pixels are the same.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from avprep.schema import CROP_SIZE, costly, picture_size
 
 JPEG_QUALITY = 95
 MAX_PIXELS = 64_000_000
-"""Largest picture that is decoded (pixels) where no size is asked for."""
+"""Maximum size of a decoded picture if no size is given (pixels)."""
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8] | None:
-    """Return the pixels of an encoded crop, uint8 (256, 256, 3), RGB, and print nothing; None for what is none."""
+    """Return the pixels of an encoded crop, uint8 (256, 256, 3), RGB; None if it is not one. Prints nothing."""
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile
 
@@ -29,16 +29,16 @@ def decode_image(data: bytes) -> NDArray[np.uint8] | None:
         _check(data, (CROP_SIZE, CROP_SIZE))
         kind = JpegImageFile if data[:2] == b"\xff\xd8" else PngImageFile
         with kind(io.BytesIO(data)) as image:
-            # A palette with transparency is warned of when it goes to RGB at once.
+            # Pillow warns if a palette with transparency is converted to RGB directly.
             return np.array((image.convert("RGBA") if image.mode == "P" else image).convert("RGB"))
-    except Exception:  # damaged files make Pillow raise nearly everything there is
+    except Exception:  # damaged files make Pillow raise almost any exception
         return None
 
 
 def decode_picture(data: bytes, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Return the pixels of an encoded picture, uint8 (H, W, 3), RGB, quickly; ShardError, one line, for others.
+    """Return the pixels of an encoded picture, uint8 (H, W, 3), RGB, fast; ShardError, one line, if it is not one.
 
-    size: width and height that it must have.
+    size: the required width and height.
     """
     import cv2
 
@@ -55,7 +55,7 @@ def decode_picture(data: bytes, size: tuple[int, int] | None = None) -> NDArray[
 def encode_bgr(image: NDArray[np.uint8], image_format: str) -> bytes:
     """Encode uint8 (H, W, 3) BGR, OpenCV's own order, as JPEG of quality 95 or PNG.
 
-    For a JPEG also (H, W, 4) BGRA, without its last channel.
+    For JPEG the image may also be (H, W, 4) BGRA; its last channel is dropped.
     """
     import cv2
 
@@ -67,7 +67,7 @@ def encode_bgr(image: NDArray[np.uint8], image_format: str) -> bytes:
 
 
 def _check(data: bytes, size: tuple[int, int] | None) -> tuple[int, int]:
-    """Return the width and height that a picture's header gives; ShardError where it is none, or costs too much."""
+    """Return the width and height in a picture's header; ShardError if it is not one or is too expensive to decode."""
     found = picture_size(data)
     if found is None:
         raise ShardError("not a JPEG or PNG picture")

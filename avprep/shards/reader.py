@@ -1,4 +1,4 @@
-"""Reading shards: in order, by key and by place, columns joined. Tars are hostile: see `avprep.shards.tars`."""
+"""Reading shards: in order, by key and by position, columns joined. Tars are untrusted: see `avprep.shards.tars`."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from avprep.shards.sample import Stretch
 from avprep.shards.sidecar import read_sidecar, sidecar_path, tar_path
 
 MAX_SAMPLE = 8 << 30
-"""Largest sample that is read from a shard (bytes): the crops of half an hour as PNG are smaller."""
+"""Maximum size of a sample (bytes): half an hour of PNG crops is smaller."""
 OPEN_TARS = 64
-"""Tars that `read_at` keeps open in a process."""
+"""Maximum tars that `read_at` keeps open in a process."""
 
 _SHOWN = 120  # characters of a key in a message
 _BUFFER = 1 << 20  # bytes: a member is larger than Python's own buffer
-_NAME = re.compile(r"([^./](?:[^.]*[^./])?)\.([^/]+)")  # a key holds no dot; what follows its first one is the member
+_NAME = re.compile(r"([^./](?:[^.]*[^./])?)\.([^/]+)")  # a key holds no dot; the member follows the first dot
 
 
 def read(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yield (key, {member: bytes}) of each sample of a shard, one in memory at a time; errors as of `read_placed`."""
+    """Yield (key, {member: bytes}) of each sample of a shard, one in memory at a time; errors as in `read_placed`."""
     return ((key, members) for key, _, members in read_placed(path))
 
 
 def read_placed(path: Path) -> Iterator[tuple[str, Stretch, dict[str, bytes]]]:
-    """Yield the key of each sample of a shard, where it lies, and {member: bytes}; one sample in memory at a time.
+    """Yield the key, position and {member: bytes} of each sample of a shard; one sample in memory at a time.
 
-    Raises ShardError, naming the file, for a damaged or cut off tar, anything but plain files, a name that is not
-    KEY.MEMBER, a member twice, a sample whose members do not lie together or that is too large.
+    Raises ShardError, naming the file, for a damaged or truncated tar, anything but plain files, a name that is not
+    KEY.MEMBER, a duplicate member, a sample whose members are not contiguous or that is too large.
     """
     seen: set[str] = set()
     key, members, first, end, size = "", dict[str, bytes](), 0, 0, 0
@@ -66,9 +66,9 @@ def read_placed(path: Path) -> Iterator[tuple[str, Stretch, dict[str, bytes]]]:
 
 
 def places(path: Path, clips: Iterable[dict[str, Any]]) -> dict[str, Stretch]:
-    """Return where each of a sidecar's clips that is ok lies in the tar: one behind the other, in the same order.
+    """Return the position in the tar of each of a sidecar's clips that is ok: contiguous and in the same order.
 
-    path: the sidecar, which ShardError names where a clip has no length. Whether they lie there, reading them shows.
+    path: the sidecar, named by the ShardError for a clip without a length. The tar itself is checked when it is read.
     """
     found: dict[str, Stretch] = {}
     offset = 0
@@ -83,9 +83,9 @@ def places(path: Path, clips: Iterable[dict[str, Any]]) -> dict[str, Stretch]:
 
 
 def read_sample(path: Path, key: str, place: Stretch, wanted: Collection[str] | None = None) -> dict[str, bytes]:
-    """Return members of the sample at a place of a shard: all, or those that are wanted.
+    """Return the members of the sample at a position of a shard: all, or the wanted ones.
 
-    Raises ShardError, naming file and key, where one of them is missing, or the place does not hold exactly this
+    Raises ShardError, naming file and key, if one of them is missing or the position does not hold exactly this
     sample.
     """
     shown = _shown(key)
@@ -105,7 +105,7 @@ def read_sample(path: Path, key: str, place: Stretch, wanted: Collection[str] | 
 
 
 def read_facts(path: Path, column: str, key: str, place: Stretch) -> dict[str, Any]:
-    """Return what the JSON of a column's sample at a place of a shard holds; errors as of `read_sample`."""
+    """Return the JSON member of a column's sample at a position of a shard; errors as in `read_sample`."""
     member = schema.METADATA[column]
     content = read_sample(path, key, place, {member})[member]
     try:
@@ -115,30 +115,30 @@ def read_facts(path: Path, column: str, key: str, place: Stretch) -> dict[str, A
 
 
 def read_at(path: Path, key: str, place: Stretch) -> dict[str, memoryview]:
-    """Return the members of the sample at a place of a shard, read in one piece from a tar that stays open.
+    """Return the members of the sample at a position of a shard, read in one piece from a tar that stays open.
 
-    Quick, for training: of short names the checksums of headers are not looked at. OSError, or ShardError that does
-    not name the file, for a place that does not hold exactly this sample. See `close_tars`.
+    Fast, for training: for short names, header checksums are not checked. OSError, or a ShardError that does not name
+    the file, if the position does not hold exactly this sample. See `close_tars`.
     """
     return _sample(_opened(path, os.getpid()).fileno(), key, place)
 
 
 def close_tars() -> None:
-    """Forget the tars that `read_at` keeps open: others may have taken their places."""
+    """Drop the tars that `read_at` keeps open: others may have replaced them."""
     _opened.cache_clear()
 
 
 class _NotThereError(ShardError):
-    """Another sample lies in the place of one."""
+    """Another sample is at the position of one."""
 
 
 def _sample(descriptor: int, key: str, place: Stretch) -> dict[str, memoryview]:
     if place.length > MAX_SAMPLE:
         raise ShardError(f"is larger than {MAX_SAMPLE >> 30} GiB")
-    if place.offset + place.length > os.fstat(descriptor).st_size:  # before memory is taken for it
+    if place.offset + place.length > os.fstat(descriptor).st_size:  # checked before memory is allocated
         raise ShardError("cut off")
     data = os.pread(descriptor, place.length, place.offset)
-    while len(data) < place.length:  # Linux hands over 2 GiB at a time at most, network file systems less
+    while len(data) < place.length:  # Linux returns at most 2 GiB per call, network file systems less
         more = os.pread(descriptor, place.length - len(data), place.offset + len(data))
         if not more:
             raise ShardError("cut off")
@@ -156,7 +156,7 @@ def _sample(descriptor: int, key: str, place: Stretch) -> dict[str, memoryview]:
 
 
 class _Opened(io.FileIO):
-    """A file that is closed once it is forgotten."""
+    """A file that is closed when it is garbage-collected."""
 
     def __del__(self) -> None:
         self.close()
@@ -170,7 +170,7 @@ def _opened(path: Path, process: int) -> io.FileIO:
 
 
 def stretches(file: IO[bytes]) -> dict[str, Stretch]:
-    """Return where each sample of an open shard lies; ShardError where it cannot be read."""
+    """Return the position of each sample of an open shard; ShardError if it cannot be read."""
     found: dict[str, Stretch] = {}
     with _named(file.name):
         for entry in tars.members(file):
@@ -182,7 +182,7 @@ def stretches(file: IO[bytes]) -> dict[str, Stretch]:
 
 @contextlib.contextmanager
 def _named(path: Path | str) -> Iterator[None]:
-    """Name the tar in the errors of reading it."""
+    """Name the tar in read errors."""
     try:
         yield
     except ShardError as error:
@@ -192,10 +192,10 @@ def _named(path: Path | str) -> Iterator[None]:
 
 
 def read_joined(out: Path, shard: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yield the samples of a shard that both columns hold, members of both together, in manifest order.
+    """Yield the samples of a shard that both columns hold, with the members of both, in manifest order.
 
-    Both columns keep the manifest's order, so one sample of each is in memory at a time. Raises ShardError where a
-    column has not finished the shard, or its tar does not hold the clips that its sidecar has as ok.
+    Both columns keep the manifest's order, so one sample of each is in memory at a time. Raises ShardError if a column
+    has not finished the shard, or if its tar does not hold the clips that are ok in its sidecar.
     """
     crop, mfcc = (_finished_keys(out, column, shard) for column in ("crop", "mfcc"))
     both = set(crop).intersection(mfcc)
@@ -206,12 +206,12 @@ def read_joined(out: Path, shard: str) -> Iterator[tuple[str, dict[str, bytes]]]
             if beside is None:
                 raise ShardError(f"{tar_path(out, 'mfcc', shard)}: {_shown(key)} is not in the order of the crops")
             yield key, {**members, **beside}
-    for _ in right:  # what is left has failed in the other column, but has to be there
+    for _ in right:  # the rest failed in the other column, but must be there
         pass
 
 
 def _finished_keys(out: Path, column: str, shard: str) -> list[str]:
-    """Return the clips of a shard that are ok in a column, in order; ShardError where it is not finished."""
+    """Return the clips of a shard that are ok in a column, in order; ShardError if the shard is not finished."""
     sidecar = read_sidecar(out, column, shard)
     if sidecar is None:
         raise ShardError(f"{sidecar_path(out, column, shard)}: is not there; run `avprep {column}` again")
@@ -219,7 +219,7 @@ def _finished_keys(out: Path, column: str, shard: str) -> list[str]:
 
 
 def _read_all(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yield the samples of a tar; ShardError where they are not those of its sidecar, in order."""
+    """Yield the samples of a tar; ShardError if they are not those of its sidecar, in order."""
     expected = iter(keys)
     for key, members in read(path):
         if key != next(expected, None):
@@ -230,12 +230,12 @@ def _read_all(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, 
 
 
 def _shown(key: str) -> str:
-    """Return the beginning of a key as it can be shown."""
+    """Return the beginning of a key in printable form."""
     return key[:_SHOWN] if key.isprintable() else ascii(key[:_SHOWN])
 
 
 def _check_end(file: IO[bytes]) -> None:
-    """Refuse a tar without its end mark: cut off between two members, it would read as a shorter one."""
+    """Refuse a tar without its end mark: truncated between two members, it would read as a shorter one."""
     if file.seek(0, os.SEEK_END) >= 2 * tars.BLOCK:
         file.seek(-2 * tars.BLOCK, os.SEEK_END)
         if not any(file.read()):

@@ -1,4 +1,4 @@
-"""The run.json of a column: what decides its bytes, as `avprep.runs.fingerprint` writes it."""
+"""Reading the run.json of a column: what decides its bytes, as written by `avprep.runs.fingerprint`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _KINDS = {"column": str, "manifest": str, "settings": dict, "versions": dict}
 
 
 def read_run(out: Path, column: str) -> dict[str, Any] | None:
-    """Read a column's run.json; None where the column was never started.
+    """Read a column's run.json; None if the column was never started.
 
-    RunError where it is damaged: `shard_size` is there, and its parts have the kinds that a run gives them.
+    Raises RunError if it is damaged. So `shard_size` is always there, and its parts have the types that a run writes.
     """
     path = out / column / "run.json"
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""One clip's result in one column, and where it lies in a tar."""
+"""One clip's result in one column, and its position in a tar."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Stretch:
-    """Where a sample lies in a tar (bytes)."""
+    """The position of a sample in a tar (bytes)."""
 
     offset: int
     length: int
@@ -19,9 +19,9 @@ class Stretch:
 class Sample:
     """One clip's result in one column.
 
-    members: (member name, bytes) in the order they are stored; may be made while they are written.
+    members: (member name, bytes) in the order of storage; may be made while they are written.
     n_frames: frames of the clip.
-    summary: small facts for the sidecar, complete once the members have been read.
+    summary: short metadata for the sidecar, complete once the members have been read.
     """
 
     members: Iterable[tuple[str, bytes]]

@@ -1,4 +1,4 @@
-"""Sidecars: the JSON file beside each shard that accounts for every clip, and what a finished shard is."""
+"""Sidecars: the JSON file of each shard that accounts for every clip, and the definition of a finished shard."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from avprep.errors import RunError, ShardError, explained
 
 
 def tar_path(out: Path, column: str, shard: str) -> Path:
-    """Return where a shard's tar lies."""
+    """Return the path of a shard's tar."""
     return out / column / f"{shard}.tar"
 
 
 def sidecar_path(out: Path, column: str, shard: str) -> Path:
-    """Return where a shard's sidecar lies."""
+    """Return the path of a shard's sidecar."""
     return out / column / f"{shard}.json"
 
 
 def read_sidecar(out: Path, column: str, shard: str) -> dict[str, Any] | None:
-    """Read a shard's sidecar; None where there is none; ShardError where it is damaged."""
+    """Read a shard's sidecar; None if there is none; ShardError if it is damaged."""
     path = sidecar_path(out, column, shard)
     sidecar = _read_head(path, whole=True)
     if sidecar is None:
@@ -47,7 +47,7 @@ def read_sidecar(out: Path, column: str, shard: str) -> dict[str, Any] | None:
 
 
 def read_sidecar_head(out: Path, column: str, shard: str) -> dict[str, Any] | None:
-    """Read all of a sidecar but its clips; None where there is none; ShardError where it is damaged."""
+    """Read all of a sidecar except its clips; None if there is none; ShardError if it is damaged."""
     return _read_head(sidecar_path(out, column, shard), whole=False)
 
 
@@ -84,7 +84,7 @@ def _first_line(path: Path) -> bytes:
 
 
 def counts(clips: list[dict[str, Any]]) -> dict[str, Any]:
-    """Sum up the clips of a sidecar; `silent`, those that are ok and hold silence alone, is there if any is."""
+    """Count the clips of a sidecar by outcome; `silent`, ok clips that hold only silence, is present only if not 0."""
     reasons = Counter(clip["reason"] for clip in clips if clip["state"] == "failed")
     silent = sum(clip["state"] == "ok" and clip.get("silent") is True for clip in clips)
     return {
@@ -98,9 +98,9 @@ def counts(clips: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def render_sidecar(head: dict[str, Any], clips: list[dict[str, Any]]) -> bytes:
-    """Return the bytes of a sidecar: valid JSON, its head on the first line and then one clip a line.
+    """Return the bytes of a sidecar: valid JSON, its head on the first line and then one clip per line.
 
-    So a summary of ten thousand shards reads ten thousand first lines, and `grep` finds a clip.
+    So a summary of ten thousand shards reads only ten thousand first lines, and `grep` finds a clip.
     """
     first = json.dumps(head, ensure_ascii=False)[:-1]
     lines = ",\n".join(json.dumps(clip, ensure_ascii=False) for clip in clips)
@@ -108,9 +108,9 @@ def render_sidecar(head: dict[str, Any], clips: list[dict[str, Any]]) -> bytes:
 
 
 def finished(out: Path, column: str, shard: str, keys: Iterable[str]) -> dict[str, Any] | None:
-    """Return the sidecar of a finished shard: tar and sidecar are there, digest and keys are right.
+    """Return the sidecar of a finished shard: tar and sidecar are there, digest and keys are correct.
 
-    None for any other: whatever is wrong with it, it is made anew.
+    None for any other shard: whatever is wrong with it, it is made again.
     """
     found = open_finished(out, column, shard, keys)
     if found is None:
@@ -121,9 +121,9 @@ def finished(out: Path, column: str, shard: str, keys: Iterable[str]) -> dict[st
 
 
 def finished_head(out: Path, column: str, shard: str) -> dict[str, Any] | None:
-    """Return the first line of a shard's sidecar if its tar is there and has the size that it should; else None.
+    """Return the first line of a shard's sidecar if its tar is there and has the recorded size; else None.
 
-    Quick, and no proof: a run looks at the digest, `verify` says what is wrong.
+    This is a fast check, not a proof: a run checks the digest, and `verify` reports what is wrong.
     """
     with contextlib.suppress(ShardError, OSError):
         head = read_sidecar_head(out, column, shard)
@@ -133,9 +133,9 @@ def finished_head(out: Path, column: str, shard: str) -> dict[str, Any] | None:
 
 
 def open_finished(out: Path, column: str, shard: str, keys: Iterable[str]) -> tuple[dict[str, Any], IO[bytes]] | None:
-    """Return what `finished` does and the tar that it speaks of, open: another may take its place at any time.
+    """Return the result of `finished` and the open tar, which another one may replace at any time.
 
-    RunError where this process has too many files open to tell.
+    Raises RunError if this process has too many open files to check.
     """
     try:
         with contextlib.ExitStack() as on_return:

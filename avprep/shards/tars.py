@@ -1,8 +1,8 @@
-"""The tars that shards are, read strictly: plain files, and nothing that a stranger may have added.
+"""A strict reader of the shards' tars: only plain files are accepted, since tars are untrusted.
 
-What avprep writes is all that is read: ustar headers of plain files, and before those whose name is long or not ASCII
-one small PAX header that gives the name. `tarfile` reads far more, and parts of that have no bound on time or memory.
-Nothing is ever written to a path that a tar names.
+It reads only what avprep writes: ustar headers of plain files, each preceded by one small PAX header with the name if
+that is long or not ASCII. `tarfile` reads far more, partly without bounds on time or memory. Nothing is ever written to
+a path named by a tar.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import IO, NamedTuple
 from avprep.errors import ShardError
 
 BLOCK = 512
-"""Bytes of a header; contents are filled up to a multiple of it."""
+"""Bytes of a header; contents are padded to a multiple of it."""
 MAX_MEMBER = 256 << 20
-"""Largest member that is read (bytes)."""
+"""Maximum size of a member (bytes)."""
 MAX_PAX = 64 << 10
-"""Largest PAX header that is read (bytes): names are no longer than 16 kB."""
+"""Maximum size of a PAX header (bytes): names are no longer than 16 kB."""
 
 _END = bytes(BLOCK)
 _NUMBER = re.compile(rb" *([0-7]{1,11})[ \0]*")
@@ -31,7 +31,7 @@ _HARMLESS = {b"path", b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"
 class Member(NamedTuple):
     """A plain file in a tar.
 
-    first: where its headers begin; begin: where its content begins, `size` bytes; end: where the next one's headers do.
+    first: start of its headers. begin: start of its content, which has `size` bytes. end: start of the next headers.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Member(NamedTuple):
 
 
 def members(file: IO[bytes], first: int = 0, end: int | None = None) -> Iterator[Member]:
-    """Yield the members of a tar, or of the part of one from `first` to `end`; the file may be read and moved between.
+    """Yield the members of a tar, or of its part from `first` to `end`; the file's position may change in between.
 
-    Headers alone are read, 512 bytes each. Ends at `end`, and without one at the tar's end mark. Raises ShardError,
-    without the file's name, for all but plain files, for what is damaged or cut off, and for too large a member.
+    Only headers are read, 512 bytes each. Ends at `end`, or else at the tar's end mark. Raises ShardError, without the
+    file's name, for anything but plain files, for damaged or truncated data, and for a member that is too large.
     """
     size = file.seek(0, os.SEEK_END)
     while first < (size if end is None else end):
@@ -75,7 +75,7 @@ def members(file: IO[bytes], first: int = 0, end: int | None = None) -> Iterator
 
 
 def whole_members(data: bytes) -> list[tuple[str, memoryview]]:
-    """Return name and content of each member of a part of a tar that is in memory; ShardError as of `members`."""
+    """Return the name and content of each member of a part of a tar in memory; ShardError as in `members`."""
     view = memoryview(data)
     plain = _plain_members(data, view)
     if plain is not None:
@@ -85,10 +85,10 @@ def whole_members(data: bytes) -> list[tuple[str, memoryview]]:
 
 
 def _plain_members(data: bytes, view: memoryview) -> list[tuple[str, memoryview]] | None:
-    """Return what `whole_members` does where all headers are of the plainest kind; None for any other.
+    """Return the result of `whole_members` if all headers are of the simplest kind, else None.
 
-    That is what avprep writes where keys are short and ASCII. It takes a third of the time of looking at all of a
-    header, which for a clip of 29 frames is a twentieth of the time of decoding 12 of them.
+    avprep writes such headers for short ASCII keys. This takes a third of the time of checking whole headers, which for
+    a clip of 29 frames is a twentieth of the time of decoding 12 of them.
     """
     place, found = 0, []
     while place < len(data):
@@ -113,7 +113,7 @@ def content(file: IO[bytes], member: Member) -> bytes:
 
 
 def _read(file: IO[bytes], place: int, length: int, size: int) -> bytes:
-    if place + length > size:  # before memory is taken for it
+    if place + length > size:  # checked before memory is allocated
         raise ShardError("cut off")
     file.seek(place)
     data = file.read(length)
@@ -123,11 +123,11 @@ def _read(file: IO[bytes], place: int, length: int, size: int) -> bytes:
 
 
 def _length(header: bytes) -> int:
-    """Return the length of the content that a header announces, once it has proven to be one."""
+    """Check a header and return the length of its content."""
     checksum, length = _NUMBER.fullmatch(header[148:156]), _NUMBER.fullmatch(header[124:136])
     if header[257:262] != b"ustar" or checksum is None or length is None:
         raise ShardError("not a tar header")
-    total = sum(header.replace(b"\0", b""))  # a few dozen bytes of 512
+    total = sum(header.replace(b"\0", b""))  # leaves a few dozen of 512 bytes
     if int(checksum[1], 8) != total - sum(header[148:156]) + 8 * ord(" "):
         raise ShardError("a tar header with a wrong checksum")
     return int(length[1], 8)
@@ -144,7 +144,7 @@ def _short_name(header: bytes) -> str:
 
 
 def _long_name(records: bytes) -> str | None:
-    """Return the name that a PAX header gives, None where it gives none; ShardError for what would change the file."""
+    """Return the name in a PAX header, None if there is none; ShardError for fields that would change the file."""
     name, place = None, 0
     while place < len(records):
         match = _RECORD.match(records, place)

@@ -1,4 +1,4 @@
-"""Writing shards: reproducible tar files, there only whole: written aside, synced and renamed, their sidecar after."""
+"""Writing shards atomically: reproducible tar files, written aside, synced and renamed, followed by their sidecars."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _BLOCK = tarfile.BLOCKSIZE
 _RECORD = tarfile.RECORDSIZE
 
 
-_BUFFER = 1 << 20  # bytes: a member is larger than Python's own buffer, and each would be written by itself
+_BUFFER = 1 << 20  # bytes: members are larger than Python's default buffer, so each would take a write of its own
 
 
 def write_members(path: Path, key: str, members: Iterable[tuple[str, bytes]]) -> None:
-    """Write a sample as a stretch of tar without its end mark, so that stretches can be strung together.
+    """Write a sample as part of a tar, without an end mark, so that parts can be concatenated.
 
-    Raises RunError where the disk cannot take it; what the members' maker raises passes through, OSError too.
+    Raises RunError if it cannot be written to disk. Errors of making the members pass through, including OSError.
     """
     iterator = iter(members)
     maker_failed: OSError | None = None
@@ -48,9 +48,9 @@ def write_members(path: Path, key: str, members: Iterable[tuple[str, bytes]]) ->
 
 
 class ShardWriter:
-    """Strings samples together into one tar.
+    """Concatenates samples into one tar.
 
-    path: where `publish` is to put it; aside: the unfinished file, on the same file system.
+    path: its final path, see `publish`. aside: the path of the unfinished file, on the same file system.
     """
 
     def __init__(self, path: Path, aside: Path) -> None:
@@ -60,17 +60,17 @@ class ShardWriter:
         self._size = 0
 
     def append(self, path: Path) -> None:
-        """Append what `write_members` wrote, and remove it."""
+        """Append a file written by `write_members`, and remove it."""
         self.copy_file(path)
         path.unlink()
 
     def copy_file(self, path: Path) -> None:
-        """Append what `write_members` wrote."""
+        """Append a file written by `write_members`."""
         with path.open("rb", buffering=0) as file:
             self.copy(file, Stretch(0, os.fstat(file.fileno()).st_size))
 
     def copy(self, source: IO[bytes], stretch: Stretch) -> None:
-        """Append a stretch of another file, byte for byte."""
+        """Append a part of another file, byte for byte."""
         source.seek(stretch.offset)
         left = stretch.length
         while left:
@@ -81,7 +81,7 @@ class ShardWriter:
             left -= len(block)
 
     def finish(self) -> tuple[str, int]:
-        """End the tar and sync it to disk, still aside; return its sha256 and size in bytes."""
+        """Complete the tar and sync it to disk, still aside; return its sha256 and size in bytes."""
         with contextlib.closing(self):
             self._write(bytes(2 * _BLOCK))
             self._write(bytes(-self._size % _RECORD))
@@ -90,8 +90,8 @@ class ShardWriter:
         return self._digest.hexdigest(), self._size
 
     def close(self) -> None:
-        """Give up: close the unfinished file and leave it to whoever clears its folder."""
-        with contextlib.suppress(OSError):  # a full disk says it again
+        """Give up: close the unfinished file; it is removed with its folder."""
+        with contextlib.suppress(OSError):  # a full disk raises again
             self._file.close()
 
     def _write(self, data: bytes) -> None:
@@ -105,7 +105,7 @@ def string_together(
 ) -> tuple[str, int]:
     """Make the tar of `path`, still aside, synced to disk; return its sha256 and size in bytes.
 
-    samples: in order, files that `write_members` wrote and stretches of `source`.
+    samples: in order, files written by `write_members` and parts of `source`.
     """
     with contextlib.closing(ShardWriter(path, aside)) as writer:
         for sample in samples:
@@ -118,7 +118,7 @@ def string_together(
 
 
 def publish(path: Path, tar_aside: Path, sidecar: bytes, sidecar_aside: Path) -> None:
-    """Put a finished tar in place and then its sidecar, which is written aside before either appears."""
+    """Move a finished tar into place and then its sidecar, which is written aside before either move."""
     files.write_aside(sidecar_aside, sidecar)
     tar_aside.replace(path)
     sidecar_aside.replace(path.with_suffix(".json"))
@@ -126,11 +126,11 @@ def publish(path: Path, tar_aside: Path, sidecar: bytes, sidecar_aside: Path) ->
 
 
 def _header(name: str, size: int) -> bytes:
-    """Return the tar header of a plain file; owner, time and mode are fixed."""
+    """Return the tar header of a plain file, with fixed owner, time and mode."""
     if len(name) >= _SHORT or size >= _LARGE or not name.isascii():
         return _tarfile_header(name, size)
-    # tarfile takes longer over a header than libjpeg over a tenth of the picture; this is what it writes for a short
-    # name, byte for byte: only name, size and the sum of all bytes, the checksum's own taken as spaces, differ.
+    # tarfile takes longer for a header than libjpeg for a tenth of the picture. This is its header for a short name,
+    # byte for byte: only the name, the size and the checksum (the sum of all bytes, with its own as spaces) differ.
     told, length = name.encode(), b"%011o" % size
     checksum = _BLANK_SUM + sum(told) + sum(length)
     return b"".join((told, _BLANK[len(told) : 124], length, _BLANK[135:148], b"%06o\0 " % checksum, _BLANK[156:]))
@@ -143,7 +143,7 @@ def _tarfile_header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-_SHORT, _LARGE = 100, 8**11  # characters, and bytes, that tarfile writes in another way
+_SHORT, _LARGE = 100, 8**11  # from this many characters, or bytes, on, tarfile writes another kind of header
 
 
 _BLANK = bytes(100) + _tarfile_header("", 0)[100:124] + bytes(11) + _tarfile_header("", 0)[135:]

@@ -1,7 +1,7 @@
-"""What is done to a clip: its columns' settings, and the stages that build their functions in workers.
+"""The processing of one clip: the settings of each column, and the stages that build its function in a worker.
 
-`crop_clip` and `mfcc_clip` are pure functions from a Clip to a Sample or a Reject. They, and OpenCV and PyAV with them,
-are loaded when they are first used: the process that hands clips out needs neither.
+`crop_clip` and `mfcc_clip` are pure functions from a Clip to a Sample or a Reject. They are loaded on first use, and
+OpenCV and PyAV with them: the process that hands out clips needs neither.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ Align = Literal["smooth", "per-frame", "per-clip"]
 ImageFormat = Literal["jpg", "png"]
 PRESETS = ("davs", "syncnet")
 SUBJECTS = ("largest", "central", "speaking")
-"""Those of `avprep.media.mfcc` and `avprep.faces.track`, which are not loaded for their names alone."""
-_LARGE = 500_000  # bytes: a smaller file is read long before its time is up, and its header not worth a millisecond
+"""Presets of `avprep.media.mfcc` and subjects of `avprep.faces.track`; loading these modules for the names is slow."""
+_LARGE = 500_000  # bytes: a smaller file finishes long before its time-out, so reading its header is not worth 1 ms
 
 
 @dataclass(frozen=True)
 class CropSettings:
-    """What decides the bytes of the crop column; its defaults are those of `avprep.crop` and of the command.
+    """The settings that decide the bytes of the crop column; `avprep.crop` and the command have the same defaults.
 
     detector: `opencv`, `yunet` or `face-alignment` (resolved, never `auto`).
     align: `smooth` points, the detector's own `per-frame`, or one transform `per-clip`.
@@ -66,9 +66,9 @@ class CropSettings:
     min_face: minimum median face size in source pixels.
     image_format: `jpg` (quality 95) or `png`.
     subject: `largest` or `central`, see `avprep.faces.track.choose`; or `speaking`, see `avprep.speaking`.
-    max_seconds: longest clip.
+    max_seconds: maximum length of a clip.
 
-    SettingsError, one line, for a value that is none.
+    Raises SettingsError, one line, for an invalid value.
     """
 
     detector: str = "opencv"
@@ -91,14 +91,14 @@ class CropSettings:
 
 @dataclass(frozen=True)
 class MfccSettings:
-    """What decides the bytes of the mfcc column; its defaults are those of `avprep.mfcc` and of the command.
+    """The settings that decide the bytes of the mfcc column; `avprep.mfcc` and the command have the same defaults.
 
     preset: `davs` or `syncnet`.
-    audio_shift_ms: milliseconds by which the sound is moved later.
-    max_seconds: longest clip.
-    audio_track, audio_channel: those to read, from 0; None: as `avprep.media.audio.read_heard` chooses.
+    audio_shift_ms: delay of the audio in milliseconds.
+    max_seconds: maximum length of a clip.
+    audio_track, audio_channel: which to read, from 0; None: as `avprep.media.audio.read_heard` chooses.
 
-    SettingsError, one line, for a value that is none.
+    Raises SettingsError, one line, for an invalid value.
     """
 
     preset: mfcc.Preset = "davs"
@@ -127,19 +127,19 @@ S = TypeVar("S", CropSettings, MfccSettings)
 
 @dataclass(frozen=True)
 class ClipStage(Generic[S]):
-    """What both stages have in common; root: where the data set lies."""
+    """The common part of both stages; root: the folder of the data set."""
 
     root: Path
     settings: S
 
     def resolved(self) -> dict[str, Any]:
-        """Return the settings as JSON; a choice that is left to the file is none."""
+        """Return the settings as JSON, without those that are None: they leave the choice to the file."""
         return {name: value for name, value in asdict(self.settings).items() if value is not None}
 
     def seconds(self, clip: Clip) -> float | None:
-        """Return how long a clip is by the manifest or else by its video's header, `max_seconds` at most.
+        """Return the length of a clip from the manifest or else from its video's header, at most `max_seconds`.
 
-        None for a small file, or where no header has it.
+        None for a small file, or if the header does not give it.
         """
         length = clip.duration
         if length is None:
@@ -155,8 +155,8 @@ class ClipStage(Generic[S]):
 class CropStage(ClipStage[CropSettings]):
     """Builds the crop function of a worker: `CropStage(root, settings)()` is a function from Clip to Sample.
 
-    threads: decoder threads of each worker; keep_bytes: decoded pictures that a worker may hold on to. Neither changes
-    the result.
+    threads: decoder threads of each worker. keep_bytes: maximum size of the decoded pictures that a worker keeps in
+    memory. Neither changes the result.
     """
 
     threads: int = 1
@@ -165,13 +165,13 @@ class CropStage(ClipStage[CropSettings]):
     column = "crop"
 
     def require(self) -> None:
-        """Prove that the detector can be built here; AvprepError, one line, where it cannot."""
+        """Check that the detector can be built here; raises AvprepError, one line, if it cannot."""
         from avprep.faces import detectors
 
         detectors.require(self.settings.detector)
 
     def versions(self) -> dict[str, str]:
-        """Return the versions and digests that decide the result besides the settings."""
+        """Return the versions and digests that, together with the settings, decide the result."""
         from avprep.faces import detectors
 
         return {**_versions(), **detectors.identity(self.settings.detector)}
@@ -202,7 +202,7 @@ class MfccStage(ClipStage[MfccSettings]):
     column = "mfcc"
 
     def versions(self) -> dict[str, str]:
-        """Return the versions that decide the result besides the settings."""
+        """Return the versions that, together with the settings, decide the result."""
         return _versions("python-speech-features")
 
     def __call__(self) -> Callable[[Clip], Sample]:
@@ -215,7 +215,7 @@ class MfccStage(ClipStage[MfccSettings]):
 
 
 def by_name(work: Callable[..., Sample], clip: Clip, root: Path, **given: Any) -> Sample:
-    """Do a clip; files are named in a Reject as in the manifest, not by where the data set lies just now."""
+    """Process a clip; a Reject names files by their paths in the manifest, without the root."""
     try:
         return work(clip, root=root, **given)
     except Reject as reject:
@@ -223,7 +223,7 @@ def by_name(work: Callable[..., Sample], clip: Clip, root: Path, **given: Any) -
 
 
 def _versions(*others: str) -> dict[str, str]:
-    """Return the versions of avprep and of distributions that every column needs, and of others; none is loaded."""
+    """Return the versions of avprep, of the packages that every column needs, and of others, without importing them."""
     from importlib.metadata import version
 
     return {"avprep": avprep.__version__, **{name: version(name) for name in ("av", "numpy", *others)}}

@@ -28,7 +28,7 @@ from avprep.stages.facts import check_length, labels, named, rounded
 
 Boxes = dict[int, NDArray[np.float32]]
 Hints = Callable[[tuple[int, int]], Boxes]
-"""Maps the pictures' width and height to the data set's own face boxes: frame → box in source pixels."""
+"""Maps the width and height of the pictures to the data set's own face boxes: frame → box in source pixels."""
 
 
 def crop_clip(
@@ -43,11 +43,11 @@ def crop_clip(
 ) -> Sample:
     """Detect, track and align the face of one clip.
 
-    threads: of the decoder; keep_bytes: decoded pictures that are held at most. Neither changes the result.
-    follow: takes what `align_clip` does and is called in its place.
+    threads: decoder threads. keep_bytes: maximum size of decoded pictures in memory. Neither changes the result.
+    follow: called in place of `align_clip`, with the same arguments.
     The sample's members (crops, points, transforms, facts) are made as they are read. Pictures are read twice: once to
-    find the face, once to cut it out; those of a short clip are held in memory between.
-    Raises Reject; so may reading the members.
+    find the face, once to crop it; those of a short clip stay in memory in between.
+    Raises Reject; reading the members may raise it too.
     """
     frames = Frames(
         root / clip.video,
@@ -70,8 +70,8 @@ class Aligned:
 
     face_size: median, in source pixels.
     points: float32 (T, 5, 2), in source pixels; affine: float32 (T, 2, 3), source → crop pixels.
-    jitter_unsmoothed: what the movement of the face in its crops would be, were detections taken as they are.
-    chosen: facts of how it was chosen among several.
+    jitter_unsmoothed: the jitter that the crops would have without smoothing of the detections.
+    chosen: metadata on how the subject was chosen among several faces.
     """
 
     frames: Frames
@@ -85,16 +85,16 @@ class Aligned:
 
     @property
     def turned(self) -> int:
-        """Degrees by which the picture is turned clockwise for the face to be upright, to the nearest quarter turn."""
+        """The clockwise rotation of the picture that makes the face upright, in degrees, rounded to quarter turns."""
         across, down = self.affine[:, :, 0].mean(axis=0)
         return int(round(math.degrees(math.atan2(float(down), float(across))) / 90) % 4 * 90)
 
     def crops(self, form: Literal["rgba", "bgra"] = "rgba") -> Iterator[NDArray[np.uint8]]:
-        """Cut the face out of each frame, uint8 (256, 256, 4); raises Reject as reading the pictures does."""
+        """Yield the crop of each frame, uint8 (256, 256, 4); raises Reject as reading the pictures does."""
         sigma = align.blur_sigma(self.affine)
         shown = image = to_image = None
         for index, picture in enumerate(self.frames):
-            if picture is not shown:  # a source slower than 25 fps shows a picture more than once
+            if picture is not shown:  # a source slower than 25 fps repeats pictures
                 shown, (image, to_image) = picture, picture.source(form)
             assert image is not None
             yield align.crop(image, self.affine[index], sigma=sigma, to_image=to_image)
@@ -105,7 +105,7 @@ def align_clip(
 ) -> Aligned:
     """Detect, track and align the face of one clip; raises Reject.
 
-    name: of the clip in messages. hints: the data set's own face boxes, which tell the subject; none by default.
+    name: the clip's name in messages. hints: the data set's own face boxes, which decide the subject; default: none.
     """
     detections = keyframes.find_faces(frames, detector, settings.every)
     return align_detections(frames, detections, settings, name=name, hints=hints(detections.size))
@@ -119,7 +119,7 @@ def align_detections(
     name: str,
     hints: Boxes | None = None,
 ) -> Aligned:
-    """Track and align the face of one clip in which faces have been found; raises Reject. See `align_clip`."""
+    """Track and align the face of one clip whose faces have been detected; raises Reject. See `align_clip`."""
     with named(name):
         check_length(detections.n_frames)
         tracks = track.link(detections)
@@ -137,7 +137,7 @@ def align_track(
     *,
     name: str,
 ) -> Aligned:
-    """Align the face of one of the tracks of a clip; raises Reject. See `align_clip`."""
+    """Align the face of one track of a clip; raises Reject. See `align_clip`."""
     with named(name):
         size = track.face_size(subject)
         if size < settings.min_face:
@@ -178,7 +178,7 @@ def _crop_facts(clip: Clip, found: Aligned, settings: CropSettings) -> dict[str,
         "score_min": rounded(np.min(scores)),
         "face_size": rounded(found.face_size),
         "jitter_unsmoothed": rounded(found.jitter_unsmoothed),
-        "cuts": sum(cut - 1 not in detections.cuts for cut in detections.cuts),  # pictures between two shots are none
+        "cuts": sum(cut - 1 not in detections.cuts for cut in detections.cuts),  # not those between two shots
         **({"turned": found.turned} if found.turned else {}),
         **found.chosen,
     }
@@ -205,10 +205,10 @@ def _crop_members(
 
 
 def _hints(clip: Clip, root: Path, size: tuple[int, int]) -> Boxes:
-    """Read the data set's own face boxes: clip frame -> box in source pixels."""
+    """Read the data set's own face boxes: frame of the clip -> box in source pixels."""
     if clip.track is None:
         return {}
-    from avprep.layouts.voxceleb1 import read_track  # here, for few data sets have boxes
+    from avprep.layouts.voxceleb1 import read_track  # imported here because few data sets have boxes
 
     try:
         check_regular(root / clip.track)

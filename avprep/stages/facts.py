@@ -1,4 +1,4 @@
-"""What both columns record of a clip, and how they name it."""
+"""The metadata that both columns record of a clip, and how messages name it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_length(n_frames: int) -> None:
 
 @contextmanager
 def named(name: str) -> Iterator[None]:
-    """Put the file's name before the message of a Reject from a part that takes no files."""
+    """Prefix the message of a Reject with the file's name, for code that does not handle files."""
     try:
         yield
     except Reject as reject:
@@ -29,7 +29,7 @@ def named(name: str) -> Iterator[None]:
 
 
 def labels(clip: Clip) -> dict[str, Any]:
-    """Return what the manifest has of a clip, as JSON."""
+    """Return the manifest's fields of a clip, as JSON."""
     return {
         "key": clip.key,
         "word": clip.word,
@@ -42,5 +42,5 @@ def labels(clip: Clip) -> dict[str, Any]:
 
 
 def rounded(value: float | np.floating[Any]) -> float:
-    """Return a figure as it is recorded: four decimals."""
+    """Return a number as it is recorded: rounded to four decimals."""
     return round(float(value), 4)

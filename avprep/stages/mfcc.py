@@ -53,7 +53,7 @@ def mfcc_clip(clip: Clip, root: Path, settings: MfccSettings) -> Sample:
 
 
 def clip_sound(clip: Clip, root: Path, settings: MfccSettings) -> Sound:
-    """Read the sound of a clip that its windows are made of; see `read_heard`, which raises Reject."""
+    """Read the audio from which a clip's windows are made; see `read_heard`, which raises Reject."""
     return read_heard(
         root / clip.video,
         None if clip.audio is None else root / clip.audio,

@@ -1,4 +1,4 @@
-"""A few seconds of video of a person: their aligned face in each frame, and the sound that belongs to it."""
+"""A few seconds of video of a person: the aligned face in each frame, and the audio."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ from avprep.media.video import Frames
 from avprep.stages import CropSettings, MfccSettings, align_clip, clip_sound
 
 NEEDED = "give a video of a face, of a few seconds"
-"""What a file that holds none is answered with."""
+"""The remedy in errors about a file without one."""
 SECONDS = 20.0
-"""Longest video of a person that is taken: its frames are in memory all at once."""
+"""Maximum length of a person's video: all its frames are in memory at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class Person:
     """A person in a video of T frames at 25 fps.
 
-    crops: aligned faces uint8 (T, 256, 256, 3), RGB. windows: MFCC of the same frames, float32 (T, 12, 20); None where
-    there is no sound, or nothing but silence.
+    crops: aligned faces uint8 (T, 256, 256, 3), RGB. windows: MFCC of the same frames, float32 (T, 12, 20); None if
+    there is no audio, or only silence.
     """
 
     crops: NDArray[np.uint8]
     windows: NDArray[np.float32] | None
 
     def spread(self, count: int) -> NDArray[np.uint8]:
-        """Return so many of the crops at most, evenly spread."""
+        """Return at most `count` of the crops, evenly spaced."""
         places = np.linspace(0, len(self.crops) - 1, min(count, len(self.crops)))
         return self.crops[[round(place) for place in places.tolist()]]
 
 
 def read_person(path: Path, detector: Detector, settings: CropSettings, preset: mfcc.Preset) -> Person:
-    """Find and align the face of a video's subject, as the crops of shards are made, and read its sound.
+    """Find and align the face of a video's subject, as for the crops of shards, and read its audio.
 
-    preset: of the windows. AvprepError, one line, for what cannot be read, shows no face, or is longer than `SECONDS`.
+    preset: of the windows. Raises AvprepError, one line, for a video that cannot be read, shows no face, or is longer
+    than `SECONDS`.
     """
     if path.is_dir():
         raise AvprepError(f"{path}: is a folder: {NEEDED}")
@@ -57,7 +58,7 @@ def read_person(path: Path, detector: Detector, settings: CropSettings, preset: 
 
 
 def _windows(path: Path, n_frames: int, preset: mfcc.Preset) -> NDArray[np.float32] | None:
-    """Return the windows of a video's frames, from the instant of its first picture on; None where nothing is heard."""
+    """Return the windows of a video's frames, from the instant of its first picture on; None if all is silent."""
     try:
         sound = clip_sound(Clip("person", path.name, "test"), path.parent, MfccSettings(preset))
     except Reject:

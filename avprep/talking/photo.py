@@ -1,4 +1,4 @@
-"""Any photo of a face to the aligned crop that videos are cut into, and a talking face back into its photo."""
+"""From a photo of a face to an aligned crop like those of videos, and from a talking face back into its photo."""
 
 from __future__ import annotations
 
@@ -23,32 +23,33 @@ from avprep.media.picture import Picture
 from avprep.schema import CROP_SIZE
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-"""What is read, by Pillow's names. None of its readers for these runs another program."""
+"""Formats that are read, by Pillow's names. None of its readers for these runs another program."""
 MAX_PIXELS, MAX_SIDE = 100_000_000, 32_000
-"""Larger pictures are refused before memory is taken for them; OpenCV counts a side's pixels in 16 bits."""
+"""Larger pictures are refused before memory is allocated; OpenCV counts a side's pixels in 16 bits."""
 SIDE = 512
 """Faces are searched in copies whose longer side has this many pixels. Measured from 100×100 to 4000×3000: larger
 copies show no more faces."""
 SAME = 0.3
-"""Boxes that overlap by more (intersection over union) are of one face."""
+"""Boxes that overlap by more (intersection over union) belong to one face."""
 STILL_FRAMES, STILL_EVERY = 25, 12
-"""A photo is taken for a clip of so many frames, detected in every so many: at all of a detector's sizes."""
+"""A photo is treated as a clip of `STILL_FRAMES` frames with a detection pass every `STILL_EVERY` frames, so that it is
+detected at all of a detector's sizes."""
 FEATHER = 32
 """Crop pixels over which a talking face fades into its photo at the crop's border."""
 EDGE = 8
-"""The same at the photo's own edge: the crop is grey beyond it, and a model smears that over a few pixels."""
+"""The same at the photo's own edge: the crop is grey beyond it, and a model blurs this over a few pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A photo of a face and where the face is in it.
+    """A photo of a face and the face's position in it.
 
     image: uint8 (H, W, 3), RGB, upright.
     affine: float64 (2, 3), photo → crop pixels.
     crop: uint8 (256, 256, 3), RGB, the aligned face.
-    n_faces: how many faces were found; 0 for a photo that came aligned.
-    turned: distance of the nose's tip from the middle between the eyes, of the eyes' distance; None where the detector
-        finds no nose.
+    n_faces: number of faces found; 0 for an already aligned photo.
+    turned: distance of the nose's tip from the middle between the eyes, relative to the distance between the eyes; None
+        if the detector finds no nose.
     """
 
     image: NDArray[np.uint8]
@@ -59,9 +60,9 @@ class Photo:
 
 
 def is_still(path: Path) -> bool:
-    """Tell whether a file holds a single picture that `read_image` may read; an animation is a video."""
+    """Return whether a file holds a single picture that `read_image` may read; an animation counts as a video."""
     try:
-        if not path.is_file():  # to open a pipe is to wait for it
+        if not path.is_file():  # opening a pipe would block
             return False
         with Image.open(path, formats=FORMATS) as image:
             return not getattr(image, "is_animated", False)
@@ -70,10 +71,10 @@ def is_still(path: Path) -> bool:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read a picture file upright: uint8 (H, W, 3), RGB; of an animation the first picture.
+    """Read a picture file upright: uint8 (H, W, 3), RGB; for an animation the first picture.
 
-    What is transparent comes out over the grey that crops have outside their source.
-    AvprepError where the file is not there, is none of `FORMATS`, is too large or is damaged.
+    Transparent parts show the grey that crops have outside their source.
+    Raises AvprepError if the file is missing, not one of `FORMATS`, too large or damaged.
     """
     try:
         if not path.is_file():
@@ -99,11 +100,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_face(path: Path, detector: Detector, *, box: tuple[float, float, float, float] | None = None) -> Photo:
-    """Read a photo and align its largest face as the faces of videos are aligned.
+    """Read a photo and align its largest face like the faces of videos.
 
-    box: x0, y0, x1, y1 in pixels of the upright photo: roughly the face that is meant, where there are several or it
-        isn't found in the whole photo.
-    AvprepError where the photo cannot be read, shows no face, or has none in the box.
+    box: x0, y0, x1, y1 in pixels of the upright photo: the approximate box of the wanted face, if there are several or
+        it isn't found in the whole photo.
+    Raises AvprepError if the photo cannot be read, shows no face, or has none in the box.
     """
     image = read_image(path)
     height, width = image.shape[:2]
@@ -142,9 +143,9 @@ def _turned(points: NDArray[np.floating[Any]]) -> float | None:
 
 
 def read_aligned(path: Path) -> Photo:
-    """Read a photo that is aligned already: 256×256, or 260×260 as in the released demo, whose middle is taken.
+    """Read an already aligned photo: 256×256, or 260×260 as in the released demo, of which the centre is taken.
 
-    AvprepError where it cannot be read or has another size.
+    Raises AvprepError if it cannot be read or has another size.
     """
     image = read_image(path)
     height, width = image.shape[:2]
@@ -159,9 +160,9 @@ def read_aligned(path: Path) -> Photo:
 
 
 def fit_film(photo: Photo, longest: int = 1920) -> Photo:
-    """Shrink a photo to the frame of a film: `longest` pixels at most, and even sides, as H.264 wants them.
+    """Shrink a photo to a video frame: at most `longest` pixels per side, and even sides, as H.264 requires.
 
-    An odd last row or column is cut off. The transform follows; the crop stays that of the large photo.
+    An odd last row or column is cut off. The transform is adapted; the crop stays that of the large photo.
     """
     size = np.array(photo.image.shape[1::-1])
     image, to_photo = _resized(photo.image, size * min(1.0, longest / size.max()), least=2)
@@ -171,9 +172,9 @@ def fit_film(photo: Photo, longest: int = 1920) -> Photo:
 
 
 class PasteBack:
-    """Puts talking faces into the photo that their crop came from; what all frames share is worked out once.
+    """Puts talking faces into the photo of their crop; the common part of all frames is computed once.
 
-    Inside the crop, `FEATHER` from its border, there is the face alone; outside the crop not a bit changes.
+    Inside the crop, `FEATHER` from its border, only the face is shown; outside the crop no bit changes.
     """
 
     def __init__(self, photo: Photo) -> None:
@@ -209,13 +210,13 @@ class PasteBack:
 
 
 def _fade(places: NDArray[np.int64], length: int, over: float) -> NDArray[np.float64]:
-    """Rise smoothly from 0 to 1 over so many pixels from either end of a row of pixels."""
+    """Rise smoothly from 0 to 1 over `over` pixels from either end of a row of pixels."""
     t = np.clip(np.minimum(places + 0.5, length - 0.5 - places) / over, 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float64)
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Return a picture's pixels upright, whatever their form; ValueError where it isn't clear what they mean."""
+    """Return a picture's pixels upright, for any mode; ValueError if their meaning is not clear."""
     upright = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("its pixels are fractions")
@@ -232,10 +233,10 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _find(image: NDArray[np.uint8], part: NDArray[Any], detector: Detector) -> list[Face]:
-    """Find the faces in a part of a photo; where it shows none, in overlapping quarters of it.
+    """Find the faces in a part of a photo; if none are found, in overlapping quarters of it.
 
-    Quarters bring out faces of half the size, of a whole person before the Haar cascades, say. They also bring out more
-    that is no face: what is found there counts only where a close-up shows it too.
+    Quarters reveal faces of half the size, for example of a whole person for the Haar cascades. They also give more
+    false positives: a face found there counts only if a close-up confirms it.
     """
     found = _detect(*_copy(image, part), detector)
     if found:
@@ -251,7 +252,7 @@ def _find(image: NDArray[np.uint8], part: NDArray[Any], detector: Detector) -> l
 
 
 def _closer(image: NDArray[np.uint8], face: Face, detector: Detector) -> Face | None:
-    """Settle where a face is, as in a clip that shows it for so long; None where it is not there."""
+    """Refine the position of a face, as in a clip of `STILL_FRAMES` frames; None if it is not there."""
     copy, to_photo = _copy(image, boxes.grown(face.box, 1), enlarge=detector.close_up is None)
     shown = views.moved(face, np.asarray(cv2.invertAffineTransform(to_photo), np.float64))
     found = keyframes.find_faces([_picture(copy)] * STILL_FRAMES, detector, STILL_EVERY)
@@ -273,7 +274,7 @@ def _copy(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Return a part of a photo, x0 y0 x1 y1, as a copy of `SIDE` pixels, and the transform from it to the photo.
 
-    enlarge: whether a smaller part is enlarged to that.
+    enlarge: whether a smaller part is enlarged to that size.
     """
     size = np.array(image.shape[1::-1])
     low = np.clip(np.floor(part[:2]), 0, size - 1).astype(int)
@@ -286,7 +287,7 @@ def _copy(
 
 
 def _detect(copy: NDArray[np.uint8], to_photo: NDArray[np.float64], detector: Detector) -> list[Face]:
-    """Find the faces of a copy the way they are found in videos, and return them in pixels of the photo."""
+    """Find the faces of a copy as in videos, and return them in pixels of the photo."""
     found = keyframes.find_faces([_picture(copy)], detector, 1).by_frame[0]
     return [views.moved(detection.face, to_photo) for detection in found]
 

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("out", type=options.EXISTING_OUT)
 @click.argument("folder", type=options.OUT)
-@click.option("--model", type=kinds.ModelName(), default="davs", help="The model, one with an ablation.")
+@click.option("--model", type=kinds.ModelName(), default="davs", help="A model that has an ablation.")
 @click.option("--row", "rows", type=kinds.OneLine(200), multiple=True, help="Only this row. Repeatable.  [all]")
-@click.option("--seeds", type=click.IntRange(1, 100), default=2, help="Runs of each row, of the seeds 0, 1, …")
-@options.preset("Settings of all rows to start from, as of `avprep train`.")
+@click.option("--seeds", type=click.IntRange(1, 100), default=2, help="Number of runs per row, with the seeds 0, 1, …")
+@options.preset("Settings that all rows start from, as in `avprep train`.")
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings; it overrides the preset.")
-@options.setting("A setting of all rows; it overrides all others but those of a row. Repeatable.")
-@click.option("--init-from", type=options.EXISTING, help="A run or checkpoint whose weights all begin with.")
-@click.option("--limit", type=click.IntRange(1, kinds.MOST), help="Only the first clips of the test split.")
-@click.option("--sync", type=options.EXISTING, help="A RUN of a sync model that judges generated clips.")
-@click.option("--identity", type=options.EXISTING, help="A RUN whose identity encoder judges clips with expressions.")
+@options.setting("A setting of all rows; it overrides all others except those of a row. Repeatable.")
+@click.option("--init-from", type=options.EXISTING, help="A run or checkpoint with the initial weights of all runs.")
+@click.option("--limit", type=click.IntRange(1, kinds.MOST), help="Evaluate only the first clips of the test split.")
+@click.option("--sync", type=options.EXISTING, help="A RUN of a sync model that measures generated clips.")
+@click.option("--identity", type=options.EXISTING, help="A RUN whose identity encoder measures clips with expressions.")
 @options.detector
 @options.device
 @options.as_json
@@ -50,10 +50,10 @@ def ablate(
 ) -> None:
     """Train and evaluate every row of a paper's ablation.
 
-    The rows of DAVS's Table 3 differ in the speech stage, those of AMIE's Table 3 in the talk stage, those of etgan,
-    which are ours, in the full stage; what comes before is trained once for each seed. Every row is a RUN in FOLDER,
-    with its evaluation; ablation.md and ablation.html are the table, and are written after each. If it is interrupted,
-    run the same command again: what is done is kept.
+    The rows of DAVS's Table 3 differ in the speech stage, those of AMIE's Table 3 in the talk stage, and those of
+    etgan, which are ours, in the full stage. Earlier stages are trained once for each seed. Every row is a RUN in
+    FOLDER, with its evaluation. ablation.md and ablation.html contain the table, and are written after each run. If it
+    is interrupted, run the same command again: finished work is kept.
 
     \b
     avprep ablate OUT FOLDER --model amie --preset small --sync SYNC_RUN
@@ -67,7 +67,7 @@ def ablate(
     def resolve(more: Sequence[str]) -> RunSettings:
         return models.settings(model).resolve(preset, config_file, [*overrides, *more])
 
-    ablation_of(resolve(()), rows)  # what is wrong with the settings is said before the seconds that torch takes
+    ablation_of(resolve(()), rows)  # settings are checked before torch is loaded, which takes seconds
     from avprep import auto
     from davs_model import ablation
     from davs_model.evaluation import evaluate

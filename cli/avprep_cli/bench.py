@@ -1,4 +1,4 @@
-"""`avprep bench`: how fast each step is on this machine. Heavy imports wait until it runs."""
+"""`avprep bench`: the speed of each step on this machine. Heavy imports wait until it runs."""
 
 from __future__ import annotations
 
@@ -20,45 +20,50 @@ if TYPE_CHECKING:
 
 
 class Measured(Protocol):
-    """What a benchmark returns."""
+    """The result of a benchmark."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the result as JSON values."""
         ...
 
     def table(self) -> str:
-        """Return it as text."""
+        """Return the result as text."""
         ...
 
 
 SHARDS, MODEL = ("crop", "mfcc"), ("load", "train")
-"""What makes shards, and what reads them."""
+"""The steps that make shards, and those that read them."""
 
 
 @click.command()
 @click.argument("what", type=click.Choice((*SHARDS, *MODEL, "all")), default="all")
-@click.option("--clips", type=options.EXISTING_OUT, help="Videos to measure with, any tree.  [a synthetic corpus]")
-@click.option("--shards", type=options.EXISTING_OUT, help="OUT for load and train to read.  [made from the clips]")
+@click.option("--clips", type=options.EXISTING_OUT, help="Folder of videos to measure with.  [a synthetic corpus]")
+@click.option("--shards", type=options.EXISTING_OUT, help="OUT that load and train read.  [made from the clips]")
 @options.detector
-@click.option("--repeat", type=click.IntRange(1, 1000), default=3, help="Passes; the median counts.")
+@click.option("--repeat", type=click.IntRange(1, 1000), default=3, help="Passes, of which the median counts.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=24, help="Clips to measure with.")
-@click.option("--as-lrw", is_flag=True, help="Cut a clip of LRW's shape out of each video: 29 frames, 256×256, H.264.")
+@click.option(
+    "--as-lrw", is_flag=True, help="Cut a clip in the format of LRW from each video: 29 frames, 256×256, H.264."
+)
 @options.jobs
 @click.option(
-    "--stage", type=click.Choice(("identity", "speech", "full", "all")), default="all", help="load, train: of training."
+    "--stage",
+    type=click.Choice(("identity", "speech", "full", "all")),
+    default="all",
+    help="load, train: the training stage.",
 )
-@click.option("--steps", type=click.IntRange(1, 10_000), default=2, help="train: steps of a pass.")
+@click.option("--steps", type=click.IntRange(1, 10_000), default=2, help="train: steps per pass.")
 @click.option(
-    "--batches", type=click.IntRange(10, 1_000_000), default=20, help="load: over how many to watch the memory."
+    "--batches", type=click.IntRange(10, 1_000_000), default=20, help="load: batches over which memory is measured."
 )
-@options.preset("load, train: settings of DAVS to begin with.", "small")
-@options.setting("load, train: one setting.")
-@click.option("--batch", type=click.IntRange(2, kinds.MOST_BATCH), help="load, train: clips a step.  [the preset's]")
+@options.preset("load, train: settings of DAVS to start from.", "small")
+@options.setting("load, train: a setting. Repeatable.")
+@click.option("--batch", type=click.IntRange(2, kinds.MOST_BATCH), help="load, train: clips per step.  [the preset's]")
 @click.option(
     "--workers", type=click.IntRange(0, kinds.MOST_PROCESSES), help="load, train: loader processes.  [the preset's]"
 )
 @options.device
-@click.option("--json", "as_json", is_flag=True, help="One object, a member for each thing measured.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with a member for each step.")
 def bench(
     what: str,
     clips: Path | None,
@@ -80,12 +85,13 @@ def bench(
 ) -> None:
     """Measure the speed of each step on this machine.
 
-    Speeds are ratios to a floor: the minimum that any tool must do.
+    Speeds are given relative to a floor: the minimum work of any tool.
 
-    WHAT is crop, mfcc, load, train or all. crop: decoding the same clips and encoding as many JPEGs is its floor. mfcc:
-    decoding the sound. load, the loader of training: decoding the same JPEGs in as many processes. train: forward and
-    backward of a batch that lies on the device. Steps and floors take turns, so that a noisy machine slows both. crop
-    and mfcc also measure the speed-up of -j processes, and estimate the hours for LRW and VoxCeleb2.
+    WHAT is crop, mfcc, load, train or all. The floor of crop is to decode the same clips and encode as many JPEGs; that
+    of mfcc is to decode the audio; that of load, the training loader, is to decode the same JPEGs in as many processes;
+    that of train is forward and backward of a batch already on the device. Steps and floors alternate, so that a noisy
+    machine slows both. crop and mfcc also measure the speed-up of -j processes, and estimate the hours for LRW and
+    VoxCeleb2.
 
     \b
     avprep bench                     everything, small, on a synthetic corpus
@@ -101,10 +107,10 @@ def bench(
     given = {"data.batch_size": batch, "data.workers": workers, "machine.device": None if device == "auto" else device}
     settings = None if what in SHARDS else _settings(preset, overrides, given)
     wanted = [name for name in (*SHARDS, *MODEL) if what in (name, "all")]
-    if (busy := library.busy()) is not None:  # before there is work of our own, and before minutes of it
+    if (busy := library.busy()) is not None:  # before our own work, which takes minutes
         say.aside(busy)
     with tempfile.TemporaryDirectory(prefix="avprep-bench-") as temporary:
-        chosen = cache(lambda: auto.detector(detector, say.once))  # neither is asked for where shards are there
+        chosen = cache(lambda: auto.detector(detector, say.once))  # neither is needed if shards are given
         plan = cache(lambda: library.plan_of(clips, Path(temporary), limit, as_lrw=as_lrw))
 
         def measured() -> Iterator[tuple[str, Measured]]:
@@ -120,9 +126,9 @@ def bench(
 
 
 def _settings(preset: str, overrides: tuple[str, ...], given: dict[str, Any]) -> Settings:
-    """Return the settings of DAVS that load and train measure with; crop and mfcc are measured without a model.
+    """Return the settings of DAVS with which load and train are measured; crop and mfcc need no model.
 
-    A device that is not there is refused here, not after crop and mfcc were measured.
+    An unavailable device is refused here, not after crop and mfcc were measured.
     """
     from davs_model.models.davs import Settings
     from davs_model.training.loop import device_of
@@ -135,7 +141,7 @@ def _settings(preset: str, overrides: tuple[str, ...], given: dict[str, Any]) ->
 
 
 def _show(measured: Iterator[tuple[str, Measured]], as_json: bool) -> None:
-    """Print results, each as it comes, for all of them take minutes; or all as JSON."""
+    """Print each result as soon as it is there, because all of them take minutes; or all as JSON."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, result in measured:
         if not as_json:
@@ -148,7 +154,7 @@ def _show(measured: Iterator[tuple[str, Measured]], as_json: bool) -> None:
 def _measured_learning(
     wanted: list[str], out: Path, settings: Settings, stage: str, repeat: int, steps: int, batches: int
 ) -> Iterator[tuple[str, Measured]]:
-    """Measure the loader, a result for each stage, training or both."""
+    """Measure the loader, with a result for each stage, training or both."""
     from davs_model.benchmarks import training
     from davs_model.models.davs import Model
 
@@ -160,7 +166,7 @@ def _measured_learning(
 
 
 def _made_shards(plan: Manifest, detector: str, jobs: int, temporary: Path) -> Path:
-    """Make shards of the clips by the real run, all in the train split; those without a word get one and the same."""
+    """Make shards of the clips by a normal run, all in the train split; those without a word get the same one."""
     from avprep import columns
 
     plan = replace(plan, clips=tuple(replace(clip, split="train", word=clip.word or "any") for clip in plan.clips))

@@ -1,4 +1,4 @@
-"""Commands for work that is spread over many tasks and days: what is left, what to run again, array jobs."""
+"""Commands for work over many tasks and days: status, retries, array jobs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FILLERS: dict[str, click.Command] = {"crop": data.crop, "mfcc": data.mfcc, "sync
 """The commands that fill a column."""
 
 TASK_OPTIONS = ("jobs", "task_index", "num_tasks", "dry_run", "as_json", "verbose", "quiet")
-"""Options of `crop` and `mfcc` that are a task's own, or of no use in a script."""
+"""Options of `crop` and `mfcc` that each task sets itself, or that are useless in a script."""
 
 
 @click.command()
@@ -35,7 +35,7 @@ def status(out: Path) -> None:
     """Count done, failed and missing clips of OUT.
 
     Shows the rate of all tasks together over the last hour, the time left, and the command that finishes OUT. It is
-    quick because it reads one line of each shard's sidecar and no shard; `avprep verify` reads everything.
+    fast because it reads only one line of each shard's sidecar and no shards; `avprep verify` reads everything.
     """
     from avprep.runs.status import status as read_status
 
@@ -66,13 +66,13 @@ def status(out: Path) -> None:
     help=f"Reasons, separated by commas: {', '.join(REASONS)}.",
 )
 @click.option("--column", type=click.Choice(tuple(FILLERS)), help="Only this column.  [all]")
-@click.option("--model", "run", type=options.EXISTING, help="The RUN of the sync model that a column was made by.")
+@click.option("--model", "run", type=options.EXISTING, help="The RUN of the sync model with which a column was made.")
 @options.retry_options
 def retry(out: Path, wanted: frozenset[str], column: str | None, run: Path | None, **given: Any) -> None:
     """Process failed clips again, with the same settings.
 
-    Their shards are replaced. Other clips of these shards are copied, not computed. A clip that fails again keeps its
-    newer reason.
+    Their shards are replaced. Other clips of these shards are copied, not computed. If a clip fails again, the new
+    reason is recorded.
 
     \b
     avprep retry OUT --reason timeout,crashed --clip-timeout 600
@@ -117,7 +117,7 @@ def retry(out: Path, wanted: frozenset[str], column: str | None, run: Path | Non
 
 
 def _begun(out: Path, column: str, jobs: int | None, root: Path | None, run: Path | None) -> Filling[ColumnStage]:
-    """Return what a column was begun with; run: of the sync model that it was made by."""
+    """Return the Filling with which a column was started; run: of the sync model with which it was made."""
     from avprep import columns, manifest
     from avprep.runs.fingerprint import read_manifest, started
 
@@ -134,9 +134,9 @@ def _begun(out: Path, column: str, jobs: int | None, root: Path | None, run: Pat
 
 
 def _finish(out: Path, column: ColumnStatus) -> dict[str, Any]:
-    """Return what would finish a column: `command` on one machine, `array` and `num_tasks`, `slurm` for the cluster.
+    """Return how to finish a column: `command` on one machine; `array`, `num_tasks` and `slurm` for the cluster.
 
-    All None where nothing is missing.
+    All are None if nothing is missing.
     """
     from avprep.shards import read_run
 
@@ -193,7 +193,7 @@ def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
 
 
 def _command_line(command: click.Command, manifest_path: Path, out: Path, values: dict[str, Any]) -> list[str]:
-    """Return the command line that gives a command these values, but for those that it has by default."""
+    """Return the command line of a command with these values, without those that are its defaults."""
     names = {param.name for param in command.params if isinstance(param, click.Argument)}
     line = ["avprep", command.name or "", *([str(manifest_path)] if "manifest_path" in names else []), str(out)]
     for param in command.params:
@@ -214,7 +214,7 @@ def slurm_group() -> None:
 
 
 def _array_command(command: click.Command) -> click.Command:
-    """Return the command that makes an array job of another command, with the options of both."""
+    """Return the command that runs another command as an array job, with the options of both."""
 
     def make(out: Path | None, manifest_path: Path | None = None, **given: Any) -> None:
         if out is None:
@@ -236,8 +236,8 @@ def _array_command(command: click.Command) -> click.Command:
         short_help=f"Run `avprep {name}` as an array job.",
         help=f"""Run `avprep {name}` as an array job; print its script unless --submit is given.
 
-        The array holds only tasks that have something left to do. A task that is preempted, or whose time is up, is
-        requeued automatically. Logs go to OUT/logs, which is created because Slurm does not create it.
+        The array holds only tasks that have work left. A task that is preempted or reaches its time limit is requeued
+        automatically. Logs go to OUT/logs, which is created because Slurm does not create it.
         """,
     )
 
@@ -247,7 +247,7 @@ SLURM_OPTIONS: tuple[click.Option, ...] = (
         ["--tasks"],
         type=click.IntRange(1, kinds.MOST_TASKS),
         show_default=f"{slurm.DEFAULT_TASKS}, or one per shard",
-        help="Tasks that share the shards; no more than the cluster allows.",
+        help="Number of tasks, up to the cluster's maximum.",
     ),
     click.Option(
         ["--time"],
@@ -292,7 +292,7 @@ def _make_script(
     *,
     submit: bool,
 ) -> None:
-    """Print or send the script of an array job."""
+    """Print or submit the script of an array job."""
     from avprep import auto, columns, offsets
     from avprep.runs import arrays
 
@@ -315,7 +315,7 @@ def _make_script(
         cropping = filling = data.cropping(manifest_path, out, given, "face-alignment" if asked["gpus"] else "auto")
         settings = cropping.stage.settings
         typed |= {"sync": typed["sync"].absolute()} if "sync" in typed else {}
-        typed["detector"] = settings.detector  # another machine might resolve auto in another way
+        typed["detector"] = settings.detector  # another machine might resolve auto differently
         say.aside(f"crop: detector {settings.detector}, align {settings.align}")
         if (most := auto.workers(settings.detector, asked["cpus"])) < asked["cpus"]:
             workers = most

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SHOWN_PROBLEMS = 20
 MIN_CONFIDENCE = 0.2
-"""That of `avprep.offsets`, which is not imported for a help text."""
+"""As in `avprep.offsets`, which is too slow to import for a help text."""
 
 
 @click.command()
@@ -35,10 +35,12 @@ MIN_CONFIDENCE = 0.2
 @click.option("-o", "--output", type=kinds.Output(".jsonl"), required=True, help="The manifest to write, .jsonl.")
 @options.seed("Random seed; it shuffles the rows within each split.")
 @click.option(
-    "--limit", type=click.IntRange(1, kinds.MOST), help="Only the first clips of each split, after shuffling."
+    "--limit", type=click.IntRange(1, kinds.MOST), help="Keep only the first clips of each split, after shuffling."
 )
 @click.option(
-    "--problems", type=kinds.Output(".jsonl"), help="Write every problem to this file, .jsonl: a JSON object per line."
+    "--problems",
+    type=kinds.Output(".jsonl"),
+    help="Write every problem to this file, .jsonl: one JSON object per line.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing manifest.")
 @options.of_layouts
@@ -56,8 +58,8 @@ def index(
 ) -> None:
     """Scan a data set into a manifest, one clip per line.
 
-    LAYOUT is the shape of the tree below ROOT. Nothing is decoded. Files that no clip can be made from are named and
-    counted.
+    LAYOUT is the structure of the folders below ROOT. Nothing is decoded. Files from which no clip can be made are
+    named and counted.
 
     \b
     avprep index lrw       /data/lipread_mp4 -o lrw.jsonl
@@ -99,7 +101,7 @@ def index(
 
 
 def _tell_problems(found: Sequence[Problem], path: Path | None) -> None:
-    """Print the problems of a data set, no more than are read; write all of them to a file where there is one."""
+    """Print the first problems of a data set, and write all of them to a file if one is given."""
     if path is not None:
         rows = ({"kind": p.kind, "path": p.path, "message": p.message, "count": p.count} for p in found)
         files.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -118,13 +120,13 @@ def _tell_problems(found: Sequence[Problem], path: Path | None) -> None:
     "--align",
     type=click.Choice(("smooth", "per-frame", "per-clip")),
     default="smooth",
-    help="One transform per frame from smoothed points, one from raw points, or one per clip.",
+    help="One transform per frame from smoothed points, one per frame from raw points, or one per clip.",
 )
 @click.option(
     "--every",
     type=click.IntRange(1, 12),
     default=12,
-    help="Detect faces in every n-th frame, more rarely later in a shot; between, follow them by registration.",
+    help="Detect faces in every n-th frame, less often later in a shot; follow them by registration in between.",
 )
 @click.option("--min-face", type=kinds.Number(0, 10_000), default=32.0, help="Minimum face size in source pixels.")
 @click.option(
@@ -172,13 +174,13 @@ def crop(manifest_path: Path, out: Path, **given: Any) -> None:
 @click.option(
     "--audio-offset",
     type=click.Choice(("sync",)),
-    help="Delay the audio of each clip by the lead that avprep sync measured; windows that are there are kept aside.",
+    help="Delay the audio of each clip by the lead that avprep sync measured; existing windows are kept aside.",
 )
 @click.option(
     "--min-confidence",
     type=kinds.Number(0, 100),
     default=MIN_CONFIDENCE,
-    help="With --audio-offset: leave clips that are less sure as they are.",
+    help="With --audio-offset: do not delay clips with a lower confidence.",
 )
 @options.run_options
 def mfcc(manifest_path: Path, out: Path, **given: Any) -> None:
@@ -204,8 +206,8 @@ def mfcc(manifest_path: Path, out: Path, **given: Any) -> None:
 def verify(out: Path, jobs: int) -> None:
     """Read every shard again and check each clip.
 
-    Checked are digests, keys and their order, dtypes, shapes and every image; each clip of the manifest must be
-    accounted for. Otherwise the exit status is 1, with one line per problem.
+    It checks digests, keys and their order, dtypes, shapes and every image, and that each clip of the manifest is
+    accounted for. If there are problems, the exit status is 1, with one line per problem.
     """
     from avprep.quality.verify import verify as find_problems
     from avprep.runs.status import status as read_status
@@ -233,15 +235,15 @@ def verify(out: Path, jobs: int) -> None:
 def weights() -> None:
     """List or download detector weights, pinned by sha256.
 
-    No other command downloads anything. For nodes without a network, run `avprep weights fetch --to DIR` on one that
-    has it, then `export AVPREP_WEIGHTS=DIR`.
+    No other command downloads anything. For nodes without a network, run `avprep weights fetch --to DIR` on a machine
+    with one, then `export AVPREP_WEIGHTS=DIR`.
     """
 
 
 @weights.command("list")
 @options.as_json
 def weights_list() -> None:
-    """List the weights, their licences, and where they are here."""
+    """List the weights, their licences, and their paths on this machine."""
     from avprep.faces import weights as library
 
     rows = library.table()
@@ -256,12 +258,12 @@ def weights_list() -> None:
 
 @weights.command("fetch")
 @click.argument("names", nargs=-1, type=kinds.OneLine(100))
-@click.option("--to", type=options.OUT, help="Where to put them.  [AVPREP_WEIGHTS or the user's cache]")
+@click.option("--to", type=options.OUT, help="Folder to write to.  [AVPREP_WEIGHTS or the user's cache]")
 @options.verbosity
 def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
     """Download weights and check their digests.
 
-    Without NAMES, all weights are downloaded that do not come with a package.
+    Without NAMES, it downloads all weights that do not come with a package.
     """
     from avprep.faces import weights as library
     from avprep.runs.progress import download
@@ -271,13 +273,13 @@ def weights_fetch(names: tuple[str, ...], to: Path | None) -> None:
             f"{one.name}: {path}{'' if new else ' (was there)'}"
             for one, path, new in library.fetch(names or library.downloadable(), to, arrived)
         ]
-    there = f"export AVPREP_WEIGHTS={shlex.quote(str(to))}"  # of another folder nobody knows yet
+    there = f"export AVPREP_WEIGHTS={shlex.quote(str(to))}"  # no command reads another folder without it
     then = [there] if to is not None else [summary.line("crop", "MANIFEST", "OUT")]
     summary.show("\n".join(lines), then=then, facts={})
 
 
 def cropping(manifest_path: Path, out: Path, given: dict[str, Any], otherwise: str = "auto") -> Filling[CropStage]:
-    """Return what fills the crop column, and take what decides that out of what was given."""
+    """Return the Filling of the crop column; its options are removed from `given`."""
     from avprep import columns
     from avprep.stages import CropSettings
 
@@ -290,7 +292,7 @@ def cropping(manifest_path: Path, out: Path, given: dict[str, Any], otherwise: s
 
 
 def windows(manifest_path: Path, out: Path, given: dict[str, Any]) -> Filling[MfccStage]:
-    """Return what fills the mfcc column, and take what decides that out of what was given."""
+    """Return the Filling of the mfcc column; its options are removed from `given`."""
     from avprep import columns
     from avprep.stages import MfccSettings
 
@@ -299,22 +301,22 @@ def windows(manifest_path: Path, out: Path, given: dict[str, Any]) -> Filling[Mf
 
 
 def _taken(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Take the number of workers and the settings of a column out of what was given."""
+    """Remove the number of workers and the settings of a column from `given`, and return them."""
     return {"jobs": chosen_jobs(given.pop("jobs", None))} | {one.name: given.pop(one.name) for one in fields(kind)}
 
 
 def opened(path: Path, given: dict[str, Any]) -> manifest.Manifest:
-    """Read a manifest, and take what changes it out of what was given."""
+    """Read a manifest; the options that change it are removed from `given`."""
     return manifest.opened(path, given.pop("root"), given.pop("limit", None))
 
 
 def chosen_jobs(jobs: int | None) -> int | None:
-    """Return --jobs; None where it was not given."""
+    """Return --jobs; None if it was not given."""
     return None if options.is_default("jobs") else jobs
 
 
 def speaker(sync: Path | None, option: str = "--sync") -> SpeakerJudge:
-    """Return the judge of who speaks; UsageError, which names the option, without a sync model."""
+    """Return the builder of the active-speaker model; UsageError, which names the option, without a sync model."""
     if sync is None:
         raise click.UsageError(f"--subject speaking needs {option} RUN, of `avprep train --model sync`")
     from davs_model.sync.speaker import SpeakerJudge
@@ -323,7 +325,7 @@ def speaker(sync: Path | None, option: str = "--sync") -> SpeakerJudge:
 
 
 def fill(filling: Filling[ColumnStage], given: dict[str, Any]) -> None:
-    """Fill this task's shards of a column and report."""
+    """Fill this task's shards of a column and print a summary."""
     stage, out, strict, dry_run = filling.stage, filling.out, given.pop("strict"), given.pop("dry_run")
     given["task_index"], given["num_tasks"] = options.selected_task(given["task_index"], given["num_tasks"])
     if dry_run:
@@ -345,7 +347,7 @@ def fill(filling: Filling[ColumnStage], given: dict[str, Any]) -> None:
 
 
 def _show_plan(fingerprint: dict[str, Any], task: dict[str, Any]) -> None:
-    """Print what decides the bytes of a column and what a task would do."""
+    """Print what decides the bytes of a column, and what a task would do."""
     if say.as_json():
         say.echo(json.dumps(fingerprint | task, indent=2))
         return
@@ -356,13 +358,13 @@ def _show_plan(fingerprint: dict[str, Any], task: dict[str, Any]) -> None:
 
 
 def show_settings(stage: ColumnStage) -> None:
-    """Say, where it is asked for, what decides the bytes of a column: its settings, and the versions of libraries."""
+    """With -v, print what decides the bytes of a column: its settings and the library versions."""
     for name, values in (("settings", stage.resolved()), ("versions", stage.versions())):
         say.detail(f"{stage.column}: {name}: " + ", ".join(f"{key} {value}" for key, value in values.items()))
 
 
 def tell_versions(stage: ColumnStage, out: Path) -> None:
-    """Say where a run goes on in a folder that was begun with other versions."""
+    """Print a remark if a run continues a folder that was started with other versions."""
     from avprep.runs.fingerprint import other_versions
 
     if other_versions(stage, out):

@@ -1,4 +1,4 @@
-"""`avprep demo`: the whole road once, on a corpus that it makes itself."""
+"""`avprep demo`: every step once, on a corpus that it makes itself."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ TRAINING = (
 )
 """Settings of the demo's model, over the preset `small`."""
 BATCH = 8
-"""Clips a step, or all that there are to train on."""
+"""Clips per step, or all training clips if there are fewer."""
 UNHEARD = 10_000
-"""Seed of the takes of that video: no corpus has so many."""
+"""Take of the words in the demo's last videos: no corpus has so many takes."""
 WORDS_SPOKEN = 5
-"""Words of the video that the demo ends with, at most."""
+"""Maximum words in the demo's last videos."""
 
 
 @click.command()
@@ -39,13 +39,13 @@ WORDS_SPOKEN = 5
 @click.option("--words", type=click.IntRange(1, 26), default=5, help="Words in the corpus.")
 @click.option("--speakers", type=click.IntRange(1, 10_000), default=24, help="Speakers in the corpus.")
 @click.option("--takes", type=click.IntRange(1, 10_000), default=1, help="Clips per word and speaker.")
-@click.option("--emotions", is_flag=True, help="Everybody says each word in each of five emotions, which are labelled.")
+@click.option("--emotions", is_flag=True, help="Each speaker says each word in five labelled emotions.")
 @options.seed("Random seed of the corpus.")
 @click.option(
     "--train-steps",
     type=click.IntRange(0, kinds.MOST),
     default=600,
-    help="Training steps of the generator, and a sixth as many of the speech space before; 0: make shards only.",
+    help="Training steps of the generator, after a sixth as many of the speech space; 0: make shards only.",
 )
 @options.jobs
 @options.verbosity
@@ -55,14 +55,14 @@ def demo(
     """Run every step once on a small synthetic corpus.
 
     It needs no data and no network, and takes some minutes on two cores. DIR then holds the corpus, its manifest, the
-    shards, a contact sheet of the crops, a model after a short training on them, the page of its evaluation, and a
-    video in which it makes a person talk whom it has never seen, next to the truth, and another in which a real photo
-    says the same.
+    shards, a contact sheet of the crops, a model after a short training on them, the page of its evaluation, and two
+    videos. The first shows a generated unseen speaker next to the ground truth, the second a real photo saying the same
+    words.
     """
     if train_steps:
         _enough_to_train(words, speakers, takes, emotions=emotions)
-        import torch  # noqa: F401 - that it is missing should be known before minutes of work
-    import skimage  # noqa: F401 - and this before the folder of a corpus is made
+        import torch  # noqa: F401 - if it is missing, fail before minutes of work
+    import skimage  # noqa: F401 - if it is missing, fail before the corpus folder is made
 
     out, picture = directory / "shards", directory / "contact-sheet.png"
     plan = _index(directory, words, speakers, takes, seed, jobs, emotions=emotions)
@@ -79,7 +79,7 @@ def demo(
 
 
 def _enough_to_train(words: int, speakers: int, takes: int, *, emotions: bool) -> None:
-    """UsageError for a corpus too small to train on: a split without a person, or a single clip to learn from."""
+    """Raise UsageError for a corpus too small to train on: a split without a person, or a single training clip."""
     from avprep.demo import expression, speech
 
     splits = speech.people(speakers, 0)
@@ -103,16 +103,16 @@ def _index(
     synthetic.make_corpus(corpus, words=words, speakers=speakers, takes=takes, emotions=emotions, seed=seed, jobs=jobs)
     say.story(f"2/9 index: {path}")
     plan, scan = layouts.index("lrw", corpus, seed=seed)
-    plan = replace(plan, dataset="synthetic")  # which only lies on disk as LRW does
+    plan = replace(plan, dataset="synthetic")  # it only has the folders of LRW
     files.write_text(path, manifest.render(plan))
-    # One or two people lie in one split.
+    # With one or two people there may be a missing split.
     if problems := [problem for problem in scan.problems if speakers >= 3 or problem.kind != "missing_split"]:
         raise RunError(f"{corpus}: {problems[0].path}: {problems[0].message}")
     return plan
 
 
 def _fill(plan: manifest.Manifest, out: Path, picture: Path, jobs: int) -> str:
-    """Fill both columns, prove them and draw a contact sheet; return the detector that was used."""
+    """Fill and verify both columns and draw a contact sheet; return the detector that was used."""
     from avprep import columns
     from avprep.quality import sheet
     from avprep.quality.verify import verify
@@ -147,7 +147,7 @@ def _train(out: Path, model: Path, steps: int, *, batch: int) -> None:
 
 
 def _evaluate(model: Path, out: Path, results: Path, detector: str) -> Path:
-    """Measure the model on people that it has not seen; return the page."""
+    """Evaluate the model on unseen speakers; return the page."""
     from avprep import auto
     from davs_model.evaluation import evaluate as library
 
@@ -159,7 +159,7 @@ def _evaluate(model: Path, out: Path, results: Path, detector: str) -> Path:
 
 
 def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: str, seed: int) -> Path:
-    """Make a still of a person of the test split say words, next to a video in which that person does; return it."""
+    """Generate a video of a test speaker's still saying words, next to the ground-truth video; return its path."""
     from avprep.demo import synthetic
     from avprep.media.video import Frames
     from avprep.quality import sheet
@@ -181,7 +181,7 @@ def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: s
 
 
 def _animate(model: Path, directory: Path, spoken: Path, detector: str) -> Path:
-    """Make a real portrait say what a video says; return the video of it."""
+    """Generate a video of a real portrait saying the words of a video; return its path."""
     from avprep.demo import drawing
     from avprep.quality import sheet
     from avprep.talking import inputs
@@ -201,30 +201,30 @@ def _animate(model: Path, directory: Path, spoken: Path, detector: str) -> Path:
 @click.command()
 @click.argument("out", type=options.EXISTING_OUT)
 @click.argument("directory", metavar="DIR", type=options.OUT)
-@click.option("--speakers", type=click.IntRange(1, 10_000), default=100, help="Drawn people who say them.")
+@click.option("--speakers", type=click.IntRange(1, 10_000), default=100, help="Number of synthetic speakers.")
 @click.option(
     "--clips",
     type=click.IntRange(1, kinds.MOST),
     default=600,
-    help="Clips of OUT of each split that are said again, at most.",
+    help="Maximum clips of OUT per split to dub.",
 )
 @click.option(
     "--voices",
     type=options.EXISTING_OUT,
     metavar="VOICES",
-    help="Recordings of the same by other voices, VOICES/NAME/KEY.wav: people of train get these.",
+    help="Recordings of the same words by other voices, VOICES/NAME/KEY.wav, for the training speakers.",
 )
 @options.seed("Random seed of the people.")
 @options.jobs
 @options.as_json
 @options.verbosity
 def dub(out: Path, directory: Path, jobs: int, **given: Any) -> None:
-    """Let drawn people say what the clips of OUT say.
+    """Let synthetic speakers say the words of the clips of OUT.
 
-    Each clip is said once more, with its own sound, by one of many synthetic people whose mouth moves as the clip's.
-    DIR then holds these videos and their manifest. A model that is trained on both learns many faces from few voices.
-    OUT must have crops with 68 landmarks. With --voices the people of train are heard with recordings of the same words
-    by other voices, human or synthetic, and their mouths move to the recordings: OUT must have times of words.
+    For each clip one of many synthetic speakers repeats it with the clip's own audio and mouth movements. DIR then
+    holds these videos and their manifest. A model trained on both learns many faces from few voices. OUT must have
+    crops with 68 landmarks. With --voices the training speakers get recordings of the same words by other voices, human
+    or synthetic, and their mouths follow these recordings: OUT must then have word times.
 
     \b
     avprep crop grid.jsonl marked --detector dlib

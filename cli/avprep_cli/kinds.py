@@ -1,4 +1,4 @@
-"""Kinds of values that options take. Each has bounds; a value outside them ends in one line that names the option."""
+"""Types of option values. Each has bounds; a value outside them causes a one-line error that names the option."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from avprep.runs import slurm
 from davs_model import models
 
 MOST = 1_000_000_000
-"""Upper bound of a number of clips, steps and the like: far beyond any corpus, and small enough to be added up."""
+"""Upper bound for numbers of clips, steps and the like: far beyond any corpus, and small enough to be summed."""
 MOST_PROCESSES = 4_096
-"""Upper bound of a number of processes or cores: more than any machine has."""
+"""Upper bound for numbers of processes or cores: more than any machine has."""
 MOST_TASKS = 4_000_001
-"""Upper bound of a number of tasks: the largest MaxArraySize that Slurm can be given."""
+"""Upper bound for numbers of tasks: the largest MaxArraySize that Slurm allows."""
 MOST_BATCH = 65_536
 """Upper bound of a batch, as in the settings of the model."""
 MOST_SEED = 2**31 - 1
@@ -29,7 +29,7 @@ _SLURM_WORDS = ("UNLIMITED", "INFINITE")
 
 
 class Number(click.FloatRange):
-    """A finite number in a range. NaN compares with nothing, so a plain FloatRange lets it pass."""
+    """A finite number in a range. A plain FloatRange accepts NaN, as all comparisons with it are false."""
 
     def __init__(self, low: float, high: float, *, min_open: bool = False, max_open: bool = False) -> None:
         super().__init__(low, high, min_open=min_open, max_open=max_open)
@@ -43,9 +43,9 @@ class Number(click.FloatRange):
 
 
 class Output(click.Path):
-    """A file to write whose format follows from the command, so its name must end accordingly.
+    """A file to write whose format is fixed by the command, so its name must have the matching suffix.
 
-    suffix: the ending, `.html`, in lower case; any case is taken.
+    suffix: for example `.html`, in lower case; any case is accepted.
     """
 
     def __init__(self, suffix: str) -> None:
@@ -61,7 +61,7 @@ class Output(click.Path):
 
 
 class ManifestFile(click.Path):
-    """A manifest to read. What is wrong with the file itself is told by whoever reads it."""
+    """A manifest to read. Errors in the file itself are reported when it is read."""
 
     def __init__(self) -> None:
         super().__init__(dir_okay=False, path_type=Path)
@@ -80,7 +80,7 @@ class ManifestFile(click.Path):
 
 
 class Text(click.ParamType[str]):
-    """Free text, as a file's name can be: not empty, of a bounded length."""
+    """Free text, such as a file's name: not empty, of bounded length."""
 
     name = "text"
 
@@ -98,7 +98,7 @@ class Text(click.ParamType[str]):
 
 
 class OneLine(Text):
-    """Free text in one line, without control characters, which a script or a terminal would obey."""
+    """Free text on one line, without control characters, which a script or a terminal would interpret."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the text."""
@@ -109,7 +109,7 @@ class OneLine(Text):
 
 
 class Words(click.ParamType[frozenset[str]]):
-    """Some of a list of words, with commas between."""
+    """A subset of a list of words, separated by commas."""
 
     name = "words"
 
@@ -127,19 +127,19 @@ class Words(click.ParamType[frozenset[str]]):
 
 
 class ModelName(click.Choice[str]):
-    """The name of a model of `davs_model.models`, none of which is imported for it."""
+    """The name of a model of `davs_model.models`; no model is imported for it."""
 
     def __init__(self) -> None:
         super().__init__(models.names())
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name; of any model that is there by now."""
+        """Return the name; models registered since are accepted too."""
         self.choices = tuple(models.names())
         return super().convert(value, param, ctx)
 
 
 class FrameNumbers(click.ParamType[tuple[int, ...]]):
-    """Numbers of frames with commas between."""
+    """Frame numbers, separated by commas."""
 
     name = "frames"
 
@@ -175,7 +175,7 @@ class Box(click.ParamType[tuple[float, float, float, float]]):
 
 
 class TimeLimit(click.ParamType[str]):
-    """A time limit as Slurm takes it."""
+    """A time limit in a form that Slurm accepts."""
 
     name = "time"
 
@@ -190,7 +190,7 @@ class TimeLimit(click.ParamType[str]):
 
 
 class MemorySize(click.ParamType[str]):
-    """An amount of memory as Slurm takes it."""
+    """An amount of memory in a form that Slurm accepts."""
 
     name = "memory"
 

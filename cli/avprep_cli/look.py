@@ -1,4 +1,4 @@
-"""Commands that show what shards hold. Heavy imports wait until a command runs."""
+"""Commands that show the contents of shards. Heavy imports wait until a command runs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
 
     The page has a table of failures with frames of their videos, distributions, contact sheets with the detected
     points, the worst clips by each measure, settings and digests. With --compare it shows which clips changed state
-    between two runs of one manifest, for example with two detectors, and how far their points and crops are apart.
-    Pages need no network. Of a large data set they show a sample, and state that.
+    between two runs of one manifest, for example with two detectors, and how far apart their points and crops are.
+    Pages need no network. For a large data set they show a sample, and state this.
 
     \b
     avprep report OUT -o report.html
@@ -45,7 +45,7 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
     files.write_text(output, made.page)
     failures = plural(made.n_failures, "failure")
     if made.n_problems:
-        then = [summary.line("verify", outs[0])]  # what is damaged may not tell what is missing
+        then = [summary.line("verify", outs[0])]  # damaged files may hide what is missing
     else:
         then = summary.next_steps(outs[0], summary.line("train", outs[0], "RUN"))
     summary.show(
@@ -68,7 +68,7 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
     help="Frames whose windows are outlined: 0,12,28.  [first, middle, last]",
 )
 @click.option(
-    "--play", "film", type=kinds.Output(".mp4"), help="Write the crops as a video too, with the audio in sync, .mp4."
+    "--play", "film", type=kinds.Output(".mp4"), help="Also write the crops as a video with their audio, .mp4."
 )
 @options.root
 @options.verbosity
@@ -77,8 +77,8 @@ def inspect(
 ) -> None:
     """Draw one clip: crops, points, waveform and MFCCs.
 
-    All share one time axis. Where the clip failed in a column, or its shard is missing, the picture states that. Only
-    the clip's own shard is read.
+    All are drawn on one time axis. If the clip failed in a column or its shard is missing, the picture states this.
+    Only the clip's own shard is read.
 
     \b
     avprep inspect OUT s1/bbaf2n/0-bin

@@ -1,8 +1,8 @@
-"""The `avprep` command: groups the commands and turns errors into one clear line."""
+"""The `avprep` command: it groups the subcommands and turns errors into one clear line."""
 
 from __future__ import annotations
 
-from avprep_cli import starting  # isort: skip - before all that takes time to load
+from avprep_cli import starting  # isort: skip - before all imports that take time
 
 import os
 import sys
@@ -17,15 +17,15 @@ from avprep_cli import ablation, bench, cluster, data, demo, look, measure, mode
 _NAMES = ("filelock", "h5py", "matplotlib", "pydantic", "safetensors", "tensorboard", "torch", "torchmetrics")
 OPTIONAL = {name: name for name in _NAMES}
 OPTIONAL |= {"face_alignment": "face-alignment", "skimage": "scikit-image", "sklearn": "scikit-learn"}
-OPTIONAL |= {"annotated_types": "pydantic"}  # which requires it
-"""Packages that only an extra installs: pip's name of each, by its import name."""
+OPTIONAL |= {"annotated_types": "pydantic"}  # pydantic requires it
+"""Packages that only an extra installs: the pip name of each, by its import name."""
 EXTRAS = {
     "inspect": "look",
     "demo": "demo",
     "dub": "demo",
     "bench": "all",
 }
-"""The extra that a command needs; `model` for all others. Detectors name theirs."""
+"""The extra that a command needs; `model` for all others. Detectors name their own."""
 SECTIONS = {
     "Data": ("index", "crop", "mfcc", "sync", "select", "verify", "weights"),
     "Cluster": ("slurm", "status", "retry"),
@@ -37,7 +37,7 @@ SECTIONS = {
 
 
 class Commands(click.Group):
-    """A group whose commands end in one line, not in a traceback, where the user can mend things."""
+    """A group whose commands report errors that the user can solve in one line, without a traceback."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the program."""
@@ -59,7 +59,7 @@ class Commands(click.Group):
             if _here():
                 raise
             raise click.ClickException("the folder that this runs in was removed: cd to one that is there") from error
-        except OSError as error:  # a folder that another user keeps closed, say, may be met anywhere
+        except OSError as error:  # may happen anywhere, for example at a folder without permission
             if error.filename is None:
                 raise
             raise click.ClickException(say.one_line(f"{error.filename}: {error.strerror}")) from error
@@ -82,7 +82,7 @@ class Commands(click.Group):
 
 
 def _here() -> bool:
-    """Whether the current folder is there, which relative paths begin at."""
+    """Whether the current folder, the base of relative paths, exists."""
     try:
         os.getcwd()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Commands that measure clips and select them by figures. Heavy imports wait until a command runs."""
+"""Commands that measure clips and select them by the measurements. Heavy imports wait until a command runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from avprep.errors import plural
 from avprep_cli import data, kinds, options, say, summary
 
 PRESETS = ("latentsync", "wav2lip")
-"""Those of `avprep.quality.select`."""
+"""The presets of `avprep.quality.select`."""
 OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "device", "threads")
 """Options of `sync` that an array job does not take."""
 
@@ -30,7 +30,7 @@ OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "
     "--scale",
     type=click.Choice(("ours", "syncnet")),
     default="ours",
-    help="syncnet: LSE-D and LSE-C by the released weights, as their evaluation computes them.",
+    help="syncnet: LSE-D and LSE-C with the released weights, as in their evaluation code.",
 )
 @click.option("--video", type=options.FILE, help="Measure this video instead of an OUT.")
 @click.option("-o", "--output", type=kinds.Output(".png"), help="With --video: draw the curve, .png.")
@@ -55,11 +55,11 @@ def sync(
     jobs: int,
     **given: Any,
 ) -> None:
-    """Measure how far audio and video are apart.
+    """Measure the offset between audio and video.
 
-    For each clip of OUT: by how many frames the audio is early (late, if negative), how sure that is, and the curve
-    over ±15 frames; for clips of 5 s and more also for each second. The figures go into OUT/sync. After any
-    interruption, run the same command again. The scale of confidence is that of the model.
+    For each clip of OUT: by how many frames the audio is early (late, if negative), the confidence, and the curve over
+    ±15 frames; for clips of 5 s and more also for each second. The results go into OUT/sync. After any interruption,
+    run the same command again. The scale of the confidence depends on the model.
 
     \b
     avprep sync OUT --model RUN
@@ -85,7 +85,7 @@ def sync(
     if device == "cuda" and options.is_default("jobs"):
         jobs = min(jobs, auto.GPU_WORKERS)
     plan = read_manifest(out)
-    if scale == "syncnet":  # whose audio features are not those of the shards
+    if scale == "syncnet":  # its audio features are not those of the shards
         plan = manifest.rooted(plan, root)
     say.aside(f"sync: {device}, {plural(jobs, 'worker')}")
     filling = columns.Filling(column.stage(out, run, scale, device, plan.root), plan, out, jobs)
@@ -124,19 +124,19 @@ def _video(video: Path, run: Path, output: Path | None, device: str, scale: str,
 @click.option(
     "--preset",
     type=click.Choice(PRESETS),
-    help="A selection of the field: latentsync (sure, offset at most 6 frames), wav2lip (at most 1).",
+    help="A published selection: latentsync (minimum confidence, offset at most 6 frames), wav2lip (at most 1).",
 )
 @click.option("-o", "--output", type=kinds.Output(".jsonl"), required=True, help="The manifest to write, .jsonl.")
 @click.option("--force", is_flag=True, help="Replace an existing manifest.")
 @options.as_json
 @options.verbosity
 def select(out: Path, wheres: tuple[str, ...], preset: str | None, output: Path, force: bool) -> None:
-    """Write a manifest of the clips that a condition keeps.
+    """Write a manifest of the clips that satisfy a condition.
 
-    Figures are those that columns recorded: audio_lead_frames, confidence, distance, n_windows of sync; jitter, slip,
-    face_size, score of crop; silent_share, n_valid of mfcc; and key, split, word, speaker, seconds and the labels of
-    the manifest, such as emotion. COLUMN.NAME tells equal names apart. Clips that failed in a column of OUT, or lack a
-    figure, are left out. The scale of confidence is that of the model: 3, as LatentSync has it, is SyncNet's.
+    Conditions use the values recorded by columns: audio_lead_frames, confidence, distance, n_windows of sync; jitter,
+    slip, face_size, score of crop; silent_share, n_valid of mfcc; and key, split, word, speaker, seconds and the labels
+    of the manifest, such as emotion. COLUMN.NAME distinguishes equal names. Clips that failed in a column of OUT, or
+    lack a value, are left out. The scale of the confidence depends on the model: LatentSync's 3 is on SyncNet's scale.
 
     \b
     avprep select OUT --where 'confidence > 0.2' -o sure.jsonl

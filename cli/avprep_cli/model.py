@@ -18,16 +18,16 @@ SHOWN_ASIDE = 10
 @click.command("import-checkpoint")
 @click.argument("file", type=options.FILE)
 @click.argument("run", type=options.OUT)
-@click.option("--partial", is_flag=True, help="Import what fits; the rest is initialised afresh.")
+@click.option("--partial", is_flag=True, help="Import the tensors that fit; the rest is newly initialised.")
 @click.option("--force", is_flag=True, help="Replace the checkpoint that RUN has.")
 @options.verbosity
 def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None:
     """Convert the released DAVS weights into a checkpoint.
 
-    FILE is 101_DAVS_checkpoint.pth.tar as its authors publish it (a torch file despite its name), or one trained with
-    their code on any number of words. RUN/checkpoint.safetensors is written. Only tensors are read: code in a file is
-    refused, never run. Every tensor that is missing or does not fit is named, and then nothing is written without
-    --partial.
+    FILE is 101_DAVS_checkpoint.pth.tar as published by its authors (a torch file despite its name), or one trained with
+    their code on any number of words. The command writes RUN/checkpoint.safetensors. Only tensors are read: code in a
+    file is refused, never run. Every tensor that is missing or does not fit is named; in that case nothing is written
+    without --partial.
 
     \b
     avprep import-checkpoint 101_DAVS_checkpoint.pth.tar runs/released
@@ -35,7 +35,7 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
     from davs_model import checkpoint, released
 
     target = run / checkpoint.NAME
-    if os.path.exists(target) and not force:  # False, not an error, where one may not look
+    if os.path.exists(target) and not force:  # False, not an error, without permission to look
         raise click.UsageError(f"{target} is there already: give another RUN, or --force to replace it")
     imported, findings = released.read(file, seed=0 if partial else None)
     for network, count in findings.loaded.items():
@@ -66,7 +66,7 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
     "shares",
     type=kinds.Number(0, 1_000, min_open=True),
     multiple=True,
-    help="Share of an OUT in the clips that are seen; one for each OUT, in their order.  [their numbers of clips]",
+    help="Relative weight of an OUT in training; one for each OUT, in their order.  [their numbers of clips]",
 )
 @click.option(
     "--model",
@@ -79,12 +79,12 @@ def import_checkpoint(file: Path, run: Path, partial: bool, force: bool) -> None
     type=kinds.OneLine(100),
     default="all",
     metavar="STAGE",
-    help="The stage to train, one of the model's; all: one after the other.",
+    help="The stage of the model to train; all: one after the other.",
 )
-@options.preset("Settings to start from: paper, small, medium or large; of each model, those it has.")
+@options.preset("Settings to start from: paper, small, medium or large, as far as the model has them.")
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings; it overrides the preset.")
 @options.setting("A setting; it overrides all others. Repeatable.")
-@click.option("--init-from", type=options.EXISTING, help="A run or checkpoint whose weights to start from.")
+@click.option("--init-from", type=options.EXISTING, help="A run or checkpoint with the initial weights.")
 @options.dry_run
 @options.as_json
 @options.verbosity
@@ -104,12 +104,12 @@ def train(
 
     DAVS has three stages: identity (face recognition on labelled faces), speech (the shared space of audio and video)
     and full (generation, with identity and words disentangled). AMIE has the first two, then coherence (what audio and
-    video have in common) and talk (generation, frame after frame). etgan has the first two, then judge (a reader of
-    emotions, on speakers of its own), expression and full (generation with an expression). sync has two: contrast (on
-    all clips) and refine (without those that are found out of sync); `avprep sync` measures with it. If it is
+    video have in common) and talk (generation, frame after frame). etgan has the first two, then judge (an emotion
+    classifier, on its own speakers), expression and full (generation with an expression). sync has two: contrast (on
+    all clips) and refine (without those found to be out of sync); `avprep sync` measures with it. If training is
     interrupted at any point, run the same command again: it resumes from the last saved state.
-    RUN/checkpoint.safetensors is the model, RUN/metrics.jsonl and RUN/tensorboard its history, RUN/samples generated
-    frames, RUN/settings.toml all settings. Clips that hold only silence are left out, unless --set
+    RUN/checkpoint.safetensors is the model. RUN/metrics.jsonl and RUN/tensorboard hold its history, RUN/samples
+    generated frames, RUN/settings.toml all settings. Clips that hold only silence are left out, unless --set
     data.keep_silent=true.
 
     \b
@@ -149,9 +149,9 @@ def train(
 
 
 def _show_run(run: Path, model: str, out: Path, found: dict[str, Any]) -> None:
-    """Say where a trained model is, what its last validation has measured, and what may come next.
+    """Print the path of a trained model, the results of its last validation, and the next command.
 
-    RunError where no stage has trained one.
+    Raises RunError if no stage has trained one.
     """
     from davs_model import checkpoint
     from davs_model.evaluation.embed import in_words

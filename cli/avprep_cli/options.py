@@ -1,4 +1,4 @@
-"""Options that several commands share, as decorators."""
+"""Options that several commands have in common, as decorators."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class FileOrFolder(click.Path):
-    """A path, but not that of a pipe, socket or device: reading one may never end, and a rename would replace it."""
+    """A path, but not of a pipe, socket or device: reading one may never end, and a rename would replace it."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path; usage error for what is neither a file nor a folder."""
+        """Return the path; usage error if it is neither a file nor a folder."""
         path = super().convert(value, param, ctx)
         assert isinstance(path, Path)
         try:
             check_regular(path)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ValueError):
-            return path  # whoever opens it says so
+            return path  # reported when it is opened
         except OSError as error:
             self.fail(f"{click.format_filename(value)}: {error.strerror}", param, ctx)
         return path
@@ -45,12 +45,12 @@ MANIFEST = ManifestFile()
 
 
 def is_default(name: str) -> bool:
-    """Whether the running command was not given this parameter."""
+    """Whether this parameter was not given to the running command."""
     return click.get_current_context().get_parameter_source(name) == ParameterSource.DEFAULT
 
 
 def verbosity(command: F) -> F:
-    """Options of every command that does work, and of `avprep` itself, for all of them."""
+    """Options of every command that does work, and of `avprep` itself for all commands."""
     return _all_of(
         command,
         click.option(
@@ -78,7 +78,7 @@ as_json = click.option(
     is_flag=True,
     expose_value=False,
     callback=say.set_json,
-    help="Print one JSON object on standard output and nothing else there, for scripts.",
+    help="Print only one JSON object on standard output, for scripts.",
 )
 
 
@@ -96,13 +96,13 @@ detector = click.option(
     "--detector",
     type=click.Choice(("auto", *detectors.NAMES)),
     default="auto",
-    help="auto: face-alignment with CUDA and weights, else yunet with weights, else opencv. "
+    help="auto: face-alignment if CUDA and its weights are there, else yunet if its weights are, else opencv. "
     "dlib: 68 landmarks, for non-commercial use only.",
 )
 
 
 sync_judge = click.option(
-    "--sync", type=EXISTING, help="With --subject speaking: a RUN of a sync model, which finds the face that speaks."
+    "--sync", type=EXISTING, help="With --subject speaking: a RUN of a sync model, which finds the active speaker."
 )
 
 
@@ -114,7 +114,7 @@ _THREADS = "avprep.threads"
 
 def _note_threads(context: click.Context, _: click.Parameter, value: int | None) -> int | None:
     context.meta[_THREADS] = value
-    # Before torch is loaded: threads that wait for each other by counting keep cores from other processes.
+    # Before torch is loaded: threads that spin while they wait take cores from other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return value
 
@@ -124,12 +124,12 @@ threads = click.option(
     type=click.IntRange(1, MOST_PROCESSES),
     callback=_note_threads,
     expose_value=False,
-    help="Threads that calculate on a CPU.  [OMP_NUM_THREADS, or all cores]",
+    help="Threads for computing on a CPU.  [OMP_NUM_THREADS, or all cores]",
 )
 
 
 def chosen_device(name: str) -> str:
-    """Return the device that --device names, with torch set to --threads; UsageError where it is not there."""
+    """Return the device of --device, with torch set to --threads; UsageError if it is not available."""
     import torch
 
     from davs_model import precision
@@ -142,14 +142,14 @@ def chosen_device(name: str) -> str:
 
 
 def spare(output: Path | None, *inputs: Path | None) -> None:
-    """UsageError where an output would take the place of an input."""
+    """Raise UsageError if an output would replace an input."""
     for path in inputs:
         if output is not None and path is not None and path.exists() and output.exists() and output.samefile(path):
             raise click.UsageError(f"{output}: is the input too; choose another name for the output")
 
 
 def folder_there(*outputs: Path | None) -> None:
-    """RunError where the folder of an output is not there: told before anything is computed."""
+    """Raise RunError if the folder of an output does not exist, before anything is computed."""
     for path in outputs:
         if path is not None and not path.parent.is_dir():
             raise RunError(f"{path}: cannot write (its folder is not there): make {path.parent} first")
@@ -159,9 +159,9 @@ speech_scale = click.option(
     "--speech-scale",
     type=Number(0, 10, min_open=True),
     default=1.0,
-    help="Factor of the audio features; the released demo has 1.5.",
+    help="Factor of the audio features; the released demo uses 1.5.",
 )
-root = click.option("--root", type=EXISTING_OUT, help="Where the data set lies now, if not where it was indexed.")
+root = click.option("--root", type=EXISTING_OUT, help="Folder of the data set, if it was moved since it was indexed.")
 clip_timeout = click.option(
     "--clip-timeout",
     type=Number(0, 7 * 86_400, min_open=True),
@@ -169,35 +169,35 @@ clip_timeout = click.option(
     help="Seconds after which a clip is stopped and counted as failed.",
 )
 task_index = click.option(
-    "--task-index", type=click.IntRange(0, MOST_TASKS - 1), help="This task, from 0.  [the array job's]"
+    "--task-index", type=click.IntRange(0, MOST_TASKS - 1), help="Number of this task, from 0.  [the array job's]"
 )
 num_tasks = click.option(
-    "--num-tasks", type=click.IntRange(1, MOST_TASKS), help="Tasks that share the work.  [the array job's]"
+    "--num-tasks", type=click.IntRange(1, MOST_TASKS), help="Total number of tasks.  [the array job's]"
 )
 
 
 def selected_task(index: int | None, count: int | None) -> tuple[int, int]:
-    """Return the task and the number of tasks, as `tasks.select` does; UsageError where the options contradict."""
+    """Return the task and the number of tasks, as `tasks.select` does; UsageError if the options contradict."""
     try:
         return tasks.select(index, count)
     except tasks.TaskOptionError as error:
         raise click.UsageError(str(error)) from error
 
 
-dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
+dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, then stop.")
 strict = click.option("--strict", is_flag=True, help="Exit with status 3 if any clip failed.")
 
 accept_versions = click.option(
     "--accept-versions",
     is_flag=True,
-    help="Continue an OUT that was begun with other versions of libraries, and record them.",
+    help="Continue an OUT that was started with other library versions, and record them.",
 )
 
 shard_size = click.option(
     "--shard-size",
     type=click.IntRange(1, 1_000_000),
     show_default="500, or what OUT has",
-    help="Clips per shard; both columns of an OUT need the same.",
+    help="Clips per shard; it must be the same for all columns of an OUT.",
 )
 max_seconds = click.option(
     "--max-seconds",
@@ -205,16 +205,16 @@ max_seconds = click.option(
     default=1800.0,
     help="Maximum clip length in seconds; it bounds a worker's memory.",
 )
-limit = click.option("--limit", type=click.IntRange(1, MOST), help="Only the first clips of each split.")
+limit = click.option("--limit", type=click.IntRange(1, MOST), help="Process only the first clips of each split.")
 
 
 def setting(text: str) -> Callable[[F], F]:
-    """--set, a setting of the model: `davs_model.settings` knows what each may be."""
+    """--set, a setting of the model; `davs_model.settings` checks its value."""
     return click.option("--set", "overrides", type=OneLine(), multiple=True, metavar="SECTION.NAME=VALUE", help=text)
 
 
 def preset(text: str, default: str | None = None) -> Callable[[F], F]:
-    """--preset, one of the model's: `davs_model.settings` knows which it has."""
+    """--preset, one of the model's; `davs_model.settings` defines them."""
     text += "" if default else "  [paper; sync: small]"
     return click.option("--preset", type=OneLine(100), default=default, metavar="NAME", help=text)
 
@@ -226,7 +226,7 @@ def check_preset(name: str | None, known: Iterable[str]) -> None:
 
 
 def seed(text: str) -> Callable[[F], F]:
-    """--seed, with what it draws or shuffles."""
+    """--seed; text: what it draws or shuffles."""
     return click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, help=text)
 
 
@@ -250,7 +250,7 @@ def of_layouts(command: F) -> F:
 
 
 def _of_layout(option: layouts.Option) -> Callable[[F], F]:
-    """Return an option of one or more layouts; None where it is not given."""
+    """Return an option of one or more layouts; its value is None if it is not given."""
     by_meaning: dict[str, list[str]] = {}
     for layout, meaning in option.help.items():
         by_meaning.setdefault(meaning, []).append(layout)
@@ -297,7 +297,7 @@ def run_options(command: F) -> F:
 
 
 def sync_run_options(command: F) -> F:
-    """Options of the command that fills the shards of a column from others, whose manifest and size it takes."""
+    """Options of the command that fills a column from others and takes their manifest and shard size."""
     return _all_of(
         command, jobs, clip_timeout, task_index, num_tasks, accept_versions, dry_run, strict, as_json, verbosity
     )

@@ -1,4 +1,4 @@
-"""Commands that measure a trained model: the paper's tables, a user study. Heavy imports wait until a command runs."""
+"""Commands that evaluate a trained model: the paper's tables, a user study. Heavy imports wait until a command runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RUN = PATH = options.EXISTING
 @click.argument("out", type=options.EXISTING_OUT)
 @click.option("-o", "--output", type=options.OUT, required=True, help="Folder for the page, figures and numbers.")
 @click.option("--split", type=click.Choice(("train", "val", "test")), default="test", help="Split to evaluate on.")
-@click.option("--limit", type=click.IntRange(1, kinds.MOST), help="Only the first clips of the split.")
+@click.option("--limit", type=click.IntRange(1, kinds.MOST), help="Evaluate only the first clips of the split.")
 @click.option("--baseline", "baselines", type=RUN, multiple=True, help="Another run to show in the tables. Repeatable.")
 @click.option("--batch", type=click.IntRange(1, kinds.MOST_BATCH), default=16, help="Clips per batch.")
 @click.option("--workers", type=click.IntRange(0, kinds.MOST_PROCESSES), default=2, help="Loader processes.")
@@ -39,11 +39,13 @@ RUN = PATH = options.EXISTING
     "--talking-clips",
     type=click.IntRange(0, kinds.MOST),
     default=100,
-    help="Maximum clips generated whole, to measure whether they talk.",
+    help="Maximum clips to generate in full, to measure whether they talk.",
 )
 @options.speech_scale
-@click.option("--sync", type=RUN, help="A RUN of a sync model that judges generated clips beside real ones.")
-@click.option("--identity", type=RUN, help="A RUN whose identity encoder judges the clips of a model with expressions.")
+@click.option("--sync", type=RUN, help="A RUN of a sync model that measures generated and real clips.")
+@click.option(
+    "--identity", type=RUN, help="A RUN whose identity encoder measures the clips of a model with expressions."
+)
 @options.seed("Random seed; it draws the identity frames.")
 @options.detector
 @options.device
@@ -65,9 +67,9 @@ def evaluate(
     """Evaluate the model of RUN: talking, the paper's tables.
 
     Writes evaluation.md with figures, metrics.json with every number and embeddings.h5 with the embeddings of each
-    clip; the values of the model's paper stand below. Word recognition and retrieval need the speech stage, the rest
-    the full stage as well. Mouth landmarks need a detector that finds mouths, and its weights. A model with expressions
-    is measured on them where the clips have emotions.
+    clip. Each table gives the values of the model's paper below. Word recognition and retrieval need the speech stage,
+    the rest the full stage as well. Mouth landmarks need a detector that finds mouths, and its weights. A model with
+    expressions is also evaluated on them if the clips have emotions.
 
     \b
     avprep evaluate RUN OUT -o results/
@@ -110,7 +112,7 @@ def evaluate(
 )
 @click.option("-o", "--output", type=kinds.Output(".html"), required=True, help="The page to write, .html.")
 @click.option("--title", type=kinds.OneLine(200), default="Talking faces", help="Title of the page.")
-@click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
+@click.option("--aligned", is_flag=True, help="The photos are already crops: 256×256, or the released code's 260×260.")
 @options.seed("Random seed; it shuffles the videos.")
 @max_length
 @options.detector
@@ -133,9 +135,10 @@ def study(
 ) -> None:
     """Make the blind user study of the paper's Table 2.
 
-    Every RUN drives every face with every --audio and --video. The page asks of each video whether it is realistic, how
-    much of the time mouth and audio are in sync, and whether it shows the person of the photo. It hides which method
-    made the video, and saves the answers as CSV. It needs no network: send it to participants and collect their CSVs.
+    Every RUN drives every face with every --audio and --video. For each video the page asks whether it is realistic,
+    how much of the time mouth and audio are in sync, and whether it shows the person of the photo. It hides which
+    method made the video, and saves the answers as CSV. It needs no network: send it to participants and collect their
+    CSVs.
 
     \b
     avprep study RUN OTHER_RUN --face a.jpg --face b.jpg --audio speech.wav \\
@@ -152,7 +155,7 @@ def study(
     named = _names(runs)
     faces, audios, videos = (tuple(dict.fromkeys(paths)) for paths in (faces, audios, videos))
     made = [library.StudyVideo(method, film, photo, label=photo.stem) for method, film, photo in films]
-    # What the page would refuse is told before hours of generating.
+    # Errors of the page are reported before hours of generation.
     library.check_title(title)
     if made:
         library.page(made, title=title)
@@ -189,7 +192,7 @@ def study_results(answers: tuple[Path, ...], output: Path | None) -> None:
 
 
 def _names(runs: tuple[Path, ...]) -> dict[Path, str]:
-    """Return what to call each run: as its folder is, or where two are called alike, by its path."""
+    """Return a name for each run: that of its folder, or if two are equal, its path."""
     names = {run: Path(os.path.abspath(run)).name for run in runs}
     return names if len(set(names.values())) == len(names) else {run: str(run) for run in names}
 
@@ -214,7 +217,7 @@ def _study_films(
     *,
     aligned: bool,
 ) -> list[StudyVideo]:
-    """Make a film of every run, face and driver in a folder, and a picture of each face as it was aligned."""
+    """Make a video for every run, face and driver in a folder, and a picture of each aligned face."""
     from avprep.quality import sheet
     from avprep.talking import inputs
     from davs_model.film import PhotoTalker

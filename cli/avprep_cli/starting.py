@@ -1,4 +1,4 @@
-"""Ctrl-C while the command line is still being loaded: it ends the process, as it does any program, untold."""
+"""Ctrl-C while the command line is still being loaded: it ends the process silently, like any other program."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 import signal
 
 _before = signal.getsignal(signal.SIGINT)
-with contextlib.suppress(ValueError):  # in another thread than the first
-    if _before is signal.default_int_handler:  # whose traceback would name whatever was being imported
+with contextlib.suppress(ValueError):  # not in the main thread
+    if _before is signal.default_int_handler:  # its traceback would name the module being imported
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -1,4 +1,4 @@
-"""Standard streams that are closed or full: no file of ours takes their place, and a lost result is an error."""
+"""Closed or full standard streams: none of our files may get their file descriptors, and a lost result is an error."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _STDIN, _STDOUT, _STDERR = range(3)
 
 
 class OutputError(OSError):
-    """Standard output cannot be written: what a command had to say is lost."""
+    """Standard output cannot be written: the output of a command is lost."""
 
 
 class _Output(io.FileIO):
-    """Standard output; its errors are told from those of other files."""
+    """Standard output, with errors that are distinguishable from those of other files."""
 
     def write(self, data: object, /) -> int:
         """Write; raises OutputError."""
@@ -26,10 +26,10 @@ class _Output(io.FileIO):
 
 
 class _Remarks(io.FileIO):
-    """Standard error. Where nobody can read it, work goes on all the same: hours of it must not die of a remark."""
+    """Standard error. If it cannot be written, work continues: a remark must not end hours of work."""
 
     def write(self, data: bytes, /) -> int:  # type: ignore[override]
-        """Write, if it can be."""
+        """Write if possible."""
         try:
             return super().write(data)
         except OSError:
@@ -37,16 +37,16 @@ class _Remarks(io.FileIO):
 
 
 def make_whole() -> None:
-    """Open what is closed of the standard streams, and have errors of standard output raise OutputError.
+    """Open the standard streams that are closed, and have errors of standard output raise OutputError.
 
-    The next file that a process opens takes the number of a closed stream: a shard would get what libraries print.
-    Streams that somebody put into sys, a test for example, are left alone.
+    The next file that a process opens gets the descriptor of a closed stream: libraries would print into a shard.
+    Streams that were replaced in sys, for example by a test, are left alone.
     """
     for number, mode in ((_STDIN, os.O_RDONLY), (_STDOUT, os.O_RDONLY), (_STDERR, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, mode)  # takes the lowest free number; standard output is not writable: an error, told
+            os.open(os.devnull, mode)  # gets the lowest free number; read-only, so that writing to it fails
     if sys.stdout is sys.__stdout__:
         sys.stdout = _text(_Output(_STDOUT, "w", closefd=False), sys.stdout)
     if sys.stderr is sys.__stderr__:
@@ -54,14 +54,14 @@ def make_whole() -> None:
 
 
 def give_up_output() -> None:
-    """Let what is still to be written to standard output go nowhere, so that the process can end."""
+    """Discard what is still to be written to standard output, so that the process can end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, _STDOUT)
     os.close(nowhere)
 
 
 def _text(raw: io.FileIO, before: TextIO | None) -> TextIO:
-    """Return a text stream on a raw one, like the one that was there before, if any was."""
+    """Return a text stream on a raw one, like the previous one, if there was one."""
     buffered = io.BufferedWriter(raw)
     if before is None:
         return io.TextIOWrapper(buffered, errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""The end of a run: what was done, what failed and why, where it lies, and what a user would type next."""
+"""The summary of a run: what was done, what failed and why, where the results are, and the next command."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
     from avprep.runs.status import ColumnStatus
 
 ACCIDENTS = ("crashed", "error", "missing", "timeout")
-"""Reasons that another try may mend; the others are the clip's own."""
+"""Reasons that a retry may resolve; the others are due to the clip itself."""
 
 ONCE = ("crashed", "error")
-"""Those of them that one try may mend, but not a second."""
+"""Those of them that one retry may resolve, but not a second one."""
 
 LONGEST = 24 * 3600
-"""No longer --clip-timeout is recommended (s)."""
+"""Maximum --clip-timeout to recommend (s)."""
 
 SOME_FILM = ("--face", "photo.jpg", "--audio", "speech.wav", "-o", "talking.mp4")
-"""What `generate` needs besides a run, by way of example."""
+"""Example arguments of `generate` after the run."""
 
 
 def show(
     done: str, *, where: Sequence[Path | str] = (), then: Sequence[str] = (), facts: dict[str, Any] | None = None
 ) -> None:
-    """End a run: what was done, lines of where it is, and the commands that come next.
+    """Print the summary of a run: what was done, where the results are, and the next commands.
 
-    facts: the same for scripts, which with --json is all that is printed.
+    facts: the same for scripts; with --json only this is printed.
     """
     tell(done, where)
     close(then, facts or {})
 
 
 def tell(done: str, where: Sequence[Path | str] = ()) -> None:
-    """Print the part of a summary that is the result: after -q only what was done, after --json nothing."""
+    """Print the result part of a summary: with -q only what was done, with --json nothing."""
     if say.as_json():
         return
     say.echo(done)
@@ -50,7 +50,7 @@ def tell(done: str, where: Sequence[Path | str] = ()) -> None:
 
 
 def close(then: Sequence[str], facts: dict[str, Any]) -> None:
-    """Print the rest: the commands that come next; after --json the one object that holds everything."""
+    """Print the rest: the next commands; with --json the one object that holds everything."""
     if say.as_json():
         say.echo(json.dumps({**facts, "next": list(then)}, indent=2))
         return
@@ -59,7 +59,7 @@ def close(then: Sequence[str], facts: dict[str, Any]) -> None:
 
 
 def of_column(outcome: Outcome, out: Path, column: str) -> tuple[str, list[str], dict[str, Any]]:
-    """Return how a run of a column ended: in a line; where its shards are or how many are missing; for scripts."""
+    """Return the outcome of a column's run: a line; where its shards are or how many are missing; facts for scripts."""
     from avprep.runs.status import status
 
     before = f" ({len(outcome.skipped)} done before)" if outcome.skipped else ""
@@ -91,11 +91,11 @@ def of_column(outcome: Outcome, out: Path, column: str) -> tuple[str, list[str],
 
 
 def next_steps(out: Path, otherwise: str, tried: Collection[str] = ()) -> list[str]:
-    """Return what to type next for the shards of OUT: how to finish them, or to run clips again that met an accident.
+    """Return the next commands for the shards of OUT: how to finish them, or to retry clips that failed by accident.
 
-    otherwise: what comes next where both columns are whole and no accident happened. Nothing does where a column has no
-    clip that is ok: whatever comes after it would have nothing to work on.
-    tried: reasons of accidents for which clips have just been run again, in vain where any is left.
+    otherwise: the next command if both columns are complete and no accident happened. If a column has no clip that is
+    ok, nothing is returned, because later steps would have no input.
+    tried: reasons of accidents for which clips have just been retried, without success if any are left.
     """
     from avprep.runs.status import status
     from avprep.schema import COLUMNS
@@ -112,15 +112,15 @@ def next_steps(out: Path, otherwise: str, tried: Collection[str] = ()) -> list[s
 
 
 def line(command: str, *words: object) -> str:
-    """Return a command line that a shell reads as it is meant."""
+    """Return a command line, quoted for the shell."""
     return shlex.join(["avprep", command, *map(str, words)])
 
 
 def accidents(column: ColumnStatus, tried: Collection[str] = ()) -> dict[str, int]:
-    """Return the failed clips, by reason, that another try may mend.
+    """Return the number of failed clips, by reason, that a retry may resolve.
 
-    Left out is what was tried, but for clips that took too long and may be given longer still; an error that befalls
-    every clip; and what failed when it was run again.
+    It leaves out reasons already tried, except time-outs that can still be extended; an error of all clips; and clips
+    that failed again when they were retried.
     """
     ok = sum(split.ok for split in column.splits.values())
     found = {}
@@ -135,14 +135,14 @@ def accidents(column: ColumnStatus, tried: Collection[str] = ()) -> dict[str, in
 
 
 def follows_speaker(settings: Mapping[str, Any]) -> bool:
-    """Return whether crops of these settings are of who speaks, which a sync model decides."""
+    """Return whether crops with these settings follow the active speaker, which needs a sync model."""
     return settings.get("subject") == "speaking"
 
 
 def retry_line(out: Path, column: ColumnStatus, again: dict[str, int]) -> str:
-    """Return the command that runs clips again, with more time for those that took too long.
+    """Return the command that retries clips, with a longer time limit for those that timed out.
 
-    A column that a sync model made needs that model again, which its folder does not name.
+    A column made with a sync model needs that model again, which its folder does not name.
     """
     from avprep.schema import MEASURED
     from avprep.shards import read_run
@@ -162,7 +162,7 @@ def _longer(column: ColumnStatus) -> int:
 
 
 def none_ok(column: str, failed: dict[str, int]) -> str:
-    """Return the error of a run in which no clip ended well."""
+    """Return the error message of a run in which no clip is ok."""
     report = "; please report this error" if set(failed) == {"error"} else ""
     return f"{column}: no clip is ok, {tally('failed', failed)}{report}"
 
@@ -175,18 +175,18 @@ def missing_shards(column: ColumnStatus) -> str:
 
 
 def brace_pattern(split: str, shards: int) -> str:
-    """Return the shards of a split as WebDataset takes them: `train-{000000..000123}.tar`."""
+    """Return the shards of a split in WebDataset's notation: `train-{000000..000123}.tar`."""
     first, last = (manifest.shard_name(split, n).rpartition("-")[2] for n in (0, shards - 1))
     return f"{split}-{first if first == last else f'{{{first}..{last}}}'}.tar"
 
 
 def silent(count: int) -> str:
-    """Return how many of the clips that are ok hold silence alone, to stand behind their number; "" for none."""
+    """Return how many of the ok clips hold only silence, as a remark to append to their number; "" for none."""
     return f", {say.bad(f'{count} of them silent')}" if count else ""
 
 
 def tally(noun: str, counts: dict[str, int]) -> str:
-    """Return a number of things and what kinds of them: `3 failed (no_face 2, timeout 1)`."""
+    """Return a total and its parts: `3 failed (no_face 2, timeout 1)`."""
     total = sum(counts.values())
     detail = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     label = f"{total} failed" if noun == "failed" else plural(total, noun)

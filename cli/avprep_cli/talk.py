@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from davs_model.generation import Talker
 
 MANY_PEOPLE = 50
-"""Speakers from which on a model can be expected to keep the looks of a photo that it has not seen."""
+"""Minimum speakers in training from which a model can be expected to keep the appearance of an unseen photo."""
 RUN = PATH = options.EXISTING
 
 
@@ -37,18 +37,18 @@ max_length = click.option(
     type=PATH,
     multiple=True,
     required=True,
-    help="A photo of the face that talks. Several are of one person, unless --grid: the first is shown, or by etgan "
-    "the one that it weighs most.",
+    help="A photo of the face that talks. Several show one person, unless --grid is given; the video then shows the "
+    "first, or with etgan the one with the largest weight.",
 )
-@click.option("--audio", type=PATH, help="Speech that drives the face: any file with audio, or a folder of N.bin.")
-@click.option("--video", type=PATH, help="A talking face that drives it: a video, or a folder of aligned N.jpg.")
+@click.option("--audio", type=PATH, help="Speech that drives the face: a file with audio, or a folder of N.bin.")
+@click.option("--video", type=PATH, help="A talking face that drives the face: a video, or a folder of aligned N.jpg.")
 @click.option("-o", "--output", type=kinds.Output(".mp4"), required=True, help="The video to write, .mp4.")
-@click.option("--face-box", type=kinds.Box(), help="Where the face is in the photo, in pixels.  [the largest]")
-@click.option("--aligned", is_flag=True, help="The photos are crops already: 256×256, or the released code's 260×260.")
+@click.option("--face-box", type=kinds.Box(), help="The face's box in the photo, in pixels.  [the largest face]")
+@click.option("--aligned", is_flag=True, help="The photos are already crops: 256×256, or the released code's 260×260.")
 @click.option(
     "--one-person",
     is_flag=True,
-    help="The photos are of one person, as they are without --grid, which it refuses; nothing checks it.",
+    help="The photos show one person, as always without --grid; not allowed with --grid. This is not checked.",
 )
 @click.option("--grid", is_flag=True, help="Show several faces side by side, their photos above.")
 @click.option("--paste-back", is_flag=True, help="Put the talking face back into the photo.")
@@ -57,18 +57,18 @@ max_length = click.option(
     "--adapt-steps",
     type=click.IntRange(0, 100_000),
     default=0,
-    help="Steps that fine-tune the model first: to --person, else to the photo outside the mouth.",
+    help="Steps of fine-tuning before generation: to --person, else to the photo outside the mouth.",
 )
-@click.option("--person", type=PATH, help="A few seconds of video of the person, up to 20: more pictures of the face.")
+@click.option(
+    "--person", type=PATH, help="A few seconds of video of the person, up to 20, as more pictures of the face."
+)
 @click.option(
     "--expression",
     type=PATH,
-    help="A few seconds of video, up to 20, or a photo of anybody's face with the expression to show.",
+    help="A few seconds of video, up to 20, or a photo of any person's face with the expression to show.",
 )
-@click.option(
-    "--emotion", type=kinds.OneLine(100), help="An emotion to show, of those that the model has learned.  [neutral]"
-)
-@click.option("--weights-plot", type=kinds.Output(".png"), help="A plot to write: how much each modality counts, .png.")
+@click.option("--emotion", type=kinds.OneLine(100), help="An emotion to show, one the model was trained on.  [neutral]")
+@click.option("--weights-plot", type=kinds.Output(".png"), help="Plot of the weight of each modality to write, .png.")
 @options.seed("Random seed of --adapt-steps.")
 @options.audio_track
 @options.audio_channel
@@ -99,9 +99,9 @@ def generate(
 ) -> None:
     """Make a face photo talk, as a video with its audio.
 
-    RUN is what `avprep train` or `avprep import-checkpoint` wrote. The largest face of the photo is detected and
-    aligned as the crops were. The video has 25 fps. Memory does not grow with the length of audio or video;
-    --max-seconds bounds the time. The last example takes files that the released code prepared.
+    RUN is a folder written by `avprep train` or `avprep import-checkpoint`. The largest face of the photo is detected
+    and aligned like the crops. The video has 25 fps. Memory does not grow with the length of audio or video;
+    --max-seconds bounds the time. The last example uses files prepared by the released code.
 
     \b
     avprep generate RUN --face photo.jpg --audio speech.wav -o out.mp4
@@ -126,7 +126,7 @@ def generate(
     device = options.chosen_device(device)
     say.detail(f"generate: on {device}")
     talker = PhotoTalker.load(run, device=device)
-    talker.expression(emotion=how["emotion"])  # one that cannot be shown is refused before any photo is read
+    talker.expression(emotion=how["emotion"])  # an unknown one is refused before any photo is read
     shown: Any = {"remark": say.once, "detail": say.detail}
     photos = inputs.read_photos(faces, detector=detector, box=face_box, aligned=aligned, paste_back=paste_back, **shown)
     _tell_what_to_expect(run, talker)
@@ -141,7 +141,7 @@ def generate(
 
 
 def _tell_what_to_expect(run: Path, talker: Talker) -> None:
-    """Remark on what the model's last validation and its training say of other faces."""
+    """Print what the model's last validation and training data suggest about other faces."""
     if talker.doubt:
         say.echo(f"warning: {talker.doubt}", err=True)
     elif talker.measured:
@@ -162,7 +162,7 @@ def _check_faces(
     person: Path | None,
     one: bool,
 ) -> None:
-    """UsageError where the options of the photos do not go together."""
+    """Raise UsageError if the options of the photos do not fit together."""
     if one and grid:
         raise click.UsageError("--one-person puts several photos together, --grid shows several people")
     if paste_back and (grid or aligned):
@@ -174,7 +174,7 @@ def _check_faces(
 
 
 def _check_written(output: Path, plot: Path | None, *read: Path | None) -> None:
-    """UsageError where a file to write is one that is read, or its folder is not there."""
+    """Raise UsageError if a file to write is also read, RunError if its folder does not exist."""
     for path in (output, plot):
         if path is not None:
             options.spare(path, *read)
@@ -184,7 +184,7 @@ def _check_written(output: Path, plot: Path | None, *read: Path | None) -> None:
 def _check_speech(
     audio: Path | None, video: Path | None, speech_scale: float, audio_track: int | None, audio_channel: int | None
 ) -> None:
-    """UsageError where the options of the speech do not go together."""
+    """Raise UsageError if the options of the speech do not fit together."""
     if (audio is None) == (video is None):
         raise click.UsageError("give either --audio or --video")
     if video is not None and speech_scale != 1:
@@ -205,7 +205,7 @@ def read_driver(
     audio_track: int | None = None,
     audio_channel: int | None = None,
 ) -> Driver:
-    """Read what drives the face: --audio or --video."""
+    """Read the driver of the face: --audio or --video."""
     from avprep.talking import inputs
 
     path = video if audio is None else audio
@@ -232,7 +232,7 @@ def read_driver(
 
 
 def _read_person(path: Path | None, detector: str, talker: Talker, adapt_steps: int) -> Person | None:
-    """Read --person; warn where the model can learn nothing of the mouth from it."""
+    """Read --person; warn if the model cannot learn the mouth from it."""
     if path is None:
         return None
     from avprep.talking import inputs
@@ -245,7 +245,7 @@ def _read_person(path: Path | None, detector: str, talker: Talker, adapt_steps: 
 
 
 def progress(output: Path) -> Counted:
-    """Return what shows how many frames of a video are written."""
+    """Return a function that shows how many frames of a video are written."""
     from avprep.runs.progress import counted
 
     return lambda frames, total: counted(frames, f"generate {output.name}", total, "frame", quiet=say.quiet())

@@ -1,15 +1,15 @@
-"""Face detectors: one module each, whose name (with - for _) is its name on the command line.
+"""Face detectors: one module each, whose name (with - for _) is the detector's name on the command line.
 
 A detector's module has `build(**options)`, which returns a `base.Detector`, and may have
 
-- `PACKAGES`: the distributions, by pip's names, that it imports when it is built and whose versions decide its output,
-  each with the name of its import package,
+- `PACKAGES`: the distributions, by their pip names, that it imports when it is built and whose versions decide its
+  output, each with the name of its import package,
 - `EXTRA`: the extra of avprep that installs them,
-- `NOTICE`: what its user should know before it runs, one line,
+- `NOTICE`: one line for the user, shown before the detector runs,
 - `WEIGHTS`: the files of weights that it reads, as `avprep.faces.weights.WeightsFile`,
-- `identity()`: what else decides its output, by name.
+- `identity()`: anything else that decides its output, by name.
 
-Importing such a module imports none of its `PACKAGES`. A new file here is a new detector; nothing else changes.
+Importing such a module imports none of its `PACKAGES`. To add a detector, add a file here; nothing else changes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from avprep.errors import AvprepError, SettingsError, missing_package
 
-if TYPE_CHECKING:  # the command line takes the names from here
+if TYPE_CHECKING:  # the command line imports this module for the names alone
     from avprep.faces.detectors.base import Detector
 
 
@@ -34,7 +34,7 @@ NAMES = tuple(sorted(name.replace("_", "-") for name in _FILES if name != "base"
 
 
 def module(name: str) -> ModuleType:
-    """Return the module of a detector; SettingsError for a name that no detector has."""
+    """Return the module of a detector; SettingsError for an unknown name."""
     if name not in NAMES:
         raise SettingsError(f"no detector is called {name}: choose from {', '.join(NAMES)}")
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
@@ -43,7 +43,7 @@ def module(name: str) -> ModuleType:
 def build(name: str, **options: Any) -> Detector:
     """Build a detector by its command line name.
 
-    Raises WeightsError where its weights are missing, AvprepError where its packages are.
+    Raises WeightsError if its weights are missing, AvprepError if its packages are.
     """
     found = module(name)
     _require_packages(name, found)
@@ -54,7 +54,7 @@ def build(name: str, **options: Any) -> Detector:
 def require(name: str) -> None:
     """Check, without building it, that a detector can be built here: its packages are installed, its weights verified.
 
-    Raises AvprepError, one line that states the remedy, where it cannot.
+    Raises AvprepError, one line that states the remedy, if it cannot.
     """
     from avprep.faces import weights
 
@@ -63,9 +63,9 @@ def require(name: str) -> None:
 
 
 def identity(name: str) -> dict[str, str]:
-    """Return what decides a detector's output besides its settings: package versions and weight digests.
+    """Return what, besides its settings, decides a detector's output: package versions and weight digests.
 
-    Raises AvprepError where its packages are missing: they have no versions.
+    Raises AvprepError if its packages are missing, since they have no versions then.
     """
     from avprep.faces import weights
 
@@ -74,20 +74,20 @@ def identity(name: str) -> dict[str, str]:
     versions = {"opencv": _opencv()}
     versions |= {package: _version(package, imported) for package, imported in _packages(found).items()}
     versions |= found.identity() if hasattr(found, "identity") else {}
-    # A detector reads no file whose digest differs from the pinned one, so the pinned one says what it read.
+    # A detector reads no file whose digest differs from the pinned one, so the pinned one identifies the file.
     return versions | {needed.name: needed.sha256 for needed in weights.needed(name)}
 
 
 def notice(name: str) -> str | None:
-    """Return what the user of a detector should know before it runs, if anything."""
+    """Return the notice to show to the user before a detector runs, if it has one."""
     return getattr(module(name), "NOTICE", None)
 
 
 def resolve(name: str) -> str:
-    """Return the detector that `auto` stands for on this machine; any other name is returned as it is.
+    """Return the detector that `auto` stands for on this machine; any other name is returned unchanged.
 
-    `auto` is face-alignment where its weights, its packages and CUDA are available, else yunet where its weights are,
-    else opencv.
+    `auto` is face-alignment if its weights, its packages and CUDA are available, else yunet if its weights are, else
+    opencv.
     """
     if name != "auto":
         return name
@@ -99,13 +99,13 @@ def resolve(name: str) -> str:
 
 
 def _packages(found: ModuleType) -> dict[str, str]:
-    """Return the distributions that a detector needs and the import package of each."""
+    """Return the distributions that a detector needs, and the import package of each."""
     return dict(getattr(found, "PACKAGES", {}))
 
 
 def _version(package: str, imported: str) -> str:
-    """Return a distribution's version; of the import package itself where another distribution brought it."""
-    from importlib import metadata  # here, for it takes a third as long to load as numpy, and help needs neither
+    """Return a distribution's version, or that of the import package itself if another distribution installed it."""
+    from importlib import metadata  # imported here: it takes a third as long as numpy, and help needs neither
 
     try:
         return metadata.version(package)
@@ -114,8 +114,8 @@ def _version(package: str, imported: str) -> str:
 
 
 def _opencv() -> str:
-    """Return `cv2.__version__`, where the wheel has it in a file without loading OpenCV, which takes longer than all
-    else that begins a run."""
+    """Return `cv2.__version__`, from a file of the wheel if there is one: loading OpenCV takes longer than everything
+    else at the start of a run."""
     spec = importlib.util.find_spec("cv2")
     path = Path(spec.origin).with_name("version.py") if spec is not None and spec.origin else Path()
     if "cv2" not in sys.modules and path.is_file():
@@ -128,7 +128,7 @@ def _opencv() -> str:
 
 
 def _missing(found: ModuleType) -> list[str]:
-    """Return the distributions that a detector needs and that are not installed."""
+    """Return the distributions that a detector needs but that are not installed."""
     return [package for package, name in _packages(found).items() if importlib.util.find_spec(name) is None]
 
 

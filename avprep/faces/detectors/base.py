@@ -1,4 +1,4 @@
-"""What a detector is, and what it finds."""
+"""The interface of a detector, and the faces that it returns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-if TYPE_CHECKING:  # the command line takes the names from here, and its help should not wait for numpy
+if TYPE_CHECKING:  # the command line imports this module, and its help should not wait for numpy
     import numpy as np
     from numpy.typing import NDArray
 
@@ -15,14 +15,15 @@ LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = range(5)
 """Order of the five points; left is the image's left."""
 
 MIRRORED = (RIGHT_EYE, LEFT_EYE, NOSE, RIGHT_MOUTH, LEFT_MOUTH)
-"""Which of the five points of a mirrored picture is each point of the picture itself; for every detector."""
+"""For each of the five points of a picture, the index of the same point in the mirrored picture; for all detectors."""
 
 Way = Literal["both", "lighter left", "darker left"]
-"""Which way round a picture is shown: as it is and mirrored, for the mean of both; or only so that its left half is the
-lighter one, or the darker. A picture and its mirror image are then shown alike, at half the cost."""
+"""Which way round a detector gets a picture. `both`: unchanged and mirrored, for the mean of both. Otherwise only one
+way, with the lighter or the darker half on the left. A picture and its mirror image then give the same input, at half
+the cost."""
 
 OFF = 4.0
-"""How far a first look may be from where it was expected (crop pixels), unless a close-up says otherwise."""
+"""Maximum distance of a first detection from the expected position (crop pixels), unless a close-up sets its own."""
 
 _SEEN = [LEFT_EYE, RIGHT_EYE, LEFT_MOUTH, RIGHT_MOUTH]
 
@@ -31,9 +32,9 @@ _SEEN = [LEFT_EYE, RIGHT_EYE, LEFT_MOUTH, RIGHT_MOUTH]
 class Face:
     """One face in one frame.
 
-    box: float32 (4,), x0 y0 x1 y1 in pixels of the frame it was found in.
+    box: float32 (4,), x0 y0 x1 y1 in pixels of the frame in which it was found.
     score: the detector's own confidence, comparable only within one detector.
-    points: float32 (5, 2), x y in the order above; NaN where the detector has none.
+    points: float32 (5, 2), x y in the order above; NaN if the detector does not provide a point.
     """
 
     box: NDArray[np.float32]
@@ -43,15 +44,15 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class CloseUp:
-    """How a detector is shown a face that it has found: upright, at one size.
+    """A close-up: how a detector gets a face that it has found, upright and at one size.
 
     size: width and height in pixels. zoom: pixels of the close-up per crop pixel.
-    rise: pixels by which the crop's middle lies above the close-up's.
+    rise: pixels by which the centre of the crop lies above that of the close-up.
     tilt_shown: fraction of a head's tilt that the detector's points show.
-    sure: minimum score of a face that is surely upright; others are detected the other ways up too.
-    better: a face is taken to be turned if its score is more than so many times that of the upright one.
-    way: see `Way`; where one way round shows no face, the other one is shown.
-    off: a first look further than so many crop pixels from where this one expects it is taken again from there.
+    sure: minimum score of a face that is surely upright; others are also detected in the other orientations.
+    better: a face is taken to be rotated if its score is more than this many times that of the upright one.
+    way: see `Way`; if one way round shows no face, the other is tried.
+    off: a first detection further than this from its expected position (crop pixels) is repeated from there.
     """
 
     size: tuple[int, int]
@@ -66,18 +67,18 @@ class CloseUp:
 
 @dataclass(frozen=True, slots=True)
 class Bias:
-    """Where a detector places the points of a face that is aligned as the paper's crops are, on average.
+    """The mean placement error of a detector's points, on faces aligned like the paper's crops.
 
-    scale: the triangle of eyes and mouth centre is so many times as large as `avprep.faces.align.TEMPLATE`.
-    down: its centre lies so many crop pixels below the template's.
-    There is nothing to the right and no turn: a mirrored picture would have the opposite, and its crops would differ.
+    scale: size of the triangle of eyes and mouth centre relative to `avprep.faces.align.TEMPLATE`.
+    down: crop pixels by which its centre lies below the template's.
+    There is no horizontal shift or rotation: a mirrored picture would have the opposite, and its crops would differ.
     """
 
     scale: float = 1.0
     down: float = 0.0
 
     def corrected(self, points: NDArray[Any]) -> NDArray[Any]:
-        """Return five points (5, 2) without it; all in crop pixels, of a face that is about aligned."""
+        """Return five points (5, 2) without this bias; in crop pixels, of a face that is approximately aligned."""
         eyes, mouth = points[[LEFT_EYE, RIGHT_EYE]], points[[LEFT_MOUTH, RIGHT_MOUTH]]
         centre = (eyes.sum(axis=0) + mouth.mean(axis=0)) / 3
         corrected: NDArray[Any] = (points - centre) / self.scale + centre - (0, self.down)
@@ -88,11 +89,11 @@ class Detector(Protocol):
     """Finds faces. Built once per worker; heavy imports happen when it is built.
 
     picture_side: frames whose longer side exceeds it should be downscaled to it before detection (pixels).
-    search_sides: the same and larger ones, in which to search where that shows nothing.
-    batch_size: frames that are worth handing over at once.
-    close_up: how faces are best detected again; None: only in whole pictures.
-    looks: close-ups of several sizes, which take turns; their average is where the face is. May be left out.
-    bias: what is constant in the error of its points. May be left out.
+    search_sides: the same and larger sides, to be tried in turn while no face is found.
+    batch_size: number of frames to pass at once.
+    close_up: the close-up in which faces are detected again; None: only in whole pictures.
+    looks: alternating close-ups of several sizes, whose results are averaged. May be left out.
+    bias: the constant error of its points. May be left out.
     """
 
     picture_side: int
@@ -105,12 +106,12 @@ class Detector(Protocol):
         """Find the faces of each frame.
 
         frames: uint8 (T, H, W, 3), RGB.
-        Returns T lists, best score first, in pixels of these frames.
+        Returns T lists of faces, best score first, in pixels of these frames.
         """
         ...
 
     def detect_close(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
-        """Do the same in close-ups: the face is where they expect it, or about there."""
+        """Do the same in close-ups: the face is approximately at its expected position."""
         ...
 
 
@@ -128,9 +129,9 @@ class LandmarkDetector(Detector, Protocol):
 
 
 def finite(faces: list[Face]) -> list[Face]:
-    """Return the faces whose box, score and points are numbers; whatever detects, nothing else may pass.
+    """Return the faces whose box, score and points are finite; no detector's other faces may pass.
 
-    A nose that the detector has not is NaN.
+    The nose may be NaN: some detectors do not provide it.
     """
     return [
         face

@@ -1,8 +1,8 @@
-"""dlib's regression trees for the 68 landmarks of 300-W, on faces that YuNet finds, or the Haar cascades without it.
+"""dlib's regression trees for the 68 landmarks of 300-W, on faces found by YuNet or, without it, the Haar cascades.
 
 Kazemi and Sullivan, "One Millisecond Face Alignment with an Ensemble of Regression Trees", 2014. The trees start from
-the mean face in a given square and do not turn it, so they are shown each face upright and at one size: first as the
-other detector's points have it, then as their own do.
+the mean face in a given square and do not rotate it. So they get each face upright and at one size: aligned first by
+the other detector's points, then by their own.
 """
 
 from __future__ import annotations
@@ -41,31 +41,32 @@ WEIGHTS = (
 )
 
 ZOOM = 2
-"""Pixels of what the trees are shown per crop pixel: they answer in whole pixels."""
+"""Pixels of the trees' input per crop pixel: their results are in whole pixels."""
 SHOWN = (align.TEMPLATE + 0.5) * ZOOM - 0.5
-"""Where eyes and mouth centre are in it."""
+"""Positions of eyes and mouth centre in the trees' input."""
 SQUARE_MIDDLE, SQUARE_SIDE = (128, 150), 182
-"""The square that the mean face is put in (crop pixels). Measured on crops of 22 clips: here the points follow least
-where the square is moved by 5 pixels or grows by 6 %: .4 pixels; where its side is 145, or it lies 10 pixels lower or
-higher, single faces come out wrong."""
+"""The square in which the mean face is placed (crop pixels). Measured on crops of 22 clips: here the points change
+least, by .4 pixels, if the square moves by 5 pixels or grows by 6 %. With a side of 145, or 10 pixels lower or higher,
+single faces come out wrong."""
 PASSES = 2
-"""With a second one, points differ by .2° rms whether a head is upright or tilted by 25°; with one by .5°."""
+"""With a second pass, points differ by .2° rms between an upright head and one tilted by 25°; with one pass by .5°."""
 ALIGNED = 12.0
-"""Eyes and mouth of a face in a crop lie so near to their places (crop pixels, on average), whatever finds them."""
+"""Maximum mean distance of eyes and mouth from the template for a face that counts as aligned (crop pixels), for either
+detector."""
 CLOSER = 2
-"""A close-up has so many times the pixels of the other detector's, which sees it shrunk."""
+"""Zoom of a close-up relative to the other detector's, which gets it shrunk."""
 
 
 class DlibDetector:
-    """Finds what YuNet or the Haar cascades find, and 68 landmarks on each face.
+    """Finds faces with YuNet or the Haar cascades, and 68 landmarks on each face.
 
-    Its score is theirs.
-    boxes: the detector that finds the faces; by default YuNet where its weights are, else the Haar cascades.
+    The score is that of YuNet or the cascades.
+    boxes: the detector that finds the faces; by default YuNet if its weights are there, else the Haar cascades.
     """
 
     batch_size = 1
     bias = Bias(scale=1.035, down=2.7)
-    """Measured on the DAVS authors' own aligned pictures, as means over five sizes and the mirror image: scale 1.025 to
+    """Measured on the DAVS authors' own aligned pictures; means over five sizes and the mirror image: scale 1.025 to
     1.047, down 0.8 to 4.0."""
 
     def __init__(self, boxes: Detector | None = None) -> None:
@@ -77,7 +78,7 @@ class DlibDetector:
 
     @property
     def close_up(self) -> CloseUp:
-        """The other detector's, larger and shown both ways round; the landmarks show all of a head's tilt."""
+        """The other detector's close-up, larger and both ways round; the landmarks show all of a head's tilt."""
         close_up = self._boxes.close_up
         assert close_up is not None
         width, height = close_up.size
@@ -97,7 +98,7 @@ class DlibDetector:
     def landmarks(self, crops: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
         """Find the landmarks of each face; see `avprep.faces.detectors.base.LandmarkDetector`.
 
-        Where a face is in its place, one pass does, which begins from the same points in every crop.
+        For an aligned face one pass is enough; it starts from the same points in every crop.
         """
         zoom = self.close_up.zoom / CLOSER
         found = self._boxes.detect_close(np.stack([_resized(crop, zoom) for crop in crops]))
@@ -115,17 +116,17 @@ class DlibDetector:
         return placed
 
     def _faces(self, frame: NDArray[np.uint8], found: list[Face]) -> list[Face]:
-        """Return faces with the points that the landmarks give."""
+        """Return the faces with the five points computed from their landmarks."""
         grey = _grey(frame)
         placed = [(face, self._place(grey, face.points, PASSES)) for face in finite(found)]
         return [Face(face.box, face.score, five_points(landmarks)) for face, landmarks in placed]
 
     def _place(self, grey: NDArray[np.uint8], points: NDArray[Any], passes: int) -> NDArray[np.float32]:
-        """Place the landmarks of a face, float32 (68, 2), that has its five points at about `points`."""
+        """Place the landmarks of a face, float32 (68, 2), given the approximate positions of its five points."""
         landmarks = np.full((N_LANDMARKS, 2), np.nan, np.float32)
         for _ in range(passes):
             onto = align.similarity(points, SHOWN)
-            if not np.isfinite(onto).all():  # the points fall together
+            if not np.isfinite(onto).all():  # the points coincide
                 return np.full_like(landmarks, np.nan)
             shown = align.warp(grey, onto, (ZOOM * CROP_SIZE, ZOOM * CROP_SIZE))
             parts = self._predictor(shown, self._square).parts()
@@ -139,7 +140,7 @@ build = DlibDetector
 
 
 def box_detector() -> str:
-    """Return the detector that finds the faces on this machine; WeightsError where YuNet's weights are damaged."""
+    """Return the detector that finds the faces on this machine; WeightsError if YuNet's weights are damaged."""
     if not weights.available("yunet"):
         return "opencv"
     weights.require("yunet")
@@ -147,7 +148,7 @@ def box_detector() -> str:
 
 
 def identity() -> dict[str, str]:
-    """Return which detector finds the faces, and what decides its output."""
+    """Return the name of the detector that finds the faces, and what decides its output."""
     name = box_detector()
     return {"boxes": name, **detectors.identity(name)}
 
@@ -179,6 +180,6 @@ def _resized(frame: NDArray[np.uint8], zoom: float) -> NDArray[np.uint8]:
 
 
 def _enlarged(face: Face, zoom: float) -> Face:
-    """Return where a face lies in a picture so many times as large."""
+    """Return the face in a picture that is `zoom` times as large."""
     points = align.zoomed(face.points, np.float32(zoom)).astype(np.float32)
     return Face((face.box * np.float32(zoom)).astype(np.float32), face.score, points)

@@ -4,8 +4,8 @@ S3FD: Zhang et al., "S³FD: Single Shot Scale-invariant Face Detector", 2017. FA
 we from solving the 2D & 3D Face Alignment problem?", 2017. The package itself runs FAN frame by frame and decodes S3FD
 position by position; only its networks are used here.
 
-Coordinates: inside this module a pixel is a square, the first from 0 to 1. Points leave it with the centre of the first
-pixel at (0, 0), as cv2 counts.
+Coordinates: inside this module a pixel is a square, the first from 0 to 1. Returned points have the centre of the first
+pixel at (0, 0), as in cv2.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # at run time torch is imported when the detector is built
 PACKAGES = {"torch": "torch", "face-alignment": "face_alignment"}
 EXTRA = "gpu"
 _FAN = "https://www.adrianbulat.com/downloads/python-fan"
-# The digests of these two begin with the digits in their file names, as torch hub names its files.
+# The digests of these two begin with the digits in their file names: torch hub names files this way.
 WEIGHTS = (
     weights.WeightsFile(
         name="s3fd",
@@ -57,29 +57,29 @@ WEIGHTS = (
 )
 
 MEAN_BGR = (104.0, 117.0, 123.0)
-"""What S3FD was trained to have subtracted, as its VGG-16 was."""
+"""The mean that is subtracted from S3FD's input, as in training, like that of its VGG-16."""
 
 OVERLAP = 0.3
 CROP_SIDE = 256
 CROP_RISE = 0.12
-"""The middle of FAN's crop lies this fraction of the box's height above the middle of the box."""
+"""The centre of FAN's crop lies this fraction of the box's height above the centre of the box."""
 
 CROP_SPAN = 200 / 195
-"""FAN's crop is this many times as wide as the box's width and height together."""
+"""The side of FAN's crop, relative to the sum of the box's width and height."""
 
 FACES_PER_FRAME = 4
-"""FAN's batch is this many times the frames' batch: its pictures are that much smaller."""
+"""FAN's batch size relative to that of the frames: its pictures are that much smaller."""
 
 
 class FaceAlignmentDetector:
-    """Finds faces at any angle and 68 landmarks on each; needs the weights `s3fd` and `2dfan4`, wants CUDA.
+    """Finds faces at any angle and 68 landmarks on each; needs the weights `s3fd` and `2dfan4`, and preferably CUDA.
 
     picture_side: pixels; S3FD's smallest prior spans 16, and FAN gets each face in 256×256.
-    device: a torch device; by default CUDA where there is one.
+    device: a torch device; by default CUDA if available.
     half: run in half precision; by default on CUDA only.
-    batch_size: frames that go through S3FD at once; at 480×360 each takes about 0.1 GB in float32.
-    min_score: faces that S3FD scores lower are left out.
-    face_network, landmark_network: networks of the shapes of S3FD and FAN; by default with the published weights.
+    batch_size: frames per pass of S3FD; at 480×360 each takes about 0.1 GB in float32.
+    min_score: faces with a lower S3FD score are left out.
+    face_network, landmark_network: networks with the architecture of S3FD and FAN; default: the published weights.
     """
 
     close_up: CloseUp | None = None
@@ -142,12 +142,12 @@ class FaceAlignmentDetector:
         with self._precision():
             maps = self._s3fd(bgr)
         if self.half and not torch.stack([level.isfinite().all() for level in maps]).all():
-            maps = self._s3fd(bgr)  # float16 ran over; nobody would be found, and nobody would know why
+            maps = self._s3fd(bgr)  # float16 overflowed; no face would be found, without any error
         index, boxes = decode(maps, self.min_score)
         return [suppress(boxes[index == frame]) for frame in range(len(frames))]
 
     def _landmarks(self, frames: NDArray[np.uint8], boxes: list[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-        """Run FAN over the faces of all frames: (68, 2) a face, in their order, x y in pixels of its frame."""
+        """Run FAN on the faces of all frames; yield (68, 2) for each face, in order, x y in pixels of its frame."""
         owners = [frame for frame, found in zip(frames, boxes, strict=True) for _ in found]
         flat = np.concatenate(boxes)
         size = FACES_PER_FRAME * self.batch_size
@@ -177,14 +177,14 @@ build = FaceAlignmentDetector
 
 
 def identity() -> dict[str, str]:
-    """Return the device: half precision on CUDA rounds otherwise than single precision on a CPU."""
+    """Return the device: half precision on CUDA rounds differently from single precision on a CPU."""
     import torch
 
     return {"device": "cuda" if torch.cuda.is_available() else "cpu"}
 
 
 def load(network: torch.nn.Module, path: Path) -> torch.nn.Module:
-    """Fill a network with a file's tensors; nothing in the file is executed. WeightsError where they do not fit."""
+    """Load a file's tensors into a network; nothing in the file is executed. WeightsError if they do not fit."""
     import torch
 
     try:
@@ -196,13 +196,13 @@ def load(network: torch.nn.Module, path: Path) -> torch.nn.Module:
 
 
 def decode(maps: list[torch.Tensor], min_score: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Turn S3FD's maps into boxes, all frames and positions at once.
+    """Decode S3FD's maps into boxes, for all frames and positions at once.
 
     maps: for each of six strides 4, 8 … 128, logits of background and face (T, 2, H, W), then offsets (T, 4, H, W).
     Returns the frame of each box (N,) and the boxes (N, 5): x0 y0 x1 y1 in pixels, score above `min_score`.
 
-    A position's prior is a square of four strides around its middle; the offsets move the middle by tenths of the prior
-    and scale the sides by e to the fifths.
+    A position's prior is a square of four strides around its centre. Offsets are scaled by 0.1 for the centre (in units
+    of the prior) and by 0.2 for the sides (as exponents of e).
     """
     import torch
 
@@ -217,13 +217,13 @@ def decode(maps: list[torch.Tensor], min_score: float) -> tuple[NDArray[np.int64
         half = prior * torch.exp(offsets[:, 2:] * 0.2) / 2
         score = scores[frame, row, column]
         found.append(torch.cat([frame[:, None], middle - half, middle + half, score[:, None]], dim=1))
-    # One copy from the device; float32 counts frames exactly up to 16 million.
+    # One copy from the device; float32 represents frame numbers exactly up to 16 million.
     boxes = torch.cat(found).cpu().numpy()
     return boxes[:, 0].astype(np.int64), boxes[:, 1:]
 
 
 def suppress(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Keep of overlapping boxes (N, 5) only the one with the best score; best first."""
+    """Non-maximum suppression: keep only the best of overlapping boxes (N, 5); best score first."""
     boxes = boxes[np.argsort(-boxes[:, 4], kind="stable")]
     kept = []
     while len(boxes):
@@ -236,7 +236,7 @@ def suppress(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def crop_squares(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the square around each face that FAN was trained on.
+    """Return the square around each face, as in FAN's training.
 
     boxes: (N, 5) -> upper left corners (N, 2) and sides (N,), in pixels of the frame.
     """
@@ -249,8 +249,8 @@ def crop_squares(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArr
 def heatmap_peaks(heatmaps: torch.Tensor) -> torch.Tensor:
     """Find the peak of each heat map between its cells: (N, 68, H, W) -> (N, 68, 2), x y in fractions of the map.
 
-    A parabola through the largest value and its two neighbours has its top up to half a cell beside it; a peak on the
-    border stays where it is.
+    The peak is the top of a parabola through the largest value and its two neighbours, at most half a cell away; a peak
+    on the border is not moved.
     """
     import torch
 
@@ -266,7 +266,7 @@ def heatmap_peaks(heatmaps: torch.Tensor) -> torch.Tensor:
 def _parabola_top(
     heatmaps: torch.Tensor, top: torch.Tensor, row: torch.Tensor, column: torch.Tensor, dim: int
 ) -> torch.Tensor:
-    """Return how far from its cell, -0.5 … 0.5, each map (N, 68, H, W) has its top along one dimension: (N, 68)."""
+    """Return the offset, -0.5 … 0.5 cells, of each map's (N, 68, H, W) peak along one dimension: (N, 68)."""
     import torch
 
     width = heatmaps.shape[3]
@@ -285,7 +285,7 @@ def _parabola_top(
 def _crop(frame: NDArray[np.uint8], corner: NDArray[np.float32], side: np.float32) -> NDArray[np.uint8]:
     """Warp one square of a frame to (256, 256, 3); black outside the frame."""
     zoom = CROP_SIDE / float(side)
-    # Between squares (a pixel spans 0…1) and cv2's pixel centres lies half a pixel, at either scale.
+    # Square coordinates (a pixel spans 0…1) and cv2's pixel centres differ by half a pixel, at either scale.
     shift = zoom * (0.5 - corner.astype(float)) - 0.5
     affine = np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]])
     crop: NDArray[Any] = cv2.warpAffine(frame, affine, (CROP_SIDE, CROP_SIDE), flags=cv2.INTER_LINEAR)

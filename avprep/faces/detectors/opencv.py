@@ -1,12 +1,13 @@
-"""The Haar cascades that ship inside opencv-python: nothing to download, for faces that look into the camera.
+"""The Haar cascades that come with opencv-python: nothing to download, for faces that look into the camera.
 
-A cascade returns windows, not points: up to a hundred on each eye, and a few more or less where a picture differs by a
-grey level. OpenCV would join them into one of whole pixels. Here an eye is their mean, each weighed by how surely it
-passed, and the face window is the mean of its own, so that the answer to nearly the same picture is nearly the same.
+A cascade returns windows, not points: up to a hundred on each eye, and a few more or fewer if a picture changes by a
+grey level. OpenCV would merge them into one window of whole pixels. Here an eye is their mean, weighted by confidence,
+and the face window is the mean of its windows, so that nearly the same pictures give nearly the same result.
 
-The face window is steady, and people's eyes lie at nearly the same fraction of it; the eye windows follow the person,
-but less steadily. The fewer there are, the nearer an eye lies to where the face window has it; the mouth follows from
-the eyes. All fractions below were measured against YuNet's points on 13 people (GRID, VoxCeleb2 and others).
+The face window is steady, and people's eyes lie at nearly the same fraction of it. The eye windows follow the person,
+but less steadily. The fewer there are, the closer an eye is placed to its mean position in the face window; the mouth
+is derived from the eyes. All fractions below were measured against YuNet's points on 13 people (GRID, VoxCeleb2 and
+others).
 """
 
 from __future__ import annotations
@@ -22,74 +23,74 @@ from avprep.faces import align
 from avprep.faces.detectors.base import Bias, CloseUp, Face, Way
 
 FACE_CASCADE = "haarcascade_frontalface_alt.xml"
-"""The default and alt2 cascades are as quick, but see faces where there are none."""
+"""The default and alt2 cascades are as fast, but have false positives."""
 
 EYE_CASCADES = ("haarcascade_righteye_2splits.xml", "haarcascade_lefteye_2splits.xml")
-"""For the eye on the image's left, then right: each was trained on its own side of the person."""
+"""For the eye on the image's left, then right: each was trained on one side of the person."""
 
 MIN_FACE = 0.12
-"""Fraction of the frame's shorter side below which no face is searched: most of the time goes into the smallest."""
+"""Minimum face to search, as a fraction of the frame's shorter side: the smallest faces take most of the time."""
 
 QUICK_STEP, STEP = 1.25, 1.15
-"""From one size of face to the next, where whole pictures are searched for the first time, and elsewhere."""
+"""Ratio of successive face sizes: in the first search of whole pictures, and elsewhere."""
 MIN_NEIGHBOURS, ALIKE = 4, 0.2
-"""A face has more windows than this, which lie within about this fraction of their sides of one another."""
+"""A face has more windows than the first number, within about the second of each other (fraction of their sides)."""
 FRACTIONS = 16
-"""OpenCV joins windows into one in whole numbers: of so many to the pixel."""
+"""OpenCV groups windows in integers: coordinates are multiplied by this to keep fractions of a pixel."""
 SMALLEST = 20
 """Side of the face cascade's own window (pixels)."""
 
 CLOSE_UP = CloseUp((136, 136), zoom=0.464, rise=5, tilt_shown=0.9, sure=16, better=1.5, way="lighter left", off=6)
-"""The eyes are 36 px apart in it, so that the face window is 94 px wide. Faces seldom score less than 18 in
-it, turned ones and what is no face at most 14."""
+"""The eyes are 36 px apart in it, so that the face window is 94 px wide. In it faces seldom score less than 18, rotated
+faces and false positives at most 14."""
 _SHOWN: tuple[tuple[float, Way], ...] = ((1.36, "darker left"), (1.6, "lighter left"))
 LOOKS = tuple(
     CloseUp((round(136 * size), round(136 * size)), zoom=0.464 * size, rise=5 * size, tilt_shown=0.88, way=way)
     for size, way in _SHOWN
 )
-"""Sizes and ways round that take turns: both ways of each would take twice as long, and are hardly better. In smaller
-ones eyes are missed, for they are searched in the face window enlarged."""
+"""Alternating sizes and ways round: both ways for each would take twice as long and are hardly better. In smaller ones
+eyes are missed, as they are searched in the enlarged face window."""
 CLOSE_FACE, CLOSE_RANGE = 64, (0.8, 1.25)
-"""Side of the face window in a close-up that is shrunk to search it (pixels), and how much smaller or larger it may
-be. Measured: at 40 pixels windows come out larger, so that the eyes lie apart by a tenth too much."""
+"""Side of the face window in a close-up after it is shrunk for the search (pixels), and the range around it. Measured:
+at 40 pixels windows come out larger, so that the distance between the eyes is a tenth too large."""
 
 EYE_STEP, EYE_RANGE = 1.07, (0.185, 0.28)
-"""The same of the eye windows, whose sides are fractions of the face window's."""
+"""Step and range of sizes of the eye windows, as fractions of the face window."""
 EYE_LEAST, EYE_EXPECTED = -1.8, (5.0, 20.0)
-"""A window weighs as its sum in the cascade's last stage is above this, about the least with which it passes; and so
-much weighs where the face window has the eye, in a small and in a large one. An eye's windows weigh 80 and 330 together
-in the median."""
+"""A window's weight is the excess of its sum in the cascade's last stage over the first, about the minimum to pass. The
+second is the weight of the eye's mean position, in a small and in a large face window. The windows of an eye together
+have a median weight of 80 and 330."""
 
 EYES = np.array([[0.309, 0.384], [0.691, 0.384]])
-"""Where eyes lie on average, in fractions of the face window."""
+"""Mean positions of the eyes, in fractions of the face window."""
 
 EYE_SEARCH = (np.array([0.05, 0.12, 0.53, 0.64]), np.array([0.47, 0.12, 0.95, 0.64]))
-"""Where each eye is searched: x0 y0 x1 y1 in fractions of the face window. So wide that no eye's windows are cut off,
-which would draw their mean to the middle."""
+"""The area in which each eye is searched: x0 y0 x1 y1 in fractions of the face window. It is wide enough to include all
+windows of an eye; cutting some off would pull their mean to the middle."""
 
 EYE_WINDOW_OFFSET = np.array([[0.002, -0.033], [-0.002, -0.033]])
 """From an eye to the centre of its window (the brow is in it), in fractions of the face window."""
 
 LARGE, FACE_SIDES = 110, (128, 216)
-"""The face window is resized before eyes are searched: a small one to the first side, one of LARGE pixels and more, as
-in looks, to the second. There all of EYE_RANGE is at least twice the 20 pixels of a cascade's own window. For less
-OpenCV leaves out every second place across and down: with a quarter of the windows a shift by a hundredth of a pixel
-moves their mean twice as far, but a close-up takes 7 ms instead of 13."""
+"""The face window is resized before the eyes are searched: to the first side if it is small, to the second if it has at
+least LARGE pixels, as in `looks`. At the second, all of EYE_RANGE is at least twice the 20 pixels of a cascade's own
+window. Below that, OpenCV skips every second position across and down: with a quarter of the windows, a shift by a
+hundredth of a pixel moves their mean twice as far, but a close-up takes 7 ms instead of 13."""
 
 WINDOW_SIDE = float((align.TEMPLATE[1, 0] - align.TEMPLATE[0, 0]) / (EYES[1, 0] - EYES[0, 0]))
 """Side of the face window in a crop (pixels): the distance between the eyes over its fraction of the window."""
 
 MOUTH_DROP = 1.07
-"""From between the eyes to between the mouth corners, across the line of the eyes, in distances between the eyes."""
+"""Distance from the eyes' midpoint to that of the mouth corners, in units of the distance between the eyes."""
 
 MOUTH_WIDTH = 0.86
-"""Between the mouth corners, in distances between the eyes."""
+"""Distance between the mouth corners, in units of the distance between the eyes."""
 
 
 class OpenCVDetector:
-    """Finds frontal faces with nothing but opencv-python 4.x; the nose is NaN.
+    """Finds frontal faces with opencv-python 4.x alone; the nose is NaN.
 
-    Its score is the number of windows that agreed on the face, at least 4.
+    The score is the number of windows that agree on the face, at least 4.
     picture_side: at 128 a frame takes about 6 ms on one core.
     """
 
@@ -109,12 +110,12 @@ class OpenCVDetector:
         return [self._detect_one(_grey(frame)) for frame in frames]
 
     def detect_close(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
-        """Find the face of each close-up, at about the size that it should have."""
+        """Find the face of each close-up, at approximately the expected size."""
         return [self._detect_one_close(_grey(frame)) for frame in frames]
 
     def _detect_one(self, grey: NDArray[np.uint8]) -> list[Face]:
         least = max(round(MIN_FACE * min(grey.shape)), SMALLEST)
-        quick = max(grey.shape) <= self.picture_side  # each face will be detected close up, which finds its eyes
+        quick = max(grey.shape) <= self.picture_side  # the eyes are found later, in close-ups
         return self._faces(grey, grey, QUICK_STEP if quick else STEP, least, 0, eyes=not quick)
 
     def _detect_one_close(self, grey: NDArray[np.uint8]) -> list[Face]:
@@ -136,7 +137,7 @@ class OpenCVDetector:
     ) -> list[Face]:
         """Find faces of `least` to `most` pixels, 0 for any, in a picture or its shrunk copy; place their points.
 
-        eyes: whether they are searched; otherwise they lie where they do on average.
+        eyes: whether the eyes are searched; otherwise they get their mean positions.
         """
         each = self._face.detectMultiScale(
             searched, scaleFactor=step, minNeighbors=0, minSize=(least, least), maxSize=(most, most)
@@ -161,7 +162,7 @@ class OpenCVDetector:
     def _eyes_in(self, face: NDArray[np.uint8], expected: float) -> NDArray[np.float64]:
         """Find both eyes in a square grey face; (2, 2), x y in fractions of its side.
 
-        expected: the weight of where the face window has them.
+        expected: the weight of their mean positions in the face window.
         """
         side = len(face)
         least, most = (round(side * share) for share in EYE_RANGE)
@@ -212,7 +213,7 @@ def _cut(grey: NDArray[np.uint8], window: NDArray[np.float64], side: int) -> NDA
 
 
 def _mouth(eyes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mouth corners, left then right, that usually go with two eyes: (2, 2) -> (2, 2)."""
+    """Return the usual mouth corners, left then right, for two eyes: (2, 2) -> (2, 2)."""
     along = eyes[1] - eyes[0]
     down = np.array([-along[1], along[0]])
     middle = eyes.mean(axis=0) + MOUTH_DROP * down
