@@ -81,7 +81,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "generation": {"frames": 4},
         "data": {"batch_size": 12, "workers": 0, "cache_mib": 2048},
         "optimizer": COURSE,
-        "weights": {"contrastive": 0.2},
+        "weights": {"contrastive": 0.2, "mi": 0.3, "frame": 0.1},
         "steps": {"identity": 200, "speech": 500, "coherence": 500, "talk": 1500},
         "loop": SHORT,
         "machine": {"bf16": False},
