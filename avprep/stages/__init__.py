@@ -133,7 +133,8 @@ class ClipStage(Generic[S]):
     settings: S
 
     def resolved(self) -> dict[str, Any]:
-        """Return the settings as JSON; a choice that is left to the file is none."""
+        """Return the settings as JSON, in which no number is infinite; a choice that is left to the file is none."""
+        check_number("max_seconds", self.settings.max_seconds, 0, above=True)
         return {name: value for name, value in asdict(self.settings).items() if value is not None}
 
     def seconds(self, clip: Clip) -> float | None:
