@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from avprep import columns, files, layouts, offsets, schema, shards
 from avprep import manifest as manifests
-from avprep.bounds import check_flag, check_whole
+from avprep.bounds import as_path, check_flag, check_whole
 from avprep.errors import SettingsError, ShardError
 from avprep.manifest import Manifest
 from avprep.media.mfcc import Preset
@@ -59,6 +59,12 @@ def _checked(options: RunOptions) -> RunOptions:
     return options
 
 
+def _opened(manifest: Manifest | Path | str, root: Path | str | None) -> Manifest:
+    """Return a manifest, or that of a file; see `avprep.manifest.opened`, and SettingsError for what is no path."""
+    plan = manifest if isinstance(manifest, Manifest) else as_path("manifest", manifest)
+    return manifests.opened(plan, None if root is None else as_path("root", root))
+
+
 def index(
     layout: str,
     root: Path | str,
@@ -77,18 +83,19 @@ def index(
 
     Files from which no clip can be made are logged as warnings of the logger `avprep`.
     Raises ManifestError if no clip is found, if several clips share a key, or for an unknown option of the layout or an
-    invalid value of one. Raises SettingsError for an invalid `seed` or `limit`. Each message is one line.
+    invalid value of one. Raises SettingsError for an invalid `seed`, `limit` or path. Each message is one line.
     """
     check_whole("seed", seed, 0)
     if limit is not None:
         check_whole("limit", limit, 1)
     if isinstance(options.get("audio_root"), str):
         options["audio_root"] = Path(options["audio_root"])
-    found, scan = layouts.index(layout, Path(root), seed=seed, limit=limit, **options)
+    target = None if output is None else as_path("output", output)
+    found, scan = layouts.index(layout, as_path("root", root), seed=seed, limit=limit, **options)
     for problem in scan.problems:
         log.warning("%s: %s: %s", problem.kind, problem.path, problem.message)
-    if output is not None:
-        files.write_text(Path(output), manifests.render(found))
+    if target is not None:
+        files.write_text(target, manifests.render(found))
     return found
 
 
@@ -121,8 +128,8 @@ def crop(
     to another run or cannot be written. Each message is one line.
     """
     filling = columns.crop(
-        manifests.opened(manifest, root),
-        Path(out),
+        _opened(manifest, root),
+        as_path("out", out),
         jobs=jobs,
         judge=lambda: judge,
         detector=detector,
@@ -160,8 +167,8 @@ def mfcc(
     For the other parameters and the result see `crop`.
     """
     filling = columns.mfcc(
-        manifests.opened(manifest, root),
-        Path(out),
+        _opened(manifest, root),
+        as_path("out", out),
         jobs=jobs,
         audio_offset=audio_offset,
         min_confidence=min_confidence,
@@ -178,9 +185,10 @@ def verify(out: Path | str, *, jobs: int = 1) -> None:
     """Read every shard of OUT, and check that each clip of the manifest is accounted for.
 
     Raises ShardError, which names the first problem and the number of others; `avprep verify OUT` lists them all.
+    Raises SettingsError for an invalid argument.
     """
     check_whole("jobs", jobs, 1)
-    if problems := find_problems(Path(out), jobs):
+    if problems := find_problems(as_path("out", out), jobs):
         more = f", and {len(problems) - 1} more: see `avprep verify {out}`" if len(problems) > 1 else ""
         raise ShardError(f"{problems[0]}{more}")
 
@@ -224,9 +232,10 @@ def open(out: Path | str, *, split: Split | None = None) -> Iterator[Example]:  
     """Yield the clips of OUT that are ok in both columns, in the manifest's order, one in memory at a time.
 
     split: `train`, `val` or `test`; None: all of them.
-    Raises RunError if a column was never started, ShardError if a shard is unfinished or damaged.
+    Raises RunError if a column was never started, ShardError if a shard is unfinished or damaged, SettingsError if OUT
+    is not a path.
     """
-    folder = Path(out)
+    folder = as_path("out", out)
     if split not in (None, *manifests.SPLITS):
         raise ValueError(f"split is one of {', '.join(manifests.SPLITS)}, not {split!r}")
     started = {column: fingerprint.started(folder, column) for column in schema.COLUMNS}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from avprep.errors import SettingsError
 
@@ -34,3 +36,11 @@ def check_number(name: str, value: object, least: float = -math.inf, *, above: b
     if not number or value < least or (above and value == least):  # type: ignore[operator]
         span = "" if least == -math.inf else f" above {least:g}" if above else f" of at least {least:g}"
         raise SettingsError(f"{name} must be a number{span}, not {value!r}")
+
+
+def as_path(name: str, value: object) -> Path:
+    """Return a path that was given as one or as text; SettingsError, one line, for what no path is."""
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str) or "\0" in text:
+        raise SettingsError(f"{name} must be a path, not {value!r}")
+    return Path(text)

@@ -39,6 +39,7 @@ class ClipDecoder:
     """Decodes the video of an open file, starting before a clip's start; iterate once.
 
     Yields the file's first frame, if that sets the clock, and then those around the clip, as (time in ticks, frame).
+    The `opaque` of a key frame is its pixel aspect in the stream, None if the stream has none.
 
     tick: half the stream's own, since the deinterlacer's clock is twice as fine (s).
     decode_errors: damaged packets that were skipped. interlaced: whether frames had to be deinterlaced.
@@ -101,6 +102,8 @@ class ClipDecoder:
     def _decoded(self, packets: Iterable[av.Packet[Any]], stream: av.VideoStream, stamps: _Stamps) -> Iterator[Stamped]:
         """Decode a stream's packets, skipping damaged ones."""
         deinterlacer = None
+        decoder = stream.codec_context
+        aspects: dict[int | None, Fraction | None] = {}
         for packet in packets:
             if packet.stream.index != stream.index:
                 continue
@@ -111,7 +114,11 @@ class ClipDecoder:
                 self.decode_errors += 1
                 stamps.refused()
                 continue
+            if packet.is_keyframe:
+                aspects[packet.pts] = decoder.sample_aspect_ratio
             for frame in frames:
+                if frame.key_frame:  # one that was held back comes when the decoder may be at another aspect already
+                    frame.opaque = aspects.pop(frame.pts, decoder.sample_aspect_ratio)
                 clock = stamps.stamp(frame)
                 if deinterlacer is None and frame.interlaced_frame:
                     self.interlaced = True

@@ -173,7 +173,8 @@ class Displays:
         if self._display is None or frame.key_frame or frame.rotation != self._rotation:
             if frame.rotation != self._rotation:
                 self._rotation, self._matrix = frame.rotation, _display_matrix(frame)
-            aspect = self._own or self._decoder.sample_aspect_ratio
+            own: Any = frame.opaque  # by the decoding, see `ClipDecoder`
+            aspect = self._own or own or self._decoder.sample_aspect_ratio
             self._display = display(self._matrix, Fraction(aspect) if aspect else None)
         return self._display
 

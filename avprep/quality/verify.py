@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from avprep.shards.image import decode_image
 
 Verified = tuple[list[str], dict[str, int]]
 """Problems of a shard, one line each, and the number of frames of each sample, by its key."""
+_QUEUED_PER_WORKER = 4
+"""Shards that wait for a process: what all of a data set are asked with would be held in memory at once."""
 
 
 def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
@@ -73,12 +76,18 @@ def _verify_shards(out: Path, column: str, planned: list[tuple[str, list[str]]],
         yield from (_verify_shard(out, column, name, keys) for name, keys in planned)
         return
     early: dict[int, Verified] = {}
+    to_come = iter(enumerate(planned))
     with Pool(min(jobs, len(planned)), deaf=DEAF_TO) as pool:
-        for number, (name, keys) in enumerate(planned):
-            pool.submit(number, _verify_shard, out, column, name, keys)
+
+        def hand_over(count: int) -> None:
+            for number, (name, keys) in islice(to_come, count):
+                pool.submit(number, _verify_shard, out, column, name, keys)
+
+        hand_over(_QUEUED_PER_WORKER * jobs)
         number = 0
         try:
             for ended in pool.all():
+                hand_over(1)
                 path = shards.tar_path(out, column, planned[ended.tag][0])
                 early[ended.tag] = ended.value or ([f"{path}: the process that read it died ({ended.error})"], {})
                 while number in early:

@@ -133,7 +133,11 @@ class ClipStage(Generic[S]):
     settings: S
 
     def resolved(self) -> dict[str, Any]:
-        """Return the settings as JSON, without those that are None: they leave the choice to the file."""
+        """Return the settings as JSON, without those that are None: they leave the choice to the file.
+
+        Raises SettingsError for an infinite `max_seconds`, which JSON cannot hold.
+        """
+        check_number("max_seconds", self.settings.max_seconds, 0, above=True)
         return {name: value for name, value in asdict(self.settings).items() if value is not None}
 
     def seconds(self, clip: Clip) -> float | None:

@@ -7,6 +7,7 @@ import logging
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -105,6 +106,7 @@ def test_api_and_command_have_the_defaults_of_the_settings(name: str, settings: 
         ("mfcc", "audio_offset", "Sync"),
         ("mfcc", "max_seconds", -1),
         ("mfcc", "max_seconds", "60"),
+        ("mfcc", "max_seconds", float("inf")),
         ("mfcc", "jobs", 0),
         ("mfcc", "jobs", "2"),
         ("mfcc", "shard_size", 0),
@@ -125,6 +127,8 @@ def test_api_and_command_have_the_defaults_of_the_settings(name: str, settings: 
         ("crop", "subject", "biggest"),
         ("crop", "jobs", 0),
         ("crop", "jobs", -1),
+        ("crop", "max_seconds", float("inf")),
+        ("crop", "root", 3),
     ],
 )
 def test_values_that_an_option_cannot_have(lrw: Path, tmp_path: Path, call: str, name: str, value: object) -> None:
@@ -134,6 +138,26 @@ def test_values_that_an_option_cannot_have(lrw: Path, tmp_path: Path, call: str,
     with pytest.raises(SettingsError, match=rf"^{name} must be .*, not {re.escape(repr(value))}$"):
         getattr(avprep, call)(plan, tmp_path / "out", **{"verbosity": -1, "jobs": 1, **given, name: value})
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", [None, 3, b"data", ["data"], "da\0ta"])
+def test_what_no_path_is(lrw: Path, tmp_path: Path, value: Any) -> None:
+    """Anything else in the place of a path is one line with the argument's name and the value."""
+    plan = avprep.index("lrw", lrw / "corpus", limit=1)
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("root", lambda: avprep.index("lrw", value)),
+        ("manifest", lambda: avprep.crop(value, tmp_path / "out")),
+        ("out", lambda: avprep.crop(plan, value)),
+        ("manifest", lambda: avprep.mfcc(value, tmp_path / "out")),
+        ("out", lambda: avprep.mfcc(plan, value)),
+        ("out", lambda: avprep.verify(value)),
+        ("out", lambda: avprep.open(value)),
+    ]
+    if value is not None:  # None: no file is written
+        calls.append(("output", lambda: avprep.index("lrw", lrw / "corpus", output=value)))
+    for name, call in calls:
+        with pytest.raises(SettingsError, match=f"^{name} must be a path, not {re.escape(repr(value))}$"):
+            call()
 
 
 def test_a_detector_that_there_is_not(lrw: Path, tmp_path: Path) -> None:

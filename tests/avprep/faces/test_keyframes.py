@@ -101,11 +101,12 @@ def places(seen: Detections) -> NDArray[np.float64]:
     return smoothing.points_per_frame(one, seen.n_frames, seen.cuts).smoothed
 
 
-def test_keyframes_are_those_that_are_detected_and_the_last() -> None:
+@pytest.mark.parametrize("every", [2, 5])
+def test_keyframes_are_those_that_are_detected_and_the_last(every: int) -> None:
     """A quiet clip is detected every so many frames, its face followed in all, and recorded in its last."""
-    settled = 5 * SETTLED  # the detector has one size only
+    settled = every * SETTLED  # the detector has one size only
     n_frames = 2 * settled + 3
-    seen = find_faces((painted(150) for _ in range(n_frames)), DotDetector(close_ups=True), 5)
+    seen = find_faces((painted(150) for _ in range(n_frames)), DotDetector(close_ups=True), every)
     assert list(seen.by_frame) == [0, settled, 2 * settled, n_frames - 1]
     assert [faces[0].look is not None for faces in seen.by_frame.values()] == [True, True, True, False]
     assert track.link(seen)[0].frames == list(range(n_frames))

@@ -285,6 +285,22 @@ def test_a_clip_has_the_aspect_of_its_own_part_of_a_recording(talker: Path, tmp_
         list(Frames(recording))
 
 
+@pytest.mark.parametrize("flags", ["+bitexact", "+ildct+ilme"])
+def test_a_clip_may_end_at_a_key_frame_before_another_aspect(flags: str, talker: Path, tmp_path: Path) -> None:
+    """A picture that decoder and deinterlacer hold back until the aspect has changed keeps its own."""
+    options = ("-c:v", "mpeg2video", "-q:v", 2, "-g", 1, "-flags", flags)
+    parts = [
+        stored_as(talker, tmp_path / f"{name}.mpg", "320:240", aspect, *options)
+        for name, aspect in (("narrow", "1"), ("wide", "4/3"))
+    ]
+    recording = tmp_path / "recording.mpg"
+    recording.write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames = Frames(recording, duration=0.4)
+    assert {picture.size for picture in frames} == {(320, 240)}
+    assert frames.n_frames == 10
+    assert frames.interlaced == (flags == "+ildct+ilme")
+
+
 def test_aspect_and_turn_together(talker: Path, tmp_path: Path) -> None:
     """The aspect is that of the pixels as stored, before the picture is turned."""
     wide = stored_as(talker, tmp_path / "wide.mp4", "240:320", "4/3")

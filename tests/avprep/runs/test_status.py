@@ -128,6 +128,28 @@ def test_a_process_that_dies_is_a_problem(whole: Path, monkeypatch: pytest.Monke
     assert problems[0] == f"{whole / 'crop' / 'train-000000.tar'}: the process that read it died (exit code 3)"
 
 
+def test_shards_are_handed_over_as_processes_become_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many shards there are, a few wait at once, and each is looked at, in order."""
+    plan = Manifest("x", Path("/x"), tuple(Clip(f"clip{n:02}", f"{n}.mp4", "train") for n in range(40)))
+    (tmp_path / "manifest.jsonl").write_text(render(plan))
+    (tmp_path / "crop").mkdir()
+    run = {"manifest": plan.digest(), "clips": plan.counts(), "shard_size": 1}
+    (tmp_path / "crop" / "run.json").write_text(json.dumps(run))
+    waiting: list[int] = []
+
+    class Watched(verify.Pool):
+        def submit(self, *args: Any, **options: Any) -> None:
+            super().submit(*args, **options)
+            waiting.append(len(self._queue))
+
+    monkeypatch.setattr(verify, "Pool", Watched)
+    problems = verify.verify(tmp_path, jobs=2)
+    assert len(waiting) == 40
+    assert max(waiting) <= 8
+    tars = [shards.tar_path(tmp_path, "crop", f"train-{n:06}") for n in range(40)]
+    assert problems == [f"{tar}: not finished, 1 clip missing" for tar in tars]
+
+
 def edit(path: str, old: str, new: str) -> Callable[[Path], Any]:
     """Return a function that edits a text file of a run once."""
 
