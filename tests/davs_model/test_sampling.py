@@ -32,7 +32,15 @@ def test_sound_that_is_just_long_enough_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "begins"), [(10, 15, range(7, 14)), (0, 3, range(3)), (27, 30, range(23, 26)), (-9, 0, range(1))]
+    ("start", "end", "begins"),
+    [
+        (10, 15, range(7, 14)),
+        (10, 14, range(7, 14)),
+        (10, 16, range(7, 14)),
+        (0, 3, range(3)),
+        (27, 30, range(23, 26)),
+        (-9, 0, range(1)),
+    ],
 )
 def test_frames_lie_around_a_word_within_three(start: float, end: float, begins: range) -> None:
     """The middle of five frames is that of the word, moved by up to three frames each way but never out of the clip."""
