@@ -52,8 +52,8 @@ def ablate(
 
     The rows of DAVS's Table 3 differ in the speech stage, those of AMIE's Table 3 in the talk stage, those of etgan,
     which are ours, in the full stage; what comes before is trained once for each seed. Every row is a RUN in FOLDER,
-    with its evaluation; ablation.md and ablation.html are the table, and are written after each. If it is interrupted,
-    run the same command again: what is done is kept.
+    with its evaluation; ablation.md and ablation.html are the table of all that have one, and are written after each.
+    If it is interrupted, run the same command again: what is done is kept.
 
     \b
     avprep ablate OUT FOLDER --model amie --preset small --sync SYNC_RUN
