@@ -6,6 +6,8 @@ arithmetic is used and whether the graph is compiled.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
@@ -53,6 +55,7 @@ def place(model: Model, device: torch.device | str, *, channels_last: bool = Tru
 
     channels_last: the memory layout that tensor cores, and convolutions on the CPU, read without a transposition.
     compiled: each network by `torch.compile`, which needs Triton (CUDA) or a C++ compiler, and time at the first step.
+        What it cannot compile it raises there: see `compiling`.
     """
     model.to(device=device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -63,6 +66,25 @@ def place(model: Model, device: torch.device | str, *, channels_last: bool = Tru
         for network in model.children():
             network.compile()
     return model
+
+
+@contextlib.contextmanager
+def compiling(compiled: bool) -> Iterator[None]:
+    """What torch raises where it cannot compile networks, for want of a compiler say, is SettingsError, one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not compiled:
+            raise
+        from torch._dynamo.exc import TorchDynamoException  # seconds, which who does not compile is spared
+
+        if not isinstance(error, TorchDynamoException):
+            raise
+        why = str(getattr(error, "inner_exception", error)).partition("\n")[0]
+        raise SettingsError(
+            f"machine.compile = true: torch cannot compile the networks here: {why}: install a C++ compiler, such as "
+            "g++, or train with machine.compile=false"
+        ) from error
 
 
 def autocast(device: torch.device | str, *, bf16: bool) -> torch.autocast:

@@ -251,7 +251,8 @@ def bench_train(
     stages: None: all of the model. steps: of a pass; repeat: passes, each with a pass of the floor after it, so that a
     noisy machine slows both.
     RunError where a stage cannot be trained (one that tells people apart is then left out, unless it is the only one),
-    where the device is not there, or where a batch does not fit into its memory.
+    where the device is not there, or where a batch does not fit into its memory. SettingsError where torch cannot
+    compile.
     """
     device = device_of(settings)
     threads = torch.get_num_threads()
@@ -272,7 +273,8 @@ def bench_train(
                 left_out[stage.name] = problem
             else:
                 trainer = StageTrainer.of(stage, model, corpus, settings, World(), device)
-                found.append(_measure(trainer, steps, repeat))
+                with precision.compiling(settings.machine.compile):
+                    found.append(_measure(trainer, steps, repeat))
     except torch.OutOfMemoryError as error:
         size = settings.data.batch_size
         raise RunError(f"{name}: a batch of {size} does not fit into memory: give a smaller --batch") from error
