@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -52,12 +52,16 @@ OWN_FORM = ".3f"
 
 @dataclass(frozen=True)
 class Trained:
-    """A row that was trained with one seed and evaluated; figures: results by column."""
+    """A row that was trained with one seed and evaluated.
+
+    figures: results by column. how: the settings of its evaluation.
+    """
 
     row: str
     seed: int
     run: str
     figures: Mapping[str, float]
+    how: Mapping[str, Any] = field(default_factory=dict)
 
 
 def ablate(
@@ -77,7 +81,8 @@ def ablate(
     resolve: returns the common settings of all rows, overridden by the given `name=value`. rows: their names; empty:
     all. seeds: number of runs of each row, with the seeds 0, 1, … init_from: a run or checkpoint with which all begin.
     how, landmarks: see `davs_model.evaluation.evaluate.evaluate`.
-    Returns every run that was evaluated, and writes `ablation.json`, `ablation.md` and `ablation.html` after each.
+    Returns every run that was evaluated. After each it writes `ablation.json`, `ablation.md` and `ablation.html`, with
+    all rows that have results in `folder`, including those of earlier calls.
     Raises SettingsError for an unknown row, and the errors of training and evaluation.
     """
     plan = ablation_of(resolve(()), rows)
@@ -90,9 +95,28 @@ def ablate(
             run, settings = folder / f"{_slug(row)}-{seed}", resolve((f"seed={seed}", *plan.rows[row]))
             say(f"{row}, seed {seed}: {run}")
             loop.train(out, run, settings, stages=[plan.stage], init_from=begin, say=say)
-            done.append(Trained(row, seed, str(run), figures(_evaluated(run, out, how, landmarks, say))))
-            write(folder, plan, settings.of_model, done)
+            _evaluated(run, out, how, landmarks, say)
+            done.append(_trained(row, seed, run))
+            write(folder, plan, settings.of_model, _results(folder, plan))
     return done
+
+
+def _results(folder: Path, plan: Ablation) -> list[Trained]:
+    """Return all runs of the plan's rows in `folder` that were evaluated, in its order."""
+    names = {_slug(row): row for row in plan.rows}
+    found = []
+    for path in folder.glob(f"*/{RESULTS}/{evaluation.METRICS}"):
+        name, _, seed = path.parts[-3].rpartition("-")
+        if name in names and seed.isdecimal():
+            found.append(_trained(names[name], int(seed), path.parents[1]))
+    order = list(plan.rows)
+    return sorted(found, key=lambda one: (order.index(one.row), one.seed))
+
+
+def _trained(row: str, seed: int, run: Path) -> Trained:
+    """Return a run by what its evaluation wrote."""
+    metrics = json.loads((run / RESULTS / evaluation.METRICS).read_text(encoding="utf-8"))
+    return Trained(row, seed, str(run), figures(metrics), metrics.get("settings", {}))
 
 
 def _first_stages(
@@ -159,21 +183,22 @@ def _page(folder: Path, plan: Ablation, model: str, done: Sequence[Trained]) -> 
             cells = ([one.figures[column] for one in runs if column in one.figures] for column in columns)
             settings = ", ".join(plan.rows[row]) or "as they are"
             rows.append([row, settings, str(len(runs)), *map(_cell, columns, cells)])
-    sections = [
-        PageSection(
-            "Rows",
-            ("Mean over the seeds ± half of how far they lie apart.",),
-            (),
-            ("row", "settings", "seeds", *columns),
-            tuple(rows),
-        )
-    ]
+    notes = ["Mean over the seeds ± half of how far they lie apart."]
+    if apart := _evaluated_apart(done):
+        notes.append(f"Not all runs were evaluated alike: they differ in {', '.join(apart)}.")
+    sections = [PageSection("Rows", tuple(notes), (), ("row", "settings", "seeds", *columns), tuple(rows))]
     if plan.paper:
         names = dict.fromkeys(name for found in plan.paper.values() for name in found)
         theirs = tuple([row, *(str(found.get(name, "–")) for name in names)] for row, found in plan.paper.items())
         note = "On the paper's data, at its size: for reference only, not comparable."
         sections.append(PageSection("The paper's figures", (note,), (), ("row", *names), theirs))
     return page.Page(f"Ablation of {model}: {folder}", (), "", tuple(sections))
+
+
+def _evaluated_apart(done: Sequence[Trained]) -> list[str]:
+    """Return the settings of evaluation in which runs differ."""
+    names = dict.fromkeys(name for one in done for name in one.how)
+    return [name for name in names if any(one.how.get(name) != done[0].how.get(name) for one in done)]
 
 
 def _cell(column: str, values: Sequence[float]) -> str:

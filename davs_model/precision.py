@@ -6,6 +6,8 @@ tensors, the arithmetic, and whether the graph is compiled.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
@@ -53,7 +55,7 @@ def place(model: Model, device: torch.device | str, *, channels_last: bool = Tru
 
     channels_last: the memory layout that tensor cores, and convolutions on the CPU, read without a transposition.
     compiled: compile each network with `torch.compile`, which needs Triton (CUDA) or a C++ compiler, and makes the
-    first step slow.
+        first step slow. Errors of compilation are raised in that step: see `compiling`.
     """
     model.to(device=device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -64,6 +66,25 @@ def place(model: Model, device: torch.device | str, *, channels_last: bool = Tru
         for network in model.children():
             network.compile()
     return model
+
+
+@contextlib.contextmanager
+def compiling(compiled: bool) -> Iterator[None]:
+    """Raise SettingsError, one line, for errors of torch in compiling networks, such as a missing compiler."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not compiled:
+            raise
+        from torch._dynamo.exc import TorchDynamoException  # takes seconds: only on this path
+
+        if not isinstance(error, TorchDynamoException):
+            raise
+        why = str(getattr(error, "inner_exception", error)).partition("\n")[0]
+        raise SettingsError(
+            f"machine.compile = true: torch cannot compile the networks here: {why}: install a C++ compiler, such as "
+            "g++, or train with machine.compile=false"
+        ) from error
 
 
 def autocast(device: torch.device | str, *, bf16: bool) -> torch.autocast:

@@ -31,6 +31,10 @@ stage() { # name, seconds
         --preset large --stage "$name" ${before:+--init-from "$before"} --set optimizer.schedule=constant "$@" ||
         test $? -eq 124 # stopped in time, having saved
     before=$work/$name
+    test -e "$before/checkpoint.safetensors" || {
+        echo "large.sh: $limit s were too short for a step of the stage $name: give more in SECONDS_EACH" >&2
+        exit 1
+    }
 }
 for name in identity speech full; do
     stage "$name" "${seconds%% *}" "$@"

@@ -52,8 +52,8 @@ def ablate(
 
     The rows of DAVS's Table 3 differ in the speech stage, those of AMIE's Table 3 in the talk stage, and those of
     etgan, which are ours, in the full stage. Earlier stages are trained once for each seed. Every row is a RUN in
-    FOLDER, with its evaluation. ablation.md and ablation.html contain the table, and are written after each run. If it
-    is interrupted, run the same command again: finished work is kept.
+    FOLDER, with its evaluation. ablation.md and ablation.html contain the table of all evaluated rows in FOLDER, and
+    are written after each run. If it is interrupted, run the same command again: finished work is kept.
 
     \b
     avprep ablate OUT FOLDER --model amie --preset small --sync SYNC_RUN

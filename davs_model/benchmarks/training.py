@@ -251,7 +251,7 @@ def bench_train(
     stages: None: all stages of the model. steps: of a pass; repeat: number of passes, each followed by a pass of the
     floor, so that a noisy machine slows both.
     RunError if a stage cannot be trained (one that tells people apart is then left out, unless it is the only one), if
-    the device does not exist, or if a batch does not fit in its memory.
+    the device does not exist, or if a batch does not fit in its memory. SettingsError if torch cannot compile.
     """
     device = device_of(settings)
     threads = torch.get_num_threads()
@@ -272,7 +272,8 @@ def bench_train(
                 left_out[stage.name] = problem
             else:
                 trainer = StageTrainer.of(stage, model, corpus, settings, World(), device)
-                found.append(_measure(trainer, steps, repeat))
+                with precision.compiling(settings.machine.compile):
+                    found.append(_measure(trainer, steps, repeat))
     except torch.OutOfMemoryError as error:
         size = settings.data.batch_size
         raise RunError(f"{name}: a batch of {size} does not fit into memory: give a smaller --batch") from error

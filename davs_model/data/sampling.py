@@ -90,8 +90,9 @@ def word_stretch(
     word: its number, and start and end in frames. The returned frames lie inside the clip.
     """
     span = every * (length - 1) + 1
-    middle = (word[1] + word[2]) / 2 - span / 2 + int(rng.integers(-JITTER, JITTER + 1))
-    begin = min(max(round(middle), 0), n_frames - span)
+    # Rounded before it is moved: halves go to even numbers, and words would move by two frames or not at all.
+    centred = round((word[1] + word[2] - span) / 2)
+    begin = min(max(centred + int(rng.integers(-JITTER, JITTER + 1)), 0), n_frames - span)
     return list(range(begin, begin + span, every))
 
 

@@ -62,7 +62,8 @@ def train(
 
     out: one OUT or several. shares: the proportions of their clips in training; empty: each clip occurs once.
     init_from: a checkpoint or run with the initial weights of a new run, as far as they fit.
-    Errors are RunError, ShardError or CheckpointError, one line each; what was trained until then is kept.
+    Errors are RunError, ShardError or CheckpointError, or SettingsError if torch cannot compile, one line each; what
+    was trained until then is kept.
     """
     device = device_of(settings)
     if settings.machine.threads:
@@ -77,7 +78,11 @@ def train(
                 f"data.batch_size = {settings.data.batch_size} gives each of {world.size} processes one clip, of which "
                 "BatchNorm has no statistics without machine.sync_batchnorm: give a larger one"
             )
-        with distributed.together(), locked(run) if world.first else contextlib.nullcontext():
+        with (
+            distributed.together(),
+            locked(run) if world.first else contextlib.nullcontext(),
+            precision.compiling(settings.machine.compile),
+        ):
             corpus = read_corpus(out, settings, shares)
             going = _Run.start(corpus, run, settings, world, device, init_from, say if world.first else lambda _: None)
             try:

@@ -96,29 +96,54 @@ def test_one_command_trains_evaluates_and_tells(out: Path, tmp_path: Path, monke
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.json")} == evaluated
 
 
-def test_mouths_are_measured_once_there_are_landmarks(
-    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run that was evaluated without landmarks, or by others, is evaluated anew; one without new ones is not."""
+@pytest.fixture
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The landmarks of each evaluation, all of which are stood in for, and what trains, too."""
     monkeypatch.setattr(ablation.loop, "train", lambda *_, **__: None)
     monkeypatch.setattr(ablation.checkpoint, "load", lambda _: SimpleNamespace(digest=lambda: "digest"))
-    how, evaluated = evaluate.EvaluationSettings(), []
+    by: list[str] = []
 
     def stand_in(run: Path, out: Path, results: Path, how: Any, *, landmarks: Any, say: Any) -> dict[str, Any]:
         mouth = {} if isinstance(landmarks, str) else {"mouth": {"landmarks": landmarks[1]}}
-        found = {"checkpoint": "digest", "settings": asdict(how), "reconstruction": {"audio": {}}, **mouth}
+        found = {"checkpoint": "digest", "settings": asdict(how), "reconstruction": {"audio": {"psnr": 20.0}}, **mouth}
         files.write_whole(results / evaluate.METRICS, json.dumps(found).encode())
-        evaluated.append(landmarks if isinstance(landmarks, str) else landmarks[1])
+        by.append(landmarks if isinstance(landmarks, str) else landmarks[1])
         return found
 
     monkeypatch.setattr(evaluate, "evaluate", stand_in)
+    return by
 
-    def resolve(more: Any) -> Any:
-        return Settings.resolve("small", None, [*more])
 
+def quietly(out: Path, folder: Path, **more: Any) -> list[ablation.Trained]:
+    """Run rows of AMIE's ablation, saying nothing."""
+
+    def resolve(overrides: Any) -> Any:
+        return Settings.resolve("small", None, [*overrides])
+
+    return ablation.ablate(out, folder, resolve, **{"how": evaluate.EvaluationSettings(), **more}, say=lambda _: None)
+
+
+def test_mouths_are_measured_once_there_are_landmarks(out: Path, tmp_path: Path, evaluated: list[str]) -> None:
+    """A run that was evaluated without landmarks, or by others, is evaluated anew; one without new ones is not."""
     for landmarks in ("no weights", ("finder", "yunet"), ("finder", "yunet"), "no weights", ("finder", "dlib")):
-        ablation.ablate(out, tmp_path, resolve, rows=ROWS, seeds=1, how=how, landmarks=landmarks, say=lambda _: None)
+        quietly(out, tmp_path, rows=ROWS, seeds=1, landmarks=landmarks)
     assert evaluated == ["no weights", "yunet", "dlib"]
+
+
+def test_the_table_keeps_the_rows_of_other_calls(out: Path, tmp_path: Path, evaluated: list[str]) -> None:
+    """A later row joins those that have results, in the paper's order; runs that were evaluated otherwise are told."""
+    quietly(out, tmp_path, rows=("(a) MINE",), seeds=2)
+    assert [one.row for one in quietly(out, tmp_path, rows=ROWS, seeds=1)] == [*ROWS]
+    assert len(evaluated) == 3
+    rows = json.loads((tmp_path / ablation.TABLE).read_text(encoding="utf-8"))
+    assert [(row["row"], row["seed"]) for row in rows] == [("baseline", 0), ("(a) MINE", 0), ("(a) MINE", 1)]
+    text = (tmp_path / ablation.PAGE).read_text(encoding="utf-8")
+    assert text.index("| baseline | weights.mi=0, attention.on=none | 1 | 20.00 |") < text.index("| (a) MINE | ")
+    assert "alike" not in text
+    quietly(out, tmp_path, rows=ROWS, seeds=1, how=evaluate.EvaluationSettings(limit=2))
+    text = (tmp_path / ablation.PAGE).read_text(encoding="utf-8")
+    assert "Not all runs were evaluated alike: they differ in limit." in text
+    assert "| (a) MINE | " in text
 
 
 def test_a_run_that_cannot_judge_is_told_before_a_row_is_trained(out: Path, tmp_path: Path) -> None:

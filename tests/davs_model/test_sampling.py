@@ -32,7 +32,15 @@ def test_sound_that_is_just_long_enough_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "begins"), [(10, 15, range(7, 14)), (0, 3, range(3)), (27, 30, range(23, 26)), (-9, 0, range(1))]
+    ("start", "end", "begins"),
+    [
+        (10, 15, range(7, 14)),
+        (10, 14, range(7, 14)),
+        (10, 16, range(7, 14)),
+        (0, 3, range(3)),
+        (27, 30, range(23, 26)),
+        (-9, 0, range(1)),
+    ],
 )
 def test_frames_lie_around_a_word_within_three(start: float, end: float, begins: range) -> None:
     """The middle of five frames is that of the word, moved by up to three frames each way but never out of the clip."""
@@ -85,10 +93,10 @@ def test_what_is_kept_apart_is_eight_frames_away_or_as_far_as_can_be() -> None:
 
 def test_the_part_that_is_generated_may_be_the_last() -> None:
     """Each first frame of a part is drawn in some batch of an epoch, and evaluation takes the middle one."""
-    shape = Shape({"targets": Reads("frames", 9, part=6), "windows": Reads("windows", 9)})
+    shape = Shape({"targets": Reads("frames", 9, part=4), "windows": Reads("windows", 9)})
     drawn = [sampling.drawn_starts(shape, seed=1, epoch=2, number=n) for n in range(60)]
-    assert {tuple(starts.items()) for starts in drawn} == {(("targets", first),) for first in range(4)}
-    assert sampling.middle_starts(shape) == {"targets": 1}
+    assert {tuple(starts.items()) for starts in drawn} == {(("targets", first),) for first in range(6)}
+    assert sampling.middle_starts(shape) == {"targets": 2}
 
 
 def test_rows_of_a_window_of_groups_are_mixed() -> None:
@@ -101,6 +109,7 @@ def test_rows_of_a_window_of_groups_are_mixed() -> None:
         assert [len(half) for half in halves] == [2, 2]
         assert any(len(set((ten // 10).tolist())) == 2 for ten in np.split(order, 4))
     assert orders[0].tolist() != orders[1].tolist()
+    assert len(sampling.epoch_order([], seed=1, epoch=0, window=2)) == 0
 
 
 def test_every_row_has_random_numbers_of_its_own_in_every_epoch() -> None:

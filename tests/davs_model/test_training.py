@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import json
 import multiprocessing
 import os
@@ -27,7 +28,7 @@ from small_models import SMALL
 from tiny_shards import make_shards
 from torch import Tensor
 
-from avprep.errors import CheckpointError, RunError
+from avprep.errors import CheckpointError, RunError, SettingsError
 from davs_model import checkpoint
 from davs_model.models.davs import Settings
 from davs_model.models.davs.initialise import has_learned
@@ -552,6 +553,22 @@ class TestTrouble:
         """Asking for CUDA where there is none is an error in one line."""
         with pytest.raises(RunError, match="no CUDA device"):
             run(out, tmp_path / "run", "machine.device=cuda")
+
+    def test_no_compiler(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where torch cannot compile `machine.compile` is one line that names the setting and what to install."""
+
+        def backend(*_: Any) -> Any:
+            raise RuntimeError("No working C++ compiler found\nand more")
+
+        monkeypatch.setattr(
+            torch.nn.Module, "compile", functools.partialmethod(torch.nn.Module.compile, backend=backend)
+        )
+        wanted = (
+            r"machine\.compile = true: torch cannot .* No working C\+\+ compiler found: install a C\+\+ compiler, .*"
+        )
+        with pytest.raises(SettingsError) as told:
+            run(out, tmp_path / "run", "machine.compile=true", "steps.speech=1")
+        assert re.fullmatch(wanted, str(told.value))
 
 
 class TestProcesses:

@@ -1,4 +1,4 @@
-"""The log of a training run: what TensorBoard shows of one that went on, and a disk that is full."""
+"""The log of a training run: speeds and means, what TensorBoard shows of one that went on, and a disk that is full."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from avprep.errors import RunError
-from davs_model.training.log import MetricsLog
+from davs_model.training import log as training_log
+from davs_model.training.distributed import World
+from davs_model.training.log import Clock, MetricsLog, duration
+from davs_model.training.step import Sums
 
 
 def fill(log: MetricsLog, values: dict[str, Any]) -> None:
@@ -46,3 +50,40 @@ def test_tensorboard_keeps_the_step_that_a_run_goes_on_from(tmp_path: Path) -> N
         log.close()
     shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in shown.Scalars("speech/done")] == [(1, 0), (2, 0), (3, 2), (4, 2)]
+
+
+def test_speed_is_of_the_steps_since_the_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips/s and the fraction of waiting are of the time since the last line, without validations and sheets."""
+    now = 100.0
+    monkeypatch.setattr(training_log.time, "monotonic", lambda: now)
+    clock = Clock(6)
+    for busy, waited, stopped in ((9.0, 1.0, 0.0), (6.0, 4.0, 30.0)):
+        now += busy
+        with clock.waiting():
+            now += waited
+        clock.step()
+        clock.step()
+        with clock.stopped():
+            now += stopped
+        assert clock.lap() == pytest.approx((12 / 10, waited / 10))
+
+
+def test_times_are_shown_as_of_a_clock() -> None:
+    """Seconds are rounded; hours are there where there are any."""
+    assert [duration(seconds) for seconds in (0, 59.6, 3599, 3600, 36_061)] == [
+        "00:00",
+        "01:00",
+        "59:59",
+        "1:00:00",
+        "10:01:01",
+    ]
+
+
+def test_a_term_that_began_meanwhile_counts_since_then() -> None:
+    """Means are of the steps since the last time, of each term of those that had it."""
+    sums = Sums()
+    for values in ({"word": 1.0}, {"word": 3.0, "frame": 10.0}, {"word": 5.0, "frame": 20.0}):
+        sums.add({name: torch.tensor(value) for name, value in values.items()})
+    assert sums.means(World()) == {"word": 3.0, "frame": 15.0}
+    sums.add({"word": torch.tensor(7.0)})
+    assert sums.means(World()) == {"word": 7.0}

@@ -7,6 +7,7 @@ import builtins
 import functools
 import importlib
 import itertools
+import os
 import re
 import shlex
 import shutil
@@ -440,3 +441,18 @@ def messages() -> list[str]:
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     found.append(blank(node.value))
     return found
+
+
+def test_large_names_a_stage_that_has_no_time_for_a_step(tmp_path: Path) -> None:
+    """Where a stage is stopped before it has saved anything, large.sh ends in a line that names it and the remedy."""
+    avprep = tmp_path / "bin" / "avprep"
+    avprep.parent.mkdir()
+    avprep.write_text("#!/bin/sh\ncase $1 in train) exec sleep 60 ;; esac\n", encoding="utf-8")
+    avprep.chmod(0o755)
+    environment = {"PATH": f"{avprep.parent}:{os.environ['PATH']}", "SECONDS_EACH": "0.1 60 60"}
+    command = ["sh", DOCS / "large.sh", tmp_path / "grid", tmp_path / "work"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "large.sh: 0.1 s were too short for a step of the stage identity: give more in SECONDS_EACH\n"
+    )

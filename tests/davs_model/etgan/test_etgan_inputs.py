@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,16 @@ def test_partners_are_whom_they_should_be(clips: Clips) -> None:
         own += felt == row
     assert own / (20 * len(clips)) == pytest.approx(0.5, abs=0.1)
     assert partners.draw("others", 3, None) == partners.draw("emotion", 3, None) == 3
+
+
+def test_any_clip_of_a_speaker_may_be_the_clip_itself(clips: Clips) -> None:
+    """Of a speaker every clip is drawn; clips without labels are not of one speaker, nor of one emotion."""
+    rng = np.random.default_rng(0)
+    drawn = {Partners(clips).draw("speaker", 3, rng) for _ in range(200)}
+    assert drawn == set(np.flatnonzero(clips.speakers == clips.speakers[3]).tolist())
+    unknown = np.full(len(clips), -1)
+    partners = Partners(replace(clips, speakers=unknown, emotions=unknown))
+    assert {partners.draw(of, 3, rng) for of in ("speaker", "others", "emotion") for _ in range(20)} == {3}
 
 
 def test_without_partners_a_clip_is_alone(clips: Clips) -> None:
@@ -111,6 +122,21 @@ def test_positions_are_deviations() -> None:
     assert mirrored[0, -2:] == pytest.approx([-10 / SHIFT_UNIT, 0], abs=1e-4)
     assert mirrored[1, -4:-2] == pytest.approx([0, -0.1 / TURN_UNIT], abs=1e-3)
     assert np.isnan(positions(points, np.zeros((9, 2, 3), np.float32))).all()
+
+
+def test_a_face_that_comes_nearer_or_turns_stays_where_it_is() -> None:
+    """About the middle of the crop, a larger scale and a turn are these alone; mirrored, the turn is the other way."""
+    points = np.repeat(PLACES[None], 9, axis=0)
+    affine = np.repeat(np.array([[[0.8, 0, 10], [0, 0.8, 20]]], np.float32), 9, axis=0)
+    middle = (128 - affine[0, :, 2]) / 0.8  # in the source
+    affine[0, :, :2] *= 1.1
+    affine[1, :, :2] = 0.8 * np.array([[math.cos(0.1), -math.sin(0.1)], [math.sin(0.1), math.cos(0.1)]])
+    affine[:2, :, 2] = 128 - affine[:2, :, :2] @ middle
+    for sign, found in ((1, positions(points, affine)), (-1, positions(points, affine, mirrored=True))):
+        assert found[0, -4:] == pytest.approx([math.log(1.1) / TURN_UNIT, 0, 0, 0], abs=1e-3)
+        assert found[1, -4:] == pytest.approx([0, sign * 0.1 / TURN_UNIT, 0, 0], abs=1e-3)
+    points[2] += 1000
+    assert positions(points, affine)[2, :10].tolist() == [10] * 10  # no number is larger
 
 
 def test_a_point_that_no_detector_finds_leaves_the_others_known() -> None:
