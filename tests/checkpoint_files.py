@@ -93,7 +93,7 @@ def lived_in(dimensions: dict[str, int | float], seed: int = 0) -> DAVS:
 
 
 def spoilt(content: bytes, chance: random.Random, span: int) -> bytes:
-    """Flip one to three bits in the first or last `span` bytes, where pickles and directories are."""
+    """Flip one to three bits in the first or last `span` bytes; pickles and directories may be in either."""
     changed = bytearray(content)
     for _ in range(chance.randint(1, 3)):
         place = chance.randrange(span)

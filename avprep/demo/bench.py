@@ -119,8 +119,7 @@ class Result:
 def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Result:
     """Measure `crop` on a manifest's clips; RunError if none of them can be used.
 
-    detector: resolved name. repeat: number of passes over all clips, for the steps and floors in turn.
-    jobs: number of processes of the last run.
+    detector: resolved name. repeat: passes over all clips, steps and floors in turn. jobs: processes of the last run.
     """
     settings, built = stages.CropSettings(detector), detectors.build(detector)
     crops: dict[str, list[NDArray[np.uint8]]] = {}
