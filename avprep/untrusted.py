@@ -1,4 +1,4 @@
-"""Files from strangers: only plain ones are opened, JSON is read with bounds on its cost, text is shown escaped."""
+"""Untrusted files: only regular ones are opened, JSON is read with bounds on its cost, text is shown escaped."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 from avprep import files
 
 MAX_JSON = 256 << 20
-"""Largest JSON file that is read (bytes); that of a shard has 300 bytes per clip."""
+"""Maximum size of a JSON file (bytes); that of a shard has 300 bytes per clip."""
 MAX_LINES = 2 << 30
-"""Largest file of JSON lines that is read (bytes)."""
+"""Maximum size of a file of JSON lines (bytes)."""
 MAX_LINE = 1 << 20
-"""Longest of its lines (characters)."""
+"""Maximum length of its lines (bytes)."""
 MAX_DEPTH = 32
-"""Deepest nesting of JSON."""
+"""Maximum nesting of JSON."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object; errors as of `files.open_file` and `parse_json`."""
+    """Read a file that holds one JSON object; raises the errors of `files.open_file` and `parse_json`."""
     with files.open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_JSON:
@@ -31,9 +31,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def json_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a file, one in memory at a time; ValueError for what is not UTF-8 or too long.
+    """Yield the lines of a file, one in memory at a time; ValueError if it is not UTF-8, or it or a line is too long.
 
-    A byte order mark, which editors on Windows put before the first line, is left out.
+    A byte order mark, which editors on Windows put before the first line, is dropped.
     """
     with files.open_file(path) as file:
         if os.fstat(file.fileno()).st_size > MAX_LINES:
@@ -47,9 +47,9 @@ def json_lines(path: Path) -> Iterator[str]:
 
 
 def parse_json(text: str | bytes) -> dict[str, Any]:
-    """Return what a text of one JSON object says; ValueError, one line, for any other.
+    """Parse one JSON object; ValueError, one line, for any other text.
 
-    Its whole numbers have 64 bits, and it is nested no deeper than `MAX_DEPTH`. Texts may hold lone surrogates.
+    Whole numbers must fit in 64 bits, and nesting must not exceed `MAX_DEPTH`. Strings may hold lone surrogates.
     """
     try:
         value = _DECODER.decode(text.decode("utf-8") if isinstance(text, bytes) else text)
@@ -67,7 +67,10 @@ def parse_json(text: str | bytes) -> dict[str, Any]:
 
 
 def shown(text: str) -> str:
-    """Return a text as a terminal may have it: what could steer it, or hide or turn text, is escaped; lines stay."""
+    """Return text that is safe in a terminal: control characters, and any that hide or reverse text, are escaped.
+
+    Line breaks and tabs stay.
+    """
     return text if text.isprintable() else "".join(map(_letter, text))
 
 
@@ -77,7 +80,7 @@ def _letter(letter: str) -> str:
 
 
 def _integer(digits: str) -> int:
-    """Return a whole number; ValueError for one that no array, file or loop of ours can take."""
+    """Return a whole number; ValueError for one that no array, file or loop of ours can hold."""
     if len(digits) > 20 or not -(2**63) <= (value := int(digits)) < 2**63:
         raise ValueError(f"a number of {len(digits)} digits")
     return value

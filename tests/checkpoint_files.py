@@ -1,4 +1,4 @@
-"""Small checkpoints of ours, right and odd, and what must become of a file that is none."""
+"""Small checkpoints of ours, valid and invalid, and the expected outcome for a file that is not a checkpoint."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ SMALL: dict[str, int | float] = {
     "n_word_classifiers": 1,
 }
 DOMAIN = "discriminator_audio"
-"""The smallest of the released networks: 66,049 numbers."""
+"""The smallest of the released networks: 66,049 parameters."""
 
 
 def assert_refused(result: Result, status: int, *parts: str) -> None:
-    """Prove that a command ended as documented, with one line of error, no traceback and nothing else but usage."""
+    """Assert that a command ended as documented: one error line, no traceback, and nothing else except usage."""
     assert result.exit_code == status, result.output
     assert isinstance(result.exception, SystemExit), repr(result.exception)
     *usage, line = result.stderr.splitlines()
@@ -49,7 +49,7 @@ def assert_refused(result: Result, status: int, *parts: str) -> None:
 
 
 def refusal(read: Callable[[Path], object], path: Path) -> str:
-    """Return the one line with which a file is refused, proven to be one line that names the file."""
+    """Return the message with which a file is refused, after checking that it is one line that names the file."""
     with pytest.raises(CheckpointError) as caught:
         read(path)
     message = str(caught.value)
@@ -60,7 +60,7 @@ def refusal(read: Callable[[Path], object], path: Path) -> str:
 
 
 def outcome(read: Callable[[Path], T], path: Path) -> T | str:
-    """Return what a file holds, or the one line with which it is refused."""
+    """Return the content of a file, or the one line with which it is refused."""
     try:
         return read(path)
     except CheckpointError as error:
@@ -68,7 +68,7 @@ def outcome(read: Callable[[Path], T], path: Path) -> T | str:
 
 
 def same(one: Checkpoint, other: Checkpoint) -> bool:
-    """Whether two checkpoints are equal in every bit."""
+    """Return whether two checkpoints are equal bit for bit."""
     return (
         one.header() == other.header()
         and one.weights.keys() == other.weights.keys()
@@ -81,7 +81,7 @@ def same(one: Checkpoint, other: Checkpoint) -> bool:
 
 
 def lived_in(dimensions: dict[str, int | float], seed: int = 0) -> DAVS:
-    """Return a model whose BatchNorm has seen something, in eval mode."""
+    """Return a model in eval mode whose BatchNorm statistics are not the initial ones."""
     generator = torch.Generator().manual_seed(seed)
     model = DAVS(**dimensions).eval()  # type: ignore[arg-type]
     for name, tensor in model.state_dict().items():
@@ -93,7 +93,7 @@ def lived_in(dimensions: dict[str, int | float], seed: int = 0) -> DAVS:
 
 
 def spoilt(content: bytes, chance: random.Random, span: int) -> bytes:
-    """Change one to three bytes of the first `span`, or of the last where pickles and directories may be as well."""
+    """Flip one to three bits in the first or last `span` bytes; pickles and directories may be in either."""
     changed = bytearray(content)
     for _ in range(chance.randint(1, 3)):
         place = chance.randrange(span)
@@ -102,26 +102,26 @@ def spoilt(content: bytes, chance: random.Random, span: int) -> bytes:
 
 
 def described(path: Path, header: dict[str, Any], weights: dict[str, Tensor]) -> Path:
-    """Write a checkpoint whatever it says, its digest right; an entry of the header that is None is left out."""
+    """Write a checkpoint with any header and the right digest; header entries that are None are left out."""
     kept = {name: value for name, value in header.items() if value is not None}
     checkpoint.write(path, checkpoint.KIND, kept, weights)
     return path
 
 
 def raw(path: Path, header: object, tensors: dict[str, Tensor]) -> Path:
-    """Write a safetensors file with any JSON for the entry that describes it, or any text."""
+    """Write a safetensors file with any JSON, or any text, as the entry that describes it."""
     save_file(tensors, path, {checkpoint.ENTRY: header if isinstance(header, str) else json.dumps(header)})
     return path
 
 
 def head(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Return the JSON that a safetensors file begins with, and the numbers behind it."""
+    """Return the JSON at the start of a safetensors file, and the bytes after it."""
     content = path.read_bytes()
     (size,) = struct.unpack_from("<Q", content)
     return json.loads(content[8 : 8 + size]), content[8 + size :]
 
 
 def beheaded(path: Path, header: bytes, numbers: bytes = b"", *, size: int | None = None) -> Path:
-    """Write what stands in a safetensors file's place byte by byte; size: what it gives for that of its header."""
+    """Write a safetensors file from raw bytes. size: the header size to write; None: the true one."""
     path.write_bytes(struct.pack("<Q", len(header) if size is None else size) + header + numbers)
     return path

@@ -1,4 +1,4 @@
-"""Commands run in this process, and what their errors must look like."""
+"""Commands run in this process, and the required form of their errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 
 def commands(group: click.Group, *before: str) -> list[tuple[tuple[str, ...], click.Command]]:
-    """Return every command with the words that call it."""
+    """Return every command with the words that invoke it."""
     found = []
     for name, command in group.commands.items():
         found.append(((*before, name), command))
@@ -28,12 +28,12 @@ def call(*arguments: object) -> Result:
 
 
 def contents(folder: Path) -> dict[str, int]:
-    """Return the files below a folder with the time of their last change."""
+    """Return the files below a folder with the times of their last changes."""
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def assert_one_line(result: Result, status: int, *parts: str) -> None:
-    """Prove that a command ended as documented, with one line of error and no traceback."""
+    """Assert that a command ended as documented, with one error line and no traceback."""
     assert result.exit_code == status, result.output
     lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1, result.stderr

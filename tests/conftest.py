@@ -24,7 +24,7 @@ SHARED = Path(os.environ.get("AVPREP_SHARED") or Path(__file__).resolve().parent
 
 
 FIRST = {"slurm", "browser"}
-"""Fixtures of files that take long and mostly wait: these begin first, so that none of them is left at the end."""
+"""Fixtures of files that take long and mostly wait: these files start first, so that none is left at the end."""
 LONG = (
     *("test_training", "test_run", "test_talking_training", "test_generate_cli", "test_photo", "test_stages"),
     *(
@@ -48,7 +48,7 @@ LONG = (
         "test_privacy",
     ),
 )
-"""Files that calculate for long, the longest first: these are next, for the same reason."""
+"""Files with long computations, the longest first: they come next, for the same reason."""
 
 
 hypothesis.settings.register_profile("whole", deadline=None)
@@ -56,12 +56,12 @@ hypothesis.settings.register_profile("quick", max_examples=25, derandomize=True,
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Try fewer examples of a property, and the same each time, where slow tests are left out, too."""
+    """Use fewer examples of a property, and the same ones each time, if slow tests are left out."""
     hypothesis.settings.load_profile("quick" if config.getoption("markexpr") == "not slow" else "whole")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with those files; files stay whole, since `--dist loadfile` gives each to one process."""
+    """Start with those files; files stay whole, since `--dist loadfile` gives each to one process."""
     first = {item.path for item in items if FIRST & set(getattr(item, "fixturenames", ()))}
     order = {name: place for place, name in enumerate(LONG, 1)}
     items.sort(key=lambda item: 0 if item.path in first else order.get(item.path.stem, len(order) + 1))
@@ -69,7 +69,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def forked_workers(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fork the workers of runs in this process, but for files marked `interpreters`."""
+    """Fork the workers of runs in this process, except in files marked `interpreters`."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("interpreters") is None:
             patch.setattr(pool.Pool, "_start", forked.start)
@@ -127,7 +127,7 @@ def lrw(made_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Let torch calculate in one thread: the models are small, and other tests want processors as well."""
+    """Make torch use one thread: the models are small, and other tests need processors, too."""
     import torch
 
     threads = torch.get_num_threads()
@@ -153,7 +153,7 @@ def torch_and_opencv_in_one_thread() -> Iterator[None]:
 def browser() -> Iterator[Browser]:
     """The system's Chromium, without a window; the test is skipped where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    # The first one has no window to begin with: a page in it takes a quarter of the time.
+    # The first one has no window at all: a page in it takes a quarter of the time.
     names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
     programs = map(shutil.which, names)
     program = next(filter(None, programs), None)

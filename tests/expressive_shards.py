@@ -1,4 +1,4 @@
-"""Shards of faces that are a colour, two brows that tilt with the emotion, and a mouth that opens with the sound."""
+"""Shards of schematic faces: a colour, two brows that tilt with the emotion, and a mouth that opens with the audio."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ N_FRAMES = 12
 
 
 def make_expressive_shards(out: Path, people: dict[str, int]) -> Path:
-    """Fill OUT with a clip of each emotion and word by so many people of each split; return OUT."""
+    """Fill OUT with a clip of each emotion and word by each person; people: their number per split. Return OUT."""
     rows, plan = [], []
     for split, count in people.items():
         for n in range(count):

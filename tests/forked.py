@@ -1,7 +1,7 @@
 """Workers forked from a process that has imported what they need: a new interpreter takes a third of a second to start.
 
-What such a worker gets of its parent is what a new one would: environment, folder, import path, blocked signals, and
-its standard output. Files marked `interpreters` start workers as users do, as do tests with the fixture of that name.
+A forked worker inherits the same as a new one would: environment, folder, import path, blocked signals, and standard
+output. Files marked `interpreters` start workers as users do, as do tests with the fixture of that name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CONTEXT.set_forkserver_preload(
 
 
 class _Forked:
-    """A forked process with those methods of `subprocess.Popen` that a pool calls."""
+    """A forked process with the methods of `subprocess.Popen` that a pool calls."""
 
     def __init__(self, process: ForkServerProcess) -> None:
         self._process = process
@@ -37,7 +37,7 @@ class _Forked:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Return the exit code, None of a process that runs."""
+        """Return the exit code, None if the process is running."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -70,7 +70,7 @@ def start(self: pool.Pool) -> pool._Worker:
 
 
 def _without_main(data: dict[str, object]) -> dict[str, object]:
-    """Leave out what began the tests: a worker would import it, and where it is a script, run it again."""
+    """Leave out the tests' main module: a worker would import it and, if it is a script, run it again."""
     return {name: value for name, value in data.items() if not name.startswith("init_main")}
 
 

@@ -1,4 +1,4 @@
-"""Training runs that are interrupted and go on."""
+"""Training runs that are interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from davs_model.training import state as states
 
 @contextmanager
 def after(stage: str, step: int) -> Iterator[None]:
-    """Training inside is interrupted as soon as its state after this step is saved."""
+    """Interrupt training in this context as soon as its state after this step is saved."""
     save = states.save
 
     def saving(folder: Path, state: states.TrainingState) -> None:
@@ -35,7 +35,7 @@ def after(stage: str, step: int) -> Iterator[None]:
 
 @contextmanager
 def kept(places: Mapping[tuple[str, int], Path]) -> Iterator[None]:
-    """Training inside leaves a copy of its folder for each stage and step, as a kill after that step would leave it."""
+    """Copy the folder of training in this context at each stage and step, as a kill after that step would leave it."""
     save = states.save
 
     def saving(folder: Path, state: states.TrainingState) -> None:

@@ -1,4 +1,4 @@
-"""Faces that tests know the place of, without a detector."""
+"""Faces at known positions, without a detector."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from avprep.manifest import Clip
 
 
 class Anywhere:
-    """A detector that sees one face in the middle of everything."""
+    """A detector that finds one face in the middle of every frame."""
 
     picture_side = 160
     close_up = None
@@ -29,9 +29,9 @@ class Anywhere:
 
 
 def clip_of(video: Path, audio: Path | None = None, **span: float) -> Clip:
-    """Return the manifest's line for a file, which lies in the root."""
+    """Return the manifest's line for a file in the root."""
     return Clip(key="a", video=video.name, audio=audio.name if audio else None, split="train", **span)
 
 
 EYES_AND_MOUTH = np.array([[203.0, 101.0], [247.0, 104.0], [224.5, 141.5]])
-"""Of the portrait that scikit-image ships, read off by eye; pixels."""
+"""Eyes and mouth of the portrait that scikit-image ships, located by eye; pixels."""

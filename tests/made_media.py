@@ -1,4 +1,4 @@
-"""Makers of tiny real media: pictures that carry their number and flash, sound that clicks at the same instants."""
+"""Making tiny real media: pictures that encode their number and flash, and audio that clicks at the same instants."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 WIDTH, HEIGHT, BLOCK = 64, 48, 16
-BITS = 11  # blocks of a picture that hold its number; the twelfth flashes
+BITS = 11  # blocks of a picture that encode its number; the twelfth flashes
 TICKS = 90_000  # a second in the clock of made pictures
 NTSC = Fraction(30000, 1001)
 HOP, WINDOW, RATE = 160, 400, 16_000  # samples of the product's clock
@@ -25,7 +25,7 @@ HOP, WINDOW, RATE = 160, 400, 16_000  # samples of the product's clock
 
 @dataclass(frozen=True)
 class Probe:
-    """What a file's headers claim: codecs, None where there is no such stream; pixels; frames/s; seconds."""
+    """The contents of a file's headers: codecs, None if there is no such stream; pixels; frames/s; seconds."""
 
     video: str | None
     width: int | None
@@ -50,7 +50,7 @@ def probe(path: Path) -> Probe:
 
 
 def ffmpeg(*arguments: Any) -> None:
-    """Run ffmpeg; its words are in the error."""
+    """Run ffmpeg; an error includes its messages."""
     command = [FFMPEG, "-hide_banner", "-loglevel", "error", "-nostdin", "-y", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -69,12 +69,12 @@ def number_of(image: NDArray[np.uint8]) -> int:
 
 
 def time_stamp(ticks: int) -> bytes:
-    """Return how a transport stream writes a time of showing, beside one of decoding: without its first byte."""
+    """Return a presentation time as a transport stream encodes it if there is a decoding time, too; no first byte."""
     return bytes([ticks >> 22 & 0xFF, (ticks >> 14 & 0xFE) | 1, ticks >> 7 & 0xFF, (ticks << 1 & 0xFE) | 1])
 
 
 def is_lit(image: NDArray[np.uint8]) -> bool:
-    """Tell whether the flash is on in a picture's RGB."""
+    """Return whether the flash is on in a picture's RGB."""
     return bool(_blocks(image)[BITS] > 128)
 
 
@@ -99,7 +99,7 @@ def uneven(length: float, seed: int = 1, first: Fraction | float = 0) -> list[Fr
 
 
 def clicks(instants: Iterable[Fraction | float], length: float, rate: int) -> NDArray[np.int16]:
-    """Make sound that clicks (1 kHz, about 2 ms) at some instants over faint noise: int16 (N,)."""
+    """Make audio that clicks (1 kHz, about 2 ms) at some instants over faint noise: int16 (N,)."""
     time = np.arange(round(length * rate)) / rate
     sound = np.random.default_rng(0).normal(0, 8, time.size)
     for instant in instants:
@@ -110,7 +110,7 @@ def clicks(instants: Iterable[Fraction | float], length: float, rate: int) -> ND
 
 
 def noise(length: float, rate: int, seed: int = 0) -> NDArray[np.int16]:
-    """Make speech-like noise, every stretch of it different: int16 (N,)."""
+    """Make speech-like noise in which every segment is different: int16 (N,)."""
     rng = np.random.default_rng(seed)
     white = rng.normal(size=round(length * rate) + 16)
     return np.asarray(np.convolve(white, np.ones(16) / 4, "valid")[: round(length * rate)] * 3000).astype(np.int16)
@@ -136,7 +136,7 @@ def write(
     """Write a file: picture i is shown at times[i], sample n is heard at sound_at + n / rate seconds.
 
     pictures: uint8, (H, W) grey or (H, W, 3) RGB. samples: int16, (N,), or (C, N).
-    fps: the frame rate where the codec wants a constant one; then the times are that rate's.
+    fps: the frame rate if the codec needs a constant one; the times are then those of that rate.
     """
     options = {"b": "160k" if rate > 24_000 else "96k"} if acodec in ("aac", "mp2", "libmp3lame") else {}
     if acodec == "aac":
@@ -182,7 +182,7 @@ def flash_and_click(
     sound_at: Fraction | float = 0,
     **options: Any,
 ) -> Path:
-    """Write a file whose picture lights up for 160 ms, and whose sound clicks, at the same instants."""
+    """Write a file whose picture lights up for 160 ms, and whose audio clicks, at the same instants."""
     lit = [any(instant <= time < instant + Fraction(16, 100) for instant in instants) for time in times]
     pictures = (picture(n, lit=on) for n, on in enumerate(lit))
     sound = clicks(instants, length, rate)[round(sound_at * rate) :]
@@ -190,7 +190,7 @@ def flash_and_click(
 
 
 def numbered(path: Path, times: Sequence[Fraction], samples: NDArray[np.int16] | None = None, **options: Any) -> Path:
-    """Write a file whose pictures carry their number."""
+    """Write a file whose pictures encode their number."""
     return write(path, times, (picture(n) for n in range(len(times))), samples, **options)
 
 
@@ -205,9 +205,9 @@ def write_wav(path: Path, samples: NDArray[np.int16], rate: int) -> Path:
 
 
 def loud_instants(samples: NDArray[np.int16], first: int) -> list[float]:
-    """Return the instant of each click, in seconds of the clip: the middle of the loud MFCC columns' middles.
+    """Return the instant of each click, in seconds of the clip: the mean centre of its loud MFCC steps.
 
-    A column is 400 samples, every 160 of the clip; it is loud above a quarter of the loudest.
+    A step is 400 samples, every 160 of the clip; it is loud above a quarter of the loudest.
     """
     skip = -first % HOP
     frames = np.lib.stride_tricks.sliding_window_view(samples[skip:].astype(np.float64), WINDOW)[::HOP]
@@ -219,7 +219,7 @@ def loud_instants(samples: NDArray[np.int16], first: int) -> list[float]:
 
 
 def peaks(samples: NDArray[np.int16], first: int, count: int) -> list[float]:
-    """Return the instants of the `count` loudest clicks, to the sample, in seconds of the clip."""
+    """Return the instants of the `count` loudest clicks, exact to the sample, in seconds of the clip."""
     left = np.abs(samples.astype(np.int32))
     found = []
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""Clips of a talking face that moves in a way that is known, and how its crops move then."""
+"""Clips of a talking face with known motion, and the motion of their crops."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ Floats = NDArray[np.float64]
 
 SIDE = 256
 FACE = np.array([[101.0, 110.0], [155.0, 110.0], [128.0, 135.0]])
-"""Eyes and nose of the speaker, about, pixels."""
+"""Approximate eyes and nose of the speaker, pixels."""
 STILL = np.array([[1.0, 0, 0], [0, 1, 0]])
 
 
 class Motion(NamedTuple):
-    """How a picture moves. at: (T, 2, 3), where each frame shows the points of a still one."""
+    """The motion of a picture. at: (T, 2, 3), from the points of a still frame to those of each frame."""
 
     at: Floats
 
     @property
     def n_frames(self) -> int:
-        """How many frames."""
+        """Number of frames."""
         return len(self.at)
 
 
 @lru_cache
 def talker(n_frames: int = 36) -> tuple[Pixels, NDArray[np.int16]]:
-    """Return pictures of a talker whose head holds still, uint8 (T, 256, 256, 3), and speech."""
-    # Shaved and sharp, so that opencv's cascades find the same eyes in the mirror.
+    """Return pictures of a talker with a still head, uint8 (T, 256, 256, 3), and the speech."""
+    # Shaved and sharp, so that opencv's cascades find the same eyes in mirrored pictures.
     who = dataclasses.replace(speaker(3), moustache=0.0, blur=0.0)
     frames, sound = list[Pixels](), list[NDArray[np.int16]]()
     while sum(map(len, frames)) < n_frames:
@@ -54,7 +54,7 @@ def talker(n_frames: int = 36) -> tuple[Pixels, NDArray[np.int16]]:
 
 
 def moved(x: Any = 0.0, y: Any = 0.0, degrees: Any = 0.0, zoom: Any = 1.0) -> Motion:
-    """Return the motion by x and y after a turn and a zoom about the face's middle, each (T,) or a number."""
+    """Return the motion by x and y after a rotation and a zoom about the face's centre, each (T,) or a number."""
     x, y, degrees, zoom = np.broadcast_arrays(*(np.asarray(each, np.float64) for each in (x, y, degrees, zoom)))
     middle = FACE.mean(axis=0)
     turns = [cv2.getRotationMatrix2D(middle.tolist(), angle, size) for angle, size in zip(degrees, zoom, strict=True)]
@@ -64,7 +64,7 @@ def moved(x: Any = 0.0, y: Any = 0.0, degrees: Any = 0.0, zoom: Any = 1.0) -> Mo
 
 
 def filmed(motion: Motion, *, blurred: bool = False, noise: float = 0.0) -> Pixels:
-    """Return the talker's pictures moved; blurred: over half a frame's time. noise: standard deviation, grey levels."""
+    """Return the moved pictures of the talker. blurred: over half a frame. noise: standard deviation, grey levels."""
     frames, _ = talker(motion.n_frames)
     ahead = np.diff(motion.at, axis=0, append=motion.at[-1:])
     shares = np.linspace(-0.25, 0.25, 5) if blurred else [0.0]
@@ -83,16 +83,16 @@ def _warped(frame: Pixels, at: Floats) -> Pixels:
 
 
 def aligned(film: Pixels, detector: Detector, name: str, mode: Align = "smooth") -> Aligned:
-    """Find and align the face of a film at the default settings."""
+    """Detect and align the face of a video with the default settings."""
     pictures: Any = [photo._picture(frame) for frame in film]
     return align_clip(pictures, detector, CropSettings(name, align=mode), name="film.mp4")
 
 
 class Crops(NamedTuple):
-    """How the face moves in its crops, crop pixels, and what is said of it.
+    """The motion of the face in its crops, in crop pixels, and the measured figures of it.
 
-    step: mean movement from one frame to the next, over no cut. off: largest distance from the median place.
-    away: root mean square distance from the mean place. jitter, slip: as measured on the crops, NaN where not at all.
+    step: mean motion between consecutive frames without a cut. off: largest distance from the median position.
+    away: root mean square distance from the mean position. jitter, slip: as measured on the crops, NaN if not measured.
     """
 
     step: float
@@ -104,7 +104,7 @@ class Crops(NamedTuple):
 
 
 def crops_of(found: Aligned, motion: Motion) -> Crops:
-    """Measure where the face comes to lie in its crops, by the motion that is known."""
+    """Measure the position of the face in its crops, by the known motion."""
     shown = align.apply(np.asarray(found.affine, np.float64), align.apply(motion.at, FACE))
     cuts = found.detections.cuts
     steps = np.linalg.norm(np.diff(shown, axis=0), axis=2).mean(axis=1)
@@ -118,12 +118,12 @@ def crops_of(found: Aligned, motion: Motion) -> Crops:
 
 
 def figures(measured: Steadiness) -> tuple[float, float]:
-    """Return jitter and slip, NaN for what was not measured."""
+    """Return jitter and slip, NaN if not measured."""
     found = measured.figures()
     jitter, slip = (float("nan") if found[name] is None else float(found[name] or 0) for name in ("jitter", "slip"))
     return jitter, slip
 
 
 def write(path: Any, film: Pixels) -> None:
-    """Write a film of the talker as a video with its speech."""
+    """Write frames of the talker as a video with its speech."""
     synthetic.write_clip(path, film, talker(len(film))[1])

@@ -1,6 +1,6 @@
 """Tiny shards of both columns, as `avprep crop` and `mfcc` write them.
 
-What a frame shows and how it sounds is its number, so that a test can tell which one it was given.
+The picture and audio of a frame encode its number, so that a test can identify the frames that it gets.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Members = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Made:
-    """A clip of the plan and what became of it.
+    """A clip of the manifest and its outcome.
 
-    crop, mfcc: the reason of its failure in that column, "" where it is ok.
+    crop, mfcc: the reason of its failure in that column, "" if it is ok.
     """
 
     key: str
@@ -46,12 +46,12 @@ def grey(frame: int) -> int:
 
 
 def frame_of(level: float) -> int:
-    """Return the frame that has a grey level, whatever a JPEG has made of it."""
+    """Return the frame of a grey level, even after JPEG compression."""
     return round((float(level) - 10) / 8)
 
 
 def plain(frame: int) -> NDArray[np.uint8]:
-    """Return a frame, RGB, of its grey level everywhere."""
+    """Return a uniform frame of its grey level, RGB."""
     return np.full((256, 256, 3), grey(frame), np.uint8)
 
 
@@ -74,7 +74,7 @@ def crop_members(key: str, n_frames: int = N_FRAMES, picture: Picture = plain, i
 
 
 def mfcc_members(key: str, n_frames: int = N_FRAMES, silent: int = 2) -> Members:
-    """Return the members of an mfcc sample: every number of a window is its frame's; `silent` at each end not valid."""
+    """Return an mfcc sample's members: each window is full of its frame's number; `silent` at each end not valid."""
     windows = np.broadcast_to(np.arange(n_frames, dtype=np.float32)[:, None, None], (n_frames, 12, 20)).copy()
     valid = np.zeros(n_frames, bool)
     valid[silent : n_frames - silent] = True
@@ -86,7 +86,7 @@ def mfcc_members(key: str, n_frames: int = N_FRAMES, silent: int = 2) -> Members
 
 
 def stretch(folder: Path, key: str, members: Members | Iterable[tuple[str, bytes]]) -> bytes:
-    """Return a sample as it lies in a tar."""
+    """Return a sample in the form of a tar."""
     path = folder / "stretch.part"
     shards.write_members(path, key, members.items() if isinstance(members, dict) else members)
     data = path.read_bytes()
@@ -95,7 +95,7 @@ def stretch(folder: Path, key: str, members: Members | Iterable[tuple[str, bytes
 
 
 def write_shard(out: Path, column: str, name: str, clips: Sequence[tuple[Made, bytes]]) -> Path:
-    """Write a shard and its sidecar from stretches; a clip that failed in the column has none."""
+    """Write a shard and its sidecar from tar stretches; a clip that failed in the column has none."""
     folder = out / column
     folder.mkdir(parents=True, exist_ok=True)
     writer = shards.ShardWriter(folder / f"{name}.tar", folder / f"{name}.part")
@@ -123,7 +123,7 @@ def write_shard(out: Path, column: str, name: str, clips: Sequence[tuple[Made, b
 
 
 def write_runs(out: Path, shard_size: int = 500, **more: Any) -> None:
-    """Write the run.json of both columns of a plan, as far as readers need it."""
+    """Write the run.json of both columns, with the entries that readers need."""
     run = {"clips": manifest.read(out / "manifest.jsonl").counts(), "shard_size": shard_size, **more}
     for column in schema.COLUMNS:
         (out / column / "run.json").write_text(json.dumps(run), encoding="utf-8")
@@ -137,7 +137,7 @@ def write(
     image_format: str = "jpg",
     silent: int = 2,
 ) -> Path:
-    """Write the plan and the shards of both columns."""
+    """Write the manifest and the shards of both columns."""
     for column in schema.COLUMNS:
         (out / column).mkdir(parents=True, exist_ok=True)
     plan = tuple(manifest.Clip(c.key, f"{n}.mp4", c.split, word=c.word, speaker=c.speaker) for n, c in enumerate(clips))
@@ -173,5 +173,5 @@ def a_dozen() -> list[Made]:
 
 
 def with_failures(clips: Sequence[Made], crop: dict[str, str], mfcc: dict[str, str]) -> list[Made]:
-    """Return the clips, some of them failed: key -> reason."""
+    """Return the clips with failures in either column: key -> reason."""
     return [replace(clip, crop=crop.get(clip.key, ""), mfcc=mfcc.get(clip.key, "")) for clip in clips]

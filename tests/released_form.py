@@ -1,7 +1,7 @@
-"""Files in the form in which the released code saves its checkpoint, with weights of ours in them.
+"""Files in the checkpoint format of the released code, with weights of ours.
 
-The code ran under Python 2 and PyTorch 0.2 on a GPU, its networks wrapped in DataParallel: `write(era="0.2")` puts down
-that stream byte by byte, `era="now"` leaves the same contents to the oldest form that today's PyTorch writes.
+The code ran under Python 2 and PyTorch 0.2 on a GPU, with its networks wrapped in DataParallel: `write(era="0.2")`
+writes that stream byte by byte, `era="now"` writes the same contents in the oldest form that today's PyTorch supports.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Era = Literal["0.2", "now"]
 Networks = Mapping[str, Mapping[str, Tensor]]
 
 MAGIC = 0x1950A86A20F9469CFC6C
-"""What the stream of PyTorch 0.1 to 1.5 begins with."""
+"""The number at the start of streams of PyTorch 0.1 to 1.5."""
 VERSION = 1001
 STORAGES = {torch.float32: "FloatStorage", torch.float16: "HalfStorage", torch.int64: "LongStorage"}
 
 
 def layout(*, n_words: int = 500) -> dict[str, dict[str, list[int]]]:
-    """Return released network -> tensor -> shape, no prefix, as our own modules have them."""
+    """Return released network -> tensor -> shape, without prefix, as in our own modules."""
     shapes = {
         name: list(tensor.shape)
         for name, tensor in checkpoint.skeleton(released.MODEL, {"n_words": n_words}).state_dict().items()
@@ -78,10 +78,10 @@ def write(
 ) -> Path:
     """Write a checkpoint in the released form and return its path.
 
-    prefix: what stands in front of every tensor's name, "" for networks that were not wrapped.
+    prefix: precedes every tensor's name; "" for networks that were not wrapped.
     era: "0.2" for the stream of PyTorch 0.2 under Python 2 (contiguous float32, float16 and int64 tensors only);
     "now" for today's `torch.save` in its old form.
-    extra: entries beside the networks, such as `epoch`.
+    extra: entries in addition to the networks, such as `epoch`.
     """
     content: dict[str, Any] = {
         **{n: OrderedDict((prefix + name, t) for name, t in ts.items()) for n, ts in networks.items()},
@@ -105,7 +105,7 @@ def write(
 
 
 class _Python2:
-    """What Python 2's cPickle makes of a value at protocol 2, in opcodes that are written down here one by one."""
+    """The output of Python 2's cPickle for a value at protocol 2, written opcode by opcode."""
 
     def __init__(self) -> None:
         self.storages: dict[str, Tensor] = {}

@@ -1,6 +1,6 @@
-"""A Slurm of the tests' own: munged, slurmctld and slurmd, one node of two CPUs, everything in one folder of /tmp.
+"""A private Slurm for tests: munged, slurmctld and slurmd, one node of two CPUs, everything in one folder of /tmp.
 
-It needs slurm-wlm and munge as Debian packs them, and root. A Slurm that the machine may have is neither read nor
+It needs slurm-wlm and munge as packaged by Debian, and root. A Slurm that the machine may have is neither read nor
 touched.
 """
 
@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "squeue", "sinfo", "setpriv")
-SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"  # where daemons lie; not on every user's PATH
+SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"  # location of daemons; not on every user's PATH
 
-# cred_expire: how long a task that was put back is held (s, 5 at least). sched_interval: the queue is looked at every
-# second. A job on `high` preempts those on `main`.
+# cred_expire: how long a requeued task is held (s, 5 at least). sched_interval: the queue is checked every second. A
+# job on `high` preempts those on `main`.
 CONFIGURATION = """\
 ClusterName=tests
 SlurmctldHost=localhost
@@ -53,7 +53,7 @@ PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE PriorityTier=1
 PartitionName=high Nodes=localhost MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
 """
 
-# Python reads it at its start: who opens a file waits while a pipe lies beside it, which nobody writes to.
+# Python reads it at its start: opening a file blocks while there is a pipe beside it, to which nobody writes.
 GATES = """\
 import os
 import sys
@@ -75,7 +75,7 @@ class CannotStartError(Exception):
 
 
 def missing() -> str | None:
-    """Return why no Slurm can be started here; None where it can be tried."""
+    """Return why no Slurm can be started here; None if it can be tried."""
     absent = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
     if absent:
         return f"no {', '.join(absent)} here (Debian: apt install slurm-wlm munge)"
@@ -90,7 +90,7 @@ class Cluster:
         self._daemons: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Start the daemons; CannotStartError with their logs where they do not come up."""
+        """Start the daemons; CannotStartError with their logs if they do not come up."""
         try:
             self._start()
         except BaseException:
@@ -98,7 +98,7 @@ class Cluster:
             raise
 
     def stop(self) -> None:
-        """End jobs and daemons, the hard way where they do not heed the soft one, and remove the folder."""
+        """Terminate jobs and daemons, kill those that do not respond, and remove the folder."""
         if len(self._daemons) == 3:
             with contextlib.suppress(AssertionError, OSError):
                 self.clear()
@@ -115,7 +115,7 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def environment(self) -> dict[str, str]:
-        """Return the environment in which Slurm's commands mean this Slurm, and `avprep` the one that is tested."""
+        """Return the environment in which Slurm's commands use this Slurm, and `avprep` is the one under test."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "SQUEUE"))}
         return own | {"PATH": _path(), "SLURM_CONF": str(self.folder / "slurm.conf"), "PYTHONPATH": str(self.folder)}
 
@@ -136,15 +136,15 @@ class Cluster:
     def end(self, task: str, by: str) -> None:
         """End a task by a signal to its script and to all that the script has started.
 
-        Without --batch Slurm makes of KILL a TERM with a KILL to follow. Where a task ends at once, scancel waits for
-        an answer for seconds.
+        Without --batch Slurm turns KILL into TERM followed by KILL. If a task ends at once, scancel waits for an answer
+        for seconds.
         """
         with self.launch("scancel", f"--signal={by}", "--full", "--batch", task) as scancel:
             self.wait(lambda: task not in self.queue(), every=0.02)
             scancel.kill()
 
     def requeue(self, task: str) -> None:
-        """Put a task that runs back into the queue."""
+        """Requeue a running task."""
         self.call("scontrol", "requeue", task)
 
     def launch(self, *words: object) -> subprocess.Popen[str]:
@@ -153,7 +153,7 @@ class Cluster:
         return subprocess.Popen(command, env=self.environment(), cwd=self.folder, stdout=subprocess.PIPE, text=True)
 
     def job(self, name: str) -> dict[str, str]:
-        """Return what Slurm knows of a job, or of a task such as `5_2`: JobState, Restarts and so on."""
+        """Return Slurm's data on a job, or on a task such as `5_2`: JobState, Restarts and so on."""
         return dict(re.findall(r"(\S+?)=(\S*)", self.call("scontrol", "show", "job", "--oneliner", name)))
 
     def queue(self) -> dict[str, str]:
@@ -161,17 +161,17 @@ class Cluster:
         return dict(line.split() for line in self.call("squeue", "-h", "-r", "-o", "%i %T").splitlines())
 
     def is_running(self, *names: str) -> bool:
-        """Whether all of these run."""
+        """Return whether all of these are running."""
         queue = self.queue()
         return all(queue.get(name) == "RUNNING" for name in names)
 
     def is_back(self, name: str, restarts: int = 1) -> bool:
-        """Whether a task waits in the queue for another start."""
+        """Return whether a task is queued for another start."""
         job = self.job(name)
         return job["JobState"] == "PENDING" and int(job["Restarts"]) >= restarts
 
     def wait(self, condition: Callable[[], Any], every: float = 0.1, seconds: float = 120.0) -> None:
-        """Wait for something that is bound to happen; look for it at intervals (s)."""
+        """Wait for a condition that is certain to become true; check it at intervals (s)."""
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"it did not happen; the queue:\n{self.call('squeue', '-r')}{self.logs()}"
@@ -188,7 +188,7 @@ class Cluster:
         return "".join(f"\n== {log.name}\n{log.read_text()[-3000:]}" for log in logs if log.exists())
 
     def _start(self) -> None:
-        self.folder.chmod(0o711)  # munged wants its socket to be within everybody's reach
+        self.folder.chmod(0o711)  # munged requires its socket to be accessible to everybody
         (self.folder / "state").mkdir()
         (self.folder / "spool").mkdir()
         text = CONFIGURATION.format(folder=self.folder, ports=_free_ports(2))
@@ -205,7 +205,7 @@ class Cluster:
         self._wait_for_daemons(lambda: self._answer() == "idle")
 
     def _daemon(self, *command: str) -> None:
-        """Start a daemon, to die with this process and deaf to a Ctrl-C that is meant for it."""
+        """Start a daemon that ends with this process and ignores a Ctrl-C meant for this process."""
         with (self.folder / f"{command[0]}.log").open("ab") as log:
             daemon = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", *command],
@@ -233,7 +233,7 @@ class Cluster:
         ).stdout.strip()
 
     def _leftovers(self) -> list[int]:
-        """Return the processes that work in the folder, have a file of it open or were told of it."""
+        """Return the processes that work in the folder, have a file of it open or have it in their environment."""
         return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if self._is_ours(entry)]
 
     def _is_ours(self, entry: Path) -> bool:

@@ -12,12 +12,12 @@ from davs_model.models.davs.networks import DAVS
 from davs_model.models.davs.stages import reads
 
 READS = reads({"speech_frames": 12, "identity_frames": 20, "sequence_frames": 6})
-"""What the released model reads."""
+"""The frames that the released model reads."""
 SIZES = {"n_words": 3, "width": 0.05, "image_size": 64}
 
 
 def made_model(seed: int = 0, **sizes: float) -> DAVS:
-    """Make a model whose BatchNorm has seen what it is going to see, so that its frames are not all alike."""
+    """Make a model whose BatchNorm statistics match its later inputs, so that its frames are not all alike."""
     torch.manual_seed(seed)
     model = DAVS(**{**SIZES, **sizes})  # type: ignore[arg-type]
     batch = random_batch(model, 6, seed=seed)
@@ -25,7 +25,7 @@ def made_model(seed: int = 0, **sizes: float) -> DAVS:
     with torch.no_grad():
         for layer in model.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
-                layer.momentum = None  # count all that it sees alike
+                layer.momentum = None  # average over all inputs with equal weight
         for _ in range(3):
             identity = model.encode_identity(batch["identity_frame"])
             model.decode(identity, model.encode_sound(batch["windows"]))
@@ -34,9 +34,9 @@ def made_model(seed: int = 0, **sizes: float) -> DAVS:
 
 
 def random_batch(model: DAVS, size: int, *, seed: int = 0) -> dict[str, Tensor]:
-    """Make a batch of random soft pictures and windows of the right shapes, on the CPU, to measure with.
+    """Make a batch of random smooth pictures and windows of the right shapes, on the CPU, to measure with.
 
-    Not white noise, all of which looks alike to the networks.
+    White noise would not do: all of it looks alike to the networks.
     """
     generator = torch.Generator().manual_seed(seed)
     dimensions = model.dimensions
@@ -62,10 +62,10 @@ def random_batch(model: DAVS, size: int, *, seed: int = 0) -> dict[str, Tensor]:
 
 
 def draw(model: DAVS) -> None:
-    """Give a model random weights with which every input shows in every output, as in a trained one.
+    """Give a model random weights with which every input affects every output, as in a trained model.
 
-    Variance 1 / inputs, 2 / inputs in the decoder, whose ReLUs halve the signal twenty times; BatchNorm close to doing
-    nothing. With the usual initial weights the signal dies out on the way in eval mode, and zeros would be compared.
+    The variance is 1 / inputs, and 2 / inputs in the decoder, whose ReLUs halve the signal twenty times; BatchNorm is
+    close to the identity. With the usual initial weights the signal vanishes in eval mode, and zeros would be compared.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)

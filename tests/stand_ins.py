@@ -1,6 +1,6 @@
-"""Stand-ins for the work on a clip, picklable for worker processes: each clip's `word` says what becomes of it.
+"""Stand-ins for the work on a clip, picklable for worker processes: each clip's `word` determines its outcome.
 
-`python stand_ins.py MANIFEST OUT` is a run in a process of its own, to be killed.
+`python stand_ins.py MANIFEST OUT` is a run in a separate process, which tests can kill.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from avprep.runs.run import Outcome
 
 FILE = "STAND_INS_FILE"
-"""Environment variable with the file that `open` opens."""
+"""Environment variable that names the file to open for the word `open`."""
 
 MERCY = "STAND_INS_MERCY"
-"""Environment variable under which `hang` is `ok`: the same plan, on a better day."""
+"""Environment variable under which `hang` is `ok`: the same manifest on a better day."""
 
 
 def clips(words: Iterable[str], split: str = "train") -> list[Clip]:
@@ -37,7 +37,7 @@ def clips(words: Iterable[str], split: str = "train") -> list[Clip]:
 
 
 def plan(words: Iterable[str], root: str = "/nowhere", dataset: str = "stand-ins") -> Manifest:
-    """Return a plan with one clip per word, all in the train split."""
+    """Return a manifest with one clip per word, all in the train split."""
     return Manifest(dataset, Path(root), tuple(clips(words)))
 
 
@@ -53,9 +53,9 @@ def mfcc_members(key: str, n_frames: int, seed: int = 0) -> list[tuple[str, byte
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage whose clips do what their `word` says.
+    """A stage in which each clip's `word` determines what happens.
 
-    start: what happens when a worker starts; setting, version: stand for all that decides the bytes.
+    start: what happens when a worker starts. setting, version: stand for everything that determines the bytes.
     """
 
     start: str = "ok"
@@ -73,11 +73,11 @@ class Stage:
         return {"stand-ins": self.version}
 
     def seconds(self, clip: Clip) -> float | None:
-        """Return how long a clip says that it is."""
+        """Return the duration of a clip according to the manifest."""
         return clip.duration
 
     def __call__(self) -> Callable[[Clip], Sample]:
-        """Start, or not."""
+        """Start, or fail to start."""
         match self.start:
             case "ok":
                 return do
@@ -94,12 +94,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class LateStage(Stage):
-    """A stage of which the first worker is quick and every other takes a second to read it."""
+    """A stage that the first worker unpickles quickly and every other worker in a second."""
 
     marker: str = ""
 
     def __reduce__(self) -> tuple[Callable[[str], Stage], tuple[str]]:
-        """Be read late."""
+        """Unpickle late."""
         return _read_late, (self.marker,)
 
 
@@ -112,7 +112,7 @@ def _read_late(marker: str) -> Stage:
 
 
 def do(clip: Clip) -> Sample:
-    """Do what the clip's word says; `ok` takes about a millisecond."""
+    """Do what the clip's word demands; `ok` takes about a millisecond."""
     n_frames = 3 + len(clip.key) % 3
     word = "ok" if clip.word == "hang" and os.environ.get(MERCY) else clip.word
     members: Iterable[tuple[str, bytes]] = mfcc_members(clip.key, n_frames, seed=int(clip.video.removesuffix(".mp4")))
@@ -125,7 +125,7 @@ def do(clip: Clip) -> Sample:
         case "hang":
             time.sleep(3600)
         case "hang-in-c":
-            _ = 7 ** (10**9)  # one instruction of the interpreter: no other thread runs, no handler
+            _ = 7 ** (10**9)  # one instruction of the interpreter: no other thread and no signal handler runs
         case "open":
             Path(os.environ[FILE]).open().close()
         case "segv":
@@ -180,7 +180,7 @@ def start(
 
 
 def end_instead(*_: object) -> None:
-    """End the process, whatever was asked for."""
+    """End the process, whatever the arguments."""
     os._exit(7)
 
 
@@ -231,6 +231,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    import stand_ins  # by its own name, as the workers know it
+    import stand_ins  # by its own name, as in the workers
 
     sys.exit(stand_ins.main())

@@ -1,4 +1,4 @@
-"""A file whose opening never returns, and no signal ends: what a network file system does when its server is gone.
+"""A file whose opening never returns and cannot be interrupted by a signal, as on a network file system without server.
 
 `python stuck_files.py FOLDER` mounts it until its standard input ends. A FUSE server that has taken a request and never
 answers leaves its caller in uninterruptible sleep.
@@ -23,7 +23,7 @@ _FOLDER, _FILE = 0o040755, 0o100644
 
 
 class _Operation(IntEnum):
-    """What a caller asks for, as linux/fuse.h has it."""
+    """A caller's request, as in linux/fuse.h."""
 
     LOOKUP = 1
     FORGET = 2
@@ -36,7 +36,7 @@ class _Operation(IntEnum):
 
 @contextlib.contextmanager
 def stuck_file(folder: Path) -> Iterator[Path]:
-    """Mount a folder in which every name is a file that cannot be opened; skip the test where that is not allowed."""
+    """Mount a folder in which every name is a file that cannot be opened; skip the test if that is not allowed."""
     folder.mkdir()
     server = subprocess.Popen(
         [sys.executable, __file__, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -64,7 +64,7 @@ def main(folder: str) -> int:
     print("mounted", flush=True)
     sys.stdin.read()
     libc.umount2(folder.encode(), 2)  # MNT_DETACH
-    return 0  # the device is closed, and everybody who waits is let go
+    return 0  # the device is closed, and every waiting caller is released
 
 
 def _serve(device: int) -> None:
@@ -78,9 +78,9 @@ def _serve(device: int) -> None:
                 answer = struct.pack("<QQQQII", 2, 0, 3600, 3600, 0, 0) + _attributes(_FILE)
             case _Operation.GETATTR:
                 answer = struct.pack("<QII", 3600, 0, 0) + _attributes(_FOLDER if node == 1 else _FILE)
-            case _Operation.FORGET | _Operation.BATCH_FORGET | _Operation.INTERRUPT:  # which want no answer
+            case _Operation.FORGET | _Operation.BATCH_FORGET | _Operation.INTERRUPT:  # these need no answer
                 continue
-            case _Operation.OPEN:  # which gets none
+            case _Operation.OPEN:  # this gets none
                 continue
             case _:
                 os.write(device, struct.pack("<IiQ", 16, -38, number))  # ENOSYS

@@ -1,4 +1,4 @@
-"""Shards of clips in which a mouth opens as its sound grows louder, by a known offset: what a sync model can learn."""
+"""Shards of clips in which a mouth opens as the audio gets louder, with a known offset, for training a sync model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avprep.manifest import Clip, Manifest
 
 N_FRAMES = 40
 SHARD_SIZE = 8
-PAD = 20  # frames of sound around a clip
+PAD = 20  # frames of audio around a clip
 
 
 def make_talking_shards(
@@ -28,9 +28,9 @@ def make_talking_shards(
     failed: Mapping[str, str] | None = None,
     n_frames: int = N_FRAMES,
 ) -> Path:
-    """Fill OUT with so many clips of each split; return OUT.
+    """Fill OUT with a number of clips of each split; return OUT.
 
-    leads: key -> frames by which its sound is early, 0 for others. failed: key -> the reason why it failed in crop.
+    leads: key -> frames by which its audio is early, 0 for others. failed: key -> the reason why it failed in crop.
     """
     leads, failed = leads or {}, failed or {}
     rows = [
@@ -68,19 +68,19 @@ def make_talking_shards(
 
 
 def openings(key: str, n_frames: int) -> NDArray[np.float64]:
-    """Return how far a mouth is open in each frame, `PAD` more before and after."""
+    """Return how far a mouth is open in each frame, and in `PAD` more before and after."""
     return np.random.default_rng(zlib.crc32(key.encode())).random(n_frames + 2 * PAD)
 
 
 def picture(opening: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return a face whose mouth is so far open."""
+    """Return a face whose mouth is open to the given degree."""
     image = np.full((256, 256, 3), 170, np.uint8)
     cv2.ellipse(image, (130, 188), (38, 4 + round(30 * opening)), 0, 0, 360, (60, 30, 40), -1)
     return cv2.add(image, rng.integers(0, 12, image.shape, dtype=np.uint8)).astype(np.uint8)
 
 
 def windows(key: str, n_frames: int, lead: int) -> NDArray[np.float32]:
-    """Return the windows (T, 12, 20) of a sound that is early by `lead` frames."""
+    """Return the windows (T, 12, 20) of audio that is early by `lead` frames."""
     rng = np.random.default_rng(zlib.crc32(key.encode()) + 1)
     steps = np.repeat(openings(key, n_frames), schema.STEPS_PER_FRAME)
     basis = np.linspace(-1, 1, schema.N_COEFFICIENTS)[:, None]

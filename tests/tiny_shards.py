@@ -1,4 +1,4 @@
-"""Shards of tiny clips that a small model can train on: soft noise for faces, random windows, the real form."""
+"""Shards of tiny clips for training a small model: smooth noise as faces and random windows, in the real format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARD_SIZE = 6
 def make_shards(out: Path, *, clips: int = 12, words: int = 3, people: int = 2, emotions: tuple[str, ...] = ()) -> Path:
     """Fill OUT as `avprep crop` and `mfcc` do: `clips` in train, four each in val and test; return OUT.
 
-    words, people: labels to give in turn; 0: none. emotions: likewise, to each for as many clips as there are people.
+    words, people: numbers of labels, given in turn; 0: none. emotions: likewise, each for as many clips as people.
     """
     rows = [
         Made(

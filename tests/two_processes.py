@@ -1,6 +1,6 @@
-"""What processes that train together keep for a checkpoint, of eight clips: run by two of them, or called by one.
+"""The state that processes which train together keep for a checkpoint, from eight clips: run by two, or called by one.
 
-As a program it is one of two processes: NUMBER FOLDER, where both meet and each writes NUMBER.pt.
+As a program it is one of two processes, with arguments NUMBER FOLDER: both meet in FOLDER, and each writes NUMBER.pt.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from davs_model.models.etgan.networks import ETGAN
 from davs_model.training.distributed import World, join, leave, synchronise_batchnorm
 
 EMOTIONS = ((0, 1, 1, 0), (2, 0, 1, 2), (1, 1, 2, 0))
-"""Of the clips of each step."""
+"""Emotions of the clips of each step."""
 SPOILT = ((1, 0, 0, 0), (0, 0, 1, 1), (0, 0, 0, 1))
-"""Whose expression is spoilt; in the second step, those of all clips of the second process."""
+"""Clips whose expression is corrupted; in the second step, all clips of the second process."""
 LAYERS = (
     ("BatchNorm2d", lambda: nn.BatchNorm2d(5), (-1, 5, 3, 3)),
     ("BatchNorm1d", lambda: nn.BatchNorm1d(5), (-1, 5, 9)),
@@ -62,9 +62,9 @@ def expressions(world: World) -> dict[str, Tensor]:
 
 
 def normalised(world: World) -> dict[str, dict[str, Tensor]]:
-    """Return what each kind of BatchNorm keeps and gives of maps, of which the second process has six in eight.
+    """Return the state and outputs of each kind of BatchNorm for maps, of which the second process has six in eight.
 
-    Of the outputs those of its own maps alone, beside the gradient of all.
+    The outputs are only those of its own maps, the gradient is that of all.
     """
     generator = torch.Generator().manual_seed(0)
     maps, wanted = torch.randn(2, 8, 5, 3, 3, generator=generator)
@@ -83,7 +83,7 @@ def normalised(world: World) -> dict[str, dict[str, Tensor]]:
 
 
 def main(number: int, folder: Path) -> None:
-    """Be one of two processes."""
+    """Run as one of two processes."""
     warnings.simplefilter("ignore", FutureWarning)
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(number), "WORLD_SIZE": "2", "LOCAL_RANK": str(number)}

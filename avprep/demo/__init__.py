@@ -1,1 +1,1 @@
-"""A synthetic corpus to try everything on, and the speed of each step."""
+"""A synthetic corpus for trying everything out, and the speed of each step."""

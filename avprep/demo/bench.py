@@ -1,4 +1,4 @@
-"""Measured speed of crop and mfcc on this machine, step by step, and as ratios to the least that any tool must do."""
+"""Measured speed of crop and mfcc on this machine, per step, and relative to the minimum work of any tool."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from avprep.shards import Sample
 from avprep.shards.image import encode_bgr
 
 LRW_CLIPS, LRW_FRAMES = 538_766, 29
-"""Clips of LRW's three splits, and frames of each."""
+"""Number of clips in LRW's three splits, and frames per clip."""
 VOXCELEB2_HOURS = 2_300
 PACED = 200
-"""Clips of the runs that tell how fast processes are together, at least."""
+"""Minimum number of clips in the runs that measure the speed of several processes together."""
 
 
 _LOOKS, _BETWEEN = 5, 0.02
-"""How often the machine's processes are looked at, seconds apart: one that runs each time keeps it busy."""
+"""How often the machine's processes are listed, and seconds in between: one that runs each time keeps it busy."""
 
 
 @dataclass(frozen=True)
 class Floor:
-    """What any tool must do: median seconds of a pass over all clips; the median of our ratios to it, pass by pass.
+    """The minimum work of any tool: median seconds of a pass over all clips; the median ratio of our passes to these.
 
-    cpu_seconds, cpu_ratio: the same in CPU time, which a busy machine disturbs less.
+    cpu_seconds, cpu_ratio: the same in CPU time, which other load affects less.
     """
 
     name: str
@@ -60,11 +60,12 @@ class Floor:
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured: medians of passes over all clips.
+    """The measurements: medians of passes over all clips.
 
-    seconds, cpu_seconds: of the whole in one process, by the clock and in CPU time.
+    seconds, cpu_seconds: of the whole column in one process, wall-clock and CPU time.
     steps: seconds of each step by itself, in one process.
-    clips_per_s: of a run, by its number of processes; projected_h: hours for whole corpora with the most of them.
+    clips_per_s: of a run, by its number of processes.
+    projected_h: hours for whole corpora with the largest number of processes.
     """
 
     name: str
@@ -80,16 +81,16 @@ class Result:
 
     @property
     def scaling(self) -> float:
-        """How many times as fast the most processes are as one."""
+        """Speed with the largest number of processes, relative to one process."""
         return self.clips_per_s[max(self.clips_per_s)] / self.clips_per_s[1]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return the measurements as JSON."""
         shares = {name: seconds / self.seconds for name, seconds in self.steps.items()}
         return {**asdict(self), "shares": shares, "scaling": self.scaling}
 
     def table(self) -> str:
-        """Return it as text."""
+        """Return the measurements as text."""
         detector = f" with {self.detector}" if self.detector else ""
         frames_per_s = self.frames / self.seconds
         clips = plural(self.clips, "clip")
@@ -116,9 +117,9 @@ class Result:
 
 
 def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Result:
-    """Measure `crop` on a manifest's clips; RunError where none of them can be used.
+    """Measure `crop` on a manifest's clips; RunError if none of them can be used.
 
-    detector: resolved name. repeat: passes over all clips, steps and floors in turn; jobs: processes of the last run.
+    detector: resolved name. repeat: passes over all clips, steps and floors in turn. jobs: processes of the last run.
     """
     settings, built = stages.CropSettings(detector), detectors.build(detector)
     crops: dict[str, list[NDArray[np.uint8]]] = {}
@@ -139,7 +140,7 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
     def quickly(frame: av.VideoFrame) -> None:
         converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
 
-    def plainly(frame: av.VideoFrame) -> None:  # as PyAV's documentation does: each frame has a converter of its own
+    def plainly(frame: av.VideoFrame) -> None:  # as in PyAV's documentation: a new converter for each frame
         frame.to_ndarray(format="rgb24")
 
     plan = _usable(plan, do)
@@ -178,7 +179,7 @@ def bench_crop(plan: Manifest, detector: str, *, repeat: int, jobs: int) -> Resu
 
 
 def bench_mfcc(plan: Manifest, *, repeat: int, jobs: int) -> Result:
-    """Measure `mfcc` on a manifest's clips; RunError where none of them can be used. See `bench_crop`."""
+    """Measure `mfcc` on a manifest's clips; RunError if none of them can be used. See `bench_crop`."""
     settings = stages.MfccSettings()
 
     def do(clip: Clip) -> Sample:
@@ -213,9 +214,9 @@ def bench_mfcc(plan: Manifest, *, repeat: int, jobs: int) -> Result:
 def plan_of(folder: Path | None, temporary: Path, limit: int, *, as_lrw: bool = False) -> Manifest:
     """Return the clips to measure with.
 
-    folder: a tree of videos, or a GRID or VoxCeleb2 tree; None makes a synthetic corpus of LRW's shape.
-    temporary: a folder for what is made. limit: clips.
-    as_lrw: cut one clip of LRW's shape out of each video: 29 frames, 256×256, H.264 and AAC.
+    folder: a tree of videos, or a GRID or VoxCeleb2 tree; None makes a synthetic corpus with clips like LRW's.
+    temporary: a folder for files that are made. limit: maximum number of clips.
+    as_lrw: cut one clip like LRW's out of each video: 29 frames, 256×256, H.264 and AAC.
     """
     if folder is None:
         from avprep.demo import synthetic
@@ -234,7 +235,7 @@ def plan_of(folder: Path | None, temporary: Path, limit: int, *, as_lrw: bool = 
 
 
 def _cut_as_lrw(source: Path, output: Path) -> None:
-    """Cut the middle of a video, in time and in width, into a file of its own."""
+    """Cut the middle of a video, in time and in space, into a new file."""
     from avprep.media import film
     from avprep.media.container import duration
 
@@ -270,7 +271,7 @@ def _result(
     stage: ColumnStage,
     jobs: int,
 ) -> Result:
-    """Put together what was timed; add what processes cost and how fast they are together."""
+    """Assemble the timings; add the overhead of processes and the speed of several together."""
     whole = timed.pop(name)
     shown = [_floor(title, whole, timed[key]) for key, title in floors.items()]
     steps = {step: statistics.median(one.wall for one in spent) for step, spent in timed.items() if step not in floors}
@@ -297,7 +298,7 @@ def _floor(title: str, whole: Sequence[Spent], floor: Sequence[Spent]) -> Floor:
 
 
 def busy() -> str | None:
-    """Return a line on what else this machine does, which spoils what the clock measures; None where it is idle."""
+    """Return a line about other load on this machine, which distorts wall-clock times; None if it is idle."""
     seen: Counter[tuple[int, str]] = Counter()
     for look in range(_LOOKS):
         if look:
@@ -308,9 +309,9 @@ def busy() -> str | None:
 
 
 def busy_line(load: float, cores: int, beside: Mapping[str, int]) -> str | None:
-    """Say that a machine is busy: half a core or more is taken for each core, or processes run beside; else None.
+    """Return a line if a machine is busy: the load is at least half a core per core, or others run; None otherwise.
 
-    load: average number of running processes over the last minute. beside: the number of others that run, by name.
+    load: average number of running processes over the last minute. beside: number of other running processes, by name.
     """
     if load < cores / 2 and not beside:
         return None
@@ -323,25 +324,25 @@ def busy_line(load: float, cores: int, beside: Mapping[str, int]) -> str | None:
 
 
 def _running() -> Iterator[tuple[int, str]]:
-    """Yield number and name of each other process that runs at this moment (Linux)."""
+    """Yield the ID and name of each other process that is running at this moment (Linux)."""
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # it has ended in the meantime
             name, _, rest = path.read_text(errors="replace").partition("(")[2].rpartition(")")
             if rest.split()[0] == "R" and int(path.parent.name) != os.getpid():
                 yield int(path.parent.name), name
 
 
 class Spent(NamedTuple):
-    """Seconds of a pass over all clips, by the clock and in CPU time of this process."""
+    """Seconds of a pass over all clips: wall-clock time, and CPU time of this process."""
 
     wall: float
     cpu: float
 
 
 def _timed(clips: Sequence[Clip], steps: dict[str, Callable[[Clip], object]], repeat: int) -> dict[str, list[Spent]]:
-    """Time passes over all clips, step after step, so that a machine that slows down slows all; as in a worker.
+    """Time passes over all clips, as in a worker; the steps take turns, so that a slowdown of the machine affects all.
 
-    The first pass of each does not count. Progress goes to standard error, under the name of the first step.
+    The first pass of each step does not count. Progress goes to standard error, under the name of the first step.
     """
     keep_freed_memory(KEPT)
     spent: dict[str, list[Spent]] = {name: [] for name in steps}
@@ -356,9 +357,9 @@ def _timed(clips: Sequence[Clip], steps: dict[str, Callable[[Clip], object]], re
 
 
 def _seconds_a_clip(stage: ColumnStage, plan: Manifest, jobs: int, count: int, *, verbosity: int = -1) -> float:
-    """Return how long a clip takes in a run of so many with `jobs` processes, without what starting takes.
+    """Return the seconds per clip of a run of `count` clips with `jobs` processes, without the time to start.
 
-    verbosity: of that run; of the short one, which tells what starting takes, nothing is shown.
+    verbosity: of that run. The short run that measures the time to start shows nothing.
     """
     begin, rows = 4 * jobs, []
     for number in range(begin + count):
@@ -374,7 +375,7 @@ def _seconds_a_clip(stage: ColumnStage, plan: Manifest, jobs: int, count: int, *
 
 @dataclass(frozen=True)
 class _Nothing:
-    """A stage that does nothing: what is left of a run is what processes and shards cost."""
+    """A stage that does nothing, so that the time of a run is the overhead of processes and shards."""
 
     column = "mfcc"
 
@@ -401,7 +402,7 @@ class _Write(Protocol):
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[_Write]:
-    """Give a function that writes a sample as a worker does, and appends it to a shard if it is told to."""
+    """Provide a function that writes a sample as a worker does, and appends it to a shard if `append` is set."""
     stretch = folder / "stretch.part"
     with contextlib.closing(shards.ShardWriter(folder / "shard.tar", folder / "shard.part")) as writer:
 
@@ -409,7 +410,7 @@ def _writing(folder: Path) -> Iterator[_Write]:
             shards.write_members(stretch, key, members)
             if append:
                 writer.append(stretch)
-            else:  # written over, a file system may bring it to the disk first; workers write new ones
+            else:  # if overwritten, a file system may flush it to disk first; workers write new files
                 stretch.unlink()
 
         yield write
@@ -418,7 +419,7 @@ def _writing(folder: Path) -> Iterator[_Write]:
 def _decode_and_encode(
     path: Path, crops: Sequence[NDArray[np.uint8]], to_rgb: Callable[[av.VideoFrame], object]
 ) -> None:
-    """Decode a film and bring it to RGB, and encode crops."""
+    """Decode a video and convert it to RGB, and encode crops."""
     with av.open(str(path)) as container:
         container.streams.video[0].codec_context.thread_count = 1
         for frame in container.decode(video=0):
@@ -428,7 +429,7 @@ def _decode_and_encode(
 
 
 def decode_sound(path: Path, *, resample: bool = True) -> int:
-    """Decode a file's sound the plain way, with libav's own resampler; return the number of samples."""
+    """Decode a file's audio the plain way, with libav's own resampler; return the number of samples."""
     resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
     count = 0
     with av.open(str(path)) as container:

@@ -1,7 +1,6 @@
-"""Drawing the people of the synthetic corpus: warped and recoloured versions of one portrait, with drawn mouths.
+"""Rendering the people of the synthetic corpus: warped and recoloured versions of one portrait, with drawn mouths.
 
-The portrait is the one that scikit-image ships, so that ordinary face detectors find these faces. Nothing is
-downloaded.
+The portrait is the photo that scikit-image ships, so ordinary face detectors find these faces. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from avprep.demo.speech import Colour, Floats, Speaker, Take
 
 Picture = NDArray[np.uint8]
 
-# It is built on a plane of 320×320 pixels, whose middle 256×256 are the picture of a head at rest.
+# Heads are built on a plane of 320×320 pixels, whose central 256×256 are the picture of a head at rest.
 _PLANE = 320
 _MARGIN = 32
 _EYES = ((133.0, 142.0), (187.0, 142.0))
 _MOUTH = (160.0, 193.0)
-_NECK = (160.0, 240.0)  # what the head turns about
+_NECK = (160.0, 240.0)  # centre of the head's rotation
 
 # In pixels of skimage.data.astronaut(); the outlines were drawn by hand.
 _PORTRAIT_EYES = ((200.1, 101.8), (247.1, 102.6))
-_PORTRAIT_SMILE = (223.7, 146.0, 27.0, 14.0)  # centre and half axes of what is painted over
+_PORTRAIT_SMILE = (223.7, 146.0, 27.0, 14.0)  # centre and half axes of the area that is painted over
 _PORTRAIT_HEAD = (
     "175 131 170 116 160 108 154 93 153 70 158 52 173 42 188 37 194 27 210 18 232 15 257 20 277 32 292 47 299 67 "
     "301 87 297 103 287 122 282 132 272 138 267 141 262 158 257 172 256 200 185 200 186 172 183 152 179 135"
@@ -41,7 +40,7 @@ _PORTRAIT_SKIN = (
 
 _Y, _X = np.mgrid[:_PLANE, :_PLANE].astype(np.float32)
 
-# name: (centre x, centre y, sigma x, sigma y, stretch x, stretch y, shift x, shift y): at full amount, plane pixels
+# name: (centre x, centre y, sigma x, sigma y, stretch x, stretch y, shift x, shift y), at full amount, in plane pixels
 _SHAPE = {
     "face width": ((160, 180, 200, 70, 0.09, 0, 0, 0),),
     "jaw width": ((160, 222, 60, 24, 0.13, 0, 0, 0),),
@@ -59,7 +58,7 @@ _SHAPE = {
 
 
 def _shift(shape: tuple[float, ...], x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Return how far a face shape moves the points (x, y) of the average face, in pixels."""
+    """Return the displacement by a face shape of the points (x, y) of the average face, in pixels."""
     dx, dy = np.zeros_like(x), np.zeros_like(y)
     for amount, hills in zip(shape, _SHAPE.values(), strict=True):
         for cx, cy, sigma_x, sigma_y, stretch_x, stretch_y, shift_x, shift_y in hills:
@@ -70,7 +69,7 @@ def _shift(shape: tuple[float, ...], x: Floats, y: Floats) -> tuple[Floats, Floa
 
 
 def portrait() -> Picture:
-    """Return the portrait that scikit-image ships, as it is: uint8 (512, 512, 3), RGB."""
+    """Return the portrait that scikit-image ships, unchanged: uint8 (512, 512, 3), RGB."""
     from skimage.data import astronaut
 
     photo: Picture = astronaut()  # type: ignore[no-untyped-call]
@@ -110,7 +109,7 @@ def _portrait() -> Floats:
 
 
 def _without_mouth(photo: Floats) -> Floats:
-    """Stretch the surrounding skin over the smile, like a soap film (Laplace's equation), with a little grain."""
+    """Fill the smile smoothly from the surrounding skin (Laplace's equation), with a little grain."""
     cx, cy, half_x, half_y = _PORTRAIT_SMILE
     x0, x1, y0, y1 = int(cx - half_x - 4), int(cx + half_x + 5), int(cy - half_y - 4), int(cy + half_y + 5)
     y, x = np.mgrid[y0:y1, x0:x1].astype(np.float32)
@@ -126,20 +125,20 @@ def _without_mouth(photo: Floats) -> Floats:
 
 
 def _tint(picture: Floats, weight: Floats, mean: float, target: Colour, contrast: float = 1.0) -> Floats:
-    """Give what `weight` (0–1) selects another colour; its shading, around the grey `mean`, stays."""
+    """Recolour the area selected by `weight` (0–1) and keep its shading, around the grey `mean`."""
     grey = picture @ np.array([0.3, 0.6, 0.1], np.float32)
     shade = (np.clip(grey / mean, 0, 1.5) ** contrast)[..., None]
     return np.asarray(picture + (np.array(target, np.float32) * shade - picture) * weight[..., None], np.float32)
 
 
 def _remap(layers: Floats, x: Floats, y: Floats) -> Floats:
-    """Look up the points (x, y) in layers (H, W, channels)."""
+    """Sample layers (H, W, channels) at the points (x, y)."""
     found = cv2.remap(np.ascontiguousarray(layers), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(found, np.float32)
 
 
 def _exposed(picture: Floats, x: Floats, y: Floats, who: Speaker) -> Floats:
-    """Light a picture of the points (x, y) of the plane and pass it through the speaker's camera."""
+    """Apply lighting and the speaker's camera to a picture of the points (x, y) of the plane."""
     light = 1 + 0.22 * who.side_light * np.tanh((x - 160) / 60) + 0.05 * (160 - y) / 160
     developed = 255 * np.clip(picture * light[..., None] / 255, 0, 1) ** who.gamma
     return np.asarray(np.clip((developed - 120) * who.contrast + 120, 0, 255), np.float32)
@@ -147,10 +146,10 @@ def _exposed(picture: Floats, x: Floats, y: Floats, who: Speaker) -> Floats:
 
 @functools.lru_cache(maxsize=16)
 def _head(who: Speaker, face: Expression | None) -> tuple[Picture, Picture, Floats]:
-    """Build a person without a mouth, with an expression or without any.
+    """Build a person without a mouth, with or without an expression.
 
-    Returns the person, uint8 (320, 320, 4), RGB premultiplied by alpha, and alpha; the wall behind, uint8
-    (320, 320, 3); the centres of the eyes, float32 (2, 2) x y, all on the plane.
+    Returns the person, uint8 (320, 320, 4), RGB premultiplied by alpha, and alpha; the wall in the background, uint8
+    (320, 320, 3); the centres of the eyes, float32 (2, 2) x y. All are on the plane.
     """
     rng = np.random.default_rng(who.seed)
     x, y = _X, _Y
@@ -200,7 +199,7 @@ def _with_brows(picture: Floats, face: Expression, eyes: Floats, who: Speaker) -
 
 
 def _dressed(picture: Floats, matte: Floats, who: Speaker, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Put on clothes, in front of the neck, and long hair behind it; returns picture and matte."""
+    """Add clothes in front of the neck, and long hair behind it; return picture and matte."""
     x, y = _X, _Y
     folds = cv2.GaussianBlur(rng.normal(0, 1, x.shape).astype(np.float32), (0, 0), 9) * 9
     strands = cv2.GaussianBlur(rng.normal(0, 1, x.shape).astype(np.float32), (0, 0), sigmaX=1, sigmaY=14) * 4
@@ -223,7 +222,7 @@ def _dressed(picture: Floats, matte: Floats, who: Speaker, rng: np.random.Genera
 
 
 def _soft(x: Floats) -> Floats:
-    """Return max(x, 0) with its corner rounded over some 8 pixels."""
+    """Return max(x, 0) with its corner rounded over about 8 pixels."""
     return (np.logaddexp(0, x / 4) * 4).astype(np.float32)
 
 
@@ -249,7 +248,7 @@ def _wall(who: Speaker, rng: np.random.Generator) -> Picture:
 
 
 def render(take: Take, who: Speaker, size: int = 256, face: Expression | None = None) -> Picture:
-    """Draw a take, with an expression or without any: uint8 (29, size, size, 3), RGB."""
+    """Render a take, with or without an expression: uint8 (T, size, size, 3), RGB; T is 29 for takes of `perform`."""
     person, wall, eyes = _head(who, face)
     mouths, alphas = _mouths(take.lips, who, face or Expression())
     motion = _Motion(eyes)
@@ -266,7 +265,7 @@ def render(take: Take, who: Speaker, size: int = 256, face: Expression | None = 
         matrix[0, 2] += (x + _NECK[0] - _MARGIN) * scale - _NECK[0]
         matrix[1, 2] += (y + _NECK[1] - _MARGIN) * scale - _NECK[1]
         moved = cv2.warpAffine(head, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        seen = 255 - moved[..., 3:].repeat(3, axis=2)  # how much of the wall
+        seen = 255 - moved[..., 3:].repeat(3, axis=2)  # opacity of the wall
         frames[i] = cv2.add(moved[..., :3], cv2.multiply(behind, seen, scale=1 / 255))
         if who.blur > 0.1:
             cv2.GaussianBlur(frames[i], (0, 0), who.blur * scale, dst=frames[i])
@@ -274,7 +273,7 @@ def render(take: Take, who: Speaker, size: int = 256, face: Expression | None = 
 
 
 class _Motion:
-    """Moves jaw, mouth corners and eyelids of a head, by one remap of its face.
+    """Moves the jaw, mouth corners and eyelids of a head by one remap of its face.
 
     eyes: (2, 2), x y on the plane.
     """
@@ -287,10 +286,10 @@ class _Motion:
         below = np.clip((y - _MOUTH[1] + 4) / 14, 0, 1)
         neck = np.clip((258 - y) / 26, 0, 1)
         self.drop = 8 * below * neck * np.exp(-0.5 * ((x - 160) / 34) ** 2)  # pixels at jaw 1
-        self.pull = (x - 160) * 0.45 * bump(x, y, _MOUTH, (30, 16))  # pixels for each unit of width
+        self.pull = (x - 160) * 0.45 * bump(x, y, _MOUTH, (30, 16))  # pixels per unit of width
 
     def __call__(self, head: Picture, jaw: float, wider: float, lids: float) -> Picture:
-        """Return a changed copy of `head`, (320, 320, 4)."""
+        """Return a moved copy of `head`, (320, 320, 4)."""
         x, y = self.x - wider * self.pull, self.y - jaw * self.drop
         if lids > 0.02:
             y = y.copy()
@@ -303,10 +302,10 @@ class _Motion:
 
     @staticmethod
     def _lid(x: Floats, y: Floats, shut: float) -> Floats:
-        """Return the change of y that stretches the skin between crease and lid edge over the eyeball."""
+        """Return the change of y that stretches the skin between the lid's crease and edge over the eyeball."""
         crease, edge, lower = -8.0, -4.5, 5.0
         over = np.clip(1.35 - np.abs(x / 15) ** 3, 0, 1)
-        moved = edge + shut * (lower - 1 - edge) * over  # where the edge comes to lie
+        moved = edge + shut * (lower - 1 - edge) * over  # new position of the edge
         skin = crease + (y - crease) * (edge - crease) / (moved - crease)
         ball = edge + (y - moved) * (lower - edge) / (lower - moved)
         source = np.where(y < moved, skin, ball)
@@ -317,7 +316,7 @@ _MOUTH_BOX = (122, 166, 76, 66)  # x, y, width, height on the plane
 
 
 class _Edges(NamedTuple):
-    """The four edges of a mouth as heights over x, (T, H, W), pixels below the mouth's centre."""
+    """The four edges of a mouth as functions of x, (T, H, W), in pixels below the mouth's centre."""
 
     upper_out: Floats
     upper_in: Floats
@@ -326,7 +325,7 @@ class _Edges(NamedTuple):
 
 
 def _edges(lips: Floats, half: Floats, x: Floats, lip_size: float, up: float) -> _Edges:
-    """Shape the lips of half width `half` over the points x; their corners are lifted by `up` pixels."""
+    """Return the edges of lips of half width `half` at the points x; their corners are raised by `up` pixels."""
     jaw, wide, purse, teeth, _ = lips.T[:, :, None, None]
     u = np.clip(np.abs(x) / half, 0, 1)
     gap = np.clip(jaw * 1.12 - 0.03, 0, None) + 0.12 * np.clip(teeth - 0.4, 0, 1)  # teeth part the lips a little
@@ -373,9 +372,9 @@ def _lip_colour(edges: _Edges, half: Floats, x: Floats, y: Floats, who: Speaker)
 
 
 def _inside(lips: Floats, edges: _Edges, half: Floats, x: Floats, y: Floats, who: Speaker) -> Floats:
-    """Paint what an open mouth shows: the dark, the tongue, the teeth."""
+    """Paint the inside of an open mouth: the dark, the tongue, the teeth."""
     jaw, _, purse, teeth, tongue = lips.T[:, :, None, None]
-    teeth = np.maximum(teeth, who.teeth * np.clip(1.6 * jaw, 0, 1) * (1 - purse))  # as the upper lip rises
+    teeth = np.maximum(teeth, who.teeth * np.clip(1.6 * jaw, 0, 1) * (1 - purse))  # because the upper lip rises
     _, top, bottom, _ = edges
     depth = (0.55 + 0.5 * (y - top) / (bottom - top + 1e-3))[..., None]
     picture = who.inside * np.array([62, 22, 22], np.float32) * depth

@@ -1,7 +1,7 @@
-"""Synthetic people who say what people of an OUT say: many faces for a few voices.
+"""Synthetic people who say what the people of an OUT say: many faces for a few voices.
 
-A generator that has seen two speakers takes a voice for a sign of a face. Here many faces move their mouths as one real
-speaker did, and are heard with that speaker's own sound.
+A generator trained on two speakers learns to associate each voice with a face. Here many faces have the lip motion of
+one real speaker, together with that speaker's own audio.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from avprep.runs import fingerprint
 
 PLAN = "manifest.jsonl"
 CORNERS, INNER_UPPER, INNER_LOWER = (48, 54), (61, 62, 63), (67, 66, 65)
-"""Of the 68 points of iBUG 300-W: corners of the mouth, and points of the inner lips, one above the other."""
+"""Indices of the 68 landmarks of iBUG 300-W: the mouth's corners, and opposite points of the inner lips."""
 SHUT, OPEN = 15, 97
-"""Percentiles of a speaker's gap between the lips that are a shut mouth and a wide open one."""
+"""Percentiles of a speaker's gap between the lips that count as a shut mouth and a wide-open one."""
 LEAST = 4.0
-"""Pixels between these two at least: less is the noise of the landmarks."""
+"""Minimum difference between these two in pixels: less is landmark noise."""
 PURSED = 0.93
-"""Width, 1 being usual, below which lips are round."""
+"""Mouth width, relative to the speaker's median, below which lips are rounded."""
 FOUND = 0.5
-"""Fraction of a clip's frames that must have landmarks."""
+"""Minimum fraction of a clip's frames with landmarks."""
 LONGEST_NAME, SHORTENED = 240, 200
-"""Bytes of a part of a key that is the name of a file as it stands, and how much of a longer one is left."""
+"""Maximum bytes of a part of a key that becomes a file name unchanged, and the bytes kept of a longer one."""
 LONGEST = 20 * schema.FPS
-"""Frames of a clip at most: all that are drawn are in memory at once."""
+"""Maximum frames of a clip: all rendered frames are in memory at once."""
 
 
 class Mouth(NamedTuple):
-    """What is seen of a mouth in a clip: gap between the lips and width, float32 (T, 2), crop pixels."""
+    """The mouth of a speaker in a clip: gap between the lips and mouth width, float32 (T, 2), crop pixels."""
 
     whose: str
     track: Floats
 
 
 class _Part(NamedTuple):
-    """One clip to make: the source and its root, who says it, and how the lips move (T, 5).
+    """One clip to make: the source clip and its root, the person who says it, and the lip motion (T, 5).
 
-    recording: what is heard instead of the source's sound.
+    recording: replaces the source's audio.
     """
 
     clip: Clip
@@ -65,7 +65,7 @@ class _Part(NamedTuple):
 
     @property
     def row(self) -> Clip:
-        """The clip that is made."""
+        """The clip to be made."""
         name = f"s{self.person:03d}"
         key = f"{name}/{self.clip.key}"
         whole = replace(self.clip, audio=None, start=None, duration=None, track=None)
@@ -74,7 +74,7 @@ class _Part(NamedTuple):
 
 
 def _file_name(part: str) -> str:
-    """Return a part of a key as the name of a file or folder: a key is longer than its video's name may be."""
+    """Return a part of a key as a file or folder name; it is shortened, since keys may be longer than file names."""
     if len(part.encode()) <= LONGEST_NAME:
         return part
     return f"{part.encode()[:SHORTENED].decode(errors='ignore')}~{hashlib.sha256(part.encode()).hexdigest()[:16]}"
@@ -90,17 +90,17 @@ def dub(
     seed: int = 0,
     jobs: int = 1,
 ) -> Manifest:
-    """Let `speakers` drawn people say what the clips of OUT say: ROOT/SPEAKER/CLIP.mp4 and ROOT/manifest.jsonl.
+    """Make `speakers` synthetic people say what the clips of OUT say: ROOT/SPEAKER/CLIP.mp4 and ROOT/manifest.jsonl.
 
-    out: whose crops have the 68 landmarks: detector `dlib` or `face-alignment`.
-    clips: how many of each split, at most: the first ones in the manifest's order; memory grows with them.
-    voices: recordings VOICES/NAME/KEY.wav of what clip KEY of OUT says, by other voices: people of train have one of
-        them each, in turn; lips and times of words move to where the recording says them. Clips without a recording or
-        times of words, and those of val and test, keep the source's sound.
+    out: a run whose crops have the 68 landmarks: detector `dlib` or `face-alignment`.
+    clips: maximum number of clips per split: the first ones in the manifest's order; memory grows with this number.
+    voices: recordings VOICES/NAME/KEY.wav of what clip KEY of OUT says, by other voices. The people of train are given
+        one voice each, in turn; lip motion and word times are moved to where the recording says the words. Clips
+        without a recording or word times, and those of val and test, keep the source's audio.
     Splits, words and labels are those of OUT; people of val and test are not in train. The files do not depend on
-    `jobs`. After an interruption the same call goes on. The manifest's `left_out` counts clips that are longer than
-    `LONGEST`, or have landmarks in too few frames, and `recorded` those that are heard with other voices.
-    Raises AvprepError where nothing can be said, a source cannot be heard, or `root` holds anything but this corpus.
+    `jobs`. After an interruption the same call resumes. The manifest's `left_out` counts clips that are longer than
+    `LONGEST`, or have landmarks in too few frames; `recorded` counts those that have other voices.
+    Raises AvprepError if no clip can be used, a source has no readable audio, or `root` holds anything but this corpus.
     """
     source = fingerprint.read_manifest(out)
     mouths, left_out = _mouths(out, {clip.key: clip.speaker for clip in source.clips}, clips)
@@ -118,9 +118,9 @@ def dub(
 
 
 def mouth(landmarks: NDArray[np.float32]) -> Floats | None:
-    """Measure a mouth by landmarks (T, 68, 2): gap and width, float32 (T, 2); None where too few frames have any.
+    """Measure a mouth by landmarks (T, 68, 2): gap and width, float32 (T, 2); None if too few frames have landmarks.
 
-    Frames without landmarks are between those that have some, and the track is smoothed over three frames.
+    Frames without landmarks are interpolated from those with landmarks, and the track is smoothed over three frames.
     """
     gaps = np.linalg.norm(landmarks[:, INNER_UPPER] - landmarks[:, INNER_LOWER], axis=2).mean(axis=1)
     track = np.stack((gaps, np.linalg.norm(np.diff(landmarks[:, CORNERS], axis=1)[:, 0], axis=1)), axis=1)
@@ -134,9 +134,9 @@ def mouth(landmarks: NDArray[np.float32]) -> Floats | None:
 
 
 def lips_of(mouths: Mapping[str, Mouth]) -> dict[str, Floats]:
-    """Return the lips of each clip, float32 (T, 5), as `Take.lips` has them: teeth and tongue are not known.
+    """Return the lips of each clip, float32 (T, 5), in the form of `Take.lips`; teeth and tongue are unknown, hence 0.
 
-    Each speaker's mouth is measured by its own usual width, and by how far it is open when it is shut and wide open.
+    Each speaker's mouth is normalised by its own median width, and by its own gaps when shut and when wide open.
     """
     found: dict[str, Floats] = {}
     for name in sorted({one.whose for one in mouths.values()}):
@@ -153,9 +153,9 @@ def lips_of(mouths: Mapping[str, Mouth]) -> dict[str, Floats]:
 
 
 def _mouths(out: Path, speakers: Mapping[str, str | None], clips: int) -> tuple[dict[str, Mouth], int]:
-    """Measure the mouths of the first clips of each split, and count those of them that are left out.
+    """Measure the mouths of the first clips of each split, and count those that are left out.
 
-    A clip without a speaker is its own one.
+    A clip without a speaker label counts as a speaker of its own.
     """
     found: dict[str, Mouth] = {}
     left_out = 0
@@ -181,7 +181,7 @@ def _mouths(out: Path, speakers: Mapping[str, str | None], clips: int) -> tuple[
 def _parts(
     clips: list[Clip], source: Path, lips: Mapping[str, Floats], members: Mapping[str, list[int]]
 ) -> Iterator[_Part]:
-    """Give each clip somebody who says it: everybody of a split in turn."""
+    """Assign each clip to a person: the people of its split in turn, or of train if the split has none."""
     for split in manifest.SPLITS:
         who = members[split] or members["train"]
         for number, clip in enumerate(one for one in clips if one.split == split):
@@ -189,7 +189,7 @@ def _parts(
 
 
 def _recorded(parts: list[_Part], voices: Path, seed: int) -> list[_Part]:
-    """Give the people of train voices in turn, and move their lips to what is heard; see `dub`."""
+    """Assign voices to the people of train in turn, and move their lips in sync with the recordings; see `dub`."""
     names = recorded.names(voices)
     people = sorted({part.person for part in parts if part.clip.split == "train"})
     voice = {person: names[(turn + seed) % len(names)] for turn, person in enumerate(people)}
@@ -207,7 +207,7 @@ def _recorded(parts: list[_Part], voices: Path, seed: int) -> list[_Part]:
 
 
 def _moved(part: _Part, recording: Path) -> _Part:
-    """Return a clip that says what a recording says, when it says it."""
+    """Return a clip whose lips and word times are in sync with a recording."""
     n_frames = len(part.lips)
     again = recorded.recording(recording, LONGEST)
     words = part.clip.words
@@ -224,7 +224,7 @@ def _moved(part: _Part, recording: Path) -> _Part:
 
 
 def _heard(part: _Part) -> Sound:
-    """Read the sound of a clip's source; AvprepError where it has none."""
+    """Read the audio of a clip's source; AvprepError if it has none."""
     clip = part.clip
     audio = None if clip.audio is None else part.source / clip.audio
     try:
@@ -234,7 +234,7 @@ def _heard(part: _Part) -> Sound:
 
 
 def _begin(root: Path, plan: bytes) -> None:
-    """Write the manifest, or see that the one that is there is the same; so nothing else is mixed with it."""
+    """Write the manifest, or check that an existing one is the same, so that the folder holds nothing else."""
     try:
         if (root / PLAN).exists():
             if (root / PLAN).read_bytes() != plan:
@@ -248,7 +248,7 @@ def _begin(root: Path, plan: bytes) -> None:
 
 
 def _make(root: Path, seed: int, part: _Part) -> None:
-    """Make one clip, unless it is there; it appears whole."""
+    """Make one clip, unless it exists; it is written atomically."""
     path = root / part.row.video
     if path.exists():
         return

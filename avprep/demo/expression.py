@@ -1,7 +1,8 @@
-"""The expressions of the synthetic corpus's people: brows, eye opening, cheeks, furrows and mouth corners.
+"""Facial expressions of the synthetic corpus's people: brows, eye opening, cheeks, furrows and mouth corners.
 
-An expression is constant over a clip and does not depend on what is said. A face that has one is another drawing than
-a face that has none: its hairline is higher and its brows are drawn, since the portrait's own hardly show.
+An expression is constant over a clip and does not depend on what is said. A face with an expression is rendered
+differently from a face without one: its hairline is higher and its brows are drawn, since the portrait's own are hardly
+visible.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from avprep.demo.speech import Floats, Speaker
 
 
 class Expression(NamedTuple):
-    """How a face differs from one at rest, in pixels of a picture of 256×256 unless said otherwise.
+    """The difference between a face and a face at rest, in pixels of a 256×256 picture unless stated otherwise.
 
-    inner, arch, outer: three points of each brow move up. knit: the inner ends move towards each other.
-    eyes: their height grows by this share; negative: it shrinks. cheeks: move up.
-    corners: of the mouth, move up. width: of the mouth, times this.
-    frown, lines, folds: how plain upright furrows between the brows, lines across the forehead and folds beside the
-    mouth are, 0 … 1.
+    inner, arch, outer: upward motion of three points of each brow. knit: motion of the inner ends towards each other.
+    eyes: relative change of their height; negative: they narrow. cheeks: upward motion.
+    corners: upward motion of the mouth's corners. width: factor of the mouth's width.
+    frown, lines, folds: visibility of vertical furrows between the brows, lines across the forehead and folds beside
+    the mouth, 0 … 1.
     """
 
     inner: float = 0.0
@@ -45,21 +46,21 @@ EMOTIONS = {
     "angry": Expression(-6.5, -1.5, 3.5, 4.5, eyes=-0.2, corners=-3.0, width=0.93, frown=1.0),
     "surprised": Expression(8.5, 10.0, 8.0, eyes=0.42, width=0.9, lines=1.0),
 }
-"""The emotions of the corpus, each as the expression of its full intensity."""
+"""The emotions of the corpus, each as an expression at full intensity."""
 INTENSITIES = {"low": 0.6, "high": 1.0}
-"""Share of the full expression by intensity."""
+"""Fraction of the full expression by intensity."""
 
 _EYES = ((133.0, 142.0), (187.0, 142.0))
 _BROW = ((11.0, -10.5), (-4.0, -14.5), (-19.0, -9.0))
-"""Inner end, arch and outer end of the left brow from the centre of its eye."""
+"""Inner end, arch and outer end of the left brow, relative to the centre of its eye."""
 _HAIRLINE = 13.0
-"""Pixels by which the hair is lifted, so that brows have somewhere to go."""
+"""Pixels by which the hair is raised, so that brows have room to move."""
 
 
 def expression(emotion: str, intensity: str, who: Speaker, take_seed: int) -> Expression:
-    """Return how a speaker shows an emotion in one take: everybody a little differently, and each time.
+    """Return a speaker's expression of an emotion in one take; it varies a little between speakers and takes.
 
-    KeyError for an emotion that `EMOTIONS` does not list, or an intensity that `INTENSITIES` does not.
+    Raises KeyError for an emotion that is not in `EMOTIONS` or an intensity that is not in `INTENSITIES`.
     """
     number = list(EMOTIONS).index(emotion) if emotion in EMOTIONS else -1
     rest, full = Expression(), EMOTIONS[emotion]
@@ -72,12 +73,12 @@ def expression(emotion: str, intensity: str, who: Speaker, take_seed: int) -> Ex
 
 
 def bump(x: Floats, y: Floats, centre: tuple[float, float] | Floats, sigma: tuple[float, float]) -> Floats:
-    """Return a Gaussian hill of height 1."""
+    """Return a Gaussian of height 1."""
     return np.exp(-0.5 * (((x - centre[0]) / sigma[0]) ** 2 + ((y - centre[1]) / sigma[1]) ** 2)).astype(np.float32)
 
 
 def shift(face: Expression, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Return how far an expression moves the points (x, y) of the average face, in pixels."""
+    """Return the displacement by an expression of the points (x, y) of the average face, in pixels."""
     dx, dy = np.zeros_like(x), np.zeros_like(y)
     dy -= _HAIRLINE * bump(x, y, (160, 100), (70, 15))
     for (eye_x, eye_y), side in zip(_EYES, (1, -1), strict=True):
@@ -91,7 +92,7 @@ def shift(face: Expression, x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 
 def without_brows(portrait: Floats) -> Floats:
-    """Wipe the thin dark brows off a portrait (H, W, channels) by a closing."""
+    """Remove the thin dark brows from a portrait (H, W, channels) by a morphological closing."""
     closed = cv2.morphologyEx(portrait, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9)))
     closed = cv2.GaussianBlur(closed, (0, 0), 1.0)
     y, x = np.mgrid[: portrait.shape[0], : portrait.shape[1]].astype(np.float32)
@@ -102,7 +103,7 @@ def without_brows(portrait: Floats) -> Floats:
 
 
 def brows(face: Expression, eyes: Floats, shape: tuple[int, int]) -> Floats:
-    """Return how much of each pixel both brows cover, 0 … 1: float32 of this shape; eyes: (2, 2), x y."""
+    """Return the coverage of each pixel by both brows, 0 … 1: float32 of this shape; eyes: (2, 2), x y."""
     ink = np.zeros(shape, np.float32)
     for (eye_x, eye_y), side in zip(eyes, (1, -1), strict=True):
         points = np.array(_BROW) - np.array([(0, face.inner), (0, face.arch), (0, face.outer)])
@@ -112,7 +113,7 @@ def brows(face: Expression, eyes: Floats, shape: tuple[int, int]) -> Floats:
 
 
 def furrows(face: Expression, x: Floats, y: Floats) -> Floats:
-    """Return how much darker the skin is at the points (x, y), 0 … 1."""
+    """Return the darkening of the skin at the points (x, y), 0 … 1."""
     away = np.abs(x - 160)
     dark = face.frown * 0.8 * np.exp(-(((away - 5.5 + 0.1 * (y - 128)) / 1.3) ** 2) - ((y - 128) / 8) ** 2)
     for line in (106.0, 112.5):
@@ -123,7 +124,7 @@ def furrows(face: Expression, x: Floats, y: Floats) -> Floats:
 
 
 def _stroke(points: NDArray[np.float64], half_widths: tuple[float, ...], shape: tuple[int, int]) -> Floats:
-    """Return a curve through three points, of these half widths there, as coverage 0 … 1."""
+    """Return a curve through three points, with the given half widths there, as coverage 0 … 1."""
     along = np.linspace(0, 2, 25)
     curve = np.stack([np.polyval(np.polyfit([0, 1, 2], points[:, k], 2), along) for k in range(2)], axis=1)
     half = np.interp(along, range(3), half_widths)[:, None]

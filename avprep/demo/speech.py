@@ -1,7 +1,7 @@
-"""The words and people of the synthetic corpus, one utterance at a time, and how it sounds.
+"""The words and people of the synthetic corpus, single utterances, and speech synthesis.
 
-Each word is a row of units (`WORDS`); a unit (`UNITS`) has lip targets and sound targets on one time axis, so audio and
-mouth are in sync by construction.
+Each word is a sequence of units (`WORDS`); a unit (`UNITS`) has lip targets and audio targets on one time axis, so
+audio and mouth are in sync by construction.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Sound = NDArray[np.int16]
 
 FRAMES = 29  # LRW's clip length: 1.16 s
 AAC_FRAME = 1024  # samples
-SAMPLES = 19 * AAC_FRAME  # 1.216 s: LRW holds 56 ms more sound than picture
-_TICKS = SAMPLES * 1000 // SAMPLE_RATE  # targets are laid out in steps of 1 ms
-_PACE = 1.3  # the durations in `UNITS` are those of fluent speech; clear speech is slower
+SAMPLES = 19 * AAC_FRAME  # 1.216 s: LRW has 56 ms more audio than video
+_TICKS = SAMPLES * 1000 // SAMPLE_RATE  # targets have steps of 1 ms
+_PACE = 1.3  # `UNITS` has the durations of fluent speech; clear speech is slower
 _BURST = 0.022  # seconds
 _WARPS = 12  # of a face, see `avprep.demo.drawing`
 
 
 class Unit(NamedTuple):
-    """A phoneme-like unit: how the mouth looks and what is heard meanwhile.
+    """A phoneme-like unit: the look of the mouth and the sound at the same time.
 
     ms: duration. jaw, teeth, tongue: 0 hidden or shut … 1. width: of the mouth, 1 at rest. round: 0 spread … 1 pursed.
-    hold: how firmly it keeps its lips against its neighbours (a closure must be reached).
+    hold: how strongly its lip targets dominate those of its neighbours (a closure must be reached).
     f1, f2, f3: formants in Hz. voice, noise: levels, 1 is an open vowel. centre, spread: of the noise, Hz.
-    stop: silent but for a burst of the noise at its end.
+    stop: silent except for a burst of the noise at its end.
     """
 
     ms: int
@@ -119,17 +119,17 @@ WORDS = {
         "DIFFERENT": "D IH F R AH N T",
     }.items()
 }
-"""The corpus's words, most unlike first, each as a row of units."""
+"""The corpus's words, the most dissimilar first, each as a sequence of units."""
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """How one person looks and sounds.
+    """The look and voice of one person.
 
-    seed: of what is not listed here, and of each take. shape: amounts of the warps of `avprep.demo.drawing`, −1 … 1.
+    seed: for anything not listed here, and for each take. shape: amounts of the warps of `avprep.demo.drawing`, −1 … 1.
     beard, moustache: 0 … 1. lip_size, mouth_size, tract (length of the vocal tract), rate (of speech): 1 is medium.
     side_light: −1 (the image's left is dark) … 1. contrast, gamma: of the camera. pitch: Hz.
-    hiss: level of the background noise, 1 is full scale. teeth: how much of the upper ones an open jaw shows, 0 … 1.
+    hiss: level of the background noise, 1 is full scale. teeth: how much of the upper teeth an open jaw shows, 0 … 1.
     inside: brightness of the open mouth behind them, 1 is medium. blur: of the camera, standard deviation in pixels of
     a 256×256 picture.
     """
@@ -161,14 +161,14 @@ class Speaker:
 
 
 _SKIN = ((232, 196, 174), (228, 180, 152), (205, 150, 118), (168, 115, 86), (122, 82, 62))
-_HAIR = ((36, 30, 28), (72, 50, 36), (52, 44, 40), (128, 70, 40), (186, 150, 92), (150, 148, 146))  # first the dark
+_HAIR = ((36, 30, 28), (72, 50, 36), (52, 44, 40), (128, 70, 40), (186, 150, 92), (150, 148, 146))  # dark ones first
 
 
 def speaker(seed: int, index: int = 0) -> Speaker:
-    """Draw person number `index` of the population `seed`; neighbours in number differ in skin, hair and pitch."""
+    """Generate person number `index` of the population `seed`; consecutive ones differ in skin, hair and pitch."""
     rng = np.random.default_rng([seed, index, 1])
     turn = seed % 1000 + index
-    deep, tone = turn * 0.618 % 1, turn * 0.7549 % 1  # golden steps: few speakers are spread well, many evenly
+    deep, tone = turn * 0.618 % 1, turn * 0.7549 % 1  # golden steps: few speakers are well spread, many evenly
     skin = [float(np.interp(tone * 4, range(5), [colour[k] for colour in _SKIN])) for k in range(3)]
 
     def vivid(low: float, high: float) -> Colour:
@@ -204,7 +204,7 @@ def speaker(seed: int, index: int = 0) -> Speaker:
 
 
 def _lip_colour(skin: NDArray[np.float64], rng: np.random.Generator) -> Colour:
-    """Return a red that is darker than a light skin, and darker or lighter than a dark one."""
+    """Return a red that is darker than light skin, and darker or lighter than dark skin."""
     light = rng.uniform(0.7, 1.0) + 0.5 * rng.random() * np.clip((190 - skin.mean()) / 100, 0, 1)
     red, pale = rng.uniform(1.0, 1.15), rng.uniform(0.62, 0.88)
     r, g, b = np.clip(skin * light * [red, pale, pale + 0.04], 0, 250)
@@ -216,14 +216,14 @@ _LIPS = ("jaw", "width", "round", "teeth", "tongue")
 
 @dataclass(frozen=True)
 class Take:
-    """One utterance as it will be seen and heard.
+    """One utterance before rendering and synthesis.
 
-    edges: float64 (units + 1,), seconds: where the word's units begin, and where the last one ends.
-    lips: float32 (T, 5): jaw, width, round, teeth, tongue (see `Unit`) in each video frame.
-    voice: float32 (243, 7): f1, f2, f3 (Hz), voice, noise, centre, spread each 5 ms.
+    edges: float64 (units + 1,), seconds: the start of each of the word's units, and the end of the last one.
+    lips: float32 (T, 5): jaw, width, round, teeth, tongue (see `Unit`) per video frame.
+    voice: float32 (243, 7): f1, f2, f3 (Hz), voice, noise, centre, spread every 5 ms.
     pose: float32 (T, 4): x, y (pixels of a 256×256 picture), roll (radians), zoom.
     lids: float32 (T,): 0 open eyes … 1 shut.
-    seed: of the sound's noise.
+    seed: of the audio's noise.
     """
 
     edges: NDArray[np.float64]
@@ -235,9 +235,9 @@ class Take:
 
 
 def perform(word: str, who: Speaker, take_seed: int) -> Take:
-    """Let a speaker say a word once: same units as ever, other timing, effort, pose.
+    """Make a speaker say a word once: always with the same units, but with different timing, effort and pose.
 
-    AvprepError for a word that `WORDS` does not list.
+    Raises AvprepError for a word that is not in `WORDS`.
     """
     if word not in WORDS:
         raise AvprepError(f"no such word in the synthetic corpus: {word} (there are {', '.join(WORDS)})")
@@ -261,7 +261,7 @@ def perform(word: str, who: Speaker, take_seed: int) -> Take:
 
 
 def performed(lips: Floats, who: Speaker, name: str) -> Take:
-    """Return a take whose lips (T, 5) are given and which is heard elsewhere: pose and blinks by its name."""
+    """Return a take with given lips (T, 5) and without audio; its name determines pose and blinks."""
     rng = np.random.default_rng([who.seed, zlib.crc32(name.encode())])
     nothing = np.zeros(0)
     effort = rng.uniform(0.8, 1.1)
@@ -276,7 +276,7 @@ def performed(lips: Floats, who: Speaker, name: str) -> Take:
 
 
 def people(speakers: int, seed: int) -> dict[str, list[int]]:
-    """Split the numbers of speakers into train, val and test, a seventh in each of the last two; see `speaker`."""
+    """Split speaker numbers into train, val and test, about 15 % in each of the last two; see `speaker`."""
     held_out = max(1, round(0.15 * speakers)) if speakers >= 3 else 0
     order = np.random.default_rng([seed, 2]).permutation(speakers)
     members = {"train": order[2 * held_out :], "val": order[:held_out], "test": order[held_out : 2 * held_out]}
@@ -284,7 +284,7 @@ def people(speakers: int, seed: int) -> dict[str, list[int]]:
 
 
 def _blur(track: Floats, sigma_ms: float) -> Floats:
-    """Smooth a track (ticks, channels) in time; its ends are held."""
+    """Smooth a track (ticks, channels) in time; it is padded with its end values."""
     reach = int(3 * sigma_ms)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_ms) ** 2)
     padded = np.pad(track, ((reach, reach), (0, 0)), mode="edge")
@@ -293,7 +293,7 @@ def _blur(track: Floats, sigma_ms: float) -> Floats:
 
 
 def _lips(row: list[Unit], which: NDArray[np.intp], rng: np.random.Generator) -> Floats:
-    """Blend lip targets into each other, each as strongly as it holds (the dominance model of Cohen and Massaro)."""
+    """Blend lip targets, each weighted by its `hold` (the dominance model of Cohen and Massaro)."""
     hold = np.array([unit.hold for unit in row])[which][:, None]
     target = np.array([[getattr(unit, name) for name in _LIPS] for unit in row])[which]
     lips = _blur(target * hold, 26) / _blur(hold, 26)
@@ -315,19 +315,19 @@ def _voice(row: list[Unit], which: NDArray[np.intp], edges: NDArray[np.float64],
 
 
 def _pose(rng: np.random.Generator, length: int = FRAMES) -> Floats:
-    """Return slow motion of a head: (T, 4), as `Take.pose`."""
+    """Return a slow motion of the head: (T, 4), as `Take.pose`."""
     return _sway(rng, length) * np.array([2.2, 1.8, 0.025, 0.015], np.float32) + np.array([0, 0, 0, 1], np.float32)
 
 
 def _sway(rng: np.random.Generator, length: int) -> Floats:
-    """Return slow motion in four channels, each within about ±1: (T, 4)."""
+    """Return a slow motion in four channels, each within about ±1: (T, 4)."""
     seconds = np.arange(length)[:, None, None] / FPS
     hertz, phase = rng.uniform(0.15, 1.1, (1, 4, 3)), rng.uniform(0, 2 * np.pi, (1, 4, 3))
     return np.asarray((np.sin(2 * np.pi * hertz * seconds + phase) / (1 + hertz)).sum(axis=2), np.float32)
 
 
 def _blink(rng: np.random.Generator, length: int = FRAMES) -> Floats:
-    """Return how far the lids are closed: one blink of about 0.2 s in every third take."""
+    """Return how far the lids are closed, (T,): one blink of about 0.2 s in a third of the takes, at random."""
     if rng.random() > 1 / 3:
         return np.zeros(length, np.float32)
     middle = rng.uniform(0.1, max(0.1, 1.05 + (length - FRAMES) / FPS))
@@ -340,9 +340,9 @@ _BANDWIDTHS = (90.0, 110.0, 170.0, 250.0)  # Hz, of the formants
 
 
 def speak(take: Take, who: Speaker) -> Sound:
-    """Synthesise the sound of a take: int16 (19456,), 16 kHz mono.
+    """Synthesise the audio of a take: int16 (19456,), 16 kHz mono.
 
-    A pulse train and noise, each filtered every 5 ms in the frequency domain and added up again.
+    A pulse train and noise are filtered in the frequency domain, by a filter that changes every 5 ms, and added.
     """
     rng = np.random.default_rng(take.seed)
     f0 = _pitch(take, who, rng)
@@ -367,7 +367,7 @@ def speak(take: Take, who: Speaker) -> Sound:
 
 
 def _pitch(take: Take, who: Speaker, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return the pitch of each sample, Hz: it falls over the word, with a bend of its own and jitter."""
+    """Return the pitch of each sample, Hz: it falls over the word, with a random bend and jitter."""
     seconds = np.arange(SAMPLES) / SAMPLE_RATE
     place = (seconds - take.edges[0]) / (take.edges[-1] - take.edges[0])
     contour = 1 + rng.uniform(0.02, 0.1) - 0.18 * place + 0.06 * np.sin(2 * np.pi * (place + rng.random()))
@@ -377,7 +377,7 @@ def _pitch(take: Take, who: Speaker, rng: np.random.Generator) -> NDArray[np.flo
 
 
 def _resonance(centre: NDArray[Any], width: float, hertz: NDArray[Any]) -> NDArray[np.complex128]:
-    """Return the response of a two-pole resonator with gain 1 at 0 Hz; `centre` is (n, 1), the answer (n, bins)."""
+    """Return the response of a two-pole resonator with gain 1 at 0 Hz; `centre` is (n, 1), the response (n, bins)."""
     radius = math.exp(-math.pi * width / SAMPLE_RATE)
     b = 2 * radius * np.cos(2 * np.pi * centre / SAMPLE_RATE)
     z = np.exp(-2j * np.pi * hertz / SAMPLE_RATE)
@@ -385,7 +385,7 @@ def _resonance(centre: NDArray[Any], width: float, hertz: NDArray[Any]) -> NDArr
 
 
 def _filtered(source: NDArray[np.float64], response: NDArray[Any]) -> NDArray[np.float64]:
-    """Filter samples (N,) by a response that changes each 5 ms: (n, bins); block k is centred on sample 80·k."""
+    """Filter samples (N,) by a response (n, bins) that changes every 5 ms; block k is centred on sample 80·k."""
     length = 4 * _HOP
     padded = np.pad(source, (length // 2, length + _FFT))
     window = np.hanning(length + 1)[:-1] / 2  # four overlapping windows add up to 1

@@ -1,4 +1,4 @@
-"""A synthetic corpus in LRW's layout: invented people say words that can be seen and heard."""
+"""A synthetic corpus in LRW's layout: synthetic people say words that are visible and audible."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHANNEL = "Channel: avprep synthetic"  # the line of a .txt that marks this corp
 
 Task = TypeVar("Task")
 APART = 100_000
-"""Takes of two emotions are so far apart: nobody says a word twice in the same way."""
+"""Distance between the take seeds of two emotions: no speaker says a word twice in the same way."""
 
 
 class Feeling(NamedTuple):
@@ -38,9 +38,9 @@ class Feeling(NamedTuple):
 def utterance(
     word: str, who: Speaker, take_seed: int, size: int = 256, *, feeling: Feeling | None = None
 ) -> tuple[Picture, Sound]:
-    """Let a speaker say a word: frames uint8 (29, size, size, 3), RGB, and samples int16 (19456,), 16 kHz.
+    """Make a speaker say a word: frames uint8 (29, size, size, 3), RGB, and samples int16 (19456,), 16 kHz.
 
-    feeling: shows in the face alone; None: the face of a corpus without emotions.
+    feeling: affects only the face; None: the face of a corpus without emotions.
     """
     take = perform(word, who, take_seed)
     face = None if feeling is None else expression(*feeling, who, take_seed)
@@ -73,13 +73,13 @@ def write_clip(path: Path, frames: Picture, samples: Sound) -> None:
 
 
 def write_whole(path: Path, frames: Picture, samples: Sound) -> None:
-    """Write an mp4 as `write_clip` does, so that it appears whole."""
+    """Write an mp4 as `write_clip` does, but atomically."""
     write_clip(_part(path), frames, samples)
     _part(path).replace(path)
 
 
 def write_sentence(path: Path, words: Sequence[str], person: int, take_seed: int, *, seed: int) -> None:
-    """Write an mp4 in which a speaker of the corpus of `seed` says words one after the other, 1.16 s each."""
+    """Write an mp4 in which a speaker of the corpus with `seed` says words one after another, 1.16 s each."""
     takes = [utterance(word, speaker(seed, person), take_seed) for word in words]
     frames = np.concatenate([frames for frames, _ in takes])
     per_word = len(takes[0][0]) * SAMPLE_RATE // FPS
@@ -87,7 +87,7 @@ def write_sentence(path: Path, words: Sequence[str], person: int, take_seed: int
 
 
 class _Clip(NamedTuple):
-    """One clip to make. text: what its .txt will hold."""
+    """One clip to make. text: content of its .txt."""
 
     path: Path
     word: str
@@ -110,10 +110,10 @@ def make_corpus(
 ) -> list[Path]:
     """Make `words` × `speakers` × `takes` clips in LRW's layout: ROOT/WORD/{train,val,test}/WORD_00001.mp4 and .txt.
 
-    emotions: so many in each of `EMOTIONS`, the intensity high and low by turns, with both in the .txt.
-    Speakers of val and test are not in train. The files do not depend on `jobs`, a number of processes; they are
-    spawned, so a script that asks for more than one needs `if __name__ == "__main__":`. Returns the .mp4 paths.
-    AvprepError where an argument is out of range or `root` holds anything but this very corpus, whole or in part.
+    emotions: make that many clips in each of `EMOTIONS`, with alternating high and low intensity; the .txt has both.
+    Speakers of val and test are not in train. `jobs` is the number of processes; the files do not depend on it.
+    Processes are spawned, so a script that asks for more than one needs `if __name__ == "__main__":`. Returns the .mp4
+    paths. Raises AvprepError if an argument is out of range or `root` holds anything but this corpus, whole or in part.
     """
     limits = {"words": (words, 1, len(WORDS)), "speakers": (speakers, 1, 10_000), "takes": (takes, 1, 10_000)}
     for name, (value, low, high) in limits.items():
@@ -133,9 +133,9 @@ def make_corpus(
 
 
 def in_processes(make: Callable[[Task], object], tasks: Sequence[Task], jobs: int) -> None:
-    """Do all tasks, in this process or in several that are spawned; the first error ends it.
+    """Do all tasks, in this process or in several spawned ones, up to the first error.
 
-    AvprepError where something cannot be written.
+    Raises AvprepError if a file cannot be written.
     """
     work = partial(_do, make)
     if jobs <= 1:
@@ -147,7 +147,7 @@ def in_processes(make: Callable[[Task], object], tasks: Sequence[Task], jobs: in
 
 
 def _do(make: Callable[[Task], object], task: Task) -> None:
-    """Do a task; AvprepError, which comes whole from another process, where something cannot be written."""
+    """Do a task; AvprepError, which survives the way from another process, if a file cannot be written."""
     try:
         make(task)
     except OSError as error:
@@ -155,7 +155,7 @@ def _do(make: Callable[[Task], object], task: Task) -> None:
 
 
 def _one_thread() -> None:
-    """Begin a worker; this module has loaded what is to calculate in one thread."""
+    """Initialise a worker; this module has imported the libraries that must use one thread."""
     one_thread()
 
 
@@ -180,7 +180,7 @@ def _plan(
 
 
 def _takes(takes: int, *, emotions: bool) -> Iterator[tuple[int, Feeling | None]]:
-    """Yield the seed and the feeling of each take of a word."""
+    """Yield the seed and feeling of each take of a word."""
     intensities = list(reversed(INTENSITIES))  # high first
     for number, emotion in enumerate(EMOTIONS if emotions else ("",)):
         for take in range(takes):
@@ -189,7 +189,7 @@ def _takes(takes: int, *, emotions: bool) -> Iterator[tuple[int, Feeling | None]
 
 
 def _described(feeling: Feeling | None) -> str:
-    """Return the lines of a .txt; a neutral face has no intensity."""
+    """Return the .txt lines of a feeling; a neutral face has no intensity."""
     if feeling is None:
         return ""
     intensity = "" if feeling.emotion == "neutral" else f"Intensity: {feeling.intensity}\n"
@@ -197,7 +197,7 @@ def _described(feeling: Feeling | None) -> str:
 
 
 def _check_folder(root: Path, clips: list[_Clip]) -> None:
-    """Refuse to mix with files that this call would not write."""
+    """Raise AvprepError if the folder holds files that this call would not write."""
     if not root.exists():
         return
     if not root.is_dir():
@@ -212,7 +212,7 @@ def _check_folder(root: Path, clips: list[_Clip]) -> None:
 
 
 def _is_ours(clip: _Clip) -> bool:
-    """Return whether what lies in a clip's place, if anything, is that clip; a broken-off .txt alone is, too."""
+    """Return whether the files at a clip's path, if any, are that clip; an incomplete .txt alone counts, too."""
     try:
         text = clip.path.with_suffix(".txt").read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -227,7 +227,7 @@ def _part(path: Path) -> Path:
 
 
 def _make_clips(clips: list[_Clip], seed: int, size: int) -> None:
-    """Make all clips of one speaker; a clip appears whole, after its .txt."""
+    """Make all clips of one speaker; a clip is written atomically, after its .txt."""
     for clip in clips:
         frames, samples = utterance(clip.word, speaker(seed, clip.person), clip.take_seed, size, feeling=clip.feeling)
         clip.path.parent.mkdir(parents=True, exist_ok=True)

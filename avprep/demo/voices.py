@@ -1,7 +1,7 @@
-"""The same words by other voices: recordings of what a clip says, and where in the clip each moment of them is said.
+"""The same words by other voices: recordings of what a clip says, and their time alignment to the clip.
 
-One real voice teaches how that voice moves a mouth, not how others would. A mouth that is known can be lent to any
-recording of the same words: it moves when they are said there.
+One real voice teaches a model the lip motion for that voice, but not for others. Known lip motion can be used with any
+recording of the same words: it is moved to the times when they are said there.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from avprep.media.mfcc import FRAME, coefficients
 
 SUFFIX = ".wav"
 LOUD = 10 ** (-50 / 20)
-"""Amplitude, the loudest step's being 1, from which on a step belongs to what is spoken: −50 dB."""
+"""Amplitude, relative to the loudest step, above which a step counts as speech: −50 dB."""
 ABOVE = 10 ** (10 / 20)
-"""How much louder than the quietest tenth of the steps it must be, too, digital silence left aside: 10 dB."""
+"""Factor by which it must also be louder than the quietest tenth of the steps, without digital silence: 10 dB."""
 AROUND = 3
-"""Steps of 10 ms before the first such step and after the last that are aligned, too."""
+"""Number of 10 ms steps before the first such step, and after the last, that are aligned, too."""
 BAND = 0.12
-"""How far the alignment may leave the diagonal before it costs, as a fraction of what is spoken."""
+"""How far the alignment may leave the diagonal at no cost, as a fraction of the speech."""
 DIAGONAL = 1.4
-"""Cost of a step of both at once, that of a step of one alone being 1: so that neither is dear."""
+"""Cost of a step in both at once, relative to a step in only one, so that neither kind is expensive."""
 SMOOTHED = 7
-"""Steps over which an alignment is averaged."""
+"""Number of steps over which an alignment is smoothed."""
 STEPS_PER_SECOND = schema.SAMPLE_RATE // schema.HOP
 
 Floats = NDArray[np.float64]
 
 
 def names(voices: Path) -> list[str]:
-    """Return the voices of a folder, VOICES/NAME/KEY.wav, in order; AvprepError where there is none."""
+    """Return the sorted names of the voices of a folder, VOICES/NAME/KEY.wav; AvprepError if there is none."""
     try:
         found = sorted(folder.name for folder in voices.iterdir() if any(folder.rglob(f"*{SUFFIX}")))
     except OSError as error:
@@ -46,7 +46,7 @@ def names(voices: Path) -> list[str]:
 
 
 def recording(path: Path, longest: int) -> Sound:
-    """Read a recording of at most `longest` frames, on a clock of its own; AvprepError, one line, for any other."""
+    """Read a recording of at most `longest` frames, with its own time axis; AvprepError, one line, for any other."""
     file = SoundFile(path, max_seconds=longest / schema.FPS)
     try:
         file.scan()
@@ -56,12 +56,13 @@ def recording(path: Path, longest: int) -> Sound:
 
 
 def aligned(said: NDArray[np.int16], again: NDArray[np.int16], span: tuple[float, float]) -> Floats | None:
-    """Find when each step of `again` is said in `said`: seconds of `said`, float64 (C,), of steps of 10 ms of `again`.
+    """Return the time in `said`, in seconds, of each 10 ms step of `again`: float64 (C,).
 
-    said, again: int16 (N,), 16 kHz, the same words by two voices. span: seconds of `said` between which they are said;
-        in `again` it is where it is loud.
-    Dynamic time warping (Sakoe and Chiba, 1978) of MFCC and their slopes, each standardised over what is spoken, within
-    it; before and after it both run at the same rate. The times never go back. None where too little is spoken.
+    said, again: int16 (N,), 16 kHz, the same words by two voices. span: start and end of the words in `said`, in
+        seconds; in `again` they are where it is loud.
+    The speech is aligned by dynamic time warping (Sakoe and Chiba, 1978) of MFCC, standardised over the speech, and
+    their slopes; before and after it both run at the same rate. Times never decrease. None if there is too little
+    speech.
     """
     steps, others = coefficients(said)[:, 1:], coefficients(again)[:, 1:]
     begin, end = (round(time * STEPS_PER_SECOND) for time in span)
@@ -78,7 +79,7 @@ def aligned(said: NDArray[np.int16], again: NDArray[np.int16], span: tuple[float
 
 
 def _spoken(sound: NDArray[np.int16], n_steps: int) -> tuple[int, int]:
-    """Return the first and the end of the steps that are spoken; (0, 0): none is."""
+    """Return the first step of the speech, and the one after its last; (0, 0) if there is no speech."""
     if not n_steps:
         return 0, 0
     frames = np.lib.stride_tricks.sliding_window_view(sound.astype(np.float32), FRAME)[:: schema.HOP]
@@ -90,13 +91,13 @@ def _spoken(sound: NDArray[np.int16], n_steps: int) -> tuple[int, int]:
 
 
 def _compared(steps: Floats) -> Floats:
-    """Return what is compared: coefficients with mean 0 and deviation 1, and twice their slopes."""
+    """Return the features to compare: coefficients with mean 0 and standard deviation 1, and twice their slopes."""
     level = (steps - steps.mean(axis=0)) / (steps.std(axis=0) + 1e-6)
     return np.concatenate((level, 2 * np.gradient(level, axis=0)), axis=1)
 
 
 def _path(rows: Floats, columns: Floats) -> Floats:
-    """Return the column, float64 (R,), that each row (R, F) is aligned with among columns (C, F), on average.
+    """Return the mean index, float64 (R,), of the columns (C, F) that each of the rows (R, F) is aligned with.
 
     Computed by anti-diagonals, whose cells do not depend on each other.
     """

@@ -5,11 +5,11 @@ https://github.com/CheyneyComputerScience/CREMA-D
 Terms: Open Database License.
 Splits: none is official. A hash of the actor puts about 80, 10 and 10 % of the actors into train, val and test.
 
-    VideoFlash/1001_DFA_ANG_XX.flv        ACTOR_SENTENCE_EMOTION_LEVEL, with its sound; or any other kind of video file
-    processedResults/summaryTable.csv     what people saw and heard in each clip, for --labels rated
+    VideoFlash/1001_DFA_ANG_XX.flv        ACTOR_SENTENCE_EMOTION_LEVEL, with audio; or any other kind of video file
+    processedResults/summaryTable.csv     raters' votes on each clip, for --labels rated
 
-The labels are `emotion`, `intensity` (low, medium or high, where the actor was told) and `text`. 7,442 clips of 30
-frames a second, 480×360; four of them are damaged, and are left out.
+The labels are `emotion`, `intensity` (low, medium or high, if the actor was given one) and `text`. There are 7,442
+clips at 30 frames per second, 480×360; four of them are damaged and are left out.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ _DAMAGED = {
 }
 
 Labels = Literal["acted", "rated"]
-"""Whose emotion."""
+"""Source of the emotion label."""
 
 
 def scan(root: Path, scan: Scan, *, labels: Labels = "acted") -> None:
     """Make a clip of every video.
 
-    labels: whose emotion: acted, what the actor was told, or rated, what most people found in picture and sound
-        together, with their mean intensity from 0 to 100; summaryTable.csv has it.
+    labels: source of the emotion label: acted, what the actor was told, or rated, what most raters chose from audio and
+        video together, with their mean intensity from 0 to 100, according to summaryTable.csv.
 
-    Problems: `unexpected_place`, `damaged`; with the clip kept, `unknown_name` and, of rated emotions, `no_majority`,
+    Problems: `unexpected_place`, `damaged`; with the clip kept, `unknown_name` and, for rated emotions, `no_majority`,
     `missing_rating`, `bad_annotation`.
     """
     paths = list(walk(root, scan))
@@ -95,19 +95,19 @@ def _acted(name: re.Match[str], path: str, scan: Scan) -> dict[str, str]:
 
 
 def _rated(ratings: dict[str, tuple[str, str]], take: str, path: str, scan: Scan) -> dict[str, str]:
-    """Return the emotion that most people found in a clip, and how intense."""
+    """Return the emotion that most raters chose for a clip, and its intensity."""
     if take not in ratings:
         scan.problem("missing_rating", path, f"{RATINGS} does not have it; the clip is kept, without an emotion")
         return {}
     vote, level = ratings[take]
-    if vote not in _VOTES:  # A:D, say
+    if vote not in _VOTES:  # such as A:D
         scan.problem("no_majority", path, f"as many people say one as the other: {vote[:20]}; the clip is kept")
         return {}
     return {"emotion": _VOTES[vote]} | ({"intensity": level} if level.replace(".", "", 1).isdecimal() else {})
 
 
 def _ratings(root: Path, paths: list[str], scan: Scan) -> dict[str, tuple[str, str]]:
-    """Return what people found in picture and sound together, letter and level of each clip."""
+    """Return the ratings of audio and video together: letter and level of each clip."""
     table = nearest("", [path for path in paths if posixpath.basename(path) == RATINGS])
     if table is None:
         scan.problem("missing_annotation", RATINGS, "the table of what people found is not there")

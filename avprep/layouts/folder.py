@@ -1,24 +1,24 @@
-"""Any tree of talking-face videos. What the folders mean is told by a pattern.
+"""Any tree of talking-face videos; a pattern gives the meaning of its folders.
 
-Source, terms: your own. Every file with the ending of a video is a clip, whole.
+Source, terms: your own. Every file with a video suffix is one whole clip.
 Splits: `{split}` of the pattern, or else a hash of the path or of the speaker.
 
-A pattern is matched against a video's whole path below ROOT, without the ending of the file:
+A pattern is matched against a video's whole path below ROOT, without the file suffix:
 
     {split} {speaker} {word} {emotion} {intensity}
-                        at least one character of one folder's or file's name, as few as fit; twice the same name means
-                        twice the same text
-    *                   any part of one folder's or file's name
-    **                  standing alone: any number of folders, or at the end everything below
+                        at least one character of one folder or file name, as few as possible; a repeated placeholder
+                        must match the same text
+    *                   any part of one folder or file name
+    **                  on its own: any number of folders, or at the end everything below
 
-Audio in files of its own lies beside each video, or below a root of its own, at the same path. Folders that only say
-what kind of file they hold (video, mp4, audio, wav, …) need not be the same, and where several cameras share one audio
-file, neither need those named for a view (front, left_30, …): `M003/video/front/sad/1.mp4` and `M003/audio/sad/1.m4a`.
+Separate audio files are beside each video, or below a root of their own, at the same path. Folders that are only named
+for a kind of file (video, mp4, audio, wav, …) may differ. If several cameras share one audio file, folders named for a
+view (front, left_30, …) may differ, too: `M003/video/front/sad/1.mp4` and `M003/audio/sad/1.m4a`.
 
-Without a pattern every video is taken, without labels. Where the pattern has no {split}, a hash of the path, or of the
+Without a pattern every video is taken, without labels. If the pattern has no {split}, a hash of the path, or of the
 speaker, puts two fractions of the clips into val and test.
 
-`{split}/{speaker}/{word}/*` fits `train/anna/hello/take 1.mp4`, and `**/{word}_*` fits `2024/may/hello_7.mov`.
+`{split}/{speaker}/{word}/*` matches `train/anna/hello/take 1.mp4`, and `**/{word}_*` matches `2024/may/hello_7.mov`.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ from avprep.manifest import Clip, make_key
 EXPECTS = "video files that fit --pattern"
 
 SplitBy = Literal["clip", "speaker"]
-"""What never lies in two splits."""
+"""Unit that is never in more than one split."""
 
 _KIND = r"(?:videos?|audios?|sounds?)?[ _-]?(?:mp4|mpe?g|avi|mov|mkv|flv|flash|wav|aac|m4a|mp3|flac)?"
 _VIEW = r"front|down|top|(?:left|right)_\d+"
 _RULES = (None, re.compile(_KIND, re.IGNORECASE), re.compile(f"{_KIND}|{_VIEW}", re.IGNORECASE))
-"""Which folders of a path need not be the same for a video and its audio: none, if that finds it; else those named for
-the kind of file; else those named for the camera, too."""
+"""Folders that may differ between the paths of a video and its audio: none, if that finds the audio; else those named
+for a kind of file; else also those named for a camera's view."""
 _LABELS = ("emotion", "intensity")
 _PLACEHOLDERS = ("split", "speaker", "word", *_LABELS)
 _SPLITS = {
@@ -77,11 +77,11 @@ def scan(
 ) -> None:
     """Make a clip of every video.
 
-    pattern: where labels stand in the path, e.g. '{split}/{speaker}/{word}/*'.
+    pattern: positions of the labels in the path, e.g. '{split}/{speaker}/{word}/*'.
     val_fraction: fraction of the clips for validation.
     test_fraction: fraction of the clips for testing.
-    split_by: what never lies in two splits.
-    audio_beside: audio lies in a file beside each video.
+    split_by: unit that is never in more than one split.
+    audio_beside: audio is in a file beside each video.
     audio_root: the folder that holds the audio files, if not ROOT.
 
     Raises ManifestError for a malformed pattern and for options that contradict each other.
@@ -125,14 +125,14 @@ def scan(
 
 
 def _clip(path: str, split: str, audio: str | None, found: Mapping[str, str]) -> Clip:
-    """Return the clip of a video; found: what stands in the place of each placeholder."""
+    """Return the clip of a video. found: the text matched by each placeholder."""
     labels = {name: found[name] for name in _LABELS if name in found}
     key, word, speaker = make_key(posixpath.splitext(path)[0]), found.get("word"), found.get("speaker")
     return Clip(key, path, split, audio=audio, word=word, speaker=speaker, labels=labels or None)
 
 
 def _check_fractions(val_fraction: float, test_fraction: float) -> None:
-    if not (val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):  # nor NaN
+    if not (val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):  # also for NaN
         raise ManifestError(
             f"--val-fraction {val_fraction} and --test-fraction {test_fraction}: neither may be below 0, "
             "and their sum must be below 1, or nothing is left to train on"
@@ -179,7 +179,7 @@ def _compile_name(pattern: str, name: str, seen: set[str]) -> str:
 
 
 class _Sounds:
-    """Audio files by what a rule leaves of their paths; the first rule that finds one for a video decides."""
+    """Audio files by the remainder of their paths under each rule; the first rule that finds a video's decides."""
 
     def __init__(self, paths: Iterable[str], rules: Sequence[re.Pattern[str] | None]) -> None:
         self._found: dict[re.Pattern[str] | None, dict[str, list[str]]] = {rule: {} for rule in rules}
@@ -189,7 +189,7 @@ class _Sounds:
                     found.setdefault(_reduced(posixpath.splitext(path)[0], rule), []).append(path)
 
     def only(self, video: str, where: str, scan: Scan) -> str | None:
-        """Return the audio of a video; None, and a problem of the scan, where there is none or more than one.
+        """Return the audio of a video; if there is none or more than one, record a problem and return None.
 
         where: the place that was searched, in words.
         """
@@ -201,7 +201,7 @@ class _Sounds:
         return found[0] if len(found) == 1 else None
 
     def of(self, stem: str) -> list[str]:
-        """Return the audio of a video; several of one kind where no rule tells them apart."""
+        """Return the audio of a video; several files of one kind if no rule distinguishes them."""
         for rule, found in self._found.items():
             if fitting := found.get(_reduced(stem, rule)):
                 return preferred(fitting)
@@ -209,6 +209,6 @@ class _Sounds:
 
 
 def _reduced(stem: str, ignored: re.Pattern[str] | None) -> str:
-    """Return a path without the folders that are ignored."""
+    """Return a path without the ignored folders."""
     *folders, name = stem.split("/")
     return "/".join([*(folder for folder in folders if not (ignored and ignored.fullmatch(folder))), name])

@@ -7,13 +7,13 @@ Splits: none is official. By sentence (the default), a hash puts about 80, 10 an
 and test. By speaker, s1, s2, s20 and s22 are the test speakers, as usual since LipNet (Assael et al., 2016), and a hash
 of the others picks val. (There is no video of s21.)
 
-    s1/bbaf2n.mpg               75 frames, 25 a second; or s1/video/…, and other kinds of video file
+    s1/bbaf2n.mpg               75 frames at 25 per second; or s1/video/…, and other kinds of video file
     alignments/s1/bbaf2n.align  or align/s1/…, s1/align/…, or beside the video
 
-Folders of copies have other names, too: `S1`, `s01`, `speaker1`, `s1_processed`. All of these are the speaker s1.
+Copies also use other folder names: `S1`, `s01`, `speaker1`, `s1_processed`. All of these are the speaker s1.
 
 A line of an `.align` is `start end word` in units of 1/25,000 s, where `sil` and `sp` are silence. Each word becomes a
-clip as LRW has them: 29 frames, the word in the middle.
+clip like LRW's: 29 frames, the word in the middle.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from avprep.manifest import Clip, TimedWord, make_key
 
 EXPECTS = "sN/*.mpg and, unless --sentences, alignments/sN/*.align"
 SIGN = re.compile(r"(?:[^/]+/)*(?:s|speaker)\d+[^/]*/(?:[^/]+/)*[blps][bgrw][abiw][a-z][1-9z][anps]\.[^./]+", re.I)
-"""Of a file below a speaker's folder: six letters, one for each word of the sentence."""
+"""A file below a speaker's folder, named by six letters, one for each word of the sentence."""
 CLIP_SECONDS = 29 / 25  # LRW's
 TIME_UNIT = 25_000  # of an .align, per second
 
@@ -39,15 +39,15 @@ _UNSEEN_SPEAKERS = ("s1", "s2", "s20", "s22")
 
 Segment = tuple[int, int, str]
 SplitBy = Literal["sentence", "speaker"]
-"""What never lies in two splits."""
+"""Unit that is never in more than one split."""
 
 
 def scan(root: Path, scan: Scan, *, sentences: bool = False, split_by: SplitBy = "sentence") -> None:
     """Make a clip of every word, or of every sentence.
 
-    sentences: whole files instead of word segments, without a word label; no .align is needed, but one gives them the
-        times of their words, so that training can take words and sentences from the same shards.
-    split_by: what never lies in two splits.
+    sentences: whole files instead of word segments, without a word label; an .align is optional and adds the times of
+        the words, so that training can use words and sentences from the same shards.
+    split_by: unit that is never in more than one split.
 
     Raises ManifestError for any other `split_by`.
     Problems: `unexpected_place`, `missing_align`, `bad_align`, `too_short`, `missing_video`.
@@ -85,7 +85,7 @@ def scan(root: Path, scan: Scan, *, sentences: bool = False, split_by: SplitBy =
 def read_align(text: str) -> list[Segment]:
     """Return the rows `(start, end, word)` of an .align, silence included, in units of 1/25,000 s.
 
-    Raises ValueError with one line where the text is damaged.
+    Raises ValueError with one line if the text is damaged.
     """
     segments: list[Segment] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -101,7 +101,7 @@ def read_align(text: str) -> list[Segment]:
 
 
 def _segments(root: Path, align: str, scan: Scan) -> list[Segment]:
-    """Return the rows of an .align; none, and a problem of the scan, for a damaged one."""
+    """Return the rows of an .align; for a damaged one, record a problem and return none."""
     try:
         return read_align(read_annotation(root / align))
     except ValueError as error:
@@ -110,7 +110,7 @@ def _segments(root: Path, align: str, scan: Scan) -> list[Segment]:
 
 
 def _timed_words(root: Path, align: str, scan: Scan) -> tuple[TimedWord, ...] | None:
-    """Return the words of a sentence with their times in seconds; None where they do not follow one another."""
+    """Return the words of a sentence with their times in seconds; None if they overlap or are out of order."""
     segments = [segment for segment in _segments(root, align, scan) if segment[2] not in _SILENCE]
     times = [time for start, end, _ in segments for time in (start, end)]
     if segments and times != sorted(times):
@@ -144,12 +144,12 @@ def _word_clips(root: Path, path: str, align: str, split: str, speaker: str, sca
 
 
 def _clip_start(centre: float, last: float) -> float:
-    """Return where a clip begins whose middle is `centre`, moved to lie in 0 … `last`; all in seconds."""
+    """Return the start of a clip whose middle is `centre`, shifted to fit into 0 … `last`; all in seconds."""
     return round(max(0.0, min(centre - CLIP_SECONDS / 2, last - CLIP_SECONDS)), 6)
 
 
 def _speaker(path: str) -> str | None:
-    """Return the speaker that the lowest folder which is named after one stands for, written as GRID does: `s1`."""
+    """Return the speaker of the lowest folder that is named after one, in GRID's form: `s1`."""
     matches = map(_SPEAKER.fullmatch, reversed(path.split("/")[:-1]))
     return next((f"s{match[1]}" for match in matches if match), None)
 

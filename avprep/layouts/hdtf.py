@@ -1,4 +1,4 @@
-"""HDTF, High-definition Talking Face dataset: hours of speeches and interviews, one person in the picture.
+"""HDTF, High-definition Talking Face dataset: hours of speeches and interviews with one person in view.
 
 Source: Z. Zhang et al., Flow-guided One-shot Talking Face Generation, CVPR 2021, https://github.com/MRzzm/HDTF
 Terms: CC BY 4.0 for the annotations; the copyright of the videos remains with their owners.
@@ -6,8 +6,9 @@ Splits: none is official. A hash of the person puts about 80, 10 and 10 % of the
 
     RD_Radio1_000.mp4, WDA_BarackObama_000.mp4, WRA_MittRomney_000.mp4      SOURCE_PERSON_PART, at any depth
 
-HDTF is a list of addresses and of times; what its tools or yours make of it is read here. A number behind the name of a
-person in WDA and WRA, as in `WDA_NancyPelosi1_000`, tells videos of one person apart; the people of RD have no names.
+HDTF is a list of URLs and times; this layout reads the clips that its tools or yours make from it. In WDA and WRA, a
+number after a person's name, as in `WDA_NancyPelosi1_000`, distinguishes videos of one person; the people of RD have no
+names.
 """
 
 from __future__ import annotations

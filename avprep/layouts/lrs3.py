@@ -2,14 +2,14 @@
 
 Source: T. Afouras, J. S. Chung and A. Zisserman, LRS3-TED, arXiv 1809.00496 (2018),
 https://www.robots.ox.ac.uk/~vgg/data/lip_reading/lrs3.html
-Terms: CC BY-NC-ND 4.0, for research; no longer given out by its authors.
-Splits: official: pretrain and trainval (here `train`) and test; of the first two a hash of the talk takes val.
+Terms: CC BY-NC-ND 4.0, for research; no longer distributed by its authors.
+Splits: official: pretrain and trainval (here `train`) and test; a hash of the talk takes val out of the first two.
 
-    pretrain/0Fi83BHQsMA/00001.mp4      224×224, 25 frames a second, the face in the middle
+    pretrain/0Fi83BHQsMA/00001.mp4      224×224, 25 frames per second, the face in the middle
     pretrain/0Fi83BHQsMA/00001.txt      "Text:  …", and a table of words: WORD START END ASDSCORE, in the clip's seconds
 
-The speaker is the talk. The label is `text`; words with times become those of the manifest, so that training can take
-words and sentences from the same shards.
+The talk serves as the speaker. The label is `text`; timed words go into the manifest, so that training can use words
+and sentences from the same shards.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def scan(root: Path, scan: Scan, *, val_fraction: float = 0.05) -> None:
 
 
 def _annotation(root: Path, path: str | None, video: str, scan: Scan) -> tuple[str, tuple[TimedWord, ...] | None]:
-    """Return the text and the timed words of a clip, and record what is damaged."""
+    """Return the text and the timed words of a clip, and record a missing or damaged annotation."""
     if path is None:
         scan.problem("missing_annotation", video, "no .txt beside the video; the clip is kept, without its text")
         return "", None
@@ -69,7 +69,7 @@ def _annotation(root: Path, path: str | None, video: str, scan: Scan) -> tuple[s
 
 def _timed_words(content: str, path: str, scan: Scan) -> tuple[TimedWord, ...] | None:
     head = _WORDS.search(content)
-    if head is None:  # some copies of trainval and test have the text alone
+    if head is None:  # some copies of trainval and test have only the text
         return None
     rows = [_WORD.fullmatch(line) for line in content[head.end() :].splitlines() if line.strip()]
     found = tuple((row[1], float(row[2]), float(row[3])) for row in rows if row)

@@ -6,11 +6,11 @@ Terms: non-commercial academic research, after an agreement with BBC Research & 
 Splits: official, 488,766 train, 25,000 val and 25,000 test clips.
 
     lipread_mp4/ABOUT/train/ABOUT_00001.mp4     29 frames, the word in the middle
-    lipread_mp4/ABOUT/train/ABOUT_00001.txt     where it was broadcast, and "Duration: 0.45 seconds" of the word
+    lipread_mp4/ABOUT/train/ABOUT_00001.txt     its broadcast, and "Duration: 0.45 seconds" of the word
 
-The label and the split come from the path, so a clip outlives its damaged `.txt`, which is counted all the same. LRW
-does not say who speaks; a line "Speaker: NAME" of a `.txt`, which the synthetic corpus has, becomes the clip's speaker,
-and lines "Emotion: NAME" and "Intensity: NAME" become its labels.
+The label and the split come from the path, so a clip with a damaged `.txt` is kept, and the damage is still counted.
+LRW does not identify speakers; a line "Speaker: NAME" in a `.txt`, as in the synthetic corpus, becomes the clip's
+speaker, and lines "Emotion: NAME" and "Intensity: NAME" become its labels.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def scan(root: Path, scan: Scan) -> None:
     """Make a clip of every video.
 
     Problems: `unexpected_place`, `missing_video`; with the clip kept, `missing_annotation`, `bad_annotation`; and
-    `missing_split`, a line for each split that words have no clip of, which counts these words.
+    `missing_split`, one line for each split in which some words have no clip, with the number of these words.
     """
     paths = list(walk(root, scan))
-    # By the stem, because an ending may be in capitals.
+    # By the stem, because a suffix may be in capitals.
     annotations = {
         posixpath.splitext(path)[0]: path for path in paths if suffix_of(path) == ".txt" and _PLACE.fullmatch(path)
     }
@@ -65,7 +65,7 @@ def scan(root: Path, scan: Scan) -> None:
 
 
 def _count_missing_splits(scan: Scan) -> None:
-    """Record the words that have no clip in a split: a part of LRW, or a download that broke off."""
+    """Record the words that have no clip in a split: the tree is a part of LRW, or a download was interrupted."""
     words = {clip.word for clip in scan.clips if clip.word is not None}
     for split in SPLITS:
         missing = sorted(words - {clip.word for clip in scan.clips if clip.split == split})
@@ -76,7 +76,7 @@ def _count_missing_splits(scan: Scan) -> None:
 
 
 def _read_speaker(root: Path, path: str, scan: Scan) -> tuple[str | None, dict[str, str] | None]:
-    """Return who speaks, and the labels, if the annotation has any, and report an annotation that is damaged."""
+    """Return the speaker and the labels, if the annotation has any, and record a damaged annotation."""
     try:
         text = read_annotation(root / path)
     except ValueError as error:

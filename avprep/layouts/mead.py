@@ -1,11 +1,11 @@
 """MEAD, Multi-view Emotional Audio-visual Dataset: actors in eight emotions at three intensities, seven cameras.
 
 Source: K. Wang et al., MEAD, ECCV 2020, https://wywu.github.io/projects/MEAD/MEAD.html
-Terms: research alone.
+Terms: research only.
 Splits: none is official. A hash of the actor puts about 80, 10 and 10 % of the actors into train, val and test.
 
-    M003/video/front/angry/level_1/001.mp4      the picture, 30 frames a second, without sound
-    M003/audio/angry/level_1/001.m4a            its sound, the same for all cameras
+    M003/video/front/angry/level_1/001.mp4      video, 30 frames per second, without audio
+    M003/audio/angry/level_1/001.m4a            its audio, the same for all cameras
 
 The labels are `emotion` and `intensity`: low, medium and high are the levels 1, 2 and 3.
 """
@@ -40,13 +40,13 @@ _EMOTIONS = {
 _LEVELS = {"1": "low", "2": "medium", "3": "high"}
 
 View = Literal["front", "left_30", "right_30", "left_60", "right_60", "top", "down", "all"]
-"""Whose picture."""
+"""Camera view."""
 
 
 def scan(root: Path, scan: Scan, *, view: View = "front") -> None:
-    """Make a clip of every video of a camera that has its audio.
+    """Make a clip of every video of a camera for which there is audio.
 
-    view: the camera; all takes every one of them.
+    view: the camera; all takes the videos of all cameras.
 
     Problems: `unexpected_place`, `missing_audio`; with the clip kept, `unknown_name`; `other_view`, in one line that
     counts the videos.

@@ -6,9 +6,9 @@ Splits: none is official. A hash of the actor puts about 80, 10 and 10 % of the 
 
     Video_Speech_Actor_01/Actor_01/01-01-03-02-01-01-01.mp4
 
-A name has seven numbers: modality (01 picture and sound, 02 picture alone, 03 sound alone), channel (01 speech, 02
-song), emotion, intensity (01 normal, 02 strong), sentence, repetition, actor. The clips of picture alone are those of
-picture and sound once more, and are passed over. The labels are `emotion`, `intensity` and `text`.
+A name has seven numbers: modality (01 audio and video, 02 video only, 03 audio only), channel (01 speech, 02 song),
+emotion, intensity (01 normal, 02 strong), sentence, repetition, actor. The video-only clips repeat those with audio and
+are skipped. The labels are `emotion`, `intensity` and `text`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _SENTENCES = ("Kids are talking by the door", "Dogs are sitting by the door")
 
 
 def scan(root: Path, scan: Scan, *, songs: bool = False) -> None:
-    """Make a clip of every video with sound.
+    """Make a clip of every video with audio.
 
-    songs: sung sentences, too.
+    songs: include sung sentences.
 
     Problems: `unexpected_place`; `no_sound` and `song`, each in one line that counts the videos.
     """

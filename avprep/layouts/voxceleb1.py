@@ -8,15 +8,15 @@ splits every speaker's utterances into train, val and test by `iden_split.txt`.
 
 Either each utterance is a file, with its track beside it or in a tree of tracks:
 
-    id10270/5r0dWxy17C8/00001.mp4       [dev|test]/id10270/… is fine too
+    id10270/5r0dWxy17C8/00001.mp4       or [dev|test]/id10270/…
     id10270/5r0dWxy17C8/00001.txt       or txt/id10270/5r0dWxy17C8/00001.txt
 
-or the videos are whole, and the tracks say where the utterances lie:
+or the videos are uncut, and the tracks give the positions of the utterances:
 
     id10270/5r0dWxy17C8.mp4
     txt/id10270/5r0dWxy17C8/00001.txt   or id10270/5r0dWxy17C8/00001.txt
 
-A track counts frames at 25 a second, from the beginning of the whole video. Its boxes are pixels of that video:
+A track counts frames at 25 per second, from the beginning of the uncut video. Its boxes are in pixels of that video:
 
     Identity  :     id10270
     Reference :     5r0dWxy17C8
@@ -48,13 +48,13 @@ _VERIFICATION_TEST = frozenset(f"id{number}" for number in range(10270, 10310))
 _IDENTIFICATION = {"1": "train", "2": "val", "3": "test"}
 
 Box = tuple[int, float, float, float, float]
-Utterance = tuple[str, str, str]  # speaker, video, name: unique over the data set, wherever its files lie
+Utterance = tuple[str, str, str]  # speaker, video, name: unique in the data set, wherever its files are
 
 
 def read_track(text: str) -> list[Box]:
-    """Return the rows `(frame, x, y, w, h)` of a track: frame numbers at 25 a second, boxes in pixels.
+    """Return the rows `(frame, x, y, w, h)` of a track: frame numbers at 25 per second, boxes in pixels.
 
-    Raises ValueError with one line where the track is damaged.
+    Raises ValueError with one line if the track is damaged.
     """
     rows: list[Box] = []
     heading = False
@@ -73,9 +73,9 @@ def read_track(text: str) -> list[Box]:
 
 
 def scan(root: Path, scan: Scan, *, identification: bool = False) -> None:
-    """Make a clip of every utterance, cut from a whole video or a file of its own.
+    """Make a clip of every utterance, cut from an uncut video or in a file of its own.
 
-    identification: splits of ROOT/iden_split.txt.
+    identification: use the splits of ROOT/iden_split.txt.
 
     Problems: `unexpected_place`, `missing_track` (the clip is kept if it is a file of its own), `bad_track` (likewise),
     `missing_video`, `not_in_split`, `other_corpus`.
@@ -107,12 +107,12 @@ def scan(root: Path, scan: Scan, *, identification: bool = False) -> None:
 
 
 def is_own_speaker(speaker: str) -> bool:
-    """Tell whether a speaker, such as `id10270`, is one of VoxCeleb1: id10001 to id11251."""
+    """Return whether a speaker, such as `id10270`, is one of VoxCeleb1: id10001 to id11251."""
     return 10_000 < int(speaker[2:]) < 11_252
 
 
 def _find(root: Path, scan: Scan) -> tuple[list[tuple[str, re.Match[str]]], dict[Utterance, list[str]]]:
-    """Return the videos, each with its parsed place, and the tracks of each utterance."""
+    """Return the videos, each with its parsed path, and the tracks of each utterance."""
     videos: list[tuple[str, re.Match[str]]] = []
     tracks: dict[Utterance, list[str]] = {}
     for path in walk(root, scan):
@@ -144,8 +144,8 @@ def _file(root: Path, path: str, split: str, speaker: str, track: str | None, sc
 
 
 def _cut(root: Path, path: str, split: str, utterance: Utterance, track: str | None, scan: Scan) -> list[Clip]:
-    """Return the clip that a track cuts from a whole video; none where the track is damaged."""
-    assert track is not None  # it is how we know of the utterance
+    """Return the clip that a track defines in an uncut video; none if the track is damaged."""
+    assert track is not None  # the utterance is known only from its track
     try:
         rows = read_track(read_annotation(root / track))
     except ValueError as error:

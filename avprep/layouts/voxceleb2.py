@@ -5,12 +5,12 @@ https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox2.html
 Terms: CC BY 4.0; the copyright remains with the owners of the videos.
 Splits: official, by speaker: dev (5,994 speakers, here `train`) and test (118).
 
-    dev/mp4/id00012/21Uxsk56VDQ/00001.mp4       the picture, 224×224, 25 frames a second, without sound
-    dev/aac/id00012/21Uxsk56VDQ/00001.m4a       its sound (or a .wav made from it)
+    dev/mp4/id00012/21Uxsk56VDQ/00001.mp4       video, 224×224, 25 frames per second, without audio
+    dev/aac/id00012/21Uxsk56VDQ/00001.m4a       its audio (or a .wav made from it)
 
-ROOT holds `dev` and `test`, or is one of them; `vox2_test_mp4` and the like, after the archives, will do. The two trees
-may lie apart below ROOT, in the folders that two archives were unpacked into: an utterance is found by its speaker,
-video and number. Or the audio lies below a root of its own, and then neither tree needs its folder `mp4` or `aac`.
+ROOT holds `dev` and `test`, or is one of them; names after the archives, such as `vox2_test_mp4`, also work. The two
+trees may be in separate folders below ROOT, into which two archives were unpacked: an utterance is found by its
+speaker, video and number. If the audio has a root of its own, neither tree needs its folder `mp4` or `aac`.
 
 The boxes in the `.txt` files of VoxCeleb2 belong to the uncut videos and are not used.
 """
@@ -67,7 +67,7 @@ def scan(root: Path, scan: Scan, *, audio_root: Path | None = None) -> None:
                 message = f"no {utterance}.m4a or .wav below {audio_root}"
             scan.problem("missing_audio", path, message)
             continue
-        # Without the tree's name, video and audio of an utterance are called the same, and no two videos are.
+        # Without the tree's name, video and audio of an utterance have the same name, and no two videos have.
         key = make_key(above + utterance)
         scan.clips.append(Clip(key, path, _split(root, above), audio=sound, speaker=place["speaker"]))
     for utterance in sorted(sounds.keys() - {place["utterance"] for place in videos.values()}):
@@ -77,9 +77,9 @@ def scan(root: Path, scan: Scan, *, audio_root: Path | None = None) -> None:
 
 
 def _find(path: str, tree: str, scan: Scan, *, bare: bool, shown: str | None = None) -> re.Match[str] | None:
-    """Return the parsed place of a file of a tree, None where it is out of place, which is recorded.
+    """Return the parsed path of a file of a tree; if it is out of place, record a problem and return None.
 
-    bare: the tree's name may be missing. shown: the path in a problem.
+    bare: the tree's name may be missing. shown: the path to give in a problem.
     """
     place = _PLACE.fullmatch(path)
     if place is not None and place["tree"] != tree:
@@ -97,13 +97,13 @@ def _find(path: str, tree: str, scan: Scan, *, bare: bool, shown: str | None = N
 
 
 def _choose(video: str, above: str, sounds: list[str]) -> str | None:
-    """Return the audio of a video: that of its own tree if there, then the nearest; the original first."""
+    """Return the audio of a video: from its own tree if there is any, otherwise the nearest; the original first."""
     own = [path for path in sounds if path.startswith(f"{above}aac/")]
     return nearest(video, preferred(own or sounds, _PREFERENCE)) if sounds else None
 
 
 def _split(root: Path, above: str) -> str:
-    """Return the split by the lowest folder that is named `dev`, `test` or after an archive; ROOT's name comes last."""
+    """Return the split of the lowest folder named `dev`, `test` or after an archive; ROOT's own name comes last."""
     own = root.parent if root.name == "mp4" else root  # ROOT may be the tree of videos itself
     for folder in (*reversed(above.split("/")), own.name):
         archive = _ARCHIVE.fullmatch(folder)

@@ -1,8 +1,8 @@
-"""The kit that every page is made with: jinja2 templates, escaped, under a policy that allows no network.
+"""The common kit of all pages: jinja2 templates, with escaping and a policy that allows no network access.
 
 A page is one HTML file. Its template extends `base.html` and takes tables, histograms and clips from `kit.html`. All
-text in a template is escaped, since keys, messages and paths are untrusted; HTML comes from templates alone. The
-policy runs no script but the one that the template names, by its digest.
+text in a template is escaped, since keys, messages and paths are untrusted; HTML comes only from templates. The policy
+allows no script except the one that the template names, by its digest.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["render", "source"]
 
 
 def render(package: str, template: str, **values: object) -> str:
-    """Return a page: a template of a package's folder `templates`, filled; the same values give the same text."""
+    """Return a page from a template in a package's folder `templates`; the same values give the same text."""
     return _environment(package).get_template(template).render(values)
 
 
 def source(package: str, name: str) -> str:
-    """Return a file of a package's templates, or of the kit's, as it is."""
+    """Return a file of a package's templates, or of the kit's, unchanged."""
     environment = _environment(package)
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0]
@@ -46,5 +46,5 @@ def _environment(package: str) -> Environment:
 
 
 def _digest(script: str) -> str:
-    """Return how a policy names a script."""
+    """Return a script's digest in the form of a policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"

@@ -1,4 +1,4 @@
-"""Words on pictures: lines of text as pixels, for sheets that are looked at without a page around them."""
+"""Captions on pictures: lines of text as pixels, for sheets that are viewed without a page."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from PIL import Image, ImageDraw, ImageFont
 from avprep.pages.words import words
 
 SIZE = 13
-"""Pixels of the letters."""
+"""Font size in pixels."""
 LINE = 20
-"""Pixels of a line."""
+"""Height of a line in pixels."""
 _PAPER, _INK, _LEFT = 255, 40, 4
 
 
 def caption(text: str, width: int, height: int = LINE) -> NDArray[np.uint8]:
-    """Return a line of text, cut to fit, in the middle of a white strip: uint8 (height, width, 3)."""
+    """Return a line of text, cut to fit, vertically centred in a white strip: uint8 (height, width, 3)."""
     font = ImageFont.load_default(SIZE)
     fitting = words(text, 400)
     while len(fitting) > 1 and font.getlength(fitting) > width - 2 * _LEFT:

@@ -1,6 +1,6 @@
-"""Figures drawn by matplotlib without pyplot and whatever the user's matplotlibrc has: the same input, the same pixels.
+"""Figures drawn by matplotlib, without pyplot or the user's matplotlibrc: the same input gives the same pixels.
 
-matplotlib takes a second to import and is, where something is drawn.
+matplotlib takes a second to import, so it is imported only when something is drawn.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Told apart by the colour-blind (Okabe and Ito 2008)."""
+"""Colours that colour-blind people can distinguish (Okabe and Ito 2008)."""
 
 
 @dataclass
 class Drawing:
-    """A figure to draw on; pixels: uint8 (H, W, 3), RGB, once it is done."""
+    """A figure to draw on. pixels: uint8 (H, W, 3), RGB, once it is finished."""
 
     figure: Figure
     pixels: NDArray[np.uint8]
@@ -34,13 +34,13 @@ class Drawing:
 def drawing(
     width: float, height: float, dpi: int, *, pads: Mapping[str, Any] | None = None, font_size: float = 10.0
 ) -> Iterator[Drawing]:
-    """Give a figure of a size in inches under constrained layout to draw on, and its pixels afterwards.
+    """Provide a figure to draw on, and its pixels afterwards; the layout is matplotlib's constrained layout.
 
-    pads: arguments of matplotlib's `ConstrainedLayoutEngine`. font_size: in points.
+    width, height: in inches. pads: arguments of `ConstrainedLayoutEngine`. font_size: in points.
     """
     logger = logging.getLogger("matplotlib")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of building its font cache, and of a home that cannot be written
+    logger.setLevel(logging.ERROR)  # it warns when it builds its font cache, and of a home folder that is not writable
     try:
         import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -49,9 +49,9 @@ def drawing(
 
         with matplotlib.rc_context(), warnings.catch_warnings():
             matplotlib.rcdefaults()
-            matplotlib.rcParams["text.parse_math"] = False  # a $ in a key is a $
+            matplotlib.rcParams["text.parse_math"] = False  # a $ in a key is a literal $
             matplotlib.rcParams["font.size"] = font_size
-            warnings.filterwarnings("ignore", r"Glyph \d+")  # a sign that the font lacks is a box
+            warnings.filterwarnings("ignore", r"Glyph \d+")  # a character that the font lacks is drawn as a box
             canvas = FigureCanvasAgg(Figure((width, height), dpi=dpi, layout=ConstrainedLayoutEngine(**(pads or {}))))
             drawn = Drawing(canvas.figure, np.empty((0, 0, 3), np.uint8))
             yield drawn

@@ -1,4 +1,4 @@
-"""Histograms for pages: where bars, line and ticks lie; `kit.html` draws them in the page's colours."""
+"""Histograms for pages: positions of bars, line and ticks; `kit.html` draws them in the page's colours."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from avprep.pages.words import count, number
 
 BINS = 24
-"""About the number of bars of a histogram."""
+"""Approximate number of bars of a histogram."""
 LEFT, RIGHT, TOP, BOTTOM = 8.0, 312.0, 16.0, 116.0
-"""Where bars may lie, in the units of the drawing, which is 320 × 136."""
+"""Area of the bars, in units of the drawing, which is 320 × 136."""
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar; `beyond`: it holds all values that lie beyond its end."""
+    """One bar. beyond: whether it holds all values outside the axis at its end."""
 
     x: float
     y: float
@@ -33,7 +33,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Tick:
-    """A number below the axis; anchor: which end of it lies at x."""
+    """A number below the axis. anchor: which part of the text is at x, as in SVG."""
 
     x: float
     anchor: str
@@ -42,9 +42,9 @@ class Tick:
 
 @dataclass(frozen=True)
 class Histogram:
-    """A histogram of one series, as bars, or of two, the other one as a line.
+    """A histogram of one series, as bars, or of two, the second as a line.
 
-    notes: the numbers of each series in words. line: an SVG path, empty for one series. tallest: the highest count.
+    notes: statistics of each series in words. line: an SVG path, empty for one series. tallest: the highest count.
     """
 
     title: str
@@ -58,23 +58,23 @@ class Histogram:
 
 @dataclass(frozen=True)
 class _Bins:
-    """Bins of equal width `step`, `n` of them from `first` steps on, and one beyond either end."""
+    """`n` bins of equal width `step`, the first of which begins at `first` steps, and one more beyond each end."""
 
     first: int
     n: int
     step: float
 
     def counts(self, values: Values) -> list[int]:
-        """Return how many values lie in each, those beyond the ends first and last."""
+        """Return the number of values in each bin; the first and last are those beyond the ends."""
         numbers = np.clip(np.floor(values / self.step + 1e-9) - self.first, -1, self.n).astype(np.int64)
         return [int(one) for one in np.bincount(numbers + 1, minlength=self.n + 2)]
 
     def edge(self, number_: int) -> float:
-        """Return where a bin begins."""
+        """Return the lower edge of a bin."""
         return (self.first + number_) * self.step
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Return round numbers along the axis, each by how many bins it lies from the first one's begin."""
+        """Return round numbers along the axis, each with its distance, in bins, from the lower edge of the first."""
         low, high = self.edge(0), self.edge(self.n)
         tick = max(self.step, _round_step((high - low) / 5))
         multiples = range(math.ceil(low / tick - 1e-9), math.floor(high / tick + 1e-9) + 1)
@@ -84,9 +84,9 @@ class _Bins:
 def histogram(values: Values, title: str, unit: str = "", grain: float = 0.0, other: Values | None = None) -> Histogram:
     """Return a histogram.
 
-    values: float64 (N,), N > 0, finite, in `unit`. grain: the step in which they vary; bars are multiples of it.
-    other: a second series, counted in the same bins. Bars that are marked as beyond, at an end, hold all that lies
-    there: a few odd values must not squeeze the others together.
+    values: float64 (N,), N > 0, finite, in `unit`. grain: the step in which they vary; bin widths are multiples of it.
+    other: a second series, counted in the same bins. A bar marked as beyond, at an end, holds all values outside the
+    axis there, so that a few outliers do not squeeze the others together.
     """
     series = [values] if other is None else [values, other]
     whole = np.concatenate(series)
@@ -122,7 +122,7 @@ def _bins(values: Values, grain: float) -> _Bins:
 
 
 def _round_step(least: float, grain: float = 0.0) -> float:
-    """Return the next of 1, 2, 5 × 10ⁿ, or the next multiple of the grain."""
+    """Round up to 1, 2 or 5 × 10ⁿ, or to a multiple of the grain."""
     if grain:
         return grain * max(1, math.ceil(least / grain - 1e-9))
     power = 10.0 ** math.floor(math.log10(max(least, 1e-12)))
@@ -130,7 +130,7 @@ def _round_step(least: float, grain: float = 0.0) -> float:
 
 
 def _note(values: Values, unit: str) -> str:
-    """Return the numbers of a series in words."""
+    """Return the statistics of a series in words."""
     least, p5, median, p95, most = (float(value) for value in np.quantile(values, [0, 0.05, 0.5, 0.95, 1]))
     if least == most:
         return f"{number(least, unit)} in {count(len(values), 'clip')}"
@@ -147,7 +147,7 @@ def _placed(
     labels: Sequence[tuple[str, bool]],
     ticks: Iterable[tuple[float, str]],
 ) -> Histogram:
-    """Place bars above an axis, ticks so many bars from its left, and the line of a second series."""
+    """Place bars above an axis, ticks at distances in bars from its left end, and the line of a second series."""
     n = len(labels)
     width = (RIGHT - LEFT) / max(n, 8)
     begin = (LEFT + RIGHT - n * width) / 2

@@ -1,4 +1,4 @@
-"""Pictures in a page: they lie in it as addresses, as long as there is room."""
+"""Pictures in a page: they are embedded as data URLs, as long as there is room."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass
 class Pictures:
-    """Puts pictures into a page while there is room for them (bytes, before base64)."""
+    """Embeds pictures in a page while there is room for them (bytes, before base64)."""
 
     room: int
     left_out: int = 0
 
     def url(self, data: bytes, kind: str = "jpeg") -> str | None:
-        """Return the address of a picture, which holds it; None where there is no room."""
+        """Return the data URL of a picture; None if there is no room."""
         if len(data) > self.room:
             self.left_out += 1
             return None
@@ -23,5 +23,5 @@ class Pictures:
 
 
 def data_url(data: bytes, kind: str = "jpeg") -> str:
-    """Return an address that holds a picture."""
+    """Return the data URL of a picture."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

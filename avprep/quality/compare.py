@@ -40,7 +40,7 @@ MOST_CHANGES = 500
 EXTREMES = 20
 """Number of most different clips to show."""
 THUMBNAIL, QUALITY = 160, 85
-"""Pixels of a shown crop's side, and its JPEG quality."""
+"""Side of a shown crop in pixels, and its JPEG quality."""
 HISTOGRAMS = (("points_share",), ("crop",), ("shake_A", "shake_B"), ("face_A", "face_B"))
 """Measures with a histogram, in pairs if each run has its own value."""
 

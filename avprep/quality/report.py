@@ -242,7 +242,7 @@ class _Clips:
         return {"path": "M" + "L".join(f"{x} {y:.2f}" for x, y in placed), "lead": lead}
 
     def shown(self, shot: Shot, side: int) -> Values:
-        """Return a frame for the page; its address is None where there is no room."""
+        """Return a frame for the page; its URL is None if there is no room."""
         small = cv2.resize(shot.image, (side, side), interpolation=cv2.INTER_AREA)
         url = self.pictures.url(excerpts.encode(np.asarray(small, np.uint8)))
         return {"frame": shot.frame, "url": url, "marks": marks(shot.points)}
@@ -258,7 +258,7 @@ class _Clips:
 def marks(points: NDArray[np.float64]) -> Values:
     """Return where to mark eyes and mouth, for points (5, 2) in crop pixels.
 
-    What a detector does not know, or what lies far outside, is left out; so is a mouth with one corner.
+    Points that the detector does not give, or that are far outside, are left out; so is a mouth with one corner.
     """
     places = points.tolist()
     known = [all(abs(value) < 10 * schema.CROP_SIZE for value in place) for place in places]  # NaN is not
@@ -269,7 +269,7 @@ def marks(points: NDArray[np.float64]) -> Values:
 
 
 def _strip_png(columns: NDArray[np.float32]) -> bytes:
-    """Draw columns float32 (12, C): each coefficient by how far it is from its mean, ±2.5 standard deviations."""
+    """Draw columns float32 (12, C): each coefficient by its deviation from its mean, ±2.5 standard deviations."""
     if columns.shape[1] > STRIP_COLUMNS:
         edges = np.linspace(0, columns.shape[1], STRIP_COLUMNS + 1).astype(np.int64)
         columns = (np.add.reduceat(columns, edges[:-1], axis=1) / np.diff(edges)).astype(np.float32)
@@ -334,7 +334,7 @@ def _card(clips: _Clips, figure: Figure, row: Row) -> Values:
 
 
 def _facts(row: Row) -> str:
-    """Return a clip's figures, and the columns that it is not in, in a line."""
+    """Return a clip's figures, and the columns that it is not in, as one line."""
     facts = [
         f"{figure.title.lower()} {number(value * figure.scale, figure.unit) if value is not None else 'n/a'}"
         for figure in FIGURES

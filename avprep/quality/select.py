@@ -1,8 +1,8 @@
-"""Clips of a run by what its columns recorded of them: `abs(audio_lead_frames) <= 1 and jitter < 2`.
+"""Selecting clips of a run by the figures that its columns recorded: `abs(audio_lead_frames) <= 1 and jitter < 2`.
 
 An expression compares figures and labels of a clip with constants. Names are those of the sidecars, of each sample's
-own JSON, and of the manifest; `column.name` is that of one column. Nothing else of Python is there: it is parsed, not
-run.
+own JSON, and of the manifest; `column.name` is the figure of one column. No other Python is allowed: the expression is
+parsed, not run.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ PRESETS: Mapping[str, str] = {
     "latentsync": "sync.confidence >= {sure} and abs(sync.audio_lead_frames) <= 6",
     "wav2lip": "abs(sync.audio_lead_frames) <= 1",
 }
-"""Selections of the field; `sure` is in `SURE`."""
+"""Selections that are common in the field; `sure` is in `SURE`."""
 SURE = {"syncnet": 3.0, "ours": 0.2}
-"""Least confidence on each scale: LatentSync's 3 is on SyncNet's, the other is ours."""
+"""Minimum confidence on each scale: LatentSync's 3 is on SyncNet's scale, the other is ours."""
 LONGEST = 2000
-"""Characters of an expression."""
+"""Maximum characters of an expression."""
 
 _OF_THE_MANIFEST = ("key", "split", "word", "speaker")
 Figures = Mapping[str, Any]
@@ -55,16 +55,16 @@ _ALLOWED = (
 
 
 class _MissingError(Exception):
-    """A clip has no such figure."""
+    """A clip does not have this figure."""
 
 
 _UNKNOWN = (_MissingError, TypeError, ArithmeticError, RecursionError, MemoryError)
-"""What a part of a condition raises that cannot be computed of a clip."""
+"""Errors raised by a part of a condition that cannot be computed for a clip."""
 
 
 @dataclass(frozen=True)
 class Where:
-    """A condition on a clip. text: as it was written; names: the figures that it asks for."""
+    """A condition on a clip. text: as written; names: the figures that it uses."""
 
     text: str
     names: frozenset[str]
@@ -72,7 +72,7 @@ class Where:
 
     @classmethod
     def parse(cls, text: str) -> Where:
-        """Read an expression; AvprepError, one line, for what is none."""
+        """Parse an expression; AvprepError, one line, if it is invalid."""
         try:
             if len(text) > LONGEST:
                 raise ValueError(f"longer than {LONGEST} characters")
@@ -84,10 +84,10 @@ class Where:
         return cls(text, names, tree.body)
 
     def holds(self, figures: Figures) -> bool | None:
-        """Return whether it holds; None where the clip lacks a figure that decides it, or it is of another kind.
+        """Return whether it holds; None if the clip lacks a figure that decides it, or the figure has another type.
 
-        Of `a or b` one that holds decides it, of `a and b` one that does not, whichever is written first. Text that is
-        compared with a number, or computed with, counts as the number that it writes, since labels are texts.
+        `a or b` is decided by a part that holds, `a and b` by a part that does not, in either order. Text that is
+        compared with a number, or used in arithmetic, counts as the number that it spells, since labels are texts.
         """
         try:
             return bool(_value(self._tree, figures))
@@ -97,14 +97,14 @@ class Where:
 
 @dataclass(frozen=True)
 class Selection:
-    """A manifest of the clips that are kept; left_out: the others, by reason."""
+    """A manifest of the kept clips. left_out: the number of the others, by reason."""
 
     manifest: Manifest
     left_out: Counter[str]
 
 
 def preset(out: Path, name: str) -> Where:
-    """Return a selection of the field, on the scale that a run was measured on; RunError where it was not."""
+    """Return a preset for the confidence scale of a run's sync column; RunError if sync was not measured."""
     sync = shards.read_run(out, "sync")
     if sync is None:
         raise RunError(f"{out}: was not measured: run `avprep sync {out} --model RUN` first")
@@ -113,9 +113,9 @@ def preset(out: Path, name: str) -> Where:
 
 
 def select(out: Path, wheres: list[Where]) -> Selection:
-    """Return the clips of a run that are ok in each of its columns and for which all conditions hold.
+    """Return the clips of a run that are ok in each of its columns and meet all conditions.
 
-    RunError for a name that no column recorded, ShardError for a damaged shard.
+    Raises RunError for a name that no column recorded, ShardError for a damaged shard.
     """
     plan = read_manifest(out)
     runs = {name: run for name in schema.ALL_COLUMNS if (run := shards.read_run(out, name)) is not None}
@@ -142,7 +142,7 @@ def select(out: Path, wheres: list[Where]) -> Selection:
 
 
 def _reason(figures: Figures, runs: Mapping[str, Any], wheres: list[Where]) -> str:
-    """Return why a clip is left out, "" if it is kept."""
+    """Return the reason why a clip is left out, "" if it is kept."""
     for column in runs:
         if not figures.get(f"{column}.ok"):
             return f"not ok in {column}"
@@ -159,7 +159,7 @@ def _labels(clip: Clip) -> dict[str, Any]:
 def _figures(
     out: Path, shard: str, runs: Mapping[str, Any], names: frozenset[str], labels: set[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return what the columns recorded of each clip of a shard, by `name`, but for labels, and by `column.name`."""
+    """Return the recorded figures of each clip of a shard, by `name`, except labels, and by `column.name`."""
     found: dict[str, dict[str, Any]] = {}
     columns = {column: there for column in runs if (there := shards.ColumnShard.read(out, column, shard)) is not None}
     told = labels.union(*(record for there in columns.values() for record in there.clips))  # no sample is read for it
@@ -168,7 +168,7 @@ def _figures(
             figures = found.setdefault(record["key"], {})
             if record["state"] != "ok":
                 continue
-            facts = {name: value for name, value in record.items() if name != "seconds"}  # those of the work
+            facts = {name: value for name, value in record.items() if name != "seconds"}  # processing time
             if _wanted(column, names, told | figures.keys()) - facts.keys():
                 facts |= shards.read_facts(there.path, column, record["key"], there.places[record["key"]])
             figures |= {name: value for name, value in facts.items() if name not in figures and name not in labels}
@@ -179,13 +179,13 @@ def _figures(
 
 
 def _wanted(column: str, names: frozenset[str], given: set[str]) -> set[str]:
-    """Return the names that a column may have to give, without it; given: what others give, for plain names."""
+    """Return the names, without prefix, that may need a column's samples. given: plain names that others provide."""
     plain = {name for name in names if "." not in name} - {"seconds"} - given
     return plain | {name.partition(".")[2] for name in names if name.startswith(f"{column}.")}
 
 
 def _names(tree: ast.expr) -> Iterator[str]:
-    """Yield the names in an expression; ValueError for anything that has no place there."""
+    """Yield the names in an expression; ValueError for anything that is not allowed there."""
     for node in ast.walk(tree):
         if not isinstance(node, _ALLOWED):
             raise ValueError(f"{type(node).__name__.lower()} has no place in it")
@@ -230,7 +230,7 @@ def _value(node: ast.expr, figures: Figures) -> Any:
 
 
 def _number(node: ast.expr, figures: Figures) -> float:
-    """Return what arithmetic is done with; TypeError for what is no number, which `*` would repeat beyond memory."""
+    """Return an operand of arithmetic; TypeError if it is not a number: `*` could repeat text until memory is full."""
     value = _as_number(_value(node, figures))
     if not isinstance(value, int | float):
         raise TypeError(f"{type(value).__name__} is no number")
@@ -238,7 +238,7 @@ def _number(node: ast.expr, figures: Figures) -> float:
 
 
 def _joined(node: ast.BoolOp, figures: Figures) -> bool:
-    """Return whether parts joined by `and` or `or` hold; what is not known of one is raised where no other decides."""
+    """Return whether parts joined by `and` or `or` hold; raise the error of an unknown part if no other decides."""
     decides = isinstance(node.op, ast.Or)
     unknown: Exception | None = None
     for part in node.values:
@@ -253,14 +253,14 @@ def _joined(node: ast.BoolOp, figures: Figures) -> bool:
 
 
 def _alike(left: Any, right: Any) -> tuple[Any, Any]:
-    """Return two sides of a comparison, a text beside a number as the number that it writes, if it does."""
+    """Return both sides of a comparison; if only one is text, it becomes the number that it spells, if any."""
     if isinstance(left, str) != isinstance(right, str):
         return _as_number(left), _as_number(right)
     return left, right
 
 
 def _as_number(value: Any) -> Any:
-    """Return a text as the number that it writes, if it does; all else as it is."""
+    """Return text as the number that it spells, if any; everything else unchanged."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return float(value)

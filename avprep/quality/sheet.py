@@ -1,4 +1,4 @@
-"""A contact sheet: crops of a run as one picture, to look at before training on them."""
+"""A contact sheet: crops of a run as one picture, for a visual check before training."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ CELL = 128
 
 
 def contact_sheet(out: Path, *, rows: int = 6, columns: int = 8) -> NDArray[np.uint8]:
-    """Return one row per clip, its crops evenly spaced over time below its key, from every finished shard.
+    """Return one row per clip, of clips from every finished shard: evenly spaced crops below the key.
 
-    Returns uint8 (H, W, 3), RGB. Raises RunError where `out` holds no finished crops.
+    Returns uint8 (H, W, 3), RGB. Raises RunError if `out` holds no finished crops.
     """
     run = shards.read_run(out, "crop")
     names = [] if run is None else [name for name, _ in read_manifest(out).shards(run["shard_size"])]
@@ -40,7 +40,7 @@ def contact_sheet(out: Path, *, rows: int = 6, columns: int = 8) -> NDArray[np.u
 
 
 def write(image: NDArray[np.uint8], path: Path) -> None:
-    """Write uint8 (H, W, 3) RGB as PNG, which appears whole; RunError where the disk cannot take it."""
+    """Write uint8 (H, W, 3) RGB as PNG, atomically; RunError if it cannot be written."""
     files.write_whole(path, encode_bgr(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8), "png"))
 
 

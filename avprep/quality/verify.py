@@ -1,4 +1,4 @@
-"""The proof that a run's folder holds what its manifest asks for: everything is read again."""
+"""Verification that a run's folder holds what its manifest asks for: everything is read again."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _QUEUED_PER_WORKER = 4
 
 
 def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
-    """Read every shard again; prove that each clip of the manifest has one state and each sample keeps the contract.
+    """Read every shard again; verify that each clip of the manifest has one state and each sample meets the contract.
 
-    Returns the problems, one line each; none means proven: digests agree, keys and their order are the manifest's,
+    Returns the problems, one line each; none means verified: digests agree, keys and their order are the manifest's,
     every `ok` clip has one well-formed sample, every image decodes to 256×256, columns agree on the number of frames.
-    jobs: processes that read. quiet: without progress.
-    Raises RunError where there is no OUT, or where no process can be started.
+    jobs: number of processes that read. quiet: do not show progress.
+    Raises RunError if there is no OUT, or no process can be started.
     """
     plan = read_manifest(out)
     digest = plan.digest()
@@ -71,7 +71,7 @@ def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:
 
 
 def _verify_shards(out: Path, column: str, planned: list[tuple[str, list[str]]], jobs: int) -> Iterator[Verified]:
-    """Yield what `_verify_shard` returns of each shard, in order; several are read at once, by so many processes."""
+    """Yield the result of `_verify_shard` for each shard, in order; `jobs` processes read several at once."""
     if min(jobs, len(planned)) <= 1:
         yield from (_verify_shard(out, column, name, keys) for name, keys in planned)
         return
@@ -123,7 +123,7 @@ def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> Verifie
     if strange := [clip["reason"] for clip in clips if clip["state"] == "failed" and clip["reason"] not in REASONS]:
         problems.append(f"{where}: unknown reason {strange[0]}")
     try:
-        # A pass of its own: it also finds what is wrong with a tar that cannot be read to its end.
+        # A separate pass: it also finds faults in a tar that cannot be read to its end.
         if files.sha256(path) != sidecar["sha256"]:
             problems.append(f"{path}: the digest is not the sidecar's; delete both files and run again")
         lies: dict[str, shards.Stretch] = {}
@@ -145,13 +145,13 @@ def _verify_shard(out: Path, column: str, name: str, keys: list[str]) -> Verifie
         problems.append(str(error) if str(path) in str(error) else f"{path}: {error}")
     except OSError as error:
         problems.append(f"{path}: cannot be read ({error.strerror})")
-    except Exception as error:  # one shard, whatever is in it, must not keep the others from being read
+    except Exception as error:  # one shard, whatever it holds, must not prevent the reading of the others
         problems.append(f"{path}: cannot be verified ({type(error).__name__}: {str(error)[:200]})")
     return problems, frames
 
 
 def _starts_with_its_head(out: Path, column: str, name: str, sidecar: dict[str, Any]) -> bool:
-    """Tell whether all of a sidecar but its clips stands on its first line, which is all that summaries read."""
+    """Return whether the first line of a sidecar holds everything but its clips: summaries read only this line."""
     try:
         head = shards.read_sidecar_head(out, column, name)
     except ShardError:
@@ -160,8 +160,8 @@ def _starts_with_its_head(out: Path, column: str, name: str, sidecar: dict[str, 
 
 
 def _untrue(record: dict[str, Any], metadata: dict[str, Any]) -> list[str]:
-    """Return the figures that a sidecar has of a clip, which `select` and `report` go by, and its sample has not."""
-    both = record.keys() & metadata.keys() - {"n_frames", "seconds"}  # in a sidecar the seconds are those of the work
+    """Return the names of a clip's figures that its sample contradicts; `select` and `report` use the sidecar's."""
+    both = record.keys() & metadata.keys() - {"n_frames", "seconds"}  # a sidecar's seconds are processing time
     return sorted(name for name in both if record[name] != metadata[name])
 
 

@@ -1,7 +1,7 @@
-"""What drives a talking face: the windows of a sound, or the crops of a video, of any length, at 25 fps.
+"""The driving input of a talking face: MFCC windows of audio, or crops of a video, of any length, at 25 fps.
 
-Either from media, found and aligned by the very code of the shards, or from the prepared form of the released code: a
-folder of aligned frames, or of windows, one numbered file a frame.
+It is read from media, with the same detection and alignment as for shards, or from the prepared form of the released
+code: a folder of aligned frames, or of windows, with one numbered file per frame.
 """
 
 from __future__ import annotations
@@ -32,21 +32,22 @@ from avprep.stages import CropSettings, align_clip
 from avprep.talking import photo
 
 AT_ONCE = 16
-"""Frames that are handed over together."""
-_STRETCH = 60 * FPS  # frames whose sound is in memory at once
+"""Maximum frames that are yielded together."""
+_STRETCH = 60 * FPS  # frames whose audio is in memory at once
 _AUDIO = "a file with audio, such as .wav, .m4a or a video"
-_KEPT = 256 << 20  # bytes of decoded pictures that are kept rather than decoded again
+_KEPT = 256 << 20  # bytes of decoded pictures that are kept instead of being decoded again
 
 
 @dataclass(frozen=True, eq=False)
 class Driver:
-    """Speech, from sound or from pictures.
+    """Driving speech, from audio or from video.
 
-    kind: what `read` yields, from the first frame on each time it is called, at most `AT_ONCE` frames at once:
-        `audio`: windows float32 (n, 12, 20), `video`: aligned faces uint8 (n, 256, 256, 3), RGB. Raises AvprepError.
+    kind: what `read` yields: for `audio`, windows float32 (n, 12, 20); for `video`, aligned faces uint8
+        (n, 256, 256, 3), RGB. Each call begins at the first frame and yields at most `AT_ONCE` frames at a time; it
+        raises AvprepError.
     n_frames: at 25 fps.
-    sound: the file with the sound that belongs to it, None where there is none; zero: time stamp of frame 0 in it (s);
-        track: which of its audio tracks, from 0; channel: the one that `read` listens to, None for pictures.
+    sound: the file with the corresponding audio, None if there is none; zero: time stamp of frame 0 in it (s);
+        track: the audio track in it, from 0; channel: the audio channel that `read` uses, None for video.
     """
 
     kind: Literal["audio", "video"]
@@ -66,7 +67,7 @@ def from_sound(
     channel: int | None = None,
     max_seconds: float = math.inf,
 ) -> Driver:
-    """Return the windows of a file that holds sound; it is decoded once to measure it. AvprepError, one line.
+    """Return the windows of a file with audio; it is decoded once to measure it. Raises AvprepError, one line.
 
     track, channel, max_seconds: see `avprep.media.audio.SoundFile`.
     """
@@ -82,14 +83,15 @@ def from_sound(
                     raise Reject("no_audio", f"{path}: the sound is shorter than one 25 ms column")
                 yield from np.split(cut, range(AT_ONCE, len(cut), AT_ONCE))
 
-    next(windows())  # a sound that is too short should be an error before a model is loaded
+    next(windows())  # audio that is too short should be an error before a model is loaded
     return Driver("audio", file.n_frames, windows, path, file.zero, file.track or 0, file.channel)
 
 
 def from_video(path: Path, detector: Detector, settings: CropSettings, *, track: int | None = None) -> Driver:
-    """Return the aligned faces of a video's subject: found in one pass, cut out in another. AvprepError, one line.
+    """Return the aligned faces of a video's subject, detected in one pass and cropped in another.
 
-    track: the audio track that is heard, from 0; None: the default one.
+    track: the audio track to use, from 0; None: the default one.
+    Raises AvprepError, one line.
     """
     frames = Frames(path, max_seconds=settings.max_seconds, keep_bytes=_KEPT)
     with _one_line(path, "a video"):
@@ -125,7 +127,7 @@ def _parts(files: list[Path], read: Callable[[Path], NDArray[Any]]) -> Iterator[
 
 
 def _numbered(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Return the numbered files of a folder in order; AvprepError where there is none, or one is missing."""
+    """Return the numbered files of a folder in order; AvprepError if there is none, or one is missing."""
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         match = re.fullmatch(r"(\d{1,9})\.(\w+)", path.name, re.ASCII)
@@ -160,7 +162,7 @@ def _window(path: Path) -> NDArray[np.float32]:
 
 @contextmanager
 def _one_line(path: Path, wanted: str) -> Iterator[None]:
-    """Turn a Reject into an error for the user that names what `path` should be: `wanted`."""
+    """Turn a Reject into an error for the user that states what `path` should be: `wanted`."""
     try:
         yield
     except Reject as reject:

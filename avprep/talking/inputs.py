@@ -1,4 +1,4 @@
-"""What a film is made of, from files: the photos of who is to speak, and the speech that drives them."""
+"""Inputs of a generated video, read from files: photos of the person who is to talk, and the driving speech."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from avprep.talking.person import Person
 from avprep.talking.photo import Photo
 
 MAX_SECONDS = 1800.0
-"""Longest audio or video that is taken unless the caller chooses another limit."""
+"""Maximum length of audio or video unless the caller chooses another limit."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels."""
 
 
 def _nothing(_: str) -> None:
-    """Leave a detail out."""
+    """Ignore a detail."""
 
 
 def read_photos(
@@ -42,8 +42,8 @@ def read_photos(
 ) -> list[Photo]:
     """Read photos and align the largest face of each.
 
-    box: the face that is meant, in pixels of the upright photo. aligned: they are crops already.
-    paste_back: they are shrunk to the frame of a film, for the talking face to be put back into them.
+    box: the wanted face, in pixels of the upright photo. aligned: the photos are already crops.
+    paste_back: shrink the photos to the frame size of a video, so that the talking face can be put back into them.
     Raises AvprepError, one line, for a photo that cannot be read or shows no face.
     """
     if aligned:
@@ -71,10 +71,11 @@ def read_driver(
     channel: int | None = None,
     remark: Remark = auto.log,
 ) -> Driver:
-    """Read what drives a face: the sound of a file, or the talking face in it; or a folder prepared from either.
+    """Read the driving input: the audio of a file, or the talking face in it; or a folder prepared from either.
 
     preset: of the model's MFCC windows. track, channel: of the audio, from 0; None: the default ones.
-    Raises AvprepError, one line, for what cannot be read, does not fit the preset, or lasts longer than `max_seconds`.
+    Raises AvprepError, one line, for input that cannot be read, does not fit the preset, or is longer than
+    `max_seconds`.
     """
     if drive_by == "audio":
         found = _from_audio(path, preset, max_seconds, track, channel)
@@ -91,23 +92,23 @@ def read_driver(
 
 
 def read_person(path: Path, *, preset: str = "davs", detector: str = "auto", remark: Remark = auto.log) -> Person:
-    """Read a few seconds of video of the person who is to talk; preset: of the model's MFCC windows.
+    """Read a few seconds of video of the person who is to talk. preset: of the model's MFCC windows.
 
-    Raises AvprepError, one line, for what cannot be read, shows no face, or is longer than `person.SECONDS`.
+    Raises AvprepError, one line, for a video that cannot be read, shows no face, or is longer than `person.SECONDS`.
     """
     name = auto.detector(detector, remark)
     return person.read_person(path, detectors.build(name), CropSettings(name), _preset(preset))
 
 
 def read_expression(path: Path, *, preset: str = "davs", detector: str = "auto", remark: Remark = auto.log) -> Person:
-    """Read a few seconds of video of anybody's face, or a photo, which is a video of one frame; see `read_person`."""
+    """Read a few seconds of video of any person's face, or a photo as a video of one frame; see `read_person`."""
     if not photo.is_still(path):
         return read_person(path, preset=preset, detector=detector, remark=remark)
     return Person(read_photos([path], detector=detector, remark=remark)[0].crop[None], None)
 
 
 def _preset(name: str) -> Preset:
-    """Return a preset by its name; RunError for another one."""
+    """Return a preset by its name; RunError for an unknown name."""
     if name not in PRESETS:
         raise RunError(f"the model's windows are of the preset {name!r}, which nobody knows")
     return PRESETS[PRESETS.index(name)]

@@ -1,4 +1,4 @@
-"""How a photo differs from the frames that models learn from: close, upright faces seen from the front."""
+"""How a photo differs from the frames that models are trained on: close, upright, frontal faces."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from avprep.schema import CROP_SIZE
 from avprep.talking.photo import Photo
 
 ENLARGED = 2.0
-"""Crop pixels per photo pixel from which on a face counts as small: less than 128 pixels across the crop."""
+"""Crop pixels per photo pixel above which a face counts as small: fewer than 128 photo pixels across the crop."""
 TILTED = 20.0
-"""Degrees of roll from which on the detector's points, and with them the crop, become less certain."""
+"""Degrees of roll above which the detector's points, and therefore the crop, become less reliable."""
 TURNED = 0.2
-"""Distance of the nose's tip from the middle between the eyes, of the eyes' distance. GRID's speakers stay below .1."""
+"""Distance of the nose's tip from the middle between the eyes, relative to the distance between the eyes, above which a
+face counts as turned. GRID's speakers stay below .1."""
 OUTSIDE = 0.1
-"""Fraction of the crop that the photo does not show."""
+"""Fraction of the crop outside the photo above which it is mentioned."""
 
 
 def differences(photo: Photo) -> list[str]:
-    """Return in a few words each what is unlike the training data in a photo; nothing of one that came aligned."""
+    """Return each way in which a photo is unlike the training data, in a few words; none for an already aligned one."""
     if not photo.n_faces:
         return []
     found = []
@@ -38,6 +39,6 @@ def differences(photo: Photo) -> list[str]:
 
 
 def _outside(photo: Photo) -> float:
-    """Return the fraction of the crop that the photo does not show."""
+    """Return the fraction of the crop that is outside the photo."""
     inside = np.ones(photo.image.shape[:2], np.float32)
     return 1 - float(cv2.warpAffine(inside, photo.affine, (CROP_SIZE, CROP_SIZE)).mean())
