@@ -91,7 +91,7 @@ def test_audio_that_ffmpeg_delays_by_200_ms_has_a_lead_of_minus_5(out: Path) -> 
 def test_each_clip_is_moved_by_its_own_offset(out: Path) -> None:
     """Delayed by its lead, a clip's audio is in sync again; clips with low confidence, or failed ones, stay.
 
-    So do those whose lead is the largest that is looked for, for it may be larger.
+    So do clips whose lead is the maximum of the search, as the true lead may be larger.
     """
     before = windows(out)
     write_sync(out)

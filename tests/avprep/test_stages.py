@@ -209,8 +209,8 @@ def test_images_survive_encoding() -> None:
 def offset_from_template(crops: list[NDArray[np.uint8]], weights: Path) -> NDArray[np.float64]:
     """Return the mean position of eyes and mouth centre in crops minus the template, (3, 2), measured independently.
 
-    YuNet alone, averaged over sizes, shifts and the mirror image of the crop: one look is off by several pixels,
-    depending on how the face meets its grid.
+    YuNet alone, averaged over sizes, shifts and the mirror image of the crop: a single detection is off by several
+    pixels, depending on the position of the face on its grid.
     """
     network = cv2.FaceDetectorYN.create(str(weights / "face_detection_yunet_2023mar.onnx"), "", (1, 1), 0.5)
     rng = np.random.default_rng(0)

@@ -30,8 +30,7 @@ class Traces:
     """The traces that commands left.
 
     files: below folders of their own for HOME, the cache and temporary files.
-    sockets: the system calls, one line each, that opened one to other than this machine; None where nothing recorded
-        them.
+    sockets: the system calls, one line each, that opened one to another machine; None if nothing recorded them.
     """
 
     files: list[str]

@@ -154,7 +154,7 @@ def test_low_pass_is_the_same_through_a_picture_of_the_sources_size() -> None:
 
 @pytest.mark.parametrize("to_image", [[[2.0, 0, 0], [0, 1, 0]], [[0, 2.0, 0], [1, 0, 0]]], ids=["upright", "turned"])
 def test_only_the_axis_that_shrinks_is_low_passed(to_image: list[list[float]]) -> None:
-    """Of an image twice as wide as its source, upright or turned, only the stripes along the widened axis blur."""
+    """In an image twice as wide as its source, upright or turned, only stripes along the widened axis blur."""
     stripes = np.repeat((np.arange(600)[:, None] % 2 * 255).astype(np.uint8), 600, axis=1)
     rows, columns = (np.repeat(one[..., None], 3, axis=2) for one in (stripes, stripes.T))
     affine, picture = np.array([[1.0, 0, -10], [0, 1, -10]]), np.array(to_image)

@@ -257,7 +257,7 @@ def test_five_points_of_68() -> None:
 
 
 def random_networks(frames: NDArray[np.uint8], faces: int) -> tuple[torch.nn.Module, torch.nn.Module, float]:
-    """Return untrained S3FD and FAN, and the score that about so many boxes of the frames exceed."""
+    """Return untrained S3FD and FAN, and the score that about the given number of boxes of the frames exceed."""
     torch.manual_seed(1)
     networks = s3fd().eval(), FAN(4).eval()
     lenient = FaceAlignmentDetector(

@@ -67,7 +67,7 @@ def only(found: list[list[Face]]) -> Face:
 
 
 def averaged(detector: DlibDetector, picture: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Detect at several sizes, in the picture and its mirror image: the mean of the points, (5, 2)."""
+    """Detect at several sizes, in the image and its mirror image: the mean of the points, (5, 2)."""
     found = []
     for size in SIZES:
         small = np.asarray(cv2.resize(picture, None, fx=size, fy=size, interpolation=cv2.INTER_AREA), np.uint8)

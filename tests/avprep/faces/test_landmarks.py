@@ -30,7 +30,7 @@ class StandIn:
 
 
 def blank(n_frames: int, channels: int = 3) -> NDArray[np.uint8]:
-    """Return so many black crops."""
+    """Return the given number of black crops."""
     return np.zeros((n_frames, 256, 256, channels), np.uint8)
 
 

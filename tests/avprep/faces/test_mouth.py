@@ -135,7 +135,7 @@ class StandIn:
 
 
 def blank(n_frames: int) -> NDArray[np.uint8]:
-    """Return so many black crops."""
+    """Return the given number of black crops."""
     return np.zeros((n_frames, 256, 256, 3), np.uint8)
 
 

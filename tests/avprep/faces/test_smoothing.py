@@ -35,14 +35,14 @@ def detection(
 
 
 def at(x: float, y: float = 0.0) -> Similarity:
-    """Return where a face of half a crop's size is in the picture."""
+    """Return the place in the image of a face of half a crop's size."""
     return Similarity(2, complex(-2 * x, -2 * y))
 
 
 def followed(places: Floats, looks: dict[int, Floats], noises: tuple[float, ...] = (1.0,)) -> Track:
     """Return a face that was at these positions, (T,), detected in some frames and recorded in them and the last.
 
-    noises: of each of the sizes that take turns.
+    noises: one for each of the alternating sizes.
     """
     one, path = Track(), list[tuple[int, Similarity]]()
     for frame, x in enumerate(places.tolist()):

@@ -149,7 +149,7 @@ def test_a_photo_settles_where_a_still_clip_does(
 ) -> None:
     """A photo that is a frame of a video gets the transform of a clip of only this frame, to about a pixel.
 
-    For twelve other synthetic speakers they differ by 0.2 to 0.9 px with YuNet, for this one by 1.0.
+    For twelve other synthetic speakers the two transforms differ by 0.2 to 0.9 px with YuNet, for this one by 1.0.
     """
     detector = detectors.build(name if name == "opencv" else request.getfixturevalue(name))
     image = np.ascontiguousarray(spoken[0][12])

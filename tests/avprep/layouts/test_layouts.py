@@ -698,7 +698,7 @@ class TestGRID:
     def test_sentences(self, tmp_path: Path) -> None:
         """Whole sentences need no word times, have no word, and are in the same split as their words.
 
-        Where there are word times, they have those.
+        If there are word times, the sentences have them.
         """
         plant(tmp_path, "s1/bbaf2n.mpg", "s1/bare.mpg", texts={"s1/bbaf2n.align": ALIGN})
         clips, problems = clips_of("grid", tmp_path, sentences=True)

@@ -273,7 +273,7 @@ class TestSilentClips:
 
 @pytest.fixture
 def pipe(tmp_path: Path) -> Path:
-    """A named pipe that nobody writes to."""
+    """A named pipe without a writer."""
     path = tmp_path / "pipe.html"
     os.mkfifo(path)
     return path

@@ -444,7 +444,7 @@ def test_a_clip_of_a_late_picture(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- counting and choosing, against all instants
 def nearest_by_force(times: list[Fraction], start: Fraction, wanted: int | None) -> list[int]:
-    """Return the index of each frame's picture: at every instant the nearest, the earlier of two."""
+    """Return the index of each frame's image: at every instant the nearest one, the earlier of two."""
     last = max(times)
     after = [b - a for a, b in itertools.pairwise(times) if b >= start]
     hold = float(np.median([float(gap) for gap in after])) if after else 1 / FPS

@@ -278,7 +278,7 @@ def test_a_folder_that_holds_nothing_is_refused(tmp_path: Path, what: str) -> No
 def test_a_video_that_hangs_costs_its_own_picture(tmp_path: Path, lrw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoding stops after some seconds per video, and after too many timeouts the remaining videos are left out.
 
-    The bound on what computes is in its own time, so that the load of a machine does not change the page.
+    The limit on computing is in CPU time, so that the load of a machine does not change the page.
     """
     monkeypatch.setattr(excerpts, "STILL_SECONDS", 0.5)
     monkeypatch.setattr(excerpts, "HUNG_SECONDS", 5.0)

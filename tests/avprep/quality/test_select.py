@@ -53,8 +53,8 @@ FIGURES |= {"intensity": "79.44", "curve": [1.0], "speaker": "1001"}
 def test_a_condition_holds_or_not(text: str, holds: bool | None) -> None:
     """Comparisons, arithmetic and logic are Python's; a missing or incomparable value makes the result unknown.
 
-    The order of what `and` and `or` join is of no importance; labels, which are texts, count as numbers beside
-    numbers and in arithmetic, which has nothing to do with other texts and lists.
+    The order of the operands of `and` and `or` does not matter; labels, which are texts, count as numbers next to
+    numbers and in arithmetic, which does not accept other texts and lists.
     """
     assert Where.parse(text).holds(FIGURES) is holds
 
@@ -93,7 +93,7 @@ def test_presets_are_expressions() -> None:
 def test_figures_of_sidecars_and_samples(tmp_path: Path) -> None:
     """Figures that no sidecar has are read from the samples of their column; clips that failed in one are left out.
 
-    `seconds` are never those that the work took.
+    `seconds` is never the processing time.
     """
     rows = [Made(f"train/c{n}", word="about" if n % 2 else None, mfcc="no_audio" if n == 3 else "") for n in range(6)]
     clips = tuple(

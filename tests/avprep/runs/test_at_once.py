@@ -83,7 +83,7 @@ class TestText:
         assert list(tmp_path.iterdir()) == [path]
 
     def test_four_times_index(self, lrw: Path, tmp_path: Path) -> None:
-        """Of four `avprep index` with one output one wins; the others end in one line, and its manifest is kept."""
+        """Of four `avprep index` with one output one wins and its manifest is kept; the others end in one line."""
         path = tmp_path / "m.jsonl"
         command = [sys.executable, "-c", "from avprep_cli.main import main; main()"]
         words = ["index", "lrw", str(lrw / "corpus"), "-o", str(path), "--seed"]

@@ -55,7 +55,7 @@ def asleep(_: Clip) -> Sample:
 def test_sixty_four_workers_are_kept_busy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With 64 busy workers the coordinating process leaves most of its core idle.
 
-    Each worker has its next clip already, so it waits only where that process has more to do than there is time for.
+    Each worker already has its next clip, so it waits only if that process cannot keep up.
     """
     clips = tuple(Clip(f"W/train/W_{n:05d}", f"W/train/W_{n:05d}.mp4", "train", word="W") for n in range(CLIPS))
     cpu = time.process_time()

@@ -632,7 +632,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 class TestSignals:
-    """SIGINT and SIGTERM: quick, one line, exit status 1, and the next run goes on."""
+    """SIGINT and SIGTERM stop a run quickly, with one line and exit status 1, and the next run continues."""
 
     @pytest.mark.parametrize(
         ("number", "whole_group"),

@@ -1,6 +1,6 @@
 """Array jobs as text: scripts are compared with recorded ones, parsed as by sbatch, and run by bash.
 
-No Slurm is needed: small programs take its place. `python tests/test_slurm.py` renews the recorded scripts.
+No Slurm is needed: small programs replace it. `python tests/avprep/runs/test_slurm.py` renews the recorded scripts.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Work:
         return tars(out)
 
     def share(self, task: int, tasks: int) -> list[tuple[str, tuple[Clip, ...]]]:
-        """Return the shards of one of so many tasks."""
+        """Return the shards of one of the given number of tasks."""
         return list(manifest.read(self.path).shards(self.size))[task::tasks]
 
     def left(self, task: int, tasks: int) -> list[str]:

@@ -470,7 +470,7 @@ def test_a_box_beside_the_face_is_refused(detector: Detector, portrait: Pixels, 
 
 
 def drawn_face() -> Pixels:
-    """Draw a child's face: a circle, two dots and an arc."""
+    """Draw a face as a child would: a circle, two dots and an arc."""
     paper = np.full((300, 300, 3), 255, np.uint8)
     cv2.circle(paper, (150, 150), 100, (0, 0, 0), 4)
     cv2.circle(paper, (115, 120), 8, (0, 0, 0), -1)
@@ -522,7 +522,7 @@ def test_photos_of_other_sizes_are_not_aligned(shape: tuple[int, int], portrait:
 
 # ---------------------------------------------------------------- the way back
 def smooth_picture(seed: int, height: int, width: int) -> Pixels:
-    """Make a picture of soft colours, which survives resampling."""
+    """Make an image of soft colours, which survives resampling."""
     coarse = np.random.default_rng(seed).integers(30, 226, (4, 4, 3), dtype=np.uint8)
     return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
