@@ -1,4 +1,4 @@
-"""The public API: README's lines work, nothing heavy is loaded before it is used, names are typed and documented."""
+"""The public API: README's lines work, heavy modules load only on use, names are typed and documented."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from avprep.stages import CropSettings, MfccSettings
 
 @pytest.fixture(scope="module")
 def out(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both columns of the six clips, labelled, one of them no video, made by the API; not to be changed."""
+    """Both columns of the six labelled clips, one of them not a video, made by the API; read-only."""
     folder = tmp_path_factory.mktemp("api") / "out"
     plan = avprep.index("lrw", lrw / "corpus")
     plan = replace(plan, clips=tuple(replace(clip, labels={"emotion": "happy"}) for clip in plan.clips))
@@ -49,7 +49,7 @@ def loaded(code: str) -> set[str]:
 
 @pytest.mark.parametrize("package", ["avprep", "davs_model"])
 def test_import_loads_nothing(package: str) -> None:
-    """Importing a package loads none of its modules but the loader, and none of the libraries that they need."""
+    """Importing a package loads none of its modules except the loader, and none of the libraries that they need."""
     modules = loaded(f"import {package}")
     assert not {name for name in modules if name.startswith(f"{package}.")} - {"avprep.lazy"}
     assert not {"av", "cv2", "numpy", "torch", "click", "PIL"} & modules
@@ -64,7 +64,7 @@ def test_making_shards_loads_no_torch() -> None:
 
 @pytest.mark.parametrize("package", [avprep, davs_model])
 def test_every_name_is_typed_and_documented(package: object) -> None:
-    """Each public name is there, listed by dir(), documented, and annotated where it is a function."""
+    """Each public name exists, is listed by dir(), documented, and annotated if it is a function."""
     for name in package.__all__:  # type: ignore[attr-defined]
         found = getattr(package, name)
         assert name in dir(package)
@@ -78,7 +78,7 @@ def test_every_name_is_typed_and_documented(package: object) -> None:
 
 @pytest.mark.parametrize(("name", "settings"), [("crop", CropSettings), ("mfcc", MfccSettings)])
 def test_api_and_command_have_the_defaults_of_the_settings(name: str, settings: type) -> None:
-    """A call and the command that bears its name fill the same OUT: options that they share have the same defaults."""
+    """A call and the command of the same name fill the same OUT: options that they share have the same defaults."""
     options = [param for param in main.commands[name].params if isinstance(param, click.Option)]
     typed = {str(option.name): option.to_info_dict()["default"] for option in options}
     own = {key: value.default for key, value in inspect.signature(getattr(avprep, name)).parameters.items()}
@@ -89,7 +89,7 @@ def test_api_and_command_have_the_defaults_of_the_settings(name: str, settings: 
     assert shared == {key: typed[key] for key in shared}
     of_settings = {field.name: field.default for field in fields(settings)}
     assert of_settings.keys() <= shared.keys()
-    resolved = {"detector": "auto", "subject": "auto"}  # settings hold what these stand for
+    resolved = {"detector": "auto", "subject": "auto"}  # parameters covered by settings
     assert {key: shared[key] for key in of_settings} == {
         key: resolved.get(key, value) for key, value in of_settings.items()
     }
@@ -132,7 +132,7 @@ def test_api_and_command_have_the_defaults_of_the_settings(name: str, settings: 
     ],
 )
 def test_values_that_an_option_cannot_have(lrw: Path, tmp_path: Path, call: str, name: str, value: object) -> None:
-    """A typo in a call is one line with the name and the value, before OUT is touched."""
+    """A typing error in a call gives one line with the name and the value, before OUT is touched."""
     plan = avprep.index("lrw", lrw / "corpus", limit=1)
     given = {"detector": "opencv"} if call == "crop" else {}
     with pytest.raises(SettingsError, match=rf"^{name} must be .*, not {re.escape(repr(value))}$"):
@@ -161,7 +161,7 @@ def test_what_no_path_is(lrw: Path, tmp_path: Path, value: Any) -> None:
 
 
 def test_a_detector_that_there_is_not(lrw: Path, tmp_path: Path) -> None:
-    """A misspelt detector is a value like others that an option cannot have: SettingsError, before OUT is touched."""
+    """A misspelt detector raises SettingsError like any invalid value, before OUT is touched."""
     with pytest.raises(SettingsError, match=r"^no detector is called Yunet: choose from "):
         avprep.crop(avprep.index("lrw", lrw / "corpus", limit=1), tmp_path / "out", detector="Yunet", jobs=1)
     assert not (tmp_path / "out").exists()
@@ -169,7 +169,7 @@ def test_a_detector_that_there_is_not(lrw: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call", ["crop", "mfcc"])
 def test_options_that_there_are_not(lrw: Path, tmp_path: Path, call: str) -> None:
-    """A misspelt option is one line that lists those of a run, before OUT is touched."""
+    """A misspelt option gives one line that lists those of a run, before OUT is touched."""
     plan = avprep.index("lrw", lrw / "corpus", limit=1)
     with pytest.raises(SettingsError, match=r"^shardsize is not an option: a run takes shard_size, clip_timeout, "):
         getattr(avprep, call)(plan, tmp_path / "out", jobs=1, shardsize=5)
@@ -191,7 +191,7 @@ def test_options_that_there_are_not(lrw: Path, tmp_path: Path, call: str) -> Non
     ],
 )
 def test_training_that_cannot_be(tmp_path: Path, given: dict[str, Any], message: str) -> None:
-    """What no training can be asked for is one line, before RUN is touched."""
+    """Invalid training arguments give one line, before RUN is touched."""
     with pytest.raises(SettingsError) as refused:
         davs_model.train(**{"out": tmp_path, "run": tmp_path / "run", **given})
     assert str(refused.value) == message
@@ -200,7 +200,7 @@ def test_training_that_cannot_be(tmp_path: Path, given: dict[str, Any], message:
 
 @pytest.mark.parametrize("package", ["torch", "h5py"])
 def test_a_missing_extra(package: str) -> None:
-    """Where the model's extra is not installed, its public names are an ImportError that states the remedy."""
+    """Without the model's extra, its public names raise an ImportError that states the remedy."""
     code = f"import sys; sys.modules['{package}'] = None; import davs_model; davs_model.{{}}"
     for name in davs_model.__all__:
         failed = subprocess.run([sys.executable, "-c", code.format(name)], capture_output=True, text=True, check=False)
@@ -212,20 +212,20 @@ def test_a_missing_extra(package: str) -> None:
 
 @pytest.mark.parametrize(("column", "wrong"), [("crop", {"align": "x"}), ("mfcc", {"preset": "x"}), ("mfcc", {"y": 1})])
 def test_settings_of_another_avprep(tmp_path: Path, column: str, wrong: dict[str, object]) -> None:
-    """A run.json with a setting that this version does not have names the column, not an option of no command."""
+    """For a run.json with a setting that this version lacks, the error names the column."""
     with pytest.raises(RunError, match=rf"^{column}: its settings are of another avprep \("):
         columns.rebuilt(tmp_path, column, wrong, tmp_path)
 
 
 def test_choices_are_those_of_the_rooms_below() -> None:
-    """Presets and subjects that settings take are those that media and faces know."""
+    """The presets and subjects of the settings are those of media and faces."""
     assert get_args(mfcc.Preset) == stages.PRESETS
     assert get_args(track.Subject) == stages.SUBJECTS
 
 
 @pytest.mark.parametrize("package", [avprep, davs_model])
 def test_other_names_are_refused(package: object) -> None:
-    """A name that the API does not have is an AttributeError as of any module."""
+    """A name that the API lacks raises AttributeError, as with any module."""
     with pytest.raises(AttributeError, match="has no attribute 'corp'"):
         package.corp  # type: ignore[attr-defined]  # noqa: B018
 
@@ -234,7 +234,7 @@ class TestOpen:
     """Reading shards."""
 
     def test_what_a_sample_holds(self, out: Path) -> None:
-        """A sample has key, word, labels and split, frames that are decoded once when asked for, windows and valid."""
+        """A sample has key, word, labels and split, frames that are decoded once on demand, windows and valid."""
         sample = next(avprep.open(out, split="val"))
         assert sample.split == "val"
         assert sample.key.split("/")[1] == "val"
@@ -247,7 +247,7 @@ class TestOpen:
         assert (sample.valid.dtype, sample.valid.shape) == (np.bool_, (29,))
 
     def test_frames_are_rgb(self, out: Path) -> None:
-        """Faces are redder than blue: the channels are in the order R, G, B."""
+        """Faces are redder than blue: the channels are in RGB order."""
         sample = next(avprep.open(out))
         red, _, blue = sample.frames[:, 96:192, 96:160].reshape(-1, 3).mean(axis=0)
         assert red > blue
@@ -261,7 +261,7 @@ class TestOpen:
         assert [sample.key for split in ("train", "val", "test") for sample in avprep.open(out, split=split)] == found
 
     def test_what_is_not_there(self, out: Path, tmp_path: Path) -> None:
-        """An OUT without a column, and a split that no manifest has, are errors at once."""
+        """An OUT without a column, and a split that no manifest has, raise errors immediately."""
         with pytest.raises(RunError, match="its column crop was never started"):
             avprep.open(tmp_path)
         with pytest.raises(ValueError, match="train, val, test"):
@@ -269,7 +269,7 @@ class TestOpen:
 
 
 def test_verify_raises(out: Path, tmp_path: Path) -> None:
-    """Whole shards pass; a problem is an error that names it."""
+    """Intact shards pass; a problem raises an error that names it."""
     avprep.verify(out)
     with pytest.raises(RunError, match="no run was ever started"):
         avprep.verify(tmp_path)
@@ -282,7 +282,7 @@ def test_verify_raises(out: Path, tmp_path: Path) -> None:
 
 
 def test_index_logs_problems_and_writes(lrw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What no clip can be made from is logged by name; the manifest is written where that is asked for."""
+    """Files from which no clip can be made are logged by name; the manifest is written where requested."""
     corpus = tmp_path / "corpus"
     subprocess.run(["cp", "-r", lrw / "corpus", corpus], check=True)
     (corpus / "stray.mp4").write_bytes(b"")
@@ -293,7 +293,7 @@ def test_index_logs_problems_and_writes(lrw: Path, tmp_path: Path, caplog: pytes
 
 
 def test_index_writes_a_file_alone(lrw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An output that is a folder is one line, the current one, too."""
+    """An output that is a folder, including the current one, gives a one-line error."""
     monkeypatch.chdir(tmp_path)
     for output in (".", "", tmp_path):
         with pytest.raises(RunError, match=r": not a plain file, so nothing can be put in its place"):
@@ -303,14 +303,14 @@ def test_index_writes_a_file_alone(lrw: Path, tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("wrong", [{"seed": 1.5}, {"seed": None}, {"seed": -1}, {"limit": 0}, {"limit": 1.5}])
 def test_index_refuses_what_a_manifest_cannot_hold(lrw: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
-    """A seed that no reader of the manifest takes, or a limit that is none, is refused before anything is written."""
+    """A seed that manifests cannot hold, or an invalid limit, is refused before anything is written."""
     with pytest.raises(SettingsError, match=f"{next(iter(wrong))} must be a whole number"):
         avprep.index("lrw", lrw / "corpus", output=tmp_path / "plan.jsonl", **wrong)
     assert not (tmp_path / "plan.jsonl").exists()
 
 
 def test_a_data_set_that_was_moved(lrw: Path, tmp_path: Path) -> None:
-    """A manifest whose data set is elsewhere now is refused, unless it is said where."""
+    """A manifest whose data set has moved is refused, unless the new place is given."""
     plan = avprep.index("lrw", lrw / "corpus", limit=1)
     gone = manifest.Manifest(plan.dataset, tmp_path / "gone", plan.clips, plan.seed)
     with pytest.raises(RunError, match="the data set is not there"):
@@ -330,7 +330,7 @@ def test_a_data_set_that_was_moved(lrw: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_manifest_made_in_python_is_checked(tmp_path: Path, wrong: dict[str, object], message: str) -> None:
-    """Clips that a manifest's file must not hold are refused before anything is written, not dropped or run."""
+    """Clips that a manifest's file cannot hold are refused before anything is written, not dropped or run."""
     clips = [manifest.Clip(f"ABOUT/{name}", f"ABOUT/{name}.mp4", "test", words=(("a", 0, 1),)) for name in "xy"]
     plan = manifest.Manifest("mine", tmp_path, (clips[0], replace(clips[1], **wrong)))  # type: ignore[arg-type]
     for call in (avprep.crop, avprep.mfcc):

@@ -21,13 +21,13 @@ UNIT = np.float32([10, 20, 30, 40])
     ],
 )
 def test_overlap_is_intersection_over_union(other: list[float], expected: float) -> None:
-    """Boxes overlap by their shared area over the area of both together; inside-out ones have none."""
+    """The overlap of boxes is their intersection over their union; inverted boxes have none."""
     assert boxes.overlap(UNIT, np.float32(other)) == pytest.approx(expected)
     assert boxes.overlap(np.float32(other), UNIT) == pytest.approx(expected)
 
 
 def test_sizes() -> None:
-    """Size, area and centre are those of the sides; an inside-out box has no size."""
+    """Size, area and centre follow from the sides; an inverted box has no size."""
     assert boxes.size(UNIT) == 20
     assert boxes.area(UNIT) == 400
     assert boxes.middle(UNIT).tolist() == [20, 30]
@@ -41,7 +41,7 @@ def test_grown_boxes_keep_their_centre() -> None:
 
 
 def test_boxes_meet_within_half_the_larger() -> None:
-    """Boxes meet if their centres are no further apart than half the larger box, in both directions."""
+    """Boxes meet if their centres are at most half the larger box apart, in both directions."""
     small = np.float32([29, 29, 31, 31])
     assert boxes.meet(UNIT, small)
     assert boxes.meet(small, UNIT)

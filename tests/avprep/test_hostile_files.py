@@ -1,4 +1,4 @@
-"""What strangers' shards, sidecars, manifests and checkpoints hold costs a line each: no traceback, hang or memory."""
+"""Untrusted shards, sidecars, manifests and checkpoints cost a line each: no traceback, hang or memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ STEERING = "\x1b[2J\x9b31m\u202ebad\x07\nError: none"
 
 
 def call(*words: object) -> Result:
-    """Run a command; an error that is not one line is one of the test."""
+    """Run a command; fail on any exception but SystemExit."""
     result = CliRunner().invoke(main, [str(word) for word in words])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
@@ -49,7 +49,7 @@ def call(*words: object) -> Result:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four clips of three frames in two shards, in both columns; not to be changed."""
+    """Four clips of three frames in two shards, in both columns; read-only."""
     out = tmp_path_factory.mktemp("made")
     rows = [Made(key, n // 2, "yes", "s0", n_frames=3) for n, key in enumerate((KEY, "s1/b", "s0/c", "s1/d"))]
     made_shards.write(out, rows)
@@ -62,12 +62,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def out(made: Path, tmp_path: Path) -> Path:
-    """A copy to be damaged."""
+    """A copy to damage."""
     return Path(shutil.copytree(made, tmp_path / "out"))
 
 
 def header(name: str, size: int = 0, kind: bytes = b"0") -> bytes:
-    """Return a tar header with a right checksum, whatever it says."""
+    """Return a tar header with a right checksum, whatever its content."""
     plain = bytearray(writer._header("x", size))
     plain[:100], plain[156:157], plain[148:156] = name.encode().ljust(100, b"\0"), kind, b" " * 8
     plain[148:156] = b"%06o\0 " % sum(plain)
@@ -75,12 +75,12 @@ def header(name: str, size: int = 0, kind: bytes = b"0") -> bytes:
 
 
 def file(name: str, data: bytes, kind: bytes = b"0") -> bytes:
-    """Return a member as it lies in a tar."""
+    """Return a member as it is in a tar."""
     return header(name, len(data), kind) + data + bytes(-len(data) % 512)
 
 
 def replaced(out: Path, first: bytes, column: str = "crop") -> Path:
-    """Give the first sample of a shard other bytes, and a sidecar that agrees with them; return the tar's path."""
+    """Replace the bytes of a shard's first sample, and update the sidecar; return the tar's path."""
     members = made_shards.crop_members if column == "crop" else made_shards.mfcc_members
     second = made_shards.stretch(out, "s1/b", members("s1/b", 3))
     data = first + second + bytes(1024)
@@ -95,13 +95,13 @@ def replaced(out: Path, first: bytes, column: str = "crop") -> Path:
 
 
 def sample(**changes: bytes) -> bytes:
-    """Return the first sample's stretch, some members changed: `000_jpg=…`."""
+    """Return the first sample's bytes with some members changed: `000_jpg=…`."""
     members = made_shards.crop_members(KEY, 3) | {name.lstrip("_").replace("_", "."): d for name, d in changes.items()}
     return b"".join(file(f"{KEY}.{name}", data) for name, data in members.items())
 
 
 def jpeg(width: int, height: int) -> bytes:
-    """Return a crop whose header claims another size."""
+    """Return a crop whose header has another size."""
     data = bytearray(made_shards.crop_members(KEY, 3)["000.jpg"])
     place = data.index(b"\xff\xc0") + 5
     data[place : place + 4] = struct.pack(">HH", height, width)
@@ -109,7 +109,7 @@ def jpeg(width: int, height: int) -> bytes:
 
 
 def png(width: int, height: int) -> bytes:
-    """Return the head of a PNG of a size."""
+    """Return the head of a PNG of the given size."""
     head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
 
@@ -136,12 +136,12 @@ TARS: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("name", TARS)
 def test_a_hostile_tar_is_one_line(out: Path, name: str) -> None:
-    """verify and report tell of one shard and go on with the others; the other readers refuse it in one line."""
+    """verify and report name the shard and continue with the others; the other readers refuse it in one line."""
     path = replaced(out, TARS[name]())
     begin = time.process_time()
     problems = verify.verify(out)
     assert [problem for problem in problems if str(path) not in problem] == []
-    assert len(problems) in (1, 2)  # the tar, and the number of its samples where they can be read
+    assert len(problems) in (1, 2)  # the tar, and the number of its samples if they can be read
     made = report.report(out)
     assert made.n_clips == 4
     for read in (
@@ -155,7 +155,7 @@ def test_a_hostile_tar_is_one_line(out: Path, name: str) -> None:
         assert str(path) in str(raised.value)
         assert len(str(raised.value).splitlines()) == 1
     assert read_clips(out, "train").read(2, "crop", (0,))
-    assert time.process_time() - begin < 20  # it was minutes
+    assert time.process_time() - begin < 20  # it took minutes
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_hostile_tar_is_one_line(out: Path, name: str) -> None:
     ids=["65500", "wide", "empty", "257", "png", "png-huge", "scans", "long"],
 )
 def test_a_decompression_bomb_is_not_decoded(out: Path, data: bytes) -> None:
-    """A picture whose header has another size, or that asks for endless passes, is a problem and costs no memory."""
+    """An image whose header has another size, or needs endless passes, is a problem and costs no memory."""
     path = replaced(out, sample(_000_jpg=data))
     tracemalloc.start()
     (problem,) = verify.verify(out)
@@ -187,7 +187,7 @@ def test_a_decompression_bomb_is_not_decoded(out: Path, data: bytes) -> None:
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "link to a device"])
 def test_what_is_no_plain_file_is_not_opened(out: Path, kind: str) -> None:
-    """A pipe, which would be waited for without end, a folder or a device in a tar's or a sidecar's place is named."""
+    """A pipe, which would block for ever, a folder or a device in place of a tar or a sidecar is named."""
     for place in ("crop/train-000000.tar", "mfcc/train-000001.json"):
         path = out / place
         path.unlink()
@@ -202,7 +202,7 @@ def test_what_is_no_plain_file_is_not_opened(out: Path, kind: str) -> None:
 
 
 def test_an_unforeseen_error_is_a_line_of_its_shard(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever reading a shard raises, verify goes on with the next one."""
+    """Whatever error reading a shard raises, verify continues with the next shard."""
 
     def broken(column: str, key: str, members: dict[str, bytes]) -> dict[str, Any]:
         raise MemoryError("too much")
@@ -214,7 +214,7 @@ def test_an_unforeseen_error_is_a_line_of_its_shard(out: Path, monkeypatch: pyte
 
 
 def test_names_are_those_that_were_written(tmp_path: Path) -> None:
-    """The strict reader finds what tarfile writes for short, long and odd names, with a prefix too."""
+    """The strict reader reads tarfile's output for short, long and odd names, also with a prefix."""
     names = ["a.jpg", "n" * 99 + ".jpg", "d" * 80 + "/" + "n" * 80 + ".npy", "日本語/ünï.json", "x" * 12_000 + ".npy"]
     path = tmp_path / "x.tar"
     path.write_bytes(b"".join(writer._header(name, 3) + b"abc" + bytes(509) for name in names) + bytes(1024))
@@ -237,7 +237,7 @@ JSON = {
 @pytest.mark.parametrize("name", JSON)
 @pytest.mark.parametrize("place", ["manifest.jsonl", "crop/run.json", "crop/train-000000.json"])
 def test_hostile_json_is_one_line(out: Path, place: str, name: str) -> None:
-    """Depth, digits and size of a file's JSON are bounded: each command ends in a line that names the file."""
+    """Depth, digits and size of a file's JSON are limited: each command ends in a line that names the file."""
     path = out / place
     path.write_text(path.read_text().replace("{", f'{{"odd": {JSON[name]}, ', 1))
     for words in (("verify", out), ("report", out, "-o", out / "r.html"), ("status", out)):
@@ -262,7 +262,7 @@ def test_hostile_json_is_one_line(out: Path, place: str, name: str) -> None:
     ids=["10^12", "negative", "size", "settings", "versions", "digest"],
 )
 def test_a_hostile_run_is_one_line(out: Path, change: dict[str, Any]) -> None:
-    """Counts that the manifest has no room for, and parts of another kind, are refused before anything is done."""
+    """Counts above those of the manifest, and fields of another type, are refused before anything is done."""
     path = out / "crop/run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(RunError, match=r"damaged") as raised:
@@ -273,7 +273,7 @@ def test_a_hostile_run_is_one_line(out: Path, change: dict[str, Any]) -> None:
 
 
 def test_settings_that_differ_are_told_briefly(out: Path) -> None:
-    """A setting of a megabyte does not become a message of a megabyte."""
+    """A setting of a megabyte does not give a message of a megabyte."""
     path = out / "mfcc/run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": {"preset": ["x" * 10**6], "\x1b" * 999: 1}}))
     (out / "root").mkdir()
@@ -294,7 +294,7 @@ def test_settings_that_differ_are_told_briefly(out: Path) -> None:
     ],
 )
 def test_odd_rows_of_a_manifest(tmp_path: Path, row: dict[str, Any], complaint: str) -> None:
-    """A row with half letters, steering or endless names is refused by file and line, in brief."""
+    """A row with lone surrogates, control characters or endless names is refused by file and line, in brief."""
     path = tmp_path / "m.jsonl"
     lines = [
         {"avprep_manifest": 1, "dataset": "x", "root": "/x"},
@@ -307,7 +307,7 @@ def test_odd_rows_of_a_manifest(tmp_path: Path, row: dict[str, Any], complaint: 
 
 
 def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line of a manifest, and a sidecar, are no longer in memory than a bound."""
+    """Only a limited part of a manifest's line, and of a sidecar, is read into memory."""
     path = tmp_path / "m.jsonl"
     path.write_bytes(b'{"avprep_manifest": 1, "x": "' + b"x" * (2 << 20))
     with pytest.raises(ManifestError, match="a line is longer than 1024 KiB"):
@@ -318,10 +318,10 @@ def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class TestTerminal:
-    """Text from files cannot steer a terminal."""
+    """Text from files cannot control a terminal."""
 
     def test_what_steers_is_escaped(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """Escapes, C1 controls, turned writing and half letters are shown as escapes; our own colours stay."""
+        """Escapes, C1 controls, reversed text and lone surrogates are shown as escapes; avprep's own colours stay."""
         assert untrusted.shown(f"ü 日本 {STEERING}\ud800") == (
             "ü 日本 \\x1b[2J\\x9b31m\\u202ebad\\x07\nError: none\\ud800"
         )
@@ -332,7 +332,7 @@ class TestTerminal:
         assert say.one_line(STEERING) == "\\x1b[2J\\x9b31m\\u202ebad\\x07 Error: none"
 
     def test_no_command_prints_what_steers(self, out: Path) -> None:
-        """What a sidecar, a run.json and a manifest say is escaped by every command, and in the report."""
+        """Text from a sidecar, a run.json and a manifest is escaped by every command, and in the report."""
         for column in schema.COLUMNS:
             path = out / column / f"{SHARD}.json"
             sidecar = json.loads(path.read_text())
@@ -371,7 +371,7 @@ class TestTerminal:
     ],
 )
 def test_settings_of_another_kind(tmp_path: Path, made: Path, settings: dict[str, Any], complaint: str) -> None:
-    """A checkpoint whose settings readers could not use is refused, by evaluate and generate alike."""
+    """A checkpoint with unusable settings is refused, by evaluate and generate alike."""
     run = tmp_path / "run"
     small = checkpoint.Checkpoint.of(DAVS(n_words=3, width=0.125, image_size=64), {"steps": {"full": 1}, **settings})
     described(run / checkpoint.NAME, small.header(), small.weights)
@@ -382,17 +382,17 @@ def test_settings_of_another_kind(tmp_path: Path, made: Path, settings: dict[str
 
 
 def test_a_run_of_a_width_beyond_all_bounds(made: Path, tmp_path: Path) -> None:
-    """A run of a model too large for any machine is refused before memory is taken for it."""
+    """A run of a model too large for any machine is refused before memory is allocated."""
     result = call("train", made, tmp_path / "run", "--set", "model.width=1e9", "--dry-run")
     assert result.exit_code == 1
     assert "model.width = 1000000000.0 must be a number above 0, at most 16" in result.stderr
 
 
 def test_many_methods_are_tabled_in_time() -> None:
-    """A study of thousands of methods takes time by its answers, not by their square."""
+    """The time for a study of thousands of methods grows with its answers, not with their square."""
     answers = [
         study.Answer("s0", f"p{n % 2}", 1, f"f{n}", f"method {n // 2}", "", True, True, 50, 1.0) for n in range(10_000)
     ]
     begin = time.process_time()
     assert len(study.table(answers).splitlines()) > 5_000
-    assert time.process_time() - begin < 30  # it was hours
+    assert time.process_time() - begin < 30  # it took hours

@@ -1,4 +1,4 @@
-"""The manifest: what is written is read back, keys are safe, and damage is named by file and line."""
+"""The manifest: written data is read back, keys are safe, and damage is named by file and line."""
 
 from __future__ import annotations
 
@@ -56,41 +56,41 @@ def row(**fields: Any) -> dict[str, Any]:
 
 
 class TestRoundTrip:
-    """What is written is read back."""
+    """Written manifests are read back."""
 
     @settings(deadline=None)
     @given(many_clips, st.integers(-(2**63), 2**63 - 1), st.text(min_size=1))
     def test_everything_comes_back(
         self, tmp_path_factory: pytest.TempPathFactory, rows: tuple[Clip, ...], seed: int, note: str
     ) -> None:
-        """A manifest that was written is read back the same, whatever its paths and labels hold."""
+        """A written manifest is read back unchanged, whatever its paths and labels contain."""
         path = tmp_path_factory.mktemp("manifest") / "manifest.jsonl"
         manifest = Manifest("folder", Path("/data"), rows, seed, {"note": note})
         path.write_text(render(manifest), encoding="utf-8")
         assert read(path) == manifest
 
     def test_windows_line_ends(self, tmp_path: Path) -> None:
-        """A manifest that an editor saved with CRLF line ends is read the same."""
+        """A manifest that an editor saved with CRLF line ends is read unchanged."""
         path = write(tmp_path, row())
         expected = read(path)
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
         assert read(path) == expected
 
     def test_empty_lines(self, tmp_path: Path) -> None:
-        """Lines that an editor left empty say nothing, and those behind them keep their numbers."""
+        """Empty lines from an editor are ignored, and the lines after them keep their numbers."""
         assert read(write(tmp_path, "", row(), "  ")) == read(write(tmp_path, row()))
         with pytest.raises(ManifestError, match=r"manifest\.jsonl:4: split must be"):
             read(write(tmp_path, row(), "", row(key="b", split="dev")))
 
     def test_byte_order_mark(self, tmp_path: Path) -> None:
-        """A manifest that Notepad or PowerShell saved, with a byte order mark and CRLF line ends, is read the same."""
+        """A manifest saved by Notepad or PowerShell, with a byte order mark and CRLF line ends, is read unchanged."""
         path = write(tmp_path, row())
         expected = read(path)
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
         assert read(path) == expected
 
     def test_unset_fields_are_left_out(self) -> None:
-        """A row holds the fields that are set, and no nulls."""
+        """A row has only the fields that are set, and no nulls."""
         assert Clip("a", "a.mp4", "val", word="hi").to_json() == {
             "key": "a",
             "video": "a.mp4",
@@ -111,17 +111,17 @@ class TestKeys:
     @settings(deadline=None)
     @given(paths)
     def test_safe(self, path: str) -> None:
-        """A key has the folders of its path, but no dot, no blank and nothing that a shell or tar would trip over."""
+        """A key has the folders of its path, but no dot, no blank and no character special to a shell or tar."""
         key = make_key(path)
         assert not set(key) & set(". \t\n\\'\"*?[]{}$&|;<>:~")
         assert key.count("/") == path.count("/")
 
     def test_plain_paths_stay_readable(self) -> None:
-        """The paths of the usual data sets are their own keys."""
+        """The paths of common data sets are their own keys."""
         assert make_key("dev/id00012/-x_21Uxsk56/00001") == "dev/id00012/-x_21Uxsk56/00001"
 
     def test_encoded_characters(self) -> None:
-        """Other characters become the hexadecimal of their bytes, and so does the sign that says so."""
+        """Other characters become the hexadecimal of their bytes, as does the percent sign itself."""
         assert make_key("take 2.1") == "take%202%2E1"
         assert make_key("take%202") == "take%25202"
 
@@ -132,18 +132,18 @@ class TestKeys:
             make_key(path)
 
     def test_duplicates(self) -> None:
-        """Keys that several clips have are returned with the videos that share them."""
+        """Keys of several clips are returned with the videos that share them."""
         rows = [Clip("a", "a.mp4", "train"), Clip("b", "b.mp4", "train"), Clip("a", "a.mov", "val")]
         assert duplicate_keys(rows) == {"a": ["a.mp4", "a.mov"]}
 
 
 class TestPlan:
-    """The order of the rows is the plan."""
+    """The order of the rows."""
 
     @settings(deadline=None)
     @given(many_clips, st.randoms(use_true_random=False), st.integers(0, 3))
     def test_shuffle_forgets_the_scan_order(self, rows: tuple[Clip, ...], random: Any, seed: int) -> None:
-        """The plan depends on the clips and the seed, never on the order in which the clips were found."""
+        """The order depends on the clips and the seed, not on the order in which the clips were found."""
         again = list(rows)
         random.shuffle(again)
         assert shuffled(again, seed) == shuffled(rows, seed)
@@ -157,7 +157,7 @@ class TestPlan:
     @settings(deadline=None)
     @given(many_clips, st.integers(1, 4))
     def test_shards_hold_every_clip_once(self, rows: tuple[Clip, ...], shard_size: int) -> None:
-        """The shards of a plan hold each clip once, are full but for the last, and never mix splits."""
+        """The shards of a manifest contain each clip once, are full except the last, and never mix splits."""
         plan = Manifest("folder", Path("/data"), shuffled(rows, 0))
         shards = list(plan.shards(shard_size))
         assert [clip for _, held in shards for clip in held] == list(plan.clips)
@@ -168,7 +168,7 @@ class TestPlan:
             assert all(clip.split == split for name, held in shards if name.startswith(split) for clip in held)
 
     def test_limit_is_by_split(self) -> None:
-        """A limited plan begins as the whole one does, in each split, and has its header."""
+        """A limited manifest has the header and the first clips of each split of the whole one."""
         rows = [Clip(f"{split}{n}", f"{split}{n}.mp4", split) for split in SPLITS for n in range(5)]
         plan = Manifest("folder", Path("/data"), shuffled(rows, 0), 7, {"note": "kept"})
         assert plan.limited(2).header() == plan.header()
@@ -177,7 +177,7 @@ class TestPlan:
         assert plan.limited(None) == plan
 
     def test_digest(self) -> None:
-        """The digest follows the rows and their order, not the place of the data set."""
+        """The digest depends on the rows and their order, not on the place of the data set."""
         rows = (Clip("a", "a.mp4", "train"), Clip("b", "b.mp4", "train"))
         plan = Manifest("folder", Path("/data"), rows)
         assert plan.digest() == Manifest("folder", Path("/elsewhere"), rows).digest()
@@ -186,7 +186,7 @@ class TestPlan:
 
 
 def test_a_data_set_that_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A root given from the folder that one is in becomes a whole path, and all else stays as it was."""
+    """A root relative to the current folder becomes absolute, and everything else stays."""
     (tmp_path / "moved").mkdir()
     monkeypatch.chdir(tmp_path)
     plan = Manifest("folder", Path("/gone"), (Clip("a", "a.mp4", "train"),), 7, {"note": "kept"})
@@ -196,7 +196,7 @@ def test_a_data_set_that_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 class TestDamage:
-    """Each kind of damage is one clear line."""
+    """Each kind of damage gives one clear line."""
 
     @pytest.mark.parametrize(
         ("bad", "message"),
@@ -233,7 +233,7 @@ class TestDamage:
         ],
     )
     def test_bad_row(self, tmp_path: Path, bad: dict[str, Any] | str, message: str) -> None:
-        """A bad row is refused in one line with the file, the line and what is wrong."""
+        """A bad row is refused in one line with the file, the line and the fault."""
         path = write(tmp_path, row(key="good"), bad)
         with pytest.raises(ManifestError, match=message) as error:
             read(path)
@@ -251,16 +251,16 @@ class TestDamage:
         ],
     )
     def test_bad_header(self, tmp_path: Path, header: dict[str, Any], message: str) -> None:
-        """A file that is no manifest, or one of another version, is refused."""
+        """A file that is not a manifest, or is of another version, is refused."""
         with pytest.raises(ManifestError, match=message):
             read(write(tmp_path, row(), **header))
 
     def test_longest_key(self, tmp_path: Path) -> None:
-        """A key of as many characters as are allowed is read."""
+        """A key of the maximum length is read."""
         assert len(read(write(tmp_path, row(key="a" * 12_288))).clips) == 1
 
     def test_duplicate_key(self, tmp_path: Path) -> None:
-        """A key that is there twice is refused with the videos that share it."""
+        """A key that occurs twice is refused with the videos that share it."""
         path = write(tmp_path, row(), row(video="a/b.mov"))
         with pytest.raises(ManifestError, match=r"a/b is there 2 times \(a/b.mp4, a/b.mov\)"):
             read(path)
@@ -274,7 +274,7 @@ class TestDamage:
             read(path)
 
     def test_missing_file(self, tmp_path: Path) -> None:
-        """A manifest that is not there is an error that names the command that makes one."""
+        """A missing manifest is an error that names the command that makes one."""
         with pytest.raises(ManifestError, match="avprep index"):
             read(tmp_path / "none.jsonl")
 
@@ -297,7 +297,7 @@ class TestShipped:
 
     @pytest.mark.parametrize("layout", ["lrw", "voxceleb2", "grid", "folder"])
     def test_examples(self, layout: str) -> None:
-        """Each example is a manifest of a few clips whose text is just what would be written."""
+        """Each example is a manifest of a few clips whose text equals what would be written."""
         path = MANIFESTS / "examples" / f"{layout}.jsonl"
         manifest = read(path)
         assert manifest.dataset == layout
@@ -305,7 +305,7 @@ class TestShipped:
         assert render(manifest) == path.read_text(encoding="utf-8")
 
     def test_readme_rows(self, tmp_path: Path) -> None:
-        """The rows that the format description shows are good rows."""
+        """The rows of the format description are valid."""
         text = (MANIFESTS / "README.md").read_text(encoding="utf-8")
         rows = [line for line in text.splitlines() if line.startswith('{"key"')]
         assert len(rows) == 5

@@ -1,4 +1,4 @@
-"""What `crop_clip` and `mfcc_clip` make of files that nobody would wish for: a sample, or one line that says why."""
+"""The result of `crop_clip` and `mfcc_clip` for odd files is a sample, or one line that gives the reason."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def state(folder: Path) -> dict[str, tuple[int, str]]:
 
 # ---------------------------------------------------------------- makers
 def good(path: Path) -> None:
-    """A plain second of pictures and sound."""
+    """A plain second of video and audio."""
     made.numbered(path, TIMES, TONE, rate=44_100, container="mp4", video={"g": "10"})
 
 
 def cut_to(share: float, *, index_first: bool = False, container: str = "mp4") -> Callable[[Path], None]:
-    """Return a maker of a file that breaks off."""
+    """Return a maker of a truncated file."""
 
     def make(path: Path) -> None:
         whole = path.with_suffix(".whole")
@@ -97,7 +97,7 @@ def holding(data: bytes) -> Callable[[Path], None]:
 
 
 def encoded(*arguments: str, source: str = "testsrc2=size=96x80:rate=25:duration=1") -> Callable[[Path], None]:
-    """Return a maker that lets ffmpeg encode a test picture and a tone."""
+    """Return a maker that lets ffmpeg encode a test video and a tone."""
 
     def make(path: Path) -> None:
         tone = "sine=frequency=440:sample_rate=44100:duration=1"
@@ -107,7 +107,7 @@ def encoded(*arguments: str, source: str = "testsrc2=size=96x80:rate=25:duration
 
 
 def joined(*parts: tuple[int, int, int]) -> Callable[[Path], None]:
-    """Return a maker of transport streams one after the other: (width, height, sample rate) of each."""
+    """Return a maker of concatenated transport streams: (width, height, sample rate) of each."""
 
     def make(path: Path) -> None:
         data = b""
@@ -124,7 +124,7 @@ def joined(*parts: tuple[int, int, int]) -> Callable[[Path], None]:
 
 
 def with_cover(path: Path) -> None:
-    """Sound with cover art."""
+    """Audio with cover art."""
     cover = path.with_suffix(".png")
     made.ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x64:duration=0.04", "-frames:v", "1", cover)
     sound = ("-f", "lavfi", "-i", "sine=duration=1")
@@ -136,7 +136,7 @@ HUGE = ("-vf", "scale=12000:12000:flags=neighbor", "-c:v", "png", "-pix_fmt", "m
 
 
 def huge_inside(path: Path) -> None:
-    """A header that claims 96×80 before pictures of 12000×12000."""
+    """A header that gives 96×80 before frames of 12000×12000."""
     encoded("-frames:v", "1", *HUGE)(path)
     data = bytearray(path.read_bytes())
     size = (
@@ -224,7 +224,7 @@ CASES = [
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name.encode("ascii", "replace").decode())
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, Path]:
-    """One odd file in a folder of its own, beside a good file that must stay unread."""
+    """One odd file in a folder of its own, next to a good file that must not be read."""
     odd: Case = request.param
     path = tmp_path_factory.mktemp("odd") / odd.name
     odd.make(path)
@@ -232,7 +232,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_crop_ends_in_a_sample_or_a_reason(case: tuple[Case, Path]) -> None:
-    """Cropping any file gives a sample or one line that names the file, and leaves the file as it was."""
+    """Cropping any file gives a sample or one line that names the file, and does not change the file."""
     odd, path = case
     before = state(path.parent)
     assert ending(lambda: crop(path), path) == odd.crop
@@ -240,7 +240,7 @@ def test_crop_ends_in_a_sample_or_a_reason(case: tuple[Case, Path]) -> None:
 
 
 def test_mfcc_ends_in_a_sample_or_a_reason(case: tuple[Case, Path]) -> None:
-    """Reading the sound of any file gives a sample or one line that names the file, and leaves the file as it was."""
+    """Reading the audio of any file gives a sample or one line that names the file, and does not change the file."""
     odd, path = case
     before = state(path.parent)
     assert ending(lambda: mfcc(path), path) == odd.mfcc
@@ -249,8 +249,8 @@ def test_mfcc_ends_in_a_sample_or_a_reason(case: tuple[Case, Path]) -> None:
 
 @pytest.mark.parametrize("script", [PLAYLIST, b"ffconcat version 1.0\nfile %s\n"], ids=["hls", "concat"])
 def test_a_script_opens_no_second_file(script: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A playlist under a video's name is refused, and the file that it names is not opened."""
-    monkeypatch.chdir(tmp_path)  # so that a relative name would be found either way
+    """A playlist with a video's name is refused, and the file that it names is not opened."""
+    monkeypatch.chdir(tmp_path)  # so that a relative name would be found in both cases
     canary, clip = tmp_path / "canary.mp4", tmp_path / "clip.mp4"
     good(canary)
     os.utime(canary, (0, 0))
@@ -264,7 +264,7 @@ def test_a_script_opens_no_second_file(script: bytes, tmp_path: Path, monkeypatc
 
 
 def test_a_playlist_opens_no_connection(tmp_path: Path) -> None:
-    """A playlist of web addresses under a video's name is refused without a connection."""
+    """A playlist of web addresses with a video's name is refused without a connection."""
     clip = tmp_path / "clip.mp4"
     with socket.create_server(("127.0.0.1", 0)) as server:
         clip.write_bytes(PLAYLIST % b"http://127.0.0.1:%d/x.ts" % server.getsockname()[1])
@@ -277,7 +277,7 @@ def test_a_playlist_opens_no_connection(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("degrees", "size"), [(0, (64, 48)), (90, (48, 64)), (180, (64, 48)), (270, (48, 64))])
 def test_a_turned_picture_comes_out_upright(degrees: int, size: tuple[int, int], tmp_path: Path) -> None:
-    """A picture that a display matrix turns is upright in full, in small and in size."""
+    """A frame rotated by a display matrix is upright at full size, at small size and in its dimensions."""
     stored = np.rot90(np.kron([[230, 30], [30, 30]], np.ones((48, 48))), 0).astype(np.uint8)[:48, :64]
     upright = np.full((size[1], size[0]), 30, np.uint8)
     upright[: size[1] // 2, : size[0] // 2] = 230  # bright in the upper left
@@ -297,7 +297,7 @@ def test_a_turned_picture_comes_out_upright(degrees: int, size: tuple[int, int],
 
 @pytest.mark.parametrize("name", ["fields.mpg", "fields.avi", "fields.mp4"])
 def test_interlaced_pictures_are_made_whole(name: str, tmp_path: Path) -> None:
-    """Of 25 interlaced pictures 25 frames are made, each without the comb of two instants."""
+    """25 interlaced pictures give 25 frames, each without combing."""
     clip = tmp_path / name
     moving = "color=black:size=128x96:rate=50:duration=1[b];color=white:size=24x96:rate=50:duration=1[w]"
     moving = f"{moving};[b][w]overlay=x='mod(4*n,100)':eval=frame,interlace=lowpass=off,setfield=tff"
@@ -309,7 +309,7 @@ def test_interlaced_pictures_are_made_whole(name: str, tmp_path: Path) -> None:
     assert len(combs) == frames.n_frames == 25
     assert frames.interlaced
     assert np.median(combs) < 2
-    with av.open(str(clip)) as container:  # as stored, lines do alternate
+    with av.open(str(clip)) as container:  # as stored, lines alternate
         stored = [_comb(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
     assert np.median(stored) > 5
 
@@ -330,7 +330,7 @@ CODECS = {
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_one_channel_is_read_at_its_level(codec: str, channels: int, tmp_path: Path) -> None:
-    """Of mono and stereo audio of any sample format the first channel is read at its level, of surround the centre.
+    """The first channel of mono and stereo audio is read at its level in any sample format; of surround, the centre.
 
     PCM in Matroska does not say which of six channels is the centre: there the first one is read.
     """
@@ -354,7 +354,7 @@ def test_one_channel_is_read_at_its_level(codec: str, channels: int, tmp_path: P
 
 
 def test_silence_of_eight_bits_is_silence(tmp_path: Path) -> None:
-    """The middle of unsigned samples is exactly zero, so that silence is found."""
+    """The midpoint of unsigned samples becomes exactly zero, so that silence is recognised."""
     (tmp_path / "sound.raw").write_bytes(bytes([128]) * 16_000)
     picture = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25:duration=1")
     sound = ("-f", "u8", "-ar", 16_000, "-ac", 1, "-i", tmp_path / "sound.raw")
@@ -363,7 +363,7 @@ def test_silence_of_eight_bits_is_silence(tmp_path: Path) -> None:
 
 
 def test_float_sound_beyond_all_measure(tmp_path: Path) -> None:
-    """Float samples that are too loud, infinite or no numbers become samples without a warning."""
+    """Float samples that are too loud, infinite or NaN become valid samples without a warning."""
     raw = np.zeros(16_000, "<f4")
     raw[4000:4004] = [2.5, -np.inf, np.nan, 0.5]
     (tmp_path / "sound.raw").write_bytes(raw.tobytes())
@@ -384,7 +384,7 @@ def test_ten_minutes(tmp_path: Path) -> None:
 
 
 def test_too_long(tmp_path: Path) -> None:
-    """A clip beyond the longest allowed is refused by both stages, whether or not the file says how long it is."""
+    """A clip longer than the maximum is refused by both stages, whether or not the file gives its length."""
     said, unsaid = tmp_path / "said.mp4", tmp_path / "unsaid.h264"
     made.numbered(said, made.steady(25, 4), made.clicks([1], 4, 16_000))
     made.ffmpeg("-i", said, "-an", "-c", "copy", unsaid)
@@ -398,14 +398,14 @@ def test_too_long(tmp_path: Path) -> None:
 
 
 def test_a_huge_picture(tmp_path: Path) -> None:
-    """Pictures of 7680×4320 are cropped."""
+    """Frames of 7680×4320 are cropped."""
     clip = tmp_path / "huge.mp4"
     made.ffmpeg("-f", "lavfi", "-i", "color=gray:size=7680x4320:rate=25:duration=0.2", "-preset", "ultrafast", clip)
     assert crop(clip).n_frames == 5
 
 
 def test_a_real_face(tmp_path: Path) -> None:
-    """The built-in detector finds a talking face, also where a display matrix turns it, and none where none is."""
+    """The built-in detector finds a talking face, also one that a display matrix rotates, and none where none is."""
     frames, samples = synthetic.utterance(next(iter(synthetic.WORDS)), synthetic.speaker(0, 0), 0)
     face, turned, blank = (tmp_path / name for name in ("face.mp4", "turned.mp4", "blank.mp4"))
     synthetic.write_clip(face, frames, samples)

@@ -1,4 +1,4 @@
-"""Windows that are moved by what the column sync says, and the sign of it, on real files."""
+"""Windows that are shifted by the column sync's measurement, and its sign, on real files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEADS = {"late": (-5.0, 0.5), "sure": (2.5, 0.3), "unsure": (4.0, 0.1), "far": (
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """An OUT with windows of five clips of one sound, one of them delayed by 200 ms by ffmpeg."""
+    """An OUT with windows of five clips of the same audio, one of them delayed by 200 ms by ffmpeg."""
     root = tmp_path / "films"
     root.mkdir()
     times = made_media.steady(25, 2)
@@ -51,7 +51,7 @@ def call(*arguments: object) -> Result:
 
 
 def write_sync(out: Path, leads: dict[str, tuple[float, float]] = LEADS) -> None:
-    """Write what a measurement of OUT's windows has found, clips without a lead having failed."""
+    """Write a measurement of OUT's windows, in which clips without a lead have failed."""
     rows = [Made(key, mfcc="" if key in leads else "no_sample", n_frames=50) for key in KEYS]
     made_shards.write_shard(out, "sync", "train-000000", [(row, b"") for row in rows])
     path = out / "sync" / "train-000000.json"
@@ -67,7 +67,7 @@ def write_sync(out: Path, leads: dict[str, tuple[float, float]] = LEADS) -> None
 
 
 def windows(out: Path, column: str = "mfcc") -> dict[str, tuple[np.ndarray, np.ndarray, dict[str, Any]]]:
-    """Windows, which of them are real, and the facts of each clip."""
+    """Return the windows of each clip, which of them are real, and its facts."""
     return {
         key: (
             schema.decode_array(members["mfcc.npy"]),
@@ -79,7 +79,7 @@ def windows(out: Path, column: str = "mfcc") -> dict[str, tuple[np.ndarray, np.n
 
 
 def test_audio_that_ffmpeg_delays_by_200_ms_has_a_lead_of_minus_5(out: Path) -> None:
-    """The lead of a sound that ffmpeg has delayed by 200 ms is −5 frames, against the windows of the sound itself."""
+    """The lead of audio that ffmpeg delayed by 200 ms is −5 frames, measured against the undelayed windows."""
     (here, valid, _), (late, late_valid, _) = (windows(out)[key] for key in ("sure", "late"))
     flat = [part.reshape(len(part), -1) for part in (here, late)]
     found = curve.offset(curve.distances(*flat, valid, late_valid))
@@ -89,9 +89,9 @@ def test_audio_that_ffmpeg_delays_by_200_ms_has_a_lead_of_minus_5(out: Path) -> 
 
 
 def test_each_clip_is_moved_by_its_own_offset(out: Path) -> None:
-    """Delayed by its lead, the sound of a clip is in sync again; clips that are not sure, or failed, stay.
+    """Delayed by its lead, a clip's audio is in sync again; clips with low confidence, or failed ones, stay.
 
-    So do those whose lead is the largest that is looked for, for it may be larger.
+    So do clips whose lead is the maximum of the search, as the true lead may be larger.
     """
     before = windows(out)
     write_sync(out)
@@ -99,7 +99,7 @@ def test_each_clip_is_moved_by_its_own_offset(out: Path) -> None:
     assert done.exit_code == 0, done.output
     after = windows(out)
     both = after["late"][1] & before["sure"][1]
-    both[:3] = both[-8:] = False  # the coder rings where the sound begins, and at its end the delayed one is cut off
+    both[:3] = both[-8:] = False  # the codec rings at the audio's start, and the end of the delayed audio is cut off
     assert both.sum() > 30
     error = np.abs(after["late"][0] - before["sure"][0])[both].mean()
     assert error < 0.05 * np.abs(before["late"][0] - before["sure"][0])[both].mean()
@@ -115,7 +115,7 @@ def test_each_clip_is_moved_by_its_own_offset(out: Path) -> None:
 
 
 def test_what_was_measured_is_kept_aside_and_the_same_command_goes_on(out: Path) -> None:
-    """The windows that were there are kept as they were; a second run has nothing to do, another choice is refused."""
+    """The previous windows are kept; a second run has nothing to do, and another choice is refused."""
     before = (out / "mfcc" / "train-000000.tar").read_bytes()
     write_sync(out)
     command = ("mfcc", out.parent / "plan.jsonl", out, "--audio-offset", "sync", "-j", 1)
@@ -135,7 +135,7 @@ def test_what_was_measured_is_kept_aside_and_the_same_command_goes_on(out: Path)
 
 
 def test_offsets_by_syncnet_move_no_windows(out: Path) -> None:
-    """Offsets that were measured on crops and audio alone are refused for what they are."""
+    """Offsets measured on crops and audio alone are refused, and the message says so."""
     write_sync(out)
     run = out / "sync" / "run.json"
     run.write_text(json.dumps(json.loads(run.read_text()) | {"settings": {"scale": "syncnet", "crop": "0" * 16}}))
@@ -146,7 +146,7 @@ def test_offsets_by_syncnet_move_no_windows(out: Path) -> None:
 
 
 def test_offsets_must_be_of_these_windows(out: Path) -> None:
-    """Without a measurement, or with one of other windows, nothing is moved and nothing renamed."""
+    """Without a measurement, or with one of other windows, nothing is shifted and nothing renamed."""
     command = ("mfcc", out.parent / "plan.jsonl", out, "--audio-offset", "sync", "-j", 1)
     assert "run `avprep sync" in call(*command).stderr
     write_sync(out)
@@ -159,7 +159,7 @@ def test_offsets_must_be_of_these_windows(out: Path) -> None:
 
 
 def test_a_refused_run_renames_nothing(out: Path, tmp_path: Path) -> None:
-    """Where a run is refused, the windows that were to be moved stay in their place, and the right command goes on."""
+    """If a run is refused, the windows to be shifted stay in place, and the right command continues."""
     write_sync(out)
     plan = manifest.read(tmp_path / "plan.jsonl")
     fewer = manifest.Manifest("films", plan.root, plan.clips[:3])
@@ -175,7 +175,7 @@ def test_a_refused_run_renames_nothing(out: Path, tmp_path: Path) -> None:
 
 
 def test_what_only_shows_renames_nothing(out: Path) -> None:
-    """A dry run and a printed array job count every shard as missing, and leave the windows that are there in place."""
+    """A dry run and a printed array job count every shard as missing, and leave the existing windows in place."""
     write_sync(out)
     moved = (out.parent / "plan.jsonl", out, "--audio-offset", "sync")
     dry = call("mfcc", *moved, "--dry-run", "--json")

@@ -74,7 +74,7 @@ build = ToyDetector
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of the package, for a file to be added to."""
+    """A copy of the package, to which a file is added."""
     (source,) = avprep.__path__
     shutil.copytree(source, tmp_path / "avprep", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path / "avprep"
@@ -86,7 +86,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def run(copy: Path, *arguments: object) -> str:
-    """Run `avprep` with the copied package; return what it prints."""
+    """Run `avprep` with the copied package; return its output."""
     words = [sys.executable, "-c", "from avprep_cli.main import main; main()", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(copy.parent), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "100"}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=copy.parent, check=False)
@@ -95,7 +95,7 @@ def run(copy: Path, *arguments: object) -> str:
 
 
 def test_a_layout_is_one_file(copy: Path, lrw: Path) -> None:
-    """A layout in its own file is a choice of `index`, its scan's parameters are options, and no other file changes."""
+    """A layout in its own file is a choice of `index` with its scan's parameters as options; no other file changes."""
     before = files_of(copy)
     (copy / "layouts" / "toy.py").write_text(LAYOUT)
     shown = run(copy, "index", "--help")
@@ -110,7 +110,7 @@ def test_a_layout_is_one_file(copy: Path, lrw: Path) -> None:
 
 
 def test_a_detector_is_one_file(copy: Path, lrw: Path) -> None:
-    """A detector in its own file is a choice of `crop`, its workers find it, and no other file changes."""
+    """A detector in its own file is a choice of `crop` that its workers find; no other file changes."""
     before = files_of(copy)
     (copy / "faces" / "detectors" / "toy.py").write_text(DETECTOR)
     assert "opencv|toy|yunet" in run(copy, "crop", "--help")

@@ -1,4 +1,4 @@
-"""The contract: a good sample passes, each way of breaking it is caught, hostile bytes are only refused."""
+"""The contract: a good sample passes, every violation is detected, hostile bytes are refused."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def objects() -> bytes:
 
 
 def npy(header: str, data: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
-    """Return a .npy file with any header."""
+    """Return a .npy file with the given header."""
     return b"\x93NUMPY" + version + len(header).to_bytes(2, "little") + header.encode() + data
 
 
@@ -75,7 +75,7 @@ def test_png_is_as_good() -> None:
 
 
 def test_landmarks_may_be_there() -> None:
-    """Crops of a detector that places landmarks hold them, NaN in frames without a face."""
+    """Crops of a detector with landmarks contain them, with NaN in frames without a face."""
     landmarks = np.full((T, 68, 2), np.nan, np.float32)
     members = crop() | {"landmarks.npy": schema.encode_array(landmarks)}
     assert schema.check_sample("crop", "a/b", members)["n_frames"] == T
@@ -126,7 +126,7 @@ def test_each_member_is_needed(column: str, name: str) -> None:
     ],
 )
 def test_each_breach_is_caught(column: str, change: Members, message: str) -> None:
-    """Every way of breaking the contract is refused with one line that names sample and member."""
+    """Every violation of the contract is refused with one line that names sample and member."""
     with pytest.raises(ShardError) as caught:
         schema.check_sample(column, "a/b", GOOD[column]() | change)
     assert str(caught.value).startswith("a/b: ")
@@ -142,14 +142,14 @@ def test_no_frames_at_all() -> None:
 
 @pytest.mark.parametrize(("index", "name"), [(0, "000.jpg"), (999, "999.jpg"), (1000, "1000.jpg")])
 def test_frame_names(index: int, name: str) -> None:
-    """Frame names have three digits, and more from 1000 on."""
+    """Frame names have three digits, or more from 1000 on."""
     assert schema.frame_member(index, "jpg") == name
 
 
 @settings(deadline=None)
 @given(arrays.arrays(st.sampled_from(["<f4", "|b1", "<i8"]), arrays.array_shapes(min_dims=0, min_side=0)))
 def test_arrays_round_trip(array: np.ndarray[Any, Any]) -> None:
-    """An array that is encoded is decoded the same."""
+    """An encoded array is decoded unchanged."""
     again = schema.decode_array(schema.encode_array(array))
     assert again.dtype == array.dtype
     np.testing.assert_array_equal(again, array)
@@ -174,7 +174,7 @@ def test_arrays_round_trip(array: np.ndarray[Any, Any]) -> None:
     ],
 )
 def test_hostile_arrays(data: bytes) -> None:
-    """Bytes that are no plain array are refused, without memory taken for what they promise."""
+    """Bytes that are not a plain array are refused, without allocating the memory of their header."""
     with pytest.raises(ShardError, match=r"not a plain \.npy array") as caught:
         schema.decode_array(data)
     assert "\n" not in str(caught.value)
@@ -182,9 +182,9 @@ def test_hostile_arrays(data: bytes) -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(st.data())
-@pytest.mark.filterwarnings("ignore:Reading `.npy`")  # headers that Python 2 wrote, which numpy still reads
+@pytest.mark.filterwarnings("ignore:Reading `.npy`")  # headers written by Python 2, which numpy still reads
 def test_damaged_arrays(data: st.DataObject) -> None:
-    """Whatever bytes are changed in an array's file, reading ends in an array or in a ShardError."""
+    """Whatever bytes of an array's file are changed, reading gives an array or raises ShardError."""
     content = bytearray(schema.encode_array(f4(2, 3)))
     for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=5)):
         content[place] = data.draw(st.integers(0, 255))
@@ -194,13 +194,13 @@ def test_damaged_arrays(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"nul", b"[" * 100_000, b'"text"', b"1" * 5000])
 def test_hostile_json(data: bytes) -> None:
-    """Bytes that are no JSON object are refused."""
+    """Bytes that are not a JSON object are refused."""
     with pytest.raises(ShardError, match="not "):
         schema.decode_json(data)
 
 
 def test_json_has_no_nan() -> None:
-    """NaN, which JSON does not know, is never written."""
+    """NaN, which JSON lacks, is never written."""
     with pytest.raises(ValueError, match="not JSON compliant"):
         schema.encode_json({"score": float("nan")})
     assert json.loads(schema.encode_json({"name": "ü"})) == {"name": "ü"}

@@ -1,4 +1,4 @@
-"""Of two people side by side the one is followed whose mouth a judge finds to go with the sound."""
+"""Of two people side by side, the face is followed whose mouth matches the audio according to a sync model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from avprep.stages import CropSettings
 
 @dataclass(frozen=True)
 class ColourJudge:
-    """Is surer the more of one colour a face has, or of none at all; seen: the shapes of what it was given."""
+    """Gives a confidence by the amount of one colour in a face, or none; seen: the shapes of its inputs."""
 
     channel: int | None
     seen: list[tuple[int, ...]] = field(default_factory=list)
@@ -34,11 +34,11 @@ class ColourJudge:
         return f"colour{self.channel}"
 
     def preset(self) -> str:
-        """The windows that it takes."""
+        """The windows that it uses."""
         return "davs"
 
     def __call__(self) -> Callable[..., float | None]:
-        """Judge."""
+        """Return the confidence."""
 
         def judge(crops: Iterable[np.ndarray], windows: np.ndarray, valid: np.ndarray) -> float | None:
             faces = np.stack([crop[..., :3] for crop in crops])
@@ -51,7 +51,7 @@ class ColourJudge:
 
 @pytest.fixture(scope="module")
 def pair(made_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video of a bluish face on the left and a reddish, larger one on the right, with the sound of the left one."""
+    """A video of a bluish face on the left and a reddish, larger one on the right, with the audio of the left one."""
     folder = tmp_path_factory.mktemp("pair")
     clips = layouts.index("lrw", made_corpus)[0].clips
     one, other = (made_corpus / clip.video for clip in clips[:2])
@@ -73,7 +73,7 @@ def cropped(film: Path, judge: ColourJudge, track: str | None = None) -> tuple[f
 
 
 def test_the_face_that_the_judge_is_surest_of_is_followed(pair: Path) -> None:
-    """Either face is followed when the judge prefers it; it is given the crops of both and the windows of the sound."""
+    """Either face is followed if the sync model prefers it; it is given the crops of both and the audio's windows."""
     blue, red = ColourJudge(2), ColourJudge(0)
     (left, facts), (right, _) = cropped(pair, blue), cropped(pair, red)
     assert left < 256 < right
@@ -84,7 +84,7 @@ def test_the_face_that_the_judge_is_surest_of_is_followed(pair: Path) -> None:
 
 
 def test_without_a_verdict_the_largest_face_is_followed(pair: Path, tmp_path: Path) -> None:
-    """Where nothing can be judged, for there is no sound, silence or too little of it, the larger face is followed."""
+    """If the sync model cannot decide, for lack of audio, silence or too little of it, the larger face is followed."""
     unsure, facts = cropped(pair, ColourJudge(None))
     assert (unsure > 256, facts["speaking"]) == (True, [None, None])
     made_media.ffmpeg("-i", pair, "-an", "-c:v", "copy", tmp_path / "mute.mp4")
@@ -96,7 +96,7 @@ def test_without_a_verdict_the_largest_face_is_followed(pair: Path, tmp_path: Pa
 
 
 def test_without_a_verdict_the_face_of_the_data_set_is_followed(pair: Path) -> None:
-    """Where nothing can be judged, the data set's own boxes come before a face's size, as they do with `largest`."""
+    """If the sync model cannot decide, the data set's own boxes take precedence over size, as with `largest`."""
     rows = "".join(f"{frame:06d} 60 60 140 140\n" for frame in range(29))
     (pair.parent / "track.txt").write_text(f"FRAME X Y W H\n{rows}")
     unsure, facts = cropped(pair, ColourJudge(None), "track.txt")
@@ -125,7 +125,7 @@ def test_who_speaks_needs_a_judge(pair: Path, tmp_path: Path) -> None:
 
 
 def test_crops_of_who_speaks_are_run_again_with_the_judge(tmp_path: Path) -> None:
-    """What is recommended for clips that failed names the option that `retry` needs here, and so does `retry`."""
+    """The recommendation for failed clips includes the option that `retry` needs here; so does that of `retry`."""
     plan = Manifest("pair", tmp_path, (Clip("gone", "gone.mp4", "test"),), seed=0)
     stage = columns.crop_stage(tmp_path, CropSettings("opencv", subject="speaking"), 1, ColourJudge(0))  # type: ignore[arg-type]
     columns.Filling(stage, plan, tmp_path / "out", 1).run()

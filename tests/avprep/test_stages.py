@@ -39,7 +39,7 @@ def opencv() -> Detector:
 
 
 def members_of(column: str, clip: Clip, members: Any) -> dict[str, bytes]:
-    """A sample's members, proven against the contract."""
+    """A sample's members, checked against the contract."""
     result = dict(members)
     schema.check_sample(column, clip.key, result)
     return result
@@ -94,7 +94,7 @@ def test_align_modes_differ_as_they_should(corpus: Manifest, opencv: Detector) -
 
 
 def test_jitter_and_slip_are_known_however_it_is_aligned(corpus: Manifest, opencv: Detector) -> None:
-    """Both are measured on the crops, whatever the detector sees: more where nothing follows the face."""
+    """Jitter and slip are measured on the crops; they are larger if the transforms do not follow the face."""
     jitter, slip = {}, {}
     for mode in ("smooth", "per-frame", "per-clip"):
         sample = crop_clip(corpus.clips[0], corpus.root, CropSettings(align=mode), opencv)
@@ -106,7 +106,7 @@ def test_jitter_and_slip_are_known_however_it_is_aligned(corpus: Manifest, openc
 
 
 def test_png_is_lossless(corpus: Manifest, opencv: Detector) -> None:
-    """With `--format png` the stored crop is the warped picture itself, which JPEG comes close to."""
+    """With `--format png` the stored crop is the warped image itself, to which JPEG is close."""
     clip = corpus.clips[0]
     png = dict(crop_clip(clip, corpus.root, CropSettings(image_format="png"), opencv).members)
     jpg = dict(crop_clip(clip, corpus.root, CropSettings(), opencv).members)
@@ -116,7 +116,7 @@ def test_png_is_lossless(corpus: Manifest, opencv: Detector) -> None:
 
 
 def test_members_can_be_made_again_without_keeping_pictures(corpus: Manifest, opencv: Detector) -> None:
-    """A clip too long to be held in memory, decoded twice, gives the same bytes."""
+    """A clip too long for memory, decoded twice, gives the same bytes."""
     clip = corpus.clips[1]
     held = dict(crop_clip(clip, corpus.root, CropSettings(), opencv).members)
     streamed = dict(crop_clip(clip, corpus.root, CropSettings(), opencv, keep_bytes=0).members)
@@ -124,7 +124,7 @@ def test_members_can_be_made_again_without_keeping_pictures(corpus: Manifest, op
 
 
 def test_a_small_face_is_rejected(corpus: Manifest, opencv: Detector) -> None:
-    """A face below --min-face ends the clip as `face_too_small`, and the message says how small it is."""
+    """A face below --min-face makes the clip fail as `face_too_small`, and the message gives its size."""
     with pytest.raises(Reject) as caught:
         crop_clip(corpus.clips[0], corpus.root, CropSettings(min_face=500), opencv)
     assert caught.value.reason == "face_too_small"
@@ -132,7 +132,7 @@ def test_a_small_face_is_rejected(corpus: Manifest, opencv: Detector) -> None:
 
 
 def test_fewer_frames_than_a_window_are_too_short(corpus: Manifest, opencv: Detector) -> None:
-    """Four frames, or one, hold no whole window: `too_short` in both columns, which say how many there are."""
+    """Four frames, or one, contain no whole window: `too_short` in both columns, with the number of frames."""
     clip = corpus.clips[0]
     for seconds, count in ((0.16, "4 frames"), (0.04, "1 frame")):
         short = replace(clip, start=0.0, duration=seconds)
@@ -159,7 +159,7 @@ def test_audio_shift_moves_the_sound(corpus: Manifest) -> None:
     ("above", "x", "overlap"), [("Identity  : \tid1\n\n", 60, 1.0), ("\ufeff", 60, 1.0), ("", 1060, 0.0)]
 )
 def test_a_data_sets_own_track_chooses_the_face(above: str, x: int, overlap: float, tmp_path: Path) -> None:
-    """Of two people the one that the VoxCeleb1 track names is cropped; how far its boxes fit the face is recorded."""
+    """Of two people the one in the VoxCeleb1 track is cropped; the overlap of its boxes with the face is recorded."""
     left, samples = synthetic.utterance("ABOUT", synthetic.speaker(1), 0)
     right, _ = synthetic.utterance("ABOUT", synthetic.speaker(2), 0)
     frames = np.concatenate([left, np.asarray(right)], axis=2)
@@ -181,7 +181,7 @@ def test_stages_say_what_decides_their_bytes(corpus: Manifest) -> None:
 
 
 def test_a_failure_calls_the_file_as_the_plan_does(tmp_path: Path) -> None:
-    """What a sidecar keeps does not tell where the data set lay."""
+    """The message in a sidecar does not reveal where the data set lay."""
     clip = Clip("a", "x/gone.mp4", "train")
     for stage in (CropStage(tmp_path, CropSettings("opencv")), MfccStage(tmp_path, MfccSettings())):
         with pytest.raises(Reject) as raised:
@@ -190,7 +190,7 @@ def test_a_failure_calls_the_file_as_the_plan_does(tmp_path: Path) -> None:
 
 
 def test_images_survive_encoding() -> None:
-    """What is encoded as BGR is decoded as RGB, through PNG the same and through JPEG nearly."""
+    """An image encoded from BGR is decoded as RGB, exactly through PNG and nearly through JPEG."""
     image = np.zeros((256, 256, 3), np.uint8)
     image[..., 0] = 200
     bgr = np.ascontiguousarray(image[..., ::-1])
@@ -207,10 +207,10 @@ def test_images_survive_encoding() -> None:
 
 
 def offset_from_template(crops: list[NDArray[np.uint8]], weights: Path) -> NDArray[np.float64]:
-    """Mean place of eyes and mouth centre in crops less the template, (3, 2), measured independently.
+    """Return the mean position of eyes and mouth centre in crops minus the template, (3, 2), measured independently.
 
-    YuNet alone, averaged over sizes, shifts and the mirror image of the crop: one look is off by several pixels,
-    depending on how the face meets its grid.
+    YuNet alone, averaged over sizes, shifts and the mirror image of the crop: a single detection is off by several
+    pixels, depending on the position of the face on its grid.
     """
     network = cv2.FaceDetectorYN.create(str(weights / "face_detection_yunet_2023mar.onnx"), "", (1, 1), 0.5)
     rng = np.random.default_rng(0)
@@ -282,7 +282,7 @@ def test_every_voxceleb2_clip_is_aligned(shared: Path, yunet_weights: Path, yune
 @pytest.mark.parametrize("name", ["yunet", "opencv"])
 @pytest.mark.parametrize("angle", [-12, 18])
 def test_tilted_heads_come_upright(angle: int, name: str, yunet: str, tmp_path: Path) -> None:
-    """A head that is tilted from the first frame on is turned by nearly all of its tilt, from the first frame on."""
+    """A head that is tilted from the first frame on is straightened almost fully, from the first frame on."""
     portrait = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2GRAY)
     detector, found = detectors.build(name), []
     for degrees in (0, angle):
@@ -297,7 +297,7 @@ def test_tilted_heads_come_upright(angle: int, name: str, yunet: str, tmp_path: 
 
 
 def test_opencv_finds_the_faces_of_hard_clips(shared: Path) -> None:
-    """The embedded detector, too, keeps faces that a quick look at the whole picture misses."""
+    """The built-in detector, too, finds faces that a coarse search of the whole image misses."""
     for name in ("variable_rate", "full_body", "fps_30"):
         clip = Clip(name, f"{name}.mp4", "train")
         crop_clip(clip, shared / "clips" / "hard", CropSettings("opencv"), detectors.build("opencv"))
@@ -318,7 +318,7 @@ def test_opencv_finds_the_faces_of_hard_clips(shared: Path) -> None:
 def test_hard_clips_end_as_they_should(
     shared: Path, yunet: str, name: str, crop_states: set[str], mfcc_states: set[str]
 ) -> None:
-    """Each hard clip ends in the state that is known to be right for it, both columns agreeing on its length."""
+    """Each hard clip has the state that is known to be right for it, and both columns agree on its length."""
     root = shared / "clips" / "hard"
     clip = Clip(name, f"{name}.mp4", "train")
     lengths = []
@@ -336,7 +336,7 @@ def test_hard_clips_end_as_they_should(
 
 
 def test_grid_words_are_29_frames(shared: Path) -> None:
-    """Every GRID word segment makes 29 windows, all valid where neighbours surround it."""
+    """Every GRID word segment gives 29 windows, all valid if neighbours surround it."""
     plan, _ = layouts.index("grid", shared / "clips" / "grid")
     for clip in plan.clips[:40]:
         sample = mfcc_clip(clip, plan.root, MfccSettings())

@@ -1,4 +1,4 @@
-"""`avprep bench`: what it measures is what training does, and every result has its place; no test asserts a speed."""
+"""`avprep bench` measures what training does, and every result has its place; no test asserts a speed."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ TINY = [word for setting in SMALL for word in ("--set", setting)]
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of shards; not to be changed."""
+    """A folder of shards; read-only."""
     return make_shards(tmp_path_factory.mktemp("bench") / "shards")
 
 
 @pytest.fixture(autouse=True)
 def _few_threads(one_thread: None) -> None:
-    """Calculate in one thread."""
+    """Compute in one thread."""
 
 
 def settings(*overrides: str) -> Settings:
@@ -77,7 +77,7 @@ class TestTraining:
         assert measured == found[:2]
 
     def test_one_speaker(self, tmp_path: Path) -> None:
-        """Clips of one person leave the identity stage out and say why; asked for alone, it is refused."""
+        """Clips of one person leave out the identity stage, with the reason; requested alone, it is refused."""
         shards = make_shards(tmp_path / "shards", people=1)
         result = training.bench_train(shards, settings(), stages=("identity", "speech"), steps=1, repeat=1)
         assert [row.stage for row in result.stages] == ["speech"]
@@ -86,7 +86,7 @@ class TestTraining:
             training.bench_train(shards, settings(), stages=("identity",), steps=1, repeat=1)
 
     def test_too_few_clips(self, out: Path) -> None:
-        """A batch of more clips than there are is one line, for training and for loading."""
+        """A batch larger than the number of clips gives a one-line error, for training and for loading."""
         for bench in (
             lambda few: training.bench_train(out, few, stages=("speech",)),
             lambda few: training.bench_load(out, few, "speech"),
@@ -99,7 +99,7 @@ class TestCommand:
     """The command line."""
 
     def test_load(self, out: Path) -> None:
-        """It gives the two rates, their ratio and ten readings of memory for the stage that is asked for."""
+        """The result has the two rates, their ratio and ten readings of memory for the requested stage."""
         arguments = ("--batch", 4, "--workers", 1, "--repeat", 1, "--batches", 10)
         result = call("bench", "load", "--shards", out, *arguments, "--stage", "speech", "--json")
         assert result.exit_code == 0, result.output
@@ -123,7 +123,7 @@ class TestCommand:
 
     @pytest.mark.slow
     def test_everything_on_clips_of_ones_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Videos without labels are made into shards, and everything is measured on them, a member for each."""
+        """Videos without labels are made into shards, and everything is measured on them, with one JSON member each."""
         monkeypatch.setattr(avprep.demo.bench, "PACED", 1)
         for n in range(2):
             frames, samples = synthetic.utterance("ABOUT", synthetic.speaker(n), n)
@@ -137,20 +137,20 @@ class TestCommand:
         assert [row["stage"] for row in found["train"]["stages"]] == ["full"]
 
     def test_a_busy_machine_is_told_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What else the machine does is said before anything is measured, not beside the first result."""
+        """A busy machine is reported before anything is measured, not together with the first result."""
         monkeypatch.setattr(avprep.demo.bench, "busy", lambda: "this machine is busy")
         result = call("bench", "crop", "--clips", tmp_path)
         assert (result.exit_code, result.stderr.splitlines()[0]) == (1, "this machine is busy")
 
     def test_mistakes_are_one_line(self, out: Path) -> None:
-        """A wrong setting, or a device that is not there, is one clear line."""
+        """A wrong setting, or a device that is missing, gives one clear line."""
         result = call("bench", "train", "--shards", out, "--set", "model.widht=1")
         assert (result.exit_code, result.stderr) == (
             1,
             "Error: --set: no setting model.widht; did you mean model.width?\n",
         )
         if not torch.cuda.is_available():
-            for what in ("train", "all"):  # of all, before crop and mfcc are measured
+            for what in ("train", "all"):  # for all commands, before crop and mfcc are measured
                 result = call("bench", what, "--shards", out, "--device", "cuda")
                 assert (result.exit_code, result.stderr) == (
                     1,

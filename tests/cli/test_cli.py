@@ -1,4 +1,4 @@
-"""The command line: help without heavy imports, one line per error, the documented exit statuses, nothing untold."""
+"""The command line: help without heavy imports, one line per error, documented exit statuses, no silent failures."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from avprep import manifest, shards
 
 @pytest.fixture(scope="module")
 def shards_made(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """A finished mfcc column and what its command said."""
+    """A finished mfcc column and the output of its command."""
     out = tmp_path_factory.mktemp("out")
     return out, call("mfcc", lrw / "plan.jsonl", out, "-j", 2, "--shard-size", 1)
 
 
 class TestHelp:
-    """Every command explains itself, at once."""
+    """Every command has help, and shows it at once."""
 
     @pytest.mark.parametrize(("words", "command"), ALL, ids=["-".join(words) for words, _ in ALL])
     def test_everything_is_documented(self, words: tuple[str, ...], command: click.Command) -> None:
@@ -42,7 +42,7 @@ class TestHelp:
         assert command.help.splitlines()[0] in " ".join(result.output.split())
 
     def test_nothing_heavy_is_imported(self) -> None:
-        """No help, version or usage error imports torch, OpenCV, PyAV or anything else that takes its time."""
+        """No help, version or usage error imports torch, OpenCV, PyAV or any other slow module."""
         calls = [["--help"], ["--version"], *([*words, "--help"] for words, _ in ALL), ["crop", "--detector", "x"]]
         script = f"""
 import sys
@@ -57,7 +57,7 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}}))
         assert not set(modules.split()) & heavy
 
     def test_who_hands_clips_out_waits_for_no_library(self, lrw: Path, tmp_path: Path) -> None:
-        """The process that keeps a run's books loads neither numpy nor what decodes, detects and computes."""
+        """The process that coordinates a run loads neither numpy nor what decodes, detects and computes."""
         script = f"""
 import sys
 from click.testing import CliRunner
@@ -73,7 +73,7 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}}))
         assert not set(modules.split()) & {"torch", "numpy", "cv2", "av", "onnxruntime", "scipy"}
 
     def test_commands_come_in_the_order_of_use(self) -> None:
-        """The list of commands begins with what one does first."""
+        """The list of commands is in the order of use."""
         listed = re.findall(r"^  (\w\S*)", call("--help").output.partition("\nData:\n")[2], re.MULTILINE)
         assert listed[:7] == ["index", "crop", "mfcc", "sync", "select", "verify", "weights"]
         assert listed[7:12] == ["slurm", "status", "retry", "report", "inspect"]
@@ -84,7 +84,7 @@ class TestIndex:
     """`avprep index`."""
 
     def test_what_it_says(self, lrw: Path, tmp_path: Path) -> None:
-        """It says how many clips of which split it wrote where; the file is a manifest."""
+        """The output counts the clips of each split and names the file, which is a manifest."""
         path = tmp_path / "new/plan.jsonl"
         result = call("index", "lrw", lrw / "corpus", "-o", path)
         assert (result.exit_code, result.stdout) == (
@@ -94,7 +94,7 @@ class TestIndex:
         assert len(manifest.read(path).clips) == 6
 
     def test_overwrites_only_by_force(self, lrw: Path, tmp_path: Path) -> None:
-        """An existing manifest is replaced with --force only."""
+        """An existing manifest is replaced only with --force."""
         path = tmp_path / "plan.jsonl"
         path.write_text("dear to me")
         refused = call("index", "lrw", lrw / "corpus", "-o", path)
@@ -110,19 +110,19 @@ class TestIndex:
     def test_options_of_other_layouts(
         self, lrw: Path, tmp_path: Path, layout: str, options: list[str], name: str
     ) -> None:
-        """An option that a layout does not know is refused by name."""
+        """An option that a layout does not have is refused by name."""
         result = call("index", layout, lrw / "corpus", "-o", tmp_path / "x.jsonl", *options)
         assert_one_line(result, 2, f"{name} is not an option of the layout {layout}")
         assert not (tmp_path / "x.jsonl").exists()
 
     def test_limit(self, lrw: Path, tmp_path: Path) -> None:
-        """--limit keeps some clips of each split, and none at all is no limit."""
+        """--limit keeps that many clips of each split; 0 is not a valid limit."""
         path = tmp_path / "x.jsonl"
         assert "3 clips" in call("index", "lrw", lrw / "corpus", "-o", path, "--limit", 1).output
         assert_one_line(call("index", "lrw", lrw / "corpus", "-o", path, "--force", "--limit", -1), 2, "--limit")
 
     def test_no_such_root(self, tmp_path: Path) -> None:
-        """A root that is not there is named."""
+        """A root that does not exist is named."""
         result = call("index", "lrw", tmp_path / "gone", "-o", tmp_path / "x.jsonl")
         assert_one_line(result, 1, str(tmp_path / "gone"))
 
@@ -133,7 +133,7 @@ class TestIndex:
         assert_one_line(result, 1, "file/x.jsonl: cannot write")
 
     def test_problems_never_take_the_manifests_place(self, lrw: Path, tmp_path: Path) -> None:
-        """One file for the manifest and for its problems is wrong usage, by whatever path it is named."""
+        """The same file for the manifest and its problems is a usage error, whichever path names it."""
         path = tmp_path / "x.jsonl"
         refused = call("index", "lrw", lrw / "corpus", "-o", path, "--problems", tmp_path / "." / "x.jsonl")
         assert_one_line(refused, 2, "-o and --problems are the same file")
@@ -152,7 +152,7 @@ class TestIndex:
         assert f"{sum(row['count'] for row in rows)} problem" in result.stdout
 
     def test_problems_tell_why_no_clip_is_found(self, tmp_path: Path) -> None:
-        """Where no clip can be made, the problems and their remedies are told and written all the same."""
+        """If no clip can be made, the problems and their remedies are printed and written all the same."""
         (tmp_path / "mp4/id00012/video").mkdir(parents=True)
         (tmp_path / "mp4/id00012/video/00001.mp4").touch()
         listed = tmp_path / "problems.jsonl"
@@ -164,10 +164,10 @@ class TestIndex:
 
 
 class TestRun:
-    """`avprep crop` and `avprep mfcc`, the part that both share."""
+    """The common part of `avprep crop` and `avprep mfcc`."""
 
     def test_what_it_says(self, shards_made: tuple[Path, Result]) -> None:
-        """It says what was made, what failed and why, and where the shards lie, as WebDataset takes it."""
+        """The output gives the results, failures with reasons, and the place of the shards in WebDataset's form."""
         out, result = shards_made
         assert result.exit_code == 0, result.output
         first, *patterns = result.stdout.splitlines()
@@ -176,7 +176,7 @@ class TestRun:
         assert "unreadable: " in result.stderr
 
     def test_again(self, lrw: Path, shards_made: tuple[Path, Result]) -> None:
-        """A second call finds everything done and says so; --strict makes failures exit status 3."""
+        """A second call finds everything done and says so; with --strict failures give exit status 3."""
         again = call("mfcc", lrw / "plan.jsonl", shards_made[0], "-j", 1)
         assert again.exit_code == 0
         assert again.stdout.startswith(
@@ -185,7 +185,7 @@ class TestRun:
         assert call("mfcc", lrw / "plan.jsonl", shards_made[0], "-j", 1, "--strict").exit_code == 3
 
     def test_strict_is_content_with_success(self, lrw: Path, tmp_path: Path) -> None:
-        """--strict is exit status 0 where no clip failed."""
+        """--strict gives exit status 0 if no clip failed."""
         plan = manifest.read(lrw / "plan.jsonl")
         good = [clip for clip in plan.clips if (lrw / "corpus" / clip.video).stat().st_size > 100]
         path = tmp_path / "plan.jsonl"
@@ -193,7 +193,7 @@ class TestRun:
         assert call("mfcc", path, tmp_path / "out", "-j", 1, "--strict").exit_code == 0
 
     def test_dry_run_touches_nothing(self, lrw: Path, shards_made: tuple[Path, Result], tmp_path: Path) -> None:
-        """--dry-run shows settings and work, in a new folder and in one that is done, and writes nothing."""
+        """--dry-run shows settings and work, in a new folder and in a finished one, and writes nothing."""
         new = call("mfcc", lrw / "plan.jsonl", tmp_path / "out", "--dry-run", "--task-index", 1, "--num-tasks", 3)
         assert new.exit_code == 0, new.output
         assert not (tmp_path / "out").exists()
@@ -208,19 +208,19 @@ class TestRun:
 
     @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
     def test_other_settings(self, lrw: Path, shards_made: tuple[Path, Result], dry: list[str]) -> None:
-        """Other settings are refused with the difference, by --dry-run too."""
+        """Other settings are refused with the difference, also by --dry-run."""
         result = call("mfcc", lrw / "plan.jsonl", shards_made[0], "--preset", "syncnet", *dry)
         assert_one_line(
             result, 1, "mfcc/run.json: made with other settings (settings.preset: there davs, here syncnet)"
         )
 
     def test_limit_is_another_plan(self, lrw: Path, shards_made: tuple[Path, Result]) -> None:
-        """A limited plan does not join a whole one."""
+        """A limited manifest does not join a run of the whole one."""
         result = call("mfcc", lrw / "plan.jsonl", shards_made[0], "--limit", 1)
         assert_one_line(result, 1, "manifest.jsonl: another manifest (lrw, 6 clips; this one: lrw, 3 clips)")
 
     def test_root(self, lrw: Path, tmp_path: Path) -> None:
-        """A data set that was moved is found with --root, and missed without."""
+        """A data set that was moved is found with --root, and reported as missing without."""
         plan = manifest.read(lrw / "plan.jsonl")
         path = tmp_path / "plan.jsonl"
         path.write_text(manifest.render(manifest.Manifest("lrw", tmp_path / "gone", plan.clips)))
@@ -238,7 +238,7 @@ class TestRun:
         ],
     )
     def test_tasks(self, lrw: Path, tmp_path: Path, options: list[str], message: str) -> None:
-        """Task options that do not go together are wrong usage, exit status 2, in one line."""
+        """Task options that do not fit together are a usage error, exit status 2, in one line."""
         assert_one_line(call("mfcc", lrw / "plan.jsonl", tmp_path / "out", *options), 2, message)
 
     @pytest.mark.parametrize(
@@ -253,11 +253,11 @@ class TestRun:
         ],
     )
     def test_wrong_usage(self, lrw: Path, tmp_path: Path, options: list[str], name: str) -> None:
-        """A value that an option cannot take is exit status 2 and names the option."""
+        """A value that an option cannot have gives exit status 2 and names the option."""
         assert_one_line(call("mfcc", lrw / "plan.jsonl", tmp_path / "out", *options), 2, name)
 
     def test_no_manifest(self, tmp_path: Path) -> None:
-        """A manifest that is not there, or is none, is named."""
+        """A manifest that is missing or invalid is named."""
         assert_one_line(call("mfcc", tmp_path / "gone.jsonl", tmp_path / "out"), 1, "gone.jsonl", "avprep index")
         (tmp_path / "x.jsonl").write_text("{}\n")
         assert_one_line(call("crop", tmp_path / "x.jsonl", tmp_path / "out"), 1, "x.jsonl: not a manifest")
@@ -283,7 +283,7 @@ class TestRun:
 
     @pytest.mark.filterwarnings("ignore:unclosed file")  # webdataset leaves that to the garbage collector
     def test_one_task_of_several(self, lrw: Path, tmp_path: Path) -> None:
-        """A task says how many shards are missing; the last one the patterns, by which webdataset reads every clip."""
+        """A task reports the missing shards; the last one prints patterns by which webdataset reads every clip."""
         out = tmp_path / "out"
         options = ["--shard-size", 1, "--num-tasks", 2, "-j", 1]
         first = call("mfcc", lrw / "plan.jsonl", out, *options, "--task-index", 1).stdout.splitlines()
@@ -309,7 +309,7 @@ class TestRun:
         assert result.stderr.endswith(f"next: avprep status {shards_made[0]}\n")
 
     def test_a_library_that_the_system_lacks(self, lrw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where OpenCV cannot be loaded for want of libGL, the one line says what to install."""
+        """If OpenCV cannot be loaded because libGL is missing, one line says what to install."""
         real = builtins.__import__
 
         def without(name: str, *arguments: Any, **named: Any) -> Any:
@@ -324,7 +324,7 @@ class TestRun:
     def test_other_import_errors_are_not_hidden(
         self, lrw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """An import error that is a bug stays one."""
+        """An import error that is a bug is raised unchanged."""
         real = builtins.__import__
 
         def without(name: str, *arguments: Any, **named: Any) -> Any:
@@ -340,7 +340,7 @@ class TestStatusAndVerify:
     """`avprep status` and `avprep verify`."""
 
     def test_status(self, shards_made: tuple[Path, Result]) -> None:
-        """Counts by split, and reasons."""
+        """`status` prints counts by split, and reasons."""
         result = call("status", shards_made[0])
         assert result.exit_code == 0
         lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
@@ -358,7 +358,7 @@ class TestStatusAndVerify:
         assert found["mfcc"]["splits"]["val"]["ok"] == 2
 
     def test_verify(self, shards_made: tuple[Path, Result], tmp_path: Path) -> None:
-        """A run that is whole is proven with its sum; one that is not is exit status 1, a line per problem."""
+        """An intact run is verified with its sums; a damaged one gives exit status 1 and a line per problem."""
         proven = call("verify", shards_made[0], "-j", 1)
         assert (proven.exit_code, proven.stdout) == (0, "mfcc: verified: 6 clips = 5 ok + 1 failed (unreadable 1)\n")
         path = shards_made[0] / "mfcc/val-000001.tar"
@@ -372,7 +372,7 @@ class TestStatusAndVerify:
         assert f"{path}: the digest is not the sidecar's" in broken.stderr
 
     def test_select_leaves_the_manifest_of_the_run_alone(self, shards_made: tuple[Path, Result]) -> None:
-        """The frozen manifest, which every shard belongs to, is not replaced by some of its clips, not by --force."""
+        """The manifest of a run, to which every shard belongs, is not replaced by a selection, even with --force."""
         path = shards_made[0] / "manifest.jsonl"
         frozen = path.read_bytes()
         refused = call("select", shards_made[0], "--where", "split == 'val'", "-o", path, "--force")
@@ -381,6 +381,6 @@ class TestStatusAndVerify:
 
     @pytest.mark.parametrize("command", ["status", "verify"])
     def test_no_run(self, tmp_path: Path, command: str) -> None:
-        """A folder without a run, or no folder, is one line."""
+        """A folder without a run, or a missing folder, gives a one-line error."""
         assert_one_line(call(command, tmp_path), 1, "no run was ever started there")
         assert_one_line(call(command, tmp_path / "gone"), 2, "gone")

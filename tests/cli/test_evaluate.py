@@ -1,4 +1,4 @@
-"""`avprep evaluate`: what a model says of a split, measured, kept and shown."""
+"""`avprep evaluate`: what is measured of a model on a split, stored and shown."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of shards; not to be changed."""
+    """A folder of shards; read-only."""
     return make_shards(tmp_path_factory.mktemp("evaluate") / "shards", clips=18)
 
 
 @pytest.fixture(scope="module")
 def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of all stages; not to be changed."""
+    """A run of all stages; read-only."""
     folder = tmp_path_factory.mktemp("evaluate") / "run"
     settings = DavsSettings.resolve("small", None, (*SMALL, "steps.identity=1", "steps.speech=1", "steps.full=1"))
     loop.train(out, folder, settings, stages=tuple(STAGES), say=lambda _: None)
@@ -51,7 +51,7 @@ def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(out: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of that run; not to be changed."""
+    """The results of that run; read-only."""
     folder = tmp_path_factory.mktemp("evaluate") / "results"
     evaluate(run, out, folder, SETTINGS, landmarks=(corners, "two made-up corners"), say=lambda _: None)
     return folder
@@ -64,12 +64,12 @@ NUMBERS = replace(SETTINGS, talking_clips=0)
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw no figures, which take a third of the time."""
+    """Draw no figures, to save a third of the time."""
     monkeypatch.setattr(library.figures, "draw", lambda *_: {})
 
 
 def corners(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Stand in for a detector: the brightest rows of the left and right halves."""
+    """Stand in for a detector: return the brightest rows of the left and right halves."""
     rows = frames.mean(axis=3)
     points = [[[64, half.mean(axis=1).argmax()] for half in (row[:, :128], row[:, 128:])] for row in rows]
     return np.array(points, np.float32)
@@ -82,7 +82,7 @@ def read(results: Path) -> dict[str, Any]:
 
 
 def test_what_is_written(results: Path) -> None:
-    """Numbers, a page whose pictures are there, embeddings; nothing half-written stays."""
+    """The results are numbers, a page with its images, and embeddings; nothing half-written is left."""
     names = {path.name for path in results.iterdir()}
     assert {"metrics.json", "evaluation.md", "embeddings.h5", "ranks.png", "samples.png"} <= names
     assert not any(name.startswith(".") for name in names)
@@ -105,7 +105,7 @@ def test_what_is_written(results: Path) -> None:
 
 
 def test_numbers_are_those_of_the_embeddings(results: Path) -> None:
-    """What metrics.json says of words and retrieval is what the kept embeddings give."""
+    """The figures for words and retrieval in metrics.json follow from the stored embeddings."""
     metrics = read(results)
     with h5py.File(results / "embeddings.h5") as file:
         kept = {name: torch.from_numpy(file[name][()]) for name in file if name != "key"}
@@ -121,7 +121,7 @@ def test_numbers_are_those_of_the_embeddings(results: Path) -> None:
 
 @pytest.mark.usefixtures("no_figures")
 def test_the_same_again(out: Path, run: Path, results: Path, tmp_path: Path) -> None:
-    """Another evaluation gives the same numbers, with loader processes too; another seed other identity frames."""
+    """A second evaluation gives the same numbers, also with loader processes; another seed, other identity frames."""
     again = evaluate(run, out, tmp_path / "a", replace(NUMBERS, workers=1), landmarks=(corners, ""), say=lambda _: None)
     before = read(results)
     for part in ("recognition", "retrieval", "reconstruction", "generated_retrieval", "leakage"):
@@ -134,7 +134,7 @@ def test_the_same_again(out: Path, run: Path, results: Path, tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("no_figures")
 def test_frames_are_judged_against_those_of_the_shards(out: Path, run: Path, tmp_path: Path) -> None:
-    """A decoder that copies the identity frame is as good as the frame repeated, and no better."""
+    """A decoder that copies the identity frame scores exactly like the repeated frame."""
     saved = checkpoint.load(run)
 
     class Copying(DAVS):
@@ -161,7 +161,7 @@ def test_frames_are_judged_against_those_of_the_shards(out: Path, run: Path, tmp
 
 
 def test_a_model_that_cannot_draw(out: Path, run: Path, tmp_path: Path) -> None:
-    """Before its full stage a model has words and retrieval; the page says why the rest is missing."""
+    """Before its full stage a model has words and retrieval; the page gives the reason for the missing parts."""
     saved = checkpoint.load(run)
     steps = {"identity": 2, "speech": 2}
     checkpoint.save(tmp_path / "run", replace(saved, settings={**saved.settings, "steps": steps}))
@@ -173,7 +173,7 @@ def test_a_model_that_cannot_draw(out: Path, run: Path, tmp_path: Path) -> None:
 
 
 def test_runs_that_cannot_judge_are_told_first(out: Path, run: Path, tmp_path: Path) -> None:
-    """A sync model, an identity encoder or a baseline that is none is refused before anything is measured."""
+    """An invalid sync model, identity encoder or baseline is refused before anything is measured."""
     results, models = tmp_path / "results", replace(SETTINGS, sync=str(run))
     with pytest.raises(RunError, match="is a model davs: give a RUN of `avprep train OUT RUN --model sync`"):
         evaluate(run, out, results, models, say=lambda _: None)
@@ -185,7 +185,7 @@ def test_runs_that_cannot_judge_are_told_first(out: Path, run: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_baselines_stand_beside(out: Path, run: Path, tmp_path: Path) -> None:
-    """Another run is measured the same way; the same run has the same numbers."""
+    """Another run is measured in the same way; the same run has the same numbers."""
     found = evaluate(run, out, tmp_path / "results", SETTINGS, baselines=[run], say=lambda _: None)
     other = found["baselines"][str(run)]
     for part in ("recognition", "retrieval", "reconstruction", "generated_retrieval"):
@@ -194,7 +194,7 @@ def test_baselines_stand_beside(out: Path, run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_figures")
 def test_a_model_without_names_of_words(out: Path, run: Path, tmp_path: Path) -> None:
-    """An imported model knows how many words it has: as many as the clips, or it is not judged by them."""
+    """An imported model without word names is evaluated on words only if their number equals that of the clips."""
     saved = checkpoint.load(run)
     for n_words in (3, 5):
         model = DAVS(**{**saved.dimensions, "n_words": n_words})  # type: ignore[arg-type]
@@ -208,7 +208,7 @@ def test_a_model_without_names_of_words(out: Path, run: Path, tmp_path: Path) ->
 
 
 def test_what_cannot_be_evaluated(out: Path, run: Path, tmp_path: Path) -> None:
-    """No checkpoint, no shards, no clips of a split, windows of another kind: one line each, and no results."""
+    """No checkpoint, no shards, no clips of a split and windows of another kind each give one line, and no results."""
     quiet = {"say": lambda _: None}
     with pytest.raises(CheckpointError):
         evaluate(tmp_path / "none", out, tmp_path / "r", SETTINGS, **quiet)  # type: ignore[arg-type]
@@ -227,7 +227,7 @@ def test_what_cannot_be_evaluated(out: Path, run: Path, tmp_path: Path) -> None:
 
 
 def test_the_command(out: Path, run: Path, tmp_path: Path, results: Path) -> None:
-    """`avprep evaluate` says what it found and what it could not measure, and where everything is."""
+    """`avprep evaluate` prints its results, what it could not measure, and where everything is."""
     arguments = ["evaluate", run, out, "-o", tmp_path / "r", "--batch", 3, "--workers", 0, "--detector", "opencv"]
     more = ("--talking-clips", 2, "--baseline", run)
     done = CliRunner().invoke(main, [str(argument) for argument in (*arguments, *more)])
@@ -244,7 +244,7 @@ def test_the_command(out: Path, run: Path, tmp_path: Path, results: Path) -> Non
 
 @pytest.mark.usefixtures("no_figures")
 def test_the_svm_is_judged_by_clips_that_it_has_not_seen(out: Path, run: Path, tmp_path: Path) -> None:
-    """On the train split words are read from identity features by cross-validation, as people are."""
+    """On the train split words are predicted from identity features by cross-validation, as people are."""
     found = evaluate(run, out, tmp_path, replace(NUMBERS, split="train"), say=lambda _: None)
     read = found["leakage"]["words_from_identity"]
     assert read["n_test"] == 18
@@ -253,7 +253,7 @@ def test_the_svm_is_judged_by_clips_that_it_has_not_seen(out: Path, run: Path, t
 
 @pytest.mark.usefixtures("no_figures")
 def test_words_that_are_counted_are_those_of_the_clips(run: Path, tmp_path: Path) -> None:
-    """Clips without words are said to have none, whatever words the model knows."""
+    """Clips without words are reported as such, whatever words the model has."""
     unlabelled = make_shards(tmp_path / "shards", clips=6, words=0)
     found = evaluate(run, unlabelled, tmp_path / "r", NUMBERS, say=lambda _: None)
     assert found["data"]["words"] == 0
@@ -263,7 +263,7 @@ def test_words_that_are_counted_are_those_of_the_clips(run: Path, tmp_path: Path
 def test_words_have_one_number_in_both_splits(
     out: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a model that does not name its words, the SVM learns those of the split that it is judged on."""
+    """For a model without word names, the SVM learns the words of the split on which it is tested."""
     copied = Path(shutil.copytree(out, tmp_path / "out"))
     lines = [json.loads(line) for line in (copied / "manifest.jsonl").read_text().splitlines()]
     for line in lines:
@@ -288,7 +288,7 @@ def test_words_have_one_number_in_both_splits(
 
 
 def test_no_model_that_cannot_draw_is_sent_to_generate(out: Path, run: Path, tmp_path: Path) -> None:
-    """`avprep evaluate` names `avprep generate` as the next command only for a model that it can take."""
+    """`avprep evaluate` names `avprep generate` as the next command only for a model that it accepts."""
     saved = checkpoint.load(run)
     steps = {"identity": 2, "speech": 2}
     checkpoint.save(tmp_path / "run", replace(saved, settings={**saved.settings, "steps": steps}))
@@ -301,7 +301,7 @@ def test_no_model_that_cannot_draw_is_sent_to_generate(out: Path, run: Path, tmp
 
 @pytest.mark.usefixtures("no_figures")
 def test_limit(out: Path, run: Path, tmp_path: Path) -> None:
-    """Only so many clips are judged, and only so many mouths looked at."""
+    """Only the given numbers of clips and of mouths are evaluated."""
     found = evaluate(
         run, out, tmp_path, replace(NUMBERS, limit=3, mouth_clips=2), landmarks=(corners, ""), say=lambda _: None
     )

@@ -1,4 +1,4 @@
-"""What only an extra installs: the base makes shards without it, and a command that needs it ends in one line."""
+"""Optional extras: the base makes shards without them, and a command that needs one ends in one line."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ After each, its exit status stands on standard error, behind a record separator.
 
 
 def base(*commands: tuple[object, ...]) -> list[tuple[int, str]]:
-    """Run commands where nothing can be imported that only extras install; the exit status and the remarks of each."""
+    """Run commands without the packages of the extras; return the exit status and the remarks of each."""
     without = (*OPTIONAL, "dlib")
     distributions = [OPTIONAL.get(name, OF_DETECTORS.get(name)) for name in without]
     given = json.dumps((without, distributions, [[str(word) for word in words] for words in commands]))
@@ -68,12 +68,12 @@ def base(*commands: tuple[object, ...]) -> list[tuple[int, str]]:
 
 
 def names(requirements: list[str]) -> set[str]:
-    """The distributions that requirements name."""
+    """Return the distributions that requirements name."""
     return {re.split(r"[>=<\[;]", requirement)[0] for requirement in requirements}
 
 
 def test_the_base_makes_shards(lrw: Path, tmp_path: Path) -> None:
-    """Without any package of the extras, shards are made, verified, counted and reported on, and their making timed."""
+    """Without any package of the extras, shards are made, verified, counted, reported on and benchmarked."""
     out, plan = tmp_path / "out", tmp_path / "plan.jsonl"
     commands = (
         ("index", "lrw", lrw / "corpus", "-o", plan),
@@ -114,7 +114,7 @@ LACKING = [
 
 @pytest.fixture(scope="module")
 def lacking(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, Path]]:
-    """The exit status and the remarks of each of these, and the place in which it was to write."""
+    """The exit status and the remarks of each of these commands, and the path of its output."""
     commands, new = [], []
     for words, _ in LACKING:
         folder = tmp_path_factory.mktemp("lacking")
@@ -137,7 +137,7 @@ def test_a_missing_extra_is_one_line(number: int, lacking: list[tuple[int, str, 
 
 
 def test_every_import_is_of_the_base_or_an_extra() -> None:
-    """Each package that the source imports comes with the base install, or has its extra named where it is missing."""
+    """Each package that the source imports is in the base install, or its extra is named if it is missing."""
     base_names = {"av", "click", "cv2", "ffmpeg", "imageio_ffmpeg", "jinja2", "numpy", "onnxruntime", "PIL"}
     base_names |= {"python_speech_features", "scipy", "threadpoolctl", "tqdm"}
     assert len(base_names) == len(PROJECT["dependencies"])
@@ -155,7 +155,7 @@ def test_every_import_is_of_the_base_or_an_extra() -> None:
 
 
 def test_extras_hold_what_the_messages_name() -> None:
-    """Every optional package is in the extra that a message would name for it, and in no base install."""
+    """Every optional package is in the extra that a message names for it, and not in the base install."""
     extras = {name: names(found) for name, found in PROJECT["optional-dependencies"].items()}
     assert not names(PROJECT["dependencies"]) & set(OPTIONAL.values())
     assert set(EXTRAS) <= {name for section in SECTIONS.values() for name in section}

@@ -1,4 +1,4 @@
-"""`avprep generate`: photos that talk, as films in step with their sound; what cannot be said is one clear line."""
+"""`avprep generate`: photos that talk, as videos in sync with their audio; every error is one clear line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, a photo and its aligned face, a speech of 1.2 s and one of 0.4 s; not to be changed."""
+    """A run, a photo and its aligned face, a speech of 1.2 s and one of 0.4 s; read-only."""
     folder = tmp_path_factory.mktemp("generate")
     checkpoint.save(folder / "run", Checkpoint.of(made_model(), {"mfcc_preset": "davs", "steps": {"full": 1}}))
     face = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR)
@@ -70,12 +70,12 @@ def generate(folder: Path, output: Path, *arguments: object, face: str = "photo.
 
 
 def pictures(film: Path) -> list[NDArray[np.uint8]]:
-    """Read all frames of a film."""
+    """Read all frames of a video."""
     return [image.rgb() for image in Frames(film)]
 
 
 def test_a_photo_says_what_is_heard(folder: Path, tmp_path: Path) -> None:
-    """A film of 256×256 at 25 fps, H.264 and AAC, as long as the sound."""
+    """The video is 256×256 at 25 fps, in H.264 and AAC, and as long as the audio."""
     film = tmp_path / "film.mp4"
     result = generate(folder, film, "--audio", folder / "speech.wav")
     assert result.exit_code == 0, result.output
@@ -90,7 +90,7 @@ def test_a_photo_says_what_is_heard(folder: Path, tmp_path: Path) -> None:
 
 
 def test_speech_on_the_right_channel(folder: Path, tmp_path: Path) -> None:
-    """A face says what is heard on the right channel where the left one is silent, as if that were all; it is told."""
+    """If the left channel is silent, the right one alone drives the face, and a message says so."""
     left = made.write_wav(tmp_path / "left.wav", np.zeros(19_200, np.int16), 16_000)
     both = ("-i", left, "-i", folder / "speech.wav", "-filter_complex", "[0:a][1:a]join=inputs=2:channel_layout=stereo")
     made.ffmpeg(*both, tmp_path / "right.wav")
@@ -105,7 +105,7 @@ def test_speech_on_the_right_channel(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_photo_says_what_is_seen(folder: Path, clip: Path, tmp_path: Path) -> None:
-    """Driven by a video, the film has its frames and its sound."""
+    """Driven by a video, the generated video has its frames and its audio."""
     film = tmp_path / "film.mp4"
     result = generate(folder, film, "--video", clip)
     assert result.exit_code == 0, result.output
@@ -113,11 +113,11 @@ def test_a_photo_says_what_is_seen(folder: Path, clip: Path, tmp_path: Path) -> 
     heard, spoken = read_sound(film), read_sound(clip)
     n = min(heard.samples.size, spoken.samples.size)
     likeness = np.corrcoef(heard.samples[:n].astype(float), spoken.samples[:n].astype(float))[0, 1]
-    assert likeness > 0.9  # AAC once more, and nothing shifted
+    assert likeness > 0.9  # AAC once more, without a shift
 
 
 def test_a_grid(folder: Path, part: Path, tmp_path: Path) -> None:
-    """Several faces stand side by side below their photos, the driving face at the left."""
+    """Several faces are side by side below their photos, with the driving face on the left."""
     two, face = ("--aligned", "--face", folder / "face.png", "--grid"), "face.png"
     heard, seen = tmp_path / "heard.mp4", tmp_path / "seen.mp4"
     photos = ("--face", folder / "photo.jpg", "--grid")
@@ -126,14 +126,14 @@ def test_a_grid(folder: Path, part: Path, tmp_path: Path) -> None:
     assert pictures(heard)[0].shape == (2 * 272, 2 * 272, 3)
     frame = pictures(seen)[3]
     assert frame.shape == (2 * 272, 3 * 272, 3)
-    assert frame[8:264, 8:264].min() > 250  # nothing is above the driving face
+    assert frame[8:264, 8:264].min() > 250  # nothing above the driving face
     one, other = frame[8:264, 280:536], frame[8:264, 552:808]
     assert np.abs(one.astype(int) - other).mean() < 3  # the same photo twice
     assert np.abs(frame[280:536, 8:264].astype(int) - one).mean() > 10
 
 
 def test_paste_back(folder: Path, tmp_path: Path) -> None:
-    """The film is the photo, its size even, with another face in it and nothing else changed."""
+    """The video is the photo, with even sides, with another face in it and nothing else changed."""
     film = tmp_path / "film.mp4"
     result = generate(folder, film, "--audio", folder / "word.wav", "--paste-back")
     assert result.exit_code == 0, result.output
@@ -141,12 +141,12 @@ def test_paste_back(folder: Path, tmp_path: Path) -> None:
     image = photo.read_image(folder / "photo.jpg").astype(int)
     assert frames.shape[1:] == image.shape
     changed = np.abs(frames - image).mean(axis=(0, 3))
-    assert changed[300:].mean() < 4  # below the face: what H.264 leaves of it
+    assert changed[300:].mean() < 4  # below the face: the error of H.264
     assert changed[90:150, 195:255].mean() > 15
 
 
 def test_aligned_photos_and_prepared_speech(folder: Path, tmp_path: Path) -> None:
-    """Pictures that are crops already are taken as they are; a folder of windows drives them in silence."""
+    """Images that are crops already are used unchanged; a folder of windows drives them without audio."""
     (tmp_path / "mfcc").mkdir()
     for n, window in enumerate(np.random.default_rng(0).normal(size=(20, 20, 12)), 2):
         (tmp_path / "mfcc" / f"{n}.bin").write_bytes(window.tobytes())
@@ -159,7 +159,7 @@ def test_aligned_photos_and_prepared_speech(folder: Path, tmp_path: Path) -> Non
 
 
 def test_scale_and_adaptation_change_the_film(folder: Path, tmp_path: Path) -> None:
-    """Features of sound that are scaled, and a model that was tuned to the photo, draw other frames."""
+    """Scaled audio features, and a model that was fine-tuned to the photo, generate other frames."""
     plain, scaled, tuned = (tmp_path / f"{name}.mp4" for name in ("plain", "scaled", "tuned"))
     speech = ("--aligned", "--audio", folder / "word.wav")
     for film, more in ((plain, ()), (scaled, ("--speech-scale", 1.5)), (tuned, ("--adapt-steps", 2))):
@@ -168,7 +168,7 @@ def test_scale_and_adaptation_change_the_film(folder: Path, tmp_path: Path) -> N
 
 
 def test_more_of_the_person_changes_the_film(folder: Path, part: Path, tmp_path: Path) -> None:
-    """A second photo and a video of the person are averaged with the first, and adaptation learns from the video."""
+    """A second photo and a video of the person are averaged with the first, and adaptation uses the video."""
     speech = ("--aligned", "--audio", folder / "word.wav")
     person = ("--person", part, "--detector", "opencv")
     plain, two, seen, tuned, again = (tmp_path / f"{name}.mp4" for name in ("plain", "two", "seen", "tuned", "again"))
@@ -184,12 +184,12 @@ def test_more_of_the_person_changes_the_film(folder: Path, part: Path, tmp_path:
         assert result.exit_code == 0, result.output
     films = {film.read_bytes() for film in (plain, two, seen, tuned, again)}
     assert len(films) == 5
-    assert pictures(two)[0].shape == (256, 256, 3)  # of one person, and no grid
+    assert pictures(two)[0].shape == (256, 256, 3)  # of one person, so without a grid
     assert (folder / "run" / "checkpoint.safetensors").stat().st_mtime < plain.stat().st_mtime
 
 
 def test_it_says_what_to_expect(folder: Path, tmp_path: Path) -> None:
-    """What the last validation measured is told, and how the photo differs from what models learn from."""
+    """The output gives the last validation, and how the photo differs from the training frames."""
     scores = {"opening_r": 0.71, "amplitude": 0.64}
     about = {"mfcc_preset": "davs", "steps": {"full": 1}, "talking": {"audio": scores, "talks": True}}
     checkpoint.save(tmp_path / "run", Checkpoint.of(made_model(), about))
@@ -204,7 +204,7 @@ def test_it_says_what_to_expect(folder: Path, tmp_path: Path) -> None:
 
 
 def test_it_warns_of_what_the_model_never_learned_from(folder: Path, part: Path, tmp_path: Path) -> None:
-    """A model that drew from audio alone is driven by a video, or tuned to one without sound, with a warning."""
+    """A model that drew from audio alone is driven by a video, or tuned to one without audio, with a warning."""
     about = {"mfcc_preset": "davs", "steps": {"full": 1}}
     alone = {"training": {"generation": {"drive": "alternate", "video": 0.0}}}
     for name, more in (("alone", alone), ("both", {})):
@@ -228,7 +228,7 @@ def test_it_warns_of_what_the_model_never_learned_from(folder: Path, part: Path,
 
 
 class Blinking(Talker):
-    """Stands in for a model: white where the windows' middle is loud, or the driving face bright, else black."""
+    """Stands in for a model: white if the windows' middle is loud or the driving face bright, else black."""
 
     def __init__(self) -> None:
         self.mfcc_preset = "davs"
@@ -236,7 +236,7 @@ class Blinking(Talker):
     def talk(
         self, faces: NDArray[np.uint8], speech: Iterable[NDArray[Any]], *, speech_scale: float = 1.0
     ) -> Iterator[NDArray[np.uint8]]:
-        """Draw each frame."""
+        """Generate each frame."""
         for part in speech:
             for one in part:
                 loud = one[:, 8:12].std() > 1.5 * one.std()
@@ -245,7 +245,7 @@ class Blinking(Talker):
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a", "a.mkv", "a.ts"])
 def test_frames_are_in_step_with_the_sound(folder: Path, tmp_path: Path, name: str) -> None:
-    """Through the whole road, from the windows that drive the frames to the film: clicks are where frames light up."""
+    """From the windows that drive the frames to the video, clicks coincide with the frames that light up."""
     instants = [0.5, 1.3, 2.1]
     wav = made.write_wav(tmp_path / "made.wav", made.clicks(instants, 2.6, 44_100), 44_100)
     speech = wav if name == "a.wav" else tmp_path / name
@@ -286,7 +286,7 @@ def test_frames_are_in_step_with_the_sound(folder: Path, tmp_path: Path, name: s
     ],
 )
 def test_wrong_usage(folder: Path, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
-    """What does not go together is told before anything is computed, with status 2."""
+    """Options that do not fit together are reported before anything is computed, with status 2."""
     given = [str(folder / word) if word in ("speech.wav", "photo.jpg") else word for word in arguments]
     result = generate(folder, tmp_path / "film.mp4", *given)
     assert result.exit_code == 2
@@ -295,7 +295,7 @@ def test_wrong_usage(folder: Path, tmp_path: Path, arguments: tuple[str, ...], w
 
 
 def test_no_input_is_overwritten(folder: Path, tmp_path: Path) -> None:
-    """A film does not take the place of the video that drives it, which has no sound, nor of a photo."""
+    """The output does not replace the video that drives it, which has no audio, nor a photo."""
     clip = made.numbered(tmp_path / "clip.mp4", made.steady(25, 1))
     photo_too = tmp_path / "photo.mp4"
     photo_too.write_bytes((folder / "photo.jpg").read_bytes())
@@ -308,7 +308,7 @@ def test_no_input_is_overwritten(folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_done_is_one_line(folder: Path, tmp_path: Path) -> None:
-    """No face, no sound, no talker in the video, no model, no folder to write to: one line each, and no film."""
+    """No face, no audio, no talker in the video, no model and no output folder each give one line, and no video."""
     cv2.imwrite(str(folder / "wall.png"), np.full((96, 128, 3), 150, np.uint8))
     cv2.imwrite(str(folder / "crop.png"), np.full((256, 256, 3), 90, np.uint8))
     made.write_wav(folder / "short.wav", made.noise(0.01, 16_000), 16_000)

@@ -1,4 +1,4 @@
-"""How commands behave in a terminal: one summary at the end, as much as is wanted, JSON for scripts, nothing stray."""
+"""How commands behave in a terminal: one summary at the end, the requested detail, JSON for scripts, nothing stray."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def call(*arguments: object) -> Result:
 
 
 def on_terminal(*arguments: object, **variables: str) -> str:
-    """Run a command on a terminal of 24 lines with 100 signs each; return everything that it shows."""
+    """Run a command on a terminal of 24 lines with 100 characters each; return everything that it shows."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
@@ -53,7 +53,7 @@ def on_terminal(*arguments: object, **variables: str) -> str:
         try:
             while part := os.read(ours, 65536):
                 shown += part
-        except OSError:  # what Linux says when nobody is on the other side any more
+        except OSError:  # Linux's error once the other side is closed
             pass
         os.close(ours)
     assert process.returncode == 0, shown
@@ -61,7 +61,7 @@ def on_terminal(*arguments: object, **variables: str) -> str:
 
 
 def next_of(result: Result) -> list[str]:
-    """The commands that a run says come next, each proven to be its summary's last line or lines."""
+    """Return the commands that a run recommends next, after asserting that they are its summary's last lines."""
     assert result.exit_code == 0, result.output
     lines = result.stderr.splitlines()
     found = [line.removeprefix("next: ") for line in lines if line.startswith("next: ")]
@@ -71,7 +71,7 @@ def next_of(result: Result) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both columns of the six clips, one of them no video; not to be changed."""
+    """Both columns of the six clips, one of them not a video; read-only."""
     out = tmp_path_factory.mktemp("manners") / "out"
     for column in ("crop", "mfcc"):
         options = ("--detector", "opencv", "--subject", "central") if column == "crop" else ()
@@ -81,7 +81,7 @@ def whole(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def corpus(lrw: Path, tmp_path: Path) -> Path:
-    """A folder with two clips of the corpus in a split each, and their plan."""
+    """A folder with two clips of the corpus in one split each, and their manifest."""
     clips = sorted(path for path in (lrw / "corpus").rglob("*.mp4") if path.stat().st_size > 100)
     for split, clip in zip(("train", "val"), clips, strict=False):
         place = tmp_path / "corpus" / "ABOUT" / split / "ABOUT_00001.mp4"
@@ -93,10 +93,10 @@ def corpus(lrw: Path, tmp_path: Path) -> Path:
 
 
 class TestSummary:
-    """The end of a run: what was done, what failed, where it is, what comes next."""
+    """The end of a run: what was done, what failed, where it is, and what to run next."""
 
     def test_the_road_from_index_to_training(self, lrw: Path, tmp_path: Path) -> None:
-        """Each command names the one that comes after it; what it names can be typed as it stands."""
+        """Each command names the next one, which can be run as printed."""
         plan, out = tmp_path / "my plan.jsonl", tmp_path / "out"
         assert next_of(call("index", "lrw", lrw / "corpus", "-o", plan)) == [f"avprep crop '{plan}' OUT"]
         limited = ("--limit", 1, "-j", 1)
@@ -108,14 +108,14 @@ class TestSummary:
         assert next_of(call("report", out, "-o", tmp_path / "page.html")) == [f"avprep train {out} RUN"]
 
     def test_it_is_short(self, lrw: Path, tmp_path: Path) -> None:
-        """A line of what was done and what failed, one for each split, and one of what comes next; no more."""
+        """The summary has a line of done and failed clips for each split, one for the next command, and no more."""
         result = call("mfcc", lrw / "plan.jsonl", tmp_path / "out", "-j", 1)
         assert len(result.stdout.splitlines()) == 4
         assert "1 failed (unreadable 1)" in result.stdout.splitlines()[0]
         assert len(next_of(result)) == 1
 
     def test_an_accident_is_to_be_tried_again(self, corpus: Path) -> None:
-        """What another try may mend is offered once; after a try in vain there are other things to do."""
+        """A retry that may help is recommended once; after a failed retry other commands are."""
         video, out = corpus / "corpus/ABOUT/val/ABOUT_00001.mp4", corpus / "out"
         video.rename(corpus / "aside.mp4")
         again = f"avprep retry {out} --column mfcc --reason missing"
@@ -127,13 +127,13 @@ class TestSummary:
         assert status(out)[0].reasons == {}
 
     def test_what_is_unfinished_comes_first(self, corpus: Path) -> None:
-        """As long as shards are missing, `status` is what comes next."""
+        """As long as shards are missing, `status` is the next command."""
         task = ("--num-tasks", 2, "--task-index", 1)
         result = call("mfcc", corpus / "plan.jsonl", corpus / "out", "-j", 1, *task)
         assert next_of(result) == [f"avprep status {corpus / 'out'}"]
 
     def test_weights_that_were_fetched(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Weights that were put into the usual place can be used; of another folder one must tell where it is."""
+        """Weights in the usual place are used; with another folder the command line includes it."""
         content = b"tensors"
         tiny = replace(weights.known()["yunet"], sha256=hashlib.sha256(content).hexdigest(), size=len(content))
         monkeypatch.setitem(weights.known(), "yunet", tiny)
@@ -146,7 +146,7 @@ class TestSummary:
         assert next_of(there) == [f"export AVPREP_WEIGHTS={tmp_path}/there"]
 
     def test_problems_of_a_folder_are_no_summary(self, whole: Path, tmp_path: Path) -> None:
-        """Where verify finds a problem, nothing comes next but the error."""
+        """If verify finds a problem, the error is the last line, without a next command."""
         out = tmp_path / "out"
         shutil.copytree(whole, out)
         (out / "mfcc/val-000000.tar").unlink()
@@ -155,7 +155,7 @@ class TestSummary:
         assert "next: " not in result.stderr
 
     def test_a_report_of_damage(self, whole: Path, tmp_path: Path) -> None:
-        """Where a report finds a shard's sidecar damaged, it is written, and `verify` comes next."""
+        """If a report finds a damaged sidecar, the report is written, and `verify` is the next command."""
         out = tmp_path / "out"
         shutil.copytree(whole, out)
         (out / "mfcc/val-000000.json").write_text("{")
@@ -165,11 +165,11 @@ class TestSummary:
 
 
 class TestQuiet:
-    """-q: what was done, and errors."""
+    """-q: results and errors."""
 
     @pytest.mark.parametrize("place", ["before", "after", "last"])
     def test_a_line_is_all(self, lrw: Path, tmp_path: Path, place: str) -> None:
-        """-q before or after the command, or the last of -v and -q: one line of what was done and nothing else."""
+        """-q before or after the command, or as the last of -v and -q, prints one line of results and nothing else."""
         words = ["mfcc", lrw / "plan.jsonl", tmp_path / "out", "-j", 1]
         words = {"before": ["-q", *words], "after": [*words, "--quiet"], "last": [*words, "-q"]}[place]
         result = call(*words)
@@ -179,14 +179,14 @@ class TestQuiet:
         assert line.startswith("mfcc: 3 shards, 5 clips ok, 1 failed (unreadable 1)")
 
     def test_on_a_terminal(self, lrw: Path, tmp_path: Path) -> None:
-        """-q has no bar on a terminal either."""
+        """-q shows no progress bar on a terminal either."""
         shown = on_terminal("mfcc", lrw / "plan.jsonl", tmp_path / "out", "-j", "1", "-q")
         assert len(shown.splitlines()) == 1
         assert "|" not in shown
         assert "|" not in on_terminal("verify", tmp_path / "out", "-j", "1", "-q")
 
     def test_errors_are_said(self, whole: Path, tmp_path: Path) -> None:
-        """-q hides no error, and none of the problems that verify finds."""
+        """-q hides no errors, and none of the problems that verify finds."""
         assert call("-q", "mfcc", tmp_path / "gone.jsonl", tmp_path).stderr.startswith("Error: ")
         out = tmp_path / "out"
         shutil.copytree(whole, out)
@@ -196,7 +196,7 @@ class TestQuiet:
         assert result.stderr.endswith("1 problem\n")
 
     def test_bugs_are_not_hidden(self, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An error of the program itself is raised as it is, -q or not."""
+        """An internal error is raised unchanged, with or without -q."""
 
         def fails(*_: object, **__: object) -> None:
             raise ZeroDivisionError("a flaw")
@@ -206,7 +206,7 @@ class TestQuiet:
             assert isinstance(call("verify", whole, *options).exception, ZeroDivisionError)
 
     def test_the_library_is_quiet_too(self, capfd: pytest.CaptureFixture[str]) -> None:
-        """Below 0 a run's progress shows nothing, not even failures; a quiet count passes everything on."""
+        """Below verbosity 0 a run's progress shows nothing, not even failures; a quiet counter yields every item."""
         progress = Progress("crop", 1, verbosity=-1)
         progress.clip("a", {"state": "failed", "reason": "no_face", "message": "none", "seconds": 1.0})
         progress.close()
@@ -215,10 +215,10 @@ class TestQuiet:
 
 
 class TestVerbose:
-    """-v: everything that is known."""
+    """-v: all details."""
 
     def test_clips_and_shards(self, lrw: Path, tmp_path: Path) -> None:
-        """Settings and versions, then a line for each clip, how it ended in how many seconds, and for each shard."""
+        """-v prints settings and versions, then a line per clip with its result and seconds, and a line per shard."""
         result = call("mfcc", lrw / "plan.jsonl", tmp_path / "out", "-j", 1, "-v")
         lines = result.stderr.splitlines()
         assert lines[0].startswith("avprep 0.")
@@ -233,7 +233,7 @@ class TestVerbose:
         assert len(result.stdout.splitlines()) == 4
 
     def test_every_problem_of_an_index(self, tmp_path: Path) -> None:
-        """-v lists all problems of a data set, where otherwise twenty are enough."""
+        """-v lists all problems of a data set, instead of twenty."""
         for n in range(1, 31):
             place = tmp_path / "corpus" / "ABOUT" / "train" / f"ABOUT_{n:05d}.txt"
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -248,10 +248,10 @@ class TestVerbose:
 
 
 class TestJson:
-    """--json: one object on standard output, nothing else there."""
+    """--json: one object on standard output, and nothing else there."""
 
     def test_index(self, lrw: Path, tmp_path: Path) -> None:
-        """`index` tells clips, splits, problems, and what comes next."""
+        """The object of `index` has clips, splits, problems and the next command."""
         path = tmp_path / "x.jsonl"
         found = json.loads(call("index", "lrw", lrw / "corpus", "-o", path, "--json").stdout)
         assert found == {
@@ -265,7 +265,7 @@ class TestJson:
 
     @pytest.mark.parametrize("column", ["crop", "mfcc"])
     def test_columns(self, lrw: Path, whole: Path, column: str) -> None:
-        """`crop` and `mfcc` tell shards, clips, reasons, frames, seconds, places, and what comes next."""
+        """The object of `crop` and `mfcc` has shards, clips, reasons, frames, seconds, paths and the next command."""
         result = call(column, lrw / "plan.jsonl", whole, "-j", 1, "--json")
         found = json.loads(result.stdout)
         names = [f"{split}-000000" for split in manifest.SPLITS]
@@ -286,7 +286,7 @@ class TestJson:
         }
 
     def test_unfinished_column(self, corpus: Path) -> None:
-        """No place of shards is told while some are missing; failures still go to standard error."""
+        """Paths of shards are left out while some are missing; failures still go to standard error."""
         (corpus / "corpus/ABOUT/train/ABOUT_00001.mp4").write_bytes(b"not a video")
         task = ("--num-tasks", 2, "--task-index", 0)
         result = call("mfcc", corpus / "plan.jsonl", corpus / "out", "-j", 1, "--json", *task)
@@ -295,12 +295,12 @@ class TestJson:
         assert "unreadable: " in result.stderr
 
     def test_strict(self, lrw: Path, whole: Path) -> None:
-        """--strict is exit status 3 as ever, after the object."""
+        """--strict gives exit status 3 as usual, after the object."""
         result = call("mfcc", lrw / "plan.jsonl", whole, "-j", 1, "--json", "--strict")
         assert (result.exit_code, json.loads(result.stdout)["ok"]) == (3, 5)
 
     def test_dry_run(self, lrw: Path, whole: Path, tmp_path: Path) -> None:
-        """--dry-run tells the fingerprint and what is planned and done, and writes nothing."""
+        """The object of --dry-run has the fingerprint and the planned and finished shards; nothing is written."""
         plan = lrw / "plan.jsonl"
         names = [f"{split}-000000" for split in manifest.SPLITS]
         done = json.loads(call("mfcc", plan, whole, "--dry-run", "--json").stdout)
@@ -310,7 +310,7 @@ class TestJson:
         assert not (tmp_path / "new").exists()
 
     def test_verify(self, whole: Path, tmp_path: Path) -> None:
-        """`verify` tells the sums that are proven; or the problems, with exit status 1."""
+        """The object of `verify` has the verified sums, or the problems with exit status 1."""
         proven = json.loads(call("verify", whole, "-j", 1, "--json").stdout)
         assert proven["columns"] == {name: {"clips": 6, "ok": 5, "failed": 1, "silent": 0} for name in ("crop", "mfcc")}
         assert proven["problems"] == []
@@ -323,7 +323,7 @@ class TestJson:
         assert "val-000000.tar" in problem
 
     def test_retry(self, whole: Path, tmp_path: Path) -> None:
-        """`retry` tells of each column which clips are run again and, unless it only plans, how that ended."""
+        """The object of `retry` has the clips to run again by column and, except for a dry run, the result."""
         out = tmp_path / "out"
         shutil.copytree(whole, out)
         words = ("retry", out, "--reason", "unreadable", "--json", "-j", 1)
@@ -336,21 +336,21 @@ class TestJson:
         assert nothing["columns"]["crop"] == {"again": {}}
 
     def test_weights_list(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """`weights list` tells every file by its name."""
+        """The object of `weights list` has every file by its name."""
         monkeypatch.setenv("AVPREP_WEIGHTS", str(tmp_path))
         found = json.loads(call("weights", "list", "--json").stdout)
         assert set(found) == {"yunet", "s3fd", "2dfan4", "dlib-68"}
         assert found["yunet"]["state"] == "missing"
 
     def test_errors(self, tmp_path: Path) -> None:
-        """An error leaves standard output empty; it is one line on standard error, as ever."""
+        """An error leaves standard output empty; it is one line on standard error, as usual."""
         result = call("mfcc", tmp_path / "gone.jsonl", tmp_path / "out", "--json")
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr.startswith("Error: ")
 
     @pytest.mark.usefixtures("one_thread")
     def test_model(self, tmp_path: Path) -> None:
-        """`train`, `evaluate` and `generate` tell what they measured and made; what else they say goes elsewhere."""
+        """`train`, `evaluate` and `generate` print their results as the object; other output goes to standard error."""
         out, run, film = make_shards(tmp_path / "shards"), tmp_path / "run", tmp_path / "film.mp4"
         settings = [word for setting in SMALL for word in ("--set", setting)]
         words = ("train", out, run, "--preset", "small", *settings, "--json")
@@ -385,10 +385,10 @@ def _crop(out: Path, folder: Path) -> Path:
 
 
 class TestColour:
-    """Colour where a person looks at it, and nowhere else."""
+    """Colour appears on a terminal that supports it, and nowhere else."""
 
     def test_on_a_terminal(self, whole: Path) -> None:
-        """What is well is green, what failed is red, and a command to type is bold."""
+        """Success is green, failures are red, and a command to run is bold."""
         shown = on_terminal("status", whole)
         assert f"{ESCAPE}32m1 ok{ESCAPE}0m" in shown
         assert f"{ESCAPE}31m1 failed{ESCAPE}0m" in shown
@@ -399,23 +399,23 @@ class TestColour:
 
     @pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
     def test_where_it_is_not_wanted(self, whole: Path, variables: dict[str, str]) -> None:
-        """NO_COLOR, and a terminal that knows none, have none."""
+        """NO_COLOR, and a terminal without colours, give none."""
         shown = on_terminal("status", whole, **variables)
         assert "1 failed" in shown
         assert ESCAPE not in shown
 
     def test_an_empty_no_color_counts_as_none(self, whole: Path) -> None:
-        """NO_COLOR that is set to nothing is as good as not set: https://no-color.org says so."""
+        """An empty NO_COLOR has no effect, as https://no-color.org specifies."""
         assert ESCAPE in on_terminal("status", whole, NO_COLOR="")
 
     def test_in_a_pipe(self, whole: Path) -> None:
-        """What goes into a file or another program is plain."""
+        """Output to a file or another program has no colours."""
         for words in (("status", whole), ("verify", whole, "-j", "1")):
             done = subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, check=True)
             assert ESCAPE not in done.stdout + done.stderr
 
     def test_a_bar_on_a_terminal(self, lrw: Path, tmp_path: Path) -> None:
-        """A terminal has a bar with a total; one that cannot go back in a line has plain lines, as files have."""
+        """A terminal has a progress bar with a total; one that cannot go back in a line gets plain lines."""
         words = ("mfcc", lrw / "plan.jsonl", tmp_path / "out", "-j", "1")
         shown = on_terminal(*words)
         assert "| 6/6 [" in shown
@@ -427,10 +427,10 @@ class TestColour:
 
 
 class TestNothingStray:
-    """Libraries keep to themselves what the program says itself."""
+    """Libraries print nothing of their own."""
 
     def test_damaged_clips(self, lrw: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        """Clips that are cut off or have flipped bits end well or with one line of ours, and none of a library."""
+        """Truncated clips, or clips with flipped bits, succeed or give one line of avprep's, and none of a library."""
         good = next(path for path in sorted((lrw / "corpus").rglob("*.mp4")) if path.stat().st_size > 100)
         data = good.read_bytes()
         folder = tmp_path / "mine"
@@ -451,10 +451,10 @@ class TestNothingStray:
             said = [line for line in result.stderr.splitlines() if ".mp4: " in line]
             assert len(said) == failed
             assert len(result.stderr.splitlines()) == failed + 3  # settings, the last line of progress, what comes next
-        assert capfd.readouterr() == ("", "")  # not by way of Python either
+        assert capfd.readouterr() == ("", "")  # nor through Python
 
     def test_real_damage(self, shared: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        """A file with damaged bits that can be decoded through is ok without a word."""
+        """A file with damaged bits that can still be decoded is ok without a message."""
         (tmp_path / "mine").mkdir()
         shutil.copy(shared / "clips" / "grid" / "s1" / "sgib8n.mpg", tmp_path / "mine")
         assert call("index", "folder", tmp_path / "mine", "-o", tmp_path / "plan.jsonl").exit_code == 0
@@ -463,7 +463,7 @@ class TestNothingStray:
         assert capfd.readouterr() == ("", "")
 
     def test_damaged_crops(self, whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        """Damaged pictures in a shard are a problem of ours; libjpeg's own complaints are not on the terminal."""
+        """Damaged images in a shard are one problem line; libjpeg's own warnings are not on the terminal."""
         out = tmp_path / "out"
         shutil.copytree(whole, out)
         path = out / "crop" / "val-000000.tar"

@@ -1,4 +1,4 @@
-"""What a beginner gets wrong is told before anything is computed, with what to type instead."""
+"""Common mistakes are reported before anything is computed, with the command to use instead."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from davs_model.generation import Talker
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A speech, a photo (never read) and a folder for a run that is not there."""
+    """A speech, a photo (never read) and a folder of a run that does not exist."""
     made.write_wav(tmp_path / "speech.wav", made.noise(1.2, 16_000), 16_000)
     (tmp_path / "photo.jpg").touch()
     (tmp_path / "run").mkdir()
@@ -32,14 +32,14 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("column", ["crop", "mfcc"])
 def test_a_folder_where_a_manifest_is_wanted(folder: Path, column: str) -> None:
-    """The folder of the videos in place of a manifest: `avprep index` comes first."""
+    """If the folder of videos is given in place of a manifest, the error names `avprep index`."""
     result = call(column, folder, folder / "out")
     assert_one_line(result, 2, "is a folder, not a manifest", f"`avprep index LAYOUT {folder} -o manifest.jsonl`")
     assert not (folder / "out").exists()
 
 
 def _as_somebody(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in a folder as somebody to whom closed files are closed, as to root they are not."""
+    """Run a command as a user without root's right to read closed files."""
     humble = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     command = [*humble, sys.executable, "-m", "avprep", *words]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -51,7 +51,7 @@ CLOSED = (("status",), ("verify",), ("report", "-o", "page.html"), ("retry", "--
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv here (Debian: apt install util-linux)")
 @pytest.mark.parametrize("words", CLOSED, ids=lambda words: words[0])
 def test_a_column_that_another_user_keeps_closed(lrw: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
-    """A column's folder that may not be entered, as umask 077 makes it, is named in one line."""
+    """A column's folder without access permission, as umask 077 makes it, is named in one line."""
     out = tmp_path / "out"
     (out / "mfcc").mkdir(parents=True)
     shutil.copy(lrw / "plan.jsonl", out / "manifest.jsonl")
@@ -75,7 +75,7 @@ def test_a_column_that_another_user_keeps_closed(lrw: Path, tmp_path: Path, word
 def test_a_file_that_another_user_keeps_closed(
     lrw: Path, tmp_path: Path, closed: str, words: tuple[str, ...], said: str
 ) -> None:
-    """A file that only its owner may read is named once, and what is wrong with it is said without Python's words."""
+    """A file without read permission is named once, and the cause is given without Python's terms."""
     out = tmp_path / "out"
     assert call("mfcc", lrw / "plan.jsonl", out, "-j", "1").exit_code == 0
     (out / "mfcc" / closed).chmod(0)
@@ -86,7 +86,7 @@ def test_a_file_that_another_user_keeps_closed(
 
 @pytest.mark.parametrize("words", [("mfcc",), ("slurm", "mfcc")])
 def test_a_name_that_no_file_may_have(lrw: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
-    """An OUT whose name is too long for the file system is one line."""
+    """An OUT whose name is too long for the file system gives one line."""
     assert_one_line(call(*words, lrw / "plan.jsonl", tmp_path / ("x" * 300)), 1, "File name too long")
 
 
@@ -94,7 +94,7 @@ def test_a_name_that_no_file_may_have(lrw: Path, tmp_path: Path, words: tuple[st
 def test_a_current_folder_that_was_removed(
     lrw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
-    """Where the current folder is gone, and relative paths with it, one line says so."""
+    """If the current folder is gone, and relative paths with it, one line says so."""
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
@@ -103,7 +103,7 @@ def test_a_current_folder_that_was_removed(
 
 
 def test_a_film_in_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An output whose folder is not there is named before photo and model are read."""
+    """An output whose folder does not exist is named before photo and model are read."""
     monkeypatch.setattr(Talker, "load", None)
     monkeypatch.setattr(film_of, "write", None)
     words = ("--face", folder / "photo.jpg", "--audio", folder / "speech.wav")
@@ -112,7 +112,7 @@ def test_a_film_in_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_run_without_a_model(folder: Path) -> None:
-    """A run's folder without a checkpoint says which commands make one."""
+    """For a run's folder without a checkpoint the error names the commands that make one."""
     with pytest.raises(
         checkpoint.CheckpointError, match=r"run/checkpoint\.safetensors: not there, .*`avprep train OUT .*/run`"
     ):
@@ -120,7 +120,7 @@ def test_a_run_without_a_model(folder: Path) -> None:
 
 
 def test_a_photo_in_place_of_audio_or_video(folder: Path) -> None:
-    """A picture in place of a sound says what is wanted."""
+    """For an image in place of audio the error says what is expected."""
     sheet.write(np.zeros((64, 64, 3), np.uint8), folder / "photo.png")
     with pytest.raises(AvprepError, match=r"photo\.png: cannot be read as a file with audio, such as \.wav"):
         drivers.from_sound(folder / "photo.png")

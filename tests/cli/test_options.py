@@ -1,4 +1,4 @@
-"""Every option and argument of every command is bounded: what is outside its bounds is one line that names it."""
+"""Every option and argument of every command is bounded: a value out of bounds gives one line that names it."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ PARAMETERS = {
 
 
 def parts(param: click.Parameter) -> tuple[click.ParamType[Any], ...]:
-    """Return the kinds of a parameter's values: several where it takes several at once."""
+    """Return the types of a parameter's values: several if it takes several at once."""
     return tuple(param.type.types) if isinstance(param.type, click.Tuple) else (param.type,)
 
 
 def refused(param: click.Parameter, kind: click.ParamType[Any], value: str) -> bool:
-    """Whether a value ends in a usage error, which click shows as one line."""
+    """Return whether a value gives a usage error, which click shows as one line."""
     try:
         kind.convert(value, param, click.Context(main))
     except click.BadParameter as error:
@@ -70,7 +70,7 @@ def refused(param: click.Parameter, kind: click.ParamType[Any], value: str) -> b
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_everything_is_bounded(name: str, tmp_path: Path) -> None:
-    """A parameter is a flag, a choice, a number between two bounds, a path of a stated kind, or listed free text."""
+    """A parameter is a flag, a choice, a number between two bounds, a path of a given kind, or listed free text."""
     param = PARAMETERS[name]
     (tmp_path / "a file").touch()
     for kind in parts(param):
@@ -103,7 +103,7 @@ def test_everything_is_bounded(name: str, tmp_path: Path) -> None:
 
 
 def test_free_text_is_rare() -> None:
-    """The list of free text holds nothing that is not there any more."""
+    """The list of free text has only existing parameters."""
     assert {name for name in FREE_TEXT if name not in PARAMETERS} == set()
 
 
@@ -128,7 +128,7 @@ def test_free_text_is_rare() -> None:
 def test_absurd_values_are_wrong_usage(
     words: list[str], option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit status 2, one line that names the option, and nothing is written."""
+    """The exit status is 2, one line names the option, and nothing is written."""
     monkeypatch.chdir(tmp_path)
     assert_one_line(call(*words), 2, option)
     assert list(tmp_path.iterdir()) == []
@@ -136,16 +136,16 @@ def test_absurd_values_are_wrong_usage(
 
 @pytest.mark.parametrize("limit", ["30", "30:00", "04:00:00", "1-12", "2-00:30:00", "UNLIMITED"])
 def test_time_limits_of_slurm_are_taken(limit: str) -> None:
-    """Each form that Slurm documents is taken as it is."""
+    """Each form that Slurm documents is accepted unchanged."""
     assert kinds.TimeLimit().convert(limit, None, None) == limit
 
 
 class TestSplitBy:
-    """A typo never puts one person into several splits."""
+    """A typing error never puts one speaker into several splits."""
 
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
-        """A tree that is GRID's and any folder's: forty sentences of one speaker."""
+        """A tree valid for the layouts grid and folder: forty sentences of one speaker."""
         (tmp_path / "s1").mkdir()
         for number in range(40):
             (tmp_path / "s1" / f"{number}.mpg").touch()
@@ -153,7 +153,7 @@ class TestSplitBy:
 
     @pytest.mark.parametrize(("layout", "wrong"), [("grid", "clip"), ("folder", "sentence")])
     def test_another_layouts_word(self, root: Path, layout: str, wrong: str) -> None:
-        """What only another layout knows is refused with what this one takes; no manifest is written."""
+        """A value of another layout is refused with the values of this one; no manifest is written."""
         result = call("index", layout, root, "-o", root / "m.jsonl", "--split-by", wrong)
         assert_one_line(result, 1, f"--split-by '{wrong}'", "speaker")
         assert not (root / "m.jsonl").exists()
@@ -161,7 +161,7 @@ class TestSplitBy:
     @pytest.mark.parametrize("layout", ["grid", "folder"])
     @pytest.mark.parametrize("wrong", ["speakers", "Speaker", "", None, 1])
     def test_the_library_refuses_too(self, root: Path, layout: str, wrong: Any) -> None:
-        """Who calls the library gets the same error."""
+        """A library call gives the same error."""
         with pytest.raises(ManifestError, match=r"--split-by .* is none of this layout's: .*speaker"):
             layouts.index(layout, root, split_by=wrong, **({"sentences": True} if layout == "grid" else {}))
 
@@ -184,13 +184,13 @@ class TestSplitBy:
         ],
     )
     def test_what_a_layout_does_not_take(self, root: Path, layout: str, given: dict[str, Any], message: str) -> None:
-        """An option that the layout has not, or a value that it cannot have, is one line to who calls the library."""
+        """An option that the layout lacks, or an invalid value, gives one line in a library call."""
         with pytest.raises(ManifestError) as refused:
             avprep.index(layout, root, **given)
         assert str(refused.value) == message
 
     @pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (0.9, 0.2)])
     def test_nothing_left_to_train_on(self, root: Path, val: float, test: float) -> None:
-        """Fractions for validation and testing leave something to train on."""
+        """Fractions for validation and testing that leave nothing to train on are refused."""
         result = call("index", "folder", root, "-o", root / "m.jsonl", "--val-fraction", val, "--test-fraction", test)
         assert_one_line(result, 1, "--val-fraction", "--test-fraction", "below 1")

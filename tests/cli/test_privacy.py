@@ -1,4 +1,4 @@
-"""Commands reach no network and leave no files behind but their outputs, whatever the libraries below them would do."""
+"""Commands use no network and leave only their outputs behind, whatever the libraries would do."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @dataclass(frozen=True)
 class Traces:
-    """What commands left behind.
+    """The traces that commands left.
 
     files: below folders of their own for HOME, the cache and temporary files.
-    sockets: the system calls, one line each, that opened one to other than this machine; None where nothing recorded
-        them.
+    sockets: the system calls, one line each, that opened one to another machine; None if nothing recorded them.
     """
 
     files: list[str]
@@ -40,7 +39,7 @@ class Traces:
 
 @pytest.fixture(scope="module")
 def traces(lrw: Path, yunet_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Traces:
-    """The traces of crop, mfcc and generate with YuNet, each in a process of its own as a user starts it."""
+    """The traces of crop, mfcc and generate with YuNet, each in a process of its own, as started by a user."""
     folder = tmp_path_factory.mktemp("privacy")
     places = {"HOME": "home", "TMPDIR": "temporary", "XDG_CACHE_HOME": "cache", "XDG_CONFIG_HOME": "config"}
     for name in places.values():
@@ -48,7 +47,7 @@ def traces(lrw: Path, yunet_weights: Path, tmp_path_factory: pytest.TempPathFact
     checkpoint.save(folder / "run", Checkpoint.of(made_model(), {"mfcc_preset": "davs", "steps": {"full": 1}}))
     cv2.imwrite(str(folder / "photo.jpg"), cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR))
     made.write_wav(folder / "speech.wav", made.noise(0.4, 16_000), 16_000)
-    # CI switches off what some libraries report, so that it would not be seen here.
+    # CI disables what some libraries report, so that it would not be seen here.
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
     environment |= {name: str(folder / place) for name, place in places.items()}
     environment |= {"AVPREP_WEIGHTS": str(yunet_weights), "OMP_NUM_THREADS": "1"}
@@ -77,7 +76,7 @@ def test_commands_leave_no_files_but_their_outputs(traces: Traces) -> None:
 
 
 def test_commands_open_no_socket(traces: Traces) -> None:
-    """No process of crop, mfcc and generate opens a socket to another machine, not even to look a name up."""
+    """No process of crop, mfcc and generate opens a socket to another machine, not even to look up a name."""
     if traces.sockets is None:
         pytest.skip("strace, which would record them, is not installed")
     assert traces.sockets == []

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs, a photo, two sounds and a real film; not to be changed."""
+    """Two runs, a photo, two audio files and a real video; read-only."""
     folder = tmp_path_factory.mktemp("study")
     for name, seed in (("ours", 0), ("theirs", 1)):
         checkpoint.save(folder / name, Checkpoint.of(made_model(seed), {"mfcc_preset": "davs"}))
@@ -43,7 +43,7 @@ def call(*arguments: object) -> Result:
 
 
 def test_a_page_of_every_run_face_and_sound(folder: Path, tmp_path: Path) -> None:
-    """Two runs, a face and two sounds make four films, real ones are added; the films on the page play."""
+    """Two runs, a face and two audio files give four videos, real ones are added; the videos on the page play."""
     page = tmp_path / "study.html"
     runs = (folder / "ours", folder / "theirs")
     sounds = ("--audio", folder / "one.wav", "--audio", folder / "two.wav")
@@ -67,7 +67,7 @@ def test_a_page_of_every_run_face_and_sound(folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_model_of_sound_alone_is_rated_as_such(folder: Path, tmp_path: Path) -> None:
-    """A video drives such a model by its audio, and the row of the table says so."""
+    """A video drives a model of audio alone by its audio, and the row of the table says so."""
     run = tmp_path / "run"
     checkpoint.save(run, Checkpoint.of(AMIE(**SIZES).eval(), {"mfcc_preset": "davs"}))
     face, page = ("--face", folder / "photo.jpg", "--detector", "opencv"), tmp_path / "study.html"
@@ -76,7 +76,7 @@ def test_a_model_of_sound_alone_is_rated_as_such(folder: Path, tmp_path: Path) -
 
 
 def test_runs_of_one_name_are_told_apart(folder: Path, tmp_path: Path) -> None:
-    """Two runs whose folders have the same name go by their paths."""
+    """Two runs whose folders have the same name are labelled by their paths."""
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "ours").symlink_to(folder / "ours")
     other = tmp_path / "x" / "ours"
@@ -89,7 +89,7 @@ def test_runs_of_one_name_are_told_apart(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_goes_by_its_folder_from_within(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run in the current folder has the name of that folder; given twice, it is one."""
+    """The run in the current folder has the name of that folder; given twice, it counts once."""
     monkeypatch.chdir(folder / "ours")
     sound = ("--audio", folder / "one.wav", "--face", folder / "photo.jpg", "--detector", "opencv")
     result = call("study", ".", ".", *sound, "-o", tmp_path / "study.html")
@@ -97,7 +97,7 @@ def test_a_run_goes_by_its_folder_from_within(folder: Path, tmp_path: Path, monk
 
 
 def test_names_that_no_page_takes_are_told_first(folder: Path, tmp_path: Path) -> None:
-    """A run's or file's name that does not print, or is too long, is told by that name, before any video is made."""
+    """A run's or file's name that does not print, or is too long, is refused by name before any video is made."""
     sound, run = folder / "one.wav", tmp_path / "no\u200dmodel"
     run.mkdir()
     photo = tmp_path / f"{'x' * 200}.jpg"
@@ -112,9 +112,9 @@ def test_names_that_no_page_takes_are_told_first(folder: Path, tmp_path: Path) -
 
 
 def test_a_film_that_no_page_takes_is_told_first(folder: Path, tmp_path: Path) -> None:
-    """A --film that is no mp4 or is there twice, its photo, and a title that does not print, are told first."""
+    """A --film that is not an mp4 or occurs twice, a bad photo and a title that does not print are refused first."""
     run, page, real, photo = tmp_path / "run", tmp_path / "study.html", folder / "real.mp4", folder / "photo.jpg"
-    run.mkdir()  # a run without a model, which is told once a video is to be made
+    run.mkdir()  # a run without a model, which is an error once a video is to be made
     command = ("study", run, "--face", photo, "--audio", folder / "one.wav", "-o", page)
     for more, message in (
         (("--film", "real", folder / "one.wav", photo), f"{folder / 'one.wav'}: not an mp4"),
@@ -128,7 +128,7 @@ def test_a_film_that_no_page_takes_is_told_first(folder: Path, tmp_path: Path) -
 
 
 def test_what_no_study_can_be_made_of(folder: Path, tmp_path: Path) -> None:
-    """Nothing to drive with is wrong usage; a film that is none is one line, and there is no page."""
+    """No driver is a usage error; an invalid video gives one line, and no page."""
     page = tmp_path / "study.html"
     face = ("--face", folder / "photo.jpg", "--detector", "opencv")
     assert call("study", folder / "ours", *face, "-o", page).exit_code == 2
@@ -140,7 +140,7 @@ def test_what_no_study_can_be_made_of(folder: Path, tmp_path: Path) -> None:
 
 
 def test_answers_become_the_table(tmp_path: Path) -> None:
-    """CSVs of participants make Table 2, on the screen and in a file; what is no such CSV is one line."""
+    """CSVs of participants give Table 2, on the screen and in a file; an invalid CSV gives one line."""
     for n in range(2):
         with (tmp_path / f"{n}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

@@ -1,4 +1,4 @@
-"""`avprep train`, and docs/training.md, which describes them."""
+"""`avprep train`, and docs/training.md, which describes it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ OVERRIDES = [word for setting in SMALL for word in ("--set", setting)]
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of shards; not to be changed."""
+    """A folder of shards; read-only."""
     return make_shards(tmp_path_factory.mktemp("cli") / "shards")
 
 
 @pytest.fixture(autouse=True)
 def threads() -> object:
-    """Leave torch's threads as they were."""
+    """Restore torch's threads afterwards."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -44,7 +44,7 @@ def call(*arguments: object) -> Result:
 
 
 def test_train(out: Path, tmp_path: Path) -> None:
-    """It prints its settings, progress, validations and where the samples are, and ends with a checkpoint."""
+    """The output has settings, progress, validations and the place of the samples; the run ends with a checkpoint."""
     result = call("train", out, tmp_path / "run", "--preset", "small", "--stage", "full", *OVERRIDES)
     assert result.exit_code == 0, result.output
     assert "[model]\nwidth = 0.05\n" in result.stdout
@@ -56,7 +56,7 @@ def test_train(out: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_without_steps_has_no_result(out: Path, tmp_path: Path) -> None:
-    """Where no stage has steps no checkpoint is named, for there is none."""
+    """If no stage has steps, no checkpoint is named, as there is none."""
     result = call("train", out, tmp_path / "run", "--stage", "full", *OVERRIDES, "--set", "steps.full=0")
     assert result.exit_code == 1
     assert f"{tmp_path / 'run'}: nothing was trained" in result.stderr
@@ -64,7 +64,7 @@ def test_a_run_without_steps_has_no_result(out: Path, tmp_path: Path) -> None:
 
 
 def test_dry_run_writes_nothing(out: Path, tmp_path: Path) -> None:
-    """--dry-run shows settings, clips and sizes, and leaves no folder."""
+    """--dry-run shows settings, clips and sizes, and makes no folder."""
     result = call("train", out, tmp_path / "run", "--dry-run", "--set", "model.width=0.5")
     assert result.exit_code == 0, result.output
     shown = result.stdout.partition("\ntrain: 12 clips")[0]
@@ -76,7 +76,7 @@ def test_dry_run_writes_nothing(out: Path, tmp_path: Path) -> None:
 
 
 def test_one_of_several_processes_speaks(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--dry-run under torchrun is shown by its first process alone."""
+    """--dry-run under torchrun is printed by its first process alone."""
     monkeypatch.setenv("RANK", "1")
     result = call("train", out, tmp_path / "run", "--dry-run")
     assert (result.exit_code, result.output) == (0, "")
@@ -101,7 +101,7 @@ def test_dry_run_foresees_what_each_stage_leaves_out(out: Path, tmp_path: Path) 
     ],
 )
 def test_mistakes_are_one_line(out: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    """A wrong setting or file is one clear line, and nothing is written."""
+    """A wrong setting or file gives one clear line, and nothing is written."""
     result = call("train", out, tmp_path / "run", *arguments)
     assert result.exit_code == 1
     assert result.stderr == f"Error: {message}\n"
@@ -109,7 +109,7 @@ def test_mistakes_are_one_line(out: Path, tmp_path: Path, arguments: tuple[str, 
 
 
 def test_a_folder_without_shards(tmp_path: Path) -> None:
-    """A folder that holds no shards is one line that says what to run."""
+    """For a folder without shards one line says what to run."""
     result = call("train", tmp_path, tmp_path / "run")
     assert (result.exit_code, result.stderr) == (
         1,
@@ -119,7 +119,7 @@ def test_a_folder_without_shards(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_rows_of_the_papers_tables(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loops of docs/results.md train the rows of its tables, and measure them."""
+    """The loops of docs/results.md train the rows of its tables, and evaluate them."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "people").mkdir()
     for link, there in (("grid", out), ("people/shards", out), ("docs", DOCS)):
@@ -141,7 +141,7 @@ def test_the_rows_of_the_papers_tables(out: Path, tmp_path: Path, monkeypatch: p
 
 
 def run_line(line: str, **variables: str) -> None:
-    """Run a line of a page in small, its variables replaced."""
+    """Run a line of a page at small scale, with its variables replaced."""
     words = Template(line).substitute(variables).split()
     small = (
         [*OVERRIDES, "--set", "model.blend=true"]
@@ -153,9 +153,9 @@ def run_line(line: str, **variables: str) -> None:
 
 
 def test_the_page_names_the_stages_and_real_settings() -> None:
-    """docs/training.md lists every stage, and each setting that it names exists and takes the value that it gives."""
+    """docs/training.md lists every stage, and each setting in it exists and accepts the value given there."""
     assert [name for name in re.findall(r"^\| `(\w+)` \| ", PAGE, re.MULTILINE) if name in STAGES] == list(STAGES)
-    for line in PAGE.splitlines():  # a setting may need another one that is given beside it
+    for line in PAGE.splitlines():  # a setting may need another one that is given with it
         given = set(re.findall(r"--set ([\w.]+=[^`\s]+)", line)) - {"section.name=value"}
         DavsSettings.resolve(None, None, sorted(given))
     for name in re.findall(r"`((?:data|model|machine|weights)\.\w+)`", PAGE):
@@ -164,7 +164,7 @@ def test_the_page_names_the_stages_and_real_settings() -> None:
 
 @pytest.mark.parametrize("words", [("train", "{out}", "{run}"), ("ablate", "{out}", "{run}"), ("bench", "load")])
 def test_a_preset_that_the_model_lacks_is_refused(words: tuple[str, ...], out: Path, tmp_path: Path) -> None:
-    """The presets that there are are named, before anything is read."""
+    """The error for a missing preset lists the existing ones, before anything is read."""
     words = tuple(word.format(out=out, run=tmp_path / "run") for word in words)
     assert_one_line(call(*words, "--preset", "huge"), 2, "--preset", "paper, small")
     assert not (tmp_path / "run").exists()
@@ -177,7 +177,7 @@ def test_the_settings_beside_the_pages_are_real() -> None:
 
 
 def test_the_python_lines_work(out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The lines of Python on the page run as they stand, where OUT is."""
+    """The Python lines on the page run unchanged, given OUT."""
     monkeypatch.chdir(out.parent)
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     exec(code.replace('Path("OUT")', f"Path({str(out)!r})"), {})  # noqa: S102 - our own page

@@ -1,4 +1,4 @@
-"""The ablation of a paper: its rows as settings, trained, evaluated and put into a table."""
+"""The ablation of a paper: its rows as settings, trained, evaluated and tabulated."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ROWS = ("baseline",)
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of shards; not to be changed."""
+    """A folder of shards; read-only."""
     return make_shards(tmp_path_factory.mktemp("ablation") / "shards")
 
 
@@ -58,7 +58,7 @@ def ablate(out: Path, folder: Path, *more: str) -> Result:
 
 
 def test_every_row_of_a_paper_is_settings_that_there_are() -> None:
-    """AMIE's Table 3 has nine rows, DAVS's four, and no two rows of one train the same."""
+    """AMIE's Table 3 has nine rows, DAVS's four, and no two rows of a table train the same."""
     for name, count in (("amie", 9), ("davs", 4)):
         kind = models.settings(name)
         assert kind.ablation is not None
@@ -68,8 +68,8 @@ def test_every_row_of_a_paper_is_settings_that_there_are() -> None:
 
 
 def test_one_command_trains_evaluates_and_tells(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row has a run and an evaluation of so many clips, and a second command does nothing anew."""
-    monkeypatch.setattr(evaluate.figures, "draw", lambda *_: {})  # they are tested elsewhere
+    """Each row has a run and an evaluation of the given clips, and a second command repeats nothing."""
+    monkeypatch.setattr(evaluate.figures, "draw", lambda *_: {})  # those are tested elsewhere
     done = ablate(out, tmp_path)
     assert done.exit_code == 0, done.output
     assert "1 run of 1 row\n" in done.output
@@ -98,7 +98,7 @@ def test_one_command_trains_evaluates_and_tells(out: Path, tmp_path: Path, monke
 
 @pytest.fixture
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The landmarks of each evaluation, all of which are stood in for, and what trains, too."""
+    """Replace training and evaluation by stand-ins; return the list of the landmarks of each evaluation."""
     monkeypatch.setattr(ablation.loop, "train", lambda *_, **__: None)
     monkeypatch.setattr(ablation.checkpoint, "load", lambda _: SimpleNamespace(digest=lambda: "digest"))
     by: list[str] = []
@@ -124,14 +124,14 @@ def quietly(out: Path, folder: Path, **more: Any) -> list[ablation.Trained]:
 
 
 def test_mouths_are_measured_once_there_are_landmarks(out: Path, tmp_path: Path, evaluated: list[str]) -> None:
-    """A run that was evaluated without landmarks, or by others, is evaluated anew; one without new ones is not."""
+    """A run evaluated without landmarks or with others is evaluated again; if no landmarks are requested it is not."""
     for landmarks in ("no weights", ("finder", "yunet"), ("finder", "yunet"), "no weights", ("finder", "dlib")):
         quietly(out, tmp_path, rows=ROWS, seeds=1, landmarks=landmarks)
     assert evaluated == ["no weights", "yunet", "dlib"]
 
 
 def test_the_table_keeps_the_rows_of_other_calls(out: Path, tmp_path: Path, evaluated: list[str]) -> None:
-    """A later row joins those that have results, in the paper's order; runs that were evaluated otherwise are told."""
+    """A later row joins those that have results, in the paper's order; differing settings of evaluation are named."""
     quietly(out, tmp_path, rows=("(a) MINE",), seeds=2)
     assert [one.row for one in quietly(out, tmp_path, rows=ROWS, seeds=1)] == [*ROWS]
     assert len(evaluated) == 3
@@ -147,7 +147,7 @@ def test_the_table_keeps_the_rows_of_other_calls(out: Path, tmp_path: Path, eval
 
 
 def test_a_run_that_cannot_judge_is_told_before_a_row_is_trained(out: Path, tmp_path: Path) -> None:
-    """A --sync RUN without a model is refused in one line, and nothing is trained for it."""
+    """A --sync RUN without a model is refused in one line before anything is trained."""
     done = ablate(out, tmp_path, "--sync", str(out))
     assert done.exit_code == 1
     assert "no model in this folder yet" in done.stderr
@@ -155,7 +155,7 @@ def test_a_run_that_cannot_judge_is_told_before_a_row_is_trained(out: Path, tmp_
 
 
 def test_a_row_that_there_is_not(out: Path, tmp_path: Path) -> None:
-    """It is one line that names the rows, and nothing is trained."""
+    """The error for an unknown row is one line that names the rows, and nothing is trained."""
     done = ablate(out, tmp_path, "--row", "no such row")
     assert done.exit_code == 1
     assert "no row no such row: there is baseline, (a) MINE" in done.output
@@ -163,13 +163,13 @@ def test_a_row_that_there_is_not(out: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_without_an_ablation() -> None:
-    """It is said to have none."""
+    """The error for a model without an ablation says so."""
     with pytest.raises(SettingsError, match="the model sync has no ablation"):
         ablation_of(models.settings("sync").resolve())
 
 
 def test_the_table_has_the_mean_and_how_far_seeds_lie_apart(tmp_path: Path) -> None:
-    """Two seeds make one row, of a mean and half the difference; a figure that no run has is not a column."""
+    """Two seeds make one row of the mean and half the difference; a figure that no run has gets no column."""
     plan = ablation_of(Settings.resolve())
     runs = [ablation.Trained("baseline", n, f"run{n}", {"PSNR": value}) for n, value in enumerate((28.0, 29.0))]
     ablation.write(tmp_path, plan, "amie", runs)
@@ -179,20 +179,20 @@ def test_the_table_has_the_mean_and_how_far_seeds_lie_apart(tmp_path: Path) -> N
 
 
 class _Picture(AMIE):
-    """Draws the identity frame, made brighter by what is said as far as `sound` says."""
+    """Generates the identity frame, brightened by the speech in proportion to `sound`."""
 
     sound = 0.0
     face = 1.0
 
     def decode_on(self, identity: Any, speech: Tensor) -> tuple[Tensor, Any]:
-        """Draw."""
+        """Generate."""
         said = (speech.mean(-1) * self.sound)[..., None, None, None]
         return (identity.frame * self.face).expand(-1, speech.shape[1], -1, -1, -1) + said, identity
 
 
 @pytest.mark.parametrize(("face", "sound", "least", "most"), [(1, 0, 1, 1), (0, 1, 0, 0), (1, 1, 0.01, 0.99)])
 def test_dependence_on_the_reference(out: Path, face: float, sound: float, least: float, most: float) -> None:
-    """It is 1 for a model that repeats the picture, 0 for one that hears, and between them for one that does both."""
+    """The dependence is 1 for a model that repeats the image, 0 for one that follows audio, and in between for both."""
     torch.manual_seed(0)
     model = _Picture(n_words=3, width=0.05, image_size=64)
     model.face, model.sound = face, sound
@@ -203,7 +203,7 @@ def test_dependence_on_the_reference(out: Path, face: float, sound: float, least
 
 
 def test_dependence_is_measured_at_the_scale_of_the_audio_features(out: Path) -> None:
-    """Twice the features make a model's mouths differ twice as much by the sound, and not by the frame."""
+    """Doubled features double the difference between a model's mouths due to the audio, not that due to the frame."""
     torch.manual_seed(0)
     model = _Picture(n_words=3, width=0.05, image_size=64)
     model.sound = 0.1

@@ -1,4 +1,4 @@
-"""Faces that are warped and voices that are stretched, alike in all that is read of a clip."""
+"""Faces are warped and voices stretched consistently in everything that is read of a clip."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ MOUTH = (144, 248, 76, 180)
 
 
 def test_a_stretched_voice_is_that_of_another_vocal_tract() -> None:
-    """The cepstra of a voice come nearer to those that a tract shorter by a ninth makes, the other way they go farther.
+    """Stretching brings a voice's cepstra nearer to those of a tract shorter by a ninth; the inverse takes them away.
 
-    No stretch changes nothing, in either preset.
+    A stretch of 0 changes nothing, in either preset.
     """
     for preset in ("davs", "syncnet"):
         assert warped_voice(0, preset) == pytest.approx(np.eye(12), abs=1e-5)
@@ -36,9 +36,9 @@ def test_a_stretched_voice_is_that_of_another_vocal_tract() -> None:
 
 
 def test_a_voice_is_moved_to_the_reference() -> None:
-    """Words by a longer and by a shorter tract are moved back by what the tracts differ in, those of the reference not.
+    """Words of a longer and a shorter vocal tract are shifted back by the difference; those of the reference are not.
 
-    Without a reference nothing is moved; MFCC that are moved have mean 0 and variance 1.
+    Without a reference nothing is shifted; shifted MFCC have mean 0 and variance 1.
     """
     who = replace(speaker(3, 1), hiss=1e-4)
 
@@ -61,7 +61,7 @@ def test_a_voice_is_moved_to_the_reference() -> None:
 
 
 def test_a_part_is_warped_as_the_whole() -> None:
-    """The mouth region of a warped crop and the warped mouth region are one picture, but for interpolation."""
+    """The mouth region of a warped crop and the warped mouth region are equal up to interpolation."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (9, 9, 3)).astype(np.uint8)
     crop = cv2.resize(coarse, (256, 256), interpolation=cv2.INTER_CUBIC)
@@ -74,14 +74,14 @@ def test_a_part_is_warped_as_the_whole() -> None:
     warp.apply(whole, WHOLE)
     wanted = np.empty((64, 64, 3), np.uint8)
     shown(whole[0], MOUTH, wanted)
-    inside = (slice(12, 52), slice(12, 52))  # beyond, the part has nothing to take from
+    inside = (slice(12, 52), slice(12, 52))  # outside, the part has no pixels to take from
     far, near = (np.abs(one[inside].astype(int) - wanted[inside]).mean() for one in (unmoved, part[0]))
     assert near < 2
     assert near < far / 4
 
 
 def test_no_warp_leaves_a_picture_as_it_is() -> None:
-    """An amount of 0 draws the identity."""
+    """An amount of 0 gives the identity."""
     picture = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
     changed = picture.copy()
     Warp.draw(np.random.default_rng(0), 0).apply(changed, WHOLE)

@@ -1,4 +1,4 @@
-"""Checkpoints of ours: a model comes back bit by bit, and a file that is damaged or attacks us costs a line."""
+"""avprep's checkpoints: a model is restored bit by bit, and a damaged or hostile file costs a line."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where a test may write a file."""
+    """A path at which a test may write a file."""
     return tmp_path / "file.safetensors"
 
 
 class TestOurs:
-    """Our checkpoint gives back the model bit by bit, describes itself and is written whole or not at all."""
+    """A checkpoint restores the model bit by bit, describes itself and is written completely or not at all."""
 
-    @settings(  # no shrinking: it would build models for minutes
+    @settings(  # no shrinking, which would build models for minutes
         max_examples=5,
         deadline=None,
         phases=[Phase.generate],
@@ -70,7 +70,7 @@ class TestOurs:
     def test_a_model_comes_back_bit_by_bit(
         self, tmp_path: Path, dimensions: dict[str, int | float], seed: int, note: object
     ) -> None:
-        """Whatever its dimensions, a model is the same after saving and loading, counters and outputs included."""
+        """Whatever its dimensions, a model is the same after saving and loading, including counters and outputs."""
         model = lived_in(dimensions, seed)
         made = Checkpoint.of(model, {"note": note})
         before = torch.get_rng_state()
@@ -90,7 +90,7 @@ class TestOurs:
                 assert one.equal(other)
 
     def test_the_same_model_gives_the_same_bytes(self, tmp_path: Path, ours: Path, whole: Checkpoint) -> None:
-        """Saving what was loaded, in another folder, writes the very same file."""
+        """Saving a loaded checkpoint in another folder writes exactly the same file."""
         path = checkpoint.save(tmp_path / "a" / "b", whole)
         assert path.read_bytes() == ours.read_bytes()
 
@@ -102,7 +102,7 @@ class TestOurs:
         assert one.read_bytes() == other.read_bytes()
 
     def test_the_file_describes_itself(self, ours: Path, whole: Checkpoint) -> None:
-        """Plain safetensors reads it and finds everything that is needed to build the model."""
+        """Plain safetensors reads the file and finds everything that is needed to build the model."""
         with safetensors.safe_open(ours, framework="pt") as file:
             (text,) = file.metadata().values()
         found = json.loads(text)
@@ -114,7 +114,7 @@ class TestOurs:
         DAVS(**found["dimensions"]).load_state_dict(safetensors.torch.load_file(ours))
 
     def test_how_a_model_lies_in_memory_does_not_matter(self, tmp_path: Path) -> None:
-        """A model in channels_last gives the bytes of the same model in the usual order."""
+        """A model in channels_last gives the bytes of the same model in the usual memory format."""
         model = lived_in(SMALL)
         usual = checkpoint.save(tmp_path / "usual", Checkpoint.of(model, {}))
         odd = checkpoint.save(
@@ -125,7 +125,7 @@ class TestOurs:
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
     def test_a_model_of_another_precision_is_kept_as_float32(self, tmp_path: Path, dtype: torch.dtype) -> None:
-        """Half precision is kept in float32 without loss, double precision is rounded; counters stay integers."""
+        """Half precision is stored as float32 without loss, double precision is rounded; counters stay integers."""
         model = lived_in(SMALL).to(dtype)
         weights = checkpoint.load(checkpoint.save(tmp_path, Checkpoint.of(model, {}))).weights
         for name, tensor in model.state_dict().items():
@@ -134,7 +134,7 @@ class TestOurs:
             assert weights[name].equal(tensor if counter else tensor.float())
 
     def test_a_checkpoint_is_a_copy_of_the_model_and_a_model_is_its_checkpoint(self) -> None:
-        """Training goes on without changing a checkpoint that was taken; the model built from one shares its memory."""
+        """Further training does not change a checkpoint; a model built from a checkpoint shares its memory."""
         model = lived_in(SMALL)
         taken = Checkpoint.of(model, {})
         name = "decoder.last.3.bias"
@@ -155,7 +155,7 @@ class TestOurs:
     def test_a_field_that_is_missing_or_of_another_type_is_refused(
         self, path: Path, whole: Checkpoint, field: str, value: object
     ) -> None:
-        """A file that lacks a field, or has something else there, is refused in one line."""
+        """A file with a missing or wrong field is refused in one line."""
         header = {"format": "avprep checkpoint", "schema_version": 1, **whole.header(), field: value}
         if value is None:
             del header[field]
@@ -166,7 +166,7 @@ class TestOurs:
         "note", [float("nan"), float("inf"), Path("a"), {1, 2}, (1, 2), {"a": {5: 6}}, b"a", torch.ones(1)], ids=repr
     )
     def test_settings_that_are_no_json_are_not_saved(self, tmp_path: Path, whole: Checkpoint, note: object) -> None:
-        """What JSON cannot give back as it was is refused before anything is written."""
+        """Values that JSON cannot restore are refused before anything is written."""
         with pytest.raises(CheckpointError, match="settings"):
             checkpoint.save(tmp_path / "run", replace(whole, settings={"note": note}))
         assert not (tmp_path / "run").exists()
@@ -198,11 +198,11 @@ def _outputs(model: DAVS, faces: Tensor, windows: Tensor) -> Iterator[Tensor]:
 
 
 class TestWriting:
-    """Whatever happens while a checkpoint is written, the older one can be read."""
+    """Whatever happens while a checkpoint is written, the older one stays readable."""
 
     @pytest.mark.parametrize("moment", ["while it is written", "before it has its name"])
     def test_a_process_that_is_killed_leaves_the_old_one(self, tmp_path: Path, whole: Checkpoint, moment: str) -> None:
-        """A kill in the middle changes nothing for a reader; the next save clears what was left behind."""
+        """A kill during writing changes nothing for a reader; the next save removes what was left behind."""
         path = checkpoint.save(tmp_path, whole)
         before = path.read_bytes()
 
@@ -237,7 +237,7 @@ class TestWriting:
     def test_it_is_on_the_disk_before_it_has_its_name(
         self, tmp_path: Path, whole: Checkpoint, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The file is forced to the disk, then renamed, then the folder is: power may fail at any moment."""
+        """The file is synced to disk, then renamed, then the folder is synced: power may fail at any moment."""
         steps: list[str] = []
         fsync, replace = os.fsync, Path.replace
 
@@ -258,7 +258,7 @@ class TestWriting:
 
     @pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
     def test_who_may_read_it(self, tmp_path: Path, whole: Checkpoint, mask: int) -> None:
-        """A checkpoint has the mode of any other new file, so that a group that shares a folder shares its models."""
+        """A checkpoint has the mode of any other new file, so that a group with a shared folder can use its models."""
         before = os.umask(mask)
         try:
             path = checkpoint.save(tmp_path, whole)
@@ -267,12 +267,12 @@ class TestWriting:
         assert path.stat().st_mode & 0o777 == 0o666 & ~mask
 
     def test_a_full_disk_ends_in_one_line_and_leaves_the_old_one(self, tmp_path: Path, whole: Checkpoint) -> None:
-        """Where the new one does not fit, the line says so, the old one stays and nothing else is left."""
+        """If there is no room for the new checkpoint, the line says so, the old one stays and nothing else is left."""
         path = checkpoint.save(tmp_path, whole)
         before = path.read_bytes()
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         for limit in (0, 1000, len(before) // 2, len(before) - 10):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # as a disk that is full then
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # as on a full disk
             try:
                 with pytest.raises(CheckpointError) as caught:
                     checkpoint.save(tmp_path, whole)

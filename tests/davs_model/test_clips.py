@@ -37,13 +37,13 @@ LONG = ["long/" * 30 + "key", "n" * 120, "日本語/ünï-cödé", "ä" * 60]
 
 @pytest.fixture(scope="session")
 def dozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of twelve clips; not to be changed."""
+    """Shards of twelve clips; read-only."""
     return made_shards.write(tmp_path_factory.mktemp("dozen"), made_shards.a_dozen())
 
 
 @pytest.fixture
 def copy(dozen: Path, tmp_path: Path) -> Path:
-    """Shards of twelve clips, to be damaged."""
+    """Shards of twelve clips, to damage."""
     return Path(shutil.copytree(dozen, tmp_path / "out"))
 
 
@@ -53,12 +53,12 @@ def small(key: str = KEY, **given: Any) -> Made:
 
 
 def accounted(clips: Clips) -> int:
-    """Return the number of clips that the table holds or says to be skipped."""
+    """Return the number of clips in the table or counted as skipped."""
     return len(clips) + clips.skipped.total()
 
 
 def refusal(act: Callable[[], object]) -> str:
-    """Return the one line that something is refused with."""
+    """Return the one line of an error."""
     with pytest.raises(ShardError) as caught:
         act()
     assert len(str(caught.value).splitlines()) == 1
@@ -74,7 +74,7 @@ def load(clips: Clips, *names: str, row: int = 0) -> None:
 def edit_sidecar(
     out: Path, column: str, change: Callable[[dict[str, Any]], object], name: str = "train-000000"
 ) -> Path:
-    """Change what a sidecar says."""
+    """Change the content of a sidecar."""
     path = shards.sidecar_path(out, column, name)
     sidecar = json.loads(path.read_bytes())
     change(sidecar)
@@ -83,10 +83,10 @@ def edit_sidecar(
 
 
 class TestTable:
-    """What the table of a split holds."""
+    """The content of a split's table."""
 
     def test_rows_and_labels(self, dozen: Path) -> None:
-        """Each clip is a row in plan order, its labels are places in the sorted names, nothing is skipped."""
+        """Each clip is a row in the manifest's order, labels are indices into the sorted names, nothing is skipped."""
         clips = read_clips(dozen, "train")
         made = made_shards.a_dozen()
         assert [clips.key(row) for row in range(len(clips))] == [clip.key for clip in made]
@@ -100,7 +100,7 @@ class TestTable:
         assert not clips.skipped
 
     def test_members(self, dozen: Path) -> None:
-        """Exactly the frames that are asked for, or the arrays, come out, with the bytes that were written."""
+        """Exactly the requested frames or arrays are returned, with the bytes that were written."""
         clips = read_clips(dozen, "train")
         for row in range(len(clips)):
             key = clips.key(row)
@@ -112,7 +112,7 @@ class TestTable:
             assert clips.read(row, "mfcc", ()) == {name: sound[name] for name in ("mfcc.npy", "valid.npy")}
 
     def test_splits_are_apart(self, tmp_path: Path) -> None:
-        """A split's labels can be numbered as another's; a name that the other lacks is unknown."""
+        """A split's labels can use the numbers of another split; a name that the other lacks is unknown."""
         made = [small("a", word="yes", speaker="x"), small("b", word="no", speaker="y")]
         made += [small("c", split="val", word="yes"), small("d", split="val", word="maybe", speaker="y")]
         made_shards.write(tmp_path, made)
@@ -127,7 +127,7 @@ class TestTable:
     @settings(deadline=None, max_examples=25)
     @given(st.data())
     def test_every_clip_is_accounted_for(self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-        """Whatever fails or is not finished, a clip of the plan is a row or is skipped for the reason that it has."""
+        """Each clip of the manifest is a row, or is skipped with its reason if it failed or is not finished."""
         out = tmp_path_factory.mktemp("out")
         made = [small(f"k{n}", shard=n // 2) for n in range(6)]
         failures = st.dictionaries(
@@ -158,14 +158,14 @@ class TestTable:
             assert clips.read(row, "mfcc", ()).keys() == {"mfcc.npy", "valid.npy"}
 
     def test_a_clip_that_one_column_lacks(self, copy: Path) -> None:
-        """A clip that only one column's sidecar names is skipped, and said to be lacking in the other."""
+        """A clip that only one column's sidecar lists is skipped, and counted as missing in the other."""
         edit_sidecar(copy, "mfcc", lambda sidecar: sidecar["clips"].pop())
         clips = read_clips(copy, "train")
         assert clips.skipped == {"mfcc: not there": 1}
         assert accounted(clips) == 12
 
     def test_a_clip_that_is_not_planned(self, copy: Path) -> None:
-        """A clip that the manifest does not name is no row."""
+        """A clip that is not in the manifest gives no row."""
         lines = (copy / "manifest.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         (copy / "manifest.jsonl").write_text("".join(lines[:1] + lines[2:]), encoding="utf-8")
         clips = read_clips(copy, "train")
@@ -188,7 +188,7 @@ class TestTable:
 
     @pytest.mark.parametrize("change", [-512, -1, 512], ids=["cut", "a byte", "longer"])
     def test_a_tar_of_another_size(self, copy: Path, change: int) -> None:
-        """The clips of a tar that was cut off, or has grown, are skipped."""
+        """The clips of a tar that was truncated, or has grown, are skipped."""
         path = copy / "mfcc" / "train-000002.tar"
         data = path.read_bytes()
         path.write_bytes(data[:change] if change < 0 else data + bytes(change))
@@ -198,13 +198,13 @@ class TestTable:
 
     @pytest.mark.parametrize("length", [None, 0, -512, "512", 2.5])
     def test_a_sidecar_without_lengths(self, copy: Path, length: object) -> None:
-        """A sidecar that does not give where its clips lie is damaged."""
+        """A sidecar without the positions of its clips is damaged."""
         path = edit_sidecar(copy, "crop", lambda sidecar: sidecar["clips"][1].update(bytes=length))
         assert f"{path}: damaged" in refusal(lambda: read_clips(copy, "train"))
 
     @pytest.mark.parametrize("key", LONG, ids=lambda key: f"{key[:6]}-{len(key)}")
     def test_odd_keys(self, tmp_path: Path, key: str) -> None:
-        """Long keys and keys that are not ASCII, which tars write in another way, are read as any other."""
+        """Long keys and keys that are not ASCII, which tars store differently, are read like any other."""
         made_shards.write(tmp_path, [small("before"), small(key), small("z")])
         clips = read_clips(tmp_path, "train")
         assert clips.key(1) == key
@@ -236,7 +236,7 @@ class TestTable:
         load(clips, "frames", "windows")
 
     def test_many_tars(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A process forgets the tars that it has not read for long, and closes them."""
+        """A process closes tars that it has not read for long."""
         made_shards.write(tmp_path, [small(f"k{n}", shard=n) for n in range(70)])
         clips = read_clips(tmp_path, "train")
         for row in (*range(70), *range(70)):
@@ -244,7 +244,7 @@ class TestTable:
 
 
 class TestRefused:
-    """Folders that are not ours, or of another version."""
+    """Folders that are not avprep's, or of another version."""
 
     @pytest.mark.parametrize(
         ("gone", "remedy"),
@@ -255,13 +255,13 @@ class TestRefused:
         ],
     )
     def test_something_lacks(self, copy: Path, gone: str, remedy: str) -> None:
-        """A folder without a plan or a column is refused with what to do."""
+        """A folder without a manifest or a column is refused with the remedy."""
         (copy / gone).rename(copy / "elsewhere")
         assert remedy in refusal(lambda: read_clips(copy, "train"))
 
     @pytest.mark.parametrize("version", [0, 2, "1", None])
     def test_versions(self, copy: Path, version: object) -> None:
-        """A manifest or sidecar of a version that is not known is refused, with file and version."""
+        """A manifest or sidecar of an unknown version is refused, with file and version."""
         path = edit_sidecar(copy, "mfcc", lambda sidecar: sidecar.update(avprep_sidecar=version))
         said = refusal(lambda: read_clips(copy, "train"))
         assert str(path) in said
@@ -276,7 +276,7 @@ class TestRefused:
         "data", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"[" * 100_000, b'{"avprep_sidecar": 1, "clips": [7]}']
     )
     def test_no_sidecar(self, copy: Path, data: bytes) -> None:
-        """A sidecar that is no JSON, or not of ours, is refused by its name."""
+        """A sidecar that is not JSON, or not avprep's, is refused by its name."""
         path = shards.sidecar_path(copy, "crop", "train-000001")
         path.write_bytes(data)
         if data.endswith(b"[7]}"):
@@ -289,7 +289,7 @@ class TestRefused:
         + [json.dumps({"key": key, "split": "train"}) for key in ("a\nb", "a\0", "\udcff", "\ud800")],
     )
     def test_no_plan(self, copy: Path, line: str) -> None:
-        """A manifest with a line that is no clip, or whose key is no line of text, is refused by its name."""
+        """A manifest with an invalid line, or a key that is not a line of text, is refused by its name."""
         path = copy / "manifest.jsonl"
         with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -306,7 +306,7 @@ class TestRefused:
         ids=str,
     )
     def test_numbers_that_cannot_be_true(self, copy: Path, change: dict[str, object]) -> None:
-        """A sidecar that names more than its tar holds costs clips, not memory."""
+        """A sidecar that lists more than its tar contains costs clips, not memory."""
         edit_sidecar(copy, "crop", lambda sidecar: sidecar["clips"][3].update(change))
         edit_sidecar(copy, "mfcc", lambda sidecar: sidecar["clips"][3].update(change))
         clips = read_clips(copy, "train")
@@ -320,7 +320,7 @@ class TestRefused:
         assert f"{path}: damaged" in refusal(lambda: read_clips(copy, "train"))
 
     def test_a_length_that_is_wrong(self, copy: Path) -> None:
-        """Clips whose stretch is not where the sidecar says are refused when they are read, by file and key."""
+        """Clips whose bytes are not where the sidecar says are refused when they are read, by file and key."""
         edit_sidecar(copy, "crop", lambda sidecar: sidecar["clips"][1].update(bytes=sidecar["clips"][1]["bytes"] - 512))
         clips = read_clips(copy, "train")
         assert clips.read(0, "crop", (0,))
@@ -330,7 +330,7 @@ class TestRefused:
 
 
 def raw(*members: tuple[tarfile.TarInfo, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
-    """Return members as they lie in a tar, whatever they claim."""
+    """Return members as they are in a tar, whatever they claim."""
     parts = []
     for info, data in members:
         parts += [info.tobuf(form, "utf-8", "surrogateescape"), data, bytes(-len(data) % 512)]
@@ -347,7 +347,7 @@ def info(name: str, size: int, **given: Any) -> tarfile.TarInfo:
 
 
 def gzip_that_looks_like_tar(content: bytes) -> bytes:
-    """Return a gzip stream whose first 512 bytes are, by way of a comment, a tar header with a right checksum."""
+    """Return a gzip stream whose first 512 bytes are, through a comment, a tar header with a right checksum."""
     packer = zlib.compressobj(wbits=-15)
     body = packer.compress(content) + packer.flush()
     head = bytearray((b"\x1f\x8b\x08\x10" + bytes(6)).ljust(600)) + b"\0"
@@ -358,7 +358,7 @@ def gzip_that_looks_like_tar(content: bytes) -> bytes:
 
 
 class TestHostile:
-    """A stretch of a tar that is not exactly the sample is refused; nothing that it says is done."""
+    """Bytes of a tar that are not exactly the sample are refused, and nothing in them is executed."""
 
     @pytest.fixture(params=[KEY, LONG[0]], ids=["short", "long"])
     def key(self, request: pytest.FixtureRequest) -> str:
@@ -367,7 +367,7 @@ class TestHostile:
 
     @staticmethod
     def write(out: Path, key: str, *, crop: bytes | None = None, mfcc: bytes | None = None) -> Clips:
-        """Write a clip of three frames from stretches, and another behind it; return the table."""
+        """Write a clip of three frames from the given bytes, and another after it; return the table."""
         made = [small(key), small("z")]
         made_shards.write(out, made)
         for column, data, members in (
@@ -380,8 +380,8 @@ class TestHostile:
         return read_clips(out, "train")
 
     def refused(self, tmp_path: Path, key: str, stretch: bytes, column: str = "crop") -> str:
-        """Prove that a stretch is refused, and that the clip behind it is not; return why."""
-        out = Path(tempfile.mkdtemp(dir=tmp_path)) / "deep" / "in"  # the tar of an earlier one may still be open
+        """Assert that the bytes are refused, and that the clip after them is not; return the reason."""
+        out = Path(tempfile.mkdtemp(dir=tmp_path)) / "deep" / "in"  # the tar of an earlier table may still be open
         out.mkdir(parents=True)
         before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(out)}
         clips = self.write(out, key, **{column: stretch})
@@ -401,7 +401,7 @@ class TestHostile:
 
     @pytest.mark.parametrize("name", ["evil.pkl", "x.pyd", "003.jpg", "000.png", "mfcc.npy", "pyd", "__init__.py"])
     def test_a_surplus_member(self, tmp_path: Path, key: str, name: str) -> None:
-        """A member that does not belong to the sample is refused, whatever its name promises."""
+        """A foreign member in the sample is refused, whatever its name."""
         members = made_shards.crop_members(key, 3) | {name: pickle.dumps(0)}
         said = self.refused(tmp_path, key, made_shards.stretch(tmp_path, key, members))
         assert said == f"'{key}.{name}' does not belong to the sample"
@@ -415,13 +415,13 @@ class TestHostile:
         assert self.refused(tmp_path, key, other + made_shards.stretch(tmp_path, key, members[1:]))
 
     def test_a_member_twice(self, tmp_path: Path, key: str) -> None:
-        """A member that is there twice is refused."""
+        """A member that occurs twice is refused."""
         members = [*made_shards.crop_members(key, 3).items(), ("001.jpg", b"\xff\xd8\xff")]
         assert "there twice" in self.refused(tmp_path, key, made_shards.stretch(tmp_path, key, members))
 
     @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
     def test_links_and_devices(self, tmp_path: Path, key: str, kind: bytes) -> None:
-        """A link, a device or a folder is refused, in a frame's place and besides."""
+        """A link, a device or a folder is refused, in place of a frame and in addition."""
         good = made_shards.stretch(tmp_path, key, made_shards.crop_members(key, 3))
         for name in (f"{key}.001.jpg", f"{key}.link"):
             odd = raw((info(name, 0, type=kind, linkname="/etc/passwd"), b""))
@@ -429,7 +429,7 @@ class TestHostile:
 
     @pytest.mark.parametrize("claimed", [10**12, -512, -1024, 1 << 62])
     def test_sizes_that_lie(self, tmp_path: Path, key: str, claimed: int) -> None:
-        """A member that claims to be longer than all, or shorter than nothing, costs neither memory nor time."""
+        """A member that claims to be longer than everything, or of negative length, costs neither memory nor time."""
         members = [m for m in made_shards.mfcc_members(key, 3).items() if m[0] != "valid.npy"]
         odd = raw((info(f"{key}.valid.npy", claimed), b"1"), form=tarfile.GNU_FORMAT)
         good = made_shards.stretch(tmp_path, key, members)
@@ -445,7 +445,7 @@ class TestHostile:
         assert "plain file" in self.refused(tmp_path, key, good + odd, "mfcc")
 
     def test_a_compressed_tar(self, tmp_path: Path, key: str) -> None:
-        """A gzip stream in a sample's place is not unpacked, though its head is a tar's."""
+        """A gzip stream in place of a sample is not unpacked, though its head is a tar's."""
         good = made_shards.stretch(tmp_path, key, made_shards.crop_members(key, 3))
         packed = gzip_that_looks_like_tar(good + bytes(1024))
         assert tarfile.TarInfo.frombuf(packed[:512], "utf-8", "surrogateescape").isreg()
@@ -457,12 +457,12 @@ class TestHostile:
 
     @pytest.mark.parametrize("data", [bytes(5120), b"x" * 5120, b"\xff" * 5120], ids=["nothing", "text", "ones"])
     def test_no_tar(self, tmp_path: Path, key: str, data: bytes) -> None:
-        """Bytes that are no tar are refused."""
+        """Bytes that are not a tar are refused."""
         assert self.refused(tmp_path, key, data).startswith("not a whole sample of a tar")
 
     @pytest.mark.parametrize("key", [KEY, LONG[2]], ids=["short", "long"])
     def test_flipped_bytes(self, tmp_path_factory: pytest.TempPathFactory, key: str) -> None:
-        """Whatever bytes are changed, reading gives the members that are wanted or a ShardError of one line."""
+        """Whatever bytes are changed, reading gives the requested members or a ShardError of one line."""
         out = tmp_path_factory.mktemp("flipped")
         clips = self.write(out, key)
         paths = {column: shards.tar_path(out, column, "train-000000") for column in schema.COLUMNS}
@@ -490,7 +490,7 @@ class TestHostile:
 
 
 class Evil:
-    """Makes a file where it is unpickled."""
+    """Makes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -507,7 +507,7 @@ def object_array(*values: object) -> bytes:
 
 
 def png(width: int, height: int, *before: tuple[bytes, bytes]) -> bytes:
-    """Return a PNG that claims a size and holds next to nothing; before: chunks before its header."""
+    """Return a PNG that claims a size and contains next to nothing; before: chunks before its header."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = [*before, (b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -521,7 +521,7 @@ def jpeg(height: int = 256, width: int = 256) -> bytes:
 
 
 def two_headed_jpeg() -> bytes:
-    """Return a JPEG that a decoder takes to be 20000×20000 and a reader that knows no fill bytes to be 256×256."""
+    """Return a JPEG that decoders read as 20000×20000, but readers that ignore fill bytes as 256×256."""
     good = jpeg()
     begin = good.index(b"\xff\xc0")
     head = bytearray(good[:2] + b"\xff" + good[begin:])
@@ -531,11 +531,11 @@ def two_headed_jpeg() -> bytes:
 
 
 class TestContent:
-    """Members that are not what their names say are refused before they cost or do anything."""
+    """Members that contradict their names are refused before they cost or do anything."""
 
     @staticmethod
     def clips(out: Path, *, crop: Members | None = None, mfcc: Members | None = None) -> Clips:
-        """Write a clip of which some members are others."""
+        """Write a clip some of whose members are replaced."""
         made = Made(KEY)
         made_shards.write(out, [made])
         for column, changed, members in (
@@ -562,7 +562,7 @@ class TestContent:
         ],
     )
     def test_arrays(self, tmp_path: Path, name: str, array: np.ndarray[Any, Any], reason: str) -> None:
-        """An array of another shape or dtype, or of numbers that are not finite, is refused by its clip and name."""
+        """An array of another shape or dtype, or with values that are not finite, is refused by its clip and name."""
         clips = self.clips(tmp_path, mfcc={name: schema.encode_array(array)})
         with pytest.raises(ShardError, match=f"^{KEY}: .*{reason}"):
             load(clips, "frames", "windows")
@@ -615,7 +615,7 @@ class TestContent:
         ],
     )
     def test_pictures(self, tmp_path: Path, data: bytes, reason: str) -> None:
-        """A picture of another size, or none at all, is refused by its name, without memory for what it claims."""
+        """An image of another size, or an invalid one, is refused by its name, without memory for the claimed size."""
         clips = self.clips(tmp_path, crop={"014.jpg": data})
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assert refusal(lambda: load(clips, "identity_frame")).startswith(f"{KEY}: 014.jpg: {reason}")

@@ -1,4 +1,4 @@
-"""The settings of training: one source over the other, every value checked, every error one line that helps."""
+"""The settings of training: sources override each other, every value is checked, every error is one helpful line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(folder: Path, text: str | bytes) -> Path:
 
 
 def refusal(*overrides: str, preset: str | None = None, file: Path | None = None) -> str:
-    """Return the error that resolving ends in: one line, whatever was given."""
+    """Return the error of resolving: one line, whatever was given."""
     with pytest.raises(SettingsError) as caught:
         resolve(preset, file, overrides)
     assert str(caught.value).isprintable()
@@ -47,7 +47,7 @@ def numbers(least: float, below: float | None = None) -> st.SearchStrategy[float
 
 @st.composite
 def models(draw: st.DrawFn) -> Model:
-    """Draw models whose sequence is within the speech."""
+    """Draw models whose sequence is no longer than the speech."""
     speech = draw(st.integers(1, 99))
     return Model(
         width=draw(numbers(1e-9, 16)),
@@ -93,7 +93,7 @@ any_settings = st.builds(
         warmup=st.integers(0, 10**9),
     ),
     steps=wholes(Steps, 0),
-    # Stillness is refused beside most of the other settings.
+    # Stillness excludes most of the other settings.
     weights=st.builds(Weights, **dict.fromkeys(Weights.model_fields, numbers(0, 1e6)) | {"stillness": st.just(0.0)}),
     loop=wholes(Loop, 1),
     machine=st.builds(
@@ -112,7 +112,7 @@ any_settings = st.builds(
 
 
 def test_without_anything_the_settings_are_the_papers() -> None:
-    """Nothing given is the paper's preset: 256 pixels, batches of 16, Adam at 2e-4 with β₁ .9."""
+    """Without any input the settings are the paper's preset: 256 pixels, batches of 16, Adam at 2e-4 with β₁ .9."""
     settings = resolve()
     assert settings == Settings() == resolve("paper")
     assert (settings.model.width, settings.model.image_size, settings.data.batch_size) == (1.0, 256, 16)
@@ -120,7 +120,7 @@ def test_without_anything_the_settings_are_the_papers() -> None:
 
 
 def test_each_source_goes_over_the_one_before(tmp_path: Path) -> None:
-    """Defaults, preset, file, overrides: the later one wins, and what it does not name stays."""
+    """Defaults, preset, file, overrides: the later one wins, and values that it does not name stay."""
     file = write(tmp_path, "seed = 3\n[model]\nimage_size = 128\n[steps]\nfull = 7\n")
     small = resolve("small")
     model = small.model.model_copy(update={"image_size": 128})
@@ -132,21 +132,21 @@ def test_each_source_goes_over_the_one_before(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_holds_allowed_values(preset: str) -> None:
-    """A preset resolves, carries its name, and passes the checks that a user's values pass."""
+    """A preset resolves, stores its name, and passes the checks of a user's values."""
     settings = resolve(preset)
     assert settings.preset == preset
     assert Settings.from_json(settings.to_json()) == settings
 
 
 def test_a_file_names_its_preset_and_the_argument_wins(tmp_path: Path) -> None:
-    """The preset at the top of a file counts unless another one is asked for."""
+    """The preset at the top of a file is used unless another one is requested."""
     file = write(tmp_path, 'preset = "small"\n')
     assert resolve(file=file) == resolve("small")
     assert resolve("paper", file) == resolve("paper")
 
 
 def test_an_override_names_the_preset_with_all_that_it_holds(tmp_path: Path) -> None:
-    """`--set preset=small` is the small preset, not just its name, and goes over the file's."""
+    """`--set preset=small` is the small preset, not just its name, and overrides the file's."""
     assert resolve(None, write(tmp_path, 'preset = "paper"\n'), ["preset=small"]) == resolve("small")
 
 
@@ -175,7 +175,7 @@ def test_an_empty_section_changes_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_overrides_are_toml_or_bare_text(override: str, value: object) -> None:
-    """A value is read as in TOML; text needs no quotes, whatever it looks like, and .5 is a number."""
+    """A value is read as in TOML; text needs no quotes, whatever it resembles, and .5 is a number."""
     found = attrgetter(override.partition("=")[0].strip())(resolve(overrides=[override]))
     assert found == value
     assert type(found) is type(value)
@@ -185,7 +185,7 @@ def test_overrides_are_toml_or_bare_text(override: str, value: object) -> None:
 
 
 def test_unknown_names_are_answered_with_the_nearest(tmp_path: Path) -> None:
-    """A typing error, a name without its section and one in the wrong section lead to the right name."""
+    """For a typing error, a name without its section and a wrong section the error gives the right name."""
     file = write(tmp_path, "[model]\nwidht = 1\n")
     assert refusal(file=file) == f"{file}: no setting model.widht; did you mean model.width?"
     assert refusal("width=0.5") == "--set: no setting width; did you mean model.width?"
@@ -208,7 +208,7 @@ def test_unknown_names_are_answered_with_the_nearest(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_of_another_shape_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    """Sections that do not exist, even empty ones, settings in place of sections and sections in place of settings."""
+    """Unknown sections, also empty ones, settings in place of sections and sections in place of settings are errors."""
     file = write(tmp_path, text)
     assert refusal(file=file) == f"{file}: {said}"
 
@@ -256,7 +256,7 @@ def test_a_file_of_another_shape_is_refused(tmp_path: Path, text: str, said: str
     ],
 )
 def test_values_out_of_range_or_of_another_kind_are_refused(override: str, must_be: str) -> None:
-    """The error names the source, the setting, the value and what it must be; no kind passes for another."""
+    """The error names the source, the setting, the value and the requirement; no type passes for another."""
     name = override.partition("=")[0]
     said = refusal(override)
     assert said.startswith(f"--set: {name} = ")
@@ -265,7 +265,7 @@ def test_values_out_of_range_or_of_another_kind_are_refused(override: str, must_
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    """A preset that does not exist is an error wherever it is named, even if another one would win."""
+    """An unknown preset is an error wherever it is named, even if another one would win."""
     known = f"must be one of {', '.join(PRESETS)}"
     file = write(tmp_path, 'preset = "smal"\n')
     assert refusal(preset="smal") == f'--preset: preset = "smal" {known}'
@@ -273,7 +273,7 @@ def test_an_unknown_preset_is_refused_with_the_known_ones(tmp_path: Path) -> Non
 
 
 def test_a_sequence_longer_than_the_speech_is_refused(tmp_path: Path) -> None:
-    """Generated frames are among those of the speech; the error names every source that had a part in it."""
+    """A sequence longer than the speech is refused; the error names every source that contributed."""
     file = write(tmp_path, "[model]\nsequence_frames = 8\n")
     assert resolve(file=file).model.sequence_frames == 8
     rule = "must be at most model.speech_frames, which is"
@@ -283,7 +283,7 @@ def test_a_sequence_longer_than_the_speech_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_setting_that_would_do_nothing_is_refused(tmp_path: Path) -> None:
-    """A flow moves a frame that the decoder keeps or joins; where it does neither, the error says what is missing."""
+    """A flow without a frame to move, which the decoder keeps or joins, is refused; the error names what is missing."""
     rule = "model.flow = true does nothing without model.blend = true or model.identity_scales = 4"
     assert refusal("model.flow=true") == f"--set: {rule}"
     file = write(tmp_path, "[model]\nidentity_scales = 3\n")
@@ -309,20 +309,20 @@ def test_a_setting_that_would_do_nothing_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_lacks_its_term_is_refused(preset: str, setting: str, lacks: str, more: list[str]) -> None:
-    """A setting of a term that its preset does not have is refused in one line that names all that it takes."""
+    """A setting of a term that its preset does not have is refused in one line that names all that it needs."""
     problem = refusal(setting, preset=preset).removeprefix("--set").removeprefix(f" and preset {preset}")
     assert problem == f": {setting} does nothing without {lacks}"
     resolve(preset, None, [setting, *more])
 
 
 def test_words_are_not_taken_out_of_faces_that_say_none() -> None:
-    """The identity stage of a folder of faces has no words."""
+    """Settings for words in the identity stage are refused for a folder of faces, which has no words."""
     rule = 'adversaries.identity_stage = true does nothing without data.faces = ""'
     assert refusal("adversaries.identity_stage=true", "data.faces=faces") == f"--set: {rule}"
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
-    """No file, a folder, other bytes than UTF-8 and other text than TOML are told apart."""
+    """A missing file, a folder, bytes that are not UTF-8 and text that is not TOML are reported differently."""
     missing = tmp_path / "none.toml"
     assert refusal(file=missing) == f"{missing}: cannot be read: No such file or directory"
     assert refusal(file=tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
@@ -343,13 +343,13 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         "seed=" + "[" * 5000,
         "model.width=1" + "0" * 400,
         "data.faces=a\x7fb",
-        "data.faces=/faces/\udcff",  # how Python reads a path that is not UTF-8
+        "data.faces=/faces/\udcff",  # Python's form of a path that is not UTF-8
         "x" * 10_000 + "=1",
         "model=3",
     ],
 )
 def test_odd_overrides_are_refused_in_one_short_line(override: str) -> None:
-    """Whatever stands behind --set, the answer is an error that a terminal can show."""
+    """Whatever follows --set, the result is an error that a terminal can show."""
     assert refusal(override).startswith("--set: ")
 
 
@@ -358,7 +358,7 @@ def test_odd_overrides_are_refused_in_one_short_line(override: str) -> None:
 
 @given(settings=any_settings)
 def test_toml_is_read_back_as_the_same(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> None:
-    """What `to_toml` writes resolves to equal settings, and is all of them."""
+    """The output of `to_toml` resolves to equal settings, and has all of them."""
     text = settings.to_toml()
     assert tomllib.loads(text) == settings.to_json()
     assert resolve(file=write(tmp_path_factory.getbasetemp(), text)) == settings
@@ -366,7 +366,7 @@ def test_toml_is_read_back_as_the_same(tmp_path_factory: pytest.TempPathFactory,
 
 @given(settings=any_settings)
 def test_json_is_read_back_as_the_same(settings: Settings) -> None:
-    """What `to_json` gives survives JSON text and comes back as equal settings."""
+    """The output of `to_json` survives JSON text and gives equal settings."""
     assert Settings.from_json(json.loads(json.dumps(settings.to_json(), allow_nan=False))) == settings
 
 
@@ -388,7 +388,7 @@ def test_whole_numbers_become_what_the_setting_is(tmp_path: Path) -> None:
     ],
 )
 def test_json_of_other_settings_is_refused(change: dict[str, object], said: str) -> None:
-    """JSON passes the same checks, and the error names where it came from."""
+    """JSON passes the same checks, and the error names its source."""
     value = Settings().to_json()
     value["model"] |= change
     with pytest.raises(SettingsError) as caught:
@@ -397,7 +397,7 @@ def test_json_of_other_settings_is_refused(change: dict[str, object], said: str)
 
 
 def test_json_without_a_setting_is_refused() -> None:
-    """A setting that is not there is no default: the run that is resumed may have had another."""
+    """A missing setting does not get its default: the resumed run may have had another value."""
     value = Settings().to_json()
     del value["model"]["width"]
     with pytest.raises(SettingsError, match=r"^settings: model\.width is missing$"):
@@ -419,7 +419,7 @@ def test_differences_are_told_setting_by_setting() -> None:
 
 
 def test_what_may_change_in_a_resumed_run_does_not_shape_its_steps() -> None:
-    """Free are the loop, the length of the stages, the loaders and the name of the preset, and nothing else."""
+    """Only the loop, the length of the stages, the loaders and the name of the preset may change in a resumed run."""
     sections = {"loop": Loop, "steps": Steps}
     found = {f"{section}.{name}" for section, kind in sections.items() for name in kind.model_fields}
     assert found | {"data.workers", "preset"} == Settings.free()
@@ -441,12 +441,12 @@ def test_what_may_change_in_a_resumed_run_does_not_shape_its_steps() -> None:
     ],
 )
 def test_stages_that_go_by_their_length(model: str, overrides: list[str], paced: set[str]) -> None:
-    """Of a stage whose rate or terms depend on the fraction that is done, the length is no free setting."""
+    """The length of a stage whose rate or terms depend on the completed fraction must not change."""
     assert settings_of(model).resolve(None, None, overrides).paced() == paced
 
 
 def test_every_setting_that_is_no_boolean_is_bounded() -> None:
-    """A setting that is added without its range or choices would take anything."""
+    """Every setting except booleans has a range or choices."""
     for name, value in Settings.defaults().items():
         kind, _ = Settings._kind(name)
         base, *constraints = get_args(kind)
@@ -454,12 +454,12 @@ def test_every_setting_that_is_no_boolean_is_bounded() -> None:
 
 
 def test_settings_do_not_change() -> None:
-    """Settings are fixed once they are resolved."""
+    """Settings cannot be changed once they are resolved."""
     with pytest.raises(ValidationError):
         resolve().data.batch_size = 3  # type: ignore[misc]
 
 
 def test_settings_need_no_torch() -> None:
-    """The command line can show and check settings without waiting seconds for torch."""
+    """The command line shows and checks settings without waiting seconds for torch."""
     program = "import sys, davs_model.models.davs.settings; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

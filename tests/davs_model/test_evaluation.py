@@ -1,4 +1,4 @@
-"""Recognition, retrieval and leakage: each is its definition, and a collapsed model scores nothing."""
+"""Recognition, retrieval and leakage: each equals its definition, and a collapsed model scores nothing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def softmax(logits: list[float]) -> list[float]:
 @settings(deadline=None)
 @given(seeds, st.integers(1, 30), st.integers(1, 6))
 def test_accuracy_is_the_share_of_right_rows(seed: int, n_clips: int, n_words: int) -> None:
-    """Accuracy is what scikit-learn makes of the words with the largest logits."""
+    """Accuracy equals scikit-learn's for the words with the largest logits."""
     logits = numbers(seed, n_clips, n_words)
     labels = [seed * (row + 1) % n_words for row in range(n_clips)]
     said = [max(range(n_words), key=row.__getitem__) for row in logits.tolist()]
@@ -51,13 +51,13 @@ def test_accuracy_is_the_share_of_right_rows(seed: int, n_clips: int, n_words: i
 
 
 def test_unknown_words_are_never_right() -> None:
-    """A clip of label -1 counts among the clips and not among the right ones."""
+    """A clip of label -1 counts among the clips and not among the correct ones."""
     assert accuracy(torch.eye(4), torch.tensor([0, 1, -1, -1])) == 0.5
     assert accuracy(torch.eye(4), torch.full((4,), -1)) == 0
 
 
 def test_of_equal_logits_the_first_counts() -> None:
-    """Constant logits say word 0, in half precision too."""
+    """Constant logits predict word 0, in half precision too."""
     assert accuracy(torch.zeros(4, 3, dtype=torch.bfloat16), torch.tensor([0, 1, 2, 0])) == 0.5
 
 
@@ -106,14 +106,14 @@ def test_recognition_is_its_definition(seed: int, n_clips: int, n_words: int) ->
 
 
 def test_larger_logits_weigh_no_more() -> None:
-    """Both modalities have one vote: a doubtful one yields to a sure one, whatever the size of its logits."""
+    """Both modalities have equal votes: an unsure one yields to a sure one, whatever the size of its logits."""
     seen, heard = torch.tensor([[100.0, 100.1, 0.0]]), torch.tensor([[9.0, 0.0, 0.0]])
     assert recognise(seen, heard, torch.tensor([0])).both == 1
     assert recognise(heard, seen, torch.tensor([0])).both == 1
 
 
 def test_the_surer_of_two_sure_modalities_wins() -> None:
-    """Probabilities that float32 rounds to 1 are still told apart."""
+    """Probabilities that float32 rounds to 1 are still distinguished."""
     seen, heard = torch.tensor([[20.0, 0.0]]), torch.tensor([[0.0, 25.0]])
     assert recognise(seen, heard, torch.tensor([1])).both == 1
 
@@ -144,7 +144,7 @@ def slow_retrieval(queries: Tensor, gallery: Tensor) -> dict[str, float]:
 @settings(deadline=None)
 @given(seeds, st.lists(st.integers(-1, 30), min_size=1, max_size=30), st.integers(1, 40), st.floats(0, 3))
 def test_retrieval_is_its_definition(seed: int, rows: list[int], chunk: int, noise: float) -> None:
-    """Chunks of any size give what plain loops give, also where clips share their features or have none (-1)."""
+    """Chunks of any size give the result of plain loops, also if clips share their features or have none (-1)."""
     pool = torch.cat((numbers(seed, 31, 3, 4), torch.zeros(1, 3, 4)))
     gallery = pool[rows]
     queries = gallery + noise * numbers(seed + 1, len(rows), 3, 4)
@@ -168,19 +168,19 @@ def test_ranks_are_those_of_scikit_learn(n_clips: int, noise: float) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_galleries_of_few_voices_tie_within_each(chunk: int) -> None:
-    """Where many clips share each of a few features, a query that knows its own ties with all of them and no others."""
+    """If many clips share each of a few features, a query with its own feature ties with exactly those clips."""
     pool, rows = numbers(0, 5, 3072), torch.arange(203) % 5
     assert ranks(pool[rows], pool[rows], chunk=chunk).tolist() == [(rows == row).sum() - 1 for row in rows]
 
 
 def test_a_gallery_may_be_its_own_queries() -> None:
-    """Distinct features find themselves, both ways alike."""
+    """Distinct features are retrieved by themselves, in both directions."""
     features = numbers(0, 64, 3, 4)
     assert ranks(features, features).tolist() == [0] * 64
 
 
 def test_clips_that_are_found_at_once_are_all_found() -> None:
-    """Features equal to their pair's, of any length, make a perfect score."""
+    """Features equal to their pair's, of any length, give a perfect score."""
     features = numbers(0, 50, 12, 8)
     found = retrieve(features, 1000 * features, chunk=7)
     assert (found.r1, found.r5, found.r10, found.median_rank, found.n_clips) == (1, 1, 1, 1, 50)
@@ -188,7 +188,7 @@ def test_clips_that_are_found_at_once_are_all_found() -> None:
 
 
 def test_one_clip_is_always_found() -> None:
-    """A gallery of one clip has nothing nearer, so R@1 is 1, as chance is."""
+    """A gallery of one clip has R@1 of 1, as has chance."""
     found = retrieve(numbers(0, 1, 5), numbers(1, 1, 5))
     assert (found.r1, found.median_rank, found.chance_r1) == (1, 1, 1)
 
@@ -196,7 +196,7 @@ def test_one_clip_is_always_found() -> None:
 @pytest.mark.parametrize("chunk", [1, 100, 5000])
 @pytest.mark.parametrize("value", [0.0, 0.1])
 def test_a_collapsed_encoder_finds_nothing(chunk: int, value: float) -> None:
-    """Features that are the same of every clip tie, against the query, however matrix products round."""
+    """Features that are the same for every clip tie, and ties count against the query, however products round."""
     row = value * numbers(0, 1, 3072)
     collapsed = row.expand(1003, -1).contiguous()
     for queries in (collapsed, numbers(1, 1003, 3072)):
@@ -205,7 +205,7 @@ def test_a_collapsed_encoder_finds_nothing(chunk: int, value: float) -> None:
 
 
 def test_two_clips_that_tie_are_both_missed() -> None:
-    """A twin in the gallery costs a clip its first rank, and not its fifth."""
+    """A duplicate in the gallery costs a clip its first rank, but not the top five."""
     features = numbers(0, 9, 6)
     features[8] = features[2]
     found = retrieve(features, features)
@@ -219,7 +219,7 @@ def test_the_median_between_two_ranks_is_rounded_down() -> None:
 
 
 def test_mixed_precision_around_it_changes_nothing() -> None:
-    """Products are those of float32 under autocast too."""
+    """Products are computed in float32 under autocast too."""
     gallery = numbers(0, 1000, 4)
     queries = gallery + 0.3 * numbers(1, 1000, 4)
     with torch.autocast("cpu", torch.bfloat16):
@@ -253,7 +253,7 @@ def test_what_cannot_be_retrieved_is_refused(queries: Tensor, gallery: Tensor, c
 
 
 def clusters(seed: int, n_clips: int, *, n_labels: int, spread: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Draw features `[N, 8]` around one centre a label, the same centres for every seed, and their labels."""
+    """Draw features `[N, 8]` around one centre per label, the same centres for every seed, and their labels."""
     labels = np.arange(n_clips) % n_labels
     centres = np.random.default_rng(0).normal(size=(n_labels, 8))
     return centres[labels] + spread * np.random.default_rng(seed).normal(size=(n_clips, 8)), labels
@@ -262,14 +262,14 @@ def clusters(seed: int, n_clips: int, *, n_labels: int, spread: float) -> tuple[
 def slow_leakage(
     train: NDArray[np.float64], labels: NDArray[np.int64], test: NDArray[np.float64], *, penalty: float
 ) -> NDArray[np.int64]:
-    """Return what a linear SVM reads from test features, standardised by hand; penalty: C times their length."""
+    """Return the accuracy of a linear SVM on test features, standardised by hand; penalty: C times their length."""
     mean, deviation = train.mean(0), train.std(0)
     svm = LinearSVC(C=penalty / train.shape[1], dual=True, random_state=0).fit((train - mean) / deviation, labels)
     return svm.predict((test - mean) / deviation)
 
 
 def best_penalty(train: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Return the first C of those that read most of three folds, each trained on the other two."""
+    """Return the first C with the best accuracy over three folds, each trained on the other two."""
     folds = list(StratifiedKFold(3, shuffle=True, random_state=0).split(train, labels))
     worth = [
         np.mean([np.mean(slow_leakage(train[a], labels[a], train[b], penalty=c) == labels[b]) for a, b in folds])
@@ -280,13 +280,13 @@ def best_penalty(train: NDArray[np.float64], labels: NDArray[np.int64]) -> float
 
 
 def test_leakage_reads_few_clips_of_many_labels() -> None:
-    """More labels than half the clips, as small corpora have them, are read without a warning."""
+    """Labels for more than half of the clips, as in small corpora, are read without a warning."""
     labels = np.array([*range(20), 0, 1])
     assert leakage(np.eye(20)[labels], labels, np.eye(20), np.arange(20)).accuracy == 1
 
 
 def test_leakage_reads_what_a_cross_validated_svm_reads() -> None:
-    """Accuracy is that of the SVM whose C does best on three folds."""
+    """Accuracy is that of the SVM whose C is best on three folds."""
     train, labels = clusters(1, 120, n_labels=5, spread=1.0)
     test, judged = clusters(2, 101, n_labels=5, spread=1.0)
     best = best_penalty(train, labels)
@@ -298,7 +298,7 @@ def test_leakage_reads_what_a_cross_validated_svm_reads() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_what_is_apart_leaks_and_what_is_noise_does_not(seed: int) -> None:
-    """Separate clusters are read without error, and noise about as well as by chance."""
+    """Separate clusters are read without error, and noise about at chance level."""
     train, labels = clusters(1, 90, n_labels=3, spread=0.1)
     test, judged = clusters(2, 300, n_labels=3, spread=0.1)
     assert leakage(train, labels, test, judged, seed=seed).accuracy == 1
@@ -307,7 +307,7 @@ def test_what_is_apart_leaks_and_what_is_noise_does_not(seed: int) -> None:
 
 
 def test_too_few_clips_to_choose_by_are_read_with_a_fixed_c() -> None:
-    """Two clips a label cannot be dealt into three folds, and are read all the same."""
+    """Two clips per label cannot be divided into three folds, and are read all the same."""
     train, labels = clusters(1, 14, n_labels=7, spread=1.0)
     test, judged = clusters(2, 50, n_labels=7, spread=1.0)
     expected = np.mean(slow_leakage(train, labels, test, penalty=FEW_CLIPS_PENALTY) == judged)
@@ -315,7 +315,7 @@ def test_too_few_clips_to_choose_by_are_read_with_a_fixed_c() -> None:
 
 
 def test_a_rare_label_is_trained_on() -> None:
-    """A label with two clips takes no part in choosing C, and is read with the C of the others."""
+    """A label with two clips is not used for choosing C, and is read with the C of the others."""
     train, labels = clusters(1, 122, n_labels=5, spread=1.5)
     often, kept = labels < 4, (labels < 4) | (np.arange(122) < 10)
     test, judged = clusters(2, 100, n_labels=5, spread=1.5)
@@ -328,7 +328,7 @@ def test_a_rare_label_is_trained_on() -> None:
 
 
 def test_unknown_labels_are_left_out() -> None:
-    """Clips of label -1 change nothing, not even by features that are no numbers."""
+    """Clips of label -1 change nothing, even if their features are not numbers."""
     train, labels = clusters(1, 60, n_labels=3, spread=2.0)
     test, judged = clusters(2, 30, n_labels=3, spread=2.0)
     unknown = np.full((5, 8), np.nan), np.full(5, -1)
@@ -342,7 +342,7 @@ def test_unknown_labels_are_left_out() -> None:
 
 
 def test_tensors_are_read_as_arrays_are() -> None:
-    """Tensors with gradients, in half precision too, leak what their numbers do."""
+    """Tensors with gradients, in half precision too, give the same leakage as their numbers."""
     train, labels = clusters(1, 60, n_labels=3, spread=2.0)
     test, judged = clusters(2, 30, n_labels=3, spread=2.0)
     halves = [torch.tensor(side).bfloat16().requires_grad_() for side in (train, test)]
@@ -359,7 +359,7 @@ def test_a_label_that_training_never_saw_is_not_read() -> None:
 
 
 def test_a_constant_encoder_leaks_nothing() -> None:
-    """Features that are the same of every clip are read as one label."""
+    """Features that are the same for every clip are read as one label."""
     labels = np.arange(30) % 3
     found = leakage(np.full((30, 4), 0.1), labels, np.full((30, 4), 0.1), labels)
     assert found.accuracy == found.chance == pytest.approx(1 / 3)
@@ -373,7 +373,7 @@ def test_an_svm_that_does_not_converge_is_no_error() -> None:
 
 
 def test_one_test_clip_is_enough() -> None:
-    """A single test clip is read, right or wrong."""
+    """A single test clip is read correctly or incorrectly."""
     train, labels = clusters(1, 30, n_labels=3, spread=0.05)
     found = leakage(train, labels, train[:1], labels[:1])
     assert (found.accuracy, found.chance, found.n_test) == (1, 1, 1)
@@ -391,7 +391,7 @@ def test_training_on_fewer_clips_draws_them_by_seed() -> None:
 
 
 def test_unknown_labels_are_not_drawn() -> None:
-    """Clips of label -1 take no place among the few that are trained on."""
+    """Clips of label -1 are not among the few training clips."""
     train, labels = clusters(1, 60, n_labels=3, spread=0.05)
     many = np.concatenate((np.full((2000, 8), np.nan), train)), np.concatenate((np.full(2000, -1), labels))
     found = cross_leakage(*many, most=40)
@@ -400,7 +400,7 @@ def test_unknown_labels_are_not_drawn() -> None:
 
 @pytest.mark.parametrize("folds", [2, 5])
 def test_cross_leakage_is_the_mean_over_folds(folds: int) -> None:
-    """Each fold is read by the SVM of the others, whose C does best on three folds of them, as by scikit-learn."""
+    """Each fold is read by the SVM of the others, whose C is best on three folds of these, as by scikit-learn."""
     features, labels = clusters(1, 121, n_labels=4, spread=1.5)
     dealt = StratifiedKFold(folds, shuffle=True, random_state=0)
     svm = make_pipeline(StandardScaler(), LinearSVC(dual=True, max_iter=1000, random_state=0))
@@ -429,7 +429,7 @@ def test_cross_leakage_leaves_rare_and_unknown_labels_out() -> None:
 
 
 def test_cross_leakage_of_what_is_apart_and_of_noise() -> None:
-    """Separate clusters are read without error, noise about as well as by chance, and one seed gives one answer."""
+    """Separate clusters are read without error, noise about at chance level, and one seed gives one result."""
     features, labels = clusters(1, 90, n_labels=3, spread=0.1)
     assert cross_leakage(features, labels, seed=3).accuracy == 1
     assert cross_leakage(features, labels, most=20).n_train == 20

@@ -1,4 +1,4 @@
-"""The page of an evaluation and its pictures: all that was measured is there, and why the rest was not."""
+"""The page of an evaluation and its figures: everything measured is there, with reasons for what is missing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ranked(r1: float, n: int = 402) -> dict[str, Any]:
 
 
 def whole() -> dict[str, Any]:
-    """Return an evaluation of which nothing is missing, with a baseline."""
+    """Return an evaluation without missing parts, with a baseline."""
     drawn = {"audio": 22.25, "video": 23.75, "repeated": 21.5}
     frames = {
         name: {"psnr": psnr, "ssim": psnr / 100, "l1": 0.0625, "n_frames": 2412, "identical": 3}
@@ -79,12 +79,12 @@ def whole() -> dict[str, Any]:
 
 
 def section(text: str, title: str) -> str:
-    """Return the part of a page below a heading that begins so."""
+    """Return the part of a page below a heading with the given start."""
     return next(part for part in text.split("\n## ") if part.startswith(title))
 
 
 def cells(line: str) -> list[str]:
-    """Split a row of a table; an escaped pipe is none."""
+    """Split a row of a table; an escaped pipe does not separate cells."""
     return [cell.strip() for cell in re.split(r"(?<!\\)(?:\\\\)*\|", line)[1:-1]]
 
 
@@ -97,7 +97,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_generated_frames_have_a_column_for_each_source() -> None:
-    """Frames by audio, by video and the repeated frame stand side by side, model by model."""
+    """Frames from audio, from video and the repeated frame are listed model by model."""
     found = rows(section(page.render(whole(), {}), "Generated frames"))
     assert found[:3] == [
         ["runs/mine", "PSNR, dB", "22.2", "23.8", "21.5"],
@@ -109,7 +109,7 @@ def test_generated_frames_have_a_column_for_each_source() -> None:
 
 
 def test_words_and_clips_stand_above_chance() -> None:
-    """Ours and the baseline's figures of recognition and retrieval stand above chance."""
+    """The model's and the baseline's figures of recognition and retrieval are listed above chance."""
     found = rows(section(page.render(whole(), {}), "Words recognised"))
     ours = ["67.1", "90.1", "95.3", "37.1", "47.1", "57.1", "7", "52.0", "62.0", "72.0", "7"]
     assert found[0] == ["runs/mine", *ours]
@@ -118,7 +118,7 @@ def test_words_and_clips_stand_above_chance() -> None:
 
 
 def test_originals_are_found_by_each_source() -> None:
-    """Originals are found by what was made from audio, from video and from nothing, above chance."""
+    """Retrieval of the originals is listed for audio, for video and for the repeated frame, above chance."""
     found = rows(section(page.render(whole(), {}), "Originals"))
     assert [row[1:] for row in found] == [
         ["audio", "11.1", "21.1", "31.1", "7", "402"],
@@ -129,7 +129,7 @@ def test_originals_are_found_by_each_source() -> None:
 
 
 def test_leakage_and_mouths_are_there() -> None:
-    """Each reading has its chance; each mouth its distance and what was not found."""
+    """Each reading has its chance level; each mouth its distance and the frames without one."""
     text = page.render(whole(), {})
     assert [row[1:] for row in rows(section(text, "Disentangling"))] == [
         ["words from identity features", "21.4", "5.5", "2,845", "402"],
@@ -141,7 +141,7 @@ def test_leakage_and_mouths_are_there() -> None:
 
 
 def test_the_tables_of_davs_stand_below_ours() -> None:
-    """Each table of DAVS's paper has what was measured here in its columns, as in it, above the paper's own rows."""
+    """Each table of DAVS's paper has the measured values in the paper's columns, above the paper's own rows."""
     text = page.render(whole(), {})
     one, three, four, leakage = (
         rows(section(text, f"DAVS, {title}")) for title in ("Table 1", "Table 3", "Table 4", "section 4.2")
@@ -170,7 +170,7 @@ def test_the_tables_of_davs_stand_below_ours() -> None:
 
 @pytest.mark.parametrize("model", [name for name in models.names() if name != "davs"])
 def test_a_page_has_its_own_papers_figures_alone(model: str) -> None:
-    """No table or row of DAVS's paper, nor a word on its clips, is on the page of another model; AMIE's has its own."""
+    """No table, row or clip of DAVS's paper is mentioned on another model's page; AMIE's page has its own tables."""
     text = page.render({**whole(), "model": model}, {})
     table = paper.TABLES[1]
     assert not [table.title for table in paper.TABLES if table.title in text]
@@ -182,7 +182,7 @@ def test_a_page_has_its_own_papers_figures_alone(model: str) -> None:
 
 
 def test_what_was_evaluated_is_named() -> None:
-    """Run, checkpoint, steps, data, what was skipped and why, frames' size, versions and seconds stand on top."""
+    """Run, checkpoint, steps, data, skipped clips with reasons, frame size, versions and seconds are at the top."""
     text = page.render(whole(), {}).split("\n## ")[0]
     for fact in (
         "# Evaluation of runs/mine\n",
@@ -208,7 +208,7 @@ def test_what_was_evaluated_is_named() -> None:
     ],
 )
 def test_only_the_papers_own_clips_compare(changed: dict[str, Any], compares: bool) -> None:
-    """Figures compare with the paper's on the whole of LRW's test split, and nowhere else."""
+    """Figures are compared with the paper's only for the whole of LRW's test split."""
     metrics = whole()
     metrics["data"] |= {"dataset": "lrw", "words": 500, "clips": 25_000} | changed
     text = page.render(metrics, {})
@@ -228,7 +228,7 @@ def test_only_the_papers_own_clips_compare(changed: dict[str, Any], compares: bo
     ],
 )
 def test_a_missing_part_says_why(part: str, title: str) -> None:
-    """Where a part is missing its section has the reason on a line; without a reason it says that, and no table."""
+    """The section of a missing part has a line "not measured", with the reason if there is one, and no table."""
     metrics = whole()
     del metrics[part], metrics["baselines"]
     metrics["missing"] = {part: "weights | of `this`\nare not here"}
@@ -242,7 +242,7 @@ def test_a_missing_part_says_why(part: str, title: str) -> None:
 
 
 def test_a_reading_that_is_missing_says_why() -> None:
-    """One of the two readings may be missing with a reason of its own, the other keeps its row."""
+    """One of the two readings may be missing with a reason of its own, and the other keeps its row."""
     metrics = whole()
     del metrics["leakage"]["people_from_speech"]
     metrics["missing"] = {"people_from_speech": "there is one speaker"}
@@ -253,12 +253,12 @@ def test_a_reading_that_is_missing_says_why() -> None:
 
 
 def test_what_the_page_has_no_table_for_is_still_said() -> None:
-    """A missing thing of another name stands on top with its reason."""
+    """Any other missing part is at the top with its reason."""
     assert "not measured: samples: no decoder" in page.render({**whole(), "missing": {"samples": "no decoder"}}, {})
 
 
 def test_recognition_alone_makes_a_page() -> None:
-    """Where only recognition is known its figures stand in a table and the rest says that it was not measured."""
+    """If only recognition was measured, its table is there, and the other sections say "not measured"."""
     text = page.render({"run": "runs/mine", "recognition": whole()["recognition"]}, {})
     found = rows(section(text, "Words recognised"))
     assert found[0] == ["runs/mine", "67.1", "90.1", "95.3", *["–"] * 8]
@@ -268,7 +268,7 @@ def test_recognition_alone_makes_a_page() -> None:
 
 
 def test_a_baseline_stands_where_ours_is_missing() -> None:
-    """A table that only a baseline has figures for shows those, its chance and why ours are missing."""
+    """A table for which only a baseline has figures shows those, chance, and why the model's are missing."""
     ours = whole()
     baseline = {"generated_retrieval": ours.pop("generated_retrieval")}
     text = section(page.render({**ours, "baselines": {"other": baseline}}, {}), "Originals")
@@ -277,7 +277,7 @@ def test_a_baseline_stands_where_ours_is_missing() -> None:
 
 
 def test_figures_are_embedded() -> None:
-    """Each figure is an image with words beside it, its file name quoted."""
+    """Each figure is an image with alternative text, and its file name is quoted."""
     text = page.render(whole(), {"ranks": "ranks.png", "of [my] own": "a (b).png"})
     assert f"![{page.PICTURES['ranks']}](ranks.png)" in text
     assert r"![of \[my\] own](a%20%28b%29.png)" in text
@@ -285,7 +285,7 @@ def test_figures_are_embedded() -> None:
 
 
 def test_rows_of_a_sample_sheet_have_their_names() -> None:
-    """Every picture is on the sheet, in its row beside the row's name, the identity frame in the first column."""
+    """Every image is on the sheet, in its row next to the row's name, with the identity frame in the first column."""
     pictures = np.random.default_rng(0).integers(0, 256, (6, 7, 24, 24, 3)).astype(np.uint8)
     sheet = samples.labelled(pictures)
     assert sheet.shape == (LINE + 6 * 24, samples.LABELS + 7 * 24, 3)
@@ -297,7 +297,7 @@ def test_rows_of_a_sample_sheet_have_their_names() -> None:
 
 
 def test_the_html_page_holds_what_the_markdown_does() -> None:
-    """Every cell and every word is on both pages; names are escaped, pictures lie in the page, nothing is fetched."""
+    """Every cell and every word is on both pages; names are escaped, images are embedded, nothing is fetched."""
     metrics = {**whole(), "run": "<b>run</b>", "missing": {"mouth": "<i>why</i>"}}
     html = page.render_html(metrics, {"ranks": b"PNG"})
     assert 'src="data:image/png;base64,UE5H"' in html
@@ -313,7 +313,7 @@ def test_the_html_page_holds_what_the_markdown_does() -> None:
 
 
 def test_names_do_not_break_the_page() -> None:
-    """Pipes, backticks, line breaks and stars of names are escaped, underscores inside words left alone."""
+    """Pipes, backticks, line breaks and stars of names are escaped, underscores inside words are not."""
     metrics = whole()
     metrics["run"] = "_a_b|c`d\n*e*\\"
     text = page.render(metrics, {})
@@ -333,7 +333,7 @@ def with_numbers(part: Any, draw: Callable[[], Any]) -> Any:
 
 @given(st.data())
 def test_any_part_may_be_absent_and_any_number_strange(data: st.DataObject) -> None:
-    """Whatever is absent, and whatever the numbers, there is a page, and every row of its tables is as wide."""
+    """Whatever is absent, and whatever the numbers, there is a page, and all rows of a table have the same width."""
     metrics = with_numbers(whole(), lambda: data.draw(numbers))
     for part in (metrics, *(value for value in metrics.values() if isinstance(value, dict))):
         for name in data.draw(st.sets(st.sampled_from(sorted(part)))) if part else ():
@@ -352,7 +352,7 @@ def test_any_part_may_be_absent_and_any_number_strange(data: st.DataObject) -> N
     ("psnr", "shown"), [(math.inf, "∞"), (-math.inf, "−∞"), (math.nan, "–"), (None, "–"), ("high", "–")]
 )
 def test_what_is_no_number_is_shown_as_such(psnr: Any, shown: str) -> None:
-    """An infinite figure is ∞; none, and what is no number, is a dash."""
+    """An infinite figure is ∞; a missing figure, or NaN, is a dash."""
     metrics = whole()
     metrics["reconstruction"]["audio"]["psnr"] = psnr
     text = page.render(metrics, {})
@@ -373,14 +373,14 @@ def test_confusions_are_counted() -> None:
 
 
 def test_accuracy_by_word_is_the_share_of_its_clips() -> None:
-    """A word without clips has none."""
+    """The accuracy of a word without clips is undefined."""
     found = accuracy_by_word(np.array([[1, 1, 0], [0, 0, 0], [1, 0, 3]]))
     np.testing.assert_array_equal(found, [0.5, math.nan, 0.75])
 
 
 @pytest.mark.parametrize("n", [1, 4])
 def test_words_that_are_all_unknown_count_nothing(n: int) -> None:
-    """Without known words, or of a single one, a matrix is counted without a warning."""
+    """Without known words, or with a single one, a matrix is counted without a warning."""
     assert not confusion_matrix(torch.zeros(3, n), torch.full((3,), -1), n).any()
     assert confusion_matrix(torch.zeros(3, n), torch.zeros(3, dtype=torch.int64), n).sum() == 3
 
@@ -400,11 +400,11 @@ def test_what_cannot_be_counted_is_refused(logits: torch.Tensor, labels: list[An
         confusion_matrix(logits, labels, 3)
 
 
-# Pictures
+# Figures
 
 
 def drawn_words(path: Path, n: int) -> None:
-    """Draw a confusion matrix of n words of eight clips each, most of them right."""
+    """Draw a confusion matrix of n words of eight clips each, most of them correct."""
     matrix = np.zeros((n, n), dtype=np.int64)
     for word in range(n):
         matrix[word, word] += 5
@@ -418,7 +418,7 @@ def drawn_ranks(path: Path, n: int) -> None:
 
 
 def drawn_by_word(path: Path, n: int) -> None:
-    """Draw how well n words are recognised, one of which has no clips."""
+    """Draw the recognition of n words, one of which has no clips."""
     seen = np.linspace(0, 1, n)
     heard = np.where(np.arange(n) == 1, np.nan, 1 - seen / 2)
     figures.by_word(path, [f"word {word}" for word in range(n)], seen, heard)
@@ -430,7 +430,7 @@ DRAWN = [drawn_words, drawn_ranks, drawn_by_word]
 @pytest.mark.parametrize("draw", DRAWN)
 @pytest.mark.parametrize("n", [1, 500])
 def test_a_picture_is_the_same_each_time(draw: Callable[[Path, int], None], n: int, tmp_path: Path) -> None:
-    """The same input gives the same bytes: a PNG on white of a size for a page, even of 500 words."""
+    """The same input gives the same bytes: a PNG on white at page size, even for 500 words."""
     draw(tmp_path / "new" / "a.png", n)
     draw(tmp_path / "new" / "b.png", n)
     data = (tmp_path / "new" / "a.png").read_bytes()
@@ -446,7 +446,7 @@ def test_a_picture_is_the_same_each_time(draw: Callable[[Path, int], None], n: i
 
 
 def test_pictures_tell_their_input(tmp_path: Path) -> None:
-    """Other confusions make another picture."""
+    """Another confusion matrix gives another figure."""
     for name, matrix in (("a", np.eye(3)), ("b", np.eye(3)[::-1])):
         figures.confusion(tmp_path / f"{name}.png", matrix.astype(np.int64), ["x", "y", "z"], "Words")
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
@@ -461,7 +461,7 @@ def test_a_confusion_is_shown_by_its_share(tmp_path: Path) -> None:
 
 
 def test_strange_words_are_drawn(tmp_path: Path) -> None:
-    """Signs that mean something to matplotlib or that its font lacks, and words without any clips, are no error."""
+    """Characters special to matplotlib or missing in its font, and words without clips, raise no error."""
     words = ["$x", r"$\frac{$", "_hidden", "語彙", "", "a" * 300]
     figures.confusion(tmp_path / "confusion.png", np.zeros((6, 6), dtype=np.int64), words, "$1$ of _2")
     figures.by_word(tmp_path / "by_word.png", words, np.zeros(6), np.ones(6))
@@ -482,7 +482,7 @@ def test_settings_of_the_user_change_nothing(tmp_path: Path) -> None:
 
 
 def test_drawing_is_silent_without_a_home(tmp_path: Path) -> None:
-    """Where matplotlib cannot keep its caches nothing is said of it, pyplot stays out, and the picture is the same."""
+    """If matplotlib cannot write its caches there is no message, pyplot is not loaded, and the figure is the same."""
     drawn_ranks(tmp_path / "a.png", 20)
     program = (
         "import sys, pathlib, numpy as np\n"
@@ -507,7 +507,7 @@ def test_drawing_is_silent_without_a_home(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("draw", DRAWN)
 def test_a_picture_that_cannot_be_written_is_an_error(draw: Callable[[Path, int], None], tmp_path: Path) -> None:
-    """A folder that is a file raises RunError, which names the picture."""
+    """A folder that is a file raises RunError, which names the figure."""
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"picture\.png"):
         draw(tmp_path / "file" / "picture.png", 4)
@@ -528,11 +528,11 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
-    """Where a picture does not fit, the line says so, the old one stays and nothing else is left."""
+    """If there is no room for a figure, the line says so, the old one stays and nothing else is left."""
     path = tmp_path / "samples.png"
     path.write_text("old", encoding="utf-8")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as a disk that is full then
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as on a full disk
     try:
         with pytest.raises(RunError, match=r"samples\.png: cannot write \(File too large\)"):
             samples.write_png(path, np.arange(3072, dtype=np.uint8).reshape(32, 32, 3))

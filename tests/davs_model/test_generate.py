@@ -1,4 +1,4 @@
-"""Talking faces: the model draws what it is told to, whatever the runs that speech comes in."""
+"""Talking faces: the model generates what it is asked for, however the speech is divided."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def talker() -> Talker:
 
 @pytest.fixture(scope="module")
 def tuned(talker: Talker) -> Talker:
-    """That talker after 40 steps on the photo `soft(1)`; not to be changed."""
+    """That talker after 40 steps on the photo `soft(1)`; read-only."""
     return talker.adapted(soft(1), [windows(2, 4)], 40)
 
 
@@ -46,7 +46,7 @@ def smoothing() -> Talker:
 
 
 def soft(seed: int, *count: int) -> NDArray[np.uint8]:
-    """Make soft pictures, uint8 (…, 256, 256, 3)."""
+    """Make soft images, uint8 (…, 256, 256, 3)."""
     coarse = np.random.default_rng(seed).integers(0, 255, (*count, 8, 8, 3), np.uint8)
     return np.repeat(np.repeat(coarse, 32, axis=-3), 32, axis=-2)
 
@@ -58,7 +58,7 @@ def windows(seed: int, count: int) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("name", ["davs", "amie", "etgan"])
 def test_a_photo_teaches_no_mouth(name: str) -> None:
-    """Whatever the model, tuning to a photo asks for no more where a face has its looks and the mouth of before."""
+    """With any model, tuning to a photo has no loss if the face looks like the photo and keeps its former mouth."""
     model, box = models.build(name, SIZES), (..., *region(MOUTH_BOX, 64))
     photo, before, drawn = (torch.rand(1, count, 3, 64, 64) for count in (1, 4, 4))
     drawn[:] = photo
@@ -69,7 +69,7 @@ def test_a_photo_teaches_no_mouth(name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["windows", "faces"])
 def test_frames_are_those_of_the_model(talker: Talker, kind: str) -> None:
-    """A frame a window, or a face, RGB of 256×256: what the networks of Figure 2 give, made larger."""
+    """There is one RGB frame of 256×256 per window or face: the output of Figure 2's networks, enlarged."""
     face, speech = soft(1), windows(2, 5) if kind == "windows" else soft(2, 5)
     drawn = np.stack(list(talker.talk(face, [speech])))
     assert drawn.dtype == np.uint8
@@ -86,12 +86,12 @@ def test_frames_are_those_of_the_model(talker: Talker, kind: str) -> None:
         said = heard if heard is not None else model.encode_speech(frames=small(speech))
         expected = model.decode(model.encode_identity(small(face)), said)[0]
     found = small(drawn)[0]
-    assert (found - expected).abs().mean() < 0.03  # 8 bits, and made larger by cubics
+    assert (found - expected).abs().mean() < 0.03  # 8 bits, and bicubic enlargement
     assert expected.std(0).mean() > 1e-4  # frames differ, so the comparison means something
 
 
 def test_runs_do_not_show(talker: Talker) -> None:
-    """Speech in runs of any length gives the same frames, to a grey."""
+    """Speech divided into parts of any length gives the same frames, to one grey level."""
     face, speech = soft(1), windows(3, 17)
     whole = np.stack(list(talker.talk(face, [speech])))
     for size in (1, 4, 16):
@@ -102,7 +102,7 @@ def test_runs_do_not_show(talker: Talker) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 5, 17])
 def test_smoothed_audio_is_that_of_the_whole(smoothing: Talker, size: int) -> None:
-    """With smoothing, audio in runs of any length gives the frames of the whole, each of its own and its neighbours."""
+    """With smoothing, audio in parts of any length gives the frames of the whole, each by its own and neighbours."""
     talker, face, speech = smoothing, soft(1), windows(3, 17)
     with torch.no_grad():
         features = talker.model.encode_sound(torch.from_numpy(speech)[None])
@@ -118,7 +118,7 @@ def test_smoothed_audio_is_that_of_the_whole(smoothing: Talker, size: int) -> No
 
 
 def test_people_side_by_side(talker: Talker) -> None:
-    """Several faces saying the same are each what they are alone, to the rounding of a processor's sums."""
+    """Several faces with the same speech are each as if alone, to the rounding of a processor's sums."""
     faces, speech = soft(4, 3), windows(5, 6)
     together = np.stack(list(talker.talk(faces, [speech[:4], speech[4:]])))
     assert together.shape == (6, 3, 256, 256, 3)
@@ -129,7 +129,7 @@ def test_people_side_by_side(talker: Talker) -> None:
 
 
 def test_it_reads_no_further_than_it_draws(talker: Talker) -> None:
-    """Speech is asked for run by run, so that it may be of any length."""
+    """Speech is requested part by part, so it may be of any length."""
     asked: list[int] = []
 
     def endless() -> Iterator[NDArray[np.float32]]:
@@ -144,7 +144,7 @@ def test_it_reads_no_further_than_it_draws(talker: Talker) -> None:
 
 
 def test_speech_scale_is_a_factor_of_the_features_of_sound(talker: Talker) -> None:
-    """Sound is scaled, pictures are not."""
+    """Audio features are scaled, video features are not."""
     face = soft(1)
     heard, seen = windows(2, 3), soft(2, 3)
     plain, scaled = (np.stack(list(talker.talk(face, [heard], speech_scale=scale))) for scale in (1.0, 1.5))
@@ -157,7 +157,7 @@ def test_speech_scale_is_a_factor_of_the_features_of_sound(talker: Talker) -> No
 
 
 def test_adapting_brings_frames_nearer_to_the_photo(talker: Talker, tuned: Talker) -> None:
-    """Steps of tuning lower the error outside the mouth; the talker itself stays as it was, and the speech encoders."""
+    """Fine-tuning lowers the error outside the mouth; the talker itself and the speech encoders do not change."""
     face, speech = soft(1), windows(2, 4)
     before = {name: tensor.clone() for name, tensor in talker.model.state_dict().items()}
     one, other = (talker.adapted(face, [speech], 2).model.state_dict() for _ in range(2))
@@ -177,7 +177,7 @@ def test_adapting_brings_frames_nearer_to_the_photo(talker: Talker, tuned: Talke
 
 
 def test_adapting_to_a_photo_holds_the_mouth(talker: Talker, tuned: Talker) -> None:
-    """Frames of the tuned model have the mouths that they had, far nearer than their surroundings move."""
+    """The tuned model's mouths stay much closer to the former ones than their surroundings."""
     face, speech = soft(1), windows(2, 4)
     before, after = (np.stack(list(one.talk(face, [speech]))).astype(int) for one in (talker, tuned))
     changed = np.abs(after - before)
@@ -187,11 +187,11 @@ def test_adapting_to_a_photo_holds_the_mouth(talker: Talker, tuned: Talker) -> N
 
 
 def test_adapting_to_a_video_learns_its_frames() -> None:
-    """Steps on a video lower the error of its frames, mouths too; they are driven by what is to drive the face."""
+    """Fine-tuning to a video lowers the error of its frames, mouths included, with the driver used afterwards."""
     video, heard, speech = (0.8 * soft(1) + 0.2 * soft(7, 12)).astype(np.uint8), windows(8, 12), windows(2, 4)
     model = made_model()
     with torch.no_grad():
-        model.decoder.last[-1].weight.mul_(0.1)  # so that no picture is black or white, from where nothing is learned
+        model.decoder.last[-1].weight.mul_(0.1)  # so that no image is black or white, where there is no gradient
     talker = Talker(model)
     before = {name: tensor.clone() for name, tensor in talker.model.state_dict().items()}
     tuned = talker.adapted(video[0], [speech], 20, video=video, heard=heard)
@@ -227,7 +227,7 @@ def test_adapting_to_a_video_learns_its_frames() -> None:
     ],
 )
 def test_a_model_knows_what_it_learned_to_draw_from(tmp_path: Path, generation: Any, expected: tuple[str, ...]) -> None:
-    """Where drivers take turns, it is those whose turn comes; a checkpoint that does not say it has all."""
+    """If drivers alternate, those with a turn count; a checkpoint without this information counts as having all."""
     about = {"steps": {"full": 1}, "training": {"generation": generation}}
     checkpoint.save(tmp_path, Checkpoint.of(made_model(), about))
     assert set(Talker.load(tmp_path, device="cpu").drawn_from) == set(expected)
@@ -236,7 +236,7 @@ def test_a_model_knows_what_it_learned_to_draw_from(tmp_path: Path, generation: 
 def test_a_video_is_learned_from_the_features_that_it_is_drawn_from(
     smoothing: Talker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that smooths audio is tuned by smoothed features of the video's sound, which are those that it draws."""
+    """A model that smooths audio is tuned on smoothed features of the video's audio, as it uses them for generation."""
     given: list[torch.Tensor] = []
     monkeypatch.setattr(adaptation, "to_video", lambda _, frames, speech, *args, **how: given.append(speech))
     heard = windows(3, 5)
@@ -251,7 +251,7 @@ def test_a_video_is_learned_from_the_features_that_it_is_drawn_from(
 def test_a_photo_is_learned_from_the_features_that_are_drawn(
     sizes: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fine-tuning to a photo uses the features of the first frames as in generation: smoothed, by the whole audio."""
+    """Fine-tuning to a photo uses the features of the first frames as in generation: smoothed, over the whole audio."""
     given: list[torch.Tensor] = []
     monkeypatch.setattr(adaptation, "to_photo", lambda _, photo, speech, *args, **how: given.append(speech))
     talker, runs = Talker(made_model(**sizes)), [windows(3, 5), 2 * windows(4, 5)]
@@ -264,7 +264,7 @@ def test_a_photo_is_learned_from_the_features_that_are_drawn(
 
 
 def test_statistics_do_not_depend_on_how_a_long_sound_is_cut() -> None:
-    """Sound of more than a minute has the same features in parts of any length, by a model that standardises it."""
+    """With a model that standardises audio, more than a minute of it has the same features in parts of any length."""
     talker, length = Talker(made_model(standardise=STANDARDISE.index("clip"))), LISTENED + 40
     heard = windows(5, length) * np.linspace(1, 3, length, dtype=np.float32)[:, None, None]
     at_once, *others = (
@@ -276,7 +276,7 @@ def test_statistics_do_not_depend_on_how_a_long_sound_is_cut() -> None:
 
 
 def test_pictures_of_one_person_are_averaged(talker: Talker) -> None:
-    """Frames that are alike give the face of their mean; another picture changes the feature alone."""
+    """Frames that are similar give the face of their mean; a different image changes the feature alone."""
     face, speech = soft(1), windows(2, 3)
     noise = np.random.default_rng(0).integers(-20, 21, (6, 256, 256, 3))
     alike = np.clip(face.astype(int) + noise, 0, 255).astype(np.uint8)
@@ -296,7 +296,7 @@ def test_pictures_of_one_person_are_averaged(talker: Talker) -> None:
 
 
 def test_loading_a_run(tmp_path: Path) -> None:
-    """A run's checkpoint says what the windows have to be; loaded, it draws what the model did."""
+    """A run's checkpoint determines the windows; loaded, it generates what the model did."""
     model = made_model(1)
     checkpoint.save(tmp_path, Checkpoint.of(model, {"mfcc_preset": "syncnet", "steps": {"full": 3}}))
     loaded = Talker.load(tmp_path, device="cpu")
@@ -307,7 +307,7 @@ def test_loading_a_run(tmp_path: Path) -> None:
 
 
 def test_what_cannot_talk_is_refused(tmp_path: Path) -> None:
-    """A run without its full stage, and a file that is no checkpoint, end in one line."""
+    """A run without its full stage, and a file that is not a checkpoint, end in one line."""
     checkpoint.save(tmp_path, Checkpoint.of(made_model(), {"steps": {"speech": 100}}))
     with pytest.raises(RunError, match="has not learned to draw faces"):
         Talker.load(tmp_path)
@@ -316,7 +316,7 @@ def test_what_cannot_talk_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_photo_that_was_read_before_is_fitted_to_the_film(tmp_path: Path) -> None:
-    """A photo of odd sides that the caller has read is pasted back into as one that is given as a file."""
+    """A photo of odd sides that was read by the caller is pasted back like one that is given as a file."""
     read = Photo(soft(1)[:201, :199], np.eye(2, 3), soft(1))
     speech = Driver("audio", 2, lambda: iter([windows(2, 2)]))
     PhotoTalker(made_model()).film(read, speech, tmp_path / "film.mp4", paste_back=True)
@@ -340,7 +340,7 @@ def test_arrays_of_other_shapes_are_refused(talker: Talker, face: NDArray[np.uin
 
 
 def test_a_film_refuses_values_that_no_option_has(tmp_path: Path) -> None:
-    """Calls of the library say in one line what the command line would."""
+    """Library calls give the one-line errors of the command line."""
     talker = PhotoTalker(made_model())
     with pytest.raises(ValueError, match="drive_by must be one of audio, video, not 'vid'"):
         talker.film(tmp_path / "a.jpg", tmp_path / "a.mp4", tmp_path / "film.mp4", drive_by="vid")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Checkpoints from anyone: one that is damaged or attacks us costs a line, and no more memory than its size."""
+"""Untrusted checkpoints: a damaged or hostile one costs a line, and no more memory than its size."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ WEIGHT = "decoder.last.3.weight"
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where a test may write a file."""
+    """A path at which a test may write a file."""
     return tmp_path / "file.safetensors"
 
 
 class TestDamage:
-    """A damaged file is refused in one line; nothing else ever comes of it."""
+    """A damaged file is refused in one line, and has no other effect."""
 
     def test_a_truncated_file_is_refused(self, path: Path, ours: Path) -> None:
-        """A copy that stopped, wherever it did, is not loaded."""
+        """A truncated copy is not loaded, wherever it ends."""
         content = ours.read_bytes()
         for length in (len(content) - 1, len(content) - 50, len(content) * 2 // 3, len(content) // 3, 10_000, 60, 1, 0):
             path.write_bytes(content[:length])
@@ -41,7 +41,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("seed", range(3))
     def test_a_changed_byte_is_noticed(self, path: Path, ours: Path, whole: Checkpoint, seed: int) -> None:
-        """Of bytes changed anywhere in a checkpoint comes one line or the very same checkpoint."""
+        """Changed bytes anywhere in a checkpoint give one line or exactly the same checkpoint."""
         chance = random.Random(seed)
         content = ours.read_bytes()
         for _ in range(8):
@@ -72,7 +72,7 @@ class TestDamage:
         assert same(checkpoint.load(raw(path, header, whole.weights)), whole)
 
     def test_two_tensors_that_changed_places_are_noticed(self, path: Path, ours: Path) -> None:
-        """Weights of the same shape under each other's names do not pass."""
+        """Weights of the same shape under exchanged names are refused."""
         header, numbers = head(ours)
         one, other = "identity_encoder.quarter.0.conv.weight", "identity_encoder.quarter.1.conv.weight"
         header[one], header[other] = header[other], header[one]
@@ -110,11 +110,11 @@ HOSTILE: dict[str, tuple[bytes, bytes]] = {
 
 
 class TestHostile:
-    """A file that wants more than to be read gets one line and costs no more than its size."""
+    """A file that is designed to do more than be read gives one line and costs no more than its size."""
 
     @pytest.mark.parametrize("kind", HOSTILE)
     def test_a_file_that_safetensors_would_not_write_is_refused(self, path: Path, kind: str) -> None:
-        """Headers that are none, claim more than there is, or hold a name twice are refused."""
+        """Headers that are invalid, claim more than there is, or contain a name twice are refused."""
         refusal(checkpoint.load, beheaded(path, *HOSTILE[kind]))
 
     def test_no_file_costs_much_more_memory_than_its_size(self, tmp_path: Path, ours: Path) -> None:
@@ -177,7 +177,7 @@ for path in bad:
     def test_dimensions_that_no_model_has_are_refused(
         self, path: Path, whole: Checkpoint, dimensions: dict[str, Any]
     ) -> None:
-        """Dimensions that are negative, of another type, not built for or unknown end in one line."""
+        """Dimensions that are negative, of another type, unsupported or unknown end in one line."""
         described(path, whole.header() | {"dimensions": {**SMALL, **dimensions}}, {})
         assert "no model has" in refusal(checkpoint.load, path)
 
@@ -196,14 +196,14 @@ for path in bad:
     def test_dimensions_of_another_model_are_refused(
         self, path: Path, whole: Checkpoint, dimensions: dict[str, Any]
     ) -> None:
-        """Dimensions of a monstrous model, or of one without words or frames, cost nothing and end in one line."""
+        """Dimensions of a gigantic model, or of one without words or frames, cost nothing and end in one line."""
         described(path, whole.header() | {"dimensions": {**SMALL, **dimensions}}, whole.weights)
         said = refusal(checkpoint.load, path)
         assert "the weights do not fit the dimensions" in said or "no model has" in said
 
     @pytest.mark.parametrize("name", ["amie", "os", "..os", "davs.losses", "", "\x1b[2J", "davs\n"], ids=repr)
     def test_the_name_of_no_model_is_refused(self, path: Path, whole: Checkpoint, name: str) -> None:
-        """A model that this program does not have ends in one line, whatever module its name may be."""
+        """An unknown model name ends in one line, whatever module its name may be."""
         described(path, whole.header() | {"model": name}, whole.weights)
         assert "no model has the name" in refusal(checkpoint.load, path)
 
@@ -229,6 +229,6 @@ for path in bad:
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_weights_that_are_not_finite_are_refused(self, path: Path, whole: Checkpoint, value: float) -> None:
-        """A checkpoint with NaN among its weights is refused by name: what it draws would be noise."""
+        """A checkpoint with NaN among its weights is refused by name, as its frames would be noise."""
         described(path, whole.header(), {**whole.weights, WEIGHT: torch.full((4, 3, 3, 3), value)})
         assert f"the weights hold numbers that are not finite ({WEIGHT})" in refusal(checkpoint.load, path)

@@ -1,4 +1,4 @@
-"""Batches: which frames of which clips, how pictures are moved, and processes that read ahead."""
+"""Batches: which frames of which clips are read, how images are augmented, and processes that read ahead."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ FULL = Shape(READS)
 
 
 def scene(frame: int) -> NDArray[np.uint8]:
-    """Return a picture, RGB, of which no two rows, columns, colours or frames are alike."""
+    """Return an RGB image in which no two rows, columns, colours or frames are alike."""
     return np.random.default_rng(frame).integers(0, 256, (256, 256, 3), np.uint8)
 
 
 def red(frame: int) -> NDArray[np.uint8]:
-    """Return a red picture."""
+    """Return a red image."""
     return np.broadcast_to(np.array([250, 10, 20], np.uint8), (256, 256, 3))
 
 
 @pytest.fixture(scope="session")
 def dozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of twelve clips; not to be changed."""
+    """Shards of twelve clips; read-only."""
     return made_shards.write(tmp_path_factory.mktemp("dozen"), made_shards.a_dozen())
 
 
@@ -67,7 +67,7 @@ def clips(dozen: Path) -> Clips:
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Clips:
-    """Two clips whose PNGs show that they were moved."""
+    """Two clips whose PNGs show the augmentation."""
     made = [Made("a/one"), Made("a/two")]
     out = made_shards.write(tmp_path_factory.mktemp("scenes"), made, picture=scene, image_format="png")
     return read_clips(out, "train")
@@ -75,7 +75,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Clips:
 
 @pytest.fixture(scope="session")
 def batches(clips: Clips) -> Batches:
-    """Batches of four, three an epoch."""
+    """Batches of four, three per epoch."""
     return Batches(ClipSource(clips, SMALL), SMALL, batch_size=4, seed=7, window=2)
 
 
@@ -86,7 +86,7 @@ def steps(batches: Batches) -> list[RawBatch]:
 
 
 def same(one: RawBatch, other: RawBatch) -> bool:
-    """Return whether two batches hold the same in every bit."""
+    """Return whether two batches are bit-identical."""
     parts = ("starts", "keys", "skipped")
     return one.tensors.keys() == other.tensors.keys() and all(
         [
@@ -97,12 +97,12 @@ def same(one: RawBatch, other: RawBatch) -> bool:
 
 
 def copied(batches: Iterator[RawBatch]) -> list[RawBatch]:
-    """Return batches in memory of their own, each copied before the next one is asked for."""
+    """Return copies of batches, each made before the next one is requested."""
     return [replace(batch, tensors={name: x.clone() for name, x in batch.tensors.items()}) for batch in batches]
 
 
 def damaged(out: Path, to: Path, *rows: int) -> Clips:
-    """Return the clips of a copy in which the crops of some rows are no tar any more."""
+    """Return the clips of a copy in which the crops of some rows are no longer a tar."""
     clips = read_clips(Path(shutil.copytree(out, to)), "train")
     for row in rows:
         with (to / "crop" / f"{clips.shards[clips.shard[row]]}.tar").open("r+b") as file:
@@ -112,7 +112,7 @@ def damaged(out: Path, to: Path, *rows: int) -> Clips:
 
 
 def levels(frames: torch.Tensor) -> list[list[int]]:
-    """Return the frame that each picture of each clip shows."""
+    """Return the number of the frame in each image of each clip."""
     return [[frame_of(picture.float().mean().item()) for picture in clip] for clip in frames]
 
 
@@ -122,7 +122,7 @@ class TestOrder:
     @settings(deadline=None, max_examples=60)
     @given(st.lists(st.integers(1, 9), max_size=8), st.integers(1, 10), st.integers(0, 2**63), st.integers(0, 99))
     def test_each_row_once(self, sizes: list[int], window: int, seed: int, epoch: int) -> None:
-        """An epoch holds each row once, whole groups of a window together, and is always the same."""
+        """An epoch has each row once, whole groups of a window together, and is always the same."""
         ends = np.cumsum([0, *sizes])
         groups = [np.arange(a, b) for a, b in itertools.pairwise(ends)]
         order = epoch_order(groups, seed=seed, epoch=epoch, window=window)
@@ -132,7 +132,7 @@ class TestOrder:
         left = order.tolist()
         while left:
             together: set[int] = set()
-            for place, row in enumerate(left):  # until all rows of as many groups as a window has were there
+            for place, row in enumerate(left):  # until all rows of as many groups as a window has were seen
                 together.add(int(group_of[row]))
                 assert len(together) <= window
                 if place + 1 == sum(sizes[g] for g in together) and len(together) in (window, len(set(group_of[left]))):
@@ -151,7 +151,7 @@ class TestOrder:
         assert len({tuple(sorted(order[:30])) for order in made}) > 1
 
     def test_batches_of_an_epoch(self, clips: Clips) -> None:
-        """The batches of an epoch hold each clip once; a last batch that is not whole is left out."""
+        """The batches of an epoch contain each clip once; an incomplete last batch is left out."""
         batches = Batches(ClipSource(clips, SMALL), SMALL, batch_size=4, seed=3)
         keys = [key for number in range(len(batches)) for key in batches[0, number].keys]
         assert sorted(keys) == sorted(clips.key(row) for row in range(12))
@@ -170,7 +170,7 @@ class TestOrder:
         assert len(Batches(ClipSource(nobody, SMALL), SMALL, batch_size=4, seed=0)) == 0
 
     def test_partners_are_drawn_among_the_clips_of_a_speaker(self, clips: Clips) -> None:
-        """Each clip's partner is what numpy draws of all rows of its speaker; without a speaker it is the clip."""
+        """Each clip's partner is numpy's draw from all rows of its speaker; without a speaker it is the clip itself."""
         some = replace(clips, speakers=np.where(np.arange(len(clips)) % 5 == 0, -1, clips.speakers[::-1]))
         source = ClipSource(some, SMALL)
         ours, theirs = np.random.default_rng(0), np.random.default_rng(0)
@@ -180,7 +180,7 @@ class TestOrder:
 
 
 class TestProcesses:
-    """Processes that read ahead change nothing but the time it takes."""
+    """Processes that read ahead change only the time."""
 
     @pytest.mark.parametrize("workers", [1, 3])
     def test_any_number_of_processes(
@@ -195,14 +195,14 @@ class TestProcesses:
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_starting_anywhere(self, batches: Batches, steps: list[RawBatch], workers: int) -> None:
-        """A run that starts at a step gets what a run from the beginning gets at that step."""
+        """A run that starts at a step gets the same batches from there as a run from the beginning."""
         for first in (1, 5, 17):
             read = copied(training_batches(batches, first=first, last=first + 3, workers=workers))
             assert all(same(a, b) for a, b in zip(read, steps[first : first + 3], strict=True))
         assert copied(training_batches(batches, first=4, last=4, workers=workers)) == []
 
     def test_steps_differ(self, steps: list[RawBatch]) -> None:
-        """No two steps are alike, the same clip in another epoch neither; the six of twelve begin anywhere."""
+        """No two steps are alike, nor is a clip in two epochs; the six frames of twelve begin anywhere."""
         assert not any(same(a, b) for n, a in enumerate(steps) for b in steps[:n])
         assert {batch.starts["frames"] for batch in steps} <= set(range(7))
         assert len({batch.starts["frames"] for batch in steps}) > 3
@@ -210,7 +210,7 @@ class TestProcesses:
         assert len(frames) > 1
 
     def test_ranks(self, clips: Clips, steps: list[RawBatch]) -> None:
-        """Two ranks with half a batch each hold together the clips and numbers of the whole one."""
+        """Two ranks with half a batch each have together the clips and numbers of the whole batch."""
         halves = [
             Batches(ClipSource(clips, SMALL), SMALL, batch_size=4, seed=7, window=2, rank=rank, world=2)
             for rank in range(2)
@@ -229,7 +229,7 @@ class TestProcesses:
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_a_batch_outlives_the_next(self, batches: Batches, steps: list[RawBatch], workers: int) -> None:
-        """A batch stays as it is while the next one is used."""
+        """A batch is unchanged while the next one is used."""
         before: RawBatch | None = None
         for number, batch in enumerate(training_batches(batches, first=0, last=20, workers=workers)):
             if before is not None:
@@ -237,7 +237,7 @@ class TestProcesses:
             before = batch
 
     def test_stopping_early(self, batches: Batches, steps: list[RawBatch]) -> None:
-        """Who stops in the middle can begin anew."""
+        """An iteration that is stopped early can be started again."""
         for _ in range(2):
             running = training_batches(batches, first=0, last=1000, workers=2)
             first = next(running)
@@ -262,7 +262,7 @@ class TestProcesses:
 
     @pytest.mark.parametrize("workers", [0, 1])
     def test_nothing_of_a_batch_can_be_read(self, dozen: Path, tmp_path: Path, workers: int) -> None:
-        """A batch of evaluation of which nothing can be read is empty, says why, and does not end the others."""
+        """An evaluation batch in which nothing is readable is empty, gives the reasons, and does not end the others."""
         clips = damaged(dozen, tmp_path / "out", *range(5), 10, 11)
         batches = EvaluationBatches(ClipSource(clips, SMALL), SMALL, batch_size=5)
         read = copied(evaluation_batches(batches, workers=workers))
@@ -271,7 +271,7 @@ class TestProcesses:
 
     @pytest.mark.parametrize("workers", [0, 1])
     def test_nothing_can_be_read(self, dozen: Path, tmp_path: Path, workers: int) -> None:
-        """Where nothing can be read the caller gets a ShardError of one line that names a file."""
+        """If nothing can be read the caller gets a ShardError of one line that names a file."""
         clips = damaged(dozen, tmp_path / "out", *range(12))
         training = Batches(ClipSource(clips, SMALL), SMALL, batch_size=4, seed=0)
         evaluation = EvaluationBatches(ClipSource(clips, SMALL), SMALL, batch_size=4)
@@ -287,7 +287,7 @@ class TestProcesses:
 
     @pytest.mark.parametrize("workers", [0, 1])
     def test_an_error_of_ours(self, clips: Clips, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Any other error reaches the caller by its name, with where it came from."""
+        """Any other error reaches the caller with its type and its origin."""
 
         def broken(*_: object) -> None:
             raise ZeroDivisionError("a flaw")
@@ -298,7 +298,7 @@ class TestProcesses:
             list(training_batches(batches, first=0, last=AHEAD, workers=workers))
 
     def test_an_error_in_the_middle_ends_the_program(self, dozen: Path) -> None:
-        """A program that fails while processes read ahead ends: they do not outlive it, nor does it wait for them."""
+        """A program that fails while processes read ahead ends at once, and these do not outlive it."""
         program = """if True:
             import sys
             from pathlib import Path
@@ -322,10 +322,10 @@ class TestProcesses:
 
 
 class TestFrames:
-    """Which frames of a clip come out, and how."""
+    """Which frames of a clip are read, and in which form."""
 
     def test_speech(self, clips: Clips) -> None:
-        """Twelve frames, every second one, with the windows of the same frames, all of real sound."""
+        """Twelve frames are read, every second one, with the windows of the same frames, all of real audio."""
         batches = Batches(ClipSource(clips, FULL), FULL, batch_size=4, seed=1)
         begins = set()
         for number in range(len(batches)):
@@ -339,7 +339,7 @@ class TestFrames:
         assert begins == {2, 3, 4}
 
     def test_consecutive_and_identity(self, clips: Clips) -> None:
-        """Twenty frames in a row, from anywhere, and one frame from anywhere in the clip."""
+        """Twenty consecutive frames, and one single frame, are read from anywhere in the clip."""
         batches = Batches(ClipSource(clips, FULL), FULL, batch_size=12, seed=1)
         read = [batches[epoch, 0] for epoch in range(3)]
         stretches = [clip for batch in read for clip in levels(batch["consecutive"])]
@@ -361,7 +361,7 @@ class TestFrames:
     @settings(deadline=None, max_examples=200)
     @given(st.integers(23, 60), st.integers(0, 59), st.integers(0, 60), st.none() | st.integers(0, 9))
     def test_real_sound_where_possible(self, n_frames: int, first: int, count: int, seed: int | None) -> None:
-        """Windows of real sound are taken wherever there are enough of them, and a part of the clip always."""
+        """Windows of real audio are used if there are enough of them, and always a part of the clip."""
         valid = np.zeros(n_frames, bool)
         valid[first : first + count] = True
         rng = None if seed is None else np.random.default_rng(seed)
@@ -372,14 +372,14 @@ class TestFrames:
             assert valid[frames].all()
 
     def test_a_stretch_is_anywhere(self) -> None:
-        """All places of a stretch are drawn, the first and last too."""
+        """All positions of a stretch are drawn, the first and last too."""
         rng = np.random.default_rng(0)
         begins = {stretch(29, 20, 1, rng)[0] for _ in range(300)}
         assert begins == set(range(10))
         assert stretch(20, 20, 1, rng) == list(range(20))
 
     def test_colours(self, tmp_path: Path) -> None:
-        """A red picture is red: channels are RGB."""
+        """A red image is red: channels are RGB."""
         made_shards.write(tmp_path, [Made("red")], picture=red)
         batch = EvaluationBatches(ClipSource(read_clips(tmp_path, "train"), FULL), FULL, batch_size=1)[0]
         for frames in (batch["identity_frame"], batch["frames"], batch["consecutive"]):
@@ -389,7 +389,7 @@ class TestFrames:
         assert pictures[0, 0, 1:].mean() < 0.1
 
     def test_only_what_a_stage_needs(self, clips: Clips) -> None:
-        """What a stage does not need takes no place and is not read."""
+        """Inputs that a stage does not need take no memory and are not read."""
         shape = Shape(PORTRAIT, image_size=64)
         batch = Batches(ClipSource(clips, shape), shape, batch_size=4, seed=0)[0, 0]
         assert batch["identity_frame"].shape == (4, 1, 64, 64, 3)
@@ -399,7 +399,7 @@ class TestFrames:
         assert Shape(READS).shortest() == 23
 
     def test_reads_of_any_model(self, clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Windows alone leave the frames in their tar, and what is read beside another is of the same frames."""
+        """Reading windows alone does not read frames, and reads with `beside` are of the same frames."""
         columns: list[str] = []
         read = ClipSource.read
 
@@ -421,7 +421,7 @@ class TestFrames:
         assert levels(batch["mouth"]) == batch["sound"][:, :, 0, 0].int().tolist()
 
     def test_moved_as_one(self, scenes: Clips) -> None:
-        """All frames of a clip are shifted and mirrored alike: exactly what repeated edges and mirroring give."""
+        """All frames of a clip are shifted and mirrored alike, exactly as by repeated edges and mirroring."""
         shape = Shape(READS, flip=True, shift=3)
         still = ClipSource(scenes, FULL)
         source = ClipSource(scenes, shape)
@@ -447,7 +447,7 @@ class TestFrames:
         assert len(moves) > 6
 
     def test_unmoved(self, scenes: Clips) -> None:
-        """Without flips and shifts, pictures come out as they were written; evaluation never moves them."""
+        """Without flips and shifts, images are those that were written; evaluation never augments them."""
         shape = Shape(READS, flip=True, shift=3)
         batch = EvaluationBatches(ClipSource(scenes, shape), shape, batch_size=2)[0]
         for clip in range(2):
@@ -459,7 +459,7 @@ class TestFrames:
 
     @pytest.mark.parametrize("side", [32, 100, 128])
     def test_smaller(self, scenes: Clips, side: int) -> None:
-        """Smaller pictures are the full ones, moved and then made smaller by areas."""
+        """Smaller images are the full ones, augmented and then reduced by area averaging."""
         small = Shape(READS, image_size=side, flip=True, shift=2)
         full = Shape(READS, flip=True, shift=2)
         little, large = empty_batch(small, 1), empty_batch(full, 1)
@@ -471,7 +471,7 @@ class TestFrames:
                     assert np.array_equal(one, cv2.resize(other.numpy(), (side, side), interpolation=cv2.INTER_AREA))
 
     def test_what_a_network_gets(self, clips: Clips) -> None:
-        """On a device frames are float32 [B, T, 3, S, S], value / 255; the rest is as it was."""
+        """On a device frames are float32 [B, T, 3, S, S], value / 255; the rest is unchanged."""
         raw = Batches(ClipSource(clips, SMALL), SMALL, batch_size=4, seed=0)[0, 1]
         batch = raw.to(torch.device("cpu"))
         for before, after in ((raw[name], batch[name]) for name in ("identity_frame", "frames", "consecutive")):
@@ -487,18 +487,18 @@ class TestFrames:
 
 
 def moved(picture: NDArray[np.uint8], x: int, y: int, mirror: bool) -> NDArray[np.uint8]:
-    """Return a picture mirrored, then shifted with its edges repeated."""
+    """Return an image mirrored, then shifted with its edges repeated."""
     rows, columns = np.arange(len(picture)), np.arange(picture.shape[1])
     source = picture[:, ::-1] if mirror else picture
     return source[np.clip(rows - y, 0, len(picture) - 1)][:, np.clip(columns - x, 0, picture.shape[1] - 1)]
 
 
 class TestUnreadable:
-    """Clips that cannot be read cost themselves alone."""
+    """Only the clips that cannot be read are lost."""
 
     @pytest.mark.parametrize("workers", [0, 1])
     def test_another_takes_its_place(self, dozen: Path, tmp_path: Path, workers: int) -> None:
-        """A training batch stays full; the clip and the reason are told; it is the same at any time."""
+        """A training batch stays full and lists the lost clip with the reason; the result is always the same."""
         clips = damaged(dozen, tmp_path / "out", 1, 6, 7)
         lost = {clips.key(row) for row in (1, 6, 7)}
         batches = Batches(ClipSource(clips, SMALL), SMALL, batch_size=4, seed=5)
@@ -509,14 +509,14 @@ class TestUnreadable:
             assert len(batch.keys) == len(batch["frames"]) == 4
             assert not lost & set(batch.keys)
             assert all(f"{key}: not a whole sample" in why and ".tar: " in why for key, why in batch.skipped)
-            for place, key in enumerate(before.keys):  # the others are what they would have been
+            for place, key in enumerate(before.keys):  # the others are unchanged
                 assert batch.keys[place] == key or key in lost
                 assert key in lost or torch.equal(batch["frames"][place], before["frames"][place])
         again = Batches(ClipSource(clips, SMALL), SMALL, batch_size=4, seed=5)
         assert all(same(again[0, number], batch) for number, batch in enumerate(read))
 
     def test_evaluation_leaves_it_out(self, dozen: Path, tmp_path: Path) -> None:
-        """An evaluation batch is smaller by it, and the labels are still those of the clips."""
+        """An evaluation batch is smaller by the lost clip, and the labels are still those of the remaining clips."""
         clips = damaged(dozen, tmp_path / "out", 0, 6)
         shape = Shape(READS, image_size=32)
         read = copied(evaluation_batches(EvaluationBatches(ClipSource(clips, shape), shape, batch_size=4), workers=0))
@@ -527,7 +527,7 @@ class TestUnreadable:
         assert torch.cat([batch["words"] for batch in read]).tolist() == clips.words[kept].tolist()
 
     def test_a_tar_that_is_gone(self, dozen: Path, tmp_path: Path) -> None:
-        """A tar that disappears while a run goes on costs its clips."""
+        """A tar that disappears during a run costs its clips."""
         clips = damaged(dozen, tmp_path / "out")
         (tmp_path / "out" / "mfcc" / "train-000001.tar").unlink()
         read = EvaluationBatches(ClipSource(clips, SMALL), SMALL, batch_size=12)[0]
@@ -542,7 +542,7 @@ class TestFaces:
 
     @staticmethod
     def make(folder: Path, *names: str) -> Path:
-        """Write pictures of one colour, a colour each."""
+        """Write images of one colour, a different one each."""
         for n, name in enumerate(names):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             picture = np.full((40 + 100 * n, 60, 3), (200, 100, 10 * n), np.uint8)[:, :, ::-1]  # OpenCV writes BGR
@@ -550,7 +550,7 @@ class TestFaces:
         return folder
 
     def test_people_and_pictures(self, tmp_path: Path) -> None:
-        """People are the sorted folders, at any depth below; pictures become square; other files are passed over."""
+        """People are the sorted folders, at any depth below; images become square; other files are ignored."""
         self.make(tmp_path, "zoe/1.png", "Ann/b/2.PNG", "Ann/1.jpg", "müller/x.jpeg")
         (tmp_path / "zoe" / "notes.txt").write_text("none")
         (tmp_path / "alone.png").write_bytes(b"")
@@ -566,7 +566,7 @@ class TestFaces:
             assert (picture == torch.tensor([200, 100, blue], dtype=torch.uint8)).all()
 
     def test_moved_and_smaller(self, tmp_path: Path) -> None:
-        """A picture is brought to the size of a crop, moved as a crop is, then made smaller."""
+        """An image is resized to the size of a crop, augmented like a crop, then reduced."""
         (tmp_path / "ann").mkdir()
         (tmp_path / "ann" / "1.png").write_bytes(cv2.imencode(".png", scene(0)[:200, :180, ::-1].copy())[1].tobytes())
         shape = Shape(PORTRAIT, image_size=64, flip=True, shift=3)
@@ -580,7 +580,7 @@ class TestFaces:
 
     @pytest.mark.parametrize("change", [{"jitter": 0.2}, {"warp": 0.1}])
     def test_colours_and_shapes_change(self, tmp_path: Path, change: dict[str, float]) -> None:
-        """Pictures are tinted and warped, as frames of clips are: anew in each draw, not in evaluation."""
+        """Images are tinted and warped like frames of clips: anew in each draw, but not in evaluation."""
         (tmp_path / "Ann").mkdir()
         cv2.imwrite(str(tmp_path / "Ann" / "1.png"), np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
         batch = empty_batch(shape := replace(self.shape, **change), 4)
@@ -592,7 +592,7 @@ class TestFaces:
 
     @pytest.mark.parametrize("name", ["ann/2.jpg", os.fsdecode(b"ann/\xff.jpg")], ids=["plain", "no-utf-8"])
     def test_no_picture(self, tmp_path: Path, name: str) -> None:
-        """A file that is no picture is skipped and named by its path, whatever bytes that has."""
+        """A file that is not an image is skipped and named by its path, whatever its bytes."""
         self.make(tmp_path, "ann/1.png", "bob/1.png")
         (tmp_path / name).write_bytes(b"no picture")
         faces = FaceFolder(tmp_path, self.shape)
@@ -604,7 +604,7 @@ class TestFaces:
         assert name not in training.keys
 
     def test_none_at_all(self, tmp_path: Path) -> None:
-        """A folder without pictures of people is refused by its name."""
+        """A folder without images of people is refused by its name."""
         (tmp_path / "ann").mkdir()
         (tmp_path / "face.png").write_bytes(b"")
         for folder in (tmp_path, tmp_path / "gone"):
@@ -613,11 +613,11 @@ class TestFaces:
 
 
 class TestPictures:
-    """Pictures and how they are moved."""
+    """Images and their augmentation."""
 
     @staticmethod
     def encoded(kind: str, *options: int, picture: NDArray[Any] | None = None) -> bytes:
-        """Return a picture of 70×50 that is smooth, so that a JPEG holds it well."""
+        """Return a smooth image of 70×50, which JPEG preserves well."""
         if picture is None:
             x, y = np.meshgrid(np.arange(70), np.arange(50))
             picture = np.stack([2 * x + 20, 3 * y + 20, x + y], 2).astype(np.uint8)
@@ -634,7 +634,7 @@ class TestPictures:
         ids=["progressive", "restarts", "optimised", "png"],
     )
     def test_kinds(self, kind: str, options: tuple[int, ...]) -> None:
-        """JPEGs of all kinds and PNGs are decoded as RGB, and their size is known before."""
+        """JPEGs of all kinds and PNGs are decoded as RGB, and their size is known beforehand."""
         data = self.encoded(kind, *options)
         assert picture_size(data) == (70, 50)
         picture = decode_picture(data, (70, 50))
@@ -655,7 +655,7 @@ class TestPictures:
         assert picture.min() == picture.max() == (255 if array.dtype == np.uint16 else 0)
 
     def test_not_turned(self) -> None:
-        """A note that a camera was held upright does not turn a picture: its size stays what the header says."""
+        """An EXIF orientation does not rotate an image: its size stays that of the header."""
         note = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
         plain = self.encoded(".jpg")
         data = plain[:2] + b"\xff\xe1" + (len(note) + 2).to_bytes(2, "big") + note + plain[2:]
@@ -663,7 +663,7 @@ class TestPictures:
         assert np.array_equal(decode_picture(data), decode_picture(plain))
 
     def test_fill_bytes(self) -> None:
-        """Fill bytes before a marker, as some cameras write them, are passed over."""
+        """Fill bytes before a marker, as some cameras write them, are ignored."""
         plain = self.encoded(".jpg")
         begin = plain.index(b"\xff\xc0")
         data = plain[:begin] + b"\xff\xff" + plain[begin:]
@@ -673,7 +673,7 @@ class TestPictures:
     @settings(deadline=None, max_examples=100)
     @given(st.sampled_from([".jpg", ".png"]), st.data())
     def test_damaged(self, kind: str, data: st.DataObject) -> None:
-        """A picture that is cut off or changed is decoded or refused with one line, and never of another size."""
+        """A truncated or changed image is decoded or refused with one line, and never has another size."""
         content = bytearray(self.encoded(kind))
         for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=3)):
             content[place] = data.draw(st.integers(0, 255))
@@ -684,7 +684,7 @@ class TestPictures:
             assert len(str(error).splitlines()) == 1  # noqa: PT017 - either is right
 
     def test_too_large(self) -> None:
-        """A picture of any size is taken where none is asked for, but not of one that memory would suffer from."""
+        """An image of any size is accepted if none is required, except one too large for memory."""
         data = bytearray(self.encoded(".jpg"))
         place = data.index(b"\xff\xc0") + 5
         data[place : place + 4] = b"\xff\xff\xff\xff"
@@ -694,7 +694,7 @@ class TestPictures:
     @settings(deadline=None, max_examples=60)
     @given(st.integers(-9, 9), st.integers(-9, 9), st.booleans(), st.sampled_from([256, 128, 50]))
     def test_moves(self, x: int, y: int, mirror: bool, side: int) -> None:
-        """A move is what mirroring and shifting with repeated edges give."""
+        """An augmentation equals mirroring and shifting with repeated edges."""
         target = np.zeros((side, side, 3), np.uint8)
         Augmentation(x, y, mirror).into(target, scene(1).copy())
         expected = moved(scene(1), x, y, mirror)
@@ -703,7 +703,7 @@ class TestPictures:
         assert np.array_equal(target, expected)
 
     def test_draws(self) -> None:
-        """Moves are drawn from the whole range, mirrored half of the time; none without random numbers or need."""
+        """Shifts are drawn from the whole range, half of them mirrored; without random numbers or need none are."""
         rng = np.random.default_rng(0)
         drawn = [Augmentation.draw(rng, shift=2, flip=True) for _ in range(400)]
         assert {move.x for move in drawn} == {move.y for move in drawn} == {-2, -1, 0, 1, 2}

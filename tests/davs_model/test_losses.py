@@ -1,4 +1,4 @@
-"""The losses: each is its formula written out slowly, moves what it should and nothing else, and stays finite."""
+"""The losses: each equals its formula written out, updates only what it should, and stays finite."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BOXES = {256: (170, 234, 64, 192), 128: (85, 117, 32, 96), 64: (42, 58, 16, 48),
 
 
 class Judge(nn.Module):
-    """A stand-in for any network that judges: what it is given are its logits."""
+    """A stand-in for any discriminator or classifier: its inputs are its logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Judge(nn.Module):
         self.held = nn.Parameter(torch.zeros(()), requires_grad=False)
 
     def forward(self, given: Tensor, windows: Tensor | None = None) -> Tensor | SequenceLogits:
-        """Return the input; of sequences a channel of the first frame, and the larger of two corners of the last."""
+        """Return the input; for sequences a channel of the first frame, and the larger of two corners of the last."""
         if windows is None:
             return given * self.one
         in_step = torch.maximum(given[:, -1, 2, 0, :1], windows[:, 0, 0, :1])
@@ -39,7 +39,7 @@ class Judge(nn.Module):
 
 
 def heads(frames: Tensor, windows: Tensor) -> list[list[float]]:
-    """Return what `Judge` says of sequences, head by head."""
+    """Return the logits of `Judge` for sequences, head by head."""
     pictures, sound = frames.tolist(), windows.tolist()
     patch = [value for clip in pictures for row in clip[0][0] for value in row]
     return [patch, [max(clip[-1][2][0][0], heard[0][0][0]) for clip, heard in zip(pictures, sound, strict=True)]]
@@ -89,11 +89,11 @@ def assert_is(loss: Tensor, expected: float) -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-6, abs=1e-8)
 
 
-# Each as its formula says
+# Each equals its formula
 
 
 def contrast(video: Tensor, audio: Tensor, form: Form) -> float:
-    """Return equation 1 of clips made unit length."""
+    """Return equation 1 for clips scaled to unit length."""
     unit, count = [], len(video)
     for features in (video, audio):
         rows = [[x for frame in clip for x in frame] for clip in features.tolist()]
@@ -112,7 +112,7 @@ def contrast(video: Tensor, audio: Tensor, form: Form) -> float:
 @forms
 @seeds
 def test_contrast_is_equation_1(seed: int, form: Form) -> None:
-    """Paired clips cost their distance, unpaired ones what they lack of the margin; released: squared, over 2N."""
+    """Paired clips cost their distance, unpaired ones the shortfall from the margin; released: squared, over 2N."""
     draw = numbers(seed)
     video, audio = draw(3 + seed, 2, 2), draw(3 + seed, 2, 2)
     assert_is(losses.contrastive_loss(video, audio, form=form), contrast(video, audio, form))
@@ -120,7 +120,7 @@ def test_contrast_is_equation_1(seed: int, form: Form) -> None:
 
 @forms
 def test_contrast_sees_small_distances_in_large_batches(form: Form) -> None:
-    """Pairs a thousandth apart cost that thousandth, however many clips there are."""
+    """Pairs a thousandth apart cost a thousandth, however many clips there are."""
     video = torch.eye(40)[:, None]
     audio = video + 1e-4 * numbers(0)(40, 1, 40)
     found = losses.contrastive_loss(video, audio, form=form).item()
@@ -129,7 +129,7 @@ def test_contrast_sees_small_distances_in_large_batches(form: Form) -> None:
 
 @seeds
 def test_words_are_told_from_both_modalities(seed: int) -> None:
-    """The loss of the shared classifier is the cross-entropy of pictures plus that of sound."""
+    """The loss of the shared classifier is the cross-entropy of video plus that of audio."""
     draw, words = numbers(seed), [seed, 0, 3, 3]
     video, audio = draw(4, 5), draw(4, 5)
     expected = cross_entropy(video.tolist(), words) + cross_entropy(audio.tolist(), words)
@@ -138,7 +138,7 @@ def test_words_are_told_from_both_modalities(seed: int) -> None:
 
 @seeds
 def test_every_frame_is_of_its_clips_person(seed: int) -> None:
-    """The person's cross-entropy is the mean over all frames, each labelled as its clip."""
+    """The person's cross-entropy is the mean over all frames, each with the label of its clip."""
     logits, people = numbers(seed)(3, 4, 5), [seed, 4, 2]
     rows = [frame for clip in logits.tolist() for frame in clip]
     labels = [person for person in people for _ in range(4)]
@@ -149,7 +149,7 @@ def test_every_frame_is_of_its_clips_person(seed: int) -> None:
 
 @seeds
 def test_the_domain_discriminator_calls_sound_one(seed: int) -> None:
-    """D learns 1 for features of sound and 0 for those of pictures; the released encoders learn the reverse."""
+    """D learns 1 for features of audio and 0 for those of video; the released encoders learn the reverse."""
     draw = numbers(seed)
     video, audio = draw(2, 3, 1), draw(2, 3, 1)
     logits = [value for clips in (video, audio) for clip in clips.tolist() for (value,) in clip]
@@ -160,7 +160,7 @@ def test_the_domain_discriminator_calls_sound_one(seed: int) -> None:
 
 @seeds
 def test_domains_are_confused_as_two_classes(seed: int) -> None:
-    """The paper's confusion of domains is equation 3 with two classes, sound and pictures."""
+    """The paper's confusion of domains is equation 3 with two classes, audio and video."""
     draw = numbers(seed)
     video, audio = draw(2, 3, 1), draw(2, 3, 1)
     squares = []
@@ -181,7 +181,7 @@ def test_words_leave_the_identity_by_equations_2_and_3(seed: int, form: Form) ->
 
 
 def test_the_released_weight_of_equation_3_is_2000_of_the_papers() -> None:
-    """At 500 words a million times the released mean is 2,000 times the paper's sum."""
+    """At 500 words a million times the released mean equals 2,000 times the paper's sum."""
     paper, released = (
         losses.identity_word_confusion(Judge(), numbers(0)(2, 500), form=form) for form in ("paper", "released")
     )
@@ -199,12 +199,12 @@ def test_people_leave_the_speech_by_equation_5(seed: int, form: Form) -> None:
 
 @pytest.mark.parametrize(("size", "box"), BOXES.items())
 def test_the_mouth_box_keeps_its_place(size: int, box: tuple[int, int, int, int]) -> None:
-    """The mouth is at rows 170:234 and columns 64:192 of 256, and at the same part of other pictures."""
+    """The mouth is at rows 170:234 and columns 64:192 of 256, and at the same part of images of other sizes."""
     assert losses.mouth_box(size) == (slice(*box[:2]), slice(*box[2:]))
 
 
 def pixels(frames: Tensor) -> Iterator[tuple[tuple[int, ...], bool, float]]:
-    """Yield the place of each value of frames, whether the mouth is there, and the value."""
+    """Yield the position of each value of frames, whether it is in the mouth, and the value."""
     top, bottom, left, right = BOXES[frames.shape[-1]]
     for b, clip in enumerate(frames.tolist()):
         for t, frame in enumerate(clip):
@@ -228,7 +228,7 @@ def test_reconstruction_is_equation_6(form: Form) -> None:
 
 
 def test_imitation_is_its_formula() -> None:
-    """L_1, and 4 × the mean absolute differences of the mouth and of what each of its pixels differs from its mean."""
+    """The loss is L_1, plus 4 × the mean absolute difference of the mouth and of its deviations from its mean."""
     films = torch.rand(2, 2, 3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     everywhere, mouth, motion = [], [], []
     values = [{place: value for place, _, value in pixels(frames)} for frames in films]
@@ -244,7 +244,7 @@ def test_imitation_is_its_formula() -> None:
 
 
 def test_what_is_no_mouth_stands_still() -> None:
-    """Each generated frame, the first from the identity frame on, is like the one before outside the mouth."""
+    """The loss is the difference of each generated frame to the previous or identity frame, outside the mouth."""
     frames = torch.rand(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     values = {place: value for place, _, value in pixels(frames)}
     outside = []
@@ -272,7 +272,7 @@ def test_the_sequence_game_is_equation_7(seed: int) -> None:
 
 @seeds
 def test_released_labels_are_softened_from_the_generator(seed: int) -> None:
-    """Up to .1 is drawn for the real heads, then for the generated ones, and taken off 1 or put on 0."""
+    """Up to .1 is drawn for the real heads, then for the generated ones, and subtracted from 1 or added to 0."""
     draw, source = numbers(seed), torch.Generator().manual_seed(seed)
     real, generated, windows = draw(3, 2, 3, 4, 4), draw(3, 2, 3, 4, 4), draw(3, 2, 12, 20)
     expected = 0.0
@@ -289,7 +289,7 @@ def test_released_labels_are_softened_from_the_generator(seed: int) -> None:
 
 @seeds
 def test_a_wrong_sound_is_out_of_sync_and_says_nothing_of_the_patches(seed: int) -> None:
-    """Real frames beside another sound add the cross-entropy of the head of sync alone, labelled generated."""
+    """Real frames with the audio of another clip add the cross-entropy of the sync head alone, labelled generated."""
     draw = numbers(seed)
     real, generated, windows, wrong = draw(3, 2, 3, 4, 4), draw(3, 2, 3, 4, 4), draw(3, 2, 12, 20), draw(3, 2, 12, 20)
     more = losses.sequence_loss(Judge(), real, generated, windows, wrong=wrong)
@@ -299,7 +299,7 @@ def test_a_wrong_sound_is_out_of_sync_and_says_nothing_of_the_patches(seed: int)
 
 @seeds
 def test_hinge_stops_where_the_discriminator_is_sure(seed: int) -> None:
-    """Hinge adds what a logit lacks of 1, or of −1 where it is generated; the generator raises the logits."""
+    """Hinge is the shortfall of a logit from 1, or for generated frames from −1; the generator raises the logits."""
     draw = numbers(seed)
     real, generated, windows = draw(3, 2, 3, 4, 4), draw(3, 2, 3, 4, 4), draw(3, 2, 12, 20)
     expected = 0.0
@@ -310,11 +310,11 @@ def test_hinge_stops_where_the_discriminator_is_sure(seed: int) -> None:
     assert_is(losses.sequence_confusion(Judge(), generated, windows, form="hinge"), raised)
 
 
-# What each moves
+# Which networks each updates
 
 
 def moved(davs: DAVS, loss: Tensor) -> set[str]:
-    """Return the networks of which a loss moves some parameter."""
+    """Return the networks of which a loss updates some parameter."""
     parameters = {name: parameter for name, parameter in davs.named_parameters() if parameter.requires_grad}
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, retain_graph=True)
     found = zip(parameters, gradients, strict=True)
@@ -323,7 +323,7 @@ def moved(davs: DAVS, loss: Tensor) -> set[str]:
 
 @forms
 def test_gradients_flow_along_the_solid_lines(form: Form) -> None:
-    """Each term moves some parameter of each network that it is for, and none of any other."""
+    """Each term updates some parameter of each network that it is for, and none of any other."""
     torch.manual_seed(0)
     sizes = {"n_words": 5, "n_people": 4, "n_speakers": 3, "width": 0.125, "image_size": 64}
     davs = DAVS(**sizes, speech_frames=2, identity_frames=2, sequence_frames=2).train()
@@ -380,7 +380,7 @@ LABELS, FRAMES, WINDOWS = torch.tensor([2, 0, 3]), (3, 2, 3, 16, 16), (3, 2, 12,
 @pytest.mark.parametrize("name", [name for name in TERMS if "confusion" in name])
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_judge_is_trainable_again(name: str, form: Form, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a confusion loss, the discriminator's parameters are trainable or not as before it, even if it raised."""
+    """A confusion loss, even one that raises, restores whether the discriminator's parameters are trainable."""
     judge = Judge()
     if fails:
         monkeypatch.delattr(Judge, "forward")  # torch then raises NotImplementedError
@@ -429,7 +429,7 @@ def test_sure_judges_leave_numbers_finite(name: str, form: Form) -> None:
 
 @pytest.mark.parametrize(("form", "least", "most"), [("paper", 0, 1e-30), ("released", 0.999, 1.001)])
 def test_a_sure_discriminator_still_teaches_in_the_released_form(form: Form, least: float, most: float) -> None:
-    """Where D_seq is sure of a forgery, the paper's gradient has vanished and the released one is 1 a head."""
+    """If D_seq is sure of a generated frame, the paper's gradient vanishes and the released one is 1 per head."""
     generated = torch.full((1, 2, 3, 1, 1), -100.0, requires_grad=True)
     losses.sequence_confusion(Judge(), generated, torch.full((1, 2, 12, 20), -200.0), form=form).backward()
     for gradient in (generated.grad[0, 0, 0], generated.grad[0, -1, 2]):
@@ -439,7 +439,7 @@ def test_a_sure_discriminator_still_teaches_in_the_released_form(form: Form, lea
 @forms
 @pytest.mark.parametrize("name", TERMS)
 def test_half_precision_is_raised_first(name: str, form: Form) -> None:
-    """Of bfloat16 inputs the loss is float32, and the one of the same numbers in float32."""
+    """For bfloat16 inputs the loss is float32, and equals that of the same numbers in float32."""
     half, single = numbers(2), numbers(2)
     loss = TERMS[name](form, lambda *shape: half(*shape).bfloat16(), Judge())
     expected = TERMS[name](form, lambda *shape: single(*shape).bfloat16().float(), Judge())
@@ -448,7 +448,7 @@ def test_half_precision_is_raised_first(name: str, form: Form) -> None:
 
 @forms
 def test_contrast_does_not_see_length(form: Form) -> None:
-    """A clip's features made longer or shorter cost the same."""
+    """Scaling a clip's features does not change the cost."""
     draw = numbers(0)
     video, audio = draw(4, 2, 3), draw(4, 2, 3)
     one, other = (torch.tensor(factors)[:, None, None] for factors in ([0.01, 1, 3, 500], [7, 0.2, 90, 1]))
@@ -458,7 +458,7 @@ def test_contrast_does_not_see_length(form: Form) -> None:
 
 @forms
 def test_contrast_is_finite_where_clips_are_one(form: Form) -> None:
-    """Clips that are all the same, at distance 0, cost a margin for each unpaired two, with finite gradients."""
+    """Identical clips, at distance 0, cost a margin for each unpaired two, with finite gradients."""
     video, audio = (torch.ones(3, 2, 4, requires_grad=True) for _ in range(2))
     loss = losses.contrastive_loss(video, audio, form=form)
     loss.backward()
@@ -469,7 +469,7 @@ def test_contrast_is_finite_where_clips_are_one(form: Form) -> None:
 
 @forms
 def test_contrast_lets_go_beyond_the_margin(form: Form) -> None:
-    """Unpaired clips a little further apart than 1 neither cost nor are moved."""
+    """Unpaired clips a little further apart than 1 have no cost and no gradient."""
     angles = torch.tensor([0.0, 1.1, 2.2])  # 2·sin(.55) = 1.05 apart
     video = torch.stack((angles.cos(), angles.sin()), dim=-1)[:, None]
     audio = video.clone().requires_grad_()
@@ -481,7 +481,7 @@ def test_contrast_lets_go_beyond_the_margin(form: Form) -> None:
 
 @pytest.mark.parametrize("trains", [True, False])
 def test_what_is_held_still_goes_on_as_it_was(trains: bool) -> None:
-    """Inside, a network counts nothing and is not moved; behind it, it trains if it did before."""
+    """Within the block a network is not updated, nor its statistics; afterwards it trains if it did before."""
     network = nn.BatchNorm1d(2).train(trains)
     given = torch.ones(3, 2, requires_grad=True)
     with losses.still(network):

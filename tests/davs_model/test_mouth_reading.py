@@ -1,4 +1,4 @@
-"""The lesson of E_w^a: how a mouth moves, which is then kept as it is."""
+"""The mouth-reading term of E_w^a: it learns how a mouth moves, and can be frozen afterwards."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def moved(before: states.TrainingState, after: states.TrainingState, network: st
 
 @pytest.fixture(scope="module")
 def lesson(out: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, states.TrainingState]:
-    """A run of the speech stage with the lesson alone, and its state; not to be changed."""
+    """A run of the speech stage with the mouth-reading term alone, and its state; read-only."""
     folder = tmp_path_factory.mktemp("lesson") / "run"
     return folder, train(out, folder, *LESSON, stages=("speech",))
 
@@ -61,7 +61,7 @@ def lesson(out: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, s
 def test_the_lesson_moves_what_hears_and_nothing_that_sees(
     out: Path, lesson: tuple[Path, states.TrainingState], tmp_path: Path
 ) -> None:
-    """Where it is the only term of the stage, E_w^a and the reader learn, and E_w^v is not even looked through."""
+    """If it is the only term of the stage, E_w^a and the reader learn, and E_w^v is not computed."""
     one = lesson[1]
     two = train(out, tmp_path / "two", *LESSON, stages=("speech",), init_from=lesson[0])
     assert moved(one, two, AUDIO)
@@ -72,7 +72,7 @@ def test_the_lesson_moves_what_hears_and_nothing_that_sees(
 def test_what_was_learned_is_kept_while_frames_are(
     out: Path, lesson: tuple[Path, states.TrainingState], tmp_path: Path
 ) -> None:
-    """With `generation.audio=freeze` the full stage leaves E_w^a as it was; else it trains it, by this term too."""
+    """With `generation.audio=freeze` the full stage leaves E_w^a unchanged; else it trains it, by this term too."""
     folder, before = lesson
     begun: dict[str, Any] = {"stages": ("full",), "init_from": folder}
     frozen = train(out, tmp_path / "kept", *ALONE, "generation.audio=freeze", **begun)
@@ -86,13 +86,13 @@ def test_what_was_learned_is_kept_while_frames_are(
 
 
 def test_a_stage_of_a_term_that_cannot_teach_is_refused(out: Path, tmp_path: Path) -> None:
-    """Weights that leave a stage with nothing to learn are one line, not a run that stands still."""
+    """Weights that leave a stage without anything to learn give a one-line error."""
     with pytest.raises(RunError, match="nothing to learn"):
         train(out, tmp_path / "none", *LESSON, "weights.mouth_reading=0", stages=("speech",))
 
 
 def test_options_are_in_the_checkpoint(out: Path, lesson: tuple[Path, states.TrainingState], tmp_path: Path) -> None:
-    """A model with a reader is built again with it from its checkpoint; one without has no weights of any."""
+    """A model with a reader is rebuilt with it from its checkpoint; one without has no reader weights."""
     train(out, tmp_path / "without", "weights.mouth_reading=0", stages=("speech",))
     whole, plain = (checkpoint.load(folder) for folder in (lesson[0], tmp_path / "without"))
     assert whole.model().dimensions["reads_mouth"] == 1
@@ -102,7 +102,7 @@ def test_options_are_in_the_checkpoint(out: Path, lesson: tuple[Path, states.Tra
 
 
 def test_only_the_motion_of_a_mouth_counts() -> None:
-    """A reading that is right but for what all frames have in common costs nothing; a still one costs the motion."""
+    """A reading that is correct up to the mean over frames costs nothing; a still one costs the motion."""
     rng = torch.Generator().manual_seed(0)
     frames = torch.rand((2, 5, 3, 64, 64), generator=rng)
     rows, columns = region(MOUTH_BOX, 64)
@@ -115,7 +115,7 @@ def test_only_the_motion_of_a_mouth_counts() -> None:
 
 
 def test_a_mouth_is_read_alike_where_only_its_region_is_shown() -> None:
-    """What a reading costs is the same of whole crops and of a box of them."""
+    """The cost of a reading is the same for whole crops and for a box of them."""
     rng = torch.Generator().manual_seed(0)
     frames, read = torch.rand((1, 2, 3, 256, 256), generator=rng), torch.rand((1, 2, ROWS, COLUMNS), generator=rng)
     part = losses.mouth_reading_loss(read, frames[..., 128:256, 64:192], (128, 256, 64, 192))
@@ -123,7 +123,7 @@ def test_a_mouth_is_read_alike_where_only_its_region_is_shown() -> None:
 
 
 def test_the_mouth_is_found_where_only_its_region_is_shown() -> None:
-    """A box of the crop is at the same place in pictures of the mouth's region, as far as these show it."""
+    """A box of the crop is at the same position in images of the mouth region, as far as these show it."""
     crop = torch.arange(256.0)
     for size in (64, 104):
         rows, columns = region(MOUTH_BOX, size, MOUTH_REGION)

@@ -1,4 +1,4 @@
-"""The networks: equal to the released ones, of any size, in any fast form."""
+"""The networks equal the released ones, at any size, in any fast form."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SMALL = {"n_words": 7, "n_people": 5, "n_speakers": 3, "width": 0.125, "image_si
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> dict[str, NDArray[np.float32]]:
-    """What the authors' networks put out."""
+    """The outputs of the authors' networks."""
     with np.load(shared / "reference" / "networks" / "golden.npz", allow_pickle=False) as arrays:
         return dict(arrays)
 
@@ -79,7 +79,7 @@ def read_layout(shared: Path) -> dict[str, dict[str, list[int]]]:
 
 
 def single(array: NDArray[np.float64]) -> Tensor:
-    """The recorded inputs are float32."""
+    """Return the recorded inputs in float32."""
     return torch.from_numpy(array.astype(np.float32))
 
 
@@ -135,13 +135,13 @@ def test_the_defaults_are_the_released_size(network: type[nn.Module], millions: 
 
 
 def parameters(module: nn.Module) -> int:
-    """Numbers that a module learns, or would."""
+    """Return the number of parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 @pytest.mark.parametrize(("width", "image_size"), [(0.05, 64), (0.05, 128), (0.05, 256), (0.25, 64)])
 def test_small_models_have_the_same_outputs(width: float, image_size: int) -> None:
-    """Any width and image size give features of 256, images of that size in [0, 1] and logits of all classifiers."""
+    """Any width and image size gives features of 256, images of that size in [0, 1] and logits of all classifiers."""
     torch.manual_seed(0)
     model = DAVS(n_words=7, n_people=5, n_speakers=3, width=width, image_size=image_size)
     frames, windows = torch.rand(2, 12, 3, image_size, image_size), torch.randn(2, 12, 12, 20)
@@ -182,7 +182,7 @@ def test_people_are_told_apart_only_where_there_are_any() -> None:
     [(64, "paper"), (128, "released"), pytest.param(256, "paper", marks=pytest.mark.slow)],
 )
 def test_everything_learns(image_size: int, form: objective.Form) -> None:
-    """The whole objective, in either form, gives every parameter but the never used ones a finite gradient."""
+    """The whole objective, in either form, gives a finite gradient to every parameter but the unused ones."""
     torch.manual_seed(0)
     model = DAVS(**{**SMALL, "width": 0.05, "image_size": image_size})
     batch = random_batch(model, 2)
@@ -197,7 +197,7 @@ def test_everything_learns(image_size: int, form: objective.Form) -> None:
 
 
 def test_all_frames_at_once_are_frame_by_frame() -> None:
-    """Frames that pass in one go give the numbers of a loop over them."""
+    """Frames that are encoded at once give the numbers of a loop over them."""
     model, batch = small_model()
     with torch.no_grad():
         identity = model.encode_identity(batch["identity_frame"])
@@ -212,7 +212,7 @@ def test_all_frames_at_once_are_frame_by_frame() -> None:
 
 
 def test_one_identity_speaks_for_all_frames() -> None:
-    """An identity of one frame, and the same repeated for each frame, give the same pictures; different ones differ."""
+    """An identity of one frame, and the same one repeated, give the same images; different identities differ."""
     model, batch = small_model()
     with torch.no_grad():
         audio = model.encode_sound(batch["windows"])
@@ -231,12 +231,12 @@ def small_model() -> tuple[DAVS, Batch]:
 
 
 def close(found: Tensor, wanted: Tensor) -> None:
-    """Two tensors are equal but for rounding."""
+    """Assert that two tensors are equal up to rounding."""
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_factors_of_the_released_code_can_be_had_alone() -> None:
-    """With what docs/training.md sets, every term has the factor of the released code, which has no person softmax."""
+    """With the settings in docs/training.md, every term has the released factor, with no person softmax."""
     page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
     line = next(line for line in page.splitlines() if "--set form=released --set" in line)
     settings = Settings.resolve("paper", None, re.findall(r"--set ([a-z_.]+=\w+)", line))
@@ -248,7 +248,7 @@ def test_factors_of_the_released_code_can_be_had_alone() -> None:
 
 
 def test_what_is_set_of_d_seq_and_of_drivers_holds_for_frames_in_a_row() -> None:
-    """Without targets, too, L_GAN is hinge, has wrong sound, and frames are generated from either, as it is set."""
+    """Without targets, too, the settings of L_GAN (hinge, wrong audio) and drivers apply to consecutive frames."""
     model, batch = small_model()
     model.requires_grad_(False)
 
@@ -270,7 +270,7 @@ def test_what_is_set_of_d_seq_and_of_drivers_holds_for_frames_in_a_row() -> None
 
 
 def test_unused_layers_are_never_used() -> None:
-    """Layers that the released networks hold but never use have no part in any output, and are not trained."""
+    """Layers that the released networks contain but never use do not affect any output, and are not trained."""
     model, batch = small_model()
     before = objective.terms(model, batch)
     unused = [parameter for name, parameter in model.named_parameters() if ".unused." in name]
@@ -298,7 +298,7 @@ def test_unused_layers_are_never_used() -> None:
     ],
 )
 def test_a_wrong_shape_is_named(network: object, given: tuple[Tensor, ...], expected: str) -> None:
-    """Frames, windows or features of the wrong shape are refused with the shape that is expected."""
+    """Frames, windows or features of the wrong shape are refused with the expected shape."""
     assert callable(network)
     with pytest.raises(ValueError, match=expected):
         network()(*given)
@@ -306,7 +306,7 @@ def test_a_wrong_shape_is_named(network: object, given: tuple[Tensor, ...], expe
 
 @pytest.mark.parametrize("network", [IdentityEncoder, VisualSpeechEncoder, Decoder, SequenceDiscriminator])
 def test_other_picture_sizes_are_refused(network: type[nn.Module]) -> None:
-    """A picture size that the networks are not built for is refused."""
+    """An image size that the networks do not support is refused."""
     with pytest.raises(ValueError, match="image_size 96: one of 64, 128, 256"):
         network(image_size=96)
 
@@ -320,7 +320,7 @@ def test_a_width_is_above_zero(width: float) -> None:
 
 @pytest.mark.slow
 def test_every_network_is_one_graph() -> None:
-    """`torch.compile` sees each network whole, without a break, and what it traces computes the same."""
+    """`torch.compile` traces each network completely, without a graph break, and the result is the same."""
     model, batch = small_model()
     with torch.no_grad():
         wanted = objective.terms(model, batch)

@@ -1,4 +1,4 @@
-"""The fast forms of a model compute what plain float32 does, within the tolerances that are stated."""
+"""The fast forms of a model equal plain float32 within the stated tolerances."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Outcome = dict[str, Tensor]
 
 @pytest.mark.slow
 def test_fast_forms_are_within_their_tolerances() -> None:
-    """Channels-last and bf16, forward and backward, are as near to plain float32 as is stated."""
+    """Channels-last and bf16, forward and backward, are within the stated tolerance of plain float32."""
     sizes = {"n_words": 5, "n_people": 3, "n_speakers": 3, "width": 0.1, "image_size": 64}
     assert_near(sizes, FORMS, batch_size=2, device="cpu")
 
@@ -47,19 +47,19 @@ def test_fast_forms_are_within_their_tolerances() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_fast_forms_on_cuda_are_within_their_tolerances(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The released size at batch 16 on CUDA, compiled too, is as near to float32 as is stated."""
+    """At the released size and batch 16 on CUDA, compiled too, results are within the stated tolerance of float32."""
     for library in (torch.backends.cuda.matmul, torch.backends.cudnn):
-        monkeypatch.setattr(library, "allow_tf32", False)  # float32 in earnest
+        monkeypatch.setattr(library, "allow_tf32", False)  # real float32
     assert_near({"n_speakers": 10}, FORMS + COMPILED, batch_size=16, device="cuda")
 
 
 def assert_near(sizes: dict[str, Any], forms: tuple[Form, ...], *, batch_size: int, device: str) -> None:
-    """Prove that each form is as near to plain float32 as is stated, and that rounding is really seen."""
+    """Assert that each form is within its tolerance of plain float32, and that rounding does show."""
     original = DAVS(**sizes)
     draw(original)
     for module in original.modules():
         if isinstance(module, nn.Dropout):
-            module.p = 0.0  # drawn differently in each form
+            module.p = 0.0  # random in each form
     samples = random_batch(original, batch_size)
     batch = {name: tensor.to(device) if tensor.ndim else tensor for name, tensor in samples.items()}
     wanted = outcome(original, batch, Form(), device)
@@ -72,10 +72,10 @@ def assert_near(sizes: dict[str, Any], forms: tuple[Form, ...], *, batch_size: i
 
 
 def outcome(original: DAVS, batch: Batch, form: Form, device: str) -> Outcome:
-    """Return what a form computes in eval mode.
+    """Return the results of a form in eval mode.
 
-    In training mode BatchNorm divides by the deviations of the batch, layer after layer, and in a network that has
-    learned nothing that multiplies any rounding: gradients of float32 in another memory layout differ by a tenth there.
+    In training mode BatchNorm divides by the deviations of the batch, layer after layer, and in an untrained
+    network that multiplies any rounding: gradients of float32 in another memory layout differ by a tenth there.
     """
     model = copy.deepcopy(original)
     precision.place(model, device, channels_last=form.channels_last, compiled=form.compiled)
@@ -89,7 +89,7 @@ def outcome(original: DAVS, batch: Batch, form: Form, device: str) -> Outcome:
             "audio": model.encode_sound(batch[WINDOWS]),
         }
         frames = model.decode(identity, found["audio"]).detach()
-        found["frames"] = frames - frames.mean((-2, -1), keepdim=True)  # each less its mean grey
+        found["frames"] = frames - frames.mean((-2, -1), keepdim=True)  # each minus its mean grey
         found = {name: value.detach().float().cpu() for name, value in found.items()}
         del identity
         losses = objective.terms(model, batch)
@@ -99,5 +99,5 @@ def outcome(original: DAVS, batch: Batch, form: Form, device: str) -> Outcome:
 
 
 def relative_difference(found: Tensor, wanted: Tensor) -> float:
-    """Return the Euclidean norm of the difference over that of what is wanted."""
+    """Return the Euclidean norm of the difference over that of the expected values."""
     return float((found.double() - wanted.double()).norm() / wanted.double().norm())

@@ -1,4 +1,4 @@
-"""Two processes that train one model: what a checkpoint keeps is of the clips of both, whichever of them writes it."""
+"""Two processes that train one model: a checkpoint covers the clips of both, whichever of them writes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes found; none waits for the other for good."""
+    """The results of each of two processes; neither waits for the other indefinitely."""
     folder = tmp_path_factory.mktemp("processes")
     command = [sys.executable, two_processes.__file__]
     given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -34,7 +34,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def test_mean_expressions_are_of_all_clips(found: list[dict[str, Any]]) -> None:
-    """Both remember the very same means, those that one process has of all clips, though one had none to give once."""
+    """Both processes have exactly the same means, over all clips, although one process once had no clips to add."""
     first, second = (one["expressions"] for one in found)
     alone = two_processes.expressions(World())
     assert first["seen"].tolist() == second["seen"].tolist() == alone["seen"].tolist() == [2, 4, 2, 8]
@@ -44,7 +44,7 @@ def test_mean_expressions_are_of_all_clips(found: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("kind", [name for name, _, _ in two_processes.LAYERS])
 def test_batchnorm_is_of_all_values(found: list[dict[str, Any]], kind: str) -> None:
-    """BatchNorm on the CPU counts every value alike, though one process has three times as many as the other."""
+    """BatchNorm on the CPU weights every value equally, although one process has three times as many as the other."""
     first, second = (one["normalised"][kind] for one in found)
     alone = two_processes.normalised(World())[kind]
     output = torch.cat((first.pop("output"), second.pop("output")))

@@ -1,4 +1,4 @@
-"""A second model, of one file, goes all the way: nothing of training, evaluation and generation knows it by name."""
+"""A second model in one file works throughout: training, evaluation and generation do not depend on its name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True, scope="module")
 def toy() -> Iterator[None]:
-    """Put the file of the toy model among the models, as if it lay in their folder."""
+    """Put the file of the toy model among the models, as if it were in their folder."""
     models.__path__.append(str(FOLDER))
     yield
     models.__path__.remove(str(FOLDER))
@@ -44,12 +44,12 @@ def toy() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of shards; not to be changed."""
+    """A folder of shards; read-only."""
     return make_shards(tmp_path_factory.mktemp("protocol") / "shards")
 
 
 def train(out: Path, run: Path, *overrides: str) -> list[str]:
-    """Train all stages of the toy model, and return what was said."""
+    """Train all stages of the toy model, and return the messages."""
     lines: list[str] = []
     kind = models.find("toy")
     settings = kind.Settings.resolve(None, None, (*QUICK, *overrides))
@@ -59,7 +59,7 @@ def train(out: Path, run: Path, *overrides: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of all stages, and beside it the same as it was amid each; not to be changed."""
+    """A run of all stages, and beside it the same run during each stage; read-only."""
     folder = tmp_path_factory.mktemp("protocol") / "run"
     with interrupted.kept({(stage, step): folder.parent / stage for stage, step in AMID}):
         train(out, folder)
@@ -67,7 +67,7 @@ def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_model_is_one_file() -> None:
-    """The toy model took one file: it is found by its name, and no other file of the package names it."""
+    """The toy model is one file: it is found by its name, and no other file of the package names it."""
     assert [path.name for path in FOLDER.glob("*.py")] == ["toy.py"]
     assert models.names() == ["amie", "davs", "etgan", "sync", "toy"]
     assert models.find("toy").name == models.build("toy", {"features": 2, "image_size": 64}).name == "toy"
@@ -76,7 +76,7 @@ def test_a_model_is_one_file() -> None:
 
 
 def test_pictures_too_small_for_a_measure(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model whose mouths are smaller than SSIM's window trains and is evaluated: that figure is null."""
+    """A model whose mouths are smaller than SSIM's window is trained and evaluated, with null for that figure."""
     small = {"features": 4, "image_size": 32}
     monkeypatch.setattr(models.find("toy"), "dimensions_for", classmethod(lambda *_: small))
     train(out, tmp_path / "run")
@@ -91,7 +91,7 @@ def test_pictures_too_small_for_a_measure(out: Path, tmp_path: Path, monkeypatch
 
 
 def test_shared_code_names_no_stage_of_davs() -> None:
-    """No text of training, evaluation, generation and data is the name of its full stage, a phase or a term."""
+    """No string of training, evaluation, generation and data is the name of DAVS's full stage, a phase or a term."""
     package = Path(davs_model.__file__).parent
     shared = [package / f"{name}.py" for name in ("film", "generation", "settings")]
     shared += [path for folder in ("data", "training", "evaluation") for path in (package / folder).rglob("*.py")]
@@ -119,13 +119,13 @@ def test_it_trains(run: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["listen", "talk"])
 def test_it_goes_on_bit_for_bit(out: Path, run: Path, tmp_path: Path, stage: str) -> None:
-    """A run that was killed in either stage ends with the very bytes of one that was not."""
+    """A run that was killed in either stage ends byte-identical to an uninterrupted one."""
     train(out, Path(shutil.copytree(run.parent / stage, tmp_path / "run")))
     interrupted.assert_same_bytes(run, tmp_path / "run")
 
 
 def test_it_is_evaluated(out: Path, run: Path, tmp_path: Path) -> None:
-    """It is measured by what it has; the page says of the rest why it is missing."""
+    """The evaluation measures what the model supports; the page gives reasons for the rest."""
     settings = evaluation.EvaluationSettings(batch_size=3, workers=0)
     found = evaluation.evaluate(run, out, tmp_path, settings, say=lambda _: None)
     assert found["retrieval"]["video_to_audio"]["n_clips"] == 4
@@ -137,7 +137,7 @@ def test_it_is_evaluated(out: Path, run: Path, tmp_path: Path) -> None:
 
 
 def test_it_makes_a_film(run: Path, tmp_path: Path) -> None:
-    """`avprep generate` makes a film of a photo and a speech; what the model cannot do is one line."""
+    """`avprep generate` makes a video of a photo and a speech; unsupported options give one line."""
     cv2.imwrite(str(tmp_path / "photo.png"), np.full((256, 256, 3), 90, np.uint8))
     made_media.write_wav(tmp_path / "speech.wav", made_media.noise(0.6, 16_000), 16_000)
     arguments = ["generate", run, "--face", tmp_path / "photo.png", "--aligned", "--audio", tmp_path / "speech.wav"]
@@ -152,13 +152,13 @@ def test_it_makes_a_film(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("device", ["xpu9", "nowhere", "cuda:99"])
 def test_a_device_that_is_not_there(run: Path, device: str) -> None:
-    """A device that this machine does not have is one line."""
+    """A device that this machine does not have gives one line."""
     with pytest.raises(SettingsError, match=rf"^device '{device}' cannot be used here: "):
         davs_model.load(run, device=device)
 
 
 def test_the_command_trains_it(out: Path, tmp_path: Path) -> None:
-    """`avprep train --model toy` takes its preset and its stages, and refuses others in one line, as `ablate` it."""
+    """`avprep train --model toy` accepts its preset and its stages and refuses others in one line, like `ablate`."""
 
     def call(*words: object) -> Result:
         return CliRunner().invoke(main, [str(word) for word in words])
@@ -179,7 +179,7 @@ def test_the_command_trains_it(out: Path, tmp_path: Path) -> None:
 
 
 def test_its_settings_are_its_own(run: Path) -> None:
-    """Its sections stand beside those of any run, and errors name the nearest of its settings."""
+    """The model's sections appear among those of any run, and errors name the nearest of its settings."""
     kind = models.find("toy").Settings
     assert kind.resolve(file=run / "settings.toml") == kind.resolve(None, None, QUICK)
     with pytest.raises(SettingsError, match=r"no setting steps.listn; did you mean steps.listen\?"):
@@ -189,7 +189,7 @@ def test_its_settings_are_its_own(run: Path) -> None:
 
 
 def test_a_model_that_is_not_there(run: Path, tmp_path: Path) -> None:
-    """A checkpoint of a model that this program lacks is refused in one line, and nothing is imported by its name."""
+    """A checkpoint of an unknown model is refused in one line, and nothing is imported by its name."""
     saved = checkpoint.load(run)
     object.__setattr__(saved, "name", "antigravity")
     with pytest.raises(CheckpointError, match="antigravity"):

@@ -1,4 +1,4 @@
-"""PSNR, SSIM and L1 of frames: each is its definition, whatever the batches, and refuses what is no frame."""
+"""PSNR, SSIM and L1 of frames: each equals its definition, whatever the batches, and refuses invalid frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ seeds = st.integers(0, 2**16)
 
 
 def frames(seed: int, *shape: int, noise: float = 0.1) -> tuple[Tensor, Tensor]:
-    """Draw real frames in float64 and what is generated with some noise."""
+    """Draw real frames in float64 and generated ones with some noise."""
     generator = torch.Generator().manual_seed(seed)
     real = torch.rand(shape, generator=generator, dtype=torch.float64)
     generated = real + noise * torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -30,13 +30,13 @@ def frames(seed: int, *shape: int, noise: float = 0.1) -> tuple[Tensor, Tensor]:
 
 
 def portrait() -> tuple[Tensor, Tensor]:
-    """Return a picture of a face and a blurred one of it, float64 `[1, 3, 200, 256]`."""
+    """Return an image of a face and a blurred version of it, float64 `[1, 3, 200, 256]`."""
     sharp = torch.from_numpy(pictures.astronaut()[:200, 100:356] / 255).permute(2, 0, 1)[None]
     return sharp, torch.nn.functional.avg_pool2d(sharp, 7, stride=1, padding=3)
 
 
 def library_ssim(real: Tensor, generated: Tensor) -> list[float]:
-    """Return the SSIM of each frame as scikit-image has it with the settings of Wang et al."""
+    """Return the SSIM of each frame by scikit-image with the settings of Wang et al."""
     return [
         structural_similarity(
             x, y, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0, channel_axis=0
@@ -46,7 +46,7 @@ def library_ssim(real: Tensor, generated: Tensor) -> list[float]:
 
 
 def slow_ssim(real: list[list[float]], generated: list[list[float]]) -> float:
-    """Return the SSIM of one colour, window by window: weights, means, variances, formula."""
+    """Return the SSIM of one colour channel, window by window: weights, means, variances, formula."""
     weights = [[math.exp(-(i * i + j * j) / (2 * 1.5**2)) for j in range(-5, 6)] for i in range(-5, 6)]
     total = sum(map(sum, weights))
     found = []
@@ -70,7 +70,7 @@ def slow_ssim(real: list[list[float]], generated: list[list[float]]) -> float:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_psnr_and_ssim_agree_with_scikit_image(dtype: torch.dtype) -> None:
-    """Frames of any float type score what scikit-image makes of the same numbers, a portrait too."""
+    """Frames of any float type score as by scikit-image for the same numbers, a portrait format too."""
     for real, generated in (frames(0, 3, 3, 40, 32), frames(1, 2, 3, 24, 24, noise=0.5), portrait()):
         x, y = real.to(dtype), generated.to(dtype)
         ratios = [
@@ -84,7 +84,7 @@ def test_psnr_and_ssim_agree_with_scikit_image(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(11, 11), (13, 12)])
 def test_ssim_is_the_formula(height: int, width: int) -> None:
-    """SSIM is the mean of the paper's formula over the windows that fit, and over colours."""
+    """SSIM is the mean of the paper's formula over the windows that fit, and over colour channels."""
     real, generated = frames(2, 2, 3, height, width)
     expected = [
         np.mean([slow_ssim(x, y) for x, y in zip(one, other, strict=True)])
@@ -94,7 +94,7 @@ def test_ssim_is_the_formula(height: int, width: int) -> None:
 
 
 def test_ssim_is_that_of_torchmetrics_away_from_the_border() -> None:
-    """Torchmetrics, in float64 and without the windows that it pads, says the same."""
+    """Torchmetrics, in float64 and without its padded windows, gives the same values."""
     real, generated = frames(3, 2, 3, 30, 36)
     _, places = structural_similarity_index_measure(
         generated, real, data_range=1.0, reduction="none", return_full_image=True
@@ -105,7 +105,7 @@ def test_ssim_is_that_of_torchmetrics_away_from_the_border() -> None:
 
 @pytest.mark.parametrize(("one", "other"), [(0.0, 1.0), (0.9, 0.97), (0.5, 0.5 + 1 / 255), (0.0, 0.0)])
 def test_flat_frames_differ_in_brightness_alone(one: float, other: float) -> None:
-    """Without any contrast the formula is (2xy + c₁)/(x² + y² + c₁), to the last digits, and PSNR −20·log₁₀|x − y|."""
+    """Without contrast SSIM is (2xy + c₁)/(x² + y² + c₁), to the last digits, and PSNR −20·log₁₀|x − y|."""
     x, y = torch.full((1, 3, 64, 64), one, dtype=torch.float64), torch.full((1, 3, 64, 64), other, dtype=torch.float64)
     expected = (2 * one * other + 1e-4) / (one**2 + other**2 + 1e-4)
     assert float(ssim(x, y)) == pytest.approx(expected, abs=1e-10)
@@ -116,7 +116,7 @@ def test_flat_frames_differ_in_brightness_alone(one: float, other: float) -> Non
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_identical_frames_are_perfect(dtype: torch.dtype) -> None:
-    """Equal frames, flat or not, have SSIM 1 exactly and infinite PSNR; of frames beside them nothing changes."""
+    """Equal frames, flat or not, have SSIM 1 exactly and infinite PSNR, and do not affect other frames."""
     real, generated = (side.to(dtype) for side in frames(4, 4, 3, 50, 50))
     real[3] = 0.9
     generated[[0, 3]] = real[[0, 3]]
@@ -126,7 +126,7 @@ def test_identical_frames_are_perfect(dtype: torch.dtype) -> None:
 
 
 def test_frames_are_independent() -> None:
-    """A frame's scores do not depend on the frames beside it, and come in their order, over several chunks."""
+    """A frame's scores do not depend on the other frames, and are in order, over several chunks."""
     count = 2 * reconstruction.CHUNK + 1
     one, other = frames(5, 1, 3, 12, 12)
     real = one.expand(count, -1, -1, -1)
@@ -139,7 +139,7 @@ def test_frames_are_independent() -> None:
 
 
 def test_mixed_precision_around_it_changes_no_score() -> None:
-    """Scores are those of float64 under autocast too."""
+    """Scores are computed in float64 under autocast too."""
     real, generated = (side.float() for side in frames(6, 2, 3, 32, 32))
     with torch.autocast("cpu", torch.bfloat16):
         found = psnr(real, generated), ssim(real, generated)
@@ -147,7 +147,7 @@ def test_mixed_precision_around_it_changes_no_score() -> None:
 
 
 def test_scores_carry_no_gradients() -> None:
-    """Frames that were generated with gradients give scores without."""
+    """Frames generated with gradients give scores without."""
     real, generated = frames(7, 1, 3, 12, 12)
     assert not psnr(real, generated.requires_grad_()).requires_grad
     assert not ssim(real, generated).requires_grad
@@ -186,7 +186,7 @@ good = torch.full((2, 3, 16, 16), 0.5)
     ],
 )
 def test_what_is_no_frame_is_refused(real: Tensor, generated: Tensor, complaint: str) -> None:
-    """Shapes that differ or do not fit, no frames, and values that are no brightness raise ValueError."""
+    """Shapes that differ or do not fit, no frames, and values outside the range of brightness raise ValueError."""
     for measure in (psnr, ssim):
         with pytest.raises(ValueError, match=complaint):
             measure(real, generated)
@@ -196,13 +196,13 @@ def test_what_is_no_frame_is_refused(real: Tensor, generated: Tensor, complaint:
 
 @pytest.mark.parametrize("shape", [(1, 3, 10, 30), (1, 3, 30, 10), (3,)])
 def test_frames_smaller_than_the_window_have_no_ssim(shape: tuple[int, ...]) -> None:
-    """A frame that the window does not fit into raises ValueError."""
+    """A frame that is smaller than the window raises ValueError."""
     with pytest.raises(ValueError, match="smaller than SSIM's window of 11"):
         ssim(torch.zeros(shape), torch.zeros(shape))
 
 
 def test_rounding_is_no_wrong_range() -> None:
-    """Frames that leave [0, 1] by what resizing rounds are frames."""
+    """Frames that leave [0, 1] by resizing's rounding are accepted."""
     assert float(ssim(good + 0.5 + 1e-6, good)[0]) < 1
 
 
@@ -212,7 +212,7 @@ def test_rounding_is_no_wrong_range() -> None:
 @settings(deadline=None)
 @given(seeds, st.lists(st.integers(1, 4), min_size=1, max_size=4), st.sets(st.integers(0, 3)))
 def test_batches_change_nothing(seed: int, sizes: list[int], equal: set[int]) -> None:
-    """Frames in batches of any size give the means over all; identical ones are counted and have no part in PSNR."""
+    """Frames in batches of any size give the means over all; identical ones are counted but left out of PSNR."""
     real, generated = frames(seed, sum(sizes), 3, 12, 12)
     same = [n for n in equal if n < len(real)]
     generated[same] = real[same]
@@ -239,7 +239,7 @@ def test_frames_that_are_all_identical_are_perfect() -> None:
 
 
 def test_a_batch_that_is_refused_is_not_counted() -> None:
-    """After a ValueError the means are those of the frames before."""
+    """After a ValueError the means are those of the previous frames."""
     kept = Reconstructions()
     kept.add(good, good * 0.9)
     before = kept.result()

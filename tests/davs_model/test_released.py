@@ -1,4 +1,4 @@
-"""The released checkpoint: what its code saved is taken over number by number, what is missing or odd is named."""
+"""The released checkpoint: its tensors are imported exactly, and missing or odd ones are named."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ eras = pytest.mark.parametrize("era", ["0.2", "now"])
 
 
 def assert_named(result: Result, *lines: str) -> None:
-    """Prove that an import named these findings, wrote nothing and ended in one line of error."""
+    """Assert that an import named these findings, wrote nothing and ended in a one-line error."""
     assert result.exit_code == 1, result.output
     found = result.stderr.splitlines()
     for line in lines:
@@ -45,7 +45,7 @@ def networks() -> released_form.Networks:
 def imported(
     request: pytest.FixtureRequest, networks: released_form.Networks, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, str, Result, Path]]:
-    """A whole file, its digest before the import, what the import said, and the run."""
+    """A complete file, its digest before the import, the output of the import, and the run."""
     folder = tmp_path_factory.mktemp("imported")
     file, run = folder / "101_DAVS_checkpoint.pth.tar", folder / "runs" / "released"
     extra = {
@@ -60,17 +60,17 @@ def imported(
 
 
 class TestImport:
-    """What the released code saved becomes a checkpoint of ours."""
+    """A file of the released code becomes an avprep checkpoint."""
 
     def test_the_form_of_the_released_tensors_is_the_recorded_one(self, shared: Path) -> None:
-        """Names and shapes that follow from our networks are those of the released ones, none more, none less."""
+        """Names and shapes that follow from avprep's networks are exactly those of the released ones."""
         recorded = json.loads((shared / "reference/networks/state_dict_layout.json").read_text())
         assert released_form.layout() == recorded
 
     def test_every_number_of_the_file_is_in_the_checkpoint(
         self, imported: tuple[Path, str, Result, Path], networks: released_form.Networks
     ) -> None:
-        """Whatever the era of the file, its tensors are the checkpoint's, stacked where two became one."""
+        """Whatever the format of the file, its tensors are the checkpoint's, stacked where two became one."""
         _, _, result, run = imported
         assert result.exit_code == 0, result.output
         loaded = checkpoint.load(run)
@@ -119,7 +119,7 @@ class TestImport:
             assert weights[ours][rows].equal(networks[network][name]), ours
 
     def test_what_is_no_network_is_named_as_left_aside(self, imported: tuple[Path, str, Result, Path]) -> None:
-        """The epoch and the state of an optimizer are left in the file, and that is said."""
+        """The epoch and the state of an optimizer are not imported, and the output says so."""
         _, _, result, run = imported
         *aside, then = result.stderr.splitlines()
         assert aside == ["left aside: epoch", "left aside: optimizer_G"]
@@ -129,14 +129,14 @@ class TestImport:
     def test_the_file_is_named_in_the_checkpoint_and_not_changed(
         self, imported: tuple[Path, str, Result, Path]
     ) -> None:
-        """The checkpoint says which file it comes from, by digest, and that file is as it was."""
+        """The checkpoint records its source file by digest, and that file is unchanged."""
         file, digest, _, run = imported
         assert files.sha256(file) == digest
         source = {"form": "released", "file": file.name, "sha256": digest}
         assert checkpoint.load(run).settings["source"] == source
 
     def test_the_same_file_gives_the_same_bytes(self, imported: tuple[Path, str, Result, Path]) -> None:
-        """A second import, over the first with --force, writes the very same file; without, it is refused."""
+        """A second import with --force writes exactly the same file; without it, it is refused."""
         file, _, _, run = imported
         target = run / checkpoint.NAME
         before = files.sha256(target), target.stat().st_ino
@@ -155,7 +155,7 @@ class TestFindings:
     def test_the_prefix_of_data_parallel_may_be_there_or_not(
         self, tmp_path: Path, domain: dict[str, Tensor], era: Era, prefix: str
     ) -> None:
-        """Networks that were not wrapped in DataParallel are read like those that were."""
+        """Networks that were not wrapped in DataParallel are read like wrapped ones."""
         file = released_form.write(tmp_path / "file.tar", {DOMAIN: domain}, prefix=prefix, era=era)
         found, findings = released.read(file)
         assert findings.loaded == {DOMAIN: 66_049}
@@ -176,7 +176,7 @@ class TestFindings:
         assert released.read(released_form.write(tmp_path / "file.tar", networks))[0].dimensions["n_words"] == 54
 
     def test_classifiers_that_disagree_on_the_words_are_odd(self, tmp_path: Path) -> None:
-        """Where the two word classifiers are of different data sets, the second is named, with both shapes."""
+        """If the two word classifiers are of different data sets, the second is named, with both shapes."""
         networks = released_form.fill(
             {
                 "model_fusion": released_form.layout(n_words=54)["model_fusion"],
@@ -214,7 +214,7 @@ class TestFindings:
     def test_an_odd_tensor_is_named_and_nothing_written(
         self, tmp_path: Path, domain: dict[str, Tensor], spoil: Callable[[Tensor], object], named: str
     ) -> None:
-        """A tensor of another shape, kind or content is named with what is wrong; there is no RUN afterwards."""
+        """A tensor of another shape, type or content is named with the fault; no RUN is made."""
         odd = {**domain, "fc1.weight": spoil(domain["fc1.weight"])}
         file = tmp_path / "file.tar"
         torch.save({DOMAIN: OrderedDict((f"module.{name}", tensor) for name, tensor in odd.items())}, file)
@@ -232,7 +232,7 @@ class TestFindings:
         assert not (tmp_path / "run").exists()
 
     def test_partial_imports_the_rest(self, tmp_path: Path, domain: dict[str, Tensor]) -> None:
-        """With --partial what fits is taken, the rest is fresh, and the settings list what was not imported."""
+        """With --partial the fitting tensors are imported, the rest is new, and the settings list what is missing."""
         networks = {DOMAIN: {**domain, "fc2.bias": torch.tensor([1, 2]), "fc1.bias": domain["fc1.bias"].half()}}
         file = released_form.write(tmp_path / "file.tar", networks)
         before = torch.get_rng_state()
@@ -251,7 +251,7 @@ class TestFindings:
         assert fresh.std() > 0
 
     def test_half_precision_and_any_order_in_memory_will_do(self, tmp_path: Path, domain: dict[str, Tensor]) -> None:
-        """Weights in float16, bfloat16 or float64 become float32; transposed ones are put in order."""
+        """Weights in float16, bfloat16 or float64 become float32; transposed ones are made contiguous."""
         for dtype in (torch.float16, torch.bfloat16, torch.float64):
             weight = domain["fc1.weight"].to(dtype).t().contiguous().t()
             file = tmp_path / "file.tar"
@@ -275,21 +275,21 @@ class TestFindings:
         ]
 
     def test_only_some_of_what_is_left_aside_is_listed(self, tmp_path: Path, domain: dict[str, Tensor]) -> None:
-        """Of hundreds of entries without a place ten are named and the rest counted."""
+        """Of hundreds of unknown entries ten are named and the rest counted."""
         extra = {f"entry{number}": number for number in range(200)}
         file = released_form.write(tmp_path / "file.tar", {DOMAIN: domain}, extra=extra)
         lines = call("import-checkpoint", file, tmp_path / "run").stderr.splitlines()
         assert lines[9:11] == ["left aside: entry9", "left aside: 190 more"]
 
     def test_without_a_seed_what_is_missing_cannot_be_saved(self, tmp_path: Path, domain: dict[str, Tensor]) -> None:
-        """A checkpoint of a file that lacks something is not one by itself: `save` refuses it."""
+        """An incomplete import cannot be saved as a checkpoint."""
         found, _ = released.read(released_form.write(tmp_path / "file.tar", {DOMAIN: domain}))
         with pytest.raises(CheckpointError, match=r"run/checkpoint\.safetensors: not written: .* is missing"):
             checkpoint.save(tmp_path / "run", found)
         assert not (tmp_path / "run").exists()
 
     def test_words_that_a_file_only_claims_make_no_large_model(self, tmp_path: Path) -> None:
-        """The number of words comes from a weight that is there in full, else it is LRW's and the weight is odd."""
+        """The number of words comes from a complete weight; otherwise it is LRW's and the weight is reported."""
         for weight in (
             torch.zeros(2**31, 0),
             torch.zeros(1, 512).expand(2**22, 512),
@@ -303,7 +303,7 @@ class TestFindings:
             assert [odd.partition(":")[0] for odd in findings.odd] == ["model_fusion.fc_2.weight"]
 
     def test_each_form_is_told_from_the_other(self, tmp_path: Path, ours: Path, domain: dict[str, Tensor]) -> None:
-        """Our checkpoint needs no import; the released one cannot be loaded without."""
+        """An avprep checkpoint needs no import; the released one cannot be loaded without."""
         assert_refused(
             call("import-checkpoint", ours, tmp_path / "run"), 1, str(ours), "a checkpoint of avprep already"
         )

@@ -1,4 +1,4 @@
-"""Which frames of a clip are read: every place that can be drawn is drawn, and no other one."""
+"""Which frames of a clip are read: every valid position is drawn, and no other one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def test_a_stretch_may_begin_anywhere_and_without_chance_in_the_middle() -> None:
-    """Every place between the first frame and the end is drawn, and without random numbers the middle one."""
+    """Every position between the first frame and the end is drawn, and without random numbers the middle one."""
     assert {sampling.stretch(12, 3, 2, rng(n), first=4)[0] for n in SEEDS} == {4, 5, 6, 7}
     assert sampling.stretch(13, 3, 2, None, first=4) == [6, 8, 10]
 
 
 def test_sound_that_is_just_long_enough_is_taken() -> None:
-    """A stretch keeps to the frames with real sound where it fills them, and may lie anywhere where it does not."""
+    """A stretch stays within the frames with real audio if these are enough, and may be anywhere otherwise."""
     valid = np.zeros(20, bool)
     valid[7:12] = True
     assert {tuple(sampling.sound_stretch(valid, 3, 2, rng(n))) for n in SEEDS} == {(7, 9, 11)}
@@ -43,7 +43,7 @@ def test_sound_that_is_just_long_enough_is_taken() -> None:
     ],
 )
 def test_frames_lie_around_a_word_within_three(start: float, end: float, begins: range) -> None:
-    """The middle of five frames is that of the word, moved by up to three frames each way but never out of the clip."""
+    """The middle of five frames is that of the word, shifted by up to three frames, but never out of the clip."""
     word = np.array([0.0, start, end])
     drawn = [sampling.word_stretch(30, word, 5, 1, rng(n)) for n in SEEDS]
     assert {frames[0] for frames in drawn} == set(begins)
@@ -63,7 +63,7 @@ def test_frames_lie_around_a_word_within_three(start: float, end: float, begins:
 def test_a_mouth_moves_around_its_words_else_where_sound_is(
     words: list[tuple[int, int]], part: tuple[int, int]
 ) -> None:
-    """Speech begins 3 frames before the first word and ends 4 after the last; without words it is the real sound."""
+    """Speech begins 3 frames before the first word and ends 4 after the last; without words it is the real audio."""
     valid = np.zeros(30, bool)
     valid[5:26] = True
     timed = np.array([(0, *times) for times in words], np.float64).reshape(-1, 3)
@@ -72,7 +72,7 @@ def test_a_mouth_moves_around_its_words_else_where_sound_is(
 
 
 def test_most_moments_are_drawn_while_somebody_speaks() -> None:
-    """Of the moments 85 % are drawn from speech and the others from the whole clip; without chance they are spread."""
+    """85 % of the moments are drawn from speech, the others from the whole clip; without randomness they are spread."""
     drawn = np.array(sampling.moments(100, (40, 50), 20_000, rng()))
     assert np.mean((drawn >= 40) & (drawn < 50)) == pytest.approx(0.85 + 0.15 * 0.1, abs=0.01)
     assert set(drawn.tolist()) == set(range(100))
@@ -80,19 +80,19 @@ def test_most_moments_are_drawn_while_somebody_speaks() -> None:
 
 
 def test_spread_frames_lie_in_the_middle_of_equal_parts() -> None:
-    """Frames are spread evenly, some twice in a clip that is shorter."""
+    """Frames are spread evenly; in a shorter clip some are repeated."""
     assert sampling.spread(10, 5) == [1, 3, 5, 7, 9]
     assert sampling.spread(2, 4) == [0, 0, 1, 1]
 
 
 def test_what_is_kept_apart_is_eight_frames_away_or_as_far_as_can_be() -> None:
-    """A portrait is drawn from the frames that are eight or more away; a shorter clip gives one that is furthest."""
+    """A portrait is drawn from the frames at least eight away; a shorter clip gives one of the furthest."""
     assert {sampling.apart(30, [10, 12], rng(n)) for n in SEEDS} == {0, 1, 2, *range(20, 30)}
     assert {sampling.apart(9, [4], rng(n)) for n in SEEDS} == {0, 8}
 
 
 def test_the_part_that_is_generated_may_be_the_last() -> None:
-    """Each first frame of a part is drawn in some batch of an epoch, and evaluation takes the middle one."""
+    """Each first frame of a part is drawn in some batch of an epoch, and evaluation uses the middle one."""
     shape = Shape({"targets": Reads("frames", 9, part=4), "windows": Reads("windows", 9)})
     drawn = [sampling.drawn_starts(shape, seed=1, epoch=2, number=n) for n in range(60)]
     assert {tuple(starts.items()) for starts in drawn} == {(("targets", first),) for first in range(6)}
@@ -100,7 +100,7 @@ def test_the_part_that_is_generated_may_be_the_last() -> None:
 
 
 def test_rows_of_a_window_of_groups_are_mixed() -> None:
-    """Rows of the groups of a window come mixed, then those of the next window, and each epoch has its own order."""
+    """Rows of the groups of a window are mixed, then those of the next window, and each epoch has its own order."""
     groups = [np.arange(10 * n, 10 * n + 10) for n in range(4)]
     orders = [sampling.epoch_order(groups, seed=1, epoch=epoch, window=2) for epoch in range(2)]
     for order in orders:
@@ -113,14 +113,14 @@ def test_rows_of_a_window_of_groups_are_mixed() -> None:
 
 
 def test_every_row_has_random_numbers_of_its_own_in_every_epoch() -> None:
-    """What a row is read by differs by seed, epoch and row; the portraits of evaluation by seed and row."""
+    """The random numbers of a row differ by seed, epoch and row; those of evaluation's portraits by seed and row."""
     drawn = [sampling.clip_rng(*key).random() for key in ((1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4))]
     drawn += [sampling.portrait_rng(*key).random() for key in ((1, 3), (2, 3), (1, 4))]
     assert len(set(drawn)) == len(drawn)
 
 
 def test_a_row_that_cannot_be_read_has_twenty_substitutes() -> None:
-    """A row comes first and then twenty others, always the same for it, and others for another row."""
+    """The candidates of a row are the row and then twenty others, always the same, and others for another row."""
     first, again, other = (list(sampling.candidates(row, 1000)) for row in (7, 7, 8))
     assert (first[0], len(first), first == again) == (7, 21, True)
     assert first[1:] != other[1:]

@@ -59,21 +59,21 @@ def clips(out: Path) -> Clips:
 
 
 def load(source: ClipSource, row: int, seed: int | None) -> dict[str, torch.Tensor]:
-    """Read a row alone."""
+    """Read a single row."""
     raw = empty_batch(source.shape, 1)
     source.load(row, raw, 0, None if seed is None else np.random.default_rng(seed))
     return {name: tensor[0] for name, tensor in raw.tensors.items()}
 
 
 def test_timed_words_are_labels_of_a_sentence(clips: Clips) -> None:
-    """Words of the manifest are numbered as others are, their times given in frames."""
+    """Words of the manifest are numbered like other labels, with their times in frames."""
     assert clips.vocabulary == ("now", "then")
     assert clips.timed[0].tolist() == [[0, 5, 10], [1, 15, 22.5]]
     assert usable(clips, Shape({}), words=True, speakers=False) is clips
 
 
 def test_words_that_a_model_does_not_know_are_spoken_all_the_same(clips: Clips, out: Path) -> None:
-    """By any vocabulary a clip is spoken from its first word to its last, and is read around those that are known."""
+    """With any vocabulary the spoken part is from the first word to the last, and known words alone are read."""
     fewer = read_clips(out, "train", vocabulary=("then",))
     valid = np.ones(29, bool)
     assert spoken_part(29, fewer.timed[0], valid) == spoken_part(29, clips.timed[0], valid)
@@ -86,21 +86,21 @@ def test_words_that_a_model_does_not_know_are_spoken_all_the_same(clips: Clips, 
 
 
 def test_a_word_is_read_with_its_label(clips: Clips) -> None:
-    """Frames around a word come with that word's number, both words in turn, the middle within three frames."""
+    """Frames around a word have that word's number; both words are drawn, with the middle within three frames."""
     source = ClipSource(clips, Shape(READS, 64))
     seen = set()
     for seed in range(20):
         found = load(source, 0, seed)
         word = int(found["words"])
         seen.add(word)
-        middle = float(found["windows"][2, 0, 0])  # a window's numbers are its frame's
+        middle = float(found["windows"][2, 0, 0])  # a window's numbers are those of its frame
         assert abs(middle - (7.5, 18.75)[word]) <= 4.5
     assert seen == {0, 1}
 
 
 @pytest.mark.parametrize("first", ["windows", "row"])
 def test_all_that_is_read_around_a_word_is_around_the_same(clips: Clips, first: str) -> None:
-    """What lies at a word and what lies at the sound are around one word of the clip, whose number is the label."""
+    """Reads at the word and at the audio are around the same word of the clip, whose number is the label."""
     reads = {
         "windows": READS["windows"],
         "row": Reads("windows", 7, at="word"),
@@ -119,7 +119,7 @@ def test_all_that_is_read_around_a_word_is_around_the_same(clips: Clips, first: 
 
 
 def test_frames_in_a_row_are_anywhere_where_no_times_are_known(clips: Clips) -> None:
-    """A clip without times of its words keeps its label, and `word` is as `anywhere`, in training and evaluation."""
+    """A clip without word times keeps its label, and `word` acts as `anywhere`, in training and evaluation."""
     plain = replace(clips, timed=(), words=np.full(len(clips), 1))
     found = {}
     for at in ("word", "anywhere"):
@@ -131,7 +131,7 @@ def test_frames_in_a_row_are_anywhere_where_no_times_are_known(clips: Clips) -> 
 
 
 def test_eq_2_reads_words_of_sentences(out: Path, tmp_path: Path) -> None:
-    """The full stage takes words out of the identity of sentences, also where no other term reads words."""
+    """The full stage removes words from the identity of sentences, even if no other term reads words."""
     settings = Settings.resolve(
         "small",
         None,
@@ -148,7 +148,7 @@ def test_eq_2_reads_words_of_sentences(out: Path, tmp_path: Path) -> None:
 
 
 def test_moments_are_mostly_of_speech(clips: Clips) -> None:
-    """Most targets lie around the words; what E_w^v sees of them is of the same frames."""
+    """Most targets are around the words, and the input of E_w^v is from the same frames."""
     source = ClipSource(clips, Shape(READS, 64))
     first, end = spoken_part(29, clips.timed[0], np.ones(29, bool))
     assert (first, end) == (2, 26)
@@ -195,7 +195,7 @@ def test_the_identity_frame_is_of_any_clip_of_the_speaker(clips: Clips, monkeypa
 
 
 def test_word_clips_are_parts_of_sentences(clips: Clips) -> None:
-    """Each word becomes a clip of its own, cut from the sentence's sample, with the statistics of its whole sound."""
+    """Each word becomes a clip of its own, cut from the sentence's sample, with the statistics of its whole audio."""
     longer = replace(clips, n_frames=clips.n_frames)
     words = longer.spoken_words()
     assert len(words) == 2 * len(clips)
@@ -210,7 +210,7 @@ def test_word_clips_are_parts_of_sentences(clips: Clips) -> None:
 
 
 def test_sentences_and_word_clips_train_together(clips: Clips) -> None:
-    """In one table, sentences are labelled by their words and word clips by their own; each is used and measured."""
+    """In one table, sentences have the labels of their words and word clips their own; both are used and measured."""
     plain = replace(clips, timed=(), words=np.full(len(clips), 1))
     both = joined([clips, plain])
     assert len(usable(both, Shape({}), words=True, speakers=False)) == 2 * len(clips)
@@ -222,7 +222,7 @@ def test_sentences_and_word_clips_train_together(clips: Clips) -> None:
 
 
 def test_a_share_of_an_out_without_clips_is_refused(clips: Clips) -> None:
-    """An OUT that holds no clips cannot be a part of those that are seen; without shares it adds none."""
+    """An OUT without clips cannot have a share of the training; without shares it is accepted and adds none."""
     nobody = clips.rows(np.zeros(0, np.int64))
     with pytest.raises(ShardError, match="holds no clips to learn from"):
         joined([clips, nobody], (1, 3))
@@ -231,13 +231,13 @@ def test_a_share_of_an_out_without_clips_is_refused(clips: Clips) -> None:
 
 @pytest.mark.parametrize("small", [1e-12, 5e-324])
 def test_shares_that_differ_without_measure_are_refused(clips: Clips, small: float) -> None:
-    """Shares by which clips would be repeated beyond what memory holds are refused before any is taken."""
+    """Shares that would repeat clips beyond the memory are refused beforehand."""
     with pytest.raises(ShardError, match=r"^shares 1, \S+: .* give shares that differ less$"):
         joined([clips, clips], (1, small))
 
 
 def test_a_repeated_clip_is_not_another_one(clips: Clips) -> None:
-    """The other clips of a speaker are other samples, where shares of several OUT repeat clips, too."""
+    """The other clips of a speaker are different samples, even if the shares of several OUT repeat clips."""
     twice = replace(clips, speakers=np.zeros_like(clips.speakers), people=("one",))
     twice = twice.rows(np.tile(np.arange(len(clips)), 2))
     partners, rng = Partners(twice), np.random.default_rng(0)
@@ -248,7 +248,7 @@ def test_a_repeated_clip_is_not_another_one(clips: Clips) -> None:
 
 
 def test_kept_frames_are_those_that_are_decoded(clips: Clips) -> None:
-    """Batches are the same with frames in memory, of all clips or as many as the limit allows; mirrored ones, too."""
+    """Batches are the same with frames in memory, of all clips or within the limit; mirrored ones, too."""
     shape = Shape(READS, 64, flip=True)
     forms = {shape.form(reads) for reads in READS.values() if reads.source == "frames"}
     each = 29 * 3 * (64 * 64 + 32 * 32)
@@ -278,7 +278,7 @@ def test_colours_change_alike_in_all_frames_of_a_clip(clips: Clips) -> None:
 
 
 def test_faces_and_voices_change_alike_in_all_that_is_read(clips: Clips) -> None:
-    """A warp changes frames, noise windows, a voice their statistics too, anew each time, never in evaluation."""
+    """Warps change frames, noise changes windows, voices their statistics too: anew each time, never in evaluation."""
     shape = Shape(READS, 64)
     frames = {"targets", "mouths", "identity_frame"}
     changes = (replace(shape, warp=0.1), frames), (replace(shape, noise=1), {"windows"})
@@ -294,7 +294,7 @@ def test_faces_and_voices_change_alike_in_all_that_is_read(clips: Clips) -> None
 
 
 def test_statistics_are_of_each_coefficient() -> None:
-    """Mean and deviation are over frames and steps, and silence has no deviation of 0."""
+    """Mean and deviation are over frames and steps, and silence has a deviation above 0."""
     windows = np.random.default_rng(0).normal(3, 2, (50, 12, 20)).astype(np.float32)
     windows[:, 5] = 7
     mean, deviation = statistics(windows)
@@ -304,7 +304,7 @@ def test_statistics_are_of_each_coefficient() -> None:
 
 
 def test_generated_frames_are_seen_as_the_reads_have_them() -> None:
-    """What is cut out of a generated frame has the size of what the encoder reads; whole frames stay as they are."""
+    """A part cut from a generated frame has the size of the encoder's input; whole frames are unchanged."""
     frames = torch.rand(1, 2, 3, 64, 64)
     assert as_read(frames, WHOLE, 0) is frames
     part = as_read(frames, (64, 192, 64, 192), 32)
@@ -312,7 +312,7 @@ def test_generated_frames_are_seen_as_the_reads_have_them() -> None:
 
 
 def test_a_sentence_keeps_its_words_in_the_manifest(tmp_path: Path) -> None:
-    """Times of words are written, read back and checked."""
+    """Word times are written, read back and checked."""
     clip = Clip("a", "a.mp4", "train", words=WORDS)
     path = tmp_path / "plan.jsonl"
     path.write_text(manifest.render(Manifest("tiny", tmp_path, (clip,))), encoding="utf-8")

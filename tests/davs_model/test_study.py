@@ -1,4 +1,4 @@
-"""The user study: a page that keeps its methods to itself, what it saves, and the table that is made of it."""
+"""The user study: a page that hides its methods, the answers that it saves, and the table made of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from davs_model.study.study import COLUMNS, Answer, StudyVideo, page, rate, read
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-MP4 = b"\0\0\0\x18ftypisom" + bytes(range(64))  # to Python an mp4, to a browser not
+MP4 = b"\0\0\0\x18ftypisom" + bytes(range(64))  # an mp4 to Python, but not to a browser
 JPEG = b"\xff\xd8\xff\xe0 and the rest"
 PNG = b"\x89PNG\r\n\x1a\n and the rest"
 METHODS = ("=SUM(1+1)|*ours*", "</script><b>Base, \"line\" – '5'", "'@quoted")
@@ -39,14 +39,14 @@ METHODS = ("=SUM(1+1)|*ours*", "</script><b>Base, \"line\" – '5'", "'@quoted")
 
 @pytest.fixture
 def film(tmp_path: Path) -> StudyVideo:
-    """A film and its photo, as files that begin as such."""
+    """A video and its photo, as files with the right first bytes."""
     (tmp_path / "film.mp4").write_bytes(MP4)
     (tmp_path / "photo.jpg").write_bytes(JPEG)
     return StudyVideo("ours", tmp_path / "film.mp4", tmp_path / "photo.jpg", "someone")
 
 
 def row(**values: object) -> dict[str, str]:
-    """Return a row as a page saves it, some of its values replaced."""
+    """Return a row as a page saves it, with some values replaced."""
     usual: dict[str, object] = {
         "study": "s" + "0" * 12, "participant": "p" + "1" * 12, "order": 1, "film": "f" + "2" * 12, "method": "ours",
         "label": "someone", "realistic": 1, "same_person": 0, "in_sync": 70, "seconds": "12.5",
@@ -76,7 +76,7 @@ def save(tmp_path: Path) -> Callable[..., Path]:
 
 
 def answer(person: int, film: int = 0, *, method: str = "ours", yes: bool | None = True, sync: int = 50) -> Answer:
-    """Return an answer of a participant, the same to both questions of yes and no; `None` skips."""
+    """Return an answer of a participant, the same to both yes/no questions; `None` skips."""
     said = {"realistic": yes, "same_person": yes, "in_sync": None if yes is None else sync}
     return Answer("s0", f"p{person}", 1, f"f{method}{film}", method, "", **said, seconds=1.0)  # type: ignore[arg-type]
 
@@ -85,7 +85,7 @@ def answer(person: int, film: int = 0, *, method: str = "ours", yes: bool | None
 
 
 def test_the_same_study_is_the_same_page(film: StudyVideo, tmp_path: Path) -> None:
-    """Films, title and seed decide every byte, in whatever order the films are given; the seed only shuffles."""
+    """Videos, title and seed determine every byte, in any order of the videos; the seed only shuffles."""
     films = [StudyVideo(f"method {n}", film.film, film.face) for n in range(8)]
     (tmp_path / "other.png").write_bytes(PNG)
     films.append(StudyVideo("ours", film.film, tmp_path / "other.png"))
@@ -99,7 +99,7 @@ def test_the_same_study_is_the_same_page(film: StudyVideo, tmp_path: Path) -> No
 
 
 def test_the_seed_shuffles_methods(film: StudyVideo) -> None:
-    """Neither the order given nor that of the names is the order in the page."""
+    """The order in the page is neither the given one nor that of the names."""
     films = [StudyVideo(f"method {n}", film.film, None) for n in range(20)]
     coded = re.findall('"method":"(.+?)"', page(films, title="Faces"))
     names = [base64.b64decode(name).decode() for name in coded]
@@ -109,7 +109,7 @@ def test_the_seed_shuffles_methods(film: StudyVideo) -> None:
 
 
 def test_files_are_in_the_page_once(film: StudyVideo) -> None:
-    """Films lie in the page byte for byte, and a photo that several films share lies there once."""
+    """Videos are in the page byte for byte, and a photo that several videos share is there once."""
     html = page([film, StudyVideo("other", film.film, film.face)], title="Faces")
     assert html.count(base64.b64encode(MP4).decode()) == 2
     assert html.count(f"data:image/jpeg;base64,{base64.b64encode(JPEG).decode()}") == 1
@@ -135,7 +135,7 @@ def test_names_stay_text(film: StudyVideo, words: str) -> None:
 
 
 def test_the_page_may_load_nothing(film: StudyVideo) -> None:
-    """The page holds no address, and its policy allows only what it holds itself."""
+    """The page contains no address, and its policy allows only its own content."""
     html = page([film], title="Faces")
     policy = re.search('Content-Security-Policy" content="(.+?)"', html)
     assert policy
@@ -146,7 +146,7 @@ def test_the_page_may_load_nothing(film: StudyVideo) -> None:
 
 
 def test_what_is_no_film_or_photo_is_refused(film: StudyVideo, tmp_path: Path) -> None:
-    """Files that are absent, of another kind or a folder stop the page, in one line that names them."""
+    """A missing file, one of another kind or a folder stops the page, in one line that names it."""
     text_file = tmp_path / "words.txt"
     text_file.write_text("no film, no photo")
     for broken, complaint in [
@@ -162,7 +162,7 @@ def test_what_is_no_film_or_photo_is_refused(film: StudyVideo, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["", "  ", "two\nlines", "nul\0", "\u202etfel", "\udc80", "x" * 201])
 def test_names_that_do_not_print_are_refused(film: StudyVideo, name: str) -> None:
-    """Methods, labels and titles fit on a line and hide nothing; only a label may be empty."""
+    """Methods, labels and titles must fit on a line and be printable; only a label may be empty."""
     with pytest.raises(RunError, match=r"film\.mp4: its method"):
         page([StudyVideo(name, film.film, None)], title="Faces")
     with pytest.raises(RunError, match="title"):
@@ -173,7 +173,7 @@ def test_names_that_do_not_print_are_refused(film: StudyVideo, name: str) -> Non
 
 
 def test_a_study_needs_films_and_each_once(film: StudyVideo) -> None:
-    """No films, and the same film twice for one method, are refused."""
+    """No videos, and the same video twice for one method, are refused."""
     with pytest.raises(RunError, match="no videos"):
         page([], title="Faces")
     with pytest.raises(RunError, match=r"film\.mp4: is in the study twice as 'ours'"):
@@ -181,7 +181,7 @@ def test_a_study_needs_films_and_each_once(film: StudyVideo) -> None:
 
 
 def test_pages_too_large_for_a_browser_are_refused(film: StudyVideo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One file and all files together have a limit; what films share counts once."""
+    """One file and all files together have a size limit; shared files count once."""
     films = [StudyVideo(f"method {n}", film.film, film.face) for n in range(3)]
     film.film.write_bytes(MP4 + bytes(300_000))
     assert film.face
@@ -197,11 +197,11 @@ def test_pages_too_large_for_a_browser_are_refused(film: StudyVideo, monkeypatch
         page(films, title="Faces")
 
 
-# What participants saved
+# Saved answers
 
 
 def test_answers_are_read_as_saved(save: Callable[..., Path]) -> None:
-    """Each row is an answer; empty ones are None, and the apostrophe before a formula is gone."""
+    """Each row is an answer; empty ones are None, and the apostrophe in front of a formula is removed."""
     path = save(
         row(method="'=1+1", label="''tis"),
         row(film="f" + "3" * 12, order=2, same_person="", in_sync=100),
@@ -216,7 +216,7 @@ def test_answers_are_read_as_saved(save: Callable[..., Path]) -> None:
 
 
 def test_a_spreadsheet_may_save_answers_anew(tmp_path: Path) -> None:
-    """A byte order mark, other line ends, an empty last line, columns in another order and more of them are read."""
+    """A byte order mark, other line ends, an empty last line, reordered columns and additional ones are accepted."""
     path = tmp_path / "a.csv"
     path.write_text("\ufeff" + text([row() | {"note": "x"}], [*COLUMNS[::-1], "note"]) + "\n", encoding="utf-8")
     assert read([path])[0].in_sync == 70
@@ -250,7 +250,7 @@ def test_a_spreadsheet_may_save_answers_anew(tmp_path: Path) -> None:
     ],
 )
 def test_values_that_no_page_saves_are_refused(save: Callable[..., Path], column: str, value: str) -> None:
-    """A value out of range names the file, the line and what it cannot be, in one short line."""
+    """An invalid value gives one short line that names the file, the line and the fault."""
     path = save(row(), row(**{"film": "f" + "3" * 12, column: value}))
     with pytest.raises(RunError, match=r"^[^\n]*a\.csv, line [34]: .{,200}$") as caught:
         read([path])
@@ -275,7 +275,7 @@ def test_values_that_no_page_saves_are_refused(save: Callable[..., Path], column
     ],
 )
 def test_files_that_no_page_saves_are_refused(tmp_path: Path, data: bytes, complaint: str) -> None:
-    """What isn't CSV of ours, whole and of its size, is refused in one line with the place."""
+    """A file that is not a complete CSV of a study page, or is too large, is refused in one line with the place."""
     path = tmp_path / "a.csv"
     path.write_bytes(data)
     with pytest.raises(RunError, match=rf"^[^\n]*a\.csv[:,] {complaint}[^\n]*"):
@@ -284,14 +284,14 @@ def test_files_that_no_page_saves_are_refused(tmp_path: Path, data: bytes, compl
 
 @given(st.binary(max_size=300))
 def test_no_bytes_crash_the_reader(data: bytes) -> None:
-    """Whatever follows a good header is read or refused."""
+    """Any content after a valid header is read or refused."""
     saved = text([row()]).encode() + data
     with mock.patch.object(study, "_read", return_value=saved), contextlib.suppress(RunError):
         assert len(read([Path("a.csv")])) >= 1
 
 
 def test_absent_answers_are_refused(tmp_path: Path) -> None:
-    """No files and a file that is not there are refused."""
+    """No files and a missing file are refused."""
     with pytest.raises(RunError, match="no files of answers"):
         read([])
     with pytest.raises(RunError, match=r"absent\.csv: cannot be read"):
@@ -299,7 +299,7 @@ def test_absent_answers_are_refused(tmp_path: Path) -> None:
 
 
 def test_nobody_is_counted_twice(save: Callable[..., Path]) -> None:
-    """One participant's film in two files names both, and in one file its line."""
+    """The error for one participant's answers twice names both files, or the line in one file."""
     first, second = save(row()), save(row(realistic=0), name="b.csv")
     with pytest.raises(RunError, match=r"b\.csv, line 2: participant p1+ rates video f2+ in .*a\.csv too: keep"):
         read([first, second])
@@ -308,7 +308,7 @@ def test_nobody_is_counted_twice(save: Callable[..., Path]) -> None:
 
 
 def test_studies_are_not_mixed(save: Callable[..., Path]) -> None:
-    """Answers of another study name both files; so does a film whose method is another's."""
+    """The error for answers of another study names both files; so does that for a video with another method."""
     first = save(row())
     with pytest.raises(RunError, match=r"b\.csv, line 2: is of study s9+, but .*a\.csv of s0+$"):
         read([first, save(row(study="s" + "9" * 12), name="b.csv")])
@@ -320,7 +320,7 @@ def test_studies_are_not_mixed(save: Callable[..., Path]) -> None:
 
 
 def test_rates_average_films_then_participants() -> None:
-    """A participant who could see fewer videos has the same weight as others; skipped videos are not counted."""
+    """A participant with fewer playable videos has the same weight as others; skipped videos are not counted."""
     answers = [answer(1, 0, sync=100), answer(1, 1, yes=False, sync=0), answer(2, 0, yes=False, sync=20)]
     answers.append(answer(2, 1, yes=None))
     for criterion, mean in (("realistic", 0.25), ("same_person", 0.25), ("in_sync", 0.35)):
@@ -330,7 +330,7 @@ def test_rates_average_films_then_participants() -> None:
 
 
 def test_percentages_have_student_s_interval() -> None:
-    """The interval of the synchronising rate is SciPy's of the participants' means, cut at 0 and 100 %."""
+    """The interval of the synchronising rate is SciPy's for the participants' means, clipped to 0 and 100 %."""
     answers = [answer(person, film, sync=10 * (person + film)) for person in range(6) for film in range(4)]
     value = rate(answers, "in_sync")
     means = [person / 10 + 0.15 for person in range(6)]
@@ -342,12 +342,12 @@ def test_percentages_have_student_s_interval() -> None:
 
 
 def test_yes_and_no_have_wilson_s_interval() -> None:
-    """Of p of n* independent answers, the ends are where |p - end| is t standard deviations of the end."""
+    """For p of n* independent answers, the ends are where |p - end| is t standard deviations of the end."""
     answers = [answer(person, film, yes=film < 2 + person % 2) for person in range(8) for film in range(5)]
     value = rate(answers, "realistic")
     assert value
     assert value.mean == pytest.approx(0.5)
-    # Participants differ less here than independent answers would, so that n* is all 40.
+    # Participants differ less here than independent answers would, so n* is all 40.
     t = stats.t.ppf(0.975, 7)
     for end in value.interval or ():
         assert abs(value.mean - end) == pytest.approx(t * math.sqrt(end * (1 - end) / 40))
@@ -355,7 +355,7 @@ def test_yes_and_no_have_wilson_s_interval() -> None:
 
 
 def test_participants_of_one_mind_each_count_as_one_answer() -> None:
-    """Where a participant says the same of all films, more films make the interval no narrower."""
+    """If a participant gives the same answer to all videos, more videos do not narrow the interval."""
     few = [answer(person, film, yes=person < 4) for person in range(8) for film in range(2)]
     many = [answer(person, film, yes=person < 4) for person in range(8) for film in range(50)]
     first, second = rate(few, "realistic"), rate(many, "realistic")
@@ -365,7 +365,7 @@ def test_participants_of_one_mind_each_count_as_one_answer() -> None:
 
 
 def test_unanimity_is_no_certainty() -> None:
-    """100 % of all answers has an interval with a width, and its upper end is 100 %."""
+    """100 % of all answers has an interval of some width, and its upper end is 100 %."""
     value = rate([answer(person, film) for person in range(10) for film in range(10)], "same_person")
     t = float(stats.t.ppf(0.975, 9))
     assert value
@@ -376,7 +376,7 @@ def test_unanimity_is_no_certainty() -> None:
     st.lists(st.lists(st.tuples(st.booleans(), st.integers(0, 100)), min_size=1, max_size=6), min_size=2, max_size=8)
 )
 def test_intervals_hold_their_rate(said: list[list[tuple[bool, int]]]) -> None:
-    """Every interval lies within 0 and 1 and holds the mean."""
+    """Every interval is within 0 and 1 and contains the mean."""
     answers = [
         answer(n, film, yes=yes, sync=sync) for n, films in enumerate(said) for film, (yes, sync) in enumerate(films)
     ]
@@ -390,7 +390,7 @@ def test_intervals_hold_their_rate(said: list[list[tuple[bool, int]]]) -> None:
 
 
 def test_the_table_is_laid_out_as_the_papers() -> None:
-    """A row per method by name, a dash where nobody answered, then the paper's rows, marked as such."""
+    """Each method has a row, sorted by name, with a dash if nobody answered; the paper's rows follow, marked so."""
     answers = [answer(1, sync=30), answer(1, method="a|*b*", yes=False, sync=0), answer(1, method="lost", yes=None)]
     lines = table(answers).splitlines()
     assert lines[0] == (
@@ -410,7 +410,7 @@ def test_the_table_is_laid_out_as_the_papers() -> None:
 
 
 def test_the_table_shows_intervals() -> None:
-    """Of two participants or more, each rate has its interval in brackets, in %."""
+    """With two participants or more, each rate has its interval in brackets, in %."""
     line = table([answer(person, sync=40 + 20 * (person % 2)) for person in range(6)]).splitlines()[2]
     assert re.fullmatch(r"\| ours \| 100\.0 \(47\.6–100\.0\) \| 50\.0 \(38\.5–61\.5\) \| 100\.0 .* \| 6 \| 6 \|", line)
 
@@ -420,7 +420,7 @@ def test_the_table_shows_intervals() -> None:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> list[StudyVideo]:
-    """Six short films by three methods, one of them without a photo."""
+    """Six short videos by three methods, one of them without a photo."""
     folder = tmp_path_factory.mktemp("films")
     made = []
     for n in range(6):
@@ -434,7 +434,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> list[StudyVideo]:
 
 
 class Visit:
-    """A page in a browser, with all that it asks the network for and complains of."""
+    """A page in a browser, with its network requests and its complaints."""
 
     def __init__(self, context: BrowserContext, address: str) -> None:
         self.page: Page = context.new_page()
@@ -447,17 +447,17 @@ class Visit:
         self.page.goto(address)
 
     def press(self, name: str) -> None:
-        """Click a button, when it can be."""
+        """Click a button once it is enabled."""
         self.page.get_by_role("button", name=name, exact=True).click()
 
     def shown(self, films: Sequence[StudyVideo]) -> StudyVideo:
-        """Return the film on show, known by its bytes."""
+        """Return the video on show, identified by its bytes."""
         source = str(self.page.locator("video").evaluate("film => film.src"))
         data = base64.b64decode(source.removeprefix("data:video/mp4;base64,"))
         return next(film for film in films if film.film.read_bytes() == data)
 
     def watch(self) -> None:
-        """Play the film on show to its end."""
+        """Play the video on show to its end."""
         self.press("Play")
         self.page.get_by_role("button", name="Play again").wait_for()
 
@@ -467,7 +467,7 @@ class Visit:
         group.get_by_role("radio", name=choice, exact=True).check()
 
     def judge(self, film: StudyVideo, said: tuple[str, str, int]) -> None:
-        """Watch the film on show, answer all of its questions and go on."""
+        """Watch the video on show, answer all of its questions and go on."""
         self.watch()
         self.say("realistic", said[0])
         if film.face:
@@ -484,17 +484,17 @@ class Visit:
         return path
 
     def kept(self) -> Any:
-        """Return what the browser keeps of the study."""
+        """Return the browser's stored data of the study."""
         return self.page.evaluate("JSON.parse(Object.values(localStorage)[0])")
 
     def checked(self) -> list[str]:
-        """Return the values of the choices that are made."""
+        """Return the values of the selected choices."""
         return [str(choice.get_attribute("value")) for choice in self.page.locator("input:checked").all()]
 
 
 @pytest.fixture
 def visit(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
-    """A function that opens a study in a browser that has never seen it."""
+    """A function that opens a study in a new browser."""
     contexts = []
 
     def open_page(films: Sequence[StudyVideo], width: int = 1280, script: str = "") -> Visit:
@@ -515,7 +515,7 @@ def visit(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
 def test_a_participant_judges_all_films(
     visit: Callable[..., Visit], films: list[StudyVideo], tmp_path: Path, width: int
 ) -> None:
-    """What was said of the film on show is what `read` returns, nothing tells its method, and all fits the screen."""
+    """The answers are what `read` returns, nothing reveals the method, and everything fits the screen."""
     here = visit(films, width)
     seen: list[tuple[StudyVideo, tuple[str, str, int]]] = []
 
@@ -550,13 +550,13 @@ def test_a_participant_judges_all_films(
         (said[0] == "Yes", said[1] == "Yes" if film.face else None, said[2]) for film, said in seen
     ]
     assert all(0.4 <= one.seconds < 60 for one in answers)
-    # In a spreadsheet nothing is a formula.
+    # In a spreadsheet no cell is a formula.
     cells = [cell for line in csv.reader(path.read_text(encoding="utf-8").splitlines()) for cell in line]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
 
 
 def test_a_film_is_judged_after_it_was_played(visit: Callable[..., Visit], films: list[StudyVideo]) -> None:
-    """Nothing can be answered before the film's end, and nobody goes on before all is answered."""
+    """No question can be answered before the video's end, and every question needs an answer."""
     here = visit(films[1:2])
     here.press("Begin")
     choices = here.page.get_by_role("radio").all()
@@ -574,7 +574,7 @@ def test_a_film_is_judged_after_it_was_played(visit: Callable[..., Visit], films
 
 
 def test_films_can_be_played_again(visit: Callable[..., Visit], films: list[StudyVideo]) -> None:
-    """A film that has ended plays from its start once more."""
+    """A finished video can be played again from its start."""
     here = visit(films[1:2])
     here.press("Begin")
     here.watch()
@@ -586,7 +586,7 @@ def test_films_can_be_played_again(visit: Callable[..., Visit], films: list[Stud
 
 
 def test_a_reload_loses_nothing(visit: Callable[..., Visit], films: list[StudyVideo], tmp_path: Path) -> None:
-    """After a reload the same participant is at the same film with the same answers, the film counting as played."""
+    """After a reload the same participant is at the same video with the same answers; the video counts as played."""
     here = visit(films[1:4])
     here.press("Begin")
     here.judge(here.shown(films), ("Yes", "No", 40))
@@ -616,7 +616,7 @@ def test_a_reload_loses_nothing(visit: Callable[..., Visit], films: list[StudyVi
 
 
 def test_time_in_another_tab_is_not_counted(visit: Callable[..., Visit], films: list[StudyVideo]) -> None:
-    """Hours for which the page is hidden count for no video, even where it is closed before it is seen again."""
+    """Hours in which the page is hidden count for no video, even if it is closed before it is visible again."""
     here = visit(films[:2])
     here.press("Begin")
     here.page.evaluate(
@@ -632,7 +632,7 @@ def test_time_in_another_tab_is_not_counted(visit: Callable[..., Visit], films: 
 
 
 def test_answers_can_be_changed(visit: Callable[..., Visit], films: list[StudyVideo], tmp_path: Path) -> None:
-    """Going back from the end shows what was said; what is said then counts, and is to be saved again."""
+    """Going back from the end shows the answers; changed answers count, and must be saved again."""
     here = visit(films[1:2])
     here.press("Begin")
     here.judge(films[1], ("Yes", "No", 40))
@@ -650,7 +650,7 @@ def test_answers_can_be_changed(visit: Callable[..., Visit], films: list[StudyVi
 def test_a_film_that_cannot_be_played_is_skipped(
     visit: Callable[..., Visit], films: list[StudyVideo], film: StudyVideo, tmp_path: Path
 ) -> None:
-    """The participant is told in one line and goes on; its row has no answers, and it can be judged no other way."""
+    """If a video cannot be played, a line says so and only skipping is possible; its row has no answers."""
     here = visit([film])
     here.press("Begin")
     assert here.page.get_by_role("alert").inner_text().startswith("This browser cannot play the video.")
@@ -665,7 +665,7 @@ def test_a_film_that_cannot_be_played_is_skipped(
 def test_a_film_that_fails_later_is_skipped_too(
     visit: Callable[..., Visit], films: list[StudyVideo], tmp_path: Path
 ) -> None:
-    """Skipping a film takes back what was said of it."""
+    """Skipping a video removes its answers."""
     here = visit(films[1:2])
     here.press("Begin")
     here.judge(films[1], ("Yes", "No", 40))
@@ -676,7 +676,7 @@ def test_a_film_that_fails_later_is_skipped_too(
 
 
 def test_a_film_whose_picture_is_unknown_is_skipped(visit: Callable[..., Visit], tmp_path: Path) -> None:
-    """An mp4 of which a browser can only play the sound cannot be judged."""
+    """An mp4 of which a browser can only play the audio cannot be rated."""
     path = write(tmp_path / "sound.mp4", steady(25, 0.4), [picture(1)] * 10, noise(0.4, 16_000))
     data = path.read_bytes()
     assert b"avc1" in data
@@ -688,7 +688,7 @@ def test_a_film_whose_picture_is_unknown_is_skipped(visit: Callable[..., Visit],
 
 
 def test_every_participant_has_an_order_of_their_own(visit: Callable[..., Visit], films: list[StudyVideo]) -> None:
-    """Participants see all films, in orders that differ, under names that differ."""
+    """Participants see all videos, in different orders and under different names."""
     # Five equal orders of six films come once in 720⁴ = 3 · 10¹¹ runs.
     kept = [visit(films).kept() for _ in range(5)]
     assert len({one["participant"] for one in kept}) == 5
@@ -699,7 +699,7 @@ def test_every_participant_has_an_order_of_their_own(visit: Callable[..., Visit]
 def test_one_browser_serves_several_participants(
     visit: Callable[..., Visit], films: list[StudyVideo], tmp_path: Path
 ) -> None:
-    """Once answers are saved, the next participant begins with none, and both files are read together."""
+    """Once answers are saved, the next participant begins without any, and both files are read together."""
     here = visit(films[1:2])
     paths = []
     for choice in (30, 70):
@@ -713,7 +713,7 @@ def test_one_browser_serves_several_participants(
 
 
 def test_the_keyboard_is_enough(visit: Callable[..., Visit], films: list[StudyVideo]) -> None:
-    """Without a mouse a film is played, judged and left."""
+    """Without a mouse a video can be played, rated and left."""
     here = visit(films[1:2])
     keys = here.page.keyboard
 
@@ -737,7 +737,7 @@ def test_the_keyboard_is_enough(visit: Callable[..., Visit], films: list[StudyVi
 def test_a_browser_that_keeps_nothing_says_so(
     visit: Callable[..., Visit], films: list[StudyVideo], tmp_path: Path
 ) -> None:
-    """Without storage the page warns of a reload, and works."""
+    """Without storage the page warns that a reload loses the answers, and works."""
     refuse = (
         "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no', 'SecurityError'); } })"
     )
@@ -753,7 +753,7 @@ def test_a_browser_that_keeps_nothing_says_so(
     "junk", ["{", "null", "{}", '{"order": [], "at": 0, "answers": {}}', '{"order": ["a"], "at": 0, "answers": {}}']
 )
 def test_storage_of_something_else_is_ignored(visit: Callable[..., Visit], films: list[StudyVideo], junk: str) -> None:
-    """What the page cannot have kept itself does not stop it."""
+    """Stored data that is not the page's own does not stop it."""
     here = visit(films[1:2], script=f"Storage.prototype.getItem = () => {json.dumps(junk)}")
     here.press("Begin")
     here.judge(films[1], ("Yes", "Yes", 10))
@@ -762,7 +762,7 @@ def test_storage_of_something_else_is_ignored(visit: Callable[..., Visit], films
 
 
 def test_the_page_reaches_no_network(visit: Callable[..., Visit], films: list[StudyVideo]) -> None:
-    """Not even a script in the page can send something anywhere."""
+    """Even a script in the page cannot send anything anywhere."""
     here = visit(films[1:2])
     sent = "fetch('http://127.0.0.1:9/').then(() => 'sent', (error) => error.name)"
     assert here.page.evaluate(sent) == "TypeError"

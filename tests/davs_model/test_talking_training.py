@@ -1,4 +1,4 @@
-"""Training that makes faces talk: random moments, features that are kept, several OUT, and what is measured."""
+"""Training of talking faces: random moments, precomputed features, several OUT, and the measures."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(out: Path | list[Path], run: Path, *overrides: str, **more: Any) -> list[str]:
-    """Train the preset `small`, made tiny; return what was said."""
+    """Train the preset `small` at a tiny size; return the messages."""
     lines: list[str] = []
     settings = Settings.resolve("small", None, (*TINY, *overrides))
     loop.train(out, run, settings, **{"stages": ("speech", "full"), "say": lines.append, **more})
@@ -64,7 +64,7 @@ def train(out: Path | list[Path], run: Path, *overrides: str, **more: Any) -> li
 
 @pytest.fixture(scope="module")
 def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the preset `small`, made tiny; not to be changed."""
+    """A run of the preset `small` at a tiny size; read-only."""
     folder = tmp_path_factory.mktemp("run") / "run"
     before = torch.get_num_threads()
     train(out, folder)
@@ -73,7 +73,7 @@ def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_checkpoint_says_whether_it_talks(run: Path) -> None:
-    """What validation measured travels with the weights; a talker that does not talk says so, in one line."""
+    """Validation figures are stored with the weights; a one-line message reports a model that does not talk."""
     saved = checkpoint.load(run)
     found = saved.settings["talking"]
     assert found.keys() == {"audio", "wrong_audio", "talks"}
@@ -91,7 +91,7 @@ def test_the_checkpoint_says_whether_it_talks(run: Path) -> None:
 
 
 def test_what_is_measured_no_more_leaves_the_checkpoint(out: Path, tmp_path: Path) -> None:
-    """A run that goes on without clips that are generated whole ends without figures, which earlier weights had."""
+    """A run that is resumed without generating whole clips ends without the figures of earlier weights."""
     every = ("loop.save_every=1", "loop.validate_every=1")
     with interrupted.after("full", 1):
         train(out, tmp_path / "run", *every, stages=("full",))
@@ -103,7 +103,7 @@ def test_what_is_measured_no_more_leaves_the_checkpoint(out: Path, tmp_path: Pat
 
 
 def test_a_broken_clip_ends_no_validation(out: Path, tmp_path: Path) -> None:
-    """A val clip that cannot be read ends neither a run nor an evaluation where it is a batch by itself."""
+    """An unreadable val clip that is a batch by itself ends neither a run nor an evaluation."""
     copied = Path(shutil.copytree(out, tmp_path / "out"))
     clips = read_clips(copied, "val")
     with (copied / "crop" / f"{clips.shards[clips.shard[3]]}.tar").open("r+b") as file:
@@ -117,7 +117,7 @@ def test_a_broken_clip_ends_no_validation(out: Path, tmp_path: Path) -> None:
 
 
 def test_features_of_a_long_clip_are_computed_part_by_part(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Features that are kept are those of all frames at once, however few go through the encoder together."""
+    """Precomputed features equal those of all frames at once, however few are encoded together."""
     clips, model = read_clips(out, "train").rows(np.arange(2)), made_model()
     whole = codes.codes_of(model, clips, torch.device("cpu"))
     monkeypatch.setattr(codes, "AT_ONCE", 10)
@@ -128,7 +128,7 @@ def test_features_of_a_long_clip_are_computed_part_by_part(out: Path, monkeypatc
 
 
 def test_a_clip_without_features_is_not_learned_from(out: Path, tmp_path: Path) -> None:
-    """A clip of which a frame is damaged has no features that are kept: it is skipped whatever frames are asked for."""
+    """A clip with a damaged frame has no precomputed features: it is skipped whatever frames are requested."""
     copied = Path(shutil.copytree(out, tmp_path / "out"))
     clips = read_clips(copied, "train")
     path, (offset, length) = copied / "crop" / f"{clips.shards[clips.shard[0]]}.tar", clips.places[0, 0].tolist()
@@ -147,7 +147,7 @@ def test_a_clip_without_features_is_not_learned_from(out: Path, tmp_path: Path) 
 
 
 def test_a_frozen_encoder_stays_as_it_is(out: Path, run: Path, tmp_path: Path) -> None:
-    """E_w^v ends the full stage as it began it, and has no moments, whether its features are kept or computed anew."""
+    """The full stage does not change E_w^v, which has no moments, with precomputed features or without."""
     train(out, tmp_path / "frozen", "generation.visual=freeze")
     frozen, kept = (states.load(folder) for folder in (tmp_path / "frozen", run))
     assert frozen is not None
@@ -164,7 +164,7 @@ SAVED = "loop.save_every=2"
 
 
 def test_the_gan_begins_when_it_is_told_to(out: Path, tmp_path: Path) -> None:
-    """L_GAN is computed and D_seq moved from its fraction on; a run of this stage alone goes on alike after a kill."""
+    """L_GAN is computed and D_seq updated from its fraction on; a killed run of this stage alone continues alike."""
     with interrupted.kept({("full", 2): tmp_path / "parts"}):
         train(out, tmp_path / "whole", *JUDGED, SAVED, stages=("full",))
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
@@ -188,7 +188,7 @@ def test_the_gan_begins_when_it_is_told_to(out: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("visual", ["train", "freeze", "cache"])
 def test_frames_in_a_row_are_read_for_the_gan_alone(out: Path, visual: str) -> None:
-    """Without L_GAN a stage reads what it read before; with it, six frames, every second one, and what drives them."""
+    """Without L_GAN a stage has the usual reads; with it also six frames, every second one, and their drivers."""
     plain, judged = (
         Settings.resolve("small", None, (*TINY, f"generation.visual={visual}", *more)) for more in ((), JUDGED)
     )
@@ -203,7 +203,7 @@ def test_frames_in_a_row_are_read_for_the_gan_alone(out: Path, visual: str) -> N
 
 @pytest.mark.parametrize(("visual", "judged"), [("cache", 1), ("cache", 0), ("train", 1)])
 def test_without_terms_of_pictures_the_others_are_learned(out: Path, visual: str, judged: int) -> None:
-    """Where no weight asks for pictures at random moments, what is left is computed, L_GAN of frames in a row."""
+    """If no weight needs images at random moments, the other terms are computed, L_GAN on consecutive frames."""
     off = [f"weights.{name}=0" for name in objective.PICTURES]
     chosen = (*TINY, *off, f"weights.sequence={judged}", f"generation.visual={visual}", "data.batch_size=2")
     settings = Settings.resolve("small", None, chosen)
@@ -215,7 +215,7 @@ def test_without_terms_of_pictures_the_others_are_learned(out: Path, visual: str
 
 
 def test_an_adversary_that_has_not_begun_leaves_the_rest() -> None:
-    """Both sides of L_adv^D wait for their fraction, and a stage of nothing else does not wait."""
+    """Both sides of L_adv^D begin at their fraction, but in a stage without other terms at once."""
     settings = Settings.resolve("small", None, ("adversaries.domain_from=0.5",))
     wanted = ("word", "domain", "domain_confusion")
     assert list(objective.begun(wanted, settings, 0.49)) == ["word"]
@@ -224,7 +224,7 @@ def test_an_adversary_that_has_not_begun_leaves_the_rest() -> None:
 
 
 def test_words_are_taken_out_in_the_identity_stage(out: Path, tmp_path: Path) -> None:
-    """With the setting, eq. 2 and 3 are terms of the identity stage and move C_p^w, which may read the features."""
+    """With the setting, eq. 2 and 3 are terms of the identity stage and update C_p^w, which may read the features."""
     settings = Settings.resolve(
         "small",
         None,
@@ -260,7 +260,7 @@ def test_words_are_read_from_how_features_change() -> None:
 
 
 def test_several_out_are_mixed_by_their_shares(out: Path, tmp_path: Path) -> None:
-    """Labels of all OUT are put together, the smaller OUT is repeated, and every clip is there."""
+    """Labels of all OUT are merged, the smaller OUT is repeated, and every clip is used."""
     other = make_shards(tmp_path / "other", clips=4, words=2, people=1)
     settings = Settings.resolve("small", None, TINY)
     both = read_corpus([out, other], settings, (0.25, 0.75))
@@ -277,7 +277,7 @@ def test_several_out_are_mixed_by_their_shares(out: Path, tmp_path: Path) -> Non
 
 
 def test_windows_of_two_presets_do_not_mix(out: Path, tmp_path: Path) -> None:
-    """OUT whose windows are of different presets are refused, both named."""
+    """OUT whose windows have different presets are refused, with both named."""
     tables = [read_clips(out, "train") for _ in range(2)]
     object.__setattr__(tables[1], "mfcc_preset", "syncnet")
     with pytest.raises(ShardError, match="different presets"):
@@ -286,14 +286,14 @@ def test_windows_of_two_presets_do_not_mix(out: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def measured(out: Path, run: Path) -> dict[str, dict[str, float]]:
-    """What evaluation measures of that run in three whole clips; not to be changed."""
+    """The evaluation of that run on three whole clips; read-only."""
     saved = checkpoint.load(run)
     clips = read_clips(out, "test", vocabulary=tuple(saved.settings["words"]))
     return talk.measure(saved.model(), clips, torch.device("cpu"), limit=3)
 
 
 def test_the_whole_clip_is_measured(out: Path, run: Path, measured: dict[str, dict[str, float]]) -> None:
-    """Evaluation generates clips whole from sound, pictures and a wrong sound, beside two still rivals."""
+    """Evaluation generates whole clips from audio, video and wrong audio, and compares two still baselines."""
     saved, found = checkpoint.load(run), measured
     clips = read_clips(out, "test", vocabulary=tuple(saved.settings["words"]))
     assert found.keys() == {"audio", "wrong_audio", "video", "repeated", "mean"}
@@ -306,7 +306,7 @@ def test_the_whole_clip_is_measured(out: Path, run: Path, measured: dict[str, di
 def test_a_scale_of_the_features_reaches_what_is_heard_alone(
     out: Path, run: Path, measured: dict[str, dict[str, float]]
 ) -> None:
-    """Evaluation with a factor of the audio features draws other frames from sound, the same from pictures."""
+    """Evaluation with a factor of the audio features changes the frames from audio, not those from video."""
     saved = checkpoint.load(run)
     clips = read_clips(out, "test", vocabulary=tuple(saved.settings["words"]))
     more = talk.measure(saved.model(), clips, torch.device("cpu"), limit=3, scale=4.0)
@@ -315,7 +315,7 @@ def test_a_scale_of_the_features_reaches_what_is_heard_alone(
 
 
 def test_audio_is_smoothed_where_clips_are_whole(out: Path, run: Path) -> None:
-    """A model that smooths audio does so in evaluation, and keeps that in its checkpoint."""
+    """A model that smooths audio does so in evaluation, and its checkpoint keeps the setting."""
     saved = checkpoint.load(run)
     clips = read_clips(out, "test", vocabulary=tuple(saved.settings["words"]))
     plain, smooth = (
@@ -331,7 +331,7 @@ def test_audio_is_smoothed_where_clips_are_whole(out: Path, run: Path) -> None:
 
 
 def test_the_wrong_sound_is_that_of_several_clips(out: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a wrong sound makes is averaged over the sounds of the two other clips, each of which measures otherwise."""
+    """The result for wrong audio is averaged over the audio of the two other clips, which differ."""
     saved = checkpoint.load(run)
     clips = read_clips(out, "test", vocabulary=tuple(saved.settings["words"]))
     monkeypatch.setattr(talk, "portrait_rng", lambda seed, row: np.random.default_rng(0))
@@ -348,14 +348,14 @@ def test_the_wrong_sound_is_that_of_several_clips(out: Path, run: Path, monkeypa
 
 @pytest.mark.parametrize(("video", "drivers"), [(0.0, {"audio"}), (0.25, {"audio", "video"}), (1.0, {"video"})])
 def test_so_many_clips_are_generated_from_video(out: Path, tmp_path: Path, video: float, drivers: set[str]) -> None:
-    """The fraction decides which drivers have terms of their own."""
+    """The fraction determines which drivers have terms of their own."""
     lines = train(out, tmp_path / "run", f"generation.video={video}", "steps.full=1", stages=("full",))
     line = next(one for one in lines if one.startswith("full 1/1"))
     assert {name for name in ("audio", "video") if f"motion_{name}" in line} == drivers
 
 
 def test_talkers_standardise_sound_as_training_does(run: Path) -> None:
-    """Runs of windows are standardised by the whole sound, and give the frames of one long run."""
+    """Windows divided into parts are standardised by the whole audio, and give the same frames as at once."""
     talker = Talker.load(run)
     face = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8)
     windows = np.random.default_rng(1).normal(5, 3, (20, 12, 20)).astype(np.float32)
@@ -371,7 +371,7 @@ UNSEEN = ("model.standardise=voice", "generation.video=0", *(f"weights.{name}=0"
 
 
 def test_people_who_were_never_seen_are_learned_from_audio_alone(out: Path, tmp_path: Path) -> None:
-    """Without terms of speech no video is read or encoded; a reference voice is heard first, and kept in a resume."""
+    """Without speech terms no video is read or encoded; a reference voice is computed first, and kept on resuming."""
     settings = Settings.resolve("small", None, (*TINY, *UNSEEN))
     assert set(DAVS.plan("full", settings).reads) == {"identity_frame", "targets", "target_windows", "sound"}
     with interrupted.kept({("full", 1): tmp_path / "parts"}):
@@ -388,7 +388,7 @@ def test_people_who_were_never_seen_are_learned_from_audio_alone(out: Path, tmp_
 
 
 def test_a_reference_voice_is_heard_from_speech_alone() -> None:
-    """Silent clips have no part in the reference, nor have those of unknown speakers beside those of a known one."""
+    """Silent clips are left out of the reference, as are those of unknown speakers if there are known ones."""
 
     def reference(windows: torch.Tensor, speakers: list[int]) -> torch.Tensor:
         model = DAVS(n_words=3, width=0.05, image_size=64, standardise=STANDARDISE.index("voice"))
@@ -409,7 +409,7 @@ def test_a_reference_voice_is_heard_from_speech_alone() -> None:
 
 
 def test_silent_clips_have_no_voice(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all clips that are heard first are silent, the run ends in one line that says what to do."""
+    """If all clips for the reference are silent, the run ends in one line with the remedy."""
     first = StageTrainer._first_batches
 
     def silent(self: StageTrainer, count: int) -> list[Any]:
@@ -421,7 +421,7 @@ def test_silent_clips_have_no_voice(out: Path, tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_begun_model_hears_a_voice_too(out: Path, run: Path, tmp_path: Path) -> None:
-    """A model that began with weights of one without a reference voice takes one; a second run keeps it."""
+    """A model started from weights without a reference voice computes one; a second run keeps it."""
     once: dict[str, Any] = {"stages": ("full",)}
     train(out, tmp_path / "first", *UNSEEN, "steps.full=1", **once, init_from=run)
     train(out, tmp_path / "second", *UNSEEN, "steps.full=1", "seed=1", **once, init_from=tmp_path / "first")
@@ -432,7 +432,7 @@ def test_a_begun_model_hears_a_voice_too(out: Path, run: Path, tmp_path: Path) -
 
 
 def test_standardised_sound_does_not_depend_on_gain_or_channel() -> None:
-    """By clip, a scaled and shifted sound has the same features; without, it has others."""
+    """With standardisation by clip, scaled and shifted audio has the same features; without it, others."""
     windows = torch.randn(2, 6, 12, 20)
     other = windows * 3 + 5
     torch.manual_seed(0)
@@ -443,7 +443,7 @@ def test_standardised_sound_does_not_depend_on_gain_or_channel() -> None:
 
 
 def test_a_blended_picture_begins_as_the_identity_frame() -> None:
-    """A decoder that blends keeps most of the identity frame before anything is learned."""
+    """An untrained decoder that blends keeps most of the identity frame."""
     torch.manual_seed(0)
     model = DAVS(n_words=3, width=0.05, image_size=64, identity_scales=4, blend=1, speech_map=2, mouth_size=64).eval()
     face = torch.rand(2, 1, 3, 64, 64)
@@ -476,7 +476,7 @@ def test_a_flow_moves_the_identity_frame_and_learns() -> None:
 
 
 def test_motion_is_what_differs_from_a_clips_mean() -> None:
-    """A constant error of a mouth is no error of its motion; one outside the box is neither."""
+    """A constant error of a mouth is no error of its motion; neither is one outside the box."""
     real = torch.rand(2, 4, 3, 64, 64) / 2
     box = (..., *losses.mouth_box(64))
     shifted = real + 0.1

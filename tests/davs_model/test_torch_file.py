@@ -1,4 +1,4 @@
-"""Torch files from anyone: one that is damaged or attacks us costs a line, and nothing in it is run."""
+"""Untrusted torch files: a damaged or hostile one costs a line, and nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ TORCH_FILES = ("list", "tensor", "number", "state-dict", "numbered", "other-form
 
 
 class TestNotACheckpoint:
-    """A file that isn't a checkpoint gets a clear line."""
+    """A file that is not a checkpoint gives a clear line."""
 
     @pytest.mark.parametrize("kind", NOT_CHECKPOINTS)
     def test_another_file_is_refused_in_one_line(self, tmp_path: Path, kind: str) -> None:
-        """Whatever the file is, both the import and the loading of ours name it, in one line."""
+        """Both the import and the loading of avprep's own checkpoints name any such file in one line."""
         file = tmp_path / "101_DAVS_checkpoint.pth.tar"
         NOT_CHECKPOINTS[kind](file)
         before = file.read_bytes()
@@ -78,14 +78,14 @@ class TestNotACheckpoint:
         assert file.read_bytes() == before
 
     def test_archives_are_named_as_such(self, tmp_path: Path) -> None:
-        """Who unpacked or packed the download reads that a zip or tar archive is not it."""
+        """For a download that was unpacked or repacked, the error says that it is a zip or tar archive."""
         for kind in ("zip", "tar"):
             NOT_CHECKPOINTS[kind](tmp_path / kind)
             result = call("import-checkpoint", tmp_path / kind, tmp_path / "run")
             assert_refused(result, 1, f"a {kind} archive", "as it was downloaded")
 
     def test_what_is_no_file_is_refused(self, tmp_path: Path) -> None:
-        """No file ends in 1; a device or a directory for a file, or a file for a RUN, ends in 2."""
+        """A missing file gives status 1; a device or folder for a file, or a file for a RUN, gives status 2."""
         assert_refused(call("import-checkpoint", tmp_path / "none", tmp_path / "run"), 1, "none: not there")
         assert_refused(call("import-checkpoint", os.devnull, tmp_path / "run"), 2, os.devnull, "not a regular file")
         assert_refused(call("import-checkpoint", tmp_path, tmp_path / "run"), 2, str(tmp_path), "directory")
@@ -94,14 +94,14 @@ class TestNotACheckpoint:
         assert refusal(checkpoint.load, tmp_path / "none").endswith("not there")
 
     def test_a_run_without_a_checkpoint_is_refused(self, tmp_path: Path) -> None:
-        """A folder is read by its checkpoint.safetensors, and that is named where it is missing."""
+        """A folder is read by its checkpoint.safetensors, which the error names if it is missing."""
         with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors: not there, .*import-checkpoint FILE "):
             checkpoint.load(tmp_path)
 
     def test_a_file_with_an_archive_behind_it_is_what_it_begins_with(
         self, tmp_path: Path, domain: dict[str, Tensor]
     ) -> None:
-        """A released file to which a zip was appended is no zip: its weights are read."""
+        """A released file with an appended zip is not taken for a zip: its weights are read."""
         file = released_form.write(tmp_path / "file.tar", {DOMAIN: domain})
         _zip(tmp_path / "a.zip")
         file.write_bytes(file.read_bytes() + (tmp_path / "a.zip").read_bytes())
@@ -121,10 +121,10 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 class TestDamage:
-    """A damaged file is refused in one line; nothing else ever comes of it."""
+    """A damaged file is refused in one line, and has no other effect."""
 
     def test_a_truncated_file_is_refused(self, tmp_path: Path, small: bytes) -> None:
-        """A download that stopped, wherever it did, is not imported."""
+        """A truncated download is not imported, wherever it ends."""
         path = tmp_path / "file.tar"
         places = {len(small) - 1, len(small) - 30, 1, 30, 100, 500, 1000, *(len(small) * i // 20 for i in range(20))}
         for length in places:
@@ -133,7 +133,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3))])
     def test_a_changed_byte_in_a_released_file_never_crashes(self, tmp_path: Path, small: bytes, seed: int) -> None:
-        """Bytes changed in a released file, which has no digest, lead to weights, findings or one line."""
+        """Changed bytes in a released file, which has no digest, give weights, findings or one line."""
         chance = random.Random(seed)
         path = tmp_path / "file.tar"
         for _ in range(15):
@@ -144,7 +144,7 @@ class TestDamage:
 
 
 class Call:
-    """Pickles as a call."""
+    """Is pickled as a call."""
 
     def __init__(self, function: Callable[..., object], *arguments: object) -> None:
         self.made_of = function, arguments
@@ -154,7 +154,7 @@ class Call:
 
 
 class Made:
-    """Makes a folder when it is created, and pickles as the creation of an object (NEWOBJ)."""
+    """Makes a folder when it is created; is pickled as the creation of an object (NEWOBJ)."""
 
     where = ""
 
@@ -168,7 +168,7 @@ class Made:
 
 
 class Built:
-    """Makes a folder when it is given its state, and pickles as such (BUILD)."""
+    """Makes a folder when it is given its state; is pickled accordingly (BUILD)."""
 
     where = ""
 
@@ -202,13 +202,13 @@ CODE: dict[str, Callable[[str], object]] = {
 
 
 def legacy(content: bytes, *, system: bytes = b"}", keys: bytes = b"]", numbers: bytes = b"") -> bytes:
-    """Return a stream in torch's old form, of opcodes."""
+    """Return a stream in torch's old format, made of opcodes."""
     pickles = (b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", b"M\xe9\x03", system, content, keys)
     return b"".join(b"\x80\x02" + opcodes + b"." for opcodes in pickles) + numbers
 
 
 def archive(path: Path, content: bytes, *, compression: int = zipfile.ZIP_STORED, **records: bytes) -> Path:
-    """Write a file in torch's new form, of opcodes and records."""
+    """Write a file in torch's new format, made of opcodes and records."""
     with zipfile.ZipFile(path, "w", compression, compresslevel=1) as file:
         file.writestr("a/data.pkl", b"\x80\x02" + content + b".")
         file.writestr("a/version", "3\n")
@@ -225,7 +225,7 @@ def opcodes(value: object) -> bytes:
 def tensor_of(
     shape: tuple[int, ...], stride: tuple[int, ...], claimed: int, *, storage: bytes = b"", view: bytes = b""
 ) -> bytes:
-    """Return the opcodes of a tensor that claims a storage of so many numbers; `view` is there in the old form only."""
+    """Return the opcodes of a tensor with a storage of the given size; `view` is part of the old format only."""
     identity = b"(" + opcodes("storage") + (storage or b"ctorch\nFloatStorage\n") + opcodes("0") + opcodes("cpu")
     identity += opcodes(claimed) + view + b"tQ"
     arguments = opcodes(0) + opcodes(shape) + opcodes(stride) + b"\x89ccollections\nOrderedDict\n)R"
@@ -233,12 +233,12 @@ def tensor_of(
 
 
 def at(name: str, value: bytes, network: str = DOMAIN) -> bytes:
-    """Return the opcodes of a file that has a value at one tensor's place."""
+    """Return the opcodes of a file that has a value in place of one tensor."""
     return b"}" + opcodes(network) + b"}" + opcodes(name) + value + b"ss"
 
 
 def doubling(times: int) -> bytes:
-    """Return the opcodes of a list of two lists of two lists …: small as it lies, endless when written out."""
+    """Return the opcodes of a list of two lists of two lists …: small as stored, endless when expanded."""
     content = b"]q\x00"
     for number in range(times):
         content += (
@@ -248,7 +248,7 @@ def doubling(times: int) -> bytes:
 
 
 def costly(folder: Path) -> list[str]:
-    """Make small files that ask for gigabytes, for ages or for the stack, and return their names."""
+    """Make small files that need gigabytes, endless time or a deep stack, and return their names."""
     tuples = b")" + b"\x85" * 200_000
     endless_tuple = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60
     words = ((2**21, 512), (512, 1))
@@ -286,14 +286,14 @@ def costly(folder: Path) -> list[str]:
 
 
 class TestHostile:
-    """A file that wants more than to be read gets one line, runs nothing and costs no more than its size."""
+    """A file that is designed to do more than be read gives one line, runs nothing and costs no more than its size."""
 
     @pytest.mark.parametrize("kind", CODE)
     @pytest.mark.parametrize("lock", ["both", "the opcodes", "weights_only"])
     def test_code_in_a_file_is_never_run(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, lock: str
     ) -> None:
-        """Code wherever a pickle can hold it is refused by each of the two locks, the other one being open."""
+        """Code anywhere in a pickle is refused by each of the two checks with the other one disabled."""
         if lock == "weights_only":
             monkeypatch.setattr(torch_file, "_inspect", lambda file: None)
         if lock == "the opcodes":
@@ -325,13 +325,13 @@ class TestHostile:
             assert place == "newest" or lock == "weights_only" or "holds more than weights" in message, (place, message)
 
     def test_the_code_of_these_tests_does_run_where_it_may(self, tmp_path: Path) -> None:
-        """The files above are loaded guns: plain pickle runs each."""
+        """Plain pickle executes each of the files above."""
         for kind, code in CODE.items():
             pickle.loads(pickle.dumps(code(str(tmp_path / kind)), protocol=2))  # noqa: S301
             assert (tmp_path / kind).is_dir()
 
     def test_the_user_sees_one_line_and_no_traceback(self, tmp_path: Path) -> None:
-        """The real program says what it refused, in one line on stderr, and leaves nothing."""
+        """The program prints its refusal in one line on stderr, and leaves nothing."""
         file = tmp_path / "101_DAVS_checkpoint.pth.tar"
         torch.save({DOMAIN: Call(os.mkdir, str(tmp_path / "marker"))}, file)
         words = [sys.executable, "-c", "from avprep_cli.main import main; main()", "import-checkpoint"]
@@ -341,7 +341,7 @@ class TestHostile:
         assert list(tmp_path.iterdir()) == [file]
 
     def test_warnings_of_torch_do_not_reach_the_user(self, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-        """What torch has to say about a pickle of a younger protocol is not passed on."""
+        """Torch's warning about a pickle of a newer protocol is not shown."""
         path = tmp_path / "file.tar"
         path.write_bytes(legacy(b"}").replace(b"\x80\x02", b"\x80\x04"))
         with pytest.warns(UserWarning, match="protocol 4"):
@@ -350,7 +350,7 @@ class TestHostile:
         assert not recwarn.list
 
     def test_no_file_costs_more_memory_than_its_size(self, tmp_path: Path, domain: dict[str, Tensor]) -> None:
-        """Small files that ask for gigabytes, for ages or for the stack are refused, one line each, cheaply."""
+        """Small files that need gigabytes, endless time or a deep stack are refused, one line each, at little cost."""
         names = costly(tmp_path)
         good = released_form.write(tmp_path / "good", {DOMAIN: domain})
         script = """
@@ -395,7 +395,7 @@ for path in bad:
 
     @pytest.mark.filterwarnings("ignore:Duplicate name")
     def test_archives_that_torch_does_not_write_are_refused(self, tmp_path: Path) -> None:
-        """Entries that overlap, that are there twice or that climb out of their folder: one line, nothing written."""
+        """Entries that overlap, occur twice or climb out of their folder give one line, and nothing is written."""
         content = at("fc1.weight", tensor_of((4,), (1,), 4))
         overlap, twice, climbing = (tmp_path / name for name in ("overlap", "twice", "climbing"))
         with zipfile.ZipFile(archive(overlap, content, **{"0": bytes(100_000)}), "a") as file:

@@ -42,13 +42,13 @@ from davs_model.training.log import MetricsLog
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of shards: train 12 clips of 3 words and 2 people in 2 shards, val 4; not to be changed."""
+    """A folder of shards: train 12 clips of 3 words and 2 people in 2 shards, val 4; read-only."""
     return make_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture(scope="module")
 def finished(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of the speech stage with two states, of steps 2 and 4; not to be changed."""
+    """A finished run of the speech stage with two states, of steps 2 and 4; read-only."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     run(out, folder, "loop.save_every=2")
     return folder
@@ -56,7 +56,7 @@ def finished(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def constant(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of two steps of the speech stage with a constant rate; not to be changed."""
+    """A finished run of two steps of the speech stage with a constant rate; read-only."""
     folder = tmp_path_factory.mktemp("constant") / "run"
     run(out, folder, "optimizer.schedule=constant", "steps.speech=2")
     return folder
@@ -70,7 +70,7 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Any:
-    """Leave torch's threads as they were."""
+    """Restore torch's threads afterwards."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -82,7 +82,7 @@ def settings(*overrides: str) -> Settings:
 
 
 def run(out: Path, folder: Path, *overrides: str, stages: tuple[str, ...] = ("speech",), **more: Any) -> list[str]:
-    """Train, and return what was said."""
+    """Train, and return the messages."""
     lines: list[str] = []
     loop.train(out, folder, settings(*overrides), stages=stages, say=lines.append, **more)
     return lines
@@ -107,14 +107,14 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 def assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Bit for bit."""
+    """Assert that two runs are bit-identical."""
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
         assert torch.equal(found[name], tensor), name
 
 
 class TestStages:
-    """What each stage reads, minimises and moves."""
+    """What each stage reads, minimises and updates."""
 
     def test_all_stages_run_one_after_the_other(self, out: Path, tmp_path: Path) -> None:
         """Identity, speech and full end with a checkpoint, records of every step, settings, facts and a sample grid."""
@@ -150,7 +150,7 @@ class TestStages:
 
     @pytest.mark.parametrize("name", ["identity", "speech", "full"])
     def test_a_step_moves_the_networks_of_its_phases_alone(self, out: Path, tmp_path: Path, name: str) -> None:
-        """A stage moves every network of its phases and leaves the others as they were."""
+        """A stage updates every network of its phases and leaves the others unchanged."""
         with interrupted.kept({(name, 1): tmp_path / "before"}):
             wanted = (f"steps.{name}=2", "optimizer.warmup=0", "loop.save_every=1")
             run(out, tmp_path / "run", *wanted, stages=(name,))
@@ -173,7 +173,7 @@ class TestStages:
     def test_the_rows_of_table_3_are_settings(
         self, out: Path, tmp_path: Path, overrides: tuple[str, ...], terms: set[str], classifiers: int
     ) -> None:
-        """Shared classifier and domain GAN are switched by settings; what is off is neither computed nor logged."""
+        """Shared classifier and domain GAN are switched by settings; disabled terms are neither computed nor logged."""
         run(out, tmp_path / "run", *overrides, "steps.speech=1")
         assert set(records(tmp_path / "run")[0]["terms"]) == terms
         assert checkpoint.load(tmp_path / "run").dimensions["n_word_classifiers"] == classifiers
@@ -193,7 +193,7 @@ class TestStages:
         assert released["identity_word"] == paper["identity_word"] == 1
 
     def test_a_folder_of_faces_trains_the_identity_stage(self, out: Path, tmp_path: Path) -> None:
-        """With data.faces the people are those of the folder, which need not be the speakers."""
+        """With data.faces the people are those of the folder, which may differ from the speakers."""
         import cv2
 
         for n in range(8):
@@ -207,7 +207,7 @@ class TestStages:
         assert found.settings["faces"] == [f"person{n}" for n in range(4)]
 
     def test_learning_rates(self) -> None:
-        """The rate rises over the warm-up, stays or falls as half a cosine to nearly nothing."""
+        """The rate rises over the warm-up, then stays or falls as half a cosine to nearly nothing."""
         constant, cosine = (
             settings(f"optimizer.schedule={name}", "optimizer.warmup=4") for name in ("constant", "cosine")
         )
@@ -224,7 +224,7 @@ class TestResuming:
 
     @pytest.mark.slow
     def test_killed_three_times_it_learns_the_same(self, out: Path, tmp_path: Path) -> None:
-        """A run that is killed three times, with loader processes, ends bit-equal to one that was left alone."""
+        """A run that is killed three times, with loader processes, ends bit-identical to an uninterrupted one."""
         wanted = ("steps.speech=7", "data.workers=2")
         run(out, tmp_path / "straight", *wanted, stages=("speech", "full"))
         killed = 0
@@ -244,44 +244,44 @@ class TestResuming:
         assert records(tmp_path / "killed") == records(tmp_path / "straight")
 
     def test_settings_of_loading_and_logging_do_not_matter(self, out: Path, finished: Path, tmp_path: Path) -> None:
-        """The number of loader processes and the times of logs, validations and saves leave the weights bit-equal."""
+        """The number of loader processes and the times of logs, validations and saves do not change the weights."""
         run(out, tmp_path / "b", "data.workers=2", "loop.log_every=3", "loop.validate_every=2", "loop.save_every=3")
         assert_equal(weights(finished), weights(tmp_path / "b"))
 
     def test_a_finished_run_does_nothing_more(self, out: Path, copied: Path) -> None:
-        """The same command on a finished run leaves checkpoint and records as they are."""
+        """The same command on a finished run leaves checkpoint and records unchanged."""
         before = {p.name: p.read_bytes() for p in copied.glob("*.*") if p.name != "run.json"}
         assert "speech: done, 4 steps" in run(out, copied, "loop.save_every=2")
         assert {p.name: p.read_bytes() for p in copied.glob("*.*") if p.name != "run.json"} == before
 
     def test_other_settings_are_refused(self, out: Path, copied: Path) -> None:
-        """A run goes on only with its own settings; the difference is named."""
+        """A run continues only with its own settings; the error names the difference."""
         with pytest.raises(RunError, match=r"other settings \(model.width: 0.05 there, 0.1 here\)"):
             run(out, copied, "model.width=0.1")
         with pytest.raises(RunError, match=r"steps.speech: 4 there, 6 here"):
             run(out, copied, "steps.speech=6")
 
     def test_other_clips_are_refused(self, copied: Path, tmp_path: Path) -> None:
-        """A run goes on only with the clips that it was started with."""
+        """A run continues only with the clips that it was started with."""
         other = make_shards(tmp_path / "other", clips=16)
         with pytest.raises(RunError, match="the clips are not those that it was started with"):
             run(other, copied)
 
     def test_a_constant_rate_can_be_trained_on(self, out: Path, constant: Path, tmp_path: Path) -> None:
-        """With a constant learning rate, more steps of a finished stage are the steps of a longer run."""
+        """With a constant learning rate, more steps of a finished stage equal the steps of a longer run."""
         run(out, tmp_path / "a", "optimizer.schedule=constant", "steps.speech=1")
         run(out, tmp_path / "a", "optimizer.schedule=constant", "steps.speech=2")
         assert_equal(weights(tmp_path / "a"), weights(constant))
 
     def test_steps_that_a_term_goes_by_cannot_be_added(self, out: Path, tmp_path: Path) -> None:
-        """With a term that begins after a fraction of a stage, more steps are not those of a longer run: refused."""
+        """With a term that begins after a fraction of a stage, more steps are refused: a longer run would differ."""
         given = ("optimizer.schedule=constant", "adversaries.domain_from=0.6")
         run(out, tmp_path / "run", *given, "steps.speech=1")
         with pytest.raises(RunError, match=r"steps\.speech: 1 there, 2 here"):
             run(out, tmp_path / "run", *given, "steps.speech=2")
 
     def test_a_damaged_state_gives_way_to_the_one_before(self, out: Path, finished: Path, copied: Path) -> None:
-        """Where the last state is damaged the previous one is taken, which is said, and the run ends the same."""
+        """If the last state is damaged the previous one is used with a message, and the run ends the same."""
         path = copied / states.NAME
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
@@ -292,7 +292,7 @@ class TestResuming:
         assert_equal(weights(copied), weights(finished))
 
     def test_two_damaged_states_are_an_error(self, out: Path, copied: Path) -> None:
-        """Where both states are damaged nothing is trained and nothing is overwritten."""
+        """If both states are damaged nothing is trained and nothing is overwritten."""
         for name in (states.NAME, states.PREVIOUS):
             (copied / name).write_bytes(b"nothing")
         with pytest.raises(CheckpointError, match="not a training state of avprep"):
@@ -300,7 +300,7 @@ class TestResuming:
         assert (copied / states.NAME).read_bytes() == b"nothing"
 
     def test_sigterm_saves_and_stops(self, out: Path, tmp_path: Path) -> None:
-        """SIGTERM to the whole group, loader processes too, ends after the step with a state of that step."""
+        """SIGTERM to the whole group, loader processes included, ends after the step with a state of that step."""
         process = start(
             out, tmp_path / "run", "steps.speech=400", "loop.save_every=400", "data.workers=2", "--stage", "speech"
         )
@@ -319,7 +319,7 @@ class TestResuming:
         assert "Traceback" not in rest
 
     def test_files_of_a_run_that_went_on(self, out: Path, tmp_path: Path) -> None:
-        """A run that was stopped twice ends with the very bytes, so with the digest, of one that was not."""
+        """A run that was stopped twice ends byte-identical, so with the same digest, to an uninterrupted one."""
         wanted = ("loop.save_every=1", "steps.speech=2")
         with interrupted.kept({("speech", 1): tmp_path / "stopped"}):
             run(out, tmp_path / "straight", *wanted, stages=("speech", "full"))
@@ -332,7 +332,7 @@ class TestResuming:
 
     @pytest.mark.parametrize("save_every", [2, 4])
     def test_killed_between_its_last_files(self, out: Path, finished: Path, tmp_path: Path, save_every: int) -> None:
-        """A run that was killed after its last state and before its checkpoint has that checkpoint once it goes on."""
+        """A run killed after its last state but before its checkpoint has that checkpoint once it continues."""
         wanted = f"loop.save_every={save_every}"
         with interrupted.after("speech", 4):
             run(out, tmp_path / "run", wanted)
@@ -341,7 +341,7 @@ class TestResuming:
         assert_equal(weights(tmp_path / "run"), weights(finished))
 
     def test_first_weights_are_fitted_alike(self, out: Path, tmp_path: Path) -> None:
-        """A run that was killed just before first weights are fitted ends with the very bytes of one that was not."""
+        """A run that was killed just before first weights are fitted ends byte-identical to an uninterrupted one."""
         wanted: dict[str, Any] = {"stages": ("identity", "speech")}
         with interrupted.kept({("identity", 2): tmp_path / "killed"}):
             run(out, tmp_path / "straight", "steps.speech=1", **wanted)
@@ -349,7 +349,7 @@ class TestResuming:
         interrupted.assert_same_bytes(tmp_path / "straight", tmp_path / "killed")
 
     def test_weights_of_another_run_are_not_fitted(self, out: Path, finished: Path, tmp_path: Path) -> None:
-        """A run that began with another's weights goes on alike whether that is named again or not."""
+        """A run that began with another's weights continues alike whether or not these are named again."""
         run(out, tmp_path / "named", stages=("identity",), init_from=finished)
         shutil.copytree(tmp_path / "named", tmp_path / "unnamed")
         for name, begun in (("named", finished), ("unnamed", None)):
@@ -358,7 +358,7 @@ class TestResuming:
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
     def test_a_log_on_a_full_disk(self, tmp_path: Path) -> None:
-        """A log that cannot be written is one line that names it."""
+        """A log that cannot be written gives one line that names it."""
         log = MetricsLog(tmp_path, {})
         (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
         with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"):
@@ -366,7 +366,7 @@ class TestResuming:
         log.close()
 
     def test_windows_of_another_preset_are_refused(self, out: Path, tmp_path: Path) -> None:
-        """A run does not go on with windows of another MFCC preset; one that begins with its weights says so."""
+        """A run does not continue with windows of another MFCC preset; one that starts from its weights says so."""
         copied = Path(shutil.copytree(out, tmp_path / "out"))
         made_shards.write_runs(copied, settings={"preset": "davs"})
         run(copied, tmp_path / "run", "steps.speech=1")
@@ -384,7 +384,7 @@ class TestResuming:
             run(out, tmp_path / "run")
 
     def test_a_file_system_without_locks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A run begins where files cannot be locked, e.g. Lustre without flock; it stops no later one."""
+        """A run starts if files cannot be locked, e.g. on Lustre without flock, and does not stop a later one."""
         from davs_model.training.run_folder import locked
 
         for error in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
@@ -397,7 +397,7 @@ class TestResuming:
                 pass
 
     def test_a_loader_that_lives_on_keeps_nobody_out(self, tmp_path: Path) -> None:
-        """A process forked by a trainer does not lock RUN: a loader outlives a trainer that was killed by seconds."""
+        """A process forked by a trainer does not lock RUN, as a loader outlives a killed trainer by seconds."""
         from davs_model.training.run_folder import locked
 
         context = multiprocessing.get_context("fork")
@@ -448,12 +448,12 @@ class TestTransfer:
         assert checkpoint.load(tmp_path / "third").settings["init_from"] == str(tmp_path / "first")
 
     def test_a_model_of_another_width_is_refused(self, out: Path, finished: Path, tmp_path: Path) -> None:
-        """A checkpoint of which hardly anything fits is an error, or says what does not fit."""
+        """A checkpoint of another width is accepted, and a message lists the networks that do not fit."""
         lines = run(out, tmp_path / "second", "model.width=0.1", "steps.speech=1", init_from=finished)
         assert any("visual_speech_encoder" in line for line in lines)
 
     def test_encoders_that_learned_nothing_are_fitted(self, out: Path, tmp_path: Path) -> None:
-        """A run that begins with another's identity encoder alone fits its speech encoders, after a kill as well."""
+        """A run started from another's identity encoder alone fits its speech encoders, after a kill as well."""
         run(out, tmp_path / "first", stages=("identity",))
         still = ("optimizer.learning_rate=1e-30", "optimizer.warmup=0", "steps.speech=1", "model.standardise=corpus")
         wanted: dict[str, Any] = {"stages": ("identity", "speech")}
@@ -467,7 +467,7 @@ class TestTransfer:
         assert after["audio_speech_encoder.mean"].any()
 
     def test_an_encoder_that_fits_in_part_has_not_learned(self) -> None:
-        """An encoder has learned once all of its layers have: not if some of them did not fit."""
+        """An encoder counts as trained once all of its layers are, not if some of them did not fit."""
         encoder = AudioSpeechEncoder(width=0.05).train()
         assert not has_learned(encoder)
         encoder(torch.randn(2, 3, 12, 20))
@@ -477,19 +477,19 @@ class TestTransfer:
         assert not has_learned(encoder)
 
     def test_an_imported_checkpoint_is_not_trained_over(self, out: Path, tmp_path: Path) -> None:
-        """A RUN with a checkpoint that training did not write is refused, and how to begin with it is said."""
+        """A RUN with a checkpoint that training did not write is refused; the error names --init-from."""
         checkpoint.save(tmp_path / "run", checkpoint.Checkpoint.of(DAVS(n_words=3, width=0.05), {}))
         with pytest.raises(RunError, match="--init-from"):
             run(out, tmp_path / "run")
 
 
 class TestTrouble:
-    """What ends a run, in one line."""
+    """Failures that end a run in one line."""
 
     def test_a_term_that_is_not_finite_ends_the_run(
         self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The run stops, names the term, the step and its clips, and keeps the last good state."""
+        """A term that is not finite stops the run; the error names term, step and clips; the last good state stays."""
         from davs_model.models.davs import losses
 
         real, calls = losses.contrastive_loss, []
@@ -512,7 +512,7 @@ class TestTrouble:
         assert all(bool(tensor.isfinite().all()) for tensor in weights(tmp_path / "run").values())
 
     def test_a_state_that_is_not_finite_is_not_written(self, copied: Path) -> None:
-        """Weights with a NaN are refused by the writer; the file before stays."""
+        """Weights with a NaN are not written, and the previous file stays."""
         loaded = states.load(copied)
         assert loaded is not None
         state = loaded[0]
@@ -523,12 +523,12 @@ class TestTrouble:
         assert (copied / states.NAME).read_bytes() == before
 
     def test_too_few_clips(self, out: Path, tmp_path: Path) -> None:
-        """Fewer clips than a batch are an error that names both numbers and the setting."""
+        """Fewer clips than a batch are an error that gives both numbers and the setting."""
         with pytest.raises(RunError, match="12 clips can be used in the speech stage, fewer than a batch of 16"):
             run(out, tmp_path / "run", "data.batch_size=16")
 
     def test_no_words(self, tmp_path: Path) -> None:
-        """Clips without words are an error that says how to train without them; and so they can be."""
+        """Clips without words are an error with the remedy, and can be trained on without words."""
         out = make_shards(tmp_path / "out", words=0)
         with pytest.raises(RunError, match="its clips have no words"):
             run(out, tmp_path / "run")
@@ -536,7 +536,7 @@ class TestTrouble:
         assert "word" not in records(tmp_path / "other")[0]["terms"]
 
     def test_no_people(self, tmp_path: Path) -> None:
-        """Without people to tell apart the identity stage is an error, and is left out where all are trained."""
+        """Without several people the identity stage is an error, or is left out if all stages are trained."""
         out = make_shards(tmp_path / "out", people=0)
         with pytest.raises(RunError, match="labelled people"):
             run(out, tmp_path / "run", stages=("identity",))
@@ -544,13 +544,13 @@ class TestTrouble:
         assert any(line.startswith("identity: left out") for line in lines)
 
     def test_every_weight_zero(self, out: Path, tmp_path: Path) -> None:
-        """A stage that has nothing to learn is an error."""
+        """A stage without anything to learn is an error."""
         with pytest.raises(RunError, match="nothing to learn"):
             run(out, tmp_path / "run", "weights.person=0", stages=("identity",))
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
     def test_no_cuda(self, out: Path, tmp_path: Path) -> None:
-        """Asking for CUDA where there is none is an error in one line."""
+        """Requesting CUDA without a device is a one-line error."""
         with pytest.raises(RunError, match="no CUDA device"):
             run(out, tmp_path / "run", "machine.device=cuda")
 
@@ -592,7 +592,7 @@ class TestProcesses:
 
     @pytest.mark.slow
     def test_two_processes_begin_with_the_same_weights(self, out: Path, tmp_path: Path) -> None:
-        """After an identity stage, whose steps draw differently in each process, both fit the same first weights."""
+        """After an identity stage, with different random numbers in each process, both fit the same first weights."""
         given = ("steps.identity=1", "steps.speech=1", "--stage", "identity-and-speech")
         process = start(out, tmp_path / "run", *given, processes=2, script=SAY_WEIGHTS)
         output = process.communicate()[0]
@@ -603,7 +603,7 @@ class TestProcesses:
     @pytest.mark.slow
     @pytest.mark.parametrize("to", ["launcher", "all", "one"])
     def test_sigterm_saves_and_stops_all(self, out: Path, tmp_path: Path, to: str) -> None:
-        """SIGTERM to torchrun, to it and all its processes, or to one of these: all stop at a step, which is saved."""
+        """SIGTERM to torchrun, to it and all its processes, or to one of these stops all at a step, which is saved."""
         arguments = ("steps.speech=2000", "loop.save_every=2000", "loop.log_every=1", "--stage", "speech")
         process = start(out, tmp_path / "run", *arguments, processes=2, script=SAY_PROCESS)
         assert process.stdout is not None
@@ -631,7 +631,7 @@ class TestProcesses:
 
     @pytest.mark.slow
     def test_a_stopped_run_of_two_goes_on(self, out: Path, tmp_path: Path) -> None:
-        """A run of two processes that is stopped within a stage ends that and the next bit-equal to one left alone."""
+        """A run of two processes that is stopped within a stage ends bit-identical to an uninterrupted one."""
         given = ("steps.speech=6", "steps.full=1", "--stage", "all-but-identity")
         straight = start(out, tmp_path / "straight", *given, processes=2)
         output = straight.communicate()[0]
@@ -648,7 +648,7 @@ class TestProcesses:
 
     @pytest.mark.slow
     def test_the_others_wait_for_the_first(self, out: Path, tmp_path: Path) -> None:
-        """While the first process validates the others wait, for hours; where it ends by an error, so do they."""
+        """While the first process validates the others wait, for hours; if it ends with an error, so do they."""
         given = ("loop.validate_every=1", "--stage", "speech")
         process = start(out, tmp_path / "run", *given, processes=2, script=NO_ROOM)
         output = process.communicate()[0]
@@ -658,13 +658,13 @@ class TestProcesses:
         assert "RuntimeError" not in output
 
     def test_a_batch_that_cannot_be_shared(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A batch that is no multiple of the processes is refused."""
+        """A batch that is not a multiple of the processes is refused."""
         monkeypatch.setattr(loop.distributed, "join", lambda _: loop.World(size=2))
         with pytest.raises(RunError, match=r"data\.batch_size = 3 is no multiple of 2 processes"):
             run(out, tmp_path / "run", "data.batch_size=3")
 
     def test_a_world_without_others(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A number of processes in the environment, and no more of what torchrun sets, is one line."""
+        """A number of processes in the environment without torchrun's other variables gives one line."""
         monkeypatch.setenv("WORLD_SIZE", "2")
         for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
             monkeypatch.delenv(name, raising=False)
@@ -686,7 +686,7 @@ class TestProcesses:
     def test_a_world_that_cannot_be(
         self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
     ) -> None:
-        """What torchrun sets and what is no number, or numbers that do not go together, is one line, and no waiting."""
+        """Invalid or inconsistent torchrun variables give one line, without waiting."""
         given = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
         for variable, number in {**given, name: value}.items():
             monkeypatch.setenv(variable, number)
@@ -697,7 +697,7 @@ class TestProcesses:
     def test_a_port_where_nobody_can_meet(
         self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: str
     ) -> None:
-        """A port that is none, that another program has, or where the others do not come in time, is one line."""
+        """An invalid or occupied port, or one on which the others do not appear in time, gives one line."""
         monkeypatch.setattr(loop.distributed, "MEETING", timedelta(seconds=1))
         with socket.create_server(("127.0.0.1", 0)) as other:
             at = port if port in ("x", "99999") else str(other.getsockname()[1])
@@ -710,7 +710,7 @@ class TestProcesses:
                 run(out, tmp_path / "run")
 
     def test_a_share_of_one_clip(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A batch of one clip for each process is refused where BatchNorm would see that clip alone."""
+        """A batch of one clip per process is refused if BatchNorm would see that clip alone."""
         monkeypatch.setattr(loop.distributed, "join", lambda _: loop.World(size=2))
         with pytest.raises(RunError, match=r"each of 2 processes one clip, .* without machine\.sync_batchnorm"):
             run(out, tmp_path / "run", "data.batch_size=2", "machine.sync_batchnorm=false")
@@ -719,7 +719,7 @@ class TestProcesses:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_trains_all_stages(out: Path, tmp_path: Path) -> None:
-    """On CUDA all stages run in bf16, with pinned memory, and a stopped run goes on."""
+    """On CUDA all stages run in bf16, with pinned memory, and a stopped run continues."""
     run(
         out,
         tmp_path / "run",

@@ -1,4 +1,4 @@
-"""The log of a training run: speeds and means, what TensorBoard shows of one that went on, and a disk that is full."""
+"""The log of a training run: speeds and means, TensorBoard's view of a resumed run, and a full disk."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def fill(log: MetricsLog, values: dict[str, Any]) -> None:
     "values", [{"text": "x" * 100}, {str(n): n for n in range(30)}], ids=["metrics.jsonl", "tensorboard"]
 )
 def test_a_full_disk_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str], values: dict[str, Any]) -> None:
-    """Whichever file of a log the disk takes no more of, that is one line, and no thread prints anything."""
+    """If the disk is full for any file of a log, one line says so, and no thread prints anything."""
     log = MetricsLog(tmp_path, {})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as a disk that is full then
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as on a full disk
     try:
         with pytest.raises(RunError, match=rf"^{tmp_path}: cannot be written \(File too large\)$"):
             fill(log, values)
@@ -42,7 +42,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[st
 
 
 def test_tensorboard_keeps_the_step_that_a_run_goes_on_from(tmp_path: Path) -> None:
-    """Of a run that goes on TensorBoard shows each step once, the one that it goes on from and later ones made anew."""
+    """TensorBoard shows each step of a resumed run once, including the step it resumes from and later repeated ones."""
     for done, steps in ((0, (1, 2, 3)), (2, (3, 4)), (4, ())):
         log = MetricsLog(tmp_path, {"speech": done})
         for step in steps:

@@ -1,4 +1,4 @@
-"""Training states: everything comes back bit by bit, and a file that is none, or does not fit, costs a line."""
+"""Training states: everything is restored bit by bit, and an invalid or unsuitable file costs a line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARAMETER = "word_classifier.fc2.bias"
 
 @pytest.fixture(scope="module")
 def state() -> TrainingState:
-    """A state between two steps of the speech stage; not to be changed."""
+    """A state between two steps of the speech stage; read-only."""
     made = Checkpoint.of(lived_in(SMALL), {"words": ["a", "b", "c"], "training": {"seed": 0}})
     moments = {
         f"all/{PARAMETER}/step": torch.tensor(7.0),
@@ -37,14 +37,14 @@ def state() -> TrainingState:
 
 @pytest.fixture(scope="module")
 def read(state: TrainingState, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of its file; not to be changed."""
+    """Header and tensors of its file; read-only."""
     folder = tmp_path_factory.mktemp("state")
     states.save(folder, state)
     return checkpoint.read(folder / states.NAME, states.KIND)
 
 
 def loaded(run: Path) -> TrainingState:
-    """The state of a run, whose last file is whole."""
+    """The state of a run whose last file is intact."""
     found = states.load(run)
     assert found is not None
     assert found[1] == ""
@@ -52,7 +52,7 @@ def loaded(run: Path) -> TrainingState:
 
 
 def test_a_state_comes_back_bit_by_bit(tmp_path: Path, state: TrainingState) -> None:
-    """Weights, moments, steps and stage are the same after loading, and so are the bytes of a second save."""
+    """Weights, moments, steps and stage are restored, and a second save writes the same bytes."""
     states.save(tmp_path / "one", state)
     found = loaded(tmp_path / "one")
     assert same(found.checkpoint, state.checkpoint)
@@ -65,7 +65,7 @@ def test_a_state_comes_back_bit_by_bit(tmp_path: Path, state: TrainingState) -> 
 
 
 def test_the_state_before_it_stays_beside_it(tmp_path: Path, state: TrainingState) -> None:
-    """The second save keeps the first file, which is read where the last one is damaged or gone, and that is said."""
+    """The second save keeps the first file, which is used with a message if the last one is damaged or missing."""
     states.save(tmp_path, state)
     states.save(tmp_path, replace(state, step=8))
     assert loaded(tmp_path).step == 8
@@ -82,7 +82,7 @@ def test_the_state_before_it_stays_beside_it(tmp_path: Path, state: TrainingStat
 
 
 def test_a_state_is_no_checkpoint_and_a_checkpoint_no_state(tmp_path: Path, state: TrainingState) -> None:
-    """Each is refused where the other is wanted, and neither is imported."""
+    """A state is refused as a checkpoint and a checkpoint as a state, and neither is imported."""
     states.save(tmp_path / "run", state)
     path = tmp_path / "run" / states.NAME
     assert refusal(checkpoint.load, path).endswith("not a checkpoint of avprep")
@@ -98,7 +98,7 @@ def test_a_state_is_no_checkpoint_and_a_checkpoint_no_state(tmp_path: Path, stat
 def test_a_field_of_another_type_is_refused(
     tmp_path: Path, read: tuple[dict[str, Any], dict[str, Tensor]], field: str, value: object
 ) -> None:
-    """A state that holds something else where a stage or a number of steps should be is refused in one line."""
+    """A state with an invalid stage or number of steps is refused in one line."""
     header, tensors = read
     checkpoint.write(tmp_path / states.NAME, states.KIND, header | {field: value}, tensors)
     with pytest.raises(CheckpointError, match="damaged: a part of it is missing"):
@@ -119,14 +119,14 @@ def test_a_field_of_another_type_is_refused(
 def test_moments_that_do_not_fit_are_refused(
     tmp_path: Path, state: TrainingState, spoil: Callable[[dict[str, Tensor]], dict[str, Any]]
 ) -> None:
-    """Moments of no parameter, of another shape or not all of them are refused in one line."""
+    """Moments of no parameter, of another shape or incomplete ones are refused in one line."""
     states.save(tmp_path, replace(state, moments=spoil(state.moments)))
     with pytest.raises(CheckpointError, match="the moments do not fit the weights"):
         states.load(tmp_path)
 
 
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path: Path, state: TrainingState) -> None:
-    """NaN in a moment is named, and the state before it stays."""
+    """A NaN in a moment is named, and the previous state stays."""
     states.save(tmp_path, state)
     bad = {**state.moments, f"all/{PARAMETER}/exp_avg": torch.full((3,), float("nan"))}
     with pytest.raises(CheckpointError, match=rf"not written: all/{PARAMETER}/exp_avg is not finite"):

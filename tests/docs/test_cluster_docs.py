@@ -1,4 +1,4 @@
-"""docs/cluster.md: its commands exist, its script is the one that is printed, its numbers follow from each other."""
+"""docs/cluster.md: its commands exist, its script is the one that is printed, its numbers are consistent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FRAMES = {"LRW": 538_766 * 29, "VoxCeleb2": 2_442 * 3600 * 25}
 
 
 def script() -> str:
-    """The script that the page shows: LRW's crops, the first shard made by hand."""
+    """The script on the page: LRW's crops, with the first shard made by hand."""
     n_shards = sum(shards("LRW"))
     return slurm.render(
         slurm.ArrayJob(
@@ -61,7 +61,7 @@ def table(text: str = TEXT) -> dict[str, dict[str, str]]:
 
 
 def known(data_set: str, row: str) -> list[float]:
-    """The numbers of a cell that was measured."""
+    """The numbers of a measured cell."""
     return [float(number.replace(",", "")) for number in re.findall(r"[\d,.]*\d", table()[data_set][row])]
 
 
@@ -120,7 +120,7 @@ def command_lines() -> list[list[str]]:
 
 
 def parse(words: list[str]) -> None:
-    """Parse a command line as the program would, but run nothing."""
+    """Parse a command line like the program, but run nothing."""
     command: click.Command = main
     context = click.Context(main, info_name="avprep", **main.context_settings)
     while isinstance(command, click.Group):
@@ -132,7 +132,7 @@ def parse(words: list[str]) -> None:
 
 
 def test_every_command_line_parses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each `avprep …` of the page is a command with options and values that exist; its paths need not."""
+    """Each `avprep …` on the page is a command with existing options and valid values; its paths need not exist."""
 
     def convert(self: click.Path, value: Any, param: Any, ctx: Any) -> Path:
         return Path(value)
@@ -155,20 +155,20 @@ def test_unknown_options_would_be_found() -> None:
 
 
 def test_the_script_is_the_one_that_is_printed() -> None:
-    """The page shows what `avprep slurm crop` prints for LRW."""
+    """The page shows the output of `avprep slurm crop` for LRW."""
     assert FENCED.findall(TEXT)[0] == script(), "run python tests/test_cluster_docs.py"
 
 
 @pytest.mark.parametrize("block", FENCED.findall(TEXT))
 def test_the_scripts_are_shell(block: str) -> None:
-    """Bash can read every script of the page."""
+    """Bash can parse every script on the page."""
     done = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("data_set", CLIPS)
 def test_the_table_follows_from_what_was_measured(data_set: str) -> None:
-    """Shards, hours, bytes and files are those that the arithmetic gives."""
+    """Shards, hours, bytes and files equal the results of the arithmetic."""
     cells = table()[data_set]
     assert {row: cells.get(row) for row in expected(data_set)} == expected(data_set), (
         "run python tests/test_cluster_docs.py"
@@ -201,7 +201,7 @@ def test_the_text_follows_from_the_table() -> None:
 
 @pytest.mark.parametrize(("outcome", "status"), [("stopped", 99), ("failed", 1), ("done", 0)])
 def test_the_sge_script_puts_back_only_what_was_stopped(tmp_path: Path, outcome: str, status: int) -> None:
-    """A task that SIGUSR1 stopped exits with 99; errors and success keep their own status."""
+    """A task that was stopped by SIGUSR1 exits with 99; errors and success keep their own status."""
     ready = tmp_path / "ready"
     bodies = {"stopped": f"trap 'exit 1' USR1; touch {ready}; sleep 60 & wait", "failed": "exit 1", "done": "exit 0"}
     stand_in = tmp_path / "avprep"
@@ -219,7 +219,7 @@ def test_the_sge_script_puts_back_only_what_was_stopped(tmp_path: Path, outcome:
 
 
 def renewed() -> str:
-    """The page with its script and the cells that follow from others made anew."""
+    """The page with its script and its derived cells updated."""
     cells = {data_set: expected(data_set) for data_set in CLIPS}
     lines = []
     for line in FENCED.sub(lambda _: f"```bash\n{script()}```", TEXT, count=1).splitlines():

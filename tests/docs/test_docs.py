@@ -1,4 +1,4 @@
-"""The documentation says what the program does."""
+"""The documentation agrees with the program."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> list[tupl
 
 
 def reference() -> str:
-    """The reference page that the commands' own help makes."""
+    """The reference page, generated from the commands' own help."""
     parts = ["# Commands\n\nMade from each command's `--help`; to renew it run `python tests/docs/test_docs.py`.\n"]
     for name, command in commands():
         top = click.Context(main, info_name="avprep", terminal_width=100, **main.context_settings)
@@ -40,15 +40,15 @@ def reference() -> str:
 
 
 def test_the_reference_page_is_the_commands_help() -> None:
-    """docs/cli.md holds the help of every command as it is now."""
-    # In a process of its own: click keeps the help option that a command has when its help is first asked for.
+    """docs/cli.md contains the current help of every command."""
+    # In a process of its own: click keeps a command's help option once its help was requested.
     command = [sys.executable, __file__, "--show"]
     shown = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout
     assert REFERENCE.read_text(encoding="utf-8") == shown, "run python tests/docs/test_docs.py"
 
 
 def test_the_map_of_the_code_is_true() -> None:
-    """Each file and folder of the source that CONTRIBUTING.md names by its path is there."""
+    """Each file and folder of the source that CONTRIBUTING.md names by its path exists."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     named = re.findall(r"`((?:avprep|davs_model|cli|tests)/[\w/.]+)`", page)
     assert len(named) > 20
@@ -67,14 +67,14 @@ def test_every_command_and_option_is_explained(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", *(name for name, _ in commands())])
 def test_help_fits_a_terminal_of_80_columns(name: str) -> None:
-    """Help has no line of more than 80 characters, examples included, and cuts no summary of a command short."""
+    """No help line, examples included, has more than 80 characters, and no command's summary is truncated."""
     text = CliRunner().invoke(main, [*name.split(), "--help"], env={"COLUMNS": "80"}).output
     assert [line for line in text.splitlines() if len(line) > 80] == []
     assert not re.search(r"[a-z,:]\.\.\.$", text, re.MULTILINE)
 
 
 def test_commands_are_grouped() -> None:
-    """`avprep --help` lists every command once, on a line of its own, below the section that it belongs to."""
+    """`avprep --help` lists every command once, on a line of its own, in its section."""
     text = CliRunner().invoke(main, ["--help"], env={"COLUMNS": "80"}).output
     tail = text[text.index("\nData:") :]
     assert re.findall(r"^(\w+):$", tail, re.MULTILINE) == ["Data", "Cluster", "Look", "Model", "Tools"]

@@ -1,4 +1,4 @@
-"""The documentation can be followed: its commands parse and run, its names and messages are those of the program."""
+"""The documentation can be followed: its commands parse and run, its names and messages are the program's."""
 
 from __future__ import annotations
 
@@ -83,15 +83,15 @@ def text_of(page: str) -> str:
 
 
 def shell_lines(page: str) -> list[str]:
-    """The lines of a page's indented blocks, without the remarks that stand behind some."""
+    """The lines of a page's indented blocks, without trailing comments."""
     indent = 2 if page == "docs/cli.md" else 4
-    whole = re.sub(r" \\\n +", " ", text_of(page))  # a line that goes on in the next one
+    whole = re.sub(r" \\\n +", " ", text_of(page))  # a line that continues on the next one
     lines = re.findall(rf"^ {{{indent}}}(\S.*)$", whole, re.MULTILINE)
     return [re.sub(r" {3,}(?![-/'\\ ]).*$", "", line) for line in lines]
 
 
 def command_of(line: str) -> list[str] | None:
-    """The words after `avprep` of a line that calls it, itself or by way of srun or torchrun; None for any other."""
+    """The words after `avprep` in a line that calls it, directly or through srun or torchrun; otherwise None."""
     if not re.match(r"(avprep|(srun|torchrun) .*\bavprep) ", line):
         return None
     words = shlex.split(line, comments=True)
@@ -104,17 +104,17 @@ def calls(page: str) -> list[list[str]]:
 
 
 def spans(page: str) -> list[str]:
-    """What stands between single backticks in running text and tables."""
+    """The text between single backticks in prose and tables."""
     prose = re.sub(r"^(```.*?^```|>.*?)$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
     return re.findall(r"`([^`\n]+)`", prose)
 
 
 class TestCommandLines:
-    """What is typed exists."""
+    """The commands on the pages exist."""
 
     @pytest.mark.parametrize("page", PAGES)
     def test_every_command_line_parses(self, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each `avprep …` of an indented block is a command, with options and values that exist; its paths need not."""
+        """Each `avprep …` in an indented block is a command with existing options and values; paths need not exist."""
 
         def convert(self: click.Path, value: Any, param: Any, ctx: Any) -> Path:
             return Path(value)
@@ -132,13 +132,13 @@ class TestCommandLines:
         "line", ["crop a b --detektor yunet", "crop a b --detector retinaface", "crop a", "cropp a b"]
     )
     def test_what_is_wrong_would_be_found(self, line: str) -> None:
-        """An option, a choice or a command that does not exist, and an argument too few, are refused."""
+        """An option, a choice or a command that does not exist, and a missing argument, are refused."""
         with pytest.raises((click.UsageError, AssertionError)):
             parse(line.split())
 
     @pytest.mark.parametrize("page", PAGES)
     def test_commands_and_options_in_running_text_exist(self, page: str) -> None:
-        """Each `avprep …` between backticks is a command, and the options that it is given are its own."""
+        """Each `avprep …` between backticks is a command, and its options exist."""
         for span in spans(page):
             words = command_of(span.replace("…", ""))
             if not words or "|" in words[-1]:
@@ -154,21 +154,21 @@ class TestCommandLines:
 
     @pytest.mark.parametrize("page", NEW)
     def test_settings_exist(self, page: str) -> None:
-        """Each `--set` of a page is a setting that takes the value it is given."""
+        """Each `--set` on a page is an existing setting with a valid value."""
         for override in set(re.findall(r"--set ([\w.]+=[^\s`]+)", text_of(page))):
             DavsSettings.resolve(None, None, [override])
 
 
 @dataclass
 class Workshop:
-    """A folder with small corpora where the pages say that theirs are, and what was typed in it so far."""
+    """A folder with small corpora at the places that the pages use, and the lines that were run in it so far."""
 
     folder: Path
     typed: set[str] = field(default_factory=set)
     ran: set[str] = field(default_factory=set)
 
     def type(self, line: str) -> None:
-        """Run one line of a page, unless it ran before or cannot run here."""
+        """Run one line of a page, unless it has run before or cannot run here."""
         words = command_of(line)
         if words is None:
             if re.match(r"(head|grep) ", line):
@@ -186,7 +186,7 @@ class Workshop:
         assert result.exit_code == 0, f"{line}\n{typed}\n{result.output}"
 
     def _here(self, name: str, words: list[str]) -> list[str]:
-        """Put what is here in the place of what the page has."""
+        """Replace the page's names by the local ones."""
         words = [str(self.folder / word[1:]) if word.startswith("/data/") else word for word in words]
         words = [
             "opencv" if before == "--detector" else word for before, word in zip(["", *words], words, strict=False)
@@ -206,7 +206,7 @@ class Workshop:
 
 @pytest.fixture(scope="module")
 def workshop(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """A workshop whose corpora are a few clips of the synthetic one, and a file that is no video."""
+    """A workshop whose corpora are a few clips of the synthetic one, and a file that is not a video."""
     folder = tmp_path_factory.mktemp("workshop")
     data = folder / "data"
     shutil.copytree(lrw / "corpus" / "FAMILY", data / "lipread_mp4" / "FAMILY")
@@ -254,11 +254,11 @@ def workshop(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 class TestFollowing:
-    """What is typed works, line after line, from the corpus to the film."""
+    """The commands work, line after line, from the corpus to the video."""
 
     @pytest.fixture(autouse=True)
     def there(self, workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Stand in the workshop, where there are no weights and no array job."""
+        """Change into the workshop, which has no weights and no array job."""
         monkeypatch.chdir(workshop.folder)
         monkeypatch.setenv("AVPREP_WEIGHTS", str(workshop.folder / "weights"))
 
@@ -271,7 +271,7 @@ class TestFollowing:
         ],
     )
     def test_the_lines_of_a_page_run(self, page: str, workshop: Workshop) -> None:
-        """Each line that can run here does, in the order of the page, after those of the README."""
+        """Each line that can run here runs, in the order of the page, after those of the README."""
         for line in itertools.chain.from_iterable(shell_lines(name) for name in ("README.md", page)):
             workshop.type(line)
         everything = {"index", "crop", "mfcc", "status", "verify", "train", "evaluate", "generate"}
@@ -282,7 +282,7 @@ class TestFollowing:
     @pytest.mark.filterwarnings("ignore:unclosed file")  # webdataset leaves that to the garbage collector
     @pytest.mark.parametrize("page", ["docs/tutorial-voxceleb.md", "docs/tutorial-own.md"])
     def test_the_python_of_a_tutorial_runs(self, page: str, workshop: Workshop) -> None:
-        """The Python of a tutorial works on shards that its own lines made."""
+        """A tutorial's Python works on shards that its own lines made."""
         for line in itertools.chain.from_iterable(shell_lines(name) for name in ("README.md", page)):
             if line.startswith(("avprep index", "avprep crop")):
                 workshop.type(line)
@@ -298,7 +298,7 @@ class TestFollowing:
 
     @pytest.mark.filterwarnings("ignore:unclosed file")
     def test_shards_are_read_without_avprep(self, workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
-        """The lines of docs/shards.md read both columns of every split by webdataset and numpy alone."""
+        """The lines of docs/shards.md read both columns of every split with webdataset and with numpy alone."""
         for line in shell_lines("README.md"):
             if re.match(r"avprep (index|crop|mfcc) .*\blrw", line):
                 workshop.type(line)
@@ -308,11 +308,11 @@ class TestFollowing:
         exec(code.replace("OUT/", "shards/lrw/"), {})  # noqa: S102 - our own page
         lines = capsys.readouterr().out.splitlines()
         assert all(re.fullmatch(r"FAMILY/\w+/FAMILY_00001 FAMILY 29 \(29, 12, 20\) 26", line) for line in lines), lines
-        assert len(lines) == 3  # of four files one is no video
+        assert len(lines) == 3  # one of the four files is not a video
 
 
 class TestNames:
-    """What the pages name is there."""
+    """The names on the pages exist."""
 
     def test_the_paper_map_names_real_things(self) -> None:
         """Each dotted name of docs/paper.md can be imported."""
@@ -322,7 +322,7 @@ class TestNames:
             assert resolve(name) is not None, name
 
     def test_the_paper_map_is_complete(self) -> None:
-        """Equations 1 to 8, figures 1 to 5 and tables 1 to 4 have a row each, and no loss is left out."""
+        """Equations 1 to 8, figures 1 to 5 and tables 1 to 4 have a row each, and no loss is missing."""
         page = text_of("docs/paper.md")
         for name, numbers in (("Equations", range(1, 9)), ("Figures", range(1, 6)), ("Tables", range(1, 5))):
             section = page.split(f"## {name}\n")[1].split("\n## ")[0]
@@ -333,7 +333,7 @@ class TestNames:
                 assert f"`davs_model.models.davs.losses.{name}`" in page, name
 
     def test_quoted_messages_are_the_program_s_own(self) -> None:
-        """Each quoted line of docs/troubleshooting.md is, with … for what differs, in the source code."""
+        """Each quoted line of docs/troubleshooting.md, with … for variable parts, is in the source code."""
         quotes = re.findall(r"^> (.*)$", text_of("docs/troubleshooting.md"), re.MULTILINE)
         assert len(quotes) > 30
         source = messages()
@@ -342,12 +342,12 @@ class TestNames:
             assert any(wanted in message for message in source), quote
 
     def test_a_changed_message_would_be_found(self) -> None:
-        """A quotation with another word is not in the source code."""
+        """A quotation with a changed word is not in the source code."""
         assert not any("made with different settings" in message for message in messages())
 
     @pytest.mark.parametrize("page", PAGES)
     def test_python_imports_what_it_uses(self, page: str) -> None:
-        """Each block of Python, fenced or indented, stands alone: each name in it is its own or one that it imports."""
+        """Each block of Python, fenced or indented, is complete: it defines or imports each name that it uses."""
         indented = re.findall(r"(?:^ {4}(?:from|import) .*\n)(?:(?: {4}.*)?\n)*", text_of(page), re.MULTILINE)
         for code in (*re.findall(r"```python\n(.*?)```", text_of(page), re.DOTALL), *map(textwrap.dedent, indented)):
             nodes = list(ast.walk(ast.parse(code)))
@@ -363,7 +363,7 @@ class TestNames:
 
     @pytest.mark.parametrize("page", PAGES)
     def test_links_lead_somewhere(self, page: str) -> None:
-        """Each link of a page to another file of the repository is one to a file that is there."""
+        """Each link of a page to another file of the repository leads to an existing file."""
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", text_of(page)):
             assert (ROOT / page).parent.joinpath(target).exists(), target
 
@@ -374,7 +374,7 @@ class TestNames:
 
 
 def test_figures_follow_from_the_cluster_page() -> None:
-    """Hours and gigabytes of the tutorials are those that the speeds and sizes of docs/cluster.md give."""
+    """Hours and gigabytes of the tutorials follow from the speeds and sizes of docs/cluster.md."""
     (crop,) = known("LRW", "`crop --detector yunet`, frames/s per core")
     (mfcc,) = known("LRW", "`mfcc`, frames/s per core")
     sizes = [known(name, f"bytes per frame: `{column}`")[0] for name in FRAMES for column in ("crop", "mfcc")]
@@ -410,7 +410,7 @@ def test_figures_follow_from_the_cluster_page() -> None:
 
 
 def resolve(name: str) -> Any:
-    """What a dotted name stands for; an annotated field of a class counts, too."""
+    """The object of a dotted name, or the annotation of a class's field."""
     parts = name.split(".")
     for cut in range(len(parts), 0, -1):
         try:
@@ -424,13 +424,13 @@ def resolve(name: str) -> Any:
 
 
 def blank(text: str) -> str:
-    """A message with a zero byte for each stretch of what differs."""
+    """A message with a zero byte for each variable part."""
     return re.sub("\0+", "\0", text.replace("…", "\0"))
 
 
 @functools.cache
 def messages() -> list[str]:
-    """Every text of the source code, with what is filled in blanked."""
+    """Every text of the source code, with its variable parts blanked."""
     found = []
     for package in ("avprep", "davs_model", "cli/avprep_cli"):
         for path in sorted((ROOT / package).rglob("*.py")):

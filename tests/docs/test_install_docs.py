@@ -1,4 +1,4 @@
-"""What the pages tell a newcomer to install is what their commands need."""
+"""The installation commands of the pages install what their other commands need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OF_MODEL = {command for extra, row in ROWS if extra in ("look", "model") for com
 
 @pytest.mark.parametrize("page", TUTORIALS)
 def test_tutorials_install_what_their_commands_need(page: str) -> None:
-    """A tutorial that trains, generates or inspects says so to pip, before the first command of avprep."""
+    """A tutorial that trains, generates or inspects installs the extras for it before its first avprep command."""
     used = {words[0] for words in calls(page)}
     assert {"train", "generate"} <= OF_MODEL & used
     assert shell_lines(page).index("pip install -c constraints.txt '.[model]'") < min(
@@ -24,13 +24,13 @@ def test_tutorials_install_what_their_commands_need(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_torch_for_a_cpu_is_the_version_that_stays(page: str) -> None:
-    """The CPU build is installed under the constraints: pip replaces another version by the CUDA build afterwards."""
+    """The CPU build is installed under the constraints, or pip would replace another version by the CUDA build."""
     for line in re.findall(r"pip install .*torch.*", text_of(page)):
         assert "-c constraints.txt" in line, line
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_what_avprep_does_not_bring_is_named(page: str) -> None:
-    """A page whose Python reads shards by webdataset, which is in no extra, says how to get it."""
+    """A page whose Python reads shards with webdataset, which is in no extra, says how to install it."""
     if "import webdataset" in text_of(page):
         assert "pip install webdataset" in text_of(page)

@@ -1,4 +1,4 @@
-"""docs/model.md says what the model is."""
+"""docs/model.md agrees with the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def rows(after: str) -> list[list[str]]:
 
 
 def test_the_table_of_networks_is_true() -> None:
-    """The page lists every network with its released name and, at width 1, the parameters that it has."""
+    """The page lists every network with its released name and its number of parameters at width 1."""
     model = checkpoint.skeleton("davs", {"n_people": 2, "n_speakers": 2})
     modules = {type(module).__name__: module for module in model.children()}
     listed = {}
@@ -40,7 +40,7 @@ def test_the_table_of_networks_is_true() -> None:
 
 
 def test_the_table_of_losses_is_true() -> None:
-    """The page lists every loss once, and says of each whether the released form differs."""
+    """The page lists every loss once, and says for each whether the released form differs."""
     listed = {row[1].strip("`"): row[3] for row in rows("Losses")}
     public = {
         name
@@ -58,7 +58,7 @@ def test_the_table_of_losses_is_true() -> None:
 
 
 def test_the_python_lines_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lines of Python on the page run as they stand, where a checkpoint is."""
+    """The Python lines on the page run unchanged, given a checkpoint."""
     monkeypatch.chdir(tmp_path)
     checkpoint.save(Path("runs/released"), checkpoint.Checkpoint.of(DAVS(n_words=3, width=0.05), {}))
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -1,4 +1,4 @@
-"""The Python of the README runs as it is written, and does what its words say."""
+"""The Python of the README runs as written, and does what its text says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_readme_s_python(lrw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its lines index, fill, verify and read two clips of GRID, train, load and write a video of a talking photo."""
+    """The lines index, fill, verify and read two clips of GRID, train, load and write a video of a talking photo."""
     clips = sorted(path for path in (lrw / "corpus").rglob("*.mp4") if path.stat().st_size > 100)
     for clip, name in zip(clips, ("bbaf2n", "lbij7s"), strict=False):
         place = tmp_path / "grid" / "s1" / f"{name}.mpg"
@@ -54,7 +54,7 @@ def test_the_readme_s_python(lrw: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_readme_is_the_packages_docstring() -> None:
-    """The docstrings of both packages show the very lines of the README."""
+    """The docstrings of both packages contain exactly the lines of the README."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     for package in (avprep, davs_model):
         lines = [line.strip() for line in re.findall(r"^    (.*)$", package.__doc__ or "", re.MULTILINE)]
@@ -63,5 +63,5 @@ def test_the_readme_is_the_packages_docstring() -> None:
 
 
 def test_the_citation_names_this_version() -> None:
-    """CITATION.cff is for the version of the package."""
+    """CITATION.cff has the version of the package."""
     assert f"\nversion: {avprep.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How long a file, a function and a class of the source may be, and what is there once: names of classes, six lines."""
+"""Limits on the length of files, functions and classes of the source, unique class names, and no six equal lines."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LOOKED_AT = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef |
 
 @functools.cache
 def nodes(text: str) -> list[ast.AST]:
-    """Return the whole of a file, its functions, classes and imports, and what stands by itself, such as docstrings."""
+    """Return the whole of a file, its functions, classes and imports, and separate statements such as docstrings."""
     return [node for node in ast.walk(ast.parse(text)) if isinstance(node, LOOKED_AT)]
 
 
 def too_long(text: str) -> Iterator[str]:
-    """Name what is longer than it may be, from `def` or `class` to the last line, docstrings and all."""
+    """Name everything that exceeds its limit, from `def` or `class` to the last line, docstrings included."""
     for node in nodes(text):
         if isinstance(node, ast.Module):
             length = len(text.splitlines())
@@ -45,8 +45,8 @@ def test_everything_fits_on_a_screen_or_a_few(folder: str) -> None:
 
 
 def test_no_two_classes_have_one_name() -> None:
-    """A class is found by its name; what each model has of its own, such as `Settings`, is there once a model."""
-    owners: dict[str, list[str]] = {}  # of each name: the model that has such a class, "" where it is none's own
+    """A class name is unique; a class that every model has, such as `Settings`, is there once per model."""
+    owners: dict[str, list[str]] = {}  # for each name: the model that has such a class, "" if it belongs to none
     for path in chain.from_iterable((HERE / folder).rglob("*.py") for folder in ("avprep", "davs_model", "cli")):
         parts = path.relative_to(HERE).parts
         model = parts[2] if parts[:2] == ("davs_model", "models") and len(parts) > 3 else ""
@@ -71,7 +71,7 @@ def statements(text: str) -> list[str]:
 
 
 def test_no_six_lines_are_written_twice() -> None:
-    """What works the same is written once: no six lines of code in a row are there a second time."""
+    """No six consecutive lines of code occur twice."""
     seen: dict[tuple[str, ...], Path] = {}
     twice = []
     for path in chain.from_iterable((HERE / folder).rglob("*.py") for folder in ("avprep", "davs_model", "cli")):
@@ -84,7 +84,7 @@ def test_no_six_lines_are_written_twice() -> None:
 
 
 def test_what_is_longer_is_found() -> None:
-    """One line more is too long, of a method as of a function, a class and a file."""
+    """One line above the limit is too long, for a method as for a function, a class and a file."""
     body = "\n".join("        pass" for _ in range(60))
     method = f"class A:\n    def b(self):\n{body}\n"
     assert list(too_long(method)) == ["b: 61 lines, 60 at most"]

@@ -1,4 +1,4 @@
-"""Clips with landmarks, for what lends their mouths to others."""
+"""Clips with landmarks, whose mouth movements other speakers take over."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avprep.faces import detectors
 
 @pytest.fixture(scope="session")
 def marked(made_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six clips of synthetic people, in shards with landmarks; not to be changed."""
+    """Six clips of synthetic people, in shards with landmarks; read-only."""
     try:
         detectors.require("dlib")
     except AvprepError as error:

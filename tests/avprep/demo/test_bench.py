@@ -1,4 +1,4 @@
-"""The benchmark measures what it says; no test asserts a speed."""
+"""The benchmark measures what it claims to measure; no test asserts a speed."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def plan(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
-    """The two clips to measure with; runs of a few of them."""
+    """The two clips to measure with, of which a few runs are made."""
     monkeypatch.setattr(bench, "PACED", 1)
     return bench.plan_of(clips, tmp_path, 24)
 
 
 def assert_whole(result: bench.Result, floors: int) -> None:
-    """Every figure is there and they hang together."""
+    """Every figure is there, and the figures are consistent with each other."""
     assert (result.clips, result.frames) == (2, 58)
     assert len(result.floors) == floors
     for floor in result.floors:
@@ -63,13 +63,13 @@ def assert_whole(result: bench.Result, floors: int) -> None:
     ],
 )
 def test_a_busy_machine_is_told(load: float, beside: dict[str, int], said: str | None) -> None:
-    """Half a core taken for each core, or another process that runs, makes a machine busy; the line names them."""
+    """The machine is busy if half of its cores are in use, or if another process runs; the line names the cause."""
     line = bench.busy_line(load, 8, beside)
     assert line is None if said is None else said in str(line)
 
 
 def test_a_process_that_runs_beside_is_seen() -> None:
-    """A process that computes is among those that keep the machine busy; this one is not."""
+    """A process that computes is listed as one that keeps the machine busy; the benchmark's own process is not."""
     with subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=-1) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -83,7 +83,7 @@ def test_a_process_that_runs_beside_is_seen() -> None:
 
 @pytest.mark.slow
 def test_crop_is_measured_step_by_step(plan: Manifest) -> None:
-    """Crop has its steps, its two floors over the same clips, its processes and its projections."""
+    """The result for crop has its steps, two floors over the same clips, its processes and its projections."""
     result = bench.bench_crop(plan, "opencv", repeat=1, jobs=2)
     assert list(result.steps) == ["decode", "detect", "track", "warp", "encode", "write", "IPC"]
     assert_whole(result, floors=2)
@@ -91,7 +91,7 @@ def test_crop_is_measured_step_by_step(plan: Manifest) -> None:
 
 
 def test_mfcc_is_measured_step_by_step(plan: Manifest) -> None:
-    """So is mfcc."""
+    """The result for mfcc has the same parts."""
     result = bench.bench_mfcc(plan, repeat=1, jobs=2)
     assert list(result.steps) == ["decode", "windows", "write", "IPC"]
     assert_whole(result, floors=2)
@@ -112,13 +112,13 @@ def test_what_takes_minutes_shows_how_far_it_is(
 
 
 def test_the_sound_floor_decodes_everything(clips: Path) -> None:
-    """The floor of mfcc reads all the sound that the clip holds."""
+    """The floor of mfcc reads all audio of the clip."""
     assert bench.decode_sound(clips / "0.mp4") >= speech.SAMPLES
     assert bench.decode_sound(clips / "0.mp4", resample=False) >= speech.SAMPLES
 
 
 def test_clips_are_cut_to_the_shape_of_lrw(clips: Path, tmp_path: Path) -> None:
-    """Of each video comes a clip of 29 frames of 256×256, if it has as many, with sound; the videos stay."""
+    """Each video gives a clip of 29 frames (or as many as it has) of 256×256 with audio; the videos stay unchanged."""
     before = {path: path.read_bytes() for path in clips.iterdir()}
     plan = bench.plan_of(clips, tmp_path, 24, as_lrw=True)
     assert len(plan.clips) == 2
@@ -128,12 +128,12 @@ def test_clips_are_cut_to_the_shape_of_lrw(clips: Path, tmp_path: Path) -> None:
             assert container.streams.video[0].codec_context.name == "h264"
             frames = list(container.decode(video=0))
         assert {(frame.width, frame.height) for frame in frames} == {(256, 256)}
-        assert len(frames) in (28, 29)  # the sound is longer than the picture, and its middle later
+        assert len(frames) in (28, 29)  # the audio is longer than the video, so its middle is later
     assert before == {path: path.read_bytes() for path in clips.iterdir()}
 
 
 def test_a_folder_without_usable_clips_is_refused(tmp_path: Path) -> None:
-    """Videos that cannot be used to measure with end in one line."""
+    """Videos that the benchmark cannot use end it with a one-line error."""
     (tmp_path / "a.mp4").write_bytes(b"no video")
     plan = bench.plan_of(tmp_path, tmp_path, 24)
     for measure in (

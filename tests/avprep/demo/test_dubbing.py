@@ -1,4 +1,4 @@
-"""Drawn people who say what real clips say: whose mouth moves how, what is heard, and what is refused."""
+"""Synthetic people who say what real clips say: mouth movement, audio, and what is refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("torch_and_opencv_in_one_thread")
 
 @pytest.fixture(scope="module")
 def dubbed(marked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """These clips said by ten others, as the command makes them; not to be changed."""
+    """These clips said by ten synthetic people, as the command makes them; read-only."""
     root = tmp_path_factory.mktemp("dubbed") / "new"
     result = call("dub", marked, root, "--speakers", "10", "--seed", "3", "-j", "1", "--json")
     assert result.exit_code == 0, result.output
@@ -37,7 +37,7 @@ def dubbed(marked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_plan_keeps_splits_and_labels_and_names_the_drawn_people(marked: Path, dubbed: Path) -> None:
-    """Each clip is there once more, of the same split and word, and nobody of val or test is in train."""
+    """The new manifest has each clip once, with the same split and word; no speaker of val or test is in train."""
     old, new = manifest.read(marked / "manifest.jsonl"), manifest.read(dubbed / "manifest.jsonl")
     assert sorted((clip.split, clip.word) for clip in new.clips) == sorted(
         (clip.split, clip.word) for clip in old.clips
@@ -49,7 +49,7 @@ def test_the_plan_keeps_splits_and_labels_and_names_the_drawn_people(marked: Pat
 
 
 def test_mouths_move_as_those_of_the_source(made_corpus: Path, dubbed: Path) -> None:
-    """Around the drawn mouth it is dark in the frames in which the source's jaw was open."""
+    """The region around the synthetic mouth is dark in the frames in which the source's jaw is open."""
     likeness = []
     for clip in manifest.read(dubbed / "manifest.jsonl").clips:
         source = (made_corpus / clip.key.partition("/")[2]).with_suffix(".txt").read_text(encoding="utf-8")
@@ -63,7 +63,7 @@ def test_mouths_move_as_those_of_the_source(made_corpus: Path, dubbed: Path) -> 
 
 
 def test_the_sound_is_that_of_the_source_at_the_same_time(marked: Path, dubbed: Path) -> None:
-    """What is heard in a dubbed clip is what is heard in its source, to the sample."""
+    """The audio of a dubbed clip is that of its source, to the sample."""
     plan = manifest.read(marked / "manifest.jsonl")
     for clip in manifest.read(dubbed / "manifest.jsonl").clips:
         source = next(one for one in plan.clips if one.key == clip.key.partition("/")[2])
@@ -77,7 +77,7 @@ def test_the_sound_is_that_of_the_source_at_the_same_time(marked: Path, dubbed: 
 
 
 def test_the_number_of_workers_and_interruptions_change_no_byte(marked: Path, dubbed: Path, tmp_path: Path) -> None:
-    """A corpus that was left half made, and is gone on with by two processes, is the same byte for byte."""
+    """A corpus that was left incomplete and is finished by two processes is byte-identical."""
     again = tmp_path / "again"
     shutil.copytree(dubbed, again)
     (again / "manifest.jsonl").unlink()
@@ -101,7 +101,7 @@ def test_another_corpus_is_not_mixed_in(marked: Path, dubbed: Path) -> None:
 
 
 def test_people_of_another_seed_are_not_mixed_in(marked: Path, tmp_path: Path) -> None:
-    """Two people have the same numbers with every seed, but other faces: another seed in the same folder is refused."""
+    """Speakers have the same numbers with every seed, but other faces: another seed in the same folder is refused."""
     root = tmp_path / "two"
     dubbing.dub(marked, root, speakers=2, clips=1, seed=0)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -114,7 +114,7 @@ def test_people_of_another_seed_are_not_mixed_in(marked: Path, tmp_path: Path) -
 def test_a_plan_that_does_not_fit_on_the_disk_leaves_nothing(
     marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the manifest could not be written, the same call succeeds once there is room."""
+    """If the manifest cannot be written, the call fails and leaves an empty folder."""
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -127,7 +127,7 @@ def test_a_plan_that_does_not_fit_on_the_disk_leaves_nothing(
 
 
 def test_crops_without_landmarks_are_told(marked: Path, tmp_path: Path) -> None:
-    """An OUT of a detector without landmarks is answered by the detectors that have them."""
+    """For an OUT whose detector gives no landmarks, the error names the detectors that do."""
     plan = replace(manifest.read(marked / "manifest.jsonl"), clips=manifest.read(marked / "manifest.jsonl").clips[:1])
     avprep.crop(plan, tmp_path / "out", detector="opencv", jobs=1)
     assert_one_line(call("dub", tmp_path / "out", tmp_path / "new"), 1, "landmarks", "--detector dlib")
@@ -135,7 +135,7 @@ def test_crops_without_landmarks_are_told(marked: Path, tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_gone_is_named(marked: Path, tmp_path: Path) -> None:
-    """A clip whose video was moved away is named in one line."""
+    """The error for a clip whose video was moved away names the clip in one line."""
     out = tmp_path / "out"
     shutil.copytree(marked, out)
     plan = replace(manifest.read(out / "manifest.jsonl"), root=tmp_path / "moved")
@@ -144,7 +144,7 @@ def test_a_source_that_is_gone_is_named(marked: Path, tmp_path: Path) -> None:
 
 
 def test_a_key_that_is_longer_than_a_name_of_a_file(tmp_path: Path) -> None:
-    """A key of a name with many blanks has a video whose name a file may have, and another key has another video."""
+    """A very long key with many blanks gives a valid file name; different keys give different videos."""
     keys = [manifest.make_key(f"talks/{'My talk (1) ' * 19}{n}") for n in range(2)] + ["talks/short"]
     parts = [dubbing._Part(manifest.Clip(key, "x.mp4", "train"), tmp_path, 0, np.zeros((29, 5))) for key in keys]
     videos = [part.row.video for part in parts]
@@ -156,7 +156,7 @@ def test_a_key_that_is_longer_than_a_name_of_a_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_line() -> None:
-    """What cannot be written ends the making of clips in one line that names the file."""
+    """A write error ends the making of clips with one line that names the file."""
 
     def fails(path: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
@@ -167,7 +167,7 @@ def test_a_full_disk_is_one_line() -> None:
 
 @given(st.lists(st.booleans(), min_size=8, max_size=40), st.integers(0, 2**31))
 def test_frames_without_landmarks_lie_between_those_that_have_some(there: list[bool], seed: int) -> None:
-    """A mouth is measured where enough frames have landmarks; the others get what lies between, never beyond."""
+    """A mouth is measured if enough frames have landmarks; the other frames are interpolated, never extrapolated."""
     landmarks = np.random.default_rng(seed).uniform(80, 180, (len(there), 68, 2)).astype(np.float32)
     landmarks[~np.array(there)] = np.nan
     track = dubbing.mouth(landmarks)
@@ -182,7 +182,7 @@ def test_frames_without_landmarks_lie_between_those_that_have_some(there: list[b
 
 
 def test_each_speaker_is_measured_by_the_own_mouth() -> None:
-    """A large mouth and a small one that open alike, in proportion, give the same lips; a still one stays shut."""
+    """A large and a small mouth that open in the same proportion give the same lips; a still mouth stays shut."""
     gap = np.abs(np.sin(np.arange(40) / 3)).astype(np.float32)
     wide = np.ones_like(gap)
     mouths = {

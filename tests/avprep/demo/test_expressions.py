@@ -1,4 +1,4 @@
-"""The emotions of the synthetic corpus: faces that detectors find, lips that stay what they are, labels that arrive."""
+"""The emotions of the synthetic corpus: faces that detectors find, lips that do not depend on the emotion, labels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def takes() -> list[tuple[speech.Speaker, speech.Take]]:
 
 @pytest.fixture(scope="module")
 def faces(takes: list[tuple[speech.Speaker, speech.Take]]) -> dict[tuple[int, str], Any]:
-    """Their films in each emotion."""
+    """Their videos in each emotion."""
     return {
         (n, emotion): drawing.render(take, who, face=expression(emotion, "high", who, 0)).astype(np.float32)
         for n, (who, take) in enumerate(takes)
@@ -39,7 +39,7 @@ def faces(takes: list[tuple[speech.Speaker, speech.Take]]) -> dict[tuple[int, st
 
 
 def test_each_emotion_shows_in_the_upper_face(takes: list[tuple[speech.Speaker, speech.Take]]) -> None:
-    """Brows and eyes of any two emotions differ where the head is still, without looking at the mouth."""
+    """Brows and eyes of any two emotions differ while the head is still, with the mouth left out."""
     who, take = takes[0]
     first = {name: getattr(take, name)[:1] for name in ("lips", "pose", "lids")}
     still = dataclasses.replace(take, **first)
@@ -63,7 +63,7 @@ def test_lips_move_the_same_with_every_emotion(faces: dict[tuple[int, str], Any]
 
 
 def test_intensity_is_a_share_of_the_expression(takes: list[tuple[speech.Speaker, speech.Take]]) -> None:
-    """A low intensity lies between the face at rest and the high one; each person and take is a little different."""
+    """A low intensity lies between the face at rest and the high intensity; each person and take differs slightly."""
     who, _ = takes[0]
     low, high = (expression("happy", name, who, 0) for name in ("low", "high"))
     assert 0 < low.corners < high.corners
@@ -75,7 +75,7 @@ def test_intensity_is_a_share_of_the_expression(takes: list[tuple[speech.Speaker
 
 
 def test_detectors_find_every_face(faces: dict[tuple[int, str], Any]) -> None:
-    """OpenCV's own cascade finds one face in each film, where the face is."""
+    """OpenCV's own cascade finds one face in each video, at the right place."""
     find = cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"))
     for key, film in faces.items():
         for frame in film[::14].astype(np.uint8):
@@ -84,7 +84,7 @@ def test_detectors_find_every_face(faces: dict[tuple[int, str], Any]) -> None:
 
 
 def test_labels_reach_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each clip's .txt has the emotion and its intensity, which the manifest then has; a neutral face has none."""
+    """Each clip's .txt has the emotion and its intensity, as has the manifest; a neutral face has no intensity."""
     nothing = np.zeros((29, 128, 128, 3), np.uint8), np.zeros(speech.SAMPLES, np.int16)
     monkeypatch.setattr(synthetic, "utterance", lambda *_, **__: nothing)
     synthetic.make_corpus(tmp_path / "corpus", words=1, speakers=1, takes=2, emotions=True, size=128)
@@ -100,7 +100,7 @@ def test_labels_reach_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_corpora_with_and_without_emotions_do_not_mix(tmp_path: Path) -> None:
-    """A folder that holds one is refused by the other, and clips without emotions have no such labels."""
+    """A folder that holds a corpus of one kind is refused by the other; clips without emotions have no such labels."""
     synthetic.make_corpus(tmp_path, words=1, speakers=1, takes=1, size=128)
     assert layouts.index("lrw", tmp_path)[0].clips[0].labels is None
     with pytest.raises(Exception, match="use an empty folder"):

@@ -1,4 +1,4 @@
-"""The synthetic corpus: people that detectors find, words that can be seen and heard, files as LRW has them."""
+"""The synthetic corpus: people that detectors find, words that can be seen and heard, files in LRW's form."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def decode(path: Path) -> tuple[list[Any], Any]:
-    """Return the video frames and the sound, float32, with what an editing list cuts off cut off."""
+    """Return the video frames and the audio, float32, after the edit list is applied."""
     with av.open(str(path)) as source:
         pictures = list(source.decode(video=0))
     with av.open(str(path)) as source:
@@ -55,7 +55,7 @@ def decode(path: Path) -> tuple[list[Any], Any]:
 
 
 def opening(frames: Any) -> Any:
-    """Return the share of dark pixels around the mouth of each frame, relative to the clip's usual one."""
+    """Return the fraction of dark pixels around the mouth of each frame, relative to the clip's median."""
     mouth = frames[:, 150:186, 106:150].mean(axis=3)
     dark = (mouth < 0.55 * np.median(mouth)).mean(axis=(1, 2))
     return dark - np.median(dark)
@@ -68,13 +68,13 @@ def loudness(samples: Any) -> Any:
 
 
 def test_same_arguments_give_the_same_bytes_whatever_the_jobs(corpus: tuple[Path, list[Path]], tmp_path: Path) -> None:
-    """A corpus made again, by two processes, is the same byte for byte."""
+    """The same corpus made by two processes is byte-identical."""
     synthetic.make_corpus(tmp_path / "again", words=2, speakers=3, takes=1, jobs=2)
     assert contents(tmp_path / "again") == contents(corpus[0])
 
 
 def test_another_seed_gives_other_people() -> None:
-    """The seed decides who is in the corpus."""
+    """The seed determines the speakers of the corpus."""
     assert synthetic.speaker(1) == synthetic.speaker(1)
     assert synthetic.speaker(1) != synthetic.speaker(2)
 
@@ -100,7 +100,7 @@ def test_test_speakers_are_not_in_training(corpus: tuple[Path, list[Path]]) -> N
 
 
 def test_files_play_as_lrw_does(corpus: tuple[Path, list[Path]]) -> None:
-    """A file holds 29 frames at 25 fps and 1.216 s of sound at 16 kHz, both from 0."""
+    """A file holds 29 frames at 25 fps and 1.216 s of audio at 16 kHz, both starting at 0."""
     pictures, sound = decode(corpus[1][0])
     assert [frame.pts * frame.time_base for frame in pictures] == [Fraction(i, 25) for i in range(29)]
     assert (pictures[0].width, pictures[0].height) == (256, 256)
@@ -109,7 +109,7 @@ def test_files_play_as_lrw_does(corpus: tuple[Path, list[Path]]) -> None:
 
 
 def test_a_click_comes_back_where_it_was_written(tmp_path: Path) -> None:
-    """Neither the encoder's priming nor the container shifts the sound."""
+    """Neither the encoder's priming nor the container shifts the audio."""
     places = [1_000, 8_123, 17_500]
     samples = np.zeros(speech.SAMPLES, np.int16)
     samples[places] = 30_000
@@ -120,7 +120,7 @@ def test_a_click_comes_back_where_it_was_written(tmp_path: Path) -> None:
 
 
 def test_written_pictures_come_back(tmp_path: Path) -> None:
-    """Colours and order of the frames survive the encoder."""
+    """The encoder preserves the colours and the order of the frames."""
     frames, samples = synthetic.utterance("WATER", PEOPLE[0], 0)
     synthetic.write_clip(tmp_path / "clip.mp4", frames, samples)
     decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in decode(tmp_path / "clip.mp4")[0]])
@@ -128,7 +128,7 @@ def test_written_pictures_come_back(tmp_path: Path) -> None:
 
 
 def test_people_look_and_sound_different() -> None:
-    """Two speakers who say one word differ in the picture, and the same one does not in two renderings."""
+    """Two speakers of one word look different; two renderings of the same speaker do not."""
     (frames, sound), (other_frames, other_sound) = (synthetic.utterance("ABOUT", who, 0) for who in PEOPLE[:2])
     again, sound_again = synthetic.utterance("ABOUT", PEOPLE[0], 0)
     assert np.array_equal(frames, again)
@@ -140,7 +140,7 @@ def test_people_look_and_sound_different() -> None:
 
 
 def test_open_mouths_are_bright_or_dark() -> None:
-    """Between the lips, teeth and the colour of the inside decide how bright an open mouth is."""
+    """Teeth and the colour of the inside determine the brightness of an open mouth."""
     take = speech.perform("ABOUT", PEOPLE[0], 0)
     widest = int(take.lips[:, 0].argmax())
 
@@ -154,7 +154,7 @@ def test_open_mouths_are_bright_or_dark() -> None:
 
 
 def test_lips_are_darker_or_lighter_than_the_skin() -> None:
-    """Light skins have darker lips; dark ones have darker or lighter lips."""
+    """Light skins have darker lips; dark skins have darker or lighter lips."""
     people = [synthetic.speaker(SEED, index) for index in range(60)]
     lighter = [np.mean(who.lips) > np.mean(who.skin) for who in people if np.mean(who.skin) < 130]
     assert 0 < sum(lighter) < len(lighter)
@@ -162,7 +162,7 @@ def test_lips_are_darker_or_lighter_than_the_skin() -> None:
 
 
 def test_a_moustache_and_the_camera_show() -> None:
-    """A moustache darkens the upper lip, and blur takes detail away."""
+    """A moustache darkens the upper lip, and blur removes detail."""
     take, shaved = (
         speech.perform("ABOUT", PEOPLE[0], 0),
         dataclasses.replace(PEOPLE[0], beard=0.0, moustache=0.0, blur=0.0),
@@ -177,7 +177,7 @@ def test_a_moustache_and_the_camera_show() -> None:
 
 
 def test_takes_differ() -> None:
-    """A speaker never says a word twice in the same way."""
+    """No two takes of a word by one speaker are the same."""
     first, second = (speech.perform("PEOPLE", PEOPLE[0], take) for take in range(2))
     assert not np.allclose(first.edges, second.edges, atol=0.001)
     assert not np.allclose(first.lips, second.lips, atol=0.02)
@@ -185,7 +185,7 @@ def test_takes_differ() -> None:
 
 @pytest.mark.parametrize("who", PEOPLE[:4], ids=range(4))
 def test_an_open_mouth_is_heard(who: speech.Speaker) -> None:
-    """In ABOUT the mouth is widest open where the sound is loudest, to a frame, and moves with it."""
+    """In ABOUT the mouth is widest open where the audio is loudest, to within a frame, and moves with the loudness."""
     frames, samples = synthetic.utterance("ABOUT", who, 1)
     seen, heard = opening(frames), loudness(samples)
     assert np.corrcoef(seen, heard)[0, 1] > 0.5
@@ -194,7 +194,7 @@ def test_an_open_mouth_is_heard(who: speech.Speaker) -> None:
 
 
 def test_lips_close_while_a_stop_is_silent() -> None:
-    """The closure of P is a shut mouth and next to no sound, at the instant the units say."""
+    """During the closure of P the mouth is shut and the audio nearly silent, at the instant that the units give."""
     who = PEOPLE[0]
     for take_seed in range(3):
         take = speech.perform("PEOPLE", who, take_seed)
@@ -226,7 +226,7 @@ def test_haar_cascades_find_every_face_and_nearly_all_eyes() -> None:
 
 
 def test_yunet_finds_every_face(yunet_weights: Path) -> None:
-    """YuNet finds one face in every frame, with eyes and mouth where they were drawn."""
+    """YuNet finds one face in every frame, with eyes and mouth where they were rendered."""
     weights = yunet_weights / "face_detection_yunet_2023mar.onnx"
     detector = cv2.FaceDetectorYN.create(str(weights), "", (256, 256))
     for who, word in zip(PEOPLE, WORDS, strict=False):
@@ -241,7 +241,7 @@ def test_yunet_finds_every_face(yunet_weights: Path) -> None:
 
 @pytest.mark.slow
 def test_words_are_told_apart_by_ear_and_by_eye() -> None:
-    """A ridge classifier knows the words of people it never saw, from the sound and from the mouth's pixels."""
+    """A ridge classifier recognises the words of unseen speakers from the audio and from the mouth's pixels."""
     heard, seen, word_of, person_of = [], [], [], []
     for word in range(4):
         for person, who in enumerate(PEOPLE):
@@ -259,7 +259,7 @@ def test_words_are_told_apart_by_ear_and_by_eye() -> None:
 
 
 def leave_one_person_out(features: Any, word_of: Any, person_of: Any) -> float:
-    """Return the share of clips whose word ridge regression on the other people's clips finds."""
+    """Return the fraction of clips whose word ridge regression on the other people's clips recognises."""
     hits = 0
     for person in set(person_of.tolist()):
         train, test = person_of != person, person_of == person
@@ -272,7 +272,7 @@ def leave_one_person_out(features: Any, word_of: Any, person_of: Any) -> float:
 
 
 def test_the_same_corpus_may_be_completed(corpus: tuple[Path, list[Path]], tmp_path: Path) -> None:
-    """After a kill the same call makes what is missing, and the corpus is as ever."""
+    """After a kill the same call makes the missing files, and the corpus is the same as ever."""
     root = shutil.copytree(corpus[0], tmp_path / "corpus")
     victim = root / corpus[1][0].relative_to(corpus[0])
     victim.rename(victim.with_suffix(".mp4.part"))
@@ -283,7 +283,7 @@ def test_the_same_corpus_may_be_completed(corpus: tuple[Path, list[Path]], tmp_p
 
 @pytest.mark.parametrize("name", ["notes.txt", "ABOUT/train/ABOUT_00001.txt", "ABOUT/train/ABOUT_00001.mp4"])
 def test_a_folder_with_other_files_is_refused(tmp_path: Path, name: str) -> None:
-    """A user's own files, real LRW files among them, are neither overwritten nor joined."""
+    """A user's own files, real LRW files among them, are neither overwritten nor mixed with the corpus."""
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("mine")
@@ -293,7 +293,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path, name: str) -> None
 
 
 def test_another_corpus_is_refused(corpus: tuple[Path, list[Path]]) -> None:
-    """A corpus with another seed does not mix with one that is there."""
+    """A corpus with another seed is not mixed with an existing one."""
     before = contents(corpus[0])
     with pytest.raises(AvprepError, match="use an empty folder"):
         synthetic.make_corpus(corpus[0], words=2, speakers=3, takes=1, seed=1)
@@ -304,19 +304,19 @@ def test_another_corpus_is_refused(corpus: tuple[Path, list[Path]]) -> None:
     "wrong", [{"words": 0}, {"words": 1000}, {"speakers": 0}, {"takes": 0}, {"size": 255}, {"size": 64}]
 )
 def test_wrong_numbers_are_named(tmp_path: Path, wrong: dict[str, int]) -> None:
-    """An argument out of range is an error of one line that names it."""
+    """An argument out of range is a one-line error that names it."""
     with pytest.raises(AvprepError, match=f"^{next(iter(wrong))} must be .*[0-9]$"):
         synthetic.make_corpus(tmp_path, **wrong)
 
 
 def test_an_unknown_word_is_named() -> None:
-    """A word that the corpus does not know is an error, not a guess."""
+    """A word that the corpus does not have is an error, not a guess."""
     with pytest.raises(AvprepError, match="XYLOPHONE"):
         speech.perform("XYLOPHONE", PEOPLE[0], 0)
 
 
 def test_every_word_fits_its_clip() -> None:
-    """Even a slow speaker's longest word begins and ends within the picture."""
+    """Even the longest word of a slow speaker begins and ends within the video."""
     for word in WORDS:
         for take_seed in range(5):
             edges = speech.perform(word, PEOPLE[take_seed], take_seed).edges
@@ -324,7 +324,7 @@ def test_every_word_fits_its_clip() -> None:
 
 
 def test_a_larger_picture_shows_the_same_face() -> None:
-    """`size` scales the picture and nothing else."""
+    """`size` scales the frames and changes nothing else."""
     take = speech.perform("MONEY", PEOPLE[1], 0)
     small, large = drawing.render(take, PEOPLE[1]), drawing.render(take, PEOPLE[1], size=320)
     assert large.shape == (29, 320, 320, 3)

@@ -1,4 +1,4 @@
-"""The same words by other voices: when they are said, who is heard, how the lips move, and what is refused."""
+"""The same words by other voices: word times, who is heard, how the lips move, and what is refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OTHER = speech.speaker(7, 9)
 @settings(max_examples=25)
 @given(st.sampled_from(sorted(speech.WORDS)), st.integers(1, 60), st.integers(0, 60), st.integers(0, 20))
 def test_units_are_found_where_the_other_voice_says_them(word: str, other: int, person: int, take: int) -> None:
-    """Of two people who say a word at their own pace, most units are found to 60 ms, and time never goes back."""
+    """For two people who say a word at their own pace, most units are aligned to 60 ms, and time never goes back."""
     people = speech.speaker(5, person), speech.speaker(5, person + other)
     said, again = (speech.perform(word, who, take + number) for number, who in enumerate(people))
     sounds = speech.speak(said, people[0]), speech.speak(again, people[1])
@@ -42,7 +42,7 @@ def test_units_are_found_where_the_other_voice_says_them(word: str, other: int, 
 
 @pytest.mark.parametrize("silence", [np.zeros(16000, np.int16), np.zeros(100, np.int16), np.zeros(0, np.int16)])
 def test_silence_is_aligned_with_nothing(silence: np.ndarray) -> None:
-    """Where nothing is spoken, or hardly anything, there is no alignment."""
+    """Silence, or nearly silent audio, has no alignment."""
     word = speech.speak(speech.perform("ABOUT", OTHER, 0), OTHER)
     assert voices.aligned(word, silence, (0.1, 0.9)) is None
     assert voices.aligned(silence, word, (0.1, 0.9)) is None
@@ -51,7 +51,7 @@ def test_silence_is_aligned_with_nothing(silence: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def timed(marked: Path, made_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The clips of `marked` in an OUT whose manifest has the times of their words; not to be changed."""
+    """The clips of `marked` in an OUT whose manifest has the times of their words; read-only."""
     out = tmp_path_factory.mktemp("timed") / "out"
     shutil.copytree(marked, out)
     plan = manifest.read(out / "manifest.jsonl")
@@ -65,7 +65,7 @@ def timed(marked: Path, made_corpus: Path, tmp_path_factory: pytest.TempPathFact
 
 
 def recording(folder: Path, clip: manifest.Clip) -> speech.Take:
-    """Let another voice say a clip's word, `LATE`; return how it is said."""
+    """Let another voice say a clip's word, `LATE` seconds later; return the take."""
     take = speech.perform(str(clip.word), OTHER, 1)
     path = folder / f"{clip.key}.wav"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def recording(folder: Path, clip: manifest.Clip) -> speech.Take:
 
 
 def test_people_of_train_say_what_the_recordings_say(timed: Path, tmp_path: Path) -> None:
-    """Their sound is the recording, their mouths and words move when it says them; val and test are as without."""
+    """Train clips take audio, mouth movement and word times from the recordings; val and test clips keep their own."""
     train = manifest.read(timed / "manifest.jsonl").split("train")
     takes = {clip.key: recording(tmp_path / "voices" / "other", clip) for clip in train}
     made = dubbing.dub(timed, tmp_path / "new", speakers=10, voices=tmp_path / "voices")
@@ -105,7 +105,7 @@ def test_people_of_train_say_what_the_recordings_say(timed: Path, tmp_path: Path
 
 
 def test_clips_without_a_recording_or_times_keep_their_sound(timed: Path, marked: Path, tmp_path: Path) -> None:
-    """Of two clips of train one has a recording: the other is as without; without times of words none is used."""
+    """A train clip without a recording keeps its own audio; a corpus without word times is refused."""
     first, second = manifest.read(timed / "manifest.jsonl").split("train")
     recording(tmp_path / "voices" / "other", first)
     made = dubbing.dub(timed, tmp_path / "new", speakers=10, voices=tmp_path / "voices")
@@ -119,7 +119,7 @@ def test_clips_without_a_recording_or_times_keep_their_sound(timed: Path, marked
 
 
 def test_what_is_no_folder_of_voices_is_told(timed: Path, tmp_path: Path) -> None:
-    """An empty folder, recordings of other clips, and a file that holds no sound are named in one line each."""
+    """An empty folder, recordings of other clips and a file without audio are each named in one line."""
     folder, root = tmp_path / "voices", tmp_path / "new"
     folder.mkdir()
     assert_one_line(call("dub", timed, root, "--voices", folder), 1, "voices", "KEY.wav")

@@ -1,4 +1,4 @@
-"""Geometry: similarity transforms and crops, against recorded values and by properties."""
+"""Geometry: similarity transforms and crops, tested against recorded values and by properties."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def five_on_the_template() -> NDArray[np.float64]:
 
 
 def test_template_is_the_contract() -> None:
-    """Eyes and mouth come to lie at (91.1, 114.4), (168.7, 114.4) and (129.9, 188.1)."""
+    """Eyes and mouth are placed at (91.1, 114.4), (168.7, 114.4) and (129.9, 188.1)."""
     np.testing.assert_allclose(align.TEMPLATE, [[91.1, 114.4], [168.7, 114.4], [129.9, 188.1]], atol=0.05)
 
 
 def test_crops_equal_the_released_aligner(shared: Path) -> None:
-    """From the same points the crops agree with the released aligner's to 35 dB and better."""
+    """From the same points, the crops agree with the released aligner's to 35 dB or better."""
     with np.load(shared / "reference" / "align" / "golden.npz") as golden:
         pictures = list(Frames(shared / "clips" / "grid" / "s1" / "bbaf2n.mpg"))
         for index, points, theirs in zip(
@@ -48,7 +48,7 @@ def test_crops_equal_the_released_aligner(shared: Path) -> None:
     st.floats(-500, 500),
 )
 def test_similarity_undoes_any_similarity(scale: float, angle: float, x: float, y: float) -> None:
-    """Points moved off the template by any turn, scale and shift are brought back onto it."""
+    """Points moved off the template by any rotation, scale and translation are mapped back onto it."""
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     moved = five_on_the_template() @ turn.T + [x, y]
     affine = align.similarity(moved)
@@ -78,7 +78,7 @@ def test_similarity_is_the_least_squares_fit(noise: list[float]) -> None:
 
 
 def test_similarity_never_mirrors() -> None:
-    """A mirrored face is turned, not mirrored: the transform's determinant stays positive."""
+    """A mirrored face is rotated, not mirrored: the transform's determinant stays positive."""
     mirrored = FACE * [-1, 1]
     affine = align.similarity(mirrored)
     assert np.linalg.det(affine[:, :2]) > 0
@@ -100,14 +100,14 @@ def test_missing_nose_does_not_matter() -> None:
 
 
 def test_points_that_fall_together_have_no_fit() -> None:
-    """Five points in one place give a transform that is not finite, alone and in a stack, and no error."""
+    """Five coincident points give a non-finite transform, alone and in a stack, and no error."""
     together = np.full((5, 2), 7.0)
     assert not np.isfinite(align.similarity(together)).any()
     assert not np.isfinite(align.similarity(np.stack([together, together]))).any()
 
 
 def test_points_are_not_changed_by_being_fitted() -> None:
-    """The five points that a stack of transforms is fitted to, noses too, are what they were."""
+    """Fitting a stack of transforms does not change the five points, noses included."""
     points = np.stack([FACE, FACE * 2 + 7])
     before = points.copy()
     align.similarity(points)
@@ -115,19 +115,19 @@ def test_points_are_not_changed_by_being_fitted() -> None:
 
 
 def test_distance_from_the_template_is_the_mean_of_three() -> None:
-    """A mouth 6 px from its place is an error of 2 px: both eyes are right."""
+    """A mouth 6 px from its place is a mean error of 2 px, as both eyes are right."""
     points = five_on_the_template()
     points[3:] += (0, 6)
     assert align.off_template(points) == pytest.approx(2)
 
 
 def test_zooming_counts_from_a_pixels_edge() -> None:
-    """The centre of the first pixel lies between the two that it becomes in a picture twice as large."""
+    """The centre of the first pixel lies between the two pixels that it becomes in an image twice as large."""
     np.testing.assert_allclose(align.zoomed(np.array([[0.0, 10.0]]), 2), [[0.5, 20.5]])
 
 
 def test_crops_are_bilinear() -> None:
-    """A crop's pixel a quarter of the way between two of the source is a quarter of the one, and no more."""
+    """A crop pixel a quarter of the way between two source pixels is their bilinear mix."""
     image = np.zeros((256, 256, 3), np.uint8)
     image[:, 100:] = 200
     crop = align.crop(image, np.array([[1.0, 0, 0.75], [0, 1, 0]]))
@@ -136,7 +136,7 @@ def test_crops_are_bilinear() -> None:
 
 @pytest.mark.parametrize("sigma", [1.0, 3.0])
 def test_low_pass_sees_beyond_the_crop(sigma: float) -> None:
-    """A low-passed crop is that of the whole picture low-passed, up to the crop's edges."""
+    """A low-passed crop equals the crop of the low-passed image, up to the crop's edges."""
     image = np.random.default_rng(0).integers(0, 256, (400, 400, 3)).astype(np.uint8)
     affine = np.array([[1.0, 0, -70], [0, 1, -60]])
     whole = cv2.GaussianBlur(image, (0, 0), sigma)
@@ -144,7 +144,7 @@ def test_low_pass_sees_beyond_the_crop(sigma: float) -> None:
 
 
 def test_low_pass_is_the_same_through_a_picture_of_the_sources_size() -> None:
-    """A picture that is the source as it is shown gives the crop that is given without saying so."""
+    """An image of the source's own size gives the same crop with `to_image` as without."""
     image = np.random.default_rng(0).integers(0, 256, (400, 400, 3)).astype(np.uint8)
     affine, same = np.array([[0.6, 0, 0], [0, 0.6, 0]]), np.eye(2, 3)
     np.testing.assert_allclose(
@@ -154,7 +154,7 @@ def test_low_pass_is_the_same_through_a_picture_of_the_sources_size() -> None:
 
 @pytest.mark.parametrize("to_image", [[[2.0, 0, 0], [0, 1, 0]], [[0, 2.0, 0], [1, 0, 0]]], ids=["upright", "turned"])
 def test_only_the_axis_that_shrinks_is_low_passed(to_image: list[list[float]]) -> None:
-    """Of a picture twice as wide as its source, upright or turned, stripes side by side blur and those above do not."""
+    """In an image twice as wide as its source, upright or turned, only stripes along the widened axis blur."""
     stripes = np.repeat((np.arange(600)[:, None] % 2 * 255).astype(np.uint8), 600, axis=1)
     rows, columns = (np.repeat(one[..., None], 3, axis=2) for one in (stripes, stripes.T))
     affine, picture = np.array([[1.0, 0, -10], [0, 1, -10]]), np.array(to_image)
@@ -163,13 +163,13 @@ def test_only_the_axis_that_shrinks_is_low_passed(to_image: list[list[float]]) -
 
 
 def test_low_passed_crop_beside_the_picture_is_grey() -> None:
-    """A crop that shows nothing of the picture is grey 127, low-passed or not."""
+    """A crop entirely outside the image is grey 127, low-passed or not."""
     far = np.array([[0.5, 0, 2000], [0, 0.5, 2000]])
     assert (align.crop(np.zeros((100, 100, 3), np.uint8), far, sigma=0.8) == 127).all()
 
 
 def test_outside_of_the_picture_is_grey() -> None:
-    """What the source picture does not show is grey 127 in the crop."""
+    """Crop pixels outside the source image are grey 127."""
     affine = np.array([[1.0, 0, 200], [0, 1, 0]])
     crop = align.crop(np.full((256, 256, 3), 255, np.uint8), affine)
     assert (crop[:, :199] == 127).all()
@@ -178,7 +178,7 @@ def test_outside_of_the_picture_is_grey() -> None:
 
 @pytest.mark.parametrize("sigma", [0.0, 0.8])
 def test_crop_puts_a_source_pixel_where_the_transform_says(sigma: float) -> None:
-    """A bright dot of the source lands at its transformed place, with and without the low-pass."""
+    """A bright dot of the source is placed by the transform, with and without the low-pass."""
     image = np.zeros((400, 500, 3), np.uint8)
     image[201:204, 302:305] = 255
     affine = np.array([[0.6, -0.1, -40.0], [0.1, 0.6, 20.0]])
@@ -205,13 +205,13 @@ def test_strong_shrinking_does_not_alias() -> None:
     ("scales", "sigma"), [([1.5], 0), ([0.76], 0), ([0.74], 0.4545), ([0.5, 0.5, 0.1], 0.8660), ([0.9, 0.9, 0.1], 0)]
 )
 def test_low_pass_is_that_of_the_median_scale(scales: list[float], sigma: float) -> None:
-    """Only faces that shrink to less than three quarters need a low-pass: √(1/s² − 1)/2 for a clip's median scale."""
+    """Only faces that shrink to below three quarters are low-passed, by √(1/s² − 1)/2 for the clip's median scale s."""
     affine = np.array([[[s, 0, 0], [0, s, 0]] for s in scales])
     assert align.blur_sigma(affine) == pytest.approx(sigma, abs=1e-4)
 
 
 def test_jitter_measures_what_the_crop_shows() -> None:
-    """Transforms that follow a moving face have no jitter; noise on them is measured in crop pixels."""
+    """Transforms that follow a moving face have no jitter; noise added to them is measured in crop pixels."""
     rng = np.random.default_rng(0)
     points = FACE + np.linspace(0, 40, 50)[:, None, None]
     affine = align.similarity(points)
@@ -222,4 +222,4 @@ def test_jitter_measures_what_the_crop_shows() -> None:
     assert align.jitter(affine[:1], points[:1]) == 0
     twitching = points.copy()
     twitching[1::2, 2, 0] += 3 / align.scale(affine)[1::2]
-    assert align.jitter(affine, twitching) == pytest.approx(1)  # a nose that jumps by 3 px, between eyes that do not
+    assert align.jitter(affine, twitching) == pytest.approx(1)  # a nose that jumps by 3 px, while the eyes stay still

@@ -1,4 +1,4 @@
-"""Cuts between shots, and what only looks like one."""
+"""Cuts between shots, and what only resembles a cut."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = np.arange(36) / 25
 
 
 def cuts_of(film: Pixels) -> list[int]:
-    """Return the frames that begin a shot; all pictures must come back, in order."""
+    """Return the frames that begin a shot; all frames must come back, in order."""
     pictures = [photo._picture(frame) for frame in film]
     found = list(with_cuts(pictures))
     assert [picture for picture, _ in found] == pictures
@@ -33,39 +33,39 @@ def film() -> Pixels:
 
 @pytest.fixture(scope="module")
 def others() -> list[Pixels]:
-    """Three other shots: of other people before other walls."""
+    """Three other shots: other people in front of other walls."""
     return [synthetic.utterance("ABOUT", synthetic.speaker(seed), 0, 256)[0] for seed in (5, 2, 8)]
 
 
 def mixed(film: Pixels, shares: Any, other: Any) -> Pixels:
-    """Return a film of which each frame has so large a share of another picture."""
+    """Return a video each of whose frames is mixed with the given fraction of another image."""
     shares = np.asarray(shares, np.float64)[:, None, None, None]
     return np.asarray(np.rint(film * (1 - shares) + np.asarray(other, np.float64) * shares), np.uint8)
 
 
 def test_three_hard_cuts_are_three(film: Pixels, others: list[Pixels]) -> None:
-    """Each cut is found at its first frame, shots of nine frames between them."""
+    """Each cut is found at its first frame, even between shots of nine frames."""
     shots = [film[:9], *(other[:9] for other in others)]
     assert cuts_of(np.concatenate(shots)) == [9, 18, 27]
 
 
 @pytest.mark.parametrize("length", [4, 5, 12])
 def test_a_short_shot_is_two_cuts(length: int, film: Pixels, others: list[Pixels]) -> None:
-    """A shot longer than a flash is one, though the first picture comes again after it."""
+    """A shot longer than a flash counts as a shot, though the first one continues after it."""
     assert length > FLASH
     shots = np.concatenate([film[:12], others[0][:length], film[12:24]])
     assert cuts_of(shots) == [12, 12 + length]
 
 
 def test_a_jump_cut_is_one(film: Pixels) -> None:
-    """The same head 25 px further on is a cut."""
+    """A jump of the same head by 25 px is a cut."""
     assert cuts_of(filmed(moved(np.where(T < 0.7, -12.5, 12.5)))) == [18]
 
 
 @pytest.mark.parametrize("frames", [1, 2])
 @pytest.mark.parametrize("light", [255, 190])
 def test_a_flash_is_no_cut(frames: int, light: int, film: Pixels) -> None:
-    """One or two pictures that are white, or half so, are none: what comes after them is what was before."""
+    """One or two frames that are wholly or partly white make no cut, as the shot before them continues."""
     share = np.zeros(36)
     share[15 : 15 + frames] = 1 if light == 255 else 0.7
     assert cuts_of(mixed(film, share, light)) == []
@@ -73,7 +73,7 @@ def test_a_flash_is_no_cut(frames: int, light: int, film: Pixels) -> None:
 
 @pytest.mark.parametrize("frames", [1, 2])
 def test_a_picture_of_something_else_is_no_cut(frames: int, film: Pixels, others: list[Pixels]) -> None:
-    """One or two pictures of another shot, as from a broken file, are none either."""
+    """One or two frames of another shot, as from a broken file, make no cut."""
     broken = film.copy()
     broken[15 : 15 + frames] = others[0][:frames]
     assert cuts_of(broken) == []
@@ -90,7 +90,7 @@ BETWEEN = {
 
 @pytest.mark.parametrize("name", BETWEEN)
 def test_pictures_between_two_shots_hide_no_cut(name: str, film: Pixels, others: list[Pixels]) -> None:
-    """Up to three pictures that show both shots, or nothing, begin a shot each, and so does the one after them."""
+    """Up to three frames that show both shots, or nothing, begin a shot each, and so does the frame after them."""
     shares = BETWEEN[name]
     mixes = [np.asarray(np.rint(a * film[12] + b * others[0][12]), np.uint8) for a, b in shares]
     found = cuts_of(np.concatenate([film[:12], mixes, others[0][12:24]]))
@@ -102,14 +102,14 @@ def test_pictures_between_two_shots_hide_no_cut(name: str, film: Pixels, others:
 
 @pytest.mark.parametrize("to", ["black", "white", "another shot"])
 def test_a_fade_is_no_cut(to: str, film: Pixels, others: list[Pixels]) -> None:
-    """A picture that fades over 8 frames into darkness, light or another shot changes by degrees."""
+    """A fade over 8 frames to black, to white or to another shot is no cut."""
     end: Any = {"black": 0, "white": 255}.get(to)
     end = np.concatenate([others[0], others[0]])[:36] if end is None else end
     assert cuts_of(mixed(film, np.clip((np.arange(36) - 12) / 8, 0, 1), end)) == []
 
 
 def dissolving(film: Pixels) -> bool:
-    """Return whether a film goes over from its first picture to its last by degrees."""
+    """Return whether a video dissolves from its first frame into its last."""
     thumbnails: list[Any] = []
     assert len(list(with_cuts([photo._picture(frame) for frame in film], thumbnails))) == len(thumbnails)
     return dissolves(thumbnails)
@@ -117,7 +117,7 @@ def dissolving(film: Pixels) -> bool:
 
 @pytest.mark.parametrize("length", [5, 8, 25])
 def test_pictures_mixed_of_the_first_and_the_last_dissolve(length: int, film: Pixels, others: list[Pixels]) -> None:
-    """Also while both talk; a hard cut does not, nor does what ends or begins with an empty picture."""
+    """A dissolve is recognised while both people talk; a hard cut and a fade to black are not dissolves."""
     other = np.concatenate([others[0], others[0]])[:36]
     assert dissolving(mixed(film, np.clip((np.arange(36) - 5) / length, 0, 1), other))
     assert not dissolving(np.concatenate([film[:18], other[18:]]))
@@ -136,7 +136,7 @@ MOVING: dict[str, Callable[[], Pixels]] = {
 
 @pytest.mark.parametrize("name", MOVING)
 def test_movement_and_noise_are_no_cut(name: str) -> None:
-    """Shaking, panning, zooming and grain are none, and no dissolve."""
+    """Shaking, panning, zooming and grain are neither cuts nor dissolves."""
     moving = MOVING[name]()
     assert cuts_of(moving) == []
     assert not dissolving(moving)
@@ -144,7 +144,7 @@ def test_movement_and_noise_are_no_cut(name: str) -> None:
 
 @pytest.mark.parametrize("fps", [9, 12, 15])
 def test_pictures_that_repeat_hide_no_cut_and_make_none(fps: int, others: list[Pixels]) -> None:
-    """A source slower than 25 fps shows pictures more than once: each cut is found, and the steps between are none."""
+    """A source below 25 fps repeats frames: each cut is found, and the steps between repeated frames are no cuts."""
     shown = np.rint(np.rint(T * fps) / fps * 25).astype(int).clip(0, 35)
     shake = filmed(moved(6 * np.sin(6 * np.pi * T), 4 * np.sin(7.4 * np.pi * T)))
     assert cuts_of(shake[shown]) == []
@@ -154,21 +154,21 @@ def test_pictures_that_repeat_hide_no_cut_and_make_none(fps: int, others: list[P
 
 
 def test_brightness_alone_is_no_cut(film: Pixels) -> None:
-    """A lamp that is switched on, brighter and of more contrast, leaves the shot the same."""
+    """A lamp that is switched on, which changes brightness and contrast, is no cut."""
     lit = film.copy()
     lit[18:] = np.clip(film[18:] * 1.4 + 10, 0, 255).astype(np.uint8)
     assert cuts_of(lit) == []
 
 
 def test_few_pictures_are_no_matter(film: Pixels, others: list[Pixels]) -> None:
-    """Clips of none to four pictures come back whole, with a cut where there is one."""
+    """Clips of zero to four frames come back whole, with a cut where there is one."""
     for n, m in itertools.product(range(3), range(3)):
         shots = np.concatenate([film[:n], others[0][:m]])
         assert cuts_of(shots) == ([n] if n and m else []) or min(n, m) < 2
 
 
 def test_pictures_of_another_size_begin_no_shot_by_themselves(film: Pixels) -> None:
-    """Where a picture's size changes, its pixels cannot be compared, and nothing breaks."""
+    """Frames of different sizes cannot be compared by pixels, and raise no error."""
     pictures = [photo._picture(frame) for frame in film[:6]] + [
         photo._picture(np.ascontiguousarray(frame[:200, :240])) for frame in film[6:12]
     ]

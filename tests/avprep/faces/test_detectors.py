@@ -1,4 +1,4 @@
-"""Face detectors: what they find, in which order and where; the published weights are used where they are present."""
+"""Face detectors: what they find, in which order and where; the published weights are used if they are present."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def yunet(yunet_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Detector:
 
 @pytest.fixture(scope="module")
 def astronaut() -> NDArray[np.uint8]:
-    """Return the upper left of the astronaut's portrait, one frame: (1, 300, 400, 3)."""
+    """Return the upper left of the astronaut's portrait as one frame: (1, 300, 400, 3)."""
     picture: NDArray[np.uint8] = pictures.astronaut()[None, :300, :400]
     return picture
 
@@ -53,7 +53,7 @@ def only(found: list[list[Face]]) -> Face:
 
 
 def assert_astronaut(face: Face, within: float) -> None:
-    """Compare the face with the points read off the picture, in shares of the distance between the eyes."""
+    """Compare the face with points read off the image, in fractions of the distance between the eyes."""
     x0, y0, x1, y1 = face.box
     for point, place in ASTRONAUT.items():
         assert np.linalg.norm(face.points[point] - place) < within * 44, (point, face.points[point], place)
@@ -63,7 +63,7 @@ def assert_astronaut(face: Face, within: float) -> None:
 
 
 def test_opencv_finds_a_face(astronaut: NDArray[np.uint8]) -> None:
-    """The cascades find the astronaut, her eyes and mouth in our order, and know no nose; their bias is not yet out."""
+    """The cascades find the astronaut, with eyes and mouth in avprep's order, no nose, and an uncorrected bias."""
     face = only(detectors.build("opencv").detect(astronaut))
     assert_astronaut(face, within=0.25)
     assert np.isnan(face.points[NOSE]).all()
@@ -71,7 +71,7 @@ def test_opencv_finds_a_face(astronaut: NDArray[np.uint8]) -> None:
 
 
 def test_yunet_finds_a_face(yunet: Detector, astronaut: NDArray[np.uint8]) -> None:
-    """YuNet finds the astronaut with left and right as the image has them."""
+    """YuNet finds the astronaut with left and right as in the image."""
     face = only(yunet.detect(astronaut))
     assert_astronaut(face, within=0.2)
     assert face.points[LEFT_EYE, 0] < face.points[NOSE, 0] < face.points[RIGHT_EYE, 0]
@@ -110,7 +110,7 @@ def test_blank_frames_have_no_face(detector: Detector) -> None:
 
 
 def test_frames_are_independent(detector: Detector, astronaut: NDArray[np.uint8]) -> None:
-    """A frame's faces do not depend on the frames beside it."""
+    """The faces of a frame do not depend on the other frames of its batch."""
     frames = np.concatenate([astronaut, np.zeros_like(astronaut), astronaut[:, :, ::-1]])
     together = detector.detect(frames)
     assert [len(faces) for faces in together] == [1, 0, 1]
@@ -121,7 +121,7 @@ def test_frames_are_independent(detector: Detector, astronaut: NDArray[np.uint8]
 
 @pytest.mark.parametrize("size", [(400, 480), (128, 96), (75, 101)])
 def test_yunet_answers_as_opencv_does(size: tuple[int, int], yunet: Detector, astronaut: NDArray[np.uint8]) -> None:
-    """The detections in an image, of whole cells or not, are those of OpenCV's own YuNet for it in BGR."""
+    """The detections in an image, whatever its size, are those of OpenCV's own YuNet for it in BGR."""
     assert isinstance(yunet, YuNetDetector)
     frame = np.asarray(cv2.resize(astronaut[0], size, interpolation=cv2.INTER_AREA), np.uint8)
     theirs = cv2.FaceDetectorYN.create(str(weights.find("yunet")), "", size, CANDIDATE_SCORE, 1.0)
@@ -133,7 +133,7 @@ def test_yunet_answers_as_opencv_does(size: tuple[int, int], yunet: Detector, as
 
 @pytest.mark.parametrize("clip", ["grid/s1/bbaf2n.mpg", "grid/s26/lwajza.mpg"])
 def test_detectors_agree_on_real_speakers(clip: str, shared: Path, yunet: Detector) -> None:
-    """Averaged over a clip, eyes and mouth of the cascades lie within 8 % of the eye distance of YuNet's."""
+    """On average over a clip, eyes and mouth of the cascades lie within 8 % of the eye distance of YuNet's."""
     with av.open(shared / "clips" / clip) as container:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])[::10]
     points = {}
@@ -151,7 +151,7 @@ def test_detectors_agree_on_real_speakers(clip: str, shared: Path, yunet: Detect
 
 
 class OneBox(torch.nn.Module):
-    """Answers as S3FD would that sees one face with the given box in every frame."""
+    """Gives the output of an S3FD that finds one face with the given box in every frame."""
 
     def __init__(self, box: tuple[float, float, float, float]) -> None:
         super().__init__()
@@ -161,14 +161,14 @@ class OneBox(torch.nn.Module):
         self.offsets = torch.cat([(middle - 64) / 51.2, torch.log(torch.tensor([x1 - x0, y1 - y0]) / 512) / 0.2])
 
     def forward(self, frames: torch.Tensor) -> list[torch.Tensor]:
-        """Answer at the coarsest of six levels only."""
+        """Give an output at the coarsest of six levels only."""
         nothing = [torch.tensor([9.0, -9.0]).view(1, 2, 1, 1), torch.zeros(1, 4, 1, 1)] * 5
         maps = [*nothing, torch.tensor([-4.0, 4.0]).view(1, 2, 1, 1), self.offsets.view(1, 4, 1, 1)]
         return [level.expand(len(frames), -1, -1, -1) for level in maps]
 
 
 class RedDot(torch.nn.Module):
-    """Answers as FAN would if every landmark were the middle of a red dot."""
+    """Gives the output of a FAN for which every landmark is the middle of a red dot."""
 
     def forward(self, crops: torch.Tensor) -> list[torch.Tensor]:
         """Shrink the red channel to the size of a heat map."""
@@ -196,14 +196,14 @@ def test_landmarks_come_back_to_the_frame(place: tuple[float, float], box: tuple
 
 
 def test_landmarks_of_a_face_at_the_border() -> None:
-    """A box that leaves the frame is cropped with black; its points are still where they are."""
+    """A box that extends beyond the frame is padded with black; its points stay where they are."""
     detector = FaceAlignmentDetector(device="cpu", face_network=OneBox((-40, -30, 60, 70)), landmark_network=RedDot())
     face = only(detector.detect(dotted((240, 320), 20, 15)[None]))
     np.testing.assert_allclose(face.points, np.tile((20, 15), (5, 1)), atol=0.5)
 
 
 def test_heatmap_peaks_lie_between_cells() -> None:
-    """The peak of a smooth bump is found to a twentieth of a cell, and one on the border stays in its cell."""
+    """The peak of a smooth bump is found to a twentieth of a cell; one on the border stays in its cell."""
     rows, columns = np.mgrid[:64, :64]
     places = np.random.default_rng(0).uniform(2, 61, (68, 2))
     bumps = np.exp(-((columns - places[:, :1, None]) ** 2 + (rows - places[:, 1:, None]) ** 2) / (2 * 2.0**2))
@@ -215,7 +215,7 @@ def test_heatmap_peaks_lie_between_cells() -> None:
 
 
 def test_decode_is_the_formula() -> None:
-    """All boxes decoded at once are those of the formula, position by position."""
+    """Decoding all boxes at once gives those of the formula applied position by position."""
     generator = torch.Generator().manual_seed(0)
     maps = []
     for size in (24, 12, 6, 3, 2, 1):
@@ -241,7 +241,7 @@ def test_decode_is_the_formula() -> None:
 
 
 def test_suppress_keeps_the_best_of_overlapping_boxes() -> None:
-    """Of boxes that overlap by more than three tenths only the surest stays, best first."""
+    """Of boxes that overlap by more than three tenths only the one with the highest score stays, best first."""
     boxes = np.array(
         [[0, 0, 10, 10, 0.7], [100, 0, 110, 10, 0.8], [1, 0, 11, 10, 0.9], [0, 0, 10, 5.1, 0.6], [8, 0, 18, 10, 0.55]],
         np.float32,
@@ -257,7 +257,7 @@ def test_five_points_of_68() -> None:
 
 
 def random_networks(frames: NDArray[np.uint8], faces: int) -> tuple[torch.nn.Module, torch.nn.Module, float]:
-    """Return S3FD and FAN as they are before training, and the score that about so many boxes of the frames exceed."""
+    """Return untrained S3FD and FAN, and the score that about the given number of boxes of the frames exceed."""
     torch.manual_seed(1)
     networks = s3fd().eval(), FAN(4).eval()
     lenient = FaceAlignmentDetector(
@@ -304,7 +304,7 @@ def test_s3fd_sees_bgr_less_its_mean() -> None:
 
 
 def test_frames_without_faces_need_no_landmarks() -> None:
-    """Frames in which S3FD finds nobody give empty lists, and FAN is not asked."""
+    """Frames in which S3FD finds no face give empty lists, and FAN is not run."""
     detector = FaceAlignmentDetector(
         device="cpu", min_score=1.0, face_network=OneBox((0, 0, 9, 9)), landmark_network=torch.nn.Identity()
     )
@@ -312,7 +312,7 @@ def test_frames_without_faces_need_no_landmarks() -> None:
 
 
 def test_half_precision_that_overflows_is_repeated() -> None:
-    """Where float16 cannot hold S3FD's answer, float32 gives it."""
+    """If float16 overflows in S3FD's output, float32 is used."""
 
     class Overflowing(OneBox):
         def forward(self, frames: torch.Tensor) -> list[torch.Tensor]:
@@ -339,7 +339,7 @@ def test_half_precision_keeps_the_points(astronaut: NDArray[np.uint8]) -> None:
 
 
 class Trap:
-    """What a hostile file of weights would have executed."""
+    """What a hostile weights file would have executed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -358,7 +358,7 @@ def test_hostile_weights_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"not a file of tensors", None], ids=["empty", "text", "other tensors"])
 def test_files_that_do_not_fit_are_refused(tmp_path: Path, content: bytes | None) -> None:
-    """A damaged file, or one of another network, is one clear line."""
+    """A damaged file, or one of another network, is a one-line error."""
     path = tmp_path / "s3fd.pth"
     if content is None:
         torch.save({"other": torch.zeros(1)}, path)
@@ -392,7 +392,7 @@ def test_build_without_weights(name: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_unknown_detector() -> None:
-    """A name that does not exist is a user's error that lists the choice."""
+    """A name that does not exist is a user error that lists the valid names."""
     for function in (detectors.build, detectors.identity):
         with pytest.raises(AvprepError, match="dlib, face-alignment, opencv, yunet"):
             function("haar")
@@ -410,7 +410,7 @@ def test_unknown_detector() -> None:
     ],
 )
 def test_auto(cuda: bool, present: set[str], chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`auto` takes the best detector whose weights and device are there; a name is taken at its word."""
+    """`auto` takes the best detector whose weights and device are there; an explicit name is used as given."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(weights, "available", lambda detector: detector in {*present, "dlib"})
     assert detectors.resolve("auto") == chosen
@@ -418,7 +418,7 @@ def test_auto(cuda: bool, present: set[str], chosen: str, monkeypatch: pytest.Mo
 
 
 def test_identity_names_versions_and_digests() -> None:
-    """What decides a detector's output is named without building it, as strings."""
+    """What determines a detector's output is described as strings, without building the detector."""
     assert detectors.identity("opencv") == {"opencv": cv2.__version__}
     assert detectors.identity("yunet")["yunet"] == weights.known()["yunet"].sha256
     identity = detectors.identity("face-alignment")

@@ -1,4 +1,4 @@
-"""The detector dlib, with its published weights: where points and landmarks lie, and which faces it looks at."""
+"""The detector dlib, with its published weights: where points and landmarks lie, and which faces it finds."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def build(boxes: str | None = None) -> DlibDetector:
 
 @pytest.fixture(scope="module")
 def dlib() -> Iterator[DlibDetector]:
-    """The detector as it is built: with YuNet's faces where its weights are."""
+    """The detector as it is built: with YuNet's faces if its weights are there."""
     with pytest.MonkeyPatch.context() as patch:
         if not weights.available("yunet"):
             patch.setenv("AVPREP_WEIGHTS", str(SHARED / "weights"))
@@ -67,7 +67,7 @@ def only(found: list[list[Face]]) -> Face:
 
 
 def averaged(detector: DlibDetector, picture: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Detect at several sizes, in the picture and its mirror image: the mean of the points, (5, 2)."""
+    """Detect at several sizes, in the image and its mirror image: the mean of the points, (5, 2)."""
     found = []
     for size in SIZES:
         small = np.asarray(cv2.resize(picture, None, fx=size, fy=size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -82,7 +82,7 @@ def averaged(detector: DlibDetector, picture: NDArray[np.uint8]) -> NDArray[np.f
 def test_points_lie_where_the_eye_sees_them(
     boxes: str | None, dlib: DlibDetector, astronaut: NDArray[np.uint8]
 ) -> None:
-    """All five points of a portrait, the nose among them, lie at their places whichever detector finds the face."""
+    """All five points of a portrait, nose included, are in the right places whichever detector finds the face."""
     face = only((build(boxes) if boxes else dlib).detect(astronaut[None]))
     for point, place in ASTRONAUT.items():
         assert math.dist(face.points[point], place) < 6, point  # the eyes are 44 pixels apart
@@ -90,7 +90,7 @@ def test_points_lie_where_the_eye_sees_them(
 
 
 def test_a_tilted_head_has_tilted_points(yunet: str, dlib: DlibDetector, astronaut: NDArray[np.uint8]) -> None:
-    """Turning the picture by 25 degrees turns the points by as much, to within a degree."""
+    """Rotating the image by 25 degrees rotates the points by as much, to within a degree."""
     upright = only(dlib.detect(astronaut[None])).points
     for angle in (-25, 25):
         turn = cv2.getRotationMatrix2D((225, 120), angle, 1)
@@ -100,7 +100,7 @@ def test_a_tilted_head_has_tilted_points(yunet: str, dlib: DlibDetector, astrona
 
 
 def test_close_ups_show_the_same_points(dlib: DlibDetector, astronaut: NDArray[np.uint8]) -> None:
-    """A close-up of the size that the detector asks for has its face, with the points of the picture."""
+    """A close-up of the size that the detector asks for contains its face, with the points of the image."""
     points = only(dlib.detect(astronaut[None])).points
     width, height = dlib.close_up.size
     shift = (np.array([width, height]) - 1) / 2 - dlib.close_up.zoom * 127.5 - (0, dlib.close_up.rise)
@@ -111,7 +111,7 @@ def test_close_ups_show_the_same_points(dlib: DlibDetector, astronaut: NDArray[n
 
 
 def test_the_mirror_image_has_the_mirrored_landmarks(dlib: DlibDetector, shared: Path) -> None:
-    """Each of the 68 landmarks of a mirrored crop lies near the one that the table names."""
+    """Each of the 68 landmarks of a mirrored crop lies near the one that the table gives."""
     picture = cv2.cvtColor(cv2.imread(str(shared / "clips" / "photos" / "test_sample1.jpg")), cv2.COLOR_BGR2RGB)
     both = np.stack([picture, picture[:, ::-1]]).astype(np.uint8)
     own, mirrored = landmarks.in_crops(both, dlib)
@@ -121,7 +121,7 @@ def test_the_mirror_image_has_the_mirrored_landmarks(dlib: DlibDetector, shared:
 
 
 def test_the_authors_own_crops_come_back(dlib: DlibDetector, shared: Path) -> None:
-    """Pictures that the paper's authors aligned need no other scale, turn or place once the bias is corrected."""
+    """The paper's authors' aligned images need no other scale, rotation or position once the bias is corrected."""
     errors = []
     for name in ("test_sample1.jpg", "test_sample2.jpg", "test_sample3.jpg"):
         picture = cv2.cvtColor(cv2.imread(str(shared / "clips" / "photos" / name)), cv2.COLOR_BGR2RGB)
@@ -136,7 +136,7 @@ def test_the_authors_own_crops_come_back(dlib: DlibDetector, shared: Path) -> No
 
 
 def test_a_real_clip_has_landmarks_in_its_crops(dlib: DlibDetector, shared: Path) -> None:
-    """Every frame of a calm talker has 68 landmarks, at the size and place that crops have faces at; the lips move."""
+    """Every frame of a still talker has 68 landmarks, at the face size and position of crops; the lips move."""
     clip = Clip("bbaf2n", "bbaf2n.mpg", "train", duration=1.0)
     sample = crop_clip(clip, shared / "clips" / "grid" / "s1", CropSettings(detector="dlib"), dlib)
     members = dict(sample.members)
@@ -153,7 +153,7 @@ def test_a_real_clip_has_landmarks_in_its_crops(dlib: DlibDetector, shared: Path
 
 
 def test_detectors_of_five_points_give_no_landmarks(shared: Path) -> None:
-    """Crops of the cascades hold no landmarks, and their clip.json counts none."""
+    """Crops of the cascades have no landmarks, and their clip.json counts none."""
     clip = Clip("bbaf2n", "bbaf2n.mpg", "train", duration=0.4)
     members = dict(crop_clip(clip, shared / "clips" / "grid" / "s1", CropSettings(), detectors.build("opencv")).members)
     assert "landmarks.npy" not in members
@@ -172,7 +172,7 @@ def test_the_mouth_has_twenty_landmarks(dlib: DlibDetector, astronaut: NDArray[n
 
 
 def test_the_fingerprint_names_who_finds_the_faces(yunet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run's fingerprint holds the digests of all weights; without those of YuNet it names the cascades."""
+    """A run's fingerprint holds the digests of all weights; without YuNet's it names the cascades."""
     with_yunet = CropStage(tmp_path, CropSettings(detector="dlib")).versions()
     assert with_yunet["boxes"] == "yunet"
     assert with_yunet["dlib-68"] == weights.known()["dlib-68"].sha256
@@ -186,13 +186,13 @@ def test_the_fingerprint_names_who_finds_the_faces(yunet: str, tmp_path: Path, m
 
 
 def test_another_distribution_of_dlib_will_do(dlib: DlibDetector, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where dlib was built from its source, the version is the package's own."""
+    """For a dlib built from source, the version is the package's own."""
     monkeypatch.setattr(module, "PACKAGES", {"dlib-of-another-name": "dlib"})
     assert detectors.identity("dlib")["dlib-of-another-name"].split(".")[0].isdecimal()
 
 
 def test_its_licence_is_said_where_it_is_chosen() -> None:
-    """Whoever chooses it reads that its weights are not for commercial use; of others nothing is said."""
+    """A user who chooses dlib is told that its weights are not for commercial use; other detectors have no note."""
     said: list[str] = []
     assert auto.detector("dlib", said.append) == "dlib"
     assert len(said) == 1
@@ -206,7 +206,7 @@ def test_its_licence_is_said_where_it_is_chosen() -> None:
 def test_a_file_that_is_no_predictor_is_one_line(
     dlib: DlibDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights that dlib cannot load are a user's error that names the file."""
+    """Weights that dlib cannot load are a user error that names the file."""
     path = tmp_path / "weights.dat"
     path.write_bytes(b"no trees")
     monkeypatch.setattr(weights, "find", lambda name: path)

@@ -1,4 +1,4 @@
-"""Which frames a detector is shown, and what comes back from close-ups."""
+"""Which frames are shown to a detector, and what close-ups return."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHAPE = np.array([[-20.0, -18], [20, -18], [0, 0], [-14, 20], [14, 20]])
 
 
 class Painted:
-    """A picture that a test paints; stands in for a decoded one."""
+    """An image that a test paints; stands in for a decoded frame."""
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
         self.image = image
@@ -31,19 +31,19 @@ class Painted:
         self.nbytes = image.nbytes
 
     def rgb(self) -> NDArray[np.uint8]:
-        """The picture."""
+        """The image."""
         return self.image
 
     def rgba(self) -> NDArray[np.uint8]:
-        """The picture."""
+        """The image."""
         return np.asarray(cv2.cvtColor(self.image, cv2.COLOR_RGB2RGBA), np.uint8)
 
     def luma(self) -> NDArray[np.uint8]:
-        """The picture, grey."""
+        """The image in grey."""
         return np.asarray(cv2.cvtColor(self.image, cv2.COLOR_RGB2GRAY), np.uint8)
 
     def small(self, side: int) -> NDArray[np.uint8]:
-        """The picture, shrunk to `side`."""
+        """The image, shrunk to `side`."""
         scale = min(1.0, side / max(self.size))
         return np.asarray(cv2.resize(self.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
 
@@ -53,7 +53,7 @@ class Painted:
 
 
 def painted(x: float, y: float = 120, scale: float = 1.0, background: int = 60, dots: Any = GREEN) -> Picture:
-    """A 320×240 picture with five dots in the shape of a face around (x, y)."""
+    """A 320×240 image with five dots in the shape of a face around (x, y)."""
     image = np.full((240, 320, 3), background, np.uint8)
     for point in SHAPE * scale + [x, y]:
         cv2.circle(image, tuple(np.round(point * 16).astype(int)), int(4 * scale * 16), dots, -1, cv2.LINE_AA, 4)
@@ -61,12 +61,12 @@ def painted(x: float, y: float = 120, scale: float = 1.0, background: int = 60, 
 
 
 def empty(background: int = 60) -> Picture:
-    """A 320×240 picture without dots."""
+    """A 320×240 image without dots."""
     return cast(Picture, Painted(np.full((240, 320, 3), background, np.uint8)))
 
 
 class DotDetector:
-    """Finds the five green dots; counts what it is shown."""
+    """Finds the five green dots; counts the images it is shown."""
 
     picture_side = 160
 
@@ -103,7 +103,7 @@ def places(seen: Detections) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("every", [2, 5])
 def test_keyframes_are_those_that_are_detected_and_the_last(every: int) -> None:
-    """A quiet clip is detected every so many frames, its face followed in all, and recorded in its last."""
+    """A still clip is detected every few frames; its face is followed in all frames and recorded in the last one."""
     settled = every * SETTLED  # the detector has one size only
     n_frames = 2 * settled + 3
     seen = find_faces((painted(150) for _ in range(n_frames)), DotDetector(close_ups=True), every)
@@ -117,7 +117,7 @@ def test_keyframes_are_those_that_are_detected_and_the_last(every: int) -> None:
 
 @pytest.mark.parametrize("close_ups", [True, False])
 def test_points_come_back_in_source_pixels(close_ups: bool) -> None:
-    """Points and boxes are in pixels of the source picture, from close-ups to a fraction of a pixel."""
+    """Points and boxes found in close-ups are in pixels of the source image, to a fraction of a pixel."""
     seen = find_faces((painted(150.0 + n, 110) for n in range(11)), DotDetector(close_ups=close_ups), 5)
     for frame, (detection,) in seen.by_frame.items():
         expected = SHAPE + np.array([150 + frame, 110])
@@ -127,7 +127,7 @@ def test_points_come_back_in_source_pixels(close_ups: bool) -> None:
 
 
 def test_a_followed_face_is_looked_at_close_up() -> None:
-    """After the first search the whole picture is left alone while the face stays."""
+    """After the first search the whole image is not searched again while the face is followed."""
     detector = DotDetector(close_ups=True)
     find_faces((painted(150) for _ in range(50)), detector, 5)
     whole = [shape for shape in detector.shown if shape[2] > 128]
@@ -136,7 +136,7 @@ def test_a_followed_face_is_looked_at_close_up() -> None:
 
 
 def test_a_face_is_followed_between_detections() -> None:
-    """Between detections the face's movement is known in each frame; those get rarer once all sizes were looked at."""
+    """The face's position is known in every frame; detections become rarer once all sizes have been used."""
     detector = DotDetector(close_ups=True)
     seen = find_faces((painted(140.0 + 1.5 * n, 110 + 0.5 * n) for n in range(41)), detector, 5)
     looked = [frame for frame, faces in seen.by_frame.items() if faces[0].look is not None]
@@ -153,21 +153,21 @@ class TwoSizes(DotDetector):
     looks = (CloseUp((96, 128), zoom=0.45, rise=4), CloseUp((112, 144), zoom=0.5, rise=4))
 
     def detect_close(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
-        """Find the dots, and move them where it is the second size."""
+        """Find the dots, moved down for the second size."""
         down = np.array([0, 4 * (frames.shape[2] == 112)], np.float32)
         return [[Face(face.box, face.score, face.points + down) for face in faces] for faces in self.detect(frames)]
 
 
 @pytest.mark.parametrize("n_frames", [5, 12, 13, 40])
 def test_a_face_has_the_same_points_however_short_its_shot(n_frames: int) -> None:
-    """A shot too short for a second detection pass is seen at all of the detector's sizes, too."""
+    """A shot too short for a second detection pass is also detected at all of the detector's sizes."""
     seen = find_faces((painted(150) for _ in range(n_frames)), TwoSizes(close_ups=True), 12)
     longer = find_faces((painted(150) for _ in range(50)), TwoSizes(close_ups=True), 12)
     np.testing.assert_allclose(places(seen)[0], places(longer)[0], atol=0.05)
 
 
 def test_a_short_shot_before_a_cut_is_seen_at_all_sizes() -> None:
-    """What a cut ends is detected at all of the detector's sizes before it."""
+    """A shot that a cut ends is detected at all of the detector's sizes before the cut."""
     shots = [painted(100)] * 8 + [painted(220, background=200)] * 40
     seen = find_faces(iter(shots), TwoSizes(close_ups=True), 12)
     before = [one.look.size for frame, faces in seen.by_frame.items() if frame < 8 for one in faces if one.look]
@@ -175,20 +175,20 @@ def test_a_short_shot_before_a_cut_is_seen_at_all_sizes() -> None:
 
 
 def test_every_frame_is_detected_where_that_is_asked_for() -> None:
-    """With a keyframe in each frame, each is detected."""
+    """With a keyframe in each frame, every frame is detected."""
     detector = DotDetector(close_ups=True)
     find_faces((painted(150) for _ in range(10)), detector, 1)
     assert len(detector.shown) >= 11
 
 
 def test_a_detector_that_changes_its_mind_moves_the_face_by_degrees() -> None:
-    """Looks that jump by 4 crop pixels move the points from one to the next, and by less than half of it a frame."""
+    """Detections that jump by 4 crop pixels move the points gradually, by less than half of the jump per frame."""
 
     class Drifting(DotDetector):
-        """Sees every face a little more to the right from its ninth close-up on."""
+        """Sees every face slightly further to the right from its ninth close-up on."""
 
         def detect_close(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
-            """Find the dots, and move them, in mirrored pictures to the left."""
+            """Find the dots, and move them to the right, or to the left in mirrored images."""
             found = self.detect(frames)
             step = RIGHT * (1 if len(self.shown) % 2 else -1) * (len(self.shown) > 8)
             return [[Face(face.box, face.score, face.points + step) for face in faces] for faces in found]
@@ -199,7 +199,7 @@ def test_a_detector_that_changes_its_mind_moves_the_face_by_degrees() -> None:
 
 
 def test_a_face_that_jumps_out_of_reach_is_detected_there() -> None:
-    """Where registration loses the face, the picture is searched at once, and each frame has the face where it is."""
+    """If registration loses the face, the whole image is searched at once, and each frame has the face where it is."""
     where = [100] * 8 + [220] * 8
     for close_ups in (True, False):
         seen = find_faces((painted(x) for x in where), DotDetector(close_ups=close_ups), 5)
@@ -212,7 +212,7 @@ def test_a_face_that_jumps_out_of_reach_is_detected_there() -> None:
 
 @pytest.mark.parametrize("first", [1, 3, 7])
 def test_a_face_that_enters_is_followed_back_to_where_it_enters(first: int) -> None:
-    """A face that is found some frames after it entered is known from its first frame on, and no earlier."""
+    """A face that is found some frames after it entered is located from its first frame on, and no earlier."""
     pictures = [empty() for _ in range(first)] + [painted(150) for _ in range(12)]
     seen = find_faces(pictures, DotDetector(close_ups=True), 5)
     (one,) = track.link(seen)
@@ -220,7 +220,7 @@ def test_a_face_that_enters_is_followed_back_to_where_it_enters(first: int) -> N
 
 
 def test_a_face_that_leaves_and_comes_back_is_one_track() -> None:
-    """A face that is away for ten frames goes on as the same, the frames between them missing."""
+    """A face that is absent for ten frames continues as the same face, with the frames between missing."""
     pictures = [painted(150)] * 12 + [empty()] * 10 + [painted(160)] * 12
     seen = find_faces(pictures, DotDetector(close_ups=True), 5)
     (one,) = track.link(seen)
@@ -230,7 +230,7 @@ def test_a_face_that_leaves_and_comes_back_is_one_track() -> None:
 
 
 def test_what_registration_holds_on_to_is_dropped_when_no_face_is_detected_there() -> None:
-    """What looks like the face, but is none to the detector, is not followed beyond the next detection."""
+    """Something that looks like the face, but that the detector rejects, is not followed beyond the next detection."""
     pictures = [painted(150)] * 10 + [painted(150, dots=GREY)] * 40
     seen = find_faces(pictures, DotDetector(close_ups=True), 5)
     (one,) = track.link(seen)
@@ -240,7 +240,7 @@ def test_what_registration_holds_on_to_is_dropped_when_no_face_is_detected_there
 
 
 def test_a_face_that_one_detection_misses_is_not_lost() -> None:
-    """Where a detection fails in one frame, those before it in which the face was followed still count."""
+    """If a detection fails in one frame, the earlier frames in which the face was followed still count."""
     for missed in (5 * SETTLED, 10 * SETTLED):
         pictures = [painted(150, dots=GREY if n == missed else GREEN) for n in range(15 * SETTLED)]
         seen = find_faces(pictures, DotDetector(close_ups=True), 5)
@@ -252,7 +252,7 @@ def test_a_face_that_one_detection_misses_is_not_lost() -> None:
 
 
 def test_pictures_that_repeat_are_followed() -> None:
-    """A source of 9 fps shows pictures two or three times: the face moves in some frames only, and is known in all."""
+    """A source of 9 fps shows images two or three times: the face moves in some frames only, and is located in all."""
     shown = np.floor(np.arange(40) * 9 / 25)
     seen = find_faces((painted(110 + 3 * n) for n in shown), DotDetector(close_ups=True), 5)
     np.testing.assert_allclose(places(seen)[:, 2, 0], 110 + 3 * shown, atol=0.8)
@@ -260,7 +260,7 @@ def test_pictures_that_repeat_are_followed() -> None:
 
 
 def test_a_new_shot_begins_with_a_keyframe() -> None:
-    """A cut is noticed, its first frame is searched anew, and movement alone is no cut."""
+    """A cut is noticed and its first frame is searched anew; movement alone is no cut."""
     pictures = [painted(150) for _ in range(7)] + [painted(150, background=200) for _ in range(6)]
     seen = find_faces(pictures, DotDetector(close_ups=True), 5)
     assert seen.cuts == {7}
@@ -270,7 +270,7 @@ def test_a_new_shot_begins_with_a_keyframe() -> None:
 
 
 def test_a_small_face_is_found_by_a_finer_search() -> None:
-    """Where the shrunk picture shows nothing, it is searched once more at twice the size."""
+    """If the shrunk image shows no face, it is searched once more at twice the size."""
     detector = DotDetector(close_ups=True)
     detector.search_sides = (60, 120)
     seen = find_faces((painted(150, scale=0.8) for _ in range(6)), detector, 5)
@@ -278,7 +278,7 @@ def test_a_small_face_is_found_by_a_finer_search() -> None:
 
 
 def test_the_same_face_looks_the_same() -> None:
-    """The patch that faces are compared by agrees with itself over a movement, and not with another picture's."""
+    """The patch by which faces are compared still matches itself after a movement."""
     seen = find_faces((painted(150 + 3 * n) for n in range(11)), DotDetector(close_ups=True), 5)
     appearances = [faces[0].appearance for faces in seen.by_frame.values()]
     assert float(appearances[0] @ appearances[-1]) > 0.9
@@ -286,14 +286,14 @@ def test_the_same_face_looks_the_same() -> None:
 
 
 def test_an_empty_clip_has_no_detections() -> None:
-    """A clip without pictures is no error here."""
+    """A clip without frames raises no error."""
     seen = find_faces([], DotDetector(close_ups=True), 5)
     assert seen.n_frames == 0
     assert not seen.by_frame
 
 
 def test_dots_align_to_the_template() -> None:
-    """What is found fits the template as closely as its shape allows."""
+    """The detected face fits the template as closely as its shape allows."""
     seen = find_faces((painted(150) for _ in range(6)), DotDetector(close_ups=True), 5)
     points = seen.by_frame[0][0].face.points
     placed = align.apply(align.similarity(points), align.three_points(points))
@@ -304,13 +304,13 @@ def test_dots_align_to_the_template() -> None:
 @pytest.mark.parametrize("close_ups", [True, False])
 @pytest.mark.parametrize("broken", ["box", "score", "eye", "nose"])
 def test_what_is_no_number_is_no_face(close_ups: bool, broken: str) -> None:
-    """A face whose box, score or points a detector left undefined is passed over; an unknown nose is allowed."""
+    """A face whose box, score or points are not finite is ignored; an undefined nose is allowed."""
 
     class Undefined(DotDetector):
-        """Sees besides the dots a larger face of which something is not a number."""
+        """Sees, besides the dots, a larger face of which one value is not a number."""
 
         def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
-            """Find the dots and what is none."""
+            """Find the dots and the undefined face."""
             return [[*(self._wrong(face) for face in faces), *faces] for faces in super().detect(frames)]
 
         detect_close = detect

@@ -10,32 +10,32 @@ from avprep.faces.detectors import base
 
 
 def face(x: float = 0.0, y: float = 0.0) -> NDArray[np.float32]:
-    """Return landmarks that all lie at their place of the template's three, so far beside it."""
+    """Return landmarks that are each at the place of one of the template's three points, moved by the given offset."""
     placed = np.zeros((68, 2), np.float32)
     placed[36:42], placed[42:48], placed[48:] = align.TEMPLATE
     return (placed + np.array([x, y])).astype(np.float32)
 
 
 class StandIn:
-    """Stands in for a detector whose landmarks are known: its answers, frame by frame."""
+    """Stands in for a detector with known landmarks, frame by frame."""
 
     def __init__(self, answers: list[list[NDArray[np.float32]]], batch_size: int = 2) -> None:
         self.answers, self.batch_size, self.batches = answers, batch_size, list[tuple[int, ...]]()
 
     def landmarks(self, crops: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
-        """Answer for the next crops."""
+        """Return the landmarks of the next crops."""
         self.batches.append(crops.shape)
         now, self.answers = self.answers[: len(crops)], self.answers[len(crops) :]
         return now
 
 
 def blank(n_frames: int, channels: int = 3) -> NDArray[np.uint8]:
-    """Return so many black crops."""
+    """Return the given number of black crops."""
     return np.zeros((n_frames, 256, 256, channels), np.uint8)
 
 
 def test_mirroring_exchanges_left_and_right() -> None:
-    """The points of a mirrored picture, in that order, are the picture's own, of five points as of 68 landmarks."""
+    """Reordered, the points of a mirrored image are the image's own, for five points as for 68 landmarks."""
     for table, middle in ((base.MIRRORED, {2}), (landmarks.MIRRORED, {8, 27, 28, 29, 30, 33, 51, 57, 62, 66})):
         assert sorted(table) == list(range(len(table)))
         assert [table[n] for n in table] == list(range(len(table)))
@@ -47,7 +47,7 @@ def test_mirroring_exchanges_left_and_right() -> None:
 
 
 def test_the_face_in_its_place_is_taken() -> None:
-    """Of several faces the one nearest the template counts; a crop without one, or with no finite one, has NaN."""
+    """Of several faces the one nearest the template is used; a crop without a finite face has NaN."""
     nothing = np.full((68, 2), np.nan, np.float32)
     found = landmarks.in_crops(blank(4), StandIn([[face(40), face(2, 1)], [], [nothing], [nothing, face(9)]]))
     assert (found.shape, found.dtype) == ((4, 68, 2), np.float32)
@@ -58,7 +58,7 @@ def test_the_face_in_its_place_is_taken() -> None:
 
 
 def test_crops_that_come_one_by_one_go_in_batches() -> None:
-    """The landmarks of all crops come in their order, whatever the detector's batch, and alpha is left out."""
+    """The landmarks of all crops come in order, whatever the detector's batch size; the alpha channel is ignored."""
     detector = StandIn([[face(n)] for n in range(5)])
     finder = landmarks.Landmarks(detector)
     for crop in blank(5, channels=4):
@@ -68,7 +68,7 @@ def test_crops_that_come_one_by_one_go_in_batches() -> None:
 
 
 def test_a_bias_moves_the_template() -> None:
-    """Points that are a tenth too large and lie 3 pixels too low give the right crop by the template of that bias."""
+    """Points that are a tenth too large and 3 pixels too low give the right crop by the template of that bias."""
     centre = align.TEMPLATE.mean(axis=0)
     seen = (align.TEMPLATE - centre) * 1.1 + centre + (0, 3)
     points = seen[[0, 1, 2, 2, 2]]

@@ -1,4 +1,4 @@
-"""Mouths: which landmarks detectors give of aligned crops, and how far those of real and generated frames are apart."""
+"""Mouths: the landmarks that detectors give of aligned crops, and the distance between real and generated mouths."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def slow_distance(real: list[list[float]], generated: list[list[float]]) -> floa
 @settings(deadline=None)
 @given(st.integers(0, 2**16), st.integers(1, 6), st.integers(2, 20), st.sampled_from([np.float32, np.float64]))
 def test_distance_is_its_definition(seed: int, n_frames: int, n_landmarks: int, dtype: type) -> None:
-    """Each frame's distance is that of plain loops, and their mean is what is reported."""
+    """The distance of each frame is that of plain loops, and their mean is reported."""
     real, generated = (mouths(seed + n, n_frames, n_landmarks).astype(dtype) for n in (0, 1))
     expected = [slow_distance(x, y) for x, y in zip(real.tolist(), generated.tolist(), strict=True)]
     np.testing.assert_allclose(distances(real, generated), expected, rtol=1e-9)
@@ -56,7 +56,7 @@ def test_distance_is_its_definition(seed: int, n_frames: int, n_landmarks: int, 
 
 
 def test_where_a_mouth_is_makes_no_distance() -> None:
-    """A mouth moved as a whole is no farther; one a tenth wider is, by a tenth of its landmarks' way from its mean."""
+    """Moving a whole mouth adds no distance; widening it by a tenth adds a tenth of its landmarks' mean radius."""
     real = mouths(0, 3, 20)
     moved = real + np.array([[[5.0, -3.0]], [[0.0, 9.0]], [[0.0, 0.0]]])
     assert mouth_distance(real, moved).distance_px == pytest.approx(0, abs=1e-12)
@@ -66,13 +66,13 @@ def test_where_a_mouth_is_makes_no_distance() -> None:
 
 
 def test_two_corners_tell_the_width() -> None:
-    """Of the corners alone, a mouth 6 pixels wider has each of them 3 pixels off."""
+    """With the corners alone, a mouth that is 6 pixels wider has a distance of 3 pixels."""
     real = np.array([[[100.0, 188.0], [150.0, 188.0]]])
     assert distances(real, real + np.array([[-1.0, 4.0], [5.0, 4.0]])).tolist() == [3]
 
 
 def test_frames_without_a_mouth_are_counted_and_left_out() -> None:
-    """Where either mouth is missing, even by one number, the frame counts as not found and has no part in the mean."""
+    """A frame in which either mouth has a missing value counts as not found and is left out of the mean."""
     real, generated = mouths(0, 5, 20), mouths(1, 5, 20)
     expected = distances(real[[0, 4]], generated[[0, 4]]).mean()
     real[1:3] = math.nan
@@ -111,14 +111,14 @@ def test_what_is_no_mouth_is_refused(real: NDArray[np.float64], generated: NDArr
 
 
 def face(mouth: NDArray[np.float64], shift: tuple[float, float] = (0, 0), *, scale: float = 1) -> Face:
-    """Return a face with the template's eyes and a mouth, moved and then scaled as pictures are."""
+    """Return a face with the template's eyes and a mouth, moved and then scaled as images are."""
     nose = np.array([[130.0, 150.0]])
     points = ((np.concatenate([EYES, nose, mouth]) + shift + 0.5) * scale - 0.5).astype(np.float32)
     return Face(box=np.zeros(4, np.float32), score=1.0, points=points)
 
 
 class StandIn:
-    """A detector that sees the given faces, frame by frame, and remembers what it was shown."""
+    """A detector that finds the given faces, frame by frame, and remembers the frames it was shown."""
 
     batch_size = 1
     close_up = None
@@ -129,18 +129,18 @@ class StandIn:
         self.shown: list[NDArray[np.uint8]] = []
 
     def detect(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
-        """Answer in frames as they are shown."""
+        """Return the faces in the coordinates of the frames as shown."""
         self.shown += list(frames)
         return self.faces
 
 
 def blank(n_frames: int) -> NDArray[np.uint8]:
-    """Return so many black crops."""
+    """Return the given number of black crops."""
     return np.zeros((n_frames, 256, 256, 3), np.uint8)
 
 
 def test_the_corners_of_the_face_in_the_middle_are_taken() -> None:
-    """Of several faces the one nearest the template counts, whatever its score, and of it the corners, left first."""
+    """Of several faces the one nearest the template is used, whatever its score; its left corner comes first."""
     beside = face(CORNERS + 3, (90, -60))
     found, description = mouth_landmarks(
         blank(3), StandIn([[beside, face(CORNERS, (2, 1))], [], [face(CORNERS)]]), "some detector"
@@ -154,7 +154,7 @@ def test_the_corners_of_the_face_in_the_middle_are_taken() -> None:
 
 @pytest.mark.parametrize("side", [128, 100])
 def test_detectors_see_crops_at_their_own_size(side: int) -> None:
-    """A crop larger than the detector's pictures is shrunk for it, and what is found is put back where it lies."""
+    """A crop larger than the detector's input is shrunk for it, and the result is scaled back to the crop."""
     crops = blank(1)
     crops[0, :, 128:] = 200
     near, far = face(CORNERS, scale=side / 256), face(CORNERS, (40, 0), scale=side / 256)
@@ -172,13 +172,13 @@ def test_no_crops_have_no_mouths() -> None:
 
 
 def test_opencv_is_refused() -> None:
-    """The cascades place mouths by the eyes, so their mouths are no measure, and the error says what to choose."""
+    """The cascades derive mouths from the eyes, so they cannot measure mouths; the error names the alternative."""
     with pytest.raises(AvprepError, match="opencv does not see mouths: choose yunet or face-alignment"):
         mouth_landmarks(blank(1), detectors.build("opencv"), "opencv")
 
 
 def test_yunet_finds_the_mouth_of_a_portrait(yunet: str) -> None:
-    """In crops of the astronaut the corners lie where they were read off the picture, and a blank crop has none."""
+    """In crops of the astronaut the corners lie where they were read off the image; a blank crop has none."""
     detector = detectors.build(yunet)
     portrait = pictures.astronaut()[:300, :400]
     affine = align.similarity(detector.detect(portrait[None])[0][0].points)
@@ -186,17 +186,17 @@ def test_yunet_finds_the_mouth_of_a_portrait(yunet: str) -> None:
     found, description = mouth_landmarks(np.stack([crop, blank(1)[0], crop[:, ::-1]]), detector, yunet)
     by_eye = align.apply(affine, np.array([[205.0, 141.0], [244.0, 142.0]]))
     mirrored = by_eye[::-1] * (-1, 1) + (255, 0)
-    # The eyes are 78 pixels apart, and a pixel of the picture is two of the crop.
+    # The eyes are 78 pixels apart, and a pixel of the image is two of the crop.
     np.testing.assert_allclose(found[[0, 2]], [by_eye, mirrored], atol=10)
     assert np.isnan(found[1]).all()
     assert description == "both corners of the mouth by yunet"
 
 
-# Face-alignment, whose networks are stood in for: what they answer is known
+# Face-alignment, with stand-ins for its networks whose output is known
 
 
 class Boxes(torch.nn.Module):
-    """Answers as S3FD would that sees faces with the given boxes in every frame that is not black, and none in others.
+    """Gives the output of an S3FD that finds faces with the given boxes in every frame that is not black.
 
     At most two of them: one at each of the first positions of stride 128.
     """
@@ -206,7 +206,7 @@ class Boxes(torch.nn.Module):
         self.boxes = boxes
 
     def forward(self, frames: torch.Tensor) -> list[torch.Tensor]:
-        """Answer at the coarsest of six levels only, the later boxes more surely."""
+        """Give an output at the coarsest of six levels only, with higher scores for later boxes."""
         logits, offsets = torch.zeros(len(frames), 2, 1, 2), torch.zeros(len(frames), 4, 1, 2)
         logits[:, 1] = -9
         seen = frames.flatten(1).std(dim=1) > 10
@@ -219,7 +219,7 @@ class Boxes(torch.nn.Module):
 
 
 class Grid(torch.nn.Module):
-    """Answers as FAN would if landmark n of every face lay in cell (n % 8, n // 8) of the crop, four cells apart."""
+    """Gives the output of a FAN with landmark n of every face in cell (n % 8, n // 8) of the crop, four cells apart."""
 
     def forward(self, crops: torch.Tensor) -> list[torch.Tensor]:
         """Put a peak in each heat map."""
@@ -237,7 +237,7 @@ def lit(*which: bool) -> NDArray[np.uint8]:
 
 
 def test_face_alignment_gives_the_68_landmarks_of_what_it_detects() -> None:
-    """Faces are those that `detect` finds, in its order, and have the landmarks that its five points are made of."""
+    """The faces are those of `detect`, in its order, with the landmarks from which its five points are made."""
     detector = FaceAlignmentDetector(
         device="cpu",
         batch_size=2,
@@ -251,11 +251,11 @@ def test_face_alignment_gives_the_68_landmarks_of_what_it_detects() -> None:
         for points, one in zip(found, seen, strict=True):
             assert (points.shape, points.dtype) == ((68, 2), np.float32)
             np.testing.assert_array_equal(five_points(points), one.points)
-    assert faces[0][0].box[0] > 100  # the surer one first
+    assert faces[0][0].box[0] > 100  # the one with the higher score first
 
 
 def test_face_alignment_gives_20_landmarks_of_the_mouth() -> None:
-    """Landmarks 48 … 67 of the face nearest the template are taken, not those of the surer face beside it."""
+    """Landmarks 48 … 67 of the face nearest the template are used, not those of another face with a higher score."""
     middle, beside = (30.0, 70.0, 226.0, 256.0), (180.0, 0.0, 250.0, 60.0)
     detector = FaceAlignmentDetector(device="cpu", face_network=Boxes(middle, beside), landmark_network=Grid())
     found, description = mouth_landmarks(lit(False, True), detector, "face-alignment")

@@ -1,4 +1,4 @@
-"""Faces that are found again by the movement that lays one picture over another."""
+"""Faces are found again by registering one image onto another."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ similarities = st.builds(
 
 
 def pictured(movement: NDArray[np.float64] | None = None, seed: int = 0) -> NDArray[np.uint8]:
-    """Return a smooth random picture, uint8 (240, 320), moved by a transform (2, 3)."""
+    """Return a smooth random image, uint8 (240, 320), moved by a transform (2, 3)."""
     noise = np.random.default_rng(seed).integers(0, 256, (30, 40)).astype(np.uint8)
     picture = cv2.resize(noise, (320, 240), interpolation=cv2.INTER_CUBIC)
     return np.asarray(picture if movement is None else align.warp(picture, movement, (320, 240)), np.uint8)
 
 
 def about_the_face(degrees: float, scale: float, x: float, y: float) -> NDArray[np.float64]:
-    """Return a turn and growth about the face and a movement, (2, 3)."""
+    """Return a rotation and scaling about the face and a translation, (2, 3)."""
     matrix = np.asarray(cv2.getRotationMatrix2D((160, 125), degrees, scale), np.float64)
     matrix[:, 2] += (x, y)
     return matrix
 
 
 def remembered(picture: NDArray[np.uint8]) -> Anchor:
-    """Return the face of a picture that is not flat."""
+    """Return the face of an image that is not flat."""
     anchor = Anchor.of(picture, ONTO)
     assert anchor is not None
     return anchor
@@ -55,7 +55,7 @@ def remembered(picture: NDArray[np.uint8]) -> Anchor:
 
 @given(similarities, similarities, st.lists(st.tuples(moderate, moderate), min_size=1, max_size=6))
 def test_similarities_are_their_transforms(first: Similarity, second: Similarity, points: list[Any]) -> None:
-    """Moving points, doing one after another and going back agree with the same of 2×3 matrices."""
+    """Applying, composing and inverting similarities agrees with the same operations on 2×3 matrices."""
     places = np.array(points, np.float64)
     once = align.apply(first.affine, places)
     np.testing.assert_allclose(first(places), once, rtol=1e-9, atol=1e-6)
@@ -69,7 +69,7 @@ def test_similarities_are_their_transforms(first: Similarity, second: Similarity
 
 
 def test_a_blink_does_not_move_the_face() -> None:
-    """While a talker whose head holds still closes the eyes, the face stays where it is to .1 px."""
+    """While a talker with a still head blinks, the face stays in place to .1 px."""
     still = filmed(moved(np.zeros(44)))
     open_, *blinking = (np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8) for frame in still[35:])
     onto = Similarity.of(align.similarity(np.stack([*FACE, *[FACE[2] + (0, 25)] * 2])))
@@ -85,7 +85,7 @@ def test_a_blink_does_not_move_the_face() -> None:
 @given(st.floats(-4, 4), st.floats(0.95, 1.05), st.floats(-5, 5), st.floats(-5, 5))
 @settings(max_examples=30)
 def test_a_movement_is_told_to_a_fraction_of_a_pixel(degrees: float, scale: float, x: float, y: float) -> None:
-    """A face that turned, grew and moved is laid to where it was, to .3 px."""
+    """A face that rotated, grew and moved is registered to .3 px."""
     movement = about_the_face(degrees, scale, x, y)
     found = remembered(pictured()).find(pictured(movement), ONTO)
     assert found is not None
@@ -97,7 +97,7 @@ def test_a_movement_is_told_to_a_fraction_of_a_pixel(degrees: float, scale: floa
 
 @pytest.mark.parametrize(("x", "y"), [(25, 0), (-25, 0), (0, 25), (0, -25), (18, 18)])
 def test_a_jump_is_found_by_the_coarse_patch(x: int, y: int) -> None:
-    """A face that moved by 25 px, farther than a fine patch alone reaches, is found to a fraction of a pixel."""
+    """A face that moved by 25 px, beyond the reach of the fine patch alone, is found to a fraction of a pixel."""
     face = np.asarray(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY), np.uint8)
     onto = Similarity.of(align.similarity(EYES_AND_MOUTH[[0, 1, 1, 2, 2]]))
     reach = abs(onto.turn)  # crop pixels per pixel of the portrait
@@ -111,7 +111,7 @@ def test_a_jump_is_found_by_the_coarse_patch(x: int, y: int) -> None:
 
 
 def test_the_fine_patch_alone_does_not_reach_so_far() -> None:
-    """Without the coarse patch a face that moved down by 25 px is lost: the coarse one is not for nothing."""
+    """Without the coarse patch a face that moved down by 25 px is lost; with it the face is found."""
     face = np.asarray(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY), np.uint8)
     onto = Similarity.of(align.similarity(EYES_AND_MOUTH[[0, 1, 1, 2, 2]]))
     moved = align.warp(face, np.array([[1, 0, 0], [0, 1, 25 / abs(onto.turn)]]), face.shape[::-1])
@@ -122,7 +122,7 @@ def test_the_fine_patch_alone_does_not_reach_so_far() -> None:
 
 
 def test_light_does_not_matter() -> None:
-    """The same face in a darker picture of less contrast is found where it is."""
+    """The same face in a darker image of less contrast is found where it is."""
     movement = about_the_face(1, 1, 2, -1)
     dark = np.asarray(pictured(movement) * 0.5 + 20, np.uint8)
     found = remembered(pictured()).find(dark, ONTO)
@@ -131,7 +131,7 @@ def test_light_does_not_matter() -> None:
 
 
 def test_another_picture_is_not_alike() -> None:
-    """Where the picture shows something else, or nothing, nothing is found."""
+    """If the image shows something else, or nothing, no face is found."""
     anchor = remembered(pictured())
     for seed in range(1, 6):
         assert anchor.find(pictured(seed=seed), ONTO) is None
@@ -139,14 +139,14 @@ def test_another_picture_is_not_alike() -> None:
 
 
 def test_a_face_beyond_the_picture_is_not_alike() -> None:
-    """A face that left the picture is not found in what is left, and does no harm."""
+    """A face that left the image is not found in what remains, and causes no error."""
     assert remembered(pictured()).find(pictured(about_the_face(0, 1, 400, 0)), ONTO) is None
     away = Similarity(ONTO.turn, ONTO.shift + 5000)
     assert remembered(pictured()).find(pictured(), away) is None
 
 
 def test_nothing_to_go_by() -> None:
-    """A face in a flat picture, or of stripes that slide along themselves, cannot be remembered."""
+    """A face in a flat image, or of stripes that slide along themselves, cannot be remembered."""
     flat = np.full((240, 320), 90, np.uint8)
     assert Anchor.of(flat, ONTO) is None
     stripes = np.broadcast_to((127 + 90 * np.sin(np.arange(320) / 9)).astype(np.uint8), (240, 320))
@@ -155,7 +155,7 @@ def test_nothing_to_go_by() -> None:
 
 
 def test_points_that_fall_together_are_no_face() -> None:
-    """Points of no extent have no transform, and nothing to be remembered by."""
+    """Coincident points have no transform, and give nothing to remember."""
     for value in (50.0, math.nan):
         onto = Similarity.of(align.similarity(np.full((5, 2), value)))
         assert Anchor.of(pictured(), onto) is None

@@ -1,4 +1,4 @@
-"""A followed face's points in every frame: looks are smoothed where the face is, its motion is kept."""
+"""The points of a followed face in every frame: detections are smoothed relative to the face, its motion is kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def detection(
     size: int = 0,
     path: tuple[tuple[int, Similarity], ...] = (),
 ) -> Detection:
-    """Return a face that was followed to a place, and what a look showed in its frame of reference."""
+    """Return a face that was followed to a position, and the points that a detection gave in its frame of reference."""
     points = onto.inverse()(SHAPE).astype(np.float32)
     face = Face(np.concatenate([points.min(axis=0), points.max(axis=0)]), 0.9, points)
     seen = None if look is None else Look(look, noise, size)
@@ -35,14 +35,14 @@ def detection(
 
 
 def at(x: float, y: float = 0.0) -> Similarity:
-    """Return where a face of half a crop's size is in the picture."""
+    """Return the place in the image of a face of half a crop's size."""
     return Similarity(2, complex(-2 * x, -2 * y))
 
 
 def followed(places: Floats, looks: dict[int, Floats], noises: tuple[float, ...] = (1.0,)) -> Track:
-    """Return a face that was at these places, (T,), detected in some frames and recorded in them and the last.
+    """Return a face that was at these positions, (T,), detected in some frames and recorded in them and the last.
 
-    noises: of each of the sizes that take turns.
+    noises: one for each of the alternating sizes.
     """
     one, path = Track(), list[tuple[int, Similarity]]()
     for frame, x in enumerate(places.tolist()):
@@ -56,7 +56,7 @@ def followed(places: Floats, looks: dict[int, Floats], noises: tuple[float, ...]
 
 
 def dense(values: Floats, noise: Floats, drift: Floats) -> Floats:
-    """Return what the smoother's formula is least at, by a dense system of least squares."""
+    """Return the minimiser of the smoother's formula, by a dense linear least-squares system."""
     observed = np.diag(1 / noise)
     walked = np.diff(np.eye(len(values)), axis=0) / drift[:, None]
     left = np.concatenate([observed, walked])
@@ -67,7 +67,7 @@ def dense(values: Floats, noise: Floats, drift: Floats) -> Floats:
 @given(st.integers(1, 40), st.integers(1, 10), st.integers(0, 2**32 - 1))
 @settings(max_examples=60)
 def test_the_smoother_is_its_formula(n: int, columns: int, seed: int) -> None:
-    """The course is the one at which the sum of squares is least, whatever the noise and the drift."""
+    """The smoothed curve minimises the sum of squares, whatever the noise and the drift."""
     rng = np.random.default_rng(seed)
     values, noise, drift = rng.normal(100, 20, (n, columns)), rng.uniform(0.3, 4, n), rng.uniform(0.1, 3, n - 1)
     np.testing.assert_allclose(smoothing.whittaker(values, noise, drift), dense(values, noise, drift), atol=1e-6)
@@ -75,7 +75,7 @@ def test_the_smoother_is_its_formula(n: int, columns: int, seed: int) -> None:
 
 @given(st.integers(1, 60), st.floats(-500, 500), st.integers(0, 2**32 - 1))
 def test_what_does_not_change_comes_back(n: int, value: float, seed: int) -> None:
-    """A constant course is left as it is, and what was handed over is not written to."""
+    """A constant curve is left unchanged, and the input is not written to."""
     rng = np.random.default_rng(seed)
     values = np.full((n, 3), value)
     course = smoothing.whittaker(values, rng.uniform(0.3, 4, n), rng.uniform(0.1, 3, n - 1))
@@ -84,7 +84,7 @@ def test_what_does_not_change_comes_back(n: int, value: float, seed: int) -> Non
 
 
 def test_noise_shrinks() -> None:
-    """White noise of looks is left at less than a half, at the ends too, and moves by less than a tenth of it."""
+    """Smoothing cuts white noise of detections to less than half, at the ends too, and its steps to about a tenth."""
     rng = np.random.default_rng(1)
     noise = rng.normal(0, 1, (400, 10))
     course = smoothing.whittaker(noise, np.ones(400), np.full(399, smoothing.DRIFT))
@@ -98,7 +98,7 @@ def test_noise_shrinks() -> None:
 
 
 def test_movement_stays_and_noise_goes() -> None:
-    """Points follow the picture's shaking exactly; the looks' noise is spread over the frames between them."""
+    """Points follow the image's shaking exactly; the noise of detections is spread over the frames between them."""
     rng, t = np.random.default_rng(2), np.arange(100)
     places = 100 + 6 * np.sin(t * 0.75)
     looks = {n: SHAPE + rng.normal(0, 1, (5, 2)) for n in range(0, 100, 5)}
@@ -122,7 +122,7 @@ def test_looks_that_are_taken_as_they_are_move_more() -> None:
 
 @pytest.mark.parametrize("n_frames", [6, 11, 30, 100])
 def test_a_clip_of_any_length_estimates_the_same(n_frames: int) -> None:
-    """However often each size was seen, points are the sizes' mean, weighted by how sure each is, and do not shake."""
+    """However often each size was used, points are the sizes' mean, weighted by confidence, and do not jitter."""
     looks = {n: SHAPE + (2.0 if n // 5 % 2 else -1.0) for n in range(0, n_frames, 5)}
     both = smoothing.points_per_frame(followed(np.full(n_frames, 100.0), looks, (1.0, 4.0)), n_frames, NO_CUTS)
     for points in both:
@@ -130,7 +130,7 @@ def test_a_clip_of_any_length_estimates_the_same(n_frames: int) -> None:
 
 
 def test_a_head_that_turns_aside_is_followed_by_its_looks() -> None:
-    """Where the face seems to grow, looks may move by 0.35 of what that moves points 55 crop pixels from its middle."""
+    """While the face appears to grow, points may move by 0.35 of what that moves points 55 crop pixels from its centre."""
     grown = [at(0), Similarity(2.4, 0)]
     shifted = SHAPE + np.array([6, 0])
 
@@ -159,7 +159,7 @@ def test_looks_that_lie_further_apart_may_differ_more() -> None:
 
 @pytest.mark.parametrize("followed_over", [False, True])
 def test_nothing_is_smoothed_over_a_cut_that_was_not_followed(followed_over: bool) -> None:
-    """A face found anew after a cut starts from its own looks, one that was followed over it goes on."""
+    """A face found anew after a cut starts from its own detections; one followed over the cut continues smoothly."""
     before, after = {0: detection(at(100), SHAPE)}, detection(at(200), SHAPE + 5.0, number=0 if followed_over else 1)
     one = Track({**before, 5: detection(at(100), SHAPE, path=tuple((n, at(100)) for n in range(1, 5))), 6: after})
     points = smoothing.points_per_frame(one, 7, frozenset({6})).smoothed
@@ -174,7 +174,7 @@ def test_nothing_is_smoothed_over_a_cut_that_was_not_followed(followed_over: boo
 
 @pytest.mark.parametrize("cuts", [(), (3,)])
 def test_gaps_are_interpolated_and_ends_are_held(cuts: tuple[int, ...]) -> None:
-    """Points move in a straight line while the face is missing, also after its shot's first frame; ends are held."""
+    """Points move linearly while the face is missing, also after its shot's first frame, and are held at both ends."""
     one = Track({3: detection(at(100)), 9: detection(at(112), number=1)})
     points = smoothing.points_per_frame(one, 14, frozenset(cuts)).smoothed
     moved = points[:, 0, 0] - at(100).inverse()(SHAPE)[0, 0]
@@ -183,7 +183,7 @@ def test_gaps_are_interpolated_and_ends_are_held(cuts: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("cuts", [(7,), (2, 7, 8, 11)])
 def test_a_gap_around_a_cut_is_held_up_to_the_cut(cuts: tuple[int, ...]) -> None:
-    """Over a cut nothing moves gradually: the old place holds up to the first one and the new one from it on."""
+    """Nothing is interpolated over a cut: the old position holds up to the first cut, the new one from it on."""
     one = Track({3: detection(at(100)), 9: detection(at(160), number=1)})
     points = smoothing.points_per_frame(one, 12, frozenset(cuts)).smoothed
     assert np.ptp(points[:7, 0, 0]) < 1e-9
@@ -192,7 +192,7 @@ def test_a_gap_around_a_cut_is_held_up_to_the_cut(cuts: tuple[int, ...]) -> None
 
 
 def test_a_missing_nose_stays_missing() -> None:
-    """What a detector has no point of is not a number in every frame; the other points are as without it."""
+    """A point that the detector does not give is NaN in every frame; the other points do not change."""
     without = SHAPE.copy()
     without[2] = np.nan
     places, looks = np.linspace(100, 120, 30), dict.fromkeys(range(0, 30, 5), without)

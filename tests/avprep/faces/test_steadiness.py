@@ -1,4 +1,4 @@
-"""Faces hold still in their crops however the picture moves, and what is said of them is measured there."""
+"""Faces hold still in their crops however the image moves, and their steadiness is measured there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NINE = np.rint(np.rint(T * 9) / 9 * 25).astype(int).clip(0, len(T) - 1)
 
 
 def shaken(t: NDArray[np.float64]) -> Motion:
-    """Return the motion of a picture that shakes by 6 px at 3 Hz."""
+    """Return the motion of an image that shakes by 6 px at 3 Hz."""
     return moved(6 * np.sin(3 * HZ * t), 4 * np.sin(3.7 * HZ * t))
 
 
@@ -35,7 +35,7 @@ FILMS: dict[str, Callable[[], tuple[Pixels, Motion]]] = {
     "jump cut": lambda: (filmed(jump := moved(np.where(T < 0.7, -12.5, 12.5))), jump),
     "zoom": lambda: (filmed(zoom := moved(zoom=1 + T / 4)), zoom),
     "roll": lambda: (filmed(roll := moved(degrees=10 * np.sin(HZ * T))), roll),
-    # At each instant the nearest picture is shown: of 30 a second some are left out, of 9 all come again.
+    # The nearest frame is shown at each instant: of 30 per second some are left out, of 9 all are repeated.
     "30 fps": lambda: (filmed(fast := shaken(np.rint(T * 30) / 30)), fast),
     "9 fps": lambda: (filmed(shaken(T))[NINE], Motion(shaken(T).at[NINE])),
     "blur": lambda: (filmed(shaken(T), blurred=True), shaken(T)),
@@ -46,7 +46,7 @@ FILMS: dict[str, Callable[[], tuple[Pixels, Motion]]] = {
 
 @pytest.fixture(scope="module")
 def films() -> dict[str, tuple[Pixels, Motion]]:
-    """The pictures of each film, and how they move."""
+    """The frames of each video, and how they move."""
     return {name: film() for name, film in FILMS.items()}
 
 
@@ -58,7 +58,7 @@ def named(request: pytest.FixtureRequest) -> tuple[str, Detector]:
 
 
 def close(measured: float, truth: float) -> bool:
-    """Return whether a measured figure is within 30 % of the truth, or .02 px: pictures move in steps of 1/32 px."""
+    """Return whether a measured figure is within 30 % of the truth, or .02 px: images move in steps of 1/32 px."""
     return abs(measured - truth) <= max(0.3 * truth, 0.02)
 
 
@@ -66,7 +66,7 @@ def close(measured: float, truth: float) -> bool:
 def test_a_face_holds_still_in_its_crops(
     name: str, named: tuple[str, Detector], films: dict[str, tuple[Pixels, Motion]]
 ) -> None:
-    """Shaken, zoomed, turned, cut, blurred or noisy: 1 px a frame, 3 px off its place at most; and said so."""
+    """However the video moves, the face moves at most 1 px per frame and 3 px in all, and the figures agree."""
     film, motion = films[name]
     crops = crops_of(aligned(film, named[1], named[0]), motion)
     assert crops.step <= (0.25 if name == "still" else 1.0)
@@ -77,7 +77,7 @@ def test_a_face_holds_still_in_its_crops(
 
 
 def test_what_does_not_follow_the_face_is_said_to_shake(films: dict[str, tuple[Pixels, Motion]]) -> None:
-    """With one transform for the whole clip the face moves as the picture does, and jitter and slip say how much."""
+    """With one transform per clip the face moves as the image does, and jitter and slip measure by how much."""
     film, motion = films["shake"]
     still = crops_of(aligned(film, detectors.build("opencv"), "opencv", "per-clip"), motion)
     assert still.step > 5
@@ -101,7 +101,7 @@ def test_the_figures_stand_in_the_clips_facts(tmp_path: Path, films: dict[str, t
 
 @pytest.mark.parametrize("x", [0.0, 1.0, 3.0])
 def test_measured_movement_is_that_of_the_crops(x: float) -> None:
-    """Crops that jump to and fro by some pixels are said to move by so many a frame, and to slip by half of it."""
+    """Crops that jump to and fro by x pixels have the jitter of these jumps, and a slip of half of x."""
     rng, measured = np.random.default_rng(0), Steadiness(frozenset())
     texture = np.repeat(np.repeat(rng.integers(0, 256, (40, 40, 1), np.uint8), 8, 0), 8, 1).repeat(4, 2)
     blurred = np.asarray(cv2.GaussianBlur(texture, (0, 0), 5), np.uint8)
@@ -116,7 +116,7 @@ def test_measured_movement_is_that_of_the_crops(x: float) -> None:
 
 
 def test_what_shows_nothing_is_not_measured() -> None:
-    """Grey crops have no jitter and no slip: they are not numbers."""
+    """Grey crops have neither jitter nor slip: both are NaN."""
     measured = Steadiness(frozenset())
     for _ in range(30):
         measured.add(np.full((256, 256, 4), 127, np.uint8))
@@ -124,7 +124,7 @@ def test_what_shows_nothing_is_not_measured() -> None:
 
 
 def test_a_place_that_is_compared_with_none_is_not_measured(films: dict[str, tuple[Pixels, Motion]]) -> None:
-    """Crops that look like the first one nowhere, as where a face comes late or in noise, have no slip: it is not 0."""
+    """If no later crop resembles the first one, as with a late face or noise, slip is NaN, not 0."""
     film, _ = films["still"]
     measured = Steadiness(frozenset())
     for crop in (np.roll(film[0], 90, axis=1), *film):
@@ -135,7 +135,7 @@ def test_a_place_that_is_compared_with_none_is_not_measured(films: dict[str, tup
 
 
 def test_a_cut_is_no_movement(films: dict[str, tuple[Pixels, Motion]]) -> None:
-    """What is shown before a cut and after it is not compared."""
+    """Crops before and after a cut are not compared."""
     crop = np.asarray(cv2.resize(films["still"][0][0], (256, 256)), np.uint8)
     crop = np.concatenate([crop, crop[..., :1]], axis=2)
     measured = Steadiness(frozenset({10}))

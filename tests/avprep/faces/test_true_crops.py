@@ -1,4 +1,4 @@
-"""Crops are as true as the authors' own: their aligned pictures come back, mirrored ones mirrored, whatever detects."""
+"""Crops reproduce the authors' own: their aligned images come back, and mirrored ones mirrored, with every detector."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Build = Callable[[str], Detector]
 
 @pytest.fixture
 def build(yunet: str) -> Build:
-    """Build a detector by its name; the test is skipped where it does not run here."""
+    """Build a detector by its name; the test is skipped if it does not run here."""
     assert yunet
 
     def built(name: str) -> Detector:
@@ -44,7 +44,7 @@ def build(yunet: str) -> Build:
 
 @lru_cache
 def authors_own(clips: Path) -> dict[str, Pixels]:
-    """Return the DAVS authors' aligned pictures as films of 260×260: three photos and a sample of a video."""
+    """Return the DAVS authors' aligned images as videos of 260×260: three photos and a sample of a video."""
     films = {}
     for n in (1, 2, 3):
         still = np.asarray(Image.open(clips / "photos" / f"test_sample{n}.jpg").convert("RGB"))
@@ -56,7 +56,7 @@ def authors_own(clips: Path) -> dict[str, Pixels]:
 
 
 def off_identity(affine: NDArray[np.float32]) -> tuple[float, float, float]:
-    """Return by what a film's crops differ from its own middle 256×256: degrees, scale, pixels at the centre."""
+    """Return how a video's crops differ from its own middle 256×256: degrees, scale, pixels at the centre."""
     mean = affine.astype(np.float64).mean(axis=0)
     degrees = np.degrees(np.arctan2(mean[1, 0], mean[0, 0]))
     centre = align.apply(mean, np.array([[130.0, 130.0]]))[0] - CROP_SIZE / 2
@@ -68,14 +68,14 @@ def off_identity(affine: NDArray[np.float32]) -> tuple[float, float, float]:
     [
         ("yunet", 0.7, 0.04, 0.015, 3.5),
         ("dlib", 0.5, 0.02, 0.02, 3.0),
-        # One eye's cascade sees little of the second photo's, whose crop leans by 3.4°; the others by 0.7° at most.
+        # The cascade finds little of one eye in the second photo, whose crop leans by 3.4°; the others by 0.7° at most.
         ("opencv", 1.9, 0.05, 0.02, 4.0),
     ],
 )
 def test_the_authors_own_crops_come_back(
     name: str, degrees: float, each: float, average: float, pixels: float, build: Build, shared: Path
 ) -> None:
-    """Aligned again, the authors' aligned pictures stay where they are: turned, grown and moved by next to nothing."""
+    """Aligned again, the authors' aligned images are rotated, scaled and moved by next to nothing."""
     detector = build(name)
     off = {of: off_identity(aligned(film, detector, name).affine) for of, film in authors_own(shared / "clips").items()}
     turned, scales, centres = (np.array(values) for values in zip(*off.values(), strict=True))
@@ -86,7 +86,7 @@ def test_the_authors_own_crops_come_back(
 
 
 def mirrored_apart(film: Pixels, detector: Detector, name: str) -> tuple[float, float]:
-    """Return how far the transforms of a film's mirror image are from mirrored: degrees and pixels, rms."""
+    """Return how far the transforms of a video's mirror image are from mirrored: degrees and pixels, rms."""
     ours, theirs = (
         aligned(each, detector, name).affine.astype(np.float64)
         for each in (film, np.ascontiguousarray(film[:, :, ::-1]))
@@ -108,7 +108,7 @@ REAL = ("grid/s26/lrbi7p.mpg", "voxceleb2/dev/mp4/id00002/vid086/00001.mp4")
 @pytest.mark.parametrize("name", ["opencv", "yunet"])
 @pytest.mark.parametrize("clip", ["synthetic", *REAL])
 def test_a_mirrored_clip_gets_mirrored_crops(clip: str, name: str, build: Build, shared: Path) -> None:
-    """A clip and its mirror image differ by nothing but the mirror, to .2° and 1 px."""
+    """The crops of a clip and of its mirror image are mirrored, to .2° and 1 px."""
     if clip == "synthetic":
         film = filmed(moved(6 * np.sin(np.arange(29) / 2), degrees=np.linspace(-6, 6, 29)))
     else:
@@ -119,7 +119,7 @@ def test_a_mirrored_clip_gets_mirrored_crops(clip: str, name: str, build: Build,
 
 
 def test_the_cascades_answer_nearly_the_same_picture_nearly_alike() -> None:
-    """A grey level more or less in some pixels moves eyes and mouth by a fraction of a pixel."""
+    """Changing some pixels by one grey level moves eyes and mouth by a fraction of a pixel."""
     detector = detectors.build("opencv")
     close = filmed(moved(np.zeros(1)))[0][40:200, 48:208]
     rng = np.random.default_rng(0)
@@ -129,7 +129,7 @@ def test_the_cascades_answer_nearly_the_same_picture_nearly_alike() -> None:
 
 
 def test_a_face_that_only_the_mirror_image_shows_is_found() -> None:
-    """What a detector sees only in the mirror image of a whole picture is a face of the picture."""
+    """A face that a detector finds only in the mirror image of a whole image is a face of the image."""
     points = np.array([[5, 5], [15, 5], [10, 10], [6, 15], [14, 15]], np.float32)
     seen = Face(np.array([0, 0, 20, 20], np.float32), 0.9, points)
     detector: Any = SimpleNamespace(detect=lambda _: [[], [seen]], close_up=None)
@@ -139,7 +139,7 @@ def test_a_face_that_only_the_mirror_image_shows_is_found() -> None:
 
 
 def test_a_detector_that_is_shown_one_way_round_sees_a_picture_and_its_mirror_image_alike() -> None:
-    """It is shown the way that is lighter to the left, and the other one where that shows no face."""
+    """The detector is shown the orientation that is lighter on the left, and the other one if that shows no face."""
     points = np.array([[5, 5], [15, 5], [10, 10], [6, 15], [14, 15]], np.float32)
     seen = Face(np.array([0, 0, 20, 20], np.float32), 0.9, points)
     lighter = np.zeros((50, 100, 3), np.uint8)
@@ -160,7 +160,7 @@ def test_a_detector_that_is_shown_one_way_round_sees_a_picture_and_its_mirror_im
 # The mouth of the first speaker lies 9 px lower for YuNet than for dlib.
 @pytest.mark.parametrize(("clip", "limit"), list(zip(REAL, (8, 3), strict=True)))
 def test_detectors_agree(clip: str, limit: float, build: Build, shared: Path) -> None:
-    """Crops of the same clip by YuNet and by dlib show eyes and mouth in nearly the same places."""
+    """Crops of the same clip by YuNet and by dlib have eyes and mouth in nearly the same places."""
     film = np.stack([picture.rgb() for picture in islice(Frames(shared / "clips" / clip, duration=1.2), 30)])
     dlib, yunet = (aligned(film, build(name), name).affine.astype(np.float64) for name in ("dlib", "yunet"))
     places = align.apply(np.stack([cv2.invertAffineTransform(one) for one in dlib]), align.TEMPLATE)
@@ -169,7 +169,7 @@ def test_detectors_agree(clip: str, limit: float, build: Build, shared: Path) ->
 
 @pytest.mark.parametrize("name", ["opencv", "yunet", "dlib"])
 def test_a_photo_gets_the_transform_of_a_still_clip(name: str, build: Build, tmp_path: Path) -> None:
-    """What `generate` reads from a photo is what training would see of a clip that shows it."""
+    """The crop that `generate` reads from a photo is that of a clip that shows the photo."""
     detector, still = build(name), filmed(moved(np.zeros(1), degrees=4.0))[0]
     Image.fromarray(still).save(tmp_path / "a.png")
     of_photo = photo.read_face(tmp_path / "a.png", detector).affine

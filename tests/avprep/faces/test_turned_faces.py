@@ -36,12 +36,12 @@ def named(request: pytest.FixtureRequest) -> tuple[str, Detector]:
 
 @pytest.fixture(scope="module")
 def spoken() -> tuple[Pixels, NDArray[np.float32]]:
-    """A synthetic talker's pictures and speech."""
+    """A synthetic talker's frames and speech."""
     return synthetic.utterance("ABOUT", synthetic.speaker(3), 0, 256)
 
 
 def clip_of(folder: Path, frames: Pixels, speech: Any) -> Clip:
-    """Write a clip of these pictures."""
+    """Write a clip of these frames."""
     synthetic.write_clip(folder / "a.mp4", np.ascontiguousarray(frames), speech)
     return Clip("a", "a.mp4", "train")
 
@@ -59,7 +59,7 @@ def cropped(clip: Clip, root: Path, named: tuple[str, Detector]) -> tuple[Pixels
 def test_a_turned_clip_is_cropped_upright(
     turns: int, named: tuple[str, Detector], spoken: tuple[Pixels, Any], tmp_path: Path
 ) -> None:
-    """A video that lies on its side or is upside down gives the upright one's crops, and says how it was turned."""
+    """A video that lies on its side or upside down gives the upright video's crops, and records its rotation."""
     frames, speech = spoken
     upright, facts, _ = cropped(clip_of(tmp_path, frames, speech), tmp_path, named)
     assert "turned" not in facts
@@ -72,7 +72,7 @@ def test_a_turned_clip_is_cropped_upright(
 
 
 class Turned(Frames):
-    """A file's pictures, turned counter-clockwise by quarter turns."""
+    """A file's frames, rotated counter-clockwise by quarter turns."""
 
     turns = 0
 
@@ -89,7 +89,7 @@ def picture_of(image: Pixels) -> Picture:
 
 @pytest.mark.parametrize("turns", range(4))
 def test_real_faces_are_turned_upright_and_only_turned_ones(turns: int, shared: Path, yunet: str) -> None:
-    """Of real clips those that are turned come upright, and no other is turned; none gets another crop by it."""
+    """Real clips that are turned are recognised as such, and upright ones are not turned."""
     detector = detectors.build(yunet)
     for name in ("grid/s26/lrbi7p.mpg", "voxceleb2/dev/mp4/id00002/vid086/00001.mp4", "hard/variable_rate.mp4"):
         path = shared / "clips" / name
@@ -101,7 +101,7 @@ def test_real_faces_are_turned_upright_and_only_turned_ones(turns: int, shared: 
 
 @pytest.mark.parametrize("turns", range(4))
 def test_a_turned_photo_is_aligned_and_pasted_back(turns: int, named: tuple[str, Detector], tmp_path: Path) -> None:
-    """A photo's face is aligned whichever way up the photo is, and its own crop pasted back is the photo."""
+    """A photo's face is aligned in any orientation of the photo; pasting its own crop back gives the photo."""
     portrait: Pixels = pictures.astronaut()
     image = np.ascontiguousarray(np.rot90(portrait, turns))
     Image.fromarray(image).save(tmp_path / "a.png")
@@ -124,18 +124,18 @@ class Counting:
         self.whole = self.close = 0
 
     def detect(self, frames: Pixels) -> list[list[Face]]:
-        """Look at whole pictures."""
+        """Detect in whole images."""
         self.whole += 1
         return self._detector.detect(frames)
 
     def detect_close(self, frames: Pixels) -> list[list[Face]]:
-        """Look at close-ups."""
+        """Detect in close-ups."""
         self.close += 1
         return self._detector.detect_close(frames)
 
 
 def test_an_upright_face_costs_no_more_detections(yunet: str, spoken: tuple[Pixels, Any]) -> None:
-    """Where the face is surely upright, nothing is searched turned."""
+    """If the face is clearly upright, no turned image is searched."""
     detector = Counting(detectors.build(yunet))
     seen = keyframes.find_faces([picture_of(frame) for frame in spoken[0][:6]], detector, 5)
     assert [len(faces) for faces in seen.by_frame.values()] == [1, 1]
@@ -147,9 +147,9 @@ def test_an_upright_face_costs_no_more_detections(yunet: str, spoken: tuple[Pixe
 def test_a_photo_settles_where_a_still_clip_does(
     name: str, request: pytest.FixtureRequest, spoken: tuple[Pixels, Any], tmp_path: Path
 ) -> None:
-    """A photo that is a frame of a video gets the transform of a clip that shows only this frame, to about a pixel.
+    """A photo that is a frame of a video gets the transform of a clip of only this frame, to about a pixel.
 
-    For twelve other synthetic speakers they differ by 0.2 to 0.9 px with YuNet, for this one by 1.0.
+    For twelve other synthetic speakers the two transforms differ by 0.2 to 0.9 px with YuNet, for this one by 1.0.
     """
     detector = detectors.build(name if name == "opencv" else request.getfixturevalue(name))
     image = np.ascontiguousarray(spoken[0][12])

@@ -1,4 +1,4 @@
-"""Detector weights: only verified files are used, only `fetch` downloads, and it leaves nothing half-written."""
+"""Detector weights: only verified files are used, only `fetch` downloads, and no half-written file is left."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HUB = weights.WeightsFile(**{name: getattr(TINY, name) for name in TINY.__slots_
 
 @pytest.fixture(autouse=True)
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put one tiny file of weights into the table and every folder under tmp_path; return the folder of weights."""
+    """Put one tiny weights file into the table and every folder under tmp_path; return the folder of weights."""
     monkeypatch.setitem(weights.known(), "tiny", TINY)
     monkeypatch.setenv("AVPREP_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -44,17 +44,17 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refuse(url: str) -> io.BytesIO:
-    """Stand for a machine without a network."""
+    """Stand in for a machine without a network."""
     raise URLError("Name or service not known")
 
 
 def serve(content: bytes) -> Callable[[str], io.BytesIO]:
-    """Return an opener that sends the same bytes whatever is asked for."""
+    """Return an opener that sends the same bytes for any address."""
     return lambda url: io.BytesIO(content)
 
 
 def put(folder: Path, content: bytes = CONTENT) -> Path:
-    """Write the tiny weights' file."""
+    """Write the tiny weights file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / TINY.file
     path.write_bytes(content)
@@ -62,7 +62,7 @@ def put(folder: Path, content: bytes = CONTENT) -> Path:
 
 
 def test_import_is_light() -> None:
-    """Importing the detectors' names and the weights' table loads neither cv2 nor torch."""
+    """Importing the detectors' names and the table of weights loads neither cv2 nor torch."""
     loaded = "print(*{'cv2', 'torch', 'face_alignment'} & set(sys.modules))"
     code = f"import sys, avprep.faces.detectors, avprep.faces.weights; {loaded}"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == ""
@@ -82,7 +82,7 @@ def test_find_reads_the_cache_by_default(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_missing_weights_name_the_command(tiny: Path) -> None:
-    """The error for missing weights is one line: the file, the folder, and how to get all that its detector needs."""
+    """The error for missing weights is one line: the file, the folder, and how to get all that the detector needs."""
     with pytest.raises(WeightsError) as caught:
         weights.find("tiny")
     message = str(caught.value)
@@ -92,7 +92,7 @@ def test_missing_weights_name_the_command(tiny: Path) -> None:
 
 
 def test_wrong_digest_is_refused_and_kept(tiny: Path) -> None:
-    """Another file under the right name is not used, and it is still there afterwards."""
+    """Another file under the right name is not used, and is not deleted."""
     path = put(tiny, b"something else")
     with pytest.raises(WeightsError, match="not the pinned"):
         weights.find("tiny")
@@ -100,7 +100,7 @@ def test_wrong_digest_is_refused_and_kept(tiny: Path) -> None:
 
 
 def test_torch_hub_copy_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that torch hub already keeps is used where it lies, but only for weights that come from there."""
+    """A file in the torch hub folder is used where it lies, but only for weights that come from there."""
     path = put(tmp_path / "cache" / "torch" / "hub" / "checkpoints")
     assert not weights.available("tiny-detector")
     monkeypatch.setitem(weights.known(), "tiny", HUB)
@@ -109,7 +109,7 @@ def test_torch_hub_copy_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_torch_home_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TORCH_HOME moves the torch hub folder that is looked into."""
+    """TORCH_HOME changes the torch hub folder that is searched."""
     monkeypatch.setitem(weights.known(), "tiny", HUB)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     path = put(tmp_path / "torch" / "hub" / "checkpoints")
@@ -117,7 +117,7 @@ def test_torch_home_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_available_needs_every_file(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A detector is available when all its files are there; one that needs none always is."""
+    """A detector is available if all its files are there; one that needs none always is."""
     assert weights.available("opencv")
     assert not weights.available("tiny-detector")
     put(tiny)
@@ -125,7 +125,7 @@ def test_available_needs_every_file(tiny: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_fetch_downloads_and_verifies(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fetch makes the folder, writes the file under its name alone and reports what arrived."""
+    """Fetch makes the folder, writes the file under its name alone and reports what was fetched."""
     monkeypatch.setattr(https, "open_url", serve(CONTENT))
     arrived: list[tuple[str, int]] = []
     assert list(weights.fetch(["tiny"], progress=lambda name, count: arrived.append((name, count)))) == [
@@ -143,7 +143,7 @@ def test_fetch_takes_a_detector_and_a_folder(tmp_path: Path, monkeypatch: pytest
 
 
 def test_fetch_keeps_a_good_file(tiny: Path) -> None:
-    """A good file is kept without asking the network."""
+    """A good file is kept without a request to the network."""
     path = put(tiny)
     before = path.stat().st_mtime_ns
     assert list(weights.fetch(["tiny"])) == [(TINY, path, False)]
@@ -151,7 +151,7 @@ def test_fetch_keeps_a_good_file(tiny: Path) -> None:
 
 
 def test_fetch_never_overwrites(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another file under the same name stops fetch and stays."""
+    """Another file under the same name stops fetch and is kept."""
     monkeypatch.setattr(https, "open_url", serve(CONTENT))
     path = put(tiny, b"mine")
     with pytest.raises(WeightsError, match="move it away"):
@@ -167,7 +167,7 @@ def test_fetch_never_overwrites(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_fetch_throws_away_what_is_wrong(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
 ) -> None:
-    """Whatever arrives but the pinned file leaves no file behind."""
+    """A download that is not the pinned file leaves no file behind."""
     monkeypatch.setattr(https, "open_url", serve(content))
     with pytest.raises(WeightsError, match=message):
         list(weights.fetch(["tiny"]))
@@ -175,7 +175,7 @@ def test_fetch_throws_away_what_is_wrong(
 
 
 def test_fetch_broken_off_leaves_nothing(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that breaks in the middle is one clear line and no file, and the next fetch starts afresh."""
+    """A connection that breaks midway is a one-line error and leaves no file; the next fetch starts afresh."""
 
     class Breaking(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
@@ -192,7 +192,7 @@ def test_fetch_broken_off_leaves_nothing(tiny: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_fetch_offline_says_what_to_do() -> None:
-    """Without a network the error is one line that tells how to bring the file over."""
+    """Without a network the error is one line that explains how to copy the file over."""
     with pytest.raises(WeightsError) as caught:
         list(weights.fetch(["tiny"]))
     assert "not known" in str(caught.value)
@@ -202,7 +202,7 @@ def test_fetch_offline_says_what_to_do() -> None:
 
 @pytest.mark.parametrize("place", ["", "below/it"])
 def test_fetch_into_what_is_no_folder_names_it(tmp_path: Path, place: str) -> None:
-    """Where the folder cannot be made or written, the error names it and --to, and speaks of no network."""
+    """If the folder cannot be made or written, the error names it and --to, and does not mention the network."""
     (tmp_path / "file").write_text("")
     with pytest.raises(WeightsError, match=r"file.*: cannot write there \(.+\); name another folder by --to DIR$"):
         list(weights.fetch(["tiny"], tmp_path / "file" / place))
@@ -217,7 +217,7 @@ def test_unknown_names_are_refused_first(tiny: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_only_https(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither an address nor a redirect may leave https."""
+    """Neither an address nor a redirect may use anything but https."""
     monkeypatch.undo()
     with pytest.raises(OSError, match="not an https"):
         https.open_url("http://weights.test/tiny.onnx")
@@ -230,14 +230,14 @@ def test_only_https(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("url", ["https://[::1/tiny.onnx", f"https://{'a' * 300}/tiny.onnx"])
 def test_an_address_that_is_none(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """What is no address, as a redirect may hold, cannot be reached, and is no error of ours."""
+    """A redirect to an invalid address is reported as unreachable, not as an internal error."""
     monkeypatch.undo()
     with pytest.raises(OSError, match="an address on the way is none"):
         https.open_url(url)
 
 
 def test_weights_of_a_package_are_read_where_it_is_installed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes with a package is found in it alone, without importing it, and verified as any other file is."""
+    """Weights that come with a package are taken from it alone, without importing it, and verified like any file."""
     put(tiny)
     package = tiny.parent / "has_weights"
     fields = {name: getattr(TINY, name) for name in TINY.__slots__}
@@ -256,14 +256,14 @@ def test_weights_of_a_package_are_read_where_it_is_installed(tiny: Path, monkeyp
 
 
 def test_weights_of_a_package_are_not_downloaded() -> None:
-    """Without names everything else is fetched; by name they are refused with what installs them."""
+    """Without names all other weights are fetched; by name these are refused with what installs them."""
     assert weights.downloadable() == [name for name in weights.known() if name != "dlib-68"]
     with pytest.raises(WeightsError, match=r"comes with a package: pip install .* face_recognition_models$"):
         list(weights.fetch(["dlib"]))
 
 
 def test_table_tells_the_state(tiny: Path) -> None:
-    """The list has one row a file: where it comes from, its licence, and whether a good copy is here."""
+    """The list has one row per file: its source, its licence, and whether a good copy is here."""
     states = {row["name"]: row["state"] for row in weights.table() if row["name"] != "dlib-68"}
     assert states == dict.fromkeys(["yunet", "s3fd", "2dfan4", "tiny"], "missing")
     path = put(tiny)
@@ -273,7 +273,7 @@ def test_table_tells_the_state(tiny: Path) -> None:
 
 
 def test_published_files_are_pinned() -> None:
-    """Every published file has a whole digest, an https address or the package that it comes with, and a licence."""
+    """Every published file has a full digest, an https address or the package that it comes with, and a licence."""
     for row in weights.table():
         assert len(row["sha256"]) == 64
         assert row["url"].startswith(("https://", "pip install "))

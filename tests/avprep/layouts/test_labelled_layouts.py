@@ -1,4 +1,4 @@
-"""The layouts of corpora with emotions and texts: their real names, and what becomes of everything else."""
+"""The layouts of corpora with emotions and texts: their real names, and the treatment of all other files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TestLabels:
     """Free labels in a manifest."""
 
     def test_they_are_written_and_read(self, tmp_path: Path) -> None:
-        """Any text by any name comes back as it was; a clip without labels has no such field."""
+        """Any text under any name is read back unchanged; a clip without labels has no such field."""
         clips = (
             Clip("a", "a.mp4", "train", word="hi", labels={"emotion": "happy", "text": "“Hi!” – ok"}),
             Clip("b", "b.mp4", "train"),
@@ -56,7 +56,7 @@ class TestLabels:
         ],
     )
     def test_what_is_none(self, labels: Any, message: str, tmp_path: Path) -> None:
-        """Labels that are no texts by plain names are refused with their line."""
+        """Labels that are not texts under plain names are refused with their line."""
         head = {"avprep_manifest": 1, "dataset": "made", "root": "/"}
         row = {"key": "a", "video": "a.mp4", "split": "train", "labels": labels}
         path = tmp_path / "m.jsonl"
@@ -77,7 +77,7 @@ class TestCREMAD:
     """CREMA-D's names and ratings."""
 
     def test_acted(self, tmp_path: Path) -> None:
-        """The name has the actor, the sentence, the emotion and how strong it was to be; an actor is in one split."""
+        """The file name gives actor, sentence, emotion and intended intensity; an actor is in one split."""
         plant(
             tmp_path, "VideoFlash/1001_DFA_ANG_XX.flv", "VideoFlash/1001_IEO_HAP_HI.flv", "AudioWAV/1001_DFA_ANG_XX.wav"
         )
@@ -90,7 +90,7 @@ class TestCREMAD:
         assert problems == {}
 
     def test_rated(self, tmp_path: Path) -> None:
-        """With `labels="rated"` the emotion is what most people found; without a majority there is none."""
+        """With `labels="rated"` the emotion is that of the majority of raters; without a majority there is none."""
         plant(
             tmp_path,
             *(f"VideoFlash/{name}.flv" for name in ("1001_DFA_ANG_XX", "1002_IEO_HAP_HI", "1003_TIE_SAD_XX")),
@@ -109,14 +109,14 @@ class TestCREMAD:
         [("FileName,Vote\na,b\n", "bad_annotation"), (b"\xff\xfe", "bad_annotation"), (None, "missing_annotation")],
     )
     def test_ratings_that_cannot_be_read(self, table: Any, kind: str, tmp_path: Path) -> None:
-        """A table that is damaged or missing is a problem, and clips are kept without an emotion."""
+        """A damaged or missing table is a problem, and clips are kept without an emotion."""
         plant(tmp_path, "1001_DFA_ANG_XX.flv", texts={} if table is None else {"summaryTable.csv": table})
         found, problems = clips_of("cremad", tmp_path, labels="rated")
         assert len(found) == 1
         assert problems == {kind: 1, "missing_rating": 1}
 
     def test_the_four_damaged_clips(self, tmp_path: Path) -> None:
-        """The clips that are known to be damaged are left out by name, and so is what has another name."""
+        """The clips that are known to be damaged are left out and counted, as are files with other names."""
         names = (
             "1076_MTI_NEU_XX",
             "1076_MTI_SAD_XX",
@@ -131,7 +131,7 @@ class TestCREMAD:
         assert problems == {"damaged": 4, "unexpected_place": 1}
 
     def test_an_emotion_of_another_name(self, tmp_path: Path) -> None:
-        """A clip whose name has no known emotion is kept, and counted."""
+        """A clip whose name has no known emotion is kept and counted."""
         plant(tmp_path, "1001_DFA_XYZ_LO.mp4")
         found, problems = clips_of("cremad", tmp_path)
         assert labels_of(found) == {"1001_DFA_XYZ_LO": {"intensity": "low", "text": "Don't forget a jacket"}}
@@ -142,7 +142,7 @@ class TestRAVDESS:
     """RAVDESS's seven numbers."""
 
     def test_speech(self, tmp_path: Path) -> None:
-        """Speech with sound becomes clips; pictures alone and songs are passed over, each counted in one line."""
+        """Speech with audio becomes clips; videos without audio and songs are left out, each counted in one line."""
         plant(
             tmp_path,
             "Video_Speech_Actor_01/Actor_01/01-01-03-02-01-01-01.mp4",
@@ -162,7 +162,7 @@ class TestRAVDESS:
         assert said["song"] == "1 video passed over: songs; --songs takes them"
 
     def test_songs(self, tmp_path: Path) -> None:
-        """Songs are clips where they are asked for."""
+        """Songs become clips if they are asked for."""
         plant(tmp_path, "Actor_24/01-02-06-01-02-01-24.mp4")
         found, problems = clips_of("ravdess", tmp_path, songs=True)
         assert labels_of(found)["01-02-06-01-02-01-24"]["emotion"] == "fearful"
@@ -170,10 +170,10 @@ class TestRAVDESS:
 
 
 class TestMEAD:
-    """MEAD's cameras, and sound that lies apart."""
+    """MEAD's cameras, with audio in files of its own."""
 
     def test_one_camera(self, tmp_path: Path) -> None:
-        """The camera that was asked for is taken with the sound of its utterance; the others are counted."""
+        """The chosen camera is used with the audio of its utterance; the other cameras are counted."""
         plant(
             tmp_path,
             "M003/video/front/angry/level_3/001.mp4",
@@ -193,7 +193,7 @@ class TestMEAD:
         assert len(clips_of("mead", tmp_path, view="all")[0]) == 2
 
     def test_trees_apart(self, tmp_path: Path) -> None:
-        """Archives that were unpacked side by side, picture and sound in folders of their own, belong together."""
+        """Archives unpacked side by side, with video and audio in folders of their own, are joined."""
         plant(
             tmp_path, "pictures/M003/video/video/front/fear/level_2/007.mp4", "sounds/M003/audio/fear/level_2/007.wav"
         )
@@ -203,10 +203,10 @@ class TestMEAD:
 
 
 class TestHDTF:
-    """HDTF's people."""
+    """HDTF's speakers."""
 
     def test_people(self, tmp_path: Path) -> None:
-        """Videos of one person of WDA and WRA have one speaker, and lie in one split; those of RD have no names."""
+        """WDA and WRA videos of one person share a speaker and a split; RD videos have no speaker names."""
         names = (
             "WDA_NancyPelosi0_000",
             "WDA_NancyPelosi1_002",
@@ -228,7 +228,7 @@ class TestLRS3:
     """LRS3's texts and words with times."""
 
     def test_texts_and_words(self, tmp_path: Path) -> None:
-        """The .txt gives the text and each word its times; test is the official split."""
+        """The .txt gives the text and the times of each word; test is the official split."""
         plant(
             tmp_path,
             "lrs3/pretrain/0Fi83BHQsMA/00001.mp4",
@@ -255,7 +255,7 @@ class TestLRS3:
         ],
     )
     def test_damaged_texts(self, text: str | bytes, labels: Any, words: int, tmp_path: Path) -> None:
-        """A clip outlives its damaged .txt, which is counted."""
+        """A clip with a damaged .txt is kept, and the .txt is counted."""
         plant(tmp_path, "trainval/0Fi83BHQsMA/50001.mp4", texts={"trainval/0Fi83BHQsMA/50001.txt": text})
         found, problems = clips_of("lrs3", tmp_path)
         (clip,) = found.values()
@@ -263,14 +263,14 @@ class TestLRS3:
         assert problems == {"bad_annotation": 1}
 
     def test_without_a_text(self, tmp_path: Path) -> None:
-        """A video without a .txt is a clip, too."""
+        """A video without a .txt is a clip."""
         plant(tmp_path, "test/0akiEFwtkyA/00002.mp4", "loose.mp4")
         found, problems = clips_of("lrs3", tmp_path)
         assert len(found) == 1
         assert problems == {"missing_annotation": 1, "unexpected_place": 1}
 
     def test_validation_takes_whole_talks(self, tmp_path: Path) -> None:
-        """All clips of a talk lie in one split."""
+        """All clips of a talk are in one split."""
         plant(tmp_path, *(f"pretrain/talk{n:07d}/{clip:05d}.mp4" for n in range(40) for clip in range(2)))
         manifest, _ = index("lrs3", tmp_path, val_fraction=0.3)
         splits = {

@@ -48,7 +48,7 @@ CORPORA = {
 
 
 def plant(root: Path, *empty: str, texts: Mapping[str, str | bytes] | None = None) -> Path:
-    """Make empty files and files with a text, by their relative paths; return the root."""
+    """Make empty files, and files with a text, at their relative paths; return the root."""
     for name, text in {**dict.fromkeys(empty, ""), **(texts or {})}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,17 +63,17 @@ def clips_of(layout: str, root: Path, **options: Any) -> tuple[dict[str, Clip], 
 
 
 class TestIndex:
-    """What holds for every layout."""
+    """Properties that every layout has."""
 
     @pytest.mark.parametrize("layout", NAMES)
     def test_empty_tree(self, layout: str, tmp_path: Path) -> None:
-        """A tree without clips is refused, saying what the layout looks for."""
+        """A tree without clips is refused, and the message says what the layout looks for."""
         with pytest.raises(ManifestError, match=f"no clip found; the layout {layout} expects .* under ROOT") as error:
             index(layout, tmp_path)
         assert "problems: none" in str(error.value)
 
     def test_counts_of_problems(self, tmp_path: Path) -> None:
-        """Where no clip is found, the problems that were met are counted in the message."""
+        """If no clip is found, the message counts the problems that were found."""
         plant(tmp_path, "s1/a.mpg", "s1/b.mpg", "c.mpg")
         with pytest.raises(ManifestError, match="problems: 2 missing_align, 1 unexpected_place"):
             index("grid", tmp_path)
@@ -82,7 +82,7 @@ class TestIndex:
         ("layout", "corpus"), [(layout, corpus) for layout in CORPORA for corpus in CORPORA if layout != corpus]
     )
     def test_another_corpus(self, layout: str, corpus: str, tmp_path: Path) -> None:
-        """A layout that is pointed at another corpus is refused, and the message names the right one."""
+        """A layout that is used on another corpus is refused, and the message names the right layout."""
         plant(tmp_path, *CORPORA[corpus])
         with pytest.raises(ManifestError, match=rf"; it looks like {corpus}: try `avprep index {corpus}`$"):
             index(layout, tmp_path)
@@ -104,14 +104,14 @@ class TestIndex:
             index(corpus, tmp_path / inside)
 
     def test_missing_root(self, tmp_path: Path) -> None:
-        """A root that is missing, or is a file, is an error that names it."""
+        """A root that is missing or is a file is an error that names it."""
         plant(tmp_path, "file.mp4")
         for name in ("none", "file.mp4"):
             with pytest.raises(ManifestError, match=f"{name}: not a folder"):
                 index("folder", tmp_path / name)
 
     def test_unknown_layout(self, tmp_path: Path) -> None:
-        """A layout that does not exist is an error that lists those that do."""
+        """A layout that does not exist is an error that lists the existing ones."""
         with pytest.raises(ManifestError, match="lrs3, lrw, mead, ravdess, voxceleb1"):
             index("lrs2", tmp_path)
 
@@ -133,7 +133,7 @@ class TestIndex:
         assert manifest.clips[0].video == "a/x.mp4"
 
     def test_seed_and_limit(self, tmp_path: Path) -> None:
-        """The seed shuffles within the splits, and a limit keeps the first clips of each."""
+        """The seed shuffles within the splits, and a limit keeps the first clips of each split."""
         plant(tmp_path, *(f"{split}/{n}.mp4" for split in ("train", "val") for n in range(20)))
         whole, _ = index("folder", tmp_path, seed=3, pattern="{split}/*")
         assert index("folder", tmp_path, seed=4, pattern="{split}/*")[0].clips != whole.clips
@@ -144,7 +144,7 @@ class TestIndex:
             index("folder", tmp_path, limit=0)
 
     def test_written_and_read(self, tmp_path: Path) -> None:
-        """The manifest of a tree with odd names can be written and is read back the same."""
+        """The manifest of a tree with odd names is written and read back unchanged."""
         plant(tmp_path, "data/a b/ü\u2028.1.mp4", "data/new\nline.mp4", "data/back\\slash%.mp4", "data/.hidden.mp4")
         manifest, scan = index("folder", tmp_path / "data")
         path = tmp_path / "manifest.jsonl"
@@ -158,12 +158,12 @@ class TestWalk:
     """Odd trees."""
 
     def test_order(self, tmp_path: Path) -> None:
-        """Files come in an order that only their names decide."""
+        """The order of files depends on their names alone."""
         plant(tmp_path, "b/2", "b/1", "a/3", "c", "a/b/4")
         assert list(walk(tmp_path, Scan())) == ["c", "a/3", "a/b/4", "b/1", "b/2"]
 
     def test_link_loops(self, tmp_path: Path) -> None:
-        """Links back to a folder above end the walk there; links to elsewhere are followed."""
+        """Links to a parent folder are not followed; links to other places are."""
         root = plant(tmp_path / "root", "a/x.mp4", "b/y.mp4")
         plant(tmp_path / "other", "z.mp4")
         (root / "a/up").symlink_to(root)
@@ -180,7 +180,7 @@ class TestWalk:
         assert {"a/up", "a/self", "above"} <= {problem.path for problem in scan.problems}
 
     def test_broken_links_and_pipes(self, tmp_path: Path) -> None:
-        """Links to nowhere, links to themselves and pipes are problems, and are never opened."""
+        """Dangling links, links to themselves and pipes are problems, and are never opened."""
         (tmp_path / "gone.mp4").symlink_to("nowhere.mp4")
         (tmp_path / "me.mp4").symlink_to("me.mp4")
         os.mkfifo(tmp_path / "pipe.mp4")
@@ -205,7 +205,7 @@ class TestWalk:
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="no folder is closed to root")
     def test_closed_folder_and_file(self, tmp_path: Path) -> None:
-        """A folder and an annotation that may not be read are problems; the rest is found."""
+        """A folder and an annotation without read permission are problems; everything else is found."""
         plant(tmp_path, "s1/a.mpg", "s2/b.mpg", "s3/c.mpg", texts={"s1/a.align": ALIGN, "s3/c.align": ALIGN})
         (tmp_path / "s2").chmod(0)
         (tmp_path / "s3/c.align").chmod(0)
@@ -242,7 +242,7 @@ class TestWalk:
         ],
     )
     def test_what_a_mac_leaves(self, layout: str, files: list[str], tmp_path: Path) -> None:
-        """Files named `._*` and folders named `__MACOSX` are no clips of any layout: one line counts them."""
+        """Files named `._*` and folders named `__MACOSX` are not clips in any layout; one line counts them."""
         for name in files:
             plant(tmp_path, texts={name.format("train", "", ""): ALIGN})
             plant(tmp_path, texts={name.format("train", "", "._"): b"\0\5\26\7"})
@@ -254,7 +254,7 @@ class TestWalk:
         assert scan.counts()["mac_leftover"] == line.count == len(files) + 1
 
     def test_nearest(self) -> None:
-        """Of several annotations the one in the nearest folder is taken, beside the video first."""
+        """Of several annotations the one in the nearest folder is used, first the one next to the video."""
         candidates = ["align/s1/x.align", "b/s1/align/x.align", "b/s1/x.align"]
         assert nearest("b/s1/x.mpg", candidates) == "b/s1/x.align"
         assert nearest("b/s1/x.mpg", candidates[:2]) == "b/s1/align/x.align"
@@ -267,19 +267,19 @@ class TestStableSplit:
     @settings(deadline=None)
     @given(st.text())
     def test_shares_at_the_ends(self, name: str) -> None:
-        """A share of 0 takes nothing and a share of 1 takes everything."""
+        """A fraction of 0 takes nothing and a fraction of 1 takes everything."""
         assert stable_split(name, val_fraction=0, test_fraction=0) == "train"
         assert stable_split(name, val_fraction=1, test_fraction=0) == "val"
         assert stable_split(name, val_fraction=0, test_fraction=1) == "test"
 
     def test_shares(self) -> None:
-        """The shares of many names come out as asked for."""
+        """The fractions of many names are those asked for."""
         counts = Counter(stable_split(f"s1/{n}", val_fraction=0.2, test_fraction=0.1) for n in range(10_000))
         assert counts["val"] == pytest.approx(2000, rel=0.1)
         assert counts["test"] == pytest.approx(1000, rel=0.1)
 
     def test_recorded(self) -> None:
-        """The hash is pinned: another one would move clips between splits of data sets already prepared."""
+        """The hash is pinned: another one would move clips between splits of data sets that are already prepared."""
         splits = {n: stable_split(f"s1/{n}") for n in range(20)}
         assert [n for n, split in splits.items() if split == "val"] == [6, 8, 12]
         assert [n for n, split in splits.items() if split == "test"] == [14, 18]
@@ -301,13 +301,13 @@ class TestLRW:
 
     @pytest.mark.parametrize("above", ["lipread_mp4", "data/lrw/lipread_mp4"])
     def test_folder_above(self, tmp_path: Path, above: str) -> None:
-        """The root may be any folder above."""
+        """The root may be any parent folder."""
         plant(tmp_path, f"{above}/ABOUT/val/ABOUT_00001.mp4")
         clips, _ = clips_of("lrw", tmp_path)
         assert clips[f"{above}/ABOUT/val/ABOUT_00001"].word == "ABOUT"
 
     def test_a_part(self, tmp_path: Path) -> None:
-        """Some words and splits of LRW are a data set; a line for each split counts the words that it lacks."""
+        """A part of LRW's words and splits is a valid data set; one line per split counts its missing words."""
         splits = {"ABOUT": ("train", "val", "test"), "YOUNG": ("train",), "WORLD": ("train", "test")}
         for word, there in splits.items():
             plant(tmp_path, *(f"{word}/{split}/{word}_00001.mp4" for split in there))
@@ -320,7 +320,7 @@ class TestLRW:
         assert scan.counts()["missing_split"] == 3
 
     def test_endings_in_capitals(self, tmp_path: Path) -> None:
-        """The ending of an annotation may be in capitals, as copies from some file systems have it."""
+        """The extension of an annotation may be in capitals, as in copies from some file systems."""
         plant(tmp_path, "ABOUT/train/ABOUT_00001.MP4", texts={"ABOUT/train/ABOUT_00001.TXT": "Duration: 1 seconds"})
         _, problems = clips_of("lrw", tmp_path)
         assert set(problems) == {"missing_split"}
@@ -342,10 +342,10 @@ class TestLRW:
 
 
 class TestVoxCeleb2:
-    """VoxCeleb2: picture and sound in two trees."""
+    """VoxCeleb2: video and audio in two trees."""
 
     def test_clips(self, tmp_path: Path) -> None:
-        """Picture and sound of an utterance are joined; its folder decides the split."""
+        """Video and audio of an utterance are joined; its folder determines the split."""
         for split in ("dev", "test"):
             plant(tmp_path, f"{split}/mp4/id00001/vid/00001.mp4", f"{split}/aac/id00001/vid/00001.m4a")
         clips, problems = clips_of("voxceleb2", tmp_path)
@@ -363,28 +363,28 @@ class TestVoxCeleb2:
         ("name", "split"), [("dev", "train"), ("test", "test"), ("vox", "train"), ("vox2_test_mp4", "test")]
     )
     def test_root_is_one_split(self, tmp_path: Path, name: str, split: str) -> None:
-        """The root may be `dev` or `test` itself, whose name then decides."""
+        """The root may be `dev` or `test` itself; its name then determines the split."""
         root = plant(tmp_path / name, "mp4/id00001/vid/00001.mp4", "aac/id00001/vid/00001.wav")
         clips, _ = clips_of("voxceleb2", root)
         assert clips["id00001/vid/00001"].split == split
         assert clips["id00001/vid/00001"].audio == "aac/id00001/vid/00001.wav"
 
     def test_original_sound_first(self, tmp_path: Path) -> None:
-        """Where both kinds of sound are there, the original is taken."""
+        """If both formats of the audio are there, the original is used."""
         plant(tmp_path, "mp4/id00001/vid/1.mp4", "aac/id00001/vid/1.wav", "aac/id00001/vid/1.m4a")
         clips, problems = clips_of("voxceleb2", tmp_path)
         assert clips["id00001/vid/1"].audio == "aac/id00001/vid/1.m4a"
         assert not problems
 
     def test_trees_apart(self, tmp_path: Path) -> None:
-        """Two folders that the archives were unpacked into may lie side by side below the root."""
+        """Two folders of unpacked archives may lie side by side below the root."""
         plant(tmp_path, "pictures/dev/mp4/id00001/vid/1.mp4", "sounds/dev/aac/id00001/vid/1.m4a")
         clips, problems = clips_of("voxceleb2", tmp_path)
         assert clips["pictures/dev/id00001/vid/1"].audio == "sounds/dev/aac/id00001/vid/1.m4a"
         assert not problems
 
     def test_folders_of_the_archives(self, tmp_path: Path) -> None:
-        """The archives of the test split hold no folder `test`: one named after the archive says what its clips are."""
+        """The archives of the test split have no folder `test`; a folder named after the archive gives the split."""
         plant(tmp_path, "vox2_test_mp4/mp4/id00017/vid/1.mp4", "vox2_test_aac/aac/id00017/vid/1.m4a")
         plant(tmp_path, "vox2_dev_mp4/dev/mp4/id00012/vid/1.mp4", "vox2_dev_aac/dev/aac/id00012/vid/1.m4a")
         clips, problems = clips_of("voxceleb2", tmp_path)
@@ -392,7 +392,7 @@ class TestVoxCeleb2:
         assert not problems
 
     def test_own_audio_first(self, tmp_path: Path) -> None:
-        """Of two copies of an utterance's audio, the one in the video's own tree is taken."""
+        """Of two copies of an utterance's audio, the one in the video's own tree is used."""
         for tree in ("a", "b"):
             plant(tmp_path, f"{tree}/mp4/id00001/vid/1.mp4", f"{tree}/aac/id00001/vid/1.wav")
         plant(tmp_path, "c/aac/id00001/vid/1.m4a")
@@ -419,7 +419,7 @@ class TestVoxCeleb2:
         assert scan.counts() == {"missing_audio": 1, "missing_video": 1}
 
     def test_hint_at_the_audio_root(self, tmp_path: Path) -> None:
-        """A tree of videos alone is refused; each video's problem names the option that helps."""
+        """A tree of videos alone is refused; each video's problem names the option to use."""
         plant(tmp_path, "dev/mp4/id00001/vid/1.mp4")
         scan = Scan()
         voxceleb2.scan(tmp_path, scan)
@@ -427,7 +427,7 @@ class TestVoxCeleb2:
 
     @pytest.mark.parametrize(("root", "better"), [("dev/mp4", "dev"), ("dev/mp4/id00001", "dev"), ("apart", None)])
     def test_hint_at_the_root(self, tmp_path: Path, root: str, better: str | None) -> None:
-        """A ROOT without folders mp4 and aac is refused with the ROOT that has them, or each file with what to give."""
+        """A ROOT without folders mp4 and aac is refused; the message names the right ROOT, or what to give instead."""
         for number in (1, 2):
             plant(tmp_path, f"dev/mp4/id00001/vid/0000{number}.mp4", f"dev/aac/id00001/vid/0000{number}.m4a")
             plant(tmp_path, f"apart/v/id00001/vid/0000{number}.mp4", f"apart/a/id00001/vid/0000{number}.m4a")
@@ -440,7 +440,7 @@ class TestVoxCeleb2:
             assert all("--audio-root that of the audio" in problem.message for problem in refused.value.problems)
 
     def test_voxceleb1(self, tmp_path: Path) -> None:
-        """Speakers of VoxCeleb1 are told by their numbers, and named with the layout that they belong to."""
+        """Speakers of VoxCeleb1 are recognised by their numbers, and the message names their layout."""
         plant(tmp_path, "mp4/id00001/vid/1.mp4", "aac/id00001/vid/1.m4a")
         plant(tmp_path, "mp4/id10270/vid/1.mp4", "aac/id10270/vid/1.m4a")
         manifest, scan = index("voxceleb2", tmp_path)
@@ -449,7 +449,7 @@ class TestVoxCeleb2:
         assert "avprep index voxceleb1" in scan.problems[0].message
 
     def test_halves(self, tmp_path: Path) -> None:
-        """A picture without sound, a sound without picture and a file out of place are problems, not clips."""
+        """Video without audio, audio without video and a file out of place are problems, not clips."""
         plant(tmp_path, "mp4/id00001/vid/1.mp4", "aac/id00001/vid/1.m4a", "mp4/id00001/vid/2.mp4")
         plant(tmp_path, "aac/id00001/vid/3.m4a", "mp4/id00001/vid/4.m4a", "id00001/vid/5.mp4", "vox2_meta.csv")
         clips, problems = clips_of("voxceleb2", tmp_path)
@@ -457,7 +457,7 @@ class TestVoxCeleb2:
         assert problems == {"missing_audio": 1, "missing_video": 1, "unexpected_place": 2}
 
     def test_real_tree(self, shared: Path) -> None:
-        """Every utterance of a real tree is found, with its sound."""
+        """Every utterance of a real tree is found with its audio."""
         manifest, scan = index("voxceleb2", shared / "clips" / "voxceleb2")
         assert len({clip.speaker for clip in manifest.clips}) == len(manifest.clips) == 6
         assert not scan.problems
@@ -472,7 +472,7 @@ class TestVoxCeleb1:
     """VoxCeleb1: utterances as files, or cut from whole videos by their tracks."""
 
     def test_track(self) -> None:
-        """A track is its rows of frame and box, with any line ends."""
+        """A track is read as its rows of frame and box, with any line ends."""
         rows = [(190, 149, 68, 171, 171), (191, 150, 68, 171, 171), (192, 151, 68, 171, 171)]
         assert read_track(TRACK) == rows
         assert read_track(TRACK.replace("\n", "\r\n")) == rows
@@ -492,7 +492,7 @@ class TestVoxCeleb1:
         ],
     )
     def test_damaged_track(self, text: str, message: str) -> None:
-        """A damaged track is one line that says where and what."""
+        """The error for a damaged track is one line with the place and the cause."""
         with pytest.raises(ValueError, match=message) as error:
             read_track(text)
         assert "\n" not in str(error.value)
@@ -500,13 +500,13 @@ class TestVoxCeleb1:
     @settings(deadline=None)
     @given(st.text() | st.text(alphabet="0123456789 .-\n\tx").map("FRAME X Y W H\n".__add__))
     def test_any_text(self, text: str) -> None:
-        """No text makes the reader fail in another way."""
+        """No text makes the reader raise another error."""
         with contextlib.suppress(ValueError):
             assert read_track(text)
 
     @pytest.mark.parametrize("track", ["id10270/vid/00001.txt", "txt/id10270/vid/00001.txt"])
     def test_utterance_files(self, tmp_path: Path, track: str) -> None:
-        """An utterance that is a file is a whole clip, with its track from beside it or from the tree of tracks."""
+        """An utterance file is a whole clip, with its track from next to it or from the tree of tracks."""
         plant(tmp_path, "id10270/vid/00001.mp4", texts={track: TRACK})
         clips, problems = clips_of("voxceleb1", tmp_path)
         assert list(clips.values()) == [
@@ -516,7 +516,7 @@ class TestVoxCeleb1:
 
     @pytest.mark.parametrize("track", ["id10001/vi-d/00001.txt", "txt/id10001/vi-d/00001.txt"])
     def test_whole_videos(self, tmp_path: Path, track: str) -> None:
-        """Tracks cut utterances from a whole video: frame numbers are at 25 a second."""
+        """Tracks cut utterances from a whole video; their frame numbers are at 25 fps."""
         plant(tmp_path, "id10001/vi-d.mp4", texts={track: TRACK, track.replace("1.txt", "2.txt"): TRACK})
         clips, problems = clips_of("voxceleb1", tmp_path)
         assert set(clips) == {"id10001/vi-d/00001", "id10001/vi-d/00002"}
@@ -526,13 +526,13 @@ class TestVoxCeleb1:
         assert not problems
 
     def test_whole_video_and_utterance_file(self, tmp_path: Path) -> None:
-        """An utterance that is there both ways is refused rather than counted twice."""
+        """An utterance that exists in both forms is refused rather than counted twice."""
         plant(tmp_path, "id10001/vid.mp4", "id10001/vid/1.mp4", texts={"id10001/vid/1.txt": TRACK})
         with pytest.raises(ManifestError, match="id10001/vid/1 "):
             index("voxceleb1", tmp_path)
 
     def test_voxceleb2(self, tmp_path: Path) -> None:
-        """Speakers of VoxCeleb2 are told by their numbers, and named with the layout that they belong to."""
+        """Speakers of VoxCeleb2 are recognised by their numbers, and the message names their layout."""
         plant(tmp_path, "vox1/id10001/vid/00001.mp4", "vox2/dev/mp4/id00012/vid/00001.mp4")
         plant(tmp_path, texts={"vox1/id10001/vid/00001.TXT": TRACK, "vox2/dev/txt/id00012/vid/00001.txt": TRACK})
         manifest, scan = index("voxceleb1", tmp_path)
@@ -541,7 +541,7 @@ class TestVoxCeleb1:
         assert "avprep index voxceleb2" in scan.problems[0].message
 
     def test_tracks_missing_or_damaged(self, tmp_path: Path) -> None:
-        """A file outlives its track; a whole video does not."""
+        """An utterance file without a valid track is kept; a whole video without one is not."""
         plant(tmp_path, "id10001/a/1.mp4", "id10001/a/2.mp4", "id10001/b.mp4", "id10001/c.mp4", "d.mp4")
         plant(
             tmp_path, "id10009/gone/1.txt", texts={"txt/id10001/a/2.txt": b"\xff\xfe", "txt/id10001/b/1.txt": "FRAME"}
@@ -551,7 +551,7 @@ class TestVoxCeleb1:
         assert problems == {"missing_track": 2, "bad_track": 2, "missing_video": 1, "unexpected_place": 1}
 
     def test_splits(self, tmp_path: Path) -> None:
-        """Folders named `dev` and `test` decide, and else the official verification speakers."""
+        """Folders named `dev` and `test` determine the split; otherwise the official verification speakers do."""
         plant(tmp_path, *(f"{name}/vid/1.mp4" for name in ("id10269", "id10270", "id10309", "id10310")))
         plant(tmp_path, "test/id10001/vid/1.mp4", "dev/id10270/vid/1.mp4")
         clips, _ = clips_of("voxceleb1", tmp_path)
@@ -565,7 +565,7 @@ class TestVoxCeleb1:
         }
 
     def test_identification(self, tmp_path: Path) -> None:
-        """The identification splits come from the official list; what is not in it is left out and counted."""
+        """The identification splits come from the official list; files not in it are left out and counted."""
         plant(tmp_path, *(f"id10001/vid/0000{n}.mp4" for n in (1, 2, 3, 4)))
         plant(tmp_path, texts={"iden_split.txt": "".join(f"{n} id10001/vid/0000{n}.wav\r\n" for n in (1, 2, 3))})
         clips, problems = clips_of("voxceleb1", tmp_path, identification=True)
@@ -573,7 +573,7 @@ class TestVoxCeleb1:
         assert problems == {"missing_track": 3, "not_in_split": 1}
 
     def test_bad_identification_list(self, tmp_path: Path) -> None:
-        """A list that is missing or damaged is an error that names the option, or file and line."""
+        """A missing or damaged list is an error that names the option, or file and line."""
         plant(tmp_path, "id10001/vid/00001.mp4")
         with pytest.raises(ManifestError, match="--identification"):
             index("voxceleb1", tmp_path, identification=True)
@@ -621,7 +621,7 @@ class TestGRID:
         ],
     )
     def test_places(self, tmp_path: Path, video: str, align: str) -> None:
-        """Word times are found in every place where copies of the corpus keep them."""
+        """Word times are found in every place in which copies of the corpus keep them."""
         plant(tmp_path, video, texts={align: ALIGN})
         clips, problems = clips_of("grid", tmp_path)
         assert len(clips) == 6
@@ -630,7 +630,7 @@ class TestGRID:
 
     @pytest.mark.parametrize("folder", ["sam", "s", "s1x", "speakers", "session 1", "1", "as1", "speaker_one"])
     def test_other_folders(self, tmp_path: Path, folder: str) -> None:
-        """Folders that are not named after a speaker do not make one."""
+        """Folders that are not named after a speaker give no speaker."""
         plant(tmp_path, "s2/a.mpg", f"{folder}/b.mpg")
         clips, problems = clips_of("grid", tmp_path, sentences=True)
         assert {clip.video for clip in clips.values()} == {"s2/a.mpg"}
@@ -664,7 +664,7 @@ class TestGRID:
         ],
     )
     def test_damaged_align(self, tmp_path: Path, align: str, line: int) -> None:
-        """Damaged word times are a problem with the line's number, and cost only their own sentence."""
+        """Damaged word times are a problem with the line's number, and lose only their own sentence."""
         plant(tmp_path, "s1/a.mpg", "s1/b.mpg", texts={"s1/a.align": align, "s1/b.align": ALIGN})
         manifest, scan = index("grid", tmp_path)
         assert {clip.video for clip in manifest.clips} == {"s1/b.mpg"}
@@ -674,12 +674,12 @@ class TestGRID:
     @settings(deadline=None)
     @given(st.text() | st.text(alphabet="0123456789 .-\r\n\tx/"))
     def test_any_text(self, text: str) -> None:
-        """No text makes the reader fail in another way."""
+        """No text makes the reader raise another error."""
         with contextlib.suppress(ValueError):
             assert read_align(text)
 
     def test_problems(self, tmp_path: Path) -> None:
-        """Files that no clip is made from are counted by what they lack."""
+        """Files from which no clip is made are counted by what they lack."""
         plant(tmp_path, "s1/good.mpg", "s1/bare.mpg", "s1/short.mpg", "s1/bytes.mpg", "who/x.mpg", "s1/notes.doc")
         plant(
             tmp_path, texts={"s1/good.align": ALIGN, "s1/short.align": "0 28999 bin\n", "s1/bytes.align": b"0 9 \xff"}
@@ -696,9 +696,9 @@ class TestGRID:
         }
 
     def test_sentences(self, tmp_path: Path) -> None:
-        """Whole sentences need no word times, have no word, and lie in the split that their words lie in.
+        """Whole sentences need no word times, have no word, and are in the same split as their words.
 
-        Where there are word times, they have those.
+        If there are word times, the sentences have them.
         """
         plant(tmp_path, "s1/bbaf2n.mpg", "s1/bare.mpg", texts={"s1/bbaf2n.align": ALIGN})
         clips, problems = clips_of("grid", tmp_path, sentences=True)
@@ -723,7 +723,7 @@ class TestGRID:
         assert {clip.split for clip in before.values()} == {"train", "val", "test"}
 
     def test_unseen_speakers(self, tmp_path: Path) -> None:
-        """Split by speaker, the usual four speakers are for test and each other one lies in one split."""
+        """With a split by speaker, the usual four speakers are in test, and each other speaker is in one split."""
         plant(tmp_path, *(f"s{n}/{m}.mpg" for n in range(1, 35) for m in range(3)))
         clips, _ = clips_of("grid", tmp_path, sentences=True, split_by="speaker")
         speakers: dict[str, set[str | None]] = {split: set() for split in ("train", "val", "test")}
@@ -735,7 +735,7 @@ class TestGRID:
 
     @pytest.mark.parametrize(("name", "sentences"), [("grid", 31), ("grid_s1", 600)])
     def test_real_tree(self, shared: Path, name: str, sentences: int) -> None:
-        """Every sentence of a real tree gives six words, in one split and inside the sentence."""
+        """Every sentence of a real tree gives six words, all in one split and within the sentence."""
         manifest, scan = index("grid", shared / "clips" / name)
         assert not scan.problems
         words = Counter(clip.video for clip in manifest.clips)
@@ -752,7 +752,7 @@ class TestFolder:
     """Any folder."""
 
     def test_every_kind_of_video(self, tmp_path: Path) -> None:
-        """All usual kinds of video are found, whatever the case of their names' ends; other files are not."""
+        """All usual kinds of video are found, whatever the case of their extensions; other files are not."""
         usual = ("mp4", "mkv", "mov", "avi", "mpg", "mpeg", "webm", "m4v", "mts", "ts", "wmv", "flv", "3gp")
         rarer = ("m2ts", "mxf", "vob", "3g2", "f4v", "ogv", "asf", "dv")
         videos = [f"{n}.{kind}" for n, kind in enumerate((*usual, *rarer, "MP4", "Mov", "M2TS"))]
@@ -791,7 +791,7 @@ class TestFolder:
         assert len(list(Frames(tmp_path / name))) == 10
 
     def test_what_is_not_taken_is_named(self, tmp_path: Path) -> None:
-        """Moving pictures of other kinds and unfinished downloads are named and counted; ordinary files are not."""
+        """Videos of other kinds and unfinished downloads are named and counted; ordinary files are not."""
         plant(tmp_path, "a.mp4", "b.gif", "c/D.GIF", "e.m3u8", "f.mp4.part", "g.y4m")
         plant(tmp_path, "notes.txt", "x.jpg", "a.srt", "a.json", "README", "notes.part", "photo.PNG", "a.wav")
         manifest, scan = index("folder", tmp_path)
@@ -828,7 +828,7 @@ class TestFolder:
         ],
     )
     def test_patterns(self, pattern: str, path: str, labels: dict[str, str] | None) -> None:
-        """Names and * stay within a component, ** spans them, and everything else is literal."""
+        """Names and * match within a path component, ** spans components, and everything else is literal."""
         match = compile_pattern(pattern).fullmatch(path)
         assert (match and match.groupdict()) == labels
 
@@ -845,19 +845,19 @@ class TestFolder:
     @settings(deadline=None)
     @given(st.text(), st.text())
     def test_any_pattern(self, pattern: str, path: str) -> None:
-        """Any text is a pattern or a ManifestError."""
+        """Any text is a valid pattern or raises ManifestError."""
         with contextlib.suppress(ManifestError):
             compile_pattern(pattern).fullmatch(path)
 
     def test_no_match(self, tmp_path: Path) -> None:
-        """Videos that do not fit the pattern are counted, and so are those in a split that there is none of."""
+        """Videos that do not fit the pattern, and videos in an unknown split, are counted."""
         plant(tmp_path, "train/a.mp4", "Validation/b.mp4", "testing/c.mp4", "d.mp4")
         clips, problems = clips_of("folder", tmp_path, pattern="{split}/*")
         assert {key: clip.split for key, clip in clips.items()} == {"train/a": "train", "Validation/b": "val"}
         assert problems == {"no_match": 1, "unknown_split": 1}
 
     def test_shares(self, tmp_path: Path) -> None:
-        """Without {split} the clips are shared out as asked, the same for every seed."""
+        """Without {split} the clips are split by the given fractions, the same for every seed."""
         plant(tmp_path, *(f"{n}.mp4" for n in range(300)))
         clips, _ = clips_of("folder", tmp_path, val_fraction=0.5, test_fraction=0)
         again, _ = clips_of("folder", tmp_path, val_fraction=0.5, test_fraction=0, seed=9)
@@ -868,12 +868,12 @@ class TestFolder:
 
     @pytest.mark.parametrize("shares", [(-0.1, 0.1), (0.6, 0.6), (float("nan"), 0.1)])
     def test_bad_shares(self, tmp_path: Path, shares: tuple[float, float]) -> None:
-        """Shares that are no shares are an error that names the options."""
+        """Invalid fractions are an error that names the options."""
         with pytest.raises(ManifestError, match="--val-fraction"):
             index("folder", tmp_path, val_fraction=shares[0], test_fraction=shares[1])
 
     def test_split_by_speaker(self, tmp_path: Path) -> None:
-        """Split by speaker, no speaker lies in two splits; the pattern must say who speaks."""
+        """With a split by speaker, no speaker is in two splits; the pattern must give the speaker."""
         plant(tmp_path, *(f"p{n}/{m}.mp4" for n in range(40) for m in range(5)))
         with pytest.raises(ManifestError, match=r"--split-by speaker needs \{speaker\}"):
             index("folder", tmp_path, split_by="speaker")
@@ -882,7 +882,7 @@ class TestFolder:
         assert {clip.split for clip in clips.values()} == {"train", "val", "test"}
 
     def test_sound_beside(self, tmp_path: Path) -> None:
-        """Sound beside the video is used only when asked for, and then each clip needs it."""
+        """Audio next to the video is used only if asked for, and then each clip needs it."""
         plant(tmp_path, "a/x.mp4", "a/x.mp3", "a/x.WAV", "a/y.mp4", "b/y.wav")
         clips, _ = clips_of("folder", tmp_path)
         assert {clip.audio for clip in clips.values()} == {None}
@@ -891,7 +891,7 @@ class TestFolder:
         assert problems == {"missing_audio": 1}
 
     def test_audio_root(self, tmp_path: Path) -> None:
-        """Audio below a root of its own lies at the path of the video; keys and labels are those without it."""
+        """Audio below a root of its own lies at the path of the video; keys and labels are those of the video alone."""
         plant(tmp_path, "pictures/anna/hello/1.mp4", "sounds/anna/hello/1.opus", "pictures/anna/hello/2.mp4")
         manifest, scan = index(
             "folder",
@@ -927,7 +927,7 @@ class TestFolder:
     )
     @pytest.mark.parametrize("apart", [True, False])
     def test_audio_in_its_own_tree(self, tmp_path: Path, video: str, audio: str, apart: bool) -> None:
-        """Folders named for the kind of file or the camera need not be the same, below two roots or one."""
+        """Folders named after the kind of file or the camera may differ, below two roots or one."""
         videos, sounds = (tmp_path / "v", tmp_path / "a") if apart else (tmp_path, tmp_path)
         plant(videos, video)
         plant(sounds, audio)
@@ -938,7 +938,7 @@ class TestFolder:
         assert not scan.problems
 
     def test_audio_that_could_be_of_several(self, tmp_path: Path) -> None:
-        """Where two audio files fit a video none is guessed, but the same path comes before any other."""
+        """If two audio files fit a video, none is guessed; the same path takes precedence over any other."""
         plant(tmp_path / "v", "left_1/1.mp4", "front/1.mp4", "mp4/2.mp4", "mp4/3.mp4")
         plant(tmp_path / "a", "left_1/1.wav", "front/1.wav", "audio/2.wav", "sound/2.wav", "wav/3.wav", "aac/3.aac")
         manifest, scan = index("folder", tmp_path / "v", audio_root=tmp_path / "a")
@@ -950,7 +950,7 @@ class TestFolder:
         assert [(problem.kind, problem.path) for problem in scan.problems] == [("ambiguous_audio", "mp4/2.mp4")]
 
     def test_audio_root_that_is_none(self, tmp_path: Path) -> None:
-        """A folder of audio that is missing, and two places for the audio at once, are errors that name the option."""
+        """A missing audio folder, and two places for the audio at once, are errors that name the option."""
         plant(tmp_path, "a.mp4", "a.wav")
         with pytest.raises(ManifestError, match="none: not a folder; --audio-root"):
             index("folder", tmp_path, audio_root=tmp_path / "none")
@@ -958,7 +958,7 @@ class TestFolder:
             index("folder", tmp_path, audio_root=tmp_path, audio_beside=True)
 
     def test_problems_of_the_audio_root(self, tmp_path: Path) -> None:
-        """What is wrong below the other root has its whole path in the list of problems."""
+        """Problems below the other root are listed with their whole path."""
         plant(tmp_path, "v/a.mp4", "a/a.wav", "a/._a.wav")
         (tmp_path / "a/gone.wav").symlink_to("nowhere.wav")
         _, scan = index("folder", tmp_path / "v", audio_root=tmp_path / "a")

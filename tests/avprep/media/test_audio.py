@@ -1,4 +1,4 @@
-"""Sound on the pictures' clock: where pieces of it lie, and what the reader says."""
+"""Audio on the video's clock: the positions of its pieces, and what the reader reports."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pieces(rate: int, laid: list[tuple[Fraction | None, NDArray[np.int16]]]) -> 
 def sample_by_sample(
     laid: list[tuple[Fraction | None, NDArray[np.int16]]], rate: int, zero: Fraction, low: int, high: int
 ) -> dict[int, int]:
-    """Lay the pieces out one sample at a time: position -> sample; what came first stays, between is silence."""
+    """Lay the pieces out sample by sample: position -> sample; the first one stays, and gaps are silent."""
     line: dict[int, int] = {}
     end = None
     for time, piece in laid:
@@ -69,7 +69,7 @@ def layouts(draw: st.DrawFn) -> tuple[list[tuple[Fraction | None, NDArray[np.int
 
 @given(layouts())
 def test_pieces_are_laid_out_by_time(drawn: tuple[list[tuple[Fraction | None, NDArray[np.int16]]], int, int]) -> None:
-    """Gaps are filled with silence, of overlaps the first stays, rounding of time stamps does not matter."""
+    """Gaps are filled with silence, the first of overlapping pieces stays, and rounded time stamps have no effect."""
     laid, low, high = drawn
     line = Line(1000, low, high)
     for time, piece in laid:
@@ -86,14 +86,14 @@ def test_pieces_are_laid_out_by_time(drawn: tuple[list[tuple[Fraction | None, ND
 @example(Fraction(1, 2), Fraction(0), 1)
 @example(Fraction(1, 2), Fraction(0), 3)
 def test_times_are_rounded_to_samples(clock: Fraction, zero: Fraction, time: int) -> None:
-    """A time in whole numbers of a clock lies at the nearest sample, of two the even one."""
+    """A time in whole clock ticks maps to the nearest sample, and to the even one of two."""
     for rate in (1, 16_000, 44_100):
         assert sampling(clock, zero, rate)(time) == round((time * clock - zero) * rate)
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 32_000, 44_100, 48_000, 96_000])
 def test_resampling_does_not_move_sound(rate: int, tmp_path: Path) -> None:
-    """At every sample rate a click stays where it is, to the sample, and a tone keeps its level."""
+    """At every sample rate a click stays in place, to the sample, and a tone keeps its level."""
     time = np.arange(2 * rate) / rate
     tone = made.clicks([0.5, 1.5], 2, rate) + (3000 * np.sin(2 * np.pi * 500 * time)).astype(np.int16)
     clip = made.numbered(tmp_path / "clip.mkv", TIMES, tone, rate=rate, acodec="pcm_s16le")
@@ -105,7 +105,7 @@ def test_resampling_does_not_move_sound(rate: int, tmp_path: Path) -> None:
 
 
 def test_a_gap_in_the_sound_is_silent(tmp_path: Path) -> None:
-    """Where the file has no sound for a while, silence stands, and what follows keeps its time."""
+    """A gap in the file's audio is read as silence, and the audio after it keeps its time."""
     sound = made.noise(2, 16_000)
     clip = tmp_path / "clip.mkv"
     made.numbered(clip, TIMES, sound, acodec="pcm_s16le")
@@ -117,7 +117,7 @@ def test_a_gap_in_the_sound_is_silent(tmp_path: Path) -> None:
 
 
 def test_short_blocks_of_vorbis(tmp_path: Path) -> None:
-    """In an Ogg the blocks of Vorbis around a click lie where they lay before, without a hole or a loss."""
+    """In an Ogg file, the Vorbis blocks around a click are read at their times, with no gap or loss."""
     instants = [0.3 + 0.17 * n for n in range(9)]
     wav = made.write_wav(tmp_path / "sound.wav", made.clicks(instants, 2, 16_000), 16_000)
     clip = made.numbered(tmp_path / "clip.mp4", TIMES)
@@ -132,7 +132,7 @@ def test_short_blocks_of_vorbis(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", [0.4, 1.6, 4.0])
 def test_packets_of_several_frames(start: float, tmp_path: Path) -> None:
-    """Where the first frame of a packet alone has a time stamp, a clip has the sound of its span and no earlier one."""
+    """If only the first frame of a packet has a time stamp, a clip has the audio of its span and nothing earlier."""
     wav = made.write_wav(tmp_path / "source.wav", made.noise(6, 48_000), 48_000)
     made.ffmpeg("-i", wav, "-c:a", "adpcm_ms", tmp_path / "sound.wav")
     clip = made.numbered(tmp_path / "clip.mp4", made.steady(25, 6))
@@ -144,7 +144,7 @@ def test_packets_of_several_frames(start: float, tmp_path: Path) -> None:
 
 
 def test_sound_around_the_clip(tmp_path: Path) -> None:
-    """`before` and `after` add the source's sound outside the span, no more than asked for and than there is."""
+    """`before` and `after` add the source's audio outside the span, at most as much as asked for and available."""
     sound = made.noise(2, 16_000)
     clip = made.numbered(tmp_path / "clip.mkv", TIMES, sound, acodec="pcm_s16le")
     for start, before, after in ((1.0, 0, 0), (0.4, 1281, 1520), (0.04, 1281, 0), (1.0, 5, 100_000)):
@@ -155,7 +155,7 @@ def test_sound_around_the_clip(tmp_path: Path) -> None:
 
 
 def test_no_sound_in_the_span(tmp_path: Path) -> None:
-    """A clip beyond the end of the sound is `no_audio`."""
+    """A clip beyond the end of the audio is `no_audio`."""
     clip = made.numbered(tmp_path / "clip.mkv", TIMES, made.noise(0.5, 16_000), acodec="pcm_s16le")
     with pytest.raises(Reject) as reject:
         read_sound(clip, start=1.0, duration=0.4)
@@ -164,7 +164,7 @@ def test_no_sound_in_the_span(tmp_path: Path) -> None:
 
 
 def test_a_damaged_packet_costs_only_itself(tmp_path: Path) -> None:
-    """A packet that cannot be decoded is counted; the sound around it is read and keeps its time."""
+    """A packet that cannot be decoded is counted; the audio around it is read and keeps its time."""
     clip = made.numbered(tmp_path / "clip.mp4", TIMES, made.clicks([0.5, 1.5], 2, 44_100), rate=44_100)
     whole = read_sound(clip)
     bad = tmp_path / "bad.mp4"
@@ -177,7 +177,7 @@ def test_a_damaged_packet_costs_only_itself(tmp_path: Path) -> None:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many samples were kept of what was decoded, one number for each sound that is read."""
+    """The number of decoded samples that were kept, one for each audio that is read."""
     kept: list[int] = []
     original = Pieces.resampled
 
@@ -191,14 +191,14 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("shown", [{"start": 25.0, "duration": 1.16}, {"duration": 1.16}, {}])
 def test_only_what_is_needed_is_decoded(shown: dict[str, float], tmp_path: Path, decoded: list[int]) -> None:
-    """For a clip out of a long file, some seconds of sound are decoded."""
+    """For a clip from a long file, only some seconds of audio are decoded."""
     clip = made.numbered(tmp_path / "clip.mp4", made.steady(25, 40), made.noise(40, 16_000))
     read_sound(clip, **shown)
     assert decoded[0] <= 16_000 * ((shown["duration"] + 4) if shown else 41)
 
 
 def test_long_sound_beside_a_short_picture(tmp_path: Path, decoded: list[int]) -> None:
-    """A sound file that is far longer than its picture is read as far as the picture goes."""
+    """An audio file far longer than its video is read only to the end of the video."""
     picture = made.numbered(tmp_path / "picture.mp4", TIMES)
     wav = made.write_wav(tmp_path / "sound.wav", made.noise(60, 16_000), 16_000)
     assert read_sound(picture, wav, after=1520).samples.size == 32_000 + 1520
@@ -207,28 +207,28 @@ def test_long_sound_beside_a_short_picture(tmp_path: Path, decoded: list[int]) -
 
 
 def write_sound(path: Path, samples: NDArray[np.int16], rate: int, *options: str) -> Path:
-    """Write a sound file in the format of its suffix."""
+    """Write an audio file in the format of its suffix."""
     wav = made.write_wav(path.with_name("made.wav"), samples, rate)
     made.ffmpeg("-i", wav, *options, path)
     return path
 
 
 def scanned(path: Path) -> SoundFile:
-    """Return a sound file that has been scanned."""
+    """Return an audio file that has been scanned."""
     file = SoundFile(path)
     file.scan()
     return file
 
 
 class TestSoundFile:
-    """A sound file of any length is read in stretches, none of which shows where it was cut."""
+    """An audio file of any length is read in parts that join without a seam."""
 
     @pytest.mark.parametrize(
         ("name", "rate"), [("a.wav", 16_000), ("a.flac", 44_100), ("a.ogg", 48_000), ("a.m4a", 22_050)]
     )
     @pytest.mark.parametrize("frames", [3, 25, 1000])
     def test_stretches_are_parts_of_the_whole(self, tmp_path: Path, name: str, rate: int, frames: int) -> None:
-        """Together they give the samples of the file at 16 kHz; before and after they overlap by what was asked for."""
+        """Together the parts give the file's samples at 16 kHz; they overlap by the requested number of samples."""
         path = write_sound(tmp_path / name, made.noise(2.5, rate), rate)
         file = scanned(path)
         whole = next(scanned(path).stretches(10_000, after=100_000)).samples
@@ -242,7 +242,7 @@ class TestSoundFile:
 
     @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.m4a", "a.ogg", "a.flac", "a.mka", "a.ts"])
     def test_frames_are_counted_by_decoding(self, tmp_path: Path, name: str) -> None:
-        """2.5 s make 62 or 63 frames in any format, and a click is where it was on the file's own clock."""
+        """2.5 s give 62 or 63 frames in any format, and a click stays at its time on the file's own clock."""
         path = write_sound(tmp_path / name, made.clicks([1.0, 2.0], 2.5, 44_100), 44_100)
         file = scanned(path)
         assert file.n_frames in (62, 63, 64)  # an encoder may fill up its last block
@@ -251,7 +251,7 @@ class TestSoundFile:
         assert np.allclose(made.peaks(part.samples, part.first, 2), [1.0, 2.0], atol=lead)
 
     def test_surround_sound_speaks_from_the_centre(self, tmp_path: Path) -> None:
-        """Of six channels the front centre is read, of two the first."""
+        """Of six channels the front centre is read; of two, the first."""
         for layout, speech in (("5.1", 2), ("stereo", 0)):
             channels = np.zeros((6 if layout == "5.1" else 2, 16_000), np.int16)
             channels[speech] = made.noise(1, 16_000)
@@ -260,7 +260,7 @@ class TestSoundFile:
             assert part.samples.tolist() == channels[speech].tolist()
 
     def test_memory_is_that_of_a_stretch(self, tmp_path: Path) -> None:
-        """Three minutes of sound, 6 MB, take no more memory than a stretch of a second."""
+        """Three minutes of audio, 6 MB, take no more memory than a part of a second."""
         path = made.write_wav(tmp_path / "a.wav", np.tile(made.noise(10, 16_000), 18), 16_000)
         tracemalloc.start()
         file = scanned(path)
@@ -283,7 +283,7 @@ class TestSoundFile:
         assert str(path) in caught.value.message
 
     def test_sound_without_a_sample_is_refused(self, tmp_path: Path) -> None:
-        """A file with a stream of sound and nothing in it holds no sound; so does a silent film."""
+        """A file whose audio stream is empty has no audio; neither has a silent video."""
         empty = made.write_wav(tmp_path / "a.wav", np.empty(0, np.int16), 16_000)
         film = made.numbered(tmp_path / "a.mp4", TIMES)
         for path in (empty, film):

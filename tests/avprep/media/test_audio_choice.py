@@ -1,4 +1,4 @@
-"""Which audio is heard: the default track, the channel that carries sound; silent clips are counted, not trained on."""
+"""Which audio is used: the default track and the channel with audio; silent clips are counted, not trained on."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def tracks(path: Path, *each: NDArray[np.int16], default: tuple[int, ...]) -> Pa
 
 
 def facts(path: Path, settings: MfccSettings | None = None, **clip: Any) -> dict[str, Any]:
-    """Return what the audio.json of a video says."""
+    """Return the content of a video's audio.json."""
     sample = mfcc_clip(Clip("a", path.name, "train", **clip), path.parent, settings or MfccSettings())
     found: dict[str, Any] = json.loads(dict(sample.members)["audio.json"])
     assert sample.summary["silent"] is found["silent"]
@@ -73,7 +73,7 @@ def facts(path: Path, settings: MfccSettings | None = None, **clip: Any) -> dict
 
 
 class TestChannel:
-    """One channel is heard."""
+    """One channel is used."""
 
     @pytest.mark.parametrize(
         ("layout", "each", "heard"),
@@ -107,7 +107,7 @@ class TestChannel:
     def test_the_one_that_carries_sound(
         self, tmp_path: Path, layout: str, each: tuple[NDArray[np.int16], ...], heard: int
     ) -> None:
-        """The first, of surround the centre, unless it is silent (below −60 dB) and another is not; never the LFE."""
+        """The first channel (of surround, the centre) is used, unless only another is above −60 dB; LFE never is."""
         path = video(tmp_path / "a.mkv", channels(*each), layout)
         read = read_heard(path)
         assert (read.channel, read.channels) == (heard, len(each))
@@ -119,10 +119,10 @@ class TestChannel:
         assert part.samples.tolist() == each[heard].tolist()
         found = facts(path)
         assert found.get("audio_channel", 0) == heard
-        assert ("audio_track" in found) == bool(heard)  # what is usual needs no word, and keeps its bytes
+        assert ("audio_track" in found) == bool(heard)  # the usual case records nothing, so the bytes stay the same
 
     def test_audio_apart_from_the_video(self, tmp_path: Path) -> None:
-        """A file with the audio alone is heard by the same rule."""
+        """The same rule applies to a file with the audio alone."""
         picture = made.numbered(tmp_path / "picture.mp4", TIMES)
         apart = video(tmp_path / "apart.mkv", channels(QUIET, SPEECH))
         read = read_heard(picture, apart)
@@ -131,14 +131,14 @@ class TestChannel:
         assert facts(picture, audio=apart.name)["audio_channel"] == 1
 
     def test_each_clip_of_a_file_by_itself(self, tmp_path: Path) -> None:
-        """Where two people have a channel each, a clip is heard from the one who speaks in it."""
+        """If two people have a channel each, the audio of a clip is that of the one who speaks in it."""
         first, second = SPEECH.copy(), SPEECH.copy()
         first[8000:], second[:8000] = 0, 0
         path = video(tmp_path / "a.mkv", channels(first, second))
         assert [read_heard(path, start=start, duration=0.4).channel for start in (0.0, 0.52)] == [0, 1]
 
     def test_all_of_a_long_file_by_one_channel(self, tmp_path: Path) -> None:
-        """A file that drives a face is heard from one channel, silent though that is for its first minute."""
+        """A file that drives a face is read from one channel, even if that is silent for its first minute."""
         silence = np.zeros(20 * SECOND, np.int16)
         late = np.concatenate([silence, SPEECH])
         path = tmp_path / "a.wav"
@@ -154,7 +154,7 @@ class TestChannel:
         assert np.array_equal(np.concatenate([part.samples for part in parts]), late)
 
     def test_the_one_that_is_asked_for(self, tmp_path: Path) -> None:
-        """A channel that is asked for is read though it is silent; one that is not there is `no_audio`, in one line."""
+        """A requested channel is read even if it is silent; one that does not exist is `no_audio`, in one line."""
         path = video(tmp_path / "a.mkv", channels(SPEECH, QUIET))
         found = facts(path, MfccSettings(audio_channel=1))
         assert (found["audio_channel"], found["silent"]) == (1, True)
@@ -166,11 +166,11 @@ class TestChannel:
 
 
 class TestTrack:
-    """One track is heard."""
+    """One track is used."""
 
     @pytest.mark.parametrize(("default", "heard"), [((1,), 1), ((0,), 0), ((), 0), ((1, 2), 1), ((2,), 2)], ids=str)
     def test_the_default_one(self, tmp_path: Path, default: tuple[int, ...], heard: int) -> None:
-        """The default track is heard, of several the first; the first of all where none is."""
+        """The default track is used, the first one if there are several; without any, the first of all tracks."""
         each = [made.noise(1, SECOND, seed) for seed in range(3)]
         path = tracks(tmp_path / "a.mkv", *each, default=default)
         read = read_sound(path)
@@ -181,7 +181,7 @@ class TestTrack:
         assert (driver.track, driver.channel) == (heard, 0)
 
     def test_the_one_that_is_asked_for(self, tmp_path: Path) -> None:
-        """Any track can be asked for; one that is not there is `no_audio`, in one line that says how many it has."""
+        """Any track can be requested; one that does not exist is `no_audio`, in one line that gives their number."""
         path = tracks(tmp_path / "a.mkv", QUIET, SPEECH, default=(0,))
         assert read_sound(path, track=1).samples.tolist() == SPEECH.tolist()
         assert facts(path)["silent"]
@@ -192,7 +192,7 @@ class TestTrack:
         assert no.value.reason == "no_audio"
 
     def test_the_video_that_is_made_has_it_too(self, tmp_path: Path) -> None:
-        """What is heard in the video that is made is the track that drove it."""
+        """The audio of a generated video is the track that drove it."""
         path = tracks(tmp_path / "a.mkv", QUIET, SPEECH, default=(1,))
         driver = drivers.from_sound(path)
         frames = [np.zeros((16, 16, 3), np.uint8)] * driver.n_frames
@@ -203,7 +203,7 @@ class TestTrack:
 
 
 def test_choices_that_are_left_open_are_no_settings() -> None:
-    """Without --audio-track and --audio-channel a run's settings are those of earlier versions."""
+    """Without --audio-track and --audio-channel a run's settings equal those of earlier versions."""
     assert MfccStage(Path(), MfccSettings()).resolved() == {
         "preset": "davs",
         "audio_shift_ms": 0.0,
@@ -214,7 +214,7 @@ def test_choices_that_are_left_open_are_no_settings() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three clips in both columns, one of them silent, the windows made by the command."""
+    """Three clips in both columns, one of them silent, with windows made by the command."""
     root = tmp_path_factory.mktemp("silent")
     clips = [Clip(name, f"{name}.mkv", "train", word="yes") for name in ("left", "none", "right")]
     for clip, samples in zip(clips, ((SPEECH, QUIET), (QUIET, HISS), (QUIET, SPEECH)), strict=True):
@@ -233,10 +233,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestSilentClips:
-    """Clips that hold silence alone."""
+    """Clips that contain only silence."""
 
     def test_counted_in_every_summary(self, run: Path) -> None:
-        """The sidecar, `status`, `verify` and the report count them; JSON does too."""
+        """The sidecar, `status`, `verify` and the report count silent clips; so does JSON."""
         head = shards.read_sidecar_head(run, "mfcc", "train-000000")
         assert head is not None
         assert head["counts"]["silent"] == 1
@@ -254,7 +254,7 @@ class TestSilentClips:
         assert as_json["columns"]["mfcc"]["silent"] == 1
 
     def test_left_out_of_training(self, run: Path) -> None:
-        """`train` does not learn from them, and says so; with data.keep_silent it does."""
+        """`train` leaves silent clips out and reports their number; with data.keep_silent it uses them."""
         settings = DavsSettings.resolve("small", None, ())
         corpus = read_corpus(run, settings)
         assert [corpus.train.key(row) for row in range(len(corpus.train))] == ["left", "right"]
@@ -265,7 +265,7 @@ class TestSilentClips:
         assert "train: 2 clips, 1 left out: silent" in told.output
 
     def test_a_peak_below_the_bound_is_silence(self, tmp_path: Path) -> None:
-        """Noise with a peak below −60 dB makes every column silent, for none can be louder than its peak."""
+        """Noise with a peak below −60 dB makes every column silent, as none can be louder than the peak."""
         found = facts(video(tmp_path / "a.mkv", np.clip(HISS, -32, 32), "mono"))
         assert (found["silent_share"], found["silent"]) == (1.0, True)
         assert 0 < found["peak"] <= 0.001
@@ -273,7 +273,7 @@ class TestSilentClips:
 
 @pytest.fixture
 def pipe(tmp_path: Path) -> Path:
-    """A named pipe that nobody writes to."""
+    """A named pipe without a writer."""
     path = tmp_path / "pipe.html"
     os.mkfifo(path)
     return path
@@ -281,11 +281,11 @@ def pipe(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def odd(tmp_path: Path, pipe: Path) -> Iterator[list[tuple[Path, str]]]:
-    """Paths that are no regular files, and what they are."""
+    """Paths that are not regular files, and their kinds."""
     listener = socket.socket(socket.AF_UNIX)
     where = os.open(tmp_path, os.O_RDONLY)
     try:
-        listener.bind(f"/proc/self/fd/{where}/socket")  # the name of a socket is short
+        listener.bind(f"/proc/self/fd/{where}/socket")  # a socket's name must be short
         yield [(pipe, "named pipe"), (tmp_path / "socket", "socket"), (Path("/dev/zero"), "device")]
     finally:
         listener.close()
@@ -293,7 +293,7 @@ def odd(tmp_path: Path, pipe: Path) -> Iterator[list[tuple[Path, str]]]:
 
 
 class TestNoFile:
-    """What is no regular file is refused, not waited for."""
+    """A path that is not a regular file is refused without waiting for it."""
 
     def test_media_and_manifests(self, odd: list[tuple[Path, str]], tmp_path: Path) -> None:
         """A pipe, a socket and a device are refused in one line wherever a file is read."""
@@ -314,7 +314,7 @@ class TestNoFile:
         assert reject.value.reason == "unreadable"
 
     def test_a_pipe_in_the_place_of_a_sidecar(self, tmp_path: Path) -> None:
-        """Shards with a pipe among them are told as damaged."""
+        """Shards with a pipe among them are reported as damaged."""
         out = made_shards.write(tmp_path / "out", made_shards.a_dozen())
         sidecar = shards.sidecar_path(out, "crop", "train-000000")
         sidecar.unlink()
@@ -334,7 +334,7 @@ class TestNoFile:
     def test_commands(
         self, command: str, run: Path, pipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Every command refuses a pipe for a file, be it to read or to write, in one line."""
+        """Every command refuses a pipe in place of a file, for reading and for writing, in one line."""
         monkeypatch.chdir(tmp_path)
         (tmp_path / "RUN").mkdir()
         if command.startswith("report"):
@@ -350,11 +350,11 @@ class TestNoFile:
 
 
 class TestLyingHeaders:
-    """Headers that would make a little file last for days."""
+    """Headers that would make a small file last for days."""
 
     @pytest.mark.parametrize("rate", [1, 999, 1_000_001])
     def test_sample_rates(self, tmp_path: Path, rate: int) -> None:
-        """A sample rate that no recorder has is refused in one line."""
+        """A sample rate that no recorder uses is refused in one line."""
         data = np.zeros(4000, "<i2").tobytes()
         head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate,
                            2, 16, b"data", len(data))  # fmt: skip
@@ -367,21 +367,21 @@ class TestLyingHeaders:
         assert reject.value.reason == "unreadable"
 
     def test_longer_than_it_may_be(self, tmp_path: Path) -> None:
-        """Audio that is longer than --max-seconds is refused in a line that names the option, and is not read on."""
+        """Audio longer than --max-seconds is refused in a line that names the option, and is not read further."""
         path = made.write_wav(tmp_path / "a.wav", np.tile(SPEECH, 3), SECOND)
         with pytest.raises(AvprepError, match="longer than 2 s; raise --max-seconds"):
             drivers.from_sound(path, max_seconds=2)
         assert drivers.from_sound(path, max_seconds=3).n_frames == 75
 
     def test_generate_has_a_longest_length(self) -> None:
-        """`generate` states the longest length that it takes by itself."""
+        """`generate` states the maximum length that it accepts by default."""
         told = CliRunner().invoke(main, ["generate", "--help"])
         assert "--max-seconds" in told.output
         assert "1800.0" in told.output
 
     @pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n" + bytes(100), b"just words\n" * 20])
     def test_what_has_no_audio(self, tmp_path: Path, data: bytes) -> None:
-        """A picture or a text in the place of audio is named as what holds none."""
+        """An image or a text in place of audio is reported as containing no audio."""
         (tmp_path / "photo.png").write_bytes(data)
         with pytest.raises(AvprepError, match=r"photo\.png: cannot be read as a file with audio") as error:
             drivers.from_sound(tmp_path / "photo.png")
@@ -389,10 +389,10 @@ class TestLyingHeaders:
 
 
 class TestFfmpegSays:
-    """ffmpeg is listened to while it is fed."""
+    """ffmpeg's messages are read while it is fed."""
 
     def test_more_than_a_pipe_holds(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A line for each damaged packet does not stop it; its first and last line are in the error, and no more."""
+        """A message per damaged packet does not block ffmpeg; the error has only its first and last line."""
         talker = tmp_path / "ffmpeg"
         talker.write_text(
             f"#!{sys.executable}\nimport sys\n"
@@ -411,20 +411,20 @@ class TestFfmpegSays:
         assert "the cause" in str(failed)
 
     def test_damaged_audio(self, tmp_path: Path) -> None:
-        """A video is made from audio of which every other packet is damaged."""
+        """A video is made from audio of which every second packet is damaged."""
         whole = tmp_path / "whole.aac"
         made.ffmpeg("-f", "lavfi", "-i", "sine=300:r=96000:d=50", "-c:a", "aac", whole)
         made.ffmpeg("-i", whole, "-c", "copy", "-bsf:a", r"noise=amount='if(mod(n\,2)\,1\,0)'", tmp_path / "bad.aac")
         file = SoundFile(tmp_path / "bad.aac")
         file.scan()
-        assert file.decode_errors > 200  # for each there are two lines or more, and a pipe holds 64 KiB
+        assert file.decode_errors > 200  # each gives two lines or more, and a pipe holds 64 KiB
         frames = [np.zeros((16, 16, 3), np.uint8)] * 1250
         assert ended(lambda: film.write_film(tmp_path / "a.mp4", frames, 1250, sound=file.path, zero=file.zero)) is None
         assert made.probe(tmp_path / "a.mp4").audio == "aac"
 
 
 def ended(work: Any, seconds: float = 60) -> BaseException | None:
-    """Do something that must not hang; return what it raised."""
+    """Run something that must not hang; return what it raised."""
     raised: list[BaseException] = []
 
     def do() -> None:

@@ -1,4 +1,4 @@
-"""Files that storage, cables and chance have damaged: a reason in one line, or the same number of frames everywhere."""
+"""Damaged files: a reason in one line, or the same number of frames in every stage."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ NOISE = [np.random.default_rng(n).integers(0, 255, (64, 96)).astype(np.uint8) fo
 
 
 def noisy(path: Path, **options: Any) -> Path:
-    """Three seconds of pictures that cannot be compressed, so that a file is large enough to break in the middle."""
+    """Three seconds of incompressible frames, so that a file is large enough to break in the middle."""
     return made.write(path, TIMES, NOISE * 3, made.noise(3, 48_000), 48_000, **options)
 
 
 def index_first(path: Path, **options: Any) -> Path:
-    """MP4 that can be played before all of it is there."""
+    """An MP4 that can be played before it is complete."""
     whole = noisy(path.with_name("source.mp4"), **options)
     made.ffmpeg("-i", whole, "-c", "copy", "-movflags", "+faststart", path)
     return path
@@ -67,7 +67,7 @@ def reason(work: Callable[[], Any]) -> tuple[str, str]:
 
 
 class TestReadErrors:
-    """What the operating system cannot read is no end of a file."""
+    """A read error of the operating system is not the end of a file."""
 
     @pytest.fixture(params=MADE)
     def clip(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
@@ -76,7 +76,7 @@ class TestReadErrors:
 
     @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
     def test_are_unreadable(self, clip: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A file that cannot be read beyond its middle is `unreadable`, with the system's words and what to do."""
+        """A file that cannot be read beyond its middle is `unreadable`, with the system's message and the remedy."""
         real, middle = os.read, clip.stat().st_size // 2
 
         def failing(file: int, size: int) -> bytes:
@@ -93,7 +93,7 @@ class TestReadErrors:
             assert "avprep retry OUT --reason unreadable" in message
 
     def test_in_one_block_that_comes_back(self, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """One failed read in the middle counts, though all that follows can be read."""
+        """One failed read in the middle counts, even if everything after it can be read."""
         real, failed = os.read, []
 
         def failing_once(file: int, size: int) -> bytes:
@@ -128,7 +128,7 @@ class TestReadErrors:
 
 
 class TestBrokenOff:
-    """Files that end before what their header promises."""
+    """Files that end before the duration in their header."""
 
     MAKERS: dict[str, Callable[[Path], Path]] = {  # noqa: RUF012
         "first.mp4": index_first,
@@ -138,7 +138,7 @@ class TestBrokenOff:
 
     @pytest.mark.parametrize("name", MAKERS)
     def test_a_third_is_the_bound(self, name: str, tmp_path: Path) -> None:
-        """With a half of it a file is ok, and its promise is recorded; with a quarter it is `unreadable`."""
+        """Half of a file is ok, and its header's duration is recorded; a quarter of it is `unreadable`."""
         clip = self.MAKERS[name](tmp_path / name)
         data = clip.read_bytes()
         clip.write_bytes(data[: len(data) // 2])
@@ -152,7 +152,7 @@ class TestBrokenOff:
             assert (why, "breaks off" in message) == ("unreadable", True)
 
     def test_a_clip_before_the_end_is_whole(self, tmp_path: Path) -> None:
-        """What is missing after a clip's span does not matter; what is missing in it does."""
+        """Data missing after a clip's span does not matter; data missing within it does."""
         clip = index_first(tmp_path / "first.mp4")
         data = clip.read_bytes()
         clip.write_bytes(data[: len(data) // 4])
@@ -163,7 +163,7 @@ class TestBrokenOff:
             assert reason(work)[0] == "unreadable"
 
     def test_sound_apart(self, tmp_path: Path) -> None:
-        """An audio file that breaks off after a quarter of the clip is `unreadable`; one that is only short is not."""
+        """An audio file truncated to a quarter of the clip is `unreadable`; one that is merely short is not."""
         picture = made.numbered(tmp_path / "picture.mp4", TIMES)
         wav = made.write_wav(tmp_path / "sound.wav", made.noise(3, 16_000), 16_000)
         wav.write_bytes(wav.read_bytes()[:24_000])
@@ -172,7 +172,7 @@ class TestBrokenOff:
         assert read_sound(picture, short).n_frames == 75
 
     def test_the_records_tell(self, tmp_path: Path) -> None:
-        """The promise of a file that ends early stands in `audio.json`; that of a whole one does not."""
+        """`audio.json` has the header's duration for a file that ends early, and not for a whole one."""
         clip = index_first(tmp_path / "first.mp4")
         row = Clip("a", clip.name, "train")
         assert "promised_seconds" not in self._facts(row, tmp_path)
@@ -186,7 +186,7 @@ class TestBrokenOff:
         return facts
 
     def test_honest_files_promise_what_they_hold(self, tmp_path: Path) -> None:
-        """Streams of different lengths, edit lists, late and early streams: nothing is missing of them."""
+        """Streams of different lengths, edit lists, and late and early streams are not taken for truncated files."""
         sources = {
             "long_audio.mkv": lambda path: made.numbered(path, TIMES[:25], made.noise(9, 16_000)),
             "long_audio.mp4": lambda path: made.numbered(path, TIMES[:25], made.noise(9, 16_000)),
@@ -211,7 +211,7 @@ class TestBrokenOff:
         ],
     )
     def test_a_clock_that_starts_late(self, name: str, options: tuple[str, ...], tmp_path: Path) -> None:
-        """A whole file whose time stamps begin at 100 s, as live recordings' do, breaks no promise."""
+        """A whole file whose time stamps begin at 100 s, as in live recordings, is not taken for a truncated one."""
         source = made.numbered(tmp_path / "source.mp4", TIMES, made.noise(3, 48_000), rate=48_000, video=GOP)
         codecs = options if "-c:v" in options else ("-c", "copy", *options)
         stamps = ("-copyts", "-avoid_negative_ts", "disabled", "-fps_mode", "passthrough")
@@ -221,7 +221,7 @@ class TestBrokenOff:
         assert (sound.n_frames, sound.promised) == (75, None)
 
     def test_a_late_clock_does_not_hide_a_loss(self, tmp_path: Path) -> None:
-        """Of a file whose time stamps begin at 100 s the lost part is measured as of any other."""
+        """The missing part of a file whose time stamps begin at 100 s is measured as in any other file."""
         made.ffmpeg(
             "-itsoffset", 100, "-i", noisy(tmp_path / "source.mkv"), "-c", "copy", "-copyts", tmp_path / "a.mkv"
         )
@@ -237,7 +237,7 @@ class TestBrokenOff:
         return frames.promised
 
     def test_real_clips_keep_their_promises(self, shared: Path) -> None:
-        """Of real clips, damaged ones among them, nothing is missing, and no picture is held over damage."""
+        """Nothing is missing from real clips, damaged ones among them, and no frame is held over damage."""
         clips = [*(shared / "clips").glob("grid/*/*.mpg"), *(shared / "clips").glob("hard/*.mp4")]
         assert len(clips) > 30
         for path in clips:
@@ -250,11 +250,11 @@ class TestBrokenOff:
 
 
 class TestDamagedPictures:
-    """Packets that cannot be decoded leave the number of frames as it is."""
+    """Packets that cannot be decoded do not change the number of frames."""
 
     @pytest.fixture
     def intra(self, tmp_path: Path) -> tuple[Path, list[tuple[int, int]]]:
-        """A file of pictures that are decoded each by itself, and where each of them lies."""
+        """A file of intra-coded frames, and the position of each."""
         options = {**AVI, "vcodec": "mjpeg", "pixels": "yuvj420p"}
         clip = made.numbered(tmp_path / "a.avi", TIMES, made.noise(3, 16_000), **options)
         with open_file(clip) as container:
@@ -264,7 +264,7 @@ class TestDamagedPictures:
         return clip, places
 
     def spoil(self, clip: Path, places: list[tuple[int, int]], numbers: range) -> None:
-        """Overwrite some pictures."""
+        """Overwrite some frames."""
         data = bytearray(clip.read_bytes())
         for number in numbers:
             position, size = places[number]
@@ -275,7 +275,7 @@ class TestDamagedPictures:
     def test_neighbours_stand_in_for_half_a_second(
         self, intra: tuple[Path, list[tuple[int, int]]], numbers: range
     ) -> None:
-        """Up to 12 frames show the picture nearest to theirs, at the end and the start too, and are counted."""
+        """Up to 12 damaged frames show the nearest intact frame, at both ends too, and are counted."""
         clip, places = intra
         self.spoil(clip, places, numbers)
         frames = Frames(clip)
@@ -287,13 +287,13 @@ class TestDamagedPictures:
 
     @pytest.mark.parametrize("numbers", [range(30, 43), range(62, 75), range(13), range(75)])
     def test_more_is_unreadable(self, intra: tuple[Path, list[tuple[int, int]]], numbers: range) -> None:
-        """Thirteen frames in a row without a picture of their own end the clip."""
+        """Thirteen damaged frames in a row make the clip fail."""
         clip, places = intra
         self.spoil(clip, places, numbers)
         assert reason(lambda: list(Frames(clip)))[0] == "unreadable"
 
     def test_damage_outside_of_the_span_is_none(self, intra: tuple[Path, list[tuple[int, int]]]) -> None:
-        """A clip beside the damage is whole."""
+        """A clip next to the damage is whole."""
         clip, places = intra
         self.spoil(clip, places, range(30, 60))
         for start, expected in ((0.0, range(25)), (2.4, range(60, 75))):
@@ -339,7 +339,7 @@ KINDS: dict[str, Callable[[Path], Path]] = {
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    """Return a file with flipped bits, its end cut off, stretches overwritten, zeroed, dropped or doubled."""
+    """Return a file with flipped bits, a truncated end, or overwritten, zeroed, dropped or doubled stretches."""
     whole = bytearray(data)
     size, at = len(data), int(rng.integers(len(data)))
     long = int(rng.integers(1, size // 4))
@@ -362,7 +362,7 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_both_columns_count_alike_whatever_is_damaged(name: str, tmp_path: Path) -> None:
-    """Of a mutated file, pictures and sound have the same number of frames, or either ends with a reason."""
+    """Video and audio of a mutated file have the same number of frames, or each ends with a reason."""
     whole = KINDS[name](tmp_path / name)
     data, agreed = whole.read_bytes(), 0
     for seed in range(16):
@@ -382,14 +382,14 @@ def test_both_columns_count_alike_whatever_is_damaged(name: str, tmp_path: Path)
 
 
 class TestAnOutMadeBefore:
-    """Shards in which an earlier avprep counted a damaged clip's frames in two ways."""
+    """Shards in which an earlier avprep counted a damaged clip's frames in two different ways."""
 
     def call(self, *arguments: Any) -> Result:
         """Run a command."""
         return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
     def test_verify_prints_what_mends_them(self, tmp_path: Path) -> None:
-        """Deleting the files that `verify` names and running what `status` then prints makes the folder whole."""
+        """Deleting the files that `verify` names and running the command that `status` prints completes the folder."""
         frames, samples = synthetic.utterance(next(iter(synthetic.WORDS)), synthetic.speaker(0, 0), 0)
         (tmp_path / "in").mkdir()
         synthetic.write_clip(tmp_path / "in" / "face.mp4", frames, samples)
@@ -419,7 +419,7 @@ class TestAnOutMadeBefore:
         assert self.call("verify", out, "-j", 1).exit_code == 0
 
     def _shorten(self, out: Path) -> None:
-        """Take a frame from the mfcc column, as if the packets had told one less."""
+        """Take a frame from the mfcc column, as if counting packets had given one frame less."""
         (tar,) = (out / "mfcc").glob("*.tar")
         ((key, _),) = shards.read(tar)
         clip = made_shards.Made(key, split="train", shard=0, n_frames=28)

@@ -1,4 +1,4 @@
-"""Pictures are what a player shows: turned, mirrored, of the right width, with the colours of a BT.709 screen."""
+"""Frames are what a player shows: rotated, mirrored, of the right width, with the colours of a BT.709 screen."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ORIENTATIONS = [(degrees, mirrored) for degrees in (0, 90, 180, 270) for mirrore
 
 
 def scene(width: int = 96, height: int = 64) -> NDArray[np.uint8]:
-    """Draw a picture that looks different in each of the eight orientations, uint8 (H, W, 3)."""
+    """Draw an image that looks different in each of the eight orientations, uint8 (H, W, 3)."""
     y, x = np.mgrid[:height, :width]
     grey = 40 + 100 * x / width + 60 * y / height
     image = np.repeat(grey[..., None], 3, 2).astype(np.uint8)
@@ -44,30 +44,30 @@ def scene(width: int = 96, height: int = 64) -> NDArray[np.uint8]:
 
 
 def plain(path: Path, image: NDArray[np.uint8], n_frames: int = 3, **options: Any) -> Path:
-    """Write a video that shows one picture."""
+    """Write a video that shows one image."""
     return made.write(path, made.steady(25, n_frames / 25), [image] * n_frames, video={"crf": "4"}, **options)
 
 
 def first(path: Path) -> Picture:
-    """The first picture of a file."""
+    """The first frame of a file."""
     return next(iter(Frames(path)))
 
 
 def by_ffmpeg(path: Path, *filters: str) -> NDArray[np.uint8]:
-    """Return the first picture as the ffmpeg program shows it, uint8 (H, W, 3)."""
+    """Return the first frame as the ffmpeg program shows it, uint8 (H, W, 3)."""
     out = path.with_suffix(".png")
     made.ffmpeg("-i", path, *filters, "-frames:v", "1", out)
     return np.asarray(Image.open(out).convert("RGB"))
 
 
 def off(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Return the mean difference of two pictures of one size."""
+    """Return the mean difference of two images of the same size."""
     assert one.shape == other.shape
     return float(np.abs(one.astype(int) - other).mean())
 
 
 def flagged(path: Path, degrees: float, *, mirrored: bool = False, flipped: bool = False) -> Path:
-    """Write a video whose display matrix turns and mirrors it."""
+    """Write a video whose display matrix rotates and mirrors it."""
     source = plain(path.with_name("plain.mp4"), scene())
     mirrors = [*(["-display_hflip"] if mirrored else []), *(["-display_vflip"] if flipped else [])]
     made.ffmpeg("-display_rotation", degrees, *mirrors, "-i", source, "-c", "copy", path)
@@ -76,7 +76,7 @@ def flagged(path: Path, degrees: float, *, mirrored: bool = False, flipped: bool
 
 @pytest.mark.parametrize(("degrees", "mirrored"), ORIENTATIONS)
 def test_display_matrices_turn_and_mirror_as_in_ffmpeg(degrees: int, mirrored: bool, tmp_path: Path) -> None:
-    """All eight orientations come out as ffmpeg shows them: in colour, in luma, in small, and for the crop."""
+    """All eight orientations match ffmpeg's: in colour, in luma, at small size, and for the crop."""
     clip = flagged(tmp_path / "clip.mp4", degrees, mirrored=mirrored)
     picture, shown = first(clip), by_ffmpeg(clip)
     assert picture.size == shown.shape[1::-1]
@@ -92,7 +92,7 @@ def test_display_matrices_turn_and_mirror_as_in_ffmpeg(degrees: int, mirrored: b
 
 
 def test_a_picture_upside_down_in_a_mirror_is_flipped(tmp_path: Path) -> None:
-    """A matrix that only swaps top and bottom, whose angle is 0, is applied."""
+    """A matrix that only swaps top and bottom, with an angle of 0, is applied."""
     clip = flagged(tmp_path / "clip.mp4", 0, flipped=True)
     assert off(first(clip).rgb(), scene()[::-1]) < 4
     assert off(first(clip).rgb(), by_ffmpeg(clip)) < 2
@@ -100,7 +100,7 @@ def test_a_picture_upside_down_in_a_mirror_is_flipped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("degrees", [1, 2, 10, 91, 215])
 def test_any_other_angle_turns_the_picture_within_its_frame(degrees: int, tmp_path: Path) -> None:
-    """A display matrix of an odd angle turns the picture as ffmpeg does; a single degree is let be."""
+    """A display matrix with any other angle rotates the frame as ffmpeg does; a single degree is ignored."""
     clip = flagged(tmp_path / "clip.mp4", -degrees)
     picture, shown = first(clip), by_ffmpeg(clip)
     inside = (slice(12, -12), slice(24, -24))  # away from the corners, which ffmpeg paints black
@@ -115,7 +115,7 @@ def test_any_other_angle_turns_the_picture_within_its_frame(degrees: int, tmp_pa
 
 
 def test_matrices_that_mean_nothing() -> None:
-    """A matrix that flattens the picture, or is cut short, shows it as stored."""
+    """A matrix that flattens the frame, or is truncated, is ignored."""
     assert display(struct.pack("=9i", *[0] * 9), None) == AS_STORED
     assert display(b"short", Fraction(0)) == AS_STORED
     assert display(None, Fraction(-1, 3)) == AS_STORED
@@ -123,7 +123,7 @@ def test_matrices_that_mean_nothing() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_photos_come_upright_from_all_eight_exif_orientations(orientation: int, tmp_path: Path) -> None:
-    """A photo is turned and mirrored by its EXIF tag."""
+    """A photo is rotated and mirrored by its EXIF tag."""
     stored = {
         1: lambda image: image,
         2: lambda image: image[:, ::-1],
@@ -142,7 +142,7 @@ def test_photos_come_upright_from_all_eight_exif_orientations(orientation: int, 
 
 
 def test_motion_jpeg_with_exif_is_upright(tmp_path: Path) -> None:
-    """Pictures that carry EXIF themselves are read, also where PyAV does not know such side data, and turned by it."""
+    """Frames with EXIF of their own are read, even if PyAV does not support such side data, and rotated by it."""
     photo = Image.fromarray(np.ascontiguousarray(np.rot90(scene(), 1)))
     exif = photo.getexif()
     exif[0x0112] = 6
@@ -156,7 +156,7 @@ def test_motion_jpeg_with_exif_is_upright(tmp_path: Path) -> None:
 
 
 def test_pictures_are_let_go_one_by_one(tmp_path: Path) -> None:
-    """A picture's memory is free as soon as the next ones are there, without waiting for cycles to be collected."""
+    """A frame's memory is freed as soon as the next frames are read, without waiting for garbage collection."""
     pictures = iter(Frames(plain(tmp_path / "clip.mp4", scene(), 25), keep_bytes=0))
     gc.collect()
     gc.disable()
@@ -170,7 +170,7 @@ def test_pictures_are_let_go_one_by_one(tmp_path: Path) -> None:
 
 
 def test_no_picture_outlives_its_clip(tmp_path: Path) -> None:
-    """Nothing of a clip waits for cycles to be collected: one picture would hold on to the memory of all."""
+    """Nothing of a clip waits for garbage collection: one frame would hold on to the memory of all."""
     path = plain(tmp_path / "clip.mp4", scene(), 10)
     gc.collect()
     gc.disable()
@@ -206,7 +206,7 @@ def cropped(clip: Path, detector: Any = None, **settings: Any) -> tuple[list[NDA
 
 
 def stored_as(talker: Path, clip: Path, size: str, aspect: str, *options: Any) -> Path:
-    """Store the talker with a size and an aspect of its pixels."""
+    """Store the talker with the given size and pixel aspect."""
     filters = f"scale={size}:flags=bicubic,setsar={aspect}"
     made.ffmpeg("-i", talker, "-vf", filters, "-crf", 4, "-pix_fmt", "yuv420p", *options, clip)
     return clip
@@ -225,7 +225,7 @@ def stored_as(talker: Path, clip: Path, size: str, aspect: str, *options: Any) -
 def test_crops_do_not_depend_on_the_pixels_aspect(
     stored: str, aspect: str, square: str, talker: Path, tmp_path: Path
 ) -> None:
-    """A face stored with wide or tall pixels gives the size, points, transforms and crops of one with square pixels."""
+    """A face stored with non-square pixels gives the size, points, transforms and crops of one with square pixels."""
     anamorphic = stored_as(talker, tmp_path / "anamorphic.mp4", stored, aspect)
     right = stored_as(talker, tmp_path / "square.mp4", square, "1")
     found, (crops, facts) = cropped(right), cropped(anamorphic)
@@ -233,14 +233,14 @@ def test_crops_do_not_depend_on_the_pixels_aspect(
     assert facts["size"] == pytest.approx([width, height], abs=1)
     np.testing.assert_allclose(facts["points.npy"], found[1]["points.npy"], atol=1)
     np.testing.assert_allclose(facts["affine.npy"][:, :, :2], found[1]["affine.npy"][:, :, :2], rtol=0.01, atol=0.005)
-    coarse = 8 if stored == "400:100" else 3  # a quarter of the lines is not there
+    coarse = 8 if stored == "400:100" else 3  # a quarter of the lines is missing
     assert np.mean([off(one, other) for one, other in zip(crops, found[0], strict=True)]) < coarse
     wide = Fraction(aspect) if "." not in aspect else Fraction(2, 3)
     assert ("pixel_aspect" in facts) == (wide != 1)
 
 
 def test_a_real_detector_finds_the_same_face_in_wide_pixels(talker: Path, tmp_path: Path) -> None:
-    """Detectors look at pictures of the right aspect."""
+    """Detectors are shown frames of the right aspect."""
     from avprep.faces import detectors
 
     detector = detectors.build("opencv")
@@ -254,7 +254,7 @@ def test_a_real_detector_finds_the_same_face_in_wide_pixels(talker: Path, tmp_pa
 
 @pytest.mark.parametrize("name", ["clip.ts", "clip.mpg", "clip.mkv", "clip.avi", "clip.mov"])
 def test_the_aspect_is_found_where_each_container_has_it(name: str, talker: Path, tmp_path: Path) -> None:
-    """The aspect may stand in the container or in the stream alone."""
+    """The aspect may be stored in the container or in the stream alone."""
     codec = ("-c:v", "mpeg2video", "-q:v", 2) if name.endswith((".mpg", ".ts")) else ()
     clip = stored_as(talker, tmp_path / name, "320:240", "16/11" if not codec else "4/3", *codec)
     with av.open(str(clip)) as container:
@@ -264,7 +264,7 @@ def test_the_aspect_is_found_where_each_container_has_it(name: str, talker: Path
 
 
 def test_the_containers_aspect_comes_before_the_streams(talker: Path, tmp_path: Path) -> None:
-    """Where container and stream disagree the container is right, as in FFmpeg; the other way round it is wrong."""
+    """If container and stream disagree, the container's aspect is used, as in FFmpeg."""
     stream = stored_as(talker, tmp_path / "stream.mp4", "240:240", "2")
     clip = tmp_path / "clip.mkv"
     made.ffmpeg("-i", stream, "-c", "copy", "-aspect", "1:2", clip)
@@ -272,7 +272,7 @@ def test_the_containers_aspect_comes_before_the_streams(talker: Path, tmp_path: 
 
 
 def test_a_clip_has_the_aspect_of_its_own_part_of_a_recording(talker: Path, tmp_path: Path) -> None:
-    """Where a recording changes its aspect, clips on either side have their own, and one across it is refused."""
+    """If a recording changes its aspect, clips on either side have their own, and one across the change is refused."""
     parts = [
         stored_as(talker, tmp_path / f"{name}.ts", "320:240", aspect, "-c:v", "mpeg2video", "-q:v", 2)
         for name, aspect in (("narrow", "1"), ("wide", "4/3"))
@@ -302,7 +302,7 @@ def test_a_clip_may_end_at_a_key_frame_before_another_aspect(flags: str, talker:
 
 
 def test_aspect_and_turn_together(talker: Path, tmp_path: Path) -> None:
-    """The aspect is that of the pixels as stored, before the picture is turned."""
+    """The aspect is that of the pixels as stored, before the frame is rotated."""
     wide = stored_as(talker, tmp_path / "wide.mp4", "240:320", "4/3")
     clip = tmp_path / "clip.mp4"
     made.ffmpeg("-display_rotation", 90, "-i", wide, "-c", "copy", clip)
@@ -319,13 +319,13 @@ def test_aspect_and_turn_together(talker: Path, tmp_path: Path) -> None:
 
 
 def test_an_aspect_beside_square_changes_nothing() -> None:
-    """What encoders leave over from rounding a side is no reason to resample the picture."""
+    """An aspect that only comes from an encoder's rounding does not cause resampling."""
     assert display(None, Fraction(1280, 1281)) == AS_STORED
     assert display(None, Fraction(12, 11)) == Display(Fraction(12, 11))
 
 
 def test_an_aspect_that_makes_a_huge_picture_is_refused(talker: Path, tmp_path: Path) -> None:
-    """A file cannot ask for any memory by its pixels' aspect."""
+    """A file whose pixel aspect makes a huge frame is refused."""
     clip = stored_as(talker, tmp_path / "clip.mp4", "1280:720", "200/1")
     with pytest.raises(Reject, match="shown larger than") as reject:
         list(Frames(clip))
@@ -358,7 +358,7 @@ print(alone == together)
 
 
 def test_two_threads_read_two_videos(tmp_path: Path) -> None:
-    """Videos of different sizes read in threads at once give the pictures that each gives alone."""
+    """Videos of different sizes read in threads at once give the same frames as each alone."""
     sizes = ((96, 64), (320, 240), (64, 96))
     clips = [plain(tmp_path / f"{n}.mp4", scene(*size), 25) for n, size in enumerate(sizes)]
     done = subprocess.run([sys.executable, "-c", THREADS, *clips], capture_output=True, text=True, check=False)

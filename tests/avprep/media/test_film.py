@@ -25,7 +25,7 @@ from avprep.signals import Stopped
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds of numbered pictures."""
+    """Two seconds of numbered frames."""
     return made.numbered(tmp_path_factory.mktemp("mux") / "picture.mp4", made.steady(25, 2), video={"bf": "2"})
 
 
@@ -37,7 +37,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_transcode_changes_what_it_is_told_to(picture: Path, tmp_path: Path) -> None:
-    """Output options are ffmpeg's; the pictures keep their time."""
+    """Output options are ffmpeg's; the frames keep their times."""
     film.transcode(picture, tmp_path / "film.mpg", vcodec="mpeg1video", r=25)
     assert made.probe(tmp_path / "film.mpg").video == "mpeg1video"
     assert [made.number_of(image.rgb()) for image in Frames(tmp_path / "film.mpg")] == list(range(50))
@@ -47,14 +47,14 @@ def test_transcode_changes_what_it_is_told_to(picture: Path, tmp_path: Path) -> 
     "name", ["with space.mp4", "100%03d.mp4", "http:x.mp4", "concat:a|b.mp4", "-i.mp4", "quo'te.mp4"]
 )
 def test_odd_names(name: str, picture: Path, tmp_path: Path) -> None:
-    """Names that look like options, patterns or protocols are names, of inputs and outputs."""
+    """Names that look like options, patterns or protocols are taken as names, for inputs and outputs."""
     film.transcode(picture, tmp_path / name, vcodec="copy")
     film.transcode(tmp_path / name, tmp_path / "again.mp4", vcodec="copy")
     assert sum(1 for _ in Frames(tmp_path / "again.mp4")) == 50
 
 
 def test_an_error_is_one_line_with_ffmpegs_words(tmp_path: Path) -> None:
-    """What fails is told in one line that names both files and has ffmpeg's own words; nothing is left behind."""
+    """A failure is one line that names both files and quotes ffmpeg; nothing is left behind."""
     bad = tmp_path / "bad.mp4"
     bad.write_text("no film")
     with pytest.raises(AvprepError, match="Invalid data found when processing input") as error:
@@ -69,13 +69,13 @@ def test_an_error_is_one_line_with_ffmpegs_words(tmp_path: Path) -> None:
 
 
 def test_a_failure_keeps_what_was_there(picture: Path, tmp_path: Path) -> None:
-    """An output that exists is replaced only by a whole one."""
+    """An existing output is replaced only by a complete one."""
     output = tmp_path / "out.mp4"
     output.write_text("precious")
     with pytest.raises(AvprepError):
         film.transcode(picture, output, vcodec="no_such_codec")
     assert output.read_text() == "precious"
-    with pytest.raises(AvprepError, match="VP8"):  # refused after the output was begun
+    with pytest.raises(AvprepError, match="VP8"):  # refused after writing began
         film.transcode(picture, tmp_path / "out.webm", vcodec="copy")
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
     film.transcode(picture, output, vcodec="copy")
@@ -92,7 +92,7 @@ def test_the_input_is_not_overwritten(picture: Path, tmp_path: Path) -> None:
 
 
 def test_without_ffmpeg_on_the_path(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where PATH has no ffmpeg, the one that imageio-ffmpeg ships is used; where it has one, that one."""
+    """If PATH has no ffmpeg, the one of imageio-ffmpeg is used; otherwise the one in PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert film.ffmpeg_binary() == made.FFMPEG
     film.transcode(picture, tmp_path / "film.mp4", vcodec="copy")
@@ -103,7 +103,7 @@ def test_without_ffmpeg_on_the_path(picture: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_no_ffmpeg_at_all(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any ffmpeg the error says what to do; where the one that is named is missing, it names it."""
+    """Without any ffmpeg the error says what to do; a configured ffmpeg that is missing is named."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "nowhere"))
     with pytest.raises(AvprepError, match="nowhere"):
@@ -118,24 +118,24 @@ def test_no_ffmpeg_at_all(picture: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_folder_that_is_not_there(picture: Path, tmp_path: Path) -> None:
-    """An output in a missing folder is an error of one line."""
+    """An output in a missing folder is a one-line error."""
     with pytest.raises(AvprepError, match="No such file or directory") as error:
         film.transcode(picture, tmp_path / "nowhere" / "out.mp4", vcodec="copy")
     assert "\n" not in str(error.value)
 
 
 class TestFilm:
-    """Frames become a film whose sound is in step and as long as the pictures."""
+    """Frames become a video whose audio is in sync and as long as the frames."""
 
     instants = (0.4, 1.2, 2.0)
 
     def frames(self, count: int) -> list[NDArray[np.uint8]]:
-        """Make numbered frames that light up at the instants, RGB."""
+        """Make numbered RGB frames that light up at the given instants."""
         lit = [any(instant <= n / 25 < instant + 0.16 for instant in self.instants) for n in range(count)]
         return [np.repeat(made.picture(n, lit=on)[..., None], 3, axis=2) for n, on in enumerate(lit)]
 
     def measure(self, output: Path, count: int) -> None:
-        """Check: flashes and clicks of a film coincide to 2 ms, both streams are as long as they should be."""
+        """Check that flashes and clicks of a video coincide to 2 ms and that both streams have the right length."""
         shown = [image.rgb() for image in Frames(output)]
         assert [made.number_of(image) for image in shown] == list(range(count))
         lit = [n for n, image in enumerate(shown) if made.is_lit(image)]
@@ -167,13 +167,13 @@ class TestFilm:
         ],
     )
     def test_sound_of_its_own(self, tmp_path: Path, name: str, rate: int, options: tuple[str, ...]) -> None:
-        """Driven by a sound file, the film begins with its first sample, whatever time stamp that has."""
+        """Driven by an audio file, the video begins with the first sample, whatever its time stamp."""
         wav = made.write_wav(tmp_path / "made.wav", made.clicks(self.instants, 2.6, rate), rate)
         made.ffmpeg("-i", wav, *options, tmp_path / name)
         file = SoundFile(tmp_path / name)
         file.scan()
         (part,) = file.stretches(10_000)
-        lead = made.peaks(part.samples, part.first, 3)[0] - self.instants[0]  # what an encoder put in front
+        lead = made.peaks(part.samples, part.first, 3)[0] - self.instants[0]  # added in front by an encoder
         assert abs(lead) < 0.06
         wanted = [instant + lead for instant in self.instants]
         lit = [any(instant - 0.02 <= n / 25 < instant + 0.14 for instant in wanted) for n in range(file.n_frames)]
@@ -189,7 +189,7 @@ class TestFilm:
     @pytest.mark.parametrize("sound_at", [0.0, 0.2, -0.3], ids=["together", "late sound", "early sound"])
     @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.mpg"])
     def test_sound_of_a_video(self, tmp_path: Path, name: str, sound_at: float) -> None:
-        """Driven by a video, the film begins with its first picture, and the sound keeps its place beside it."""
+        """Driven by a video, the generated video begins with its first frame, and the audio keeps its offset."""
         first = max(0.0, -sound_at)
         times = made.steady(25, 2.4, first=first)
         sound = made.clicks([first + t for t in self.instants], 3.2, 48_000)
@@ -205,7 +205,7 @@ class TestFilm:
         self.measure(output, count)
 
     def test_short_blocks_of_vorbis(self, tmp_path: Path) -> None:
-        """Clicks of Vorbis in Ogg, before which blocks change from long to short, are heard as the driver has them."""
+        """Clicks in Ogg Vorbis, at which block sizes change, sound the same in the video as in the driving audio."""
         wav = made.write_wav(tmp_path / "made.wav", made.clicks(self.instants, 2.6, 44_100), 44_100)
         made.ffmpeg("-i", wav, "-c:a", "libvorbis", "-q:a", "8", tmp_path / "a.ogg")
         file = SoundFile(tmp_path / "a.ogg")
@@ -219,7 +219,7 @@ class TestFilm:
             assert ((heard[click] - wanted) ** 2).mean() < 0.1 * (wanted**2).mean()
 
     def test_samples_that_are_not_finite(self, tmp_path: Path) -> None:
-        """Samples that are no number are silent in a film, and infinite ones at full scale, as in windows."""
+        """NaN samples are silent in a video and infinite ones at full scale, as in windows."""
         samples = (made.noise(0.8, 16_000) / 2**15).astype("<f4")
         samples[4000:8000] = np.nan
         samples[10_000:10_010] = np.inf
@@ -232,7 +232,7 @@ class TestFilm:
         assert heard[9990:10_020].max() > 20_000
 
     def test_sound_that_is_too_short_or_too_long(self, tmp_path: Path, sound: Path) -> None:
-        """Silence fills what is missing; what is beyond the pictures is left out."""
+        """Missing audio is filled with silence; audio beyond the frames is left out."""
         for count in (10, 50, 200):
             output = tmp_path / "film.mp4"
             film.write_film(output, self.frames(count), count, sound=sound)
@@ -243,7 +243,7 @@ class TestFilm:
                 assert abs(audio.duration * audio.time_base - Fraction(count, 25)) < Fraction(2, 1000)
 
     def test_without_sound(self, tmp_path: Path) -> None:
-        """A film without sound has none, and looks like its frames: colours within a few greys."""
+        """A video without audio has no audio stream, and its colours match the frames to a few grey levels."""
         colours = [np.full((64, 64, 3), colour, np.uint8) for colour in ((200, 40, 40), (30, 160, 90), (60, 60, 220))]
         output = tmp_path / "film.mp4"
         film.write_film(output, [colour for colour in colours for _ in range(5)], 15)
@@ -252,13 +252,13 @@ class TestFilm:
         assert all(np.abs(image - colours[n // 5]).max() <= 6 for n, image in enumerate(shown))
 
     def test_the_same_frames_give_the_same_bytes(self, tmp_path: Path, sound: Path) -> None:
-        """A video does not depend on the time at which it is written, or on its path."""
+        """A video does not depend on the time at which it is written, nor on its path."""
         for name in ("a.mp4", "b.mp4"):
             film.write_film(tmp_path / name, self.frames(40), 40, sound=sound)
         assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
     def test_what_breaks_off_leaves_nothing(self, tmp_path: Path, sound: Path) -> None:
-        """Frames that cannot be made, sound that cannot be read, a folder that is not there: one error and no film."""
+        """Failing frames, unreadable audio and a missing folder each give one error and no video."""
 
         def broken() -> Iterator[NDArray[np.uint8]]:
             yield from self.frames(3)
@@ -277,7 +277,7 @@ class TestFilm:
 
     @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
     def test_a_stop_leaves_nothing(self, tmp_path: Path, name: str) -> None:
-        """A scheduler that stops it, or a terminal that closes, leaves what was there, and nothing half-written."""
+        """Termination by a scheduler or a closed terminal keeps the existing output and leaves nothing half-written."""
 
         def stopped() -> Iterator[NDArray[np.uint8]]:
             yield from self.frames(3)
@@ -298,7 +298,7 @@ class TestFilm:
         assert output.read_bytes() == b"of before"
 
     def test_its_sound_is_not_overwritten(self, tmp_path: Path, picture: Path) -> None:
-        """A film does not take the place of the video that drives it."""
+        """A generated video does not overwrite the video that drives it."""
         clip = tmp_path / "clip.mp4"
         clip.write_bytes(picture.read_bytes())
         with pytest.raises(AvprepError, match="is the input too"):

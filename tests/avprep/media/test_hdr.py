@@ -28,7 +28,7 @@ BT2020_NCL = 9  # of AVColorSpace
 
 
 def chart(path: Path) -> Path:
-    """Write a picture of blocks of colours, RGB."""
+    """Write an image of blocks of colours, RGB."""
     image = np.kron(COLOURS.reshape(3, 4, 3), np.ones((BLOCK, BLOCK, 1), np.uint8)).astype(np.uint8)
     return made.write(path, made.steady(25, 0.4), [image] * 10, vcodec="png", pixels="rgb24")
 
@@ -40,7 +40,7 @@ def colours(image: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def shown(clip: Path) -> NDArray[np.float64]:
-    """Return the colours that a file's first picture shows, in full as in small and for crops."""
+    """Return the colours of a file's first frame, which are the same at full size, at small size and for crops."""
     picture = next(iter(Frames(clip)))
     found = colours(picture.rgb())
     assert np.array_equal(picture.rgba()[..., :3], picture.rgb())
@@ -53,7 +53,7 @@ def shown(clip: Path) -> NDArray[np.float64]:
 
 
 def graded(source: Path, clip: Path, transfer: str, white: int) -> Path:
-    """Convert a BT.709 video to 10-bit HDR in BT.2020 with zimg: its white becomes so many cd/m²."""
+    """Convert a BT.709 video to 10-bit HDR in BT.2020 with zimg; its white is the given number of cd/m²."""
     tags = {"smpte2084": 16, "arib-std-b67": 18}[transfer]
     filters = (
         f"zscale=pin=bt709:tin=bt709:min=gbr:rin=full:p=bt2020:t={transfer}:m=bt2020nc:r=limited:npl={white},"
@@ -66,10 +66,10 @@ def graded(source: Path, clip: Path, transfer: str, white: int) -> Path:
 
 @pytest.mark.parametrize(("transfer", "name"), [("smpte2084", "pq"), ("arib-std-b67", "hlg")])
 def test_hdr_is_brought_to_bt709(transfer: str, name: str, tmp_path: Path) -> None:
-    """Colours that were put into PQ or HLG come back; those near white are brought below it, in order, not clipped."""
+    """Colours converted to PQ or HLG are restored; those near white are compressed, in order, and not clipped."""
     clip = graded(chart(tmp_path / "source.mov"), tmp_path / "hdr.mp4", transfer, 203)
     found = shown(clip)
-    # zimg takes HLG for a curve of each channel, which greys do not tell from BT.2100's of the luminance.
+    # zimg applies HLG's curve per channel; on greys this equals BT.2100's curve of the luminance.
     like = slice(0, 9) if name == "pq" else slice(0, 4)
     assert np.abs(found[like] - COLOURS[like]).max() <= 5
     assert (np.diff(found[[3, 9, 10, 11]].mean(axis=1)) > 10).all()
@@ -80,7 +80,7 @@ def test_hdr_is_brought_to_bt709(transfer: str, name: str, tmp_path: Path) -> No
 
 
 def test_hlg_has_its_white_where_the_standard_puts_it(tmp_path: Path) -> None:
-    """A signal of 75 % of HLG is the light of 58 % of PQ: 203 cd/m² (BT.2408); grey comes out alike from both."""
+    """An HLG signal of 75 % is the light of PQ's 58 %: 203 cd/m² (BT.2408); grey is the same from both."""
     grey = {}
     for name, transfer, signal in (("hlg", ColorTrc.ARIB_STD_B67, 0.75), ("pq", ColorTrc.SMPTE2084, 0.5807)):
         frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), round(65535 * signal), np.uint16), format="rgb48le")
@@ -93,7 +93,7 @@ def test_hlg_has_its_white_where_the_standard_puts_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("transfer", [ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67])
 def test_hdr_is_what_swscale_makes_of_it(transfer: ColorTrc) -> None:
-    """Below the knee greys and colours are those of FFmpeg's own conversion, which PyAV can ask for from 18 on."""
+    """Below the knee, greys and colours match FFmpeg's own conversion, which PyAV offers from version 18 on."""
     if int(av.__version__.split(".")[0]) < 18:
         pytest.skip("this PyAV only writes the tags")
     rng = np.random.default_rng(0)
@@ -112,7 +112,7 @@ def test_hdr_is_what_swscale_makes_of_it(transfer: ColorTrc) -> None:
 
 
 def test_highlights_are_brought_down_by_the_knee() -> None:
-    """Light up to about 90 cd/m² is let be, more is brought down, in order, and 1000 cd/m² comes out as white."""
+    """Light up to about 90 cd/m² is unchanged, brighter light is compressed in order, and 1000 cd/m² is white."""
     light = np.array([1, 10, 80, 150, 203, 400, 700, 1000.0])
     gain = hdr._gain()[hdr._index((light / hdr.PEAK).astype(np.float32))]
     assert np.allclose(gain[:3], 1)
@@ -121,7 +121,7 @@ def test_highlights_are_brought_down_by_the_knee() -> None:
 
 
 def test_wide_gamut_without_hdr(tmp_path: Path) -> None:
-    """SDR in the primaries of BT.2020 has the colours of BT.709."""
+    """SDR in BT.2020 primaries has the same colours as in BT.709."""
     clip = tmp_path / "wide.mkv"
     filters = "zscale=pin=bt709:tin=bt709:min=gbr:rin=full:p=bt2020:t=bt709:m=bt2020nc:r=limited,format=yuv444p10"
     made.ffmpeg("-i", chart(tmp_path / "source.mov"), "-vf", filters, "-c:v", "ffv1", clip)
@@ -131,7 +131,7 @@ def test_wide_gamut_without_hdr(tmp_path: Path) -> None:
 @pytest.mark.parametrize("matrix", ["bt709", "smpte170m"])
 @pytest.mark.parametrize("full", [False, True])
 def test_matrix_and_range_are_the_files(matrix: str, full: bool, tmp_path: Path) -> None:
-    """BT.601 and BT.709, full and limited range give the same colours."""
+    """BT.601 and BT.709, in full and limited range, give the same colours."""
     clip = tmp_path / "clip.mp4"
     filters = f"scale=out_color_matrix={matrix}:out_range={'full' if full else 'limited'},format=yuv444p"
     tags = ("-colorspace", matrix, "-color_range", "pc" if full else "tv")
@@ -140,7 +140,7 @@ def test_matrix_and_range_are_the_files(matrix: str, full: bool, tmp_path: Path)
 
 
 def test_a_clip_says_that_it_was_hdr(tmp_path: Path) -> None:
-    """The transfer of an HDR clip stands in clip.json; that of an ordinary one adds nothing."""
+    """The transfer of an HDR clip is recorded in clip.json; an ordinary clip adds nothing."""
     facts = {}
     source = chart(tmp_path / "sdr.mov")
     for clip in (source, graded(source, tmp_path / "hdr.mp4", "smpte2084", 203)):

@@ -1,4 +1,4 @@
-"""MFCC steps and windows, against recorded values and against the formulas written out slowly."""
+"""MFCC steps and windows, tested against recorded values and against the formulas written out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from avprep.media import mfcc
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> dict[str, NDArray[np.generic]]:
-    """Values of the authors' own chain."""
+    """Values of the authors' own code."""
     with np.load(shared / "reference" / "mfcc" / "golden.npz") as values:
         return dict(values)
 
@@ -34,13 +34,13 @@ def speech(seconds: float = 1.5, seed: int = 0) -> NDArray[np.int16]:
 
 @pytest.mark.parametrize("name", ["tone", "speech", "speech2"])
 def test_davs_equals_the_authors_chain(golden: dict[str, NDArray[np.generic]], name: str) -> None:
-    """Every step of the `davs` preset is that of the released MATLAB code to 1e-6."""
+    """Every step of the `davs` preset equals that of the released MATLAB code to 1e-6."""
     ours = mfcc.coefficients(golden[f"{name}_pcm16"])
     np.testing.assert_allclose(ours.T, golden[f"{name}_ceps"], rtol=0, atol=1e-6)
 
 
 def test_windows_equal_the_recorded_ones(golden: dict[str, NDArray[np.generic]]) -> None:
-    """The windows of a clip are those that the authors' code cut, coefficient × time."""
+    """The windows of a clip equal those that the authors' code cuts, coefficient × time."""
     samples = np.asarray(golden["tone_pcm16"], np.int16)
     windows, valid, _ = mfcc.clip_windows(samples, 0, 29, "davs")
     index = golden["tone_window_index"]
@@ -50,7 +50,7 @@ def test_windows_equal_the_recorded_ones(golden: dict[str, NDArray[np.generic]])
 
 
 def test_davs_follows_its_formulas() -> None:
-    """A step is the written-out chain: pre-emphasis, Hamming, magnitudes, mel triangles, log, DCT, lifter."""
+    """A step equals the written-out chain: pre-emphasis, Hamming, magnitudes, mel triangles, log, DCT, lifter."""
     samples = speech(0.1)
     x = samples.astype(float)
     y = [x[0]] + [x[n] - 0.97 * x[n - 1] for n in range(1, len(x))]
@@ -87,7 +87,7 @@ def test_syncnet_is_python_speech_features() -> None:
 
 
 def test_kept_davs_coefficients_ignore_loudness() -> None:
-    """Coefficients 1 … 12 of `davs` are the same for a signal in int16 scale, in floats of at most 1, and louder."""
+    """Coefficients 1 … 12 of `davs` do not depend on the level: int16 scale, floats of at most 1, or louder."""
     samples = speech()
     base = mfcc.coefficients(samples)[:, 1:]
     np.testing.assert_allclose(mfcc.coefficients(samples / 32768.0)[:, 1:], base, rtol=0, atol=1e-9)
@@ -97,7 +97,7 @@ def test_kept_davs_coefficients_ignore_loudness() -> None:
 @pytest.mark.parametrize("preset", mfcc.PRESETS)
 @pytest.mark.parametrize("peak", [0.5, 1.0])
 def test_floats_of_at_most_one_are_in_int16_scale(preset: mfcc.Preset, peak: float) -> None:
-    """Floats up to 1 itself give all coefficients of the same sound in int16 scale, with the sample before as well."""
+    """Floats of at most 1 give the coefficients of the same audio in int16 scale, also with a preceding sample."""
     samples = speech(0.1) * (32768 * peak / 8000)
     samples[7] = 32768 * peak
     samples = samples.clip(-32768 * peak, 32768 * peak)
@@ -107,26 +107,26 @@ def test_floats_of_at_most_one_are_in_int16_scale(preset: mfcc.Preset, peak: flo
 
 
 def test_davs_has_a_floor_of_one() -> None:
-    """A filter that hears nothing counts as 1, whose logarithm is 0: so all of digital silence is 0."""
+    """A filter without energy counts as 1, whose logarithm is 0; so digital silence is all 0."""
     assert (mfcc.coefficients(np.zeros(1000, np.int16)) == 0).all()
 
 
 @pytest.mark.parametrize(("level", "silent"), [(32, True), (33, False)])
 def test_steps_below_minus_60_db_are_silent(level: int, silent: bool) -> None:
-    """A thousandth of full scale, 32.8, is where silence ends."""
+    """The threshold of silence is a thousandth of full scale, 32.8."""
     assert (mfcc.silent_steps(np.full(2000, level, np.int16), 0) == silent).all()
 
 
 @pytest.mark.parametrize("preset", mfcc.PRESETS)
 def test_digital_silence_is_finite_and_flagged(preset: mfcc.Preset) -> None:
-    """Silence gives finite windows, and every step of it counts as silent."""
+    """Silence gives finite windows, and each of its steps counts as silent."""
     windows, _, silent = mfcc.clip_windows(np.zeros(18560, np.int16), 0, 29, preset)
     assert np.isfinite(windows).all()
     assert silent.all()
 
 
 def test_loud_steps_are_not_silent() -> None:
-    """Only the steps that hear something count as loud."""
+    """Only steps with audible audio count as loud."""
     samples = np.zeros(16000, np.int16)
     samples[8000:8400] = 3000
     _, _, silent = mfcc.clip_windows(samples, 0, 25, "davs")
@@ -142,7 +142,7 @@ def test_valid_frames_of_an_lrw_length_clip(n_samples: int, last: int) -> None:
 
 
 def test_real_sound_around_the_clip_is_used() -> None:
-    """Windows at the clip's ends hold the sound before and after it, as if the clip were cut from a longer whole."""
+    """Windows at the clip's ends contain the audio before and after it, as if the clip were cut from a longer one."""
     samples = speech(3)
     start = 640 * 20
     whole = mfcc.coefficients(samples)
@@ -155,9 +155,9 @@ def test_real_sound_around_the_clip_is_used() -> None:
 
 
 def test_missing_steps_repeat_the_nearest() -> None:
-    """Where the source has no sound, the nearest real step is repeated and the frame is not valid."""
+    """Where the source has no audio, the nearest real step is repeated and the frame is not valid."""
     samples = speech(1.16)
-    windows, valid, _ = mfcc.clip_windows(samples, 3200, 29, "davs")  # sound starts 200 ms late
+    windows, valid, _ = mfcc.clip_windows(samples, 3200, 29, "davs")  # audio starts 200 ms late
     assert not valid[:7].any()
     assert valid[8]
     assert (windows[0] == windows[0][:, :1]).all()
@@ -167,7 +167,7 @@ def test_missing_steps_repeat_the_nearest() -> None:
 @given(st.integers(-2000, 4000), st.integers(0, 9000), st.integers(1, 12))
 @settings(max_examples=60, deadline=None)
 def test_windows_agree_with_a_literal_reading(first: int, n_samples: int, n_frames: int) -> None:
-    """For any stretch of sound each window step is that of sample 160·c, or the nearest real one."""
+    """For any stretch of audio each window step is that of sample 160·c, or the nearest real one."""
     rng = np.random.default_rng(5)
     source = rng.integers(-3000, 3000, 16000).astype(np.int16)
     offset = 6000  # position of the clip's start in the source
@@ -184,7 +184,7 @@ def test_windows_agree_with_a_literal_reading(first: int, n_samples: int, n_fram
     at_start = [c for c in whole if 160 * c == first and 160 * c + 400 <= first + n_samples]
     assert silent.size == len(real) + len(at_start)
     if at_start or not real:
-        return  # the first step then has no sample before it: another pre-emphasis
+        return  # the first step then has no preceding sample, so its pre-emphasis differs
     for i in range(n_frames):
         wanted = [4 * (i - 2) + k for k in range(20)]
         assert valid[i] == all(c in real for c in wanted)
@@ -194,7 +194,7 @@ def test_windows_agree_with_a_literal_reading(first: int, n_samples: int, n_fram
 
 
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Columns computed in blocks are those computed at once."""
+    """Steps computed in blocks equal those computed at once."""
     samples = speech()
     at_once = mfcc.coefficients(samples)
     monkeypatch.setattr(mfcc, "_BLOCK", 7)
@@ -202,7 +202,7 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_is_that_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside its windows a long sound takes the memory of a block, not several times its own."""
+    """Besides its windows, long audio takes the memory of one block, not several times its own size."""
     samples = np.zeros(2_000_000, np.int16)
     monkeypatch.setattr(mfcc, "_BLOCK", 100)
     tracemalloc.start()
@@ -213,7 +213,7 @@ def test_memory_is_that_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_little_sound_has_no_step() -> None:
-    """Less than 25 ms of sound makes no step, and says so."""
+    """Less than 25 ms of audio gives no step, and raises an error."""
     windows, valid, silent = mfcc.clip_windows(np.ones(399, np.int16), 0, 5, "davs")
     assert silent.size == 0
     assert not valid.any()

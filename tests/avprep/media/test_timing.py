@@ -1,4 +1,4 @@
-"""A flash and a click at one instant come out in one frame and one MFCC column, whatever holds them."""
+"""A flash and a click at the same instant are in the same frame and MFCC step, whatever the container."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ WINDOW = {"before": mfcc.SAMPLES_BEFORE, "after": mfcc.SAMPLES_AFTER}
 
 
 class Made(NamedTuple):
-    """A made file, its sound if apart, and the largest half of the time from one picture to the next."""
+    """A generated file, its audio file if separate, and the largest half interval between two frames."""
 
     video: Path
     audio: Path | None
-    instants: list[float]  # seconds after the first picture
+    instants: list[float]  # seconds after the first frame
     half_a_picture: float
 
 
 def flashing(path: Path, times: Sequence[Fraction], rate: int, *, apart: bool = False, **options: Any) -> Made:
-    """Make a file that flashes and clicks four times, each time when a picture begins near a 25-fps instant."""
+    """Make a file that flashes and clicks four times, each time when a frame begins near a 25-fps instant."""
     wanted = [times[0] + Fraction(n, 10) for n in (6, 10, 16, 22)]
     instants = [min(times, key=lambda time, near=near: abs(time - near)) for near in wanted]
     made.flash_and_click(path, times, instants, LENGTH, rate, **options)
@@ -57,13 +57,13 @@ def flashing(path: Path, times: Sequence[Fraction], rate: int, *, apart: bool = 
 
 
 def flashes(path: Path, **span: float) -> list[float]:
-    """Return the instants of the frames in which the picture lights up."""
+    """Return the instants of the frames that light up."""
     lit = [made.is_lit(picture.rgb()) for picture in Frames(path, **span)]
     return [n / FPS for n in range(1, len(lit)) if lit[n] and not lit[n - 1]]
 
 
 def check(file: Made) -> None:
-    """Check flashes against clicks, and both against the truth."""
+    """Check flashes against clicks, and both against the true instants."""
     sound = read_sound(file.video, file.audio, **WINDOW)
     seen, heard = flashes(file.video), made.loud_instants(sound.samples, sound.first)
     assert len(seen) == len(heard) == len(file.instants)
@@ -88,7 +88,7 @@ HERTZ = (16_000, 44_100, 48_000)
 
 
 def pairwise(number: int) -> pytest.MarkDecorator:
-    """Give each frame rate a sample rate: over the tests of a class, numbered, every pair of two of the three comes."""
+    """Pair each frame rate with a sample rate, shifted by `number`, so that a class covers all pairs of two."""
     pairs = [(fps, HERTZ[(n + number) % len(HERTZ)]) for n, fps in enumerate(RATES)]
     return pytest.mark.parametrize(("fps", "hertz"), pairs)
 
@@ -98,7 +98,7 @@ class TestEveryRate:
 
     @pairwise(0)
     def test_mp4(self, fps: str, hertz: int, tmp_path: Path) -> None:
-        """H.264 with B-frames and AAC in mp4: priming does not shift the sound."""
+        """H.264 with B-frames and AAC in mp4: priming does not shift the audio."""
         check(flashing(tmp_path / "clip.mp4", times_of(fps), hertz))
 
     @pairwise(1)
@@ -111,19 +111,19 @@ class TestEveryRate:
 
     @pairwise(2)
     def test_late_sound(self, fps: str, hertz: int, tmp_path: Path) -> None:
-        """Sound that starts 0.4 s after the picture stays where it is, in mkv and in mp4's edit list."""
+        """Audio that starts 0.4 s after the video keeps its offset, in mkv and in mp4's edit list."""
         for name in ("clip.mkv", "clip.mp4"):
             check(flashing(tmp_path / name, times_of(fps), hertz, sound_at=Fraction(4, 10)))
 
     @pairwise(3)
     def test_late_picture(self, fps: str, hertz: int, tmp_path: Path) -> None:
-        """Sound that starts 0.5 s before the picture counts from the picture."""
+        """Audio that starts 0.5 s before the video is timed relative to the video."""
         for name in ("clip.mkv", "clip.mp4", "clip.ts"):
             check(flashing(tmp_path / name, times_of(fps, Fraction(1, 2), LENGTH - 0.5), hertz))
 
     @pairwise(4)
     def test_sound_apart(self, fps: str, hertz: int, tmp_path: Path) -> None:
-        """Picture in mp4 and sound in m4a, as VoxCeleb2 has them."""
+        """Video in mp4 and audio in m4a, as in VoxCeleb2."""
         check(flashing(tmp_path / "whole.mp4", times_of(fps), hertz, apart=True))
 
 
@@ -141,7 +141,7 @@ class TestEveryRate:
     }.items(),
 )
 def test_other_formats(name: str, options: dict[str, Any], tmp_path: Path) -> None:
-    """Formats that hold no presentation times, or that delay sound in other ways, are in sync too."""
+    """Formats without presentation times, or with other audio delays, are in sync too."""
     check(flashing(tmp_path / name, made.steady(25, LENGTH), 48_000, **options))
 
 
@@ -156,7 +156,7 @@ def test_ogg(tmp_path: Path) -> None:
 
 
 def test_one_damaged_time_of_showing(tmp_path: Path) -> None:
-    """A packet of a broadcast that is said to be shown minutes after it is decoded makes no minutes of pictures."""
+    """A broadcast packet whose presentation time is minutes too late does not add minutes of frames."""
     file = flashing(tmp_path / "clip.ts", made.steady(25, LENGTH), 16_000)
     data = bytearray(file.video.read_bytes())
     with open_file(file.video) as container:
@@ -169,7 +169,7 @@ def test_one_damaged_time_of_showing(tmp_path: Path) -> None:
 
 
 def test_a_time_of_showing_before_the_last_one(tmp_path: Path) -> None:
-    """A picture that is said to be shown before the last one, as some in VOB are, is shown when it is decoded."""
+    """A frame whose presentation time precedes the last one's, as some in VOB, is shown when it is decoded."""
     whole = made.numbered(tmp_path / "whole.mp4", made.steady(25, 2), fps=25, video={"bf": "2", "g": "12"})
     with av.open(str(whole)) as source, av.open(str(tmp_path / "clip.mp4"), "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
@@ -184,7 +184,7 @@ def test_a_time_of_showing_before_the_last_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sound_name", ["sound.wav", "sound.ts", "sound.m4a"])
 @pytest.mark.parametrize("picture_name", ["picture.mpg", "picture.ts", "picture.mkv"])
 def test_files_apart_begin_together(picture_name: str, sound_name: str, tmp_path: Path) -> None:
-    """Picture and sound in two files are aligned by their beginnings, wherever each file's clock begins."""
+    """Video and audio in two files are aligned at their beginnings, wherever each file's clock begins."""
     file = flashing(tmp_path / "whole.mkv", made.steady(25, LENGTH), 48_000, acodec="pcm_s16le")
     picture, sound = tmp_path / picture_name, tmp_path / sound_name
     made.ffmpeg("-i", file.video, "-an", "-qscale:v", 2, picture)
@@ -198,7 +198,7 @@ def test_files_apart_begin_together(picture_name: str, sound_name: str, tmp_path
 
 
 def test_sound_moved_by_ffmpeg(tmp_path: Path) -> None:
-    """Sound that `-itsoffset` moved later by 0.25 s, which mp4 keeps as an edit list, is later by 0.25 s."""
+    """Audio delayed by 0.25 s with `-itsoffset`, which mp4 stores as an edit list, is read 0.25 s later."""
     file = flashing(tmp_path / "clip.mp4", made.steady(25, LENGTH), 44_100)
     moved = tmp_path / "moved.mp4"
     inputs = ("-i", file.video, "-itsoffset", "0.25", "-i", file.video)
@@ -216,7 +216,7 @@ def test_a_beginning_cut_by_an_edit_list(tmp_path: Path) -> None:
 
 
 def test_the_column_of_a_click(tmp_path: Path) -> None:
-    """The columns that change are those whose 25 ms hold the click: `160 c ≤ sample < 160 c + 400`."""
+    """A click changes exactly the MFCC steps whose 25 ms contain it: `160 c ≤ sample < 160 c + 400`."""
     times = made.steady(25, LENGTH)
     sound = np.zeros(48_000, np.int16)
     sound[16_000 * 6 // 5] = 30_000  # where frame 30 begins
@@ -233,7 +233,7 @@ def test_the_column_of_a_click(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shift", [120.0, -120.0, 1700.0, -2600.0, 0.5])
 def test_audio_shift(shift: float, tmp_path: Path) -> None:
-    """`audio_shift_ms` moves the sound by exactly that, in a clip near the start and in one that is sought."""
+    """`audio_shift_ms` shifts the audio by exactly that amount, in a clip near the start and in a later one."""
     sound = made.noise(34, 16_000)
     clip = made.numbered(tmp_path / "clip.mkv", made.steady(25, 34), sound, acodec="pcm_s16le")
     for start in (5.0, 25.0):
@@ -256,10 +256,10 @@ def test_audio_shift_moves_the_windows(tmp_path: Path) -> None:
 
 
 class TestValid:
-    """Which frames' windows are made of real columns."""
+    """Which frames have windows of real MFCC steps only."""
 
     def test_the_papers_figures(self, tmp_path: Path) -> None:
-        """Of 29 frames 2…25 are valid with 18,560 samples, which make 114 columns; LRW's 19,456 make 120 and 26, 27."""
+        """Of 29 frames 2…25 are valid with 18,560 samples (114 steps); with LRW's 19,456 (120) so are 26 and 27."""
         for samples, last in ((18_560, 25), (19_456, 27)):
             sound = made.noise(2, 16_000)[:samples]
             clip = made.numbered(tmp_path / "clip.mkv", made.steady(25, 1.16), sound, acodec="pcm_s16le")
@@ -268,13 +268,13 @@ class TestValid:
         assert mfcc.n_steps(18_560) == 114
 
     def test_an_lrw_like_mp4(self, tmp_path: Path) -> None:
-        """A clip as LRW has them, 29 pictures and 19 AAC frames, makes frames 2…27 valid."""
+        """In a clip like LRW's, with 29 frames and 19 AAC frames, frames 2…27 are valid."""
         sound = made.noise(2, 16_000)[:19_456]
         clip = made.numbered(tmp_path / "clip.mp4", made.steady(25, 1.16), sound)
         assert np.flatnonzero(self._valid(clip)).tolist() == list(range(2, 28))
 
     def test_neighbours_sound_is_used(self, tmp_path: Path) -> None:
-        """With 80 ms of sound before the clip and 95 ms after, every frame is valid; with a sample less, one is not."""
+        """With 80 ms of audio before the clip and 95 ms after, every frame is valid; with a sample less, one is not."""
         sound = made.noise(5, 16_000)
         clip = made.numbered(tmp_path / "clip.mkv", made.steady(25, 4), sound, acodec="pcm_s16le")
         assert self._valid(clip, start=2.0, duration=1.16).all()
@@ -285,7 +285,7 @@ class TestValid:
         assert np.flatnonzero(~self._valid(short, start=2.0, duration=1.16)).tolist() == [28]
 
     def test_windows_do_not_depend_on_the_cut(self, tmp_path: Path) -> None:
-        """The windows of a clip cut out by `start` are those of the whole file, neighbours' sound and all."""
+        """The windows of a clip cut by `start` are those of the whole file, including the neighbouring audio."""
         clip = made.numbered(tmp_path / "clip.mkv", made.steady(25, 4), made.noise(4, 16_000), acodec="pcm_s16le")
         whole, part = (self._members(clip, **span)["mfcc.npy"] for span in ({}, {"start": 1.2, "duration": 1.16}))
         assert np.allclose(decode_array(whole)[30:59], decode_array(part), atol=1e-4)
@@ -306,7 +306,7 @@ PURE = {"aac_pns": "0"}  # without noise whose seed depends on where decoding st
 
 @functools.cache
 def streams(folder: Path, rate: int) -> Path:
-    """Make ten-second GOPs with B-frames, and AAC, in mp4, once in a folder."""
+    """Make ten-second GOPs with B-frames, and AAC, in mp4, once per folder."""
     path = folder / f"streams-{rate}.mp4"
     return made.numbered(path, LONG, made.noise(45.2, rate), rate=rate, video=GOP, audio=PURE)
 
@@ -351,7 +351,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
 
 
 class Whole(NamedTuple):
-    """A long file and all that it holds."""
+    """A long file and its content."""
 
     path: Path
     numbers: list[int]
@@ -360,19 +360,19 @@ class Whole(NamedTuple):
 
 @pytest.fixture(scope="module")
 def long_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for all of them, so that those with the same streams share these."""
+    """A folder for all of them, so that files with the same streams share these."""
     return tmp_path_factory.mktemp("long")
 
 
 @pytest.fixture(scope="module", params=MAKERS)
 def whole(request: pytest.FixtureRequest, long_files: Path) -> Whole:
-    """A file of 45 s, read from end to end."""
+    """A file of 45 s, read completely."""
     path = MAKERS[request.param](long_files / request.param)
     return Whole(path, numbers(path), read_sound(path, **WINDOW))
 
 
 def numbers(path: Path, **span: float) -> list[int]:
-    """Return the number of each frame's picture."""
+    """Return the number that each frame shows."""
     frames = Frames(path, keep_bytes=0, **span)
     found = [made.number_of(picture.rgb()) for picture in frames]
     assert len(found) == frames.n_frames
@@ -381,7 +381,7 @@ def numbers(path: Path, **span: float) -> list[int]:
 
 @pytest.mark.parametrize("start", [0.48, 5.0, 19.96, 20.04, 25.0, 33.36, 44.4])
 def test_a_part_of_a_file(whole: Whole, start: float) -> None:
-    """A clip with `start` and `duration` has the frames and samples that cutting them out of the whole file gives."""
+    """A clip with `start` and `duration` has the frames and samples of that part of the whole file."""
     assert whole.numbers == list(range(1125))
     first = round(start * FPS)
     assert numbers(whole.path, start=start, duration=1.16) == whole.numbers[first : first + 29]
@@ -391,11 +391,11 @@ def test_a_part_of_a_file(whole: Whole, start: float) -> None:
     begin = round(start * 16_000) + part.first - whole.sound.first
     expected = whole.sound.samples[begin : begin + (part.n_frames * 640 + 1281 + 1520)].astype(int)
     assert len(part.samples) == len(expected)
-    assert np.abs(part.samples - expected).max() <= 2  # MP2's decoder rounds with a memory
+    assert np.abs(part.samples - expected).max() <= 2  # MP2's decoder rounds depending on its state
 
 
 def test_a_part_of_a_file_that_rounds_to_milliseconds(tmp_path: Path) -> None:
-    """Where the container rounds time stamps to 1 ms, clicks in a part lie within 1 ms of those in the whole."""
+    """If the container rounds time stamps to 1 ms, clicks in a part are within 1 ms of those in the whole."""
     times, instants = made.steady(25, 30), [Fraction(n, 10) for n in (53, 58, 251, 257)]
     sound = made.clicks(instants, 30, 44_100)
     clip = made.numbered(tmp_path / "clip.mkv", times, sound, rate=44_100, video=GOP)
@@ -406,14 +406,14 @@ def test_a_part_of_a_file_that_rounds_to_milliseconds(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def apart(long_files: Path) -> tuple[Path, Path]:
-    """Pictures of 45 s in one file and their sound in another."""
+    """45 s of video in one file and its audio in another."""
     wav = made.write_wav(long_files / "source.wav", made.noise(45, 16_000), 16_000)
     return made.numbered(long_files / "picture.mp4", LONG), wav
 
 
 @pytest.mark.parametrize("suffix", ["m4a", "wav", "mp3", "flac", "aac"])
 def test_a_part_of_sound_apart(suffix: str, apart: tuple[Path, Path], tmp_path: Path) -> None:
-    """A part of a sound file is that part of the whole sound, beyond the point where it is sought too."""
+    """A part of an audio file equals that part of the whole audio, also after seeking."""
     picture, wav = apart
     sound = tmp_path / f"sound.{suffix}"
     made.ffmpeg("-i", wav, *(("-aac_pns", "0") if suffix in ("m4a", "aac") else ()), sound)
@@ -426,14 +426,14 @@ def test_a_part_of_sound_apart(suffix: str, apart: tuple[Path, Path], tmp_path: 
 
 
 def test_a_part_of_a_stream_without_time_stamps(tmp_path: Path) -> None:
-    """Raw H.264, in which nothing can be sought, gives the frames of a late part too."""
+    """Raw H.264, which cannot be seeked, gives the frames of a late part too."""
     source = made.numbered(tmp_path / "source.mp4", made.steady(25, 26), video={"g": "250", "bf": "2"})
     made.ffmpeg("-i", source, "-c", "copy", tmp_path / "raw.h264")
     assert numbers(tmp_path / "raw.h264", start=25.0, duration=0.4) == list(range(625, 635))
 
 
 def test_a_clip_of_a_late_picture(tmp_path: Path) -> None:
-    """Where the picture starts 5 s after the sound, a clip's `start` counts from the picture."""
+    """If the video starts 5 s after the audio, a clip's `start` is relative to the video."""
     clip = made.numbered(tmp_path / "late.mkv", made.steady(25, 3, 5), made.noise(9, 16_000), acodec="pcm_s16le")
     assert numbers(clip, start=0.4, duration=1.16) == list(range(10, 39))
     sound = read_sound(clip, start=0.4, duration=1.16, **WINDOW)
@@ -444,7 +444,7 @@ def test_a_clip_of_a_late_picture(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- counting and choosing, against all instants
 def nearest_by_force(times: list[Fraction], start: Fraction, wanted: int | None) -> list[int]:
-    """Return the index of each frame's picture: at every instant the nearest, the earlier of two."""
+    """Return the index of each frame's image: at every instant the nearest one, the earlier of two."""
     last = max(times)
     after = [b - a for a, b in itertools.pairwise(times) if b >= start]
     hold = float(np.median([float(gap) for gap in after])) if after else 1 / FPS
@@ -472,7 +472,7 @@ def clocks(draw: st.DrawFn) -> tuple[list[Fraction], Fraction, float | None]:
 
 
 class Clockwork(Frames):
-    """Frames of pictures that are only numbers."""
+    """Frames whose images are only numbers."""
 
     def __init__(self, times: list[Fraction], start: Fraction, duration: float | None, **limits: float) -> None:
         super().__init__(Path("clockwork"), duration=duration, keep_bytes=0, **limits)
@@ -486,7 +486,7 @@ class Clockwork(Frames):
 
 
 class Number(NamedTuple):
-    """A picture that is only a number."""
+    """An image that is only a number."""
 
     number: int
     nbytes: int = 1
@@ -496,9 +496,9 @@ class Number(NamedTuple):
 
 
 @given(clocks())
-@example(([Fraction(5 * n, 1000) for n in range(10)], Fraction(0), None))  # 200 pictures a second
+@example(([Fraction(5 * n, 1000) for n in range(10)], Fraction(0), None))  # 200 frames per second
 def test_frames_show_the_nearest_picture(drawn: tuple[list[Fraction], Fraction, float | None]) -> None:
-    """Each frame shows the picture nearest to its instant, and there are as many as their times alone tell."""
+    """Each frame shows the image nearest to its instant, and time stamps alone give the number of frames."""
     times, start, duration = drawn
     wanted = None if duration is None else max(1, round(duration * FPS))
     expected = nearest_by_force(times, start, wanted)
@@ -516,7 +516,7 @@ def test_frames_show_the_nearest_picture(drawn: tuple[list[Fraction], Fraction, 
 
 
 def test_pictures_of_one_time_count_once() -> None:
-    """A picture whose time stamp is there more than once does not make the others shorter."""
+    """An image whose time stamp occurs more than once does not shorten the others."""
     count = FrameCount(Fraction(0), None, Fraction(1, 25))
     for n in range(6):
         count.add(n // 3)
@@ -525,7 +525,7 @@ def test_pictures_of_one_time_count_once() -> None:
 
 
 def test_a_leap_in_time_is_too_long_at_once() -> None:
-    """A time stamp far beyond the longest clip ends the reading without a frame for every instant up to it."""
+    """A time stamp far beyond the maximum length ends the reading without a frame for every instant up to it."""
     leaping = Clockwork([Fraction(0), Fraction(1, 25), Fraction(10**6)], Fraction(0), None, max_seconds=100.0)
     shown: list[Any] = []
     with pytest.raises(Reject, match="longer than 100 s"):

@@ -1,4 +1,4 @@
-"""Opening files, probing them, and how many frames they make."""
+"""Opening and probing files, and counting their frames."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def h264(path: Path, **options: str) -> Path:
 
 
 def copied(*options: str, source: Callable[[Path], Path] = h264) -> Callable[[Path], Path]:
-    """Return a maker that copies or converts a made file with ffmpeg."""
+    """Return a maker that copies or converts a generated file with ffmpeg."""
 
     def make(path: Path) -> Path:
         whole = source(path.with_name("source" + (".ts" if source is mpeg2_ts else ".mp4")))
@@ -38,7 +38,7 @@ def copied(*options: str, source: Callable[[Path], Path] = h264) -> Callable[[Pa
 
 
 def open_gop(path: Path) -> Path:
-    """H.264 whose B-frames lean on the next GOP."""
+    """H.264 whose B-frames refer to the next GOP."""
     return h264(path, **{"x264-params": "open-gop=1:scenecut=0"})
 
 
@@ -46,7 +46,7 @@ def mpeg(vcodec: str) -> Callable[[Path], Path]:
     """Return a maker of MPEG-1 or 2 with open GOPs, and MP2."""
 
     def make(path: Path) -> Path:
-        # As many slices as threads: else the bytes would depend on the cores that there are.
+        # As many slices as threads; otherwise the bytes would depend on the number of cores.
         options = {"vcodec": vcodec, "acodec": "mp2", "video": {**GOP, "threads": "2"}}
         container = {".ts": None, ".mpg": "vob" if vcodec == "mpeg2video" else None}[path.suffix]
         return made.numbered(path, TIMES, made.noise(3, 44_100), rate=44_100, fps=25, container=container, **options)
@@ -58,7 +58,7 @@ mpeg1, mpeg2, mpeg2_ts = mpeg("mpeg1video"), mpeg("mpeg2video"), mpeg("mpeg2vide
 
 
 def torn(make: Callable[[Path], Path], first: float, last: float) -> Callable[[Path], Path]:
-    """Return a maker of a file of which only a share is there."""
+    """Return a maker of a file of which only a fraction is there."""
 
     def tear(path: Path) -> Path:
         data = make(path).read_bytes()
@@ -121,7 +121,7 @@ MADE: dict[str, tuple[Callable[[Path], Path], list[int]]] = {
 
 @pytest.fixture(scope="module", params=MADE)
 def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
-    """A made file and the pictures that it shows, where that is known."""
+    """A generated file and the frames that it shows, if known."""
     make, shown = MADE[request.param]
     return make(tmp_path_factory.mktemp("media") / request.param), shown
 
@@ -151,7 +151,7 @@ def _silent(beside: Path) -> Path:
 
 
 def test_frames_show_the_right_pictures(file: tuple[Path, list[int]]) -> None:
-    """Every picture that a player would show is shown, in order."""
+    """Every frame that a player would show is returned, in order."""
     path, shown = file
     numbers = [made.number_of(picture.rgb()) for picture in Frames(path)]
     assert numbers == (shown or sorted(numbers))
@@ -159,7 +159,7 @@ def test_frames_show_the_right_pictures(file: tuple[Path, list[int]]) -> None:
 
 @pytest.mark.slow
 def test_real_clips_agree_too(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On real clips, damaged ones among them, counting packets gives the frames that are decoded."""
+    """On real clips, damaged ones among them, counting packets gives the number of decoded frames."""
     clips = shared / "clips"
     paths = [*clips.glob("grid/*/*.mpg"), *clips.glob("hard/*.mp4"), *clips.glob("voxceleb2/dev/mp4/*/*/*.mp4")]
     paths += sorted(clips.glob("grid_s1/*/*.mp4"))[::60]
@@ -179,7 +179,7 @@ def test_real_clips_agree_too(shared: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_video_is_not_decoded_for_the_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading the sound of a sane file decodes no picture."""
+    """Reading the audio of an intact file decodes no frame."""
     monkeypatch.setattr(audio, "Frames", None)
     for path in (h264(tmp_path / "a.mp4"), mpeg1(tmp_path / "a.mpg"), avi("mpeg4", 2)(tmp_path / "a.avi")):
         assert read_sound(path).n_frames == 75
@@ -191,7 +191,7 @@ def test_the_video_is_not_decoded_for_the_sound(tmp_path: Path, monkeypatch: pyt
 def test_wherever_a_file_breaks_off(
     make: Callable[[Path], Path], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """Counting packets gives the frames that are decoded also where the last picture is torn."""
+    """Counting packets gives the number of decoded frames even if the last frame is truncated."""
     path = tmp_path / request.node.callspec.id
     data = make(path).read_bytes()
     for cut in range(len(data) * 45 // 100, len(data) * 45 // 100 + 1480, 37):
@@ -203,7 +203,7 @@ def test_wherever_a_file_breaks_off(
 @pytest.mark.parametrize("holes", [{31, 32, 33, 34, 35, 50}, {1}, {2, 3}, {60}])
 @pytest.mark.parametrize(("vcodec", "b_frames"), [("mpeg4", 0), ("mpeg4", 2), ("libx264", 3)])
 def test_holes_in_avi(vcodec: str, b_frames: int, holes: set[int], tmp_path: Path) -> None:
-    """Where an AVI leaves pictures out, the picture before is held, and later ones keep their time."""
+    """If an AVI leaves frames out, the previous frame is held, and later ones keep their times."""
     times = [time for n, time in enumerate(TIMES) if n not in holes]
     options = {"fps": 25, "vcodec": vcodec, "acodec": "pcm_s16le", "video": {"bf": str(b_frames)}}
     clip = made.numbered(tmp_path / "holes.avi", times, made.noise(3, 16_000), **options)
@@ -214,7 +214,7 @@ def test_holes_in_avi(vcodec: str, b_frames: int, holes: set[int], tmp_path: Pat
 
 
 def test_raw_video_counts(tmp_path: Path) -> None:
-    """Raw H.264 has no time stamps: its pictures last as long as its frame rate says."""
+    """Raw H.264 has no time stamps; its frames last as long as its frame rate says."""
     raw, wav = copied("-c", "copy")(tmp_path / "raw.h264"), _silent(tmp_path / "a")
     assert [made.number_of(picture.rgb()) for picture in Frames(raw)] == list(range(75))
     assert read_sound(raw, wav).n_frames == 75
@@ -222,7 +222,7 @@ def test_raw_video_counts(tmp_path: Path) -> None:
 
 
 def test_iterating_again_gives_the_same(tmp_path: Path) -> None:
-    """Pictures are the same objects on the second reading where they fit into `keep_bytes`, else the same pixels."""
+    """On the second reading frames are the same objects if they fit into `keep_bytes`; otherwise the same pixels."""
     path = h264(tmp_path / "a.mp4")
     kept, lost = Frames(path), Frames(path, keep_bytes=20 * 64 * 48)
     first, again = list(kept), list(kept)
@@ -234,7 +234,7 @@ def test_iterating_again_gives_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 30_000, 10**9])
 def test_kept_pictures_are_bounded(keep: int, tmp_path: Path) -> None:
-    """Pictures are kept for the next reading only where all of them fit into `keep_bytes`."""
+    """Frames are kept for the next reading only if all of them fit into `keep_bytes`."""
     path = h264(tmp_path / "a.mp4")
     frames = Frames(path, keep_bytes=keep)
     size = 0
@@ -245,7 +245,7 @@ def test_kept_pictures_are_bounded(keep: int, tmp_path: Path) -> None:
 
 
 def test_a_slow_source_shows_a_picture_again(tmp_path: Path) -> None:
-    """At 10 pictures a second a picture is shown two or three times, as the same object, and kept once."""
+    """At 10 fps an image is shown two or three times as the same object, and kept once."""
     path = made.numbered(tmp_path / "slow.mp4", made.steady(10, 2))
     pictures = list(Frames(path))
     assert len(pictures) == 50
@@ -254,12 +254,12 @@ def test_a_slow_source_shows_a_picture_again(tmp_path: Path) -> None:
 
 
 def test_duration(tmp_path: Path) -> None:
-    """A file's header tells its duration."""
+    """A file's header gives its duration."""
     assert duration(h264(tmp_path / "a.mp4")) == pytest.approx(3.2, abs=0.05)
 
 
 def test_small_and_thumbnail(tmp_path: Path) -> None:
-    """A picture's small form keeps its shape, and its thumbnail its brightness."""
+    """A frame's small form keeps its shape, and its thumbnail its brightness."""
     image = np.zeros((96, 256), np.uint8)
     image[:, 128:] = 200
     picture = next(iter(Frames(made.write(tmp_path / "a.mp4", TIMES[:2], [image] * 2))))
@@ -277,7 +277,7 @@ def test_small_and_thumbnail(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a" * 300 + ".mp4", "nul\0.mp4"])
 def test_impossible_names(name: str, tmp_path: Path) -> None:
-    """A name that no file can have is a Reject, not an error."""
+    """A name that no file can have raises Reject, not another error."""
     with pytest.raises(Reject) as reject, open_file(tmp_path / name):
         pass
     assert reject.value.reason in ("missing", "unreadable")
@@ -287,7 +287,7 @@ def test_impossible_names(name: str, tmp_path: Path) -> None:
 def test_a_clip_within_a_file_shows_the_same_pictures_as_the_whole_file(
     make: Callable[[Path], Path], name: str, tmp_path: Path
 ) -> None:
-    """What lies before a clip's first picture is left out up to a key frame, and changes no pixel."""
+    """Data before a clip's first frame is skipped up to a key frame, without changing a pixel."""
     path = make(tmp_path / name)
     whole = [picture.rgb() for picture in Frames(path)]
     for start in (0.2, 1.0, 1.52, 2.0):

@@ -1,4 +1,4 @@
-"""The kit of pages: histograms, tables, words and the policy."""
+"""The kit of pages: histograms, tables, captions and the content policy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avprep.pages.words import count, number, words
 
 
 def made(template: str, **values: object) -> str:
-    """Return what a template that imports the kit makes."""
+    """Return the output of a template that imports the kit."""
     environment: Environment = pages._environment("avprep.pages").overlay(
         loader=DictLoader({name: pages.source("avprep.pages", name) for name in ("base.html", "kit.html")})
     )
@@ -25,7 +25,7 @@ def made(template: str, **values: object) -> str:
 
 
 def drawn(*given: Any, **more: Any) -> str:
-    """Return a histogram as a page has it."""
+    """Return a histogram as it appears on a page."""
     return made("{{ kit.histogram(plot) }}", plot=histogram(*given, **more))
 
 
@@ -44,7 +44,7 @@ def drawn(*given: Any, **more: Any) -> str:
     ],
 )
 def test_histograms(values: list[float], said: str, ticks: set[str]) -> None:
-    """A histogram counts every clip once and says its numbers in words, whatever the values."""
+    """A histogram counts every clip once and gives its numbers in words, whatever the values."""
     svg = drawn(np.array(values), "Length", "s")
     assert said in svg
     assert ticks <= set(re.findall("<text[^>]*>([^<]*)</text>", svg))
@@ -54,20 +54,20 @@ def test_histograms(values: list[float], said: str, ticks: set[str]) -> None:
 
 
 def test_odd_values_do_not_squeeze_a_histogram() -> None:
-    """A value far out is counted in a bar of its own at the end."""
+    """An outlier is counted in a bar of its own at the end."""
     svg = drawn(np.array([*np.linspace(1, 2, 999), 500.0]), "Jitter", "px")
     assert svg.count('class="beyond"') == 1
     assert len(re.findall("<rect", svg)) > 15
 
 
 def test_a_histogram_of_one_bar_has_no_more_ticks_than_ends() -> None:
-    """Nearly all alike and one far out: the axis is numbered at the ends of the bar that is left."""
+    """With nearly equal values and one outlier, the axis is numbered at the ends of the remaining bar."""
     svg = drawn(np.array([*[0.0] * 635, -80.1]), "Audio offset", "ms")
     assert re.findall("<text[^>]*>([^<]*)</text>", svg) == ["0", "5", "635"]
 
 
 def test_two_series_share_their_bars_places() -> None:
-    """A second series is a line over the same bins, with its own numbers in words; the highest count is of both."""
+    """A second series is a line over the same bins, with its own numbers in words; the peak is that of both series."""
     plot = histogram(np.array([1.0, 2.0, 2.0]), "Shake", "px", other=np.array([1.0] * 5))
     svg = made("{{ kit.histogram(plot, ['A', 'B']) }}", plot=plot)
     assert plot.tallest == 5
@@ -77,7 +77,7 @@ def test_two_series_share_their_bars_places() -> None:
 
 
 def test_cells_are_text_unless_a_template_made_them() -> None:
-    """What stands in a cell is escaped; HTML comes from templates alone."""
+    """The content of a cell is escaped; HTML comes from templates alone."""
     page = made(
         "{% set bold %}<b>{{ rows[0] }}</b>{% endset %}{{ kit.table(['a'], [[rows[0], bold]], 'pairs') }}", rows=["<i>"]
     )
@@ -87,20 +87,20 @@ def test_cells_are_text_unless_a_template_made_them() -> None:
 
 
 def test_words_fit_on_a_line_and_hide_nothing() -> None:
-    """Untrusted text is cut, and what does not print is spelt out."""
+    """Untrusted text is truncated, and non-printing characters are spelt out."""
     assert words("a\n\u202eb") == "a\\n\\u202eb"
     assert words("x" * 200, 10) == "x" * 9 + "…"
     assert words("x" * 10, 10) == "x" * 10
 
 
 def test_numbers_have_three_digits_and_a_minus_sign() -> None:
-    """Numbers are short, their units follow, and one thing is singular."""
+    """Numbers are short and followed by their units; a count of one takes the singular."""
     assert [number(-0.12345), number(12345.6, "px"), number(-0.0)] == ["−0.123", "12,346 px", "0"]
     assert [count(1, "clip"), count(1000, "clip")] == ["1 clip", "1,000 clips"]
 
 
 def test_pictures_end_where_the_room_does() -> None:
-    """A picture beyond the room has no address and is counted."""
+    """An image beyond the size limit has no address and is counted."""
     pictures = Pictures(4)
     assert pictures.url(b"abc") == "data:image/jpeg;base64,YWJj"
     assert pictures.url(b"de", "png") is None
@@ -108,13 +108,13 @@ def test_pictures_end_where_the_room_does() -> None:
 
 
 def test_a_misspelt_name_is_an_error() -> None:
-    """A template that uses a value that nobody gave does not leave a hole in the page."""
+    """A template that uses an undefined value raises an error instead of leaving a gap."""
     with pytest.raises(Exception, match="is undefined"):
         made("{{ missing }}")
 
 
 def test_a_caption_is_cut_to_its_strip() -> None:
-    """Words are dark on white and end before the strip does; none leave it white; letters of any script do no harm."""
+    """A caption is dark on white and cut to its strip; an empty one is white; letters of any script are accepted."""
     strip = caption("x" * 500, 200)
     assert strip.shape == (LINE, 200, 3)
     assert strip.dtype == np.uint8

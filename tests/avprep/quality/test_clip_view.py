@@ -1,4 +1,4 @@
-"""One clip to look at: found in its shard, drawn with whatever there is of it, played with its sound in step."""
+"""Viewing one clip: it is found in its shard, drawn with the available parts, and played with its audio in sync."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def call(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def run_of_all(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the corpus and of odd clips made from it, in shards of two; not to be changed."""
+    """A run of the corpus and of odd clips made from it, in shards of two; read-only."""
     folder = tmp_path_factory.mktemp("look")
     plan = manifest.read(lrw / "plan.jsonl")
     root = folder / "root"
@@ -73,12 +73,12 @@ def run_of_all(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole_picture(run_of_all: Path) -> NDArray[np.uint8]:
-    """The picture of a clip that is there whole; not to be changed."""
+    """The image of a complete clip; read-only."""
     return clip_picture.draw(clip_view.read(run_of_all, WHOLE))
 
 
 def has(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> bool:
-    """Whether a picture holds a colour."""
+    """Return whether an image contains a colour."""
     return bool((picture == np.array(colour, np.uint8)).all(axis=2).any())
 
 
@@ -86,7 +86,7 @@ class TestFinding:
     """A clip is found by its key, in its own shard."""
 
     def test_only_the_clips_own_shard_is_read(self, run_of_all: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """One tar of each column is opened, the one that the plan puts the clip into."""
+        """One tar of each column is opened: the shard of the clip in the manifest."""
         opened = []
         whole = column_shards.read_sample
         monkeypatch.setattr(column_shards, "read_sample", lambda path, *rest: opened.append(path) or whole(path, *rest))
@@ -101,7 +101,7 @@ class TestFinding:
         assert (view.shard, states) == ("train-000003", {"crop": "ok", "mfcc": "failed"})
 
     def test_an_unknown_key_names_the_nearest(self, run_of_all: Path) -> None:
-        """A slip of the finger, a part of a key and something else entirely each end in one line."""
+        """A typing error, a part of a key and an unrelated key each end in one line."""
         with pytest.raises(RunError, match=f"no clip of this run has that key; nearest: {WHOLE}"):
             clip_view.read(run_of_all, "FAMILY/val/FAMLY_00001")
         with pytest.raises(RunError, match="nearest: beside"):
@@ -113,7 +113,7 @@ class TestFinding:
             assert len(str(error.value)) < 1000
 
     def test_likes_are_looked_for_in_a_bounded_number(self) -> None:
-        """Among a hundred thousand keys the nearest is found at once, its end or its start being right."""
+        """Among a hundred thousand keys the nearest is found at once if its start or its end is right."""
         keys = [f"speaker{n % 100:03d}/clip_{n:06d}" for n in range(100_000)]
         assert "speaker012/clip_000012" in clip_view.similar("speaker012/clip_000013", keys)
         assert "speaker077/clip_000077" in clip_view.similar("spaeker077/clip_000077", keys)
@@ -129,7 +129,7 @@ class TestFinding:
             assert {clip.key: clip_view.find(plan, clip.key, size)[1] for clip in clips} == where
 
     def test_a_shard_that_lacks_the_clip_is_named(self, run_of_all: Path, tmp_path: Path) -> None:
-        """A tar that does not hold what its sidecar promises is an error of one line."""
+        """A tar without the content that its sidecar lists is a one-line error."""
         out = tmp_path / "out"
         shutil.copytree(run_of_all, out)
         shutil.copy(out / "crop/test-000000.tar", out / "crop/val-000000.tar")
@@ -138,7 +138,7 @@ class TestFinding:
 
     @given(st.text(max_size=300))
     def test_file_names_are_harmless(self, key: str) -> None:
-        """The name of any key's picture is a single file below the current folder, short enough for a disk."""
+        """The image of any key is a single file in the current folder, with a name that is short enough."""
         name = clip_view.file_name(key)
         assert 0 < len(name.encode()) <= 200
         assert not set(name) & set("/\\.\0\n:*?")
@@ -148,7 +148,7 @@ class TestPicture:
     """The available parts of a clip are drawn, and missing ones are named."""
 
     def test_a_whole_clip(self, run_of_all: Path, whole_picture: NDArray[np.uint8]) -> None:
-        """Every crop is in the picture; chosen frames have their colour; nothing is in alarm red."""
+        """Every crop is in the image; chosen frames have their colour; nothing is in the red of failures."""
         view = clip_view.read(run_of_all, WHOLE)
         assert (view.crop.state, view.mfcc.state, view.n_frames) == ("ok", "ok", 29)
         picture = whole_picture
@@ -162,7 +162,7 @@ class TestPicture:
         assert not np.array_equal(clip_picture.draw(view, [3]), picture)
 
     def test_crops_are_shown_as_they_are(self, run_of_all: Path, whole_picture: NDArray[np.uint8]) -> None:
-        """The grid shows crops in their places, resized and no more, as far as nothing is drawn over them."""
+        """The grid shows crops in their places, only resized, wherever nothing is drawn over them."""
         view, picture = clip_view.read(run_of_all, WHOLE), whole_picture
         grid = clip_picture._Grid.of(view)
         corners = []
@@ -178,20 +178,20 @@ class TestPicture:
 
     @pytest.mark.parametrize("key", [BROKEN, "silent", HOSTILE, "beside"])
     def test_odd_clips_are_drawn(self, run_of_all: Path, key: str) -> None:
-        """A clip that failed in one column or both, or whose key is hostile, has a picture; failures are in red."""
+        """A clip that failed in one column or both, or has a hostile key, has an image; failures are in red."""
         view = clip_view.read(run_of_all, key)
         picture = clip_picture.draw(view)
         assert has(picture, RED) == (key in (BROKEN, "silent"))
         assert view.n_frames == {BROKEN: 0, "beside": 15}.get(key, 29)
 
     def test_without_the_source(self, run_of_all: Path, tmp_path: Path) -> None:
-        """Where the data set or the file is not there, the picture says so and shows the rest."""
+        """If the data set or the file is missing, the image says so and shows the rest."""
         for root in (tmp_path / "nowhere", tmp_path):
             view = clip_view.read(run_of_all, WHOLE, root)
             assert has(clip_picture.draw(view), RED)
 
     def test_a_column_that_was_never_begun(self, run_of_all: Path, tmp_path: Path) -> None:
-        """A run without mfcc, or whose shard is not finished, shows its crops."""
+        """A run without mfcc shows its crops; one whose shard is not finished shows neither."""
         shutil.copytree(run_of_all / "crop", tmp_path / "crop")
         shutil.copy(run_of_all / "manifest.jsonl", tmp_path)
         view = clip_view.read(tmp_path, WHOLE)
@@ -203,7 +203,7 @@ class TestPicture:
         clip_picture.draw(view)
 
     def test_frames_that_are_not_there(self, run_of_all: Path) -> None:
-        """A frame beyond the clip, too many frames, and any frame of a clip without are refused in one line."""
+        """A frame beyond the clip, too many frames, and any frame of a clip without frames are refused in one line."""
         view = clip_view.read(run_of_all, WHOLE)
         for frames, message in (
             ([0, 29], "frame 29: .* has frames 0 to 28"),
@@ -216,7 +216,7 @@ class TestPicture:
             clip_picture.draw(clip_view.read(run_of_all, BROKEN), [0])
 
     def test_a_long_clip_stays_within_bounds(self, tmp_path: Path) -> None:
-        """Of many frames, evenly spaced ones are shown; hostile transforms and bare facts do no harm."""
+        """Of many frames, evenly spaced ones are shown; odd transforms and missing facts raise no error."""
         clips = [made_shards.Made("long", 0, "yes", "s1", n_frames=500)]
         made_shards.write(tmp_path, clips, picture=lambda frame: made_shards.plain(frame % 29))
         made_shards.write_runs(tmp_path, shard_size=4)
@@ -224,7 +224,7 @@ class TestPicture:
         assert picture.shape[0] < 3000
 
     def test_windows_are_strung_together_again(self) -> None:
-        """The columns that windows were cut from come back, number -8 first."""
+        """The MFCC steps from which windows were cut are restored, from step -8 on."""
         cepstra = np.random.default_rng(0).normal(size=(132, 13))
         windows, _ = mfcc.windows(cepstra, -8, 29)
         course = clip_courses.course_of_windows(windows)
@@ -232,7 +232,7 @@ class TestPicture:
         assert clip_courses.course_of_windows(windows[:1]).shape == (12, 20)
 
     def test_columns_without_sound_are_known(self, run_of_all: Path) -> None:
-        """Frames whose window touches a column that the source has no sound for are those that are not valid."""
+        """The frames whose window includes a step without audio in the source are exactly the invalid ones."""
         for key in (WHOLE, "span", "beside"):
             view = clip_view.read(run_of_all, key)
             numbers = np.arange(4 * (view.n_frames - 1) + 20) - 8
@@ -242,10 +242,10 @@ class TestPicture:
 
 
 class TestFilm:
-    """The crops as a film, with the sound in step."""
+    """The crops as a video, with the audio in sync."""
 
     def lag(self, heard: NDArray[np.int16], wanted: NDArray[np.int16]) -> int:
-        """Return by how many samples a sound is late, in all of a stretch of 100 ms either way."""
+        """Return by how many samples the audio is late, searched within 100 ms either way."""
         n = min(len(heard), len(wanted))
         a, b = heard[:n].astype(float), wanted[:n].astype(float)
         both = np.fft.irfft(np.fft.rfft(a, 2 * n) * np.fft.rfft(b, 2 * n).conj(), 2 * n)
@@ -256,7 +256,7 @@ class TestFilm:
 
     @pytest.mark.parametrize("key", [WHOLE, "span", "late", "beside"])
     def test_sound_is_in_step(self, run_of_all: Path, tmp_path: Path, key: str) -> None:
-        """Whatever the file's clock and wherever its sound lies, the film has the clip's, to half a millisecond."""
+        """Whatever the file's clock and audio offset, the video has the clip's audio, to half a millisecond."""
         film = tmp_path / "film.mp4"
         view = clip_view.read(run_of_all, key)
         assert clip_view.play(view, film) == ""
@@ -264,16 +264,16 @@ class TestFilm:
         start, duration = (None, None) if key == WHOLE else SPAN
         if key == "beside":  # both files' clocks start at their own start
             wanted = read_sound(root / "late.ts", root / "beside.wav", start=start, duration=duration)
-        else:  # a copy of the same packets in another container is heard at the same instants
+        else:  # a copy of the same packets in another container has the same times
             wanted = read_sound(root / "source.mp4", start=start, duration=duration)
         heard = read_sound(film)
         assert heard.n_frames == view.n_frames
         assert heard.samples.size == 640 * view.n_frames
         assert abs(self.lag(heard.samples, wanted.samples[-wanted.first :])) <= 8
-        assert abs(self.lag(np.roll(heard.samples, 100), wanted.samples) - 100) <= 8  # so the measure sees a shift
+        assert abs(self.lag(np.roll(heard.samples, 100), wanted.samples) - 100) <= 8  # so the measure detects a shift
 
     def test_pictures_are_the_crops(self, run_of_all: Path, tmp_path: Path) -> None:
-        """The film has every crop once, in order, at 25 frames a second."""
+        """The video has every crop once, in order, at 25 fps."""
         view = clip_view.read(run_of_all, WHOLE)
         clip_view.play(view, tmp_path / "film.mp4")
         shown = [picture.rgb() for picture in Frames(tmp_path / "film.mp4")]
@@ -284,11 +284,11 @@ class TestFilm:
         assert found.duration == pytest.approx(29 / 25, abs=0.03)
         apart = np.array([[np.abs(a.astype(int) - b).mean() for b in crops] for a in shown])
         assert apart.diagonal().max() < 4
-        # Some neighbours are all but the same picture: in no row is another one nearer by more than a trifle.
+        # Some neighbours are nearly the same image: in no row is another one nearer by more than a trifle.
         assert (apart.diagonal() < apart.min(axis=1) + 0.3).all()
 
     def test_without_sound_it_is_silent(self, run_of_all: Path, tmp_path: Path) -> None:
-        """A source that is gone or has no sound leaves a silent film and one line that says why."""
+        """A source that is missing or has no audio gives a silent video and one line with the cause."""
         for view in (clip_view.read(run_of_all, "silent"), clip_view.read(run_of_all, WHOLE, tmp_path)):
             assert clip_view.play(view, tmp_path / "film.mp4")
             assert made.probe(tmp_path / "film.mp4").audio is None
@@ -310,7 +310,7 @@ class TestCommand:
         return lambda: sorted(path.name for path in tmp_path.iterdir())
 
     def test_a_picture_and_a_film(self, run_of_all: Path, here: Callable[[], list[str]]) -> None:
-        """The picture is named after the key where no name is given; both columns' states are told."""
+        """Without a given name the image is named after the key; the states of both columns are printed."""
         result = call("inspect", run_of_all, WHOLE, "--play", "film.mp4")
         assert result.exit_code == 0, result.output
         assert here() == ["FAMILY_val_FAMILY_00001.png", "film.mp4"]
@@ -320,13 +320,13 @@ class TestCommand:
         ]
 
     def test_a_hostile_key(self, run_of_all: Path, here: Callable[[], list[str]]) -> None:
-        """A key of odd characters writes one file, here."""
+        """A key with odd characters writes one file, in the current folder."""
         result = call("inspect", run_of_all, HOSTILE, "--frames", "0, 5")
         assert result.exit_code == 0, result.output
         assert here() == ["a___x____b___ß日%.png"]
 
     def test_a_failed_clip_is_no_error(self, run_of_all: Path, here: Callable[[], list[str]]) -> None:
-        """The picture of a clip that failed is written, and its reasons are told."""
+        """The image of a clip that failed is written, and its reasons are printed."""
         result = call("inspect", run_of_all, BROKEN, "-o", "x.png")
         assert result.exit_code == 0
         assert result.output == "x.png: crop failed (unreadable), mfcc failed (unreadable), 0 frames\n"
@@ -353,7 +353,7 @@ class TestCommand:
         status: int,
         words: str,
     ) -> None:
-        """What cannot be done is told in a line with the documented status, without a traceback."""
+        """Errors are one line with the documented exit status and no traceback."""
         result = call("inspect", run_of_all, *arguments)
         assert result.exit_code == status, result.output
         lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
@@ -369,7 +369,7 @@ class TestCommand:
 
 
 def test_a_run_that_moved_the_sound_shows_it_moved(lrw: Path, tmp_path: Path) -> None:
-    """With --audio-shift-ms the waveform and the film are those that the windows were made from."""
+    """With --audio-shift-ms the waveform and the video have the audio from which the windows were made."""
     plan = manifest.read(lrw / "plan.jsonl")
     plan = replace(plan, clips=tuple(clip for clip in plan.clips if clip.key == WHOLE))
     run(CropStage(plan.root, CropSettings()), plan, tmp_path, jobs=1)

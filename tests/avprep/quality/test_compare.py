@@ -1,4 +1,4 @@
-"""The page that compares two runs: what changed, how far crops lie apart, and nothing that the browser must fetch."""
+"""The page that compares two runs: what changed, how far crops differ, and nothing to fetch for the browser."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def crop(lrw: Path, out: Path, kind: Align, shard_size: int) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two runs of the corpus, smooth and with one transform a clip, shards of different sizes; not to be changed."""
+    """Two runs of the corpus, smooth and with one transform per clip, in shards of different sizes; read-only."""
     folder = tmp_path_factory.mktemp("runs")
     return crop(lrw, folder / "smooth", "smooth", 2), crop(lrw, folder / "fixed", "per-clip", 500)
 
@@ -50,24 +50,24 @@ def text(runs: tuple[Path, Path]) -> str:
 
 
 def face(points: Any, affine: Any, **facts: object) -> Cropped:
-    """Return what a run might have cropped."""
+    """Return the arrays and facts of a crop sample."""
     return Cropped(np.float32(points), np.float32(affine), facts, (0, 0, 0), (b"", b"", b""))
 
 
 def cells(text: str, title: str) -> list[str]:
-    """Return the numbers of the row of a measure."""
+    """Return the numbers in the row of a measure."""
     rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', text)
     row = next(cells for head, cells in rows if html.unescape(head).startswith(title))
     return re.findall(r"<td>(?:<b>)?(.*?)(?:</b>)?</td>", row)
 
 
 class TestDistances:
-    """What is measured of one clip."""
+    """The distances measured for one clip."""
 
     points = np.tile(np.array([[60, 80], [120, 80], [90, 110], [70, 140], [110, 140]], float), (6, 1, 1))
 
     def test_a_shift_of_the_crop_is_found(self) -> None:
-        """Where B's crop shows the face 3 px further right and 4 px further down, crops are 5 px apart."""
+        """If B's crop shows the face 3 px further right and 4 px further down, the crops are 5 px apart."""
         affine = align.similarity(self.points)
         moved = affine.copy()
         moved[:, 0, 2] += 3
@@ -78,7 +78,7 @@ class TestDistances:
             assert found[name] == pytest.approx(value, abs=1e-3), name
 
     def test_points_are_compared_where_both_have_them(self) -> None:
-        """A detector without a nose leaves it out; the share is of the mean of both face sizes."""
+        """The nose is left out if a detector has none; the fraction refers to the mean of both face sizes."""
         other = self.points + np.array([0, 2])
         other[:, 3:] += (0, 4)
         other[:, 2] = np.nan
@@ -94,13 +94,13 @@ class TestDistances:
         assert found.keys() == MEASURES.keys()
 
     def test_the_larger_face_is_b_s(self) -> None:
-        """A transform that makes everything 10 % larger about the eyes is said to."""
+        """A transform that enlarges everything by 10 % about the eyes is reported as doing so."""
         affine = align.similarity(self.points)
         found = distances(face(self.points, affine), face(self.points, 1.1 * affine))
         assert found["zoom"] == pytest.approx(10, abs=1e-3)
 
     def test_shake_tells_the_restless_run(self) -> None:
-        """A crop that steps to and fro by a pixel shakes by the second difference of that, a steady motion does not."""
+        """A crop that steps to and fro by a pixel has the second difference as shake; steady motion has none."""
         gliding = self.points + np.arange(6)[:, None, None] * (1.0, 0.5)
         shaking = gliding + np.array([0, 1] * 3)[:, None, None] * (1.0, 0.0)
         found = distances(face(gliding, align.similarity(gliding)), face(gliding, align.similarity(shaking)))
@@ -118,12 +118,12 @@ class TestDistances:
 
 
 class TestSample:
-    """Which clips are compared."""
+    """The choice of clips to compare."""
 
     plan = Manifest("made", Path("/nowhere"), tuple(Clip(f"c{n:05d}", "v.mp4", "train") for n in range(3000)))
 
     def test_it_is_drawn_from_few_shards(self) -> None:
-        """As many clips as asked for come, in plan order, from no more shards than hold a fair sample."""
+        """The requested number of clips comes in the manifest's order, from no more shards than a fair sample needs."""
         ok = {clip.key for clip in self.plan.clips}
         keys, n_shards = sample(self.plan, 100, ok, 0, 400)
         assert len(keys) == 400
@@ -133,7 +133,7 @@ class TestSample:
         assert sample(self.plan, 100, ok, 1, 400)[0] != keys
 
     def test_small_shards_give_as_many_clips(self) -> None:
-        """Shards of two clips are taken until there are enough; all clips, where there are no more."""
+        """Shards of two clips are used until there are enough clips, or all clips if there are no more."""
         ok = {clip.key for clip in self.plan.clips}
         assert len(sample(self.plan, 2, ok, 0, 400)[0]) == 400
         few = set(sorted(ok)[::300])
@@ -141,7 +141,7 @@ class TestSample:
 
 
 def test_two_ways_of_aligning_are_compared(runs: tuple[Path, Path], text: str) -> None:
-    """The page names both runs, the settings that differ, no state that changed, and the run whose transforms move."""
+    """The page names both runs, the settings that differ, no changed state, and the run whose transforms move."""
     for out in runs:
         assert str(out) in text
     assert "<td>smooth</td><td>per-clip</td>" in text
@@ -159,7 +159,7 @@ def test_two_ways_of_aligning_are_compared(runs: tuple[Path, Path], text: str) -
 
 
 def test_numbers_are_the_shards_own(runs: tuple[Path, Path], text: str) -> None:
-    """Face size, jitter and slip are those of the sidecars, where there is one; the medians are numpy's."""
+    """Face size, jitter and slip come from the sidecars, if there are any; the medians are numpy's."""
     for name, out in zip(NAMES, runs, strict=True):
         clips = [
             clip
@@ -178,7 +178,7 @@ def test_numbers_are_the_shards_own(runs: tuple[Path, Path], text: str) -> None:
 
 
 def test_the_same_runs_give_the_same_bytes(runs: tuple[Path, Path], text: str) -> None:
-    """A page holds no time and nothing at random; another seed's sample of few clips is another."""
+    """A page has no time stamp and nothing random; another seed gives another sample of few clips."""
     assert page(*runs) == text
     assert "2 clips of the 5 that are ok in both runs, drawn with seed 3" in page(*runs, seed=3, clips=2)
 
@@ -203,7 +203,7 @@ def altered(out: Path, folder: Path, change: Any) -> Path:
 
 
 def test_clips_that_changed_state_are_listed(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    """A clip that failed in one run only has its reason and message in the table, escaped, and no distances."""
+    """A clip that failed in one run only is in the table with its reason and escaped message, and has no distances."""
 
     def change(clip: dict[str, Any]) -> dict[str, Any]:
         if clip["key"] != "ABOUT/val/ABOUT_00001":
@@ -219,7 +219,7 @@ def test_clips_that_changed_state_are_listed(runs: tuple[Path, Path], tmp_path: 
 
 
 def test_unfinished_shards_are_counted_as_missing(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    """A clip whose shard is not there yet has not changed; it is counted, not listed."""
+    """A clip whose shard is not finished has not changed; it is counted, not listed."""
     copy = altered(runs[0], tmp_path, lambda clip: clip)
     for path in (copy / "crop").glob("val-*"):
         path.unlink()
@@ -230,7 +230,7 @@ def test_unfinished_shards_are_counted_as_missing(runs: tuple[Path, Path], tmp_p
 
 
 def test_damage_is_one_line(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    """A shard that lacks what its sidecar promises is named."""
+    """A shard without the content that its sidecar lists is named."""
     copy = altered(runs[0], tmp_path, lambda clip: clip)
     shutil.copy(copy / "crop/val-000000.tar", copy / "crop/test-000000.tar")
     with pytest.raises(ShardError, match=r"test-000000\.tar: .*_00001"):
@@ -238,7 +238,7 @@ def test_damage_is_one_line(runs: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 def test_other_manifests_are_refused(runs: tuple[Path, Path], lrw: Path, tmp_path: Path) -> None:
-    """Runs of different plans cannot be compared: one line names both; so does a folder that holds no run."""
+    """Runs of different manifests cannot be compared: one line names both, as it names a folder without a run."""
     plan = manifest.read(lrw / "plan.jsonl")
     other = dataclasses.replace(plan, clips=plan.clips[:-1])
     (tmp_path / "manifest.jsonl").write_text(manifest.render(other))
@@ -255,7 +255,7 @@ def test_other_manifests_are_refused(runs: tuple[Path, Path], lrw: Path, tmp_pat
 
 
 def test_made_shards_with_both_columns(tmp_path: Path) -> None:
-    """Runs of both columns have a table of states for each; flat crops without a face are no error."""
+    """Runs of both columns have a table of states for each; flat crops without a face raise no error."""
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         made_shards.write(folder, made_shards.a_dozen())
@@ -273,7 +273,7 @@ def test_made_shards_with_both_columns(tmp_path: Path) -> None:
 def test_the_page_fits_and_asks_for_nothing(
     browser: Browser, text: str, tmp_path: Path, width: int, scheme: Any
 ) -> None:
-    """At both widths nothing scrolls sideways, all pictures show, nothing is complained of or fetched."""
+    """At both widths nothing scrolls sideways, all images load, and the browser reports and fetches nothing."""
     path = tmp_path / "compare.html"
     path.write_text(text, encoding="utf-8")
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
@@ -291,7 +291,7 @@ def test_the_page_fits_and_asks_for_nothing(
         assert paper == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(22, 25, 29)")
         first = shown.get_by_role("img", name="A, frame 0").first
         shades = np.unique(np.frombuffer(first.screenshot(), np.uint8))
-        assert shades.size > 200  # a picture of one colour compresses to next to nothing
+        assert shades.size > 200  # an image of one colour compresses to next to nothing
         assert complaints == []
         assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
     finally:

@@ -1,4 +1,4 @@
-"""The report: what it counts, shows and says, of whole and of broken runs, and the page in a browser."""
+"""The report: what it counts and shows, of complete and of damaged runs, and the page in a browser."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HOSTILE = "</script><img src=x onerror=alert(1)>\"'&\u202e\x1b[31m"
 
 @pytest.fixture(scope="module")
 def whole(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both columns of the synthetic corpus, one of whose clips is no video, in shards of two clips."""
+    """Both columns of the synthetic corpus, one of whose clips is not a video, in shards of two clips."""
     out = tmp_path_factory.mktemp("report") / "out"
     plan = manifest.read(lrw / "plan.jsonl")
     run(stages.CropStage(plan.root, stages.CropSettings("opencv")), plan, out, jobs=2, shard_size=2)
@@ -59,7 +59,7 @@ def out(whole: Path, tmp_path: Path) -> Path:
 
 
 class Elements(HTMLParser):
-    """The elements of a page, and the words of each section by its id."""
+    """The elements of a page, and the text of each section by its id."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -80,17 +80,17 @@ class Elements(HTMLParser):
         self._section = "" if tag == "section" else self._section
 
     def handle_data(self, data: str) -> None:
-        """Keep words."""
+        """Keep text."""
         self.words[self._section] += data + " "
 
 
 def words(page: str, section: str) -> str:
-    """Return the words of a section, on one line."""
+    """Return the text of a section, on one line."""
     return " ".join(Elements(page).words[section].split())
 
 
 def edit_sidecar(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the clips of a sidecar, its counts following."""
+    """Change the clips of a sidecar and adapt its counts."""
     sidecar = json.loads(path.read_text(encoding="utf-8"))
     for clip in sidecar["clips"]:
         change(clip)
@@ -99,7 +99,7 @@ def edit_sidecar(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def fail(out: Path, column: str, shard: str, key: str, **failure: str) -> None:
-    """Have a clip of a shard have failed."""
+    """Mark a clip of a shard as failed."""
 
     def change(clip: dict[str, Any]) -> None:
         if clip["key"] == key:
@@ -109,7 +109,7 @@ def fail(out: Path, column: str, shard: str, key: str, **failure: str) -> None:
     edit_sidecar(shards.sidecar_path(out, column, shard), change)
 
 
-# What it says
+# Content
 
 
 def test_totals_are_the_sidecars(whole: Path) -> None:
@@ -125,7 +125,7 @@ def test_totals_are_the_sidecars(whole: Path) -> None:
 
 
 def test_a_failure_has_its_explanation_and_why_it_has_no_picture(whole: Path, whole_page: str) -> None:
-    """A failed clip is listed once per column with reason, meaning and message; where nothing decodes, that is said."""
+    """A failed clip is listed once per column with reason, meaning and message; the page says if nothing decodes."""
     said = words(whole_page, "failures")
     assert said.count(REASONS["unreadable"]) == 2
     assert said.count(".mp4: ") >= 2
@@ -137,7 +137,7 @@ def test_a_failure_has_its_explanation_and_why_it_has_no_picture(whole: Path, wh
 
 
 def test_a_failure_shows_the_first_picture_of_its_video(out: Path, lrw: Path) -> None:
-    """Where the video of a failed clip decodes, its first picture is on the page, and it alone."""
+    """If the video of a failed clip decodes, its first frame is on the page, and no other."""
     key = shards.read_sidecar(out, "crop", "val-000000")["clips"][0]["key"]  # type: ignore[index]
     fail(out, "crop", "val-000000", key, reason="no_face", message="no face was found")
     page = report.report(out).page
@@ -151,7 +151,7 @@ def test_a_failure_shows_the_first_picture_of_its_video(out: Path, lrw: Path) ->
 
 
 def test_a_data_set_that_is_gone_is_said(out: Path, lrw: Path) -> None:
-    """Without the videos the page says where they were looked for; --root finds them elsewhere."""
+    """Without the videos the page says where they were searched; --root finds them elsewhere."""
     path = out / "manifest.jsonl"
     path.write_text(path.read_text().replace(json.dumps(str(lrw / "corpus")), '"/gone/for/good"'))
     page = report.report(out).page
@@ -161,7 +161,7 @@ def test_a_data_set_that_is_gone_is_said(out: Path, lrw: Path) -> None:
 
 
 def test_a_column_that_was_never_begun_is_said(out: Path) -> None:
-    """Without crops there are MFCC strips and figures of sound, without MFCC pictures, and the page says so."""
+    """Without crops there are MFCC strips and audio figures, without MFCC crop images, and the page says so."""
     shutil.move(out / "crop", out / "elsewhere")
     page = report.report(out).page
     assert "crop : not begun" in words(page, "")
@@ -178,7 +178,7 @@ def test_a_column_that_was_never_begun_is_said(out: Path) -> None:
 
 
 def test_unfinished_shards_are_said(out: Path) -> None:
-    """Clips of shards that are not finished are counted as missing, and the command that tells more is named."""
+    """Clips of unfinished shards are counted as missing, and the page names the command with the details."""
     (out / "crop/test-000000.json").unlink()
     page = report.report(out).page
     assert "crop : 3 ok, 1 failed, 2 missing : 1 of 3 shards is not finished ( avprep status" in words(page, "")
@@ -186,7 +186,7 @@ def test_unfinished_shards_are_said(out: Path) -> None:
 
 
 def test_a_run_that_has_only_begun(out: Path) -> None:
-    """A page is made before the first shard is there."""
+    """A page is made before the first shard is finished."""
     for column in schema.COLUMNS:
         for path in (out / column).glob("*-*"):
             path.unlink()
@@ -224,7 +224,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_a_problem_on_the_page(out: Path, damage: str) -> None:
-    """Whatever is wrong with a shard is named, and the page shows the rest."""
+    """Any fault of a shard is named, and the page shows the rest."""
     breaks, problem = DAMAGE[damage]
     breaks(out)
     made = report.report(out)
@@ -234,7 +234,7 @@ def test_damage_is_a_problem_on_the_page(out: Path, damage: str) -> None:
 
 
 def test_damaged_pictures_and_arrays_are_problems(tmp_path: Path) -> None:
-    """A picture of another size, one that is none, and arrays of another shape cost only their own clip."""
+    """An image of the wrong size, an invalid image and arrays of another shape lose only their own clip."""
     clips = [made_shards.Made(f"clip{n}", split="train") for n in range(4)]
     out = made_shards.write(tmp_path / "out", clips)
     bad = [
@@ -259,7 +259,7 @@ def test_damaged_pictures_and_arrays_are_problems(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["nothing", "no column", "no manifest", "a damaged run.json"])
 def test_a_folder_that_holds_nothing_is_refused(tmp_path: Path, what: str) -> None:
-    """One line says what is wrong with the folder."""
+    """The error names the fault of the folder in one line."""
     if what != "nothing":
         made_shards.write(tmp_path, [made_shards.Made("a")])
     if what == "no column":
@@ -276,9 +276,9 @@ def test_a_folder_that_holds_nothing_is_refused(tmp_path: Path, what: str) -> No
 
 
 def test_a_video_that_hangs_costs_its_own_picture(tmp_path: Path, lrw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoding is given up after some seconds, the next video is decoded, and after too many all others are left.
+    """Decoding stops after some seconds per video, and after too many timeouts the remaining videos are left out.
 
-    The bound on what computes is in its own time, so that the load of a machine does not change the page.
+    The limit on computing is in CPU time, so that the load of a machine does not change the page.
     """
     monkeypatch.setattr(excerpts, "STILL_SECONDS", 0.5)
     monkeypatch.setattr(excerpts, "HUNG_SECONDS", 5.0)
@@ -296,16 +296,16 @@ def test_a_video_that_hangs_costs_its_own_picture(tmp_path: Path, lrw: Path, mon
 
 
 def test_a_stop_is_the_reports_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C ends the report, which ends the processes that decode: they print no tracebacks of their own."""
+    """Ctrl-C ends the report and the processes that decode, without tracebacks from these."""
     monkeypatch.setattr(excerpts, "still", stand_ins.still_if_deaf)
     assert excerpts.stills(tmp_path, {"a": excerpts.Label("a.mp4")}, 160, jobs=1) == {"a": "deaf"}
 
 
-# What it shows
+# Figures and images
 
 
 def test_the_same_folder_gives_the_same_page(whole: Path) -> None:
-    """Every byte follows from folder and seed."""
+    """Folder and seed determine every byte."""
     assert report.report(whole, seed=3).page == report.report(whole, seed=3).page
 
 
@@ -321,13 +321,13 @@ def test_marks_lie_where_the_template_puts_eyes_and_mouth(whole_page: str) -> No
 
 
 def test_points_that_are_not_known_are_not_marked() -> None:
-    """NaN, infinite and far points leave no mark; one mouth corner alone neither."""
+    """NaN, infinite and distant points leave no mark; neither does a single mouth corner."""
     points = np.array([[90, 110], [np.nan, 110], [0, 0], [100, 190], [1e30, np.inf]])
     assert report.marks(points) == {"eyes": [[90, 110]], "mouth": []}
 
 
 def test_the_strip_has_each_column_once_in_time(tmp_path: Path) -> None:
-    """Frame i's four columns are the ninth to twelfth of its window, so the strip runs with the pictures."""
+    """Frame i's four steps are the ninth to twelfth of its window, so the strip is aligned with the frames."""
     n_frames = 6
     columns = np.random.default_rng(0).normal(size=(12, 4 * n_frames + 16)).astype(np.float32)
     windows = np.stack([columns[:, 4 * i : 4 * i + 20] for i in range(n_frames)])
@@ -344,7 +344,7 @@ def test_the_strip_has_each_column_once_in_time(tmp_path: Path) -> None:
 
 
 def test_pictures_end_where_the_room_does(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures beyond the limit are left out, and the page says how many."""
+    """Images beyond the limit are left out, and the page gives their number."""
     monkeypatch.setattr(report, "PICTURES_MB", 0.02)
     page = report.report(whole).page
     assert "pictures are left out: together they exceed 0.02 MB" in words(page, "")
@@ -352,7 +352,7 @@ def test_pictures_end_where_the_room_does(whole: Path, monkeypatch: pytest.Monke
 
 
 def test_the_worst_are_the_worst(tmp_path: Path) -> None:
-    """Of each figure the twenty worst clips are kept, the worst first, whatever shard they are in."""
+    """For each figure the twenty worst clips are kept, worst first, from any shard."""
     out = sidecars(tmp_path, {"train": 400, "val": 100, "test": 0})
     found = findings.gather(out)
     sizes = [clip["face_size"] for path in out.glob("crop/*-*.json") for clip in ok(path)]
@@ -362,7 +362,7 @@ def test_the_worst_are_the_worst(tmp_path: Path) -> None:
 
 
 def test_sound_from_before_the_clip_is_no_bad_offset() -> None:
-    """Real sound up to 80 ms before a clip is as it should be; sound that begins late is the worst."""
+    """Real audio up to 80 ms before a clip is not listed as an outlier; audio that begins late is."""
     (figure,) = (figure for figure in findings.FIGURES if figure.name == "start_offset")
     assert [figure.badness(seconds) for seconds in (-0.0801, -0.08, -0.01, 0.0)] == [None] * 4
     assert (figure.badness(0.1) or 0) > (figure.badness(0.05) or 0) > 0
@@ -378,15 +378,15 @@ def test_sound_from_before_the_clip_is_no_bad_offset() -> None:
     ],
 )
 def test_shares_are_even(counts: dict[str, int], total: int, shares: dict[str, int]) -> None:
-    """Small groups are taken whole, the others alike."""
+    """Small groups are taken whole; the rest is divided evenly among the others."""
     assert findings.even_shares(counts, total) == shares
 
 
-# Strangers' words
+# Untrusted text
 
 
 def hostile(out: Path, plan_key: str) -> Path:
-    """Write a run whose words are hostile wherever words can be."""
+    """Write a run with hostile text wherever text is possible."""
     clips = [made_shards.Made(plan_key, word=HOSTILE, speaker=HOSTILE), made_shards.Made("b", crop="no_face")]
     made_shards.write(out, clips)
     edit_sidecar(
@@ -412,7 +412,7 @@ def test_words_stay_words(tmp_path: Path) -> None:
 
 
 def test_words_that_are_not_unicode(out: Path) -> None:
-    """Lone surrogates, as a name that is not UTF-8 becomes, can be written."""
+    """Lone surrogates, as in names that are not UTF-8, can be written."""
     fail(
         out,
         "crop",
@@ -428,7 +428,7 @@ def test_words_that_are_not_unicode(out: Path) -> None:
 
 @pytest.mark.parametrize("video", ["../secret.mp4", "/etc/secret.mp4"])
 def test_a_plan_cannot_have_other_files_opened(tmp_path: Path, video: str) -> None:
-    """A plan that names a video outside the data set's root is refused."""
+    """A manifest that names a video outside the data set's root is refused."""
     line = json.dumps({"key": "a", "video": video, "split": "train"})
     (tmp_path / "manifest.jsonl").write_text('{"avprep_manifest": 1, "dataset": "x", "root": "/x"}\n' + line)
     with pytest.raises(ManifestError, match="video must be a path below the root"):
@@ -436,13 +436,13 @@ def test_a_plan_cannot_have_other_files_opened(tmp_path: Path, video: str) -> No
 
 
 def test_a_video_whose_name_is_impossible_has_no_picture(tmp_path: Path) -> None:
-    """A name that no file can have costs only the picture."""
+    """A name that no file can have only loses the image."""
     (why,) = excerpts.stills(tmp_path, {"a": excerpts.Label("a\0b")}, 160).values()
     assert isinstance(why, str)
 
 
 def test_the_page_runs_no_script_but_its_own(whole_page: str) -> None:
-    """Its policy allows nothing from outside and one script, by digest; its words hold no address."""
+    """The page's policy allows nothing from outside and one script, by digest; its text has no address."""
     page = whole_page
     policy = re.search('Content-Security-Policy" content="(.+?)"', page)
     scripts = re.findall("<script>(.*?)</script>", page, re.DOTALL)
@@ -458,12 +458,12 @@ def test_the_page_runs_no_script_but_its_own(whole_page: str) -> None:
 
 
 def ok(path: Path) -> list[dict[str, Any]]:
-    """Return the ok clips of a sidecar."""
+    """Return the clips of a sidecar that are ok."""
     return [clip for clip in json.loads(path.read_text())["clips"] if clip["state"] == "ok"]
 
 
 def sidecars(out: Path, clips: dict[str, int], shard_size: int = 100) -> Path:
-    """Write a run of both columns, a tenth of it failed, whose tars are holes; the videos are nowhere."""
+    """Write a run of both columns, a tenth of it failed, with sparse tars; the videos are missing."""
     plan = manifest.Manifest(
         "made",
         out / "nowhere",
@@ -501,19 +501,19 @@ def sidecars(out: Path, clips: dict[str, int], shard_size: int = 100) -> Path:
 
 
 def noise(frame: int) -> Any:
-    """Return a picture that no JPEG makes small."""
+    """Return an image that JPEG cannot compress well."""
     return np.random.default_rng(frame).integers(0, 255, (256, 256, 3)).astype(np.uint8)
 
 
 def with_offset(key: str) -> made_shards.Members:
-    """Return the members of an mfcc sample whose sound begins before the clip."""
+    """Return the members of an mfcc sample whose audio begins before the clip."""
     facts = {"key": key, "n_frames": made_shards.N_FRAMES, "start_offset": -0.08}
     return made_shards.mfcc_members(key) | {"audio.json": schema.encode_json(facts)}
 
 
 @pytest.mark.slow
 def test_ten_thousand_clips(tmp_path: Path, lrw: Path) -> None:
-    """Ten thousand clips, two shards of them with pictures, take less than a minute and 15 MB; samples are named."""
+    """Ten thousand clips, two shards of them with images, take less than a minute and 15 MB; samples are named."""
     out = sidecars(tmp_path / "out", {"train": 9800, "val": 100, "test": 100})
     for split in ("val", "test"):
         clips = [made_shards.Made(f"{split}/{n:06d}", split=split) for n in range(100)]
@@ -542,7 +542,7 @@ def test_ten_thousand_clips(tmp_path: Path, lrw: Path) -> None:
 
 
 def test_more_failures_than_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All failures are counted; of those listed rare reasons are whole, and the page says that it is a selection."""
+    """All failures are counted; the list keeps all of the rare reasons, and the page says that it is a selection."""
     monkeypatch.setattr(findings, "LISTED", 30)
     out = sidecars(tmp_path, {"train": 1000, "val": 0, "test": 0})
     fail(out, "mfcc", "train-000000", "train/000001", reason="no_audio", message="silent")
@@ -563,7 +563,7 @@ def call(*arguments: object) -> Result:
 
 
 def test_the_command_writes_the_page(whole: Path, tmp_path: Path) -> None:
-    """The page is what the library makes, and one line says what is in it."""
+    """The command writes the library's page, and one line sums it up."""
     path = tmp_path / "new" / "report.html"
     result = call(whole, "-o", path, "--seed", 2)
     assert result.exit_code == 0, result.output
@@ -572,7 +572,7 @@ def test_the_command_writes_the_page(whole: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_ends_in_one_line(tmp_path: Path, whole: Path) -> None:
-    """A folder that holds nothing, and a page that cannot be written, are one line and status 1."""
+    """A folder without a run, and a page that cannot be written, give one line and exit status 1."""
     (tmp_path / "file").touch()
     for arguments, part in (
         ((tmp_path, "-o", tmp_path / "x.html"), "no run was ever started there"),
@@ -589,7 +589,7 @@ def test_the_command_ends_in_one_line(tmp_path: Path, whole: Path) -> None:
 
 
 class Visit:
-    """A page in a browser, with all that it asks the network for and complains of."""
+    """A page in a browser, with its network requests and its complaints."""
 
     def __init__(self, page: Page, address: str) -> None:
         self.page = page
@@ -602,11 +602,11 @@ class Visit:
         page.goto(address)
 
     def column(self, name: str) -> list[str]:
-        """Return the words of a column of the failures that are shown."""
+        """Return the text of a column of the failures that are shown."""
         return [str(words_) for words_ in self.page.locator(f'#failures td[data-label="{name}"]').all_inner_texts()]
 
     def head(self, name: str) -> Any:
-        """Return a heading of the failures."""
+        """Return a heading of the table of failures."""
         return self.page.locator("#failures").get_by_role("columnheader", name=name)
 
 
@@ -640,7 +640,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
 def test_all_fits_the_screen(
     visit: Callable[..., Visit], whole_page: str, failures_page: Path, tmp_path: Path, width: int, scheme: str
 ) -> None:
-    """Nothing is wider than the screen, nothing is complained of, no network is asked, and it opens at once."""
+    """Nothing is wider than the screen, there are no complaints and no network requests, and the page opens at once."""
     (tmp_path / "whole.html").write_text(whole_page, encoding="utf-8")
     for path in (tmp_path / "whole.html", failures_page):
         here = visit(path, width, scheme)
@@ -656,7 +656,7 @@ def test_all_fits_the_screen(
 
 
 def test_failures_are_sorted_by_a_click(visit: Callable[..., Visit], failures_page: Path) -> None:
-    """A heading sorts up, then down, says so, and takes the mark from the one before."""
+    """A heading sorts ascending, then descending, shows it, and takes over the mark from the previous heading."""
     here = visit(failures_page)
     for name in ("Message", "Reason", "Clip"):
         here.head(name).get_by_role("button").click()
@@ -673,7 +673,7 @@ def test_failures_are_sorted_by_a_click(visit: Callable[..., Visit], failures_pa
 
 
 def test_the_filters_lie_on_one_line(visit: Callable[..., Visit], failures_page: Path) -> None:
-    """The search box and the choices beside it end at one height, and the box's outline is not cut off."""
+    """The search box and the choices next to it end at one height, and the box's outline is not cut off."""
     here = visit(failures_page)
     boxes = [control.bounding_box() for control in here.page.locator(".filters input, .filters select").all()]
     ends = [box["y"] + box["height"] for box in boxes if box is not None]
@@ -684,7 +684,7 @@ def test_the_filters_lie_on_one_line(visit: Callable[..., Visit], failures_page:
 
 
 def test_failures_are_filtered(visit: Callable[..., Visit], failures_page: Path) -> None:
-    """Words, column, split and reason narrow the rows down together, and the count follows."""
+    """Text, column, split and reason filter the rows together, and the count follows."""
     here = visit(failures_page)
     status = here.page.locator("#failures").get_by_role("status")
     assert status.inner_text() == "50 of 121 shown"
@@ -710,7 +710,7 @@ def test_failures_are_filtered(visit: Callable[..., Visit], failures_page: Path)
 
 
 def test_more_rows_are_shown_on_demand(visit: Callable[..., Visit], failures_page: Path) -> None:
-    """The button shows the next rows until all are there."""
+    """The button shows more rows until all are shown."""
     here = visit(failures_page)
     more = here.page.locator("#failures button.more")
     for shown, left in ((50, "Show 50 more"), (100, "Show 21 more")):
@@ -722,7 +722,7 @@ def test_more_rows_are_shown_on_demand(visit: Callable[..., Visit], failures_pag
 
 
 def test_the_keyboard_is_enough(visit: Callable[..., Visit], failures_page: Path) -> None:
-    """Filter, sort and worst clips are reached and used without a mouse."""
+    """Filters, sorting and worst clips can be reached and used without a mouse."""
     here = visit(failures_page)
     keys = here.page.keyboard
     here.page.get_by_label("Filter by words").focus()
@@ -739,7 +739,7 @@ def test_the_keyboard_is_enough(visit: Callable[..., Visit], failures_page: Path
 
 
 def test_the_page_reaches_no_network(visit: Callable[..., Visit], failures_page: Path) -> None:
-    """Not even a script in the page can send something anywhere, and no other script runs."""
+    """Even a script in the page cannot send anything anywhere, and no other script runs."""
     here = visit(failures_page)
     sent = "fetch('http://127.0.0.1:9/').then(() => 'sent', (error) => error.name)"
     assert here.page.evaluate(sent) == "TypeError"
@@ -751,7 +751,7 @@ def test_the_page_reaches_no_network(visit: Callable[..., Visit], failures_page:
 
 
 def test_without_scripts_everything_is_there(browser: Browser, failures_page: Path) -> None:
-    """Where scripts are off, all failures are listed."""
+    """With scripts disabled, all failures are listed."""
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(failures_page.as_uri())

@@ -1,4 +1,4 @@
-"""Clips selected by expressions, which are parsed and never run."""
+"""Clips are selected by expressions, which are parsed and never executed."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ FIGURES |= {"intensity": "79.44", "curve": [1.0], "speaker": "1001"}
     ],
 )
 def test_a_condition_holds_or_not(text: str, holds: bool | None) -> None:
-    """Comparisons, arithmetic and logic are those of Python; what a clip lacks, or cannot be compared, is not known.
+    """Comparisons, arithmetic and logic are Python's; a missing or incomparable value makes the result unknown.
 
-    The order of what `and` and `or` join is of no importance; labels, which are texts, count as numbers beside
-    numbers and in arithmetic, which has nothing to do with other texts and lists.
+    The order of the operands of `and` and `or` does not matter; labels, which are texts, count as numbers next to
+    numbers and in arithmetic, which does not accept other texts and lists.
     """
     assert Where.parse(text).holds(FIGURES) is holds
 
@@ -78,14 +78,14 @@ def test_a_condition_holds_or_not(text: str, holds: bool | None) -> None:
     ],
 )
 def test_nothing_else_is_an_expression(text: str) -> None:
-    """Calls, attributes, powers and whatever else Python has are refused in one line before anything is computed."""
+    """Calls, attributes, powers and other parts of Python are refused in one line before anything is computed."""
     with pytest.raises(AvprepError, match="--where") as caught:
         Where.parse(text)
     assert "\n" not in str(caught.value)
 
 
 def test_presets_are_expressions() -> None:
-    """Each preset of the field asks for figures of the column sync alone."""
+    """Each of the field's presets uses figures of the column sync alone."""
     for text in PRESETS.values():
         assert {name.partition(".")[0] for name in Where.parse(text.format(sure=1)).names} == {"sync"}
 
@@ -93,7 +93,7 @@ def test_presets_are_expressions() -> None:
 def test_figures_of_sidecars_and_samples(tmp_path: Path) -> None:
     """Figures that no sidecar has are read from the samples of their column; clips that failed in one are left out.
 
-    `seconds` are never those that the work took.
+    `seconds` is never the processing time.
     """
     rows = [Made(f"train/c{n}", word="about" if n % 2 else None, mfcc="no_audio" if n == 3 else "") for n in range(6)]
     clips = tuple(
@@ -126,7 +126,7 @@ def test_figures_of_sidecars_and_samples(tmp_path: Path) -> None:
     labelled = CliRunner().invoke(main, [*command, "emotion == 'calm'", "--force"])
     assert labelled.exit_code == 0, labelled.output
     assert [clip.key for clip in manifest.read(tmp_path / "some.jsonl").clips] == ["train/c0", "train/c2", "train/c4"]
-    for tar in tmp_path.glob("*/*.tar"):  # labels are the manifest's, for which no sample is read
+    for tar in tmp_path.glob("*/*.tar"):  # labels are the manifest's, so no sample is read for them
         tar.rename(f"{tar}.away")
     labelled = CliRunner().invoke(main, [*command, "emotion == 'sad'", "--force"])
     assert [clip.key for clip in manifest.read(tmp_path / "some.jsonl").clips] == ["train/c1", "train/c5"]
@@ -152,7 +152,7 @@ def test_figures_of_sidecars_and_samples(tmp_path: Path) -> None:
 
 
 def test_a_damaged_sample_is_named(tmp_path: Path) -> None:
-    """JSON of a sample that cannot be read is one line with its shard and clip, not the damage alone."""
+    """Unreadable JSON of a sample gives one line with its shard and clip, not only the error."""
     plan = Manifest("made", tmp_path, (Clip("train/c0", "c.mp4", "train"),), seed=7)
     (tmp_path / "manifest.jsonl").write_text(manifest.render(plan))
     row = Made("train/c0")

@@ -15,7 +15,7 @@ from avprep.quality import sheet
 
 
 def test_each_strip_has_its_key(tmp_path: Path) -> None:
-    """A row is the clip's key and, below it, its crops over time, first to last, whatever shard it is in."""
+    """A row is the clip's key and, below it, its crops in order, whatever shard the clip is in."""
     clips = [made_shards.Made("s1/first", 0), made_shards.Made("s2/second", 1)]
     made_shards.write(tmp_path, clips)
     (tmp_path / "crop" / "run.json").write_text('{"shard_size": 1}')
@@ -28,11 +28,11 @@ def test_each_strip_has_its_key(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_picture_that_was_there(tmp_path: Path) -> None:
-    """Where the new picture does not fit, the line says so, the old one stays and nothing else is left."""
+    """If there is no room for the new image, the line says so, the old one stays and nothing else is left."""
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as a disk that is full then
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as on a full disk
     try:
         with pytest.raises(RunError, match=r"a\.png: cannot write \(File too large\)"):
             sheet.write(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8), path)

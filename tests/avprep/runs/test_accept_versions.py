@@ -1,4 +1,4 @@
-"""An upgrade in the middle of a run: `--accept-versions` goes on and records it; all else must be as it was."""
+"""An upgrade during a run: `--accept-versions` continues and records it; everything else must be unchanged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def head(out: Path, shard: str) -> dict[str, Any]:
 
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:
-    """A run of three shards of two, of which the last was never made."""
+    """A run of three shards of two clips, of which the last was never made."""
     out = tmp_path / "out"
     stand_ins.start(WORDS, out, shard_size=2)
     for suffix in ("tar", "json"):
@@ -39,16 +39,16 @@ def begun(tmp_path: Path) -> Path:
 
 
 class TestRun:
-    """What a run does."""
+    """Behaviour of a run."""
 
     def test_it_is_refused_with_the_remedy(self, begun: Path) -> None:
-        """Without the option other versions are refused, and the line names it."""
+        """Without the option other versions are refused, and the error names the option."""
         wanted = r"other versions \(versions\.stand-ins: there 1, here 2\); .* --accept-versions"
         with pytest.raises(RunError, match=wanted):
             stand_ins.start(WORDS, begun, shard_size=2, version="2")
 
     def test_it_goes_on_and_is_recorded(self, begun: Path) -> None:
-        """Shards that are made with other versions tell them in their sidecars; the rest and run.json stay."""
+        """Shards made with other versions record them in their sidecars; other shards and run.json do not change."""
         before = {path: path.read_bytes() for path in begun.rglob("*.*") if path.is_file()}
         outcome = stand_ins.start(WORDS, begun, shard_size=2, version="2", accept_versions=True)
         assert outcome.skipped == ("train-000000", "train-000001")
@@ -69,7 +69,7 @@ class TestRun:
         assert (begun / "mfcc/train-000002.tar").read_bytes() == (begun.parent / "kept.tar").read_bytes()
 
     def test_retry_keeps_what_was_recorded(self, begun: Path) -> None:
-        """A shard that is put in place anew tells every set of versions that took part in it, each once."""
+        """A shard that is rewritten lists every other set of versions that took part in it, each once."""
         again: dict[str, Any] = {"shard_size": 2, "accept_versions": True}
         for version in ("2", "3", "2"):
             stand_ins.start(WORDS, begun, version=version, retry=frozenset({"no_face"}), **again)
@@ -79,7 +79,7 @@ class TestRun:
         assert "other_versions" not in head(begun, "train-000001")
 
     def test_settings_must_be_the_same(self, begun: Path) -> None:
-        """Other settings, with or without other versions, are refused as ever."""
+        """Other settings, with or without other versions, are refused as usual."""
         wanted = r"made with other settings \(settings\.setting: there a, here b"
         with pytest.raises(RunError, match=wanted):
             stand_ins.start(WORDS, begun, shard_size=2, setting="b", version="2", accept_versions=True)
@@ -91,7 +91,7 @@ class TestRun:
 
     @pytest.mark.parametrize(("there", "here"), [("8f" * 32, "9e" * 32), ("cpu", "cuda"), (None, "8f" * 32)])
     def test_weights_and_devices_are_no_versions(self, begun: Path, there: str | None, here: str) -> None:
-        """Other weights, weights that nobody recorded and another device are refused."""
+        """Other weights, weights without a record and another device are refused."""
         path = begun / "mfcc/run.json"
         run = json.loads(path.read_text())
         run["versions"] = {} if there is None else {"stand-ins": there}
@@ -101,7 +101,7 @@ class TestRun:
 
     @pytest.mark.parametrize("strange", ["none", 7, [1, 2], {"stand-ins": "x", "others": ["1"]}])
     def test_a_strange_record_is_one_line(self, begun: Path, strange: Any) -> None:
-        """A run.json whose versions are anything else is refused, not a crash."""
+        """A run.json with invalid versions is refused without a crash."""
         path = begun / "mfcc/run.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": strange}))
         with pytest.raises(RunError, match=r"run\.json: "):
@@ -123,7 +123,7 @@ class TestCommand:
         return out
 
     def test_mfcc(self, lrw: Path, upgraded: Path) -> None:
-        """Refused with the option's name, then taken with it, said and recorded; --dry-run agrees."""
+        """The run is refused with the option's name; with the option it continues and records it; --dry-run agrees."""
         command = ("mfcc", lrw / "plan.jsonl", upgraded, "-j", 1, "--limit", 1)
         for dry in ([], ["--dry-run"]):
             assert_one_line(call(*command, *dry), 1, "other versions (versions.av: there 0.", "--accept-versions")
@@ -135,7 +135,7 @@ class TestCommand:
         assert verify.verify(upgraded) == []
 
     def test_retry(self, upgraded: Path, lrw: Path) -> None:
-        """`retry` has it too."""
+        """`retry` has the option too."""
         for name in ("train-000000", "val-000000"):  # whichever clip of the corpus is broken: both failed in this story
             path = upgraded / f"mfcc/{name}.json"
             sidecar = json.loads(path.read_text())
@@ -152,7 +152,7 @@ class TestCommand:
         assert head(upgraded, "val-000000")["other_versions"][0]["av"]
 
     def test_slurm(self, lrw: Path, upgraded: Path) -> None:
-        """A script hands it on to every task."""
+        """A script passes the option on to every task."""
         script = call("slurm", "mfcc", lrw / "plan.jsonl", upgraded, "--limit", 1, "--accept-versions").stdout
         assert " --accept-versions " in script
 

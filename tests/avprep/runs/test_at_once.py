@@ -1,4 +1,4 @@
-"""Several processes that write the same file at once: it is whole, and one of them wins."""
+"""Several processes that write the same file at once leave it whole, and one of them wins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MANY = 8
 
 
 def at_once(work: Callable[[int], Any], count: int = MANY) -> list[Any]:
-    """Return what each of several calls in threads that begin together returns, or the RunError that it raises."""
+    """Return the results of several calls in threads that begin together, or the RunErrors that they raise."""
     barrier = threading.Barrier(count)
 
     def one(number: int) -> Any:
@@ -42,7 +42,7 @@ class TestText:
     """Manifests, pages and tables."""
 
     def test_one_wins(self, tmp_path: Path) -> None:
-        """Where nothing may be replaced, one writes the file and the others are told so; nothing else is left."""
+        """If nothing may be replaced, one process writes the file and the others report it; nothing else is left."""
         path = tmp_path / "m.jsonl"
         texts = [str(number) * 1_000_000 for number in range(MANY)]
         ended = at_once(lambda number: write_text(path, texts[number], replace=False))
@@ -52,7 +52,7 @@ class TestText:
         assert list(tmp_path.iterdir()) == [path]
 
     def test_an_answer_that_nfs_repeats(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A link that was made, though the file system says that it was there before, is this process's own."""
+        """A link that was made, although the file system reports that it existed before, is this process's own."""
         link = Path.hardlink_to
 
         def twice(path: Path, target: Path) -> None:
@@ -66,7 +66,7 @@ class TestText:
             write_text(tmp_path / "m.jsonl", "theirs", replace=False)
 
     def test_the_last_one_stays(self, tmp_path: Path) -> None:
-        """Where it may be replaced, the file is one of them, whole."""
+        """If the file may be replaced, it is that of one process, whole."""
         path = tmp_path / "m.jsonl"
         texts = [str(number) * 1_000_000 for number in range(MANY)]
         assert at_once(lambda number: write_text(path, texts[number])) == [None] * MANY
@@ -74,7 +74,7 @@ class TestText:
         assert list(tmp_path.iterdir()) == [path]
 
     def test_a_file_that_is_no_file(self, tmp_path: Path) -> None:
-        """A pipe, or a device of the system, is not replaced by a file."""
+        """A pipe or a device is not replaced by a file."""
         path = tmp_path / "m.jsonl"
         os.mkfifo(path)
         with pytest.raises(RunError, match="not a plain file"):
@@ -83,7 +83,7 @@ class TestText:
         assert list(tmp_path.iterdir()) == [path]
 
     def test_four_times_index(self, lrw: Path, tmp_path: Path) -> None:
-        """Of four `avprep index` of one name one wins; the others end in a line, and the manifest is the winner's."""
+        """Of four `avprep index` with one output one wins and its manifest is kept; the others end in one line."""
         path = tmp_path / "m.jsonl"
         command = [sys.executable, "-c", "from avprep_cli.main import main; main()"]
         words = ["index", "lrw", str(lrw / "corpus"), "-o", str(path), "--seed"]
@@ -114,7 +114,7 @@ class TestSubmit:
     """`avprep slurm --submit`."""
 
     def test_what_stays_is_the_last_jobs_script(self, program: Callable[[str, str], Path], tmp_path: Path) -> None:
-        """Calls at once send one after the other, each its own script; the one that is kept is the last job's."""
+        """Simultaneous calls send one after the other, each its own script; the script of the last job is kept."""
         sbatch = program("sbatch", SBATCH)
         (tmp_path / "out").mkdir()
         kept = tmp_path / "out/mfcc.sbatch"
@@ -128,14 +128,14 @@ class TestSubmit:
     def test_a_script_that_cannot_be_kept_is_not_sent(
         self, lrw: Path, tmp_path: Path, program: Callable[[str, str], Path]
     ) -> None:
-        """No job runs whose script could not be written first."""
+        """No job runs before its script is written."""
         sbatch = program("sbatch", SBATCH)
         (tmp_path / "out/mfcc.sbatch").mkdir(parents=True)
         assert_one_line(call("slurm", "mfcc", lrw / "plan.jsonl", tmp_path / "out", "--submit"), 1, "nothing was sent")
         assert not (sbatch.parent / "sizes").exists()
 
     def test_a_refused_script_is_not_kept(self, tmp_path: Path, program: Callable[[str, str], Path]) -> None:
-        """What sbatch refuses does not take the place of the script that was sent before."""
+        """A script that sbatch refuses does not replace the script that was sent before."""
         program("sbatch", "#!/bin/sh\nexit 1\n")
         kept = tmp_path / "mfcc.sbatch"
         kept.write_text("before")
@@ -146,7 +146,7 @@ class TestSubmit:
 
 
 def test_dry_run_reads_no_tar(lrw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--dry-run goes by sizes and first lines: it takes no digest of what may be terabytes, and sees a short tar."""
+    """--dry-run checks sizes and first lines without computing digests of large files, and notices a short tar."""
     out = tmp_path / "out"
     options = ("mfcc", lrw / "plan.jsonl", out, "-j", 1, "--limit", 1)
     assert call(*options).exit_code == 0

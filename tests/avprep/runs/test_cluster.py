@@ -1,4 +1,4 @@
-"""Work in many tasks: what `status` offers finishes it, `retry` mends and leaves alone, `slurm` sends what is missing.
+"""Work in many tasks: `status` prints commands that finish it, `retry` repairs it, `slurm` sends what is missing.
 
 No Slurm is needed: small programs take its place, and bash runs the scripts.
 """
@@ -49,7 +49,7 @@ def fill(column: str, lrw: Path, out: Path, *options: object, shard_size: int = 
 
 
 def offered(out: Path, column: str) -> dict[str, Any]:
-    """Return what `status --json` offers to finish a column."""
+    """Return the commands of `status --json` that finish a column."""
     found = json.loads(call("status", out, "--json").stdout)[column]
     return {name: found[name] for name in NOTHING}
 
@@ -60,13 +60,13 @@ def tars(out: Path, column: str) -> dict[str, bytes]:
 
 
 def facts(out: Path, column: str) -> dict[str, dict[str, int]]:
-    """Return what `status --json` counts in each split of a column."""
+    """Return the counts of `status --json` for each split of a column."""
     splits = json.loads(call("status", out, "--json").stdout)[column]["splits"]
     return {name: {what: counts[what] for what in ("ok", "failed", "missing")} for name, counts in splits.items()}
 
 
 def ends(out: Path, column: str) -> dict[str, str]:
-    """Return how every clip of a column's finished shards ended: `ok`, or the reason."""
+    """Return the result of every clip in a column's finished shards: `ok`, or the reason."""
     sidecars = [shards.read_sidecar(out, column, path.stem) for path in (out / column).glob("*-*.json")]
     clips = [clip for sidecar in sidecars if sidecar is not None for clip in sidecar["clips"]]
     return {clip["key"]: clip.get("reason", "ok") for clip in clips}
@@ -87,7 +87,7 @@ def run_by_bash(command: str | Path, **environment: str) -> None:
 
 @pytest.fixture(scope="module")
 def whole(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both columns of an uninterrupted run, two clips a shard; not to be changed."""
+    """Both columns of an uninterrupted run, two clips per shard; read-only."""
     out = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AVPREP_WEIGHTS", str(out / "none"))
@@ -97,17 +97,17 @@ def whole(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestStatus:
-    """What `avprep status` says of a column that is not finished."""
+    """The output of `avprep status` for a column that is not finished."""
 
     @pytest.fixture
     def out(self, lrw: Path, tmp_path: Path) -> Path:
-        """The second of three tasks is through with its part of the mfcc column."""
+        """The second of three tasks has finished its part of the mfcc column."""
         out = tmp_path / "my shards"
         fill("mfcc", lrw, out, *MFCC, "--task-index", 1, "--num-tasks", 3)
         return out
 
     def test_how_to_finish(self, out: Path) -> None:
-        """It says how much is missing, how fast it went, and which command finishes it here and on a cluster."""
+        """`status` gives what is missing, the rate, and the commands that finish it here and on a cluster."""
         other, *counts, pace, missing, command, or_slurm, send = call("status", out).stdout.splitlines()
         assert [" ".join(line.split()) for line in counts] == [
             "mfcc train 1/2 shards 0 ok 1 failed 1 missing 0 frames",
@@ -125,7 +125,7 @@ class TestStatus:
         assert send == f"  avprep slurm mfcc {options} --tasks 6 --submit"
 
     def test_as_json(self, out: Path) -> None:
-        """--json holds the same commands, the array and the number of its tasks, beside the counts."""
+        """--json has the same commands, the array and the number of its tasks, besides the counts."""
         found = json.loads(call("status", out, "--json").stdout)
         assert list(found) == ["mfcc"]
         lines = call("status", out).stdout.splitlines()
@@ -137,7 +137,7 @@ class TestStatus:
 
     @pytest.mark.parametrize("column", BOTH)
     def test_its_command_finishes(self, lrw: Path, whole: Path, tmp_path: Path, column: str) -> None:
-        """The command, typed as it stands, joins the run with its settings and gives what one call gives."""
+        """The printed command joins the run with its settings and gives the same shards as a single call."""
         out = tmp_path / "it's 100% mine"
         fill(column, lrw, out, *BOTH[column], "--task-index", 1, "--num-tasks", 3, shard_size=2)
         run = (out / column / "run.json").read_bytes()
@@ -148,7 +148,7 @@ class TestStatus:
         assert offered(out, column) == NOTHING
 
     def test_nothing_is_missing(self, whole: Path) -> None:
-        """A run that is through is counted, and nothing is offered."""
+        """A finished run is counted, and no command is printed."""
         for column in BOTH:
             assert offered(whole, column) == NOTHING
         said = call("status", whole).stdout
@@ -156,14 +156,14 @@ class TestStatus:
         assert not any(word in said for word in ("are missing", "avprep", "sbatch"))
 
     def test_a_limited_run(self, lrw: Path, tmp_path: Path) -> None:
-        """A run that was begun with --limit is finished with the clips that it was begun with."""
+        """A run that was begun with --limit is finished with the same clips."""
         fill("mfcc", lrw, tmp_path, "--limit", 1, "--task-index", 1, "--num-tasks", 3)
         words = shlex.split(offered(tmp_path, "mfcc")["command"])
         assert call(*words[1:], "-j", 1).exit_code == 0
         assert facts(tmp_path, "mfcc") == {split: {"ok": 1, "failed": 0, "missing": 0} for split in manifest.SPLITS}
 
     def test_both_columns(self, out: Path, lrw: Path) -> None:
-        """Each column has its own way to be finished."""
+        """Each column has its own commands to finish it."""
         fill("crop", lrw, out, "--task-index", 0, "--num-tasks", 6)
         assert offered(out, "crop")["command"].startswith("avprep crop ")
         assert offered(out, "crop")["array"] == "1-5"
@@ -173,7 +173,7 @@ class TestStatus:
 
 @dataclass(frozen=True)
 class Accident:
-    """A run of a plan of two clips a shard during which a file was not there.
+    """A run in shards of two clips during which a file was missing.
 
     root: the data set, with the file back in its place; key, video: the clip that it belongs to; shard: that clip's.
     """
@@ -200,7 +200,7 @@ class Accident:
 
 @pytest.fixture(scope="module")
 def made(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Accident:
-    """What is copied for `accident`."""
+    """The original that `accident` copies."""
     folder = tmp_path_factory.mktemp("accident")
     plan = manifest.read(lrw / "plan.jsonl")
     shard, (clip, _) = next((name, clips) for name, clips in plan.shards(2) if name.startswith("val"))
@@ -217,7 +217,7 @@ def made(lrw: Path, tmp_path_factory: pytest.TempPathFactory) -> Accident:
 
 @pytest.fixture
 def accident(made: Accident, tmp_path: Path) -> Accident:
-    """A run during which a file was not there; it is back now."""
+    """A run during which a file was missing; the file is back now."""
     return made.put_elsewhere(tmp_path / "corpus", tmp_path / "out")
 
 
@@ -225,7 +225,7 @@ class TestRetry:
     """`avprep retry`."""
 
     def test_a_file_that_came_back(self, accident: Accident, whole: Path) -> None:
-        """The clip is made and its shard is, to the byte, that of a good run; no other clip is even looked at."""
+        """The clip is made and its shard is byte-identical to that of a good run; no other clip is processed."""
         assert ends(accident.out, "crop")[accident.key] == ends(accident.out, "mfcc")[accident.key] == "missing"
         before = contents(accident.out)
         for video in accident.others():
@@ -246,7 +246,7 @@ class TestRetry:
         assert verify.verify(accident.out) == []
 
     def test_what_status_offers(self, accident: Accident) -> None:
-        """`status` calls such a clip an accident; the command that it offers, typed as it stands, mends it."""
+        """`status` reports such a clip as an accident; the command that it prints repairs it."""
         lines = call("status", accident.out).stdout.splitlines()
         at = lines.index("crop: 1 accident (missing 1); to run these clips again:")
         assert lines[at + 1] == f"  avprep retry {accident.out} --column crop --reason missing"
@@ -258,7 +258,7 @@ class TestRetry:
         assert "mfcc: 1 accident" in said
 
     def test_one_column(self, accident: Accident) -> None:
-        """--column leaves the other column alone."""
+        """--column leaves the other column unchanged."""
         before = contents(accident.out / "crop")
         result = call("retry", accident.out, "--reason", "missing", "--column", "mfcc", "-j", 1)
         assert result.exit_code == 0, result.output
@@ -267,7 +267,7 @@ class TestRetry:
         assert ends(accident.out, "mfcc")[accident.key] == "ok"
 
     def test_dry_run_touches_nothing(self, accident: Accident) -> None:
-        """--dry-run says how many clips of which column would be run again, and runs none."""
+        """--dry-run gives the number of clips of each column that would be run again, and runs none."""
         before = contents(accident.out)
         result = call("retry", accident.out, "--reason", "unreadable, missing,timeout", "--dry-run")
         assert (result.exit_code, result.stdout.splitlines()) == (
@@ -278,7 +278,7 @@ class TestRetry:
 
     @pytest.mark.parametrize("options", [[], ["--dry-run"]], ids=["plain", "dry"])
     def test_nothing_of_that_reason(self, accident: Accident, options: list[str]) -> None:
-        """Where no clip failed for the reason, that is said and all is well."""
+        """If no clip failed for the reason, the command says so and succeeds."""
         before = contents(accident.out)
         result = call("retry", accident.out, "--reason", "timeout", *options)
         assert (result.exit_code, result.stdout) == (0, "crop: 0 clips to run again\nmfcc: 0 clips to run again\n")
@@ -286,12 +286,12 @@ class TestRetry:
 
     @pytest.mark.parametrize("reasons", ["mondays", "missing,mondays", "missing,", ""])
     def test_unknown_reason(self, accident: Accident, reasons: str) -> None:
-        """A reason that does not exist is wrong usage; the message lists those that do."""
+        """A reason that does not exist is a usage error; the message lists the existing ones."""
         result = call("retry", accident.out, "--reason", reasons)
         assert_one_line(result, 2, "--reason", "missing, unreadable", repr(reasons.rpartition(",")[2]))
 
     def test_a_newer_reason(self, accident: Accident) -> None:
-        """A clip that fails again keeps the reason of this time."""
+        """A clip that fails again has the reason of the latest attempt."""
         accident.video.write_bytes(b"not a video")
         result = call("retry", accident.out, "--reason", "missing", "--column", "mfcc", "-j", 1)
         assert result.exit_code == 0, result.output
@@ -300,7 +300,7 @@ class TestRetry:
         assert verify.verify(accident.out) == []
 
     def test_strict(self, accident: Accident, lrw: Path) -> None:
-        """--strict is exit status 3 as long as a clip of the column fails, and 0 when none does."""
+        """--strict gives exit status 3 as long as a clip of the column fails, and 0 if none does."""
         options = ["--column", "mfcc", "--strict", "-j", 1]
         still = call("retry", accident.out, "--reason", "missing", *options)
         assert still.exit_code == 3, still.output
@@ -312,7 +312,7 @@ class TestRetry:
         assert set(ends(accident.out, "mfcc").values()) == {"ok"}
 
     def test_several_tasks(self, accident: Accident) -> None:
-        """Tasks share the shards as those of the first run did: each runs again what lies in its own."""
+        """Tasks divide the shards as in the first run: each runs the clips of its own shards again."""
         options = ["--reason", "missing", "--column", "mfcc", "-j", 1, "--num-tasks", 3]
         assert call("retry", accident.out, *options, "--task-index", 0).exit_code == 0
         assert ends(accident.out, "mfcc")[accident.key] == "missing"
@@ -320,7 +320,7 @@ class TestRetry:
         assert ends(accident.out, "mfcc")[accident.key] == "ok"
 
     def test_unfinished_shards(self, accident: Accident, whole: Path) -> None:
-        """A shard that is not finished is left to the run that makes it; what is missing is said."""
+        """An unfinished shard is left to the run that makes it; the command reports what is missing."""
         for suffix in (".tar", ".json"):
             (accident.out / f"mfcc/test-000000{suffix}").unlink()
         result = call("retry", accident.out, "--reason", "missing", "--column", "mfcc", "-j", 1)
@@ -338,7 +338,7 @@ class TestRetry:
         assert ends(accident.out, "mfcc")[accident.key] == "ok"
 
     def test_data_set_that_is_not_there(self, accident: Accident) -> None:
-        """Where the whole data set is gone, no clip is blamed: one line names the folder and --root."""
+        """If the whole data set is missing, no clip fails: one line names the folder and --root."""
         shutil.rmtree(accident.root)
         before = contents(accident.out)
         result = call("retry", accident.out, "--reason", "unreadable", "--column", "mfcc", "-j", 1)
@@ -346,7 +346,7 @@ class TestRetry:
         assert contents(accident.out) == before
 
     def test_no_run(self, accident: Accident, tmp_path: Path) -> None:
-        """A folder without a run, or without that column, is one line."""
+        """A folder without a run, or without that column, is a one-line error."""
         (tmp_path / "empty").mkdir()
         result = call("retry", tmp_path / "empty", "--reason", "missing")
         assert_one_line(result, 1, f"{tmp_path}/empty: no run was ever started there")
@@ -372,7 +372,7 @@ class TestSlurm:
 
     @pytest.fixture
     def script(self, lrw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-        """The script of a crop column that was never begun; its paths were given as seen from here."""
+        """The script of a crop column that was never begun, with paths relative to the current folder."""
         monkeypatch.chdir(tmp_path)
         plan = os.path.relpath(lrw / "plan.jsonl", tmp_path)
         result = call("slurm", "crop", plan, "the shards", *CROP, "--shard-size", 1, "--tasks", 4, "--max-parallel", 3)
@@ -383,7 +383,7 @@ class TestSlurm:
         return result.stdout
 
     def test_its_command(self, script: str, lrw: Path, tmp_path: Path) -> None:
-        """The command of every task has whole paths, the detector that was chosen here and no option twice."""
+        """The command of every task has absolute paths, the detector that was chosen here and no option twice."""
         manifest_path, out, *rest = command_of(script)[2:]
         assert Path(manifest_path).is_absolute()
         assert Path(manifest_path).samefile(lrw / "plan.jsonl")
@@ -392,7 +392,7 @@ class TestSlurm:
         assert rest == [*wanted, "--jobs", "$SLURM_CPUS_PER_TASK", "&"]
 
     def test_its_options(self, script: str, tmp_path: Path) -> None:
-        """sbatch is asked for what was given, for two GiB a core and a log a task; the logs' folder is made."""
+        """sbatch gets the given resources, two GiB per core and a log per task; the folder of the logs is made."""
         asked = read_by_sbatch(script)
         assert asked[:3] == ["--job-name=avprep-crop", "--array=0-3%3", "--time=04:00:00"]
         assert asked[3:5] == ["--cpus-per-task=4", "--mem=8G"]
@@ -400,7 +400,7 @@ class TestSlurm:
         assert list((tmp_path / "the shards").rglob("*")) == [tmp_path / "the shards/logs"]
 
     def test_more_options(self, lrw: Path, tmp_path: Path) -> None:
-        """Time, cores, memory, partition, set-up and further options of sbatch reach the script."""
+        """Time, cores, memory, partition, set-up and further options of sbatch are in the script."""
         asked = ["--time", "30", "--cpus", 2, "--mem", "9G", "--partition", "short"]
         further = ["--sbatch", "--account=lab", "--sbatch", "--qos=low"]
         setup = ["--setup", "module load x", "--setup", "echo 'y  z'"]
@@ -412,7 +412,7 @@ class TestSlurm:
         assert "\nexport AVPREP_WEIGHTS=" in text
 
     def test_options_of_the_command(self, lrw: Path, tmp_path: Path) -> None:
-        """What the command itself is given, and nothing that it would do anyway, stands in the script."""
+        """The script has only the options of the command that differ from its defaults."""
         given = ["--limit", "1", "--clip-timeout", "9", "--max-seconds", "1800", "--strict", "--preset", "davs"]
         root = os.path.relpath(lrw / "corpus")
         text = call("slurm", "mfcc", lrw / "plan.jsonl", tmp_path / "out", *given, "--root", root).stdout
@@ -433,7 +433,7 @@ class TestSlurm:
         assert "--num-tasks 6 " in text
 
     def test_more_tasks_than_the_cluster_takes(self, lrw: Path, tmp_path: Path, program: Program) -> None:
-        """More tasks than an array may have are fewer, and that is said; the script is all that is printed."""
+        """A number of tasks above the array limit is reduced, with a note; only the script is on standard output."""
         program("scontrol", "#!/bin/sh\necho 'MaxArraySize            = 4'\n")
         result = call("slurm", "mfcc", lrw / "plan.jsonl", tmp_path / "out", "--shard-size", 1, "--tasks", 6)
         assert result.exit_code == 0
@@ -443,7 +443,7 @@ class TestSlurm:
         assert result.stdout.startswith("#!/bin/bash\n")
 
     def test_submit(self, lrw: Path, tmp_path: Path, sent: Callable[[], list[str] | None]) -> None:
-        """--submit sends the script that would be printed, keeps it in OUT and says the job's number."""
+        """--submit sends the script that would be printed, keeps it in OUT and prints the job's number."""
         out = tmp_path / "out"
         options = [lrw / "plan.jsonl", out, *MFCC, "--shard-size", 1, "--tasks", 3]
         printed = call("slurm", "mfcc", *options).stdout
@@ -464,7 +464,7 @@ class TestSlurm:
         parallel: list[object],
         suffix: str,
     ) -> None:
-        """After a script was sent `status` offers to send it again, for the tasks with something left to do."""
+        """After a script was sent `status` suggests sending it again, for the tasks with work left."""
         out = tmp_path / "my out"
         options = [lrw / "plan.jsonl", out, *MFCC, "--shard-size", 1, "--tasks", 3]
         assert call("slurm", "mfcc", *options, *parallel, "--submit").exit_code == 0
@@ -477,7 +477,7 @@ class TestSlurm:
         assert sent() == [f"--array=0,2{suffix}", f"{out}/mfcc.sbatch"]
 
     def test_a_name_that_is_not_utf8(self, lrw: Path, tmp_path: Path, program: Program) -> None:
-        """An OUT whose name is not UTF-8, which a run takes, has its array job too."""
+        """An OUT whose name is not UTF-8, which a run accepts, has its array job too."""
         programs = program("sbatch", SBATCH).parent
         out = tmp_path / os.fsdecode(b"\xff out")
         command = shlex.join(["avprep", "slurm", "mfcc", f"{lrw}/plan.jsonl", str(out), "--tasks", "2", "--submit"])
@@ -487,7 +487,7 @@ class TestSlurm:
         assert slurm.sent_tasks(out / "mfcc.sbatch") == (2, None)
 
     def test_a_refusal(self, lrw: Path, tmp_path: Path, program: Program) -> None:
-        """What sbatch has against a script is one line; so is its absence. Neither script is kept."""
+        """A script that sbatch refuses, and a missing sbatch, give one line. Neither script is kept."""
         out = tmp_path / "out"
         absent = call("slurm", "mfcc", lrw / "plan.jsonl", out, "--submit")
         assert_one_line(absent, 1, "there is no sbatch here: without --submit the script is printed")
@@ -497,18 +497,18 @@ class TestSlurm:
         assert [path.name for path in out.iterdir()] == ["logs"]
 
     def test_an_option_without_dashes(self, lrw: Path, tmp_path: Path) -> None:
-        """An option for sbatch that is none is refused at once, with the way to write it."""
+        """An invalid option for sbatch is refused at once, with the correct form."""
         result = call("slurm", "mfcc", lrw / "plan.jsonl", tmp_path / "out", "--sbatch", "account=lab")
         assert_one_line(result, 2, "--sbatch 'account=lab' is no option: write '--account=lab'")
 
     def test_a_short_time_limit(self, lrw: Path, tmp_path: Path) -> None:
-        """A time limit that leaves no time for a shard is remarked upon; the script is printed all the same."""
+        """A time limit too short for a shard gives a note; the script is printed all the same."""
         result = call("slurm", "mfcc", lrw / "plan.jsonl", tmp_path / "out", "--time", "00:03:00")
         assert result.stderr.startswith("--time 00:03:00 is short: Slurm warns a task 120 s or more before the end")
         assert "--time=00:03:00" in read_by_sbatch(result.stdout)
 
     def test_sent_and_not_begun(self, lrw: Path, tmp_path: Path, sent: Callable[[], list[str] | None]) -> None:
-        """Between sending and the first task `status` says just that, also of one column while the other is begun."""
+        """Between sending and the first task `status` says so, also for one column while the other has begun."""
         out = tmp_path / "out"
         assert call("slurm", "mfcc", lrw / "plan.jsonl", out, *MFCC, "--submit").exit_code == 0
         assert call("status", out).stdout == f"{out}/mfcc.sbatch: sent, and no task has begun yet\n"
@@ -517,7 +517,7 @@ class TestSlurm:
         assert f"mfcc: {out}/mfcc.sbatch was sent, and no task has begun yet\n" in call("status", out).stdout
 
     def test_face_alignment_has_few_workers(self, lrw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """However many cores a task has, no more networks than fit are put on its GPU, which auto means with --gpus."""
+        """However many cores a task has, only as many networks as fit run on its GPU; --gpus makes auto use one."""
         monkeypatch.setattr(weights, "require", lambda detector: None)
         options = ["--gpus", 1, "--cpus", 16]
         command = command_of(call("slurm", "crop", lrw / "plan.jsonl", tmp_path / "out", *options).stdout)
@@ -528,7 +528,7 @@ class TestSlurm:
     def test_nothing_is_missing(
         self, lrw: Path, whole: Path, sent: Callable[[], list[str] | None], submit: list[str]
     ) -> None:
-        """Where all is done nothing is printed or sent, and that is said."""
+        """If everything is done, nothing is printed or sent, and a line says so."""
         before = contents(whole)
         result = call("slurm", "mfcc", lrw / "plan.jsonl", whole, *MFCC, *submit)
         assert (result.exit_code, result.stdout) == (0, "")
@@ -537,7 +537,7 @@ class TestSlurm:
         assert contents(whole) == before
 
     def test_other_settings(self, lrw: Path, whole: Path, sent: Callable[[], list[str] | None]) -> None:
-        """An OUT with other settings or another plan is refused before anything is sent, with the difference."""
+        """An OUT with other settings or another manifest is refused before anything is sent, with the difference."""
         before = contents(whole)
         other = call("slurm", "mfcc", lrw / "plan.jsonl", whole, "--submit")
         assert_one_line(other, 1, "made with other settings (settings.audio_shift_ms: there 12.5, here 0.0; settings.")
@@ -549,7 +549,7 @@ class TestSlurm:
         assert contents(whole) == before
 
     def test_other_versions(self, accident: Accident, lrw: Path) -> None:
-        """Other versions than this machine's are for the tasks to judge, which run elsewhere."""
+        """Other versions on this machine do not stop `slurm`, as the tasks run elsewhere and check their own."""
         path = accident.out / "mfcc/run.json"
         path.write_text(path.read_text().replace('"av": "', '"av": "0.'))
         (accident.out / "mfcc/test-000000.json").unlink()
@@ -562,13 +562,13 @@ class TestSlurm:
         ids=["yunet", "gpus"],
     )
     def test_weights_that_are_missing(self, lrw: Path, tmp_path: Path, options: list[object], weights: str) -> None:
-        """Weights that every task would miss are missed here; a GPU asks for those of face-alignment."""
+        """Weights that every task would need are required here; with a GPU these are face-alignment's."""
         result = call("slurm", "crop", lrw / "plan.jsonl", tmp_path / "out", *options)
         assert_one_line(result, 1, f"run `avprep weights fetch {weights}`")
         assert not (tmp_path / "out").exists()
 
     def test_wrong_usage(self, lrw: Path, tmp_path: Path) -> None:
-        """Options that cannot be are named; a text of two lines cannot get into the script."""
+        """Invalid options are named; a text of two lines cannot get into the script."""
         plan, out = lrw / "plan.jsonl", tmp_path / "out"
         assert_one_line(call("slurm", "mfcc", plan, out, "--tasks", 0), 2, "--tasks")
         assert_one_line(call("slurm", "mfcc", plan, out, "--jobs", 2), 2, "--jobs")
@@ -582,7 +582,7 @@ class TestSlurm:
     def test_the_script_does_the_work(
         self, lrw: Path, whole: Path, tmp_path: Path, sent: Callable[[], list[str] | None], column: str
     ) -> None:
-        """The script that was sent, run for every task of its array, finishes the column as one call would."""
+        """The script that was sent, run for every task of its array, finishes the column as a single call would."""
         out = tmp_path / "it's 100% mine"
         fill(column, lrw, out, *BOTH[column], "--task-index", 2, "--num-tasks", 3, shard_size=2)
         options = [*BOTH[column], "--tasks", 3, "--cpus", 1, "--submit"]

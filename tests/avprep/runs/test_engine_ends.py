@@ -1,4 +1,4 @@
-"""How a run ends when things go badly as a whole: the same error again and again, inputs that never answer."""
+"""How a run ends on general failures: the same error again and again, inputs that never respond."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.interpreters
 
 
 class TestTheSameError:
-    """An internal error that befalls clip after clip ends the run."""
+    """An internal error in clip after clip ends the run."""
 
     MESSAGE = r"^stopped, [4-9] of \d+ shards done, since 20 clips in a row .* \(ValueError: a bad number \(stand_ins"
 
@@ -43,7 +43,7 @@ class TestTheSameError:
         assert rubbish(tmp_path) == []
 
     def test_it_can_be_run_again(self, tmp_path: Path) -> None:
-        """What was finished stays, and the same command goes on after it."""
+        """Finished clips stay, and the same command continues after the failure."""
         words = ["raise"] * 50
         for done in (4, 8):
             with pytest.raises(RunError, match=rf"^stopped, {done} of 10 shards done"):
@@ -53,24 +53,24 @@ class TestTheSameError:
         assert verify.verify(tmp_path) == []
 
     def test_other_ends_in_between(self, tmp_path: Path) -> None:
-        """Errors with anything else between them, or at different places, are no reason to stop."""
+        """Errors with other results between them, or at different places, do not stop the run."""
         words = ["raise"] * 19 + ["reject"] + ["raise"] * 19 + ["ok"] + ["raise", "memory"] * 20 + ["reject"] * 30
         outcome = stand_ins.start(words, tmp_path)
         assert outcome.clips == len(words)
 
     def test_clips_that_are_passed_over(self) -> None:
-        """The count follows the clips' numbers, not the order in which they happen to end."""
+        """The count follows the clips' numbers, not the order in which they end."""
         for order in (range(20), range(19, -1, -1), [*range(1, 20, 2), *range(0, 20, 2)]):
             streak = run._Streak()
             assert [streak.add(n, "fault") for n in order] == [False] * 19 + [True]
 
 
 class TestStuck:
-    """A process that cannot be killed, as one that waits for a network file system."""
+    """A process that cannot be killed, for example one that waits for a network file system."""
 
     @pytest.fixture(autouse=True)
     def immortal(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Make kills as vain as they are in uninterruptible sleep."""
+        """Make kills as ineffective as in uninterruptible sleep."""
         monkeypatch.setattr(pool, "PATIENCE", 0.3)
         monkeypatch.setattr(subprocess.Popen, "kill", lambda _: None)
 
@@ -89,7 +89,7 @@ class TestStuck:
                 os.kill(number, signal.SIGKILL)
 
     def test_too_many(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Processes do not pile up without end: the run is stopped."""
+        """Processes do not accumulate without limit: the run is stopped."""
         monkeypatch.setattr(run, "_MAX_STUCK", 2)
         started: list[Any] = []
         start = pool.Pool._start
@@ -103,11 +103,11 @@ class TestStuck:
 
 
 class TestUninterruptible:
-    """The same with the real thing: a file system that has taken a request and never answers."""
+    """A real case: a file system that has received a request and never answers."""
 
     @pytest.fixture
     def file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-        """A file whose opening no signal ends."""
+        """A file whose opening no signal interrupts."""
         with stuck_file(tmp_path / "mount") as path:
             monkeypatch.setenv(stand_ins.FILE, str(path))
             yield path
@@ -131,7 +131,7 @@ class TestUninterruptible:
     @pytest.mark.usefixtures("file")
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_it_can_be_stopped(self, tmp_path: Path, number: signal.Signals) -> None:
-        """A signal ends the run within seconds though both workers are stuck."""
+        """A signal ends the run within seconds even if both workers are stuck."""
         plan, out = write_plan(tmp_path / "plan.jsonl", ["ok"] * 5 + ["open"] * 5), tmp_path / "out"
         process = launch(plan, out)
         wait_until(lambda: sum(waits_in_the_kernel(pid) for pid in alive(process.pid)) == 2)
@@ -147,15 +147,15 @@ class TestUninterruptible:
 
 
 def waits_in_the_kernel(pid: int) -> bool:
-    """Whether a process waits for a FUSE server."""
+    """Return whether a process waits for a FUSE server."""
     return Path(f"/proc/{pid}/wchan").read_text() == "request_wait_answer"
 
 
 class TestTime:
-    """How long a clip may take."""
+    """The time limit of a clip."""
 
     def test_it_grows_with_the_clip(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """By default a long clip gets ten times its length, a short one the least; what they got is in the message."""
+        """By default a long clip gets ten times its length, a short one the minimum; the message gives the limit."""
         monkeypatch.setattr(run.worker, "CLIP_TIMEOUT", 1.0)
         clips = [
             Clip(f"a{n}", f"{n}.mp4", "train", word="hang", start=0, duration=d) for n, d in enumerate((0.01, 0.3))
@@ -169,7 +169,7 @@ class TestTime:
         assert status.status(tmp_path)[0].longest_timeout == 3.0
 
     def test_how_long_a_clip_is(self, lrw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Stages take a clip's length from the manifest, else from its file's header, and no longer than they take."""
+        """A clip's length is that in the manifest, else that in its file's header, up to the stage's maximum."""
         clips = sorted((lrw / "corpus").rglob("*.mp4"))
         (broken,) = [path.name for path in clips if path.read_bytes() == b"not a video"]
         whole = Clip("a", clips[-1].name, "train")
@@ -185,14 +185,14 @@ class TestTime:
             assert stage.seconds(Clip("a", broken, "train")) is None
 
     def test_what_is_given_is_exact(self, tmp_path: Path) -> None:
-        """--clip-timeout is not stretched by a clip's length."""
+        """--clip-timeout is not extended by a clip's length."""
         clip = Clip("a", "1.mp4", "train", word="hang", start=0, duration=1000)
         plan = manifest.Manifest("stand-ins", Path("/nowhere"), (clip,))
         stand_ins.start([], tmp_path, plan=plan, clip_timeout=0.5)
         assert records(tmp_path)[0]["seconds"] == 0.5
 
     def test_a_clock_that_is_set(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A wall clock that jumps back an hour gives no negative seconds, and spares no clip that hangs."""
+        """A wall clock that jumps back an hour gives no negative seconds, and a clip that hangs still times out."""
         wall, calls = time.time, iter(range(10_000))
         monkeypatch.setattr(time, "time", lambda: wall() - 3600 * next(calls))
         outcome = stand_ins.start(["ok", "hang", "ok"], tmp_path, clip_timeout=1)
@@ -203,10 +203,10 @@ class TestTime:
 
 
 class TestRunAgain:
-    """What is known of clips that were run again in vain."""
+    """The record of clips that failed again."""
 
     def test_it_is_recorded(self, tmp_path: Path) -> None:
-        """A clip that fails for the same reason when it is run again is marked, and counted in the sidecar's head."""
+        """A clip that fails for the same reason when run again is marked, and counted in the sidecar's head."""
         words = ["ok", "raise", "segv", "ok"]
         stand_ins.start(words, tmp_path)
         assert status.status(tmp_path)[0].again == {}
@@ -219,7 +219,7 @@ class TestRunAgain:
 
 
 def test_no_semaphore_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run makes no lock in shared memory, where a kill of the whole group would leave it; nor does its bar."""
+    """Neither a run nor its progress bar makes a lock in shared memory, which a kill of the group would leave."""
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a semaphore")
@@ -231,7 +231,7 @@ def test_no_semaphore_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_hangup_that_is_ignored(tmp_path: Path) -> None:
-    """After `nohup` a terminal that is closed does not end the run."""
+    """After `nohup`, closing the terminal does not end the run."""
     plan, out = write_plan(tmp_path / "plan.jsonl", ["ok"] * 40 + ["slow"] * 3), tmp_path / "out"
     process = launch(plan, out, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     wait_until(lambda: list(out.glob("mfcc/train-*.json")))

@@ -1,4 +1,4 @@
-"""How many workers one process that keeps the books can keep busy; in its CPU time, which a busy machine spares."""
+"""How many workers one coordinating process can keep busy, by its CPU time, which a busy machine does not affect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLIPS = 2_500
 
 @dataclass(frozen=True)
 class Asleep:
-    """A stage that sleeps as long as a clip takes, and returns as many members."""
+    """A stage that sleeps for the duration of a clip, and returns as many members."""
 
     column = "crop"
 
@@ -37,7 +37,7 @@ class Asleep:
         return {}
 
     def seconds(self, _: Clip) -> float | None:
-        """Return that nothing is known of its length."""
+        """Return None, as its length is unknown."""
         return None
 
     def __call__(self) -> Callable[[Clip], Sample]:
@@ -53,9 +53,9 @@ def asleep(_: Clip) -> Sample:
 
 @pytest.mark.slow  # 64 processes begin
 def test_sixty_four_workers_are_kept_busy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Between the answers of 64 workers who work without a pause the process has most of its core to spare.
+    """With 64 busy workers the coordinating process leaves most of its core idle.
 
-    Each worker has its next clip already, so it waits only where that process has more to do than there is time for.
+    Each worker already has its next clip, so it waits only if that process cannot keep up.
     """
     clips = tuple(Clip(f"W/train/W_{n:05d}", f"W/train/W_{n:05d}.mp4", "train", word="W") for n in range(CLIPS))
     cpu = time.process_time()

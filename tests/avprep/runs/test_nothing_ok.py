@@ -1,4 +1,4 @@
-"""What a user is told when nothing is ok, and which clips are worth another try."""
+"""Messages if no clip is ok, and which clips are worth a retry."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from avprep.runs import status
 
 @pytest.fixture
 def bad(lrw: Path, tmp_path: Path) -> Path:
-    """A manifest of the one clip that is no video."""
+    """A manifest of the one clip that is not a video."""
     plan = manifest.read(lrw / "plan.jsonl")
     names = [clip for clip in plan.clips if (plan.root / clip.video).read_bytes() == b"not a video"]
     path = tmp_path / "bad.jsonl"
@@ -27,7 +27,7 @@ def bad(lrw: Path, tmp_path: Path) -> Path:
 
 
 class TestNothingIsOk:
-    """Exit status 1, and no words of success."""
+    """Exit status 1, and no message of success."""
 
     @pytest.mark.parametrize("column", ["crop", "mfcc"])
     def test_a_run(self, bad: Path, tmp_path: Path, column: str) -> None:
@@ -41,20 +41,20 @@ class TestNothingIsOk:
             assert "1 worker\n" in result.stderr
 
     def test_no_next_step(self, bad: Path, tmp_path: Path) -> None:
-        """No command is recommended that would have no clip to work on, neither the other column nor a training."""
+        """No command is recommended that would have no clip to work on, be it the other column or training."""
         result = call("crop", bad, tmp_path / "out", "-j", 1)
         assert "next:" not in result.stderr
         assert json.loads(call("mfcc", bad, tmp_path / "out", "-j", 1, "--json").stdout)["next"] == []
         assert "next:" not in call("verify", tmp_path / "out", "-j", 1).stderr
 
     def test_for_scripts(self, bad: Path, tmp_path: Path) -> None:
-        """After --json the object is whole, and the exit status is 1; --strict keeps its own."""
+        """With --json the object is complete, and the exit status is 1; --strict keeps its own."""
         result = call("mfcc", bad, tmp_path / "out", "-j", 1, "--json")
         assert (result.exit_code, json.loads(result.stdout)["ok"]) == (1, 0)
         assert call("mfcc", bad, tmp_path / "out", "-j", 1, "--strict").exit_code == 3
 
     def test_again(self, bad: Path, tmp_path: Path) -> None:
-        """A retry in which nothing became ok ends with 1 too."""
+        """A retry in which no clip becomes ok ends with 1 too."""
         out = tmp_path / "out"
         call("mfcc", bad, out, "-j", 1)
         result = call("retry", out, "--reason", "unreadable", "-j", 1)
@@ -62,11 +62,11 @@ class TestNothingIsOk:
         assert result.stderr.splitlines()[-1] == "Error: mfcc: no clip is ok, 1 failed (unreadable 1)"
 
     def test_part_of_a_run(self, lrw: Path, tmp_path: Path) -> None:
-        """One good clip among the call's is enough for 0."""
+        """One good clip among those of the call is enough for 0."""
         assert call("mfcc", lrw / "plan.jsonl", tmp_path / "out", "-j", 1).exit_code == 0
 
     def test_verify(self, bad: Path, lrw: Path, tmp_path: Path) -> None:
-        """The last line of `verify` tells ok from failed, with reasons, and is no success where nothing is ok."""
+        """The last line of `verify` counts ok and failed clips, with reasons, and reports no success if none is ok."""
         call("mfcc", bad, tmp_path / "bad", "-j", 1)
         line = "mfcc: verified, but no clip is ok: 1 clip = 0 ok + 1 failed (unreadable 1)\n"
         assert call("verify", tmp_path / "bad", "-j", 1).stdout == line
@@ -76,17 +76,17 @@ class TestNothingIsOk:
 
 
 class TestWorthATry:
-    """`retry` is recommended for what it may mend."""
+    """`retry` is recommended for failures that it may fix."""
 
     @staticmethod
     def advice(out: Path, *tried: str) -> list[str]:
-        """Return what is recommended for the mfcc column."""
+        """Return the recommendation for the mfcc column."""
         (found,) = status.status(out, columns=("mfcc",))
         again = summary.accidents(found, tried)
         return summary.retry_line(out, found, again).split()[5:] if again else []
 
     def test_an_error_is_tried_once(self, tmp_path: Path) -> None:
-        """An internal error and a crash are suggested for one retry; after a retry they are not suggested again."""
+        """An internal error and a crash are suggested for one retry, and no longer after it."""
         words = ["ok", "raise", "segv", "ok"]
         stand_ins.start(words, tmp_path)
         assert self.advice(tmp_path) == ["--reason", "crashed,error"]
@@ -96,7 +96,7 @@ class TestWorthATry:
         assert self.advice(tmp_path) == []
 
     def test_an_error_of_every_clip(self, tmp_path: Path) -> None:
-        """An internal error that befalls every clip is to be reported, not tried again."""
+        """An internal error in every clip is to be reported, not retried."""
         stand_ins.start(["raise"] * 3, tmp_path)
         assert self.advice(tmp_path) == []
         assert summary.none_ok("mfcc", {"error": 3}) == (
@@ -104,7 +104,7 @@ class TestWorthATry:
         )
 
     def test_more_time_each_time(self, tmp_path: Path) -> None:
-        """A clip that took too long is to be given more than it had, also after a retry in vain; within a day."""
+        """After a timeout a longer --clip-timeout, up to a day, is recommended, also if a retry timed out again."""
         words: list[str] = ["ok", "hang"]
         for limit, more in ((0.6, "3"), (1.2, "6")):
             given: dict[str, Any] = {} if limit == 0.6 else {"retry": frozenset({"timeout"})}

@@ -1,4 +1,4 @@
-"""The pool of processes by itself: whatever befalls a worker costs its own job and no other."""
+"""The pool of processes by itself: a failing worker loses its own job and no other."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def hang() -> None:
 
 
 def hang_in_c() -> None:
-    """Never end, in one instruction of the interpreter: no other thread runs."""
+    """Never end, in one instruction of the interpreter, so that no other thread runs."""
     _ = 7 ** (10**9)
 
 
 def hang_with_leave(seconds: float) -> None:
-    """Ask for some time, then take more."""
+    """Ask for some time, then exceed it."""
     pool.grant(seconds)
     hang()
 
@@ -78,7 +78,7 @@ def complain_oddly() -> None:
 
 
 def secret() -> Any:
-    """Return what no pipe carries."""
+    """Return a value that cannot be pickled."""
     return threading.Lock()
 
 
@@ -103,20 +103,20 @@ def shout(text: str) -> None:
 
 
 def dispositions() -> tuple[bool, list[int]]:
-    """Return whether SIGINT is ignored, and what is blocked."""
+    """Return whether SIGINT is ignored, and which signals are blocked."""
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     return ignored, sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))
 
 
 def ended(workers: Pool) -> dict[Any, Ended]:
-    """Return how all jobs end, by tag; each ends once."""
+    """Return the results of all jobs, by tag; each ends once."""
     found = list(workers.all())
     assert len({one.tag for one in found}) == len(found)
     return {one.tag: one for one in found}
 
 
 def wait_until_dead(pids: list[int]) -> None:
-    """Wait for the end of processes, and kill what lives on."""
+    """Wait for the end of processes, and kill those that are left."""
     until = time.monotonic() + 10
     try:
         while alive := [pid for pid in pids if runs(pid)]:
@@ -128,7 +128,7 @@ def wait_until_dead(pids: list[int]) -> None:
 
 
 def runs(pid: int) -> bool:
-    """Whether a process is there, and no zombie."""
+    """Return whether a process exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -143,29 +143,29 @@ def two() -> Iterator[Pool]:
 
 
 class TestJobs:
-    """What comes back."""
+    """Results of jobs."""
 
     def test_values(self, two: Pool) -> None:
-        """Every job comes back once with its value, however many there are."""
+        """Every job returns its value once, however many jobs there are."""
         for number in range(200):
             two.submit(number, double, number)
         assert {tag: one.value for tag, one in ended(two).items()} == {n: 2 * n for n in range(200)}
 
     def test_one_worker_keeps_the_order(self) -> None:
-        """A single worker does jobs in the order in which they came."""
+        """A single worker does jobs in the order of submission."""
         with Pool(1) as workers:
             for number in range(30):
                 workers.submit(number, double, number)
             assert [one.tag for one in workers.all()] == list(range(30))
 
     def test_large_jobs_and_results(self, two: Pool) -> None:
-        """Megabytes pass both ways."""
+        """Megabytes pass in both directions."""
         for number in range(4):
             two.submit(number, double, (b"x" * (4 << 20)))  # type: ignore[arg-type]
         assert {len(one.value) for one in ended(two).values()} == {8 << 20}
 
     def test_errors(self, two: Pool) -> None:
-        """What a job raises comes back; so does word of what cannot be carried."""
+        """An exception of a job is returned; so is an error for a value that cannot be transferred."""
         two.submit("raise", complain, "a bad number")
         two.submit("odd", complain_oddly)
         two.submit("secret", secret)
@@ -179,20 +179,20 @@ class TestJobs:
         assert (found["fine"].error, found["fine"].value) == (None, 2)
 
     def test_what_workers_print(self, capfd: pytest.CaptureFixture[str]) -> None:
-        """It comes out on the parent's standard error, and none of it on standard output."""
+        """Output of jobs goes to the parent's standard error, and none of it to standard output."""
         with Pool(1) as workers:
             workers.submit("a", shout, "a warning")
             ended(workers)
         assert capfd.readouterr() == ("", "a warning\na warning\n")
 
     def test_nothing_to_do(self, two: Pool) -> None:
-        """Without jobs there is nothing to wait for, and no process."""
+        """Without jobs there is no waiting and no process."""
         assert two.wait(0) == []
         assert list(two.all()) == []
 
 
 class TestDeaths:
-    """Workers that die cost the job they were at."""
+    """Workers that die lose the job they were working on."""
 
     @pytest.mark.parametrize(
         ("job", "exit_code"),
@@ -200,7 +200,7 @@ class TestDeaths:
         ids=["exit-3", "exit-0", "segv", "kill"],
     )
     def test_a_crash(self, two: Pool, job: tuple[Any, ...], exit_code: int) -> None:
-        """The job at which a worker died is told with its exit code; the others are done."""
+        """The job of a worker that died is reported with the exit code; the others are done."""
         for number in range(10):
             two.submit(number, double, number)
         two.submit("bad", *job)
@@ -214,7 +214,7 @@ class TestDeaths:
 
     @pytest.mark.parametrize("job", [hang, hang_in_c])
     def test_a_hang(self, two: Pool, job: Any) -> None:
-        """A job that takes longer than it may is ended, with its limit; the others are done."""
+        """A job that exceeds its time limit is ended and reported with the limit; the others are done."""
         two.submit("bad", job, timeout=0.3)
         for number in range(10):
             two.submit(number, double, number, timeout=60)
@@ -226,7 +226,7 @@ class TestDeaths:
         assert two.stuck() == []
 
     def test_a_job_may_ask_for_time(self, two: Pool) -> None:
-        """A job that asks for more time gets it, and no more; asking for less changes nothing."""
+        """A job that asks for more time gets that much; asking for less changes nothing."""
         two.submit("more", nap, 1.5, 60.0, timeout=1.0)
         two.submit("too little", hang_with_leave, 0.8, timeout=0.2)
         two.submit("less", nap, 0.3, 0.01, timeout=60)
@@ -236,7 +236,7 @@ class TestDeaths:
         assert found["too little"].limit == 0.8
 
     def test_the_clock_is_set(self, two: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A wall clock that is set an hour forward or back ends no job early, and spares none."""
+        """A wall clock set an hour forward or back ends no job early, and a job that hangs still times out."""
         hour = iter([3600.0, -3600.0] * 10_000)
         wall = time.time
         monkeypatch.setattr(time, "time", lambda: wall() + next(hour))
@@ -247,7 +247,7 @@ class TestDeaths:
         assert isinstance(found["bad"].error, TimeoutError)
 
     def test_a_worker_that_does_not_die(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A worker that outlives its kill is abandoned, named and replaced; close and exit do not wait for it."""
+        """A worker that survives its kill is abandoned, named and replaced; close and exit do not wait for it."""
         monkeypatch.setattr(pool, "PATIENCE", 0.2)
         monkeypatch.setattr(subprocess.Popen, "kill", lambda _: None)
         workers = Pool(1)
@@ -270,7 +270,7 @@ class TestDeaths:
             wait_until_dead(left)
 
     def test_close_amid_work(self) -> None:
-        """A pool that is closed amid work leaves no process."""
+        """A pool that is closed during work leaves no process."""
         workers = Pool(2)
         for number in range(6):
             workers.submit(number, hang_in_c if number % 2 else hang)
@@ -287,27 +287,27 @@ class TestStarting:
     """Workers that cannot start."""
 
     def test_the_initializer(self) -> None:
-        """It runs once in each worker before any job."""
+        """The initializer runs once in each worker before any job."""
         with Pool(1, prepare, ("well",)) as workers:
             workers.submit("a", ask, "PREPARED")
             assert [one.value for one in workers.all()] == ["well"]
 
     def test_one_that_raises(self) -> None:
-        """What the initializer raises is told, and no job is blamed."""
+        """An exception of the initializer is reported, and no job fails for it."""
         with Pool(2, prepare, ("raise",)) as workers:
             workers.submit("a", double, 1)
             with pytest.raises(PoolError, match=r"^a worker could not start: OSError: no room$"):
                 list(workers.all())
 
     def test_one_that_ends_the_process(self) -> None:
-        """Workers that die before they are ready end the pool, not go on for ever."""
+        """If workers die before they are ready, the pool ends instead of retrying for ever."""
         with Pool(1, prepare, ("exit",)) as workers:
             workers.submit("a", double, 1)
             with pytest.raises(PoolError, match="die before they do anything"):
                 list(workers.all())
 
     def test_a_machine_without_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where no process can be started that is said; where only some can, they do the work."""
+        """If no process can be started, the error says so; if only some can, they do the work."""
         start, allowed = Pool._start, [0]
 
         def limited(self: Pool) -> Any:
@@ -328,7 +328,7 @@ class TestStarting:
             assert len(ended(workers)) == 10
 
     def test_deaf_from_the_first_moment(self) -> None:
-        """Workers ignore the signals that are the parent's to decide on, and pass on no blocked ones."""
+        """Workers ignore the signals that the parent handles, and have no blocked ones."""
         with Pool(1, deaf=(signal.SIGINT, signal.SIGHUP)) as workers:
             workers.submit("a", dispositions)
             workers.wait(0)
@@ -336,7 +336,7 @@ class TestStarting:
             assert [one.value for one in workers.all()] == [(True, [])]
 
     def test_the_current_folder_is_not_imported_from(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A file in the current folder that bears a library's name is not taken for it."""
+        """A file in the current folder with a library's name is not imported in its place."""
         (tmp_path / "pickle.py").write_text("raise SystemExit('wrong')")
         monkeypatch.chdir(tmp_path)
         with Pool(1) as workers:
@@ -361,7 +361,7 @@ if sys.argv[2] == "hang":
 
 
 def test_workers_die_with_their_parent() -> None:
-    """kill -9 of the parent ends its workers, whatever they are in."""
+    """kill -9 of the parent ends its workers, whatever they are doing."""
     parent = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(TESTS), "hang", "1"], stdout=subprocess.PIPE, text=True
     )
@@ -375,7 +375,7 @@ def test_workers_die_with_their_parent() -> None:
 
 
 def test_a_script_needs_no_guard(tmp_path: Path) -> None:
-    """A script without `if __name__ == "__main__"` is run once, workers or not."""
+    """A script without `if __name__ == "__main__"` runs once, with or without workers."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(

@@ -49,7 +49,7 @@ def tars(out: Path) -> dict[str, bytes]:
 
 
 def rubbish(out: Path) -> list[str]:
-    """Return what a run's folder holds that does not belong there."""
+    """Return the contents of a run's folder that do not belong there."""
     allowed = ("manifest.jsonl", "crop", "mfcc")
     inside = [path for path in out.rglob("*") if path.is_dir() or path.suffix not in (".tar", ".json")]
     return [str(path) for path in inside if path.name not in allowed]
@@ -63,7 +63,7 @@ def records(out: Path) -> list[dict[str, Any]]:
 
 
 def write_plan(path: Path, words: list[str]) -> Path:
-    """Write a plan of stand-ins."""
+    """Write a manifest of stand-ins."""
     path.write_text(manifest.render(stand_ins.plan(words)), encoding="utf-8")
     return path
 
@@ -87,7 +87,7 @@ def alive(session: int) -> list[int]:
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    """Wait for something that is bound to happen."""
+    """Wait for something that must happen."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
@@ -95,7 +95,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
 
 
 def no_orphans(session: int) -> None:
-    """Prove that a dead run's workers die too."""
+    """Assert that a dead run's workers die too."""
     try:
         wait_until(lambda: not alive(session), 10)
     finally:
@@ -144,7 +144,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def same_as(once: Path, out: Path) -> None:
-    """Prove that a run over WORDS ended as an uninterrupted one does, whatever befell it."""
+    """Assert that a run over WORDS ended like an uninterrupted one, whatever happened to it."""
     assert tars(out) == tars(once)
     assert rubbish(out) == []
     assert verify.verify(out) == []
@@ -153,7 +153,7 @@ def same_as(once: Path, out: Path) -> None:
 
 
 class TestSameBytes:
-    """Same plan, settings and versions give the same tars."""
+    """The same manifest, settings and versions give the same tars."""
 
     @pytest.mark.usefixtures("interpreters")
     def test_number_of_workers(self, once: Path, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ class TestSameBytes:
         assert rubbish(tmp_path) == rubbish(once) == []
 
     def test_number_of_tasks(self, once: Path, tmp_path: Path) -> None:
-        """Tasks that share the work write together what one task writes alone, also where some have nothing to do."""
+        """Tasks that divide the work write together the same tars as one task alone; some tasks may have no work."""
         outcomes = [stand_ins.start(WORDS, tmp_path, task_index=task, num_tasks=3) for task in range(3)]
         assert [len(outcome.planned) for outcome in outcomes] == [6, 6, 5]
         assert tars(tmp_path) == tars(once)
@@ -184,13 +184,13 @@ class TestSameBytes:
     @pytest.mark.slow
     @pytest.mark.parametrize("seed", [11, 12])
     def test_two_hundred_kills(self, once: Path, tmp_path: Path, seed: int) -> None:
-        """A hundred kills for each seed: what is done stays done, and the end is the same."""
+        """After a hundred kills for each seed finished work is kept, and the result is the same."""
         plan, chance = write_plan(tmp_path / "plan.jsonl", WORDS), random.Random(seed)
         command = [sys.executable, str(TESTS / "stand_ins.py"), str(plan)]
         begin = time.monotonic()
         subprocess.run([*command, str(tmp_path / "timed")], check=True, stderr=subprocess.DEVNULL)
         length, kills = time.monotonic() - begin, 0
-        for n in itertools.count():  # another folder whenever a run gets through
+        for n in itertools.count():  # another folder whenever a run completes
             out, done = tmp_path / f"out-{n}", dict[str, int]()
             while killed([*command, str(out)], out, "mfcc", length, chance):
                 kills += 1
@@ -203,7 +203,7 @@ class TestSameBytes:
                 break
 
     def test_two_runs_at_once(self, once: Path, tmp_path: Path) -> None:
-        """Two runs of the same command at the same time end well and with the same bytes."""
+        """Two simultaneous runs of the same command end well and with the same bytes."""
         plan, out = write_plan(tmp_path / "plan.jsonl", WORDS), tmp_path / "out"
         both = [launch(plan, out) for _ in range(2)]
         errors = [process.communicate(timeout=60)[1] for process in both]
@@ -222,7 +222,7 @@ class TestSameBytes:
 
     @pytest.mark.parametrize("damage", ["tar", "cut", "no-tar", "no-sidecar", "sidecar", "state"])
     def test_damage_is_made_good(self, once: Path, tmp_path: Path, damage: str) -> None:
-        """A shard whose tar or sidecar is damaged or gone is made again, and only that one."""
+        """A shard whose tar or sidecar is damaged or missing is made again, and only that one."""
         out = shutil.copytree(once, tmp_path / "out")
         tar, sidecar = out / "mfcc/train-000003.tar", out / "mfcc/train-000003.json"
         match damage:
@@ -245,10 +245,10 @@ class TestSameBytes:
 
 
 class TestMeanwhile:
-    """What another run finished while this one worked on it is kept."""
+    """Shards that another run finished in the meantime are kept."""
 
     def test_the_faster_one_wins(self, once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A shard that another run puts in place first stays as that one made it."""
+        """A shard that another run completes first stays as that run made it."""
         finish = OpenShard.finish
 
         def late(self: OpenShard, digest: str, size: int) -> dict[str, Any]:
@@ -264,14 +264,14 @@ class TestMeanwhile:
         same_as(once, tmp_path)
 
     def test_what_is_damaged_is_no_reason_to_give_way(self, once: Path, tmp_path: Path) -> None:
-        """A shard that was damaged all along is replaced, though a sidecar lies in its place."""
+        """A shard that was already damaged is replaced, even if a sidecar exists in its place."""
         out = shutil.copytree(once, tmp_path / "out")
         (out / "mfcc/train-000002.tar").write_bytes(b"")
         assert stand_ins.start(WORDS, out).clips == 5
         same_as(once, out)
 
     def test_a_folder_of_another_user(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A run.json that may only be read does not keep a run from finishing shards."""
+        """A read-only run.json does not keep a run from finishing shards."""
         monkeypatch.setattr(workfolder.os, "access", lambda *_: False)
         assert stand_ins.start(["ok"], tmp_path).ok == 1
 
@@ -293,7 +293,7 @@ class TestTarsByWorkers:
     """The tar of a shard of more than a few clips is made by a worker."""
 
     def test_the_same_bytes(self, by_parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """They are those that the run itself would make, and nothing else is left."""
+        """The worker's tars equal those that the run itself would make, and nothing else is left."""
         own: list[str] = []
         string = OpenShard.string
         monkeypatch.setattr(OpenShard, "string", lambda shard: own.append(shard.name) or string(shard))
@@ -305,7 +305,7 @@ class TestTarsByWorkers:
 
     @pytest.mark.usefixtures("interpreters")
     def test_a_worker_that_dies_over_it(self, by_parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The run makes the tar itself, and no clip is done again."""
+        """The run makes the tar itself, and no clip is processed again."""
         monkeypatch.setattr(shards, "string_together", stand_ins.end_instead)
         monkeypatch.setattr(OpenShard, "string", lambda shard: writer.string_together(*shard.parts))
         outcome = stand_ins.start(WIDE, tmp_path, jobs=2, shard_size=20)
@@ -314,7 +314,7 @@ class TestTarsByWorkers:
         assert rubbish(tmp_path) == []
 
     def test_a_full_disk(self, tmp_path: Path) -> None:
-        """A disk on which the tar has no room ends the run with one line, and leaves nothing unfinished."""
+        """If the disk has no room for the tar, the run ends with one line, and leaves nothing unfinished."""
         with tiny_disk(tmp_path / "disk", "300k") as disk:
             plan, out = write_plan(tmp_path / "plan.jsonl", ["ok"] * 25), disk / "out"
             process = launch(plan, out, "--shard-size", "25")
@@ -340,7 +340,7 @@ def worse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def better(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the run would have been if no clip had hung."""
+    """The run as it would have been if no clip had hung."""
     out = tmp_path_factory.mktemp("better")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(stand_ins.MERCY, "1")
@@ -349,16 +349,16 @@ def better(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestRetry:
-    """Failed clips run again; nothing else does."""
+    """Failed clips are run again, and no others."""
 
     @pytest.fixture
     def out(self, worse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """A copy to mend, on a day on which no clip hangs."""
+        """A copy to repair, now that no clip hangs."""
         monkeypatch.setenv(stand_ins.MERCY, "1")
         return Path(shutil.copytree(worse, tmp_path / "out"))
 
     def test_only_these_clips(self, out: Path, better: Path) -> None:
-        """Clips that failed for the reason run again; the others keep their record."""
+        """Clips that failed for the reason are run again; the others keep their record."""
         before = records(out)
         outcome = stand_ins.start(BETTER, out, retry=frozenset({"timeout"}))
         assert (outcome.clips, outcome.ok, outcome.failed) == (3, 17, {"crashed": 1, "no_face": 2})
@@ -370,7 +370,7 @@ class TestRetry:
         assert verify.verify(out) == []
 
     def test_other_shards_are_not_touched(self, out: Path) -> None:
-        """Shards without such a clip stay the files that they were."""
+        """Shards without such a clip are not rewritten."""
         names = ["train-000002.tar", "train-000002.json", "train-000003.tar", "train-000003.json"]
         before = [(out / "mfcc" / name).stat().st_ino for name in names]
         outcome = stand_ins.start(BETTER, out, retry=frozenset({"timeout", "unreadable"}))
@@ -379,7 +379,7 @@ class TestRetry:
         assert outcome.skipped == ("train-000002",)
 
     def test_when_the_work_was_done_is_kept(self, out: Path) -> None:
-        """A shard is as old as its first run, so that a retry is no part of the rate; the seconds are those of both."""
+        """A retry keeps a shard's start time, so that it does not affect the rate; the seconds add up."""
         before, after = [], []
         for found in (before, after):
             head = shards.read_sidecar_head(out, "mfcc", "train-000000")
@@ -396,7 +396,7 @@ class TestRetry:
         assert verify.verify(out) == []
 
     def test_tasks_share_it(self, out: Path, better: Path) -> None:
-        """Tasks of an array run their shards' clips again, and no others."""
+        """Tasks of an array run the clips of their own shards again, and no others."""
         outcomes = [
             stand_ins.start(BETTER, out, retry=frozenset({"timeout"}), task_index=n, num_tasks=3) for n in range(3)
         ]
@@ -405,7 +405,7 @@ class TestRetry:
 
     @pytest.mark.parametrize("damage", ["tar", "no-sidecar"])
     def test_unfinished_shards_are_left_alone(self, out: Path, better: Path, damage: str) -> None:
-        """A shard that is missing or damaged is not copied from; it is told, and left to the run that makes it."""
+        """A missing or damaged shard is not copied from; it is reported, and left to the run that makes it."""
         tar, sidecar = out / "mfcc/train-000000.tar", out / "mfcc/train-000000.json"
         if damage == "tar":
             tar.write_bytes(tar.read_bytes().replace(b"a", b"b", 1))
@@ -419,14 +419,14 @@ class TestRetry:
         assert tars(out) == tars(better)
 
     def test_nothing_to_run_again(self, tmp_path: Path) -> None:
-        """A folder in which the column was never started is refused, and left as it was."""
+        """A folder in which the column was never started is refused and not changed."""
         with pytest.raises(RunError, match="no run of mfcc was ever started there"):
             stand_ins.start(["ok"], tmp_path / "out", retry=frozenset({"timeout"}))
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.slow
     def test_killed_amid_it(self, worse: Path, better: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A retry that is killed at any moment loses nothing; started again, it ends as if all had gone well."""
+        """A retry that is killed at any moment loses nothing; started again, it ends as if never interrupted."""
         monkeypatch.setenv(stand_ins.MERCY, "1")
         plan, chance, kills = write_plan(tmp_path / "plan.jsonl", BETTER), random.Random(3), 0
         for n in itertools.count():
@@ -501,7 +501,7 @@ ENDS: dict[str, tuple[str, str]] = {
 
 @pytest.fixture(scope="module")
 def bad_day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, run.Outcome]:
-    """A run in which everything goes wrong that can: first one by one among good clips, then a shard of it alone."""
+    """A run with every kind of failure: first single clips among good ones, then a shard of failures alone."""
     out = tmp_path_factory.mktemp("bad-day")
     words = [word for end in ENDS for word in (end, "ok")]
     words += ["ok"] * (-len(words) % 4) + ["reject", "abort", "raise", "reject"]
@@ -511,11 +511,11 @@ def bad_day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, run.Outcome
 
 
 class TestEveryClipHasOneEnd:
-    """What becomes of a clip is told, and costs no other clip."""
+    """Each failure is recorded, and affects no other clip."""
 
     @pytest.mark.parametrize("word", ENDS)
     def test_reason_and_message(self, bad_day: tuple[Path, run.Outcome], word: str) -> None:
-        """A clip that ends badly keeps its reason and one line that says what happened and where."""
+        """A failed clip has a reason and one line that gives the cause and the place."""
         found = [record for record in records(bad_day[0]) if f"/{word}_" in record["key"]]
         reason, message = ENDS[word]
         assert {(record["state"], record["reason"]) for record in found} == {("failed", reason)}
@@ -523,7 +523,7 @@ class TestEveryClipHasOneEnd:
         assert "\n" not in found[0]["message"]
 
     def test_nobody_else_suffers(self, bad_day: tuple[Path, run.Outcome]) -> None:
-        """Every good clip among bad ones is there, whole."""
+        """Every good clip among failed ones is there, whole."""
         assert {record["state"] for record in records(bad_day[0]) if "/ok_" in record["key"]} == {"ok"}
 
     def test_the_sum_is_right(self, bad_day: tuple[Path, run.Outcome]) -> None:
@@ -539,7 +539,7 @@ class TestEveryClipHasOneEnd:
         assert rubbish(out) == []
 
     def test_a_shard_may_end_empty(self, bad_day: tuple[Path, run.Outcome]) -> None:
-        """A shard without a single good clip is an empty tar with a sidecar that explains each."""
+        """A shard without a single good clip is an empty tar with a sidecar that explains each failure."""
         out, outcome = bad_day
         last = outcome.planned[-1]
         assert list(shards.read(shards.tar_path(out, "mfcc", last))) == []
@@ -554,7 +554,7 @@ class TestEveryClipHasOneEnd:
         }
 
     def test_sidecars_are_json_with_the_head_first(self, bad_day: tuple[Path, run.Outcome]) -> None:
-        """A sidecar is JSON as a whole; its first line holds all but the clips, which follow one a line."""
+        """A sidecar is valid JSON; its first line has everything but the clips, which follow one per line."""
         for path in (bad_day[0] / "mfcc").glob("train-*.json"):
             lines = path.read_text(encoding="utf-8").splitlines()
             whole = json.loads("\n".join(lines), parse_constant=pytest.fail)
@@ -578,7 +578,7 @@ class TestEveryClipHasOneEnd:
     ],
 )
 def test_a_worker_that_cannot_start_ends_the_run(tmp_path: Path, start: str, message: str) -> None:
-    """What fails when a worker starts ends the run with one line, and no clip is blamed."""
+    """An error at the start of a worker ends the run with one line, and no clip fails for it."""
     with pytest.raises(RunError, match=message):
         stand_ins.start(["ok"] * 20, tmp_path, jobs=2, start=start)
     assert records(tmp_path) == []
@@ -586,7 +586,7 @@ def test_a_worker_that_cannot_start_ends_the_run(tmp_path: Path, start: str, mes
 
 
 def test_an_error_for_the_user_ends_the_run(tmp_path: Path) -> None:
-    """An AvprepError from a clip is no clip's fault: the run ends with it, and finished shards stay."""
+    """An AvprepError from a clip is not recorded for the clip: the run ends with it, and finished shards stay."""
     with pytest.raises(RunError, match="the GPU fell off the bus"):
         stand_ins.start(["ok"] * 5 + ["fatal"] + ["ok"] * 4, tmp_path, jobs=1)
     assert len(records(tmp_path)) == 5
@@ -595,7 +595,7 @@ def test_an_error_for_the_user_ends_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("interpreters")
 def test_a_worker_that_starts_while_the_run_ends_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A worker that is late, and finds the run at its end, is no traceback on the user's screen."""
+    """A worker that starts late, at the end of the run, prints no traceback."""
     stage = stand_ins.LateStage(marker=str(tmp_path / "first"))
     assert run.run(stage, stand_ins.plan(["ok"] * 2), tmp_path / "out", jobs=2).ok == 2
     assert "Traceback" not in capfd.readouterr().err
@@ -603,7 +603,7 @@ def test_a_worker_that_starts_while_the_run_ends_is_quiet(tmp_path: Path, capfd:
 
 @pytest.mark.usefixtures("interpreters")
 def test_an_idle_worker_that_is_killed_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that is killed while it does nothing is replaced; no clip is lost, doubled or blamed."""
+    """An idle worker that is killed is replaced; no clip is lost, doubled or failed."""
     wait, killed = Pool.wait, []
 
     def kill_idle(self: Pool, timeout: float) -> list[Ended]:
@@ -632,7 +632,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 class TestSignals:
-    """SIGINT and SIGTERM: quick, one line, exit status 1, and the next run goes on."""
+    """SIGINT and SIGTERM stop a run quickly, with one line and exit status 1, and the next run continues."""
 
     @pytest.mark.parametrize(
         ("number", "whole_group"),
@@ -646,7 +646,7 @@ class TestSignals:
         number: signal.Signals,
         whole_group: bool,
     ) -> None:
-        """Stopped while every worker hangs, a run ends within seconds; finished shards stay; the rest is made later."""
+        """If every worker hangs, a stopped run ends within seconds; finished shards stay; the rest is made later."""
         plan, out = write_plan(tmp_path / "plan.jsonl", HANGING), tmp_path / "out"
         process = launch(plan, out)
         wait_until(lambda: len(list(out.glob("mfcc/train-*.json"))) == 3)
@@ -668,7 +668,7 @@ class TestSignals:
         assert tars(out) == whole
 
     def test_workers_that_are_killed_first(self, tmp_path: Path) -> None:
-        """Where a scheduler kills the workers a moment before the run is told, no clip is blamed for it."""
+        """If a scheduler kills the workers just before it signals the run, no clip fails for it."""
         plan, out = write_plan(tmp_path / "plan.jsonl", ["ok", "hang", "hang"]), tmp_path / "out"
         process = launch(plan, out, "--shard-size", 1)
         wait_until(lambda: len(list(out.glob("mfcc/.work-*~*/*-0.part")) + list(out.glob("mfcc/*.json"))) >= 2)
@@ -682,7 +682,7 @@ class TestSignals:
 
     @pytest.mark.parametrize("number", signals.STOP_SIGNALS)
     def test_while_workers_start(self, tmp_path: Path, number: signal.Signals) -> None:
-        """Ctrl-C, or its like, while workers are still starting is one line as well, not a traceback from each."""
+        """Ctrl-C or a similar signal while workers are starting gives one line, not a traceback from each."""
         plan, out = write_plan(tmp_path / "plan.jsonl", ["ok"] * 200), tmp_path / "out"
         process = launch(plan, out, bufsize=0)
         wait_until(lambda: len(alive(process.pid)) > 2)
@@ -695,7 +695,7 @@ class TestSignals:
 
     @pytest.mark.usefixtures("interpreters")
     def test_while_skipping_what_is_done(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A run that only looks through finished shards is stopped between two of them."""
+        """A run that only checks finished shards can be stopped between two of them."""
         words = ["ok"] * 30
         stand_ins.start(words, tmp_path)
         finished, looked = shards.open_finished, []
@@ -713,13 +713,13 @@ class TestSignals:
 
     @pytest.mark.usefixtures("interpreters")
     def test_handlers_are_given_back(self, tmp_path: Path) -> None:
-        """After a run, signals do what they did before it."""
+        """After a run, signals have their previous handlers."""
         before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
         stand_ins.start(["ok"], tmp_path)
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
     def test_workers_that_hang_die_with_a_killed_run(self, tmp_path: Path) -> None:
-        """kill -9 leaves no worker behind, not even one that is deep in C code."""
+        """kill -9 of the run leaves no worker behind, not even one that is deep in C code."""
         plan, out = write_plan(tmp_path / "plan.jsonl", ["ok"] * 5 + ["hang-in-c", "hang"]), tmp_path / "out"
         process = launch(plan, out)
         wait_until(lambda: list(out.glob("mfcc/train-*.json")))
@@ -730,7 +730,7 @@ class TestSignals:
 
 
 def renamed(plan: manifest.Manifest) -> manifest.Manifest:
-    """Return a plan whose `hang` clips are `ok`, under the same keys."""
+    """Return a manifest whose `hang` clips are `ok`, under the same keys."""
     clips = [manifest.Clip(c.key, c.video, c.split, word="ok" if c.word == "hang" else c.word) for c in plan.clips]
     return manifest.Manifest(plan.dataset, plan.root, tuple(clips))
 
@@ -747,7 +747,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestJoining:
-    """A run joins a folder only where it belongs."""
+    """A run joins a folder only if it matches the folder's run."""
 
     @pytest.mark.parametrize(
         ("options", "difference"),
@@ -772,7 +772,7 @@ class TestJoining:
         ids=["settings", "versions", "shard-size", "plan", "data-set", "order", "word"],
     )
     def test_another_run_is_refused(self, first: Path, options: dict[str, Any], difference: str) -> None:
-        """Another plan, other settings or versions are refused with the difference in one line; nothing is touched."""
+        """Another manifest, other settings or other versions are refused in one line; nothing is touched."""
         before = sorted(first.rglob("*"))
         with pytest.raises(RunError, match=difference) as caught:
             stand_ins.start(["ok"] * 6, first, **options)
@@ -780,12 +780,12 @@ class TestJoining:
         assert sorted(first.rglob("*")) == before
 
     def test_a_moved_data_set_is_the_same(self, first: Path) -> None:
-        """The same plan below another root joins."""
+        """The same manifest below another root joins."""
         outcome = stand_ins.start([], first, plan=stand_ins.plan(["ok"] * 6, root="/elsewhere"))
         assert outcome.ok == 6
 
     def test_the_folder_knows_its_shard_size(self, first: Path) -> None:
-        """Without --shard-size a run takes what the folder has."""
+        """Without --shard-size a run takes the shard size of the folder."""
         assert stand_ins.start(["ok"] * 6, first, shard_size=None).planned == ("train-000000", "train-000001")
 
     def test_the_shard_size_is_500_at_first(self, tmp_path: Path) -> None:
@@ -795,7 +795,7 @@ class TestJoining:
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"shard_size": 0}', '{"shard_size": "5"}'])
     def test_a_damaged_fingerprint_is_named(self, first: Path, tmp_path: Path, text: str) -> None:
-        """A run.json that is damaged is named in one line."""
+        """The error for a damaged run.json names it in one line."""
         out = shutil.copytree(first, tmp_path / "out")
         (out / "mfcc/run.json").write_text(text)
         with pytest.raises(RunError, match=r"mfcc/run\.json: "):
@@ -804,7 +804,7 @@ class TestJoining:
     def test_of_two_that_start_at_once_the_other_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A run that finds a free folder, but is not the first to claim it, is refused as if it came later."""
+        """A run that finds an empty folder, but is not the first to claim it, is refused as if it came later."""
         create = fingerprint._create
 
         def late(path: Path, text: str, aside: Path) -> bool:
@@ -821,7 +821,7 @@ class TestJoining:
     def test_another_column_that_starts_at_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str
     ) -> None:
-        """A run is refused that finds another column of another shard size just begun, and may start with that size."""
+        """A run that finds another column just begun with another shard size is refused; with that size it starts."""
         create = fingerprint._create
 
         def late(path: Path, text: str, aside: Path) -> bool:
@@ -837,7 +837,7 @@ class TestJoining:
         assert stand_ins.start(["ok"] * 6, tmp_path, shard_size=None).planned == ("train-000000", "train-000001")
 
     def test_a_training_run_beside_the_columns(self, first: Path, tmp_path: Path) -> None:
-        """A folder in OUT that is no column, such as a training run's with a run.json of its own, is left alone."""
+        """A folder in OUT that is not a column, such as a training run with a run.json of its own, is not touched."""
         out = shutil.copytree(first, tmp_path / "out")
         (out / "a").mkdir()
         (out / "a/run.json").write_text('{"settings": {}, "versions": {}}')
@@ -855,7 +855,7 @@ class TestJoining:
 
 
 class TestDisks:
-    """What the disk refuses is one clear line, and no broken shard."""
+    """A disk error is one clear line, and leaves no broken shard."""
 
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         """An OUT that cannot be a folder is named."""
@@ -875,7 +875,7 @@ class TestDisks:
 
     @pytest.mark.parametrize("limit", [4_000, 20_000], ids=["in-a-worker", "in-the-tar"])
     def test_a_write_that_fails(self, tmp_path: Path, limit: int) -> None:
-        """A write that fails, in a worker or in the tar, ends the run with one line; the next run makes all shards."""
+        """A write error, in a worker or in the tar, ends the run with one line; the next run makes all shards."""
         plan, out = write_plan(tmp_path / "plan.jsonl", ["ok"] * 20), tmp_path / "out"
 
         def small_files() -> None:
@@ -892,7 +892,7 @@ class TestDisks:
         assert verify.verify(out) == []
 
     def test_a_full_disk(self, tmp_path: Path) -> None:
-        """A disk that fills up ends the run with one line; once there is room, the same command goes on."""
+        """A full disk ends the run with one line; once there is room, the same command continues."""
         with tiny_disk(tmp_path / "disk", "300k") as disk:
             plan, out = write_plan(tmp_path / "plan.jsonl", ["ok"] * 60), disk / "out"
             process = launch(plan, out)
@@ -911,7 +911,7 @@ class TestDisks:
     def test_a_full_disk_under_the_real_command(
         self, corpus: Path, tmp_path: Path, column: str, size: str, more: str
     ) -> None:
-        """`avprep` on a disk that is full, then read-only, then large enough: one line each, exit 1, and it goes on."""
+        """`avprep` on a disk that is full, then read-only, then large enough: one line each, exit 1, then success."""
         with tiny_disk(tmp_path / "disk", size) as disk:
             out = disk / "out"
             command = [*AVPREP, column, str(corpus / "plan.jsonl"), str(out), "-j", "2", "--shard-size", "1"]
@@ -943,7 +943,7 @@ def remount(disk: Path, options: str) -> None:
 
 @contextlib.contextmanager
 def tiny_disk(folder: Path, size: str) -> Iterator[Path]:
-    """Mount a disk in memory; the test is skipped where that is not allowed."""
+    """Mount a disk in memory; the test is skipped if that is not allowed."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
@@ -955,11 +955,11 @@ def tiny_disk(folder: Path, size: str) -> Iterator[Path]:
 
 
 class TestSweeping:
-    """Unfinished files of runs that are no more are removed, those of others are not."""
+    """Unfinished files of dead runs are removed, those of others are not."""
 
     @staticmethod
     def leave(out: Path, host: str) -> tuple[Path, Path]:
-        """Leave what a run on a machine leaves that was killed."""
+        """Leave the files of a run that was killed on a machine."""
         work = out / "mfcc" / f".work-{host}~abc"
         work.mkdir(parents=True)
         (work / "train-000000-1.part").write_text("half")
@@ -968,13 +968,13 @@ class TestSweeping:
         return work, lock
 
     def test_a_dead_run_of_this_machine(self, tmp_path: Path) -> None:
-        """What a run on this machine left is swept up."""
+        """Files left by a dead run on this machine are removed."""
         self.leave(tmp_path, socket.gethostname())
         stand_ins.start(["ok"], tmp_path)
         assert rubbish(tmp_path) == []
 
     def test_a_living_run(self, tmp_path: Path) -> None:
-        """What belongs to a run that lives is left alone."""
+        """Files of a living run are not touched."""
         work, lock = self.leave(tmp_path, socket.gethostname())
         with lock.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -984,7 +984,7 @@ class TestSweeping:
         assert rubbish(tmp_path) == []
 
     def test_a_run_of_another_machine(self, tmp_path: Path) -> None:
-        """Another machine's files, whose lock may not be seen here, are swept up only when a day old."""
+        """Files of another machine, whose lock may not be visible here, are removed only when a day old."""
         work, lock = self.leave(tmp_path, "another-node")
         stand_ins.start(["ok"], tmp_path)
         assert work.is_dir()
@@ -994,7 +994,7 @@ class TestSweeping:
         assert rubbish(tmp_path) == []
 
     def test_a_file_system_without_locks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A run works where files cannot be locked, e.g. Lustre without flock; it sweeps up nobody else's files."""
+        """A run works where files cannot be locked, e.g. Lustre without flock; it removes nobody else's files."""
 
         def refuse(*_: object) -> None:
             raise OSError(38, "Function not implemented")
@@ -1006,7 +1006,7 @@ class TestSweeping:
 
 
 def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long the plan, a run holds no more than a few clips a worker at once."""
+    """However long the manifest, a run holds no more than a few clips per worker at once."""
     most = 0
     submit = run._Filler._submit
 
@@ -1021,6 +1021,6 @@ def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_no_run_to_read(tmp_path: Path) -> None:
-    """A folder that never saw a run says so."""
+    """The error for a folder without any run says so."""
     with pytest.raises(AvprepError, match="no run was ever started there"):
         fingerprint.read_manifest(tmp_path)

@@ -1,6 +1,6 @@
-"""Array jobs as text: scripts are compared whole with recorded ones, read as sbatch reads them, and run by bash.
+"""Array jobs as text: scripts are compared with recorded ones, parsed as by sbatch, and run by bash.
 
-No Slurm is needed: small programs take its place. `python tests/test_slurm.py` renews the recorded scripts.
+No Slurm is needed: small programs replace it. `python tests/avprep/runs/test_slurm.py` renews the recorded scripts.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ LINES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\n
 
 
 def read_by_sbatch(script: str) -> list[str]:
-    """Return the options that sbatch takes out of a script, by its own rules for quotes, `\\` and `#`."""
+    """Return the options that sbatch reads from a script, by its own rules for quotes, `\\` and `#`."""
     options: list[str] = []
     for line in script.split("\n"):
         if not line.startswith("#"):
@@ -102,21 +102,21 @@ def command_of(script: str) -> list[str]:
 
 
 class TestScript:
-    """What `render` makes of a job."""
+    """The output of `render` for a job."""
 
     @pytest.mark.parametrize("name", JOBS)
     def test_the_whole_text(self, name: str) -> None:
-        """A script is, to the letter, the recorded one."""
+        """A script equals the recorded one to the letter."""
         assert slurm.render(JOBS[name]) == (RECORDED / f"{name}.sbatch").read_text(encoding="utf-8")
 
     @pytest.mark.parametrize("name", JOBS)
     def test_bash_takes_it(self, name: str) -> None:
-        """A script has the shell's grammar."""
+        """A script is valid shell syntax."""
         checked = subprocess.run([BASH, "-n", RECORDED / f"{name}.sbatch"], capture_output=True, text=True, check=False)
         assert (checked.returncode, checked.stderr) == (0, "")
 
     def test_what_sbatch_reads(self) -> None:
-        """Spaces, a list of partitions and % in the folder of the logs reach sbatch as they are meant."""
+        """Spaces, a list of partitions and % in the folder of the logs reach sbatch as intended."""
         assert read_by_sbatch(slurm.render(FULL)) == [
             "--job-name=avprep-crop",
             "--array=0-2,7,9-11%4",
@@ -146,13 +146,13 @@ class TestScript:
         ids=["partition", "mem", "time", "logs", "sbatch", "setup"],
     )
     def test_an_option_of_two_lines_is_refused(self, job: slurm.ArrayJob) -> None:
-        """What would spill into the next line of the script is refused in one line that shows it."""
+        """An option that would continue on the next line of the script is refused in one line that quotes it."""
         with pytest.raises(RunError, match=r"^an option of a script must be one line: '.*\\[nr].*'$"):
             slurm.render(job)
 
     @given(time=LINES, mem=LINES, partition=LINES, folder=LINES)
     def test_no_option_becomes_another(self, time: str, mem: str, partition: str, folder: str) -> None:
-        """Whatever text an option is given, sbatch reads that option with that text and no other option."""
+        """Whatever the text of an option, sbatch reads that option with that text and no other option."""
         job = replace(PLAIN, time=time, mem=mem, partition=partition, logs=Path("/data", folder.replace("/", "")))
         plain = read_by_sbatch(slurm.render(PLAIN))
         assert read_by_sbatch(slurm.render(job)) == [
@@ -167,7 +167,7 @@ class TestScript:
 
     @given(partition=LINES, extra=LINES, setup=LINES, path=LINES)
     def test_no_option_adds_a_line(self, partition: str, extra: str, setup: str, path: str) -> None:
-        """Whatever text the options hold, a script has a line for each and no more."""
+        """Whatever the text of the options, a script has one line for each and no more."""
         usual = replace(PLAIN, partition="short", sbatch=["--account=lab"], setup=["module load x"])
         job = replace(PLAIN, command=["avprep", "mfcc", path], partition=partition, sbatch=[extra], setup=[setup])
         lines = slurm.render(job).split("\n")
@@ -178,14 +178,14 @@ class TestScript:
 
     @given(LINES, LINES, LINES)
     def test_paths_survive_the_shell(self, manifest: str, out: str, root: str) -> None:
-        """Whatever a path holds, the shell hands it to the command as it is, with the number of tasks behind it."""
+        """Whatever a path contains, the shell passes it to the command unchanged, followed by the number of tasks."""
         command = ["avprep", "crop", f"/{manifest}", f"/{out}", "--root", root]
         script = slurm.render(replace(PLAIN, command=command))
         assert command_of(script) == [*command, "--num-tasks", "64", "--jobs", "$SLURM_CPUS_PER_TASK", "&"]
 
 
 class TestSentScript:
-    """What is read back from a script that was sent."""
+    """Values that are read back from a script that was sent."""
 
     @given(
         numbers=st.sets(st.integers(0, 5000), min_size=1, max_size=20),
@@ -194,7 +194,7 @@ class TestSentScript:
         path=LINES,
     )
     def test_round_trip(self, numbers: set[int], num_tasks: int, parallel: int | None, path: str) -> None:
-        """The number of tasks, and how many of them run at once, come back from the script, whatever its paths."""
+        """The number of tasks, and how many of them run at once, are read back from the script, whatever its paths."""
         job = replace(
             PLAIN,
             command=["avprep", "mfcc", f"/{path}"],
@@ -222,7 +222,7 @@ class TestSentScript:
         assert slurm.sent_tasks(tmp_path / "x") == (64, None)
 
     def test_no_script(self, tmp_path: Path) -> None:
-        """Where nothing was sent, or the file is some other script, nothing is known."""
+        """If nothing was sent, or the file is another script, the result is None."""
         assert slurm.sent_tasks(tmp_path / "x") is None
         (tmp_path / "x").write_text("#!/bin/bash\nsleep 1\n")
         assert slurm.sent_tasks(tmp_path / "x") is None
@@ -235,7 +235,7 @@ class TestSentScript:
 
 
 class TestArrayLimit:
-    """What Slurm says of the size of arrays."""
+    """The maximum size of arrays in Slurm."""
 
     @pytest.mark.parametrize(
         ("answer", "limit"),
@@ -248,17 +248,17 @@ class TestArrayLimit:
         ids=["config", "one", "other words", "nothing"],
     )
     def test_from_its_configuration(self, program: Callable[[str, str], Path], answer: str, limit: int) -> None:
-        """The cluster's MaxArraySize counts; Slurm's own default where it does not say."""
+        """The cluster's MaxArraySize applies, or Slurm's default if it gives none."""
         program("scontrol", f'#!/bin/sh\n[ "$*" = "show config" ] && echo "{answer}"\n')
         assert slurm.array_limit() == limit
 
     @pytest.mark.usefixtures("program")
     def test_no_slurm_here(self) -> None:
-        """Without Slurm its default counts."""
+        """Without Slurm its default applies."""
         assert slurm.array_limit() == slurm.DEFAULT_ARRAY_LIMIT == 1001
 
     def test_no_arrays(self, program: Callable[[str, str], Path]) -> None:
-        """A cluster that takes no arrays is one line."""
+        """A cluster without arrays gives a one-line error."""
         program("scontrol", "#!/bin/sh\necho 'MaxArraySize            = 0'\n")
         with pytest.raises(RunError, match=r"^this cluster takes no array jobs \(MaxArraySize is 0\)$"):
             slurm.array_limit()
@@ -279,7 +279,7 @@ class TestArrayLimit:
     ],
 )
 def test_time_limits(limit: str, expected: int | None) -> None:
-    """A time limit is read as Slurm reads it; what is none is left to Slurm."""
+    """A time limit is read as by Slurm; an invalid one is left to Slurm."""
     assert slurm.seconds(limit) == expected
 
 
@@ -288,7 +288,7 @@ class TestSubmit:
 
     @pytest.mark.parametrize("answer", ["123", "123;cluster"])
     def test_the_number_of_the_job(self, program: Callable[[str, str], Path], tmp_path: Path, answer: str) -> None:
-        """What comes back is the job's number, also from one cluster of several."""
+        """The result is the job's number, also from one cluster of several."""
         program("sbatch", f'#!/bin/sh\n/bin/cat > "{tmp_path}/got"\n[ "$*" = --parsable ] && echo "{answer}"\n')
         assert slurm.submit("#!/bin/bash\n# ü\udcff\n") == "123"
         assert (tmp_path / "got").read_bytes() == b"#!/bin/bash\n# \xc3\xbc\xff\n"
@@ -299,7 +299,7 @@ class TestSubmit:
         ids=["two-lines", "silent"],
     )
     def test_a_refusal(self, program: Callable[[str, str], Path], said: str, told: str) -> None:
-        """What sbatch says when it refuses is told in one line."""
+        """The message of sbatch when it refuses a script is quoted in one line."""
         program("sbatch", f"#!/bin/sh\nprintf '%s' '{said}' >&2\nexit 1\n")
         with pytest.raises(RunError) as caught:
             slurm.submit("x")
@@ -323,7 +323,7 @@ sys.exit(int(os.environ["STATUS"]))
 
 
 class Task:
-    """One task of a script: bash runs it, a stub works in it."""
+    """One task of a script, run by bash with a stub as its worker."""
 
     def __init__(self, script: Path, status: int) -> None:
         slurm_says = {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "3", "SLURM_CPUS_PER_TASK": "2"}
@@ -348,7 +348,7 @@ class Task:
             time.sleep(0.005)
 
     def end(self) -> tuple[int, str]:
-        """Return the script's exit status, and what was said after the worker's first line."""
+        """Return the script's exit status, and its output after the worker's first line."""
         said, errors = self.bash.communicate(timeout=30)
         assert errors == ""
         return self.bash.returncode, said
@@ -379,7 +379,7 @@ def start(tmp_path: Path, program: Callable[[str, str], Path]) -> Iterator[Calla
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 class TestTask:
-    """What a task of a rendered script does."""
+    """The behaviour of a task of a rendered script."""
 
     def test_the_command(self, start: Callable[[int], Task]) -> None:
         """The command gets the number of tasks, and as many workers as Slurm gives it cores."""
@@ -388,13 +388,13 @@ class TestTask:
 
     @pytest.mark.parametrize("status", [0, 1, 3])
     def test_its_status_is_the_commands(self, start: Callable[[int], Task], status: int) -> None:
-        """A task that comes to its end by itself ends as its command does, and is not queued again."""
+        """A task that ends by itself has the exit status of its command, and is not queued again."""
         task = start(status)
         os.kill(task.worker, signal.SIGUSR2)
         assert task.end() == (status, "SIGUSR2\n")
 
     def test_time_is_nearly_up(self, start: Callable[[int], Task]) -> None:
-        """Slurm's warning reaches the command; when that has stopped, the task goes back into the queue."""
+        """Slurm's warning is passed to the command; when that has stopped, the task is queued again."""
         task = start(1)
         task.bash.send_signal(signal.SIGUSR1)
         status, said = task.end()
@@ -408,7 +408,7 @@ class TestTask:
         assert task.end()[1] == "SIGUSR1\n"
 
     def test_the_warning_comes_as_the_command_ends(self, start: Callable[[int], Task]) -> None:
-        """A warning that arrives just after the command has ended well queues nothing."""
+        """A warning that arrives just after the command ended successfully does not queue the task again."""
         task = start(0)
         task.bash.send_signal(signal.SIGSTOP)
         task.wait_for(task.bash.pid, "T")
@@ -419,7 +419,7 @@ class TestTask:
         assert task.end()[1] == "SIGUSR2\n"
 
     def test_success_after_the_warning_is_success(self, start: Callable[[int], Task]) -> None:
-        """A task whose command ends well after the warning has ended well for Slurm too."""
+        """A task whose command ends successfully after the warning has succeeded for Slurm too."""
         task = start(0)
         task.bash.send_signal(signal.SIGUSR1)
         assert task.end()[0] == 0
@@ -428,7 +428,7 @@ class TestTask:
     def test_a_signal_at_the_moment_of_the_start(
         self, tmp_path: Path, program: Callable[[str, str], Path], name: str
     ) -> None:
-        """A command that has begun, but not early enough to get the signal that its shell got, is not left behind."""
+        """A command that starts just after its shell got a signal is ended too."""
         program("avprep", "#!/bin/sh\nexec /bin/sleep 60\n")
         program("scontrol", '#!/bin/sh\necho "scontrol $*"\n')
         script = tmp_path / "mfcc.sbatch"
@@ -440,7 +440,7 @@ class TestTask:
             said, _ = bash.communicate(timeout=30)
         assert bash.returncode not in (0, None)
         assert said == ("scontrol requeue 77_3\n" if name == "USR1" else "")
-        with pytest.raises(ProcessLookupError):  # nobody is left in its process group
+        with pytest.raises(ProcessLookupError):  # no process is left in its group
             os.killpg(bash.pid, 0)
 
 

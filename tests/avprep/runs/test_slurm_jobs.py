@@ -1,4 +1,4 @@
-"""Array jobs on a real Slurm: whatever ends a task, the shards become those of a run that nobody disturbed.
+"""Array jobs on a real Slurm: whatever ends a task, the shards equal those of an undisturbed run.
 
 The tests start a Slurm of their own. A task is caught at work, never by luck: at its last shard it waits at a clip
 that it cannot open (`Gate`).
@@ -26,7 +26,7 @@ from avprep.manifest import Clip, Manifest
 
 pytestmark = pytest.mark.slow
 
-COMMON = ("--clip-timeout", "600")  # a gate is not to be taken for a clip that hangs
+COMMON = ("--clip-timeout", "600")  # a gate must not be taken for a clip that hangs
 OPTIONS = {
     "crop": ("--detector", "opencv", "--shard-size", "2", *COMMON),
     "mfcc": ("--shard-size", "2", *COMMON),
@@ -52,7 +52,7 @@ def slurm() -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(slurm: Cluster) -> Iterator[Cluster]:
-    """A Slurm without a job, before the test and after it."""
+    """A Slurm without jobs, before the test and after it."""
     yield slurm
     slurm.clear()
 
@@ -66,14 +66,14 @@ class Gate:
             os.mkfifo(gate)
 
     def open(self) -> None:
-        """Take the gates away, for those who come now; whoever waits waits on."""
+        """Take the gates away for tasks that come now; tasks that already wait continue to wait."""
         for gate in self._gates:
             gate.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class Work:
-    """One column to be made by a cluster."""
+    """One column for a cluster to make."""
 
     cluster: Cluster
     column: str
@@ -88,12 +88,12 @@ class Work:
         return sent(self.cluster.call("avprep", "slurm", self.column, self.path, self.out, *self.options, *own))
 
     def undisturbed(self, out: Path) -> dict[str, bytes]:
-        """Make the column in one run that nobody disturbs; return its tars."""
+        """Make the column in one undisturbed run; return its tars."""
         self.cluster.call("avprep", self.column, self.path, out, *self.options, "-j", "2")
         return tars(out)
 
     def share(self, task: int, tasks: int) -> list[tuple[str, tuple[Clip, ...]]]:
-        """Return the shards of one of so many tasks."""
+        """Return the shards of one of the given number of tasks."""
         return list(manifest.read(self.path).shards(self.size))[task::tasks]
 
     def left(self, task: int, tasks: int) -> list[str]:
@@ -102,7 +102,7 @@ class Work:
         return [name for name in names if not shards.sidecar_path(self.out, self.column, name).exists()]
 
     def wait_for_a_shard(self, task: int, tasks: int) -> None:
-        """Wait until a task has made one of its shards, and prove that others are left."""
+        """Wait until a task has made one of its shards, and assert that others are left."""
         names = [name for name, _ in self.share(task, tasks)]
         self.cluster.wait(lambda: self.left(task, tasks) != names, every=0.01)
         assert self.left(task, tasks)
@@ -113,7 +113,7 @@ class Work:
         self.cluster.wait(lambda: self.left(task, tasks) == gated)
 
     def status(self) -> dict[str, Any]:
-        """Return what `avprep status --json` says of the column."""
+        """Return the content of `avprep status --json` for the column."""
         found: dict[str, Any] = json.loads(self.cluster.call("avprep", "status", self.out, "--json"))[self.column]
         return found
 
@@ -122,16 +122,16 @@ class Work:
         return self.cluster.call("bash", "-c", line)
 
     def log(self, job: str, task: int) -> str:
-        """Return the log of a task, empty as long as there is none."""
+        """Return the log of a task, empty if there is none yet."""
         path = self.out / f"logs/avprep-{self.column}-{job}_{task}.log"
         return path.read_text() if path.exists() else ""
 
     def starts(self, job: str, task: int) -> int:
-        """Return how often avprep began in a task, by its log."""
+        """Return how often avprep started in a task, by its log."""
         return self.log(job, task).count(" 1 worker\n")
 
     def prove_whole(self, expected: dict[str, bytes]) -> None:
-        """Prove that nothing is missing, doubled or left behind, and that the tars are the expected ones."""
+        """Assert that nothing is missing, doubled or left behind, and that the tars are the expected ones."""
         status = self.status()
         assert status["unfinished"] == []
         assert {status[name] for name in ("command", "array", "num_tasks", "slurm")} == {None}
@@ -147,7 +147,7 @@ class Work:
         assert self.cluster.call("avprep", "verify", self.out).startswith(proof)
 
     def rubbish(self) -> list[str]:
-        """Return what lies in OUT and belongs neither to its columns nor to its jobs; traces of bugs in logs, too."""
+        """Return what is in OUT and belongs neither to its columns nor to its jobs; traces of bugs in logs, too."""
         belongs = re.compile(r"(crop|mfcc)/(run\.json|\w+-\d{6}\.(tar|json))|manifest\.jsonl|\w+\.sbatch|logs/.*\.log")
         files = [path.relative_to(self.out).as_posix() for path in self.out.rglob("*") if not path.is_dir()]
         folders = [path.name for path in self.out.rglob("*") if path.is_dir()]
@@ -160,7 +160,7 @@ class Work:
 
 
 def sent(answer: str) -> str:
-    """Return the number of the job in what `avprep slurm --submit` or `sbatch` says."""
+    """Return the number of the job in the output of `avprep slurm --submit` or `sbatch`."""
     found = re.match(r"(?:job|Submitted batch job) (\d+)", answer)
     assert found, answer
     return found[1]
@@ -293,7 +293,7 @@ def test_real_clips(cluster: Cluster, shared: Path, yunet: str, tmp_path: Path, 
 def test_time_limit(
     cluster: Cluster, synthetic_plan: Path, undisturbed: dict[str, Any], gate: Gate, tmp_path: Path
 ) -> None:
-    """A task whose time is nearly up ends in good order, goes back into the queue and goes on in the same log."""
+    """A task near its time limit ends cleanly, is queued again and continues in the same log."""
     work = Work(cluster, "mfcc", synthetic_plan, tmp_path, OPTIONS["mfcc"])
     job = work.submit(2, "--time", "2")  # minutes; the warning is due 2 min before, and Slurm looks every half minute
     said = "Error: stopped by SIGUSR1, 6 of 8 shards done; run it again to go on\n"
@@ -317,7 +317,7 @@ def test_time_limit(
 def test_what_slurm_puts_back_and_what_it_does_not(
     cluster: Cluster, synthetic_plan: Path, undisturbed: dict[str, Any], gate: Gate, tmp_path: Path
 ) -> None:
-    """A task that is preempted or loses its node goes back into the queue by itself; one that is cancelled does not."""
+    """A task that is preempted or loses its node is queued again by itself; one that is cancelled is not."""
     work = Work(cluster, "mfcc", synthetic_plan, tmp_path, OPTIONS["mfcc"])
     job = work.submit(2)
     tasks = [f"{job}_0", f"{job}_1"]

@@ -1,4 +1,4 @@
-"""`status` counts, `verify` proves: each kind of damage is found and named."""
+"""`status` counts, `verify` checks everything: each kind of damage is found and named."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def jpeg(side: int = 256) -> bytes:
 
 
 def crop_members(key: str, n_frames: int, **changes: bytes) -> dict[str, bytes]:
-    """Return a crop sample, some members changed."""
+    """Return a crop sample with some members changed."""
     members = {schema.frame_member(n, "jpg"): jpeg() for n in range(n_frames)}
     members["points.npy"] = schema.encode_array(np.zeros((n_frames, 5, 2), np.float32))
     members["affine.npy"] = schema.encode_array(np.zeros((n_frames, 2, 3), np.float32))
@@ -102,12 +102,12 @@ def out(whole: Path, tmp_path: Path) -> Path:
 
 
 def test_a_whole_run_is_proven(whole: Path) -> None:
-    """Nothing is found where nothing is wrong, whatever the number of processes."""
+    """No problem is found in an intact run, whatever the number of processes."""
     assert verify.verify(whole) == verify.verify(whole, jobs=2) == []
 
 
 def test_processes_read_where_the_caller_is(whole: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative OUT is the one of the current folder, after another one of that name was read, too."""
+    """A relative OUT is that of the current folder, even after another one of that name was read."""
     flip(out)
     shutil.copytree(whole, out.parent / "other" / out.name)
     for folder, proven in ((out.parent / "other", True), (out.parent, False)):
@@ -116,12 +116,12 @@ def test_processes_read_where_the_caller_is(whole: Path, out: Path, monkeypatch:
 
 
 def die(*_: object) -> None:
-    """Do not come back."""
+    """Never return."""
     os._exit(3)
 
 
 def test_a_process_that_dies_is_a_problem(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shard whose reading kills its process is named, and the others are looked at; it was a traceback."""
+    """A shard whose reading kills its process is named, and the others are checked."""
     monkeypatch.setattr(verify, "_verify_shard", die)
     problems = verify.verify(whole, jobs=2)
     assert len(problems) == 2 * len(list((whole / "crop").glob("*.tar")))
@@ -181,7 +181,7 @@ def rewritten(samples: dict[str, dict[str, bytes] | None], column: str = "crop")
 
 
 def other_figure(out: Path) -> None:
-    """Write another jitter into a sidecar than the sample has."""
+    """Write another jitter into a sidecar than that of the sample."""
     figures = schema.encode_json({"key": "s1/b", "n_frames": 3, "jitter": 0.1})
     rewritten({**A, "s1/b": crop_members("s1/b", 3, clip_json=figures)})(out)
     path = "crop/train-000000.json"
@@ -189,13 +189,13 @@ def other_figure(out: Path) -> None:
 
 
 def laid_out(out: Path) -> None:
-    """Write a sidecar's JSON as other programs do, over many lines."""
+    """Write a sidecar's JSON over many lines, as other programs do."""
     path = out / SIDECAR
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=2), encoding="utf-8")
 
 
 def padded(out: Path) -> None:
-    """Put a PAX header before the first sample, and have the sidecar agree with the digest."""
+    """Put a PAX header before the first sample, and update the digest in the sidecar."""
     path = out / "crop/train-000000.tar"
     header = tarfile.TarInfo("x")
     header.pax_headers = {"mtime": "nan"}
@@ -301,7 +301,7 @@ def test_a_failed_clip_is_no_problem(out: Path) -> None:
 
 
 def test_nothing_started(out: Path) -> None:
-    """A folder without any column proves nothing."""
+    """A folder without any column is not verified as intact."""
     for column in schema.COLUMNS:
         shutil.rmtree(out / column)
     assert verify.verify(out) == [f"{out}: no column was started"]
@@ -316,7 +316,7 @@ def test_no_run(tmp_path: Path) -> None:
 
 
 class TestCounts:
-    """What `status` says."""
+    """The content of `status`."""
 
     def test_all_done(self, whole: Path) -> None:
         """Done and failed clips, frames and shards are counted by split, failures by reason."""
@@ -341,7 +341,7 @@ class TestCounts:
         ],
     )
     def test_what_is_missing(self, out: Path, breaks: Callable[[Path], Any]) -> None:
-        """Clips of a shard whose tar or sidecar is gone or damaged are missing; the time left goes by the others."""
+        """Clips of a shard whose tar or sidecar is missing or damaged are missing; the others give the time left."""
         breaks(out)
         crop, _ = status.status(out)
         assert crop.splits["train"] == status.SplitStatus(ok=1, failed=1, missing=2, frames=3, shards=2, shards_done=1)
@@ -349,7 +349,7 @@ class TestCounts:
         assert crop.core_seconds_left == pytest.approx(8 / 4 * 2)
 
     def test_nothing_done_yet(self, out: Path) -> None:
-        """Before the first shard, no time left can be told."""
+        """Before the first shard no remaining time is given."""
         for path in (out / "mfcc").glob("*-*"):
             path.unlink()
         mfcc = status.status(out)[1]
@@ -357,13 +357,13 @@ class TestCounts:
         assert sum(split.missing for split in mfcc.splits.values()) == 6
 
     def test_only_first_lines_are_read(self, out: Path) -> None:
-        """Counting reads no further than a sidecar's first line: thousands of shards take no time."""
+        """Counting reads only a sidecar's first line, so thousands of shards take no time."""
         path = out / "crop/train-000000.json"
         path.write_bytes(path.read_bytes().split(b"\n")[0] + b"\n\xff not read")
         assert status.status(out)[0].unfinished == []
 
     def test_json(self, whole: Path) -> None:
-        """The counts survive JSON."""
+        """The counts survive a round trip through JSON."""
         crop = status.status(whole)[0].to_json()
         assert json.loads(json.dumps(crop)) == crop
         assert crop["splits"]["train"]["failed"] == 1
@@ -374,7 +374,7 @@ HOUR = 3600.0
 
 
 def start_column(out: Path, clips: dict[str, int], shard_size: int) -> None:
-    """Write what a crop column begins with; its manifest has room for the clips and is nothing that can be read."""
+    """Write the start of a crop column; its manifest has room for the clips and is not readable."""
     (out / "crop").mkdir(parents=True)
     (out / "manifest.jsonl").write_bytes(b"\xff this is not read\n")
     os.truncate(out / "manifest.jsonl", 100 * sum(clips.values()))
@@ -391,7 +391,7 @@ def finish_shard(
     wall_seconds: float = 60.0,
     size: int = 10_240,
 ) -> None:
-    """Write a shard of the crop column that looks finished: a sidecar's head, and a tar that is one hole."""
+    """Write a shard of the crop column that looks finished: a sidecar's head, and a sparse tar."""
     reasons = failed or {}
     clips = ok + sum(reasons.values())
     timings = {"clip_seconds": 2.0 * clips}
@@ -412,10 +412,10 @@ def finish_shard(
 
 
 class TestNumbersOfClips:
-    """Where `status` takes the numbers of clips from."""
+    """The source of the numbers of clips for `status`."""
 
     def test_from_run_json(self, tmp_path: Path) -> None:
-        """They stand in run.json, so the manifest, seconds of reading for a large set, is not read."""
+        """The numbers come from run.json, so that the manifest, slow to read for a large set, is not read."""
         start_column(tmp_path, {"train": 5, "val": 0, "test": 1}, shard_size=2)
         (crop,) = status.status(tmp_path)
         assert {name: (split.missing, split.shards) for name, split in crop.splits.items()} == {
@@ -426,7 +426,7 @@ class TestNumbersOfClips:
 
     @pytest.mark.parametrize("clips", [None, {}, {"train": "4"}, {"train": 4, "val": 0}, [4, 0, 2]])
     def test_without_them(self, out: Path, clips: Any) -> None:
-        """A run.json that does not hold them is damaged, which is said in one line."""
+        """A run.json without them is damaged, and the error says so in one line."""
         path = out / "crop/run.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"clips": clips}))
         with pytest.raises(RunError, match=r"its run\.json is damaged: it does not hold the number of clips"):
@@ -434,7 +434,7 @@ class TestNumbersOfClips:
 
 
 class TestArray:
-    """Which tasks of an array have something left to do."""
+    """Which tasks of an array have work left."""
 
     @settings(deadline=None)
     @given(
@@ -464,10 +464,10 @@ class TestArray:
 
 
 class TestPace:
-    """How fast it goes and when it will be ready."""
+    """The rate and the remaining time."""
 
     def test_one_task(self, tmp_path: Path) -> None:
-        """The rate is that of the shards of the last hour, from the first one's beginning until now."""
+        """The rate is that of the shards of the last hour, from the start of the first one until now."""
         start_column(tmp_path, {"train": 40, "val": 0, "test": 0}, shard_size=10)
         finish_shard(tmp_path, "train-000000", ok=9, failed={"no_face": 1}, started=NOW - 100)
         finish_shard(tmp_path, "train-000001", ok=10, started=NOW - 40, wall_seconds=40)
@@ -476,7 +476,7 @@ class TestPace:
         assert crop.eta_seconds == pytest.approx(20 / (20 / 100))
 
     def test_tasks_at_the_same_time(self, tmp_path: Path) -> None:
-        """The rate is that of all tasks together: two that work side by side count double."""
+        """The rate is that of all tasks together: two simultaneous tasks count double."""
         start_column(tmp_path, {"train": 40, "val": 0, "test": 0}, shard_size=10)
         for name in ("train-000000", "train-000001"):
             finish_shard(tmp_path, name, ok=10, started=NOW - 100, wall_seconds=100)
@@ -485,7 +485,7 @@ class TestPace:
         assert crop.core_seconds_left == pytest.approx(2.0 * 20)
 
     def test_only_the_last_hour_counts(self, tmp_path: Path) -> None:
-        """Shards that were ready before do not count; one that began before does, over the hour."""
+        """Shards finished before the last hour do not count; one that began before it counts over the hour."""
         start_column(tmp_path, {"train": 40, "val": 0, "test": 0}, shard_size=10)
         finish_shard(tmp_path, "train-000000", ok=10, started=NOW - 3 * HOUR, wall_seconds=1.9 * HOUR)
         finish_shard(tmp_path, "train-000001", ok=10, started=NOW - 2 * HOUR, wall_seconds=1.5 * HOUR)
@@ -494,7 +494,7 @@ class TestPace:
         assert crop.eta_seconds == pytest.approx(2 * HOUR)
 
     def test_nothing_in_the_last_hour(self, tmp_path: Path) -> None:
-        """Where no shard is known to be ready within the hour, neither rate nor time is told; the work left is."""
+        """If no shard is known to have finished within the hour, only the remaining work is given, no rate or time."""
         start_column(tmp_path, {"train": 40, "val": 0, "test": 0}, shard_size=10)
         finish_shard(tmp_path, "train-000000", ok=10, started=NOW - 2 * HOUR, wall_seconds=HOUR)
         finish_shard(tmp_path, "train-000001", ok=10)
@@ -509,7 +509,7 @@ class TestPace:
         assert (crop.eta_seconds, crop.core_seconds_left, crop.array(4)) == (0, 0, "")
 
     def test_no_time_at_all(self, tmp_path: Path) -> None:
-        """A shard that begins and ends this moment, or by a clock that is ahead, is no division by zero."""
+        """A shard that begins and ends at this moment, or by a fast clock, causes no division by zero."""
         start_column(tmp_path, {"train": 20, "val": 0, "test": 0}, shard_size=10)
         finish_shard(tmp_path, "train-000000", ok=10, started=NOW + 5, wall_seconds=0)
         (crop,) = status.status(tmp_path, NOW)
@@ -518,7 +518,7 @@ class TestPace:
 
     @pytest.mark.parametrize(("name", "value"), [("started", "soon"), ("wall_seconds", None)])
     def test_damaged_timings(self, tmp_path: Path, name: str, value: Any) -> None:
-        """A sidecar whose times are no numbers is no traceback."""
+        """A sidecar whose times are not numbers causes no traceback."""
         start_column(tmp_path, {"train": 20, "val": 0, "test": 0}, shard_size=10)
         finish_shard(tmp_path, "train-000000", ok=10, started=NOW - 10)
         path = shards.sidecar_path(tmp_path, "crop", "train-000000")
@@ -531,7 +531,7 @@ class TestPace:
 
 
 def test_ten_thousand_shards(tmp_path: Path) -> None:
-    """Five million clips are counted from the first lines of ten thousand sidecars; holes in the plan are named."""
+    """Five million clips are counted from the first lines of ten thousand sidecars; unfinished shards are named."""
     start_column(tmp_path, {"train": 4_000_000, "val": 500_000, "test": 500_000}, shard_size=500)
     missing = {("train", 17), ("train", 4096), ("val", 0), ("test", 999)}
     for split, number in [*product(["train"], range(8000)), *product(["val", "test"], range(1000))]:

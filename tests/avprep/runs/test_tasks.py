@@ -1,4 +1,4 @@
-"""Array jobs: each scheduler's variables are understood, and tasks share the work without loss or repetition."""
+"""Array jobs: each scheduler's variables are read, and tasks divide the work without loss or repetition."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from avprep.runs import tasks
 
 
 def slurm(number: int, low: int, high: int, step: int = 1, count: int | None = None) -> dict[str, str]:
-    """Return what Slurm sets."""
+    """Return the variables of Slurm."""
     total = len(range(low, high + 1, step)) if count is None else count
     names = {"ID": number, "MIN": low, "MAX": high, "STEP": step, "COUNT": total}
     return {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in names.items()}
 
 
 def sge(number: int | str, low: int | str, high: int | str, step: int | str = 1) -> dict[str, str]:
-    """Return what Grid Engine sets."""
+    """Return the variables of Grid Engine."""
     names = {"SGE_TASK_ID": number, "SGE_TASK_FIRST": low, "SGE_TASK_LAST": high, "SGE_TASK_STEPSIZE": step}
     return {name: str(value) for name, value in names.items()}
 
 
 def lsf(number: int, high: int, step: int = 1) -> dict[str, str]:
-    """Return what LSF sets."""
+    """Return the variables of LSF."""
     return {"LSB_JOBINDEX": str(number), "LSB_JOBINDEX_END": str(high), "LSB_JOBINDEX_STEP": str(step)}
 
 
@@ -53,13 +53,13 @@ def lsf(number: int, high: int, step: int = 1) -> dict[str, str]:
     ],
 )
 def test_an_array_job_knows_its_task(environ: dict[str, str], expected: tuple[int, int]) -> None:
-    """Offset and step of an array are taken off; outside an array one task does everything."""
+    """Offset and step of an array are removed; outside an array one task does everything."""
     assert tasks.select(None, None, environ) == expected
 
 
 @pytest.mark.parametrize(("number", "first", "expected"), [("0", None, (0, 4)), ("3", "0", (3, 4)), ("4", "1", (3, 4))])
 def test_slurms_count_is_enough(number: str, first: str | None, expected: tuple[int, int]) -> None:
-    """Where a shell handed on the number and the count of an array, but not its last number, the count is taken."""
+    """If a shell passed on an array's number and count, but not its last number, the count is used."""
     environ = {"SLURM_ARRAY_TASK_ID": number, "SLURM_ARRAY_TASK_COUNT": "4"}
     assert tasks.select(None, None, environ | ({"SLURM_ARRAY_TASK_MIN": first} if first else {})) == expected
 
@@ -75,13 +75,13 @@ def test_slurms_count_is_enough(number: str, first: str | None, expected: tuple[
     ],
 )
 def test_num_tasks_makes_numbers_absolute(environ: dict[str, str], expected: tuple[int, int]) -> None:
-    """With --num-tasks the scheduler's number is the task itself; SGE and LSF, which know no 0, count from 1."""
+    """With --num-tasks the scheduler's number is that of the task; SGE and LSF, which have no 0, count from 1."""
     assert tasks.select(None, 10, environ) == expected
 
 
 @pytest.mark.parametrize("environ", [{}, slurm(3, 0, 9), sge(3, 1, 9), {"SLURM_ARRAY_TASK_ID": "three"}])
 def test_the_command_line_comes_first(environ: dict[str, str]) -> None:
-    """--task-index and --num-tasks overrule the scheduler."""
+    """--task-index and --num-tasks override the scheduler."""
     assert tasks.select(2, 4, environ) == (2, 4)
 
 
@@ -110,7 +110,7 @@ def test_the_command_line_comes_first(environ: dict[str, str]) -> None:
 def test_what_cannot_be_told_is_refused(
     index: int | None, count: int | None, environ: dict[str, str], message: str
 ) -> None:
-    """Where a task's part cannot be told, nothing is guessed: one line names the option that helps."""
+    """If a task's part cannot be determined, nothing is guessed: one line names the option that helps."""
     with pytest.raises(RunError, match=message) as caught:
         tasks.select(index, count, environ)
     assert re.search("\n", str(caught.value)) is None
@@ -118,7 +118,7 @@ def test_what_cannot_be_told_is_refused(
 
 @given(st.lists(st.sampled_from(SPLITS), max_size=60), st.integers(1, 9), st.integers(1, 30))
 def test_every_shard_is_some_tasks(splits: list[str], shard_size: int, count: int) -> None:
-    """However many tasks there are, each shard is the work of exactly one, and no two differ by more than a shard."""
+    """Each shard belongs to exactly one of the tasks, and no two tasks differ by more than a shard."""
     plan = Manifest("x", Path("/x"), tuple(Clip(str(n), f"{n}.mp4", split) for n, split in enumerate(splits)))
     whole = list(plan.shards(shard_size))
     parts = [whole[index::number] for index, number in (tasks.select(n, count, {}) for n in range(count))]
@@ -128,20 +128,20 @@ def test_every_shard_is_some_tasks(splits: list[str], shard_size: int, count: in
 
 
 def expanded(text: str) -> list[int]:
-    """Return the numbers that a scheduler takes out of an array's expression, in its order."""
+    """Return the numbers that a scheduler reads from an array's expression, in its order."""
     ends = [part.partition("-")[::2] for part in text.split(",") if part]
     return [number for first, last in ends for number in range(int(first), int(last or first) + 1)]
 
 
 @given(st.lists(st.integers(0, 40) | st.integers(0, 10_000)))
 def test_an_expression_holds_its_numbers(numbers: list[int]) -> None:
-    """Expanding an expression gives the numbers back, each once and in order, however they came."""
+    """Expanding an expression gives the numbers back, each once and in ascending order."""
     assert expanded(tasks.expression(numbers)) == sorted(set(numbers))
 
 
 @given(st.lists(st.integers(0, 40)))
 def test_an_expression_is_short(numbers: list[int]) -> None:
-    """Numbers in a row are one range: two ranges never touch."""
+    """Consecutive numbers are one range: two ranges never touch."""
     ranges = [expanded(part) for part in tasks.expression(numbers).split(",") if part]
     assert all(right[0] > left[-1] + 1 for left, right in pairwise(ranges))
 
@@ -150,5 +150,5 @@ def test_an_expression_is_short(numbers: list[int]) -> None:
     ("numbers", "text"), [([], ""), ([7], "7"), ([2, 0, 1, 7, 2], "0-2,7"), (range(64), "0-63"), ([1, 2], "1-2")]
 )
 def test_expressions_as_schedulers_write_them(numbers: Iterable[int], text: str) -> None:
-    """A range is written with a dash, ranges are parted by commas, and nothing is nothing."""
+    """A range has a dash, ranges are separated by commas, and no numbers give an empty text."""
     assert tasks.expression(numbers) == text

@@ -1,4 +1,4 @@
-"""A shard of a column by key: its records, its members, and what is wrong with it."""
+"""A shard of a column by key: its records, its members, and its faults."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from avprep.errors import ShardError
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two clips, one of which failed in crop; not to be changed."""
+    """Two clips, one of which failed in crop; read-only."""
     folder = tmp_path_factory.mktemp("column")
     made_shards.write(folder, [made_shards.Made("a"), made_shards.Made("b", crop="no_face")])
     return folder
 
 
 def test_a_shard_by_key(out: Path) -> None:
-    """Records are found by key, members whole or those that are wanted, in one way or the other."""
+    """Records are found by key; members are read separately or at once, all or the requested ones."""
     found = shards.ColumnShard.read(out, "crop", "train-000000")
     assert found is not None
     assert [clip["key"] for clip in found.clips] == ["a", "b"]
@@ -38,7 +38,7 @@ def test_a_shard_by_key(out: Path) -> None:
 
 
 def test_no_shard(out: Path, tmp_path: Path) -> None:
-    """A shard that is not finished is none; a member that a sample lacks is an error that names tar and clip."""
+    """An unfinished shard is None; a member that a sample lacks is an error that names tar and clip."""
     assert shards.ColumnShard.read(tmp_path, "crop", "train-000000") is None
     found = shards.ColumnShard.read(out, "crop", "train-000000")
     assert found is not None
@@ -47,7 +47,7 @@ def test_no_shard(out: Path, tmp_path: Path) -> None:
 
 
 def test_a_system_that_hands_over_less(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sample is read whole where a call returns a part of what was asked for, as Linux does above 2 GiB."""
+    """A sample is read whole even if a call returns only a part, as Linux does above 2 GiB."""
     found = shards.ColumnShard.read(out, "crop", "train-000000")
     assert found is not None
     whole, pread = found.members("a"), os.pread

@@ -1,4 +1,4 @@
-"""Pictures of shards are decoded without a word, and without a hand on anyone else's standard error."""
+"""Images of shards are decoded without output, and without touching the standard error of other threads."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from avprep.shards.image import decode_image, encode_bgr
 
 @pytest.fixture(scope="module")
 def crop() -> NDArray[np.uint8]:
-    """A picture with some detail, uint8 (256, 256, 3)."""
+    """An image with some detail, uint8 (256, 256, 3)."""
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
     return np.asarray(cv2.GaussianBlur(noise, (0, 0), 3), np.uint8)
 
 
 @pytest.mark.parametrize("image_format", ["jpg", "png"])
 def test_pixels_are_those_that_opencv_decodes(crop: NDArray[np.uint8], image_format: str) -> None:
-    """What was encoded comes out as OpenCV, which training reads it with, decodes it."""
+    """An encoded image decodes to the same pixels as with OpenCV, which training uses."""
     data = encode_bgr(crop, image_format)
     opencv = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert np.array_equal(decode_image(data), opencv[..., ::-1])
@@ -36,21 +36,21 @@ def test_a_fourth_channel_is_left_out(crop: NDArray[np.uint8]) -> None:
 
 
 def damaged(crop: NDArray[np.uint8]) -> list[bytes]:
-    """Encoded pictures with a hole in the middle, cut short, and of nothing."""
+    """Encoded images with a hole in the middle, truncated, and empty."""
     whole = [encode_bgr(crop, image_format) for image_format in ("jpg", "png")]
     holes = [data[: len(data) // 2] + bytes(50) + data[len(data) // 2 + 50 :] for data in whole]
     return [*holes, *(data[: len(data) // 2] for data in whole), whole[0][:5], b"\xff\xd8\xff", b"", b"no picture"]
 
 
 def test_damaged_pictures_are_none_and_silent(crop: NDArray[np.uint8], capfd: pytest.CaptureFixture[str]) -> None:
-    """A picture that is cut short or none at all is None, and nothing is printed of any."""
+    """A truncated or invalid image gives None, and nothing is printed for it."""
     decoded = [decode_image(data) for data in damaged(crop)]
     assert all(image is None for image in decoded[2:])
     assert capfd.readouterr() == ("", "")
 
 
 def test_other_threads_keep_their_standard_error(crop: NDArray[np.uint8], capfd: pytest.CaptureFixture[str]) -> None:
-    """What one thread writes to standard error arrives while another decodes damaged pictures."""
+    """Text that one thread writes to standard error arrives while another decodes damaged images."""
     done = threading.Event()
 
     def decode() -> None:
@@ -71,14 +71,14 @@ def test_other_threads_keep_their_standard_error(crop: NDArray[np.uint8], capfd:
 
 
 def test_a_picture_too_large_is_refused_unread() -> None:
-    """A header that promises more pixels than any crop has is not believed."""
+    """A header with more pixels than any crop has is rejected."""
     file = io.BytesIO()
     Image.new("1", (8192, 8192)).save(file, "PNG")
     assert decode_image(file.getvalue()) is None
 
 
 def test_palettes_and_grey_come_out_as_rgb(crop: NDArray[np.uint8]) -> None:
-    """Pictures of other modes than RGB have three channels too."""
+    """Images of other modes than RGB have three channels too."""
     for mode in ("P", "L", "RGBA"):
         file = io.BytesIO()
         Image.fromarray(crop).convert(mode).save(file, "PNG")

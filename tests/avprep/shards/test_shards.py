@@ -1,4 +1,4 @@
-"""Shards: WebDataset reads them, what is written is read back, hostile tars are refused."""
+"""Shards: WebDataset reads them, written data is read back, hostile tars are refused."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write(folder: Path, samples: Samples, name: str = "train-000000") -> Path:
 @example("n" * 100, 3)
 @example("a.jpg", 8**11)
 def test_headers_are_those_of_tarfile(name: str, size: int) -> None:
-    """Each member's header is what the standard library writes, byte for byte, whatever its name and size."""
+    """Each member's header equals that of the standard library, byte for byte, whatever its name and size."""
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, 0o644
     assert writer._header(name, size) == info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
@@ -76,12 +76,12 @@ def craft(path: Path, *members: tuple[str, bytes], change: Callable[[tarfile.Tar
 
 
 class TestWriting:
-    """What a run writes."""
+    """The output of a run."""
 
     @pytest.mark.filterwarnings("ignore:unclosed file")  # webdataset leaves that to the garbage collector
     @pytest.mark.parametrize("key", KEYS, ids=lambda key: f"{key[:12]}-{len(key)}")
     def test_webdataset_reads_it(self, tmp_path: Path, key: str) -> None:
-        """The webdataset library groups the members of a sample, whatever its key holds and however long it is."""
+        """The webdataset library groups the members of a sample, whatever its key contains and however long it is."""
         samples = {key: {"000.jpg": b"\xff\xd8\xff0", "points.npy": b"p", "clip.json": b"{}"}, "after": {"a.npy": b"1"}}
         path = write(tmp_path, samples)
         found = {}
@@ -107,7 +107,7 @@ class TestWriting:
         assert facts == {(0, 0, 0, "", "", 0o644, True)}
 
     def test_an_empty_shard(self, tmp_path: Path) -> None:
-        """A shard without samples is a tar that all readers take."""
+        """A shard without samples is a tar that all readers accept."""
         path = write(tmp_path, {})
         assert list(shards.read(path)) == []
         with tarfile.open(path) as tar:
@@ -133,7 +133,7 @@ class TestWriting:
         )
     )
     def test_round_trip(self, tmp_path_factory: pytest.TempPathFactory, samples: Samples) -> None:
-        """What is written is read back in order, and is written with the same bytes again."""
+        """Samples are read back in order, and written again with the same bytes."""
         path = write(tmp_path_factory.mktemp("shard"), samples)
         assert list(shards.read(path)) == list(samples.items())
         again = write(tmp_path_factory.mktemp("shard"), samples)
@@ -141,14 +141,14 @@ class TestWriting:
 
     @pytest.mark.parametrize("blocks", range(17, 21))
     def test_a_whole_tar(self, tmp_path: Path, blocks: int) -> None:
-        """Of any length, a shard ends with two empty blocks and fills its last record, as tar has it."""
+        """A shard of any length ends with two empty blocks and fills its last record, as tar does."""
         data = write(tmp_path, {"a": {"a.npy": b"1" * 512 * (blocks - 1)}}).read_bytes()
         assert len(data) == (10_240 if blocks < 19 else 20_480)
         assert not any(data[512 * blocks :])
         assert [key for key, _ in shards.read(tmp_path / "train-000000.tar")] == ["a"]
 
     def test_parts_of_another_shard(self, tmp_path: Path) -> None:
-        """Samples of a shard are strung together in any order, from wherever they lie; one that is cut off is told."""
+        """Samples of a shard can be joined in any order; one that is truncated is an error."""
         samples = {key: {"a.npy": key[:1].encode() * 700} for key in KEYS}
         path = write(tmp_path, samples)
         with path.open("rb") as source:
@@ -160,7 +160,7 @@ class TestWriting:
         assert list(shards.read(tmp_path / "b.part")) == [*reversed(samples.items())]
 
     def test_places(self, tmp_path: Path) -> None:
-        """A sample lies from its first header, a long name's included, to where the next one's headers are."""
+        """A sample extends from its first header, including that of a long name, to the headers of the next sample."""
         path = write(tmp_path, {key: {"a.npy": b"1" * 700, "b.npy": b""} for key in KEYS})
         with path.open("rb") as file:
             places = shards.stretches(file)
@@ -171,7 +171,7 @@ class TestWriting:
             assert shards.read_sample(path, key, place) == {"a.npy": b"1" * 700, "b.npy": b""}
 
     def test_one_member_at_a_time(self, tmp_path: Path) -> None:
-        """Members that are made while they are written are never in memory together."""
+        """Members that are generated while they are written are never in memory together."""
 
         def members() -> Iterator[tuple[str, bytes]]:
             for n in range(40):
@@ -184,7 +184,7 @@ class TestWriting:
         assert peak < 8 << 20
 
     def test_a_disk_error_is_told_from_a_makers_error(self, tmp_path: Path) -> None:
-        """An OSError of whoever makes the members passes through; one of the disk is a RunError that names the file."""
+        """An OSError while members are generated passes through; one of the disk is a RunError that names the file."""
 
         def members() -> Iterator[tuple[str, bytes]]:
             yield "000.jpg", b"1"
@@ -199,7 +199,7 @@ class TestWriting:
 
 
 class TestHostile:
-    """Tars from elsewhere are refused with the file's name, never obeyed."""
+    """Foreign tars are refused with the file's name, never obeyed."""
 
     good = ("a.json", b"{}")
 
@@ -238,13 +238,13 @@ class TestHostile:
             list(shards.read(craft(tmp_path / "x.tar", (name, b"1"))))
 
     def test_a_member_twice(self, tmp_path: Path) -> None:
-        """A member that comes twice is refused."""
+        """A member that occurs twice is refused."""
         path = craft(tmp_path / "x.tar", self.good, self.good)
         with pytest.raises(ShardError, match=r"a\.json is there twice"):
             list(shards.read(path))
 
     def test_a_sample_in_two_places(self, tmp_path: Path) -> None:
-        """A sample whose members do not lie together is refused."""
+        """A sample whose members are not adjacent is refused."""
         path = craft(tmp_path / "x.tar", self.good, ("b.json", b"{}"), ("a.npy", b""))
         with pytest.raises(ShardError, match="a appears in two places"):
             list(shards.read(path))
@@ -268,7 +268,7 @@ class TestHostile:
     def test_a_file_system_that_hands_over_little_at_a_time(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A sample that comes in pieces is whole; one whose file ends before it is cut off."""
+        """A sample read in pieces is whole; one whose file ends before it is truncated."""
         path = write(tmp_path, {"a": {"a.npy": bytes(range(256)) * 4}})
         whole = os.pread
         monkeypatch.setattr(os, "pread", lambda file, length, offset: whole(file, min(length, 100), offset))
@@ -285,7 +285,7 @@ class TestHostile:
 
     @pytest.mark.parametrize("key", KEYS)
     def test_a_damaged_sample_in_memory(self, tmp_path: Path, key: str) -> None:
-        """A sample by itself is read as in its shard; cut off, followed by zeros or no plain file it is refused."""
+        """A single sample is read as in its shard; truncated, followed by zeros or in no plain file it is refused."""
         shards.write_members(tmp_path / "stretch", key, [("a.npy", b"1" * 512), ("b.npy", b"2" * 512)])
         data = (tmp_path / "stretch").read_bytes()
         assert [(name, bytes(content)) for name, content in tars.whole_members(data)] == [
@@ -300,7 +300,7 @@ class TestHostile:
 
     @pytest.mark.parametrize("name", ["d" * 80 + "/" + "n" * 80 + ".npy", "日本語.npy"])
     def test_names_of_other_writers(self, name: str) -> None:
-        """A plain ustar header gives a long name in two parts, and one that is not ASCII as it is."""
+        """The two parts of a long name in a ustar header are joined; a name that is not ASCII is read unchanged."""
         info = tarfile.TarInfo(name)
         info.size = 512
         data = info.tobuf(tarfile.USTAR_FORMAT, "utf-8") + b"1" * 512
@@ -310,7 +310,7 @@ class TestHostile:
         "records", [b"14 path=a.npyX", b"15 path=a.npy\n", b"20 comment=\n", b"16 size=0000700\n", b"7 path=\n"]
     )
     def test_a_damaged_pax_header(self, tmp_path: Path, records: bytes) -> None:
-        """A record whose length is not its own, or that would change more than a name, is refused."""
+        """A record with a wrong length, or one that would change more than a name, is refused."""
         head = tarfile.TarInfo("a.npy")
         head.type, head.size = tarfile.XHDTYPE, len(records)
         member = tarfile.TarInfo("a.npy").tobuf()
@@ -319,7 +319,7 @@ class TestHostile:
             list(shards.read(tmp_path / "x.tar"))
 
     def test_a_wrong_checksum(self, tmp_path: Path) -> None:
-        """A header that was changed is refused."""
+        """A changed header is refused."""
         path = craft(tmp_path / "x.tar", self.good)
         path.write_bytes(b"b" + path.read_bytes()[1:])
         with pytest.raises(ShardError, match=r"x\.tar: a tar header with a wrong checksum"):
@@ -327,7 +327,7 @@ class TestHostile:
 
     @pytest.mark.parametrize("size", [-1, -512, -1024, -(1 << 40)])
     def test_a_negative_size(self, tmp_path: Path, size: int) -> None:
-        """A member that would send the reader back, and round for ever, is refused."""
+        """A member with a size that would make the reader go backwards, or loop for ever, is refused."""
         info = tarfile.TarInfo("b.json")
         info.size = size
         path = craft(tmp_path / "x.tar", self.good)
@@ -339,7 +339,7 @@ class TestHostile:
             shards.stretches(file)
 
     def test_every_cut_is_noticed(self, tmp_path: Path) -> None:
-        """A tar that is cut off anywhere is refused, between two samples too."""
+        """A tar that is truncated anywhere is refused, also between two samples."""
         whole = write(tmp_path, {key: {"a.npy": b"1" * 700} for key in "abc"}).read_bytes()
         cut = tmp_path / "cut.tar"
         end = whole.rindex(b"1") // 512 * 512 + 512
@@ -350,21 +350,21 @@ class TestHostile:
 
     @pytest.mark.parametrize("data", [b"", b"not a tar" * 999, b"\x1f\x8b" + bytes(99), b"x" * 4096 + bytes(1024)])
     def test_not_a_tar(self, tmp_path: Path, data: bytes) -> None:
-        """A file that is no tar is refused; so is a compressed one."""
+        """A file that is not a tar is refused; so is a compressed one."""
         path = tmp_path / "x.tar"
         path.write_bytes(data)
         with pytest.raises(ShardError, match=r"x\.tar: "):
             list(shards.read(path))
 
     def test_no_such_file(self, tmp_path: Path) -> None:
-        """A tar that is not there is named."""
+        """A tar that does not exist is named."""
         with pytest.raises(ShardError, match=r"gone\.tar: cannot be read"):
             list(shards.read(tmp_path / "gone.tar"))
 
     @settings(deadline=None, max_examples=150)
     @given(st.data())
     def test_flipped_bytes(self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-        """Whatever bytes are changed, reading ends in samples or in a ShardError, never in anything else."""
+        """Whatever bytes are changed, reading gives samples or raises ShardError, and nothing else."""
         folder = tmp_path_factory.mktemp("flipped")
         path = write(folder, {"ä" * 60: {"a.npy": b"1", "b.json": b"{}"}, "b": {"a.npy": b"2" * 600}})
         content = bytearray(path.read_bytes())
@@ -376,7 +376,7 @@ class TestHostile:
             list(shards.read(path))
 
     def test_memory_of_a_large_shard(self, tmp_path: Path) -> None:
-        """Reading holds one sample at a time, and no headers of those before."""
+        """Reading holds one sample at a time, and no headers of earlier ones."""
         path = write(tmp_path, {f"k{n}": {"000.jpg": bytes(100_000), "001.jpg": bytes(100_000)} for n in range(300)})
         tracemalloc.start()
         assert sum(1 for _ in shards.read(path)) == 300
@@ -431,7 +431,7 @@ class TestJoined:
         assert [key for key, _ in shards.read_joined(tmp_path, "train-000000")] == ["d", "b"]
 
     def test_columns_in_another_order(self, tmp_path: Path) -> None:
-        """Columns that do not keep one order, as of two manifests, are named."""
+        """Columns in different orders, as from two manifests, are named."""
         self.make(tmp_path, "crop", "abc")
         self.make(tmp_path, "mfcc", "cab", planned="cab")
         with pytest.raises(ShardError, match=r"mfcc/train-000000\.tar: c is not in the order of the crops"):
@@ -440,7 +440,7 @@ class TestJoined:
     @pytest.mark.parametrize("column", ["crop", "mfcc"])
     @pytest.mark.parametrize("keeps", ["", "ab", "ac", "bac"])
     def test_a_tar_without_clips_of_its_sidecar(self, tmp_path: Path, column: str, keeps: str) -> None:
-        """A tar that is whole, but lacks clips that its sidecar has as ok, has them elsewhere or is zeros, is named."""
+        """A tar is named if clips that are ok in its sidecar are missing, at other places or zeros."""
         self.make(tmp_path, "crop", "abc")
         self.make(tmp_path, "mfcc", "abc")
         sidecar = shards.sidecar_path(tmp_path, column, "train-000000")
@@ -453,7 +453,7 @@ class TestJoined:
             list(shards.read_joined(tmp_path, "train-000000"))
 
     def test_a_tar_without_a_clip_that_failed_in_the_other_column(self, tmp_path: Path) -> None:
-        """A column's last clip has to be there, though it has no crop that it would be joined to."""
+        """A column's last clip must be there, even if there is no crop to join it with."""
         self.make(tmp_path, "crop", "ab")
         self.make(tmp_path, "mfcc", "abc")
         sidecar = shards.sidecar_path(tmp_path, "mfcc", "train-000000")
@@ -467,7 +467,7 @@ class TestJoined:
         "gone", [f"{column}/train-000000.{kind}" for column in ("crop", "mfcc") for kind in ("json", "tar")]
     )
     def test_unfinished(self, tmp_path: Path, gone: str) -> None:
-        """A column that has not finished the shard is named; nothing is silently left out."""
+        """A column with an unfinished shard is named; nothing is silently left out."""
         self.make(tmp_path, "crop", "abc")
         self.make(tmp_path, "mfcc", "abc")
         (tmp_path / gone).unlink()
@@ -476,7 +476,7 @@ class TestJoined:
 
 
 def test_a_sidecar_keeps_any_name(tmp_path: Path) -> None:
-    """A message with quotes, line separators or bytes that are no text is valid JSON on one line."""
+    """A message with quotes, line separators or undecodable bytes is valid JSON on one line."""
     clips = [{"key": "a", "state": "failed", "reason": "error", "message": 'x"\u2028\udcff\x00', "seconds": None}]
     data = shards.render_sidecar({"avprep_sidecar": 1}, clips)
     assert len(data.split(b"\n")) == 5
@@ -484,7 +484,7 @@ def test_a_sidecar_keeps_any_name(tmp_path: Path) -> None:
 
 
 def test_a_shard_that_cannot_be_opened_is_not_unfinished(tmp_path: Path) -> None:
-    """Where a process has too many files open, a finished shard is not taken for one that is to be made."""
+    """If a process has too many open files, a finished shard is not taken for an unfinished one."""
     made_shards.write(tmp_path, [made_shards.Made("train/a")])
     assert shards.finished(tmp_path, "crop", "train-000000", ["train/a"]) is not None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

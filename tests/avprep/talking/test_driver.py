@@ -1,4 +1,4 @@
-"""What drives a talking face: windows and crops of any length, the same ones as in the shards."""
+"""The input of a talking face: windows and crops of any length, the same as in the shards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from avprep.talking.driver import Driver
 
 
 def whole(driver: Driver) -> NDArray[np.generic]:
-    """Return all that a driver yields; none of its parts is longer than it may be."""
+    """Return all that a driver yields; no part is longer than allowed."""
     parts = list(driver.read())
     assert max(len(part) for part in parts) <= drivers.AT_ONCE
     together = np.concatenate(parts)
@@ -32,14 +32,14 @@ def whole(driver: Driver) -> NDArray[np.generic]:
 
 
 class TestSound:
-    """Windows of a sound file."""
+    """Windows of an audio file."""
 
     @pytest.mark.parametrize("preset", mfcc.PRESETS)
     @pytest.mark.parametrize("stretch", [1, 7, 1500])
     def test_windows_are_those_of_the_whole_sound(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: mfcc.Preset, stretch: int
     ) -> None:
-        """However long the stretches that are read at once, the windows are those of the sound in one piece."""
+        """However long the parts that are read at once, the windows are those of the audio in one piece."""
         monkeypatch.setattr(drivers, "_STRETCH", stretch)
         samples = made.noise(2.6, 16_000)
         driver = drivers.from_sound(made.write_wav(tmp_path / "a.wav", samples, 16_000), preset)
@@ -49,14 +49,14 @@ class TestSound:
         assert np.array_equal(whole(driver), whole(driver))
 
     def test_windows_are_those_of_the_shards(self, tmp_path: Path) -> None:
-        """The sound of a video gives the windows that its clip has in a shard."""
+        """The audio of a video gives the windows that its clip has in a shard."""
         clip = made.numbered(tmp_path / "a.mkv", made.steady(25, 2), made.noise(2, 16_000), acodec="pcm_s16le")
         sound = read_sound(clip, before=mfcc.SAMPLES_BEFORE, after=mfcc.SAMPLES_AFTER)
         expected, _, _ = mfcc.clip_windows(sound.samples, sound.first, sound.n_frames, "davs")
         assert np.allclose(whole(drivers.from_sound(clip)), expected, atol=1e-5)
 
     def test_long_sound_is_no_more_than_a_minute(self, tmp_path: Path) -> None:
-        """Ten minutes of sound are 15,000 frames, read minute by minute."""
+        """Ten minutes of audio are 15,000 frames, read minute by minute."""
         path = made.write_wav(tmp_path / "a.wav", np.tile(made.noise(10, 16_000), 60), 16_000)
         file = SoundFile(path)
         file.scan()
@@ -64,7 +64,7 @@ class TestSound:
         assert max(part.samples.nbytes for part in file.stretches(drivers._STRETCH)) < 2_000_000
 
     def test_the_shortest_sound(self, tmp_path: Path) -> None:
-        """One column of sound is a frame; less is refused in one line, and so is nothing."""
+        """One MFCC step of audio gives a frame; less, or none, is refused in one line."""
         assert drivers.from_sound(made.write_wav(tmp_path / "a.wav", made.noise(0.03, 16_000), 16_000)).n_frames == 1
         for name, length, words in (("b.wav", 0.01, "shorter than one 25 ms column"), ("c.wav", 0, "holds no sound")):
             path = made.write_wav(tmp_path / name, made.noise(length, 16_000)[: round(length * 16_000)], 16_000)
@@ -73,7 +73,7 @@ class TestSound:
 
     @pytest.mark.parametrize("data", [b"", b"no sound", b"#EXTM3U\nhttp://example.org/a.mp3\n"])
     def test_no_sound(self, tmp_path: Path, data: bytes) -> None:
-        """What is no sound, and a playlist, ends in one line."""
+        """A file without audio, and a playlist, end in one line."""
         (tmp_path / "a.wav").write_bytes(data)
         with pytest.raises(AvprepError, match=r"a\.wav: "):
             drivers.from_sound(tmp_path / "a.wav")
@@ -83,7 +83,7 @@ class TestVideo:
     """Crops of a talking face."""
 
     def test_crops_are_those_of_the_shards(self, corpus: Manifest) -> None:
-        """A clip drives with the very crops that it has in a shard."""
+        """The crops that a clip drives with are those that it has in a shard."""
         detector, settings = detectors.build("opencv"), CropSettings("opencv", image_format="png")
         clip = corpus.clips[0]
         members = crop_clip(clip, corpus.root, settings, detector).members
@@ -94,7 +94,7 @@ class TestVideo:
         assert np.array_equal(whole(driver), np.stack([image for image in images if image is not None]))
 
     def test_nobody_to_be_seen(self, tmp_path: Path) -> None:
-        """A video without a face, and a file that is none, end in one line."""
+        """A video without a face, and a file that is not a video, end in one line."""
         clip = made.numbered(tmp_path / "a.mp4", made.steady(25, 1))
         (tmp_path / "b.mp4").write_bytes(b"no video")
         for name, words in (
@@ -115,7 +115,7 @@ def corpus(lrw: Path) -> Manifest:
 
 
 class TestPrepared:
-    """The released code's own form."""
+    """The released code's own format."""
 
     def write_windows(self, folder: Path, numbers: list[int]) -> NDArray[np.float64]:
         """Write windows as the released code does; return them, time × coefficient."""
@@ -126,7 +126,7 @@ class TestPrepared:
         return windows
 
     def test_windows(self, tmp_path: Path) -> None:
-        """N.bin are windows, 20×12 in the file and 12×20 here, in the order of their numbers; other files are not."""
+        """N.bin are windows, 20×12 in the file and 12×20 here, in the order of their numbers; others are ignored."""
         written = self.write_windows(tmp_path / "mfcc", list(range(2, 40)))
         (tmp_path / "mfcc" / "notes.txt").write_text("x")
         driver = drivers.from_windows(tmp_path / "mfcc")
@@ -145,7 +145,7 @@ class TestPrepared:
             assert frames[7, 0, 0].tolist() == [248, 14, 7]
 
     def test_what_is_missing_or_broken(self, tmp_path: Path) -> None:
-        """A gap, two of one number, a file of another size, numbers that are none, an empty folder: one line each."""
+        """A gap, a number twice, a wrong size, non-finite values and an empty folder give one line each."""
         folder = tmp_path / "mfcc"
         self.write_windows(folder, [2, 3, 5])
         with pytest.raises(AvprepError, match=r"mfcc: 4\.bin is missing between others"):
@@ -165,7 +165,7 @@ class TestPrepared:
                 empty(tmp_path)
 
     def test_the_authors_own_sample(self, shared: Path) -> None:
-        """The released sample is 98 windows and 100 frames."""
+        """The released sample has 98 windows and 100 frames."""
         sample = shared / "clips" / "davs_sample"
         heard, seen = drivers.from_windows(sample / "mfcc"), drivers.from_frames(sample / "frames")
         assert whole(heard).shape == (98, 12, 20)

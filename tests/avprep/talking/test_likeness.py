@@ -1,4 +1,4 @@
-"""What is said of photos that are unlike the frames that models learn from."""
+"""Notes on photos that differ from the frames that models are trained on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CROP = np.zeros((256, 256, 3), np.uint8)
 
 
 def photo(scale: float = 1.0, degrees: float = 0.0, turned: float | None = 0.0, x: float = 0.0) -> Photo:
-    """Make a photo whose face is enlarged, tilted, turned aside or beyond the left border by so much."""
+    """Make a photo whose face is enlarged, tilted, turned aside or beyond the left border by the given amount."""
     turn = math.radians(degrees)
     linear = scale * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     middle = np.array([500.0, 500.0])
@@ -35,10 +35,10 @@ def photo(scale: float = 1.0, degrees: float = 0.0, turned: float | None = 0.0, 
     ],
 )
 def test_each_difference_is_named(given: Photo, words: list[str]) -> None:
-    """Small, tilted, turned or cut-off faces are told apart; a frontal one of full size is not remarked on."""
+    """Small, tilted, turned and cut-off faces each get their note; a frontal face of full size gets none."""
     assert likeness.differences(given) == words
 
 
 def test_an_aligned_photo_is_taken_as_it_is() -> None:
-    """Nothing is known of how a crop was found that came as one."""
+    """A photo that is already a crop gets no note."""
     assert likeness.differences(Photo(CROP, np.eye(2, 3) * 9, CROP)) == []

@@ -1,4 +1,4 @@
-"""A few seconds of video of a person: the crops and windows that training would see of it."""
+"""A few seconds of video of a person give the crops and windows that training would use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plan(lrw: Path) -> Manifest:
 
 
 def test_crops_and_windows_are_those_of_the_shards(plan: Manifest) -> None:
-    """What is read of a video is what `avprep crop` and `avprep mfcc` make of the clip, but for JPEG."""
+    """The crops and windows of a video are those of `avprep crop` and `avprep mfcc`, except for JPEG."""
     clip, detector = plan.split("test")[0], detectors.build("opencv")
     found = person.read_person(plan.root / clip.video, detector, OPENCV, "davs")
     crop: Sample = crop_clip(clip, plan.root, CropSettings("opencv", image_format="png"), detector)
@@ -41,7 +41,7 @@ def test_crops_and_windows_are_those_of_the_shards(plan: Manifest) -> None:
 
 
 def test_what_is_not_heard_is_left_out(plan: Manifest, tmp_path: Path) -> None:
-    """A video without sound, or with nothing but silence, has no windows."""
+    """A video without audio, or with silence alone, has no windows."""
     source, detector = plan.root / plan.split("test")[0].video, detectors.build("opencv")
     made.ffmpeg("-i", source, "-an", "-c:v", "copy", tmp_path / "mute.mp4")
     made.ffmpeg("-i", source, "-af", "volume=0", "-c:v", "copy", tmp_path / "silent.mp4")
@@ -52,14 +52,14 @@ def test_what_is_not_heard_is_left_out(plan: Manifest, tmp_path: Path) -> None:
 
 
 def test_a_long_video_is_refused(tmp_path: Path) -> None:
-    """More than 20 s would fill the memory: one line says how long it may be."""
+    """More than 20 s is refused to limit memory; one line gives the maximum length."""
     clip = made.numbered(tmp_path / "long.mp4", made.steady(25, 21))
     with pytest.raises(AvprepError, match=r"cut it to 20 s"):
         person.read_person(clip, detectors.build("opencv"), OPENCV, "davs")
 
 
 def test_crops_are_spread_over_the_video() -> None:
-    """The first, the last and what lies evenly between; all of a short one."""
+    """Crops are spread evenly from the first to the last; a short video gives all of them."""
     crops = np.arange(11, dtype=np.uint8)[:, None, None, None] * np.ones((256, 256, 3), np.uint8)
     found = Person(crops, None)
     assert found.spread(3)[:, 0, 0, 0].tolist() == [0, 5, 10]

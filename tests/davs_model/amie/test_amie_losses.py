@@ -1,4 +1,4 @@
-"""The terms of AMIE: the bounds of mutual information, whom each term moves, attention."""
+"""The terms of AMIE: the bounds of mutual information, the networks that each term updates, attention."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_bounds_are_their_closed_forms() -> None:
-    """On given logits both bounds equal the formulas of the papers, written out."""
+    """On given logits both bounds equal the formulas of the papers."""
     joint, marginal = torch.tensor([0.3, -1.2, 2.0]), torch.tensor([-0.7, 0.1])
     p, q = joint.numpy().astype(float), marginal.numpy().astype(float)
     js = np.mean([-math.log(1 + math.exp(-t)) for t in p]) - np.mean([math.log(1 + math.exp(t)) for t in q])
@@ -38,7 +38,7 @@ def test_the_bound_of_jensen_and_shannon_has_its_ends() -> None:
 
 @pytest.mark.parametrize("correlation", [0.0, 0.7])
 def test_a_trained_estimator_finds_the_information_of_gaussians(correlation: float) -> None:
-    """T, trained by JS and read out by DV, gives −½ log(1 − ρ²) of correlated Gaussians within 10 %."""
+    """T, trained with JS and evaluated with DV, gives −½ log(1 − ρ²) for correlated Gaussians within 10 %."""
     torch.manual_seed(1)
     estimator = Estimator(width=0.05, audio_width=0.05, image_size=64)
     adam = torch.optim.Adam(estimator.classifier.parameters(), 2e-3)
@@ -67,7 +67,7 @@ def test_a_trained_estimator_finds_the_information_of_gaussians(correlation: flo
 
 
 def test_pairs_are_of_one_instant_or_three_apart_and_heard() -> None:
-    """Joint pairs are of one instant, marginal ones at least three apart; what is not heard is in neither."""
+    """Joint pairs are of one instant, marginal ones at least three apart; frames that are not heard are in neither."""
     heard = torch.ones(1, 8, dtype=torch.bool)
     heard[0, 5] = False
     joint, marginal = losses.pairs(torch.tensor([2, 5]), torch.arange(8), heard)
@@ -76,7 +76,7 @@ def test_pairs_are_of_one_instant_or_three_apart_and_heard() -> None:
 
 
 def test_without_pairs_there_is_no_coherence() -> None:
-    """A batch in which nothing is heard has a coherence of 0, and no gradient that is not finite."""
+    """A batch in which nothing is heard has a coherence of 0 and a finite gradient."""
     scores = torch.randn(2, 3, 4, requires_grad=True)
     none = torch.zeros(2, 3, 4, dtype=torch.bool)
     found = losses.coherence(scores, none, none)
@@ -87,19 +87,19 @@ def test_without_pairs_there_is_no_coherence() -> None:
 
 
 class Discriminator(nn.Module):
-    """Few numbers, in the place of D."""
+    """A small discriminator in place of D."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(0.5))
 
     def forward(self, frames: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
-        """A logit of each frame."""
+        """Return a logit for each frame."""
         return self.weight * frames.mean((2, 3, 4)) + windows.mean((2, 3))
 
 
 def test_each_side_of_the_discriminator_moves_its_own() -> None:
-    """`frame_loss` gives a gradient to D alone, `frame_confusion` to the generated frames alone; both as written."""
+    """`frame_loss` has a gradient for D alone, `frame_confusion` for generated frames alone; both are as written."""
     real, windows = torch.rand(2, 3, 3, 8, 8), torch.rand(2, 3, 12, 20)
     generated = torch.rand(2, 3, 3, 8, 8, requires_grad=True)
     discriminator = Discriminator()
@@ -120,7 +120,7 @@ def test_each_side_of_the_discriminator_moves_its_own() -> None:
 
 
 def test_perceptual_loss_counts_maps_alike() -> None:
-    """A relative error of maps counts the same at any scale of the maps."""
+    """A relative error of feature maps counts the same at any scale of the maps."""
     maps = torch.randn(2, 3, 4, 5, 5)
     once = losses.perceptual_loss([maps], [1.1 * maps])
     assert float(once) == pytest.approx(0.01, rel=1e-3)
@@ -128,7 +128,7 @@ def test_perceptual_loss_counts_maps_alike() -> None:
 
 
 def test_attention_falls_and_ends_at_one() -> None:
-    """r is drawn from .7–.9 at first, from .1–.3 late, from between in between, and is 1 in the last tenth."""
+    """r is drawn from .7–.9 at first, from .1–.3 late, from ranges in between otherwise, and is 1 in the last tenth."""
     ranges = {0.0: (0.7, 0.9), 0.15: (0.7, 0.9), 0.425: (0.4, 0.6), 0.7: (0.1, 0.3), 0.89: (0.1, 0.3), 0.9: (1, 1)}
     for progress, expected in ranges.items():
         assert masks.attention_range(progress) == pytest.approx(expected)
@@ -137,7 +137,7 @@ def test_attention_falls_and_ends_at_one() -> None:
 
 @pytest.mark.parametrize("side", [64, 256])
 def test_a_mask_hides_what_attention_sees(side: int) -> None:
-    """M is 1 away from the mouth, r inside of its box, and 1 everywhere where r is 1."""
+    """M is 1 away from the mouth, r inside its box, and 1 everywhere if r is 1."""
     first = masks.first_attention(side)
     masked = masks.mask(first, 0.2, side)[0, 0]
     rows, columns = slice(200 * side // 256, 208 * side // 256), slice(100 * side // 256, 156 * side // 256)
@@ -147,7 +147,7 @@ def test_a_mask_hides_what_attention_sees(side: int) -> None:
 
 
 def test_lips_lie_on_the_corners_of_the_mouth() -> None:
-    """Attention learns an ellipse around the corners, slanted as they are; without corners what moves in the box."""
+    """Attention learns an ellipse through the mouth corners at their slant; without corners, the motion in the box."""
     corners = torch.tensor([[[[100.0, 195.0], [156.0, 215.0]], [[math.nan] * 2, [math.nan] * 2]]])
     real = torch.zeros(1, 2, 3, 256, 256)
     real[0, 1, :, 200:216, 120:136] = 1.0
@@ -163,7 +163,7 @@ def test_lips_lie_on_the_corners_of_the_mouth() -> None:
 
 
 def test_mask_loss_looks_at_the_box_alone() -> None:
-    """The cross-entropy of attention is that of the pixels of the widened box."""
+    """The cross-entropy of attention covers only the pixels of the widened box."""
     logits, lips = torch.randn(1, 1, 16, 16), torch.rand(1, 1, 16, 16)
     inside = masks.wide_box(64)[0, 0].bool()
     expected = functional.binary_cross_entropy_with_logits(logits[..., inside], lips[..., inside])
@@ -172,19 +172,19 @@ def test_mask_loss_looks_at_the_box_alone() -> None:
 
 
 class Clocks(nn.Module):
-    """An estimator that knows the instants of frames and windows, which are written in them."""
+    """An estimator that reads the instants encoded in frames and windows."""
 
     def encode(self, frames: torch.Tensor, windows: torch.Tensor, _: object) -> tuple[torch.Tensor, torch.Tensor]:
-        """The instants themselves."""
+        """Return the instants themselves."""
         return frames[..., 0, 0, 0], windows[..., 0, 0]
 
     def forward(self, images: torch.Tensor, sounds: torch.Tensor) -> torch.Tensor:
-        """High where both are of one instant."""
+        """Return a high logit if both are of the same instant."""
         return 3.0 - 2 * (images[:, :, None] - sounds[:, None]).abs()
 
 
 def test_the_curve_compares_few_pairs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pairs of a long clip, which grow with its square, are compared part by part, with the same curve."""
+    """The pairs of a long clip, which grow with its square, are compared in parts, with the same curve."""
     torch.manual_seed(0)
     model = AMIE(n_words=3, width=0.05, image_size=64).eval()
     clip = (torch.rand(1, 40, 3, 64, 64), torch.randn(1, 40, 12, 20), None, torch.ones(40, dtype=torch.bool))
@@ -203,7 +203,7 @@ def test_the_curve_compares_few_pairs_at_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_curve_peaks_where_sound_and_picture_agree() -> None:
-    """For an estimator that tells instants apart, the bound is greatest where the sound really is."""
+    """For an estimator that identifies instants, the bound is highest at the true shift of the audio."""
     for late in (0, 2):
         instants = torch.arange(40.0)
         frames = instants.view(1, 40, 1, 1, 1).expand(-1, -1, 3, 4, 4)

@@ -63,7 +63,7 @@ def made(seed: int = 0, **sizes: float) -> AMIE:
 
 
 def batch(count: int = 2, run: int = 16) -> dict[str, Tensor]:
-    """Make what the talk stage reads, at random."""
+    """Make the inputs of the talk stage, at random."""
     torch.manual_seed(5)
     return {
         "run": torch.rand(count, run, 3, 64, 64),
@@ -76,7 +76,7 @@ def batch(count: int = 2, run: int = 16) -> dict[str, Tensor]:
 
 
 def gradients(model: AMIE, *terms: str, progress: float = 0.5, **overrides: str) -> set[str]:
-    """Return which networks have a gradient of these terms."""
+    """Return the networks that have a gradient of these terms."""
     settings = Settings.resolve(
         "small", None, [f"{name.replace('__', '.')}={value}" for name, value in overrides.items()]
     )
@@ -89,7 +89,7 @@ def gradients(model: AMIE, *terms: str, progress: float = 0.5, **overrides: str)
 
 @pytest.mark.parametrize("side", [64, 128, 256])
 def test_it_generates_frames_of_every_size(side: int) -> None:
-    """Frames are `[B, T, 3, S, S]` in [0, 1], and attention a quarter of their side, of all but the first."""
+    """Frames are `[B, T, 3, S, S]` in [0, 1], and attention a quarter of their side, for all frames but the first."""
     model = made(image_size=side).eval()
     with torch.no_grad():
         face = model.encode_identity(torch.rand(2, 1, 3, side, side))
@@ -101,7 +101,7 @@ def test_it_generates_frames_of_every_size(side: int) -> None:
 
 
 def test_part_by_part_is_at_once() -> None:
-    """A long speech decoded in parts of any length gives the frames that it gives at once."""
+    """A long speech decoded in parts of any length gives the same frames as at once."""
     model = made().eval()
     with torch.no_grad():
         face = model.encode_identity(torch.rand(2, 1, 3, 64, 64))
@@ -114,7 +114,7 @@ def test_part_by_part_is_at_once() -> None:
 
 
 def test_several_pictures_are_one_person() -> None:
-    """Features of several pictures are averaged; alike ones are averaged themselves, one alone is as ever."""
+    """Features of several images are averaged, similar images themselves too; a single image is used unchanged."""
     model = made().eval()
     first = torch.rand(1, 1, 3, 64, 64)
     alike, other = (first + 0.02 * torch.randn_like(first)).clamp(0, 1), torch.rand(1, 1, 3, 64, 64)
@@ -128,7 +128,7 @@ def test_several_pictures_are_one_person() -> None:
 
 
 def test_a_frame_depends_on_the_one_before() -> None:
-    """Another frame before changes the next one; with the mouth masked away, another mouth in it does not."""
+    """A change of the previous frame changes the next one; with the mouth masked, a change of the mouth does not."""
     model = made().eval()
     face, speech = model.encode_identity(torch.rand(1, 1, 3, 64, 64)), torch.randn(1, 1, 256)
     other = face.frame.clone()
@@ -143,7 +143,7 @@ def test_a_frame_depends_on_the_one_before() -> None:
 
 
 def test_whose_gradients_are_whose() -> None:
-    """T's own bound moves T alone, the generator's moves no T; nor do both sides of D mix."""
+    """T's own bound updates T alone, the generator's bound does not update T; the two sides of D are separate too."""
     model = made()
     assert gradients(model, "estimator") == {"estimator"}
     generator = {"identity_encoder", "audio_speech_encoder", "image_encoder", "decoder", "attention"}
@@ -156,7 +156,7 @@ def test_whose_gradients_are_whose() -> None:
 
 
 def test_no_opinion_of_the_estimator_counts_early() -> None:
-    """Until a fifth of the steps are done the term is 0, and there all the same."""
+    """Until a fifth of the steps are done the term is present but 0."""
     settings = Settings.resolve("small")
     early = made().train().terms(batch(), ("mi", "lip"), settings, progress=0.1)
     assert float(early["mi"]) == 0
@@ -164,7 +164,7 @@ def test_no_opinion_of_the_estimator_counts_early() -> None:
 
 
 def test_an_asymmetric_estimator_learns_from_real_pairs_alone() -> None:
-    """Its bound does not change with what is generated; a symmetric one's does."""
+    """An asymmetric estimator's bound does not depend on the generated frames; a symmetric one's does."""
     bounds: dict[tuple[str, int], float] = {}
     for asymmetric, start in itertools.product(("true", "false"), (-9, 9)):
         settings = Settings.resolve("small", None, [f"mi.asymmetric={asymmetric}"])
@@ -178,7 +178,7 @@ def test_an_asymmetric_estimator_learns_from_real_pairs_alone() -> None:
 
 
 def test_generated_frames_are_not_in_the_statistics_of_the_estimator() -> None:
-    """The statistics that T is measured by after training are those of real frames alone."""
+    """The running statistics of T are those of real frames alone."""
     settings, model = Settings.resolve("small"), made().train()
 
     def statistics() -> dict[str, Tensor]:
@@ -196,7 +196,7 @@ def test_generated_frames_are_not_in_the_statistics_of_the_estimator() -> None:
 
 @pytest.mark.parametrize("on", ["face", "both"])
 def test_a_mouth_that_is_masked_away_in_the_face_is_not_seen(on: Literal["face", "both"]) -> None:
-    """Two input faces that differ in the mouth give one frame, though the decoder joins and keeps parts of them."""
+    """Two input faces that differ in the masked mouth give one frame, although the decoder joins and keeps parts."""
     model, speech = made().eval(), torch.randn(1, 1, 256)
     face = torch.rand(1, 1, 3, 64, 64)
     other = face.clone()
@@ -213,7 +213,7 @@ def test_a_mouth_that_is_masked_away_in_the_face_is_not_seen(on: Literal["face",
 
 @pytest.mark.parametrize("length", [20, 5])
 def test_a_video_of_the_person_is_learned_in_the_order_of_time(length: int) -> None:
-    """Each step of tuning generates frames in a row, so that the frame before is that of the moment before."""
+    """Each fine-tuning step generates consecutive frames, so that the previous frame is that of the instant before."""
     model, moments = made().eval(), torch.arange(float(length))[None, :, None].expand(1, -1, 256)
     drawn: list[int] = []
     model.decoder.register_forward_pre_hook(lambda _, given: drawn.append(int(given[1][0, 0, -1])))
@@ -226,7 +226,7 @@ def test_a_video_of_the_person_is_learned_in_the_order_of_time(length: int) -> N
 
 @pytest.mark.parametrize("on", ["none", "previous", "face", "both"])
 def test_what_attention_masks_is_a_setting(on: str) -> None:
-    """Each setting trains; without attention its network has no gradient and no term."""
+    """Training works with each setting; without attention its network has no gradient and no term."""
     settings = Settings.resolve("small", None, [f"attention.on={on}"])
     model = made()
     stage = AMIE.plan("talk", settings)
@@ -239,12 +239,12 @@ def test_what_attention_masks_is_a_setting(on: str) -> None:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of shards; not to be changed."""
+    """A folder of shards; read-only."""
     return make_shards(tmp_path_factory.mktemp("amie") / "shards")
 
 
 def train(out: Path, run: Path, *overrides: str, init_from: Path | None = None) -> list[str]:
-    """Train all stages, and return what was said."""
+    """Train all stages, and return the messages."""
     lines: list[str] = []
     settings = Settings.resolve("small", None, (*QUICK, *overrides))
     loop.train(out, run, settings, stages=tuple(AMIE.stages), init_from=init_from, say=lines.append)
@@ -253,7 +253,7 @@ def train(out: Path, run: Path, *overrides: str, init_from: Path | None = None) 
 
 @pytest.fixture(scope="module")
 def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of all stages, and beside it `killed`, as it was amid its last stage; not to be changed."""
+    """A run of all stages, and beside it `killed`, the run as it was during its last stage; read-only."""
     folder = tmp_path_factory.mktemp("amie") / "run"
     with interrupted.kept({("talk", 2): folder.parent / "killed"}):
         train(out, folder)
@@ -275,7 +275,7 @@ def test_it_trains_in_four_stages(run: Path) -> None:
 
 
 def test_it_goes_on_bit_for_bit(out: Path, run: Path, tmp_path: Path) -> None:
-    """A run that was killed in its last stage ends with the very bytes of one that was not."""
+    """A run that was killed in its last stage ends byte-identical to an uninterrupted one."""
     train(out, Path(shutil.copytree(run.parent / "killed", tmp_path / "run")))
     interrupted.assert_same_bytes(run, tmp_path / "run")
 
@@ -302,7 +302,7 @@ def test_it_begins_with_the_weights_of_davs(out: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("standardise", ["voice", "corpus"])
 def test_the_estimator_hears_what_the_generator_hears(out: Path, tmp_path: Path, standardise: str) -> None:
-    """T standardises MFCC by what the audio encoder does: the same reference voice, the same statistics."""
+    """T standardises MFCC like the audio encoder: with the same reference voice or the same statistics."""
     settings = Settings.resolve("small", None, [*QUICK, f"model.standardise={standardise}"])
     loop.train(out, tmp_path / "run", settings, stages=("speech", "coherence"), say=lambda _: None)
     weights = checkpoint.load(tmp_path / "run").weights
@@ -315,7 +315,7 @@ def test_the_estimator_hears_what_the_generator_hears(out: Path, tmp_path: Path,
 
 
 def test_corners_are_points_of_the_crop(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Corners of the mouth are the shards' points in the crop, mirrored and moved as the frames are, read with them."""
+    """Mouth corners are the shards' points in the crop, mirrored and moved with the frames, and read with them."""
     settings = Settings.resolve("small", None, ("data.shift=2", *QUICK))
     corpus = read_corpus(out, settings)
     shape = training_shape(AMIE, AMIE.dimensions_for(corpus, settings), AMIE.plan("talk", settings), settings)
@@ -348,14 +348,14 @@ def test_corners_are_points_of_the_crop(out: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_portrait_keeps_apart() -> None:
-    """A portrait is eight frames or more from a run, or as far as the clip allows."""
+    """A portrait is at least eight frames away from a run, or as far as the clip allows."""
     rng = np.random.default_rng(0)
     assert {apart(40, range(10, 26), rng) for _ in range(400)} == {0, 1, 2, *range(33, 40)}
     assert {apart(20, range(2, 18), rng) for _ in range(100)} == {0, 19}
 
 
 def test_it_is_evaluated_by_what_drives_it(out: Path, run: Path, tmp_path: Path) -> None:
-    """Its frames are generated from audio alone, and the tables say nothing of video."""
+    """AMIE is evaluated on frames from audio alone, and the tables do not mention video."""
     settings = evaluation.EvaluationSettings(batch_size=3, workers=0, svm_clips=2, talking_clips=2)
     found = evaluation.evaluate(run, out, tmp_path, settings, say=lambda _: None)
     assert found["reconstruction"].keys() == {"audio", "repeated"}
@@ -367,7 +367,7 @@ def test_it_is_evaluated_by_what_drives_it(out: Path, run: Path, tmp_path: Path)
 
 
 def test_a_talker_goes_on_from_run_to_run(run: Path) -> None:
-    """What a talker draws does not depend on how the windows are cut."""
+    """The frames of a talker do not depend on how the windows are divided."""
     talker = Talker.load(run, device="cpu")
     face = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
     windows = np.random.default_rng(1).standard_normal((9, 12, 20)).astype(np.float32)
@@ -377,7 +377,7 @@ def test_a_talker_goes_on_from_run_to_run(run: Path) -> None:
 
 
 def test_a_video_drives_it_by_its_sound(run: Path, tmp_path: Path) -> None:
-    """`avprep generate --video` takes the sound of the video, and says so."""
+    """`avprep generate --video` uses the audio of the video, and says so."""
     cv2.imwrite(str(tmp_path / "photo.png"), np.full((256, 256, 3), 90, np.uint8))
     made_media.write_wav(tmp_path / "speech.wav", made_media.noise(0.6, 16_000), 16_000)
     arguments = ["generate", run, "--face", tmp_path / "photo.png", "--aligned", "--video", tmp_path / "speech.wav"]
@@ -389,12 +389,12 @@ def test_a_video_drives_it_by_its_sound(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", models.names())
 def test_settings_know_the_stages(name: str) -> None:
-    """The settings of a model, which need no torch, have its stages in the order of training."""
+    """The settings of a model, which need no torch, list its stages in the order of training."""
     assert models.settings(name).stages() == tuple(models.find(name).stages)
 
 
 def test_points_move_as_the_pictures_do() -> None:
-    """A bright spot of a crop that is warped lies where the warp says that its point does."""
+    """A bright spot of a warped crop is where the warp maps its point."""
     rng = np.random.default_rng(3)
     for _ in range(5):
         warp = Warp.draw(rng, 0.15)

@@ -1,4 +1,4 @@
-"""What ET-GAN-ACW is fed and minimises: partners of clips, positions, disguise, spoilt inputs, terms."""
+"""The inputs and losses of ET-GAN-ACW: partners of clips, positions, disguise, corrupted inputs, terms."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ READS = reads({"speech_frames": 12})
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
-    """Clips of three people in two emotions, three of each; not to be changed."""
+    """Clips of three people in two emotions, three of each; read-only."""
     out = make_shards(tmp_path_factory.mktemp("inputs") / "out", clips=18, people=3, emotions=("happy", "sad"))
     return read_clips(out, "train")
 
 
 def test_partners_are_whom_they_should_be(clips: Clips) -> None:
-    """Others are other clips of the speaker; of an emotion, half are the clip itself, half somebody else's."""
+    """Others are other clips of the speaker; of an emotion, half are the clip itself, half clips of other speakers."""
     partners, rng = Partners(clips), np.random.default_rng(0)
     own = 0
     for row in list(range(len(clips))) * 20:
@@ -69,7 +69,7 @@ def test_any_clip_of_a_speaker_may_be_the_clip_itself(clips: Clips) -> None:
 
 
 def test_without_partners_a_clip_is_alone(clips: Clips) -> None:
-    """Where nobody else has the emotion, or the speaker no other clip, the clip itself is read, far from the run."""
+    """If no other clip of the emotion or the speaker exists, the clip itself is read, far from the run."""
     alone = clips.rows(np.array([0]))
     partners, rng = Partners(alone), np.random.default_rng(0)
     assert {partners.draw(of, 0, rng) for of in ("others", "emotion", "speaker") for _ in range(20)} == {0}
@@ -81,7 +81,7 @@ def test_without_partners_a_clip_is_alone(clips: Clips) -> None:
 
 
 def test_batches_are_the_same_for_any_number_of_processes(clips: Clips) -> None:
-    """Views and expressions of partners are a function of seed and step, whoever reads them; their labels go along."""
+    """Views and expressions of partners, with their labels, depend on seed and step alone, not on the process."""
     shape = Shape({name: READS[name] for name in ("run", "run_windows", "views", "expression")}, 64, flip=True)
     batches = Batches(ClipSource(clips, shape), shape, batch_size=6, seed=3)
     read = [
@@ -97,18 +97,18 @@ def test_batches_are_the_same_for_any_number_of_processes(clips: Clips) -> None:
 
 
 def test_spread_is_even() -> None:
-    """Eight frames of a clip are evenly spread; of a shorter one some are there twice."""
+    """Eight frames of a clip are evenly spread; in a shorter clip some are repeated."""
     assert spread(80, 8) == [5, 15, 25, 35, 45, 55, 65, 75]
     assert spread(4, 8) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_positions_are_deviations() -> None:
-    """A face in its place that never moves is 0; a turn and a step of the head are measured against the median."""
+    """A still face at its place is 0; rotation and translation of the head are relative to the median."""
     points = np.repeat(PLACES[None], 9, axis=0)
     affine = np.repeat(np.array([[[0.5, 0, 10], [0, 0.5, 20]]], np.float32), 9, axis=0)
     assert not positions(points, affine).any()
     moved = affine.copy()
-    moved[0, :, 2] -= 0.5 * np.array([20, 0], np.float32)  # 20 source pixels to the right: 10 of the crop
+    moved[0, :, 2] -= 0.5 * np.array([20, 0], np.float32)  # 20 source pixels to the right: 10 in the crop
     cos, sin = 0.5 * math.cos(0.1), 0.5 * math.sin(0.1)
     moved[1, :, :2] = [[cos, -sin], [sin, cos]]
     points[2] += 16
@@ -140,7 +140,7 @@ def test_a_face_that_comes_nearer_or_turns_stays_where_it_is() -> None:
 
 
 def test_a_point_that_no_detector_finds_leaves_the_others_known() -> None:
-    """Without a nose, as opencv is in every frame, the other points and the transform are still the face's position."""
+    """Without a nose, as with opencv in every frame, the other points and the transform still give the position."""
     points = np.repeat(PLACES[None], 5, axis=0) + np.arange(5, dtype=np.float32)[:, None, None]
     affine = np.repeat(np.array([[[0.5, 0, 10], [0, 0.5, 20]]], np.float32), 5, axis=0)
     noseless = points.copy()
@@ -152,7 +152,7 @@ def test_a_point_that_no_detector_finds_leaves_the_others_known() -> None:
 
 
 def test_places_are_those_of_the_template() -> None:
-    """Eyes and the middle of the mouth lie where crops are aligned; the places stay what they are when mirrored."""
+    """Eyes and mouth centre are at the places where crops are aligned; mirroring keeps these places."""
     assert align.three_points(PLACES) == pytest.approx(align.TEMPLATE, abs=0.1)
     halves = np.split(PLACES[None], (2, 3), axis=1)
     turned = np.concatenate([Augmentation(mirror=True).points(part) for part in halves], axis=1)
@@ -160,7 +160,7 @@ def test_places_are_those_of_the_template() -> None:
 
 
 def test_unknown_positions_are_one_neutral_position() -> None:
-    """What is unknown is marked, not 0; the neutral position does not depend on the length of a speech."""
+    """Unknown positions are marked, not 0; the neutral position does not depend on the length of a speech."""
     torch.manual_seed(0)
     encoder = PositionEncoder()
     unknown, known = torch.full((1, 8, 14), math.nan), torch.zeros(1, 8, 14)
@@ -171,16 +171,16 @@ def test_unknown_positions_are_one_neutral_position() -> None:
 
 
 def test_positions_are_read_with_their_frames(tmp_path: Path, clips: Clips) -> None:
-    """Points that a shard lacks are unknown positions, for a clip of which frames are read or not."""
+    """Points that a shard lacks are unknown positions, whether or not frames of the clip are read."""
     for names in (("run", "positions"), ("run", "run_windows", "positions")):
         shape = Shape({name: READS[name] for name in names}, 64)
         raw = empty_batch(shape, 1)
         ClipSource(clips, shape).load(0, raw, 0, np.random.default_rng(0))
-        assert bool(raw["positions"].isnan().all())  # the made shards' transforms are 0, from which nothing follows
+        assert bool(raw["positions"].isnan().all())  # the made shards' transforms are 0, so they give no position
 
 
 def test_a_disguise_has_no_lips() -> None:
-    """Whatever the mouth does, the disguised clip is the same; each clip is flipped, moved and tinted by itself."""
+    """The disguised clip does not depend on the mouth; each clip is flipped, moved and tinted separately."""
     torch.manual_seed(0)
     frames = torch.rand(3, 8, 3, 64, 64)
     rows, columns = region(MOUTH_BOX, 64)
@@ -198,7 +198,7 @@ def test_a_disguise_has_no_lips() -> None:
 
 
 def test_an_expression_has_no_colour_light_or_surroundings() -> None:
-    """Tint, brightness, contrast, hair, wall and mouth make no difference to what E_exp sees; brows do."""
+    """Tint, brightness, contrast, hair, background and mouth do not change the input of E_exp; brows do."""
     torch.manual_seed(0)
     frames = torch.rand(2, 3, 1, 64, 64).repeat(1, 1, 3, 1, 1)
     seen = expressive(frames)
@@ -215,7 +215,7 @@ def test_an_expression_has_no_colour_light_or_surroundings() -> None:
 
 
 def test_one_modality_is_spoilt_and_no_more() -> None:
-    """At most one modality of a clip is corrupted, at the given rate, the same for a seed; the inputs do not change."""
+    """At most one modality per clip is corrupted, at the given rate, the same for a seed; the inputs do not change."""
     views, expression = torch.rand(200, 2, 3, 16, 16), torch.rand(200, 3, 3, 16, 16)
     inputs = (views, expression, torch.randn(200, 5, 12, 20), torch.randn(200, 5, 14))
     kept, whole = [one.clone() for one in inputs], Inputs(*inputs, torch.full((200,), -1))
@@ -238,7 +238,7 @@ def test_one_modality_is_spoilt_and_no_more() -> None:
 
 
 def test_noise_has_the_ratio_that_is_asked_for() -> None:
-    """Noise of −5 and 10 dB is that much of the deviation of each coefficient."""
+    """Noise of −5 and 10 dB has the corresponding deviation relative to each coefficient."""
     torch.manual_seed(0)
     windows = torch.randn(400, 12, 20) * torch.arange(1, 13)[:, None]
     for ratio in (-5.0, 10.0):
@@ -248,7 +248,7 @@ def test_noise_has_the_ratio_that_is_asked_for() -> None:
 
 
 def test_positions_are_masked_whole() -> None:
-    """A fraction of the clips has no position at all, the others all of theirs."""
+    """A fraction of the clips has no position at all; the others keep all of theirs."""
     torch.manual_seed(0)
     hidden = corruption.masked(torch.zeros(400, 8, 14), 0.5).isnan().flatten(1)
     assert torch.equal(hidden.any(1), hidden.all(1))
@@ -256,19 +256,19 @@ def test_positions_are_masked_whole() -> None:
 
 
 class Discriminator(nn.Module):
-    """A number in the place of D."""
+    """A discriminator of one number in place of D."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(2.0))
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """A logit of each frame."""
+        """Return a logit for each frame."""
         return self.weight * frames.mean((2, 3, 4))
 
 
 def test_each_side_of_a_hinge_moves_its_own() -> None:
-    """Both sides are their closed forms; D's moves D alone, the other the frames alone."""
+    """Both sides equal their closed forms; D's updates D alone, the other the frames alone."""
     real, discriminator = torch.full((1, 1, 3, 4, 4), 0.4), Discriminator()
     generated = torch.full((1, 1, 3, 4, 4), 0.3, requires_grad=True)
     loss = losses.hinge_loss(discriminator, real, generated)
@@ -285,7 +285,7 @@ def test_each_side_of_a_hinge_moves_its_own() -> None:
 
 
 def test_brows_count_besides() -> None:
-    """The L1 of brows and eyes is that of their box, wherever else frames differ."""
+    """The L1 of brows and eyes covers only their box, whatever differs elsewhere."""
     real, drawn = torch.zeros(1, 2, 3, 64, 64), torch.zeros(1, 2, 3, 64, 64)
     rows, columns = region(losses.EYES_BOX, 64)
     drawn[..., rows, columns] = 0.25
@@ -295,7 +295,7 @@ def test_brows_count_besides() -> None:
 
 
 def test_unlikeness_is_of_those_that_count() -> None:
-    """1 − cosine, of the clips that count; 0 where none does; the second side has no gradient."""
+    """The loss is 1 − cosine over the selected clips, 0 if none is selected; the second input has no gradient."""
     one = torch.tensor([[1.0, 0.0], [1.0, 0.0]], requires_grad=True)
     other = torch.tensor([[1.0, 0.0], [0.0, 1.0]], requires_grad=True)
     assert float(losses.unlikeness(one, other).detach()) == pytest.approx(0.5)
@@ -316,7 +316,7 @@ def test_discriminators_begin_late() -> None:
 
 
 def test_every_modality_is_spoilt_by_itself() -> None:
-    """To train doubts, every modality of every clip is corrupted, in every view, and audio not only by reordering."""
+    """To train doubt, every modality of every clip and view is corrupted, and audio not only by reordering."""
     inputs = (
         torch.rand(40, 3, 3, 16, 16),
         torch.rand(40, 3, 3, 16, 16),

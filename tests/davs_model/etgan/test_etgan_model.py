@@ -1,4 +1,4 @@
-"""ET-GAN-ACW as a model: its shapes, weights, stages, from training to a video."""
+"""ET-GAN-ACW as a model: its shapes, weights and stages, from training to a video."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def made(seed: int = 0, **sizes: float) -> ETGAN:
 
 
 def batch(count: int = 3, side: int = 64) -> dict[str, Tensor]:
-    """Make what the full stage reads, at random."""
+    """Make the inputs of the full stage, at random."""
     torch.manual_seed(5)
     labels = {name: torch.arange(count) % 3 for name in ("words", "speakers", "emotions")}
     return {
@@ -98,7 +98,7 @@ def batch(count: int = 3, side: int = 64) -> dict[str, Tensor]:
 
 
 def gradients(model: ETGAN, *terms: str, progress: float = 0.5, overrides: tuple[str, ...] = ()) -> set[str]:
-    """Return which networks have a gradient of these terms."""
+    """Return the networks that have a gradient of these terms."""
     settings = Settings.resolve("small", None, ["corruption.probability=0", *overrides])
     model.zero_grad(set_to_none=True)
     found = model.train().terms(batch(), terms, settings, progress=progress)
@@ -109,7 +109,7 @@ def gradients(model: ETGAN, *terms: str, progress: float = 0.5, overrides: tuple
 
 @pytest.mark.parametrize("side", [64, 128, 256])
 def test_it_generates_frames_of_every_size(side: int) -> None:
-    """Frames are `[B, T, 3, S, S]` in [0, 1] and differ with the expression; both discriminators see them."""
+    """Frames are `[B, T, 3, S, S]` in [0, 1] and depend on the expression; both discriminators accept them."""
     model = made(image_size=side).eval()
     with torch.no_grad():
         person, speech = model.encode_identity(torch.rand(1, 1, 3, side, side)), torch.randn(1, 8, 256)
@@ -123,13 +123,13 @@ def test_it_generates_frames_of_every_size(side: int) -> None:
 
 
 def test_views_in_any_order_are_one_person() -> None:
-    """Views in any order give exactly the same frames, of the view with most weight; one view gives E_id's output."""
+    """Views in any order give the same frames, based on the view with most weight; one view gives E_id's output."""
     model = made().eval()
     views, speech = torch.rand(2, 4, 3, 64, 64), torch.randn(2, 3, 256)
     with torch.no_grad():
         frames = [model.decode(model.encode_person(views[:, order]), speech) for order in ([0, 1, 2, 3], [2, 0, 3, 1])]
         alone, plain = model.encode_person(views[:, :1]).identity, model.identity_encoder(views[:, :1])
-        model.merge.score[0].weight.mul_(1e4)  # at first all weigh the same
+        model.merge.score[0].weight.mul_(1e4)  # at first all have the same weight
         merged, alpha = model.merge(model.identity_encoder(views))
         _, turned = model.merge(model.identity_encoder(views.flip(1)))
     assert torch.equal(*frames)
@@ -140,7 +140,7 @@ def test_views_in_any_order_are_one_person() -> None:
 
 
 def test_weights_are_one_on_average_and_equal_at_first() -> None:
-    """w has a mean of 1 over the modalities; all are 1 before training, and where weighting is off."""
+    """w has a mean of 1 over the modalities; all are 1 before training, and with weighting off."""
     for adaptive in (1, 0):
         model = made(weighting=adaptive).eval()
         person, speech = model.encode_identity(torch.rand(2, 1, 3, 64, 64)), torch.randn(2, 5, 256)
@@ -155,7 +155,7 @@ def test_weights_are_one_on_average_and_equal_at_first() -> None:
 
 
 def test_part_by_part_is_at_once() -> None:
-    """A speech decoded in parts of any length gives the frames that it gives at once, position unknown in all."""
+    """A speech decoded in parts of any length gives the same frames as at once, with unknown positions."""
     model = made().eval()
     with torch.no_grad():
         person, speech = model.encode_identity(torch.rand(1, 1, 3, 64, 64)), torch.randn(1, 9, 256)
@@ -165,7 +165,7 @@ def test_part_by_part_is_at_once() -> None:
 
 
 def test_a_silent_video_of_a_person_is_as_a_photo() -> None:
-    """A model that only audio drives never drew from what is seen: without sound it is tuned to the photo alone."""
+    """A model driven by audio alone is fine-tuned to the photo alone if the video has no audio."""
     random = np.random.default_rng(0)
     video = random.integers(0, 255, (5, 256, 256, 3), np.uint8)
     speech, heard = (random.normal(size=(count, 12, 20)).astype(np.float32) for count in (4, 5))
@@ -198,7 +198,7 @@ def test_a_person_is_learned_with_the_expression_that_they_show() -> None:
 
 
 def test_whose_gradients_are_whose() -> None:
-    """Discriminators and readers move themselves alone; nothing that frames are held to moves for it."""
+    """Discriminators and readers update themselves alone, and the targets of the frames get no gradient."""
     model = made()
     generator = {
         "identity_encoder",
@@ -209,7 +209,7 @@ def test_whose_gradients_are_whose() -> None:
         "weighting",
         "decoder",
     }
-    everywhere = generator - {"merge"}  # one view has no weight to learn, and how many there are is drawn
+    everywhere = generator - {"merge"}  # one view has no weight to learn, and the number of views is random
     assert gradients(model, "judge") == {"judge"}
     assert gradients(model, "frame") == {"frame_discriminator"}
     assert gradients(model, "clip") == {"clip_discriminator"}
@@ -221,11 +221,11 @@ def test_whose_gradients_are_whose() -> None:
         found = gradients(model, term)
         assert everywhere <= found <= generator, term
     assert everywhere <= gradients(model, "likeness") <= generator
-    assert gradients(model, "doubt") == {"weighting"}  # the encoders do not learn to hide what is spoilt
+    assert gradients(model, "doubt") == {"weighting"}  # the encoders do not learn to hide corruption
 
 
 def test_frames_do_not_move_the_doubts() -> None:
-    """Only its own term moves what doubts a modality: frames would rather have noise weigh more."""
+    """Only its own term updates the doubt of a modality: the losses of frames would give noise more weight."""
     model = made()
     for term, doubts in (("reconstruction", False), ("likeness", False), ("doubt", True)):
         gradients(model, term)
@@ -234,7 +234,7 @@ def test_frames_do_not_move_the_doubts() -> None:
 
 
 def test_what_is_doubted_weighs_less() -> None:
-    """Doubt of a modality takes weight from it, in every group of channels, and gives it to the others alike."""
+    """Doubt of a modality takes weight from it in every group of channels, and gives it to the others equally."""
     model = made().eval()
     with torch.no_grad():
         person, speech = model.encode_identity(torch.rand(2, 1, 3, 64, 64)), torch.randn(2, 5, 256)
@@ -247,7 +247,7 @@ def test_what_is_doubted_weighs_less() -> None:
 
 
 def test_a_step_moves_the_same_whatever_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One view or several, every expression spoilt or none: the same terms and gradients, which processes average."""
+    """The terms and gradients are the same for one view or several and for any corruption, so processes can average."""
     settings = Settings.resolve("small")
     stage, found = ETGAN.plan("full", settings), []
     spoil = corruption.spoil
@@ -270,7 +270,7 @@ def test_a_step_moves_the_same_whatever_is_drawn(monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_labels_there_is_nothing_to_tell_apart() -> None:
-    """On clips without emotions, words or several people the rest trains; what is switched off is not planned."""
+    """Without emotion labels, words or several speakers the rest trains; terms that are off are not planned."""
     model = made(n_emotions=0, n_speakers=1, n_words=1, n_people=0, weighting=0)
     settings = Settings.resolve("small", None, ["weights.clip=0"])
     stage = ETGAN.plan("full", settings)
@@ -290,7 +290,7 @@ def test_without_labels_there_is_nothing_to_tell_apart() -> None:
 
 
 def test_expression_clips_without_a_label_do_not_count() -> None:
-    """Words are read in e_exp of clips of one word alone: sentences of many are left out, and all may be such."""
+    """Words are read from e_exp for single-word clips alone; sentences are left out, and all clips may be sentences."""
     model, settings = made(), Settings.resolve("small", None, ["corruption.probability=0"])
     names = ("expression_word", "expression_word_confusion", "expression_person", "emotion")
     known = batch()
@@ -306,12 +306,12 @@ def test_expression_clips_without_a_label_do_not_count() -> None:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of shards with emotions; not to be changed."""
+    """A folder of shards with emotions; read-only."""
     return make_shards(tmp_path_factory.mktemp("etgan") / "shards", clips=18, people=3, emotions=EMOTIONS)
 
 
 def train(out: Path, run: Path, *overrides: str) -> list[str]:
-    """Train all stages, and return what was said."""
+    """Train all stages, and return the messages."""
     lines: list[str] = []
     settings = Settings.resolve("small", None, (*QUICK, *overrides))
     loop.train(out, run, settings, stages=tuple(ETGAN.stages), say=lines.append)
@@ -320,7 +320,7 @@ def train(out: Path, run: Path, *overrides: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of all stages, and beside it `killed`, as it was amid its last stage; not to be changed."""
+    """A run of all stages, and beside it `killed`, the run as it was during its last stage; read-only."""
     folder = tmp_path_factory.mktemp("etgan") / "run"
     with interrupted.kept({("full", 2): folder.parent / "killed"}):
         train(out, folder)
@@ -346,13 +346,13 @@ def test_it_trains_in_five_stages(run: Path) -> None:
 
 
 def test_it_goes_on_bit_for_bit(out: Path, run: Path, tmp_path: Path) -> None:
-    """A run that was killed in its last stage ends with the very bytes of one that was not."""
+    """A run that was killed in its last stage ends byte-identical to an uninterrupted one."""
     train(out, Path(shutil.copytree(run.parent / "killed", tmp_path / "run")))
     interrupted.assert_same_bytes(run, tmp_path / "run")
 
 
 def test_the_judge_learns_from_people_of_its_own(out: Path) -> None:
-    """A fraction of the labelled people is the judge's; with nobody to spare all of them learn from all."""
+    """A fraction of the labelled people is reserved for the judge; if none can be spared, all stages use them all."""
     settings = Settings.resolve("small", None, QUICK)
     clips = read_corpus(out, settings).train
     of_judge, of_others = (ETGAN.uses(clips, stage, settings) for stage in ("judge", "full"))
@@ -367,7 +367,7 @@ def test_the_judge_learns_from_people_of_its_own(out: Path) -> None:
 
 
 def test_clips_without_emotions_leave_stages_out(tmp_path: Path) -> None:
-    """On clips without labelled emotions judge and expression are left out, said so, and the rest trains."""
+    """On clips without emotion labels judge and expression are left out with a message, and the rest trains."""
     out = make_shards(tmp_path / "shards", people=1)
     lines = train(out, tmp_path / "run", "steps.speech=1", "steps.full=1")
     left = [line for line in lines if "left out: " in line and "labelled emotions" in line]
@@ -376,7 +376,7 @@ def test_clips_without_emotions_leave_stages_out(tmp_path: Path) -> None:
 
 
 def test_a_talker_goes_on_from_run_to_run(run: Path) -> None:
-    """What a talker draws does not depend on how the windows are cut."""
+    """The frames of a talker do not depend on how the windows are divided."""
     talker = Talker.load(run, device="cpu")
     face = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
     windows = np.random.default_rng(1).standard_normal((9, 12, 20)).astype(np.float32)
@@ -395,13 +395,13 @@ def test_readers_are_networks_of_the_model() -> None:
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
-    """Make soft pictures (n, 256, 256, 3), each another one."""
+    """Make soft images (n, 256, 256, 3), each a different one."""
     coarse = np.random.default_rng(seed).integers(0, 255, (count, 4, 4, 3), np.uint8)
     return np.stack([cv2.resize(one, (256, 256)) for one in coarse])
 
 
 def test_an_expression_is_a_clip_or_an_emotion(run: Path) -> None:
-    """Neither: neutral, which is what an emotion of that name gives; without it the mean of all; a clip is its code."""
+    """The default is the neutral emotion, or without one the mean of all; a clip gives its own code."""
     talker, windows = Talker.load(run, device="cpu"), np.zeros((2, 12, 20), np.float32)
     assert talker.emotions == EMOTIONS
 
@@ -430,7 +430,7 @@ def test_an_expression_is_a_clip_or_an_emotion(run: Path) -> None:
 
 
 def test_an_emotion_without_clips_cannot_be_shown(run: Path) -> None:
-    """An emotion that no clip of the training had is refused and is not named as known; neutral is then the mean."""
+    """An emotion without training clips is refused and not listed; if it is neutral, the mean is the default."""
     talker = Talker.load(run, device="cpu")
     talker.model.expressions[EMOTIONS.index("neutral")] = 0
     with pytest.raises(RunError, match="learned from no clip of the emotion neutral: it knows happy, sad"):
@@ -439,7 +439,7 @@ def test_an_emotion_without_clips_cannot_be_shown(run: Path) -> None:
 
 
 def test_several_pictures_in_any_order(run: Path) -> None:
-    """Pictures of one person in any order give the same frames; a grid of several people has each person's own."""
+    """Images of one person in any order give the same frames; in a grid of people each has its own."""
     talker, windows = Talker.load(run, device="cpu"), np.zeros((2, 12, 20), np.float32)
     three = pictures(3)
     first, second = (
@@ -454,7 +454,7 @@ def test_several_pictures_in_any_order(run: Path) -> None:
 
 
 def generate(run: Path, folder: Path, *arguments: object) -> Result:
-    """Run `avprep generate` with two aligned pictures and a sound."""
+    """Run `avprep generate` with two aligned images and an audio file."""
     for name, picture in zip("ab", pictures(2), strict=True):
         cv2.imwrite(str(folder / f"{name}.png"), picture)
     made_media.write_wav(folder / "speech.wav", made_media.noise(0.6, 16_000), 16_000)
@@ -464,7 +464,7 @@ def generate(run: Path, folder: Path, *arguments: object) -> Result:
 
 
 def test_a_film_of_an_emotion_with_its_weights(run: Path, tmp_path: Path) -> None:
-    """`generate` makes a film of one person in an emotion, and plots how much each modality counts."""
+    """`generate` makes a video of a person in an emotion, and plots the weight of each modality."""
     done = generate(run, tmp_path, "--emotion", "happy", "--weights-plot", tmp_path / "weights.png")
     assert done.exit_code == 0, done.output
     assert "film.mp4: 15 frames" in done.output
@@ -474,7 +474,7 @@ def test_a_film_of_an_emotion_with_its_weights(run: Path, tmp_path: Path) -> Non
 
 
 def test_paths_of_a_film_may_be_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`film` takes each of its paths as text, that of the plot, too, below the folder that it is called in."""
+    """`film` accepts each of its paths as text, that of the plot too, relative to the current folder."""
     monkeypatch.chdir(tmp_path)
     made_media.write_wav(tmp_path / "speech.wav", made_media.noise(0.1, 16_000), 16_000)
     cv2.imwrite("photo.png", pictures(1)[0])
@@ -483,7 +483,7 @@ def test_paths_of_a_film_may_be_text(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_film_takes_the_expression_of_a_clip(run: Path, tmp_path: Path) -> None:
-    """`film` reads an expression from a clip of anybody."""
+    """`film` reads an expression from a clip of anyone."""
     speech = made_media.write_wav(tmp_path / "speech.wav", made_media.noise(0.6, 16_000), 16_000)
     photo = tmp_path / "photo.png"
     cv2.imwrite(str(photo), pictures(1)[0])
@@ -501,7 +501,7 @@ def test_a_film_takes_the_expression_of_a_clip(run: Path, tmp_path: Path) -> Non
     ],
 )
 def test_an_expression_is_a_video_of_a_face(run: Path, tmp_path: Path, name: str, problem: str, advice: str) -> None:
-    """A sound, a folder and a picture without a face are answered in one line that says what to give instead."""
+    """An audio file, a folder and an image without a face are answered in one line that says what to give instead."""
     done = generate(run, tmp_path, "--expression", tmp_path / name, "--detector", "opencv")
     assert done.exit_code == 1
     (said,) = [line for line in done.output.splitlines() if line.startswith("Error:")]
@@ -511,7 +511,7 @@ def test_an_expression_is_a_video_of_a_face(run: Path, tmp_path: Path, name: str
 
 
 def test_a_film_takes_the_expression_of_a_photo(run: Path, tmp_path: Path) -> None:
-    """A photo is a video of one frame, its aligned face, whose expression is another than that of none."""
+    """A photo acts as a video of one frame, its aligned face; its expression differs from the default."""
     take, who = speech.perform("WATER", speech.speaker(0, 1), 0), speech.speaker(0, 1)
     face = drawing.render(take, who, face=expression("surprised", "high", who, 0))[0]
     cv2.imwrite(str(tmp_path / "face.png"), face[..., ::-1])
@@ -527,7 +527,7 @@ def test_a_film_takes_the_expression_of_a_photo(run: Path, tmp_path: Path) -> No
 
 
 def test_a_wrong_emotion_is_refused_before_photos(run: Path, tmp_path: Path) -> None:
-    """A wrong emotion is told of where a photo is wrong as well, by the command and by `film`."""
+    """A wrong emotion is reported before a wrong photo, by the command and by `film`."""
     done = generate(run, tmp_path, "--face", tmp_path, "--emotion", "bored")
     assert done.output.splitlines()[-1].startswith("Error: the model knows no emotion bored")
     with pytest.raises(RunError, match="knows no emotion bored"):
@@ -543,14 +543,14 @@ def test_a_wrong_emotion_is_refused_before_photos(run: Path, tmp_path: Path) -> 
     ],
 )
 def test_what_cannot_be_shown_is_one_line(run: Path, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
-    """An unknown emotion names the known ones; options that exclude each other are refused."""
+    """For an unknown emotion the error lists the known ones; options that exclude each other are refused."""
     done = generate(run, tmp_path, *arguments)
     assert done.exit_code != 0
     assert [line for line in done.output.splitlines() if line.startswith("Error:")] == [f"Error: {said}"]
 
 
 def test_other_models_take_no_expression(tmp_path: Path) -> None:
-    """A model without expressions or weights refuses both in one line, and draws as ever without."""
+    """A model without expressions or weights refuses both in one line, and otherwise generates as usual."""
     speech = made_media.write_wav(tmp_path / "speech.wav", made_media.noise(0.6, 16_000), 16_000)
     photo = tmp_path / "photo.png"
     cv2.imwrite(str(photo), pictures(1)[0])

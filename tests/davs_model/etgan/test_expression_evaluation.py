@@ -1,4 +1,4 @@
-"""The evaluation of expressive models: it tells one that shows the expression from one that does not."""
+"""The evaluation of expressive models distinguishes one that shows the expression from one that does not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BROWS = slice(SIDE * 64 // 256, SIDE * 130 // 256)
 
 @dataclass
 class Person:
-    """A picture `[B, 3, S, S]` and brows."""
+    """Return an image `[B, 3, S, S]` and brows."""
 
     picture: Tensor
     brows: Tensor | None = None
@@ -44,7 +44,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Found:
-    """What a sync model finds of a film."""
+    """The result of a sync model for a video."""
 
     audio_lead_frames: float
     confidence: float
@@ -52,7 +52,7 @@ class Found:
 
 
 class Collage(TalkingModel):
-    """Draws a person's first picture with the brows of the expression clip; blind: with their own."""
+    """Generates a person's first image with the brows of the expression clip, or if blind with the person's own."""
 
     name = "collage"
     drivers = ("audio",)
@@ -65,7 +65,7 @@ class Collage(TalkingModel):
 
     @classmethod
     def dimensions_for(cls, corpus: Any, settings: Any) -> dict[str, int | float]:
-        """Frames of `SIDE`."""
+        """Frames of size `SIDE`."""
         return {"image_size": SIDE}
 
     @classmethod
@@ -74,20 +74,20 @@ class Collage(TalkingModel):
         return {FRAMES: Reads("frames", 8), WINDOWS: Reads("windows", 8, beside=FRAMES)}
 
     def terms(self, batch: Any, wanted: Any, settings: Any, *, progress: float, gather: Any) -> dict[str, Tensor]:
-        """It does not train."""
+        """The model does not train."""
         return {}
 
     def encode_identity(self, frames: Tensor) -> Person:
-        """Take the first picture."""
+        """Use the first image."""
         return Person(frames[:, 0])
 
     def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
-        """Take the windows as they are."""
+        """Use the windows unchanged."""
         assert windows is not None
         return windows.flatten(2)
 
     def encode_expression(self, frames: Tensor) -> Tensor:
-        """Take the brows, grey."""
+        """Use the brows, in grey."""
         return frames[..., BROWS, :].mean((1, 2)).flatten(1)
 
     def expressing(self, identity: Person, expression: Tensor) -> Person:
@@ -95,7 +95,7 @@ class Collage(TalkingModel):
         return Person(identity.picture, None if self.blind else expression.reshape(len(expression), 1, -1, SIDE))
 
     def decode(self, identity: Person, speech: Tensor) -> Tensor:
-        """Draw the person with these brows, and the lower half of the mouth the darker, the louder it is."""
+        """Generate the person with these brows, and with a lower half of the mouth that is darker for louder audio."""
         frames = identity.picture[:, None].repeat(1, speech.shape[1], 1, 1, 1)
         if identity.brows is not None:
             frames[..., BROWS, :] = identity.brows[:, None]
@@ -105,33 +105,33 @@ class Collage(TalkingModel):
         return frames
 
     def embeddings(self, batch: Any) -> dict[str, Tensor]:
-        """It has none."""
+        """The model has none."""
         return {}
 
     def person_features(self, frames: Tensor) -> Tensor:
-        """Take the mean picture, small."""
+        """Use the mean image, small."""
         return frames.mean(1)[..., ::8, ::8].flatten(1)
 
     def modality_weights(self, identity: Person, speech: Tensor) -> Tensor:
-        """Trust sound less the more it varies from window to window, others not less."""
+        """Give audio less weight the more it varies between windows, and the other modalities more."""
         trust = 1 / (1 + speech.std(-1))
         return torch.stack(((3 - trust) / 2, (3 - trust) / 2, trust), -1)
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four people to fit readers to, three to measure on, each with three emotions and two words."""
+    """Four people to fit readers to and three to measure on, each with three emotions and two words."""
     return make_expressive_shards(tmp_path_factory.mktemp("faces"), {"train": 4, "test": 3})
 
 
 @pytest.fixture(scope="module")
 def clips(shards: Path) -> Clips:
-    """Those to measure on."""
+    """The clips to measure on."""
     return read_clips(shards, "test")
 
 
 def measured(model: TalkingModel, clips: Clips, shards: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the facts of each measure, and what is missing."""
+    """Return the facts of each measure, and the reasons for missing ones."""
     missing: dict[str, str] = {}
     how = expression.ExpressionSettings(9, 100)
     device = torch.device("cpu")
@@ -141,7 +141,7 @@ def measured(model: TalkingModel, clips: Clips, shards: Path) -> tuple[dict[str,
 
 @pytest.fixture(scope="module")
 def collage(clips: Clips, shards: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """What is measured of a model that shows the expression."""
+    """The measures of a model that shows the expression."""
     return measured(Collage(), clips, shards)
 
 
@@ -158,7 +158,7 @@ def test_expression_is_read_where_it_is_shown(collage: tuple[dict[str, Any], dic
 
 
 def test_expression_is_not_read_where_it_is_not_shown(clips: Clips, shards: Path) -> None:
-    """A model that does not show it is read at chance when the same face is asked for each emotion."""
+    """For a model that ignores the expression, emotions of the same face are read at chance level."""
     readers = Readers.fit(read_clips(shards, "train"), SIDE, limit=100)
     bench = Bench(Collage(blind=True), clips, torch.device("cpu"), readers)
     facts = steering.measure(bench, targets(clips, 3)).facts
@@ -166,21 +166,21 @@ def test_expression_is_not_read_where_it_is_not_shown(clips: Clips, shards: Path
 
 
 def test_lips_are_compared_over_the_emotions(collage: tuple[dict[str, Any], dict[str, str]]) -> None:
-    """Lips that follow the sound alone are as good with every emotion."""
+    """Lips that follow the audio alone are equally good with every emotion."""
     steering = collage[0]["steering"]
     assert steering["opening_r"] > 0.8
     assert steering["opening_r_range"] < 0.05
 
 
 def test_a_film_without_an_offset_does_not_end_the_evaluation(clips: Clips, shards: Path) -> None:
-    """Where the sync model finds no offset of a clip's films, that clip alone is not in the figures of sync."""
+    """If the sync model finds no offset for a clip's videos, only that clip is left out of the sync figures."""
 
     class Judge:
         def __init__(self) -> None:
             self.films = 0
 
         def lead(self, film: Any, windows: Any, valid: Any) -> Any:
-            """Find none of the first clip, drawn with three emotions."""
+            """Find no offset for the first clip's videos of three emotions."""
             self.films += 1
             return None if self.films <= len(EMOTIONS) else Found(0.0, 0.5, 1.0)
 
@@ -192,7 +192,7 @@ def test_a_film_without_an_offset_does_not_end_the_evaluation(clips: Clips, shar
 
 
 def test_weight_of_the_sound_falls_with_the_noise(collage: tuple[dict[str, Any], dict[str, str]]) -> None:
-    """A weight that falls step by step has Spearman −1, one that nothing spoils has 0; what noise costs is a figure."""
+    """A weight that falls step by step has Spearman −1, one without any effect has 0; the loss by noise is given."""
     facts = collage[0]["weighing"]
     assert facts["audio_spearman"] == pytest.approx(-1)
     assert facts["expression_spearman"] == 0
@@ -201,7 +201,7 @@ def test_weight_of_the_sound_falls_with_the_noise(collage: tuple[dict[str, Any],
 
 
 def test_leakage_has_emotions_people_and_words(collage: tuple[dict[str, Any], dict[str, str]]) -> None:
-    """Brows give the emotion away whole, and words not at all."""
+    """Brows reveal the emotion completely, and words not at all."""
     facts = collage[0]["expression_leakage"]
     assert facts["emotion_accuracy"] == 1
     assert facts["words_accuracy"] < 0.8
@@ -210,7 +210,7 @@ def test_leakage_has_emotions_people_and_words(collage: tuple[dict[str, Any], di
 def test_views_are_measured_and_what_is_missing_has_a_reason(
     collage: tuple[dict[str, Any], dict[str, str]],
 ) -> None:
-    """Merged pictures agree the more, the more there are; without another run nobody reads identity."""
+    """Merged images agree better the more there are; without another run identity is not read."""
     facts, missing = collage
     assert facts["views"]["cosine_8"] >= facts["views"]["cosine_1"]
     assert facts["views"]["spread_8"] <= facts["views"]["spread_1"]
@@ -218,7 +218,7 @@ def test_views_are_measured_and_what_is_missing_has_a_reason(
 
 
 def test_evaluate_measures_a_run_and_draws_each_emotion(shards: Path, tmp_path: Path) -> None:
-    """Of a run of ET-GAN, evaluate has all that, identity by the encoder of a run, a sheet and sections of a page."""
+    """For a run of ET-GAN evaluate has these measures, identity by another run's encoder, a sheet and page sections."""
     sizes = {"n_words": 2, "n_speakers": 4, "n_emotions": 3, "width": 0.05, "image_size": 64, "speech_frames": 5}
     note = {"steps": {"full": 1}, "words": ["word0", "word1"], "emotions": sorted(EMOTIONS), "mfcc_preset": "davs"}
     run = checkpoint.save(tmp_path / "run", Checkpoint.of(ETGAN(**sizes).eval(), note))
@@ -233,7 +233,7 @@ def test_evaluate_measures_a_run_and_draws_each_emotion(shards: Path, tmp_path: 
 
 
 def test_targets_take_turns_and_get_nothing_of_their_own(clips: Clips) -> None:
-    """The first targets are of all speakers; pictures are of other clips of theirs, the donor is somebody else."""
+    """The first targets cover all speakers; images are from their other clips, the donor is another speaker."""
     found = targets(clips, 9)
     assert {target.speaker for target in found[:3]} == {0, 1, 2}
     assert sorted((target.speaker, target.emotion) for target in found) == [(s, e) for s in range(3) for e in range(3)]
@@ -245,7 +245,7 @@ def test_targets_take_turns_and_get_nothing_of_their_own(clips: Clips) -> None:
 
 
 def damage(out: Path, clips: Clips, row: int) -> None:
-    """Make a clip of the test split one that cannot be read."""
+    """Make a clip of the test split unreadable."""
     offset, length = clips.places[row, 0].tolist()
     tar = next((out / "crop").glob("test-*.tar"))
     data = bytearray(tar.read_bytes())
@@ -254,7 +254,7 @@ def damage(out: Path, clips: Clips, row: int) -> None:
 
 
 def test_a_damaged_clip_is_left_out(tmp_path: Path) -> None:
-    """A clip that cannot be read is left out of the metrics, whatever it was drawn for, and the evaluation goes on."""
+    """An unreadable clip is left out of the metrics, whatever its role, and the evaluation continues."""
     broken = make_expressive_shards(tmp_path, {"train": 2, "test": 3})
     table = read_clips(broken, "test")
     damage(broken, table, targets(table, 9)[0].row)
@@ -265,7 +265,7 @@ def test_a_damaged_clip_is_left_out(tmp_path: Path) -> None:
 
 
 def test_tables_of_few_clips_do_without_the_damaged_first_ones(tmp_path: Path) -> None:
-    """A table of the first clips alone takes the next ones where none of the first can be read."""
+    """A table of the first clips takes the next ones if none of the first can be read."""
     broken = make_expressive_shards(tmp_path, {"train": 2, "test": 3})
     table = read_clips(broken, "test")
     for target in targets(table, 9)[:2]:
@@ -276,7 +276,7 @@ def test_tables_of_few_clips_do_without_the_damaged_first_ones(tmp_path: Path) -
 
 
 def test_where_no_clip_can_be_read_the_reason_is_given(tmp_path: Path) -> None:
-    """An expressive model without a readable clip loses its tables, and not the rest of the evaluation."""
+    """An expressive model without a readable clip loses its own tables, but not the rest of the evaluation."""
     broken = make_expressive_shards(tmp_path, {"train": 2, "test": 3})
     table = read_clips(broken, "test")
     for row in range(len(table)):
@@ -287,7 +287,7 @@ def test_where_no_clip_can_be_read_the_reason_is_given(tmp_path: Path) -> None:
 
 
 def test_emotions_are_not_read_of_clips_that_cannot_be(tmp_path: Path) -> None:
-    """The readers of ET-GAN itself say nothing where no clip can be read; of readable ones they count each."""
+    """The readers of ET-GAN itself give no figures if no clip is readable; otherwise they count each readable one."""
     out = make_expressive_shards(tmp_path, {"test": 2})
     table = read_clips(out, "test")
     model = ETGAN(n_words=2, n_speakers=4, n_emotions=3, width=0.05, image_size=64, speech_frames=5)
@@ -299,7 +299,7 @@ def test_emotions_are_not_read_of_clips_that_cannot_be(tmp_path: Path) -> None:
 
 
 def test_the_sheet_does_without_a_damaged_clip(tmp_path: Path) -> None:
-    """A clip that would lend everybody on the sheet its expression gives way to the next, if it cannot be read."""
+    """If the clip that gives everyone on the sheet its expression is unreadable, the next one is used."""
     out = make_expressive_shards(tmp_path, {"train": 1, "test": 3})
     table = read_clips(out, "test")
     readers = Readers.fit(read_clips(out, "train"), SIDE, limit=100)
@@ -312,7 +312,7 @@ def test_the_sheet_does_without_a_damaged_clip(tmp_path: Path) -> None:
 
 
 def test_clips_without_emotions_have_no_targets(clips: Clips, shards: Path) -> None:
-    """Where no clip has an emotion nothing is measured, and the reason is given."""
+    """If no clip has an emotion nothing is measured, and the reason is given."""
     import dataclasses
 
     nothing = dataclasses.replace(clips, emotions=np.full(len(clips), -1))
@@ -322,7 +322,7 @@ def test_clips_without_emotions_have_no_targets(clips: Clips, shards: Path) -> N
 
 
 def test_interval_is_by_speaker() -> None:
-    """Clips of a speaker who are all the same count as one; a single speaker has no interval."""
+    """Identical clips of a speaker count as one; a single speaker has no interval."""
     alike = estimate([1.0] * 50 + [0.0] * 50, [0] * 50 + [1] * 50)
     assert (alike.low, alike.high) == (0, 1)
     assert alike.mean == 0.5
@@ -333,7 +333,7 @@ def test_interval_is_by_speaker() -> None:
 
 
 def test_falling_is_spearman() -> None:
-    """Falling means are −1, rising ones 1, equal ones 0; means that tie are as SciPy has them."""
+    """Falling means give −1, rising ones 1, equal ones 0; ties are treated as by SciPy."""
     tied = [0.9, 0.9, 0.9, 0.9, 0.8]
     assert falling(tied) == pytest.approx(spearmanr(tied, range(5)).statistic)
     assert falling([3.0, 2.0, 1.5]) == pytest.approx(-1)

@@ -1,4 +1,4 @@
-"""The smallest talking model: a few linear layers, reads, terms and settings of its own."""
+"""The smallest talking model: a few linear layers with reads, terms and settings of its own."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Settings(RunSettings):
 
 
 class Model(TalkingModel):
-    """Linear layers between pictures of 8×8, windows and features."""
+    """Linear layers between images of 8×8, windows and features."""
 
     name = "toy"
     Settings = Settings
@@ -90,12 +90,12 @@ class Model(TalkingModel):
 
     @classmethod
     def dimensions_for(cls, corpus: Corpus, settings: Settings) -> dict[str, int | float]:
-        """The features of the settings, in pictures of 64 pixels."""
+        """The features of the settings, in images of 64 pixels."""
         return {"features": settings.model.features, "image_size": 64}
 
     @classmethod
     def reads(cls, dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
-        """Three moments far apart, seven frames in a row with their windows, and a portrait."""
+        """Three instants far apart, seven consecutive frames with their windows, and a portrait."""
         return {
             "other_moments": Reads("frames", 3, every=9),
             FRAMES: Reads("frames", 7, at="sound"),
@@ -106,7 +106,7 @@ class Model(TalkingModel):
     def terms(
         self, batch: Batch, wanted: Collection[str], settings: Settings, *, progress: float, gather: Gather
     ) -> dict[str, Tensor]:
-        """Agreement of audio and video, error of frames, which counts more from step to step, likeness of a face."""
+        """Agreement of audio and video, error of frames, weighted by the progress, and likeness of a face."""
         audio, video = self.encode_speech(windows=batch[WINDOWS]), self.encode_speech(frames=batch[FRAMES])
         found = {"agreement": functional.mse_loss(self.noise(audio), video)}
         if "picture" in wanted:
@@ -120,30 +120,30 @@ class Model(TalkingModel):
         return {name: value for name, value in found.items() if name.partition("_")[0] in wanted}
 
     def initialise(self, batch: Batch) -> None:
-        """Let features of windows begin with a mean of 0."""
+        """Make features of windows start with a mean of 0."""
         with torch.no_grad():
             self.ear.bias -= self.encode_speech(windows=batch[WINDOWS]).mean((0, 1))
 
     def encode_identity(self, frames: Tensor) -> Tensor:
-        """A feature of each picture."""
+        """Return a feature of each image."""
         return self.face(_small(frames))
 
     def encode_speech(self, *, frames: Tensor | None = None, windows: Tensor | None = None) -> Tensor:
-        """A feature of each frame or window."""
+        """Return a feature of each frame or window."""
         if frames is not None:
             return self.eye(_small(frames))
         assert windows is not None
         return self.ear(windows.flatten(2))
 
     def decode(self, identity: Tensor, speech: Tensor) -> Tensor:
-        """A picture of 8×8 for each feature of speech, made larger."""
+        """Return an enlarged image of 8×8 for each speech feature."""
         side = int(self.dimensions["image_size"])
         features = torch.cat((identity.expand(*speech.shape[:2], -1), speech), dim=-1)
         pictures = self.mouth(features).float().sigmoid().view(-1, 3, SIDE, SIDE)
         return functional.interpolate(pictures, side).view(*speech.shape[:2], 3, side, side)
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
-        """Features of speech and of the portrait."""
+        """Return features of speech and of the portrait."""
         found: dict[str, Tensor] = {}
         if FRAMES in batch:
             found["video"] = self.encode_speech(frames=batch[FRAMES])
@@ -154,6 +154,6 @@ class Model(TalkingModel):
 
 
 def _small(frames: Tensor) -> Tensor:
-    """Pictures of 8×8 as vectors `[B, T, 192]`."""
+    """Return images of 8×8 as vectors `[B, T, 192]`."""
     small = functional.adaptive_avg_pool2d(frames.flatten(0, 1), SIDE)
     return small.reshape(*frames.shape[:2], -1)

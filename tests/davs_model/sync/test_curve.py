@@ -1,4 +1,4 @@
-"""Offsets by curves: their sign, their tenths, and what exists."""
+"""Offsets from curves: their sign, their fractions, and missing features."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from davs_model.sync.film import in_words
 
 
 def unit(count: int, seed: int = 0, smooth: int = 1) -> np.ndarray:
-    """Random unit vectors (count, 32), `smooth` of them much alike."""
+    """Random unit vectors (count, 32); `smooth` neighbours are similar."""
     features = np.random.default_rng(seed).normal(size=(count + smooth - 1, 32))
     features = sum(features[n : n + count] for n in range(smooth))
     return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
 def measure(video: np.ndarray, audio: np.ndarray, seen: np.ndarray | None = None) -> curve.Offset | None:
-    """The offset of features that all exist, or only some of the video."""
+    """Return the offset of features that all exist, or of which only some video features do."""
     every = np.ones(len(video), bool)
     return curve.offset(curve.distances(video, audio, every if seen is None else seen, every))
 
 
 @given(st.integers(-12, 12))
 def test_the_sign_says_that_audio_is_early(lead: int) -> None:
-    """A sound whose every instant comes `lead` frames before its picture has the lead `lead`."""
+    """Audio whose every instant comes `lead` frames before its frame has the lead `lead`."""
     every = unit(100)
-    found = measure(every[20:70], every[20 + lead : 70 + lead])  # what is heard at i is seen at i + lead
+    found = measure(every[20:70], every[20 + lead : 70 + lead])  # the audio at i belongs to the frame at i + lead
     assert found is not None
     assert found.audio_lead_frames == pytest.approx(lead, abs=0.5)
     assert found.audio_lead_ms == pytest.approx(40 * found.audio_lead_frames)
@@ -41,7 +41,7 @@ def test_the_sign_says_that_audio_is_early(lead: int) -> None:
 
 
 def test_the_curve_is_a_mean_over_pairs_that_exist() -> None:
-    """Each point is the mean distance of the pairs at that lead, whatever lies in the others."""
+    """Each point is the mean distance of the existing pairs at that lead, whatever the other values."""
     video, audio = unit(20, 1), unit(20, 2)
     seen, heard = np.zeros(20, bool), np.ones(20, bool)
     seen[2:18], heard[:3] = True, False
@@ -54,7 +54,7 @@ def test_the_curve_is_a_mean_over_pairs_that_exist() -> None:
 
 
 def test_fewer_than_five_pairs_are_no_point() -> None:
-    """A lead with fewer than five pairs has none, and a clip without any other has no offset."""
+    """A lead with fewer than five pairs is undefined, and a clip with no other lead has no offset."""
     video = unit(9)
     found = measure(video, video)
     assert found is not None
@@ -64,7 +64,7 @@ def test_fewer_than_five_pairs_are_no_point() -> None:
 
 
 def test_a_lead_beyond_a_short_curve_is_not_found_at_its_end() -> None:
-    """A clip too short for its lead is told by a curve that is lowest where it ends; one of its own leads is found."""
+    """For a lead beyond a short clip the curve's minimum is at its end and marked `cut_off`; one inside is found."""
     every = unit(40, smooth=4)
     late = measure(every[10:20], every[3:13])
     assert late is not None
@@ -81,14 +81,14 @@ def test_a_lead_beyond_a_short_curve_is_not_found_at_its_end() -> None:
 
 
 def test_the_largest_lead_may_be_larger() -> None:
-    """In words a lead at the end of what is looked for is that much or more."""
+    """In text, a lead at the end of the search range is given as that much or more."""
     found = curve.Offset(-15.0, 0.21, 0.6, 60, ())
     assert in_words(found) == "audio late by 15 frames or more (-600 ms), confidence 0.210"
     assert "more" not in in_words(replace(found, audio_lead_frames=-14.5))
 
 
 def test_tenths_by_a_parabola() -> None:
-    """Between two frames the lead is where a parabola through the three lowest points has its minimum."""
+    """Between two frames the lead is the minimum of a parabola through the three lowest points."""
     leads = np.arange(-15, 16)
     found = curve.offset(np.tile(1 + 0.01 * (leads - 2.3) ** 2, (10, 1)))
     assert found is not None
@@ -99,7 +99,7 @@ def test_tenths_by_a_parabola() -> None:
 
 
 def test_foreign_audio_has_little_confidence() -> None:
-    """Features that have nothing to do with each other are far less sure than those that belong together."""
+    """Unrelated features have far less confidence than matching ones."""
     video = unit(60, 1)
     true, foreign = measure(video, video), measure(video, unit(60, 2))
     assert true is not None
@@ -108,7 +108,7 @@ def test_foreign_audio_has_little_confidence() -> None:
 
 
 def test_a_last_second_that_cannot_show_the_lead_has_none() -> None:
-    """Audio late by more frames than a cut-off last second reaches is found in all seconds but that one."""
+    """If the truncated last second is too short for the audio's delay, the lead is found in all other seconds."""
     angles = 0.03 * np.arange(137)
     video, audio = (np.stack((np.cos(a), np.sin(a)), 1) for a in (angles, angles - 0.03 * 8))
     found = curve.seconds(curve.distances(video, audio, np.ones(137, bool), np.ones(137, bool)))
@@ -116,7 +116,7 @@ def test_a_last_second_that_cannot_show_the_lead_has_none() -> None:
 
 
 def test_seconds_are_measured_from_five_seconds_on() -> None:
-    """A clip of 5 s has the offset of each second; a shorter one has none; a move within it shows."""
+    """A clip of 5 s has an offset for each second, which shows a shift within it; a shorter clip has none."""
     every = unit(200)
     audio = np.concatenate([every[20:70], every[73:178]])  # early by 3 frames from the third second on
     found = curve.seconds(curve.distances(every[20:175], audio, np.ones(155, bool), np.ones(155, bool)))

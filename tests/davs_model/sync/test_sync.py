@@ -1,4 +1,4 @@
-"""A sync model all the way: trained on shards, it measures their clips, and these are moved and selected."""
+"""A sync model from training on shards to measuring, shifting and selecting their clips."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of clips, four of them out of sync; not to be changed."""
+    """Shards of clips, four of them out of sync; read-only."""
     counts = {"train": 24, "val": 6, "test": 4}
     return make_talking_shards(tmp_path_factory.mktemp("sync") / "out", counts, leads=SHIFTED, failed=FAILED)
 
 
 def train(out: Path, run: Path) -> list[str]:
-    """Train both passes and return what was said."""
+    """Train both passes and return the messages."""
     lines: list[str] = []
     settings = Settings.resolve("small", None, QUICK)
     loop.train(out, run, settings, stages=("contrast", "refine"), say=lines.append)
@@ -59,7 +59,7 @@ def train(out: Path, run: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained sync model, and beside it `killed`, as it was amid its second pass; not to be changed."""
+    """A trained sync model, and beside it `killed`, the run as it was during its second pass; read-only."""
     folder = tmp_path_factory.mktemp("sync") / "run"
     with interrupted.kept({("refine", 8): folder.parent / "killed"}):
         train(out, folder)
@@ -68,7 +68,7 @@ def run(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def measured(out: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Those shards, measured by `avprep sync`; not to be changed."""
+    """Those shards, measured by `avprep sync`; read-only."""
     folder = tmp_path_factory.mktemp("sync") / "measured"
     shutil.copytree(out, folder)
     result = call("sync", folder, "--model", run, "-j", 1)
@@ -82,7 +82,7 @@ def call(*arguments: object) -> Result:
 
 
 def facts(out: Path) -> dict[str, dict[str, Any]]:
-    """What the column sync holds of each clip."""
+    """Return the content of the column sync for each clip."""
     return {
         key: json.loads(members["sync.json"])
         for path in sorted((out / "sync").glob("*.tar"))
@@ -91,7 +91,7 @@ def facts(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_validation_finds_known_shifts(out: Path, run: Path) -> None:
-    """Validation says how many known shifts were found, and finds nearly all of those of clips that are in sync."""
+    """Validation counts the known shifts that were found, which are nearly all for clips in sync."""
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     (_, last) = [record["validation"] for record in records if "validation" in record]
     assert last["offsets"]["n_clips"] == 6
@@ -100,7 +100,7 @@ def test_validation_finds_known_shifts(out: Path, run: Path) -> None:
 
 
 def test_the_second_pass_leaves_out_what_is_out_of_sync(run: Path) -> None:
-    """The clips that the first pass finds shifted are named with their lead, and are not learned from again."""
+    """The clips that the first pass finds shifted are listed with their lead, and left out of the second pass."""
     found = json.loads((run / left_out.NAME).read_text())["clips"]
     assert found.keys() >= {key for key in SHIFTED if key.startswith("train/")}
     assert len(found) <= 6
@@ -110,7 +110,7 @@ def test_the_second_pass_leaves_out_what_is_out_of_sync(run: Path) -> None:
 
 
 def test_a_stage_that_can_use_no_clip_says_so(out: Path, tmp_path: Path) -> None:
-    """Where the first pass finds no clip in sync, no smaller batch would help, and none is proposed."""
+    """If the first pass finds no clip in sync, the error does not suggest a smaller batch, which would not help."""
     settings = Settings.resolve("small", None, (*QUICK, "steps.contrast=1", "steps.refine=1", "refine.offset=0"))
     with pytest.raises(RunError, match=r"no clip can be used in the refine stage$"):
         loop.train(out, tmp_path, settings, stages=("contrast", "refine"), say=lambda _: None)
@@ -119,7 +119,7 @@ def test_a_stage_that_can_use_no_clip_says_so(out: Path, tmp_path: Path) -> None
 def test_a_clip_is_not_left_out_for_one_of_another_out(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two OUT with clips of the same keys the clip that is out of sync is left out, and not its namesake."""
+    """Of two OUT with the same keys only the clip out of sync is left out, not the other OUT's clip of that key."""
     other = Path(shutil.copytree(out, tmp_path / "other"))
     clips = joined([read_clips(one, "train") for one in (out, other)])
     late = Offset(5.0, 1.0, 0.5, 20, ())
@@ -132,7 +132,7 @@ def test_a_clip_is_not_left_out_for_one_of_another_out(
 
 
 def test_a_run_goes_on_bit_for_bit_in_its_second_pass(out: Path, run: Path, tmp_path: Path) -> None:
-    """A run that was killed in the second pass ends with the very weights of one that was not."""
+    """A run that was killed in the second pass ends with exactly the weights of an uninterrupted one."""
     train(out, Path(shutil.copytree(run.parent / "killed", tmp_path / "run")))
     assert checkpoint.load(tmp_path / "run").digest() == checkpoint.load(run).digest()
 
@@ -161,7 +161,7 @@ def test_the_column_has_the_lead_of_each_clip(measured: Path) -> None:
 
 @pytest.mark.slow
 def test_two_workers_and_an_interruption_change_no_byte(measured: Path, out: Path, run: Path, tmp_path: Path) -> None:
-    """Array tasks, several workers and a second run fill the same shards with the same bytes."""
+    """Array tasks, several workers and a second run make the same shards with the same bytes."""
     shutil.copytree(out, tmp_path / "out")
     for index in (1, 0):
         options = ("--task-index", index, "--num-tasks", 2, "-j", 2)
@@ -179,7 +179,7 @@ def test_two_workers_and_an_interruption_change_no_byte(measured: Path, out: Pat
 
 
 def test_status_retry_and_slurm_know_the_column(measured: Path, run: Path) -> None:
-    """The column is counted, an unfinished one has its command, and an array job can fill it."""
+    """The column is counted, an unfinished one has its command, and an array job can make it."""
     assert json.loads(call("status", measured, "--json").stdout)["sync"]["splits"]["train"]["ok"] == 24
     shown = call("retry", measured, "--reason", "no_sample", "--column", "sync", "--model", run, "--dry-run")
     assert "sync: 1 clip (no_sample 1) to run again" in shown.stdout
@@ -205,7 +205,7 @@ def test_a_report_shows_the_column(measured: Path, tmp_path: Path) -> None:
 
 
 def test_select_finds_the_clips_that_are_out_of_sync(measured: Path, tmp_path: Path) -> None:
-    """`select` keeps clips by the figures of sync, by a preset of the field too, and says what it leaves out."""
+    """`select` selects clips by sync figures, also by one of the field's presets, and lists what it leaves out."""
     result = call("select", measured, "--where", "abs(sync.audio_lead_frames) > 2", "-o", tmp_path / "shifted.jsonl")
     assert result.exit_code == 0, result.output
     assert {clip.key for clip in manifest.read(tmp_path / "shifted.jsonl").clips} == SHIFTED.keys()
@@ -216,7 +216,7 @@ def test_select_finds_the_clips_that_are_out_of_sync(measured: Path, tmp_path: P
 
 
 def test_it_is_evaluated_and_draws_nothing(out: Path, run: Path, tmp_path: Path) -> None:
-    """`evaluate` measures how clips find each other by audio and video; as a talker it is refused in one line."""
+    """`evaluate` measures retrieval between audio and video; as a talker the model is refused in one line."""
     command = ("evaluate", run, out, "-o", tmp_path / "results", "--split", "val", "--workers", 0)
     result = call(*command, "--detector", "opencv", "--sync", run)
     assert result.exit_code == 0, result.output
@@ -229,7 +229,7 @@ def test_it_is_evaluated_and_draws_nothing(out: Path, run: Path, tmp_path: Path)
 
 
 def test_generated_films_are_judged_beside_real_ones(out: Path, run: Path, tmp_path: Path) -> None:
-    """`evaluate --sync` shows offset and confidence of generated and real films; real ones are in sync."""
+    """`evaluate --sync` shows offset and confidence of generated and real videos; real ones are in sync."""
     about = {"mfcc_preset": "davs", "steps": {"full": 1}}
     checkpoint.save(tmp_path / "talker", Checkpoint.of(made_model(), about))
     command = ("evaluate", tmp_path / "talker", out, "-o", tmp_path / "results", "--sync", run, "--split", "val")
@@ -237,7 +237,7 @@ def test_generated_films_are_judged_beside_real_ones(out: Path, run: Path, tmp_p
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "results" / "metrics.json").read_text())["sync"]
     assert found.keys() == {"real", "audio", "wrong_audio"}
-    assert found["real"]["n_clips"] == 5  # the first lends the second a wrong sound
+    assert found["real"]["n_clips"] == 5  # the first gives the second a wrong audio
     assert found["real"]["within_1"] >= 0.8
     assert found["real"]["confidence"] > found["audio"]["confidence"]
     page = (tmp_path / "results" / "evaluation.md").read_text()
@@ -257,7 +257,7 @@ def test_generated_films_are_judged_beside_real_ones(out: Path, run: Path, tmp_p
     ],
 )
 def test_mistakes_are_one_line(out: Path, run: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    """What cannot be measured is one line that says why."""
+    """The error for an impossible measurement is one line with the reason."""
     places = {"out": out, "run": run, "empty": tmp_path}
     result = call("sync", *(argument.format(**places) for argument in arguments))
     assert result.exit_code in (1, 2)
@@ -266,7 +266,7 @@ def test_mistakes_are_one_line(out: Path, run: Path, tmp_path: Path, arguments: 
 
 
 def test_another_preset_of_windows_is_refused(out: Path, run: Path, tmp_path: Path) -> None:
-    """A model that has learned from other windows than those of OUT is not used on them."""
+    """A model trained on other windows than those of OUT is not used on them."""
     shutil.copytree(out, tmp_path / "out")
     path = tmp_path / "out" / "mfcc" / "run.json"
     path.write_text(path.read_text().replace('"davs"', '"syncnet"'))
@@ -275,7 +275,7 @@ def test_another_preset_of_windows_is_refused(out: Path, run: Path, tmp_path: Pa
 
 
 def test_a_jpeg_is_read_as_its_crop_is(run: Path) -> None:
-    """What is decoded at half the size differs from the crop itself by little more than rounding."""
+    """A JPEG decoded at half the size differs from the crop itself by little more than rounding."""
     import cv2
 
     scorer, rng = load(run), np.random.default_rng(0)
@@ -288,7 +288,7 @@ def test_a_jpeg_is_read_as_its_crop_is(run: Path) -> None:
 
 
 def test_features_do_not_depend_on_how_many_go_at_once(out: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long clip goes through the encoders in parts, and has the features of the whole."""
+    """A long clip is encoded in parts, with the same features as at once."""
     from davs_model.data.clips import read_clips
     from davs_model.models.sync import scorer
 

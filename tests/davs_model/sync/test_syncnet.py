@@ -1,4 +1,4 @@
-"""LSE-D and LSE-C of SyncNet, by random weights of its shapes, against the released evaluation written out plainly."""
+"""LSE-D and LSE-C of SyncNet, with random weights of its shapes, against the released evaluation written out."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Tensor]:
-    """Random weights of the released shapes, in which a signal neither dies nor explodes."""
+    """Random weights of the released shapes, with which a signal neither vanishes nor explodes."""
     generator = torch.Generator().manual_seed(0)
     found: dict[str, Tensor] = {}
     for network, layers in SHAPES.items():
@@ -179,13 +179,13 @@ def test_the_column_has_the_figures_of_the_evaluation(
 
 
 def test_a_clip_without_a_window_has_no_score(file: Path) -> None:
-    """Five frames have none, for the evaluation leaves out the last window."""
+    """Five frames have no result, as the evaluation leaves out the last window."""
     net = syncnet.SyncNet.load(file)
     assert syncnet.evaluate(net, np.zeros((5, 224, 224, 3), np.uint8), np.zeros(3200, np.int16)) is None
 
 
 def test_other_files_are_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
-    """Weights of other shapes, and a file with code in it, are one line; the code does not run."""
+    """Weights of other shapes, and a file with code in it, give one line; the code does not run."""
     torch.save({**weights, "netfclip.3.bias": torch.zeros(3)}, tmp_path / "other.model")
     with pytest.raises(CheckpointError, match=r"netfclip\.3\.bias is missing or of another shape"):
         syncnet.SyncNet.load(tmp_path / "other.model")
