@@ -130,7 +130,7 @@ def test_a_clip_of_any_length_estimates_the_same(n_frames: int) -> None:
 
 
 def test_a_head_that_turns_aside_is_followed_by_its_looks() -> None:
-    """While the face appears to grow, points may move by 0.35 of what that moves points 55 crop pixels from its centre."""
+    """While the face appears to grow, points may move by 0.35 of how far that moves points 55 px from its centre."""
     grown = [at(0), Similarity(2.4, 0)]
     shifted = SHAPE + np.array([6, 0])
 
