@@ -156,7 +156,7 @@ def test_unknown_options_would_be_found() -> None:
 
 def test_the_script_is_the_one_that_is_printed() -> None:
     """The page shows the output of `avprep slurm crop` for LRW."""
-    assert FENCED.findall(TEXT)[0] == script(), "run python tests/test_cluster_docs.py"
+    assert FENCED.findall(TEXT)[0] == script(), "run python tests/docs/test_cluster_docs.py"
 
 
 @pytest.mark.parametrize("block", FENCED.findall(TEXT))
@@ -171,7 +171,7 @@ def test_the_table_follows_from_what_was_measured(data_set: str) -> None:
     """Shards, hours, bytes and files equal the results of the arithmetic."""
     cells = table()[data_set]
     assert {row: cells.get(row) for row in expected(data_set)} == expected(data_set), (
-        "run python tests/test_cluster_docs.py"
+        "run python tests/docs/test_cluster_docs.py"
     )
 
 
