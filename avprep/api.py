@@ -60,7 +60,7 @@ def _checked(options: RunOptions) -> RunOptions:
 
 
 def _opened(manifest: Manifest | Path | str, root: Path | str | None) -> Manifest:
-    """Return a manifest, or that of a file; see `avprep.manifest.opened`, and SettingsError for what is no path."""
+    """Return a manifest, or that of a file; see `avprep.manifest.opened`; SettingsError for an invalid path."""
     plan = manifest if isinstance(manifest, Manifest) else as_path("manifest", manifest)
     return manifests.opened(plan, None if root is None else as_path("root", root))
 
@@ -118,7 +118,7 @@ def crop(
     """Detect, track, align and crop the faces of a manifest's clips to 256×256, into OUT/crop.
 
     manifest: a Manifest or the path of its file. root: the data set's folder, if it was moved since it was indexed.
-    detector, subject: `auto` takes what OUT was started with, else the best that is available here.
+    detector, subject: `auto` takes those of an existing OUT, else the best detector here and what suits the clips.
     judge: builds the model that scores who speaks, for the subject `speaking`: `davs_model.sync.speaker.JudgeBuilder`.
     align, every, min_face, image_format, max_seconds: see `avprep.stages.CropSettings`.
     jobs: worker processes; by default one per core, for face-alignment at most four. options: see `RunOptions`.
@@ -233,7 +233,7 @@ def open(out: Path | str, *, split: Split | None = None) -> Iterator[Example]:  
 
     split: `train`, `val` or `test`; None: all of them.
     Raises RunError if a column was never started, ShardError if a shard is unfinished or damaged, SettingsError if OUT
-    is not a path.
+    is not a path, ValueError for an unknown split.
     """
     folder = as_path("out", out)
     if split not in (None, *manifests.SPLITS):

@@ -50,9 +50,10 @@ def detector(name: str, remark: Remark = log) -> str:
 def crop_settings(
     dataset: str, out: Path, given: Mapping[str, Any], *, otherwise: str = "auto", remark: Remark = log
 ) -> CropSettings:
-    """Return the settings of the crop column; for `auto` they take the value of `out`, else the best available one.
+    """Return the settings of the crop column; for `auto` they take the value of `out`, else the default.
 
-    given: the fields of CropSettings; `detector` and `subject` may be `auto`.
+    given: the fields of CropSettings; `detector` and `subject` may be `auto`. The default subject is `central` for the
+        data sets in `CENTRAL`, else `largest`.
     otherwise: the detector if neither the caller nor `out` has chosen one.
     """
     chosen = dict(given)

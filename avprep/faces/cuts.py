@@ -25,7 +25,7 @@ MIXED = 0.2
 """Maximum difference of a picture from a mix of two others to count as a mix, as a fraction of their difference."""
 
 WHOLE = 0.9
-"""A picture in which another one has a larger weight counts as that picture, not as a mix."""
+"""A picture in which another one has at least this weight counts as that picture, not as a mix."""
 
 LEAST_SEEN = 3.0
 """As `LEAST` without normalising brightness and contrast; below it, pictures are not examined further."""

@@ -30,8 +30,8 @@ def mouth_landmarks(frames: NDArray[np.uint8], detector: Detector, name: str) ->
     if isinstance(detector, LandmarkDetector):
         mouths = landmarks.in_crops(frames, detector)[:, landmarks.MOUTH]
         return mouths, f"{mouths.shape[1]} landmarks of the mouth by {name}"
-    # YuNet was trained on smaller faces than crops show. With each mouth centred, the corners lie 3.0 pixels from
-    # those in the source picture at full size, and 1.8 at its picture_side (GRID and VoxCeleb2).
+    # YuNet was trained on smaller faces than crops show. With each mouth centred, its corners lie 3.0 pixels from
+    # those in the source picture if crops are detected at full size, and 1.8 at its picture_side (GRID and VoxCeleb2).
     side = min(detector.picture_side, CROP_SIZE)
     if side < CROP_SIZE and len(frames):
         frames = np.stack([_resized(frame, side) for frame in frames])

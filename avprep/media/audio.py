@@ -79,7 +79,7 @@ class Sound:
 
 
 def read_heard(path: Path, audio: Path | None = None, *, channel: int | None = None, **given: Any) -> Sound:
-    """Read the audio of a clip as `read_sound` does, from the channel that is not silent.
+    """Read the audio of a clip as `read_sound` does, by default from a channel that is not silent if there is one.
 
     channel: None: the usual channel; if it is silent throughout the clip, the first other one that is not, if any,
         except a surround subwoofer.

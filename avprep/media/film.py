@@ -128,7 +128,7 @@ def _feed(
 
 
 def _input(path: Path) -> Any:
-    """Return a file as an input of ffmpeg, read only in the format in which our own decoders would open it."""
+    """Return a file as an input of ffmpeg, read only in the formats that our own decoders read."""
     return ffmpeg.input(_local(path), format_whitelist=FORMATS, protocol_whitelist="file")
 
 

@@ -74,7 +74,7 @@ class FrameCount:
 
     @property
     def past_the_end(self) -> bool:
-        """Whether the last picture is beyond the end of the clip."""
+        """Whether the last picture is at least a frame beyond the end of the clip."""
         return self.wanted is not None and self._times[-1] >= self._start + (self.wanted + 1) * self._frame
 
     def total(self) -> int:

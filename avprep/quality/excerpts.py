@@ -29,7 +29,7 @@ STILL_SECONDS = 5.0
 HUNG_SECONDS = 30.0
 """Wall-clock time after which decoding counts as hung, for example on a file system."""
 SLOW_STILLS = 8
-"""Maximum videos that may take longer before the rest is skipped, for example on a dead file system."""
+"""Maximum videos that may exceed one of these times before the rest is skipped, for example on a dead file system."""
 
 T = TypeVar("T")
 

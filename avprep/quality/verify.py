@@ -18,7 +18,7 @@ from avprep.shards.image import decode_image
 Verified = tuple[list[str], dict[str, int]]
 """Problems of a shard, one line each, and the number of frames of each sample, by its key."""
 _QUEUED_PER_WORKER = 4
-"""Shards that wait for a process: what all of a data set are asked with would be held in memory at once."""
+"""Shards queued per process: a queue of all shards would hold the pickled keys of the whole data set in memory."""
 
 
 def verify(out: Path, jobs: int = 1, *, quiet: bool = True) -> list[str]:

@@ -109,7 +109,7 @@ class _Inbox:
 
 @dataclass(eq=False)
 class _Worker:
-    """The parent's state of a worker; the first of its `jobs` is the current one, `begun` at that time.
+    """The parent's state of a worker; the first of its `jobs` is the current one, begun at `begun`.
 
     took: whether the worker has reported that it began the current job.
     late: the job for which it was killed, at `killed`.

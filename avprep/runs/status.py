@@ -38,8 +38,8 @@ class ColumnStatus:
 
     reasons: failed clips by reason. again: those of them that failed for the same reason when they were run again.
     longest_timeout: maximum seconds after which a clip was stopped; None if none was, or none was recorded.
-    clip_seconds: work done so far, in worker seconds. core_seconds_left: estimate for the missing clips at the same
-    rate; None if nothing is done yet.
+    clip_seconds: work done so far, in worker seconds. core_seconds_left: the same for the missing clips, estimated at
+    this rate; None if nothing is done yet.
     rate: clips/s of all tasks together over the last hour; None if no shard was finished in it. eta_seconds: the time
     left at that rate.
     unfinished: names of the missing shards, in the manifest's order.

@@ -37,7 +37,7 @@ SHARDS, MODEL = ("crop", "mfcc"), ("load", "train")
 
 @click.command()
 @click.argument("what", type=click.Choice((*SHARDS, *MODEL, "all")), default="all")
-@click.option("--clips", type=options.EXISTING_OUT, help="Folder of videos to measure with.  [a synthetic corpus]")
+@click.option("--clips", type=options.EXISTING_OUT, help="Folder tree of videos to measure with.  [a synthetic corpus]")
 @click.option("--shards", type=options.EXISTING_OUT, help="OUT that load and train read.  [made from the clips]")
 @options.detector
 @click.option("--repeat", type=click.IntRange(1, 1000), default=3, help="Passes, of which the median counts.")

@@ -68,7 +68,7 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
     help="Frames whose windows are outlined: 0,12,28.  [first, middle, last]",
 )
 @click.option(
-    "--play", "film", type=kinds.Output(".mp4"), help="Also write the crops as a video with their audio, .mp4."
+    "--play", "film", type=kinds.Output(".mp4"), help="Also write the crops as a video with the audio in sync, .mp4."
 )
 @options.root
 @options.verbosity

@@ -94,7 +94,7 @@ def next_steps(out: Path, otherwise: str, tried: Collection[str] = ()) -> list[s
     """Return the next commands for the shards of OUT: how to finish them, or to retry clips that failed by accident.
 
     otherwise: the next command if both columns are complete and no accident happened. If a column has no clip that is
-    ok, nothing is returned, because later steps would have no input.
+    ok, only retries are returned, because later steps would have no input.
     tried: reasons of accidents for which clips have just been retried, without success if any are left.
     """
     from avprep.runs.status import status

@@ -37,8 +37,8 @@ max_length = click.option(
     type=PATH,
     multiple=True,
     required=True,
-    help="A photo of the face that talks. Several show one person, unless --grid is given; the video then shows the "
-    "first, or with etgan the one with the largest weight.",
+    help="A photo of the face that talks. Several show one person, unless --grid is given; without it the video "
+    "shows the first, or with etgan the one with the largest weight.",
 )
 @click.option("--audio", type=PATH, help="Speech that drives the face: a file with audio, or a folder of N.bin.")
 @click.option("--video", type=PATH, help="A talking face that drives the face: a video, or a folder of aligned N.jpg.")

@@ -81,7 +81,8 @@ WINDOW_SIDE = float((align.TEMPLATE[1, 0] - align.TEMPLATE[0, 0]) / (EYES[1, 0] 
 """Side of the face window in a crop (pixels): the distance between the eyes over its fraction of the window."""
 
 MOUTH_DROP = 1.07
-"""Distance from the eyes' midpoint to that of the mouth corners, in units of the distance between the eyes."""
+"""Distance from the eyes' midpoint to that of the mouth corners, perpendicular to the line of the eyes, in units of the
+distance between the eyes."""
 
 MOUTH_WIDTH = 0.86
 """Distance between the mouth corners, in units of the distance between the eyes."""
