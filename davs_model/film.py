@@ -79,7 +79,8 @@ class PhotoTalker(Talker):
 
         photos: files, whose largest face is detected and aligned, or photos that `avprep.talking` has read.
         speech: a file whose audio drives the face; or with `drive_by="video"` its talking face, if the model supports
-            that. It may also be a folder prepared from either, or what `avprep.talking` has read.
+            that, otherwise its audio again. It may also be a folder prepared from either, or what `avprep.talking` has
+            read.
         detector: face detector; see `avprep crop --detector`. aligned: the photos are already crops.
         grid: show the talking faces side by side with their photos above; by default if there are several photos.
             False: they are of one person, and the model combines them; see `TalkingModel.encode_person`.

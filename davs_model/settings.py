@@ -343,7 +343,7 @@ def _wording(kind: Any) -> str:
 
 
 def _flat(table: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested tables as dotted names; a section that is no table, and an empty table, if no section, stay."""
+    """Return nested tables as dotted names; a section that is no table, and an empty table that is no section, stay."""
     found: dict[str, Any] = {}
     for name, value in table.items():
         if isinstance(value, dict) and (value or name in sections):

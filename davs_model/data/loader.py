@@ -81,7 +81,7 @@ def begin_reading(_: int = 0) -> None:
 def one_thread() -> Iterator[None]:
     """Context in which forked processes decode in one thread each, because there are enough processes.
 
-    OpenCV must be set before the fork: a process that is forked while OpenCV's threads run does not have these threads,
+    The number is set before the fork: a process that is forked while OpenCV's threads run does not have these threads,
     and waits for them forever when it is set to use fewer.
     """
     before = cv2.getNumThreads()

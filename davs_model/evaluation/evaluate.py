@@ -71,8 +71,8 @@ class EvaluationSettings:
 
     limit: maximum clips of the split; None: all. svm_clips: maximum clips of the train split for the SVM.
     mouth_clips: maximum clips whose mouths are measured. talking_clips: maximum clips that are generated whole, to
-        measure whether they talk. seed: draws the identity frames. sync: a run whose sync model measures these, too;
-        "": none. identity: a run whose identity encoder measures frames of an expressive model; "": none.
+        measure whether they talk. seed: draws the identity frames. sync: a run whose sync model measures the generated
+        clips, too; "": none. identity: a run whose identity encoder measures frames of an expressive model; "": none.
         speech_scale: factor of the audio features of these clips.
     """
 

@@ -155,7 +155,7 @@ def by_word(
     visual_accuracy: NDArray[np.floating[Any]],
     audio_accuracy: NDArray[np.floating[Any]],
 ) -> None:
-    """Draw the accuracy of single words, in order of visual accuracy; of many words, the best and worst.
+    """Draw the accuracy of single words, in order of visual accuracy, best first; of many, the best and worst.
 
     visual_accuracy, audio_accuracy: `[K]`, fractions from 0 to 1; NaN for a word without clips, which is left out.
     """

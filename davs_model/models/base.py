@@ -225,7 +225,7 @@ class TalkingModel(nn.Module, ABC):
     def encode_person(self, frames: Tensor) -> Any:
         """Encode the identity in K frames of one person, `[B, K, 3, S, S]`; only `decode` interprets the result.
 
-        A model generates from the first frame, or chooses among them. One that cannot combine several uses the first.
+        The appearance is that of the first frame, or the model chooses. One that cannot combine several uses the first.
         """
         return self.encode_identity(frames[:, :1])
 

@@ -300,7 +300,7 @@ def _answer(row: Mapping[str, str], here: str) -> Answer:
         participant=value("participant", "p[0-9a-f]{12}"),
         order=int(value("order", "[1-9][0-9]{0,5}")),
         film=value("film", "f[0-9a-f]{12}"),
-        # The page adds an apostrophe before a name, so that spreadsheets do not read it as a formula.
+        # The page adds an apostrophe before a name that spreadsheets could read as a formula.
         method=_named(f"{here}: method", row["method"].removeprefix("'")),
         label=_named(f"{here}: label", row["label"].removeprefix("'"), least=0),
         realistic=realistic == "1" if realistic else None,

@@ -116,7 +116,7 @@ class _Run:
     state: states.TrainingState | None
     """The state from which the run was resumed; in the first process, the last saved state."""
     initialised: bool
-    """Whether training has begun with the weights that `TalkingModel.initialise` fits."""
+    """Whether the weights that `TalkingModel.initialise` fits are fitted, or trained, already."""
     reporter: Reporter | None
     """None except in the first process."""
     about: dict[str, Any]
@@ -318,7 +318,7 @@ def _catch_up(run: Path, last: Checkpoint) -> None:
 
 
 def _load_what_fits(model: TalkingModel, source: Checkpoint) -> list[str]:
-    """Load all weights whose names and shapes agree; return lines that list what was loaded and what not."""
+    """Load all weights whose names and shapes agree; return lines that tell how many, and what was not loaded."""
     own = model.state_dict()
     fitting = {name: value for name, value in source.weights.items() if name in own and own[name].shape == value.shape}
     if not fitting:

@@ -41,7 +41,7 @@ def mask(attention: Tensor, rate: float, image_size: int) -> Tensor:
 def attention_range(progress: float) -> tuple[float, float]:
     """Return the minimum and maximum of the attention rate r at this fraction of the stage's steps.
 
-    The values are the paper's: .7–.9 at first, decreasing in steps to .1–.3, and 1 in the last epochs. The points of
+    The values are the paper's: .7–.9 at first, step by step down to .1–.3, and 1 in the last epochs. The points of
     change, at .15, .70 and .90, are ours.
     """
     if progress >= 0.9:

@@ -29,7 +29,7 @@ SOFTENING = 0.1
 IMITATED = 4.0
 """Factor, relative to L_1, of `mouth_loss` and `motion_loss` in fine-tuning to a video; as in the presets that talk."""
 RELEASED_WEIGHTS = {"domain_confusion": 5.0, "identity_word_confusion": 1_000_000.0, "stillness": 5.0}
-"""Factors other than 1 of the terms in the released code; the paper gives no values, and only names α (eq. 8)."""
+"""Factors, where not 1, of the released forms of the terms; the paper gives no values, and only names α (eq. 8)."""
 
 
 def contrastive_loss(video: Tensor, audio: Tensor, *, form: Form = "paper") -> Tensor:
@@ -214,7 +214,7 @@ def sequence_loss(
 
     real, generated: 6 frames `[B, 6, 3, S, S]`. windows: their MFCC windows `[B, 6, 12, 20]`.
     form="released": labels are softened at random by up to .1, drawn from `generator`. form="hinge": hinge losses.
-    wrong: windows of other moments; the sync head is trained to reject real frames with them.
+    wrong: windows that do not belong to the frames; the sync head is trained to reject real frames with them.
     """
     total = real.new_zeros((), dtype=torch.float32)
     shown = [(real, windows, 1.0), (generated.detach(), windows, 0.0)]

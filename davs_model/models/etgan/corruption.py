@@ -122,7 +122,7 @@ def disguised(frames: Tensor) -> Tensor:
 
 
 def noisy(windows: Tensor, ratio_db: float) -> Tensor:
-    """Add noise to windows `[T, 12, 20]` at a signal-to-noise ratio to the standard deviation of each coefficient."""
+    """Add noise to windows `[T, 12, 20]`; the ratio is that of each coefficient's deviation over them to the noise."""
     deviation = windows.std((0, 2), keepdim=True, correction=0)
     noise = torch.randn(windows.shape).to(windows)
     return windows + deviation * 10 ** (-ratio_db / 20) * noise

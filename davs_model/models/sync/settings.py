@@ -25,7 +25,7 @@ class Contrast(Section):
     frames: Annotated[int, Ge(13), Le(1000)] = 29
     """Number of consecutive frames that are read of each clip; shorter clips are left out."""
     far: Annotated[int, Ge(2), Le(100)] = 8
-    """Minimum distance of negatives in frames, in the first half of the first pass; falls to `near` in the second."""
+    """Minimum distance of negatives in frames, in the first half of the first pass; in its second, falls to `near`."""
     near: Annotated[int, Ge(2), Le(100)] = 2
     """Minimum distance of negatives in frames, at the end; 2 leaves out only the direct neighbours of a window."""
     others: Factor = 0.02

@@ -140,9 +140,10 @@ class DAVS(SpeechModel):
         return self.merged(frames)
 
     def smooth_sound(self, speech: Tensor) -> Tensor:
-        """Return F_w^a `[B, T, 256]` with the fraction `audio_smoothing` of each feature taken from its two neighbours.
+        """Return F_w^a `[B, T, 256]` with the fraction `audio_smoothing` of each feature taken from its neighbours.
 
-        An MFCC window is .2 s long. With smoothing, a frame depends on slightly more audio and jitters less.
+        The frames before and after contribute half of it each. An MFCC window is .2 s long. With smoothing, a frame
+        depends on slightly more audio and jitters less.
         """
         around = torch.cat((speech[:, :1], speech, speech[:, -1:]), dim=1)
         beside = (around[:, :-2] + around[:, 2:]) / 2
