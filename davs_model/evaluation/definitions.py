@@ -18,7 +18,7 @@ DEFINITIONS = (
     "Chance of words and of people: always saying what is most frequent among the clips judged.",
     "R@k: queries whose right clip is among the k nearest, by Euclidean distance of features of unit length.",
     "MedR: ⌊median rank⌋ + 1, ranks counted from 0: at best 1.",
-    "Chance of retrieval among n clips: R@k = k/n, MedR = ⌊n/2⌋ + 1.",
+    "Chance of retrieval among n clips: R@k = k/n, MedR = ⌊(n − 1)/2⌋ + 1.",
     "Leakage: what a linear SVM trained on features of some clips reads from those of clips it has not seen.",
     "Mouth distance: mean distance of a generated mouth's landmarks from the real one's, both centred, in pixels of "
     "256.",

@@ -334,7 +334,7 @@ def _cells(found: Metrics, columns: Columns) -> list[str]:
 def _retrieval_chance(n: Any) -> list[str]:
     if not isinstance(n, int) or n < 1:
         return ["–"] * 4
-    return [*(_chance(min(1.0, k / n)) for k in (1, 5, 10)), _count(n // 2 + 1)]
+    return [*(_chance(min(1.0, k / n)) for k in (1, 5, 10)), _count((n + 1) // 2)]
 
 
 def _part(of: Metrics, *names: str) -> Metrics:

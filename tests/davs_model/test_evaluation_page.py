@@ -25,6 +25,7 @@ from avprep.pages.captions import LINE, caption
 from davs_model import models
 from davs_model.evaluation import figures, page, samples
 from davs_model.evaluation.figures import accuracy_by_word, confusion_matrix
+from davs_model.evaluation.metrics.retrieval import summarise
 from davs_model.models.davs import paper
 
 
@@ -114,7 +115,17 @@ def test_words_and_clips_stand_above_chance() -> None:
     ours = ["67.1", "90.1", "95.3", "37.1", "47.1", "57.1", "7", "52.0", "62.0", "72.0", "7"]
     assert found[0] == ["runs/mine", *ours]
     assert found[1] == ["runs/plain", "44.4", *["–"] * 10]
-    assert found[2:] == [["*chance*", "5.5", "5.5", "5.5", *["0.25", "1.2", "2.5", "202"] * 2]]
+    assert found[2:] == [["*chance*", "5.5", "5.5", "5.5", *["0.25", "1.2", "2.5", "201"] * 2]]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 11])
+def test_chance_of_the_median_rank_is_that_of_all_ranks_alike(n: int) -> None:
+    """The chance level of MedR is the MedR of n queries that have each rank once."""
+    metrics = whole()
+    for found in metrics["retrieval"].values():
+        found["n_clips"] = n
+    shown = rows(section(page.render(metrics, {}), "Words recognised"))[-1]
+    assert shown[7] == shown[11] == str(summarise(torch.arange(n)).median_rank)
 
 
 def test_originals_are_found_by_each_source() -> None:
@@ -124,7 +135,7 @@ def test_originals_are_found_by_each_source() -> None:
         ["audio", "11.1", "21.1", "31.1", "7", "402"],
         ["video", "22.2", "32.2", "42.2", "7", "402"],
         ["identity frame repeated", "3.3", "13.3", "23.3", "7", "402"],
-        ["–", "0.25", "1.2", "2.5", "202", "402"],
+        ["–", "0.25", "1.2", "2.5", "201", "402"],
     ]
 
 
@@ -157,7 +168,7 @@ def test_the_tables_of_davs_stand_below_ours() -> None:
     ]
     assert three[0][1:] == ["67.1", "90.1", "95.3", "37.1", "57.1", "7", "52.0", "72.0", "7"]
     assert three[4][1:] == ["67.5", "91.8", "95.2", "64.2", "84.7", "1", "67.7", "85.8", "1"]
-    assert three[5][1:] == ["0.2", "0.2", "0.2", *["0.004", "0.04", "12,501"] * 2]
+    assert three[5][1:] == ["0.2", "0.2", "0.2", *["0.004", "0.04", "12,500"] * 2]
     assert [row[1:] for row in four] == [
         ["11.1", "22.2"],
         ["2.5", "2.5"],
