@@ -29,7 +29,7 @@ from davs_model.data.sampling import apart
 from davs_model.data.sources import ClipSource
 from davs_model.evaluation import evaluate as evaluation
 from davs_model.generation import Talker
-from davs_model.models.amie import Settings
+from davs_model.models.amie import Settings, losses, masks, objective
 from davs_model.models.amie.networks import AMIE
 from davs_model.models.base import PORTRAIT
 from davs_model.models.davs import Settings as DavsSettings
@@ -175,6 +175,55 @@ def test_an_asymmetric_estimator_learns_from_real_pairs_alone() -> None:
         bounds[asymmetric, start] = float(found["estimator"])
     assert bounds["true", -9] == bounds["true", 9]
     assert bounds["false", -9] != bounds["false", 9]
+
+
+def paired(model: AMIE, frames: Tensor, first: int, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return T of every joint and of every marginal pair that is heard; frames: of the run, from `first` on."""
+    scores = model.estimator(*model.estimator.encode(frames, inputs["run_windows"]))
+    pairs: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for clip, i, k in itertools.product(*map(range, scores.shape)):
+        if inputs["heard"][clip, first + i] and inputs["heard"][clip, k]:
+            if k == first + i:
+                pairs[0].append(scores[clip, i, k])
+            elif abs(first + i - k) >= 3:
+                pairs[1].append(scores[clip, i, k])
+    return torch.stack(pairs[0]).double(), torch.stack(pairs[1]).double()
+
+
+@pytest.mark.parametrize("form", ["js", "dv"])
+@pytest.mark.parametrize("asymmetric", ["true", "false"])
+def test_the_terms_are_those_of_the_paper(form: str, asymmetric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T maximises the bound of real, or generated, pairs; the generator that of its own frames; D is one of eq. 9."""
+    settings = Settings.resolve("paper", None, [f"mi.form={form}", f"mi.asymmetric={asymmetric}"])
+    model, inputs, kept = made().eval(), batch(run=12), list[Any]()
+    inputs["heard"][0, 4] = inputs["heard"][1, 9] = 0
+    generate = AMIE.generate
+    monkeypatch.setattr(AMIE, "generate", lambda *args, **more: kept.append(generate(*args, **more)) or kept[-1])
+    with torch.no_grad():
+        found = model.terms(inputs, objective.TALK, settings, progress=0.95)
+        drawn, part = kept[0].frames, slice(3, 9)
+        real, windows = inputs["run"][:, part], inputs["run_windows"][:, part]
+
+        def bound(frames: Tensor, first: int) -> float:
+            joint, marginal = paired(model, frames, first, inputs)
+            if form == "dv":
+                return float(joint.mean() - marginal.exp().mean().log())
+            return float(-(1 + (-joint).exp()).log().mean() - (1 + marginal.exp()).log().mean())
+
+        true, false = (model.frame_discriminator(frames, windows).sigmoid() for frames in (real, drawn))
+        lips = masks.lips(inputs["corners"][:, part], real)[:, :-1]  # of the frame that the attention masks
+        expected = {
+            "estimator": -bound(inputs["run"], 0) if asymmetric == "true" else -bound(drawn, 3),
+            "mi": -bound(drawn, 3),
+            "frame": float(-true.log().mean() - (1 - false).log().mean()),
+            "frame_confusion": float(-false.log().mean()),
+            "face": float((real - drawn).abs().mean()),
+            "lip": float((real - drawn)[..., 42:58, 16:48].abs().mean()),
+            "mask": float(losses.mask_loss(kept[0].attention, lips)),
+        }
+    assert found.keys() == {*expected, "perceptual"}
+    for name, value in expected.items():
+        assert float(found[name]) == pytest.approx(value, abs=1e-5), name
 
 
 def test_generated_frames_are_not_in_the_statistics_of_the_estimator() -> None:

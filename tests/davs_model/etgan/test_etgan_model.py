@@ -139,6 +139,42 @@ def test_views_in_any_order_are_one_person() -> None:
     assert torch.equal(merged.frames[:, 0], views[torch.arange(2), alpha.argmax(1)])
 
 
+def test_views_are_summed_by_their_softmax() -> None:
+    """α is softmax over the views of u · tanh(W f); features and maps are the sums with it."""
+    model = made().eval()
+    with torch.no_grad():
+        views = model.identity_encoder(torch.rand(2, 3, 3, 64, 64))
+        views = views._replace(feature=torch.randn(2, 3, 256))
+        merged, alpha = model.merge(views)
+        first, last = (model.merge.score[n].weight for n in (0, 2))
+        scores = (views.feature @ first.T + model.merge.score[0].bias).tanh() @ last[0]
+    expected = scores.exp() / scores.exp().sum(1, keepdim=True)
+    assert torch.allclose(alpha, expected, atol=1e-6)
+    assert float((alpha - 1 / 3).abs().max()) > 0.05
+    for name in ("feature", "quarter", "eighth", "sixteenth", "half"):
+        found = torch.einsum("bk,bk...->b...", expected, getattr(views, name))
+        assert torch.allclose(getattr(merged, name)[:, 0], found, atol=1e-5), name
+
+
+def test_weights_are_a_softmax_over_the_modalities_in_groups_of_channels() -> None:
+    """w is 4 · softmax over the modalities of the bounded gate less doubt, and multiplies groups of 32 channels."""
+    model = made().weighting.eval()
+    with torch.no_grad():
+        for one in (model.second, *(doubt[-1] for doubt in model.doubt)):
+            one.weight.normal_()
+            one.bias.normal_()
+        features = [torch.randn(2, 5, length) for length in (256, 64, 256, 64)]
+        fused, weights = model(*features)
+        entered = [enter(one) for enter, one in zip(model.enter, features, strict=True)]
+        gate = model.second(model.first(torch.cat(entered, -1)).relu()).tanh()
+        doubts = [(1 + doubt(one).exp()).log() for doubt, one in zip(model.doubt, entered, strict=True)]
+        powers = [(gate[..., 8 * n : 8 * n + 8] - doubts[n]).exp() for n in range(4)]
+        shares = [4 * power / sum(powers) for power in powers]
+        weighed = [one * share.repeat_interleave(32, -1) for one, share in zip(entered, shares, strict=True)]
+        assert torch.allclose(weights, torch.stack(shares, 2), atol=1e-5)
+        assert torch.allclose(fused, model.fuse(torch.cat(weighed, -1)), atol=1e-5)
+
+
 def test_weights_are_one_on_average_and_equal_at_first() -> None:
     """w has a mean of 1 over the modalities; all are 1 before training, and with weighting off."""
     for adaptive in (1, 0):

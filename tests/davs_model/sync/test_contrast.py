@@ -1,0 +1,62 @@
+"""The contrastive loss of the sync model: its formula, written out, and which windows it compares."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from davs_model.models.sync import Settings
+from davs_model.models.sync import model as sync
+from davs_model.models.sync.loss import contrast
+from davs_model.models.sync.networks import Temperature
+
+
+def units(seed: int, *shape: int) -> Tensor:
+    """Draw unit vectors in float64."""
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.nn.functional.normalize(drawn, dim=-1)
+
+
+def written_out(video: Tensor, audio: Tensor, scale: float, nearest: int, others: float) -> float:
+    """Return the mean of −log(e^s_ii ÷ (e^s_ii + Σ negatives)), over both directions and all windows."""
+    windows = [(clip, time) for clip in range(video.shape[0]) for time in range(video.shape[1])]
+    total = 0.0
+    for asked, found in ((video, audio), (audio, video)):
+        for clip, time in windows:
+            right = math.exp(scale * float(asked[clip, time] @ found[clip, time]))
+            negatives = 0.0
+            for other, at in windows:
+                score = math.exp(scale * float(asked[clip, time] @ found[other, at]))
+                if other != clip:
+                    negatives += others * score
+                elif abs(at - time) >= nearest:
+                    negatives += score
+            total -= math.log(right / (right + negatives))
+    return total / (2 * len(windows))
+
+
+@pytest.mark.parametrize(("nearest", "others"), [(2, 0.02), (5, 0.02), (2, 0.0), (3, 1.0)])
+def test_the_loss_is_its_formula(nearest: int, others: float) -> None:
+    """Each window finds its own among far ones of its clip and, at a low weight, those of other clips, both ways."""
+    video, audio = units(0, 3, 7, 8), units(1, 3, 7, 8)
+    found = contrast(video, audio, torch.tensor(6.0, dtype=torch.float64), nearest=nearest, others=others)
+    assert float(found) == pytest.approx(written_out(video, audio, 6.0, nearest, others), rel=1e-9)
+
+
+def test_negatives_are_far_at_first_and_near_at_the_end() -> None:
+    """For half of the first pass negatives are 8 frames away or more, at its end 2."""
+    settings = Settings.resolve("small").contrast
+    found = [sync._nearest(settings, progress) for progress in (0.0, 0.5, 0.75, 1.0)]
+    assert found == [8, 8, 5, 2]
+
+
+def test_the_first_temperature_is_seven_hundredths() -> None:
+    """Similarities are divided by .07 at first, which is learned, and never by less than a hundredth."""
+    temperature = Temperature()
+    assert float(temperature.scale().detach()) == pytest.approx(1 / 0.07)
+    assert [parameter.requires_grad for parameter in temperature.parameters()] == [True]
+    temperature.inverse_log.data.fill_(9.0)
+    assert float(temperature.scale().detach()) == 100
