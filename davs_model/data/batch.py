@@ -68,6 +68,7 @@ def empty_batch(shape: Shape, count: int, memory: Memory = torch.empty) -> RawBa
             "frames": (side, side, 3),
             "corners": (2, 2),
             "positions": (POSITION,),
+            "valid": (),
             "heard": (),
         }[reads.source]
         dtype = torch.uint8 if reads.source == "frames" else torch.float32

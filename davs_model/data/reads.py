@@ -32,7 +32,7 @@ class Reads:
         with T = 14 also their covariance;
         `corners`: left and right mouth corner, x and y in pixels of the 256×256 crop `[T, 2, 2]`, NaN where unknown;
         `positions`: position of the face, `[T, 14]` by `davs_model.data.positions`, NaN where unknown;
-        `heard`: `[T]`, 1 if the window holds nothing but real audio while the speaker speaks, else 0.
+        `valid`: `[T]`, 1 if the window holds nothing but real audio, else 0; `heard`: 1 if moreover the speaker speaks.
     length: T. every: distance between consecutive frames of these.
     at: place of the frames in the clip. `anywhere`: at random in training, in the middle in evaluation. `word`:
         likewise; but in training around one of the clip's words if their times are known. It is the same word for all
@@ -51,7 +51,7 @@ class Reads:
     box, size: the visible part of a frame, and the side of that image in pixels; 0: that of the generated frames.
     """
 
-    source: Literal["frames", "windows", "codes", "statistics", "corners", "positions", "heard"]
+    source: Literal["frames", "windows", "codes", "statistics", "corners", "positions", "valid", "heard"]
     length: int
     every: int = 1
     at: Literal["anywhere", "word", "sound", "portrait", "moments", "spread"] = "anywhere"
@@ -95,7 +95,7 @@ class Shape:
     def needs_windows(self) -> bool:
         """Return whether the MFCC column is read."""
         return any(
-            reads.source in ("windows", "statistics", "heard") or reads.at in ("sound", "moments")
+            reads.source in ("windows", "statistics", "valid", "heard") or reads.at in ("sound", "moments")
             for reads in self.reads.values()
         )
 

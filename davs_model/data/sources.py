@@ -134,6 +134,8 @@ class ClipSource:
             if not len(self.codes[row]):
                 raise ShardError(f"{self.key(row)}: a frame of it cannot be read, so it has no features")
             target[:] = torch.from_numpy(self.codes[row][frames])
+        elif source == "valid":
+            target[:] = torch.from_numpy(arrays["valid.npy"][frames])
         elif source == "heard":
             target[:] = torch.from_numpy(heard(self.clips, row, arrays)[frames])
 

@@ -33,8 +33,11 @@ EVALUATED_FRAMES = 25
 NOISE = 0.2
 """Standard deviation of the noise that is added to standardised MFCC in training, at strength 1."""
 
+VALID = "valid"
+"""Name of the read of which windows hold nothing but real audio."""
+
 _PHASES = (Phase("sync", ("visual_encoder", "audio_encoder", "temperature")),)
-_READS = (FRAMES, WINDOWS, SOUND)
+_READS = (FRAMES, WINDOWS, VALID, SOUND)
 
 
 class Sync(TalkingModel):
@@ -75,26 +78,27 @@ class Sync(TalkingModel):
     def training_reads(
         cls, dimensions: Mapping[str, int | float], stage: str, settings: own.Settings
     ) -> dict[str, Reads]:
-        """Return `reads` with the number of frames in the settings."""
+        """Return `reads` with the number of frames in the settings, and which of their windows are valid."""
         found, length = cls.reads(dimensions), settings.contrast.frames
-        return found | {name: replace(found[name], length=length) for name in (FRAMES, WINDOWS)}
+        longer = {name: replace(found[name], length=length) for name in (FRAMES, WINDOWS)}
+        return found | longer | {VALID: Reads("valid", length, beside=FRAMES)}
 
     def terms(
         self, batch: Batch, wanted: Collection[str], settings: own.Settings, *, progress: float, gather: Gather
     ) -> dict[str, Tensor]:
-        """Return the contrastive loss of whole windows; `contrast` begins with far negatives, `refine` with near."""
+        """Return the contrastive loss of valid windows; `contrast` begins with far negatives, `refine` with near."""
         (term,) = wanted
         strength = settings.contrast.augment
         grey, windows = standardised_grey(batch[FRAMES]), standardised_windows(batch[WINDOWS], batch[SOUND])
         if strength:
             grey, windows = moved(grey, strength), windows + NOISE * strength * torch.randn_like(windows)
         inner = slice(CONTEXT, -CONTEXT)  # beyond, the visual encoder sees repeated frames
-        video, audio = (
-            gather(encoded[:, inner]) for encoded in (self.visual_encoder(grey), self.audio_encoder(windows))
+        video, audio, valid = (
+            gather(each[:, inner]) for each in (self.visual_encoder(grey), self.audio_encoder(windows), batch[VALID])
         )
         nearest = _nearest(settings.contrast, progress if term == "contrast" else 1.0)
         scale, others = self.temperature.scale(), settings.contrast.others
-        return {term: contrast(video, audio, scale, nearest=nearest, others=others)}
+        return {term: contrast(video, audio, valid > 0, scale, nearest=nearest, others=others)}
 
     def measures(self, stage: str, clips: Clips, device: torch.device, *, limit: int) -> tuple[Measure, ...]:
         """Return how many known shifts of clips are recovered."""
