@@ -64,6 +64,9 @@ def _from_scheduler(count: int | None, environ: Mapping[str, str]) -> tuple[int,
         value = _whole(environ, number)
         base = 1 if scheduler in ("SGE", "LSF") else 0  # these do not allow task number 0
         if count is not None:
+            if not base <= value < base + count:
+                numbers = f"they count from {base} to {base + count - 1}"
+                raise TaskOptionError(f"{number} {value} is not one of {count} tasks: {numbers}")
             return value - base, count
         low = _whole(environ, first, base)
         told = environ.get("SLURM_ARRAY_TASK_COUNT") if scheduler == "Slurm" else None

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from avprep import files, manifest
-from avprep.errors import plural
+from avprep.errors import AvprepError, plural
 from avprep_cli import data, kinds, options, say, summary
 
 PRESETS = ("latentsync", "wav2lip")
@@ -149,7 +149,10 @@ def select(out: Path, wheres: tuple[str, ...], preset: str | None, output: Path,
     options.spare(output, out / "manifest.jsonl")
     if output.exists() and not force:
         raise click.UsageError(f"{output} is there already: give another -o, or --force to replace it")
-    parsed = [library.Where.parse(text) for text in wheres]
+    try:
+        parsed = [library.Where.parse(text) for text in wheres]
+    except AvprepError as error:
+        raise click.UsageError(str(error)) from error
     if preset:
         parsed.append(library.preset(out, preset))
         say.aside(f"{preset}: {parsed[-1].text} (the scale of confidence is that of the model)")

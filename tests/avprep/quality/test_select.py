@@ -141,6 +141,8 @@ def test_figures_of_sidecars_and_samples(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(main, [*command, "jiter > 0", "--force"])
     assert wrong.exit_code == 1
     assert "no clip has 'jiter': its columns are crop, mfcc" in wrong.stderr
+    invalid = CliRunner().invoke(main, [*command, "jitter >", "--force"])
+    assert (invalid.exit_code, "--where 'jitter >': " in invalid.stderr) == (2, True)
     for more in (
         "",
         " and mfcc.n_frames > 0 and crop.seconds == seconds",

@@ -104,7 +104,9 @@ def test_the_command_line_comes_first(environ: dict[str, str]) -> None:
         (None, None, slurm(1, 0, 3) | {"SLURM_ARRAY_TASK_MAX": "many"}, "SLURM_ARRAY_TASK_MAX is 'many'"),
         (None, None, slurm(1, 0, 3) | {"SLURM_ARRAY_TASK_STEP": "0"}, "SLURM_ARRAY_TASK_STEP is 0"),
         (None, None, {"PBS_ARRAY_INDEX": "x"}, "PBS_ARRAY_INDEX is 'x'"),
-        (None, 4, slurm(4, 1, 4), "--task-index 4 is not one of 4 tasks"),
+        (None, 4, slurm(4, 1, 4), "SLURM_ARRAY_TASK_ID 4 is not one of 4 tasks: they count from 0 to 3"),
+        (None, 3, {"PBS_ARRAY_INDEX": "3"}, "^PBS_ARRAY_INDEX 3 is not one of 3 tasks: they count from 0 to 2"),
+        (None, 3, {"SGE_TASK_ID": "4"}, "^SGE_TASK_ID 4 is not one of 3 tasks: they count from 1 to 3"),
     ],
 )
 def test_what_cannot_be_told_is_refused(
