@@ -70,12 +70,10 @@ class ManifestFile(click.Path):
         """Return the path."""
         path = Path(value)
         if path.is_dir():
-            self.fail(
-                f"'{path}' is a folder, not a manifest: make one first with "
-                f"`avprep index LAYOUT {path} -o manifest.jsonl`, then give manifest.jsonl",
-                param,
-                ctx,
-            )
+            inside = path / "manifest.jsonl"  # as every OUT has
+            make = f"make one first with `avprep index LAYOUT {path} -o manifest.jsonl`, then give manifest.jsonl"
+            hint = f"give the one in it, {inside}" if inside.is_file() else make
+            self.fail(f"'{path}' is a folder, not a manifest: {hint}", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -38,6 +38,14 @@ def test_a_folder_where_a_manifest_is_wanted(folder: Path, column: str) -> None:
     assert not (folder / "out").exists()
 
 
+def test_an_out_where_a_manifest_is_wanted(folder: Path) -> None:
+    """If an OUT is given in place of a manifest, the error names the manifest in it."""
+    (folder / "shards").mkdir()
+    (folder / "shards/manifest.jsonl").touch()
+    result = call("crop", folder / "shards", folder / "out")
+    assert_one_line(result, 2, "is a folder, not a manifest", f"give the one in it, {folder / 'shards/manifest.jsonl'}")
+
+
 def _as_somebody(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command as a user without root's right to read closed files."""
     humble = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
