@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,8 @@ class PhotoTalker(Talker):
         grid: show the talking faces side by side with their photos above; by default if there are several photos.
             False: they are of one person, and the model combines them; see `TalkingModel.encode_person`.
         paste_back: paste the talking face back into its photo. max_seconds: maximum duration of the speech.
-        beside: a video whose aligned face is shown to the right of the talking one, as the ground truth.
+        beside: a video whose aligned face is shown to the right of the talking one, as the ground truth; if it is the
+            file of the speech, each of its frames is shown with its audio, otherwise both begin together.
         person: a few seconds of video of the person, or what `avprep.talking` has read of it: more images to average,
             and the data for `adapt_steps`, drawn by `seed`.
         expression: a few seconds of video of any person, or a photo, whose expression the face takes on; emotion:
@@ -204,7 +206,7 @@ def write(
     elif paste_back:
         frames = map(photo.PasteBack(photos[0]), (drawn[0] for drawn in spoken))
     elif beside is not None:
-        frames = pairs((drawn[0] for drawn in spoken), _frames_of(beside))
+        frames = pairs((drawn[0] for drawn in spoken), _frames_from(beside, driver))
     else:
         frames = (drawn[0] for drawn in spoken)
     if counted is not None:
@@ -246,6 +248,21 @@ def _driving_frames(driver: Driver) -> Iterator[Pictures] | None:
     if driver.kind == "audio":
         return None
     return _frames_of(driver)
+
+
+def _frames_from(shown: Driver, heard: Driver) -> Iterator[Pictures]:
+    """Yield the aligned faces of a video; if its file is that of the audio, from the moment at which the audio begins.
+
+    Before the video begins, its first face is repeated.
+    """
+    frames = _frames_of(shown)
+    if shown.sound is None or shown.sound != heard.sound:
+        return frames
+    late = round((heard.zero - shown.zero) * FPS)
+    if late >= 0:
+        return itertools.islice(frames, late, None)
+    first = next(frames)
+    return itertools.chain([first] * (1 - late), frames)
 
 
 def _frames_of(driver: Driver) -> Iterator[Pictures]:

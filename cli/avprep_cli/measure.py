@@ -10,10 +10,11 @@ import click
 from avprep import files, manifest
 from avprep.errors import AvprepError, plural
 from avprep_cli import data, kinds, options, say, summary
+from avprep_cli.talk import max_length
 
 PRESETS = ("latentsync", "wav2lip")
 """The presets of `avprep.quality.select`."""
-OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "device", "threads")
+OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "max_seconds", "device", "threads")
 """Options of `sync` that an array job does not take."""
 
 
@@ -37,6 +38,7 @@ OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "
 @options.detector
 @options.audio_track
 @options.audio_channel
+@max_length
 @options.device
 @options.threads
 @options.root
@@ -50,6 +52,7 @@ def sync(
     detector: str,
     audio_track: int | None,
     audio_channel: int | None,
+    max_seconds: float,
     device: str,
     root: Path | None,
     jobs: int,
@@ -70,12 +73,14 @@ def sync(
     """
     if (out is None) == (video is None):
         raise click.UsageError("give an OUT, or --video FILE")
-    if video is None and (output or detector != "auto" or audio_track is not None or audio_channel is not None):
-        raise click.UsageError("-o, --detector, --audio-track and --audio-channel go with --video")
+    any_given = output or detector != "auto" or audio_track is not None or audio_channel is not None
+    if video is None and (any_given or not options.is_default("max_seconds")):
+        raise click.UsageError("-o, --detector, --audio-track, --audio-channel and --max-seconds go with --video")
     options.folder_there(output)
     device = options.chosen_device(device)
     if video is not None:
-        _video(video, run, output, device, scale, detector=detector, track=audio_track, channel=audio_channel)
+        chosen = {"detector": detector, "track": audio_track, "channel": audio_channel, "max_seconds": max_seconds}
+        _video(video, run, output, device, scale, **chosen)
         return
     assert out is not None
     from avprep import auto, columns

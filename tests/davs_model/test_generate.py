@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import made_media as made
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from small_models import SIZES, made_model
 
 from avprep.errors import CheckpointError, RunError
+from avprep.schema import FPS
 from avprep.talking.driver import Driver
 from avprep.talking.photo import Photo
 from davs_model import adaptation, checkpoint, models
@@ -322,6 +325,25 @@ def test_a_photo_that_was_read_before_is_fitted_to_the_film(tmp_path: Path) -> N
     PhotoTalker(made_model()).film(read, speech, tmp_path / "film.mp4", paste_back=True)
     written = made.probe(tmp_path / "film.mp4")
     assert (written.width, written.height) == (198, 200)
+
+
+@pytest.mark.parametrize(
+    ("heard", "shown", "expected"),
+    [(Fraction(2, FPS), 0, [2, 3, 4]), (0, Fraction(2, FPS), [0, 0, 0]), (0, 0, [0, 1, 2])],
+)
+def test_the_truth_beside_a_face_is_that_of_its_audio(
+    tmp_path: Path, heard: Fraction, shown: Fraction, expected: list[int]
+) -> None:
+    """A video that is also the file of the speech is shown from the moment at which its audio begins."""
+    sound = made.write_wav(tmp_path / "sound.wav", made.noise(0.5, 16_000), 16_000)
+    speech = Driver("audio", 3, lambda: iter([windows(2, 3)]), sound, heard)
+    truth = [np.full((1, 256, 256, 3), 40 * (n + 1), np.uint8) for n in range(5)]
+    beside = Driver("video", 5, lambda: iter(truth), sound, shown)
+    face = Photo(soft(1), np.eye(2, 3), soft(1))
+    PhotoTalker(made_model()).film(face, speech, tmp_path / "film.mp4", beside=beside)
+    with av.open(str(tmp_path / "film.mp4")) as film:
+        levels = [frame.to_ndarray(format="rgb24")[100:150, 400:450].mean() for frame in film.decode(video=0)]
+    assert np.rint(np.array(levels) / 40 - 1).tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Whether a mouth follows the audio: generated frames of whole clips are compared with the real ones, only by pixels.
 
-All metrics are computed during speech, in grey (ITU-R BT.601) or in all three colours, inside boxes of the crop. Frames
-are float `[T, 3, S, S]` in [0, 1]; row t of one matches row t of the other.
+All metrics except the ranks are computed during speech, in grey (ITU-R BT.601) or in all three colours, inside boxes of
+the crop. Frames are float `[T, 3, S, S]` in [0, 1]; row t of one matches row t of the other.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import interrupted
+import made_media as made
 import numpy as np
 import pytest
 import torch
@@ -254,6 +255,7 @@ def test_generated_films_are_judged_beside_real_ones(out: Path, run: Path, tmp_p
         (("--model", "{run}"), "give an OUT, or --video FILE"),
         (("{out}", "--model", "{run}", "--video", "{out}/manifest.jsonl"), "give an OUT, or --video FILE"),
         (("{out}", "--model", "{run}", "-o", "curve.png"), "go with --video"),
+        (("{out}", "--model", "{run}", "--max-seconds", "9"), "go with --video"),
     ],
 )
 def test_mistakes_are_one_line(out: Path, run: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -263,6 +265,14 @@ def test_mistakes_are_one_line(out: Path, run: Path, tmp_path: Path, arguments: 
     assert result.exit_code in (1, 2)
     assert message in result.stderr
     assert not (out / "sync").exists()
+
+
+def test_the_longest_video_can_be_chosen(run: Path, tmp_path: Path) -> None:
+    """A video longer than --max-seconds is refused, in a message that names this option."""
+    video = made.numbered(tmp_path / "long.mp4", made.steady(25, 1), made.noise(1, made.RATE))
+    result = call("sync", "--video", video, "--model", run, "--max-seconds", 0.5)
+    assert result.exit_code == 1
+    assert "longer than 0.5 s; raise --max-seconds or cut it" in result.stderr
 
 
 def test_another_preset_of_windows_is_refused(out: Path, run: Path, tmp_path: Path) -> None:
