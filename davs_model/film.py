@@ -86,10 +86,9 @@ class PhotoTalker(Talker):
         grid: show the talking faces side by side with their photos above; by default if there are several photos.
             False: they are of one person, and the model combines them; see `TalkingModel.encode_person`.
         paste_back: paste the talking face back into its photo. max_seconds: maximum duration of the speech.
-        beside: a video whose aligned face is shown to the right of the talking one, as the ground truth; if it is the
-            file of the speech, each of its frames is shown with its audio, otherwise both begin together.
-        person: a few seconds of video of the person, or what `avprep.talking` has read of it: more images to average,
-            and the data for `adapt_steps`, drawn by `seed`.
+        beside: a video whose aligned face is shown to the right of the talking one, as the ground truth; in sync with
+            the speech if that is of the same file. person: a few seconds of video of the person, or what
+            `avprep.talking` has read of it: more images to average, and the data for `adapt_steps`, drawn by `seed`.
         expression: a few seconds of video of any person, or a photo, whose expression the face takes on; emotion:
             instead, one of the model's emotions; see `Talker.expression`.
         how: `speech_scale`, `adapt_steps`, `seed`, `weights_plot` and `counted` of `write`.
