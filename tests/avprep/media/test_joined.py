@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import made_media as made
 import numpy as np
 import pytest
 
 from avprep.media.audio import read_sound
+from avprep.media.packets import _Joints
 from avprep.media.video import Frames
 
 TIMES = made.steady(25, 2)
@@ -75,3 +78,23 @@ def test_a_hole_of_some_seconds_is_no_joint(parts: list[Path], tmp_path: Path) -
     assert sound.n_frames == len(shown)
     late = [begins / 25 + float(instant) for instant in FLASHES]
     assert np.allclose(made.peaks(sound.samples, sound.first, 4)[2:], late, atol=0.001)
+
+
+@pytest.mark.parametrize("lag", [0, 150, 450, 900])
+@pytest.mark.parametrize("begins", [(0, 1700), (0, 1000), (0, 0), (0, 90_000), (0, 1700, 0), (0, 90_000, 9)], ids=str)
+def test_streams_enter_a_part_one_after_the_other(begins: tuple[int, ...], lag: int) -> None:
+    """If packets of two parts alternate around a joint, the audio later in the file, each is placed in its own part."""
+    packets = [
+        (2000 * part + time + lag * stream, stream, begin + time, 2000 * part + time)
+        for part, begin in enumerate(begins)
+        for stream, step in enumerate((40, 24))
+        for time in range(0, 2000 - 2000 % step, step)
+    ]
+    joints = _Joints()
+    for _, stream, stamp, expected in sorted(packets):
+        packet: Any = SimpleNamespace(dts=stamp, pts=stamp + 80, duration=(40, 24)[stream], time_base=Fraction(1, 1000))
+        packet.stream = SimpleNamespace(index=stream)
+        joints.place(packet)
+        assert packet.dts == pytest.approx(expected, abs=24)
+        assert packet.pts - packet.dts == 80
+    assert joints.found
