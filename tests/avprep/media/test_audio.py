@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from avprep.errors import Reject
-from avprep.media.audio import SoundFile, read_sound
+from avprep.media.audio import Sound, SoundFile, read_sound
 from avprep.media.pcm import GAP, Line, Pieces, sampling
 
 TIMES = made.steady(25, 2)
@@ -152,6 +152,16 @@ def test_sound_around_the_clip(tmp_path: Path) -> None:
         begin = max(0, round(start * 16_000) - before)
         assert read.first == begin - round(start * 16_000)
         assert np.array_equal(read.samples, sound[begin : round(start * 16_000) + 6400 + after])
+
+
+@pytest.mark.parametrize("first", [-1281, -7000, 0, 500, 7000])
+@pytest.mark.parametrize("length", [400, 3000, 9000])
+def test_sound_beside_pictures(first: int, length: int) -> None:
+    """Beside ten frames lie 6,400 samples from the first picture on, silent wherever there is no audio."""
+    samples = made.noise(1, 16_000)[:length]
+    beside = Sound(samples, first, 10, 16_000, 1, 0).beside(10)
+    there = dict(enumerate(samples.tolist(), first))
+    assert beside.tolist() == [there.get(n, 0) for n in range(6400)]
 
 
 def test_no_sound_in_the_span(tmp_path: Path) -> None:

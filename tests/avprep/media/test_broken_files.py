@@ -162,6 +162,28 @@ class TestBrokenOff:
         for work in (lambda: list(Frames(clip, start=1.5)), lambda: read_sound(clip, start=1.5)):
             assert reason(work)[0] == "unreadable"
 
+    def test_less_than_a_second_is_no_break(self, tmp_path: Path) -> None:
+        """If less than a second of a clip is missing, even most of it, the clip is not refused for that."""
+        clip = index_first(tmp_path / "first.mp4")
+        clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+        there = sum(1 for _ in Frames(clip))
+        frames = Frames(clip, start=(there - 5) / 25, duration=0.9)
+        assert sum(1 for _ in frames) == 5
+        assert frames.damage == {"promised_seconds": 0.9}
+
+    @pytest.mark.parametrize("claimed", [0, 2**31 - 4060, 2**31 - 1, 2**32 - 1])
+    def test_sizes_that_a_pipe_leaves_open(self, claimed: int, tmp_path: Path) -> None:
+        """A short wav written to a pipe, whose header has 0 or a maximum in place of its size, is whole."""
+        picture = made.numbered(tmp_path / "picture.mp4", TIMES)
+        wav = made.write_wav(tmp_path / "sound.wav", made.noise(0.7, 16_000), 16_000)
+        data = bytearray(wav.read_bytes())
+        data[4:8] = claimed.to_bytes(4, "little")
+        data[40:44] = max(0, claimed - 36).to_bytes(4, "little")
+        wav.write_bytes(data)
+        read = read_sound(picture, wav)
+        assert np.array_equal(read.samples, made.noise(0.7, 16_000))
+        assert read.promised is None
+
     def test_sound_apart(self, tmp_path: Path) -> None:
         """An audio file truncated to a quarter of the clip is `unreadable`; one that is merely short is not."""
         picture = made.numbered(tmp_path / "picture.mp4", TIMES)

@@ -531,3 +531,11 @@ def test_a_leap_in_time_is_too_long_at_once() -> None:
     with pytest.raises(Reject, match="longer than 100 s"):
         shown.extend(leaping)
     assert len(shown) <= 2
+
+
+def test_the_maximum_length_counts_from_the_clips_start() -> None:
+    """A clip whose start is later than the maximum length of a clip is not too long."""
+    late = Clockwork([Fraction(n) for n in range(121)], Fraction(80), None, max_seconds=50.0)
+    assert sum(1 for _ in late) == 41 * FPS
+    with pytest.raises(Reject, match="longer than 50 s"):
+        list(Clockwork(late.times, Fraction(60), None, max_seconds=50.0))

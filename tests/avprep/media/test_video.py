@@ -14,6 +14,7 @@ from avprep.errors import Reject
 from avprep.media import audio
 from avprep.media.audio import read_sound
 from avprep.media.container import duration, open_file
+from avprep.media.timeline import KEPT
 from avprep.media.video import Frames
 
 TIMES = made.steady(25, 3)
@@ -295,3 +296,25 @@ def test_a_clip_within_a_file_shows_the_same_pictures_as_the_whole_file(
         for frame, picture in enumerate(clip):
             np.testing.assert_array_equal(picture.rgb(), whole[round(start * 25) + frame])
     assert clip.source_frames < 40 or make is h264  # of the 67 to the clip's end
+
+
+def test_interlaced_pictures_of_a_clip_are_those_of_the_whole_file(tmp_path: Path) -> None:
+    """Wherever a clip starts within a GOP, its first pictures are deinterlaced with the pictures before them."""
+    video = {**GOP, "flags": "+ildct+ilme", "threads": "2"}
+    path = made.numbered(tmp_path / "a.mpg", TIMES, fps=25, vcodec="mpeg2video", container="vob", video=video)
+    whole = [picture.rgb() for picture in Frames(path)]
+    for first in range(22, 38):
+        clip = Frames(path, start=first / 25, duration=0.12)
+        np.testing.assert_array_equal([picture.rgb() for picture in clip], whole[first : first + 3])
+        assert clip.interlaced
+
+
+@pytest.mark.parametrize("span", [{}, {"duration": 0.4}, {"start": 2.0}])
+def test_packets_too_large_to_keep(span: dict[str, float], tmp_path: Path) -> None:
+    """A clip shows the same frames if its packets, here more than 8 MiB, are read from the file twice."""
+    large = (np.kron(made.picture(n), np.ones((5, 5), np.uint8)) for n in range(75))
+    path = made.write(tmp_path / "a.mkv", TIMES, large, fps=25, vcodec="rawvideo")
+    assert path.stat().st_size > KEPT
+    first, last = round(span.get("start", 0) * 25), 10 if "duration" in span else 75
+    shown = [made.number_of(picture.rgb()[::5, ::5]) for picture in Frames(path, **span)]
+    assert shown == list(range(first, last))

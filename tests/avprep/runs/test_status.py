@@ -390,6 +390,9 @@ def finish_shard(
     started: float | None = None,
     wall_seconds: float = 60.0,
     size: int = 10_240,
+    silent: int = 0,
+    again: dict[str, int] | None = None,
+    longest_timeout: float | None = None,
 ) -> None:
     """Write a shard of the crop column that looks finished: a sidecar's head, and a sparse tar."""
     reasons = failed or {}
@@ -397,7 +400,9 @@ def finish_shard(
     timings = {"clip_seconds": 2.0 * clips}
     if started is not None:
         timings |= {"started": started, "wall_seconds": wall_seconds}
-    head = {
+    if longest_timeout is not None:
+        timings["longest_timeout"] = longest_timeout
+    head: dict[str, Any] = {
         "avprep_sidecar": schema.SIDECAR_VERSION,
         "column": "crop",
         "shard": name,
@@ -406,6 +411,8 @@ def finish_shard(
         "counts": {"clips": clips, "ok": ok, "failed": clips - ok, "frames": 29 * ok, "reasons": reasons},
         "timings": timings,
     }
+    head["counts"] |= {"silent": silent} if silent else {}
+    head |= {"again": again} if again else {}
     shards.sidecar_path(out, "crop", name).write_bytes(shards.render_sidecar(head, []))
     with shards.tar_path(out, "crop", name).open("wb") as tar:
         tar.truncate(size)
@@ -463,6 +470,23 @@ class TestArray:
         assert [task for first, last in ends for task in range(int(first), int(last or first) + 1)] == owners
 
 
+def test_shards_are_added_up(tmp_path: Path) -> None:
+    """The counts of all shards are added, those of a split by themselves; the longest of all time-outs is given."""
+    start_column(tmp_path, {"train": 30, "val": 10, "test": 0}, shard_size=10)
+    finish_shard(tmp_path, "train-000000", ok=7, failed={"no_face": 1, "timeout": 2}, longest_timeout=150.0, silent=3)
+    finish_shard(tmp_path, "train-000001", ok=8, failed={"timeout": 2}, longest_timeout=700.0, again={"timeout": 1})
+    finish_shard(tmp_path, "train-000002", ok=10, silent=2)
+    finish_shard(
+        tmp_path, "val-000000", ok=6, failed={"timeout": 4}, longest_timeout=300.0, again={"timeout": 2}, silent=1
+    )
+    (crop,) = status.status(tmp_path)
+    assert crop.splits["train"] == status.SplitStatus(25, 5, 0, 25 * 29, 3, 3, silent=5)
+    assert crop.splits["val"] == status.SplitStatus(6, 4, 0, 6 * 29, 1, 1, silent=1)
+    assert crop.reasons == {"no_face": 1, "timeout": 8}
+    assert crop.again == {"timeout": 3}
+    assert (crop.longest_timeout, crop.clip_seconds) == (700.0, 80.0)
+
+
 class TestPace:
     """The rate and the remaining time."""
 
@@ -500,6 +524,14 @@ class TestPace:
         finish_shard(tmp_path, "train-000001", ok=10)
         (crop,) = status.status(tmp_path, NOW)
         assert (crop.rate, crop.eta_seconds, crop.core_seconds_left) == (None, None, pytest.approx(40))
+
+    def test_a_clock_that_was_set_back(self, tmp_path: Path) -> None:
+        """A shard that by its time begins hours from now, before which the clock was set back, does not count."""
+        start_column(tmp_path, {"train": 40, "val": 0, "test": 0}, shard_size=10)
+        finish_shard(tmp_path, "train-000000", ok=10, started=NOW + 2 * HOUR)
+        finish_shard(tmp_path, "train-000001", ok=10, started=NOW - 100)
+        (crop,) = status.status(tmp_path, NOW)
+        assert crop.rate == pytest.approx(10 / 100)
 
     def test_nothing_is_missing(self, tmp_path: Path) -> None:
         """When the last shard is there, no time is left."""
