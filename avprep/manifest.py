@@ -226,16 +226,20 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         why = explained(error)
         raise ManifestError(f"{path}: cannot read the manifest ({why}); make one with `avprep index`") from error
     except UnicodeDecodeError as error:
-        other = "" if number else "; MANIFEST is a file that `avprep index` writes"
-        raise ManifestError(f"{path}:{number + 1}: not UTF-8 text ({error.reason}){other}") from error
+        number += 1
+        raise ManifestError(f"{path}:{number}: not UTF-8 text ({error.reason}){_no_manifest(number)}") from error
     except UnicodeEncodeError as error:
         raise ManifestError(
             f"{path}:{number}: holds half a letter (\\u{ord(error.object[error.start]):04x})"
         ) from error
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"{path}:{number}: not JSON ({error.msg})") from error
     except ValueError as error:
-        raise ManifestError(f"{path}:{number}: not JSON ({error})") from error
+        why = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise ManifestError(f"{path}:{number}: not JSON ({why}){_no_manifest(number)}") from error
+
+
+def _no_manifest(line: int) -> str:
+    """Return what to add to the fault of an unreadable line: with such a first line, the file is none of ours."""
+    return "; MANIFEST is a file that `avprep index` writes" if line == 1 else ""
 
 
 def _head(where: str, header: dict[str, Any]) -> Manifest:

@@ -238,6 +238,7 @@ class TestDamage:
         with pytest.raises(ManifestError, match=message) as error:
             read(path)
         assert str(error.value).startswith(f"{path}:3: ")
+        assert "avprep index" not in str(error.value)
         assert "\n" not in str(error.value)
 
     @pytest.mark.parametrize(
@@ -271,6 +272,14 @@ class TestDamage:
         path = tmp_path / "manifest.jsonl"
         path.write_bytes(content)
         with pytest.raises(ManifestError, match=r"manifest\.jsonl"):
+            read(path)
+
+    @pytest.mark.parametrize("content", [b"hello\n", b"[1]\n", b"\xff\xfe{}"])
+    def test_a_file_of_another_kind(self, tmp_path: Path, content: bytes) -> None:
+        """If already the first line cannot be read, the error names the command that makes a manifest."""
+        path = tmp_path / "readme.txt"
+        path.write_bytes(content)
+        with pytest.raises(ManifestError, match=r"readme\.txt:1: not .*; MANIFEST is a file that `avprep index`"):
             read(path)
 
     def test_missing_file(self, tmp_path: Path) -> None:
