@@ -27,7 +27,7 @@ from avprep.media.container import (
     track_number,
 )
 from avprep.media.mfcc import silent_steps
-from avprep.media.packets import Packets, beyond, in_ticks, packets
+from avprep.media.packets import Packets, beyond, in_ticks
 from avprep.media.pcm import Line, Pieces, sampling, source_range
 from avprep.media.timeline import LEAD, TAIL, PictureTimes, check_promise, too_long
 from avprep.media.video import Frames
@@ -177,7 +177,8 @@ class SoundFile:
     max_seconds: maximum length of a file.
 
     `scan` decodes the file once and sets `zero` (time stamp of the first sample), `n_frames` (its length in 25-fps
-    frames, rounded, at least 1), `rate`, `channels`, `decode_errors`, and the `track` and `channel` that are read.
+    frames, rounded, at least 1), `rate`, `channels`, `decode_errors`, `promised` (see `Sound`), and the `track` and
+    `channel` that are read.
     Memory does not grow with the file's length. `scan` and `stretches` raise Reject: `missing`, `unreadable`,
     `no_audio`, `too_long`.
     """
@@ -190,6 +191,7 @@ class SoundFile:
         self.max_seconds = max_seconds
         self.zero = Fraction(0)
         self.n_frames = self.rate = self.channels = self.decode_errors = 0
+        self.promised: Seconds | None = None
         self._wanted = channel
 
     def scan(self) -> None:
@@ -247,8 +249,10 @@ class SoundFile:
         with open_file(self.path) as container:
             stream = _audio_stream(container, self.path, self.track)
             self.track = track_number(container, stream)
-            for packet in packets(container, stream):
-                pieces.add(packet, -math.inf)
+            reading = Packets(container)
+            for packet in reading:
+                if packet.stream.index == stream.index:
+                    pieces.add(packet, -math.inf)
                 for time, piece in pieces.taken():
                     if line is None:
                         self.zero = (time or 0) * pieces.clock
@@ -260,6 +264,7 @@ class SoundFile:
                         raise Reject("unreadable", f"{self.path}: {gap:.0f} s without sound in the middle: cut it")
                     line.add(position, piece)
                     yield line, pieces
+            self.promised = check_promise(self.path, container, reading.last, self.zero, None)
 
 
 def _sound(
