@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from avprep.media.container import (
     SEEK_BEYOND,
     Seconds,
     audio_stream,
+    broken_storage,
     container_start,
     open_file,
     seconds,
@@ -265,6 +267,10 @@ class SoundFile:
                     line.add(position, piece)
                     yield line, pieces
             self.promised = check_promise(self.path, container, reading.last, self.zero, None)
+            if container.format.name == "mp3" and reading.last is not None and _counts_frames(container):
+                length = Fraction(container.duration or 0, av.time_base)
+                missing = container_start(container) + length - reading.last
+                self.promised = length if missing > Fraction(1, 10) else None
 
 
 def _sound(
@@ -329,6 +335,21 @@ def _begin(audio: av.AudioStream) -> Seconds | None:
     """Return the time stamp at which a stream begins (s), from the header."""
     clock = audio.time_base
     return None if audio.start_time is None or not clock else audio.start_time * Fraction(clock)
+
+
+def _counts_frames(container: av.container.InputContainer) -> bool:
+    """Return whether an MP3 begins with the number of its frames; else libavformat guesses its length from its size.
+
+    Programs that cut a file may leave that number as it was, so a file is not refused for it.
+    """
+    file = container.file.file
+    try:
+        head = os.pread(file.fileno(), 10, 0)
+        tag = 10 + sum((byte & 127) << 7 * n for n, byte in enumerate(reversed(head[6:])))  # with a cover, megabytes
+        first = os.pread(file.fileno(), 64, tag if head[:3] == b"ID3" else 0)
+    except OSError as error:
+        raise broken_storage(file.name, error) from error
+    return b"Xing" in first or b"Info" in first
 
 
 def _elsewhere(begins: Seconds | None, clip: Seconds) -> str:

@@ -92,10 +92,24 @@ class TestSound:
         with pytest.raises(AvprepError, match=rf"{name}: .*breaks off: of 6\.0 s"):
             drivers.from_sound(path)
 
+    @pytest.mark.parametrize("count", [True, False])
+    def test_a_cut_mp3_is_described_if_it_counts_its_frames(self, tmp_path: Path, count: bool) -> None:
+        """An MP3 with a count of its frames, behind a tag too, is used with a description however little is left."""
+        path = tmp_path / "a.mp3"
+        sound = made.write_wav(tmp_path / "a.wav", made.noise(6, 16_000), 16_000)
+        made.ffmpeg("-i", sound, "-metadata", f"comment={'x' * 3000}", "-write_xing", int(count), path)
+        assert drivers.from_sound(path).damage == ""
+        data = path.read_bytes()
+        path.write_bytes(data[: 3000 + (len(data) - 3000) // 4])
+        found = drivers.from_sound(path)
+        assert found.n_frames < 50
+        assert found.damage.startswith("damaged: of 6.0 s that its header promises only 1." if count else "")
+        assert bool(found.damage) is count
+
     def test_packets_that_cannot_be_decoded_are_counted(self, tmp_path: Path) -> None:
         """An MP3 whose second half is noise is used as far as it can be decoded, with a description."""
         path = tmp_path / "a.mp3"
-        made.ffmpeg("-i", made.write_wav(tmp_path / "a.wav", made.noise(6, 16_000), 16_000), path)
+        made.ffmpeg("-i", made.write_wav(tmp_path / "a.wav", made.noise(6, 16_000), 16_000), "-write_xing", "0", path)
         data = path.read_bytes()
         noise = np.random.default_rng(0).integers(0, 256, len(data) // 2, np.uint8).tobytes()
         path.write_bytes(data[: len(data) // 2] + noise)
