@@ -122,17 +122,18 @@ def evaluate(net: SyncNet, frames: Iterable[NDArray[np.uint8]], samples: NDArray
     starting at the same time.
     """
     seen, heard = torch.empty(0, FEATURES), torch.zeros(REACH, FEATURES)
-    found: list[Tensor] = []
+    found, count = torch.empty(len(samples) // SAMPLES_PER_FRAME, 2 * REACH + 1), 0  # small tensors fragment the heap
     for video, audio in _features(net, frames, samples):
         seen, heard = torch.cat((seen, video)), torch.cat((heard, audio))
         ready = len(heard) - 2 * REACH  # windows of video whose audio is there at all offsets
         if ready > 0:
-            found.append(_distances(seen[:ready], heard))
+            found[count : count + ready] = _distances(seen[:ready], heard)
+            count += ready
             seen, heard = seen[ready:], heard[ready:]
     if len(heard) == REACH:
         return None
-    found.append(_distances(seen, functional.pad(heard, (0, 0, 0, REACH))))
-    distances = torch.cat(found)
+    found[count : count + len(seen)] = _distances(seen, functional.pad(heard, (0, 0, 0, REACH)))
+    distances = found[: count + len(seen)]
     mean = distances.mean(0)
     least, place = mean.min(0)
     return Lse(
