@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from avprep.media.container import (
     SEEK_BEYOND,
     Seconds,
     audio_stream,
+    broken_storage,
     container_start,
     open_file,
     seconds,
@@ -27,7 +29,7 @@ from avprep.media.container import (
     track_number,
 )
 from avprep.media.mfcc import silent_steps
-from avprep.media.packets import Packets, beyond, in_ticks, packets
+from avprep.media.packets import Packets, beyond, in_ticks
 from avprep.media.pcm import Line, Pieces, sampling, source_range
 from avprep.media.timeline import LEAD, TAIL, PictureTimes, check_promise, too_long
 from avprep.media.video import Frames
@@ -177,7 +179,8 @@ class SoundFile:
     max_seconds: maximum length of a file.
 
     `scan` decodes the file once and sets `zero` (time stamp of the first sample), `n_frames` (its length in 25-fps
-    frames, rounded, at least 1), `rate`, `channels`, `decode_errors`, and the `track` and `channel` that are read.
+    frames, rounded, at least 1), `rate`, `channels`, `decode_errors`, `promised` (see `Sound`), and the `track` and
+    `channel` that are read.
     Memory does not grow with the file's length. `scan` and `stretches` raise Reject: `missing`, `unreadable`,
     `no_audio`, `too_long`.
     """
@@ -190,6 +193,7 @@ class SoundFile:
         self.max_seconds = max_seconds
         self.zero = Fraction(0)
         self.n_frames = self.rate = self.channels = self.decode_errors = 0
+        self.promised: Seconds | None = None
         self._wanted = channel
 
     def scan(self) -> None:
@@ -247,8 +251,10 @@ class SoundFile:
         with open_file(self.path) as container:
             stream = _audio_stream(container, self.path, self.track)
             self.track = track_number(container, stream)
-            for packet in packets(container, stream):
-                pieces.add(packet, -math.inf)
+            reading = Packets(container)
+            for packet in reading:
+                if packet.stream.index == stream.index:
+                    pieces.add(packet, -math.inf)
                 for time, piece in pieces.taken():
                     if line is None:
                         self.zero = (time or 0) * pieces.clock
@@ -260,6 +266,11 @@ class SoundFile:
                         raise Reject("unreadable", f"{self.path}: {gap:.0f} s without sound in the middle: cut it")
                     line.add(position, piece)
                     yield line, pieces
+            self.promised = check_promise(self.path, container, reading.last, self.zero, None)
+            if container.format.name == "mp3" and reading.last is not None and _counts_frames(container):
+                length = Fraction(container.duration or 0, av.time_base)
+                missing = container_start(container) + length - reading.last
+                self.promised = length if missing > Fraction(1, 10) else None
 
 
 def _sound(
@@ -324,6 +335,21 @@ def _begin(audio: av.AudioStream) -> Seconds | None:
     """Return the time stamp at which a stream begins (s), from the header."""
     clock = audio.time_base
     return None if audio.start_time is None or not clock else audio.start_time * Fraction(clock)
+
+
+def _counts_frames(container: av.container.InputContainer) -> bool:
+    """Return whether an MP3 begins with the number of its frames; else libavformat guesses its length from its size.
+
+    Programs that cut a file may leave that number as it was, so a file is not refused for it.
+    """
+    file = container.file.file
+    try:
+        head = os.pread(file.fileno(), 10, 0)
+        tag = 10 + sum((byte & 127) << 7 * n for n, byte in enumerate(reversed(head[6:])))  # with a cover, megabytes
+        first = os.pread(file.fileno(), 64, tag if head[:3] == b"ID3" else 0)
+    except OSError as error:
+        raise broken_storage(file.name, error) from error
+    return b"Xing" in first or b"Info" in first
 
 
 def _elsewhere(begins: Seconds | None, clip: Seconds) -> str:

@@ -154,14 +154,6 @@ def may_jump(container: av.container.InputContainer) -> bool:
     return len(clocks) == 1 and bool(av.format.Flags(container.format.flags) & av.format.Flags.ts_discont)
 
 
-def packets(container: av.container.InputContainer, *streams: Any) -> Iterator[av.Packet[Any]]:
-    """Yield the packets of some streams; see `Packets`."""
-    wanted = {stream.index for stream in streams}
-    for packet in Packets(container):
-        if packet.stream.index in wanted:
-            yield packet
-
-
 def in_ticks(time: Seconds | float, stream: Any) -> float:
     """Return a time (s) in the unit of a stream's time stamps, for fast comparison with many packets."""
     return math.inf if time == math.inf or not stream.time_base else float(time / Fraction(stream.time_base))

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.errors import AvprepError, Reject
+from avprep.errors import AvprepError, Reject, plural
 from avprep.faces.detectors.base import Detector
 from avprep.files import check_regular
 from avprep.media import mfcc
@@ -48,6 +48,7 @@ class Driver:
     n_frames: at 25 fps.
     sound: the file with the corresponding audio, None if there is none; zero: time stamp of frame 0 in it (s);
         track: the audio track in it, from 0; channel: the audio channel that `read` uses, None for video.
+    damage: what is missing of a damaged file's audio, in words; "" if nothing, or for video.
     """
 
     kind: Literal["audio", "video"]
@@ -57,6 +58,7 @@ class Driver:
     zero: Seconds = Fraction(0)
     track: int = 0
     channel: int | None = None
+    damage: str = ""
 
 
 def from_sound(
@@ -84,7 +86,7 @@ def from_sound(
                 yield from np.split(cut, range(AT_ONCE, len(cut), AT_ONCE))
 
     next(windows())  # audio that is too short should be an error before a model is loaded
-    return Driver("audio", file.n_frames, windows, path, file.zero, file.track or 0, file.channel)
+    return Driver("audio", file.n_frames, windows, path, file.zero, file.track or 0, file.channel, _damage(file))
 
 
 def from_video(path: Path, detector: Detector, settings: CropSettings, *, track: int | None = None) -> Driver:
@@ -158,6 +160,17 @@ def _window(path: Path) -> NDArray[np.float32]:
     if not np.isfinite(window).all():
         raise AvprepError(f"{path}: holds numbers that are not finite")
     return window
+
+
+def _damage(file: SoundFile) -> str:
+    """Return `Driver.damage` of a file that has been scanned."""
+    parts = []
+    if file.promised is not None:
+        there = file.n_frames / FPS
+        parts.append(f"of {float(file.promised):.1f} s that its header promises only {there:.1f} s are there")
+    if file.decode_errors:
+        parts.append(f"{plural(file.decode_errors, 'packet')} of its audio cannot be decoded")
+    return f"damaged: {' and '.join(parts)}; the rest is used" if parts else ""
 
 
 @contextmanager

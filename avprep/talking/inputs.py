@@ -88,6 +88,8 @@ def read_driver(
     if found.n_frames > max_seconds * FPS:
         longest = f"longer than {max_seconds:g} s: raise --max-seconds or cut it"
         raise AvprepError(f"{path}: {found.n_frames / FPS:.0f} s, {longest}")
+    if found.damage:
+        remark(f"warning: {path}: {found.damage}")
     return found
 
 

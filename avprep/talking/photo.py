@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import warnings
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ FEATHER = 32
 """Crop pixels over which a talking face fades into its photo at the crop's border."""
 EDGE = 8
 """The same at the photo's own edge: the crop is grey beyond it, and a model blurs this over a few pixels."""
+SAME_COLOUR = 3
+"""A profile that changes no colour by more than this, of 255, is one of sRGB, which differ in their rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,12 +227,43 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
         upright = Image.fromarray((np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8))
     if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
         upright = ImageChops.invert(upright)  # Pillow takes every CMYK JPEG for one of Adobe's, which are inverted
+    shown = upright if image.mode.startswith("I") else _in_srgb(upright, image.info.get("icc_profile"))
     if not upright.has_transparency_data:
-        return np.array(upright.convert("RGB"))
+        return np.array(shown.convert("RGB"))
     transparent = upright.convert("RGBA")
     ground = Image.new("RGB", transparent.size, (align.BORDER,) * 3)
-    ground.paste(transparent, mask=transparent)
+    ground.paste(transparent if shown is upright else shown, mask=transparent)
     return np.array(ground)
+
+
+def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Return a picture converted from its ICC profile to sRGB, in RGB; the picture itself if its colours need none."""
+    if not profile:
+        return image
+    from PIL import ImageCms
+
+    try:
+        source, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+        space = source.profile.xcolor_space.strip()
+        if space == "RGB" and image.mode != "CMYK":
+            pixels = image.convert("RGB")
+        elif space == "GRAY" and image.mode in ("1", "L", "LA"):
+            pixels = image.convert("L")
+        elif space == image.mode == "CMYK":
+            pixels = image
+        else:
+            return image
+        intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+        transform = ImageCms.buildTransform(source, srgb, pixels.mode, "RGB", intent, flags)
+        if space != "CMYK":
+            levels = np.linspace(0, 255, 18).astype(np.uint8)
+            chart = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(18, -1, 3))
+            chart = chart.convert(pixels.mode)
+            if np.asarray(ImageChops.difference(transform.apply(chart), chart.convert("RGB"))).max() <= SAME_COLOUR:
+                return image
+        return transform.apply(pixels)
+    except Exception:  # a damaged profile, or Pillow without LittleCMS: the picture is shown as if it had none
+        return image
 
 
 def _find(image: NDArray[np.uint8], part: NDArray[Any], detector: Detector) -> list[Face]:

@@ -365,6 +365,7 @@ def _talking(subject: _Subject, settings: EvaluationSettings, say: Say) -> dict[
         tables["reference"] = asdict(reference)
     if settings.sync:
         judge = load_sync(settings.sync, device=settings.device, windows=whole.mfcc_preset)
+        progress = progress_lines(say, total, "generated for sync: ")
         tables["sync"] = in_sync.measure(
             subject.model, judge, whole, device, **how, seed=settings.seed, progress=progress
         )

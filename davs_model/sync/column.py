@@ -6,8 +6,9 @@ Alternatively, the released SyncNet measures offset, LSE-D and LSE-C on the crop
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +21,6 @@ from numpy.typing import NDArray
 from avprep import __version__, files, schema, shards
 from avprep.errors import Reject, RunError, ShardError
 from avprep.manifest import Clip
-from avprep.media.audio import Sound
 from avprep.shards import Sample
 from avprep.shards.image import decode_picture
 from avprep.stages import MfccSettings, clip_sound
@@ -155,24 +155,21 @@ def measure_lse(out: Path, root: Path, net: SyncNet, audio: MfccSettings, clip: 
     members = read_members(out, "crop", shard, clip.key)
     image_format = schema.image_format(members)
     size = (schema.CROP_SIZE, schema.CROP_SIZE)
-    frames: list[NDArray[np.uint8]] = []
-    while (name := schema.frame_member(len(frames), image_format)) in members:
-        try:
-            picture = decode_picture(bytes(members[name]), size)
-        except ShardError as error:
-            raise ShardError(f"{out}: {shard}: {clip.key}: {name}: {error}: see `avprep verify {out}`") from error
-        frames.append(syncnet.pictures(picture[None])[0])
-    samples = clip_sound(clip, root, audio).beside(len(frames))
-    found = syncnet.evaluate(net, np.stack(frames), samples)
+    names = [schema.frame_member(n, image_format) for n in range(len(members))]
+    names = list(itertools.takewhile(members.__contains__, names))
+
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        for name in names:
+            try:
+                crop = decode_picture(bytes(members[name]), size)
+            except ShardError as error:
+                raise ShardError(f"{out}: {shard}: {clip.key}: {name}: {error}: see `avprep verify {out}`") from error
+            yield syncnet.picture(crop)
+
+    found = syncnet.evaluate(net, frames(), clip_sound(clip, root, audio).beside(len(names)))
     if found is None:
         raise Reject("too_short", f"{clip.video}: no more than the 5 frames of a window")
-    return sync_sample(clip.key, len(frames), "syncnet", found.as_offset(), [])
-
-
-def measure_pictures(net: SyncNet, crops: NDArray[np.uint8], sound: Sound) -> Offset | None:
-    """Return the offset of crops (T, 256, 256, 3), RGB, and their audio; None if they are too short."""
-    found = syncnet.evaluate(net, syncnet.pictures(crops), sound.beside(len(crops)))
-    return None if found is None else found.as_offset()
+    return sync_sample(clip.key, len(names), "syncnet", found.as_offset(), [])
 
 
 def sync_sample(key: str, n_frames: int, scale: str, whole: Offset, seconds: Sequence[tuple[int, Offset]]) -> Sample:

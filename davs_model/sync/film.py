@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -17,10 +17,11 @@ from avprep.pages.drawing import COLOURS, drawing
 from avprep.schema import ARRAYS, decode_array
 from avprep.stages import MfccSettings, clip_sound, mfcc_clip
 from avprep.talking import inputs
+from avprep.talking.driver import Driver
 from davs_model.models.sync import curve
 from davs_model.models.sync.curve import Offset
 from davs_model.models.sync.scorer import Scorer
-from davs_model.sync.column import measure_pictures
+from davs_model.sync import syncnet
 from davs_model.sync.syncnet import SyncNet
 
 Sound = TypeVar("Sound")
@@ -51,15 +52,17 @@ def measure_video(
     """
     settings = MfccSettings(max_seconds=max_seconds, audio_track=track, audio_channel=channel)
     if isinstance(model, SyncNet):
-        heard, crops = _read(path, clip_sound, settings, detector, remark)
-        whole, seconds = measure_pictures(model, np.concatenate(list(crops)), heard), []
+        heard, driver = _read(path, clip_sound, settings, detector, remark)
+        pictures = (syncnet.picture(crop) for part in driver.read() for crop in part)
+        measured = syncnet.evaluate(model, pictures, heard.beside(driver.n_frames))
+        whole, seconds = None if measured is None else measured.as_offset(), []
         short = "no more than the 5 frames of a window"
     else:
         if model.mfcc_preset == "syncnet":
             settings = replace(settings, preset="syncnet")
-        sample, crops = _read(path, mfcc_clip, settings, detector, remark)
+        sample, driver = _read(path, mfcc_clip, settings, detector, remark)
         windows, valid = (decode_array(dict(sample.members)[name]) for name in ARRAYS["mfcc"])
-        found = model.features(np.concatenate([model.grey(part) for part in crops]), windows, valid).distances()
+        found = model.features(np.concatenate([model.grey(part) for part in driver.read()]), windows, valid).distances()
         whole = curve.complete_offset(found)
         seconds = [] if whole is None else curve.seconds(found)
         short = curve.TOO_FEW
@@ -74,15 +77,14 @@ def _read(
     settings: MfccSettings,
     detector: str,
     remark: Remark,
-) -> tuple[Sound, Iterator[NDArray[np.uint8]]]:
-    """Return the result of `sound` for a video, and the crops of its subject in parts (n, 256, 256, 3), RGB."""
+) -> tuple[Sound, Driver]:
+    """Return the result of `sound` for a video, and the crops of its subject."""
     try:
         heard = sound(Clip("video", path.name, "test"), path.parent, settings)
     except Reject as reject:
         raise AvprepError(reject.message) from reject
     longest, track = settings.max_seconds, settings.audio_track
-    driver = inputs.read_driver(path, "video", detector=detector, max_seconds=longest, track=track, remark=remark)
-    return heard, driver.read()
+    return heard, inputs.read_driver(path, "video", detector=detector, max_seconds=longest, track=track, remark=remark)
 
 
 def draw(found: FilmOffset, title: str) -> NDArray[np.uint8]:

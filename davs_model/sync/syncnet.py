@@ -8,6 +8,8 @@ zeros; the last window is left out; and the median is over all 31 offsets.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avprep.errors import CheckpointError
-from avprep.schema import SAMPLE_RATE, STEPS_PER_FRAME, WINDOW_FRAMES, WINDOW_STEPS
+from avprep.media.mfcc import FRAME, PRE_EMPHASIS
+from avprep.schema import HOP, SAMPLE_RATE, STEPS_PER_FRAME, WINDOW_FRAMES, WINDOW_STEPS
 from davs_model import torch_file
 from davs_model.models.sync.curve import DECIMALS, REACH, Offset
 
@@ -106,39 +109,31 @@ class Lse:
         return Offset(lead, confidence, distance, self.n_windows, curve)
 
 
-def pictures(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Convert crops (T, 256, 256, 3), RGB, to its input: BGR (T, 224, 224, 3)."""
-    return np.stack([cv2.resize(crop[:, :, ::-1], (SIDE, SIDE)) for crop in crops]).astype(np.uint8)
-
-
-def mfcc(samples: NDArray[np.int16]) -> NDArray[np.float64]:
-    """Return the MFCC of audio at 16 kHz as the evaluation computes them: (13, steps)."""
-    from python_speech_features import mfcc as compute
-
-    return np.asarray(compute(samples, SAMPLE_RATE), np.float64).T
+def picture(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Convert a crop (256, 256, 3), RGB, to its input: BGR (224, 224, 3)."""
+    return cv2.resize(crop[:, :, ::-1], (SIDE, SIDE)).astype(np.uint8, copy=False)
 
 
 @torch.inference_mode()
-def evaluate(net: SyncNet, frames: NDArray[np.uint8], samples: NDArray[np.int16]) -> Lse | None:
+def evaluate(net: SyncNet, frames: Iterable[NDArray[np.uint8]], samples: NDArray[np.int16]) -> Lse | None:
     """Return offset, LSE-D and LSE-C of a clip like the released evaluation; None for a clip of 5 frames or fewer.
 
-    frames: BGR (T, 224, 224, 3), at 25 fps. samples: int16 (N,), at 16 kHz, starting at the same time.
+    frames: BGR (224, 224, 3) each, at 25 fps; few of them are in memory at once. samples: int16 (N,), at 16 kHz,
+    starting at the same time.
     """
-    device = next(net.parameters()).device
-    n_windows = min(len(frames), len(samples) // SAMPLES_PER_FRAME) - WINDOW_FRAMES
-    if n_windows < 1:
+    seen, heard = torch.empty(0, FEATURES), torch.zeros(REACH, FEATURES)
+    found, count = torch.empty(len(samples) // SAMPLES_PER_FRAME, 2 * REACH + 1), 0  # small tensors fragment the heap
+    for video, audio in _features(net, frames, samples):
+        seen, heard = torch.cat((seen, video)), torch.cat((heard, audio))
+        ready = len(heard) - 2 * REACH  # windows of video whose audio is there at all offsets
+        if ready > 0:
+            found[count : count + ready] = _distances(seen[:ready], heard)
+            count += ready
+            seen, heard = seen[ready:], heard[ready:]
+    if len(heard) == REACH:
         return None
-    cepstra = torch.from_numpy(mfcc(samples)).float()
-    video, audio = [], []
-    for first in range(0, n_windows, AT_ONCE):
-        places = range(first, min(n_windows, first + AT_ONCE))
-        part = torch.from_numpy(frames[first : places[-1] + WINDOW_FRAMES]).permute(3, 0, 1, 2).float()
-        seen = torch.stack([part[:, place - first : place - first + WINDOW_FRAMES] for place in places])
-        begins = [STEPS_PER_FRAME * place for place in places]
-        heard = torch.stack([cepstra[None, :, begin : begin + WINDOW_STEPS] for begin in begins])
-        video.append(net.see(seen.to(device)).cpu())
-        audio.append(net.hear(heard.to(device)).cpu())
-    distances = _distances(torch.cat(video), torch.cat(audio))
+    found[count : count + len(seen)] = _distances(seen, functional.pad(heard, (0, 0, 0, REACH)))
+    distances = found[: count + len(seen)]
     mean = distances.mean(0)
     least, place = mean.min(0)
     return Lse(
@@ -146,14 +141,49 @@ def evaluate(net: SyncNet, frames: NDArray[np.uint8], samples: NDArray[np.int16]
         lse_d=float(least),
         lse_c=float(mean.median() - least),
         mean=mean.numpy(),
-        n_windows=n_windows,
+        n_windows=len(distances),
     )
 
 
+def _features(
+    net: SyncNet, frames: Iterable[NDArray[np.uint8]], samples: NDArray[np.int16]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the features of video and audio, each `[n, 1024]`, of at most `AT_ONCE` windows each; not of the last."""
+    device = next(net.parameters()).device
+    rest = itertools.islice(frames, len(samples) // SAMPLES_PER_FRAME)
+    held: list[NDArray[np.uint8]] = []
+    first = 0
+    while True:
+        held += itertools.islice(rest, AT_ONCE + WINDOW_FRAMES - len(held))
+        count = len(held) - WINDOW_FRAMES
+        if count < 1:
+            return
+        part = torch.from_numpy(np.stack(held)).permute(3, 0, 1, 2).float()
+        seen = torch.stack([part[:, place : place + WINDOW_FRAMES] for place in range(count)])
+        cepstra = torch.from_numpy(_mfcc(samples, first, count)).float()
+        begins = [STEPS_PER_FRAME * place for place in range(count)]
+        heard = torch.stack([cepstra[None, :, begin : begin + WINDOW_STEPS] for begin in begins])
+        yield net.see(seen.to(device)).cpu(), net.hear(heard.to(device)).cpu()
+        held, first = held[count:], first + count
+
+
+def _mfcc(samples: NDArray[np.int16], first: int, count: int) -> NDArray[np.float64]:
+    """Return the MFCC of `count` windows from frame `first` on, as the evaluation computes them: (13, steps)."""
+    from python_speech_features import mfcc, sigproc
+
+    begin = first * SAMPLES_PER_FRAME
+    end = begin + (count - 1) * SAMPLES_PER_FRAME + (WINDOW_STEPS - 1) * HOP + FRAME
+    lead = min(begin, 1)  # pre-emphasis needs the sample before, except at the clip's start
+    part = sigproc.preemphasis(samples[begin - lead : end], coeff=PRE_EMPHASIS)[lead:]
+    return np.asarray(mfcc(part, SAMPLE_RATE, preemph=0), np.float64).T
+
+
 def _distances(video: Tensor, audio: Tensor) -> Tensor:
-    """Return the distance of each window's video to the audio at 31 offsets, to zeros beyond the ends: `[N, 31]`."""
-    padded = functional.pad(audio, (0, 0, REACH, REACH))
-    around = padded.unfold(0, 2 * REACH + 1, 1).transpose(1, 2)
+    """Return the distance of each window's video to the audio at 31 offsets: `[N, 31]`.
+
+    video: `[N, 1024]`. audio: `[N + 30, 1024]`, from 15 windows before to 15 after these.
+    """
+    around = audio.unfold(0, 2 * REACH + 1, 1).transpose(1, 2)
     return functional.pairwise_distance(video[:, None], around)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from avprep.media.audio import SoundFile, read_sound
 from avprep.shards.image import decode_image
 from avprep.stages import CropSettings, crop_clip
 from avprep.talking import driver as drivers
+from avprep.talking import inputs
 from avprep.talking.driver import Driver
 
 
@@ -70,6 +72,50 @@ class TestSound:
             path = made.write_wav(tmp_path / name, made.noise(length, 16_000)[: round(length * 16_000)], 16_000)
             with pytest.raises(AvprepError, match=rf"{name}: .*{words}"):
                 drivers.from_sound(path)
+
+    @pytest.mark.parametrize("name", ["a.wav", "a.m4a", "a.mka"])
+    def test_a_file_that_breaks_off_is_treated_as_in_clips(self, tmp_path: Path, name: str) -> None:
+        """Of a cut file the rest is used, with a description; with less than a third left it is refused."""
+        whole, path = made.write_wav(tmp_path / "whole.wav", made.noise(6, 16_000), 16_000), tmp_path / name
+        made.ffmpeg("-i", whole, "-ac", "1", *(("-movflags", "faststart") if name == "a.m4a" else ()), path)
+        data = path.read_bytes()
+        assert drivers.from_sound(path).damage == ""
+        path.write_bytes(data[: len(data) // 2])
+        found = drivers.from_sound(path)
+        there = f"of 6.0 s that its header promises only {found.n_frames / 25:.1f} s are there"
+        assert 60 < found.n_frames < 90
+        assert there in found.damage
+        said: list[str] = []
+        inputs.read_driver(path, remark=said.append)
+        assert said == [f"warning: {path}: {found.damage}"]
+        path.write_bytes(data[: len(data) // 6])
+        with pytest.raises(AvprepError, match=rf"{name}: .*breaks off: of 6\.0 s"):
+            drivers.from_sound(path)
+
+    @pytest.mark.parametrize("count", [True, False])
+    def test_a_cut_mp3_is_described_if_it_counts_its_frames(self, tmp_path: Path, count: bool) -> None:
+        """An MP3 with a count of its frames, behind a tag too, is used with a description however little is left."""
+        path = tmp_path / "a.mp3"
+        sound = made.write_wav(tmp_path / "a.wav", made.noise(6, 16_000), 16_000)
+        made.ffmpeg("-i", sound, "-metadata", f"comment={'x' * 3000}", "-write_xing", int(count), path)
+        assert drivers.from_sound(path).damage == ""
+        data = path.read_bytes()
+        path.write_bytes(data[: 3000 + (len(data) - 3000) // 4])
+        found = drivers.from_sound(path)
+        assert found.n_frames < 50
+        assert found.damage.startswith("damaged: of 6.0 s that its header promises only 1." if count else "")
+        assert bool(found.damage) is count
+
+    def test_packets_that_cannot_be_decoded_are_counted(self, tmp_path: Path) -> None:
+        """An MP3 whose second half is noise is used as far as it can be decoded, with a description."""
+        path = tmp_path / "a.mp3"
+        made.ffmpeg("-i", made.write_wav(tmp_path / "a.wav", made.noise(6, 16_000), 16_000), "-write_xing", "0", path)
+        data = path.read_bytes()
+        noise = np.random.default_rng(0).integers(0, 256, len(data) // 2, np.uint8).tobytes()
+        path.write_bytes(data[: len(data) // 2] + noise)
+        found = drivers.from_sound(path)
+        assert found.n_frames < 90
+        assert re.fullmatch(r"damaged: \d+ packets? of its audio cannot be decoded; the rest is used", found.damage)
 
     @pytest.mark.parametrize("data", [b"", b"no sound", b"#EXTM3U\nhttp://example.org/a.mp3\n"])
     def test_no_sound(self, tmp_path: Path, data: bytes) -> None:

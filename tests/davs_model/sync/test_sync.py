@@ -24,6 +24,7 @@ from avprep.quality import verify
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.clips import joined, read_clips
+from davs_model.evaluation import progress
 from davs_model.generation import Talker
 from davs_model.models.sync import Settings
 from davs_model.models.sync import clips as sync_clips
@@ -229,13 +230,17 @@ def test_it_is_evaluated_and_draws_nothing(out: Path, run: Path, tmp_path: Path)
         Talker.load(run)
 
 
-def test_generated_films_are_judged_beside_real_ones(out: Path, run: Path, tmp_path: Path) -> None:
+def test_generated_films_are_judged_beside_real_ones(
+    out: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`evaluate --sync` shows offset and confidence of generated and real videos; real ones are in sync."""
+    monkeypatch.setattr(progress, "LINE_EVERY", 0)
     about = {"mfcc_preset": "davs", "steps": {"full": 1}}
     checkpoint.save(tmp_path / "talker", Checkpoint.of(made_model(), about))
     command = ("evaluate", tmp_path / "talker", out, "-o", tmp_path / "results", "--sync", run, "--split", "val")
     result = call(*command, "--workers", 0, "--svm-clips", 2, "--detector", "opencv")
     assert result.exit_code == 0, result.output
+    assert [result.output.count(f"generated {why}: 6/6 clips\n") for why in ("whole", "for sync")] == [1, 1]
     found = json.loads((tmp_path / "results" / "metrics.json").read_text())["sync"]
     assert found.keys() == {"real", "audio", "wrong_audio"}
     assert found["real"]["n_clips"] == 5  # the first gives the second a wrong audio

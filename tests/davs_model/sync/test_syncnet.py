@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -21,6 +24,8 @@ from torch.nn import functional
 from avprep import manifest, schema, shards
 from avprep.errors import CheckpointError
 from avprep.manifest import Clip, Manifest
+from avprep.media.audio import read_sound
+from avprep.talking import inputs
 from davs_model.sync import syncnet
 
 SHAPES = {
@@ -176,6 +181,49 @@ def test_the_column_has_the_figures_of_the_evaluation(
     assert "sync.confidence >= 3.0" in CliRunner().invoke(main, command).stderr
     retry = ["retry", str(out), "--reason", "timeout", "--model", str(file), "--dry-run"]
     assert CliRunner().invoke(main, retry).exit_code == 0
+
+
+def test_few_pictures_are_in_memory_at_once(file: Path) -> None:
+    """However long a video is, the pictures of one pass of the networks are held, and each is asked for once."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (58, 224, 224, 3), dtype=np.uint8)
+    samples = rng.normal(0, 3000, 58 * 640).astype(np.int16)
+    alive: weakref.WeakSet[Picture] = weakref.WeakSet()
+    most = 0
+
+    class Picture(np.ndarray):  # type: ignore[type-arg]
+        __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def arriving() -> Iterator[Picture]:
+        nonlocal most
+        for frame in frames:
+            alive.add(found := frame.copy().view(Picture))
+            most = max(most, len(alive))
+            yield found
+
+    net = syncnet.SyncNet.load(file)
+    found, whole = syncnet.evaluate(net, arriving(), samples), syncnet.evaluate(net, frames, samples)
+    assert found is not None
+    assert whole is not None
+    assert found.as_offset() == whole.as_offset()
+    assert found.n_windows == 53
+    assert most <= syncnet.AT_ONCE + 5 + 1
+
+
+def test_a_video_has_the_figures_of_its_crops_and_audio(file: Path, lrw: Path) -> None:
+    """`avprep sync --video FILE --scale syncnet` measures the crops of its subject with the audio beside them."""
+    video = min((lrw / "corpus").rglob("test/*.mp4"))
+    driver = inputs.read_driver(video, "video", detector="opencv")
+    frames = [syncnet.picture(crop) for part in driver.read() for crop in part]
+    heard = read_sound(video).beside(len(frames))
+    wanted = syncnet.evaluate(syncnet.SyncNet.load(file), frames, heard)
+    assert wanted is not None
+    command = ("sync", "--video", video, "--scale", "syncnet", "--model", file, "--detector", "opencv", "--json")
+    done = CliRunner().invoke(main, [str(argument) for argument in command])
+    assert done.exit_code == 0, done.output
+    found, ours = json.loads(done.stdout), wanted.as_offset()
+    assert (found["audio_lead_frames"], found["n_windows"]) == (ours.audio_lead_frames, 24)
+    assert tuple(found["curve"]) == ours.curve
 
 
 def test_a_clip_without_a_window_has_no_score(file: Path) -> None:
