@@ -237,7 +237,10 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return a picture converted from its ICC profile to sRGB, in RGB; the picture itself if its colours need none."""
+    """Return a picture converted from its ICC profile to sRGB, in RGB.
+
+    It is returned as it is if its colours need no change, and without a profile that can be read.
+    """
     if not profile:
         return image
     from PIL import ImageCms
@@ -262,7 +265,7 @@ def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
             if np.asarray(ImageChops.difference(transform.apply(chart), chart.convert("RGB"))).max() <= SAME_COLOUR:
                 return image
         return transform.apply(pixels)
-    except Exception:  # a damaged profile, or Pillow without LittleCMS: the picture is shown as if it had none
+    except (ImageCms.PyCMSError, OSError, ValueError, ImportError):  # a damaged profile; a Pillow without LittleCMS
         return image
 
 
