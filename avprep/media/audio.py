@@ -31,7 +31,7 @@ from avprep.media.container import (
 from avprep.media.mfcc import silent_steps
 from avprep.media.packets import Packets, beyond, in_ticks
 from avprep.media.pcm import Line, Pieces, sampling, source_range
-from avprep.media.timeline import LEAD, TAIL, PictureTimes, check_promise, too_long
+from avprep.media.timeline import LEAD, TAIL, UNNOTICED, PictureTimes, check_promise, too_long
 from avprep.media.video import Frames
 from avprep.schema import FPS, SAMPLE_RATE
 
@@ -270,7 +270,7 @@ class SoundFile:
             if container.format.name == "mp3" and reading.last is not None and _counts_frames(container):
                 length = Fraction(container.duration or 0, av.time_base)
                 missing = container_start(container) + length - reading.last
-                self.promised = length if missing > Fraction(1, 10) else None
+                self.promised = length if missing > UNNOTICED else None
 
 
 def _sound(

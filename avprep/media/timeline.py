@@ -37,6 +37,8 @@ MAX_DELAY = 16
 """Maximum number of pictures that a decoder holds back."""
 MIN_FOUND = Fraction(1, 3)
 """A file that ends before this fraction of the length promised by its header in the clip's span is refused."""
+UNNOTICED = Fraction(1, 10)
+"""Maximum length that may be missing of what a header promises without being recorded (s)."""
 KEPT = 8 << 20
 """Maximum size of a clip's video packets that are kept for decoding (bytes)."""
 PROMISING = ("mov", "matroska", "avi", "asf", "wav", "w64")
@@ -263,7 +265,7 @@ def check_promise(
     """Compare the actual end of a file with the length that its header promises.
 
     found: the end of its last packet. begin, length: of the clip (s, by the file's time stamps; None: to its end).
-    Returns the seconds promised in the clip's span if more than a tenth of a second of it is missing, else None.
+    Returns the seconds promised in the clip's span if more than `UNNOTICED` of it is missing, else None.
     Reject(`unreadable`) if less than `MIN_FOUND` of them are there and more than a second is missing.
     """
     if container.duration is None or not container.format.name.startswith(PROMISING):
@@ -283,7 +285,7 @@ def check_promise(
             f"{path}: breaks off: of {float(promised):.1f} s that its header promises only {float(there):.1f} s are"
             " there; get a complete copy",
         )
-    return promised if missing > Fraction(1, 10) else None
+    return promised if missing > UNNOTICED else None
 
 
 def _cut_short(container: av.container.InputContainer) -> Fraction:

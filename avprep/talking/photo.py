@@ -232,7 +232,7 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
         return np.array(shown.convert("RGB"))
     transparent = upright.convert("RGBA")
     ground = Image.new("RGB", transparent.size, (align.BORDER,) * 3)
-    ground.paste(transparent if shown is upright else shown, mask=transparent)
+    ground.paste(shown.convert("RGB"), mask=transparent)
     return np.array(ground)
 
 

@@ -10,7 +10,6 @@ import click
 from avprep import files, manifest
 from avprep.errors import AvprepError, plural
 from avprep_cli import data, kinds, options, say, summary
-from avprep_cli.talk import max_length
 
 PRESETS = ("latentsync", "wav2lip")
 """The presets of `avprep.quality.select`."""
@@ -38,7 +37,7 @@ OF_ONE_VIDEO = ("video", "output", "detector", "audio_track", "audio_channel", "
 @options.detector
 @options.audio_track
 @options.audio_channel
-@max_length
+@options.max_length
 @options.device
 @options.threads
 @options.root

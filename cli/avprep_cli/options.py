@@ -101,6 +101,14 @@ detector = click.option(
 )
 
 
+max_length = click.option(
+    "--max-seconds",
+    type=Number(0, 86_400, min_open=True),
+    default=1800.0,
+    help="Maximum length of audio or video in seconds.",
+)
+
+
 sync_judge = click.option(
     "--sync", type=EXISTING, help="With --subject speaking: a RUN of a sync model, which finds the active speaker."
 )

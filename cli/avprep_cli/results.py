@@ -14,7 +14,7 @@ import click
 from avprep import files
 from avprep.errors import plural
 from avprep_cli import kinds, options, say, summary
-from avprep_cli.talk import max_length, progress, read_driver
+from avprep_cli.talk import progress, read_driver
 
 if TYPE_CHECKING:
     from davs_model.study.study import StudyVideo
@@ -114,7 +114,7 @@ def evaluate(
 @click.option("--title", type=kinds.OneLine(200), default="Talking faces", help="Title of the page.")
 @click.option("--aligned", is_flag=True, help="The photos are already crops: 256×256, or the released code's 260×260.")
 @options.seed("Random seed; it shuffles the videos.")
-@max_length
+@options.max_length
 @options.detector
 @options.device
 @options.threads

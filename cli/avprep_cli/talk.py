@@ -21,14 +21,6 @@ MANY_PEOPLE = 50
 RUN = PATH = options.EXISTING
 
 
-max_length = click.option(
-    "--max-seconds",
-    type=kinds.Number(0, 86_400, min_open=True),
-    default=1800.0,
-    help="Maximum length of audio or video in seconds.",
-)
-
-
 @click.command()
 @click.argument("run", type=RUN)
 @click.option(
@@ -72,7 +64,7 @@ max_length = click.option(
 @options.seed("Random seed of --adapt-steps.")
 @options.audio_track
 @options.audio_channel
-@max_length
+@options.max_length
 @options.detector
 @options.device
 @options.threads

@@ -190,14 +190,12 @@ def train(name: str, out: Path, run: Path) -> None:
 
 def generate(run: Path) -> None:
     """Generate frames in every way: of one and of two people, tuned to a photo and to a video, with an expression."""
-    from davs_model import checkpoint
-    from davs_model.generation import Talker, _said
+    from davs_model.generation import Talker
 
     rng = np.random.default_rng(0)
     video = rng.integers(0, 255, (12, 256, 256, 3), dtype=np.uint8)
     windows = rng.normal(size=(12, 12, 20)).astype(np.float32)
-    saved = checkpoint.load(run)
-    talker = Talker(saved.model(), device=DEVICE, bf16=False, doubt="", **_said(saved))
+    talker = Talker.load(run, device=DEVICE)
     look = talker.expression(video[:8]) if talker.model.expression_length else None
     for tuned in (talker, talker.adapted(video[0], [windows], 1), talker.adapted(video[0], [windows], 1, video=video)):
         for faces, speech in ((video[0], windows), (video[:2], video if "video" in talker.model.drivers else windows)):

@@ -12,16 +12,20 @@ import pytest
 TESTS = Path(__file__).parent.parent
 
 
+def run(*arguments: str) -> None:
+    """Run a program in Python, for which the modules of the tests can be imported; it must end well."""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS / "davs_model"), str(TESTS)])}
+    done = subprocess.run([sys.executable, *arguments], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("davs", "amie", "etgan")]
 
 
 @pytest.mark.parametrize("model", ["sync", *SLOW])
 def test_nothing_mixes_the_device_with_the_cpu(model: str, tmp_path: Path) -> None:
     """Training, resuming, evaluation, generation and tuning keep all tensors of a step on the model's device."""
-    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, str(TESTS / "davs_model/on_other_device.py"), model, str(tmp_path)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run(str(TESTS / "davs_model/on_other_device.py"), model, str(tmp_path))
     assert (tmp_path / "run" / "checkpoint.safetensors").is_file()
 
 
@@ -41,6 +45,4 @@ with other.OtherDevice():
             continue
         raise SystemExit("not noticed")
 """
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS / "davs_model"), str(TESTS)])}
-    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run("-c", program)
