@@ -65,7 +65,7 @@ def embed(
                 part = model.generated_part(batch)
                 real = batch.get(REAL, batch[FRAMES])
                 for name in model.drivers:
-                    generated = model.decode(identity, found[name][:, part])
+                    generated = model.decode(identity, model.as_generated(name, found[name])[:, part])
                     error = (real[:, part].float() - generated.float()).abs().mean()
                     errors.setdefault(name, []).append(float(error))
         for name, tensor in {**found, **{label: batch[label] for label in LABELS}}.items():

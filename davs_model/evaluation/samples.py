@@ -43,7 +43,9 @@ def sheet(model: TalkingModel, raw: RawBatch, device: torch.device, *, bf16: boo
         spoken = {"audio": model.encode_sound(batch[WINDOWS], batch.get(SOUND))}
         if "video" in model.drivers:
             spoken["video"] = model.encode_speech(frames=batch[FRAMES])
-        generated = [model.decode(identity, features[:, part]) for features in spoken.values()]
+        generated = [
+            model.decode(identity, model.as_generated(name, speech)[:, part]) for name, speech in spoken.items()
+        ]
     rows = [
         torch.cat((batch[PORTRAIT][clip], frames[clip]))
         for clip in range(len(real))

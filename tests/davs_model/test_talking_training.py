@@ -18,9 +18,12 @@ from tiny_shards import make_shards
 from avprep.errors import RunError, ShardError
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
+from davs_model.data.batches import EvaluationBatches
 from davs_model.data.clips import joined, read_clips
 from davs_model.data.corpus import read_corpus
-from davs_model.evaluation import talk
+from davs_model.data.loader import first_batch
+from davs_model.data.sources import ClipSource
+from davs_model.evaluation import embed, samples, talk
 from davs_model.evaluation.evaluate import EvaluationSettings, evaluate
 from davs_model.generation import Heard, Talker
 from davs_model.models.base import SOUND
@@ -34,6 +37,7 @@ from davs_model.models.davs.settings import STANDARDISE
 from davs_model.training import codes, loop
 from davs_model.training import state as states
 from davs_model.training.distributed import World
+from davs_model.training.sources import validation_shape
 from davs_model.training.step import StageTrainer
 
 TINY = (
@@ -328,6 +332,45 @@ def test_audio_is_smoothed_where_clips_are_whole(out: Path, run: Path) -> None:
     assert not found.equal(heard)
     settings = Settings.resolve("small", None, (*TINY, "model.audio_smoothing=0.5"))
     assert Dimensions.of(read_corpus(out, settings), settings).as_dict()["audio_smoothing"] == 0.5
+
+
+def test_audio_is_smoothed_in_table_1(out: Path, run: Path, tmp_path: Path) -> None:
+    """Frames that are compared with real ones come from smoothed audio features, as in `generate`, if from audio."""
+    saved, found = checkpoint.load(run), []
+    for part in (0.0, 1.0):
+        smooth = replace(saved, dimensions={**saved.dimensions, "audio_smoothing": part})
+        checkpoint.save(tmp_path / f"run{part}", smooth)
+        settings = EvaluationSettings(limit=2, talking_clips=2)
+        metrics = evaluate(tmp_path / f"run{part}", out, tmp_path / f"results{part}", settings)
+        found.append({name: metrics["reconstruction"][name]["psnr"] for name in ("audio", "video")})
+    plain, smoothed = found
+    assert plain["video"] == smoothed["video"]
+    assert plain["audio"] != smoothed["audio"]
+
+
+@pytest.mark.parametrize("shown", ["sheet", "validation"])
+def test_audio_is_smoothed_where_a_training_shows_frames(
+    shown: str, out: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sample sheets and the L1 of a validation are of smoothed audio features, too."""
+    saved, decode = checkpoint.load(run), DAVS.decode
+    decoded: dict[float, list[torch.Tensor]] = {}
+    clips = read_clips(out, "val", vocabulary=tuple(saved.settings["words"]))
+    for part in (0.0, 1.0):
+        model = replace(saved, dimensions={**saved.dimensions, "audio_smoothing": part}).model().eval()
+        shape = validation_shape(model, model.stages["full"])
+        raw = first_batch(EvaluationBatches(ClipSource(clips, shape), shape, batch_size=2))
+        calls = decoded.setdefault(part, [])
+        monkeypatch.setattr(DAVS, "decode", lambda *given, calls=calls: calls.append(given[2]) or decode(*given))
+        if shown == "sheet":
+            samples.sheet(model, raw, torch.device("cpu"))
+        else:
+            embed.embed(model, [raw], torch.device("cpu"), generate=True)
+    audio, video = (0, 1) if shown == "sheet" else map(model.drivers.index, ("audio", "video"))
+    plain, smoothed = decoded[0.0], decoded[1.0]
+    assert torch.equal(smoothed[video], plain[video])
+    middle = (plain[audio][:, :-2] + plain[audio][:, 2:]) / 2
+    torch.testing.assert_close(smoothed[audio][:, 1:-1], middle)
 
 
 def test_the_wrong_sound_is_that_of_several_clips(out: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
