@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import on_other_device
 import pytest
 import torch
 import two_processes
+from tiny_shards import make_shards
 
+from davs_model import models
 from davs_model.training.distributed import World
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,3 +58,48 @@ def test_batchnorm_is_of_all_values(found: list[dict[str, Any]], kind: str) -> N
     for name, wanted in alone.items():
         assert torch.equal(first[name], second[name]), name
         assert torch.allclose(first[name], wanted, atol=1e-5), name
+
+
+TRAIN = """
+import hashlib, os, sys
+from pathlib import Path
+from davs_model import models
+from davs_model.training import loop
+from davs_model.training.step import StageTrainer
+take = StageTrainer.step
+
+def step(self, number, *rest):
+    found = take(self, number, *rest)
+    digest = hashlib.sha256()
+    for name, tensor in self.model.state_dict().items():
+        digest.update(tensor.numpy().tobytes())
+    print(f"{self.stage.name} {number}: {digest.hexdigest()} in {os.environ['RANK']}\\n", end="", flush=True)
+    return found
+
+StageTrainer.step = step
+name, out, run, *overrides = sys.argv[1:]
+kind = models.find(name)
+settings = kind.Settings.resolve("small", None, overrides)
+loop.train([Path(out)], Path(run), settings, stages=tuple(kind.stages), say=lambda line: None)
+"""
+"""Trains all stages; says the digest of all weights and buffers after every step."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["amie", "etgan"])
+def test_two_processes_have_the_same_weights(model: str, tmp_path: Path) -> None:
+    """After each step of every stage of the other models, two processes have the same weights and buffers."""
+    out, program = tmp_path / "out", tmp_path / "train.py"
+    make_shards(out, clips=16, people=3, emotions=("happy", "neutral", "sad") if model == "etgan" else ())
+    program.write_text(TRAIN, encoding="utf-8")
+    overrides = (*on_other_device.MODELS[model], "data.batch_size=4", "data.workers=0", "machine.threads=1")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    command = (sys.executable, *torchrun, str(program), model, str(out), str(tmp_path / "run"), *overrides)
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (re.findall(rf"^(\w+ \d+: \w+) in {rank}$", done.stdout, re.MULTILINE) for rank in range(2))
+    assert first == second
+    stages = models.find(model).Settings.resolve("small", None, overrides).steps.model_dump()
+    assert len(set(first)) == sum(stages.values())
