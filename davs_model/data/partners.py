@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from davs_model.data.clips import Clips
 
-Of = Literal["clip", "speaker", "others", "emotion"]
+Of = Literal["clip", "speaker", "others", "labelled", "emotion"]
 """Whose frames are read; see `davs_model.data.reads.Reads`."""
 OWN = 0.5
 """Probability that `emotion` draws the clip itself."""
@@ -40,8 +40,10 @@ class Partners:
                 return nobody
             rows = self._of_emotion[emotion]
             return rows[(speakers[rows] != speaker) & (rows != row)]
+        if of == "labelled" and emotion < 0:
+            return nobody
         rows = self._of_speaker[speaker] if speaker >= 0 else nobody
-        if of != "others":
+        if of == "speaker":
             return rows
         clips = self.clips  # which may hold a clip several times
         return rows[(clips.shard[rows] != clips.shard[row]) | (clips.places[rows, 0, 0] != clips.places[row, 0, 0])]

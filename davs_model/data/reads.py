@@ -41,9 +41,9 @@ class Reads:
         draw it by a seed. `moments`: each frame independently at random, mostly during speech. `spread`: evenly over
         the clip.
     of: `clip`: the clip itself; `speaker`: any clip of its speaker, which may be the clip itself; `others`: the other
-        clips of its speaker, or the clip itself if there are none; `emotion`: with probability ½ the clip itself, else
-        a clip of its emotion by another speaker. Each portrait is drawn from its own clip. Evaluation reads the clip
-        itself.
+        clips of its speaker, or the clip itself if there are none; `labelled`: as `others` for a clip that has an
+        emotion label, as `clip` for any other; `emotion`: with probability ½ the clip itself, else a clip of its
+        emotion by another speaker. Each portrait is drawn from its own clip. Evaluation reads the clip itself.
     beside: another `Reads`, listed before this one, whose frames are used; this one's `every` and `at` are ignored.
     apart: another `Reads`, listed before this one. A portrait keeps `DISTANCE` from its frames if the clip has such
         frames; from other clips of the speaker it may be any frame.

@@ -33,6 +33,9 @@ class Model(Networks):
 class Generation(Section):
     """From what the full stage generates."""
 
+    identity: Literal["others", "labelled"] = "others"
+    """Source of the views of the person: other clips of the speaker, for every clip or for those with an emotion alone.
+    The others then have views from their own other moments, in which the head and the light are those of the target."""
     views: Annotated[int, Ge(1), Le(16)] = 4
     """Maximum number of views of the person; each step draws a number of at least 1."""
 
@@ -115,6 +118,7 @@ class Weights(SpeechWeights):
 
 _TALKING: Mapping[str, Mapping[str, Any]] = {
     "model": {**NARROW, **TALKING},
+    "generation": {"identity": "labelled"},
     "data": {"batch_size": 8, "workers": 0, "noise": 0.25},
     "optimizer": COURSE,
     "weights": {

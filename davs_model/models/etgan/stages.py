@@ -95,9 +95,9 @@ def reads(dimensions: Mapping[str, int | float]) -> dict[str, Reads]:
 
 
 def training_reads(dimensions: Mapping[str, int | float], stage: str, settings: Settings) -> dict[str, Reads]:
-    """Return `reads` as a stage reads them: with the maximum number of views that a step may draw."""
-    found = reads(dimensions)
-    found[VIEWS] = replace(found[VIEWS], length=settings.generation.views)
+    """Return `reads` as a stage reads them: with the views' source and the maximum number that a step may draw."""
+    found, generation = reads(dimensions), settings.generation
+    found[VIEWS] = replace(found[VIEWS], length=generation.views, of=generation.identity)
     return found
 
 

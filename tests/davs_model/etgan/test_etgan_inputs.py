@@ -28,7 +28,7 @@ from davs_model.models.etgan.corruption import Inputs
 from davs_model.models.etgan.dimensions import MODALITIES
 from davs_model.models.etgan.networks.expression import expressive
 from davs_model.models.etgan.networks.position import PositionEncoder
-from davs_model.models.etgan.stages import reads
+from davs_model.models.etgan.stages import reads, training_reads
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -66,6 +66,24 @@ def test_any_clip_of_a_speaker_may_be_the_clip_itself(clips: Clips) -> None:
     unknown = np.full(len(clips), -1)
     partners = Partners(replace(clips, speakers=unknown, emotions=unknown))
     assert {partners.draw(of, 3, rng) for of in ("speaker", "others", "emotion") for _ in range(20)} == {3}
+
+
+def test_only_labelled_clips_are_shown_by_other_clips(clips: Clips) -> None:
+    """With `generation.identity=labelled` views are from other clips of the speaker if the clip has an emotion."""
+    emotions = clips.emotions.copy()
+    emotions[3] = -1
+    source = ClipSource(replace(clips, emotions=emotions), Shape({}, 64))
+    views = [
+        training_reads({"speech_frames": 12}, "full", Settings.resolve(preset, None, ("generation.views=3",)))["views"]
+        for preset in ("paper", "small")
+    ]
+    for row in (3, 4):
+        others, labelled = (
+            {of for _ in range(20) for of, _ in source._portraits(each, row, [(row, 0)], np.random.default_rng(0))}
+            for each in views
+        )
+        assert row not in others
+        assert labelled == ({row} if row == 3 else others)
 
 
 def test_without_partners_a_clip_is_alone(clips: Clips) -> None:
