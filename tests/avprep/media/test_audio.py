@@ -171,6 +171,7 @@ def test_no_sound_in_the_span(tmp_path: Path) -> None:
         read_sound(clip, start=1.0, duration=0.4)
     assert reject.value.reason == "no_audio"
     assert "clip.mkv" in reject.value.message
+    assert "it begins 1 s before it" in reject.value.message
 
 
 def test_a_damaged_packet_costs_only_itself(tmp_path: Path) -> None:
@@ -214,6 +215,17 @@ def test_long_sound_beside_a_short_picture(tmp_path: Path, decoded: list[int]) -
     assert read_sound(picture, wav, after=1520).samples.size == 32_000 + 1520
     assert decoded[0] < 6 * 16_000
     assert math.isclose(read_sound(picture, wav, start=1.0).samples.size, 16_000)
+
+
+def test_a_sample_rate_that_changes(tmp_path: Path) -> None:
+    """Audio whose sample rate changes midway is refused: one of its parts would be at the wrong times."""
+    clip = made.numbered(tmp_path / "clip.mp4", TIMES)
+    parts = [write_sound(tmp_path / f"{rate}.aac", made.noise(1, rate), rate) for rate in (44_100, 48_000)]
+    (tmp_path / "both.aac").write_bytes(b"".join(part.read_bytes() for part in parts))
+    for read in (lambda path: read_sound(clip, path), scanned):
+        with pytest.raises(Reject, match="the sample rate changes midway from 44100 to 48000 Hz") as caught:
+            read(tmp_path / "both.aac")
+        assert caught.value.reason == "unreadable"
 
 
 def write_sound(path: Path, samples: NDArray[np.int16], rate: int, *options: str) -> Path:
@@ -278,6 +290,13 @@ class TestSoundFile:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 2_000_000
+
+    def test_a_long_gap_is_refused(self, tmp_path: Path) -> None:
+        """A gap of more than ten minutes, as by one wrong time stamp, is refused before memory is taken for it."""
+        wav = made.write_wav(tmp_path / "a.wav", made.noise(1, 16_000), 16_000)
+        made.ffmpeg("-i", wav, "-c", "copy", "-bsf:a", r"setts=ts=TS+if(gt(N\,5)\,16000*700\,0)", tmp_path / "a.mka")
+        with pytest.raises(Reject, match="700 s without sound in the middle"):
+            scanned(tmp_path / "a.mka")
 
     @pytest.mark.parametrize(
         ("data", "reason"),

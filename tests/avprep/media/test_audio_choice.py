@@ -270,6 +270,11 @@ class TestSilentClips:
         assert (found["silent_share"], found["silent"]) == (1.0, True)
         assert 0 < found["peak"] <= 0.001
 
+    def test_full_scale(self, tmp_path: Path) -> None:
+        """The peak of the lowest sample is 1; the offset is that of the first sample that was read."""
+        found = facts(video(tmp_path / "a.mkv", np.full_like(HISS, -32768), "mono"), start=0.04, duration=0.4)
+        assert (found["peak"], found["start_offset"], found["first_sample"]) == (1.0, -0.04, -640)
+
 
 @pytest.fixture
 def pipe(tmp_path: Path) -> Path:

@@ -7,6 +7,7 @@ them: these are about what a run leaves in its folder, which is the same from bo
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import json
@@ -863,6 +864,21 @@ class TestDisks:
         with pytest.raises(RunError, match=r"file/out.*: cannot write there \(Not a directory\)"):
             stand_ins.start(["ok"], tmp_path / "file/out")
 
+    def test_a_folder_that_cannot_be_synced(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A run works where only files can be synced, as on some network file systems; other errors end it."""
+        fsync, number = os.fsync, errno.EINVAL
+
+        def refuse(descriptor: int) -> None:
+            if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+                raise OSError(number, os.strerror(number))
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", refuse)
+        assert stand_ins.start(["ok"], tmp_path / "out").ok == 1
+        number = errno.EIO
+        with pytest.raises(RunError, match=r"cannot write \(Input/output error\)"):
+            stand_ins.start(["ok"], tmp_path / "again")
+
     def test_a_read_only_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """An OUT in which no file can be made is named."""
 
@@ -988,10 +1004,27 @@ class TestSweeping:
         work, lock = self.leave(tmp_path, "another-node")
         stand_ins.start(["ok"], tmp_path)
         assert work.is_dir()
-        for path in (work, lock):
-            os.utime(path, (time.time() - 90_000,) * 2)
+        os.utime(lock, (time.time() - 90_000,) * 2)  # a run of more than a day writes only to its folder
+        stand_ins.start(["ok"], tmp_path)
+        assert work.is_dir()
+        os.utime(work, (time.time() - 90_000,) * 2)
         stand_ins.start(["ok"], tmp_path)
         assert rubbish(tmp_path) == []
+
+    def test_a_lock_that_is_swept_before_it_is_held(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A run whose new lock another run removes before it is locked makes another one, and holds that."""
+        locked, swept = workfolder.lock_file, list[Path]()
+
+        def sweep_first(file: Any) -> bool | None:
+            if not swept:
+                swept.extend(tmp_path.glob("*.lock"))
+                swept[0].unlink()
+            return locked(file)
+
+        monkeypatch.setattr(workfolder, "lock_file", sweep_first)
+        with workfolder.work_folder(tmp_path) as work:
+            assert work.with_name(f"{work.name}.lock").exists()
+        assert len(swept) == 1
 
     def test_a_file_system_without_locks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A run works where files cannot be locked, e.g. Lustre without flock; it removes nobody else's files."""
@@ -1018,6 +1051,22 @@ def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(run._Filler, "_submit", count)
     stand_ins.start(["slow"] + ["ok"] * 150, tmp_path, jobs=2)
     assert most == 8
+
+
+@pytest.mark.parametrize("shard_size", [5, 20])
+def test_samples_are_removed_as_shards_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_size: int) -> None:
+    """The disk holds the samples of a few shards beside the tars, not those of the whole column."""
+    finish, left = OpenShard.finish, list[str]()
+
+    def look(self: OpenShard, digest: str, size: int) -> dict[str, Any]:
+        if self.name == "train-000003":
+            left.extend(path.name for path in tmp_path.glob("mfcc/.work-*/*.part"))
+        return finish(self, digest, size)
+
+    monkeypatch.setattr(OpenShard, "finish", look)
+    stand_ins.start(["ok"] * 4 * shard_size, tmp_path, shard_size=shard_size)
+    assert "train-000003.tar.part" in left
+    assert not [name for name in left if name.startswith(("train-000000", "train-000001"))]
 
 
 def test_no_run_to_read(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
-from avprep.shards.image import decode_image, encode_bgr
+from avprep.shards.image import decode_image, decode_picture, encode_bgr
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,17 @@ def test_pixels_are_those_that_opencv_decodes(crop: NDArray[np.uint8], image_for
     data = encode_bgr(crop, image_format)
     opencv = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert np.array_equal(decode_image(data), opencv[..., ::-1])
+
+
+def test_an_orientation_in_a_crop_is_ignored(crop: NDArray[np.uint8]) -> None:
+    """Neither decoder turns a JPEG by its EXIF orientation: a crop's points and transform are those of its pixels."""
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(crop).save(file, "JPEG", exif=exif)
+    read = decode_image(file.getvalue())
+    assert read is not None
+    assert np.abs(read.astype(int) - crop).mean() < 8
+    assert np.array_equal(decode_picture(file.getvalue(), (256, 256)), read)
 
 
 def test_a_fourth_channel_is_left_out(crop: NDArray[np.uint8]) -> None:

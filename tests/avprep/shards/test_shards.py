@@ -159,6 +159,24 @@ class TestWriting:
                 shards.string_together(tmp_path / "c.tar", tmp_path / "c.part", [beyond], source)
         assert list(shards.read(tmp_path / "b.part")) == [*reversed(samples.items())]
 
+    def test_it_is_on_the_disk_before_it_has_its_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Tar and sidecar are synced to disk, then named, the sidecar last, then the folder is synced."""
+        steps: list[str] = []
+        fsync, replace = os.fsync, Path.replace
+
+        def synced(descriptor: int) -> None:
+            steps.append(f"sync {Path(f'/proc/self/fd/{descriptor}').resolve().name}")
+            fsync(descriptor)
+
+        def named(part: Path, target: Path) -> Path:
+            steps.append(f"name {target.name}")
+            return replace(part, target)
+
+        monkeypatch.setattr(os, "fsync", synced)
+        monkeypatch.setattr(Path, "replace", named)
+        write(tmp_path, {"a": {"a.npy": b"1"}}, "x")
+        assert steps == ["sync x.part", "sync sidecar.part", "name x.tar", "name x.json", f"sync {tmp_path.name}"]
+
     def test_places(self, tmp_path: Path) -> None:
         """A sample extends from its first header, including that of a long name, to the headers of the next sample."""
         path = write(tmp_path, {key: {"a.npy": b"1" * 700, "b.npy": b""} for key in KEYS})
@@ -169,6 +187,8 @@ class TestWriting:
         assert [place.offset for place in places.values()] == [0, *ends[:-1]]
         for key, place in places.items():
             assert shards.read_sample(path, key, place) == {"a.npy": b"1" * 700, "b.npy": b""}
+            with pytest.raises(ShardError, match="lacks"):  # the key of another sample
+                shards.read_sample(path, key[:-1], place)
 
     def test_one_member_at_a_time(self, tmp_path: Path) -> None:
         """Members that are generated while they are written are never in memory together."""
@@ -264,6 +284,18 @@ class TestHostile:
         path = write(tmp_path, {"a": {"a.npy": bytes(600), "b.npy": bytes(401)}})
         with pytest.raises(ShardError, match="a is larger than"):
             list(shards.read(path))
+        with pytest.raises(ShardError, match="a: is larger than"):
+            shards.read_sample(path, "a", shards.Stretch(0, 2048))
+
+    def test_a_length_that_lies(self, tmp_path: Path) -> None:
+        """A sidecar's length beyond the end of the tar takes no memory."""
+        path = write(tmp_path, {"a": {"a.npy": b"1"}})
+        tracemalloc.start()
+        with pytest.raises(ShardError, match="a: cut off"):
+            shards.read_sample(path, "a", shards.Stretch(0, 1 << 30))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1 << 20
 
     def test_a_file_system_that_hands_over_little_at_a_time(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
