@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from small_models import SIZES, made_model
 from avprep.errors import CheckpointError, RunError
 from avprep.schema import FPS
 from avprep.talking.driver import Driver
+from avprep.talking.person import Person
 from avprep.talking.photo import Photo
-from davs_model import adaptation, checkpoint, models
+from davs_model import adaptation, checkpoint, film, models
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.pictures import MOUTH_BOX, region
 from davs_model.film import PhotoTalker
-from davs_model.generation import LISTENED, Talker
+from davs_model.generation import LISTENED, Talker, pictures
 from davs_model.models.davs import losses
 from davs_model.models.davs.settings import STANDARDISE
 
@@ -239,11 +241,14 @@ def test_a_model_knows_what_it_learned_to_draw_from(tmp_path: Path, generation: 
 def test_a_video_is_learned_from_the_features_that_it_is_drawn_from(
     smoothing: Talker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that smooths audio is tuned on smoothed features of the video's audio, as it uses them for generation."""
+    """A model that smooths audio is tuned on smoothed features of the video's audio, as it uses them for generation.
+
+    They are not scaled, because the video shows how far the mouth moves with this audio.
+    """
     given: list[torch.Tensor] = []
     monkeypatch.setattr(adaptation, "to_video", lambda _, frames, speech, *args, **how: given.append(speech))
     heard = windows(3, 5)
-    smoothing.adapted(soft(1), [windows(2, 4)], 1, video=soft(7, 5), heard=heard)
+    smoothing.adapted(soft(1), [windows(2, 4)], 1, video=soft(7, 5), heard=heard, speech_scale=1.5)
     with torch.no_grad():
         features = smoothing.model.encode_sound(torch.from_numpy(heard)[None])
         assert torch.allclose(given[0], smoothing.model.smooth_sound(features), atol=1e-6)
@@ -268,7 +273,7 @@ def test_a_photo_is_learned_from_the_features_that_are_drawn(
 
 def test_statistics_do_not_depend_on_how_a_long_sound_is_cut() -> None:
     """With a model that standardises audio, more than a minute of it has the same features in parts of any length."""
-    talker, length = Talker(made_model(standardise=STANDARDISE.index("clip"))), LISTENED + 40
+    talker, length = Talker(made_model(standardise=STANDARDISE.index("clip"))), LISTENED + 33  # the last part is 1 long
     heard = windows(5, length) * np.linspace(1, 3, length, dtype=np.float32)[:, None, None]
     at_once, *others = (
         torch.cat(list(talker._features(np.split(heard, cuts), 1.0)), dim=1)
@@ -329,21 +334,85 @@ def test_a_photo_that_was_read_before_is_fitted_to_the_film(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("heard", "shown", "expected"),
-    [(Fraction(2, FPS), 0, [2, 3, 4]), (0, Fraction(2, FPS), [0, 0, 0]), (0, 0, [0, 1, 2])],
+    [(Fraction(2, FPS), 0, [2, 3, 3]), (0, Fraction(2, FPS), [0, 0, 0]), (0, 0, [0, 1, 2])],
 )
 def test_the_truth_beside_a_face_is_that_of_its_audio(
     tmp_path: Path, heard: Fraction, shown: Fraction, expected: list[int]
 ) -> None:
-    """A video that is also the file of the speech is shown from the moment at which its audio begins."""
+    """A video that is also the file of the speech is shown from the moment at which its audio begins.
+
+    A video of another file is shown from its beginning; the last frame of a shorter one is repeated.
+    """
     sound = made.write_wav(tmp_path / "sound.wav", made.noise(0.5, 16_000), 16_000)
     speech = Driver("audio", 3, lambda: iter([windows(2, 3)]), sound, heard)
-    truth = [np.full((1, 256, 256, 3), 40 * (n + 1), np.uint8) for n in range(5)]
-    beside = Driver("video", 5, lambda: iter(truth), sound, shown)
+    truth = [np.full((1, 256, 256, 3), 40 * (n + 1), np.uint8) for n in range(4)]
+    beside = Driver("video", 4, lambda: iter(truth), sound, shown)
     face = Photo(soft(1), np.eye(2, 3), soft(1))
     PhotoTalker(made_model()).film(face, speech, tmp_path / "film.mp4", beside=beside)
-    with av.open(str(tmp_path / "film.mp4")) as film:
-        levels = [frame.to_ndarray(format="rgb24")[100:150, 400:450].mean() for frame in film.decode(video=0)]
+    with av.open(str(tmp_path / "film.mp4")) as made_film:
+        levels = [frame.to_ndarray(format="rgb24")[100:150, 400:450].mean() for frame in made_film.decode(video=0)]
     assert np.rint(np.array(levels) / 40 - 1).tolist() == expected
+    other = film._frames_from(replace(beside, sound=tmp_path / "other.wav"), speech)
+    assert [frame[0, 0, 0] // 40 - 1 for frame in other] == [0, 1, 2, 3]
+
+
+def test_a_film_of_a_person_is_tuned_and_drawn_with_all_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fine-tuning gets the person's video, windows, seed and the scale; eight of its frames join all the photos."""
+    talk, tuned, shown = Talker.talk, {}, {}
+
+    def adapted(self: Talker, faces: Any, speech: Any, steps: int, **how: Any) -> Talker:
+        tuned.update(how, steps=steps)
+        return self
+
+    def talking(self: Talker, faces: Any, speech: Any, **how: Any) -> Any:
+        shown.update(how, faces=faces)
+        return talk(self, faces, speech)
+
+    monkeypatch.setattr(Talker, "adapted", adapted)
+    monkeypatch.setattr(Talker, "talk", talking)
+    photos = [Photo(soft(seed), np.eye(2, 3), soft(seed)) for seed in (1, 2)]
+    person, speech = Person(soft(3, 15), windows(4, 15)), Driver("audio", 1, lambda: iter([windows(2, 1)]))
+    how: dict[str, Any] = {"grid": False, "adapt_steps": 3, "speech_scale": 1.5, "seed": 7, "person": person}
+    PhotoTalker(made_model()).film(photos, speech, tmp_path / "film.mp4", **how)
+    assert (tuned["steps"], tuned["seed"], tuned["speech_scale"], shown["speech_scale"]) == (3, 7, 1.5, 1.5)
+    assert tuned["video"] is person.crops
+    assert tuned["heard"] is person.windows
+    assert np.array_equal(shown["faces"], soft(1)[None])
+    assert np.array_equal(shown["more"], np.concatenate((soft(2)[None], person.crops[::2])))
+
+
+def test_files_are_read_as_the_model_needs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speech and person are read with the model's MFCC preset, speech up to the maximum duration that was given."""
+    asked: list[tuple[Any, ...]] = []
+
+    def read_driver(path: Path, by: str, *, preset: str, detector: str, max_seconds: float) -> Driver:
+        asked.append((path.name, by, preset, detector, max_seconds))
+        part = windows(2, 1) if by == "audio" else soft(2, 1)
+        return Driver("audio" if by == "audio" else "video", 1, lambda: iter([part]))
+
+    def read_person(path: Path, *, preset: str, detector: str) -> Person:
+        asked.append((path.name, preset, detector))
+        return Person(soft(3, 2), None)
+
+    monkeypatch.setattr(film.inputs, "read_driver", read_driver)
+    monkeypatch.setattr(film.inputs, "read_person", read_person)
+    talker, face = PhotoTalker(made_model(), mfcc_preset="syncnet"), Photo(soft(1), np.eye(2, 3), soft(1))
+    how: dict[str, Any] = {"detector": "yunet", "max_seconds": 9.0, "beside": "b.mp4", "person": "p.mp4"}
+    talker.film(face, "s.wav", tmp_path / "film.mp4", **how)
+    assert sorted(asked) == [
+        ("b.mp4", "video", "syncnet", "yunet", 9.0),
+        ("p.mp4", "syncnet", "yunet"),
+        ("s.wav", "audio", "syncnet", "yunet", 9.0),
+    ]
+
+
+def test_photos_are_reduced_as_in_training() -> None:
+    """Faces are downscaled by averaging the pixels of each area, as the frames of training."""
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    small = pictures(noise, 64)[0, 0].permute(1, 2, 0) * 255
+    assert np.abs(small.numpy() - noise.reshape(64, 4, 64, 4, 3).mean((1, 3))).max() <= 0.5 + 1e-3
 
 
 @pytest.mark.parametrize(

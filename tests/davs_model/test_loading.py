@@ -158,6 +158,24 @@ class TestOrder:
         assert keys != [key for number in range(len(batches)) for key in batches[1, number].keys]
         assert len(Batches(ClipSource(clips, SMALL), SMALL, batch_size=5, seed=3)) == 2
 
+    def test_seeds_differ_in_all_that_is_drawn(self, clips: Clips) -> None:
+        """Another seed has another order of the clips, other frames of each, and other parts that are generated."""
+        shape = Shape({"sound": Reads("windows", 20, part=1)})
+        read = [Batches(ClipSource(clips, shape), shape, batch_size=12, seed=seed)[0, 0] for seed in (0, 1)]
+        begins = [dict(zip(batch.keys, batch["sound"][:, 0, 0, 0].tolist(), strict=True)) for batch in read]
+        assert read[0].keys != read[1].keys
+        assert read[0].starts != read[1].starts
+        assert begins[0] != begins[1]
+
+    def test_a_window_of_one_shard_does_not_mix_shards(self, clips: Clips) -> None:
+        """The clips of as many shards as the window has are shuffled together, and no more."""
+        shape = Shape({"sound": Reads("windows", 1)})
+        source = ClipSource(clips, shape)
+        shards = {frozenset(source.key(int(row)) for row in group) for group in source.groups}
+        for window, alone in ((1, True), (3, False)):
+            batches = Batches(source, shape, batch_size=4, seed=0, window=window)
+            assert ({frozenset(batches[0, number].keys) for number in range(3)} == shards) is alone
+
     def test_groups_are_shards(self, clips: Clips) -> None:
         """Rows of one shard are one group."""
         assert [group.tolist() for group in ClipSource(clips, SMALL).groups] == [
@@ -505,6 +523,7 @@ class TestUnreadable:
         whole = Batches(ClipSource(read_clips(dozen, "train"), SMALL), SMALL, batch_size=4, seed=5)
         read = copied(training_batches(batches, first=0, last=3, workers=workers))
         assert {key for batch in read for key, _ in batch.skipped} == lost
+        substitutes = set()
         for batch, before in zip(read, copied(training_batches(whole, first=0, last=3, workers=0)), strict=True):
             assert len(batch.keys) == len(batch["frames"]) == 4
             assert not lost & set(batch.keys)
@@ -512,6 +531,8 @@ class TestUnreadable:
             for place, key in enumerate(before.keys):  # the others are unchanged
                 assert batch.keys[place] == key or key in lost
                 assert key in lost or torch.equal(batch["frames"][place], before["frames"][place])
+                substitutes |= {batch.keys[place]} - {key}
+        assert len(substitutes) > 1
         again = Batches(ClipSource(clips, SMALL), SMALL, batch_size=4, seed=5)
         assert all(same(again[0, number], batch) for number, batch in enumerate(read))
 

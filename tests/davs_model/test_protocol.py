@@ -6,6 +6,7 @@ import ast
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,20 @@ import pytest
 import torch
 from avprep_cli.main import main
 from click.testing import CliRunner, Result
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_shards import make_shards
 
 import davs_model
 from avprep.errors import CheckpointError, SettingsError
 from avprep.media.video import Frames
 from davs_model import checkpoint, models
+from davs_model.data.corpus import read_corpus
+from davs_model.data.store import FrameStore
 from davs_model.evaluation import evaluate as evaluation
 from davs_model.training import loop
+from davs_model.training import state as states
+from davs_model.training.distributed import World
+from davs_model.training.step import StageTrainer
 
 FOLDER = Path(__file__).parent / "models"
 QUICK = ("data.batch_size=4", "data.workers=0", "loop.log_every=1", "loop.save_every=1", "machine.bf16=false")
@@ -55,6 +62,17 @@ def train(out: Path, run: Path, *overrides: str) -> list[str]:
     settings = kind.Settings.resolve(None, None, (*QUICK, *overrides))
     loop.train(out, run, settings, stages=tuple(kind.stages), say=lines.append)
     return lines
+
+
+def trainer(out: Path, *overrides: str, stage: str = "listen", rank: int = 0) -> StageTrainer:
+    """Prepare a stage of the toy model as one of two processes, but with all clips and alone."""
+    kind = models.find("toy")
+    settings = kind.Settings.resolve(None, None, (*QUICK, *overrides))
+    corpus = read_corpus(out, settings)
+    torch.manual_seed(0)
+    model = models.build("toy", kind.dimensions_for(corpus, settings))
+    made = StageTrainer.of(model.stages[stage], model, corpus, settings, World(), torch.device("cpu"))
+    return replace(made, world=World(rank=rank))
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +133,72 @@ def test_it_trains(run: Path) -> None:
     assert listening.keys() == {"video_to_audio", "audio_to_video"}
     assert talking["l1"].keys() == {"audio", "video"}
     assert (run / "samples" / "talk-000003.png").stat().st_size > 1000
+    shown = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [event.step for event in shown.Scalars("talk/terms/likeness")] == [5, 6, 7]  # after the four of `listen`
+
+
+def test_each_step_draws_its_own_random_numbers(out: Path) -> None:
+    """Random numbers of a step depend on the seed, the stage, the step and the process, and on nothing before it."""
+    steps = [(0, "listen", 1, 0), (1, "listen", 1, 0), (0, "talk", 1, 0), (0, "listen", 2, 0), (0, "listen", 1, 1)]
+    begun = []
+    for seed, stage, step, rank in (*steps, steps[0]):
+        one = trainer(out, f"seed={seed}", stage=stage, rank=rank)
+        one.step(step, 4, one.batches[0, 0])
+        begun.append(torch.initial_seed())
+    assert begun[-1] == begun[0]
+    assert len(set(begun)) == len(steps)
+
+
+def test_a_step_follows_the_settings(out: Path) -> None:
+    """A step minimises the weighted terms by Adam with the betas and the learning rate of the settings.
+
+    The terms that it returns keep none of its graph; otherwise memory would grow until the next log line.
+    """
+    chosen = ("optimizer.beta1=0.5", "optimizer.warmup=4", "optimizer.learning_rate=0.01")
+    gradients = []
+    for weight in (1, 3):
+        one = trainer(out, *chosen, f"weights.agreement={weight}")
+        before = one.model.ear.weight.detach().clone()
+        terms = one.step(1, 4, one.batches[0, 0])
+        assert not terms["agreement"].requires_grad
+        assert one.model.ear.weight.grad is not None
+        gradients.append(one.model.ear.weight.grad)
+        change = float((one.model.ear.weight.detach() - before).abs().max())
+        assert change == pytest.approx(0.01 / 4, rel=0.01)  # Adam's first step is as long as its rate
+        assert one.phases["ears"].defaults["betas"] == (0.5, one.settings.optimizer.beta2)
+    torch.testing.assert_close(gradients[1], 3 * gradients[0])
+
+
+def test_a_run_has_the_weights_and_batches_of_its_seed(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another seed begins with other weights and reads other batches.
+
+    The window of shards and the memory for frames are those of the settings.
+    """
+    limits: list[int] = []
+    monkeypatch.setattr(loop, "FrameStore", lambda limit: limits.append(limit) or FrameStore(limit))
+    train(out, tmp_path / "run", "steps.listen=1", "steps.talk=0", "seed=1", "data.cache_mib=3")
+    assert limits == [3 << 20]
+    saved = checkpoint.load(tmp_path / "run")
+    torch.manual_seed(1)
+    assert torch.equal(saved.weights["face.weight"], models.build("toy", saved.dimensions).face.weight)
+    first, second = (trainer(out, f"seed={seed}", "data.window=1").batches for seed in (0, 1))
+    assert first[0, 0].keys != second[0, 0].keys
+    assert first.window == 1
+
+
+def test_a_resumed_run_keeps_its_last_validation(out: Path, tmp_path: Path) -> None:
+    """What the last validation measured, of as many clips as are wanted, stays in the checkpoint until the next one."""
+    with interrupted.after("talk", 1):
+        train(out, tmp_path, "steps.listen=1", "loop.validate_every=1", "loop.validation_clips=3")
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {r["validation"]["video_to_audio"]["n_clips"] for r in rows if "validation" in r} == {3}
+    with interrupted.after("talk", 2):
+        train(out, tmp_path, "steps.listen=1", "loop.validation_clips=3")
+    first, second = (checkpoint.read(tmp_path / name, states.KIND)[0] for name in (states.PREVIOUS, states.NAME))
+    assert (first["step"], second["step"]) == (1, 2)
+    assert first["settings"]["talking"] == second["settings"]["talking"]
 
 
 @pytest.mark.parametrize("stage", ["listen", "talk"])

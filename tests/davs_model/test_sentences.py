@@ -17,6 +17,7 @@ from avprep.errors import ShardError
 from avprep.manifest import Clip, Manifest
 from avprep.media.mfcc import Preset, clip_windows
 from davs_model import checkpoint
+from davs_model.data import sources
 from davs_model.data.arrays import heard, statistics
 from davs_model.data.batch import empty_batch
 from davs_model.data.clips import Clips, joined, read_clips
@@ -291,6 +292,21 @@ def test_faces_and_voices_change_alike_in_all_that_is_read(clips: Clips) -> None
         assert all(not torch.equal(second[name], third[name]) for name in changed_names)
     whole = load(changed, 0, 1)["sound"]
     assert not torch.equal(whole, plain["sound"])
+
+
+@pytest.mark.parametrize(("voice", "amounts"), [((0.2, 0.0), (0.0, 0.2)), ((0.0, 0.2), (-0.2, 0.0))])
+def test_a_voice_is_lowered_or_raised(
+    clips: Clips, monkeypatch: pytest.MonkeyPatch, voice: tuple[float, float], amounts: tuple[float, float]
+) -> None:
+    """Voices are stretched by up to `voice_down` and compressed by up to `voice_up`, and by no other amount."""
+    drawn: list[float] = []
+    real = sources.warped_voice
+    monkeypatch.setattr(sources, "warped_voice", lambda by, preset: drawn.append(by) or real(by, preset))
+    source = ClipSource(clips, Shape({"windows": Reads("windows", 5)}, voice=voice))
+    for seed in range(20):
+        load(source, 0, seed)
+    assert amounts[0] <= min(drawn) < amounts[0] + 0.05
+    assert amounts[1] - 0.05 < max(drawn) <= amounts[1]
 
 
 def test_statistics_are_of_each_coefficient() -> None:

@@ -22,6 +22,7 @@ from davs_model.data.batches import EvaluationBatches
 from davs_model.data.clips import joined, read_clips
 from davs_model.data.corpus import read_corpus
 from davs_model.data.loader import first_batch
+from davs_model.data.reads import Shape
 from davs_model.data.sources import ClipSource
 from davs_model.evaluation import embed, samples, talk
 from davs_model.evaluation.evaluate import EvaluationSettings, evaluate
@@ -37,7 +38,7 @@ from davs_model.models.davs.settings import STANDARDISE
 from davs_model.training import codes, loop
 from davs_model.training import state as states
 from davs_model.training.distributed import World
-from davs_model.training.sources import validation_shape
+from davs_model.training.sources import training_shape, validation_shape
 from davs_model.training.step import StageTrainer
 
 TINY = (
@@ -129,6 +130,24 @@ def test_features_of_a_long_clip_are_computed_part_by_part(out: Path, monkeypatc
     for one, other in zip(whole, parts, strict=True):
         assert one.shape == other.shape == (29, 256)
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_computed_once_fits_what_is_read_later() -> None:
+    """Frames in memory are not shifted, and those with precomputed features, if they are not warped, nor mirrored.
+
+    A voice falls and rises as far as each setting allows.
+    """
+
+    def shape(*overrides: str) -> Shape:
+        settings = Settings.resolve("small", None, (*TINY, "data.shift=3", "data.voice_down=0.1", *overrides))
+        dimensions = {"speech_frames": 8, "identity_frames": 9, "sequence_frames": 4, "image_size": 64}
+        return training_shape(DAVS, dimensions, DAVS.plan("full", settings), settings)
+
+    plain = ("generation.visual=train", "data.cache_mib=0", "data.warp=0", "data.voice_up=0.2")
+    assert (shape(*plain).flip, shape(*plain).shift, shape(*plain).voice) == (True, 3, (0.1, 0.2))
+    kept, cached = shape(*plain, "data.cache_mib=1"), shape(*plain, "generation.visual=cache")
+    assert ((kept.flip, kept.shift), (cached.flip, cached.shift)) == ((True, 0), (False, 0))
+    assert shape(*plain, "generation.visual=cache", "data.warp=0.1").flip
 
 
 def test_a_clip_without_features_is_not_learned_from(out: Path, tmp_path: Path) -> None:

@@ -253,6 +253,7 @@ class TestResuming:
         before = {p.name: p.read_bytes() for p in copied.glob("*.*") if p.name != "run.json"}
         assert "speech: done, 4 steps" in run(out, copied, "loop.save_every=2")
         assert {p.name: p.read_bytes() for p in copied.glob("*.*") if p.name != "run.json"} == before
+        assert "speech: done, 4 steps" in run(out, copied, "steps.full=3")  # that stage has not begun
 
     def test_other_settings_are_refused(self, out: Path, copied: Path) -> None:
         """A run continues only with its own settings; the error names the difference."""

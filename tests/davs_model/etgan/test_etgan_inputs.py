@@ -12,6 +12,7 @@ import torch
 from tiny_shards import make_shards
 from torch import nn
 
+from avprep import schema
 from avprep.faces import align
 from davs_model.data.batch import empty_batch
 from davs_model.data.batches import Batches
@@ -96,6 +97,19 @@ def test_without_partners_a_clip_is_alone(clips: Clips) -> None:
     for _ in range(10):
         run = source._portraits(READS["views"], 0, [(0, frame) for frame in range(8)], rng)
         assert all(frame >= 7 + DISTANCE for _, frame in run)
+
+
+def test_a_view_of_another_clip_is_any_of_its_frames(clips: Clips) -> None:
+    """Views of other clips, longer or shorter ones, are of any of their frames, also of the places of the run."""
+    few = clips.rows(np.flatnonzero(clips.speakers == clips.speakers[0]))
+    few = replace(few, n_frames=np.where(np.arange(len(few)) % 2, 9, 29))
+    source, rng = ClipSource(few, Shape({"views": READS["views"]}, 64)), np.random.default_rng(0)
+    for row in (0, 1):
+        run = [(row, frame) for frame in range(8)]
+        drawn = {one for _ in range(800) for one in source._portraits(READS["views"], row, run, rng)}
+        for other in range(len(few)):
+            found = {frame for by, frame in drawn if by == other}
+            assert found == (set() if other == row else set(range(int(few.n_frames[other]))))
 
 
 def test_batches_are_the_same_for_any_number_of_processes(clips: Clips) -> None:
@@ -195,6 +209,35 @@ def test_positions_are_read_with_their_frames(tmp_path: Path, clips: Clips) -> N
         raw = empty_batch(shape, 1)
         ClipSource(clips, shape).load(0, raw, 0, np.random.default_rng(0))
         assert bool(raw["positions"].isnan().all())  # the made shards' transforms are 0, so they give no position
+
+
+def test_positions_are_augmented_with_their_frames(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a mirrored clip the head turns and moves the other way; landmarks move with a warped face."""
+    n_frames = int(clips.n_frames[0])
+    times = np.linspace(0, 0.3, n_frames)
+    affine = np.zeros((n_frames, 2, 3), np.float32)
+    affine[:, 0, 0] = affine[:, 1, 1] = np.cos(times)
+    affine[:, 1, 0], affine[:, 0, 1], affine[:, 0, 2] = np.sin(times), -np.sin(times), 20 * times
+    points = np.tile(PLACES, (n_frames, 1, 1))
+    given = {"points.npy": schema.encode_array(points), "affine.npy": schema.encode_array(affine)}
+    whole = {"positions": Reads("positions", n_frames)}
+
+    def drawn(**how: float) -> list[torch.Tensor]:
+        source = ClipSource(clips, shape := Shape(whole, 64, **how))  # type: ignore[arg-type]
+        monkeypatch.setattr(source, "read", lambda *_, **__: given)
+        raw = empty_batch(shape, 8)
+        for place in range(8):
+            source.load(0, raw, place, np.random.default_rng(place))
+        return list(raw["positions"])
+
+    still = torch.from_numpy(positions(points, affine))
+    flipped = still[:, -4:] * torch.tensor([1, -1, -1, 1])
+    moves = [one[:, -4:] for one in drawn(flip=True)]
+    plain = [torch.equal(one, still[:, -4:]) for one in moves]
+    assert {*plain} == {True, False}
+    assert all(torch.equal(one, flipped) for one, unmoved in zip(moves, plain, strict=True) if not unmoved)
+    unwarped = drawn()[0][:, :-4]
+    assert all(not torch.allclose(one[:, :-4], unwarped, atol=0.01) for one in drawn(warp=0.1))
 
 
 def test_a_disguise_has_no_lips() -> None:
