@@ -345,6 +345,22 @@ def test_a_section_link_shows_the_heading(browser: Browser, tmp_path: Path, widt
         context.close()
 
 
+def test_no_column_is_cut_off_on_paper(browser: Browser, tmp_path: Path) -> None:
+    """On a printed page, which does not scroll, the tables are no wider than A4."""
+    (tmp_path / "evaluation.html").write_text(page.render_html(whole(), {}), encoding="utf-8")
+    context = browser.new_context(viewport={"width": 717, "height": 800})  # A4 at 96 dpi without its margins
+    try:
+        shown = context.new_page()
+        shown.goto((tmp_path / "evaluation.html").as_uri())
+        wider = "[...document.querySelectorAll('.wide')].filter((one) => one.scrollWidth > one.clientWidth).length"
+        assert shown.evaluate(wider) > 0
+        shown.emulate_media(media="print")
+        assert shown.evaluate(wider) == 0
+        assert shown.evaluate("document.documentElement.scrollWidth") <= 717
+    finally:
+        context.close()
+
+
 def test_names_do_not_break_the_page() -> None:
     """Pipes, backticks, line breaks and stars of names are escaped, underscores inside words are not."""
     metrics = whole()
