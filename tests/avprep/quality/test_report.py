@@ -411,6 +411,18 @@ def test_words_stay_words(tmp_path: Path) -> None:
     assert "<img src=x" not in bad
 
 
+def test_names_of_two_directions_do_not_change_places(tmp_path: Path) -> None:
+    """A key and the labels after it are isolated, so that names from right to left keep their order."""
+    clips = [
+        made_shards.Made("שלום/a", word="שלום", speaker="דן"),
+        made_shards.Made("שלום/b", word="שלום", crop="no_face"),
+    ]
+    made_shards.write(tmp_path, clips)
+    page = report.report(tmp_path).page
+    assert '<bdi dir="ltr">שלום/a</bdi> <span class="note"><bdi>שלום</bdi>, <bdi>דן</bdi></span>' in page
+    assert page.count('<bdi dir="ltr">שלום/b</bdi> <span class="note"><bdi>שלום</bdi></span>') >= 1
+
+
 def test_words_that_are_not_unicode(out: Path) -> None:
     """Lone surrogates, as in names that are not UTF-8, can be written."""
     fail(
