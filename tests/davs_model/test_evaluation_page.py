@@ -298,6 +298,11 @@ def test_figures_are_embedded() -> None:
     assert "## Figures" not in page.render(whole(), {})
 
 
+def test_a_model_without_video_has_no_frames_from_video() -> None:
+    """The caption of the sample sheet names no row that the sheet of an audio-driven model lacks."""
+    assert "video" not in page.PICTURES["samples"]
+
+
 def test_rows_of_a_sample_sheet_have_their_names() -> None:
     """Every image is on the sheet, in its row next to the row's name, with the identity frame in the first column."""
     pictures = np.random.default_rng(0).integers(0, 256, (6, 7, 24, 24, 3)).astype(np.uint8)
