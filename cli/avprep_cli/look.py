@@ -49,7 +49,8 @@ def report(outs: tuple[Path, ...], output: Path, compare: bool, root: Path | Non
     else:
         then = summary.next_steps(outs[0], summary.line("train", outs[0], "RUN"))
     summary.show(
-        f"{output}: {plural(made.n_clips, 'clip')} ok, {say.bad(failures) if made.n_failures else failures}, "
+        f"{output}: {plural(made.n_clips, 'clip')} ok in at least one column, "
+        f"{say.bad(failures) if made.n_failures else failures}, "
         f"{plural(made.n_problems, 'problem')}, {output.stat().st_size / 1e6:.1f} MB",
         then=then,
     )

@@ -66,10 +66,10 @@ def evaluate(
 ) -> None:
     """Evaluate the model of RUN: talking, the paper's tables.
 
-    Writes evaluation.md with figures, metrics.json with every number and embeddings.h5 with the embeddings of each
-    clip. Each table gives the values of the model's paper below. Word recognition and retrieval need the speech stage,
-    the rest the full stage as well. Mouth landmarks need a detector that finds mouths, and its weights. A model with
-    expressions is also evaluated on them if the clips have emotions.
+    Writes evaluation.md and evaluation.html with figures, metrics.json with every number and embeddings.h5 with the
+    embeddings of each clip. Each table gives the values of the model's paper below. Word recognition and retrieval need
+    the speech stage, the rest the full stage as well. Mouth landmarks need a detector that finds mouths, and its
+    weights. A model with expressions is also evaluated on them if the clips have emotions.
 
     \b
     avprep evaluate RUN OUT -o results/
@@ -88,12 +88,15 @@ def evaluate(
     metrics = library.evaluate(run, out, output, settings, baselines=baselines, landmarks=mouths, say=say.aside)
     for name, reason in metrics["missing"].items():
         say.aside(f"not measured: {name}: {reason}")
-    where = [output / name for name in (library.PAGE, library.METRICS, library.EMBEDDINGS)]
+    where = [output / name for name in (library.PAGE, library.HTML, library.METRICS, library.EMBEDDINGS)]
     summary.show(
         library.in_words(metrics),
         where=where,
         then=[summary.line("generate", run, *summary.SOME_FILM)] if "reconstruction" in metrics else [],
-        facts={"metrics": json.loads(where[1].read_text(encoding="utf-8")), "where": [str(path) for path in where]},
+        facts={
+            "metrics": json.loads((output / library.METRICS).read_text(encoding="utf-8")),
+            "where": [str(path) for path in where],
+        },
     )
 
 

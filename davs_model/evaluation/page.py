@@ -62,7 +62,7 @@ PICTURES = {
     "confusion_audio": "Words spoken, and words heard",
     "by_word": "Accuracy of single words",
     "ranks": "Fraction of queries whose match is among the first k",
-    "samples": "Per clip: the identity frame, then real frames, those generated from audio, and those from video",
+    "samples": "Per clip: the identity frame, then real frames and, below them, generated ones",
     "expressions": "Per person: a picture, and the same frame generated with each emotion, of other people's clips",
 }
 """Captions of figures; any other figure has its name as caption."""
@@ -262,9 +262,9 @@ def _generated_retrieval(metrics: Metrics) -> PageSection:
     return PageSection(
         "Originals found by generated videos",
         (
-            "From a random frame of each clip it is generated anew, by its audio and by its video; what was generated "
-            "is embedded, and finds the original. That frame repeated proves that appearance alone does not. In % "
-            "except MedR.",
+            "From a random frame of each clip it is generated anew, by its audio, or by its video if that drives the "
+            "model; what was generated is embedded, and finds the original. That frame repeated proves that "
+            "appearance alone does not. In % except MedR.",
         ),
         _missing(metrics, "generated_retrieval"),
         ("model", "generated from", "R@1", "R@5", "R@10", "MedR", "clips"),

@@ -235,6 +235,7 @@ def test_the_command(out: Path, run: Path, tmp_path: Path, results: Path) -> Non
     assert done.stdout.startswith("words ")
     assert "audio frames PSNR" in done.stdout
     assert done.stdout.rstrip().endswith(str(tmp_path / "r" / "embeddings.h5"))
+    assert f"  {tmp_path / 'r' / 'evaluation.html'}\n" in done.stdout
     assert "not measured: mouth: the detector opencv does not see mouths" in done.stderr
     assert read(tmp_path / "r")["recognition"] == read(results)["recognition"]
     refused = CliRunner().invoke(main, ["evaluate", str(run), str(tmp_path), "-o", str(tmp_path / "s")])

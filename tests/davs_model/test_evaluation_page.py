@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -27,6 +27,9 @@ from davs_model.evaluation import figures, page, samples
 from davs_model.evaluation.figures import accuracy_by_word, confusion_matrix
 from davs_model.evaluation.metrics.retrieval import summarise
 from davs_model.models.davs import paper
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 def ranked(r1: float, n: int = 402) -> dict[str, Any]:
@@ -295,6 +298,11 @@ def test_figures_are_embedded() -> None:
     assert "## Figures" not in page.render(whole(), {})
 
 
+def test_a_model_without_video_has_no_frames_from_video() -> None:
+    """The caption of the sample sheet names no row that the sheet of an audio-driven model lacks."""
+    assert "video" not in page.PICTURES["samples"]
+
+
 def test_rows_of_a_sample_sheet_have_their_names() -> None:
     """Every image is on the sheet, in its row next to the row's name, with the identity frame in the first column."""
     pictures = np.random.default_rng(0).integers(0, 256, (6, 7, 24, 24, 3)).astype(np.uint8)
@@ -321,6 +329,41 @@ def test_the_html_page_holds_what_the_markdown_does() -> None:
                 assert f"<td>{cell}</td>" in html
     assert html.count("<em>chance</em>") == page.render(metrics, {}).count("*chance*")
     assert page.render_html(metrics, {"ranks": b"PNG"}) == html
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_section_link_shows_the_heading(browser: Browser, tmp_path: Path, width: int) -> None:
+    """What a link at the top leads to is not covered by the links."""
+    (tmp_path / "evaluation.html").write_text(page.render_html(whole(), {}), encoding="utf-8")
+    context = browser.new_context(viewport={"width": width, "height": 800}, reduced_motion="reduce")
+    try:
+        shown = context.new_page()
+        shown.goto((tmp_path / "evaluation.html").as_uri())
+        for link in shown.locator("nav a").all():
+            link.click()
+            heading = shown.locator("h2", has_text=re.compile(f"^{re.escape(link.inner_text())}$")).bounding_box()
+            links = shown.locator("nav").bounding_box()
+            assert heading is not None
+            assert links is not None
+            assert heading["y"] >= max(0, links["y"] + links["height"])
+    finally:
+        context.close()
+
+
+def test_no_column_is_cut_off_on_paper(browser: Browser, tmp_path: Path) -> None:
+    """On a printed page, which does not scroll, the tables are no wider than A4."""
+    (tmp_path / "evaluation.html").write_text(page.render_html(whole(), {}), encoding="utf-8")
+    context = browser.new_context(viewport={"width": 717, "height": 800})  # A4 at 96 dpi without its margins
+    try:
+        shown = context.new_page()
+        shown.goto((tmp_path / "evaluation.html").as_uri())
+        wider = "[...document.querySelectorAll('.wide')].filter((one) => one.scrollWidth > one.clientWidth).length"
+        assert shown.evaluate(wider) > 0
+        shown.emulate_media(media="print")
+        assert shown.evaluate(wider) == 0
+        assert shown.evaluate("document.documentElement.scrollWidth") <= 717
+    finally:
+        context.close()
 
 
 def test_names_do_not_break_the_page() -> None:

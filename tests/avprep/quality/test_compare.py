@@ -189,6 +189,7 @@ def test_a_run_compared_with_itself_differs_in_nothing(runs: tuple[Path, Path]) 
     assert "None: the same settings and versions." in text
     assert float(cells(text, "distance between crops")[5]) == 0
     assert float(cells(text, "B's face is larger by")[2]) == 0
+    assert '<p class="note">0 crop px in 5 clips</p>' in text
 
 
 def altered(out: Path, folder: Path, change: Any) -> Path:
