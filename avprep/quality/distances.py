@@ -82,9 +82,8 @@ def distances(a: Cropped, b: Cropped) -> dict[str, float]:
     affines = [face.affine.astype(np.float64) for face in (a, b)]
     places = [_places(affine) for affine in affines]
     moved = align.apply(affines[1], places[0]) - align.TEMPLATE
-    moved[(affines[0] == affines[1]).all(axis=(1, 2))] = (
-        0  # equal crops are 0 apart, without rounding errors of 1e-14 px
-    )
+    equal = (affines[0] == affines[1]).all(axis=(1, 2))
+    moved[equal] = 0  # without rounding errors of 1e-14 px
     right, down = moved.mean(axis=(0, 1))
     scales = [np.maximum(align.scale(affine), 1e-12) for affine in affines]
     points = _mean(apart)
