@@ -12,6 +12,7 @@ from torch import Tensor
 from davs_model import precision
 from davs_model.data.batch import RawBatch
 from davs_model.data.reads import LABELS
+from davs_model.evaluation import talk
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.recognition import recognise
 from davs_model.evaluation.metrics.retrieval import retrieve
@@ -65,7 +66,7 @@ def embed(
                 part = model.generated_part(batch)
                 real = batch.get(REAL, batch[FRAMES])
                 for name in model.drivers:
-                    generated = model.decode(identity, model.as_generated(name, found[name])[:, part])
+                    generated = model.decode(identity, talk.as_generated(model, name, found[name])[:, part])
                     error = (real[:, part].float() - generated.float()).abs().mean()
                     errors.setdefault(name, []).append(float(error))
         for name, tensor in {**found, **{label: batch[label] for label in LABELS}}.items():

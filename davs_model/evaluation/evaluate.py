@@ -309,7 +309,9 @@ def _embedded(
         found = model.embeddings(batch)
         if quality is not None:
             identity = model.conditioned(model.encode_identity(batch[PORTRAIT]), batch)
-            frames = {name: model.decode(identity, model.as_generated(name, found[name])) for name in model.drivers}
+            frames = {
+                name: model.decode(identity, talk.as_generated(model, name, found[name])) for name in model.drivers
+            }
             real = batch.get(REAL, batch[FRAMES])
             frames["repeated"] = batch[PORTRAIT].expand_as(real)
             for name, pictures in frames.items():

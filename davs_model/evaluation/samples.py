@@ -16,6 +16,7 @@ from avprep.shards.image import encode_bgr
 from davs_model import precision
 from davs_model.data.batch import RawBatch
 from davs_model.data.pictures import to_pictures
+from davs_model.evaluation import talk
 from davs_model.models.base import FRAMES, PORTRAIT, REAL, SOUND, WINDOWS, TalkingModel
 
 CLIPS = 4
@@ -44,7 +45,7 @@ def sheet(model: TalkingModel, raw: RawBatch, device: torch.device, *, bf16: boo
         if "video" in model.drivers:
             spoken["video"] = model.encode_speech(frames=batch[FRAMES])
         generated = [
-            model.decode(identity, model.as_generated(name, speech)[:, part]) for name, speech in spoken.items()
+            model.decode(identity, talk.as_generated(model, name, speech)[:, part]) for name, speech in spoken.items()
         ]
     rows = [
         torch.cat((batch[PORTRAIT][clip], frames[clip]))

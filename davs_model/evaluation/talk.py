@@ -177,6 +177,11 @@ def heard(model: TalkingModel, batch: Batch, scale: float = 1.0) -> Tensor:
     return model.smooth_sound(scale * model.encode_sound(batch[WINDOWS], batch.get(SOUND)))
 
 
+def as_generated(model: TalkingModel, driver: str, speech: Tensor) -> Tensor:
+    """Return the features `[B, T, F]` of consecutive frames as `decode` gets them when this driver drives a clip."""
+    return model.smooth_sound(speech) if driver == "audio" else speech
+
+
 def lasting(speech: Tensor, n_frames: int) -> Tensor:
     """Return the features of another clip `[1, T, F]` for `n_frames` frames: truncated, or repeated."""
     return speech[:, [t % speech.shape[1] for t in range(n_frames)]]

@@ -266,10 +266,6 @@ class TalkingModel(nn.Module, ABC):
         """Return the `encode_sound` features of consecutive frames, smoothed for `decode` over neighbouring frames."""
         return speech
 
-    def as_generated(self, driver: str, speech: Tensor) -> Tensor:
-        """Return the features of consecutive frames as `decode` gets them when a driver of `drivers` drives a clip."""
-        return self.smooth_sound(speech) if driver == "audio" else speech
-
     @abstractmethod
     def decode(self, identity: Any, speech: Tensor) -> Tensor:
         """Generate frames `[B, T, 3, S, S]` in [0, 1] of B people from speech features `[B, T, F]`."""
