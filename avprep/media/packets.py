@@ -105,7 +105,7 @@ class _Joints:
 
     def __init__(self) -> None:
         self._back = self._ahead = 0  # JUMP_BACK and JUMP_AHEAD in ticks
-        self._offsets = [0]  # of each part, in ticks
+        self._offsets = {0: 0}  # of each part, in ticks, and the latest time when it was last used
         self._due: dict[int, int] = {}  # when each stream continues, shifted
         self._latest: int | None = None
 
@@ -129,6 +129,7 @@ class _Joints:
             packet.dts = stamp + offset
         self._due[stream] = stamp + offset + (packet.duration or 0)
         self._latest = stamp + offset if self._latest is None else max(self._latest, stamp + offset)
+        self._offsets[offset] = self._latest
 
     def _offset(self, stamp: int, due: int | None) -> int:
         """Return the shift of the part to which a time stamp belongs; this may be a new part."""
@@ -136,13 +137,16 @@ class _Joints:
         if latest is None:
             return 0
         lowest = latest - self._ahead if due is None else due - self._back
-        fitting = [offset for offset in self._offsets if lowest <= stamp + offset <= latest + self._ahead]
+        # In a part of long ago, a time may fit by coincidence.
+        recent = [offset for offset, used in self._offsets.items() if latest - used <= self._ahead]
+        fitting = [offset for offset in recent if lowest <= stamp + offset <= latest + self._ahead]
         if len(fitting) > 1 and due is not None:
             fitting = [o for o in fitting if abs(stamp + o - due) <= 2 * self._back][-1:] or fitting
         if fitting:
             return min(fitting, key=lambda offset: abs(stamp + offset - latest))
-        self._offsets.append((latest if due is None else due) - stamp)
-        return self._offsets[-1]
+        offset = (latest if due is None else due) - stamp
+        self._offsets.pop(offset, None)  # if it was that of such a part
+        return offset
 
 
 def may_jump(container: av.container.InputContainer) -> bool:

@@ -255,11 +255,12 @@ def test_hostile_json_is_one_line(out: Path, place: str, name: str) -> None:
         {"clips": {"train": 10**12, "val": 0, "test": 0}},
         {"clips": {"train": -4, "val": 0, "test": 0}},
         {"shard_size": "2"},
+        {"shard_size": 0},
         {"settings": [1, 2]},
         {"versions": "none"},
         {"manifest": []},
     ],
-    ids=["10^12", "negative", "size", "settings", "versions", "digest"],
+    ids=["10^12", "negative", "size", "zero", "settings", "versions", "digest"],
 )
 def test_a_hostile_run_is_one_line(out: Path, change: dict[str, Any]) -> None:
     """Counts above those of the manifest, and fields of another type, are refused before anything is done."""

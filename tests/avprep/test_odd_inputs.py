@@ -314,6 +314,20 @@ def test_interlaced_pictures_are_made_whole(name: str, tmp_path: Path) -> None:
     assert np.median(stored) > 5
 
 
+def test_progressive_pictures_after_interlaced_ones(tmp_path: Path) -> None:
+    """In a recording of both kinds, pictures that are stored whole are shown as they are."""
+    for n, flags in enumerate(("+ildct+ilme", "0")):
+        codec = ("-c:v", "mpeg2video", "-flags", flags, "-qscale:v", "2", "-output_ts_offset", 1.04 * n)
+        made.ffmpeg("-f", "lavfi", "-i", "testsrc2=size=96x80:rate=25:duration=1", *codec, tmp_path / f"{n}.ts")
+    (tmp_path / "both.ts").write_bytes((tmp_path / "0.ts").read_bytes() + (tmp_path / "1.ts").read_bytes())
+    frames, plain = Frames(tmp_path / "both.ts"), list(Frames(tmp_path / "1.ts"))
+    both = list(frames)
+    assert frames.interlaced
+    assert (len(both), len(plain)) == (50, 25)
+    for picture, alone in zip(both[30:], plain[5:], strict=True):
+        assert np.array_equal(picture.rgb(), alone.rgb())
+
+
 def _comb(image: NDArray[np.uint8]) -> float:
     """Return how much each line differs from the mean of its neighbours."""
     grey = image.mean(axis=2)

@@ -318,6 +318,17 @@ def test_aspect_and_turn_together(talker: Path, tmp_path: Path) -> None:
     assert off(warped[..., :3], align.crop(picture.rgb(), np.array([[0.8, 0, 0], [0, 0.8, 0]]))) < 2
 
 
+@pytest.mark.parametrize("aspect", [Fraction(2), Fraction(1, 2), Fraction(64, 45)])
+def test_the_edges_of_both_pictures_agree(aspect: Fraction) -> None:
+    """The displayed picture ends where the stored one does: non-square pixels move nothing by a part of a pixel."""
+    turned = Display(aspect, transpose=True)
+    width, height = turned.size(48, 36)
+    to_source = turned.to_source(48, 36)
+    assert to_source is not None
+    edges = to_source @ [[-0.5, width - 0.5], [-0.5, height - 0.5], [1, 1]]
+    np.testing.assert_allclose(edges, [[-0.5, 35.5], [-0.5, 47.5]])
+
+
 def test_an_aspect_beside_square_changes_nothing() -> None:
     """An aspect that only comes from an encoder's rounding does not cause resampling."""
     assert display(None, Fraction(1280, 1281)) == AS_STORED

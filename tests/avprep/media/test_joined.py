@@ -66,6 +66,13 @@ def test_parts_follow_each_other(begins: tuple[int, ...], suffix: str, parts: li
     check(path, 60, 40, start=2.4, duration=1.6)
 
 
+def test_a_late_clip_of_many_parts(parts: list[Path], tmp_path: Path) -> None:
+    """A clip that starts 22 s into such a recording is found, although its time stamps occur before, too."""
+    path = joined(tmp_path / "joined.ts", parts, (0, 0, 30))
+    path.write_bytes(path.read_bytes() * 4)
+    check(path, 560 % 150, 25, start=22.4, duration=1.0)
+
+
 def test_a_hole_of_some_seconds_is_no_joint(parts: list[Path], tmp_path: Path) -> None:
     """Time stamps that leap ahead by less than ten seconds, as after lost reception, keep their times."""
     path = joined(tmp_path / "joined.ts", parts[:2], (0, 5))
@@ -81,7 +88,19 @@ def test_a_hole_of_some_seconds_is_no_joint(parts: list[Path], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("lag", [0, 150, 450, 900])
-@pytest.mark.parametrize("begins", [(0, 1700), (0, 1000), (0, 0), (0, 90_000), (0, 1700, 0), (0, 90_000, 9)], ids=str)
+@pytest.mark.parametrize(
+    "begins",
+    [
+        (0, 1700),
+        (0, 1000),
+        (0, 0),
+        (0, 90_000),
+        (0, 1700, 0),
+        (0, 90_000, 9),
+        (0, 26_000, 0) * 4,
+    ],
+    ids=str,
+)
 def test_streams_enter_a_part_one_after_the_other(begins: tuple[int, ...], lag: int) -> None:
     """If packets of two parts alternate around a joint, the audio later in the file, each is placed in its own part."""
     packets = [

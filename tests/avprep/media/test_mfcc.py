@@ -125,13 +125,15 @@ def test_digital_silence_is_finite_and_flagged(preset: mfcc.Preset) -> None:
     assert silent.all()
 
 
-def test_loud_steps_are_not_silent() -> None:
-    """Only steps with audible audio count as loud."""
+@pytest.mark.parametrize(("first", "step"), [(0, 0), (37, 1)])
+def test_loud_steps_are_not_silent(first: int, step: int) -> None:
+    """Only steps with audible audio count as loud, wherever the audio begins."""
     samples = np.zeros(16000, np.int16)
     samples[8000:8400] = 3000
-    _, _, silent = mfcc.clip_windows(samples, 0, 25, "davs")
-    assert (~silent).any()
-    assert set(np.flatnonzero(~silent)) == {c for c in range(98) if 160 * c + 400 > 8000 and 160 * c < 8400}
+    _, _, silent = mfcc.clip_windows(samples[first:], first, 25, "davs")
+    loud = {c for c in range(98) if 160 * c + 400 > 8000 and 160 * c < 8400}
+    assert set(step + np.flatnonzero(~silent)) == loud
+    assert np.array_equal(mfcc.silent_steps(samples[first:], first), silent)
 
 
 @pytest.mark.parametrize(("n_samples", "last"), [(18560, 25), (18880, 26), (19456, 27)])

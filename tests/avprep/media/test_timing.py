@@ -168,6 +168,25 @@ def test_one_damaged_time_of_showing(tmp_path: Path) -> None:
     assert sum(1 for _ in Frames(tmp_path / "damaged.ts")) == sum(1 for _ in Frames(file.video))
 
 
+def test_many_damaged_times(tmp_path: Path) -> None:
+    """Pictures whose time stamps are an hour too late are left out; those after them keep their times."""
+    path = made.numbered(tmp_path / "a.flv", made.steady(25, 3), fps=25, video={"g": "1", "bf": "0"})
+    data, at = bytearray(path.read_bytes()), 13  # the first tag: type, size, time stamp with its top byte last, stream
+    pictures = []
+    while at < len(data):
+        size = int.from_bytes(data[at + 1 : at + 4], "big")
+        pictures += [at + 4] if data[at] == 9 and size > 5 else []
+        at += 11 + size + 4
+    wrong = range(6, 46, 2)
+    for place in (pictures[-75:][n] for n in wrong):
+        late = int.from_bytes(data[place : place + 3], "big") + 3_600_000
+        data[place : place + 4] = (late & 0xFFFFFF).to_bytes(3, "big") + (late >> 24).to_bytes(1, "big")
+    path.write_bytes(data)
+    shown = [made.number_of(picture.rgb()) for picture in Frames(path, max_seconds=60)]
+    assert [n for n in shown if n not in wrong] == shown
+    assert [shown[n] for n in range(75) if n not in wrong] == [n for n in range(75) if n not in wrong]
+
+
 def test_a_time_of_showing_before_the_last_one(tmp_path: Path) -> None:
     """A frame whose presentation time precedes the last one's, as some in VOB, is shown when it is decoded."""
     whole = made.numbered(tmp_path / "whole.mp4", made.steady(25, 2), fps=25, video={"bf": "2", "g": "12"})

@@ -43,6 +43,21 @@ def hang_with_leave(seconds: float) -> None:
     hang()
 
 
+def wait_for(path: Path) -> str:
+    """Wait until there is a file."""
+    while not path.exists():
+        time.sleep(0.01)
+    return "there"
+
+
+def hang_once(begun: Path) -> str:
+    """Never end, but only the first time."""
+    if not begun.exists():
+        begun.touch()
+        hang()
+    return "done"
+
+
 def nap(seconds: float, leave: float) -> str:
     """Ask for some time, and take less."""
     pool.grant(leave)
@@ -94,6 +109,14 @@ def prepare(value: str) -> None:
     if value == "exit":
         os._exit(7)
     os.environ["PREPARED"] = value
+
+
+def prepare_every_other_time(begun: Path) -> None:
+    """Set up every second worker; end the others."""
+    if not begun.exists():
+        begun.touch()
+        os._exit(7)
+    begun.unlink()
 
 
 def shout(text: str) -> None:
@@ -212,6 +235,51 @@ class TestDeaths:
         assert error.exit_code == exit_code
         assert {tag: one.value for tag, one in found.items()} == {n: 2 * n for n in range(20)}
 
+    def test_the_order_after_a_crash(self) -> None:
+        """The job that a worker had ahead when it died is the next one, not the last."""
+        with Pool(1) as workers:
+            for number in range(5):
+                workers.submit(number, *((end, 3) if number == 1 else (double, number)))
+            assert [one.tag for one in workers.all()] == list(range(5))
+
+    def test_a_job_that_was_not_begun(self) -> None:
+        """A job that a worker has received but not begun when it is killed is given to another worker."""
+        with Pool(1) as workers:
+            workers.submit("first", double, 1)
+            ended(workers)
+            os.kill(workers._workers[0].process.pid, signal.SIGSTOP)
+            workers.submit("second", double, 2)
+            assert workers.wait(0) == []
+            os.kill(workers._workers[0].process.pid, signal.SIGKILL)
+            assert ended(workers)["second"].value == 4
+
+    def test_a_job_that_ends_as_it_is_killed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A late job that ends before its kill has its value, and the job that its worker then began is done again."""
+        kill, killed, begun = subprocess.Popen.kill, tmp_path / "killed", tmp_path / "begun"
+
+        def too_late(process: subprocess.Popen[bytes]) -> None:
+            killed.touch()
+            wait_for(begun)
+            kill(process)
+
+        with Pool(1) as workers:
+            monkeypatch.setattr(subprocess.Popen, "kill", too_late)
+            workers.submit("quick", double, 1)
+            workers.submit("late", wait_for, killed, timeout=0.1)
+            workers.submit("next", hang_once, begun, timeout=60)
+            found = list(workers.all())
+        assert [(one.tag, one.value) for one in found] == [("quick", 2), ("late", "there"), ("next", "done")]
+
+    def test_a_large_job_after_one_that_hangs(self) -> None:
+        """A job that does not fit into a pipe waits until its worker is free: sending it would block the time limit."""
+        with Pool(1) as workers:
+            workers.submit("quick", double, 1)
+            workers.submit("bad", nap, 1.0, 0.0, timeout=0.2)
+            workers.submit("large", double, b"x" * (4 << 20))
+            found = ended(workers)
+        assert isinstance(found["bad"].error, TimeoutError)
+        assert len(found["large"].value) == 8 << 20
+
     @pytest.mark.parametrize("job", [hang, hang_in_c])
     def test_a_hang(self, two: Pool, job: Any) -> None:
         """A job that exceeds its time limit is ended and reported with the limit; the others are done."""
@@ -234,6 +302,16 @@ class TestDeaths:
         assert found["more"].value == found["less"].value == "rested"
         assert isinstance(found["too little"].error, TimeoutError)
         assert found["too little"].limit == 0.8
+
+    def test_each_job_has_its_own_limit(self) -> None:
+        """A job that a worker had ahead has its own time limit, from when it is begun."""
+        with Pool(1) as workers:
+            workers.submit("quick", double, 1)
+            workers.submit("good", double, 2, timeout=5)
+            workers.submit("bad", hang, timeout=0.2)
+            bad = ended(workers)["bad"]
+        assert isinstance(bad.error, TimeoutError)
+        assert bad.limit == 0.2
 
     def test_the_clock_is_set(self, two: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
         """A wall clock set an hour forward or back ends no job early, and a job that hangs still times out."""
@@ -305,6 +383,14 @@ class TestStarting:
             workers.submit("a", double, 1)
             with pytest.raises(PoolError, match="die before they do anything"):
                 list(workers.all())
+
+    def test_some_that_end_the_process(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Workers that die before they are ready end the pool only if none is ready in between."""
+        monkeypatch.setattr(pool, "_STARTS", 2)
+        with Pool(1, prepare_every_other_time, (tmp_path / "begun",)) as workers:
+            for number in range(2):
+                workers.submit(number, end, 3)
+            assert [type(one.error) for one in ended(workers).values()] == [Died, Died]
 
     def test_a_machine_without_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """If no process can be started, the error says so; if only some can, they do the work."""

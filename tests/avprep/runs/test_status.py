@@ -337,7 +337,9 @@ class TestCounts:
             lambda out: (out / "crop/train-000000.tar").write_bytes(b"short"),
             lambda out: (out / "crop/train-000000.json").write_text('{"avprep_sidecar": 1}'),
             edit("crop/train-000000.json", '"failed": 0', '"failed": null'),
+            edit("crop/train-000000.json", '"failed": 0', '"failed": 0, "silent": "1"'),
             edit("crop/train-000000.json", '"clip_seconds": 4.0', '"clip_seconds": "4"'),
+            edit("crop/train-000000.json", '"clip_seconds": 4.0', '"clip_seconds": NaN'),
         ],
     )
     def test_what_is_missing(self, out: Path, breaks: Callable[[Path], Any]) -> None:

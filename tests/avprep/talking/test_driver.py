@@ -106,6 +106,15 @@ class TestSound:
         assert found.damage.startswith("damaged: of 6.0 s that its header promises only 1." if count else "")
         assert bool(found.damage) is count
 
+    def test_an_mp3_of_changing_bit_rate_is_whole(self, tmp_path: Path) -> None:
+        """The length of an MP3 without a count of its frames, which a quiet beginning makes too long, is no promise."""
+        samples = np.concatenate([np.zeros(48_000, np.int16), made.noise(2, 16_000)])
+        sound = made.write_wav(tmp_path / "a.wav", samples, 16_000)
+        made.ffmpeg("-i", sound, "-q:a", "2", "-write_xing", "0", tmp_path / "a.mp3")
+        found = drivers.from_sound(tmp_path / "a.mp3")
+        assert 124 < found.n_frames < 130
+        assert found.damage == ""
+
     def test_packets_that_cannot_be_decoded_are_counted(self, tmp_path: Path) -> None:
         """An MP3 whose second half is noise is used as far as it can be decoded, with a description."""
         path = tmp_path / "a.mp3"
