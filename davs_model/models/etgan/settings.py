@@ -34,8 +34,8 @@ class Generation(Section):
     """From what the full stage generates."""
 
     identity: Literal["others", "labelled"] = "others"
-    """Source of the views of the person: other clips of the speaker, for every clip or for those with an emotion alone.
-    The others then have views from their own other moments, in which the head and the light are those of the target."""
+    """Source of the views of the person: other clips of the speaker, for all clips or only for those with an emotion
+    label. A clip without one then has views from its own other moments, where the head is nearly as in the target."""
     views: Annotated[int, Ge(1), Le(16)] = 4
     """Maximum number of views of the person; each step draws a number of at least 1."""
 
