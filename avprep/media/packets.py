@@ -104,15 +104,11 @@ class _Joints:
     """
 
     def __init__(self) -> None:
+        self.found = False  # whether there is more than one part
         self._back = self._ahead = 0  # JUMP_BACK and JUMP_AHEAD in ticks
-        self._offsets = {0: 0}  # of each part, in ticks, and the latest time when it was last used
+        self._offsets = {0: 0}  # of each recent part, in ticks, and the latest time when it was last used
         self._due: dict[int, int] = {}  # when each stream continues, shifted
         self._latest: int | None = None
-
-    @property
-    def found(self) -> bool:
-        """Whether there is more than one part."""
-        return len(self._offsets) > 1
 
     def place(self, packet: av.Packet[Any]) -> None:
         """Shift a packet of video or audio."""
@@ -124,6 +120,7 @@ class _Joints:
             self._back, self._ahead = math.floor(JUMP_BACK * second), math.floor(JUMP_AHEAD * second)
         offset = self._offset(stamp, self._due.get(stream))
         if offset:
+            self.found = True
             if packet.pts is not None:
                 packet.pts += offset
             packet.dts = stamp + offset
@@ -138,15 +135,13 @@ class _Joints:
             return 0
         lowest = latest - self._ahead if due is None else due - self._back
         # In a part of long ago, a time may fit by coincidence.
-        recent = [offset for offset, used in self._offsets.items() if latest - used <= self._ahead]
-        fitting = [offset for offset in recent if lowest <= stamp + offset <= latest + self._ahead]
+        self._offsets = {offset: used for offset, used in self._offsets.items() if latest - used <= self._ahead}
+        fitting = [offset for offset in self._offsets if lowest <= stamp + offset <= latest + self._ahead]
         if len(fitting) > 1 and due is not None:
             fitting = [o for o in fitting if abs(stamp + o - due) <= 2 * self._back][-1:] or fitting
         if fitting:
             return min(fitting, key=lambda offset: abs(stamp + offset - latest))
-        offset = (latest if due is None else due) - stamp
-        self._offsets.pop(offset, None)  # if it was that of such a part
-        return offset
+        return (latest if due is None else due) - stamp
 
 
 def may_jump(container: av.container.InputContainer) -> bool:
