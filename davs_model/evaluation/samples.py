@@ -17,7 +17,7 @@ from davs_model import precision
 from davs_model.data.batch import RawBatch
 from davs_model.data.pictures import to_pictures
 from davs_model.evaluation import talk
-from davs_model.models.base import FRAMES, PORTRAIT, REAL, SOUND, WINDOWS, TalkingModel
+from davs_model.models.base import FRAMES, PORTRAIT, REAL, TalkingModel
 
 CLIPS = 4
 """Number of clips on a sheet."""
@@ -41,12 +41,10 @@ def sheet(model: TalkingModel, raw: RawBatch, device: torch.device, *, bf16: boo
     part, real = model.generated_part(batch), batch.get(REAL, batch[FRAMES])
     with precision.autocast(device, bf16=bf16):
         identity = model.conditioned(model.encode_identity(batch[PORTRAIT]), batch)
-        spoken = {"audio": model.encode_sound(batch[WINDOWS], batch.get(SOUND))}
+        spoken = {"audio": talk.heard(model, batch)}
         if "video" in model.drivers:
             spoken["video"] = model.encode_speech(frames=batch[FRAMES])
-        generated = [
-            model.decode(identity, talk.as_generated(model, name, speech)[:, part]) for name, speech in spoken.items()
-        ]
+        generated = [model.decode(identity, features[:, part]) for features in spoken.values()]
     rows = [
         torch.cat((batch[PORTRAIT][clip], frames[clip]))
         for clip in range(len(real))

@@ -170,7 +170,7 @@ def _add(
 
 
 def heard(model: TalkingModel, batch: Batch, scale: float = 1.0) -> Tensor:
-    """Return the audio features for `decode` of a whole clip, `[1, T, F]`; batch: that of `WholeClip`.
+    """Return the audio features `[B, T, F]` for `decode`; batch: consecutive frames of clips, such as a `WholeClip`.
 
     scale: factor of the audio features, as in `Talker.talk`.
     """
