@@ -205,7 +205,7 @@ def _crops(plan: Manifest, a: Run, b: Run, seed: int, clips: int) -> Values:
     alike = [key for key in drawn if len(ours[key].affine) == len(theirs[key].affine)]
     apart = {key: distances(ours[key], theirs[key]) for key in alike}
     how = (
-        f"All {count(len(ok), 'clip')} that are ok in both runs."
+        f"{'The only clip that is' if len(ok) == 1 else f'All {len(ok):,} clips that are'} ok in both runs."
         if len(drawn) == len(ok)
         else f"{count(len(drawn), 'clip')} of the {len(ok):,} that are ok in both runs, drawn with seed {seed} from "
         f"{count(n_shards, 'shard')}."
@@ -214,7 +214,8 @@ def _crops(plan: Manifest, a: Run, b: Run, seed: int, clips: int) -> Values:
         how += f" {count(len(drawn) - len(alike), 'clip')} with another number of frames in B left out."
     if not alike:
         return {"how": how, **nothing}
-    extremes = sorted(alike, key=lambda key: (-apart[key]["crop"], key))[:EXTREMES]
+    different = [key for key in alike if apart[key]["crop"] > 0]
+    extremes = sorted(different, key=lambda key: (-apart[key]["crop"], key))[:EXTREMES]
     rows = list(apart.values())
     return {
         "how": how,

@@ -184,12 +184,14 @@ def test_the_same_runs_give_the_same_bytes(runs: tuple[Path, Path], text: str) -
 
 
 def test_a_run_compared_with_itself_differs_in_nothing(runs: tuple[Path, Path]) -> None:
-    """No settings, no states and no distances."""
+    """No settings, no states, no distances, and no clips that differ most."""
     text = page(runs[0], runs[0])
     assert "None: the same settings and versions." in text
     assert float(cells(text, "distance between crops")[5]) == 0
     assert float(cells(text, "B's face is larger by")[2]) == 0
     assert '<p class="note">0 crop px in 5 clips</p>' in text
+    assert "All of these crops have the same place in both runs." in text
+    assert "<image " not in text
 
 
 def altered(out: Path, folder: Path, change: Any) -> Path:
