@@ -182,7 +182,7 @@ def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
         pace.append(f"{column.rate:.1f} clips/s in the last hour, ready in {eta} at that rate")
     if column.core_seconds_left is not None:
         hours = column.core_seconds_left / 3600
-        amount = f"{hours:.1f} core-hours" if hours >= 1 else plural(round(60 * hours), "core-minute")
+        amount = f"{hours:.1f} core-hours" if hours >= 1 else plural(max(1, round(60 * hours)), "core-minute")
         pace.append(f"about {amount} of work left")
     if pace:
         say.echo(f"{name}: {'; '.join(pace)}")
