@@ -155,7 +155,7 @@ def evaluate(
         _Subject.load(other, out, settings)  # to report a problem now, and not after hours
     saved, clips, missing = subject.saved, subject.clips, subject.missing
     quality = FrameQuality(None if isinstance(landmarks, str) else landmarks[0], settings.mouth_clips)
-    say(f"{settings.split}: {plural(len(clips), 'clip')} of {out}")
+    say(f"{settings.split}: {plural(min(len(clips), settings.limit or len(clips)), 'clip')} of {out}")
     found, places = subject.measure(settings, results / EMBEDDINGS, quality, say)
     metrics: dict[str, Any] = {
         **_about(subject, out, found, settings),
