@@ -152,7 +152,10 @@ def _check_choice(
 def _read_photo(given: Photo | Path | str, detector: str, *, aligned: bool, paste_back: bool) -> Photo:
     if isinstance(given, Photo):
         return photo.fit_film(given) if paste_back else given
-    return inputs.read_photos([Path(given)], detector=detector, aligned=aligned, paste_back=paste_back)[0]
+    found = inputs.read_photos(
+        [Path(given)], detector=detector, aligned=aligned, paste_back=paste_back, choosable=False
+    )
+    return found[0]
 
 
 def write(

@@ -36,6 +36,7 @@ from avprep.shards.image import encode_bgr
 LRW_CLIPS, LRW_FRAMES = 538_766, 29
 """Number of clips in LRW's three splits, and frames per clip."""
 VOXCELEB2_HOURS = 2_300
+"""Hours of its dev split; all of it has 2,442."""
 PACED = 200
 """Minimum number of clips in the runs that measure the speed of several processes together."""
 

@@ -37,6 +37,7 @@ def read_photos(
     box: Box | None = None,
     aligned: bool = False,
     paste_back: bool = False,
+    choosable: bool = True,
     remark: Remark = auto.log,
     detail: Remark = _nothing,
 ) -> list[Photo]:
@@ -44,6 +45,7 @@ def read_photos(
 
     box: the wanted face, in pixels of the upright photo. aligned: the photos are already crops.
     paste_back: shrink the photos to the frame size of a video, so that the talking face can be put back into them.
+    choosable: whether the user can give a box, as remarks and errors then advise.
     Raises AvprepError, one line, for a photo that cannot be read or shows no face.
     """
     if aligned:
@@ -51,10 +53,10 @@ def read_photos(
     name = auto.detector(detector, remark)
     detail(f"faces by {name}")
     built = detectors.build(name)
-    found = [photo.read_face(path, built, box=box) for path in paths]
+    found = [photo.read_face(path, built, box=box, choosable=choosable) for path in paths]
     for path, one in zip(paths, found, strict=True):
         if one.n_faces > 1 and box is None:
-            remark(f"{path}: {one.n_faces} faces, the largest one is taken (--face-box chooses)")
+            remark(f"{path}: {one.n_faces} faces, the largest one is taken{' (--face-box chooses)' * choosable}")
         if unlike := likeness.differences(one):
             remark(f"{path}: unlike what models learn from, so expect less: {'; '.join(unlike)}")
     return [photo.fit_film(one) for one in found] if paste_back else found
@@ -106,7 +108,7 @@ def read_expression(path: Path, *, preset: str = "davs", detector: str = "auto",
     """Read a few seconds of video of any person's face, or a photo as a video of one frame; see `read_person`."""
     if not photo.is_still(path):
         return read_person(path, preset=preset, detector=detector, remark=remark)
-    return Person(read_photos([path], detector=detector, remark=remark)[0].crop[None], None)
+    return Person(read_photos([path], detector=detector, choosable=False, remark=remark)[0].crop[None], None)
 
 
 def _preset(name: str) -> Preset:

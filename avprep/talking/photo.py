@@ -102,11 +102,13 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     raise AvprepError(f"{path}: the picture is larger than {limit}: shrink it")
 
 
-def read_face(path: Path, detector: Detector, *, box: tuple[float, float, float, float] | None = None) -> Photo:
+def read_face(
+    path: Path, detector: Detector, *, box: tuple[float, float, float, float] | None = None, choosable: bool = True
+) -> Photo:
     """Read a photo and align its largest face like the faces of videos.
 
     box: x0, y0, x1, y1 in pixels of the upright photo: the approximate box of the wanted face, if there are several or
-        it isn't found in the whole photo.
+        it isn't found in the whole photo. choosable: whether the user can give one, for the advice in errors.
     Raises AvprepError if the photo cannot be read, shows no face, or has none in the box.
     """
     image = read_image(path)
@@ -114,8 +116,8 @@ def read_face(path: Path, detector: Detector, *, box: tuple[float, float, float,
     whole = np.array([0, 0, width, height])
     meant, parts, where = whole, [whole], ""
     advice = (
-        "give a photo with an upright face seen from the front, say where it is with --face-box, add --aligned if this "
-        "is an aligned 256×256 crop already, or try another --detector"
+        f"give a photo with an upright face seen from the front, {'say where it is with --face-box, ' * choosable}add "
+        "--aligned if this is an aligned 256×256 crop already, or try another --detector"
     )
     if box is not None:
         meant, where = np.clip(box, 0, np.tile(whole[2:], 2)), f" in the box {','.join(f'{side:g}' for side in box)}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep.errors import REASONS, RunError
+from avprep.errors import REASONS, RunError, plural
 from avprep.runs import slurm, tasks
 from avprep.schema import MEASURED
 from avprep_cli import data, kinds, measure, options, say, summary
@@ -182,7 +182,7 @@ def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
         pace.append(f"{column.rate:.1f} clips/s in the last hour, ready in {eta} at that rate")
     if column.core_seconds_left is not None:
         hours = column.core_seconds_left / 3600
-        amount = f"{hours:.1f} core-hours" if hours >= 1 else f"{60 * hours:.0f} core-minutes"
+        amount = f"{hours:.1f} core-hours" if hours >= 1 else plural(max(1, round(60 * hours)), "core-minute")
         pace.append(f"about {amount} of work left")
     if pace:
         say.echo(f"{name}: {'; '.join(pace)}")

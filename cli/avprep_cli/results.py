@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ from avprep_cli import kinds, options, say, summary
 from avprep_cli.talk import progress, read_driver
 
 if TYPE_CHECKING:
+    from avprep.talking.driver import Driver
     from davs_model.study.study import StudyVideo
 
 RUN = PATH = options.EXISTING
@@ -226,21 +228,29 @@ def _study_films(
     from davs_model.film import PhotoTalker
     from davs_model.study.study import StudyVideo
 
-    photos = inputs.read_photos(faces, detector=detector, aligned=aligned, remark=say.once, detail=say.detail)
+    how: Any = {"choosable": False, "remark": say.once, "detail": say.detail}
+    photos = inputs.read_photos(faces, detector=detector, aligned=aligned, **how)
     shown = []
     for n, one in enumerate(photos):
         shown.append(folder / f"{n}.png")
         sheet.write(one.crop, shown[-1])
-    made: list[StudyVideo] = []
-    for run, name in runs.items():
-        talker = PhotoTalker.load(run, device=options.chosen_device(device))
+    device = options.chosen_device(device)
+    read = functools.cache(inputs.read_driver)
+    # Each run and each driver may be refused, so they are read before hours of generation.
+    drivers: dict[Path, dict[tuple[Path, str], Driver]] = {run: {} for run in runs}
+    for run, own in drivers.items():
+        talker = PhotoTalker.load(run, device=device)
         for audio, video in (*((path, None) for path in audios), *((None, path) for path in videos)):
-            driver = read_driver(audio, video, detector, talker, max_seconds)
+            driver = read_driver(audio, video, detector, talker, max_seconds, read=read)
+            own[audio or video or folder, driver.kind] = driver  # one video if audio drives in either case
+    made: list[StudyVideo] = []
+    for run, own in drivers.items():
+        talker = PhotoTalker.load(run, device=device)
+        for (path, kind), driver in own.items():
             for face, one, picture in zip(faces, photos, shown, strict=True):
                 film = folder / f"{len(made)}.mp4"
                 talker.film(one, driver, film, counted=progress(film))
-                label = _label(face, audio or video or face)
-                made.append(StudyVideo(_method(name, driver.kind), film, picture, label))
+                made.append(StudyVideo(_method(runs[run], kind), film, picture, _label(face, path)))
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -106,7 +107,7 @@ def generate(
     avprep generate RUN --face a.jpg --audio a.wav --emotion happy -o out.mp4
     avprep generate RUN --face 0.jpg --aligned --audio windows/ -o out.mp4
     """
-    tracks = {"audio_track": audio_track, "audio_channel": audio_channel}
+    tracks: Any = {"audio_track": audio_track, "audio_channel": audio_channel}
     _check_faces(faces, face_box, aligned=aligned, grid=grid, paste_back=paste_back, person=person, one=one_person)
     _check_speech(audio, video, how["speech_scale"], **tracks)
     _check_written(output, how["weights_plot"], audio, video, person, how["expression"], *faces)
@@ -119,7 +120,7 @@ def generate(
     say.detail(f"generate: on {device}")
     talker = PhotoTalker.load(run, device=device)
     talker.expression(emotion=how["emotion"])  # an unknown one is refused before any photo is read
-    shown: Any = {"remark": say.once, "detail": say.detail}
+    shown: Any = {"choosable": len(faces) == 1, "remark": say.once, "detail": say.detail}
     photos = inputs.read_photos(faces, detector=detector, box=face_box, aligned=aligned, paste_back=paste_back, **shown)
     _tell_what_to_expect(run, talker)
     driver = read_driver(audio, video, detector, talker, max_seconds, **tracks)
@@ -196,8 +197,9 @@ def read_driver(
     max_seconds: float,
     audio_track: int | None = None,
     audio_channel: int | None = None,
+    read: Callable[..., Driver] | None = None,
 ) -> Driver:
-    """Read the driver of the face: --audio or --video."""
+    """Read the driver of the face: --audio or --video; by default by `inputs.read_driver`."""
     from avprep.talking import inputs
 
     path = video if audio is None else audio
@@ -205,7 +207,7 @@ def read_driver(
     wanted: Literal["audio", "video"] = "video" if audio is None else "audio"
     if (by := talker.driver(wanted)) != wanted:
         say.once(f"{path}: its audio drives the face: the model {talker.model.name} takes nothing else")
-    found = inputs.read_driver(
+    found = (read or inputs.read_driver)(
         path,
         by,
         preset=talker.mfcc_preset,

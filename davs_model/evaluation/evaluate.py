@@ -155,7 +155,7 @@ def evaluate(
         _Subject.load(other, out, settings)  # to report a problem now, and not after hours
     saved, clips, missing = subject.saved, subject.clips, subject.missing
     quality = FrameQuality(None if isinstance(landmarks, str) else landmarks[0], settings.mouth_clips)
-    say(f"{settings.split}: {plural(len(clips), 'clip')} of {out}")
+    say(f"{settings.split}: {plural(min(len(clips), settings.limit or len(clips)), 'clip')} of {out}")
     found, places = subject.measure(settings, results / EMBEDDINGS, quality, say)
     metrics: dict[str, Any] = {
         **_about(subject, out, found, settings),
@@ -267,8 +267,7 @@ def _words_problem(saved: Checkpoint, clips: Clips) -> str | None:
 def _batches(
     clips: Clips, shape: Shape, settings: EvaluationSettings, size: int, limit: int | None = None
 ) -> EvaluationBatches:
-    source = ClipSource(clips, shape, portrait_seed=settings.seed)
-    return EvaluationBatches(source, shape, batch_size=size, limit=limit)
+    return EvaluationBatches(ClipSource(clips, shape, portrait_seed=settings.seed), shape, batch_size=size, limit=limit)
 
 
 def _read(clips: Clips, shape: Shape, settings: EvaluationSettings, limit: int | None) -> Iterator[RawBatch]:
@@ -340,6 +339,8 @@ def _tables(found: EmbeddingsFile, places: dict[str, Tensor], missing: dict[str,
             missing["recognition"] = "the model does not recognise words"
         elif bool((words >= 0).any()):
             tables["recognition"] = asdict(recognise(found["video_logits"], found["audio_logits"], words))
+            if n_unknown := int((words < 0).sum()):
+                tables["recognition"]["n_unknown"] = n_unknown
         else:
             missing["recognition"] = "no clip has a word that the model knows"
     judged = {name: asdict(summarise(of)) for name, of in places.items()}

@@ -247,10 +247,20 @@ def _recognition_and_retrieval(metrics: Metrics) -> PageSection:
     ways = [cell for way in WAYS.values() for cell in (f"{way} R@1", "R@5", "R@10", "MedR")]
     return PageSection(
         "Words recognised, and clips found by the other modality",
-        ("In % except MedR.",),
+        ("In % except MedR.", *_unknown(metrics)),
         _missing(metrics, "recognition", "retrieval"),
         ("model", "visual", "audio", "both", *ways),
         tuple(rows if models else ()),
+    )
+
+
+def _unknown(metrics: Metrics) -> tuple[str, ...]:
+    """Return a sentence on clips whose word cannot be recognised; none if there are no such clips."""
+    found = _part(metrics, "recognition")
+    if not (n := found.get("n_unknown")):
+        return ()
+    return (
+        f"Of {_count(found.get('n_clips'))} clips, {_count(n)} have no word that the model has learned: never right.",
     )
 
 

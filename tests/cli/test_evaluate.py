@@ -308,3 +308,23 @@ def test_limit(out: Path, run: Path, tmp_path: Path) -> None:
     )
     assert found["data"]["clips"] == found["recognition"]["n_clips"] == 3
     assert found["mouth"]["audio"]["n_frames"] == 2 * 8
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_words_that_the_model_has_not_learned_are_counted(out: Path, run: Path, tmp_path: Path) -> None:
+    """Clips whose word is not among the model's are counted beside the accuracy, which they lower."""
+    saved = checkpoint.load(run)
+    words = [f"not {word}" for word in saved.settings["words"][:2]] + saved.settings["words"][2:]
+    checkpoint.save(tmp_path / "run", replace(saved, settings={**saved.settings, "words": words}))
+    found = evaluate(tmp_path / "run", out, tmp_path / "r", NUMBERS, say=lambda _: None)
+    with h5py.File(tmp_path / "r" / "embeddings.h5") as file:
+        n_unknown = int((file["words"][()] < 0).sum())
+    assert 0 < found["recognition"]["n_unknown"] == n_unknown < 4
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_the_number_of_measured_clips_is_told(out: Path, run: Path, tmp_path: Path) -> None:
+    """The first line names the number of clips that are measured, not of those that the split has."""
+    said: list[str] = []
+    evaluate(run, out, tmp_path, replace(NUMBERS, limit=2), say=said.append)
+    assert said[0] == f"test: 2 clips of {out}"

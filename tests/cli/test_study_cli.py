@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import made_media as made
+import numpy as np
 import pytest
 import skimage.data
 from avprep_cli.main import main
@@ -18,6 +19,7 @@ from small_models import SIZES, made_model
 
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
+from davs_model.film import PhotoTalker
 from davs_model.models.amie.networks import AMIE
 from davs_model.study.study import COLUMNS
 
@@ -73,6 +75,41 @@ def test_a_model_of_sound_alone_is_rated_as_such(folder: Path, tmp_path: Path) -
     face, page = ("--face", folder / "photo.jpg", "--detector", "opencv"), tmp_path / "study.html"
     result = call("study", run, *face, "--video", folder / "real.mp4", "-o", page)
     assert result.stdout == f"{page}: 1 video by 1 method: run, from audio\n"
+
+
+def test_a_file_drives_a_model_of_sound_alone_only_once(folder: Path, tmp_path: Path) -> None:
+    """A file given as --audio and as --video gives one video of a model that only audio drives, not the same twice."""
+    run, page = tmp_path / "run", tmp_path / "study.html"
+    checkpoint.save(run, Checkpoint.of(AMIE(**SIZES).eval(), {"mfcc_preset": "davs"}))
+    face, real = ("--face", folder / "photo.jpg", "--detector", "opencv"), folder / "real.mp4"
+    result = call("study", run, *face, "--audio", real, "--video", real, "-o", page)
+    assert result.stdout == f"{page}: 1 video by 1 method: run, from audio\n", result.output
+
+
+def test_every_run_and_driver_is_read_before_a_video_is_made(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later run without a model and a later file without audio are refused first, since videos may take hours."""
+    monkeypatch.setattr(PhotoTalker, "film", lambda *_, **__: pytest.fail("a video was made"))
+    photo, one = folder / "photo.jpg", folder / "one.wav"
+    shared = ("--face", photo, "--audio", one, "--detector", "opencv", "-o", tmp_path / "study.html")
+    for arguments, words in (
+        ((folder / "ours", tmp_path), "there is no model in this folder yet"),
+        ((folder / "ours", "--audio", photo), f"{photo}: cannot be read as a file with audio"),
+    ):
+        result = call("study", *arguments, *shared)
+        assert result.exit_code == 1
+        assert words in result.stderr
+
+
+def test_a_photo_without_a_face_names_options_of_the_study(folder: Path, tmp_path: Path) -> None:
+    """The advice for a photo without a face names only options that `study` has."""
+    empty, page = tmp_path / "empty.png", tmp_path / "study.html"
+    cv2.imwrite(str(empty), np.full((60, 60, 3), 255, np.uint8))
+    sound = ("--audio", folder / "one.wav", "--detector", "opencv")
+    result = call("study", folder / "ours", "--face", empty, *sound, "-o", page)
+    assert f"{empty}: no face was found" in result.stderr
+    assert set(re.findall(r"--[a-z-]+", result.stderr)) <= set(re.findall(r"--[a-z-]+", call("study", "--help").stdout))
 
 
 def test_runs_of_one_name_are_told_apart(folder: Path, tmp_path: Path) -> None:

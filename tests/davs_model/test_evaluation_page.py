@@ -100,6 +100,15 @@ def rows(text: str) -> list[list[str]]:
 # The page
 
 
+def test_clips_of_words_that_nobody_learned_are_counted() -> None:
+    """The table of recognised words says how many clips it can never be right about, and nothing if there are none."""
+    metrics = whole()
+    assert "has learned" not in section(page.render(metrics, {}), "Words recognised")
+    metrics["recognition"]["n_unknown"] = 9
+    expected = "Of 402 clips, 9 have no word that the model has learned: never right."
+    assert expected in section(page.render(metrics, {}), "Words recognised")
+
+
 def test_generated_frames_have_a_column_for_each_source() -> None:
     """Frames from audio, from video and the repeated frame are listed model by model."""
     found = rows(section(page.render(whole(), {}), "Generated frames"))

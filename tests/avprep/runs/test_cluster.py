@@ -116,6 +116,7 @@ class TestStatus:
             "mfcc failed unreadable: 1",
         ]
         assert "clips/s in the last hour, ready in 0:" in pace
+        assert pace.endswith("; about 1 core-minute of work left")  # at least: some work is left
         plan = shlex.quote(str(out / "manifest.jsonl"))
         options = f"{plan} {shlex.quote(str(out))} --preset syncnet --audio-shift-ms 12.5"
         assert other == f"crop: not begun; avprep crop {plan} {shlex.quote(str(out))}"
