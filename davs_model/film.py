@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -50,13 +49,6 @@ class Film:
 
 class PhotoTalker(Talker):
     """A model that makes photos talk: it reads photos and speech from files, and writes a video file."""
-
-    @classmethod
-    def load(cls, run: Path | str, *, device: torch.device | str | None = None, bf16: bool = False) -> PhotoTalker:
-        """Load the model of a run, or a checkpoint; see `Talker.load`."""
-        talker = super().load(run, device=device, bf16=bf16)
-        assert isinstance(talker, cls)
-        return talker
 
     def film(
         self,
@@ -201,7 +193,7 @@ def write(
     frames: Iterable[Pictures]
     spoken = talker.talk(faces, driver.read(), **how)
     if grid:
-        frames = grid_frames(faces, spoken, _driving_frames(driver))
+        frames = grid_frames(faces, spoken, None if driver.kind == "audio" else _frames_of(driver))
     elif paste_back:
         frames = map(photo.PasteBack(photos[0]), (drawn[0] for drawn in spoken))
     elif beside is not None:
@@ -242,13 +234,6 @@ def grid_frames(faces: Pictures, spoken: Iterable[Pictures], driving: Iterator[P
         yield framed.transpose(0, 2, 1, 3, 4).reshape(2 * (side + 2 * GAP), -1, 3)
 
 
-def _driving_frames(driver: Driver) -> Iterator[Pictures] | None:
-    """Return an iterator over the driver's frames; None for audio."""
-    if driver.kind == "audio":
-        return None
-    return _frames_of(driver)
-
-
 def _frames_from(shown: Driver, heard: Driver) -> Iterator[Pictures]:
     """Yield the aligned faces of a video; if its file is that of the audio, from the moment at which the audio begins.
 
@@ -266,5 +251,4 @@ def _frames_from(shown: Driver, heard: Driver) -> Iterator[Pictures]:
 
 def _frames_of(driver: Driver) -> Iterator[Pictures]:
     """Yield the aligned faces of a video, one at a time."""
-    parts: Iterator[NDArray[Any]] = driver.read()
-    return (frame for part in parts for frame in part)
+    return itertools.chain.from_iterable(driver.read())
