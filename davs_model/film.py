@@ -20,6 +20,7 @@ from avprep.talking import inputs, photo
 from avprep.talking.driver import Driver
 from avprep.talking.person import Person
 from avprep.talking.photo import Photo
+from davs_model.data.pictures import tiled
 from davs_model.evaluation import figures
 from davs_model.generation import Talker
 from davs_model.models.base import DRIVERS, EXPRESSION_FRAMES
@@ -213,8 +214,7 @@ def pairs(left: Iterable[Pictures], right: Iterator[Pictures]) -> Iterator[Pictu
     for frame in left:
         other = next(right, other)
         cells = np.stack([frame, np.full_like(frame, 255) if other is None else other])
-        framed = np.pad(cells, ((0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
-        yield framed.transpose(1, 0, 2, 3).reshape(framed.shape[1], -1, 3)
+        yield tiled(cells[None], GAP)
 
 
 def grid_frames(faces: Pictures, spoken: Iterable[Pictures], driving: Iterator[Pictures] | None) -> Iterator[Pictures]:
@@ -223,15 +223,12 @@ def grid_frames(faces: Pictures, spoken: Iterable[Pictures], driving: Iterator[P
     faces: uint8 (K, S, S, 3); spoken: the same shape for each frame. driving: the frames (S, S, 3) of the driving face,
     if any, which is shown at the left.
     """
-    side = faces.shape[1]
     for drawn in spoken:
         above, below = list(faces), list(drawn)
         if driving is not None:
             above.insert(0, np.full_like(faces[0], 255))
             below.insert(0, next(driving))
-        cells = np.stack([above, below])
-        framed = np.pad(cells, ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
-        yield framed.transpose(0, 2, 1, 3, 4).reshape(2 * (side + 2 * GAP), -1, 3)
+        yield tiled(np.stack([above, below]), GAP)
 
 
 def _frames_from(shown: Driver, heard: Driver) -> Iterator[Pictures]:
