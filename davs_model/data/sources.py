@@ -246,7 +246,7 @@ def read_whole(
     return raw
 
 
-def usable(clips: Clips, shape: Shape, *, words: bool, speakers: bool, emotions: bool = False) -> Clips:
+def usable(clips: Clips, shape: Shape, *, words: bool = False, speakers: bool = False, emotions: bool = False) -> Clips:
     """Return the clips that a stage can use; clips that are too short or lack a label are counted as skipped."""
     clips = clips.where(clips.n_frames >= shape.shortest(), f"shorter than {shape.shortest()} frames")
     if words:

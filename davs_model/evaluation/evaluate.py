@@ -247,7 +247,7 @@ def clips_of(
     if preset and clips.mfcc_preset and preset != clips.mfcc_preset:
         raise RunError(f"{out}: its windows are of the preset {clips.mfcc_preset}, the model's are of {preset}")
     shape = Shape(chosen(models.find(saved.name).reads(saved.dimensions), reads), int(saved.dimensions["image_size"]))
-    clips = usable(clips, shape, words=False, speakers=False)
+    clips = usable(clips, shape)
     if not len(clips):
         reasons = ", ".join(f"{count} {reason}" for reason, count in clips.skipped.items())
         raise RunError(f"{out}: no clip of the {split} split can be used ({reasons or 'there is none'})")
