@@ -221,7 +221,7 @@ def _study_films(
     aligned: bool,
 ) -> list[StudyVideo]:
     """Make a video for every run, face and driver in a folder, and a picture of each aligned face."""
-    from avprep.quality import sheet
+    from avprep.shards.image import write_png
     from avprep.talking import inputs
     from davs_model.film import PhotoTalker
     from davs_model.study.study import StudyVideo
@@ -230,7 +230,7 @@ def _study_films(
     shown = []
     for n, one in enumerate(photos):
         shown.append(folder / f"{n}.png")
-        sheet.write(one.crop, shown[-1])
+        write_png(shown[-1], one.crop)
     made: list[StudyVideo] = []
     for run, name in runs.items():
         talker = PhotoTalker.load(run, device=options.chosen_device(device))

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from avprep import __version__, files
 from avprep.errors import RunError, plural
+from avprep.shards.image import write_png
 from davs_model import checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.batch import RawBatch
@@ -182,7 +183,7 @@ def evaluate(
     shown = figures.draw(found, clips.vocabulary, places, results)
     if draws(saved):
         raw = first_batch(_batches(clips, subject.shape, settings, samples.CLIPS))
-        samples.write_png(results / "samples.png", samples.sheet(subject.model, raw, torch.device(settings.device)))
+        write_png(results / "samples.png", samples.sheet(subject.model, raw, torch.device(settings.device)))
         shown["samples"] = "samples.png"
     if "steering" in metrics["own"]:
         shown["expressions"] = EXPRESSIONS

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avprep import files
 from avprep.pages.captions import caption
-from avprep.shards.image import encode_bgr
 from davs_model import precision
 from davs_model.data.batch import RawBatch
 from davs_model.data.pictures import tiled, to_pictures
@@ -64,8 +60,3 @@ def labelled(pictures: NDArray[np.uint8], rows: Sequence[str] = ROWS, gap: int =
     beside = np.concatenate((np.concatenate(names), body), axis=1)
     above = np.concatenate((caption("", LABELS), caption("identity", body.shape[1])), axis=1)
     return np.concatenate((above, beside))
-
-
-def write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Write an image, RGB uint8 (H, W, 3), atomically; RunError if it cannot be written."""
-    files.write_whole(path, encode_bgr(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8), "png"))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from avprep.errors import RunError, plural
+from avprep.shards.image import write_png
 from davs_model.data.batch import RawBatch
 from davs_model.data.batches import EvaluationBatches
 from davs_model.data.clips import Clips
@@ -124,7 +125,7 @@ class Reporter:
         raw = first_batch(EvaluationBatches(ClipSource(clips, shape), shape, batch_size=samples.CLIPS))
         picture = samples.sheet(self.model, raw, self.device, bf16=self.settings.machine.bf16)
         path = self.run / "samples" / f"{stage.name}-{step:06d}.png"
-        samples.write_png(path, picture)
+        write_png(path, picture)
         self.log.samples(stage.name, picture, overall=self._overall())
         self.say(f"{stage.name} {step} sample grid: {path}")
 
