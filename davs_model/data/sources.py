@@ -242,7 +242,8 @@ def read_whole(
     """Read a clip from its first frame to its last, as a batch of one; see `Reads.whole`. ShardError."""
     shape = Shape({name: one.whole(int(clips.n_frames[row])) for name, one in reads.items()}, image_size)
     raw = empty_batch(shape, 1)
-    ClipSource(clips, shape, store=store).load(row, raw, 0, None)
+    alone = clips.rows(np.array([row]))  # a source sorts its whole table
+    ClipSource(alone, shape, store=store).load(0, raw, 0, None)
     return raw
 
 
