@@ -137,16 +137,16 @@ def _evaluated(
     how: evaluation.EvaluationSettings,
     landmarks: tuple[Landmarks, str] | str,
     say: evaluation.Say,
-) -> dict[str, Any]:
-    """Evaluate a run, unless that is done; return the contents of metrics.json."""
+) -> None:
+    """Evaluate a run, unless that is done."""
     results = run / RESULTS
     path = results / evaluation.METRICS
     if path.exists():
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
         same = (found.get("checkpoint"), found.get("settings")) == (checkpoint.load(run).digest(), asdict(how))
         if same and _has_mouths(found, landmarks):
-            return found
-    return evaluation.evaluate(run, out, results, how, landmarks=landmarks, say=say)
+            return
+    evaluation.evaluate(run, out, results, how, landmarks=landmarks, say=say)
 
 
 def _has_mouths(metrics: Mapping[str, Any], landmarks: tuple[Landmarks, str] | str) -> bool:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from avprep.talking import inputs, photo
 from avprep.talking.driver import Driver
 from avprep.talking.person import Person
 from avprep.talking.photo import Photo
+from davs_model.data.pictures import tiled
 from davs_model.evaluation import figures
 from davs_model.generation import Talker
 from davs_model.models.base import DRIVERS, EXPRESSION_FRAMES
@@ -50,13 +50,6 @@ class Film:
 
 class PhotoTalker(Talker):
     """A model that makes photos talk: it reads photos and speech from files, and writes a video file."""
-
-    @classmethod
-    def load(cls, run: Path | str, *, device: torch.device | str | None = None, bf16: bool = False) -> PhotoTalker:
-        """Load the model of a run, or a checkpoint; see `Talker.load`."""
-        talker = super().load(run, device=device, bf16=bf16)
-        assert isinstance(talker, cls)
-        return talker
 
     def film(
         self,
@@ -204,7 +197,7 @@ def write(
     frames: Iterable[Pictures]
     spoken = talker.talk(faces, driver.read(), **how)
     if grid:
-        frames = grid_frames(faces, spoken, _driving_frames(driver))
+        frames = grid_frames(faces, spoken, None if driver.kind == "audio" else _frames_of(driver))
     elif paste_back:
         frames = map(photo.PasteBack(photos[0]), (drawn[0] for drawn in spoken))
     elif beside is not None:
@@ -224,8 +217,7 @@ def pairs(left: Iterable[Pictures], right: Iterator[Pictures]) -> Iterator[Pictu
     for frame in left:
         other = next(right, other)
         cells = np.stack([frame, np.full_like(frame, 255) if other is None else other])
-        framed = np.pad(cells, ((0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
-        yield framed.transpose(1, 0, 2, 3).reshape(framed.shape[1], -1, 3)
+        yield tiled(cells[None], GAP)
 
 
 def grid_frames(faces: Pictures, spoken: Iterable[Pictures], driving: Iterator[Pictures] | None) -> Iterator[Pictures]:
@@ -234,22 +226,12 @@ def grid_frames(faces: Pictures, spoken: Iterable[Pictures], driving: Iterator[P
     faces: uint8 (K, S, S, 3); spoken: the same shape for each frame. driving: the frames (S, S, 3) of the driving face,
     if any, which is shown at the left.
     """
-    side = faces.shape[1]
     for drawn in spoken:
         above, below = list(faces), list(drawn)
         if driving is not None:
             above.insert(0, np.full_like(faces[0], 255))
             below.insert(0, next(driving))
-        cells = np.stack([above, below])
-        framed = np.pad(cells, ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
-        yield framed.transpose(0, 2, 1, 3, 4).reshape(2 * (side + 2 * GAP), -1, 3)
-
-
-def _driving_frames(driver: Driver) -> Iterator[Pictures] | None:
-    """Return an iterator over the driver's frames; None for audio."""
-    if driver.kind == "audio":
-        return None
-    return _frames_of(driver)
+        yield tiled(np.stack([above, below]), GAP)
 
 
 def _frames_from(shown: Driver, heard: Driver) -> Iterator[Pictures]:
@@ -269,5 +251,4 @@ def _frames_from(shown: Driver, heard: Driver) -> Iterator[Pictures]:
 
 def _frames_of(driver: Driver) -> Iterator[Pictures]:
     """Yield the aligned faces of a video, one at a time."""
-    parts: Iterator[NDArray[Any]] = driver.read()
-    return (frame for part in parts for frame in part)
+    return itertools.chain.from_iterable(driver.read())

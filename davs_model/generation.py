@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
@@ -91,7 +91,7 @@ class Talker:
         self.side = int(model.dimensions["image_size"])
 
     @classmethod
-    def load(cls, run: Path | str, *, device: torch.device | str | None = None, bf16: bool = False) -> Talker:
+    def load(cls, run: Path | str, *, device: torch.device | str | None = None, bf16: bool = False) -> Self:
         """Load the model of a run, or a checkpoint.
 
         device: by default CUDA if it is available. CheckpointError, one line, for a file that is not a checkpoint;

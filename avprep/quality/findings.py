@@ -298,11 +298,7 @@ def _count(out: Path, found: Findings, column: str, name: str, n_clips: int) -> 
         where = shards.sidecar_path(out, column, name)
         found.problem(f"{where}: {plural(len(clips), 'clip')}, the manifest has {n_clips}: see `avprep verify`")
     counts = shards.counts(clips)
-    status.shards_done += 1
-    status.ok += counts["ok"]
-    status.failed += counts["failed"]
-    status.frames += counts["frames"]
-    status.silent += counts.get("silent", 0)
+    status.add(counts)
     reasons = counted.reasons.setdefault(split, Counter())
     for reason, count in counts["reasons"].items():
         reasons[reason if reason in REASONS else UNKNOWN] += count

@@ -100,7 +100,7 @@ def report(out: Path, *, root: Path | None = None, seed: int = 0) -> Report:
 
 def _column(column: Column) -> Values:
     """Return a column's counts as rows: one for each split and one for all."""
-    total = _total(column)
+    total = SplitStatus.total(column.splits.values())
     splits = {**column.splits, "all": total}
     reasons: dict[str, Counter[str]] = {**column.reasons, "all": sum(column.reasons.values(), Counter[str]())}
     each = splits.values()
@@ -125,11 +125,6 @@ def _column(column: Column) -> Values:
             ["finished shards", *(f"{one.shards_done:,} of {one.shards:,}" for one in each)],
         ],
     }
-
-
-def _total(column: Column) -> SplitStatus:
-    names = ("ok", "failed", "missing", "frames", "shards", "shards_done", "silent")
-    return SplitStatus(*(sum(getattr(split, name) for split in column.splits.values()) for name in names))
 
 
 def _meaning(reason: str) -> str:

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep import files, schema, shards
+from avprep import schema, shards
 from avprep.errors import RunError
 from avprep.pages.captions import caption
 from avprep.runs.fingerprint import read_manifest
-from avprep.shards.image import decode_image, encode_bgr
+from avprep.shards.image import decode_image
 
 CELL = 128
 """Side of a crop on the sheet, in pixels."""
@@ -37,11 +37,6 @@ def contact_sheet(out: Path, *, rows: int = 6, columns: int = 8) -> NDArray[np.u
     if not strips:
         raise RunError(f"{out}: holds no crops to show")
     return np.concatenate(strips)
-
-
-def write(image: NDArray[np.uint8], path: Path) -> None:
-    """Write uint8 (H, W, 3) RGB as PNG, atomically; RunError if it cannot be written."""
-    files.write_whole(path, encode_bgr(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8), "png"))
 
 
 def _strips(path: Path, wanted: int, columns: int) -> list[NDArray[np.uint8]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, astuple, dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,19 @@ class SplitStatus:
     shards: int = 0
     shards_done: int = 0
     silent: int = 0
+
+    def add(self, counts: Mapping[str, Any]) -> None:
+        """Count a finished shard by the counts of its sidecar."""
+        self.shards_done += 1
+        self.ok += counts["ok"]
+        self.failed += counts["failed"]
+        self.frames += counts["frames"]
+        self.silent += counts.get("silent", 0)
+
+    @classmethod
+    def total(cls, splits: Iterable[SplitStatus]) -> SplitStatus:
+        """Return the sum of some splits."""
+        return cls(*map(sum, zip(*map(astuple, splits), strict=True)))
 
 
 @dataclass
@@ -57,9 +70,14 @@ class ColumnStatus:
     unfinished: list[str] = field(default_factory=list)
 
     @property
+    def total(self) -> SplitStatus:
+        """The sum of all splits."""
+        return SplitStatus.total(self.splits.values())
+
+    @property
     def shards(self) -> int:
         """The number of shards of the manifest."""
-        return sum(split.shards for split in self.splits.values())
+        return self.total.shards
 
     def array(self, num_tasks: int) -> str:
         """Return which of `num_tasks` tasks have work left, in the form of Slurm's `--array`."""
@@ -105,11 +123,7 @@ def column_status(
             result.unfinished.append(name)
             continue
         heads.append(head)
-        split.shards_done += 1
-        split.ok += head["counts"]["ok"]
-        split.failed += head["counts"]["failed"]
-        split.frames += head["counts"]["frames"]
-        split.silent += head["counts"].get("silent", 0)
+        split.add(head["counts"])
         reasons.update(head["counts"]["reasons"])
         again.update(head.get("again", {}))
         if (longest := head["timings"].get("longest_timeout")) is not None:
@@ -117,11 +131,11 @@ def column_status(
         result.clip_seconds += head["timings"]["clip_seconds"]
     result.reasons = dict(sorted(reasons.items()))
     result.again = dict(sorted(again.items()))
-    done = sum(split.ok + split.failed for split in result.splits.values())
-    missing = sum(split.missing for split in result.splits.values())
-    result.core_seconds_left = result.clip_seconds / done * missing if done else None
+    total = result.total
+    done = total.ok + total.failed
+    result.core_seconds_left = result.clip_seconds / done * total.missing if done else None
     result.rate = _rate(heads, time.time() if now is None else now)
-    result.eta_seconds = missing / result.rate if result.rate else None
+    result.eta_seconds = total.missing / result.rate if result.rate else None
     return result
 
 

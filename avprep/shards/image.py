@@ -8,10 +8,12 @@ process would suppress. Pillow prints none, so it reads pictures that may be dam
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avprep import files
 from avprep.errors import ShardError
 from avprep.schema import CROP_SIZE, costly, picture_size
 
@@ -64,6 +66,11 @@ def encode_bgr(image: NDArray[np.uint8], image_format: str) -> bytes:
     done, data = cv2.imencode(f".{image_format}", image, options)
     assert done
     return data.tobytes()
+
+
+def write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
+    """Write uint8 (H, W, 3), RGB, as PNG, atomically; RunError if it cannot be written."""
+    files.write_whole(path, encode_bgr(np.ascontiguousarray(rgb[..., ::-1]), "png"))
 
 
 def _check(data: bytes, size: tuple[int, int] | None) -> tuple[int, int]:

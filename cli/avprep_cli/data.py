@@ -220,8 +220,7 @@ def verify(out: Path, jobs: int) -> None:
         summary.close([], facts)
         refuse(out, problems)
     for column in read_status(out):
-        names = ("ok", "failed", "silent")
-        ok, failed, silent = (sum(getattr(split, name) for split in column.splits.values()) for name in names)
+        ok, failed, silent = column.total.ok, column.total.failed, column.total.silent
         columns[column.column] = {"clips": ok + failed, "ok": ok, "failed": failed, "silent": silent}
         counts = f"{plural(ok + failed, 'clip')} = {ok} ok{summary.silent(silent)} + "
         counts += summary.tally("failed", column.reasons)

@@ -116,6 +116,7 @@ def _fill(plan: manifest.Manifest, out: Path, picture: Path, jobs: int) -> str:
     from avprep import columns
     from avprep.quality import sheet
     from avprep.quality.verify import verify
+    from avprep.shards.image import write_png
 
     crop = columns.crop(plan, out, jobs=jobs, remark=say.once, subject="central")
     detector = crop.stage.settings.detector
@@ -125,7 +126,7 @@ def _fill(plan: manifest.Manifest, out: Path, picture: Path, jobs: int) -> str:
     _fill_column(columns.mfcc(plan, out, jobs=jobs))
     data.refuse(out, verify(out, jobs))
     say.story(f"5/9 verify: every one of {len(plan.clips)} clips is accounted for")
-    sheet.write(sheet.contact_sheet(out), picture)
+    write_png(picture, sheet.contact_sheet(out))
     return detector
 
 
@@ -162,7 +163,7 @@ def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: s
     """Generate a video of a test speaker's still saying words, next to the ground-truth video; return its path."""
     from avprep.demo import synthetic
     from avprep.media.video import Frames
-    from avprep.quality import sheet
+    from avprep.shards.image import write_png
     from avprep_cli.talk import progress
     from davs_model.film import PhotoTalker
 
@@ -172,7 +173,7 @@ def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: s
     said = sorted({clip.word for clip in test if clip.word})[:WORDS_SPOKEN]
     say.story(f"8/9 generate: {still} says what is heard in {spoken}: {film}")
     synthetic.write_sentence(spoken, said, int(person.removeprefix("s")), UNHEARD, seed=seed)
-    sheet.write(next(iter(Frames(plan.root / test[0].video))).rgb(), still)
+    write_png(still, next(iter(Frames(plan.root / test[0].video))).rgb())
     talker = PhotoTalker.load(model)
     if talker.doubt:
         say.story(f"warning: {talker.doubt}")
@@ -183,7 +184,7 @@ def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: s
 def _animate(model: Path, directory: Path, spoken: Path, detector: str) -> Path:
     """Generate a video of a real portrait saying the words of a video; return its path."""
     from avprep.demo import drawing
-    from avprep.quality import sheet
+    from avprep.shards.image import write_png
     from avprep.talking import inputs
     from avprep_cli.talk import progress
     from davs_model.film import PhotoTalker
@@ -192,7 +193,7 @@ def _animate(model: Path, directory: Path, spoken: Path, detector: str) -> Path:
     say.story(
         f"9/9 generate: {still}, a real photo, says the same: {film}; the model has learned from drawn mouths alone"
     )
-    sheet.write(drawing.portrait(), still)
+    write_png(still, drawing.portrait())
     photos = inputs.read_photos([still], detector=detector, remark=say.once, detail=say.detail)
     PhotoTalker.load(model).film(photos, spoken, film, detector=detector, counted=progress(film))
     return film

@@ -85,14 +85,15 @@ def inspect(
     avprep inspect OUT s1/bbaf2n/0-bin
     avprep inspect OUT s1/bbaf2n/0-bin -o bin.png --frames 0,12,28 --play bin.mp4
     """
-    from avprep.quality import clip_picture, clip_view, sheet
+    from avprep.quality import clip_picture, clip_view
+    from avprep.shards.image import write_png
 
     view = clip_view.read(out, key, root)
     options.spare(film, view.root / view.clip.video, *([view.root / view.clip.audio] if view.clip.audio else []))
     path = Path(f"{clip_view.file_name(key)}.png") if output is None else output
     options.folder_there(path, film)
     picture = clip_picture.draw(view, frames)
-    sheet.write(picture, path)
+    write_png(path, picture)
     said = ", ".join(f"{name} {part.words}" for name, part in (("crop", view.crop), ("mfcc", view.mfcc)))
     done = f"{path}: {said}, {plural(view.n_frames, 'frame')}"
     if film is not None:

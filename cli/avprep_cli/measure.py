@@ -107,9 +107,9 @@ def _video(video: Path, run: Path, output: Path | None, device: str, scale: str,
     lines = [f"{video}: {film.in_words(found.whole)}, {found.whole.n_windows} windows"]
     lines += [f"  second {second}: {film.in_words(one)}" for second, one in found.seconds]
     if output is not None:
-        from avprep.quality import sheet
+        from avprep.shards.image import write_png
 
-        sheet.write(film.draw(found, video.name), output)
+        write_png(output, film.draw(found, video.name))
         lines.append(str(output))
     seconds = [{"second": second, **column.figures(one)} for second, one in found.seconds]
     summary.show("\n".join(lines), facts={**column.figures(found.whole), "seconds": seconds, "where": [str(video)]})

@@ -283,39 +283,23 @@ _LAYOUT_KINDS: dict[type[Any], click.ParamType[Any]] = {
 }
 
 
+_OF_A_TASK = (task_index, num_tasks, accept_versions, dry_run, strict, as_json, verbosity)
+"""Options of every command that fills shards, after its own."""
+
+
 def run_options(command: F) -> F:
     """Options of the commands that fill shards."""
-    return _all_of(
-        command,
-        *(
-            jobs,
-            shard_size,
-            clip_timeout,
-            max_seconds,
-            limit,
-            root,
-            task_index,
-            num_tasks,
-            accept_versions,
-            dry_run,
-            strict,
-        ),
-        *(as_json, verbosity),
-    )
+    return _all_of(command, jobs, shard_size, clip_timeout, max_seconds, limit, root, *_OF_A_TASK)
 
 
 def sync_run_options(command: F) -> F:
     """Options of the command that fills a column from others and takes their manifest and shard size."""
-    return _all_of(
-        command, jobs, clip_timeout, task_index, num_tasks, accept_versions, dry_run, strict, as_json, verbosity
-    )
+    return _all_of(command, jobs, clip_timeout, *_OF_A_TASK)
 
 
 def retry_options(command: F) -> F:
     """Options of the command that fills shards again."""
-    return _all_of(
-        command, jobs, clip_timeout, root, task_index, num_tasks, accept_versions, dry_run, strict, as_json, verbosity
-    )
+    return _all_of(command, jobs, clip_timeout, root, *_OF_A_TASK)
 
 
 def _all_of(command: F, *decorators: Callable[[F], F]) -> F:

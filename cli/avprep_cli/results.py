@@ -223,7 +223,7 @@ def _study_films(
     aligned: bool,
 ) -> list[StudyVideo]:
     """Make a video for every run, face and driver in a folder, and a picture of each aligned face."""
-    from avprep.quality import sheet
+    from avprep.shards.image import write_png
     from avprep.talking import inputs
     from davs_model.film import PhotoTalker
     from davs_model.study.study import StudyVideo
@@ -233,7 +233,7 @@ def _study_films(
     shown = []
     for n, one in enumerate(photos):
         shown.append(folder / f"{n}.png")
-        sheet.write(one.crop, shown[-1])
+        write_png(shown[-1], one.crop)
     device = options.chosen_device(device)
     read = functools.cache(inputs.read_driver)
     # Each run and each driver may be refused, so they are read before hours of generation.

@@ -104,7 +104,7 @@ def next_steps(out: Path, otherwise: str, tried: Collection[str] = ()) -> list[s
     if any(column.unfinished for column in found.values()):
         return [line("status", out)]
     retries = [retry_line(out, column, again) for column in found.values() if (again := accidents(column, tried))]
-    if any(not any(split.ok for split in column.splits.values()) for column in found.values()):
+    if not all(column.total.ok for column in found.values()):
         return retries
     return [*retries, *(line(name, out / "manifest.jsonl", out) for name in COLUMNS if name not in found)] or [
         otherwise
@@ -122,11 +122,10 @@ def accidents(column: ColumnStatus, tried: Collection[str] = ()) -> dict[str, in
     It leaves out reasons already tried, except time-outs that can still be extended; an error of all clips; and clips
     that failed again when they were retried.
     """
-    ok = sum(split.ok for split in column.splits.values())
     found = {}
     for reason in ACCIDENTS:
         count = column.reasons.get(reason, 0) - (column.again.get(reason, 0) if reason in ONCE else 0)
-        hopeless = reason in tried or (reason == "error" and not ok)
+        hopeless = reason in tried or (reason == "error" and not column.total.ok)
         if reason == "timeout":
             hopeless = _longer(column) > LONGEST
         if count > 0 and not hopeless:

@@ -152,7 +152,7 @@ def bench_load(out: Path, settings: RunSettings, stage: str, *, repeat: int = 5,
     shape = training_shape(kind, kind.dimensions_for(corpus, settings), kind.plan(stage, settings), settings)
     batch_size = settings.data.batch_size
     workers = max(1, processes(settings.data.workers))
-    clips = usable(corpus.train, shape, words=False, speakers=False)
+    clips = usable(corpus.train, shape)
     source = _Watched(clips, shape)
     watched = Batches(source, shape, batch_size=batch_size, seed=0)
     made = Batches(ClipSource(clips, shape, codes=_any_codes(clips, shape)), shape, batch_size=batch_size, seed=0)

@@ -66,19 +66,19 @@ class EvaluationBatches:
     """All clips in order, the middle of each, without augmentation; the last batch may be smaller."""
 
     def __init__(self, source: Source, shape: Shape, *, batch_size: int, limit: int | None = None) -> None:
-        self.source, self.shape, self.batch_size = source, shape, batch_size
+        self.source, self.shape, self.share = source, shape, batch_size
         self.count = len(source) if limit is None else min(limit, len(source))
 
     def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
+        return -(-self.count // self.share)
 
     def __getitem__(self, number: int) -> RawBatch:
         """Read a batch into newly allocated memory."""
-        return self.read(number, empty_batch(self.shape, self.batch_size))
+        return self.read(number, empty_batch(self.shape, self.share))
 
     def read(self, number: int, into: RawBatch) -> RawBatch:
         """Read a batch into existing memory, and return it; it is empty if nothing can be read."""
-        rows = list(range(number * self.batch_size, min(self.count, (number + 1) * self.batch_size)))
+        rows = list(range(number * self.share, min(self.count, (number + 1) * self.share)))
         return _read_batch(self.source, rows, replace(into, starts=middle_starts(self.shape)), draw=None)
 
 

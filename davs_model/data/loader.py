@@ -40,7 +40,7 @@ def training_batches(batches: Batches, *, first: int, last: int, workers: int, p
     pin: let a GPU copy from the slots while it computes.
     The memory of a batch is reused once the next batch but one is requested: use or copy the batch before that.
     """
-    return _read_ahead(batches, _Steps(first, last, len(batches)), batches.share, workers, pin)
+    return _read_ahead(batches, _Steps(first, last, len(batches)), workers, pin)
 
 
 def evaluation_batches(batches: EvaluationBatches, *, workers: int, pin: bool = False) -> Iterator[RawBatch]:
@@ -49,7 +49,7 @@ def evaluation_batches(batches: EvaluationBatches, *, workers: int, pin: bool = 
     A batch of which nothing can be read is empty. ShardError at the end if nothing at all could be read.
     """
     some, problem = False, ""
-    for batch in _read_ahead(batches, range(len(batches)), batches.batch_size, workers, pin):
+    for batch in _read_ahead(batches, range(len(batches)), workers, pin):
         some |= bool(batch.keys)
         problem = problem or next((reason for _, reason in batch.skipped), "")
         yield batch
@@ -139,16 +139,16 @@ class _Steps:
 
 
 def _read_ahead(
-    batches: Batches | EvaluationBatches, places: _Steps | range, size: int, workers: int, pin: bool
+    batches: Batches | EvaluationBatches, places: _Steps | range, workers: int, pin: bool
 ) -> Iterator[RawBatch]:
     """Yield batches in order."""
     if not workers:
         for place in places:
-            yield batches.read(place, empty_batch(batches.shape, size))  # type: ignore[arg-type]
+            yield batches[place]  # type: ignore[index] # places match batches
         return
     workers = processes(workers)
     memory = _SharedMemory(pin)
-    slots = [[empty_batch(batches.shape, size, memory) for _ in range(SLOTS)] for _ in range(workers)]
+    slots = [[empty_batch(batches.shape, batches.share, memory) for _ in range(SLOTS)] for _ in range(workers)]
     reader: DataLoader[_Read | str] = DataLoader(
         _Slots(batches, slots),
         batch_size=None,

@@ -1,4 +1,4 @@
-"""Augmentation of the images of a batch, and conversion of generated images."""
+"""Augmentation of the images of a batch, and conversion and sheets of generated images."""
 
 from __future__ import annotations
 
@@ -195,6 +195,13 @@ def to_crops(frames: Tensor) -> Frames:
         return np.ascontiguousarray(pictures)
     large = resized(pictures.reshape(-1, *pictures.shape[-3:]), CROP_SIZE, cv2.INTER_CUBIC)
     return large.reshape(*pictures.shape[:-3], *large.shape[1:])
+
+
+def tiled(pictures: Frames, gap: int = 0) -> Frames:
+    """Join images (rows, columns, H, W, 3) into one, with `gap` white pixels around each."""
+    framed = np.pad(pictures, ((0, 0), (0, 0), (gap, gap), (gap, gap), (0, 0)), constant_values=255)
+    n_rows, n_columns, height, width, _ = framed.shape
+    return framed.transpose(0, 2, 1, 3, 4).reshape(n_rows * height, n_columns * width, 3)
 
 
 def resized(pictures: Frames, side: int, interpolation: int) -> Frames:

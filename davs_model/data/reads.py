@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
@@ -64,9 +64,16 @@ class Reads:
 
     def span(self) -> int:
         """Return the number of frames from the first to the last, inclusive; 1 if they need not be consecutive."""
-        if self.at in ("portrait", "moments", "spread") or self.source == "statistics":
-            return 1
-        return self.every * (self.length - 1) + 1
+        return self.every * (self.length - 1) + 1 if self._in_a_row() else 1
+
+    def whole(self, n_frames: int) -> Reads:
+        """Return the same of all frames of a clip, unless it is of single frames or statistics."""
+        if not self._in_a_row():
+            return self
+        return replace(self, length=n_frames, every=1, at="anywhere", beside="", part=0)
+
+    def _in_a_row(self) -> bool:
+        return self.at not in ("portrait", "moments", "spread") and self.source != "statistics"
 
 
 @dataclass(frozen=True)

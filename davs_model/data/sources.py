@@ -14,7 +14,7 @@ from torch import Tensor
 from avprep.errors import ShardError
 from avprep.schema import CROP_SIZE
 from davs_model.data.arrays import WHOLE_SOUND, heard, points_of, statistics, windows_of
-from davs_model.data.batch import RawBatch
+from davs_model.data.batch import RawBatch, empty_batch
 from davs_model.data.clips import NO_WORDS, Clips
 from davs_model.data.partners import Partners, rows_of_each
 from davs_model.data.pictures import WHOLE, Augmentation, Form, Frames, change_looks, shown
@@ -171,10 +171,6 @@ class ClipSource:
         """Read the windows of a clip, and which of them hold nothing but real audio."""
         return windows_of(self.clips, row, self.read(row, "mfcc", ()))
 
-    def valid(self, row: int) -> NDArray[np.generic]:
-        """Return which frames of a clip have windows that hold nothing but real audio; ShardError."""
-        return self._arrays(row)["valid.npy"]
-
     def read(self, row: int, column: str, frames: Collection[int], *, arrays: bool = False) -> dict[str, bytes]:
         """Read members of a clip; see `Clips.read`."""
         return self.clips.read(row, column, frames, arrays=arrays)
@@ -240,7 +236,18 @@ class ClipSource:
         return members
 
 
-def usable(clips: Clips, shape: Shape, *, words: bool, speakers: bool, emotions: bool = False) -> Clips:
+def read_whole(
+    clips: Clips, row: int, reads: Mapping[str, Reads], image_size: int, *, store: FrameStore | None = None
+) -> RawBatch:
+    """Read a clip from its first frame to its last, as a batch of one; see `Reads.whole`. ShardError."""
+    shape = Shape({name: one.whole(int(clips.n_frames[row])) for name, one in reads.items()}, image_size)
+    raw = empty_batch(shape, 1)
+    alone = clips.rows(np.array([row]))  # a source sorts its whole table
+    ClipSource(alone, shape, store=store).load(0, raw, 0, None)
+    return raw
+
+
+def usable(clips: Clips, shape: Shape, *, words: bool = False, speakers: bool = False, emotions: bool = False) -> Clips:
     """Return the clips that a stage can use; clips that are too short or lack a label are counted as skipped."""
     clips = clips.where(clips.n_frames >= shape.shortest(), f"shorter than {shape.shortest()} frames")
     if words:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from avprep import __version__, files
 from avprep.errors import RunError, plural
+from avprep.shards.image import write_png
 from davs_model import checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.batch import RawBatch
@@ -182,7 +183,7 @@ def evaluate(
     shown = figures.draw(found, clips.vocabulary, places, results)
     if draws(saved):
         raw = first_batch(_batches(clips, subject.shape, settings, samples.CLIPS))
-        samples.write_png(results / "samples.png", samples.sheet(subject.model, raw, torch.device(settings.device)))
+        write_png(results / "samples.png", samples.sheet(subject.model, raw, torch.device(settings.device)))
         shown["samples"] = "samples.png"
     if "steering" in metrics["own"]:
         shown["expressions"] = EXPRESSIONS
@@ -247,7 +248,7 @@ def clips_of(
     if preset and clips.mfcc_preset and preset != clips.mfcc_preset:
         raise RunError(f"{out}: its windows are of the preset {clips.mfcc_preset}, the model's are of {preset}")
     shape = Shape(chosen(models.find(saved.name).reads(saved.dimensions), reads), int(saved.dimensions["image_size"]))
-    clips = usable(clips, shape, words=False, speakers=False)
+    clips = usable(clips, shape)
     if not len(clips):
         reasons = ", ".join(f"{count} {reason}" for reason, count in clips.skipped.items())
         raise RunError(f"{out}: no clip of the {split} split can be used ({reasons or 'there is none'})")
@@ -338,9 +339,8 @@ def _tables(found: EmbeddingsFile, places: dict[str, Tensor], missing: dict[str,
         if "video_logits" not in found:
             missing["recognition"] = "the model does not recognise words"
         elif bool((words >= 0).any()):
-            tables["recognition"] = asdict(recognise(found["video_logits"], found["audio_logits"], words))
-            if n_unknown := int((words < 0).sum()):
-                tables["recognition"]["n_unknown"] = n_unknown
+            unknown = {"n_unknown": n} if (n := int((words < 0).sum())) else {}
+            tables["recognition"] = asdict(recognise(found["video_logits"], found["audio_logits"], words)) | unknown
         else:
             missing["recognition"] = "no clip has a word that the model knows"
     judged = {name: asdict(summarise(of)) for name, of in places.items()}

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from avprep.pages.drawing import COLOURS, drawing
 from avprep.schema import FPS
+from avprep.shards.image import write_png
 from davs_model.evaluation.embeddings import EmbeddingsFile
-from davs_model.evaluation.samples import write_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avprep.errors import ShardError
-from avprep.schema import decode_array
 from davs_model import precision
 from davs_model.data.clips import Clips
 from davs_model.data.pictures import to_crops
@@ -59,9 +57,7 @@ def measure(
     for row in range(min(limit, len(clips))):
         whole = next(talk.whole_clips(model, clips.rows(np.array([row])), device, limit=1, seed=seed + row), None)
         if whole is not None and before is not None:
-            for name, offset in _judged(
-                model, judge, whole, before, _valid(clips, row), bf16=bf16, scale=scale
-            ).items():
+            for name, offset in _judged(model, judge, whole, before, bf16=bf16, scale=scale).items():
                 found[name].append(offset)
         before = whole or before
         progress(row + 1)
@@ -69,14 +65,7 @@ def measure(
 
 
 def _judged(
-    model: TalkingModel,
-    judge: SyncJudge,
-    clip: talk.WholeClip,
-    other: talk.WholeClip,
-    valid: Any,
-    *,
-    bf16: bool,
-    scale: float,
+    model: TalkingModel, judge: SyncJudge, clip: talk.WholeClip, other: talk.WholeClip, *, bf16: bool, scale: float
 ) -> dict[str, Lead]:
     """Return the offset of each video of a clip; other: a clip with other audio."""
     real = clip.real[0]
@@ -87,23 +76,13 @@ def _judged(
         wrong = talk.lasting(wrong, len(real))
         films = {"real": real, "audio": talk.generated(model, identity, right)}
         films["wrong_audio"] = talk.generated(model, identity, wrong)
-    heard = clip.batch[WINDOWS][0].cpu().numpy()
-    offsets = {name: judge.lead(to_crops(film), heard, valid) for name, film in films.items()}
+    offsets = {name: offset_of(judge, film, clip) for name, film in films.items()}
     return {name: offset for name, offset in offsets.items() if offset is not None}
 
 
-def offset_of(judge: SyncJudge, film: Tensor, clip: talk.WholeClip, clips: Clips) -> Lead | None:
-    """Return the offset of a video `[T, 3, S, S]` to the audio of a clip of the table; None if it has none."""
-    heard = clip.batch[WINDOWS][0].cpu().numpy()
-    return judge.lead(to_crops(film), heard, _valid(clips, clip.row))
-
-
-def _valid(clips: Clips, row: int) -> Any:
-    try:
-        first, count = int(clips.first[row]), int(clips.n_frames[row])
-        return decode_array(clips.read(row, "mfcc", ())["valid.npy"])[first : first + count]
-    except ShardError:  # the clip's frames are then missing, too
-        return np.zeros(0, bool)
+def offset_of(judge: SyncJudge, film: Tensor, clip: talk.WholeClip) -> Lead | None:
+    """Return the offset of a video `[T, 3, S, S]` to the audio of a clip; None if it has none."""
+    return judge.lead(to_crops(film), clip.batch[WINDOWS][0].cpu().numpy(), clip.valid)
 
 
 def _summed(offsets: list[Lead]) -> InSync:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avprep import files
 from avprep.pages.captions import caption
-from avprep.shards.image import encode_bgr
 from davs_model import precision
 from davs_model.data.batch import RawBatch
-from davs_model.data.pictures import to_pictures
+from davs_model.data.pictures import tiled, to_pictures
 from davs_model.evaluation import talk
 from davs_model.models.base import FRAMES, PORTRAIT, REAL, TalkingModel
 
@@ -50,25 +46,17 @@ def sheet(model: TalkingModel, raw: RawBatch, device: torch.device, *, bf16: boo
         for clip in range(len(real))
         for frames in (real[:, part], *generated)
     ]
-    framed = np.pad(
-        to_pictures(torch.stack(rows)), ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255
-    )
-    return labelled(framed, ROWS[: 1 + len(spoken)])
+    return labelled(to_pictures(torch.stack(rows)), ROWS[: 1 + len(spoken)], GAP)
 
 
-def labelled(framed: NDArray[np.uint8], rows: Sequence[str] = ROWS) -> NDArray[np.uint8]:
+def labelled(pictures: NDArray[np.uint8], rows: Sequence[str] = ROWS, gap: int = 0) -> NDArray[np.uint8]:
     """Join images uint8 (rows, columns, H, W, 3) into one, with a line of labels above and a column of labels beside.
 
-    rows: the labels of the rows, which are repeated.
+    rows: the labels of the rows, which are repeated. gap: as in `tiled`.
     """
-    n_rows, n_columns, height, width, _ = framed.shape
-    body = framed.transpose(0, 2, 1, 3, 4).reshape(n_rows * height, n_columns * width, 3)
-    names = [caption(rows[row % len(rows)], LABELS, height) for row in range(n_rows)]
+    body = tiled(pictures, gap)
+    height = len(body) // len(pictures)
+    names = [caption(rows[row % len(rows)], LABELS, height) for row in range(len(pictures))]
     beside = np.concatenate((np.concatenate(names), body), axis=1)
     above = np.concatenate((caption("", LABELS), caption("identity", body.shape[1])), axis=1)
     return np.concatenate((above, beside))
-
-
-def write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Write an image, RGB uint8 (H, W, 3), atomically; RunError if it cannot be written."""
-    files.write_whole(path, encode_bgr(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8), "png"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,17 @@ from torch import Tensor
 
 from avprep.errors import ShardError
 from davs_model import precision
-from davs_model.data.batch import empty_batch
+from davs_model.data.batch import RawBatch
 from davs_model.data.clips import NO_WORDS, Clips
-from davs_model.data.reads import Batch, Reads, Shape
+from davs_model.data.reads import Batch, Reads, chosen
 from davs_model.data.sampling import portrait_rng, spoken_part
-from davs_model.data.sources import ClipSource
+from davs_model.data.sources import read_whole
 from davs_model.evaluation.metrics.talking import TalkingScores, mean
 from davs_model.evaluation.progress import Progress
 from davs_model.models.base import EXPRESSION, FRAMES, REAL, SOUND, WINDOWS, TalkingModel
 
+VALID = "valid"
+"""Name of the read of which windows hold nothing but real audio."""
 AT_ONCE = 32
 """Number of frames that are decoded at once."""
 WRONG = 3
@@ -36,11 +38,13 @@ class WholeClip:
 
     row: its number in the table. batch: `FRAMES`, `WINDOWS`, `REAL` and `SOUND` of all T frames, `[1, T, …]`, and
         `EXPRESSION`.
-    spoken: the frames with speech. identity: the number of the identity frame.
+    valid: bool (T,), which windows hold nothing but real audio. spoken: the frames with speech. identity: the number of
+        the identity frame.
     """
 
     row: int
     batch: Batch
+    valid: NDArray[np.bool_]
     spoken: slice
     identity: int
 
@@ -64,28 +68,18 @@ def whole_clips(
 
 def whole_clip(model: TalkingModel, clips: Clips, row: int, device: torch.device, *, seed: int = 0) -> WholeClip:
     """Read one whole clip of a table, like `whole_clips`; ShardError."""
-    n_frames = int(clips.n_frames[row])
-    batch, valid = _whole(model, clips, row, device, (FRAMES, WINDOWS, REAL, SOUND, EXPRESSION))
+    raw = _whole(model, clips, row, (FRAMES, WINDOWS, REAL, SOUND, EXPRESSION))
+    valid = raw[VALID][0].numpy() > 0
+    n_frames = len(valid)
     first, end = spoken_part(n_frames, clips.timed[row] if clips.timed else NO_WORDS, valid)
     identity = int(portrait_rng(seed, row).integers(n_frames))
-    return WholeClip(row, batch, slice(first, end), identity)
+    return WholeClip(row, raw.to(device), valid, slice(first, end), identity)
 
 
-def _whole(
-    model: TalkingModel, clips: Clips, row: int, device: torch.device, names: tuple[str, ...]
-) -> tuple[Batch, NDArray[np.generic]]:
-    """Read the named reads for all frames of a clip, and which of the frames have real audio; ShardError."""
-    reads = model.reads(model.dimensions)
-    n_frames = int(clips.n_frames[row])
-    wanted: dict[str, Reads] = {}
-    for name in names:
-        if name in reads:
-            whole = replace(reads[name], length=n_frames, every=1, at="anywhere", beside="", part=0)
-            wanted[name] = reads[name] if name in (SOUND, EXPRESSION) else whole
-    shape = Shape(wanted, int(model.dimensions["image_size"]))
-    raw, source = empty_batch(shape, 1), ClipSource(clips, shape)
-    source.load(row, raw, 0, None)
-    return raw.to(device), source.valid(row)
+def _whole(model: TalkingModel, clips: Clips, row: int, names: tuple[str, ...]) -> RawBatch:
+    """Read the named reads of a model, and `VALID`, for all frames of a clip; ShardError."""
+    reads = chosen(model.reads(model.dimensions), names) | {VALID: Reads("valid", 1)}
+    return read_whole(clips, row, reads, int(model.dimensions["image_size"]))
 
 
 def _heard(
@@ -95,8 +89,7 @@ def _heard(
     found: dict[int, Tensor] = {}
     for row in range(min(limit, len(clips))):
         with contextlib.suppress(ShardError), precision.autocast(device, bf16=bf16):
-            batch, _ = _whole(model, clips, row, device, (WINDOWS, SOUND))
-            found[row] = heard(model, batch, scale)
+            found[row] = heard(model, _whole(model, clips, row, (WINDOWS, SOUND)).to(device), scale)
     return found
 
 

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from avprep.errors import ShardError
 from davs_model import precision
-from davs_model.data.batch import empty_batch
 from davs_model.data.clips import Clips
-from davs_model.data.reads import Shape
-from davs_model.data.sources import ClipSource
+from davs_model.data.reads import chosen
+from davs_model.data.sources import read_whole
 from davs_model.data.store import FrameStore
 from davs_model.models.base import FRAMES, TalkingModel
 
@@ -33,18 +32,15 @@ def codes_of(
     """
     model.eval()
     known: dict[tuple[Path, bytes], NDArray[np.float32]] = {}  # the table may hold a clip several times
-    reads, side = model.reads(model.dimensions)[FRAMES], int(model.dimensions["image_size"])
+    reads, side = chosen(model.reads(model.dimensions), (FRAMES,)), int(model.dimensions["image_size"])
     found = []
-    for row, n_frames in enumerate(clips.n_frames.tolist()):
+    for row in range(len(clips)):
         place = clips.sample(row)
         if place in known:
             found.append(known[place])
             continue
-        whole = replace(reads, length=n_frames, every=1, at="anywhere", part=0)
-        shape = Shape({FRAMES: whole}, side)
-        raw = empty_batch(shape, 1)
         try:
-            ClipSource(clips, shape, store=store).load(row, raw, 0, None)
+            raw = read_whole(clips, row, reads, side, store=store)
         except ShardError:
             found.append(np.zeros((0, model.code_length), np.float32))
             continue

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from avprep.errors import RunError, plural
+from avprep.shards.image import write_png
 from davs_model.data.batch import RawBatch
 from davs_model.data.batches import EvaluationBatches
+from davs_model.data.clips import Clips
 from davs_model.data.corpus import Corpus
 from davs_model.data.loader import evaluation_batches, first_batch
 from davs_model.data.sources import ClipSource, usable
@@ -71,7 +73,7 @@ class Reporter:
     def validate(self, stage: Stage, step: int) -> None:
         """Measure the model on clips of the val split; RunError if its outputs cannot be measured."""
         shape, data = validation_shape(self.model, stage), self.settings.data
-        clips = usable(self.corpus.val.spoken_words(), shape, words=False, speakers=False)
+        clips = usable(self.corpus.val.spoken_words(), shape)
         if not len(clips):
             return
         limit = self.settings.loop.validation_clips
@@ -87,27 +89,25 @@ class Reporter:
             self.validation = embed.measure(found)
         except ValueError as error:
             raise RunError(f"{self.run}: step {step}: the validation cannot be measured: {error}") from error
+        whole = usable(self.corpus.val, shape)
         if stage.generates:
-            self._talk(stage)
+            self._talk(whole)
         if self.validation:
             n_clips = len(found["words"])
             self.say(f"{stage.name} {step} validation, {plural(n_clips, 'clip')}: {embed.in_words(self.validation)}")
-            for one in self._own(stage):
+            for one in self._own(stage, whole):
                 self.say(f"{stage.name} {step} validation, {one.summary}")
             self.log.write(stage.name, step, overall=self._overall(), validation=self.validation)
 
-    def _own(self, stage: Stage) -> tuple[Measure, ...]:
-        """Take the measures that only this model has."""
-        limit = self.settings.loop.talking_clips
-        clips = usable(self.corpus.val, validation_shape(self.model, stage), words=False, speakers=False)
-        measured = self.model.measures(stage.name, clips, self.device, limit=limit)
+    def _own(self, stage: Stage, clips: Clips) -> tuple[Measure, ...]:
+        """Take the measures that only this model has, of whole clips."""
+        measured = self.model.measures(stage.name, clips, self.device, limit=self.settings.loop.talking_clips)
         self.validation |= {one.name: dict(one.facts) for one in measured}
         return measured
 
-    def _talk(self, stage: Stage) -> None:
-        """Measure whether generated clips talk, with the `cheap` option."""
+    def _talk(self, clips: Clips) -> None:
+        """Measure whether generated whole clips talk, with the `cheap` option."""
         limit, bf16 = self.settings.loop.talking_clips, self.settings.machine.bf16
-        clips = usable(self.corpus.val, validation_shape(self.model, stage), words=False, speakers=False)
         found = talk.measure(self.model, clips, self.device, limit=limit, bf16=bf16, cheap=True)
         self.talking = plain({**found, "talks": talking.talks(found)}) if found else {}
         if found:
@@ -117,7 +117,7 @@ class Reporter:
         """Write a sheet of generated frames of clips of the val split, or of train if there is no val split."""
         shape = validation_shape(self.model, stage)
         for table in (self.corpus.val, self.corpus.train):
-            clips = usable(table.spoken_words(), shape, words=False, speakers=False)
+            clips = usable(table.spoken_words(), shape)
             if len(clips):
                 break
         if not len(clips):
@@ -125,7 +125,7 @@ class Reporter:
         raw = first_batch(EvaluationBatches(ClipSource(clips, shape), shape, batch_size=samples.CLIPS))
         picture = samples.sheet(self.model, raw, self.device, bf16=self.settings.machine.bf16)
         path = self.run / "samples" / f"{stage.name}-{step:06d}.png"
-        samples.write_png(path, picture)
+        write_png(path, picture)
         self.log.samples(stage.name, picture, overall=self._overall())
         self.say(f"{stage.name} {step} sample grid: {path}")
 

@@ -14,7 +14,7 @@ import pytest
 from command_line import assert_one_line, call
 
 from avprep.errors import AvprepError
-from avprep.quality import sheet
+from avprep.shards.image import write_png
 from avprep.talking import driver as drivers
 from davs_model import checkpoint
 from davs_model import film as film_of
@@ -129,6 +129,6 @@ def test_a_run_without_a_model(folder: Path) -> None:
 
 def test_a_photo_in_place_of_audio_or_video(folder: Path) -> None:
     """For an image in place of audio the error says what is expected."""
-    sheet.write(np.zeros((64, 64, 3), np.uint8), folder / "photo.png")
+    write_png(folder / "photo.png", np.zeros((64, 64, 3), np.uint8))
     with pytest.raises(AvprepError, match=r"photo\.png: cannot be read as a file with audio, such as \.wav"):
         drivers.from_sound(folder / "photo.png")

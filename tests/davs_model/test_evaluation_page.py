@@ -6,7 +6,6 @@ import io
 import math
 import os
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -588,17 +587,3 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="0 clips"):
         figures.ranks(path, {}, 0)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
-    """If there is no room for a figure, the line says so, the old one stays and nothing else is left."""
-    path = tmp_path / "samples.png"
-    path.write_text("old", encoding="utf-8")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as on a full disk
-    try:
-        with pytest.raises(RunError, match=r"samples\.png: cannot write \(File too large\)"):
-            samples.write_png(path, np.arange(3072, dtype=np.uint8).reshape(32, 32, 3))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert {found.name: found.read_bytes() for found in tmp_path.iterdir()} == {"samples.png": b"old"}

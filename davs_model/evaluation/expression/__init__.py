@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from avprep.errors import ShardError, plural
+from avprep.shards.image import write_png
 from davs_model.data.clips import Clips, read_clips
-from davs_model.evaluation import samples
 from davs_model.evaluation.expression import axes, damage, mechanisms, steering
 from davs_model.evaluation.expression.axes import Bench
 from davs_model.evaluation.expression.readers import IdentityReader, Readers
@@ -80,7 +80,7 @@ def measure(
         except ShardError as error:
             missing["expression"] = f"no clip can be read for what is not there: {error}"
         if picture is not None and "steering" in found:
-            samples.write_png(picture, sheet(bench, chosen))
+            write_png(picture, sheet(bench, chosen))
     return found
 
 

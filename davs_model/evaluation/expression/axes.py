@@ -111,7 +111,7 @@ class Bench:
             "second_difference": talking.second_difference(film),
         }
         if self.sync is not None:
-            offset = in_sync.offset_of(self.sync, film, clip, self.clips)
+            offset = in_sync.offset_of(self.sync, film, clip)
             if offset is not None:
                 found["sync_confidence"] = offset.confidence
                 found["sync_within_1"] = float(abs(offset.audio_lead_frames) <= 1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from avprep.errors import ShardError
 from avprep.pages.captions import caption
 from davs_model import precision
-from davs_model.data.pictures import to_pictures
+from davs_model.data.pictures import tiled, to_pictures
 from davs_model.evaluation import talk
 from davs_model.evaluation.expression.axes import Bench
 from davs_model.evaluation.expression.targets import Target, others_showing
@@ -40,10 +40,9 @@ def sheet(bench: Bench, chosen: Sequence[Target]) -> NDArray[np.uint8]:
                 break
         if len(rows) == PEOPLE:
             break
-    framed = np.pad(np.stack(rows), ((0, 0), (0, 0), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
-    height, width = framed.shape[2:4]
-    body = framed.transpose(0, 2, 1, 3, 4).reshape(len(rows) * height, -1, 3)
-    above = np.concatenate([caption(name, width) for name in ("picture", *names)], axis=1)
+    body = tiled(np.stack(rows), GAP)
+    heads = ("picture", *names)
+    above = np.concatenate([caption(head, body.shape[1] // len(heads)) for head in heads], axis=1)
     return np.concatenate((above, body))
 
 

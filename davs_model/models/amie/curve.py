@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from avprep.errors import ShardError, plural
-from davs_model.data.batch import empty_batch
 from davs_model.data.clips import Clips
-from davs_model.data.reads import Shape, chosen
-from davs_model.data.sources import ClipSource
+from davs_model.data.reads import chosen
+from davs_model.data.sources import read_whole
 from davs_model.models.amie import losses
 from davs_model.models.amie.objective import HEARD, RUN, RUN_WINDOWS
 from davs_model.models.base import SOUND, Measure
@@ -116,15 +115,8 @@ def _read(
     """Yield the input of `shift_curve` for each clip; unreadable clips are left out."""
     reads = chosen(model.reads(model.dimensions), (RUN, RUN_WINDOWS, HEARD, SOUND))
     for row in range(min(limit, len(clips))):
-        length = int(clips.n_frames[row])
-        whole = {
-            name: one if name == SOUND else replace(one, length=length, at="anywhere") for name, one in reads.items()
-        }
-        shape = Shape(whole, int(model.dimensions["image_size"]))
-        raw = empty_batch(shape, 1)
         try:
-            ClipSource(clips, shape).load(row, raw, 0, None)
+            batch = read_whole(clips, row, reads, int(model.dimensions["image_size"])).to(device)
         except ShardError:
             continue
-        batch = raw.to(device)
         yield batch[RUN], batch[RUN_WINDOWS], batch.get(SOUND), batch[HEARD][0] > 0

@@ -92,11 +92,6 @@ def lip_loss(real: Tensor, generated: Tensor) -> Tensor:
     return mouth_loss(real, generated)
 
 
-def face_loss(real: Tensor, generated: Tensor) -> Tensor:
-    """Mean absolute difference of whole frames; not in the paper."""
-    return (real.float() - generated.float()).abs().mean()
-
-
 def mask_loss(logits: Tensor, lips: Tensor) -> Tensor:
     """Cross-entropy between the attention and the place of the lips, inside the widened mouth box; not in the paper.
 

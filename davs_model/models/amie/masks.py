@@ -18,18 +18,19 @@ _WIDE: Box = (MOUTH_BOX[0] - MARGIN, MOUTH_BOX[1] + MARGIN, MOUTH_BOX[2] - MARGI
 
 def first_attention(image_size: int) -> Tensor:
     """Return the initial attention P_1, the mouth box with soft edges, `[1, 1, S/4, S/4]` in [0, 1]."""
-    side = image_size // STEP
-    box = torch.zeros(1, 1, side, side)
-    box[(..., *region(MOUTH_BOX, side))] = 1.0
-    return functional.avg_pool2d(box, 3, stride=1, padding=1)
+    return functional.avg_pool2d(_inside(MOUTH_BOX, image_size), 3, stride=1, padding=1)
 
 
 def wide_box(image_size: int) -> Tensor:
     """Return the mouth box widened by S/16, outside which attention is 0, `[1, 1, S/4, S/4]`."""
+    return _inside(_WIDE, image_size)
+
+
+def _inside(box: Box, image_size: int) -> Tensor:
     side = image_size // STEP
-    box = torch.zeros(1, 1, side, side)
-    box[(..., *region(_WIDE, side))] = 1.0
-    return box
+    found = torch.zeros(1, 1, side, side)
+    found[(..., *region(box, side))] = 1.0
+    return found
 
 
 def mask(attention: Tensor, rate: float, image_size: int) -> Tensor:

@@ -87,7 +87,7 @@ def _talk_terms(
     """The terms of the generated frames."""
     part = _drawn(model, batch, settings)
     real, frames, windows = batch[RUN][:, part], generated.frames, batch[RUN_WINDOWS]
-    found = {"lip": losses.lip_loss(real, frames), "face": losses.face_loss(real, frames)}
+    found = {"lip": losses.lip_loss(real, frames), "face": shared.reconstruction_loss(real, frames)}
     if "mi" in wanted:
         found["mi"] = real.new_zeros(())
         if progress >= MI_FROM:

@@ -175,7 +175,7 @@ def talking_terms(
             found |= _picture_terms(driver, real[clips], generated, settings.form, wanted)
     if judges:
         speech = _alternated(video[RUN_WINDOWS], audio[RUN_WINDOWS], settings)
-        found |= _run_terms(model, batch, identity, speech, settings)
+        found |= _sequence_terms(model, batch[RUN], model.decode(identity, speech), batch[RUN_WINDOWS], settings)
     return {name: loss for name, loss in found.items() if term_of(name) in wanted}
 
 
@@ -199,11 +199,6 @@ def _features(
     with torch.set_grad_enabled(settings.generation.visual == "train" and torch.is_grad_enabled()):
         video = model.encode_speech(frames=torch.cat([batch[name] for name in frames], dim=1))
     return heard, dict(zip(windows, video.split(lengths, 1), strict=True))
-
-
-def _run_terms(model: DAVS, batch: Batch, identity: Identity, speech: Tensor, settings: Settings) -> dict[str, Tensor]:
-    """L_GAN on consecutive frames, generated from video in some clips and from audio in the others."""
-    return _sequence_terms(model, batch[RUN], model.decode(identity, speech), batch[RUN_WINDOWS], settings)
 
 
 def _sequence_terms(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import threading
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from avprep.shards.image import decode_image, decode_picture, encode_bgr
+from avprep.errors import RunError
+from avprep.shards.image import decode_image, decode_picture, encode_bgr, write_png
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +99,17 @@ def test_palettes_and_grey_come_out_as_rgb(crop: NDArray[np.uint8]) -> None:
         image = decode_image(file.getvalue())
         assert image is not None
         assert image.shape == crop.shape
+
+
+def test_a_full_disk_leaves_the_picture_that_was_there(tmp_path: Path) -> None:
+    """If there is no room for the new image, the line says so, the old one stays and nothing else is left."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as on a full disk
+    try:
+        with pytest.raises(RunError, match=r"a\.png: cannot write \(File too large\)"):
+            write_png(path, np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {found.name: found.read_bytes() for found in tmp_path.iterdir()} == {"a.png": b"old"}
