@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import os
@@ -18,7 +17,6 @@ from avprep_cli import kinds, options, say, summary
 from avprep_cli.talk import progress, read_driver
 
 if TYPE_CHECKING:
-    from avprep.talking.driver import Driver
     from davs_model.study.study import StudyVideo
 
 RUN = PATH = options.EXISTING
@@ -235,22 +233,22 @@ def _study_films(
         shown.append(folder / f"{n}.png")
         write_png(shown[-1], one.crop)
     device = options.chosen_device(device)
-    read = functools.cache(inputs.read_driver)
-    # Each run and each driver may be refused, so they are read before hours of generation.
-    drivers: dict[Path, dict[tuple[Path, str], Driver]] = {run: {} for run in runs}
-    for run, own in drivers.items():
+    given = [*((path, path, None) for path in audios), *((path, None, path) for path in videos)]
+    # Each run and each driver may be refused, so all are read once before hours of generation. None is kept in memory.
+    wanted: dict[tuple[Path, Path, str], tuple[Path | None, Path | None]] = {}
+    for run in runs:
         talker = PhotoTalker.load(run, device=device)
-        for audio, video in (*((path, None) for path in audios), *((None, path) for path in videos)):
-            driver = read_driver(audio, video, detector, talker, max_seconds, read=read)
-            own[audio or video or folder, driver.kind] = driver  # one video if audio drives in either case
+        for path, audio, video in given:
+            driver = read_driver(audio, video, detector, talker, max_seconds)
+            wanted[run, path, driver.kind] = audio, video  # one video if audio drives in either case
     made: list[StudyVideo] = []
-    for run, own in drivers.items():
+    for (run, path, kind), (audio, video) in wanted.items():
         talker = PhotoTalker.load(run, device=device)
-        for (path, kind), driver in own.items():
-            for face, one, picture in zip(faces, photos, shown, strict=True):
-                film = folder / f"{len(made)}.mp4"
-                talker.film(one, driver, film, counted=progress(film))
-                made.append(StudyVideo(_method(runs[run], kind), film, picture, _label(face, path)))
+        driver = read_driver(audio, video, detector, talker, max_seconds)
+        for face, one, picture in zip(faces, photos, shown, strict=True):
+            film = folder / f"{len(made)}.mp4"
+            talker.film(one, driver, film, counted=progress(film))
+            made.append(StudyVideo(_method(runs[run], kind), film, picture, _label(face, path)))
     return made
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -107,7 +106,7 @@ def generate(
     avprep generate RUN --face a.jpg --audio a.wav --emotion happy -o out.mp4
     avprep generate RUN --face 0.jpg --aligned --audio windows/ -o out.mp4
     """
-    tracks: Any = {"audio_track": audio_track, "audio_channel": audio_channel}
+    tracks = {"audio_track": audio_track, "audio_channel": audio_channel}
     _check_faces(faces, face_box, aligned=aligned, grid=grid, paste_back=paste_back, person=person, one=one_person)
     _check_speech(audio, video, how["speech_scale"], **tracks)
     _check_written(output, how["weights_plot"], audio, video, person, how["expression"], *faces)
@@ -197,9 +196,8 @@ def read_driver(
     max_seconds: float,
     audio_track: int | None = None,
     audio_channel: int | None = None,
-    read: Callable[..., Driver] | None = None,
 ) -> Driver:
-    """Read the driver of the face: --audio or --video; by default by `inputs.read_driver`."""
+    """Read the driver of the face: --audio or --video."""
     from avprep.talking import inputs
 
     path = video if audio is None else audio
@@ -207,7 +205,7 @@ def read_driver(
     wanted: Literal["audio", "video"] = "video" if audio is None else "audio"
     if (by := talker.driver(wanted)) != wanted:
         say.once(f"{path}: its audio drives the face: the model {talker.model.name} takes nothing else")
-    found = (read or inputs.read_driver)(
+    found = inputs.read_driver(
         path,
         by,
         preset=talker.mfcc_preset,
