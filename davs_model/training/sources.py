@@ -118,4 +118,6 @@ def foreseen(model: TalkingModel, stage: Stage, corpus: Corpus, settings: RunSet
     left_out = "".join(
         f", {count} left out: {reason}" for reason, count in (used.skipped - corpus.train.skipped).items()
     )
-    return f"{stage.name}: {plural(len(used), 'clip')}{left_out}"
+    size = settings.data.batch_size
+    few = f", fewer than a batch of {size}: give a smaller data.batch_size" if 0 < len(used) < size else ""
+    return f"{stage.name}: {plural(len(used), 'clip')}{few}{left_out}"

@@ -83,13 +83,15 @@ def test_one_of_several_processes_speaks(out: Path, tmp_path: Path, monkeypatch:
 
 
 def test_dry_run_foresees_what_each_stage_leaves_out(out: Path, tmp_path: Path) -> None:
-    """--dry-run counts the clips that each stage can use, and those that it cannot, by reason."""
+    """--dry-run counts the clips that each stage can use, those that it cannot, by reason, and too few for a batch."""
     long = ("--set", "model.width=0.05", "--set", "model.speech_frames=20", "--set", "steps.full=0")
-    shown = call("train", out, tmp_path / "run", "--dry-run", *long).stdout
-    assert re.findall(r"^(?:identity|speech|full): .*$", shown, re.MULTILINE) == [
-        "identity: 12 clips",
-        "speech: 0 clips, 12 left out: shorter than 39 frames",
-    ]
+    for batch_size, few in ((12, ""), (13, ", fewer than a batch of 13: give a smaller data.batch_size")):
+        size = ("--set", f"data.batch_size={batch_size}")
+        shown = call("train", out, tmp_path / "run", "--dry-run", *long, *size).stdout
+        assert re.findall(r"^(?:identity|speech|full): .*$", shown, re.MULTILINE) == [
+            f"identity: 12 clips{few}",
+            "speech: 0 clips, 12 left out: shorter than 39 frames",
+        ]
 
 
 @pytest.mark.parametrize(
