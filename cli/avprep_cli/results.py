@@ -235,20 +235,21 @@ def _study_films(
     device = options.chosen_device(device)
     given = [*((path, path, None) for path in audios), *((path, None, path) for path in videos)]
     # Each run and each driver may be refused, so all are read once before hours of generation. None is kept in memory.
-    wanted: dict[tuple[Path, Path, str], tuple[Path | None, Path | None]] = {}
-    for run in runs:
+    wanted: dict[Path, dict[tuple[Path, str], tuple[Path | None, Path | None]]] = {run: {} for run in runs}
+    for run, own in wanted.items():
         talker = PhotoTalker.load(run, device=device)
         for path, audio, video in given:
             driver = read_driver(audio, video, detector, talker, max_seconds)
-            wanted[run, path, driver.kind] = audio, video  # one video if audio drives in either case
+            own[path, driver.kind] = audio, video  # one video if audio drives in either case
     made: list[StudyVideo] = []
-    for (run, path, kind), (audio, video) in wanted.items():
+    for run, own in wanted.items():
         talker = PhotoTalker.load(run, device=device)
-        driver = read_driver(audio, video, detector, talker, max_seconds)
-        for face, one, picture in zip(faces, photos, shown, strict=True):
-            film = folder / f"{len(made)}.mp4"
-            talker.film(one, driver, film, counted=progress(film))
-            made.append(StudyVideo(_method(runs[run], kind), film, picture, _label(face, path)))
+        for (path, kind), (audio, video) in own.items():
+            driver = read_driver(audio, video, detector, talker, max_seconds)
+            for face, one, picture in zip(faces, photos, shown, strict=True):
+                film = folder / f"{len(made)}.mp4"
+                talker.film(one, driver, film, counted=progress(film))
+                made.append(StudyVideo(_method(runs[run], kind), film, picture, _label(face, path)))
     return made
 
 
