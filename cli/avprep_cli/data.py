@@ -220,7 +220,8 @@ def verify(out: Path, jobs: int) -> None:
         summary.close([], facts)
         refuse(out, problems)
     for column in read_status(out):
-        ok, failed, silent = column.total.ok, column.total.failed, column.total.silent
+        total = column.total
+        ok, failed, silent = total.ok, total.failed, total.silent
         columns[column.column] = {"clips": ok + failed, "ok": ok, "failed": failed, "silent": silent}
         counts = f"{plural(ok + failed, 'clip')} = {ok} ok{summary.silent(silent)} + "
         counts += summary.tally("failed", column.reasons)

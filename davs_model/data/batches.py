@@ -63,7 +63,10 @@ class Batches:
 
 
 class EvaluationBatches:
-    """All clips in order, the middle of each, without augmentation; the last batch may be smaller."""
+    """All clips in order, the middle of each, without augmentation; the last batch may be smaller.
+
+    One process reads them all, so its share of a batch, as of `Batches`, is the whole.
+    """
 
     def __init__(self, source: Source, shape: Shape, *, batch_size: int, limit: int | None = None) -> None:
         self.source, self.shape, self.share = source, shape, batch_size
