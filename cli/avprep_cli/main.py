@@ -34,6 +34,9 @@ SECTIONS = {
     "Tools": ("demo", "dub", "bench"),
 }
 """The commands in the order in which they are used."""
+SPINS = "1000"
+"""How often a thread of torch looks whether the others are done before it sleeps; by default 300,000 times, which takes
+the core from a process that computes, such as the very thread that it waits for."""
 
 
 class Commands(click.Group):
@@ -121,6 +124,9 @@ def main(context: click.Context) -> None:
     `avprep demo DIR` runs all of it on a small synthetic corpus.
     """
     say.choose_colour(context)
+    # libgomp reads it when torch is loaded, which a command does.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 _modules = (data, measure, cluster, look, model, results, talk, ablation, demo, bench)

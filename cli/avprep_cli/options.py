@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -122,8 +121,6 @@ _THREADS = "avprep.threads"
 
 def _note_threads(context: click.Context, _: click.Parameter, value: int | None) -> int | None:
     context.meta[_THREADS] = value
-    # Before torch is loaded: threads that spin while they wait take cores from other processes.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return value
 
 
