@@ -185,7 +185,7 @@ def verify(out: Path | str, *, jobs: int = 1) -> None:
     """Read every shard of OUT, and check that each clip of the manifest is accounted for.
 
     Raises ShardError, which names the first problem and the number of others; `avprep verify OUT` lists them all.
-    Raises SettingsError for an invalid argument.
+    Raises RunError if no run was ever started in OUT, SettingsError for an invalid argument.
     """
     check_whole("jobs", jobs, 1)
     if problems := find_problems(as_path("out", out), jobs):

@@ -25,6 +25,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def speed(clips_per_second: float) -> str:
+    """Return a rate as messages show it: `12.3 clips/s`, below one with two significant digits: `0.013 clips/s`."""
+    return f"{clips_per_second:{'.1f' if clips_per_second >= 1 else '.2g'}} clips/s"
+
+
 def explained(error: Exception) -> object:
     """Return the text of an error; for a system error, without its number and path."""
     return getattr(error, "strerror", None) or error

@@ -147,15 +147,18 @@ def fetch(
             yield weights, path, True
 
 
-def table() -> list[dict[str, str]]:
-    """Return one row per file for `avprep weights list`: what it is, and whether a verified copy is present."""
+def table() -> list[dict[str, str | int | None]]:
+    """Return one row per file for `avprep weights list`: what it is, and whether a verified copy is present.
+
+    bytes: its size, None if unknown.
+    """
     return [
         {
             "name": weights.name,
             "detector": weights.detector,
             "state": _state(weights),
             "file": weights.file,
-            "bytes": "" if weights.size is None else str(weights.size),
+            "bytes": weights.size,
             "sha256": weights.sha256,
             "licence": weights.licence,
             "source": weights.source,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from avprep.errors import plural
+from avprep.errors import plural, speed
 from avprep.untrusted import shown
 
 Item = TypeVar("Item")
@@ -85,9 +85,7 @@ class Progress:
         rate = self._done / max(now - self._begin, 1e-9)
         eta = (self._left - self._done) / rate if rate else float("inf")
         left = tqdm.format_interval(eta) if eta < 1e9 else "unknown"
-        self._say(
-            f"{self._title}: {self._done}/{self._left} clips, {rate:.1f} clips/s, {self._failed} failed, ETA {left}"
-        )
+        self._say(f"{self._title}: {self._done}/{self._left} clips, {speed(rate)}, {self._failed} failed, ETA {left}")
 
     def _say(self, line: str, *, always: bool = False) -> None:
         if self._verbosity < 0 and not always:

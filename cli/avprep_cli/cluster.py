@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep.errors import REASONS, RunError, plural
+from avprep.errors import REASONS, RunError, plural, speed
 from avprep.runs import slurm, tasks
 from avprep.schema import MEASURED
 from avprep_cli import data, kinds, measure, options, say, summary
@@ -179,7 +179,7 @@ def _show(out: Path, column: ColumnStatus, finish: dict[str, Any]) -> None:
     pace = []
     if column.rate is not None and column.eta_seconds is not None:
         eta = timedelta(seconds=round(column.eta_seconds))
-        pace.append(f"{column.rate:.1f} clips/s in the last hour, ready in {eta} at that rate")
+        pace.append(f"{speed(column.rate)} in the last hour, ready in {eta} at that rate")
     if column.core_seconds_left is not None:
         hours = column.core_seconds_left / 3600
         amount = f"{hours:.1f} core-hours" if hours >= 1 else plural(max(1, round(60 * hours)), "core-minute")

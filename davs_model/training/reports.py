@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from avprep.errors import RunError, plural
+from avprep.errors import RunError, plural, speed
 from avprep.shards.image import write_png
 from davs_model.data.batch import RawBatch
 from davs_model.data.batches import EvaluationBatches
@@ -57,7 +57,7 @@ class Reporter:
         rate, wait = clock.lap()
         eta = duration((total - step) * self.settings.data.batch_size / rate)
         text = "  ".join(f"{name} {value:.3g}" for name, value in means.items())
-        self.say(f"{stage.name} {step}/{total}  {text}  {rate:.1f} clips/s  data {wait:.0%}  ETA {eta}")
+        self.say(f"{stage.name} {step}/{total}  {text}  {speed(rate)}  data {wait:.0%}  ETA {eta}")
         self.log.write(
             stage.name,
             step,

@@ -336,11 +336,17 @@ class TestJson:
         assert nothing["columns"]["crop"] == {"again": {}}
 
     def test_weights_list(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The object of `weights list` has every file by its name."""
+        """The object of `weights list` has every file by its name, and its size as a number, null if unknown."""
         monkeypatch.setenv("AVPREP_WEIGHTS", str(tmp_path))
         found = json.loads(call("weights", "list", "--json").stdout)
         assert set(found) == {"yunet", "s3fd", "2dfan4", "dlib-68"}
         assert found["yunet"]["state"] == "missing"
+        assert {name: row["bytes"] for name, row in found.items()} == {
+            "yunet": 232_589,
+            "s3fd": 89_843_225,
+            "2dfan4": None,
+            "dlib-68": 99_693_937,
+        }
 
     def test_errors(self, tmp_path: Path) -> None:
         """An error leaves standard output empty; it is one line on standard error, as usual."""

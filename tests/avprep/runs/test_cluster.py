@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,16 @@ class TestStatus:
         assert command == f"  avprep mfcc {options}"
         assert or_slurm == "or on Slurm, --array=0,2-3,5 of 6 tasks:"
         assert send == f"  avprep slurm mfcc {options} --tasks 6 --submit"
+
+    def test_slow(self, out: Path) -> None:
+        """Rates below one clip per second, as of clips of minutes, keep two digits; they were 0.0."""
+        for tar in (out / "mfcc").glob("*.tar"):
+            sidecar = shards.read_sidecar(out, "mfcc", tar.stem)
+            assert sidecar is not None
+            sidecar["timings"] |= {"started": time.time() - 1000, "wall_seconds": 1000}
+            shards.sidecar_path(out, "mfcc", tar.stem).write_bytes(shards.render_sidecar(sidecar, sidecar.pop("clips")))
+        _, *_, pace, _, _, _, _ = call("status", out).stdout.splitlines()
+        assert pace.startswith("mfcc: 0.002 clips/s in the last hour")
 
     def test_as_json(self, out: Path) -> None:
         """--json has the same commands, the array and the number of its tasks, besides the counts."""
