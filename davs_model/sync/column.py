@@ -136,7 +136,8 @@ def measure(out: Path, scorer: Scorer, clip: Clip, shard: str) -> Sample:
     crop, mfcc = (read_members(out, name, shard, clip.key) for name in schema.COLUMNS)
     image_format = schema.image_format(crop)
     try:
-        windows, valid = (schema.decode_array(bytes(mfcc[name])) for name in schema.ARRAYS["mfcc"])
+        schema.check_sample("mfcc", clip.key, sound := {name: bytes(data) for name, data in mfcc.items()})
+        windows, valid = (schema.decode_array(sound[name]) for name in schema.ARRAYS["mfcc"])
         frames = {name: crop[name] for n in range(len(windows)) if (name := schema.frame_member(n, image_format))}
         pictures = scorer.pictures(clip.key, frames)
     except KeyError as error:
