@@ -277,6 +277,23 @@ def test_mistakes_are_one_line(out: Path, run: Path, tmp_path: Path, arguments: 
     assert not (out / "sync").exists()
 
 
+@pytest.mark.parametrize("verbosity", [(), ("-v",)])
+def test_a_column_that_is_not_there_is_named(tmp_path: Path, verbosity: tuple[str, ...]) -> None:
+    """Measuring before there are crops or windows, and moving audio before it is measured, name the command to run."""
+    plan, run = tmp_path / "manifest.jsonl", tmp_path / "run"
+    checkpoint.save(run, Checkpoint.of(Sync(width=0.05, image_size=32), {}))
+    made_shards.write(tmp_path, [Made("clip")])
+    moving = call("mfcc", plan, tmp_path, "--root", tmp_path, "--audio-offset", "sync", "-j", 1, *verbosity)
+    assert moving.exit_code == 1
+    assert moving.stderr.splitlines()[-1].startswith(f"Error: {tmp_path}: was not measured: run `avprep sync ")
+    for column in ("mfcc", "crop"):
+        shutil.rmtree(tmp_path / column)
+        measuring = call("sync", tmp_path, "--model", run, "-j", 1, *verbosity)
+        assert measuring.exit_code == 1
+        named = f"Error: {tmp_path}: has no column {column}: run `avprep {column}` first"
+        assert measuring.stderr.splitlines()[-1] == named
+
+
 def test_the_longest_video_can_be_chosen(run: Path, tmp_path: Path) -> None:
     """A video longer than --max-seconds is refused, in a message that names this option."""
     video = made.numbered(tmp_path / "long.mp4", made.steady(25, 1), made.noise(1, made.RATE))
